@@ -19,7 +19,6 @@ from docs_reference.stored_content import (
     ContentColumn,
 )
 from harness.config.configuration import json_schema
-from harness.config.validation_errors import RANGES
 from harness.frame import errors, package_data
 from harness.frame.errors import SwapgateError
 from harness.frame.metrics import (
@@ -139,25 +138,6 @@ def _below(cls: type[SwapgateError]) -> Iterator[type[SwapgateError]]:
 
 
 Schema = Mapping[str, Any]
-# By how a key ends; the longest that fits counts.
-UNITS: Final[Mapping[str, str]] = {
-    "_s": "seconds",
-    "_h": "hour of the day",
-    "_hours": "hours",
-    "_days": "days",
-    "_bps": "basis points",
-    "_bytes": "bytes",
-    "_tokens": "tokens",
-    "_usd": "USD",
-    "_usd_per_mtok": "USD per million tokens",
-    "_per_min": "a minute",
-    "context_window": "tokens",
-    "min_exposures": "units",
-    "block_size": "units",
-    "warm_up_units": "units",
-    "n_max": "items",
-    "items": "items",
-}
 PAGE_LINK: Final = re.compile(r"\bdocs/((?:[\w-]+/)*[\w-]+)\.md\b")
 SECTION_LINK: Final = re.compile(r"\bstatistics\.md §([\d.]*\d)")
 
@@ -295,7 +275,7 @@ def list_policies(shipped: str) -> str:
 def list_policy_keys() -> str:
     """Writes the keys of a policy, by what they are about."""
     schema = json_schema()
-    entry = schema["$defs"]["PolicyEntry"]  # type: ignore[index]
+    entry = schema["$defs"]["PolicyFields"]  # type: ignore[index]
     groups: dict[str, list[Key]] = {}
     for name, field in entry["properties"].items():
         for key in _keys(name, field, schema, _MISSING):
@@ -388,11 +368,10 @@ def _key(
     *,
     required: bool,
 ) -> Key:
-    leaf = path.rpartition(".")[2]
     kind = " or ".join(dict.fromkeys(_type(option, root) for option in _options(field, root)))
-    if leaf in RANGES and ("number" in kind or "integer" in kind) and RANGES[leaf].high <= TOLD:
-        kind += f", {RANGES[leaf].text}"
-    unit = "" if ".guardrails." in path else _unit(leaf)
+    if field.get("maximum", TOLD + 1) <= TOLD:
+        kind += f", {field['x-range']}"
+    unit = field.get("x-unit", "")
     if unit:  # it says that the value is a number
         plain = NUMBER.sub("", kind)
         kind = f"{kind}, {unit}" if plain == kind else f"{plain} {unit}".strip()
@@ -438,11 +417,6 @@ def _plural(field: Schema, root: Schema) -> str:
         plain.get(name, name if " " in name or "`" in name else f"{name}s") for name in names
     ]
     return " or ".join(words) or "anything"
-
-
-def _unit(leaf: str) -> str:
-    fitting = [end for end in UNITS if leaf == end or (end[0] == "_" and leaf.endswith(end))]
-    return UNITS[max(fitting, key=len)] if fitting else ""
 
 
 def _default(value: object, *, required: bool) -> str:

@@ -9,7 +9,7 @@ lacks, and `harness.app.reload` loads a changed file.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from harness.config.routing import (
     target_seed,
 )
 from harness.config.schema import (
-    CatalogueItem,
     FileConfig,
     JudgeEntry,
     ProviderEntry,
@@ -67,7 +66,7 @@ from harness.providers.api_base_rules import (
 from harness.providers.calls.guarded_http import check_headers
 from harness.providers.force import parse_file_switches
 from harness.providers.kinds import PROVIDER_KINDS, check_provider_name
-from harness.providers.models.catalogue import CatalogueChange
+from harness.providers.models.catalogue import ABILITIES, CatalogueChange, CatalogueFacts
 from harness.providers.oauth import OAuthOverrides, check_oauth_url
 from harness.providers.target import Provider, Target, check_extra_body
 from harness.routing.freeze import FreezeWindow
@@ -161,7 +160,7 @@ def build_settings(
     """
     config = parse_config(document)
     for path, message in (
-        *range_errors(config.model_dump()),
+        *range_errors(config),
         *ambiguous_guardrails(document.values),
         *_agent_faults(config),
         *_oidc_faults(config),
@@ -177,7 +176,7 @@ def build_settings(
         {name: frozenset(names) for name, names in config.data_classes.items()},
     )
     home = base / config.home
-    policies = {name: Policy(name, **_fields(p)) for name, p in config.policies.items()}
+    policies = {name: Policy(name, **_values(p)) for name, p in config.policies.items()}
     routes = {name: route_seed(name, r, known) for name, r in config.routes.items()}
     check_overrides(routes, known)
     _check_judges(routes, policies, known)
@@ -320,10 +319,10 @@ def _oauth(
 
 
 def _catalogue(
-    items: Mapping[str, CatalogueItem], document: Document
+    items: Mapping[str, CatalogueFacts], document: Document
 ) -> tuple[CatalogueChange, ...]:
     """Builds the file's changes to the catalogue. Raises ConfigError for a name that is not
-    KIND/MODEL.
+    KIND/MODEL, and for an unknown ability.
     """
     changes = []
     for name, item in items.items():
@@ -332,7 +331,12 @@ def _catalogue(
             if kind not in PROVIDER_KINDS or not model:
                 kinds = ", ".join(PROVIDER_KINDS)
                 raise InputError(f"write KIND/MODEL; the kinds are {kinds}")
-        changes.append(CatalogueChange(kind, model, **_fields(item)))
+        for ability in item.capabilities:
+            if ability not in ABILITIES:
+                known = ", ".join(ABILITIES)
+                text = f"{ability!r} is unknown: use one of {known}"
+                raise document.error(("catalogue", name, "capabilities"), text)
+        changes.append(CatalogueChange(kind, model, **_values(item)))
     return tuple(changes)
 
 
@@ -357,6 +361,11 @@ def _freezes(entries: list[FreezeEntry], document: Document) -> tuple[FreezeWind
 
 def _fields(model: BaseModel) -> dict[str, Any]:
     return {name: getattr(model, name) for name in type(model).model_fields}
+
+
+def _values(record: Any) -> dict[str, Any]:
+    """Returns the values of a dataclass by field."""
+    return {entry.name: getattr(record, entry.name) for entry in fields(record)}
 
 
 def _provider(name: str, entry: ProviderEntry) -> Provider:
@@ -412,7 +421,7 @@ def _check_clearance(
 
 def _judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
     """Builds a suite's judge. Raises InputError for a name that is not provider/model."""
-    values = _fields(entry)
+    values = {**vars(entry)}
     named = target_seed(entry.target)
     del values["parameters"]
     values["target"] = Target(named.provider, named.model, entry.parameters)

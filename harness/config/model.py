@@ -14,7 +14,9 @@ from typing import Final
 from harness.evals.month_spending import check_cap
 from harness.evals.settings import SuiteSettings
 from harness.frame.alerts.alert_record import AlertSettings
+from harness.frame.formatting import Range
 from harness.frame.people.limits import EvalLimits
+from harness.frame.setting import DOLLARS, KEPT_DAYS, PORT, WAIT_S, number
 from harness.gate.policy import Policy
 from harness.providers.models.catalogue import CatalogueChange
 from harness.providers.oauth import OAuthOverrides
@@ -41,28 +43,57 @@ class RunQueueKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
     host: str = "127.0.0.1"  # listening address
-    port: int = 8081  # listening port
-    reconcile_interval_s: float = 1.0  # how often it checks proposals and canaries
-    # How often it deletes records past their retention period.
-    housekeeping_interval_s: float = 60.0
-    drift_interval_s: float = 10.0  # how often it checks whether a drift run is due
+    port: int = number(8081, "Listening port.", PORT)
+    reconcile_interval_s: float = number(
+        1.0,
+        "How often it checks proposals and canaries.",
+        WAIT_S,
+    )
+    housekeeping_interval_s: float = number(
+        60.0,
+        "How often it deletes records past their retention period.",
+        WAIT_S,
+    )
+    drift_interval_s: float = number(
+        10.0,
+        "How often it checks whether a drift run is due.",
+        WAIT_S,
+    )
     # procrastinate: `swapgate worker` processes on all hosts share a queue in PostgreSQL.
     queue: RunQueueKind = RunQueueKind.EMBEDDED
-    # Maximum number of eval processes; with `procrastinate`, each host has its own limit.
-    eval_workers: int = 2
-    eval_connections: int = 8  # concurrent requests of one eval worker
+    eval_workers: int = number(
+        2,
+        "Maximum number of eval processes; with `procrastinate`, each host has its own limit.",
+        Range(1, 1_000),
+    )
+    eval_connections: int = number(
+        8,
+        "Concurrent requests of one eval worker.",
+        Range(1, 100_000),
+    )
     # If true, Swapgate measures, counts and mirrors, but opens no canary and promotes nothing.
     observe_only: bool = False
-    failovers_keep_days: float = 14.0  # how long Swapgate keeps the failover log
-    # How long Swapgate keeps per-minute traffic and per-key spend; daily totals stay.
-    traffic_keep_days: float = 400.0
+    failovers_keep_days: float = number(
+        14.0,
+        "How long Swapgate keeps the failover log.",
+        KEPT_DAYS,
+    )
+    traffic_keep_days: float = number(
+        400.0,
+        "How long Swapgate keeps per-minute traffic and per-key spend; daily totals stay.",
+        Range(62, 36_600),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SpendingSettings:
     """Limits Swapgate's own spending on models: evals, judges, shadows, drift, agents."""
 
-    monthly_cap_usd: float | None = None  # cap per calendar month (UTC); null for none
+    monthly_cap_usd: float | None = number(
+        None,
+        "Cap per calendar month (UTC); null for none.",
+        DOLLARS,
+    )
 
     def __post_init__(self) -> None:
         check_cap(self.monthly_cap_usd)

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config.source_locations import Document
 from harness.frame.errors import InputError
 from harness.frame.people.access import check_principal_name
-from harness.frame.setting import Declaration, plain_settings
+from harness.frame.setting import Declaration, plain_settings, setting
 from harness.frame.suggestions import did_you_mean, find_nearest
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.models.model_match import list_offers
@@ -70,11 +70,7 @@ class OverridesEntry(BaseModel):
 def _settings_entry() -> type:
     """Builds the entry of a route's plain settings, in the form of the file."""
     keys = [
-        (
-            declared.key,
-            Annotated[_file_type(declared), Field(description=_meaning(declared))],
-            declared.written_default,
-        )
+        (declared.key, _file_type(declared), setting(declared.written_default, declared))
         for declared in plain_settings(RouteSettings)
     ]
     return make_dataclass("SettingsEntry", keys, frozen=True, kw_only=True)
@@ -84,12 +80,6 @@ def _file_type(declared: Declaration) -> Any:
     if declared.written is not None:
         return declared.written.kind
     return declared.kind | None if declared.optional else declared.kind
-
-
-def _meaning(declared: Declaration) -> str:
-    return (
-        f"{declared.meaning} If null: {declared.unset}." if declared.unset else declared.meaning
-    )
 
 
 if TYPE_CHECKING:

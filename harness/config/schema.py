@@ -1,8 +1,9 @@
 """The schema of the configuration file: each section's keys, types and defaults.
 
-Entries are pydantic models, or dataclasses that other packages own. Descriptions of keys are
-the comments beside them, so that reference and code cannot differ. Rules between keys are not
-here: `validation_errors` has the ranges, and `configuration` checks the rest.
+Entries are pydantic models, or dataclasses that other packages own. A number is declared with
+its meaning and range (`harness.frame.setting`). Descriptions of other keys are the comments
+beside them, so that reference and code cannot differ. Rules between keys are not here:
+`configuration` and `validation_errors` check them.
 """
 
 import ast
@@ -12,8 +13,7 @@ import sys
 import tokenize
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
-from datetime import date
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Final
 
@@ -35,22 +35,16 @@ from harness.config.validation_errors import (
     require_no_retired_keys,
     without_ignored_keys,
 )
-from harness.evals.settings import SuiteFields
+from harness.evals.settings import JudgeFields, SuiteFields
 from harness.frame.alerts.alert_record import AlertSettings
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.people.limits import EvalLimits
-from harness.gate.policy import (
-    CanaryPolicy,
-    ChangeReferenceRule,
-    GatePolicy,
-    Policy,
-    PromotionMode,
-)
-from harness.gate.suite_plan import ClaimPopulation
+from harness.frame.setting import Declaration, settings_of
+from harness.gate.policy import PolicyFields
 from harness.providers.api_base_rules import api_base_example
 from harness.providers.kinds import PROVIDER_KINDS, check_kind
 from harness.providers.models.capabilities import Capabilities
-from harness.providers.models.catalogue import ABILITIES
+from harness.providers.models.catalogue import CatalogueFacts
 from harness.providers.oauth import OAuthOverrides
 from harness.providers.target import Price
 from harness.routing.settings import (
@@ -61,18 +55,39 @@ from harness.routing.settings import (
 
 
 def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
-    """Adds the fields' comments as descriptions to a JSON Schema, in place, and returns it.
+    """Adds declarations and comments of the fields to a JSON Schema, in place, and returns it.
 
     root: the model of which `schema` is the schema. An existing description stays.
     """
     for name, cls in _classes(root).items():
         definition = schema if cls is root else schema.get("$defs", {}).get(name, {})
         properties = definition.get("properties", {})
+        for key, declared in (settings_of(cls) if is_dataclass(cls) else {}).items():
+            if key in properties:
+                properties[key] |= _declared_keywords(declared)
         for base in cls.__mro__[:-1]:
-            for field, comment in field_comments(base).items():
-                if field in properties:
-                    properties[field].setdefault("description", comment)
+            for key, comment in field_comments(base).items():
+                if key in properties:
+                    properties[key].setdefault("description", comment)
     return schema
+
+
+def _declared_keywords(declared: Declaration) -> dict[str, Any]:
+    """Returns the keywords of a JSON Schema for a declared setting.
+
+    `x-range` and `x-unit` are texts for people.
+    """
+    keywords: dict[str, Any] = {"description": declared.description}
+    allowed = declared.range
+    if allowed is not None and declared.written is None:
+        least = 0 if allowed.zero else allowed.low
+        keywords |= {
+            "exclusiveMinimum" if allowed.above else "minimum": least,
+            "maximum": allowed.high,
+            "x-range": allowed.text,
+            "x-unit": declared.unit,
+        }
+    return keywords
 
 
 def field_comments(cls: type) -> Mapping[str, str]:
@@ -116,27 +131,27 @@ def _comments_of_class(
     comments: by line, with whether code precedes the comment.
     """
     described: dict[str, str] = {}
-    for field in node.body:
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            comment = _comment_of(field, comments)
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            comment = _comment_of(statement, comments)
             names, colon, text = comment.partition(": ")
             fields = names.split(", ")
-            if colon and field.target.id in fields:  # one comment for several fields
+            if colon and statement.target.id in fields:  # one comment for several fields
                 described |= dict.fromkeys(fields, text)
             elif comment:
-                described[field.target.id] = comment
+                described[statement.target.id] = comment
     return described
 
 
-def _comment_of(field: ast.AnnAssign, comments: Mapping[int, tuple[str, bool]]) -> str:
+def _comment_of(statement: ast.AnnAssign, comments: Mapping[int, tuple[str, bool]]) -> str:
     """Returns the comment at the end of a field's line, or else the lines of comments
     above it.
     """
-    trailing, alone = comments.get(field.end_lineno or field.lineno, ("", False))
+    trailing, alone = comments.get(statement.end_lineno or statement.lineno, ("", False))
     if trailing and not alone:
         return trailing.partition("noqa:")[0].rstrip("# ")
     lines: list[str] = []
-    line = field.lineno - 1
+    line = statement.lineno - 1
     while line in comments and comments[line][1]:
         lines.insert(0, comments[line][0])
         line -= 1
@@ -216,28 +231,13 @@ class ProviderEntry(BaseModel):
         return value
 
 
-class JudgeEntry(BaseModel):
-    model_config = _STRICT
-    target: str = Field(description="provider/model")
+@dataclass(frozen=True)
+class JudgeEntry(JudgeFields):
+    target: str  # provider/model
     # Parameters of the judge's requests, such as temperature.
-    parameters: dict[str, object] = {}
-    max_calls: int = Field(10_000, ge=1)  # maximum calls per run of the suite
-    # Maximum cost per run of the suite; null for no limit.
-    max_cost_usd: float | None = Field(None, gt=0)
-    # Maximum calls until an answer of the judge can be parsed.
-    attempts: int = Field(3, ge=1, le=10)
-    max_output_tokens: int = 512  # limit of one answer
-    timeout_s: float = 120.0  # limit for one answer
-    references: str | None = Field(None, description="data file of answers with human scores")
-    min_agreement: float = Field(
-        0.6,
-        ge=0,
-        le=1,
-        description="minimum of Cohen's kappa",
-    )
-    # The number of equal bands of scores by which Swapgate compares the judge with people.
-    levels: int = Field(2, ge=2, le=10)
-    recheck_s: float = Field(86_400.0, ge=0)  # how long a measured agreement is valid
+    parameters: dict[str, object] = field(default_factory=dict, kw_only=True)
+    # Data file of answers with human scores.
+    references: str | None = field(default=None, kw_only=True)
 
 
 # Reports show these names, so they must not contain markup.
@@ -265,53 +265,6 @@ class CodeEntry(BaseModel):
     )
 
 
-class PolicyEntry(BaseModel):
-    model_config = _STRICT
-    # approved: a person must approve a passed candidate before its canary.
-    promotion: PromotionMode = PromotionMode.AUTOMATIC
-    # How long a passed proposal waits for a person before it expires.
-    approval_ttl_s: float = Policy().approval_ttl_s
-    self_approval: bool = False  # whether the proposer may approve
-    # Whether a swap must name its change request.
-    change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
-    gate: GatePolicy = GatePolicy()  # thresholds of the evals
-    canary: CanaryPolicy = CanaryPolicy()  # thresholds of the canary
-
-    @field_validator("gate")
-    @classmethod
-    def _about_these_items(cls, gate: GatePolicy) -> GatePolicy:
-        if gate.population is ClaimPopulation.THESE and gate.epochs == 1:
-            raise ValueError(
-                "`population: these` needs `epochs` of 2 or more: one answer to an item does "
-                "not show how much answers vary"
-            )
-        return gate
-
-
-class CatalogueItem(BaseModel):
-    """Corrects the catalogue for one model; omitted fields keep the catalogue's value."""
-
-    model_config = _STRICT
-    price: Price | None = None  # token prices
-    context_window: int | None = Field(None, description="tokens of input and output together")
-    capabilities: dict[str, bool] = Field({}, description=f"values of {', '.join(ABILITIES)}")
-    end_date: date | None = Field(
-        None,
-        description="the day on which the provider may remove the model",
-    )
-    family: str | None = Field(
-        None, description="models of one family are versions of each other"
-    )
-
-    @field_validator("capabilities")
-    @classmethod
-    def _known(cls, value: dict[str, bool]) -> dict[str, bool]:
-        for name in value:
-            if name not in ABILITIES:
-                raise ValueError(f"{name!r} is unknown: use one of {', '.join(ABILITIES)}")
-        return value
-
-
 class FileConfig(BaseModel):
     """Describes Swapgate's configuration file."""
 
@@ -329,7 +282,7 @@ class FileConfig(BaseModel):
     providers: dict[str, ProviderEntry] = {}  # where models are called, by name
     suites: dict[str, SuiteEntry] = {}  # evals, by name
     code: CodeEntry = Field(CodeEntry(), description="models' code: docs/reference/suites.md")
-    policies: dict[str, PolicyEntry] = {}  # thresholds of gate and canary, by name
+    policies: dict[str, PolicyFields] = {}  # thresholds of gate and canary, by name
     # Names that clients use as `model`. A route is created if the database lacks it.
     routes: dict[str, RouteEntry] = {}
     alerts: AlertSettings = Field(
@@ -344,7 +297,7 @@ class FileConfig(BaseModel):
         CaptureEntry(keep=[]),
         description="redaction; see docs/how-to/capture.md",
     )
-    catalogue: dict[str, CatalogueItem] = Field(
+    catalogue: dict[str, CatalogueFacts] = Field(
         {},
         description="facts about models, by KIND/MODEL; see docs/reference/models.md",
     )

@@ -1,230 +1,108 @@
-"""Errors of the configuration: closed ranges of its numbers, by key; messages with file, line
+"""Errors of the configuration: numbers outside their declared ranges; messages with file, line
 and nearest known key; retired keys and commands.
 
-A range belongs to a key's last name, wherever the key is, so one name has one range in the
-whole file. Units are in the name, such as `_s` or `_bps`. Rules of one policy are here too;
-`schema` has the types of keys, and the command line names the successors of retired commands.
+Each number is declared with its range beside its default (`harness.frame.setting`). Rules of
+one policy are here too; `schema` has the types of keys, and the command line names the
+successors of retired commands.
 """
 
 import logging
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from harness.config.source_locations import Document, KeyPath, dotted_path
 from harness.frame.errors import ConfigError, RetiredKeys
-from harness.frame.formatting import SHARE_RANGE, Range, format_bound
-from harness.frame.setting import plain_settings
+from harness.frame.formatting import format_bound
+from harness.frame.setting import Declaration, settings_of
 from harness.frame.suggestions import (
     UNKNOWN_KEY,
     describe_fault,
     find_fault_path,
 )
-from harness.routing.route_settings import RouteSettings
-
-# A holdback takes at most half of the traffic, so that a promoted candidate serves the rest.
-MOST_HELD_BACK_BPS: Final = 5_000
-BPS: Final = 10_000
-HOUR_S: Final = 3_600.0
-DAY_S: Final = 86_400.0
-YEAR_S: Final = 366 * DAY_S
-MOST: Final = 1_000_000
-MUCH: Final = 1_000_000_000
-# Shorter than any useful duration, but not 0, which could mean "no limit".
-MOMENT_S: Final = 0.001
-
-# The highest values add up to less than 1, as the chances of a false rollback must.
-ALPHA: Final = Range(0.000001, 0.5)
-LOCAL_ALPHA: Final = Range(0.000001, 0.25, zero=True)
-RATIO: Final = Range(0.1, 100)
-WAIT_S: Final = Range(MOMENT_S, DAY_S)
-LIFE_S: Final = Range(1, 10 * YEAR_S)
-FLOOR_S: Final = Range(0, YEAR_S)
-COUNT: Final = Range(1, MOST)
-TOKENS: Final = Range(1, 1e15)
-BYTES: Final = Range(1, 1e12)
-DOLLARS: Final = Range(0, MUCH)
-DAYS: Final = Range(0.001, 36_600)
-
-# The ranges of the plain numbers of routes, from their declarations.
-_OF_ROUTES: Final[dict[str, Range]] = {
-    declared.key: declared.range
-    for declared in plain_settings(RouteSettings)
-    if declared.range is not None and declared.written is None
-}
-RANGES: Final[Mapping[str, Range]] = _OF_ROUTES | {
-    key: allowed
-    for allowed, keys in (
-        (ALPHA, "alpha"),
-        (LOCAL_ALPHA, "local_alpha"),
-        (SHARE_RANGE, "margin margin_max min_saving"),
-        (Range(0.000001, 1), "alpha_budget"),
-        (Range(0.000001, 0.5), "p0"),
-        (RATIO, "rho"),
-        (Range(1.01, 100), "rho_ni"),
-        (Range(2, MOST), "certificate"),
-        (Range(1, MOST), "cost_ceiling"),
-        (
-            Range(1, 1_000),
-            "block_size epochs workers tries_per_target attempts eval_workers",
-        ),
-        (Range(1, 1_000), "max_steps"),
-        (Range(1, MOST_HELD_BACK_BPS), "bake_bps"),
-        (
-            Range(0, DAY_S),
-            "warm_up_s handover_s health_check_interval_s base_s cap_s",
-        ),
-        (Range(0, DAY_S), "attempt_s max_wait_s"),
-        (Range(0, 1_000), "warm_up_units max_stop_sequences"),
-        (Range(1, BPS - 1), "weight_bps"),
-        (Range(1, BPS), "share_bps"),
-        (Range(0, MUCH), "min_exposures"),
-        (
-            COUNT,
-            "n_max items max_concurrent upstream_connections failures probe_successes",
-        ),
-        (Range(MOMENT_S, 7 * DAY_S), "missing_s open_max_s"),
-        (Range(1, YEAR_S), "deadline_s every_s"),
-        (FLOOR_S, "min_s min_peak_s bake_s"),
-        (Range(0.1, 168), "session_hours"),
-        (Range(0, 24), "start_h end_h"),
-        (LIFE_S, "verdict_ttl_s approval_ttl_s run_max_age_s"),
-        (Range(0, 30 * DAY_S), "infra_patience_s"),
-        (
-            DOLLARS,
-            "max_cost_usd monthly_cap_usd clients_budget_month_usd max_usd budget_usd",
-        ),
-        (TOKENS, "max_tokens"),
-        (Range(0.000001, MOST), "weight"),
-        (Range(0, 100), "temperature"),
-        (Range(1, MUCH), "max_output_tokens context_window above_tokens"),
-        (
-            Range(0, MOST),
-            "input_usd_per_mtok output_usd_per_mtok cached_input_usd_per_mtok",
-        ),
-        (Range(0, MOST), "cache_write_usd_per_mtok"),
-        (
-            WAIT_S,
-            "total_timeout_s first_token_timeout_s first_byte_timeout_s",
-        ),
-        (
-            WAIT_S,
-            "between_chunks_timeout_s connect_timeout_s timeout_s drain_s window_s",
-        ),
-        (WAIT_S, "open_s trickle_s probe_lease_s"),
-        (Range(0, HOUR_S), "heartbeat_s shutdown_delay_s"),
-        (Range(MOMENT_S, HOUR_S), "flush_interval_s"),
-        (BYTES, "max_body_bytes max_response_bytes"),
-        (Range(0.000001, MUCH), "requests_per_min"),
-        (Range(0.000001, 1e12), "tokens_per_min"),
-        (Range(0.001, 1), "rate_share"),
-        (Range(1, 100_000_000), "queue_size"),
-        (
-            Range(MOMENT_S, DAY_S),
-            "reconcile_interval_s housekeeping_interval_s",
-        ),
-        (
-            Range(MOMENT_S, DAY_S),
-            "drift_interval_s deliver_interval_s interval_s",
-        ),
-        (DAYS, "failovers_keep_days texts_keep_days keep_days"),
-        (Range(62, 36_600), "traffic_keep_days"),
-        (Range(1, 100_000), "eval_connections"),
-        (Range(0, 65_535), "port"),
-        (Range(1, 7 * DAY_S), "switch_timeout_s"),
-        (Range(0.001, 366), "switch_days"),
-        (Range(0.001, 3_660), "literal_days"),
-        (Range(0, 10_000), "max_literals"),
-        (Range(1_024, 1e9), "max_message_bytes"),
-        (Range(1, 100), "max_tasks"),
-        (Range(0, 1), "floor"),
-    )
-    for key in keys.split()
-}
-
-UNITS: Final[Mapping[str, str]] = {
-    "bake_bps": " basis points (1 % is 100)",
-    "weight_bps": " basis points (1 % is 100)",
-    "share_bps": " basis points (1 % is 100)",
-    "start_h": ", an hour of the day",
-    "end_h": ", an hour of the day",
-}
+from harness.gate.online.guardrails import RATIO
+from harness.gate.policy import PolicyFields
+from harness.gate.suite_plan import ClaimPopulation
 
 
-def range_errors(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
-    """Yields path and message for every value outside its range."""
-    yield from _walk(values, ())
-    for name, policy in _mapping(values.get("policies")).items():
-        yield from _policy_errors(_mapping(policy), ("policies", name))
+def range_errors(config: object) -> Iterator[tuple[KeyPath, str]]:
+    """Yields path and message for every number outside its declared range, and for every faulty
+    policy. config: the whole file, parsed.
+    """
+    yield from _number_errors(config, ())
+    policies: Mapping[str, PolicyFields] = getattr(config, "policies", {})
+    for name, policy in policies.items():
+        yield from _policy_errors(policy, ("policies", name))
 
 
-def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Yields the faults of all numbers inside a value. path: of the value."""
+def _number_errors(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yields the faults of all declared numbers inside a value. path: of the value."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            # Targets and scorers check their own parameters and options.
-            if key not in ("parameters", "scorer_options", "request_patch"):
-                yield from _walk(inner, (*path, str(key)))
+            yield from _number_errors(inner, (*path, str(key)))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _walk(inner, (*path, index))
-    elif isinstance(value, int | float) and not isinstance(value, bool) and path:
-        yield from _number(str(path[-1]), value, path)
+            yield from _number_errors(inner, (*path, index))
+    elif isinstance(value, BaseModel):
+        for key, inner in value:
+            yield from _number_errors(inner, (*path, key))
+    elif is_dataclass(value):
+        declared = settings_of(type(value))
+        for item in fields(value):
+            inner = getattr(value, item.name)
+            place = (*path, item.name)
+            if item.name in declared:
+                yield from _number_error(declared[item.name], inner, place)
+            else:
+                yield from _number_errors(inner, place)
 
 
-def _number(
-    key: str,
-    value: float,
-    path: KeyPath,
+def _number_error(
+    declared: Declaration, value: object, path: KeyPath
 ) -> Iterator[tuple[KeyPath, str]]:
-    """Yields the fault of one number. A key without a range takes any number."""
-    allowed = RANGES.get(key)
-    if allowed is not None and not allowed.holds(value):
-        yield (
-            path,
-            f"is {format_bound(value)}; it must lie in {allowed.text}{UNITS.get(key, '')}",
-        )
+    """Yields the fault of one declared number. The reader checks a number in a written form."""
+    allowed = declared.range
+    if allowed is None or declared.written is not None or not isinstance(value, int | float):
+        return
+    if not allowed.holds(value):
+        unit = f" {declared.unit}" if declared.unit else ""
+        hint = " (1 % is 100)" if declared.name.endswith("_bps") else ""
+        text = f"is {format_bound(value)}; it must lie in {allowed.text}{unit}{hint}"
+        yield path, text
 
 
-def _policy_errors(
-    policy: Mapping[str, object], path: KeyPath
-) -> Iterator[tuple[KeyPath, str]]:
+def _policy_errors(policy: PolicyFields, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     """Yields the faults of one policy that depend on several of its keys.
 
     Steps must rise, and `margin_max` must not be below the margin. A guardrail is a ratio or
-    off.
+    off. A claim about the suite's own items needs several answers to an item.
     """
-    canary = _mapping(policy.get("canary"))
-    gate = _mapping(policy.get("gate"))
-    steps: Any = canary.get("steps") or ()
-    weights = [_mapping(step).get("weight_bps", 0) for step in steps]
-    if not weights:
+    gate = policy.gate
+    canary = policy.canary
+    if not canary.steps:
         yield (*path, "canary", "steps"), "a canary needs at least one step"
-    for index in range(1, len(weights)):
-        if not weights[index] > weights[index - 1]:  # type: ignore[operator]
+    for index, (before, step) in enumerate(pairwise(canary.steps), start=1):
+        if step.weight_bps <= before.weight_bps:
             place = (*path, "canary", "steps", index)
-            yield (
-                place,
-                "a step's weight must be above the previous step's weight",
-            )
-    most = gate.get("margin_max")
-    margin = gate.get("margin")
-    if isinstance(most, float) and isinstance(margin, float) and most < margin:
-        text = f"is {format_bound(most)}, less than the policy's own margin"
-        yield (
-            (*path, "gate", "margin_max"),
-            f"{text}, {format_bound(margin)}",
+            yield place, "a step's weight must be above the previous step's weight"
+    if gate.margin_max is not None and gate.margin_max < gate.margin:
+        text = f"is {format_bound(gate.margin_max)}, less than the policy's own margin"
+        yield (*path, "gate", "margin_max"), f"{text}, {format_bound(gate.margin)}"
+    if gate.population is ClaimPopulation.THESE and gate.epochs == 1:
+        text = (
+            "`population: these` needs `epochs` of 2 or more: one answer to an item does not "
+            "show how much answers vary"
         )
-    for name, ratio in _mapping(canary.get("guardrails")).items():
-        if ratio is not False and not (isinstance(ratio, float) and RATIO.holds(ratio)):
-            shown = format_bound(ratio) if isinstance(ratio, float) else ratio
-            place = (*path, "canary", "guardrails", name)
-            yield (
-                place,
-                f"is {shown}; a tolerated ratio is {RATIO.text}, or off",
-            )
+        yield (*path, "gate"), text
+    for item in fields(canary.guardrails):
+        ratio = getattr(canary.guardrails, item.name)
+        if ratio is not False and not RATIO.holds(ratio):
+            place = (*path, "canary", "guardrails", item.name)
+            yield place, f"is {format_bound(ratio)}; a tolerated ratio is {RATIO.text}, or off"
 
 
 def ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:

@@ -9,27 +9,47 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from harness.frame.formatting import Range
+from harness.frame.setting import ANSWER_TOKENS, KEPT_DAYS, WAIT_S, YEAR_S, number
 from harness.gate.drift import DriftPolicy
 from harness.providers.target import Target
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgeFields:
+    """The fields that a judge has in the configuration file and in a suite's settings."""
+
+    max_calls: int = number(10_000, "Maximum calls per run of the suite.", Range(1, 1e15))
+    max_cost_usd: float | None = number(
+        None,
+        "Maximum cost per run of the suite; null for no limit.",
+        Range(0, 1e9, above=True),
+    )
+    attempts: int = number(
+        3, "Maximum calls until an answer of the judge can be parsed.", Range(1, 10)
+    )
+    max_output_tokens: int = number(512, "Limit of one answer.", ANSWER_TOKENS)
+    timeout_s: float = number(120.0, "Limit for one answer.", WAIT_S)
+    # Data file of answers with human scores. Runs let the judge score them again. If the
+    # judge's agreement with people is below `min_agreement`, the run measures nothing.
+    references: str | Path | None = None
+    min_agreement: float = number(0.6, "Minimum of Cohen's kappa.", Range(0, 1))
+    levels: int = number(
+        2,
+        "The number of equal bands of scores by which Swapgate compares the judge with people.",
+        Range(2, 10),
+    )
+    recheck_s: float = number(
+        86_400.0, "How long a measured agreement is valid.", Range(0, 10 * YEAR_S)
+    )
+
+
 @dataclass(frozen=True)
-class JudgeSettings:
+class JudgeSettings(JudgeFields):
     """The model that scores a suite's answers, and the required agreement with people."""
 
     target: Target
-    max_calls: int = 10_000  # max_calls, max_cost_usd: for each run of the suite
-    max_cost_usd: float | None = None
-    attempts: int = 3  # maximum number of calls for a readable answer
-    max_output_tokens: int = 512
-    timeout_s: float = 120.0
-    # A file of answers with human scores. Runs let the judge score these again, at most once in
-    # recheck_s. If its agreement (Cohen's kappa over `levels` equal bands of the score) is
-    # below min_agreement, the run measures nothing.
-    references: Path | None = None
-    min_agreement: float = 0.6
-    levels: int = 2
-    recheck_s: float = 86_400.0
+    references: Path | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +67,13 @@ class SuiteFields:
     input_field: str = "input"  # field of an item with the question
     # Field of an item with the expected answer; empty for `target` or `expected`.
     target_field: str = ""
-    # Limit of one answer. auto: four times the longest of a run's first 10 answers, which have
-    # no limit.
-    max_output_tokens: int | Literal["auto"] = 512
-    temperature: float = 0.0  # temperature of every request
+    max_output_tokens: int | Literal["auto"] = number(
+        512,
+        "Limit of one answer. auto: four times the longest of a run's first 10 answers, which "
+        "have no limit.",
+        ANSWER_TOKENS,
+    )
+    temperature: float = number(0.0, "Temperature of every request.", Range(0, 100))
     # tools, tool_choice and response_format of every item's request.
     request: Mapping[str, object] = field(default_factory=dict)
     every: str = ""  # cron expression in UTC: measures incumbents again; empty for never
@@ -61,8 +84,12 @@ class SuiteFields:
     cluster: str = ""
     # metadata fields; the candidate must not get worse for any of their values
     slices: tuple[str, ...] = ()
-    # How long questions and answers of its runs are stored; null for as long as their scores.
-    texts_keep_days: float | None = None
+    texts_keep_days: float | None = number(
+        None,
+        "How long questions and answers of its runs are stored; null for as long as their "
+        "scores.",
+        KEPT_DAYS,
+    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 A record's field gets its declaration by `setting(…)`. The command line, the API, the
 dashboard's form, the configuration file and the record's description read it by `settings_of`.
-They write a setting of several parts by hand: it is `composite`.
+They write a setting of several parts by hand: it is `composite`. A number that only the
+configuration file sets is declared by `number(…)`.
 """
 
 import re
@@ -18,6 +19,34 @@ from harness.frame.formatting import Range, format_bound
 
 Value = TypeVar("Value")
 _KEY: Final = "setting"
+REQUIRED: Final[Any] = MISSING  # the default of a setting without a default
+
+# Ranges that several records share.
+# Shorter than any useful duration, but not 0, which could mean "no limit".
+SHORTEST_S: Final = 0.001
+HOUR_S: Final = 3_600.0
+DAY_S: Final = 86_400.0
+YEAR_S: Final = 366 * DAY_S
+WAIT_S: Final = Range(SHORTEST_S, DAY_S)
+KEPT_DAYS: Final = Range(0.001, 36_600)
+COUNT: Final = Range(1, 1_000_000)
+TOKENS: Final = Range(1, 1e15)  # of many requests
+ANSWER_TOKENS: Final = Range(1, 1_000_000_000)  # of one request or answer
+DOLLARS: Final = Range(0, 1_000_000_000)
+PORT: Final = Range(0, 65_535)
+
+# By the ending of a setting's name; the longest that fits counts.
+_UNITS: Final[Mapping[str, str]] = {
+    "_s": "seconds",
+    "_hours": "hours",
+    "_days": "days",
+    "_bps": "basis points",
+    "_bytes": "bytes",
+    "_tokens": "tokens",
+    "_usd": "USD",
+    "_usd_per_mtok": "USD per million tokens",
+    "_per_min": "a minute",
+}
 USUAL_LENGTH: Final = Range(0, 200)
 _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<percent>%)?\s*")
 
@@ -55,11 +84,12 @@ class Declaration:
     """The declaration of one setting. `settings_of` sets name, kind, optional and default."""
 
     meaning: str  # sentences for the option's help and the configuration's reference
-    caption: str  # the name in a description of the record
+    caption: str = ""  # the name in a description of the record
     format: Callable[[Any], str] = str  # writes the value in a description of the record
     # Whether each interface writes its form by hand, because the value has several parts.
     composite: bool = False
     range: Range | None = None  # of a number
+    own_unit: str = ""  # of a number whose name does not end in its unit
     length: Range = USUAL_LENGTH  # of a text, in characters
     unset: str = ""  # what applies if an optional value is null
     removal: float | str = 0  # the value or word that makes an optional number null
@@ -82,20 +112,34 @@ class Declaration:
         """The default as people write it."""
         return self.written.default if self.written else self.default
 
+    @property
+    def unit(self) -> str:
+        """The unit of a number; empty for none."""
+        ends = [end for end in _UNITS if self.name.endswith(end)]
+        return self.own_unit or (_UNITS[max(ends, key=len)] if ends else "")
+
+    @property
+    def description(self) -> str:
+        """The meaning, and what applies if the value is null."""
+        return f"{self.meaning} If null: {self.unset}." if self.unset else self.meaning
+
     def read(self, value: Any) -> Any:
         """Converts a value as people write it, and checks its range. Raises InputError."""
         read = self.written.read(value) if self.written else value
         self.check(read)
         return read
 
+    def holds(self, value: Any) -> bool:
+        """Tells whether a number lies in its range; None does."""
+        return self.range is None or value is None or self.range.holds(value)
+
     def check(self, value: Any) -> None:
         """Checks the range of a number; None is valid. Raises InputError."""
-        allowed = self.range
-        if allowed is None or value is None or allowed.holds(value):
+        if self.range is None or self.holds(value):
             return
         if self.written is None:
-            raise InputError(f"{self.key}: {allowed.text}, not {format_bound(value)}")
-        text = self.written.allowed or " to ".join(map(self.format, allowed[:2]))
+            raise InputError(f"{self.key}: {self.range.text}, not {format_bound(value)}")
+        text = self.written.allowed or " to ".join(map(self.format, self.range[:2]))
         raise InputError(f"{self.key}: {text}, not {self.format(value)}")
 
 
@@ -108,6 +152,14 @@ def setting(default: Value, declared: Declaration) -> Value:
         else field(default=default, metadata=metadata)
     )
     return cast("Value", declared_field)
+
+
+def number(default: Value, meaning: str, allowed: Range, *, unit: str = "") -> Value:
+    """Declares a number that only the configuration file sets.
+
+    unit: for a name that does not end in its unit, such as `_s`.
+    """
+    return setting(default, Declaration(meaning=meaning, range=allowed, own_unit=unit))
 
 
 @cache

@@ -38,11 +38,13 @@ from typing import Final
 
 from harness.frame.errors import InputError
 from harness.frame.formatting import (
+    Range,
     format_percent,
     format_points,
     format_points_interval,
 )
 from harness.frame.people.access import SYSTEM
+from harness.frame.setting import COUNT, DOLLARS, TOKENS, YEAR_S, number
 from harness.gate.arrays import Floats, log_mean, np
 from harness.gate.offline.intervals import t_interval, tango_interval
 from harness.gate.offline.pairs import ROUNDING
@@ -54,12 +56,25 @@ RETRY_S: Final = 3600.0
 class DriftPolicy:
     """How often and with how many items a suite's drift runs measure incumbents."""
 
-    every_s: float = 86_400.0  # time from the start of a run to the next start
-    items: int | None = 200  # items per run, None for the whole suite
-    epochs: int = 1  # answers to each item
-    alpha: float = 0.05  # probability that an unchanged model ever raises an alarm
-    max_cost_usd: float | None = None  # max_cost_usd, max_tokens: maximum per run
-    max_tokens: int | None = None
+    every_s: float = number(
+        86_400.0,
+        "Time from the start of a run to the next start.",
+        Range(1, YEAR_S),
+    )
+    items: int | None = number(
+        200,
+        "Items per run, null for the whole suite.",
+        COUNT,
+        unit="items",
+    )
+    epochs: int = number(1, "Answers to each item.", Range(1, 1_000))
+    alpha: float = number(
+        0.05,
+        "Probability that an unchanged model ever raises an alarm.",
+        Range(0.000001, 0.5),
+    )
+    max_cost_usd: float | None = number(None, "Maximum per run.", DOLLARS)
+    max_tokens: int | None = number(None, "Maximum per run.", TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

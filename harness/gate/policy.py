@@ -12,9 +12,20 @@ from typing import Final
 
 from harness.frame.errors import InputError
 from harness.frame.failures import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
-from harness.frame.formatting import format_number
+from harness.frame.formatting import SHARE_RANGE, Range, format_number
 from harness.frame.plain_data import digest
-from harness.gate.online.guardrails import CanaryJudge, Guardrail, Guardrails
+from harness.frame.setting import (
+    COUNT,
+    DAY_S,
+    DOLLARS,
+    REQUIRED,
+    SHORTEST_S,
+    TOKENS,
+    WAIT_S,
+    YEAR_S,
+    number,
+)
+from harness.gate.online.guardrails import RATIO, CanaryJudge, Guardrail, Guardrails
 from harness.gate.pins import ServedPin
 from harness.gate.suite_plan import (
     Claim,
@@ -23,6 +34,12 @@ from harness.gate.suite_plan import (
 )
 
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,63}")
+# The highest alpha and local alpha add up to less than 1, as the probabilities of a false
+# rollback must.
+_ALPHA: Final = Range(0.000001, 0.5)
+_LOCAL_ALPHA: Final = Range(0.000001, 0.25, zero=True)
+# A promoted candidate serves at least half of the traffic during the bake.
+_MOST_HELD_BACK_BPS: Final = 5_000
 
 
 class ChangeReferenceRule(StrEnum):
@@ -51,31 +68,66 @@ class GatePolicy:
     """Sets the thresholds of the offline gate (statistics.md §1)."""
 
     claim: Claim = Claim.SUPERIOR  # claim that a candidate must show
-    margin: float = 0.05  # allowed loss of the mean score, from 0 to 1
-    alpha: float = 0.05  # probability of passing a candidate at the limit of its claim
-    n_max: int | None = None  # maximum items per suite, None for the whole suite
-    epochs: int = 1  # answers to each item
-    verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is valid
-    # How long a comparison waits for an unavailable provider, with pauses of up to 15 minutes.
-    infra_patience_s: float = DEFAULT_PATIENCE_S
+    margin: float = number(0.05, "Allowed loss of the mean score, from 0 to 1.", SHARE_RANGE)
+    alpha: float = number(
+        0.05,
+        "Probability of passing a candidate at the limit of its claim.",
+        _ALPHA,
+    )
+    n_max: int | None = number(
+        None,
+        "Maximum items per suite, null for the whole suite.",
+        COUNT,
+        unit="items",
+    )
+    epochs: int = number(1, "Answers to each item.", Range(1, 1_000))
+    verdict_ttl_s: float = number(
+        14 * 86_400.0,
+        "How long a verdict is valid.",
+        Range(1, 10 * YEAR_S),
+    )
+    infra_patience_s: float = number(
+        DEFAULT_PATIENCE_S,
+        "How long a comparison waits for an unavailable provider, with pauses of up to 15 "
+        "minutes.",
+        Range(0, 30 * DAY_S),
+    )
     # Whether a retried run continues after 5 unreadable first answers, counting them as wrong.
     unreadable_is_wrong: bool = False
-    max_cost_usd: float | None = None  # max_cost_usd, max_tokens: maximum per run
-    max_tokens: int | None = None
-    run_max_age_s: float = 86_400.0  # maximum age of a reused incumbent run
+    max_cost_usd: float | None = number(None, "Maximum per run.", DOLLARS)
+    max_tokens: int | None = number(None, "Maximum per run.", TOKENS)
+    run_max_age_s: float = number(
+        86_400.0,
+        "Maximum age of a reused incumbent run.",
+        Range(1, 10 * YEAR_S),
+    )
     # Part of the served model's name that must not change.
     served_pin: ServedPin = ServedPin.MODEL
-    min_saving: float = 0.1  # share of the incumbent's cost to save (cheaper_and_not_worse)
-    # Maximum cost of one candidate item, as a multiple of the incumbent's mean cost per item.
-    cost_ceiling: float = 10.0
+    min_saving: float = number(
+        0.1,
+        "Share of the incumbent's cost to save (cheaper_and_not_worse).",
+        SHARE_RANGE,
+    )
+    cost_ceiling: float = number(
+        10.0,
+        "Maximum cost of one candidate item, as a multiple of the incumbent's mean cost per "
+        "item.",
+        Range(1, 1_000_000),
+    )
     # How primary suites combine: weighted mean, or any one.
     primaries: PrimaryCombination = PrimaryCombination.WEIGHTED
     # Claims that a proposal may choose besides the policy's own claim.
     claims: tuple[Claim, ...] = tuple(Claim)
-    # Largest margin that a proposal may choose; none means the policy's own margin.
-    margin_max: float | None = None
-    # Total alpha of all candidates on one route in 90 days; none for no limit.
-    alpha_budget: float | None = None
+    margin_max: float | None = number(
+        None,
+        "Largest margin that a proposal may choose; null means the policy's own margin.",
+        SHARE_RANGE,
+    )
+    alpha_budget: float | None = number(
+        None,
+        "Total alpha of all candidates on one route in 90 days; null for no limit.",
+        Range(0.000001, 1),
+    )
     # The claim is about all items like the suite's, or about these items only. `these` needs
     # `epochs` above 1 (statistics §1.15).
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
@@ -116,22 +168,45 @@ _PLAIN: Final = GatePolicy()
 class CanaryStep:
     """Sets one share of traffic of a canary."""
 
-    weight_bps: int  # share of the callers
-    min_exposures: int  # minimum of scored canary units before the rollout leaves the step
+    weight_bps: int = number(REQUIRED, "Share of the callers.", Range(1, 9_999))
+    min_exposures: int = number(
+        REQUIRED,
+        "Minimum of scored canary units before the rollout leaves the step.",
+        Range(0, 1_000_000_000),
+        unit="units",
+    )
     certify: bool = False  # leave the step only with a certificate (statistics.md §2.7)
-    deadline_s: float = 7 * 86_400.0  # time after which the rollout pauses for a person
-    # min_s, min_peak_s: minimum duration of the step, and minimum duration within the policy's
-    # peak hours, besides the evidence.
-    min_s: float = 0.0
-    min_peak_s: float = 0.0
+    deadline_s: float = number(
+        7 * 86_400.0,
+        "Time after which the rollout pauses for a person.",
+        Range(1, YEAR_S),
+    )
+    min_s: float = number(
+        0.0, "Minimum duration of the step, besides the evidence.", Range(0, YEAR_S)
+    )
+    min_peak_s: float = number(
+        0.0,
+        "Minimum duration of the step within the policy's peak hours, besides the evidence.",
+        Range(0, YEAR_S),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class PeakHours:
     """The daily hours of peak traffic in UTC; 22 to 6 crosses midnight."""
 
-    start_h: int = 8  # start_h, end_h: hours UTC; 22 to 6 crosses midnight
-    end_h: int = 18
+    start_h: int = number(
+        8,
+        "Beginning of the peak hours; 22 to 6 crosses midnight.",
+        Range(0, 24),
+        unit="o'clock (UTC)",
+    )
+    end_h: int = number(
+        18,
+        "End of the peak hours.",
+        Range(0, 24),
+        unit="o'clock (UTC)",
+    )
 
 
 DEFAULT_STEPS = (
@@ -147,36 +222,82 @@ class CanaryPolicy:
 
     # Shares of traffic that a candidate gets, one after another.
     steps: tuple[CanaryStep, ...] = DEFAULT_STEPS
-    alpha: float = 0.04  # probability of a false rollback, over the whole rollout
-    rho: float = 1.0  # tolerated odds ratio of failures
-    rho_ni: float = 2.0  # odds ratio below which a step can be certified
-    # A canary with a lower failure rate is not harmful, at any odds ratio.
-    p0: float = 0.01
-    certificate: float = 20.0  # evidence (an e-value) that certifies a step
-    block_size: int = 100  # units that Swapgate counts and tests together
-    # An outcome that arrives later counts as missing, in both arms.
-    missing_s: float = 600.0
-    # How long a caller's later requests count after the caller's first one: a failure of any of
-    # them counts once. A step ends only after its callers' windows.
-    window_s: float = 600.0
-    # Total alpha of the guards by which routers themselves end a canary; 0 for no guard.
-    local_alpha: float = 0.01
+    alpha: float = number(
+        0.04,
+        "Probability of a false rollback, over the whole rollout.",
+        _ALPHA,
+    )
+    rho: float = number(1.0, "Tolerated odds ratio of failures.", RATIO)
+    rho_ni: float = number(
+        2.0,
+        "Odds ratio below which a step can be certified.",
+        Range(1.01, 100),
+    )
+    p0: float = number(
+        0.01,
+        "A canary with a lower failure rate is not harmful, at any odds ratio.",
+        Range(0.000001, 0.5),
+    )
+    certificate: float = number(
+        20.0,
+        "Evidence (an e-value) that certifies a step.",
+        Range(2, 1_000_000),
+    )
+    block_size: int = number(
+        100,
+        "Units that Swapgate counts and tests together.",
+        Range(1, 1_000),
+        unit="units",
+    )
+    missing_s: float = number(
+        600.0,
+        "An outcome that arrives later counts as missing, in both arms.",
+        Range(SHORTEST_S, 7 * DAY_S),
+    )
+    window_s: float = number(
+        600.0,
+        "How long a caller's later requests count after the caller's first one: a failure of "
+        "any of them counts once. A step ends only after its callers' windows.",
+        WAIT_S,
+    )
+    local_alpha: float = number(
+        0.01,
+        "Total alpha of the guards by which routers themselves end a canary; 0 for no guard.",
+        _LOCAL_ALPHA,
+    )
     guardrails: Guardrails = field(default_factory=Guardrails)  # besides errors
     peak: PeakHours = field(default_factory=PeakHours)  # for the steps' min_peak_s
-    # How long the former incumbent keeps bake_bps of the traffic as a control after the
-    # promotion; 0 for no bake.
-    bake_s: float = 86_400.0
-    bake_bps: int = 100  # share of the callers who keep the former incumbent in the bake
-    # How long a running conversation stays with the incumbent after each increase of the share;
-    # 0 for no time.
-    handover_s: float = 1_800.0
+    bake_s: float = number(
+        86_400.0,
+        "How long the former incumbent keeps bake_bps of the traffic as a control after the "
+        "promotion; 0 for no bake.",
+        Range(0, YEAR_S),
+    )
+    bake_bps: int = number(
+        100,
+        "Share of the callers who keep the former incumbent in the bake.",
+        Range(1, _MOST_HELD_BACK_BPS),
+    )
+    handover_s: float = number(
+        1_800.0,
+        "How long a running conversation stays with the incumbent after each increase of the "
+        "share; 0 for no time.",
+        Range(0, DAY_S),
+    )
     judge: CanaryJudge | None = None  # model for the guardrail `judge`; set both or neither
-    # Time without latency guardrails for both arms, from each router's first request at each
-    # share.
-    warm_up_s: float = 600.0
-    # Candidate units before latency guardrails count; at most a third of the first step's
-    # minimum.
-    warm_up_units: int = 100
+    warm_up_s: float = number(
+        600.0,
+        "Time without latency guardrails for both arms, from each router's first request at "
+        "each share.",
+        Range(0, DAY_S),
+    )
+    warm_up_units: int = number(
+        100,
+        "Candidate units before latency guardrails count; at most a third of the first step's "
+        "minimum.",
+        Range(0, 1_000),
+        unit="units",
+    )
 
     @property
     def cold_units(self) -> int:
@@ -231,19 +352,29 @@ class SameModelConfirmation:
         return f"{self.by} confirms that both models may be served by the same: {because}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFields:
+    """The fields of a policy, as the configuration file has them under the policy's name."""
+
+    # approved: a person must approve a passed candidate before its canary.
+    promotion: PromotionMode = PromotionMode.AUTOMATIC
+    approval_ttl_s: float = number(
+        7 * 86_400.0,
+        "How long a passed proposal waits for a person before it expires.",
+        Range(1, 10 * YEAR_S),
+    )
+    self_approval: bool = False  # whether the proposer may approve
+    # Whether a swap must name its change request.
+    change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
+    gate: GatePolicy = field(default_factory=GatePolicy)  # thresholds of the evals
+    canary: CanaryPolicy = field(default_factory=CanaryPolicy)  # thresholds of the canary
+
+
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(PolicyFields):
     """Sets a team's thresholds for the gate and the canary."""
 
     name: str = "default"
-    promotion: PromotionMode = PromotionMode.AUTOMATIC
-    # How long a passed proposal waits for a person before it expires.
-    approval_ttl_s: float = 7 * 86_400.0
-    self_approval: bool = False
-    # Whether a swap must name its change request.
-    change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
-    gate: GatePolicy = field(default_factory=GatePolicy)
-    canary: CanaryPolicy = field(default_factory=CanaryPolicy)
 
     @property
     def digest(self) -> str:

@@ -17,10 +17,12 @@ from harness.frame.errors import InputError
 from harness.frame.formatting import (
     DASH,
     UNKNOWN,
+    Range,
     format_percent,
     format_usd,
 )
 from harness.frame.plain_data import ShowsMore, digest
+from harness.frame.setting import ANSWER_TOKENS, REQUIRED, number
 from harness.providers.kinds import (
     PROVIDER_KINDS,
     KeyStyle,
@@ -140,6 +142,7 @@ class SentTarget:
 RequestTarget = Target | SentTarget
 
 
+_PRICE: Final = Range(0, 1_000_000)
 # Names of the service tier at which an answer has the plain price, as OpenAI, Groq, Anthropic,
 # Google and gateways write them. An answer without a name has the plain price, too.
 STANDARD_TIERS: Final = frozenset(
@@ -167,13 +170,19 @@ TIER_NAMES: Final[Mapping[str, str]] = {
 class TokenPrice:
     """Prices in US dollars per million tokens."""
 
-    input_usd_per_mtok: float  # for input
-    output_usd_per_mtok: float  # for output
-    # For cached input; null for the plain input price.
-    cached_input_usd_per_mtok: float | None = None
-    # For input that the provider caches for 5 minutes; null for 1.25 times the input price. An
-    # hour costs 1.6 times as much.
-    cache_write_usd_per_mtok: float | None = None
+    input_usd_per_mtok: float = number(REQUIRED, "For input.", _PRICE)
+    output_usd_per_mtok: float = number(REQUIRED, "For output.", _PRICE)
+    cached_input_usd_per_mtok: float | None = number(
+        None,
+        "For cached input; null for the plain input price.",
+        _PRICE,
+    )
+    cache_write_usd_per_mtok: float | None = number(
+        None,
+        "For input that the provider caches for 5 minutes; null for 1.25 times the input "
+        "price. An hour costs 1.6 times as much.",
+        _PRICE,
+    )
 
     def cost_usd(
         self,
@@ -227,12 +236,15 @@ class TokenPrice:
         return _without_nulls(asdict(self))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LongPrice(TokenPrice):
     """The prices of a long request, for all of its tokens."""
 
-    # For requests with more input tokens than this, cached ones included.
-    above_tokens: int = field(kw_only=True)
+    above_tokens: int = number(
+        REQUIRED,
+        "For requests with more input tokens than this, cached ones included.",
+        ANSWER_TOKENS,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from harness.frame.cron import check_cron
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_usd
 from harness.frame.plain_data import short_hash
+from harness.frame.setting import DOLLARS, REQUIRED, number
 from harness.gate.suite_plan import Claim
 from harness.providers.target import Price
 
@@ -47,7 +48,11 @@ class Preference(StrEnum):
 class CandidateSchedule:
     models: tuple[str, ...]  # provider/model; may contain `*` and end with `:price<USD`
     every: str  # cron expression, UTC
-    budget_usd: float  # maximum for each round; other candidates wait for the next round
+    budget_usd: float = number(
+        REQUIRED,
+        "Maximum for each round; other candidates wait for the next round.",
+        DOLLARS,
+    )
     on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
     prefer: Preference = Preference.BETTER  # claim that a candidate must show
 

@@ -17,6 +17,7 @@ from harness.frame.setting import (
     WrittenForm,
     format_flag,
     format_unit,
+    number,
     setting,
     share_form,
 )
@@ -94,7 +95,11 @@ class RouteSuite:
 
     suite: str  # its name
     role: SuiteRole = SuiteRole.PRIMARY  # its effect on the verdict
-    weight: float = 1.0  # its weight in the mean of several primary suites
+    weight: float = number(
+        1.0,
+        "Its weight in the mean of several primary suites.",
+        Range(0.000001, 1_000_000),
+    )
     # Digest of the content that a person accepted for the route.
     digest: str = field(default="", compare=False)
 

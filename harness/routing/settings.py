@@ -10,6 +10,20 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+from harness.frame.formatting import Range
+from harness.frame.setting import (
+    COUNT,
+    DAY_S,
+    DOLLARS,
+    HOUR_S,
+    KEPT_DAYS,
+    PORT,
+    REQUIRED,
+    SHORTEST_S,
+    TOKENS,
+    WAIT_S,
+    number,
+)
 from harness.providers.target import Target
 from harness.routing.reliability.breaker import (
     DEFAULT_BREAKER,
@@ -27,10 +41,18 @@ def http_url(host: str, port: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TurnBounds:
-    max_steps: int = 12  # maximum model calls in a turn
-    max_tokens: int = 1_000_000  # maximum input and output tokens of these calls
-    max_usd: float = 5.0  # maximum cost of these calls; a call without a known price counts 0
-    timeout_s: float = 300.0  # limit for the whole turn, including its tools
+    max_steps: int = number(12, "Maximum model calls in a turn.", Range(1, 1_000))
+    max_tokens: int = number(
+        1_000_000,
+        "Maximum input and output tokens of these calls.",
+        TOKENS,
+    )
+    max_usd: float = number(
+        5.0,
+        "Maximum cost of these calls; a call without a known price counts 0.",
+        DOLLARS,
+    )
+    timeout_s: float = number(300.0, "Limit for the whole turn, including its tools.", WAIT_S)
 
 
 class AnsweredModel(StrEnum):
@@ -63,32 +85,91 @@ class RouterSettings:
     """Settings of the router. docs/reference/router.md explains the time limits."""
 
     host: str = "127.0.0.1"  # listening address
-    port: int = 8080  # listening port
-    workers: int = 1  # worker processes; each worker has its own limits and breakers
-    drain_s: float = 30.0  # time for running requests when their worker shuts down
-    # Time after SIGTERM in which the router accepts connections while `/readyz` fails.
-    shutdown_delay_s: float = 0.0
-    # Limit for a stream's first output; answers that took longer raise it to three times this
-    # value at most. If null, measured for each target, and at least 10 s.
-    first_token_timeout_s: float | None = None
-    # Limit for a plain answer's first byte; if null, measured for each target.
-    first_byte_timeout_s: float | None = None
-    between_chunks_timeout_s: float = 30.0  # limit between two outputs of a stream
-    total_timeout_s: float = 120.0  # limit for the whole request, including failovers
-    # Time without output after which a stream sends a comment to the client; 0 for never.
-    heartbeat_s: float = 15.0
+    port: int = number(8080, "Listening port.", PORT)
+    workers: int = number(
+        1,
+        "Worker processes; each worker has its own limits and breakers.",
+        Range(1, 1_000),
+    )
+    drain_s: float = number(
+        30.0,
+        "Time for running requests when their worker shuts down.",
+        WAIT_S,
+    )
+    shutdown_delay_s: float = number(
+        0.0,
+        "Time after SIGTERM in which the router accepts connections while `/readyz` fails.",
+        Range(0, HOUR_S),
+    )
+    first_token_timeout_s: float | None = number(
+        None,
+        "Limit for a stream's first output; answers that took longer raise it to three times "
+        "this value at most. If null, measured for each target, and at least 10 s.",
+        WAIT_S,
+    )
+    first_byte_timeout_s: float | None = number(
+        None,
+        "Limit for a plain answer's first byte; if null, measured for each target.",
+        WAIT_S,
+    )
+    between_chunks_timeout_s: float = number(
+        30.0,
+        "Limit between two outputs of a stream.",
+        WAIT_S,
+    )
+    total_timeout_s: float = number(
+        120.0,
+        "Limit for the whole request, including failovers.",
+        WAIT_S,
+    )
+    heartbeat_s: float = number(
+        15.0,
+        "Time without output after which a stream sends a comment to the client; 0 for never.",
+        Range(0, HOUR_S),
+    )
     response_model: AnsweredModel = AnsweredModel.ROUTE  # the name in an answer's `model`
-    connect_timeout_s: float = 5.0  # limit to connect to a provider
-    max_body_bytes: int = 32 * 1024 * 1024  # maximum size of a client's request
-    max_response_bytes: int = 64 * 1024 * 1024  # maximum size of a provider's answer
-    max_concurrent: int = 512  # concurrent requests of one worker; further requests get 503
-    upstream_connections: int = 256  # maximum connections per worker and provider
-    # Share of each key's rate that this machine grants, such as 1/N for traffic to N machines.
-    rate_share: float = 1.0
-    flush_interval_s: float = 1.0  # how often observations go to the database
-    queue_size: int = 50_000  # maximum observations that wait in memory
-    # The router checks a target that answered no client for this time; 0 for no checks.
-    health_check_interval_s: float = 60.0
+    connect_timeout_s: float = number(5.0, "Limit to connect to a provider.", WAIT_S)
+    max_body_bytes: int = number(
+        32 * 1024 * 1024,
+        "Maximum size of a client's request.",
+        Range(1, 1e12),
+    )
+    max_response_bytes: int = number(
+        64 * 1024 * 1024,
+        "Maximum size of a provider's answer.",
+        Range(1, 1e12),
+    )
+    max_concurrent: int = number(
+        512,
+        "Concurrent requests of one worker; further requests get 503.",
+        COUNT,
+    )
+    upstream_connections: int = number(
+        256,
+        "Maximum connections per worker and provider.",
+        COUNT,
+    )
+    rate_share: float = number(
+        1.0,
+        "Share of each key's rate that this machine grants, such as 1/N for traffic to N "
+        "machines.",
+        Range(0.001, 1),
+    )
+    flush_interval_s: float = number(
+        1.0,
+        "How often observations go to the database.",
+        Range(SHORTEST_S, HOUR_S),
+    )
+    queue_size: int = number(
+        50_000,
+        "Maximum observations that wait in memory.",
+        Range(1, 100_000_000),
+    )
+    health_check_interval_s: float = number(
+        60.0,
+        "The router checks a target that answered no client for this time; 0 for no checks.",
+        Range(0, DAY_S),
+    )
     breaker: BreakerPolicy = DEFAULT_BREAKER  # the circuit breaker of each target
     retry: RetryPolicy = DEFAULT_RETRY  # the retries of each request
     tracing: TracingSettings = TracingSettings()  # OpenTelemetry
@@ -106,8 +187,12 @@ class RouterSettings:
 class SpawnLimits:
     """Limits of a session's sub-tasks."""
 
-    max_tasks: int = 8  # maximum sub-tasks of a session at the same time
-    max_usd: float = 1.0  # maximum cost of all sub-tasks that begin together
+    max_tasks: int = number(
+        8,
+        "Maximum sub-tasks of a session at the same time.",
+        Range(1, 100),
+    )
+    max_usd: float = number(1.0, "Maximum cost of all sub-tasks that begin together.", DOLLARS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +208,11 @@ class ToolServer:
 class AutoFloor:
     """The score that a target needs before `auto` may choose it for a route."""
 
-    floor: float  # minimum for the lower 95 % confidence bound of a target's score
+    floor: float = number(
+        REQUIRED,
+        "Minimum for the lower 95 % confidence bound of a target's score.",
+        Range(0, 1),
+    )
     suite: str  # the suite that gives the score
 
 
@@ -133,7 +222,7 @@ class AgentSettings:
 
     enabled: bool = True  # `swapgate serve all` starts the agents process
     host: str = "127.0.0.1"  # listening address
-    port: int = 8085  # listening port
+    port: int = number(8085, "Listening port.", PORT)
     # Address to which the router forwards `/agents`. null: `host` and `port`, if `enabled`.
     # Empty string: not forwarded.
     url: str | None = None
@@ -145,12 +234,36 @@ class AgentSettings:
     # Requests from this machine need no key; allowed only if router.host and agents.host are
     # loopback addresses.
     open_on_loopback: bool = False
-    switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
-    switch_days: float = 1.0  # how long a session keeps an approved model
-    literal_days: float = 90.0  # how long an agent may use a model named PROVIDER:MODEL
-    max_literals: int = 100  # maximum granted models named PROVIDER:MODEL
-    keep_days: float = 30.0  # how long Swapgate keeps a session after its last message
-    max_message_bytes: int = 8 * 1024 * 1024  # maximum size of one request's JSON
+    switch_timeout_s: float = number(
+        3_600.0,
+        "How long a switch waits for a person.",
+        Range(1, 7 * DAY_S),
+    )
+    switch_days: float = number(
+        1.0,
+        "How long a session keeps an approved model.",
+        Range(0.001, 366),
+    )
+    literal_days: float = number(
+        90.0,
+        "How long an agent may use a model named PROVIDER:MODEL.",
+        Range(0.001, 3_660),
+    )
+    max_literals: int = number(
+        100,
+        "Maximum granted models named PROVIDER:MODEL.",
+        Range(0, 10_000),
+    )
+    keep_days: float = number(
+        30.0,
+        "How long Swapgate keeps a session after its last message.",
+        KEPT_DAYS,
+    )
+    max_message_bytes: int = number(
+        8 * 1024 * 1024,
+        "Maximum size of one request's JSON.",
+        Range(1_024, 1e9),
+    )
     limits: TurnBounds = field(default_factory=TurnBounds)  # for each turn
     spawn: SpawnLimits = SpawnLimits()  # for the sub-tasks that agents spawn
     # MCP servers by name; agents use no other servers.
@@ -235,8 +348,12 @@ class UiSettings:
     """The dashboard; see docs/reference/dashboard.md."""
 
     host: str = "127.0.0.1"  # listening address
-    port: int = 8501  # listening port
-    session_hours: float = 12.0  # how long a sign-in to the dashboard lasts
+    port: int = number(8501, "Listening port.", PORT)
+    session_hours: float = number(
+        12.0,
+        "How long a sign-in to the dashboard lasts.",
+        Range(0.1, 168),
+    )
     oidc: OidcSettings | None = None  # single sign-on; without it, host must be loopback
 
     @property

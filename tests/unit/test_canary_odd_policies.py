@@ -7,12 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.config.validation_errors import RANGES, RATIO
 from harness.frame.formatting import NEVER, add_seconds
 from harness.frame.plain_data import canonical_json, to_shown
+from harness.frame.setting import settings_of
 from harness.gate import explain
 from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrails import (
+    RATIO,
     ArmLevels,
     FailureTally,
     Guardrail,
@@ -27,11 +28,18 @@ from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.gate.ramp import TrafficPace, plan_ramp
 from tests.unit.test_canary_policy import START, rollout
 
+RANGES = {
+    name: declared.range
+    for part in (CanaryPolicy, CanaryStep, PeakHours)
+    for name, declared in settings_of(part).items()
+    if declared.range
+}
+
 pytestmark = pytest.mark.req("F3", "A7")
 
 
 def numbers(name: str) -> st.SearchStrategy[float]:
-    low, high = RANGES[name].low, RANGES[name].high
+    low, high, *_ = RANGES[name]
     whole = low == int(low) and not name.endswith("_s") and name not in ("certificate", "alpha")
     inner = (
         st.integers(int(low), int(high))

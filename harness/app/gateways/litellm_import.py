@@ -19,7 +19,6 @@ from harness.app.gateways.litellm_providers import (
     public_places,
     vendors,
 )
-from harness.config.validation_errors import RANGES
 from harness.frame.config_conversion import (
     ConfigPath,
     Conversion,
@@ -27,13 +26,17 @@ from harness.frame.config_conversion import (
 )
 from harness.frame.errors import InputError
 from harness.frame.people.access import check_principal_name
+from harness.frame.setting import Declaration, settings_of
 from harness.frame.suggestions import did_you_mean
 from harness.providers import api_base_rules
 from harness.providers.kinds import PROVIDER_KINDS
-from harness.providers.target import Target
-from harness.routing.reliability.breaker import DEFAULT_BREAKER
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.target import Price, Target
+from harness.routing.reliability.breaker import DEFAULT_BREAKER, BreakerPolicy
 from harness.routing.reliability.refusal_words import HINTS, LENGTHS
+from harness.routing.reliability.retry import RetryPolicy
 from harness.routing.route_changes import spell_route_name
+from harness.routing.settings import RouterSettings
 
 SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings")
 # LiteLLM's keys for each placeholder in `api_base_example`.
@@ -90,21 +93,18 @@ _FACTS: Final[Mapping[str, _Row]] = {
     "stream_timeout": ("models", "first_token_timeout_s", 1, 0),
     "input_cost_per_token": ("prices", "input_usd_per_mtok", 1e6, 0),
     "output_cost_per_token": ("prices", "output_usd_per_mtok", 1e6, 0),
-    "cache_read_input_token_cost": (
-        "prices",
-        "cached_input_usd_per_mtok",
-        1e6,
-        0,
-    ),
-    "cache_creation_input_token_cost": (
-        "prices",
-        "cache_write_usd_per_mtok",
-        1e6,
-        0,
-    ),
+    "cache_read_input_token_cost": ("prices", "cached_input_usd_per_mtok", 1e6, 0),
+    "cache_creation_input_token_cost": ("prices", "cache_write_usd_per_mtok", 1e6, 0),
 }
 _TOTAL: Final = "total_timeout_s"
-_WHOLE: Final = ("context_window", "tries_per_target", "failures")
+# The records whose declarations have the ranges, by the part of a row.
+_RECORDS: Final[Mapping[str, type]] = {
+    "models": Capabilities,
+    "prices": Price,
+    "retry": RetryPolicy,
+    "breaker": BreakerPolicy,
+    "": RouterSettings,
+}
 _BOTH_PRICES: Final = ("input_cost_per_token", "output_cost_per_token")
 _SETTINGS: Final[Mapping[str, _Row]] = {
     **dict.fromkeys(("num_retries", "max_retries"), ("retry", "tries_per_target", 1, 1)),
@@ -314,28 +314,20 @@ class _Converter:
 
     def _is_price(self, path: ConfigPath) -> bool:
         try:
-            return RANGES["input_usd_per_mtok"].holds(self._source.number(path) * 1e6)
+            usd_per_mtok = self._source.number(path) * 1e6
         except InputError:
             return False
+        return settings_of(Price)["input_usd_per_mtok"].holds(usd_per_mtok)
 
-    def _put(
-        self,
-        into: dict[str, Any],
-        row: _Row,
-        path: ConfigPath,
-    ) -> None:
-        """Converts a number or a flag by its row of the table. Raises InputError outside the
-        range.
-        """
+    def _put(self, into: dict[str, Any], row: _Row, path: ConfigPath) -> None:
+        """Converts a number or a flag by its row. Raises InputError outside the range."""
         part, name, factor, summand = row
         value = self._source.value(path)
         if not factor and not isinstance(value, bool):
             raise InputError("is neither true nor false")
         if factor:
             value = round(self._source.number(path) * factor + summand, 9)
-        if factor and (not RANGES[name].holds(value) or (name in _WHOLE and value % 1)):
-            whole = "a whole number from " if name in _WHOLE else "from "
-            raise InputError(f"gives {name}: {value:g}; it must be {whole}{RANGES[name].text}")
+            _check_number(settings_of(_RECORDS[part])[name], value)
         values = into.setdefault(part, {}) if part else into
         values[name] = value
         text = f"{part}{'.' if part else ''}{name}: {value}"
@@ -583,6 +575,14 @@ class _Converter:
             self._put(self._router, row, path)
         elif key in _REASONS:
             raise InputError(_REASONS[key])
+
+
+def _check_number(declared: Declaration, value: float) -> None:
+    """Raises InputError for a number that the setting does not take."""
+    is_whole = declared.kind is int
+    if declared.range and (not declared.holds(value) or (is_whole and value % 1)):
+        allowed = f"{'a whole number ' if is_whole else ''}from {declared.range.text}"
+        raise InputError(f"gives {declared.name}: {value:g}; it must be {allowed}")
 
 
 def _plain(name: str, target: str) -> str:

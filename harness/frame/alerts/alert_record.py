@@ -34,6 +34,7 @@ from harness.frame.alerts.alert import (
     find_next_step,
 )
 from harness.frame.plain_data import short_hash
+from harness.frame.setting import KEPT_DAYS, WAIT_S, number
 
 
 class Notified(StrEnum):
@@ -449,6 +450,14 @@ class AlertSettings:
     """Destinations of alerts, and how long the database keeps alerts."""
 
     sinks: tuple[AlertSink, ...] = ()  # destinations of messages
-    deliver_interval_s: float = 2.0  # the interval between deliveries of due messages
-    timeout_s: float = 10.0  # limit for one delivery
-    keep_days: float = 90.0  # how long the database keeps alerts after their end
+    deliver_interval_s: float = number(
+        2.0,
+        "The interval between deliveries of due messages.",
+        WAIT_S,
+    )
+    timeout_s: float = number(10.0, "Limit for one delivery.", WAIT_S)
+    keep_days: float = number(
+        90.0,
+        "How long the database keeps alerts after their end.",
+        KEPT_DAYS,
+    )

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Self
 
 from harness.frame.errors import InputError
 from harness.frame.formatting import Range, format_usd
-from harness.frame.setting import Declaration, FormEntry, setting
+from harness.frame.setting import COUNT, Declaration, FormEntry, number, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,10 +403,13 @@ class EvalLimits:
     count. At most the calls of five seconds arrive at once.
     """
 
-    # The most requests at a time; null for no limit. Evals begin with 1 for each run.
-    max_concurrent: int | None = None
-    requests_per_min: float | None = None  # null for no limit
-    tokens_per_min: float | None = None  # null for no limit
+    max_concurrent: int | None = number(
+        None,
+        "The most requests at a time; null for no limit. Evals begin with 1 for each run.",
+        COUNT,
+    )
+    requests_per_min: float | None = number(None, "Null for no limit.", Range(0.000001, 1e9))
+    tokens_per_min: float | None = number(None, "Null for no limit.", Range(0.000001, 1e12))
 
     @property
     def rate(self) -> RateLimit:

@@ -28,7 +28,9 @@ from random import Random
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from harness.frame.errors import InputError
+from harness.frame.formatting import Range
 from harness.frame.plain_data import read_fields
+from harness.frame.setting import DOLLARS, REQUIRED, WAIT_S, number
 from harness.gate.online.prompt_cache import CacheLevels
 
 
@@ -76,6 +78,7 @@ RANK_GUARDRAILS: Final = frozenset(
 SUM_GUARDRAILS: Final = frozenset({Guardrail.LIMITS})
 
 ToleratedRatio = float | Literal[False]
+RATIO: Final = Range(0.1, 100)  # of every tolerated ratio
 
 
 def guardrail_kind(guardrail: Guardrail) -> GuardrailKind:
@@ -328,9 +331,13 @@ class CanaryJudge:
 
     model: str  # PROVIDER/MODEL
     criteria: str  # description of a good answer
-    max_usd: float  # maximum cost for the whole rollout
-    share_bps: int = 10_000  # judged share of the smaller arm's units
-    timeout_s: float = 30.0  # limit for the judge, from the answer's end
+    max_usd: float = number(REQUIRED, "Maximum cost for the whole rollout.", DOLLARS)
+    share_bps: int = number(
+        10_000,
+        "Judged share of the smaller arm's units.",
+        Range(1, 10_000),
+    )
+    timeout_s: float = number(30.0, "Limit for the judge, from the answer's end.", WAIT_S)
 
 
 @dataclass(frozen=True, slots=True)

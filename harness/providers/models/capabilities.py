@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from harness.frame.formatting import Range
+from harness.frame.setting import ANSWER_TOKENS, WAIT_S, number
+
 
 class Endpoint(StrEnum):
     CHAT = "chat"
@@ -114,7 +117,12 @@ class Capabilities:
     responses: bool | Literal["native"] = True
     # The same for Anthropic's Messages.
     messages: bool | Literal["native"] = True
-    context_window: int | None = None  # tokens of input and output together; null if unknown
+    context_window: int | None = number(
+        None,
+        "Tokens of input and output together; null if unknown.",
+        ANSWER_TOKENS,
+        unit="tokens",
+    )
     # Supports a seed. The abilities from `seed` to `top_k` are optional hints.
     seed: bool = True
     logprobs: bool = True  # returns log probabilities
@@ -122,10 +130,16 @@ class Capabilities:
     caching: bool = True  # supports cache marks
     service_tier: bool = True  # supports a service tier
     top_k: bool = True  # supports top_k
-    # Limit for a stream's first output; null for the router's setting.
-    first_token_timeout_s: float | None = None
-    # Limit for a plain answer's first byte; null for the router's setting.
-    first_byte_timeout_s: float | None = None
+    first_token_timeout_s: float | None = number(
+        None,
+        "Limit for a stream's first output; null for the router's setting.",
+        WAIT_S,
+    )
+    first_byte_timeout_s: float | None = number(
+        None,
+        "Limit for a plain answer's first byte; null for the router's setting.",
+        WAIT_S,
+    )
     # The fields below are null or `unknown` if you do not set them: the table of models'
     # abilities then decides.
     # The form of a request for thinking that it takes by Messages.
@@ -148,8 +162,16 @@ class Capabilities:
     # Takes null for a flag, an empty schema, an empty content and a flat custom tool.
     loose_forms: bool | None = None
     several_choices: bool | None = None  # takes `n` above 1
-    max_stop_sequences: int | None = None  # takes at most as many; 0 for no stop sequence
-    max_output_tokens: int | None = None  # its largest limit of an answer, in tokens
+    max_stop_sequences: int | None = number(
+        None,
+        "Takes at most as many; 0 for no stop sequence.",
+        Range(0, 1_000),
+    )
+    max_output_tokens: int | None = number(
+        None,
+        "Its largest limit of an answer, in tokens.",
+        ANSWER_TOKENS,
+    )
     documents: bool | None = None  # reads documents, such as PDF
     audio: bool | None = None  # reads sound
 

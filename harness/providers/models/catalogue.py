@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from harness.frame.setting import ANSWER_TOKENS, Declaration, number, setting
 from harness.providers.kinds import (
     PROVIDER_KINDS,
     ProviderGroup,
@@ -75,17 +76,30 @@ class CatalogueEntry:
         return self.end_date is not None and self.end_date <= today
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueFacts:
+    """Corrects the catalogue for one model; omitted fields keep the catalogue's value."""
+
+    price: Price | None = None  # token prices
+    context_window: int | None = number(
+        None,
+        "Tokens of input and output together.",
+        ANSWER_TOKENS,
+        unit="tokens",
+    )
+    capabilities: Mapping[str, bool] = setting(
+        {}, Declaration(meaning=f"Values of {', '.join(ABILITIES)}.", composite=True)
+    )
+    end_date: date | None = None  # the day on which the provider may remove the model
+    family: str | None = None  # models of one family are versions of each other
+
+
 @dataclass(frozen=True, slots=True)
-class CatalogueChange:
+class CatalogueChange(CatalogueFacts):
     """The configuration's facts about one model; None keeps the catalogue's fact."""
 
     kind: str
     model: str
-    family: str | None = None
-    price: Price | None = None
-    context_window: int | None = None
-    capabilities: Mapping[str, bool] = field(default_factory=dict)
-    end_date: date | None = None
 
     def over(self, entry: CatalogueEntry) -> CatalogueEntry:
         has = frozenset(name for name, able in self.capabilities.items() if able)

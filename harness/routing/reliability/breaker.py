@@ -23,6 +23,8 @@ from typing import Final, NamedTuple
 
 from harness.frame.errors import IllegalTransition, InputError
 from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
+from harness.frame.formatting import Range
+from harness.frame.setting import COUNT, DAY_S, SHORTEST_S, WAIT_S, number
 
 Ticket = int
 
@@ -73,20 +75,40 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
 class BreakerPolicy:
     """Decides when a breaker opens, and for how long. Raises InputError."""
 
-    failures: int = 5  # failures within window_s that open the target's circuit
-    window_s: float = 60.0  # time in which failures are counted
-    # The circuit opens only if this share of the window's requests failed, too.
-    share: float = 0.20
-    # First duration of an open circuit. Doubles, up to open_max_s, if a probe fails after this
-    # time or after another probe's success.
-    open_s: float = 120.0
-    open_max_s: float = 900.0  # maximum duration of an open circuit
-    # Pause after the opening or a failed probe, before an open circuit lets one request
-    # pass. At open_max_s or more, the first request waits for open_s.
-    trickle_s: float = 10.0
-    probe_successes: int = 3  # successful probes in a row that close the circuit again
-    # A probe without an outcome is abandoned after this time.
-    probe_lease_s: float = 900.0
+    failures: int = number(5, "Failures within window_s that open the target's circuit.", COUNT)
+    window_s: float = number(60.0, "Time in which failures are counted.", WAIT_S)
+    share: float = number(
+        0.20,
+        "The circuit opens only if this share of the window's requests failed, too.",
+        Range(0, 1),
+    )
+    open_s: float = number(
+        120.0,
+        "First duration of an open circuit. Doubles, up to open_max_s, if a probe fails after "
+        "this time or after another probe's success.",
+        WAIT_S,
+    )
+    open_max_s: float = number(
+        900.0,
+        "Maximum duration of an open circuit.",
+        Range(SHORTEST_S, 7 * DAY_S),
+    )
+    trickle_s: float = number(
+        10.0,
+        "Pause after the opening or a failed probe, before an open circuit lets one request "
+        "pass. At open_max_s or more, the first request waits for open_s.",
+        WAIT_S,
+    )
+    probe_successes: int = number(
+        3,
+        "Successful probes in a row that close the circuit again.",
+        COUNT,
+    )
+    probe_lease_s: float = number(
+        900.0,
+        "A probe without an outcome is abandoned after this time.",
+        WAIT_S,
+    )
     # The treatment of a request when every target's circuit is open.
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
 

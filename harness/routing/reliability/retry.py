@@ -14,6 +14,8 @@ from typing import Final, NamedTuple, assert_never
 
 from harness.frame.errors import InputError
 from harness.frame.failures import FAILURE_RULES, FailureClass, SameTarget
+from harness.frame.formatting import Range
+from harness.frame.setting import DAY_S, number
 
 # The number of units in a second, by header.
 _NUMBERS: Final[Mapping[str, float]] = {
@@ -30,13 +32,32 @@ _LONGEST: Final = 64
 class RetryPolicy:
     """How often and how long requests retry. Raises InputError for impossible values."""
 
-    base_s: float = 0.25  # longest first pause; the limit doubles with each try
-    cap_s: float = 8.0  # longest later pause; pauses are random below their limit
-    tries_per_target: int = 2  # tries at one target within one request
-    attempts: int = 6  # tries of one request, over all targets
-    # Another attempt needs this much time left, or half of the target's time, if less.
-    attempt_s: float = 1.0
-    max_wait_s: float = 2.0  # longest wait while another target is available
+    base_s: float = number(
+        0.25,
+        "Longest first pause; the limit doubles with each try.",
+        Range(0, DAY_S),
+    )
+    cap_s: float = number(
+        8.0,
+        "Longest later pause; pauses are random below their limit.",
+        Range(0, DAY_S),
+    )
+    tries_per_target: int = number(
+        2,
+        "Tries at one target within one request.",
+        Range(1, 1_000),
+    )
+    attempts: int = number(6, "Tries of one request, over all targets.", Range(1, 1_000))
+    attempt_s: float = number(
+        1.0,
+        "Another attempt needs this much time left, or half of the target's time, if less.",
+        Range(0, DAY_S),
+    )
+    max_wait_s: float = number(
+        2.0,
+        "Longest wait while another target is available.",
+        Range(0, DAY_S),
+    )
 
     def __post_init__(self) -> None:
         if min(self.tries_per_target, self.attempts) < 1:
