@@ -208,7 +208,7 @@ class SettingsForm:
         left, right, wide = (
             self._column(column, advanced=advanced) for column in ("left", "right", "wide")
         )
-        given = ask_fields([left, right], before, key)
+        given = ask_fields([left, right], before, key) if left or right else {}
         below = [{name: entry} for name, entry in wide.items()]
         return given | (ask_fields(below, before, key) if below else {})
 

@@ -4,19 +4,19 @@ A stored key is never shown again. Adding a provider, a new address and a new ke
 by a check, whose findings the provider's card shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.dialog_forms import Form, dialog
+from dashboard.dialog_forms import Form, SettingsForm, dialog
 from dashboard.markup import escape, strong
 from harness.frame.people.access import Actor, Role
 from harness.proposals import first_route
 from harness.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
-from harness.providers.target import Target
+from harness.providers.target import ProviderSettings, Target
 from harness.registry import (
     credentials,
     named_models,
@@ -76,7 +76,7 @@ def add_provider(form: Form) -> None:
     st.html(
         markup.note("Stored encrypted and never shown. Leave it empty if no key is needed.")
     )
-    change = CredentialChange(kind, address or None, value=key or None)
+    change = CredentialChange(kind, {"api_base": address} if address else {}, value=key or None)
     done = f"added {name}. Its card shows what the check found."
     form.submit(
         "Add and check",
@@ -145,7 +145,10 @@ def change_address(form: Form, provider: str) -> None:
         before.api_base,
         need="An address is needed.",
     )
-    form.need(address != before.api_base, "This is its address already.")
+    others = SettingsForm(ProviderSettings).ask(before, form.key, advanced=False)
+    settings = {"api_base": address, **others}
+    changed = any(getattr(before, name) != value for name, value in settings.items())
+    form.need(changed, "This is its address already.")
     used = ", ".join(before.routes[:SHOWN]) + (" …" if len(before.routes) > SHOWN else "")
     goes_on = (
         f"Routes that use it ({used}) use the new address at once, and verdicts on the old "
@@ -158,7 +161,7 @@ def change_address(form: Form, provider: str) -> None:
         done,
         _change_address,
         provider,
-        address,
+        settings,
         form.reason(),
     )
 
@@ -167,11 +170,11 @@ def _change_address(
     ctx: Context,
     actor: Actor,
     provider: str,
-    address: str,
+    settings: Mapping[str, object],
     reason: str,
 ) -> None:
     """Moves the provider and checks it. Keeps which routes need new proof, for a banner."""
-    change = ProviderChange(api_base=address, reason=reason)
+    change = ProviderChange(settings=settings, reason=reason)
     moved = registered_providers.change_provider(ctx, actor, provider, change, create=False)
     if moved.outdated:
         st.session_state[OUTDATED] = (provider, ", ".join(moved.outdated))

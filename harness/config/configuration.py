@@ -11,10 +11,9 @@ lacks, and `harness.app.reload` loads a changed file.
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from harness.config import source_locations
 from harness.config.model import FILE_NAME, RunQueueKind, Settings
@@ -29,6 +28,7 @@ from harness.config.operations import (
 from harness.config.routing import (
     FileContext,
     check_overrides,
+    read_settings,
     route_seed,
     target_seed,
 )
@@ -59,18 +59,19 @@ from harness.frame.people.access import check_origin, parse_proxy_networks
 from harness.gate.policy import Policy
 from harness.proposals.judge import check_judge
 from harness.providers.api_base_rules import (
+    api_base_example,
     check_allowed_address,
     check_api_base,
     check_api_base_path,
 )
 from harness.providers.calls.guarded_http import check_headers
 from harness.providers.force import parse_file_switches
-from harness.providers.kinds import PROVIDER_KINDS, check_provider_name
+from harness.providers.kinds import PROVIDER_KINDS, check_kind, check_provider_name
 from harness.providers.models.catalogue import ABILITIES, CatalogueChange, CatalogueFacts
 from harness.providers.oauth import OAuthOverrides, check_oauth_url
-from harness.providers.target import Provider, Target, check_extra_body
+from harness.providers.target import Provider, ProviderSettings, Target, check_extra_body
 from harness.routing.freeze import FreezeWindow
-from harness.routing.settings import RouteSeed
+from harness.routing.settings import RouterSettings, RouteSeed
 
 __all__ = [
     "FILE_NAME",
@@ -166,9 +167,9 @@ def build_settings(
         *_oidc_faults(config),
     ):
         raise document.error(path, message)
-    _check_providers(config, document)
     _check_queue(config, document)
-    providers = {name: _provider(name, p) for name, p in config.providers.items()}
+    providers = {name: _provider(name, p, document) for name, p in config.providers.items()}
+    _check_providers(providers, config.router, document)
     known = FileContext(
         document,
         providers,
@@ -237,22 +238,33 @@ def _check_queue(config: FileConfig, document: Document) -> None:
         )
 
 
-def _check_providers(config: FileConfig, document: Document) -> None:
+def _check_providers(
+    providers: Mapping[str, Provider], router: RouterSettings, document: Document
+) -> None:
     """Checks addresses, names and headers of providers and routers. Raises ConfigError."""
-    allowed = config.router.allow_addresses
+    allowed = router.allow_addresses
     for number, address in enumerate(allowed):
         with document.at("router", "allow_addresses", number):
             check_allowed_address(address)
-    for number, proxy in enumerate(config.router.trusted_proxies):
+    for number, proxy in enumerate(router.trusted_proxies):
         with document.at("router", "trusted_proxies", number):
             parse_proxy_networks([proxy])
-    for number, origin in enumerate(config.router.cors.origins):
+    for number, origin in enumerate(router.cors.origins):
         with document.at("router", "cors", "origins", number):
             check_origin(origin)
-    for name, provider in config.providers.items():
+    for name, provider in providers.items():
         with document.at("providers", name):
             check_provider_name(name)
+        with document.at("providers", name, "kind"):
+            check_kind(provider.kind)
+        with document.at("providers", name, "more_api_key_envs"):
+            if provider.more_api_key_envs and not provider.api_key_env:
+                raise InputError("needs `api_key_env`, which holds the first key")
         with document.at("providers", name, "api_base"):
+            if not provider.api_base:
+                example = api_base_example(provider.kind)
+                like = f": {example}" if example else ""
+                raise InputError(f"is required for a provider of kind {provider.kind!r}{like}")
             check_api_base(provider.api_base, allowed)
             check_api_base_path(provider.kind, provider.api_base)
         with document.at("providers", name, "extra_body"):
@@ -359,20 +371,24 @@ def _freezes(entries: list[FreezeEntry], document: Document) -> tuple[FreezeWind
     return tuple(windows)
 
 
-def _fields(model: BaseModel) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in type(model).model_fields}
-
-
 def _values(record: Any) -> dict[str, Any]:
     """Returns the values of a dataclass by field."""
     return {entry.name: getattr(record, entry.name) for entry in fields(record)}
 
 
-def _provider(name: str, entry: ProviderEntry) -> Provider:
-    """Builds a provider from its entry."""
+def _provider(name: str, entry: ProviderEntry, document: Document) -> Provider:
+    """Builds a provider from its entry. Raises ConfigError."""
     # Parsed routes name models instead of tiers; eval limits belong to machines.
-    kept = {k: v for k, v in _fields(entry).items() if k not in ("tiers", "eval_limits")}
-    return Provider(name=name, **kept)
+    return Provider(
+        name,
+        entry.kind,
+        **read_settings(ProviderSettings, entry, partial(document.at, "providers", name)),
+        extra_headers=entry.extra_headers,
+        prices=entry.prices,
+        more_api_key_envs=entry.more_api_key_envs,
+        models=entry.models,
+        extra_body=entry.extra_body,
+    )
 
 
 def _suite(

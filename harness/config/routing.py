@@ -5,7 +5,8 @@ An existing route is not changed by the file: people change it by use cases, wit
 register no target and pin no suite: `harness.app.seed` does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, make_dataclass
 from functools import partial
 from types import MappingProxyType
@@ -67,11 +68,11 @@ class OverridesEntry(BaseModel):
         return {kind: route for kind, route in routes.items() if route}
 
 
-def _settings_entry() -> type:
-    """Builds the entry of a route's plain settings, in the form of the file."""
+def settings_entry(record: type) -> type:
+    """Builds the entry of a record's plain settings, in the form of the file."""
     keys = [
         (declared.key, _file_type(declared), setting(declared.written_default, declared))
-        for declared in plain_settings(RouteSettings)
+        for declared in plain_settings(record)
     ]
     return make_dataclass("SettingsEntry", keys, frozen=True, kw_only=True)
 
@@ -85,7 +86,7 @@ def _file_type(declared: Declaration) -> Any:
 if TYPE_CHECKING:
     SettingsEntry = object
 else:
-    SettingsEntry = _settings_entry()
+    SettingsEntry = settings_entry(RouteSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,17 @@ class FileContext:
     providers: Mapping[str, Provider]
     tiers: Mapping[str, Mapping[str, str]]  # the models, by provider and tier
     data_classes: Mapping[str, frozenset[str]]
+
+
+def read_settings(
+    record: type, entry: object, at: Callable[[str], AbstractContextManager[None]]
+) -> dict[str, Any]:
+    """Reads the plain settings of an entry, by name. at: gives a fault the place of a key."""
+    plain = {}
+    for declared in plain_settings(record):
+        with at(declared.key):
+            plain[declared.name] = declared.read(getattr(entry, declared.key))
+    return plain
 
 
 def route_seed(
@@ -135,12 +147,8 @@ def route_seed(
         for target, fallback in zip(fallbacks, entry.fallbacks, strict=True)
         if isinstance(fallback, FallbackEntry) and fallback.capable
     )
-    plain = {}
-    for declared in plain_settings(RouteSettings):
-        with at(declared.key):
-            plain[declared.name] = declared.read(getattr(entry, declared.key))
     settings = RouteSettings(
-        **plain,
+        **read_settings(RouteSettings, entry, at),
         suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
         capable=capable,
         candidates=entry.candidates,

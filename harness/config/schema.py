@@ -15,20 +15,18 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
-    field_validator,
 )
 
 from harness.config.model import ControlSettings, SpendingSettings
 from harness.config.operations import CaptureEntry, FreezeEntry
-from harness.config.routing import RouteEntry
+from harness.config.routing import RouteEntry, settings_entry
 from harness.config.source_locations import Document
 from harness.config.validation_errors import (
     config_error,
@@ -41,12 +39,11 @@ from harness.frame.errors import ConfigError, InputError
 from harness.frame.people.limits import EvalLimits
 from harness.frame.setting import Declaration, settings_of
 from harness.gate.policy import PolicyFields
-from harness.providers.api_base_rules import api_base_example
-from harness.providers.kinds import PROVIDER_KINDS, check_kind
+from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.models.catalogue import CatalogueFacts
 from harness.providers.oauth import OAuthOverrides
-from harness.providers.target import Price
+from harness.providers.target import Price, ProviderSettings
 from harness.routing.settings import (
     AgentSettings,
     RouterSettings,
@@ -182,53 +179,34 @@ def _described(hint: Any) -> Iterator[type]:
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
-class ProviderEntry(BaseModel):
-    model_config = _STRICT
+if TYPE_CHECKING:
+    ProviderKeys = object
+else:
+    ProviderKeys = settings_entry(ProviderSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderEntry(ProviderKeys):
     kind: str = "custom"  # sets protocol and address; see docs/reference/providers.md
-    api_base: str = Field(
-        "",
-        validate_default=True,
-        description="API address; optional for a kind that has one",
-    )
-    # Environment variable that holds the key; NAME_FILE holds the path of a key file.
-    api_key_env: str | None = None
-    extra_headers: dict[str, str] = {}  # headers of every request, by name
-    prices: dict[str, Price] = {}  # prices by model; the catalogue fills in missing prices
+    api_base: str = ""  # API address; optional for a kind that has one
+    # Headers of every request, by name.
+    extra_headers: dict[str, str] = field(default_factory=dict)
+    # Prices by model; the catalogue fills in missing prices.
+    prices: dict[str, Price] = field(default_factory=dict)
     # Variables of further keys, used if the first key is out of quota or refused.
     more_api_key_envs: tuple[str, ...] = ()
-    models: dict[str, Capabilities] = {}  # abilities by model that differ from the catalogue's
-    extra_body: dict[str, object] = Field({}, description="body fields of every request")
-    tiers: dict[str, str] = Field({}, description="a model for each name, such as `fast`")
-    eval_limits: EvalLimits = Field(
-        EvalLimits(),
-        description="for all eval workers of this machine together",
-    )
+    # Abilities by model that differ from the catalogue's.
+    models: dict[str, Capabilities] = field(default_factory=dict)
+    # Body fields of every request.
+    extra_body: dict[str, object] = field(default_factory=dict)
+    tiers: dict[str, str] = field(default_factory=dict)  # a model for each name, such as `fast`
+    # For all eval workers of this machine together.
+    eval_limits: EvalLimits = field(default_factory=EvalLimits)
 
-    @field_validator("kind")
-    @classmethod
-    def _a_kind(cls, value: str) -> str:
-        try:
-            return check_kind(value)
-        except InputError as error:
-            raise ValueError(str(error)) from None
-
-    @field_validator("api_base")
-    @classmethod
-    def _known(cls, value: str, info: ValidationInfo) -> str:
-        kind = str(info.data.get("kind"))
-        base = value or (PROVIDER_KINDS[kind].api_base if kind in PROVIDER_KINDS else "")
-        if not base:
-            example = api_base_example(kind)
-            like = f": {example}" if example else ""
-            raise ValueError(f"is required for a provider of kind {kind!r}{like}")
-        return base
-
-    @field_validator("more_api_key_envs")
-    @classmethod
-    def _after_a_first(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if value and not info.data.get("api_key_env"):
-            raise ValueError("needs `api_key_env`, which holds the first key")
-        return value
+    def __post_init__(self) -> None:
+        kind = PROVIDER_KINDS.get(self.kind)
+        if kind is not None and not self.api_base:
+            object.__setattr__(self, "api_base", kind.api_base)
 
 
 @dataclass(frozen=True)

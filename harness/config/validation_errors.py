@@ -51,7 +51,8 @@ def _number_errors(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]
         for key, inner in value:
             yield from _number_errors(inner, (*path, key))
     elif is_dataclass(value):
-        declared = settings_of(type(value))
+        record: type = type(value)
+        declared = settings_of(record)
         for item in fields(value):
             inner = getattr(value, item.name)
             place = (*path, item.name)

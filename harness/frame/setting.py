@@ -19,7 +19,6 @@ from harness.frame.formatting import Range, format_bound
 
 Value = TypeVar("Value")
 _KEY: Final = "setting"
-REQUIRED: Final[Any] = MISSING  # the default of a setting without a default
 
 # Ranges that several records share.
 # Shorter than any useful duration, but not 0, which could mean "no limit".
@@ -141,6 +140,13 @@ class Declaration:
             raise InputError(f"{self.key}: {self.range.text}, not {format_bound(value)}")
         text = self.written.allowed or " to ".join(map(self.format, self.range[:2]))
         raise InputError(f"{self.key}: {text}, not {self.format(value)}")
+
+
+def required(meaning: str, **more: Any) -> Mapping[str, Declaration]:
+    """Declares a setting without a default: `field(metadata=required(…))`. more: the fields of
+    Declaration.
+    """
+    return {_KEY: Declaration(meaning=meaning, **more)}
 
 
 def setting(default: Value, declared: Declaration) -> Value:

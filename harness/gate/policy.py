@@ -18,12 +18,12 @@ from harness.frame.setting import (
     COUNT,
     DAY_S,
     DOLLARS,
-    REQUIRED,
     SHORTEST_S,
     TOKENS,
     WAIT_S,
     YEAR_S,
     number,
+    required,
 )
 from harness.gate.online.guardrails import RATIO, CanaryJudge, Guardrail, Guardrails
 from harness.gate.pins import ServedPin
@@ -168,12 +168,13 @@ _PLAIN: Final = GatePolicy()
 class CanaryStep:
     """Sets one share of traffic of a canary."""
 
-    weight_bps: int = number(REQUIRED, "Share of the callers.", Range(1, 9_999))
-    min_exposures: int = number(
-        REQUIRED,
-        "Minimum of scored canary units before the rollout leaves the step.",
-        Range(0, 1_000_000_000),
-        unit="units",
+    weight_bps: int = field(metadata=required("Share of the callers.", range=Range(1, 9_999)))
+    min_exposures: int = field(
+        metadata=required(
+            "Minimum of scored canary units before the rollout leaves the step.",
+            range=Range(0, 1_000_000_000),
+            own_unit="units",
+        )
     )
     certify: bool = False  # leave the step only with a certificate (statistics.md §2.7)
     deadline_s: float = number(

@@ -7,7 +7,7 @@ and `harness.registry.targets` stores targets and providers.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Self
@@ -22,7 +22,7 @@ from harness.frame.formatting import (
     format_usd,
 )
 from harness.frame.plain_data import ShowsMore, digest
-from harness.frame.setting import ANSWER_TOKENS, REQUIRED, number
+from harness.frame.setting import ANSWER_TOKENS, Declaration, number, required, setting
 from harness.providers.kinds import (
     PROVIDER_KINDS,
     KeyStyle,
@@ -170,8 +170,8 @@ TIER_NAMES: Final[Mapping[str, str]] = {
 class TokenPrice:
     """Prices in US dollars per million tokens."""
 
-    input_usd_per_mtok: float = number(REQUIRED, "For input.", _PRICE)
-    output_usd_per_mtok: float = number(REQUIRED, "For output.", _PRICE)
+    input_usd_per_mtok: float = field(metadata=required("For input.", range=_PRICE))
+    output_usd_per_mtok: float = field(metadata=required("For output.", range=_PRICE))
     cached_input_usd_per_mtok: float | None = number(
         None,
         "For cached input; null for the plain input price.",
@@ -240,10 +240,11 @@ class TokenPrice:
 class LongPrice(TokenPrice):
     """The prices of a long request, for all of its tokens."""
 
-    above_tokens: int = number(
-        REQUIRED,
-        "For requests with more input tokens than this, cached ones included.",
-        ANSWER_TOKENS,
+    above_tokens: int = field(
+        metadata=required(
+            "For requests with more input tokens than this, cached ones included.",
+            range=ANSWER_TOKENS,
+        )
     )
 
 
@@ -338,17 +339,43 @@ class ProviderMove:
 
 
 @dataclass(frozen=True)
-class Provider:
-    """Where targets are called. The key itself is never stored here.
+class ProviderSettings:
+    """The settings of a provider that have one value. The command line, the API, the dashboard
+    and the configuration file follow from their declarations.
 
-    name: people choose it; several providers may have one kind. api_key_env: the environment
-    variable with the first key; None for stored keys only.
+    name: people choose it; several providers may have one kind.
     """
 
     name: str
     kind: str
-    api_base: str
-    api_key_env: str | None = None
+    api_base: str = field(
+        metadata=required(
+            "API address.",
+            caption="api base",
+            length=Range(0, 2_000),
+            unset="the kind's address",
+            metavar="URL",
+        )
+    )
+    api_key_env: str | None = setting(
+        None,
+        Declaration(
+            meaning="Environment variable that holds the key; NAME_FILE holds the path of a "
+            "key file.",
+            caption="key from",
+            unset="the stored keys alone",
+            removal="",
+            flags="--key-env",
+            metavar="NAME",
+        ),
+    )
+    _: KW_ONLY  # further settings have names in calls
+
+
+@dataclass(frozen=True)
+class Provider(ProviderSettings):
+    """Where targets are called. The key itself is never stored here."""
+
     # Decrypted values, as the file and requests have them.
     extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     # By model. A missing price is unknown, and never shown as 0.

@@ -17,6 +17,7 @@ from harness.frame.errors import ConfigError, Conflict, InputError, NotFound
 from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import CamelCase
 from harness.frame.records.transaction import Transaction
+from harness.frame.setting import settings_of
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
 from harness.providers.api_base_rules import api_base_example
@@ -37,7 +38,7 @@ from harness.providers.kinds import (
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.ports import ProviderDoor
 from harness.providers.records import Credentials, ProviderChecks, Providers
-from harness.providers.target import JsonObject, Price, Provider, Target
+from harness.providers.target import JsonObject, Price, Provider, ProviderSettings, Target
 from harness.registry import (
     credentials,
     data_class_checks,
@@ -301,15 +302,11 @@ def default_provider(
     return Provider(name, kind.name if kind else "custom", base, key_env or None)
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderSummary(CamelCase):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSummary(CamelCase, ProviderSettings):
     """A provider as people see it, with its uses and without secrets."""
 
-    name: str
-    kind: str
     group: ProviderGroup
-    api_base: str
-    api_key_env: str | None
     more_api_key_envs: Sequence[str]
     extra_headers: Sequence[str]  # their names
     extra_body: JsonObject
@@ -420,8 +417,7 @@ def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
         name=provider.name,
         kind=provider.kind,
         group=PROVIDER_KINDS[provider.kind].group,
-        api_base=provider.api_base,
-        api_key_env=provider.api_key_env,
+        **{name: getattr(provider, name) for name in settings_of(ProviderSettings)},
         more_api_key_envs=provider.more_api_key_envs,
         extra_headers=provider.header_names,
         extra_body=provider.extra_body,

@@ -9,11 +9,13 @@ A target never changes: its id is the hash of its content. Names that people typ
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from harness.frame.errors import Conflict, InputError, NotFound
 from harness.frame.formatting import format_usd
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
+from harness.frame.setting import change_settings, check_settings
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
@@ -153,12 +155,12 @@ def require_provider(tx: Transaction, name: str) -> Provider:
 class ProviderChange:
     """A change of a provider. None keeps the value; for a new provider, it is the default.
 
-    extra_body: cannot change once results depend on it (`put_provider`).
+    settings: the changed values of declared settings by name, such as `api_base`; see
+    `change_settings`. extra_body: cannot change once results depend on it (`put_provider`).
     """
 
     kind: str | None = None
-    api_base: str | None = None
-    api_key_env: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
     extra_body: JsonObject | None = None
     reason: str = ""  # required to move a provider that a route uses (`with_move`)
@@ -171,7 +173,8 @@ def change_of_provider(
 ) -> Provider:
     """Applies a change; stores nothing.
 
-    Raises InputError for another kind, invalid headers and an invalid address.
+    Raises InputError for another kind, invalid headers, an invalid address and a number outside
+    its range.
     Raises NotAllowed for another address if the provider may see a data class
     (`check_address`).
     """
@@ -180,12 +183,13 @@ def change_of_provider(
             f"provider {before.name!r} is of kind {before.kind!r}, which cannot change because "
             "its targets were measured with it. Add another provider"
         )
-    fields = ("api_base", "api_key_env", "extra_headers", "extra_body")
-    given = {name: value for name in fields if (value := getattr(change, name)) is not None}
+    wanted = change_settings(before, change.settings)
+    check_settings(wanted)
     if change.extra_headers is not None:
         check_headers(change.extra_headers)
-        given["sealed_headers"] = {}
-    wanted = replace(before, **given)
+        wanted = replace(wanted, extra_headers=change.extra_headers, sealed_headers={})
+    if change.extra_body is not None:
+        wanted = replace(wanted, extra_body=change.extra_body)
     data_class_checks.check_address(ctx, before.name, before.api_base, wanted.api_base)
     check_api_base_path(wanted.kind, wanted.api_base)
     check_api_base(wanted.api_base, ctx.allow_addresses)

@@ -7,7 +7,7 @@ A schedule selects models by name and price; it gives no model traffic.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ from harness.frame.cron import check_cron
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_usd
 from harness.frame.plain_data import short_hash
-from harness.frame.setting import DOLLARS, REQUIRED, number
+from harness.frame.setting import DOLLARS, required
 from harness.gate.suite_plan import Claim
 from harness.providers.target import Price
 
@@ -48,10 +48,10 @@ class Preference(StrEnum):
 class CandidateSchedule:
     models: tuple[str, ...]  # provider/model; may contain `*` and end with `:price<USD`
     every: str  # cron expression, UTC
-    budget_usd: float = number(
-        REQUIRED,
-        "Maximum for each round; other candidates wait for the next round.",
-        DOLLARS,
+    budget_usd: float = field(
+        metadata=required(
+            "Maximum for each round; other candidates wait for the next round.", range=DOLLARS
+        )
     )
     on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
     prefer: Preference = Preference.BETTER  # claim that a candidate must show

@@ -18,11 +18,11 @@ from harness.frame.setting import (
     HOUR_S,
     KEPT_DAYS,
     PORT,
-    REQUIRED,
     SHORTEST_S,
     TOKENS,
     WAIT_S,
     number,
+    required,
 )
 from harness.providers.target import Target
 from harness.routing.reliability.breaker import (
@@ -208,10 +208,11 @@ class ToolServer:
 class AutoFloor:
     """The score that a target needs before `auto` may choose it for a route."""
 
-    floor: float = number(
-        REQUIRED,
-        "Minimum for the lower 95 % confidence bound of a target's score.",
-        Range(0, 1),
+    floor: float = field(
+        metadata=required(
+            "Minimum for the lower 95 % confidence bound of a target's score.",
+            range=Range(0, 1),
+        )
     )
     suite: str  # the suite that gives the score
 

@@ -260,21 +260,20 @@ def test_a_schedule_asks_nobody_who_is_not_cleared(captured: SmallInstallation) 
 
 def test_the_api_moves_no_provider_that_may_see_a_class(personal: SmallInstallation) -> None:
     ctx = as_of(personal, "sim")
-    elsewhere = credentials.CredentialChange(api_base="http://127.0.0.1:10/v1")
+    there = "http://127.0.0.1:10/v1"
+    elsewhere = credentials.CredentialChange(settings={"api_base": there})
 
     with pytest.raises(NotAllowed, match=r"'sim' may see personal data .* config apply"):
         credentials.put_credential(ctx, ADA, "sim", elsewhere)
-    moved = ProviderChange(api_base=elsewhere.api_base)
+    moved = ProviderChange(settings=elsewhere.settings)
     with pytest.raises(NotAllowed, match="'sim' may see personal data"):
         providers.change_provider(ctx, ADA, "sim", moved)
-    assert providers.change_provider(ctx, ADA, "away", moved).api_base == elsewhere.api_base
-    assert (
-        credentials.put_credential(ctx, ADA, "away", elsewhere).api_base == elsewhere.api_base
-    )
+    assert providers.change_provider(ctx, ADA, "away", moved).api_base == there
+    assert credentials.put_credential(ctx, ADA, "away", elsewhere).api_base == there
     there = "http://127.0.0.1:9/v1"
     headers = {"x-a": "b"}
     same = credentials.CredentialChange(
-        api_base=there, extra_headers=headers, reason="a new header"
+        settings={"api_base": there}, extra_headers=headers, reason="a new header"
     )
     assert credentials.put_credential(ctx, ADA, "sim", same).extra_headers == ["x-a"]
 
@@ -288,7 +287,7 @@ def test_nobody_takes_a_cleared_name_for_another_place(personal: SmallInstallati
             registered_providers.register_with_provider(
                 ctx, ADA, Target(name, "m"), api_base=there
             )
-        change = credentials.CredentialChange(kind="custom", api_base=there)
+        change = credentials.CredentialChange(settings={"api_base": there}, kind="custom")
         with pytest.raises(NotAllowed, match="may see personal data"):
             credentials.put_credential(ctx, ADA, name, change)
     assert registered_providers.register_with_provider(ctx, ADA, Target("groq", "m")).added

@@ -116,7 +116,7 @@ def ctx(world: SmallInstallation, sim: ListServer) -> Context:
     """With a server of one's own, `attic`, that listed two models before."""
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
     registered_providers.change_provider(
-        ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1")
+        ctx, SYSTEM, "attic", ProviderChange("custom", {"api_base": f"{sim.url}/v1"})
     )
     lists(sim, listing(*BEFORE))
     named_models.discover_models(ctx, ANN, "attic")
@@ -148,7 +148,7 @@ def test_a_stored_key_reads_its_providers_list(ctx: Context, sim: ListServer) ->
     put = credentials.put_credential
 
     stored = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-a-key-of-a-test"))
-    moved = put(ctx, SYSTEM, "attic", CredentialChange(api_base=f"{sim.url}/v1"))
+    moved = put(ctx, SYSTEM, "attic", CredentialChange(settings={"api_base": f"{sim.url}/v1"}))
 
     assert (stored.listing, moved.listing) == ("it lists 1 model", "")
     assert [model.model for model in named_models.list_discovered(ctx, "attic")] == ["new-one"]
@@ -233,7 +233,7 @@ def test_a_simulator_is_asked_for_a_model_that_is_added(
         ctx,
         SYSTEM,
         "sim",
-        ProviderChange(api_base=f"{sim.url}/v1", reason="r"),
+        ProviderChange(settings={"api_base": f"{sim.url}/v1"}, reason="r"),
     )
     target = Target("sim", "bettter")
     said = "sim does not list bettter among 2; did you mean 'better'?"
@@ -280,7 +280,7 @@ def test_a_provider_that_moved_or_went_lists_nothing_that_it_listed_before(
         ctx,
         SYSTEM,
         "attic",
-        ProviderChange(api_base=f"{sim.url}/v1/elsewhere", reason="moved"),
+        ProviderChange(settings={"api_base": f"{sim.url}/v1/elsewhere"}, reason="moved"),
     )
     listed = names(ctx)
     registered_providers.remove_provider(ctx, SYSTEM, "attic")
@@ -305,7 +305,7 @@ def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
                 ctx,
                 SYSTEM,
                 "attic",
-                ProviderChange(api_base="http://127.0.0.1:9/v1", reason="r"),
+                ProviderChange(settings={"api_base": "http://127.0.0.1:9/v1"}, reason="r"),
             )
             return reply
 
@@ -467,7 +467,7 @@ def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
 ) -> None:
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
     registered_providers.change_provider(
-        ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1")
+        ctx, SYSTEM, "attic", ProviderChange("custom", {"api_base": f"{sim.url}/v1"})
     )
     refresh = candidate_rounds.ListRefresh()
     answers(sim, status=500)
@@ -479,7 +479,7 @@ def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
     refresh(ctx)
     assert names(ctx) == ["new-one"]
 
-    moved = ProviderChange(api_base=f"{sim.url}/v2", reason="a test")
+    moved = ProviderChange(settings={"api_base": f"{sim.url}/v2"}, reason="a test")
     registered_providers.change_provider(ctx, SYSTEM, "attic", moved)
     refresh(ctx)
     assert names(ctx) == ["new-one"]
@@ -493,7 +493,7 @@ def test_a_schedule_is_judged_by_lists_that_are_read_for_it(
 ) -> None:
     provider = f"{sim.url}/v1"
     registered_providers.change_provider(
-        ctx, SYSTEM, "cellar", ProviderChange("custom", provider)
+        ctx, SYSTEM, "cellar", ProviderChange("custom", {"api_base": provider})
     )
     lists(sim, listing("new-one"))
     route = world.route()
@@ -507,7 +507,7 @@ def test_a_schedule_is_judged_by_lists_that_are_read_for_it(
     assert names(ctx, "cellar") == ["new-one"]
     assert "there is no provider 'celar'; did you mean 'cellar'?" in faults("celar/*")
     registered_providers.change_provider(
-        ctx, SYSTEM, "barn", ProviderChange("custom", provider)
+        ctx, SYSTEM, "barn", ProviderChange("custom", {"api_base": provider})
     )
     answers(sim, status=500)
     said = faults("barn/*")

@@ -166,7 +166,7 @@ def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
         ctx,
         SYSTEM,
         "gone",
-        ProviderChange("custom", "http://127.0.0.1:9/v1"),
+        ProviderChange("custom", {"api_base": "http://127.0.0.1:9/v1"}),
     )
     assert row(ctx, "gone").health is ProviderHealth.UNKNOWN
     registered_providers.run_check(ctx)
@@ -290,14 +290,14 @@ def test_every_provider_is_asked_and_each_finding_named(
 ) -> None:
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
     registered_providers.change_provider(
-        ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs")
+        ctx, SYSTEM, "sim", ProviderChange(settings={"api_base": sim}, reason="it runs")
     )
     targets.add_target(ctx, SYSTEM, Target("sim", "sim-base"))
     registered_providers.change_provider(
         ctx,
         SYSTEM,
         "gone",
-        ProviderChange("custom", "http://127.0.0.1:9/v1"),
+        ProviderChange("custom", {"api_base": "http://127.0.0.1:9/v1"}),
     )
     registered_providers.change_provider(ctx, SYSTEM, "groq", ProviderChange())
 
@@ -337,7 +337,11 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
     said = json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode()
     with serving(lambda _: Response(status=400, raw=said)) as served:
         ctx = with_door(world, HttpProviderProbe(SystemClock()))
-        change = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
+        change = ProviderChange(
+            "openai",
+            {"api_base": served.url, "api_key_env": "UP_KEY"},
+            {"x-own": "hush-hush-hush"},
+        )
         registered_providers.change_provider(ctx, SYSTEM, "up", change)
         targets.add_target(ctx, SYSTEM, Target("up", "m"))
         test = registered_providers.run_check(ctx)

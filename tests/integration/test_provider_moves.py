@@ -56,7 +56,7 @@ def move(
 ) -> registered_providers.ProviderSummary:
     """A second before and after: runs begin before it or behind it."""
     world.clock.advance(1)
-    change = ProviderChange(api_base=base, reason=reason)
+    change = ProviderChange(settings={"api_base": base}, reason=reason)
     done = registered_providers.change_provider(world.context(), EVE, "sim", change)
     world.clock.advance(1)
     return done
@@ -142,7 +142,7 @@ def by_credential(
     base: str,
     reason: str,
 ) -> object:
-    change = credentials.CredentialChange(api_base=base, reason=reason)
+    change = credentials.CredentialChange(settings={"api_base": base}, reason=reason)
     return credentials.put_credential(world.context(), EVE, "sim", change)
 
 
@@ -177,7 +177,7 @@ def by_provider(
     base: str,
     reason: str,
 ) -> object:
-    change = ProviderChange(api_base=base, reason=reason)
+    change = ProviderChange(settings={"api_base": base}, reason=reason)
     return registered_providers.change_provider(world.context(), EVE, "sim", change)
 
 
@@ -215,7 +215,9 @@ def test_another_key_or_price_and_the_same_address_are_no_move(
     world: SmallInstallation,
 ) -> None:
     ctx = world.context()
-    same = ProviderChange(api_base="http://127.0.0.1:9/v1/", api_key_env="ANOTHER")
+    same = ProviderChange(
+        settings={"api_base": "http://127.0.0.1:9/v1/", "api_key_env": "ANOTHER"}
+    )
     assert registered_providers.change_provider(ctx, EVE, "sim", same).answers_since is None
     credentials.put_credential(
         ctx,
@@ -234,7 +236,7 @@ def test_another_key_or_price_and_the_same_address_are_no_move(
 
 def test_one_that_was_removed_and_comes_back_has_moved(world: SmallInstallation) -> None:
     ctx = world.context()
-    away = ProviderChange("custom", "http://127.0.0.1:7/v1")
+    away = ProviderChange("custom", {"api_base": "http://127.0.0.1:7/v1"})
     assert registered_providers.change_provider(ctx, EVE, "away", away).answers_since is None
     world.clock.advance(1)
     with world.store.write() as tx:

@@ -34,10 +34,15 @@ def test_a_provider_of_a_kind_needs_its_name_alone(world: SmallInstallation) -> 
 
 def test_what_is_not_named_stays_as_it_is(world: SmallInstallation) -> None:
     ctx = world.context()
-    change = ProviderChange("custom", "http://10.0.0.8/v1", "K", {"x-a": "hush"}, {"n": 1})
+    change = ProviderChange(
+        "custom",
+        {"api_base": "http://10.0.0.8/v1", "api_key_env": "K"},
+        {"x-a": "hush"},
+        {"n": 1},
+    )
     registered_providers.change_provider(ctx, SYSTEM, "mine", change, create=True)
     after = registered_providers.change_provider(
-        ctx, SYSTEM, "mine", ProviderChange(api_key_env="L"), create=False
+        ctx, SYSTEM, "mine", ProviderChange(settings={"api_key_env": "L"}), create=False
     )
     assert (after.api_base, after.api_key_env) == ("http://10.0.0.8/v1", "L")
     assert (after.extra_headers, after.extra_body) == (["x-a"], {"n": 1})
@@ -64,7 +69,7 @@ NONSENSE: tuple[tuple[str, ProviderChange, str], ...] = (
     ("sim", ProviderChange("openai"), "cannot change"),
     (
         "openai",
-        ProviderChange(api_base="http://169.254.169.254"),
+        ProviderChange(settings={"api_base": "http://169.254.169.254"}),
         "allow_addresses",
     ),
 )
@@ -104,7 +109,7 @@ def test_extra_body_does_not_change_under_what_was_proven_with_it(
     with pytest.raises(Conflict, match=r"route chat"):
         registered_providers.change_provider(ctx, SYSTEM, "sim", FLEX)
     registered_providers.change_provider(
-        ctx, SYSTEM, "other", ProviderChange("sim", "http://127.0.0.1:9/v1")
+        ctx, SYSTEM, "other", ProviderChange("sim", {"api_base": "http://127.0.0.1:9/v1"})
     )
     registered_providers.change_provider(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
     targets.add_target(ctx, SYSTEM, Target("other", "good"))

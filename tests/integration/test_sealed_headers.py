@@ -103,7 +103,7 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
 
-    moved = CredentialChange(api_base="http://127.0.0.1:8/v1")
+    moved = CredentialChange(settings={"api_base": "http://127.0.0.1:8/v1"})
     credentials.put_credential(ctx, SYSTEM, "hosted", moved)
     assert provider_secrets.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
         "x-key": VALUE

@@ -346,7 +346,7 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
             credentials.put_credential(desk.ctx, SYSTEM, desk.name, change)
     credentials.put_credential(desk.ctx, SYSTEM, desk.name, CredentialChange())
     registered_providers.change_provider(
-        desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT")
+        desk.ctx, SYSTEM, desk.name, ProviderChange(settings={"api_key_env": "ACCOUNT"})
     )
     environ = {"GROQ_API_KEY": "gsk-1", "ACCOUNT": "sk-1"}
     with pytest.raises(InputError, match=way):

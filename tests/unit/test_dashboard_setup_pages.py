@@ -191,7 +191,7 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
     ctx = page_frame.context()
     registered_providers.change_provider(
-        ctx, ANA, "house", ProviderChange("vllm", "http://127.0.0.1:9/v1")
+        ctx, ANA, "house", ProviderChange("vllm", {"api_base": "http://127.0.0.1:9/v1"})
     )
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog("providers.change_keys('house')")
@@ -227,7 +227,7 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
 
     monkeypatch.setitem(cast("dict[str, str]", ctx.environ), "HOUSE_KEY", SECRET)
     registered_providers.change_provider(
-        ctx, ANA, "house", ProviderChange("vllm", api_key_env="HOUSE_KEY")
+        ctx, ANA, "house", ProviderChange("vllm", {"api_key_env": "HOUSE_KEY"})
     )
     shown = text(dialog("providers.change_keys('house')"))
     assert "HOUSE_KEY in the environment of this process" in shown

@@ -30,7 +30,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from harness.frame.errors import InputError
 from harness.frame.formatting import Range
 from harness.frame.plain_data import read_fields
-from harness.frame.setting import DOLLARS, REQUIRED, WAIT_S, number
+from harness.frame.setting import DOLLARS, WAIT_S, number, required
 from harness.gate.online.prompt_cache import CacheLevels
 
 
@@ -331,7 +331,9 @@ class CanaryJudge:
 
     model: str  # PROVIDER/MODEL
     criteria: str  # description of a good answer
-    max_usd: float = number(REQUIRED, "Maximum cost for the whole rollout.", DOLLARS)
+    max_usd: float = field(
+        metadata=required("Maximum cost for the whole rollout.", range=DOLLARS)
+    )
     share_bps: int = number(
         10_000,
         "Judged share of the smaller arm's units.",

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter
 from pydantic import AliasChoices, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 from harness.frame.people.access import Role
+from harness.frame.setting import settings_of
 from harness.interfaces.api.frame.endpoint import (
     Body,
     CallerParam,
@@ -18,7 +19,9 @@ from harness.interfaces.api.frame.endpoint import (
     endpoint,
     operation,
 )
+from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.providers.credential import MAX_VALUE_LENGTH
+from harness.providers.target import ProviderSettings
 from harness.registry import credentials, named_models, registered_providers
 from harness.registry.credentials import (
     DEFAULT_KEY_NAME,
@@ -33,10 +36,15 @@ from harness.routes.matrix import build_matrix
 router = APIRouter()
 
 
-Url = Annotated[str, Field(max_length=2000)]
+Secret = Annotated[SecretStr, Field(max_length=MAX_VALUE_LENGTH + 100)]
+
+if TYPE_CHECKING:
+    PlainFields = Body
+else:
+    PlainFields = settings_body(ProviderSettings)
 
 
-class ProviderBody(Body):
+class ProviderBody(PlainFields):
     """A provider's settings. An omitted field keeps its value; a new provider gets its kind's
     default. kind: a new provider's name by default. reason: required to move a provider that a
     route uses.
@@ -45,24 +53,25 @@ class ProviderBody(Body):
     model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
 
     kind: Name | None = None
-    api_base: Url | None = None
-    api_key_env: Name | None = None
-    extra_headers: dict[Name, SecretStr] | None = None
+    extra_headers: dict[Name, Secret] | None = None
     extra_body: Json | None = None
     reason: Text = ""
 
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """The given values of declared settings."""
+        values = ((name, getattr(self, name)) for name in settings_of(ProviderSettings))
+        return {name: value for name, value in values if value is not None}
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        if self.extra_headers is None:
+            return None
+        return {name: _clear(value) for name, value in self.extra_headers.items()}
+
     def to_change(self) -> ProviderChange:
-        headers = None
-        if self.extra_headers is not None:
-            given = self.extra_headers.items()
-            headers = {name: value.get_secret_value() for name, value in given}
         return ProviderChange(
-            self.kind,
-            self.api_base,
-            self.api_key_env,
-            headers,
-            self.extra_body,
-            self.reason,
+            self.kind, self.settings, self.headers, self.extra_body, self.reason
         )
 
 
@@ -88,11 +97,10 @@ def put_provider(
 
 
 credentials_router = APIRouter()
-Secret = Annotated[SecretStr, Field(max_length=MAX_VALUE_LENGTH + 100)]
 KEY_FIELDS = AliasChoices("value", "apiKey")
 
 
-class CredentialBody(Body):
+class CredentialBody(ProviderBody):
     """A provider's key and settings; an omitted field keeps its value. value: the key, also as
     `apiKey`. Without a value, a new provider reads the environment variable of its vendor's
     tools. overlapS: seconds for which the replaced value stays in use after the new value.
@@ -101,16 +109,9 @@ class CredentialBody(Body):
     reason: required to move a provider that a route uses.
     """
 
-    model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
-
     value: Annotated[Secret | None, Field(validation_alias=KEY_FIELDS)] = None
-    api_base: Annotated[str, Field(max_length=2000)] | None = None
-    kind: Name | None = None
-    extra_headers: dict[Name, Secret] | None = None
-    extra_body: Json | None = None
     key: Name = DEFAULT_KEY_NAME
     first: bool = False
-    reason: Text = ""
     overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
 
     def change(self) -> CredentialChange:
@@ -120,17 +121,11 @@ class CredentialBody(Body):
             first=self.first,
             overlap=timedelta(seconds=self.overlap_s) if self.overlap_s else None,
             kind=self.kind,
-            api_base=self.api_base,
-            extra_headers=self._headers,
+            settings=self.settings,
+            extra_headers=self.headers,
             extra_body=self.extra_body,
             reason=self.reason,
         )
-
-    @property
-    def _headers(self) -> Mapping[str, str] | None:
-        if self.extra_headers is None:
-            return None
-        return {name: _clear(value) for name, value in self.extra_headers.items()}
 
 
 class NewCredentialBody(CredentialBody):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.frame.errors import InputError
+from harness.frame.setting import describe_settings
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     EXISTING_FILE,
@@ -21,9 +22,11 @@ from harness.interfaces.cli.frame.command import (
 )
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.frame.setting_options import given_options, options_of
 from harness.interfaces.cli.routing.route_options import body_fields
 from harness.providers.models.catalogue import COLUMNS
 from harness.providers.oauth import DeviceCode
+from harness.providers.target import ProviderSettings
 from harness.registry import credentials, registered_providers, sign_in
 from harness.registry.credentials import (
     DEFAULT_KEY_NAME,
@@ -94,21 +97,13 @@ def show(session: Session, name: str) -> None:
 
 
 def _print_provider(session: Session, summary: ProviderSummary) -> None:
+    keys = filter(None, (summary.api_key_env, *summary.more_api_key_envs))
     output.record(
         summary,
         [
             ("provider", summary.name),
             ("kind", f"{summary.kind} ({summary.group})"),
-            ("api base", summary.api_base),
-            (
-                "key from",
-                ", ".join(
-                    filter(
-                        None,
-                        (summary.api_key_env, *summary.more_api_key_envs),
-                    )
-                ),
-            ),
+            *{**describe_settings(summary), "key from": ", ".join(keys)}.items(),
             ("extra headers", ", ".join(summary.extra_headers)),
             ("extra body", ", ".join(summary.extra_body)),
             ("routes", ", ".join(summary.routes)),
@@ -124,8 +119,7 @@ def _print_provider(session: Session, summary: ProviderSummary) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _ProviderOptions:
-    api_base: str | None = opt("API address. [default: the kind's address]", metavar="URL")
-    key_env: str | None = opt("Environment variable that holds its key.", metavar="NAME")
+    plain: object = taken_from(options_of(ProviderSettings, new="New providers"))
     headers: tuple[str, ...] = opt(
         "Header of every request. May be repeated; replaces all existing headers.",
         "--extra-header",
@@ -147,7 +141,7 @@ class _ProviderOptions:
             raise click.BadParameter("a header is given twice", param_hint="--extra-header")
         headers = {name: value for name, _, value in named} if named else None
         body = body_fields("--extra-body", self.body) if self.body else None
-        return ProviderChange(kind, self.api_base, self.key_env, headers, body, reason)
+        return ProviderChange(kind, given_options(self.plain), headers, body, reason)
 
 
 @command(provider)
@@ -317,7 +311,7 @@ def set_credential(
     value = _value(provider)
     change = CredentialChange(
         kind,
-        api_base,
+        {} if api_base is None else {"api_base": api_base},
         reason=reason,
         value=value,
         key=key,

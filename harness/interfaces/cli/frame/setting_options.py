@@ -37,7 +37,7 @@ def _option(declared: Declaration, new: str) -> Spec:
         attributes["metavar"] = declared.metavar
     if declared.written is not None and declared.written.name:
         attributes["type"] = Reads(declared.written.name, declared.read)
-    elif declared.optional and isinstance(declared.removal, str):
+    elif declared.optional and isinstance(declared.removal, str) and declared.kind is not str:
         attributes["type"] = Reads("limit", partial(_read_number, declared.removal))
     flag = _UNIT.sub("", declared.name).replace("_", "-")
     usual = f"--{flag}/--no-{flag}" if declared.kind is bool else f"--{flag}"
@@ -50,7 +50,10 @@ def _default(declared: Declaration, new: str) -> str:
     """Writes what applies without the option; empty for an empty text."""
     default = declared.written_default
     if declared.optional:
-        return f"{declared.removal} (default): {declared.unset}."
+        removal = "Empty" if declared.removal == "" else f"{declared.removal} (default)"
+        return f"{removal}: {declared.unset}."
+    if default is None and declared.unset:
+        return f"{new}: {declared.unset}."
     if declared.kind is bool:
         return f"{new}: {'yes' if declared.default else 'no'}."
     if isinstance(default, StrEnum):
