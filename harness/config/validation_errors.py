@@ -70,10 +70,10 @@ def _number_error(
     if allowed is None or declared.written is not None or not isinstance(value, int | float):
         return
     if not allowed.holds(value):
+        must = "be" if allowed.above else "lie in"
         unit = f" {declared.unit}" if declared.unit else ""
         hint = " (1 % is 100)" if declared.name.endswith("_bps") else ""
-        text = f"is {format_bound(value)}; it must lie in {allowed.text}{unit}{hint}"
-        yield path, text
+        yield path, f"is {format_bound(value)}; it must {must} {allowed.text}{unit}{hint}"
 
 
 def _policy_errors(policy: PolicyFields, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

@@ -15,9 +15,9 @@ from typing import Final
 
 from harness.frame.cron import check_cron
 from harness.frame.errors import InputError
-from harness.frame.formatting import format_usd
+from harness.frame.formatting import Range, format_usd
 from harness.frame.plain_data import short_hash
-from harness.frame.setting import DOLLARS, required
+from harness.frame.setting import check_settings, required
 from harness.gate.suite_plan import Claim
 from harness.providers.target import Price
 
@@ -50,7 +50,8 @@ class CandidateSchedule:
     every: str  # cron expression, UTC
     budget_usd: float = field(
         metadata=required(
-            "Maximum for each round; other candidates wait for the next round.", range=DOLLARS
+            "Maximum for each round; other candidates wait for the next round.",
+            range=Range(0, MOST_USD, above=True),
         )
     )
     on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
@@ -78,10 +79,7 @@ def check_selection(schedule: CandidateSchedule) -> None:
     """Checks a schedule's values without its times. Raises InputError."""
     if not schedule.models:
         raise InputError("candidates need at least one name or pattern under `models`")
-    if not 0.0 < schedule.budget_usd <= MOST_USD:
-        raise InputError(
-            f"budget_usd: above 0 and at most {MOST_USD:,.0f}, not {schedule.budget_usd}"
-        )
+    check_settings(schedule)
     parse_patterns(schedule.models)
 
 

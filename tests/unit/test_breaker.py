@@ -1,5 +1,3 @@
-import math
-
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -213,24 +211,9 @@ def test_the_time_of_the_last_failure_never_goes_back() -> None:
     assert breaker.failed_at == 50.0
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"failures": 0},
-        {"probe_successes": 0},
-        {"window_s": 0.0},
-        {"open_s": 0.0},
-        {"probe_lease_s": 0.0},
-        {"trickle_s": 0.0},
-        {"share": 1.1},
-        {"share": -0.1},
-        {"share": math.nan},
-        {"open_max_s": 1.0},
-    ],
-)
-def test_a_policy_that_makes_no_breaker_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        BreakerPolicy(**wrong)  # type: ignore[arg-type]
+def test_a_breaker_whose_longest_wait_is_below_its_first_is_refused() -> None:
+    with pytest.raises(InputError, match="open_max_s"):
+        BreakerPolicy(open_max_s=1.0)
 
 
 def test_a_policy_at_its_limits_is_a_policy() -> None:

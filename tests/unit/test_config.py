@@ -144,8 +144,8 @@ suites:
         ),
         (
             "router:\n  breaker: {open_s: -1}\n",
-            1,
-            "trickle_s and probe_lease_s must be above 0",
+            2,
+            "router.breaker.open_s: is -1; it must lie in 0.001 to 86,400 seconds",
         ),
         (
             "policies:\n  a:\n    gate: {alpa: 1}\n",

@@ -104,6 +104,18 @@ def test_both_alphas_of_a_rollout_stay_below_one_together() -> None:
     assert sum(allowed.high for allowed in alphas if allowed) < 1
 
 
+def test_a_share_of_traffic_is_explained_and_a_range_above_its_bound_is_named(
+    tmp_path: Path,
+) -> None:
+    said = refusal(tmp_path, {"policies": {"odd": {"canary": {"bake_bps": 9_000}}}})
+    assert said.endswith("must lie in 1 to 5,000 basis points (1 % is 100)")
+    judge = {"target": "sim/m", "max_cost_usd": 0}
+    said = refusal(tmp_path, {"suites": {"odd": {"task": "a.py", "judge": judge}}})
+    assert said.endswith(
+        "judge.max_cost_usd: is 0; it must be above 0, at most 1,000,000,000 USD"
+    )
+
+
 def test_every_number_of_the_file_has_a_range() -> None:
     schema = shape.json_schema()
     parts: dict[str, Any] = {"file": schema, **schema["$defs"]}  # type: ignore[dict-item]

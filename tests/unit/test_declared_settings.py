@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 
 import pytest
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from harness.config.configuration import json_schema
 from harness.frame.errors import InputError
@@ -22,11 +23,15 @@ from harness.frame.setting import (
 )
 from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.interfaces.api.operations import LimitsBody
+from harness.interfaces.api.providers import CredentialBody, ProviderBody
 from harness.interfaces.api.routing import RouteBody, SettingsBody
+from harness.interfaces.cli import providers
 from harness.interfaces.cli.frame.command import command, taken_from
 from harness.interfaces.cli.frame.setting_options import options_of
 from harness.interfaces.cli.operations import client_keys
 from harness.interfaces.cli.routing import route_options, routes
+from harness.providers.target import Provider, ProviderSettings
+from harness.registry.registered_providers import ProviderSummary
 from harness.routing.route_settings import RouteSettings
 
 PLAIN = plain_settings(RouteSettings)
@@ -98,6 +103,25 @@ def test_each_limit_of_a_client_key_is_an_option_and_a_field_of_the_api() -> Non
     assert LimitsBody().limits() == KeyLimits()
     for verb in (client_keys.create, client_keys.change_limits):
         assert {given.name for given in verb.params} >= set(limits)
+
+
+def test_each_setting_of_a_provider_is_an_option_a_field_of_the_api_and_a_key_of_the_file() -> (
+    None
+):
+    entry = json_schema()["$defs"]["ProviderEntry"]["properties"]  # type: ignore[index]
+    for name in settings_of(ProviderSettings):
+        for verb in (providers.add, providers.set_provider):
+            assert name in {given.name for given in verb.params}
+        for body in (ProviderBody, CredentialBody):
+            assert body.model_fields[name].alias == to_camel(name)
+        assert name in {field.name for field in fields(ProviderSummary)}
+        assert name in entry
+
+
+def test_an_empty_text_removes_an_optional_text_and_no_other() -> None:
+    before = Provider("mine", "custom", "http://127.0.0.1/v1", "A_KEY")
+    after = change_settings(before, {"api_base": "", "api_key_env": ""})
+    assert (after.api_base, after.api_key_env) == ("", None)
 
 
 def test_none_removes_a_limit_of_a_key_and_0_stays_a_limit() -> None:

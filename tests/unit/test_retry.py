@@ -246,16 +246,6 @@ def test_no_wait_is_shorter_than_told_or_longer_than_the_budget(
         assert wait <= POLICY.max_wait_s or not room.standby
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"tries_per_target": 0},
-        {"attempts": 0},
-        {"base_s": -1.0},
-        {"cap_s": 0.1},
-        {"attempt_s": -1.0},
-    ],
-)
-def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+def test_a_policy_whose_later_pauses_are_shorter_is_refused() -> None:
     with pytest.raises(InputError, match=r"^retry: "):
-        RetryPolicy(**wrong)  # type: ignore[arg-type]
+        RetryPolicy(cap_s=0.1)

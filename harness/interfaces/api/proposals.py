@@ -9,6 +9,7 @@ from pydantic import Field, create_model
 
 from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost
+from harness.frame.formatting import SHARE_RANGE
 from harness.frame.idempotency import NoteMade
 from harness.frame.people.access import Role
 from harness.gate.claim_advice import ClaimAdvice
@@ -55,14 +56,17 @@ _TEXTS: dict[str, Any] = {
 }
 
 
+Share = Annotated[float, Field(ge=SHARE_RANGE.low, le=SHARE_RANGE.high)]
+
+
 class _ProposalFields(Body):
     route: Name
     candidate: Name
     reason: Text = ""
     claim: Claim | None = None
-    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+    margin: Share | None = None
     descends_from: Name | None = None
-    min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
+    min_saving: Share | None = None
     rivals: Annotated[tuple[Name, ...], Field(max_length=MOST_CANDIDATES - 1)] = ()
 
     def to_request(self) -> ProposalRequest:
