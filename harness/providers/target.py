@@ -184,6 +184,11 @@ class TokenPrice:
         _PRICE,
     )
 
+    @property
+    def higher_usd_per_mtok(self) -> float:
+        """The higher of the prices for input and for output."""
+        return max(self.input_usd_per_mtok, self.output_usd_per_mtok)
+
     def cost_usd(
         self,
         input_tokens: float,

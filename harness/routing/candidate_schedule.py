@@ -19,7 +19,6 @@ from harness.frame.formatting import Range, format_usd
 from harness.frame.plain_data import short_hash
 from harness.frame.setting import check_settings, required
 from harness.gate.suite_plan import Claim
-from harness.providers.target import Price
 
 _CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
 _MISSPELT: Final = re.compile(r":[^:<]*<=?")
@@ -104,17 +103,17 @@ class CandidatePattern:
         """Tells whether models of this provider may match, before their names are known."""
         return fnmatchcase(name, self.provider)
 
-    def takes(self, name: str, price: Price | None) -> bool:
+    def takes(self, name: str, usd_per_mtok: float | None) -> bool:
         """Whether the pattern selects a model. With a ceiling, False for a model without a
         price.
+
+        usd_per_mtok: the higher of its prices for input and output.
         """
         if not fnmatchcase(name, self.name):
             return False
         if self.ceiling_usd is None:
             return True
-        return price is not None and (
-            max(price.input_usd_per_mtok, price.output_usd_per_mtok) < self.ceiling_usd
-        )
+        return usd_per_mtok is not None and usd_per_mtok < self.ceiling_usd
 
 
 def parse_patterns(models: Iterable[str]) -> Sequence[CandidatePattern]:

@@ -507,8 +507,8 @@ def test_faults_of_a_schedule_are_said_when_it_is_set(world: SmallInstallation) 
 
 @pytest.mark.req("A3")
 def test_patterns_and_ceilings() -> None:
-    cheap = Price(0.1, 0.4)
-    dear = Price(0.1, 0.6)
+    cheap = Price(0.1, 0.4).higher_usd_per_mtok
+    dear = Price(0.1, 0.6).higher_usd_per_mtok
     (pattern,) = parse_patterns(["openrouter/*:price<0.5"])
     assert pattern.takes("openrouter/a/b:free", cheap)
     assert not pattern.takes("openrouter/a/b", dear)

@@ -135,7 +135,8 @@ def select_candidates(
             is_known = name in listed if provider in read_at else pattern.is_exact
             ends = entry.end_date is not None and entry.end_date <= last_day
             usable = is_known and not ends and entry.capabilities.chat
-            if not usable or not pattern.takes(name, entry.price):
+            usd_per_mtok = entry.price.higher_usd_per_mtok if entry.price else None
+            if not usable or not pattern.takes(name, usd_per_mtok):
                 continue
             matched.add(name)
             if name != incumbent:
