@@ -14,9 +14,8 @@ from typing import Final
 from harness.evals.month_spending import check_cap
 from harness.evals.settings import SuiteSettings
 from harness.frame.alerts.alert_record import AlertSettings
-from harness.frame.formatting import Range
 from harness.frame.people.limits import EvalLimits
-from harness.frame.setting import DOLLARS, KEPT_DAYS, PORT, WAIT_S, number
+from harness.frame.setting import DOLLARS, KEPT_DAYS, PORT, WAIT_S, Range, number
 from harness.gate.policy import Policy
 from harness.providers.models.catalogue import CatalogueChange
 from harness.providers.oauth import OAuthOverrides

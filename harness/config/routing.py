@@ -18,6 +18,7 @@ from harness.config.source_locations import Document
 from harness.frame.errors import InputError
 from harness.frame.people.access import check_principal_name
 from harness.frame.setting import Declaration, plain_settings, setting
+from harness.frame.setting_values import read_setting
 from harness.frame.suggestions import did_you_mean, find_nearest
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.models.model_match import list_offers
@@ -119,7 +120,7 @@ def read_settings(
     plain = {}
     for declared in plain_settings(record):
         with at(declared.key):
-            plain[declared.name] = declared.read(getattr(entry, declared.key))
+            plain[declared.name] = read_setting(declared, getattr(entry, declared.key))
     return plain
 
 

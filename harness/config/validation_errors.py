@@ -17,8 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.config.source_locations import Document, KeyPath, dotted_path
 from harness.frame.errors import ConfigError, RetiredKeys
-from harness.frame.formatting import format_bound
-from harness.frame.setting import Declaration, settings_of
+from harness.frame.setting import Declaration, format_bound, settings_of
 from harness.frame.suggestions import (
     UNKNOWN_KEY,
     describe_fault,

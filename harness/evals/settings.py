@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.frame.formatting import Range
-from harness.frame.setting import ANSWER_TOKENS, KEPT_DAYS, WAIT_S, YEAR_S, number
+from harness.frame.setting import ANSWER_TOKENS, KEPT_DAYS, WAIT_S, YEAR_S, Range, number
 from harness.gate.drift import DriftPolicy
 from harness.providers.target import Target
 

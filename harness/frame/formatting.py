@@ -1,5 +1,4 @@
-"""Formats numbers for people, in the same way everywhere, and bounds the numbers that people
-may set (`Range`).
+"""Formats numbers for people, in the same way everywhere.
 
 Formats never use scientific notation. An unknown number is `unknown` or a dash, never 0.
 tests/unit/number_formats.txt has examples.
@@ -9,7 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 MINUS: Final = "−"
@@ -343,42 +342,6 @@ def format_bytes(size: int) -> str:
     if size < 1024 * 1024:
         return f"{format_number(size / 1024, 3)} KiB"
     return f"{format_number(size / (1024 * 1024), 2)} MiB"
-
-
-class Range(NamedTuple):
-    """Bounds a number on both sides; the bounds themselves are allowed, except as `above`."""
-
-    low: float
-    high: float
-    zero: bool = False  # whether 0, which turns the setting off, is allowed as well
-    above: bool = False  # whether the lower bound itself is refused
-
-    def holds(self, value: float) -> bool:
-        if self.above and value == self.low:
-            return False
-        return self.low <= value <= self.high or (self.zero and value == 0)
-
-    @property
-    def text(self) -> str:
-        if self.above:
-            return f"above {format_bound(self.low)}, at most {format_bound(self.high)}"
-        words = f"{format_bound(self.low)} to {format_bound(self.high)}"
-        return f"0, or {words}" if self.zero else words
-
-
-# Shares such as a margin or a saving. No suite has enough items for values closer to 0 or 1.
-SHARE_RANGE: Final = Range(0.0001, 0.999)
-
-
-def format_bound(value: float) -> str:
-    """Formats a number in full, such as 0.000001 or 31,622,400, unless it is too
-    long to read.
-    """
-    if value and not 1e-9 <= abs(value) < 1e16:
-        return f"{value:g}"
-    if value == int(value):
-        return f"{int(value):,}"
-    return f"{value:,.9f}".rstrip("0")
 
 
 # One day before the calendar's end, so that adding a time zone's offset does not overflow.

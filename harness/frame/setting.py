@@ -3,22 +3,60 @@
 A record's field gets its declaration by `setting(…)`. The command line, the API, the
 dashboard's form, the configuration file and the record's description read it by `settings_of`.
 They write a setting of several parts by hand: it is `composite`. A number that only the
-configuration file sets is declared by `number(…)`.
+configuration file sets is declared by `number(…)`. `setting_values` reads and checks values.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from decimal import Decimal
 from functools import cache
 from types import UnionType
-from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
-
-from harness.frame.errors import InputError
-from harness.frame.formatting import Range, format_bound
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 Value = TypeVar("Value")
 _KEY: Final = "setting"
+
+
+class Range(NamedTuple):
+    """Bounds a number on both sides; the bounds themselves are allowed, except as `above`."""
+
+    low: float
+    high: float
+    zero: bool = False  # whether 0, which turns the setting off, is allowed as well
+    above: bool = False  # whether the lower bound itself is refused
+
+    def holds(self, value: float) -> bool:
+        if self.above and value == self.low:
+            return False
+        return self.low <= value <= self.high or (self.zero and value == 0)
+
+    @property
+    def text(self) -> str:
+        if self.above:
+            return f"above {format_bound(self.low)}, at most {format_bound(self.high)}"
+        words = f"{format_bound(self.low)} to {format_bound(self.high)}"
+        return f"0, or {words}" if self.zero else words
+
+
+def format_bound(value: float) -> str:
+    """Formats a number in full, such as 0.000001 or 31,622,400, unless it is too
+    long to read.
+    """
+    if value and not 1e-9 <= abs(value) < 1e16:
+        return f"{value:g}"
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.9f}".rstrip("0")
+
 
 # Ranges that several records share.
 # Shorter than any useful duration, but not 0, which could mean "no limit".
@@ -33,6 +71,8 @@ TOKENS: Final = Range(1, 1e15)  # of many requests
 ANSWER_TOKENS: Final = Range(1, 1_000_000_000)  # of one request or answer
 DOLLARS: Final = Range(0, 1_000_000_000)
 PORT: Final = Range(0, 65_535)
+# Shares such as a margin or a saving. No suite has enough items for values closer to 0 or 1.
+SHARE_RANGE: Final = Range(0.0001, 0.999)
 
 # By the ending of a setting's name; the longest that fits counts.
 _UNITS: Final[Mapping[str, str]] = {
@@ -47,7 +87,6 @@ _UNITS: Final[Mapping[str, str]] = {
     "_per_min": "a minute",
 }
 USUAL_LENGTH: Final = Range(0, 200)
-_SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<percent>%)?\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,24 +161,9 @@ class Declaration:
         """The meaning, and what applies if the value is null."""
         return f"{self.meaning} If null: {self.unset}." if self.unset else self.meaning
 
-    def read(self, value: Any) -> Any:
-        """Converts a value as people write it, and checks its range. Raises InputError."""
-        read = self.written.read(value) if self.written else value
-        self.check(read)
-        return read
-
     def holds(self, value: Any) -> bool:
         """Tells whether a number lies in its range; None does."""
         return self.range is None or value is None or self.range.holds(value)
-
-    def check(self, value: Any) -> None:
-        """Checks the range of a number; None is valid. Raises InputError."""
-        if self.range is None or self.holds(value):
-            return
-        if self.written is None:
-            raise InputError(f"{self.key}: {self.range.text}, not {format_bound(value)}")
-        text = self.written.allowed or " to ".join(map(self.format, self.range[:2]))
-        raise InputError(f"{self.key}: {text}, not {self.format(value)}")
 
 
 def required(meaning: str, **more: Any) -> Mapping[str, Declaration]:
@@ -197,23 +221,6 @@ def _complete(declared: Declaration, name: str, hint: Any, default: Any) -> Decl
     )
 
 
-def check_settings(record: Any) -> None:
-    """Checks the ranges of all numbers of a record. Raises InputError for the first fault."""
-    kind: type = type(record)
-    for name, declared in settings_of(kind).items():
-        declared.check(getattr(record, name))
-
-
-def describe_settings(record: Any) -> dict[str, str]:
-    """Describes a record's settings by their captions; "" for an unset one."""
-    kind: type = type(record)
-    described = {}
-    for name, declared in settings_of(kind).items():
-        value = getattr(record, name)
-        described[declared.caption] = "" if value is None else declared.format(value)
-    return described
-
-
 def format_flag(word: str) -> Callable[[bool], str]:
     """Builds the format of a switch: `word` if it is on, else an empty text."""
     return lambda is_on: word if is_on else ""
@@ -222,38 +229,3 @@ def format_flag(word: str) -> Callable[[bool], str]:
 def format_unit(unit: str) -> Callable[[float], str]:
     """Builds the format of a number with a unit."""
     return lambda value: f"{value:g} {unit}"
-
-
-def share_form(key: str) -> WrittenForm:
-    """Builds the form of a share in basis points: `1%`, or 100."""
-    return WrittenForm(
-        key=key,
-        kind=int | str,
-        default=0,
-        read=lambda text: parse_share_bps(text, what=key),
-        name="share",
-    )
-
-
-def parse_share_bps(text: str | int, *, what: str) -> int:
-    """Parses a share of any size into basis points. what: the setting's name, for the error."""
-    found = _SHARE.fullmatch(str(text))
-    if found is None:
-        raise InputError(f"{what}: {text!r} is not a share: write 1% or basis points (100)")
-    number = Decimal(found["number"]) * (100 if found["percent"] else 1)
-    if number != int(number):
-        raise InputError(f"{what}: {text!r} is not in whole basis points (0.01 %)")
-    return int(number)
-
-
-def change_settings(record: Value, given: Mapping[str, Any]) -> Value:
-    """Returns the record with the given settings. `removal` makes an optional number null."""
-    kind: type = type(record)
-    declared = settings_of(kind)
-    removed = {
-        name: None
-        for name, value in given.items()
-        if name in declared and declared[name].optional and value == declared[name].removal
-    }
-    changed: Value = replace(cast("Any", record), **{**given, **removed})
-    return changed

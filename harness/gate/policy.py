@@ -12,16 +12,18 @@ from typing import Final
 
 from harness.frame.errors import InputError
 from harness.frame.failures import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
-from harness.frame.formatting import SHARE_RANGE, Range, format_number
+from harness.frame.formatting import format_number
 from harness.frame.plain_data import digest
 from harness.frame.setting import (
     COUNT,
     DAY_S,
     DOLLARS,
+    SHARE_RANGE,
     SHORTEST_S,
     TOKENS,
     WAIT_S,
     YEAR_S,
+    Range,
     number,
     required,
 )

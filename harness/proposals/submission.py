@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from harness.frame.errors import InputError, NotAllowed, RouteBusy
-from harness.frame.formatting import SHARE_RANGE
 from harness.frame.idempotency import NoteMade, note_nothing
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
+from harness.frame.setting import SHARE_RANGE
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import (
     CostAcceptance,

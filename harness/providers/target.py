@@ -14,15 +14,9 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from harness.frame.errors import InputError
-from harness.frame.formatting import (
-    DASH,
-    UNKNOWN,
-    Range,
-    format_percent,
-    format_usd,
-)
+from harness.frame.formatting import DASH, UNKNOWN, format_percent, format_usd
 from harness.frame.plain_data import ShowsMore, digest
-from harness.frame.setting import ANSWER_TOKENS, Declaration, number, required, setting
+from harness.frame.setting import ANSWER_TOKENS, Declaration, Range, number, required, setting
 from harness.providers.kinds import (
     PROVIDER_KINDS,
     KeyStyle,

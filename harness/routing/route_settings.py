@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
-from harness.frame.formatting import Range, format_bps, format_bytes
+from harness.frame.formatting import format_bps, format_bytes
 from harness.frame.setting import (
     Declaration,
     FormEntry,
+    Range,
     WrittenForm,
     format_flag,
     format_unit,
     number,
     setting,
-    share_form,
 )
+from harness.frame.setting_values import share_form
 from harness.gate.suite_plan import SuiteRole
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.kept_responses import (

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from harness.frame.formatting import Range
 from harness.frame.setting import (
     COUNT,
     DAY_S,
@@ -21,6 +20,7 @@ from harness.frame.setting import (
     SHORTEST_S,
     TOKENS,
     WAIT_S,
+    Range,
     number,
     required,
 )

@@ -9,17 +9,21 @@ from pydantic.alias_generators import to_camel
 
 from harness.config.configuration import json_schema
 from harness.frame.errors import InputError
-from harness.frame.formatting import Range
 from harness.frame.people.limits import KeyLimits
 from harness.frame.setting import (
     Declaration,
     FormEntry,
-    change_settings,
-    check_settings,
-    describe_settings,
+    Range,
     plain_settings,
     setting,
     settings_of,
+)
+from harness.frame.setting_values import (
+    change_settings,
+    check_setting,
+    check_settings,
+    describe_settings,
+    read_setting,
 )
 from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.interfaces.api.operations import LimitsBody
@@ -75,10 +79,10 @@ def test_each_number_has_a_range_that_all_interfaces_apply(declared: Declaration
     most = declared.range.high
     for wrong in (-1, math.nextafter(most, math.inf), most * 2, math.nan):
         with pytest.raises(InputError, match=declared.key):
-            declared.check(wrong)
+            check_setting(declared, wrong)
         with pytest.raises(ValidationError):
             SettingsBody.model_validate({declared.name: wrong})
-    declared.check(most)
+    check_setting(declared, most)
     SettingsBody.model_validate({declared.name: most})
     entry = json_schema()["$defs"]["RouteEntry"]["properties"]  # type: ignore[index]
     assert declared.written or entry[declared.key]["maximum"] == most
@@ -86,8 +90,8 @@ def test_each_number_has_a_range_that_all_interfaces_apply(declared: Declaration
 
 @numbered
 def test_the_default_of_each_number_lies_in_its_range(declared: Declaration) -> None:
-    declared.check(declared.default)
-    assert declared.read(declared.written_default) == declared.default
+    check_setting(declared, declared.default)
+    assert read_setting(declared, declared.written_default) == declared.default
 
 
 def test_0_removes_a_time_limit_and_no_other_value() -> None:

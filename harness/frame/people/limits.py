@@ -14,8 +14,8 @@ from enum import IntEnum
 from typing import Final, NamedTuple, Self
 
 from harness.frame.errors import InputError
-from harness.frame.formatting import Range, format_usd
-from harness.frame.setting import COUNT, Declaration, FormEntry, number, setting
+from harness.frame.formatting import format_usd
+from harness.frame.setting import COUNT, Declaration, FormEntry, Range, number, setting
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,8 @@ from random import Random
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from harness.frame.errors import InputError
-from harness.frame.formatting import Range
 from harness.frame.plain_data import read_fields
-from harness.frame.setting import DOLLARS, WAIT_S, number, required
+from harness.frame.setting import DOLLARS, WAIT_S, Range, number, required
 from harness.gate.online.prompt_cache import CacheLevels
 
 

@@ -9,9 +9,9 @@ from pydantic import Field, create_model
 
 from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost
-from harness.frame.formatting import SHARE_RANGE
 from harness.frame.idempotency import NoteMade
 from harness.frame.people.access import Role
+from harness.frame.setting import SHARE_RANGE
 from harness.gate.claim_advice import ClaimAdvice
 from harness.gate.pins import ServedModels
 from harness.gate.run import EvalRun

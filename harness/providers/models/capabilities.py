@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from harness.frame.formatting import Range
-from harness.frame.setting import ANSWER_TOKENS, WAIT_S, number
+from harness.frame.setting import ANSWER_TOKENS, WAIT_S, Range, number
 
 
 class Endpoint(StrEnum):

@@ -11,21 +11,19 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from harness.gate.pins import Sighting
 from harness.providers.api_base_rules import plain_host
-
-if TYPE_CHECKING:
-    from harness.providers.target import Provider, Target
+from harness.providers.target import Provider, Target
 
 LOOPBACK: Final = "127.0.0.1"
 LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
 NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052
 
 
-def provider_host(provider: "Provider | None") -> str:
+def provider_host(provider: Provider | None) -> str:
     """Returns a provider's host in its plain form, with a port that is not the scheme's usual
     port.
 
@@ -64,7 +62,7 @@ def normalize_model_name(name: str) -> str:
     return "".join("-" if unicodedata.category(char) == "Pd" else char for char in seen).strip()
 
 
-def known_model_names(target: "Target", served: Iterable[Sighting]) -> frozenset[str]:
+def known_model_names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:
     """Returns the names of a target's model in comparable form: requested, and reported by its
     provider.
     """

@@ -23,8 +23,7 @@ from typing import Final, NamedTuple
 
 from harness.frame.errors import IllegalTransition, InputError
 from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
-from harness.frame.formatting import Range
-from harness.frame.setting import COUNT, DAY_S, SHORTEST_S, WAIT_S, number
+from harness.frame.setting import COUNT, DAY_S, SHORTEST_S, WAIT_S, Range, number
 
 Ticket = int
 

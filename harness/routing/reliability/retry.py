@@ -14,8 +14,7 @@ from typing import Final, NamedTuple, assert_never
 
 from harness.frame.errors import InputError
 from harness.frame.failures import FAILURE_RULES, FailureClass, SameTarget
-from harness.frame.formatting import Range
-from harness.frame.setting import DAY_S, number
+from harness.frame.setting import DAY_S, Range, number
 
 # The number of units in a second, by header.
 _NUMBERS: Final[Mapping[str, float]] = {

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from harness.frame.errors import InputError
 from harness.frame.setting import Declaration, plain_settings
+from harness.frame.setting_values import read_setting
 from harness.interfaces.cli.frame.command import Reads, Spec, opt
 
 _UNIT: Final = re.compile(r"_(s|h|bps|usd)$")  # an option's metavar shows its unit
@@ -36,7 +37,7 @@ def _option(declared: Declaration, new: str) -> Spec:
     if declared.metavar is not None:
         attributes["metavar"] = declared.metavar
     if declared.written is not None and declared.written.name:
-        attributes["type"] = Reads(declared.written.name, declared.read)
+        attributes["type"] = Reads(declared.written.name, partial(read_setting, declared))
     elif declared.optional and isinstance(declared.removal, str) and declared.kind is not str:
         attributes["type"] = Reads("limit", partial(_read_number, declared.removal))
     flag = _UNIT.sub("", declared.name).replace("_", "-")
