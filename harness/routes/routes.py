@@ -9,7 +9,7 @@ targets of an existing route do not change here: `harness.canary` promotes and r
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from harness.frame import setting
+from harness.frame import setting_values
 from harness.frame.errors import (
     Conflict,
     InputError,
@@ -219,7 +219,7 @@ def describe_fields(route: Route) -> dict[str, str]:
         "canary share": format_bps(canary.weight_bps) if canary else "0 %",
         "held back": route.holdback.target if route.holdback else "none",
         "fallbacks": ", ".join(route.fallbacks) or "none",
-        **setting.describe_settings(route.settings),
+        **setting_values.describe_settings(route.settings),
     }
 
 
@@ -229,7 +229,7 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
     Returns the settings with all digests. A digest in the settings stays, so that a changed
     suite is not accepted by accident.
     """
-    setting.check_settings(settings)
+    setting_values.check_settings(settings)
     policy = ctx.policy(settings.policy)
     _check_candidates(settings.candidates, policy)
     digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}
