@@ -6,8 +6,14 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, cast
 
+from harness.frame.configuration.setting import (
+    Declaration,
+    Value,
+    WrittenForm,
+    format_bound,
+    settings_of,
+)
 from harness.frame.errors import InputError
-from harness.frame.setting import Declaration, Value, WrittenForm, format_bound, settings_of
 
 _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<percent>%)?\s*")
 

@@ -36,10 +36,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from harness.frame.configuration.setting import COUNT, DOLLARS, TOKENS, YEAR_S, Range, number
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_percent, format_points, format_points_interval
 from harness.frame.people.access import SYSTEM
-from harness.frame.setting import COUNT, DOLLARS, TOKENS, YEAR_S, Range, number
 from harness.gate.arrays import Floats, log_mean, np
 from harness.gate.offline.intervals import t_interval, tango_interval
 from harness.gate.offline.pairs import ROUNDING

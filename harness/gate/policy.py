@@ -1,8 +1,8 @@
 """A policy declares a team's thresholds before it sees any data; it is immutable and hashed.
 
 A proposal stores its whole policy, so a later change of the configuration does not change its
-thresholds. Values are checked where the configuration is read (`harness.config`), and each
-route's own rules are in `harness.proposals.route_rules`.
+thresholds. Values are checked where the configuration is read (`harness.app.configuration`),
+and each route's own rules are in `harness.proposals.route_rules`.
 """
 
 import re
@@ -10,11 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from harness.frame.errors import InputError
-from harness.frame.failures import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
-from harness.frame.formatting import format_number
-from harness.frame.plain_data import digest
-from harness.frame.setting import (
+from harness.frame.configuration.setting import (
     COUNT,
     DAY_S,
     DOLLARS,
@@ -27,6 +23,10 @@ from harness.frame.setting import (
     number,
     required,
 )
+from harness.frame.errors import InputError
+from harness.frame.failures import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
+from harness.frame.formatting import format_number
+from harness.frame.plain_data import digest
 from harness.gate.online.guardrails import RATIO, CanaryJudge, Guardrail, Guardrails
 from harness.gate.pins import ServedPin
 from harness.gate.suite_plan import (

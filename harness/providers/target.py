@@ -3,7 +3,7 @@ target is the hash of its content, so that every change of a target needs a verd
 
 The dataclasses are pure. A provider's address and headers are not part of a target: a move is
 recorded instead, and makes earlier proofs stale (ADR 29). `kinds` has the kinds of providers,
-and `harness.registry.targets` stores targets and providers.
+and `harness.providers.registry.targets` stores targets and providers.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,17 @@ from functools import cached_property
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from harness.frame.configuration.setting import (
+    ANSWER_TOKENS,
+    Declaration,
+    Range,
+    number,
+    required,
+    setting,
+)
 from harness.frame.errors import InputError
 from harness.frame.formatting import DASH, UNKNOWN, format_percent, format_usd
 from harness.frame.plain_data import ShowsMore, digest
-from harness.frame.setting import ANSWER_TOKENS, Declaration, Range, number, required, setting
 from harness.providers.kinds import (
     PROVIDER_KINDS,
     KeyStyle,

@@ -1,7 +1,7 @@
 """The schedule on which a route's suites measure further models. Pure.
 
 A schedule selects models by name and price; it gives no model traffic.
-`harness.proposals.candidates` runs the rounds, and `harness.canary.proposal_driver` follows
+`harness.proposals.candidates` runs the rounds, and `harness.proposals.driver` follows
 `OnBetter` after a pass.
 """
 
@@ -13,11 +13,11 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
 
+from harness.frame.configuration.setting import Range, required
 from harness.frame.cron import check_cron
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_usd
 from harness.frame.plain_data import short_hash
-from harness.frame.setting import Range, required
 from harness.frame.setting_values import check_settings
 from harness.gate.suite_plan import Claim
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from harness.frame.configuration.setting import settings_of
 from harness.frame.formatting import NEVER, add_seconds
 from harness.frame.plain_data import canonical_json, to_shown
-from harness.frame.setting import settings_of
 from harness.gate import explain
 from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrails import (

@@ -7,10 +7,8 @@ import pytest
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from harness.config.configuration import json_schema
-from harness.frame.errors import InputError
-from harness.frame.people.limits import KeyLimits
-from harness.frame.setting import (
+from harness.app.configuration.configuration import json_schema
+from harness.frame.configuration.setting import (
     Declaration,
     FormEntry,
     Range,
@@ -18,6 +16,8 @@ from harness.frame.setting import (
     setting,
     settings_of,
 )
+from harness.frame.errors import InputError
+from harness.frame.people.limits import KeyLimits
 from harness.frame.setting_values import (
     change_settings,
     check_setting,
@@ -34,8 +34,8 @@ from harness.interfaces.cli.frame.command import command, taken_from
 from harness.interfaces.cli.frame.setting_options import options_of
 from harness.interfaces.cli.operations import client_keys
 from harness.interfaces.cli.routing import route_options, routes
+from harness.providers.registry.registered_providers import ProviderSummary
 from harness.providers.target import Provider, ProviderSettings
-from harness.registry.registered_providers import ProviderSummary
 from harness.routing.route_settings import RouteSettings
 
 PLAIN = plain_settings(RouteSettings)

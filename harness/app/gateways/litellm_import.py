@@ -19,14 +19,10 @@ from harness.app.gateways.litellm_providers import (
     public_places,
     vendors,
 )
-from harness.frame.config_conversion import (
-    ConfigPath,
-    Conversion,
-    SourceConfig,
-)
+from harness.frame.configuration.config_conversion import ConfigPath, Conversion, SourceConfig
+from harness.frame.configuration.setting import Declaration, settings_of
 from harness.frame.errors import InputError
 from harness.frame.people.access import check_principal_name
-from harness.frame.setting import Declaration, settings_of
 from harness.frame.suggestions import did_you_mean
 from harness.providers import api_base_rules
 from harness.providers.kinds import PROVIDER_KINDS

@@ -33,8 +33,8 @@ from harness.frame.alerts.alert import (
     Severity,
     find_next_step,
 )
+from harness.frame.configuration.setting import KEPT_DAYS, WAIT_S, number
 from harness.frame.plain_data import short_hash
-from harness.frame.setting import KEPT_DAYS, WAIT_S, number
 
 
 class Notified(StrEnum):

@@ -13,9 +13,16 @@ from datetime import date, timedelta
 from enum import IntEnum
 from typing import Final, NamedTuple, Self
 
+from harness.frame.configuration.setting import (
+    COUNT,
+    Declaration,
+    FormEntry,
+    Range,
+    number,
+    setting,
+)
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_usd
-from harness.frame.setting import COUNT, Declaration, FormEntry, Range, number, setting
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,9 @@ from enum import StrEnum
 from random import Random
 from typing import Any, Final, Literal, NamedTuple, Self
 
+from harness.frame.configuration.setting import DOLLARS, WAIT_S, Range, number, required
 from harness.frame.errors import InputError
 from harness.frame.plain_data import read_fields
-from harness.frame.setting import DOLLARS, WAIT_S, Range, number, required
 from harness.gate.online.prompt_cache import CacheLevels
 
 

@@ -9,9 +9,9 @@ from pydantic import Field, create_model
 
 from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost
+from harness.frame.configuration.setting import SHARE_RANGE
 from harness.frame.idempotency import NoteMade
 from harness.frame.people.access import Role
-from harness.frame.setting import SHARE_RANGE
 from harness.gate.claim_advice import ClaimAdvice
 from harness.gate.pins import ServedModels
 from harness.gate.run import EvalRun
@@ -46,8 +46,8 @@ from harness.proposals.submission import (
     ProposalRequest,
 )
 from harness.providers.target import Target
-from harness.routes.monthly_bill import CostForecast
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalView
+from harness.routing.reports.monthly_bill import CostForecast
 
 router = APIRouter()
 _TEXTS: dict[str, Any] = {

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from pydantic import AliasChoices, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
+from harness.frame.configuration.setting import settings_of
 from harness.frame.people.access import Role
-from harness.frame.setting import settings_of
 from harness.interfaces.api.frame.endpoint import (
     Body,
     CallerParam,
@@ -21,17 +21,17 @@ from harness.interfaces.api.frame.endpoint import (
 )
 from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.providers.credential import MAX_VALUE_LENGTH
-from harness.providers.target import ProviderSettings
-from harness.registry import credentials, named_models, registered_providers
-from harness.registry.credentials import (
+from harness.providers.registry import credentials, named_models, registered_providers
+from harness.providers.registry.credentials import (
     DEFAULT_KEY_NAME,
     LONGEST_OVERLAP,
     CredentialChange,
     ProviderCredentials,
 )
-from harness.registry.registered_providers import ProviderSummary, SelfTest
-from harness.registry.targets import ProviderChange
-from harness.routes.matrix import build_matrix
+from harness.providers.registry.registered_providers import ProviderSummary, SelfTest
+from harness.providers.registry.targets import ProviderChange
+from harness.providers.target import ProviderSettings
+from harness.routing.reports.matrix import build_matrix
 
 router = APIRouter()
 

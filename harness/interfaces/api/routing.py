@@ -38,10 +38,11 @@ from harness.proposals.fallback_chain import (
     FallbackRequest,
     WaiverRequest,
 )
+from harness.providers.registry import named_models, targets
 from harness.providers.target import RequestPatch, Target
-from harness.registry import deprecations, named_models, targets
-from harness.routes import routes, scorecard
 from harness.routing.candidate_schedule import CandidateSchedule
+from harness.routing.control import deprecations, routes
+from harness.routing.reports import scorecard
 from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
 from harness.routing.table import Route
 

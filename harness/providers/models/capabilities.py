@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from harness.frame.setting import ANSWER_TOKENS, WAIT_S, Range, number
+from harness.frame.configuration.setting import ANSWER_TOKENS, WAIT_S, Range, number
 
 
 class Endpoint(StrEnum):

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from harness.frame.setting import ANSWER_TOKENS, Declaration, number, setting
+from harness.frame.configuration.setting import ANSWER_TOKENS, Declaration, number, setting
 from harness.providers.kinds import (
     PROVIDER_KINDS,
     ProviderGroup,

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from harness.frame.configuration.setting import COUNT, DAY_S, SHORTEST_S, WAIT_S, Range, number
 from harness.frame.errors import IllegalTransition, InputError
 from harness.frame.failures import FAILURE_RULES, BreakerEffect, FailureClass
-from harness.frame.setting import COUNT, DAY_S, SHORTEST_S, WAIT_S, Range, number
 
 Ticket = int
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple, assert_never
 
+from harness.frame.configuration.setting import DAY_S, Range, number
 from harness.frame.errors import InputError
 from harness.frame.failures import FAILURE_RULES, FailureClass, SameTarget
-from harness.frame.setting import DAY_S, Range, number
 
 # The number of units in a second, by header.
 _NUMBERS: Final[Mapping[str, float]] = {
