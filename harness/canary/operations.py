@@ -14,7 +14,7 @@ changes a route here. Status for people is in `harness.canary.status`.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from harness.canary import decision, way_back
+from harness.canary import decision, machine, way_back
 from harness.canary.audit import RolloutUnit, decision_inputs
 from harness.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.evals import proof_validity
@@ -46,17 +46,13 @@ from harness.gate.online.rollout import (
     describe_abort,
 )
 from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.verdict import Passed
 from harness.proposals import decisions, recomputation
-from harness.registry import data_class_checks
-from harness.registry.target_life import TargetLife, list_details
-from harness.routes.routes import (
-    commit,
-    find_taken_back,
-    known_targets,
-    require_route,
-)
-from harness.routing.context import Context
-from harness.routing.proposal import ApprovalKind, ProposalEvent, apply_event
+from harness.proposals.context import ProposalsContext
+from harness.providers.registry.target_life import TargetLife, list_details
+from harness.routing.control import data_class_checks
+from harness.routing.control.routes import commit, find_taken_back, known_targets, require_route
+from harness.routing.proposal import ApprovalKind, Proposal, ProposalEvent, apply_event
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
@@ -73,7 +69,7 @@ class CanaryOperation:
 
 
 def operate(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     route: str,
     signal: RolloutSignal,
@@ -217,7 +213,24 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
     return replace(action, figures=replace(action.figures, warnings=against)), against
 
 
-def drive(ctx: Context, before: Rollout) -> list[str]:
+class ProposalCanaries:
+    """Implements `harness.proposals.driver.Canaries`."""
+
+    def open(
+        self,
+        ctx: ProposalsContext,
+        tx: Transaction,
+        proposal: Proposal,
+        proof: Passed,
+        event: ProposalEvent,
+    ) -> Proposal:
+        return machine.open_canary(ctx, tx, proposal, proof, event)
+
+    def drive(self, ctx: ProposalsContext, before: Rollout) -> list[str]:
+        return drive(ctx, before)
+
+
+def drive(ctx: ProposalsContext, before: Rollout) -> list[str]:
     """Drives a live canary or a bake by one turn. Returns log lines.
 
     before: the rollout as read; the decision is applied only if it has not moved since. Raises
@@ -269,7 +282,7 @@ def apply_action(
 
 
 def _update_ratio_alert(
-    ctx: Context,
+    ctx: ProposalsContext,
     rollout: Rollout,
     action: RolloutAction,
 ) -> None:
@@ -298,7 +311,7 @@ class RestoredRoute(Route):
 
 
 def roll_back(  # noqa: PLR0913 - by name, and most have a default
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     name: str,
     *,
@@ -370,7 +383,7 @@ def _check_seen(
 
 
 def _require_former(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
     to_version: int | None,
@@ -403,7 +416,7 @@ def _models(route: Route) -> tuple[str, str | None]:
 
 
 def _take_back_baking(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     name: str,

@@ -1,5 +1,0 @@
-"""Routes as people manage and read them: settings, freezes, bills, outages and measurements.
-
-The routing table, its changes and its records are in `harness.routing`. Only `routes` writes a
-route here, and only its settings; a swap of models is the business of proposals and canaries.
-"""
