@@ -48,31 +48,6 @@ RETRY_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class DriftPolicy:
-    """How often and with how many items a suite's drift runs measure incumbents."""
-
-    every_s: float = number(
-        86_400.0,
-        "Time from the start of a run to the next start.",
-        Range(1, YEAR_S),
-    )
-    items: int | None = number(
-        200,
-        "Items per run, null for the whole suite.",
-        COUNT,
-        unit="items",
-    )
-    epochs: int = number(1, "Answers to each item.", Range(1, 1_000))
-    alpha: float = number(
-        0.05,
-        "Probability that an unchanged model ever raises an alarm.",
-        Range(0.000001, 0.5),
-    )
-    max_cost_usd: float | None = number(None, "Maximum per run.", DOLLARS)
-    max_tokens: int | None = number(None, "Maximum per run.", TOKENS)
-
-
-@dataclass(frozen=True, slots=True)
 class DriftPlan:
     """Registers a watch's items and settings; a different plan needs a new baseline."""
 

@@ -383,3 +383,28 @@ class Policy(PolicyFields):
     def digest(self) -> str:
         """A hash of every threshold; two policies with equal hashes decide alike."""
         return digest(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPolicy:
+    """How often and with how many items a suite's drift runs measure incumbents."""
+
+    every_s: float = number(
+        86_400.0,
+        "Time from the start of a run to the next start.",
+        Range(1, YEAR_S),
+    )
+    items: int | None = number(
+        200,
+        "Items per run, null for the whole suite.",
+        COUNT,
+        unit="items",
+    )
+    epochs: int = number(1, "Answers to each item.", Range(1, 1_000))
+    alpha: float = number(
+        0.05,
+        "Probability that an unchanged model ever raises an alarm.",
+        _ALPHA,
+    )
+    max_cost_usd: float | None = number(None, "Maximum per run.", DOLLARS)
+    max_tokens: int | None = number(None, "Maximum per run.", TOKENS)

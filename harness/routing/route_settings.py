@@ -22,7 +22,7 @@ from harness.frame.configuration.setting import (
     setting,
 )
 from harness.frame.formatting import format_bps, format_bytes
-from harness.frame.setting_values import share_form
+from harness.frame.configuration.setting_values import share_form
 from harness.gate.suite_plan import SuiteRole
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.kept_responses import (

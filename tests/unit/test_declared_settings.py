@@ -18,7 +18,7 @@ from harness.frame.configuration.setting import (
 )
 from harness.frame.errors import InputError
 from harness.frame.people.limits import KeyLimits
-from harness.frame.setting_values import (
+from harness.frame.configuration.setting_values import (
     change_settings,
     check_setting,
     check_settings,

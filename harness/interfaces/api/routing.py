@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from harness.canary import operations
 from harness.frame.pagination import Page
 from harness.frame.plain_data import to_shown
-from harness.frame.setting_values import change_settings
+from harness.frame.configuration.setting_values import change_settings
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.api.frame.endpoint import (
     Body,

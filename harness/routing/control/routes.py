@@ -9,7 +9,7 @@ targets of an existing route do not change here: `harness.canary` promotes and r
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from harness.frame import setting_values
+from harness.frame.configuration import setting_values
 from harness.frame.errors import (
     Conflict,
     InputError,

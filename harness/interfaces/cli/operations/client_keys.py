@@ -16,7 +16,7 @@ from harness.frame.people.access import (
     sign_in_url,
 )
 from harness.frame.people.limits import KeyLimits
-from harness.frame.setting_values import change_settings
+from harness.frame.configuration.setting_values import change_settings
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     PAGE,

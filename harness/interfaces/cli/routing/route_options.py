@@ -9,7 +9,7 @@ import click
 
 from harness.app.configuration.routing import target_seed
 from harness.frame.errors import InputError
-from harness.frame.setting_values import change_settings
+from harness.frame.configuration.setting_values import change_settings
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
