@@ -46,7 +46,7 @@ from harness.gate.online.rollout import (
     describe_abort,
 )
 from harness.gate.online.rollout_action import RolloutAction
-from harness.proposals import decisions, recomputation
+from harness.proposals import approvals, recomputation
 from harness.registry import data_class_checks
 from harness.registry.target_life import TargetLife, list_details
 from harness.routes.routes import (
@@ -117,7 +117,7 @@ def operate(
                 )
                 against = (*doubts, *against)
                 kind = ApprovalKind.PROMOTION
-                decisions.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
+                approvals.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
             case RolloutSignal.FINISH if not rollout.baking:
                 raise IllegalTransition(
                     f"the canary of {route} is {rollout.state.value}: only a bake, after "

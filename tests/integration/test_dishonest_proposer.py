@@ -7,7 +7,7 @@ from harness.frame.errors import InputError, NotAllowed, NotFound, RouteBusy
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.policy import Policy
 from harness.gate.suite_plan import Claim, SuiteRole
-from harness.proposals import decisions, submission
+from harness.proposals import decisions, review, submission
 from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -353,7 +353,7 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(
     decided(plain_world, ctx, "sim/equal")
     proposal = plain_world.propose("sim/good")
 
-    proposal_review = decisions.review_proposal(ctx, proposal.id)
+    proposal_review = review.review_proposal(ctx, proposal.id)
 
     assert proposal_review.risk.number == 2
     assert proposal_review.widened == [
