@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from docs_reference.registries import code
-from harness.store.guards import BY_SUBJECT, KEPT, NEVER_EMPTIED, RefusingTrigger
+from harness.app.store.guards import BY_SUBJECT, KEPT, NEVER_EMPTIED, RefusingTrigger
 
 _STATEMENTS: Final = {"INSERT": "INSERT INTO", "UPDATE": "UPDATE", "DELETE": "DELETE FROM"}
 

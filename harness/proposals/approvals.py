@@ -15,13 +15,13 @@ from harness.frame.people.four_eyes import (
 )
 from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
 from harness.routing.proposal import Approval, ApprovalKind, Proposal
 from harness.routing.records.proposals import Approvals, Proposals
 
 
 def record_approval(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     proposal: Proposal,
@@ -84,7 +84,7 @@ class ApprovalView(Approval):
     remarks: tuple[str, ...] = ()  # facts about its keys that everybody should know
 
 
-def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
+def list_approvals(ctx: ProposalsContext, proposal: str) -> Sequence[ApprovalView]:
     with ctx.store.read() as tx:
         found = Proposals(tx).get(proposal)
         return [

@@ -2,7 +2,7 @@
 
 Each act checks the actor's role, and writes an audit event in its transaction. An approval also
 needs another person than the proposer (`harness.frame.people.four_eyes`). No function here
-opens a canary or changes a route: `harness.canary.proposal_driver` does both on the next turn
+opens a canary or changes a route: `harness.proposals.driver` does both on the next turn
 of the reconcile loop. `review` shows an approver the facts, `approvals` stores approvals.
 """
 
@@ -30,7 +30,7 @@ from harness.gate.policy import (
 from harness.proposals import eval_queue, evaluation
 from harness.proposals.approvals import list_key_remarks, record_approval
 from harness.proposals.candidates import cost_ratio
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
 from harness.routing.proposal import (
     REFUSED_BY,
     ApprovalKind,
@@ -50,7 +50,7 @@ ACCEPT_AT_APPROVAL: Final = (
 
 
 def approve_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str = "",
@@ -117,7 +117,7 @@ def approve_proposal(
 
 
 def _accept_cost(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     proposal: Proposal,
@@ -161,7 +161,7 @@ def _name_change(proposal: Proposal, given: str) -> str:
 
 
 def refuse_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str,
@@ -181,7 +181,7 @@ def refuse_proposal(
 
 
 def cancel_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str = "",
@@ -197,7 +197,7 @@ def cancel_proposal(
 
 
 def retry_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str = "",
@@ -233,7 +233,7 @@ def retry_proposal(
 
 
 def confirm_same_model(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str,
@@ -288,7 +288,7 @@ def _require_own(actor: Actor, proposal: Proposal) -> None:
 
 
 def _end_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     event: ProposalEvent,

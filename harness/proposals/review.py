@@ -13,11 +13,11 @@ from harness.frame.errors import NotFound
 from harness.frame.records.transaction import Transaction
 from harness.gate.policy import Policy
 from harness.proposals import registration, route_rules
+from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import WINDOW, FalsePassRisk
-from harness.providers.records import Providers
-from harness.registry import named_models
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import named_models
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
@@ -51,7 +51,7 @@ class ProposalReview:
     unlisted: str = ""  # set if the candidate's provider does not list it
 
 
-def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
+def review_proposal(ctx: ProposalsContext, proposal: str) -> ProposalReview:
     """Gathers facts for an approver besides the verdict: changed settings, other proposals and
     moved providers. Raises NotFound.
     """
@@ -68,7 +68,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
             widened=route_rules.describe_second_person_reasons(found.widened),
             risk=registration.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
-            unlisted=named_models.find_unlisted(tx, Routing(tx).targets()[found.candidate]),
+            unlisted=named_models.find_unlisted(tx, Targets(tx).all()[found.candidate]),
         )
 
 
@@ -81,7 +81,7 @@ def _settings(
 
     A restored incumbent counts too. Changes of traffic that every promotion causes do not.
     """
-    names = Routing(tx).targets()
+    names = Targets(tx).all()
     for newer, older in pairwise(Routing(tx).history(route)):
         if newer.at < since:
             return
@@ -143,7 +143,7 @@ def _proposed(
 
 
 def _moved_providers(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     since: datetime,
@@ -151,7 +151,7 @@ def _moved_providers(
     """Yields the providers of the route's targets, the candidate and the judges that moved
     since `since`.
     """
-    targets = Routing(tx).targets()
+    targets = Targets(tx).all()
     providers = Providers(tx).all()
     route = routes.require_route(tx, proposal.route)
     asked = [targets[target] for target in (*route.targets, proposal.candidate)]

@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from harness.store.guards import NEVER_EMPTIED, REFUSING
+from harness.app.store.guards import NEVER_EMPTIED, REFUSING
 from tests.support.store.raw_rows import (
     AT,
     MIDDLE,

@@ -8,6 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from harness.agents.records import agent_grant, agent_switch
+from harness.app.store.guards import BY_SUBJECT, REFUSING, RefusingTrigger
+from harness.app.store.tables import APPEND_ONLY, metadata
 from harness.frame.records.columns import SIGNATURE
 from harness.gate.online.rollout import TRANSITIONS, RolloutState
 from harness.routing.evidence import LONGEST
@@ -20,8 +22,6 @@ from harness.routing.records.proposals import (
     ROLLOUT_REGISTERED,
 )
 from harness.routing.records.runs import sample
-from harness.store.guards import BY_SUBJECT, REFUSING, RefusingTrigger
-from harness.store.tables import APPEND_ONLY, metadata
 
 pytestmark = pytest.mark.req("F1", "F5")
 

@@ -11,12 +11,12 @@ from harness.proposals import submission
 from harness.proposals.candidates import estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
+from harness.proposals.context import ProposalsContext, dry_run_context
 from harness.proposals.registration import FalsePassRisk
 from harness.proposals.submission import ProposalRequest
-from harness.routes import monthly_bill
-from harness.routes.monthly_bill import CostForecast
-from harness.routing.context import Context, dry_run_context
 from harness.routing.proposal import Proposal
+from harness.routing.reports import monthly_bill
+from harness.routing.reports.monthly_bill import CostForecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ProposalOutlook:
 
 
 def forecast_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     request: ProposalRequest,
     effect: float | None = None,
@@ -63,7 +63,7 @@ def forecast_proposal(
 
 
 def _forecast_candidate(
-    ctx: Context,
+    ctx: ProposalsContext,
     request: ProposalRequest,
     effect: float | None,
     planned: Proposal,

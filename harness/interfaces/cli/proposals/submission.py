@@ -32,6 +32,7 @@ from harness.interfaces.cli.frame.command import (
 )
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.proposals import comparison, verdict_wait
+from harness.operations.context import Context
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.candidates.outlook import (
@@ -42,9 +43,9 @@ from harness.proposals.candidates.outlook import (
 )
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.submission import ProposalRequest
-from harness.routes import freezes, monthly_bill
-from harness.routing.context import Context
+from harness.routing.control import freezes
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
+from harness.routing.reports import monthly_bill
 
 
 @command(name="plan")
