@@ -32,6 +32,7 @@ from docs_reference.router_tables import (
     history_rows,
     kind_ability_rows,
 )
+from docs_reference.trigger_list import trigger_parts
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, InputError
 from harness.gate.online import rollout
@@ -69,6 +70,7 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         },
         reference / "metrics.md": metric_tables(),
         reference / "privacy.md": content_tables(),
+        reference / "triggers.md": trigger_parts(),
         reference / "exit-codes.md": {"errors": error_table()},
     }
     return {page: _with_parts(page, named) for page, named in parts.items()}

@@ -26,10 +26,10 @@ from harness.gate.verdict import BaseVerdict, Verdict, VerdictBasis
 from harness.gate.verdict_sentences import describe_claim
 from harness.operations import queries
 from harness.operations.context import Context
-from harness.proposals import decisions, evaluation
+from harness.proposals import approvals, decisions, evaluation, review
 from harness.proposals.candidates import cost_ratio
-from harness.proposals.decisions import ProposalReview
 from harness.proposals.report import findings
+from harness.proposals.review import ProposalReview
 from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
 from harness.routing.records.preload import Preload
 from harness.routing.reports import monthly_bill
@@ -105,7 +105,7 @@ def _with_open(
         cost = cost_ratio.load_ratio(ctx, tx, proposal).text
     if proposal.approver is not None:
         with suppress(SignatureInvalid):
-            shown = decisions.list_approvals(ctx, proposal.id)
+            shown = approvals.list_approvals(ctx, proposal.id)
             remarks = [remark for approval in shown for remark in approval.remarks]
     return replace(
         row,
@@ -195,7 +195,7 @@ def why_not_approve(
 def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
     """Loads what the dialogs of a proposal show. Raises NotFound."""
     ctx = page_frame.context()
-    return load_comparison_view(ctx, proposal), decisions.review_proposal(ctx, proposal)
+    return load_comparison_view(ctx, proposal), review.review_proposal(ctx, proposal)
 
 
 @dialog("Approve the canary", Role.APPROVER, "approval", width="medium")

@@ -47,7 +47,7 @@ from harness.gate.online.rollout import (
 )
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.verdict import Passed
-from harness.proposals import decisions, recomputation
+from harness.proposals import approvals, recomputation
 from harness.proposals.context import ProposalsContext
 from harness.providers.registry.target_life import TargetLife, list_details
 from harness.routing.control import data_class_checks
@@ -113,7 +113,7 @@ def operate(
                 )
                 against = (*doubts, *against)
                 kind = ApprovalKind.PROMOTION
-                decisions.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
+                approvals.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
             case RolloutSignal.FINISH if not rollout.baking:
                 raise IllegalTransition(
                     f"the canary of {route} is {rollout.state.value}: only a bake, after "

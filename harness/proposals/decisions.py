@@ -1,61 +1,38 @@
-"""Shows an approver the facts about a proposal. Lets people approve it for its canary, reject
-it, or take it back.
+"""Lets people approve a proposal for its canary, reject it, cancel it or retry its provider.
 
 Each act checks the actor's role, and writes an audit event in its transaction. An approval also
 needs another person than the proposer (`harness.frame.people.four_eyes`). No function here
 opens a canary or changes a route: `harness.proposals.driver` does both on the next turn
-of the reconcile loop. `route_rules` finds the settings that need a second person.
+of the reconcile loop. `review` shows an approver the facts, `approvals` stores approvals.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from datetime import datetime
-from itertools import pairwise
-from typing import Any, Final
+from dataclasses import asdict, replace
+from typing import Final
 
 from harness.evals import proof_validity
 from harness.frame.errors import (
     Conflict,
     IllegalTransition,
     InputError,
-    NotFound,
     ProofRefused,
     StaleWrite,
 )
 from harness.frame.people import four_eyes
-from harness.frame.people.access import Actor, ApiKey, PrincipalKind, Role
-from harness.frame.people.four_eyes import (
-    NEW_FOR,
-    Hands,
-    load_declarers,
-    load_key_creators,
-    person_name,
-)
-from harness.frame.people.records import ApiKeys, PersonLinks, Principals
+from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.policy import (
     CostAcceptance,
-    Policy,
     SameModelConfirmation,
     parse_change_reference,
 )
-from harness.proposals import (
-    eval_queue,
-    evaluation,
-    registration,
-    route_rules,
-)
+from harness.proposals import eval_queue, evaluation
+from harness.proposals.approvals import list_key_remarks, record_approval
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.context import ProposalsContext
-from harness.proposals.registration import WINDOW, FalsePassRisk
-from harness.providers.records import Providers, Targets
-from harness.providers.registry import named_models
-from harness.routing.control import routes
 from harness.routing.proposal import (
     REFUSED_BY,
-    Approval,
     ApprovalKind,
     Proposal,
     ProposalEvent,
@@ -63,11 +40,9 @@ from harness.routing.proposal import (
     apply_event,
     next_phase,
 )
-from harness.routing.records.proposals import Approvals, Proposals
-from harness.routing.records.routes import Routing
-from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 
 ACCEPT_AT_APPROVAL: Final = (
     "Accept it with the approval (`--accept-cost {} --reason …`), or reject the proposal"
@@ -340,327 +315,3 @@ def _end_proposal(
             {"reason": because},
         )
     return saved
-
-
-def record_approval(
-    ctx: ProposalsContext,
-    tx: Transaction,
-    actor: Actor,
-    proposal: Proposal,
-    kind: ApprovalKind,
-    reason: str,
-) -> Approval:
-    """Stores the actor's approval of the present verdict. Raises as `check_four_eyes`.
-
-    The approval keeps the widened rules and the change request that the person saw.
-
-    kind: the act that it allows, a canary or a promotion before the last step's evidence.
-    """
-    act = "approve" if kind is ApprovalKind.CANARY else "promote"
-    four_eyes.check_four_eyes(tx, actor, proposal, act)
-    made = Approval(
-        id=ctx.chance.token("a_"),
-        proposal=proposal.id,
-        verdict=proposal.verdict,
-        kind=kind,
-        principal=actor.principal,
-        name=actor.name,
-        key=actor.key,
-        at=ctx.clock.now(),
-        reason=reason,
-        widened=dict(proposal.widened),
-        change_reference=proposal.change_reference,
-    )
-    Approvals(tx).add(made)
-    return made
-
-
-def find_revocation(tx: Transaction, proposal: Proposal) -> str:
-    """Explains why a stored approval no longer counts; empty if it counts.
-
-    An approval ends with its key, and with a declaration that approver and proposer are one
-    person. The driver asks on each turn while a passed proposal waits for its canary.
-    """
-    for approval in Approvals(tx).for_proposal(proposal.id):
-        key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
-        if key is not None and key.revoked_at is not None:
-            return (
-                f"the key with which {approval.name} approved it has since been revoked: "
-                "propose again"
-            )
-        people = PersonLinks(tx).people()
-        whose = proposal.proposer_principal
-        one = people.person(approval.principal) == people.person(whose)
-        if one and not proposal.self_approval:
-            return (
-                f"an admin has since declared {approval.name}, who approved it, and "
-                f"{proposal.proposer}, who proposed it, to be one person: propose again"
-            )
-    return ""
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalView(Approval):
-    """An approval as people see it, with remarks about the person's key."""
-
-    remarks: tuple[str, ...] = ()  # facts about its keys that everybody should know
-
-
-def list_approvals(ctx: ProposalsContext, proposal: str) -> Sequence[ApprovalView]:
-    with ctx.store.read() as tx:
-        found = Proposals(tx).get(proposal)
-        return [
-            ApprovalView(
-                **{field.name: getattr(approval, field.name) for field in fields(Approval)},
-                remarks=tuple(list_key_remarks(tx, found, approval)),
-            )
-            for approval in Approvals(tx).for_proposal(proposal)
-        ]
-
-
-DEFAULT: Final = "the default"
-
-# Differences that promotions cause. The proposals are listed anyway.
-TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
-
-
-@dataclass(frozen=True, slots=True)
-class RouteChange:
-    """One change that an approver should know, because it may favour the candidate."""
-
-    at: datetime
-    by: str  # who changed it, or who made the first proposal with the change
-    what: str  # settings | incumbent | policy | suite | provider
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProposalReview:
-    """Facts for an approver besides the verdict (`review_proposal`)."""
-
-    proposal: Proposal
-    widened: Sequence[str]  # one sentence for each setting
-    risk: FalsePassRisk
-    changes: Sequence[RouteChange]  # of the last 90 days, newest first
-    unlisted: str = ""  # set if the candidate's provider does not list it
-
-
-def review_proposal(ctx: ProposalsContext, proposal: str) -> ProposalReview:
-    """Gathers facts for an approver besides the verdict: changed settings, other proposals and
-    moved providers. Raises NotFound.
-    """
-    since = ctx.clock.now() - WINDOW
-    with ctx.store.read() as tx:
-        found = Proposals(tx).get(proposal)
-        changes = [
-            *_settings(tx, found.route, since),
-            *_proposed(tx, found.route, since),
-            *_moved_providers(ctx, tx, found, since),
-        ]
-        return ProposalReview(
-            proposal=found,
-            widened=route_rules.describe_second_person_reasons(found.widened),
-            risk=registration.risk_of_proposal(tx, found),
-            changes=sorted(changes, key=lambda change: change.at, reverse=True),
-            unlisted=named_models.find_unlisted(tx, Targets(tx).all()[found.candidate]),
-        )
-
-
-def _settings(
-    tx: Transaction,
-    route: str,
-    since: datetime,
-) -> Iterator[RouteChange]:
-    """Yields changed settings, newest first, from the route's signed history.
-
-    A restored incumbent counts too. Changes of traffic that every promotion causes do not.
-    """
-    names = Targets(tx).all()
-    for newer, older in pairwise(Routing(tx).history(route)):
-        if newer.at < since:
-            return
-        if (
-            newer.kind == CHANGE_KINDS[RestoreIncumbent]
-            and newer.route.incumbent != older.route.incumbent
-        ):
-            # A rollback changes the model that a candidate must beat, without any proof.
-            was = names[older.route.incumbent].name
-            is_ = names[newer.route.incumbent].name
-            text = f"{was} → {is_}: {newer.reason}"
-            yield RouteChange(newer.at, newer.actor, "incumbent", text)
-        differences = [
-            f"{name}: {before or 'none'} → {after or 'none'}"
-            for name, (before, after) in routes.describe_difference(
-                older.route, newer.route
-            ).items()
-            if name not in TRAFFIC
-        ]
-        digests = [
-            {suite.suite: suite.digest for suite in record.route.settings.suites}
-            for record in (older, newer)
-        ]
-        differences += [
-            f"suite {suite}: its content was accepted again"
-            for suite, digest in digests[1].items()
-            if suite in digests[0] and digests[0][suite] != digest
-        ]
-        if differences:
-            yield RouteChange(newer.at, newer.actor, "settings", "; ".join(differences))
-
-
-def _proposed(
-    tx: Transaction,
-    route: str,
-    since: datetime,
-) -> Iterator[RouteChange]:
-    """Compares proposals, because changes of policies and suites record no author.
-
-    Yields a change for each policy or suite that differs between two consecutive proposals. The
-    first proposal since `since` is compared with the last one before it, or else with the last
-    admitted proposal.
-    """
-    found = Proposals(tx).since(route, since - WINDOW)
-    lately = [proposal for proposal in found if proposal.created_at >= since]
-    before = [*found[len(lately) :], *Proposals(tx).let_in(route)]
-    first = [proposal for proposal in before if proposal.created_at < since][:1]
-    for older, newer in pairwise([*first, *reversed(lately)]):
-        by = f"{newer.proposer} ({newer.id})"
-        at = newer.created_at
-        if said := _policies(older.policy, newer.policy):
-            yield RouteChange(at, by, "policy", "; ".join(said))
-        known = {plan.suite: plan.suite_digest for plan in older.plans}
-        for plan in newer.plans:
-            was = known.get(plan.suite, plan.suite_digest)
-            if was != plan.suite_digest:
-                text = "; ".join(_pieces(tx, was, plan.suite_digest))
-                yield RouteChange(at, by, "suite", f"{plan.suite}: {text}")
-
-
-def _moved_providers(
-    ctx: ProposalsContext,
-    tx: Transaction,
-    proposal: Proposal,
-    since: datetime,
-) -> Iterator[RouteChange]:
-    """Yields the providers of the route's targets, the candidate and the judges that moved
-    since `since`.
-    """
-    targets = Targets(tx).all()
-    providers = Providers(tx).all()
-    route = routes.require_route(tx, proposal.route)
-    asked = [targets[target] for target in (*route.targets, proposal.candidate)]
-    asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
-    for name in sorted({target.provider for target in asked}):
-        moved = providers[name].moved if name in providers else None
-        if moved is not None and moved.at >= since:
-            text = f"{name} has a new address since then: {moved.reason or 'no reason'}"
-            yield RouteChange(moved.at, moved.by, "provider", text)
-
-
-def _pieces(
-    tx: Transaction,
-    before: str,
-    after: str,
-) -> list[str]:
-    """Describes the difference between two versions of a suite.
-
-    A pin that is no longer stored leaves only the digests to compare.
-    """
-    try:
-        return list(
-            proof_validity.list_pin_differences(Suites(tx).get(before), Suites(tx).get(after))
-        )
-    except NotFound:
-        return [f"content {before[:12]} → {after[:12]}"]
-
-
-def _policies(before: Policy, after: Policy) -> list[str]:
-    """Lists the settings that differ, as `name: before → after`."""
-    ours = _flat(asdict(before))
-    theirs = _flat(asdict(after))
-    return [
-        f"{name}: {ours.get(name, DEFAULT)} → {theirs.get(name, DEFAULT)}"
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
-    ]
-
-
-def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Flattens nested settings to dotted names, such as `gate.margin`."""
-    found: dict[str, Any] = {}
-    for name, value in policy.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{place}{name}.")
-        else:
-            found[f"{place}{name}"] = value
-    return found
-
-
-def list_key_remarks(
-    tx: Transaction,
-    proposal: Proposal,
-    approval: Approval,
-) -> Sequence[str]:
-    """Lists remarks about the keys and people behind an approval, as sentences for people.
-
-    No remark refuses the approval. Each one tells that the four eyes may be fewer: a key that
-    is less than `NEW_FOR` old, a service instead of a person, or a key that the other person
-    created.
-    """
-    found = []
-    key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
-    if key is not None and approval.at - key.created_at < NEW_FOR:
-        age = _age(approval.at, key.created_at)
-        by = _creator(tx, key)
-        found.append(f"approved with a key created {age} before by {by}")
-    person = Principals(tx).among([approval.principal]).get(approval.principal)
-    if person is not None and person.kind is PrincipalKind.SERVICE:
-        found.append(
-            f"approved by {person.name}, which is a service: anybody with its key could do that"
-        )
-    if (
-        approval.key is None
-        and person is not None
-        and person.issuer is not None
-        and approval.at - person.created_at < NEW_FOR
-    ):
-        age = _age(approval.at, person.created_at)
-        found.append(f"approved by {person.name}, who first signed in {age} before")
-    hands = Hands(tx)
-    link = hands.people.link(proposal.proposer_principal)
-    if link is not None and approval.principal in load_declarers(tx, link):
-        found.append(
-            f"{approval.name}, who approved it, declared the identity of {proposal.proposer}"
-        )
-    found += [
-        f"{person_name(tx, hand)} took part in creating the proposer's and the approver's keys"
-        for hand in hands.of_both(proposal.proposer_key, approval.key)
-    ]
-    used = (
-        ApiKeys(tx).find(proposal.proposer_key) if proposal.proposer_key is not None else None
-    )
-    if used is not None and approval.principal in load_key_creators(tx, used.id):
-        age = _age(proposal.created_at, used.created_at)
-        found.append(
-            f"proposed with a key created {age} before by {_creator(tx, used)}, and "
-            f"{approval.name}, who approved it, took part in creating that key"
-        )
-    return found
-
-
-def _creator(tx: Transaction, key: ApiKey) -> str:
-    return person_name(tx, key.created_by or "")
-
-
-def _age(at: datetime, created_at: datetime) -> str:
-    """Writes a duration in its largest whole unit, such as `3 days`."""
-    seconds = max(0, round((at - created_at).total_seconds()))
-    for unit, size in (
-        ("day", 86_400),
-        ("hour", 3_600),
-        ("minute", 60),
-    ):
-        if seconds >= size:
-            many = seconds // size
-            return f"{many} {unit}{'s' if many != 1 else ''}"
-    return f"{seconds} second{'s' if seconds != 1 else ''}"

@@ -44,7 +44,7 @@ from harness.gate.verdict import (
     Verdict,
 )
 from harness.proposals import (
-    decisions,
+    approvals,
     eval_queue,
     evaluation,
     recomputation,
@@ -542,7 +542,7 @@ def _proof_now(ctx: ProposalsContext, proposal: Proposal) -> tuple[Verdict, list
         proof = Verdicts(tx).get(proposal.verdict or "")
         validity = proof_validity.assess_proof(ctx, tx, proof)
         rules = "" if base_change else _other_rules(ctx, tx, proposal)
-        rules = rules or decisions.find_revocation(tx, proposal)
+        rules = rules or approvals.find_revocation(tx, proposal)
     if base_change:
         return proof, _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
     if not validity.holds:

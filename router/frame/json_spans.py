@@ -1,16 +1,16 @@
 """Parses a JSON object, finds its members in the text, and replaces single values there.
 
-Three readers share this module. A native parser reads most bodies (`parse_object`), and a
-walk over the text finds the places of members. A tolerant parser reads answers with NaN
-(`parse_finite_object`). A body nested deeper than MAX_DEPTH, or with more than MAX_MEMBERS
-names at the top, is refused. Nothing here knows a protocol: `body` does.
+`parse_object` alone reads values. The functions `member_spans` and `element_spans` find the
+places of values that it has read, so they meet only valid JSON. A body nested deeper than
+MAX_DEPTH, or an object with more than MAX_MEMBERS names, is refused. Nothing here knows a
+protocol: `body` does.
 """
 
 import json
 import json.scanner
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple, NoReturn
 
@@ -22,6 +22,7 @@ MAX_DEPTH: Final = 64
 # Each member costs time: without a limit, a body of a few MiB would delay all other requests.
 MAX_MEMBERS: Final = 1000
 TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
+_TOO_MANY: Final = f"an object has more than {MAX_MEMBERS} names"
 
 
 class JsonSpan(NamedTuple):
@@ -39,14 +40,10 @@ class ObjectSpans(NamedTuple):
     close: int  # the index of the closing brace
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-_STRICT: Final = json.JSONDecoder(parse_constant=_refuse)
-_PARSE: Final = _STRICT.raw_decode
-# `_PARSE` only calls this scanner, so calling it directly is faster.
-_SCAN: Final = json.scanner.make_scanner(_STRICT)  # type: ignore[arg-type]  # as json does
+# Returns the end of a value, in C. `str` leaves numbers as they are.
+_SCAN: Final = json.scanner.make_scanner(
+    json.JSONDecoder(parse_int=str, parse_float=str)  # type: ignore[arg-type]  # as json does
+)
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
 # Matches a name without escapes, up to its value. _AFTER_VALUE matches what follows a value:
 # the next name, or the object's end with an empty group.
@@ -55,78 +52,58 @@ _PLAIN_NAME: Final = re.compile(_PLAIN).match
 _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
 
 
-def walk_whole(text: str) -> ObjectSpans:
-    """Returns the members of the object that is the whole text. Raises InputError."""
-    walked = walk_object(text, _skip(text, 0))
-    end = _skip(text, walked.close + 1)
-    if end != len(text):
-        raise InputError(f"something follows the object at character {end}")
-    return walked
-
-
-def walk_array(text: str, start: int) -> list[JsonSpan]:
-    """Returns the elements of the array that opens at text[start]. Raises InputError."""
-    if text[start : start + 1] != "[":
-        raise InputError(f"expected an array at character {start}")
-    spans: list[JsonSpan] = []
+def member_spans(
+    text: str,
+    start: int,
+    values: Mapping[str, object],
+) -> ObjectSpans:
+    """Finds the members of the parsed object that opens at text[start]. Raises InputError for
+    a name that occurs twice, or too many names.
+    """
+    if len(values) > MAX_MEMBERS:
+        raise InputError(_TOO_MANY)
+    spans: dict[str, JsonSpan] = {}
     at = _skip(text, start + 1)
-    if text[at : at + 1] == "]":
-        return spans
-    while True:
-        spans.append(_parse(text, at))
-        at = _skip(text, spans[-1].end)
-        if text[at : at + 1] == "]":
-            return spans
-        at = _skip(text, _expect(text, at, ","))
-
-
-def walk_object(text: str, start: int) -> ObjectSpans:
-    """Returns the members of the object that opens at text[start]. Raises InputError."""
-    if text[start : start + 1] != "{":
-        raise InputError(f"expected an object at character {start}")
-    values: dict[str, JsonSpan] = {}
-    at = _skip(text, start + 1)
-    if text[at : at + 1] == "}":
-        return ObjectSpans(values, at)
+    if text[at] == "}":
+        return ObjectSpans(spans, at)
     name, at = _name(text, at)
     while True:
-        if name in values:
+        if name in spans:
             raise InputError(f"the name {name!r} occurs twice, again at character {at}")
-        try:
-            value, end = _SCAN(text, at)
-        except (StopIteration, RecursionError, ValueError):
-            value, _, end = _parse(text, at)  # raises with the reason
-        values[name] = JsonSpan(value, at, end)
-        if len(values) > MAX_MEMBERS:
-            raise InputError(f"an object has more than {MAX_MEMBERS} names")
+        _, end = _SCAN(text, at)
+        spans[name] = JsonSpan(values[name], at, end)
         after = _AFTER_VALUE(text, end)
         if after is None:
-            name, at = _name(text, _skip(text, _expect(text, _skip(text, end), ",")))
+            name, at = _name(text, _skip(text, _skip(text, end) + 1))
             continue
         name = after[1]
         at = after.end()
         if name is None:
-            return ObjectSpans(values, at - 1)
+            return ObjectSpans(spans, at - 1)
+
+
+def element_spans(
+    text: str,
+    start: int,
+    values: Sequence[object],
+) -> list[JsonSpan]:
+    """Finds the elements of the parsed array that opens at text[start]."""
+    spans: list[JsonSpan] = []
+    end = start
+    for value in values:
+        at = _skip(text, _skip(text, end) + 1)
+        _, end = _SCAN(text, at)
+        spans.append(JsonSpan(value, at, end))
+    return spans
 
 
 def _name(text: str, at: int) -> tuple[str, int]:
+    """Returns the name at text[at] and the index of its value."""
     plain = _PLAIN_NAME(text, at)
     if plain:
         return plain[1], plain.end()
-    if text[at : at + 1] != '"':
-        raise InputError(f"expected a name in double quotes at character {at}")
-    name, _, end = _parse(text, at)
-    return str(name), _skip(text, _expect(text, _skip(text, end), ":"))
-
-
-def _parse(text: str, at: int) -> JsonSpan:
-    try:
-        value, end = _PARSE(text, at)
-    except RecursionError:
-        raise InputError(TOO_DEEP) from None
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}") from None
-    return JsonSpan(value, at, end)
+    name, end = _SCAN(text, at)
+    return name, _skip(text, _skip(text, end) + 1)
 
 
 def _skip(text: str, at: int) -> int:
@@ -134,35 +111,20 @@ def _skip(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _expect(
-    text: str,
-    at: int,
-    mark: str,
-) -> int:
-    if text[at : at + 1] != mark:
-        raise InputError(f"expected {mark!r} at character {at}")
-    return at + 1
-
-
 class ParsedObject:
-    """A parsed object. found: its members. `values` walks the text on its first use.
+    """A parsed object. found: its members. `values` finds their places on its first use.
 
-    Use `get` for a value, and `values` only for its place: most requests need no walk.
+    Use `get` for a value, and `values` only for its place: most requests need no place.
     """
 
-    __slots__ = ("_walked", "found", "get", "text")
+    __slots__ = ("_spans", "found", "get", "text")
 
-    def __init__(
-        self,
-        text: str,
-        found: Mapping[str, object],
-        walked: ObjectSpans | None = None,
-    ) -> None:
+    def __init__(self, text: str, found: Mapping[str, object]) -> None:
         self.text = text
         # Returns a member's value; None if it is null or absent.
         self.get: Callable[[str], object] = found.get
         self.found = found
-        self._walked = walked
+        self._spans: dict[str, JsonSpan] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self.found
@@ -170,7 +132,7 @@ class ParsedObject:
     def text_place(self, name: str) -> JsonSpan | None:
         """Returns a member with its place, quickly if it is a string. name: ASCII letters."""
         value = self.found.get(name)
-        if self._walked is None and isinstance(value, str):
+        if self._spans is None and isinstance(value, str):
             span = _string_span(self.text, name)
             if span is not None:
                 return JsonSpan(value, *span)
@@ -183,7 +145,7 @@ class ParsedObject:
         """
         value = self.get(name)
         text = self.text
-        if self._walked is not None or not isinstance(value, str):
+        if self._spans is not None or not isinstance(value, str):
             return None
         # The usual spellings need no search by pattern.
         for key in (f'"{name}":', f'"{name}": '):
@@ -209,10 +171,10 @@ class ParsedObject:
 
     @property
     def values(self) -> dict[str, JsonSpan]:
-        """The members with their places. The walk takes as long as parsing the text again."""
-        if self._walked is None:
-            self._walked = walk_whole(self.text)
-        return self._walked.values
+        """The members with their places. To find them takes as long as to parse the text."""
+        if self._spans is None:
+            self._spans = member_spans(self.text, self.text.index("{"), self.found).values
+        return self._spans
 
     @property
     def close(self) -> int:
@@ -244,7 +206,6 @@ Match = Callable[[str, int], re.Match[str] | None]
 _COLON: Final[Match] = re.compile(r"([ \t\n\r]*:)").match
 _STRING_VALUE: Final[Match] = re.compile(r'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
 _START: Final = itemgetter(0)
-_NOT_FINITE: Final = object()
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 _BRACES: Final = bytes.maketrans(b"[]", b"{}")
 # The check counts all brackets of a body up to this length. In a longer body it searches for
@@ -253,17 +214,6 @@ _COUNTED_BYTES: Final = 4096
 _MANY: Final = MAX_DEPTH + 1  # the most brackets of a kind that the check counts
 # With fewer bytes of text per member, it is faster to check the brackets.
 _BYTES_PER_MEMBER: Final = 64
-
-
-def decode(body: bytes) -> str:
-    """Decodes a body. Raises InputError if it is not UTF-8, or nested too deep."""
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"byte {error.start} is not UTF-8") from None
-    if _has_many_brackets(body) and _too_deep(body):
-        raise InputError(TOO_DEEP)
-    return text
 
 
 def _has_many_brackets(body: bytes) -> bool:
@@ -318,7 +268,9 @@ def _nests_too_deep(found: dict[str, object], body: bytes) -> bool:
 
 
 def parse_object(data: bytes) -> ParsedObject:
-    """Parses usual objects at native speed. Raises InputError, as `walk_text`."""
+    """Parses the object that is the whole text. Raises InputError, also for a duplicate name
+    among its members.
+    """
     try:
         text = data.decode()
         # The next request seldom has the same texts, but often the same names.
@@ -329,11 +281,11 @@ def parse_object(data: bytes) -> ParsedObject:
             cache_mode="keys",
         )
     except ValueError:
-        # Either the text is invalid, and `walk_text` reports the place. Or it is valid, but an
-        # inner object has a duplicate name, or a text has a lone surrogate.
-        return walk_text(decode(data))
-    if not isinstance(found, dict) or len(found) > MAX_MEMBERS:
-        return walk_text(decode(data))
+        return _parse_strictly(data)
+    if not isinstance(found, dict):
+        raise InputError(_NO_OBJECT)
+    if len(found) > MAX_MEMBERS:
+        raise InputError(_TOO_MANY)
     length = len(data)
     if length <= _COUNTED_BYTES:
         # `_has_many_brackets`, inlined.
@@ -346,46 +298,61 @@ def parse_object(data: bytes) -> ParsedObject:
     return ParsedObject(text, found)
 
 
+_NO_OBJECT: Final = "expected an object at character 0"
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_STRICT: Final = json.JSONDecoder(parse_constant=_refuse)
+
+
+def _parse_strictly(data: bytes) -> ParsedObject:
+    """Reads a text that the native parser refuses, by the standard library.
+
+    Either the text is invalid, and the error names the place. Or it is valid, but an inner
+    object has a duplicate name, or a text has a lone surrogate.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"byte {error.start} is not UTF-8") from None
+    if _has_many_brackets(data) and _too_deep(data):
+        raise InputError(TOO_DEEP)
+    try:
+        found = _STRICT.decode(text)
+    except RecursionError:
+        raise InputError(TOO_DEEP) from None
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(_NO_OBJECT)
+    parsed = ParsedObject(text, found)
+    _ = parsed.values  # raises for a duplicate name
+    return parsed
+
+
 def parse_finite_object(data: bytes) -> ParsedObject:
     """Removes NaN and infinities from objects; in arrays makes them null. Raises InputError."""
     try:
-        found = json.loads(
-            decode(data),
-            parse_constant=lambda _: _NOT_FINITE,
-            parse_float=_number,
-            object_pairs_hook=_members,
-        )
-    except (ValueError, RecursionError) as error:
+        found = from_json(data, allow_inf_nan=True, catch_duplicate_keys=True)
+    except ValueError as error:
         raise InputError(f"not valid JSON: {error}") from None
     return parse_object(json.dumps(_finite(found), separators=(",", ":")).encode())
 
 
-def _number(text: str) -> object:
-    value = float(text)
-    return value if math.isfinite(value) else _NOT_FINITE
-
-
-def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = {name: _finite(value) for name, value in pairs if value is not _NOT_FINITE}
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
-
-
 def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        kept = {name: item for name, item in value.items() if not _is_infinite(item)}
+        return {name: _finite(item) for name, item in kept.items()}
     if isinstance(value, list):
         return [_finite(item) for item in value]
-    return None if value is _NOT_FINITE else value
+    return None if _is_infinite(value) else value
 
 
-def walk_text(text: str) -> ParsedObject:
-    """Reads the whole text. Raises InputError with the place, also for a duplicate name."""
-    walked = walk_whole(text)
-    return ParsedObject(
-        text,
-        {name: value.value for name, value in walked.values.items()},
-        walked,
-    )
+def _is_infinite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _string_span(

@@ -8,7 +8,7 @@ from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.policy import Policy
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.operations.context import Context
-from harness.proposals import decisions, submission
+from harness.proposals import decisions, review, submission
 from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
@@ -353,7 +353,7 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(
     decided(plain_world, ctx, "sim/equal")
     proposal = plain_world.propose("sim/good")
 
-    proposal_review = decisions.review_proposal(ctx, proposal.id)
+    proposal_review = review.review_proposal(ctx, proposal.id)
 
     assert proposal_review.risk.number == 2
     assert proposal_review.widened == [

@@ -24,7 +24,7 @@ from harness.frame.people.access import (
 from harness.frame.people.records import principal as principals
 from harness.gate.online.rollout import MANUAL_SIGNALS, RolloutSignal
 from harness.operations import keys
-from harness.proposals import decisions
+from harness.proposals import approvals, decisions
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Approvals
 from tests.support.control.control_plane import (
@@ -229,7 +229,7 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
 
     with world.store.read() as tx:
         (approval,) = Approvals(tx).for_proposal(made.id)
-        key_remarks = decisions.list_key_remarks(tx, made, approval)
+        key_remarks = approvals.list_key_remarks(tx, made, approval)
     assert key_remarks == ["mal took part in creating the proposer's and the approver's keys"]
 
 
@@ -246,7 +246,7 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstalla
     ):
         made = waiting(world, ann)
         decisions.approve_proposal(world.context(), approver, made.id)
-        (shown,) = decisions.list_approvals(world.context(), made.id)
+        (shown,) = approvals.list_approvals(world.context(), made.id)
         assert (shown.principal, shown.key) == (
             approver.principal,
             approver.key,
@@ -264,7 +264,7 @@ def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
 ) -> None:
     made = waiting(world, world.person("ann", Role.PROPOSER))
     decisions.approve_proposal(world.context(), OPERATOR, made.id)
-    (shown,) = decisions.list_approvals(world.context(), made.id)
+    (shown,) = approvals.list_approvals(world.context(), made.id)
     assert (shown.principal, shown.key) == (LOCAL_PRINCIPAL.id, None)
     (remark,) = shown.remarks
     assert "local, who approved it, took part in creating that key" in remark

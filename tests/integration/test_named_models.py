@@ -14,12 +14,7 @@ from harness.app.installation import load_settings
 from harness.frame.errors import AmbiguousName, NotFound
 from harness.frame.people.access import SYSTEM
 from harness.operations.context import Context
-from harness.proposals import (
-    decisions,
-    eval_queue,
-    fallback_chain,
-    submission,
-)
+from harness.proposals import eval_queue, fallback_chain, review, submission
 from harness.proposals.candidates import cost_ratio, estimate
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
@@ -192,7 +187,7 @@ def test_who_approves_reads_that_the_provider_does_not_list_the_model(ctx: Conte
     made = submission.create_proposal(ctx, ANN, request)
 
     said = "openrouter does not list qwen/qwen4 among 3; did you mean 'qwen/qwen3-32b'?"
-    assert decisions.review_proposal(ctx, made.id).unlisted == said
+    assert review.review_proposal(ctx, made.id).unlisted == said
     preview = submission.preview_proposal(ctx, request)
     assert (preview.candidate, preview.unlisted) == (request.candidate, said)
     with ctx.store.read() as tx:

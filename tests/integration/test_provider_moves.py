@@ -14,7 +14,7 @@ from harness.frame.failures import FIRST_PAUSE_S
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal, RolloutState
-from harness.proposals import decisions
+from harness.proposals import decisions, review
 from harness.providers.calls.guarded_http import check_headers
 from harness.providers.records import Providers
 from harness.providers.registry import credentials, named_models, registered_providers, targets
@@ -127,7 +127,7 @@ def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(
     move(world, "http://127.0.0.1:9/v1", "put back")
     with pytest.raises(ProofRefused, match="sim was moved by eve"):
         decisions.approve_proposal(world.context(), BEN, made.id)
-    change = decisions.review_proposal(world.context(), made.id).changes[0]
+    change = review.review_proposal(world.context(), made.id).changes[0]
     assert (change.what, change.by) == ("provider", "eve")
     assert "put back" in change.text
 

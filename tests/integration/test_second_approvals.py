@@ -14,7 +14,7 @@ from harness.gate.online.rollout import RolloutSignal
 from harness.gate.policy import Policy, PromotionMode
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.operations import keys
-from harness.proposals import decisions, fallback_chain, registration
+from harness.proposals import decisions, fallback_chain, registration, review
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.report.content import gather_report
 from harness.proposals.report.markdown import render_markdown
@@ -226,7 +226,7 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
     proposal = plain_world.decided("sim/good")
 
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
-    seen = decisions.review_proposal(plain_world.context(), proposal.id)
+    seen = review.review_proposal(plain_world.context(), proposal.id)
     (said,) = seen.widened
     assert said.startswith("incumbent: sim/base, which the proposer restored instead of")
     assert said.endswith("of sim/better (customers complain)")
@@ -244,7 +244,7 @@ def test_a_rollback_stands_in_the_review_of_what_is_proposed_after_it(
     proposal = plain_world.propose("sim/good", ANN)
 
     assert proposal.widened == {}
-    changes = decisions.review_proposal(plain_world.context(), proposal.id).changes
+    changes = review.review_proposal(plain_world.context(), proposal.id).changes
     assert [
         (change.what, change.by, change.text)
         for change in changes
@@ -366,7 +366,7 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
 
     proposal = plain_world.decided(target.name, ANN)
 
-    shown = decisions.review_proposal(plain_world.context(), proposal.id).widened
+    shown = review.review_proposal(plain_world.context(), proposal.id).widened
     assert proposal.phase is (ProposalPhase.CANARY if free else ProposalPhase.AWAITING_APPROVAL)
     assert [line for line in shown if addendum in line] == ([] if free else list(shown))
     if not free:

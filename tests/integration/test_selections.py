@@ -7,7 +7,7 @@ from harness.frame.errors import InputError, SwapgateError
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.verdict import Passed
 from harness.operations.route_queries import load_status
-from harness.proposals import decisions, submission
+from harness.proposals import decisions, review, submission
 from harness.proposals.report import comparison
 from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.providers.registry import targets
@@ -331,7 +331,7 @@ def test_the_risk_of_a_route_counts_all_candidates(world: SmallInstallation) -> 
 
     made = propose(world, "good", "better")
 
-    after = [decisions.review_proposal(world.context(), proposal.id).risk for proposal in made]
+    after = [review.review_proposal(world.context(), proposal.id).risk for proposal in made]
     assert [before.text] * 2 == [risk.text for risk in after]
     assert before.number == 2
     assert before.risk == pytest.approx(POLICY.gate.alpha)

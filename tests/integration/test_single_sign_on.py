@@ -20,7 +20,7 @@ from harness.operations import dashboard_sessions, keys, single_sign_on
 from harness.operations.dashboard_sessions import ActorSession
 from harness.operations.queries import list_audit_events
 from harness.operations.single_sign_on import read_identity
-from harness.proposals import decisions
+from harness.proposals import approvals, decisions
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Approvals
 from harness.routing.settings import OidcSettings
@@ -246,7 +246,7 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
     decisions.approve_proposal(ctx, pipeline, made.id)
     with world.store.read() as tx:
         [approval] = Approvals(tx).for_proposal(made.id)
-        remarks = decisions.list_key_remarks(tx, made, approval)
+        remarks = approvals.list_key_remarks(tx, made, approval)
     assert any(
         "pipeline, which is a service: anybody with its key" in remark for remark in remarks
     )

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.evals.file_gate.pair_judgement import find_sight, judge_rows
+from harness.evals.file_gate.terms import FileTerms
 from harness.evals.scored_run import PairRow
 from harness.gate.suite_plan import Claim
-from harness.interfaces.cli.evals.file_decision import FileTerms
-from harness.interfaces.cli.evals.pair_judgement import find_sight, judge_rows
 from harness.interfaces.cli.program import program
 
 pytestmark = pytest.mark.req("F2", "A7")

@@ -10,12 +10,12 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.evals.file_gate.terms import FileTerms
 from harness.frame.errors import InputError
 from harness.gate.offline.design import Design, growing_level, spent_alpha
 from harness.gate.offline.sequential import judge_batch, judge_differences
 from harness.gate.sentences import PointsTo, find_direction
 from harness.gate.suite_plan import Claim, Looks
-from harness.interfaces.cli.evals.file_decision import FileTerms
 from harness.interfaces.cli.program import program
 
 pytestmark = pytest.mark.req("F2", "A7")

@@ -16,7 +16,7 @@ from harness.providers.models.capabilities import (
 from harness.providers.target import Price, RequestPatch, Target
 from router.frame.body import ClientRequest, read_request
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import walk_text
+from router.frame.json_spans import parse_object
 from router.frame.replies import JSON, Reply
 from router.protocols.answers import TokenUsage
 from router.protocols.endpoints import DIALECTS
@@ -427,7 +427,7 @@ RESPONSE = {
 
 
 def checked(endpoint: str, body: object) -> TokenUsage | None:
-    return DIALECTS[Endpoint(endpoint)].checked(walk_text(json.dumps(body)))
+    return DIALECTS[Endpoint(endpoint)].checked(parse_object(json.dumps(body).encode()))
 
 
 def test_a_whole_answer_tells_its_usage() -> None:

@@ -31,7 +31,7 @@ from harness.interfaces.api.frame.endpoint import (
 )
 from harness.interfaces.api.frame.error_status import extend
 from harness.operations import queries
-from harness.proposals import decisions, submission
+from harness.proposals import approvals, decisions, review, submission
 from harness.proposals.candidates import cost_ratio, estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.report import comparison
@@ -243,13 +243,13 @@ operation(
     router,
     f"GET {PROPOSAL}/review",
     "review_proposal",
-    decisions.review_proposal,
+    review.review_proposal,
 )
 operation(
     router,
     f"GET {PROPOSAL}/approvals",
     "list_approvals",
-    decisions.list_approvals,
+    approvals.list_approvals,
 )
 for _verb, _decide, _body in (
     ("approve", decisions.approve_proposal, ApprovalBody),

@@ -6,7 +6,7 @@ provider with another protocol is translated in `router.upstream.translate`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, cast
 
 from harness.frame.failures import FailureClass
 from harness.providers.models.capabilities import Endpoint
@@ -30,8 +30,8 @@ from router.frame.json_spans import (
     ParsedObject,
     TextEdit,
     apply_edits,
-    walk_array,
-    walk_object,
+    element_spans,
+    member_spans,
 )
 from router.frame.replies import Reply
 from router.protocols.answer_signals import (
@@ -236,7 +236,8 @@ def _asks_for_usage(request: ClientRequest) -> list[TextEdit]:
     if request.wants_usage:
         return []
     start = request.members.values["stream_options"].start
-    options, close = walk_object(request.text, start)
+    given = cast("Mapping[str, object]", request.value("stream_options"))
+    options, close = member_spans(request.text, start, given)
     option = options.get("include_usage")
     if option is not None:
         return [TextEdit(option.start, option.end, "true")]
@@ -251,10 +252,9 @@ def _with_addendum(
     """Returns the edits that append the addendum to the first system prompt, or add one."""
     if not isinstance(messages.value, list):
         return []
-    for message in walk_array(text, messages.start):
-        role = message.value.get("role") if isinstance(message.value, dict) else None
-        if role in SYSTEM_ROLES:
-            content = walk_object(text, message.start).values.get("content")
+    for message in element_spans(text, messages.start, messages.value):
+        if isinstance(message.value, dict) and message.value.get("role") in SYSTEM_ROLES:
+            content = member_spans(text, message.start, message.value).values.get("content")
             return append_members(content, addendum) if content else []
     new = to_json({"role": "system", "content": addendum}) + ("," if messages.value else "")
     return [TextEdit(messages.start + 1, messages.start + 1, new)]

@@ -25,7 +25,7 @@ from router.frame.json_spans import (
     ParsedObject,
     TextEdit,
     member_edit,
-    walk_object,
+    member_spans,
 )
 from router.frame.replies import Reply
 from router.protocols.answer_signals import AnswerSignals, read_schema
@@ -269,7 +269,7 @@ class MessagesStream(StreamFilter):
             return ()
         self.given_usage = message.value.get("usage")
         self._counts = read_message_tokens(self.given_usage)
-        places = walk_object(text, message.start).values
+        places = member_spans(text, message.start, message.value).values
         edits = [*self._model_edit(places.get("model"))]
         if not message.value.get("id", True):
             own = places["id"]

@@ -26,7 +26,7 @@ from router.frame.json_spans import (
     ParsedObject,
     TextEdit,
     member_edit,
-    walk_object,
+    member_spans,
 )
 from router.protocols.answer_signals import ANY, AnswerSignals, read_schema
 from router.protocols.answers import (
@@ -205,7 +205,9 @@ class ResponsesStream(StreamFilter):
         return (
             self._rewritten(members, response.value)
             if self.ids.mend(response.value, again=self.finished)
-            else self._model_edit(walk_object(text, response.start).values.get("model"))
+            else self._model_edit(
+                member_spans(text, response.start, response.value).values.get("model")
+            )
         )
 
     def _item(self, members: ParsedObject) -> Sequence[TextEdit]:

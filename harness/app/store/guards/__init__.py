@@ -1,46 +1,59 @@
 """Database triggers that enforce the safety rules beyond a CHECK of a single row.
 
-The database refuses a row if the condition of a rule over NEW and OLD is true. The message
-begins with the rule's name, so that callers can distinguish a lost race from a missing proof.
-
-These macros expand to SQL that differs between the databases:
-ASKS[policy]: whether the policy requires an approval.
-CHANGE[policy]: whether the policy requires a change request.
-STEPS[policy]: the number of canary steps.
-WEIGHT[policy, step]: the weight of a step.
-LENGTH[text]: the length of a JSON array.
+Each module holds the triggers of one subject as plain SQL. docs/reference/triggers.md lists
+them for reviewers; `swapgate docs generate` writes it.
 """
 
+from collections.abc import Mapping
+from itertools import chain
 from typing import Final
 
-from harness.app.store.guards.guard import Guard
-from harness.app.store.guards.operations import OPERATIONS
-from harness.app.store.guards.routing import DECISIONS, ROUTING
+from harness.app.store.guards import (
+    agents,
+    break_glass,
+    evidence,
+    fallback_chains,
+    history,
+    interventions,
+    measurements,
+    people,
+    proposals,
+    rollouts,
+    route_proofs,
+    route_versions,
+)
+from harness.app.store.guards.refusing_trigger import RefusingTrigger, append_only
 from harness.app.store.tables import APPEND_ONLY
 
-# Append-only tables. `sample` has its own rule, because retention blanks its texts.
-_GROWING: Final = tuple(table.name for table in APPEND_ONLY if table.name != "sample")
-
-GUARDS: Final[tuple[Guard, ...]] = (
-    *ROUTING,
-    *DECISIONS,
-    *OPERATIONS,
-    *(
-        Guard(
-            f"{table}_no_{event.lower()}",
-            table,
-            event,
-            (
-                (
-                    f"append_only: {table} is never changed or deleted",
-                    "1 = 1",
-                ),
-            ),
-        )
-        for table in _GROWING
-        for event in ("UPDATE", "DELETE")
+BY_SUBJECT: Final[Mapping[str, tuple[RefusingTrigger, ...]]] = {
+    "Routing versions": route_versions.TRIGGERS,
+    "Fallback chains": fallback_chains.TRIGGERS,
+    "Proof of canaries and promotions": route_proofs.TRIGGERS,
+    "Break-glass": break_glass.TRIGGERS,
+    "Evidence, waivers and verdicts": evidence.TRIGGERS,
+    "Proposals and approvals": proposals.TRIGGERS,
+    "Rollouts": rollouts.TRIGGERS,
+    "Audit log and history": history.TRIGGERS,
+    "Kill switches, freezes and shadows": interventions.TRIGGERS,
+    "Samples, targets and suites": measurements.TRIGGERS,
+    "People and keys": people.TRIGGERS,
+    "Agents": agents.TRIGGERS,
+    # `sample` has its own triggers, because retention blanks its texts.
+    "Append-only tables": (
+        *append_only("target", "model = 'another'"),
+        *append_only("suite", "items = 1"),
+        *append_only("verdict", "outcome = 'passed'"),
+        *append_only("approval", "name = 'eve'"),
+        *append_only("waiver", "expires_at = expires_at + 1"),
+        *append_only("evidence", "target = 't_new'"),
+        *append_only("route_version", "weight_bps = 10000"),
+        *append_only("route_fallback", "target = 't_new'"),
+        *append_only("block", "canary_failures = 0"),
+        *append_only("audit_event", "actor = 'ada'"),
+        *append_only("person_link", "person = 'pr_eve'"),
     ),
-)
+}
+REFUSING: Final = tuple(chain.from_iterable(BY_SUBJECT.values()))
 
 # Tables that refuse TRUNCATE, because PostgreSQL runs no DELETE trigger for it.
 NEVER_EMPTIED: Final = (
@@ -78,10 +91,11 @@ COUNTED: Final = {
 COUNTED_ROWS: Final = {"switch": "NEW.kind <> 'freeze'"}
 
 __all__ = [
+    "BY_SUBJECT",
     "COUNTED",
     "COUNTED_ROWS",
-    "GUARDS",
     "KEPT",
     "NEVER_EMPTIED",
-    "Guard",
+    "REFUSING",
+    "RefusingTrigger",
 ]

@@ -1,18 +1,26 @@
-"""Generates this version's triggers as SQL, installs them, and compares a database's triggers.
+"""Installs this version's triggers, and compares a database's triggers with them.
 
-The rules themselves are in `routing` and `operations`. On PostgreSQL, each trigger runs a
-function with a fixed `search_path`, so that a role cannot put another table in its place.
+The other modules hold the SQL of the triggers that refuse rows; this one adds the triggers that
+count changes. On PostgreSQL, each trigger runs a function with a fixed `search_path`, so that
+a role cannot put another table in its place.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from inspect import cleandoc
 from typing import Final
 
 import sqlalchemy as sa
 
-from harness.app.store.guards import COUNTED, COUNTED_ROWS, GUARDS, KEPT, NEVER_EMPTIED, Guard
-from harness.app.store.tables import metadata
+from harness.app.store.guards import (
+    COUNTED,
+    COUNTED_ROWS,
+    KEPT,
+    NEVER_EMPTIED,
+    REFUSING,
+    RefusingTrigger,
+)
 from harness.routing.records import traffic_tables
 
 # The bits of pg_trigger.tgtype.
@@ -25,23 +33,34 @@ _EVENTS: Final = {
 }
 _ROW: Final = 1
 
-_POLICY: Final = re.compile(
-    r"(ASKS|CHANGE|STEPS|WEIGHT|LENGTH)\[([A-Za-z._]+)(?:, ([^\]]+))?\]"
-)
-_TABLE: Final = re.compile(r"\b(FROM|JOIN|UPDATE) (\w+)\b")
+_SPACES: Final = re.compile(r"[ \t\n\r]+")  # other spaces are part of a name in SQL
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A trigger as a database describes it; equal triggers do the same."""
+    """A trigger as a database describes it; equal triggers do the same.
+
+    text: the whole SQLite statement, or the source of the PostgreSQL function.
+    """
 
     name: str
     table: str
     kind: int  # PostgreSQL's tgtype; 0 on SQLite
     columns: tuple[str, ...]
     function: str
-    body: str  # the whole SQLite statement, or the source of the PostgreSQL function
+    text: str = field(compare=False)
     settings: tuple[str, ...]  # the function's `SET` settings
+    spelling: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spelling", _without_layout(self.text))
+
+
+def _without_layout(text: str) -> str:
+    """Removes line breaks and indentation, which earlier databases do not have. No trigger has
+    a comment or a literal in which they could mean something.
+    """
+    return _SPACES.sub(" ", text).strip(" ").replace("( ", "(").replace(" )", ")")
 
 
 def shipped(db: sa.Connection) -> Mapping[str, Trigger]:
@@ -94,12 +113,9 @@ def install(db: sa.Connection) -> None:
 
 
 def _of_sqlite() -> Iterator[Trigger]:
-    for guard in GUARDS:
-        rules = " ".join(
-            f"SELECT RAISE(ABORT, '{_quoted(message)}') WHERE {_for_sqlite(condition)};"
-            for message, condition in guard.rules
-        )
-        yield _sqlite(guard.name, guard.table, f"BEFORE {_event(guard)}", rules)
+    for refusing in REFUSING:
+        when = f"BEFORE {_event(refusing)}"
+        yield _sqlite(refusing.name, refusing.table, when, cleandoc(refusing.sqlite))
     for table, keys in KEPT.items():
         exists = " OR ".join(f"EXISTS (SELECT 1 FROM {table} t WHERE {key})" for key in keys)  # noqa: S608 - constants
         body = f"SELECT RAISE(IGNORE) WHERE {exists};"
@@ -121,56 +137,28 @@ def _sqlite(
     when: str,
     body: str,
 ) -> Trigger:
-    text = f"CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW BEGIN {body} END"
+    text = f"CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW BEGIN\n{body}\nEND"
     return Trigger(name, table, 0, (), "", text, ())
 
 
-def _event(guard: Guard) -> str:
-    return guard.event + (f" OF {', '.join(guard.columns)}" if guard.columns else "")
-
-
-def _for_sqlite(condition: str) -> str:
-    """Replaces the macros of a condition by SQLite's JSON functions."""
-
-    def word(found: re.Match[str]) -> str:
-        kind, policy, step = found.groups()
-        match kind:
-            case "ASKS":
-                return f"COALESCE(json_extract({policy}, '$.promotion'), '') <> 'automatic'"
-            case "CHANGE":
-                rule = f"json_extract({policy}, '$.change_reference')"
-                return f"COALESCE({rule}, '') = 'required'"
-            case "STEPS":
-                return f"json_array_length({policy}, '$.canary.steps')"
-            case "LENGTH":
-                return f"json_array_length({policy})"
-            case _:
-                return (
-                    f"json_extract({policy}, '$.canary.steps[' || ({step}) || '].weight_bps')"
-                )
-
-    # SQLite has IS DISTINCT FROM only since 3.39; IS NOT means the same in all versions.
-    return _POLICY.sub(word, condition).replace("IS DISTINCT FROM", "IS NOT")
+def _event(refusing: RefusingTrigger) -> str:
+    of = f" OF {', '.join(refusing.columns)}" if refusing.columns else ""
+    return f"{refusing.event}{of}"
 
 
 def _of_postgres(schema: str) -> Iterator[Trigger]:
     settings = (f"search_path=pg_catalog, {schema}, pg_temp",)
-    for guard in GUARDS:
-        rules = " ".join(
-            f"IF {_for_postgres(condition, schema)} THEN RAISE EXCEPTION"
-            f" '{_quoted(message)}' USING ERRCODE = 'integrity_constraint_violation'; END IF;"
-            for message, condition in guard.rules
-        )
-        give = "OLD" if guard.event == "DELETE" else "NEW"
-        body = f" BEGIN {rules} RETURN {give}; END "
-        kind = _ROW | _TIMES["BEFORE"] | _EVENTS[guard.event]
+    for refusing in REFUSING:
+        # A TEMP table could have the name of a table, so the texts name the schema, too.
+        rules = cleandoc(refusing.postgres).replace("public.", f"{schema}.")
+        give = "OLD" if refusing.event == "DELETE" else "NEW"
         yield Trigger(
-            guard.name,
-            guard.table,
-            kind,
-            guard.columns,
-            guard.name,
-            body,
+            refusing.name,
+            refusing.table,
+            _ROW | _TIMES["BEFORE"] | _EVENTS[refusing.event],
+            refusing.columns,
+            refusing.name,
+            f"\nBEGIN\n{rules}\nRETURN {give};\nEND\n",
             settings,
         )
     truncate = (
@@ -218,35 +206,6 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
         kind = _ROW | _TIMES["AFTER"] | _EVENTS[event]
         body = f" BEGIN {statements} RETURN NULL; END "
         yield Trigger(name, traffic_tables.SUMMED, kind, (), name, body, settings)
-
-
-def _for_postgres(condition: str, schema: str) -> str:
-    """Qualifies each table with the schema, because a TEMP table could have the same name."""
-
-    def word(found: re.Match[str]) -> str:
-        kind, policy, step = found.groups()
-        steps = f"({policy})::json -> 'canary' -> 'steps'"
-        match kind:
-            case "ASKS":
-                return f"COALESCE(({policy})::json ->> 'promotion', '') <> 'automatic'"
-            case "CHANGE":
-                return f"COALESCE(({policy})::json ->> 'change_reference', '') = 'required'"
-            case "STEPS":
-                return f"json_array_length({steps})"
-            case "LENGTH":
-                return f"json_array_length(({policy})::json)"
-            case _:
-                return f"({steps} -> ({step})::int ->> 'weight_bps')::bigint"
-
-    def table(found: re.Match[str]) -> str:
-        verb, name = found.groups()
-        return f"{verb} {schema}.{name}" if name in metadata.tables else found[0]
-
-    return _TABLE.sub(table, _POLICY.sub(word, condition))
-
-
-def _quoted(message: str) -> str:
-    return message.replace("'", "''")
 
 
 def _schema(db: sa.Connection) -> str:
@@ -303,7 +262,7 @@ def _in_postgres(db: sa.Connection) -> Iterator[Trigger]:
 
 def _install_on_sqlite(db: sa.Connection, trigger: Trigger) -> None:
     db.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger.name}")
-    db.exec_driver_sql(trigger.body)
+    db.exec_driver_sql(trigger.text)
 
 
 def _install_on_postgres(
@@ -315,7 +274,7 @@ def _install_on_postgres(
     db.exec_driver_sql(
         f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql"
         f" SET search_path = pg_catalog, {schema}, pg_temp"
-        f" AS $guard${trigger.body.replace('%', '%%')}$guard$"
+        f" AS $guard${trigger.text.replace('%', '%%')}$guard$"
     )
     before = trigger.kind & _TIMES["BEFORE"]
     events = [event for event, bit in _EVENTS.items() if trigger.kind & bit]

@@ -21,6 +21,12 @@ from harness.evals.export_formats import (
     parse_openai_evals,
     parse_promptfoo,
 )
+from harness.evals.file_gate.pair_files import parse_pairs
+from harness.evals.file_gate.pair_judgement import (
+    group_similar,
+    judge_rows,
+)
+from harness.evals.file_gate.terms import FileTerms
 from harness.evals.inspect_log import parse_inspect
 from harness.evals.run_pairs import choose_metric, choose_run, pair_runs, turned_round
 from harness.evals.run_statement import Acceptance, Direction
@@ -44,12 +50,6 @@ from harness.frame.text_files import (
     csv_rows,
     read_text,
     text_lines,
-)
-from harness.interfaces.cli.evals.file_decision import FileTerms
-from harness.interfaces.cli.evals.pair_judgement import (
-    group_similar,
-    judge_rows,
-    parse_pairs,
 )
 
 # Number of examined rows: a tool's first rows may lack fields that later rows have.

@@ -3,18 +3,17 @@ without an installation, so that anyone can check them. Also defines the group `
 """
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from harness.evals.file_gate.terms import FileTerms, between_0_and_1
 from harness.evals.run_statement import Acceptance, Direction
 from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
 from harness.frame.text_files import read_text
-from harness.gate.suite_plan import Claim, Looks
+from harness.gate.suite_plan import Claim
 from harness.interfaces.cli.frame.command import (
     LazyCommand,
     LazyCommandGroup,
@@ -23,10 +22,6 @@ from harness.interfaces.cli.frame.command import (
     opt,
     taken_from,
 )
-
-if TYPE_CHECKING:
-    from harness.gate.online.guardrails import FailureTally
-    from harness.interfaces.cli.evals.pair_judgement import BlockRow
 
 # The keys of `EXPORT_FORMATS`, repeated here because importing it would slow `--help`.
 EXPORTS = (
@@ -66,37 +61,6 @@ REPLAY = LazyCommand(
 )
 def gate() -> None:
     """The gate's rule, for files, two targets, or stored verdicts."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileTerms:
-    claim: Claim
-    margin: float
-    alpha: float
-    n_max: int | None  # planned units of a file that grows; None for a finished file
-    cluster: str = ""  # the column that names an item's cluster
-    slices: tuple[str, ...] = ()  # columns of guarded slices
-    look: int = 1  # how often the items, or fewer of them, have been judged, with this time
-
-    def __post_init__(self) -> None:
-        between_0_and_1("--margin", self.margin)
-        between_0_and_1("--alpha", self.alpha)
-        for option, value in (("--n-max", self.n_max), ("--look", self.look)):
-            if value is not None and value < 1:
-                raise InputError(f"{option} is {value}; it must be 1 or more")
-        if self.n_max is not None and self.look > 1:
-            raise InputError(
-                "--n-max plans all looks at a file that grows, and --look counts looks without "
-                "a plan: give one of them"
-            )
-
-    @property
-    def looks(self) -> Looks:
-        return Looks.WHOLE if self.n_max is None else Looks.GROWING
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (*((self.cluster,) if self.cluster else ()), *self.slices)
 
 
 GATE_EXITS = {
@@ -208,36 +172,11 @@ def _judge_pairs(
     terms: FileTerms,
     direction: Direction | None,
 ) -> dict[str, object]:
-    from harness.evals.run_pairs import turned_round  # noqa: PLC0415 - `--help` stays quick
-    from harness.interfaces.cli.evals.pair_judgement import (  # noqa: PLC0415
-        judge_rows,
-        parse_pairs,
-    )
+    from harness.evals.file_gate.pair_judgement import judge_file  # noqa: PLC0415 - `--help` stays quick
 
     if len(files) > 1:
         raise InputError("give one file of pairs; name the tool of other files with --from")
-    pairs = files[0]
-    n_max = terms.n_max
-    rows = parse_pairs(
-        read_text(pairs),
-        pairs,
-        None if terms.cluster else n_max,
-        terms.columns,
-    )
-    if not rows and n_max is None:
-        raise InputError(
-            f"{pairs}:2: no items; to judge a run that has no items yet, give --n-max"
-        )
-    is_lower = direction is Direction.LOWER
-    stated = {} if direction is None else {"direction": direction.value}
-    try:
-        if is_lower:
-            answer = judge_rows(turned_round(rows), terms, lambda score: 1.0 - score)
-        else:
-            answer = judge_rows(rows, terms)
-    except InputError as error:
-        raise InputError(f"{pairs}: {error}") from None
-    return {**stated, **answer}
+    return judge_file(read_text(files[0]), files[0], terms, direction)
 
 
 @command(name="decide")
@@ -255,84 +194,14 @@ def canary_decide(
     outcomes that never arrived. Exit code: 0 hold, 3 rollback, 2 bad input.
     """
     between_0_and_1("--alpha", alpha)
-    from harness.interfaces.cli.evals.pair_judgement import parse_blocks  # noqa: PLC0415 - `--help` stays quick
-
-    answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
-    _print(answer, as_json=as_json)
-    return CANARY_EXITS[str(answer["action"])]
-
-
-def _watched(
-    rows: "Sequence[BlockRow]",
-    place: str,
-    alpha: float,
-    rho: float,
-) -> dict[str, object]:
-    from harness.gate.online.evidence_paths import (  # noqa: PLC0415 - `--help` stays quick
-        counts_path,
-        distance_to_trip,
-        odds_grid,
+    from harness.evals.file_gate.block_files import (  # noqa: PLC0415 - `--help` stays quick
+        judge_blocks,
+        parse_blocks,
     )
 
-    try:
-        odds_grid(rho)
-    except InputError as error:
-        raise InputError(f"--rho: {error}") from None
-    bounds = [_bounds(row, place) for row in rows]
-    favour = [pair[0] for pair in bounds]
-    against = [pair[1] for pair in bounds]
-    path = counts_path(favour, rho, weights=()).tolist()
-    limit = math.log(1.0 / alpha)
-    tripped = next((at for at, log_e in enumerate(path) if log_e >= limit), None)
-    read = len(path) if tripped is None else tripped + 1
-    log_e = path[read - 1] if path else 0.0
-    answer: dict[str, object] = {
-        "action": "hold" if tripped is None else "rollback",
-        "log_e": log_e,
-        "block": None if tripped is None else rows[tripped].block,
-        "distance_to_trip": distance_to_trip(log_e, limit),
-        "exposures": sum(count.canary for count in favour[:read]),
-    }
-    if missing := sum(row.missing for row in rows[:read]):
-        worst = counts_path(against[:read], rho, weights=())
-        answer |= {
-            "missing": missing,
-            "log_e_if_missing_failed": float(worst.max()),
-        }
-    return answer
-
-
-def _bounds(row: "BlockRow", place: str) -> tuple["FailureTally", "FailureTally"]:
-    """Returns two tallies: missing outcomes count in favour of the canary, and against it."""
-    from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - `--help` stays quick
-    from harness.gate.online.guardrails import FailureTally  # noqa: PLC0415 - `--help` stays quick
-
-    units = (row.requests, row.canary_requests)
-    failed = row.failures
-    missing = row.missing
-    elsewhere = missing - row.canary_missing
-    own = row.canary_missing
-    readings = [
-        (*units, failed, row.canary_failures),
-        (*units, failed + elsewhere, row.canary_failures),
-        (
-            *units,
-            failed + own,
-            row.canary_failures + own,
-        ),
-    ]
-    try:
-        for counts in readings:
-            check_counts(*counts)
-    except InputError as error:
-        raise InputError(f"{place}:{row.line}: {error}") from None
-    favour, against = (FailureTally(*counts) for counts in readings[1:])
-    return favour, against
-
-
-def between_0_and_1(option: str, value: float) -> None:
-    if not 0.0 < value < 1.0:
-        raise InputError(f"{option} is {value:g}; it must be above 0 and below 1")
+    answer = judge_blocks(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
+    _print(answer, as_json=as_json)
+    return CANARY_EXITS[str(answer["action"])]
 
 
 def _print(answer: dict[str, object], *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from harness.evals.file_gate.terms import FileTerms
 from harness.evals.run_statement import Acceptance, Direction
 from harness.evals.scored_run import as_mapping
 from harness.frame.errors import InputError
@@ -23,7 +24,6 @@ from harness.interfaces.cli.evals.file_decision import (
     GATE_EXITS,
     LOOK_HELP,
     N_MAX_HELP,
-    FileTerms,
     accept,
 )
 from harness.interfaces.cli.frame.command import (
@@ -39,8 +39,8 @@ from harness.interfaces.cli.frame.command import (
 from harness.interfaces.cli.frame.session import Session
 
 if TYPE_CHECKING:
+    from harness.evals.file_gate.pair_judgement import Sight
     from harness.evals.scored_run import ExportedPairs
-    from harness.interfaces.cli.evals.pair_judgement import Sight
 
 
 @command(name="try")
@@ -168,7 +168,7 @@ def _try_files(
         for file, name in formats.items():
             click.echo(f"read {escape_controls(file)}: {export_decision.title(name)}")
     # A late import, so that the first lines appear before numpy and scipy load.
-    from harness.interfaces.cli.evals.pair_judgement import find_sight  # noqa: PLC0415
+    from harness.evals.file_gate.pair_judgement import find_sight  # noqa: PLC0415
 
     choice = export_decision.ExportChoice(formats[files[0]], *named, accepted)
     exported = export_decision.read_exports(files, choice)

@@ -27,11 +27,11 @@ from harness.interfaces.cli.proposals import comparison
 from harness.interfaces.cli.proposals.verdict_wait import load_progress
 from harness.operations import queries
 from harness.operations.context import Context
-from harness.proposals import decisions
+from harness.proposals import approvals, decisions, review
 from harness.proposals.candidates import cost_ratio
-from harness.proposals.decisions import ProposalReview
 from harness.proposals.eval_queue import load_queue
 from harness.proposals.report.comparison import MOST_TEXTS, load_comparison
+from harness.proposals.review import ProposalReview
 
 CREATE = LazyCommand(
     "harness.interfaces.cli.proposals.submission:create_proposal",
@@ -122,25 +122,25 @@ def show(
 
 def _print(session: Session, proposal_id: str) -> None:
     context = session.context
-    proposal_review = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
-    rollout = proposal_review.proposal.rollout
-    live = list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
+    view = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
+    rollout = view.proposal.rollout
+    live = list_canaries(context, route=view.proposal.route) if rollout else ()
     canary = next((status for status in live if status.rollout.id == rollout), None)
-    review = decisions.review_proposal(context, proposal_id)
-    approvals = decisions.list_approvals(context, proposal_id)
+    facts = review.review_proposal(context, proposal_id)
+    rows = approvals.list_approvals(context, proposal_id)
     if session.json:
-        document = {"approvals": approvals, "review": _review_json(review)}
-        output.document({**comparison.as_json(proposal_review, canary), **document})
+        document = {"approvals": rows, "review": _review_json(facts)}
+        output.document({**comparison.as_json(view, canary), **document})
         return
-    comparison.print_comparison(proposal_review, canary)
-    if proposal_review.proposal.selection:
-        route = proposal_review.proposal.route
+    comparison.print_comparison(view, canary)
+    if view.proposal.selection:
+        route = view.proposal.route
         output.note(f"`swapgate route candidates {route}` shows the candidates side by side")
-    if waits := proposal_review.proposal.waits:
+    if waits := view.proposal.waits:
         output.note(f"it {waits}")
     _print_queue(context, proposal_id)
-    _print_review(review)
-    for row in approvals:
+    _print_review(facts)
+    for row in rows:
         words = f": {row.reason}" if row.reason else ""
         output.note("; ".join((f"approved by {row.name}{words}", *row.remarks)))
 
@@ -191,7 +191,7 @@ def approve(
 
     The proposer cannot, except with the policy's `self_approval`.
     """
-    found = decisions.review_proposal(session.context, proposal_id)
+    found = review.review_proposal(session.context, proposal_id)
     if found.unlisted:
         output.note(found.unlisted)
     for line in found.widened:
@@ -205,7 +205,7 @@ def approve(
     )
     text = f"{approved.id} is approved by {approved.approver}: its canary opens next"
     output.answer(approved, text)
-    for approval in decisions.list_approvals(session.context, approved.id):
+    for approval in approvals.list_approvals(session.context, approved.id):
         for remark in approval.remarks:
             output.note(remark)
 

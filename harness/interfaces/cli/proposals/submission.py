@@ -1,7 +1,7 @@
 """`swapgate proposal create` prints plans, risk and costs, stores proposals, and can wait."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, make_dataclass, replace
+from dataclasses import fields, make_dataclass
 from itertools import zip_longest
 from typing import Final
 
@@ -20,8 +20,8 @@ from harness.frame.formatting import (
 )
 from harness.gate.claim_advice import ClaimAdvice, ClaimOption
 from harness.gate.ramp import StepPlan
-from harness.gate.sentences import share_text, spending_text
-from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
+from harness.gate.sentences import share_text
+from harness.gate.suite_plan import Claim, ClaimPopulation
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     FiniteRange,
@@ -34,16 +34,18 @@ from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.proposals import comparison, verdict_wait
 from harness.operations.context import Context
 from harness.proposals import route_rules, submission
-from harness.proposals.candidates import estimate
-from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
-from harness.proposals.context import dry_run_context
+from harness.proposals.candidates.outlook import (
+    CandidateOutlook,
+    ProposalOutlook,
+    describe_estimate,
+    forecast_proposal,
+)
 from harness.proposals.report.comparison import load_comparison
-from harness.proposals.submission import ProposalPreview, ProposalRequest
+from harness.proposals.submission import ProposalRequest
 from harness.routing.control import freezes
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
 from harness.routing.reports import monthly_bill
-from harness.routing.reports.monthly_bill import CostForecast
 
 
 @command(name="plan")
@@ -174,19 +176,14 @@ def create_proposal(
         because=because,
         **vars(texts),
     )
-    terms = submission.preview_proposal(context, request, session.actor)
-    planned = submission.create_selection(dry_run_context(context), session.actor, request)
-    outlooks = [
-        _load_outlook(context, alone, effect, proposal)
-        for alone, proposal in zip(request.alone, planned, strict=True)
-    ]
-    ramp = duration_estimate.estimate_for_proposal(context, planned[0])
-    risk = {"risk": terms.risk}
+    outlook = forecast_proposal(context, session.actor, request, effect)
+    ramp = duration_estimate.estimate_for_proposal(context, outlook.candidates[0].planned)
+    risk = {"risk": outlook.risk}
     _note_freeze(context, route)
     if not session.json:
-        _print_terms(outlooks, ramp, terms)
+        _print_outlook(outlook, ramp)
     if dry_run:
-        _print_dry(session, outlooks, {"canary": plan_json(ramp), **risk})
+        _print_dry(session, outlook.candidates, {"canary": plan_json(ramp), **risk})
         return 0
     proposals = submission.create_selection(context, session.deciding_actor, request)
     if advice := describe_missing_control(session.settings.control):
@@ -204,7 +201,7 @@ def create_proposal(
             timeout_s,
         )
     if session.json:
-        _print_documents(proposals, outlooks, risk)
+        _print_documents(proposals, outlook.candidates, risk)
     elif wait:
         for proposal in proposals:
             click.echo(comparison.outcome_text(load_comparison(context, proposal.id)))
@@ -219,46 +216,8 @@ def _note_freeze(ctx: Context, route: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Outlook:
-    planned: Proposal
-    candidate: str  # `provider/model`
-    unlisted: str  # warning if the provider does not list the candidate
-    planning: Sequence[SuiteEstimate]
-    bill: CostForecast
-    untaken: Sequence[str]  # descriptions of requests that the candidate cannot take
-    cost: CostRatio
-
-
-def _load_outlook(
-    ctx: Context,
-    request: ProposalRequest,
-    effect: float | None,
-    planned: Proposal,
-) -> _Outlook:
-    preview = submission.preview_proposal(ctx, request)
-    planning = estimate.estimate_proposal(ctx, request, effect)
-    bill = monthly_bill.forecast_from_history(
-        ctx, request.route, request.candidate, planned.plans
-    )
-    cost = replace(preview.cost, accepted=planned.accepted_cost)
-    return _Outlook(
-        planned,
-        preview.candidate,
-        preview.unlisted,
-        planning,
-        bill,
-        preview.untaken,
-        cost,
-    )
-
-
-def _print_terms(
-    outlooks: Sequence[_Outlook],
-    ramp: RampPlan,
-    terms: ProposalPreview,
-) -> None:
-    for outlook in outlooks:
+def _print_outlook(found: ProposalOutlook, ramp: RampPlan) -> None:
+    for outlook in found.candidates:
         click.echo(f"candidate: {outlook.candidate}")
         if outlook.unlisted:
             output.note(outlook.unlisted)
@@ -271,9 +230,9 @@ def _print_terms(
         forecast = monthly_bill.describe_forecast(outlook.bill)
         basis = monthly_bill.describe_basis(outlook.bill)
         output.paragraph("\n".join(filter(None, (forecast, basis))))
-    if len(outlooks) > 1:
-        output.note(share_text(len(outlooks)))
-    output.paragraph(terms.risk.text)
+    if len(found.candidates) > 1:
+        output.note(share_text(len(found.candidates)))
+    output.paragraph(found.risk.text)
     output.paragraph(ramp.words)
     for option in ramp.options:
         output.paragraph(f"option: {option}")
@@ -281,7 +240,7 @@ def _print_terms(
 
 def _print_documents(
     proposals: Sequence[Proposal],
-    outlooks: Sequence[_Outlook],
+    outlooks: Sequence[CandidateOutlook],
     more: Mapping[str, object],
 ) -> None:
     """Prints the proposals; after a dry run, which stores none, the plans.
@@ -316,7 +275,7 @@ def _print_documents(
 
 def _print_dry(
     session: Session,
-    outlooks: Sequence[_Outlook],
+    outlooks: Sequence[CandidateOutlook],
     more: Mapping[str, object],
 ) -> None:
     if session.json:
@@ -336,31 +295,8 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
     output.table_of(planning, _planning_cells, empty="no suites")
     _print_advice(planning)
     for suite_estimate in planning:
-        suite = suite_estimate.plan.suite
-        plan = suite_estimate.plan
-        advice = suite_estimate.advice
-        if plan.role is SuiteRole.PRIMARY:
-            output.paragraph(
-                f"{suite}: {advice.recommended.claim.value} is recommended: {advice.why}"
-            )
-        if suite_estimate.judge_usd is None:
-            output.paragraph(
-                f"{suite}: the judge's cost is unknown, because it has judged nothing yet or "
-                "has no price"
-            )
-        elif suite_estimate.judge_usd:
-            judging = format_usd(suite_estimate.judge_usd)
-            output.paragraph(f"{suite}: this includes at most {judging} for the judge")
-        if suite_estimate.warning:
-            output.paragraph(f"{suite}: {suite_estimate.warning}")
-        for text in suite_estimate.texts:
-            output.paragraph(f"{suite}: {text}")
-        if suite_estimate.plan.claim is Claim.CHEAPER:
-            output.paragraph(f"{suite}: {_saving(suite_estimate)}")
-        if plan.look > 1:
-            output.paragraph(f"{suite}: {spending_text(plan.look, plan.alpha, plan.spend)}")
-        if suite_estimate.basis:
-            output.paragraph(f"{suite}: {suite_estimate.basis}")
+        for text in describe_estimate(suite_estimate):
+            output.paragraph(f"{suite_estimate.plan.suite}: {text}")
 
 
 def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
@@ -406,31 +342,6 @@ def _option_cells(option: ClaimOption, advice: ClaimAdvice) -> list[object]:
 
 def _times(items: int, epochs: int) -> str:
     return f"{items:,} x {epochs}" if epochs > 1 else f"{items:,}"
-
-
-def _saving(suite_estimate: SuiteEstimate) -> str:
-    plan = suite_estimate.plan
-    if suite_estimate.saving is None:
-        return (
-            f"it is unknown whether it costs {format_percent(plan.min_saving)} less: no price"
-        )
-    recorded = suite_estimate.incumbent and not suite_estimate.guessed
-    basis = "recorded answers" if recorded else "by list prices, answers"
-    saving = f"{basis} cost {format_percent(suite_estimate.saving)} less; the claim is "
-    if suite_estimate.saving_items is None or suite_estimate.saving_items > plan.n_max:
-        more = (
-            f", which takes about {suite_estimate.saving_items:,}"
-            if suite_estimate.saving_items
-            else ""
-        )
-        return (
-            f"{saving}{format_percent(plan.min_saving)}: {plan.n_max} {plan.unit}s cannot show "
-            f"it{more}"
-        )
-    return (
-        f"{saving}{format_percent(plan.min_saving)}: about {suite_estimate.saving_items} "
-        f"{plan.unit}s show it"
-    )
 
 
 def _planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:

@@ -1,20 +1,17 @@
-"""Parses the CSV files of `gate decide` and `canary decide`, and judges scores as the gate does
-(`judge_rows`), by item or by cluster, and with guarded slices. Each fault of a file raises an
-InputError that begins with FILE:LINE.
-"""
+"""Judges the scores of a file as the gate does: by item or by cluster, with guarded slices."""
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Final
 
+from harness.evals.file_gate.pair_files import parse_pairs
+from harness.evals.file_gate.terms import FileTerms
+from harness.evals.run_pairs import turned_round
+from harness.evals.run_statement import Direction
 from harness.evals.scored_run import ExportedPairs, PairRow
-from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
-from harness.frame.suggestions import did_you_mean
-from harness.frame.text_files import csv_rows
 from harness.gate.budget import (
     EFFECT,
     FIRST_FULL,
@@ -38,222 +35,38 @@ from harness.gate.suite_plan import (
     is_slice_value,
 )
 from harness.gate.verdict import ScorePair, SuiteReport
-from harness.interfaces.cli.evals.file_decision import FileTerms
 from harness.routing.similar_texts import find_alike
-
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_COUNT = re.compile(r"[0-9]{1,12}")
-
-
-@dataclass(frozen=True, slots=True)
-class BlockRow:
-    block: str
-    line: int
-    requests: int
-    canary_requests: int
-    failures: int
-    canary_failures: int
-    missing: int = 0  # outcomes that never arrived; `failures` does not include them
-    canary_missing: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    place: str
-    line: int
-    cells: Mapping[str, str]
-
-    def error(self, message: str) -> InputError:
-        return InputError(f"{self.place}:{self.line}: {message}")
-
-
-def parse_pairs(
-    text: str,
-    place: str,
-    n_max: int | None = None,
-    groups: Sequence[str] = (),
-) -> tuple[PairRow, ...]:
-    """Reads both models' scores by item, in the order of each item's first row. Ignores other
-    columns. Raises InputError at the first fault, and for more than n_max items.
-
-    groups: columns that name an item's cluster or slices.
-    """
-    groups = [canonical(name) for name in groups]
-    required = ("item", "incumbent", "candidate")
-    optional = ("epoch",)
-    if taken := {*groups} & {*required, *optional}:
-        raise InputError(f"column {min(taken)!r} cannot name a cluster or a slice")
-    members: dict[str, tuple[str, ...]] = {}
-    scores: dict[str, dict[int, tuple[float | None, float | None]]] = {}
-    lines: dict[str, int] = {}
-    seen: dict[tuple[str, int], int] = {}
-    for row in _rows(text, place, (*required, *dict.fromkeys(groups)), optional):
-        item = _name(row, "item")
-        epoch = _epoch(row)
-        named = tuple(_name(row, column) for column in groups)
-        if members.setdefault(item, named) != named:
-            raise row.error(
-                f"item {item!r} is in {', '.join(named)} here, but in an earlier row in "
-                f"{', '.join(members[item])}"
-            )
-        earlier = seen.setdefault((item, epoch), row.line)
-        if earlier != row.line:
-            raise row.error(_twice(item, row, earlier))
-        if item not in scores and n_max is not None and len(scores) == n_max:
-            raise row.error(f"item {item!r} exceeds the planned {n_max} items")
-        lines[item] = row.line
-        epochs = scores.setdefault(item, {})
-        epochs[epoch] = (_score(row, "incumbent"), _score(row, "candidate"))
-    _same_epochs(place, scores, lines)
-    return tuple(_item_row(item, epochs, members[item]) for item, epochs in scores.items())
-
-
-def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
-    counts = ("requests", "canary_requests", "failures", "canary_failures")
-    missing = ("missing", "canary_missing")
-    seen: dict[str, int] = {}
-    blocks = []
-    for row in _rows(text, place, ("block", *counts), missing):
-        name = _name(row, "block")
-        earlier = seen.setdefault(name, row.line)
-        if earlier != row.line:
-            raise row.error(f"block {name!r} is already in line {earlier}")
-        known = {column: _count(row, column) for column in counts}
-        known |= {column: _count(row, column) for column in missing if column in row.cells}
-        block = BlockRow(name, row.line, **known)
-        if block.canary_missing > block.missing:
-            raise row.error(
-                f"canary_missing is {block.canary_missing}, but missing, which includes it, is "
-                f"only {block.missing}"
-            )
-        blocks.append(block)
-    return tuple(blocks)
-
-
-def _rows(
-    text: str,
-    place: str,
-    required: Sequence[str],
-    optional: Sequence[str],
-) -> Iterator[_Row]:
-    numbered = csv_rows(text, lambda line, wrong: InputError(f"{place}:{line}: {wrong}"))
-    try:
-        line, names = next(numbered)
-    except StopIteration:
-        columns = ",".join(required)
-        raise InputError(f"{place}:1: the file is empty; it needs a line {columns}") from None
-    header = [canonical(name).strip().lower() for name in names]
-    _check_header(f"{place}:{line}", header, required, optional)
-    for line, values in numbered:
-        if len(values) != len(header):
-            raise InputError(
-                f"{place}:{line}: {len(values)} fields, but the header has {len(header)}"
-            )
-        plain = (canonical(value).strip() for value in values)
-        cells = dict(zip(header, plain, strict=True))
-        yield _Row(place, line, cells)
-
-
-def _check_header(
-    where: str,
-    header: Sequence[str],
-    required: Sequence[str],
-    optional: Sequence[str],
-) -> None:
-    for name in (*required, *optional):
-        if header.count(name) > 1:
-            raise InputError(f"{where}: column {name!r} occurs twice")
-    for name in required:
-        if name in header:
-            continue
-        unknown = [column for column in header if column not in (*required, *optional)]
-        columns = f"; the file has {', '.join(header)}, and needs {', '.join(required)}"
-        hint = did_you_mean(name, unknown, otherwise=columns)
-        raise InputError(f"{where}: column {name!r} is missing{hint}")
-
-
-def _name(row: _Row, column: str) -> str:
-    if not row.cells[column]:
-        raise row.error(f"{column} is empty")
-    return row.cells[column]
-
-
-def _score(row: _Row, column: str) -> float | None:
-    text = row.cells[column]
-    if not text:
-        return None
-    if not _DECIMAL.fullmatch(text):
-        raise row.error(f"{column} is {text!r}; a score is a number from 0 to 1, or empty")
-    score = float(text)
-    if not 0.0 <= score <= 1.0:
-        raise row.error(f"{column} is {text}; scores are from 0 to 1")
-    return score + 0.0
-
-
-def _epoch(row: _Row) -> int:
-    if "epoch" not in row.cells:
-        return 0
-    return _count(row, "epoch")
-
-
-def _count(row: _Row, column: str) -> int:
-    text = row.cells[column]
-    if not _COUNT.fullmatch(text):
-        raise row.error(f"{column} is {text!r}; it must be a whole number, 0 or more")
-    return int(text)
-
-
-def _twice(
-    item: str,
-    row: _Row,
-    earlier: int,
-) -> str:
-    if "epoch" in row.cells:
-        return f"item {item!r} epoch {row.cells['epoch']} is already in line {earlier}"
-    return (
-        f"item {item!r} is already in line {earlier}; "
-        "several epochs of an item need a column 'epoch'"
-    )
-
-
-def _same_epochs(
-    place: str,
-    scores: Mapping[str, Mapping[int, object]],
-    lines: Mapping[str, int],
-) -> None:
-    """Checks that all items have the same epochs, as in a registered run."""
-    first: set[int] = set()
-    for item, epochs in scores.items():
-        first = first or set(epochs)
-        if set(epochs) != first:
-            raise InputError(
-                f"{place}:{lines[item]}: item {item!r} has epochs {_listed(epochs)}, "
-                f"the first item has {_listed(first)}; leave a missing score empty"
-            )
-
-
-def _listed(epochs: Mapping[int, object] | set[int]) -> str:
-    return ", ".join(str(epoch) for epoch in sorted(epochs))
-
-
-def _item_row(
-    item: str,
-    epochs: Mapping[int, tuple[float | None, float | None]],
-    groups: tuple[str, ...],
-) -> PairRow:
-    ordered = [epochs[epoch] for epoch in sorted(epochs)]
-    return PairRow(
-        item=item,
-        incumbent=tuple(ours for ours, _ in ordered),
-        candidate=tuple(theirs for _, theirs in ordered),
-        groups=groups,
-    )
-
 
 VERDICT_WORDS: Final = {"infra_error": "not_measured"}
 UNDECIDED: Final = ("inconclusive", "running")
 NO_SCORE: Final = ("no score",)
 FILL_IN: Final = "fill in the missing scores, or measure those items again; then decide again."
+
+
+def judge_file(
+    text: str,
+    place: str,
+    terms: FileTerms,
+    direction: Direction | None = None,
+) -> dict[str, object]:
+    """Judges the CSV file of pairs with this text. Raises InputError, which names the file.
+
+    direction: whether higher or lower scores are better; None if the user did not say.
+    """
+    rows = parse_pairs(text, place, None if terms.cluster else terms.n_max, terms.columns)
+    if not rows and terms.n_max is None:
+        raise InputError(
+            f"{place}:2: no items; to judge a run that has no items yet, give --n-max"
+        )
+    stated = {} if direction is None else {"direction": direction.value}
+    try:
+        if direction is Direction.LOWER:
+            answer = judge_rows(turned_round(rows), terms, lambda score: 1.0 - score)
+        else:
+            answer = judge_rows(rows, terms)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+    return {**stated, **answer}
 
 
 def judge_rows(

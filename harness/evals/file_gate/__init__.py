@@ -1,0 +1,1 @@
+"""Judges scores and counts in files as gate and canary do, without an installation."""
