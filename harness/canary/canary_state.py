@@ -14,20 +14,25 @@ from typing import Final
 
 from harness.frame.formatting import format_bps, format_count
 from harness.frame.people.access import SYSTEM
+from harness.gate.canary_sentences import (
+    end_predicate,
+    end_reason,
+    end_words,
+    guard_sentence,
+    who_ended,
+)
 from harness.gate.explain import RolloutExplanation
 from harness.gate.guardrail_rows import HALF_DISTANCE
 from harness.gate.online.rollout import (
     CanaryEnd,
+    CanaryEnding,
     Rollout,
     RolloutSignal,
     RolloutState,
-    find_end,
 )
 from harness.gate.online.rollout_action import RolloutAction
 from harness.routing.table import RouteRecord
 
-# Removed from a reason, because the state before it also says "on hold".
-HOLD_PREFIX: Final = "On hold: "
 AFTER_PROMOTION: Final = "after its promotion"
 BACK: Final = "If the data show harm, the incumbent serves all users again at once."
 
@@ -37,7 +42,8 @@ class CanaryStateKind(StrEnum):
 
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"  # ended by a person
-    TAKEN_BACK = "taken_back"  # a person took the promotion back, in the bake or later
+    # A person rolled the promotion back, in the bake or later. The code is in stored answers.
+    PROMOTION_ROLLED_BACK = "taken_back"
     PROMOTED = "promoted"
     HARM = "harm"  # the evidence asks for a rollback
     PAUSED = "paused"  # until a person acts
@@ -55,7 +61,7 @@ _AFTER_PROMOTION: Final = frozenset(
         CanaryStateKind.BAKING,
         CanaryStateKind.UNCOMPARED,
         CanaryStateKind.PROMOTED,
-        CanaryStateKind.TAKEN_BACK,
+        CanaryStateKind.PROMOTION_ROLLED_BACK,
     }
 )
 
@@ -73,6 +79,7 @@ class CanaryState:
     predicate: str  # after the candidate's name: `is on hold at 5 %`
     reason: str
     next_step: str = ""
+    ended_by: str = ""  # `by ana: too slow`; empty if no person ended it
 
     @property
     def of_route(self) -> str:
@@ -90,17 +97,18 @@ def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
     *,
     pause_reason: str = "",
     incumbent: str = "the model before it",
-    taken_back: str = "",
+    later_end: CanaryEnding | None = None,
     no_way_back: str = "",
 ) -> CanaryState:
     """Describes the state of a rollout, live or ended.
 
     holds: reasons that block it. action, explanation: from its evidence; None if the caller did
     not read the evidence. pause_reason: the reason of its pause. incumbent: the incumbent's
-    name. taken_back: who took its promotion back after the bake, and why; else empty.
-    no_way_back: why the former incumbent cannot serve; empty if it can, or if that is unknown.
+    name. later_end: how a person rolled its promotion back after the bake; None if no person
+    did. no_way_back: why the former incumbent cannot serve; empty if it can, or if that is
+    unknown.
     """
-    kind = CanaryStateKind.TAKEN_BACK if taken_back else _kind(rollout, holds, action)
+    kind = _OF_END[later_end.end] if later_end else _kind(rollout, holds, action)
     if no_way_back and rollout.baking and kind is not CanaryStateKind.HARM:
         kind = CanaryStateKind.UNCOMPARED
     words, predicate = _describe(
@@ -109,8 +117,9 @@ def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
         held=bool(holds),
         action=action,
     )
-    if taken_back:
-        reason = _sentence(taken_back)
+    ending = later_end or rollout.ending
+    if later_end is not None:
+        reason = _sentence(end_reason(later_end))
     elif kind is CanaryStateKind.UNCOMPARED:
         reason = _sentence(no_way_back)
     else:
@@ -121,6 +130,7 @@ def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
         predicate=predicate,
         reason=reason,
         next_step=_next_step(kind, rollout, explanation, incumbent),
+        ended_by=who_ended(ending) if ending else "",
     )
 
 
@@ -159,12 +169,12 @@ def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKi
 _OF_END: Final[Mapping[CanaryEnd, CanaryStateKind]] = {
     CanaryEnd.ROLLED_BACK: CanaryStateKind.ROLLED_BACK,
     CanaryEnd.ABORTED: CanaryStateKind.ABORTED,
-    CanaryEnd.TAKEN_BACK: CanaryStateKind.TAKEN_BACK,
+    CanaryEnd.PROMOTION_ROLLED_BACK: CanaryStateKind.PROMOTION_ROLLED_BACK,
 }
 # `words` and `predicate` of a CanaryState by kind. at: its share; more: further facts about a
 # paused or held canary.
 _PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
-    **{kind: (end.value, end.predicate) for end, kind in _OF_END.items()},
+    **{kind: (end_words(end), end_predicate(end)) for end, kind in _OF_END.items()},
     CanaryStateKind.PROMOTED: ("promoted", "was promoted"),
     CanaryStateKind.BAKING: (
         "promoted and baking",
@@ -224,10 +234,10 @@ def _reason(
 ) -> str:
     """Prefers stored reasons to today's evidence, because only they say why the state began."""
     reason = action.reason if action else ""
-    hold_text = " ".join(_sentence(hold.removeprefix(HOLD_PREFIX)) for hold in holds)
+    hold_text = " ".join(_sentence(hold) for hold in holds)
     match kind:
         case kind if kind is CanaryStateKind.PROMOTED or kind in _OF_END.values():
-            return _sentence(rollout.ended_because) if rollout.ended_because else reason
+            return _end_reason(rollout) or reason
         case CanaryStateKind.PAUSED:
             why = _sentence(pause_reason) if pause_reason else reason
             return f"{why} {hold_text}".strip()
@@ -240,6 +250,15 @@ def _reason(
             )
         case _:
             return reason
+
+
+def _end_reason(rollout: Rollout) -> str:
+    """Renders why the canary ended; a row that has only its text is shown as stored."""
+    if rollout.decided is not None and rollout.decided.guard is not None:
+        return guard_sentence(rollout.decided.guard)
+    if rollout.ending is not None and rollout.ending.by:
+        return _sentence(end_reason(rollout.ending))
+    return _sentence(rollout.ended_because) if rollout.ended_because else ""
 
 
 def _sentence(text: str) -> str:
@@ -374,27 +393,25 @@ def _next(rollout: Rollout) -> str:
     return format_bps(rollout.policy.steps[rollout.step + 1].weight_bps)
 
 
+BY_HAND: Final = "rolled back by hand"
 CHANGE_WORDS: Final[Mapping[str, str]] = {
     "baseline": "route created",
     "canary": "canary started",
     "weight": "share raised",
     "promotion": "candidate promoted",
     "abort": "canary {end}",
-    "restore": "rolled back by hand",
     "settings": "settings or fallbacks changed",
 }
 
 
 def describe_change(record: RouteRecord) -> str:
     """Describes a change of a route, also the end of a canary or of a break-glass."""
-    end = find_end(record.reason)
+    by_person = record.actor != SYSTEM.name
+    end = end_words(CanaryEnd.ABORTED if by_person else CanaryEnd.ROLLED_BACK)
     if record.kind == "restore":
         if record.route.break_glass is not None:
             return "served without proof from here"
         if record.ended_break_glass is not None:
             return "break-glass over: the former incumbent is back"
-        if end is CanaryEnd.TAKEN_BACK:
-            return end.value
-        if record.actor == SYSTEM.name:
-            return f"promotion {end}"
+        return end_words(CanaryEnd.PROMOTION_ROLLED_BACK) if not by_person else BY_HAND
     return CHANGE_WORDS.get(record.kind, record.kind).format(end=end)

@@ -36,8 +36,6 @@ from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import (
     RolloutAction,
     RolloutFigures,
-    missing_duration,
-    peak_reached_at,
 )
 from harness.gate.outcome_rows import (
     OutcomeRow,
@@ -52,6 +50,7 @@ from harness.gate.ramp import (
     TrafficPace,
     certification_times,
 )
+from harness.gate.step_duration import missing_duration, peak_reached_at
 
 TOO_SLOW: Final = "Give such a step a larger share or a longer `deadline_s`."
 SHADOW_FIRST: Final = (

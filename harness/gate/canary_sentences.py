@@ -1,0 +1,195 @@
+"""The catalogue of a canary's sentences, for command line, API, dashboard, report and alerts.
+
+Each function renders codes and figures; no function reads a sentence. The golden file
+`tests/golden/canary_sentences.json` pins each sentence.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from harness.frame.failures import ArmFailure, FailureClass
+from harness.frame.formatting import (
+    format_bps,
+    format_estimate,
+    format_harm,
+    format_span,
+)
+from harness.gate.online.rollout import CanaryEnd, CanaryEnding, ReasonCode
+from harness.gate.online.worker_guard import GuardCount, GuardError
+
+_ENDS: Final[Mapping[CanaryEnd, str]] = {
+    CanaryEnd.ABORTED: "aborted",
+    CanaryEnd.PROMOTION_ROLLED_BACK: "promotion rolled back",
+    CanaryEnd.ROLLED_BACK: "rolled back",
+}
+
+
+def end_words(end: CanaryEnd) -> str:
+    """Returns the end's words beside the candidate's name: `promotion rolled back`."""
+    return _ENDS[end]
+
+
+def end_predicate(end: CanaryEnd) -> str:
+    """Returns the end as a predicate of the candidate: `was aborted`."""
+    verb = "had its" if end is CanaryEnd.PROMOTION_ROLLED_BACK else "was"
+    return f"{verb} {_ENDS[end]}"
+
+
+def end_sentence(end: CanaryEnd, route: str = "") -> str:
+    """Describes the end: `canary of chat was aborted`. route: empty for no route."""
+    of_route = f" of {route}" if route else ""
+    if end is CanaryEnd.PROMOTION_ROLLED_BACK:
+        return f"promotion{of_route} was rolled back"
+    return f"canary{of_route} was {_ENDS[end]}"
+
+
+def end_clause(end: CanaryEnd) -> str:
+    """Returns the end as a clause after `but`: `its canary was aborted`."""
+    return f"its {end_sentence(end)}"
+
+
+def who_ended(ending: CanaryEnding) -> str:
+    """Returns who ended the canary, and why: `by ana: too slow`. Empty if no person did."""
+    return f"by {ending.by}: {ending.why}" if ending.by else ""
+
+
+def end_reason(ending: CanaryEnding) -> str:
+    """Describes an end by a person: `aborted by ana: too slow`."""
+    return f"{_ENDS[ending.end]} {who_ended(ending)}"
+
+
+def guard_sentence(count: GuardCount) -> str:
+    """Describes the errors for which a worker's guard stopped a canary.
+
+    `3 of 8 callers of the candidate got an error (503 overloaded); none of the incumbent's
+    did.`
+    """
+    within = f" within {format_span(count.window_s)}" if count.window_s else ""
+    return (
+        f"{count.canary_failures:,} of {count.exposures:,} callers of the candidate got an "
+        f"error{within} ({_error(count)}); {_others(count)} did."
+    )
+
+
+def guard_details(count: GuardCount) -> str:
+    """Describes the evidence with which a worker's guard decided, for "How it decides"."""
+    return (
+        "A rule in the router decided without the control plane. Its evidence of harm reached "
+        f"e = {count.e_value:.3g}; it rolls back at {count.e_limit:.3g}."
+    )
+
+
+def _error(count: GuardCount) -> str:
+    error = count.error
+    if error is None:
+        return "the kind of error is not known"
+    mostly = "mostly " if error.callers < count.canary_failures else ""
+    return f"{mostly}{error_words(error)}"
+
+
+def error_words(error: GuardError) -> str:
+    """Names an error by its status and class: `503 overloaded`."""
+    words = _ERRORS.get(error.failure) or error.failure.replace("_", " ")
+    return f"{error.status} {words}" if error.status else words
+
+
+_ERRORS: Final[Mapping[str, str]] = {
+    FailureClass.RATE_LIMITED: "rate limited",
+    FailureClass.OUR_KEY: "key refused",
+    FailureClass.SERVER: "server error",
+    FailureClass.CONNECT: "no connection",
+    FailureClass.TIMEOUT: "no answer in time",
+    FailureClass.MALFORMED: "unreadable answer",
+    FailureClass.ABORTED: "answer broken off",
+    FailureClass.EMPTY: "empty answer",
+    ArmFailure.CIRCUIT_OPEN: "not called, because it had just failed too often",
+}
+
+
+def _others(count: GuardCount) -> str:
+    if not count.control_failures:
+        return "none of the incumbent's"
+    if count.control_exposures is None:
+        return f"{count.control_failures:,} of the incumbent's"
+    return f"{count.control_failures:,} of {count.control_exposures:,} of the incumbent's"
+
+
+@dataclass(frozen=True, slots=True)
+class StepFigures:
+    """The figures in the sentence of a decision about a step, or about a bake.
+
+    callers: of the candidate that count in this step, of `wanted` callers. lasts_s: seconds
+    since the step began. left_s: seconds until the end of the step's time, or of the bake.
+    distance: the evidence of harm as a share of the rollback level.
+    """
+
+    callers: int
+    wanted: int
+    weight_bps: int
+    lasts_s: float
+    left_s: float
+    distance: float
+    kept_bps: int = 0  # the former incumbent's share during the bake
+    certified: bool = False
+    # Of evidence of new callers over all days; else of the callers of one day, `day`.
+    carried: bool = True
+    day: int = 1
+
+
+# The words in braces are in `step_sentence`.
+_REASONS: Final[Mapping[ReasonCode, str]] = {
+    ReasonCode.ENDED: "The canary has ended: {more}.",
+    ReasonCode.HARM: "The candidate {more}. Evidence of harm: {full}, {whose}.",
+    ReasonCode.PAUSED: "Paused: a person resumes or aborts it. {harm}",
+    ReasonCode.BAKING: (
+        "Promoted: the former incumbent keeps {kept} of the callers as a control for {left} "
+        "more. {harm}"
+    ),
+    ReasonCode.BAKE_OVER: "The bake is over. {harm}",
+    ReasonCode.COUNTING: "{counted}{note}, {left} left. {harm}",
+    ReasonCode.ENOUGH: "{counted}{note}: enough. {harm}",
+    ReasonCode.TOO_FEW: (
+        "{counted}{note} when the step's time was up{pace}. Too few callers are no evidence of "
+        "health: a person decides."
+    ),
+    ReasonCode.OPEN: "{more}, {left} left. {harm}",
+    ReasonCode.LATE: "{more} when the step's time was up: a person decides. {harm}",
+    ReasonCode.PASSED: "The step passed: {callers} callers at {share}, {shown}. {harm}{end}",
+}
+
+
+def step_sentence(code: ReasonCode, figures: StepFigures, more: str = "") -> str:
+    """Writes the reason of a decision.
+
+    more: of HARM the guardrail's predicate, of OPEN and LATE the condition, of ENDED the state,
+    of PASSED and the other codes a remark about the callers. Raises KeyError for a code that is
+    not about a step.
+    """
+    share = format_bps(figures.weight_bps)
+    whose = f"in the callers of day {figures.day} alone"
+    if figures.carried:
+        whose = "in callers that were new to this canary, over all its days"
+    return _REASONS[code].format(
+        more=more,
+        note=f". {more}" if more else "",
+        end=f" {more}." if more else "",
+        callers=f"{figures.callers:,}",
+        share=share,
+        counted=f"{figures.callers:,} of {figures.wanted:,} callers counted at {share}",
+        kept=format_bps(figures.kept_bps),
+        left=format_span(figures.left_s),
+        pace=_pace(figures),
+        shown="certified" if figures.certified else "no evidence of harm beyond tolerance",
+        harm=f"Evidence of harm: {format_harm(figures.distance)}.",
+        full=format_harm(1.0),
+        whose=whose,
+    )
+
+
+def _pace(figures: StepFigures) -> str:
+    """Writes how long the callers take at the pace so far; empty without a caller."""
+    if not figures.callers:
+        return ""
+    needed_s = figures.lasts_s * figures.wanted / figures.callers
+    return f": at this pace they take {format_estimate(needed_s)}"
