@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from harness.canary.canary_state import CanaryState, CanaryStateKind
+from harness.canary.canary_state import CanaryState
 from harness.frame.formatting import (
     format_age,
     format_bps,
@@ -24,7 +24,7 @@ from harness.frame.formatting import (
     format_span,
     format_usd,
 )
-from harness.gate.canary_sentences import end_words
+from harness.gate.canary_sentences import CanaryStateKind, end_words
 from harness.gate.online.rollout import CanaryEnd
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import VERDICTS, BaseVerdict

@@ -11,7 +11,6 @@ from typing import Final
 
 from dashboard import labels, markup, page_frame
 from dashboard.markup import Tile, VerdictCard, escape, strong
-from harness.canary.canary_state import CanaryStateKind
 from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.frame.formatting import (
     format_estimate,
@@ -19,7 +18,7 @@ from harness.frame.formatting import (
     format_percent,
 )
 from harness.frame.signing.audit import AuditEvent
-from harness.gate.canary_sentences import end_words
+from harness.gate.canary_sentences import CanaryStateKind, end_words
 from harness.gate.explain import StepNeed
 from harness.gate.guardrail_rows import (
     HALF_DISTANCE,

@@ -22,6 +22,7 @@ from harness.frame.formatting import (
     format_span,
     without_scientific_notation,
 )
+from harness.gate.canary_sentences import ended_sentence
 from harness.gate.guardrail_rows import (
     GuardrailRow,
     guardrail_row,
@@ -270,7 +271,7 @@ def _explain(
             f"in {format_estimate(left)}",
         )
     if not rollout.live and not rollout.baking:
-        why = without_scientific_notation(rollout.ended_because) or reason
+        why = ended_sentence(rollout) or reason
         return RolloutExplanation(why, "", "", rows, (), None, None, "")
     if action.signal is RolloutSignal.HARM:
         back = "The incumbent serves all users again."

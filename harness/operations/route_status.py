@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from harness.canary.canary_state import CanaryState, CanaryStateKind
+from harness.canary.canary_state import CanaryState
 from harness.evals.proof_validity import ProofValidity
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import SignatureInvalid
@@ -19,6 +19,7 @@ from harness.frame.formatting import (
     format_date_time,
     format_quantity,
 )
+from harness.gate.canary_sentences import CanaryStateKind
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import CanaryEnd, Rollout
 from harness.gate.verdict import Verdict

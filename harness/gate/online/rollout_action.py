@@ -119,15 +119,18 @@ class RolloutFigures(ShownAsJson):
     def with_guard(self, count: GuardCount | None, alert: str) -> Self:
         """Returns the figures of a rollback by a worker's guard: its counts decided.
 
-        The control plane's own counts are older, because the guard acts before its requests
-        are reported. They stay if the guard, of an older router, did not count both arms.
-        alert: the id of the guard's alert.
+        The control plane's own counts and outcomes are older, because the guard acts before its
+        requests are reported. They stay if the guard, of an older router, did not count both
+        arms. alert: the id of the guard's alert.
         """
         figures = replace(self, local_abort=alert, guard=count)
         if count is None or count.control_exposures is None:
             return figures
         return replace(
             figures,
+            outcomes={},
+            uncounted={},
+            served={},
             canary_units=count.exposures,
             canary_failures=count.canary_failures,
             control_units=count.control_exposures,
