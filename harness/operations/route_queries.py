@@ -28,7 +28,7 @@ from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import Target
 from harness.routing.control import freezes, routes
 from harness.routing.control.outages import load_outages
-from harness.routing.control.routes import describe_later_rollback, find_later_rollback
+from harness.routing.control.routes import find_later_rollback, read_later_end
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
@@ -346,11 +346,10 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
         return status
     gone = last.candidate != status.route.incumbent
     rollback = find_later_rollback(tx, last) if gone else None
-    taken_back = describe_later_rollback(rollback)
     return replace(
         status,
         # Without evidence, because an ended canary's state does not depend on it.
-        canary_state=describe_canary_state(last, (), taken_back=taken_back),
+        canary_state=describe_canary_state(last, (), later_end=read_later_end(rollback)),
         last_rollout=last,
         rollback=rollback,
     )
