@@ -9,7 +9,7 @@ import pickle
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from harness.app import secret_files
 from harness.app.configuration.model import Settings
 from harness.app.installation import Installation, open_installation
 from harness.app.store.router_store import RouterStore
+from harness.client.in_process import EmbeddedRouter
 from harness.frame.errors import (
     ConfigError,
     DatabaseUnusable,
@@ -34,7 +35,6 @@ from harness.routing.settings import TracingSettings
 from harness.routing.table import Snapshot
 
 if TYPE_CHECKING:
-    from router.frame.asgi import App
     from router.observers.request_tracing import Tracing
     from router.recording.port import Recording
     from router.recording.recorder import Recorder
@@ -216,15 +216,6 @@ def build_recorder(
             installation.secret,
         ),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedRouter:
-    """A router inside another program's process, with the calls that end it."""
-
-    app: "App"  # an ASGI application, which needs its lifespan
-    stop_following: Callable[[], None]  # stops following the database; may block for a moment
-    close: Callable[[], None]  # call it after the lifespan
 
 
 def embedded_router(given: Path | None = None) -> EmbeddedRouter:
