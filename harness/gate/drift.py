@@ -36,7 +36,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from harness.frame.configuration.setting import COUNT, DOLLARS, TOKENS, YEAR_S, Range, number
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_percent, format_points, format_points_interval
 from harness.frame.people.access import SYSTEM

@@ -14,11 +14,11 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from harness.frame.configuration.setting import Range, required
+from harness.frame.configuration.setting_values import check_settings
 from harness.frame.cron import check_cron
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_usd
 from harness.frame.plain_data import short_hash
-from harness.frame.configuration.setting_values import check_settings
 from harness.gate.suite_plan import Claim
 
 _CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")

@@ -21,8 +21,8 @@ from harness.frame.configuration.setting import (
     number,
     setting,
 )
-from harness.frame.formatting import format_bps, format_bytes
 from harness.frame.configuration.setting_values import share_form
+from harness.frame.formatting import format_bps, format_bytes
 from harness.gate.suite_plan import SuiteRole
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.kept_responses import (

@@ -16,8 +16,6 @@ from harness.frame.configuration.setting import (
     setting,
     settings_of,
 )
-from harness.frame.errors import InputError
-from harness.frame.people.limits import KeyLimits
 from harness.frame.configuration.setting_values import (
     change_settings,
     check_setting,
@@ -25,6 +23,8 @@ from harness.frame.configuration.setting_values import (
     describe_settings,
     read_setting,
 )
+from harness.frame.errors import InputError
+from harness.frame.people.limits import KeyLimits
 from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.interfaces.api.operations import LimitsBody
 from harness.interfaces.api.providers import CredentialBody, ProviderBody

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.frame.configuration.setting import Declaration, plain_settings, setting
+from harness.frame.configuration.setting_values import read_setting
 from harness.frame.configuration.source_locations import Document
 from harness.frame.errors import InputError
 from harness.frame.people.access import check_principal_name
-from harness.frame.configuration.setting_values import read_setting
 from harness.frame.suggestions import did_you_mean, find_nearest
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.models.model_match import list_offers

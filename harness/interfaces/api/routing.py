@@ -11,9 +11,9 @@ from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
 from harness.canary import operations
+from harness.frame.configuration.setting_values import change_settings
 from harness.frame.pagination import Page
 from harness.frame.plain_data import to_shown
-from harness.frame.configuration.setting_values import change_settings
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.api.frame.endpoint import (
     Body,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.frame.errors import InputError
 from harness.frame.configuration.setting_values import describe_settings
+from harness.frame.errors import InputError
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     EXISTING_FILE,

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from harness.frame.configuration.setting_values import change_settings, check_settings
 from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.frame.formatting import format_usd
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
-from harness.frame.configuration.setting_values import change_settings, check_settings
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Final
 
 from harness.frame.configuration.setting import Declaration, plain_settings
-from harness.frame.errors import InputError
 from harness.frame.configuration.setting_values import read_setting
+from harness.frame.errors import InputError
 from harness.interfaces.cli.frame.command import Reads, Spec, opt
 
 _UNIT: Final = re.compile(r"_(s|h|bps|usd)$")  # an option's metavar shows its unit

@@ -12,9 +12,9 @@ import click
 
 from harness.app.installation import open_installation
 from harness.frame.configuration.config_conversion import NothingTaken
+from harness.frame.configuration.setting_values import parse_share_bps
 from harness.frame.errors import InputError, NotFound
 from harness.frame.people.access import OPERATOR
-from harness.frame.configuration.setting_values import parse_share_bps
 from harness.frame.suggestions import did_you_mean
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import command, opt

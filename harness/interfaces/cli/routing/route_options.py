@@ -8,8 +8,8 @@ from typing import Any, Final
 import click
 
 from harness.app.configuration.routing import target_seed
-from harness.frame.errors import InputError
 from harness.frame.configuration.setting_values import change_settings
+from harness.frame.errors import InputError
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
