@@ -19,7 +19,6 @@ from harness.interfaces.api.frame.endpoint import (
     Body,
     CallerParam,
     Name,
-    OverruleBody,
     PageQuery,
     RouteQuery,
     Text,
@@ -27,15 +26,16 @@ from harness.interfaces.api.frame.endpoint import (
     operation,
 )
 from harness.interfaces.api.frame.error_status import extend, json_answer
+from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.operations import (
     alert_delivery,
     captures,
-    dashboard_sessions,
     keys,
     queries,
     route_queries,
 )
+from harness.operations.operations import KEYS, PEOPLE, USERS
 from harness.operations.route_status import RouteStatus
 from harness.routing.reliability.failover import Failover
 
@@ -80,12 +80,6 @@ class KeyBody(Body):
     opt_outs: set[OptOut] = set()
 
 
-class OptOutsBody(Body):
-    """All opt-outs of a data key, which replace the current ones."""
-
-    opt_outs: set[OptOut]
-
-
 class DeclarationBody(Body):
     """A declaration about a principal. person: the name of another principal of the same
     person; null if the person has no other principal.
@@ -127,13 +121,6 @@ class AuditQuery(PageQuery):
     @property
     def selection(self) -> AuditFilter:
         return AuditFilter(self.actor, self.action, self.subject, self.since, self.until)
-
-
-class UserDeletionBody(Body):
-    """A user whose content Swapgate deletes. user: the id that clients sent."""
-
-    user: Name
-    reason: Text
 
 
 class PurgeQuery(Body):
@@ -279,31 +266,9 @@ def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> N
     )
 
 
+add_endpoints(router, KEYS, PEOPLE)
+add_endpoints(captures_router, USERS)
 operation(router, "GET /spending", "show_spending", load_report)
-operation(router, "GET /keys", "list_keys", queries.list_keys, PageQuery)
-operation(
-    router,
-    "PUT /keys/{key}/opt-outs",
-    "opt_out_key",
-    keys.set_opt_outs,
-    OptOutsBody,
-)
-operation(router, "DELETE /keys/{key}", "revoke_key", keys.revoke_key, status=204)
-operation(router, "GET /people", "list_people", keys.list_people)
-SESSIONS = "/dashboard-sessions"
-operation(
-    router,
-    f"GET {SESSIONS}",
-    "list_dashboard_sessions",
-    dashboard_sessions.list_open,
-)
-operation(
-    router,
-    f"POST {SESSIONS}/{{session}}/end",
-    "end_dashboard_session",
-    dashboard_sessions.end_another,
-    OverruleBody,
-)
 operation(
     alerts_router,
     "GET /alerts",
@@ -329,12 +294,4 @@ operation(
     "GET /captures/{capture}",
     "show_capture",
     captures.read_capture,
-)
-# The user's id is in the body, because logs contain paths.
-operation(
-    captures_router,
-    "POST /user-deletions",
-    "delete_user",
-    captures.delete_user,
-    UserDeletionBody,
 )

@@ -11,45 +11,17 @@ from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     OPTIONAL_REASON,
     PAGE,
-    REASON,
     arg,
     command,
     opt,
 )
+from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
-from harness.operations import captures
+from harness.operations.operations import USERS
 from harness.routing.agent import AgentGrant
 
-
-@click.group()
-def user() -> None:
-    """Users of the clients: delete a user's data."""
-
-
-@command(user)
-def delete(
-    session: Session,
-    user_id: str = arg("USER"),
-    *,
-    reason: str = REASON,
-) -> None:
-    """Delete USER's sessions, captured requests, kept histories and failover hashes, for good.
-
-    USER is the id that clients sent. The audit log keeps the reason, but not the id.
-    """
-    done = session.decide(
-        captures.delete_user,
-        user_id,
-        reason,
-        secret=session.installation.secret,
-    )
-    output.answer(
-        done,
-        f"deleted {done.sessions} sessions, {done.captures} captured requests and "
-        f"{done.kept_pieces} pieces of kept histories; blanked {done.failovers} fail-overs",
-        advice="not reached: " + "; ".join(done.not_reached),
-    )
+user = operation_group(USERS)
 
 
 @click.group()

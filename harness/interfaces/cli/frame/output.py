@@ -209,6 +209,8 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return timestamp(value)
     return "–" if value is None or value == "" else escape_controls(str(value))
 
 
