@@ -26,10 +26,18 @@ from harness.routing.context import Context
 def operation_openers(group: OperationGroup, subject: object) -> list[Opener]:
     """Lists the buttons of a group's operations that apply to a subject."""
     return [
-        operation_dialog(operation).opener(subject)
+        operation_opener(operation, subject)
         for operation in group.operations
         if operation.dialog is not None and operation.dialog.applies(subject)
     ]
+
+
+def operation_opener(operation: Operation[Any], subject: object, missing: str = "") -> Opener:
+    """Builds the button of an operation's dialog. missing: why it cannot open now."""
+    dialog = operation_dialog(operation)
+    texts = operation.dialog
+    label = texts.opener(subject) if texts and texts.opener else dialog.title
+    return dialog.opener(subject, label=f"{label} …", missing=missing)
 
 
 def operation_dialog(operation: Operation[Any]) -> Dialog[Any]:
@@ -47,8 +55,7 @@ def operation_dialog(operation: Operation[Any]) -> Dialog[Any]:
         operation.role,
         operation.id.replace("_", "-"),
         texts.icon,
-        f"{texts.opener or texts.title} …",
-        "medium" if texts.wide else "small",
+        width="medium" if texts.wide else "small",
     )
 
 

@@ -36,6 +36,7 @@ class Parameter:
     metavar: str | None = None  # of the option
     api_name: str = ""  # the API's name, if it is not the parameter's
     label: str = ""  # in a dialog
+    in_command: bool = True  # whether the command has it; a version to compare is for programs
     choices: Mapping[str, object] | None = None  # a dialog's values by label
 
 
@@ -77,6 +78,7 @@ class Outcome(Generic[T]):
     """A finished operation, for its sentences. given: the inputs by the parameter's name."""
 
     ctx: Any
+    began_at: datetime
     result: T
     given: Mapping[str, Any]
 
@@ -91,7 +93,7 @@ class Listing:
 
     cells: Callable[[Any, datetime], Mapping[str, object]]
     empty: str  # a note instead of an empty table
-    rows: int = 100  # rows of a page
+    note: Callable[[Any], str] | None = None  # a note below it, from the operation's outcome
 
 
 def _always(_: Any) -> bool:
@@ -108,7 +110,8 @@ class DialogTexts:
 
     title: str
     button: str  # the label of the button that acts
-    opener: str = ""  # the label of the button that opens the dialog; empty for the title
+    # Labels the button that opens the dialog about a subject; None for the title.
+    opener: Callable[[Any], str] | None = None
     icon: str = ""
     # Describes the effect on a subject, in paragraphs with `code` and **names**. It gets the
     # context and the subject.
@@ -186,7 +189,8 @@ class Operation(Generic[T]):
         ctx = caller.ctx
         own = [ctx, caller.actor] if "actor" in accepted else [ctx]
         secret = {"secret": caller.secret} if "secret" in accepted else {}
-        return Outcome(ctx, self.use_case(*own, **given, **secret), given)
+        began_at = ctx.clock.now()
+        return Outcome(ctx, began_at, self.use_case(*own, **given, **secret), given)
 
 
 def _read_input(parameter: inspect.Parameter, declared: Parameter) -> Input:

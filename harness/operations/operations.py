@@ -1,14 +1,15 @@
 """The simple operations on client keys, people and their sessions, and users of the clients."""
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from harness.frame.formatting import format_spent_usd
-from harness.frame.operation import Listing, Operation, OperationGroup, Parameter
+from harness.frame.formatting import format_bytes, format_spent_usd
+from harness.frame.operation import Listing, Operation, OperationGroup, Outcome, Parameter
 from harness.frame.people.access import ApiKey, OptOut, Role
 from harness.frame.people.limits import KeyLimits
 from harness.frame.setting import plain_settings
 from harness.operations import captures, dashboard_sessions, keys, queries
+from harness.operations.captures import CaptureSummary
 from harness.operations.dashboard_sessions import SignedInSession
 from harness.operations.keys import KeySummary, PersonView
 
@@ -179,6 +180,85 @@ PEOPLE: Final = OperationGroup(
 )
 
 
+def _capture_cells(summary: CaptureSummary, _now: datetime) -> dict[str, object]:
+    return {
+        "CAPTURE": summary.id,
+        "AT": summary.at,
+        "ROUTE": summary.route,
+        "TARGET": summary.target,
+        "MESSAGES": summary.messages,
+        "TOOLS": summary.tools,
+        "REDACTED": ", ".join(f"{name} {n}" for name, n in summary.redactions.items()),
+        "SEEN": summary.seen,
+        "SIZE": format_bytes(summary.body_bytes),
+        "KEPT": "no: over the limit" if summary.too_large else None,
+        "EXPIRES": summary.expires_at,
+    }
+
+
+def _describe_sample(listed: Outcome[Any]) -> str:
+    text = captures.load_sample(listed.ctx, listed.given["route"]).text
+    return f"in the last {captures.SAMPLE_DAYS} days: {text}" if text else ""
+
+
+CAPTURES: Final = OperationGroup(
+    command="capture",
+    words="Captured requests: redacted requests from production, for labelling.",
+    operations=(
+        Operation(
+            use_case=queries.list_captures,
+            role=Role.VIEWER,
+            words="List captured requests, newest first, without their content.",
+            command="list",
+            endpoint="GET /captures",
+            body="RouteQuery",
+            parameters={"route": Parameter(meaning="Only this route.", metavar="ROUTE")},
+            listing=Listing(
+                _capture_cells,
+                empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` "
+                "starts it",
+                note=_describe_sample,
+            ),
+        ),
+        Operation(
+            use_case=captures.read_capture,
+            role=Role.APPROVER,
+            words="Show a captured request with its content.",
+            endpoint="GET /captures/{capture}",
+            name="show_capture",
+        ),
+        Operation(
+            use_case=captures.purge_captures,
+            role=Role.ADMIN,
+            words="Delete the captured requests that match all given options, for good.",
+            command="purge",
+            endpoint="DELETE /captures",
+            body="PurgeQuery",
+            body_text="Selects captured requests to delete, by at least one field.",
+            status=204,
+            parameters={
+                "id_": Parameter(
+                    meaning="Only this captured request.",
+                    flags=("--id",),
+                    metavar="CAPTURE",
+                    api_name="capture",
+                ),
+                "route": Parameter(meaning="Only this route.", metavar="ROUTE"),
+                "user": Parameter(
+                    meaning="Only this user, by the id that the client sent.",
+                    metavar="ID",
+                ),
+                "everything": Parameter(
+                    meaning="All captured requests.",
+                    flags=("--all",),
+                    api_name="all",
+                ),
+            },
+            document=lambda purged: {"deleted": purged.result},
+            done=lambda purged: f"deleted {purged.result}",
+        ),
+    ),
+)
 USERS: Final = OperationGroup(
     command="user",
     words="Users of the clients: delete a user's data.",

@@ -20,7 +20,6 @@ from harness.interfaces.api.frame.endpoint import (
     CallerParam,
     Name,
     PageQuery,
-    RouteQuery,
     Text,
     endpoint,
     operation,
@@ -30,12 +29,11 @@ from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.operations import (
     alert_delivery,
-    captures,
     keys,
     queries,
     route_queries,
 )
-from harness.operations.operations import KEYS, PEOPLE, USERS
+from harness.operations.operations import CAPTURES, KEYS, PEOPLE, USERS
 from harness.operations.route_status import RouteStatus
 from harness.routing.reliability.failover import Failover
 
@@ -121,17 +119,6 @@ class AuditQuery(PageQuery):
     @property
     def selection(self) -> AuditFilter:
         return AuditFilter(self.actor, self.action, self.subject, self.since, self.until)
-
-
-class PurgeQuery(Body):
-    """Selects captured requests to delete, by at least one field. user: the id that the client
-    sent.
-    """
-
-    capture: Name | None = None
-    route: Name | None = None
-    user: Name | None = None
-    all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,22 +239,8 @@ def declare_person(
 captures_router = APIRouter()
 
 
-@endpoint(captures_router, "DELETE", "/captures", status=204)
-def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> None:
-    """Deletes the captured requests that match all given filters. Needs an admin."""
-    captures.purge_captures(
-        who.ctx,
-        who.actor,
-        secret=who.secret,
-        id_=piece.capture,
-        route=piece.route,
-        user=piece.user,
-        everything=piece.all,
-    )
-
-
 add_endpoints(router, KEYS, PEOPLE)
-add_endpoints(captures_router, USERS)
+add_endpoints(captures_router, CAPTURES, USERS)
 operation(router, "GET /spending", "show_spending", load_report)
 operation(
     alerts_router,
@@ -281,17 +254,4 @@ operation(
     "POST /alerts/test",
     "test_alerts",
     alert_delivery.send_test,
-)
-operation(
-    captures_router,
-    "GET /captures",
-    "list_captures",
-    queries.list_captures,
-    RouteQuery,
-)
-operation(
-    captures_router,
-    "GET /captures/{capture}",
-    "show_capture",
-    captures.read_capture,
 )

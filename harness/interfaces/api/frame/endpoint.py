@@ -256,7 +256,7 @@ def _parameters(
     yield from (make(name, annotation=str) for name in names)
     if body is None:
         return
-    if method == "GET":
+    if method in ("GET", "DELETE"):
         yield make("body", annotation=Annotated[body, Query()])
         return
     needed = any(field.is_required() for field in body.model_fields.values())

@@ -1,5 +1,6 @@
 """Builds endpoints from declared operations (`harness.frame.operation`)."""
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from types import NoneType, UnionType
@@ -14,10 +15,11 @@ from harness.interfaces.api.frame.endpoint import (
     OverruleBody,
     PageQuery,
     ReasonBody,
+    RouteQuery,
     operation_endpoint,
 )
 
-_SHARED: Final = (PageQuery, ReasonBody, OverruleBody)
+_SHARED: Final = (PageQuery, RouteQuery, ReasonBody, OverruleBody)
 
 
 def add_endpoints(router: APIRouter, *groups: OperationGroup) -> None:
@@ -25,13 +27,13 @@ def add_endpoints(router: APIRouter, *groups: OperationGroup) -> None:
     for group in groups:
         for operation in group.operations:
             if operation.endpoint:
-                operation_endpoint(router, operation, _body(operation))
+                operation_endpoint(router, operation, operation_body(operation))
 
 
 _BUILT: Final[dict[str, type[Body]]] = {body.__name__: body for body in _SHARED}
 
 
-def _body(operation: Operation[Any]) -> type[Body] | None:
+def operation_body(operation: Operation[Any]) -> type[Body] | None:
     """Builds the body, or the query of a GET; None without an input.
 
     Operations with the same inputs share a body by its name. Raises TypeError if two bodies of
@@ -90,4 +92,5 @@ def _bounds(entered: Input, kind: Any) -> dict[str, Any]:
     allowed = entered.declared.range
     if allowed is None:
         return {}
-    return {"gt" if allowed.above else "ge": allowed.low, "le": allowed.high}
+    low = {"gt" if allowed.above else "ge": allowed.low}
+    return low if math.isinf(allowed.high) else {**low, "le": allowed.high}

@@ -12,13 +12,13 @@ from harness.frame.formatting import Range
 from harness.frame.operation import PAGE, Input, Operation, OperationGroup, Outcome
 from harness.frame.setting import Value
 from harness.interfaces.cli.frame import output
+from harness.interfaces.cli.frame.command import PAGE as PAGE_OPTIONS
 from harness.interfaces.cli.frame.command import (
     FiniteRange,
     WholeRange,
     arg,
     command,
     opt,
-    page_of,
 )
 from harness.interfaces.cli.frame.session import Session
 
@@ -74,19 +74,23 @@ def _parameters(operation: Operation[Any]) -> Iterator[inspect.Parameter]:
     names = operation.argument_names
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     yield inspect.Parameter("call", positional, annotation=Session)
-    for place, entered in enumerate(operation.inputs):
+    # The paging options stand last.
+    inputs = sorted(operation.inputs, key=lambda entered: entered.name == PAGE)
+    for place, entered in enumerate(inputs):
         is_argument = place < len(names)
+        if not entered.declared.in_command:
+            continue
         yield inspect.Parameter(
             entered.name,
             positional if is_argument else inspect.Parameter.KEYWORD_ONLY,
             annotation=entered.kind,
-            default=arg(names[place]) if is_argument else _option(operation, entered),
+            default=arg(names[place]) if is_argument else _option(entered),
         )
 
 
-def _option(operation: Operation[Any], entered: Input) -> Any:
+def _option(entered: Input) -> Any:
     if entered.name == PAGE:
-        return page_of(operation.listing.rows if operation.listing else 100)
+        return PAGE_OPTIONS
     declared = entered.declared
     attributes: dict[str, Any] = {}
     if declared.metavar is not None:
@@ -95,6 +99,8 @@ def _option(operation: Operation[Any], entered: Input) -> Any:
         attributes["type"] = _number(declared.range, entered.kind)
     if not entered.is_required and entered.default is not None:
         attributes["default"] = entered.default
+    elif entered.is_required and entered.kind is bool:
+        attributes["required"] = True
     return opt(declared.meaning, *declared.flags, **attributes)
 
 
@@ -112,6 +118,8 @@ def _print(operation: Operation[Value], outcome: Outcome[Value]) -> None:
         now = outcome.ctx.clock.now()
         rows: Any = outcome.result
         output.listing(rows, lambda row: listing.cells(row, now), empty=listing.empty)
+        if listing.note is not None and (text := listing.note(outcome)):
+            output.note(text)
         return
     if operation.done is None:
         raise TypeError(f"the operation {operation.id} has neither `done` nor `listing`")
