@@ -79,7 +79,7 @@ def _parameters(operation: Operation[Any]) -> Iterator[inspect.Parameter]:
     inputs = sorted(operation.inputs, key=lambda entered: entered.name == PAGE)
     for place, entered in enumerate(inputs):
         is_argument = place < len(names)
-        if not entered.declared.in_command:
+        if not entered.declared.asked:
             continue
         yield inspect.Parameter(
             entered.name,
