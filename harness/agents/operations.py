@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from harness.agents import agents, switches
+from harness.agents.context import AgentsContext
 from harness.frame.formatting import Range
 from harness.frame.operation import (
     FinishedOperation,
@@ -19,7 +20,6 @@ from harness.frame.operation import (
 from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
 from harness.frame.people.access import Role
 from harness.routing.agent import AgentGrant
-from harness.routing.context import Context
 
 # The decision of a person who saw another request than the present one is refused.
 _DECISION: Final[dict[str, Any]] = {
@@ -38,7 +38,7 @@ _DECISION: Final[dict[str, Any]] = {
 
 
 def list_agent_grants(
-    ctx: Context,
+    ctx: AgentsContext,
     page_request: PageRequest = FIRST_PAGE,
     *,
     agent: str | None = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from harness.frame.configuration.setting import Value
 from harness.frame.formatting import Range
 from harness.frame.operation import (
     PAGE,
@@ -19,7 +20,6 @@ from harness.frame.operation import (
     OperationGroup,
 )
 from harness.frame.pagination import Page
-from harness.frame.setting import Value
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import PAGE as PAGE_OPTIONS
 from harness.interfaces.cli.frame.command import (
@@ -33,7 +33,7 @@ from harness.interfaces.cli.frame.session import Session
 
 if TYPE_CHECKING:
     from harness.frame.people.access import Actor
-    from harness.routing.context import Context
+    from harness.operations.context import Context
 
 
 HELP_COLUMNS: Final = 92
