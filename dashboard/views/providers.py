@@ -24,6 +24,7 @@ from dashboard.markup import (
     state,
     strong,
 )
+from dashboard.operation_dialogs import operation_openers
 from dashboard.views import provider_dialogs as dialogs
 from harness.frame.formatting import format_milliseconds
 from harness.frame.people.access import Role
@@ -37,6 +38,7 @@ from harness.providers.calls.probe import (
 from harness.providers.kinds import ProviderGroup
 from harness.providers.models.catalogue import COLUMNS, Ability
 from harness.providers.registry import registered_providers
+from harness.providers.registry.operations import PROVIDERS
 from harness.providers.target import Price
 from harness.routing.reports.matrix import MatrixModel, MatrixRow, ProviderHealth, build_matrix
 
@@ -157,7 +159,7 @@ def _openers(row: MatrixRow) -> list[Opener]:
         dialogs.add_model.opener(name),
         dialogs.change_keys.opener(name, label=access),
         dialogs.change_address.opener(name),
-        dialogs.remove.opener(name),
+        *operation_openers(PROVIDERS, name),
     ]
 
 

@@ -22,7 +22,9 @@ from dashboard.dialog_forms import (
 )
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, noted, strong
+from dashboard.operation_dialogs import operation_openers
 from harness.canary import shadows
+from harness.canary.shadow_operations import SHADOWS
 from harness.canary.shadows import (
     DEFAULT_LASTS,
     LEFT_OUT,
@@ -35,7 +37,6 @@ from harness.operations.queries import list_shadows
 from harness.routing.shadow import (
     MAX_AT_ONCE,
     MAX_PER_DAY,
-    Shadow,
     ShadowLimits,
 )
 
@@ -60,11 +61,7 @@ def show(names: Sequence[str]) -> None:
     heading.html(_heading(running))
     page_frame.show_html(markup.invalid(page.invalid))
     stops = [
-        stop.opener(
-            status.shadow,
-            label=f"Stop the shadow of {status.shadow.route} …",
-        )
-        for status in running
+        opener for status in running for opener in operation_openers(SHADOWS, status.shadow)
     ]
     show_openers([start.opener(names), *stops])
     ids = frozenset(status.shadow.id for status in running)
@@ -245,20 +242,4 @@ def start(form: Form, names: Sequence[str]) -> None:
         limits,
         reason=form.reason(),
         lasts=lasts,
-    )
-
-
-@dialog("Stop the shadow", Role.PROPOSER, "shadow-stop", "stop")
-def stop(form: Form, shadow: Shadow) -> None:
-    form.say(
-        f"Within 2 s, the router stops mirroring route {strong(shadow.route)} to "
-        f"{strong(shadow.candidate.name)}. The counts so far are kept."
-    )
-    done = f"stopped the shadow of route {shadow.route}."
-    form.submit(
-        "Stop it",
-        done,
-        shadows.stop_shadow,
-        shadow.route,
-        reason=form.reason(),
     )

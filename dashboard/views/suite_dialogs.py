@@ -13,13 +13,13 @@ import streamlit as st
 
 from dashboard import current_user, markup, page_frame
 from dashboard.dialog_forms import REASON, Form, ask_object, dialog
-from dashboard.markup import escape, strong
+from dashboard.markup import escape
 from harness.app import suite_import
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import escape_surrogates
-from harness.gate.run import EvalRun, RunBudget
+from harness.gate.run import RunBudget
 from harness.operations import captures
 from harness.operations.context import Context
 from harness.proposals import eval_queue
@@ -114,16 +114,6 @@ def run_suite(
         items=items,
         budget=RunBudget(max_cost_usd=most),
     )
-
-
-@dialog("Cancel the run", Role.PROPOSER, "run-end", "block", label="Cancel it")
-def cancel(form: Form, run: EvalRun) -> None:
-    form.say(
-        f"This ends the run {strong(run.id)} of {strong(run.suite)} for good, and an open "
-        "proposal that waits for it. The answers so far are kept."
-    )
-    done = f"ended the run {run.id}."
-    form.submit("End the run", done, eval_queue.cancel_run, run.id, form.reason())
 
 
 @dialog("Add a suite", Role.ADMIN, "upload", "upload_file", width="medium")

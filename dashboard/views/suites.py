@@ -16,6 +16,7 @@ from dashboard import labels, markup, page_frame, plots
 from dashboard.dialog_forms import show_openers
 from dashboard.labels import Label, Tone
 from dashboard.markup import Row, escape, faint, noted, state, strong
+from dashboard.operation_dialogs import operation_opener
 from dashboard.views import suite_dialogs as dialogs
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import (
@@ -48,6 +49,7 @@ from harness.proposals.candidates.leaderboard import (
     LeaderboardRow,
     Standing,
 )
+from harness.proposals.operations import CANCEL_RUN
 from harness.providers.records import Targets
 from harness.routing.records.runs import EvalRuns
 from harness.routing.route_settings import RouteSuite
@@ -247,7 +249,8 @@ def _cancel(under_way: Sequence[RunView]) -> None:
         key="chosen-run",
     )
     run = runs.get(chosen or "")
-    show_openers([dialogs.cancel.opener(run, missing="" if run else "Choose a run first.")])
+    missing = "" if run else "Choose a run first."
+    show_openers([operation_opener(CANCEL_RUN, run, missing)])
 
 
 def _suite_cells(view: SuiteView, now: datetime) -> Row:

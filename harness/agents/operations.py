@@ -1,0 +1,67 @@
+"""The simple operations on agents: decisions about switch requests, and grants.
+
+By hand stay the switch requests, which show prices and quality of both models.
+"""
+
+from typing import Any, Final
+
+from harness.agents import agents, switches
+from harness.frame.formatting import Range
+from harness.frame.operation import (
+    Operation,
+    OperationGroup,
+    Parameter,
+)
+from harness.frame.people.access import Role
+
+# The decision of a person who saw another request than the present one is refused.
+_DECISION: Final[dict[str, Any]] = {
+    "role": Role.APPROVER,
+    "body": "SwitchDecisionBody",
+    "body_text": "A decision about a switch request.",
+    "parameters": {
+        "fingerprint": Parameter(
+            meaning="The fingerprint of the request that the person saw; Swapgate refuses the "
+            "decision if the request has changed.",
+            length=Range(0, 200),
+            for_programs=True,
+        )
+    },
+}
+
+
+AGENTS: Final = OperationGroup(
+    command="agent",
+    words="Agents: their switch requests and grants.",
+    operations=(
+        Operation(
+            use_case=switches.approve_switch,
+            words="Switch a session to the requested model, from its next message on.",
+            command="approve ID",
+            endpoint="POST /switch-requests/{request}/approve",
+            name="approve_switch_request",
+            done=lambda approved: f"{approved.result.id} is approved",
+            **_DECISION,
+        ),
+        Operation(
+            use_case=switches.reject_switch,
+            words="Leave a session on its model; its agent gets the reason.",
+            command="reject ID",
+            endpoint="POST /switch-requests/{request}/reject",
+            name="reject_switch_request",
+            done=lambda rejected: f"{rejected.result.id} is rejected",
+            **_DECISION,
+        ),
+        Operation(
+            use_case=agents.revoke_grant,
+            role=Role.APPROVER,
+            words="Revoke a grant: routers refuse the model within seconds.",
+            command="revoke ID",
+            endpoint="POST /agent-grants/{grant}/revoke",
+            name="revoke_agent_grant",
+            done=lambda revoked: (
+                f"{revoked.result.id} is revoked: {revoked.result.target_name}"
+            ),
+        ),
+    ),
+)
