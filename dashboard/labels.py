@@ -104,7 +104,7 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
 def phase_label(proposal: Proposal) -> Label:
     """Returns the label of a proposal's phase, with how it ended.
 
-    A proposal whose swap was taken back, or which a person closed, is neutral and not green or
+    A proposal whose swap was rolled back, or which a person closed, is neutral and not green or
     red.
     """
     label = PHASE_LABELS[proposal.phase]

@@ -1,4 +1,4 @@
-"""The Canary page answers: is the candidate hurting users now? It refreshes every 2 s.
+"""The Canary page answers: does the candidate harm callers now? It refreshes every 2 s.
 
 Texts and figures are in `canary_text`, the chart in `canary_timeline`, shadows in `shadows`.
 The page must not refresh a dialog, because a person may be typing.

@@ -263,7 +263,7 @@ def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, s
         )
     promoted = rollout.state is RolloutState.PROMOTED
     at = len(steps) if promoted else rollout.step
-    last = "promoted, then taken back" if status.rollback else "promoted"
+    last = "promoted, then rolled back" if status.rollback else "promoted"
     return (
         [*steps, ("100 %", last)],
         at,
@@ -296,7 +296,7 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     beside = "incumbent"
     left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
     third = Tile(
-        "Exposures at this step" if rollout.live else "Exposures at its last step",
+        "Callers at this step" if rollout.live else "Callers at its last step",
         f"{status.action.step_exposures:,}",
         below=f"of {rollout.current.min_exposures:,} needed{left}",
     )
@@ -380,14 +380,14 @@ HISTORY_NOTE: Final = (
     "`swapgate gate replay EVENT` recomputes the decision from the stored blocks."
 )
 _WORDS: Final[Mapping[str, str]] = {
-    "canary.enough": "enough exposures",
+    "canary.enough": "enough callers",
     "canary.promote": "promoted",
     "canary.proven": "promoted",
     "canary.harm": CanaryEnd.ROLLED_BACK.value,
     "canary.baked": "the bake ended",
     "canary.base_changed": "ended: the route was changed",
     "canary.stale": "ended: the candidate has become another model",
-    "canary.silent": "paused: too few exposures",
+    "canary.silent": "paused: too few callers",
     "canary.undecided": "paused: not enough evidence",
 }
 _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})

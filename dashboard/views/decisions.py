@@ -13,7 +13,7 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.dialog_forms import Form, dialog
+from dashboard.dialog_forms import Form, Opener, dialog
 from dashboard.markup import escape, strong
 from dashboard.views.samples import ComparisonView, load_comparison_view
 from harness.evals import proof_validity
@@ -126,47 +126,47 @@ COST_MISSING = "The candidate's cost would end its canary: accept that cost, and
 EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 
 
-def show_buttons(
+def openers(
     proposal: Proposal,
     verdict: BaseVerdict | None,
     validity: ProofValidity | None,
     now: datetime,
-) -> None:
-    """Shows the buttons that this proposal allows now, and why some are disabled."""
+) -> list[Opener]:
+    """Returns the buttons that this proposal allows now, with the obstacles to some of them."""
     actor = current_user.signed_in()
     key = proposal.id
     if awaits_decision(proposal):
         why = why_not_approve(proposal, verdict, validity, actor, now)
-        why_not_reject = current_user.why_not(Role.APPROVER)
-        if st.button(
-            "Approve",
-            key=f"approve-{key}",
-            type="primary",
-            icon=":material/check:",
-            disabled=bool(why),
-        ):
-            approve(*load(key))
-        if st.button(
-            "Reject",
-            key=f"reject-{key}",
-            icon=":material/close:",
-            disabled=bool(why_not_reject),
-        ):
-            reject(*load(key))
-        if reasons := " ".join(dict.fromkeys(filter(None, (why, why_not_reject)))):
-            st.html(markup.note(reasons), width="content")
-    if proposal.phase in EARLY_PHASES:
-        own = actor is not None and actor.principal == proposal.proposer_principal
-        waits = isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at)
-        # Only an approver may cancel another person's proposal.
-        why = current_user.why_not(Role.PROPOSER if own else Role.APPROVER)
-        with st.container(horizontal=True, vertical_alignment="center"):
-            if waits and st.button("Ask again now", key=f"retry-{key}", disabled=bool(why)):
-                retry(*load(key))
-            if st.button("Cancel", key=f"cancel-{key}", disabled=bool(why)):
-                cancel(*load(key))
-            if why:
-                st.html(markup.note(why), width="content")
+        return [
+            Opener(
+                "Approve",
+                ":material/check:",
+                lambda: approve(*load(key)),
+                f"approve-{key}",
+                Role.APPROVER,
+                why,
+                primary=True,
+            ),
+            Opener(
+                "Reject",
+                ":material/close:",
+                lambda: reject(*load(key)),
+                f"reject-{key}",
+                Role.APPROVER,
+            ),
+        ]
+    if proposal.phase not in EARLY_PHASES:
+        return []
+    own = actor is not None and actor.principal == proposal.proposer_principal
+    # Only an approver may cancel another person's proposal.
+    role = Role.PROPOSER if own else Role.APPROVER
+    shown = []
+    if isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at):
+        shown.append(
+            Opener("Ask again now", "", lambda: retry(*load(key)), f"retry-{key}", role)
+        )
+    shown.append(Opener("Cancel", "", lambda: cancel(*load(key)), f"cancel-{key}", role))
+    return shown
 
 
 def why_not_approve(

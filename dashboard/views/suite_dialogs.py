@@ -1,6 +1,6 @@
 """The dialogs of the Suites page.
 
-Captured requests contain text of users: only an approver reads them, the audit log records it,
+Captured requests contain text of callers: only an approver reads them, the audit log records it,
 and they stay in the session of that person alone.
 """
 
@@ -116,14 +116,21 @@ def run_suite(
     )
 
 
-@dialog("Cancel the run", Role.PROPOSER, "run-end", "block", label="Cancel it")
-def cancel(form: Form, run: EvalRun) -> None:
-    form.say(
-        f"This ends the run {strong(run.id)} of {strong(run.suite)} for good, and an open "
-        "proposal that waits for it. The answers so far are kept."
+@dialog("Cancel a run", Role.PROPOSER, "run-end", "block", label="Cancel a run …")
+def cancel(form: Form, under_way: Mapping[str, EvalRun]) -> None:
+    """Asks which run to end. under_way: runs by the text that names them."""
+    only = next(iter(under_way)) if len(under_way) == 1 else None
+    chosen = only or form.choose("run", "Run", under_way, need="Choose a run first.")
+    run = under_way.get(chosen or "")
+    if run is not None:
+        form.say(
+            f"This ends the run {strong(run.id)} of {strong(run.suite)} for good, and an open "
+            "proposal that waits for it. The answers so far are kept."
+        )
+    id_ = run.id if run else ""
+    form.submit(
+        "End the run", f"ended the run {id_}.", eval_queue.cancel_run, id_, form.reason()
     )
-    done = f"ended the run {run.id}."
-    form.submit("End the run", done, eval_queue.cancel_run, run.id, form.reason())
 
 
 @dialog("Add a suite", Role.ADMIN, "upload", "upload_file", width="medium")
