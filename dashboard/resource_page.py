@@ -1,11 +1,12 @@
 """A page of resources, such as providers, keys or sessions.
 
 A page is one declaration: `load` reads everything that the page shows, and the other fields are
-functions of what it returned. `Listing` declares one list of the page: its rows, their columns
-or cards, its search, and the actions with the role that each needs. This module draws them.
+functions of what it returned. `ResourceList` declares one list of the page: its rows, their
+columns or cards, its search, and the actions with the role that each needs. This module draws
+them.
 
 The pages on which people compare and watch (Overview, Compare, Canary, Traffic) are drawn by
-hand. They show single lists by `Listing`.
+hand. They show single lists by `ResourceList`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -45,15 +46,17 @@ class Search(Generic[Item]):
 
 @dataclass(frozen=True)
 class Cards(Generic[Data, Item]):
-    """Shows each row as a card instead of a table's row. key: unique on the page."""
+    """Shows each row as a card instead of a table's row. key: unique on the page. parts: HTML,
+    one below the other.
+    """
 
     key: Callable[[Item], str]
-    html: Callable[[Data, Item], str]
+    parts: Callable[[Data, Item], Sequence[str]]
     actions: Callable[[Data, Item], Sequence[Action]] = lambda _, __: ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing(Generic[Data, Item]):
+class ResourceList(Generic[Data, Item]):
     """A list of a page: a heading, its actions, and its rows as a table or as cards.
 
     A list without rows shows `nothing`, or is left out if `nothing` is empty. A `Page` also
@@ -138,7 +141,8 @@ class Listing(Generic[Data, Item]):
 
     def _show_card(self, cards: Cards[Data, Item], data: Data, item: Item) -> None:
         with st.container(border=True, key=cards.key(item)):
-            st.html(cards.html(data, item))
+            for part in cards.parts(data, item):
+                st.html(part)
             actions = cards.actions(data, item)
             allowed = [
                 opener

@@ -15,7 +15,7 @@ import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.markup import escape, noted, strong
-from dashboard.resource_page import Listing, ResourcePage
+from dashboard.resource_page import ResourceList, ResourcePage
 from harness.frame.formatting import format_excerpt
 from harness.frame.pagination import Page, PageRequest
 from harness.frame.plain_data import to_shown
@@ -195,7 +195,7 @@ def _details(details: Mapping[str, object]) -> str:
     )
 
 
-EVENTS: Final = Listing[AuditView, AuditEvent](
+EVENTS: Final = ResourceList[AuditView, AuditEvent](
     rows=lambda view: view.events,
     cells=_cells,
     what="events",

@@ -46,7 +46,7 @@ class CanaryView:
     """A route's newest canary as the page shows it."""
 
     status: CanaryStatus | None  # None for a route that never had a canary
-    traffic: Sequence[TrafficMinute]  # since the canary started
+    traffic: Sequence[TrafficMinute]  # since the canary started, until its end
     now: datetime
 
     @property
@@ -67,6 +67,10 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
     since = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
     with ctx.store.read() as tx:
         traffic = Observations(tx).traffic(since=since, route=route)
+    rollout = canaries[0].rollout
+    if not rollout.live and not rollout.baking:
+        # Requests after the end took no part in the decision that the page shows.
+        traffic = [minute for minute in traffic if minute.minute <= rollout.updated_at]
     return CanaryView(canaries[0], traffic, ctx.clock.now())
 
 
@@ -186,7 +190,6 @@ def _guardrail(row: GuardrailRow) -> str:
     figures = ""
     if row.candidate:
         figures = f"{escape(row.candidate)} <span>against {escape(row.incumbent)}</span>"
-    figures += "".join(f"<span>{escape(note)}</span>" for note in row.classes)
     return (
         f'<div class="row"><div class="name">{strong(row.name)}'
         f"<span>{escape(f'allowed: {row.allowed}')}</span></div>"
@@ -214,7 +217,20 @@ def outcome_rows(status: CanaryStatus) -> Sequence[markup.Row]:
     ]
 
 
-def without_data(status: CanaryStatus) -> str:
+def how_it_decides(status: CanaryStatus) -> str:
+    """Renders the statistics: what each guardrail compares, and the rules of the decision."""
+    rows = [
+        (row.name, "<br>".join(map(escape, row.classes)))
+        for row in status.explanation.guardrails
+        if row.exposures and row.classes
+    ]
+    rows.append(("Rules", escape(f"This canary {status.explanation.judged_by}.")))
+    if missing := _without_data(status):
+        rows.append(("Not counted", escape(missing)))
+    return markup.facts(rows)
+
+
+def _without_data(status: CanaryStatus) -> str:
     """Names the guardrails that have counted nothing, by reason."""
     missing: dict[str, list[str]] = {}
     for row in status.explanation.guardrails:

@@ -22,7 +22,7 @@ from dashboard.dialog_forms import (
 )
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, meter, noted, state, strong
-from dashboard.resource_page import Listing, ResourcePage, Search
+from dashboard.resource_page import ResourceList, ResourcePage, Search
 from harness.evals.spending import SpendingReport, load_report
 from harness.frame.errors import StaleWrite
 from harness.frame.formatting import format_spent_usd
@@ -545,7 +545,7 @@ def _revoke(key: KeySummary) -> None:
     )
 
 
-CLIENTS: Final = Listing[KeysView, KeySummary](
+CLIENTS: Final = ResourceList[KeysView, KeySummary](
     rows=lambda view: view.clients,
     cells=_client_cells,
     heading="Client keys",
@@ -562,14 +562,14 @@ CLIENTS: Final = Listing[KeysView, KeySummary](
     what="keys",
     lists_all="swapgate key list",
 )
-MANAGERS: Final = Listing[KeysView, KeySummary](
+MANAGERS: Final = ResourceList[KeysView, KeySummary](
     rows=lambda view: view.managers,
     cells=_manager_cells,
     heading="Management keys",
     note="Keys of people and services, with a role in API, command line and dashboard.",
     nothing="There is no management key: only the operator of this machine can act.",
 )
-PEOPLE: Final = Listing[KeysView, PersonView](
+PEOPLE: Final = ResourceList[KeysView, PersonView](
     rows=lambda view: view.people,
     cells=_person_cells,
     heading="People",

@@ -12,7 +12,7 @@ import streamlit as st
 
 from dashboard import labels, markup, page_frame
 from dashboard.markup import escape, strong
-from dashboard.resource_page import Cards, Listing
+from dashboard.resource_page import Cards, ResourceList
 from harness.frame.formatting import (
     format_bps,
     format_number,
@@ -69,7 +69,7 @@ def show(own: str = "") -> None:
     OTHERS.show(view)
 
 
-def _card(view: PoliciesView, policy: Policy) -> str:
+def _card(view: PoliciesView, policy: Policy) -> Sequence[str]:
     """Renders a policy: who uses it, its rules and the steps of its canary."""
     people = policy.promotion is PromotionMode.APPROVED
     who = "a person approves" if people else "automatic"
@@ -82,15 +82,11 @@ def _card(view: PoliciesView, policy: Policy) -> str:
         used = f"{count}: {labels.few(names, MOST_ROUTES)}"
     name = f'<span class="name">{strong(policy.name)}</span>'
     plan = [(format_bps(step.weight_bps), _needs(step)) for step in policy.canary.steps]
-    return "".join(
-        (
-            markup.block(
-                f"<p>{name} {markup.pill(who, tone)}</p>", f'<p class="note">{used}</p>'
-            ),
-            summary(policy),
-            markup.steps([*plan, ("100 %", "promoted")], None),
-        )
-    )
+    return [
+        markup.block(f"<p>{name} {markup.pill(who, tone)}</p>", f'<p class="note">{used}</p>'),
+        summary(policy),
+        markup.steps([*plan, ("100 %", "promoted")], None),
+    ]
 
 
 def summary(policy: Policy) -> str:
@@ -241,10 +237,10 @@ def _needs(step: CanaryStep) -> str:
 
 
 CARDS: Final = Cards[PoliciesView, Policy](
-    key=lambda policy: f"policy-{policy.name}", html=_card
+    key=lambda policy: f"policy-{policy.name}", parts=_card
 )
-OWN: Final = Listing[PoliciesView, Policy](rows=lambda view: view.own, cards=CARDS)
-OTHERS: Final = Listing[PoliciesView, Policy](
+OWN: Final = ResourceList[PoliciesView, Policy](rows=lambda view: view.own, cards=CARDS)
+OTHERS: Final = ResourceList[PoliciesView, Policy](
     rows=lambda view: view.others,
     cards=CARDS,
     folded=("other policy", "other policies"),

@@ -15,7 +15,7 @@ from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import TYPE_A_MODEL, Action, PageLink
 from dashboard.labels import Label
 from dashboard.markup import escape, strong
-from dashboard.resource_page import Cards, Listing, ResourcePage
+from dashboard.resource_page import Cards, ResourceList, ResourcePage
 from dashboard.views import decisions, verdict_text
 from dashboard.views.decisions import ProposalRow
 from harness.canary import duration_estimate, status
@@ -143,9 +143,9 @@ def _live_canary(view: ProposalsView, row: ProposalRow) -> Label | None:
     return view.canaries.get(row.proposal.route)
 
 
-def _card(view: ProposalsView, row: ProposalRow) -> str:
+def _card(view: ProposalsView, row: ProposalRow) -> Sequence[str]:
     label = _live_canary(view, row) or labels.phase_label(row.proposal)
-    return markup.block(_what(row, label, view.titles, view.now))
+    return [markup.block(_what(row, label, view.titles, view.now))]
 
 
 def _card_actions(view: ProposalsView, row: ProposalRow) -> Sequence[Action]:
@@ -381,10 +381,10 @@ def _outlook(request: submission.ProposalRequest) -> str:
     )
 
 
-PROPOSALS: Final = Listing[ProposalsView, ProposalRow](
+PROPOSALS: Final = ResourceList[ProposalsView, ProposalRow](
     rows=lambda view: view.chosen,
     cards=Cards(
-        key=lambda row: f"proposal-{row.proposal.id}", html=_card, actions=_card_actions
+        key=lambda row: f"proposal-{row.proposal.id}", parts=_card, actions=_card_actions
     ),
 )
 PAGE: Final = ResourcePage[None, ProposalsView](

@@ -22,7 +22,7 @@ from dashboard.markup import (
     state,
     strong,
 )
-from dashboard.resource_page import Cards, Listing, ResourcePage, Search
+from dashboard.resource_page import Cards, ResourceList, ResourcePage, Search
 from dashboard.views import provider_dialogs as dialogs
 from harness.frame.formatting import format_milliseconds
 from harness.frame.people.access import Role
@@ -133,14 +133,14 @@ def _kind_cells(_: ProvidersView, row: MatrixRow) -> markup.Row:
     }
 
 
-def card(view: ProvidersView, row: MatrixRow) -> str:
+def card(view: ProvidersView, row: MatrixRow) -> Sequence[str]:
     """Renders a provider's card: its health, its last check and its models."""
     parts = (
         _heading(row),
         _limits(view.limits.get(row.provider, EvalLimits())),
         _last_check(view.checks.get(row.provider), view.now),
     )
-    return markup.block(*parts, kind="sg-provider") + _models(row)
+    return [markup.block(*parts, kind="sg-provider"), *_models(row)]
 
 
 def _heading(row: MatrixRow) -> str:
@@ -199,18 +199,18 @@ def _finding(finding: ProbeFinding) -> str:
     return f'<span class="{tone}">{symbol}</span>&nbsp;{escape(words)}'
 
 
-def _models(row: MatrixRow) -> str:
+def _models(row: MatrixRow) -> Sequence[str]:
     """Renders the models of a provider, those of routes first. Folds the rest if there
     are many.
     """
     ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
     if not ordered:
-        return markup.note("No model is known yet. Add the model that a route should use.")
-    shown = markup.table(map(_cells, ordered[:MOST_MODELS]), stacked=True)
+        return [markup.note("No model is known yet. Add the model that a route should use.")]
+    shown = [markup.table(map(_cells, ordered[:MOST_MODELS]), stacked=True)]
     if others := ordered[MOST_MODELS:]:
         count = labels.plural(len(others), "more model")
         names = ", ".join(model.model for model in others)
-        shown += markup.folded(f"{count} that no route uses", f"<p>{escape(names)}</p>")
+        shown.append(markup.folded(f"{count} that no route uses", f"<p>{escape(names)}</p>"))
     return shown
 
 
@@ -274,13 +274,14 @@ def _price(price: Price) -> str:
     return f"{labels.usd(price.input_usd_per_mtok)} / {labels.usd(price.output_usd_per_mtok)}"
 
 
-CARDS: Final = Listing[ProvidersView, MatrixRow](
+CARDS: Final = ResourceList[ProvidersView, MatrixRow](
     rows=lambda view: view.rows,
     cards=Cards(
         key=lambda row: f"provider-{row.provider}",
-        html=card,
+        parts=card,
         actions=lambda _, row: _openers(row),
     ),
+    actions=lambda _: [dialogs.add_provider.opener()],
     nothing="Add a provider above, or by this command:",
     fills="swapgate provider add openai",
     search=Search(
@@ -292,7 +293,7 @@ CARDS: Final = Listing[ProvidersView, MatrixRow](
     ),
     what="providers",
 )
-KINDS: Final = Listing[ProvidersView, MatrixRow](
+KINDS: Final = ResourceList[ProvidersView, MatrixRow](
     rows=lambda view: view.kinds,
     cells=_kind_cells,
     folded=("more kind that could be added", "more kinds that could be added"),
@@ -302,7 +303,6 @@ PAGE: Final = ResourcePage[None, ProvidersView](
     ask=lambda: None,
     load=load,
     title=lambda view: (_headline(view.rows), escape(labels.date_time(view.now))),
-    actions=lambda _: [dialogs.add_provider.opener()],
     parts=(dialogs.show_once, CARDS.show, KINDS.show),
     commands=lambda _: [["provider", "matrix"]],
 )

@@ -14,7 +14,7 @@ import streamlit as st
 from dashboard import labels, markup, page_frame
 from dashboard.dialog_forms import show_openers
 from dashboard.markup import escape, faint, strong
-from dashboard.resource_page import Listing, ResourcePage
+from dashboard.resource_page import ResourceList, ResourcePage
 from dashboard.views import policies, route_holds, route_timeline
 from dashboard.views import route_settings as dialogs
 from dashboard.views.route_timeline import RouteView
@@ -383,14 +383,14 @@ def _drift_cells(_: RoutePage, status: DriftStatus) -> markup.Row:
     }
 
 
-DRIFT: Final = Listing[RoutePage, DriftStatus](
+DRIFT: Final = ResourceList[RoutePage, DriftStatus](
     rows=lambda page: page.view.drift,
     cells=_drift_cells,
     heading="Drift watch",
     note="Swapgate asks the incumbent the same items at intervals, and compares its answers.",
     actions=lambda page: route_holds.drift_openers(page.view.id, page.view.drift),
 )
-SWITCHES: Final = Listing[RoutePage, SwitchRecord](
+SWITCHES: Final = ResourceList[RoutePage, SwitchRecord](
     rows=lambda page: page.switches,
     cells=_switch_cells,
     heading="Switches and freezes",
@@ -398,7 +398,7 @@ SWITCHES: Final = Listing[RoutePage, SwitchRecord](
     what="switches",
     lists_all="swapgate switch list",
 )
-HISTORY: Final = Listing[RoutePage, RouteRecord](
+HISTORY: Final = ResourceList[RoutePage, RouteRecord](
     rows=lambda page: page.view.history,
     cells=_version_cells,
     heading="History",

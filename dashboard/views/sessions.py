@@ -26,7 +26,7 @@ from dashboard.dialog_forms import (
 )
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, noted, pill, strong
-from dashboard.resource_page import Cards, Listing, ResourcePage
+from dashboard.resource_page import Cards, ResourceList, ResourcePage
 from harness.agents import agents, switches
 from harness.agents.message import MessageRole, MessageState, SessionMessage
 from harness.agents.records import Agents, SessionMessages, Sessions
@@ -335,7 +335,9 @@ def _links(view: SessionView) -> Sequence[Action]:
     return links
 
 
-def _waiting_card(view: SessionsView | SessionView, request: ModelSwitchRequest) -> str:
+def _waiting_card(
+    view: SessionsView | SessionView, request: ModelSwitchRequest
+) -> Sequence[str]:
     """Renders a switch that waits, without the agent's own words, which not every visitor may
     read.
     """
@@ -344,7 +346,7 @@ def _waiting_card(view: SessionsView | SessionView, request: ModelSwitchRequest)
     left = labels.left(request.expires_at, view.now)
     question = strong(switch_question(request, view.agents[request.agent]))
     facts = f'<p class="note">session {session} · {escape(f"{when} · {left}")}</p>'
-    return markup.block(f"<p>{question}</p>", facts)
+    return [markup.block(f"<p>{question}</p>", facts)]
 
 
 def _decisions(
@@ -436,14 +438,14 @@ def _grant_cells(view: SessionsView, grant: AgentGrant) -> markup.Row:
 
 
 # The decisions' dialogs open outside of the part that refreshes itself.
-WAITING: Final = Listing[SessionsView | SessionView, ModelSwitchRequest](
+WAITING: Final = ResourceList[SessionsView | SessionView, ModelSwitchRequest](
     rows=lambda view: view.waiting,
     cards=Cards(
-        key=lambda request: f"switch-{request.id}", html=_waiting_card, actions=_decisions
+        key=lambda request: f"switch-{request.id}", parts=_waiting_card, actions=_decisions
     ),
     live=True,
 )
-SESSIONS: Final = Listing[SessionsView, AgentSession](
+SESSIONS: Final = ResourceList[SessionsView, AgentSession](
     rows=lambda view: view.sessions,
     cells=_session_cells,
     nothing="No agent has opened a session yet. This page of the docs shows how:",
@@ -451,7 +453,7 @@ SESSIONS: Final = Listing[SessionsView, AgentSession](
     what="sessions",
     page="sessions",
 )
-GRANTS: Final = Listing[SessionsView, AgentGrant](
+GRANTS: Final = ResourceList[SessionsView, AgentGrant](
     rows=lambda view: view.grants,
     cells=_grant_cells,
     heading="Grants",
@@ -461,12 +463,12 @@ GRANTS: Final = Listing[SessionsView, AgentGrant](
     lists_all="swapgate agent grants",
     live=True,
 )
-SWITCHES: Final = Listing[SessionView, ModelSwitchRequest](
+SWITCHES: Final = ResourceList[SessionView, ModelSwitchRequest](
     rows=lambda view: view.switches,
     cells=_switch_cells,
     heading="Switches",
 )
-CHILDREN: Final = Listing[SessionView, AgentSession](
+CHILDREN: Final = ResourceList[SessionView, AgentSession](
     rows=lambda view: view.children,
     cells=_session_cells,
     heading="Spawned sessions",

@@ -23,7 +23,7 @@ from dashboard.dialog_forms import (
 )
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, noted, strong
-from dashboard.resource_page import EVERY, Cards, Listing
+from dashboard.resource_page import EVERY, Cards, ResourceList
 from harness.canary import shadows
 from harness.canary.shadows import (
     DEFAULT_LASTS,
@@ -131,7 +131,7 @@ def _heading(running: Sequence[ShadowStatus]) -> str:
     return markup.block(f"<h2>Shadows</h2><p>{words}</p>")
 
 
-def _card(view: ShadowsView, status: ShadowStatus) -> str:
+def _card(view: ShadowsView, status: ShadowStatus) -> Sequence[str]:
     """Renders a running shadow: its state, its facts, and the pairs by check."""
     shadow = status.shadow
     heading = (
@@ -140,7 +140,7 @@ def _card(view: ShadowsView, status: ShadowStatus) -> str:
         f"{faint(labels.left(shadow.expires_at, view.now))}</p>"
     )
     pairs = markup.table(map(_check_cells, status.checks)) or markup.note(NO_PAIR)
-    return markup.block(heading) + markup.facts(_facts(status)) + pairs
+    return [markup.block(heading), markup.facts(_facts(status)), pairs]
 
 
 def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
@@ -266,16 +266,16 @@ def stop(form: Form, shadow: Shadow) -> None:
 
 
 # The dialogs open outside of the part that refreshes itself.
-RUNNING: Final = Listing[ShadowsView, ShadowStatus](
+RUNNING: Final = ResourceList[ShadowsView, ShadowStatus](
     rows=lambda view: view.running,
     cards=Cards(
         key=lambda status: f"shadow-{status.shadow.id}",
-        html=_card,
+        parts=_card,
         actions=lambda _, status: [stop.opener(status.shadow)],
     ),
     live=True,
 )
-ENDED: Final = Listing[ShadowsView, ShadowStatus](
+ENDED: Final = ResourceList[ShadowsView, ShadowStatus](
     rows=lambda view: view.ended,
     cells=_ended_cells,
     heading="Ended",

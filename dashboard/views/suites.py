@@ -16,7 +16,7 @@ from dashboard import labels, markup, page_frame, plots
 from dashboard.dialog_forms import Opener, show_openers
 from dashboard.labels import Label, Tone
 from dashboard.markup import Row, escape, faint, noted, state, strong
-from dashboard.resource_page import Listing, ResourcePage, Search
+from dashboard.resource_page import ResourceList, ResourcePage, Search
 from dashboard.views import suite_dialogs as dialogs
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import (
@@ -437,7 +437,7 @@ def next_lines(board: Leaderboard) -> Sequence[str]:
     return [*lines, *(f"{warning}." for warning in plan.warnings)]
 
 
-SUITES: Final = Listing[SuitesView, SuiteView](
+SUITES: Final = ResourceList[SuitesView, SuiteView](
     rows=lambda view: view.suites,
     cells=_suite_cells,
     nothing="Add a suite above, or by this command:",
@@ -451,7 +451,7 @@ SUITES: Final = Listing[SuitesView, SuiteView](
     ),
     what="suites",
 )
-RUNS: Final = Listing[SuitesView, RunView](
+RUNS: Final = ResourceList[SuitesView, RunView](
     rows=lambda view: view.runs,
     cells=lambda page, view: run_cells(
         view, {suite.summary.name: suite.summary.title for suite in page.suites}, page.now

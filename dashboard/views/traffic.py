@@ -287,14 +287,13 @@ def _reason_cells(reason: FailoverReason, now: datetime) -> markup.Row:
 
 
 def _failovers(window: timedelta, route: str | None) -> str:
-    """Shows the newest failovers and their export. Returns the caller whom the visitor looks for.
-
-    Only visitors who may read content can look for a caller.
+    """Shows the newest failovers and their export. Returns the caller's id that the visitor
+    looks for. Only visitors who may read content can look for a caller.
     """
     st.html(
         markup.section(
             "The newest failovers",
-            "Swapgate keeps the requests' sizes and kinds and hashes of callers, never content.",
+            "Swapgate keeps requests' sizes and kinds and hashes of callers, never content.",
         )
     )
     user = ""
