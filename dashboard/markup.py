@@ -17,6 +17,7 @@ from harness.frame.signing.signed_rows import RowFault
 
 # Pages cut a longer answer and note its length; the CLI prints all of it.
 SHOWN_CHARACTERS = 6_000
+_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 _CODE = re.compile(r"`([^`\n]+)`")
 # No line breaks between a number and its unit.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
@@ -39,6 +40,11 @@ def strong(value: object) -> str:
 def rich(text: object) -> str:
     """Escapes a text, and renders `backticks` as code."""
     return _CODE.sub(r"<code>\1</code>", escape(text))
+
+
+def emphasized(text: object) -> str:
+    """Escapes a text, and renders `backticks` as code and **names** as strong."""
+    return _BOLD.sub(r"<b>\1</b>", rich(text))
 
 
 def block(*parts: str, kind: str = "") -> str:

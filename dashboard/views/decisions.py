@@ -15,6 +15,7 @@ import streamlit as st
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import Form, Opener, dialog
 from dashboard.markup import escape, strong
+from dashboard.operation_dialogs import operation_opener
 from dashboard.views.samples import ComparisonView, load_comparison_view
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofState, ProofValidity
@@ -28,6 +29,7 @@ from harness.operations import queries
 from harness.proposals import decisions, evaluation
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.decisions import ProposalReview
+from harness.proposals.operations import CANCEL_PROPOSAL, RETRY_PROPOSAL
 from harness.proposals.report import findings
 from harness.routes import monthly_bill
 from harness.routing.context import Context
@@ -162,10 +164,10 @@ def openers(
     role = Role.PROPOSER if own else Role.APPROVER
     shown = []
     if isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at):
-        shown.append(
-            Opener("Ask again now", "", lambda: retry(*load(key)), f"retry-{key}", role)
-        )
-    shown.append(Opener("Cancel", "", lambda: cancel(*load(key)), f"cancel-{key}", role))
+        retry = operation_opener(RETRY_PROPOSAL, proposal)
+        shown.append(replace(retry, key=f"retry-{key}", role=role))
+    cancel = operation_opener(CANCEL_PROPOSAL, proposal)
+    shown.append(replace(cancel, label="Cancel", key=f"cancel-{key}", role=role))
     return shown
 
 
@@ -268,42 +270,6 @@ def reject(
     st.html(markup.facts(_facts(view, found)))
     done = f"rejected {proposal.id}."
     form.submit("Reject", done, decisions.refuse_proposal, proposal.id, form.reason())
-
-
-# The use case requires an approver to cancel another person's proposal.
-@dialog("Cancel the proposal", Role.PROPOSER, "cancellation")
-def cancel(
-    form: Form,
-    view: ComparisonView,
-    _found: ProposalReview,
-) -> None:
-    proposal = view.comparison.proposal
-    form.say(
-        f"The comparison of {strong(view.comparison.candidate.name)} with "
-        f"{strong(view.comparison.incumbent.name)} ends; its measurements are kept."
-    )
-    reason = form.text("why", "Reason (optional)")
-    done = f"cancelled {proposal.id}."
-    form.submit(
-        "Cancel the proposal",
-        done,
-        decisions.cancel_proposal,
-        proposal.id,
-        reason,
-    )
-
-
-@dialog("Ask again now", Role.PROPOSER, "retry")
-def retry(
-    form: Form,
-    view: ComparisonView,
-    _found: ProposalReview,
-) -> None:
-    proposal = view.comparison.proposal
-    form.say("Swapgate asks the provider within seconds; its time limit starts again.")
-    reason = form.text("why", "Reason (optional)")
-    done = f"{proposal.id} asks again."
-    form.submit("Ask again now", done, decisions.retry_proposal, proposal.id, reason)
 
 
 def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]:

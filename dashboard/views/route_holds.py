@@ -13,6 +13,7 @@ import streamlit as st
 from dashboard import labels, page_frame
 from dashboard.dialog_forms import TYPE_A_MODEL, Form, Opener, dialog
 from dashboard.markup import escape, strong
+from dashboard.operation_dialogs import operation_openers
 from harness.canary import status as canary_status
 from harness.evals import drift_watches
 from harness.evals.drift_watches import DriftStatus
@@ -20,19 +21,18 @@ from harness.frame.errors import SignatureInvalid
 from harness.frame.people.access import Actor, Role
 from harness.operations.queries import find_route
 from harness.proposals import break_glass
-from harness.proposals.break_glass import BreakGlassRequest
+from harness.proposals.operations import BREAK_GLASSES
 from harness.providers.force import (
     Force,
     ForceKind,
-    KillSwitch,
     SwitchSource,
     parse_force,
 )
 from harness.providers.records import Providers
 from harness.routes import freezes, routes
 from harness.routes.freezes import SwitchPreview, SwitchRequest
+from harness.routes.operations import SWITCHES
 from harness.routing.context import Context
-from harness.routing.evidence import BreakGlass
 from harness.routing.records.routes import Routing
 
 SWITCH_LASTS: Final[Mapping[str, timedelta | None]] = {
@@ -108,14 +108,7 @@ def lift_openers(route: str) -> list[Opener]:
         found = freezes.list_liftable_switches(page_frame.context(), route)
     except SignatureInvalid:
         return []
-    return [lift.opener(switch, label=f"Lift the {_name_switch(switch)} …") for switch in found]
-
-
-def _name_switch(switch: KillSwitch) -> str:
-    """Names a switch by what it forces; a freeze by who set it."""
-    if switch.force.freezes:
-        return f"freeze of {switch.actor}"
-    return f"switch of {switch.force}"
+    return [opener for switch in found for opener in operation_openers(SWITCHES, switch)]
 
 
 @dialog(
@@ -186,22 +179,6 @@ def _effect(preview: SwitchPreview) -> Sequence[str]:
     return parts
 
 
-@dialog("Lift the switch", Role.APPROVER, "lift", "lock_open")
-def lift(form: Form, switch: KillSwitch) -> None:
-    """Asks to lift a switch or a freeze."""
-    goes = "All routes go" if switch.route is None else f"Route {switch.route} goes"
-    text = (
-        "Canaries that wait for its end continue within seconds, unless another freeze holds "
-        "them. A person whose proposal waits for this freeze cannot end it."
-        if switch.force.freezes
-        else f"{escape(goes)} back to the plan within 2 s: {strong(switch.force)} is no longer "
-        f"{switch.force.effect}."
-    )
-    form.say(text, note=f"{switch.actor} threw it: {switch.reason}")
-    done = f"lifted the {_name_switch(switch)}."
-    form.submit("Lift it", done, freezes.lift_switch, switch.id, reason=form.reason())
-
-
 def break_glass_openers(route: str) -> list[Opener]:
     """Lists the buttons for break-glass. Without valid signatures of the stored break-glasses,
     there is no button, and a banner reports the fault.
@@ -214,10 +191,7 @@ def break_glass_openers(route: str) -> list[Opener]:
     if record is None:
         missing = BUSY if find_route(ctx, route).experiment is not None else ""
         return [propose.opener(route, missing=missing)]
-    return [
-        *([] if record.confirmed else [confirm.opener(record)]),
-        end.opener(record),
-    ]
+    return operation_openers(BREAK_GLASSES, record)
 
 
 @dialog(
@@ -246,61 +220,20 @@ def propose(form: Form, route: str) -> None:
     )
     lasts = form.pick("lasts", "How long", GLASS_LASTS)
     through = st.checkbox("Also while the route is frozen", key=form.key("through"))
-    request = BreakGlassRequest(route, target, form.reason(), lasts, through)
+    reason = form.reason()
     done = (
         f"asked for a break-glass of route {route}; a second person must confirm it within "
         "an hour."
     )
-    form.submit("Ask for it", done, break_glass.propose_break_glass, request)
-
-
-@dialog(
-    "Confirm the break-glass",
-    Role.ADMIN,
-    "glass-confirm",
-    "warning",
-    label="Confirm the break-glass …",
-    width="medium",
-)
-def confirm(form: Form, record: BreakGlass) -> None:
-    """Asks the second person to confirm a break-glass."""
-    until = labels.date_time(record.expires_at)
-    name = page_frame.name_target(page_frame.context(), record.target)
-    form.say(
-        f"{strong(name)} gets all traffic of route {strong(record.route)}, without proof, "
-        f"until {strong(until)}. {strong(record.proposer)} asked for it: "
-        f"{escape(record.reason.rstrip('.'))}.",
-        "It holds while the route is frozen, too." if record.through_freeze else "",
-    )
-    done = f"confirmed {record.id}: {name} serves until {until}."
     form.submit(
-        "Serve without proof",
+        "Ask for it",
         done,
-        break_glass.confirm_break_glass,
-        record.id,
-    )
-
-
-@dialog(
-    "End the break-glass",
-    Role.APPROVER,
-    "glass-end",
-    "warning",
-    label="End the break-glass …",
-)
-def end(form: Form, record: BreakGlass) -> None:
-    name = strong(page_frame.name_target(page_frame.context(), record.incumbent))
-    route = f"route {strong(record.route)}"
-    returns = f"{name} serves {route} again at once."
-    effect = returns if record.confirmed else f"{name} continues to serve {route}."
-    form.say(f"{effect} Swaps can be proposed again.")
-    done = f"ended {record.id}."
-    form.submit(
-        "End it",
-        done,
-        break_glass.end_break_glass,
-        record.id,
-        reason=form.reason(),
+        break_glass.propose_break_glass,
+        route,
+        target,
+        lasts=lasts,
+        reason=reason,
+        through_freeze=through,
     )
 
 

@@ -23,8 +23,10 @@ from dashboard.dialog_forms import (
 )
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, noted, strong
+from dashboard.operation_dialogs import operation_openers
 from dashboard.resource_page import EVERY, Cards, ResourceList
 from harness.canary import shadows
+from harness.canary.shadow_operations import SHADOWS
 from harness.canary.shadows import (
     DEFAULT_LASTS,
     LEFT_OUT,
@@ -38,7 +40,6 @@ from harness.routing.context import Context
 from harness.routing.shadow import (
     MAX_AT_ONCE,
     MAX_PER_DAY,
-    Shadow,
     ShadowLimits,
 )
 
@@ -249,29 +250,13 @@ def start(form: Form, names: Sequence[str]) -> None:
     )
 
 
-@dialog("Stop the shadow", Role.PROPOSER, "shadow-stop", "stop", label="Stop the shadow …")
-def stop(form: Form, shadow: Shadow) -> None:
-    form.say(
-        f"Within 2 s, the router stops mirroring route {strong(shadow.route)} to "
-        f"{strong(shadow.candidate.name)}. The counts so far are kept."
-    )
-    done = f"stopped the shadow of route {shadow.route}."
-    form.submit(
-        "Stop it",
-        done,
-        shadows.stop_shadow,
-        shadow.route,
-        reason=form.reason(),
-    )
-
-
 # The dialogs open outside of the part that refreshes itself.
 RUNNING: Final = ResourceList[ShadowsView, ShadowStatus](
     rows=lambda view: view.running,
     cards=Cards(
         key=lambda status: f"shadow-{status.shadow.id}",
         parts=_card,
-        actions=lambda _, status: [stop.opener(status.shadow)],
+        actions=lambda _, status: operation_openers(SHADOWS, status.shadow),
     ),
     live=True,
 )

@@ -13,13 +13,13 @@ import streamlit as st
 
 from dashboard import current_user, markup, page_frame
 from dashboard.dialog_forms import REASON, Form, ask_object, dialog
-from dashboard.markup import escape, strong
+from dashboard.markup import escape
 from harness.app import suite_import
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import escape_surrogates
-from harness.gate.run import EvalRun, RunBudget
+from harness.gate.run import RunBudget
 from harness.operations import captures
 from harness.proposals import eval_queue
 from harness.providers.target import Target
@@ -113,23 +113,6 @@ def run_suite(
         target or "",
         items=items,
         budget=RunBudget(max_cost_usd=most),
-    )
-
-
-@dialog("Cancel a run", Role.PROPOSER, "run-end", "block", label="Cancel a run …")
-def cancel(form: Form, under_way: Mapping[str, EvalRun]) -> None:
-    """Asks which run to end. under_way: runs by the text that names them."""
-    only = next(iter(under_way)) if len(under_way) == 1 else None
-    chosen = only or form.choose("run", "Run", under_way, need="Choose a run first.")
-    run = under_way.get(chosen or "")
-    if run is not None:
-        form.say(
-            f"This ends the run {strong(run.id)} of {strong(run.suite)} for good, and an open "
-            "proposal that waits for it. The answers so far are kept."
-        )
-    id_ = run.id if run else ""
-    form.submit(
-        "End the run", f"ended the run {id_}.", eval_queue.cancel_run, id_, form.reason()
     )
 
 

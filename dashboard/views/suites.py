@@ -5,7 +5,7 @@ are in `suite_dialogs`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -16,6 +16,7 @@ from dashboard import labels, markup, page_frame, plots
 from dashboard.dialog_forms import Opener, show_openers
 from dashboard.labels import Label, Tone
 from dashboard.markup import Row, escape, faint, noted, state, strong
+from dashboard.operation_dialogs import operation_opener
 from dashboard.resource_page import ResourceList, ResourcePage, Search
 from dashboard.views import suite_dialogs as dialogs
 from harness.frame.errors import SwapgateError
@@ -48,6 +49,7 @@ from harness.proposals.candidates.leaderboard import (
     LeaderboardRow,
     Standing,
 )
+from harness.proposals.operations import CANCEL_RUN
 from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
@@ -188,12 +190,15 @@ def _actions(view: SuitesView) -> Sequence[Opener]:
     ]
 
 
-def _cancel_opener(view: SuitesView) -> Sequence[Opener]:
-    """Returns the button that cancels a run; none if no run is under way."""
-    names = {
-        f"{run.run.suite} of {run.target} ({run.run.id})": run.run for run in view.under_way
-    }
-    return [dialogs.cancel.opener(names)] if names else ()
+def _cancel_openers(view: SuitesView) -> Sequence[Opener]:
+    """Returns a button for each run that is under way."""
+    return [
+        replace(
+            operation_opener(CANCEL_RUN, found.run),
+            label=f"Cancel {found.run.suite} of {found.target} …",
+        )
+        for found in view.under_way
+    ]
 
 
 def _explain_no_captures(_: SuitesView) -> None:
@@ -459,7 +464,7 @@ RUNS: Final = ResourceList[SuitesView, RunView](
     heading="Newest runs",
     note="Runs by proposals, schedules and people.",
     nothing="No eval has run yet. A proposal runs its suites automatically.",
-    actions=_cancel_opener,
+    actions=_cancel_openers,
 )
 PAGE: Final = ResourcePage[None, SuitesView](
     name="The suites",

@@ -304,6 +304,11 @@ def format_date_time(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%d %b %Y %H:%M UTC").removeprefix("0")
 
 
+def format_timestamp(at: datetime) -> str:
+    """Formats a time in UTC to the second: `2026-11-02 05:41:07`."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def escape_controls(text: str) -> str:
     """Replaces control characters, so that a terminal shows the text and does not obey it."""
     return escape_directions(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))

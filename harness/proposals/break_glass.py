@@ -9,7 +9,7 @@ it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -61,30 +61,25 @@ ASK_AGAIN: Final = timedelta(minutes=10)
 _NO_ANSWER: Final = "and its former model cannot serve"
 
 
-@dataclass(frozen=True, slots=True)
-class BreakGlassRequest:
-    """A person's request, before anything is checked.
-
-    lasts: time from the request, not from the confirmation.
-    through_freeze: whether the route may change during a freeze. It does not pass
-    `control.observe_only`.
-    """
-
-    route: str
-    target: str  # a target id, or `provider/model`
-    reason: str
-    lasts: timedelta
-    through_freeze: bool = False
-
-
 def propose_break_glass(
     ctx: Context,
     actor: Actor,
-    wanted: BreakGlassRequest,
+    route: str,
+    target: str,
+    *,
+    lasts: timedelta,
+    reason: str,
+    through_freeze: bool = False,
 ) -> BreakGlass:
-    """Requests a break-glass; the route does not change before a second person confirms it.
+    """Requests that a target serve without proof. A second person must confirm it within an
+    hour.
 
     Needs an approver who is a person, because a service cannot take responsibility.
+
+    target: an id or `provider/model`.
+    lasts: time from the request, not from the confirmation.
+    through_freeze: whether the route may change during a freeze. It does not pass
+    `control.observe_only`.
 
     Raises InputError without a reason, for a duration of more than 7 days, and for the target
     that serves already.
@@ -94,34 +89,34 @@ def propose_break_glass(
     Raises Conflict during a freeze that the request does not pass.
     """
     actor.require(Role.APPROVER)
-    require_reason(wanted.reason, "a break-glass")
-    if not timedelta(0) < wanted.lasts <= LONGEST:
+    require_reason(reason, "a break-glass")
+    if not timedelta(0) < lasts <= LONGEST:
         raise InputError(f"a break-glass must last more than 0 and up to {LONGEST.days} days")
     with ctx.store.write() as tx:
-        route = routes.require_route(tx, wanted.route)
+        served = routes.require_route(tx, route)
         _require_person(tx, actor)
-        target = named_models.register_model(ctx, tx, actor, wanted.target)
-        if target.id == route.incumbent:
-            raise InputError(f"{target.name} serves route {route.name!r} already")
-        _require_free(tx, route)
-        data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
-        (primary,) = routes.known_targets(tx, [route.incumbent])
-        vector_checks.check_vectors(ctx, tx, route.name, route.settings, primary, [target])
-        _require_thawed(ctx, tx, route.name, through_freeze=wanted.through_freeze)
-        now = route_time(tx, route.name)
+        wanted = named_models.register_model(ctx, tx, actor, target)
+        if wanted.id == served.incumbent:
+            raise InputError(f"{wanted.name} serves route {route!r} already")
+        _require_free(tx, served)
+        data_class_checks.check_targets(ctx, served.settings, [wanted], route=route)
+        (primary,) = routes.known_targets(tx, [served.incumbent])
+        vector_checks.check_vectors(ctx, tx, route, served.settings, primary, [wanted])
+        _require_thawed(ctx, tx, route, through_freeze=through_freeze)
+        now = route_time(tx, route)
         made = BreakGlass(
             id=ctx.chance.token("bg_"),
-            route=route.name,
-            incumbent=route.incumbent,
-            target=target.id,
-            reason=wanted.reason,
-            through_freeze=wanted.through_freeze,
+            route=route,
+            incumbent=served.incumbent,
+            target=wanted.id,
+            reason=reason,
+            through_freeze=through_freeze,
             proposer=actor.name,
             proposer_principal=actor.principal,
             proposer_key=actor.key,
             created_at=now,
-            confirm_by=now + min(CONFIRM_WITHIN, wanted.lasts),
-            expires_at=now + wanted.lasts,
+            confirm_by=now + min(CONFIRM_WITHIN, lasts),
+            expires_at=now + lasts,
         )
         BreakGlasses(tx).add(made)
         details = {"expires_at": made.expires_at.isoformat()}

@@ -37,7 +37,6 @@ from harness.operations import (
 )
 from harness.operations.route_status import RouteState, describe_needs
 from harness.proposals import break_glass
-from harness.proposals.break_glass import BreakGlassRequest
 from harness.proposals.report import comparison
 from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.models.catalogue import CatalogueEntry
@@ -75,8 +74,10 @@ def ask(
     lasts: timedelta = HOUR,
     **also: Any,
 ) -> BreakGlass:
-    wanted = BreakGlassRequest("chat", "sim/worse", URGENT, lasts, **also)
-    return break_glass.propose_break_glass(world.context(), actor, wanted)
+    wanted = {"reason": URGENT, "lasts": lasts, **also}
+    return break_glass.propose_break_glass(
+        world.context(), actor, "chat", "sim/worse", **wanted
+    )
 
 
 def in_force(world: SmallInstallation, lasts: timedelta = HOUR) -> BreakGlass:
@@ -307,13 +308,9 @@ def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallati
         with pytest.raises(InputError, match="up to 7 days"):
             ask(world, ada, lasts)
     with pytest.raises(InputError, match="reason"):
-        break_glass.propose_break_glass(
-            ctx, ada, BreakGlassRequest("chat", "sim/worse", " ", HOUR)
-        )
+        ask(world, ada, reason=" ")
     with pytest.raises(InputError, match="serves route 'chat' already"):
-        break_glass.propose_break_glass(
-            ctx, ada, BreakGlassRequest("chat", "sim/base", URGENT, HOUR)
-        )
+        break_glass.propose_break_glass(ctx, ada, "chat", "sim/base", reason=URGENT, lasts=HOUR)
     world.observe_only = True
     with pytest.raises(Conflict, match="this installation only observes"):
         ask(world, ada, through_freeze=True)
@@ -370,8 +367,9 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
     with world.store.read() as tx:
         provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, OPERATOR, replace(provider, name="spare"))
-    wanted = BreakGlassRequest("chat", "spare/worse", URGENT, HOUR)
-    asked = break_glass.propose_break_glass(ctx, world.person("Ada"), wanted)
+    asked = break_glass.propose_break_glass(
+        ctx, world.person("Ada"), "chat", "spare/worse", reason=URGENT, lasts=HOUR
+    )
     break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
     registered_providers.remove_provider(ctx, OPERATOR, "sim")
     world.clock.advance(3601)

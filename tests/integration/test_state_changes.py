@@ -207,8 +207,14 @@ def live(world: SmallInstallation) -> None:
     )
     freezes.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
     day = timedelta(days=1)
-    urgent = break_glass.BreakGlassRequest("chat", "sim/worse", "an emergency", day)
-    break_glass.propose_break_glass(ctx, OPERATOR, urgent)
+    break_glass.propose_break_glass(
+        ctx,
+        OPERATOR,
+        "chat",
+        "sim/worse",
+        reason="an emergency",
+        lasts=day,
+    )
     proposal = world.decided("sim/better")
     decisions.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:

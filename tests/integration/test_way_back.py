@@ -26,7 +26,6 @@ from harness.gate.online.rollout import RolloutSignal, RolloutState
 from harness.operations import route_queries
 from harness.operations.route_status import RouteState
 from harness.proposals import break_glass
-from harness.proposals.break_glass import BreakGlassRequest
 from harness.proposals.report.comparison import load_comparison
 from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.models.catalogue import CatalogueEntry
@@ -449,8 +448,14 @@ def test_a_break_glass_stays_while_the_former_model_is_gone(
     upstream: Upstream,
     ctx: Context,
 ) -> None:
-    wanted = BreakGlassRequest("chat", "sim/worse", "the model is down", timedelta(hours=1))
-    made = break_glass.propose_break_glass(ctx, world.person("Ada"), wanted)
+    made = break_glass.propose_break_glass(
+        ctx,
+        world.person("Ada"),
+        "chat",
+        "sim/worse",
+        reason="the model is down",
+        lasts=timedelta(hours=1),
+    )
     break_glass.confirm_break_glass(ctx, world.person("Bo"), made.id)
     upstream.turns["base"] = GONE
     with pytest.raises(ProofRefused, match="sim/base cannot serve") as refusal:

@@ -50,7 +50,7 @@ REVIEW = "*decisions.load('{%s}')"
 # Of the dialogs, which all open by `dialog_forms.dialog`, with what a page gives them.
 DIALOGS = (
     ("decisions.approve", REVIEW % "awaiting"),
-    ("decisions.cancel", REVIEW % "evaluating"),
+    ("operation_dialog(CANCEL_PROPOSAL)", "queries.find_proposal(ctx, '{evaluating}')"),
     ("route_holds.add", "'faq'"),
     ("keys.create_client_key", ""),
     ("routes.roll_back", "route_timeline.load_route(ctx, 'faq')"),
@@ -283,10 +283,10 @@ def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     app = dialog(
         "from harness.routes import freezes",
         "(live,) = kept('live', freezes.list_live_switches(ctx))",
-        "route_holds.lift(live)",
+        "operation_dialog(LIFT_SWITCH)(live)",
     )
     assert "a vendor is down" in text(app)
-    fill(app, {f"lift-why-{switch.id}": "it is back"}, f"lift-now-{switch.id}")
+    fill(app, {f"lift-switch-why-{switch.id}": "it is back"}, f"lift-switch-now-{switch.id}")
     assert not freezes.list_live_switches(ctx)
 
 
@@ -360,9 +360,9 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
     app = dialog(
         "from harness.routes import freezes",
         "found = kept('found', freezes.list_liftable_switches(ctx, 'support-chat'))",
-        "route_holds.lift(found[0])",
+        "operation_dialog(LIFT_SWITCH)(found[0])",
     )
-    fill(app, {f"lift-why-{record.id}": "over"}, f"lift-now-{record.id}")
+    fill(app, {f"lift-switch-why-{record.id}": "over"}, f"lift-switch-now-{record.id}")
     assert not freezes.list_liftable_switches(ctx, "support-chat")
 
 
@@ -437,12 +437,14 @@ def test_a_shadow_without_a_proposal_is_started_by_an_approver_and_stopped(
     assert ("Stop the shadow of quiet …", True) in _reads(page)
     (running,) = shadows.list_running(page_frame.context())
     assert running.shadow.limits.share_bps == 1_250
-    app = _opened("shadows.stop(kept('one', list_running(ctx))[0].shadow)")
+    app = _opened(
+        "operation_openers(SHADOWS, kept('one', list_running(ctx))[0].shadow)[0].open()"
+    )
     id_ = running.shadow.id
     fill(
         app,
-        {f"shadow-stop-why-{id_}": "seen enough"},
-        f"shadow-stop-now-{id_}",
+        {f"stop-shadow-why-{id_}": "seen enough"},
+        f"stop-shadow-now-{id_}",
     )
     assert "ended by ben: seen enough" in text(shown(monkeypatch, house.config, "canary"))
 
@@ -521,6 +523,7 @@ def _opened(words: str) -> AppTest:
     return dialog(
         "from harness.evals.drift_watches import list_drift_status",
         "from harness.canary.shadows import list_running",
+        "from harness.canary.shadow_operations import SHADOWS",
         f"if 'done' not in st.session_state: {words}",
     )
 

@@ -93,12 +93,16 @@ SHUT = r"vera has the role viewer(; this needs|: .+ needs? )"
 DIALOGS = """
 import streamlit as st
 from dashboard import page_frame
+from dashboard.operation_dialogs import operation_dialog, operation_openers
 from dashboard.views import (
     canary_text, decisions, keys, route_holds, route_timeline, shadows
 )
 from dashboard.views import provider_dialogs as providers
 from dashboard.views import route_settings as routes
 from dashboard.views import suite_dialogs as suites
+from harness.operations import queries
+from harness.proposals.operations import BREAK_GLASSES, CANCEL_PROPOSAL
+from harness.routes.operations import LIFT_SWITCH
 
 ctx, kept = page_frame.context(), st.session_state.setdefault
 """

@@ -396,7 +396,7 @@ def test_a_kill_switch_says_what_it_changes_and_asks_why(
         "ben",
     )
     page = shown("routes")
-    assert f"open-lift-{switch.id}" in [button.key for button in page.button]
+    assert f"open-lift-switch-{switch.id}" in [button.key for button in page.button]
 
 
 @pytest.mark.req("A7")

@@ -12,6 +12,7 @@ from harness.canary import status as canary_status
 from harness.canary.canary_state import OPERATIONS, OVERRULES
 from harness.canary.duration_estimate import RampPlan
 from harness.canary.operations import operate
+from harness.canary.shadow_operations import SHADOWS
 from harness.canary.status import CanaryStatus
 from harness.frame.errors import NotFound
 from harness.frame.pagination import Page
@@ -20,13 +21,13 @@ from harness.interfaces.api.frame.endpoint import (
     Body,
     CallerParam,
     Name,
-    ReasonBody,
     RouteQuery,
     Text,
     endpoint,
     operation,
 )
 from harness.interfaces.api.frame.error_status import extend, json_answer
+from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 from harness.operations import queries
 from harness.routing.shadow import Shadow, ShadowLimits
 
@@ -139,11 +140,4 @@ def start_shadow(
 
 
 operation(router, "GET /shadows", "list_shadows", queries.list_shadows, RouteQuery)
-operation(router, "GET /shadows/{route}", "get_shadow", shadows.load_status)
-operation(
-    router,
-    "POST /shadows/{route}/stop",
-    "stop_shadow",
-    shadows.stop_shadow,
-    ReasonBody,
-)
+add_endpoints(router, SHADOWS)

@@ -14,7 +14,6 @@ from harness.interfaces.api.frame.endpoint import (
     CallerParam,
     Count,
     Name,
-    OverruleBody,
     PageQuery,
     PathPart,
     SpenderParam,
@@ -22,8 +21,10 @@ from harness.interfaces.api.frame.endpoint import (
     endpoint,
     operation,
 )
+from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 from harness.operations import queries
 from harness.proposals import eval_queue
+from harness.proposals.operations import EVAL_RUNS
 
 router = APIRouter()
 
@@ -103,14 +104,8 @@ def eval_samples(
     return who.ctx.store.lists.samples(piece.page, run=run)
 
 
+add_endpoints(router, EVAL_RUNS)
 operation(router, "GET /suites", "list_suites", queries.list_suites)
-operation(
-    router,
-    "POST /evals/{run}/cancel",
-    "cancel_eval",
-    eval_queue.cancel_run,
-    OverruleBody,
-)
 operation(router, "GET /verdicts/{verdict}", "get_verdict", queries.load_verdict)
 operation(router, "GET /drift", "list_watched", drift_watches.list_drift_status)
 operation(

@@ -11,13 +11,12 @@ from harness.interfaces.api.frame.endpoint import (
     Body,
     CallerParam,
     Name,
-    OverruleBody,
     PathPart,
     Text,
     endpoint,
-    operation,
 )
-from harness.proposals import break_glass as broken
+from harness.interfaces.api.frame.operation_endpoint import add_endpoints
+from harness.proposals.operations import BREAK_GLASSES
 from harness.providers.force import (
     KillSwitch,
     SwitchRecord,
@@ -25,6 +24,7 @@ from harness.providers.force import (
     parse_force,
 )
 from harness.routes import freezes
+from harness.routes.operations import SWITCHES
 from harness.routing.evidence import BreakGlass
 
 switches_router = APIRouter()
@@ -42,18 +42,6 @@ class SwitchBody(Body):
     route: Name | None = None
     for_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
     starts_at: AwareDatetime | None = None
-
-
-class BreakGlassBody(Body):
-    """A request that a target serve a route without proof. target: id or `provider/model`.
-    through_freeze: also while the route is frozen.
-    """
-
-    route: Name
-    target: Name
-    reason: Text
-    for_s: Annotated[float, Field(gt=0, le=604_800)]
-    through_freeze: bool = False
 
 
 @endpoint(switches_router, "GET", "/switches")
@@ -85,39 +73,5 @@ def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
     return who.ctx.store.lists.break_glasses(piece.page)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass", status=201)
-def propose_break_glass(who: CallerParam, body: BreakGlassBody) -> BreakGlass:
-    """Requests that a target serve without proof. A second person must confirm it within an
-    hour.
-    """
-    request = broken.BreakGlassRequest(
-        body.route,
-        body.target,
-        body.reason,
-        timedelta(seconds=body.for_s),
-        body.through_freeze,
-    )
-    return broken.propose_break_glass(who.ctx, who.actor, request)
-
-
-operation(
-    switches_router,
-    "POST /switches/{switch}/lift",
-    "lift_switch",
-    freezes.lift_switch,
-    OverruleBody,
-)
-GLASS = "/break-glass/{glass}"
-operation(
-    break_glasses_router,
-    f"POST {GLASS}/confirm",
-    "confirm_break_glass",
-    broken.confirm_break_glass,
-)
-operation(
-    break_glasses_router,
-    f"POST {GLASS}/end",
-    "end_break_glass",
-    broken.end_break_glass,
-    OverruleBody,
-)
+add_endpoints(switches_router, SWITCHES)
+add_endpoints(break_glasses_router, BREAK_GLASSES)

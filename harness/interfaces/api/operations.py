@@ -19,23 +19,21 @@ from harness.interfaces.api.frame.endpoint import (
     Body,
     CallerParam,
     Name,
-    OverruleBody,
     PageQuery,
-    RouteQuery,
     Text,
     endpoint,
     operation,
 )
 from harness.interfaces.api.frame.error_status import extend, json_answer
+from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.operations import (
     alert_delivery,
-    captures,
-    dashboard_sessions,
     keys,
     queries,
     route_queries,
 )
+from harness.operations.operations import CAPTURES, KEYS, PEOPLE, USERS
 from harness.operations.route_status import RouteStatus
 from harness.routing.reliability.failover import Failover
 
@@ -80,12 +78,6 @@ class KeyBody(Body):
     opt_outs: set[OptOut] = set()
 
 
-class OptOutsBody(Body):
-    """All opt-outs of a data key, which replace the current ones."""
-
-    opt_outs: set[OptOut]
-
-
 class DeclarationBody(Body):
     """A declaration about a principal. person: the name of another principal of the same
     person; null if the person has no other principal.
@@ -127,24 +119,6 @@ class AuditQuery(PageQuery):
     @property
     def selection(self) -> AuditFilter:
         return AuditFilter(self.actor, self.action, self.subject, self.since, self.until)
-
-
-class UserDeletionBody(Body):
-    """A user whose content Swapgate deletes. user: the id that clients sent."""
-
-    user: Name
-    reason: Text
-
-
-class PurgeQuery(Body):
-    """Selects captured requests to delete, by at least one field. user: the id that the client
-    sent.
-    """
-
-    capture: Name | None = None
-    route: Name | None = None
-    user: Name | None = None
-    all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,45 +239,9 @@ def declare_person(
 captures_router = APIRouter()
 
 
-@endpoint(captures_router, "DELETE", "/captures", status=204)
-def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> None:
-    """Deletes the captured requests that match all given filters. Needs an admin."""
-    captures.purge_captures(
-        who.ctx,
-        who.actor,
-        secret=who.secret,
-        id_=piece.capture,
-        route=piece.route,
-        user=piece.user,
-        everything=piece.all,
-    )
-
-
+add_endpoints(router, KEYS, PEOPLE)
+add_endpoints(captures_router, CAPTURES, USERS)
 operation(router, "GET /spending", "show_spending", load_report)
-operation(router, "GET /keys", "list_keys", queries.list_keys, PageQuery)
-operation(
-    router,
-    "PUT /keys/{key}/opt-outs",
-    "opt_out_key",
-    keys.set_opt_outs,
-    OptOutsBody,
-)
-operation(router, "DELETE /keys/{key}", "revoke_key", keys.revoke_key, status=204)
-operation(router, "GET /people", "list_people", keys.list_people)
-SESSIONS = "/dashboard-sessions"
-operation(
-    router,
-    f"GET {SESSIONS}",
-    "list_dashboard_sessions",
-    dashboard_sessions.list_open,
-)
-operation(
-    router,
-    f"POST {SESSIONS}/{{session}}/end",
-    "end_dashboard_session",
-    dashboard_sessions.end_another,
-    OverruleBody,
-)
 operation(
     alerts_router,
     "GET /alerts",
@@ -316,25 +254,4 @@ operation(
     "POST /alerts/test",
     "test_alerts",
     alert_delivery.send_test,
-)
-operation(
-    captures_router,
-    "GET /captures",
-    "list_captures",
-    queries.list_captures,
-    RouteQuery,
-)
-operation(
-    captures_router,
-    "GET /captures/{capture}",
-    "show_capture",
-    captures.read_capture,
-)
-# The user's id is in the body, because logs contain paths.
-operation(
-    captures_router,
-    "POST /user-deletions",
-    "delete_user",
-    captures.delete_user,
-    UserDeletionBody,
 )

@@ -20,19 +20,19 @@ from harness.interfaces.api.frame.endpoint import (
     Body,
     CallerParam,
     Name,
-    OverruleBody,
     PageQuery,
-    ReasonBody,
     SpenderParam,
     Text,
     endpoint,
     operation,
 )
 from harness.interfaces.api.frame.error_status import extend
+from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 from harness.operations import queries
 from harness.proposals import decisions, submission
-from harness.proposals.candidates import cost_ratio, estimate
+from harness.proposals.candidates import estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.operations import PROPOSALS
 from harness.proposals.report import comparison
 from harness.proposals.report.comparison import ArmFigures
 from harness.proposals.report.findings import (
@@ -97,14 +97,6 @@ class ApprovalBody(Body):
     expected_verdict: Annotated[Name | None, Field(alias="verdict")] = None
     change_reference: Name | None = None
     accept_cost: Annotated[float, Field(ge=1)] | None = None
-
-
-class AcceptedCostBody(Body):
-    """Accepts in advance that a candidate may cost `ratio` times the incumbent's cost."""
-
-    candidate: Name
-    ratio: Annotated[float, Field(ge=1)]
-    because: Text
 
 
 class ProposalQuery(PageQuery):
@@ -218,14 +210,6 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
     )
 
 
-operation(
-    router,
-    "POST /routes/{route}/accepted-costs",
-    "accept_cost",
-    cost_ratio.accept_cost_of,
-    AcceptedCostBody,
-    status=201,
-)
 PROPOSAL = "/proposals/{proposal}"
 operation(
     router,
@@ -247,18 +231,11 @@ operation(
     "list_approvals",
     decisions.list_approvals,
 )
-for _verb, _decide, _body in (
-    ("approve", decisions.approve_proposal, ApprovalBody),
-    ("reject", decisions.refuse_proposal, OverruleBody),
-    ("retry", decisions.retry_proposal, ReasonBody),
-    ("cancel", decisions.cancel_proposal, ReasonBody),
-    ("confirm-same-model", decisions.confirm_same_model, OverruleBody),
-):
-    _name = _verb.replace("-", "_")
-    operation(
-        router,
-        f"POST {PROPOSAL}/{_verb}",
-        f"{_name}_proposal",
-        _decide,
-        _body,
-    )
+operation(
+    router,
+    f"POST {PROPOSAL}/approve",
+    "approve_proposal",
+    decisions.approve_proposal,
+    ApprovalBody,
+)
+add_endpoints(router, PROPOSALS)

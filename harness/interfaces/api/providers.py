@@ -18,6 +18,7 @@ from harness.interfaces.api.frame.endpoint import (
     endpoint,
     operation,
 )
+from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 from harness.providers.credential import MAX_VALUE_LENGTH
 from harness.registry import credentials, named_models, registered_providers
 from harness.registry.credentials import (
@@ -26,6 +27,7 @@ from harness.registry.credentials import (
     CredentialChange,
     ProviderCredentials,
 )
+from harness.registry.operations import PROVIDER_KEYS, PROVIDERS
 from harness.registry.registered_providers import ProviderSummary, SelfTest
 from harness.registry.targets import ProviderChange
 from harness.routes.matrix import build_matrix
@@ -177,33 +179,16 @@ def remove_credential(
 operation(router, "GET /check", "last_check", registered_providers.load_last_check)
 operation(
     router,
-    "GET /providers",
-    "list_providers",
-    registered_providers.list_providers,
-)
-operation(
-    router,
     "GET /providers/{provider}",
     "get_provider",
     registered_providers.get_provider,
 )
-operation(
-    router,
-    "DELETE /providers/{provider}",
-    "remove_provider",
-    registered_providers.remove_provider,
-    status=204,
-)
+add_endpoints(router, PROVIDERS)
 MODELS = "/providers/{provider}/models"
 operation(router, f"GET {MODELS}", "list_discovered", named_models.list_discovered)
 operation(router, f"POST {MODELS}", "discover_models", named_models.discover_models)
+add_endpoints(credentials_router, PROVIDER_KEYS)
 KEYS = "/credentials/providers"
-operation(
-    credentials_router,
-    f"GET {KEYS}",
-    "list_credentials",
-    credentials.list_credentials,
-)
 operation(
     credentials_router,
     f"GET {KEYS}/{{provider}}",

@@ -3,33 +3,20 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import Field
 
-from harness.agents import agents, switches
+from harness.agents import switches
+from harness.agents.operations import AGENTS
 from harness.agents.switches import SwitchRequestView, view_switch
 from harness.frame.pagination import Page
 from harness.interfaces.api.frame.endpoint import (
-    Body,
     CallerParam,
     Name,
     PageQuery,
-    ReasonBody,
-    Text,
     endpoint,
-    operation,
 )
-from harness.routing.agent import AgentGrant
+from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 
 router = APIRouter()
-
-
-class SwitchDecisionBody(Body):
-    """A decision about a switch request. fingerprint: the fingerprint of the request that the
-    person saw; Swapgate refuses the decision if the request has changed.
-    """
-
-    reason: Text = ""
-    fingerprint: Annotated[str, Field(max_length=200)] = ""
 
 
 class SwitchRequestQuery(PageQuery):
@@ -39,12 +26,6 @@ class SwitchRequestQuery(PageQuery):
 
     session: Name | None = None
     pending: bool = False
-
-
-class GrantQuery(PageQuery):
-    """Filters and pages a list of grants. agent: only this agent's grants."""
-
-    agent: Name | None = None
 
 
 @endpoint(router, "GET", "/switch-requests")
@@ -65,25 +46,4 @@ def get_switch_request(who: CallerParam, request: str) -> SwitchRequestView:
     return view_switch(who.ctx, switches.load_switch(who.ctx, request))
 
 
-for decide in (switches.approve_switch, switches.reject_switch):
-    verb = decide.__name__.removesuffix("_switch")
-    call = f"POST /switch-requests/{{request}}/{verb}"
-    name = f"{verb}_switch_request"
-    operation(router, call, name, decide, SwitchDecisionBody)
-
-
-@endpoint(router, "GET", "/agent-grants")
-def list_agent_grants(
-    who: CallerParam, piece: Annotated[GrantQuery, Query()]
-) -> Page[AgentGrant]:
-    """Lists all grants of literal models, newest first."""
-    return who.ctx.store.lists.agent_grants(piece.page, agent=piece.agent)
-
-
-operation(
-    router,
-    "POST /agent-grants/{grant}/revoke",
-    "revoke_agent_grant",
-    agents.revoke_grant,
-    ReasonBody,
-)
+add_endpoints(router, AGENTS)

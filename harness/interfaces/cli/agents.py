@@ -2,59 +2,28 @@
 
 import click
 
-from harness.agents import agents, switches
+from harness.agents import switches
+from harness.agents.operations import AGENTS
 from harness.agents.switch_request import SwitchState
 from harness.agents.switches import view_switch
 from harness.frame.formatting import format_span
 from harness.frame.pagination import PageRequest
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
-    OPTIONAL_REASON,
     PAGE,
-    REASON,
     arg,
     command,
     opt,
 )
+from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
-from harness.operations import captures
-from harness.routing.agent import AgentGrant
+from harness.operations.operations import USERS
+
+user = operation_group(USERS)
 
 
-@click.group()
-def user() -> None:
-    """Users of the clients: delete a user's data."""
-
-
-@command(user)
-def delete(
-    session: Session,
-    user_id: str = arg("USER"),
-    *,
-    reason: str = REASON,
-) -> None:
-    """Delete USER's sessions, captured requests, kept histories and failover hashes, for good.
-
-    USER is the id that clients sent. The audit log keeps the reason, but not the id.
-    """
-    done = session.decide(
-        captures.delete_user,
-        user_id,
-        reason,
-        secret=session.installation.secret,
-    )
-    output.answer(
-        done,
-        f"deleted {done.sessions} sessions, {done.captures} captured requests and "
-        f"{done.kept_pieces} pieces of kept histories; blanked {done.failovers} fail-overs",
-        advice="not reached: " + "; ".join(done.not_reached),
-    )
-
-
-@click.group()
-def agent() -> None:
-    """Agents: their switch requests and grants."""
+agent = operation_group(AGENTS)
 
 
 @command(agent)
@@ -105,70 +74,3 @@ def show(session: Session, request_id: str = arg("ID")) -> None:
             ("Reason", view.decision_reason or None),
         ]
     )
-
-
-@command(agent)
-def approve(
-    session: Session,
-    request_id: str = arg("ID"),
-    *,
-    reason: str = OPTIONAL_REASON,
-) -> None:
-    """Switch a session to the requested model, from its next message on."""
-    request = session.decide(switches.approve_switch, request_id, reason)
-    output.answer(request, f"{request.id} is approved")
-
-
-@command(agent)
-def reject(
-    session: Session,
-    request_id: str = arg("ID"),
-    *,
-    reason: str = OPTIONAL_REASON,
-) -> None:
-    """Leave a session on its model; its agent gets the reason."""
-    request = session.decide(switches.reject_switch, request_id, reason)
-    output.answer(request, f"{request.id} is rejected")
-
-
-@command(agent)
-def grants(
-    session: Session,
-    *,
-    agent_id: str | None = opt("Only this agent's.", "--agent", metavar="ID"),
-    page_request: PageRequest = PAGE,
-) -> None:
-    """List the consents to agents' models with a name PROVIDER:MODEL."""
-    found = session.context.store.lists.agent_grants(page_request, agent=agent_id)
-    output.listing(
-        found,
-        lambda grant: {
-            "ID": grant.id,
-            "AGENT": grant.agent,
-            "SESSION": grant.session or "all",
-            "MODEL": grant.target_name,
-            "KIND": grant.kind.value,
-            "BY": grant.granted_by,
-            "UNTIL": timestamp(grant.expires_at),
-            "STATE": _state(session, grant),
-        },
-        empty="there are no grants",
-    )
-
-
-def _state(session: Session, grant: AgentGrant) -> str:
-    if grant.revoked_at is not None:
-        return "revoked"
-    return "in force" if session.context.clock.now() < grant.expires_at else "expired"
-
-
-@command(agent)
-def revoke(
-    session: Session,
-    grant_id: str = arg("ID"),
-    *,
-    reason: str = OPTIONAL_REASON,
-) -> None:
-    """Revoke a grant: routers refuse the model within seconds."""
-    revoked = session.decide(agents.revoke_grant, grant_id, reason)
-    output.answer(revoked, f"{revoked.id} is revoked: {revoked.target_name}")

@@ -19,6 +19,7 @@ from harness.interfaces.cli.frame.command import (
     opt,
     taken_from,
 )
+from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.routing.route_options import body_fields
@@ -28,9 +29,8 @@ from harness.registry import credentials, registered_providers, sign_in
 from harness.registry.credentials import (
     DEFAULT_KEY_NAME,
     CredentialChange,
-    KeyVariable,
-    ProviderCredentials,
 )
+from harness.registry.operations import PROVIDER_KEYS, PROVIDERS
 from harness.registry.registered_providers import ProviderSummary
 from harness.registry.targets import ProviderChange
 
@@ -38,26 +38,7 @@ if TYPE_CHECKING:
     from harness.routes.matrix import MatrixModel, MatrixRow
 
 
-@click.group()
-def provider() -> None:
-    """Providers: where models are called, and their keys."""
-
-
-@command(provider, "list")
-def list_providers(session: Session) -> None:
-    """List the providers, and the routes that use them."""
-    providers = registered_providers.list_providers(session.context_with_providers)
-    output.listing(
-        providers,
-        lambda row: {
-            "PROVIDER": row.name,
-            "KIND": row.kind,
-            "GROUP": row.group,
-            "API BASE": row.api_base,
-            "ROUTES": ", ".join(row.routes),
-        },
-        empty="no provider yet: `swapgate provider add openai` adds one",
-    )
+provider = operation_group(PROVIDERS)
 
 
 @command(provider, "matrix")
@@ -232,61 +213,9 @@ def _show(code: DeviceCode) -> None:
     )
 
 
-@command()
-def logout(session: Session, provider: str) -> None:
-    """Delete a provider's sign-in tokens. Without another key, its targets get no requests.
-
-    Then revoke the application on the vendor's page.
-    """
-    session.decide(sign_in.sign_out, provider)
-    done = {"provider": provider, "signed_in": False}
-    output.answer(done, f"{provider}: signed out")
-
-
-@click.group("key")
-def provider_key() -> None:
-    """Keys of providers: stored encrypted, never shown."""
-
-
+provider_key = operation_group(PROVIDER_KEYS)
 provider.add_command(provider_key)
 provider_key.add_command(login)
-provider_key.add_command(logout)
-
-
-@command(provider_key, "list")
-def list_credentials(session: Session) -> None:
-    """List the providers and their keys, stored or in this shell's environment."""
-    found = credentials.list_credentials(session.context_with_providers)
-    output.listing(
-        found,
-        lambda row: {
-            "PROVIDER": row.name,
-            "KIND": row.kind,
-            "KEY": _source(row),
-            "KEYS": row.keys,
-            "STORED": ", ".join(_stored(row)),
-            "ENVIRONMENT": ", ".join(map(_variable, row.variables)),
-            "API BASE": row.api_base,
-        },
-        empty="no provider yet: `swapgate provider key set openai` adds one with its key",
-    )
-
-
-def _source(shown: ProviderCredentials) -> str:
-    return shown.source or ("missing" if shown.lacks_key else "none needed")
-
-
-def _variable(key: KeyVariable) -> str:
-    return f"{key.variable} ({Path(key.file).name})" if key.file else key.variable
-
-
-def _stored(shown: ProviderCredentials) -> list[str]:
-    return [
-        f"{entry.name} (until {timestamp(entry.expires_at)})"
-        if entry.expires_at
-        else entry.name
-        for entry in shown.stored
-    ]
 
 
 @command(provider_key, "set")
@@ -341,26 +270,6 @@ def _value(provider: str) -> str:
     if sys.stdin.isatty():
         return str(click.prompt(f"Key of {provider}", hide_input=True, err=True))
     return sys.stdin.read()
-
-
-@command(provider_key, "remove")
-def remove_credential(
-    session: Session,
-    provider: str,
-    *,
-    key: str | None = opt("Only this stored key. [default: all]"),
-) -> None:
-    """Delete a provider's stored keys. Without a key, its targets get no requests.
-
-    A key in `.env` or in the environment stays; the command shows where it is.
-    """
-    shown = session.decide(credentials.remove_credential, provider, key=key)
-    advice = ""
-    if shown.variables:
-        advice = credentials.describe_variables(shown)
-    elif shown.lacks_key:
-        advice = f"{provider} has no key now, so routes use their next target"
-    output.answer(shown, f"{provider}: removed", advice=advice)
 
 
 @command(provider_key, "import")

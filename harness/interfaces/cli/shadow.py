@@ -2,16 +2,14 @@
 
 from datetime import timedelta
 
-import click
-
 from harness.canary import shadows
+from harness.canary.shadow_operations import SHADOWS
 from harness.canary.shadows import LEFT_OUT, ShadowStatus
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bps, format_percent, format_usd
 from harness.frame.pagination import PageRequest
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
-    OPTIONAL_REASON,
     PAGE,
     REASON,
     FiniteRange,
@@ -20,6 +18,7 @@ from harness.interfaces.cli.frame.command import (
     command,
     opt,
 )
+from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.operations import queries
@@ -28,9 +27,7 @@ from harness.routing.shadow import ShadowLimits
 DEFAULT = ShadowLimits()
 
 
-@click.group()
-def shadow() -> None:
-    """Shadows: requests mirrored to a candidate, whose answers users never get."""
+shadow = operation_group(SHADOWS)
 
 
 @command(shadow)
@@ -92,18 +89,6 @@ def _usd(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise InputError(f"--usd-per-day must be a number or `none`, not {text!r}") from None
-
-
-@command(shadow)
-def stop(
-    session: Session,
-    route: str = arg("ROUTE"),
-    *,
-    reason: str = OPTIONAL_REASON,
-) -> None:
-    """End a route's shadow: routers stop within two seconds."""
-    ended = session.decide(shadows.stop_shadow, route, reason=reason)
-    output.answer(ended, f"stopped {ended.id}")
 
 
 @command(shadow)

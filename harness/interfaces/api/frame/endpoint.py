@@ -1,11 +1,13 @@
-"""`operation` derives an endpoint from a use case's signature; `endpoint` registers a handler.
-The return value becomes JSON, and its type documents the answer.
+"""`operation_endpoint` builds an endpoint from a declared operation, and `operation` from a use
+case and a body that is written by hand. `endpoint` registers a handler, whose return value
+becomes JSON and whose return type documents the answer.
 """
 
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial, wraps
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
@@ -21,8 +23,9 @@ from harness.frame.idempotency import (
     do_once,
     note_nothing,
 )
+from harness.frame.operation import Operation
 from harness.frame.pagination import MOST_LISTED, Page, PageRequest
-from harness.frame.people.access import Actor
+from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import canonical_json, digest
 from harness.interfaces.api.frame.error_status import JsonAnswer, json_answer
 from harness.routing.context import Context
@@ -184,40 +187,63 @@ def operation(
     *,
     status: int = 200,
 ) -> None:
-    """Registers a use case `(ctx, [actor,] …)` as an endpoint with the use case's docstring.
+    """Registers a use case whose body, or GET query, is written by hand. Its fields are the use
+    case's further arguments.
 
-    call: `METHOD /path/{name}`. The path's names are the use case's first arguments; the fields
-    of the body, or of a GET's query, are its further arguments.
+    call: `METHOD /path/{name}`. The path's names are the use case's first arguments.
     """
-    method, path = call.split()
-    names = re.findall(r"{(\w+)", path)
-    accepted = inspect.signature(use_case).parameters
+    declared = Operation(
+        use_case=use_case,
+        role=Role.VIEWER,
+        words="",
+        endpoint=call,
+        name=name,
+        status=status,
+    )
+    operation_endpoint(router, declared, body)
+
+
+def operation_endpoint(
+    router: APIRouter,
+    declared: Operation[Any],
+    body: type[Body] | None,
+) -> None:
+    """Registers a declared operation with the use case's docstring."""
+    use_case = declared.use_case
+    method, path = declared.endpoint.split()
+    names = declared.path_names
+    in_path = dict(zip(names, (entered.name for entered in declared.inputs), strict=False))
+    durations = {entered.name for entered in declared.inputs if _is_duration(entered.kind)}
 
     def handler(
         who: ApiCaller,
         body: Body | None = None,
         **given: str,
     ) -> object:
-        own = (who.ctx, who.actor) if "actor" in accepted else (who.ctx,)
-        named = body.arguments() if body else {}
-        if "secret" in accepted:
-            named["secret"] = who.secret
-        found = use_case(*own, *(given[name] for name in names), **named)
+        named: dict[str, Any] = {in_path[name]: value for name, value in given.items()}
+        for name, value in (body.arguments() if body else {}).items():
+            named[name] = timedelta(seconds=value) if name in durations else value
+        found = declared.run(who, named).result
         if kind is None:
             return None
         return json_answer(found) if is_list else found
 
-    kind = None if status == HTTPStatus.NO_CONTENT else use_case.__annotations__["return"]
+    no_content = declared.status == HTTPStatus.NO_CONTENT
+    kind = None if no_content else use_case.__annotations__["return"]
     origin: object = get_origin(kind)
     is_list = origin in (list, Sequence)
     returns = Page[get_args(kind)[0]] if is_list else kind  # type: ignore[misc]
-    handler.__name__ = name
+    handler.__name__ = declared.id
     handler.__doc__ = _description(use_case)
     parameters = list(_parameters(method, names, body))
     signature = inspect.Signature(parameters, return_annotation=returns)
     handler.__signature__ = signature  # type: ignore[attr-defined]
     handler.__annotations__ = {"return": returns}
-    endpoint(router, method, path, status=status)(handler)
+    endpoint(router, method, path, status=declared.status)(handler)
+
+
+def _is_duration(kind: Any) -> bool:
+    return kind is timedelta or timedelta in get_args(kind)
 
 
 def _parameters(
@@ -230,7 +256,7 @@ def _parameters(
     yield from (make(name, annotation=str) for name in names)
     if body is None:
         return
-    if method == "GET":
+    if method in ("GET", "DELETE"):
         yield make("body", annotation=Annotated[body, Query()])
         return
     needed = any(field.is_required() for field in body.model_fields.values())

@@ -28,17 +28,18 @@ from harness.gate.run import (
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     PAGE,
-    REASON,
     FiniteRange,
     command,
     opt,
 )
+from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, follow
 from harness.operations import queries
 from harness.proposals import eval_queue
 from harness.proposals.eval_queue import QueuedRun, load_queue
+from harness.proposals.operations import EVAL_RUNS
 from harness.proposals.report import comparison
 from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns
@@ -52,9 +53,7 @@ EXITS = {
 }
 
 
-@click.group("eval")
-def eval_group() -> None:
-    """Eval runs: one suite on one target."""
+eval_group = operation_group(EVAL_RUNS)
 
 
 @command(eval_group, "run")
@@ -192,18 +191,6 @@ def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
         "position": place,
         "waits": waits,
     }
-
-
-@command(eval_group)
-def cancel(
-    session: Session,
-    run: str,
-    *,
-    reason: str = REASON,
-) -> None:
-    """Cancel a run for good, with each proposal that waits for it."""
-    ended = session.decide(eval_queue.cancel_run, run, reason)
-    output.answer(ended, f"{run} is cancelled")
 
 
 @command(eval_group)

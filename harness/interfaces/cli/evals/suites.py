@@ -11,22 +11,22 @@ import click
 
 from harness.frame.config_conversion import SUITE_SOURCES, NothingTaken
 from harness.frame.errors import InputError
-from harness.frame.formatting import format_bytes, format_quantity
-from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest
+from harness.frame.formatting import format_quantity
+from harness.frame.pagination import INVALID_ROWS_HINT
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
     FILE,
     ONLY_ROUTE,
-    PAGE,
     FiniteRange,
     arg,
     command,
     opt,
 )
-from harness.interfaces.cli.frame.output import timestamp
+from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.session import Session
 from harness.operations import captures, queries
+from harness.operations.operations import CAPTURES
 from harness.routing.capture import MOST_OF_A_CALLER
 
 if TYPE_CHECKING:
@@ -221,39 +221,7 @@ def _option(text: str) -> tuple[str, object]:
         return name, value
 
 
-@click.group()
-def capture() -> None:
-    """Captured requests: redacted requests from production, for labelling."""
-
-
-@command(capture, "list")
-def list_captures(
-    session: Session,
-    *,
-    route: str | None = ONLY_ROUTE,
-    page_request: PageRequest = PAGE,
-) -> None:
-    """List captured requests, newest first, without their content."""
-    found = queries.list_captures(session.context, page_request, route=route)
-    output.listing(
-        found,
-        lambda summary: {
-            "CAPTURE": summary.id,
-            "AT": timestamp(summary.at),
-            "ROUTE": summary.route,
-            "TARGET": summary.target,
-            "MESSAGES": summary.messages,
-            "TOOLS": summary.tools,
-            "REDACTED": ", ".join(f"{name} {n}" for name, n in summary.redactions.items()),
-            "SEEN": summary.seen,
-            "SIZE": format_bytes(summary.body_bytes),
-            "KEPT": "no: over the limit" if summary.too_large else None,
-            "EXPIRES": timestamp(summary.expires_at),
-        },
-        empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` starts it",
-    )
-    if text := captures.load_sample(session.context, route).text:
-        output.note(f"in the last {captures.SAMPLE_DAYS} days: {text}")
+capture = operation_group(CAPTURES)
 
 
 @command(capture)
@@ -309,25 +277,3 @@ def export(
         f"wrote {format_quantity(len(capture_export.lines), 'request')} to {file}",
         advice=f"left out {', '.join(left_out)}; {sample}" if left_out else sample,
     )
-
-
-@command(capture)
-def purge(
-    session: Session,
-    *,
-    capture_id: str | None = opt("Only this captured request.", "--id", metavar="CAPTURE"),
-    route: str | None = opt("Only this route.", metavar="ROUTE"),
-    user: str | None = opt("Only this user, by the name that the client sent.", metavar="ID"),
-    everything: bool = opt("All captured requests.", "--all"),
-) -> None:
-    """Delete the captured requests that match all given options, for good."""
-    gone = captures.purge_captures(
-        session.context,
-        session.actor,
-        secret=session.installation.secret,
-        id_=capture_id,
-        route=route,
-        user=user,
-        everything=everything,
-    )
-    output.answer({"deleted": gone}, f"deleted {gone}")

@@ -7,13 +7,13 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import click
 
 from harness.frame.config_conversion import ConversionNote, ConversionOutcome
-from harness.frame.formatting import DASH, escape_controls, format_harm
+from harness.frame.formatting import DASH, escape_controls, format_harm, format_timestamp
 from harness.frame.pagination import INVALID_ROWS_HINT, Page
 from harness.frame.plain_data import to_shown, write_json
 from harness.interfaces.cli.frame.session import Session
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def timestamp(moment: datetime | None) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if moment else DASH
+    return format_timestamp(moment) if moment else DASH
 
 
 def known_price(target: Target, provider: Provider | None) -> Price | None:
@@ -209,6 +209,8 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return timestamp(value)
     return "–" if value is None or value == "" else escape_controls(str(value))
 
 

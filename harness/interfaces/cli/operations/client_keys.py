@@ -5,41 +5,35 @@ from typing import Final
 
 import click
 
-from harness.frame.formatting import format_spent_usd
-from harness.frame.pagination import PageRequest
 from harness.frame.people.access import (
     LINK_LASTS,
-    ApiKey,
     OptOut,
     Role,
     sign_in_url,
 )
 from harness.frame.people.limits import KeyLimits
-from harness.frame.setting import change_settings, plain_settings
+from harness.frame.setting import change_settings
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
-    PAGE,
-    REASON,
     WholeRange,
     arg,
     command,
     opt,
     taken_from,
 )
+from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.setting_options import given_options, options_of
-from harness.operations import dashboard_sessions, keys, queries
-from harness.operations.keys import KeySummary
+from harness.operations import dashboard_sessions, keys
+from harness.operations.operations import KEYS, PEOPLE, describe_kind, describe_limits
 
 ROLES = [role.name.lower() for role in Role]
 NONE: Final = "none"
 KeyLimitOptions: Final = options_of(KeyLimits, new="New keys")
 
 
-@click.group()
-def key() -> None:
-    """Keys that Swapgate issues to clients and people."""
+key = operation_group(KEYS)
 
 
 @command(key)
@@ -87,37 +81,13 @@ def create(
     output.answer(
         {"key": api_key, "text": text},
         text,
-        advice=f"{api_key.id}, {_kind(api_key)} key of {name!r}. Store it now: it is not shown "
-        "again",
-    )
-
-
-@command(key, "list")
-def list_keys(session: Session, *, page_request: PageRequest = PAGE) -> None:
-    """List the keys, oldest first, without their text."""
-    found = queries.list_keys(session.context, page_request)
-    output.listing(
-        found,
-        lambda row: {
-            "ID": row.id,
-            "NAME": row.name,
-            "PRINCIPAL": row.principal_name,
-            "KIND": _kind(row),
-            "ENDS IN": row.hint,
-            "ROUTES": ", ".join(sorted(row.routes)) or "all",
-            "LIMITS": _limits(row.limits),
-            "OPTED OUT OF": ", ".join(sorted(row.opt_outs)),
-            "TODAY": _spent(row, row.spent.day_usd),
-            "THIS MONTH": _spent(row, row.spent.month_usd),
-            "CREATED": timestamp(row.created_at),
-            "REVOKED": timestamp(row.revoked_at),
-        },
-        empty="no keys yet: `swapgate key create NAME` creates one",
+        advice=f"{api_key.id}, {describe_kind(api_key)} key of {name!r}. Store it now: it is "
+        "not shown again",
     )
 
 
 @command(key, "limits")
-def change_limits(
+def changedescribe_limits(
     session: Session,
     key_id: str = arg("ID"),
     *,
@@ -131,7 +101,7 @@ def change_limits(
         key_id,
         lambda before: change_settings(before, given_options(limits)),
     )
-    output.answer(changed, f"{key_id}: {_limits(changed.limits) or 'no limits'}")
+    output.answer(changed, f"{key_id}: {describe_limits(changed.limits) or 'no limits'}")
 
 
 @command(key, "opt-outs")
@@ -154,14 +124,6 @@ def change_opt_outs(
     changed = session.decide(keys.set_opt_outs, key_id, chosen)
     left = ", ".join(sorted(changed.opt_outs))
     output.answer(changed, f"{key_id}: {left or 'no opt-outs'}")
-
-
-@command(key)
-def revoke(session: Session, key_id: str = arg("ID")) -> None:
-    """Revoke a key; routers stop accepting it within two seconds."""
-    is_revoked_now = session.decide(keys.revoke_key, key_id)
-    text = f"revoked {key_id}" if is_revoked_now else f"{key_id} was already revoked"
-    output.answer({"revoked": key_id}, text)
 
 
 @command(key, "sign-in-link")
@@ -199,119 +161,4 @@ def print_sign_in_link(
     )
 
 
-def _limits(limits: KeyLimits | None) -> str:
-    if limits is None:
-        return ""
-    known = (
-        (declared, getattr(limits, declared.name))
-        for declared in plain_settings(KeyLimits)
-        if declared.optional
-    )
-    return ", ".join(
-        f"{declared.format(value)} {declared.caption}"
-        for declared, value in known
-        if value is not None
-    )
-
-
-def _spent(key: KeySummary, usd: float) -> str:
-    return (
-        ""
-        if key.role is not None
-        else format_spent_usd(usd, key.spent.unpriced, key.spent.bounded)
-    )
-
-
-def _kind(key: ApiKey) -> str:
-    return key.role.name.lower() if key.role else "data"
-
-
-@click.group()
-def person() -> None:
-    """People: which principals are one person, and who is signed in."""
-
-
-@command(person, "list")
-def list_people(session: Session) -> None:
-    """List the principals, which act with a key, by single sign-on, or on this machine.
-
-    With a key below the admin role, the list has only the key holder's principals.
-    """
-    found = keys.list_people(session.context, session.actor)
-    output.listing(
-        found,
-        lambda view: {
-            "NAME": view.name,
-            "KIND": view.kind.value,
-            "SIGNS IN AT": view.issuer or "",
-            "IS": view.person,
-            "DECLARED BY": view.declared_by,
-            "REASON": view.reason,
-            "SINCE": timestamp(view.created_at),
-        },
-        empty="no principals yet",
-    )
-
-
-@command(person)
-def link(
-    session: Session,
-    name: str,
-    person_name: str = arg("PERSON"),
-    *,
-    reason: str = REASON,
-) -> None:
-    """Declare that NAME is the same person as PERSON.
-
-    From then on, neither can approve a proposal of the other.
-    """
-    declared = session.decide(keys.link_people, name, person_name, reason)
-    output.answer(declared, f"{name} and {person_name} are one person")
-
-
-@command(person)
-def separate(
-    session: Session,
-    name: str,
-    *,
-    reason: str = REASON,
-) -> None:
-    """Declare that NAME is a separate person, with no other principal here.
-
-    A single sign-on user and a key holder can approve each other's proposals only after this
-    declaration, or a `link` to another person. A third person must make the declaration.
-    """
-    declared = session.decide(keys.separate_people, name, reason)
-    output.answer(declared, f"{name} is a separate person")
-
-
-@command(person)
-def sessions(session: Session) -> None:
-    """List the open sessions of the dashboard, newest first.
-
-    With a key below the admin role, the list has only the key holder's sessions.
-    """
-    found = dashboard_sessions.list_open(session.context, session.actor)
-    output.listing(
-        found,
-        lambda view: {
-            "SESSION": view.id,
-            "NAME": view.name,
-            "BY": view.by,
-            "SINCE": timestamp(view.opened_at),
-            "UNTIL": timestamp(view.expires_at),
-        },
-        empty="no one is signed in",
-    )
-
-
-@command(person, "sign-out")
-def sign_out(
-    session: Session,
-    session_id: str = arg("SESSION"),
-    *,
-    reason: str = REASON,
-) -> None:
-    """End a person's session in the dashboard, at once."""
-    ended = session.decide(dashboard_sessions.end_another, session_id, reason)
-    output.answer(ended, f"{ended.name} is signed out of {ended.id}")
+person = operation_group(PEOPLE)

@@ -20,6 +20,7 @@ from harness.interfaces.cli.frame.command import (
     command,
     opt,
 )
+from harness.interfaces.cli.frame.operation_command import add_commands
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import Watched, watch
@@ -27,9 +28,9 @@ from harness.interfaces.cli.proposals import comparison
 from harness.interfaces.cli.proposals.verdict_wait import load_progress
 from harness.operations import queries
 from harness.proposals import decisions
-from harness.proposals.candidates import cost_ratio
 from harness.proposals.decisions import ProposalReview
 from harness.proposals.eval_queue import load_queue
+from harness.proposals.operations import PROPOSALS
 from harness.proposals.report.comparison import MOST_TEXTS, load_comparison
 from harness.routing.context import Context
 
@@ -46,6 +47,9 @@ REPORT = LazyCommand(
 @click.command(cls=LazyCommandGroup, lazy={"create": CREATE, "report": REPORT})
 def proposal() -> None:
     """Proposals: requests to swap a route's model."""
+
+
+add_commands(proposal, PROPOSALS)
 
 
 @command(proposal, "list")
@@ -208,80 +212,3 @@ def approve(
     for approval in decisions.list_approvals(session.context, approved.id):
         for remark in approval.remarks:
             output.note(remark)
-
-
-@command(proposal)
-def accept_cost(
-    session: Session,
-    route: str,
-    candidate: str,
-    *,
-    up_to: float = opt(
-        "Accepted cost, as a multiple of the incumbent's cost.",
-        type=FiniteRange(min=1),
-        metavar="TIMES",
-        required=True,
-    ),
-    because: str = opt("Reason, which every view of the proposal shows.", required=True),
-) -> None:
-    """Accept the cost of CANDIDATE on ROUTE, for its next proposal. Needs an approver."""
-    accepted = session.decide(
-        cost_ratio.accept_cost_of,
-        route,
-        candidate,
-        ratio=up_to,
-        because=because,
-    )
-    output.answer(accepted, f"{accepted.text}. Now propose {candidate} for {route}")
-
-
-@command(proposal)
-def reject(
-    session: Session,
-    proposal_id: str = arg("ID"),
-    *,
-    reason: str = opt("Reason, shown to the proposer."),
-) -> None:
-    """Reject a proposal that waits for approval."""
-    rejected = session.decide(decisions.refuse_proposal, proposal_id, reason)
-    output.answer(rejected, f"{rejected.id} is rejected")
-
-
-@command(proposal)
-def retry(
-    session: Session,
-    proposal_id: str = arg("ID"),
-    *,
-    reason: str = OPTIONAL_REASON,
-) -> None:
-    """Retry at once a proposal that waits for a provider; its maximum wait begins again."""
-    retried = session.decide(decisions.retry_proposal, proposal_id, reason)
-    output.answer(retried, f"{retried.id} asks the provider again")
-
-
-@command(proposal)
-def confirm_same_model(
-    session: Session,
-    proposal_id: str = arg("ID"),
-    *,
-    reason: str = opt("Reason, which every view of the proposal shows.", required=True),
-) -> None:
-    """Confirm that both models may be served by the same, before the verdict.
-
-    Needs an approver. Swapgate then decides by the answers that it has.
-    """
-    confirmed = session.decide(decisions.confirm_same_model, proposal_id, reason)
-    text = confirmed.same_model.text if confirmed.same_model else ""
-    output.answer(confirmed, f"{confirmed.id} continues: {text}")
-
-
-@command(proposal)
-def cancel(
-    session: Session,
-    proposal_id: str = arg("ID"),
-    *,
-    reason: str = OPTIONAL_REASON,
-) -> None:
-    """Cancel an open proposal before its canary."""
-    cancelled = session.decide(decisions.cancel_proposal, proposal_id, reason)
-    output.answer(cancelled, f"{cancelled.id} is cancelled")

@@ -2,11 +2,10 @@
 
 from datetime import timedelta
 
-import click
-
 from harness.frame.errors import InputError
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import REASON, command, opt
+from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.proposals import fallback_chain
@@ -15,13 +14,10 @@ from harness.proposals.fallback_chain import (
     FallbackRequest,
     WaiverRequest,
 )
+from harness.proposals.operations import FALLBACKS, describe_chain
 from harness.routing.evidence import EvidenceKind
-from harness.routing.table import Route
 
-
-@click.group()
-def fallback() -> None:
-    """A route's fallback chain: targets that answer, in order, if its model fails."""
+fallback = operation_group(FALLBACKS)
 
 
 @command(fallback, "list")
@@ -90,63 +86,4 @@ def add(
         place=place,
         reason=reason,
     )
-    _print_chain(session, changed)
-
-
-@command(fallback)
-def remove(
-    session: Session,
-    route: str,
-    target: str,
-    *,
-    reason: str = REASON,
-) -> None:
-    """Remove a target from the chain."""
-    changed = session.decide(fallback_chain.remove_fallback, route, target, reason=reason)
-    _print_chain(session, changed)
-
-
-@command(fallback)
-def mark(
-    session: Session,
-    route: str,
-    target: str,
-    *,
-    capable: bool = opt(
-        "Whether the fallback may answer on a route of high stakes.",
-        "--capable/--not-capable",
-        required=True,
-    ),
-    reason: str = REASON,
-) -> None:
-    """Set whether a fallback may answer on a route of high stakes."""
-    changed = session.decide(
-        fallback_chain.mark_capable,
-        route,
-        target,
-        capable=capable,
-        reason=reason,
-    )
-    _print_chain(session, changed)
-
-
-@command(fallback)
-def order(
-    session: Session,
-    route: str,
-    targets: tuple[str, ...],
-    *,
-    reason: str = REASON,
-) -> None:
-    """Reorder the chain. Name each of its targets once."""
-    changed = session.decide(fallback_chain.reorder_chain, route, targets, reason=reason)
-    _print_chain(session, changed)
-
-
-def _print_chain(session: Session, route: Route) -> None:
-    chain = fallback_chain.list_fallbacks(session.context, route.name)
-    names = ", ".join(entry.target.name for entry in chain)
-    output.answer(
-        route,
-        f"route {route.name} falls back to {names or 'no other model'}",
-    )
+    output.answer(changed, describe_chain(session.context, changed))

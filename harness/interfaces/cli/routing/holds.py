@@ -3,26 +3,25 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-import click
-
 from harness.frame.errors import InputError
 from harness.frame.pagination import PageRequest
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     PAGE,
     REASON,
-    ROUTE,
     Reads,
     arg,
     command,
     opt,
 )
+from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.operations import queries
-from harness.proposals import break_glass as broken
+from harness.proposals.operations import BREAK_GLASSES
 from harness.providers.force import SwitchSource, parse_force
 from harness.routes import freezes
+from harness.routes.operations import SWITCHES
 
 
 def _read_moment(text: str) -> datetime:
@@ -40,56 +39,7 @@ def _read_moment(text: str) -> datetime:
 _MOMENT: Final = Reads("time", _read_moment)
 
 
-@click.group("break-glass")
-def break_glass() -> None:
-    """Serve a route without proof: needs two people, a reason and an expiry."""
-
-
-@command(break_glass)
-def propose(
-    session: Session,
-    name: str = ROUTE,
-    target: str = arg("TARGET"),
-    *,
-    lasts: timedelta = opt(
-        "Duration: 2h, at most 7d. Then the previous model returns.", "--for"
-    ),
-    reason: str = REASON,
-    through_freeze: bool = opt("Propose even if the route is frozen."),
-) -> None:
-    """Propose that TARGET serve without proof. A second person must confirm it."""
-    request = broken.BreakGlassRequest(name, target, reason, lasts, through_freeze)
-    proposed = broken.propose_break_glass(
-        session.context_with_providers, session.deciding_actor, request
-    )
-    last = timestamp(proposed.confirm_by)
-    output.answer(
-        proposed,
-        proposed.id,
-        advice=f"another person, an admin, must confirm it before {last} UTC: `swapgate route "
-        f"break-glass confirm {proposed.id}`",
-    )
-
-
-@command(break_glass)
-def confirm(session: Session, id_: str = arg("ID")) -> None:
-    """Confirm a break-glass, as the second person; then the target serves."""
-    confirmed = session.decide(broken.confirm_break_glass, id_)
-    until = timestamp(confirmed.expires_at)
-    text = f"route {confirmed.route} is served without proof until {until} UTC ({confirmed.id})"
-    output.answer(confirmed, text)
-
-
-@command(break_glass)
-def end(
-    session: Session,
-    id_: str = arg("ID"),
-    *,
-    reason: str = REASON,
-) -> None:
-    """End a break-glass early: the previous model returns at once. One person is enough."""
-    ended = session.decide(broken.end_break_glass, id_, reason=reason)
-    output.answer(ended, f"{ended.id} has ended")
+break_glass = operation_group(BREAK_GLASSES)
 
 
 @command(break_glass, "list")
@@ -112,9 +62,7 @@ def list_break_glasses(session: Session, *, page_request: PageRequest = PAGE) ->
     )
 
 
-@click.group()
-def switch() -> None:
-    """Switches: force or avoid a provider or a target, or freeze routes."""
+switch = operation_group(SWITCHES)
 
 
 @command(switch)
@@ -167,23 +115,6 @@ def throw(
         names = ", ".join(kept)
         why = "have no other target" if thrown.force.avoids else "cannot use it"
         output.note(f"these routes {why}, so they keep their plans: {names}")
-
-
-@command(switch)
-def lift(
-    session: Session,
-    switch_id: str = arg("ID"),
-    *,
-    reason: str = REASON,
-) -> None:
-    """Lift a switch: routers stop following it within two seconds."""
-    began = session.installation.clock.now()
-    record = session.decide(freezes.lift_switch, switch_id, reason=reason)
-    text = f"lifted {switch_id}"
-    if record.lifted_at is not None and record.lifted_at < began:
-        at = timestamp(record.lifted_at)
-        text = f"{switch_id} was already lifted by {record.lifted_by}, at {at} UTC"
-    output.answer(record, text)
 
 
 @command(switch, "list")

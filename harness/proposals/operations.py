@@ -1,0 +1,308 @@
+"""The simple operations on proposals, break-glasses, fallback chains and eval runs.
+
+By hand stay an approval, which shows the review first, and the list of break-glasses, which
+names their targets.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any, Final
+
+from harness.frame.formatting import Range, format_date_time, format_timestamp
+from harness.frame.operation import (
+    REASON,
+    DialogTexts,
+    Operation,
+    OperationGroup,
+    Outcome,
+    Parameter,
+)
+from harness.frame.people.access import Role
+from harness.gate.run import EvalRun
+from harness.proposals import break_glass, decisions, eval_queue, fallback_chain
+from harness.proposals.candidates import cost_ratio
+from harness.routes.routes import known_targets
+from harness.routing.context import Context
+from harness.routing.evidence import BreakGlass
+from harness.routing.proposal import Proposal
+from harness.routing.table import Route
+
+_SHOWN_REASON: Final = replace(
+    REASON, meaning="Reason, which every view of the proposal shows."
+)
+
+
+def _name_target(ctx: Context, id_: str) -> str:
+    with ctx.store.read() as tx:
+        (known,) = known_targets(tx, [id_])
+    return known.name
+
+
+def _describe_cancelled_proposal(ctx: Context, proposal: Proposal) -> list[str]:
+    name = _name_target(ctx, proposal.candidate)
+    text = (
+        f"The comparison of **{name}** on route **{proposal.route}** ends; its measurements "
+        "are kept."
+    )
+    return [text]
+
+
+RETRY_PROPOSAL: Final = Operation(
+    use_case=decisions.retry_proposal,
+    role=Role.PROPOSER,
+    words="Retry at once a proposal that waits for a provider; its maximum wait begins again.",
+    command="retry ID",
+    endpoint="POST /proposals/{proposal}/retry",
+    done=lambda retried: f"{retried.result.id} asks the provider again",
+    dialog=DialogTexts(
+        title="Ask again now",
+        button="Ask again now",
+        effect=lambda _ctx, _proposal: [
+            "Swapgate asks the provider within seconds; its time limit starts again."
+        ],
+    ),
+)
+CANCEL_PROPOSAL: Final = Operation(
+    use_case=decisions.cancel_proposal,
+    role=Role.PROPOSER,
+    words="Cancel an open proposal before its canary.",
+    command="cancel ID",
+    endpoint="POST /proposals/{proposal}/cancel",
+    done=lambda cancelled: f"{cancelled.result.id} is cancelled",
+    dialog=DialogTexts(
+        title="Cancel the proposal",
+        button="Cancel the proposal",
+        effect=_describe_cancelled_proposal,
+    ),
+)
+PROPOSALS: Final = OperationGroup(
+    command="proposal",
+    words="Proposals: requests to swap a route's model.",
+    operations=(
+        Operation(
+            use_case=cost_ratio.accept_cost_of,
+            role=Role.APPROVER,
+            words="Accept the cost of CANDIDATE on ROUTE, for its next proposal. Needs an "
+            "approver.",
+            command="accept-cost ROUTE CANDIDATE",
+            endpoint="POST /routes/{route}/accepted-costs",
+            name="accept_cost",
+            body="AcceptedCostBody",
+            body_text="Accepts in advance that a candidate may cost `ratio` times the "
+            "incumbent's cost.",
+            status=201,
+            parameters={
+                "ratio": Parameter(
+                    meaning="Accepted cost, as a multiple of the incumbent's cost.",
+                    range=Range(1, math.inf),
+                    flags=("--up-to",),
+                    metavar="TIMES",
+                ),
+                "because": _SHOWN_REASON,
+            },
+            done=lambda accepted: (
+                f"{accepted.result.text}. Now propose {accepted.given['candidate']} for "
+                f"{accepted.given['route']}"
+            ),
+        ),
+        Operation(
+            use_case=decisions.refuse_proposal,
+            role=Role.APPROVER,
+            words="Reject a proposal that waits for approval.",
+            command="reject ID",
+            endpoint="POST /proposals/{proposal}/reject",
+            name="reject_proposal",
+            parameters={"reason": replace(REASON, meaning="Reason, shown to the proposer.")},
+            done=lambda rejected: f"{rejected.result.id} is rejected",
+        ),
+        RETRY_PROPOSAL,
+        CANCEL_PROPOSAL,
+        Operation(
+            use_case=decisions.confirm_same_model,
+            role=Role.APPROVER,
+            words="Confirm that both models may be served by the same, before the verdict.\n\n"
+            "Needs an approver. Swapgate then decides by the answers that it has.",
+            command="confirm-same-model ID",
+            endpoint="POST /proposals/{proposal}/confirm-same-model",
+            name="confirm_same_model_proposal",
+            parameters={"reason": _SHOWN_REASON},
+            done=lambda confirmed: (
+                f"{confirmed.result.id} continues: "
+                f"{confirmed.result.same_model.text if confirmed.result.same_model else ''}"
+            ),
+        ),
+    ),
+)
+
+
+def _describe_confirmation(ctx: Context, record: BreakGlass) -> list[str]:
+    name = _name_target(ctx, record.target)
+    effect = (
+        f"**{name}** gets all traffic of route **{record.route}**, without proof, until "
+        f"**{format_date_time(record.expires_at)}**. **{record.proposer}** asked for it: "
+        f"{record.reason.rstrip('.')}."
+    )
+    holds = "It holds while the route is frozen, too." if record.through_freeze else ""
+    return [effect, holds]
+
+
+def _describe_end(ctx: Context, record: BreakGlass) -> list[str]:
+    name = _name_target(ctx, record.incumbent)
+    effect = (
+        f"**{name}** serves route **{record.route}** again at once."
+        if record.confirmed
+        else f"**{name}** continues to serve route **{record.route}**."
+    )
+    return [f"{effect} Swaps can be proposed again."]
+
+
+def _is_unconfirmed(record: BreakGlass) -> bool:
+    return not record.confirmed
+
+
+CONFIRM_BREAK_GLASS: Final = Operation(
+    use_case=break_glass.confirm_break_glass,
+    role=Role.ADMIN,
+    words="Confirm a break-glass, as the second person; then the target serves.",
+    command="confirm ID",
+    endpoint="POST /break-glass/{glass}/confirm",
+    done=lambda confirmed: (
+        f"route {confirmed.result.route} is served without proof until "
+        f"{format_timestamp(confirmed.result.expires_at)} UTC ({confirmed.result.id})"
+    ),
+    dialog=DialogTexts(
+        title="Confirm the break-glass",
+        button="Serve without proof",
+        icon="warning",
+        effect=_describe_confirmation,
+        applies=_is_unconfirmed,
+        wide=True,
+    ),
+)
+END_BREAK_GLASS: Final = Operation(
+    use_case=break_glass.end_break_glass,
+    role=Role.APPROVER,
+    words="End a break-glass early: the previous model returns at once. One person is enough.",
+    command="end ID",
+    endpoint="POST /break-glass/{glass}/end",
+    done=lambda ended: f"{ended.result.id} has ended",
+    dialog=DialogTexts(
+        title="End the break-glass",
+        button="End it",
+        icon="warning",
+        effect=_describe_end,
+    ),
+)
+BREAK_GLASSES: Final = OperationGroup(
+    command="route break-glass",
+    words="Serve a route without proof: needs two people, a reason and an expiry.",
+    operations=(
+        Operation(
+            use_case=break_glass.propose_break_glass,
+            role=Role.APPROVER,
+            words="Propose that TARGET serve without proof. A second person must confirm it.",
+            command="propose ROUTE TARGET",
+            endpoint="POST /break-glass",
+            body="BreakGlassBody",
+            body_text="A request that a target serve a route without proof.",
+            status=201,
+            needs_providers=True,
+            parameters={
+                "target": Parameter(meaning="Id or `provider/model`."),
+                "lasts": Parameter(
+                    meaning="Duration, at most 7 days. Then the previous model returns.",
+                    range=Range(0, break_glass.LONGEST.total_seconds(), above=True),
+                    flags=("--for",),
+                    api_name="for_s",
+                ),
+                "through_freeze": Parameter(meaning="Propose even if the route is frozen."),
+            },
+            done=lambda proposed: proposed.result.id,
+            advice=lambda proposed: (
+                f"another person, an admin, must confirm it before "
+                f"{format_timestamp(proposed.result.confirm_by)} UTC: `swapgate route "
+                f"break-glass confirm {proposed.result.id}`"
+            ),
+        ),
+        CONFIRM_BREAK_GLASS,
+        END_BREAK_GLASS,
+    ),
+)
+
+
+def describe_chain(ctx: Context, route: Route) -> str:
+    chain = fallback_chain.list_fallbacks(ctx, route.name)
+    names = ", ".join(entry.target.name for entry in chain)
+    return f"route {route.name} falls back to {names or 'no other model'}"
+
+
+def _describe_change(changed: Outcome[Route]) -> str:
+    return describe_chain(changed.ctx, changed.result)
+
+
+# The API replaces a whole chain, by an endpoint that is written by hand.
+FALLBACKS: Final = OperationGroup(
+    command="route fallback",
+    words="A route's fallback chain: targets that answer, in order, if its model fails.",
+    operations=(
+        Operation(
+            use_case=fallback_chain.remove_fallback,
+            role=Role.ADMIN,
+            words="Remove a target from the chain.",
+            command="remove ROUTE TARGET",
+            done=_describe_change,
+        ),
+        Operation(
+            use_case=fallback_chain.mark_capable,
+            role=Role.ADMIN,
+            words="Set whether a fallback may answer on a route of high stakes.",
+            command="mark ROUTE TARGET",
+            parameters={
+                "capable": Parameter(
+                    meaning="Whether the fallback may answer on a route of high stakes.",
+                    flags=("--capable/--not-capable",),
+                )
+            },
+            done=_describe_change,
+        ),
+        Operation(
+            use_case=fallback_chain.reorder_chain,
+            role=Role.ADMIN,
+            words="Reorder the chain. Name each of its targets once.",
+            command="order ROUTE TARGETS",
+            parameters={"order": Parameter(kind=tuple[str, ...])},
+            done=_describe_change,
+        ),
+    ),
+)
+
+
+def _describe_cancellation(_: Any, run: EvalRun) -> list[str]:
+    text = (
+        f"This ends the run **{run.id}** of **{run.suite}** for good, and an open proposal "
+        "that waits for it. The answers so far are kept."
+    )
+    return [text]
+
+
+CANCEL_RUN: Final = Operation(
+    use_case=eval_queue.cancel_run,
+    role=Role.PROPOSER,
+    words="Cancel a run for good, with each proposal that waits for it.",
+    command="cancel RUN",
+    endpoint="POST /evals/{run}/cancel",
+    name="cancel_eval",
+    done=lambda cancelled: f"{cancelled.given['run']} is cancelled",
+    dialog=DialogTexts(
+        title="Cancel the run",
+        button="End the run",
+        opener=lambda _: "Cancel it",
+        icon="block",
+        effect=_describe_cancellation,
+    ),
+)
+EVAL_RUNS: Final = OperationGroup(
+    command="eval",
+    words="Eval runs: one suite on one target.",
+    operations=(CANCEL_RUN,),
+)
