@@ -35,6 +35,7 @@ from harness.providers.calls.probe import (
 )
 from harness.providers.kinds import ProviderGroup
 from harness.providers.models.catalogue import COLUMNS, Ability
+from harness.providers.records import Providers
 from harness.providers.target import Price
 from harness.registry import registered_providers
 from harness.routes.matrix import (
@@ -77,9 +78,11 @@ class ProvidersView:
 def load(ctx: Context, _: None) -> ProvidersView:
     """Loads the providers with their models, and the newest check of each."""
     rows = build_matrix(ctx)
+    with ctx.store.read() as tx:
+        stored = {(name, provider.kind) for name, provider in Providers(tx).all().items()}
     order = list(HEALTH)
     here = sorted(
-        (row for row in rows if row.health_because != "not configured"),
+        (row for row in rows if (row.provider, row.kind) in stored),
         key=lambda row: (order.index(row.health), row.configured, row.provider.casefold()),
     )
     kinds = [row for row in rows if row not in here]
@@ -148,9 +151,8 @@ def _heading(row: MatrixRow) -> str:
     key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
     if row.group is ProviderGroup.OAUTH:
         key = "signed in" if row.has_key else "not signed in"
-    # The next line of the card shows a check's findings.
-    checked = row.health_because.startswith(("the check of", "not asked"))
-    why = "" if checked else f' <span class="note">{rich(row.health_because)}</span>'
+    known = row.health is not ProviderHealth.UNKNOWN
+    why = f' <span class="note">{rich(row.health_because)}</span>' if known else ""
     parts = [f"{row.kind}, {row.group}", key]
     if row.data_classes:
         parts.append(f"may see {', '.join(row.data_classes)} data")
