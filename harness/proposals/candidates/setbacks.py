@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from harness.frame.records.transaction import Transaction
+from harness.gate.canary_sentences import end_predicate
 from harness.gate.verdict import Failed
 from harness.proposals.registration import WINDOW
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -86,7 +87,7 @@ def _read_setback(
 ) -> Setback | None:
     """Reads a proposal's setback; None if it ended without one, or is open."""
     if proposal.end is not None:
-        predicate = proposal.end.predicate
+        predicate = end_predicate(proposal.end)
     elif proposal.phase is ProposalPhase.REJECTED and _has_failed(tx, proposal):
         predicate = "failed the gate"
     else:
