@@ -534,7 +534,7 @@ class Dialog(Generic[Arguments]):
         missing: str = "",
     ) -> Opener:
         """Builds the dialog's button. missing: why it cannot open now; empty if it can."""
-        icon = f":material/{self.icon}:"
+        icon = f":material/{self.icon}:" if self.icon else ""
         words = label or self.label or self.title
         key = "-".join(filter(None, ("open", self.name, _about(*args))))
         return Opener(words, icon, partial(self, *args), key, self.role, missing)

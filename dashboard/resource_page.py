@@ -144,13 +144,12 @@ class ResourceList(Generic[Data, Item]):
             for part in cards.parts(data, item):
                 st.html(part)
             actions = cards.actions(data, item)
-            allowed = [
-                opener
-                for opener in find_openers(actions)
-                if not current_user.why_not(opener.role)
-            ]
-            if actions:
-                show_openers(actions, explain=allowed, deferred=self.live)
+            if not actions:
+                return
+            show_openers(actions, explain=(), deferred=self.live)
+            obstacles = dict.fromkeys(opener.missing for opener in find_openers(actions))
+            if words := " ".join(filter(None, obstacles)):
+                st.html(markup.note(words))
 
     def _show_rest(self, page: Page[Item]) -> None:
         if self.page:

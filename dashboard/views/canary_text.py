@@ -311,23 +311,10 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     new = "in the canary"
     old = "with the incumbent"
     beside = "incumbent"
-    left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
-    third = Tile(
-        "Callers at this step" if rollout.live else "Callers at its last step",
-        f"{status.action.step_exposures:,}",
-        below=f"of {rollout.current.min_exposures:,} needed{left}",
-    )
     if rollout.baking:
         new = "with the candidate"
         old = "with the former model"
         beside = "former model"
-        ends = rollout.bake_ends_at
-        left = labels.left(ends, view.now).removesuffix(" left") if ends else "unknown"
-        third = Tile(
-            "The bake ends in",
-            left,
-            below=labels.date_time(ends) if ends else "",
-        )
     failed = _failed(new, figures.canary_failures, figures.canary_units)
     if figures.guard is not None and not figures.canary_units:
         guarded = _failed(new, figures.guard.canary_failures, figures.guard.exposures)
@@ -335,12 +322,35 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     return (
         failed,
         _failed(old, figures.control_failures, figures.control_units),
-        third,
+        _progress(view, status),
         Tile(
             "Latency, p95",
             _p95(view, "canary"),
             below=f"{beside} {_p95(view, 'incumbent')}",
         ),
+    )
+
+
+def _progress(view: CanaryView, status: CanaryStatus) -> Tile:
+    """Builds the figure of the step's callers; in a bake, of the time that is left."""
+    rollout = status.rollout
+    figures = status.action.figures
+    if rollout.baking:
+        ends = rollout.bake_ends_at
+        left_s = (ends - view.now).total_seconds() if ends else None
+        left = "unknown" if left_s is None else labels.span(max(0.0, left_s))
+        return Tile("The bake ends in", left, below=labels.date_time(ends) if ends else "")
+    decided = rollout.decided
+    if decided is not None and decided.guard is not None:
+        # The guard decided before the control plane had counted the step's callers.
+        lasted_s = (decided.at - rollout.started_at).total_seconds()
+        at = f"rolled back {labels.date_time(decided.at)}"
+        return Tile("The canary lasted", labels.span(lasted_s), below=at)
+    left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
+    return Tile(
+        "Callers at this step" if rollout.live else "Callers at its last step",
+        f"{status.action.step_exposures:,}",
+        below=f"of {rollout.current.min_exposures:,} needed{left}",
     )
 
 

@@ -178,7 +178,7 @@ def why_not_approve(
     actor: Actor | None,
     now: datetime,
 ) -> str:
-    """Explains why the visitor cannot approve the proposal; empty if the visitor can.
+    """Explains why an approver cannot approve the proposal; empty if the visitor can.
 
     validity: of the verdict; None if it was not assessed.
     """
@@ -186,10 +186,8 @@ def why_not_approve(
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
         why = validity.why if validity.proof is ProofState.STALE else expired
         return f"STALE: {why}. Propose again to renew it."
-    why = current_user.why_not(Role.APPROVER)
-    if actor is None or why:
-        return why
-    if proposal.proposer_principal == actor.principal and not proposal.self_approval:
+    own = actor is not None and proposal.proposer_principal == actor.principal
+    if actor is not None and own and not proposal.self_approval:
         return f"{actor.name} proposed this, so another person must approve it."
     return ""
 
