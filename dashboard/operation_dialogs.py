@@ -36,8 +36,8 @@ def operation_opener(operation: Operation[Any], subject: object, missing: str = 
     """Builds the button of an operation's dialog. missing: why it cannot open now."""
     dialog = operation_dialog(operation)
     texts = operation.dialog
-    label = texts.opener(subject) if texts and texts.opener else dialog.title
-    return dialog.opener(subject, label=f"{label} …", missing=missing)
+    label = texts.opener(subject) if texts and texts.opener else f"{dialog.title} …"
+    return dialog.opener(subject, label=label, missing=missing)
 
 
 def operation_dialog(operation: Operation[Any]) -> Dialog[Any]:

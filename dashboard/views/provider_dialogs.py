@@ -189,21 +189,6 @@ def show_once(_: object) -> None:
             st.html(markup.banner(words.format(name), why))
 
 
-@dialog("Remove the provider", Role.ADMIN, "remove", "delete", label="Remove")
-def remove(form: Form, provider: str) -> None:
-    form.say(
-        f"Within 2 s, every router removes {strong(provider)} and its stored keys. Swapgate "
-        "refuses this while a route, a proposal, a shadow or a judge uses the provider."
-    )
-    form.confirm(provider)
-    form.submit(
-        "Remove it",
-        f"removed {provider}.",
-        registered_providers.remove_provider,
-        provider,
-    )
-
-
 def check_now(provider: str) -> None:
     """Checks a provider, and shows the result on its card."""
     with st.spinner(f"{ASKS} …"):

@@ -22,6 +22,7 @@ from dashboard.markup import (
     state,
     strong,
 )
+from dashboard.operation_dialogs import operation_openers
 from dashboard.resource_page import Cards, ResourceList, ResourcePage, Search
 from dashboard.views import provider_dialogs as dialogs
 from harness.frame.formatting import format_milliseconds
@@ -38,6 +39,7 @@ from harness.providers.models.catalogue import COLUMNS, Ability
 from harness.providers.records import Providers
 from harness.providers.target import Price
 from harness.registry import registered_providers
+from harness.registry.operations import PROVIDERS
 from harness.routes.matrix import (
     MatrixModel,
     MatrixRow,
@@ -124,7 +126,7 @@ def _openers(row: MatrixRow) -> list[Opener]:
         dialogs.add_model.opener(name),
         dialogs.change_keys.opener(name, label=access),
         dialogs.change_address.opener(name),
-        dialogs.remove.opener(name),
+        *operation_openers(PROVIDERS, name),
     ]
 
 

@@ -3,6 +3,7 @@
 By hand stay the switch requests, which show prices and quality of both models.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,8 +13,10 @@ from harness.frame.operation import (
     Listing,
     Operation,
     OperationGroup,
+    Outcome,
     Parameter,
 )
+from harness.frame.pagination import Page
 from harness.frame.people.access import Role
 from harness.routing.agent import AgentGrant
 
@@ -31,6 +34,10 @@ _DECISION: Final[dict[str, Any]] = {
         )
     },
 }
+
+
+def _list_grant_cells(listed: Outcome[Page[AgentGrant]]) -> Iterable[dict[str, object]]:
+    return (_grant_cells(grant, listed.began_at) for grant in listed.result)
 
 
 def _grant_cells(grant: AgentGrant, now: datetime) -> dict[str, object]:
@@ -79,7 +86,7 @@ AGENTS: Final = OperationGroup(
             body="GrantQuery",
             body_text="Filters and pages a list of grants.",
             parameters={"agent": Parameter(meaning="Only this agent's.", metavar="ID")},
-            listing=Listing(_grant_cells, empty="there are no grants"),
+            listing=Listing(_list_grant_cells, empty="there are no grants"),
         ),
         Operation(
             use_case=agents.revoke_grant,

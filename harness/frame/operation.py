@@ -8,7 +8,7 @@ hand stay wizards, `--watch`, and answers that need several use cases.
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -83,15 +83,22 @@ class Outcome(Generic[T]):
     given: Mapping[str, Any]
 
 
+def by_row(
+    cells: Callable[[Any], Mapping[str, object]],
+) -> Callable[[Outcome[Any]], Iterable[Mapping[str, object]]]:
+    """Builds the table of a Listing whose cells depend on their row alone."""
+    return lambda listed: map(cells, listed.result)
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The table of an operation that lists rows.
 
-    cells: returns the cells of a row by heading. It gets the present time, too. A time in a
+    table: returns the cells of each row by heading, from the operation's outcome. A time in a
     cell is shown in UTC.
     """
 
-    cells: Callable[[Any, datetime], Mapping[str, object]]
+    table: Callable[[Any], Iterable[Mapping[str, object]]]
     empty: str  # a note instead of an empty table
     note: Callable[[Any], str] | None = None  # a note below it, from the operation's outcome
 
@@ -110,7 +117,7 @@ class DialogTexts:
 
     title: str
     button: str  # the label of the button that acts
-    # Labels the button that opens the dialog about a subject; None for the title.
+    # Labels the button that opens the dialog about a subject; None for the title and `…`.
     opener: Callable[[Any], str] | None = None
     icon: str = ""
     # Describes the effect on a subject, in paragraphs with `code` and **names**. It gets the

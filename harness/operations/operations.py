@@ -1,10 +1,16 @@
 """The simple operations on client keys, people and their sessions, and users of the clients."""
 
-from datetime import datetime
 from typing import Any, Final
 
 from harness.frame.formatting import format_bytes, format_spent_usd
-from harness.frame.operation import Listing, Operation, OperationGroup, Outcome, Parameter
+from harness.frame.operation import (
+    Listing,
+    Operation,
+    OperationGroup,
+    Outcome,
+    Parameter,
+    by_row,
+)
 from harness.frame.people.access import ApiKey, OptOut, Role
 from harness.frame.people.limits import KeyLimits
 from harness.frame.setting import plain_settings
@@ -40,7 +46,7 @@ def _spent(key: KeySummary, usd: float) -> str:
     return format_spent_usd(usd, key.spent.unpriced, key.spent.bounded)
 
 
-def _key_cells(row: KeySummary, _now: datetime) -> dict[str, object]:
+def _key_cells(row: KeySummary) -> dict[str, object]:
     return {
         "ID": row.id,
         "NAME": row.name,
@@ -68,7 +74,7 @@ KEYS: Final = OperationGroup(
             command="list",
             endpoint="GET /keys",
             listing=Listing(
-                _key_cells,
+                by_row(_key_cells),
                 empty="no keys yet: `swapgate key create NAME` creates one",
             ),
         ),
@@ -100,7 +106,7 @@ KEYS: Final = OperationGroup(
 )
 
 
-def _person_cells(view: PersonView, _now: datetime) -> dict[str, object]:
+def _person_cells(view: PersonView) -> dict[str, object]:
     return {
         "NAME": view.name,
         "KIND": view.kind.value,
@@ -112,7 +118,7 @@ def _person_cells(view: PersonView, _now: datetime) -> dict[str, object]:
     }
 
 
-def _session_cells(view: SignedInSession, _now: datetime) -> dict[str, object]:
+def _session_cells(view: SignedInSession) -> dict[str, object]:
     return {
         "SESSION": view.id,
         "NAME": view.name,
@@ -135,7 +141,7 @@ PEOPLE: Final = OperationGroup(
             "With a key below the admin role, the list has only the key holder's principals.",
             command="list",
             endpoint="GET /people",
-            listing=Listing(_person_cells, empty="no principals yet"),
+            listing=Listing(by_row(_person_cells), empty="no principals yet"),
         ),
         Operation(
             use_case=keys.link_people,
@@ -165,7 +171,7 @@ PEOPLE: Final = OperationGroup(
             command="sessions",
             endpoint="GET /dashboard-sessions",
             name="list_dashboard_sessions",
-            listing=Listing(_session_cells, empty="no one is signed in"),
+            listing=Listing(by_row(_session_cells), empty="no one is signed in"),
         ),
         Operation(
             use_case=dashboard_sessions.end_another,
@@ -180,7 +186,7 @@ PEOPLE: Final = OperationGroup(
 )
 
 
-def _capture_cells(summary: CaptureSummary, _now: datetime) -> dict[str, object]:
+def _capture_cells(summary: CaptureSummary) -> dict[str, object]:
     return {
         "CAPTURE": summary.id,
         "AT": summary.at,
@@ -214,7 +220,7 @@ CAPTURES: Final = OperationGroup(
             body="RouteQuery",
             parameters={"route": Parameter(meaning="Only this route.", metavar="ROUTE")},
             listing=Listing(
-                _capture_cells,
+                by_row(_capture_cells),
                 empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` "
                 "starts it",
                 note=_describe_sample,

@@ -1,10 +1,10 @@
 """The simple operations on proposals, break-glasses, fallback chains and eval runs.
 
-By hand stay an approval, which shows the review first, and the list of break-glasses, which
-names their targets.
+By hand stay the list of proposals and an approval, which shows the review first.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,18 +12,21 @@ from harness.frame.formatting import Range, format_date_time, format_timestamp
 from harness.frame.operation import (
     REASON,
     DialogTexts,
+    Listing,
     Operation,
     OperationGroup,
     Outcome,
     Parameter,
 )
+from harness.frame.pagination import Page
 from harness.frame.people.access import Role
 from harness.gate.run import EvalRun
 from harness.proposals import break_glass, decisions, eval_queue, fallback_chain
 from harness.proposals.candidates import cost_ratio
+from harness.proposals.fallback_chain import ChainEntry
 from harness.routes.routes import known_targets
 from harness.routing.context import Context
-from harness.routing.evidence import BreakGlass
+from harness.routing.evidence import LONGEST, BreakGlass, EvidenceKind
 from harness.routing.proposal import Proposal
 from harness.routing.table import Route
 
@@ -156,6 +159,21 @@ def _describe_end(ctx: Context, record: BreakGlass) -> list[str]:
     return [f"{effect} Swaps can be proposed again."]
 
 
+def _list_glass_cells(listed: Outcome[Page[BreakGlass]]) -> Iterable[dict[str, object]]:
+    known = listed.ctx.store.lists.targets_of({record.target for record in listed.result})
+    for record in listed.result:
+        target = known.get(record.target)
+        yield {
+            "ID": record.id,
+            "ROUTE": record.route,
+            "STATE": record.ended_because or record.state,
+            "TARGET": target.name if target else record.target,
+            "UNTIL": record.expires_at,
+            "BY": " and ".join(filter(None, (record.proposer, record.confirmer))),
+            "REASON": record.reason,
+        }
+
+
 def _is_unconfirmed(record: BreakGlass) -> bool:
     return not record.confirmed
 
@@ -211,7 +229,7 @@ BREAK_GLASSES: Final = OperationGroup(
                 "target": Parameter(meaning="Id or `provider/model`."),
                 "lasts": Parameter(
                     meaning="Duration, at most 7 days. Then the previous model returns.",
-                    range=Range(0, break_glass.LONGEST.total_seconds(), above=True),
+                    range=Range(0, LONGEST.total_seconds(), above=True),
                     flags=("--for",),
                     api_name="for_s",
                 ),
@@ -226,8 +244,45 @@ BREAK_GLASSES: Final = OperationGroup(
         ),
         CONFIRM_BREAK_GLASS,
         END_BREAK_GLASS,
+        Operation(
+            use_case=break_glass.list_break_glasses,
+            role=Role.VIEWER,
+            words="List all break-glasses, newest first.",
+            command="list",
+            endpoint="GET /break-glass",
+            listing=Listing(
+                _list_glass_cells,
+                empty="no break-glass has been proposed yet",
+            ),
+        ),
     ),
 )
+
+
+def _list_chain_cells(
+    listed: Outcome[Sequence[ChainEntry]],
+) -> Iterable[dict[str, object]]:
+    for place, entry in enumerate(listed.result, 1):
+        waiver = entry.waiver
+        yield {
+            "PLACE": place,
+            "TARGET": entry.target.name,
+            "CAPABLE": "yes" if entry.capable else "no",
+            "EVIDENCE": _describe_evidence(entry),
+            "UNTIL": waiver.expires_at if waiver else None,
+            "BY": waiver.author if waiver else None,
+            "REASON": waiver.reason if waiver else None,
+        }
+
+
+def _describe_evidence(entry: ChainEntry) -> str:
+    match entry.evidence:
+        case EvidenceKind.VERDICT:
+            return f"verdict {entry.verdict}"
+        case EvidenceKind.WAIVER:
+            return "waiver, EXPIRED" if entry.waiver_expired else "waiver"
+        case EvidenceKind.BASELINE:
+            return "baseline"
 
 
 def describe_chain(ctx: Context, route: Route) -> str:
@@ -245,6 +300,15 @@ FALLBACKS: Final = OperationGroup(
     command="route fallback",
     words="A route's fallback chain: targets that answer, in order, if its model fails.",
     operations=(
+        Operation(
+            use_case=fallback_chain.list_fallbacks,
+            role=Role.VIEWER,
+            words="List the chain, with the evidence of each fallback: baseline, verdict or "
+            "waiver.",
+            command="list ROUTE",
+            endpoint="GET /routes/{route}/fallbacks",
+            listing=Listing(_list_chain_cells, empty="the route has no fallbacks"),
+        ),
         Operation(
             use_case=fallback_chain.remove_fallback,
             role=Role.ADMIN,

@@ -4,19 +4,26 @@ By hand stay the wizards that add a provider or a key, which read secrets and th
 provider.
 """
 
-from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from harness.frame.formatting import format_timestamp
-from harness.frame.operation import Listing, Operation, OperationGroup, Outcome, Parameter
+from harness.frame.operation import (
+    DialogTexts,
+    Listing,
+    Operation,
+    OperationGroup,
+    Outcome,
+    Parameter,
+    by_row,
+)
 from harness.frame.people.access import Role
 from harness.registry import credentials, registered_providers, sign_in
 from harness.registry.credentials import KeyVariable, ProviderCredentials
 from harness.registry.registered_providers import ProviderSummary
 
 
-def _provider_cells(row: ProviderSummary, _now: datetime) -> dict[str, object]:
+def _provider_cells(row: ProviderSummary) -> dict[str, object]:
     return {
         "PROVIDER": row.name,
         "KIND": row.kind,
@@ -24,6 +31,14 @@ def _provider_cells(row: ProviderSummary, _now: datetime) -> dict[str, object]:
         "API BASE": row.api_base,
         "ROUTES": ", ".join(row.routes),
     }
+
+
+def _describe_removal(_: Any, provider: str) -> list[str]:
+    effect = (
+        f"Within 2 s, every router removes **{provider}** and its stored keys. Swapgate "
+        "refuses this while a route, a proposal, a shadow or a judge uses the provider."
+    )
+    return [effect]
 
 
 # The command that removes a provider is by hand: it also looks into the file.
@@ -39,7 +54,7 @@ PROVIDERS: Final = OperationGroup(
             endpoint="GET /providers",
             needs_providers=True,
             listing=Listing(
-                _provider_cells,
+                by_row(_provider_cells),
                 empty="no provider yet: `swapgate provider add openai` adds one",
             ),
         ),
@@ -49,12 +64,21 @@ PROVIDERS: Final = OperationGroup(
             words="Remove a provider.",
             endpoint="DELETE /providers/{provider}",
             status=204,
+            done=lambda removed: f"removed {removed.given['name']}",
+            dialog=DialogTexts(
+                title="Remove the provider",
+                button="Remove it",
+                opener=lambda _: "Remove",
+                icon="delete",
+                effect=_describe_removal,
+                typed_name=lambda provider: provider,
+            ),
         ),
     ),
 )
 
 
-def _key_cells(row: ProviderCredentials, _now: datetime) -> dict[str, object]:
+def _key_cells(row: ProviderCredentials) -> dict[str, object]:
     return {
         "PROVIDER": row.name,
         "KIND": row.kind,
@@ -99,7 +123,7 @@ PROVIDER_KEYS: Final = OperationGroup(
             endpoint="GET /credentials/providers",
             needs_providers=True,
             listing=Listing(
-                _key_cells,
+                by_row(_key_cells),
                 empty="no provider yet: `swapgate provider key set openai` adds one with its "
                 "key",
             ),

@@ -25,7 +25,6 @@ from harness.providers.force import (
 )
 from harness.routes import freezes
 from harness.routes.operations import SWITCHES
-from harness.routing.evidence import BreakGlass
 
 switches_router = APIRouter()
 
@@ -65,12 +64,6 @@ def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
 
 
 break_glasses_router = APIRouter()
-
-
-@endpoint(break_glasses_router, "GET", "/break-glass")
-def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
-    """Lists the uses of break-glass, with the people who allowed them, newest first."""
-    return who.ctx.store.lists.break_glasses(piece.page)
 
 
 add_endpoints(switches_router, SWITCHES)

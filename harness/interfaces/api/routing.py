@@ -28,6 +28,7 @@ from harness.interfaces.api.frame.endpoint import (
     operation,
 )
 from harness.interfaces.api.frame.error_status import extend, json_answer
+from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.operations import queries
 from harness.proposals import fallback_chain
@@ -38,6 +39,7 @@ from harness.proposals.fallback_chain import (
     FallbackRequest,
     WaiverRequest,
 )
+from harness.proposals.operations import FALLBACKS
 from harness.providers.target import RequestPatch, Target
 from harness.registry import deprecations, named_models, targets
 from harness.routes import routes, scorecard
@@ -360,14 +362,9 @@ operation(
 )
 operation(
     router,
-    "GET /routes/{route}/fallbacks",
-    "list_fallbacks",
-    fallback_chain.list_fallbacks,
-)
-operation(
-    router,
     "POST /routes/{route}/rollback",
     "roll_back_route",
     operations.roll_back,
     RollbackBody,
 )
+add_endpoints(router, FALLBACKS)

@@ -87,8 +87,8 @@ def _field_type(entered: Input) -> Any:
 def _bounds(entered: Input, kind: Any) -> dict[str, Any]:
     if kind is str:
         length = entered.declared.length
-        low = {"min_length": int(length.low)} if length.low else {}
-        return {**low, "max_length": int(length.high)}
+        least = {"min_length": int(length.low)} if length.low else {}
+        return {**least, "max_length": int(length.high)}
     allowed = entered.declared.range
     if allowed is None:
         return {}

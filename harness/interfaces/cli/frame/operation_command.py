@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.frame.formatting import Range
-from harness.frame.operation import PAGE, Input, Operation, OperationGroup, Outcome
+from harness.frame.operation import PAGE, Input, Listing, Operation, OperationGroup, Outcome
+from harness.frame.pagination import Page
 from harness.frame.setting import Value
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import PAGE as PAGE_OPTIONS
@@ -115,14 +116,20 @@ def _number(allowed: Range, kind: type) -> click.ParamType[Any]:
 def _print(operation: Operation[Value], outcome: Outcome[Value]) -> None:
     listing = operation.listing
     if listing is not None:
-        now = outcome.ctx.clock.now()
-        rows: Any = outcome.result
-        output.listing(rows, lambda row: listing.cells(row, now), empty=listing.empty)
-        if listing.note is not None and (text := listing.note(outcome)):
-            output.note(text)
+        _print_list(listing, outcome)
         return
     if operation.done is None:
         raise TypeError(f"the operation {operation.id} has neither `done` nor `listing`")
     shown = operation.document(outcome) if operation.document else outcome.result
     advice = operation.advice(outcome) if operation.advice else ""
     output.answer(shown, operation.done(outcome), advice=advice)
+
+
+def _print_list(listing: Listing, outcome: Outcome[Any]) -> None:
+    rows = outcome.result
+    if isinstance(rows, Page):
+        output.note_page(rows)
+    if not output.documented(tuple(rows)):
+        output.table_of(listing.table(outcome), dict, empty=listing.empty)
+    if listing.note is not None and (text := listing.note(outcome)):
+        output.note(text)

@@ -6,53 +6,15 @@ from harness.frame.errors import InputError
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import REASON, command, opt
 from harness.interfaces.cli.frame.operation_command import operation_group
-from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.proposals import fallback_chain
 from harness.proposals.fallback_chain import (
-    ChainEntry,
     FallbackRequest,
     WaiverRequest,
 )
 from harness.proposals.operations import FALLBACKS, describe_chain
-from harness.routing.evidence import EvidenceKind
 
 fallback = operation_group(FALLBACKS)
-
-
-@command(fallback, "list")
-def list_fallbacks(session: Session, route: str) -> None:
-    """List the chain, with the evidence of each fallback: baseline, verdict or waiver."""
-    fallbacks = fallback_chain.list_fallbacks(session.context, route)
-    output.listing(
-        list(enumerate(fallbacks, 1)),
-        lambda numbered: _cells(*numbered),
-        empty=f"route {route} has no fallbacks",
-        as_document=lambda _: fallbacks,
-    )
-
-
-def _cells(place: int, entry: ChainEntry) -> dict[str, object]:
-    waiver = entry.waiver
-    return {
-        "PLACE": place,
-        "TARGET": entry.target.name,
-        "CAPABLE": "yes" if entry.capable else "no",
-        "EVIDENCE": evidence_text(entry),
-        "UNTIL": timestamp(waiver.expires_at) if waiver else None,
-        "BY": waiver.author if waiver else None,
-        "REASON": waiver.reason if waiver else None,
-    }
-
-
-def evidence_text(entry: ChainEntry) -> str:
-    match entry.evidence:
-        case EvidenceKind.VERDICT:
-            return f"verdict {entry.verdict}"
-        case EvidenceKind.WAIVER:
-            return "waiver, EXPIRED" if entry.waiver_expired else "waiver"
-        case EvidenceKind.BASELINE:
-            return "baseline"
 
 
 @command(fallback)

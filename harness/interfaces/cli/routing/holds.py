@@ -17,7 +17,6 @@ from harness.interfaces.cli.frame.command import (
 from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
-from harness.operations import queries
 from harness.proposals.operations import BREAK_GLASSES
 from harness.providers.force import SwitchSource, parse_force
 from harness.routes import freezes
@@ -40,26 +39,6 @@ _MOMENT: Final = Reads("time", _read_moment)
 
 
 break_glass = operation_group(BREAK_GLASSES)
-
-
-@command(break_glass, "list")
-def list_break_glasses(session: Session, *, page_request: PageRequest = PAGE) -> None:
-    """List all break-glasses, newest first."""
-    found = session.context.store.lists.break_glasses(page_request)
-    names = queries.load_target_names(session.context, {record.target for record in found})
-    output.listing(
-        found,
-        lambda record: {
-            "ID": record.id,
-            "ROUTE": record.route,
-            "STATE": record.ended_because or record.state,
-            "TARGET": names.get(record.target, record.target),
-            "UNTIL": timestamp(record.expires_at),
-            "BY": " and ".join(filter(None, (record.proposer, record.confirmer))),
-            "REASON": record.reason,
-        },
-        empty="no break-glass has been proposed yet",
-    )
 
 
 switch = operation_group(SWITCHES)
