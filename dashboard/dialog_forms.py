@@ -112,15 +112,17 @@ def _show_opener(opener: Opener, *, deferred: bool) -> None:
     if clicked and deferred:
         st.session_state[DEFERRED] = opener.open
         st.rerun()
-    if clicked or st.session_state.pop(f"again-{opener.key}", False):
+    if clicked:
         opener.open()
 
 
 def open_deferred() -> None:
-    """Opens the dialog whose button was clicked in a part that refreshes itself."""
-    opener = st.session_state.pop(DEFERRED, None)
-    if opener is not None:
-        opener()
+    """Opens the dialog that waits for the page's next run: its button is in a part that
+    refreshes itself, or it has several steps.
+    """
+    open_dialog = st.session_state.pop(DEFERRED, None)
+    if open_dialog is not None:
+        open_dialog()
 
 
 def describe_refusals(openers: Sequence[Opener]) -> str:
@@ -525,7 +527,7 @@ class Dialog(Generic[Arguments]):
 
     def reopen(self, *args: Any) -> None:
         """Opens the dialog again at the next run of the page, for a dialog of several steps."""
-        st.session_state[f"again-{self.opener(*args).key}"] = True
+        st.session_state[DEFERRED] = partial(self, *args)
 
     def opener(
         self,
