@@ -117,7 +117,7 @@ def _headline(clients: Sequence[KeySummary], today: date) -> str:
     if not known:
         return f"{count}, none with a budget"
     if len(known) == len(clients):
-        return f"{count}, all within budget"
+        return f"{count}, {'within its' if len(clients) == 1 else 'all within'} budget"
     return f"{count}; {len(known)} with a budget, all within it"
 
 
