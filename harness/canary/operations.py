@@ -27,7 +27,7 @@ from harness.frame.errors import (
     ProofRefused,
     StaleWrite,
 )
-from harness.frame.formatting import format_bps, without_scientific_notation
+from harness.frame.formatting import format_bps
 from harness.frame.people import four_eyes
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.plain_data import to_plain
@@ -54,7 +54,7 @@ from harness.registry import data_class_checks
 from harness.registry.target_life import TargetLife, list_details
 from harness.routes.routes import (
     commit,
-    find_taken_back,
+    find_rolled_back,
     known_targets,
     require_route,
 )
@@ -193,7 +193,7 @@ def _with_evidence(
     action, against = _check_harmless(unit)
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:
-        reason = without_scientific_notation(f"{reason}. {action.reason}")
+        reason = f"{reason}. {action.reason}"
     decided = replace(
         action,
         kind=kind,
@@ -211,8 +211,7 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
     action = decision.confirm_worker_abort(unit, decision.read_evidence(unit))
     if action.signal is RolloutSignal.HARM:
         raise ProofRefused(
-            f"the canary of {unit.rollout.route} must be rolled back: "
-            f"{without_scientific_notation(action.reason)}"
+            f"the canary of {unit.rollout.route} must be rolled back: {action.reason}"
         )
     against = list_warnings(action.figures)
     if not against:
@@ -267,8 +266,8 @@ def apply_action(
         recomputation.raise_mismatch_alert(unit.tx, unit.proposal, rollout.verdict, words)
     if action.signal is None:
         return rollout
-    reason = without_scientific_notation(action.reason)
-    return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action, way_back=back))
+    move = CanaryMove(SYSTEM, action.signal, action.reason, action, way_back=back)
+    return machine.apply(move)
 
 
 def _update_ratio_alert(
@@ -288,7 +287,7 @@ def _update_ratio_alert(
         notice = alerts.AlertNotice(
             f"route {rollout.route}",
             f"the canary of route {rollout.route} gets another share than planned",
-            f"Planned: {planned}. {without_scientific_notation(action.reason)}",
+            f"Planned: {planned}. {action.reason}",
         )
     alerts.update_alert(ctx, AlertKind.SAMPLE_RATIO, rollout.id, notice)
 
@@ -387,7 +386,7 @@ def _require_former(
     incumbent = _former(history, route, to_version)
     (known,) = known_targets(tx, [incumbent])
     # A verdict proves one rollout, so a model that was rolled back has no proof left.
-    if (last := find_taken_back(tx, route.name, incumbent, history)) is not None:
+    if (last := find_rolled_back(tx, route.name, incumbent, history)) is not None:
         raise ProofRefused(
             f"{known.name} was rolled back from route {route.name!r} by the end of rollout "
             f"{last.id} ({last.ended_because}): propose it again, because it needs a new "

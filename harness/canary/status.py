@@ -159,7 +159,7 @@ class CanaryStatus:
     held: str = ""
     faults: str = ""
     pause_reason: str = ""  # the reason of its pause; empty if it is not paused
-    rollback: RouteRecord | None = None  # if its promotion was taken back after the bake
+    rollback: RouteRecord | None = None  # if its promotion was rolled back after the bake
     # A cost beyond the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
     shared_key: str = ""  # names a key that carries too many of the route's requests

@@ -20,7 +20,6 @@ from harness.frame.formatting import (
     format_percent,
     format_rate,
     format_span,
-    without_scientific_notation,
 )
 from harness.gate.canary_sentences import ended_sentence
 from harness.gate.guardrail_rows import (
@@ -243,7 +242,7 @@ def _explain(
     Ended rollouts have no needs and no outlook.
     """
     pace = _pace(rollout, blocks, now)
-    reason = without_scientific_notation(action.reason)
+    reason = action.reason
     limit = action.figures.rollback_at
     judge = rollout.policy.judge
     guardrails = action.figures.guardrails.values()

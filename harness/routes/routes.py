@@ -341,7 +341,7 @@ def read_later_end(rollback: RouteRecord | None) -> CanaryEnding | None:
     return CanaryEnding(end, RolloutSignal.ABORT, rollback.actor, rollback.reason)
 
 
-def find_taken_back(
+def find_rolled_back(
     tx: Transaction,
     name: str,
     target: str,

@@ -191,7 +191,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
         )
 
 
-def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
+def test_a_candidate_promoted_before_it_was_not_rolled_back_and_says_who_serves(
     world: SmallInstallation,
 ) -> None:
     proposal = world.promoted()

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Self
 from harness.frame.formatting import (
     add_seconds,
     format_bps,
+    format_number,
     format_quantity,
 )
 from harness.frame.plain_data import ShownAsJson, to_plain
@@ -444,9 +445,8 @@ def _missing_certificate(view: _View) -> str:
     wanted = view.evidence.certificate_limit
     if not view.rollout.current.certify or view.evidence.log_certificate >= wanted:
         return ""
-    value = _e(view.evidence.log_certificate)
-    needed = _e(wanted)
-    return f"The certificate of no harm is at {value:.2g} of {needed:g}"
+    value = format_number(_e(view.evidence.log_certificate), 2)
+    return f"The certificate of no harm is at {value} of {format_number(_e(wanted))}"
 
 
 def _uncountable(view: _View) -> str:

@@ -1,4 +1,4 @@
-"""Finds setbacks of a model: on any route, an ended canary, a promotion that was taken back, or
+"""Finds setbacks of a model: on any route, an ended canary, a promotion that was rolled back, or
 a failed verdict. A schedule proposes without a person, so its proposals name them.
 
 A setback warns and refuses nothing: `candidates` plans the model all the same, and people read
