@@ -194,10 +194,10 @@ def _cancel_openers(view: SuitesView) -> Sequence[Opener]:
     """Returns a button for each run that is under way."""
     return [
         replace(
-            operation_opener(CANCEL_RUN, found.run),
-            label=f"Cancel {found.run.suite} of {found.target} …",
+            operation_opener(CANCEL_RUN, under_way.run),
+            label=f"Cancel {under_way.run.suite} of {under_way.target} …",
         )
-        for found in view.under_way
+        for under_way in view.under_way
     ]
 
 
