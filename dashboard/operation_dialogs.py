@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 import streamlit as st
 
 from dashboard import markup, page_frame
-from dashboard.dialog_forms import REASON_MISSING, Dialog, Field, Form, Opener
+from dashboard.dialog_forms import Dialog, Field, Form, Opener
 from harness.frame.operation import (
     DialogTexts,
     Input,
@@ -78,7 +78,8 @@ def _show(form: Form, operation: Operation[Any], texts: DialogTexts, subject: An
     first, *others = operation.inputs
     given: dict[str, Any] = {first.name: texts.argument(subject)}
     for entered in others:
-        given[entered.name] = _ask(form, entered)
+        if entered.declared.asked:
+            given[entered.name] = _ask(form, entered)
     if texts.typed_name is not None:
         form.confirm(texts.typed_name(subject))
 
@@ -94,7 +95,7 @@ def _ask(form: Form, entered: Input) -> Any:
     """Asks for an input, by its type. Raises TypeError for a type without a field."""
     declared = entered.declared
     label = declared.label or declared.meaning.rstrip(".") or entered.name.replace("_", " ")
-    key = form.key("why" if entered.name == "reason" else entered.name)
+    key = form.key(entered.name)
     kind = _plain_kind(entered.kind)
     if declared.choices is not None:
         return form.pick(entered.name, label, declared.choices)
@@ -108,10 +109,11 @@ def _ask(form: Form, entered: Input) -> Any:
         number = Field(label, least, most).ask(entered.name, first, key)
         form.need(number is not None or not entered.is_required, f"{label}: enter a number.")
         return None if number is None else kind(number)
+    if kind is str and entered.name == "reason":
+        return form.reason() if entered.is_required else form.text("why", "Reason (optional)")
     if kind is str:
-        need = REASON_MISSING if entered.name == "reason" else f"{label}: enter a text."
-        part = "why" if entered.name == "reason" else entered.name
-        return form.text(part, label, need=need if entered.is_required else "")
+        need = f"{label}: enter a text." if entered.is_required else ""
+        return form.text(entered.name, label, need=need)
     raise TypeError(f"{entered.name}: give `choices`, because a dialog has no field for {kind}")
 
 

@@ -30,7 +30,7 @@ _DECISION: Final[dict[str, Any]] = {
             meaning="The fingerprint of the request that the person saw; Swapgate refuses the "
             "decision if the request has changed.",
             length=Range(0, 200),
-            in_command=False,
+            asked=False,
         )
     },
 }

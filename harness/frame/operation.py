@@ -36,14 +36,13 @@ class Parameter:
     metavar: str | None = None  # of the option
     api_name: str = ""  # the API's name, if it is not the parameter's
     label: str = ""  # in a dialog
-    in_command: bool = True  # whether the command has it; a version to compare is for programs
+    asked: bool = True  # whether people enter it; only programs give a version to compare
     choices: Mapping[str, object] | None = None  # a dialog's values by label
 
 
 REASON: Final = Parameter(
     meaning="Reason, recorded in the audit log.",
     length=TEXT_LENGTH,
-    label="Reason (required; the audit log keeps it)",
 )
 STANDARD: Final[Mapping[str, Parameter]] = {"reason": REASON}
 
@@ -119,7 +118,7 @@ class DialogTexts:
     button: str  # the label of the button that acts
     # Labels the button that opens the dialog about a subject; None for the title and `…`.
     opener: Callable[[Any], str] | None = None
-    icon: str = ""
+    icon: str = "more_horiz"  # a name of Material Symbols
     # Describes the effect on a subject, in paragraphs with `code` and **names**. It gets the
     # context and the subject.
     effect: Callable[[Any, Any], Sequence[str]]

@@ -333,7 +333,7 @@ FALLBACKS: Final = OperationGroup(
             use_case=fallback_chain.reorder_chain,
             role=Role.ADMIN,
             words="Reorder the chain. Name each of its targets once.",
-            command="order ROUTE TARGETS",
+            command="order ROUTE [TARGETS]...",
             parameters={"order": Parameter(kind=tuple[str, ...])},
             done=_describe_change,
         ),

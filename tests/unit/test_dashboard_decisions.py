@@ -400,6 +400,19 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     assert "; a break-glass waits for a second person</h1>" in overview
     assert "<b>Break-glass requested for route quiet.</b> sim/sim-better is to" in overview
 
+    app = dialog(
+        "from harness.proposals import break_glass",
+        "record = kept('record', break_glass.list_open(ctx)[0])",
+        "operation_openers(BREAK_GLASSES, record)[1].open()",
+    )
+    assert "<b>sim/sim-base</b> continues to serve route <b>quiet</b>." in text(app)
+    fill(
+        app,
+        {f"end-break-glass-why-{asked.id}": "it came back"},
+        f"end-break-glass-now-{asked.id}",
+    )
+    assert not break_glass.list_open(page_frame.context())
+
     for name in ("list_open", "list_notices"):
         monkeypatch.setattr(break_glass, name, _forged)
     app = shown(monkeypatch, house.config, "routes", query)

@@ -2,9 +2,10 @@
 
 import inspect
 import math
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -26,6 +27,9 @@ from harness.interfaces.cli.frame.session import Session
 if TYPE_CHECKING:
     from harness.frame.people.access import Actor
     from harness.routing.context import Context
+
+
+HELP_COLUMNS: Final = 92
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,13 @@ def _build(operation: Operation[Any]) -> click.Command:
         _print(operation, operation.run(_CommandCaller(call, operation), given))
 
     run.__signature__ = inspect.Signature(list(_parameters(operation)))  # type: ignore[attr-defined]
-    return command(name=operation.verb, help=operation.words)(run)
+    return command(name=operation.verb, help=_wrap(operation.words))(run)
+
+
+def _wrap(words: str) -> str:
+    """Wraps paragraphs, because the generated reference copies the lines of a help."""
+    paragraphs = words.split("\n\n")
+    return "\n\n".join(textwrap.fill(text, HELP_COLUMNS) for text in paragraphs)
 
 
 def _parameters(operation: Operation[Any]) -> Iterator[inspect.Parameter]:
@@ -79,7 +89,7 @@ def _parameters(operation: Operation[Any]) -> Iterator[inspect.Parameter]:
     inputs = sorted(operation.inputs, key=lambda entered: entered.name == PAGE)
     for place, entered in enumerate(inputs):
         is_argument = place < len(names)
-        if not entered.declared.in_command:
+        if not entered.declared.asked:
             continue
         yield inspect.Parameter(
             entered.name,
