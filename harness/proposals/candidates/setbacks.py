@@ -1,5 +1,5 @@
-"""Finds setbacks of a model: on any route, an ended canary, a promotion that was rolled back, or
-a failed verdict. A schedule proposes without a person, so its proposals name them.
+"""Finds setbacks of a model: on any route, an ended canary, a promotion that was rolled back,
+or a failed verdict. A schedule proposes without a person, so its proposals name them.
 
 A setback warns and refuses nothing: `candidates` plans the model all the same, and people read
 the setbacks in the proposal's reason. The functions only read stored proposals and verdicts.
