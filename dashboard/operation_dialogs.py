@@ -20,7 +20,7 @@ from harness.frame.operation import (
     OperationGroup,
 )
 from harness.frame.people.access import Actor
-from harness.routing.context import Context
+from harness.operations.context import Context
 
 
 def operation_openers(group: OperationGroup, subject: object) -> list[Opener]:

@@ -19,7 +19,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import Action, Opener, open_deferred, show_openers
 from harness.frame.pagination import Page
-from harness.routing.context import Context
+from harness.operations.context import Context
 
 Data = TypeVar("Data")  # what a page's `load` returns
 Item = TypeVar("Item")  # a row of a list

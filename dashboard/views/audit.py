@@ -21,7 +21,7 @@ from harness.frame.pagination import Page, PageRequest
 from harness.frame.plain_data import to_shown
 from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.operations import integrity, queries
-from harness.routing.context import Context
+from harness.operations.context import Context
 
 MOST_EVENTS: Final = 40
 FIELDS: Final = {

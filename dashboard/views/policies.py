@@ -30,7 +30,7 @@ from harness.gate.policy import (
     PromotionMode,
 )
 from harness.gate.suite_plan import Claim
-from harness.routing.context import Context
+from harness.operations.context import Context
 
 MOST_ROUTES: Final = 8
 NOTE: Final = (

@@ -24,9 +24,9 @@ from harness.frame.formatting import format_score
 from harness.frame.pagination import Page
 from harness.gate.sentences import reason_text
 from harness.gate.suite_plan import Claim
+from harness.operations.context import Context
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
-from harness.routing.context import Context
 from harness.routing.proposal import PROPOSAL_TEXTS, ProposalPhase
 
 STATES: Final = ("open", "decided", "all")

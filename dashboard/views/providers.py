@@ -28,6 +28,7 @@ from dashboard.views import provider_dialogs as dialogs
 from harness.frame.formatting import format_milliseconds
 from harness.frame.people.access import Role
 from harness.frame.people.limits import EvalLimits
+from harness.operations.context import Context
 from harness.providers.calls.probe import (
     ProbeFinding,
     ProbeStatus,
@@ -37,16 +38,10 @@ from harness.providers.calls.probe import (
 from harness.providers.kinds import ProviderGroup
 from harness.providers.models.catalogue import COLUMNS, Ability
 from harness.providers.records import Providers
+from harness.providers.registry import registered_providers
+from harness.providers.registry.operations import PROVIDERS
 from harness.providers.target import Price
-from harness.registry import registered_providers
-from harness.registry.operations import PROVIDERS
-from harness.routes.matrix import (
-    MatrixModel,
-    MatrixRow,
-    ProviderHealth,
-    build_matrix,
-)
-from harness.routing.context import Context
+from harness.routing.reports.matrix import MatrixModel, MatrixRow, ProviderHealth, build_matrix
 
 # With more providers than these, the page has a search and shows no more at once.
 MOST_CARDS: Final = 12

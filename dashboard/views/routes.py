@@ -25,13 +25,13 @@ from harness.evals.drift_watches import DriftStatus
 from harness.frame.formatting import DASH, format_estimate
 from harness.frame.pagination import Page, PageRequest
 from harness.gate.drift import DriftCheckState
+from harness.operations.context import Context
 from harness.proposals.fallback_chain import ChainEntry
 from harness.providers.force import SwitchRecord
-from harness.routes import routes
-from harness.routes.scorecard import list_facts
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.evidence import EvidenceKind
 from harness.routing.freeze import FreezeWindow
+from harness.routing.reports.scorecard import list_facts
 from harness.routing.route_settings import RequestKind, RouteSettings
 from harness.routing.table import RouteRecord
 

@@ -41,8 +41,8 @@ from harness.frame.errors import NotFound
 from harness.frame.formatting import format_age, format_quantity, format_usd
 from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Role
+from harness.operations.context import Context
 from harness.routing.agent import AgentGrant, AgentSession, SessionState
-from harness.routing.context import Context
 
 # Limited, because each message may be as long as `agents.max_message_bytes`.
 MOST_MESSAGES: Final = 30

@@ -35,8 +35,8 @@ from harness.canary.shadows import (
 )
 from harness.frame.pagination import Page, PageRequest
 from harness.frame.people.access import Role
+from harness.operations.context import Context
 from harness.operations.queries import list_shadows
-from harness.routing.context import Context
 from harness.routing.shadow import (
     MAX_AT_ONCE,
     MAX_PER_DAY,

@@ -42,6 +42,7 @@ from harness.gate.run import (
     describe_waits,
 )
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.operations.queries import SuiteSummary
 from harness.proposals.candidates import leaderboard
 from harness.proposals.candidates.leaderboard import (
@@ -50,8 +51,7 @@ from harness.proposals.candidates.leaderboard import (
     Standing,
 )
 from harness.proposals.operations import CANCEL_RUN
-from harness.routing.context import Context
-from harness.routing.records.routes import Routing
+from harness.providers.records import Targets
 from harness.routing.records.runs import EvalRuns
 from harness.routing.route_settings import RouteSuite
 
@@ -162,7 +162,7 @@ def load(ctx: Context, _: None) -> SuitesView:
     runs = list(ctx.store.lists.runs(PageRequest(MOST_RUNS)))
     suites = _load_suites(ctx, runs)
     with ctx.store.read() as tx:
-        names = {id_: target.name for id_, target in Routing(tx).targets().items()}
+        names = {id_: target.name for id_, target in Targets(tx).all().items()}
         newest = [
             RunView(
                 run,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from harness.agents.context import AgentsContext
 from harness.agents.message import MessageState
 from harness.agents.records import (
     AgentGrants,
@@ -27,8 +28,8 @@ from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
+from harness.providers.registry import named_models
 from harness.providers.target import Target, is_at_least_as_strict, may_see
-from harness.registry import named_models
 from harness.routing.agent import (
     Agent,
     AgentGrant,
@@ -37,7 +38,6 @@ from harness.routing.agent import (
     ModelChoice,
     SessionState,
 )
-from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.table import Route
 
@@ -131,7 +131,7 @@ class AgentsClient:
 
 
 def create_agent(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     name: str,
     model: ModelChoice,
@@ -177,7 +177,7 @@ def create_agent(
 
 
 def load_agent(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     id_: str,
 ) -> Agent:
@@ -197,7 +197,7 @@ def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
 
 
 def change_agent(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     id_: str,
     reason: str = "",
@@ -222,7 +222,7 @@ def change_agent(
 
 
 def delete_agent(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     id_: str,
 ) -> None:
@@ -240,7 +240,7 @@ def delete_agent(
 
 
 def _allow(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     client: AgentsClient,
     agent: Agent,
@@ -263,7 +263,7 @@ def _allow(
 
 
 def grant_literal(  # noqa: PLR0913 - the parts of a consent
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     actor: Actor,
     agent: Agent,
@@ -320,7 +320,7 @@ def grant_literal(  # noqa: PLR0913 - the parts of a consent
 
 
 def revoke_grant(
-    ctx: Context,
+    ctx: AgentsContext,
     actor: Actor,
     id_: str,
     reason: str = "",
@@ -343,7 +343,7 @@ def revoke_grant(
 
 
 def list_grants(
-    ctx: Context,
+    ctx: AgentsContext,
     page_request: PageRequest = FIRST_PAGE,
     *,
     agent: str | None = None,
@@ -353,7 +353,7 @@ def list_grants(
 
 
 def check_target_data_class(
-    ctx: Context,
+    ctx: AgentsContext,
     data_class: str,
     target: Target,
 ) -> None:
@@ -367,7 +367,7 @@ def check_target_data_class(
 
 
 def require_route(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     agent: Agent,
     name: str,
@@ -393,7 +393,7 @@ def require_route(
 
 
 def open_session(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     agent: str,
     user_id: str = "",
@@ -420,7 +420,7 @@ def open_session(
 
 
 def open_child(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     parent: AgentSession,
     model: ModelChoice,
@@ -444,7 +444,7 @@ def open_child(
 
 
 def find_grant(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     agent: str,
     session: str,
@@ -461,7 +461,7 @@ def find_grant(
 
 
 def load_session(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     agent: str,
     id_: str,
@@ -491,7 +491,7 @@ def _require_session(
 
 
 def close_session(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     agent: str,
     id_: str,
@@ -508,7 +508,7 @@ def close_session(
 
 
 def close_in_unit(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     id_: str,
     reason: str,
@@ -528,7 +528,7 @@ def close_in_unit(
 
 
 def end_turn_early(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     id_: str,
     reason: str,

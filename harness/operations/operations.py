@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from harness.frame.configuration.setting import plain_settings
 from harness.frame.formatting import format_bytes, format_spent_usd
 from harness.frame.operation import (
     Listing,
@@ -13,7 +14,6 @@ from harness.frame.operation import (
 )
 from harness.frame.people.access import ApiKey, OptOut, Role
 from harness.frame.people.limits import KeyLimits
-from harness.frame.setting import plain_settings
 from harness.operations import captures, dashboard_sessions, keys, queries
 from harness.operations.captures import CaptureSummary
 from harness.operations.dashboard_sessions import SignedInSession

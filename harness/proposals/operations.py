@@ -23,9 +23,9 @@ from harness.frame.people.access import Role
 from harness.gate.run import EvalRun
 from harness.proposals import break_glass, decisions, eval_queue, fallback_chain
 from harness.proposals.candidates import cost_ratio
+from harness.proposals.context import ProposalsContext
 from harness.proposals.fallback_chain import ChainEntry
-from harness.routes.routes import known_targets
-from harness.routing.context import Context
+from harness.routing.control.routes import known_targets
 from harness.routing.evidence import LONGEST, BreakGlass, EvidenceKind
 from harness.routing.proposal import Proposal
 from harness.routing.table import Route
@@ -35,13 +35,13 @@ _SHOWN_REASON: Final = replace(
 )
 
 
-def _name_target(ctx: Context, id_: str) -> str:
+def _name_target(ctx: ProposalsContext, id_: str) -> str:
     with ctx.store.read() as tx:
         (known,) = known_targets(tx, [id_])
     return known.name
 
 
-def _describe_cancelled_proposal(ctx: Context, proposal: Proposal) -> list[str]:
+def _describe_cancelled_proposal(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
     name = _name_target(ctx, proposal.candidate)
     text = (
         f"The comparison of **{name}** on route **{proposal.route}** ends; its measurements "
@@ -138,7 +138,7 @@ PROPOSALS: Final = OperationGroup(
 )
 
 
-def _describe_confirmation(ctx: Context, record: BreakGlass) -> list[str]:
+def _describe_confirmation(ctx: ProposalsContext, record: BreakGlass) -> list[str]:
     name = _name_target(ctx, record.target)
     effect = (
         f"**{name}** gets all traffic of route **{record.route}**, without proof, until "
@@ -149,7 +149,7 @@ def _describe_confirmation(ctx: Context, record: BreakGlass) -> list[str]:
     return [effect, holds]
 
 
-def _describe_end(ctx: Context, record: BreakGlass) -> list[str]:
+def _describe_end(ctx: ProposalsContext, record: BreakGlass) -> list[str]:
     name = _name_target(ctx, record.incumbent)
     effect = (
         f"**{name}** serves route **{record.route}** again at once."
@@ -285,7 +285,7 @@ def _describe_evidence(entry: ChainEntry) -> str:
             return "baseline"
 
 
-def describe_chain(ctx: Context, route: Route) -> str:
+def describe_chain(ctx: ProposalsContext, route: Route) -> str:
     chain = fallback_chain.list_fallbacks(ctx, route.name)
     names = ", ".join(entry.target.name for entry in chain)
     return f"route {route.name} falls back to {names or 'no other model'}"

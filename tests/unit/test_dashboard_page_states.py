@@ -42,11 +42,11 @@ from harness.providers.force import (
     SwitchSource,
     parse_force,
 )
+from harness.providers.registry import targets
 from harness.providers.target import Provider
-from harness.registry import targets
-from harness.routes import freezes
-from harness.routes.freezes import SwitchRequest
 from harness.routing.agent import ModelChoice, ModelKind
+from harness.routing.control import freezes
+from harness.routing.control.freezes import SwitchRequest
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
 from tests.support.browser import agent_sessions
@@ -102,7 +102,7 @@ from dashboard.views import route_settings as routes
 from dashboard.views import suite_dialogs as suites
 from harness.operations import queries
 from harness.proposals.operations import BREAK_GLASSES, CANCEL_PROPOSAL
-from harness.routes.operations import LIFT_SWITCH
+from harness.routing.control.operations import LIFT_SWITCH
 
 ctx, kept = page_frame.context(), st.session_state.setdefault
 """

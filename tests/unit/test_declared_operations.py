@@ -27,8 +27,8 @@ from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.program import program
 from harness.operations.operations import CAPTURES, KEYS, PEOPLE, USERS
 from harness.proposals.operations import BREAK_GLASSES, EVAL_RUNS, FALLBACKS, PROPOSALS
-from harness.registry.operations import PROVIDER_KEYS, PROVIDERS
-from harness.routes.operations import SWITCHES
+from harness.providers.registry.operations import PROVIDER_KEYS, PROVIDERS
+from harness.routing.control.operations import SWITCHES
 
 GROUPS = (
     AGENTS,

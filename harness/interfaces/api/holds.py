@@ -23,8 +23,8 @@ from harness.providers.force import (
     SwitchSource,
     parse_force,
 )
-from harness.routes import freezes
-from harness.routes.operations import SWITCHES
+from harness.routing.control import freezes
+from harness.routing.control.operations import SWITCHES
 
 switches_router = APIRouter()
 

@@ -20,17 +20,17 @@ from harness.interfaces.api.frame.endpoint import (
 )
 from harness.interfaces.api.frame.operation_endpoint import add_endpoints
 from harness.providers.credential import MAX_VALUE_LENGTH
-from harness.registry import credentials, named_models, registered_providers
-from harness.registry.credentials import (
+from harness.providers.registry import credentials, named_models, registered_providers
+from harness.providers.registry.credentials import (
     DEFAULT_KEY_NAME,
     LONGEST_OVERLAP,
     CredentialChange,
     ProviderCredentials,
 )
-from harness.registry.operations import PROVIDER_KEYS, PROVIDERS
-from harness.registry.registered_providers import ProviderSummary, SelfTest
-from harness.registry.targets import ProviderChange
-from harness.routes.matrix import build_matrix
+from harness.providers.registry.operations import PROVIDER_KEYS, PROVIDERS
+from harness.providers.registry.registered_providers import ProviderSummary, SelfTest
+from harness.providers.registry.targets import ProviderChange
+from harness.routing.reports.matrix import build_matrix
 
 router = APIRouter()
 

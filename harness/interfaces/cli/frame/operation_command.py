@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from harness.frame.configuration.setting import Value
 from harness.frame.formatting import Range
 from harness.frame.operation import PAGE, Input, Listing, Operation, OperationGroup, Outcome
 from harness.frame.pagination import Page
-from harness.frame.setting import Value
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import PAGE as PAGE_OPTIONS
 from harness.interfaces.cli.frame.command import (
@@ -26,7 +26,7 @@ from harness.interfaces.cli.frame.session import Session
 
 if TYPE_CHECKING:
     from harness.frame.people.access import Actor
-    from harness.routing.context import Context
+    from harness.operations.context import Context
 
 
 HELP_COLUMNS: Final = 92

@@ -5,6 +5,7 @@ from typing import Final
 
 import click
 
+from harness.frame.configuration.setting import change_settings
 from harness.frame.people.access import (
     LINK_LASTS,
     OptOut,
@@ -12,7 +13,6 @@ from harness.frame.people.access import (
     sign_in_url,
 )
 from harness.frame.people.limits import KeyLimits
-from harness.frame.setting import change_settings
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     WholeRange,

@@ -19,8 +19,8 @@ from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.proposals.operations import BREAK_GLASSES
 from harness.providers.force import SwitchSource, parse_force
-from harness.routes import freezes
-from harness.routes.operations import SWITCHES
+from harness.routing.control import freezes
+from harness.routing.control.operations import SWITCHES
 
 
 def _read_moment(text: str) -> datetime:

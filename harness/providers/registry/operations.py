@@ -1,0 +1,157 @@
+"""The simple operations on providers, their keys and their models.
+
+By hand stay the wizards that add a provider or a key, which read secrets and then check the
+provider.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+from harness.frame.formatting import format_timestamp
+from harness.frame.operation import (
+    DialogTexts,
+    Listing,
+    Operation,
+    OperationGroup,
+    Outcome,
+    Parameter,
+    by_row,
+)
+from harness.frame.people.access import Role
+from harness.providers.registry import credentials, registered_providers, sign_in
+from harness.providers.registry.credentials import KeyVariable, ProviderCredentials
+from harness.providers.registry.registered_providers import ProviderSummary
+
+
+def _provider_cells(row: ProviderSummary) -> dict[str, object]:
+    return {
+        "PROVIDER": row.name,
+        "KIND": row.kind,
+        "GROUP": row.group,
+        "API BASE": row.api_base,
+        "ROUTES": ", ".join(row.routes),
+    }
+
+
+def _describe_removal(_: Any, provider: str) -> list[str]:
+    effect = (
+        f"Within 2 s, every router removes **{provider}** and its stored keys. Swapgate "
+        "refuses this while a route, a proposal, a shadow or a judge uses the provider."
+    )
+    return [effect]
+
+
+# The command that removes a provider is by hand: it also looks into the file.
+PROVIDERS: Final = OperationGroup(
+    command="provider",
+    words="Providers: where models are called, and their keys.",
+    operations=(
+        Operation(
+            use_case=registered_providers.list_providers,
+            role=Role.VIEWER,
+            words="List the providers, and the routes that use them.",
+            command="list",
+            endpoint="GET /providers",
+            needs_providers=True,
+            listing=Listing(
+                by_row(_provider_cells),
+                empty="no provider yet: `swapgate provider add openai` adds one",
+            ),
+        ),
+        Operation(
+            use_case=registered_providers.remove_provider,
+            role=Role.ADMIN,
+            words="Remove a provider.",
+            endpoint="DELETE /providers/{provider}",
+            status=204,
+            done=lambda removed: f"removed {removed.given['name']}",
+            dialog=DialogTexts(
+                title="Remove the provider",
+                button="Remove it",
+                opener=lambda _: "Remove",
+                icon="delete",
+                effect=_describe_removal,
+                typed_name=lambda provider: provider,
+            ),
+        ),
+    ),
+)
+
+
+def _key_cells(row: ProviderCredentials) -> dict[str, object]:
+    return {
+        "PROVIDER": row.name,
+        "KIND": row.kind,
+        "KEY": row.source or ("missing" if row.lacks_key else "none needed"),
+        "KEYS": row.keys,
+        "STORED": ", ".join(_stored(row)),
+        "ENVIRONMENT": ", ".join(map(_variable, row.variables)),
+        "API BASE": row.api_base,
+    }
+
+
+def _stored(row: ProviderCredentials) -> list[str]:
+    return [
+        f"{entry.name} (until {format_timestamp(entry.expires_at)})"
+        if entry.expires_at
+        else entry.name
+        for entry in row.stored
+    ]
+
+
+def _variable(key: KeyVariable) -> str:
+    return f"{key.variable} ({Path(key.file).name})" if key.file else key.variable
+
+
+def _advise_after_removal(removed: Outcome[ProviderCredentials]) -> str:
+    if removed.result.variables:
+        return credentials.describe_variables(removed.result)
+    if removed.result.lacks_key:
+        return f"{removed.given['name']} has no key now, so routes use their next target"
+    return ""
+
+
+PROVIDER_KEYS: Final = OperationGroup(
+    command="provider key",
+    words="Keys of providers: stored encrypted, never shown.",
+    operations=(
+        Operation(
+            use_case=credentials.list_credentials,
+            role=Role.VIEWER,
+            words="List the providers and their keys, stored or in this shell's environment.",
+            command="list",
+            endpoint="GET /credentials/providers",
+            needs_providers=True,
+            listing=Listing(
+                by_row(_key_cells),
+                empty="no provider yet: `swapgate provider key set openai` adds one with its "
+                "key",
+            ),
+        ),
+        # The API takes the key's name from the query, by an endpoint that is written by hand.
+        Operation(
+            use_case=credentials.remove_credential,
+            role=Role.ADMIN,
+            words="Delete a provider's stored keys. Without a key, its targets get no requests."
+            "\n\n"
+            "A key in `.env` or in the environment stays; the command shows where it is.",
+            command="remove PROVIDER",
+            parameters={"key": Parameter(meaning="Only this stored key. [default: all]")},
+            done=lambda removed: f"{removed.given['name']}: removed",
+            advice=_advise_after_removal,
+        ),
+        Operation(
+            use_case=sign_in.sign_out,
+            role=Role.ADMIN,
+            words="Delete a provider's sign-in tokens. Without another key, its targets get no "
+            "requests.\n\n"
+            "Then revoke the application on the vendor's page.",
+            command="logout PROVIDER",
+            document=lambda signed_out: {
+                "provider": signed_out.given["name"],
+                "signed_in": False,
+            },
+            done=lambda signed_out: f"{signed_out.given['name']}: signed out",
+        ),
+    ),
+)
