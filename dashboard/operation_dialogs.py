@@ -78,7 +78,7 @@ def _show(form: Form, operation: Operation[Any], texts: DialogTexts, subject: An
     first, *others = operation.inputs
     given: dict[str, Any] = {first.name: texts.argument(subject)}
     for entered in others:
-        if entered.declared.asked:
+        if not entered.declared.for_programs:
             given[entered.name] = _ask(form, entered)
     if texts.typed_name is not None:
         form.confirm(texts.typed_name(subject))

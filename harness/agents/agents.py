@@ -22,7 +22,6 @@ from harness.agents.records import (
 )
 from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.frame.errors import Conflict, NotAllowed, NotFound
-from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
 from harness.frame.people.access import OPERATOR, Actor, ApiKey, Role
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
@@ -340,16 +339,6 @@ def revoke_grant(
         }
         AuditLog(tx).append(actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
     return revoked
-
-
-def list_grants(
-    ctx: AgentsContext,
-    page_request: PageRequest = FIRST_PAGE,
-    *,
-    agent: str | None = None,
-) -> Page[AgentGrant]:
-    """Lists all grants of literal models, newest first. agent: None for all agents."""
-    return ctx.store.lists.agent_grants(page_request, agent=agent)
 
 
 def check_target_data_class(

@@ -8,15 +8,16 @@ from datetime import datetime
 from typing import Any, Final
 
 from harness.agents import agents, switches
+from harness.agents.context import AgentsContext
 from harness.frame.formatting import Range
 from harness.frame.operation import (
+    FinishedOperation,
     Listing,
     Operation,
     OperationGroup,
-    Outcome,
     Parameter,
 )
-from harness.frame.pagination import Page
+from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
 from harness.frame.people.access import Role
 from harness.routing.agent import AgentGrant
 
@@ -30,13 +31,25 @@ _DECISION: Final[dict[str, Any]] = {
             meaning="The fingerprint of the request that the person saw; Swapgate refuses the "
             "decision if the request has changed.",
             length=Range(0, 200),
-            asked=False,
+            for_programs=True,
         )
     },
 }
 
 
-def _list_grant_cells(listed: Outcome[Page[AgentGrant]]) -> Iterable[dict[str, object]]:
+def list_agent_grants(
+    ctx: AgentsContext,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    agent: str | None = None,
+) -> Page[AgentGrant]:
+    """Lists all grants of literal models, newest first. agent: None for all agents."""
+    return ctx.store.lists.agent_grants(page_request, agent=agent)
+
+
+def _list_grant_cells(
+    listed: FinishedOperation[Page[AgentGrant]],
+) -> Iterable[dict[str, object]]:
     return (_grant_cells(grant, listed.began_at) for grant in listed.result)
 
 
@@ -77,12 +90,11 @@ AGENTS: Final = OperationGroup(
             **_DECISION,
         ),
         Operation(
-            use_case=agents.list_grants,
+            use_case=list_agent_grants,
             role=Role.VIEWER,
             words="List the consents to agents' models with a name PROVIDER:MODEL.",
             command="grants",
             endpoint="GET /agent-grants",
-            name="list_agent_grants",
             body="GrantQuery",
             body_text="Filters and pages a list of grants.",
             parameters={"agent": Parameter(meaning="Only this agent's.", metavar="ID")},

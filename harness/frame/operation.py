@@ -36,7 +36,7 @@ class Parameter:
     metavar: str | None = None  # of the option
     api_name: str = ""  # the API's name, if it is not the parameter's
     label: str = ""  # in a dialog
-    asked: bool = True  # whether people enter it; only programs give a version to compare
+    for_programs: bool = False  # whether only the API has it, such as a version to compare
     choices: Mapping[str, object] | None = None  # a dialog's values by label
 
 
@@ -61,7 +61,7 @@ class Input:
         return self.default is inspect.Parameter.empty
 
 
-class Caller(Protocol):
+class OperationCaller(Protocol):
     """What an interface gives to a use case. It reads the actor only if a use case needs it."""
 
     @property
@@ -73,7 +73,7 @@ class Caller(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class FinishedOperation(Generic[T]):
     """A finished operation, for its sentences. given: the inputs by the parameter's name."""
 
     ctx: Any
@@ -84,7 +84,7 @@ class Outcome(Generic[T]):
 
 def by_row(
     cells: Callable[[Any], Mapping[str, object]],
-) -> Callable[[Outcome[Any]], Iterable[Mapping[str, object]]]:
+) -> Callable[[FinishedOperation[Any]], Iterable[Mapping[str, object]]]:
     """Builds the table of a Listing whose cells depend on their row alone."""
     return lambda listed: map(cells, listed.result)
 
@@ -149,10 +149,10 @@ class Operation(Generic[T]):
     body_text: str = ""  # the body's description
     status: int = 200
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    done: Callable[[Outcome[T]], str] | None = None  # the sentence after success
-    advice: Callable[[Outcome[T]], str] | None = None  # the command's note after it
+    done: Callable[[FinishedOperation[T]], str] | None = None  # the sentence after success
+    advice: Callable[[FinishedOperation[T]], str] | None = None  # the command's note after it
     # The command's JSON, if it is not the result.
-    document: Callable[[Outcome[T]], object] | None = None
+    document: Callable[[FinishedOperation[T]], object] | None = None
     listing: Listing | None = None
     dialog: DialogTexts | None = None
     needs_providers: bool = False  # whether a command first stores the file's new providers
@@ -189,14 +189,14 @@ class Operation(Generic[T]):
             if parameter.name not in GIVEN_BY_INTERFACE
         ]
 
-    def run(self, caller: Caller, given: Mapping[str, Any]) -> Outcome[T]:
+    def run(self, caller: OperationCaller, given: Mapping[str, Any]) -> FinishedOperation[T]:
         """Calls the use case. given: the inputs by name. Raises as the use case."""
         accepted = inspect.signature(self.use_case).parameters
         ctx = caller.ctx
         own = [ctx, caller.actor] if "actor" in accepted else [ctx]
         secret = {"secret": caller.secret} if "secret" in accepted else {}
         began_at = ctx.clock.now()
-        return Outcome(ctx, began_at, self.use_case(*own, **given, **secret), given)
+        return FinishedOperation(ctx, began_at, self.use_case(*own, **given, **secret), given)
 
 
 def _read_input(parameter: inspect.Parameter, declared: Parameter) -> Input:

@@ -5,10 +5,10 @@ from typing import Any, Final
 from harness.frame.configuration.setting import plain_settings
 from harness.frame.formatting import format_bytes, format_spent_usd
 from harness.frame.operation import (
+    FinishedOperation,
     Listing,
     Operation,
     OperationGroup,
-    Outcome,
     Parameter,
     by_row,
 )
@@ -202,7 +202,7 @@ def _capture_cells(summary: CaptureSummary) -> dict[str, object]:
     }
 
 
-def _describe_sample(listed: Outcome[Any]) -> str:
+def _describe_sample(listed: FinishedOperation[Any]) -> str:
     text = captures.load_sample(listed.ctx, listed.given["route"]).text
     return f"in the last {captures.SAMPLE_DAYS} days: {text}" if text else ""
 

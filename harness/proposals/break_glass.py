@@ -27,7 +27,6 @@ from harness.frame.errors import (
     StaleWrite,
 )
 from harness.frame.formatting import format_date_time
-from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
 from harness.frame.people import four_eyes
 from harness.frame.people.access import (
     LOCAL_PRINCIPAL,
@@ -229,14 +228,6 @@ def end_break_glass(
                 "even a model that cannot serve"
             )
         return _end(tx, actor, record, f"ended by {actor.name}: {because}")
-
-
-def list_break_glasses(
-    ctx: ProposalsContext,
-    page_request: PageRequest = FIRST_PAGE,
-) -> Page[BreakGlass]:
-    """Lists the uses of break-glass, with the people who allowed them, newest first."""
-    return ctx.store.lists.break_glasses(page_request)
 
 
 def list_open(ctx: ProposalsContext) -> Sequence[BreakGlass]:

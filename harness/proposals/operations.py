@@ -12,13 +12,13 @@ from harness.frame.formatting import Range, format_date_time, format_timestamp
 from harness.frame.operation import (
     REASON,
     DialogTexts,
+    FinishedOperation,
     Listing,
     Operation,
     OperationGroup,
-    Outcome,
     Parameter,
 )
-from harness.frame.pagination import Page
+from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
 from harness.frame.people.access import Role
 from harness.gate.run import EvalRun
 from harness.proposals import break_glass, decisions, eval_queue, fallback_chain
@@ -159,7 +159,17 @@ def _describe_end(ctx: ProposalsContext, record: BreakGlass) -> list[str]:
     return [f"{effect} Swaps can be proposed again."]
 
 
-def _list_glass_cells(listed: Outcome[Page[BreakGlass]]) -> Iterable[dict[str, object]]:
+def list_break_glasses(
+    ctx: ProposalsContext,
+    page_request: PageRequest = FIRST_PAGE,
+) -> Page[BreakGlass]:
+    """Lists the uses of break-glass, with the people who allowed them, newest first."""
+    return ctx.store.lists.break_glasses(page_request)
+
+
+def _list_glass_cells(
+    listed: FinishedOperation[Page[BreakGlass]],
+) -> Iterable[dict[str, object]]:
     known = listed.ctx.store.lists.targets_of({record.target for record in listed.result})
     for record in listed.result:
         target = known.get(record.target)
@@ -245,7 +255,7 @@ BREAK_GLASSES: Final = OperationGroup(
         CONFIRM_BREAK_GLASS,
         END_BREAK_GLASS,
         Operation(
-            use_case=break_glass.list_break_glasses,
+            use_case=list_break_glasses,
             role=Role.VIEWER,
             words="List all break-glasses, newest first.",
             command="list",
@@ -260,7 +270,7 @@ BREAK_GLASSES: Final = OperationGroup(
 
 
 def _list_chain_cells(
-    listed: Outcome[Sequence[ChainEntry]],
+    listed: FinishedOperation[Sequence[ChainEntry]],
 ) -> Iterable[dict[str, object]]:
     for place, entry in enumerate(listed.result, 1):
         waiver = entry.waiver
@@ -291,7 +301,7 @@ def describe_chain(ctx: ProposalsContext, route: Route) -> str:
     return f"route {route.name} falls back to {names or 'no other model'}"
 
 
-def _describe_change(changed: Outcome[Route]) -> str:
+def _describe_change(changed: FinishedOperation[Route]) -> str:
     return describe_chain(changed.ctx, changed.result)
 
 

@@ -18,7 +18,7 @@ from harness.agents.operations import AGENTS
 from harness.canary.shadow_operations import SHADOWS
 from harness.frame.errors import NotAllowed
 from harness.frame.formatting import Range
-from harness.frame.operation import Operation, OperationGroup, Outcome, Parameter
+from harness.frame.operation import FinishedOperation, Operation, OperationGroup, Parameter
 from harness.frame.people.access import OPERATOR, Actor, Role
 from harness.interfaces.api.app import PREFIX, documented_answers
 from harness.interfaces.api.frame.operation_endpoint import add_endpoints, operation_body
@@ -230,6 +230,6 @@ def test_an_outcome_knows_its_inputs_by_name() -> None:
 
     outcome = _watering(recorded).run(caller, {"plant": "fern", "litres": 2.0})
 
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, FinishedOperation)
     assert outcome.result == "fern-1"
     assert outcome.given == {"plant": "fern", "litres": 2.0}

@@ -10,10 +10,10 @@ from typing import Any, Final
 from harness.frame.formatting import format_timestamp
 from harness.frame.operation import (
     DialogTexts,
+    FinishedOperation,
     Listing,
     Operation,
     OperationGroup,
-    Outcome,
     Parameter,
     by_row,
 )
@@ -103,7 +103,7 @@ def _variable(key: KeyVariable) -> str:
     return f"{key.variable} ({Path(key.file).name})" if key.file else key.variable
 
 
-def _advise_after_removal(removed: Outcome[ProviderCredentials]) -> str:
+def _advise_after_removal(removed: FinishedOperation[ProviderCredentials]) -> str:
     if removed.result.variables:
         return credentials.describe_variables(removed.result)
     if removed.result.lacks_key:

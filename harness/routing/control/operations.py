@@ -7,7 +7,7 @@ also names the switches of the file.
 from typing import Any, Final
 
 from harness.frame.formatting import format_timestamp
-from harness.frame.operation import DialogTexts, Operation, OperationGroup, Outcome
+from harness.frame.operation import DialogTexts, FinishedOperation, Operation, OperationGroup
 from harness.frame.people.access import Role
 from harness.providers.force import KillSwitch, SwitchRecord
 from harness.routing.control import freezes
@@ -35,7 +35,7 @@ def _describe_lift(_: Any, switch: KillSwitch) -> list[str]:
     return [effect]
 
 
-def _describe_lifted(lifted: Outcome[SwitchRecord]) -> str:
+def _describe_lifted(lifted: FinishedOperation[SwitchRecord]) -> str:
     record = lifted.result
     id_ = record.switch.id
     if record.lifted_at is None or record.lifted_at >= lifted.began_at:

@@ -11,7 +11,14 @@ import click
 
 from harness.frame.configuration.setting import Value
 from harness.frame.formatting import Range
-from harness.frame.operation import PAGE, Input, Listing, Operation, OperationGroup, Outcome
+from harness.frame.operation import (
+    PAGE,
+    FinishedOperation,
+    Input,
+    Listing,
+    Operation,
+    OperationGroup,
+)
 from harness.frame.pagination import Page
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import PAGE as PAGE_OPTIONS
@@ -89,7 +96,7 @@ def _parameters(operation: Operation[Any]) -> Iterator[inspect.Parameter]:
     inputs = sorted(operation.inputs, key=lambda entered: entered.name == PAGE)
     for place, entered in enumerate(inputs):
         is_argument = place < len(names)
-        if not entered.declared.asked:
+        if entered.declared.for_programs:
             continue
         yield inspect.Parameter(
             entered.name,
@@ -123,7 +130,7 @@ def _number(allowed: Range, kind: type) -> click.ParamType[Any]:
     return FiniteRange(allowed.low, high, min_open=allowed.above)
 
 
-def _print(operation: Operation[Value], outcome: Outcome[Value]) -> None:
+def _print(operation: Operation[Value], outcome: FinishedOperation[Value]) -> None:
     listing = operation.listing
     if listing is not None:
         _print_list(listing, outcome)
@@ -135,7 +142,7 @@ def _print(operation: Operation[Value], outcome: Outcome[Value]) -> None:
     output.answer(shown, operation.done(outcome), advice=advice)
 
 
-def _print_list(listing: Listing, outcome: Outcome[Any]) -> None:
+def _print_list(listing: Listing, outcome: FinishedOperation[Any]) -> None:
     rows = outcome.result
     if isinstance(rows, Page):
         output.note_page(rows)
