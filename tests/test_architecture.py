@@ -333,7 +333,7 @@ def is_requirement(node: ast.expr) -> bool:
 # The modules that read what is shown to people.
 SHOWN = ("queries", "route_queries")
 # The declared operations, with their lists. Only interfaces import them.
-DECLARED = ("agents", "operations", "proposals")
+DECLARED = ("operations",)
 # The subjects that decide.
 DECIDING = (
     "providers",

@@ -3,23 +3,16 @@
 By hand stay the switch requests, which show prices and quality of both models.
 """
 
-from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, Final
 
 from harness.agents import agents, switches
-from harness.agents.context import AgentsContext
 from harness.frame.formatting import Range
 from harness.frame.operation import (
-    FinishedOperation,
-    Listing,
     Operation,
     OperationGroup,
     Parameter,
 )
-from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
 from harness.frame.people.access import Role
-from harness.routing.agent import AgentGrant
 
 # The decision of a person who saw another request than the present one is refused.
 _DECISION: Final[dict[str, Any]] = {
@@ -35,36 +28,6 @@ _DECISION: Final[dict[str, Any]] = {
         )
     },
 }
-
-
-def list_agent_grants(
-    ctx: AgentsContext,
-    page_request: PageRequest = FIRST_PAGE,
-    *,
-    agent: str | None = None,
-) -> Page[AgentGrant]:
-    """Lists all grants of literal models, newest first. agent: None for all agents."""
-    return ctx.store.lists.agent_grants(page_request, agent=agent)
-
-
-def _list_grant_cells(
-    listed: FinishedOperation[Page[AgentGrant]],
-) -> Iterable[dict[str, object]]:
-    return (_grant_cells(grant, listed.began_at) for grant in listed.result)
-
-
-def _grant_cells(grant: AgentGrant, now: datetime) -> dict[str, object]:
-    in_force = "in force" if now < grant.expires_at else "expired"
-    return {
-        "ID": grant.id,
-        "AGENT": grant.agent,
-        "SESSION": grant.session or "all",
-        "MODEL": grant.target_name,
-        "KIND": grant.kind.value,
-        "BY": grant.granted_by,
-        "UNTIL": grant.expires_at,
-        "STATE": in_force if grant.revoked_at is None else "revoked",
-    }
 
 
 AGENTS: Final = OperationGroup(
@@ -88,17 +51,6 @@ AGENTS: Final = OperationGroup(
             name="reject_switch_request",
             done=lambda rejected: f"{rejected.result.id} is rejected",
             **_DECISION,
-        ),
-        Operation(
-            use_case=list_agent_grants,
-            role=Role.VIEWER,
-            words="List the consents to agents' models with a name PROVIDER:MODEL.",
-            command="grants",
-            endpoint="GET /agent-grants",
-            body="GrantQuery",
-            body_text="Filters and pages a list of grants.",
-            parameters={"agent": Parameter(meaning="Only this agent's.", metavar="ID")},
-            listing=Listing(_list_grant_cells, empty="there are no grants"),
         ),
         Operation(
             use_case=agents.revoke_grant,

@@ -1,5 +1,9 @@
-"""The simple operations on client keys, people and their sessions, and users of the clients."""
+"""The simple operations on client keys, people and their sessions, and users of the clients;
+and lists for people of other subjects, which pass over a row without a valid signature.
+"""
 
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Final
 
 from harness.frame.configuration.setting import plain_settings
@@ -12,12 +16,15 @@ from harness.frame.operation import (
     Parameter,
     by_row,
 )
+from harness.frame.pagination import Page
 from harness.frame.people.access import ApiKey, OptOut, Role
 from harness.frame.people.limits import KeyLimits
 from harness.operations import captures, dashboard_sessions, keys, queries
 from harness.operations.captures import CaptureSummary
 from harness.operations.dashboard_sessions import SignedInSession
 from harness.operations.keys import KeySummary, PersonView
+from harness.routing.agent import AgentGrant
+from harness.routing.evidence import BreakGlass
 
 
 def describe_limits(limits: KeyLimits | None) -> str:
@@ -287,6 +294,81 @@ USERS: Final = OperationGroup(
                 f"histories; blanked {deleted.result.failovers} fail-overs"
             ),
             advice=lambda deleted: "not reached: " + "; ".join(deleted.result.not_reached),
+        ),
+    ),
+)
+
+
+def _list_grant_cells(
+    listed: FinishedOperation[Page[AgentGrant]],
+) -> Iterable[dict[str, object]]:
+    return (_grant_cells(grant, listed.began_at) for grant in listed.result)
+
+
+def _grant_cells(grant: AgentGrant, now: datetime) -> dict[str, object]:
+    in_force = "in force" if now < grant.expires_at else "expired"
+    return {
+        "ID": grant.id,
+        "AGENT": grant.agent,
+        "SESSION": grant.session or "all",
+        "MODEL": grant.target_name,
+        "KIND": grant.kind.value,
+        "BY": grant.granted_by,
+        "UNTIL": grant.expires_at,
+        "STATE": in_force if grant.revoked_at is None else "revoked",
+    }
+
+
+GRANT_LISTS: Final = OperationGroup(
+    command="agent",
+    words="Agents: their switch requests and grants.",
+    operations=(
+        Operation(
+            use_case=queries.list_agent_grants,
+            role=Role.VIEWER,
+            words="List the consents to agents' models with a name PROVIDER:MODEL.",
+            command="grants",
+            endpoint="GET /agent-grants",
+            body="GrantQuery",
+            body_text="Filters and pages a list of grants.",
+            parameters={"agent": Parameter(meaning="Only this agent's.", metavar="ID")},
+            listing=Listing(_list_grant_cells, empty="there are no grants"),
+        ),
+    ),
+)
+
+
+def _list_glass_cells(
+    listed: FinishedOperation[Page[BreakGlass]],
+) -> Iterable[dict[str, object]]:
+    known = listed.ctx.store.lists.targets_of({record.target for record in listed.result})
+    for record in listed.result:
+        target = known.get(record.target)
+        yield {
+            "ID": record.id,
+            "ROUTE": record.route,
+            "STATE": record.ended_because or record.state,
+            "TARGET": target.name if target else record.target,
+            "UNTIL": record.expires_at,
+            "BY": " and ".join(filter(None, (record.proposer, record.confirmer))),
+            "REASON": record.reason,
+        }
+
+
+BREAK_GLASS_LISTS: Final = OperationGroup(
+    command="route break-glass",
+    words="Serve a route without proof: needs two people, a reason and an expiry.",
+    operations=(
+        Operation(
+            use_case=queries.list_break_glasses,
+            role=Role.VIEWER,
+            words="List all break-glasses, newest first.",
+            command="list",
+            endpoint="GET /break-glass",
+            listing=Listing(
+                _list_glass_cells,
+                empty="no break-glass has been proposed yet",
+            ),
         ),
     ),
 )

@@ -53,7 +53,9 @@ from harness.operations.keys import KeySummary
 from harness.proposals import evaluation
 from harness.providers.registry import targets
 from harness.providers.target import Target
+from harness.routing.agent import AgentGrant
 from harness.routing.control import routes
+from harness.routing.evidence import BreakGlass
 from harness.routing.proposal import ProposalPhase, ProposalView
 from harness.routing.records.interventions import BreakGlasses
 from harness.routing.records.observations import Observations
@@ -378,3 +380,21 @@ def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
     with ctx.store.read() as tx:
         samples, cost, _, _ = EvalRuns(tx).progress(run)
         return EvalRuns(tx).get(run), samples, cost
+
+
+def list_agent_grants(
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    agent: str | None = None,
+) -> Page[AgentGrant]:
+    """Lists all grants of literal models, newest first. agent: None for all agents."""
+    return ctx.store.lists.agent_grants(page_request, agent=agent)
+
+
+def list_break_glasses(
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+) -> Page[BreakGlass]:
+    """Lists the uses of break-glass, with the people who allowed them, newest first."""
+    return ctx.store.lists.break_glasses(page_request)

@@ -1,6 +1,7 @@
 """The simple operations on proposals, break-glasses, fallback chains and eval runs.
 
-By hand stay the list of proposals and an approval, which shows the review first.
+By hand stay the list of proposals and an approval, which shows the review first. The list of
+break-glasses is declared in `harness.operations.operations`, with the lists for people.
 """
 
 import math
@@ -18,7 +19,6 @@ from harness.frame.operation import (
     OperationGroup,
     Parameter,
 )
-from harness.frame.pagination import FIRST_PAGE, Page, PageRequest
 from harness.frame.people.access import Role
 from harness.gate.run import EvalRun
 from harness.proposals import break_glass, decisions, eval_queue, fallback_chain
@@ -159,31 +159,6 @@ def _describe_end(ctx: ProposalsContext, record: BreakGlass) -> list[str]:
     return [f"{effect} Swaps can be proposed again."]
 
 
-def list_break_glasses(
-    ctx: ProposalsContext,
-    page_request: PageRequest = FIRST_PAGE,
-) -> Page[BreakGlass]:
-    """Lists the uses of break-glass, with the people who allowed them, newest first."""
-    return ctx.store.lists.break_glasses(page_request)
-
-
-def _list_glass_cells(
-    listed: FinishedOperation[Page[BreakGlass]],
-) -> Iterable[dict[str, object]]:
-    known = listed.ctx.store.lists.targets_of({record.target for record in listed.result})
-    for record in listed.result:
-        target = known.get(record.target)
-        yield {
-            "ID": record.id,
-            "ROUTE": record.route,
-            "STATE": record.ended_because or record.state,
-            "TARGET": target.name if target else record.target,
-            "UNTIL": record.expires_at,
-            "BY": " and ".join(filter(None, (record.proposer, record.confirmer))),
-            "REASON": record.reason,
-        }
-
-
 def _is_unconfirmed(record: BreakGlass) -> bool:
     return not record.confirmed
 
@@ -254,17 +229,6 @@ BREAK_GLASSES: Final = OperationGroup(
         ),
         CONFIRM_BREAK_GLASS,
         END_BREAK_GLASS,
-        Operation(
-            use_case=list_break_glasses,
-            role=Role.VIEWER,
-            words="List all break-glasses, newest first.",
-            command="list",
-            endpoint="GET /break-glass",
-            listing=Listing(
-                _list_glass_cells,
-                empty="no break-glass has been proposed yet",
-            ),
-        ),
     ),
 )
 

@@ -25,7 +25,14 @@ from harness.interfaces.api.frame.operation_endpoint import add_endpoints, opera
 from harness.interfaces.cli.frame.operation_command import operation_group
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.program import program
-from harness.operations.operations import CAPTURES, KEYS, PEOPLE, USERS
+from harness.operations.operations import (
+    BREAK_GLASS_LISTS,
+    CAPTURES,
+    GRANT_LISTS,
+    KEYS,
+    PEOPLE,
+    USERS,
+)
 from harness.proposals.operations import BREAK_GLASSES, EVAL_RUNS, FALLBACKS, PROPOSALS
 from harness.providers.registry.operations import PROVIDER_KEYS, PROVIDERS
 from harness.routing.control.operations import SWITCHES
@@ -33,6 +40,8 @@ from harness.routing.control.operations import SWITCHES
 GROUPS = (
     AGENTS,
     BREAK_GLASSES,
+    BREAK_GLASS_LISTS,
+    GRANT_LISTS,
     CAPTURES,
     EVAL_RUNS,
     FALLBACKS,

@@ -16,6 +16,7 @@ from harness.interfaces.api.frame.endpoint import (
     endpoint,
 )
 from harness.interfaces.api.frame.operation_endpoint import add_endpoints
+from harness.operations.operations import BREAK_GLASS_LISTS
 from harness.proposals.operations import BREAK_GLASSES
 from harness.providers.force import (
     KillSwitch,
@@ -67,4 +68,4 @@ break_glasses_router = APIRouter()
 
 
 add_endpoints(switches_router, SWITCHES)
-add_endpoints(break_glasses_router, BREAK_GLASSES)
+add_endpoints(break_glasses_router, BREAK_GLASSES, BREAK_GLASS_LISTS)

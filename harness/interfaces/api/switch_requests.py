@@ -15,6 +15,7 @@ from harness.interfaces.api.frame.endpoint import (
     endpoint,
 )
 from harness.interfaces.api.frame.operation_endpoint import add_endpoints
+from harness.operations.operations import GRANT_LISTS
 
 router = APIRouter()
 
@@ -46,4 +47,4 @@ def get_switch_request(who: CallerParam, request: str) -> SwitchRequestView:
     return view_switch(who.ctx, switches.load_switch(who.ctx, request))
 
 
-add_endpoints(router, AGENTS)
+add_endpoints(router, AGENTS, GRANT_LISTS)

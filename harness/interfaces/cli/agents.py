@@ -15,15 +15,16 @@ from harness.interfaces.cli.frame.command import (
     command,
     opt,
 )
-from harness.interfaces.cli.frame.operation_command import operation_group
+from harness.interfaces.cli.frame.operation_command import add_commands, operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
-from harness.operations.operations import USERS
+from harness.operations.operations import GRANT_LISTS, USERS
 
 user = operation_group(USERS)
 
 
 agent = operation_group(AGENTS)
+add_commands(agent, GRANT_LISTS)
 
 
 @command(agent)

@@ -14,9 +14,10 @@ from harness.interfaces.cli.frame.command import (
     command,
     opt,
 )
-from harness.interfaces.cli.frame.operation_command import operation_group
+from harness.interfaces.cli.frame.operation_command import add_commands, operation_group
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
+from harness.operations.operations import BREAK_GLASS_LISTS
 from harness.proposals.operations import BREAK_GLASSES
 from harness.providers.force import SwitchSource, parse_force
 from harness.routing.control import freezes
@@ -39,6 +40,7 @@ _MOMENT: Final = Reads("time", _read_moment)
 
 
 break_glass = operation_group(BREAK_GLASSES)
+add_commands(break_glass, BREAK_GLASS_LISTS)
 
 
 switch = operation_group(SWITCHES)
