@@ -47,6 +47,7 @@ REASON_MISSING = "Write a reason to enable the button."
 NAME_MISSING = "Write the name to enable the button."
 TYPE_A_MODEL: Final = "Choose, or type PROVIDER/MODEL"
 HEIGHT_PX: Final = 72  # height of a JSON field
+DEFERRED: Final = "deferred-dialog"  # session key of a dialog to open at the page's next run
 ABOVE_0: Final = 0.001  # the least number in a field that excludes 0
 
 
@@ -60,32 +61,76 @@ class Opener:
     key: str
     role: Role
     missing: str = ""  # the obstacle to opening it, other than the role; empty without one
+    primary: bool = False  # whether it is the next sensible step
 
 
-def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None = None) -> None:
-    """Shows buttons, and why some are disabled. explain: the openers to explain; or all."""
-    with st.container(horizontal=True):
-        for opener in openers:
-            why = current_user.why_not(opener.role) or opener.missing
-            clicked = st.button(
-                opener.label,
-                icon=opener.icon,
-                key=opener.key,
-                disabled=bool(why),
-            )
-            if clicked or st.session_state.pop(f"again-{opener.key}", False):
-                opener.open()
-    refusals = describe_refusals(openers if explain is None else explain)
+@dataclass(frozen=True, slots=True)
+class PageLink:
+    """A link to another page, beside buttons. query: the page's filters."""
+
+    page: str
+    label: str
+    icon: str
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+Action = Opener | PageLink
+
+
+def show_openers(
+    actions: Sequence[Action],
+    *,
+    explain: Sequence[Opener] | None = None,
+    deferred: bool = False,
+) -> None:
+    """Shows links and buttons, and why some buttons are disabled.
+
+    explain: the openers to explain; all by default. deferred: opens the dialog at the page's
+    next run, because a part that refreshes itself would close it.
+    """
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for action in actions:
+            if isinstance(action, PageLink):
+                page_frame.link(action.page, action.label, action.icon, **action.query)
+            else:
+                _show_opener(action, deferred=deferred)
+    if explain is None:
+        explain = [action for action in actions if isinstance(action, Opener)]
+    refusals = describe_refusals(explain)
     if refusals:
         st.html(markup.note(refusals))
 
 
+def _show_opener(opener: Opener, *, deferred: bool) -> None:
+    clicked = st.button(
+        opener.label,
+        icon=opener.icon or None,
+        key=opener.key,
+        type="primary" if opener.primary else "secondary",
+        disabled=bool(current_user.why_not(opener.role) or opener.missing),
+    )
+    if clicked and deferred:
+        st.session_state[DEFERRED] = opener.open
+        st.rerun()
+    if clicked:
+        opener.open()
+
+
+def open_deferred() -> None:
+    """Opens the dialog that waits for the page's next run: its button is in a part that
+    refreshes itself, or it has several steps.
+    """
+    open_dialog = st.session_state.pop(DEFERRED, None)
+    if open_dialog is not None:
+        open_dialog()
+
+
 def describe_refusals(openers: Sequence[Opener]) -> str:
     """Explains disabled buttons. Gives each reason once, or names the roles that they need."""
-    refused: dict[Role, list[str]] = {}
+    refused: dict[Role, dict[str, None]] = {}
     for opener in openers:
         if current_user.why_not(opener.role):
-            refused.setdefault(opener.role, []).append(opener.label.removesuffix(" …"))
+            refused.setdefault(opener.role, {})[opener.label.removesuffix(" …")] = None
     missing = dict.fromkeys(
         opener.missing for opener in openers if opener.missing and opener.role not in refused
     )
@@ -482,7 +527,7 @@ class Dialog(Generic[Arguments]):
 
     def reopen(self, *args: Any) -> None:
         """Opens the dialog again at the next run of the page, for a dialog of several steps."""
-        st.session_state[f"again-{self.opener(*args).key}"] = True
+        st.session_state[DEFERRED] = partial(self, *args)
 
     def opener(
         self,
@@ -491,7 +536,7 @@ class Dialog(Generic[Arguments]):
         missing: str = "",
     ) -> Opener:
         """Builds the dialog's button. missing: why it cannot open now; empty if it can."""
-        icon = f":material/{self.icon}:"
+        icon = f":material/{self.icon}:" if self.icon else ""
         words = label or self.label or self.title
         key = "-".join(filter(None, ("open", self.name, _about(*args))))
         return Opener(words, icon, partial(self, *args), key, self.role, missing)

@@ -335,6 +335,11 @@ def failure(
     )
 
 
+def folded(summary: str, body: str) -> str:
+    """Renders a part that a click unfolds. body: HTML."""
+    return block(f'<details><summary class="note">{escape(summary)}</summary>{body}</details>')
+
+
 def docs_link(page: str, shown: str) -> str:
     """Links to a page of the docs, such as `runbook#drift`, in a tab of its own."""
     name, mark, section = page.partition("#")

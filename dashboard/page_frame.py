@@ -288,11 +288,13 @@ def link(
     )
 
 
-def search(label: str, placeholder: str) -> Callable[[str], bool]:
-    """Asks for words. Returns a function that tells whether a text contains all of them."""
+def search(label: str, placeholder: str, key: str = "find") -> Callable[[str], bool]:
+    """Asks for words, which the page's address keeps under `key`. Returns a function that tells
+    whether a text contains all of them.
+    """
     wanted = st.text_input(
         label,
-        key="find",
+        key=key,
         bind="query-params",
         placeholder=placeholder,
     )

@@ -6,6 +6,7 @@ from other readers. The page only filters and shows.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
@@ -14,11 +15,13 @@ import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.markup import escape, noted, strong
+from dashboard.resource_page import ResourceList, ResourcePage
 from harness.frame.formatting import format_excerpt
 from harness.frame.pagination import Page, PageRequest
 from harness.frame.plain_data import to_shown
 from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.operations import integrity, queries
+from harness.operations.context import Context
 
 MOST_EVENTS: Final = 40
 FIELDS: Final = {
@@ -28,39 +31,34 @@ FIELDS: Final = {
 }
 
 
-def show() -> None:
-    """Shows the answer, the filters, a page of events and the export."""
-    with page_frame.loading("the audit log"):
-        ctx = page_frame.context()
-        total = queries.list_audit_events(ctx, PageRequest(1)).total
-        broken = page_frame.first_break()
-    # The page's first line is its answer; the filter comes below it.
-    top = st.container()
-    now = ctx.clock.now()
-    selection = _choices() if total else ALL_EVENTS
+@dataclass(frozen=True, slots=True)
+class AuditView:
+    """What the page shows. events: a page of the selected ones, the newest first."""
+
+    events: Page[AuditEvent]
+    total: int  # number of events of the whole log
+    broken: int | None  # the event at which the chain breaks; None if it is intact
+    selection: AuditFilter
+    now: datetime
+
+
+def load(ctx: Context, selection: AuditFilter) -> AuditView:
+    """Loads a page of the selected events. Only an admin gets identities of single sign-on."""
     request = PageRequest(MOST_EVENTS, st.query_params.get("after"))
-    page = queries.list_audit_events(ctx, request, selection, reader=current_user.signed_in())
-    matching = page.total if selection != ALL_EVENTS else None
-    heading = _headline(total, broken, matching)
-    with top:
-        st.html(
-            markup.title(
-                heading,
-                markup.escape(f"{CHAIN_NOTE} · {labels.date_time(now)}"),
-            )
-        )
-    if total:
-        _events(page, selection, now)
-    else:
-        page_frame.show_empty(
-            "The log keeps all changes by people and by Swapgate. The first change:",
-            "swapgate init",
-        )
-    page_frame.copy_as_cli(["audit", "tail", "-n", str(MOST_EVENTS), *_options(selection)])
+    events = queries.list_audit_events(ctx, request, selection, reader=current_user.signed_in())
+    return AuditView(
+        events,
+        queries.list_audit_events(ctx, PageRequest(1)).total,
+        page_frame.first_break(),
+        selection,
+        ctx.clock.now(),
+    )
 
 
-def _choices() -> AuditFilter:
-    """Asks for the filters, which the page's address keeps."""
+def ask() -> AuditFilter:
+    """Asks for the filters, which the page's address keeps. An empty log has no filters."""
+    if not queries.list_audit_events(page_frame.context(), PageRequest(1)).total:
+        return ALL_EVENTS
     texts = {}
     asked = any(st.query_params.get(name) for name in (*FIELDS, "since", "until"))
     with st.expander(
@@ -91,28 +89,34 @@ def _ask_day(label: str, key: str) -> datetime | None:
     return datetime.combine(day, time(), UTC) if isinstance(day, date) else None
 
 
-def _events(
-    page: Page[AuditEvent],
-    selection: AuditFilter,
-    now: datetime,
-) -> None:
-    """Shows a page of events, and offers all selected events as CSV."""
-    if not page:
-        st.html(markup.note("No event matches all fields. Shorten or clear a field above."))
+def _show_export(view: AuditView) -> None:
+    """Offers all selected events as CSV."""
+    if not view.events:
         return
-    st.html(markup.table([_cells(event, now) for event in page], stacked=True))
-    page_frame.show_turns("audit", "events", page.next)
     st.html(markup.section("Export", "The selected events, with the chain's signatures."))
     # Read now, because Streamlit builds the download in a thread without the visitor's session.
     ctx = page_frame.context()
     reader = current_user.signed_in()
 
     def read() -> pd.DataFrame:
-        events = queries.read_audit_events(ctx, selection, reader=reader)
+        events = queries.read_audit_events(ctx, view.selection, reader=reader)
         rows = [integrity.event_row(event) for event in events]
         return pd.DataFrame(rows, columns=list(integrity.COLUMNS))
 
     page_frame.offer_csv("audit", read)
+
+
+def _explain_nothing(view: AuditView) -> None:
+    """Says why the page shows no event."""
+    if view.events:
+        return
+    if view.total:
+        st.html(markup.note("No event matches all fields. Shorten or clear a field above."))
+    else:
+        page_frame.show_empty(
+            "The log keeps all changes by people and by Swapgate. The first change:",
+            "swapgate init",
+        )
 
 
 def _options(selection: AuditFilter) -> list[str]:
@@ -131,30 +135,25 @@ SHOWN_DETAILS: Final = 140
 CHAIN_NOTE: Final = "Swapgate checks the chain of events every minute"
 
 
-def _headline(
-    total: int,
-    broken: int | None,
-    matching: int | None = None,
-) -> str:
-    """Answers whether the log is intact. matching: number of events that fit the filter; None
-    without a filter.
-    """
-    if broken is not None:
-        return f"The audit log is {strong(f'broken at event {broken:,}')}"
+def _headline(view: AuditView) -> str:
+    """Answers whether the log is intact, and how many events fit the filter."""
+    total = view.total
+    if view.broken is not None:
+        return f"The audit log is {strong(f'broken at event {view.broken:,}')}"
     if not total:
         return "The audit log is empty: there was no change yet"
-    if matching is not None:
-        share = f"{matching:,} of {labels.plural(total, 'event')} match"
+    if view.selection != ALL_EVENTS:
+        share = f"{view.events.total:,} of {labels.plural(total, 'event')} match"
         return f"The audit log is {strong('intact')}; {strong(share)}"
     return f"The audit log is {strong('intact')}: {labels.plural(total, 'event')}"
 
 
-def _cells(event: AuditEvent, now: datetime) -> markup.Row:
+def _cells(view: AuditView, event: AuditEvent) -> markup.Row:
     details = dict(event.details)
     reason = details.pop("reason", "")
     why = f"{escape(str(reason))}<br>" if reason else ""
     at = escape(f"{event.at:%d %b %Y %H:%M:%S}".removeprefix("0"))
-    when = noted(f'<span class="neutral">{at}</span>', labels.age(event.at, now))
+    when = noted(f'<span class="neutral">{at}</span>', labels.age(event.at, view.now))
     key = f'<br><span class="note mono">{escape(event.key)}</span>' if event.key else ""
     return {
         "Event, UTC": f"{strong(f'{event.number:,}')}<br>{when}",
@@ -196,5 +195,25 @@ def _details(details: Mapping[str, object]) -> str:
     )
 
 
+EVENTS: Final = ResourceList[AuditView, AuditEvent](
+    rows=lambda view: view.events,
+    cells=_cells,
+    what="events",
+    page="audit",
+)
+PAGE: Final = ResourcePage[AuditFilter, AuditView](
+    name="The audit log",
+    ask=ask,
+    load=load,
+    title=lambda view: (
+        _headline(view),
+        escape(f"{CHAIN_NOTE} · {labels.date_time(view.now)}"),
+    ),
+    parts=(EVENTS.show, _explain_nothing, _show_export),
+    commands=lambda selection: [
+        ["audit", "tail", "-n", str(MOST_EVENTS), *_options(selection)]
+    ],
+)
+
 if __name__ == "__main__":
-    page_frame.show_page("The audit log", show)
+    page_frame.show_page(PAGE.name, PAGE.show)

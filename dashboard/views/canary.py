@@ -1,4 +1,4 @@
-"""The Canary page answers: is the candidate hurting users now? It refreshes every 2 s.
+"""The Canary page answers: does the candidate harm callers now? It refreshes every 2 s.
 
 Texts and figures are in `canary_text`, the chart in `canary_timeline`, shadows in `shadows`.
 The page must not refresh a dialog, because a person may be typing.
@@ -174,9 +174,9 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
     st.html(
         markup.section("Guardrails", canary_text.GUARDRAILS_NOTE)
         + canary_text.guardrails(status, stale=stale)
-        + markup.note(canary_text.without_data(status))
-        + markup.note(f"This canary {status.explanation.judged_by}.")
     )
+    with st.expander("How it decides", icon=":material/query_stats:"):
+        st.html(canary_text.how_it_decides(status))
     if rows := canary_text.outcome_rows(status):
         st.html(markup.listing("Outcomes", canary_text.OUTCOMES_NOTE, rows, ""))
 

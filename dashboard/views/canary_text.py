@@ -47,7 +47,7 @@ class CanaryView:
     """A route's newest canary as the page shows it."""
 
     status: CanaryStatus | None  # None for a route that never had a canary
-    traffic: Sequence[TrafficMinute]  # since the canary started
+    traffic: Sequence[TrafficMinute]  # since the canary started, until its end
     now: datetime
 
     @property
@@ -68,6 +68,10 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
     since = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
     with ctx.store.read() as tx:
         traffic = Observations(tx).traffic(since=since, route=route)
+    rollout = canaries[0].rollout
+    if not rollout.live and not rollout.baking:
+        # Requests after the end took no part in the decision that the page shows.
+        traffic = [minute for minute in traffic if minute.minute <= rollout.updated_at]
     return CanaryView(canaries[0], traffic, ctx.clock.now())
 
 
@@ -187,7 +191,6 @@ def _guardrail(row: GuardrailRow) -> str:
     figures = ""
     if row.candidate:
         figures = f"{escape(row.candidate)} <span>against {escape(row.incumbent)}</span>"
-    figures += "".join(f"<span>{escape(note)}</span>" for note in row.classes)
     return (
         f'<div class="row"><div class="name">{strong(row.name)}'
         f"<span>{escape(f'allowed: {row.allowed}')}</span></div>"
@@ -215,7 +218,20 @@ def outcome_rows(status: CanaryStatus) -> Sequence[markup.Row]:
     ]
 
 
-def without_data(status: CanaryStatus) -> str:
+def how_it_decides(status: CanaryStatus) -> str:
+    """Renders the statistics: what each guardrail compares, and the rules of the decision."""
+    rows = [
+        (row.name, "<br>".join(map(escape, row.classes)))
+        for row in status.explanation.guardrails
+        if row.exposures and row.classes
+    ]
+    rows.append(("Rules", escape(f"This canary {status.explanation.judged_by}.")))
+    if missing := _without_data(status):
+        rows.append(("Not counted", escape(missing)))
+    return markup.facts(rows)
+
+
+def _without_data(status: CanaryStatus) -> str:
     """Names the guardrails that have counted nothing, by reason."""
     missing: dict[str, list[str]] = {}
     for row in status.explanation.guardrails:
@@ -295,23 +311,10 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     new = "in the canary"
     old = "with the incumbent"
     beside = "incumbent"
-    left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
-    third = Tile(
-        "Exposures at this step" if rollout.live else "Exposures at its last step",
-        f"{status.action.step_exposures:,}",
-        below=f"of {rollout.current.min_exposures:,} needed{left}",
-    )
     if rollout.baking:
         new = "with the candidate"
         old = "with the former model"
         beside = "former model"
-        ends = rollout.bake_ends_at
-        left = labels.left(ends, view.now).removesuffix(" left") if ends else "unknown"
-        third = Tile(
-            "The bake ends in",
-            left,
-            below=labels.date_time(ends) if ends else "",
-        )
     failed = _failed(new, figures.canary_failures, figures.canary_units)
     if figures.guard is not None and not figures.canary_units:
         guarded = _failed(new, figures.guard.canary_failures, figures.guard.exposures)
@@ -319,12 +322,35 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     return (
         failed,
         _failed(old, figures.control_failures, figures.control_units),
-        third,
+        _progress(view, status),
         Tile(
             "Latency, p95",
             _p95(view, "canary"),
             below=f"{beside} {_p95(view, 'incumbent')}",
         ),
+    )
+
+
+def _progress(view: CanaryView, status: CanaryStatus) -> Tile:
+    """Builds the figure of the step's callers; in a bake, of the time that is left."""
+    rollout = status.rollout
+    figures = status.action.figures
+    if rollout.baking:
+        ends = rollout.bake_ends_at
+        left_s = (ends - view.now).total_seconds() if ends else None
+        left = "unknown" if left_s is None else labels.span(max(0.0, left_s))
+        return Tile("The bake ends in", left, below=labels.date_time(ends) if ends else "")
+    decided = rollout.decided
+    if decided is not None and decided.guard is not None:
+        # The guard decided before the control plane had counted the step's callers.
+        lasted_s = (decided.at - rollout.started_at).total_seconds()
+        at = f"rolled back {labels.date_time(decided.at)}"
+        return Tile("The canary lasted", labels.span(lasted_s), below=at)
+    left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
+    return Tile(
+        "Callers at this step" if rollout.live else "Callers at its last step",
+        f"{status.action.step_exposures:,}",
+        below=f"of {rollout.current.min_exposures:,} needed{left}",
     )
 
 
@@ -381,14 +407,14 @@ HISTORY_NOTE: Final = (
     "`swapgate gate replay EVENT` recomputes the decision from the stored blocks."
 )
 _WORDS: Final[Mapping[str, str]] = {
-    "canary.enough": "enough exposures",
+    "canary.enough": "enough callers",
     "canary.promote": "promoted",
     "canary.proven": "promoted",
     "canary.harm": end_words(CanaryEnd.ROLLED_BACK),
     "canary.baked": "the bake ended",
     "canary.base_changed": "ended: the route was changed",
     "canary.stale": "ended: the candidate has become another model",
-    "canary.silent": "paused: too few exposures",
+    "canary.silent": "paused: too few callers",
     "canary.undecided": "paused: not enough evidence",
 }
 _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})

@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import labels, markup, page_frame, plots
+from dashboard.dialog_forms import show_openers
 from dashboard.markup import escape, strong
 from dashboard.views import decisions, samples, verdict_text
 from dashboard.views.samples import ComparisonView, show_format_failures
@@ -117,13 +118,14 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
         proposal = comparison.proposal
         paused = proposal.open and proposal.retry_at is not None
         if decisions.awaits_decision(proposal) or proposal.waits or paused:
-            with st.container(horizontal=True, vertical_alignment="center"):
-                decisions.show_buttons(
+            show_openers(
+                decisions.openers(
                     comparison.proposal,
                     comparison.verdict,
                     comparison.standing,
                     view.now,
                 )
+            )
         else:
             next_button(view)
         if card.foot:

@@ -13,9 +13,9 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.dialog_forms import Form, dialog
+from dashboard.dialog_forms import Form, Opener, dialog
 from dashboard.markup import escape, strong
-from dashboard.operation_dialogs import operation_dialog
+from dashboard.operation_dialogs import operation_opener
 from dashboard.views.samples import ComparisonView, load_comparison_view
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofState, ProofValidity
@@ -128,47 +128,47 @@ COST_MISSING = "The candidate's cost would end its canary: accept that cost, and
 EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 
 
-def show_buttons(
+def openers(
     proposal: Proposal,
     verdict: BaseVerdict | None,
     validity: ProofValidity | None,
     now: datetime,
-) -> None:
-    """Shows the buttons that this proposal allows now, and why some are disabled."""
+) -> list[Opener]:
+    """Returns the buttons that this proposal allows now, with the obstacles to some of them."""
     actor = current_user.signed_in()
     key = proposal.id
     if awaits_decision(proposal):
         why = why_not_approve(proposal, verdict, validity, actor, now)
-        why_not_reject = current_user.why_not(Role.APPROVER)
-        if st.button(
-            "Approve",
-            key=f"approve-{key}",
-            type="primary",
-            icon=":material/check:",
-            disabled=bool(why),
-        ):
-            approve(*load(key))
-        if st.button(
-            "Reject",
-            key=f"reject-{key}",
-            icon=":material/close:",
-            disabled=bool(why_not_reject),
-        ):
-            reject(*load(key))
-        if reasons := " ".join(dict.fromkeys(filter(None, (why, why_not_reject)))):
-            st.html(markup.note(reasons), width="content")
-    if proposal.phase in EARLY_PHASES:
-        own = actor is not None and actor.principal == proposal.proposer_principal
-        waits = isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at)
-        # Only an approver may cancel another person's proposal.
-        why = current_user.why_not(Role.PROPOSER if own else Role.APPROVER)
-        with st.container(horizontal=True, vertical_alignment="center"):
-            if waits and st.button("Ask again now", key=f"retry-{key}", disabled=bool(why)):
-                operation_dialog(RETRY_PROPOSAL)(proposal)
-            if st.button("Cancel", key=f"cancel-{key}", disabled=bool(why)):
-                operation_dialog(CANCEL_PROPOSAL)(proposal)
-            if why:
-                st.html(markup.note(why), width="content")
+        return [
+            Opener(
+                "Approve",
+                ":material/check:",
+                lambda: approve(*load(key)),
+                f"approve-{key}",
+                Role.APPROVER,
+                why,
+                primary=True,
+            ),
+            Opener(
+                "Reject",
+                ":material/close:",
+                lambda: reject(*load(key)),
+                f"reject-{key}",
+                Role.APPROVER,
+            ),
+        ]
+    if proposal.phase not in EARLY_PHASES:
+        return []
+    own = actor is not None and actor.principal == proposal.proposer_principal
+    # Only an approver may cancel another person's proposal.
+    role = Role.PROPOSER if own else Role.APPROVER
+    shown = []
+    if isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at):
+        retry = operation_opener(RETRY_PROPOSAL, proposal)
+        shown.append(replace(retry, key=f"retry-{key}", role=role))
+    cancel = operation_opener(CANCEL_PROPOSAL, proposal)
+    shown.append(replace(cancel, label="Cancel", key=f"cancel-{key}", role=role))
+    return shown
 
 
 def why_not_approve(
@@ -178,7 +178,7 @@ def why_not_approve(
     actor: Actor | None,
     now: datetime,
 ) -> str:
-    """Explains why the visitor cannot approve the proposal; empty if the visitor can.
+    """Explains why an approver cannot approve the proposal; empty if the visitor can.
 
     validity: of the verdict; None if it was not assessed.
     """
@@ -186,10 +186,8 @@ def why_not_approve(
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
         why = validity.why if validity.proof is ProofState.STALE else expired
         return f"STALE: {why}. Propose again to renew it."
-    why = current_user.why_not(Role.APPROVER)
-    if actor is None or why:
-        return why
-    if proposal.proposer_principal == actor.principal and not proposal.self_approval:
+    own = actor is not None and proposal.proposer_principal == actor.principal
+    if actor is not None and own and not proposal.self_approval:
         return f"{actor.name} proposed this, so another person must approve it."
     return ""
 
@@ -297,7 +295,7 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
     facts.append(("Cost", escape(f"{held.cost.text} {forecast}")))
     facts.append(("Risk", f"This is the {escape(found.risk.text)}."))
     if found.unlisted:
-        facts.append(("Listing", escape(found.unlisted)))
+        facts.append(("ResourceList", escape(found.unlisted)))
     if found.widened:
         facts.append(("Beyond the rules", "<br>".join(map(escape, found.widened))))
     return facts

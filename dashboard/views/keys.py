@@ -6,7 +6,8 @@ function as in the router.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from typing import Any, Final
 
 import streamlit as st
@@ -15,16 +16,17 @@ from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import (
     REASON,
     Form,
+    Opener,
     SettingsForm,
     dialog,
-    show_openers,
 )
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, meter, noted, state, strong
-from harness.evals.spending import load_report
+from dashboard.resource_page import ResourceList, ResourcePage, Search
+from harness.evals.spending import SpendingReport, load_report
 from harness.frame.errors import StaleWrite
 from harness.frame.formatting import format_spent_usd
-from harness.frame.pagination import MOST_LISTED, PageRequest
+from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor, OptOut, PrincipalKind, Role
 from harness.frame.people.limits import (
     KeyLimits,
@@ -46,31 +48,49 @@ LEVELS: Final = {
 }
 
 
-def show() -> None:
-    """Shows client keys, management keys, people and Swapgate's own spending."""
-    with page_frame.loading("the keys"):
-        ctx = page_frame.context()
-        page = list_keys(ctx, PageRequest(MOST_LISTED))
-        now = ctx.clock.now()
+@dataclass(frozen=True, slots=True)
+class KeysView:
+    """What the page shows."""
+
+    clients: Page[KeySummary]  # client keys, the worst state and the fullest budget first
+    managers: Sequence[KeySummary]  # management keys, by owner
+    people: Sequence[PersonView]  # those without a declaration first
+    report: SpendingReport  # Swapgate's own spending
+    now: datetime
+
+    @property
+    def live(self) -> Sequence[KeySummary]:
+        return [*self.clients, *self.managers]
+
+
+def load(ctx: Context, _: None) -> KeysView:
+    """Loads the keys that are not revoked, the people, and what Swapgate spent this month."""
+    page = list_keys(ctx, PageRequest(MOST_LISTED))
+    now = ctx.clock.now()
     live = [key for key in page if key.revoked_at is None]
     clients = [key for key in live if key.role is None]
-    st.html(markup.title(_headline(clients, now.date()), escape(labels.date_time(now))))
-    page_frame.show_html(markup.invalid(page.invalid))
-    page_frame.show_done_message()
-    show_new_key()
-    show_buttons(live)
-    if clients:
-        _clients(clients, now.date())
-    else:
-        page_frame.show_empty(
-            "Clients of the router send a key. This creates one:",
-            "swapgate key create CLIENT",
-        )
-    _management([key for key in live if key.role is not None])
-    _people()
-    page_frame.show_rest(page, "keys", "swapgate key list")
-    _spending()
-    page_frame.copy_as_cli(["key", "list"], ["spending"])
+    managers = [key for key in live if key.role is not None]
+    people = keys.list_people(ctx, current_user.signed_in())
+    return KeysView(
+        clients=replace(page, items=sorted(clients, key=lambda key: _urgency(key, now.date()))),
+        managers=sorted(
+            managers, key=lambda key: (key.principal_name.casefold(), key.created_at)
+        ),
+        # People without a declaration come first, because an admin must still declare them.
+        people=sorted(people, key=lambda v: (bool(v.person) or v.issuer is None, v.folded)),
+        report=load_report(ctx),
+        now=now,
+    )
+
+
+def _actions(view: KeysView) -> Sequence[Opener]:
+    owners = sorted({key.principal_name for key in view.managers})
+    lack = "" if view.live else "There is no key to change."
+    return [
+        create_client_key.opener(),
+        create_management_key.opener(owners),
+        change_key.opener(view.live, missing=lack),
+    ]
 
 
 def _decide(key: KeySummary, today: date) -> SpendDecision | None:
@@ -97,25 +117,8 @@ def _headline(clients: Sequence[KeySummary], today: date) -> str:
     if not known:
         return f"{count}, none with a budget"
     if len(known) == len(clients):
-        return f"{count}, all within budget"
+        return f"{count}, {'within its' if len(clients) == 1 else 'all within'} budget"
     return f"{count}; {len(known)} with a budget, all within it"
-
-
-def _clients(clients: Sequence[KeySummary], today: date) -> None:
-    note = "A request's cost counts as soon as it is recorded, within seconds."
-    st.html(markup.section("Client keys", note))
-    found = page_frame.find(
-        sorted(clients, key=lambda key: _urgency(key, today)),
-        MOST_ROWS,
-        "Find a client",
-        "Part of its name",
-        lambda key: key.name,
-    )
-    if len(clients) > MOST_ROWS:
-        shown = f"{min(len(found), MOST_ROWS):,} of {len(clients):,}, the fullest budget first"
-        st.html(markup.note(shown if found else "No client has this in its name."))
-    rows = [_client_cells(key, today) for key in found[:MOST_ROWS]]
-    page_frame.show_html(markup.table(rows, stacked=True))
 
 
 def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
@@ -135,8 +138,9 @@ def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
     )
 
 
-def _client_cells(key: KeySummary, today: date) -> markup.Row:
+def _client_cells(view: KeysView, key: KeySummary) -> markup.Row:
     """Builds a client key's row. Costs of unknown price are counted beside the known sum."""
+    today = view.now.date()
     limits = key.limits or KeyLimits()
     spent = key.spent
     routes = labels.few(sorted(key.routes), 2)
@@ -209,32 +213,22 @@ def _rates(limits: KeyLimits) -> str:
     return "<br>".join(map(escape, parts)) or faint("not limited")
 
 
-def _management(found: Sequence[KeySummary]) -> None:
-    note = "Keys of people and services, with a role in API, command line and dashboard."
-    nothing = "There is no management key: only the operator of this machine can act."
-    by_name = sorted(
-        found,
-        key=lambda key: (key.principal_name.casefold(), key.created_at),
-    )
-    rows = [
-        {
-            "Owner": strong(key.principal_name),
-            "Role": escape(key.role.name.lower() if key.role else ""),
-            "Key": escape(f"{key.name} …{key.hint}"),
-            "Created (UTC)": f"{key.created_at:%d %b %Y}",
-        }
-        for key in by_name
-    ]
-    st.html(markup.listing("Management keys", note, rows, nothing))
+def _manager_cells(_: KeysView, key: KeySummary) -> markup.Row:
+    return {
+        "Owner": strong(key.principal_name),
+        "Role": escape(key.role.name.lower() if key.role else ""),
+        "Key": escape(f"{key.name} …{key.hint}"),
+        "Created (UTC)": f"{key.created_at:%d %b %Y}",
+    }
 
 
-def _spending() -> None:
+def _spending(view: KeysView) -> None:
     """Shows what Swapgate itself spent this month by purpose, and whether the cap stops it."""
-    report = load_report(page_frame.context())
+    report = view.report
     headline = f"<p>{markup.rich(report.headline)}</p>"
     st.html(markup.block("<h2>Swapgate's own spending this month</h2>", headline))
     if report.reason:  # Swapgate's work waits for money
-        st.html(markup.note(f"{report.reason}. The router serves users' requests as before."))
+        st.html(markup.note(f"{report.reason}. The router serves callers' requests as before."))
     if any(row.calls or row.spent_usd for row in report.purposes):
         rows = [
             {
@@ -261,7 +255,7 @@ _KINDS: Final = {
 }
 
 
-def _person_cells(view: PersonView) -> markup.Row:
+def _person_cells(_: KeysView, view: PersonView) -> markup.Row:
     way = f"single sign-on at {view.issuer}" if view.issuer else _KINDS[view.kind]
     if view.person:
         relation = (
@@ -292,25 +286,17 @@ NOTE: Final = (
 )
 
 
-def _people() -> None:
-    """Shows who may act, and which names are declared to be one person."""
-    ctx = page_frame.context()
-    actor = current_user.signed_in()
-    known = keys.list_people(ctx, actor)
-    others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
-    st.html(markup.section("People", NOTE))
+def _declare_opener(view: KeysView) -> Sequence[Opener]:
+    others = [person for person in view.people if person.kind is not PrincipalKind.LOCAL]
     alone = "" if others else "The operator of this machine is the only person."
-    show_openers([declare.opener(known, missing=alone)])
-    if actor is None or actor.role < Role.ADMIN:
+    return [declare.opener(view.people, missing=alone)]
+
+
+def _explain_reach(view: KeysView) -> None:
+    """Tells people other than admins that they do not see everybody."""
+    actor = current_user.signed_in()
+    if view.people and (actor is None or actor.role < Role.ADMIN):
         st.html(markup.note(OWN))
-    if not known:
-        return
-    # People without a declaration come first, because an admin must still declare them.
-    ordered = sorted(known, key=lambda v: (bool(v.person) or v.issuer is None, v.folded))
-    rows = [_person_cells(view) for view in ordered[:MOST_ROWS]]
-    st.html(markup.table(rows, stacked=True))
-    if len(known) > MOST_ROWS:
-        st.html(markup.note(f"{MOST_ROWS} of {len(known):,}; see `swapgate person list`."))
 
 
 @dialog("Declare a person", Role.ADMIN, "declaration", "group", width="medium")
@@ -350,18 +336,6 @@ OPT_OUTS: Final[Mapping[OptOut, str]] = {
 PERSON = "A new person"
 SERVICE = "A new service"
 KNOWN = "Somebody who has a key already"
-
-
-def show_buttons(live: Sequence[KeySummary]) -> None:
-    names = sorted({key.principal_name for key in live if key.role is not None})
-    none = "" if live else "There is no key to change."
-    show_openers(
-        [
-            create_client_key.opener(),
-            create_management_key.opener(names),
-            change_key.opener(live, missing=none),
-        ]
-    )
 
 
 @dialog("Create a client key", Role.ADMIN, "client", "add", width="medium")
@@ -442,7 +416,7 @@ def _create(
     st.session_state[NEW_KEY] = (actor.principal, name, text)
 
 
-def show_new_key() -> None:
+def show_new_key(_: object = None) -> None:
     """Shows a new key to its creator. Forgets it if another person uses the browser."""
     new_key = st.session_state.get(NEW_KEY)
     if new_key is None:
@@ -571,5 +545,59 @@ def _revoke(key: KeySummary) -> None:
     )
 
 
+CLIENTS: Final = ResourceList[KeysView, KeySummary](
+    rows=lambda view: view.clients,
+    cells=_client_cells,
+    heading="Client keys",
+    note="A request's cost counts as soon as it is recorded, within seconds.",
+    nothing="Clients of the router send a key. This creates one:",
+    fills="swapgate key create CLIENT",
+    search=Search(
+        "Find a client",
+        "Part of its name",
+        lambda key: key.name,
+        MOST_ROWS,
+        "No client has this in its name.",
+    ),
+    what="keys",
+    lists_all="swapgate key list",
+)
+MANAGERS: Final = ResourceList[KeysView, KeySummary](
+    rows=lambda view: view.managers,
+    cells=_manager_cells,
+    heading="Management keys",
+    note="Keys of people and services, with a role in API, command line and dashboard.",
+    nothing="There is no management key: only the operator of this machine can act.",
+)
+PEOPLE: Final = ResourceList[KeysView, PersonView](
+    rows=lambda view: view.people,
+    cells=_person_cells,
+    heading="People",
+    note=NOTE,
+    nothing=OWN,
+    actions=_declare_opener,
+    search=Search(
+        "Find a person",
+        "Part of a name",
+        lambda person: person.name,
+        MOST_ROWS,
+        "No person has this in the name.",
+        key="find-person",
+    ),
+    what="people",
+)
+PAGE: Final = ResourcePage[None, KeysView](
+    name="The keys",
+    ask=lambda: None,
+    load=load,
+    title=lambda view: (
+        _headline(view.clients, view.now.date()),
+        escape(labels.date_time(view.now)),
+    ),
+    actions=_actions,
+    parts=(show_new_key, CLIENTS.show, MANAGERS.show, PEOPLE.show, _explain_reach, _spending),
+    commands=lambda _: [["key", "list"], ["spending"]],
+)
+
 if __name__ == "__main__":
-    page_frame.show_page("The keys", show)
+    page_frame.show_page(PAGE.name, PAGE.show)

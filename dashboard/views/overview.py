@@ -433,7 +433,7 @@ ABOUT = (
 )
 SIMULATED = (
     "The simulator needs no key. Start it in a terminal: `swapgate sim`. `swapgate sim "
-    "traffic` simulates users."
+    "traffic` simulates callers."
 )
 OWN_QUESTIONS = (
     "To use your own questions, first add a suite on Suites. The simulator learns their "
@@ -441,7 +441,7 @@ OWN_QUESTIONS = (
 )
 NEXT_PAGES = {
     "proposals": "Proposals: what is being evaluated",
-    "canary": "Canary: how a candidate does with users",
+    "canary": "Canary: how a candidate does with callers",
 }
 MADE = "first-route"  # key of the route that this visitor just created
 REFUSED = (
@@ -590,7 +590,7 @@ def show_next_steps() -> None:
         "from <code>swapgate key create</code>.</p>"
     )
     evaluated = (
-        f"<p>The control plane runs a proposal's evals. A canary then needs users: {traffic} "
+        f"<p>The control plane runs a proposal's evals. A canary then needs callers: {traffic} "
         "simulates them with the client key in SWAPGATE_KEY.</p>"
     )
     st.html(markup.block(entered + evaluated))

@@ -4,13 +4,15 @@ It explains each rule of a policy in a sentence. Policies are changed in the con
 alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import streamlit as st
 
 from dashboard import labels, markup, page_frame
 from dashboard.markup import escape, strong
+from dashboard.resource_page import Cards, ResourceList
 from harness.frame.formatting import (
     format_bps,
     format_number,
@@ -28,6 +30,7 @@ from harness.gate.policy import (
     PromotionMode,
 )
 from harness.gate.suite_plan import Claim
+from harness.operations.context import Context
 
 MOST_ROUTES: Final = 8
 NOTE: Final = (
@@ -36,44 +39,54 @@ NOTE: Final = (
 )
 
 
-def show(own: str = "") -> None:
-    """Shows the policies. own: the policy of the page's route, shown first and unfolded."""
-    ctx = page_frame.context()
+@dataclass(frozen=True, slots=True)
+class PoliciesView:
+    """What the section shows. others: those of the most routes first."""
+
+    own: Sequence[Policy]  # the policy of the page's route; empty without a route
+    others: Sequence[Policy]
+    used: Mapping[str, Sequence[str]]  # the routes that use a policy, by its name
+
+
+def load(ctx: Context, own: str) -> PoliciesView:
+    """Loads the policies, and the routes that use each."""
     used: dict[str, list[str]] = {name: [] for name in ctx.policies}
     for route in ctx.store.lists.routes():
         used.setdefault(route.settings.policy, []).append(route.name)
     ordered = sorted(ctx.policies, key=lambda name: (-len(used[name]), name))
+    return PoliciesView(
+        [ctx.policies[own]] if own in ctx.policies else [],
+        [ctx.policies[name] for name in ordered if name != own],
+        used,
+    )
+
+
+def show(own: str = "") -> None:
+    """Shows the policies. own: the policy of the page's route, shown first and unfolded."""
+    view = load(page_frame.context(), own)
     st.html(markup.section("Policy", NOTE))
-    if own in ctx.policies:
-        _show_policy(ctx.policies[own], used[own])
-        ordered.remove(own)
-    if ordered:
-        with st.expander(labels.plural(len(ordered), "other policy", "other policies")):
-            for name in ordered:
-                _show_policy(ctx.policies[name], used[name])
+    OWN.show(view)
+    OTHERS.show(view)
 
 
-def _show_policy(policy: Policy, routes: Sequence[str]) -> None:
-    """Shows a policy: who uses it, its rules and the steps of its canary."""
+def _card(view: PoliciesView, policy: Policy) -> Sequence[str]:
+    """Renders a policy: who uses it, its rules and the steps of its canary."""
     people = policy.promotion is PromotionMode.APPROVED
     who = "a person approves" if people else "automatic"
     tone = labels.Tone.UNDECIDED if people else labels.Tone.NEUTRAL
+    routes = view.used[policy.name]
     used = "No route uses it."
     if routes:
         names = [markup.link("routes", escape(name), route=name) for name in routes]
         count = escape(labels.plural(len(routes), "route"))
         used = f"{count}: {labels.few(names, MOST_ROUTES)}"
     name = f'<span class="name">{strong(policy.name)}</span>'
-    with st.container(border=True, key=f"policy-{policy.name}"):
-        st.html(
-            markup.block(
-                f"<p>{name} {markup.pill(who, tone)}</p>",
-                f'<p class="note">{used}</p>',
-            )
-        )
-        st.html(summary(policy))
-        plan = [(format_bps(step.weight_bps), _needs(step)) for step in policy.canary.steps]
-        st.html(markup.steps([*plan, ("100 %", "promoted")], None))
+    plan = [(format_bps(step.weight_bps), _needs(step)) for step in policy.canary.steps]
+    return [
+        markup.block(f"<p>{name} {markup.pill(who, tone)}</p>", f'<p class="note">{used}</p>'),
+        summary(policy),
+        markup.steps([*plan, ("100 %", "promoted")], None),
+    ]
 
 
 def summary(policy: Policy) -> str:
@@ -221,3 +234,14 @@ def _needs(step: CanaryStep) -> str:
         parts.append(f"at least {labels.span(step.min_peak_s)} of peak hours")
     parts.append(f"pauses for a person after {labels.span(step.deadline_s)}")
     return ", ".join(parts)
+
+
+CARDS: Final = Cards[PoliciesView, Policy](
+    key=lambda policy: f"policy-{policy.name}", parts=_card
+)
+OWN: Final = ResourceList[PoliciesView, Policy](rows=lambda view: view.own, cards=CARDS)
+OTHERS: Final = ResourceList[PoliciesView, Policy](
+    rows=lambda view: view.others,
+    cards=CARDS,
+    folded=("other policy", "other policies"),
+)

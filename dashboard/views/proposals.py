@@ -5,16 +5,17 @@ It also has the form that proposes a swap, with its forecast. The buttons of a p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.dialog_forms import TYPE_A_MODEL
+from dashboard.dialog_forms import TYPE_A_MODEL, Action, PageLink
 from dashboard.labels import Label
 from dashboard.markup import escape, strong
+from dashboard.resource_page import Cards, ResourceList, ResourcePage
 from dashboard.views import decisions, verdict_text
 from dashboard.views.decisions import ProposalRow
 from harness.canary import duration_estimate, status
@@ -23,6 +24,7 @@ from harness.frame.formatting import format_score
 from harness.frame.pagination import Page
 from harness.gate.sentences import reason_text
 from harness.gate.suite_plan import Claim
+from harness.operations.context import Context
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
 from harness.routing.proposal import PROPOSAL_TEXTS, ProposalPhase
@@ -31,56 +33,57 @@ STATES: Final = ("open", "decided", "all")
 AS_THE_POLICY: Final = "as the policy says"
 
 
-def show() -> None:
-    """Shows who has to act, the form, and the proposals in the chosen state."""
-    with page_frame.loading("the proposals"):
-        ctx = page_frame.context()
-        page = decisions.list_rows(ctx, st.query_params.get("after"))
-        now = ctx.clock.now()
-    st.html(markup.title(*_headline(page)))
-    page_frame.show_html(markup.invalid(page.invalid))
-    page_frame.show_done_message()
-    page_frame.show_freezes()
-    busy = {
-        row.proposal.route: row for row in page if row.proposal.open and not row.proposal.yields
-    }
-    create(page_frame.route_names(ctx), busy)
-    state = "open"
-    if not page.total:
-        command = "swapgate proposal create ROUTE PROVIDER/MODEL"
+@dataclass(frozen=True, slots=True)
+class ProposalsView:
+    """What the page shows. page: all open proposals, and a page of the others."""
+
+    page: Page[ProposalRow]
+    routes: Sequence[str]
+    canaries: Mapping[str, Label]  # the states of live canaries, by route
+    titles: Mapping[str, str]  # of the suites
+    now: datetime
+    state: str = "all"
+
+    @property
+    def busy(self) -> Mapping[str, ProposalRow]:
+        """The open proposals that exclude another one on their route, by route."""
+        return {
+            row.proposal.route: row
+            for row in self.page
+            if row.proposal.open and not row.proposal.yields
+        }
+
+    @property
+    def chosen(self) -> Sequence[ProposalRow]:
+        """The proposals in the chosen state."""
+        return [
+            row
+            for row in self.page
+            if self.state == "all" or row.proposal.open == (self.state == "open")
+        ]
+
+
+def load(ctx: Context, _: None) -> ProposalsView:
+    """Loads the proposals, with the states of their canaries."""
+    page = decisions.list_rows(ctx, st.query_params.get("after"))
+    return ProposalsView(
+        page,
+        page_frame.route_names(ctx),
+        _canary_labels(ctx, page),
+        page_frame.titles(ctx),
+        ctx.clock.now(),
+    )
+
+
+def _show_chosen(view: ProposalsView) -> None:
+    """Asks for a state, and shows the proposals in it."""
+    if not view.page.total:
         page_frame.show_empty(
             "No swap has been proposed yet. Use the form above, or this command:",
-            command,
+            "swapgate proposal create ROUTE PROVIDER/MODEL",
         )
-    else:
-        state = _state()
-        chosen = [
-            row for row in page if state == "all" or row.proposal.open == (state == "open")
-        ]
-        canaries = _canary_labels(chosen)
-        titles = page_frame.titles(ctx)
-        for row in chosen:
-            card(row, canaries.get(row.proposal.route), titles, now)
-        if not chosen:
-            newest = next(iter(page), None)
-            decided = " The newest decided proposal:" if newest and state == "open" else ""
-            st.html(markup.note(f"No proposal is “{state}”.{decided}"))
-            if newest and decided:
-                _lead_to(newest)
-        # No link for open proposals, because every page lists all of them.
-        if page.next is not None and state != "open":
-            page_frame.link(
-                "proposals",
-                "Older",
-                "history",
-                state=state,
-                after=page.next,
-            )
-    page_frame.copy_as_cli(["proposal", "list", *([] if state == "all" else [f"--{state}"])])
-
-
-def _state() -> str:
-    chosen = st.segmented_control(
+        return
+    state = st.segmented_control(
         "State",
         STATES,
         default="open",
@@ -90,7 +93,22 @@ def _state() -> str:
         wrap=True,
         label_visibility="collapsed",
     )
-    return chosen or "open"
+    chosen = replace(view, state=state or "open")
+    PROPOSALS.show(chosen)
+    if not chosen.chosen:
+        newest = next(iter(view.page), None)
+        decided = " The newest decided proposal:" if newest and state == "open" else ""
+        st.html(markup.note(f"No proposal is “{state}”.{decided}"))
+        if newest and decided:
+            _lead_to(newest)
+    # No link for open proposals, because every page lists all of them.
+    if state != "open":
+        page_frame.show_turns("proposals", "proposals", view.page.next)
+
+
+def _command(_: None) -> Sequence[Sequence[str]]:
+    state = st.session_state.get("state", "open")
+    return [["proposal", "list", *([] if state == "all" else [f"--{state}"])]]
 
 
 def _headline(page: Page[ProposalRow]) -> tuple[str, str]:
@@ -104,11 +122,11 @@ def _headline(page: Page[ProposalRow]) -> tuple[str, str]:
     return f"{many} {verb} for approval: {strong(', '.join(routes))}", note
 
 
-def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
+def _canary_labels(ctx: Context, rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
     """Maps routes with a live canary to its label. Reads no canary if no proposal is in one."""
     if not any(row.proposal.phase is ProposalPhase.CANARY for row in rows):
         return {}
-    live = status.list_canaries(page_frame.context())
+    live = status.list_canaries(ctx)
     return {
         canary.rollout.route: replace(
             labels.canary_label(canary.state), words=canary.state.of_route
@@ -118,23 +136,24 @@ def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
     }
 
 
-def card(
-    row: ProposalRow,
-    canary: Label | None,
-    titles: Mapping[str, str],
-    now: datetime,
-) -> None:
-    """Shows a proposal. canary: the state of its route's canary; None without a canary."""
+def _live_canary(view: ProposalsView, row: ProposalRow) -> Label | None:
+    """Returns the state of the proposal's canary; None without a live one."""
+    if row.proposal.phase is not ProposalPhase.CANARY:
+        return None
+    return view.canaries.get(row.proposal.route)
+
+
+def _card(view: ProposalsView, row: ProposalRow) -> Sequence[str]:
+    label = _live_canary(view, row) or labels.phase_label(row.proposal)
+    return [markup.block(_what(row, label, view.titles, view.now))]
+
+
+def _card_actions(view: ProposalsView, row: ProposalRow) -> Sequence[Action]:
     proposal = row.proposal
-    live = canary if proposal.phase is ProposalPhase.CANARY else None
-    with st.container(border=True, key=f"proposal-{proposal.id}"):
-        label = live or labels.phase_label(proposal)
-        st.html(markup.block(_what(row, label, titles, now)))
-        with st.container(horizontal=True, vertical_alignment="center"):
-            page_frame.link("compare", "Compare", "balance", id=proposal.id)
-            if live is not None:
-                page_frame.link("canary", "Canary", "monitor_heart", route=proposal.route)
-            decisions.show_buttons(proposal, row.verdict, row.standing, now)
+    links = [PageLink("compare", "Compare", "balance", {"id": proposal.id})]
+    if _live_canary(view, row) is not None:
+        links.append(PageLink("canary", "Canary", "monitor_heart", {"route": proposal.route}))
+    return [*links, *decisions.openers(proposal, row.verdict, row.standing, view.now)]
 
 
 def _what(
@@ -188,10 +207,10 @@ def _progress(row: ProposalRow) -> Sequence[str]:
     return [*waits, escape(counted) + meter]
 
 
-def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
-    """Shows the form for a proposal. busy: open proposals by route, which exclude
-    another one.
-    """
+def create(view: ProposalsView) -> None:
+    """Shows the form for a proposal. An open proposal of the route excludes another one."""
+    routes = view.routes
+    busy = view.busy
     prefilled = st.query_params.get("candidate")
     with st.expander(
         "Propose a swap",
@@ -362,5 +381,25 @@ def _outlook(request: submission.ProposalRequest) -> str:
     )
 
 
+PROPOSALS: Final = ResourceList[ProposalsView, ProposalRow](
+    rows=lambda view: view.chosen,
+    cards=Cards(
+        key=lambda row: f"proposal-{row.proposal.id}", parts=_card, actions=_card_actions
+    ),
+)
+PAGE: Final = ResourcePage[None, ProposalsView](
+    name="The proposals",
+    ask=lambda: None,
+    load=load,
+    title=lambda view: _headline(view.page),
+    parts=(
+        lambda view: page_frame.show_html(markup.invalid(view.page.invalid)),
+        lambda _: page_frame.show_freezes(),
+        create,
+        _show_chosen,
+    ),
+    commands=_command,
+)
+
 if __name__ == "__main__":
-    page_frame.show_page("The proposals", show)
+    page_frame.show_page(PAGE.name, PAGE.show)

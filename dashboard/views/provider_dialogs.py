@@ -181,7 +181,7 @@ def _change_address(
     registered_providers.check_provider(ctx, actor, provider)
 
 
-def show_once() -> None:
+def show_once(_: object) -> None:
     """Shows the remarks of the last action, once."""
     for key, words in (
         (OUTDATED, "{} was moved: waiting for new proof."),

@@ -5,15 +5,13 @@ The figures are the same as in `swapgate provider matrix`. The dialogs are in
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Final
 
-import streamlit as st
-
 from dashboard import labels, markup, page_frame
-from dashboard.dialog_forms import Opener, show_openers
+from dashboard.dialog_forms import Opener
 from dashboard.labels import Label, Tone
 from dashboard.markup import (
     banner,
@@ -25,10 +23,12 @@ from dashboard.markup import (
     strong,
 )
 from dashboard.operation_dialogs import operation_openers
+from dashboard.resource_page import Cards, ResourceList, ResourcePage, Search
 from dashboard.views import provider_dialogs as dialogs
 from harness.frame.formatting import format_milliseconds
 from harness.frame.people.access import Role
 from harness.frame.people.limits import EvalLimits
+from harness.operations.context import Context
 from harness.providers.calls.probe import (
     ProbeFinding,
     ProbeStatus,
@@ -37,6 +37,7 @@ from harness.providers.calls.probe import (
 )
 from harness.providers.kinds import ProviderGroup
 from harness.providers.models.catalogue import COLUMNS, Ability
+from harness.providers.records import Providers
 from harness.providers.registry import registered_providers
 from harness.providers.registry.operations import PROVIDERS
 from harness.providers.target import Price
@@ -60,33 +61,31 @@ PROBED: Final = {
 }
 
 
-def show() -> None:
-    """Shows the providers, unhealthy ones first, and the kinds that could be added."""
-    with page_frame.loading("the providers"):
-        ctx = page_frame.context()
-        rows = build_matrix(ctx)
-        checked = registered_providers.load_checks(ctx)
-    now = ctx.clock.now()
-    # The other rows are kinds without a provider.
-    here = [row for row in rows if row.health_because != "not configured"]
-    st.html(markup.title(_headline(here), escape(labels.date_time(now))))
-    page_frame.show_done_message()
-    dialogs.show_once()
-    add = dialogs.add_provider.opener()
-    # One note explains the disabled buttons of all cards.
-    of_cards = _openers(here[0]) if here else []
-    show_openers([add], explain=[add, *of_cards])
-    if here:
-        _cards(here, checked, now)
-    else:
-        page_frame.show_empty(
-            "Add a provider above, or by this command:",
-            "swapgate provider add openai",
-        )
-    others = [row for row in rows if row not in here]
-    with st.expander(f"{labels.plural(len(others), 'more kind')} that could be added"):
-        st.html(markup.table(map(_kind_cells, others)))
-    page_frame.copy_as_cli(["provider", "matrix"])
+@dataclass(frozen=True, slots=True)
+class ProvidersView:
+    """What the page shows. rows: those of providers, unhealthy ones first."""
+
+    rows: Sequence[MatrixRow]
+    kinds: Sequence[MatrixRow]  # kinds without a provider
+    checks: Mapping[str, ProviderCheck]  # by provider
+    limits: Mapping[str, EvalLimits]  # by provider
+    now: datetime
+
+
+def load(ctx: Context, _: None) -> ProvidersView:
+    """Loads the providers with their models, and the newest check of each."""
+    rows = build_matrix(ctx)
+    with ctx.store.read() as tx:
+        stored = {(name, provider.kind) for name, provider in Providers(tx).all().items()}
+    order = list(HEALTH)
+    here = sorted(
+        (row for row in rows if (row.provider, row.kind) in stored),
+        key=lambda row: (order.index(row.health), row.configured, row.provider.casefold()),
+    )
+    kinds = [row for row in rows if row not in here]
+    checks = registered_providers.load_checks(ctx)
+    limits = page_frame.installation().settings.eval_limits
+    return ProvidersView(here, kinds, checks, limits, ctx.clock.now())
 
 
 def _headline(here: Sequence[MatrixRow]) -> str:
@@ -111,43 +110,6 @@ def _headline(here: Sequence[MatrixRow]) -> str:
     return f"{strong(everybody)} {'works' if len(here) == 1 else 'work'}"
 
 
-def _cards(
-    rows: Sequence[MatrixRow],
-    checked: Mapping[str, ProviderCheck],
-    now: datetime,
-) -> None:
-    order = list(HEALTH)
-    found = page_frame.find(
-        sorted(
-            rows,
-            key=lambda row: (
-                order.index(row.health),
-                row.configured,
-                row.provider.casefold(),
-            ),
-        ),
-        MOST_CARDS,
-        "Find a provider",
-        "Part of its name, kind or of a model",
-        lambda row: " ".join((row.provider, row.kind, *(m.model for m in row.models))),
-    )
-    if len(rows) > MOST_CARDS:
-        shown = f"{min(len(found), MOST_CARDS)} of {labels.plural(len(rows), 'provider')}"
-        nothing = "No provider's name, kind or models contain this text."
-        st.html(markup.note(shown if found else nothing))
-    limits = page_frame.installation().settings.eval_limits
-    for row in found[:MOST_CARDS]:
-        with st.container(border=True):
-            parts = (
-                _heading(row),
-                _limits(limits.get(row.provider, EvalLimits())),
-                _last_check(checked.get(row.provider), now),
-            )
-            st.html(markup.block(*parts, kind="sg-provider"))
-            _models(row)
-            show_openers(_openers(row), explain=())
-
-
 def _openers(row: MatrixRow) -> list[Opener]:
     """Builds the buttons of a provider's card."""
     name = row.provider
@@ -163,7 +125,7 @@ def _openers(row: MatrixRow) -> list[Opener]:
     ]
 
 
-def _kind_cells(row: MatrixRow) -> markup.Row:
+def _kind_cells(_: ProvidersView, row: MatrixRow) -> markup.Row:
     return {
         "Kind": escape(row.kind),
         "Group": escape(row.group),
@@ -171,14 +133,23 @@ def _kind_cells(row: MatrixRow) -> markup.Row:
     }
 
 
+def card(view: ProvidersView, row: MatrixRow) -> Sequence[str]:
+    """Renders a provider's card: its health, its last check and its models."""
+    parts = (
+        _heading(row),
+        _limits(view.limits.get(row.provider, EvalLimits())),
+        _last_check(view.checks.get(row.provider), view.now),
+    )
+    return [markup.block(*parts, kind="sg-provider"), *_models(row)]
+
+
 def _heading(row: MatrixRow) -> str:
     """Renders name, health, key and limitations of a provider."""
     key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
     if row.group is ProviderGroup.OAUTH:
         key = "signed in" if row.has_key else "not signed in"
-    # The next line of the card shows a check's findings.
-    checked = row.health_because.startswith(("the check of", "not asked"))
-    why = "" if checked else f' <span class="note">{rich(row.health_because)}</span>'
+    known = row.health is not ProviderHealth.UNKNOWN
+    why = f' <span class="note">{rich(row.health_because)}</span>' if known else ""
     parts = [f"{row.kind}, {row.group}", key]
     if row.data_classes:
         parts.append(f"may see {', '.join(row.data_classes)} data")
@@ -227,19 +198,19 @@ def _finding(finding: ProbeFinding) -> str:
     return f'<span class="{tone}">{symbol}</span>&nbsp;{escape(words)}'
 
 
-def _models(row: MatrixRow) -> None:
-    """Shows the models of a provider, those of routes first. Folds the rest if there
+def _models(row: MatrixRow) -> Sequence[str]:
+    """Renders the models of a provider, those of routes first. Folds the rest if there
     are many.
     """
     ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
     if not ordered:
-        st.html(markup.note("No model is known yet. Add the model that a route should use."))
-        return
-    st.html(markup.table(map(_cells, ordered[:MOST_MODELS]), stacked=True))
+        return [markup.note("No model is known yet. Add the model that a route should use.")]
+    shown = [markup.table(map(_cells, ordered[:MOST_MODELS]), stacked=True)]
     if others := ordered[MOST_MODELS:]:
+        count = labels.plural(len(others), "more model")
         names = ", ".join(model.model for model in others)
-        with st.expander(f"{labels.plural(len(others), 'more model')} that no route uses"):
-            st.html(markup.block(f"<p>{escape(names)}</p>"))
+        shown.append(markup.folded(f"{count} that no route uses", f"<p>{escape(names)}</p>"))
+    return shown
 
 
 def _cells(model: MatrixModel) -> markup.Row:
@@ -302,5 +273,38 @@ def _price(price: Price) -> str:
     return f"{labels.usd(price.input_usd_per_mtok)} / {labels.usd(price.output_usd_per_mtok)}"
 
 
+CARDS: Final = ResourceList[ProvidersView, MatrixRow](
+    rows=lambda view: view.rows,
+    cards=Cards(
+        key=lambda row: f"provider-{row.provider}",
+        parts=card,
+        actions=lambda _, row: _openers(row),
+    ),
+    actions=lambda _: [dialogs.add_provider.opener()],
+    nothing="Add a provider above, or by this command:",
+    fills="swapgate provider add openai",
+    search=Search(
+        "Find a provider",
+        "Part of its name, kind or of a model",
+        lambda row: " ".join((row.provider, row.kind, *(m.model for m in row.models))),
+        MOST_CARDS,
+        "No provider's name, kind or models contain this text.",
+    ),
+    what="providers",
+)
+KINDS: Final = ResourceList[ProvidersView, MatrixRow](
+    rows=lambda view: view.kinds,
+    cells=_kind_cells,
+    folded=("more kind that could be added", "more kinds that could be added"),
+)
+PAGE: Final = ResourcePage[None, ProvidersView](
+    name="The providers",
+    ask=lambda: None,
+    load=load,
+    title=lambda view: (_headline(view.rows), escape(labels.date_time(view.now))),
+    parts=(dialogs.show_once, CARDS.show, KINDS.show),
+    commands=lambda _: [["provider", "matrix"]],
+)
+
 if __name__ == "__main__":
-    page_frame.show_page("The providers", show)
+    page_frame.show_page(PAGE.name, PAGE.show)

@@ -5,6 +5,7 @@ in `policies`. Functions that return a text are pure.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -13,6 +14,7 @@ import streamlit as st
 from dashboard import labels, markup, page_frame
 from dashboard.dialog_forms import show_openers
 from dashboard.markup import escape, faint, strong
+from dashboard.resource_page import ResourceList, ResourcePage
 from dashboard.views import policies, route_holds, route_timeline
 from dashboard.views import route_settings as dialogs
 from dashboard.views.route_timeline import RouteView
@@ -21,8 +23,9 @@ from harness.canary.canary_state import describe_change
 from harness.evals import drift_watches
 from harness.evals.drift_watches import DriftStatus
 from harness.frame.formatting import DASH, format_estimate
-from harness.frame.pagination import PageRequest
+from harness.frame.pagination import Page, PageRequest
 from harness.gate.drift import DriftCheckState
+from harness.operations.context import Context
 from harness.proposals.fallback_chain import ChainEntry
 from harness.providers.force import SwitchRecord
 from harness.routing.control import routes
@@ -30,6 +33,7 @@ from harness.routing.evidence import EvidenceKind
 from harness.routing.freeze import FreezeWindow
 from harness.routing.reports.scorecard import list_facts
 from harness.routing.route_settings import RequestKind, RouteSettings
+from harness.routing.table import RouteRecord
 
 MOST_SWITCHES: Final = 10
 POLICIES_COMMAND: Final = (
@@ -41,11 +45,38 @@ POLICIES_COMMAND: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class RoutePage:
+    """What the page shows."""
+
+    view: RouteView
+    switches: Page[SwitchRecord]  # the newest switches and freezes
+    weekly: Sequence[FreezeWindow]  # freezes of the configuration file
+    differences: Sequence[str]  # what the file has differently from the database
+    titles: Mapping[str, str]  # of the suites
+
+
+def load(ctx: Context, name: str) -> RoutePage:
+    """Loads a route with its switches, and where the file differs. Raises NotFound."""
+    settings = page_frame.installation().settings
+    about = f"route {name}"
+    return RoutePage(
+        view=route_timeline.load_route(ctx, name),
+        switches=ctx.store.lists.switches(PageRequest(MOST_SWITCHES), route=name),
+        weekly=[w for w in ctx.freeze_windows if not w.routes or name in w.routes],
+        differences=[
+            f"{about}: {difference.found}"
+            for difference in seed.list_seed_differences(ctx, settings)
+            if difference.subject == about
+        ],
+        titles=page_frame.titles(ctx),
+    )
+
+
 def show() -> None:
-    """Shows a route: which model serves, the actions, settings, measurements and history."""
-    with page_frame.loading("the route"):
-        ctx = page_frame.context()
-        names = page_frame.route_names(ctx)
+    """Shows a route, which the visitor chooses; without any, how to make the first one."""
+    with page_frame.loading("the routes"):
+        names = page_frame.route_names(page_frame.context())
     if not names:
         st.html(markup.title("There is no route yet"))
         page_frame.show_done_message()
@@ -55,39 +86,22 @@ def show() -> None:
     # The page's first line is its answer; the choice of the route comes below it.
     top = st.container()
     name = page_frame.choose_route(names)
-    if name is None:
-        return
-    view = route_timeline.load_route(ctx, name)
-    with top:
-        header(view)
-    page_frame.show_done_message()
-    page_frame.show_freezes(name)
-    actions(view)
-    behind(view)
-    if view.drift:
-        st.html(drift_card(name, view.drift))
-        show_openers(route_holds.drift_openers(name, view.drift))
-    settings(view)
-    _switches(view)
-    st.html(measured_section(view, page_frame.titles(page_frame.context())))
-    timeline(view)
-    versions(view)
-    back(view)
-    policies.show(view.route.settings.policy)
-    page_frame.copy_as_cli(["route", "history", name], POLICIES_COMMAND)
+    if name is not None:
+        PAGE.draw(name, top)
+        page_frame.copy_as_cli(*PAGE.commands(name))
 
 
-def actions(view: RouteView) -> None:
+def _actions(page: RoutePage) -> None:
     """Shows the buttons of a route."""
-    name = view.id
+    name = page.view.id
     holds = route_holds
     show_openers(
         [
             *holds.lift_openers(name),
             holds.throw.opener(name),
             holds.add.opener(name),
-            dialogs.edit_chain.opener(view),
-            dialogs.change_settings.opener(view),
+            dialogs.edit_chain.opener(page.view),
+            dialogs.change_settings.opener(page.view),
             dialogs.add_route.opener(),
             # Break-glass comes last: it is the only action that needs no proof.
             *holds.break_glass_openers(name),
@@ -95,52 +109,50 @@ def actions(view: RouteView) -> None:
     )
 
 
-def header(view: RouteView) -> None:
-    """Shows which model serves, since when, and the last change."""
+def _title(page: RoutePage) -> tuple[str, str]:
+    """Says which model serves, since when, and what changed last."""
+    view = page.view
     newest = since = view.history[0]
     for record in view.history:
         if record.route.incumbent != view.route.incumbent:
             break
         # The version that brought in the current incumbent.
         since = record
-    st.html(
-        markup.title(
-            f"{strong(view.name(view.route.incumbent))} serves "
-            f"{strong(view.route.name)} since {escape(labels.date_time(since.at))}",
-            f"{escape(labels.age(since.at, view.now))} · version {view.route.version} · "
-            f"revision {newest.revision} of the routing table · last change: "
-            f"{escape(describe_change(newest))}",
-        )
+    heading = (
+        f"{strong(view.name(view.route.incumbent))} serves "
+        f"{strong(view.route.name)} since {escape(labels.date_time(since.at))}"
     )
+    note = (
+        f"{labels.age(since.at, view.now)} · version {view.route.version} · "
+        f"revision {newest.revision} of the routing table · last change: "
+        f"{describe_change(newest)}"
+    )
+    return heading, escape(note)
 
 
-def behind(view: RouteView) -> None:
+def _behind(page: RoutePage) -> None:
     """Shows whether routers lag behind the table, and where the file differs from the
     database.
     """
+    view = page.view
     if view.behind:
         words = (
             f"The router still serves revision {view.serving_revision}; the table is at "
             f"{view.history[0].revision}. Read its log, or restart it."
         )
         st.html(markup.banner("STALE.", words))
-    about = f"route {view.route.name}"
-    installed = page_frame.installation()
-    for difference in seed.list_seed_differences(installed.context, installed.settings):
-        if difference.subject == about:
-            # This is not an error: a promotion changes the database and not the file.
-            words = (
-                f"{about}: {difference.found}. The database is authoritative; the file only "
-                "seeds new routes."
-            )
-            st.html(markup.note(words))
+    for difference in page.differences:
+        # This is not an error: a promotion changes the database and not the file.
+        words = "The database is authoritative; the file only seeds new routes."
+        st.html(markup.note(f"{difference}. {words}"))
 
 
-def settings(view: RouteView) -> None:
+def _settings(page: RoutePage) -> None:
     """Shows the route's present settings and its fallbacks."""
+    view = page.view
     route = view.route
     canary = route.canary
-    titles = page_frame.titles(page_frame.context())
+    titles = page.titles
     suites = ", ".join(
         f"{titles.get(s.suite, s.suite)} ({s.role.value})" for s in route.settings.suites
     )
@@ -183,17 +195,9 @@ def overrides(how: RouteSettings) -> str:
     return ", ".join(f"{kind.value} → {named[kind]}" for kind in RequestKind if kind in named)
 
 
-def _switches(view: RouteView) -> None:
-    ctx = page_frame.context()
-    name = view.route.name
-    page = ctx.store.lists.switches(PageRequest(MOST_SWITCHES), route=name)
-    windows = [w for w in ctx.freeze_windows if not w.routes or name in w.routes]
-    shown = switches_section(page.items, windows, view.now)
-    page_frame.show_html(markup.invalid(page.invalid) + shown)
-
-
-def timeline(view: RouteView) -> None:
-    """Shows which model served when, as a chart and as a list."""
+def _timeline(page: RoutePage) -> None:
+    """Shows which model served when, as a chart."""
+    view = page.view
     note = "Wide bar: serves. Narrow bar: has a share. Diamond: a change. Times are UTC."
     st.html(markup.section("Which model served when", note))
     chart = route_timeline.draw_route(view, page_frame.palette())
@@ -202,31 +206,20 @@ def timeline(view: RouteView) -> None:
         st.html(markup.note(only))
     else:
         st.altair_chart(chart, width="stretch", theme=None)
-    history(view)
 
 
-def history(view: RouteView) -> None:
-    rows = [
-        {
-            "Version": f'<span class="phone">Version </span>{record.route.version}',
-            "When": _when(record.at),
-            "What": strong(describe_change(record)),
-            "Serves": escape(view.name(record.route.incumbent)),
-            "Canary": escape(
-                labels.weight(record.route.canary.weight_bps) if record.route.canary else "–"
-            ),
-            "By": escape(record.actor),
-            "Why": escape(record.reason)
-            + (f" {faint(record.verdict)}" if record.verdict else ""),
-        }
-        for record in view.history
-    ]
-    note = "Newest first. No entry can be changed or removed."
-    st.html(markup.listing("History", note, rows))
-    page_frame.show_html(markup.invalid(view.history.invalid))
-    if view.history.next is not None:
-        shown = f"{len(rows)} of {view.history.total:,} versions"
-        st.html(markup.note(f"{shown}; the command below lists older ones."))
+def _version_cells(page: RoutePage, record: RouteRecord) -> markup.Row:
+    view = page.view
+    canary = record.route.canary
+    return {
+        "Version": f'<span class="phone">Version </span>{record.route.version}',
+        "When": _when(record.at),
+        "What": strong(describe_change(record)),
+        "Serves": escape(view.name(record.route.incumbent)),
+        "Canary": escape(labels.weight(canary.weight_bps) if canary else "–"),
+        "By": escape(record.actor),
+        "Why": escape(record.reason) + (f" {faint(record.verdict)}" if record.verdict else ""),
+    }
 
 
 def _when(at: datetime) -> str:
@@ -234,8 +227,9 @@ def _when(at: datetime) -> str:
     return f'<span class="date">{escape(" ".join(day))}<br>{escape(f"{hour} {zone}")}</span>'
 
 
-def versions(view: RouteView) -> None:
+def _versions(page: RoutePage) -> None:
     """Compares two versions of the route."""
+    view = page.view
     if len(view.history) < 2:
         st.html(
             markup.note("This is the first version, so there is nothing to compare it with.")
@@ -268,8 +262,9 @@ def versions(view: RouteView) -> None:
     st.html(markup.changes(("Field", f"Version {older}", f"Version {newer}"), rows))
 
 
-def back(view: RouteView) -> None:
+def _back(page: RoutePage) -> None:
     """Shows the button that brings a former model back."""
+    view = page.view
     note = "A model that has served this route before needs no new proof."
     st.html(markup.section("Roll back", note))
     why = "There is no former model: this one has served the route from the start."
@@ -333,31 +328,23 @@ def evidence_text(entry: ChainEntry) -> str:
             return f"waiver of {waiver.author}, {until} {at}: {waiver.reason}"
 
 
-def switches_section(
-    records: Sequence[SwitchRecord],
-    windows: Sequence[FreezeWindow],
-    now: datetime,
-) -> str:
-    """Renders the route's switches and weekly freezes; empty without any."""
-    rows = [
-        {
-            "State": escape(record.describe_state(now)),
-            "Does": escape(str(switch.force)),
-            "From": escape(labels.date_time(switch.starts_at or switch.created_at)),
-            "Until": escape(labels.date_time(switch.expires_at)) if switch.expires_at else DASH,
-            "Routes": escape(switch.route or "all routes"),
-            "By": escape(switch.actor),
-            "Why": escape(switch.reason),
-        }
-        for record in records
-        for switch in [record.switch]
-    ]
-    weekly = "".join(
-        markup.note(f"Every week, {window}: {window.reason} (from the configuration file).")
-        for window in windows
-    )
-    shown = weekly + markup.table(rows, stacked=True)
-    return markup.section("Switches and freezes", "Newest first.") + shown if shown else ""
+def _switch_cells(page: RoutePage, record: SwitchRecord) -> markup.Row:
+    switch = record.switch
+    return {
+        "State": escape(record.describe_state(page.view.now)),
+        "Does": escape(str(switch.force)),
+        "From": escape(labels.date_time(switch.starts_at or switch.created_at)),
+        "Until": escape(labels.date_time(switch.expires_at)) if switch.expires_at else DASH,
+        "Routes": escape(switch.route or "all routes"),
+        "By": escape(switch.actor),
+        "Why": escape(switch.reason),
+    }
+
+
+def _weekly(page: RoutePage) -> None:
+    for window in page.weekly:
+        words = f"Every week, {window}: {window.reason} (from the configuration file)."
+        st.html(markup.note(words))
 
 
 DRIFT_STATES: Final = {
@@ -368,22 +355,18 @@ DRIFT_STATES: Final = {
 }
 
 
-def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
-    """Renders the drift watch of a route, and a banner if its model has changed."""
-    if not statuses:
-        return ""
-    note = "Swapgate asks the incumbent the same items at intervals, and compares its answers."
-    card = markup.section("Drift watch", note) + markup.table(map(_drift_row, statuses))
-    if any(status.state == drift_watches.DRIFTED for status in statuses):
+def _drift_banner(page: RoutePage) -> None:
+    """Says that the model behind the route has changed."""
+    view = page.view
+    if any(status.state == drift_watches.DRIFTED for status in view.drift):
         words = (
-            f"`swapgate drift status {route}` shows the answers. Accept the model's present "
+            f"`swapgate drift status {view.id}` shows the answers. Accept the model's present "
             "answers with the button below, or propose another model."
         )
-        card = markup.banner("✕ The model behind this route has changed.", words) + card
-    return card
+        st.html(markup.banner("✕ The model behind this route has changed.", words))
 
 
-def _drift_row(status: DriftStatus) -> markup.Row:
+def _drift_cells(_: RoutePage, status: DriftStatus) -> markup.Row:
     last = status.last
     evidence = last.evidence if last else None
     ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
@@ -399,6 +382,53 @@ def _drift_row(status: DriftStatus) -> markup.Row:
         "Next": escape(labels.date_time(status.next_at) if status.next_at else "–"),
     }
 
+
+DRIFT: Final = ResourceList[RoutePage, DriftStatus](
+    rows=lambda page: page.view.drift,
+    cells=_drift_cells,
+    heading="Drift watch",
+    note="Swapgate asks the incumbent the same items at intervals, and compares its answers.",
+    actions=lambda page: route_holds.drift_openers(page.view.id, page.view.drift),
+)
+SWITCHES: Final = ResourceList[RoutePage, SwitchRecord](
+    rows=lambda page: page.switches,
+    cells=_switch_cells,
+    heading="Switches and freezes",
+    note="Newest first.",
+    what="switches",
+    lists_all="swapgate switch list",
+)
+HISTORY: Final = ResourceList[RoutePage, RouteRecord](
+    rows=lambda page: page.view.history,
+    cells=_version_cells,
+    heading="History",
+    note="Newest first. No entry can be changed or removed.",
+    what="versions",
+    lists_all="swapgate route history ROUTE",
+)
+PAGE: Final = ResourcePage[str, RoutePage](
+    name="The route",
+    ask=str,
+    load=load,
+    title=_title,
+    parts=(
+        lambda page: page_frame.show_freezes(page.view.id),
+        _actions,
+        _behind,
+        _drift_banner,
+        DRIFT.show,
+        _settings,
+        SWITCHES.show,
+        _weekly,
+        lambda page: st.html(measured_section(page.view, page.titles)),
+        _timeline,
+        HISTORY.show,
+        _versions,
+        _back,
+        lambda page: policies.show(page.view.route.settings.policy),
+    ),
+    commands=lambda name: [["route", "history", name], POLICIES_COMMAND],
+)
 
 if __name__ == "__main__":
     page_frame.show_page("The route", show)

@@ -6,17 +6,27 @@ users are escaped in HTML and in Markdown. Deciding a switch uses the same texts
 pages.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.dialog_forms import REASON, Form, dialog, show_openers
+from dashboard.dialog_forms import (
+    REASON,
+    Action,
+    Form,
+    Opener,
+    PageLink,
+    dialog,
+    show_openers,
+)
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, noted, pill, strong
+from dashboard.resource_page import Cards, ResourceList, ResourcePage
 from harness.agents import agents, switches
 from harness.agents.message import MessageRole, MessageState, SessionMessage
 from harness.agents.records import Agents, SessionMessages, Sessions
@@ -29,8 +39,9 @@ from harness.agents.switch_request import (
 )
 from harness.frame.errors import NotFound
 from harness.frame.formatting import format_age, format_quantity, format_usd
-from harness.frame.pagination import MOST_LISTED, PageRequest
+from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Role
+from harness.operations.context import Context
 from harness.routing.agent import AgentGrant, AgentSession, SessionState
 
 # Limited, because each message may be as long as `agents.max_message_bytes`.
@@ -57,23 +68,95 @@ GONE: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class SessionsView:
+    """What the list of sessions shows."""
+
+    sessions: Page[AgentSession]  # those that no session spawned, the newest first
+    waiting: Sequence[ModelSwitchRequest]  # switches that wait for a person
+    grants: Page[AgentGrant]
+    agents: Mapping[str, str]  # the agents' names, by id
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """What the page of a session shows. session: None if Swapgate does not have it."""
+
+    session: AgentSession | None
+    switches: Sequence[ModelSwitchRequest]
+    children: Sequence[AgentSession]  # the sessions that this one spawned
+    messages: Sequence[SessionMessage]
+    start: int  # number of messages before the shown ones
+    total: int  # number of messages
+    agents: Mapping[str, str]  # the agents' names, by id
+    now: datetime
+
+    @property
+    def waiting(self) -> Sequence[ModelSwitchRequest]:
+        return [
+            request
+            for request in self.switches
+            if request.state_at(self.now) is SwitchState.PENDING
+        ]
+
+
+def load_list(ctx: Context, address: Mapping[str, str]) -> SessionsView:
+    """Loads a page of sessions, the switches that wait for a person, and the grants."""
+    now = ctx.clock.now()
+    first = PageRequest(MOST_SESSIONS, address.get("after"))
+    sessions = ctx.store.lists.sessions(first, parent="")
+    waiting = ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), pending_at=now)
+    grants = ctx.store.lists.agent_grants(PageRequest(MOST_GRANTS))
+    ids = {session.agent for session in sessions} | {r.agent for r in waiting}
+    return SessionsView(sessions, waiting.items, grants, _names(ctx, ids), now)
+
+
+def load_session(ctx: Context, address: Mapping[str, str]) -> SessionView:
+    """Loads a session with `MOST_MESSAGES` of its messages, the newest by default."""
+    id_ = address["session"]
+    now = ctx.clock.now()
+    try:
+        with ctx.store.read() as tx:
+            session = Sessions(tx).get(id_)
+            total = SessionMessages(tx).last_position(id_)
+    except NotFound:
+        return SessionView(None, (), (), (), 0, 0, {}, now)
+    behind = address.get("behind", "")
+    known = behind.isascii() and behind.isdigit() and len(behind) < 10
+    start = min(int(behind), total) if known else max(0, total - MOST_MESSAGES)
+    page = PageRequest(MOST_MESSAGES, str(start))
+    children = ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_).items
+    return SessionView(
+        session=session,
+        switches=ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_).items,
+        children=children,
+        messages=ctx.store.lists.session_messages(page, session=id_).items,
+        start=start,
+        total=total,
+        agents=_names(ctx, {session.agent, *(child.agent for child in children)}),
+        now=now,
+    )
+
+
+def _names(ctx: Context, ids: Collection[str]) -> Mapping[str, str]:
+    with ctx.store.read() as tx:
+        return {id_: Agents(tx).get(id_).name for id_ in ids}
+
+
 def known_cost(session: AgentSession) -> str:
     # Answers of unknown price add nothing, so 0 may mean unknown.
     return f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
 
 
-def _switch_cells(
-    request: ModelSwitchRequest,
-    now: datetime,
-    *,
-    readable: bool,
-) -> markup.Row:
-    """Builds a switch request's row. readable: the visitor may read the agent's words."""
+def _switch_cells(view: SessionView, request: ModelSwitchRequest) -> markup.Row:
+    """Builds a switch request's row. Not every visitor may read the agent's words."""
+    readable = current_user.may_read_content()
     model = f"sub-tasks on {request.wanted}" if request.for_children else request.wanted
     by = escape(f", by {request.decided_by}") if request.decided_by else ""
     return {
         "Model": noted(strong(model), f"asked {labels.date_time(request.asked_at)}"),
-        "State": markup.state(SWITCH_LABELS[request.state_at(now)]) + by,
+        "State": markup.state(SWITCH_LABELS[request.state_at(view.now)]) + by,
         "The agent's reason": escape(visible_text(request.reason) if readable else HIDDEN),
     }
 
@@ -200,257 +283,148 @@ def revoke_grant(form: Form, grants: Sequence[AgentGrant]) -> None:
     form.submit("Revoke it", f"revoked {id_}.", agents.revoke_grant, id_, reason)
 
 
-GRANTS_NOTE: Final = "Models outside a route that people let agents use. Newest first."
 GRANT_ENDS: Final = (
     "Routers refuse the model within seconds. A session that uses it answers again after a "
     "switch to another model."
 )
-EVERY: Final = "2s"
 MOST_SESSIONS: Final = 50
 MOST_GRANTS: Final = 50
-DECISION: Final = "switch_decision"
-_MARK: Final = re.compile(r"([!-/:-@\[-`{-~])")
 
 
-def show() -> None:
-    """Shows the waiting switches and the sessions, or one session; the grants below the
-    list.
+def address() -> Mapping[str, str]:
+    """Returns the page's address, and writes it: a Streamlit link to the current page does not
+    update the browser's address.
     """
-    with st.container():
-        page_frame.show_done_message()
-    decision = st.session_state.pop(DECISION, None)
-    if decision is not None:
-        decide(*decision)
-    address = st.query_params.to_dict()
-    # A Streamlit link to the current page does not update the browser's address.
-    st.query_params.from_dict(address)
-    live(address)
-    if "session" not in address:
-        _show_grants()
-    page_frame.copy_as_cli(["agent", "requests"])
+    found = st.query_params.to_dict()
+    st.query_params.from_dict(found)
+    return found
 
 
-@st.fragment(run_every=EVERY)
-def live(address: Mapping[str, str]) -> None:
-    """Refreshes all but the dialog, in which a person may be typing. Parts that appear and
-    disappear are in containers, so that Streamlit does not redraw the parts below them.
-    """
-    # styles.css selects this key, to prevent fading during refreshes.
-    with (
-        st.container(key="live-sessions"),
-        current_user.live_part("The sessions"),
-    ):
-        if session := address.get("session"):
-            behind = address.get("behind", "")
-            known = behind.isascii() and behind.isdigit() and len(behind) < 10
-            _show_session(session, int(behind) if known else None)
-        else:
-            _show_list(address.get("after"))
-
-
-def _show_list(after: str | None) -> None:
-    """Shows the switches that wait for a person, then the sessions that no session spawned."""
-    ctx = page_frame.context()
-    with page_frame.loading("the sessions"):
-        sessions = ctx.store.lists.sessions(PageRequest(MOST_SESSIONS, after), parent="")
-        first = PageRequest(MOST_SWITCHES)
-        now = ctx.clock.now()
-        waiting = ctx.store.lists.switch_requests(first, pending_at=now)
-        with ctx.store.read() as tx:
-            ids = {session.agent for session in sessions} | {r.agent for r in waiting}
-            names_of = {id_: Agents(tx).get(id_).name for id_ in ids}
-    heading = "No switch waits for a person" if sessions.total else "No session yet"
-    if waiting:
+def _title_of_list(view: SessionsView) -> tuple[str, str]:
+    heading = "No switch waits for a person" if view.sessions.total else "No session yet"
+    if waiting := view.waiting:
         verb = "waits" if len(waiting) == 1 else "wait"
-        names = ", ".join(dict.fromkeys(names_of[request.agent] for request in waiting))
+        names = ", ".join(dict.fromkeys(view.agents[request.agent] for request in waiting))
         many = labels.plural(len(waiting), "switch", "switches")
         heading = f"{many} {verb} for approval: {strong(names)}"
-    st.html(markup.title(heading, labels.plural(sessions.total, "session")))
-    with st.container():
-        for request in waiting:
-            _show_waiting(request, names_of[request.agent], now)
-    if not sessions:
-        page_frame.show_empty(
-            "No agent has opened a session yet. This page of the docs shows how:",
-            "swapgate docs open agents",
-        )
-    for session in sessions:
-        _show_session_link(session, names_of[session.agent], now)
-    if sessions.next is not None:
-        page_frame.link("sessions", "Older", "history", after=sessions.next)
+    return heading, labels.plural(view.sessions.total, "session")
 
 
-def _show_waiting(
-    request: ModelSwitchRequest,
-    agent: str,
-    now: datetime,
-) -> None:
-    """Omits the agent's own words, which not every visitor may read."""
-    why = current_user.why_not(Role.APPROVER)
-    with st.container(border=True, key=f"switch-{request.id}"):
-        session = markup.link("sessions", escape(request.session), session=request.session)
-        when = f"asked {format_age(request.asked_at, now)}"
-        left = labels.left(request.expires_at, now)
-        facts = f'<p class="note">session {session} · {escape(f"{when} · {left}")}</p>'
-        st.html(markup.block(f"<p>{strong(switch_question(request, agent))}</p>", facts))
-        with st.container(horizontal=True, vertical_alignment="center"):
-            for verb in DECISIONS:
-                if st.button(
-                    f"{verb} …",
-                    type="primary" if verb == "Approve" else "secondary",
-                    key=f"{verb}-{request.id}",
-                    disabled=bool(why),
-                ):
-                    # The dialog opens outside of the fragment, whose refresh would close it.
-                    st.session_state[DECISION] = (verb, request, agent)
-                    st.rerun()
-            if why:
-                st.html(markup.note(why), width="content")
-
-
-def _show_session_link(
-    session: AgentSession,
-    agent: str,
-    now: datetime,
-) -> None:
-    readable = current_user.may_read_content()
-    cost = known_cost(session)
-    parts = [
-        *([f"user {session.user_id}"] if readable and session.user_id else []),
-        session.model.text,
-        session.state.value,
-        cost,
-        format_age(session.last_at, now),
-    ]
-    # The label is Markdown, in which a client's name could load pictures.
-    label = _MARK.sub(r"\\\1", visible_text(f"{agent} · {session.id}"))
-    with st.container(horizontal=True, vertical_alignment="center"):
-        page_frame.link("sessions", label, "forum", session=session.id)
-        st.html(markup.note(" · ".join(parts)), width="content")
-
-
-def _show_session(id_: str, behind: int | None) -> None:
-    """Shows a session. behind: the last position not shown; None shows the newest."""
-    ctx = page_frame.context()
-    readable = current_user.may_read_content()
-    try:
-        with page_frame.loading("the session"), ctx.store.read() as tx:
-            session = Sessions(tx).get(id_)
-            agent = Agents(tx).get(session.agent).name
-            total = SessionMessages(tx).last_position(id_)
-    except NotFound:
-        st.html(markup.title("There is no such session"))
-        st.html(markup.note(GONE))
-        page_frame.link("sessions", "All sessions", "list")
-        return
-    switches = ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_)
-    children = ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_)
-    now = ctx.clock.now()
+def _title_of_session(view: SessionView) -> tuple[str, str]:
+    session = view.session
+    if session is None:
+        return "There is no such session", escape(GONE)
     facts = [
-        f"session {id_}",
+        f"session {session.id}",
         session.state.value,
-        labels.plural(total, "message"),
+        labels.plural(view.total, "message"),
         known_cost(session),
-        f"last message {format_age(session.last_at, now)}",
+        f"last message {format_age(session.last_at, view.now)}",
     ]
     verb = "answers" if session.state is SessionState.OPEN else "answered"
+    agent = view.agents[session.agent]
     heading = f"{strong(agent)} {verb} with {strong(session.model.text)}"
-    st.html(markup.title(heading, escape(" · ".join(facts))))
-    with st.container(horizontal=True):
-        page_frame.link("sessions", "All sessions", "list")
-        if session.parent:
-            page_frame.link(
-                "sessions",
-                "Spawned by",
-                "arrow_upward",
-                session=session.parent,
-            )
-    with st.container():
-        for request in switches:
-            if request.state_at(now) is SwitchState.PENDING:
-                _show_waiting(request, agent, now)
-    with st.container():
-        if rows := [_switch_cells(request, now, readable=readable) for request in switches]:
-            st.html(markup.section("Switches") + markup.table(rows))
-    with st.container():
-        if children:
-            st.html(markup.section(labels.plural(len(children), "spawned session")))
-        for child in children:
-            _show_session_link(child, agent, now)
-    start = max(0, total - MOST_MESSAGES) if behind is None else min(behind, total)
-    _show_transcript(id_, start, total, readable=readable)
+    return heading, escape(" · ".join(facts))
 
 
-def _show_transcript(
-    id_: str,
-    start: int,
-    total: int,
-    *,
-    readable: bool,
-) -> None:
-    """Shows `MOST_MESSAGES` messages from a position on, with links to earlier and
-    later ones.
+def _links(view: SessionView) -> Sequence[Action]:
+    links = [PageLink("sessions", "All sessions", "list")]
+    if view.session is not None and view.session.parent:
+        parent = {"session": view.session.parent}
+        links.append(PageLink("sessions", "Spawned by", "arrow_upward", parent))
+    return links
+
+
+def _waiting_card(
+    view: SessionsView | SessionView, request: ModelSwitchRequest
+) -> Sequence[str]:
+    """Renders a switch that waits, without the agent's own words, which not every visitor may
+    read.
     """
-    page = PageRequest(MOST_MESSAGES, str(start))
-    messages = page_frame.context().store.lists.session_messages(page, session=id_).items
-    last = start + len(messages)
-    note = f"Messages {start + 1:,} to {last:,} of {total:,}."
+    session = markup.link("sessions", escape(request.session), session=request.session)
+    when = f"asked {format_age(request.asked_at, view.now)}"
+    left = labels.left(request.expires_at, view.now)
+    question = strong(switch_question(request, view.agents[request.agent]))
+    facts = f'<p class="note">session {session} · {escape(f"{when} · {left}")}</p>'
+    return [markup.block(f"<p>{question}</p>", facts)]
+
+
+def _decisions(
+    view: SessionsView | SessionView, request: ModelSwitchRequest
+) -> Sequence[Opener]:
+    agent = view.agents[request.agent]
+    return [
+        Opener(
+            f"{verb} …",
+            "",
+            partial(decide, verb, request, agent),
+            f"{verb}-{request.id}",
+            Role.APPROVER,
+            primary=verb == "Approve",
+        )
+        for verb in DECISIONS
+    ]
+
+
+def _session_cells(view: SessionsView | SessionView, session: AgentSession) -> markup.Row:
+    """Builds a session's row. Only visitors who may read content see whose session it is."""
+    agent = visible_text(view.agents[session.agent])
+    user = session.user_id if current_user.may_read_content() else ""
+    link = markup.link("sessions", strong(f"{agent} · {session.id}"), session=session.id)
+    return {
+        "Session": noted(link, user and f"user {user}"),
+        "Model": escape(session.model.text),
+        "State": escape(session.state.value),
+        "Cost": escape(known_cost(session)),
+        "Last message": escape(format_age(session.last_at, view.now)),
+    }
+
+
+def _show_transcript(view: SessionView) -> None:
+    """Shows the messages, with links to earlier and later ones."""
+    if view.session is None:
+        return
+    readable = current_user.may_read_content()
+    start = view.start
+    last = start + len(view.messages)
+    note = f"Messages {start + 1:,} to {last:,} of {view.total:,}."
     private = (
         "" if readable else markup.note(f"The transcript is private. {current_user.SIGN_IN}")
     )
-    st.html(markup.section("Transcript", note if total else "No message yet.") + private)
+    st.html(markup.section("Transcript", note if view.total else "No message yet.") + private)
     parts = [
         f'<section class="message {message.role}"><header>{_head(message)}</header>'
         f"{_content(message) if readable else _note(HIDDEN)}</section>"
-        for message in messages
+        for message in view.messages
     ]
     st.html(markup.block(*parts, kind="sg-transcript"))
-    with st.container(horizontal=True):
-        if start:
-            before = str(max(0, start - MOST_MESSAGES))
-            page_frame.link(
-                "sessions",
-                "Earlier",
-                "history",
-                session=id_,
-                behind=before,
-            )
-        if last < total:
-            page_frame.link(
-                "sessions",
-                "Later",
-                "history",
-                session=id_,
-                behind=str(last),
-            )
+    here = {"session": view.session.id}
+    pages = []
+    if start:
+        before = str(max(0, start - MOST_MESSAGES))
+        pages.append(PageLink("sessions", "Earlier", "history", here | {"behind": before}))
+    if last < view.total:
+        after = here | {"behind": str(last)}
+        pages.append(PageLink("sessions", "Later", "history", after))
+    if pages:
+        show_openers(pages)
 
 
-def _show_grants() -> None:
-    """Shows the grants of literal models, and the button that revokes one."""
-    ctx = page_frame.context()
-    page = ctx.store.lists.agent_grants(PageRequest(MOST_GRANTS))
-    now = ctx.clock.now()
-    page_frame.show_html(markup.invalid(page.invalid))
-    if not page.items:
-        return
-    st.html(markup.section("Grants", GRANTS_NOTE))
-    in_force = [grant for grant in page if _is_in_force(grant, now)]
+def _grant_openers(view: SessionsView) -> Sequence[Opener]:
+    in_force = [grant for grant in view.grants if _is_in_force(grant, view.now)]
     missing = "" if in_force else "No grant is in force."
-    show_openers([revoke_grant.opener(in_force, missing=missing)])
-    rows = [_grant_cells(grant, now) for grant in page]
-    st.html(markup.table(rows, stacked=True))
-    page_frame.show_rest(page, "grants", "swapgate agent grants")
+    return [revoke_grant.opener(in_force, missing=missing)]
 
 
 def _is_in_force(grant: AgentGrant, now: datetime) -> bool:
     return grant.revoked_at is None and now < grant.expires_at
 
 
-def _grant_cells(grant: AgentGrant, now: datetime) -> markup.Row:
+def _grant_cells(view: SessionsView, grant: AgentGrant) -> markup.Row:
     state = Label("◷", "expired", Tone.NEUTRAL)
     if grant.revoked_at is not None:
         state = Label("✕", "revoked", Tone.NEUTRAL)
-    elif _is_in_force(grant, now):
+    elif _is_in_force(grant, view.now):
         state = Label("✓", "in force", Tone.BETTER)
     return {
         "Model": noted(strong(grant.target_name), grant.id),
@@ -463,5 +437,62 @@ def _grant_cells(grant: AgentGrant, now: datetime) -> markup.Row:
     }
 
 
+# The decisions' dialogs open outside of the part that refreshes itself.
+WAITING: Final = ResourceList[SessionsView | SessionView, ModelSwitchRequest](
+    rows=lambda view: view.waiting,
+    cards=Cards(
+        key=lambda request: f"switch-{request.id}", parts=_waiting_card, actions=_decisions
+    ),
+    live=True,
+)
+SESSIONS: Final = ResourceList[SessionsView, AgentSession](
+    rows=lambda view: view.sessions,
+    cells=_session_cells,
+    nothing="No agent has opened a session yet. This page of the docs shows how:",
+    fills="swapgate docs open agents",
+    what="sessions",
+    page="sessions",
+)
+GRANTS: Final = ResourceList[SessionsView, AgentGrant](
+    rows=lambda view: view.grants,
+    cells=_grant_cells,
+    heading="Grants",
+    note="Models outside a route that people let agents use. Newest first.",
+    actions=_grant_openers,
+    what="grants",
+    lists_all="swapgate agent grants",
+    live=True,
+)
+SWITCHES: Final = ResourceList[SessionView, ModelSwitchRequest](
+    rows=lambda view: view.switches,
+    cells=_switch_cells,
+    heading="Switches",
+)
+CHILDREN: Final = ResourceList[SessionView, AgentSession](
+    rows=lambda view: view.children,
+    cells=_session_cells,
+    heading="Spawned sessions",
+)
+LIST: Final = ResourcePage[Mapping[str, str], SessionsView](
+    name="The sessions",
+    ask=address,
+    load=load_list,
+    title=_title_of_list,
+    parts=(WAITING.show, SESSIONS.show, GRANTS.show),
+    commands=lambda _: [["agent", "requests"]],
+    live=True,
+)
+DETAIL: Final = ResourcePage[Mapping[str, str], SessionView](
+    name="The session",
+    ask=address,
+    load=load_session,
+    title=_title_of_session,
+    actions=_links,
+    parts=(WAITING.show, SWITCHES.show, CHILDREN.show, _show_transcript),
+    commands=lambda _: [["agent", "requests"]],
+    live=True,
+)
+
 if __name__ == "__main__":
-    page_frame.show_page("The sessions", show)
+    page = DETAIL if "session" in st.query_params else LIST
+    page_frame.show_page("The sessions", page.show)

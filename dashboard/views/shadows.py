@@ -1,15 +1,15 @@
-"""The section of the Canary page about shadows, whose answers users never get.
+"""The section of the Canary page about shadows, whose answers callers never get.
 
 A shadow mirrors requests to a second model and compares the answers by checks. The counting is
 in `harness.canary`; the page shows it and starts and stops shadows.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import (
@@ -18,11 +18,13 @@ from dashboard.dialog_forms import (
     Form,
     ask_fields,
     dialog,
+    open_deferred,
     show_openers,
 )
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, noted, strong
 from dashboard.operation_dialogs import operation_openers
+from dashboard.resource_page import EVERY, Cards, ResourceList
 from harness.canary import shadows
 from harness.canary.shadow_operations import SHADOWS
 from harness.canary.shadows import (
@@ -31,8 +33,9 @@ from harness.canary.shadows import (
     CheckEvidence,
     ShadowStatus,
 )
-from harness.frame.pagination import PageRequest
+from harness.frame.pagination import Page, PageRequest
 from harness.frame.people.access import Role
+from harness.operations.context import Context
 from harness.operations.queries import list_shadows
 from harness.routing.shadow import (
     MAX_AT_ONCE,
@@ -41,7 +44,6 @@ from harness.routing.shadow import (
 )
 
 MOST_ROWS: Final = 50
-EVERY: Final = "2s"
 # The page shows harm from half of the rollback level on, as for a canary.
 HARM_SHOWS = 0.5
 MIRRORING: Final = Label("◐", "mirroring", Tone.BETTER)
@@ -52,48 +54,54 @@ NO_PAIR: Final = (
 BY_HAND: Final = "none: an approver started it"
 
 
-def show(names: Sequence[str]) -> None:
-    """Shows the running and ended shadows, and the buttons. names: the routes."""
-    ctx = page_frame.context()
+@dataclass(frozen=True, slots=True)
+class ShadowsView:
+    """What the section shows."""
+
+    running: Sequence[ShadowStatus]
+    ended: Page[ShadowStatus]  # the newest first
+    routes: Sequence[str]
+    now: datetime
+
+
+def load(ctx: Context, routes: Sequence[str]) -> ShadowsView:
+    """Loads the running shadows, and the newest ended ones."""
     running = shadows.list_running(ctx)
+    ids = {status.shadow.id for status in running}
     page = list_shadows(ctx, PageRequest(MOST_ROWS))
-    heading = st.empty()
-    heading.html(_heading(running))
-    page_frame.show_html(markup.invalid(page.invalid))
-    stops = [
-        opener for status in running for opener in operation_openers(SHADOWS, status.shadow)
-    ]
-    show_openers([start.opener(names), *stops])
-    ids = frozenset(status.shadow.id for status in running)
     ended = [status for status in page if status.shadow.id not in ids]
-    if running:
+    return ShadowsView(running, replace(page, items=ended), routes, ctx.clock.now())
+
+
+def show(routes: Sequence[str]) -> None:
+    """Shows the running and ended shadows, and the buttons. routes: on which one may start."""
+    open_deferred()
+    if shadows.list_running(page_frame.context()):
         # styles.css selects this key, to prevent fading during refreshes.
         with st.container(key="live-shadows"):
-            live(heading, ids)
-    elif not ended:
+            live(routes)
+    else:
+        draw(load(page_frame.context(), routes))
+
+
+@st.fragment(run_every=EVERY)
+def live(routes: Sequence[str]) -> None:
+    """Refreshes the section while a shadow runs."""
+    with current_user.live_part("The figures"):
+        draw(load(page_frame.context(), routes))
+
+
+def draw(view: ShadowsView) -> None:
+    st.html(_heading(view.running))
+    show_openers([start.opener(view.routes)], deferred=True)
+    if not (view.running or view.ended):
         page_frame.show_empty(
             "A shadow also sends a share of a route's requests to a second model and "
             "compares the answers. This command starts a shadow:",
             "swapgate shadow start ROUTE PROVIDER/MODEL --reason WHY",
         )
-    if ended:
-        st.html(markup.listing("Ended", "Newest first.", map(ended_cells, ended)))
-    page_frame.show_rest(page, "shadows", "swapgate shadow status")
-
-
-@st.fragment(run_every=EVERY)
-def live(heading: DeltaGenerator, ids: frozenset[str]) -> None:
-    """Refreshes the running shadows; a shadow that starts or ends reruns the page."""
-    with current_user.live_part("The figures"):
-        ctx = page_frame.context()
-        now = ctx.clock.now()
-        running = shadows.list_running(ctx)
-        if {status.shadow.id for status in running} != ids:
-            st.rerun()
-        heading.html(_heading(running))
-        for status in running:
-            for part in running_parts(status, now):
-                st.html(part)
+    RUNNING.show(view)
+    ENDED.show(view)
 
 
 def _check_cells(check: CheckEvidence) -> markup.Row:
@@ -106,7 +114,7 @@ def _check_cells(check: CheckEvidence) -> markup.Row:
         "Incumbent only": f"{check.incumbent_only:,}",
         "Candidate only": f"{check.candidate_only:,}",
         "Neither": f"{check.neither:,}",
-        "Evidence": f'<span class="{tone}">{share} of the level</span>',
+        "Evidence of harm": f'<span class="{tone}">{share} of the level</span>',
     }
 
 
@@ -120,23 +128,20 @@ def _heading(running: Sequence[ShadowStatus]) -> str:
     elif running:
         verb = "runs" if len(running) == 1 else "run"
         count = strong(labels.plural(len(running), "shadow"))
-        words = f"{count} {verb}: no user gets a candidate's answers"
+        words = f"{count} {verb}: no caller gets a candidate's answers"
     return markup.block(f"<h2>Shadows</h2><p>{words}</p>")
 
 
-def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
-    """Renders a running shadow as separate parts: state, facts, and pairs by check."""
+def _card(view: ShadowsView, status: ShadowStatus) -> Sequence[str]:
+    """Renders a running shadow: its state, its facts, and the pairs by check."""
     shadow = status.shadow
     heading = (
         f"<h2>{escape(shadow.candidate.name)}, shadow of {escape(shadow.route)}</h2>"
         f"<p>{markup.state(WORSE if status.harm else MIRRORING)} "
-        f"{faint(labels.left(shadow.expires_at, now))}</p>"
+        f"{faint(labels.left(shadow.expires_at, view.now))}</p>"
     )
-    parts = [markup.block(heading), markup.facts(_facts(status))]
-    return [
-        *parts,
-        markup.table(map(_check_cells, status.checks)) or markup.note(NO_PAIR),
-    ]
+    pairs = markup.table(map(_check_cells, status.checks)) or markup.note(NO_PAIR)
+    return [markup.block(heading), markup.facts(_facts(status)), pairs]
 
 
 def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
@@ -167,7 +172,7 @@ def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     return rows
 
 
-def ended_cells(status: ShadowStatus) -> markup.Row:
+def _ended_cells(_: ShadowsView, status: ShadowStatus) -> markup.Row:
     """Builds the row of an ended shadow."""
     shadow = status.shadow
     at = labels.date_time(status.shadow.ended_at or shadow.expires_at)
@@ -201,7 +206,7 @@ LIMITS: Final[Sequence[Fields]] = (
 )
 PRIVATE: Final = (
     "The candidate's provider receives these callers' requests. Swapgate compares and counts "
-    "the candidate's answers and discards them; no user gets them."
+    "the candidate's answers and discards them; no caller gets them."
 )
 NEEDS: Final = "A proposer needs an open proposal of this candidate; an approver needs none."
 
@@ -243,3 +248,23 @@ def start(form: Form, names: Sequence[str]) -> None:
         reason=form.reason(),
         lasts=lasts,
     )
+
+
+# The dialogs open outside of the part that refreshes itself.
+RUNNING: Final = ResourceList[ShadowsView, ShadowStatus](
+    rows=lambda view: view.running,
+    cards=Cards(
+        key=lambda status: f"shadow-{status.shadow.id}",
+        parts=_card,
+        actions=lambda _, status: operation_openers(SHADOWS, status.shadow),
+    ),
+    live=True,
+)
+ENDED: Final = ResourceList[ShadowsView, ShadowStatus](
+    rows=lambda view: view.ended,
+    cells=_ended_cells,
+    heading="Ended",
+    note="Newest first.",
+    what="shadows",
+    lists_all="swapgate shadow status",
+)

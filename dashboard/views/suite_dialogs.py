@@ -1,7 +1,7 @@
 """The dialogs of the Suites page.
 
-Captured requests contain text of users: only an approver reads them, the audit log records it,
-and they stay in the session of that person alone.
+Captured requests contain text of callers: only an approver reads them, the audit log records
+it, and they stay in the session of that person alone.
 """
 
 import json

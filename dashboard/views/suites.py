@@ -5,7 +5,7 @@ are in `suite_dialogs`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -13,10 +13,11 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import labels, markup, page_frame, plots
-from dashboard.dialog_forms import show_openers
+from dashboard.dialog_forms import Opener, show_openers
 from dashboard.labels import Label, Tone
 from dashboard.markup import Row, escape, faint, noted, state, strong
 from dashboard.operation_dialogs import operation_opener
+from dashboard.resource_page import ResourceList, ResourcePage, Search
 from dashboard.views import suite_dialogs as dialogs
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import (
@@ -141,75 +142,78 @@ def find_cause(tx: Transaction, run: str) -> str:
     return str(events[0].details.get("because", "")) if events else ""
 
 
-def show() -> None:
-    """Shows the suites, the newest runs, the models of a route and the captured requests."""
-    with page_frame.loading("the suites"):
-        ctx = page_frame.context()
-        runs = list(ctx.store.lists.runs(PageRequest(MOST_RUNS)))
-        now = ctx.clock.now()
-        suites = _load_suites(ctx, runs)
-        with ctx.store.read() as tx:
-            names = {id_: target.name for id_, target in Targets(tx).all().items()}
-            newest = [
-                RunView(
-                    run,
-                    names.get(run.target, run.target),
-                    *EvalRuns(tx).progress(run.id)[:2],
-                    find_cause(tx, run.id),
-                )
-                for run in runs[:SHOWN_RUNS]
-            ]
-    under_way = [view for view in newest if view.run.state in UNDER_WAY]
-    st.html(markup.title(_headline(suites, len(under_way)), escape(labels.date_time(now))))
-    page_frame.show_done_message()
+@dataclass(frozen=True, slots=True)
+class SuitesView:
+    """What the page shows. suites: those that do not load come first, then those of routes."""
+
+    suites: Sequence[SuiteView]
+    runs: Sequence[RunView]  # the newest runs
+    models: Sequence[str]  # the names of all targets
+    captured: int  # number of kept requests
+    now: datetime
+
+    @property
+    def under_way(self) -> Sequence[RunView]:
+        return [view for view in self.runs if view.run.state in UNDER_WAY]
+
+
+def load(ctx: Context, _: None) -> SuitesView:
+    """Loads the suites, the newest runs with their progress, and the captures' number."""
+    runs = list(ctx.store.lists.runs(PageRequest(MOST_RUNS)))
+    suites = _load_suites(ctx, runs)
+    with ctx.store.read() as tx:
+        names = {id_: target.name for id_, target in Targets(tx).all().items()}
+        newest = [
+            RunView(
+                run,
+                names.get(run.target, run.target),
+                *EvalRuns(tx).progress(run.id)[:2],
+                find_cause(tx, run.id),
+            )
+            for run in runs[:SHOWN_RUNS]
+        ]
+    return SuitesView(
+        suites=sorted(suites, key=lambda view: (not view.summary.error, not view.routes)),
+        runs=newest,
+        models=sorted(names.values()),
+        captured=queries.list_captures(ctx, PageRequest(1)).total or 0,
+        now=ctx.clock.now(),
+    )
+
+
+def _actions(view: SuitesView) -> Sequence[Opener]:
+    usable = {v.summary.name: v.summary.items or 0 for v in view.suites if not v.summary.error}
+    missing = "" if usable else "There is no suite to run."
+    return [
+        dialogs.run_suite.opener(usable, view.models, missing=missing),
+        dialogs.add_suite.opener(),
+    ]
+
+
+def _cancel_openers(view: SuitesView) -> Sequence[Opener]:
+    """Returns a button for each run that is under way."""
+    return [
+        replace(
+            operation_opener(CANCEL_RUN, under_way.run),
+            label=f"Cancel {under_way.run.suite} of {under_way.target} …",
+        )
+        for under_way in view.under_way
+    ]
+
+
+def _explain_no_captures(_: SuitesView) -> None:
+    """Answers, once, a person who asked to label captures of a route that has none."""
     if route := st.session_state.pop("nothing-captured", None):
         how = "Set the share of requests to capture in a route's settings, on Routes."
         st.html(markup.banner(f"No request of {route} is captured.", how))
-    usable = {v.summary.name: v.summary.items or 0 for v in suites if not v.summary.error}
-    missing = "" if usable else "There is no suite to run."
-    run = dialogs.run_suite.opener(usable, sorted(names.values()), missing=missing)
-    show_openers([run, dialogs.add_suite.opener()])
-    if suites:
-        found = page_frame.find(
-            suites,
-            MOST_ROWS,
-            "Find a suite",
-            "Part of its name, title or of a route",
-            lambda view: " ".join((view.summary.name, view.summary.title, *view.routes)),
-        )
-        if len(suites) > MOST_ROWS:
-            st.html(markup.note(f"{len(found):,} of {len(suites):,} suites"))
-        ordered = sorted(found, key=lambda view: (not view.summary.error, not view.routes))
-        page_frame.show_html(
-            markup.table([_suite_cells(view, now) for view in ordered], stacked=True)
-        )
-    else:
-        command = "swapgate suite import FILE --suite NAME --scorer exact"
-        page_frame.show_empty("Add a suite above, or by this command:", command)
-    nothing = "No eval has run yet. A proposal runs its suites automatically."
-    titles = {view.summary.name: view.summary.title for view in suites}
-    rows = [run_cells(view, titles, now) for view in newest]
-    st.html(
-        markup.listing(
-            "Newest runs",
-            "Runs by proposals, schedules and people.",
-            rows,
-            nothing,
-        )
-    )
-    _cancel(under_way)
-    _show_models(sorted({name for view in suites for name in view.routes}))
-    _show_captures()
-    page_frame.copy_as_cli(["suite", "list"], ["capture", "list"])
 
 
-def _show_captures() -> None:
-    page = queries.list_captures(page_frame.context(), PageRequest(1))
-    count = labels.plural(page.total or 0, "request")
-    kept = f"{count} from users, redacted; `swapgate capture list` shows how long they stay."
+def _show_captures(view: SuitesView) -> None:
+    count = labels.plural(view.captured, "request")
+    kept = f"{count} of callers, redacted; `swapgate capture list` shows how long they stay."
     missing = "No request is kept. `swapgate route settings ROUTE --capture 1%` starts it."
-    st.html(markup.section("Captured requests", kept if page.total else missing))
-    missing = "" if page.total else "No request is captured yet."
+    st.html(markup.section("Captured requests", kept if view.captured else missing))
+    missing = "" if view.captured else "No request is captured yet."
     show_openers(
         [
             dialogs.label_captures.opener(missing=missing),
@@ -234,27 +238,9 @@ def _headline(suites: Sequence[SuiteView], under_way: int) -> str:
     return f"{count}, all load; no run is under way" if several else f"{count}, it loads"
 
 
-def _cancel(under_way: Sequence[RunView]) -> None:
-    """Shows the choice of a run that is under way, and the button that cancels it."""
-    if not under_way:
-        return
-    runs = {view.run.id: view.run for view in under_way}
-    names = {view.run.id: f"{view.run.suite} of {view.target}" for view in under_way}
-    chosen = st.selectbox(
-        "Cancel a run",
-        list(runs),
-        index=0 if len(runs) == 1 else None,
-        placeholder="Choose a run that is under way",
-        format_func=lambda id_: f"{names[id_]} ({id_})",
-        key="chosen-run",
-    )
-    run = runs.get(chosen or "")
-    missing = "" if run else "Choose a run first."
-    show_openers([operation_opener(CANCEL_RUN, run, missing)])
-
-
-def _suite_cells(view: SuiteView, now: datetime) -> Row:
+def _suite_cells(page: SuitesView, view: SuiteView) -> Row:
     """Builds a suite's row; a suite that does not load has the reason instead of its items."""
+    now = page.now
     summary = view.summary
     routes = [f"{name} ({suite.role.value})" for name, suite in view.routes.items()]
     items = f"{summary.items:,}" if summary.items is not None else ""
@@ -342,8 +328,9 @@ STANDINGS: Final = {
 FEWEST_POINTS: Final = 2
 
 
-def _show_models(routes: Sequence[str]) -> None:
+def _show_models(view: SuitesView) -> None:
     """Shows the models that were measured on a route's suites, by score and price."""
+    routes = sorted({name for suite in view.suites for name in suite.routes})
     if not routes:
         return
     st.html(markup.section("Models", "All models that were measured on a route's suites."))
@@ -455,5 +442,42 @@ def next_lines(board: Leaderboard) -> Sequence[str]:
     return [*lines, *(f"{warning}." for warning in plan.warnings)]
 
 
+SUITES: Final = ResourceList[SuitesView, SuiteView](
+    rows=lambda view: view.suites,
+    cells=_suite_cells,
+    nothing="Add a suite above, or by this command:",
+    fills="swapgate suite import FILE --suite NAME --scorer exact",
+    search=Search(
+        "Find a suite",
+        "Part of its name, title or of a route",
+        lambda view: " ".join((view.summary.name, view.summary.title, *view.routes)),
+        MOST_ROWS,
+        "No suite's name, title or routes contain this text.",
+    ),
+    what="suites",
+)
+RUNS: Final = ResourceList[SuitesView, RunView](
+    rows=lambda view: view.runs,
+    cells=lambda page, view: run_cells(
+        view, {suite.summary.name: suite.summary.title for suite in page.suites}, page.now
+    ),
+    heading="Newest runs",
+    note="Runs by proposals, schedules and people.",
+    nothing="No eval has run yet. A proposal runs its suites automatically.",
+    actions=_cancel_openers,
+)
+PAGE: Final = ResourcePage[None, SuitesView](
+    name="The suites",
+    ask=lambda: None,
+    load=load,
+    title=lambda view: (
+        _headline(view.suites, len(view.under_way)),
+        escape(labels.date_time(view.now)),
+    ),
+    actions=_actions,
+    parts=(_explain_no_captures, SUITES.show, RUNS.show, _show_models, _show_captures),
+    commands=lambda _: [["suite", "list"], ["capture", "list"]],
+)
+
 if __name__ == "__main__":
-    page_frame.show_page("The suites", show)
+    page_frame.show_page(PAGE.name, PAGE.show)

@@ -287,25 +287,24 @@ def _reason_cells(reason: FailoverReason, now: datetime) -> markup.Row:
 
 
 def _failovers(window: timedelta, route: str | None) -> str:
-    """Shows the newest failovers and their export. Returns the user whom the visitor looks for.
-
-    Only visitors who may read content can look for a user.
+    """Shows the newest failovers and their export. Returns the caller's id that the visitor
+    looks for. Only visitors who may read content can look for a caller.
     """
     st.html(
         markup.section(
             "The newest failovers",
-            "Swapgate keeps the requests' sizes and kinds and hashes of users, never content.",
+            "Swapgate keeps requests' sizes and kinds and hashes of callers, never content.",
         )
     )
     user = ""
     if current_user.may_read_content():
         user = st.text_input(
-            "Failovers of one user",
+            "Failovers of one caller",
             key="user",
-            placeholder="The user's id as your application sends it, or its hash",
+            placeholder="The caller's id as your application sends it, or its hash",
         ).strip()
     else:
-        st.html(markup.note(f"To look for one user: {current_user.SIGN_IN}"))
+        st.html(markup.note(f"To look for one caller: {current_user.SIGN_IN}"))
     # Read now, because Streamlit builds the download in a thread without the visitor's session.
     ctx = page_frame.context()
     secret = page_frame.installation().secret
@@ -346,7 +345,7 @@ def _failover_cells(failover: Failover) -> markup.Row:
         "Why": f"<span>{why}</span>",
         "After": escape(format_milliseconds(failover.latency_ms)),
         "Next model": escape(failover.next_target or "none left"),
-        "User": f'<span class="mono">{escape(failover.user or DASH)}</span>',
+        "Caller": f'<span class="mono">{escape(failover.user or DASH)}</span>',
         "Shape": escape(failover.shape),
         "Request": f'<span class="mono">{escape(failover.request or DASH)}</span>',
     }

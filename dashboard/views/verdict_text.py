@@ -75,11 +75,7 @@ def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
     passed_in_vain = verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
     # The label and another card already report a rollback.
     if passed_in_vain or proposal.phase is ProposalPhase.CANCELLED:
-        ended = labels.phase_label(proposal).words
-        because = proposal.closed_because.rstrip(".")
-        if because.startswith(f"{ended} by "):
-            return f" Since then it was {because}."
-        return f" Since then it was {ended}: {because}."
+        return f" Since then it ended: {proposal.closed_because.rstrip('.')}."
     return ""
 
 

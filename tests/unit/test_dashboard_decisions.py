@@ -481,7 +481,7 @@ def test_captured_requests_are_read_by_an_approver_alone_and_the_audit_log_says_
     with ctx.store.write() as tx:
         Captures(tx).store(kept, most_per_day=9)
     page = shown(monkeypatch, house.config, "suites")
-    assert "1 request from users, redacted" in text(page)
+    assert "1 request of callers, redacted" in text(page)
     assert "At the depot." not in text(page)
     app = _opened("suites.label_captures()")
     with monkeypatch.context() as lowered:

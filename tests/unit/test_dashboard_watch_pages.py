@@ -176,7 +176,7 @@ def test_200_routes_are_few_lines_and_a_search(
 
 
 @pytest.mark.req("B5")
-def test_failovers_of_one_user_are_found_by_his_id(
+def test_failovers_of_one_caller_are_found_by_the_id(
     busy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = shown(monkeypatch, busy, "traffic")
