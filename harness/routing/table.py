@@ -257,7 +257,7 @@ def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """A data key as a router needs it, with its routes and limits."""
+    """A client key as a router needs it, with its routes and limits."""
 
     id: str
     hash: str  # HMAC-SHA-256 hex
@@ -282,7 +282,7 @@ class Snapshot:
     # The signed rows of the snapshot; None if it was not built from stored rows.
     signed: SignedRows | None = None
     lineage: Lineage = NO_LINEAGE  # the snapshot's place in the installation's history
-    revoked: frozenset[str] = frozenset()  # ids of revoked data keys
+    revoked: frozenset[str] = frozenset()  # ids of revoked client keys
     # Grants that are not revoked; some may have expired. The table contains their targets.
     agent_grants: tuple[AgentGrant, ...] = ()
 

@@ -223,7 +223,7 @@ def _built(
 
 
 def _key_grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
-    """Selects the data keys that are not revoked. Management keys have a role and open no
+    """Selects the client keys that are not revoked. Management keys have a role and open no
     route.
     """
     return tuple(

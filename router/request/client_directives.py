@@ -145,7 +145,7 @@ def sticky_key(
     key_id: str,
 ) -> str:
     """Returns the header, else the body's caller, else the opening, else an empty text. If the
-    provider stores the turns, the body has no opening. Then the data key is the caller, because
+    provider stores the turns, the body has no opening. Then the client key is the caller, because
     another provider does not know the turns.
     """
     if header:

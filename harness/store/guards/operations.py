@@ -112,7 +112,7 @@ INSERT ON person_link
         WHERE m.principal = l.principal))
 
 INSERT ON api_key
-    key_owner: a management key has a principal, a data key none
+    key_owner: a management key has a principal, a client key none
         (NEW.role IS NULL) <> (NEW.principal IS NULL)
 UPDATE ON api_key
     registered: the owner and the creator of a key do not change
