@@ -145,8 +145,8 @@ def _check_data_name(tx: Transaction, name: str) -> None:
     for id_, known in ApiKeys(tx).data_key_names().items():
         if fold_name(known) == folded:
             raise Conflict(
-                f"there is a client key {known!r} ({id_}) already: choose another name, such as "
-                f"{f'{name.strip()} 2'!r}, or revoke that key with `swapgate key revoke {id_}`"
+                f"there is a client key {known!r} ({id_}) already: choose another name, such "
+                f"as {f'{name.strip()} 2'!r}, or revoke that key with `swapgate key revoke {id_}`"
             )
 
 
