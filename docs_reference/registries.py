@@ -152,9 +152,9 @@ UNITS: Final[Mapping[str, str]] = {
     "_usd_per_mtok": "USD per million tokens",
     "_per_min": "a minute",
     "context_window": "tokens",
-    "min_exposures": "units",
-    "block_size": "units",
-    "warm_up_units": "units",
+    "min_exposures": "callers",
+    "block_size": "callers",
+    "warm_up_units": "callers",
     "n_max": "items",
     "items": "items",
 }

@@ -33,8 +33,8 @@ from harness.gate.online.rollout import (
 )
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.policy import CanaryPolicy
-from harness.gate.sentences import reason_text
 from harness.gate.verdict import Passed
+from harness.gate.verdict_sentences import describe_reason
 from harness.proposals import (
     evaluation,
     fallback_chain,
@@ -130,7 +130,7 @@ def open_canary(
         change,
         expected_version=route.version,
         actor=SYSTEM.name,
-        reason=f"{proof.words}: {reason_text(proof)}",
+        reason=f"{proof.words}: {describe_reason(proof)}",
         now=ctx.clock.now(),
     )
     after = replace(apply_event(proposal, event, now), rollout=rollout.id)

@@ -269,8 +269,8 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
 
 # Keys of older files that have no effect: Swapgate ignores them with a warning.
 IGNORED_KEYS: Final[Mapping[str, str]] = {
-    "policies.*.canary.unit": "each caller counts once, by the first request; a request without a "
-    "caller counts as a new caller",
+    "policies.*.canary.unit": "each caller counts once, by the first request; a request "
+    "without a caller counts as a new caller",
     "policies.*.gate.infra_pause_s": "`infra_patience_s` sets how long a comparison waits",
     "policies.*.gate.infra_retries": "`infra_patience_s` sets how long a comparison waits",
 }

@@ -15,9 +15,16 @@ from harness.frame.formatting import (
     format_quantity,
     format_score,
 )
-from harness.gate.sentences import bounds_text
+from harness.gate.offline.design import FUTILE
+from harness.gate.sentences import (
+    NOT_SHOWN_WORSE,
+    bounds_text,
+    given_up_text,
+    polish_reason,
+)
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import (
+    BaseVerdict,
     CostOutcome,
     SliceFigures,
     SuiteReport,
@@ -70,6 +77,55 @@ def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None)
     if claims > 1:
         tally = f" {len(basis.passed_claims)} of {format_quantity(claims, 'claim')} shown."
     return f"{what}: {where}.{tally}"
+
+
+def describe_reason(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -> str:
+    """Describes why a verdict was decided: the stored sentence of its deciding suite, and how
+    the other suites ended. titles: suite titles by name; None to use names.
+    """
+    basis = VerdictBasis.from_verdict(verdict)
+    report = _deciding_report(basis, verdict)
+    if report is None or verdict.outcome == "infra_error":
+        return polish_reason(verdict.reason)
+    names = titles or {}
+    sentence = polish_reason(_stored_reason(report, basis))
+    if len(verdict.suites) == 1:
+        return sentence
+    sentence = f"{names.get(report.suite, report.suite)}: {sentence}"
+    if verdict.outcome != "passed":
+        return sentence
+    if all(suite.outcome == "passed" for suite in verdict.suites):
+        mean = " and their mean" if basis.mean is not None else ""
+        return f"All {len(basis.suites)} suites{mean} passed. {sentence}"
+    guards = [names.get(guard.suite, guard.suite) for guard in basis.silent_guards]
+    return f"{sentence}{NOT_SHOWN_WORSE}{', '.join(guards)}." if guards else sentence
+
+
+def _deciding_report(basis: VerdictBasis, verdict: BaseVerdict) -> SuiteReport | None:
+    """Returns the report whose sentence explains the verdict: the first with its outcome, or
+    after a pass the last, which is primary.
+    """
+    alone = [report for report in basis.claims if report is not basis.mean]
+    ordered = [*alone, basis.mean] if basis.mean is not None else alone
+    deciding = [report for report in ordered if report.outcome == verdict.outcome]
+    if not deciding:
+        return None
+    return deciding[-1] if verdict.outcome == "passed" else deciding[0]
+
+
+def _stored_reason(report: SuiteReport, basis: VerdictBasis) -> str:
+    """Returns a suite's stored reason, with the units of its figures: clusters, or an item of
+    each suite of a weighted mean.
+    """
+    used = f"{report.n_used} of {report.n_max} items"
+    if report is basis.mean:
+        return report.reason.replace(used, f"{used} of each suite", 1)
+    if report.how == FUTILE and report.figures.cluster:
+        return report.reason.replace(
+            given_up_text(report.n_used, report.n_max, "item"),
+            given_up_text(report.n_used, report.n_max, "cluster"),
+        )
+    return report.reason
 
 
 def describe_members(basis: VerdictBasis) -> str:

@@ -146,7 +146,8 @@ def _check_data_name(tx: Transaction, name: str) -> None:
         if fold_name(known) == folded:
             raise Conflict(
                 f"there is a client key {known!r} ({id_}) already: choose another name, such "
-                f"as {f'{name.strip()} 2'!r}, or revoke that key with `swapgate key revoke {id_}`"
+                f"as {f'{name.strip()} 2'!r}, or revoke that key with "
+                f"`swapgate key revoke {id_}`"
             )
 
 
@@ -207,8 +208,8 @@ def set_limits(
     key: str,
     change: Callable[[KeyLimits], KeyLimits],
 ) -> ApiKey:
-    """Changes a client key's limits; its spend stays counted. Routers follow within two seconds.
-    Raises NotFound, InputError.
+    """Changes a client key's limits; its spend stays counted. Routers follow within two
+    seconds. Raises NotFound, InputError.
 
     change: maps the present limits to the new ones; KeyLimits() means no limits.
     """

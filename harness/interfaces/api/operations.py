@@ -64,8 +64,8 @@ class LimitsBody(KeyLimitFields):
 
 
 class KeyBody(Body):
-    """A key to create. role: null for a client key. routes: the routes that the client key may use;
-    empty for all.
+    """A key to create. role: null for a client key. routes: the routes that the client key may
+    use; empty for all.
 
     principal: the name of the management key's owner; null for a new person or service with the
     key's name. opt_outs: features that must not use the client key's requests.

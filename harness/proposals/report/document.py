@@ -27,12 +27,15 @@ from harness.gate.order_seeds import SeedOrigin
 from harness.gate.sentences import (
     bounds_text,
     clusters_text,
-    reason_text,
     spending_text,
 )
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import SuiteReport, Verdict
-from harness.gate.verdict_sentences import describe_claim, describe_results
+from harness.gate.verdict_sentences import (
+    describe_claim,
+    describe_reason,
+    describe_results,
+)
 from harness.proposals import route_rules
 from harness.proposals.report.blocks import (
     Blocks,
@@ -170,7 +173,7 @@ def _verdict(comparison: Comparison, next_step: str) -> Blocks:
     if verdict is None or basis is None:
         yield Sentence(comparison.proposal.closed_because or "The gate is still open.")
         return
-    why = reason_text(verdict)
+    why = describe_reason(verdict)
     yield Facts(
         [
             ("Decided", describe_claim(basis)),

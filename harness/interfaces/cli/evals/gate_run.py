@@ -34,8 +34,8 @@ from harness.frame.formatting import format_usd
 from harness.frame.people.access import OPERATOR
 from harness.frame.plain_data import digest
 from harness.frame.ports import Clock
-from harness.gate.sentences import reason_text
 from harness.gate.suite_plan import Claim
+from harness.gate.verdict_sentences import describe_reason
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     FiniteRange,
@@ -328,7 +328,7 @@ def print_report(report: Report, keep: Path | None) -> None:
     elif found.verdict is None:
         click.echo(comparison.outcome_text(found))
     else:
-        click.echo(f"{found.verdict.words}: {reason_text(found.verdict)}")
+        click.echo(f"{found.verdict.words}: {describe_reason(found.verdict)}")
         comparison.print_blocks(describe_suites(found))
         click.echo(f"next: {report.next_step}")
         for failure in find_format_failures(found, standalone=True):

@@ -123,7 +123,9 @@ def change_limits(
     *,
     limits: object = taken_from(KeyLimitOptions),
 ) -> None:
-    """Change a client key's limits; `none` removes a limit. Routers follow within two seconds."""
+    """Change a client key's limits; `none` removes a limit. Routers follow within two
+    seconds.
+    """
     if not given_options(limits):
         raise click.UsageError("nothing to change: give a limit, or `none` to remove one")
     changed = session.decide(

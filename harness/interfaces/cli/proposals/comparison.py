@@ -7,7 +7,7 @@ import click
 
 from harness.canary.status import CanaryStatus
 from harness.frame.formatting import escape_controls
-from harness.gate.sentences import reason_text
+from harness.gate.verdict_sentences import describe_reason
 from harness.interfaces.cli import canary_facts
 from harness.interfaces.cli.frame import output
 from harness.proposals.report.blocks import (
@@ -51,7 +51,7 @@ def outcome_text(comparison: Comparison) -> str:
         if why.startswith(prefix):
             return f"{now} {why.removeprefix(prefix[:-3])}"
         return now + (f": {why}" if why else "")
-    why = reason_text(comparison.verdict)
+    why = describe_reason(comparison.verdict)
     return f"{comparison.verdict.words}: {why} ({now})"
 
 

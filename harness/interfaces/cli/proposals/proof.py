@@ -12,7 +12,7 @@ from harness.canary import audit
 from harness.canary.audit import ReplayedAction
 from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
-from harness.gate.sentences import reason_text
+from harness.gate.verdict_sentences import describe_reason
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     EXISTING_FILE,
@@ -236,7 +236,7 @@ def _print_replayed(verdict: ReplayedVerdict) -> None:
         },
         [
             ("verdict", stored.id),
-            ("says", f"{stored.words}: {reason_text(stored)}"),
+            ("says", f"{stored.words}: {describe_reason(stored)}"),
             (
                 "items",
                 ", ".join(f"{suite} {n}" for suite, n in verdict.items.items()),
