@@ -1,6 +1,6 @@
 """Explains the evidence of one guardrail as a row, and lists the warnings.
 
-Warnings speak against a person's step onward; they stop nothing. The evidence is computed in
+A warning advises a person against the next step; it stops nothing. The evidence is computed in
 `harness.gate.online`, and its sums are put into sentences in
 `harness.gate.online.guardrail_report`.
 """

@@ -132,7 +132,7 @@ def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]
         # Checks a target that serves a route, if there is one.
         own.sort(key=lambda target: (target.id not in in_use, target.name))
         used = {target.model for target in own if target.id in in_use}
-        return _checked(ctx, provider, own[0] if own else None, used)
+        return _check_one(ctx, provider, own[0] if own else None, used)
 
     with ThreadPoolExecutor(AT_ONCE, "check") as pool:
         found = list(pool.map(checked, providers))
@@ -146,7 +146,7 @@ def _reply_of(ctx: Context, checks: Sequence[ProviderCheck]) -> SelfTest:
     return SelfTest(all(check.ok for check in checks), at, checks)
 
 
-def _checked(
+def _check_one(
     ctx: Context,
     provider: Provider,
     target: Target | None,
@@ -327,14 +327,14 @@ def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
     with ctx.store.read() as tx:
         routes = targets.routes_by_provider(tx)
         known = Providers(tx).all().values()
-        return [_glance(provider, routes.get(provider.name, [])) for provider in known]
+        return [_summarize(provider, routes.get(provider.name, [])) for provider in known]
 
 
 def get_provider(ctx: Context, name: str) -> ProviderSummary:
     """Describes a configured provider. Raises NotFound."""
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
-        return _glance(provider, targets.routes_using(tx, name))
+        return _summarize(provider, targets.routes_using(tx, name))
 
 
 def change_provider(
@@ -365,7 +365,7 @@ def change_provider(
         moved = known is not None and after.moved != known.moved
         outdated = targets.list_outdated(tx, name) if moved else ()
         routes = targets.routes_using(tx, name)
-        return replace(_glance(after, routes), outdated=outdated)
+        return replace(_summarize(after, routes), outdated=outdated)
 
 
 def _new(name: str, kind: str | None) -> Provider:
@@ -414,7 +414,7 @@ def _needs(
             yield f"judge of the canary of route {rollout.route}"
 
 
-def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
+def _summarize(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
     """Summarises a provider. routes: names of the routes that use it."""
     return ProviderSummary(
         name=provider.name,

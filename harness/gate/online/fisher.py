@@ -11,7 +11,7 @@ at least p0. The second e-value certifies a route that hardly ever fails; the fi
 busy route with failures.
 
 The sample-ratio check tests whether the planned share of units reaches the canary
-(statistics.md §2.6). A sticky key keeps its arm, so only its first count is information: each
+(statistics.md §2.6). A sticky key keeps its arm, so only its first count is evidence. Each
 period and weight has separate counts. The j-th count has alpha/(j(j+1)), so all together raise
 a false alarm in at most one rollout of 1,000, however many keys the periods share (union
 bound).

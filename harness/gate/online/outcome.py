@@ -49,7 +49,7 @@ class OutcomeReason(StrEnum):
     ENDPOINT = "endpoint"
     CLIENT = "client"
     ROUTER = "router"
-    # Of FAILED, in older blocks: what UNSUPPORTED is today.
+    # Of FAILED: the name of UNSUPPORTED in older blocks.
     UNABLE = "unable"
     # Of FAILED: the client of a feature flag reported a bad outcome.
     FEEDBACK = "feedback"
