@@ -23,7 +23,7 @@ from harness.gate.verdict_sentences import (
     sort_for_reading,
 )
 from harness.operations.queries import list_proposals
-from harness.proposals.report.document import describe_bill, describe_pins
+from harness.proposals.report.measurements import describe_bill, describe_pins
 from harness.proposals.report.page import render_html
 from harness.routing.proposal import ProposalPhase
 

@@ -64,13 +64,11 @@ from harness.proposals.report.content import (
     gather_report,
     variables,
 )
-from harness.proposals.report.document import (
-    describe_format_failure,
-    describe_suites,
-)
+from harness.proposals.report.document import describe_format_failure
 from harness.proposals.report.findings import find_format_failures
 from harness.proposals.report.junit import render_junit
 from harness.proposals.report.markdown import render_markdown
+from harness.proposals.report.measurements import describe_suites
 from harness.proposals.report.page import render_page
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers
