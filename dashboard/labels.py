@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from harness.canary.canary_state import CanaryState, CanaryStateKind
+from harness.canary.canary_state import CanaryState
 from harness.frame.formatting import (
     format_age,
     format_bps,
@@ -24,6 +24,7 @@ from harness.frame.formatting import (
     format_span,
     format_usd,
 )
+from harness.gate.canary_sentences import CanaryStateKind, end_words
 from harness.gate.online.rollout import CanaryEnd
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import VERDICTS, BaseVerdict
@@ -96,7 +97,7 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
     ProposalPhase.CANARY: Label("◐", "in canary", Tone.BETTER),
     ProposalPhase.PROMOTED: Label("✓", "promoted", Tone.BETTER),
     ProposalPhase.REJECTED: Label("✕", "rejected", Tone.WORSE),
-    ProposalPhase.ROLLED_BACK: Label("✕", CanaryEnd.ROLLED_BACK.value, Tone.WORSE),
+    ProposalPhase.ROLLED_BACK: Label("✕", end_words(CanaryEnd.ROLLED_BACK), Tone.WORSE),
     ProposalPhase.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
 }
 
@@ -104,7 +105,7 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
 def phase_label(proposal: Proposal) -> Label:
     """Returns the label of a proposal's phase, with how it ended.
 
-    A proposal whose swap was taken back, or which a person closed, is neutral and not green or
+    A proposal whose swap was rolled back, or which a person closed, is neutral and not green or
     red.
     """
     label = PHASE_LABELS[proposal.phase]
@@ -121,7 +122,7 @@ def phase_label(proposal: Proposal) -> Label:
 CANARY_SIGNS: Final[Mapping[CanaryStateKind, tuple[str, Tone]]] = {
     CanaryStateKind.ROLLED_BACK: ("✕", Tone.WORSE),
     CanaryStateKind.ABORTED: ("✕", Tone.NEUTRAL),
-    CanaryStateKind.TAKEN_BACK: ("✕", Tone.NEUTRAL),
+    CanaryStateKind.PROMOTION_ROLLED_BACK: ("✕", Tone.NEUTRAL),
     CanaryStateKind.HARM: ("✕", Tone.WORSE),
     CanaryStateKind.PAUSED: ("?", Tone.UNDECIDED),
     CanaryStateKind.HELD: ("?", Tone.UNDECIDED),

@@ -11,7 +11,6 @@ from typing import Final
 
 from dashboard import labels, markup, page_frame
 from dashboard.markup import Tile, VerdictCard, escape, strong
-from harness.canary.canary_state import CanaryStateKind
 from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.frame.formatting import (
     format_estimate,
@@ -19,6 +18,7 @@ from harness.frame.formatting import (
     format_percent,
 )
 from harness.frame.signing.audit import AuditEvent
+from harness.gate.canary_sentences import CanaryStateKind, end_words
 from harness.gate.explain import StepNeed
 from harness.gate.guardrail_rows import (
     HALF_DISTANCE,
@@ -30,8 +30,9 @@ from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import (
     CanaryEnd,
     Rollout,
+    RolloutSignal,
     RolloutState,
-    find_end,
+    name_end,
 )
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
@@ -263,7 +264,7 @@ def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, s
         )
     promoted = rollout.state is RolloutState.PROMOTED
     at = len(steps) if promoted else rollout.step
-    last = "promoted, then taken back" if status.rollback else "promoted"
+    last = "promoted, then rolled back" if status.rollback else "promoted"
     return (
         [*steps, ("100 %", last)],
         at,
@@ -383,7 +384,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "canary.enough": "enough exposures",
     "canary.promote": "promoted",
     "canary.proven": "promoted",
-    "canary.harm": CanaryEnd.ROLLED_BACK.value,
+    "canary.harm": end_words(CanaryEnd.ROLLED_BACK),
     "canary.baked": "the bake ended",
     "canary.base_changed": "ended: the route was changed",
     "canary.stale": "ended: the candidate has become another model",
@@ -416,6 +417,9 @@ def _what(rollout: Rollout, event: AuditEvent) -> str:
             old, new = (labels.weight(step.weight_bps) for step in steps[before : before + 2])
             return f"{old} to {new}"
     if event.action == "canary.abort":
-        return find_end(str(event.details.get("reason", ""))).value
+        inputs = event.details.get("inputs")
+        state = inputs.get("state") if isinstance(inputs, Mapping) else None
+        baking = state == RolloutState.PROMOTED.value
+        return end_words(name_end(RolloutSignal.ABORT, baking=baking))
     plain = event.action.removeprefix("canary.").replace("_", " ")
     return _WORDS.get(event.action, plain)

@@ -19,6 +19,7 @@ from harness.frame.alerts.alerts import AlertView
 from harness.frame.formatting import DASH, format_score
 from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor, Role
+from harness.gate.canary_sentences import end_clause
 from harness.gate.online.observation import TrafficMinute
 from harness.operations.queries import list_alerts, load_target_names
 from harness.operations.route_queries import (
@@ -269,7 +270,7 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.SUSPECT: ("▲", Tone.UNDECIDED),
     RouteState.ROLLED_BACK: ("✕", Tone.WORSE),
     RouteState.ABORTED: ("✕", Tone.NEUTRAL),
-    RouteState.TAKEN_BACK: ("✕", Tone.NEUTRAL),
+    RouteState.PROMOTION_ROLLED_BACK: ("✕", Tone.NEUTRAL),
     RouteState.APPROVED: ("◷", Tone.NEUTRAL),
     RouteState.CANARY: ("◐", Tone.BETTER),
     RouteState.BAKING: ("◐", Tone.BETTER),
@@ -363,7 +364,7 @@ def _verdict(status: RouteStatus) -> str:
     shown = markup.state(labels.verdict_label(verdict))
     end = status.end if status.state in ENDED_STATES else None
     if end is not None and verdict.outcome == "passed":
-        shown += f'<span class="neutral">, but {escape(end.clause)}</span>'
+        shown += f'<span class="neutral">, but {escape(end_clause(end))}</span>'
     if status.verdict_proposal:
         shown = markup.link("compare", shown, id=status.verdict_proposal)
     return f"{shown}{mark}"

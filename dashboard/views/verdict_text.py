@@ -18,6 +18,7 @@ from harness.frame.formatting import (
     format_score,
     format_thousand_price,
 )
+from harness.gate.canary_sentences import end_clause
 from harness.gate.claim_advice import ClaimOption
 from harness.gate.offline.design import EARLY_ENDS
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
@@ -51,7 +52,7 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
     end = view.comparison.proposal.end
     if verdict.outcome == "passed" and end is not None:
         # After a rollback, a passed verdict no longer recommends a swap.
-        label = labels.Label("✕", label.words, labels.Tone.WORSE, f"but {end.clause}")
+        label = labels.Label("✕", label.words, labels.Tone.WORSE, f"but {end_clause(end)}")
     return VerdictCard(
         label=label,
         lead=describe_claim(basis, view.titles) + _since(view, verdict),

@@ -25,7 +25,12 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.online.rollout import (
+    EndDecision,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+)
 from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal
@@ -79,13 +84,17 @@ _OF_EVIDENCE: Final = frozenset(
 
 PROMOTED: Final = "canary.promote"
 
+# Errors of blocks that cannot be read or judged.
+_UNREADABLE: Final = (SwapgateError, ValueError, TypeError, LookupError, ArithmeticError)
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayedAction:
     """The result of deciding a recorded action a second time.
 
     `differences` is empty if the second decision equals the first and its inputs are unchanged.
-    `again_sha256` is empty if the second decision raised an error.
+    `again_sha256` is empty if the second decision raised an error, and for an event of an older
+    version, whose hash includes the sentence: then the stored figures are compared.
     """
 
     event: AuditEvent
@@ -115,10 +124,11 @@ class ReplayedAction:
         """
         try:
             decided = decide()
-            again = digest(to_shown(decided))
         except (SwapgateError, ValueError) as error:
             return replace(self, differences=(*self.differences, str(error)))
-        same = again == self.stored_sha256
+        details = self.event.details
+        again = hash_decision(decided) if "decided" in details else ""
+        same = again == self.stored_sha256 if again else _has_figures(details, decided)
         changed = () if same else (f"{what} a decision that differs from the stored one",)
         differences = (*self.differences, *changed)
         return replace(
@@ -127,6 +137,19 @@ class ReplayedAction:
             again_sha256=again,
             decided=decided,
         )
+
+
+def _has_figures(details: Mapping[str, Any], decided: RolloutAction) -> bool:
+    """Tells whether the figures in an older version's event are those of the decision.
+
+    A person's action has no figures in such an event, so nothing differs.
+    """
+    if "log_e" not in details or details.get("guard") is not None:
+        return True
+    figures = decided.figures.as_json()
+    stored = {"log_e": decided.log_e, "exposures": decided.exposures}
+    stored |= {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    return all(details[name] == value for name, value in stored.items() if name in details)
 
 
 def load_event(tx: Transaction, number: int) -> AuditEvent:
@@ -163,13 +186,7 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
         last = max((block.number for block in blocks), default=0)
         used = _until(blocks, last if action is None else action.figures.last_block)
         again = decide_action(rollout, used, at)
-    except (
-        SwapgateError,
-        ValueError,
-        TypeError,
-        LookupError,
-        ArithmeticError,
-    ) as error:
+    except _UNREADABLE as error:
         return {"inputs_unreadable": str(error)}
     return {
         "inputs": {
@@ -185,8 +202,24 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
             "blocks_sha256": _blocks_sha256(used),
             "policy_sha256": digest(to_shown(rollout.policy)),
         },
-        "decided_sha256": digest(to_shown(again)),
+        "decided": name_decision(again),
+        "decided_sha256": hash_decision(again),
     }
+
+
+def name_decision(action: RolloutAction) -> dict[str, object]:
+    """Returns a decision's codes, as JSON values for the audit event."""
+    return {
+        "kind": action.kind.value,
+        "signal": action.signal.value if action.signal else None,
+        "code": action.code.value,
+        "condition": action.condition.value if action.condition else None,
+    }
+
+
+def hash_decision(action: RolloutAction) -> str:
+    """Hashes a decision's codes and figures, without its sentence, whose words may change."""
+    return digest(to_shown(replace(action, reason="")))
 
 
 def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
@@ -199,6 +232,7 @@ def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[s
     if action is None:
         return inputs
     return {
+        "code": action.code.value,
         "log_e": action.log_e,
         "exposures": action.exposures,
         "log_certificate": action.log_certificate,
@@ -263,6 +297,45 @@ def _unasked_move(event: AuditEvent, decided: RolloutAction) -> list[str]:
     if event.actor != SYSTEM.name or signal not in evident or signal == required:
         return []
     return [f"the action was {actual}, but the evidence asks for {required}"]
+
+
+def repeat_end(
+    rollout: Rollout, decided: EndDecision, blocks: Sequence[ObservationBlock]
+) -> tuple[RolloutAction, Sequence[ObservationBlock]]:
+    """Returns the decision that ended a canary, and the blocks that it read.
+
+    blocks: all stored blocks of the rollout. Blocks that came after the decision are left out,
+    so that the counts stay those of the decision.
+    """
+    used = _until(blocks, decided.last_block)
+    before = replace(rollout, state=decided.state, bake_ends_at=decided.bake_ends_at)
+    action = decide_action(before, used, decided.at)
+    if decided.guard is not None:
+        action = action.with_guard(decided.guard, decided.alert)
+    return action, used
+
+
+def record_end(unit: RolloutUnit, action: RolloutAction | None) -> EndDecision | None:
+    """Records the decision that ends a canary, for its status afterwards.
+
+    unit: contains the rollout before its end. action: None if a person or a change of the route
+    ends it; then all present blocks count. None if the blocks cannot be read, because an error
+    must not block the end of a canary.
+    """
+    rollout = unit.rollout
+    if action is not None:
+        at = action.figures.at
+        last = action.figures.last_block
+    else:
+        at = unit.ctx.clock.now()
+        try:
+            blocks = Observations(unit.tx).blocks(rollout.id)
+        except _UNREADABLE:
+            return None
+        last = max((block.number for block in blocks), default=0)
+    guard = action.figures.guard if action else None
+    alert = action.figures.local_abort if action else ""
+    return EndDecision(at, rollout.state, last, rollout.bake_ends_at, guard, alert)
 
 
 def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:

@@ -9,45 +9,36 @@ them from the store; `harness.canary.decision` decides, and never reads a text f
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from harness.frame.formatting import format_bps, format_count
 from harness.frame.people.access import SYSTEM
+from harness.gate.canary_sentences import (
+    HARM_NEXT,
+    NEXT_STEPS,
+    STATE_OF_END,
+    STATE_WORDS,
+    CanaryStateKind,
+    StateWords,
+    end_reason,
+    end_words,
+    ended_sentence,
+    to_sentence,
+    who_ended,
+)
 from harness.gate.explain import RolloutExplanation
 from harness.gate.guardrail_rows import HALF_DISTANCE
 from harness.gate.online.rollout import (
     CanaryEnd,
+    CanaryEnding,
     Rollout,
     RolloutSignal,
     RolloutState,
-    find_end,
 )
 from harness.gate.online.rollout_action import RolloutAction
 from harness.routing.table import RouteRecord
 
-# Removed from a reason, because the state before it also says "on hold".
-HOLD_PREFIX: Final = "On hold: "
 AFTER_PROMOTION: Final = "after its promotion"
-BACK: Final = "If the data show harm, the incumbent serves all users again at once."
-
-
-class CanaryStateKind(StrEnum):
-    """The states that people see. A rollout's stored `RolloutState` is coarser."""
-
-    ROLLED_BACK = "rolled_back"
-    ABORTED = "aborted"  # ended by a person
-    TAKEN_BACK = "taken_back"  # a person took the promotion back, in the bake or later
-    PROMOTED = "promoted"
-    HARM = "harm"  # the evidence asks for a rollback
-    PAUSED = "paused"  # until a person acts
-    HELD = "held"  # its data cannot be trusted
-    SUSPECT = "suspect"  # half of the rollback level
-    EMPTY = "empty"  # no units counted yet
-    HEALTHY = "healthy"
-    BAKING = "baking"  # promoted, and still compared
-    UNCOMPARED = "uncompared"  # promoted and baking, but its control cannot serve
-    RUNNING = "running"  # live, but the caller did not read the evidence
 
 
 _AFTER_PROMOTION: Final = frozenset(
@@ -55,7 +46,7 @@ _AFTER_PROMOTION: Final = frozenset(
         CanaryStateKind.BAKING,
         CanaryStateKind.UNCOMPARED,
         CanaryStateKind.PROMOTED,
-        CanaryStateKind.TAKEN_BACK,
+        CanaryStateKind.PROMOTION_ROLLED_BACK,
     }
 )
 
@@ -73,13 +64,8 @@ class CanaryState:
     predicate: str  # after the candidate's name: `is on hold at 5 %`
     reason: str
     next_step: str = ""
-
-    @property
-    def of_route(self) -> str:
-        """Returns the text for a list of routes: `canary on hold at 5 %`."""
-        short = self.predicate.removeprefix("is ").removeprefix("was ").removeprefix("had its ")
-        after = self.kind in _AFTER_PROMOTION
-        return short if after or short.endswith(AFTER_PROMOTION) else f"canary {short}"
+    of_route: str = ""  # for a list of routes: `canary on hold at 5 %`
+    ended_by: str = ""  # `by ana: too slow`; empty if no person ended it
 
 
 def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
@@ -90,37 +76,41 @@ def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
     *,
     pause_reason: str = "",
     incumbent: str = "the model before it",
-    taken_back: str = "",
+    later_end: CanaryEnding | None = None,
     no_way_back: str = "",
 ) -> CanaryState:
     """Describes the state of a rollout, live or ended.
 
     holds: reasons that block it. action, explanation: from its evidence; None if the caller did
     not read the evidence. pause_reason: the reason of its pause. incumbent: the incumbent's
-    name. taken_back: who took its promotion back after the bake, and why; else empty.
-    no_way_back: why the former incumbent cannot serve; empty if it can, or if that is unknown.
+    name. later_end: how a person rolled its promotion back after the bake; None if no person
+    did. no_way_back: why the former incumbent cannot serve; empty if it can, or if that is
+    unknown.
     """
-    kind = CanaryStateKind.TAKEN_BACK if taken_back else _kind(rollout, holds, action)
+    kind = STATE_OF_END[later_end.end] if later_end else _kind(rollout, holds, action)
     if no_way_back and rollout.baking and kind is not CanaryStateKind.HARM:
         kind = CanaryStateKind.UNCOMPARED
-    words, predicate = _describe(
+    words = _describe(
         kind,
         rollout,
         held=bool(holds),
         action=action,
     )
-    if taken_back:
-        reason = _sentence(taken_back)
+    ending = later_end or rollout.ending
+    if later_end is not None:
+        reason = to_sentence(end_reason(later_end))
     elif kind is CanaryStateKind.UNCOMPARED:
-        reason = _sentence(no_way_back)
+        reason = to_sentence(no_way_back)
     else:
         reason = _reason(kind, rollout, holds, action, pause_reason)
     return CanaryState(
         kind=kind,
-        words=words,
-        predicate=predicate,
+        words=words.words,
+        predicate=words.predicate,
+        of_route=words.of_route,
         reason=reason,
         next_step=_next_step(kind, rollout, explanation, incumbent),
+        ended_by=who_ended(ending) if ending else "",
     )
 
 
@@ -135,7 +125,7 @@ def _kind(
     EMPTY.
     """
     if not rollout.live and not rollout.baking:
-        return _OF_END[rollout.end] if rollout.end else CanaryStateKind.PROMOTED
+        return STATE_OF_END[rollout.end] if rollout.end else CanaryStateKind.PROMOTED
     if action is not None and action.signal is RolloutSignal.HARM:
         return CanaryStateKind.HARM
     if rollout.state is RolloutState.PAUSED:
@@ -156,54 +146,14 @@ def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKi
     return CanaryStateKind.HEALTHY if action.figures.blocks else CanaryStateKind.EMPTY
 
 
-_OF_END: Final[Mapping[CanaryEnd, CanaryStateKind]] = {
-    CanaryEnd.ROLLED_BACK: CanaryStateKind.ROLLED_BACK,
-    CanaryEnd.ABORTED: CanaryStateKind.ABORTED,
-    CanaryEnd.TAKEN_BACK: CanaryStateKind.TAKEN_BACK,
-}
-# `words` and `predicate` of a CanaryState by kind. at: its share; more: further facts about a
-# paused or held canary.
-_PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
-    **{kind: (end.value, end.predicate) for end, kind in _OF_END.items()},
-    CanaryStateKind.PROMOTED: ("promoted", "was promoted"),
-    CanaryStateKind.BAKING: (
-        "promoted and baking",
-        "is promoted and baking",
-    ),
-    CanaryStateKind.UNCOMPARED: (
-        "promoted and baking, control gone: nothing is compared",
-        "is promoted and baking, but its control is gone and nothing is compared",
-    ),
-    CanaryStateKind.HARM: (
-        "harm is shown, {at}",
-        "harms users, {at}, and is being rolled back",
-    ),
-    CanaryStateKind.PAUSED: ("paused {at}{more}", "is paused {at}{more}"),
-    CanaryStateKind.HELD: ("on hold {at}{more}", "is on hold {at}{more}"),
-    CanaryStateKind.SUSPECT: (
-        "may be hurting users, {at}",
-        "may be hurting users, {at}",
-    ),
-    CanaryStateKind.EMPTY: (
-        "no traffic counted yet, {at}",
-        "has no traffic counted yet, {at}",
-    ),
-    CanaryStateKind.HEALTHY: (
-        "no harm so far, {at}",
-        "shows no harm so far, {at}",
-    ),
-    CanaryStateKind.RUNNING: ("running {at}", "is running {at}"),
-}
-
-
 def _describe(
     kind: CanaryStateKind,
     rollout: Rollout,
     *,
     held: bool,
     action: RolloutAction | None,
-) -> tuple[str, str]:
-    """Returns `words` and `predicate` of the state.
+) -> StateWords:
+    """Returns the state's words, with its share.
 
     held: whether a hold also applies to a pause.
     """
@@ -211,8 +161,8 @@ def _describe(
     more = ", and on hold" if held and kind is CanaryStateKind.PAUSED else ""
     if action is not None and action.distance_to_trip >= HALF_DISTANCE:
         more += ", and may be hurting users"
-    words, predicate = (text.format(at=at, more=more) for text in _PHRASES[kind])
-    return words, predicate
+    lead = "" if rollout.baking or kind in _AFTER_PROMOTION else "canary "
+    return StateWords(*(text.format(at=at, more=more, lead=lead) for text in STATE_WORDS[kind]))
 
 
 def _reason(
@@ -224,12 +174,12 @@ def _reason(
 ) -> str:
     """Prefers stored reasons to today's evidence, because only they say why the state began."""
     reason = action.reason if action else ""
-    hold_text = " ".join(_sentence(hold.removeprefix(HOLD_PREFIX)) for hold in holds)
+    hold_text = " ".join(to_sentence(hold) for hold in holds)
     match kind:
-        case kind if kind is CanaryStateKind.PROMOTED or kind in _OF_END.values():
-            return _sentence(rollout.ended_because) if rollout.ended_because else reason
+        case kind if kind is CanaryStateKind.PROMOTED or kind in STATE_OF_END.values():
+            return ended_sentence(rollout) or reason
         case CanaryStateKind.PAUSED:
-            why = _sentence(pause_reason) if pause_reason else reason
+            why = to_sentence(pause_reason) if pause_reason else reason
             return f"{why} {hold_text}".strip()
         case CanaryStateKind.HELD:
             return hold_text
@@ -240,35 +190,6 @@ def _reason(
             )
         case _:
             return reason
-
-
-def _sentence(text: str) -> str:
-    """Makes a stored reason a sentence: a capital letter, and an end mark."""
-    text = f"{text[:1].upper()}{text[1:]}".strip()
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-_ENDED: Final = "{incumbent} serves all users; the candidate needs a new proposal to come back."
-_NEXT: Final[Mapping[CanaryStateKind, str]] = {
-    **dict.fromkeys(_OF_END.values(), _ENDED),
-    CanaryStateKind.PROMOTED: "none; the candidate became the route's model.",
-    CanaryStateKind.HARM: (
-        "it is rolled back within seconds: {incumbent} serves all users again."
-    ),
-    CanaryStateKind.PAUSED: (
-        f"a person must resume or abort it; until then its share stays at {{share}}.{{few}} "
-        f"{BACK}"
-    ),
-    CanaryStateKind.SUSPECT: (
-        "at 100 % of the rollback level Swapgate rolls it back at once; abort it now if in "
-        "doubt."
-    ),
-    CanaryStateKind.HELD: f"its share stays at {{share}} until the hold ends. {BACK}",
-    CanaryStateKind.UNCOMPARED: (
-        "`canary finish` ends the bake. Until {incumbent} answers again, harm is not detected, "
-        "and a rollback to it helps no user."
-    ),
-}
 
 
 def _next_step(
@@ -282,12 +203,12 @@ def _next_step(
     explanation: None if the caller did not read the evidence; then no time is estimated.
     """
     if kind is CanaryStateKind.HELD and rollout.baking:
-        return f"the bake continues until the hold ends. {BACK}"
-    if kind in _NEXT:
+        return f"the bake continues until the hold ends. {HARM_NEXT}"
+    if kind in NEXT_STEPS:
         few = _too_few(rollout, explanation) if kind is CanaryStateKind.PAUSED else ""
         share = format_bps(rollout.current.weight_bps)
-        return _NEXT[kind].format(share=share, incumbent=incumbent, few=few)
-    return f"{_onward(explanation)} {BACK}" if explanation else BACK
+        return NEXT_STEPS[kind].format(share=share, incumbent=incumbent, few=few)
+    return f"{_onward(explanation)} {HARM_NEXT}" if explanation else HARM_NEXT
 
 
 def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
@@ -380,21 +301,18 @@ CHANGE_WORDS: Final[Mapping[str, str]] = {
     "weight": "share raised",
     "promotion": "candidate promoted",
     "abort": "canary {end}",
-    "restore": "rolled back by hand",
     "settings": "settings or fallbacks changed",
 }
 
 
 def describe_change(record: RouteRecord) -> str:
     """Describes a change of a route, also the end of a canary or of a break-glass."""
-    end = find_end(record.reason)
+    by_person = record.actor != SYSTEM.name
+    end = end_words(CanaryEnd.ABORTED if by_person else CanaryEnd.ROLLED_BACK)
     if record.kind == "restore":
         if record.route.break_glass is not None:
             return "served without proof from here"
         if record.ended_break_glass is not None:
             return "break-glass over: the former incumbent is back"
-        if end is CanaryEnd.TAKEN_BACK:
-            return end.value
-        if record.actor == SYSTEM.name:
-            return f"promotion {end}"
+        return end_words(CanaryEnd.PROMOTION_ROLLED_BACK)
     return CHANGE_WORDS.get(record.kind, record.kind).format(end=end)

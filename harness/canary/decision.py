@@ -45,13 +45,13 @@ from harness.gate.online.outcome import (
 )
 from harness.gate.online.rollout import (
     ActionKind,
+    ReasonCode,
     Rollout,
     RolloutSignal,
     RolloutState,
 )
 from harness.gate.online.rollout_action import (
     RolloutAction,
-    RolloutFigures,
     decide_action,
 )
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -90,7 +90,9 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
         why = _false_expiry(unit) or _frozen_expiry(unit)
     onward = action.signal in ONWARD_SIGNALS
     why = why or (_distrust_reason(unit) if onward else "")
-    reason = f"On hold: {why}. The canary continues by itself after that." if why else ""
+    reason = ""
+    if why:
+        reason = f"{why[:1].upper()}{why[1:]}. The canary continues by itself after that."
     if onward and not why:
         reason = describe_router_faults(unit.tx, unit.rollout)
     if not reason:
@@ -100,6 +102,7 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
         kind=ActionKind.HOLD,
         signal=None,
         reason=reason,
+        code=ReasonCode.HELD,
     )
 
 
@@ -149,7 +152,7 @@ def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
         return ""
     times = "once" if found.count == 1 else f"{found.count:,} times"
     return (
-        f"On hold: routers failed {times} in requests of this route (alert internal_error), so "
+        f"Routers failed {times} in requests of this route (alert internal_error), so "
         "their records may be missing or wrong. The last failure was at "
         f"{found.last_seen:%Y-%m-%d %H:%M} UTC: {found.text.strip().rstrip('.')}. Check the "
         "routers, then run `swapgate canary resume` with a reason to continue."
@@ -458,6 +461,7 @@ def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
             kind=ActionKind.ROLLBACK,
             signal=RolloutSignal.STALE,
             reason=why,
+            code=ReasonCode.PROOF,
         )
     unreadable = proof_validity.find_unreadable(proof)
     gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
@@ -468,6 +472,7 @@ def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
             kind=ActionKind.ROLLBACK,
             signal=RolloutSignal.STALE,
             reason=why,
+            code=ReasonCode.PROOF,
         )
     if moved := proof_validity.list_moved_providers(ctx, tx, proof):
         return _held_by_move(rollout, action, describe_moved(moved))
@@ -492,6 +497,7 @@ def _proven(
             kind=ActionKind.PAUSE,
             signal=RolloutSignal.PAUSE,
             reason=why,
+            code=ReasonCode.PROOF,
         )
     return _recomputed(unit, proof, action)
 
@@ -515,12 +521,14 @@ def _held_by_move(
             kind=ActionKind.HOLD,
             signal=None,
             reason=why,
+            code=ReasonCode.PROOF,
         )
     return replace(
         action,
         kind=ActionKind.PAUSE,
         signal=RolloutSignal.PAUSE,
         reason=why,
+        code=ReasonCode.PROOF,
     )
 
 
@@ -552,6 +560,7 @@ def _recomputed(
         kind=kind,
         signal=signal,
         reason=why,
+        code=ReasonCode.PROOF,
         figures=figures,
     )
 
@@ -562,28 +571,17 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
     if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action
     found = find_worker_abort(unit)
-    if found is None:
-        return action
-    figures = add_worker_abort(unit, action.figures, found)
-    where = f" {figures.segment.text}." if figures.segment else ""
-    return replace(
-        action,
-        kind=ActionKind.ROLLBACK,
-        signal=RolloutSignal.HARM,
-        reason=f"A router's own guard stopped the canary. {found.text}{where}",
-        figures=figures,
-    )
+    return action if found is None else add_worker_abort(action, found)
 
 
-def add_worker_abort(
-    unit: RolloutUnit,
-    figures: RolloutFigures,
-    abort: AlertRecord,
-) -> RolloutFigures:
-    """Adds the counts of the router's guard, and the segment that the blocks show by now."""
-    blocks = Observations(unit.tx).blocks(unit.rollout.id)
-    guard = read_guard_count(abort.details)
-    return replace(figures, local_abort=abort.id, guard=guard).with_segment(blocks)
+def add_worker_abort(action: RolloutAction, abort: AlertRecord) -> RolloutAction:
+    """Returns the rollback that a worker's guard decided, with the guard's counts.
+
+    The alert of an older router may lack the counts; then its text is the reason.
+    """
+    count = read_guard_count(abort.details)
+    action = action.with_guard(count, abort.id)
+    return action if count is not None else replace(action, reason=abort.text)
 
 
 def find_worker_abort(unit: RolloutUnit) -> AlertRecord | None:

@@ -13,22 +13,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.canary import way_back
-from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence
+from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence, record_end
 from harness.canary.incumbent_history import measure_history
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import NotFound, ProofRefused
 from harness.frame.people.access import SYSTEM, Actor
+from harness.frame.plain_data import to_plain
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.left_out import LeftOutDifference
 from harness.gate.online.rollout import (
+    CanaryEnding,
     Rollout,
     RolloutSignal,
     RolloutState,
     apply_signal,
     build_unit_rule,
+    name_end,
+    next_state,
     rollout_id,
 )
 from harness.gate.online.rollout_action import RolloutAction
@@ -185,6 +189,8 @@ class CanaryMove:
     reason: str
     # The action that the evidence asks for; None if a person or the route causes the move.
     action: RolloutAction | None = None
+    # The person's own words, without the signal and the name; empty without a person.
+    why: str = ""
     # Of a promotion: whether the incumbent can still serve; None if it was not checked.
     way_back: TargetLife | None = None
 
@@ -384,7 +390,16 @@ class CanaryMachine:
 
     def _after(self, move: CanaryMove) -> Rollout:
         """Returns the rollout after the move, unsaved. Raises IllegalTransition."""
-        return apply_signal(self._rollout, move.signal, self._ctx.clock.now(), move.reason)
+        rollout = self._rollout
+        now = self._ctx.clock.now()
+        decided = None
+        if next_state(rollout.state, move.signal) is RolloutState.ROLLED_BACK:
+            decided = record_end(self._unit, move.action)
+        return apply_signal(rollout, move.signal, now, move.reason, self._ending(move), decided)
+
+    def _ending(self, move: CanaryMove) -> CanaryEnding:
+        end = name_end(move.signal, baking=self._rollout.baking)
+        return CanaryEnding(end, move.signal, move.actor.name if move.why else "", move.why)
 
     def _end_proposal(
         self,
@@ -392,7 +407,8 @@ class CanaryMachine:
         event: ProposalEvent,
         move: CanaryMove,
     ) -> None:
-        ended = apply_event(proposal, event, self._ctx.clock.now(), move.reason)
+        now = self._ctx.clock.now()
+        ended = apply_event(proposal, event, now, move.reason, self._ending(move))
         Proposals(self._tx).save(ended)
 
     def _commit(self, change: TableChange, move: CanaryMove) -> None:
@@ -419,6 +435,7 @@ class CanaryMachine:
             {
                 "rollout": rollout.id,
                 "reason": move.reason,
+                **({"ending": to_plain(rollout.ending)} if rollout.ending else {}),
                 **list_details(move.way_back),
                 **figures,
             },

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from harness.canary import decision, way_back
-from harness.canary.audit import RolloutUnit, decision_inputs
+from harness.canary.audit import RolloutUnit, decision_inputs, record_end
 from harness.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
@@ -27,23 +27,26 @@ from harness.frame.errors import (
     ProofRefused,
     StaleWrite,
 )
-from harness.frame.formatting import format_bps, without_scientific_notation
+from harness.frame.formatting import format_bps
 from harness.frame.people import four_eyes
 from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.plain_data import to_plain
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.canary_sentences import end_reason
 from harness.gate.guardrail_rows import list_warnings
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout import (
     MANUAL_ONWARD_SIGNALS,
     MANUAL_SIGNALS,
     ActionKind,
+    CanaryEnding,
     Rollout,
     RolloutSignal,
     RolloutState,
     apply_signal,
-    describe_abort,
+    name_end,
 )
 from harness.gate.online.rollout_action import RolloutAction
 from harness.proposals import decisions, recomputation
@@ -51,7 +54,7 @@ from harness.registry import data_class_checks
 from harness.registry.target_life import TargetLife, list_details
 from harness.routes.routes import (
     commit,
-    find_taken_back,
+    find_rolled_back,
     known_targets,
     require_route,
 )
@@ -105,8 +108,8 @@ def operate(
         machine = CanaryMachine(unit)
         because = f"{signal.value} by {actor.name}: {why}"
         if signal is RolloutSignal.ABORT:
-            because = describe_abort(actor.name, why, baking=rollout.baking)
-        move = CanaryMove(actor, signal, because, way_back=back)
+            because = end_reason(_ending(actor.name, why, baking=rollout.baking))
+        move = CanaryMove(actor, signal, because, why=why, way_back=back)
         against = way_back.list_warnings(back) if back else ()
         match signal:
             case RolloutSignal.PROMOTE:
@@ -190,7 +193,7 @@ def _with_evidence(
     action, against = _check_harmless(unit)
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:
-        reason = without_scientific_notation(f"{reason}. {action.reason}")
+        reason = f"{reason}. {action.reason}"
     decided = replace(
         action,
         kind=kind,
@@ -208,8 +211,7 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
     action = decision.confirm_worker_abort(unit, decision.read_evidence(unit))
     if action.signal is RolloutSignal.HARM:
         raise ProofRefused(
-            f"the canary of {unit.rollout.route} must be rolled back: "
-            f"{without_scientific_notation(action.reason)}"
+            f"the canary of {unit.rollout.route} must be rolled back: {action.reason}"
         )
     against = list_warnings(action.figures)
     if not against:
@@ -264,8 +266,8 @@ def apply_action(
         recomputation.raise_mismatch_alert(unit.tx, unit.proposal, rollout.verdict, words)
     if action.signal is None:
         return rollout
-    reason = without_scientific_notation(action.reason)
-    return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action, back))
+    move = CanaryMove(SYSTEM, action.signal, action.reason, action, way_back=back)
+    return machine.apply(move)
 
 
 def _update_ratio_alert(
@@ -285,7 +287,7 @@ def _update_ratio_alert(
         notice = alerts.AlertNotice(
             f"route {rollout.route}",
             f"the canary of route {rollout.route} gets another share than planned",
-            f"Planned: {planned}. {without_scientific_notation(action.reason)}",
+            f"Planned: {planned}. {action.reason}",
         )
     alerts.update_alert(ctx, AlertKind.SAMPLE_RATIO, rollout.id, notice)
 
@@ -309,7 +311,7 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
     expected_version: int | None = None,
 ) -> RestoredRoute:
     """Restores a former incumbent, by default the incumbent before the last promotion in force.
-    Ends a live canary, and takes a baking promotion back. expected: the route as the actor saw
+    Ends a live canary, and rolls a baking promotion back. expected: the route as the actor saw
     it. If incumbent, canary or `expected_version` has changed, raises StaleWrite, so that of
     two simultaneous rollbacks only the first takes effect.
 
@@ -345,8 +347,8 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
             **({"force": True} if force else {}),
         )
         if incumbent != route.incumbent:
-            because = describe_abort(actor.name, reason, baking=True)
-            _take_back_baking(ctx, tx, actor, name, because)
+            ending = _ending(actor.name, reason, baking=True)
+            _roll_back_baking(ctx, tx, actor, name, ending)
         after = require_route(tx, name)
     own = {field.name: getattr(after, field.name) for field in fields(Route)}
     return RestoredRoute(**own, warnings=way_back.list_warnings(life))
@@ -384,9 +386,9 @@ def _require_former(
     incumbent = _former(history, route, to_version)
     (known,) = known_targets(tx, [incumbent])
     # A verdict proves one rollout, so a model that was rolled back has no proof left.
-    if (last := find_taken_back(tx, route.name, incumbent, history)) is not None:
+    if (last := find_rolled_back(tx, route.name, incumbent, history)) is not None:
         raise ProofRefused(
-            f"{known.name} was taken back from route {route.name!r} by the end of rollout "
+            f"{known.name} was rolled back from route {route.name!r} by the end of rollout "
             f"{last.id} ({last.ended_because}): propose it again, because it needs a new "
             "verdict"
         )
@@ -402,26 +404,36 @@ def _models(route: Route) -> tuple[str, str | None]:
     )
 
 
-def _take_back_baking(
+def _ending(name: str, why: str, *, baking: bool) -> CanaryEnding:
+    """Returns the end that a person causes."""
+    end = name_end(RolloutSignal.ABORT, baking=baking)
+    return CanaryEnding(end, RolloutSignal.ABORT, name, why)
+
+
+def _roll_back_baking(
     ctx: Context,
     tx: Transaction,
     actor: Actor,
     name: str,
-    because: str,
+    ending: CanaryEnding,
 ) -> None:
     """Ends the bake now, as an abort does, so that its unproven model cannot return."""
     now = ctx.clock.now()
+    because = end_reason(ending)
     for rollout in Rollouts(tx).baking():
         if rollout.route != name:
             continue
-        Rollouts(tx).save(apply_signal(rollout, RolloutSignal.ABORT, now, because))
+        unit = RolloutUnit(ctx, tx, rollout)
+        decided = record_end(unit, None)
+        Rollouts(tx).save(apply_signal(rollout, ending.signal, now, because, ending, decided))
         proposal = Proposals(tx).get(rollout.proposal)
-        Proposals(tx).save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
-        inputs = decision_inputs(RolloutUnit(ctx, tx, rollout), None)
+        cancelled = ProposalEvent.CANCELLED
+        Proposals(tx).save(apply_event(proposal, cancelled, now, because, ending))
         details = {
             "rollout": rollout.id,
             "reason": because,
-            **inputs,
+            "ending": to_plain(ending),
+            **decision_inputs(unit, None),
         }
         action = "canary.abort"
         AuditLog(tx).append(actor, action, f"route {name}", details)

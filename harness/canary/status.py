@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import Final
 
 from harness.canary import decision, way_back
-from harness.canary.audit import RolloutUnit
+from harness.canary.audit import RolloutUnit, repeat_end
 from harness.canary.canary_state import (
     OVERRULES,
     CanaryState,
@@ -34,9 +34,9 @@ from harness.gate.policy import CostAcceptance
 from harness.providers.target import Target
 from harness.routes import routes
 from harness.routes.routes import (
-    describe_later_rollback,
     find_later_rollback,
     is_over,
+    read_later_end,
 )
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
@@ -159,7 +159,7 @@ class CanaryStatus:
     held: str = ""
     faults: str = ""
     pause_reason: str = ""  # the reason of its pause; empty if it is not paused
-    rollback: RouteRecord | None = None  # if its promotion was taken back after the bake
+    rollback: RouteRecord | None = None  # if its promotion was rolled back after the bake
     # A cost beyond the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
     shared_key: str = ""  # names a key that carries too many of the route's requests
@@ -184,7 +184,7 @@ class CanaryStatus:
             self.explanation,
             pause_reason=self.pause_reason,
             incumbent=self.incumbent.name,
-            taken_back=describe_later_rollback(self.rollback),
+            later_end=read_later_end(self.rollback),
             no_way_back=self.no_way_back,
         )
 
@@ -203,7 +203,17 @@ class CanaryStatus:
 
     @property
     def timeline(self) -> Sequence[TimelinePoint]:
-        return build_timeline(self.rollout, self.blocks)
+        """Returns the points of the blocks, and of the guard that rolled the canary back."""
+        points = build_timeline(self.rollout, self.blocks)
+        figures = self.action.figures
+        decided = self.rollout.decided
+        if decided is None or decided.guard is None:
+            return points
+        candidate = FailureShare(figures.canary_failures, figures.canary_units)
+        incumbent = FailureShare(figures.control_failures, figures.control_units)
+        weight_bps = self.rollout.current.weight_bps
+        last = TimelinePoint(decided.at, weight_bps, 1.0, candidate, incumbent)
+        return (*points, last)
 
 
 def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
@@ -295,10 +305,7 @@ def build_canary_status(
     list, call `preload_canaries` first.
     """
     rollout = unit.rollout
-    blocks = Observations(unit.tx).blocks(rollout.id)
-    action = decide_action(rollout, blocks, now)
-    if rollout.state is RolloutState.ROLLED_BACK:
-        action = _with_worker_abort(unit, action)
+    action, blocks = _read_decision(unit, now)
     current = rollout.live or rollout.baking
     faults = decision.describe_router_faults(unit.tx, rollout) if current else ""
     return CanaryStatus(
@@ -320,18 +327,23 @@ def build_canary_status(
     )
 
 
-def _with_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
-    """Adds what the router's guard counted, if it stopped the canary.
+def _read_decision(
+    unit: RolloutUnit, now: datetime
+) -> tuple[RolloutAction, Sequence[ObservationBlock]]:
+    """Returns the action and its blocks: by the evidence of now, or as they ended the canary.
 
-    The last blocks arrive after the rollback or never, and may show the segment that failed.
+    A canary of an older version has no stored decision; then all its blocks count, and the
+    alert of a worker's guard.
     """
-    abort = decision.find_worker_abort(unit)
-    if abort is None:
-        return action
-    figures = decision.add_worker_abort(unit, action.figures, abort)
-    shown = figures.guard.distance if figures.guard else 0.0
-    distance = max(action.distance_to_trip, shown)
-    return replace(action, figures=figures, distance_to_trip=distance)
+    rollout = unit.rollout
+    blocks = Observations(unit.tx).blocks(rollout.id)
+    if rollout.decided is not None:
+        return repeat_end(rollout, rollout.decided, blocks)
+    action = decide_action(rollout, blocks, now)
+    if rollout.state is RolloutState.ROLLED_BACK:
+        abort = decision.find_worker_abort(unit)
+        action = action if abort is None else decision.add_worker_abort(action, abort)
+    return action, blocks
 
 
 def _moved_provider_reason(unit: RolloutUnit) -> str:

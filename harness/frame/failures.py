@@ -60,11 +60,16 @@ def name_failure(failure: ErrorClass, cause: str) -> str:
     return f"{failure.value}{_BECAUSE}{cause}" if cause else failure.value
 
 
+def class_of(name: str) -> str:
+    """Returns the class of a failure that `name_failure` named."""
+    return name.partition(_BECAUSE)[0]
+
+
 def keep_common_causes(names: Sequence[str]) -> Sequence[str]:
     """Keeps the most frequent causes, and removes all other causes from the names."""
     causes = Counter(name for name in names if _BECAUSE in name).most_common(MAX_CAUSES)
     kept = {name for name, _ in causes}
-    return [name if name in kept else name.partition(_BECAUSE)[0] for name in names]
+    return [name if name in kept else class_of(name) for name in names]
 
 
 def describe_failures(failures: Mapping[str, int]) -> str:

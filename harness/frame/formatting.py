@@ -40,13 +40,6 @@ _DIRECTIONS: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 
 # Blank or invisible characters that Unicode classifies as letters, marks or symbols.
 INVISIBLE_CHARACTERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5\u034f\u2800")
-_EXPONENT: Final = r"\d(?:\.\d+)?e[+-]\d+"
-_PRICES: Final = re.compile(
-    r"\$([\d.]+(?:e[+-]\d+)?) against \$([\d.]+(?:e[+-]\d+)?)(?![\d.]| per 1,000)"
-)
-
-_SCIENTIFIC: Final = re.compile(rf"(?<![\w.]){_EXPONENT}(?![\w.]*\d)")
-
 _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
@@ -318,22 +311,6 @@ def format_excerpt(text: str, characters: int) -> str:
     """Returns the beginning of a text, in one line: `one two…`."""
     line = " ".join(text.split())
     return line if len(line) <= characters else f"{line[: characters - 1]}…"
-
-
-def without_scientific_notation(sentence: str) -> str:
-    """Replaces numbers such as 1.11e-05 in a stored sentence with decimal notation."""
-    return _SCIENTIFIC.sub(
-        lambda match: format_number(float(match[0])),
-        _PRICES.sub(_by_thousand, sentence),
-    )
-
-
-def _by_thousand(match: re.Match[str]) -> str:
-    candidate = float(match[1])
-    incumbent = float(match[2])
-    if max(candidate, incumbent) >= SMALL_USD:
-        return match[0]
-    return format_price_pair(candidate, incumbent)
 
 
 def format_bytes(size: int) -> str:

@@ -20,8 +20,8 @@ from harness.frame.formatting import (
     format_percent,
     format_rate,
     format_span,
-    without_scientific_notation,
 )
+from harness.gate.canary_sentences import ended_sentence
 from harness.gate.guardrail_rows import (
     GuardrailRow,
     guardrail_row,
@@ -36,8 +36,6 @@ from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import (
     RolloutAction,
     RolloutFigures,
-    missing_duration,
-    peak_reached_at,
 )
 from harness.gate.outcome_rows import (
     OutcomeRow,
@@ -52,6 +50,7 @@ from harness.gate.ramp import (
     TrafficPace,
     certification_times,
 )
+from harness.gate.step_duration import missing_duration, peak_reached_at
 
 TOO_SLOW: Final = "Give such a step a larger share or a longer `deadline_s`."
 SHADOW_FIRST: Final = (
@@ -243,7 +242,7 @@ def _explain(
     Ended rollouts have no needs and no outlook.
     """
     pace = _pace(rollout, blocks, now)
-    reason = without_scientific_notation(action.reason)
+    reason = action.reason
     limit = action.figures.rollback_at
     judge = rollout.policy.judge
     guardrails = action.figures.guardrails.values()
@@ -271,7 +270,7 @@ def _explain(
             f"in {format_estimate(left)}",
         )
     if not rollout.live and not rollout.baking:
-        why = without_scientific_notation(rollout.ended_because) or reason
+        why = ended_sentence(rollout) or reason
         return RolloutExplanation(why, "", "", rows, (), None, None, "")
     if action.signal is RolloutSignal.HARM:
         back = "The incumbent serves all users again."

@@ -17,6 +17,7 @@ from harness.frame.formatting import (
     format_quantity,
     format_usd,
 )
+from harness.gate.canary_sentences import guard_details, guard_sentence
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrail_report import (
     GUARDRAIL_NAMES,
@@ -93,22 +94,29 @@ def guardrail_row(
 
 
 def _with_guard(row: GuardrailRow, guard: GuardCount) -> GuardrailRow:
-    """Adds what the router's guard counted, because the blocks with these requests come later
-    or never.
-    """
-    figure = f"{format_percent(guard.canary_share, significant=2)} "
-    figure += f"({guard.canary_failures:,} of {guard.exposures:,}, by a router's guard)"
+    """Shows what the router's guard counted, because its counts decided."""
+    share = format_percent(guard.canary_share, significant=2)
     return replace(
         row,
         says=row.says if row.distance >= 1.0 else GUARD_SAYS,
-        candidate=row.candidate or figure,
-        incumbent=row.incumbent or f"{format_quantity(guard.control_failures, 'failure')}",
-        exposures=row.exposures or guard.exposures,
+        candidate=f"{share} ({guard.canary_failures:,} of {guard.exposures:,})",
+        incumbent=_control(guard),
+        exposures=guard.exposures,
         distance=max(row.distance, guard.distance),
         furthest=min(1.0, max(row.furthest, guard.distance)),
-        classes=(*row.classes, f"the router's own guard saw {guard.text}"),
+        classes=(guard_sentence(guard), guard_details(guard)),
         warns=True,
     )
+
+
+def _control(guard: GuardCount) -> str:
+    """Writes the incumbent's failures; alerts of older routers have no number of callers."""
+    failures = guard.control_failures
+    callers = guard.control_exposures
+    if callers is None:
+        return format_quantity(failures, "failure")
+    share = format_percent(failures / callers, significant=2) if callers else "no caller"
+    return f"{share} ({failures:,} of {callers:,})"
 
 
 def _evidence_row(

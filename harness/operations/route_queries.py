@@ -28,8 +28,8 @@ from harness.providers.target import Target
 from harness.routes import freezes, routes
 from harness.routes.outages import load_outages
 from harness.routes.routes import (
-    describe_later_rollback,
     find_later_rollback,
+    read_later_end,
 )
 from harness.routes.traffic_report import (
     TargetTraffic,
@@ -353,11 +353,10 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
         return status
     gone = last.candidate != status.route.incumbent
     rollback = find_later_rollback(tx, last) if gone else None
-    taken_back = describe_later_rollback(rollback)
     return replace(
         status,
         # Without evidence, because an ended canary's state does not depend on it.
-        canary_state=describe_canary_state(last, (), taken_back=taken_back),
+        canary_state=describe_canary_state(last, (), later_end=read_later_end(rollback)),
         last_rollout=last,
         rollback=rollback,
     )

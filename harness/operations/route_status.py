@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from harness.canary.canary_state import CanaryState, CanaryStateKind
+from harness.canary.canary_state import CanaryState
 from harness.evals.proof_validity import ProofValidity
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import SignatureInvalid
@@ -19,6 +19,7 @@ from harness.frame.formatting import (
     format_date_time,
     format_quantity,
 )
+from harness.gate.canary_sentences import CanaryStateKind
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import CanaryEnd, Rollout
 from harness.gate.verdict import Verdict
@@ -51,7 +52,7 @@ class RouteState(StrEnum):
     SUSPECT = "canary may be hurting users"
     ROLLED_BACK = "canary rolled back"
     ABORTED = "canary aborted"
-    TAKEN_BACK = "promotion taken back"
+    PROMOTION_ROLLED_BACK = "promotion rolled back"
     APPROVED = "approved, its canary waits"
     CANARY = "in canary"
     BAKING = "promoted and baking"
@@ -71,7 +72,7 @@ WAITING_STATES: Final = frozenset(
 )
 HARM_STATES: Final = frozenset({RouteState.HARM, RouteState.SUSPECT})
 ENDED_STATES: Final = frozenset(
-    {RouteState.ROLLED_BACK, RouteState.ABORTED, RouteState.TAKEN_BACK}
+    {RouteState.ROLLED_BACK, RouteState.ABORTED, RouteState.PROMOTION_ROLLED_BACK}
 )
 OUTAGE_STATES: Final = frozenset({RouteState.DOWN, RouteState.ON_FALLBACK})
 # The route's state shows these alerts, so a list beside the routes omits them.
@@ -114,7 +115,7 @@ _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
     CanaryStateKind.PROMOTED: RouteState.STEADY,
     CanaryStateKind.ROLLED_BACK: RouteState.ROLLED_BACK,
     CanaryStateKind.ABORTED: RouteState.ABORTED,
-    CanaryStateKind.TAKEN_BACK: RouteState.TAKEN_BACK,
+    CanaryStateKind.PROMOTION_ROLLED_BACK: RouteState.PROMOTION_ROLLED_BACK,
 }
 
 
@@ -203,8 +204,8 @@ class RouteStatus:
         """Why the route is in its state; empty for states that need no reason."""
         if self.outage is not None and self.state in OUTAGE_STATES:
             return self.outage.reason
-        if self.state is RouteState.UNPROVED:
-            return f"By break-glass {self.route.break_glass}, which two people approved."
+        if by := self._caused_by:
+            return f"{by[:1].upper()}{by[1:]}"
         if self.state is RouteState.APPROVAL and self.open_proposal is not None:
             until = f"{self.open_proposal.approval_ends_at:%Y-%m-%d %H:%M} UTC"
             return f"Proposed by {self.open_proposal.proposer}; expires {until}."
@@ -213,16 +214,23 @@ class RouteStatus:
         has_reason = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
         if not has_reason or self.canary_state is None:
             return ""
-        # The state's text already contains these words.
-        reason = self.canary_state.reason
-        who = reason.removeprefix(f"{RouteState.TAKEN_BACK.value.capitalize()} ")
-        return f"{who[:1].upper()}{who[1:]}" if self.state is RouteState.TAKEN_BACK else reason
+        return self.canary_state.reason
+
+    @property
+    def _caused_by(self) -> str:
+        """Who caused the state, and why, to follow its text; empty if no person did."""
+        if self.state is RouteState.UNPROVED:
+            return f"by break-glass {self.route.break_glass}, which two people approved."
+        if self.state not in ENDED_STATES or self.canary_state is None:
+            return ""
+        by = self.canary_state.ended_by
+        return f"{by.rstrip('.')}." if by else ""
 
     @property
     def line(self) -> str:
-        """State and reason in one line: `promotion taken back by ben: too chatty.`"""
-        if self.reason.startswith("By "):
-            return f"{self.state_text} b{self.reason[1:]}"
+        """State and reason in one line: `promotion rolled back by ben: too chatty.`"""
+        if by := self._caused_by:
+            return f"{self.state_text} {by}"
         return f"{self.state_text}: {self.reason}" if self.reason else self.state_text
 
     def urgency(self, now: datetime) -> int:
@@ -243,7 +251,7 @@ class RouteStatus:
     def end(self) -> CanaryEnd | None:
         """How the newest canary ended; None if its candidate serves."""
         if self.rollback is not None:
-            return CanaryEnd.TAKEN_BACK
+            return CanaryEnd.PROMOTION_ROLLED_BACK
         return self.last_rollout.end if self.last_rollout else None
 
     @property

@@ -23,7 +23,13 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
-from harness.gate.online.rollout import Rollout, RolloutState, describe_abort
+from harness.gate.online.rollout import (
+    CanaryEnd,
+    CanaryEnding,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+)
 from harness.gate.policy import Policy, PromotionMode
 from harness.providers.target import Target
 from harness.registry import data_class_checks, named_models, vector_checks
@@ -327,12 +333,15 @@ def is_over(rollout: Rollout) -> bool:
     return rollout.state is RolloutState.PROMOTED and not rollout.baking
 
 
-def describe_later_rollback(rollback: RouteRecord | None) -> str:
-    """Describes who undid the promotion, and why; empty without a rollback."""
-    return describe_abort(rollback.actor, rollback.reason, baking=True) if rollback else ""
+def read_later_end(rollback: RouteRecord | None) -> CanaryEnding | None:
+    """Returns how a person undid the promotion after its bake; None without such a rollback."""
+    if rollback is None:
+        return None
+    end = CanaryEnd.PROMOTION_ROLLED_BACK
+    return CanaryEnding(end, RolloutSignal.ABORT, rollback.actor, rollback.reason)
 
 
-def find_taken_back(
+def find_rolled_back(
     tx: Transaction,
     name: str,
     target: str,

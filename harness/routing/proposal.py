@@ -18,8 +18,9 @@ from typing import Any, Final
 from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
 from harness.frame.plain_data import digest
+from harness.gate.canary_sentences import end_predicate, end_words
 from harness.gate.incumbent_days import IncumbentDays
-from harness.gate.online.rollout import CanaryEnd, find_end
+from harness.gate.online.rollout import CanaryEnd, CanaryEnding, read_old_end
 from harness.gate.policy import (
     ChangeReferenceRule,
     CostAcceptance,
@@ -243,6 +244,8 @@ class Proposal(ProposalTexts):
     accepted_cost: CostAcceptance | None = None
     # Both arms may be served by one model, as an approver confirmed.
     same_model: SameModelConfirmation | None = None
+    # How its canary ended; None without such an end, and in older rows.
+    ending: CanaryEnding | None = None
 
     @property
     def waits_for_rivals(self) -> bool:
@@ -284,8 +287,9 @@ class Proposal(ProposalTexts):
     @property
     def end(self) -> CanaryEnd | None:
         """How its canary or promotion was undone; None if it was not undone."""
-        ended = self.phase is ProposalPhase.ROLLED_BACK
-        return find_end(self.closed_because) if ended else None
+        if self.phase is not ProposalPhase.ROLLED_BACK:
+            return None
+        return self.ending.end if self.ending else read_old_end(self.closed_because)
 
     @property
     def closed(self) -> bool:
@@ -300,13 +304,13 @@ class Proposal(ProposalTexts):
             return "closed"
         if self.phase is ProposalPhase.AWAITING_APPROVAL and self.approver is not None:
             return "approved"
-        return self.phase.value.replace("_", " ") if self.end is None else self.end.value
+        return self.phase.value.replace("_", " ") if self.end is None else end_words(self.end)
 
     @property
     def predicate(self) -> str:
         """The phase as a predicate: `is in its canary`, `was aborted`."""
         if self.end is not None:
-            return self.end.predicate
+            return end_predicate(self.end)
         inside = "in its " if self.phase is ProposalPhase.CANARY else ""
         return f"is {inside}{self.phase_text}"
 
@@ -332,8 +336,12 @@ def apply_event(
     event: ProposalEvent,
     now: datetime,
     because: str = "",
+    ending: CanaryEnding | None = None,
 ) -> Proposal:
-    """Returns the proposal after `event`. Raises IllegalTransition."""
+    """Returns the proposal after `event`. ending: of its canary, if the event ends one.
+
+    Raises IllegalTransition.
+    """
     phase = next_phase(proposal.phase, event)
     closed = because if phase not in OPEN_PHASES else proposal.closed_because
     return replace(
@@ -341,6 +349,7 @@ def apply_event(
         phase=phase,
         updated_at=now,
         closed_because=closed,
+        ending=ending if phase is ProposalPhase.ROLLED_BACK else None,
     )
 
 

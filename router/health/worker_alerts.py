@@ -15,6 +15,7 @@ from harness.frame.failures import FAILURE_RULES, FailureClass
 from harness.frame.formatting import format_percent
 from harness.frame.plain_data import to_plain
 from harness.frame.ports import Clock
+from harness.gate.canary_sentences import guard_sentence
 from harness.routing.reliability.breaker import Breaker, BreakerState
 from harness.routing.reliability.failover import keep_sentence
 from router.frame.failure import ProviderWords, UpstreamFailed
@@ -155,7 +156,7 @@ class WorkerAlerts:
             f"route {abort.route}",
             f"{AlertKind.LOCAL_ABORT.value}:{abort.rollout}",
             f"the router stopped the canary of route {abort.route} by itself",
-            abort.text,
+            guard_sentence(abort.count),
             self._clock.now(),
             abort.worker,
             details=to_plain(abort.count),

@@ -14,9 +14,9 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
-from harness.frame.failures import keep_common_causes
+from harness.frame.failures import class_of, keep_common_causes
 from harness.frame.ports import Clock
 from harness.gate.online.guardrails import Guardrail, UnitRule
 from harness.gate.online.outcome import (
@@ -30,6 +30,7 @@ from harness.gate.online.usual_rate import limit_usual_rate
 from harness.gate.online.worker_guard import (
     INCIDENT_UNITS,
     GuardCount,
+    GuardError,
     WorkerGuard,
     abort_log_e,
     is_incident,
@@ -38,6 +39,7 @@ from harness.routing.table import Arm, Canary, Route
 from router.observers.guarded_clients import GuardedClients
 from router.recording.internal_errors import RouterPart
 from router.recording.shared_files import GuardFiles, GuardTurn, LocalAbort
+from router.request.outcome import find_own_status
 from router.request.request_observers import RequestObserver
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
@@ -62,13 +64,26 @@ _UNKNOWN: Final = Reading.UNKNOWN
 _RECENT: Final = (1 << INCIDENT_UNITS) - 1
 
 
+class ExposureFailure(NamedTuple):
+    """The failure of an exposure. name: class and cause (`name_failure`); empty if unknown.
+
+    status: the HTTP status of the provider's reply; None without a reply.
+    """
+
+    name: str = ""
+    status: int | None = None
+
+
+_NO_FAILURE: Final = ExposureFailure()
+
+
 class GuardedCaller:
     """A key's first request and window in a rollout.
 
     share: the canary's share of the keys at that time, 0 to 1. since_s: the first request's
     beginning, in monotonic seconds. requests: those that count for the window so far. first:
     the reading of the first request, None until it is known. window: the worst reading so far.
-    first_why, window_why: the name of the failure. client: the id of the client's key.
+    first_why, window_why: the failure. client: the id of the client's key.
     """
 
     __slots__ = (
@@ -100,9 +115,9 @@ class GuardedCaller:
         self.since_s = since_s
         self.requests = 1
         self.first: Reading | None = None
-        self.first_why = ""
+        self.first_why = _NO_FAILURE
         self.window = _GOOD
-        self.window_why = ""
+        self.window_why = _NO_FAILURE
 
 
 # A request that counts, as its caller and whether it is the caller's first one. A plain tuple,
@@ -114,8 +129,8 @@ class GuardStream:
     """The evidence of one stream of outcomes, read in the order of assignment.
 
     rho: the tolerated ratio of failures, see `WorkerGuard`. usual_rate: of this stream, 0 if
-    unknown (`UnitRule.usual_rates`). clients: if no one client key may decide alone. classes:
-    the canary's failures by name.
+    unknown (`UnitRule.usual_rates`). clients: if no one client key may decide alone. failures:
+    the canary's failures whose class is known.
     """
 
     def __init__(
@@ -126,7 +141,7 @@ class GuardStream:
     ) -> None:
         self.evidence = WorkerGuard(rho)
         self._clients = clients
-        self.classes: Counter[str] = Counter()
+        self.failures: Counter[ExposureFailure] = Counter()
         self._usual_rate = usual_rate
         # Of the incumbent, as far as its outcomes are known: units, failures, and the latest
         # outcomes as bits.
@@ -138,7 +153,7 @@ class GuardStream:
         log_e = self.evidence.log_e
         return log_e if self._clients is None else min(log_e, self._clients.log_e)
 
-    def add(self, caller: GuardedCaller, reading: Reading | None, why: str) -> bool:
+    def add(self, caller: GuardedCaller, reading: Reading | None, why: ExposureFailure) -> bool:
         """Adds an outcome; returns whether it is a failure.
 
         reading: None if the outcome did not arrive in time, which is a failure in neither arm.
@@ -167,8 +182,8 @@ class GuardStream:
                 usual_rate=rate,
                 incident=incident,
             )
-            if canary and why:
-                self.classes[why] += 1
+            if canary and why.name:
+                self.failures[why] += 1
         elif canary and rate and not incident and reading is not _UNKNOWN:
             self.evidence = self.evidence.after_fine(rate)
         if not canary and reading in (_GOOD, _BAD):
@@ -183,7 +198,8 @@ class RolloutGuard:
     """Gathers one rollout's evidence. limit: the log e at which each stream of evidence aborts.
 
     rule: of the rollout's units. longest_s: the route's time limit for a request, in seconds.
-    exposures: the canary's keys so far. window_exposures: its windows that were read.
+    exposures, control_exposures: the keys of the canary and of the incumbent so far.
+    window_exposures, control_windows: their windows that were read.
     """
 
     def __init__(
@@ -199,11 +215,13 @@ class RolloutGuard:
         self._wait_s = longest_s + SPARE_S
         self.firsts = GuardStream(rule.rho, rule.usual_rates.get(Guardrail.ERRORS, 0.0))
         self.exposures = 0
+        self.control_exposures = 0
         self._keys: set[int] = set()
         self._queue: deque[GuardedCaller] = deque()
         rate = rule.usual_rates.get(Guardrail.CALLER_ERRORS, 0.0)
         self.windows = GuardStream(rule.rho, rate, GuardedClients())
         self.window_exposures = 0
+        self.control_windows = 0
         self._window_s = rule.window_s
         self._window_requests = rule.window_requests
         self._share = 0.0
@@ -241,6 +259,7 @@ class RolloutGuard:
             return None
         self._keys.add(known)
         self.exposures += canary
+        self.control_exposures += not canary
         caller = GuardedCaller(known, canary=canary, share=share, since_s=now_s, client=client)
         self._queue.append(caller)
         # A request of an older snapshot has the share of a step that is over.
@@ -283,6 +302,7 @@ class RolloutGuard:
             caller = queue.popleft()
             self._open.pop(caller.key, None)
             self.window_exposures += caller.canary
+            self.control_windows += not caller.canary
             failed |= self.windows.add(caller, caller.window, caller.window_why)
         return failed
 
@@ -295,7 +315,7 @@ class RolloutGuard:
         is_window = self.windows.log_e > self.firsts.log_e
         stream = self.windows if is_window else self.firsts
         evidence = stream.evidence
-        classes = list(stream.classes.elements())
+        classes = [failure.name for failure in stream.failures.elements()]
         return GuardCount(
             exposures=self.window_exposures if is_window else self.exposures,
             canary_failures=evidence.canary_failures,
@@ -304,7 +324,17 @@ class RolloutGuard:
             log_limit=self.limit,
             canary_classes=dict(Counter(keep_common_causes(classes))),
             window_s=self._window_s if is_window else 0.0,
+            control_exposures=self.control_windows if is_window else self.control_exposures,
+            error=_most_frequent(stream.failures),
         )
+
+
+def _most_frequent(failures: Counter[ExposureFailure]) -> GuardError | None:
+    """Returns the most frequent class and status; None if no class is known."""
+    errors = Counter((class_of(name), status) for name, status in failures.elements())
+    for (name, status), callers in errors.most_common(1):
+        return GuardError(name, status, callers)
+    return None
 
 
 class CanaryGuards(RequestObserver):
@@ -374,12 +404,14 @@ class CanaryGuards(RequestObserver):
         if counted is not None:
             self._requests[observed.request_id] = counted
 
-    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         counted = self._requests.pop(observed.request_id, None)
         canary = observed.route.route.canary
         outcome = observed.outcome
         if counted is not None and canary is not None:
-            self.end(canary.rollout, counted, outcome or ROUTER_FAULT)
+            ended = outcome or ROUTER_FAULT
+            status = find_own_status(response) if ended.name else None
+            self.end(canary.rollout, counted, ended, status)
 
     def begin(
         self,
@@ -404,8 +436,9 @@ class CanaryGuards(RequestObserver):
         rollout: str,
         counted: GuardedRequest | None,
         outcome: ExposureOutcome,
+        status: int | None = None,
     ) -> None:
-        """Ends a request."""
+        """Ends a request. status: of the reply that failed; None without a reply."""
         if counted is not None:
             reading = _GOOD
             if outcome.kind is not _ANSWERED:
@@ -413,10 +446,10 @@ class CanaryGuards(RequestObserver):
             caller, is_first = counted
             if is_first:
                 caller.first = reading
-                caller.first_why = outcome.name
+                caller.first_why = ExposureFailure(outcome.name, status)
             if reading is not _GOOD and caller.window is not _BAD:
                 caller.window = reading
-                caller.window_why = outcome.name
+                caller.window_why = ExposureFailure(outcome.name, status)
             guard = self._guards.get(rollout)
             if guard is not None and guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)

@@ -35,10 +35,6 @@ class LocalAbort:
     count: GuardCount
     at: datetime
 
-    @property
-    def text(self) -> str:
-        return f"Worker {self.worker} saw {self.count.text}"
-
 
 class GuardTurn(NamedTuple):
     """A worker's place among the workers that watch a rollout."""

@@ -7,7 +7,7 @@ timeout that it caused. Requests outside a rollout use the same function for `CH
 of their arm, except plain successes, whose outcome is known without it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from harness.frame.failures import (
@@ -106,11 +106,7 @@ def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
 
     An attempt that shows nothing (`_shows_nothing`) is left out: the failure before it counts.
     """
-    last: dict[str, Attempt] = {
-        attempt.upstream.id: attempt
-        for attempt in response.progress.attempts
-        if not _shows_nothing(attempt)
-    }
+    last = _last_attempts(response)
     own = last.get(response.job.arm_target)
     if own is None or own.failure is None:
         return None
@@ -135,6 +131,21 @@ def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
     charged = is_arm_charged(response.job.arm, classes)
     kind = OutcomeKind.FAILED if charged else OutcomeKind.REFUSED
     return ExposureOutcome(kind, _fault(failure), name)
+
+
+def _last_attempts(response: RoutedResponse) -> Mapping[str, Attempt]:
+    """Returns the last attempt at each target that shows something about it."""
+    return {
+        attempt.upstream.id: attempt
+        for attempt in response.progress.attempts
+        if not _shows_nothing(attempt)
+    }
+
+
+def find_own_status(response: RoutedResponse) -> int | None:
+    """Returns the HTTP status with which the arm's own target failed; None without a reply."""
+    own = _last_attempts(response).get(response.job.arm_target)
+    return own.failure.status if own and own.failure else None
 
 
 def _of_exclusion(response: RoutedResponse) -> ExposureOutcome | None:

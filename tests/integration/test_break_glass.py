@@ -190,7 +190,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
         )
 
 
-def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
+def test_a_candidate_promoted_before_it_was_not_rolled_back_and_says_who_serves(
     world: SmallInstallation,
 ) -> None:
     proposal = world.promoted()
@@ -224,7 +224,7 @@ def test_a_rollback_beneath_it_takes_the_promotion_before_it_back(
     assert rollback is not None
     assert rollback.reason == "both are worse"
     step = comparison.load_comparison(world.context(), proposal.id).next_step
-    assert "does not serve now: promotion taken back by " in step
+    assert "does not serve now: promotion rolled back by " in step
 
 
 def test_a_candidate_whose_place_another_took_does_not_serve(world: SmallInstallation) -> None:
@@ -247,9 +247,9 @@ def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
         asked = ask(world, ada)
         made = break_glass.confirm_break_glass(world.context(), bo, asked.id)
         operations.roll_back(world.context(), OPERATOR, "chat", reason=reason.format(made.id))
-        assert changes(world)[0] == "rolled back by hand"
+        assert changes(world)[0] == "promotion rolled back"
         world.run_once()
-        assert changes(world)[0] == "rolled back by hand"
+        assert changes(world)[0] == "promotion rolled back"
     last = queries.list_route_versions(world.context(), "chat")[0]
     assert last.reason == f"break-glass {made.id}: not needed"
     with world.store.read() as tx:

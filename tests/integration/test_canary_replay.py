@@ -1,12 +1,14 @@
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
 from harness.canary import audit, decision, operations
-from harness.canary.status import explain_canary
+from harness.canary.audit import ReplayedAction
+from harness.canary.status import FailureShare, explain_canary
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
@@ -14,18 +16,22 @@ from harness.frame.errors import InputError, NotFound, SignatureInvalid
 from harness.frame.plain_data import to_plain
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.canary_sentences import failed_callers, guard_sentence
 from harness.gate.online.guardrails import Guardrail, Guardrails
 from harness.gate.online.observation import Segment
 from harness.gate.online.rollout import (
     ActionKind,
+    CanaryEnd,
+    ReasonCode,
     Rollout,
     RolloutSignal,
     RolloutState,
 )
 from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.online.worker_guard import GuardCount
+from harness.gate.online.worker_guard import GuardCount, GuardError
+from harness.interfaces.cli.canary_facts import rollout_facts
 from harness.routing.records.observations import Observations
-from harness.routing.records.proposals import Rollouts
+from harness.routing.records.proposals import Proposals, Rollouts
 from tests.support.canary.segmented_traffic import (
     SegmentTruth,
     simulate_segments,
@@ -217,10 +223,11 @@ def store_blocks(
         Observations(tx).append(blocks, [])
 
 
-def test_a_rollback_by_a_routers_own_guard_names_the_segment_once_its_blocks_show_it(
+def test_a_rollback_by_a_guard_of_an_older_router_shows_its_text_as_stored(
     world: SmallInstallation,
 ) -> None:
     rollout = harmed_tools(world, rate=0.01)
+    text = "Worker w saw 3 of 3 units fail."
     with world.store.write() as tx:
         alerts.raise_alert(
             tx,
@@ -228,24 +235,14 @@ def test_a_rollback_by_a_routers_own_guard_names_the_segment_once_its_blocks_sho
             rollout.id,
             subject="route chat",
             title="the router stopped the canary",
-            text="Worker w saw 3 of 3 units fail.",
+            text=text,
         )
     world.run_once()
+
     found = explain_canary(world.context(), "chat").status
     assert found.rollout.state is RolloutState.ROLLED_BACK
-    assert SAID not in str(found.explanation)
-
-    store_blocks(
-        world,
-        rollout,
-        rate=0.9,
-        first=40,
-    )
-
-    found = explain_canary(world.context(), "chat").status
-    assert found.action.figures.segment is not None
-    lines = found.explanation.guardrails[0].classes
-    assert any(SAID in line for line in lines), lines
+    assert found.rollout.end is CanaryEnd.ROLLED_BACK
+    assert found.state.reason == text
 
 
 def guard_alert(
@@ -255,64 +252,85 @@ def guard_alert(
 ) -> Alert:
     kind = AlertKind.LOCAL_ABORT
     key = f"{kind.value}:{rollout.id}"
-    text = f"Worker w saw {count.text}"
     return Alert(
         kind,
         "route chat",
         key,
         "the router stopped it",
-        text,
+        guard_sentence(count),
         at,
         "w",
         details=to_plain(count),
     )
 
 
-@pytest.mark.req("F4")
-@pytest.mark.both_databases
-def test_a_canary_that_a_routers_own_guard_stopped_shows_the_errors_that_the_guard_counted(
-    world: SmallInstallation,
-) -> None:
-    rollout = opened(world)
-    count = GuardCount(
-        4,
-        3,
-        1,
-        log_e=7.0,
-        log_limit=6.0,
-        canary_classes={"timeout": 3},
-    )
+COUNT: Final = GuardCount(
+    8,
+    3,
+    0,
+    log_e=7.0,
+    log_limit=6.0,
+    canary_classes={"overloaded": 3},
+    control_exposures=24,
+    error=GuardError("overloaded", 503, 3),
+)
+
+
+def stopped_by_guard(world: SmallInstallation, rollout: Rollout, count: GuardCount) -> None:
     with world.store.write() as tx:
         Alerts(tx).fold([guard_alert(rollout, tx.now(), count)])
     world.run_once()
 
-    # No block has come: the router ended with its requests, or still waits for outcomes.
-    found = explain_canary(world.context(), "chat").status
-    errors = found.explanation.guardrails[0]
-    assert found.rollout.state is RolloutState.ROLLED_BACK
-    assert errors.candidate == "75 % (3 of 4, by a router's guard)"
-    assert errors.incumbent == "1 failure"
-    assert errors.says == "harm is shown by the router's own guard"
-    assert (errors.exposures, errors.distance, errors.furthest) == (4, 1.0, 1.0)
-    assert found.action.distance_to_trip == 1.0
-    guards = f"the router's own guard saw {count.text}"
-    assert errors.classes == (guards,)
+
+@pytest.mark.req("F4")
+@pytest.mark.both_databases
+def test_after_a_rollback_by_a_guard_its_counts_are_shown_from_the_first_second(
+    world: SmallInstallation,
+) -> None:
+    rollout = harmed_tools(world, rate=0.0)
+    older = explain_canary(world.context(), "chat").status
+    assert older.action.figures.canary_units > 8
+    stopped_by_guard(world, rollout, COUNT)
+
+    first = explain_canary(world.context(), "chat").status
+    # The blocks with the guard's requests, and with later ones, come after the end.
+    store_blocks(world, rollout, rate=0.9, first=40)
+    later = explain_canary(world.context(), "chat").status
+
+    for shown in (first, later):
+        figures = shown.action.figures
+        assert (figures.canary_failures, figures.canary_units) == (3, 8)
+        assert (figures.control_failures, figures.control_units) == (0, 24)
+        assert figures.guard == COUNT
+        last = shown.timeline[-1]
+        assert (last.candidate, last.incumbent) == (FailureShare(3, 8), FailureShare(0, 24))
+        assert (last.distance, shown.action.distance_to_trip) == (1.0, 1.0)
+        errors = shown.explanation.guardrails[0]
+        assert (errors.exposures, errors.distance, errors.furthest) == (8, 1.0, 1.0)
+        assert shown.action.code is ReasonCode.GUARD
+        assert shown.state.reason == shown.explanation.why == guard_sentence(COUNT)
+        assert dict(rollout_facts(shown))["failed"] == failed_callers(figures)
+    assert later.blocks == first.blocks
+    assert later.state == first.state
+
+
+@pytest.mark.req("F4")
+def test_the_event_the_alert_and_the_proposal_of_a_guards_rollback_have_its_counts(
+    world: SmallInstallation,
+) -> None:
+    rollout = opened(world)
+    stopped_by_guard(world, rollout, COUNT)
+
     with world.store.read() as tx:
         (event,) = [event for event in AuditLog(tx).all() if event.action == "canary.harm"]
-    assert event.details["guard"] == to_plain(count)
+        texts = {alert.kind: alert.text for alert in Alerts(tx).list()}
+        proposal = Proposals(tx).get(rollout.proposal)
+    assert event.details["guard"] == to_plain(COUNT)
+    assert (event.details["code"], event.details["canary_units"]) == ("guard", 8)
+    assert event.details["ending"] == to_plain(proposal.ending)
+    assert proposal.end is CanaryEnd.ROLLED_BACK
+    assert guard_sentence(COUNT) in texts[AlertKind.ROLLED_BACK]
     assert not audit.replay_action(world.context(), event.number).differences
-
-    # A block that comes later shows its own counts beside the guard's.
-    store_blocks(
-        world,
-        rollout,
-        rate=0.01,
-        first=40,
-    )
-    errors = explain_canary(world.context(), "chat").status.explanation.guardrails[0]
-    assert "by a router's guard" not in errors.candidate
-    assert errors.says == "harm is shown by the router's own guard"
-    assert errors.classes[-1] == guards
 
 
 @pytest.mark.req("F4")
@@ -320,18 +338,33 @@ def test_a_canary_that_later_turns_stopped_shows_the_callers_that_the_guard_coun
     world: SmallInstallation,
 ) -> None:
     rollout = opened(world)
-    count = GuardCount(20, 5, 0, log_e=7.0, log_limit=6.0, window_s=600.0)
-    with world.store.write() as tx:
-        Alerts(tx).fold([guard_alert(rollout, tx.now(), count)])
-    world.run_once()
+    stopped_by_guard(world, rollout, replace(COUNT, exposures=20, window_s=600.0))
 
     found = explain_canary(world.context(), "chat").status
     errors, windows = found.explanation.guardrails[:2]
-    assert errors.candidate == ""
-    assert windows.guardrail is Guardrail.CALLER_ERRORS
-    assert windows.candidate == "25 % (5 of 20, by a router's guard)"
-    ended = found.rollout.ended_because
-    assert "first or later turns within 10 min of 5 of 20 callers" in ended
+    assert errors.exposures == 0
+    assert (windows.guardrail, windows.exposures) == (Guardrail.CALLER_ERRORS, 20)
+
+
+def test_an_event_of_an_older_version_is_compared_by_its_figures(
+    world: SmallInstallation,
+) -> None:
+    harmed_tools(world, rate=0.9)
+    world.run_once(turns=2)
+    with world.store.read() as tx:
+        (event,) = [event for event in AuditLog(tx).all() if event.action == "canary.harm"]
+        rollout = Rollouts(tx).get(str(event.details["rollout"]))
+        blocks = Observations(tx).blocks(rollout.id)
+    decided = audit.repeat_end(rollout, rollout.decided, blocks)[0] if rollout.decided else None
+    assert decided is not None
+    old = {name: value for name, value in event.details.items() if name != "decided"}
+
+    def compare(details: dict[str, object]) -> bool:
+        replayed = ReplayedAction(replace(event, details=details), rollout.id, len(blocks), ())
+        return replayed.decide_again("the blocks give", lambda: decided).agrees
+
+    assert compare({**old, "decided_sha256": "a hash with the sentence"})
+    assert not compare({**old, "log_e": 1.0})
 
 
 def test_a_rollback_names_the_segment_and_is_decided_again_the_same(

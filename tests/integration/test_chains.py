@@ -106,7 +106,7 @@ def take_back(world: SmallInstallation, proposal: str) -> None:
         ("sim/better", do_harm),
         ("sim/better", take_back),
     ],
-    ids=["failed", "waits", "refused", "expired", "did harm", "taken back"],
+    ids=["failed", "waits", "refused", "expired", "did harm", "rolled back"],
 )
 def test_a_target_without_evidence_stays_out_of_the_chain(
     world: SmallInstallation,

@@ -175,7 +175,7 @@ def test_what_is_watched_says_each_change_and_ends_by_itself(
             "better",
             True,
             3,
-            "chat: rolled back: The canary fails more often",
+            "chat: rolled back: The candidate fails more often",
         ),
         ("worse", False, 3, "chat: no canary opened: {id}: closed: "),
     ],

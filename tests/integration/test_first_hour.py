@@ -326,10 +326,10 @@ def test_traffic_says_where_the_proposals_stand_and_when_they_end(cli: CommandLi
     cli.run("canary", "abort", "chat", "--reason", "seen enough")
 
     assert early == ["chat: proposed"]
-    assert later.startswith("chat: canary at 1 %: 0 of 3 exposures")
+    assert later.startswith("chat: canary at 1 %: 0 of 3 callers")
     assert going_on == []
     (ended,) = watch.refresh()
-    assert ended.startswith("chat: sim/better is aborted: abort by local")
+    assert ended.startswith("chat: sim/better is aborted: aborted by local")
     assert not watch.open
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.frame.alerts.alert import AlertKind
+from harness.gate.canary_sentences import guard_sentence
 from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.worker_guard import read_guard_count
 from router.observers.canary_guard import SPARE_S
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -55,7 +57,13 @@ async def test_a_canary_whose_later_turns_fail_is_stopped_by_the_router(tmp_path
     door.recorder.flush()
     (alert,) = (one for one in door.kept.alerts if one.kind is AlertKind.LOCAL_ABORT)
     callers = arms.count("canary")
-    turns = f"first or later turns within 10 min of {callers} of {callers} callers fail"
-    assert turns in alert.text
+    count = read_guard_count(alert.details)
+    assert count is not None
+    assert (count.exposures, count.canary_failures) == (callers, callers)
+    assert (count.control_exposures, count.control_failures) == (CALLERS - callers, 0)
+    assert count.window_s == 600.0
     # The circuit opened after the first failures.
-    assert "circuit open, 4 server), of 0 outside it" in alert.text
+    assert count.canary_classes["server"] == 4
+    assert count.error is not None
+    assert (count.error.failure, count.error.status) == ("circuit_open", None)
+    assert alert.text == guard_sentence(count)

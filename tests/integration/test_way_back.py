@@ -11,7 +11,6 @@ import pytest
 from harness.app.proof import find_missing_way_back
 from harness.canary import audit, operations, way_back
 from harness.canary import status as canary_status
-from harness.canary.canary_state import CanaryStateKind
 from harness.canary.way_back import WayBackWatch
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -22,6 +21,7 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.canary_sentences import CanaryStateKind
 from harness.gate.online.rollout import RolloutSignal, RolloutState
 from harness.operations import route_queries
 from harness.operations.route_status import RouteState

@@ -3,8 +3,8 @@ stored blocks are judged to the same bytes, and two processes count the callers 
 would have counted: units of every kind, weight steps, claims that are answered late, feedback,
 a judge, segments, warm-up.
 
-What is decided of them, and what people are told of it, is in tests/golden/canaries.json. After
-a change that is meant, write the file anew: `python -m tests.unit.test_canary_combinations`.
+What is decided of them, in codes and figures, is in tests/golden/canaries.json. After a change
+that is meant, write the file anew: `python -m tests.unit.test_canary_combinations`.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from harness.frame.plain_data import (
     to_plain,
     to_shown,
 )
-from harness.gate.explain import explain_rollout
+from harness.gate.explain import RolloutExplanation, explain_rollout
 from harness.gate.online.guardrails import (
     CanaryJudge,
     ErrorTally,
@@ -436,9 +436,23 @@ def record_all(seed: int) -> dict[str, str]:
         now = seen[-1].closed_at
         action = decide_action(rollout(drawn), seen, now)
         told = explain_rollout(rollout(drawn), action, seen, now)
-        text = json.dumps(rounded(to_shown([action, told])), sort_keys=True)
+        found = [replace(action, reason=""), *explained_figures(told)]
+        text = json.dumps(rounded(to_shown(found)), sort_keys=True)
         looks[str(share)] = f"{action.kind} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return looks
+
+
+def explained_figures(told: RolloutExplanation) -> list[object]:
+    """Returns the explanation's codes and figures; the sentences are in another golden file."""
+    return [
+        told.eta_s,
+        told.units_per_hour,
+        [(need.what, need.done, need.share, need.eta_s) for need in told.needs],
+        [
+            (row.guardrail, row.exposures, row.log_e, row.distance, row.furthest, row.warns)
+            for row in told.guardrails
+        ],
+    ]
 
 
 @pytest.mark.parametrize("seed", SAMPLED)

@@ -11,7 +11,7 @@ from harness.frame.errors import IllegalTransition, InputError
 from harness.frame.people.access import SYSTEM
 from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.online.observation import TrafficMinute
-from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.online.rollout import CanaryEnd, Rollout, RolloutSignal, RolloutState
 from harness.proposals import route_rules
 from harness.routes import routes
 from harness.routing.records.observations import Observations
@@ -218,7 +218,7 @@ def test_the_status_of_a_canary_tells_its_moves_its_timeline_and_when_it_changed
     assert shown.hold_reasons == []
 
 
-def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author(
+def test_a_promotion_that_was_rolled_back_later_is_dated_and_told_with_its_author(
     world: SmallInstallation,
 ) -> None:
     world.promoted()
@@ -226,7 +226,7 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     promoted_at = world.rollout().updated_at
     with world.store.read() as tx:
         assert routes.find_later_rollback(tx, world.rollout()) is None
-    assert routes.describe_later_rollback(None) == ""
+    assert routes.read_later_end(None) is None
     world.clock.advance(60)
     with pytest.raises(InputError, match="reason"):
         operations.roll_back(world.context(), BEN, "chat", reason=" ")
@@ -235,5 +235,7 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     shown = status.explain_canary(world.context(), "chat").status
     assert shown.rollback is not None
     assert shown.changed_at == shown.rollback.at > promoted_at
-    told = routes.describe_later_rollback(shown.rollback)
-    assert told == "promotion taken back by ben: complaints"
+    ending = routes.read_later_end(shown.rollback)
+    assert ending is not None
+    assert (ending.end, ending.by) == (CanaryEnd.PROMOTION_ROLLED_BACK, "ben")
+    assert ending.why == "complaints"

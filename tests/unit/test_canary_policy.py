@@ -11,6 +11,7 @@ from harness.gate.online.guardrails import ArmSplit, ErrorTally, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import (
     ActionKind,
+    ReasonCode,
     Rollout,
     RolloutSignal,
     RolloutState,
@@ -132,7 +133,7 @@ def test_silence_is_paused_at_the_deadline() -> None:
     )
     few = decide_action(rollout(W), blocks(3, 1), late)
     assert few.signal is RolloutSignal.SILENT
-    assert "3 of 20 canary exposures at 1 %" in few.reason
+    assert (few.code, few.step_exposures) == (ReasonCode.TOO_FEW, 3)
     assert "at this pace they take 47 days" in few.reason
 
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from harness.canary import duration_estimate
 from harness.frame import formatting
 from harness.gate import explain, ramp
-from harness.gate.online.rollout_action import (
+from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours
+from harness.gate.ramp import TrafficPace
+from harness.gate.step_duration import (
     missing_duration,
     peak_reached_at,
     peak_seconds,
 )
-from harness.gate.policy import CanaryPolicy, CanaryStep, PeakHours
-from harness.gate.ramp import TrafficPace
 
 pytestmark = pytest.mark.req("F3")
 

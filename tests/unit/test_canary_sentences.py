@@ -15,10 +15,16 @@ from typing import Final
 import pytest
 
 from dashboard import labels
+from harness.canary.audit import repeat_end
 from harness.canary.canary_state import (
     CanaryState,
-    CanaryStateKind,
     describe_canary_state,
+)
+from harness.gate.canary_sentences import (
+    CanaryStateKind,
+    failed_callers,
+    guard_details,
+    guard_sentence,
 )
 from harness.gate.explain import explain_rollout
 from harness.gate.online.guardrail_report import OpinionTotals
@@ -31,8 +37,16 @@ from harness.gate.online.guardrails import (
     Guardrail,
 )
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.rollout import Rollout, RolloutState
+from harness.gate.online.rollout import (
+    CanaryEnd,
+    CanaryEnding,
+    EndDecision,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+)
 from harness.gate.online.rollout_action import decide_action
+from harness.gate.online.worker_guard import GuardCount, GuardError
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from tests.support.store.records import PLAIN_BLOCK
 from tests.unit.test_canary_policy import START, rollout
@@ -45,7 +59,7 @@ POLICY: Final = CanaryPolicy(
     warm_up_s=0.0,
     warm_up_units=1,
 )
-HOLD: Final = "On hold: no router has recorded traffic of this route for 5 min"
+HOLD: Final = "no router has recorded traffic of this route for 5 min"
 
 
 def blocks(
@@ -144,8 +158,11 @@ class Situation:
 
     def sentences(self) -> list[str]:
         now = START + timedelta(minutes=self.minutes)
-        action = decide_action(self.rollout, self.blocks, now)
-        found = explain_rollout(self.rollout, action, self.blocks, now)
+        blocks: Sequence[ObservationBlock] = self.blocks
+        action = decide_action(self.rollout, blocks, now)
+        if self.rollout.decided is not None:
+            action, blocks = repeat_end(self.rollout, self.rollout.decided, blocks)
+        found = explain_rollout(self.rollout, action, blocks, now)
         state = describe_canary_state(
             self.rollout,
             self.holds,
@@ -158,7 +175,8 @@ class Situation:
             f"state: {state.kind}, {state.words}; it {state.predicate}; {state.of_route}",
             f"because: {state.reason}",
             f"next: {state.next_step}",
-            f"action: {action.signal}, {action.reason}",
+            f"failed: {failed_callers(action.figures)}",
+            f"action: {action.code}, {action.signal}, {action.reason}",
             *([] if found.why == action.reason else [f"why: {found.why}"]),
             f"goes to {found.goes_to} {found.eta}, at {pace} an hour; {found.goes_back}",
             *(f"against: {words}" for words in found.against),
@@ -194,7 +212,31 @@ FLOORS: Final = replace(
         ),
     ),
 )
-ABORTED: Final = replace(BACK, ended_because="abort by ana: the customer asked")
+ABORTED: Final = replace(
+    BACK,
+    ended_because="aborted by ana: the customer asked",
+    ending=CanaryEnding(CanaryEnd.ABORTED, RolloutSignal.ABORT, "ana", "the customer asked"),
+)
+OLD_ABORT: Final = replace(BACK, ended_because="abort by ana: the customer asked")
+GUARDED: Final = replace(
+    BACK,
+    ended_because="a sentence of an older version",
+    ending=CanaryEnding(CanaryEnd.ROLLED_BACK, RolloutSignal.HARM),
+    decided=EndDecision(
+        START + timedelta(minutes=3),
+        RolloutState.WAITING,
+        last_block=2,
+        guard=GuardCount(
+            8,
+            3,
+            0,
+            log_e=7.0,
+            log_limit=6.0,
+            control_exposures=24,
+            error=GuardError("overloaded", 503, 3),
+        ),
+    ),
+)
 HARMED: Final = replace(BACK, ended_because="errors are more frequent")
 SITUATIONS: Final[Mapping[str, Situation]] = {
     "a warm-up lasts for a time and for units": Situation(
@@ -252,6 +294,14 @@ SITUATIONS: Final[Mapping[str, Situation]] = {
     "an aborted one says so whatever else is known": Situation(
         ABORTED, blocks(10), holds=(HOLD,)
     ),
+    "an abort of an older version is shown as stored": Situation(OLD_ABORT, blocks(10)),
+    "a rollback by a worker's guard shows the counts of the guard": Situation(
+        GUARDED, blocks(10)
+    ),
+    "too few callers pause it at its deadline": Situation(
+        rollout(RolloutState.WAITING, 0, LATE), blocks(10), 12
+    ),
+    "a step that passed": Situation(rollout(RolloutState.MEASURING, 0, POLICY), blocks(30), 30),
     "one that was rolled back says why and needs nothing": Situation(
         HARMED, blocks(10, failing=True)
     ),
@@ -266,6 +316,43 @@ SITUATIONS: Final[Mapping[str, Situation]] = {
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_a_situation_has_the_words_of_the_golden_file(name: str) -> None:
     assert SITUATIONS[name].sentences() == json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
+
+
+GUARD: Final = GuardCount(8, 3, 0, log_e=7.0, log_limit=6.0, control_exposures=24)
+GUARDS: Final[Mapping[str, GuardCount]] = {
+    "each caller met one error": replace(GUARD, error=GuardError("overloaded", 503, 3)),
+    "some callers met another error": replace(GUARD, error=GuardError("timeout", None, 2)),
+    "no error is known": GUARD,
+    "the incumbent fails, too": replace(GUARD, control_failures=2),
+    "an older router counted one arm": replace(
+        GUARD, control_failures=2, control_exposures=None
+    ),
+    "later turns count": replace(GUARD, window_s=600.0),
+}
+
+
+def sentences_of_guards() -> dict[str, str]:
+    found = {f"guard: {name}": guard_sentence(count) for name, count in GUARDS.items()}
+    return {**found, "guard: its details": guard_details(GUARD)}
+
+
+@pytest.mark.parametrize("name", sentences_of_guards())
+def test_a_worker_s_guard_has_the_sentences_of_the_golden_file(name: str) -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert sentences_of_guards()[name] == golden[name]
+
+
+def test_a_row_of_an_older_version_tells_its_end_by_its_words_alone() -> None:
+    ends = ("abort by ana: late", "promotion taken back by ben: too slow", "errors are up")
+    stored = [replace(BACK, ended_because=words).end for words in ends]
+    assert stored == [
+        CanaryEnd.ABORTED,
+        CanaryEnd.PROMOTION_ROLLED_BACK,
+        CanaryEnd.ROLLED_BACK,
+    ]
+    # A row with codes is never read from its words.
+    ending = CanaryEnding(CanaryEnd.ROLLED_BACK, RolloutSignal.HARM)
+    assert replace(BACK, ended_because=ends[0], ending=ending).end is CanaryEnd.ROLLED_BACK
 
 
 def test_classes_and_opinions_explain_the_evidence_and_are_none() -> None:
@@ -316,6 +403,9 @@ def test_every_state_has_a_sign_of_its_own_kind(kind: CanaryStateKind) -> None:
 
 
 if __name__ == "__main__":
-    words = {name: situation.sentences() for name, situation in SITUATIONS.items()}
+    words: dict[str, object] = {
+        name: situation.sentences() for name, situation in SITUATIONS.items()
+    }
+    words |= sentences_of_guards()
     text = json.dumps(words, indent=1, ensure_ascii=False)
     GOLDEN.write_text(f"{text}\n", encoding="utf-8")

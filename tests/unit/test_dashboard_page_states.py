@@ -443,7 +443,7 @@ def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_
     assert f"<b>Next:</b> {facts['next']}" in said
     table = said[said.index("Actions") :]
     assert "<b>1 % to 5 %</b><br>by swapgate" in table
-    assert "exposures at 1 %, no evidence of harm beyond tolerance" in table
+    assert "callers at 1 %, no evidence of harm beyond tolerance" in table
     assert "<b>enough exposures</b>" in table
 
 

@@ -22,6 +22,7 @@ from harness.gate.online.outcome import (
 from harness.gate.online.worker_guard import (
     FIRST_WEIGHT,
     GuardCount,
+    GuardError,
     WorkerGuard,
     abort_log_e,
 )
@@ -414,10 +415,10 @@ def test_a_canary_whose_later_turns_fail_is_stopped_and_the_alert_names_them() -
     side.evaluate()
 
     assert side.guards.stopped(CANARY)
-    assert (
-        "saw first or later turns within 10 min of 5 of 5 callers fail in the canary "
-        "(5 timeout), of 0 outside it" in side.alerts[0].text
-    )
+    count = side.alerts[0].count
+    assert (count.window_s, count.exposures, count.canary_failures) == (WINDOW_S, 5, 5)
+    assert (count.control_exposures, count.control_failures) == (0, 0)
+    assert count.error == GuardError("timeout", None, 5)
 
 
 def test_first_requests_and_windows_spend_half_of_the_level_each() -> None:
@@ -483,11 +484,28 @@ def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_reque
 
     assert side.guards.stopped(CANARY)
     assert side.announced == side.alerts
-    assert (
-        "saw the first requests of 2 of 2 callers fail in the canary (2 timeout), of 0 outside "
-        "it" in side.alerts[0].text
-    )
+    count = side.alerts[0].count
+    assert (count.window_s, count.exposures, count.canary_failures) == (0.0, 2, 2)
+    assert (count.control_exposures, count.control_failures) == (0, 0)
+    assert count.error == GuardError("timeout", None, 2)
     assert not side.guards.stopped(replace(CANARY, rollout="r-2"))
+
+
+def test_a_guard_counts_the_callers_of_both_arms_and_the_most_frequent_error() -> None:
+    side = Side(GuardFiles())
+    for n in range(4):
+        side.request(f"old-{n}", Arm.INCUMBENT, failed=False)
+    overloaded = outcome_of(failed=True, why="overloaded: 503 busy")
+    failed = [(overloaded, 503), (outcome_of(failed=True), None), (overloaded, 503)]
+
+    for n, (outcome, status) in enumerate(failed):
+        counted = side.guards.begin(CANARY, Arm.CANARY, f"new-{n}")
+        side.guards.end(CANARY.rollout, counted, outcome, status)
+
+    count = side.alerts[0].count
+    assert (count.exposures, count.canary_failures) == (2, 2)
+    assert (count.control_exposures, count.control_failures) == (4, 0)
+    assert count.error == GuardError("overloaded", 503, 1)
 
 
 def test_failures_that_hit_both_arms_stop_nothing() -> None:

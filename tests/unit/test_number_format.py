@@ -12,7 +12,7 @@ from harness.frame import formatting
 from harness.frame.formatting import (
     format_answer_price,
     format_number,
-    without_scientific_notation,
+    format_price_pair,
 )
 from harness.interfaces.cli.frame import output
 
@@ -44,33 +44,9 @@ def test_a_small_price_is_told_by_the_thousand_and_so_is_the_one_beside_it() -> 
     assert format_answer_price(0.00001, 0.25) == "$0.00001"
 
 
-def test_a_stored_sentence_is_read_without_exponents() -> None:
-    stored = (
-        "The canary costs 2 × as much as the incumbent for an answer: $2.21e-05 against "
-        "$1.11e-05; evidence of harm reached the rollback level (e = 1.23e+04)."
-    )
-    assert without_scientific_notation(stored) == (
-        "The canary costs 2 × as much as the incumbent for an answer: $0.0221 against $0.0111 "
-        "per 1,000 answers; evidence of harm reached the rollback level (e = 12,300)."
-    )
-
-
-def test_names_and_plain_numbers_of_a_sentence_stay_as_they_are() -> None:
-    stored = "Model x1e-05y of 3f2e+1b4 costs $0.50 against $0.25, at 1.5 %."
-    assert without_scientific_notation(stored) == stored
-
-
-@given(st.text(max_size=60))
-def test_a_sentence_is_the_same_when_read_twice(sentence: str) -> None:
-    assert without_scientific_notation(
-        without_scientific_notation(sentence)
-    ) == without_scientific_notation(sentence)
-
-
 @given(st.floats(1e-300, 1e300), st.floats(1e-300, 1e300))
-def test_every_pair_of_prices_is_read_without_exponents(ours: float, theirs: float) -> None:
-    said = without_scientific_notation(f"it costs ${ours:.3g} against ${theirs:.3g}")
-    assert not re.search(r"\de[+-]", said)
+def test_every_pair_of_prices_is_written_without_exponents(ours: float, theirs: float) -> None:
+    assert not re.search(r"\de[+-]", format_price_pair(ours, theirs))
 
 
 def test_the_examples_of_every_format_hold() -> None:

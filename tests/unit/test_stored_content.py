@@ -13,7 +13,7 @@ pytestmark = pytest.mark.req("G4")
 # Columns of text that hold names, ids, hashes, figures and operators' words in every table.
 PLAIN: Final = """
     accepted_cost account acknowledged bets bounds by_key capped outcomes rates uncounted
-    usual_rates waits
+    usual_rates waits decided ending
     action actor agent alert answer_sha256 api_base api_key_env approved_verdict approver
     arm author because break_glass build canary canary_evidence candidate change_reference
     ciphertext claim client closed_because code confirmer confirmer_key confirmer_principal

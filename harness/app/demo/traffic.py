@@ -523,7 +523,7 @@ class ProposalWatch:
                 action = canary.action
                 return (
                     f"canary at {format_bps(now.weight_bps)}: {action.step_exposures} of "
-                    f"{now.min_exposures} exposures, evidence of harm "
+                    f"{now.min_exposures} callers, evidence of harm "
                     f"{format_harm(action.distance_to_trip)}"
                 )
         return proposal.phase_text

@@ -2,8 +2,8 @@
 
 `TRANSITIONS` is the table of states and signals; `apply_signal` returns the rollout after a
 signal. `harness.gate.online.rollout_action` derives signals from data; a person may give
-`MANUAL_SIGNALS`. `CanaryEnd` names the three ways in which a canary ends without serving the
-route, for all interfaces and the audit log.
+`MANUAL_SIGNALS`. `CanaryEnding` stores how a canary ended without serving the route; its words
+are in `harness.gate.canary_sentences`.
 
 Nothing here checks a role, a proof or the data: `harness.canary.machine` applies a signal with
 all of them.
@@ -19,52 +19,16 @@ from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
 from harness.gate.online.guardrails import WINDOW_REQUESTS, Guardrail, UnitRule
 from harness.gate.online.outcome import UNKNOWN_LIMITS, WaitLimits
+from harness.gate.online.worker_guard import GuardCount
 from harness.gate.policy import CanaryPolicy, CanaryStep
 
 
 class CanaryEnd(StrEnum):
+    """The stored ways in which a canary ends without serving the route."""
+
     ABORTED = "aborted"  # a person ended it before its promotion
-    TAKEN_BACK = "promotion taken back"  # a person restored the former model
-    ROLLED_BACK = "rolled back"  # the evidence ended it, or a change of the route or the model
-
-    @property
-    def predicate(self) -> str:
-        return f"had its {self}" if self is CanaryEnd.TAKEN_BACK else f"was {self}"
-
-    @property
-    def clause(self) -> str:
-        return f"its {self.describe('')}"
-
-    def describe(self, route: str) -> str:
-        """Describes the end: `canary of chat was aborted`. route: empty for no route."""
-        of_route = f" of {route}" if route else ""
-        if self is CanaryEnd.TAKEN_BACK:
-            return f"promotion{of_route} was taken back"
-        return f"canary{of_route} was {self}"
-
-
-def describe_abort(
-    name: str,
-    reason: str,
-    *,
-    baking: bool,
-) -> str:
-    """Writes the reason of an end caused by a person. `find_end` parses it."""
-    return f"{CanaryEnd.TAKEN_BACK if baking else 'abort'} by {name}: {reason}"
-
-
-def describe_who(ended_because: str) -> str:
-    """Returns the part of an end's reason from `by …` on."""
-    return ended_because.removeprefix("abort ").removeprefix(f"{CanaryEnd.TAKEN_BACK} ")
-
-
-def find_end(ended_because: str) -> CanaryEnd:
-    """Finds the kind of an end from its stored reason; an unknown reason is a rollback."""
-    if ended_because.startswith("abort by "):
-        return CanaryEnd.ABORTED
-    if ended_because.startswith(f"{CanaryEnd.TAKEN_BACK} by "):
-        return CanaryEnd.TAKEN_BACK
-    return CanaryEnd.ROLLED_BACK
+    PROMOTION_ROLLED_BACK = "promotion_rolled_back"  # a person restored the former model
+    ROLLED_BACK = "rolled_back"  # the evidence ended it, or a change of the route or the model
 
 
 class RolloutState(StrEnum):
@@ -105,6 +69,92 @@ class ActionKind(StrEnum):
     PAUSE = "pause"
     PROMOTE = "promote"
     ROLLBACK = "rollback"
+
+
+class ReasonCode(StrEnum):
+    """The stored reasons of a decision; `canary_sentences` has a sentence for each."""
+
+    ENDED = "ended"
+    HARM = "harm"  # the evidence of harm reached the rollback level
+    GUARD = "guard"  # a worker's guard stopped the canary
+    PAUSED = "paused"
+    BAKING = "baking"
+    BAKE_OVER = "bake_over"
+    COUNTING = "counting"  # the step lacks callers
+    ENOUGH = "enough"  # the step has its callers, and its evidence decides from now on
+    TOO_FEW = "too_few"  # the step's time is up without its callers
+    OPEN = "open"  # a condition of the step is not met
+    LATE = "late"  # the same, and the step's time is up
+    PASSED = "passed"  # the step passed
+    HELD = "held"  # the data, the clock or a freeze do not allow a move onward
+    PROOF = "proof"  # the proof does not hold any more
+
+
+class StepCondition(StrEnum):
+    """The conditions of a step, as decisions store the first one that is not met."""
+
+    CALLERS = "callers"
+    SAMPLE_RATIO = "sample_ratio"
+    DURATION = "duration"
+    WARM_UP = "warm_up"
+    WINDOWS = "windows"
+    MISSING_OUTCOMES = "missing_outcomes"
+    NOT_SENT = "not_sent"
+    UNSUPPORTED = "unsupported"
+    COUNTED_SHARE = "counted_share"
+    CERTIFICATE = "certificate"
+    ONE_KEY = "one_key"
+    LEFT_OUT = "left_out"
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryEnding:
+    """How a canary ended, in codes: stored with its rollout and its proposal.
+
+    by: the person's name; empty if no person ended it. why: the person's reason.
+    """
+
+    end: CanaryEnd
+    signal: RolloutSignal
+    by: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndDecision:
+    """The inputs and counts of the decision that ended a canary.
+
+    at: the moment of the decision. state, bake_ends_at: of the rollout before its end.
+    last_block: the number of the newest block that the decision read; 0 without a block. guard:
+    the counts of the worker's guard that stopped the canary; None if no guard stopped it.
+    """
+
+    at: datetime
+    state: RolloutState
+    last_block: int
+    bake_ends_at: datetime | None = None
+    guard: GuardCount | None = None
+    alert: str = ""  # the id of that guard's alert
+
+
+def name_end(signal: RolloutSignal, *, baking: bool) -> CanaryEnd:
+    """Returns how a signal ends a canary. baking: whether it was promoted before."""
+    if signal is not RolloutSignal.ABORT:
+        return CanaryEnd.ROLLED_BACK
+    return CanaryEnd.PROMOTION_ROLLED_BACK if baking else CanaryEnd.ABORTED
+
+
+def read_old_end(ended_because: str) -> CanaryEnd:
+    """Returns how a canary ended whose row was stored before rows had a `CanaryEnding`.
+
+    Such a row has nothing but the text that Swapgate wrote then. This is the only code that
+    reads an end from words.
+    """
+    if ended_because.startswith("abort by "):
+        return CanaryEnd.ABORTED
+    if ended_because.startswith("promotion taken back by "):
+        return CanaryEnd.PROMOTION_ROLLED_BACK
+    return CanaryEnd.ROLLED_BACK
 
 
 def rollout_id(proposal: str) -> str:
@@ -212,6 +262,9 @@ class Rollout:
     bake_ends_at: datetime | None = None
     # The causes of `left_out.ExclusionCause` that an approver acknowledged; None for none.
     acknowledged: tuple[str, ...] | None = None
+    # How it ended, and the decision behind it; None while it serves, and in older rows.
+    ending: CanaryEnding | None = None
+    decided: EndDecision | None = None
 
     @property
     def live(self) -> bool:
@@ -225,8 +278,9 @@ class Rollout:
     @property
     def end(self) -> CanaryEnd | None:
         """How the canary ended; None while it is live, and after a promotion that stays."""
-        ended = self.state is RolloutState.ROLLED_BACK
-        return find_end(self.ended_because) if ended else None
+        if self.state is not RolloutState.ROLLED_BACK:
+            return None
+        return self.ending.end if self.ending else read_old_end(self.ended_because)
 
     @property
     def current(self) -> CanaryStep:
@@ -242,8 +296,12 @@ def apply_signal(
     signal: RolloutSignal,
     now: datetime,
     because: str = "",
+    ending: CanaryEnding | None = None,
+    decided: EndDecision | None = None,
 ) -> Rollout:
     """Returns the rollout after `signal`; STEP_DONE and ADVANCE go one step on.
+
+    because, ending, decided: kept if the signal ends the rollout.
 
     Raises IllegalTransition for a pair not in the table, past the last step, and for a promoted
     rollout after its bake.
@@ -263,6 +321,8 @@ def apply_signal(
         updated_at=now,
         ended_because=because if state not in LIVE_STATES else rollout.ended_because,
         bake_ends_at=_bake_end(rollout, state, now),
+        ending=ending if state is RolloutState.ROLLED_BACK else None,
+        decided=decided if state is RolloutState.ROLLED_BACK else None,
     )
 
 

@@ -7,20 +7,23 @@ of this step, its minimum time and its peak hours (`missing_duration`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from harness.frame.formatting import (
     add_seconds,
     format_bps,
-    format_estimate,
-    format_harm,
+    format_number,
     format_quantity,
-    format_span,
 )
 from harness.frame.plain_data import ShownAsJson, to_plain
+from harness.gate.canary_sentences import (
+    StepFigures,
+    guard_sentence,
+    step_sentence,
+)
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.guardrails import NO_SPLIT, ArmSplit, Guardrail
@@ -28,16 +31,18 @@ from harness.gate.online.late_outcomes import NO_WAIT, WindowWait, await_windows
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import (
     ActionKind,
+    ReasonCode,
     Rollout,
     RolloutSignal,
     RolloutState,
+    StepCondition,
 )
 from harness.gate.online.rollout_evidence import (
     CanaryEvidence,
     collect_evidence,
     sum_splits,
 )
-from harness.gate.online.segment_harm import SegmentHarm, find_segment
+from harness.gate.online.segment_harm import SegmentHarm
 from harness.gate.online.step_holds import (
     counted_reason,
     left_out_differences,
@@ -52,7 +57,7 @@ from harness.gate.online.uncounted import (
     find_unsupported,
 )
 from harness.gate.online.worker_guard import GuardCount
-from harness.gate.policy import CanaryStep, PeakHours
+from harness.gate.step_duration import missing_duration
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -112,15 +117,26 @@ class RolloutFigures(ShownAsJson):
         errors = self.guardrails.get(Guardrail.ERRORS)
         return errors.segment if errors else None
 
-    def with_segment(self, blocks: Sequence[ObservationBlock]) -> Self:
-        """Adds the segment of the errors, for a rollout that was stopped by something other
-        than its evidence.
+    def with_guard(self, count: GuardCount | None, alert: str) -> Self:
+        """Returns the figures of a rollback by a worker's guard: its counts decided.
+
+        The control plane's own counts and outcomes are older, because the guard acts before its
+        requests are reported. They stay if the guard, of an older router, did not count both
+        arms. alert: the id of the guard's alert.
         """
-        errors = self.guardrails.get(Guardrail.ERRORS)
-        if errors is None or errors.segment:
-            return self
-        named = replace(errors, segment=find_segment(blocks))
-        return replace(self, guardrails={**self.guardrails, Guardrail.ERRORS: named})
+        figures = replace(self, local_abort=alert, guard=count)
+        if count is None or count.control_exposures is None:
+            return figures
+        return replace(
+            figures,
+            outcomes={},
+            uncounted={},
+            served={},
+            canary_units=count.exposures,
+            canary_failures=count.canary_failures,
+            control_units=count.control_exposures,
+            control_failures=count.control_failures,
+        )
 
     def as_json(self) -> dict[str, object]:
         """Writes the figures as the audit log keeps them.
@@ -202,84 +218,40 @@ class RolloutAction:
     step_exposures: int
     log_certificate: float
     block: int | None = None  # number of the block that tripped
+    code: ReasonCode = ReasonCode.ENDED
+    condition: StepCondition | None = None  # of the step, if it is not met
     figures: RolloutFigures = field(default_factory=RolloutFigures)
 
+    def with_guard(self, count: GuardCount | None, alert: str) -> "RolloutAction":
+        """Returns the rollback that a worker's guard decided.
 
-DAY = timedelta(days=1)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def missing_duration(
-    step: CanaryStep,
-    peak: PeakHours,
-    began: datetime,
-    now: datetime,
-) -> str:
-    """Describes the step's minimum time that is still missing; empty if none is."""
-    lasted_s = (now - began).total_seconds()
-    if lasted_s < 0:
-        # The clock was set back, or is behind the clock of the process that began the step.
-        return f"By this machine's clock the step begins in {_hours(-lasted_s)}"
-    missing_s = step.min_s - lasted_s
-    if missing_s > 0:
-        return f"The step lasts at least {_hours(step.min_s)}: {_hours(missing_s)} are left"
-    missing_s = step.min_peak_s - peak_seconds(peak, began, now) if step.min_peak_s else 0.0
-    if missing_s > 0:
-        return (
-            f"The step lasts at least {_hours(step.min_peak_s)} of peak traffic "
-            f"({peak.start_h} to {peak.end_h} h UTC): {_hours(missing_s)} are left"
+        count, alert: see `RolloutFigures.with_guard`.
+        """
+        action = replace(
+            self,
+            kind=ActionKind.ROLLBACK,
+            signal=RolloutSignal.HARM,
+            code=ReasonCode.GUARD,
+            figures=self.figures.with_guard(count, alert),
         )
-    return ""
+        if count is None:
+            return action
+        return replace(
+            action,
+            reason=guard_sentence(count),
+            exposures=action.figures.canary_units,
+            distance_to_trip=max(self.distance_to_trip, count.distance),
+        )
 
 
-def peak_seconds(
-    peak: PeakHours,
-    began: datetime,
-    now: datetime,
-) -> float:
-    """Returns the seconds of peak hours between two moments; 0 if the clock was set back."""
-    lasted = _peak_until(peak, now) - _peak_until(peak, began)
-    return max(timedelta(), lasted).total_seconds()
+class _Choice(NamedTuple):
+    """The action with its reason. more: see `canary_sentences.step_sentence`."""
 
-
-def peak_reached_at(
-    peak: PeakHours,
-    began: datetime,
-    length_s: float,
-) -> datetime:
-    """Returns the first moment with `length_s` seconds of peak hours since `began`.
-
-    length_s: more than 0.
-    """
-    length = _peak_length(peak)
-    days, rest = divmod(_peak_until(peak, began) + timedelta(seconds=length_s), length)
-    if not rest:  # the end of a day's peak, not the next day's start
-        days = days - 1
-        rest = length
-    return add_seconds(_first_peak(peak), (days * DAY + rest).total_seconds())
-
-
-def _peak_until(peak: PeakHours, at: datetime) -> timedelta:
-    """Returns the length of all peak hours from 1970 to a moment."""
-    days, rest = divmod(at - _first_peak(peak), DAY)
-    length = _peak_length(peak)
-    return days * length + min(rest, length)
-
-
-def _first_peak(peak: PeakHours) -> datetime:
-    return _EPOCH + timedelta(hours=peak.start_h)
-
-
-def _peak_length(peak: PeakHours) -> timedelta:
-    return timedelta(hours=(peak.end_h - peak.start_h) % 24 or 24)
-
-
-def _hours(seconds: float) -> str:
-    return format_span(60 * max(1, round(seconds / 60)))
-
-
-_Choice = tuple[ActionKind, RolloutSignal | None, str]
+    kind: ActionKind
+    signal: RolloutSignal | None
+    code: ReasonCode
+    more: str = ""
+    condition: StepCondition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +269,24 @@ class _View:
     now: datetime
     last_block: int
     windows: WindowWait
+
+    @property
+    def step_figures(self) -> StepFigures:
+        rollout = self.rollout
+        ends = rollout.bake_ends_at
+        left = ends - self.now if ends is not None else self.left
+        return StepFigures(
+            callers=self.step_exposures,
+            wanted=self.wanted,
+            weight_bps=rollout.current.weight_bps,
+            lasts_s=(self.now - rollout.step_started_at).total_seconds(),
+            left_s=left.total_seconds(),
+            distance=self.evidence.distance_to_trip,
+            kept_bps=rollout.policy.bake_bps,
+            certified=rollout.current.certify,
+            carried=self.evidence.carried,
+            day=self.evidence.period,
+        )
 
     @property
     def unsupported(self) -> UnsupportedShare:
@@ -339,17 +329,19 @@ def decide_action(
         if lacks
         else await_windows(blocks, step.weight_bps, wanted, known, now),
     )
-    kind, signal, reason = _choose(view)
+    choice = _choose(view)
     return RolloutAction(
-        kind=kind,
-        signal=signal,
-        reason=reason,
+        kind=choice.kind,
+        signal=choice.signal,
+        reason=step_sentence(choice.code, view.step_figures, choice.more),
         log_e=evidence.log_e,
         distance_to_trip=evidence.distance_to_trip,
         exposures=evidence.exposures,
         step_exposures=view.step_exposures,
         log_certificate=evidence.log_certificate,
         block=None if tripped is None else blocks[tripped].number,
+        code=choice.code,
+        condition=choice.condition,
         figures=_figures(view),
     )
 
@@ -360,19 +352,12 @@ def _choose(view: _View) -> _Choice:
     if rollout.baking:
         return _baking(view)
     if not rollout.live:
-        return (
-            ActionKind.HOLD,
-            None,
-            f"The rollout has ended: {rollout.state.value}.",
-        )
+        state = rollout.state.value.replace("_", " ")
+        return _Choice(ActionKind.HOLD, None, ReasonCode.ENDED, state)
     if view.evidence.block is not None:
-        return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
+        return _harm(view)
     if rollout.state is RolloutState.PAUSED:
-        return (
-            ActionKind.HOLD,
-            None,
-            f"Paused: a person resumes or aborts. {_standing(view)}",
-        )
+        return _Choice(ActionKind.HOLD, None, ReasonCode.PAUSED)
     if rollout.state is RolloutState.WAITING:
         return _waiting(view)
     return _measuring(view)
@@ -380,96 +365,88 @@ def _choose(view: _View) -> _Choice:
 
 def _baking(view: _View) -> _Choice:
     """Decides while the promotion bakes: every failure of the candidate counts."""
-    rollout = view.rollout
-    ends = view.rollout.bake_ends_at
     if view.evidence.block is not None:
-        return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
-    share = format_bps(rollout.policy.bake_bps)
-    kept = f"the former incumbent keeps {share} as a control. {_standing(view)}"
+        return _harm(view)
+    ends = view.rollout.bake_ends_at
     if ends is not None and view.now >= ends:
-        return (
-            ActionKind.HOLD,
-            RolloutSignal.BAKED,
-            f"The bake is over. {_standing(view)}",
-        )
-    left = format_span((ends - view.now).total_seconds()) if ends else ""
-    return ActionKind.HOLD, None, f"Promoted; for {left} more {kept}"
+        return _Choice(ActionKind.HOLD, RolloutSignal.BAKED, ReasonCode.BAKE_OVER)
+    return _Choice(ActionKind.HOLD, None, ReasonCode.BAKING)
 
 
 def _waiting(view: _View) -> _Choice:
     """Decides while the step lacks exposures: enough, too late, or hold."""
-    counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
-    counted += _uncountable(view)
+    why = _uncountable(view)
     if view.step_exposures >= view.wanted:
-        return (
-            ActionKind.HOLD,
-            RolloutSignal.ENOUGH,
-            f"{counted}: enough. {_standing(view)}",
-        )
+        return _Choice(ActionKind.HOLD, RolloutSignal.ENOUGH, ReasonCode.ENOUGH, why)
     if view.late:
-        lasted_s = (view.now - view.rollout.step_started_at).total_seconds()
-        needed = format_estimate(lasted_s * view.wanted / max(1, view.step_exposures))
-        pace = f": at this pace they take {needed}" if view.step_exposures else ""
-        why = f"{counted} when the step's time was up{pace}. "
-        why += "Too few exposures are no evidence of health: a person decides."
-        return ActionKind.PAUSE, RolloutSignal.SILENT, why
-    return (
-        ActionKind.HOLD,
-        None,
-        f"{counted}, {_left(view)} left. {_standing(view)}",
-    )
+        return _Choice(ActionKind.PAUSE, RolloutSignal.SILENT, ReasonCode.TOO_FEW, why)
+    return _Choice(ActionKind.HOLD, None, ReasonCode.COUNTING, why)
 
 
 def _measuring(view: _View) -> _Choice:
     """Decides once the step has its exposures. An open condition holds, later it pauses."""
-    rollout = view.rollout
-    if condition := _open_condition(view):
-        return _open(view, condition)
-    shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
-    reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
-    if view.unsupported.requests:
-        reason += f" {view.unsupported.text}."
-    if rollout.last_step:
-        return ActionKind.PROMOTE, RolloutSignal.PROVEN, reason
-    return ActionKind.ADVANCE, RolloutSignal.STEP_DONE, reason
+    for condition, find in _CONDITIONS:
+        if why := find(view):
+            return _open(view, condition, why)
+    more = view.unsupported.text if view.unsupported.requests else ""
+    if view.rollout.last_step:
+        return _Choice(ActionKind.PROMOTE, RolloutSignal.PROVEN, ReasonCode.PASSED, more)
+    return _Choice(ActionKind.ADVANCE, RolloutSignal.STEP_DONE, ReasonCode.PASSED, more)
 
 
-def _open_condition(view: _View) -> str:
-    """Returns the first condition that the step does not meet; empty if it meets all."""
+def _open(view: _View, condition: StepCondition, why: str) -> _Choice:
+    if view.late:
+        signal = RolloutSignal.UNDECIDED
+        return _Choice(ActionKind.PAUSE, signal, ReasonCode.LATE, why, condition)
+    return _Choice(ActionKind.HOLD, None, ReasonCode.OPEN, why, condition)
+
+
+def _harm(view: _View) -> _Choice:
+    evidence = view.evidence
+    what = next(one for one in evidence.guardrails if one.guardrail is evidence.tripped)
+    where = f". {what.segment.text}" if what.segment else ""
+    more = f"{what.text}{where}"
+    return _Choice(ActionKind.ROLLBACK, RolloutSignal.HARM, ReasonCode.HARM, more)
+
+
+def _missing_callers(view: _View) -> str:
+    if view.step_exposures >= view.wanted:
+        return ""
+    why = _uncountable(view)
+    note = f". {why}" if why else ""
+    return (
+        f"{view.step_exposures:,} of {view.wanted:,} callers can be read at {_share(view)}"
+        f"{note}"
+    )
+
+
+def _wrong_split(view: _View) -> str:
+    if view.log_srm < ALARM_LOG_E:
+        return ""
+    return "The canary's share of traffic is not the planned share: see routing"
+
+
+def _missing_duration(view: _View) -> str:
     rollout = view.rollout
-    step = rollout.current
     began = rollout.step_started_at
-    if view.step_exposures < view.wanted:
-        missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
-        return f"{missing} at {_share(view)}{_uncountable(view)}"
-    if view.log_srm >= ALARM_LOG_E:
-        return "The canary's share of traffic is not the planned share: see routing"
-    missing = missing_duration(step, rollout.policy.peak, began, view.now)
-    if not missing and view.evidence.slow_in_warm_up:
-        missing = "The canary is slow in its warm-up: later times decide"
-    missing = (
-        missing
-        or view.windows.text
-        or _missing_outcomes(view)
-        or not_sent_reason(rollout, view.blocks)
-        or unsupported_reason(rollout, view.evidence)
-    )
-    if not missing and step.certify:
-        missing = counted_reason(view.evidence) or _missing_certificate(view)
-    # These read all blocks again, so they come last.
-    missing = missing or saved_by_key_reason(rollout, view.blocks)
-    return missing or left_out_reason_text(
-        left_out_differences(rollout, view.blocks, view.evidence)
-    )
+    return missing_duration(rollout.current, rollout.policy.peak, began, view.now)
+
+
+def _slow_warm_up(view: _View) -> str:
+    slow = view.evidence.slow_in_warm_up
+    return "The canary is slow in its warm-up: later times decide" if slow else ""
+
+
+def _missing_counts(view: _View) -> str:
+    return counted_reason(view.evidence) if view.rollout.current.certify else ""
 
 
 def _missing_certificate(view: _View) -> str:
     wanted = view.evidence.certificate_limit
-    if view.evidence.log_certificate >= wanted:
+    if not view.rollout.current.certify or view.evidence.log_certificate >= wanted:
         return ""
-    value = _e(view.evidence.log_certificate)
-    needed = _e(wanted)
-    return f"The certificate of no harm is at {value:.2g} of {needed:g}"
+    value = format_number(_e(view.evidence.log_certificate), 2)
+    return f"The certificate of no harm is at {value} of {format_number(_e(wanted))}"
 
 
 def _uncountable(view: _View) -> str:
@@ -478,11 +455,10 @@ def _uncountable(view: _View) -> str:
         return ""
     bps = view.rollout.current.weight_bps
     step = [block for block in view.blocks if block.weight_bps == bps]
-    why = describe_uncountable(
+    return describe_uncountable(
         sum_splits(block.uncounted_callers for block in step),
         sum(block.units for block in step),
     )
-    return f". {why}" if why else ""
 
 
 def _missing_outcomes(view: _View) -> str:
@@ -496,49 +472,29 @@ def _missing_outcomes(view: _View) -> str:
     return f"{lost} did not arrive: counted against the canary, they would roll it back"
 
 
-def _open(view: _View, what: str) -> _Choice:
-    if view.late:
-        why = f"{what} when the step's time was up: a person decides. {_standing(view)}"
-        return ActionKind.PAUSE, RolloutSignal.UNDECIDED, why
-    return (
-        ActionKind.HOLD,
-        None,
-        f"{what}, {_left(view)} left. {_standing(view)}",
-    )
+def _left_out(view: _View) -> str:
+    return left_out_reason_text(left_out_differences(view.rollout, view.blocks, view.evidence))
 
 
-def _harm(view: _View) -> str:
-    evidence = view.evidence
-    what = next(
-        guardrail
-        for guardrail in evidence.guardrails
-        if guardrail.guardrail is evidence.tripped
-    )
-    where = f" {what.segment.text}." if what.segment else ""
-    return (
-        f"The canary {what.text}; "
-        f"evidence of harm reached the rollback level (e = {_e(evidence.log_e):.3g})"
-        f"{_whose(view)}.{where}"
-    )
-
-
-def _whose(view: _View) -> str:
-    """Describes whose evidence caused the rollback."""
-    if view.evidence.carried:
-        return " in callers that were new to this canary, over all its days"
-    return f" in the callers of day {view.evidence.period} alone"
-
-
-def _standing(view: _View) -> str:
-    return f"Evidence of harm: {format_harm(view.evidence.distance_to_trip)}."
+# A step's conditions in their order; the last two read all blocks again, so they come last.
+_CONDITIONS: Final[Sequence[tuple[StepCondition, Callable[[_View], str]]]] = (
+    (StepCondition.CALLERS, _missing_callers),
+    (StepCondition.SAMPLE_RATIO, _wrong_split),
+    (StepCondition.DURATION, _missing_duration),
+    (StepCondition.WARM_UP, _slow_warm_up),
+    (StepCondition.WINDOWS, lambda view: view.windows.text),
+    (StepCondition.MISSING_OUTCOMES, _missing_outcomes),
+    (StepCondition.NOT_SENT, lambda view: not_sent_reason(view.rollout, view.blocks)),
+    (StepCondition.UNSUPPORTED, lambda view: unsupported_reason(view.rollout, view.evidence)),
+    (StepCondition.COUNTED_SHARE, _missing_counts),
+    (StepCondition.CERTIFICATE, _missing_certificate),
+    (StepCondition.ONE_KEY, lambda view: saved_by_key_reason(view.rollout, view.blocks)),
+    (StepCondition.LEFT_OUT, _left_out),
+)
 
 
 def _share(view: _View) -> str:
     return format_bps(view.rollout.current.weight_bps)
-
-
-def _left(view: _View) -> str:
-    return format_span(view.left.total_seconds())
 
 
 def _figures(view: _View) -> RolloutFigures:

@@ -33,8 +33,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from harness.frame.failures import describe_failures
-from harness.frame.formatting import format_span
 from harness.frame.plain_data import from_plain
 from harness.gate.online.usual_rate import UsualBet, usual_bets
 
@@ -148,20 +146,36 @@ def _log_mean(log_sums: tuple[float, ...], later: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardError:
+    """The most frequent known error of the candidate's callers.
+
+    failure: its class. status: the HTTP status of the reply; None if there was no reply.
+    callers: the number of callers whose exposure failed with it.
+    """
+
+    failure: str
+    status: int | None
+    callers: int
+
+
+@dataclass(frozen=True, slots=True)
 class GuardCount:
-    """Counts the units that a worker's guard read until it stopped a canary.
+    """Counts the exposures that a worker's guard read until it stopped a canary.
 
     log_e: its evidence of harm. log_limit: the log e at which it stops the canary. window_s:
     how long each caller's requests count, in seconds; 0 if only first requests count.
     """
 
-    exposures: int  # units of the canary
+    exposures: int  # of the canary
     canary_failures: int
     control_failures: int
     log_e: float
     log_limit: float
     canary_classes: Mapping[str, int] = field(default_factory=dict)  # failures by known class
     window_s: float = 0.0
+    # Of the incumbent; None in alerts of older routers.
+    control_exposures: int | None = None
+    error: GuardError | None = None  # None if no failure's class is known
 
     @property
     def canary_share(self) -> float:
@@ -173,18 +187,12 @@ class GuardCount:
         return min(1.0, self.log_e / self.log_limit)
 
     @property
-    def text(self) -> str:
-        known = self.canary_classes
-        classes = f" ({describe_failures(known)})" if known else ""
-        turns = "the first requests"
-        if self.window_s:
-            turns = f"first or later turns within {format_span(self.window_s)}"
-        return (
-            f"{turns} of {self.canary_failures:,} of {self.exposures:,} callers fail in the "
-            f"canary{classes}, of {self.control_failures:,} outside it: evidence of harm "
-            f"e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
-            f"{math.exp(self.log_limit):.3g}."
-        )
+    def e_value(self) -> float:
+        return math.exp(min(self.log_e, 700.0))
+
+    @property
+    def e_limit(self) -> float:
+        return math.exp(min(self.log_limit, 700.0))
 
 
 def read_guard_count(details: Mapping[str, Any]) -> GuardCount | None:

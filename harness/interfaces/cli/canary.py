@@ -17,6 +17,7 @@ from harness.canary.canary_state import (
 )
 from harness.canary.status import CanaryHistory, CanaryStatus, list_canaries
 from harness.frame.formatting import format_estimate, format_percent
+from harness.gate.canary_sentences import end_sentence
 from harness.gate.explain import StepNeed
 from harness.gate.guardrail_rows import GuardrailRow
 from harness.gate.online.rollout import Rollout, RolloutSignal
@@ -124,7 +125,7 @@ def operation_command(signal: RolloutSignal) -> click.Command:
 
 def _describe(rollout: Rollout) -> str:
     if rollout.end is not None:
-        return rollout.end.describe(rollout.route)
+        return end_sentence(rollout.end, rollout.route)
     state = "promoted, and bakes" if rollout.baking else rollout.state.value
     return f"canary of {rollout.route} is {state}"
 

@@ -7,6 +7,7 @@ from typing import Final
 from harness.canary import status as canary_status
 from harness.canary.status import CanaryStatus
 from harness.frame.formatting import format_bps
+from harness.gate.canary_sentences import failed_callers
 from harness.gate.online.rollout import Rollout
 from harness.gate.outcome_rows import describe_outcomes
 from harness.interfaces.cli.frame import output
@@ -43,6 +44,7 @@ def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("canary", state.words),
         ("why", state.reason),
         ("next", state.next_step),
+        ("failed", failed_callers(status.action.figures)),
         ("outcomes", describe_outcomes(status.action.figures) or None),
         ("harm", harm_text(status.action.distance_to_trip)),
         ("more", f"`swapgate canary status {status.rollout.route}`"),
@@ -54,7 +56,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
     action = status.action
     step = rollout.current
     state = status.state
-    needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
+    needs = f"{action.step_exposures:,} of {step.min_exposures:,} callers at this share"
     ends = "promotion" if rollout.last_step else format_bps(_next_weight(status))
     return [
         ("route", rollout.route),
@@ -71,7 +73,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
             _share(rollout) if rollout.live or rollout.baking else None,
         ),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
-        ("exposures", f"{action.exposures:,}"),
+        ("failed", failed_callers(action.figures)),
         ("outcomes", describe_outcomes(action.figures) or None),
         ("callers", status.callers or None),
         ("one key", status.shared_key or None),
@@ -200,7 +202,7 @@ class CanaryFollower:
 def _line(row: CanaryStatus) -> str:
     needs = row.rollout.current.min_exposures
     harm = harm_text(row.action.distance_to_trip)
-    counts = f"{row.action.step_exposures:,} of {needs:,} exposures; {harm}"
+    counts = f"{row.action.step_exposures:,} of {needs:,} callers; {harm}"
     held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
     more = f"; {counts}" if row.rollout.live else ""
     return f"{row.rollout.route}: {row.state.words}{held}{more}"

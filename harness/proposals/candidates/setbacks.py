@@ -1,5 +1,5 @@
-"""Finds setbacks of a model: on any route, an ended canary, a promotion that was taken back, or
-a failed verdict. A schedule proposes without a person, so its proposals name them.
+"""Finds setbacks of a model: on any route, an ended canary, a promotion that was rolled back,
+or a failed verdict. A schedule proposes without a person, so its proposals name them.
 
 A setback warns and refuses nothing: `candidates` plans the model all the same, and people read
 the setbacks in the proposal's reason. The functions only read stored proposals and verdicts.
@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from harness.frame.records.transaction import Transaction
+from harness.gate.canary_sentences import end_predicate
 from harness.gate.verdict import Failed
 from harness.proposals.registration import WINDOW
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -86,7 +87,7 @@ def _read_setback(
 ) -> Setback | None:
     """Reads a proposal's setback; None if it ended without one, or is open."""
     if proposal.end is not None:
-        predicate = proposal.end.predicate
+        predicate = end_predicate(proposal.end)
     elif proposal.phase is ProposalPhase.REJECTED and _has_failed(tx, proposal):
         predicate = "failed the gate"
     else:

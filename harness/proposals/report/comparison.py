@@ -17,6 +17,7 @@ from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost, sum_judging_cost
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
+from harness.gate.canary_sentences import end_reason
 from harness.gate.incumbent_days import describe_fresh_run
 from harness.gate.offline.intervals import (
     mean_interval,
@@ -42,8 +43,8 @@ from harness.registry.target_life import describe_no_way_back
 from harness.routes import freezes, monthly_bill
 from harness.routes.monthly_bill import CostForecast
 from harness.routes.routes import (
-    describe_later_rollback,
     find_later_rollback,
+    read_later_end,
 )
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
@@ -339,8 +340,8 @@ def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
     route = Routing(tx).route(rollout.route)
     if route is None or route.incumbent == rollout.candidate:
         return ""
-    if rollback := find_later_rollback(tx, rollout):
-        return describe_later_rollback(rollback)
+    if ending := read_later_end(find_later_rollback(tx, rollout)):
+        return end_reason(ending)
     if route.break_glass:
         return f"another model serves during break-glass {route.break_glass}"
     return "another model took its place"

@@ -22,12 +22,13 @@ from harness.frame.formatting import (
     format_score,
     format_thousand_price,
 )
+from harness.gate.canary_sentences import end_words, who_ended
 from harness.gate.offline.format_rules import (
     FormatRemedy,
     find_format_rule,
     find_remedy,
 )
-from harness.gate.online.rollout import CanaryEnd, describe_who
+from harness.gate.online.rollout import CanaryEnd
 from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import SuiteReport, VerdictBasis
@@ -137,9 +138,11 @@ def _of_canary(comparison: Comparison) -> Iterator[Drawback]:
     """Yields a canary's rollback first, because users' requests count more than any eval."""
     proposal = comparison.proposal
     if proposal.end is not None:
-        why = describe_who(proposal.closed_because).rstrip(".")
-        where = "" if proposal.end is CanaryEnd.TAKEN_BACK else " in its canary"
-        yield Drawback(f"{proposal.end.capitalize()}{where}", f"{why}.", clear=True)
+        ending = proposal.ending
+        why = (who_ended(ending) if ending else "") or proposal.closed_because
+        where = "" if proposal.end is CanaryEnd.PROMOTION_ROLLED_BACK else " in its canary"
+        heading = f"{end_words(proposal.end).capitalize()}{where}"
+        yield Drawback(heading, f"{why.rstrip('.')}.", clear=True)
 
 
 def _of_arms(comparison: Comparison) -> Iterator[Drawback]:

@@ -88,7 +88,7 @@ CANARY_STATES: Final = frozenset(
         RouteState.PAUSED,
         RouteState.ROLLED_BACK,
         RouteState.ABORTED,
-        RouteState.TAKEN_BACK,
+        RouteState.PROMOTION_ROLLED_BACK,
         RouteState.CANARY,
         RouteState.BAKING,
     }

@@ -47,9 +47,6 @@ def outcome_text(comparison: Comparison) -> str:
     now = f"{comparison.proposal.id} {comparison.proposal.predicate}"
     if comparison.verdict is None:
         why = comparison.proposal.closed_because
-        prefix = f"{comparison.proposal.phase_text} by "
-        if why.startswith(prefix):
-            return f"{now} {why.removeprefix(prefix[:-3])}"
         return now + (f": {why}" if why else "")
     why = describe_reason(comparison.verdict)
     return f"{comparison.verdict.words}: {why} ({now})"

@@ -217,7 +217,7 @@ def _print_again(
         [
             *facts,
             ("stored", f"sha256 {again.stored_sha256}"),
-            ("again", f"sha256 {again.again_sha256}"),
+            ("again", f"sha256 {again.again_sha256}" if again.again_sha256 else None),
         ]
     )
     if again.agrees:
