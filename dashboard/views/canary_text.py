@@ -381,14 +381,14 @@ HISTORY_NOTE: Final = (
     "`swapgate gate replay EVENT` recomputes the decision from the stored blocks."
 )
 _WORDS: Final[Mapping[str, str]] = {
-    "canary.enough": "enough exposures",
+    "canary.enough": "enough callers",
     "canary.promote": "promoted",
     "canary.proven": "promoted",
     "canary.harm": end_words(CanaryEnd.ROLLED_BACK),
     "canary.baked": "the bake ended",
     "canary.base_changed": "ended: the route was changed",
     "canary.stale": "ended: the candidate has become another model",
-    "canary.silent": "paused: too few exposures",
+    "canary.silent": "paused: too few callers",
     "canary.undecided": "paused: not enough evidence",
 }
 _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})

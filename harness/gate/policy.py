@@ -117,7 +117,8 @@ class CanaryStep:
     """Sets one share of traffic of a canary."""
 
     weight_bps: int  # share of the callers
-    min_exposures: int  # minimum of scored canary units before the rollout leaves the step
+    # minimum of counted callers of the canary before the rollout leaves the step
+    min_exposures: int
     certify: bool = False  # leave the step only with a certificate (statistics.md §2.7)
     deadline_s: float = 7 * 86_400.0  # time after which the rollout pauses for a person
     # min_s, min_peak_s: minimum duration of the step, and minimum duration within the policy's
@@ -153,7 +154,7 @@ class CanaryPolicy:
     # A canary with a lower failure rate is not harmful, at any odds ratio.
     p0: float = 0.01
     certificate: float = 20.0  # evidence (an e-value) that certifies a step
-    block_size: int = 100  # units that Swapgate counts and tests together
+    block_size: int = 100  # callers that Swapgate counts and tests together
     # An outcome that arrives later counts as missing, in both arms.
     missing_s: float = 600.0
     # How long a caller's later requests count after the caller's first one: a failure of any of
@@ -174,13 +175,13 @@ class CanaryPolicy:
     # Time without latency guardrails for both arms, from each router's first request at each
     # share.
     warm_up_s: float = 600.0
-    # Candidate units before latency guardrails count; at most a third of the first step's
-    # minimum.
+    # Callers of the candidate before latency guardrails count; at most a third of the first
+    # step's minimum.
     warm_up_units: int = 100
 
     @property
-    def cold_units(self) -> int:
-        """Returns the minimum length of the candidate's warm-up in units."""
+    def cold_exposures(self) -> int:
+        """Returns the minimum length of the candidate's warm-up in exposures."""
         return min(self.warm_up_units, self.steps[0].min_exposures // 3)
 
     @property

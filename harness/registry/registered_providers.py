@@ -35,7 +35,7 @@ from harness.providers.kinds import (
     check_provider_name,
 )
 from harness.providers.models.capabilities import Capabilities
-from harness.providers.ports import ProviderDoor
+from harness.providers.ports import ProviderProbe
 from harness.providers.records import Credentials, ProviderChecks, Providers
 from harness.providers.target import JsonObject, Price, Provider, Target
 from harness.registry import (
@@ -184,7 +184,7 @@ def _check_one(
 
 
 def _server_replies(
-    door: ProviderDoor,
+    door: ProviderProbe,
     provider: Provider,
     secret: str,
     server: OwnServer,

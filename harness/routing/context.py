@@ -21,7 +21,7 @@ from harness.gate.order_seeds import OrderSeed, OrderSeeds, UndrawnSeeds
 from harness.gate.policy import Policy
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.oauth import OAuthOverrides
-from harness.providers.ports import ModelTable, OAuthServer, ProviderDoor
+from harness.providers.ports import ModelTable, OAuthServer, ProviderProbe
 from harness.providers.target import Target
 from harness.routing.freeze import FreezeWindow
 from harness.routing.settings import AgentSettings
@@ -93,7 +93,7 @@ class Context(World):
     freeze_windows: tuple[FreezeWindow, ...] = ()  # weekly windows from the file
     # This process's environment variables, including providers' keys.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    door: ProviderDoor | None = None  # None if this process calls no provider
+    door: ProviderProbe | None = None  # None if this process calls no provider
     oauth: OAuthServer | None = None  # people sign in there; None without sign-in
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
     agents: AgentSettings = field(default_factory=AgentSettings)
@@ -109,7 +109,7 @@ class Context(World):
             raise NotFound(f"there is no policy {name!r}{hint}") from None
 
 
-class UnitRolledBack(Exception): ...
+class TransactionRolledBack(Exception): ...
 
 
 class DryRunStore:
@@ -123,9 +123,9 @@ class DryRunStore:
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        with suppress(UnitRolledBack), self._store.write() as tx:
+        with suppress(TransactionRolledBack), self._store.write() as tx:
             yield tx
-            raise UnitRolledBack
+            raise TransactionRolledBack
 
 
 def dry_run_context(ctx: Context) -> Context:

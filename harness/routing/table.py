@@ -28,7 +28,7 @@ from harness.frame.signing.signed_rows import (
     Revocations,
     SignedRows,
 )
-from harness.gate.online.guardrails import DEFAULT_UNIT_RULE, UnitRule
+from harness.gate.online.guardrails import DEFAULT_EXPOSURE_RULE, ExposureRule
 from harness.providers.credential import StoredKey
 from harness.providers.force import KillSwitch
 from harness.providers.target import (
@@ -136,7 +136,7 @@ class Canary:
     weight_bps: int  # share of sticky keys in basis points, 1 to 10 000 (1 % is 100)
     salt: str
     rollout: str
-    unit_rule: UnitRule = DEFAULT_UNIT_RULE
+    unit_rule: ExposureRule = DEFAULT_EXPOSURE_RULE
     # True for a holdback. Its target is the control, and the route's incumbent the candidate.
     control: bool = False
     handover: Handover | None = None

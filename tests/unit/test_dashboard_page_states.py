@@ -444,7 +444,7 @@ def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_
     table = said[said.index("Actions") :]
     assert "<b>1 % to 5 %</b><br>by swapgate" in table
     assert "callers at 1 %, no evidence of harm beyond tolerance" in table
-    assert "<b>enough exposures</b>" in table
+    assert "<b>enough callers</b>" in table
 
 
 def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
