@@ -34,7 +34,7 @@ from harness.gate.online.rollout import (
     RolloutState,
     name_end,
 )
-from harness.routing.context import Context
+from harness.operations.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.latency import merge_histograms, quantile_ms
 

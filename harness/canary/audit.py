@@ -33,7 +33,7 @@ from harness.gate.online.rollout import (
     RolloutState,
 )
 from harness.gate.online.rollout_action import RolloutAction, decide_action
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
 from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals, Rollouts
@@ -48,7 +48,7 @@ class RolloutTransaction:
     versions before it saves (`operations.apply_action`).
     """
 
-    ctx: Context
+    ctx: ProposalsContext
     tx: Transaction
     rollout: Rollout  # read in this transaction or an earlier one
 
@@ -246,7 +246,7 @@ def decision_evidence(
     }
 
 
-def replay_action(ctx: Context, number: int) -> ReplayedAction:
+def replay_action(ctx: ProposalsContext, number: int) -> ReplayedAction:
     """Decides an action on a canary again, from the stored blocks.
 
     number: of its audit event. Raises NotFound, InputError for an event without inputs.

@@ -15,6 +15,7 @@ from typing import Final
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_points, format_score
 from harness.gate.verdict import Verdict
+from harness.proposals.context import ProposalsContext
 from harness.proposals.report import findings
 from harness.proposals.report.blocks import (
     Blocks,
@@ -29,7 +30,6 @@ from harness.proposals.report.blocks import (
 from harness.proposals.report.comparison import Comparison, SuiteAnswers
 from harness.proposals.report.content import Report, TellingAnswer, variables
 from harness.proposals.report.document import describe_comparison
-from harness.routing.context import Context
 
 
 def describe_report(report: Report) -> Blocks:
@@ -151,7 +151,7 @@ class SuiteTexts:
         return self.items.get(item, ItemText("", ""))
 
 
-def load_item_texts(ctx: Context, comparison: Comparison) -> Mapping[str, SuiteTexts]:
+def load_item_texts(ctx: ProposalsContext, comparison: Comparison) -> Mapping[str, SuiteTexts]:
     """Loads the texts of a comparison's items, by suite."""
     return {side.plan.suite: _load_suite(ctx, side) for side in comparison.suites}
 
@@ -175,7 +175,7 @@ def _end_of(text: str, marks: tuple[str, ...]) -> int:
     return max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in marks)
 
 
-def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
+def _load_suite(ctx: ProposalsContext, side: SuiteAnswers) -> SuiteTexts:
     prompts = {sample.item: sample.prompt for sample in (*side.candidate, *side.incumbent)}
     shown, missing = _read_suite(
         ctx,
@@ -195,7 +195,7 @@ def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
 
 
 def _read_suite(
-    ctx: Context,
+    ctx: ProposalsContext,
     side: SuiteAnswers,
     items: Iterable[str],
 ) -> tuple[Mapping[str, tuple[str, str]], str]:

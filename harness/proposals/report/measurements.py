@@ -36,7 +36,7 @@ from harness.proposals.report.content import (
     slice_rows,
     suite_rows,
 )
-from harness.routes import monthly_bill
+from harness.routing.reports import monthly_bill
 
 ARM_HEADS: Final = (
     "",
