@@ -9,7 +9,7 @@ import pickle
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from harness.frame.errors import (
     SnapshotInvalid,
     StoreUnavailable,
 )
+from harness.frame.ports import Cipher
 from harness.frame.redaction import Redactor
 from harness.frame.runtime import telemetry
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
@@ -106,6 +107,17 @@ def revision_on_disk(settings: Settings) -> int:
         return 0
 
 
+def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
+    """Returns a router's snapshot with clear headers."""
+    from harness.providers.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
+
+    providers = {
+        name: provider_secrets.decrypt_headers(provider, cipher)
+        for name, provider in snapshot.providers.items()
+    }
+    return replace(snapshot, providers=providers)
+
+
 def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Loads the snapshot of one router process. Raises SnapshotInvalid."""
     from harness.providers.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
@@ -127,7 +139,7 @@ def boot_holder(installation: Installation, transports: "Transports") -> "Snapsh
         key_sets,
         prepare=lambda snapshot: transports.prepare(provider_kinds(snapshot)),
         classes=installation.settings.data_classes,
-        opened=lambda snapshot: provider_secrets.decrypt_snapshot(snapshot, cipher),
+        opened=lambda snapshot: decrypt_snapshot(snapshot, cipher),
         restored=partial(_restore_snapshot, installation),
     )
     holder.boot()
