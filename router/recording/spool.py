@@ -173,7 +173,7 @@ def encode_frame(message: dict[str, Any]) -> bytes:
     """Writes a message between a worker and its parent: its length, then JSON.
 
     A worker's report has any of: `ready`, `live` (rollouts of its snapshot), `rollouts` (id and
-    exposure rule, numbered from 0 as they come), `units` (lists that begin with a
+    exposure rule, numbered from 0 as they come), `units` (lists that begin with an
     `ExposureEntry`), `batch`, `captures` (never written anywhere), `abort`, `metrics`, `ask`
     (for all metrics). Feedback goes as `opinion`, `opined` and `entered`.
     """
