@@ -21,8 +21,8 @@ from dashboard.labels import (
     Label,
 )
 from dashboard.theme import FONT, Palette
-from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import SuiteReport, VerdictBasis
+from harness.gate.verdict_sentences import FEWEST_PAIRS
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape, alt.StrokeDash)
 # Width of the labels of stacked panels, so that their axes of time align.
@@ -326,23 +326,7 @@ def dressed(
     return chart
 
 
-# With fewer pairs, an interval is not meaningful.
-FEWEST_PAIRS = 30
-
-
 FIGURES = ("delta", "low", "high", "limit")
-
-
-def limit_of(report: SuiteReport) -> float:
-    """Returns the smallest allowed difference, as a share: 0 if the candidate must be
-    better.
-    """
-    return 0.0 if report.claim is Claim.SUPERIOR else -report.margin
-
-
-def in_reading_order(reports: Sequence[SuiteReport]) -> list[SuiteReport]:
-    """Sorts reports: primary suites first, else in the given order."""
-    return sorted(reports, key=lambda report: report.role is not SuiteRole.PRIMARY)
 
 
 def suite_frame(
@@ -361,7 +345,7 @@ def suite_frame(
         title = titles.get(report.suite, report.suite)
         shown = report.n_used >= FEWEST_PAIRS and report.ci_low is not None
         low, high = (report.ci_low, report.ci_high) if shown else (None, None)
-        limit = limit_of(report) if decides else None
+        limit = report.limit if decides else None
         row = _forest_row(
             [title],
             outcome,

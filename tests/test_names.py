@@ -3,7 +3,8 @@
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -42,10 +43,50 @@ LEANING_WORDS: Final = re.compile(
 )
 
 
-def modules(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
-    for folder in folders:
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            yield file.relative_to(ROOT), ast.parse(file.read_text())
+# Where a canary's evidence is counted, one caller's window in one rollout is an `exposure`.
+# These folders do not call it a unit; other folders have units of systemd, of money, of items.
+EXPOSURES: Final = (
+    "harness/canary",
+    "harness/gate/online",
+    "router/observers",
+    "router/recording",
+)
+# Stored names: columns, keys of JSON and configuration, metrics.
+STORED_UNITS: Final = frozenset(
+    [
+        "canary_units",
+        "control_units",
+        "late_canary_units",
+        "late_units",
+        "unit_rule",
+        "units",
+        "units_per_hour",
+    ]
+)
+UNIT: Final = re.compile(r"(?:^|_)units?(?:_|$)")
+# No part of a text for people, with the words that take their place.
+OLD_WORDS: Final = {
+    re.compile(r"\bdata keys?\b", re.IGNORECASE): "client key",
+    re.compile(r"\b(?:taken|takes?|took) back\b", re.IGNORECASE): "rolled back",
+    re.compile(r"\b(?:canary|scored) units?\b", re.IGNORECASE): "caller",
+    re.compile(r"\b(?:canary|enough|too few) exposures?\b", re.IGNORECASE): "caller",
+    re.compile(r"\bdistance to trip\b", re.IGNORECASE): "evidence of harm",
+}
+INTERFACES: Final = Path("harness/interfaces")
+# Words of rows that were stored before, which the product still reads.
+STORED_TEXTS: Final = frozenset(["promotion taken back by "])
+# Pages for people who check the statistics, and decisions as they were written.
+EXACT_PAGES: Final = ("docs/adr", "docs/explanation/statistics.md")
+
+
+@cache
+def product_modules() -> Sequence[tuple[Path, ast.Module]]:
+    """Parses the product once, because to read every file takes seconds."""
+    return [
+        (file.relative_to(ROOT), ast.parse(file.read_text()))
+        for folder in PRODUCT
+        for file in sorted((ROOT / folder).rglob("*.py"))
+    ]
 
 
 def names_in(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
@@ -129,8 +170,7 @@ def test_names_are_standard_and_of_one_meaning_and_public_docstrings_stand_alone
     strange = list[str]()
     leaning = list[str]()
     classes = defaultdict(set)
-    # One pass: to read every file takes seconds.
-    for file, tree in modules(*PRODUCT):
+    for file, tree in product_modules():
         for line, kind, name in names_in(tree):
             if is_strange(file, kind, name):
                 strange.append(f"{file}:{line}: {name}")
@@ -144,3 +184,52 @@ def test_names_are_standard_and_of_one_meaning_and_public_docstrings_stand_alone
     assert not strange, listed(strange)
     assert not twice, listed(twice)
     assert not leaning, listed(leaning)
+
+
+def is_unit(file: Path, kind: str, name: str) -> bool:
+    """Tells whether a name calls an exposure a unit, in a folder that counts exposures."""
+    bare = name.rpartition(".")[2]
+    if bare in STORED_UNITS or not any(Path(place) in file.parents for place in EXPOSURES):
+        return False
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).lower()
+    return kind != "loop variable" and UNIT.search(words) is not None
+
+
+def texts_for_people() -> Iterator[tuple[str, str]]:
+    """Yields each sentence of the code and of the pages, with its place.
+
+    Docstrings are texts for people only in the interfaces: those of commands and endpoints are
+    their help.
+    """
+    for file, tree in product_modules():
+        are_help = INTERFACES in file.parents
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            match node:
+                case ast.Constant(value=str(text)) if are_help or id(node) not in docs:
+                    if " " in text and text not in STORED_TEXTS:
+                        yield f"{file}:{node.lineno}", text
+                case _:
+                    pass
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        name = page.relative_to(ROOT).as_posix()
+        if not name.startswith(EXACT_PAGES):
+            yield name, page.read_text()
+
+
+def test_an_exposure_is_no_unit_and_people_read_of_callers_client_keys_and_rollbacks() -> None:
+    units = [
+        f"{file}:{line}: {name}"
+        for file, tree in product_modules()
+        for line, kind, name in names_in(tree)
+        if is_unit(file, kind, name)
+    ]
+    old = [
+        f"{place}: {found[0]!r}: say {new}"
+        for place, text in texts_for_people()
+        for pattern, new in OLD_WORDS.items()
+        if (found := pattern.search(text))
+    ]
+
+    assert not units, listed(units)
+    assert not old, listed(old)

@@ -1,7 +1,8 @@
 """The Compare page answers: may I swap to this candidate, and if not, why?
 
 Texts are in `verdict_text`, buttons and dialogs in `decisions`, single answers in `samples`.
-The page shows no difference before the gate has decided, so that no person decides by it.
+The page shows no difference before the gate has decided, so that no person decides by it. It
+draws figures and charts; its other parts are the blocks of the comparison's document.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,15 @@ from dashboard.views import decisions, samples, verdict_text
 from dashboard.views.samples import ComparisonView, show_format_failures
 from harness.frame.pagination import PageRequest
 from harness.gate.verdict import SuiteReport
+from harness.gate.verdict_sentences import (
+    FEWEST_PAIRS,
+    list_reports,
+    sort_for_reading,
+)
 from harness.operations.queries import list_proposals
-from harness.proposals.report.content import list_pinned
+from harness.proposals.report.measurements import describe_bill, describe_pins
+from harness.proposals.report.page import render_html
 from harness.routing.proposal import ProposalPhase
-from harness.routing.reports import monthly_bill
 
 CHARTS_A_ROW = 3
 
@@ -182,30 +188,14 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
             stale=stale,
         )
     )
-    why = monthly_bill.describe_basis(comparison.forecast)
-    st.html(
-        markup.block(
-            f"{cost}<p>{escape(monthly_bill.describe_forecast(comparison.forecast))}</p>"
-            + (f'<p class="note">{escape(why)}</p>' if why else "")
-        )
-    )
+    st.html(markup.block(f"{cost}{render_html(describe_bill(comparison))}"))
 
 
 def pins(view: ComparisonView) -> None:
     """Shows the versions of data, scorer and prompt for which the verdict is valid."""
-    shown = [
-        {
-            "Suite": escape(view.titles.get(side.plan.suite, side.plan.suite)),
-            "Pin": escape(pin),
-            "What was measured": f'<span class="details">{escape(measured)}</span>',
-        }
-        for side in view.comparison.suites
-        for pin, measured in list_pinned(side)
-    ]
-    if shown:
+    if pinned := render_html(describe_pins(view.comparison, view.titles)):
         with st.expander("Pinned versions of data, scorer and prompt"):
-            st.html(markup.note("The verdict is valid while none of these changes."))
-            st.html(markup.table(shown))
+            st.html(markup.block(pinned))
 
 
 def effects(view: ComparisonView) -> None:
@@ -213,7 +203,7 @@ def effects(view: ComparisonView) -> None:
     basis = view.comparison.basis
     if basis is None:
         return
-    reports = verdict_text.measured(basis)
+    reports = list_reports(basis)
     shown = [r for r in reports if r.suite not in view.differing]
     frame = plots.suite_frame(shown, view.titles, basis)
     if frame.empty:
@@ -228,8 +218,8 @@ def effects(view: ComparisonView) -> None:
         theme=None,
         width="stretch",
     )
-    few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < plots.FEWEST_PAIRS]
-    less = f" Fewer than {plots.FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
+    few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < FEWEST_PAIRS]
+    less = f" Fewer than {FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
     limit = (
         "limit: the largest loss that the policy allows; 0 if the candidate must be better."
         f"{less if few else ''}"
@@ -246,7 +236,7 @@ def effects(view: ComparisonView) -> None:
 
 def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
     """Draws the change in score within each slice. All charts of a suite share their scale."""
-    for report in plots.in_reading_order(reports):
+    for report in sort_for_reading(reports):
         charts = plots.slice_frames(report)
         if not charts:
             continue

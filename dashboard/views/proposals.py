@@ -22,9 +22,9 @@ from harness.canary import duration_estimate, status
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_score
 from harness.frame.pagination import Page
-from harness.gate.sentences import reason_text
 from harness.gate.suite_plan import Claim
 from harness.operations.context import Context
+from harness.gate.verdict_sentences import describe_reason
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
 from harness.routing.proposal import PROPOSAL_TEXTS, ProposalPhase
@@ -187,7 +187,7 @@ def _what(
         lines.append(f"Cost: {escape(row.cost)}")
     if row.verdict is not None:
         decided = markup.state(labels.verdict_label(row.verdict))
-        lines.append(f"{decided}: {escape(reason_text(row.verdict, titles))}")
+        lines.append(f"{decided}: {escape(describe_reason(row.verdict, titles))}")
     why = proposal.closed_because
     if why and row.verdict is None:
         lines.append(escape(why))

@@ -41,6 +41,7 @@ from harness.proposals.report.answer_examples import (
     SuiteTexts,
     load_item_texts,
 )
+from harness.proposals.report.blocks import Commands, Folded
 from harness.proposals.report.comparison import (
     Comparison,
     SuiteAnswers,
@@ -48,10 +49,12 @@ from harness.proposals.report.comparison import (
     load_comparison,
     with_texts,
 )
+from harness.proposals.report.document import describe_format_failure
 from harness.proposals.report.findings import (
     FormatExample,
     find_format_failures,
 )
+from harness.proposals.report.page import render_html
 from harness.proposals.submission import get_proposal
 from harness.routing.records.runs import Suites
 
@@ -541,31 +544,11 @@ def difference(before: str, after: str) -> tuple[str, str]:
 def show_format_failures(comparison: Comparison, titles: Mapping[str, str]) -> None:
     """Shows format rules that the candidate broke, examples, and how to mend them."""
     for lost in find_format_failures(comparison):
-        line = (
-            f"The candidate {lost.remedy.what}. As scored: {labels.points(lost.strict_delta)} "
-            "points; with format errors ignored on both sides: "
-            f"{labels.points(lost.lenient_delta)}."
-        )
-        rows = [
-            {
-                "Broken rule": escape(rule),
-                "What it means": escape(lost.meanings[rule]),
-                "Answers": f"{count:,}",
-            }
-            for rule, count in sorted(lost.rules.items(), key=lambda rule: (-rule[1], rule[0]))
-        ]
-        options = [
-            *(mend.what.replace("`", "") for mend in lost.mends),
-            f"a parser in your application that can {lost.remedy.parser}",
-        ]
-        heading = markup.section(f"What to change: {titles.get(lost.suite, lost.suite)}", line)
-        st.html(heading + markup.table(rows))
-        st.html(markup.note(f"Options: {'; or '.join(options)}."))
-        as_commands = (
-            "The first option as commands, which create another target and propose it:"
-        )
-        st.html(markup.note(as_commands))
-        st.code("\n".join(lost.mends[0].commands), language=None, wrap_lines=True)
+        for block in describe_format_failure(lost, titles):
+            if isinstance(block, Commands):
+                st.code("\n".join(block.lines), language=None, wrap_lines=True)
+            elif not isinstance(block, Folded):
+                st.html(markup.block(render_html([block])))
         shown = labels.plural(len(lost.examples), "answer")
         with st.expander(f"{shown} that lost points by format alone", expanded=True):
             for example in lost.examples:

@@ -1,7 +1,7 @@
-"""Writes the text of a verdict on Compare, and of a proposal's forecast.
+"""Builds the cards and tiles of Compare, and the table of a proposal's forecast.
 
-Pure. The claims and the reasons come from `harness`; this module adds the figures of each suite
-and their intervals, in points of 100.
+Pure. The sentences about a verdict come from `harness.gate.verdict_sentences`, and the rest of
+a comparison's document from `harness.proposals.report.document`.
 """
 
 from collections import Counter
@@ -10,39 +10,34 @@ from datetime import datetime
 
 from dashboard import labels, markup
 from dashboard.markup import Tile, VerdictCard
-from dashboard.plots import FEWEST_PAIRS, in_reading_order, limit_of
 from dashboard.views.samples import ComparisonView
 from harness.evals.proof_validity import ProofState
 from harness.frame.formatting import (
     DASH,
     format_number,
-    format_percent,
-    format_points_interval,
     format_score,
     format_thousand_price,
 )
 from harness.gate.canary_sentences import end_clause
 from harness.gate.claim_advice import ClaimOption
 from harness.gate.offline.design import EARLY_ENDS
-from harness.gate.sentences import bounds_text
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
 from harness.gate.verdict import (
     BaseVerdict,
-    SliceFigures,
     SuiteReport,
     VerdictBasis,
 )
-from harness.gate.verdict_sentences import describe_claim
+from harness.gate.verdict_sentences import describe_claim, describe_results
 from harness.proposals.candidates.estimate import SuiteEstimate
+from harness.proposals.report.blocks import Sentence, split_spans
 from harness.proposals.report.comparison import (
     ArmFigures,
     Comparison,
     SuiteAnswers,
 )
-from harness.proposals.report.findings import (
-    describe_absence,
-    list_drawbacks,
-)
+from harness.proposals.report.document import describe_against
+from harness.proposals.report.findings import describe_absence
+from harness.proposals.report.page import render_html
 from harness.routing.proposal import ProposalPhase
 
 
@@ -61,7 +56,7 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
     return VerdictCard(
         label=label,
         lead=describe_claim(basis, view.titles) + _since(view, verdict),
-        bullets=[line for report in deciding(basis) for line in _bullets(view, basis, report)],
+        bullets=describe_results(basis, view.titles),
         next_step=found.next_step,
         foot=_foot(found, basis, verdict, view.now),
     )
@@ -79,49 +74,11 @@ def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
     return ""
 
 
-def _bullets(
-    view: ComparisonView,
-    basis: VerdictBasis,
-    report: SuiteReport,
-) -> Sequence[tuple[str, str]]:
-    """Lists a suite's result, after the slices that are shown worse."""
-    title = view.titles.get(report.suite, report.suite)
-    worse = report.figures.worse_slices
-    whole = f"{title}, all slices" if worse else title
-    return [
-        *((f"{title}, {slice_.name}", slice_line(slice_, report)) for slice_ in worse),
-        (whole, suite_line(report, basis)),
-    ]
-
-
 def why_again(verdict: BaseVerdict | None) -> str:
     """Explains what a new proposal would change."""
     if verdict is not None and verdict.outcome == "passed":
         return "A new proposal is measured again before it may get a canary."
     return "A canary opens only after a PASSED verdict."
-
-
-def deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
-    """Lists the reports that decide the verdict, the weighted mean first. For a verdict other
-    than passed, only those with that outcome.
-    """
-    claims = in_reading_order(basis.claims)
-    if basis.outcome != "passed":
-        claims = [r for r in claims if r.outcome == basis.outcome] or claims
-    if basis.mean is None or basis.mean not in claims:
-        return claims
-    members = [member for member in basis.members if member not in claims]
-    return [
-        basis.mean,
-        *members,
-        *(claim for claim in claims if claim is not basis.mean),
-    ]
-
-
-def measured(basis: VerdictBasis) -> Sequence[SuiteReport]:
-    """Lists all reports in reading order, the weighted mean first."""
-    suites = in_reading_order(basis.suites)
-    return [basis.mean, *suites] if basis.mean is not None else suites
 
 
 def _foot(
@@ -270,10 +227,8 @@ def against_card(view: ComparisonView) -> str:
     if verdict is None:
         return ""
     heading = "Against the swap" if verdict.outcome == "passed" else "Also against the swap"
-    lines = "".join(
-        f"<p>▲ {markup.strong(drawback.what)}: {markup.escape(drawback.text)}</p>"
-        for drawback in list_drawbacks(view.comparison, view.titles)
-    )
+    against = describe_against(view.comparison, view.titles)
+    lines = render_html(Sentence(("▲ ", *split_spans(drawback))) for drawback in against)
     below = AGAINST_NOTE if lines else describe_absence(view.comparison)
     body = f"{lines}{markup.note(below)}"
     return markup.block(f"<h2>{heading}</h2>{body}", kind="sg-card sg-against")
@@ -378,71 +333,6 @@ def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
     return " ".join(sentences)
 
 
-COST_WORDS = {
-    "shown": "shown",
-    "refuted": "refuted",
-    "unshowable": "cannot be shown, because one answer cost more than the ceiling",
-    "open": "not shown",
-}
-
-
-def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
-    """Describes a slice that fails: `−50.0 points, 95 % CI −63.0 to −37.0; 60 items. …`."""
-    known = slice_.ci_low is not None and slice_.ci_high is not None
-    effect = _effect(slice_, known=known)
-    used = labels.plural(slice_.n_used, report.figures.unit)
-    follows = (
-        "The slice is shown worse, so the candidate fails, whatever the suite's mean is."
-        if report.outcome == "failed"
-        else "The candidate's score on this slice is lower."
-    )
-    return f"{effect}; {used}. {follows}"
-
-
-def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
-    """Describes a suite's result: `−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. …`. A
-    suite that counts only in the mean has no limit.
-    """
-    if report.n_used and report.is_unscored:
-        return report.reason
-    known = report.n_used >= FEWEST_PAIRS and None not in (
-        report.ci_low,
-        report.ci_high,
-    )
-    effect = _effect(report, known=known)
-    pairs = _pairs(report, basis)
-    if not basis.decides(report) and report.n_used:
-        return f"{effect}; {pairs}. The suite counts only in the mean."
-    if report.outcome == "infra_error" or report.n_used == 0:
-        return report.reason
-    limit = (
-        "must be better than 0"
-        if report.claim is Claim.SUPERIOR
-        else f"allowed loss {format_score(report.margin)}"
-    )
-    if bounds := bounds_text(report):
-        pairs += f"; {bounds}"
-    if not known:
-        return f"{effect} on {pairs}: too few for an interval; {limit}.{_why_open(report)}"
-    return f"{effect}; {limit}; {pairs}.{_why_open(report)}{_cost_claim(report)}"
-
-
-def _effect(found: SuiteReport | SliceFigures, *, known: bool) -> str:
-    interval = f", 95 % CI {format_points_interval(found.ci_low, found.ci_high)}"
-    return f"{labels.points(found.delta)} points{interval if known else ''}"
-
-
-def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:
-    """Counts the compared pairs: `48 pairs`, `93 pairs in 31 clusters (by document)`."""
-    if report is basis.mean:
-        return f"{labels.plural(report.n_used, 'pair')} of each suite"
-    pairs = labels.plural(report.items_used, "pair")
-    cluster = report.figures.cluster
-    if not cluster:
-        return pairs
-    return f"{pairs} in {labels.plural(report.n_used, 'cluster')} (by {cluster})"
-
-
 def slices_note(report: SuiteReport) -> str:
     """Explains a suite's slices, and if more items were tested than the mean used."""
     note = (
@@ -469,36 +359,3 @@ def bars_note(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> str:
         "Bars count the items that only one of the two models won; all suites share one scale."
     )
     return items + "".join(clusters)
-
-
-def _cost_claim(report: SuiteReport) -> str:
-    """Describes whether the claimed saving was shown; empty for a suite without such a
-    claim.
-    """
-    cost = report.figures.cost
-    if cost is None:
-        return ""
-    claimed = f"the proposal claimed {format_percent(cost.min_saving)} less"
-    if cost.saving is None:
-        return f" The saving is unknown; {claimed}."
-    found = f" Cost per item {format_percent(cost.saving)} less"
-    if cost.saving_low is not None:
-        found += (
-            f", 95 % CI {format_percent(cost.saving_low)} to {format_percent(cost.saving_high)}"
-        )
-    return f"{found}; {claimed}: {COST_WORDS[cost.outcome]}."
-
-
-def _why_open(report: SuiteReport) -> str:
-    """Explains an inconclusive result, or a loss by format; empty for other results."""
-    if report.outcome == "harness_mismatch":
-        rule = report.figures.rule
-        lenient = report.figures.lenient
-        points = labels.points(lenient.delta) if lenient else ""
-        read = f"; scored leniently, the difference is {points} points" if lenient else ""
-        return f" Most often violated format rule: {rule or 'unnamed'}{read}."
-    low = report.ci_low
-    high = report.ci_high
-    if report.outcome != "inconclusive" or low is None or high is None:
-        return ""
-    return " The interval crosses the limit." if low <= limit_of(report) <= high else ""

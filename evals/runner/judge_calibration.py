@@ -257,7 +257,7 @@ async def measure_judge(
     found = checks.recent(_key(suite), judge.recheck_s) if checks else None
     if found is None:
         try:
-            found = await _measured(suite, judging, judge, connections)
+            found = await _measure(suite, judging, judge, connections)
         except NotJudged as error:
             raise JudgeUnfit(
                 f"suite {suite.settings.name}: Swapgate could not check its judge: {error}"
@@ -268,13 +268,13 @@ async def measure_judge(
 
 
 def _key(suite: Suite) -> str:
-    """Returns the cache's key: another scorer, rubric, judge or other references are another
-    key.
+    """Returns the cache's key: it differs for another scorer, rubric, judge or other
+    references.
     """
     return digest([suite.pin.name, suite.pin.scorer])[:24]
 
 
-async def _measured(
+async def _measure(
     suite: Suite,
     judging: AnswerJudge,
     judge: JudgeSettings,
@@ -284,7 +284,7 @@ async def _measured(
     references = load_references(judge.references)
     gate = asyncio.Semaphore(connections)
 
-    async def rated(reference: Reference) -> tuple[float, float | None] | NotJudged:
+    async def rate(reference: Reference) -> tuple[float, float | None] | NotJudged:
         async with gate:
             try:
                 found = await suite.judged(reference.answer, reference.item, judging)
@@ -293,7 +293,7 @@ async def _measured(
         return reference.score, found.strict
 
     scored: list[tuple[float, float | None]] = []
-    for rating in await asyncio.gather(*map(rated, references)):
+    for rating in await asyncio.gather(*map(rate, references)):
         if isinstance(rating, NotJudged):
             raise rating
         scored.append(rating)

@@ -1,7 +1,7 @@
 """Reads a file of any tool into records, by its content and not by its name.
 
-Records are as the tool wrote them; `source_formats` recognises the tool. Every error names the
-file and, if possible, the line.
+A record has the fields that the tool wrote; `source_formats` recognises the tool. Every error
+names the file and, if possible, the line.
 """
 
 import re
@@ -80,7 +80,9 @@ class SourceFile:
 
 
 def read_source(path: Path) -> SourceFile:
-    """Raises InputError, which names the file and, for a fault in the text, its line."""
+    """Reads a file's records. Raises InputError with the file and, for a fault in the text, its
+    line.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:

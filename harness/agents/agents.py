@@ -48,13 +48,13 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class AgentsClient:
-    """The sender of a request: a data key, a person or service with a management key, or this
+    """The sender of a request: a client key, a person or service with a management key, or this
     machine's operator, who needs no key over loopback.
     """
 
-    key: str | None = None  # the data key's id
-    routes: frozenset[str] = frozenset()  # routes that the data key may use; empty for all
-    actor: Actor | None = None  # None for a data key
+    key: str | None = None  # the client key's id
+    routes: frozenset[str] = frozenset()  # routes that the client key may use; empty for all
+    actor: Actor | None = None  # None for a client key
     is_open: bool = False  # the request has no key
 
     @classmethod
@@ -80,8 +80,8 @@ class AgentsClient:
     def sees(self, agent: Agent) -> bool:
         """Returns whether the client may know that the agent exists.
 
-        A data key sees the agents that it created. A person with a management key sees all
-        agents. The operator, who sends no key, does not see agents of data keys.
+        A client key sees the agents that it created. A person with a management key sees all
+        agents. The operator, who sends no key, does not see agents of client keys.
         """
         if self.key is not None:
             return agent.owner_key == self.key
@@ -110,7 +110,7 @@ class AgentsClient:
             self.actor.require(Role.PROPOSER)
 
     def require_route(self, route: str) -> None:
-        """Refuses a route that the data key may not use, with NotAllowed."""
+        """Refuses a route that the client key may not use, with NotAllowed."""
         if self.routes and route not in self.routes:
             raise NotAllowed(
                 f"model: this key does not open the route {route!r}; name another one",

@@ -40,7 +40,7 @@ class AgentCaller:
 
     agent: str  # its id
     session: str  # the session's id
-    key: str = ""  # id of the data key whose limits apply; empty for no key
+    key: str = ""  # id of the client key whose limits apply; empty for no key
     grant: str = ""  # id of the literal model's grant; empty for a route
     target: str = ""  # id of the route's target to call first; empty for the route's own order
     fallback: str = ""  # the model that the agents process calls next if this call fails

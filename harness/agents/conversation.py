@@ -247,7 +247,7 @@ class TurnRun:
             try:
                 return await self._ask_model(self._models.primary, offered)
             except CallFailed as error:
-                # After a data key's limit, the fallback would fail, too. After the cap, the
+                # After a client key's limit, the fallback would fail, too. After the cap, the
                 # fallback may have a price that the cap allows.
                 is_others = isinstance(error, NobodyAnswered | StreamBroken)
                 may_fall = (is_others or error.code == CAP_REACHED) and not self._has_output

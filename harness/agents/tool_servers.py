@@ -89,7 +89,7 @@ class ToolServers:
         """Lists the named tools, except tools of unavailable servers."""
         names = {tool.name for tool in tools if tool.is_of_server(self._servers)}
         servers = sorted({name.partition(".")[0] for name in names})
-        lists = await asyncio.gather(*(self._announced(server) for server in servers))
+        lists = await asyncio.gather(*(self._list_usable(server) for server in servers))
         return [
             offered
             for server, announced in zip(servers, lists, strict=True)
@@ -144,7 +144,7 @@ class ToolServers:
             reason = _reason(error)
         raise ToolServerFailed(f"tool server {server}: {reason}")
 
-    async def _announced(self, server: str) -> Sequence[Tool]:
+    async def _list_usable(self, server: str) -> Sequence[Tool]:
         """Lists a server's usable tools, cached for `LISTED_S`; empty for a server that
         fails.
         """
@@ -297,7 +297,7 @@ def _tool_fault(tool: Tool) -> str:
     if not _TOOL_NAME.fullmatch(tool.name):
         return "its name is not 1 to 64 letters, digits, '-' and '_'"
     if tool.input_schema.get("type") != "object":
-        return "its schema is not of an object"
+        return "its schema does not describe an object"
     try:
         text = json.dumps(tool.input_schema)
         if len(text) > MAX_SCHEMA_CHARS:

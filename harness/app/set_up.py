@@ -204,7 +204,7 @@ def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
 
 
 def _create_first_keys(installation: Installation) -> tuple[str | None, str | None, str | None]:
-    """Creates an admin key, a data key and a sign-in link. All are None if the database has
+    """Creates an admin key, a client key and a sign-in link. All are None if the database has
     keys.
     """
     ctx = installation.context

@@ -2,7 +2,8 @@
 
 `decision_inputs` and `decision_evidence` return the audit event's details: time, state,
 figures, hashes of policy and blocks. `replay_action` decides an event's action again from the
-stored blocks, and lists the differences. `RolloutUnit` is one rollout within one transaction.
+stored blocks, and lists the differences. `RolloutTransaction` is one rollout within one
+transaction.
 
 This module reads rollouts and blocks, and changes neither. `harness.canary.machine` writes the
 events; `harness.gate.online.rollout_action` is the decision that is repeated.
@@ -40,7 +41,7 @@ from harness.routing.records.routes import Routing
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutUnit:
+class RolloutTransaction:
     """One rollout with the transaction in which it is judged or moved.
 
     Invariant: `tx` is open. `rollout` may be older than the stored row; a writer compares the
@@ -172,17 +173,19 @@ def list_breaks(tx: Transaction, number: int) -> list[str]:
     return [f"the audit log is broken at event {broken}"] if is_broken else []
 
 
-def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
+def decision_inputs(
+    transaction: RolloutTransaction, action: RolloutAction | None
+) -> dict[str, object]:
     """Gathers the inputs that the audit log needs to repeat and check a decision.
 
-    unit: contains the rollout before the action. action: the decision; None for a person's
-    action, which records the evidence at this moment. Never raises, because an error must not
-    block the end of a canary.
+    transaction: contains the rollout before the action. action: the decision; None for a
+    person's action, which records the evidence at this moment. Never raises, because an error
+    must not block the end of a canary.
     """
-    rollout = unit.rollout
+    rollout = transaction.rollout
     try:
-        at = unit.ctx.clock.now() if action is None else action.figures.at
-        blocks = Observations(unit.tx).blocks(rollout.id)
+        at = transaction.ctx.clock.now() if action is None else action.figures.at
+        blocks = Observations(transaction.tx).blocks(rollout.id)
         last = max((block.number for block in blocks), default=0)
         used = _until(blocks, last if action is None else action.figures.last_block)
         again = decide_action(rollout, used, at)
@@ -222,13 +225,15 @@ def hash_decision(action: RolloutAction) -> str:
     return digest(to_shown(replace(action, reason="")))
 
 
-def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
+def decision_evidence(
+    transaction: RolloutTransaction, action: RolloutAction | None
+) -> dict[str, object]:
     """Adds the decision's figures to its inputs, as JSON values for the audit event.
 
     action: None for a person's action; then only the inputs are returned. `log_e` and
     `log_certificate` are natural logarithms of e-values.
     """
-    inputs = decision_inputs(unit, action)
+    inputs = decision_inputs(transaction, action)
     if action is None:
         return inputs
     return {
@@ -315,21 +320,23 @@ def repeat_end(
     return action, used
 
 
-def record_end(unit: RolloutUnit, action: RolloutAction | None) -> EndDecision | None:
+def record_end(
+    transaction: RolloutTransaction, action: RolloutAction | None
+) -> EndDecision | None:
     """Records the decision that ends a canary, for its status afterwards.
 
-    unit: contains the rollout before its end. action: None if a person or a change of the route
-    ends it; then all present blocks count. None if the blocks cannot be read, because an error
-    must not block the end of a canary.
+    transaction: contains the rollout before its end. action: None if a person or a change of
+    the route ends it; then all present blocks count. None if the blocks cannot be read, because
+    an error must not block the end of a canary.
     """
-    rollout = unit.rollout
+    rollout = transaction.rollout
     if action is not None:
         at = action.figures.at
         last = action.figures.last_block
     else:
-        at = unit.ctx.clock.now()
+        at = transaction.ctx.clock.now()
         try:
-            blocks = Observations(unit.tx).blocks(rollout.id)
+            blocks = Observations(transaction.tx).blocks(rollout.id)
         except _UNREADABLE:
             return None
         last = max((block.number for block in blocks), default=0)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.canary.audit import RolloutUnit
+from harness.canary.audit import RolloutTransaction
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -76,25 +76,25 @@ TIMED_SIGNALS: Final = frozenset(
 TRAFFIC_WINDOW: Final = timedelta(hours=2)
 
 
-def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
+def apply_hold(transaction: RolloutTransaction, action: RolloutAction) -> RolloutAction:
     """Returns the action, or a hold with its reason if the data are not trusted.
 
     Only moves onward and ends by time can become a hold. A rollback for harm is returned
     unchanged, because doubtful data must not keep users on a harmful model. The call also feeds
     the clock watch with the present time.
     """
-    ctx = unit.ctx
+    ctx = transaction.ctx
     ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
     why = ""
     if action.signal in TIMED_SIGNALS:
-        why = _false_expiry(unit) or _frozen_expiry(unit)
+        why = _false_expiry(transaction) or _frozen_expiry(transaction)
     onward = action.signal in ONWARD_SIGNALS
-    why = why or (_distrust_reason(unit) if onward else "")
+    why = why or (_distrust_reason(transaction) if onward else "")
     reason = ""
     if why:
         reason = f"{why[:1].upper()}{why[1:]}. The canary continues by itself after that."
     if onward and not why:
-        reason = describe_router_faults(unit.tx, unit.rollout)
+        reason = describe_router_faults(transaction.tx, transaction.rollout)
     if not reason:
         return action
     return replace(
@@ -165,7 +165,7 @@ def update_hold_alert(ctx: ProposalsContext, rollout: Rollout) -> None:
     if not onward and not rollout.baking:
         return
     with ctx.store.read() as tx:
-        why = _distrust_reason(RolloutUnit(ctx, tx, rollout))
+        why = _distrust_reason(RolloutTransaction(ctx, tx, rollout))
     what = "bake" if rollout.baking else "canary"
     notice = alerts.AlertNotice(
         f"route {rollout.route}",
@@ -175,16 +175,16 @@ def update_hold_alert(ctx: ProposalsContext, rollout: Rollout) -> None:
     alerts.update_alert(ctx, AlertKind.CANARY_HELD, rollout.id, notice if why else None)
 
 
-def _distrust_reason(unit: RolloutUnit) -> str:
+def _distrust_reason(transaction: RolloutTransaction) -> str:
     """Explains why this route's recent data cannot carry a move onward; empty if they can.
 
     A freeze comes first, then this machine's clock, then the data. The checks of the step's
     share apply to live canaries only.
     """
-    ctx = unit.ctx
-    rollout = unit.rollout
+    ctx = transaction.ctx
+    rollout = transaction.rollout
     now = ctx.clock.now()
-    if held := freezes.may_go_on(ctx, unit.tx, rollout.route):
+    if held := freezes.may_go_on(ctx, transaction.tx, rollout.route):
         return held[0]
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
@@ -193,8 +193,8 @@ def _distrust_reason(unit: RolloutUnit) -> str:
             "this machine's clock was set back: old and new rows look alike until "
             f"{until:%H:%M:%S} UTC"
         )
-    blocks = Observations(unit.tx).blocks(rollout.id)
-    traffic = _traffic(unit, now)
+    blocks = Observations(transaction.tx).blocks(rollout.id)
+    traffic = _traffic(transaction, now)
     unsure = (
         traffic_gap(traffic, now) or future_traffic(traffic, now) or clock_skew(blocks, now)
     )
@@ -202,30 +202,30 @@ def _distrust_reason(unit: RolloutUnit) -> str:
     if unsure or rollout.baking:
         return unsure
     weight = rollout.current.weight_bps
-    units = sum(block.canary_units for block in blocks if block.weight_bps == weight)
+    exposures = sum(block.canary_units for block in blocks if block.weight_bps == weight)
     return (
         stale_snapshot(rollout, blocks, now)
-        or missing_units(rollout, traffic, units, now)
+        or missing_exposures(rollout, traffic, exposures, now)
         or oversized_share(rollout, traffic)
     )
 
 
-def _traffic(unit: RolloutUnit, now: datetime) -> Sequence[TrafficMinute]:
+def _traffic(transaction: RolloutTransaction, now: datetime) -> Sequence[TrafficMinute]:
     """Returns the route's traffic of the last two hours; after a longer gap, which may have
     begun before the rollout, of the two hours before the gap.
     """
-    route = unit.rollout.route
-    observations = Observations(unit.tx)
+    route = transaction.rollout.route
+    observations = Observations(transaction.tx)
     last = observations.last_traffic(route)
     if last is None or now - last < TRAFFIC_WINDOW - BEFORE_GAP:
         last = now
     return observations.traffic(since=last - TRAFFIC_WINDOW, route=route)
 
 
-def _false_expiry(unit: RolloutUnit) -> str:
+def _false_expiry(transaction: RolloutTransaction) -> str:
     """Returns a reason to hold if the deadline passed only because somebody set the clock."""
-    ctx = unit.ctx
-    rollout = unit.rollout
+    ctx = transaction.ctx
+    rollout = transaction.rollout
     deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
     ends = rollout.bake_ends_at or deadline
     if ctx.clock_watch.steady(ctx.clock.now()) >= ends:
@@ -234,13 +234,13 @@ def _false_expiry(unit: RolloutUnit) -> str:
     return f"this machine's clock was set, and the {what} has not lasted long enough"
 
 
-def _frozen_expiry(unit: RolloutUnit) -> str:
+def _frozen_expiry(transaction: RolloutTransaction) -> str:
     """Returns a reason to hold if a freeze used up the step's time; a bake's end ignores it."""
-    ctx = unit.ctx
-    rollout = unit.rollout
+    ctx = transaction.ctx
+    rollout = transaction.rollout
     if rollout.baking:
         return ""
-    frozen = freezes.measure_frozen(ctx, unit.tx, rollout.route, rollout.step_started_at)
+    frozen = freezes.measure_frozen(ctx, transaction.tx, rollout.route, rollout.step_started_at)
     deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
     if ctx.clock.now() >= add_seconds(deadline, frozen.total_seconds()):
         return ""
@@ -252,7 +252,7 @@ def _frozen_expiry(unit: RolloutUnit) -> str:
 
 GAP: Final = timedelta(seconds=60)
 BEFORE_GAP: Final = timedelta(hours=1)
-# If this many requests or canary units are expected, the chance of no request is 1/1000.
+# If this many requests or canary exposures are expected, the chance of no request is 1/1000.
 MIN_EXPECTED: Final = 7.0
 # Maximum share of requests, as a multiple of the planned share.
 MOST_TIMES: Final = 3.0
@@ -299,18 +299,18 @@ def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
     )
 
 
-def missing_units(
+def missing_exposures(
     rollout: Rollout,
     traffic: Sequence[TrafficMinute],
-    step_units: int,
+    step_exposures: int,
     now: datetime,
 ) -> str:
     """Detects that the route has traffic, but this step's canary has none.
 
-    step_units: canary units in blocks with the step's share. Requests of the step's first
-    minute do not count.
+    step_exposures: canary exposures in blocks with the step's share. Requests of the step's
+    first minute do not count.
     """
-    if step_units or now - rollout.step_started_at < RECENT:
+    if step_exposures or now - rollout.step_started_at < RECENT:
         return ""
     since = rollout.step_started_at + timedelta(minutes=1)
     requests = sum(row.requests for row in traffic if row.minute >= since)
@@ -318,7 +318,7 @@ def missing_units(
     if requests * share < MIN_EXPECTED:
         return ""
     return (
-        f"{requests:,} requests since the step began, but no canary unit at "
+        f"{requests:,} requests since the step began, but no caller of the canary at "
         f"{format_bps(rollout.current.weight_bps)}: check that routers serve the newest "
         "revision, and that callers have separate sticky keys"
     )
@@ -420,24 +420,24 @@ def decide(ctx: ProposalsContext, rollout: Rollout) -> RolloutAction:
     has moved.
     """
     with ctx.store.read() as tx:
-        unit = RolloutUnit(ctx, tx, rollout)
-        action = apply_hold(unit, read_evidence(unit))
-        return confirm_worker_abort(unit, _allowed(unit, action))
+        transaction = RolloutTransaction(ctx, tx, rollout)
+        action = apply_hold(transaction, read_evidence(transaction))
+        return confirm_worker_abort(transaction, _allowed(transaction, action))
 
 
-def read_evidence(unit: RolloutUnit) -> RolloutAction:
+def read_evidence(transaction: RolloutTransaction) -> RolloutAction:
     """Decides by the stored blocks alone, without holds, proof or a router's guard."""
-    blocks = Observations(unit.tx).blocks(unit.rollout.id)
-    return decide_action(unit.rollout, blocks, unit.ctx.clock.now())
+    blocks = Observations(transaction.tx).blocks(transaction.rollout.id)
+    return decide_action(transaction.rollout, blocks, transaction.ctx.clock.now())
 
 
-def find_left_out(unit: RolloutUnit) -> Sequence[LeftOutDifference]:
+def find_left_out(transaction: RolloutTransaction) -> Sequence[LeftOutDifference]:
     """Returns the differences that hold the step, or would hold it after a pause."""
-    blocks = Observations(unit.tx).blocks(unit.rollout.id)
+    blocks = Observations(transaction.tx).blocks(transaction.rollout.id)
     ordered = sorted(blocks, key=lambda block: block.number)
-    evidence = collect_evidence(ordered, unit.rollout.policy)
-    found = left_out_differences(unit.rollout, ordered, evidence)
-    lacking = unsupported_share(unit.rollout, evidence)
+    evidence = collect_evidence(ordered, transaction.rollout.policy)
+    found = left_out_differences(transaction.rollout, ordered, evidence)
+    lacking = unsupported_share(transaction.rollout, evidence)
     if lacking is None or any(one.reason is ExclusionCause.UNSUPPORTED for one in found):
         return found
     out = ArmSplit(lacking.requests, lacking.requests)
@@ -445,11 +445,11 @@ def find_left_out(unit: RolloutUnit) -> Sequence[LeftOutDifference]:
     return (*found, LeftOutDifference(ExclusionCause.UNSUPPORTED, out, whole))
 
 
-def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
+def _allowed(transaction: RolloutTransaction, action: RolloutAction) -> RolloutAction:
     """Rolls back an unmeasured model; pauses the canary after any other change of the proof."""
-    ctx = unit.ctx
-    tx = unit.tx
-    rollout = unit.rollout
+    ctx = transaction.ctx
+    tx = transaction.tx
+    rollout = transaction.rollout
     if not rollout.live or action.signal is RolloutSignal.HARM:
         return action
     try:
@@ -477,16 +477,16 @@ def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     if moved := proof_validity.list_moved_providers(ctx, tx, proof):
         return _held_by_move(rollout, action, describe_moved(moved))
     onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
-    return _proven(unit, proof, action) if onward else action
+    return _proven(transaction, proof, action) if onward else action
 
 
 def _proven(
-    unit: RolloutUnit,
+    transaction: RolloutTransaction,
     proof: Verdict,
     action: RolloutAction,
 ) -> RolloutAction:
     """Pauses a move onward if the proof no longer holds; else checks the stored scores."""
-    validity = proof_validity.assess_proof(unit.ctx, unit.tx, proof)
+    validity = proof_validity.assess_proof(transaction.ctx, transaction.tx, proof)
     if not validity.holds:
         why = (
             f"the proof is {validity.text}. The canary does not continue: undo the change and "
@@ -499,7 +499,7 @@ def _proven(
             reason=why,
             code=ReasonCode.PROOF,
         )
-    return _recomputed(unit, proof, action)
+    return _recomputed(transaction, proof, action)
 
 
 def describe_moved(moved: Sequence[str]) -> str:
@@ -533,14 +533,16 @@ def _held_by_move(
 
 
 def _recomputed(
-    unit: RolloutUnit,
+    transaction: RolloutTransaction,
     proof: Verdict,
     action: RolloutAction,
 ) -> RolloutAction:
     """Rolls back if the stored scores no longer give the verdict: the candidate is unproven.
     Pauses for a person if only a figure differs, because the outcome is unchanged.
     """
-    found = recomputation.recompute_stored(unit.ctx, unit.tx, proof, unit.proposal)
+    found = recomputation.recompute_stored(
+        transaction.ctx, transaction.tx, proof, transaction.proposal
+    )
     if found.agrees:
         return action
     figures = replace(action.figures, unproven=found.text)
@@ -565,12 +567,14 @@ def _recomputed(
     )
 
 
-def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
+def confirm_worker_abort(
+    transaction: RolloutTransaction, action: RolloutAction
+) -> RolloutAction:
     """Returns a rollback if a router's guard stopped the canary, else the action."""
-    rollout = unit.rollout
+    rollout = transaction.rollout
     if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action
-    found = find_worker_abort(unit)
+    found = find_worker_abort(transaction)
     return action if found is None else add_worker_abort(action, found)
 
 
@@ -584,6 +588,8 @@ def add_worker_abort(action: RolloutAction, abort: AlertRecord) -> RolloutAction
     return action if count is not None else replace(action, reason=abort.text)
 
 
-def find_worker_abort(unit: RolloutUnit) -> AlertRecord | None:
+def find_worker_abort(transaction: RolloutTransaction) -> AlertRecord | None:
     """Returns the newest alert of a router that stopped this rollout itself; else None."""
-    return Alerts(unit.tx).newest(f"{AlertKind.LOCAL_ABORT.value}:{unit.rollout.id}")
+    return Alerts(transaction.tx).newest(
+        f"{AlertKind.LOCAL_ABORT.value}:{transaction.rollout.id}"
+    )

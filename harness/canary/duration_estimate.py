@@ -1,6 +1,6 @@
 """Estimates the duration of a canary on a route before it starts, from the traffic of the last
-24 hours: units an hour and the incumbent's failure rate. `RampPlan` has the time of each step
-and remedies for slow steps, as figures and text.
+24 hours: exposures an hour and the incumbent's failure rate. `RampPlan` has the time of each
+step and remedies for slow steps, as figures and text.
 
 An estimate decides nothing and stores nothing. `harness.gate.ramp` computes the steps from the
 pace; a live canary's estimate is in `harness.gate.explain`.
@@ -260,20 +260,20 @@ def _measure_pace(
     requests = sum(total.requests for total in totals)
     if requests < FEWEST_REQUESTS and observed_seconds(totals, now) < SHORTEST_S:
         return None
-    units = _units_per_hour(tx, route)
-    return compute_pace(totals, units, policy, now)
+    exposures = _exposures_per_hour(tx, route)
+    return compute_pace(totals, exposures, policy, now)
 
 
 def compute_pace(
     totals: Sequence[TrafficTotal],
-    units: float | None,
+    exposures: float | None,
     policy: CanaryPolicy,
     now: datetime,
 ) -> TrafficPace | None:
     """Computes the pace of a route from its totals.
 
-    units: new callers an hour from an earlier canary, None without one. Then requests stand in
-    for callers, and `measured` is False. Returns None without requests.
+    exposures: new callers an hour from an earlier canary, None without one. Then requests stand
+    in for callers, and `measured` is False. Returns None without requests.
     """
     requests = sum(total.requests for total in totals)
     if not requests:
@@ -281,10 +281,10 @@ def compute_pace(
     per_hour = requests * 3600.0 / observed_seconds(totals, now)
     rate = _failure_rate(totals)
     return TrafficPace(
-        units_per_hour=min(per_hour, units) if units else per_hour,
+        units_per_hour=min(per_hour, exposures) if exposures else per_hour,
         requests_per_hour=per_hour,
         failure_rate=policy.p0 if rate is None else rate,
-        measured=units is not None,
+        measured=exposures is not None,
         rate_measured=rate is not None,
     )
 
@@ -301,7 +301,7 @@ def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
     return sum(total.charged for total in own) / asked
 
 
-def _units_per_hour(tx: Transaction, route: str) -> float | None:
+def _exposures_per_hour(tx: Transaction, route: str) -> float | None:
     """Returns new keys an hour from the newest rollout that counted any; None if none did."""
     for rollout in Rollouts(tx).list(route=route, limit=MOST_ROLLOUTS):
         if pace := units_per_hour(Observations(tx).blocks(rollout.id)):
@@ -310,7 +310,9 @@ def _units_per_hour(tx: Transaction, route: str) -> float | None:
 
 
 def units_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
-    """Returns units an hour over the blocks' time; None if it is shorter than SHORTEST_S."""
+    """Returns exposures an hour over the blocks' time; None if it is shorter than
+    SHORTEST_S.
+    """
     if not blocks:
         return None
     began = min(block.opened_at for block in blocks)

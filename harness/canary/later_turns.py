@@ -95,8 +95,8 @@ def _count(
     share: float,
     rate: float,
 ) -> int | None:
-    """Counts as `count_callers`. steps: the units and canary units of a block, the canary's
-    share in basis points, and the exposures of each step.
+    """Counts as `count_callers`. steps: the exposures and canary exposures of a block, the
+    canary's share in basis points, and the exposures of each step.
     """
     tallies = list(_expected(steps, rate, rate + share * (1.0 - rate)))
     shares = [bps / BUCKETS for _, bps in tallies]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.canary import way_back
-from harness.canary.audit import PROMOTED, RolloutUnit, decision_evidence, record_end
+from harness.canary.audit import PROMOTED, RolloutTransaction, decision_evidence, record_end
 from harness.canary.incumbent_history import measure_history
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
@@ -30,15 +30,15 @@ from harness.gate.online.rollout import (
     RolloutSignal,
     RolloutState,
     apply_signal,
-    build_unit_rule,
+    build_exposure_rule,
     name_end,
     next_state,
     rollout_id,
 )
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.policy import CanaryPolicy
-from harness.gate.sentences import reason_text
 from harness.gate.verdict import Passed
+from harness.gate.verdict_sentences import describe_reason
 from harness.proposals import (
     evaluation,
     fallback_chain,
@@ -120,7 +120,7 @@ def open_canary(
         rollout=rollout.id,
         weight_bps=policy.steps[0].weight_bps,
         salt=rollout.salt,
-        unit_rule=build_unit_rule(
+        unit_rule=build_exposure_rule(
             policy,
             now,
             ledger_salt=ctx.chance.token("ledger_"),
@@ -135,7 +135,7 @@ def open_canary(
         change,
         expected_version=route.version,
         actor=SYSTEM.name,
-        reason=f"{proof.words}: {reason_text(proof)}",
+        reason=f"{proof.words}: {describe_reason(proof)}",
         now=ctx.clock.now(),
     )
     after = replace(apply_event(proposal, event, now), rollout=rollout.id)
@@ -204,11 +204,11 @@ class CanaryMachine:
     whole or not at all.
     """
 
-    def __init__(self, unit: RolloutUnit) -> None:
-        self._unit = unit
-        self._ctx = unit.ctx
-        self._tx = unit.tx
-        self._rollout = unit.rollout
+    def __init__(self, transaction: RolloutTransaction) -> None:
+        self._transaction = transaction
+        self._ctx = transaction.ctx
+        self._tx = transaction.tx
+        self._rollout = transaction.rollout
 
     def apply(self, move: CanaryMove) -> Rollout:
         """Applies a move, and returns the rollout after it.
@@ -241,7 +241,7 @@ class CanaryMachine:
         rollout: after the move. The event's state and blocks come from the rollout before it,
         so that the decision can be replayed.
         """
-        figures = decision_evidence(self._unit, move.action)
+        figures = decision_evidence(self._transaction, move.action)
         self._write_event(action, rollout, move, figures)
 
     def acknowledge_faults(self, move: CanaryMove) -> bool:
@@ -265,7 +265,7 @@ class CanaryMachine:
         saved = Rollouts(self._tx).save(replace(rollout, acknowledged=known))
         counts = {one.reason.value: one.text for one in differences}
         details = {
-            **decision_evidence(self._unit, None),
+            **decision_evidence(self._transaction, None),
             "acknowledged": counts,
         }
         self._write_event("canary.acknowledge", rollout, move, details)
@@ -329,7 +329,7 @@ class CanaryMachine:
         route = routes.require_route(self._tx, rollout.route)
         if route.canary is not None and route.canary.rollout == rollout.id:
             self._commit(AbortCanary(rollout.route, rollout.id), move)
-        elif self._unit.is_in_place:
+        elif self._transaction.is_in_place:
             self._commit(RestoreIncumbent(rollout.route, rollout.incumbent), move)
         after = Rollouts(self._tx).save(self._after(move))
         event = _PROPOSAL_ENDS.get(move.signal, ProposalEvent.CANCELLED)
@@ -352,7 +352,7 @@ class CanaryMachine:
         If another change has already removed the holdback, only the rollout is ended.
         """
         after = self._after(move)
-        if self._unit.is_in_place:
+        if self._transaction.is_in_place:
             self._commit(EndBake(after.route, after.id), move)
         self.record(f"canary.{move.signal.value}", after, move)
         return Rollouts(self._tx).save(after)
@@ -395,7 +395,7 @@ class CanaryMachine:
         now = self._ctx.clock.now()
         decided = None
         if next_state(rollout.state, move.signal) is RolloutState.ROLLED_BACK:
-            decided = record_end(self._unit, move.action)
+            decided = record_end(self._transaction, move.action)
         return apply_signal(rollout, move.signal, now, move.reason, self._ending(move), decided)
 
     def _ending(self, move: CanaryMove) -> CanaryEnding:

@@ -105,8 +105,8 @@ def operate(
         back = way_back.check_rollout(ctx, rollout)
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, expected_version)
-        unit = RolloutUnit(ctx, tx, rollout)
-        machine = CanaryMachine(unit)
+        transaction = RolloutTransaction(ctx, tx, rollout)
+        machine = CanaryMachine(transaction)
         because = f"{signal.value} by {actor.name}: {why}"
         if signal is RolloutSignal.ABORT:
             because = end_reason(_ending(actor.name, why, baking=rollout.baking))
@@ -115,7 +115,7 @@ def operate(
         match signal:
             case RolloutSignal.PROMOTE:
                 move, doubts = _with_evidence(
-                    unit,
+                    transaction,
                     move,
                     ActionKind.PROMOTE,
                 )
@@ -128,19 +128,19 @@ def operate(
                     "the promotion, can be finished by hand"
                 )
             case RolloutSignal.ADVANCE:
-                _require_proof(unit)
+                _require_proof(transaction)
                 move, against = _with_evidence(
-                    unit,
+                    transaction,
                     move,
                     ActionKind.ADVANCE,
                 )
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, Verdicts(tx).get(rollout.verdict))
                 acknowledged = machine.acknowledge_faults(move)
-                if differences := decision.find_left_out(unit):
+                if differences := decision.find_left_out(transaction):
                     acknowledged = True
                     rollout = machine.acknowledge_left_out(move, differences)
-                    machine = CanaryMachine(replace(unit, rollout=rollout))
+                    machine = CanaryMachine(replace(transaction, rollout=rollout))
                 if acknowledged and rollout.state is not RolloutState.PAUSED:
                     return CanaryOperation(rollout)
             case _:
@@ -171,19 +171,19 @@ def _find_movable(
     return rollout
 
 
-def _require_proof(unit: RolloutUnit) -> None:
+def _require_proof(transaction: RolloutTransaction) -> None:
     """Requires a valid verdict that the stored scores still give. Raises ProofRefused."""
-    ctx = unit.ctx
-    tx = unit.tx
-    rollout = unit.rollout
+    ctx = transaction.ctx
+    tx = transaction.tx
+    rollout = transaction.rollout
     proof = Verdicts(tx).get(rollout.verdict)
-    proposal = unit.proposal
+    proposal = transaction.proposal
     proof_validity.require_proof(ctx, tx, proof)
     recomputation.require_agreement(ctx, tx, proof, proposal)
 
 
 def _with_evidence(
-    unit: RolloutUnit,
+    transaction: RolloutTransaction,
     move: CanaryMove,
     kind: ActionKind,
 ) -> tuple[CanaryMove, tuple[str, ...]]:
@@ -191,7 +191,7 @@ def _with_evidence(
 
     kind: the action that the person asks for. Returns the move and the warnings against it.
     """
-    action, against = _check_harmless(unit)
+    action, against = _check_harmless(transaction)
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:
         reason = f"{reason}. {action.reason}"
@@ -204,15 +204,15 @@ def _with_evidence(
     return replace(move, reason=reason, action=decided), against
 
 
-def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
+def _check_harmless(transaction: RolloutTransaction) -> tuple[RolloutAction, tuple[str, ...]]:
     """Returns the evidence, and its warnings, which the audit log stores too.
 
     Raises ProofRefused if the evidence, or a router's own guard, asks for a rollback.
     """
-    action = decision.confirm_worker_abort(unit, decision.read_evidence(unit))
+    action = decision.confirm_worker_abort(transaction, decision.read_evidence(transaction))
     if action.signal is RolloutSignal.HARM:
         raise ProofRefused(
-            f"the canary of {unit.rollout.route} must be rolled back: {action.reason}"
+            f"the canary of {transaction.rollout.route} must be rolled back: {action.reason}"
         )
     against = list_warnings(action.figures)
     if not against:
@@ -249,39 +249,41 @@ def drive(ctx: ProposalsContext, before: Rollout) -> list[str]:
     if action.signal is not RolloutSignal.HARM:
         decision.update_hold_alert(ctx, before)
     with ctx.store.read() as tx:
-        in_place = RolloutUnit(ctx, tx, before).is_in_place
+        in_place = RolloutTransaction(ctx, tx, before).is_in_place
     if action.signal is None and in_place:
         return []
     proven = action.signal is RolloutSignal.PROVEN and in_place
     back = way_back.check_rollout(ctx, before) if proven else None
     with ctx.store.write() as tx:
-        after = apply_action(RolloutUnit(ctx, tx, before), action, back)
+        after = apply_action(RolloutTransaction(ctx, tx, before), action, back)
     if after == before:
         return []
     return [f"{before.proposal}: {action.kind.value}, {after.state.value}: {action.reason}"]
 
 
 def apply_action(
-    unit: RolloutUnit,
+    transaction: RolloutTransaction,
     action: RolloutAction,
     back: TargetLife | None = None,
 ) -> Rollout:
     """Applies the action to rollout, routing table and proposal in one transaction.
 
-    unit: contains the rollout of the decision. back: whether the incumbent can still serve,
-    for the record of a promotion; it changes no action. Raises StaleWrite if it has moved. If
-    another change has taken the canary off the route, the rollout ends with BASE_CHANGED,
-    whatever the action is.
+    transaction: contains the rollout of the decision. back: whether the incumbent can still
+    serve, for the record of a promotion; it changes no action. Raises StaleWrite if it has
+    moved. If another change has taken the canary off the route, the rollout ends with
+    BASE_CHANGED, whatever the action is.
     """
-    rollout = Rollouts(unit.tx).get(unit.rollout.id)
-    if rollout.version != unit.rollout.version:
+    rollout = Rollouts(transaction.tx).get(transaction.rollout.id)
+    if rollout.version != transaction.rollout.version:
         raise StaleWrite(f"rollout {rollout.id} has moved since the decision: decide again")
-    machine = CanaryMachine(unit)
-    if not unit.is_in_place:
+    machine = CanaryMachine(transaction)
+    if not transaction.is_in_place:
         reason = "somebody changed the route"
         return machine.apply(CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason))
     if words := action.figures.unproven:
-        recomputation.raise_mismatch_alert(unit.tx, unit.proposal, rollout.verdict, words)
+        recomputation.raise_mismatch_alert(
+            transaction.tx, transaction.proposal, rollout.verdict, words
+        )
     if action.signal is None:
         return rollout
     move = CanaryMove(SYSTEM, action.signal, action.reason, action, way_back=back)
@@ -441,8 +443,8 @@ def _roll_back_baking(
     for rollout in Rollouts(tx).baking():
         if rollout.route != name:
             continue
-        unit = RolloutUnit(ctx, tx, rollout)
-        decided = record_end(unit, None)
+        transaction = RolloutTransaction(ctx, tx, rollout)
+        decided = record_end(transaction, None)
         Rollouts(tx).save(apply_signal(rollout, ending.signal, now, because, ending, decided))
         proposal = Proposals(tx).get(rollout.proposal)
         cancelled = ProposalEvent.CANCELLED
@@ -451,7 +453,7 @@ def _roll_back_baking(
             "rollout": rollout.id,
             "reason": because,
             "ending": to_plain(ending),
-            **decision_inputs(unit, None),
+            **decision_inputs(transaction, None),
         }
         action = "canary.abort"
         AuditLog(tx).append(actor, action, f"route {name}", details)

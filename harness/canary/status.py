@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import Final
 
 from harness.canary import decision, way_back
-from harness.canary.audit import RolloutUnit, repeat_end
+from harness.canary.audit import RolloutTransaction, repeat_end
 from harness.canary.canary_state import (
     OVERRULES,
     CanaryState,
@@ -53,7 +53,7 @@ _CONFIDENCE: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class FailureShare:
-    """Counts one arm's units and failures so far."""
+    """Counts one arm's exposures and failures so far."""
 
     failures: int
     units: int
@@ -64,7 +64,7 @@ class FailureShare:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Returns the 95 % interval of the share, None without units.
+        """Returns the 95 % interval of the share, None without exposures.
 
         The interval is valid only at this moment; only the evidence allows repeated looks.
         Source: Wilson 1927 (score interval).
@@ -117,9 +117,9 @@ def build_timeline(
 def _plus(
     share: FailureShare,
     failures: int,
-    units: int,
+    exposures: int,
 ) -> FailureShare:
-    return FailureShare(share.failures + failures, share.units + units)
+    return FailureShare(share.failures + failures, share.units + exposures)
 
 
 def _thinned(points: Sequence[TimelinePoint]) -> tuple[TimelinePoint, ...]:
@@ -232,7 +232,7 @@ def list_canaries(ctx: ProposalsContext, *, route: str | None = None) -> Sequenc
         accepted = {proposal.id: proposal.accepted_cost for proposal in Proposals(tx).open()}
         return [
             replace(
-                build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now),
+                build_canary_status(RolloutTransaction(ctx, tx, rollout), targets, now),
                 accepted_cost=accepted.get(rollout.proposal),  # ends with its proposal
             )
             for rollout in rollouts
@@ -291,7 +291,7 @@ def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
 
 
 def build_canary_status(
-    unit: RolloutUnit,
+    transaction: RolloutTransaction,
     targets: Mapping[str, Target],
     now: datetime,
 ) -> CanaryStatus:
@@ -300,10 +300,10 @@ def build_canary_status(
     targets: by id. now: the moment at which the evidence is judged. Reads row by row; for a
     list, call `preload_canaries` first.
     """
-    rollout = unit.rollout
-    action, blocks = _read_decision(unit, now)
+    rollout = transaction.rollout
+    action, blocks = _read_decision(transaction, now)
     current = rollout.live or rollout.baking
-    faults = decision.describe_router_faults(unit.tx, rollout) if current else ""
+    faults = decision.describe_router_faults(transaction.tx, rollout) if current else ""
     return CanaryStatus(
         rollout=rollout,
         incumbent=targets[rollout.incumbent],
@@ -311,44 +311,44 @@ def build_canary_status(
         action=action,
         blocks=blocks,
         explanation=explain_rollout(rollout, action, blocks, now),
-        moved=_moved_provider_reason(unit) if rollout.live else "",
+        moved=_moved_provider_reason(transaction) if rollout.live else "",
         held=" ".join(
-            why for why in decision.list_hold_reasons(unit.tx, rollout) if why != faults
+            why for why in decision.list_hold_reasons(transaction.tx, rollout) if why != faults
         ),
         faults=faults,
-        pause_reason=decision.find_pause_reason(unit.tx, rollout),
-        rollback=find_later_rollback(unit.tx, rollout),
-        shared_key=decision.describe_shared_key(unit.tx, rollout.route),
-        no_way_back=way_back.find_gone(unit.tx, rollout) if rollout.baking else "",
+        pause_reason=decision.find_pause_reason(transaction.tx, rollout),
+        rollback=find_later_rollback(transaction.tx, rollout),
+        shared_key=decision.describe_shared_key(transaction.tx, rollout.route),
+        no_way_back=way_back.find_gone(transaction.tx, rollout) if rollout.baking else "",
     )
 
 
 def _read_decision(
-    unit: RolloutUnit, now: datetime
+    transaction: RolloutTransaction, now: datetime
 ) -> tuple[RolloutAction, Sequence[ObservationBlock]]:
     """Returns the action and its blocks: by the evidence of now, or as they ended the canary.
 
     A canary of an older version has no stored decision; then all its blocks count, and the
     alert of a worker's guard.
     """
-    rollout = unit.rollout
-    blocks = Observations(unit.tx).blocks(rollout.id)
+    rollout = transaction.rollout
+    blocks = Observations(transaction.tx).blocks(rollout.id)
     if rollout.decided is not None:
         return repeat_end(rollout, rollout.decided, blocks)
     action = decide_action(rollout, blocks, now)
     if rollout.state is RolloutState.ROLLED_BACK:
-        abort = decision.find_worker_abort(unit)
+        abort = decision.find_worker_abort(transaction)
         action = action if abort is None else decision.add_worker_abort(action, abort)
     return action, blocks
 
 
-def _moved_provider_reason(unit: RolloutUnit) -> str:
+def _moved_provider_reason(transaction: RolloutTransaction) -> str:
     """Explains that a provider moved since the measurement; else empty."""
     # Reading verdicts and plans for every canary of a list takes long.
-    if not proof_validity.has_moved_providers(unit.tx):
+    if not proof_validity.has_moved_providers(transaction.tx):
         return ""
-    verdict = Verdicts(unit.tx).get(unit.rollout.verdict)
+    verdict = Verdicts(transaction.tx).get(transaction.rollout.verdict)
     if proof_validity.find_unreadable(verdict):
         return ""
-    moved = proof_validity.list_moved_providers(unit.ctx, unit.tx, verdict)
+    moved = proof_validity.list_moved_providers(transaction.ctx, transaction.tx, verdict)
     return decision.describe_moved(moved)

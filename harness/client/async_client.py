@@ -203,13 +203,13 @@ async def _whole(answer: ChannelAnswer) -> bytes:
 
 
 def _key(given: str | None) -> str:
-    """Returns the given data key, or the environment's. Raises InputError without a
+    """Returns the given client key, or the environment's. Raises InputError without a
     usable key.
     """
     key = given if given is not None else os.environ.get(KEY_VARIABLE, "")
     if not key or not key.isprintable() or not key.isascii():
         raise InputError(
-            "key: it is missing or not a data key; give one (`swapgate key create`), or set "
+            "key: it is missing or not a client key; give one (`swapgate key create`), or set "
             f"{KEY_VARIABLE}"
         )
     return key

@@ -138,7 +138,7 @@ class AsgiCall:
 class InProcessChannel:
     """Posts to a router in this process. Implements `stream.Channel`.
 
-    key: a data key, whose routes, limits and budget apply.
+    key: a client key, whose routes, limits and budget apply.
     """
 
     def __init__(self, router: EmbeddedRouter, key: str) -> None:

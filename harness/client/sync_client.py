@@ -147,7 +147,7 @@ class ModelClient:
     ) -> Self:
         """Opens a client of a router at an address. Raises InputError.
 
-        key: a data key; by default the environment variable SWAPGATE_KEY.
+        key: a client key; by default the environment variable SWAPGATE_KEY.
         timeout_s: for a whole answer, also of a stream.
         """
         return cls(lambda: AsyncModelClient.over_http(base_url, key, timeout_s=timeout_s))
@@ -158,7 +158,7 @@ class ModelClient:
         Raises ConfigError, SnapshotInvalid, InputError.
 
         config: the configuration file; by default SWAPGATE_CONFIG, else ./swapgate.yaml.
-        key: a data key, whose routes, limits and budget apply; by default SWAPGATE_KEY.
+        key: a client key, whose routes, limits and budget apply; by default SWAPGATE_KEY.
         """
         return cls(lambda: AsyncModelClient.in_process(config, key))
 

@@ -111,7 +111,7 @@ def _basis(pace: TrafficPace) -> str:
 def describe_warm_up(policy: CanaryPolicy) -> str:
     """Describes when latency is ignored; empty if it never is."""
     first = [format_estimate(policy.warm_up_s)] if policy.warm_up_s else []
-    first += [f"{policy.cold_units:,} callers"] if policy.cold_units else []
+    first += [f"{policy.cold_exposures:,} callers"] if policy.cold_exposures else []
     return f"latency is ignored in the canary's first {' and '.join(first)}" if first else ""
 
 
@@ -174,7 +174,7 @@ class RolloutExplanation:
     # How the assigned requests of both arms ended, with their sum; empty without outcomes.
     outcomes: tuple[OutcomeRow, ...] = ()
     uncounted: tuple[OutcomeRow, ...] = ()  # requests that the router could not count
-    served: tuple[OutcomeRow, ...] = ()  # units by the model that the answer names
+    served: tuple[OutcomeRow, ...] = ()  # exposures by the model that the answer names
 
 
 _PERSON: Final = StepNeed(
@@ -329,20 +329,20 @@ def _warm_up(
     """Explains the part of the warm-up that is left; empty after it."""
     policy = rollout.policy
     have = action.exposures
-    left = max(0, policy.cold_units - have)
+    left = max(0, policy.cold_exposures - have)
     # The step may have begun after the caller read `now`.
     lasted_s = max(0.0, (now - rollout.step_started_at).total_seconds())
     left_s = max(0.0, policy.warm_up_s - lasted_s) if action.step_exposures else 0.0
     if not left and not left_s:
         return []
-    unit_s = _seconds_each(rollout, pace)
-    until = [f"{have:,} of {policy.cold_units:,} units"] if left else []
+    exposure_s = _seconds_each(rollout, pace)
+    until = [f"{have:,} of {policy.cold_exposures:,} units"] if left else []
     until += [f"another {format_estimate(left_s)}"] if left_s else []
     words = f"{' and '.join(until)} of the warm-up, in which times do not count"
-    share = have / policy.cold_units if left else 1.0 - left_s / policy.warm_up_s
+    share = have / policy.cold_exposures if left else 1.0 - left_s / policy.warm_up_s
     eta_s: float | None = left_s
     if left:
-        eta_s = None if unit_s is None else max(left_s, left * unit_s)
+        eta_s = None if exposure_s is None else max(left_s, left * exposure_s)
     return [
         StepNeed(
             "warm-up",
@@ -364,13 +364,13 @@ def _exposures(
     have = action.step_exposures
     wanted = max(1, step.min_exposures)
     left = max(0, wanted - have)
-    unit_s = _seconds_each(rollout, pace)
+    exposure_s = _seconds_each(rollout, pace)
     return StepNeed(
         what="exposures",
         words=f"{have:,} of {wanted:,} canary callers at {format_bps(step.weight_bps)}",
         done=not left,
         share=min(1.0, have / wanted),
-        eta_s=0.0 if not left else None if unit_s is None else left * unit_s,
+        eta_s=0.0 if not left else None if exposure_s is None else left * exposure_s,
     )
 
 
@@ -484,7 +484,9 @@ def _pace(
     blocks: Sequence[ObservationBlock],
     now: datetime,
 ) -> float | None:
-    """Returns units an hour of all arms, in the last hour or, with few data, in the step."""
+    """Returns exposures an hour of all arms, in the last hour or, with few data, in the
+    step.
+    """
     step = [block for block in blocks if block.closed_at >= rollout.step_started_at]
     last_hour = [block for block in step if now - block.closed_at <= HOUR]
     for used in (last_hour, step):

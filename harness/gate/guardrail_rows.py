@@ -1,6 +1,6 @@
 """Explains the evidence of one guardrail as a row, and lists the warnings.
 
-Warnings speak against a person's step onward; they stop nothing. The evidence is computed in
+A warning advises a person against the next step; it stops nothing. The evidence is computed in
 `harness.gate.online`, and its sums are put into sentences in
 `harness.gate.online.guardrail_report`.
 """
@@ -245,22 +245,22 @@ def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
 
 def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
     """Writes one arm's figure: a share for counts, a mean for values."""
-    units = evidence.canary if canary else evidence.control
+    exposures = evidence.canary if canary else evidence.control
     if guardrail_kind(evidence.guardrail) is not GuardrailKind.RANKS:
         failed = evidence.canary_failures if canary else evidence.control_failures
-        if not units:
+        if not exposures:
             return "nothing yet"
         feedback = ""
         opinions = evidence.opinions
         if opinions is not None:
             given = opinions.canary if canary else opinions.control
             feedback = f", {given:,} with an opinion"
-        percent = format_percent(failed / units, significant=2)
-        return f"{percent} ({failed:,} of {units:,}{feedback})"
+        percent = format_percent(failed / exposures, significant=2)
+        return f"{percent} ({failed:,} of {exposures:,}{feedback})"
     levels = evidence.canary_level, evidence.control_level
     level, other = levels if canary else levels[::-1]
     if level is None:
-        return f"{units:,} compared"
+        return f"{exposures:,} compared"
     if evidence.guardrail in _SECONDS:
         return f"{format_number(level)} s"
     if evidence.guardrail is Guardrail.COST_PER_SUCCESS:

@@ -173,9 +173,9 @@ class CanaryStep:
     weight_bps: int = field(metadata=required("Share of the callers.", range=Range(1, 9_999)))
     min_exposures: int = field(
         metadata=required(
-            "Minimum of scored canary units before the rollout leaves the step.",
+            "Minimum of counted callers of the canary before the rollout leaves the step.",
             range=Range(0, 1_000_000_000),
-            own_unit="units",
+            own_unit="callers",
         )
     )
     certify: bool = False  # leave the step only with a certificate (statistics.md §2.7)
@@ -248,9 +248,9 @@ class CanaryPolicy:
     )
     block_size: int = number(
         100,
-        "Units that Swapgate counts and tests together.",
+        "Callers that Swapgate counts and tests together.",
         Range(1, 1_000),
-        unit="units",
+        unit="callers",
     )
     missing_s: float = number(
         600.0,
@@ -296,15 +296,15 @@ class CanaryPolicy:
     )
     warm_up_units: int = number(
         100,
-        "Candidate units before latency guardrails count; at most a third of the first step's "
+        "Callers of the candidate before latency guardrails count; at most a third of the first step's "
         "minimum.",
         Range(0, 1_000),
-        unit="units",
+        unit="callers",
     )
 
     @property
-    def cold_units(self) -> int:
-        """Returns the minimum length of the candidate's warm-up in units."""
+    def cold_exposures(self) -> int:
+        """Returns the minimum length of the candidate's warm-up in exposures."""
         return min(self.warm_up_units, self.steps[0].min_exposures // 3)
 
     @property

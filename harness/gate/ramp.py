@@ -53,7 +53,7 @@ class StepPlan:
     certify: bool  # whether the step also waits for a certificate
     deadline_s: float
     floor_s: float
-    exposures: int | None  # canary units that the step needs; None if out of reach
+    exposures: int | None  # canary exposures that the step needs; None if out of reach
     # Half of all healthy canaries take at most typical_s, four of five cautious_s. None: longer
     # than the deadline.
     typical_s: float | None
@@ -150,7 +150,9 @@ def certification_times(
 
 
 def block_size(policy: CanaryPolicy, weight_bps: int) -> tuple[int, int]:
-    """Returns the units and canary units of a block that has at least one canary unit."""
+    """Returns the exposures and canary exposures of a block that has at least one canary
+    exposure.
+    """
     size = max(policy.block_size, math.ceil(10_000 / weight_bps))
     return size, max(1, round(size * weight_bps / 10_000))
 

@@ -8,7 +8,7 @@ reason for people are free. Sentences about a whole verdict are in
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -27,7 +27,6 @@ from harness.gate.offline.sequential import ComparisonEvidence
 from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, Looks, SuitePlan
 from harness.gate.verdict import (
     VERDICTS,
-    BaseVerdict,
     CostFigures,
     CostOutcome,
     SliceFigures,
@@ -35,7 +34,7 @@ from harness.gate.verdict import (
     VerdictBasis,
 )
 
-# Starts the list of guard suites at the end of a stored reason.
+# Starts the list of guard suites at the end of a reason.
 NOT_SHOWN_WORSE: Final = " Not shown to be worse: "
 COUNTS_IN_MEAN: Final = "counts in the mean"
 MOST_REASONS: Final = 3
@@ -61,20 +60,6 @@ def polish_reason(reason: str) -> str:
     """
     once = reason.replace("Not measured: ", "", 1)
     return ONE_POINT.sub("1 point", TWO_STOPS.sub(".", once))
-
-
-def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -> str:
-    """Writes a stored verdict's reason for people: names clusters as units, and the suites of a
-    weighted mean. titles: suite titles by name; None to use names.
-    """
-    reason = _name_mean(verdict)
-    for report in verdict.suites:
-        if report.how == FUTILE and report.figures.cluster:
-            reason = reason.replace(
-                _given_up(report.n_used, report.n_max, "item"),
-                _given_up(report.n_used, report.n_max, "cluster"),
-            )
-    return polish_reason(_name_suites(reason, verdict, titles or {}))
 
 
 def missing_text(
@@ -141,35 +126,6 @@ def bounds_text(report: SuiteReport) -> str:
         return ""
     bounds = format_points_interval(figures.bound_low, figures.bound_high)
     return f"{bounds} with the missing scores"
-
-
-def _name_suites(
-    reason: str,
-    verdict: BaseVerdict,
-    titles: Mapping[str, str],
-) -> str:
-    """Replaces suite names by titles, before their own sentence and in the list at the end."""
-    sentence, listed, guards = reason.partition(NOT_SHOWN_WORSE)
-    for report in verdict.suites:
-        title = titles.get(report.suite, report.suite).replace("\\", "\\\\")
-        name = re.escape(report.suite)
-        sentence = re.sub(rf"(\A|passed\. ){name}(?=: )", rf"\g<1>{title}", sentence)
-        guards = re.sub(rf"(\A|, ){name}(?=[,.])", rf"\g<1>{title}", guards)
-    return f"{sentence}{listed}{guards}"
-
-
-def _name_mean(verdict: BaseVerdict) -> str:
-    """Rewrites a unit of the weighted mean as one item of each suite."""
-    basis = VerdictBasis.from_verdict(verdict)
-    if basis.mean is None:
-        return verdict.reason
-    suites = len(basis.suites)
-    used = f"{basis.mean.n_used} of {basis.mean.n_max} items"
-    return verdict.reason.replace(
-        f"All {suites + 1} suites passed.",
-        f"All {suites} suites and their mean passed.",
-        1,
-    ).replace(used, f"{used} of each suite", 1)
 
 
 def spending_text(
@@ -388,8 +344,9 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
     outlook = _outlook(evidence, design)
     if evidence.how == FUTILE:
         return (
-            # "item" also for clusters: `reason_text` replaces it, and stored bytes stay.
-            f"{_given_up(evidence.n_used, design.n_max, 'item')} "
+            # "item" also for clusters, because stored bytes stay: `verdict_sentences` says
+            # "cluster" to people.
+            f"{given_up_text(evidence.n_used, design.n_max, 'item')} "
             f"would hardly show {claim}; so far {_difference(evidence)}. The incumbent stays."
         )
     return (
@@ -420,11 +377,12 @@ def _outlook(evidence: ComparisonEvidence, design: Design) -> str:
     return f"If this difference is real, about {items} would show {shown} with 80 % power."
 
 
-def _given_up(
+def given_up_text(
     used: int,
     planned: int,
     unit: str,
 ) -> str:
+    """Begins the reason of a comparison that stopped because it would hardly show its claim."""
     return f"Stopped after {used} of {planned} {unit}s, because the remaining {unit}s"
 
 

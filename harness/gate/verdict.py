@@ -232,6 +232,11 @@ class SuiteReport:
         return not self.n_used or self.figures.measured == 0
 
     @property
+    def limit(self) -> float:
+        """The smallest allowed difference, a share: 0 if the candidate must be better."""
+        return 0.0 if self.claim is Claim.SUPERIOR else -self.margin
+
+    @property
     def items_used(self) -> int:
         """The number of items behind the report, also if its units are clusters."""
         items = self.figures.items

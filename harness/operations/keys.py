@@ -5,7 +5,7 @@ Declares which principals are one person (`link_people`, `separate_people`), and
 four-eyes rule counts people, and only an admin knows that a key and a single sign-on belong to
 one person.
 
-Routers check data keys by their own snapshot, not here. The rule that counts people is in
+Routers check client keys by their own snapshot, not here. The rule that counts people is in
 `harness.frame.people`.
 """
 
@@ -48,8 +48,8 @@ from harness.operations.context import Context
 from harness.routing.control.routes import require_route
 
 NO_KEY: Final = "no management key is accepted"
-NO_LIMITS: Final = "a management key has a role; limits are only for data keys"
-NO_OPT_OUTS: Final = "a management key calls no model; opt-outs are only for data keys"
+NO_LIMITS: Final = "a management key has a role; limits are only for client keys"
+NO_OPT_OUTS: Final = "a management key calls no model; opt-outs are only for client keys"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class KeySummary(ApiKey):
     """A key with its owner and its spend, for lists; the key's text is not stored anywhere."""
 
     spent: SpendTotals
-    principal_name: str  # empty for a data key
+    principal_name: str  # empty for a client key
 
 
 def create_key(  # noqa: PLR0913 - the parts of a key
@@ -75,11 +75,11 @@ def create_key(  # noqa: PLR0913 - the parts of a key
 ) -> tuple[ApiKey, str]:
     """Creates a key. Returns it with its text, which is never shown again.
 
-    role: None for a data key.
+    role: None for a client key.
     principal: name of the management key's owner; None for a new person or service with the
     key's name.
     Raises NotFound for an unknown route or principal, Conflict for a taken name of a new
-    principal or a data key, InputError, NotAllowed.
+    principal or a client key, InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
     granted = frozenset(routes)
@@ -88,7 +88,7 @@ def create_key(  # noqa: PLR0913 - the parts of a key
     if not name.strip():
         raise InputError("a key needs a name that shows its owner")
     if role is None and (principal is not None or service):
-        raise InputError("a data key has no owner: leave the principal out, or give a role")
+        raise InputError("a client key has no owner: leave the principal out, or give a role")
     if service and principal is not None:
         raise InputError(f"{principal!r} is a person or a service already: leave that out")
     limits = limits and limits.some
@@ -138,13 +138,14 @@ def create_key(  # noqa: PLR0913 - the parts of a key
 
 
 def _check_data_name(tx: Transaction, name: str) -> None:
-    """Raises Conflict if another data key has the name: people could not distinguish them."""
+    """Raises Conflict if another client key has the name: people could not distinguish them."""
     folded = fold_name(name)
     for id_, known in ApiKeys(tx).data_key_names().items():
         if fold_name(known) == folded:
             raise Conflict(
-                f"there is a data key {known!r} ({id_}) already: choose another name, such as "
-                f"{f'{name.strip()} 2'!r}, or revoke that key with `swapgate key revoke {id_}`"
+                f"there is a client key {known!r} ({id_}) already: choose another name, such "
+                f"as {f'{name.strip()} 2'!r}, or revoke that key with "
+                f"`swapgate key revoke {id_}`"
             )
 
 
@@ -205,8 +206,8 @@ def set_limits(
     key: str,
     change: Callable[[KeyLimits], KeyLimits],
 ) -> ApiKey:
-    """Changes a data key's limits; its spend stays counted. Routers follow within two seconds.
-    Raises NotFound, InputError.
+    """Changes a client key's limits; its spend stays counted. Routers follow within two
+    seconds. Raises NotFound, InputError.
 
     change: maps the present limits to the new ones; KeyLimits() means no limits.
     """
@@ -233,7 +234,7 @@ def set_opt_outs(
     key: str,
     opt_outs: Iterable[OptOut],
 ) -> ApiKey:
-    """Replaces a data key's opt-outs, which may be empty. Routers follow within two seconds.
+    """Replaces a client key's opt-outs, which may be empty. Routers follow within two seconds.
     Raises NotFound, InputError.
     """
     actor.require(Role.ADMIN)
@@ -268,11 +269,11 @@ def authenticate_data_key(
     *,
     secret: bytes,
 ) -> ApiKey:
-    """Returns the data key with this text. Raises NotAllowed for another text."""
-    with refusing("no data key is accepted"), store.read() as tx:
+    """Returns the client key with this text. Raises NotAllowed for another text."""
+    with refusing("no client key is accepted"), store.read() as tx:
         key = ApiKeys(tx).by_hash(key_hash(text, secret))
     if key is None or key.role is not None or key.revoked_at is not None:
-        raise NotAllowed("this data key is unknown or revoked")
+        raise NotAllowed("this client key is unknown or revoked")
     return key
 
 
@@ -302,7 +303,7 @@ def actor_behind(tx: Transaction, key: str | None) -> Actor:
 def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
     """Returns the key's actor.
 
-    Raises NotAllowed for a data key, and for an unknown or revoked key.
+    Raises NotAllowed for a client key, and for an unknown or revoked key.
     """
     if key is None or key.role is None or key.principal is None or key.revoked_at is not None:
         raise NotAllowed("this management key is unknown or revoked")

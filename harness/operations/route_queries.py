@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Final
 
 from harness.canary import status as canary_status
-from harness.canary.audit import RolloutUnit
+from harness.canary.audit import RolloutTransaction
 from harness.canary.canary_state import describe_canary_state
 from harness.evals import proof_validity
 from harness.frame.errors import NotFound, SignatureInvalid
@@ -312,10 +312,12 @@ def _build_state(
     )
     if rollout is None:
         return status if _stands_by_proposal(status) else _with_last_rollout(tx, status)
-    unit = RolloutUnit(ctx, tx, rollout)
+    transaction = RolloutTransaction(ctx, tx, rollout)
     return replace(
         status,
-        canary_state=canary_status.build_canary_status(unit, targets, ctx.clock.now()).state,
+        canary_state=canary_status.build_canary_status(
+            transaction, targets, ctx.clock.now()
+        ).state,
         # A live rollout is the newest, because a route has only one at a time.
         last_rollout=rollout if rollout.live else Rollouts(tx).newest(route.name),
     )

@@ -36,7 +36,7 @@ class ProposalsContext(EvalsContext):
     recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
 
 
-class UnitRolledBack(Exception): ...
+class TransactionRolledBack(Exception): ...
 
 
 class DryRunStore:
@@ -50,9 +50,9 @@ class DryRunStore:
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        with suppress(UnitRolledBack), self._store.write() as tx:
+        with suppress(TransactionRolledBack), self._store.write() as tx:
             yield tx
-            raise UnitRolledBack
+            raise TransactionRolledBack
 
 
 C = TypeVar("C", bound=ProposalsContext)

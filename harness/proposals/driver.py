@@ -34,7 +34,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import Rollout, rollout_id
 from harness.gate.run import EvalRun, RunState, describe_waits
-from harness.gate.sentences import polish_reason, reason_text
+from harness.gate.sentences import polish_reason
 from harness.gate.verdict import (
     Failed,
     HarnessMismatch,
@@ -43,6 +43,7 @@ from harness.gate.verdict import (
     Passed,
     Verdict,
 )
+from harness.gate.verdict_sentences import describe_reason
 from harness.proposals import (
     approvals,
     eval_queue,
@@ -368,7 +369,8 @@ def _passed(
             proposal.id,
             subject=f"route {proposal.route}",
             title=f"a swap on route {proposal.route} waits for approval ({proposal.id})",
-            text=f"{proposal.proposer} proposed it. {proof.words}: {reason_text(proof)}{asks} "
+            text=f"{proposal.proposer} proposed it. {proof.words}: {describe_reason(proof)}"
+            f"{asks} "
             f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
     elif frozen := freezes.may_go_on(ctx, tx, proposal.route):
@@ -407,8 +409,8 @@ def _announce_better(
         proposal.id,
         subject=f"route {proposal.route}",
         title=f"{name} passed on route {proposal.route}",
-        text=f"{proof.words}: {reason_text(proof)} `swapgate proposal create {proposal.route} "
-        f"{name}` proposes it.{named}",
+        text=f"{proof.words}: {describe_reason(proof)} "
+        f"`swapgate proposal create {proposal.route} {name}` proposes it.{named}",
     )
     because = f"it passed on schedule; propose {name} to swap"
     _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, because)

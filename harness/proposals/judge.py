@@ -17,8 +17,8 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.policy import CanaryPolicy
 from harness.routing.table import BUCKETS, hash_bucket
 
-# At most this many units of the larger arm are sampled for each unit of the smaller arm: more
-# units cost much and hardly sharpen the comparison.
+# At most this many exposures of the larger arm are sampled for each exposure of the smaller
+# arm: more exposures cost much and hardly sharpen the comparison.
 MAX_ARM_RATIO: Final = 4
 MAX_CRITERIA_LENGTH: Final = 8_000
 MAX_WAIT_S: Final = 120.0
@@ -39,7 +39,7 @@ Answer with one JSON object and nothing else:
 class JudgeOutcome(IntEnum):
     """A judged answer's outcome, as routers store it.
 
-    NO_VERDICT: the judge failed, was late or wrote something else. Blocks count these units
+    NO_VERDICT: the judge failed, was late or wrote something else. Blocks count these exposures
     separately, so that a silent judge is not evidence against an arm.
     """
 
@@ -54,11 +54,11 @@ def sampling_share_bps(
     candidate: bool,
     candidate_bps: int,
 ) -> int:
-    """Returns the share of an arm's units that the judge reads, in basis points from 1 to 10
-    000.
+    """Returns the share of an arm's exposures that the judge reads, in basis points from 1 to
+    10 000.
 
     The smaller arm is read at the judge's own share. The larger arm is read at a smaller share,
-    so that at most MAX_ARM_RATIO of its units are read for each of the smaller arm's.
+    so that at most MAX_ARM_RATIO of its exposures are read for each of the smaller arm's.
 
     candidate: whether the arm is the candidate's.
     candidate_bps: the candidate's share of the callers.
@@ -74,18 +74,18 @@ def sampling_share_bps(
 
 
 def is_sampled(
-    unit: str,
+    exposure: str,
     rollout: str,
     period: int,
     share: int,
 ) -> bool:
-    """Tells whether the judge reads this unit, equally in every worker.
+    """Tells whether the judge reads this exposure, equally in every worker.
 
-    unit: the caller's key. period: number of the rollout's period, so that each period draws
-    anew.
+    exposure: the caller's key. period: number of the rollout's period, so that each period
+    draws anew.
     share: result of `sampling_share_bps`.
     """
-    return hash_bucket(unit, salt=f"judge:{rollout}:{period}") < share
+    return hash_bucket(exposure, salt=f"judge:{rollout}:{period}") < share
 
 
 def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:

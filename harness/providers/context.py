@@ -8,7 +8,7 @@ from harness.frame.ports import Cipher
 from harness.frame.world import World
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.oauth import OAuthOverrides
-from harness.providers.ports import ModelTable, OAuthServer, ProviderDoor, ProviderUses
+from harness.providers.ports import ModelTable, OAuthServer, ProviderProbe, ProviderUses
 from harness.providers.target import Target
 
 
@@ -39,7 +39,7 @@ class ProvidersContext(World):
     # The names of the providers that may see a data class, by class.
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     allow_addresses: tuple[str, ...] = ()  # closed addresses that providers may use
-    door: ProviderDoor | None = None  # None if this process calls no provider
+    door: ProviderProbe | None = None  # None if this process calls no provider
     oauth: OAuthServer | None = None  # people sign in there; None without sign-in
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
 

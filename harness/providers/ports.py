@@ -25,7 +25,7 @@ from harness.providers.oauth import (
 from harness.providers.target import Provider, Target
 
 
-class ProviderDoor(Protocol):
+class ProviderProbe(Protocol):
     """Sends single small requests of the control plane to providers."""
 
     def ask(

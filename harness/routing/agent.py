@@ -140,8 +140,8 @@ class Agent:
     tools: tuple[AgentTool, ...] = ()
     fallback_model: ModelChoice | None = None  # for retryable failures of `model`
     data_class: str = ""  # class of its sessions' content; empty for none
-    # The id of the data key that created the agent; other data keys do not see the agent. None
-    # if a person created it.
+    # The id of the client key that created the agent; other client keys do not see the agent.
+    # None if a person created it.
     owner_key: str | None = None
     deleted_at: datetime | None = None
 

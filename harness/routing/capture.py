@@ -108,7 +108,7 @@ class CaptureSample:
 
     @property
     def text(self) -> str:
-        """One sentence; empty without a request."""
+        """Describes the sample in a sentence; empty without a request."""
         if not self.requests:
             return ""
         sizes = [f"{n} of {_span(top)}" for top, n in self.kept_up_to.items()]
@@ -129,7 +129,7 @@ def _span(top: int) -> str:
 
 
 def is_sampled(request: str, share_bps: int) -> bool:
-    """Whether Swapgate captures this request. request: its id, unique to each request."""
+    """Tells whether Swapgate captures this request. request: its id, unique to each request."""
     return share_bps > 0 and hash_bucket(request, salt=_SALT) < share_bps
 
 
@@ -186,8 +186,8 @@ def draw_per_caller(callers: Mapping[str, str], most: int = MOST_OF_A_CALLER) ->
 
 
 def user_text(content: Mapping[str, Any]) -> str:
-    """The text of the user messages. Comparisons use only this, because requests of a route
-    share most other text.
+    """Returns the text of the user messages. Comparisons use only this text, because requests
+    of a route share most other text.
     """
     messages = content.get("messages", ())
     own = (message for message in messages if message.get("role") == "user")

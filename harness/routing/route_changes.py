@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
 from harness.frame.errors import IllegalTransition, InputError, ProofRefused
-from harness.gate.online.guardrails import DEFAULT_UNIT_RULE, UnitRule
+from harness.gate.online.guardrails import DEFAULT_EXPOSURE_RULE, ExposureRule
 from harness.gate.verdict import Passed
 from harness.routing.agent import LITERAL_MARK
 from harness.routing.evidence import ChainProof, FormerTarget, Waiver
@@ -103,7 +103,7 @@ class StartCanary:
     rollout: str
     weight_bps: int
     salt: str
-    unit_rule: UnitRule = DEFAULT_UNIT_RULE
+    unit_rule: ExposureRule = DEFAULT_EXPOSURE_RULE
     handover: Handover | None = None
 
 

@@ -28,7 +28,7 @@ from harness.frame.signing.signed_rows import (
     Revocations,
     SignedRows,
 )
-from harness.gate.online.guardrails import DEFAULT_UNIT_RULE, UnitRule
+from harness.gate.online.guardrails import DEFAULT_EXPOSURE_RULE, ExposureRule
 from harness.providers.credential import StoredKey
 from harness.providers.force import KillSwitch
 from harness.providers.target import (
@@ -136,7 +136,7 @@ class Canary:
     weight_bps: int  # share of sticky keys in basis points, 1 to 10 000 (1 % is 100)
     salt: str
     rollout: str
-    unit_rule: UnitRule = DEFAULT_UNIT_RULE
+    unit_rule: ExposureRule = DEFAULT_EXPOSURE_RULE
     # True for a holdback. Its target is the control, and the route's incumbent the candidate.
     control: bool = False
     handover: Handover | None = None
@@ -257,7 +257,7 @@ def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """A data key as a router needs it, with its routes and limits."""
+    """A client key as a router needs it, with its routes and limits."""
 
     id: str
     hash: str  # HMAC-SHA-256 hex
@@ -282,7 +282,7 @@ class Snapshot:
     # The signed rows of the snapshot; None if it was not built from stored rows.
     signed: SignedRows | None = None
     lineage: Lineage = NO_LINEAGE  # the snapshot's place in the installation's history
-    revoked: frozenset[str] = frozenset()  # ids of revoked data keys
+    revoked: frozenset[str] = frozenset()  # ids of revoked client keys
     # Grants that are not revoked; some may have expired. The table contains their targets.
     agent_grants: tuple[AgentGrant, ...] = ()
 

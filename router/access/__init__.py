@@ -1,1 +1,1 @@
-"""Decides which callers the router serves: data keys, rate limits and budgets."""
+"""Decides which callers the router serves: client keys, rate limits and budgets."""

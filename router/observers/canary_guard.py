@@ -1,12 +1,12 @@
 """A worker's canary guard stops a canary that harms users, without the control plane.
 
 Each sticky key counts once with its first request, and once with its window. The window holds
-the key's first requests within the unit rule's `window_s`, and fails if one of them fails. The
-guard reads outcomes in the order of assignment (`harness.gate.online.worker_guard` explains
+the key's first requests within the exposure rule's `window_s`, and fails if one of them fails.
+The guard reads outcomes in the order of assignment (`harness.gate.online.worker_guard` explains
 why), and a window only when all windows of its age are over. A thread writes the files, so that
-no request waits for a disk. An abort takes effect in `router.request.planner`; the
-control plane reads the alert and rolls back. The formulas are in `worker_guard`, the files
-in `router.recording.shared_files`.
+no request waits for a disk. An abort takes effect in `router.request.planner`; the control
+plane reads the alert and rolls back. The formulas are in `worker_guard`, the files in
+`router.recording.shared_files`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from harness.frame.failures import class_of, keep_common_causes
 from harness.frame.ports import Clock
-from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.outcome import (
     ROUTER_FAULT,
     ExposureOutcome,
@@ -28,7 +28,7 @@ from harness.gate.online.outcome import (
 )
 from harness.gate.online.usual_rate import limit_usual_rate
 from harness.gate.online.worker_guard import (
-    INCIDENT_UNITS,
+    INCIDENT_EXPOSURES,
     GuardCount,
     GuardError,
     WorkerGuard,
@@ -61,7 +61,7 @@ _ANSWERED: Final = OutcomeKind.ANSWERED
 _GOOD: Final = Reading.GOOD
 _BAD: Final = Reading.BAD
 _UNKNOWN: Final = Reading.UNKNOWN
-_RECENT: Final = (1 << INCIDENT_UNITS) - 1
+_RECENT: Final = (1 << INCIDENT_EXPOSURES) - 1
 
 
 class ExposureFailure(NamedTuple):
@@ -129,8 +129,8 @@ class GuardStream:
     """The evidence of one stream of outcomes, read in the order of assignment.
 
     rho: the tolerated ratio of failures, see `WorkerGuard`. usual_rate: of this stream, 0 if
-    unknown (`UnitRule.usual_rates`). clients: if no one client key may decide alone. failures:
-    the canary's failures whose class is known.
+    unknown (`ExposureRule.usual_rates`). clients: if no one client key may decide alone.
+    failures: the canary's failures whose class is known.
     """
 
     def __init__(
@@ -143,9 +143,9 @@ class GuardStream:
         self._clients = clients
         self.failures: Counter[ExposureFailure] = Counter()
         self._usual_rate = usual_rate
-        # Of the incumbent, as far as its outcomes are known: units, failures, and the latest
-        # outcomes as bits.
-        self._units = self._failures = self._recent = 0
+        # Of the incumbent, as far as its outcomes are known: exposures, failures, and the
+        # latest outcomes as bits.
+        self._exposures = self._failures = self._recent = 0
 
     @property
     def log_e(self) -> float:
@@ -163,8 +163,8 @@ class GuardStream:
         """
         canary = caller.canary
         failed = reading is _BAD or (reading is _UNKNOWN and not canary)
-        rate = limit_usual_rate(self._usual_rate, self._units, self._failures)
-        incident = is_incident(self._recent, self._units)
+        rate = limit_usual_rate(self._usual_rate, self._exposures, self._failures)
+        incident = is_incident(self._recent, self._exposures)
         if self._clients is not None:
             self._clients.add(caller.client)
             if failed:
@@ -188,7 +188,7 @@ class GuardStream:
             self.evidence = self.evidence.after_fine(rate)
         if not canary and reading in (_GOOD, _BAD):
             # An outcome that is unknown or late would change the incumbent's rate.
-            self._units += 1
+            self._exposures += 1
             self._failures += failed
             self._recent = (self._recent << 1 | failed) & _RECENT
         return failed
@@ -197,7 +197,8 @@ class GuardStream:
 class RolloutGuard:
     """Gathers one rollout's evidence. limit: the log e at which each stream of evidence aborts.
 
-    rule: of the rollout's units. longest_s: the route's time limit for a request, in seconds.
+    rule: of the rollout's exposures. longest_s: the route's time limit for a request, in
+    seconds.
     exposures, control_exposures: the keys of the canary and of the incumbent so far.
     window_exposures, control_windows: their windows that were read.
     """
@@ -205,7 +206,7 @@ class RolloutGuard:
     def __init__(
         self,
         route: str,
-        rule: UnitRule,
+        rule: ExposureRule,
         limit: float,
         *,
         longest_s: float,
@@ -275,7 +276,7 @@ class RolloutGuard:
         The first exposure without an outcome stops the reading, because a failure that arrives
         sooner in one arm than in the other would be evidence against an equal candidate. An
         exposure whose outcome does not arrive in time is no failure, in either arm. It is no
-        unit of the incumbent's rate, which it would lower.
+        exposure of the incumbent's rate, which it would lower.
         """
         failed = False
         while self._queue:

@@ -120,7 +120,7 @@ class CaptureSampler(RequestObserver):
     def _pseudonyms(self, observed: RoutedRequest) -> tuple[str, str]:
         """Returns keyed hashes of the request's user and conversation; empty if it names none.
 
-        A data key is no user: one application may send all requests with it.
+        A client key is no user: one application may send all requests with it.
         """
         keys = [*body_callers(observed.request.members.found), observed.sticky_key]
         user = next((key for key in keys if key.startswith(_USERS)), "")

@@ -29,7 +29,7 @@ from router.recording.port import (
     FeedbackOutcome,
     FeedbackVerdict,
     Recording,
-    ScoredUnit,
+    ScoredExposure,
     Ticket,
     read_feedback,
 )
@@ -153,7 +153,7 @@ class FeedbackIntake(RequestObserver):
         if owner != key:
             return None
         self._metrics.feedback(route, arm, opinion.verdict.value, self._label(opinion.label))
-        is_later = isinstance(ticket, ScoredUnit) and ticket.first is None
+        is_later = isinstance(ticket, ScoredExposure) and ticket.first is None
         if ticket is None or is_later or opinion.verdict is FeedbackVerdict.NONE:
             return FeedbackOutcome.NOT_SCORED
         is_bad = opinion.verdict is FeedbackVerdict.BAD

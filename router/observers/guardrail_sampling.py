@@ -16,7 +16,7 @@ from router.frame.body import ClientRequest
 from router.observers.canary_guard import CanaryGuards
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
-from router.recording.scored_units import SEGMENTS_FROM
+from router.recording.scored_exposures import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
 from router.request.outcome import limit_to_share, time_answer
 from router.request.request_observers import RequestObserver
@@ -75,7 +75,7 @@ class RolloutAdmission(RequestObserver):
         if canary is None:
             return
         if self._guards.stopped(canary):
-            # A stopped canary counts no units in either arm.
+            # A stopped canary counts no exposures in either arm.
             return
         route = observed.route
         request = observed.request

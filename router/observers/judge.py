@@ -50,12 +50,13 @@ from router.snapshot.compiled import CompiledJudge, CompiledRoute
 
 log = logging.getLogger(__name__)
 
-# A worker's limits: sampled units that wait for the judge, and judges under way.
+# A worker's limits: sampled exposures that wait for the judge, and judges under way.
 PLACES: Final = 64
 AT_ONCE: Final = 8
-# After a judge fails, the router draws no units for this time, in either arm.
+# After a judge fails, the router draws no exposures for this time, in either arm.
 REST_S: Final = 10.0
-# How many sampled units a worker remembers, over all rollouts, to judge each once in a period.
+# How many sampled exposures a worker remembers, over all rollouts, to judge each once in a
+# period.
 REMEMBERED: Final = 20_000
 MOST_TOKENS: Final = 512
 # Requests with these opt-outs are not judged, because the judge reads request and answer.
@@ -124,12 +125,12 @@ class CanarySampleJudge(SideCalls):
         served: CompiledJudge,
         canary: Canary,
         arm: Arm,
-        unit: str,
+        exposure: str,
     ) -> bool:
-        """Returns whether the unit is in the sample of its period. Each unit is judged once
-        a period.
+        """Returns whether the exposure is in the sample of its period. Each exposure is judged
+        once a period.
 
-        unit: the sticky key. Both arms may have different shares, see `sampling_share_bps`.
+        exposure: the sticky key. Both arms may have different shares, see `sampling_share_bps`.
         """
         rule = canary.unit_rule
         candidate = canary.is_candidate(arm)
@@ -139,9 +140,9 @@ class CanarySampleJudge(SideCalls):
             candidate_bps=canary.candidate_bps,
         )
         period = 1 + int(rule.age_s(self._clock.now()) // rule.period_s)
-        if not is_sampled(unit, canary.rollout, period, share):
+        if not is_sampled(exposure, canary.rollout, period, share):
             return False
-        known = canary.rollout, period, unit
+        known = canary.rollout, period, exposure
         if self._known.get(known):
             return False
         self._known.put(known, True)  # noqa: FBT003 - a mark
@@ -180,7 +181,7 @@ class CanarySampleJudge(SideCalls):
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         """Starts the judgement of a drawn request.
 
-        If the arm's own target gave no good answer, there is nothing to judge: the unit
+        If the arm's own target gave no good answer, there is nothing to judge: the exposure
         counts as good here, and as a failure in the guardrail on errors.
         """
         drawn = self._drawn.pop(observed.request_id, None)
@@ -191,7 +192,7 @@ class CanarySampleJudge(SideCalls):
             self._places += 1
             return
         if observed.outcome is None or observed.outcome.kind is not OutcomeKind.ANSWERED:
-            # The judge reads only the arm's own answers; its guardrail leaves the unit out.
+            # The judge reads only the arm's own answers; its guardrail leaves the exposure out.
             self._places += 1
             self._recorder.judged(drawn.canary.rollout, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")
@@ -217,7 +218,7 @@ class CanarySampleJudge(SideCalls):
         """Judges one answer within the judge's time limit, and records the outcome and its
         cost.
 
-        Records NO_VERDICT after any failure, because the unit waits for a verdict.
+        Records NO_VERDICT after any failure, because the exposure waits for a verdict.
         """
         judged = JudgeOutcome.NO_VERDICT
         cost_usd = 0.0

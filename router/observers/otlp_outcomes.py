@@ -189,7 +189,7 @@ def _reply(
     protobuf: bool,
 ) -> Reply:
     reasons = {
-        "this router remembers no such exposure of this key": unknown,
+        "this router remembers no such evaluation by this key": unknown,
         f"a batch has at most {MOST_OUTCOMES:,} outcomes: send smaller batches": surplus,
     }
     message = "; ".join(f"{count} spans: {why}" for why, count in reasons.items() if count)

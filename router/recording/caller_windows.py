@@ -1,9 +1,9 @@
 """Follows the later requests of callers in one rollout, and exchanges failures with the other
 routers (statistics.md §2.19).
 
-A caller's window begins with its unit, and contains its first `window_requests` requests that
-arrive within `window_s`. Each router writes only failures: hash of the caller, time, arm. When
-a block's windows are over, `CallerWindows` knows the failures of all routers.
+A caller's window begins with its exposure, and contains its first `window_requests` requests
+that arrive within `window_s`. Each router writes only failures: hash of the caller, time, arm.
+When a block's windows are over, `CallerWindows` knows the failures of all routers.
 """
 
 import logging
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
-from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.late_outcomes import FailedTurn, FailedTurns
 from harness.gate.online.observation import fingerprint
 from harness.gate.online.outcome import ExposureOutcome, Reading, read
-from router.recording.scored_units import LaterTurn, LedgerUnit
+from router.recording.scored_exposures import LaterTurn, LedgerExposure
 
 if TYPE_CHECKING:
     from harness.app.store.router_store import RouterStore
@@ -44,21 +44,21 @@ class CallerWindows:
     cursor: number of the last read failures.
     """
 
-    def __init__(self, rollout: str, rule: UnitRule) -> None:
+    def __init__(self, rollout: str, rule: ExposureRule) -> None:
         self.rollout = rollout
         self.exchanged_s = -float("inf")
         self.cursor = 0
         self._rule = rule
-        self._open: dict[int, LedgerUnit] = {}  # by the key's hash, oldest first
+        self._open: dict[int, LedgerExposure] = {}  # by the key's hash, oldest first
         self._failed: list[FailedTurn] = []
         # Times of failures at all routers, by the caller's fingerprint and arm.
         self._elsewhere: dict[tuple[int, bool], list[float]] = {}
 
-    def open(self, known: int, unit: LedgerUnit) -> None:
-        """Opens the window of a new unit. known: the hash of its key."""
-        if self._rule.has_windows and unit.has_window:
+    def open(self, known: int, exposure: LedgerExposure) -> None:
+        """Opens the window of a new exposure. known: the hash of its key."""
+        if self._rule.has_windows and exposure.has_window:
             self._open.pop(known, None)
-            self._open[known] = unit
+            self._open[known] = exposure
 
     def admit(
         self,
@@ -72,37 +72,37 @@ class CallerWindows:
 
         now: monotonic seconds. at: seconds since 1970.
         """
-        unit = self._open.get(known)
+        exposure = self._open.get(known)
         if (
-            unit is None
-            or unit.canary is not canary
-            or unit.requests >= self._rule.window_requests
-            or now >= unit.arrived_s + self._rule.window_s
+            exposure is None
+            or exposure.canary is not canary
+            or exposure.requests >= self._rule.window_requests
+            or now >= exposure.arrived_s + self._rule.window_s
         ):
             return None
-        unit.requests += 1
-        unit.pending += 1
-        return LaterTurn(unit, at)
+        exposure.requests += 1
+        exposure.pending += 1
+        return LaterTurn(exposure, at)
 
     def finish(self, turn: LaterTurn, outcome: ExposureOutcome) -> None:
         """Ends a later request with its outcome."""
-        turn.unit.pending -= 1
-        self.note(turn.unit, outcome, turn.arrived_at)
+        turn.exposure.pending -= 1
+        self.note(turn.exposure, outcome, turn.arrived_at)
 
     def note(
         self,
-        unit: LedgerUnit,
+        exposure: LedgerExposure,
         outcome: ExposureOutcome,
         at: float,
     ) -> None:
         """Keeps a failure. at: when the request arrived, in seconds since 1970."""
-        if not (self._rule.has_windows and unit.has_window):
+        if not (self._rule.has_windows and exposure.has_window):
             return
         if read(Guardrail.CALLER_ERRORS, outcome) is not Reading.BAD:
             return
-        unit.caller_failed = True
+        exposure.caller_failed = True
         if self._rule.keeps_ledger and len(self._failed) < MAX_FAILED:
-            self._failed.append(FailedTurn(self._print(unit), at, unit.canary))
+            self._failed.append(FailedTurn(self._print(exposure), at, exposure.canary))
 
     def end(self) -> None:
         """Ends all windows: later requests count for neither arm."""
@@ -110,8 +110,8 @@ class CallerWindows:
 
     def forget_ended(self, now: float) -> None:
         """Forgets windows that are over, which lie in the order of their beginning."""
-        for known, unit in list(self._open.items()):
-            if now < unit.arrived_s + self._rule.window_s:
+        for known, exposure in list(self._open.items()):
+            if now < exposure.arrived_s + self._rule.window_s:
                 return
             del self._open[known]
 
@@ -144,7 +144,7 @@ class CallerWindows:
 
     def read(
         self,
-        unit: LedgerUnit,
+        exposure: LedgerExposure,
         *,
         ended_at: float,
         is_known: bool,
@@ -153,20 +153,20 @@ class CallerWindows:
 
         ended_at: when an event ended all windows. is_known: the other routers' failures are.
         """
-        failed = unit.caller_failed
+        failed = exposure.caller_failed
         if not failed and self._elsewhere:
-            until = min(ended_at, unit.arrived_at + self._rule.window_s)
-            times = self._elsewhere.get((self._print(unit), unit.canary), ())
-            failed = any(unit.arrived_at <= at < until for at in times)
+            until = min(ended_at, exposure.arrived_at + self._rule.window_s)
+            times = self._elsewhere.get((self._print(exposure), exposure.canary), ())
+            failed = any(exposure.arrived_at <= at < until for at in times)
         if failed:
             return WindowReading(failed=True)
-        if unit.lost or unit.pending or not is_known:
+        if exposure.lost or exposure.pending or not is_known:
             return WindowReading(failed=True, missing=True)
-        known = unit.reading(Guardrail.CALLER_ERRORS) is not Reading.UNKNOWN
+        known = exposure.reading(Guardrail.CALLER_ERRORS) is not Reading.UNKNOWN
         return WindowReading(failed=False, counts=known)
 
-    def _print(self, unit: LedgerUnit) -> int:
-        return fingerprint(self._rule.ledger_salt, unit.key)
+    def _print(self, exposure: LedgerExposure) -> int:
+        return fingerprint(self._rule.ledger_salt, exposure.key)
 
 
 class WindowsOfLedger(NamedTuple):

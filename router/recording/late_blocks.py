@@ -12,17 +12,17 @@ from typing import Final, NamedTuple
 
 from harness.gate.online.guardrails import (
     ArmSplit,
+    ExposureRule,
     FailureTally,
     FeedbackTally,
     Guardrail,
-    UnitRule,
     WindowTally,
 )
 from harness.gate.online.observation import KeyHistory, NeverSeen, ObservationBlock
 from harness.gate.online.one_key import MAX_BLOCK_KEYS, count_keys
 from router.recording.caller_windows import CallerWindows
 from router.recording.observation_builder import counts_for
-from router.recording.scored_units import FAULTS, LedgerUnit, OpenBlock
+from router.recording.scored_exposures import FAULTS, LedgerExposure, OpenBlock
 
 # Other routers write their failures every second, and clocks differ.
 SPARE_S: Final = 2.0
@@ -32,9 +32,9 @@ _FEEDBACK: Final = FAULTS[Guardrail.FEEDBACK]
 
 
 class LateReading(NamedTuple):
-    """A unit's late outcome. A missing outcome is bad, too."""
+    """An exposure's late outcome. A missing outcome is bad, too."""
 
-    unit: LedgerUnit
+    exposure: LedgerExposure
     bad: bool
     missing: bool
 
@@ -44,7 +44,7 @@ class LatePart(NamedTuple):
 
     guardrail: Guardrail
     block: OpenBlock
-    units: Sequence[LedgerUnit]
+    units: Sequence[LedgerExposure]
     of: ObservationBlock
     known_s: float  # when all outcomes are known, in monotonic seconds
 
@@ -52,7 +52,7 @@ class LatePart(NamedTuple):
 class LateBlocks:
     """Keeps the blocks whose late outcomes are not known yet, in order."""
 
-    def __init__(self, rule: UnitRule, windows: CallerWindows) -> None:
+    def __init__(self, rule: ExposureRule, windows: CallerWindows) -> None:
         self._rule = rule
         self._windows = windows
         self._parts: dict[Guardrail, deque[LatePart]] = {
@@ -63,29 +63,31 @@ class LateBlocks:
     def add(
         self,
         block: OpenBlock,
-        units: Sequence[LedgerUnit],
+        exposures: Sequence[LedgerExposure],
         of: ObservationBlock,
         now: float,
     ) -> None:
-        """Keeps a block that was just sent. units: those that count. of: the sent block."""
-        if not units:
+        """Keeps a block that was just sent. exposures: those that count. of: the sent block."""
+        if not exposures:
             return
         closed_s = now if block.closed_s is None else block.closed_s
         if of.windows_known_s:
-            self._put(Guardrail.CALLER_ERRORS, block, units, of, closed_s + of.windows_known_s)
+            self._put(
+                Guardrail.CALLER_ERRORS, block, exposures, of, closed_s + of.windows_known_s
+            )
         if Guardrail.FEEDBACK in self._rule.guardrails:
-            heard_s = max(unit.heard_until_s for unit in units)
-            self._put(Guardrail.FEEDBACK, block, units, of, max(now, heard_s))
+            heard_s = max(exposure.heard_until_s for exposure in exposures)
+            self._put(Guardrail.FEEDBACK, block, exposures, of, max(now, heard_s))
 
     def _put(
         self,
         guardrail: Guardrail,
         block: OpenBlock,
-        units: Sequence[LedgerUnit],
+        exposures: Sequence[LedgerExposure],
         of: ObservationBlock,
         known_s: float,
     ) -> None:
-        self._parts[guardrail].append(LatePart(guardrail, block, units, of, known_s))
+        self._parts[guardrail].append(LatePart(guardrail, block, exposures, of, known_s))
 
     def _known_s(self, part: LatePart) -> float:
         if part.guardrail is Guardrail.FEEDBACK:
@@ -138,20 +140,22 @@ class LateBlocks:
         """Reads the windows of a block. read_s: failures that were read since are complete."""
         is_known = not self._rule.keeps_ledger or self._windows.exchanged_s >= read_s
         readings = []
-        for unit in part.units:
-            if unit.has_window:
+        for exposure in part.units:
+            if exposure.has_window:
                 found = self._windows.read(
-                    unit, ended_at=part.block.ended_at, is_known=is_known
+                    exposure, ended_at=part.block.ended_at, is_known=is_known
                 )
                 if found.counts:
-                    readings.append(LateReading(unit, found.failed, found.missing))
+                    readings.append(LateReading(exposure, found.failed, found.missing))
         return build_late(part, readings)
 
     def _read_feedback(self, part: LatePart) -> ObservationBlock:
         readings = [
-            LateReading(unit, unit.lost or bool(unit.bad & _FEEDBACK), unit.lost)
-            for unit in part.units
-            if counts_for(unit, Guardrail.FEEDBACK)
+            LateReading(
+                exposure, exposure.lost or bool(exposure.bad & _FEEDBACK), exposure.lost
+            )
+            for exposure in part.units
+            if counts_for(exposure, Guardrail.FEEDBACK)
         ]
         return build_late(part, readings)
 
@@ -161,16 +165,18 @@ def build_late(part: LatePart, readings: Sequence[LateReading]) -> ObservationBl
     new = None
     by_key = _by_key(part.guardrail, readings)
     if part.block.claimed:
-        units = [unit for unit in part.units if unit.history is KeyHistory.NEVER_SEEN]
-        of_new = [one for one in readings if one.unit.history is KeyHistory.NEVER_SEEN]
+        exposures = [
+            exposure for exposure in part.units if exposure.history is KeyHistory.NEVER_SEEN
+        ]
+        of_new = [one for one in readings if one.exposure.history is KeyHistory.NEVER_SEEN]
         keys = _by_key(part.guardrail, of_new)
         new = NeverSeen(
-            len(units),
-            sum(unit.canary for unit in units),
+            len(exposures),
+            sum(exposure.canary for exposure in exposures),
             0,
             0,
             None
-            if len(units) == len(part.units)
+            if len(exposures) == len(part.units)
             else {part.guardrail: _tally(part.guardrail, of_new)},
             by_key=None if keys == by_key else keys,
         )
@@ -194,7 +200,7 @@ def build_late(part: LatePart, readings: Sequence[LateReading]) -> ObservationBl
         never_seen=new,
         late_of=of.sequence,
         late_units=len(part.units),
-        late_canary_units=sum(unit.canary for unit in part.units),
+        late_canary_units=sum(exposure.canary for exposure in part.units),
     )
 
 
@@ -203,19 +209,19 @@ def _tally(guardrail: Guardrail, readings: Sequence[LateReading]) -> FailureTall
     missing = _split([one for one in readings if one.missing])
     counts = (*_split(readings), *_split(bad))
     if guardrail is Guardrail.FEEDBACK:
-        heard = [one for one in readings if one.unit.heard]
+        heard = [one for one in readings if one.exposure.heard]
         return FeedbackTally(*counts, opinions=_split(heard), missing=missing)
-    known = [one.unit for one in readings if not one.missing]
+    known = [one.exposure for one in readings if not one.missing]
     return WindowTally(
         *counts,
         missing=missing,
         requests=ArmSplit(
-            sum(unit.requests for unit in known),
-            sum(unit.requests for unit in known if unit.canary),
+            sum(exposure.requests for exposure in known),
+            sum(exposure.requests for exposure in known if exposure.canary),
         ),
         squares=ArmSplit(
-            sum(unit.requests**2 for unit in known),
-            sum(unit.requests**2 for unit in known if unit.canary),
+            sum(exposure.requests**2 for exposure in known),
+            sum(exposure.requests**2 for exposure in known if exposure.canary),
         ),
     )
 
@@ -223,17 +229,17 @@ def _tally(guardrail: Guardrail, readings: Sequence[LateReading]) -> FailureTall
 def _by_key(
     guardrail: Guardrail, readings: Sequence[LateReading]
 ) -> dict[str, dict[Guardrail, FailureTally]]:
-    """Counts units by client key. A missing outcome counts for the canary."""
+    """Counts exposures by client key. A missing outcome counts for the canary."""
     by_client: dict[str, list[LateReading]] = {}
     for one in readings:
-        if one.unit.client:
-            by_client.setdefault(one.unit.client, []).append(one)
+        if one.exposure.client:
+            by_client.setdefault(one.exposure.client, []).append(one)
     found: dict[str, dict[Guardrail, FailureTally]] = {}
     for client, own in by_client.items():
-        bad = [one for one in own if one.bad and not (one.missing and one.unit.canary)]
+        bad = [one for one in own if one.bad and not (one.missing and one.exposure.canary)]
         found[client] = {guardrail: FailureTally(*_split(own), *_split(bad))}
     return count_keys(found, MAX_BLOCK_KEYS)
 
 
 def _split(readings: Sequence[LateReading]) -> ArmSplit:
-    return ArmSplit(len(readings), sum(one.unit.canary for one in readings))
+    return ArmSplit(len(readings), sum(one.exposure.canary for one in readings))

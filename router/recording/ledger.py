@@ -1,4 +1,4 @@
-"""Groups a rollout's requests into units and blocks of evidence (statistics.md §2.1).
+"""Groups a rollout's requests into exposures and blocks of evidence (statistics.md §2.1).
 
 One ledger serves all workers, so that a sticky key counts once. Only admissions and time
 close a block, never an outcome. The ledger returns whole blocks in order. The database
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.observation import (
     KeyClaim,
     KeyHistory,
@@ -28,10 +28,10 @@ from harness.proposals.judge import JudgeOutcome
 from router.recording.caller_windows import CallerWindows, WindowsOfLedger
 from router.recording.late_blocks import LateBlocks
 from router.recording.observation_builder import ObservationBuilder
-from router.recording.scored_units import (
+from router.recording.scored_exposures import (
     GuardrailSample,
     LaterTurn,
-    LedgerUnit,
+    LedgerExposure,
     OpenBlock,
 )
 
@@ -49,7 +49,7 @@ LATE_CLAIMS: Final = 10_000
 
 
 class Ledger:
-    """Keeps the units and blocks of one rollout for one router with all its workers.
+    """Keeps the exposures and blocks of one rollout for one router with all its workers.
 
     worker: the name under which the blocks are stored. Workers learn of a new weight within
     seconds of one another: requests at the old weight get an open block of their own.
@@ -63,7 +63,7 @@ class Ledger:
         self,
         rollout: str,
         worker: str,
-        rule: UnitRule,
+        rule: ExposureRule,
         *,
         max_keys: int = MAX_KEYS,
     ) -> None:
@@ -87,7 +87,7 @@ class Ledger:
 
     @property
     def idle(self) -> bool:
-        """Whether no unit is open or waits, so that the ledger may be dropped if its
+        """Whether no exposure is open or waits, so that the ledger may be dropped if its
         rollout has ended.
         """
         return not (self._open or self._waiting or self._late_blocks.waits)
@@ -102,7 +102,7 @@ class Ledger:
         at: datetime,
         traits: int = 0,
         client: str = "",
-    ) -> LedgerUnit | LaterTurn | None:
+    ) -> LedgerExposure | LaterTurn | None:
         """Admits a key's first request, or a later one in its window; None if it is not scored.
 
         now: monotonic seconds. at: wall time. client: the id of the client's key.
@@ -120,7 +120,7 @@ class Ledger:
             block.note_uncounted(UncountedReason.MAX_KEYS, canary=canary)
             return None
         self._seen.add(known)
-        unit = LedgerUnit(
+        exposure = LedgerExposure(
             block,
             key=key,
             canary=canary,
@@ -130,13 +130,13 @@ class Ledger:
             arrived_at=at.timestamp(),
         )
         if weight_bps == self._newest_bps:  # the callers of an older share have no later turns
-            self._windows.open(known, unit)
-        block.units.append(unit)
+            self._windows.open(known, exposure)
+        block.units.append(exposure)
         block.out += 1
-        block.unjudged += unit.judging
+        block.unjudged += exposure.judging
         if len(block.units) >= self._rule.block_size:
             self._close(block, now, at)
-        return unit
+        return exposure
 
     def note_uncounted(
         self,
@@ -147,7 +147,7 @@ class Ledger:
         now: float,
         at: datetime,
     ) -> None:
-        """Counts a request of either arm that becomes no unit, in the open block.
+        """Counts a request of either arm that becomes no exposure, in the open block.
 
         key: see `ObservationBlock.uncounted`. The caller's sticky key is not claimed, so that
         the caller can still count. now: monotonic seconds. at: wall time.
@@ -190,57 +190,57 @@ class Ledger:
 
     def finish(
         self,
-        unit: LedgerUnit | LaterTurn,
+        exposure: LedgerExposure | LaterTurn,
         *,
         outcome: ExposureOutcome,
         sample: GuardrailSample | None = None,
         served: str = "",
         now: float = 0.0,
     ) -> None:
-        """Ends a unit with its outcome; a later outcome of the unit changes nothing.
+        """Ends an exposure with its outcome; a later outcome of the exposure changes nothing.
 
         served: the model that the answer names. now: monotonic seconds.
         """
-        if isinstance(unit, LaterTurn):
-            self._windows.finish(unit, outcome)
+        if isinstance(exposure, LaterTurn):
+            self._windows.finish(exposure, outcome)
             return
-        if unit.block is None or not unit.lost:
+        if exposure.block is None or not exposure.lost:
             return
-        unit.heard_until_s = now + self._rule.missing_s
-        self._windows.note(unit, outcome, unit.arrived_at)
+        exposure.heard_until_s = now + self._rule.missing_s
+        self._windows.note(exposure, outcome, exposure.arrived_at)
         if sample is not None:
-            unit.values = sample.values
-            unit.bad = unit.bad | sample.bad
-            unit.text = sample.text
-            unit.text_length = sample.text_length
-            unit.question = sample.question
-        unit.outcome = outcome
-        unit.served = served
-        unit.block.out -= 1
+            exposure.values = sample.values
+            exposure.bad = exposure.bad | sample.bad
+            exposure.text = sample.text
+            exposure.text_length = sample.text_length
+            exposure.question = sample.question
+        exposure.outcome = outcome
+        exposure.served = served
+        exposure.block.out -= 1
 
     def note_feedback(
         self,
-        unit: LedgerUnit,
+        exposure: LedgerExposure,
         *,
         bad: bool,
         now: float,
     ) -> bool:
-        """Enters feedback about a unit; False if it is too late."""
+        """Enters feedback about an exposure; False if it is too late."""
         self._hears = True
-        return unit.note_feedback(bad=bad, now=now)
+        return exposure.note_feedback(bad=bad, now=now)
 
     def judged(
         self,
-        unit: LedgerUnit | None,
+        exposure: LedgerExposure | None,
         judged: JudgeOutcome,
         cost_usd: float,
     ) -> None:
         """Enters a verdict. A late verdict changes nothing, but its cost counts."""
         self._observations.judge_usd += cost_usd
-        if unit is None or unit.block is None or not unit.judging:
+        if exposure is None or exposure.block is None or not exposure.judging:
             return
-        unit.judge(judged)
-        unit.block.unjudged -= 1
+        exposure.judge(judged)
+        exposure.block.unjudged -= 1
 
     @property
     def late_claims(self) -> Sequence[KeyClaim]:
@@ -271,15 +271,15 @@ class Ledger:
 
     def claim_of(self, block: OpenBlock) -> KeyClaim:
         """Returns the claim of a block's keys, as fingerprints with the rollout's own salt."""
-        prints = [fingerprint(self._rule.ledger_salt, unit.key) for unit in block.units]
+        prints = [fingerprint(self._rule.ledger_salt, exposure.key) for exposure in block.units]
         return KeyClaim(self.rollout, block.period, prints)
 
     def enter_histories(self, block: OpenBlock, histories: Sequence[KeyHistory]) -> None:
         """Enters the database's answer to a claim. histories: in the order of the block's
-        units.
+        exposures.
         """
-        for unit, history in zip(block.units, histories, strict=True):
-            unit.history = history
+        for exposure, history in zip(block.units, histories, strict=True):
+            exposure.history = history
         block.claimed = True
 
     def tick(self, now: float, at: datetime) -> list[ObservationBlock]:
@@ -372,14 +372,14 @@ class Ledger:
             self._waiting.popleft()
             if self._rule.keeps_ledger and not block.claimed:
                 self._late.append(self.claim_of(block))
-            units = block.release()
-            # A block whose units have all counted already is empty and takes no number.
-            if units or block.uncounted:
-                built = self._observations.build(block, units)
+            exposures = block.release()
+            # A block whose exposures have all counted already is empty and takes no number.
+            if exposures or block.uncounted:
+                built = self._observations.build(block, exposures)
                 if not self._observations.values_wait:
-                    for unit in units:
-                        unit.values = None  # late outcomes wait for minutes, and need none
-                self._late_blocks.add(block, units, built, now)
+                    for exposure in exposures:
+                        exposure.values = None  # late outcomes wait for minutes, and need none
+                self._late_blocks.add(block, exposures, built, now)
                 done.append(built)
         return done
 

@@ -28,7 +28,7 @@ from router.frame.json_spans import parse_object
 from router.recording.caller_history import CallerHistory
 from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
-from router.recording.scored_units import GuardrailSample, LaterTurn, LedgerUnit
+from router.recording.scored_exposures import GuardrailSample, LaterTurn, LedgerExposure
 from router.recording.shared_files import LocalAbort
 from router.recording.spool import Batch
 from router.recording.sums import (
@@ -131,20 +131,20 @@ class CaptureDraft(NamedTuple):
         return len(self.client_body) + len(self.answer)
 
 
-class ScoredUnit(NamedTuple):
+class ScoredExposure(NamedTuple):
     """A request that counts in a rollout's statistics, in the process of the ledger."""
 
     ledger: Ledger
-    unit: LedgerUnit | LaterTurn
+    exposure: LedgerExposure | LaterTurn
 
     @property
-    def first(self) -> LedgerUnit | None:
-        """The unit, if this is a caller's first request; None for a later one."""
-        return self.unit if isinstance(self.unit, LedgerUnit) else None
+    def first(self) -> LedgerExposure | None:
+        """The exposure, if this is a caller's first request; None for a later one."""
+        return self.exposure if isinstance(self.exposure, LedgerExposure) else None
 
 
 # A number, if another process keeps the ledger.
-Ticket = ScoredUnit | int
+Ticket = ScoredExposure | int
 
 
 # key: the id of the API key that sends the feedback. Returns None for an unknown request.

@@ -20,7 +20,7 @@ from harness.app.store.router_store import RouterRecords, RouterStore
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
@@ -28,8 +28,8 @@ from harness.routing.table import Arm, Canary
 from router.recording.caller_windows import FailureExchange, WindowsOfLedger
 from router.recording.capture_writer import CaptureWriter
 from router.recording.ledger import KeyClaims, Ledger
-from router.recording.port import CaptureDraft, Recording, ScoredUnit, Ticket
-from router.recording.scored_units import GuardrailSample
+from router.recording.port import CaptureDraft, Recording, ScoredExposure, Ticket
+from router.recording.scored_exposures import GuardrailSample
 from router.recording.spool import NOTHING, Batch, Spool
 from router.recording.sums import (
     SUMMED,
@@ -98,7 +98,7 @@ class Recorder(Recording):
         key: str,
         traits: int = 0,
         client: str = "",
-    ) -> ScoredUnit | None:
+    ) -> ScoredExposure | None:
         """See `Recording.admit`."""
         return self.admit_to(
             canary.rollout,
@@ -113,14 +113,14 @@ class Recorder(Recording):
     def admit_to(
         self,
         rollout: str,
-        rule: UnitRule,
+        rule: ExposureRule,
         key: str | int,
         *,
         canary: bool,
         weight_bps: int,
         traits: int = 0,
         client: str = "",
-    ) -> ScoredUnit | None:
+    ) -> ScoredExposure | None:
         """Admits a request; None if it is not scored.
 
         key: the sticky key, or its hash. client: the id of the client's key.
@@ -129,7 +129,7 @@ class Recorder(Recording):
         at = self._clock.now()
         with self._lock:
             ledger = self._ledger(rollout, rule)
-            unit = ledger.admit(
+            exposure = ledger.admit(
                 key,
                 canary=canary,
                 weight_bps=weight_bps,
@@ -138,9 +138,9 @@ class Recorder(Recording):
                 traits=traits,
                 client=client,
             )
-            return ScoredUnit(ledger, unit) if unit else None
+            return ScoredExposure(ledger, exposure) if exposure else None
 
-    def _ledger(self, rollout: str, rule: UnitRule) -> Ledger:
+    def _ledger(self, rollout: str, rule: ExposureRule) -> Ledger:
         """Returns a rollout's ledger; creates one if there is none. Needs the lock."""
         ledger = self._ledgers.get(rollout)
         if ledger is None:
@@ -165,7 +165,7 @@ class Recorder(Recording):
     def note_uncounted_in(
         self,
         rollout: str,
-        rule: UnitRule,
+        rule: ExposureRule,
         key: str,
         *,
         canary: bool,
@@ -215,11 +215,11 @@ class Recorder(Recording):
         served: str = "",
     ) -> None:
         """Ends an exposure. served: the model that the answer names."""
-        if isinstance(ticket, ScoredUnit):
+        if isinstance(ticket, ScoredExposure):
             now = self._clock.monotonic()
             with self._lock:
                 ticket.ledger.finish(
-                    ticket.unit,
+                    ticket.exposure,
                     outcome=outcome,
                     sample=sample,
                     served=served,
@@ -227,7 +227,9 @@ class Recorder(Recording):
                 )
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
-        return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket, bad=bad)
+        return isinstance(ticket, ScoredExposure) and self.note_exposure_feedback(
+            ticket, bad=bad
+        )
 
     def judged(
         self,
@@ -236,18 +238,20 @@ class Recorder(Recording):
         judged: JudgeOutcome,
         cost_usd: float,
     ) -> None:
-        unit = ticket.first if isinstance(ticket, ScoredUnit) else None
+        exposure = ticket.first if isinstance(ticket, ScoredExposure) else None
         with self._lock:
             ledger = self._ledgers.get(rollout)
             if ledger is not None:
-                ledger.judged(unit, judged, cost_usd)
+                ledger.judged(exposure, judged, cost_usd)
 
-    def note_unit_feedback(self, scored: ScoredUnit, *, bad: bool) -> bool:
-        """Enters feedback about a unit; False if it is too late."""
-        unit = scored.first
+    def note_exposure_feedback(self, scored: ScoredExposure, *, bad: bool) -> bool:
+        """Enters feedback about an exposure; False if it is too late."""
+        exposure = scored.first
         now = self._clock.monotonic()
         with self._lock:
-            return unit is not None and scored.ledger.note_feedback(unit, bad=bad, now=now)
+            return exposure is not None and scored.ledger.note_feedback(
+                exposure, bad=bad, now=now
+            )
 
     def absorb(self, batch: Batch) -> None:
         """Adds a worker's report. The traffic of all workers becomes one row."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from router.recording.scored_units import AnswerFault, LedgerUnit
+from router.recording.scored_exposures import AnswerFault, LedgerExposure
 
 # A shorter text may be a label, which many questions share.
 LEAST_CHARACTERS: Final = 40
@@ -24,7 +24,7 @@ _REPEATED: Final = AnswerFault.REPEATED.value
 
 
 class RepeatedTexts:
-    """Marks the units of each block whose answer is their arm's most repeated text.
+    """Marks the exposures of each block whose answer is their arm's most repeated text.
 
     The text comes from earlier blocks, so that a block does not decide what is counted in it.
     The canary learns from at most as many answers as the incumbent. Of equal arms, the canary
@@ -38,15 +38,15 @@ class RepeatedTexts:
         self._canary = _ArmTexts(LEAST_CHARACTERS)
         self._control = _ArmTexts(1)
 
-    def mark(self, units: Sequence[LedgerUnit]) -> None:
-        """Marks a block's units by earlier blocks, then learns from them."""
+    def mark(self, exposures: Sequence[LedgerExposure]) -> None:
+        """Marks a block's exposures by earlier blocks, then learns from them."""
         if self._canary.learned >= LEAST_ANSWERS:
             tops = {True: self._canary.top, False: self._control.top}
-            for unit in units:
-                if unit.text and unit.text == tops[unit.canary]:
-                    unit.bad |= _REPEATED
-        self._canary.waiting.extend(_answers(units, canary=True))
-        self._control.waiting.extend(_answers(units, canary=False))
+            for exposure in exposures:
+                if exposure.text and exposure.text == tops[exposure.canary]:
+                    exposure.bad |= _REPEATED
+        self._canary.waiting.extend(_answers(exposures, canary=True))
+        self._control.waiting.extend(_answers(exposures, canary=False))
         self._control.learn(len(self._control.waiting))
         most = self._control.learned - self._canary.learned
         self._canary.learn(min(most, len(self._canary.waiting)))
@@ -55,11 +55,11 @@ class RepeatedTexts:
 Answer = tuple[int, int, int]  # text, text_length, question
 
 
-def _answers(units: Iterable[LedgerUnit], *, canary: bool) -> Iterable[Answer]:
+def _answers(exposures: Iterable[LedgerExposure], *, canary: bool) -> Iterable[Answer]:
     return (
-        (unit.text, unit.text_length, unit.question)
-        for unit in units
-        if unit.text and unit.canary is canary
+        (exposure.text, exposure.text_length, exposure.question)
+        for exposure in exposures
+        if exposure.text and exposure.canary is canary
     )
 
 

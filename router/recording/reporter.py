@@ -35,9 +35,9 @@ from router.recording.port import (
     Ticket,
     ignore_event,
 )
-from router.recording.scored_units import GuardrailSample
+from router.recording.scored_exposures import GuardrailSample
 from router.recording.shared_files import LocalAbort
-from router.recording.spool import FrameReader, UnitEntry, encode_frame
+from router.recording.spool import ExposureEntry, FrameReader, encode_frame
 from router.recording.sums import CompletedRequest, minute_rows, spend_rows
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ ANSWER_S: Final = 5.0
 STOP_S: Final = 10.0
 # The most unsent data for the parent. Beyond it, requests are served but not scored.
 MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
-MAX_UNITS: Final = 200_000
+MAX_EXPOSURES: Final = 200_000
 # Characters of waiting drafts, and in one report: building a large report delays requests.
 MAX_DRAFTS: Final = 32 * 1024 * 1024
 DRAFTS_AT_ONCE: Final = 256 * 1024
@@ -59,10 +59,10 @@ DRAFTS_AT_ONCE: Final = 256 * 1024
 MAX_ENDED: Final = 1000
 _SERVED: Final = attrgetter("target", "model")
 # Up to Python 3.11, to find a member in its class takes ten times as long.
-_ADMITTED = UnitEntry.ADMITTED.value
-_ENDED = UnitEntry.ENDED.value
-_JUDGED = UnitEntry.JUDGED.value
-_UNCOUNTED = UnitEntry.UNCOUNTED.value
+_ADMITTED = ExposureEntry.ADMITTED.value
+_ENDED = ExposureEntry.ENDED.value
+_JUDGED = ExposureEntry.JUDGED.value
+_UNCOUNTED = ExposureEntry.UNCOUNTED.value
 
 
 class Reporter(Recording):
@@ -97,7 +97,7 @@ class Reporter(Recording):
         self._live: frozenset[str] = frozenset()
         self._numbers: dict[str, int] = {}
         self._new_rollouts: list[list[object]] = []
-        self._units: list[tuple[object, ...]] = []  # entries of `UnitEntry`
+        self._exposures: list[tuple[object, ...]] = []  # entries of `ExposureEntry`
         self._drafts: deque[CaptureDraft] = deque()
         self._drafted = 0
         self._tickets = 0
@@ -122,7 +122,7 @@ class Reporter(Recording):
         client: str = "",
     ) -> int | None:
         """See `Recording.admit`."""
-        if len(self._units) >= MAX_UNITS:
+        if len(self._exposures) >= MAX_EXPOSURES:
             # This causes no bias: no outcome is known yet, and both arms are treated alike.
             self.counters["rows_dropped"] += 1
             return None
@@ -137,7 +137,7 @@ class Reporter(Recording):
             int(traits),
             client,
         )
-        self._units.append(entry)
+        self._exposures.append(entry)
         if self._news is not None:
             self._wake()
         return self._tickets
@@ -149,12 +149,12 @@ class Reporter(Recording):
         key: str,
     ) -> None:
         """See `Recording.note_uncounted`."""
-        if len(self._units) >= MAX_UNITS:
+        if len(self._exposures) >= MAX_EXPOSURES:
             self.counters["rows_dropped"] += 1
             return
         number = self._number(canary)
         in_canary = int(canary.is_candidate(arm))
-        self._units.append((_UNCOUNTED, number, in_canary, canary.candidate_bps, key))
+        self._exposures.append((_UNCOUNTED, number, in_canary, canary.candidate_bps, key))
         if self._news is not None:
             self._wake()
 
@@ -176,7 +176,7 @@ class Reporter(Recording):
         """See `Recording.finish`."""
         if isinstance(ticket, int):
             values = sample.plain if sample is not None else ()
-            self._units.append((_ENDED, ticket, outcome.plain, ended.model, values))
+            self._exposures.append((_ENDED, ticket, outcome.plain, ended.model, values))
         if self._clock.monotonic() >= self._minute_ends or len(self._ended) >= MAX_ENDED:
             self._sum_up()
             self._minute = at = self._clock.now()
@@ -189,7 +189,7 @@ class Reporter(Recording):
     def settle(self, ticket: Ticket, outcome: ExposureOutcome) -> None:
         """See `Recording.settle`."""
         if isinstance(ticket, int):
-            self._units.append((_ENDED, ticket, outcome.plain, "", ()))
+            self._exposures.append((_ENDED, ticket, outcome.plain, "", ()))
         if self._news is not None:
             self._wake()
 
@@ -284,7 +284,7 @@ class Reporter(Recording):
     ) -> None:
         if isinstance(ticket, int):
             number = self._numbers[rollout]
-            self._units.append((_JUDGED, ticket, number, int(judged), cost_usd))
+            self._exposures.append((_JUDGED, ticket, number, int(judged), cost_usd))
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
         outcome = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")
@@ -354,9 +354,9 @@ class Reporter(Recording):
         if self._new_rollouts:
             message["rollouts"] = self._new_rollouts
             self._new_rollouts = []
-        if self._units:
-            message["units"] = self._units
-            self._units = []
+        if self._exposures:
+            message["units"] = self._exposures
+            self._exposures = []
         self._sum_up()
         batch = self._take_sums()
         if batch.rows:

@@ -154,7 +154,7 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     return Batch(id=data["id"], **rows)
 
 
-class UnitEntry(StrEnum):
+class ExposureEntry(StrEnum):
     """The tag of an entry in a report's `units`; the values after it, by tag.
 
     rollout: the number of the rollout. key: hash of the sticky key. canary: 1 or 0.
@@ -173,9 +173,9 @@ def encode_frame(message: dict[str, Any]) -> bytes:
     """Writes a message between a worker and its parent: its length, then JSON.
 
     A worker's report has any of: `ready`, `live` (rollouts of its snapshot), `rollouts` (id and
-    unit rule, numbered from 0 as they come), `units` (lists that begin with a `UnitEntry`),
-    `batch`, `captures` (never written anywhere), `abort`, `metrics`, `ask` (for all metrics).
-    Feedback goes as `opinion`, `opined` and `entered`.
+    exposure rule, numbered from 0 as they come), `units` (lists that begin with an
+    `ExposureEntry`), `batch`, `captures` (never written anywhere), `abort`, `metrics`, `ask`
+    (for all metrics). Feedback goes as `opinion`, `opined` and `entered`.
     """
     data = json.dumps(message, default=datetime.isoformat, separators=(",", ":")).encode()
     return _LENGTH.pack(len(data)) + data

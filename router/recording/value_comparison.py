@@ -12,16 +12,16 @@ from typing import Final, NamedTuple
 
 from harness.gate.online.capped_sums import (
     CAP_TIMES,
+    CappedExposure,
     CappedTotals,
-    CappedUnit,
     bet_on_sums,
 )
 from harness.gate.online.guardrails import (
     ArmLevels,
     ArmSplit,
+    ExposureRule,
     Guardrail,
-    MeasuredUnit,
-    UnitRule,
+    MeasuredExposure,
     mean_levels,
     rank_block,
 )
@@ -31,7 +31,7 @@ from harness.gate.online.prompt_cache import (
     CacheLevels,
     CacheUse,
 )
-from router.recording.scored_units import CACHED_TIMES, LedgerUnit
+from router.recording.scored_exposures import CACHED_TIMES, LedgerExposure
 
 # Values that are lower bounds without a provider's count.
 _OF_TOKENS: Final = frozenset({Guardrail.OUTPUT_TOKENS, Guardrail.COST_PER_SUCCESS})
@@ -49,9 +49,9 @@ class ComparedValues(NamedTuple):
 
 
 def compare_values(
-    units: Sequence[LedgerUnit],
+    exposures: Sequence[LedgerExposure],
     guardrail: Guardrail,
-    rule: UnitRule,
+    rule: ExposureRule,
     block: tuple[str, str, int],
     cached_share: float,
 ) -> ComparedValues:
@@ -59,7 +59,8 @@ def compare_values(
     tolerated = rule.guardrails[guardrail]
     cap = rule.caps.get(guardrail)
     measured = [
-        MeasuredUnit(unit.canary, *_values(unit, guardrail, cached_share)) for unit in units
+        MeasuredExposure(exposure.canary, *_values(exposure, guardrail, cached_share))
+        for exposure in exposures
     ]
     found = rank_block(
         measured,
@@ -69,15 +70,17 @@ def compare_values(
     )
     level = found.level
     if level is not None:
-        level = replace(level, cache=_cache_levels(units, measured, guardrail))
-    bounded = [unit.canary for unit in measured if unit.bounded]
+        level = replace(level, cache=_cache_levels(exposures, measured, guardrail))
+    bounded = [exposure.canary for exposure in measured if exposure.bounded]
     bounds = ArmSplit(len(bounded), sum(bounded))
     if cap is None:
         return ComparedValues(found.u, level, bounds)
     usual = cap / CAP_TIMES
     sums = [
-        CappedUnit(unit.canary, usual if _failed(unit, guardrail) else _capped(value.value))
-        for unit, value in zip(units, measured, strict=True)
+        CappedExposure(
+            exposure.canary, usual if _failed(exposure, guardrail) else _capped(value.value)
+        )
+        for exposure, value in zip(exposures, measured, strict=True)
     ]
     bets = bet_on_sums(
         sums,
@@ -86,17 +89,17 @@ def compare_values(
         cap=cap,
         block=block,
     )
-    return ComparedValues(found.u, level, bounds, bets, CappedTotals.from_units(sums, cap))
+    return ComparedValues(found.u, level, bounds, bets, CappedTotals.from_exposures(sums, cap))
 
 
-def _failed(unit: LedgerUnit, guardrail: Guardrail) -> bool:
+def _failed(exposure: LedgerExposure, guardrail: Guardrail) -> bool:
     """Tells whether a request failed, so that it has no value for the mean.
 
     It counts with the incumbent's usual mean in both arms: the guardrail of errors compares
     failures, also with the incumbent's usual rate, and a few failures with the cap would decide
     the mean alone.
     """
-    return not unit.lost and unit.reading(guardrail) is Reading.BAD
+    return not exposure.lost and exposure.reading(guardrail) is Reading.BAD
 
 
 def _capped(value: float | None) -> float:
@@ -104,7 +107,7 @@ def _capped(value: float | None) -> float:
 
 
 def _values(
-    unit: LedgerUnit,
+    exposure: LedgerExposure,
     guardrail: Guardrail,
     cached_share: float,
 ) -> tuple[float | None, float | None, bool]:
@@ -114,33 +117,39 @@ def _values(
     lower bound: it counts for the canary, and for the incumbent it is worse than any value, so
     that neither is evidence against the canary.
     """
-    reading = unit.reading(guardrail)
-    if unit.values is None or reading is Reading.BAD:
+    reading = exposure.reading(guardrail)
+    if exposure.values is None or reading is Reading.BAD:
         # A missing value is not evidence against the canary.
-        return 0.0 if unit.lost and unit.canary else None, None, False
-    bounded = reading is Reading.CENSORED or (unit.values.bounded and guardrail in _OF_TOKENS)
-    if bounded and not unit.canary:
+        return 0.0 if exposure.lost and exposure.canary else None, None, False
+    bounded = reading is Reading.CENSORED or (
+        exposure.values.bounded and guardrail in _OF_TOKENS
+    )
+    if bounded and not exposure.canary:
         return None, None, True
-    compared = unit.values.compared_value(guardrail, cached_share)
-    return compared, unit.values.value_for(guardrail), bounded
+    compared = exposure.values.compared_value(guardrail, cached_share)
+    return compared, exposure.values.value_for(guardrail), bounded
 
 
-def cache_uses(units: Iterable[LedgerUnit]) -> Iterator[tuple[bool, CacheUse]]:
-    return ((unit.canary, unit.values.cache) for unit in units if unit.values is not None)
+def cache_uses(exposures: Iterable[LedgerExposure]) -> Iterator[tuple[bool, CacheUse]]:
+    return (
+        (exposure.canary, exposure.values.cache)
+        for exposure in exposures
+        if exposure.values is not None
+    )
 
 
 def _cache_levels(
-    units: Sequence[LedgerUnit],
-    measured: Sequence[MeasuredUnit],
+    exposures: Sequence[LedgerExposure],
+    measured: Sequence[MeasuredExposure],
     guardrail: Guardrail,
 ) -> CacheLevels | None:
     if guardrail not in _CACHED:
         return None
     use = ArmCacheUse()
-    use.add(cache_uses(units))
-    compared = mean_levels(unit[:2] for unit in measured if not unit.bounded)
-    canary = _opened_share(units, guardrail, canary=True)
-    control = _opened_share(units, guardrail, canary=False)
+    use.add(cache_uses(exposures))
+    compared = mean_levels(exposure[:2] for exposure in measured if not exposure.bounded)
+    canary = _opened_share(exposures, guardrail, canary=True)
+    control = _opened_share(exposures, guardrail, canary=False)
     if compared is None or not (use.larger or canary or control):
         return None
     shares = use.share(canary=True), use.share(canary=False)
@@ -148,12 +157,16 @@ def _cache_levels(
 
 
 def _opened_share(
-    units: Sequence[LedgerUnit],
+    exposures: Sequence[LedgerExposure],
     guardrail: Guardrail,
     *,
     canary: bool,
 ) -> float:
-    own = [unit.values for unit in units if unit.canary is canary and unit.values is not None]
+    own = [
+        exposure.values
+        for exposure in exposures
+        if exposure.canary is canary and exposure.values is not None
+    ]
     if guardrail not in CACHED_TIMES or not own:
         return 0.0
     return sum(values.opening_s > 0.0 for values in own) / len(own)

@@ -19,19 +19,19 @@ import structlog
 
 from harness.frame.metrics import router_metric
 from harness.frame.plain_data import from_plain, to_plain
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.outcome import ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.capture import CapturedRequest
 from router.frame.limits import BoundedMap
 from router.recording.metrics import GAUGE, MetricTotals, counter_names
-from router.recording.port import CaptureDraft, ScoredUnit
+from router.recording.port import CaptureDraft, ScoredExposure
 from router.recording.recorder import Recorder
-from router.recording.scored_units import GuardrailSample, RequestTraits
+from router.recording.scored_exposures import GuardrailSample, RequestTraits
 from router.recording.shared_files import LocalAbort
 from router.recording.spool import (
+    ExposureEntry,
     FrameReader,
-    UnitEntry,
     batch_from_json,
     encode_frame,
 )
@@ -149,10 +149,10 @@ class WorkerReports(asyncio.Protocol):
         self.families: list[Any] = []
         self._aggregator = aggregator
         self._frames = FrameReader()
-        self._rollouts: list[tuple[str, UnitRule]] = []
-        self._scored: dict[int, ScoredUnit] = {}
-        self._judging: dict[int, ScoredUnit] = {}
-        self._latest: BoundedMap[int, ScoredUnit] = BoundedMap(REMEMBERED)
+        self._rollouts: list[tuple[str, ExposureRule]] = []
+        self._scored: dict[int, ScoredExposure] = {}
+        self._judging: dict[int, ScoredExposure] = {}
+        self._latest: BoundedMap[int, ScoredExposure] = BoundedMap(REMEMBERED)
         self.worker = ""  # the worker's name, once it serves
         self._channel: asyncio.WriteTransport | None = None
         self._heard_s = time.monotonic()
@@ -177,7 +177,7 @@ class WorkerReports(asyncio.Protocol):
                 self._aggregator.counters["reports_refused"] += 1
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        # Its unfinished units stay open in the ledger until their deadline.
+        # Its unfinished exposures stay open in the ledger until their deadline.
         self._scored.clear()
         self._judging.clear()
         self._channel = None
@@ -212,7 +212,7 @@ class WorkerReports(asyncio.Protocol):
         if "opined" in report:
             ticket, bad = report["opined"]
             latest = self._latest.get(ticket)
-            in_time = latest is not None and self._aggregator.recorder.note_unit_feedback(
+            in_time = latest is not None and self._aggregator.recorder.note_exposure_feedback(
                 latest, bad=bad
             )
             self._answer(report["of"], "in time" if in_time else "")
@@ -224,9 +224,9 @@ class WorkerReports(asyncio.Protocol):
 
     def _count_all(self, report: dict[str, Any]) -> None:
         for rollout, rule in report.get("rollouts", ()):
-            self._rollouts.append((rollout, from_plain(UnitRule, rule)))
-        for unit in report.get("units", ()):
-            self._count(unit)
+            self._rollouts.append((rollout, from_plain(ExposureRule, rule)))
+        for exposure in report.get("units", ()):
+            self._count(exposure)
 
     def send_abort(self, abort: LocalAbort) -> None:
         self._send({"aborted": to_plain(abort)})
@@ -246,18 +246,18 @@ class WorkerReports(asyncio.Protocol):
     def _count(self, entry: list[Any]) -> None:
         """Enters an entry of `units`. Raises ValueError for an unknown tag."""
         tag, *values = entry
-        match UnitEntry(tag):
-            case UnitEntry.ADMITTED:
+        match ExposureEntry(tag):
+            case ExposureEntry.ADMITTED:
                 self._admit(*values)
-            case UnitEntry.ENDED:
+            case ExposureEntry.ENDED:
                 self._end(*values)
-            case UnitEntry.JUDGED:
+            case ExposureEntry.JUDGED:
                 ticket, number, judged, cost_usd = values
                 rollout, _ = self._rollouts[number]
                 known = self._judging.pop(ticket, None)
                 verdict = JudgeOutcome(judged)
                 self._aggregator.recorder.judged(rollout, known, verdict, cost_usd)
-            case UnitEntry.UNCOUNTED:
+            case ExposureEntry.UNCOUNTED:
                 number, canary, weight_bps, key = values
                 rollout, rule = self._rollouts[number]
                 self._aggregator.recorder.note_uncounted_in(

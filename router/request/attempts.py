@@ -117,8 +117,8 @@ class TimeLimits:
         self._settings = settings
         self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(KEPT)
         # Waits that are not in `_times` yet: target, endpoint, output limit in tokens, seconds,
-        # and when the output came; None for a cut wait. They are added only when needed, which
-        # is seldom for a last target.
+        # and when the output came; None for a cut wait. They are added only when a limit needs
+        # them.
         self._noted: list[tuple[str, Endpoint, int, float, float | None]] = []
         # By target: the kind, seconds and time of its latest answers to users.
         self._latest: dict[str, deque[tuple[Kind, float, float]]] = {}
@@ -188,7 +188,9 @@ class TimeLimits:
         return usual_wait_s(self._times_of(job, target))
 
     def telling_s(self, job: RoutedRequest, attempt: Attempt) -> float:
-        """Returns how long a caller must wait before its leaving says something, in seconds."""
+        """Returns the wait in seconds after which a caller who leaves is a sign of a slow
+        target.
+        """
         return telling_wait_s(self._times_of(job, attempt.upstream.id))
 
     def probe_s(self, job: RoutedRequest, attempt: Attempt) -> float:

@@ -145,8 +145,8 @@ def sticky_key(
     key_id: str,
 ) -> str:
     """Returns the header, else the body's caller, else the opening, else an empty text. If the
-    provider stores the turns, the body has no opening. Then the data key is the caller, because
-    another provider does not know the turns.
+    provider stores the turns, the body has no opening. Then the client key is the caller,
+    because another provider does not know the turns.
     """
     if header:
         return f"header:{header.decode('latin-1')}"

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Self
 from unicodedata import normalize
 
 from harness.frame.matching import matches_schema
-from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.prompt_cache import CacheUse, saved_seconds
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import TokenPrice
@@ -25,7 +25,7 @@ from router.protocols.answers import (
     parse_json,
 )
 from router.protocols.endpoints import DIALECTS
-from router.recording.scored_units import (
+from router.recording.scored_exposures import (
     FAULTS,
     NEEDS,
     GuardrailSample,
@@ -229,7 +229,7 @@ class RouteGuardrails(NamedTuple):
     has_caches: bool = True
 
     @classmethod
-    def from_route(cls, route: CompiledRoute, rule: UnitRule) -> Self | None:
+    def from_route(cls, route: CompiledRoute, rule: ExposureRule) -> Self | None:
         """Compiles a rollout's guardrails; None if the rule has no guardrails.
 
         Costs count only if all targets of the route have a price.

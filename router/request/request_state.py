@@ -40,8 +40,8 @@ from router.protocols.chat.dialect import ChatDialect
 from router.protocols.event_stream import Irregularity
 from router.protocols.provider_failures import refusal_failure
 from router.recording.internal_errors import RouterPart
-from router.recording.port import Ticket as UnitTicket
-from router.recording.scored_units import GuardrailSample
+from router.recording.port import Ticket as ExposureTicket
+from router.recording.scored_exposures import GuardrailSample
 from router.recording.sums import CompletedRequest
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.stream_relay import CommittedStream, OnEnd
@@ -268,7 +268,7 @@ class RoutedRequest:
     reservation: RateReservation | None = None  # None if the key has no limits
     opt_outs: frozenset[OptOut] = frozenset()  # the key's; a header may add more
     is_judged: bool = False  # sampled for the judge
-    ticket: UnitTicket | None = None  # its place in the rollout's statistics
+    ticket: ExposureTicket | None = None  # its place in the rollout's statistics
     probe: GuardrailProbe | None = None  # measures the answer for the rollout's guardrails
     span: RequestSpan | None = None  # None if tracing is off
     copies: list[AnswerCopy] = field(default_factory=list)  # receive a stream's events as well

@@ -410,7 +410,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
         VIEWER.hash,
         lambda db, _: db.execute(sa.delete(KEYS).where(KEYS.c.id == KEY.id)),
     ),
-    "a revoked data key is gone": (
+    "a revoked client key is gone": (
         VIEWER.hash,
         lambda db, _: db.execute(sa.delete(KEYS).where(KEYS.c.id == "k_old")),
     ),

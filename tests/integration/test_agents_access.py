@@ -213,7 +213,7 @@ def test_without_a_key_nobody_is_served_unless_the_settings_say_so(
     ):
         assert closed_door.send(path=path).status_code == 401
     assert closed_door.send(path="/healthz").status_code == 200
-    _, good = closed_door.key("a data key")
+    _, good = closed_door.key("a client key")
     assert closed_door.send(headers=good, address=OUTSIDE).status_code == 200
 
 

@@ -8,6 +8,7 @@ from harness.gate.policy import ChangeReferenceRule, Policy
 from harness.interfaces.api.proposals import ProposalBody
 from harness.interfaces.cli.proposals.submission import create_proposal
 from harness.proposals import decisions
+from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import gather_report
 from harness.proposals.report.markdown import render_markdown
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalPhase
@@ -87,8 +88,8 @@ def test_an_approver_names_the_change_request_that_the_proposer_did_not(
         (approval,) = Approvals(tx).for_proposal(made.id)
     assert approval.change_reference == "CHG7"
     assert events(world, made)["proposal.approve"] == "CHG7"
-    text = render_markdown(gather_report(ctx, made.id))
-    assert "Change request: `CHG7`." in text
+    text = render_markdown(describe_report(gather_report(ctx, made.id)))
+    assert "**Change request:** `CHG7`" in text
 
 
 def test_a_swap_is_approved_under_the_change_request_that_it_was_proposed_under(

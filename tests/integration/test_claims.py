@@ -22,8 +22,9 @@ from harness.proposals import recomputation
 from harness.proposals.candidates import estimate
 from harness.proposals.candidates.estimate import SuiteEstimate
 from harness.proposals.report import comparison
+from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import gather_report
-from harness.proposals.report.formats import render_junit
+from harness.proposals.report.junit import render_junit
 from harness.proposals.report.markdown import render_markdown
 from harness.proposals.submission import ProposalRequest
 from harness.providers.registry import targets
@@ -130,7 +131,7 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     assert cost.saving == pytest.approx(0.75)
     assert cost.min_saving == 0.3
     assert proposal_comparison.candidate_figures.cost_interval_usd_per_1000 is not None
-    text = render_markdown(gather_report(world.context(), proposal.id))
+    text = render_markdown(describe_report(gather_report(world.context(), proposal.id)))
     assert "It is cheaper: 75 % less per item" in text
     assert "| colours | shown |" in text
     replayed = recomputation.replay_verdict(world.context(), proposal.id)
@@ -251,7 +252,7 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
 
     assert decided.phase is ProposalPhase.REJECTED
     assert decided.closed_because.startswith("guarding: The candidate is worse")
-    text = render_markdown(gather_report(plain.context(), decided.id))
+    text = render_markdown(describe_report(gather_report(plain.context(), decided.id)))
     assert "| guarding | guard | failed | −" in text
 
 
@@ -270,8 +271,8 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
         ("shades", PrimaryCombination.WEIGHTED, 2.0),
     ]
     assert [suite_report.suite for suite_report in report.together] == [WEIGHTED_MEAN]
-    assert f"| {WEIGHTED_MEAN} | primary | passed |" in render_markdown(report)
-    assert "| primary | counts in the mean |" in render_markdown(report)
+    assert f"| {WEIGHTED_MEAN} | primary | passed |" in render_markdown(describe_report(report))
+    assert "| primary | counts in the mean |" in render_markdown(describe_report(report))
     assert 'tests="3" failures="0"' in render_junit(report)
     assert recomputation.replay_verdict(plain.context(), decided.id).agrees
 

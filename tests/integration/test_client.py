@@ -256,7 +256,7 @@ def test_a_router_that_is_not_there_is_named() -> None:
 def test_what_is_no_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(InputError, match="base_url"):
         ModelClient.over_http(url, "sk-sg-any")
-    with pytest.raises(InputError, match="not a data key"):
+    with pytest.raises(InputError, match="not a client key"):
         ModelClient.over_http("http://127.0.0.1:8080", "sk-sg-any\r\nx-swapgate-kind: eval")
 
 

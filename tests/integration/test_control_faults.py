@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.canary import decision, operations
-from harness.canary.audit import RolloutUnit
+from harness.canary.audit import RolloutTransaction
 from harness.evals.settings import SuiteSettings
 from harness.frame.errors import InputError, NotFound, StaleWrite
 from harness.frame.formatting import DASH
@@ -458,7 +458,7 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a drill")
 
     with pytest.raises(StaleWrite), world.store.write() as tx:
-        operations.apply_action(RolloutUnit(ctx, tx, seen), action)
+        operations.apply_action(RolloutTransaction(ctx, tx, seen), action)
     with world.store.read() as tx:
         assert Rollouts(tx).live()[0].state is RolloutState.WAITING
 

@@ -7,7 +7,7 @@ import pytest
 
 from harness.frame.alerts.alert import AlertKind
 from harness.gate.canary_sentences import guard_sentence
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.worker_guard import read_guard_count
 from router.observers.canary_guard import SPARE_S
 from router.upstream.transport import UpstreamRequest
@@ -19,7 +19,7 @@ from tests.support.router.live_router import CANDIDATE, snapshot
 pytestmark = pytest.mark.req("F3", "F4")
 
 CALLERS = 60
-RULE = UnitRule(local_alpha=0.01, window_s=600.0)
+RULE = ExposureRule(local_alpha=0.01, window_s=600.0)
 
 
 def answer(request: UpstreamRequest) -> ScriptedTurn:

@@ -34,7 +34,7 @@ from harness.providers.models.catalogue import (
     CatalogueEntry,
     model_abilities,
 )
-from harness.providers.ports import ProviderDoor
+from harness.providers.ports import ProviderProbe
 from harness.providers.records import Providers
 from harness.providers.registry import (
     credentials,
@@ -279,7 +279,7 @@ def sim() -> Iterator[str]:
         yield f"{url}/v1"
 
 
-def with_door(world: SmallInstallation, door: ProviderDoor) -> Context:
+def with_door(world: SmallInstallation, door: ProviderProbe) -> Context:
     return replace(world.context(), door=door, environ={"UP_KEY": SECRET})
 
 

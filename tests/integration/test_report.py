@@ -28,14 +28,16 @@ from harness.interfaces.cli.routing.route_options import (
     requested_target,
 )
 from harness.proposals import submission
+from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import (
     Report,
     gather_report,
     list_pinned,
 )
 from harness.proposals.report.findings import find_format_failures
-from harness.proposals.report.formats import render_junit, render_page
+from harness.proposals.report.junit import render_junit
 from harness.proposals.report.markdown import render_markdown
+from harness.proposals.report.page import render_page
 from harness.proposals.submission import ProposalRequest
 from harness.providers.records import Providers
 from harness.providers.registry import targets
@@ -95,7 +97,7 @@ def test_the_first_line_says_what_to_do(
     verdict = report.comparison.verdict
     assert verdict is not None
 
-    text = render_markdown(report)
+    text = render_markdown(describe_report(report))
     assert text.startswith(head)
     assert verdict.reason in text
     assert f"swapgate gate replay {verdict.id}" in text
@@ -130,7 +132,7 @@ def test_what_a_model_wrote_stays_data(answer: str, tmp_path: Path) -> None:
     ) -> str:
         return str(item.target) if target.model == "base" else answer
 
-    text = render_markdown(written(script, tmp_path))
+    text = render_markdown(describe_report(written(script, tmp_path)))
 
     outside: list[str] = []
     fence = ""
@@ -159,7 +161,7 @@ def test_what_a_model_wrote_is_text_on_the_page_which_loads_nothing(tmp_path: Pa
     ) -> str:
         return str(item.target) if target.model == "base" else hostile
 
-    page = render_page(written(script, tmp_path))
+    page = render_page(describe_report(written(script, tmp_path)))
 
     assert "&lt;script&gt;alert(1)" in page
     assert not [tag for tag in ("<script", "<img", "<link", "src=", "@import") if tag in page]
@@ -172,11 +174,11 @@ def test_what_a_proposer_wrote_stays_data(world: SmallInstallation) -> None:
     proposal = replace(report.comparison.proposal, reason=hostile)
     comparison = replace(report.comparison, proposal=proposal)
 
-    text = render_markdown(replace(report, comparison=comparison))
+    text = render_markdown(describe_report(replace(report, comparison=comparison)))
 
     # Behind it the command that measures anew has the reason in a line of its fence.
     read, _, command = text.partition("## To check it")
-    assert "Proposed because: cheap # FAILED" in read
+    assert "**Proposed because:** cheap # FAILED" in read
     assert not [part for part in ("![]", "<script>") if part in read]
     assert not [part for part in ("\x1b", "\u202e", "\n# FAILED") if part in read + command]
 
@@ -305,7 +307,7 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
 ) -> None:
     world, proposal = by_form
     report = gather_report(world.context(), proposal.id)
-    text = render_markdown(report)
+    text = render_markdown(describe_report(report))
 
     assert text.startswith("# FORMAT MISMATCH: `sim/sim-fenced` loses by form")
     assert "puts its answer into a code fence" in text
@@ -414,7 +416,7 @@ def test_the_printed_command_asks_the_same_question(
     made = submission.create_proposal(world.context(), ANN, wish)
     report = gather_report(world.context(), world.until_decided(made.id, turns=1).id)
 
-    (command,) = printed(render_markdown(report))
+    (command,) = printed(render_markdown(describe_report(report)))
     again = registered_anew(world, tmp_path, command)
 
     def by_suite(proposal: Proposal) -> list[SuitePlan]:
@@ -435,8 +437,8 @@ def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(
 ) -> None:
     world, proposal = by_form
     thrown = gather_report(world.context(), proposal.id, standalone=True)
-    text = render_markdown(thrown)
-    kept = render_markdown(replace(thrown, kept=tmp_path / "a folder"))
+    text = render_markdown(describe_report(thrown))
+    kept = render_markdown(describe_report(replace(thrown, kept=tmp_path / "a folder")))
 
     assert f"swapgate gate replay {proposal.verdict}" not in text
     assert "--keep FOLDER" in text

@@ -18,10 +18,10 @@ import pytest
 
 from evals.sim.simulator import Simulator
 from harness.gate.online.guardrails import (
+    ExposureRule,
     FailureTally,
     Guardrail,
     Guardrails,
-    UnitRule,
 )
 from harness.gate.online.observation import ObservationBlock
 from harness.routing.route_settings import StreamCommit
@@ -306,7 +306,7 @@ SCHEMA = {
         },
     },
 }
-RULE = UnitRule(block_size=REQUESTS, guardrails=Guardrails().tolerated())
+RULE = ExposureRule(block_size=REQUESTS, guardrails=Guardrails().tolerated())
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from harness.gate.suite_plan import Claim, SuiteRole
 from harness.operations import keys
 from harness.proposals import decisions, fallback_chain, registration, review
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import gather_report
 from harness.proposals.report.markdown import render_markdown
 from harness.providers.force import Force, ForceKind, SwitchSource
@@ -333,7 +334,9 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(
         )
     assert "suite colours: differs from the suite accepted for this route" in told.text
     report = gather_report(plain_world.context(), proposal.id)
-    assert "- `suite colours: differs from the suite accepted" in render_markdown(report)
+    assert "- `suite colours: differs from the suite accepted" in render_markdown(
+        describe_report(report)
+    )
 
 
 def test_a_proposer_takes_back_only_his_own_proposal(plain_world: SmallInstallation) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.usual_rate import DayCount, bound_usual_rate
 from harness.gate.online.waiting import RequestWaits, count_waits
@@ -55,7 +55,7 @@ def record(
         Observations(tx).append([], [row])
 
 
-def rule(world: SmallInstallation) -> UnitRule:
+def rule(world: SmallInstallation) -> ExposureRule:
     with world.store.read() as tx:
         route = Routing(tx).route("chat")
     assert route is not None

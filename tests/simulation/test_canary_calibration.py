@@ -24,11 +24,11 @@ from harness.gate.online.guardrails import (
     FailureTally,
     Guardrail,
     Guardrails,
-    MeasuredUnit,
+    MeasuredExposure,
     rank_block,
 )
 from harness.gate.online.observation import ObservationBlock, Segment
-from harness.gate.online.rollout import build_unit_rule
+from harness.gate.online.rollout import build_exposure_rule
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
@@ -204,7 +204,7 @@ def test_ranks_of_a_block_whose_latency_drifts_are_uniform_and_independent(
             values = rng.lognormal(0.0, 0.4, 100) * drift
             canary = rng.random(100) < share
             units = [
-                MeasuredUnit(bool(c), float(v)) for c, v in zip(canary, values, strict=True)
+                MeasuredExposure(bool(c), float(v)) for c, v in zip(canary, values, strict=True)
             ]
             block = (f"r-{index}", "w", number)
             ranked = rank_block(
@@ -370,7 +370,7 @@ def _is_judged_harmful(
         end = float(ends[caller, turn])
         begin = end - float(lasts[caller, turn])
         moments += [(begin, 0, caller, turn), (end, 1, caller, turn)]
-    ledger = Ledger("r-1", "w-1", build_unit_rule(policy, START))
+    ledger = Ledger("r-1", "w-1", build_exposure_rule(policy, START))
     units = {}
     blocks = []
     for now, is_end, caller, turn in sorted(moments):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.rollout_evidence import collect_evidence
 from tests.simulation.test_canary_calibration import upto
 from tests.support.canary.late_feedback import POLICY, SHARE, exposures
@@ -45,7 +45,7 @@ def test_sixty_seconds_of_feedback_would_blame_short_answers_and_excuse_long_one
 
 def test_the_ledger_hears_late_feedback_and_the_canary_is_rolled_back_by_it() -> None:
     rng = np.random.default_rng(181)
-    play = SharedLedgers(UnitRule(guardrails={Guardrail.FEEDBACK: 1.25}))
+    play = SharedLedgers(ExposureRule(guardrails={Guardrail.FEEDBACK: 1.25}))
     said = []
     for caller in range(2_000):
         canary = bool(rng.random() < SHARE)

@@ -10,8 +10,8 @@ import pytest
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.left_out import (
     ExclusionCause,
+    left_out_exposures,
     left_out_path,
-    left_out_units,
     log_e_limit,
 )
 from harness.gate.online.rollout_evidence import (
@@ -44,7 +44,7 @@ def exposures_until_fired(
     """Exposures until the test of a reason fires. place: see `log_e_limit`."""
     rng = np.random.default_rng([69, seed])
     blocks = simulate_left_out(scene, blocks=round(cap / (scene.share * scene.size)), rng=rng)
-    path = left_out_path([(block, left_out_units(block, reason)) for block in blocks])
+    path = left_out_path([(block, left_out_exposures(block, reason)) for block in blocks])
     over = np.flatnonzero(path >= log_e_limit(1, place))
     return sum(block.canary_units for block in blocks[: over[0] + 1]) if len(over) else math.inf
 

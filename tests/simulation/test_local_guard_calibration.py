@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.outcome import Reading
 from harness.gate.online.worker_guard import (
     FIRST_WEIGHT,
@@ -112,7 +112,7 @@ def _is_stopped(
     rate: float,
 ) -> bool:
     guard = RolloutGuard(
-        "r", UnitRule(), abort_log_e(ALPHA, workers=1, turn=0), longest_s=120.0
+        "r", ExposureRule(), abort_log_e(ALPHA, workers=1, turn=0), longest_s=120.0
     )
     number = 1500
     canary = random.random(number) < share
@@ -186,7 +186,7 @@ def _are_windows_stopped(
     """Plays a rollout's requests in the order of their arrivals and ends."""
     guard = RolloutGuard(
         "r",
-        UnitRule(window_s=WINDOW_S),
+        ExposureRule(window_s=WINDOW_S),
         abort_log_e(ALPHA / 2, workers=1, turn=0),
         longest_s=LONGEST_S,
     )

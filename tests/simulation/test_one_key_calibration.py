@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import (
     ANSWERED,
@@ -23,7 +23,7 @@ from harness.gate.online.rollout_evidence import (
 )
 from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
-from router.recording.scored_units import RequestTraits
+from router.recording.scored_exposures import RequestTraits
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import Place, Script
 from tests.support.router.live_router import CANDIDATE, INCUMBENT
@@ -31,7 +31,7 @@ from tests.support.router.live_router import CANDIDATE, INCUMBENT
 pytestmark = pytest.mark.req("F3")
 
 POLICY = CanaryPolicy()
-RULE = UnitRule(guardrails=POLICY.guardrails.tolerated(), first_wait_s=1.0)
+RULE = ExposureRule(guardrails=POLICY.guardrails.tolerated(), first_wait_s=1.0)
 SHARE_BPS = 2_500
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HANGS = ExposureOutcome(OutcomeKind.LEFT, OutcomeReason.EARLY, waited_s=9.0)

@@ -13,7 +13,7 @@ from harness.gate.online.evidence_paths import counts_path, guardrail_weights
 from harness.gate.online.guardrails import FailureTally, Guardrail, Guardrails
 from harness.gate.online.outcome import ANSWERED
 from router.recording.repeated_texts import RepeatedTexts
-from router.recording.scored_units import AnswerFault, LedgerUnit, OpenBlock
+from router.recording.scored_exposures import AnswerFault, LedgerExposure, OpenBlock
 
 pytestmark = pytest.mark.req("F3")
 
@@ -51,7 +51,7 @@ def rollout_evidence(
     for _ in range(blocks):
         units = []
         for _ in range(BLOCK):
-            unit = LedgerUnit(opened, key=0, canary=draw.random() < share, traits=1)
+            unit = LedgerExposure(opened, key=0, canary=draw.random() < share, traits=1)
             question += 1
             unit.outcome, unit.question = ANSWERED, question
             unit.text, unit.text_length = (canary if unit.canary else control)(draw)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.gate.arrays import Floats
-from harness.gate.online.capped_sums import CappedUnit, bet_on_sums
+from harness.gate.online.capped_sums import CappedExposure, bet_on_sums
 from tests.simulation.test_canary_calibration import upto
 from tests.support.canary.raised_sums import (
     COST,
@@ -55,8 +55,8 @@ def test_a_bet_is_fair_where_the_mean_is_just_tolerated() -> None:
     def mean_bet(draw: Callable[[int], Floats]) -> float:
         bets: list[float] = []
         for number in range(400):
-            units = [CappedUnit(True, 1.5 * float(x)) for x in draw(25)]  # noqa: FBT003 - an arm
-            units += [CappedUnit(False, float(x)) for x in draw(75)]  # noqa: FBT003 - an arm
+            units = [CappedExposure(True, 1.5 * float(x)) for x in draw(25)]  # noqa: FBT003 - an arm
+            units += [CappedExposure(False, float(x)) for x in draw(75)]  # noqa: FBT003 - an arm
             name = ("r", "w", number)
             bets += bet_on_sums(units, guardrail=COST, tolerated=1.5, cap=20.0, block=name)
         return float(np.mean(bets))

@@ -10,7 +10,7 @@ import pytest
 
 from harness.gate.arrays import Floats
 from harness.gate.online.evidence_paths import counts_path
-from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.outcome import Reading
 from harness.gate.online.worker_guard import abort_log_e
 from router.observers.canary_guard import RolloutGuard
@@ -147,7 +147,7 @@ def guard_stops(
     limit = abort_log_e(GUARD_ALPHA, workers=1, turn=0)
     guard = RolloutGuard(
         "r",
-        UnitRule(usual_rates={Guardrail.ERRORS: usual_rate} if usual_rate else {}),
+        ExposureRule(usual_rates={Guardrail.ERRORS: usual_rate} if usual_rate else {}),
         limit,
         longest_s=120.0,
     )

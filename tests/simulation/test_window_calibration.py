@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from tests.simulation.test_canary_calibration import upto
@@ -133,8 +133,8 @@ def test_one_key_that_learns_its_arm_and_harms_it_at_the_second_turn_ends_no_rol
     assert is_rolled_back(2)
 
 
-def _rule() -> UnitRule:
-    return UnitRule(ledger_salt="salt", window_s=600.0)
+def _rule() -> ExposureRule:
+    return ExposureRule(ledger_salt="salt", window_s=600.0)
 
 
 def _spare(goal: float, rollouts: int) -> float:

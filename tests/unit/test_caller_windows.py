@@ -12,8 +12,8 @@ import pytest
 from harness.gate.online.guardrails import (
     WINDOW_REQUESTS,
     ArmSplit,
+    ExposureRule,
     Guardrail,
-    UnitRule,
     WindowTally,
 )
 from harness.gate.online.late_outcomes import REPORT_S, compare_requests, find_windows
@@ -28,7 +28,7 @@ from tests.support.router.asgi_router import CHAT, Place, Script
 from tests.support.router.live_router import CANDIDATE, INCUMBENT
 
 pytestmark = pytest.mark.req("F3")
-RULE: Final = UnitRule(
+RULE: Final = ExposureRule(
     block_size=2,
     ledger_salt="salt",
     window_s=100.0,

@@ -28,9 +28,9 @@ from harness.gate.explain import RolloutExplanation, explain_rollout
 from harness.gate.online.guardrails import (
     CanaryJudge,
     ErrorTally,
+    ExposureRule,
     Guardrail,
     Guardrails,
-    UnitRule,
 )
 from harness.gate.online.observation import (
     SEGMENTS,
@@ -44,7 +44,7 @@ from harness.gate.online.rollout import (
     ActionKind,
     Rollout,
     RolloutState,
-    build_unit_rule,
+    build_exposure_rule,
 )
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -52,12 +52,12 @@ from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
-from router.recording.scored_units import (
+from router.recording.scored_exposures import (
     SEGMENTS_FROM,
     AnswerFault,
     GuardrailSample,
     LaterTurn,
-    LedgerUnit,
+    LedgerExposure,
     RequestTraits,
     SampleValues,
 )
@@ -201,15 +201,15 @@ class Process:
         failures: SharedFailures,
     ) -> None:
         self._failures = failures
-        rule = build_unit_rule(drawn.policy, START, ledger_salt="salt")
+        rule = build_exposure_rule(drawn.policy, START, ledger_salt="salt")
         # A worker has it from the routing table.
-        self.rule = from_plain(UnitRule, json.loads(json.dumps(to_plain(rule))))
+        self.rule = from_plain(ExposureRule, json.loads(json.dumps(to_plain(rule))))
         assert self.rule == rule
         self.ledger = Ledger("r", name, self.rule)
         self.blocks: list[ObservationBlock] = []
         self._drawn = drawn
         self._pages = pages
-        self._units: dict[int, LedgerUnit | LaterTurn] = {}
+        self._units: dict[int, LedgerExposure | LaterTurn] = {}
         self._chance = random.Random(name)
 
     def begin(self, number: int, now: float) -> None:

@@ -270,4 +270,4 @@ def test_the_warm_up_leaves_errors_and_amounts_alone() -> None:
     ],
 )
 def test_the_warm_up_is_a_third_of_the_first_step_at_the_most(least: int, units: int) -> None:
-    assert replace(NEW, steps=(CanaryStep(100, least),)).cold_units == units
+    assert replace(NEW, steps=(CanaryStep(100, least),)).cold_exposures == units

@@ -21,7 +21,7 @@ from harness.gate.online.guardrails import (
 )
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import ANSWERED
-from harness.gate.online.rollout import RolloutState, build_unit_rule
+from harness.gate.online.rollout import RolloutState, build_exposure_rule
 from harness.gate.online.rollout_action import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
@@ -37,7 +37,7 @@ from harness.proposals.judge import (
 )
 from harness.routing.table import BUCKETS, hash_bucket
 from router.recording.ledger import JUDGED_WITHIN_S, Ledger
-from router.recording.scored_units import LedgerUnit, RequestTraits
+from router.recording.scored_exposures import LedgerExposure, RequestTraits
 from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3")
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.req("F3")
 JUDGE = CanaryJudge("sim/judge", "It answers the question.", max_usd=2.0)
 CALLERS = itertools.count()
 POLICY = CanaryPolicy(guardrails=replace(Guardrails.none(), judge=1.25), judge=JUDGE)
-RULE = replace(build_unit_rule(POLICY, datetime(2026, 1, 1, tzinfo=UTC)), block_size=4)
+RULE = replace(build_exposure_rule(POLICY, datetime(2026, 1, 1, tzinfo=UTC)), block_size=4)
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 DRAWN = RequestTraits.WORDS | RequestTraits.JUDGED
 
@@ -197,7 +197,7 @@ class Play:
         self.ledger = Ledger("r", "w", RULE)
         self.now = 0.0
 
-    def ask(self, *, canary: bool = False, drawn: bool = True) -> LedgerUnit:
+    def ask(self, *, canary: bool = False, drawn: bool = True) -> LedgerExposure:
         traits = DRAWN if drawn else RequestTraits.WORDS
         at = BEGAN + timedelta(seconds=self.now)
         unit = self.ledger.admit(
@@ -208,7 +208,7 @@ class Play:
             at=at,
             traits=traits.value,
         )
-        assert isinstance(unit, LedgerUnit)
+        assert isinstance(unit, LedgerExposure)
         self.ledger.finish(unit, outcome=ANSWERED)
         return unit
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from harness.frame.plain_data import from_plain, to_plain
 from harness.gate.online.capped_sums import (
     SUM_LEAST,
+    CappedExposure,
     CappedTotals,
-    CappedUnit,
     bet_on_sums,
 )
 from harness.gate.online.evidence_paths import (
@@ -23,7 +23,7 @@ from harness.gate.online.evidence_paths import (
     skip_warm_up,
     sums_path,
 )
-from harness.gate.online.guardrails import ArmLevels, Guardrail, UnitRule
+from harness.gate.online.guardrails import ArmLevels, ExposureRule, Guardrail
 from harness.gate.online.observation import NeverSeen, ObservationBlock
 from harness.gate.online.outcome import (
     ANSWERED,
@@ -35,7 +35,7 @@ from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
-from router.recording.scored_units import GuardrailSample, SampleValues
+from router.recording.scored_exposures import GuardrailSample, SampleValues
 
 pytestmark = pytest.mark.req("F3")
 NOW: Final = datetime(2026, 3, 1, tzinfo=UTC)
@@ -46,15 +46,17 @@ POLICY: Final = CanaryPolicy()
 USUAL: Final = {Guardrail.ERRORS: 0.02}
 
 
-def bets(values: list[CappedUnit], cap: float = 10.0, tolerated: float = 1.5) -> list[float]:
+def bets(
+    values: list[CappedExposure], cap: float = 10.0, tolerated: float = 1.5
+) -> list[float]:
     found = bet_on_sums(values, guardrail=COST, tolerated=tolerated, cap=cap, block=NAME)
     return [value / SUM_LEAST for value in found]
 
 
-def units(canary: list[float], control: list[float]) -> list[CappedUnit]:
+def units(canary: list[float], control: list[float]) -> list[CappedExposure]:
     return [
-        *(CappedUnit(canary=True, value=value) for value in canary),
-        *(CappedUnit(canary=False, value=value) for value in control),
+        *(CappedExposure(canary=True, value=value) for value in canary),
+        *(CappedExposure(canary=False, value=value) for value in control),
     ]
 
 
@@ -96,7 +98,7 @@ def test_all_bets_are_storable(
 
 
 def test_totals_tell_what_the_cap_leaves_out() -> None:
-    totals = CappedTotals.from_units(units([30.0, 10.0], [1.0, math.inf]), 20.0)
+    totals = CappedTotals.from_exposures(units([30.0, 10.0], [1.0, math.inf]), 20.0)
 
     assert totals == CappedTotals(20.0, 2, 2, 30.0, 21.0, 10.0, 0.0)
     assert totals.share_above(canary=True) == 0.25
@@ -111,7 +113,7 @@ def block(number: int, **changes: object) -> ObservationBlock:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-EMPTY: Final = CappedTotals.from_units((), 20.0)
+EMPTY: Final = CappedTotals.from_exposures((), 20.0)
 
 
 def test_ranks_and_sums_have_half_of_the_guardrail_each() -> None:
@@ -179,7 +181,7 @@ LEFT: Final = ExposureOutcome(OutcomeKind.LEFT)
 
 def recorded(canary: ExposureOutcome | None, control: ExposureOutcome | None) -> CappedTotals:
     """Records a block: in each arm 9 answers of 1 s, and one request that ended as given."""
-    rule = UnitRule(
+    rule = ExposureRule(
         block_size=20, guardrails={TIME: 1.25}, caps={TIME: 20.0}, usual_rates=USUAL
     )
     ledger = Ledger("r", "w", rule)
@@ -216,10 +218,10 @@ def test_a_failure_is_neutral_and_what_is_not_known_counts_for_the_candidate(
 
 
 def test_blocks_and_rules_keep_caps_and_rates_in_storage() -> None:
-    rule = UnitRule(caps={COST: 0.02}, usual_rates=USUAL)
+    rule = ExposureRule(caps={COST: 0.02}, usual_rates=USUAL)
     stored = block(1, bets={COST: (0.5,)}, capped={COST: EMPTY}, usual_rates=USUAL)
 
-    assert from_plain(UnitRule, to_plain(rule)) == rule
+    assert from_plain(ExposureRule, to_plain(rule)) == rule
     assert from_plain(ObservationBlock, to_plain(stored)) == stored
     check_block(stored)
 
@@ -227,8 +229,8 @@ def test_blocks_and_rules_keep_caps_and_rates_in_storage() -> None:
 def test_old_blocks_and_rules_have_neither() -> None:
     old = {
         name: value
-        for name, value in to_plain(UnitRule()).items()
+        for name, value in to_plain(ExposureRule()).items()
         if name not in ("caps", "usual_rates")
     }
 
-    assert from_plain(UnitRule, old) == UnitRule()
+    assert from_plain(ExposureRule, old) == ExposureRule()

@@ -23,6 +23,7 @@ from harness.gate.online.observation import TrafficMinute
 from harness.gate.run import EvalRun, RunState, SampleError
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.gate.verdict import SliceFigures, SuiteFigures, SuiteReport
+from harness.gate.verdict_sentences import sort_for_reading
 from harness.proposals.fallback_chain import ChainEntry
 from harness.proposals.report.answer_examples import strip_common_start
 from harness.providers.target import Target
@@ -211,7 +212,7 @@ def test_a_frame_of_suites_has_limits_and_no_interval_of_few_pairs() -> None:
     assert frame["label"].tolist() == ["+0.5", "+0.5"]
     assert plots.suite_frame([report(n_used=0)], {}).empty
     primary = report("z", role=SuiteRole.PRIMARY)
-    assert [r.suite for r in plots.in_reading_order([report("a"), primary])] == ["z", "a"]
+    assert [r.suite for r in sort_for_reading([report("a"), primary])] == ["z", "a"]
 
 
 @pytest.mark.parametrize(

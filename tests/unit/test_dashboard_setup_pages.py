@@ -251,7 +251,7 @@ def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog("keys.show_new_key()", "keys.create_client_key()")
     fill(app, {"client-name": "Client-0 "}, "client-now")
-    assert "there is a data key 'client-0'" in text(app)
+    assert "there is a client key 'client-0'" in text(app)
     fill(
         app,
         {"client-name": "acme", "client-budget_day_usd": 7.5},

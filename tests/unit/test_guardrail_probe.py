@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from harness.gate.online.guardrails import Guardrails, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrails
 from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.frame.json_spans import parse_object
 from router.protocols.answer_signals import MAX_KEPT, AnswerSignals
 from router.protocols.answers import parse_json
 from router.protocols.endpoints import DIALECTS
-from router.recording.scored_units import (
+from router.recording.scored_exposures import (
     AnswerFault,
     GuardrailSample,
     RequestTraits,
@@ -28,7 +28,7 @@ from router.snapshot.compiler import compile_snapshot
 from tests.support.router.live_router import snapshot
 
 pytestmark = pytest.mark.req("F3")
-RULE = UnitRule(guardrails=Guardrails().tolerated())
+RULE = ExposureRule(guardrails=Guardrails().tolerated())
 CITY = {
     "type": "object",
     "properties": {"city": {"type": "string"}},
@@ -331,7 +331,7 @@ def test_what_applies_is_known_before_the_answer(route: CompiledRoute) -> None:
         for id_, upstream in route.upstreams.items()
     }
     assert watch(replace(route, upstreams=priced)).traits & RequestTraits.PRICED
-    assert RouteGuardrails.from_route(route, UnitRule()) is None
+    assert RouteGuardrails.from_route(route, ExposureRule()) is None
 
 
 def test_json_is_strict_and_calls_may_take_any_text() -> None:

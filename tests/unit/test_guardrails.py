@@ -8,7 +8,7 @@ from harness.frame.errors import InputError
 from harness.frame.plain_data import short_hash
 from harness.gate.online.guardrails import (
     Guardrail,
-    MeasuredUnit,
+    MeasuredExposure,
     rank_block,
     scored_count,
 )
@@ -25,12 +25,12 @@ from harness.gate.online.observation import (
 pytestmark = pytest.mark.req("F3")
 
 SEED = ("r-1", "w-1", 7)
-values = st.builds(MeasuredUnit, st.booleans(), st.none() | st.floats(0, 1e6))
+values = st.builds(MeasuredExposure, st.booleans(), st.none() | st.floats(0, 1e6))
 
 
 @given(measured=st.lists(values, max_size=60))
 def test_ranks_lie_between_0_and_1_and_come_out_the_same_again(
-    measured: list[MeasuredUnit],
+    measured: list[MeasuredExposure],
 ) -> None:
     ranks = rank_block(
         measured,
@@ -53,8 +53,8 @@ def test_ranks_lie_between_0_and_1_and_come_out_the_same_again(
 
 
 def test_a_failed_unit_ranks_above_every_value_and_beside_other_failures() -> None:
-    healthy = [MeasuredUnit(canary=False, value=9.0)] * 101
-    failed = MeasuredUnit(canary=True, value=None)
+    healthy = [MeasuredExposure(canary=False, value=9.0)] * 101
+    failed = MeasuredExposure(canary=True, value=None)
     (u,) = rank_block(
         [*healthy, failed],
         guardrail=Guardrail.LATENCY,
@@ -62,7 +62,7 @@ def test_a_failed_unit_ranks_above_every_value_and_beside_other_failures() -> No
         block=SEED,
     ).u
     assert u == pytest.approx(0.9910771660)  # among 99 of the 101
-    all_failed = [MeasuredUnit(canary=False, value=None)] * 99
+    all_failed = [MeasuredExposure(canary=False, value=None)] * 99
     draws = [
         rank_block(
             [*all_failed, failed],
@@ -86,8 +86,8 @@ def test_where_the_canary_has_the_traffic_the_controls_are_ranked_and_slow_is_st
         number: int,
     ) -> float:
         block = ("r-1", "w-1", number)
-        units = [MeasuredUnit(canary=True, value=canary_s + n / 100) for n in range(99)]
-        units.insert(number % 99, MeasuredUnit(canary=False, value=1.5))
+        units = [MeasuredExposure(canary=True, value=canary_s + n / 100) for n in range(99)]
+        units.insert(number % 99, MeasuredExposure(canary=False, value=1.5))
         return rank_block(
             units,
             guardrail=Guardrail.LATENCY,
@@ -106,7 +106,7 @@ def test_where_the_canary_has_the_traffic_the_controls_are_ranked_and_slow_is_st
 def test_what_is_no_amount_is_refused(value: float) -> None:
     with pytest.raises(InputError, match="latency of a unit"):
         rank_block(
-            [MeasuredUnit(canary=True, value=value)],
+            [MeasuredExposure(canary=True, value=value)],
             guardrail=Guardrail.LATENCY,
             tolerated=1.0,
             block=SEED,

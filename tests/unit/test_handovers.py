@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.gate.online.guardrails import ArmSplit, Guardrail, UnitRule
+from harness.gate.online.guardrails import ArmSplit, ExposureRule, Guardrail
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.table import Arm, Canary, Handover, Snapshot, choose_arm
 from router.conversation.intake import mark_piece
@@ -57,7 +57,7 @@ LOOP: list[dict[str, Any]] = [
 
 def opened(settled_bps: int = 0) -> Snapshot:
     """The canary serves everybody from now on, and until now `settled_bps`."""
-    first = snapshot("http://up", weight_bps=10_000, rule=UnitRule(block_size=1))
+    first = snapshot("http://up", weight_bps=10_000, rule=ExposureRule(block_size=1))
     route = first.table.routes["support"]
     assert route.canary is not None
     until_s = ManualClock().now().timestamp() + LASTS_S
@@ -211,7 +211,7 @@ def test_a_request_shows_whether_its_conversation_is_under_way(
 
 
 WAIT_S = 0.05
-RULE = UnitRule(
+RULE = ExposureRule(
     block_size=1,
     guardrails={Guardrail.LEAVING: 1.25},
     first_wait_s=WAIT_S,

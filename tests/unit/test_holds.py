@@ -5,7 +5,7 @@ import pytest
 
 from harness.canary import decision, operations
 from harness.canary import status as canary_status
-from harness.canary.audit import RolloutUnit
+from harness.canary.audit import RolloutTransaction
 from harness.canary.duration_estimate import estimate_for_route
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import Alert, AlertKind
@@ -208,7 +208,7 @@ def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(
     with world.store.read() as tx:
         alert = Alerts(tx).newest(f"canary_held:{world.rollout().id}")
     assert alert is not None
-    assert "900 requests since the step began, but no canary unit" in alert.text
+    assert "900 requests since the step began, but no caller of the canary" in alert.text
 
 
 def test_a_router_with_an_old_snapshot_holds_the_next_step(world: SmallInstallation) -> None:
@@ -278,7 +278,7 @@ def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
     world.clock.advance(3 * 3600)
 
     with world.store.read() as tx:
-        said = decision._distrust_reason(RolloutUnit(world.context(), tx, rollout))
+        said = decision._distrust_reason(RolloutTransaction(world.context(), tx, rollout))
     assert "no router has recorded traffic of this route" in said
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.frame.failures import FailureClass
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.outcome import (
     ExposureOutcome,
     OutcomeKind,
@@ -43,7 +43,7 @@ from tests.support.router.live_router import snapshot
 
 pytestmark = pytest.mark.req("F3")
 
-RULE = UnitRule(local_alpha=0.01)
+RULE = ExposureRule(local_alpha=0.01)
 CANARY = Canary("t_new", 100, "salt", "r-1", RULE)
 ROUTE = Route("support", 1, "t_old", CANARY)
 LONGEST_S = 120.0
@@ -154,7 +154,7 @@ class GuardedRollout:
         limit = abort_log_e(0.01, workers=1, turn=0)
         self.guard = RolloutGuard(
             "support",
-            UnitRule(window_s=window_s, window_requests=3),
+            ExposureRule(window_s=window_s, window_requests=3),
             limit,
             longest_s=LONGEST_S,
         )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.providers.force import parse_environment_switches
 from harness.providers.target import Target, is_at_least_as_strict, may_see
 from harness.routing.route_settings import RequestKind, RouteSettings
@@ -214,7 +214,7 @@ def test_a_class_is_as_strict_as_another_when_it_lets_nobody_else_in(
     assert is_at_least_as_strict(classes, own, than=than) is strict
 
 
-RULE = UnitRule(block_size=1)
+RULE = ExposureRule(block_size=1)
 OWN = Target("up", "m-own")
 SEES = Target("up", "m-sees")
 AWAY = Target("away", "m-sees")

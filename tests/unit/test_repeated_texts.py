@@ -11,7 +11,7 @@ from harness.gate.online.outcome import ANSWERED
 from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.recording.repeated_texts import RepeatedTexts
-from router.recording.scored_units import AnswerFault, LedgerUnit, OpenBlock
+from router.recording.scored_exposures import AnswerFault, LedgerExposure, OpenBlock
 from router.request.guardrail_probe import hash_question
 
 pytestmark = pytest.mark.req("F3")
@@ -25,7 +25,7 @@ def block(
     canaries: Iterable[Answer],
     controls: Iterable[Answer],
     first: int,
-) -> list[LedgerUnit]:
+) -> list[LedgerExposure]:
     units = []
     open_block = OpenBlock(500, 0.0, AT, 1)
     answers = [
@@ -33,7 +33,7 @@ def block(
         *((a, False) for a in controls),
     ]
     for number, ((text, length), canary) in enumerate(answers):
-        unit = LedgerUnit(
+        unit = LedgerExposure(
             open_block,
             key=number,
             canary=canary,
@@ -47,7 +47,7 @@ def block(
     return units
 
 
-def marked(units: list[LedgerUnit], *, canary: bool) -> int:
+def marked(units: list[LedgerExposure], *, canary: bool) -> int:
     bad = AnswerFault.REPEATED.value
     return sum(bool(unit.bad & bad) for unit in units if unit.canary is canary)
 

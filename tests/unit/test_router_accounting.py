@@ -15,11 +15,11 @@ from harness.frame.ports import Clock
 from harness.frame.runtime.clock import SystemClock
 from harness.gate.online.guardrails import (
     ArmSplit,
+    ExposureRule,
     FailureTally,
     FeedbackTally,
     Guardrail,
     Guardrails,
-    UnitRule,
 )
 from harness.gate.online.late_outcomes import find_windows
 from harness.gate.online.outcome import (
@@ -39,7 +39,7 @@ from router.recording.port import (
     FeedbackVerdict,
 )
 from router.recording.reporter import Reporter
-from router.recording.scored_units import (
+from router.recording.scored_exposures import (
     AnswerFault,
     GuardrailSample,
     RequestTraits,
@@ -56,7 +56,7 @@ from tests.support.router.live_router import (
 )
 
 ROLLOUT = "r-1"
-CALLERS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100))
+CALLERS = Canary("t", 100, "s", ROLLOUT, ExposureRule(block_size=100))
 messages = st.dictionaries(
     st.text(), st.one_of(st.integers(), st.text(), st.lists(st.integers()))
 )
@@ -218,7 +218,7 @@ def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reporting, "MAX_UNSENT_BYTES", -1)
-    monkeypatch.setattr(reporting, "MAX_UNITS", 3)
+    monkeypatch.setattr(reporting, "MAX_EXPOSURES", 3)
 
     async def play() -> Reporter:
         worker = await office.worker()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.providers.models.capabilities import Capabilities
 from harness.routing.reliability import latency
 from harness.routing.reliability.breaker import BreakerPolicy, WhenAllOpen
@@ -286,7 +286,7 @@ async def test_a_candidate_has_three_times_the_wait_that_is_unusual_for_the_incu
     answer: ScriptedTurn,
     limit_s: float,
 ) -> None:
-    rule = UnitRule(block_size=1, first_wait_s=20.0, stream_wait_s=15.0)
+    rule = ExposureRule(block_size=1, first_wait_s=20.0, stream_wait_s=15.0)
     turns: Script = {CANDIDATE: answer, INCUMBENT: error(500)}
     place = Place(tmp_path, turns, RouterSettings(), weight_bps=10_000, rule=rule)
     used = seen_limits(place, monkeypatch)

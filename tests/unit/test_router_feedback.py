@@ -15,10 +15,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from harness.gate.online.guardrails import (
     ArmSplit,
     ErrorTally,
+    ExposureRule,
     FeedbackTally,
     Guardrail,
     Guardrails,
-    UnitRule,
 )
 from router.observers.otlp_outcomes import MOST_OUTCOMES, PROTOBUF
 from tests.support.router.asgi_router import AUTH, CHAT, Door
@@ -26,7 +26,7 @@ from tests.support.router.live_router import NARROW_KEY, snapshot
 
 pytestmark = pytest.mark.req("A1", "F3")
 SIZE = 6
-RULE = UnitRule(block_size=SIZE, guardrails=Guardrails().tolerated())
+RULE = ExposureRule(block_size=SIZE, guardrails=Guardrails().tolerated())
 FEEDBACK = "/v1/feedback"
 JSON_TYPE = b"application/json"
 
@@ -43,7 +43,7 @@ class FeedbackAnswer(NamedTuple):
 class World(Door):
     """Every caller is in the canary arm of `support`; `other` has no canary."""
 
-    def __init__(self, folder: Path, rule: UnitRule = RULE) -> None:
+    def __init__(self, folder: Path, rule: ExposureRule = RULE) -> None:
         super().__init__(folder, first=snapshot("http://up", weight_bps=10_000, rule=rule))
         self.callers = 0
 

@@ -10,11 +10,11 @@ from harness.gate.online.guardrails import (
     RANK_GUARDRAILS,
     SUM_GUARDRAILS,
     ArmSplit,
+    ExposureRule,
     FailureTally,
     FeedbackTally,
     Guardrail,
     Guardrails,
-    UnitRule,
     scored_count,
 )
 from harness.gate.online.observation import ObservationBlock
@@ -37,11 +37,11 @@ from harness.gate.policy import CanaryPolicy
 from harness.providers.target import Price
 from harness.routing.records.block_checks import check_block
 from router.recording.observation_builder import RankPool
-from router.recording.scored_units import (
+from router.recording.scored_exposures import (
     NEEDS,
     AnswerFault,
     GuardrailSample,
-    LedgerUnit,
+    LedgerExposure,
     RequestTraits,
     SampleValues,
 )
@@ -57,7 +57,7 @@ ALL = (
     | RequestTraits.PRICED
     | RequestTraits.SERVED
 )
-CALLERS = UnitRule(block_size=20, guardrails=Guardrails().tolerated())
+CALLERS = ExposureRule(block_size=20, guardrails=Guardrails().tolerated())
 traits = st.integers(0, int(ALL)).map(RequestTraits)
 amounts = st.floats(0, 1e6)
 cache_uses = st.builds(CacheUse, st.integers(100, 10**6), st.integers(0, 100), amounts, amounts)
@@ -77,7 +77,7 @@ class Play(LedgerPlay):
         *,
         canary: bool = False,
         kind: RequestTraits = ALL,
-    ) -> LedgerUnit:
+    ) -> LedgerExposure:
         """key: empty for a caller who was not here before."""
         unit = self.admit(key, canary=canary, traits=kind)
         assert unit is not None
@@ -91,7 +91,7 @@ class Play(LedgerPlay):
         canary: bool = False,
         kind: RequestTraits = ALL,
         failed: bool = False,
-    ) -> LedgerUnit:
+    ) -> LedgerExposure:
         unit = self.begin(key, canary=canary, kind=kind)
         outcome = outcome_of(failed=failed)
         self.ledger.finish(
@@ -102,7 +102,7 @@ class Play(LedgerPlay):
         )
         return unit
 
-    def say(self, unit: LedgerUnit, *, bad: bool) -> bool:
+    def say(self, unit: LedgerExposure, *, bad: bool) -> bool:
         return self.ledger.note_feedback(unit, bad=bad, now=self.now)
 
     def only(self) -> ObservationBlock:
@@ -121,7 +121,7 @@ def failed() -> GuardrailSample:
 @pytest.mark.req("F3")
 def test_values_without_a_providers_count_are_bounds_that_no_level_contains() -> None:
     """Equal arms: 8 of 20 canary units and 2 of 20 incumbent units have no count."""
-    play = Play(UnitRule(block_size=40, guardrails=CALLERS.guardrails))
+    play = Play(ExposureRule(block_size=40, guardrails=CALLERS.guardrails))
     for canary, missing in ((True, 8), (False, 2)):
         for number in range(20):
             bounded = number < missing

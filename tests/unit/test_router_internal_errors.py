@@ -22,7 +22,7 @@ from harness.gate.online.guardrails import (
     Guardrail,
     Guardrails,
 )
-from harness.gate.online.rollout import build_unit_rule
+from harness.gate.online.rollout import build_exposure_rule
 from harness.gate.policy import CanaryPolicy
 from harness.providers.target import Price, Target
 from harness.routing.reliability.breaker import BreakerPolicy
@@ -76,7 +76,7 @@ TOOL: Final = {
     "type": "function",
     "function": {"name": "f", "parameters": {"type": "object"}},
 }
-RULE: Final = build_unit_rule(
+RULE: Final = build_exposure_rule(
     CanaryPolicy(
         block_size=8,
         window_s=0.0,

@@ -17,7 +17,7 @@ from harness.gate.online.guardrails import (
     JudgeTally,
 )
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.rollout import build_unit_rule
+from harness.gate.online.rollout import build_exposure_rule
 from harness.gate.policy import CanaryPolicy
 from harness.providers.target import NO_DATA_CLASSES, DataClasses, Price
 from harness.routing.route_settings import RouteSettings
@@ -68,7 +68,7 @@ class Scene:
         first = snapshot(
             "http://up/v1",
             weight_bps=5000,
-            rule=build_unit_rule(replace(policy, window_s=0.0), BEGAN),
+            rule=build_exposure_rule(replace(policy, window_s=0.0), BEGAN),
             settings=RouteSettings(data_class=data_class),
             providers=[provider("http://critic/v1", "critic", prices=prices)],
         )

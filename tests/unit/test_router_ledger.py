@@ -12,8 +12,8 @@ from harness.frame.failures import FailureClass
 from harness.gate.online.guardrails import (
     ArmSplit,
     ErrorTally,
+    ExposureRule,
     Guardrail,
-    UnitRule,
 )
 from harness.gate.online.observation import (
     KeyHistory,
@@ -22,9 +22,9 @@ from harness.gate.online.observation import (
 )
 from harness.gate.online.outcome import ANSWERED
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
-from router.recording.scored_units import (
+from router.recording.scored_exposures import (
     GuardrailSample,
-    LedgerUnit,
+    LedgerExposure,
     RequestTraits,
     SampleValues,
 )
@@ -32,18 +32,18 @@ from tests.support.canary.outcomes import outcome_of
 
 pytestmark = pytest.mark.req("F3", "F4")
 START = datetime(2026, 1, 1, tzinfo=UTC)
-CALLERS = UnitRule(block_size=5, missing_s=100.0)
+CALLERS = ExposureRule(block_size=5, missing_s=100.0)
 CARRIED = replace(CALLERS, ledger_salt="ledger_a")
 NEW, BACK, COUNTED = KeyHistory
 NO_TRAITS = RequestTraits(0)
 
 
 class Play:
-    def __init__(self, rule: UnitRule, max_keys: int = 1000) -> None:
+    def __init__(self, rule: ExposureRule, max_keys: int = 1000) -> None:
         self.ledger = Ledger("r-1", "w-1", rule, max_keys=max_keys)
         self.now = 0.0
         self.blocks: list[ObservationBlock] = []
-        self.units: set[LedgerUnit] = set()
+        self.units: set[LedgerExposure] = set()
 
     @property
     def at(self) -> datetime:
@@ -56,7 +56,7 @@ class Play:
         canary: bool = False,
         weight_bps: int = 100,
         traits: RequestTraits = NO_TRAITS,
-    ) -> LedgerUnit | None:
+    ) -> LedgerExposure | None:
         """key: of a caller who was not here before, unless it is given."""
         unit = self.ledger.admit(
             key or f"caller {len(self.units)}",
@@ -68,11 +68,11 @@ class Play:
         )
         if unit is None:
             return None
-        assert isinstance(unit, LedgerUnit)
+        assert isinstance(unit, LedgerExposure)
         self.units.add(unit)
         return unit
 
-    def finish(self, unit: LedgerUnit | None, *, failed: bool = False) -> None:
+    def finish(self, unit: LedgerExposure | None, *, failed: bool = False) -> None:
         if unit:
             self.ledger.finish(unit, outcome=outcome_of(failed=failed))
 
@@ -105,13 +105,13 @@ histories = st.lists(events, max_size=120)
 
 def played(
     history: Sequence[tuple[str, int, object]],
-    rule: UnitRule,
+    rule: ExposureRule,
     *,
     flip: bool,
 ) -> Play:
     """flip: every outcome the other way round."""
     play = Play(rule)
-    under_way: list[LedgerUnit | None] = []
+    under_way: list[LedgerExposure | None] = []
     weight = 100
     for what, number, more in history:
         if what == "admit":
@@ -263,7 +263,7 @@ def test_a_jump_of_the_wall_clock_moves_no_period() -> None:
         now=1.0,
         at=jumped,
     )
-    assert isinstance(unit, LedgerUnit)
+    assert isinstance(unit, LedgerExposure)
     play.finish(unit)
     play.close()
 
@@ -355,7 +355,7 @@ def test_a_block_whose_claim_gets_no_answer_counts_without_one_when_it_is_overdu
 
 
 def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_keys() -> None:
-    rule = UnitRule(
+    rule = ExposureRule(
         ledger_salt="ledger_a",
         missing_s=100.0,
         guardrails={Guardrail.LATENCY: 1.5},

@@ -14,8 +14,8 @@ from harness.frame.failures import FailureClass
 from harness.gate.online.guardrails import (
     ArmSplit,
     ErrorTally,
+    ExposureRule,
     Guardrail,
-    UnitRule,
 )
 from harness.gate.online.observation import ObservationBlock
 from harness.providers.models.capabilities import Capabilities, Prefill
@@ -67,7 +67,7 @@ def place(
         dict(script),
         weight_bps=10_000,
         kind=kind,
-        rule=UnitRule(block_size=1, guardrails={Guardrail.REPEATS: 2.0}),
+        rule=ExposureRule(block_size=1, guardrails={Guardrail.REPEATS: 2.0}),
     )
 
 
@@ -229,7 +229,7 @@ async def test_an_answer_that_a_gateway_marks_as_its_fallbacks_is_not_measured(
     (block,) = blocks_of(scene)
     assert block.outcomes == {"not_measured: gateway_fallback": ONE}
     assert block.served == {}, "the name is not the candidate's"
-    assert block.unknown_units == ONE
+    assert block.unknown_exposures == ONE
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def blind_place(folder: Path, *, weight_bps: int = 10_000) -> Place:
         {CANDIDATE: completion(), INCUMBENT: completion()},
         weight_bps=weight_bps,
         models={CANDIDATE: BLIND},
-        rule=UnitRule(block_size=1),
+        rule=ExposureRule(block_size=1),
     )
 
 
@@ -453,7 +453,7 @@ async def test_a_prefill_that_the_candidate_would_not_continue_counts_in_neither
             CANDIDATE: Capabilities(prefill=Prefill.BEGINS_ANEW),
             INCUMBENT: Capabilities(prefill=Prefill.CONTINUES),
         },
-        rule=UnitRule(block_size=1),
+        rule=ExposureRule(block_size=1),
     )
     begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "{"}]
     await scene.ask(json.dumps({"model": "support", "messages": begun}).encode())
@@ -488,7 +488,7 @@ def hinted_place(folder: Path) -> Place:
         weight_bps=10_000,
         models={INCUMBENT: Capabilities(messages="native")},
         moves=True,
-        rule=UnitRule(block_size=1),
+        rule=ExposureRule(block_size=1),
     )
 
 

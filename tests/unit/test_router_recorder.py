@@ -18,7 +18,7 @@ from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import StoreUnavailable
 from harness.frame.people.limits import KeySpend
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.observation import (
     KeyClaim,
     ObservationBlock,
@@ -31,7 +31,7 @@ from harness.routing.shadow import ShadowTally
 from harness.routing.table import Arm, Canary
 from router.recording.ledger import Ledger
 from router.recording.recorder import TOGETHER, Recorder
-from router.recording.scored_units import OpenBlock
+from router.recording.scored_exposures import OpenBlock
 from router.recording.spool import (
     Batch,
     Spool,
@@ -50,8 +50,8 @@ from tests.support.router.live_router import SwitchableStore, snapshot
 from tests.support.site.signing_keys import CONTROL
 
 DAY = date(2026, 3, 31)
-CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2))
-KEYED = UnitRule(block_size=2, missing_s=100.0, ledger_salt="ledger_a")
+CANARY = Canary("t", 100, "s", "r-1", ExposureRule(block_size=2))
+KEYED = ExposureRule(block_size=2, missing_s=100.0, ledger_salt="ledger_a")
 CARRIED = replace(CANARY, unit_rule=KEYED)
 DONE = CompletedRequest(
     route="support",

@@ -10,7 +10,7 @@ from harness.app.store.router_store import RouterStore
 from harness.frame.errors import SnapshotInvalid
 from harness.frame.people.access import OptOut
 from harness.frame.people.limits import KeyLimits
-from harness.gate.online.guardrails import CanaryJudge, Guardrail, UnitRule
+from harness.gate.online.guardrails import CanaryJudge, ExposureRule, Guardrail
 from harness.gate.suite_plan import SuiteRole
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Price, Provider, RequestPatch, Target
@@ -55,7 +55,7 @@ targets = st.builds(
     st.builds(RequestPatch, jsons, text, st.none() | jsons.filter(bool)),
 )
 rules = st.builds(
-    UnitRule,
+    ExposureRule,
     numbers,
     floats,
     floats,
@@ -217,7 +217,7 @@ def test_what_judges_schemas_is_loaded_before_a_revision_serves_that_asks_for_it
 
     monkeypatch.setattr("router.snapshot.holder.matching.load_judge", loaded)
     held.boot()
-    timed = UnitRule(guardrails={Guardrail.LATENCY: 1.25})
+    timed = ExposureRule(guardrails={Guardrail.LATENCY: 1.25})
     store.put(
         snapshot(
             URL,
@@ -229,7 +229,7 @@ def test_what_judges_schemas_is_loaded_before_a_revision_serves_that_asks_for_it
     held.refresh()
     assert served == []
 
-    judged = UnitRule(guardrails={Guardrail.JSON_VALIDITY: 1.0})
+    judged = ExposureRule(guardrails={Guardrail.JSON_VALIDITY: 1.0})
     store.put(
         snapshot(
             URL,

@@ -9,12 +9,12 @@ import pytest
 
 from harness.frame.errors import InputError
 from harness.gate.online.guardrails import (
-    DEFAULT_UNIT_RULE,
+    DEFAULT_EXPOSURE_RULE,
     ErrorTally,
+    ExposureRule,
     Guardrail,
     Guardrails,
     SegmentCount,
-    UnitRule,
 )
 from harness.gate.online.observation import (
     SEGMENTS,
@@ -29,7 +29,7 @@ from harness.routing.records.block_checks import check_block
 from router.frame.body import read_request
 from router.observers.guardrail_sampling import detect_segments
 from router.recording.ledger import Ledger
-from router.recording.scored_units import SEGMENTS_FROM
+from router.recording.scored_exposures import SEGMENTS_FROM
 from tests.support.canary.outcomes import outcome_of
 from tests.support.canary.segmented_traffic import (
     SegmentTruth,
@@ -88,10 +88,10 @@ def test_it_costs_a_request_of_a_canary_a_dozen_calls_at_the_most() -> None:
     assert counter.calls <= 12
 
 
-RULE = replace(DEFAULT_UNIT_RULE, block_size=4)
+RULE = replace(DEFAULT_EXPOSURE_RULE, block_size=4)
 
 
-def closed_block(unit_rule: UnitRule, *traits: int) -> ObservationBlock:
+def closed_block(unit_rule: ExposureRule, *traits: int) -> ObservationBlock:
     """Four callers, one in the canary, which alone fails."""
     ledger = Ledger("r", "w", unit_rule)
     for number, trait in enumerate(traits):
@@ -168,7 +168,7 @@ def test_the_segment_that_carries_the_harm_is_named_with_its_figures() -> None:
     assert found.segment is Segment.TOOLS
     assert found.alone
     assert found.text == (
-        "The harm is in requests with tools: 9 of the canary's 12 units failed there, "
+        "The harm is in requests with tools: 9 of the canary's 12 callers failed there, "
         "1 of 110 elsewhere (incumbent: 3 of 900 and 99 of 9,000). Segments compared: 1; "
         "in at most 1 of 10 rollbacks, chance alone names a segment"
     )

@@ -12,8 +12,8 @@ from harness.gate.online.left_out import (
     ExclusionCause,
     bound_blocks,
     compare_left_out,
+    left_out_exposures,
     left_out_reason,
-    left_out_units,
 )
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import (
@@ -159,9 +159,9 @@ def test_the_excess_of_the_canary_counts_as_its_failures() -> None:
 def test_limited_units_become_known_failures() -> None:
     blocks = blocks_of(ArmTruth(limited=0.5))
     bounded = bound_blocks(blocks, [ExclusionCause.LIMITED])
-    unknown = sum(block.unknown_units.canary for block in bounded)
+    unknown = sum(block.unknown_exposures.canary for block in bounded)
     assert unknown < 0.1 * sum(
-        left_out_units(one, ExclusionCause.LIMITED).canary for one in blocks
+        left_out_exposures(one, ExclusionCause.LIMITED).canary for one in blocks
     )
     for block in bounded:
         check_block(block)
@@ -190,9 +190,9 @@ def test_most_callers_who_cannot_be_counted_are_named_with_the_setting_that_help
     assert action.signal is None
     assert "Most callers can't be counted" in action.reason
     assert "`handover_s`" in action.reason
-    assert describe_uncountable({HANDOVER: ArmSplit(40, 10)}, units=60) == ""
+    assert describe_uncountable({HANDOVER: ArmSplit(40, 10)}, exposures=60) == ""
     for reason in UncountedReason:
-        assert describe_uncountable({reason.value: ArmSplit(200, 50)}, units=0)
+        assert describe_uncountable({reason.value: ArmSplit(200, 50)}, exposures=0)
 
 
 UNSUPPORTED = UncountedReason.UNSUPPORTED.value

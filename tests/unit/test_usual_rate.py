@@ -207,9 +207,9 @@ def test_failures_in_an_incident_are_no_bets_on_their_arm() -> None:
 
     assert during.log_e == before.log_e
     assert (during.failures, during.bets) == (2, 1)
-    assert is_incident(0b111_1111_1111, units=20)
-    assert not is_incident(0b11_1111_1111, units=20)
-    assert not is_incident(0b111_1111_1111, units=19)
+    assert is_incident(0b111_1111_1111, exposures=20)
+    assert not is_incident(0b11_1111_1111, exposures=20)
+    assert not is_incident(0b111_1111_1111, exposures=19)
 
 
 DONE: Final = CompletedRequest("chat", "incumbent", "t", kind=OutcomeKind.ANSWERED, caller=7)

@@ -6,10 +6,10 @@ import pytest
 from harness.frame.formatting import DASH
 from harness.gate.offline.suite_claims import WEIGHTED_MEAN
 from harness.gate.offline.verdicts import replay_verdict, verdict_bytes
-from harness.gate.sentences import difference_cells, reason_text
+from harness.gate.sentences import difference_cells
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Verdict, VerdictBasis
-from harness.gate.verdict_sentences import describe_claim
+from harness.gate.verdict_sentences import describe_claim, describe_reason
 from tests.unit.test_gate_verdicts import (
     ALIKE,
     BETTER,
@@ -108,17 +108,28 @@ def test_a_comparison_of_clusters_that_was_given_up_counts_clusters_to_people_al
     used = verdict.suites[0].n_used
     assert f"Stopped after {used} of 100 items, because the remaining items" in verdict.reason
     clusters = f"Stopped after {used} of 100 clusters, because the remaining clusters"
-    assert clusters in reason_text(verdict)
+    assert clusters in describe_reason(verdict)
     assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
-    titled = replace(verdict, reason=f"All 2 suites passed. math: {verdict.reason}")
-    assert "passed. Sums \\1: Stopped after" in reason_text(titled, {"math": "Sums \\1"})
-    listed = replace(verdict, reason="math: so. Not shown to be worse: math, maths.")
-    assert reason_text(listed, {"math": "Sums"}) == (
-        "Sums: so. Not shown to be worse: Sums, maths."
-    )
     alone = ask([replace(plan(), futility=0.05)], {"math": alike})
     assert alone is not None
-    assert "of 200 items, because the remaining items" in reason_text(alone)
+    assert "of 200 items, because the remaining items" in describe_reason(alone)
+
+
+@pytest.mark.req("A7")
+def test_a_reason_names_suites_by_their_titles_and_the_guards_that_are_not_shown_worse() -> (
+    None
+):
+    both = decided([plan(), GUARD], {"math": BETTER, "safety": BETTER})
+    open_guard = decided([plan(), GUARD], {"math": BETTER, "safety": OPEN})
+    titles = {"math": "Sums \\1", "safety": "Safety, first"}
+
+    assert describe_reason(both) == both.reason
+    assert describe_reason(both, titles).startswith("All 2 suites passed. Sums \\1: The cand")
+    assert describe_reason(open_guard) == open_guard.reason
+    assert describe_reason(open_guard, titles).startswith("Sums \\1: The candidate is better")
+    assert describe_reason(open_guard, titles).endswith(
+        " Not shown to be worse: Safety, first."
+    )
 
 
 @pytest.mark.req("A7")
@@ -128,12 +139,14 @@ def test_where_no_answer_was_scored_nobody_reads_of_a_loss() -> None:
     assert unfit is not None
     assert worse is not None
 
-    assert reason_text(unfit).startswith("missing scores decide. If all of them count against")
+    assert describe_reason(unfit).startswith(
+        "missing scores decide. If all of them count against"
+    )
     assert "the difference of all 60 items is between −100.0 and +100.0 points." in (
-        reason_text(unfit)
+        describe_reason(unfit)
     )
     assert describe_claim(VerdictBasis.from_verdict(unfit)) == "Could not be measured: math."
     assert difference_cells(unfit.suites[0]) == (DASH, DASH)
     assert verdict_bytes(replay_verdict(unfit)) == verdict_bytes(unfit)
-    assert reason_text(worse).startswith("The candidate is worse: ")
+    assert describe_reason(worse).startswith("The candidate is worse: ")
     assert difference_cells(worse.suites[0])[0] == "−100.0"

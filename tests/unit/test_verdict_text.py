@@ -12,7 +12,13 @@ from harness.gate.verdict import (
     SuiteReport,
     VerdictBasis,
 )
-from harness.gate.verdict_sentences import describe_claim
+from harness.gate.verdict_sentences import (
+    describe_claim,
+    describe_slice_result,
+    describe_suite_result,
+    list_deciding_reports,
+    list_reports,
+)
 from harness.proposals.report.comparison import ArmFigures
 
 pytestmark = pytest.mark.req("A7", "F2")
@@ -83,16 +89,16 @@ def basis(*suites: SuiteReport, mean: SuiteReport | None = None) -> VerdictBasis
 def test_a_suite_is_told_with_its_limit_its_pairs_and_what_is_open(
     found: SuiteReport, says: str
 ) -> None:
-    assert says in verdict_text.suite_line(found, basis(found))
+    assert says in describe_suite_result(found, basis(found))
 
 
 def test_a_slice_that_is_shown_worse_fails_its_suite_and_a_chart_says_what_decided() -> None:
     failed = report("failed", slices=(DANISH,))
-    assert verdict_text.slice_line(DANISH, failed) == (
+    assert describe_slice_result(DANISH, failed) == (
         "−50.0 points, 95 % CI −63.0 to −37.0; 60 items. The slice is shown worse, so the "
         "candidate fails, whatever the suite's mean is."
     )
-    assert "The candidate's score on this slice is lower." in verdict_text.slice_line(
+    assert "The candidate's score on this slice is lower." in describe_slice_result(
         DANISH, report("inconclusive")
     )
     later = replace(report(slices=(DANISH, replace(DANISH, value="English"))), n_used=100)
@@ -111,9 +117,9 @@ def test_what_failed_is_told_before_what_passed_and_a_mean_before_its_members() 
     passed = replace(REPORT, suite="a")
     failed = replace(REPORT, suite="b")
     failed = replace(failed, outcome="failed")
-    assert list(verdict_text.deciding(basis(passed, failed))) == [failed]
+    assert list(list_deciding_reports(basis(passed, failed))) == [failed]
     mean = replace(REPORT, suite="the mean", outcome="failed")
-    assert verdict_text.measured(basis(passed, failed, mean=mean))[0] is mean
+    assert list_reports(basis(passed, failed, mean=mean))[0] is mean
 
 
 def test_a_cheaper_model_is_told_with_its_saving_and_its_allowed_loss() -> None:

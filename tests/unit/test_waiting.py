@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.outcome import (
     ANSWERED,
     UNKNOWN_LIMITS,
@@ -33,7 +33,7 @@ from harness.gate.online.waiting import (
     wait_bin,
 )
 from router.recording.ledger import Ledger
-from router.recording.scored_units import SEGMENTS_FROM, LedgerUnit
+from router.recording.scored_exposures import SEGMENTS_FROM, LedgerExposure
 from tests.support.canary.leaving import START, STREAM_TRAITS
 
 pytestmark = pytest.mark.req("F3")
@@ -145,7 +145,7 @@ def test_a_block_is_settled_by_the_controls_waits_in_earlier_blocks() -> None:
     ledger = Ledger(
         "r-1",
         "w",
-        UnitRule(block_size=200, first_wait_s=10.0, gap_wait_s=10.0),
+        ExposureRule(block_size=200, first_wait_s=10.0, gap_wait_s=10.0),
     )
     blocks = []
     for number in range(600):
@@ -156,7 +156,7 @@ def test_a_block_is_settled_by_the_controls_waits_in_earlier_blocks() -> None:
             now=0.0,
             at=START,
         )
-        assert isinstance(unit, LedgerUnit)
+        assert isinstance(unit, LedgerExposure)
         ended = ANSWERED._replace(first_s=0.4)
         if unit.canary:
             ended = ExposureOutcome(OutcomeKind.LEFT, OutcomeReason.EARLY, waited_s=0.5)
@@ -176,7 +176,7 @@ def test_a_stream_is_settled_by_the_waits_of_streams() -> None:
     ledger = Ledger(
         "r-1",
         "w",
-        UnitRule(block_size=100, first_wait_s=10.0, stream_wait_s=2.0),
+        ExposureRule(block_size=100, first_wait_s=10.0, stream_wait_s=2.0),
     )
     blocks = []
     for number in range(100):

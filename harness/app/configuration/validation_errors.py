@@ -126,10 +126,10 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.canary.carried_share": "Swapgate always uses new callers' evidence across days",
     "policies.*.canary.evidence": "there is one rule of evidence",
     "policies.*.canary.segment_share": "a rollback shows segments, which are not evidence",
-    "policies.*.canary.session_requests": "a caller's first request is the unit",
-    "policies.*.canary.session_s": "a caller's first request is the unit",
+    "policies.*.canary.session_requests": "each caller counts once, by the first request",
+    "policies.*.canary.session_s": "each caller counts once, by the first request",
     "policies.*.canary.shadow": "`swapgate shadow start` mirrors a route's requests",
-    "policies.*.canary.unit=session": "a caller's first request is the unit",
+    "policies.*.canary.unit=session": "each caller counts once, by the first request",
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
     "policies.*.gate.spend": "the first look spends alpha, and all looks spend 1.5 times alpha",
     "archive": "`control.traffic_keep_days` sets when old traffic is deleted",
@@ -147,8 +147,8 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
 
 # Keys of older files that have no effect: Swapgate ignores them with a warning.
 IGNORED_KEYS: Final[Mapping[str, str]] = {
-    "policies.*.canary.unit": "a caller's first request is the unit; each request without a "
-    "caller counts as a new caller",
+    "policies.*.canary.unit": "each caller counts once, by the first request; a request "
+    "without a caller counts as a new caller",
     "policies.*.gate.infra_pause_s": "`infra_patience_s` sets how long a comparison waits",
     "policies.*.gate.infra_retries": "`infra_patience_s` sets how long a comparison waits",
 }

@@ -2,7 +2,7 @@
 generator gives volume. An error, an empty answer or an incomplete stream counts as a failed
 request. Sends simulated users' requests for `swapgate sim traffic`, and reports their results.
 
-The traffic reaches Swapgate only through the router's public API, with a data key.
+The traffic reaches Swapgate only through the router's public API, with a client key.
 """
 
 import asyncio

@@ -262,7 +262,7 @@ def single_target_router(
     folder: Path,
 ) -> tuple[EmbeddedRouter, str]:
     """Builds a router whose `ROUTE` has only this target, without the model's declarations, and
-    a data key. Does not change the installation. The caller deletes the folder after `close`.
+    a client key. Does not change the installation. The caller deletes the folder after `close`.
     Raises InputError for an address that no provider may have.
     """
     from harness.app.store import migrate  # noqa: PLC0415 - slow to import

@@ -208,7 +208,7 @@ class SplitDrive:
         """Records one outcome as a router would. is_new: the caller's first request came after
         the split began, so that chance chose the caller's arm.
         """
-        from router.recording.scored_units import (  # noqa: PLC0415 - slow
+        from router.recording.scored_exposures import (  # noqa: PLC0415 - slow
             GuardrailSample,
             SampleValues,
         )

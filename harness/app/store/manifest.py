@@ -93,7 +93,7 @@ class Content:
     revision: int
     changes: int
     digest: str  # SHA-256 over the sorted signatures of a snapshot's rows
-    revoked: str  # SHA-256 over the sorted ids of the revoked data keys
+    revoked: str  # SHA-256 over the sorted ids of the revoked client keys
 
 
 @dataclass(frozen=True, slots=True)

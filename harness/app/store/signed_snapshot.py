@@ -120,7 +120,7 @@ def verified(
         _verify(signed_rows, rows)
         for former in signed_rows.former:
             _verify_former(former, rows)
-        return _built(signed_rows, etag, now)
+        return _build(signed_rows, etag, now)
     except SignatureInvalid as error:
         raise SnapshotInvalid(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -139,8 +139,8 @@ def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
                 more["fallbacks"] = signed_rows.chains.get(str(row["route"]), [])
             stored = cast("Row", StoredRow(signed.table, row))
             signatures.check_row(signed.table, stored, **more)
-    # Rows of a new table may be missing on a router's disk. The manifest's digest shows whether
-    # rows are missing that should exist.
+    # A router's disk may lack the rows of a new table. The manifest's digest shows whether a
+    # row is missing.
     live = [row for name in LIVE for row in signed_rows.rows.get(name, ())]
     if not signed_rows.manifest:
         if live:
@@ -168,7 +168,7 @@ def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
         )
 
 
-def _built(
+def _build(
     signed_rows: SignedRows,
     etag: str,
     now: datetime,
@@ -223,7 +223,7 @@ def _built(
 
 
 def _key_grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
-    """Selects the data keys that are not revoked. Management keys have a role and open no
+    """Selects the client keys that are not revoked. Management keys have a role and open no
     route.
     """
     return tuple(

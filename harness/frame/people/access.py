@@ -1,4 +1,4 @@
-"""Principals are people, services and the operator of this machine. Data keys give access to
+"""Principals are people, services and the operator of this machine. Client keys give access to
 the router, and management keys have a role. Pure.
 
 Names that readers could confuse count as the same name, so that one person cannot pose as two
@@ -84,7 +84,7 @@ class OptOut(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A stored key, without its secret. role: None for a data key."""
+    """A stored key, without its secret. role: None for a client key."""
 
     id: str
     name: str
@@ -94,11 +94,11 @@ class ApiKey:
     routes: frozenset[str]  # empty means all
     created_at: datetime
     revoked_at: datetime | None = None
-    limits: KeyLimits | None = None  # a data key's limits; None without limits
+    limits: KeyLimits | None = None  # a client key's limits; None without limits
     principal: str | None = None  # the owner of a management key
     created_by: str | None = None  # the creator's principal; None if unknown
     created_with: str | None = None  # the creator's management key; None if unknown or unused
-    opt_outs: frozenset[OptOut] = frozenset()  # a data key's opt-outs
+    opt_outs: frozenset[OptOut] = frozenset()  # a client key's opt-outs
 
 
 def key_hash(key: str, secret: bytes) -> str:

@@ -308,7 +308,7 @@ _write_rate: Final = "{:.15g}".format
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """Limits of a data key; None for no limit. Budgets are in US dollars, by UTC days and
+    """Limits of a client key; None for no limit. Budgets are in US dollars, by UTC days and
     months. Raises InputError.
     """
 

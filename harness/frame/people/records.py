@@ -182,7 +182,7 @@ class ApiKeys(Records[ApiKey]):
         return self._all(self._select(api_key.c.principal == principal))
 
     def data_key_names(self) -> Mapping[str, str]:
-        """Names the data keys that are not revoked, by id; signatures are not checked."""
+        """Names the client keys that are not revoked, by id; signatures are not checked."""
         live = sa.and_(api_key.c.role.is_(None), api_key.c.revoked_at.is_(None))
         names = sa.select(api_key.c.id, api_key.c.name).where(live)
         return {row.id: row.name for row in self._tx.read(names)}

@@ -9,7 +9,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Revocations:
-    """The revoked data keys of an epoch, with the control plane's signed manifest. A restored
+    """The revoked client keys of an epoch, with the control plane's signed manifest. A restored
     database may lack these revocations.
     """
 
@@ -29,7 +29,7 @@ class SignedRows:
     rows: Mapping[str, Sequence[Mapping[str, object]]]
     # By route: its fallbacks with their evidence. The route's signature covers them.
     chains: Mapping[str, Sequence[Sequence[str]]]
-    revoked: Sequence[str]  # ids of data keys
+    revoked: Sequence[str]  # ids of client keys
     # manifest, signature: the control plane's signed statement of these rows, the revoked keys
     # and the audit log's end; empty in a new database.
     manifest: Mapping[str, object]

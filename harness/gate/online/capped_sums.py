@@ -1,9 +1,10 @@
 """A bet on a capped mean finds harm in a few very dear or slow requests. Ranks hardly see it,
 because a rank does not tell ten times as much from twice as much (statistics.md §2.21).
 
-A guardrail of ranks with a cap makes one bet for each unit of the smaller arm, beside its rank.
-The caps come from the incumbent's traffic before the rollout, so no outcome decides them. The
-bets travel in blocks as those of `limits`, and `evidence_paths.capped_path` reads them. Pure.
+A guardrail of ranks with a cap makes one bet for each exposure of the smaller arm, beside its
+rank. The caps come from the incumbent's traffic before the rollout, so no outcome decides them.
+The bets travel in blocks as those of `limits`, and `evidence_paths.capped_path` reads them.
+Pure.
 """
 
 import math
@@ -18,10 +19,10 @@ CAP_TIMES: Final = 20.0
 SUM_LEAST: Final = 1.1
 
 
-class CappedUnit(NamedTuple):
-    """One unit's arm and value, in seconds, tokens or US dollars.
+class CappedExposure(NamedTuple):
+    """One exposure's arm and value, in seconds, tokens or US dollars.
 
-    value: math.inf for an incumbent's unit that is missing, or that the end cut short.
+    value: math.inf for an incumbent's exposure that is missing, or that the end cut short.
     """
 
     canary: bool
@@ -29,9 +30,9 @@ class CappedUnit(NamedTuple):
 
 
 class CappedTotals(NamedTuple):
-    """Adds up the units of bets on a capped mean, by arm: for texts, not for decisions.
+    """Adds up the exposures of bets on a capped mean, by arm: for texts, not for decisions.
 
-    Every block of a rollout with a cap has totals, also without units: they tell that the
+    Every block of a rollout with a cap has totals, also without exposures: they tell that the
     guardrail's evidence has two halves. canary_sum, control_sum: of the values up to the cap.
     canary_above, control_above: the parts of finite values above the cap.
     """
@@ -45,11 +46,11 @@ class CappedTotals(NamedTuple):
     control_above: float
 
     @classmethod
-    def from_units(cls, units: Iterable[CappedUnit], cap: float) -> Self:
+    def from_exposures(cls, exposures: Iterable[CappedExposure], cap: float) -> Self:
         numbers = {True: 0, False: 0}
         sums = {True: 0.0, False: 0.0}
         above = {True: 0.0, False: 0.0}
-        for canary, value in units:
+        for canary, value in exposures:
             numbers[canary] += 1
             sums[canary] += min(value, cap)
             if cap < value < math.inf:
@@ -65,7 +66,7 @@ class CappedTotals(NamedTuple):
         )
 
     def plus(self, other: "CappedTotals") -> "CappedTotals":
-        """Adds the units of another block, which has the same cap."""
+        """Adds the exposures of another block, which has the same cap."""
         return CappedTotals(
             self.cap,
             self.canary + other.canary,
@@ -78,7 +79,9 @@ class CappedTotals(NamedTuple):
 
     @property
     def means(self) -> tuple[float, float] | None:
-        """Returns the canary's and the incumbent's capped mean; None if an arm has no units."""
+        """Returns the canary's and the incumbent's capped mean; None if an arm has no
+        exposures.
+        """
         if not (self.canary and self.control):
             return None
         return self.canary_sum / self.canary, self.control_sum / self.control
@@ -101,7 +104,7 @@ class CappedTotals(NamedTuple):
 
     @property
     def emptied(self) -> "CappedTotals":
-        """Returns the cap without units, as of a block that made no bet."""
+        """Returns the cap without exposures, as of a block that made no bet."""
         return CappedTotals(self.cap, 0, 0, 0.0, 0.0, 0.0, 0.0)
 
     @property
@@ -111,7 +114,7 @@ class CappedTotals(NamedTuple):
 
 
 def bet_on_sums(
-    units: Sequence[CappedUnit],
+    exposures: Sequence[CappedExposure],
     *,
     guardrail: Guardrail,
     tolerated: float,
@@ -120,12 +123,12 @@ def bet_on_sums(
 ) -> tuple[float, ...]:
     """Returns bets that the canary's capped mean is at most `tolerated` times the incumbent's.
 
-    units: in the order of admission. block: see `rank_block`. A bet compares one unit of the
-    smaller arm with the mean of units of the larger arm, each of them used only once, so that
-    the bets are independent. A bet is x - tolerated * x', as a part of the largest possible
-    loss, tolerated * cap, and times SUM_LEAST.
+    exposures: in the order of admission. block: see `rank_block`. A bet compares one exposure
+    of the smaller arm with the mean of exposures of the larger arm, each of them used only
+    once, so that the bets are independent. A bet is x - tolerated * x', as a part of the
+    largest possible loss, tolerated * cap, and times SUM_LEAST.
     """
-    capped = [(canary, min(value, cap)) for canary, value in units]
+    capped = [(canary, min(value, cap)) for canary, value in exposures]
     scale = SUM_LEAST / (tolerated * cap)
     return tuple(
         min(1.0, max(-SUM_LEAST, scale * (canary - tolerated * control)))

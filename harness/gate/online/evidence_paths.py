@@ -7,7 +7,7 @@ requests every few seconds.
 During the warm-up, the candidate's times do not count: a newly started model answers slowly at
 first (statistics.md §2.11). The warm-up excludes whole blocks, by count and admission time, so
 that both arms lose the same period. Answers never decide which blocks count. Errors and all
-other guardrails count from the first unit on.
+other guardrails count from the first exposure on.
 
 A path says nothing about alpha: `harness.gate.online.rollout_evidence` compares it with the
 rollback level.
@@ -52,10 +52,10 @@ _CUBES: Final = tuple(stake**3 for stake in SUM_STAKES)
 CAPPED_WEIGHTS: Final = tuple(cube / math.fsum(_CUBES) for cube in _CUBES)
 # Weights of the ratios of HARM_GRID, summing to 1.
 ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
-# If a block's smaller arm expects fewer units than this, the test uses the planned share.
+# If a block's smaller arm expects fewer exposures than this, the test uses the planned share.
 FEWEST: Final = 1.0
 _NOTHING: Final = FailureTally(0, 0, 0, 0)
-# Minimum number of units in a pool of returning callers.
+# Minimum number of exposures in a pool of returning callers.
 _POOLED: Final = 20
 
 
@@ -101,7 +101,7 @@ _WEIGHTED: Final = frozenset({*ERROR_STREAMS, Guardrail.LEAVING})
 def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally | None:
     """Returns the counts of a guardrail of failures in a block.
 
-    Errors exclude the units whose outcome is unknown. Returns None for a block without the
+    Errors exclude the exposures whose outcome is unknown. Returns None for a block without the
     guardrail.
     """
     if guardrail is Guardrail.ERRORS:
@@ -110,8 +110,8 @@ def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally |
 
 
 def error_tally(block: ObservationBlock) -> FailureTally:
-    """Returns a block's errors among the units whose outcome is known."""
-    unknown = block.unknown_units
+    """Returns a block's errors among the exposures whose outcome is known."""
+    unknown = block.unknown_exposures
     return FailureTally(
         block.units - unknown.failures,
         block.canary_units - unknown.canary,
@@ -178,8 +178,8 @@ def errors_path(
 def skip_incidents(
     tallies: Sequence[FailureTally | None], shares: Sequence[float]
 ) -> list[FailureTally | None]:
-    """Leaves out the blocks in which more than half of the incumbent's units must have failed,
-    in whatever arms the failures are.
+    """Leaves out the blocks in which more than half of the incumbent's exposures must have
+    failed, in whatever arms the failures are.
 
     Such a block proves nothing about the candidate. It would hide later harm in the comparison
     at the same time, and in an incident of both arms it would be evidence against the usual
@@ -209,15 +209,15 @@ def usual_path(
     of the incumbent may lower it (`limit_usual_rate`).
     """
     factors = np.zeros((len(tallies), len(HARM_GRID)))
-    units = 0
+    exposures = 0
     failures = 0
     for place, (tally, rate) in enumerate(zip(tallies, rates, strict=True)):
         if tally is None or not rate:
             continue
-        bets = usual_bets(limit_usual_rate(rate, units, failures), tolerated, HARM_GRID)
+        bets = usual_bets(limit_usual_rate(rate, exposures, failures), tolerated, HARM_GRID)
         fine = tally.canary - tally.canary_failures
         factors[place] = [tally.canary_failures * bet.failed + fine * bet.fine for bet in bets]
-        units += tally.units - tally.canary
+        exposures += tally.units - tally.canary
         failures += tally.failures - tally.canary_failures
     return _mean_of_products(factors)
 
@@ -225,7 +225,7 @@ def usual_path(
 def _without_planned_share(
     blocks: Sequence[ObservationBlock], guardrail: Guardrail
 ) -> list[bool]:
-    """Tells for each block whether the arms' units may not have the planned shares.
+    """Tells for each block whether the arms' exposures may not have the planned shares.
 
     The guardrails leave out limited requests and others of unknown outcome. If one arm has more
     of them, the planned share would blame the other arm. So the first unknown outcome ends the
@@ -238,9 +238,9 @@ def _without_planned_share(
 
 
 def _has_unknown(block: ObservationBlock, guardrail: Guardrail) -> bool:
-    """Tells whether a guardrail leaves units of a block out, because of their outcomes."""
+    """Tells whether a guardrail leaves exposures of a block out, because of their outcomes."""
     if guardrail is not Guardrail.CALLER_ERRORS:
-        return block.unknown_units != NO_SPLIT
+        return block.unknown_exposures != NO_SPLIT
     tally = block.counts.get(guardrail)
     return tally is not None and tally.units != block.counted.failures
 
@@ -254,9 +254,9 @@ def pool_returned(
     Returns None for a block that waits for later blocks.
 
     back: whether the block has no planned share. The planned share does not hold for returning
-    callers, because the arm may influence who returns, nor for a guardrail that leaves units
-    out by their outcome (`outcome.BY_OUTCOME`). Only counts and shares decide how many blocks
-    form a pool, never an arm's answers.
+    callers, because the arm may influence who returns, nor for a guardrail that leaves
+    exposures out by their outcome (`outcome.BY_OUTCOME`). Only counts and shares decide how
+    many blocks form a pool, never an arm's answers.
     """
     found: list[FailureTally | None] = []
     pool = _NOTHING
@@ -349,8 +349,8 @@ def planned_factors(
     share: float,
     tolerated: float,
 ) -> tuple[float, ...]:
-    """Computes a small block's log factors: each failing unit is in the canary with the planned
-    share as probability, independent of the other units (statistics.md §2.11).
+    """Computes a small block's log factors: each failing exposure is in the canary with the
+    planned share as probability, independent of the other exposures (statistics.md §2.11).
     """
     null = max(1.0, tolerated)  # an odds ratio bounds a rate ratio only above 1
     return tuple(
@@ -421,12 +421,12 @@ def skip_warm_up(
     """Returns the blocks in the order of number; blocks of the warm-up lose their times.
 
     blocks: of the whole rollout. A router's warm-up restarts at each share of the steps. All
-    routers warm up until the candidate has `cold_units`. The first ranks after the warm-up are
-    removed too, because their values may be ranked against values of the warm-up.
+    routers warm up until the candidate has `cold_exposures`. The first ranks after the warm-up
+    are removed too, because their values may be ranked against values of the warm-up.
     """
     found: list[ObservationBlock] = []
     ends: dict[_Place, datetime] = {}
-    # By place, the next ranks that may include the warm-up. False: the ranks of all units.
+    # By place, the next ranks that may include the warm-up. False: the ranks of all exposures.
     # True: the ranks of never-seen keys.
     mixed: dict[_Place, set[bool]] = {}
     seen = 0
@@ -439,7 +439,9 @@ def skip_warm_up(
         new = block.never_seen
         if policy.warm_up_s and block.canary_units and place[1] <= policy.steps[-1].weight_bps:
             ends.setdefault(place, add_seconds(block.closed_at, policy.warm_up_s))
-        cold = seen < policy.cold_units or block.opened_at < ends.get(place, block.opened_at)
+        cold = seen < policy.cold_exposures or block.opened_at < ends.get(
+            place, block.opened_at
+        )
         seen += block.canary_units
         if cold:
             mixed[place] = {False, True}

@@ -10,8 +10,8 @@ certificate. It accumulates blocks (`add_block`) and is the mean of two e-values
 at least p0. The second e-value certifies a route that hardly ever fails; the first certifies a
 busy route with failures.
 
-The sample-ratio check tests whether the planned share of units reaches the canary
-(statistics.md §2.6). A sticky key keeps its arm, so only its first count is information: each
+The sample-ratio check tests whether the planned share of exposures reaches the canary
+(statistics.md §2.6). A sticky key keeps its arm, so only its first count is evidence. Each
 period and weight has separate counts. The j-th count has alpha/(j(j+1)), so all together raise
 a false alarm in at most one rollout of 1,000, however many keys the periods share (union
 bound).
@@ -34,12 +34,12 @@ from harness.gate.arrays import (
 from harness.gate.online.observation import ObservationBlock
 
 # A larger block's table of outcomes does not fit in memory.
-MAX_UNITS = 1_000_000
+MAX_EXPOSURES = 1_000_000
 
 
 @lru_cache(maxsize=65_536)
 def log_factors(
-    units: int,
+    exposures: int,
     canary: int,
     failures: int,
     canary_failures: int,
@@ -49,17 +49,17 @@ def log_factors(
     """Computes the log of f_odds[k](y) / f_odds[0](y) for k = 1, 2 …, with f Fisher's
     noncentral hypergeometric distribution.
 
-    odds[0] is the null's odds ratio. Given the block's failures, y of them in the canary, units
-    are interchangeable under the null. A block without information (no canary, only canary, no
-    failure, only failures) gives exactly 0. Raises InputError for impossible counts.
+    odds[0] is the null's odds ratio. Given the block's failures, y of them in the canary,
+    exposures are interchangeable under the null. A block without information (no canary, only
+    canary, no failure, only failures) gives exactly 0. Raises InputError for impossible counts.
     """
-    check_counts(units, canary, failures, canary_failures)
-    low = max(0, failures - units + canary)
+    check_counts(exposures, canary, failures, canary_failures)
+    low = max(0, failures - exposures + canary)
     high = min(canary, failures)
     if low == high:
         return (0.0,) * (len(odds) - 1)
     log_likelihoods = _log_likelihoods(
-        units,
+        exposures,
         canary,
         failures,
         canary_failures,
@@ -70,33 +70,33 @@ def log_factors(
 
 
 def check_counts(
-    units: int,
+    exposures: int,
     canary: int,
     failures: int,
     canary_failures: int,
 ) -> None:
     """Checks the counts of a block. Raises InputError that names the impossible count."""
-    if not 0 <= units <= MAX_UNITS:
-        raise InputError(f"{units} requests: a block has 0 to {MAX_UNITS:,}")
-    if not 0 <= canary <= units:
-        raise InputError(f"impossible block: {canary} canary requests of {units} requests")
-    if not 0 <= failures <= units:
-        raise InputError(f"impossible block: {failures} failures of {units} requests")
+    if not 0 <= exposures <= MAX_EXPOSURES:
+        raise InputError(f"{exposures} requests: a block has 0 to {MAX_EXPOSURES:,}")
+    if not 0 <= canary <= exposures:
+        raise InputError(f"impossible block: {canary} canary requests of {exposures} requests")
+    if not 0 <= failures <= exposures:
+        raise InputError(f"impossible block: {failures} failures of {exposures} requests")
     if not 0 <= canary_failures <= min(failures, canary):
         raise InputError(
             f"impossible block: {canary_failures} canary failures, but {failures} failures in "
             "all "
             f"and {canary} canary requests"
         )
-    if failures - canary_failures > units - canary:
+    if failures - canary_failures > exposures - canary:
         raise InputError(
             f"impossible block: {failures - canary_failures} failures outside the canary, but "
-            f"{units - canary} requests there"
+            f"{exposures - canary} requests there"
         )
 
 
 def _log_likelihoods(
-    units: int,
+    exposures: int,
     canary: int,
     failures: int,
     canary_failures: int,
@@ -104,11 +104,11 @@ def _log_likelihoods(
     log_odds: Sequence[float],
 ) -> list[float]:
     y = np.arange(
-        max(0, failures - units + canary),
+        max(0, failures - exposures + canary),
         min(canary, failures) + 1,
         dtype=float,
     )
-    ways = _log_choose(canary, y) + _log_choose(units - canary, failures - y)
+    ways = _log_choose(canary, y) + _log_choose(exposures - canary, failures - y)
     at = canary_failures - int(y[0])
     result = []
     for log_ratio in log_odds:
@@ -144,13 +144,13 @@ def add_block(
     block: tuple[int, int, int, int],
     rho_ni: float,
 ) -> Certificate:
-    """Adds a block of (units, canary units, failures, canary failures).
+    """Adds a block of (exposures, canary exposures, failures, canary failures).
 
     Valid for every odds ratio of at least rho_ni (monotone likelihood ratio).
     """
-    units, canary, failures, canary_failures = block
+    exposures, canary, failures, canary_failures = block
     factors = log_factors(
-        units,
+        exposures,
         canary,
         failures,
         canary_failures,
@@ -199,17 +199,18 @@ ALARM_LOG_E = math.log(1000.0)
 
 def log_srm(
     canary: int,
-    units: int,
+    exposures: int,
     share: float,
     strength: float = PRIOR_STRENGTH,
 ) -> float:
-    """Computes the log e-value against "each unit goes to the canary with probability `share`".
+    """Computes the log e-value against "each exposure goes to the canary with probability
+    `share`".
 
     The counts are assignments, not served requests. Source: Lindon & Malek 2022.
     """
     a = strength * share
     b = strength * (1.0 - share)
-    others = units - canary
+    others = exposures - canary
     mixture = special.betaln(a + canary, b + others) - special.betaln(a, b)
     return float(mixture - canary * math.log(share) - others * math.log1p(-share))
 
@@ -234,13 +235,13 @@ def worst_log_srm(
         j = len(costs) + 1
         cost = costs.setdefault(part, math.log(j * (j + 1)))
         if looked_into:
-            canary, units = counts.get(part, (0, 0))
-            canary, units = counts[part] = (
+            canary, exposures = counts.get(part, (0, 0))
+            canary, exposures = counts[part] = (
                 canary + block.canary_units,
-                units + block.units,
+                exposures + block.units,
             )
             worst = max(
                 worst,
-                log_srm(canary, units, block.weight_bps / 10_000.0) - cost,
+                log_srm(canary, exposures, block.weight_bps / 10_000.0) - cost,
             )
     return worst

@@ -73,7 +73,7 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
 }
 # The streams of errors that have a usual rate, as it counts them. Windows of another length
 # have none.
-_USUAL_UNITS: Final = {
+_USUAL_FAILURES: Final = {
     Guardrail.ERRORS: "failed first requests",
     Guardrail.CALLER_ERRORS: f"failed windows of {format_span(USUAL_WINDOW_S)}",
 }
@@ -145,7 +145,7 @@ class JudgeTotals:
 
 @dataclass(frozen=True, slots=True)
 class OpinionTotals:
-    """Counts the units of each arm with a user's opinion, good or bad."""
+    """Counts the exposures of each arm with a user's opinion, good or bad."""
 
     canary: int
     control: int
@@ -158,10 +158,10 @@ class OpinionTotals:
 class GuardrailTotals:
     """Holds one guardrail's sums over blocks."""
 
-    canary: int  # exposures, units or ranked values
-    # control: units of the comparison arm. level: share of failed units, or the geometric mean
-    # of values; None without units. classes: errors by class, if the blocks contain classes;
-    # they explain the evidence, but are not part of it.
+    canary: int  # exposures or ranked values
+    # control: exposures of the comparison arm. level: share of failed exposures, or the
+    # geometric mean of values; None without exposures. classes: errors by class, if the blocks
+    # contain classes; they explain the evidence, but are not part of it.
     control: int
     canary_failures: int
     control_failures: int
@@ -172,15 +172,16 @@ class GuardrailTotals:
     judging: JudgeTotals | None = None  # only for the judge
     opinions: OpinionTotals | None = None  # only for feedback; None if a block has no count
     cache: CacheLevels | None = None  # None if the prompt cache read no input
-    # Units whose value is a lower bound, so that the levels leave them out.
+    # Exposures whose value is a lower bound, so that the levels leave them out.
     canary_bounds: int = 0
     control_bounds: int = 0
-    # The client key of all units, for guardrails that callers decide; empty for several keys.
+    # The client key of all exposures, for guardrails that callers decide; empty for several
+    # keys.
     sole_key: str = ""
     requests: WindowRequests | None = None  # only for callers' windows
     # Only for errors: the usual rate of the newest block, 0 if it has none.
     usual_rate: float = 0.0
-    # Only for values with a cap: the units of the bets on the capped mean.
+    # Only for values with a cap: the exposures of the bets on the capped mean.
     capped: CappedTotals | None = None
 
 
@@ -281,7 +282,7 @@ class GuardrailEvidence(GuardrailTotals):
 
     @property
     def sums_text(self) -> str:
-        """Describes the capped means, and what is above the cap; empty without units.
+        """Describes the capped means, and what is above the cap; empty without exposures.
 
         A failed request counts with the incumbent's usual mean, and an incumbent's value that
         is a bound with the cap.
@@ -307,13 +308,13 @@ class GuardrailEvidence(GuardrailTotals):
     @property
     def usual_text(self) -> str:
         """Says whether errors are also compared with the incumbent's usual rate."""
-        units = _USUAL_UNITS.get(self.guardrail)
-        if units is None:
+        failures = _USUAL_FAILURES.get(self.guardrail)
+        if failures is None:
             return ""
         if not self.usual_rate:
             return (
                 "compared at the same time only: the incumbent's usual rate needs "
-                f"{MIN_DAYS} days and {MIN_FAILURES} {units} before the canary"
+                f"{MIN_DAYS} days and {MIN_FAILURES} {failures} before the canary"
             )
         percent = format_percent(self.usual_rate, significant=2)
         return (
@@ -358,8 +359,8 @@ def guardrail_totals(
 ) -> GuardrailTotals:
     """Sums up one guardrail over these blocks: counts, values, or limited requests.
 
-    Levels are shares of failed units for counts, and geometric means for values. A level is
-    None without units, because a rate of 0 would look measured.
+    Levels are shares of failed exposures for counts, and geometric means for values. A level is
+    None without exposures, because a rate of 0 would look measured.
     """
     kind = guardrail_kind(guardrail)
     if kind is GuardrailKind.RANKS:
@@ -369,10 +370,10 @@ def guardrail_totals(
     else:
         tallies = [tally for block in blocks if (tally := block_tally(block, guardrail))]
     canary = sum(t.canary for t in tallies)
-    units = sum(t.units for t in tallies)
+    exposures = sum(t.units for t in tallies)
     failed = sum(t.canary_failures for t in tallies)
     failures = sum(t.failures for t in tallies)
-    control = units - canary
+    control = exposures - canary
     return GuardrailTotals(
         canary,
         control,
@@ -392,16 +393,16 @@ def guardrail_totals(
 def _limited(block: ObservationBlock) -> FailureTally:
     """Counts a block's requests that reached the provider, and the limited ones."""
     readings = READINGS[Guardrail.LIMITS]
-    units = canary = failures = canary_failures = 0
+    exposures = canary = failures = canary_failures = 0
     for key, split in block.outcomes.items():
         reading = readings[split_key(key)[0]]
         if reading is not Reading.UNKNOWN:
-            units = units + split.failures
+            exposures = exposures + split.failures
             canary = canary + split.canary
         if reading is Reading.BAD:
             failures += split.failures
             canary_failures += split.canary
-    return FailureTally(units, canary, failures, canary_failures)
+    return FailureTally(exposures, canary, failures, canary_failures)
 
 
 def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Mapping[str, int]]:
@@ -481,7 +482,7 @@ def _cap_text(guardrail: Guardrail, cap: float) -> str:
 def _sum_capped(
     blocks: Sequence[ObservationBlock], guardrail: Guardrail
 ) -> CappedTotals | None:
-    """Adds up the units of bets on a capped mean; None if the rollout has no cap for it."""
+    """Adds up the exposures of bets on a capped mean; None if the rollout has no cap for it."""
     found = [block.capped[guardrail] for block in blocks if guardrail in block.capped]
     return reduce(CappedTotals.plus, found) if found else None
 

@@ -4,15 +4,15 @@ refusals, invalid JSON and tool calls, cost, feedback, a judge (statistics.md §
 `Guardrails` contains the policy's tolerated ratios. `FailureTally` and its subclasses contain a
 block's counts by arm, and `ArmLevels` its mean values; all can be read back from stored JSON.
 Each guardrail is a separate stream of evidence; all share one alpha over the rollout. Only the
-unit's first request decides whether a guardrail applies to the unit, never an answer: units
-that are selected by their outcome prove nothing.
+exposure's first request decides whether a guardrail applies to the exposure, never an answer:
+exposures that are selected by their outcome prove nothing.
 
-`UnitRule` defines a canary's units for the router (statistics.md §2.1): each caller's first
-request of a day, the units per block, the guardrails and the judge. The router reads the rule
-from the routing table; `rollout.build_unit_rule` derives it from a policy.
+`ExposureRule` defines a canary's exposures for the router (statistics.md §2.1): each caller's
+first request of a day, the exposures per block, the guardrails and the judge. The router reads
+the rule from the routing table; `rollout.build_exposure_rule` derives it from a policy.
 
 `rank_block` turns one guardrail's values (latency, tokens, cost) into one rank in (0, 1) for
-each scored unit (statistics.md §2.4); ranks are uniform if the arms are alike. The block's
+each scored exposure (statistics.md §2.4); ranks are uniform if the arms are alike. The block's
 stored name seeds the draws. If the canary has most of the traffic, as in a bake, the roles are
 exchanged: the function ranks control values among canary values and keeps 1 - u, which is also
 uniform, and high for high canary values.
@@ -36,31 +36,32 @@ from harness.gate.online.prompt_cache import CacheLevels
 class Guardrail(StrEnum):
     """A measure of a canary; for every guardrail, more is worse.
 
-    A unit is a caller's first request of a day; this request fails, or has the value.
+    An exposure is a caller's first request of a day; this request fails, or has the value.
     """
 
-    ERRORS = "errors"  # every unit; failure classes only explain
-    LATENCY = "latency"  # seconds to the end of the answer, every unit
-    TIME_TO_FIRST_TOKEN = "time_to_first_token"  # noqa: S105 - seconds, units that stream
-    INTER_TOKEN_LATENCY = "inter_token_latency"  # noqa: S105 - mean seconds, units that stream
-    OUTPUT_TOKENS = "output_tokens"  # every unit; for a failed request, the tokens it received
-    TRUNCATION = "truncation"  # every unit: finish_reason length
-    REFUSALS = "refusals"  # every unit: an answer that declines
-    JSON_VALIDITY = "json_validity"  # units that ask for JSON: the answer is no such JSON
-    TOOL_VALIDITY = "tool_validity"  # units that offer tools: an invalid call
-    COST_PER_SUCCESS = "cost_per_success"  # US dollars, every unit with priced targets
-    FEEDBACK = "feedback"  # every unit: bad feedback within `missing_s` of the answer
-    JUDGE = "judge"  # units selected beforehand: the judge finds the answer bad
+    ERRORS = "errors"  # every exposure; failure classes only explain
+    LATENCY = "latency"  # seconds to the end of the answer, every exposure
+    TIME_TO_FIRST_TOKEN = "time_to_first_token"  # noqa: S105 - seconds, exposures that stream
+    INTER_TOKEN_LATENCY = "inter_token_latency"  # noqa: S105 - mean seconds, exposures that stream
+    # Every exposure; for a failed request, the tokens that it received.
+    OUTPUT_TOKENS = "output_tokens"
+    TRUNCATION = "truncation"  # every exposure: finish_reason length
+    REFUSALS = "refusals"  # every exposure: an answer that declines
+    JSON_VALIDITY = "json_validity"  # exposures that ask for JSON: the answer is no such JSON
+    TOOL_VALIDITY = "tool_validity"  # exposures that offer tools: an invalid call
+    COST_PER_SUCCESS = "cost_per_success"  # US dollars, every exposure with priced targets
+    FEEDBACK = "feedback"  # every exposure: bad feedback within `missing_s` of the answer
+    JUDGE = "judge"  # exposures selected beforehand: the judge finds the answer bad
     LEAVING = "leaving"  # callers who left after a long wait without new output
-    LIMITS = "limits"  # every sent unit: the provider's rate limit or quota refused it
+    LIMITS = "limits"  # every sent exposure: the provider's rate limit or quota refused it
     REPEATS = "repeats"  # answers: one long text for unlike questions
-    # Every unit with a window: any of the caller's first requests in the window fails.
+    # Every exposure with a window: any of the caller's first requests in the window fails.
     CALLER_ERRORS = "caller_errors"
 
 
 class GuardrailKind(StrEnum):
-    COUNTS = "counts"  # a unit fails or not; tolerated: an odds ratio
-    RANKS = "ranks"  # a value per unit; tolerated: a ratio of values
+    COUNTS = "counts"  # an exposure fails or not; tolerated: an odds ratio
+    RANKS = "ranks"  # a value per exposure; tolerated: a ratio of values
     SUMS = "sums"  # a bet on a mean; tolerated: a margin by which the canary's may exceed
 
 
@@ -129,7 +130,7 @@ _NAMED: Final = {item.name: Guardrail(item.name) for item in fields(Guardrails)}
 
 @dataclass(frozen=True, slots=True)
 class FailureTally:
-    """Counts a block's units to which a guardrail applies, and the failed units."""
+    """Counts a block's exposures to which a guardrail applies, and the failed exposures."""
 
     units: int
     canary: int
@@ -158,7 +159,9 @@ class FailureTally:
 
     @property
     def fits(self) -> bool:
-        """Tells whether the counts are possible: each arm's failures are part of its units."""
+        """Tells whether the counts are possible: each arm's failures are part of its
+        exposures.
+        """
         return _failed(self).is_part_of(_counted(self))
 
 
@@ -178,7 +181,7 @@ NO_SPLIT: Final = ArmSplit(0, 0)
 
 
 class SegmentCount(NamedTuple):
-    """Counts units in one segment of the traffic, like `FailureTally` for all traffic."""
+    """Counts exposures in one segment of the traffic, like `FailureTally` for all traffic."""
 
     units: int
     canary: int
@@ -192,14 +195,14 @@ class ErrorTally(FailureTally):
 
     # By `ErrorClass`, for failures with a known class.
     classes: Mapping[str, ArmSplit] = field(default_factory=dict)
-    # By `Segment`, for segments with units; a unit is in several segments.
+    # By `Segment`, for segments with exposures; an exposure is in several segments.
     segments: Mapping[str, SegmentCount] = field(default_factory=dict)
-    # Units whose outcome is no evidence of errors (`outcome.READINGS`); both arms, canary.
+    # Exposures whose outcome is no evidence of errors (`outcome.READINGS`); both arms, canary.
     unknown: ArmSplit = NO_SPLIT
 
     @property
     def known(self) -> FailureTally:
-        """Returns the counts without the units whose outcome is unknown."""
+        """Returns the counts without the exposures whose outcome is unknown."""
         return FailureTally(
             self.units - self.unknown.failures,
             self.canary - self.unknown.canary,
@@ -232,7 +235,9 @@ class ErrorTally(FailureTally):
 
 @dataclass(frozen=True, slots=True)
 class JudgeTally(FailureTally):
-    """Counts a block's units for the judge. Units without a judge's verdict are failures."""
+    """Counts a block's exposures for the judge. Exposures without a judge's verdict are
+    failures.
+    """
 
     # The failures for which the judge gave no readable verdict in time.
     no_verdict: ArmSplit = NO_SPLIT
@@ -249,9 +254,9 @@ class JudgeTally(FailureTally):
 
 @dataclass(frozen=True, slots=True)
 class FeedbackTally(FailureTally):
-    """Counts a block's units, and the units with an opinion of a user, good or bad."""
+    """Counts a block's exposures, and the exposures with an opinion of a user, good or bad."""
 
-    # Units with an opinion. They are not evidence, because silence is not a good opinion.
+    # Exposures with an opinion. They are not evidence, because silence is not a good opinion.
     opinions: ArmSplit = NO_SPLIT
     missing: ArmSplit = NO_SPLIT  # the failures without an outcome
 
@@ -335,17 +340,17 @@ class CanaryJudge:
     )
     share_bps: int = number(
         10_000,
-        "Judged share of the smaller arm's units.",
+        "Judged share of the smaller arm's callers.",
         Range(1, 10_000),
     )
     timeout_s: float = number(30.0, "Limit for the judge, from the answer's end.", WAIT_S)
 
 
 @dataclass(frozen=True, slots=True)
-class UnitRule:
-    """Defines units and blocks for the router (statistics.md §2.1)."""
+class ExposureRule:
+    """Defines exposures and blocks for the router (statistics.md §2.1)."""
 
-    block_size: int = 100  # admitted units
+    block_size: int = 100  # admitted exposures
     # Outcomes still open this long after the block closed are missing. A user's feedback counts
     # if it arrives this long after the answer.
     missing_s: float = 600.0
@@ -398,16 +403,16 @@ class UnitRule:
         return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
 
 
-DEFAULT_UNIT_RULE = UnitRule()
+DEFAULT_EXPOSURE_RULE = ExposureRule()
 
 
 MIN_CONTROLS: Final = 9
 MAX_CONTROLS: Final = 99
 
 
-class MeasuredUnit(NamedTuple):
-    """Holds one unit's arm and value. value None: the unit failed, or never ended, and ranks as
-    worse than any value.
+class MeasuredExposure(NamedTuple):
+    """Holds one exposure's arm and value. value None: the exposure failed, or never ended, and
+    ranks as worse than any value.
 
     observed: the measured value, if `value` is adjusted for the comparison (`prompt_cache`).
     bounded: the value is a lower bound, so levels leave it out.
@@ -423,7 +428,7 @@ class MeasuredUnit(NamedTuple):
 class BlockRanks:
     """One guardrail's ranks in a block; without ranks if an arm has no values."""
 
-    # In (0, 1), for each scored unit of the smaller arm; high for high canary values.
+    # In (0, 1), for each scored exposure of the smaller arm; high for high canary values.
     u: tuple[float, ...]
     level: ArmLevels | None
 
@@ -445,14 +450,14 @@ def rank_among(
 
 
 def scored_count(fewer: int, more: int) -> int:
-    """Counts the smaller arm's units that get a rank, each among MIN_CONTROLS or more."""
+    """Counts the smaller arm's exposures that get a rank, each among MIN_CONTROLS or more."""
     if not fewer or not more:
         return 0
     return fewer // math.ceil(MIN_CONTROLS * fewer / more)
 
 
 def rank_block(
-    values: Sequence[MeasuredUnit],
+    values: Sequence[MeasuredExposure],
     *,
     guardrail: Guardrail,
     tolerated: float,
@@ -460,24 +465,27 @@ def rank_block(
 ) -> BlockRanks:
     """Ranks one guardrail's values in one complete block.
 
-    values: of all units to which the guardrail applies, in the order of admission. tolerated: a
-    ratio that divides canary values. block: rollout, worker and sequence. They are stored and
-    seed the draw of canary values and controls, so that outcomes cannot influence the pairing.
-    Because arms are assigned at random, the ranks of equal arms are independent and uniform at
-    any time of day. Raises InputError for a value that is negative or not finite.
+    values: of all exposures to which the guardrail applies, in the order of admission.
+    tolerated: a ratio that divides canary values. block: rollout, worker and sequence. They are
+    stored and seed the draw of canary values and controls, so that outcomes cannot influence
+    the pairing. Because arms are assigned at random, the ranks of equal arms are independent
+    and uniform at any time of day. Raises InputError for a value that is negative or not
+    finite.
     """
     for value in values:
         if value.value is not None and not 0.0 <= value.value < math.inf:
             raise InputError(
-                f"{guardrail.value} of a unit is {value.value}: it must be finite, >= 0"
+                f"{guardrail.value} of a caller is {value.value}: it must be finite, >= 0"
             )
     # Only `random()` returns the same numbers in every version of Python.
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
     canaries = _drawn(
-        [_worst(unit.value) / tolerated for unit in values if unit.canary],
+        [_worst(exposure.value) / tolerated for exposure in values if exposure.canary],
         draw,
     )
-    controls = _drawn([_worst(unit.value) for unit in values if not unit.canary], draw)
+    controls = _drawn(
+        [_worst(exposure.value) for exposure in values if not exposure.canary], draw
+    )
     # Choose the roles by the arms' sizes, which are fixed before any answer.
     exchanged = len(canaries) > len(controls)
     fewer, more = (controls, canaries) if exchanged else (canaries, controls)
@@ -493,11 +501,11 @@ def rank_block(
         tuple(1.0 - u if exchanged else u for u in ranks),
         mean_levels(
             (
-                unit.canary,
-                unit.value if unit.observed is None else unit.observed,
+                exposure.canary,
+                exposure.value if exposure.observed is None else exposure.observed,
             )
-            for unit in values
-            if not unit.bounded
+            for exposure in values
+            if not exposure.bounded
         ),
     )
 
@@ -510,9 +518,9 @@ def draw_pairs(
 ) -> list[tuple[float, float]]:
     """Draws pairs of a canary's and a control's value for bets on means.
 
-    values: arm and value, in the order of admission. block: see `rank_block`. Each unit of the
-    smaller arm has a pair with the mean of up to MAX_CONTROLS units of the larger arm. Each of
-    these is used only once, so that the pairs of a block are independent.
+    values: arm and value, in the order of admission. block: see `rank_block`. Each exposure of
+    the smaller arm has a pair with the mean of up to MAX_CONTROLS exposures of the larger arm.
+    Each of these is used only once, so that the pairs of a block are independent.
     """
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
     canaries = _drawn([value for canary, value in values if canary], draw)
@@ -539,7 +547,7 @@ def bets_block(
     """Returns the values y of a bet that the canary's mean is at most the control's plus a
     margin (`evidence_paths.sums_path`).
 
-    values: arm and value in [0, 1] of all units whose outcome is known. See `draw_pairs`.
+    values: arm and value in [0, 1] of all exposures whose outcome is known. See `draw_pairs`.
     """
     pairs = draw_pairs(values, guardrail=guardrail, block=block)
     return tuple(canary - control - margin for canary, control in pairs)

@@ -107,7 +107,7 @@ def await_windows(
         for block in blocks
         if block.weight_bps == weight_bps and not block.late_of
     )
-    callers = accumulate(units for _, units in ends)
+    callers = accumulate(exposures for _, exposures in ends)
     due = [at for (at, _), number in zip(ends, callers, strict=True) if number >= wanted]
     left_s = (due[0] - now).total_seconds() if due else 0.0
     return WindowWait(wanted - max(0, known), max(0.0, left_s))

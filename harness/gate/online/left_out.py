@@ -39,7 +39,9 @@ from harness.gate.online.worker_guard import HARM_GRID
 
 
 class ExclusionCause(StrEnum):
-    """A reason for which a unit tells nothing about errors. The values are acknowledged."""
+    """A reason for which an exposure tells nothing about errors. The values are
+    acknowledged.
+    """
 
     EARLY = "left_early"
     REFUSED = "refused"
@@ -97,7 +99,7 @@ _BY_KIND: Final = {
 class LeftOutDifference:
     """A reason for which the arms leave out unlike shares.
 
-    left_out, units: in both arms and in the canary, over all blocks.
+    left_out, `units`: exposures in both arms and in the canary, over all blocks.
     """
 
     reason: ExclusionCause
@@ -108,11 +110,11 @@ class LeftOutDifference:
     def text(self) -> str:
         """Writes the reason with both arms' counts."""
         out = self.left_out
-        units = self.units
+        exposures = self.units
         control = out.failures - out.canary
-        control_units = units.failures - units.canary
+        control_units = exposures.failures - exposures.canary
         return (
-            f"{LEFT_OUT_WORDS[self.reason]}: {_share(out.canary, units.canary)} of the "
+            f"{LEFT_OUT_WORDS[self.reason]}: {_share(out.canary, exposures.canary)} of the "
             f"candidate, {_share(control, control_units)} of the incumbent"
         )
 
@@ -127,7 +129,7 @@ def compare_left_out(blocks: Sequence[ObservationBlock]) -> tuple[LeftOutDiffere
 
     blocks: of one rollout in the order of number; they may lack outcomes.
     """
-    units = ArmSplit(
+    exposures = ArmSplit(
         sum(block.units for block in blocks),
         sum(block.canary_units for block in blocks),
     )
@@ -140,17 +142,19 @@ def compare_left_out(blocks: Sequence[ObservationBlock]) -> tuple[LeftOutDiffere
             left_out_path(part)[-1] >= log_e_limit(number, place)
             for number, part in zip(periods, own, strict=True)
         ):
-            found.append(LeftOutDifference(reason, _sum(splits), units))
+            found.append(LeftOutDifference(reason, _sum(splits), exposures))
     return tuple(found)
 
 
 def _in_order_of_appearance(
     blocks: Sequence[ObservationBlock],
 ) -> list[tuple[ExclusionCause, list[ArmSplit]]]:
-    """Returns the reasons that occur, the earliest first, with their units in each block."""
+    """Returns the reasons that occur, the earliest first, with their exposures in each
+    block.
+    """
     found = []
     for reason in ExclusionCause:
-        splits = [left_out_units(block, reason) for block in blocks]
+        splits = [left_out_exposures(block, reason) for block in blocks]
         first = next(
             (number for number, split in enumerate(splits) if split.failures),
             None,
@@ -174,8 +178,8 @@ def log_e_limit(period: int, place: int) -> float:
 def left_out_path(counts: Sequence[tuple[ObservationBlock, ArmSplit]]) -> Floats:
     """Returns the larger log e of both directions after each block.
 
-    counts: the blocks of one period, each with its units of one reason. The evidence that the
-    canary has more or fewer of them is the weighted mean over HARM_GRID of the products of
+    counts: the blocks of one period, each with its exposures of one reason. The evidence that
+    the canary has more or fewer of them is the weighted mean over HARM_GRID of the products of
     Fisher's factors, against an odds ratio of 1.
     """
     more = [
@@ -208,8 +212,8 @@ def _mean_path(factors: Sequence[tuple[float, ...]]) -> Floats:
     return log_mean_rows(rows) + math.log(len(rows))
 
 
-def left_out_units(block: ObservationBlock, reason: ExclusionCause) -> ArmSplit:
-    """Counts a block's units that were left out for a reason."""
+def left_out_exposures(block: ObservationBlock, reason: ExclusionCause) -> ArmSplit:
+    """Counts a block's exposures that were left out for a reason."""
     return _sum(
         split for key, split in block.outcomes.items() if left_out_reason(key) is reason
     )
@@ -226,7 +230,8 @@ def _sum(splits: Iterable[ArmSplit]) -> ArmSplit:
 def bound_blocks(
     blocks: Sequence[ObservationBlock], reasons: Iterable[ExclusionCause]
 ) -> list[ObservationBlock]:
-    """Returns the blocks with the canary's excess of left-out units counted as its failures.
+    """Returns the blocks with the canary's excess of left-out exposures counted as its
+    failures.
 
     The excess is the canary's number beyond the incumbent's share, summed over the blocks so
     far. Its whole part is added block by block.
@@ -238,7 +243,7 @@ def bound_blocks(
         changed = block
         control = block.units - block.canary_units
         for reason in excess:
-            split = left_out_units(block, reason)
+            split = left_out_exposures(block, reason)
             share = (split.failures - split.canary) / control if control else 0.0
             excess[reason] += split.canary - share * block.canary_units
             new = min(
@@ -252,7 +257,7 @@ def bound_blocks(
     return found
 
 
-# The reasons whose units the guardrail of errors leaves out; the others are no failures.
+# The reasons whose exposures the guardrail of errors leaves out; the others are no failures.
 _UNKNOWN: Final = frozenset(
     reason
     for kind, reason in (
@@ -270,7 +275,9 @@ def _with_failures(
     *,
     known: bool,
 ) -> ObservationBlock:
-    """Counts units of the canary as failures. known: the errors contain them as successes."""
+    """Counts exposures of the canary as failures. known: the errors contain them as
+    successes.
+    """
     failures = block.failures + number
     canary_failures = block.canary_failures + number
     counts = block.counts

@@ -1,13 +1,13 @@
 """Observations count requests: by blocks for the canary's statistics, by minutes for people.
 
-An `ObservationBlock` contains both arms' units, failures and ranks (statistics.md §2.1).
+An `ObservationBlock` contains both arms' exposures, failures and ranks (statistics.md §2.1).
 `TrafficMinute` and `TrafficTotal` contain requests, tokens, cost and latency by route, arm and
-target. `guardrails.UnitRule` defines a unit.
+target. `guardrails.ExposureRule` defines an exposure.
 
 Segments are a closed list of parts of a canary's traffic with separate error counts
 (statistics.md §2.13): whether a request streams, offers tools, its endpoint, and how it names
-its caller. They explain a rollback, and are not evidence. Only the request decides a unit's
-segments, never an answer.
+its caller. They explain a rollback, and are not evidence. Only the request decides an
+exposure's segments, never an answer.
 
 The key ledger records which keys a rollout has counted before (statistics.md §2.12): in this
 period, in an earlier period, or never. It stores only fingerprints of keys, spread over pages,
@@ -46,9 +46,9 @@ ASSIGNED: Final = ("not_sent: ", "not_measured: ")
 
 @dataclass(frozen=True, slots=True)
 class NeverSeen:
-    """Counts the units of a block whose keys the rollout had never counted before.
+    """Counts the exposures of a block whose keys the rollout had never counted before.
 
-    counts, ranks, bets, by_key: None if the block's own apply to these units too.
+    counts, ranks, bets, by_key: None if the block's own apply to these exposures too.
     """
 
     units: int
@@ -63,7 +63,7 @@ class NeverSeen:
 
 @dataclass(frozen=True, slots=True)
 class ObservationBlock:
-    """Holds n consecutive assigned units of one rollout at one weight, with all outcomes.
+    """Holds n consecutive assigned exposures of one rollout at one weight, with all outcomes.
 
     The analysis uses the assigned arm, even if a different target answered.
     """
@@ -82,47 +82,47 @@ class ObservationBlock:
     number: int = 0  # set by the store, in order of arrival
     period: int = 1  # of the rollout, from 1 (statistics.md §2.1); a block never spans two
     counts: Mapping[Guardrail, FailureTally] = field(default_factory=dict)
-    # In [0, 1], a rank for each scored unit of the smaller arm, by `ranking`.
+    # In [0, 1], a rank for each scored exposure of the smaller arm, by `ranking`.
     ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
     # For texts, not for decisions.
     levels: Mapping[Guardrail, ArmLevels] = field(default_factory=dict)
-    # None if no ledger was used: the rollout's unit rule or the router is too old, or the
+    # None if no ledger was used: the rollout's exposure rule or the router is too old, or the
     # database was unavailable for too long.
     never_seen: NeverSeen | None = None
-    # The units by outcome (`ExposureOutcome.key`): both arms, canary. The sum is the block's
-    # units. Empty in blocks of drivers and tests that record no outcomes.
+    # The exposures by outcome (`ExposureOutcome.key`): both arms, canary. The sum is the
+    # block's exposures. Empty in blocks of drivers and tests that record no outcomes.
     outcomes: Mapping[str, ArmSplit] = field(default_factory=dict)
-    # Requests of either arm that became no unit, by reason: both arms, canary. Keys that begin
-    # as in `ASSIGNED` are assigned requests; every other key is a reason for which the router
-    # could not count a caller.
+    # Requests of either arm that became no exposure, by reason: both arms, canary. Keys that
+    # begin as in `ASSIGNED` are assigned requests; every other key is a reason for which the
+    # router could not count a caller.
     uncounted: Mapping[str, ArmSplit] = field(default_factory=dict)
     # Values of the bets on a mean, for guardrails of sums, in [-1.1, 1].
     bets: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
     # Counts by the client's key, for guardrails that callers decide.
     by_key: Mapping[str, Mapping[Guardrail, FailureTally]] = field(default_factory=dict)
-    # The units by the model that the answer names: both arms, canary.
+    # The exposures by the model that the answer names: both arms, canary.
     served: Mapping[str, ArmSplit] = field(default_factory=dict)
     # The limits in seconds by which the block settled departures: fields of `WaitLimits`.
     waits: Mapping[str, float] = field(default_factory=dict)
-    # Ranked units whose value is a lower bound: both arms, canary. For texts only.
+    # Ranked exposures whose value is a lower bound: both arms, canary. For texts only.
     bounds: Mapping[Guardrail, ArmSplit] = field(default_factory=dict)
-    # A block of late outcomes has no units of its own. Its counts are about the units of an
-    # earlier block of this worker: late_of is that block's `sequence`; late_units of its units
-    # count, late_canary_units of them canary.
+    # A block of late outcomes has no exposures of its own. Its counts are about the exposures
+    # of an earlier block of this worker: late_of is that block's `sequence`; late_units of its
+    # exposures count, late_canary_units of them canary.
     late_of: int = 0
     late_units: int = 0
     late_canary_units: int = 0
     # How long after closed_at the windows of the block's callers are known, in seconds; 0 if it
     # has none. They come in a block of late outcomes.
     windows_known_s: float = 0.0
-    # How often the incumbent usually fails, at most (`UnitRule.usual_rates`).
+    # How often the incumbent usually fails, at most (`ExposureRule.usual_rates`).
     usual_rates: Mapping[Guardrail, float] = field(default_factory=dict)
-    # The units of the bets on capped means, by guardrail.
+    # The exposures of the bets on capped means, by guardrail.
     capped: Mapping[Guardrail, CappedTotals] = field(default_factory=dict)
 
     @property
     def counted(self) -> ArmSplit:
-        """Returns the units that the block's counts are about; both arms, canary."""
+        """Returns the exposures that the block's counts are about; both arms, canary."""
         if self.late_of:
             return ArmSplit(self.late_units, self.late_canary_units)
         return ArmSplit(self.units, self.canary_units)
@@ -134,15 +134,15 @@ class ObservationBlock:
         return self.period == 1 if new is None else new.units == self.counted.failures
 
     @property
-    def unknown_units(self) -> ArmSplit:
-        """Returns the units whose outcome is no evidence of errors; both arms, canary."""
+    def unknown_exposures(self) -> ArmSplit:
+        """Returns the exposures whose outcome is no evidence of errors; both arms, canary."""
         errors = self.counts.get(Guardrail.ERRORS)
         return errors.unknown if isinstance(errors, ErrorTally) else NO_SPLIT
 
     @property
     def assigned(self) -> ArmSplit:
-        """Returns the requests that were assigned: the units, and requests that were not sent
-        and so became no unit; both arms, canary.
+        """Returns the requests that were assigned: the exposures, and requests that were not
+        sent and so became no exposure; both arms, canary.
         """
         unsent = [n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)]
         return ArmSplit(
@@ -156,8 +156,10 @@ class ObservationBlock:
         unsent = {key: n for key, n in self.uncounted.items() if key.startswith(ASSIGNED)}
         found = dict(self.outcomes)
         for key, split in unsent.items():
-            units = found.get(key, NO_SPLIT)
-            found[key] = ArmSplit(units.failures + split.failures, units.canary + split.canary)
+            exposures = found.get(key, NO_SPLIT)
+            found[key] = ArmSplit(
+                exposures.failures + split.failures, exposures.canary + split.canary
+            )
         return found
 
     @property
@@ -211,7 +213,9 @@ class ObservationBlock:
 
     @property
     def has_missing(self) -> bool:
-        """Tells whether an outcome, a window, or a judge's verdict on a unit is missing."""
+        """Tells whether an outcome, a window, or a judge's verdict on an exposure is
+        missing.
+        """
         judged = self.counts.get(Guardrail.JUDGE)
         unjudged = isinstance(judged, JudgeTally) and judged.no_verdict.failures > 0
         late = (self.counts.get(name) for name in (Guardrail.FEEDBACK, Guardrail.CALLER_ERRORS))

@@ -25,13 +25,13 @@ from harness.gate.online.observation import ObservationBlock
 MAX_BLOCK_KEYS: Final = 32
 # The guardrails that callers decide.
 CALLER_DECIDED: Final = (Guardrail.LEAVING, Guardrail.FEEDBACK, Guardrail.CALLER_ERRORS)
-# The most keys whose removal is tried, those with the most bad units of the canary.
+# The most keys whose removal is tried, those with the most bad exposures of the canary.
 MAX_KEYS_TRIED: Final = 32
-# A key with this part of a guardrail's units counts as the only key: hardly anything would be
-# left without it.
+# A key with this part of a guardrail's exposures counts as the only key: hardly anything would
+# be left without it.
 SOLE_PART: Final = 0.99
-# A key may save a canary if it has this part of a guardrail's units, or of the control's bad
-# units.
+# A key may save a canary if it has this part of a guardrail's exposures, or of the control's
+# bad exposures.
 SAVING_PART: Final = 0.10
 
 
@@ -40,7 +40,7 @@ def without_key(
     key: str,
     guardrail: Guardrail,
 ) -> ObservationBlock:
-    """Returns the block without a client key's units of a guardrail."""
+    """Returns the block without a client key's exposures of a guardrail."""
     counts = _without(block.counts, block.by_key, key, guardrail)
     new = block.never_seen
     if new is not None and new.counts is not None:
@@ -96,13 +96,17 @@ def sum_by_key(
 
 
 def sole_key(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> str:
-    """Returns the client key of all units of a guardrail, or of nearly all (`SOLE_PART`); empty
-    if there are several.
+    """Returns the client key of all exposures of a guardrail, or of nearly all (`SOLE_PART`);
+    empty if there are several.
     """
-    units = sum(tally.units for block in blocks if (tally := block_tally(block, guardrail)))
+    exposures = sum(tally.units for block in blocks if (tally := block_tally(block, guardrail)))
     sums = sum_by_key(blocks, guardrail)
     return next(
-        (key for key, tally in sums.items() if units and tally.units >= SOLE_PART * units),
+        (
+            key
+            for key, tally in sums.items()
+            if exposures and tally.units >= SOLE_PART * exposures
+        ),
         "",
     )
 
@@ -135,7 +139,7 @@ def least_path(
 def saving_keys(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> list[str]:
     """Returns the client keys that could hide harm of a guardrail: see `SAVING_PART`."""
     tallies = [tally for block in blocks if (tally := block_tally(block, guardrail))]
-    units = sum(tally.units for tally in tallies)
+    exposures = sum(tally.units for tally in tallies)
     bad = sum(tally.failures - tally.canary_failures for tally in tallies)
     sole = sole_key(blocks, guardrail)
     return sorted(
@@ -143,7 +147,7 @@ def saving_keys(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> lis
         for key, tally in sum_by_key(blocks, guardrail).items()
         if key != sole
         and (
-            tally.units >= SAVING_PART * units
+            tally.units >= SAVING_PART * exposures
             or tally.failures - tally.canary_failures >= SAVING_PART * max(1, bad)
         )
     )
@@ -152,8 +156,8 @@ def saving_keys(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> lis
 def count_keys(
     counts: Mapping[str, Mapping[Guardrail, FailureTally]], most: int
 ) -> dict[str, dict[Guardrail, FailureTally]]:
-    """Keeps the keys that matter most: half with the most bad canary units, half with the most
-    units. Drops keys with one good unit, unless a key is the only one.
+    """Keeps the keys that matter most: half with the most bad canary exposures, half with the
+    most exposures. Drops keys with one good exposure, unless a key is the only one.
     """
     if len(counts) > 1:
         counts = {key: tallies for key, tallies in counts.items() if _matters(tallies)}

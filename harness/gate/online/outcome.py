@@ -5,9 +5,9 @@ The type is closed: a request that the router assigned to an arm of a rollout wa
 failed, or ended in one of the other kinds of `OutcomeKind`. An outcome that the router does not
 know is `NOT_MEASURED`, never a success. In each arm, the outcomes sum to the requests assigned.
 
-`READINGS` has one row per guardrail and one column per kind. A guardrail leaves a unit out of
-both arms if it reads the unit's outcome as unknown: a failed request gives no credit to a
-guardrail that reads answers.
+`READINGS` has one row per guardrail and one column per kind. A guardrail leaves an exposure out
+of both arms if it reads the exposure's outcome as unknown: a failed request gives no credit to
+a guardrail that reads answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class OutcomeReason(StrEnum):
     ENDPOINT = "endpoint"
     CLIENT = "client"
     ROUTER = "router"
-    # Of FAILED, in older blocks: what UNSUPPORTED is today.
+    # Of FAILED: the name of UNSUPPORTED in older blocks.
     UNABLE = "unable"
     # Of FAILED: the client of a feature flag reported a bad outcome.
     FEEDBACK = "feedback"
@@ -134,12 +134,12 @@ ROUTER_FAULT: Final = ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.RO
 
 
 class Reading(StrEnum):
-    """What an outcome tells a guardrail about its unit."""
+    """What an outcome tells a guardrail about its exposure."""
 
-    GOOD = "good"  # the unit counts, and did not fail; or its answer's value counts
-    BAD = "bad"  # the unit counts, and failed; its value is worse than any other
-    CENSORED = "censored"  # the unit's value is at least the value that was measured
-    UNKNOWN = "unknown"  # the guardrail leaves the unit out, in both arms alike
+    GOOD = "good"  # the exposure counts, and did not fail; or its answer's value counts
+    BAD = "bad"  # the exposure counts, and failed; its value is worse than any other
+    CENSORED = "censored"  # the exposure's value is at least the value that was measured
+    UNKNOWN = "unknown"  # the guardrail leaves the exposure out, in both arms alike
 
 
 _GOOD, _BAD, _CENSORED, _UNKNOWN = Reading
@@ -169,7 +169,7 @@ _OF_LENGTH: Final = (
     _UNKNOWN,
     _UNKNOWN,
 )
-# A caller who leaves shows no failure: the unit stays in both arms, and did not fail.
+# A caller who leaves shows no failure: the exposure stays in both arms, and did not fail.
 _OF_ERRORS: Final = (
     _GOOD,
     _BAD,
@@ -300,8 +300,8 @@ def read(guardrail: Guardrail, outcome: ExposureOutcome) -> Reading:
     return reading
 
 
-# Guardrails whose units depend on how the request ended. In a small block, the arms' units then
-# do not have the planned shares.
+# Guardrails whose exposures depend on how the request ended. In a small block, the arms'
+# exposures then do not have the planned shares.
 BY_OUTCOME: Final = frozenset(
     guardrail
     for guardrail, row in READINGS.items()

@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.frame.errors import IllegalTransition
 from harness.frame.formatting import add_seconds
-from harness.gate.online.guardrails import WINDOW_REQUESTS, Guardrail, UnitRule
+from harness.gate.online.guardrails import WINDOW_REQUESTS, ExposureRule, Guardrail
 from harness.gate.online.outcome import UNKNOWN_LIMITS, WaitLimits
 from harness.gate.online.worker_guard import GuardCount
 from harness.gate.policy import CanaryPolicy, CanaryStep
@@ -339,7 +339,7 @@ def _bake_end(
 
 @dataclass(frozen=True, slots=True)
 class IncumbentHistory:
-    """What the incumbent's traffic tells before a rollout: see the fields of `UnitRule`."""
+    """What the incumbent's traffic tells before a rollout: see the fields of `ExposureRule`."""
 
     waits: WaitLimits = UNKNOWN_LIMITS
     caps: Mapping[Guardrail, float] = field(default_factory=dict)
@@ -349,7 +349,7 @@ class IncumbentHistory:
 NO_HISTORY: Final = IncumbentHistory()
 
 
-def build_unit_rule(
+def build_exposure_rule(
     policy: CanaryPolicy,
     began_at: datetime,
     *,
@@ -358,14 +358,14 @@ def build_unit_rule(
     counts_usage: Iterable[str] = (),
     usual_s: float = 0.0,
     total_timeout_s: float = 120.0,
-) -> UnitRule:
-    """Returns the unit rule for routers.
+) -> ExposureRule:
+    """Returns the exposure rule for routers.
 
     ledger_salt: for the rollout's key ledger. counts_usage: the targets whose measured answers
     reported tokens. usual_s: how long an answer of the slower arm usually takes, in seconds; 0
     if unknown. total_timeout_s: the route's limit for a request.
     """
-    return UnitRule(
+    return ExposureRule(
         block_size=policy.block_size,
         missing_s=policy.missing_s,
         began_s=began_at.timestamp(),
@@ -391,7 +391,7 @@ def count_window_requests(window_s: float, usual_s: float) -> int:
     in half of the window, at least 1 and at most WINDOW_REQUESTS.
 
     The number is fixed before the rollout, so that a slower arm has the same chances to fail.
-    usual_s: see `build_unit_rule`.
+    usual_s: see `build_exposure_rule`.
     """
     if usual_s <= 0.0:
         return WINDOW_REQUESTS

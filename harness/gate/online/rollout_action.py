@@ -206,7 +206,7 @@ class RolloutAction:
     """An action that the data ask for, and every figure behind it.
 
     `log_e` and `log_certificate` are natural logarithms. `distance_to_trip` is a share of the
-    rollback level, from 0 to 1; `exposures` counts canary units of all steps.
+    rollback level, from 0 to 1; `exposures` counts canary exposures of all steps.
     """
 
     kind: ActionKind
@@ -260,7 +260,7 @@ class _View:
 
     rollout: Rollout
     evidence: CanaryEvidence
-    step_exposures: int  # at this weight, without blocks in which every unit failed
+    step_exposures: int  # at this weight, without blocks in which every exposure failed
     wanted: int
     log_srm: float
     late: bool

@@ -67,9 +67,9 @@ class CanaryEvidence:
     tripped: (
         Guardrail | None
     )  # the guardrail with the largest part of the evidence that tripped
-    exposures: int  # canary units
-    # Canary units with a known outcome by weight in bps, without blocks in which every such
-    # unit failed, because those blocks contain no information about the canary.
+    exposures: int  # canary exposures
+    # Canary exposures with a known outcome by weight in bps, without blocks in which every such
+    # exposure failed, because those blocks contain no information about the canary.
     exposures_by_weight: Mapping[int, int]
     units: int
     failures: int
@@ -88,10 +88,10 @@ class CanaryEvidence:
     log_e_max: float
     # Whether the evidence comes from never-seen keys over all periods, not from one period.
     carried: bool
-    # outcomes: the units by `ExposureOutcome.key`, and assigned requests that became no unit.
-    # uncounted: other requests that became no unit, by reason. Both arms, canary.
+    # outcomes: the exposures by `ExposureOutcome.key`, and assigned requests that became no
+    # exposure. uncounted: other requests that became no exposure, by reason. Both arms, canary.
     outcomes: Mapping[str, ArmSplit]
-    served: Mapping[str, ArmSplit]  # the units by the model that the answer names
+    served: Mapping[str, ArmSplit]  # the exposures by the model that the answer names
     uncounted: Mapping[str, ArmSplit]
     assigned: ArmSplit  # the sum of `outcomes`, if all blocks record outcomes
     # Canary callers whose windows are still open, by weight in bps.
@@ -343,7 +343,7 @@ def _slow_in_warm_up(
     """Tells whether the newest callers' share would trip with its warm-up's times. Returns
     False once enough later times count. ordered: the blocks without the warm-up's times.
 
-    A block may contain ranks of many earlier blocks, so its units do not measure its ranks.
+    A block may contain ranks of many earlier blocks, so its exposures do not measure its ranks.
     """
     shares = (block.weight_bps for block in reversed(ordered) if not block.late_of)
     share = next(shares, 0)
@@ -351,7 +351,7 @@ def _slow_in_warm_up(
         return False
     ranks = [block.ranks for block in ordered if block.weight_bps == share]
     timed = max(sum(len(rank.get(time, ())) for rank in ranks) for time in TIMES)
-    if timed >= max(1, policy.cold_units):
+    if timed >= max(1, policy.cold_exposures):
         return False
     numbered = sorted(blocks, key=lambda block: block.number)
     own = [block for block in numbered if block.weight_bps == share]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.gate.arrays import Ints, np, special
-from harness.gate.online.fisher import MAX_UNITS
+from harness.gate.online.fisher import MAX_EXPOSURES
 from harness.gate.online.guardrails import (
     ErrorTally,
     FailureTally,
@@ -48,7 +48,7 @@ class SegmentHarm:
         elsewhere = self.elsewhere
         return (
             f"The harm {verb} {self.segment.text}: {inside.canary_failures:,} of the canary's "
-            f"{inside.canary:,} units failed there, {elsewhere.canary_failures:,} of "
+            f"{inside.canary:,} callers failed there, {elsewhere.canary_failures:,} of "
             f"{elsewhere.canary:,} elsewhere (incumbent: {_control(inside)} and "
             f"{_control(elsewhere)}). Segments compared: {self.compared}; in at most 1 of 10 "
             "rollbacks, chance alone names a segment"
@@ -74,12 +74,14 @@ def segmented_errors(block: ObservationBlock) -> ErrorTally | None:
 
 def describe_sources(blocks: Sequence[ObservationBlock]) -> str:
     """Describes how callers were named: `840 by a field of the body, 12 by the request`."""
-    units = Counter[str]()
+    exposures = Counter[str]()
     for block in blocks:
         if errors := segmented_errors(block):
-            units.update({name: errors.segments[name].units for name in errors.segments})
+            exposures.update({name: errors.segments[name].units for name in errors.segments})
     return ", ".join(
-        f"{units[segment]:,} by {words}" for segment, words in SOURCES.items() if units[segment]
+        f"{exposures[segment]:,} by {words}"
+        for segment, words in SOURCES.items()
+        if exposures[segment]
     )
 
 
@@ -87,7 +89,7 @@ def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
     """Finds the harmed segment of a rollout that is rolled back; None if the data name none.
 
     Under equal harm everywhere, a segment's share of the canary's failures follows its share of
-    canary units and the incumbent's failure rate.
+    canary exposures and the incumbent's failure rate.
     """
     tallies = [
         errors for block in blocks if (errors := segmented_errors(block)) and _is_sound(errors)
@@ -135,7 +137,7 @@ def _is_sound(errors: ErrorTally) -> bool:
         errors.canary_failures,
     )
     numbers = [n for count in (whole, *errors.segments.values()) for n in count]
-    return all(isinstance(n, int) and 0 <= n <= MAX_UNITS for n in numbers) and errors.fits
+    return all(isinstance(n, int) and 0 <= n <= MAX_EXPOSURES for n in numbers) and errors.fits
 
 
 def _chance(inside: FailureTally, elsewhere: FailureTally) -> float:

@@ -55,14 +55,14 @@ def uncounted_words(reason: str) -> str:
     return UNCOUNTED_WORDS.get(reason, reason.replace("_", " "))
 
 
-def describe_uncountable(uncounted: Mapping[str, ArmSplit], units: int) -> str:
+def describe_uncountable(uncounted: Mapping[str, ArmSplit], exposures: int) -> str:
     """Describes why most callers can't be counted; empty if most of them can be.
 
-    uncounted: requests by reason. units: requests that did count.
+    uncounted: requests by reason. exposures: requests that did count.
     """
     found = {reason: split.failures for reason, split in uncounted.items()}
     kept_out = sum(found.values())
-    requests = units + kept_out
+    requests = exposures + kept_out
     if requests < MIN_REQUESTS or kept_out <= MOST_UNCOUNTED * requests:
         return ""
     reason = max(found, key=lambda name: (found[name], name))

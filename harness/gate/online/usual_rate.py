@@ -36,7 +36,7 @@ class DayCount(NamedTuple):
 
 
 class UsualBet(NamedTuple):
-    """The natural logarithms of the factors of an e-value for one unit of the canary."""
+    """The natural logarithms of the factors of an e-value for one exposure of the canary."""
 
     failed: float
     fine: float
@@ -66,20 +66,20 @@ def _resample(days: Sequence[DayCount]) -> Iterator[tuple[float, int]]:
     """Yields the failure rate of each multiset of days, and the number of its orders."""
     orders = math.factorial(len(days))
     for places in combinations_with_replacement(range(len(days)), len(days)):
-        units = sum(days[place].units for place in places)
+        exposures = sum(days[place].units for place in places)
         failures = sum(days[place].failures for place in places)
         repeats = math.prod(map(math.factorial, Counter(places).values()))
-        yield failures / units, orders // repeats
+        yield failures / exposures, orders // repeats
 
 
-def limit_usual_rate(rate: float, units: int, failures: int) -> float:
+def limit_usual_rate(rate: float, exposures: int, failures: int) -> float:
     """Limits the usual rate by the incumbent's rate in the rollout, once that is known.
 
-    units, failures: of the incumbent before the units to which the rate applies.
+    exposures, failures: of the incumbent before the exposures to which the rate applies.
     """
     if failures < MIN_FAILURES:
         return rate
-    return min(rate, MAX_TIMES * failures / units)
+    return min(rate, MAX_TIMES * failures / exposures)
 
 
 @lru_cache(maxsize=1_024)
@@ -91,7 +91,7 @@ def usual_bets(
     """Computes the bets against "the candidate fails at the usual rate at most".
 
     tolerated: an odds ratio that raises the usual rate. ratios: the odds ratios of harm. Each
-    factor is the likelihood ratio of one unit (Wald 1945).
+    factor is the likelihood ratio of one exposure (Wald 1945).
     """
     null = _raise_odds(rate, tolerated)
     rates = [_raise_odds(null, ratio) for ratio in ratios]

@@ -2,18 +2,19 @@
 database.
 
 The canary's share is the known probability that a key's arm is the canary. If the candidate
-fails no more often than the incumbent, a failing unit is in the canary with at most that
-probability, even if something happens to both arms at once. So each failing unit is a bet on
-its arm. This is the test of statistics.md §2.2 with blocks of one canary unit, and with the
-planned share in place of the block's share.
+fails no more often than the incumbent, a failing exposure is in the canary with at most that
+probability, even if something happens to both arms at once. So each failing exposure is a bet
+on its arm. This is the test of statistics.md §2.2 with blocks of one canary exposure, and with
+the planned share in place of the block's share.
 
 A worker keeps two guards, each with half of alpha: one of first requests, and one of windows,
-whose units failed if any of a caller's first requests failed.
+whose exposures failed if any of a caller's first requests failed.
 
-The guard needs units that count once, in the order of their assignment. It waits for each
-unit's outcome. A unit without an outcome is no failure, in either arm. An outcome that is no
-evidence of errors, such as a limited request, counts for the canary: it is a failure of the
-incumbent, and no failure of the canary. Left out of both arms, it would change the probability.
+The guard needs exposures that count once, in the order of their assignment. It waits for each
+exposure's outcome. An exposure without an outcome is no failure, in either arm. An outcome that
+is no evidence of errors, such as a limited request, counts for the canary: it is a failure of
+the incumbent, and no failure of the canary. Left out of both arms, it would change the
+probability.
 
 A long healthy time must not hide later failures, so evidence may begin at any failure
 (statistics.md §2.3). The first failure has the weight w = FIRST_WEIGHT, the t-th failure (1 -
@@ -22,10 +23,10 @@ that all workers together spend alpha at most.
 
 If the incumbent's usual failure rate is known, the guard also needs evidence that the candidate
 fails more than usual, and the lesser of both counts (`usual_rate`, statistics.md §2.20). That
-evidence reads the canary's units alone: it begins with the first unit, and again after each
-failure of the canary. In an incident of the incumbent (`is_incident`), failures are no bets on
-their arm, and the canary's units are none against the usual rate: an incident of both arms
-would be evidence against it for the rest of the rollout.
+evidence reads the canary's exposures alone: it begins with the first exposure, and again after
+each failure of the canary. In an incident of the incumbent (`is_incident`), failures are no
+bets on their arm, and the canary's exposures are none against the usual rate: an incident of
+both arms would be evidence against it for the rest of the rollout.
 """
 
 import math
@@ -38,25 +39,27 @@ from harness.gate.online.usual_rate import UsualBet, usual_bets
 
 HARM_GRID: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 FIRST_WEIGHT: Final = 0.95
-# The incumbent has an incident while more than half of this many latest units failed.
-INCIDENT_UNITS: Final = 20
+# The incumbent has an incident while more than half of this many latest exposures failed.
+INCIDENT_EXPOSURES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerGuard:
-    """The evidence that canary units fail more than rho times as often as incumbent units."""
+    """The evidence that canary exposures fail more than rho times as often as incumbent
+    exposures.
+    """
 
     # Tolerated ratio. Values below 1 count as 1, because an odds ratio bounds a rate ratio only
     # above 1.
     rho: float = 1.0
-    failures: int = 0  # units that failed, in both arms
+    failures: int = 0  # exposures that failed, in both arms
     canary_failures: int = 0
-    bets: int = 0  # failed units that were bets on their arm
+    bets: int = 0  # failed exposures that were bets on their arm
     # For each ratio of the grid: the weighted sum, over all bets at which evidence may begin,
     # of the product since that bet.
     log_sums: tuple[float, ...] = (-math.inf,) * len(HARM_GRID)
-    # The same against the usual rate; it begins with the canary's first unit, and after each of
-    # its failures. Empty while no usual rate is known.
+    # The same against the usual rate; it begins with the canary's first exposure, and after
+    # each of its failures. Empty while no usual rate is known.
     usual_sums: tuple[float, ...] = ()
     usual_failures: int = 0  # failures of the canary that were bets against the usual rate
 
@@ -75,9 +78,9 @@ class WorkerGuard:
         usual_rate: float = 0.0,
         incident: bool = False,
     ) -> "WorkerGuard":
-        """Adds a failed unit. share: the probability of the canary arm for this unit.
+        """Adds a failed exposure. share: the probability of the canary arm for this exposure.
 
-        usual_rate: at this unit; 0 if unknown. incident: see `is_incident`.
+        usual_rate: at this exposure; 0 if unknown. incident: see `is_incident`.
         """
         if not 0.0 < share < 1.0:
             return self
@@ -109,7 +112,7 @@ class WorkerGuard:
         )
 
     def after_fine(self, usual_rate: float) -> "WorkerGuard":
-        """Adds a canary's unit that did not fail. usual_rate: at this unit, above 0."""
+        """Adds a canary's exposure that did not fail. usual_rate: at this exposure, above 0."""
         return replace(self, usual_sums=self._with_usual(usual_rate, failed=False))
 
     def _with_usual(self, usual_rate: float, *, failed: bool) -> tuple[float, ...]:
@@ -121,13 +124,14 @@ class WorkerGuard:
         )
 
 
-def is_incident(recent: int, units: int) -> bool:
+def is_incident(recent: int, exposures: int) -> bool:
     """Tells whether the incumbent has an incident, in which failures prove nothing.
 
-    recent: the latest INCIDENT_UNITS outcomes of the incumbent as bits, 1 for a failure. units:
-    of the incumbent so far. Only earlier units decide, so the evidence stays valid.
+    recent: the latest INCIDENT_EXPOSURES outcomes of the incumbent as bits, 1 for a failure.
+    exposures: of the incumbent so far. Only earlier exposures decide, so the evidence stays
+    valid.
     """
-    return units >= INCIDENT_UNITS and 2 * recent.bit_count() > INCIDENT_UNITS
+    return exposures >= INCIDENT_EXPOSURES and 2 * recent.bit_count() > INCIDENT_EXPOSURES
 
 
 def _start_weight(number: int) -> float:

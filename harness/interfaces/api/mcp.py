@@ -336,7 +336,7 @@ class McpServer:
     ) -> str:
         actor = management_actor(client)
         if actor is None:
-            raise NotAllowed(f"{tool.name} needs a management key; you sent a data key")
+            raise NotAllowed(f"{tool.name} needs a management key; you sent a client key")
         actor.require(tool.role)
         try:
             given = tool.arguments.model_validate(arguments)
@@ -378,7 +378,7 @@ class McpServer:
 
 
 def management_actor(client: AgentsClient) -> Actor | None:
-    """Finds the caller of management tools: a viewer without a key, None for a data key."""
+    """Finds the caller of management tools: a viewer without a key, None for a client key."""
     if client.actor is None or not client.is_open:
         return client.actor
     return replace(client.actor, role=Role.VIEWER)

@@ -53,7 +53,7 @@ else:
 
 
 class LimitsBody(KeyLimitFields):
-    """The limits of a data key; an omitted field sets no limit. warn_share: the share of a
+    """The limits of a client key; an omitted field sets no limit. warn_share: the share of a
     budget at which Swapgate raises an alert.
     """
 
@@ -62,11 +62,11 @@ class LimitsBody(KeyLimitFields):
 
 
 class KeyBody(Body):
-    """A key to create. role: null for a data key. routes: the routes that the data key may use;
-    empty for all.
+    """A key to create. role: null for a client key. routes: the routes that the client key may
+    use; empty for all.
 
     principal: the name of the management key's owner; null for a new person or service with the
-    key's name. opt_outs: features that must not use the data key's requests.
+    key's name. opt_outs: features that must not use the client key's requests.
     """
 
     name: Name
@@ -163,7 +163,7 @@ def list_policies(who: CallerParam) -> Page[Policy]:
 
 @endpoint(router, "POST", "/keys", status=201)
 def create_key(who: CallerParam, body: KeyBody) -> NewKey:
-    """Creates a management key with a role, or a data key without a role. Needs an admin."""
+    """Creates a management key with a role, or a client key without a role. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
     key, text = keys.create_key(
         who.ctx,
@@ -186,7 +186,7 @@ def limit_key(
     key: str,
     body: LimitsBody,
 ) -> ApiKey:
-    """Replaces all limits of a data key; an omitted field sets no limit."""
+    """Replaces all limits of a client key; an omitted field sets no limit."""
     return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
 
 

@@ -37,7 +37,7 @@ from harness.providers.kinds import (
     check_provider_name,
 )
 from harness.providers.models.capabilities import Capabilities
-from harness.providers.ports import ProviderDoor
+from harness.providers.ports import ProviderProbe
 from harness.providers.records import Credentials, ProviderChecks, Providers, Targets
 from harness.providers.registry import credentials, provider_secrets, targets
 from harness.providers.registry.credentials import CredentialChange
@@ -125,7 +125,7 @@ def _ask(ctx: ProvidersContext, providers: Sequence[Provider]) -> Sequence[Provi
         # Checks a target that serves a route, if there is one.
         own.sort(key=lambda target: (target.id not in in_use, target.name))
         used = {target.model for target in own if target.id in in_use}
-        return _checked(ctx, provider, own[0] if own else None, used)
+        return _check_one(ctx, provider, own[0] if own else None, used)
 
     with ThreadPoolExecutor(AT_ONCE, "check") as pool:
         found = list(pool.map(checked, providers))
@@ -139,7 +139,7 @@ def _reply_of(ctx: ProvidersContext, checks: Sequence[ProviderCheck]) -> SelfTes
     return SelfTest(all(check.ok for check in checks), at, checks)
 
 
-def _checked(
+def _check_one(
     ctx: ProvidersContext,
     provider: Provider,
     target: Target | None,
@@ -177,7 +177,7 @@ def _checked(
 
 
 def _server_replies(
-    door: ProviderDoor,
+    door: ProviderProbe,
     provider: Provider,
     secret: str,
     server: OwnServer,
@@ -316,14 +316,14 @@ def list_providers(ctx: ProvidersContext) -> Sequence[ProviderSummary]:
     with ctx.store.read() as tx:
         routes = targets.routes_by_provider(ctx, tx)
         known = Providers(tx).all().values()
-        return [_glance(provider, routes.get(provider.name, [])) for provider in known]
+        return [_summarize(provider, routes.get(provider.name, [])) for provider in known]
 
 
 def get_provider(ctx: ProvidersContext, name: str) -> ProviderSummary:
     """Describes a configured provider. Raises NotFound."""
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
-        return _glance(provider, targets.routes_using(ctx, tx, name))
+        return _summarize(provider, targets.routes_using(ctx, tx, name))
 
 
 def change_provider(
@@ -354,7 +354,7 @@ def change_provider(
         moved = known is not None and after.moved != known.moved
         outdated = ctx.uses.outdated_work(tx, name) if moved else ()
         routes = targets.routes_using(ctx, tx, name)
-        return replace(_glance(after, routes), outdated=outdated)
+        return replace(_summarize(after, routes), outdated=outdated)
 
 
 def _new(name: str, kind: str | None) -> Provider:
@@ -393,7 +393,7 @@ def _needs(
     yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
 
 
-def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
+def _summarize(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
     """Summarises a provider. routes: names of the routes that use it."""
     return ProviderSummary(
         name=provider.name,

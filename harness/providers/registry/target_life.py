@@ -22,7 +22,7 @@ from harness.providers.calls import probe
 from harness.providers.calls.probe import KEY_REFUSED_STATUSES, ProbeReply
 from harness.providers.context import ProvidersContext
 from harness.providers.credential import ProviderKey, lacks_key
-from harness.providers.ports import ProviderDoor
+from harness.providers.ports import ProviderProbe
 from harness.providers.records import DiscoveredModels, Providers, Targets
 from harness.providers.registry import provider_secrets
 from harness.providers.target import Provider, Target
@@ -167,7 +167,7 @@ class _Check:
     provider: Provider | None
     keys: Sequence[ProviderKey] = ()
 
-    def ask(self, door: ProviderDoor, ends: float) -> ProbeReply | None:
+    def ask(self, door: ProviderProbe, ends: float) -> ProbeReply | None:
         """Asks the provider. Tries the next key if it refuses one, as the router does, and the
         next endpoint if the target lacks one.
 
@@ -190,7 +190,7 @@ class _Check:
 
     def _ask_list(
         self,
-        door: ProviderDoor,
+        door: ProviderProbe,
         provider: Provider,
         ends: float,
     ) -> ProbeReply | None:
@@ -252,7 +252,7 @@ def check_life(
 
 
 def _ask_all(
-    door: ProviderDoor,
+    door: ProviderProbe,
     checks: Sequence[_Check],
     timeout_s: float,
 ) -> Mapping[str, ProbeReply]:

@@ -108,7 +108,7 @@ def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
 
 
 def _has_fitting_outcomes(block: ObservationBlock) -> bool:
-    """Tells whether outcomes sum to the units, and served names are a part of them.
+    """Tells whether outcomes sum to the exposures, and served names are a part of them.
 
     A block without outcomes has no sum to check.
     """
@@ -132,7 +132,7 @@ def _has_fitting_outcomes(block: ObservationBlock) -> bool:
 
 
 def _is_outcome(key: str) -> bool:
-    """Tells whether a block may count units under this key."""
+    """Tells whether a block may count exposures under this key."""
     try:
         split_key(key)
     except ValueError:
@@ -170,8 +170,8 @@ def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
 
 
 def _fits_late(block: ObservationBlock) -> bool:
-    """Tells whether a block of late outcomes has no units of its own, and is about an earlier
-    block.
+    """Tells whether a block of late outcomes has no exposures of its own, and is about an
+    earlier block.
     """
     if not block.late_of:
         return (

@@ -55,8 +55,8 @@ meta = sa.Table(
     sa.CheckConstraint("id = 1", name="one_row"),
 )
 
-# One row: the control plane's signed statement of a snapshot's rows, the revoked data keys, and
-# the audit log's end at that time.
+# One row: the control plane's signed statement of a snapshot's rows, the revoked client keys,
+# and the audit log's end at that time.
 manifest = sa.Table(
     "manifest",
     metadata,

@@ -387,7 +387,9 @@ class EvalRuns(Records[EvalRun]):
     ) -> None:
         """Sets the state. All states but RUNNING clear the lease; FAILED counts a failure."""
         # RUNNING needs no `serialize`, because only the worker with the lease sets it.
-        self._change_run(run, _into(state, message), decides=state is not RunState.RUNNING)
+        self._change_run(
+            run, _state_columns(state, message), decides=state is not RunState.RUNNING
+        )
 
     def leave(
         self,
@@ -398,7 +400,7 @@ class EvalRuns(Records[EvalRun]):
     ) -> bool:
         """Sets the state for the lease's owner. Returns False if it is not the owner."""
         # Compares the owner in the UPDATE itself, so that a worker cannot change a stopped run.
-        ours = LEAVE.values(_into(state, message))
+        ours = LEAVE.values(_state_columns(state, message))
         left = self._tx.write(ours, {"run": run, "owner": owner}) == 1
         if not left:
             self.get(run)
@@ -409,7 +411,7 @@ class EvalRuns(Records[EvalRun]):
         owner: the worker that leaves the run.
         """
         waits = {name: getattr(run, name) for name in NOT_WAITING}
-        changes = {**_into(RunState.QUEUED, run.message), **waits}
+        changes = {**_state_columns(RunState.QUEUED, run.message), **waits}
         return self._tx.write(LEAVE.values(changes), {"run": run.id, "owner": owner}) == 1
 
     def ask_again(self, run: str, now: datetime) -> None:
@@ -572,7 +574,7 @@ class EvalRuns(Records[EvalRun]):
         )
 
 
-def _into(state: RunState, message: str) -> dict[str, object]:
+def _state_columns(state: RunState, message: str) -> dict[str, object]:
     """Returns the columns of a new state. Every state but RUNNING also ends lease and wait."""
     changes: dict[str, object] = {"state": state.value, "message": message}
     if state is not RunState.RUNNING:

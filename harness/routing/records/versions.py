@@ -29,7 +29,7 @@ from harness.frame.records.columns import (
 )
 from harness.frame.records.record import parse_json, record
 from harness.frame.records.signed_tables import decide_by, sign_rows_of
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.verdict import Passed
 from harness.providers.records import target
 from harness.routing.evidence import EvidenceKind, TargetEvidence, Waiver
@@ -382,7 +382,7 @@ def _holdback(row: Row) -> Canary:
 
 
 def _canary(row: Row) -> Canary:
-    rule = parse_json(row, "unit_rule", UnitRule)
+    rule = parse_json(row, "unit_rule", ExposureRule)
     handover = from_plain(Handover | None, row.handover)
     return Canary(
         row.canary,

@@ -1,5 +1,5 @@
-"""Derives from a provider's refusal how the router repairs a request, and which later requests
-the refusal says something about. A repair keeps the messages' texts, tools and formats. For a
+"""Derives from a provider's refusal how the router repairs a request, and to which later
+requests the repair applies. A repair keeps the messages' texts, tools and formats. For a
 target's template it may change the roles of turns, join turns, or insert an answer. Pure.
 
 A refusal in words that `refusal_words` and `turn_order` do not list has no repair.
@@ -58,16 +58,16 @@ class RepairKind(StrEnum):
     AT_MOST = "at_most"
     AT_LEAST = "at_least"
     RENAME = "rename"
-    SET = "set"  # gives a field the value that the refusal names as the way out
+    SET = "set"  # gives a field the value that the refusal suggests
     REORDER = "reorder"  # writes the turns in the order that the target's template needs
 
 
 class RepairReach(StrEnum):
-    """Which later requests to the model's endpoint a refusal says something about.
+    """The later requests to the model's endpoint that the same refusal would meet.
 
     Sources: the published refusals in `tests/world/refusals`. OpenAI's "Unsupported parameter:
-    'temperature' is not supported with this model" is true for some efforts alone. Therefore
-    only refusals by the endpoint's schema are outright.
+    'temperature' is not supported with this model" is true only for some efforts. So only a
+    refusal by the endpoint's schema applies to all requests.
     """
 
     REQUEST = "request"  # this request alone, because its size counts
@@ -129,7 +129,7 @@ def find_repair(
         return RequestRepair(RepairKind.LEAVE_BETA, field, reach=RepairReach.OUTRIGHT)
     rest = next((n for n in LENGTHS if n in sent), "") if REST.search(message) else ""
     left = rest or _unknown_field(error, message)
-    if left and _without(sent, left.split(".")) != sent:
+    if left and _remove(sent, left.split(".")) != sent:
         reach = RepairReach.REQUEST if rest else RepairReach.OUTRIGHT
         return RequestRepair(RepairKind.LEAVE_OUT, left, reach=reach)
     if order := refused_order(message):
@@ -150,12 +150,12 @@ def _repair_hint(
     message: str,
     sent: Mapping[str, object],
 ) -> RequestRepair | None:
-    """Finds the repair of a field without which the request can do, or of its length."""
+    """Finds the repair of an optional field, or of the length limit."""
     codes = {str(error.get(name)) for name in ("code", "type")}
     param = str(error.get("param") or "")
     named = param if param in HINTS else _snake(param.rpartition(".")[2])
     given = [name for name in (*LENGTHS, *HINTS) if _value(sent, name) is not None]
-    field = named if named in given else _named_in(message, given)
+    field = named if named in given else _find_named(message, given)
     if named and named not in (*LENGTHS, *HINTS):
         field = ""
     if field in LENGTHS:
@@ -176,30 +176,30 @@ def _find_reach(codes: Collection[str], message: str) -> RepairReach:
 def repair_request(
     body: Mapping[str, Any], repairs: Iterable[RequestRepair]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Applies repairs to a body. Returns the new body, and the fields that lost something."""
+    """Applies repairs to a body. Returns the new body, and the fields that lost content."""
     found = dict(body)
     changed = list[str]()
     for repair in repairs:
-        less = _repaired(found, repair)
+        less = _apply(found, repair)
         if less != found and repair.kind is not RepairKind.RENAME:  # renaming loses nothing
             changed.append(repair.field)
         found = less
     return found, tuple(changed)
 
 
-def _repaired(body: dict[str, Any], repair: RequestRepair) -> dict[str, Any]:
+def _apply(body: dict[str, Any], repair: RequestRepair) -> dict[str, Any]:
     field = repair.field
     value = body.get(field)
     changed: dict[str, Any] = {}
     match repair.kind:
         case RepairKind.LEAVE_OUT:
-            return dict(_without(body, field.split(".")))
+            return dict(_remove(body, field.split(".")))
         case RepairKind.REORDER if isinstance(body.get("messages"), list):
             changed = {"messages": in_order(body["messages"], TurnOrder(repair.name))}
         case RepairKind.SET:
-            return _with(body, field, repair.name)
+            return _set(body, field, repair.name)
         case RepairKind.RENAME if value is not None:
-            return {**_without(body, [field]), repair.name: value}
+            return {**_remove(body, [field]), repair.name: value}
         case RepairKind.AT_MOST if isinstance(value, int) and value > repair.limit:
             changed = {field: repair.limit}
         case RepairKind.AT_LEAST if isinstance(value, int) and value < repair.limit:
@@ -226,26 +226,26 @@ def _unknown_field(error: Mapping[str, object], message: str) -> str:
     return ".".join(_EACH if step.isdecimal() else step for step in steps)
 
 
-def _without(place: Any, steps: list[str]) -> Any:
+def _remove(place: Any, steps: list[str]) -> Any:
     """Copies without the value at a path.
 
-    Skips steps that are no key but the kind of an object: `thinking.enabled.x`. Leaves objects
-    of another type or role as they are.
+    Skips a step that names the type of an object instead of a key: `thinking.enabled.x`. Does
+    not change objects of another type or role.
     """
     step = steps[0]
     rest = steps[1:]
     if isinstance(place, dict) and step in place:
         rest_of = {name: value for name, value in place.items() if name != step}
-        return {**place, step: _without(place[step], rest)} if rest else rest_of
+        return {**place, step: _remove(place[step], rest)} if rest else rest_of
     if isinstance(place, list) and step == _EACH and rest:
-        return [_without(entry, rest) for entry in place]
+        return [_remove(entry, rest) for entry in place]
     kinds = (place.get("type"), place.get("role")) if isinstance(place, dict) else ()
     if not rest or (any(kinds) and step not in kinds):
         return place
-    return _without(place, rest)
+    return _remove(place, rest)
 
 
-def _with(body: dict[str, Any], path: str, value: str) -> dict[str, Any]:
+def _set(body: dict[str, Any], path: str, value: str) -> dict[str, Any]:
     name, _, inner = path.partition(".")
     if not inner:
         return {**body, name: value}
@@ -295,7 +295,7 @@ def _value(sent: Mapping[str, object], path: str) -> object:
     return value.get(inner) if inner and isinstance(value, Mapping) else value
 
 
-def _named_in(message: str, given: Iterable[str]) -> str:
+def _find_named(message: str, given: Iterable[str]) -> str:
     """Returns the given field that a refusal's text names; empty without one."""
     words = [_snake(word) for word in re.findall(r"[A-Za-z_]+(?:\.[a-z_]+)?", message)]
     quoted = {_snake(word) for word in re.findall(r"[`'\"]([A-Za-z_.]+)[`'\"]", message)}

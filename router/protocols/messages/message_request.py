@@ -1,8 +1,8 @@
 """Translates a Messages request into a chat, and names features that only Anthropic has.
 
-A part without a counterpart is refused, omitted and named, or put into words, by how much
-the answer needs it. `router.upstream.endpoint_translation` calls it. The answer goes back
-through `answer_writer`.
+If a part has no counterpart in a chat, the module refuses the request, drops and names the
+part, or writes it as text. The choice depends on how much the answer needs the part.
+`router.upstream.endpoint_translation` calls it. The answer goes back through `answer_writer`.
 """
 
 from collections.abc import Callable, Iterator, Mapping

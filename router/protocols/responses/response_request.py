@@ -1,8 +1,9 @@
 """Translates a Responses request into a chat, and names features that only OpenAI has.
 
-A part without a counterpart is refused, omitted and named, or put into words, by how much
-the answer needs it. `router.upstream.endpoint_translation` calls it. The answer goes back
-through `answer_writer`, which needs the request's tools.
+If a part has no counterpart in a chat, the module refuses the request, drops and names the
+part, or writes it as text. The choice depends on how much the answer needs the part.
+`router.upstream.endpoint_translation` calls it. The answer goes back through `answer_writer`,
+which needs the request's tools.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -84,8 +85,8 @@ class ResponseTools:
     def choice(self, choice: object) -> Tool:
         """Translates `tool_choice`. Raises Untranslatable.
 
-        Of allowed tools only those are offered. If the chat has no allowed tool, all tools
-        are offered.
+        If the request allows some tools only, the chat offers only these. If the chat has no
+        allowed tool, it offers all tools.
         """
         if isinstance(choice, str):
             return {"tool_choice": choice}
@@ -205,7 +206,7 @@ class _Turns:
             self._add_call(item)
         elif kind in _RESULTS:
             self.found += self._result(item)
-        elif kind == "reasoning":  # only for its maker; an answer does not need it
+        elif kind == "reasoning":  # only its maker can use it; an answer does not need it
             if self._way.maker and maker_of_id(item.get("id")) == self._way.maker:
                 self._thought += _summary(item)
             self._signed += open_thoughts(item.get("encrypted_content"))

@@ -1,8 +1,8 @@
 """Sends chats to providers with another protocol, through litellm's translations.
 
-Only this module imports litellm. It uses litellm to translate JSON, without network or
-logs. The import takes seconds and 190 MB, so `load_translation` runs before a client waits.
-An error of litellm never passes on its text, which may contain content. Requests are
+Only this module imports litellm. It uses litellm to translate JSON, without network or logs.
+The import takes seconds and 190 MB, so `load_translation` runs before a client waits. This
+module never passes on the text of a litellm error, because it may contain content. Requests are
 screened in `request_screening` first; the wire below is `router.upstream.pool`.
 """
 
@@ -137,7 +137,7 @@ class TranslatingTransport(Transport):
             raise UpstreamFailed(FailureClass.CONNECT, f"no translation for {self._kind}")
         asking = partial(_upstream_request, translation, self._kind, request)
         try:
-            ask, sent = await _aside(len(request.body), asking)
+            ask, sent = await _run_in_thread(len(request.body), asking)
         except Untranslatable as error:
             return whole_refusal(error)
         reply = await self._wire.send(sent)
@@ -182,7 +182,7 @@ def _upstream_request(
     return ask, sent
 
 
-async def _aside(size: int, work: Callable[[], T]) -> T:
+async def _run_in_thread(size: int, work: Callable[[], T]) -> T:
     """Runs work on many bytes in a thread. size: of its input, in bytes."""
     return await asyncio.to_thread(work) if size > LARGE else work()
 
@@ -218,7 +218,7 @@ class TranslatedReply(WrappedReply):
 
     async def body(self) -> bytes:
         raw = await self._reply.body()
-        return await _aside(len(raw), partial(_answer, raw, self._translate))
+        return await _run_in_thread(len(raw), partial(_answer, raw, self._translate))
 
 
 def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
@@ -228,7 +228,7 @@ def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
         answer = translate(given)
         if unended:  # the provider sent no finish reason, so the client gets none
             answer["choices"][0]["finish_reason"] = None
-        return _dumped(answer)
+        return _dump(answer)
     except UpstreamFailed:
         raise
     except Exception as error:  # noqa: BLE001 - litellm's; its text may contain content
@@ -285,7 +285,7 @@ class StreamReply(WrappedReply):
             out: list[bytes] = []
             try:
                 for data in events.read(piece):
-                    out += [_line(event) for event in _fed(translator, data)]
+                    out += [_line(event) for event in _feed(translator, data)]
             except ErrorInStream as error:
                 yield b"".join([*out, _line({"error": error.error})])
                 return
@@ -295,7 +295,7 @@ class StreamReply(WrappedReply):
         yield (b"".join([*last, DONE]) if translator.finished else b"".join(last))
 
 
-def _fed(translator: ChunkTranslator, data: bytes) -> Sequence[Json]:
+def _feed(translator: ChunkTranslator, data: bytes) -> Sequence[Json]:
     if data == b"[DONE]":  # a gateway adds it, although the protocol has no such event
         return ()
     event = _json(data)
@@ -346,9 +346,9 @@ def _malformed(error: Exception) -> UpstreamFailed:
     )
 
 
-def _dumped(value: Json) -> bytes:
+def _dump(value: Json) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _line(value: Json) -> bytes:
-    return b"data: " + _dumped(value) + b"\n\n"
+    return b"data: " + _dump(value) + b"\n\n"

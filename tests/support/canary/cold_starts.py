@@ -11,11 +11,11 @@ import numpy as np
 from harness.gate.online.evidence_paths import TIMES
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import ANSWERED
-from harness.gate.online.rollout import build_unit_rule
+from harness.gate.online.rollout import build_exposure_rule
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
-from router.recording.scored_units import (
+from router.recording.scored_exposures import (
     GuardrailSample,
     RequestTraits,
     SampleValues,
@@ -25,7 +25,7 @@ START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 DEFAULT: Final = CanaryPolicy()
 # Of other measures nothing comes: that leaves them their part of the weight.
 RULE: Final = replace(
-    build_unit_rule(DEFAULT, START),
+    build_exposure_rule(DEFAULT, START),
     guardrails={name: DEFAULT.tolerated[name] for name in TIMES},
 )
 # Simulated beyond the time and the units of the warm-up: then a leak would show.
@@ -47,7 +47,7 @@ class ColdStart:
     def callers(self) -> int:
         canary_per_s = self.per_s * self.weight_bps / 10_000
         cold_s = self.cold_s if math.isfinite(self.cold_s) else 0.0
-        lasts_s = max(cold_s, DEFAULT.warm_up_s, DEFAULT.cold_units / canary_per_s)
+        lasts_s = max(cold_s, DEFAULT.warm_up_s, DEFAULT.cold_exposures / canary_per_s)
         beyond_s = max(BEYOND_S, BEYOND_UNITS / canary_per_s)
         return min(MOST_CALLERS, math.ceil((lasts_s + beyond_s) * self.per_s))
 

@@ -22,7 +22,7 @@ from harness.gate.online.guardrails import (
     ArmLevels,
     FailureTally,
     Guardrail,
-    MeasuredUnit,
+    MeasuredExposure,
     WindowTally,
     rank_block,
 )
@@ -292,7 +292,7 @@ def _ranked_by_coin(
     for n in np.flatnonzero((arm & applies).any(axis=1)):
         on = applies[n]
         units = [
-            MeasuredUnit(bool(canary), float(value) if math.isfinite(value) else None)
+            MeasuredExposure(bool(canary), float(value) if math.isfinite(value) else None)
             for canary, value in zip(arm[n, on], values[n, on], strict=True)
         ]
         ranked = rank_block(

@@ -13,13 +13,13 @@ import numpy as np
 
 from harness.gate.online.evidence_paths import combined_path, counts_path
 from harness.gate.online.guardrails import Guardrail
-from harness.gate.online.rollout import build_unit_rule
+from harness.gate.online.rollout import build_exposure_rule
 from harness.gate.policy import CanaryPolicy
 from tests.support.canary.conversations import LIMIT, SIZE, tallies
 from tests.support.canary.shared_ledgers import START
 
 POLICY: Final = CanaryPolicy()
-RULE: Final = build_unit_rule(POLICY, START)
+RULE: Final = build_exposure_rule(POLICY, START)
 DISLIKED: Final = 0.05
 SPREAD: Final = 1.0
 SHARE: Final = 0.25

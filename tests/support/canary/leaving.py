@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.gate.online.guardrails import Guardrail, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.observation import (
     SEGMENTS,
     ObservationBlock,
@@ -26,7 +26,7 @@ from harness.gate.online.outcome import (
     OutcomeReason,
     WaitLimits,
 )
-from harness.gate.online.rollout import IncumbentHistory, build_unit_rule
+from harness.gate.online.rollout import IncumbentHistory, build_exposure_rule
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.waiting import (
     RequestWaits,
@@ -35,7 +35,7 @@ from harness.gate.online.waiting import (
 )
 from harness.gate.policy import CanaryPolicy
 from router.recording.ledger import Ledger
-from router.recording.scored_units import SEGMENTS_FROM, RequestTraits
+from router.recording.scored_exposures import SEGMENTS_FROM, RequestTraits
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 STREAM_TRAITS: Final = 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.STREAM)
@@ -135,9 +135,9 @@ def record(
                 yield replace(block, number=block.sequence)
 
 
-def _rule(limits: WaitLimits) -> UnitRule:
+def _rule(limits: WaitLimits) -> ExposureRule:
     """Other guardrails have no observations here; they keep their part of the weight."""
-    rule = build_unit_rule(DEFAULT, START, history=IncumbentHistory(limits))
+    rule = build_exposure_rule(DEFAULT, START, history=IncumbentHistory(limits))
     return replace(
         rule,
         guardrails={Guardrail.LEAVING: rule.guardrails[Guardrail.LEAVING]},

@@ -12,11 +12,11 @@ import numpy as np
 
 from harness.gate.online.capped_sums import (
     CAP_TIMES,
+    CappedExposure,
     CappedTotals,
-    CappedUnit,
     bet_on_sums,
 )
-from harness.gate.online.guardrails import Guardrail, MeasuredUnit, rank_block
+from harness.gate.online.guardrails import Guardrail, MeasuredExposure, rank_block
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.policy import CanaryPolicy
@@ -74,13 +74,13 @@ def _block(
     name = ("r", "w", number)
     tolerated = POLICY.tolerated[case.guardrail]
     ranked = rank_block(
-        [MeasuredUnit(place < canaries, _finite(x)) for place, x in enumerate(values)],
+        [MeasuredExposure(place < canaries, _finite(x)) for place, x in enumerate(values)],
         guardrail=case.guardrail,
         tolerated=tolerated,
         block=name,
     )
     sums = np.where(failed, case.cap / CAP_TIMES, values)
-    units = [CappedUnit(place < canaries, float(x)) for place, x in enumerate(sums)]
+    units = [CappedExposure(place < canaries, float(x)) for place, x in enumerate(sums)]
     bets = bet_on_sums(
         units,
         guardrail=case.guardrail,
@@ -103,7 +103,7 @@ def _block(
         number=number + 1,
         ranks={case.guardrail: ranked.u},
         bets={case.guardrail: bets},
-        capped={case.guardrail: CappedTotals.from_units(units, case.cap)},
+        capped={case.guardrail: CappedTotals.from_exposures(units, case.cap)},
     )
 
 

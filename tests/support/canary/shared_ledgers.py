@@ -4,12 +4,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.late_outcomes import FailedTurn, FailedTurns
 from harness.gate.online.observation import ObservationBlock, claim_keys
 from harness.routing.records.block_checks import check_block
 from router.recording.ledger import Ledger
-from router.recording.scored_units import LaterTurn, LedgerUnit, RequestTraits
+from router.recording.scored_exposures import LaterTurn, LedgerExposure, RequestTraits
 from tests.support.canary.outcomes import outcome_of
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,7 +47,7 @@ class SharedLedgers:
     away: the store does not answer.
     """
 
-    def __init__(self, rule: UnitRule, routers: int = 1) -> None:
+    def __init__(self, rule: ExposureRule, routers: int = 1) -> None:
         self.rule = rule
         self.now = 0.0
         self.away = False
@@ -68,7 +68,7 @@ class SharedLedgers:
         router: int = 0,
         weight_bps: int = 5000,
         client: str = "",
-    ) -> LedgerUnit | LaterTurn | None:
+    ) -> LedgerExposure | LaterTurn | None:
         return self.ledgers[router].admit(
             key,
             canary=canary,
@@ -81,7 +81,7 @@ class SharedLedgers:
 
     def finish(
         self,
-        admitted: LedgerUnit | LaterTurn | None,
+        admitted: LedgerExposure | LaterTurn | None,
         *,
         failed: bool = False,
         router: int = 0,
@@ -92,13 +92,13 @@ class SharedLedgers:
 
     def hear(
         self,
-        admitted: LedgerUnit | LaterTurn | None,
+        admitted: LedgerExposure | LaterTurn | None,
         *,
         bad: bool,
         router: int = 0,
     ) -> bool:
         """Enters feedback, and returns whether it counts."""
-        if not isinstance(admitted, LedgerUnit):
+        if not isinstance(admitted, LedgerExposure):
             return False
         return self.ledgers[router].note_feedback(admitted, bad=bad, now=self.now)
 

@@ -19,7 +19,7 @@ from harness.gate.online.guardrails import (
     ArmSplit,
     FailureTally,
     Guardrail,
-    MeasuredUnit,
+    MeasuredExposure,
     rank_block,
 )
 from harness.gate.online.observation import ObservationBlock, TrafficMinute
@@ -241,7 +241,7 @@ class Routers:
         self._sequence[worker, canary.rollout] += 1
         ranks = rank_block(
             [
-                MeasuredUnit(unit.canary, None if unit.failed else unit.seconds)
+                MeasuredExposure(unit.canary, None if unit.failed else unit.seconds)
                 for unit in units
             ],
             guardrail=Guardrail.LATENCY,

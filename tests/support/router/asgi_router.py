@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.app.store.router_store import RouterStore
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import NO_DATA_CLASSES, DataClasses
 from harness.routing.route_settings import RouteSettings
@@ -207,7 +207,7 @@ class Place(Door):
         kind: str = "custom",
         more_keys: tuple[str, ...] = (),
         moves: bool = False,
-        rule: UnitRule | None = None,
+        rule: ExposureRule | None = None,
     ) -> None:
         self.callers = 0
         up = provider(
@@ -221,7 +221,7 @@ class Place(Door):
             weight_bps=weight_bps,
             fallback=fallback,
             settings=route,
-            rule=rule or UnitRule(block_size=1),
+            rule=rule or ExposureRule(block_size=1),
             providers=[up],
         )
         super().__init__(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.frame.people.limits import KeyLimits
-from harness.gate.online.guardrails import Guardrails, UnitRule
+from harness.gate.online.guardrails import ExposureRule, Guardrails
 from harness.routing.table import Snapshot
 from tests.support.router.counted_router import (
     RouterMeter,
@@ -58,7 +58,7 @@ class CostedRequest(NamedTuple):
     body: bytes
     packets: tuple[bytes, ...]
     weight_bps: int = 0
-    rule: UnitRule | None = None
+    rule: ExposureRule | None = None
     limited: bool = False
     provider: str = "custom"
     body_apart: bool = False
@@ -100,7 +100,7 @@ def _framed(*events: bytes) -> bytes:
 
 
 STREAMED: Final = ASKED % b',"stream":true'
-ALL_GUARDRAILS: Final = UnitRule(guardrails=Guardrails().tolerated(), local_alpha=0.01)
+ALL_GUARDRAILS: Final = ExposureRule(guardrails=Guardrails().tolerated(), local_alpha=0.01)
 PLAIN: Final = CostedRequest(CHAT, ASKED % b"", whole(COMPLETION))
 KINDS: Final[Mapping[str, CostedRequest]] = {
     "plain": PLAIN,

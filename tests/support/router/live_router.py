@@ -25,7 +25,7 @@ from harness.frame.people.limits import KeySpend
 from harness.frame.ports import Clock
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.signed_rows import Lineage
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.late_outcomes import FailedTurn, FailedTurns
 from harness.gate.online.observation import (
     AskedName,
@@ -286,14 +286,14 @@ def snapshot(
     revision: int = 3,
     patch: RequestPatch | None = None,
     settings: RouteSettings | None = None,
-    rule: UnitRule | None = None,
+    rule: ExposureRule | None = None,
     providers: Sequence[Provider] = (),
     candidate_provider: str = "up",
 ) -> Snapshot:
     incumbent = Target("up", INCUMBENT, request_patch=patch or RequestPatch())
     candidate = Target(candidate_provider, CANDIDATE)
     spare = Target("up", FALLBACK)
-    canary = Canary(candidate.id, weight_bps, "salt", "r-1", rule or UnitRule())
+    canary = Canary(candidate.id, weight_bps, "salt", "r-1", rule or ExposureRule())
     route = Route(
         name="support",
         version=1,

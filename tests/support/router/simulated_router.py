@@ -9,7 +9,7 @@ from typing import Any
 from evals.sim import faults
 from evals.sim.simulator import Simulator
 from harness.frame.people.access import key_hash
-from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.guardrails import ExposureRule
 from harness.providers.target import Provider, Target
 from harness.routing.route_settings import RouteSettings
 from harness.routing.settings import RouterSettings
@@ -73,7 +73,7 @@ def snapshot_of(
     own = Target("up", OWN)
     spare = Target("other", SPARE)
     other = Target("up", OTHER)
-    all_ = Canary(spare.id, 10_000, "salt", "r-1", UnitRule())
+    all_ = Canary(spare.id, 10_000, "salt", "r-1", ExposureRule())
     support = Route(
         "support",
         1,

@@ -16,7 +16,7 @@ UNSEEN = 404
 
 
 class Kind(StrEnum):
-    """Who asks. OWNER: the data key that the agent was made with. OTHER: another data key.
+    """Who asks. OWNER: the client key that the agent was made with. OTHER: another client key.
     OPEN: nobody's key, on this machine. The rest: a management key of that role.
     """
 
@@ -34,7 +34,7 @@ def for_everybody(status: int) -> dict[Kind, int]:
 
 
 def to_the_owner(status: int, *, viewer: int) -> dict[Kind, int]:
-    """Of a place below an agent that a data key owns."""
+    """Of a place below an agent that a client key owns."""
     return {
         **for_everybody(status),
         Kind.OTHER: UNSEEN,

@@ -22,7 +22,7 @@ from harness.interfaces.api.app import PREFIX, build_app
 from harness.interfaces.api.frame.access import SERVER
 from harness.operations import keys
 from harness.providers.calls.probe import ProbeReply
-from harness.providers.ports import ProviderDoor
+from harness.providers.ports import ProviderProbe
 from harness.routing.proposal import Proposal, ProposalPhase
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.providers.scripted_probe import ScriptedProviderProbe
@@ -57,7 +57,7 @@ class Door:
         *,
         metrics_token: str | None = None,
         turn_age_s: Callable[[], float | None] | None = None,
-        probe: ProviderDoor = UNKNOWING,
+        probe: ProviderProbe = UNKNOWING,
     ) -> None:
         self.world = world
         self.app = build_app(
@@ -154,7 +154,7 @@ class Door:
         return {}
 
 
-def installation(world: SmallInstallation, probe: ProviderDoor = UNKNOWING) -> Installation:
+def installation(world: SmallInstallation, probe: ProviderProbe = UNKNOWING) -> Installation:
     """Its adapters are the world's. probe: what asks providers."""
     settings = configuration.load_settings(
         None, {}, defaults=package_data.path("config/default.yaml")

@@ -17,7 +17,7 @@ from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import (
     Rollout,
     RolloutState,
-    build_unit_rule,
+    build_exposure_rule,
 )
 from harness.gate.policy import CanaryPolicy, CanaryStep, Policy
 from harness.gate.run import EvalRun, RunBudget, RunState, Sample
@@ -84,7 +84,7 @@ SETTINGS = RouteSettings(
 )
 # Who may see that class.
 CLEARED = {"personal": frozenset({OLD.provider, SPARE.provider})}
-RULE = build_unit_rule(CanaryPolicy(block_size=50), NOW)
+RULE = build_exposure_rule(CanaryPolicy(block_size=50), NOW)
 
 PLAN = SuitePlan(
     suite="tickets",

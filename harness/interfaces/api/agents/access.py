@@ -1,4 +1,4 @@
-"""Authenticates requests of the agents API: by a data key, by a management key, or with
+"""Authenticates requests of the agents API: by a client key, by a management key, or with
 `open_on_loopback` as this machine's operator without a key.
 
 A web page in the operator's browser shares the operator's connection. So a request without a

@@ -79,7 +79,7 @@ def create_agent(request: AgentsRequestParam, body: AgentBody) -> AgentAnswer | 
 def list_agents(
     request: AgentsRequestParam, page: Annotated[PageQuery, Query()]
 ) -> Page[Agent]:
-    """Lists the agents of the data key, newest first; all agents for a management key."""
+    """Lists the agents of the client key, newest first; all agents for a management key."""
     owner_key = "" if request.client.is_open else request.client.key
     return request.ctx.store.lists.agents(page.page, owner_key=owner_key)
 

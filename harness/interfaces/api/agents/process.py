@@ -66,7 +66,7 @@ def build_agents_app(installation: Installation, service: "TurnService") -> Fast
     """Builds the ASGI app, which ends the turns when it stops serving."""
 
     def complete(document: dict[str, Any]) -> dict[str, Any]:
-        keys = f"a data key, {DATA_KEY_PREFIX}…, or a management key"
+        keys = f"a client key, {DATA_KEY_PREFIX}…, or a management key"
         add_errors_and_keys(document, _ERROR, keys)
         return document
 

@@ -34,8 +34,8 @@ from harness.frame.formatting import format_usd
 from harness.frame.people.access import OPERATOR
 from harness.frame.plain_data import digest
 from harness.frame.ports import Clock
-from harness.gate.sentences import reason_text
 from harness.gate.suite_plan import Claim
+from harness.gate.verdict_sentences import describe_reason
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     FiniteRange,
@@ -58,16 +58,19 @@ from harness.interfaces.cli.routing.route_options import (
 from harness.operations.context import Context
 from harness.proposals import evaluation
 from harness.proposals.candidates import estimate
+from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import (
     FILE,
     Report,
     gather_report,
-    suite_rows,
     variables,
 )
+from harness.proposals.report.document import describe_format_failure
 from harness.proposals.report.findings import find_format_failures
-from harness.proposals.report.formats import render_junit, render_page
+from harness.proposals.report.junit import render_junit
 from harness.proposals.report.markdown import render_markdown
+from harness.proposals.report.measurements import describe_suites
+from harness.proposals.report.page import render_page
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers
 from harness.providers.target import Target
@@ -137,7 +140,8 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
             standalone=True,
             kept=folder,
         )
-    trial.page.write_text(render_page(report), encoding="utf-8")
+    page = render_page(describe_report(report))
+    trial.page.write_text(page, encoding="utf-8")
     if ended:
         output.note(
             f"{ended}. All answers so far are in {folder}; the same command continues there"
@@ -322,13 +326,11 @@ def print_report(report: Report, keep: Path | None) -> None:
     elif found.verdict is None:
         click.echo(comparison.outcome_text(found))
     else:
-        click.echo(f"{found.verdict.words}: {reason_text(found.verdict)}")
-        rows = suite_rows(found.verdict)
-        output.table(comparison.HEADINGS, rows, empty="no suites")
-        click.echo(found.decided_on)
+        click.echo(f"{found.verdict.words}: {describe_reason(found.verdict)}")
+        comparison.print_blocks(describe_suites(found))
         click.echo(f"next: {report.next_step}")
-        for lost in find_format_failures(found, standalone=True):
-            comparison.print_format_failures(lost)
+        for failure in find_format_failures(found, standalone=True):
+            comparison.print_blocks(describe_format_failure(failure))
     if keep is not None and found.verdict:
         output.note(
             f"every answer is in {keep / FILE}: "
@@ -343,6 +345,11 @@ def exit_code(report: Report) -> int:
         return EXITS[verdict.outcome]
     # Without a verdict, the comparison timed out (still open) or measured nothing.
     return TIMED_OUT if report.comparison.proposal.open else 1
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 @command(name="run")
@@ -423,12 +430,9 @@ def gate_run(
                 standalone=True,
                 kept=keep,
             )
-        for path, render in (
-            (markdown_file, render_markdown),
-            (junit_file, render_junit),
-        ):
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(render(report), encoding="utf-8")
+        if markdown_file is not None:
+            _write(markdown_file, render_markdown(describe_report(report)))
+        if junit_file is not None:
+            _write(junit_file, render_junit(report))
         print_report(report, keep)
     return exit_code(report)

@@ -42,11 +42,11 @@ def create(
     name: str,
     *,
     role: str | None = opt(
-        "Create a management key with this role. [default: a data key for the router]",
+        "Create a management key with this role. [default: a client key for the router]",
         type=click.Choice(ROLES),
     ),
     routes: tuple[str, ...] = opt(
-        "A route that the data key may use; may be repeated. [default: all]",
+        "A route that the client key may use; may be repeated. [default: all]",
         "--route",
         metavar="ROUTE",
     ),
@@ -56,7 +56,7 @@ def create(
     ),
     service: bool = opt("The new principal is a service, not a person."),
     opt_outs: tuple[OptOut, ...] = opt(
-        "Feature that the data key's requests stay out of; may be repeated.",
+        "Feature that the client key's requests stay out of; may be repeated.",
         "--opt-out",
     ),
     limits: object = taken_from(KeyLimitOptions),
@@ -93,7 +93,9 @@ def changedescribe_limits(
     *,
     limits: object = taken_from(KeyLimitOptions),
 ) -> None:
-    """Change a data key's limits; `none` removes a limit. Routers follow within two seconds."""
+    """Change a client key's limits; `none` removes a limit. Routers follow within two
+    seconds.
+    """
     if not given_options(limits):
         raise click.UsageError("nothing to change: give a limit, or `none` to remove one")
     changed = session.decide(
@@ -113,7 +115,7 @@ def change_opt_outs(
         required=True,
     ),
 ) -> None:
-    """Set the opt-outs of a data key; `none` removes all. Routers follow within two seconds.
+    """Set the opt-outs of a client key; `none` removes all. Routers follow within two seconds.
 
     canary: its requests go to the route's incumbent first. shadow: they are not mirrored to
     candidates. capture: no copy is stored. With shadow or capture, no judge reads them either.

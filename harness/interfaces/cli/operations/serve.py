@@ -92,7 +92,7 @@ def router(
     """
     from harness.app import data_plane  # noqa: PLC0415 - `--help` stays quick
 
-    with _announced(session, "router", beside_others=beside_control):
+    with _announce(session, "router", beside_others=beside_control):
         code = data_plane.serve_router(session.config, workers, beside_control=beside_control)
     raise SystemExit(code)
 
@@ -119,7 +119,7 @@ def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
 
 
 @contextmanager
-def _announced(
+def _announce(
     session: Session,
     part: str,
     *,
@@ -162,7 +162,7 @@ def _run_part(
     )
     address = (where.host, where.port) if part == "ui" else ()
     with (
-        _announced(session, part, beside_others=beside_others),
+        _announce(session, part, beside_others=beside_others),
         reloading(again, session.config, settings),
     ):
         _run_entry_point(ENTRY_POINTS[part], session.config, *address)

@@ -12,7 +12,7 @@ from harness.canary import audit
 from harness.canary.audit import ReplayedAction
 from harness.frame.errors import InputError
 from harness.frame.formatting import escape_controls
-from harness.gate.sentences import reason_text
+from harness.gate.verdict_sentences import describe_reason
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     EXISTING_FILE,
@@ -43,12 +43,16 @@ def proposal_report(
     file: Path | None = opt("File to write. [default: standard output]", "--output"),
 ) -> None:
     """Write the report of a comparison."""
-    from harness.proposals.report.content import gather_report  # noqa: PLC0415 - `--help` stays quick
-    from harness.proposals.report.formats import render_junit  # noqa: PLC0415
+    from harness.proposals.report.answer_examples import describe_report  # noqa: PLC0415 - `--help` stays quick
+    from harness.proposals.report.content import gather_report  # noqa: PLC0415
+    from harness.proposals.report.junit import render_junit  # noqa: PLC0415
     from harness.proposals.report.markdown import render_markdown  # noqa: PLC0415
 
     report = gather_report(session.context, proposal_id)
-    text = render_markdown(report) if form == "markdown" else render_junit(report)
+    if form == "markdown":
+        text = render_markdown(describe_report(report))
+    else:
+        text = render_junit(report)
     if file is not None:
         file.write_text(text, encoding="utf-8")
     if session.json:
@@ -232,7 +236,7 @@ def _print_replayed(verdict: ReplayedVerdict) -> None:
         },
         [
             ("verdict", stored.id),
-            ("says", f"{stored.words}: {reason_text(stored)}"),
+            ("says", f"{stored.words}: {describe_reason(stored)}"),
             (
                 "items",
                 ", ".join(f"{suite} {n}" for suite, n in verdict.items.items()),

@@ -38,7 +38,7 @@ class RequestTraits(IntFlag):
     SERVED = 64  # the router served the request itself, so it sees a caller who leaves
 
 
-# A unit's segments are the bits above its traits: one bit for each of `SEGMENTS`.
+# An exposure's segments are the bits above its traits: one bit for each of `SEGMENTS`.
 SEGMENTS_FROM: Final = 8
 
 
@@ -168,11 +168,11 @@ _STREAM_SEGMENT: Final = 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.STREAM)
 
 
 class OpenBlock:
-    """A block that admits units, or waits for outcomes.
+    """A block that admits exposures, or waits for outcomes.
 
-    out: units without an outcome yet. unjudged: units that wait for the judge. claimed: the
-    rollout's ledger was asked for the block's keys. uncounted: requests that became no unit, by
-    reason (`ObservationBlock.uncounted`), as both arms' and the canary's numbers.
+    out: exposures without an outcome yet. unjudged: exposures that wait for the judge. claimed:
+    the rollout's ledger was asked for the block's keys. uncounted: requests that became no
+    exposure, by reason (`ObservationBlock.uncounted`), as both arms' and the canary's numbers.
     """
 
     __slots__ = (
@@ -206,13 +206,13 @@ class OpenBlock:
         self.closed_at = at
         # When an event ended the windows of the callers, before their time.
         self.ended_s = self.ended_at = float("inf")
-        self.units: list[LedgerUnit] = []  # in the order of admission
+        self.units: list[LedgerExposure] = []  # in the order of admission
         self.out = self.unjudged = 0
         self.claimed = False
         self.uncounted: dict[str, list[int]] = {}
 
     def note_uncounted(self, key: str, *, canary: bool) -> None:
-        """Counts a request that became no unit. key: see `ObservationBlock.uncounted`."""
+        """Counts a request that became no exposure. key: see `ObservationBlock.uncounted`."""
         count = self.uncounted.setdefault(key, [0, 0])
         count[0] += 1
         count[1] += canary
@@ -222,21 +222,23 @@ class OpenBlock:
         """The canary's share of the keys, 0 to 1."""
         return self.weight_bps / 10_000
 
-    def release(self) -> list["LedgerUnit"]:
-        """Returns the units that count. A unit without an outcome counts as failed."""
-        units = self.units
+    def release(self) -> list["LedgerExposure"]:
+        """Returns the exposures that count. An exposure without an outcome counts as failed."""
+        exposures = self.units
         self.units = []
-        for unit in units:
-            unit.block = None
-            if unit.lost:
-                unit.heard_until_s = -float("inf")
-            if unit.judging:
-                unit.judge(JudgeOutcome.NO_VERDICT)
-        return [unit for unit in units if unit.history is not KeyHistory.COUNTED]
+        for exposure in exposures:
+            exposure.block = None
+            if exposure.lost:
+                exposure.heard_until_s = -float("inf")
+            if exposure.judging:
+                exposure.judge(JudgeOutcome.NO_VERDICT)
+        return [
+            exposure for exposure in exposures if exposure.history is not KeyHistory.COUNTED
+        ]
 
 
-class LedgerUnit:
-    """One scored unit: a sticky key's first request of a period.
+class LedgerExposure:
+    """One scored exposure: a sticky key's first request of a period.
 
     traits, values, bad: of its request.
     outcome: None until it is known. `settle` replaces a departure's raw outcome.
@@ -351,7 +353,7 @@ class LedgerUnit:
         return True
 
     def judge(self, judged: JudgeOutcome) -> None:
-        """Enters a judgement; a unit without a verdict counts as bad."""
+        """Enters a judgement; an exposure without a verdict counts as bad."""
         self.judging = False
         if judged is not JudgeOutcome.GOOD:
             self.bad |= FAULTS[Guardrail.JUDGE]
@@ -361,5 +363,5 @@ class LedgerUnit:
 class LaterTurn(NamedTuple):
     """A later request in the window of a caller. arrived_at: in seconds since 1970."""
 
-    unit: LedgerUnit
+    exposure: LedgerExposure
     arrived_at: float

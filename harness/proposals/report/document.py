@@ -1,0 +1,340 @@
+"""Builds the document of a comparison: blocks that every medium renders.
+
+Markdown, the report's page and `proposal show` render the whole document; the dashboard renders
+the parts that it does not draw. Figures and rows come from `content`, drawbacks and format
+failures from `findings`. Nothing is loaded here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from harness.evals.proof_validity import ProofState
+from harness.frame.formatting import (
+    format_latency,
+    format_month_usd,
+    format_percent,
+    format_points,
+    format_points_interval,
+    format_relative_change,
+    format_score,
+    format_thousand_price,
+)
+from harness.gate.sentences import (
+    bounds_text,
+)
+from harness.gate.suite_plan import Claim
+from harness.gate.verdict import SuiteReport, Verdict
+from harness.gate.verdict_sentences import (
+    describe_claim,
+    describe_reason,
+    describe_results,
+)
+from harness.proposals import route_rules
+from harness.proposals.report.blocks import (
+    Blocks,
+    BulletList,
+    Code,
+    Commands,
+    Facts,
+    Folded,
+    Heading,
+    Interval,
+    Quotation,
+    Sentence,
+    Strong,
+    Table,
+    Text,
+    mark_code,
+)
+from harness.proposals.report.comparison import Comparison
+from harness.proposals.report.findings import (
+    FormatFailure,
+    describe_absence,
+    find_format_failures,
+    list_drawbacks,
+)
+from harness.proposals.report.measurements import (
+    describe_bill,
+    describe_claimed_saving,
+    describe_cost_and_time,
+    describe_judging,
+    describe_measurement,
+    describe_pins,
+    describe_slices,
+    describe_suites,
+)
+from harness.routing.proposal import ProposalView
+
+HEADS: Final = {
+    "passed": "may replace",
+    "failed": "must not replace",
+    "harness_mismatch": "loses by form, not by substance, against",
+    "inconclusive": "is not shown to be good enough to replace",
+    "infra_error": "could not be measured against",
+}
+TERMS: Final = {
+    Claim.SUPERIOR: "the candidate had to be better",
+    Claim.NON_INFERIOR: "the candidate had to be at most the allowed loss worse",
+    Claim.CHEAPER: "the candidate had to cost less, by the declared share, and be at most the "
+    "allowed loss worse",
+}
+
+
+def describe_comparison(
+    comparison: Comparison,
+    *,
+    standalone: bool = False,
+    next_step: str = "",
+) -> Blocks:
+    """Builds the whole document, without the answers' texts.
+
+    standalone: the comparison is a `gate run` without a route, so its commands are `gate run`s.
+    next_step: replaces the comparison's own.
+    """
+    yield _title(comparison)
+    yield from _notices(comparison)
+    yield from _intervals(comparison.verdict)
+    yield from _verdict(comparison, next_step or comparison.next_step)
+    yield from _drawbacks(comparison)
+    yield Facts([row for row in _proposal_facts(comparison, comparison.proposal) if row[1]])
+    yield from _widened(comparison, standalone=standalone)
+    yield from _glance(comparison)
+    for failure in find_format_failures(comparison, standalone=standalone):
+        yield from describe_format_failure(failure)
+    yield from describe_suites(comparison)
+    yield from describe_slices(comparison.verdict)
+    yield from describe_cost_and_time(comparison)
+    yield from describe_claimed_saving(comparison.verdict)
+    yield from describe_judging(comparison)
+    yield Heading("The route's bill")
+    yield from describe_bill(comparison)
+    yield Heading("Pinned versions")
+    yield from describe_pins(comparison)
+    yield from describe_measurement(comparison)
+
+
+def _title(comparison: Comparison) -> Heading:
+    incumbent = Code(comparison.incumbent.name)
+    candidate = Code(comparison.candidate.name)
+    verdict = comparison.verdict
+    if verdict is None:
+        route = Code(comparison.proposal.route)
+        title = ("No verdict yet: ", candidate, " against ", incumbent, " on route ", route)
+        return Heading(title, 1)
+    relation = f" {HEADS[verdict.outcome]} "
+    return Heading((f"{verdict.words}: ", candidate, relation, incumbent), 1)
+
+
+def _notices(comparison: Comparison) -> Blocks:
+    """Warns that the verdict is stale, or that answers may not be evidence."""
+    standing = comparison.standing
+    if standing is not None and standing.proof is ProofState.STALE:
+        yield Facts([("STALE", f"the verdict is no longer valid: {standing.why}.")])
+    if comparison.faults:
+        yield Facts([("Mind", fault) for fault in comparison.faults])
+
+
+def _intervals(verdict: Verdict | None) -> Blocks:
+    for report in verdict.suites if verdict else ():
+        if report.ci_low is not None and report.ci_high is not None:
+            yield Interval(report.suite, report.delta, report.ci_low, report.ci_high)
+
+
+def _verdict(comparison: Comparison, next_step: str) -> Blocks:
+    """Describes what was decided and why, the result of each suite, and the next step."""
+    verdict = comparison.verdict
+    basis = comparison.basis
+    if verdict is None or basis is None:
+        yield Sentence(comparison.proposal.closed_because or "The gate is still open.")
+        return
+    why = describe_reason(verdict)
+    yield Facts(
+        [
+            ("Decided", describe_claim(basis)),
+            ("Why", f"{why[:1].upper()}{why[1:]}"),
+            ("Next", mark_code(next_step)),
+        ]
+    )
+    results = [f"{name}: {result}" for name, result in describe_results(basis)]
+    yield BulletList("Results", results)
+
+
+def _drawbacks(comparison: Comparison) -> Blocks:
+    """Lists the arguments against the swap, or says that there is no drawback."""
+    if comparison.verdict is None:
+        return
+    against = describe_against(comparison)
+    if against:
+        yield BulletList("Against", against)
+    else:
+        yield Facts([("Against", describe_absence(comparison))])
+
+
+def describe_against(
+    comparison: Comparison, titles: Mapping[str, str] | None = None
+) -> Sequence[Text]:
+    """Describes the arguments against a swap, clear arguments first. titles: by suite."""
+    return [
+        (Strong(drawback.what), f": {drawback.text}")
+        for drawback in list_drawbacks(comparison, titles)
+    ]
+
+
+def _proposal_facts(
+    comparison: Comparison, proposal: ProposalView
+) -> Iterator[tuple[str, Text]]:
+    """Yields what was proposed, by whom, and its state; an unknown fact is empty."""
+    yield "Proposal", Code(proposal.id)
+    yield "Route", Code(proposal.route)
+    yield "Candidate", Code(comparison.candidate.name)
+    yield "Incumbent", Code(comparison.incumbent.name)
+    yield "Asked", TERMS[proposal.claim]
+    yield "Proposed by", f"{proposal.proposer}, {proposal.created_at:%Y-%m-%d %H:%M} UTC"
+    yield "Proposed because", proposal.reason
+    for _, label, value in proposal.texts:
+        yield label, Code(value)
+    yield "Cost", comparison.cost.text
+    yield "Approved by", proposal.approver or ""
+    yield "Phase", proposal.phase_text
+    yield "Verdict", Code(comparison.verdict.id) if comparison.verdict else ""
+    yield "Proof", _proof(comparison)
+    decided = comparison.verdict.reason if comparison.verdict else ""
+    yield "Ended", "" if proposal.closed_because == decided else proposal.closed_because
+
+
+def _proof(comparison: Comparison) -> str:
+    if comparison.verdict is None:
+        return ""
+    if not comparison.is_measured:
+        return "none, because it was not measured"
+    if comparison.standing is None:
+        return ""
+    if comparison.standing.holds:
+        return f"holds until {comparison.verdict.expires_at:%Y-%m-%d %H:%M} UTC"
+    return comparison.standing.text
+
+
+def _widened(comparison: Comparison, *, standalone: bool) -> Blocks:
+    widened = comparison.proposal.widened
+    if widened and not standalone:
+        reasons = route_rules.describe_second_person_reasons(widened)
+        yield Sentence("Another person than the proposer must approve these settings.")
+        yield BulletList("Widened", [Code(reason) for reason in reasons])
+
+
+def _glance(comparison: Comparison) -> Blocks:
+    """Compares both models: scores, cost, time, failures and the route's bill."""
+    basis = comparison.basis
+    reports = basis.suites if basis is not None else ()
+    scores = [row for report in reports for row in _score_row(report)]
+    if not scores:
+        return
+    ours = comparison.incumbent_figures
+    theirs = comparison.candidate_figures
+    rows = [
+        *scores,
+        (
+            "cost per 1,000 answers",
+            format_thousand_price(ours.cost_usd_per_1000),
+            format_thousand_price(theirs.cost_usd_per_1000),
+            _change(ours.cost_usd_per_1000, theirs.cost_usd_per_1000),
+        ),
+        (
+            "median time",
+            format_latency(ours.p50_s),
+            format_latency(theirs.p50_s),
+            _change(ours.p50_s, theirs.p50_s),
+        ),
+        (
+            "calls that failed",
+            format_percent(ours.failed, 1),
+            format_percent(theirs.failed, 1),
+            "",
+        ),
+        *_bill_row(comparison),
+    ]
+    yield Heading("At a glance")
+    yield Table(("", "incumbent", "candidate", "change"), rows)
+
+
+def _bill_row(comparison: Comparison) -> Iterator[tuple[str, str, str, str]]:
+    now = comparison.forecast.now_usd
+    then = comparison.forecast.candidate_usd
+    if now is not None and then is not None:
+        yield (
+            "the route's bill in 30 days",
+            format_month_usd(now),
+            format_month_usd(then),
+            _change(now, then),
+        )
+
+
+def _score_row(report: SuiteReport) -> Iterator[tuple[str, str, str, str]]:
+    """Yields the row of a suite with scores; yields no row for a suite without scores."""
+    ours = report.figures.incumbent_mean
+    theirs = report.figures.candidate_mean
+    if ours is None or theirs is None or report.is_unscored:
+        return
+    difference = format_points(report.delta)
+    if report.ci_low is not None:
+        interval = format_points_interval(report.ci_low, report.ci_high)
+        difference += f" (95 % interval {interval})"
+    if bounds := bounds_text(report):
+        difference += f"; {bounds}"
+    yield (
+        f"{report.suite}: score of 100",
+        format_score(ours),
+        format_score(theirs),
+        difference,
+    )
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if not before or after is None:
+        return ""
+    return format_relative_change(before, after)
+
+
+def describe_format_failure(
+    failure: FormatFailure, titles: Mapping[str, str] | None = None
+) -> Blocks:
+    """Describes a loss by form: what happened, each fix with its commands, and examples."""
+    title = (titles or {}).get(failure.suite, failure.suite)
+    yield Heading(f"What to change: {title}")
+    yield Sentence(
+        f"The candidate {failure.remedy.what}. With strict scores the difference is "
+        f"{format_points(failure.strict_delta)} points; with form ignored on both sides it is "
+        f"{format_points(failure.lenient_delta)} points."
+    )
+    rules = sorted(failure.rules.items(), key=lambda rule: (-rule[1], rule[0]))
+    rows = [(Code(rule), failure.meanings[rule], f"{count:,}") for rule, count in rules]
+    yield Table(("broken rule", "what it means", "answers"), rows)
+    fixes = [mark_code(mend.what) for mend in failure.mends]
+    parser = f"a parser in your application that can {failure.remedy.parser}"
+    yield BulletList("Each of these changes would help", [*fixes, parser])
+    for mend, which in zip(failure.mends, ("first", "second"), strict=False):
+        yield Sentence(f"The {which} creates another target, which needs a new evaluation:")
+        yield Commands(mend.commands)
+    if failure.examples:
+        name = f"{len(failure.examples)} of its answers"
+        yield Folded(name, list(_format_examples(failure)))
+
+
+def _format_examples(failure: FormatFailure) -> Blocks:
+    rows = [
+        (
+            example.item,
+            Code(example.rule or "unnamed"),
+            _score(example.candidate_score),
+            _score(example.lenient_score),
+        )
+        for example in failure.examples
+    ]
+    yield Table(("item", "rule", "strict score", "form ignored"), rows)
+    for example in failure.examples:
+        yield Quotation(f"{example.item}, incumbent", example.incumbent)
+        yield Quotation(f"{example.item}, candidate", example.candidate)
+
+
+def _score(share: float | None) -> str:
+    return format_score(share, None, missing="none")

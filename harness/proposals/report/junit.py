@@ -1,0 +1,87 @@
+"""Renders a report as JUnit XML: a test case for each suite, with the reason as message."""
+
+from typing import Final
+from xml.etree import ElementTree as ET
+
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import SuiteReport
+from harness.proposals.report.content import Report, SuiteSection
+
+PROBLEMS: Final = {
+    "failed": "failure",
+    "harness_mismatch": "failure",
+    "inconclusive": "failure",
+    "infra_error": "error",
+    "open": "error",
+}
+
+
+Case = tuple[str, float, str, str]  # (name, seconds, outcome, reason)
+
+
+def render_junit(report: Report) -> str:
+    """Renders counts and messages; times are the sums of the answers' times.
+
+    A verdict that is not measured, or still open, is an error; any other verdict but a pass is
+    a failure. A suite fails only if it decides alone and the verdict did not pass.
+    """
+    comparison = report.comparison
+    passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
+    # A suite without an own decision is not a failure of the candidate.
+    cases = [(_case(part), part.decides and not passed) for part in report.suites]
+    # The joint claim of several suites has no time, because each suite reports its own.
+    cases += [((_title(r), 0.0, r.outcome, r.reason), not passed) for r in report.together]
+    problems = [PROBLEMS.get(case[2], "") if counts else "" for case, counts in cases]
+    suite = ET.Element(
+        "testsuite",
+        name=f"swapgate: {comparison.candidate.name} against {comparison.incumbent.name}",
+        tests=str(len(cases)),
+        failures=str(problems.count("failure")),
+        errors=str(problems.count("error")),
+        timestamp=f"{report.made_at:%Y-%m-%dT%H:%M:%S}",
+    )
+    for ((name, duration_s, outcome, reason), _), problem in zip(cases, problems, strict=True):
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname="swapgate.gate",
+            name=name,
+            time=f"{duration_s:.3f}",
+        )
+        if problem:
+            ET.SubElement(
+                case,
+                problem,
+                type=outcome,
+                message=_text(reason),
+            )
+        else:
+            ET.SubElement(case, "system-out").text = _text(reason)
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(part: SuiteSection) -> Case:
+    """Builds the test case of one suite."""
+    report = part.report
+    answers = [*part.side.incumbent, *part.side.candidate]
+    duration_s = sum(answer.duration_s for answer in answers)
+    if report is None:
+        return (
+            _title(part.side.plan),
+            duration_s,
+            "open",
+            "the gate is still open",
+        )
+    return _title(part.side.plan), duration_s, report.outcome, report.reason
+
+
+def _title(of: SuitePlan | SuiteReport) -> str:
+    return f"{of.suite} ({of.role.value})"
+
+
+def _text(words: str) -> str:
+    """Removes control characters, which XML does not allow even as references."""
+    return "".join(word for word in words if word >= " " or word in "\t\n")
