@@ -23,8 +23,8 @@ from harness.frame.errors import SwapgateError
 from harness.frame.formatting import format_score
 from harness.frame.pagination import Page
 from harness.gate.suite_plan import Claim
-from harness.operations.context import Context
 from harness.gate.verdict_sentences import describe_reason
+from harness.operations.context import Context
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
 from harness.routing.proposal import PROPOSAL_TEXTS, ProposalPhase

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from harness.canary import decision, machine, way_back
-from harness.canary.audit import RolloutUnit, decision_inputs, record_end
+from harness.canary.audit import RolloutTransaction, decision_inputs, record_end
 from harness.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.evals import proof_validity
 from harness.frame.alerts import alerts
@@ -121,7 +121,7 @@ def operate(
                 )
                 against = (*doubts, *against)
                 kind = ApprovalKind.PROMOTION
-                approvals.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
+                approvals.record_approval(ctx, tx, actor, transaction.proposal, kind, reason)
             case RolloutSignal.FINISH if not rollout.baking:
                 raise IllegalTransition(
                     f"the canary of {route} is {rollout.state.value}: only a bake, after "
