@@ -114,7 +114,8 @@ class _Walk(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        self._between(*node.values[:2], *JOINS[type(node.op)])
+        first, second, *_ = node.values
+        self._between(first, second, *JOINS[type(node.op)])
         self.generic_visit(node)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
