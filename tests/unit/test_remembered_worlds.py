@@ -31,10 +31,12 @@ def test_it_has_the_rows_the_time_and_the_next_id_of_a_lived_one(
     lived = begun(tmp_path / "lived")
     canary = lived.in_canary()
     monkeypatch.setattr(MEMORY, "is_on", True)
-    begun(tmp_path / "first").in_canary()
+    first = begun(tmp_path / "first").in_canary()
 
     remembered = begun(tmp_path / "remembered")
-    assert remembered.in_canary() == canary
+    again = remembered.in_canary()
+    assert again is first  # it was not lived through
+    assert again == canary
     assert rows(remembered) == rows(lived)
     assert remembered.clock.now() == lived.clock.now()
     assert remembered.chance.token("x") == lived.chance.token("x")
