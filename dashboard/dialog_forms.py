@@ -27,10 +27,10 @@ from typing import (
 import streamlit as st
 
 from dashboard import current_user, markup, page_frame
+from harness.frame.configuration.setting import Declaration, FormEntry, plain_settings
 from harness.frame.errors import SwapgateError
 from harness.frame.people.access import Actor, Role
-from harness.frame.setting import Declaration, FormEntry, plain_settings
-from harness.routing.context import Context
+from harness.operations.context import Context
 
 log = logging.getLogger("swapgate.dashboard")
 

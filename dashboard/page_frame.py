@@ -33,11 +33,11 @@ from harness.frame.people.access import Actor
 from harness.frame.plain_data import to_shown
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import queries, route_status
+from harness.operations.context import Context
 from harness.operations.route_status import Banner
-from harness.registry import named_models
-from harness.routes import routes
-from harness.routing.context import Context
-from harness.routing.records.routes import Routing
+from harness.providers.records import Targets
+from harness.providers.registry import named_models
+from harness.routing.control import routes
 from harness.routing.settings import OidcSettings
 
 if TYPE_CHECKING:
@@ -427,14 +427,14 @@ def candidates(ctx: Context, route: str) -> Sequence[str]:
     """Lists the targets that could replace the route's incumbent, by name. Raises NotFound."""
     with ctx.store.read() as tx:
         incumbent = routes.require_route(tx, route).incumbent
-        found = Routing(tx).targets()
+        found = Targets(tx).all()
     return sorted(target.name for target in found.values() if target.id != incumbent)
 
 
 def model_names(ctx: Context) -> list[str]:
     """Lists the names of registered targets, then of models that configured providers offer."""
     with ctx.store.read() as tx:
-        known = sorted({target.name for target in Routing(tx).targets().values()})
+        known = sorted({target.name for target in Targets(tx).all().values()})
     offered = (name for name, _ in named_models.list_configured_offers(ctx))
     return list(dict.fromkeys((*known, *offered)))
 

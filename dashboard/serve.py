@@ -35,7 +35,7 @@ from streamlit.web import bootstrap as streamlit_bootstrap
 
 from dashboard import sign_in_page, theme
 from harness.app import installation
-from harness.config.model import Settings
+from harness.app.configuration.model import Settings
 from harness.frame import package_data
 from harness.frame.calm_server import run_app
 from harness.frame.errors import ConfigError, SwapgateError

@@ -18,8 +18,8 @@ from docs_reference.stored_content import (
     USERS,
     ContentColumn,
 )
-from harness.config.configuration import json_schema
-from harness.config.validation_errors import RANGES
+from harness.app.configuration.configuration import json_schema
+from harness.app.configuration.validation_errors import RANGES
 from harness.frame import errors, package_data
 from harness.frame.errors import SwapgateError
 from harness.frame.metrics import (

@@ -1,8 +1,8 @@
-"""Alembic's entry point. Migrates on the connection that harness.store.migrate opened."""
+"""Alembic's entry point. Migrates on the connection that harness.app.store.migrate opened."""
 
 from alembic import context
 
-from harness.store.tables import metadata
+from harness.app.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -216,7 +216,7 @@ def mark_by_database(items: list[pytest.Item]) -> None:
 def postgres() -> "Postgres":
     if sys.platform != "linux":
         pytest.skip("PostgreSQL for the tests is installed on Linux only")
-    from harness.store.migrate import upgrade  # noqa: PLC0415 - not every test needs a store
+    from harness.app.store.migrate import upgrade  # noqa: PLC0415 - not every test needs a store
     from tests.support.store.postgres import join  # noqa: PLC0415 - the package is for Linux only
 
     return join(postgres_folder(), upgrade)

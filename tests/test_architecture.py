@@ -33,7 +33,7 @@ DOORS = {
         "harness/app/demo/",
         "harness/client/http.py",
     ),
-    "alembic": ("harness/store/", "migrations/"),
+    "alembic": ("harness/app/store/", "migrations/"),
     "altair": ("dashboard/",),
     "apprise": ("harness/app/apprise_sink.py",),
     "apscheduler": ("harness/frame/runtime/",),
@@ -62,7 +62,7 @@ DOORS = {
         "harness/agents/tool_servers.py",
     ),
     "sqlalchemy": (
-        "harness/store/",
+        "harness/app/store/",
         "harness/frame/records/",
         "harness/frame/signing/audit_log.py",
         "harness/frame/idempotency.py",
@@ -345,7 +345,7 @@ SHOWING = (
     "dashboard/",
     "harness/interfaces/api/",
     "harness/interfaces/cli/",
-    "harness/store/store.py",
+    "harness/app/store/store.py",
 )
 
 

@@ -24,8 +24,8 @@ from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.frame.people.access import SYSTEM
 from harness.proposals import eval_queue
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
 
 
 def taken(

@@ -11,21 +11,21 @@ from pathlib import Path
 import yaml
 
 from benchmarks.router.processes import Ask, Peer, Site
+from harness.app.store import migrate
+from harness.app.store.store import Store
 from harness.frame.people.access import ApiKey, key_hash
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.clock import SystemClock
 from harness.gate.policy import Policy
 from harness.gate.verdict import Passed
-from harness.providers.records import Providers
+from harness.providers.records import Providers, Targets
 from harness.providers.target import Price, Provider, Target
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import CreateRoute, StartCanary
-from harness.store import migrate
-from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 from tests.support.store import records
 
@@ -44,8 +44,8 @@ def put_route(
     now = clock.now()
     prices = {model: Price(1.0, 2.0) for model in ("m", "m2")}
     Providers(tx).put(Provider(name, "custom", f"http://127.0.0.1:{port}/v1", prices=prices))
-    incumbent = Routing(tx).add_target(Target(name, "m"))
-    candidate = Routing(tx).add_target(Target(name, "m2"))
+    incumbent = Targets(tx).add(Target(name, "m"))
+    candidate = Targets(tx).add(Target(name, "m2"))
     commit = partial(
         Routing(tx).commit,
         actor="bench",

@@ -26,11 +26,11 @@ import sqlalchemy as sa
 
 from benchmarks.print_rows import print_cells
 from harness.app.installation import Installation, open_installation
+from harness.app.store.migrate import upgrade
+from harness.app.store.store import Store
 from harness.frame.people.access import SYSTEM, Role
 from harness.interfaces.api.app import PREFIX, build_app
 from harness.operations import keys
-from harness.store.migrate import upgrade
-from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.command_line import FILE

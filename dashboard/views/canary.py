@@ -25,10 +25,10 @@ from harness.canary.canary_state import OVERRULES, describe_effect
 from harness.canary.status import CanaryStatus
 from harness.frame.people.access import Actor, Role
 from harness.gate.online.rollout import RolloutSignal, RolloutState
+from harness.operations.context import Context
 from harness.operations.route_queries import load_status
 from harness.operations.route_status import RouteStatus
-from harness.routes import freezes
-from harness.routing.context import Context
+from harness.routing.control import freezes
 from harness.routing.freeze import FROZEN_SIGNALS
 
 

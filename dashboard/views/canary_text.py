@@ -33,7 +33,7 @@ from harness.gate.online.rollout import (
     RolloutState,
     find_end,
 )
-from harness.routing.context import Context
+from harness.operations.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.latency import merge_histograms, quantile_ms
 

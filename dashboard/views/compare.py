@@ -18,8 +18,8 @@ from harness.frame.pagination import PageRequest
 from harness.gate.verdict import SuiteReport
 from harness.operations.queries import list_proposals
 from harness.proposals.report.content import list_pinned
-from harness.routes import monthly_bill
 from harness.routing.proposal import ProposalPhase
+from harness.routing.reports import monthly_bill
 
 CHARTS_A_ROW = 3
 

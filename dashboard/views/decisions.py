@@ -25,14 +25,14 @@ from harness.frame.records.transaction import Transaction
 from harness.gate.verdict import BaseVerdict, Verdict, VerdictBasis
 from harness.gate.verdict_sentences import describe_claim
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.proposals import decisions, evaluation
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.decisions import ProposalReview
 from harness.proposals.report import findings
-from harness.routes import monthly_bill
-from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
 from harness.routing.records.preload import Preload
+from harness.routing.reports import monthly_bill
 
 MOST_PROPOSALS: Final = 100
 

@@ -33,9 +33,9 @@ from harness.frame.people.limits import (
     check_budget,
 )
 from harness.operations import keys
+from harness.operations.context import Context
 from harness.operations.keys import KeySummary, PersonView
 from harness.operations.queries import list_keys
-from harness.routing.context import Context
 
 # The page shows at most this many client keys at once; with more keys it has a search field.
 MOST_ROWS: Final = 50

@@ -20,6 +20,7 @@ from harness.frame.formatting import DASH, format_score
 from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor, Role
 from harness.gate.online.observation import TrafficMinute
+from harness.operations.context import Context
 from harness.operations.queries import list_alerts, load_target_names
 from harness.operations.route_queries import (
     RouteOverview,
@@ -37,11 +38,10 @@ from harness.operations.route_status import (
 from harness.proposals import first_route
 from harness.proposals.break_glass import count_unconfirmed
 from harness.proposals.first_route import SIMULATOR, FirstRoute
-from harness.registry import registered_providers
-from harness.routes import scorecard
-from harness.routes.scorecard import RouteScorecard
-from harness.routes.traffic_report import format_ends
-from harness.routing.context import Context
+from harness.providers.registry import registered_providers
+from harness.routing.reports import scorecard
+from harness.routing.reports.scorecard import RouteScorecard
+from harness.routing.reports.traffic_report import format_ends
 from harness.routing.table import Route
 
 MOST_ALERTS: Final = 5  # shown as banners

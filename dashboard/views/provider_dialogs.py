@@ -14,24 +14,24 @@ from dashboard import current_user, labels, markup, page_frame
 from dashboard.dialog_forms import Form, dialog
 from dashboard.markup import escape, strong
 from harness.frame.people.access import Actor, Role
+from harness.operations.context import Context
 from harness.proposals import first_route
 from harness.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
-from harness.providers.target import Target
-from harness.registry import (
+from harness.providers.registry import (
     credentials,
     named_models,
     registered_providers,
     sign_in,
     targets,
 )
-from harness.registry.credentials import (
+from harness.providers.registry.credentials import (
     DEFAULT_KEY_NAME,
     CredentialChange,
     ProviderCredentials,
     StoredKeyView,
 )
-from harness.registry.targets import ProviderChange
-from harness.routing.context import Context
+from harness.providers.registry.targets import ProviderChange
+from harness.providers.target import Target
 
 ASKS: Final = "Asking the provider, for 20 s at most"
 STORE = "Add or replace"

@@ -36,14 +36,9 @@ from harness.providers.calls.probe import (
 )
 from harness.providers.kinds import ProviderGroup
 from harness.providers.models.catalogue import COLUMNS, Ability
+from harness.providers.registry import registered_providers
 from harness.providers.target import Price
-from harness.registry import registered_providers
-from harness.routes.matrix import (
-    MatrixModel,
-    MatrixRow,
-    ProviderHealth,
-    build_matrix,
-)
+from harness.routing.reports.matrix import MatrixModel, MatrixRow, ProviderHealth, build_matrix
 
 # With more providers than these, the page has a search and shows no more at once.
 MOST_CARDS: Final = 12

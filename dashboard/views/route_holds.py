@@ -18,6 +18,7 @@ from harness.evals import drift_watches
 from harness.evals.drift_watches import DriftStatus
 from harness.frame.errors import SignatureInvalid
 from harness.frame.people.access import Actor, Role
+from harness.operations.context import Context
 from harness.operations.queries import find_route
 from harness.proposals import break_glass
 from harness.proposals.break_glass import BreakGlassRequest
@@ -28,12 +29,10 @@ from harness.providers.force import (
     SwitchSource,
     parse_force,
 )
-from harness.providers.records import Providers
-from harness.routes import freezes, routes
-from harness.routes.freezes import SwitchPreview, SwitchRequest
-from harness.routing.context import Context
+from harness.providers.records import Providers, Targets
+from harness.routing.control import freezes, routes
+from harness.routing.control.freezes import SwitchPreview, SwitchRequest
 from harness.routing.evidence import BreakGlass
-from harness.routing.records.routes import Routing
 
 SWITCH_LASTS: Final[Mapping[str, timedelta | None]] = {
     "until it is lifted": None,
@@ -158,7 +157,7 @@ def throw(form: Form, route: str) -> None:
 def _list_forces(route: str) -> list[str]:
     """Lists what a switch can force or avoid: the route's targets, and all providers."""
     with page_frame.context().store.read() as tx:
-        known = Routing(tx).targets()
+        known = Targets(tx).all()
         own = routes.require_route(tx, route).may_answer
         providers = sorted(Providers(tx).all())
     names = sorted({known[target].name for target in own})

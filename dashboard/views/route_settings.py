@@ -1,9 +1,8 @@
 """The dialogs of the Routes page, and the fields of a route's settings.
 
 The fields of plain settings follow from their declarations in `harness.routing.route_settings`.
-The composite ones, suites, overrides and candidates, are here; checks are in `harness.routes`.
-A change of the model itself is a proposal and no
-setting.
+The composite ones, suites, overrides and candidates, are here; checks are in
+`harness.routing.control`. A change of the model itself is a proposal and no setting.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,16 +29,16 @@ from harness.canary import operations
 from harness.frame.errors import Conflict
 from harness.frame.people.access import Actor, Role
 from harness.gate.suite_plan import SuiteRole
+from harness.operations.context import Context
 from harness.proposals import fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
-from harness.routes import routes
 from harness.routing.candidate_schedule import (
     MOST_USD,
     CandidateSchedule,
     OnBetter,
     Preference,
 )
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.route_settings import Overrides, RequestKind, RouteSettings, RouteSuite
 from harness.routing.table import Route
 

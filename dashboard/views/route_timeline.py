@@ -18,14 +18,15 @@ from harness.canary.canary_state import describe_change
 from harness.evals.drift_watches import DriftStatus, list_drift_status
 from harness.frame.pagination import Page, PageRequest
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.proposals import fallback_chain
 from harness.proposals.fallback_chain import ChainEntry
+from harness.providers.records import Targets
 from harness.providers.target import Target
-from harness.routes import routes, scorecard
-from harness.routes.scorecard import RouteScorecard
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.records.observations import Observations
-from harness.routing.records.routes import Routing
+from harness.routing.reports import scorecard
+from harness.routing.reports.scorecard import RouteScorecard
 from harness.routing.table import Route, RouteRecord
 
 MOST_VERSIONS: Final = 200
@@ -78,7 +79,7 @@ def load_route(ctx: Context, name: str) -> RouteView:
         return RouteView(
             route=routes.require_route(tx, name),
             history=history,
-            targets=Routing(tx).targets(),
+            targets=Targets(tx).all(),
             chain=chain,
             drift=drift,
             serving_revision=newest.revision if newest else None,

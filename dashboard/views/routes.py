@@ -25,10 +25,10 @@ from harness.frame.pagination import PageRequest
 from harness.gate.drift import DriftCheckState
 from harness.proposals.fallback_chain import ChainEntry
 from harness.providers.force import SwitchRecord
-from harness.routes import routes
-from harness.routes.scorecard import list_facts
+from harness.routing.control import routes
 from harness.routing.evidence import EvidenceKind
 from harness.routing.freeze import FreezeWindow
+from harness.routing.reports.scorecard import list_facts
 from harness.routing.route_settings import RequestKind, RouteSettings
 
 MOST_SWITCHES: Final = 10

@@ -35,6 +35,7 @@ from harness.frame.formatting import (
 )
 from harness.frame.imports import pause_garbage_collection
 from harness.gate.run import Sample, SampleError
+from harness.operations.context import Context
 from harness.proposals.report import comparison as comparisons
 from harness.proposals.report.answer_examples import (
     SuiteTexts,
@@ -52,7 +53,6 @@ from harness.proposals.report.findings import (
     find_format_failures,
 )
 from harness.proposals.submission import get_proposal
-from harness.routing.context import Context
 from harness.routing.records.runs import Suites
 
 # With more answers, the page reads only the texts of the samples that it shows.

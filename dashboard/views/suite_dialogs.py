@@ -21,10 +21,10 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import escape_surrogates
 from harness.gate.run import EvalRun, RunBudget
 from harness.operations import captures
+from harness.operations.context import Context
 from harness.proposals import eval_queue
 from harness.providers.target import Target
 from harness.routing.capture import answer_text, user_text
-from harness.routing.context import Context
 
 CAPTURES: Final = "captures-to-label"
 ROW_HEIGHT_PX: Final = 88  # shows three lines of a request

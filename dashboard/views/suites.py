@@ -40,6 +40,7 @@ from harness.gate.run import (
     describe_waits,
 )
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.operations.queries import SuiteSummary
 from harness.proposals.candidates import leaderboard
 from harness.proposals.candidates.leaderboard import (
@@ -47,8 +48,7 @@ from harness.proposals.candidates.leaderboard import (
     LeaderboardRow,
     Standing,
 )
-from harness.routing.context import Context
-from harness.routing.records.routes import Routing
+from harness.providers.records import Targets
 from harness.routing.records.runs import EvalRuns
 from harness.routing.route_settings import RouteSuite
 
@@ -147,7 +147,7 @@ def show() -> None:
         now = ctx.clock.now()
         suites = _load_suites(ctx, runs)
         with ctx.store.read() as tx:
-            names = {id_: target.name for id_, target in Routing(tx).targets().items()}
+            names = {id_: target.name for id_, target in Targets(tx).all().items()}
             newest = [
                 RunView(
                     run,

@@ -26,7 +26,8 @@ from harness.frame.formatting import (
 from harness.frame.pagination import Page, PageRequest, read_all
 from harness.operations.queries import count_failovers, list_failovers
 from harness.operations.route_queries import load_target_traffic
-from harness.routes.traffic_report import (
+from harness.routing.reliability.failover import Failover, FailoverReason
+from harness.routing.reports.traffic_report import (
     RouteTraffic,
     TargetTraffic,
     TrafficReport,
@@ -35,7 +36,6 @@ from harness.routes.traffic_report import (
     load_traffic_report,
     name_period,
 )
-from harness.routing.reliability.failover import Failover, FailoverReason
 
 ALL: Final = "all routes"
 WINDOWS: Final = {

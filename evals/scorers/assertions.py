@@ -28,7 +28,7 @@ from evals.scorers.judged import rubric
 from evals.scorers.unwrap import unwrap_layers
 from evals.suites.items import DECODER, Item
 from harness.frame.canonical_text import canonical, canonical_value
-from harness.frame.core_yaml import parse_core_yaml
+from harness.frame.configuration.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError, PatternTooSlow, SchemaTooLarge
 from harness.frame.matching import BoundedPattern, schema_fault
 from harness.frame.suggestions import did_you_mean

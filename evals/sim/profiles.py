@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from harness.config.source_locations import parse_file
+from harness.frame.configuration.source_locations import parse_file
 from harness.frame.errors import InputError
 from harness.frame.plain_data import digest
 from harness.frame.suggestions import describe_fault

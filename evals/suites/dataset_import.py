@@ -38,7 +38,7 @@ from evals.suites.source_formats import (
     recognise,
 )
 from evals.suites.source_records import SourceFile, SourceRecord
-from harness.frame.config_conversion import (
+from harness.frame.configuration.config_conversion import (
     ConversionNote,
     ConversionOutcome,
     NothingTaken,

@@ -19,7 +19,7 @@ from evals.scorers import find_scorer
 from evals.suites.items import DECODER
 from evals.suites.source_records import SourceRecord
 from harness.frame.canonical_text import canonical
-from harness.frame.config_conversion import ConversionNote, ConversionOutcome
+from harness.frame.configuration.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_quantity
 from harness.routing.similar_texts import UNSPACED, shingles

@@ -36,12 +36,8 @@ from evals.suites.promptfoo_tests import (
     parse_expected,
     parse_yaml,
 )
-from harness.frame.config_conversion import (
-    ConfigPath,
-    NothingTaken,
-    SourceConfig,
-)
-from harness.frame.core_yaml import parse_core_yaml
+from harness.frame.configuration.config_conversion import ConfigPath, NothingTaken, SourceConfig
+from harness.frame.configuration.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
 
 _FILE: Final = "file://"

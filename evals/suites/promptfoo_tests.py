@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from evals.scorers.assertions import CHECKS, RUBRIC
 from evals.suites.items import DECODER
-from harness.frame.core_yaml import parse_core_yaml
+from harness.frame.configuration.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
 from harness.frame.text_files import csv_records, text_lines
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from evals.suites import promptfoo
 from evals.suites.source_records import SourceFile
-from harness.frame.config_conversion import SUITE_SOURCES
+from harness.frame.configuration.config_conversion import SUITE_SOURCES
 from harness.frame.errors import InputError
 
 

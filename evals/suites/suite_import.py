@@ -30,7 +30,7 @@ from evals.suites.human_labels import (
 from evals.suites.items import UNLABELLED, json_lines, read_item
 from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.evals.settings import JudgeSettings, SuiteSettings
-from harness.frame.config_conversion import ConversionNote, ConversionOutcome
+from harness.frame.configuration.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.errors import Conflict, InputError
 from harness.frame.plain_data import canonical_json
 from harness.gate.suite_plan import read_slice

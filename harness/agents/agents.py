@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from harness.agents.context import AgentsContext
 from harness.agents.message import MessageState
 from harness.agents.records import (
     AgentGrants,
@@ -26,8 +27,8 @@ from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
+from harness.providers.registry import named_models
 from harness.providers.target import Target, is_at_least_as_strict, may_see
-from harness.registry import named_models
 from harness.routing.agent import (
     Agent,
     AgentGrant,
@@ -36,7 +37,6 @@ from harness.routing.agent import (
     ModelChoice,
     SessionState,
 )
-from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.table import Route
 
@@ -130,7 +130,7 @@ class AgentsClient:
 
 
 def create_agent(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     name: str,
     model: ModelChoice,
@@ -176,7 +176,7 @@ def create_agent(
 
 
 def load_agent(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     id_: str,
 ) -> Agent:
@@ -196,7 +196,7 @@ def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
 
 
 def change_agent(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     id_: str,
     reason: str = "",
@@ -221,7 +221,7 @@ def change_agent(
 
 
 def delete_agent(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     id_: str,
 ) -> None:
@@ -239,7 +239,7 @@ def delete_agent(
 
 
 def _allow(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     client: AgentsClient,
     agent: Agent,
@@ -262,7 +262,7 @@ def _allow(
 
 
 def grant_literal(  # noqa: PLR0913 - the parts of a consent
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     actor: Actor,
     agent: Agent,
@@ -319,7 +319,7 @@ def grant_literal(  # noqa: PLR0913 - the parts of a consent
 
 
 def revoke_grant(
-    ctx: Context,
+    ctx: AgentsContext,
     actor: Actor,
     id_: str,
     reason: str = "",
@@ -342,7 +342,7 @@ def revoke_grant(
 
 
 def check_target_data_class(
-    ctx: Context,
+    ctx: AgentsContext,
     data_class: str,
     target: Target,
 ) -> None:
@@ -356,7 +356,7 @@ def check_target_data_class(
 
 
 def require_route(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     agent: Agent,
     name: str,
@@ -382,7 +382,7 @@ def require_route(
 
 
 def open_session(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     agent: str,
     user_id: str = "",
@@ -409,7 +409,7 @@ def open_session(
 
 
 def open_child(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     parent: AgentSession,
     model: ModelChoice,
@@ -433,7 +433,7 @@ def open_child(
 
 
 def find_grant(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     agent: str,
     session: str,
@@ -450,7 +450,7 @@ def find_grant(
 
 
 def load_session(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     agent: str,
     id_: str,
@@ -480,7 +480,7 @@ def _require_session(
 
 
 def close_session(
-    ctx: Context,
+    ctx: AgentsContext,
     client: AgentsClient,
     agent: str,
     id_: str,
@@ -497,7 +497,7 @@ def close_session(
 
 
 def close_in_unit(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     id_: str,
     reason: str,
@@ -517,7 +517,7 @@ def close_in_unit(
 
 
 def end_turn_early(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     id_: str,
     reason: str,

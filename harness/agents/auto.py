@@ -19,6 +19,7 @@ from itertools import chain, count, takewhile
 from statistics import fmean
 from typing import Final
 
+from harness.agents.context import AgentsContext
 from harness.agents.message import SessionMessage, list_misfits
 from harness.evals import proof_validity
 from harness.frame.errors import NotFound, SwapgateError
@@ -41,14 +42,13 @@ from harness.providers.force import (
     active_switches,
     ruling_switch,
 )
-from harness.providers.records import Providers, Sightings
+from harness.providers.records import Providers, Sightings, Targets
+from harness.providers.registry import targets
+from harness.providers.registry.named_models import model_capabilities
+from harness.providers.registry.provider_secrets import keys_of_provider
 from harness.providers.target import Provider, Target, may_see
-from harness.registry import data_class_checks, targets
-from harness.registry.named_models import model_capabilities
-from harness.registry.provider_secrets import keys_of_provider
-from harness.routes import routes
 from harness.routing.agent import Agent
-from harness.routing.context import Context
+from harness.routing.control import data_class_checks, routes
 from harness.routing.evidence import EvidenceKind, TargetEvidence
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.interventions import Switches
@@ -157,7 +157,7 @@ class ScoreTerms:
 
 
 def _list_runs(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     target: Target,
     terms: ScoreTerms,
@@ -220,7 +220,7 @@ class AutoTargets:
 
     def find(
         self,
-        ctx: Context,
+        ctx: AgentsContext,
         agent: Agent,
         route: Route,
         messages: Sequence[SessionMessage],
@@ -230,7 +230,7 @@ class AutoTargets:
         The incumbent answers if the route has no floor or a kill switch is in force.
         """
         with ctx.store.read() as tx:
-            own = Routing(tx).targets()[route.incumbent]
+            own = Targets(tx).all()[route.incumbent]
             incumbent = AutoCandidate(own.id, own.name)
             floor = self._floors.get(route.name)
             if floor is None:
@@ -252,7 +252,7 @@ class AutoTargets:
 
     def _assess(
         self,
-        ctx: Context,
+        ctx: AgentsContext,
         tx: Transaction,
         agent: Agent,
         route: Route,
@@ -263,7 +263,7 @@ class AutoTargets:
         """Loads the figures of a target. They are None if the target cannot answer these
         messages or its evidence is not valid.
         """
-        target = Routing(tx).targets()[entry.target]
+        target = Targets(tx).all()[entry.target]
         provider = Providers(tx).all().get(target.provider)
         able = provider is not None and _is_able(ctx, agent, route, target, provider, messages)
         low = usd = None
@@ -281,7 +281,7 @@ class AutoTargets:
 
     def _load_score(
         self,
-        ctx: Context,
+        ctx: AgentsContext,
         tx: Transaction,
         target: Target,
         provider: Provider | None,
@@ -322,7 +322,7 @@ class AutoTargets:
 
 
 def _terms(
-    ctx: Context,
+    ctx: AgentsContext,
     route: Route,
     floor: AutoFloor,
 ) -> ScoreTerms | None:
@@ -336,7 +336,7 @@ def _terms(
 
 
 def _has_evidence(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     route: Route,
     entry: TargetEvidence,
@@ -367,7 +367,7 @@ def _has_evidence(
 
 
 def _is_able(
-    ctx: Context,
+    ctx: AgentsContext,
     agent: Agent,
     route: Route,
     target: Target,

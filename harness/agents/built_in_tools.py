@@ -14,6 +14,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.agents import models, switches
+from harness.agents.context import AgentsContext
 from harness.agents.conversation import run_unit
 from harness.agents.message import FREE, MessageToolCall, MessageUsage
 from harness.agents.models import SwitchModelAnswer
@@ -33,9 +34,8 @@ from harness.agents.turn import (
 from harness.frame.errors import AmbiguousName, InputError, SwapgateError
 from harness.frame.plain_data import to_shown
 from harness.frame.suggestions import describe_fault, find_fault_path
-from harness.registry import credentials
+from harness.providers.registry import credentials
 from harness.routing.agent import MANAGE_CREDENTIALS, SWITCH_MODEL, AgentTool
-from harness.routing.context import Context
 
 log = structlog.get_logger("swapgate.agents")
 Arguments = Mapping[str, object]
@@ -145,7 +145,7 @@ def build_tool(
 
 
 async def switch_model(
-    ctx: Context,
+    ctx: AgentsContext,
     session: str,
     action: str,
     model: str = "",
@@ -174,7 +174,7 @@ async def switch_model(
     return switch_answer(ctx, request)
 
 
-def switch_answer(ctx: Context, request: ModelSwitchRequest) -> SwitchModelAnswer:
+def switch_answer(ctx: AgentsContext, request: ModelSwitchRequest) -> SwitchModelAnswer:
     """Describes a request to the agent in the request's present state."""
     state = request.state_at(ctx.clock.now())
     message = decision_text(request, state)
@@ -215,7 +215,7 @@ class ListArguments(ToolArguments):
     action: Literal["list"]
 
 
-def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
+def build_switch_tool(ctx: AgentsContext, *, waits: bool = False) -> BuiltInTool:
     """Builds `switch_model`. waits: callers may wait for the decision; a turn never waits."""
 
     async def answer(given: SwitchArguments, caller: ToolCaller) -> ToolAnswer:
@@ -232,7 +232,7 @@ def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
     )
 
 
-def build_credentials_tool(ctx: Context) -> BuiltInTool:
+def build_credentials_tool(ctx: AgentsContext) -> BuiltInTool:
     """Builds `manage_credentials`, which only lists: only people may enter keys."""
 
     async def answer(_: ListArguments, __: ToolCaller) -> ToolAnswer:

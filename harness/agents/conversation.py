@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from harness.agents import turns
 from harness.agents.agents import AgentsClient
 from harness.agents.caller import AgentCaller
+from harness.agents.context import AgentsContext
 from harness.agents.message import (
     REFUSED,
     IdempotencyKey,
@@ -56,7 +57,6 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.formatting import format_span
-from harness.routing.context import Context
 from harness.routing.settings import TurnBounds
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class TurnRun:
 
     def __init__(
         self,
-        ctx: Context,
+        ctx: AgentsContext,
         begun: BegunTurn,
         models: ModelsInForce,
         calls: PaidCalls,
@@ -443,7 +443,7 @@ async def run_unit(unit: Callable[[], T]) -> T:
         raise
 
 
-def with_notes(ctx: Context, begun: BegunTurn) -> str:
+def with_notes(ctx: AgentsContext, begun: BegunTurn) -> str:
     """Adds the decisions about requests since the last answer to the agent's instructions."""
     answers = (m.created_at for m in begun.messages if m.role is MessageRole.ASSISTANT)
     since = max(answers, default=begun.session.created_at)

@@ -6,7 +6,7 @@ checks the agent's data class and grants again for each message, because routes 
 change after an agent is created.
 
 The docstrings of the answers' classes are texts for models and for the API. Literal names are
-resolved in `harness.registry.named_models`; this module adds what an agent may use.
+resolved in `harness.providers.registry.named_models`; this module adds what an agent may use.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from pydantic.alias_generators import to_camel
 from harness.agents import agents
 from harness.agents.agents import check_target_data_class, require_route
 from harness.agents.auto import AutoTargets
+from harness.agents.context import AgentsContext
 from harness.agents.message import (
     BYTES_PER_TOKEN,
     IncomingMessage,
@@ -53,15 +54,14 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.records.transaction import Transaction
-from harness.providers.records import Providers
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import named_models, provider_secrets
 from harness.providers.target import (
     ModelFigures,
     Provider,
     Target,
     find_price,
 )
-from harness.registry import named_models, provider_secrets
-from harness.routes import scorecard
 from harness.routing.agent import (
     AUTO,
     LITERAL_MARK,
@@ -73,9 +73,9 @@ from harness.routing.agent import (
     literal_route_name,
     parse_routed_choice,
 )
-from harness.routing.context import Context
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
+from harness.routing.reports import scorecard
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class ModelsInForce:
 
 
 def find_models(
-    ctx: Context,
+    ctx: AgentsContext,
     agent: Agent,
     session: AgentSession,
     incoming: IncomingMessage,
@@ -148,7 +148,7 @@ def find_models(
 
 
 def _find_literal(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     choice: ModelChoice,
     agent: Agent,
@@ -163,7 +163,7 @@ def _find_literal(
             "another model, or have an approver PATCH the agent",
             code="model_not_approved",
         )
-    check_target_data_class(ctx, agent.data_class, Routing(tx).targets()[grant.target])
+    check_target_data_class(ctx, agent.data_class, Targets(tx).all()[grant.target])
     route = literal_route_name(choice.target)
     return CallableModel(
         choice.text,
@@ -191,7 +191,7 @@ class PaidCalls:
     only the answer names the target.
     """
 
-    def __init__(self, ctx: Context, calls: ModelCalls) -> None:
+    def __init__(self, ctx: AgentsContext, calls: ModelCalls) -> None:
         self._ctx = ctx
         self._calls = calls
         self.meter = SpendingMeter(StoredSpending(ctx.store), ctx.clock, SpendingPurpose.AGENTS)
@@ -242,7 +242,7 @@ class PaidCalls:
         # Without a refresh, a new cap would apply too late.
         self.meter.refresh(at_once=True)
         with self._ctx.store.read() as tx:
-            known = Routing(tx).targets()
+            known = Targets(tx).all()
             route = Routing(tx).table().routes.get(name)
         names = [name.removeprefix(LITERAL_MARK)]
         if route is not None:
@@ -328,7 +328,7 @@ class SwitchModelAnswer(SwitchToolAnswer):
     models: list[ListedModelAnswer] = []
 
 
-def read_model_choice(ctx: Context, text: str) -> ModelChoice:
+def read_model_choice(ctx: AgentsContext, text: str) -> ModelChoice:
     """Reads a model's name. Raises NotFound for an unknown name, AmbiguousName for several
     models, InputError for an empty name and for `auto` without a route.
     """
@@ -341,7 +341,7 @@ def read_model_choice(ctx: Context, text: str) -> ModelChoice:
     return literal_choice(text, f"{target.provider}/{target.model}")
 
 
-def choose_model(ctx: Context, text: str) -> ModelChoice:
+def choose_model(ctx: AgentsContext, text: str) -> ModelChoice:
     """Reads an agent's words as a model, under the exact name that a person approves. Raises as
     `read_model_choice`.
     """
@@ -351,7 +351,7 @@ def choose_model(ctx: Context, text: str) -> ModelChoice:
     return replace(choice, text=exact)
 
 
-def describe_unchecked(ctx: Context, choices: Iterable[ModelChoice]) -> list[str]:
+def describe_unchecked(ctx: AgentsContext, choices: Iterable[ModelChoice]) -> list[str]:
     """Lists a warning for each literal model whose name Swapgate could not check."""
     named = [Target.from_name(choice.target) for choice in choices if choice.is_literal]
     with ctx.store.read() as tx:
@@ -360,7 +360,7 @@ def describe_unchecked(ctx: Context, choices: Iterable[ModelChoice]) -> list[str
 
 
 def list_for_session(
-    ctx: Context,
+    ctx: AgentsContext,
     session: str,
     words: str,
 ) -> SwitchModelAnswer:
@@ -373,7 +373,7 @@ def list_for_session(
 
 
 def list_available(
-    ctx: Context,
+    ctx: AgentsContext,
     opened: frozenset[str],
     words: str,
 ) -> SwitchModelAnswer:
@@ -451,7 +451,7 @@ def _note(
 
 
 def load_figures(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     target: Target,
     name: str = "",

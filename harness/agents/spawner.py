@@ -22,6 +22,7 @@ import structlog
 from harness.agents import agents, switches
 from harness.agents.agents import AgentsClient
 from harness.agents.built_in_tools import BuiltInTool, ToolAnswer, build_tool
+from harness.agents.context import AgentsContext
 from harness.agents.conversation import PostedMessage, TurnRun, run_unit
 from harness.agents.message import FREE, IncomingMessage, MessageRole
 from harness.agents.models import choose_model
@@ -46,7 +47,6 @@ from harness.frame.errors import (
 )
 from harness.frame.records.transaction import Transaction
 from harness.routing.agent import SPAWN, AgentSession, ModelChoice
-from harness.routing.context import Context
 from harness.routing.settings import TurnBounds
 
 log = structlog.get_logger("swapgate.agents")
@@ -82,7 +82,7 @@ class Spawner:
     sub-tasks never exceed `agents.spawn.max_tasks`.
     """
 
-    def __init__(self, ctx: Context, turns: TurnRunner) -> None:
+    def __init__(self, ctx: AgentsContext, turns: TurnRunner) -> None:
         self._ctx = ctx
         self._turns = turns
         self._limits = ctx.agents.spawn

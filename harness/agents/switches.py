@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Final
 
 from harness.agents import agents
+from harness.agents.context import AgentsContext
 from harness.agents.message import (
     MessageRole,
     SessionMessage,
@@ -45,10 +46,10 @@ from harness.frame.errors import Conflict, InputError, NotAllowed, StaleWrite
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
+from harness.providers.records import Targets
+from harness.providers.registry import targets
+from harness.providers.registry.named_models import model_capabilities
 from harness.providers.target import ModelFigures, Target
-from harness.registry import targets
-from harness.registry.named_models import model_capabilities
-from harness.routes import routes
 from harness.routing.agent import (
     Agent,
     GrantKind,
@@ -56,7 +57,7 @@ from harness.routing.agent import (
     literal_choice,
     parse_routed_choice,
 )
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.records.routes import Routing
 
 MAX_PENDING: Final = 4  # per session, so that an agent cannot wear people down
@@ -65,7 +66,7 @@ EXPIRED: Final = "no person decided in time"
 
 
 def request_switch(
-    ctx: Context,
+    ctx: AgentsContext,
     session: str,
     models: Sequence[ModelChoice],
     reason: str = "",
@@ -120,7 +121,7 @@ def request_switch(
 
 
 def _prepare(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     session: str,
     models: Sequence[ModelChoice],
@@ -165,7 +166,7 @@ def _prepare(
 
 
 def _figures_now(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     model: ModelChoice,
 ) -> ModelFigures:
@@ -175,12 +176,12 @@ def _figures_now(
     route = Routing(tx).route(model.route)
     if route is None:
         return ModelFigures(model.text)
-    incumbent = Routing(tx).targets()[route.incumbent]
+    incumbent = Targets(tx).all()[route.incumbent]
     return load_figures(ctx, tx, incumbent, f"{model.text} ({incumbent.name})")
 
 
 def _wanted_target(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     agent: Agent,
     model: ModelChoice,
@@ -196,11 +197,11 @@ def _wanted_target(
         return target
     agents.owner_of(tx, agent).require_route(model.route)
     agents.require_route(ctx, tx, agent, model.route)
-    return Routing(tx).targets()[routes.require_route(tx, model.route).incumbent]
+    return Targets(tx).all()[routes.require_route(tx, model.route).incumbent]
 
 
 def _require_fit(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     agent: Agent,
     messages: Sequence[SessionMessage],
@@ -246,13 +247,13 @@ def _asks_the_same(first: ModelSwitchRequest, second: ModelSwitchRequest) -> boo
     return bool(same(first) == same(second))
 
 
-def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
+def load_switch(ctx: AgentsContext, id_: str) -> ModelSwitchRequest:
     with ctx.store.read() as tx:
         return SwitchRequests(tx).get(id_)
 
 
 def approve_switch(
-    ctx: Context,
+    ctx: AgentsContext,
     actor: Actor,
     id_: str,
     reason: str = "",
@@ -293,7 +294,7 @@ def approve_switch(
 
 
 def reject_switch(
-    ctx: Context,
+    ctx: AgentsContext,
     actor: Actor,
     id_: str,
     reason: str = "",
@@ -307,7 +308,7 @@ def reject_switch(
 
 @contextmanager
 def _deciding(
-    ctx: Context,
+    ctx: AgentsContext,
     actor: Actor,
     id_: str,
     fingerprint: str,
@@ -329,7 +330,7 @@ def _deciding(
         yield tx, request
 
 
-def expire_switches(ctx: Context) -> None:
+def expire_switches(ctx: AgentsContext) -> None:
     """Marks overdue requests as expired, in its own transaction. So no refusal rolls this back,
     and a clock that is set back revives no request.
     """
@@ -341,7 +342,7 @@ def expire_switches(ctx: Context) -> None:
         _expire(ctx, tx)
 
 
-def _expire(ctx: Context, tx: Transaction) -> Sequence[ModelSwitchRequest]:
+def _expire(ctx: AgentsContext, tx: Transaction) -> Sequence[ModelSwitchRequest]:
     """Expires overdue requests and returns the pending ones, which no other process can decide
     until the transaction ends.
     """
@@ -370,7 +371,7 @@ def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice
 
 
 def _decide(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     actor: Actor,
     request: ModelSwitchRequest,
@@ -393,7 +394,7 @@ def _decide(
 
 
 async def wait_for_decision(
-    ctx: Context,
+    ctx: AgentsContext,
     id_: str,
     wait_s: float,
 ) -> ModelSwitchRequest:
@@ -417,7 +418,7 @@ class SwitchRequestView(ModelSwitchRequest):
     fingerprint: str = ""  # hash, which the approver sends back with the decision
 
 
-def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
+def view_switch(ctx: AgentsContext, request: ModelSwitchRequest) -> SwitchRequestView:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         name = Agents(tx).get(request.agent).name
@@ -435,7 +436,7 @@ def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
 
 
 def list_notes(
-    ctx: Context,
+    ctx: AgentsContext,
     session: str,
     since: datetime,
 ) -> Sequence[str]:

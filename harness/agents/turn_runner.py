@@ -12,12 +12,12 @@ import structlog
 
 from harness.agents import agents, turns
 from harness.agents.auto import AutoTargets
+from harness.agents.context import AgentsContext
 from harness.agents.conversation import PostedMessage, TurnRun, run_unit
 from harness.agents.models import ModelsInForce, PaidCalls, find_models
 from harness.agents.turn import ModelCalls, ToolRuntime
 from harness.agents.turns import BegunTurn
 from harness.frame.errors import StoreUnavailable
-from harness.routing.context import Context
 
 log = structlog.get_logger("swapgate.agents")
 
@@ -27,7 +27,7 @@ RENEW_S: Final = 5.0
 class TurnRunner:
     def __init__(
         self,
-        ctx: Context,
+        ctx: AgentsContext,
         calls: ModelCalls,
         tools: ToolRuntime,
         owner: str,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from harness.agents import agents
+from harness.agents.context import AgentsContext
 from harness.agents.message import (
     IdempotencyKey,
     IncomingMessage,
@@ -36,7 +37,6 @@ from harness.frame.errors import (
 )
 from harness.frame.records.transaction import Transaction
 from harness.routing.agent import LEASE, Agent, AgentSession
-from harness.routing.context import Context
 
 CUT_OFF: Final = "the process that answered ended before the answer did; send the message again"
 
@@ -53,7 +53,7 @@ class BegunTurn:
 
 
 def begin_turn(
-    ctx: Context,
+    ctx: AgentsContext,
     owner: str,
     session: str,
     incoming: IncomingMessage,
@@ -150,7 +150,7 @@ def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall
 
 
 def _add(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     session: AgentSession,
     role: MessageRole,
@@ -171,7 +171,7 @@ def _add(
 
 
 def begin_answer(
-    ctx: Context,
+    ctx: AgentsContext,
     session: AgentSession,
     *,
     model: str,
@@ -194,7 +194,7 @@ def begin_answer(
 
 
 def record_step(
-    ctx: Context,
+    ctx: AgentsContext,
     session: AgentSession,
     *,
     answer: SessionMessage | None = None,
@@ -230,7 +230,7 @@ def record_step(
 
 
 def _end_answer(
-    ctx: Context,
+    ctx: AgentsContext,
     tx: Transaction,
     answer: SessionMessage,
 ) -> SessionMessage:
@@ -259,7 +259,7 @@ def interrupted(session: AgentSession) -> StaleWrite:
 
 
 def renew(
-    ctx: Context,
+    ctx: AgentsContext,
     owner: str,
     turns: Sequence[str],
 ) -> tuple[str, ...]:
@@ -273,12 +273,12 @@ def renew(
         )
 
 
-def interrupt(ctx: Context, session: AgentSession) -> bool:
+def interrupt(ctx: AgentsContext, session: AgentSession) -> bool:
     """Ends a running turn before its answer; returns False if it has ended already."""
     return _interrupt(ctx, session.id, lambda stored: stored.turn == session.turn)
 
 
-def interrupt_lapsed(ctx: Context, owner: str) -> int:
+def interrupt_lapsed(ctx: AgentsContext, owner: str) -> int:
     """Ends the turns of dead processes: their lease has lapsed, or this process has taken their
     place. Returns how many.
     """
@@ -294,7 +294,7 @@ def interrupt_lapsed(ctx: Context, owner: str) -> int:
 
 
 def _interrupt(
-    ctx: Context,
+    ctx: AgentsContext,
     session: str,
     is_over: Callable[[AgentSession], bool],
 ) -> bool:
@@ -334,7 +334,7 @@ def _find_sent(
 
 
 def load_answer(
-    ctx: Context,
+    ctx: AgentsContext,
     session: str,
     key: IdempotencyKey,
 ) -> str:

@@ -17,7 +17,7 @@ from evals.suites.request_log import LoggedRequest, RequestLog
 from evals.suites.source_records import SourceFile
 from evals.suites.suite_import import FOLDER, NAME
 from harness.app.installation import Installation
-from harness.frame.config_conversion import (
+from harness.frame.configuration.config_conversion import (
     ConversionNote,
     ConversionOutcome,
     NothingTaken,
@@ -29,7 +29,6 @@ from harness.operations.captures import (
     build_export_line,
     write_export,
 )
-from harness.routes.routes import require_route
 from harness.routing.capture import (
     ANSWER_UNREADABLE,
     CapturedRequest,
@@ -37,6 +36,7 @@ from harness.routing.capture import (
     draw_per_caller,
     user_text,
 )
+from harness.routing.control.routes import require_route
 from harness.routing.reliability.failover import hash_user
 from harness.routing.similar_texts import find_near_duplicates
 from router.protocols.caller_names import body_callers

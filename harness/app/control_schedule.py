@@ -16,8 +16,8 @@ import structlog
 
 from harness.app.installation import Installation
 from harness.frame.runtime import telemetry
-from harness.registry import vector_checks
-from harness.routing.context import Context
+from harness.operations.context import Context
+from harness.routing.control import vector_checks
 
 if TYPE_CHECKING:
     from harness.frame.runtime.schedule import Schedule
@@ -55,8 +55,11 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.operations.integrity import AuditLines  # noqa: PLC0415
     from harness.proposals import fallback_chain  # noqa: PLC0415 - only the control plane needs it
     from harness.proposals.candidates import candidate_rounds, leaderboard  # noqa: PLC0415
-    from harness.registry import deprecations, sign_in  # noqa: PLC0415
-    from harness.routes import outages  # noqa: PLC0415 - only the control plane needs it
+    from harness.providers.registry import sign_in  # noqa: PLC0415
+    from harness.routing.control import (
+        deprecations,  # noqa: PLC0415
+        outages,  # noqa: PLC0415 - only the control plane needs it
+    )
 
     telemetry.configure()
     settings = installation.settings

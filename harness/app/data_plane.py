@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from harness.app import reload, secret_files
+from harness.app.configuration.model import Settings
 from harness.app.installation import Installation, open_installation
 from harness.app.reload import Fixed
 from harness.app.router_process import build_recorder, missing_table
-from harness.config.model import Settings
 from harness.frame.errors import ConfigError, SwapgateError
 from harness.frame.imports import leave_modules_alone
 from harness.frame.runtime import telemetry

@@ -1,7 +1,7 @@
 """Migrates and checks the configured database, and rotates the keys of its rows.
 
-Each function imports `harness.store` late, because most commands need no SQLAlchemy. A process
-that serves calls `require_database` and never changes the schema.
+Each function imports `harness.app.store` late, because most commands need no SQLAlchemy. A
+process that serves calls `require_database` and never changes the schema.
 """
 
 import re
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from harness.app import secret_files
+from harness.app.configuration.model import RunQueueKind, Settings
 from harness.app.installation import Installation, job_queue
-from harness.config.model import RunQueueKind, Settings
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.keyring import KeyPurpose, PublicKey
 
 if TYPE_CHECKING:
-    from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
+    from harness.app.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
 
 
 HIDDEN = "***"
@@ -35,15 +35,16 @@ def import_store() -> None:
     """Imports SQLAlchemy and the store. `serve all` calls it once, before it forks its
     children.
     """
-    from harness.store import store  # noqa: F401, PLC0415 - SQLAlchemy is slow to import
+    from harness.app.store import store  # noqa: F401, PLC0415 - SQLAlchemy is slow to import
 
 
 def require_database(settings: Settings) -> None:
     """Requires an existing SQLite file, because a new file would hide the loss. Raises
     DatabaseUnusable.
     """
-    from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy is slow to import
-    from harness.store.leader import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from harness.app.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from harness.frame.database import engine  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from harness.frame.database.leader import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
 
     engine.require_file(settings.database_url)
     require_own_session(settings.database_url)
@@ -55,14 +56,14 @@ def upgrade_database(settings: Settings) -> None:
 
     Raises DatabaseUnusable, StoreUnavailable.
     """
-    from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy is slow to import
-    from harness.store.leader import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from harness.app.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy is slow to import
+    from harness.frame.database.leader import require_own_session  # noqa: PLC0415 - SQLAlchemy is slow to import
 
     require_own_session(settings.database_url)
     if settings.database_url.startswith("sqlite"):
         secret_files.writable_home(settings)
     if not schema_revisions.is_current(settings.database_url):
-        from harness.store import migrate  # noqa: PLC0415 - alembic is slow to import
+        from harness.app.store import migrate  # noqa: PLC0415 - alembic is slow to import
 
         migrate.upgrade(settings.database_url)
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
@@ -78,14 +79,14 @@ def grant_runtime(
     """Grants a role the runtime's rights. Returns the SQL statements. Raises InputError,
     NotFound, DatabaseUnusable.
     """
-    from harness.store import database_roles  # noqa: PLC0415
+    from harness.app.store import database_roles  # noqa: PLC0415
 
     return database_roles.grant(settings.database_url, role, only_show=only_show)
 
 
 def role_that_does_both(settings: Settings) -> str | None:
     """Returns the current database role if it could change the tables as well; else None."""
-    from harness.store import database_roles  # noqa: PLC0415
+    from harness.app.store import database_roles  # noqa: PLC0415
 
     return database_roles.does_both(settings.database_url)
 
@@ -94,8 +95,8 @@ def schema_state(settings: Settings) -> "SchemaState":
     """Compares the database's schema with this version's. Raises DatabaseUnusable,
     StoreUnavailable.
     """
-    from harness.store import migrate  # noqa: PLC0415
-    from harness.store.leader import require_own_session  # noqa: PLC0415
+    from harness.app.store import migrate  # noqa: PLC0415
+    from harness.frame.database.leader import require_own_session  # noqa: PLC0415
 
     require_own_session(settings.database_url)
     return migrate.state(settings.database_url)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from harness.app.configuration.model import Settings
 from harness.app.secret_files import create_private, wait_for_content
-from harness.config.model import Settings
 from harness.frame.errors import InputError, NotFound, SpendingPaused
 from harness.frame.people.access import Actor
 from harness.frame.plain_data import digest
@@ -20,13 +20,13 @@ from harness.frame.suggestions import did_you_mean
 from harness.gate.order_seeds import SEED_BYTES, OrderSeed, SeedOrigin
 from harness.gate.suite_plan import Claim, SuiteRole
 from harness.operations import control_jobs
+from harness.operations.context import Context
 from harness.proposals import submission
 from harness.proposals.eval_queue import load_queue, needed_runs
 from harness.proposals.submission import ProposalRequest
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.route_settings import RouteSettings, RouteSuite
 

@@ -17,10 +17,11 @@ from typing import Generic, TypeVar
 from harness.agents.caller import ApprovalLinks
 from harness.app import secret_files
 from harness.app.alert_sinks import ConfiguredSinks
-from harness.config.model import FILE_NAME, Settings
+from harness.app.configuration.model import FILE_NAME, Settings
+from harness.app.store.store import Store
 from harness.evals.ports import EvalWorkers, RunQueue
 from harness.frame import package_data
-from harness.frame.dotenv import dotenv_names, record_dotenv
+from harness.frame.configuration.dotenv import dotenv_names, record_dotenv
 from harness.frame.errors import ConfigError, DatabaseUnusable, InputError
 from harness.frame.failures import FailureClass
 from harness.frame.ports import Cipher, Clock, Signatures
@@ -29,6 +30,7 @@ from harness.frame.runtime.clock import SystemClock, SystemRandomIds
 from harness.frame.signing.keyring import KeyPurpose
 from harness.gate.order_seeds import InstallationSeeds
 from harness.gate.policy import Policy
+from harness.operations.context import Context
 from harness.providers.calls.oauth_http import HttpOAuthServer
 from harness.providers.force import (
     ENVIRONMENT_VARIABLE,
@@ -37,9 +39,7 @@ from harness.providers.force import (
     parse_file_switches,
 )
 from harness.providers.models.catalogue import LitellmTable
-from harness.routing.context import Context
 from harness.routing.settings import OidcSettings, http_url
-from harness.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def read_file_version(file: Path | None) -> FileVersion | None:
 
 def load_settings(given: Path | None = None) -> Settings:
     """Loads the settings. Raises ConfigError with the place of the fault."""
-    from harness.config import configuration  # noqa: PLC0415 - a worker receives its settings
+    from harness.app.configuration import configuration  # noqa: PLC0415 - a worker receives its settings
 
     file = config_file(given, os.environ)
     read_dotenv(file.resolve().parent if file else Path.cwd())
@@ -192,7 +192,7 @@ class Installation:
 
     @cached_property
     def store(self) -> Store:
-        from harness.store.store import Store  # noqa: PLC0415 - SQLAlchemy is slow to import
+        from harness.app.store.store import Store  # noqa: PLC0415 - SQLAlchemy is slow to import
 
         return Store(
             self.settings.database_url,
@@ -348,7 +348,7 @@ def job_queue(settings: Settings) -> ModuleType:
     installed.
     """
     try:
-        from harness.store import job_queue as module  # noqa: PLC0415 - an extra of the package
+        from harness.app.store import job_queue as module  # noqa: PLC0415 - an extra of the package
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"control.queue: {settings.control.queue} needs the package {error.name}: install "

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from harness.config.model import ControlSettings, Settings
+from harness.app.configuration.model import ControlSettings, Settings
 from harness.frame.alerts.alert import NO_SINK
 from harness.frame.errors import ConfigError
 from harness.frame.imports import (

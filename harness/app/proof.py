@@ -1,8 +1,8 @@
 """Exports a proof, verifies it with public keys only (without database, secret or
 configuration), and describes its content.
 
-The signatures are checked in `harness.store.proof_rows`, and the verdict is computed again by
-the gate's own code. This module checks that the rows belong to one swap.
+The signatures are checked in `harness.app.store.proof_rows`, and the verdict is computed again
+by the gate's own code. This module checks that the rows belong to one swap.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.app.store.proof_rows import build_proven, find_faults, read_proof
 from harness.frame.errors import Conflict, InputError, StaleEvidence
 from harness.frame.formatting import format_bps, format_quantity
 from harness.frame.signing.ed25519 import Ed25519Signatures
@@ -17,12 +18,12 @@ from harness.frame.signing.keyring import parse_keyring
 from harness.gate.run import Sample
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Passed
+from harness.operations.context import Context
 from harness.proposals import evaluation
 from harness.proposals.recomputation import recompute_verdict
 from harness.proposals.report.comparison import find_no_way_back
 from harness.proposals.scheduled_runs import find_unlike_mean
 from harness.providers.target import Target
-from harness.routing.context import Context
 from harness.routing.evidence import (
     Proof,
     ProvenRows,
@@ -31,7 +32,6 @@ from harness.routing.evidence import (
 )
 from harness.routing.proposal import ProposalPhase, was_registered_before
 from harness.routing.records.proposals import Proposals, Rollouts
-from harness.store.proof_rows import build_proven, find_faults, read_proof
 
 NOT_SHOWN: Final = (
     "Not shown: that the named provider gave the answers, what users saw in the canary (its "

@@ -17,8 +17,8 @@ from typing import Final
 
 import structlog
 
+from harness.app.configuration.model import Settings
 from harness.app.installation import load_settings
-from harness.config.model import Settings
 from harness.frame.errors import ConfigError
 from harness.frame.runtime.supervisor import (
     RELOAD,

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.app import secret_files
+from harness.app.configuration.model import Settings
 from harness.app.installation import Installation, open_installation
-from harness.config.model import Settings
+from harness.app.store.router_store import RouterStore
 from harness.frame.errors import (
     ConfigError,
     DatabaseUnusable,
@@ -30,7 +31,6 @@ from harness.frame.runtime.supervisor import pass_hangups_on
 from harness.providers.credential import ProviderKeySets
 from harness.routing.settings import TracingSettings
 from harness.routing.table import Snapshot
-from harness.store.router_store import RouterStore
 
 if TYPE_CHECKING:
     from router.frame.asgi import App
@@ -83,7 +83,7 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
 
 def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapshot:
     """Builds a snapshot from signed rows on disk. Raises SnapshotInvalid."""
-    from harness.store import signed_snapshot  # noqa: PLC0415 - only without a database
+    from harness.app.store import signed_snapshot  # noqa: PLC0415 - only without a database
 
     if snapshot.signed is None:
         raise SnapshotInvalid("the snapshot on disk is not signed: a former version wrote it")
@@ -108,7 +108,7 @@ def revision_on_disk(settings: Settings) -> int:
 
 def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Loads the snapshot of one router process. Raises SnapshotInvalid."""
-    from harness.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
+    from harness.providers.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot.compiler import provider_kinds  # noqa: PLC0415
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 

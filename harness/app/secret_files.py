@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from harness.config.model import Settings
+from harness.app.configuration.model import Settings
 from harness.frame.errors import ConfigError
 from harness.frame.runtime import encryption
 from harness.frame.runtime.clock import SystemRandomIds

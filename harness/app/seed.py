@@ -7,17 +7,17 @@ would swap a model without proof. `swapgate config apply` says what differs.
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.config.model import Settings
-from harness.config.source_locations import parse_file
+from harness.app.configuration.model import Settings
+from harness.frame.configuration.source_locations import parse_file
 from harness.frame.cron import check_cron
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.suggestions import did_you_mean
-from harness.providers.records import Providers
-from harness.registry import data_class_checks, named_models, targets, vector_checks
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.operations.context import Context
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import named_models, targets
+from harness.routing.control import data_class_checks, routes, vector_checks
 from harness.routing.records.preload import Preload
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import CreateRoute
@@ -255,7 +255,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
     with ctx.store.read() as tx:
         Preload(tx).routes(settings.routes)
         stored = {name: Routing(tx).route(name) for name in settings.routes}
-        names = {id_: target.name for id_, target in Routing(tx).targets().items()}
+        names = {id_: target.name for id_, target in Targets(tx).all().items()}
         providers = Providers(tx).all()
         wanted_providers = {
             name: targets.with_prices(ctx, tx, provider)

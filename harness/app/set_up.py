@@ -16,6 +16,8 @@ from typing import Final
 import yaml
 
 from harness.app import secret_files, seed
+from harness.app.configuration import configuration
+from harness.app.configuration.model import RunQueueKind
 from harness.app.database import upgrade_database
 from harness.app.eval_workers.run import open_with_workers
 from harness.app.gateways.litellm_import import convert_litellm
@@ -26,16 +28,10 @@ from harness.app.installation import (
     open_installation,
     read_dotenv,
 )
-from harness.config import configuration
-from harness.config.model import RunQueueKind
-from harness.config.source_locations import parse_file
 from harness.frame import package_data
-from harness.frame.config_conversion import (
-    Conversion,
-    NothingTaken,
-    SourceConfig,
-)
-from harness.frame.dotenv import dotenv_names
+from harness.frame.configuration.config_conversion import Conversion, NothingTaken, SourceConfig
+from harness.frame.configuration.dotenv import dotenv_names
+from harness.frame.configuration.source_locations import parse_file
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import (
@@ -48,9 +44,9 @@ from harness.frame.people.access import (
 from harness.operations import dashboard_sessions, keys, queries
 from harness.proposals.report.content import DATABASE, FILE, address
 from harness.providers.records import Providers
+from harness.providers.registry.credentials import name_variables
 from harness.providers.target import Provider
-from harness.registry.credentials import name_variables
-from harness.routes import routes
+from harness.routing.control import routes
 
 SCHEMA_NAME = "swapgate.schema.json"
 TEMPLATE = """\

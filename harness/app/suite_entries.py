@@ -12,9 +12,9 @@ from textwrap import dedent, indent
 from typing import Final
 
 from evals.suites.suite_import import ImportedSuite, write_value
-from harness.config import configuration
-from harness.config.source_locations import parse_text
+from harness.app.configuration import configuration
 from harness.frame import package_data
+from harness.frame.configuration.source_locations import parse_text
 from harness.frame.errors import ConfigError
 
 _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")

@@ -35,16 +35,16 @@ from evals.suites.suite_import import (
 )
 from harness.app import secret_files
 from harness.app.capture_import import RequestsToLabel, export_requests
+from harness.app.configuration.model import Settings
 from harness.app.installation import Installation, load_settings
 from harness.app.suite_entries import write_to_config
-from harness.config.model import Settings
-from harness.config.source_locations import parse_file
 from harness.evals.settings import SuiteSettings
-from harness.frame.config_conversion import (
+from harness.frame.configuration.config_conversion import (
     ConversionNote,
     NothingTaken,
     SourceConfig,
 )
+from harness.frame.configuration.source_locations import parse_file
 from harness.frame.errors import ConfigError, Conflict, InputError
 from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog

@@ -27,7 +27,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, decide_action
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
 from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals, Rollouts
@@ -42,7 +42,7 @@ class RolloutUnit:
     versions before it saves (`operations.apply_action`).
     """
 
-    ctx: Context
+    ctx: ProposalsContext
     tx: Transaction
     rollout: Rollout  # read in this transaction or an earlier one
 
@@ -207,7 +207,7 @@ def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[s
     }
 
 
-def replay_action(ctx: Context, number: int) -> ReplayedAction:
+def replay_action(ctx: ProposalsContext, number: int) -> ReplayedAction:
     """Decides an action on a canary again, from the stored blocks.
 
     number: of its audit event. Raises NotFound, InputError for an event without inputs.

@@ -59,9 +59,9 @@ from harness.gate.online.step_holds import left_out_differences, unsupported_sha
 from harness.gate.online.worker_guard import read_guard_count
 from harness.gate.verdict import Verdict
 from harness.proposals import recomputation
+from harness.proposals.context import ProposalsContext
 from harness.proposals.recomputation import AgreementLevel
-from harness.routes import freezes
-from harness.routing.context import Context
+from harness.routing.control import freezes
 from harness.routing.records.observations import Observations
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Arm
@@ -156,7 +156,7 @@ def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
     )
 
 
-def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
+def update_hold_alert(ctx: ProposalsContext, rollout: Rollout) -> None:
     """Updates the alert of a held canary: raises it once per cause, and ends it afterwards."""
     onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
     if not onward and not rollout.baking:
@@ -410,7 +410,7 @@ def stale_snapshot(
     return ""
 
 
-def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
+def decide(ctx: ProposalsContext, rollout: Rollout) -> RolloutAction:
     """Decides the next action from everything that is stored now, in one read transaction.
 
     The result is valid for `rollout.version` only: the writer must decide again if the rollout

@@ -37,8 +37,8 @@ from harness.gate.online.observation import (
 from harness.gate.online.rollout_evidence import CARRIED_SHARE
 from harness.gate.policy import CanaryPolicy
 from harness.gate.ramp import StepPlan, TrafficPace
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
@@ -89,7 +89,7 @@ class RampPlan:
 
 
 def estimate_for_route(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: str,
     policy: str | None = None,
 ) -> RampPlan:
@@ -100,14 +100,14 @@ def estimate_for_route(
         return estimate_for_policy(ctx, tx, route, followed.canary)
 
 
-def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
+def estimate_for_proposal(ctx: ProposalsContext, proposal: Proposal) -> RampPlan:
     """Plans the canary of a proposal by the policy that the proposal has stored."""
     with ctx.store.read() as tx:
         return estimate_for_policy(ctx, tx, proposal.route, proposal.policy.canary)
 
 
 def estimate_for_policy(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: str,
     policy: CanaryPolicy,

@@ -41,14 +41,15 @@ from harness.proposals import (
     recomputation,
     route_rules,
 )
-from harness.registry import targets
-from harness.registry.target_life import (
+from harness.proposals.context import ProposalsContext
+from harness.providers.records import Targets
+from harness.providers.registry import targets
+from harness.providers.registry.target_life import (
     TargetLife,
     describe_no_way_back,
     list_details,
 )
-from harness.routes import freezes, routes
-from harness.routing.context import Context
+from harness.routing.control import freezes, routes
 from harness.routing.proposal import Proposal, ProposalEvent, apply_event
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
@@ -73,7 +74,7 @@ _PROPOSAL_ENDS = {
 
 
 def open_canary(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     proof: Passed,
@@ -142,7 +143,7 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
 
     Without a price for both arms, the policy guards the number of output tokens instead.
     """
-    names = Routing(tx).targets()
+    names = Targets(tx).all()
     accepted = proposal.accepted_cost
     arms = (names[proposal.incumbent], names[proposal.candidate])
     return proposal.policy.canary.with_cost(
@@ -440,5 +441,5 @@ class CanaryMachine:
         )
 
     def _name(self, target: str) -> str:
-        known = Routing(self._tx).targets().get(target)
+        known = Targets(self._tx).all().get(target)
         return known.name if known else target

@@ -47,15 +47,10 @@ from harness.gate.online.rollout import (
 )
 from harness.gate.online.rollout_action import RolloutAction
 from harness.proposals import decisions, recomputation
-from harness.registry import data_class_checks
-from harness.registry.target_life import TargetLife, list_details
-from harness.routes.routes import (
-    commit,
-    find_taken_back,
-    known_targets,
-    require_route,
-)
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
+from harness.providers.registry.target_life import TargetLife, list_details
+from harness.routing.control import data_class_checks
+from harness.routing.control.routes import commit, find_taken_back, known_targets, require_route
 from harness.routing.proposal import ApprovalKind, ProposalEvent, apply_event
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
@@ -73,7 +68,7 @@ class CanaryOperation:
 
 
 def operate(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     route: str,
     signal: RolloutSignal,
@@ -217,7 +212,7 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
     return replace(action, figures=replace(action.figures, warnings=against)), against
 
 
-def drive(ctx: Context, before: Rollout) -> list[str]:
+def drive(ctx: ProposalsContext, before: Rollout) -> list[str]:
     """Drives a live canary or a bake by one turn. Returns log lines.
 
     before: the rollout as read; the decision is applied only if it has not moved since. Raises
@@ -269,7 +264,7 @@ def apply_action(
 
 
 def _update_ratio_alert(
-    ctx: Context,
+    ctx: ProposalsContext,
     rollout: Rollout,
     action: RolloutAction,
 ) -> None:
@@ -298,7 +293,7 @@ class RestoredRoute(Route):
 
 
 def roll_back(  # noqa: PLR0913 - by name, and most have a default
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     name: str,
     *,
@@ -370,7 +365,7 @@ def _check_seen(
 
 
 def _require_former(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
     to_version: int | None,
@@ -403,7 +398,7 @@ def _models(route: Route) -> tuple[str, str | None]:
 
 
 def _take_back_baking(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     name: str,

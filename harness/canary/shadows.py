@@ -25,10 +25,10 @@ from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.arrays import log_mean
+from harness.proposals.context import ProposalsContext
+from harness.providers.registry import named_models, targets
 from harness.providers.target import Target
-from harness.registry import data_class_checks, named_models, targets
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import data_class_checks, routes
 from harness.routing.records.interventions import Shadows
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
@@ -167,7 +167,7 @@ class ShadowStatus:
 
 
 def start_shadow(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     route_name: str,
     candidate_name: str,
@@ -216,7 +216,7 @@ def start_shadow(
 
 
 def check_shadow(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
     candidate: Target,
@@ -251,7 +251,7 @@ def check_shadow(
 
 
 def stop_shadow(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     route: str,
     *,
@@ -271,7 +271,7 @@ def stop_shadow(
         return end_shadow(tx, live, actor, reason or "stopped by hand")
 
 
-def end_finished(ctx: Context) -> Sequence[str]:
+def end_finished(ctx: ProposalsContext) -> Sequence[str]:
     """Ends every shadow whose time, proposal, route or clearance is over. Returns log lines."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -289,7 +289,7 @@ def end_finished(ctx: Context) -> Sequence[str]:
 
 
 def _over(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     shadow: Shadow,
     now: datetime,
@@ -344,7 +344,7 @@ def _record_shadow(
     AuditLog(tx).append(actor, action, f"shadow {shadow.id}", details)
 
 
-def load_status(ctx: Context, route: str) -> ShadowStatus:
+def load_status(ctx: ProposalsContext, route: str) -> ShadowStatus:
     with ctx.store.read() as tx:
         newest = Shadows(tx).list(route=route, limit=1)
         if not newest:
@@ -356,7 +356,7 @@ def load_status(ctx: Context, route: str) -> ShadowStatus:
         return load_shadow_status(ctx, tx, newest[0])
 
 
-def list_running(ctx: Context) -> Sequence[ShadowStatus]:
+def list_running(ctx: ProposalsContext) -> Sequence[ShadowStatus]:
     """Lists the status of live shadows by route; leaves out shadows whose time is up."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -367,7 +367,7 @@ def list_running(ctx: Context) -> Sequence[ShadowStatus]:
 
 
 def load_shadow_status(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     shadow: Shadow,
 ) -> ShadowStatus:

@@ -31,18 +31,14 @@ from harness.gate.online.rollout_action import RolloutAction, decide_action
 from harness.gate.online.rollout_evidence import distance_path
 from harness.gate.online.segment_harm import describe_sources
 from harness.gate.policy import CostAcceptance
+from harness.proposals.context import ProposalsContext
+from harness.providers.records import Targets
 from harness.providers.target import Target
-from harness.routes import routes
-from harness.routes.routes import (
-    describe_later_rollback,
-    find_later_rollback,
-    is_over,
-)
-from harness.routing.context import Context
+from harness.routing.control import routes
+from harness.routing.control.routes import describe_later_rollback, find_later_rollback, is_over
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
 from harness.routing.records.proposals import Proposals, Rollouts
-from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import RouteRecord
 
@@ -206,7 +202,7 @@ class CanaryStatus:
         return build_timeline(self.rollout, self.blocks)
 
 
-def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
+def list_canaries(ctx: ProposalsContext, *, route: str | None = None) -> Sequence[CanaryStatus]:
     """Lists live canaries and bakes; with `route`, that route's newest rollout, live or not.
 
     Raises NotFound for an unknown route.
@@ -220,7 +216,7 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
             if route is None
             else Rollouts(tx).list(route=route, limit=1)
         )
-        targets = Routing(tx).targets()
+        targets = Targets(tx).all()
         _check_proofs(tx, rollouts)
         preload_canaries(tx, rollouts)
         accepted = {proposal.id: proposal.accepted_cost for proposal in Proposals(tx).open()}
@@ -241,7 +237,7 @@ def _check_proofs(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
         Verdicts(tx).get(id_)
 
 
-def list_rollouts(ctx: Context) -> Sequence[Rollout]:
+def list_rollouts(ctx: ProposalsContext) -> Sequence[Rollout]:
     """Lists the rollouts of live canaries and bakes, without their evidence."""
     with ctx.store.read() as tx:
         return [*Rollouts(tx).live(), *Rollouts(tx).baking()]
@@ -256,7 +252,7 @@ class CanaryHistory:
     moves: Sequence[AuditEvent]
 
 
-def explain_canary(ctx: Context, route: str) -> CanaryHistory:
+def explain_canary(ctx: ProposalsContext, route: str) -> CanaryHistory:
     """Explains the route's newest rollout. Raises NotFound if the route has had no canary."""
     found = next(iter(list_canaries(ctx, route=route)), None)
     if found is None:
@@ -264,7 +260,7 @@ def explain_canary(ctx: Context, route: str) -> CanaryHistory:
     return CanaryHistory(found, list_canary_moves(ctx, found.rollout))
 
 
-def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
+def list_canary_moves(ctx: ProposalsContext, rollout: Rollout) -> Sequence[AuditEvent]:
     """Lists the rollout's audit events, newest first, at most MAX_AUDIT_EVENTS of its route."""
     with ctx.store.read() as tx:
         events = AuditLog(tx).for_subject(

@@ -20,13 +20,8 @@ from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, ProofRefused, SwapgateError
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import Rollout, RolloutState
-from harness.registry.target_life import (
-    CHECK_S,
-    LifeState,
-    TargetLife,
-    check_life,
-)
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
+from harness.providers.registry.target_life import CHECK_S, LifeState, TargetLife, check_life
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import standing_incumbents
@@ -49,12 +44,12 @@ class FormerIncumbent:
     version: int
 
 
-def check_rollout(ctx: Context, rollout: Rollout) -> TargetLife:
+def check_rollout(ctx: ProposalsContext, rollout: Rollout) -> TargetLife:
     """Checks the incumbent that a rollback of this rollout would restore."""
     return _check(ctx, rollout.incumbent)
 
 
-def _check(ctx: Context, target: str) -> TargetLife:
+def _check(ctx: ProposalsContext, target: str) -> TargetLife:
     """Checks a target; an error of the check itself is a doubt, and blocks nothing."""
     try:
         return check_life(ctx, [target], timeout_s=CHECK_S)[target]
@@ -93,7 +88,7 @@ class WayBackWatch:
     def __init__(self) -> None:
         self._asked: dict[str, float] = {}  # by rollout: the last time, in monotonic seconds
 
-    def __call__(self, ctx: Context) -> None:
+    def __call__(self, ctx: ProposalsContext) -> None:
         open_ = {about for _, about in alerts.list_open(ctx, AlertKind.WAY_BACK_GONE)}
         watched = _list_watched(ctx, open_)
         self._asked = {r.id: at for r in watched if (at := self._asked.get(r.id)) is not None}
@@ -109,7 +104,7 @@ class WayBackWatch:
 
     def _list_due(
         self,
-        ctx: Context,
+        ctx: ProposalsContext,
         watched: Sequence[Rollout],
         open_: Collection[str],
     ) -> Sequence[Rollout]:
@@ -129,7 +124,7 @@ class WayBackWatch:
         return due
 
 
-def _list_watched(ctx: Context, open_: Collection[str]) -> Sequence[Rollout]:
+def _list_watched(ctx: ProposalsContext, open_: Collection[str]) -> Sequence[Rollout]:
     """Lists the bakes, and the latest promotions that have an open alert."""
     with ctx.store.read() as tx:
         baking = list(Rollouts(tx).baking())
@@ -170,7 +165,7 @@ def list_former(history: Sequence[RouteRecord], apart: str) -> Sequence[FormerIn
 
 
 def check_rollback(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: str,
     target: str,
     *,

@@ -30,7 +30,7 @@ from harness.routing.reliability.users_first import (
 )
 
 if TYPE_CHECKING:
-    from harness.store.store import Store
+    from harness.app.store.store import Store
 
 # How often a process reads the others' reports, and writes its own if they matter at once.
 SHARE_EVERY_S: Final = 1.0

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from harness.evals import drift_watches
+from harness.evals.context import EvalsContext
 from harness.evals.drift_watches import WatchedPair
 from harness.evals.records import Drift
 from harness.frame.alerts import alerts
@@ -37,9 +38,7 @@ from harness.gate.pins import (
     find_replacement,
 )
 from harness.gate.run import LASTING, RUNNABLE_STATES, EvalRun, RunState, Sample
-from harness.providers.records import Sightings
-from harness.routing.context import Context
-from harness.routing.records.routes import Routing
+from harness.providers.records import Sightings, Targets
 from harness.routing.records.runs import EvalRuns
 
 log = structlog.get_logger("swapgate.drift")
@@ -50,7 +49,7 @@ EXAMPLES: Final = 3
 ANSWER_WIDTH: Final = 120
 
 
-def run_once(ctx: Context) -> list[str]:
+def run_once(ctx: EvalsContext) -> list[str]:
     """Advances all watches. Returns log lines.
 
     Raises InputError at the end if suites failed, with all of them, so that one broken suite
@@ -84,7 +83,7 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def _advance_pair(
-    ctx: Context,
+    ctx: EvalsContext,
     pair: WatchedPair,
     watch: DriftWatch | None,
 ) -> list[str]:
@@ -119,7 +118,7 @@ def _advance_pair(
 
 
 def _begin_watch(
-    ctx: Context,
+    ctx: EvalsContext,
     pair: WatchedPair,
     reason: str,
     *,
@@ -140,7 +139,7 @@ def _begin_watch(
 class _WatchTurn:
     """One turn of an open watch. Methods that take a transaction write within it."""
 
-    ctx: Context
+    ctx: EvalsContext
     pair: WatchedPair
     watch: DriftWatch
 
@@ -232,7 +231,7 @@ class _WatchTurn:
         )
 
     def _target_name(self, tx: Transaction) -> str:
-        return Routing(tx).targets()[self.pair.target].name
+        return Targets(tx).all()[self.pair.target].name
 
     def _describe_drift(self, tx: Transaction, evidence: DriftEvidence) -> tuple[str, str]:
         """Returns title and text of the alert, with the EXAMPLES items that changed most."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from harness.evals.context import EvalsContext
 from harness.evals.records import Drift
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -19,7 +20,8 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.drift import DriftCheck, DriftPlan, DriftPolicy, DriftWatch
+from harness.gate.drift import DriftCheck, DriftPlan, DriftWatch
+from harness.gate.policy import DriftPolicy
 from harness.gate.run import (
     RUNNABLE_STATES,
     EvalRun,
@@ -27,8 +29,8 @@ from harness.gate.run import (
     RunState,
     Sample,
 )
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.providers.records import Targets
+from harness.routing.control import routes
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
@@ -56,7 +58,7 @@ class WatchedPair:
         return f"{what} {', '.join(self.routes)}, suite {self.suite}"
 
 
-def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
+def list_watched_pairs(ctx: EvalsContext, tx: Transaction) -> list[WatchedPair]:
     """Lists the pairs that the routing table and the configuration ask to watch."""
     if not ctx.drift:
         return []
@@ -77,7 +79,7 @@ def find_open_watches(tx: Transaction) -> Mapping[tuple[str, str], DriftWatch]:
     return {(watch.baseline.target, watch.baseline.suite): watch for watch in found}
 
 
-def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
+def plan_watch(ctx: EvalsContext, pair: WatchedPair) -> DriftPlan:
     """Plans a watch by the suite's present pin. items: at most the suite's items."""
     pin = ctx.suites.pin(pair.suite)
     items = min(pair.policy.items or pin.items, pin.items)
@@ -85,7 +87,7 @@ def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
 
 
 def start_check(
-    ctx: Context,
+    ctx: EvalsContext,
     tx: Transaction,
     actor: Actor,
     pair: WatchedPair,
@@ -144,7 +146,7 @@ def start_check(
 
 
 def close_watch(
-    ctx: Context,
+    ctx: EvalsContext,
     tx: Transaction,
     watch: DriftWatch,
 ) -> bool:
@@ -255,13 +257,13 @@ class DriftReport:
     changes: tuple[ItemChange, ...]
 
 
-def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
+def list_drift_status(ctx: EvalsContext, *, route: str = "") -> list[DriftStatus]:
     """Lists every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
     return [report.status for report in _list_reports(ctx, route, "", with_changes=False)]
 
 
 def list_drift_reports(
-    ctx: Context,
+    ctx: EvalsContext,
     route: str,
     *,
     suite: str = "",
@@ -271,7 +273,7 @@ def list_drift_reports(
 
 
 def _list_reports(
-    ctx: Context,
+    ctx: EvalsContext,
     route: str,
     suite: str,
     *,
@@ -284,7 +286,7 @@ def _list_reports(
             if not any(used.suite in ctx.drift for used in watched):
                 return []
         open_ = find_open_watches(tx)
-        targets = Routing(tx).targets()
+        targets = Targets(tx).all()
         for pair in list_watched_pairs(ctx, tx):
             if route in ("", *pair.routes) and suite in ("", pair.suite):
                 watch = open_.get(pair.key)
@@ -325,7 +327,7 @@ def _describe(
 
 
 def start_checks(
-    ctx: Context,
+    ctx: EvalsContext,
     actor: Actor,
     route: str,
     *,
@@ -361,7 +363,7 @@ def start_checks(
 
 
 def accept_baseline(
-    ctx: Context,
+    ctx: EvalsContext,
     actor: Actor,
     route: str,
     *,
@@ -385,7 +387,7 @@ def accept_baseline(
 
 
 def _of_route(
-    ctx: Context,
+    ctx: EvalsContext,
     tx: Transaction,
     route: str,
     suite: str,

@@ -39,7 +39,7 @@ from harness.evals.tool_statements import (
     shared_settings,
 )
 from harness.frame.canonical_text import canonical_value
-from harness.frame.core_yaml import parse_core_yaml
+from harness.frame.configuration.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
 
 

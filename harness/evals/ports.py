@@ -2,7 +2,7 @@
 
 Use cases see only these protocols, so that no decision depends on Inspect, on processes or on
 files. `harness.app` joins them with `evals.runner`, `evals.suites` and the job queue of
-`harness.store`.
+`harness.app.store`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

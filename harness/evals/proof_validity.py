@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from harness.evals.context import EvalsContext
 from harness.frame.errors import NotFound, ProofRefused
 from harness.frame.plain_data import from_plain
 from harness.frame.records.transaction import Transaction
@@ -18,9 +19,9 @@ from harness.gate.offline.verdicts import run_ids, served_from_json
 from harness.gate.pins import Sighting, find_replacement, named_models
 from harness.gate.suite_plan import SuitePin, SuitePlan
 from harness.gate.verdict import Verdict
-from harness.providers.records import Providers, Sightings
-from harness.registry import data_class_checks, targets
-from harness.routing.context import Context
+from harness.providers.records import Providers, Sightings, Targets
+from harness.providers.registry import targets
+from harness.routing.control import data_class_checks
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
@@ -68,7 +69,7 @@ def route_time(tx: Transaction, route: str) -> datetime:
 
 
 def assess_proof(
-    ctx: Context,
+    ctx: EvalsContext,
     tx: Transaction,
     verdict: Verdict,
 ) -> ProofValidity:
@@ -96,7 +97,7 @@ def assess_proof(
 
 
 def require_proof(
-    ctx: Context,
+    ctx: EvalsContext,
     tx: Transaction,
     verdict: Verdict,
 ) -> None:
@@ -129,13 +130,13 @@ def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
 
 
 def list_clearance_faults(
-    ctx: Context,
+    ctx: EvalsContext,
     tx: Transaction,
     verdict: Verdict,
 ) -> list[str]:
     """Lists why the candidate's provider may not see the route's traffic; empty if it may."""
     route = Routing(tx).route(verdict.route)
-    candidate = Routing(tx).target(verdict.candidate)
+    candidate = Targets(tx).get(verdict.candidate)
     if route is None or candidate is None:
         return []
     refusal = data_class_checks.find_refusal(ctx, route.settings, candidate, route=route.name)
@@ -148,7 +149,7 @@ def has_moved_providers(tx: Transaction) -> bool:
 
 
 def list_moved_providers(
-    ctx: Context,
+    ctx: EvalsContext,
     tx: Transaction,
     verdict: Verdict,
 ) -> list[str]:
@@ -195,7 +196,7 @@ def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
 
 
 def _suites(
-    ctx: Context,
+    ctx: EvalsContext,
     tx: Transaction,
     plans: Iterable[SuitePlan],
 ) -> Iterator[str]:
@@ -206,7 +207,7 @@ def _suites(
 
 
 def describe_suite_change(
-    ctx: Context,
+    ctx: EvalsContext,
     tx: Transaction,
     plan: SuitePlan,
 ) -> str:
@@ -259,7 +260,7 @@ def _served(
             )
             if replacement is None:
                 continue
-            known = Routing(tx).target(target)
+            known = Targets(tx).get(target)
             who = known.name if known else f"the judge {target}"
             was = ", ".join(model.label for model in named_models(measured))
             yield (

@@ -1,7 +1,7 @@
 """Settings of suites and judges, as the configuration declares them.
 
 The configuration's reader, its reference page and the runner use this one declaration. Values
-are checked where they are read (`harness.config`), not here.
+are checked where they are read (`harness.app.configuration`), not here.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.gate.drift import DriftPolicy
+from harness.gate.policy import DriftPolicy
 from harness.providers.target import Target
 
 

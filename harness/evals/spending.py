@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import compress
 
+from harness.evals.context import EvalsContext
 from harness.evals.month_spending import (
     AT_THE_CAP,
     MonthSpending,
@@ -26,16 +27,14 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import AnswerColumns, EvalRun
-from harness.providers.records import Providers
+from harness.providers.records import Providers, Targets
 from harness.providers.target import Target, find_price
-from harness.routing.context import Context
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
 ALERT_KEY = "spending"
 
 
-def run_once(ctx: Context) -> list[str]:
+def run_once(ctx: EvalsContext) -> list[str]:
     """Stores the configured cap if it changed, and updates the alert. Returns log lines."""
     did = []
     with ctx.store.read() as tx:
@@ -53,7 +52,7 @@ def run_once(ctx: Context) -> list[str]:
     return did
 
 
-def load_spending(ctx: Context) -> MonthSpending:
+def load_spending(ctx: EvalsContext) -> MonthSpending:
     """Loads the present month's spending and the stored cap."""
     with ctx.store.read() as tx:
         return Spending(tx).month(month_of(ctx.clock.now()))
@@ -73,7 +72,7 @@ def find_money_obstacle(
     """Explains why a run may not call a model now; empty if it may. judge: id of its target."""
     if month.cap_usd is None:
         return ""
-    known = Routing(tx).targets()
+    known = Targets(tx).all()
     providers = Providers(tx).all()
     for id_ in filter(None, (run.target, judge)):
         target: Target | None = known.get(id_)
@@ -83,7 +82,7 @@ def find_money_obstacle(
     return month.find_obstacle()
 
 
-def _watch(ctx: Context) -> None:
+def _watch(ctx: EvalsContext) -> None:
     """Raises the alert while the cap is reached, and ends it afterwards."""
     notice: alerts.AlertNotice | None = None
     if reason := load_spending(ctx).find_obstacle():
@@ -131,7 +130,7 @@ class SpendingReport:
         return sum(row.unpriced for row in self.purposes)
 
 
-def load_report(ctx: Context) -> SpendingReport:
+def load_report(ctx: EvalsContext) -> SpendingReport:
     """Reports what Swapgate itself spent this month, by purpose, and the monthly cap."""
     month = load_spending(ctx)
     return SpendingReport(
@@ -171,7 +170,7 @@ def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
 def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:
     """Sums the cost of runs in US dollars; None if an answering target has no price."""
     providers = Providers(tx).all()
-    targets = Routing(tx).targets()
+    targets = Targets(tx).all()
     usd = 0.0
     for run in runs:
         answers, cost, _, _ = EvalRuns(tx).progress(run)

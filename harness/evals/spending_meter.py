@@ -24,7 +24,7 @@ from harness.frame.errors import SpendingPaused
 from harness.frame.ports import Clock
 
 if TYPE_CHECKING:
-    from harness.store.store import Store
+    from harness.app.store.store import Store
 
 READ_EVERY_S: Final = 10.0
 # If the sum is older, a call reads it again first.

@@ -11,9 +11,9 @@ from datetime import datetime
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.records.transaction import Transaction
 from harness.gate.run import RUNNABLE_STATES, EvalRun
+from harness.providers.records import Targets
 from harness.providers.target import Target
 from harness.routing.records.account_loads import AccountLoads
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import Suites
 from harness.routing.reliability.users_first import (
     AccountLoad,
@@ -60,7 +60,7 @@ def _reason(loads: Iterable[AccountLoad], model: str, now: datetime) -> str:
 
 def _targets_of(tx: Transaction, run: EvalRun) -> Iterable[Target | None]:
     """Yields a run's target and its suite's judge."""
-    yield Routing(tx).target(run.target)
+    yield Targets(tx).get(run.target)
     with suppress(NotFound, SignatureInvalid):
         if judge := Suites(tx).get(run.suite_digest).judge:
-            yield Routing(tx).target(judge)
+            yield Targets(tx).get(judge)

@@ -10,7 +10,7 @@ from harness.frame.ports import AlertSinks, Chance, Clock
 from harness.frame.runtime.clock import ClockWatch
 
 if TYPE_CHECKING:
-    from harness.store.store import Store
+    from harness.app.store.store import Store
 
 
 @dataclass(frozen=True)

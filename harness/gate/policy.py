@@ -1,8 +1,8 @@
 """A policy declares a team's thresholds before it sees any data; it is immutable and hashed.
 
 A proposal stores its whole policy, so a later change of the configuration does not change its
-thresholds. Values are checked where the configuration is read (`harness.config`), and each
-route's own rules are in `harness.proposals.route_rules`.
+thresholds. Values are checked where the configuration is read (`harness.app.configuration`),
+and each route's own rules are in `harness.proposals.route_rules`.
 """
 
 import re

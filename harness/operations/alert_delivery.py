@@ -43,7 +43,7 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.ports import AlertSinks
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.rollout import RolloutState
-from harness.routing.context import Context
+from harness.operations.context import Context
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing

@@ -27,6 +27,7 @@ from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.plain_data import escape_surrogates
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
+from harness.operations.context import Context
 from harness.operations.records import Captures
 from harness.routing.agent import AgentGrant, SessionState
 from harness.routing.capture import (
@@ -35,7 +36,6 @@ from harness.routing.capture import (
     draw_per_caller,
     user_text,
 )
-from harness.routing.context import Context
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.kept_pieces import KeptPieces
 from harness.routing.reliability.failover import hash_user, user_hashes

@@ -20,7 +20,6 @@ from typing import Final
 import structlog
 
 from harness.canary import operations, shadows
-from harness.canary.proposal_driver import drive_proposal
 from harness.evals import spending
 from harness.evals.ports import QueuedJob, RunQueue
 from harness.frame.alerts import alerts
@@ -33,11 +32,13 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import DashboardSessions
 from harness.gate.run import RUNNABLE_STATES, EvalRun
 from harness.operations import integrity
+from harness.operations.context import Context
 from harness.operations.records import Captures, JobTimes
 from harness.proposals import break_glass, eval_queue
+from harness.proposals.driver import drive_proposal
 from harness.proposals.eval_queue import QueuedRun, list_queue
-from harness.registry import credentials
-from harness.routing.context import Context
+from harness.providers.records import Targets
+from harness.providers.registry import credentials
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import BreakGlasses, Shadows
 from harness.routing.records.kept_pieces import KeptPieces
@@ -142,7 +143,7 @@ def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
     did = [_take_back(ctx, run) for run in queue.take_back_dead()]
     with ctx.store.read() as tx:
         waiting = fair_order(list_queue(tx, ctx.clock.now()))
-        targets = Routing(tx).targets()
+        targets = Targets(tx).all()
     ahead: Counter[str] = Counter()
     jobs: list[QueuedJob] = []
     for run in waiting:

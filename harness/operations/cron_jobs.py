@@ -12,9 +12,9 @@ import structlog
 
 from harness.frame.cron import check_cron, newest_time
 from harness.frame.errors import InputError
+from harness.operations.context import Context
 from harness.operations.control_jobs import MonitoredJob
 from harness.operations.records import JobTime, JobTimes
-from harness.routing.context import Context
 
 log = structlog.get_logger("swapgate.schedule")
 

@@ -36,7 +36,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import keys
-from harness.routing.context import Context
+from harness.operations.context import Context
 
 NO_LINK: Final = (
     "this link is not from this installation; `swapgate key sign-in-link` prints a new one"

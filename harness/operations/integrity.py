@@ -6,7 +6,7 @@ every hour and at each promotion. If someone later cuts off the end of the log, 
 proves the cut.
 
 Nothing here repairs a row. Signatures and the chain are in `harness.frame.signing`; the
-snapshot that routers verify is in `harness.store`.
+snapshot that routers verify is in `harness.app.store`.
 """
 
 import csv
@@ -39,7 +39,7 @@ from harness.frame.signing.audit import (
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.signing.keyring import KeyPurpose
 from harness.frame.signing.signed_rows import Lineage, RowFault
-from harness.routing.context import Context
+from harness.operations.context import Context
 from harness.routing.records.installation import Installations
 
 log = structlog.get_logger("swapgate.integrity")

@@ -43,11 +43,11 @@ from harness.frame.plain_data import to_shown
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
-from harness.routes.routes import require_route
-from harness.routing.context import Context
+from harness.operations.context import Context
+from harness.routing.control.routes import require_route
 
 if TYPE_CHECKING:
-    from harness.store.store import Store
+    from harness.app.store.store import Store
 
 NO_KEY: Final = "no management key is accepted"
 NO_LIMITS: Final = "a management key has a role; limits are only for data keys"

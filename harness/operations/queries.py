@@ -48,12 +48,12 @@ from harness.gate.run import EvalRun
 from harness.gate.verdict import Verdict
 from harness.operations import captures
 from harness.operations.captures import CaptureSummary
+from harness.operations.context import Context
 from harness.operations.keys import KeySummary
 from harness.proposals import evaluation
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.proposal import ProposalPhase, ProposalView
 from harness.routing.records.interventions import BreakGlasses
 from harness.routing.records.observations import Observations

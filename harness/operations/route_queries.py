@@ -22,21 +22,13 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.signed_rows import RowFault
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import Rollout, RolloutState
+from harness.operations.context import Context
 from harness.operations.route_status import NEWS, RouteStatus
 from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import Target
-from harness.routes import freezes, routes
-from harness.routes.outages import load_outages
-from harness.routes.routes import (
-    describe_later_rollback,
-    find_later_rollback,
-)
-from harness.routes.traffic_report import (
-    TargetTraffic,
-    TrafficReport,
-    sum_by_target,
-)
-from harness.routing.context import Context
+from harness.routing.control import freezes, routes
+from harness.routing.control.outages import load_outages
+from harness.routing.control.routes import describe_later_rollback, find_later_rollback
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
@@ -44,6 +36,7 @@ from harness.routing.records.preload import Preload
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.reliability.failover import FailoverReason
+from harness.routing.reports.traffic_report import TargetTraffic, TrafficReport, sum_by_target
 from harness.routing.table import Route, RouteHead
 
 HOUR: Final = timedelta(hours=1)

@@ -22,13 +22,13 @@ from harness.frame.formatting import (
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import CanaryEnd, Rollout
 from harness.gate.verdict import Verdict
+from harness.operations.context import Context
 from harness.proposals import break_glass
 from harness.providers.force import KillSwitch, SwitchSource
 from harness.providers.target import Target
-from harness.routes import freezes
-from harness.routes.outage_rule import OutageKind
-from harness.routes.outages import OutageView
-from harness.routing.context import Context
+from harness.routing.control import freezes
+from harness.routing.control.outage_rule import OutageKind
+from harness.routing.control.outages import OutageView
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.table import Route, RouteRecord
 

@@ -32,8 +32,8 @@ from harness.frame.ports import Clock
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import dashboard_sessions
+from harness.operations.context import Context
 from harness.operations.dashboard_sessions import ActorSession, refusing
-from harness.routing.context import Context
 from harness.routing.settings import OidcSettings
 
 # Allowed difference between two machines' clocks.

@@ -39,11 +39,11 @@ from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
-from harness.providers.records import Providers
-from harness.registry import data_class_checks, named_models, vector_checks
-from harness.registry.target_life import check_life
-from harness.routes import freezes, routes
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import named_models
+from harness.providers.registry.target_life import check_life
+from harness.routing.control import data_class_checks, freezes, routes, vector_checks
 from harness.routing.evidence import (
     CONFIRM_WITHIN,
     LONGEST,
@@ -78,7 +78,7 @@ class BreakGlassRequest:
 
 
 def propose_break_glass(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     wanted: BreakGlassRequest,
 ) -> BreakGlass:
@@ -130,7 +130,7 @@ def propose_break_glass(
 
 
 def confirm_break_glass(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     id_: str,
 ) -> BreakGlass:
@@ -153,7 +153,7 @@ def confirm_break_glass(
         if route.incumbent != record.incumbent:
             raise StaleWrite(f"another target serves {route.name!r} by now: request it again")
         _require_free(tx, route, apart=record.id)
-        known = Routing(tx).targets()[record.target]
+        known = Targets(tx).all()[record.target]
         data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)
         _require_thawed(ctx, tx, route.name, through_freeze=record.through_freeze)
         waiver = Waiver(
@@ -203,7 +203,7 @@ def confirm_break_glass(
 
 
 def end_break_glass(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     id_: str,
     *,
@@ -235,13 +235,13 @@ def end_break_glass(
         return _end(tx, actor, record, f"ended by {actor.name}: {because}")
 
 
-def list_open(ctx: Context) -> Sequence[BreakGlass]:
+def list_open(ctx: ProposalsContext) -> Sequence[BreakGlass]:
     """Lists break-glasses in force or waiting for a second person, oldest first."""
     with ctx.store.read() as tx:
         return [*BreakGlasses(tx).open()]
 
 
-def count_unconfirmed(ctx: Context) -> int:
+def count_unconfirmed(ctx: ProposalsContext) -> int:
     """Counts the break-glasses that wait for a second person.
 
     Returns 0 if a stored row has an invalid signature: a forged row must not hide the rest of
@@ -253,14 +253,14 @@ def count_unconfirmed(ctx: Context) -> int:
         return 0
 
 
-def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
+def list_notices(ctx: ProposalsContext) -> Sequence[tuple[str, str]]:
     """Lists a notice for each open break-glass, as pairs of heading and text for people.
 
     A notice says whether the break-glass should end but cannot, because the former incumbent
     cannot return.
     """
     with ctx.store.read() as tx:
-        names = {id_: known.name for id_, known in Routing(tx).targets().items()}
+        names = {id_: known.name for id_, known in Targets(tx).all().items()}
         return [
             _notice(record, names.get(record.target, record.target), standstill)
             for record in BreakGlasses(tx).open()
@@ -268,7 +268,7 @@ def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
         ]
 
 
-def run_once(ctx: Context) -> list[str]:
+def run_once(ctx: ProposalsContext) -> list[str]:
     """Ends each break-glass whose time is over, or whose conditions no longer hold.
 
     The reconcile loop calls it on each turn, before it drives proposals: a break-glass changes
@@ -277,7 +277,7 @@ def run_once(ctx: Context) -> list[str]:
     return [said for record in list_open(ctx) if (said := _look_after(ctx, record.id))]
 
 
-def _look_after(ctx: Context, id_: str) -> str:
+def _look_after(ctx: ProposalsContext, id_: str) -> str:
     """Ends one break-glass if it must end, in a transaction of its own.
 
     If the former incumbent cannot return, the break-glass stays in force, so that the route
@@ -314,7 +314,7 @@ def _look_after(ctx: Context, id_: str) -> str:
 
 
 def _is_known_gone(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     record: BreakGlass,
 ) -> bool:
@@ -352,7 +352,7 @@ def _find_end(tx: Transaction, record: BreakGlass) -> str:
 
 
 def _find_standstill(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     record: BreakGlass,
 ) -> str:
@@ -370,7 +370,7 @@ def _serves(tx: Transaction, record: BreakGlass) -> bool:
 
 
 def _find_hindrance(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     record: BreakGlass,
 ) -> str:
@@ -381,7 +381,7 @@ def _find_hindrance(
     route = Routing(tx).route(record.route)
     if route is None or route.break_glass != record.id:
         return ""
-    former = Routing(tx).targets()[record.incumbent]
+    former = Targets(tx).all()[record.incumbent]
     provider = Providers(tx).all().get(former.provider)
     if provider is None:
         return f"the provider {former.provider!r} of {former.name} was removed"
@@ -455,7 +455,7 @@ def _require_free(
 
 
 def _require_thawed(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: str,
     *,

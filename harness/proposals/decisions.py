@@ -3,7 +3,7 @@ it, or take it back.
 
 Each act checks the actor's role, and writes an audit event in its transaction. An approval also
 needs another person than the proposer (`harness.frame.people.four_eyes`). No function here
-opens a canary or changes a route: `harness.canary.proposal_driver` does both on the next turn
+opens a canary or changes a route: `harness.proposals.driver` does both on the next turn
 of the reconcile loop. `route_rules` finds the settings that need a second person.
 """
 
@@ -48,11 +48,11 @@ from harness.proposals import (
     route_rules,
 )
 from harness.proposals.candidates import cost_ratio
+from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import WINDOW, FalsePassRisk
-from harness.providers.records import Providers
-from harness.registry import named_models
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import named_models
+from harness.routing.control import routes
 from harness.routing.proposal import (
     REFUSED_BY,
     Approval,
@@ -75,7 +75,7 @@ ACCEPT_AT_APPROVAL: Final = (
 
 
 def approve_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str = "",
@@ -142,7 +142,7 @@ def approve_proposal(
 
 
 def _accept_cost(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     proposal: Proposal,
@@ -186,7 +186,7 @@ def _name_change(proposal: Proposal, given: str) -> str:
 
 
 def refuse_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str,
@@ -206,7 +206,7 @@ def refuse_proposal(
 
 
 def cancel_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str = "",
@@ -222,7 +222,7 @@ def cancel_proposal(
 
 
 def retry_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str = "",
@@ -258,7 +258,7 @@ def retry_proposal(
 
 
 def confirm_same_model(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     reason: str,
@@ -313,7 +313,7 @@ def _require_own(actor: Actor, proposal: Proposal) -> None:
 
 
 def _end_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     proposal: str,
     event: ProposalEvent,
@@ -343,7 +343,7 @@ def _end_proposal(
 
 
 def record_approval(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     proposal: Proposal,
@@ -406,7 +406,7 @@ class ApprovalView(Approval):
     remarks: tuple[str, ...] = ()  # facts about its keys that everybody should know
 
 
-def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
+def list_approvals(ctx: ProposalsContext, proposal: str) -> Sequence[ApprovalView]:
     with ctx.store.read() as tx:
         found = Proposals(tx).get(proposal)
         return [
@@ -445,7 +445,7 @@ class ProposalReview:
     unlisted: str = ""  # set if the candidate's provider does not list it
 
 
-def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
+def review_proposal(ctx: ProposalsContext, proposal: str) -> ProposalReview:
     """Gathers facts for an approver besides the verdict: changed settings, other proposals and
     moved providers. Raises NotFound.
     """
@@ -462,7 +462,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
             widened=route_rules.describe_second_person_reasons(found.widened),
             risk=registration.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
-            unlisted=named_models.find_unlisted(tx, Routing(tx).targets()[found.candidate]),
+            unlisted=named_models.find_unlisted(tx, Targets(tx).all()[found.candidate]),
         )
 
 
@@ -475,7 +475,7 @@ def _settings(
 
     A restored incumbent counts too. Changes of traffic that every promotion causes do not.
     """
-    names = Routing(tx).targets()
+    names = Targets(tx).all()
     for newer, older in pairwise(Routing(tx).history(route)):
         if newer.at < since:
             return
@@ -537,7 +537,7 @@ def _proposed(
 
 
 def _moved_providers(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     since: datetime,
@@ -545,7 +545,7 @@ def _moved_providers(
     """Yields the providers of the route's targets, the candidate and the judges that moved
     since `since`.
     """
-    targets = Routing(tx).targets()
+    targets = Targets(tx).all()
     providers = Providers(tx).all()
     route = routes.require_route(tx, proposal.route)
     asked = [targets[target] for target in (*route.targets, proposal.candidate)]

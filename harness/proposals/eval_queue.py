@@ -38,8 +38,10 @@ from harness.gate.run import (
     manual_order_seed,
 )
 from harness.proposals import evaluation
-from harness.registry import data_class_checks, named_models
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
+from harness.providers.records import Targets
+from harness.providers.registry import named_models
+from harness.routing.control import data_class_checks
 from harness.routing.proposal import (
     Proposal,
     ProposalEvent,
@@ -47,7 +49,6 @@ from harness.routing.proposal import (
     apply_event,
 )
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
 # Beyond this number, the oldest runs are not listed until the queue is shorter.
@@ -105,7 +106,7 @@ def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
     )
 
 
-def load_queue(ctx: Context) -> Mapping[str, QueuedRun]:
+def load_queue(ctx: ProposalsContext) -> Mapping[str, QueuedRun]:
     """Loads the queue as it is now, by run id."""
     with ctx.store.read() as tx:
         return {queued.run.id: queued for queued in list_queue(tx, ctx.clock.now())}
@@ -182,7 +183,7 @@ NO_LIMIT = RunBudget()
 ASKED_TO_END = -signal.SIGTERM
 
 
-def run_once(ctx: Context) -> list[str]:
+def run_once(ctx: ProposalsContext) -> list[str]:
     """Collects ended workers and starts needed workers. Returns log lines.
 
     Starts at most `ctx.eval_workers` at one time, in the order of `list_queue`. Does nothing in
@@ -204,7 +205,7 @@ def run_once(ctx: Context) -> list[str]:
     return did
 
 
-def start_worker(ctx: Context, run: str) -> str:
+def start_worker(ctx: ProposalsContext, run: str) -> str:
     """Starts a run's worker; returns why it did not start, which counts as a failure.
 
     Raises StoreUnavailable. Any other error counts as a failure of this run, so that it does
@@ -224,23 +225,23 @@ def start_worker(ctx: Context, run: str) -> str:
     return ""
 
 
-def check_cleared(ctx: Context, run: EvalRun) -> None:
+def check_cleared(ctx: ProposalsContext, run: EvalRun) -> None:
     """Checks the data class now, even if it was allowed before. Raises as `check_suite`.
 
     The list of providers that may see a class can shrink while a run waits.
     """
     with ctx.store.read() as tx:
-        target = Routing(tx).targets()[run.target]
+        target = Targets(tx).all()[run.target]
     data_class_checks.check_suite(ctx, run.suite, [target])
 
 
-def _waiting(ctx: Context) -> Sequence[EvalRun]:
+def _waiting(ctx: ProposalsContext) -> Sequence[EvalRun]:
     with ctx.store.read() as tx:
         queue = list_queue(tx, ctx.clock.now())
     return [queued.run for queued in queue if queued.position]
 
 
-def collect_ended(ctx: Context) -> list[str]:
+def collect_ended(ctx: ProposalsContext) -> list[str]:
     """Releases the leases of this process's ended workers, and counts their failures.
 
     An end with code 0 is no failure. Nor is the end of a worker that no longer had its run,
@@ -260,7 +261,7 @@ def collect_ended(ctx: Context) -> list[str]:
 
 
 def _died_early(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     run: str,
     code: int,
@@ -290,7 +291,7 @@ def fail_run(
 
 
 def stop_unneeded_runs(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
 ) -> None:
@@ -313,7 +314,7 @@ def stop_unneeded_runs(
 
 
 def cancel_run(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     run: str,
     reason: str,
@@ -367,7 +368,7 @@ def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
 
 
 def start_run(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     suite: str,
     target: str,
@@ -406,7 +407,7 @@ def _scheduled_id(
 
 
 def queue_run(  # noqa: PLR0913 - all parts of a run
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     suite: str,
     target: str,

@@ -3,7 +3,7 @@ of a suite, but never a candidate's run.
 
 One finds here which runs a proposal needs, which stored answers count, and the call of the
 gate. No function here asks a model, or moves a proposal to another phase: `eval_queue` queues
-the runs, `harness.gate.offline` decides, and `harness.canary.proposal_driver` applies the
+the runs, `harness.gate.offline` decides, and `harness.proposals.driver` applies the
 verdict.
 """
 
@@ -35,8 +35,8 @@ from harness.gate.run import (
 from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import Verdict
 from harness.proposals import scheduled_runs
-from harness.registry import targets
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
+from harness.providers.registry import targets
 from harness.routing.proposal import (
     NONCE_CHARACTERS,
     Proposal,
@@ -53,7 +53,7 @@ MAY_GO_ON = (*RUNNABLE_STATES, RunState.STOPPED)
 
 
 def attach_runs(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
 ) -> Proposal:
@@ -76,7 +76,7 @@ def attach_runs(
 
 
 def _begin_pair(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
@@ -91,7 +91,7 @@ def _begin_pair(
 
 
 def _resume_pair(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
@@ -110,7 +110,7 @@ def _resume_pair(
 
 
 def _continue_run(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
@@ -141,7 +141,7 @@ def _scored(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def find_replacement(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
 ) -> str:
@@ -171,7 +171,7 @@ def find_replacement(
 
 
 def _find_move(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
@@ -195,7 +195,7 @@ def _find_move(
 
 
 def _share_run(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
@@ -256,7 +256,7 @@ def _is_unreadable(answers: Iterable[Sample]) -> bool:
 
 
 def _can_share(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     run: EvalRun,
     ours: EvalRun,
@@ -287,7 +287,7 @@ def _can_share(
 
 
 def _new(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
@@ -307,7 +307,7 @@ def _new(
 
 
 def _run(
-    ctx: Context,
+    ctx: ProposalsContext,
     proposal: Proposal,
     plan: SuitePlan,
     target: str,
@@ -451,7 +451,7 @@ def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
 
 
 def drop_unreadable(
-    ctx: Context,
+    ctx: ProposalsContext,
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
     found: Mapping[str, Answers],

@@ -28,10 +28,11 @@ from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.verdict import Passed
 from harness.proposals import recomputation
+from harness.proposals.context import ProposalsContext
+from harness.providers.records import Targets
+from harness.providers.registry import named_models
 from harness.providers.target import Target
-from harness.registry import data_class_checks, named_models, vector_checks
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import data_class_checks, routes, vector_checks
 from harness.routing.evidence import (
     ChainProof,
     EvidenceKind,
@@ -68,7 +69,7 @@ class WaiverRequest:
     lasts: timedelta
 
 
-def update_waiver_alerts(ctx: Context) -> None:
+def update_waiver_alerts(ctx: ProposalsContext) -> None:
     """Opens an alert for each fallback with an expired waiver, and resolves the others.
 
     The fallback keeps its place until a person changes the chain, so that the end of a waiver
@@ -76,7 +77,7 @@ def update_waiver_alerts(ctx: Context) -> None:
     """
     expired = list_expired_waivers(ctx)
     with ctx.store.read() as tx:
-        names = {w.target: Routing(tx).targets()[w.target].name for w in expired}
+        names = {w.target: Targets(tx).all()[w.target].name for w in expired}
     kind = AlertKind.WAIVER_EXPIRED
     notices = {(kind, w.id): _expiry_notice(w, names[w.target]) for w in expired}
     alerts.update_alerts(ctx, [kind], notices)
@@ -117,13 +118,13 @@ class ChainEntry:
     waiver_expired: bool = False  # the next change must drop it
 
 
-def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
+def list_fallbacks(ctx: ProposalsContext, name: str) -> Sequence[ChainEntry]:
     """Lists a route's fallbacks in the order of the chain. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         evidence = Routing(tx).evidence(name)
         waivers = {waiver.id: waiver for waiver in Waivers(tx).list(route=name)}
-        known = Routing(tx).targets()
+        known = Targets(tx).all()
     now = ctx.clock.now()
     found = []
     for fallback in evidence.fallbacks if evidence else ():
@@ -140,7 +141,7 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
     return found
 
 
-def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
+def list_expired_waivers(ctx: ProposalsContext) -> Sequence[Waiver]:
     """Lists the expired waivers of the fallbacks of all routes, by the route's name."""
     with ctx.store.read() as tx:
         routes = Routing(tx).table().routes
@@ -153,7 +154,7 @@ def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
 
 
 def replace_chain(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     name: str,
     wanted: Sequence[FallbackRequest],
@@ -187,7 +188,7 @@ def _chain_of(route: Route) -> tuple[object, ...]:
 
 
 def add_fallback(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     name: str,
     wanted: FallbackRequest,
@@ -215,7 +216,7 @@ def add_fallback(
 
 
 def remove_fallback(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     name: str,
     target: str,
@@ -231,7 +232,7 @@ def remove_fallback(
 
 
 def mark_capable(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     name: str,
     target: str,
@@ -252,7 +253,7 @@ def mark_capable(
 
 
 def reorder_chain(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     name: str,
     order: Sequence[str],
@@ -276,7 +277,7 @@ def reorder_chain(
 
 
 def _changed(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     name: str,
     changed: Callable[[Transaction, list[FallbackRequest]], None],
@@ -306,7 +307,7 @@ def _changed(
 
 
 def _place(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     chain: Sequence[FallbackRequest],
     route: str,
@@ -324,7 +325,7 @@ def _place(
 
 
 def _commit(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     route: Route,
@@ -338,7 +339,7 @@ def _commit(
     found = [named_models.register_model(ctx, tx, actor, request.target) for request in wanted]
     data_class_checks.check_targets(ctx, route.settings, found, route=route.name)
     new = [target for target in found if target.id not in route.fallbacks]
-    primary = Routing(tx).targets()[route.incumbent]
+    primary = Targets(tx).all()[route.incumbent]
     vector_checks.check_vectors(ctx, tx, route.name, route.settings, primary, new)
     proofs = {
         target.id: find_proof(ctx, tx, actor, route, target, request.waive)
@@ -402,7 +403,7 @@ def _store(
 
 
 def find_proof(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     route: Route,
@@ -436,7 +437,7 @@ def find_proof(
 
 
 def _verdict(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     route: Route,
@@ -466,7 +467,7 @@ def _verdict(
 
 
 def _add_waiver(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     route: Route,

@@ -12,14 +12,14 @@ from harness.frame.errors import InputError
 from harness.frame.people.access import Actor, Role
 from harness.gate.suite_plan import SuiteRole
 from harness.proposals import submission
+from harness.proposals.context import ProposalsContext
 from harness.proposals.submission import ProposalRequest
 from harness.providers.calls.probe import ProviderCheck
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.registry import credentials, registered_providers
+from harness.providers.registry.credentials import CredentialChange
 from harness.providers.target import Target
-from harness.registry import credentials, registered_providers
-from harness.registry.credentials import CredentialChange
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import Route
 
@@ -78,7 +78,7 @@ def usual_address(provider: str) -> str:
 
 
 def create_first_route(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     wanted: FirstRoute,
 ) -> FirstRouteResult:

@@ -47,10 +47,10 @@ from harness.gate.run import Sample
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict import Verdict
 from harness.proposals import evaluation, scheduled_runs
-from harness.routing.context import Context
+from harness.proposals.context import ProposalsContext
+from harness.providers.records import Targets
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 
@@ -286,7 +286,7 @@ MAX_REMEMBERED: Final = 64
 
 
 def recompute_stored(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     verdict: Verdict,
     proposal: Proposal,
@@ -339,13 +339,13 @@ class OtherRules:
         return f"`{end}`, then `{again}`"
 
 
-def list_other_rules(ctx: Context) -> Sequence[OtherRules]:
+def list_other_rules(ctx: ProposalsContext) -> Sequence[OtherRules]:
     """Lists open proposals whose verdict this version of the rules cannot recompute. Leaves out
     verdicts that are missing or forged.
     """
     found = []
     with ctx.store.read() as tx:
-        known = Routing(tx).targets()
+        known = Targets(tx).all()
         for proposal in Proposals(tx).open():
             if proposal.verdict is None:
                 continue
@@ -360,7 +360,7 @@ def list_other_rules(ctx: Context) -> Sequence[OtherRules]:
 
 
 def require_agreement(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     verdict: Verdict,
     proposal: Proposal,
@@ -398,7 +398,7 @@ def raise_mismatch_alert(
 
 
 @contextmanager
-def alerting_mismatch(ctx: Context) -> Iterator[None]:
+def alerting_mismatch(ctx: ProposalsContext) -> Iterator[None]:
     """Alerts people if a person's action in the block raises EvidenceMismatch.
 
     The block must contain the whole transaction, because the refusal rolls it back.
@@ -473,7 +473,7 @@ class ReplayedVerdict:
         return not self.differences
 
 
-def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
+def replay_verdict(ctx: ProposalsContext, decision: str) -> ReplayedVerdict:
     """Decides a verdict again from its stored inputs, and compares these with the samples.
 
     Unlike `recompute_verdict`, it expects the same bytes: both use the verdict's own inputs.

@@ -37,11 +37,11 @@ from harness.gate.suite_plan import (
     SuiteRole,
     overlap_share,
 )
+from harness.proposals.context import ProposalsContext
 from harness.providers.models import model_names
-from harness.providers.records import Providers, Sightings
+from harness.providers.records import Providers, Sightings, Targets
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
-from harness.routing.context import Context
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
@@ -212,7 +212,7 @@ def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
     providers = Providers(tx).all()
     ours = model_names.known_model_names(target, Sightings(tx).for_target(target.id))
     place = model_names.provider_host(providers.get(target.provider))
-    for other in Routing(tx).targets().values():
+    for other in Targets(tx).all().values():
         there = model_names.provider_host(providers.get(other.provider))
         if not model_names.same_host(place, there):
             continue
@@ -256,7 +256,7 @@ def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
     The driver asks once a proposal has passed. A passed verdict with uncharged looks would have
     been tested at a too large alpha, so it proves nothing.
     """
-    family = find_lineage(tx, Routing(tx).targets()[proposal.candidate], None)
+    family = find_lineage(tx, Targets(tx).all()[proposal.candidate], None)
     for plan in proposal.plans:
         pin = Suites(tx).get(plan.suite_digest)
         looks, earlier = _before(
@@ -404,7 +404,7 @@ def charge_alpha(
 
 
 def plan_suites(
-    ctx: Context,
+    ctx: ProposalsContext,
     settings: RouteSettings,
     gate: GatePolicy,
     seeds: OrderSeeds = UNDRAWN,
@@ -466,7 +466,7 @@ def _check_overlap(primary: Sequence[SuitePin]) -> None:
 
 
 def plan_claims(
-    ctx: Context,
+    ctx: ProposalsContext,
     settings: RouteSettings,
     gate: GatePolicy,
     registered: Sequence[SuitePlan],

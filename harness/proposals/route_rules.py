@@ -26,12 +26,11 @@ from harness.gate.offline.format_rules import format_prompts
 from harness.gate.policy import GatePolicy, Policy
 from harness.gate.suite_plan import SuitePin, SuiteRole
 from harness.proposals import judge as canary_judge
+from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import WINDOW
-from harness.providers.records import Providers
+from harness.providers.records import Providers, Targets
 from harness.providers.target import Target
-from harness.registry import data_class_checks, vector_checks
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import data_class_checks, routes, vector_checks
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
@@ -44,7 +43,7 @@ OTHER_RULES: Final = "registered under other rules than the route has"
 
 
 def list_rule_differences(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
 ) -> list[str]:
@@ -59,11 +58,11 @@ def list_rule_differences(
         proposal.proposer_principal,
         proposal.proposer_key,
     )
-    candidate = Routing(tx).targets()[proposal.candidate]
+    candidate = Targets(tx).all()[proposal.candidate]
     found = find_second_person_reasons(ctx, tx, route, pins, candidate, proposer)
     known = proposal.widened.items()
     new = {name: change for name, change in found.items() if (name, change) not in known}
-    incumbent = Routing(tx).targets()[route.incumbent]
+    incumbent = Targets(tx).all()[route.incumbent]
     vectors = vector_checks.find_other_vectors(
         ctx, tx, route.name, route.settings, incumbent, [candidate]
     )
@@ -76,7 +75,7 @@ def list_rule_differences(
 
 
 def require_current_rules(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
 ) -> None:
@@ -142,7 +141,7 @@ def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
 
 
 def _policy(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: Route,
     proposal: Proposal,
 ) -> Iterator[str]:
@@ -164,7 +163,7 @@ def _policy(
 
 
 def find_second_person_reasons(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
     pins: Sequence[SuitePin],
@@ -183,12 +182,12 @@ def find_second_person_reasons(
     if proposer is not None:
         found |= _find_restored_incumbent(tx, route, proposer, ctx.clock.now())
     if candidate is not None:
-        found |= _find_added_prompt(Routing(tx).targets()[route.incumbent], candidate)
+        found |= _find_added_prompt(Targets(tx).all()[route.incumbent], candidate)
     return found
 
 
 def _find_other_suites(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
     pins: Sequence[SuitePin],
@@ -229,7 +228,7 @@ def _find_other_suites(
 
 
 def _named(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
     proposer: Actor | None,
@@ -349,7 +348,7 @@ def _find_restored_incumbent(
     """Reports an incumbent that the proposer restored in the last 90 days, because the proposer
     then chose the model for the comparison, perhaps a weaker one.
     """
-    names = Routing(tx).targets()
+    names = Targets(tx).all()
     for newer, older in pairwise(Routing(tx).history(route.name)):
         if newer.route.incumbent == older.route.incumbent:
             continue
@@ -418,7 +417,7 @@ def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
 
 
 def check_judge(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
     policy: Policy,

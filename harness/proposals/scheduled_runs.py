@@ -26,9 +26,9 @@ from harness.gate.incumbent_days import (
 from harness.gate.pins import ServedModel, ServedPin, is_mixed, named_models
 from harness.gate.run import LASTING, EvalRun, RunState, Sample
 from harness.gate.suite_plan import SuitePlan
+from harness.proposals.context import ProposalsContext
 from harness.providers.records import Sightings
-from harness.registry import targets
-from harness.routing.context import Context
+from harness.providers.registry import targets
 from harness.routing.proposal import Proposal, SuiteRuns
 from harness.routing.records.runs import EvalRuns, Suites
 
@@ -44,7 +44,7 @@ class MeanRun:
 
 
 def store_mean(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     plan: SuitePlan,
     ours: EvalRun,
@@ -79,7 +79,7 @@ def store_mean(
 
 
 def _find_samples(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     plan: SuitePlan,
     ours: EvalRun,
@@ -116,7 +116,9 @@ def _find_samples(
             yield run.id, samples
 
 
-def _begins_anew(ctx: Context, tx: Transaction, check: DriftCheck, run: EvalRun) -> bool:
+def _begins_anew(
+    ctx: ProposalsContext, tx: Transaction, check: DriftCheck, run: EvalRun
+) -> bool:
     """Tells whether no run up to this one counts."""
     # A person who cancels runs by their first answers chooses among them.
     cancelled = check.is_scheduled and run.state is RunState.STOPPED

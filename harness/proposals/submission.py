@@ -2,7 +2,7 @@
 
 One finds here the request, its preview and its registration. A selection is registered whole or
 not at all, and its terms never change afterwards. No run starts here:
-`harness.canary.proposal_driver` starts the runs on its next turn. `registration` computes the
+`harness.proposals.driver` starts the runs on its next turn. `registration` computes the
 alpha of a look, and `route_rules` finds the rules that a proposer widens.
 """
 
@@ -26,13 +26,13 @@ from harness.gate.suite_plan import Claim, SuitePlan
 from harness.proposals import eval_queue, registration, route_rules
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import FalsePassRisk, SelectionPlace
-from harness.providers.records import Providers
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import named_models, targets
 from harness.providers.target import Target
-from harness.registry import data_class_checks, named_models, targets, vector_checks
-from harness.routes import routes, untaken
 from harness.routing.candidate_schedule import OnBetter
-from harness.routing.context import Context
+from harness.routing.control import data_class_checks, routes, vector_checks
 from harness.routing.proposal import (
     PROPOSAL_TEXTS,
     Proposal,
@@ -42,8 +42,8 @@ from harness.routing.proposal import (
     apply_event,
 )
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import Suites
+from harness.routing.reports import untaken
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Route
 
@@ -109,7 +109,7 @@ class ScheduleTerms:
 
 
 def create_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     request: ProposalRequest,
     note_made: NoteMade = note_nothing,
@@ -123,7 +123,7 @@ def create_proposal(
 
 
 def create_selection(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     request: ProposalRequest,
     terms: ScheduleTerms | None = None,
@@ -181,7 +181,7 @@ def create_selection(
 
 
 def _end_scheduled(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     route: str,
@@ -217,7 +217,7 @@ def _check_rivals(request: ProposalRequest) -> None:
 
 
 def _register(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     request: ProposalRequest,
@@ -241,9 +241,9 @@ def _register(
         raise InputError(
             f"{candidate.name} serves route {route.name!r} already: nothing to swap"
         )
-    targets.check_evaluable(tx, candidate, Routing(tx).targets()[route.incumbent])
+    targets.check_evaluable(tx, candidate, Targets(tx).all()[route.incumbent])
     data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
-    incumbent = Routing(tx).targets()[route.incumbent]
+    incumbent = Targets(tx).all()[route.incumbent]
     vector_checks.check_vectors(ctx, tx, route.name, route.settings, incumbent, [candidate])
     for suite in route.settings.suites:
         data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
@@ -290,7 +290,7 @@ def _register(
 
 
 def _find_accepted_cost(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     request: ProposalRequest,
@@ -320,7 +320,7 @@ def _check_change(proposal: Proposal) -> None:
 
 
 def _find_second_person_reasons(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
     candidate: Target | None,
@@ -334,7 +334,7 @@ def _find_second_person_reasons(
 
 
 def _policy(
-    ctx: Context,
+    ctx: ProposalsContext,
     settings: RouteSettings,
     request: ProposalRequest,
 ) -> Policy:
@@ -432,7 +432,7 @@ class ProposalPreview:
 
 
 def preview_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     request: ProposalRequest,
     actor: Actor | None = None,
 ) -> ProposalPreview:
@@ -449,7 +449,7 @@ def preview_proposal(
     registered = registration.plan_suites(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
         candidate = named_models.find_listed_model(ctx, tx, request.candidate)
-        incumbent = Routing(tx).targets()[route.incumbent]
+        incumbent = Targets(tx).all()[route.incumbent]
         lineage = registration.find_lineage(tx, candidate, request.descends_from)
         place = SelectionPlace(candidates=len(request.candidates))
         plans = registration.charge_alpha(
@@ -475,13 +475,13 @@ def preview_proposal(
         )
 
 
-def get_proposal(ctx: Context, proposal: str) -> Proposal:
+def get_proposal(ctx: ProposalsContext, proposal: str) -> Proposal:
     with ctx.store.read() as tx:
         return Proposals(tx).get(proposal)
 
 
 def list_proposals(
-    ctx: Context,
+    ctx: ProposalsContext,
     *,
     route: str | None = None,
     open_only: bool = False,
@@ -490,7 +490,7 @@ def list_proposals(
         return Proposals(tx).list(route=route, open_only=open_only)
 
 
-def count_phases(ctx: Context) -> Mapping[ProposalPhase, int]:
+def count_phases(ctx: ProposalsContext) -> Mapping[ProposalPhase, int]:
     """Counts all stored proposals by phase."""
     with ctx.store.read() as tx:
         return Proposals(tx).phases()

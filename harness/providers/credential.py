@@ -1,8 +1,8 @@
 """The keys of providers: their storage, order, replacement, and rest after a failure. Pure.
 
 Also hides secrets in texts of providers, which some of them repeat in their errors. Values are
-encrypted and decrypted by `harness.registry.provider_secrets`; the router decides when to try
-another key (`router.health.provider_keys`).
+encrypted and decrypted by `harness.providers.registry.provider_secrets`; the router decides
+when to try another key (`router.health.provider_keys`).
 """
 
 import html

@@ -7,7 +7,8 @@ then a newer switch an older one.
 A freeze changes no plan: it holds candidates back (`harness.routing.freeze`).
 
 Switches are stored by `harness.routing.records.interventions`, and people set them through
-`harness.routes.freezes`. A switch only removes targets, so it can serve no unproven model.
+`harness.routing.control.freezes`. A switch only removes targets, so it can serve no unproven
+model.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 GitHub documents its device flow (RFC 8628); the other flows follow the vendors' programs. The
 functions take a SignIn and a time and return the next SignIn. Requests are sent by
-`calls.oauth_http`, and `harness.registry.sign_in` stores the results.
+`calls.oauth_http`, and `harness.providers.registry.sign_in` stores the results.
 """
 
 import json

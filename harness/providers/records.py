@@ -1,8 +1,8 @@
 """Records of targets and providers, with keys, sign-ins, checks and models.
 
 Rows of targets, providers and keys are signed, and routers load them by the store's snapshot.
-The classes only read and write: use cases in `harness.registry` check roles and write audit
-events. The dataclasses are beside their rules, such as `target` and `credential`.
+The classes only read and write: use cases in `harness.providers.registry` check roles and write
+audit events. The dataclasses are beside their rules, such as `target` and `credential`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

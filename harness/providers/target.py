@@ -3,7 +3,7 @@ target is the hash of its content, so that every change of a target needs a verd
 
 The dataclasses are pure. A provider's address and headers are not part of a target: a move is
 recorded instead, and makes earlier proofs stale (ADR 29). `kinds` has the kinds of providers,
-and `harness.registry.targets` stores targets and providers.
+and `harness.providers.registry.targets` stores targets and providers.
 """
 
 from collections.abc import Mapping

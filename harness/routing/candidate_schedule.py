@@ -1,7 +1,7 @@
 """The schedule on which a route's suites measure further models. Pure.
 
 A schedule selects models by name and price; it gives no model traffic.
-`harness.proposals.candidates` runs the rounds, and `harness.canary.proposal_driver` follows
+`harness.proposals.candidates` runs the rounds, and `harness.proposals.driver` follows
 `OnBetter` after a pass.
 """
 

@@ -16,9 +16,8 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditReading
 from harness.frame.suggestions import did_you_mean
 from harness.frame.world import World
-from harness.gate.drift import DriftPolicy
 from harness.gate.order_seeds import OrderSeed, OrderSeeds, UndrawnSeeds
-from harness.gate.policy import Policy
+from harness.gate.policy import DriftPolicy, Policy
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.oauth import OAuthOverrides
 from harness.providers.ports import ModelTable, OAuthServer, ProviderDoor
@@ -28,11 +27,11 @@ from harness.routing.settings import AgentSettings
 
 if TYPE_CHECKING:
     from harness.agents.caller import ApprovalLinks
+    from harness.app.store.store import Store
     from harness.evals.ports import EvalWorkers, RunQueue, SuiteCatalog
 
     # Imports numpy, which a router process does not need.
     from harness.proposals.recomputation import Recomputation
-    from harness.store.store import Store
 
 
 class NoCipher:

@@ -2,7 +2,7 @@
 configuration, or `control.observe_only` freezes routes. Pure.
 
 A freeze never stops a step back: an abort, a rollback and a kill switch work. Which freezes are
-in force is read in `harness.routes.freezes`.
+in force is read in `harness.routing.control.freezes`.
 """
 
 import datetime as dt

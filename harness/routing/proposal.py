@@ -6,7 +6,7 @@ answer covers that id. So the answers prove that the plans, with margin and alph
 before the first answer.
 
 Nothing here checks a role or a proof: `harness.proposals` submits and approves, and
-`harness.canary.proposal_driver` moves proposals.
+`harness.proposals.driver` moves proposals.
 """
 
 from collections.abc import Callable, Mapping

@@ -2,7 +2,8 @@
 
 A declaration gives a setting's meaning, range, option, place in the dashboard's form, and name
 in a route's description. The command line, the API, the dashboard and the configuration file
-follow from it (`harness.frame.setting`). They write only composite settings by hand.
+follow from it (`harness.frame.configuration.setting`). They write only composite settings by
+hand.
 """
 
 from collections.abc import Mapping
@@ -10,8 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
-from harness.frame.formatting import Range, format_bps, format_bytes
-from harness.frame.setting import (
+from harness.frame.configuration.setting import (
     Declaration,
     FormEntry,
     WrittenForm,
@@ -20,6 +20,7 @@ from harness.frame.setting import (
     setting,
     share_form,
 )
+from harness.frame.formatting import Range, format_bps, format_bytes
 from harness.gate.suite_plan import SuiteRole
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.kept_responses import (

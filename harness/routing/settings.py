@@ -1,6 +1,6 @@
 """Settings of the router, the routes in the file, the agents, the dashboard and its sign-in.
 
-The file's reader (`harness.config`), the reference page and the processes use these
+The file's reader (`harness.app.configuration`), the reference page and the processes use these
 declarations. Values that depend on one another are checked by the reader, not here. Settings
 that can change without a restart are in `harness.routing.table`.
 """

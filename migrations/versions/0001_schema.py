@@ -9,12 +9,12 @@ import secrets
 import sqlalchemy as sa
 from alembic import op
 
+from harness.app.store.guards import triggers
+from harness.app.store.schema_revisions import REVISION
+from harness.app.store.tables import metadata
 from harness.frame.people.access import LOCAL_PRINCIPAL
 from harness.frame.people.records import PRINCIPAL, principal
 from harness.routing.records.installation import meta
-from harness.store.guards import triggers
-from harness.store.schema_revisions import REVISION
-from harness.store.tables import metadata
 
 revision = REVISION
 down_revision = None

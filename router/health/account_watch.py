@@ -9,11 +9,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
+from harness.app.store.router_store import RouterStore
 from harness.evals.account_meter import AccountMeter
 from harness.frame.people.limits import MINUTE_S
 from harness.providers.credential import ProviderKey
 from harness.routing.reliability.users_first import Permit, account_of
-from harness.store.router_store import RouterStore
 from router.health.provider_keys import ProviderKeys
 from router.recording.metrics import RouterMetrics
 from router.snapshot.compiled import CompiledSnapshot, CompiledTarget

@@ -2,7 +2,7 @@
 a candidate cannot take.
 
 A request only puts itself into the sample. `take` looks at it later, off the request's path,
-and keeps no content. `harness.routes.untaken` reads the counts.
+and keeps no content. `harness.routing.reports.untaken` reads the counts.
 """
 
 import logging

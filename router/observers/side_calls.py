@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from datetime import date
 from typing import Any, Final, NamedTuple
 
+from harness.app.store.router_store import RouterRecords, RouterStore
 from harness.evals.month_spending import SpendingPurpose
 from harness.evals.spending_meter import SpendingMeter
 from harness.frame.errors import StoreUnavailable
@@ -22,7 +23,6 @@ from harness.providers.models.capabilities import Endpoint
 from harness.providers.target import Price
 from harness.routing.reliability.breaker import LAST_RESORT_TICKET
 from harness.routing.settings import RouterSettings
-from harness.store.router_store import RouterRecords, RouterStore
 from router.health.account_watch import AccountWatch
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth

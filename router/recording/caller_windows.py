@@ -21,7 +21,7 @@ from harness.gate.online.outcome import ExposureOutcome, Reading, read
 from router.recording.scored_units import LaterTurn, LedgerUnit
 
 if TYPE_CHECKING:
-    from harness.store.router_store import RouterStore
+    from harness.app.store.router_store import RouterStore
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from harness.app.store.router_store import RouterStore
 from harness.frame.redaction import Redactor
 from harness.routing.capture import (
     ANSWER_UNREADABLE,
@@ -21,7 +22,6 @@ from harness.routing.capture import (
     CaptureResult,
     capture_id,
 )
-from harness.store.router_store import RouterStore
 from router.protocols.transcript import build_question, build_transcript
 from router.recording.port import CaptureDraft
 

@@ -36,7 +36,7 @@ from router.recording.scored_units import (
 )
 
 if TYPE_CHECKING:
-    from harness.store.router_store import RouterStore
+    from harness.app.store.router_store import RouterStore
 
 # A block of a quiet route closes before it is full, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0

@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
 
+from harness.app.store.router_store import RouterRecords, RouterStore
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
@@ -24,7 +25,6 @@ from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.table import Arm, Canary
-from harness.store.router_store import RouterRecords, RouterStore
 from router.recording.caller_windows import FailureExchange, WindowsOfLedger
 from router.recording.capture_writer import CaptureWriter
 from router.recording.ledger import KeyClaims, Ledger

@@ -18,6 +18,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from harness.app.store.router_store import RouterStore
 from harness.frame.errors import InputError, StoreUnavailable
 from harness.frame.plain_data import canonical_json
 from harness.frame.ports import Clock
@@ -26,7 +27,6 @@ from harness.providers.models.capabilities import Endpoint
 from harness.routing.kept_responses import KeptPiece, format_state_time
 from harness.routing.reliability.failover import hash_callers, hash_user
 from harness.routing.table import KeyGrant, Route
-from harness.store.router_store import RouterStore
 from router.access.admission import Admission, AsideKind
 from router.access.front_door import is_route_allowed
 from router.conversation.kept_history import (

@@ -10,12 +10,12 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from harness.app.store.router_store import RouterStore
 from harness.evals.account_meter import AccountMeter
 from harness.evals.month_spending import SpendingPurpose
 from harness.frame.ports import Clock, RateBook
 from harness.routing.reliability.breaker import BreakerState
 from harness.routing.settings import AgentSettings, RouterSettings
-from harness.store.router_store import RouterStore
 from router.access.admission import Admission
 from router.access.front_door import Callers, FrontDoor
 from router.access.rate_limits import LocalRates

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from harness.app.store.router_store import RouterStore
 from harness.frame import matching
 from harness.frame.errors import (
     ConfigError,
@@ -38,7 +39,6 @@ from harness.providers.credential import ProviderKeySets
 from harness.providers.force import KillSwitch
 from harness.providers.target import NO_DATA_CLASSES, DataClasses
 from harness.routing.table import Snapshot
-from harness.store.router_store import RouterStore
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 

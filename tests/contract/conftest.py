@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.frame.signing.ed25519 import Ed25519Signatures
-from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.records import NOW
 

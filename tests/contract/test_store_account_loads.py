@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.evals.account_meter import AccountMeter, StoredLoads
 from harness.frame.errors import StoreUnavailable
 from harness.routing.records.account_loads import AccountLoads
 from harness.routing.reliability.users_first import CAUTION_S, FREE
-from harness.store.store import Store
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 

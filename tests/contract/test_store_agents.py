@@ -11,11 +11,11 @@ from harness.agents.records import (
     Sessions,
     SwitchRequests,
 )
+from harness.app.store.store import Store
+from harness.app.store.tables import metadata
 from harness.frame.errors import NotFound
 from harness.frame.records.transaction import RowRefused
 from harness.routing.agent import SessionState
-from harness.store.store import Store
-from harness.store.tables import metadata
 from tests.contract.conftest import Opener
 from tests.support.store.agent_records import (
     AGENT,

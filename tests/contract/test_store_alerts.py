@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.alerts.alert_record import (
     Notified,
@@ -13,7 +14,6 @@ from harness.frame.alerts.alert_record import (
 )
 from harness.frame.alerts.records import Alerts, Deliveries
 from harness.routing.reliability.failover import Failover
-from harness.store.store import Store
 from tests.support.store.records import NOW
 
 pytestmark = pytest.mark.req("B9")

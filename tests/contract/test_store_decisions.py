@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.frame.errors import (
     Conflict,
     InputError,
@@ -14,11 +15,10 @@ from harness.gate.online.rollout import RolloutSignal
 from harness.gate.online.rollout import apply_signal as rolled
 from harness.gate.policy import Policy
 from harness.gate.verdict import Passed
+from harness.providers.records import Targets
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
-from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
-from harness.store.store import Store
 from tests.support.store.records import (
     FAILED,
     LATER,
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.both_databases
 def targets(store: Store) -> None:
     with store.write() as tx:
         for target in (OLD, NEW, SPARE):
-            Routing(tx).add_target(target)
+            Targets(tx).add(target)
 
 
 def test_a_route_has_one_open_proposal_and_the_refusal_names_it(store: Store) -> None:

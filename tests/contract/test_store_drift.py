@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.evals.records import Drift
 from harness.gate.drift import (
     DriftCheck,
@@ -9,9 +10,8 @@ from harness.gate.drift import (
     DriftPlan,
     DriftWatch,
 )
-from harness.routing.records.routes import Routing
+from harness.providers.records import Targets
 from harness.routing.records.runs import EvalRuns
-from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN
 
 CHECK = DriftCheck(
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.req("F7")
 def watching(store: Store) -> Store:
     with store.write() as tx:
         for target in (OLD, NEW):
-            Routing(tx).add_target(target)
+            Targets(tx).add(target)
         EvalRuns(tx).add(RUN)
         for id_ in ("r_2", "r_3"):
             EvalRuns(tx).add(replace(RUN, id=id_))

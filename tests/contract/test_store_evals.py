@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.frame.errors import LeaseLost, NotFound
 from harness.gate.run import (
     ANSWER_PLACEHOLDER,
@@ -10,9 +11,8 @@ from harness.gate.run import (
     RunState,
     SampleError,
 )
-from harness.routing.records.routes import Routing
+from harness.providers.records import Targets
 from harness.routing.records.runs import ENDED, EvalRuns
-from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, RUN, SAMPLE
 
 MINUTE = timedelta(minutes=1)
@@ -21,8 +21,8 @@ MINUTE = timedelta(minutes=1)
 @pytest.fixture(autouse=True)
 def run(store: Store) -> None:
     with store.write() as tx:
-        Routing(tx).add_target(OLD)
-        Routing(tx).add_target(NEW)
+        Targets(tx).add(OLD)
+        Targets(tx).add(NEW)
         EvalRuns(tx).add(RUN)
 
 

@@ -3,9 +3,9 @@ from datetime import timedelta
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.routing.kept_responses import KeptPiece
 from harness.routing.records.kept_pieces import KeptPieces
-from harness.store.store import Store
 from tests.support.store.records import NOW
 
 pytestmark = [pytest.mark.req("G4"), pytest.mark.both_databases]

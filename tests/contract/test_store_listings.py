@@ -15,6 +15,7 @@ from harness.agents.records import (
     Sessions,
     SwitchRequests,
 )
+from harness.app.store.store import Store
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError, NotFound
 from harness.frame.pagination import Page, PageRequest, read_all
@@ -25,7 +26,9 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditFilter
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import RunState
+from harness.operations.listings import Listings
 from harness.operations.records import Captures
+from harness.providers.records import Targets
 from harness.providers.target import Target
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.failovers import Failovers
@@ -38,8 +41,6 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.route_changes import ChangeSettings
-from harness.store.listings import Listings
-from harness.store.store import Store
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_observations as observations
 from tests.contract import test_store_routing as switches
@@ -75,8 +76,8 @@ def nothing(tx: Transaction) -> None:
 
 
 def two_targets(tx: Transaction) -> None:
-    Routing(tx).add_target(OLD)
-    Routing(tx).add_target(NEW)
+    Targets(tx).add(OLD)
+    Targets(tx).add(NEW)
 
 
 def a_run(tx: Transaction) -> None:
@@ -89,7 +90,7 @@ def a_route(tx: Transaction) -> None:
 
 
 def an_agent(tx: Transaction) -> None:
-    Routing(tx).add_target(NEW)
+    Targets(tx).add(NEW)
     agents.add_agent(tx)
 
 
@@ -166,7 +167,7 @@ LISTS: Final[Mapping[str, Listed]] = {
     ),
     "targets": Listed(
         lambda stored, page: stored.targets(page),
-        lambda tx, n: Routing(tx).add_target(Target("sim", f"m-{n // 3}", {"seed": n})),
+        lambda tx, n: Targets(tx).add(Target("sim", f"m-{n // 3}", {"seed": n})),
     ),
     "routes": Listed(
         lambda stored, page: stored.routes(page),

@@ -3,6 +3,7 @@ from datetime import date, timedelta, timezone
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.frame.errors import NotFound
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.people.limits import KeySpend, SpendTotals, total_spend
@@ -28,7 +29,6 @@ from harness.gate.online.observation import (
 from harness.operations.records import Captures
 from harness.routing.capture import CapturedRequest, CaptureResult
 from harness.routing.records.observations import Observations
-from harness.store.store import Store
 from tests.support.control.manual_clock import ManualClock
 from tests.support.store.records import BLOCK, NOW
 from tests.support.store.tampering import written

@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.store import Store
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.records.transaction import Transaction
@@ -16,7 +17,6 @@ from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import ChangeSettings, RestoreIncumbent
-from harness.store.store import Store
 from tests.contract import test_store_alerts as alerts
 from tests.contract.conftest import Opener
 from tests.support.store.records import (

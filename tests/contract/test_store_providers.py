@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.frame.errors import InputError, StaleWrite
 from harness.frame.records.repository import Records
 from harness.frame.records.transaction import Transaction
@@ -27,7 +28,6 @@ from harness.providers.records import (
     SignIns,
 )
 from harness.providers.target import Price
-from harness.store.store import Store
 from tests.support.store.records import LATER, NOW, PROVIDER
 
 KEY = Credential("sim", "default", "c1", 0, NOW, NOW, "ada")

@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.store import Store
 from harness.evals.records import Drift
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError
@@ -24,14 +25,13 @@ from harness.gate.online.guardrails import (
 from harness.gate.online.observation import NeverSeen
 from harness.operations.records import Captures
 from harness.providers.force import SwitchSource
+from harness.providers.records import Targets
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import Shadows, Switches
 from harness.routing.records.observations import Observations
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.shadow import ShadowLimits
-from harness.store.store import Store
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_drift as drift
 from tests.contract import test_store_observations as observations
@@ -226,7 +226,7 @@ REWRITES: Final[Mapping[str, str]] = {
 def test_the_database_refuses_to_rewrite_what_was_decided(store: Store) -> None:
     with store.write() as tx:
         for target in (OLD, NEW):
-            Routing(tx).add_target(target)
+            Targets(tx).add(target)
         EvalRuns(tx).add(RUN)
         Drift(tx).start(drift.CHECK)
         Shadows(tx).add(shadows.SHADOW)

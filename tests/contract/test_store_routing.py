@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.frame.errors import (
     IllegalTransition,
     InputError,
@@ -21,7 +22,7 @@ from harness.providers.force import (
     KillSwitch,
     SwitchSource,
 )
-from harness.providers.records import Credentials, Providers
+from harness.providers.records import Credentials, Providers, Targets
 from harness.routing.evidence import FormerTarget
 from harness.routing.records.interventions import Shadows, Switches
 from harness.routing.records.routes import Routing
@@ -32,7 +33,6 @@ from harness.routing.route_changes import (
     SetChain,
     TableChange,
 )
-from harness.store.store import Store
 from tests.contract.test_store_shadows import SHADOW
 from tests.support.store.records import (
     CREDENTIAL,
@@ -170,7 +170,7 @@ def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: S
     assert store.snapshot().providers == {"sim": AGAIN}
     with store.write() as tx:
         Providers(tx).put(AGAIN)
-        Routing(tx).add_target(OLD)
+        Targets(tx).add(OLD)
         AuditLog(tx).append(SYSTEM, "b", "c", {})
         with pytest.raises(NotFound):
             Providers(tx).remove("unknown")

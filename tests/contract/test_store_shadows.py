@@ -3,11 +3,11 @@ from datetime import date, timedelta
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.frame.errors import Conflict, NotFound
+from harness.providers.records import Targets
 from harness.routing.records.interventions import Shadows
-from harness.routing.records.routes import Routing
 from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, ROUTE
 
 pytestmark = pytest.mark.req("F8")
@@ -33,7 +33,7 @@ TALLY = ShadowTally("sh_1", DAY, "w-1", {"mirrored": 2, "pairs": 1}, {"similarit
 def started(store: Store) -> Store:
     with store.write() as tx:
         for target in (OLD, NEW):
-            Routing(tx).add_target(target)
+            Targets(tx).add(target)
         Shadows(tx).add(SHADOW)
     return store
 

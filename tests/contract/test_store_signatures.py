@@ -9,6 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from harness.agents.records import AgentGrants
+from harness.app.store.store import Store
+from harness.app.store.tables import metadata
 from harness.frame.errors import SignatureInvalid, SnapshotInvalid
 from harness.frame.people.access import (
     LOCAL_PRINCIPAL,
@@ -45,8 +47,6 @@ from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
-from harness.store.store import Store
-from harness.store.tables import metadata
 from tests.contract.conftest import Opener, open_store
 from tests.contract.test_store_routing import SWITCH
 from tests.contract.test_store_shadows import SHADOW

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.app.store.store import Store
 from harness.evals.month_spending import (
     MonthSpending,
     SpendingPurpose,
@@ -24,7 +25,6 @@ from harness.evals.spending_meter import (
 )
 from harness.frame.errors import SpendingPaused, StoreUnavailable
 from harness.frame.runtime.clock import SystemClock
-from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.sqlite_store import open_sqlite
 

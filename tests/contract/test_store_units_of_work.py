@@ -6,13 +6,14 @@ from itertools import count
 
 import pytest
 
+from harness.app.store.store import Store
 from harness.frame.errors import IllegalTransition, RevisionConflict
 from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import RunState
-from harness.providers.records import Credentials, Providers
+from harness.providers.records import Credentials, Providers, Targets
 from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals
@@ -20,7 +21,6 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import ChangeSettings
-from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.contract.test_store_routing import SWITCH
 from tests.support.store.records import (
@@ -66,7 +66,7 @@ def test_a_commit_of_anybody_changes_the_mark(sql_stores: Opener) -> None:
 
 
 WRITES: dict[str, Callable[[Transaction], object]] = {
-    "targets": lambda tx: Routing(tx).add_target(OLD),
+    "targets": lambda tx: Targets(tx).add(OLD),
     "routing": create_route,
     "providers": lambda tx: Providers(tx).put(PROVIDER),
     "proposals": lambda tx: Proposals(tx).add(proposal()),

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.app.store.store import Store
+from harness.frame.database import engine
 from harness.gate.online.observation import (
     TrafficMinute,
     TrafficPoint,
@@ -20,8 +22,6 @@ from harness.routing.records.traffic import split_window
 from harness.routing.records.traffic_tables import DAY, HOUR, floor_time
 from harness.routing.reliability.latency import merge_histograms
 from harness.routing.table import Arm
-from harness.store import engine
-from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import NOW, ROUTE, TRAFFIC
 

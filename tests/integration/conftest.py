@@ -8,7 +8,7 @@ import pytest
 
 from evals.sim import server
 from evals.sim.simulator import Simulator
-from harness.store.store import Store
+from harness.app.store.store import Store
 from tests.support.control.control_plane import (
     SECRET,
     SmallInstallation,

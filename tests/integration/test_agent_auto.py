@@ -20,15 +20,14 @@ from harness.agents.records import AgentGrants
 from harness.frame.errors import NotAllowed
 from harness.frame.people.access import SYSTEM
 from harness.gate.pins import ServedModel, Sighting
+from harness.operations.context import Context
 from harness.proposals import eval_queue, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.records import Providers, Sightings
+from harness.providers.registry import targets
 from harness.providers.target import Price, Target
-from harness.registry import targets
-from harness.routes import freezes, routes
-from harness.routes.freezes import SwitchRequest
 from harness.routing.agent import (
     Agent,
     AgentSession,
@@ -36,7 +35,8 @@ from harness.routing.agent import (
     ModelChoice,
     ModelKind,
 )
-from harness.routing.context import Context
+from harness.routing.control import freezes, routes
+from harness.routing.control.freezes import SwitchRequest
 from harness.routing.records.runs import EvalRuns, eval_run, sample
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import AutoFloor

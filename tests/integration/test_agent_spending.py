@@ -37,10 +37,10 @@ from harness.frame.errors import (
     StreamBroken,
 )
 from harness.frame.people.access import SYSTEM
+from harness.operations.context import Context
+from harness.providers.registry import targets
 from harness.providers.target import Price, Provider
-from harness.registry import targets
 from harness.routing.agent import Agent, ModelChoice, ModelKind
-from harness.routing.context import Context
 from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("G5", "E2")

@@ -7,8 +7,8 @@ import pytest
 
 from harness.agents import switches
 from harness.frame.people.access import SYSTEM
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ReceivedRequest,

@@ -35,6 +35,8 @@ from harness.agents.turn import (
 )
 from harness.agents.turn_runner import TurnRunner
 from harness.agents.turns import BegunTurn
+from harness.app.store.store import Store
+from harness.app.store.tables import metadata
 from harness.frame.errors import (
     CallFailed,
     CallRefused,
@@ -50,8 +52,8 @@ from harness.frame.errors import (
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import SYSTEM
 from harness.operations import captures
+from harness.operations.context import Context
 from harness.operations.records import Captures
-from harness.routes import routes
 from harness.routing.agent import (
     Agent,
     AgentSession,
@@ -62,12 +64,10 @@ from harness.routing.agent import (
     SessionState,
     literal_choice,
 )
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.reliability.failover import hash_user
 from harness.routing.route_settings import RouteSettings
 from harness.routing.settings import AgentSettings, TurnBounds
-from harness.store.store import Store
-from harness.store.tables import metadata
 from tests.contract import test_store_observations as observations
 from tests.support.control.control_plane import (
     ANN,

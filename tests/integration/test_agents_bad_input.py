@@ -23,7 +23,7 @@ from harness.agents.switch_request import ModelSwitchRequest
 from harness.app.demo.environment import PORTS, DemoEnvironment
 from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
-from harness.routing.context import Context
+from harness.operations.context import Context
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ReceivedRequest,

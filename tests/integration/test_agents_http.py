@@ -6,8 +6,8 @@ import pytest
 
 from harness.frame.pagination import PageRequest
 from harness.operations.queries import list_failovers
-from harness.routes.traffic_report import load_traffic_report
 from harness.routing.agent import literal_route_name
+from harness.routing.reports.traffic_report import load_traffic_report
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.app.alert_sinks import ConfiguredSinks
+from harness.app.store.store import Store
 from harness.frame.alerts.alert import AlertKind, Severity
 from harness.frame.alerts.alert_record import (
     AlertMessage,
@@ -22,7 +23,6 @@ from harness.frame.errors import DeliveryFailed
 from harness.frame.people.access import SYSTEM
 from harness.operations import alert_delivery, queries
 from harness.proposals import decisions
-from harness.store.store import Store
 from tests.support.control.control_plane import SmallInstallation, approved
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock

@@ -13,9 +13,9 @@ from harness.gate.run import Sample
 from harness.gate.sentences import spending_text
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals import decisions, eval_queue
+from harness.providers.registry import targets
 from harness.providers.target import Provider, RequestPatch, Target
-from harness.registry import targets
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts

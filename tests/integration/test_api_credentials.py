@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.frame.dotenv import record_dotenv
+from harness.frame.configuration.dotenv import record_dotenv
 from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.providers.records import Credentials, Providers
+from harness.providers.registry import credentials
 from harness.providers.target import Provider
-from harness.registry import credentials
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, error_of
 

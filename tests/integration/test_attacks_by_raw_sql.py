@@ -11,8 +11,9 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from harness.store import engine, migrate
-from harness.store.tables import metadata
+from harness.app.store import migrate
+from harness.app.store.tables import metadata
+from harness.frame.database import engine
 from tests.support.store.raw_rows import (
     APPROVAL,
     AT,

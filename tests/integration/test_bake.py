@@ -19,7 +19,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.operations import alert_delivery
-from harness.routing.context import Context
+from harness.operations.context import Context
 from harness.routing.proposal import ApprovalKind, Proposal, ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Approvals

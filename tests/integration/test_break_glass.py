@@ -42,9 +42,9 @@ from harness.proposals.report import comparison
 from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.records import Providers
-from harness.registry import registered_providers, targets
-from harness.routes import freezes, routes
-from harness.routes.freezes import SwitchRequest
+from harness.providers.registry import registered_providers, targets
+from harness.routing.control import freezes, routes
+from harness.routing.control.freezes import SwitchRequest
 from harness.routing.evidence import BreakGlass
 from harness.routing.records.evidence import Waivers
 from harness.routing.records.interventions import BreakGlasses

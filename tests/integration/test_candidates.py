@@ -5,6 +5,7 @@ from typing import cast
 import pytest
 
 from evals.suites.items import Item
+from harness.app.store.store import Store
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError
@@ -20,10 +21,9 @@ from harness.proposals.candidates import (
 from harness.proposals.candidates.leaderboard import Standing
 from harness.proposals.candidates.setbacks import find_setbacks
 from harness.providers.models.model_match import DiscoveredModel
-from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.records import DiscoveredModels, Providers, Targets
+from harness.providers.registry import targets
 from harness.providers.target import Price, Target
-from harness.registry import targets
-from harness.routes import routes
 from harness.routing.candidate_schedule import (
     QUARTER_ALPHA,
     CandidateRound,
@@ -33,6 +33,7 @@ from harness.routing.candidate_schedule import (
     parse_patterns,
     round_alpha,
 )
+from harness.routing.control import routes
 from harness.routing.proposal import (
     Proposal,
     ProposalEvent,
@@ -40,8 +41,6 @@ from harness.routing.proposal import (
     apply_event,
 )
 from harness.routing.records.proposals import CandidateRounds, Proposals
-from harness.routing.records.routes import Routing
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     Crash,
@@ -111,7 +110,7 @@ def rounds(world: SmallInstallation) -> list[CandidateRound]:
 
 def proposals(world: SmallInstallation) -> dict[str, Proposal]:
     with world.store.read() as tx:
-        names = {id_: target.model for id_, target in Routing(tx).targets().items()}
+        names = {id_: target.model for id_, target in Targets(tx).all().items()}
         return {names[p.candidate]: p for p in Proposals(tx).list(route="chat")}
 
 

@@ -19,9 +19,9 @@ from harness.operations import queries
 from harness.proposals import decisions, fallback_chain, submission
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
+from harness.providers.registry import targets
 from harness.providers.target import Provider
-from harness.registry import data_class_checks, targets
-from harness.routes import routes
+from harness.routing.control import data_class_checks, routes
 from harness.routing.evidence import EvidenceKind
 from harness.routing.proposal import ProposalPhase
 from harness.routing.table import Route

@@ -26,9 +26,9 @@ from harness.proposals.report.content import gather_report
 from harness.proposals.report.formats import render_junit
 from harness.proposals.report.markdown import render_markdown
 from harness.proposals.submission import ProposalRequest
+from harness.providers.registry import targets
 from harness.providers.target import Price, Provider, Target
-from harness.registry import targets
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (

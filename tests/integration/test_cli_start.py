@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
 from evals.sim.server import simulator
-from harness.frame.dotenv import DOTENV_FILE_VARIABLE, DOTENV_VARIABLE
+from harness.frame.configuration.dotenv import DOTENV_FILE_VARIABLE, DOTENV_VARIABLE
 from harness.interfaces.cli.operations import init as init_command
 from harness.interfaces.cli.program import program
 from tests.support.providers.scripted_chat import Response, serving

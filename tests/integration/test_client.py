@@ -18,7 +18,7 @@ import swapgate
 from evals.sim import server as sim
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.operations import keys
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from swapgate import (
     AsyncModelClient,

@@ -19,9 +19,9 @@ from harness.proposals import fallback_chain, route_rules, submission
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
 from harness.providers.records import Providers, Sightings
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets, vector_checks
-from harness.routes import routes
+from harness.routing.control import routes, vector_checks
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals
 from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite

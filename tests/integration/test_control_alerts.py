@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.store import Store
 from harness.canary import operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind, Severity
@@ -34,7 +35,6 @@ from harness.proposals import decisions, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     BEN,
     SmallInstallation,

@@ -11,20 +11,19 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.canary import proposal_driver
+from harness.app.store.store import Store
 from harness.frame.errors import Conflict, IllegalTransition, StaleWrite
 from harness.frame.idempotency import IdempotentRequests
 from harness.frame.runtime.clock import SystemRandomIds
 from harness.frame.signing.audit_log import AuditLog
 from harness.interfaces.api.app import build_app
 from harness.operations import control_jobs
-from harness.proposals import decisions
-from harness.routing.context import Context
+from harness.operations.context import Context
+from harness.proposals import decisions, driver
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     BEN,
     ITEMS,
@@ -184,7 +183,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
     world.clock.advance(8 * 86_400)
 
     with pytest.raises(StaleWrite):
-        proposal_driver.drive_proposal(ctx, seen)
+        driver.drive_proposal(ctx, seen)
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
 

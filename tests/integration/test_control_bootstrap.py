@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from harness.app import secret_files
+from harness.app.configuration.model import Settings
 from harness.app.database import upgrade_database
 from harness.app.eval_workers.run import open_with_workers
 from harness.app.installation import CONFIG_VARIABLE, load_settings
-from harness.config.model import Settings
 from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.people.access import SYSTEM, Role
 from harness.frame.runtime.schedule import Schedule, ScheduledJob
 from harness.gate.run import RunState
 from harness.operations import keys
+from harness.providers.records import Targets
 from harness.providers.target import Target
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.records import PLAIN_RUN
@@ -72,7 +72,7 @@ def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
     target = Target("gone", "model")
     run = replace(PLAIN_RUN, target=target.id, state=RunState.QUEUED)
     with installation.store.write() as tx:
-        Routing(tx).add_target(target)
+        Targets(tx).add(target)
         EvalRuns(tx).add(run)
     assert installation.workers is not None
     with pytest.raises(NotFound, match="provider 'gone' no longer exists"):

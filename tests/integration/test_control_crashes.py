@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.store import Store
 from harness.frame.signing.audit_log import AuditLog
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     ITEMS,
     SECRET,

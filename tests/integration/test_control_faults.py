@@ -19,12 +19,12 @@ from harness.gate.run import FIRST_ANSWERS, LEASE_S, RunState
 from harness.gate.sentences import difference_cells
 from harness.gate.suite_plan import Claim
 from harness.operations import control_jobs, route_queries
+from harness.operations.context import Context
 from harness.proposals import decisions, eval_queue, evaluation
 from harness.proposals.report.comparison import load_comparison
+from harness.providers.registry import targets
 from harness.providers.target import Provider, Target
-from harness.registry import targets
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.runs import EvalRuns

@@ -12,11 +12,11 @@ from evals.sim import server as sim
 from harness.app.control_schedule import control_schedule
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
+from harness.frame.database.leader import PostgresLeadership
 from harness.frame.people.access import SYSTEM, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import keys
 from harness.routing.records.proposals import Proposals
-from harness.store.leader import PostgresLeadership
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import Site, free_port, site

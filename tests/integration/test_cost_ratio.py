@@ -14,8 +14,8 @@ from harness.proposals.candidates import candidates, cost_ratio
 from harness.proposals.report.comparison import load_comparison
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.registry import targets
 from harness.providers.target import Price
-from harness.registry import targets
 from harness.routing.candidate_schedule import CandidateSchedule
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals

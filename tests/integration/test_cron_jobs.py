@@ -9,18 +9,18 @@ import pytest
 
 from dashboard.views import suites
 from harness.app import seed
+from harness.app.configuration.configuration import load_settings
 from harness.app.doctor import checks
-from harness.config.configuration import load_settings
 from harness.frame import package_data
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import InputError
 from harness.operations import control_jobs
+from harness.operations.context import Context
 from harness.operations.cron_jobs import CronJob
 from harness.operations.records import JobTimes
 from harness.providers.target import Target
 from harness.routing.candidate_schedule import CandidateSchedule
-from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import RouteSeed

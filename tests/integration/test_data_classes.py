@@ -17,19 +17,19 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.gate.drift import DriftPolicy
 from harness.gate.online.guardrails import CanaryJudge, Guardrails
 from harness.gate.online.rollout import RolloutSignal
+from harness.gate.policy import DriftPolicy
 from harness.gate.run import RunState
 from harness.operations import control_jobs
+from harness.operations.context import Context
 from harness.proposals import decisions, eval_queue
 from harness.providers.records import Providers
+from harness.providers.registry import credentials, registered_providers, targets
+from harness.providers.registry import registered_providers as providers
+from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import Provider, Target
-from harness.registry import credentials, registered_providers, targets
-from harness.registry import registered_providers as providers
-from harness.registry.targets import ProviderChange
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.shadow import ShadowLimits

@@ -15,7 +15,7 @@ from harness.frame.errors import StoreUnavailable
 from harness.frame.people.access import SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import integrity, keys
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from tests.support.providers import simulator_thread

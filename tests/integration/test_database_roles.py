@@ -8,6 +8,9 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from harness.app.store import database_roles, migrate
+from harness.app.store.store import Store
+from harness.app.store.tables import APPEND_ONLY
 from harness.canary import operations
 from harness.frame.errors import DatabaseUnusable, InputError, NotFound
 from harness.frame.runtime.clock import SystemClock
@@ -16,9 +19,6 @@ from harness.gate.online.rollout import RolloutSignal
 from harness.interfaces.cli.program import program
 from harness.proposals import decisions
 from harness.routing.proposal import ProposalPhase
-from harness.store import database_roles, migrate
-from harness.store.store import Store
-from harness.store.tables import APPEND_ONLY
 from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import (
     BEN,

@@ -16,6 +16,7 @@ from harness.frame.errors import Conflict, DiscoveryFailed, NotFound
 from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.signing.audit import AuditEvent
+from harness.operations.context import Context
 from harness.proposals.candidates import (
     candidate_rounds,
     candidates,
@@ -24,19 +25,12 @@ from harness.proposals.candidates import (
 from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.registry import credentials, named_models, registered_providers, targets
+from harness.providers.registry.credentials import CredentialChange
+from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import Price, Target
-from harness.registry import (
-    credentials,
-    deprecations,
-    named_models,
-    registered_providers,
-    targets,
-)
-from harness.registry.credentials import CredentialChange
-from harness.registry.targets import ProviderChange
-from harness.routes import routes
 from harness.routing.candidate_schedule import CandidateSchedule, Preference
-from harness.routing.context import Context
+from harness.routing.control import deprecations, routes
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.site.command_line import CommandLine
 from tests.support.site.http_thread import Exchange, serving

@@ -7,9 +7,9 @@ from harness.frame.errors import InputError, NotAllowed, NotFound, RouteBusy
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.policy import Policy
 from harness.gate.suite_plan import Claim, SuiteRole
+from harness.operations.context import Context
 from harness.proposals import decisions, submission
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing

@@ -8,6 +8,7 @@ import pytest
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
+from harness.app.store.store import Store
 from harness.evals import drift_monitor as monitor
 from harness.evals import drift_watches as watches
 from harness.evals.records import Drift
@@ -18,16 +19,15 @@ from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.frame.people.access import Actor, Role
 from harness.frame.runtime.clock import SystemRandomIds
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.drift import DriftCheck, DriftCheckState, DriftPolicy
+from harness.gate.drift import DriftCheck, DriftCheckState
 from harness.gate.pins import ServedModel, Sighting
+from harness.gate.policy import DriftPolicy
 from harness.gate.run import RunState
 from harness.operations import alert_delivery
 from harness.proposals import eval_queue
-from harness.providers.records import Sightings
+from harness.providers.records import Sightings, Targets
 from harness.providers.target import Target
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -161,7 +161,7 @@ def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(
     world.add_route("mail")
     now = world.clock.now()
     with world.store.write() as tx:  # names that were seen before the baseline are no news
-        for target in Routing(tx).targets():
+        for target in Targets(tx).all():
             Sightings(tx).note([Sighting(target, ServedModel("base-0"), now, now)])
     world.clock.advance(60)
     for _ in range(3):  # between two days nothing is asked

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 
 from harness.app import gate_run
+from harness.app.configuration.model import ControlSettings, Settings
 from harness.app.gate_run import ComparisonRequest, run_until_decided
-from harness.config.model import ControlSettings, Settings
+from harness.app.store import job_queue
 from harness.evals.month_spending import SpendingPurpose
 from harness.evals.ports import QueuedJob
 from harness.evals.spending_meter import SpendingMeter, StoredSpending
+from harness.frame.database import engine
 from harness.frame.errors import (
     IllegalTransition,
     InputError,
@@ -21,16 +23,15 @@ from harness.frame.errors import (
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.run import EvalRun, RunState, Sample
 from harness.operations import control_jobs
+from harness.operations.context import Context
 from harness.proposals import eval_queue, registration, submission
 from harness.providers.records import Providers
+from harness.providers.registry import targets
 from harness.providers.target import Provider, Target
-from harness.registry import targets
-from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.settings import RouterSettings, UiSettings
-from harness.store import engine, job_queue
 from tests.support.control.control_plane import (
     ANN,
     POLICY,

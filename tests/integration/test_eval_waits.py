@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
-from harness.canary import proposal_driver
 from harness.evals.account_meter import AccountMeter, StoredLoads
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
@@ -18,7 +17,7 @@ from harness.frame.failures import (
 )
 from harness.gate.run import EvalRun, RunState
 from harness.operations import alert_delivery, queries
-from harness.proposals import decisions, eval_queue, evaluation
+from harness.proposals import decisions, driver, eval_queue, evaluation
 from harness.providers.target import Target
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
@@ -236,7 +235,7 @@ def test_page_and_alert_name_the_users_that_a_comparison_gives_way_to(
             with world.store.read() as tx:
                 (proposal,) = Proposals(tx).open()
                 waits = evaluation.describe_proposal_waits(tx, proposal)
-            proposal_driver.drive_proposal(world.context(), proposal)
+            driver.drive_proposal(world.context(), proposal)
             is_open = has_open_alert(world, proposal.id)
             with world.store.read() as tx:
                 record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")

@@ -18,9 +18,9 @@ from harness.app.eval_workers.run import open_with_workers
 from harness.app.installation import Installation, open_installation
 from harness.frame.people.access import SYSTEM
 from harness.proposals import eval_queue
+from harness.providers.registry import credentials, targets
+from harness.providers.registry.credentials import CredentialChange
 from harness.providers.target import Target
-from harness.registry import credentials, targets
-from harness.registry.credentials import CredentialChange
 from harness.routing.records.runs import EvalRuns
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.router.router_process import eventually

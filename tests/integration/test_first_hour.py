@@ -19,10 +19,10 @@ import structlog
 
 from evals.sim.server import simulator
 from harness.app import data_plane, processes
+from harness.app.configuration.model import ControlSettings
 from harness.app.demo.traffic import ProposalWatch, describe_approver
 from harness.app.installation import load_settings, open_installation
 from harness.canary.duration_estimate import estimate_for_route
-from harness.config.model import ControlSettings
 from harness.frame.errors import NotFound
 from harness.frame.runtime import supervisor as supervisor_module
 from harness.frame.runtime.supervisor import MISCONFIGURED, Supervisor

@@ -28,9 +28,9 @@ from harness.proposals.report.findings import (
 from harness.providers.credential import ProviderKey
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.models.capabilities import Endpoint
+from harness.providers.registry import targets
 from harness.providers.target import Provider, RequestPatch, Target
-from harness.registry import targets
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import RouterSettings
 from router.frame.body import read_request

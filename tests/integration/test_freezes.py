@@ -36,8 +36,8 @@ from harness.providers.force import (
     KillSwitch,
     SwitchSource,
 )
-from harness.routes import freezes, routes
-from harness.routes.freezes import SwitchRequest
+from harness.routing.control import freezes, routes
+from harness.routing.control.freezes import SwitchRequest
 from harness.routing.proposal import ProposalEvent, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts

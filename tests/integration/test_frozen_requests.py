@@ -15,6 +15,7 @@ from typing import NamedTuple, cast
 import pytest
 from _pytest.mark import ParameterSet
 
+from harness.app.store.store import Store
 from harness.canary import operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -23,14 +24,13 @@ from harness.frame.people.access import Actor
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal
 from harness.operations import alert_delivery, control_jobs
+from harness.operations.context import Context
 from harness.proposals import decisions, submission
 from harness.proposals.submission import ProposalRequest
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.providers.records import Targets
+from harness.routing.control import routes
 from harness.routing.proposal import ProposalPhase
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     BEN,
     SmallInstallation,
@@ -217,7 +217,7 @@ def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
         )
     incumbent = routes.load_table(world.context()).routes["chat"].incumbent
     with world.store.read() as tx:
-        assert Routing(tx).targets()[incumbent].model == "good"
+        assert Targets(tx).all()[incumbent].model == "good"
 
 
 @pytest.mark.parametrize("unit", sampled(range(1, 9), (3, 7)))

@@ -12,6 +12,10 @@ import sqlalchemy as sa
 
 from harness.app.installation import Installation
 from harness.app.router_process import _restore_snapshot
+from harness.app.store import row_faults
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
+from harness.app.store.tables import metadata
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
@@ -37,10 +41,6 @@ from harness.operations.integrity import (
 )
 from harness.providers.records import Providers
 from harness.routing.table import Snapshot
-from harness.store import row_faults
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
-from harness.store.tables import metadata
 from router.snapshot import holder as snapshot
 from router.snapshot.holder import SnapshotHolder, save_snapshot
 from tests.contract.conftest import SECRET

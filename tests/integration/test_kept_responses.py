@@ -16,6 +16,8 @@ import openai
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
 from harness.frame.people.access import OptOut, key_hash
 from harness.frame.people.limits import KeyLimits
 from harness.frame.records.transaction import Transaction
@@ -24,8 +26,6 @@ from harness.providers.target import Provider, Target
 from harness.routing.records.kept_pieces import KeptPieces, kept_piece
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import KeyGrant, Route, RoutingTable, Snapshot
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (

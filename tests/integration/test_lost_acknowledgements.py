@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
 from harness.frame.errors import StoreUnavailable
 from harness.frame.people.limits import KeySpend
 from harness.frame.records.transaction import Transaction
 from harness.routing.records.observations import Observations
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from router.recording.sums import CompletedRequest

@@ -22,8 +22,8 @@ from harness.agents import switches
 from harness.agents.records import Sessions
 from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
 from harness.routing.agent import SessionState
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (

@@ -6,25 +6,27 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.tables import metadata
 from harness.frame.errors import SignatureInvalid
 from harness.frame.people.access import SYSTEM
 from harness.gate.online.observation import TrafficMinute
 from harness.operations import queries
 from harness.operations.route_queries import load_target_traffic
+from harness.providers.records import Targets
+from harness.providers.registry import targets
 from harness.providers.target import Provider
-from harness.registry import targets
-from harness.routes import routes, scorecard
-from harness.routes.traffic_report import (
-    TargetTraffic,
-    hide_single_sums,
-    load_traffic_report,
-)
+from harness.routing.control import routes
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.reliability.failover import Failover, hash_user
+from harness.routing.reports import scorecard
+from harness.routing.reports.traffic_report import (
+    TargetTraffic,
+    hide_single_sums,
+    load_traffic_report,
+)
 from harness.routing.route_settings import RouteSettings
-from harness.store.tables import metadata
 from tests.support.control.control_plane import (
     ITEMS,
     SKILL,
@@ -258,7 +260,7 @@ def record(
     """Records requests of this minute on two routes. target: empty where none answered."""
     minute = world.clock.now().replace(second=0, microsecond=0)
     with world.store.write() as tx:
-        ids = {t.name: id_ for id_, t in Routing(tx).targets().items()}
+        ids = {t.name: id_ for id_, t in Targets(tx).all().items()}
         rows = [
             TrafficMinute(
                 route,

@@ -8,11 +8,12 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from harness.app.store import migrate
+from harness.app.store.schema_revisions import REVISION
+from harness.app.store.tables import metadata
+from harness.frame.database import engine
 from harness.frame.errors import StoreUnavailable
 from harness.interfaces.cli.program import program
-from harness.store import engine, migrate
-from harness.store.schema_revisions import REVISION
-from harness.store.tables import metadata
 
 pytestmark = pytest.mark.both_databases
 

@@ -8,16 +8,16 @@ import pytest
 import yaml
 
 from harness.app import seed
-from harness.config import configuration
-from harness.config.model import Settings
+from harness.app.configuration import configuration
+from harness.app.configuration.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
+from harness.operations.context import Context
 from harness.providers.models.catalogue import CatalogueEntry, LitellmTable
 from harness.providers.records import Providers
+from harness.providers.registry import targets
 from harness.providers.target import Price, Provider, Target
-from harness.registry import targets
-from harness.routing.context import Context
 from harness.routing.records.proposals import Proposals
 from tests.support.control.control_plane import SKILL, SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving

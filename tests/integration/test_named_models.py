@@ -13,6 +13,7 @@ from harness.app import seed
 from harness.app.installation import load_settings
 from harness.frame.errors import AmbiguousName, NotFound
 from harness.frame.people.access import SYSTEM
+from harness.operations.context import Context
 from harness.proposals import (
     decisions,
     eval_queue,
@@ -25,18 +26,12 @@ from harness.proposals.submission import ProposalRequest
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_match import DiscoveredModel
-from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.records import DiscoveredModels, Providers, Targets
+from harness.providers.registry import targets
+from harness.providers.registry.named_models import explain_name, find_model, find_unlisted
 from harness.providers.target import Provider, Target
-from harness.registry import targets
-from harness.registry.named_models import (
-    explain_name,
-    find_model,
-    find_unlisted,
-)
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.routes import Routing
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import RouteSeed
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation
@@ -183,7 +178,7 @@ def test_every_door_reads_the_same_name_and_registers_the_model(
     run = eval_queue.queue_run(ctx, ANN, "colours", words)
 
     with ctx.store.read() as tx:
-        known = Routing(tx).targets()
+        known = Targets(tx).all()
     assert run is not None
     used = (made.candidate, route.incumbent, chain.fallbacks[-1], run.target)
     assert [known[id_].name for id_ in used] == [name] * 4
@@ -231,7 +226,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
     file = replace(load_settings(), providers={}, routes={"other": route})
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     with ctx.store.read() as tx:
-        before = dict(Routing(tx).targets())
+        before = dict(Targets(tx).all())
     for act in (
         lambda: submission.preview_proposal(ctx, request),
         lambda: submission.create_proposal(ctx, ANN, request),
@@ -252,7 +247,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
         ):
             act()
     with ctx.store.read() as tx:
-        assert dict(Routing(tx).targets()) == before
+        assert dict(Targets(tx).all()) == before
         own = replace(
             Providers(tx).all()["openrouter"],
             models={"own/finetune": Capabilities()},
@@ -267,7 +262,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
 
 def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
     with ctx.store.read() as tx:
-        before = dict(Routing(tx).targets())
+        before = dict(Targets(tx).all())
     refused = [
         (
             "llama-4",
@@ -309,5 +304,5 @@ def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
             submission.create_proposal(ctx, ANN, ProposalRequest("chat", words))
 
     with ctx.store.read() as tx:
-        assert dict(Routing(tx).targets()) == before
+        assert dict(Targets(tx).all()) == before
         assert not Proposals(tx).open()

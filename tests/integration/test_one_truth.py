@@ -30,12 +30,13 @@ from harness.proposals import submission
 from harness.proposals.report import comparison
 from harness.proposals.submission import ProposalRequest
 from harness.providers.records import Providers
+from harness.providers.registry import targets
 from harness.providers.target import Price
-from harness.registry import targets
-from harness.routes import routes, scorecard
+from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
+from harness.routing.reports import scorecard
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     ANN,

@@ -15,9 +15,9 @@ from harness.gate.offline.verdicts import RULES_VERSION
 from harness.gate.order_seeds import InstallationSeeds, SeedOrigin
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals import recomputation
+from harness.proposals.context import NoSeeds, dry_run_context
 from harness.proposals.recomputation import list_other_rules, replay_verdict
 from harness.proposals.report.comparison import load_comparison
-from harness.routing.context import NoSeeds, dry_run_context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts

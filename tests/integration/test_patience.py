@@ -15,7 +15,7 @@ from harness.gate.online.waiting import (
     count_waits,
     wait_bin,
 )
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from router.recording.sums import CompletedRequest, minute_rows

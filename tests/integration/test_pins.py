@@ -10,6 +10,7 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.runner.questions import GIVE_UP_AFTER
 from evals.suites.items import Item
+from harness.app.store.store import Store
 from harness.canary import operations
 from harness.evals.proof_validity import ProofState
 from harness.frame.alerts.alert import AlertKind
@@ -33,7 +34,6 @@ from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     BEN,
     SmallInstallation,

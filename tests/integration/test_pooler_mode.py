@@ -17,13 +17,14 @@ from harness.app.database import (
     upgrade_database,
 )
 from harness.app.installation import load_settings, open_installation
+from harness.app.store import schema_revisions
+from harness.app.store.schema_revisions import REVISION
+from harness.frame.database import engine
 from harness.frame.errors import DatabaseUnusable
 from harness.frame.people.access import SYSTEM
 from harness.frame.signing.audit_log import AuditLog
 from harness.interfaces.cli.program import program
 from harness.operations import keys
-from harness.store import engine, schema_revisions
-from harness.store.schema_revisions import REVISION
 from tests.contract.conftest import open_store
 from tests.integration.test_migrations import connected, set_revision
 from tests.support.providers import simulator_thread

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.tables import metadata
 from harness.canary import operations
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
@@ -13,7 +14,6 @@ from harness.providers.models import model_names
 from harness.providers.target import Provider
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.routes import Routing
-from harness.store.tables import metadata
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.tampering import owned, row
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.app.proof import ProofFindings, verify_proof
+from harness.app.store.proof_rows import DOCUMENT, read_proof
 from harness.canary import operations
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM
@@ -19,7 +20,6 @@ from harness.frame.signing.keyring import (
 )
 from harness.routing.evidence import Proof, format_proof
 from harness.routing.records.proposals import Proposals
-from harness.store.proof_rows import DOCUMENT, read_proof
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import installed
 from tests.support.site.signing_keys import CONTROL, KEYRING, PUBLIC, WORKER

@@ -16,6 +16,7 @@ from harness.frame.plain_data import to_shown
 from harness.frame.runtime.clock import SystemClock
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.providers.calls.probe import (
     HttpProviderProbe,
     ProbeReply,
@@ -35,19 +36,17 @@ from harness.providers.models.catalogue import (
 )
 from harness.providers.ports import ProviderDoor
 from harness.providers.records import Providers
-from harness.providers.target import Price, Provider, Target
-from harness.registry import (
+from harness.providers.registry import (
     credentials,
-    deprecations,
     provider_secrets,
     registered_providers,
     targets,
 )
-from harness.registry.credentials import CredentialChange
-from harness.registry.targets import ProviderChange
-from harness.routes import routes
-from harness.routes.matrix import MatrixRow, ProviderHealth, build_matrix
-from harness.routing.context import Context
+from harness.providers.registry.credentials import CredentialChange
+from harness.providers.registry.targets import ProviderChange
+from harness.providers.target import Price, Provider, Target
+from harness.routing.control import deprecations, routes
+from harness.routing.reports.matrix import MatrixRow, ProviderHealth, build_matrix
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving

@@ -6,8 +6,8 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.app import seed
+from harness.app.configuration.model import ControlSettings, Settings
 from harness.canary import decision, machine, operations
-from harness.config.model import ControlSettings, Settings
 from harness.evals import proof_validity
 from harness.frame.errors import InputError, ProofRefused
 from harness.frame.failures import FIRST_PAUSE_S
@@ -17,14 +17,9 @@ from harness.gate.online.rollout import RolloutSignal, RolloutState
 from harness.proposals import decisions
 from harness.providers.calls.guarded_http import check_headers
 from harness.providers.records import Providers
+from harness.providers.registry import credentials, named_models, registered_providers, targets
+from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import Provider, Target
-from harness.registry import (
-    credentials,
-    named_models,
-    registered_providers,
-    targets,
-)
-from harness.registry.targets import ProviderChange
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts

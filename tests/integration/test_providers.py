@@ -9,9 +9,9 @@ from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.frame.signing.audit_log import AuditLog
 from harness.proposals import eval_queue
 from harness.providers.records import Credentials
+from harness.providers.registry import credentials, registered_providers, targets
+from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import Provider, Target
-from harness.registry import credentials, registered_providers, targets
-from harness.registry.targets import ProviderChange
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, error_of
 

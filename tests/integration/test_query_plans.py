@@ -22,8 +22,9 @@ from harness.frame.signing.audit import AuditFilter
 from harness.gate.run import RunState
 from harness.interfaces.cli.program import program
 from harness.operations import dashboard_sessions, keys
+from harness.operations.listings import Listings
 from harness.operations.records import Captures
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
@@ -32,7 +33,6 @@ from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from harness.store.listings import Listings
 from tests.contract.test_store_observations import ONE
 from tests.integration.test_api_access import EMERGENCY, WRITES, reads
 from tests.integration.test_cli_verbs import PROCESSES, leaves

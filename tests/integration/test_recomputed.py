@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.store import Store
 from harness.canary import operations
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.errors import EvidenceMismatch, ProofRefused
@@ -19,7 +20,6 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
-from harness.store.store import Store
 from tests.integration.conftest import prepared
 from tests.support.control.control_plane import (
     BEN,

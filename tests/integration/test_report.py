@@ -12,9 +12,9 @@ import pytest
 from evals.sim import profiles, simulated_model
 from evals.suites.items import Item
 from harness.app import gate_run as standalone
+from harness.app.configuration import configuration
+from harness.app.configuration.routing import target_seed
 from harness.app.gate_run import ComparisonRequest
-from harness.config import configuration
-from harness.config.routing import target_seed
 from harness.evals.settings import SuiteSettings
 from harness.frame import package_data
 from harness.frame.people.access import SYSTEM
@@ -38,9 +38,9 @@ from harness.proposals.report.formats import render_junit, render_page
 from harness.proposals.report.markdown import render_markdown
 from harness.proposals.submission import ProposalRequest
 from harness.providers.records import Providers
+from harness.providers.registry import targets
 from harness.providers.target import Price, Provider, Target
-from harness.registry import targets
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.observations import Observations
 from harness.routing.records.runs import EvalRuns

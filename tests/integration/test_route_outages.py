@@ -12,12 +12,14 @@ from harness.gate.online.observation import TrafficMinute
 from harness.operations import alert_delivery, route_queries
 from harness.operations.route_status import RouteState, describe_needs
 from harness.providers.force import Force, ForceKind, SwitchSource
-from harness.routes import freezes, outages, routes, scorecard
-from harness.routes.freezes import SwitchRequest
-from harness.routes.outage_rule import REPORTED_AFTER
-from harness.routes.traffic_report import load_traffic_report
+from harness.providers.records import Targets
+from harness.routing.control import freezes, outages, routes
+from harness.routing.control.freezes import SwitchRequest
+from harness.routing.control.outage_rule import REPORTED_AFTER
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
+from harness.routing.reports import scorecard
+from harness.routing.reports.traffic_report import load_traffic_report
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation, approved
 
@@ -42,7 +44,7 @@ def serve(
     """
     minute = world.clock.now().replace(second=0, microsecond=0)
     with world.store.write() as tx:
-        (id_,) = (id_ for id_, t in Routing(tx).targets().items() if t.name == target)
+        (id_,) = (id_ for id_, t in Targets(tx).all().items() if t.name == target)
         row = TrafficMinute(
             route,
             minute,

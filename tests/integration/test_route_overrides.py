@@ -12,8 +12,8 @@ from harness.app import installation, seed
 from harness.frame.errors import InputError, NotAllowed, NotFound
 from harness.frame.people.access import Actor, Role
 from harness.operations import queries
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.operations.context import Context
+from harness.routing.control import routes
 from harness.routing.route_settings import RequestKind, RouteSettings
 from harness.routing.table import KIND_PRECEDENCE
 from tests.support.control.control_plane import (

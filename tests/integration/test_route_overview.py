@@ -23,8 +23,8 @@ from harness.proposals import (
 )
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.force import SwitchSource, parse_force
-from harness.routes import freezes, routes
-from harness.routes.freezes import SwitchRequest
+from harness.routing.control import freezes, routes
+from harness.routing.control.freezes import SwitchRequest
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.site.command_line import CommandLine

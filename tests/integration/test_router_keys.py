@@ -7,17 +7,17 @@ import openai
 import pytest
 
 from evals.suites.configured_suites import ConfiguredSuites
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
 from harness.frame.errors import InputError
 from harness.frame.people.access import SYSTEM, OptOut, Role
 from harness.frame.people.limits import KeyLimits
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import keys, queries
+from harness.operations.context import Context
 from harness.providers.records import Providers
 from harness.providers.target import Price
-from harness.routing.context import Context
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
 from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,

@@ -10,6 +10,8 @@ import pytest
 
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
 from harness.canary import shadows
 from harness.canary.shadows import ShadowStatus
 from harness.evals.month_spending import (
@@ -31,17 +33,15 @@ from harness.frame.people.access import (
 from harness.frame.people.records import ApiKeys
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
 from harness.operations import keys
+from harness.operations.context import Context
 from harness.providers.force import SwitchSource, parse_force
-from harness.providers.records import Providers
+from harness.providers.records import Providers, Targets
 from harness.providers.target import Price, Provider, Target
-from harness.routes import freezes
-from harness.routing.context import Context
+from harness.routing.control import freezes
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import ChangeSettings, CreateRoute
 from harness.routing.route_settings import RouteSettings
 from harness.routing.shadow import Shadow, ShadowLimits
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.snapshot.holder import SnapshotHolder, load_snapshot
 from tests.support.router.live_router import (
@@ -161,7 +161,7 @@ def scene(
         for name in ("up", "other"):
             Providers(tx).put(Provider(name, "sim", f"{sim_url}/v1", "UP_KEY", {}, prices))
         for target in (OLD, NEW, FREE):
-            Routing(tx).add_target(target)
+            Targets(tx).add(target)
         route = CreateRoute("support", OLD.id, (), RouteSettings(data_class="personal"))
         Routing(tx).commit(
             route,

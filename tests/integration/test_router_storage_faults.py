@@ -16,6 +16,8 @@ import openai
 import pytest
 
 from evals.sim import server as sim
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
 from harness.frame.people.access import SYSTEM, key_hash
 from harness.frame.people.records import ApiKeys
 from harness.frame.runtime.clock import SystemClock
@@ -26,8 +28,6 @@ from harness.operations import control_jobs, keys
 from harness.providers.records import Providers
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
 from router.snapshot.holder import load_snapshot
 from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_upstream import (

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from harness.app.proof import check_proof, export_proof
+from harness.app.store.proof_rows import build_proven
 from harness.frame.errors import (
     Conflict,
     IllegalTransition,
@@ -20,7 +21,6 @@ from harness.proposals.report.comparison import load_comparison
 from harness.proposals.report.content import list_pinned
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.verdicts import Verdicts
-from harness.store.proof_rows import build_proven
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation
 from tests.support.site.signing_keys import KEYRING
 

@@ -8,13 +8,14 @@ import pytest
 
 from evals.suites.items import Item
 from harness.app.proof import ProofFindings, verify_proof
+from harness.app.store.proof_rows import read_proof
 from harness.evals import drift_monitor, drift_watches
 from harness.evals.records import Drift
 from harness.frame.errors import NotAllowed
 from harness.frame.signing.keyring import format_keyring
-from harness.gate.drift import DriftPolicy
 from harness.gate.incumbent_days import is_mean_run
 from harness.gate.pins import ServedModel
+from harness.gate.policy import DriftPolicy
 from harness.gate.verdict import Passed
 from harness.proposals import eval_queue, evaluation, recomputation
 from harness.proposals.report.comparison import load_comparison
@@ -23,7 +24,6 @@ from harness.routing.evidence import format_proof
 from harness.routing.proposal import Proposal, SuiteRuns
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
-from harness.store.proof_rows import read_proof
 from tests.support.control.control_plane import ANN, BEN, SKILL, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import KEYRING

@@ -5,22 +5,22 @@ from pathlib import Path
 import pytest
 
 from harness.app import seed
-from harness.config import configuration
-from harness.config.model import Settings
+from harness.app.configuration import configuration
+from harness.app.configuration.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import DecryptionFailed
 from harness.frame.people.access import SYSTEM
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.providers.records import Providers
-from harness.providers.target import Provider
-from harness.registry import (
+from harness.providers.registry import (
     credentials,
     provider_secrets,
     registered_providers,
     targets,
 )
-from harness.registry.credentials import CredentialChange
-from harness.registry.targets import ProviderChange
+from harness.providers.registry.credentials import CredentialChange
+from harness.providers.registry.targets import ProviderChange
+from harness.providers.target import Provider
 from router.snapshot.holder import load_snapshot, save_snapshot
 from tests.support.control.control_plane import SmallInstallation
 

@@ -19,9 +19,9 @@ from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.report.content import gather_report
 from harness.proposals.report.markdown import render_markdown
 from harness.providers.force import Force, ForceKind, SwitchSource
+from harness.providers.registry import targets
 from harness.providers.target import Provider, RequestPatch, Target
-from harness.registry import targets
-from harness.routes import freezes, routes
+from harness.routing.control import freezes, routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.routes import Routing
 from harness.routing.route_settings import RouteSettings, RouteSuite

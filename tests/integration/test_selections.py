@@ -10,8 +10,8 @@ from harness.operations.route_queries import load_status
 from harness.proposals import decisions, submission
 from harness.proposals.report import comparison
 from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.verdicts import Verdicts

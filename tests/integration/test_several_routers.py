@@ -17,7 +17,7 @@ from evals.sim import server as sim
 from harness.frame.people.access import SYSTEM
 from harness.frame.people.limits import KeyLimits
 from harness.operations import integrity, keys
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from harness.routing.table import Arm, choose_arm
 from tests.support.providers import simulator_thread

@@ -27,6 +27,7 @@ from harness.frame.runtime.clock import SystemClock
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.providers.calls.oauth_http import HttpOAuthServer
 from harness.providers.credential import Credential
 from harness.providers.models.name_resolution import ResolutionRule
@@ -39,16 +40,15 @@ from harness.providers.oauth import (
     PollAnswer,
 )
 from harness.providers.records import Credentials, Providers, SignIns
-from harness.registry import (
+from harness.providers.registry import (
     credentials,
     named_models,
     provider_secrets,
     registered_providers,
     sign_in,
 )
-from harness.registry.credentials import CredentialChange
-from harness.registry.targets import ProviderChange
-from harness.routing.context import Context
+from harness.providers.registry.credentials import CredentialChange
+from harness.providers.registry.targets import ProviderChange
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.providers.oauth_server import (
     CLIENT,

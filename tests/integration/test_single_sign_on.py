@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.config import configuration
+from harness.app.configuration import configuration
 from harness.frame import package_data
 from harness.frame.errors import (
     ConfigError,

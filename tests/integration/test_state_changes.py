@@ -19,6 +19,9 @@ import pytest
 import sqlalchemy as sa
 
 from harness.agents.records import AgentGrants, SwitchRequests
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
+from harness.app.store.tables import SIGNED
 from harness.frame.people.access import OPERATOR, SYSTEM, Role
 from harness.frame.records.columns import Json, UtcTime
 from harness.frame.records.signed_tables import SignedTable
@@ -28,17 +31,13 @@ from harness.proposals import break_glass, decisions, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.credential import Credential
 from harness.providers.force import Force, ForceKind, SwitchSource
-from harness.providers.records import Credentials
+from harness.providers.records import Credentials, Targets
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
-from harness.routes import freezes
+from harness.routing.control import freezes
 from harness.routing.proposal import Proposal
 from harness.routing.records.interventions import Shadows
-from harness.routing.records.routes import Routing
 from harness.routing.shadow import Shadow
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
-from harness.store.tables import SIGNED
 from router.snapshot.holder import SnapshotHolder
 from tests.contract.test_store_shadows import SHADOW
 from tests.support.control.control_plane import (
@@ -221,7 +220,7 @@ def live(world: SmallInstallation) -> None:
 
 
 def approve_switch(tx: Transaction) -> None:
-    Routing(tx).add_target(NEW)
+    Targets(tx).add(NEW)
     add_agent(tx)
     SwitchRequests(tx).add(REQUEST)
     AgentGrants(tx).add(ANSWERING)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from harness.app.store.tables import metadata
+from harness.frame.database import engine
 from harness.frame.people.access import SYSTEM
 from harness.operations.captures import delete_user
 from harness.operations.control_jobs import blank_old_texts, purge_expired
@@ -17,8 +19,6 @@ from harness.routing.kept_responses import KeptPiece
 from harness.routing.records.kept_pieces import KeptPieces
 from harness.routing.records.runs import EvalRuns
 from harness.routing.reliability.failover import hash_callers
-from harness.store import engine
-from harness.store.tables import metadata
 from tests.contract.test_store_observations import ONE
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.providers.scripted_transport import ScriptedTurn

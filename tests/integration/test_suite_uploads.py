@@ -24,7 +24,7 @@ from pathlib import Path
 from harness.app.installation import open_installation
 from harness.app.suite_import import add_suite
 from harness.frame.errors import Conflict
-from harness.config.model import SuiteSettings
+from harness.app.configuration.model import SuiteSettings
 from tests.support.browser.dashboard_data import ANA
 
 config, me = Path(sys.argv[1]), sys.argv[2]

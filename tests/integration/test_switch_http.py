@@ -13,8 +13,8 @@ from harness.agents.caller import ApprovalLinks
 from harness.agents.switch_request import ModelSwitchRequest
 from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
 from tests.support.providers.scripted_upstream import (
     ReceivedRequest,
     completion,

@@ -43,12 +43,12 @@ from harness.frame.errors import (
 )
 from harness.frame.people.access import SYSTEM
 from harness.operations import alert_delivery, keys, queries
+from harness.operations.context import Context
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels
+from harness.providers.registry import targets
 from harness.providers.target import Price, Provider
-from harness.registry import targets
-from harness.routes import routes
 from harness.routing.agent import (
     Agent,
     AgentSession,
@@ -57,7 +57,7 @@ from harness.routing.agent import (
     ModelKind,
     literal_choice,
 )
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.settings import AgentSettings, AutoFloor
 from tests.support.control.control_plane import (

@@ -20,8 +20,8 @@ from harness.providers.force import (
     SwitchSource,
     parse_force,
 )
-from harness.routes import freezes
-from harness.routes.freezes import SwitchRequest
+from harness.routing.control import freezes
+from harness.routing.control.freezes import SwitchRequest
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door, error_of

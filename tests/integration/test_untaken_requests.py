@@ -9,7 +9,7 @@ from harness.proposals import submission
 from harness.proposals.submission import ProposalRequest
 from harness.providers.models.capabilities import Capabilities, Prefill
 from harness.providers.records import Providers
-from harness.registry import targets
+from harness.providers.registry import targets
 from harness.routing.records.observations import Observations
 from tests.support.control.control_plane import SmallInstallation
 

@@ -13,8 +13,8 @@ import pytest
 
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from harness.app.alert_sinks import post
+from harness.app.configuration import configuration
 from harness.app.doctor import provider_requests
-from harness.config import configuration
 from harness.frame import package_data
 from harness.frame.alerts.alert import AlertKind, Severity
 from harness.frame.alerts.alert_record import AlertMessage, Notified
@@ -29,8 +29,8 @@ from harness.providers.calls.guarded_http import (
 from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.credential import ProviderKey
 from harness.providers.records import Providers
+from harness.providers.registry import targets
 from harness.providers.target import Provider, Target
-from harness.registry import targets
 from harness.routing.settings import RouterSettings
 from router.frame.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool

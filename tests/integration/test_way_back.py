@@ -24,6 +24,7 @@ from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.rollout import RolloutSignal, RolloutState
 from harness.operations import route_queries
+from harness.operations.context import Context
 from harness.operations.route_status import RouteState
 from harness.proposals import break_glass
 from harness.proposals.break_glass import BreakGlassRequest
@@ -31,8 +32,8 @@ from harness.proposals.report.comparison import load_comparison
 from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.records import Providers
-from harness.registry import deprecations, targets
-from harness.routing.context import Context
+from harness.providers.registry import targets
+from harness.routing.control import deprecations
 from router.protocols.provider_failures import classify_reply
 from tests.support.control.control_plane import (
     BEN,

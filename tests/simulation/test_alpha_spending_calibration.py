@@ -17,9 +17,9 @@ from harness.gate.offline.sequential import judge_batch
 from harness.gate.suite_plan import Claim
 from harness.proposals import submission
 from harness.proposals.submission import ProposalRequest
+from harness.providers.registry import targets
 from harness.providers.target import Target
-from harness.registry import targets
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.control.manual_clock import ManualClock

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import pytest
 from scipy import stats
 
+from harness.app.store.store import Store
 from harness.gate.online.rollout import RolloutState
-from harness.store.store import Store
 from tests.support.control.control_plane import SECRET
 from tests.support.control.manual_clock import ManualClock
 from tests.support.control.rollout_simulation import Ending, one

@@ -13,7 +13,8 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.proposals import route_rules
-from harness.routes import routes
+from harness.providers.records import Targets
+from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from tests.support.control.control_plane import BEN, SmallInstallation
@@ -143,7 +144,7 @@ def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
     known: bool,
 ) -> None:
     with world.store.read() as tx:
-        (target,) = Routing(tx).targets()
+        (target,) = Targets(tx).all()
     if requests:
         record(world, target, requests, minutes)
 

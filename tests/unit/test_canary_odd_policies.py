@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.config.validation_errors import RANGES, RATIO
+from harness.app.configuration.validation_errors import RANGES, RATIO
 from harness.frame.formatting import NEVER, add_seconds
 from harness.frame.plain_data import canonical_json, to_shown
 from harness.gate import explain

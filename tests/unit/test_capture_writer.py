@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
 from harness.frame.errors import StoreUnavailable
 from harness.frame.people.access import OptOut
 from harness.frame.records.transaction import Transaction
@@ -20,8 +22,6 @@ from harness.frame.redaction import Redactor
 from harness.operations.records import Captures
 from harness.routing.capture import CapturedRequest, capture_id, is_sampled
 from harness.routing.route_settings import RouteSettings
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
 from router.recording.capture_writer import ROOM, CaptureWriter, redact_draft
 from router.recording.port import CaptureDraft
 from tests.support.control.manual_clock import ManualClock

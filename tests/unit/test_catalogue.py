@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import configuration
+from harness.app.configuration import configuration
 from harness.frame import package_data
 from harness.frame.errors import ConfigError
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
@@ -22,11 +22,7 @@ from harness.providers.models.catalogue import (
     package_file,
 )
 from harness.providers.target import Price, Provider, Target, find_price
-from harness.registry.deprecations import (
-    ALERT_AHEAD,
-    find_deprecations,
-    find_successor,
-)
+from harness.routing.control.deprecations import ALERT_AHEAD, find_deprecations, find_successor
 
 
 def table(folder: Path, **rows: dict[str, object]) -> LitellmTable:

@@ -9,9 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from harness.app.configuration.validation_errors import RETIRED_COMMANDS
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
-from harness.config.validation_errors import RETIRED_COMMANDS
 from harness.interfaces.cli import canary
 from harness.interfaces.cli.evals import file_decision
 from harness.interfaces.cli.frame import output

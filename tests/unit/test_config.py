@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.app.configuration import configuration
+from harness.app.configuration.model import Settings
 from harness.app.doctor import checks
-from harness.config import configuration
-from harness.config.model import Settings
 from harness.frame.errors import ConfigError
 from harness.gate.online.guardrails import Guardrail, Guardrails
 from harness.gate.suite_plan import Claim

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.config.configuration import load_settings
-from harness.config.model import Settings
+from harness.app.configuration.configuration import load_settings
+from harness.app.configuration.model import Settings
 from harness.frame.errors import ConfigError
 from harness.routing.settings import AgentSettings
 

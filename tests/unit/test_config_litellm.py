@@ -6,16 +6,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.app.configuration import configuration
+from harness.app.configuration.model import Settings
 from harness.app.gateways.litellm_import import (
     REQUEST_FIELDS,
     SECTIONS,
     convert_litellm,
 )
 from harness.app.set_up import convert_file
-from harness.config import configuration
-from harness.config.model import Settings
 from harness.frame import package_data
-from harness.frame.config_conversion import (
+from harness.frame.configuration.config_conversion import (
     Conversion,
     ConversionOutcome,
     SourceConfig,

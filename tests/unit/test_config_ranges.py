@@ -10,15 +10,11 @@ from click.testing import CliRunner
 
 from dashboard import markup
 from evals.sim import profiles
-from harness.config import schema as shape
-from harness.config import source_locations
-from harness.config.configuration import load_settings
-from harness.config.source_locations import KeyPath
-from harness.config.validation_errors import (
-    RANGES,
-    RETIRED_KEYS,
-    range_errors,
-)
+from harness.app.configuration import schema as shape
+from harness.app.configuration.configuration import load_settings
+from harness.app.configuration.validation_errors import RANGES, RETIRED_KEYS, range_errors
+from harness.frame.configuration import source_locations
+from harness.frame.configuration.source_locations import KeyPath
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.formatting import escape_formula
 from harness.gate.online.guardrails import Guardrails
@@ -152,7 +148,7 @@ def test_all_retired_keys_are_named_with_place_and_replacement_and_nothing_start
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = {**RETIRED_KEYS, **OTHERS}
-    monkeypatch.setattr("harness.config.validation_errors.RETIRED_KEYS", table)
+    monkeypatch.setattr("harness.app.configuration.validation_errors.RETIRED_KEYS", table)
     file = tmp_path / "swapgate.yaml"
     home = tmp_path / "home"
     file.write_text(yaml.safe_dump({"home": str(home), **with_keys([*table])}))

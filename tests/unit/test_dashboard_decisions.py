@@ -26,9 +26,9 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.operations.records import Captures
 from harness.proposals import break_glass, submission
 from harness.providers.force import SwitchSource, parse_force
-from harness.routes import freezes, routes
-from harness.routes.freezes import SwitchRequest
 from harness.routing.capture import capture_expiry
+from harness.routing.control import freezes, routes
+from harness.routing.control.freezes import SwitchRequest
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.interventions import Switches
 from harness.routing.records.proposals import Proposals
@@ -281,7 +281,7 @@ def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     request = SwitchRequest(parse_force("provider:sim"), "a vendor is down", route="faq")
     switch = freezes.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)
     app = dialog(
-        "from harness.routes import freezes",
+        "from harness.routing.control import freezes",
         "(live,) = kept('live', freezes.list_live_switches(ctx))",
         "route_holds.lift(live)",
     )
@@ -358,7 +358,7 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
         said = text(shown(monkeypatch, house.config, "canary"))
         assert "<b>All routes are frozen.</b> the stored freezes cannot be trusted" in said
     app = dialog(
-        "from harness.routes import freezes",
+        "from harness.routing.control import freezes",
         "found = kept('found', freezes.list_liftable_switches(ctx, 'support-chat'))",
         "route_holds.lift(found[0])",
     )

@@ -42,11 +42,11 @@ from harness.providers.force import (
     SwitchSource,
     parse_force,
 )
+from harness.providers.registry import targets
 from harness.providers.target import Provider
-from harness.registry import targets
-from harness.routes import freezes
-from harness.routes.freezes import SwitchRequest
 from harness.routing.agent import ModelChoice, ModelKind
+from harness.routing.control import freezes
+from harness.routing.control.freezes import SwitchRequest
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns
 from tests.support.browser import agent_sessions

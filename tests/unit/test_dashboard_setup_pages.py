@@ -35,13 +35,12 @@ from harness.providers.models.catalogue import (
     find_price_origin,
 )
 from harness.providers.models.model_match import DiscoveredModel
-from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.records import DiscoveredModels, Providers, Targets
+from harness.providers.registry import credentials, registered_providers, targets
+from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import Price, Provider, Target
-from harness.registry import credentials, registered_providers, targets
-from harness.registry.targets import ProviderChange
-from harness.routes import freezes, routes
-from harness.routes.matrix import MatrixModel, build_matrix
-from harness.routing.records.routes import Routing
+from harness.routing.control import freezes, routes
+from harness.routing.reports.matrix import MatrixModel, build_matrix
 from harness.routing.route_settings import RouteSettings, RouteSuite, Stakes, StreamCommit
 from tests.support.browser.dashboard_data import ANA, configured
 from tests.unit.test_dashboard_page_states import (
@@ -175,9 +174,7 @@ def test_a_model_is_added_and_one_that_its_provider_does_not_list_is_named(
     assert app.button(key="model-now-openai").disabled
     fill(app, {"model-of-openai": "gpt-4o"}, "model-now-openai")
     with page_frame.context().store.read() as tx:
-        [made] = [
-            target for target in Routing(tx).targets().values() if target.model == "gpt-4o"
-        ]
+        [made] = [target for target in Targets(tx).all().values() if target.model == "gpt-4o"]
     name, why = app.session_state[providers_page.UNLISTED]
     assert name == made.name
     assert why == "openai does not list gpt-4o among 1; did you mean 'gpt-4o-mini'?"

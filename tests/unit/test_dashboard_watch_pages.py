@@ -19,9 +19,9 @@ from harness.frame.people.access import Actor, Role
 from harness.gate.online.observation import TrafficMinute
 from harness.interfaces.cli.operations import configuration
 from harness.operations import queries
+from harness.providers.registry import targets
 from harness.providers.target import Provider, Target
-from harness.registry import targets
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.records.failovers import Failovers
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import Failover, hash_user

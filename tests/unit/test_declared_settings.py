@@ -6,12 +6,9 @@ from dataclasses import dataclass, fields
 import pytest
 from pydantic import ValidationError
 
-from harness.config.configuration import json_schema
-from harness.config.validation_errors import RANGES
-from harness.frame.errors import InputError
-from harness.frame.formatting import Range
-from harness.frame.people.limits import KeyLimits
-from harness.frame.setting import (
+from harness.app.configuration.configuration import json_schema
+from harness.app.configuration.validation_errors import RANGES
+from harness.frame.configuration.setting import (
     Declaration,
     FormEntry,
     change_settings,
@@ -21,6 +18,9 @@ from harness.frame.setting import (
     setting,
     settings_of,
 )
+from harness.frame.errors import InputError
+from harness.frame.formatting import Range
+from harness.frame.people.limits import KeyLimits
 from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.interfaces.api.operations import LimitsBody
 from harness.interfaces.api.routing import RouteBody, SettingsBody

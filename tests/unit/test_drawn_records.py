@@ -16,7 +16,7 @@ from evals.suites.source_records import read_source
 from evals.suites.suite import load_suite
 from harness.evals.ports import EvalJob
 from harness.evals.settings import SuiteSettings
-from harness.frame.config_conversion import NothingTaken
+from harness.frame.configuration.config_conversion import NothingTaken
 from harness.frame.errors import InputError
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.suite_judgement import judge_pairs

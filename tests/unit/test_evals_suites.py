@@ -13,7 +13,7 @@ from evals.scorers import SCORERS
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
 from evals.suites.suite import load_suite, render_prompt
-from harness.config.configuration import load_settings
+from harness.app.configuration.configuration import load_settings
 from harness.evals.ports import SuiteCatalog
 from harness.evals.settings import SuiteSettings
 from harness.frame import package_data

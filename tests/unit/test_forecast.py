@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from harness.gate.online.observation import TrafficTotal
 from harness.providers.target import Price
-from harness.routes import monthly_bill
-from harness.routes.monthly_bill import (
+from harness.routing.reports import monthly_bill
+from harness.routing.reports.monthly_bill import (
     CostForecast,
     MeasuredTokens,
     TokenCounts,

@@ -7,9 +7,9 @@ import pytest
 
 from harness.gate.online.observation import TrafficMinute, TrafficTotal
 from harness.providers.target import Target
-from harness.routes.outage_rule import OutageKind, RouteOutage
-from harness.routes.outages import OutageView
-from harness.routes.traffic_report import (
+from harness.routing.control.outage_rule import OutageKind, RouteOutage
+from harness.routing.control.outages import OutageView
+from harness.routing.reports.traffic_report import (
     RouteTraffic,
     TrafficReport,
     describe_traffic,

@@ -12,8 +12,8 @@ from evals.suites.items import Item
 from evals.suites.promptfoo import convert
 from evals.suites.promptfoo_tests import parse_expected
 from evals.suites.source_records import read_source
-from harness.config.source_locations import parse_file
-from harness.frame.config_conversion import NothingTaken, SourceConfig
+from harness.frame.configuration.config_conversion import NothingTaken, SourceConfig
+from harness.frame.configuration.source_locations import parse_file
 from harness.frame.errors import InputError
 
 pytestmark = pytest.mark.req("F6")

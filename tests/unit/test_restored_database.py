@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.app.store.router_store import RouterStore
+from harness.app.store.signed_snapshot import verified
+from harness.app.store.store import Store
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import InputError, NotAllowed
@@ -19,12 +22,9 @@ from harness.frame.people.access import SYSTEM
 from harness.frame.signing.signed_rows import Lineage, older_reason
 from harness.gate.online.observation import TrafficMinute
 from harness.operations import integrity, keys
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.records.observations import Observations
 from harness.routing.table import Snapshot
-from harness.store.router_store import RouterStore
-from harness.store.signed_snapshot import verified
-from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import (
     BEN,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.gate.online.observation import TrafficMinute
-from harness.routes.outage_rule import OutageKind, RouteOutage, find_outage
+from harness.routing.control.outage_rule import OutageKind, RouteOutage, find_outage
 from harness.routing.table import Arm, Route
 
 pytestmark = pytest.mark.req("B9")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from harness.app.store.router_store import RouterStore
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.people.access import key_hash
 from harness.frame.people.limits import KeyLimits, KeySpend
 from harness.routing.settings import RouterSettings
 from harness.routing.table import KeyGrant
-from harness.store.router_store import RouterStore
 from router.access.admission import UNKNOWN_KEY_BUCKETS
 from router.access.rate_limits import LocalRates
 from router.observers.feedback import FEEDBACK_PATH

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import StoreUnavailable
@@ -27,8 +29,6 @@ from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import Failover
 from harness.routing.shadow import ShadowTally
 from harness.routing.table import Arm, Canary
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.recorder import TOGETHER, Recorder
 from router.recording.scored_units import OpenBlock

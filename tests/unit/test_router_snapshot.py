@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.app.store.router_store import RouterStore
 from harness.frame.errors import SnapshotInvalid
 from harness.frame.people.access import OptOut
 from harness.frame.people.limits import KeyLimits
@@ -21,7 +22,6 @@ from harness.routing.route_settings import (
     Stakes,
 )
 from harness.routing.table import Canary, KeyGrant, Route, RoutingTable, Snapshot
-from harness.store.router_store import RouterStore
 from router.access.front_door import bearer_key, find_grant
 from router.frame.replies import header_text
 from router.snapshot.compiled import CompiledSnapshot

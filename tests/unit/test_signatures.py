@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from harness.app import secret_files
-from harness.config import configuration
-from harness.config.model import Settings
+from harness.app.configuration import configuration
+from harness.app.configuration.model import Settings
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, SignatureInvalid
 from harness.frame.signing.ed25519 import Ed25519Signatures

@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.sqlite.pysqlite import dialect
 
+from harness.app.store.router_store import RouterStore
+from harness.app.store.store import Store
 from harness.frame import package_data
 from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.database import engine
 from harness.frame.errors import ConfigError, InputError, StoreUnavailable
 from harness.frame.records.columns import Json, UtcTime, storable
 from harness.providers.records import Providers
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
-from harness.store import engine
-from harness.store.router_store import RouterStore
-from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from tests.contract.conftest import FixedClock, open_store

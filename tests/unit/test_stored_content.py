@@ -5,8 +5,8 @@ import pytest
 import sqlalchemy as sa
 
 from docs_reference.stored_content import COLUMNS, USERS
+from harness.app.store.tables import metadata
 from harness.frame.records.columns import Day, UtcTime
-from harness.store.tables import metadata
 
 pytestmark = pytest.mark.req("G4")
 

@@ -4,7 +4,7 @@ import pytest
 
 from harness.frame.failures import FailureClass
 from harness.providers.calls.probe import ProbeReply
-from harness.registry.target_life import KnownFacts, LifeState, judge_life
+from harness.providers.registry.target_life import KnownFacts, LifeState, judge_life
 from router.protocols.provider_failures import classify_reply
 
 pytestmark = pytest.mark.req("F4", "F11")

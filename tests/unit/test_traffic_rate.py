@@ -7,7 +7,7 @@ from harness.gate import explain
 from harness.gate.online.observation import ObservationBlock, TrafficTotal
 from harness.gate.policy import CanaryPolicy
 from harness.gate.ramp import TrafficPace, plan_ramp
-from harness.routes.monthly_bill import measure_bill
+from harness.routing.reports.monthly_bill import measure_bill
 
 NOW = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
 POLICY = CanaryPolicy()

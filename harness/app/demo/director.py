@@ -49,7 +49,7 @@ from harness.proposals.submission import (
     get_proposal,
     list_proposals,
 )
-from harness.registry import named_models
+from harness.providers.registry import named_models
 from harness.routing.proposal import ProposalPhase
 
 QUIET_RPS = 8.0

@@ -8,8 +8,8 @@ from datetime import datetime
 from statistics import median
 
 from harness.frame.formatting import format_latency, format_quantity
+from harness.operations.context import Context
 from harness.providers.target import Target
-from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.reliability.failover import Failover

@@ -24,9 +24,9 @@ from harness.frame.errors import CallFailed, InputError, SwapgateError
 from harness.frame.formatting import format_bps, format_count, format_harm
 from harness.frame.runtime.supervisor import interrupts
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.proposals import evaluation
-from harness.routes import routes as routing
-from harness.routing.context import Context
+from harness.routing.control import routes as routing
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing

@@ -14,10 +14,10 @@ from typing import Final, Literal
 
 from harness.app import database, secret_files, seed
 from harness.app.alert_sinks import ConfiguredSinks
+from harness.app.configuration import configuration
+from harness.app.configuration.model import Settings
 from harness.app.database import without_password
 from harness.app.processes import answers_http
-from harness.config import configuration
-from harness.config.model import Settings
 from harness.evals.settings import SuiteSettings
 from harness.frame import package_data
 from harness.frame.alerts.alert import ALERT_RULES, AlertKind
@@ -34,6 +34,7 @@ from harness.frame.pagination import PageRequest
 from harness.frame.runtime.tcp_ports import is_free, port_holder
 from harness.frame.suggestions import did_you_mean
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.proposals import fallback_chain, route_rules
 from harness.proposals.recomputation import list_other_rules, other_rules_text
 from harness.providers.calls.probe import (
@@ -42,14 +43,8 @@ from harness.providers.calls.probe import (
     ProbeSubject,
 )
 from harness.providers.records import Providers
-from harness.registry import (
-    data_class_checks,
-    provider_secrets,
-    registered_providers,
-    vector_checks,
-)
-from harness.routes import freezes, routes
-from harness.routing.context import Context
+from harness.providers.registry import provider_secrets, registered_providers
+from harness.routing.control import data_class_checks, freezes, routes, vector_checks
 from harness.routing.table import FIRST_ROUTE_STEP
 
 SQLITE: Final = "sqlite:///"

@@ -45,10 +45,9 @@ from harness.providers.credential import lacks_key
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.models.catalogue import with_catalogue_prices
-from harness.providers.records import Providers
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import provider_secrets
 from harness.providers.target import Price, Provider, Target
-from harness.registry import provider_secrets
-from harness.routing.records.routes import Routing
 from harness.routing.settings import AnsweredModel
 
 _UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
@@ -117,7 +116,7 @@ def models_of(installation: Installation, name: str) -> list[tuple[Provider, str
     ctx = installation.context
     with ctx.store.read() as tx:
         provider = Providers(tx).all().get(start)
-        targets = Routing(tx).targets().values()
+        targets = Targets(tx).all().values()
     if provider is None:
         raise NotFound(f"there is no provider {start!r}: see `swapgate provider list`")
     kind = PROVIDER_KINDS.get(provider.kind)

@@ -45,9 +45,9 @@ from harness.providers.credential import (
 )
 from harness.providers.force import KillSwitch
 from harness.providers.records import Credentials
+from harness.providers.registry import named_models, provider_secrets, targets
 from harness.providers.target import Provider, Target
-from harness.registry import named_models, provider_secrets, targets
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.route_settings import RouteSettings
 
 MAX_TURNS: Final = 4
@@ -265,7 +265,7 @@ def single_target_router(
     a data key. Does not change the installation. The caller deletes the folder after `close`.
     Raises InputError for an address that no provider may have.
     """
-    from harness.store import migrate  # noqa: PLC0415 - slow to import
+    from harness.app.store import migrate  # noqa: PLC0415 - slow to import
 
     telemetry.leave_to_the_application()
     database_url = f"sqlite:///{folder / 'swapgate.db'}"

@@ -15,15 +15,15 @@ from pathlib import Path
 import structlog
 
 from harness.app import secret_files
+from harness.app.configuration.model import RunQueueKind
 from harness.app.installation import (
     CONFIG_VARIABLE,
     Installation,
     job_queue,
     open_installation,
 )
-from harness.config import source_locations
-from harness.config.model import RunQueueKind
 from harness.evals.ports import EvalWorkers
+from harness.frame.configuration import source_locations
 from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.imports import (
     leave_modules_alone,
@@ -32,8 +32,7 @@ from harness.frame.imports import (
 from harness.frame.runtime import telemetry
 from harness.frame.signing.keyring import KeyPurpose
 from harness.proposals import eval_queue
-from harness.providers.records import Providers
-from harness.routing.records.routes import Routing
+from harness.providers.records import Providers, Targets
 from harness.routing.records.runs import EvalRuns
 
 
@@ -58,7 +57,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
         worker_command,
     )
     from harness.app.eval_workers.worker import JUDGE, TARGET  # noqa: PLC0415
-    from harness.registry import provider_secrets  # noqa: PLC0415 - only where workers start
+    from harness.providers.registry import provider_secrets  # noqa: PLC0415 - only where workers start
 
     source = installation.settings.source
     command = worker_command("eval-worker")
@@ -71,7 +70,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
     def needed_by(run: str) -> dict[str, str]:
         with installation.store.read() as tx:
             found = EvalRuns(tx).get(run)
-            target = Routing(tx).targets()[found.target]
+            target = Targets(tx).all()[found.target]
             known = Providers(tx).all()
         provider = known.get(target.provider)
         if provider is None:
@@ -115,7 +114,7 @@ def run_worker_template(given: Path | None) -> None:
         # modules there, but not in strings (ADR 30).
         from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - only where workers start
         from harness.app.eval_workers import worker  # noqa: F401, PLC0415
-        from harness.store import store  # noqa: F401, PLC0415
+        from harness.app.store import store  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
         from router.upstream import transports  # noqa: F401, PLC0415
     leave_modules_alone()

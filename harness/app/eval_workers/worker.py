@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 
+from harness.app.store.store import Store
 from harness.evals.month_spending import SpendingPurpose
 from harness.evals.ports import EvalJob, EvalRunner
 from harness.evals.spending import spending_purpose
@@ -45,12 +46,10 @@ from harness.gate.run import (
     Sample,
 )
 from harness.proposals.eval_queue import needed_runs
-from harness.providers.records import Providers, Sightings
+from harness.providers.records import Providers, Sightings, Targets
 from harness.providers.target import Provider
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
-from harness.store.store import Store
 
 BEAT_S = 2.0
 
@@ -156,7 +155,7 @@ class EvalWorker:
                 before.message if before.waits_since else "",
             )
             eval_run = EvalRuns(tx).get(run)
-            target = Routing(tx).targets()[eval_run.target]
+            target = Targets(tx).all()[eval_run.target]
             provider = Providers(tx).all().get(target.provider)
             if provider is None:
                 raise NotFound(f"run {run}: provider {target.provider!r} no longer exists")

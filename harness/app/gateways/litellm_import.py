@@ -13,18 +13,14 @@ from itertools import product
 from shlex import quote
 from typing import Any, Final
 
+from harness.app.configuration.validation_errors import RANGES
 from harness.app.gateways.litellm_providers import (
     KINDS,
     find_vendor,
     public_places,
     vendors,
 )
-from harness.config.validation_errors import RANGES
-from harness.frame.config_conversion import (
-    ConfigPath,
-    Conversion,
-    SourceConfig,
-)
+from harness.frame.configuration.config_conversion import ConfigPath, Conversion, SourceConfig
 from harness.frame.errors import InputError
 from harness.frame.people.access import check_principal_name
 from harness.frame.suggestions import did_you_mean

@@ -13,9 +13,9 @@ from datetime import date, timedelta
 from enum import IntEnum
 from typing import Final, NamedTuple, Self
 
+from harness.frame.configuration.setting import Declaration, FormEntry, setting
 from harness.frame.errors import InputError
 from harness.frame.formatting import Range, format_usd
-from harness.frame.setting import Declaration, FormEntry, setting
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from harness.app.installation import Installation
 from harness.canary import status as canary_status
 from harness.frame.metrics import CONTROL_METRICS
 from harness.interfaces.api.frame.error_status import JsonAnswer
+from harness.operations.context import Context
 from harness.proposals import submission
-from harness.routing.context import Context
 from harness.routing.proposal import ProposalPhase
 
 log = structlog.get_logger("swapgate.api")

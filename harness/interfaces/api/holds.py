@@ -24,7 +24,7 @@ from harness.providers.force import (
     SwitchSource,
     parse_force,
 )
-from harness.routes import freezes
+from harness.routing.control import freezes
 from harness.routing.evidence import BreakGlass
 
 switches_router = APIRouter()

@@ -80,7 +80,7 @@ from harness.interfaces.api.frame.error_status import (
 from harness.interfaces.api.frame.request_body import check_json
 from harness.operations import queries, route_queries
 from harness.proposals.candidates import leaderboard
-from harness.registry import credentials
+from harness.providers.registry import credentials
 from harness.routing.agent import SWITCH_MODEL
 
 Answer = Callable[[ApiCaller, Any], object]  # takes the caller and the arguments

@@ -45,8 +45,8 @@ from harness.proposals.submission import (
     ProposalRequest,
 )
 from harness.providers.target import Target
-from harness.routes.monthly_bill import CostForecast
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalView
+from harness.routing.reports.monthly_bill import CostForecast
 
 router = APIRouter()
 _TEXTS: dict[str, Any] = {

@@ -19,16 +19,16 @@ from harness.interfaces.api.frame.endpoint import (
     operation,
 )
 from harness.providers.credential import MAX_VALUE_LENGTH
-from harness.registry import credentials, named_models, registered_providers
-from harness.registry.credentials import (
+from harness.providers.registry import credentials, named_models, registered_providers
+from harness.providers.registry.credentials import (
     DEFAULT_KEY_NAME,
     LONGEST_OVERLAP,
     CredentialChange,
     ProviderCredentials,
 )
-from harness.registry.registered_providers import ProviderSummary, SelfTest
-from harness.registry.targets import ProviderChange
-from harness.routes.matrix import build_matrix
+from harness.providers.registry.registered_providers import ProviderSummary, SelfTest
+from harness.providers.registry.targets import ProviderChange
+from harness.routing.reports.matrix import build_matrix
 
 router = APIRouter()
 

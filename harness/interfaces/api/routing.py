@@ -11,9 +11,9 @@ from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
 from harness.canary import operations
+from harness.frame.configuration.setting import change_settings
 from harness.frame.pagination import Page
 from harness.frame.plain_data import to_shown
-from harness.frame.setting import change_settings
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.api.frame.endpoint import (
     Body,
@@ -38,10 +38,11 @@ from harness.proposals.fallback_chain import (
     FallbackRequest,
     WaiverRequest,
 )
+from harness.providers.registry import named_models, targets
 from harness.providers.target import RequestPatch, Target
-from harness.registry import deprecations, named_models, targets
-from harness.routes import routes, scorecard
 from harness.routing.candidate_schedule import CandidateSchedule
+from harness.routing.control import deprecations, routes
+from harness.routing.reports import scorecard
 from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
 from harness.routing.table import Route
 

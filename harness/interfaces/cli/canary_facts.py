@@ -16,8 +16,8 @@ from harness.interfaces.cli.proposals.verdict_wait import (
     find_exit_code,
     load_progress,
 )
+from harness.operations.context import Context
 from harness.proposals import submission
-from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 
 # Attributes of a canary that the document copies.

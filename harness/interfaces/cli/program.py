@@ -63,7 +63,7 @@ class RootCommand(LazyCommandGroup):
 
 
 def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
-    from harness.config.validation_errors import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.configuration.validation_errors import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
 
     words = [error.command_name]
     ctx = error.ctx

@@ -24,18 +24,18 @@ from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.routing.route_options import body_fields
 from harness.providers.models.catalogue import COLUMNS
 from harness.providers.oauth import DeviceCode
-from harness.registry import credentials, registered_providers, sign_in
-from harness.registry.credentials import (
+from harness.providers.registry import credentials, registered_providers, sign_in
+from harness.providers.registry.credentials import (
     DEFAULT_KEY_NAME,
     CredentialChange,
     KeyVariable,
     ProviderCredentials,
 )
-from harness.registry.registered_providers import ProviderSummary
-from harness.registry.targets import ProviderChange
+from harness.providers.registry.registered_providers import ProviderSummary
+from harness.providers.registry.targets import ProviderChange
 
 if TYPE_CHECKING:
-    from harness.routes.matrix import MatrixModel, MatrixRow
+    from harness.routing.reports.matrix import MatrixModel, MatrixRow
 
 
 @click.group()
@@ -63,7 +63,7 @@ def list_providers(session: Session) -> None:
 @command(provider, "matrix")
 def show_matrix(session: Session) -> None:
     """Show each provider's health, and the abilities of its models."""
-    from harness.routes.matrix import build_matrix  # noqa: PLC0415 - `--help` stays quick
+    from harness.routing.reports.matrix import build_matrix  # noqa: PLC0415 - `--help` stays quick
 
     rows = build_matrix(session.context_with_providers)
     output.listing(

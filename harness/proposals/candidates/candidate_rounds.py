@@ -34,12 +34,13 @@ from harness.proposals.candidates.candidates import (
     PlannedCandidate,
     RoundPlan,
 )
+from harness.proposals.context import ProposalsContext
 from harness.proposals.submission import ProposalRequest, ScheduleTerms
 from harness.providers.credential import lacks_key
 from harness.providers.models.model_match import DiscoveredModel
-from harness.providers.records import Providers
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import named_models, provider_secrets
 from harness.providers.target import Provider
-from harness.registry import deprecations, named_models, provider_secrets
 from harness.routing.candidate_schedule import (
     BY_SCHEDULE,
     CandidateRound,
@@ -47,7 +48,7 @@ from harness.routing.candidate_schedule import (
     parse_patterns,
     round_id,
 )
-from harness.routing.context import Context
+from harness.routing.control import deprecations
 from harness.routing.records.proposals import CandidateRounds, Proposals
 from harness.routing.records.routes import Routing
 from harness.routing.table import Route
@@ -60,7 +61,7 @@ LATE: Final = timedelta(minutes=5)
 RETRY: Final = timedelta(minutes=15)  # pause after a provider's list could not be read
 
 
-def run_once(ctx: Context) -> list[str]:
+def run_once(ctx: ProposalsContext) -> list[str]:
     """Starts each round that is due. A route that is busy with a swap keeps its round until it
     is free. Returns log lines; raises ConfigError with the routes whose round failed.
 
@@ -84,7 +85,7 @@ def run_once(ctx: Context) -> list[str]:
     return did
 
 
-def _run_route(ctx: Context, route: Route) -> list[str]:
+def _run_route(ctx: ProposalsContext, route: Route) -> list[str]:
     """Starts the route's round if it is due and the route is free.
 
     The announced end of the incumbent starts a round at once, one for each announcement.
@@ -118,7 +119,7 @@ def find_obstacle(tx: Transaction, route: Route) -> str:
 
 
 def _find_ending(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: Route,
     rounds: Sequence[CandidateRound],
 ) -> str:
@@ -136,7 +137,7 @@ def _find_ending(
 
 
 def _begin(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: Route,
     schedule: CandidateSchedule,
     because: str,
@@ -172,7 +173,7 @@ def _begin(
 
 
 def _store(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: Route,
     because: str,
     made: tuple[str, ...],
@@ -217,7 +218,7 @@ class ListRefresh:
         self._tried: dict[str, tuple[object, datetime]] = {}
         self._looked_at: datetime | None = None
 
-    def __call__(self, ctx: Context) -> Sequence[str]:
+    def __call__(self, ctx: ProposalsContext) -> Sequence[str]:
         """Reads the lists that are due, and announces new models. Returns log lines."""
         refresh_lists(ctx, partial(self._is_due, ctx))
         now = ctx.clock.now()
@@ -236,7 +237,7 @@ class ListRefresh:
             },
         )
 
-    def _is_due(self, ctx: Context, provider: Provider) -> bool:
+    def _is_due(self, ctx: ProposalsContext, provider: Provider) -> bool:
         """Tells whether to read a provider's list now, and notes the attempt.
 
         A changed provider or key counts as a new attempt. A provider without its key is never
@@ -261,7 +262,7 @@ def _find_first(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
     return first
 
 
-def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[str]:
+def refresh_lists(ctx: ProposalsContext, wanted: Callable[[Provider], bool]) -> Sequence[str]:
     """Reads each wanted list that was not read for a day. Lists the errors.
 
     wanted: called only for providers whose list is due. A failed list leaves the stored list.
@@ -279,7 +280,7 @@ def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[
     return [str(error) for error in found if isinstance(error, SwapgateError)]
 
 
-def judge_schedules(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
+def judge_schedules(ctx: ProposalsContext, routes: Sequence[Route]) -> Sequence[str]:
     """Describes schedule faults, by today's lists. Raises as `candidates.describe_faults`.
 
     Reads the lists of the schedules' providers first. Returns one sentence for each fault, and
@@ -297,13 +298,13 @@ class JudgedRoute(Route):
     faults: tuple[str, ...] = ()
 
 
-def judge_route(ctx: Context, route: Route) -> JudgedRoute:
+def judge_route(ctx: ProposalsContext, route: Route) -> JudgedRoute:
     """Adds the faults of the route's schedule. Raises as `judge_schedules`."""
     own = {field.name: getattr(route, field.name) for field in fields(Route)}
     return JudgedRoute(**own, faults=tuple(judge_schedules(ctx, [route])))
 
 
-def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
+def _read_lists_of(ctx: ProposalsContext, routes: Sequence[Route]) -> Sequence[str]:
     """Reads the lists of all providers that the routes' schedules name. Lists the errors."""
     schedules = [route.settings.candidates for route in routes if route.settings.candidates]
     patterns = [pattern for one in schedules for pattern in parse_patterns(one.models)]
@@ -313,7 +314,7 @@ def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
     )
 
 
-def _announce(ctx: Context, new: set[str]) -> list[str]:
+def _announce(ctx: ProposalsContext, new: set[str]) -> list[str]:
     """Raises an alert for each route that selects a new model, once per route and model.
 
     new: names as `provider/model`. Returns log lines.
@@ -323,7 +324,7 @@ def _announce(ctx: Context, new: set[str]) -> list[str]:
         return said
     with ctx.store.read() as tx:
         routes = Routing(tx).table().routes
-        targets = Routing(tx).targets()
+        targets = Targets(tx).all()
     for name, route in sorted(routes.items()):
         schedule = route.settings.candidates
         if schedule is None:
@@ -356,14 +357,14 @@ def _announce(ctx: Context, new: set[str]) -> list[str]:
     return said
 
 
-def _was_announced(ctx: Context, about: str) -> bool:
+def _was_announced(ctx: ProposalsContext, about: str) -> bool:
     """Tells whether the alert exists. about: `route:provider/model`, the alert's key."""
     with ctx.store.read() as tx:
         return Alerts(tx).newest(f"{AlertKind.NEW_CANDIDATE.value}:{about}") is not None
 
 
 def _describe_step(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: Route,
     planned: PlannedCandidate | None,
 ) -> str:
@@ -386,7 +387,7 @@ def _describe_step(
     return f"It is measured {when}, about {format_usd(planned.cost_usd)}.{setbacks}"
 
 
-def find_next_round(ctx: Context, route: Route) -> datetime | None:
+def find_next_round(ctx: ProposalsContext, route: Route) -> datetime | None:
     """Finds the start of the route's next round, now if one is overdue; None for never.
 
     Also None for a faulty time. Does not look ahead to the incumbent's end.

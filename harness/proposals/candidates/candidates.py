@@ -27,13 +27,12 @@ from harness.proposals.candidates.setbacks import (
     describe_setbacks,
     find_setbacks,
 )
+from harness.proposals.context import ProposalsContext
 from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.providers.records import Providers
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import named_models
 from harness.providers.target import Price, Target
-from harness.registry import data_class_checks, named_models, vector_checks
-from harness.registry.deprecations import ALERT_AHEAD
-from harness.routes import routes
 from harness.routing.candidate_schedule import (
     CandidatePattern,
     CandidateSchedule,
@@ -41,9 +40,9 @@ from harness.routing.candidate_schedule import (
     parse_patterns,
     round_alpha,
 )
-from harness.routing.context import Context
+from harness.routing.control import data_class_checks, routes, vector_checks
+from harness.routing.control.deprecations import ALERT_AHEAD
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route
 
@@ -110,7 +109,7 @@ class RoundPlan:
 
 
 def select_candidates(
-    ctx: Context,
+    ctx: ProposalsContext,
     incumbent: str,
     schedule: CandidateSchedule,
 ) -> tuple[list[SelectedModel], list[str]]:
@@ -185,7 +184,7 @@ def _explain_none(
 
 
 def plan_round(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: Route,
     schedule: CandidateSchedule,
 ) -> RoundPlan:
@@ -196,7 +195,7 @@ def plan_round(
     Waiting models get another chance in the next round.
     """
     with ctx.store.read() as tx:
-        incumbent = Routing(tx).targets()[route.incumbent].name
+        incumbent = Targets(tx).all()[route.incumbent].name
         spent = _spent_alpha(tx, route.name, ctx.clock.now())
     selected, warnings = select_candidates(
         ctx,
@@ -264,7 +263,7 @@ def _spent_alpha(
 
 
 def was_measured(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
     candidate: str,
@@ -300,7 +299,7 @@ def _verdict_of(tx: Transaction, verdict: str | None) -> object:
     return Verdicts(tx).get(verdict) if verdict else None
 
 
-def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
+def describe_faults(ctx: ProposalsContext, route: Route) -> Sequence[str]:
     """Describes faults of a route's schedule.
 
     A fault leaves the schedule valid, but it measures less than its author expects: a time that
@@ -330,7 +329,7 @@ def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
 
 
 def price_candidate(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: Route,
     schedule: CandidateSchedule,
     name: str,
@@ -361,7 +360,7 @@ def price_candidate(
 
 
 def _compare_costs(
-    ctx: Context,
+    ctx: ProposalsContext,
     route: Route,
     target: Target,
     estimates: Sequence[SuiteEstimate],
@@ -372,7 +371,7 @@ def _compare_costs(
     plans = [suite.plan for suite in estimates]
     policy = ctx.policy(route.settings.policy).canary
     with ctx.store.read() as tx:
-        arms = (Routing(tx).targets()[route.incumbent], target)
+        arms = (Targets(tx).all()[route.incumbent], target)
         accepted = cost_ratio.find_accepted_cost(ctx, tx, route.name, target)
         cost = cost_ratio.find_ratio(ctx, tx, plans, policy, arms, accepted)
     command = f"swapgate proposal accept-cost {route.name} {target.name}"
@@ -381,7 +380,7 @@ def _compare_costs(
 
 
 def _check_prices(
-    ctx: Context,
+    ctx: ProposalsContext,
     schedule: CandidateSchedule,
     cost: CostRatio,
     *,

@@ -5,7 +5,7 @@ An approver may accept a higher ratio.
 Without the check, a candidate could pass its evals and then end its canary for a cost that was
 known before. The ratio is a forecast and proves nothing: the canary's guardrail
 `cost_per_success` measures real traffic, and the gate tests a claimed saving. For a route's
-bill see `harness.routes.monthly_bill`.
+bill see `harness.routing.reports.monthly_bill`.
 """
 
 import math
@@ -26,14 +26,14 @@ from harness.gate.budget import MeanUsage
 from harness.gate.policy import CanaryPolicy, CostAcceptance
 from harness.gate.run import AnswerColumns, is_nothing_readable
 from harness.gate.suite_plan import SuitePlan
+from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import plan_suites
+from harness.providers.records import Targets
+from harness.providers.registry import named_models, targets
 from harness.providers.target import Price, Target
-from harness.registry import named_models, targets
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
 # Enough to know a mean, without reading every stored answer.
@@ -90,7 +90,7 @@ def _means(answers: AnswerColumns, *, judged: bool) -> MeanUsage:
 
 
 def usage_at_price(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     target: Target | None,
     of: MeanUsage,
@@ -113,7 +113,7 @@ GUESSED_RUBRIC_TOKENS: Final = 300
 
 
 def guess_usage(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     plan: SuitePlan,
     target: Target | None,
@@ -138,7 +138,7 @@ def guess_usage(
 
 
 def estimate_sides(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     plan: SuitePlan,
     arms: tuple[Target, Target | None],
@@ -242,7 +242,7 @@ def _times(ratio: float) -> str:
 
 
 def find_ratio(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     plans: Sequence[SuitePlan],
     policy: CanaryPolicy,
@@ -282,14 +282,14 @@ def find_ratio(
 
 
 def load_ratio(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
 ) -> CostRatio:
     """Compares the costs of a stored proposal, by today's prices and with its own
     acceptance.
     """
-    names = Routing(tx).targets()
+    names = Targets(tx).all()
     arms = (names[proposal.incumbent], names[proposal.candidate])
     canary = proposal.policy.canary
     return find_ratio(ctx, tx, proposal.plans, canary, arms, proposal.accepted_cost)
@@ -358,7 +358,7 @@ def accept_cost(
 
 
 def accept_cost_of(
-    ctx: Context,
+    ctx: ProposalsContext,
     actor: Actor,
     route: str,
     candidate: str,
@@ -381,7 +381,7 @@ def accept_cost_of(
     with ctx.store.write() as tx:
         target = named_models.register_model(ctx, tx, actor, candidate)
         arms = (
-            Routing(tx).targets()[routes.require_route(tx, route).incumbent],
+            Targets(tx).all()[routes.require_route(tx, route).incumbent],
             target,
         )
         cost = find_ratio(ctx, tx, plans, policy.canary, arms)
@@ -397,7 +397,7 @@ def accept_cost_of(
 
 
 def find_accepted_cost(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: str,
     candidate: Target,

@@ -32,14 +32,14 @@ from harness.gate.run import RunBudget, Sample
 from harness.gate.suite_plan import MIN_SLICE_UNITS, Claim, SuitePlan
 from harness.proposals import registration, submission
 from harness.proposals.candidates import cost_ratio
+from harness.proposals.context import ProposalsContext
 from harness.proposals.submission import ProposalRequest
+from harness.providers.records import Targets
+from harness.providers.registry import named_models, targets
 from harness.providers.target import Target
-from harness.registry import named_models, targets
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
 # The assumed similarity of items of one cluster before any comparison.
@@ -178,7 +178,7 @@ def _size_text(plan: SuitePlan, effect: float, power: float | None) -> str:
     )
 
 
-def describe_before_answers(ctx: Context, plan: SuitePlan) -> Sequence[str]:
+def describe_before_answers(ctx: ProposalsContext, plan: SuitePlan) -> Sequence[str]:
     """Describes what a plan can show, and what its suite omits, before any model is asked."""
     effect = _effect(plan, None)
     known = DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
@@ -192,7 +192,7 @@ def describe_before_answers(ctx: Context, plan: SuitePlan) -> Sequence[str]:
 
 
 def estimate_proposal(
-    ctx: Context,
+    ctx: ProposalsContext,
     request: ProposalRequest,
     effect: float | None = None,
 ) -> Sequence[SuiteEstimate]:
@@ -207,7 +207,7 @@ def estimate_proposal(
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)
         arms = (
-            Routing(tx).targets()[route.incumbent],
+            Targets(tx).all()[route.incumbent],
             named_models.find_model(ctx, tx, request.candidate),
         )
         earlier = Proposals(tx).list(limit=MOST_EARLIER)
@@ -219,7 +219,7 @@ def estimate_proposal(
 
 
 def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     plans: Sequence[SuitePlan],
     chosen: Claim | None,
@@ -327,7 +327,7 @@ def _differences(
 
 
 def _saving(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     arms: tuple[Target, Target | None],
     sides: tuple[MeanUsage | None, MeanUsage | None],
@@ -452,7 +452,7 @@ def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
     )
 
 
-def _dependence(ctx: Context, suite: str) -> str:
+def _dependence(ctx: ProposalsContext, suite: str) -> str:
     """Describes equal items and clusters, as a sentence; else empty."""
     dependence = ctx.suites.dependence(suite)
     return f"{dependence[:1].upper()}{dependence[1:]}." if dependence else ""

@@ -2,7 +2,7 @@
 selection is a set of candidates proposed together; its best passed candidate continues.
 
 The page shows measurements and proves nothing: only a verdict lets a model serve. The functions
-for selections only read verdicts and answers, and `harness.canary.proposal_driver` applies
+for selections only read verdicts and answers, and `harness.proposals.driver` applies
 their result. One proposal in detail is in `harness.proposals.report`.
 """
 
@@ -31,12 +31,11 @@ from harness.gate.verdict import (
 )
 from harness.proposals.candidates import candidate_rounds, candidates
 from harness.proposals.candidates.candidates import RoundPlan
+from harness.proposals.context import ProposalsContext
 from harness.proposals.report.comparison import compute_arm_figures, is_large
-from harness.providers.records import Providers
-from harness.registry import deprecations
-from harness.routes import routes
+from harness.providers.records import Providers, Targets
 from harness.routing.candidate_schedule import REGISTERED, CandidateRound
-from harness.routing.context import Context
+from harness.routing.control import deprecations, routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import CandidateRounds, Proposals
 from harness.routing.records.routes import Routing
@@ -197,11 +196,11 @@ class Leaderboard:
     rounds: Sequence[CandidateRound]  # the newest first
 
 
-def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
+def load_leaderboard(ctx: ProposalsContext, name: str) -> Leaderboard:
     """Loads the leaderboard of a route. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        known = Routing(tx).targets()
+        known = Targets(tx).all()
         providers = Providers(tx).all()
         names = {id_: target.name for id_, target in known.items()}
         measured = _list_measured(ctx, tx, route)
@@ -266,7 +265,7 @@ def mark_frontier(rows: Sequence[LeaderboardRow]) -> Sequence[LeaderboardRow]:
 
 
 def _list_measured(
-    ctx: Context,
+    ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
 ) -> Sequence[Proposal]:
@@ -428,7 +427,7 @@ def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
     return _STANDINGS.get(type(verdict), Standing.NOT_MEASURED)
 
 
-def describe_shortlist(ctx: Context, target: str) -> str:
+def describe_shortlist(ctx: ProposalsContext, target: str) -> str:
     """Lists the measured models that could replace a target (an id), for each of its routes.
 
     Empty for a target that is no route's incumbent, or without measured models.

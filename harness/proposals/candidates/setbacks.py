@@ -13,9 +13,9 @@ from typing import Final
 from harness.frame.records.transaction import Transaction
 from harness.gate.verdict import Failed
 from harness.proposals.registration import WINDOW
+from harness.providers.records import Targets
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
 
 MOST_NAMED: Final = 3  # setbacks of one model; a text names the newest
@@ -58,7 +58,7 @@ def find_setbacks(
     route: the newest outcome there. names: `provider/model`, which also stand for the model
     with other settings.
     """
-    known = Routing(tx).targets()
+    known = Targets(tx).all()
     models = {
         id_: name
         for id_, target in known.items()

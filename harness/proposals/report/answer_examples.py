@@ -19,10 +19,10 @@ from harness.gate.order_seeds import SeedOrigin
 from harness.gate.pins import ServedModel, named_models
 from harness.gate.sentences import clusters_text, spending_text
 from harness.gate.verdict import Verdict
+from harness.proposals.context import ProposalsContext
 from harness.proposals.report import findings
 from harness.proposals.report.comparison import Comparison, SuiteAnswers
 from harness.proposals.report.content import Report, TellingAnswer, variables
-from harness.routing.context import Context
 
 SHOWN: Final = 700
 _FENCE: Final = re.compile("`{3,}")
@@ -238,7 +238,7 @@ class SuiteTexts:
         return self.items.get(item, ItemText("", ""))
 
 
-def load_item_texts(ctx: Context, comparison: Comparison) -> Mapping[str, SuiteTexts]:
+def load_item_texts(ctx: ProposalsContext, comparison: Comparison) -> Mapping[str, SuiteTexts]:
     """Loads the texts of a comparison's items, by suite."""
     return {side.plan.suite: _load_suite(ctx, side) for side in comparison.suites}
 
@@ -262,7 +262,7 @@ def _end_of(text: str, marks: tuple[str, ...]) -> int:
     return max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in marks)
 
 
-def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
+def _load_suite(ctx: ProposalsContext, side: SuiteAnswers) -> SuiteTexts:
     prompts = {sample.item: sample.prompt for sample in (*side.candidate, *side.incumbent)}
     shown, missing = _read_suite(
         ctx,
@@ -282,7 +282,7 @@ def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
 
 
 def _read_suite(
-    ctx: Context,
+    ctx: ProposalsContext,
     side: SuiteAnswers,
     items: Iterable[str],
 ) -> tuple[Mapping[str, tuple[str, str]], str]:

@@ -33,24 +33,23 @@ from harness.gate.verdict import Verdict, VerdictBasis
 from harness.proposals import evaluation
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.candidates.cost_ratio import CostRatio
+from harness.proposals.context import ProposalsContext
 from harness.proposals.report.next_steps import (
     DecidedProposal,
     describe_next_step,
 )
+from harness.providers.records import Targets
+from harness.providers.registry.target_life import describe_no_way_back
 from harness.providers.target import Target
-from harness.registry.target_life import describe_no_way_back
-from harness.routes import freezes, monthly_bill
-from harness.routes.monthly_bill import CostForecast
-from harness.routes.routes import (
-    describe_later_rollback,
-    find_later_rollback,
-)
-from harness.routing.context import Context
+from harness.routing.control import freezes
+from harness.routing.control.routes import describe_later_rollback, find_later_rollback
 from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
+from harness.routing.reports import monthly_bill
+from harness.routing.reports.monthly_bill import CostForecast
 
 # Checking and sending more answers takes long.
 MOST_TEXTS: Final = 4_000
@@ -195,7 +194,7 @@ class Comparison:
 
 
 def load_comparison(
-    ctx: Context,
+    ctx: ProposalsContext,
     proposal: str,
     *,
     most_texts: int | None = None,
@@ -208,7 +207,7 @@ def load_comparison(
     """
     with ctx.store.read() as tx:
         found = Proposals(tx).get(proposal)
-        targets = Routing(tx).targets()
+        targets = Targets(tx).all()
         light = most_texts is not None and is_large(found, most_texts)
         verdict = Verdicts(tx).get(found.verdict) if found.verdict else None
         suites = [
@@ -247,7 +246,7 @@ def load_comparison(
     )
 
 
-def _left_out(ctx: Context, proposal: Proposal) -> Mapping[str, str]:
+def _left_out(ctx: ProposalsContext, proposal: Proposal) -> Mapping[str, str]:
     """Describes, by suite, the requests that the suite's sample excludes now."""
     known = set(ctx.suites.names())
     suites = [plan.suite for plan in proposal.plans if plan.suite in known]
@@ -261,7 +260,7 @@ def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:
 
 
 def with_texts(
-    ctx: Context,
+    ctx: ProposalsContext,
     comparison: Comparison,
     items: Mapping[str, Collection[str]],
 ) -> Comparison:
@@ -288,7 +287,7 @@ def with_texts(
 
 
 def _next_step(
-    ctx: Context,
+    ctx: ProposalsContext,
     proposal: Proposal,
     verdict: Verdict | None,
     rollout: Rollout | None,

@@ -29,6 +29,7 @@ from harness.frame.formatting import (
 from harness.gate.run import Sample
 from harness.gate.sentences import difference_cells, standing_text
 from harness.gate.verdict import BaseVerdict, SuiteReport, VerdictBasis
+from harness.proposals.context import ProposalsContext
 from harness.proposals.report.comparison import (
     ArmFigures,
     Comparison,
@@ -36,7 +37,6 @@ from harness.proposals.report.comparison import (
     load_comparison,
 )
 from harness.proposals.report.next_steps import NEXT_STEPS
-from harness.routing.context import Context
 
 DATABASE: Final = "SWAPGATE__DATABASE_URL"
 FILE: Final = "swapgate.db"
@@ -208,7 +208,7 @@ class Report:
 
 
 def gather_report(
-    ctx: Context,
+    ctx: ProposalsContext,
     proposal: str,
     *,
     standalone: bool = False,
@@ -278,7 +278,7 @@ def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]
 
 
 def _telling_answer(
-    ctx: Context,
+    ctx: ProposalsContext,
     suite: str,
     item: _Item,
 ) -> TellingAnswer:

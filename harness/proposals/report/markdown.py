@@ -51,7 +51,7 @@ from harness.proposals.report.findings import (
     find_format_failures,
     list_drawbacks,
 )
-from harness.routes import monthly_bill
+from harness.routing.reports import monthly_bill
 
 HEADS: Final = {
     "passed": "may replace",

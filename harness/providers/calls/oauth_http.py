@@ -2,8 +2,8 @@
 Errors omit a server's text, which may contain a token.
 
 Answers are untrusted: texts and numbers are checked before use. The module sends single
-requests and waits for no person: `harness.registry.sign_in` polls and stores, and the rules of
-flows and renewals are in `harness.providers.oauth`.
+requests and waits for no person: `harness.providers.registry.sign_in` polls and stores, and the
+rules of flows and renewals are in `harness.providers.oauth`.
 """
 
 import http.client

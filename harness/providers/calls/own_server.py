@@ -1,8 +1,8 @@
 """Reads the published endpoints of servers that you run yourself: health and context. Pure.
 
-`harness.registry.registered_providers` sends the requests and passes the replies. The paths of
-each kind are in `harness.providers.kinds.OwnServer`; the checks that all providers share in
-`probe`.
+`harness.providers.registry.registered_providers` sends the requests and passes the replies. The
+paths of each kind are in `harness.providers.kinds.OwnServer`; the checks that all providers
+share in `probe`.
 """
 
 import json

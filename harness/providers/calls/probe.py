@@ -3,7 +3,7 @@ small streamed chat. Errors contain no keys.
 
 `HttpProviderProbe` sends single requests; the other functions are pure and turn replies into
 findings. A finding says what works, never how well a model answers.
-`harness.registry.registered_providers` chooses the providers to check.
+`harness.providers.registry.registered_providers` chooses the providers to check.
 """
 
 import http.client

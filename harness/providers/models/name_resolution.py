@@ -6,8 +6,8 @@ word on unchanged; if the provider's models are known, these rules refuse the na
 begins with a kind (`anthropic/…`) goes to a provider of another kind in two cases: its model's
 name begins with the same kind and a slash, or the provider is a gateway.
 
-Nothing here reads a database: `harness.registry.named_models` builds the query and also finds
-registered targets, whose names need no rule.
+Nothing here reads a database: `harness.providers.registry.named_models` builds the query and
+also finds registered targets, whose names need no rule.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -5,7 +5,7 @@ version's time distinguishes two histories after a backup. Signatures cannot do 
 they change when the control plane signs rows again.
 
 A router compares a lineage with its own and stops following an older one; a person then decides
-in `harness.operations.integrity`. Signing the manifest is in `harness.store.manifest`.
+in `harness.operations.integrity`. Signing the manifest is in `harness.app.store.manifest`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -4,7 +4,7 @@ Triggers on `traffic` keep its sums by UTC hour, with latencies, and by UTC day.
 its own rows of sums, so that two writers never wait for each other. A row that is deleted from
 `traffic` stays in its day's sum.
 
-The triggers' bodies are written here and installed by `harness.store.guards`. Reading is in
+The triggers' bodies are written here and installed by `harness.app.store.guards`. Reading is in
 `harness.routing.records.traffic`, writing in `harness.routing.records.observations`.
 """
 

@@ -5,7 +5,8 @@ the primary key is the compare-and-swap. CHECKs and foreign keys hold the rules 
 triggers compare a row with its predecessor. A CHECK passes on NULL, so it needs `IS NOT NULL`.
 
 The rules stand here a second time on purpose: a change past the code must fail, too. The code's
-rules are in `harness.routing.route_changes`, the triggers in `harness.store.guards.routing`.
+rules are in `harness.routing.route_changes`, the triggers in
+`harness.app.store.guards.routing`.
 """
 
 from collections.abc import Mapping

@@ -22,6 +22,7 @@ from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.frame.people.access import SYSTEM, Role
 from harness.operations import keys
+from harness.operations.context import Context
 from harness.routing.agent import (
     Agent,
     AgentSession,
@@ -29,7 +30,6 @@ from harness.routing.agent import (
     ModelChoice,
     ModelKind,
 )
-from harness.routing.context import Context
 
 CONFIG: Final = """
 home: state

@@ -40,8 +40,9 @@ from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.online.rollout import Rollout, RolloutSignal
 from harness.gate.run import EvalRun, RunState, Sample
 from harness.operations import control_jobs
+from harness.operations.context import Context
 from harness.proposals import submission
-from harness.routing.context import Context
+from harness.providers.records import Targets
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
@@ -297,7 +298,7 @@ class _House:
 
     def sit(self, at_most: int) -> None:
         with self.ctx.store.read() as tx:
-            targets = Routing(tx).targets()
+            targets = Targets(tx).all()
             runs = EvalRuns(tx).list(states=[RunState.QUEUED])
         for run in runs:
             model = targets[run.target].model

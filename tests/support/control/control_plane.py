@@ -17,6 +17,7 @@ from typing import Any
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
 from harness.app.eval_workers.worker import EvalWorker
+from harness.app.store.store import Store
 from harness.evals.settings import SuiteSettings
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.alert_record import AlertMessage
@@ -25,7 +26,6 @@ from harness.frame.people.access import OPERATOR, SYSTEM, Actor, Role
 from harness.frame.ports import Chance, Clock
 from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.encryption import FernetCipher, new_key
-from harness.gate.drift import DriftPolicy
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout
 from harness.gate.order_seeds import InstallationSeeds
@@ -33,6 +33,7 @@ from harness.gate.pins import ServedModel
 from harness.gate.policy import (
     CanaryPolicy,
     CanaryStep,
+    DriftPolicy,
     GatePolicy,
     Policy,
     PromotionMode,
@@ -40,19 +41,19 @@ from harness.gate.policy import (
 from harness.gate.run import JudgeCalibration
 from harness.gate.suite_plan import Claim
 from harness.operations import control_jobs, keys
+from harness.operations.context import Context
 from harness.proposals import submission
 from harness.proposals.submission import ProposalRequest
+from harness.providers.records import Targets
+from harness.providers.registry import targets
 from harness.providers.target import Price, Provider, Target
-from harness.registry import targets
-from harness.routes import routes
-from harness.routing.context import Context
+from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import BUCKETS, Route, RouteRecord
-from harness.store.store import Store
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers
 from tests.support.control.manual_clock import ManualClock
@@ -269,7 +270,7 @@ class SmallInstallation:
 
     def serving(self, name: str = "chat") -> str:
         with self.store.read() as tx:
-            return Routing(tx).targets()[self.route(name).incumbent].model
+            return Targets(tx).all()[self.route(name).incumbent].model
 
     def rollout(self, route: str = "chat") -> Rollout:
         with self.store.read() as tx:

@@ -16,8 +16,8 @@ from hashlib import sha256
 from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
+from harness.app.store.store import Store
 from harness.evals.settings import SuiteSettings
-from harness.store.store import Store
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL

@@ -16,7 +16,7 @@ from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import TRANSITIONS, Rollout, RolloutState
 from harness.gate.verdict import Passed
-from harness.routing.context import Context
+from harness.operations.context import Context
 from harness.routing.evidence import EvidenceKind
 from harness.routing.proposal import (
     PAST_GATE_PHASES,

@@ -21,6 +21,7 @@ import structlog
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
+from harness.app.store.store import Store
 from harness.canary import operations
 from harness.frame.alerts import alerts
 from harness.frame.alerts.alert import AlertKind
@@ -45,15 +46,14 @@ from harness.operations import alert_delivery, control_jobs
 from harness.proposals import decisions, fallback_chain, submission
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.proposals.submission import ProposalRequest
+from harness.providers.registry import targets
 from harness.providers.target import Provider, Target
-from harness.registry import targets
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import RestoreIncumbent
 from harness.routing.route_settings import RouteSettings, RouteSuite
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,

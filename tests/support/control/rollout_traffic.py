@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
 
+from harness.app.store.store import Store
 from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.gate.online.guardrails import (
@@ -26,7 +27,6 @@ from harness.gate.online.worker_guard import WorkerGuard, abort_log_e
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.table import Canary, Route, RoutingTable
-from harness.store.store import Store
 from tests.support.canary.outcomes import outcome_of
 from tests.support.control.manual_clock import ManualClock
 

@@ -4,8 +4,8 @@ from harness.agents import agents, switches
 from harness.agents.agents import AgentsClient
 from harness.agents.switch_request import ModelSwitchRequest
 from harness.frame.people.access import SYSTEM
+from harness.operations.context import Context
 from harness.routing.agent import ModelChoice, ModelKind, literal_choice
-from harness.routing.context import Context
 
 
 def waiting_switch(ctx: Context, model: str = "sim/better") -> ModelSwitchRequest:

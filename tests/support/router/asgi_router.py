@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from harness.app.store.router_store import RouterStore
 from harness.gate.online.guardrails import UnitRule
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import NO_DATA_CLASSES, DataClasses
 from harness.routing.route_settings import RouteSettings
 from harness.routing.settings import AgentSettings, RouterSettings
 from harness.routing.table import Snapshot
-from harness.store.router_store import RouterStore
 from router.frame.asgi import BODY, HEAD_FACTS, WATCH_AFTER_S
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder

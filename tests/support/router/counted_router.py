@@ -18,11 +18,11 @@ from typing import Final, NamedTuple, Self, cast
 
 import uvloop
 
+from harness.app.store.router_store import RouterStore
 from harness.frame import package_data
 from harness.frame.runtime.clock import SystemClock
 from harness.routing.settings import RouterSettings
 from harness.routing.table import Snapshot
-from harness.store.router_store import RouterStore
 from router.frame.limits import Timers
 from router.recording.internal_errors import Background
 from router.recording.reporter import Reporter

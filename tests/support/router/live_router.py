@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+from harness.app.store.router_store import RouterStore
 from harness.evals.month_spending import (
     MonthSpending,
     PurposeSpending,
@@ -55,7 +56,6 @@ from harness.routing.route_settings import RouteSettings
 from harness.routing.settings import AgentSettings, RouterSettings
 from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.routing.table import Canary, KeyGrant, Route, RoutingTable, Snapshot
-from harness.store.router_store import RouterStore
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool

@@ -22,7 +22,7 @@ from harness.gate.online.observation import ObservationBlock, TrafficMinute
 from harness.gate.policy import CanaryPolicy, CanaryStep
 from harness.operations import keys
 from harness.providers.target import Target
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts

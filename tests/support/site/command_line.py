@@ -12,9 +12,9 @@ import structlog
 from click.testing import CliRunner, Result
 
 from harness.app.installation import load_settings
+from harness.app.store.store import Store
 from harness.frame.runtime.clock import SystemClock
 from harness.interfaces.cli.program import program
-from harness.store.store import Store
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT

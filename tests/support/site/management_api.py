@@ -12,8 +12,8 @@ import httpx
 import uvicorn
 from jsonschema import Draft202012Validator
 
+from harness.app.configuration import configuration
 from harness.app.installation import Installation
-from harness.config import configuration
 from harness.frame import package_data
 from harness.frame.calm_server import CalmServer
 from harness.frame.people.access import SYSTEM, Role

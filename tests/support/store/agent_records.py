@@ -7,7 +7,9 @@ from typing import Any
 from harness.agents.message import MessageRole, MessageState, SessionMessage
 from harness.agents.records import Agents, Sessions
 from harness.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.app.store.store import Store
 from harness.frame.records.transaction import Transaction
+from harness.providers.records import Targets
 from harness.routing.agent import (
     Agent,
     AgentGrant,
@@ -18,8 +20,6 @@ from harness.routing.agent import (
     ModelKind,
     literal_choice,
 )
-from harness.routing.records.routes import Routing
-from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, ROUTE
 
 BY_ROUTE = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)
@@ -123,6 +123,6 @@ def add_agent(tx: Transaction) -> None:
 
 def with_agent(store: Store) -> Store:
     with store.write() as tx:
-        Routing(tx).add_target(NEW)
+        Targets(tx).add(NEW)
         add_agent(tx)
     return store

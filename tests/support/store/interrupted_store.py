@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from harness.app.store.store import Store
 from harness.frame.records.transaction import Transaction
-from harness.store.store import Store
 
 
 class InterruptedStore:

@@ -20,7 +20,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from harness.store.migrate import upgrade
+from harness.app.store.migrate import upgrade
 from tests.support.site.processes import free_port
 
 ANSWERS_WITHIN_S: Final = 240.0

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.store.tables import metadata
+from harness.app.store.tables import metadata
 
 # Tables that do not grow: their rows are as many as people configure or decide by hand, one
 # for each model, source or month, or they go away with what is under way (holds); requests and

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from harness.store import engine
+from harness.frame.database import engine
 
 Row = dict[str, Any]
 REFUSED = sa.exc.IntegrityError

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from harness.app.store.store import Store
 from harness.frame.people.access import ApiKey
 from harness.frame.records.transaction import Transaction
 from harness.gate.online.guardrails import (
@@ -24,6 +25,7 @@ from harness.gate.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
 from harness.gate.verdict import Failed, Passed, SuiteReport, Verdict
 from harness.providers.credential import Credential
 from harness.providers.models.capabilities import Capabilities
+from harness.providers.records import Targets
 from harness.providers.target import Price, Provider, RequestPatch, Target
 from harness.routing.proposal import (
     Approval,
@@ -49,7 +51,6 @@ from harness.routing.route_settings import (
     Stakes,
     StreamCommit,
 )
-from harness.store.store import Store
 
 NOW = datetime(2026, 11, 20, 9, 30, 15, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(days=14)
@@ -289,7 +290,7 @@ def rollout(id_: str = "ro_1", **changes: Any) -> Rollout:
 
 def create_route(tx: Transaction, name: str = ROUTE) -> int:
     for target in (OLD, NEW, SPARE):
-        Routing(tx).add_target(target)
+        Targets(tx).add(target)
     change = CreateRoute(name, OLD.id, (SPARE.id,), SETTINGS)
     return Routing(tx).commit(
         change,

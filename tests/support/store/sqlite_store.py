@@ -5,9 +5,9 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from harness.app.store.migrate import upgrade
+from harness.app.store.store import Store
 from harness.frame.ports import Clock
-from harness.store.migrate import upgrade
-from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 
 

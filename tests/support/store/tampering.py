@@ -6,8 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from harness.store.store import Store
-from harness.store.tables import metadata
+from harness.app.store.store import Store
+from harness.app.store.tables import metadata
 
 
 @contextmanager

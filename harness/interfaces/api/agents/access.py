@@ -61,9 +61,9 @@ from harness.interfaces.api.frame.error_status import (
     describe_request_faults,
 )
 from harness.operations import keys
+from harness.operations.context import Context
 from harness.operations.single_sign_on import FailedAttempts
 from harness.routing.agent import AgentSession
-from harness.routing.context import Context
 from harness.routing.settings import http_url
 
 STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {

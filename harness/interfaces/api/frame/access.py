@@ -26,7 +26,7 @@ from harness.operations import keys
 from harness.operations.single_sign_on import FailedAttempts
 
 if TYPE_CHECKING:
-    from harness.store.store import Store
+    from harness.app.store.store import Store
 
 
 # uvicorn's settings for all apps.

@@ -25,7 +25,7 @@ from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor
 from harness.frame.plain_data import canonical_json, digest
 from harness.interfaces.api.frame.error_status import JsonAnswer, json_answer
-from harness.routing.context import Context
+from harness.operations.context import Context
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=10_000)]

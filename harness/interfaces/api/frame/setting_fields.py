@@ -1,10 +1,11 @@
-"""The fields of a request body for a record's declared settings (`harness.frame.setting`)."""
+"""The fields of a request body for a record's declared settings
+(`harness.frame.configuration.setting`)."""
 
 from typing import Annotated, Any
 
 from pydantic import Field, create_model
 
-from harness.frame.setting import Declaration, plain_settings
+from harness.frame.configuration.setting import Declaration, plain_settings
 from harness.interfaces.api.frame.endpoint import Body
 
 

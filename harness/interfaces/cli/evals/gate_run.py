@@ -15,6 +15,7 @@ from typing import Final
 import click
 import yaml
 
+from harness.app.configuration.routing import target_seed
 from harness.app.gate_run import (
     FOLDER,
     ROUTE,
@@ -26,9 +27,8 @@ from harness.app.gate_run import (
 )
 from harness.app.installation import config_file, load_settings, read_dotenv
 from harness.app.set_up import temporary_installation
-from harness.config.routing import target_seed
-from harness.config.source_locations import parse_file
 from harness.evals.spending import load_report, sum_cost_so_far
+from harness.frame.configuration.source_locations import parse_file
 from harness.frame.errors import InputError, NotFound, SpendingPaused
 from harness.frame.formatting import format_usd
 from harness.frame.people.access import OPERATOR
@@ -55,6 +55,7 @@ from harness.interfaces.cli.routing.route_options import (
     TargetOptions,
     requested_target,
 )
+from harness.operations.context import Context
 from harness.proposals import evaluation
 from harness.proposals.candidates import estimate
 from harness.proposals.report.content import (
@@ -70,7 +71,6 @@ from harness.proposals.report.markdown import render_markdown
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers
 from harness.providers.target import Target
-from harness.routing.context import Context
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.verdicts import Verdicts

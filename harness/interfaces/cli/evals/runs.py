@@ -37,10 +37,10 @@ from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, follow
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.proposals import eval_queue
 from harness.proposals.eval_queue import QueuedRun, load_queue
 from harness.proposals.report import comparison
-from harness.routing.context import Context
 from harness.routing.records.runs import EvalRuns
 
 # Exit code for each end of a run.

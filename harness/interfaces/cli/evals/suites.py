@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from harness.frame.config_conversion import SUITE_SOURCES, NothingTaken
+from harness.frame.configuration.config_conversion import SUITE_SOURCES, NothingTaken
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_bytes, format_quantity
 from harness.frame.pagination import INVALID_ROWS_HINT, PageRequest

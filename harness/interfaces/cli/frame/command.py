@@ -308,7 +308,7 @@ def complete_route(
     incomplete: str,
 ) -> list[str]:
     """Returns the names of routes that begin with the text, for a shell's completion."""
-    from harness.routes import routes  # noqa: PLC0415 - only completion needs it
+    from harness.routing.control import routes  # noqa: PLC0415 - only completion needs it
 
     session = ctx.find_root().ensure_object(Session)
     try:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from harness.frame.config_conversion import ConversionNote, ConversionOutcome
+from harness.frame.configuration.config_conversion import ConversionNote, ConversionOutcome
 from harness.frame.formatting import DASH, escape_controls, format_harm
 from harness.frame.pagination import INVALID_ROWS_HINT, Page
 from harness.frame.plain_data import to_shown, write_json

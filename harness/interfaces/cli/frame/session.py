@@ -13,10 +13,10 @@ from harness.frame.errors import InputError
 from harness.frame.people.access import OPERATOR
 
 if TYPE_CHECKING:
+    from harness.app.configuration.model import Settings
     from harness.app.installation import FileVersion, Installation
-    from harness.config.model import Settings
     from harness.frame.people.access import Actor
-    from harness.routing.context import Context
+    from harness.operations.context import Context
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -133,7 +133,7 @@ class Session:
     def context_with_providers(self) -> "Context":
         """The context, after storing the file's providers that the database lacks."""
         from harness.providers.records import Providers  # noqa: PLC0415 - pydantic and YAML are slow to import
-        from harness.registry import targets  # noqa: PLC0415
+        from harness.providers.registry import targets  # noqa: PLC0415
 
         ctx = self.context
         settings = self.installation.settings

@@ -1,4 +1,4 @@
-"""The options of a record's declared settings (`harness.frame.setting`)."""
+"""The options of a record's declared settings (`harness.frame.configuration.setting`)."""
 
 import re
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
+from harness.frame.configuration.setting import Declaration, plain_settings
 from harness.frame.errors import InputError
-from harness.frame.setting import Declaration, plain_settings
 from harness.interfaces.cli.frame.command import Reads, Spec, opt
 
 _UNIT: Final = re.compile(r"_(s|h|bps|usd)$")  # an option's metavar shows its unit

@@ -5,6 +5,7 @@ from typing import Final
 
 import click
 
+from harness.frame.configuration.setting import change_settings, plain_settings
 from harness.frame.formatting import format_spent_usd
 from harness.frame.pagination import PageRequest
 from harness.frame.people.access import (
@@ -15,7 +16,6 @@ from harness.frame.people.access import (
     sign_in_url,
 )
 from harness.frame.people.limits import KeyLimits
-from harness.frame.setting import change_settings, plain_settings
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     PAGE,

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import click
 import yaml
 
+from harness.app.configuration import configuration
+from harness.app.configuration.configuration import json_schema
+from harness.app.configuration.model import Settings
 from harness.app.database import HIDDEN, without_password
-from harness.config import configuration
-from harness.config.configuration import json_schema
-from harness.config.model import Settings
-from harness.config.source_locations import Document, KeyPath
 from harness.frame import package_data
+from harness.frame.configuration.source_locations import Document, KeyPath
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.plain_data import Plain, to_shown
 from harness.frame.redaction import find_keys
@@ -202,7 +202,7 @@ def apply(
     """
     from harness.app import seed  # noqa: PLC0415 - `--help` stays quick
     from harness.proposals.candidates import candidate_rounds  # noqa: PLC0415 - `--help` stays quick
-    from harness.routes import routes  # noqa: PLC0415 - `--help` stays quick
+    from harness.routing.control import routes  # noqa: PLC0415 - `--help` stays quick
 
     shipped = package_data.path("config/default.yaml")
     for fault in configuration.list_schedule_faults(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.app.installation import open_installation
-from harness.frame.config_conversion import NothingTaken
+from harness.frame.configuration.config_conversion import NothingTaken
+from harness.frame.configuration.setting import parse_share_bps
 from harness.frame.errors import InputError, NotFound
 from harness.frame.people.access import OPERATOR
-from harness.frame.setting import parse_share_bps
 from harness.frame.suggestions import did_you_mean
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import command, opt
@@ -29,9 +29,9 @@ from harness.proposals.first_route import (
 )
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.records import Providers
+from harness.providers.registry.registered_providers import default_provider
 from harness.providers.target import Provider
-from harness.registry.registered_providers import default_provider
-from harness.routes import routes
+from harness.routing.control import routes
 from harness.routing.route_changes import check_route_name
 
 if TYPE_CHECKING:

@@ -435,8 +435,8 @@ def sim(
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
+    from harness.app.configuration.model import ControlSettings  # noqa: PLC0415 - `--help` stays quick
     from harness.app.processes import require_port, simulate  # noqa: PLC0415 - `--help` stays quick
-    from harness.config.model import ControlSettings  # noqa: PLC0415 - `--help` stays quick
 
     if port:
         require_port(

@@ -40,7 +40,7 @@ from harness.operations.route_status import (
     describe_needs,
 )
 from harness.proposals.break_glass import count_unconfirmed
-from harness.routes.traffic_report import format_ends
+from harness.routing.reports.traffic_report import format_ends
 from harness.routing.table import FIRST_ROUTE_STEP
 
 

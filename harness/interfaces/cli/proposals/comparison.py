@@ -26,7 +26,7 @@ from harness.proposals.report.findings import (
     find_format_failures,
     list_drawbacks,
 )
-from harness.routes import monthly_bill
+from harness.routing.reports import monthly_bill
 
 EXAMPLE_CHARACTERS = 200
 # Attributes of a comparison that the document copies.

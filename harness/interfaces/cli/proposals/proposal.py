@@ -26,12 +26,12 @@ from harness.interfaces.cli.frame.waiting import Watched, watch
 from harness.interfaces.cli.proposals import comparison
 from harness.interfaces.cli.proposals.verdict_wait import load_progress
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.proposals import decisions
 from harness.proposals.candidates import cost_ratio
 from harness.proposals.decisions import ProposalReview
 from harness.proposals.eval_queue import load_queue
 from harness.proposals.report.comparison import MOST_TEXTS, load_comparison
-from harness.routing.context import Context
 
 CREATE = LazyCommand(
     "harness.interfaces.cli.proposals.submission:create_proposal",

@@ -32,16 +32,18 @@ from harness.interfaces.cli.frame.command import (
 )
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.proposals import comparison, verdict_wait
+from harness.operations.context import Context
 from harness.proposals import route_rules, submission
 from harness.proposals.candidates import estimate
 from harness.proposals.candidates.cost_ratio import CostRatio
 from harness.proposals.candidates.estimate import SuiteEstimate
+from harness.proposals.context import dry_run_context
 from harness.proposals.report.comparison import load_comparison
 from harness.proposals.submission import ProposalPreview, ProposalRequest
-from harness.routes import freezes, monthly_bill
-from harness.routes.monthly_bill import CostForecast
-from harness.routing.context import Context, dry_run_context
+from harness.routing.control import freezes
 from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
+from harness.routing.reports import monthly_bill
+from harness.routing.reports.monthly_bill import CostForecast
 
 
 @command(name="plan")

@@ -11,9 +11,9 @@ from harness.gate.online.rollout import Rollout
 from harness.gate.verdict import Verdict
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import TIMED_OUT, Progress, follow
+from harness.operations.context import Context
 from harness.proposals import evaluation
 from harness.proposals.eval_queue import list_queue
-from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.verdicts import Verdicts

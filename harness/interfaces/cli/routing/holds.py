@@ -22,7 +22,7 @@ from harness.interfaces.cli.frame.session import Session
 from harness.operations import queries
 from harness.proposals import break_glass as broken
 from harness.providers.force import SwitchSource, parse_force
-from harness.routes import freezes
+from harness.routing.control import freezes
 
 
 def _read_moment(text: str) -> datetime:

@@ -25,16 +25,16 @@ from harness.operations import queries
 from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_match import NOTHING_OFFERED
 from harness.providers.records import Providers
-from harness.providers.target import Price, Provider
-from harness.registry import (
-    deprecations,
+from harness.providers.registry import (
     named_models,
     provider_secrets,
     registered_providers,
     targets,
 )
-from harness.registry.deprecations import Deprecation
-from harness.registry.named_models import NameReading
+from harness.providers.registry.named_models import NameReading
+from harness.providers.target import Price, Provider
+from harness.routing.control import deprecations
+from harness.routing.control.deprecations import Deprecation
 
 
 def show_entries(found: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import click
 
-from harness.config.routing import target_seed
+from harness.app.configuration.routing import target_seed
+from harness.frame.configuration.setting import change_settings
 from harness.frame.errors import InputError
-from harness.frame.setting import change_settings
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
@@ -23,12 +23,12 @@ from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.setting_options import given_options, options_of
 from harness.proposals.candidates import candidate_rounds
 from harness.providers.target import RequestPatch, Target
-from harness.routes import routes
 from harness.routing.candidate_schedule import (
     CandidateSchedule,
     OnBetter,
     Preference,
 )
+from harness.routing.control import routes
 from harness.routing.route_settings import RequestKind, RouteSettings, RouteSuite
 
 

@@ -50,7 +50,8 @@ from harness.proposals.candidates.leaderboard import (
     LeaderboardRow,
     load_leaderboard,
 )
-from harness.routes import routes, scorecard
+from harness.routing.control import routes
+from harness.routing.reports import scorecard
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Route
 

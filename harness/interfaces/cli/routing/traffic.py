@@ -32,10 +32,12 @@ from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import Watched, show
 from harness.operations import queries
+from harness.operations.context import Context
 from harness.operations.route_queries import load_target_traffic
-from harness.routes import scorecard
-from harness.routes.scorecard import RouteScorecard, SuiteScore
-from harness.routes.traffic_report import (
+from harness.routing.reliability.failover import FailoverReason
+from harness.routing.reports import scorecard
+from harness.routing.reports.scorecard import RouteScorecard, SuiteScore
+from harness.routing.reports.traffic_report import (
     RouteTraffic,
     TargetTraffic,
     TrafficReport,
@@ -44,8 +46,6 @@ from harness.routes.traffic_report import (
     load_traffic_report,
     name_period,
 )
-from harness.routing.context import Context
-from harness.routing.reliability.failover import FailoverReason
 
 MOST_REASONS: Final = 10
 

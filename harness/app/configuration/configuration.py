@@ -1,0 +1,422 @@
+"""Parses the configuration file, one YAML file, into frozen dataclasses.
+
+The user's file overrides the shipped defaults; the environment overrides both. An unknown key
+or a wrong value raises a ConfigError with file, line, field and the nearest known key.
+
+The steps are: read and merge documents, check them against the schema, then check rules between
+keys. Nothing is stored or started here: `harness.app.seed` creates the routes that the database
+lacks, and `harness.app.reload` loads a changed file.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from harness.app.configuration.model import FILE_NAME, RunQueueKind, Settings
+from harness.app.configuration.operations import (
+    FreezeEntry,
+    agent_faults,
+    capture_settings,
+    freeze_window,
+    name_sink,
+    oidc_faults,
+)
+from harness.app.configuration.routing import (
+    FileContext,
+    check_overrides,
+    route_seed,
+    target_seed,
+)
+from harness.app.configuration.schema import (
+    CatalogueItem,
+    FileConfig,
+    JudgeEntry,
+    ProviderEntry,
+    SuiteEntry,
+    json_schema,
+    parse_config,
+    whole_file,
+)
+from harness.app.configuration.validation_errors import ambiguous_guardrails, range_errors
+from harness.evals.settings import JudgeSettings, SuiteSettings
+from harness.frame.alerts.alert_record import AlertSettings, AlertSink
+from harness.frame.configuration import source_locations
+from harness.frame.configuration.source_locations import (
+    Document,
+    KeyPath,
+    merge_documents,
+    parse_file,
+)
+from harness.frame.cron import check_cron
+from harness.frame.errors import ConfigError, InputError
+from harness.frame.people.access import check_origin, parse_proxy_networks
+from harness.gate.policy import Policy
+from harness.proposals.judge import check_judge
+from harness.providers.api_base_rules import (
+    check_allowed_address,
+    check_api_base,
+    check_api_base_path,
+)
+from harness.providers.calls.guarded_http import check_headers
+from harness.providers.force import parse_file_switches
+from harness.providers.kinds import PROVIDER_KINDS, check_provider_name
+from harness.providers.models.catalogue import CatalogueChange
+from harness.providers.oauth import OAuthOverrides, check_oauth_url
+from harness.providers.target import Provider, Target, check_extra_body
+from harness.routing.freeze import FreezeWindow
+from harness.routing.settings import RouteSeed
+
+__all__ = [
+    "FILE_NAME",
+    "Document",
+    "json_schema",
+    "list_schedule_faults",
+    "load_settings",
+    "read_document",
+    "whole_file",
+]
+
+
+def load_settings(
+    file: Path | None,
+    environ: Mapping[str, str],
+    *,
+    defaults: Path,
+) -> Settings:
+    """Loads the settings. Raises ConfigError.
+
+    file: None for the shipped defaults. environ: its SWAPGATE__ variables override the file.
+    defaults: the shipped file, in the folder of the shipped suites.
+    """
+    document = read_document(file, environ, defaults=defaults)
+    base = file.resolve().parent if file is not None else Path.cwd()
+    return build_settings(
+        document,
+        base=base,
+        shipped=defaults.parent,
+        source=file,
+    )
+
+
+def list_schedule_faults(
+    settings: Settings, environ: Mapping[str, str], *, defaults: Path
+) -> list[str]:
+    """Describes each faulty cron expression of the file, with its place.
+
+    Loading accepts them, because a process that runs must stop no more than their own jobs.
+    """
+    document = read_document(settings.source, environ, defaults=defaults)
+    written: dict[KeyPath, str] = {
+        ("suites", name, "every"): suite.every
+        for name, suite in settings.suites.items()
+        if suite.every
+    }
+    for name, route in settings.routes.items():
+        if route.settings.candidates is not None:
+            every = route.settings.candidates.every
+            written["routes", name, "candidates", "every"] = every
+    faults = []
+    for path, cron in written.items():
+        try:
+            check_cron(cron)
+        except InputError as error:
+            faults.append(str(document.error(path, str(error))))
+    return faults
+
+
+def read_document(
+    file: Path | None,
+    environ: Mapping[str, str],
+    *,
+    defaults: Path,
+) -> Document:
+    """Reads defaults, file and environment into one document. Raises ConfigError.
+
+    The document keeps the place of each value, and is not checked yet.
+    """
+    document = parse_file(defaults)
+    if file is not None:
+        document = merge_documents(document, parse_file(file))
+    return merge_documents(document, source_locations.environment_document(environ))
+
+
+def build_settings(
+    document: Document,
+    *,
+    base: Path,
+    shipped: Path,
+    source: Path | None,
+) -> Settings:
+    """Builds the settings. Raises ConfigError at the first fault.
+
+    base: folder of relative paths. shipped: folder of the shipped suites.
+    source: the user's file; None for the defaults.
+    """
+    config = parse_config(document)
+    for path, message in (
+        *range_errors(config.model_dump()),
+        *ambiguous_guardrails(document.values),
+        *_agent_faults(config),
+        *_oidc_faults(config),
+    ):
+        raise document.error(path, message)
+    _check_providers(config, document)
+    _check_queue(config, document)
+    providers = {name: _provider(name, p) for name, p in config.providers.items()}
+    known = FileContext(
+        document,
+        providers,
+        {name: provider.tiers for name, provider in config.providers.items()},
+        {name: frozenset(names) for name, names in config.data_classes.items()},
+    )
+    home = base / config.home
+    policies = {name: Policy(name, **_fields(p)) for name, p in config.policies.items()}
+    routes = {name: route_seed(name, r, known) for name, r in config.routes.items()}
+    check_overrides(routes, known)
+    _check_judges(routes, policies, known)
+    return Settings(
+        database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
+        home=home,
+        source=source,
+        router=config.router,
+        control=config.control,
+        ui=config.ui,
+        agents=config.agents,
+        providers=providers,
+        suites={
+            name: replace(
+                _suite(name, entry, known, base, shipped),
+                code_uncontained=config.code.uncontained,
+            )
+            for name, entry in config.suites.items()
+        },
+        policies=policies,
+        routes=routes,
+        switches=_switches(config.switches, document),
+        spending=config.spending,
+        freezes=_freezes(config.freezes, document),
+        data_classes=known.data_classes,
+        alerts=_alerts(config.alerts, document),
+        eval_limits={name: provider.eval_limits for name, provider in config.providers.items()},
+        capture=capture_settings(config.capture, document),
+        catalogue=_catalogue(config.catalogue, document),
+        oauth=_oauth(config.oauth, document),
+    )
+
+
+def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+    """Yields path and message of each invalid setting of agents."""
+    faults = agent_faults(config.agents, config.router, config.control, config.suites)
+    return ((("agents", *path), message) for path, message in faults)
+
+
+def _oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+    """Yields path and message of each invalid setting of single sign-on."""
+    oidc = config.ui.oidc
+    faults = oidc_faults(oidc) if oidc is not None else ()
+    return ((("ui", "oidc", *path), message) for path, message in faults)
+
+
+def _check_queue(config: FileConfig, document: Document) -> None:
+    """Checks that a queue for several hosts has a database for several hosts. Raises
+    ConfigError.
+    """
+    if config.control.queue is RunQueueKind.EMBEDDED:
+        return
+    if not (config.database_url or "").startswith("postgresql"):
+        raise document.error(
+            ("control", "queue"),
+            f"{config.control.queue} needs PostgreSQL: set `database_url` to postgresql://…, "
+            "or set `control.queue` to `embedded`",
+        )
+
+
+def _check_providers(config: FileConfig, document: Document) -> None:
+    """Checks addresses, names and headers of providers and routers. Raises ConfigError."""
+    allowed = config.router.allow_addresses
+    for number, address in enumerate(allowed):
+        with document.at("router", "allow_addresses", number):
+            check_allowed_address(address)
+    for number, proxy in enumerate(config.router.trusted_proxies):
+        with document.at("router", "trusted_proxies", number):
+            parse_proxy_networks([proxy])
+    for number, origin in enumerate(config.router.cors.origins):
+        with document.at("router", "cors", "origins", number):
+            check_origin(origin)
+    for name, provider in config.providers.items():
+        with document.at("providers", name):
+            check_provider_name(name)
+        with document.at("providers", name, "api_base"):
+            check_api_base(provider.api_base, allowed)
+            check_api_base_path(provider.kind, provider.api_base)
+        with document.at("providers", name, "extra_body"):
+            check_extra_body(provider.extra_body)
+        for header, value in provider.extra_headers.items():
+            with document.at("providers", name, "extra_headers", header):
+                check_headers({header: value})
+        with document.at("providers", name, "extra_headers"):
+            check_headers(provider.extra_headers)
+
+
+def _check_judges(
+    routes: Mapping[str, RouteSeed],
+    policies: Mapping[str, Policy],
+    known: FileContext,
+) -> None:
+    """Checks that the data class of each judged route allows the judge's provider."""
+    document = known.document
+    for name, policy in policies.items():
+        path = ("judge",) if policy.canary.judge else ("guardrails", "judge")
+        with document.at("policies", name, "canary", *path):
+            check_judge(policy.canary)
+    for name, route in routes.items():
+        settings = route.settings
+        used = policies.get(route.settings.policy)
+        judge = used.canary.judge if used else None
+        provider = Target.from_name(judge.model).provider if judge else None
+        allowed = known.data_classes.get(settings.data_class)
+        if provider is not None and allowed is not None and provider not in allowed:
+            raise document.error(
+                ("routes", name, "data_class"),
+                f"the judge of policy {settings.policy!r} is at {provider!r}, which may not "
+                f"see {settings.data_class} data; allowed are "
+                f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:`)",
+            )
+
+
+def _alerts(alerts: AlertSettings, document: Document) -> AlertSettings:
+    """Names and checks the sinks of alerts. Raises ConfigError for a faulty sink or a duplicate
+    name.
+    """
+    sinks: dict[str, AlertSink] = {}
+    for number, given in enumerate(alerts.sinks):
+        with document.at("alerts", "sinks", number):
+            sink = name_sink(number + 1, given)
+            if sink.name in sinks:
+                raise InputError(f"there are two sinks named {sink.name!r}")
+            sinks[sink.name] = sink
+    return replace(alerts, sinks=tuple(sinks.values()))
+
+
+def _oauth(
+    overrides: Mapping[str, OAuthOverrides], document: Document
+) -> Mapping[str, OAuthOverrides]:
+    """Checks the addresses of sign-ins, which must not send tokens in clear. Raises
+    ConfigError.
+    """
+    for name, override in overrides.items():
+        for field in ("device_url", "token_url", "poll_url", "exchange_url"):
+            with document.at("oauth", name, field):
+                if url := getattr(override, field):
+                    check_oauth_url(url)
+    return overrides
+
+
+def _catalogue(
+    items: Mapping[str, CatalogueItem], document: Document
+) -> tuple[CatalogueChange, ...]:
+    """Builds the file's changes to the catalogue. Raises ConfigError for a name that is not
+    KIND/MODEL.
+    """
+    changes = []
+    for name, item in items.items():
+        kind, _, model = name.partition("/")
+        with document.at("catalogue", name):
+            if kind not in PROVIDER_KINDS or not model:
+                kinds = ", ".join(PROVIDER_KINDS)
+                raise InputError(f"write KIND/MODEL; the kinds are {kinds}")
+        changes.append(CatalogueChange(kind, model, **_fields(item)))
+    return tuple(changes)
+
+
+def _switches(items: list[str], document: Document) -> tuple[str, ...]:
+    """Checks the kill switches. Routers parse them again at their start, with the time of that
+    start.
+    """
+    try:
+        parse_file_switches(items, datetime.min.replace(tzinfo=UTC))
+    except InputError as error:
+        raise ConfigError(f"{document.place(('switches',))}: {error}") from None
+    return tuple(items)
+
+
+def _freezes(entries: list[FreezeEntry], document: Document) -> tuple[FreezeWindow, ...]:
+    windows: list[FreezeWindow] = []
+    for number, entry in enumerate(entries):
+        with document.at("freezes", number):
+            windows.append(freeze_window(entry))
+    return tuple(windows)
+
+
+def _fields(model: BaseModel) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in type(model).model_fields}
+
+
+def _provider(name: str, entry: ProviderEntry) -> Provider:
+    """Builds a provider from its entry."""
+    # Parsed routes name models instead of tiers; eval limits belong to machines.
+    kept = {k: v for k, v in _fields(entry).items() if k not in ("tiers", "eval_limits")}
+    return Provider(name=name, **kept)
+
+
+def _suite(
+    name: str,
+    entry: SuiteEntry,
+    known: FileContext,
+    base: Path,
+    shipped: Path,
+) -> SuiteSettings:
+    """Builds a suite's settings: paths, task, judge and data class. Raises ConfigError."""
+    values = {**vars(entry)}
+    document = known.document
+    if (entry.path is None) == (entry.task is None):
+        raise document.error(("suites", name), "give either `path` or `task`")
+    # Paths of shipped suites are relative to the shipped file, others to the user's file.
+    if entry.path is not None:
+        ours = document.place(("suites", name, "path")).startswith(str(shipped))
+        values["path"] = _located(entry.path, shipped.parent if ours else base)
+    if entry.task is not None:
+        file, _, task = entry.task.partition(":")
+        values["task"] = f"{_located(file, base)}{':' + task if task else ''}"
+    if entry.data_class and entry.data_class not in known.data_classes:
+        message = f"`data_classes` has no {entry.data_class!r}"
+        raise document.error(("suites", name, "data_class"), message)
+    if entry.judge is not None:
+        with document.at("suites", name, "judge"):
+            values["judge"] = judge = _judge(entry.judge, base)
+        with document.at("suites", name, "judge", "target"):
+            _check_clearance(entry, judge, known)
+    return SuiteSettings(name=name, **values)
+
+
+def _check_clearance(
+    entry: SuiteEntry,
+    judge: JudgeSettings,
+    known: FileContext,
+) -> None:
+    """Checks that the suite's data class allows the judge's provider. Raises InputError."""
+    allowed = known.data_classes.get(entry.data_class)
+    if allowed is not None and judge.target.provider not in allowed:
+        raise InputError(
+            f"provider {judge.target.provider!r} may not see {entry.data_class} data; "
+            f"allowed are {', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
+        )
+
+
+def _judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
+    """Builds a suite's judge. Raises InputError for a name that is not provider/model."""
+    values = _fields(entry)
+    named = target_seed(entry.target)
+    del values["parameters"]
+    values["target"] = Target(named.provider, named.model, entry.parameters)
+    values["references"] = _located(entry.references, base) if entry.references else None
+    return JudgeSettings(**values)
+
+
+def _located(path: str, base: Path) -> Path:
+    """Returns an absolute path. base: folder of a relative path."""
+    return Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path

@@ -1,0 +1,227 @@
+"""Creates or upgrades a database's schema with alembic, and compares a database with the
+schema. All migrations run in one transaction, so a killed migration leaves the database
+unchanged.
+
+The migrations are in `migrations/`. Running processes must not import this module, because
+alembic loads slowly: they ask `schema_revisions`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+
+from harness.app.store import database_roles, schema_revisions
+from harness.app.store.guards import triggers
+from harness.app.store.tables import metadata
+from harness.frame import package_data
+from harness.frame.database import engine
+from harness.frame.errors import DatabaseUnusable
+from harness.frame.records.transaction import RoleRefused, translated
+
+_LOCK: Final = 0x53776D67
+
+
+def upgrade(url: str) -> None:
+    """Brings the database to this version's schema. Creates an SQLite file and its folder.
+
+    Several processes may call it at once: one process upgrades, the rest wait. Raises
+    StoreUnavailable if the database does not answer; DatabaseUnusable, without a change, for a
+    database from before 0.1.0 or a role that does not own the tables.
+    """
+    engine.make_folder(engine.parse(url))
+    try:
+        with _connection(url) as db:
+            if db.dialect.name == "postgresql":
+                # Without the runtime's limit, because a migration may take long.
+                db.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            schema_revisions.find(db)
+            command.upgrade(_config(db), "head")
+            triggers.install(db)
+    except RoleRefused as error:
+        what = f"upgrade the database, which stays as it was ({error.database})"
+        raise DatabaseUnusable(database_roles.owner_needed(url, what)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """The result of a comparison. The database needs an upgrade if `found` is not `needed`, and
+    a repair if there are differences.
+    """
+
+    needed: str  # the revision of this version
+    found: str | None  # the revision of the database; None without tables
+    differences: tuple[str, ...]  # a line for each difference from this version's schema
+
+
+def state(url: str) -> SchemaState:
+    """Compares the database's schema with this version's. Raises StoreUnavailable;
+    DatabaseUnusable for a missing or damaged file, or a database from before 0.1.0.
+    """
+    engine.require_file(url)
+    with _connection(url) as db:
+        found = schema_revisions.find(db)
+    return SchemaState(schema_revisions.REVISION, found, tuple(check(url)))
+
+
+def check(url: str) -> list[str]:
+    """Lists how the database differs from this version in tables, rules and triggers."""
+    with _connection(url) as db:
+        context = MigrationContext.configure(db, opts={"compare_type": True})
+        tables = [str(difference) for difference in compare_metadata(context, metadata)]
+        return tables + rule_differences(db) + triggers.differences(db)
+
+
+def _config(db: sa.Connection) -> Config:
+    config = Config()
+    # Escapes percent signs, which the configuration would interpolate.
+    folder = str(package_data.path("migrations")).replace("%", "%%")
+    config.set_main_option("script_location", folder)
+    config.attributes["connection"] = db
+    return config
+
+
+@contextmanager
+def _connection(url: str) -> Iterator[sa.Connection]:
+    """Opens a writing transaction on a connection of its own. Raises StoreUnavailable."""
+    immediate = {engine.BEGIN: "IMMEDIATE"}
+    with (
+        engine.temporary(url, create=True) as made,
+        translated(),
+        made.execution_options(**immediate).begin() as db,
+    ):
+        yield db
+
+
+Definitions = Mapping[tuple[str, str], str]
+
+_BLANK: Final = re.compile(r'[\s"]+')
+
+_TEMPORARY: Final = re.compile(r"\bpg_temp(_\d+)?\.")
+
+_POSTGRES: Final = sa.text(
+    """
+    SELECT t.relname AS "table", c.conname AS name, pg_get_constraintdef(c.oid) AS says
+    FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid
+    WHERE c.contype = 'c' AND t.relnamespace = CAST(:schema AS regnamespace)
+    UNION ALL
+    SELECT t.relname, i.relname, regexp_replace(pg_get_indexdef(i.oid), ' ON \\S+', ' ON')
+    FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+    JOIN pg_class t ON t.oid = x.indrelid
+    WHERE t.relnamespace = CAST(:schema AS regnamespace)
+    """
+)
+
+
+def rule_differences(db: sa.Connection) -> list[str]:
+    """Lists missing and changed CHECK constraints and indexes. Ignores rules that Swapgate does
+    not have, and tables that the database lacks, which `check` reports itself.
+    """
+    ours = shipped(db)
+    theirs = present(db)
+    tables = {table for table, _ in theirs}
+    return [
+        *(
+            f"the rule {name} of {table} is missing"
+            for table, name in sorted(ours.keys() - theirs.keys())
+            if table in tables
+        ),
+        *(
+            f"the rule {name} of {table} is not this version's"
+            for table, name in sorted(ours.keys() & theirs.keys())
+            if ours[table, name] != theirs[table, name]
+        ),
+    ]
+
+
+def present(db: sa.Connection) -> Definitions:
+    """Maps (table, rule) to the definition in the database, in the database's own spelling."""
+    if db.dialect.name == "sqlite":
+        return _in_sqlite(db)
+    schema = db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one()
+    return _in_postgres(db, str(schema))
+
+
+def shipped(db: sa.Connection) -> Definitions:
+    """Returns this version's definitions as this database spells them. Creates the tables in a
+    temporary place for this.
+    """
+    if db.dialect.name == "sqlite":
+        beside = sa.create_engine("sqlite://")
+        try:
+            with beside.begin() as empty:
+                metadata.create_all(empty)
+                return _in_sqlite(empty)
+        finally:
+            beside.dispose()
+    _require_temporary_tables(db)
+    made = db.begin_nested()
+    try:
+        beside_us = db.execution_options(schema_translate_map={None: "pg_temp"})
+        metadata.create_all(beside_us, checkfirst=False)
+        own = db.execute(sa.text("SELECT pg_my_temp_schema()::regnamespace::text")).scalar_one()
+        return _in_postgres(db, str(own))
+    finally:
+        made.rollback()
+        db.execution_options(schema_translate_map=None)
+
+
+def _require_temporary_tables(db: sa.Connection) -> None:
+    """Raises DatabaseUnusable without the right, which roles have by default."""
+    may = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
+    if not db.execute(sa.text(may)).scalar_one():
+        who = db.execute(sa.text("SELECT current_user")).scalar_one()
+        raise DatabaseUnusable(
+            f"the role {who} may not create temporary tables, which the comparison of the "
+            "database's rules needs: run this with the tables' owner in `database_url`"
+        )
+
+
+def _in_postgres(db: sa.Connection, schema: str) -> Definitions:
+    rows = db.execute(_POSTGRES, {"schema": schema})
+    return {
+        (row.table, row.name): _TEMPORARY.sub("", row.says)
+        for row in rows
+        if row.table in metadata.tables
+    }
+
+
+def _in_sqlite(db: sa.Connection) -> Definitions:
+    inspector = sa.inspect(db)
+    found: dict[tuple[str, str], str] = {}
+    for table in set(inspector.get_table_names()) & set(metadata.tables):
+        for check in inspector.get_check_constraints(table):
+            found[table, str(check["name"])] = _normalized(check["sqltext"])
+    indexes = "SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'index' AND sql <> ''"
+    for table, name, sql in db.execute(sa.text(indexes)):
+        if table in metadata.tables:
+            found[table, name] = _normalized(sql)
+    return found
+
+
+def _normalized(text: str) -> str:
+    """Removes differences of spelling that do not change the meaning: spaces, quotes, case and
+    enclosing brackets.
+    """
+    said = _BLANK.sub(" ", text).strip().lower()
+    while said.startswith("(") and said.endswith(")") and _encloses(said):
+        said = said[1:-1].strip()
+    return said.replace("( ", "(").replace(" )", ")").replace(" ,", ",")
+
+
+def _encloses(text: str) -> bool:
+    """Returns whether the last bracket closes the first one."""
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return place == len(text) - 1
+    return False

@@ -1,0 +1,273 @@
+"""Reads the signed rows that prove a swap (`read_proof`), and verifies them without a database
+(`find_faults`). `build_proven` builds domain objects from the verified rows.
+
+Prompts and answers do not leave the database: a proof has only their digests. The document's
+classes are in `harness.routing.evidence`; `harness.app.proof` writes and reads the file.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final, cast
+
+import sqlalchemy as sa
+
+from harness.app.store.tables import SIGNED
+from harness.frame.errors import SignatureInvalid
+from harness.frame.formatting import format_quantity
+from harness.frame.plain_data import hash_content
+from harness.frame.ports import Verifier
+from harness.frame.records.columns import SIGNATURE, Row
+from harness.frame.records.signed_tables import (
+    RowVerifier,
+    StoredRow,
+    covered_values,
+    named,
+)
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.keyring import (
+    KeyPurpose,
+    Keyring,
+    row_payload,
+    split_signature,
+)
+from harness.gate.run import RunState, Sample
+from harness.providers.records import TARGET, target
+from harness.routing.evidence import (
+    Proof,
+    ProvenRows,
+    StoredValues,
+    SwapChange,
+)
+from harness.routing.proposal import Proposal
+from harness.routing.records.installation import Installations
+from harness.routing.records.proposals import (
+    APPROVAL,
+    PROPOSAL,
+    approval,
+    rollout,
+)
+from harness.routing.records.runs import (
+    EVAL_RUN,
+    SAMPLE,
+    SUITE,
+    eval_run,
+    sample,
+    suite,
+)
+from harness.routing.records.verdicts import VERDICT, verdict
+from harness.routing.records.versions import route_fallback, route_version
+
+DOCUMENT: Final = "proof"  # replaces the table's name in the signature of a whole file
+MAX_NAMED: Final = 5  # the most rows to name for one reason
+NO_TEXT: Final = hash_content("")
+# Default values for columns that signatures omit and a proof does not need.
+UNSIGNED: Final[dict[str, dict[str, object]]] = {
+    eval_run.name: {
+        "state": RunState.DONE.value,
+        "wanted": 0,
+        "failures": 0,
+    }
+}
+
+
+def read_proof(
+    tx: Transaction,
+    proposal: Proposal,
+    at: datetime,
+) -> Proof:
+    """Reads the rows that prove the proposal's verdict and canary, and signs the document."""
+    runs = [
+        run
+        for pair in proposal.runs.values()
+        for run in (pair.incumbent, pair.candidate, *(pair.days.runs if pair.days else ()))
+    ]
+    suites = [plan.suite_digest for plan in proposal.plans]
+    wanted: dict[sa.Table, sa.ColumnElement[bool]] = {
+        PROPOSAL.table: PROPOSAL.table.c.id == proposal.id,
+        verdict: verdict.c.id == proposal.verdict,
+        approval: approval.c.proposal == proposal.id,
+        rollout: rollout.c.id == (proposal.rollout or ""),
+        target: target.c.id.in_([proposal.incumbent, proposal.candidate]),
+        suite: suite.c.digest.in_(suites),
+        eval_run: eval_run.c.id.in_(runs),
+        sample: sample.c.run.in_(runs),
+    }
+    installation = Installations(tx).lineage().installation
+    rows = {table.name: _stored(tx, table, where) for table, where in wanted.items()}
+    rows[route_version.name] = _changes(tx, proposal)
+    versions = [int(row["version"]) for row in rows[route_version.name]]
+    chains: dict[str, list[list[str]]] = {str(version): [] for version in versions}
+    query = sa.select(route_fallback).where(
+        route_fallback.c.route == proposal.route,
+        route_fallback.c.version.in_(versions),
+    )
+    for row in tx.read(query.order_by(*route_fallback.primary_key.columns)):
+        chains[str(row.version)].append([row.target, row.evidence])
+    proof = Proof(installation, proposal.id, at.isoformat(), rows, chains)
+    return replace(proof, signature=tx.signatures.sign_document(DOCUMENT, proof.content))
+
+
+def _changes(tx: Transaction, proposal: Proposal) -> list[dict[str, Any]]:
+    """Reads the route's versions from the swap's first version up to the next canary, including
+    an abort or rollback.
+    """
+    of_route = route_version.c.route == proposal.route
+    of_swap = sa.or_(
+        route_version.c.rollout == (proposal.rollout or ""),
+        route_version.c.verdict_id == (proposal.verdict or ""),
+    )
+    first = sa.select(sa.func.min(route_version.c.version)).where(of_route, of_swap)
+    since = sa.and_(of_route, route_version.c.version >= first.scalar_subquery())
+    changes = sorted(
+        _stored(tx, route_version, since),
+        key=lambda row: int(row["version"]),
+    )
+    for place, row in enumerate(changes):
+        if row["kind"] == "canary" and row.get("rollout") != proposal.rollout:
+            return changes[:place]
+    return changes
+
+
+def _stored(
+    tx: Transaction,
+    table: sa.Table,
+    where: sa.ColumnElement[bool],
+) -> list[dict[str, Any]]:
+    """Reads the rows' columns that the signatures cover, and the signatures, in the order of
+    the key.
+    """
+    signed = SIGNED[table.name]
+    query = sa.select(table).where(where).order_by(*table.primary_key.columns)
+    found = (row._asdict() for row in tx.read(query))
+    return [covered_values(signed, row) | {SIGNATURE: row[SIGNATURE]} for row in found]
+
+
+def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
+    """Lists rows with invalid signatures by reason. A fault of the whole file comes last."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in _row_faults(proof, RowVerifier(verifier, lambda: proof.installation)):
+        by_reason.setdefault(why, []).append(name)
+    faults = [
+        f"the row{'s' if len(names) > 1 else ''} {_some(names)}: {why}"
+        for why, names in by_reason.items()
+    ]
+    try:
+        payload = row_payload(DOCUMENT, proof.installation, proof.content)
+        verifier.check(payload, proof.signature, KeyPurpose.CONTROL)
+    except (SignatureInvalid, ValueError, TypeError) as error:
+        faults.append(f"the file is not as it was exported: {error}")
+    return faults
+
+
+def _some(names: list[str]) -> str:
+    """Joins at most `MAX_NAMED` names, and says how many more there are."""
+    more = f" and {format_quantity(n, 'more row')}" if (n := len(names) - MAX_NAMED) > 0 else ""
+    return f"{', '.join(names[:MAX_NAMED])}{more}"
+
+
+def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
+    """Yields the name of each row that does not verify, and the reason."""
+    for name, stored in proof.rows.items():
+        signed = SIGNED.get(name)
+        if signed is None:
+            yield name, "this is not a signed table"
+            continue
+        for row in stored:
+            more = {}
+            if name == route_version.name:
+                more["fallbacks"] = proof.chains.get(str(row.get("version")), [])
+            if why := rows.row_fault(signed, cast("Row", StoredRow(signed.table, row)), **more):
+                yield named(signed, row), f"the signature is invalid: {why}"
+
+
+def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
+    """Builds the proof's objects from its rows. Call it only if `find_faults` found no fault.
+
+    Raises LookupError, ValueError or TypeError if the rows do not belong to one swap.
+    """
+    tables = {
+        name: [
+            cast(
+                "Row",
+                StoredRow(SIGNED[name].table, UNSIGNED.get(name, {}) | row),
+            )
+            for row in map(dict, rows)
+        ]
+        for name, rows in proof.rows.items()
+    }
+    proposal = PROPOSAL.read(_only(tables["proposal"], "proposal"))
+    _refuse_others(proposal, tables)
+    samples: dict[str, list[Sample]] = {}
+    by_worker: Counter[str] = Counter()
+    for row, stored in zip(tables["sample"], proof.rows["sample"], strict=True):
+        samples.setdefault(row.run, []).append(_sample(row, stored))
+        signer = keyring[split_signature(stored[SIGNATURE])[0]]
+        by_worker[row.run] += signer.purpose is KeyPurpose.WORKER
+    approvals = [APPROVAL.read(row) for row in tables["approval"]]
+    return ProvenRows(
+        proposal=proposal,
+        verdict=VERDICT.read(_only(tables["verdict"], "verdict")),
+        runs={row.id: EVAL_RUN.read(row) for row in tables["eval_run"]},
+        samples={
+            run: tuple(
+                sorted(
+                    answers,
+                    key=lambda one: (one.position, one.epoch, one.item),
+                )
+            )
+            for run, answers in samples.items()
+        },
+        by_worker=by_worker,
+        suites={row.digest: SUITE.read(row) for row in tables["suite"]},
+        targets={row.id: TARGET.read(row) for row in tables["target"]},
+        approvals=tuple(sorted(approvals, key=lambda one: one.at)),
+        changes=tuple(
+            _change(row)
+            for row in sorted(tables["route_version"], key=lambda row: int(row.version))
+        ),
+        signed_by=split_signature(proof.signature)[0],
+    )
+
+
+def _refuse_others(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
+    """Raises LookupError for a row of another proposal or route. Signatures prove that a row is
+    real, not that it belongs to this swap.
+    """
+    for name in ("verdict", "approval", "rollout"):
+        if any(row.proposal != proposal.id for row in tables[name]):
+            raise LookupError(f"a row of {name} belongs to another proposal")
+    for name in ("verdict", "rollout", "route_version"):
+        if any(row.route != proposal.route for row in tables[name]):
+            raise LookupError(f"a row of {name} belongs to another route")
+
+
+def _change(row: Row) -> SwapChange:
+    """Builds a route's change. A restore by a break-glass gets a kind of its own."""
+    kind = "break_glass" if row.kind == "restore" and row.break_glass else row.kind
+    return SwapChange(
+        row.version,
+        kind,
+        row.incumbent,
+        row.weight_bps,
+        row.at,
+        row.actor,
+        row.reason,
+    )
+
+
+def _only(rows: list[Row], name: str) -> Row:
+    if len(rows) != 1:
+        raise LookupError(f"a proof has one {name}, and this proof has {len(rows)}")
+    return rows[0]
+
+
+def _sample(row: Row, stored: StoredValues) -> Sample:
+    """Builds a sample without its text. The text's digest shows whether there was a text."""
+    has_text = stored.get("answer_sha256") not in (None, NO_TEXT)
+    values: dict[str, Any] = {
+        "answer": "…" if has_text else "",
+        "prompt": "",
+    }
+    return replace(SAMPLE.read(row), **values)

@@ -1,0 +1,165 @@
+"""Encrypts and decrypts providers' secrets. It logs a secret that it cannot decrypt.
+
+A secret without its encryption key must not stop a router: the provider then lacks that key or
+header, and `swapgate doctor` reports it. Only a rotation raises DecryptionFailed. `credentials`
+stores the secrets; decrypted values are never stored or logged.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from harness.frame.errors import DecryptionFailed, SwapgateError
+from harness.frame.ports import Cipher
+from harness.frame.records.transaction import Transaction
+from harness.providers.context import ProvidersContext
+from harness.providers.credential import (
+    Credential,
+    ProviderKey,
+    ProviderKeySets,
+    StoredKey,
+    keys_from_environment,
+    lacks_key,
+)
+from harness.providers.records import Credentials, Providers
+from harness.providers.target import Provider
+from harness.routing.table import Snapshot
+
+log = logging.getLogger(__name__)
+
+
+def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
+    """Encrypts the values of a provider's extra headers. Raises ConfigError without a key."""
+    if not provider.extra_headers:
+        return provider
+    hidden = {name: cipher.encrypt(value) for name, value in provider.extra_headers.items()}
+    return replace(
+        provider,
+        extra_headers={},
+        sealed_headers={**provider.sealed_headers, **hidden},
+    )
+
+
+def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
+    """Returns the provider with clear headers, for a request. Leaves out headers that it cannot
+    decrypt.
+    """
+    if not provider.sealed_headers:
+        return provider
+    clear = dict(provider.extra_headers)
+    for name, token in provider.sealed_headers.items():
+        try:
+            clear[name] = cipher.decrypt(token)
+        except SwapgateError as error:
+            log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message names the cause
+    return replace(provider, extra_headers=clear, sealed_headers={})
+
+
+def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
+    """Returns a router's snapshot with clear headers."""
+    providers = {
+        name: decrypt_headers(provider, cipher) for name, provider in snapshot.providers.items()
+    }
+    return replace(snapshot, providers=providers)
+
+
+def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
+    """Encrypts a provider's headers with the newest key. Raises DecryptionFailed."""
+    fresh = {
+        name: reencrypt(
+            cipher,
+            token,
+            f"the header {name!r} of provider {provider.name!r}",
+        )
+        for name, token in provider.sealed_headers.items()
+    }
+    return encrypt_headers(replace(provider, sealed_headers=fresh), cipher)
+
+
+def reencrypt(
+    cipher: Cipher,
+    ciphertext: str,
+    place: str,
+) -> str:
+    """Encrypts a stored value with the newest key.
+
+    place: names the secret in the message. Raises DecryptionFailed.
+    """
+    try:
+        return cipher.reencrypt(ciphertext)
+    except DecryptionFailed as error:
+        raise DecryptionFailed(f"{place}: {error}") from None
+
+
+def decrypt_credential(
+    stored: Iterable[StoredKey], cipher: Cipher
+) -> dict[str, list[ProviderKey]]:
+    """Decrypts stored keys, by provider, in their order. Leaves out removed keys, and keys that
+    it cannot decrypt.
+    """
+    found: dict[str, list[ProviderKey]] = {}
+    for key in stored:
+        if not key.ciphertext:
+            continue
+        try:
+            secret = cipher.decrypt(key.ciphertext)
+        except SwapgateError as error:
+            log.error("the key %s of provider %s: %s", key.name, key.provider, error)  # noqa: TRY400 - the message names the cause
+            continue
+        found.setdefault(key.provider, []).append(ProviderKey(f"stored:{key.name}", secret))
+    return found
+
+
+def key_sets(
+    providers: Iterable[Provider],
+    stored: Iterable[StoredKey],
+    cipher: Cipher,
+    environ: Mapping[str, str],
+) -> ProviderKeySets:
+    """Returns each provider's keys, in the order in which they are tried: stored keys, then
+    those of environment variables.
+
+    environ: the environment variables of the process that calls providers.
+    """
+    clear = decrypt_credential(stored, cipher)
+    return {
+        known.name: (
+            *clear.get(known.name, ()),
+            *keys_from_environment(known, environ),
+        )
+        for known in providers
+    }
+
+
+def list_live_credentials(tx: Transaction) -> list[Credential]:
+    """Lists the keys that have a value and have not expired."""
+    now = tx.now()
+    return [credential for credential in Credentials(tx).all() if credential.live(now)]
+
+
+def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
+    """Lists all keys that a provider ever had, also removed ones, by position."""
+    return [stored for stored in Credentials(tx).all() if stored.provider == provider]
+
+
+def find_usable(ctx: ProvidersContext, tx: Transaction) -> frozenset[str]:
+    """Returns the names of the providers that have a key or need none."""
+    ever = Credentials(tx).all()
+    now = ctx.clock.now()
+    before = {stored.provider for stored in ever}
+    have = {stored.provider for stored in ever if stored.live(now)}
+    return frozenset(
+        name
+        for name, provider in Providers(tx).all().items()
+        if name in have
+        or keys_from_environment(provider, ctx.environ)
+        or not lacks_key(provider, (), stored_before=name in before)
+    )
+
+
+def keys_of_provider(ctx: ProvidersContext, provider: Provider) -> tuple[ProviderKey, ...]:
+    """Returns a provider's decrypted keys, in the order in which they are tried."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        stored = [key for key in list_credentials_of(tx, provider.name) if key.live(now)]
+    return tuple(key_sets([provider], stored, ctx.cipher, ctx.environ)[provider.name])

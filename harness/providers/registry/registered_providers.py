@@ -1,0 +1,466 @@
+"""Adds, changes, lists and removes providers while routers serve, with audit events. Checks
+whether providers work (`/check`), and stores the results.
+
+A check costs one or two tokens, and says nothing about a model's quality. The answers are
+judged by `harness.providers.calls.probe`; keys are in `credentials`, and a move to another
+address is recorded in `targets`.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import urlsplit
+
+from harness.frame.errors import ConfigError, Conflict, InputError, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.frame.plain_data import CamelCase
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.suggestions import did_you_mean
+from harness.providers.api_base_rules import api_base_example
+from harness.providers.calls import own_server, probe
+from harness.providers.calls.probe import (
+    ProbeStatus,
+    ProviderCheck,
+    models_path,
+)
+from harness.providers.context import ProvidersContext
+from harness.providers.credential import lacks_key
+from harness.providers.kinds import (
+    PROVIDER_KINDS,
+    OwnServer,
+    ProviderGroup,
+    check_kind,
+    check_provider_name,
+)
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.ports import ProviderDoor
+from harness.providers.records import Credentials, ProviderChecks, Providers, Targets
+from harness.providers.registry import credentials, provider_secrets, targets
+from harness.providers.registry.credentials import CredentialChange
+from harness.providers.registry.targets import ProviderChange, change_of_provider
+from harness.providers.target import JsonObject, Price, Provider, Target
+from harness.routing.control import data_class_checks
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.proposals import Proposals, Rollouts
+from harness.routing.records.routes import Routing
+
+AT_ONCE: Final = 8
+LIST_TIMEOUT_S: Final = 5.0
+CHAT_TIMEOUT_S: Final = 15.0
+SERVER_TIMEOUT_S: Final = 2.0  # for each endpoint of a server of your own
+# How long a stored check is used again, because each check costs one or two tokens.
+FRESH: Final = timedelta(minutes=1)
+# How long a result counts as evidence of a provider's health.
+KNOWN_FOR: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """The results of checking all providers."""
+
+    ok: bool  # no finding of any provider failed
+    at: datetime
+    providers: Sequence[ProviderCheck]
+
+
+def load_last_check(ctx: ProvidersContext) -> SelfTest:
+    """Returns the stored results if all are younger than a minute, else checks again."""
+    with ctx.store.read() as tx:
+        names = Providers(tx).all().keys()
+        found = ProviderChecks(tx).all()
+    fresh = [check for check in found if ctx.clock.now() - check.at < FRESH]
+    return _reply_of(ctx, fresh) if len(fresh) == len(names) else run_check(ctx)
+
+
+def known_check(ctx: ProvidersContext) -> Mapping[str, ProviderCheck]:
+    """Returns the last day's checks, by provider. Omits failures that precede a new key."""
+    with ctx.store.read() as tx:
+        found = ProviderChecks(tx).all()
+        stored = Credentials(tx).all()
+    now = ctx.clock.now()
+
+    def stands(check: ProviderCheck) -> bool:
+        changed = (key.updated_at for key in stored if key.provider == check.provider)
+        return check.ok or all(check.at >= at for at in changed)
+
+    return {
+        check.provider: check for check in found if now - check.at < KNOWN_FOR and stands(check)
+    }
+
+
+def load_checks(ctx: ProvidersContext) -> Mapping[str, ProviderCheck]:
+    """Returns the newest stored check of each provider, of any age."""
+    with ctx.store.read() as tx:
+        return {check.provider: check for check in ProviderChecks(tx).all()}
+
+
+def check_provider(
+    ctx: ProvidersContext,
+    actor: Actor,
+    name: str,
+) -> ProviderCheck:
+    """Checks one provider now. Takes at most 24 s. Raises NotFound, NotAllowed."""
+    actor.require(Role.PROPOSER)
+    with ctx.store.read() as tx:
+        provider = targets.require_provider(tx, name)
+    return _ask(ctx, [provider])[0]
+
+
+def run_check(ctx: ProvidersContext) -> SelfTest:
+    """Checks every provider now. Takes at most 24 s for every eight providers."""
+    with ctx.store.read() as tx:
+        providers = list(Providers(tx).all().values())
+    return _reply_of(ctx, _ask(ctx, providers))
+
+
+def _ask(ctx: ProvidersContext, providers: Sequence[Provider]) -> Sequence[ProviderCheck]:
+    """Checks providers in parallel, and stores the results."""
+    with ctx.store.read() as tx:
+        table = Routing(tx).table()
+        known = Targets(tx).all()
+    in_use = {target for route in table.routes.values() for target in route.targets}
+
+    def checked(provider: Provider) -> ProviderCheck:
+        own = [target for target in known.values() if target.provider == provider.name]
+        # Checks a target that serves a route, if there is one.
+        own.sort(key=lambda target: (target.id not in in_use, target.name))
+        used = {target.model for target in own if target.id in in_use}
+        return _checked(ctx, provider, own[0] if own else None, used)
+
+    with ThreadPoolExecutor(AT_ONCE, "check") as pool:
+        found = list(pool.map(checked, providers))
+    with ctx.store.write() as tx:
+        ProviderChecks(tx).keep(found)
+    return found
+
+
+def _reply_of(ctx: ProvidersContext, checks: Sequence[ProviderCheck]) -> SelfTest:
+    at = max((check.at for check in checks), default=ctx.clock.now())
+    return SelfTest(all(check.ok for check in checks), at, checks)
+
+
+def _checked(
+    ctx: ProvidersContext,
+    provider: Provider,
+    target: Target | None,
+    used: Collection[str],
+) -> ProviderCheck:
+    """Checks one provider: its list of models, a small chat, and the health of a server of your
+    own.
+
+    target: the target to call; None if the provider has none. used: its models that routes use.
+    Raises ConfigError in a process that calls no provider.
+    """
+    if ctx.door is None:
+        raise ConfigError("this process does not call providers")
+    provider = provider_secrets.decrypt_headers(provider, ctx.cipher)
+    keys = provider_secrets.keys_of_provider(ctx, provider)
+    if lacks_key(provider, keys):
+        return _result(ctx, provider, target, [probe.missing_key_finding(provider)])
+    secret = keys[0].secret if keys else ""
+    models = ctx.door.ask(provider, secret, models_path(provider.kind), None, LIST_TIMEOUT_S)
+    chat = None
+    if (
+        target is not None
+        and models.status is not None
+        and (question := probe.streamed_probe_request(provider, target)) is not None
+    ):
+        path, body = question
+        chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
+        if chat.status == 200 and not body.get("stream"):
+            chat = replace(chat, first_s=chat.seconds)
+    findings = list(probe.probe_findings(provider, target, models, chat, used))
+    if models.status is not None and (server := own_server.own_server(provider)) is not None:
+        replies = _server_replies(ctx.door, provider, secret, server, target)
+        findings += own_server.server_findings(provider, target, models, replies)
+    return _result(ctx, provider, target, findings)
+
+
+def _server_replies(
+    door: ProviderDoor,
+    provider: Provider,
+    secret: str,
+    server: OwnServer,
+    target: Target | None,
+) -> own_server.ServerReplies:
+    """Asks a server of your own for its health and its context window."""
+    root = own_server.beside_api(provider)
+    about = None
+    health = door.ask(root, secret, server.health, None, SERVER_TIMEOUT_S)
+    if server.about and target is not None and health.status is not None:
+        about = door.ask(root, secret, server.about, None, SERVER_TIMEOUT_S)
+    return own_server.ServerReplies(server, health, about)
+
+
+def _result(
+    ctx: ProvidersContext,
+    provider: Provider,
+    target: Target | None,
+    findings: Sequence[probe.ProbeFinding],
+) -> ProviderCheck:
+    return ProviderCheck(
+        provider=provider.name,
+        kind=provider.kind,
+        target=target.name if target else None,
+        ok=all(finding.status is not ProbeStatus.FAIL for finding in findings),
+        findings=tuple(findings),
+        at=ctx.clock.now(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredTarget:
+    """The result of `register_with_provider`."""
+
+    target: Target
+    provider: Provider
+    added: bool  # whether the provider was added
+    needs_key: bool  # whether the provider's kind needs a key for every request
+
+
+def register_with_provider(
+    ctx: ProvidersContext,
+    actor: Actor,
+    seed: Target,
+    *,
+    api_base: str = "",
+) -> RegisteredTarget:
+    """Registers a target, and its provider if that is missing and named after its kind.
+
+    api_base: the new provider's address; empty for its kind's.
+    Raises Conflict if the provider exists at another address.
+    Raises NotFound and InputError as `default_provider`.
+    Raises NotAllowed if the provider may see a data class and its address is not the kind's.
+    """
+    actor.require(Role.PROPOSER)
+    with ctx.store.read() as tx:
+        known = Providers(tx).all()
+    there = known.get(seed.provider)
+    if there is not None and api_base and api_base != there.api_base:
+        raise Conflict(
+            f"provider {there.name} is configured at {there.api_base}: "
+            f"`swapgate provider set {there.name} --api-base {api_base}` changes that"
+        )
+    provider = there or default_provider(seed.provider, known, api_base=api_base)
+    if there is None:
+        place = kind.api_base if (kind := PROVIDER_KINDS.get(seed.provider)) else ""
+        data_class_checks.check_address(ctx, provider.name, place, provider.api_base)
+        targets.put_provider(ctx, actor, provider)
+    kind = PROVIDER_KINDS.get(provider.kind)
+    return RegisteredTarget(
+        targets.add_target(ctx, actor, seed),
+        provider,
+        added=there is None,
+        needs_key=kind is not None and kind.needs_key,
+    )
+
+
+def default_provider(
+    name: str,
+    known: Iterable[str] = (),
+    *,
+    api_base: str = "",
+) -> Provider:
+    """Builds a provider with the usual values of its kind; stores nothing.
+
+    A name without a kind of that name becomes a `custom` provider at `api_base`. known:
+    configured names, for the hint.
+    Raises NotFound without a kind and an address.
+    Raises InputError for a kind that needs a sign-in or an address, and for an invalid address.
+    """
+    check_provider_name(name)
+    kind = PROVIDER_KINDS.get(name)
+    if kind is None and not api_base:
+        hint = did_you_mean(name, [*known, *PROVIDER_KINDS], otherwise=".")
+        raise NotFound(
+            f"there is no provider {name!r}, and no kind of that name{hint} Add it under "
+            "`providers:` in swapgate.yaml, or give --api-base of an OpenAI-compatible server"
+        )
+    if kind is not None and kind.group is ProviderGroup.OAUTH:
+        raise InputError(
+            f"{name} needs a person's account, who signs in first: "
+            f"`swapgate provider key login {name}`"
+        )
+    base = api_base or (kind.api_base if kind else "")
+    if not base:
+        example = api_base_example(name) or "URL"
+        raise InputError(
+            f"a provider of kind {name!r} has no usual address: give --api-base {example}"
+        )
+    where = urlsplit(base)
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise InputError(f"{base!r} is not an http or https address")
+    key_env = kind.key_env if kind else ""
+    return Provider(name, kind.name if kind else "custom", base, key_env or None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSummary(CamelCase):
+    """A provider as people see it, with its uses and without secrets."""
+
+    name: str
+    kind: str
+    group: ProviderGroup
+    api_base: str
+    api_key_env: str | None
+    more_api_key_envs: Sequence[str]
+    extra_headers: Sequence[str]  # their names
+    extra_body: JsonObject
+    prices: Mapping[str, Price]
+    models: Mapping[str, Capabilities]
+    routes: Sequence[str]  # routes that use it in any role
+    # When it moved to its present address; None if it never moved.
+    answers_since: datetime | None = None
+    # Filled only after a change that moved it: the uses that need new proof.
+    outdated: Sequence[str] = ()
+
+
+def list_providers(ctx: ProvidersContext) -> Sequence[ProviderSummary]:
+    """Lists the providers, each with the routes that use it. Shows only names of headers."""
+    with ctx.store.read() as tx:
+        routes = targets.routes_by_provider(tx)
+        known = Providers(tx).all().values()
+        return [_glance(provider, routes.get(provider.name, [])) for provider in known]
+
+
+def get_provider(ctx: ProvidersContext, name: str) -> ProviderSummary:
+    """Describes a configured provider. Raises NotFound."""
+    with ctx.store.read() as tx:
+        provider = targets.require_provider(tx, name)
+        return _glance(provider, targets.routes_using(tx, name))
+
+
+def change_provider(
+    ctx: ProvidersContext,
+    actor: Actor,
+    name: str,
+    change: ProviderChange,
+    *,
+    create: bool | None = None,
+) -> ProviderSummary:
+    """Adds a provider, or changes it.
+
+    create: True raises Conflict for a known provider, False NotFound for an unknown one; None
+    allows both. Needs an admin. Raises as `targets.change_of_provider` and
+    `targets.put_provider`.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        known = Providers(tx).all().get(name)
+        if create is False:
+            targets.require_provider(tx, name)
+    if create and known is not None:
+        raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
+    wanted = change_of_provider(ctx, known or _new(name, change.kind), change)
+    targets.put_provider(ctx, actor, wanted, change.reason)
+    with ctx.store.read() as tx:
+        after = targets.require_provider(tx, name)
+        moved = known is not None and after.moved != known.moved
+        outdated = targets.list_outdated(tx, name) if moved else ()
+        routes = targets.routes_using(tx, name)
+        return replace(_glance(after, routes), outdated=outdated)
+
+
+def _new(name: str, kind: str | None) -> Provider:
+    check_provider_name(name)
+    chosen = kind or name
+    provider_kind = PROVIDER_KINDS[check_kind(chosen)]
+    return Provider(name, chosen, provider_kind.api_base, provider_kind.key_env or None)
+
+
+def remove_provider(
+    ctx: ProvidersContext,
+    actor: Actor,
+    name: str,
+) -> None:
+    """Removes a provider with its keys; routers notice within two seconds. Its targets stay
+    registered. Needs an admin. Raises NotFound, and Conflict with the provider's uses.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        targets.require_provider(tx, name)
+        if needs := list(_needs(ctx, tx, name)):
+            raise Conflict(f"provider {name!r} is used by {', '.join(needs)}. End these first")
+        credentials.take_credentials_away(tx, actor, name)
+        Providers(tx).remove(name)
+        AuditLog(tx).append(actor, "provider.remove", f"provider {name}", {})
+
+
+def _needs(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    name: str,
+) -> Iterable[str]:
+    """Yields the uses that forbid a removal: routes, proposals, shadows and judges."""
+    yield from (f"route {route}" for route in targets.routes_using(tx, name))
+    by_id = Targets(tx).all()
+    for proposal in Proposals(tx).open():
+        if by_id[proposal.candidate].provider == name:
+            yield f"proposal {proposal.id}"
+    for shadow in Shadows(tx).live():
+        if shadow.candidate.provider == name:
+            yield f"shadow of route {shadow.route}"
+    yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
+    for rollout in (*Rollouts(tx).live(), *Rollouts(tx).baking()):
+        judge = rollout.policy.judge
+        if judge is not None and Target.from_name(judge.model).provider == name:
+            yield f"judge of the canary of route {rollout.route}"
+
+
+def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
+    """Summarises a provider. routes: names of the routes that use it."""
+    return ProviderSummary(
+        name=provider.name,
+        kind=provider.kind,
+        group=PROVIDER_KINDS[provider.kind].group,
+        api_base=provider.api_base,
+        api_key_env=provider.api_key_env,
+        more_api_key_envs=provider.more_api_key_envs,
+        extra_headers=provider.header_names,
+        extra_body=provider.extra_body,
+        prices=provider.prices,
+        models=provider.models,
+        answers_since=provider.moved.at if provider.moved else None,
+        routes=routes,
+    )
+
+
+def add_provider(
+    ctx: ProvidersContext,
+    actor: Actor,
+    name: str,
+    change: CredentialChange,
+) -> ProviderCheck | None:
+    """Adds a provider and its key, then checks it. The provider stays if the check fails.
+
+    Raises Conflict for a known name, and as `put_credential`. Returns None in a process that
+    calls no provider.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        if name in Providers(tx).all():
+            raise Conflict(f"there is a provider {name!r} already: choose another name")
+    return replace_key(ctx, actor, name, change)
+
+
+def replace_key(
+    ctx: ProvidersContext,
+    actor: Actor,
+    name: str,
+    change: CredentialChange,
+) -> ProviderCheck | None:
+    """Sets a provider's key, and checks the provider with it. Raises as `put_credential`."""
+    credentials.put_credential(ctx, actor, name, change)
+    return check_added(ctx, actor, name)
+
+
+def check_added(
+    ctx: ProvidersContext,
+    actor: Actor,
+    name: str,
+) -> ProviderCheck | None:
+    """Checks a provider; None in a process that calls no provider."""
+    return None if ctx.door is None else check_provider(ctx, actor, name)

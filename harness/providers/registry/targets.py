@@ -1,0 +1,441 @@
+"""Registers targets, and stores providers with their prices. After a provider moves, earlier
+results prove nothing about the model at the new address (ADR 29), but targets that already
+serve stay in service.
+
+A target never changes: its id is the hash of its content. Names that people type are read by
+`named_models`; API and commands for providers are in `registered_providers`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from harness.frame.errors import Conflict, InputError, NotFound
+from harness.frame.formatting import format_usd
+from harness.frame.people.access import Actor, Role
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.suggestions import did_you_mean
+from harness.gate.run import RunState
+from harness.providers.api_base_rules import (
+    check_api_base,
+    check_api_base_path,
+)
+from harness.providers.calls.guarded_http import check_headers
+from harness.providers.context import ProvidersContext
+from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.models.catalogue import with_catalogue_prices
+from harness.providers.records import DiscoveredModels, Providers, Targets
+from harness.providers.registry.provider_secrets import decrypt_headers, encrypt_headers
+from harness.providers.target import (
+    JsonObject,
+    Price,
+    Provider,
+    ProviderMove,
+    Target,
+    check_extra_body,
+)
+from harness.providers.target import find_price as find_target_price
+from harness.routing.control import data_class_checks
+from harness.routing.records.proposals import Proposals, Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+
+
+def find_price(tx: Transaction, target: Target | None) -> Price | None:
+    """Returns the provider's own price of a target; None if unknown, or without a target."""
+    return find_target_price(Providers(tx).all(), target.name) if target else None
+
+
+def find_list_price(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    target: Target | None,
+) -> Price | None:
+    """Returns the price of a target, also one that is not registered yet; None if unknown.
+
+    Looks at the provider's own price, then the catalogue, then the provider's list.
+    """
+    provider = Providers(tx).all().get(target.provider) if target else None
+    if target is None or provider is None:
+        return None
+    known = fill_prices(ctx, tx, provider, [target.model]).prices
+    return find_price(tx, target) or known.get(target.model)
+
+
+def fill_prices(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    provider: Provider,
+    models: Iterable[str],
+) -> Provider:
+    """Adds a provider's missing prices from the catalogue and its list of models, because the
+    router has neither.
+    """
+    names = list(models)
+    known = with_catalogue_prices(provider, ctx.catalogue, names)
+    listed = [
+        DiscoveredModels(tx).find(provider.name, model)
+        for model in names
+        if model not in known.prices
+    ]
+    found = {
+        offer.model: offer.price
+        for offer in listed
+        if offer and offer.price and offer.source == provider.api_base
+    }
+    return replace(known, prices={**known.prices, **found}) if found else known
+
+
+def describe_price(price: Price | None) -> str:
+    """Writes a price for people, in US dollars per million tokens."""
+    if price is None:
+        return "an unknown price"
+    sent = format_usd(price.input_usd_per_mtok)
+    written = format_usd(price.output_usd_per_mtok)
+    return f"{sent} in and {written} out per million tokens"
+
+
+def add_target(
+    ctx: ProvidersContext,
+    actor: Actor,
+    seed: Target,
+) -> Target:
+    """Registers a target in a transaction of its own. Needs a proposer. Raises NotFound."""
+    actor.require(Role.PROPOSER)
+    with ctx.store.write() as tx:
+        return register_target(ctx, tx, actor, seed)
+
+
+def register_target(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    actor: Actor,
+    target: Target,
+) -> Target:
+    """Stores a target unless it is stored, and its model's price. Returns the target.
+
+    The caller checks the actor's role. Raises NotFound for an unknown provider.
+    """
+    providers = Providers(tx).all()
+    if target.provider not in providers:
+        hint = did_you_mean(target.provider, providers, otherwise=".")
+        raise NotFound(
+            f"there is no provider {target.provider!r}{hint} "
+            "Add it under `providers:` in swapgate.yaml"
+        )
+    if target.id not in Targets(tx).all():
+        Targets(tx).add(target)
+        AuditLog(tx).append(actor, "model.add", f"target {target.id}", target.as_json())
+    # Stores the model's price when its first target is registered.
+    provider = providers[target.provider]
+    priced = fill_prices(ctx, tx, provider, [target.model])
+    if priced != provider:
+        _put(tx, actor, priced)
+    return target
+
+
+def require_provider(tx: Transaction, name: str) -> Provider:
+    """Returns a provider by its name. Raises NotFound, which lists the configured names."""
+    found = Providers(tx).all()
+    if name not in found:
+        listed = ", ".join(found) or "none"
+        raise NotFound(f"there is no provider {name!r}; configured: {listed}")
+    return found[name]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderChange:
+    """A change of a provider. None keeps the value; for a new provider, it is the default.
+
+    extra_body: cannot change once results depend on it (`put_provider`).
+    """
+
+    kind: str | None = None
+    api_base: str | None = None
+    api_key_env: str | None = None
+    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    extra_body: JsonObject | None = None
+    reason: str = ""  # required to move a provider that a route uses (`with_move`)
+
+
+def change_of_provider(
+    ctx: ProvidersContext,
+    before: Provider,
+    change: ProviderChange,
+) -> Provider:
+    """Applies a change; stores nothing.
+
+    Raises InputError for another kind, invalid headers and an invalid address.
+    Raises NotAllowed for another address if the provider may see a data class
+    (`check_address`).
+    """
+    if change.kind not in (None, before.kind):
+        raise InputError(
+            f"provider {before.name!r} is of kind {before.kind!r}, which cannot change because "
+            "its targets were measured with it. Add another provider"
+        )
+    fields = ("api_base", "api_key_env", "extra_headers", "extra_body")
+    given = {name: value for name in fields if (value := getattr(change, name)) is not None}
+    if change.extra_headers is not None:
+        check_headers(change.extra_headers)
+        given["sealed_headers"] = {}
+    wanted = replace(before, **given)
+    data_class_checks.check_address(ctx, before.name, before.api_base, wanted.api_base)
+    check_api_base_path(wanted.kind, wanted.api_base)
+    check_api_base(wanted.api_base, ctx.allow_addresses)
+    return wanted
+
+
+def provider_of(tx: Transaction, target: Target) -> Provider:
+    """Returns a target's provider. Raises NotFound for a removed provider."""
+    provider = Providers(tx).all().get(target.provider)
+    if provider is None:
+        raise NotFound(
+            f"there is no provider {target.provider!r} any more, which {target.name} needs: "
+            "`swapgate provider add` brings it back"
+        )
+    return provider
+
+
+def check_evaluable(tx: Transaction, *targets: Target) -> None:
+    """Checks that the targets' providers have chat, which suites need. Raises InputError."""
+    for target in targets:
+        kind = provider_of(tx, target).kind
+        if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:
+            raise InputError(
+                f"{target.name} cannot be compared: suites need chat, which a provider of the "
+                f"kind {kind!r} does not have"
+            )
+
+
+def put_provider(
+    ctx: ProvidersContext,
+    actor: Actor,
+    provider: Provider,
+    reason: str = "",
+) -> None:
+    """Adds or changes a provider. Does nothing if all values are the same.
+
+    reason: required to move a provider that a route uses. Needs an admin.
+    Raises Conflict if results depend on its `extra_body`.
+    Raises InputError for invalid values, and without a required reason.
+    """
+    actor.require(Role.ADMIN)
+    if provider.api_base:  # some kinds have no address
+        check_api_base(provider.api_base, ctx.allow_addresses)
+        check_api_base_path(provider.kind, provider.api_base)
+    check_extra_body(provider.extra_body)
+    check_headers(provider.extra_headers)
+    with ctx.store.write() as tx:
+        wanted = with_prices(ctx, tx, provider)
+        known = Providers(tx).all().get(provider.name)
+        if known is not None and known.extra_body != wanted.extra_body:
+            _check_unproven(ctx, tx, known)
+        if not same(ctx, known, wanted):
+            placed = with_move(ctx, tx, actor, known, wanted, reason)
+            _put(tx, actor, encrypt_headers(placed, ctx.cipher))
+
+
+def same(
+    ctx: ProvidersContext,
+    known: Provider | None,
+    wanted: Provider,
+) -> bool:
+    """Tells whether two providers have the same values, with headers decrypted.
+
+    Encryption gives another ciphertext each time, so stored headers cannot be compared.
+    """
+    return known is not None and decrypt_headers(known, ctx.cipher) == decrypt_headers(
+        wanted, ctx.cipher
+    )
+
+
+def _check_unproven(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    provider: Provider,
+) -> None:
+    """Raises Conflict if results depend on `extra_body`, which a target's id does not cover."""
+    by_id = Targets(tx).all()
+    used = [f"route {route}" for route in routes_using(tx, provider.name)]
+    used += [
+        f"judge of suite {suite}"
+        for suite, judge in ctx.judges.items()
+        if judge.provider == provider.name
+    ]
+    own = {id_ for id_, target in by_id.items() if target.provider == provider.name}
+    if EvalRuns(tx).newest_of_targets(own, [*RunState]):
+        used.append("eval runs")
+    if used:
+        raise Conflict(
+            f"extra_body of provider {provider.name!r} cannot change: every request carries "
+            f"it, and existing results depend on it ({', '.join(used)}). Add another provider "
+            "with the new value and propose its model, or set a target's parameters"
+        )
+
+
+def with_prices(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    provider: Provider,
+) -> Provider:
+    """Adds missing prices for the models of the provider's targets and judges."""
+    used = (*Targets(tx).all().values(), *ctx.judges.values())
+    models = sorted({target.model for target in used if target.provider == provider.name})
+    return fill_prices(ctx, tx, provider, models) if models else provider
+
+
+def _put(
+    tx: Transaction,
+    actor: Actor,
+    provider: Provider,
+) -> None:
+    Providers(tx).put(provider)
+    details = {
+        "kind": provider.kind,
+        "api_base": provider.api_base,
+        "extra_body": dict(provider.extra_body),
+        **moved_details(provider),
+    }
+    AuditLog(tx).append(actor, "provider.put", f"provider {provider.name}", details)
+
+
+def moved_details(provider: Provider) -> dict[str, object]:
+    """Returns the audit details of a provider's last move; empty if it never moved."""
+    if (moved := provider.moved) is None:
+        return {}
+    return {
+        "moved_at": moved.at.isoformat(),
+        "moved_by": moved.by,
+        "reason": moved.reason,
+    }
+
+
+def find_target(tx: Transaction, name: str) -> Target:
+    """Finds a target by id or `provider/model`. Raises NotFound with the nearest name,
+    InputError if several targets have the name.
+    """
+    targets = Targets(tx).all()
+    if name in targets:
+        return targets[name]
+    named = [t for t in targets.values() if name in (t.name, f"{t.provider}/{t.model}")]
+    exact = [t for t in named if t.name == name]
+    match exact or named:
+        case [only]:
+            return only
+        case []:
+            hint = did_you_mean(name, [t.name for t in targets.values()], otherwise=".")
+            raise NotFound(
+                f"there is no target {name!r}{hint} `swapgate model add {name}` adds it"
+            )
+        case several:
+            ids = ", ".join(f"{t.name} ({t.id})" for t in several)
+            raise InputError(f"{name!r} names several targets: {ids}. Give the id")
+
+
+def find_known_target(tx: Transaction, name: str) -> Target | None:
+    """Finds a target as `find_target`; None instead of NotFound. Raises InputError."""
+    try:
+        return find_target(tx, name)
+    except NotFound:
+        return None
+
+
+def with_move(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    actor: Actor,
+    known: Provider | None,
+    wanted: Provider,
+    reason: str,
+) -> Provider:
+    """Records a provider's move. Raises InputError without a reason if a route uses it.
+
+    A move is a change of kind, address or headers: another model may answer there. Its time is
+    never before the newest run of the provider, even if the clock was set back.
+
+    known: the stored provider; None for a new one. A new provider counts as moved if targets of
+    a removed provider of that name exist.
+    """
+    if known is not None and decrypt_headers(known, ctx.cipher).same_place(
+        decrypt_headers(wanted, ctx.cipher)
+    ):
+        return replace(wanted, moved=known.moved)
+    used = {id_ for id_, target in Targets(tx).all().items() if target.provider == wanted.name}
+    if known is None and not used:
+        return wanted
+    if routes := routes_using(tx, wanted.name):
+        act = f"to move provider {wanted.name!r}, which serves route {', '.join(routes)},"
+        require_reason(reason, act)
+    # Not before the newest run, even if the clock was set back.
+    before = [run.created_at for run in EvalRuns(tx).newest_of_targets(used, [*RunState])]
+    at = max([ctx.clock.now(), *before])
+    return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
+
+
+def routes_using(tx: Transaction, provider: str) -> list[str]:
+    """Lists the routes that use a provider in any role, by name."""
+    return routes_by_provider(tx).get(provider, [])
+
+
+def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
+    """Lists the routes of each provider, by name."""
+    table = Routing(tx).table()
+    found: dict[str, list[str]] = {}
+    for name, route in sorted(table.routes.items()):
+        for provider in {table.targets[target].provider for target in route.targets}:
+            found.setdefault(provider, []).append(name)
+    return found
+
+
+def find_move_since(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    target: str,
+    began: datetime,
+) -> Provider | None:
+    """Returns the target's provider if it moved after a run began; else None.
+
+    target: a target's or a judge's id. began: the run's start. A move at that very time counts.
+    """
+    known = Targets(tx).all().get(target)
+    if known is None:
+        known = next(
+            (judge for judge in ctx.judges.values() if judge.id == target),
+            None,
+        )
+    provider = Providers(tx).all().get(known.provider) if known is not None else None
+    if provider is None or provider.moved is None or began > provider.moved.at:
+        return None
+    return provider
+
+
+def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
+    """Lists canaries and proposals that a provider's move makes worthless, as texts for
+    people.
+    """
+    targets = Targets(tx).all()
+
+    def there(*arms: str) -> bool:
+        return any(targets[arm].provider == provider for arm in arms)
+
+    rollouts = Rollouts(tx).live()
+    live = {rollout.proposal for rollout in rollouts}
+    return [
+        *(
+            f"canary {rollout.id} of route {rollout.route}, which cannot advance: abort it and "
+            "propose again"
+            for rollout in rollouts
+            if there(rollout.incumbent, rollout.candidate)
+        ),
+        *(
+            f"proposal {proposal.id} of route {proposal.route}"
+            for proposal in Proposals(tx).open()
+            if proposal.id not in live
+            and proposal.runs
+            and there(proposal.incumbent, proposal.candidate)
+        ),
+    ]

@@ -1,0 +1,414 @@
+"""Finds routes whose callers get errors or a fallback's answers in their recorded minutes, and
+raises alerts.
+
+`load_outages` reads minutes, alerts and scores; `outage_rule` decides. An outage is only
+reported: routers fail over and open circuits by themselves (`harness.routing.reliability`), and
+`harness.canary` ends a canary that harms.
+"""
+
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from functools import cache, partial
+from typing import Final
+
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertEvent, AlertKind
+from harness.frame.alerts.alert_record import AlertRecord, Notified
+from harness.frame.alerts.alerts import AlertNotice
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import NotFound, SignatureInvalid
+from harness.frame.formatting import (
+    format_percent,
+    format_quantity,
+    format_score,
+)
+from harness.frame.records.transaction import Transaction
+from harness.providers.force import KillSwitch, active_switches, decide_plan
+from harness.providers.records import Targets
+from harness.providers.registry.targets import describe_price, find_price
+from harness.providers.target import MeasuredScore, Target
+from harness.routing.context import RoutingContext
+from harness.routing.control import routes
+from harness.routing.control.outage_rule import (
+    FRESH,
+    RECENT,
+    OutageKind,
+    RouteOutage,
+    find_outage,
+)
+from harness.routing.plan import order_targets
+from harness.routing.records.account_loads import AccountLoads
+from harness.routing.records.interventions import Switches
+from harness.routing.records.observations import Observations
+from harness.routing.records.preload import Preload
+from harness.routing.records.routes import Routing
+from harness.routing.reports.scorecard import load_target_scores
+from harness.routing.table import Route
+
+HOUR: Final = timedelta(hours=1)
+ALERTS: Final[Mapping[OutageKind, AlertKind]] = {
+    OutageKind.DOWN: AlertKind.ROUTE_DOWN,
+    OutageKind.ON_FALLBACK: AlertKind.ON_FALLBACK,
+}
+_OUTAGES: Final = {alert: kind for kind, alert in ALERTS.items()}
+# While such an alert is open, routers do not call the target, or the provider's targets.
+_TARGETS_SHUT: Final = frozenset({AlertKind.BREAKER_OPEN, AlertKind.MODEL_UNKNOWN})
+_PROVIDERS_SHUT: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
+_NO_KEY: Final = "none"
+_Scores = Callable[[str], Sequence[MeasuredScore]]  # a target's scores, by its id
+
+
+@dataclass(frozen=True, slots=True)
+class OutageView:
+    """A route's outage, with texts for people."""
+
+    outage: RouteOutage
+    own: Target  # the route's incumbent
+    fallback: Target | None = None  # the fallback that answers now
+    difference: str = ""  # its price and quality compared with the incumbent's
+    switch: str = ""  # the kill switch that changes the route's plan; empty without one
+    tests: str = ""  # sentences about evals that use up the limit of users; empty for none
+
+    @property
+    def kind(self) -> OutageKind:
+        return self.outage.kind
+
+    @property
+    def state_text(self) -> str:
+        """Names the state in a few words, for a table."""
+        if self.fallback is not None and self.kind is OutageKind.ON_FALLBACK:
+            return f"on fallback {self.fallback.name}"
+        if self.outage.only_refused:
+            return "refuses requests"
+        if self.outage.no_answers:
+            return "down"
+        return "callers get errors" if self.outage.failed else "callers leave unanswered"
+
+    @property
+    def reason(self) -> str:
+        """Describes the outage in sentences, with counts, the fallback's difference, and evals
+        that are a cause.
+        """
+        return f"{self._reason} {self.tests}".strip()
+
+    @property
+    def _reason(self) -> str:
+        outage = self.outage
+        since = f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
+        if not outage.requests:
+            return f"{since} the routers call none of its targets."
+        requests = format_quantity(outage.requests, "request")
+        if self.kind is OutageKind.ON_FALLBACK:
+            fallbacks = f"fallbacks answered {outage.carried:,} of {requests}"
+            text = f"{since} {fallbacks} in place of {self.own.name}."
+            return f"{text} {self.difference}".strip()
+        if outage.unanswered and not outage.failed:
+            return self._left_text(since)
+        share = format_percent(outage.failed / outage.requests, significant=2)
+        text = f"{since} {outage.failed:,} of {requests} failed ({share})"
+        if outage.unanswered:
+            callers = format_quantity(outage.unanswered, "caller")
+            text = f"{text}, and {callers} left without an answer"
+        if outage.only_refused:
+            return f"{text}. {self._refusal}"
+        if outage.refused:
+            because = f" ({self.switch})" if self.switch else ""
+            text = f"{text}, {outage.refused:,} of them without a call to a target{because}"
+        if outage.no_answers:
+            return f"{text}: no target of the route answers."
+        carried = f" {self.fallback.name} answers in its place." if self.fallback else ""
+        return f"{text}.{carried} {self.difference}".strip()
+
+    def _left_text(self, since: str) -> str:
+        """Describes an outage in which callers only left, and names the next step."""
+        outage = self.outage
+        left = f"{outage.unanswered:,} of {format_quantity(outage.requests, 'caller')}"
+        text = f"{since} {left} left without an answer"
+        if outage.no_answers:
+            return f"{text}: no target of the route answers in time."
+        return f"{text}. The others got one."
+
+    @property
+    def _refusal(self) -> str:
+        """Explains why the router calls no target, in sentences."""
+        if self.switch:
+            return f"The router calls no target, because of a kill switch: {self.switch}."
+        return (
+            "The router may call no target of the route: a kill switch, a missing key or a "
+            "data class excludes each. The error that callers get names the reasons."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shut:
+    """When targets and providers were shut, from open alerts: by target id, by
+    provider's name.
+    """
+
+    targets: Mapping[str, datetime]
+    providers: Mapping[str, datetime]
+
+    @classmethod
+    def from_alerts(cls, open_: Iterable[AlertRecord]) -> "_Shut":
+        """Reads the routers' open alerts. An alert about a named key does not shut a
+        provider.
+        """
+        targets = {}
+        providers = {}
+        for record in open_:
+            about, *part = record.key.split(":")[1:] or [""]
+            if record.kind in _TARGETS_SHUT:
+                targets[about] = record.first_seen
+            elif record.kind in _PROVIDERS_SHUT and part in ([], [_NO_KEY]):
+                providers[about] = record.first_seen
+        return cls(targets, providers)
+
+    def among(self, targets: Iterable[Target]) -> Mapping[str, datetime]:
+        """Maps the shut ones among targets to the time when each was shut."""
+        found = {t.id: self.targets.get(t.id, self.providers.get(t.provider)) for t in targets}
+        return {id_: since for id_, since in found.items() if since is not None}
+
+
+def load_outages(
+    ctx: RoutingContext, names: Collection[str] | None = None
+) -> Mapping[str, OutageView]:
+    """Loads the outages of all routes or the named ones, without forged routes."""
+    now = ctx.clock.now()
+    found = {}
+    with ctx.store.read() as tx:
+        open_ = [record for record in Alerts(tx).unsettled() if record.open]
+        shut = _Shut.from_alerts(open_)
+        begun = {rec.key: rec.first_seen for rec in open_}
+        told = {rec.key.partition(":")[2]: rec.kind for rec in open_ if rec.kind in _OUTAGES}
+        suspects = set(Observations(tx).failing_routes(since=now - RECENT))
+        if shut.targets or shut.providers:
+            suspects |= set(Routing(tx).names())
+        if names is not None:
+            suspects &= set(names)
+        Preload(tx).routes(suspects)
+        minutes = Observations(tx).traffic_of(suspects, since=now - HOUR)
+        scores = cache(partial(load_target_scores, tx))
+        switches = active_switches(Switches(tx).not_lifted(), now)
+        for name in sorted(suspects):
+            with suppress(SignatureInvalid, NotFound):
+                route = routes.require_route(tx, name)
+                targets = {id_: Targets(tx).get(id_) for id_ in route.targets}
+                known = {id_: target for id_, target in targets.items() if target}
+                closed = shut.among(known.values())
+                kind = _OUTAGES.get(told[name]) if name in told else None
+                outage = find_outage(route, minutes.get(name, ()), closed, now, kind)
+                if outage is not None:
+                    outage = _begin_at_alert(
+                        outage,
+                        begun.get(f"{ALERTS[outage.kind].value}:{name}"),
+                        now,
+                    )
+                    view = _view(tx, route, known, outage, scores)
+                    found[name] = replace(view, switch=_switch_reason(route, known, switches))
+    return found
+
+
+def update_outage_alerts(ctx: RoutingContext) -> None:
+    """Opens, updates and resolves the alerts of all routes' outages.
+
+    If a route changes from one kind of outage to the other, one message tells people
+    (`_hand_over`). An alert that ends without any request says so in its title
+    (`_note_silence`).
+    """
+    notices = {
+        (ALERTS[view.kind], name): AlertNotice(f"route {name}", _title(name, view), view.reason)
+        for name, view in load_outages(ctx).items()
+    }
+    for kind, name in alerts.list_open(ctx, *ALERTS.values()) - notices.keys():
+        successor = next((k for k in ALERTS.values() if (k, name) in notices), None)
+        if successor is not None:
+            _hand_over(ctx, name, kind, successor, notices[successor, name])
+        else:
+            _note_silence(ctx, name, kind)
+    alerts.update_alerts(ctx, frozenset(ALERTS.values()), notices)
+
+
+def _hand_over(
+    ctx: RoutingContext,
+    route: str,
+    ended: AlertKind,
+    successor: AlertKind,
+    notice: AlertNotice,
+) -> None:
+    """Ends an alert and raises its successor, in one message to each sink."""
+    with ctx.store.write() as tx:
+        record = Alerts(tx).newest(f"{ended.value}:{route}")
+        # After a return, the message of the end waits, and the successor has its own message.
+        if record is None or not record.open or record.returned:
+            return
+        changed = replace(notice, title=f"{record.title}; now: {notice.title}")
+        alerts.raise_alert(
+            tx,
+            ended,
+            route,
+            **asdict(changed),
+            news=AlertEvent.STILL,
+        )
+        alerts.resolve_alert(tx, ended, route)
+        alerts.raise_alert(tx, successor, route, **asdict(notice))
+        opened = Alerts(tx).newest(f"{successor.value}:{route}")
+        was_sent = record.notified is Notified.RAISED
+        if ctx.sinks is None or opened is None or successor is AlertKind.ROUTE_DOWN:
+            return
+        if was_sent and opened.notified is not Notified.RAISED:
+            takes = ctx.sinks.takes
+            sinks = [s for s in ctx.sinks.names() if takes(s, successor) > takes(s, ended)]
+            alerts.queue_message(tx, opened, Notified.RAISED, sinks)
+
+
+def _note_silence(
+    ctx: RoutingContext,
+    route: str,
+    kind: AlertKind,
+) -> None:
+    """Names in an ending alert's title that no request shows whether the route works."""
+    with ctx.store.write() as tx:
+        record = Alerts(tx).newest(f"{kind.value}:{route}")
+        last = Observations(tx).last_traffic(route)
+        is_silent = last is None or tx.now() - last >= RECENT
+        if (
+            record is None
+            or not record.open
+            or not is_silent
+            or route not in Routing(tx).names()
+        ):
+            return
+        since = f" since {last:%H:%M} UTC" if last else ""
+        notice = AlertNotice(
+            record.subject,
+            f"{record.title}; no request came{since}, so nothing shows that it works",
+            record.text,
+        )
+        alerts.raise_alert(
+            tx,
+            kind,
+            route,
+            **asdict(notice),
+            news=AlertEvent.STILL,
+        )
+
+
+def _title(name: str, view: OutageView) -> str:
+    if view.kind is OutageKind.ON_FALLBACK and view.fallback is not None:
+        return f"{view.fallback.name} answers for {view.own.name} on route {name}"
+    if view.outage.only_refused:
+        return f"route {name} refuses requests: the router may call none of its targets"
+    if view.outage.no_answers:
+        return f"route {name} is down: no target answers"
+    if not view.outage.failed:
+        return f"callers of route {name} leave without an answer"
+    return f"callers of route {name} get errors"
+
+
+def _begin_at_alert(
+    outage: RouteOutage,
+    first_seen: datetime | None,
+    now: datetime,
+) -> RouteOutage:
+    """Returns the outage with its alert's beginning if it reaches back to the start of the
+    loaded hour, because it may then be older.
+    """
+    if first_seen is None or outage.since > now - HOUR + FRESH:
+        return outage
+    return replace(outage, since=min(first_seen, outage.since))
+
+
+def _switch_reason(
+    route: Route,
+    targets: Mapping[str, Target],
+    switches: Sequence[KillSwitch],
+) -> str:
+    """Explains how kill switches change the route's plan now; empty if they do not.
+
+    targets: of the route, by id. switches: those in force.
+    """
+    ordered = [targets[id_] for id_ in order_targets(route, None) if id_ in targets]
+    decided = decide_plan(switches, route.name, ordered)
+    return decided.reason if decided is not None and decided.in_effect else ""
+
+
+def _view(
+    tx: Transaction,
+    route: Route,
+    targets: Mapping[str, Target],
+    outage: RouteOutage,
+    scores: _Scores,
+) -> OutageView:
+    """Builds the view of an outage. targets: of the route, by id."""
+    own = targets[route.incumbent]
+    fallback = targets.get(outage.fallback)
+    difference = ""
+    if fallback is not None:
+        price = _price_difference(tx, own, fallback)
+        differences = (
+            price,
+            *_score_differences(scores, route, own, fallback),
+        )
+        difference = f"{'; '.join(differences)}."
+    tests = _describe_tests(tx, {target.provider for target in targets.values()})
+    return OutageView(outage, own, fallback, difference, tests=tests)
+
+
+def _describe_tests(tx: Transaction, providers: Collection[str]) -> str:
+    """Names evals that call accounts whose users got a 429; empty without both."""
+    loads = AccountLoads(tx).of_providers(providers, tx.now())
+    refused = {load.account for load in loads if load.refused_at}
+    tests = {
+        load.provider: sum(one.tests for one in loads if one.account == load.account)
+        for load in loads
+        if load.account in refused
+    }
+    return " ".join(
+        f"{provider} refused users' requests (429), and evals, judges or shadows share its "
+        f"limit: they sent {format_quantity(calls, 'call')} in a minute. `swapgate eval list` "
+        "shows the runs."
+        for provider, calls in sorted(tests.items())
+        if calls
+    )
+
+
+def _price_difference(
+    tx: Transaction,
+    own: Target,
+    fallback: Target,
+) -> str:
+    ours = describe_price(find_price(tx, own))
+    theirs = describe_price(find_price(tx, fallback))
+    if ours == theirs:
+        return f"Its price is the same: {theirs}"
+    return f"It costs {theirs}, {own.name} {ours}"
+
+
+def _score_differences(
+    scores: _Scores,
+    route: Route,
+    own: Target,
+    fallback: Target,
+) -> Iterator[str]:
+    """Yields the scores of both models on each suite that measured both."""
+    ours, theirs = (
+        {measured.suite: measured.score for measured in scores(target.id)}
+        for target in (own, fallback)
+    )
+    suites = [suite.suite for suite in route.settings.suites]
+    both = [suite for suite in suites if suite in ours and suite in theirs]
+    for suite in both:
+        here = format_score(theirs[suite])
+        there = format_score(ours[suite])
+        yield f"on {suite} it scores {here}, {own.name} {there}"
+    if not both:
+        yield "no suite of the route has scores of both"

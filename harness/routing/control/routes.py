@@ -1,0 +1,351 @@
+"""Creates routes, changes their settings, and finds promotions that were undone.
+
+All changes go through `commit`, which writes route version and audit event together. The
+targets of an existing route do not change here: `harness.canary` promotes and rolls back, and
+`harness.proposals.fallback_chain` changes the chain. The table itself is
+`harness.routing.table`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from harness.frame.configuration import setting
+from harness.frame.errors import (
+    Conflict,
+    InputError,
+    NotFound,
+    RouteBusy,
+    SwapgateError,
+)
+from harness.frame.formatting import format_bps
+from harness.frame.people.access import Actor, Role, check_principal_name
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import require_reason
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.suggestions import did_you_mean
+from harness.gate.online.rollout import Rollout, RolloutState, describe_abort
+from harness.gate.policy import Policy, PromotionMode
+from harness.providers.records import Targets
+from harness.providers.registry import named_models
+from harness.providers.target import Target
+from harness.routing.candidate_schedule import (
+    CandidateSchedule,
+    OnBetter,
+    build_start,
+    check_schedule,
+)
+from harness.routing.context import RoutingContext
+from harness.routing.control import data_class_checks, vector_checks
+from harness.routing.records.proposals import (
+    CandidateRounds,
+    Proposals,
+    Rollouts,
+)
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import Suites
+from harness.routing.route_changes import (
+    CHANGE_KINDS,
+    ChangeSettings,
+    CreateRoute,
+    RestoreIncumbent,
+    TableChange,
+    check_route_name,
+    standing_incumbents,
+)
+from harness.routing.route_settings import RouteSettings
+from harness.routing.table import Route, RouteRecord, RoutingTable, override_errors
+
+
+def check_overrides(
+    ctx: RoutingContext,
+    tx: Transaction,
+    name: str,
+) -> None:
+    """Checks the overrides from and to a route. Raises InputError, NotFound, NotAllowed."""
+    table = Routing(tx).table()
+    for route, override, error in _override_faults(ctx, table):
+        if name in (route, override):
+            raise error
+
+
+def list_override_violations(ctx: RoutingContext) -> list[str]:
+    """Lists the invalid overrides of all routes, as sentences for people."""
+    with ctx.store.read() as tx:
+        table = Routing(tx).table()
+    return [str(error) for _, _, error in _override_faults(ctx, table)]
+
+
+def _override_faults(
+    ctx: RoutingContext, table: RoutingTable
+) -> Iterator[tuple[str, str, SwapgateError]]:
+    """Yields (route, overriding route, error) for each invalid override."""
+    carried = {name: route.settings.data_class for name, route in table.routes.items()}
+    for name, route in sorted(table.routes.items()):
+        overrides = route.settings.overrides
+        for kind, error in override_errors(name, overrides, carried, ctx.data_classes):
+            yield name, overrides[kind], error
+
+
+def load_table(ctx: RoutingContext) -> RoutingTable:
+    """Loads the routing table: all routes and their targets, at one revision."""
+    with ctx.store.read() as tx:
+        return Routing(tx).table()
+
+
+def require_route(tx: Transaction, name: str) -> Route:
+    """Returns a route. Raises NotFound with the nearest name."""
+    route = Routing(tx).route(name)
+    if route is None:
+        hint = did_you_mean(name, Routing(tx).table().routes)
+        raise NotFound(
+            f"there is no route {name!r}{hint or ';'} `swapgate route list` shows the routes"
+        )
+    return route
+
+
+def create_route(
+    ctx: RoutingContext,
+    actor: Actor,
+    name: str,
+    incumbent: str,
+    *,
+    fallbacks: Sequence[str] = (),
+    capable: Sequence[str] = (),
+    settings: RouteSettings,
+) -> Route:
+    """Creates a route with its baseline targets, which need no verdict.
+
+    incumbent, fallbacks, capable: ids or names of models; unknown ones are registered. Needs an
+    admin. Raises Conflict for a known route, and InputError for invalid settings.
+    Raises NotFound for an unknown model, suite or policy.
+    Raises NotAllowed for a target that may not see the data class, and for fallbacks of another
+    embedding model.
+    """
+    actor.require(Role.ADMIN)
+    settings = check_settings(ctx, settings)
+    check_route_name(name)
+    check_principal_name(name)
+    with ctx.store.write() as tx:
+        if Routing(tx).route(name) is not None:
+            raise Conflict(
+                f"there is a route {name!r} already: `swapgate proposal create {name} MODEL` "
+                "proposes another model for it, `swapgate route settings` changes its settings"
+            )
+        first = named_models.register_model(ctx, tx, actor, incumbent).id
+        chain = [
+            named_models.register_model(ctx, tx, actor, fallback).id for fallback in fallbacks
+        ]
+        data_class_checks.check_targets(
+            ctx, settings, known_targets(tx, [first, *chain]), route=name
+        )
+        (primary,) = known_targets(tx, [first])
+        vector_checks.check_vectors(ctx, tx, name, settings, primary, known_targets(tx, chain))
+        marked = tuple(named_models.find_model(ctx, tx, id_).id for id_ in capable)
+        change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
+        store_pins(ctx, tx, settings)
+        commit(tx, actor, change, 0, "created", action="route.create")
+        check_overrides(ctx, tx, name)
+        return require_route(tx, name)
+
+
+def change_settings(
+    ctx: RoutingContext,
+    actor: Actor,
+    name: str,
+    changed: Callable[[RouteSettings], RouteSettings],
+    *,
+    reason: str = "",
+) -> Route:
+    """Changes settings and keeps the targets.
+
+    changed: returns the new settings; it may be called twice. It cannot change `capable`, which
+    is part of the fallback chain. reason: required for another policy.
+
+    Raises ProofRefused for an expired waiver.
+    Raises RouteBusy for another policy while a proposal is open.
+    Raises as `check_settings`, `check_overrides` and `vector_checks.check_override`.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        before = require_route(tx, name).settings
+    # A suite may take seconds to load, and a write transaction blocks all others.
+    pinned = check_settings(ctx, changed(before)).suites
+    with ctx.store.write() as tx:
+        route = require_route(tx, name)
+        settings = replace(changed(route.settings), capable=route.settings.capable)
+        if settings.suites == pinned:
+            settings = replace(settings, suites=pinned)
+        data_class_checks.check_targets(
+            ctx, settings, known_targets(tx, route.targets), route=name
+        )
+        vector_checks.check_override(ctx, tx, route, settings)
+        if settings.policy != route.settings.policy:
+            # A proposal keeps the policy under which it was registered.
+            if found := Proposals(tx).list(route=name, open_only=True):
+                raise RouteBusy(
+                    f"route {name!r} has the open proposal {found[0].id} and keeps its policy "
+                    "until the proposal ends: wait, or cancel the proposal"
+                )
+            require_reason(reason, "another policy")
+        change = ChangeSettings(name, settings)
+        store_pins(ctx, tx, settings)
+        changes = describe_difference(route, replace(route, settings=settings)).items()
+        words = "; ".join(
+            f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in changes
+        )
+        why = ": ".join(filter(None, (reason, words or "the same settings again")))
+        commit(tx, actor, change, route.version, why, action="route.settings")
+        check_overrides(ctx, tx, name)
+        return require_route(tx, name)
+
+
+def known_targets(tx: Transaction, ids: Iterable[str]) -> list[Target]:
+    """Returns the registered targets of ids, sorted by id."""
+    targets_ = Targets(tx).all()
+    return [targets_[id_] for id_ in sorted(ids)]
+
+
+def describe_difference(older: Route, newer: Route) -> dict[str, tuple[str, str]]:
+    """Lists the differences between two states of a route: field to (before, after)."""
+    before = describe_fields(older)
+    after = describe_fields(newer)
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+
+
+def describe_fields(route: Route) -> dict[str, str]:
+    """Describes a route by field: targets by their ids, and "" for an unset field."""
+    canary = route.canary
+    return {
+        "incumbent": route.incumbent,
+        "canary": canary.target if canary else "none",
+        "canary share": format_bps(canary.weight_bps) if canary else "0 %",
+        "held back": route.holdback.target if route.holdback else "none",
+        "fallbacks": ", ".join(route.fallbacks) or "none",
+        **setting.describe_settings(route.settings),
+    }
+
+
+def check_settings(ctx: RoutingContext, settings: RouteSettings) -> RouteSettings:
+    """Pins the digest of each suite that has none. Raises NotFound, InputError.
+
+    Returns the settings with all digests. A digest in the settings stays, so that a changed
+    suite is not accepted by accident.
+    """
+    setting.check_settings(settings)
+    policy = ctx.policy(settings.policy)
+    _check_candidates(settings.candidates, policy)
+    digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}
+    suites = (
+        replace(suite, digest=suite.digest or digests[suite.suite]) for suite in settings.suites
+    )
+    return replace(settings, suites=tuple(suites))
+
+
+def _check_candidates(
+    schedule: CandidateSchedule | None,
+    policy: Policy,
+) -> None:
+    """Checks a candidate schedule and whether it fits the policy. Raises InputError."""
+    if schedule is None:
+        return
+    check_schedule(schedule)
+    if schedule.on_better is OnBetter.CANARY and policy.promotion is PromotionMode.APPROVED:
+        raise InputError(
+            f"on_better: canary opens canaries by itself, but the policy {policy.name!r} "
+            "requires approval: use `propose`"
+        )
+    if schedule.prefer.claim not in policy.gate.allowed_claims:
+        raise InputError(
+            f"prefer: {schedule.prefer.value} claims {schedule.prefer.claim.value}, which the "
+            f"policy {policy.name!r} does not allow (`claims`)"
+        )
+
+
+def store_pins(
+    ctx: RoutingContext,
+    tx: Transaction,
+    settings: RouteSettings,
+) -> None:
+    """Stores the accepted suites' pins, so that Swapgate can describe a later change."""
+    for suite in settings.suites:
+        pin = ctx.suites.pin(suite.suite)
+        if pin.digest == suite.digest:
+            Suites(tx).put(pin, ctx.clock.now())
+
+
+def commit(
+    tx: Transaction,
+    actor: Actor,
+    change: TableChange,
+    version: int,
+    reason: str,
+    *,
+    action: str,
+    **details: object,
+) -> None:
+    """Writes a change with its audit event. Raises RevisionConflict.
+
+    version: the route's version before the change. details: further fields of the event. A
+    change that sets another schedule for candidates also starts that schedule.
+    """
+    now = tx.now()
+    before = Routing(tx).route(change.route)
+    revision = Routing(tx).commit(
+        change,
+        expected_version=version,
+        actor=actor.name,
+        reason=reason,
+        now=now,
+    )
+    event = {
+        "revision": revision,
+        "reason": reason,
+        **details,
+    }
+    AuditLog(tx).append(actor, action, f"route {change.route}", event)
+    if isinstance(change, CreateRoute | ChangeSettings):
+        cron_before = _find_cron(before.settings) if before else None
+        if _find_cron(change.settings) not in (None, cron_before):
+            incumbent = require_route(tx, change.route).incumbent
+            CandidateRounds(tx).begin(build_start(change.route, incumbent, now))
+
+
+def _find_cron(settings: RouteSettings) -> str | None:
+    """Returns the schedule's cron expression; None without a schedule."""
+    return settings.candidates.every if settings.candidates else None
+
+
+def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None:
+    """Finds the change by which a person undid a promotion after its bake; None without one."""
+    if not is_over(rollout):
+        return None
+    record = Routing(tx).first_after(rollout.id)
+    restored = record is not None and record.kind == CHANGE_KINDS[RestoreIncumbent]
+    return record if restored else None
+
+
+def is_over(rollout: Rollout) -> bool:
+    """Tells whether a rollout promoted its candidate, and the bake has ended."""
+    return rollout.state is RolloutState.PROMOTED and not rollout.baking
+
+
+def describe_later_rollback(rollback: RouteRecord | None) -> str:
+    """Describes who undid the promotion, and why; empty without a rollback."""
+    return describe_abort(rollback.actor, rollback.reason, baking=True) if rollback else ""
+
+
+def find_taken_back(
+    tx: Transaction,
+    name: str,
+    target: str,
+    history: Sequence[RouteRecord],
+) -> Rollout | None:
+    """Finds the rollout with which a target was last tried on a route, if that was rolled back.
+
+    Returns None if the target stands as an incumbent in `history`, or was not rolled back.
+    history: the route's versions, newest first.
+    """
+    if target in standing_incumbents(history):
+        return None
+    last = next(iter(Rollouts(tx).list(route=name, candidate=target, limit=1)), None)
+    return last if last is not None and last.state is RolloutState.ROLLED_BACK else None

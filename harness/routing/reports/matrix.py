@@ -1,0 +1,232 @@
+"""Builds the provider matrix: each provider with its models, abilities, prices and health.
+
+The matrix joins facts that other modules store: registry, catalogue, checks, alerts and
+traffic. It calls no provider, so its health may be a day old. A check that calls them is in
+`harness.providers.registry.registered_providers`; one route's figures are in `scorecard`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Final
+
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.plain_data import CamelCase
+from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.providers.models.catalogue import (
+    Ability,
+    PriceOrigin,
+    find_price_origin,
+    kind_limitations,
+    model_abilities,
+)
+from harness.providers.records import Providers, Targets
+from harness.providers.registry import credentials
+from harness.providers.registry.registered_providers import known_check
+from harness.providers.target import (
+    Price,
+    Provider,
+    Target,
+    classes_of_provider,
+)
+from harness.routing.context import RoutingContext
+from harness.routing.records.routes import Routing
+from harness.routing.reports import scorecard
+
+_TROUBLE: Final = frozenset(
+    {
+        AlertKind.BREAKER_OPEN,
+        AlertKind.OUR_KEY,
+        AlertKind.QUOTA,
+        AlertKind.MODEL_UNKNOWN,
+    }
+)
+
+
+class ProviderHealth(StrEnum):
+    """Whether a provider answers, by the newest evidence. UNKNOWN: neither checked nor used
+    lately.
+    """
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixModel(CamelCase):
+    """A model of a provider, with its abilities from registry, kind and catalogue."""
+
+    model: str
+    abilities: Mapping[str, Ability]  # by column
+    context_window: int | None
+    price: Price | None  # None if unknown
+    price_origin: PriceOrigin | None  # None without a price
+    end_date: date | None
+    p50_ms: float | None  # median latency in the last day on one of its routes
+    routes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixRow(CamelCase):
+    """A configured provider, or a kind that has no provider yet."""
+
+    provider: str
+    kind: str
+    group: ProviderGroup
+    configured: bool = False  # whether it is registered, with a key if it needs a key
+    has_key: bool = False
+    health: ProviderHealth = ProviderHealth.UNKNOWN
+    health_because: str = "not configured"  # the evidence for `health`
+    ill: str = ""  # the unhealthy provider or target; empty without one
+    data_classes: Sequence[str] = ()  # the data classes that its models may see
+    limitations: Sequence[str]
+    repairs: Sequence[str] = ()  # fields that routers change because its targets refuse them
+    models: Sequence[MatrixModel] = ()
+
+
+def build_matrix(ctx: RoutingContext) -> Sequence[MatrixRow]:
+    """Lists configured providers by name, then the kinds without a provider."""
+    with ctx.store.read() as tx:
+        providers = Providers(tx).all()
+        targets = Targets(tx).all()
+        table = Routing(tx).table()
+    keys = {credential.name: credential for credential in credentials.list_credentials(ctx)}
+    serves: dict[str, list[str]] = {}
+    for name, route in sorted(table.routes.items()):
+        for target in route.targets:
+            serves.setdefault(target, []).append(name)
+    speeds = scorecard.load_speeds(ctx, table.routes)
+    health = _Health(ctx, targets, speeds)
+    rows = []
+    for name, provider in providers.items():
+        own = [target for target in targets.values() if target.provider == name]
+        kind = PROVIDER_KINDS[provider.kind]
+        found, because, ill = health.assess(provider)
+        row = MatrixRow(
+            provider=name,
+            kind=kind.name,
+            group=kind.group,
+            configured=not keys[name].lacks_key,
+            has_key=keys[name].has_value,
+            health=found,
+            health_because=because,
+            ill=ill,
+            data_classes=classes_of_provider(ctx.data_classes, name),
+            limitations=kind_limitations(kind),
+            repairs=health.learned(provider),
+            models=_models(ctx, provider, own, serves, speeds),
+        )
+        rows.append(row)
+    configured = {provider.kind for provider in providers.values()}
+    further = [
+        MatrixRow(
+            provider=kind.name,
+            kind=kind.name,
+            group=kind.group,
+            limitations=kind_limitations(kind),
+        )
+        for kind in PROVIDER_KINDS.values()
+        if kind.name not in configured and kind.group is not ProviderGroup.SIMULATED
+    ]
+    return [*rows, *further]
+
+
+def _models(
+    ctx: RoutingContext,
+    provider: Provider,
+    own: Iterable[Target],
+    serves: Mapping[str, Sequence[str]],
+    speeds: Mapping[str, float],
+) -> Sequence[MatrixModel]:
+    """Builds the rows of a provider's models: of its registered targets and its configuration.
+
+    own: the provider's targets. serves: routes by target id. speeds: medians in ms by target
+    id.
+    """
+    by_model: dict[str, list[str]] = {name: [] for name in provider.models}
+    for target in own:
+        by_model.setdefault(target.model, []).append(target.id)
+    rows = []
+    for model, ids in sorted(by_model.items()):
+        entry = ctx.catalogue.find(provider.kind, model)
+        price = provider.prices.get(model) or (entry.price if entry else None)
+        can = provider.abilities(model)
+        rows.append(
+            MatrixModel(
+                model=model,
+                abilities=model_abilities(PROVIDER_KINDS[provider.kind], can, entry, price),
+                context_window=can.context_window or (entry.context_window if entry else None),
+                price=price,
+                price_origin=find_price_origin(price, entry, ctx.catalogue) if price else None,
+                end_date=entry.end_date if entry else None,
+                p50_ms=next((speeds[id_] for id_ in ids if id_ in speeds), None),
+                routes=sorted({name for id_ in ids for name in serves.get(id_, ())}),
+            )
+        )
+    return rows
+
+
+class _Health:
+    """The evidence of providers' health, loaded once for all rows."""
+
+    def __init__(
+        self,
+        ctx: RoutingContext,
+        targets: Mapping[str, Target],
+        speeds: Mapping[str, float],
+    ) -> None:
+        with ctx.store.read() as tx:
+            open_ = Alerts(tx).list(open_only=True)
+        self._alerts = [alert for alert in open_ if alert.kind in _TROUBLE]
+        self._repairs = [alert for alert in open_ if alert.kind is AlertKind.LEARNED_REPAIR]
+        self._answered = {targets[speed].provider for speed in speeds}
+        self._targets = targets
+        self._check = known_check(ctx)
+
+    def learned(self, provider: Provider) -> list[str]:
+        """Lists the repairs that routers learned for the provider's targets, as titles of open
+        alerts.
+        """
+        start = f"target {provider.name}/"
+        return sorted(a.title for a in self._repairs if a.subject.startswith(start))
+
+    def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
+        """Returns health, its evidence, and the unhealthy provider or target.
+
+        An open alert of a router precedes the last check, and a failed check precedes answered
+        requests.
+        """
+        own = [e.name for e in self._targets.values() if e.provider == provider.name]
+        # Routers' alerts have these subjects (`router.health.worker_alerts`).
+        names = {
+            f"provider {provider.name}",
+            *(f"target {target}" for target in own),
+        }
+        for alert in self._alerts:
+            if alert.subject in names:
+                ill = alert.subject.partition(" ")[2]
+                return ProviderHealth.UNHEALTHY, f"alert: {alert.title}", ill
+        last = self._check.get(provider.name)
+        if last is not None and not last.ok:
+            because = f"the check of {last.at:%F %H:%M} UTC"
+            return ProviderHealth.UNHEALTHY, because, provider.name
+        if provider.name in self._answered:
+            return (
+                ProviderHealth.HEALTHY,
+                "it answered requests in the last day",
+                "",
+            )
+        if last is not None:
+            return (
+                ProviderHealth.HEALTHY,
+                f"the check of {last.at:%F %H:%M} UTC",
+                "",
+            )
+        return (
+            ProviderHealth.UNKNOWN,
+            "not checked yet: `swapgate doctor`",
+            "",
+        )

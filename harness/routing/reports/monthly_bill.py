@@ -1,0 +1,392 @@
+"""Computes a route's monthly bill, and forecasts it with a candidate.
+
+`measure_bill` measures the route's recorded traffic; `forecast_cost` adds the candidate.
+
+Models differ in their tokenizers and in the length of their answers. So the evals count the
+tokens of candidate and incumbent on the same items. Items differ from clients' requests, so the
+forecast uses only the ratio of the two; length and number of requests come from the route. A
+forecast decides nothing: `harness.proposals.candidates.cost_ratio` compares list prices with
+the canary's limit, and the gate tests a claimed saving. An unknown price is never read as 0.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import fsum
+from statistics import fmean
+from typing import Final
+
+from harness.frame.formatting import format_estimate, format_month_usd
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.observation import TrafficTotal, observed_seconds
+from harness.gate.run import AnswerColumns
+from harness.gate.suite_plan import SuitePlan
+from harness.providers.records import Targets
+from harness.providers.registry import named_models, targets
+from harness.providers.target import Price, Target
+from harness.routing.context import RoutingContext
+from harness.routing.control import routes
+from harness.routing.records.observations import Observations
+from harness.routing.records.runs import EvalRuns
+
+MONTH: Final = timedelta(days=30)
+# Less traffic gives a bad estimate: an hour times 720 has no nights and no weekends.
+MIN_WINDOW: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Mean or summed tokens of requests; fractions are possible."""
+
+    input: float
+    output: float
+    cached: float = 0.0  # input tokens that the provider read from its cache
+
+    def cost_usd(self, price: Price) -> float:
+        return price.cost_usd(self.input, self.output, self.cached)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTokens:
+    """The tokens of both models on the same items, summed over the items."""
+
+    items: int = 0
+    incumbent: TokenCounts = TokenCounts(0.0, 0.0)
+    candidate: TokenCounts = TokenCounts(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteBill:
+    """A route's recorded traffic of at most 30 days, with the incumbent's cost. Costs are US
+    dollars.
+    """
+
+    since: datetime  # beginning of its recorded traffic, at most 30 days ago
+    window_s: float
+    requests: int  # requests of all arms in that window
+    # The incumbent's mean tokens per answered request; None if it answered no request.
+    tokens: TokenCounts | None
+    usd_per_request: float | None  # the incumbent's recorded cost; None if unknown
+
+    @property
+    def requests_per_month(self) -> float:
+        """The requests of 30 days at the window's rate; 0.0 without a request."""
+        return self.requests * MONTH.total_seconds() / self.window_s if self.requests else 0.0
+
+    @property
+    def reckons_month(self) -> bool:
+        """Whether the traffic covers MIN_WINDOW, so that it allows an estimate of a month."""
+        return bool(self.requests) and self.window_s >= MIN_WINDOW.total_seconds()
+
+    @property
+    def month_usd(self) -> float | None:
+        """The cost of 30 days at the window's rate; None if unknown (see `unknown`)."""
+        usd_per_request = self.usd_per_request
+        if usd_per_request is None or not self.reckons_month:
+            return None
+        return usd_per_request * self.requests_per_month
+
+    @property
+    def month_text(self) -> str:
+        """Writes the monthly cost for people, or why it is unknown."""
+        if self.month_usd is None:
+            return f"unknown: {self.unknown}"
+        usd = format_month_usd(self.month_usd)
+        window = format_estimate(self.window_s)
+        return f"about {usd} a month, estimated from {window} of traffic"
+
+    @property
+    def unknown(self) -> str:
+        """The reason why `month_usd` is None; empty if it is known."""
+        if not self.requests:
+            return "no traffic of this route was recorded in the last 30 days"
+        if not self.reckons_month:
+            window = format_estimate(self.window_s)
+            return f"less than a day of traffic is recorded ({window})"
+        if self.tokens is None:
+            return "the incumbent has answered no request in the recorded traffic"
+        return "" if self.usd_per_request is not None else "its model has no price"
+
+
+@dataclass(frozen=True, slots=True)
+class CostForecast:
+    """A route's bill, now and with the candidate. Costs are US dollars for 30 days."""
+
+    bill: RouteBill
+    now_usd: float | None  # the incumbent's bill
+    requests_per_month: float
+    candidate_usd: float | None  # expected with the candidate
+    candidate_tokens: TokenCounts | None  # of one request of the route
+    items: int  # items that both models answered
+    estimated: bool  # whether the incumbent's tokens replace those of the candidate
+    unknown: str  # why candidate_usd is None; empty otherwise
+    # The bill of the model that serves the route now, if it is another than the incumbent.
+    serving: RouteBill | None = None
+
+    @property
+    def current(self) -> RouteBill:
+        """The bill of the model that serves the route now."""
+        return self.bill if self.serving is None else self.serving
+
+
+def measure_bill(
+    totals: Sequence[TrafficTotal],
+    incumbent: str,
+    price: Price | None,
+    now: datetime,
+) -> RouteBill:
+    """Measures a route's present cost. Uses today's price for requests recorded without one.
+
+    totals: the route's traffic of the last 30 days.
+    price: the incumbent's price today.
+    """
+    since = min((total.first for total in totals), default=now)
+    own = [total for total in totals if total.target == incumbent]
+    answered = sum(total.requests for total in own)
+    tokens = _per_request(own, answered) if answered else None
+    usd: float | None = None
+    if tokens is not None and any(total.unpriced for total in own):
+        usd = tokens.cost_usd(price) if price else None
+    elif tokens is not None:
+        usd = math.fsum(total.cost_usd for total in own) / answered
+    return RouteBill(
+        since,
+        observed_seconds(totals, now),
+        sum(total.requests for total in totals),
+        tokens,
+        usd,
+    )
+
+
+def _per_request(totals: Sequence[TrafficTotal], requests: int) -> TokenCounts:
+    """Divides summed tokens by the number of requests."""
+    return TokenCounts(
+        sum(total.input_tokens for total in totals) / requests,
+        sum(total.output_tokens for total in totals) / requests,
+        sum(total.cached_tokens for total in totals) / requests,
+    )
+
+
+def forecast_cost(
+    bill: RouteBill,
+    measured: MeasuredTokens,
+    price: Price | None,
+    *,
+    estimated: bool = False,
+) -> CostForecast:
+    """Forecasts a route's monthly cost with the candidate.
+
+    measured: tokens of the items that both models answered.
+    price: the candidate's price.
+    estimated: whether to use the incumbent's tokens if there are no such items.
+    """
+    estimated = estimated and not measured.items
+    unknown = _unknown(bill, measured, price, estimated=estimated)
+    tokens = None if unknown else _candidates(bill, measured)
+    usd: float | None = None
+    if tokens is not None and price is not None and bill.reckons_month:
+        usd = bill.requests_per_month * tokens.cost_usd(price)
+    return CostForecast(
+        bill=bill,
+        now_usd=bill.month_usd,
+        requests_per_month=bill.requests_per_month,
+        candidate_usd=usd,
+        candidate_tokens=tokens,
+        items=measured.items,
+        estimated=estimated,
+        unknown=unknown,
+    )
+
+
+def _unknown(
+    bill: RouteBill,
+    measured: MeasuredTokens,
+    price: Price | None,
+    *,
+    estimated: bool,
+) -> str:
+    """Explains why a forecast is unknown; empty if it can be computed."""
+    if bill.tokens is None or not bill.reckons_month:
+        return bill.unknown
+    if price is None:
+        return "the candidate has no price"
+    if not estimated and not measured.items:
+        return "there are no items yet that both models have answered"
+    counted = [bill.tokens]
+    if measured.items:
+        counted += [measured.incumbent, measured.candidate]
+    if not all(tokens.input and tokens.output for tokens in counted):
+        return "a provider reported no tokens"
+    return ""
+
+
+def _candidates(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None:
+    """Estimates the candidate's tokens of one request: the incumbent's, times the ratio on the
+    same items.
+
+    The share of cached tokens comes from the items: Swapgate cannot know how well another
+    provider caches this route's prompts before it serves them.
+    """
+    if bill.tokens is None or not measured.items:
+        return bill.tokens
+    ours = measured.incumbent
+    theirs = measured.candidate
+    sent = bill.tokens.input * theirs.input / ours.input
+    written = bill.tokens.output * theirs.output / ours.output
+    return TokenCounts(sent, written, sent * theirs.cached / theirs.input)
+
+
+# Input, output and cached input tokens.
+_Tokens = tuple[float, float, float]
+
+
+def forecast_from_answers(
+    tx: Transaction,
+    route: str,
+    arms: tuple[Target, Target],
+    answers: Iterable[tuple[AnswerColumns, AnswerColumns]],
+) -> CostForecast:
+    """Forecasts a swap's bill from the answers of its comparison.
+
+    arms: incumbent, candidate. answers: of both arms, for each suite. If another model than the
+    comparison's incumbent serves the route now, the forecast also has the bill of that model.
+    Raises NotFound for an unknown route.
+    """
+    bill = _bill(tx, route, arms[0])
+    price = targets.find_price(tx, arms[1])
+    forecast = forecast_cost(bill, _measure(answers), price)
+    if routes.require_route(tx, route).incumbent == arms[0].id:
+        return forecast
+    return replace(forecast, serving=bill_of_route(tx, route))
+
+
+def forecast_from_history(
+    ctx: RoutingContext,
+    route: str,
+    candidate: str,
+    plans: Iterable[SuitePlan],
+) -> CostForecast:
+    """Forecasts a swap's bill from earlier runs or, if there are none, from the incumbent's
+    tokens.
+
+    candidate: an id or a name. plans: the suites whose runs count.
+    Raises NotFound, AmbiguousName, InputError.
+    """
+    with ctx.store.read() as tx:
+        known = Targets(tx).all()
+        ours = known[routes.require_route(tx, route).incumbent]
+        theirs = named_models.find_model(ctx, tx, candidate)
+        measured = _measure(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
+        bill = _bill(tx, route, ours)
+        price = targets.find_list_price(ctx, tx, theirs)
+        return forecast_cost(bill, measured, price, estimated=True)
+
+
+def bill_of_route(tx: Transaction, route: str) -> RouteBill:
+    """Measures the bill of the route's present incumbent. Raises NotFound."""
+    incumbent = Targets(tx).all()[routes.require_route(tx, route).incumbent]
+    return _bill(tx, route, incumbent)
+
+
+def _bill(
+    tx: Transaction,
+    route: str,
+    incumbent: Target,
+) -> RouteBill:
+    now = tx.now()
+    totals = Observations(tx).totals(since=now - MONTH, route=route)
+    return measure_bill(totals, incumbent.id, targets.find_price(tx, incumbent), now)
+
+
+def _earlier(
+    tx: Transaction,
+    plan: SuitePlan,
+    ours: Target,
+    theirs: Target | None,
+) -> Sequence[tuple[AnswerColumns, AnswerColumns]]:
+    """Returns the answers of both targets' newest runs on this version of the suite."""
+    if theirs is None:
+        return ()
+    columns = []
+    for arm in (ours, theirs):
+        runs = EvalRuns(tx).of_suite(arm.id, plan.suite, plan.suite_digest)
+        answered = next(
+            (run.id for run in runs if EvalRuns(tx).progress(run.id)[0]),
+            None,
+        )
+        if answered is None:
+            return ()
+        columns.append(AnswerColumns.from_samples(EvalRuns(tx).samples(answered)))
+    return [(columns[0], columns[1])]
+
+
+def _measure(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:
+    """Sums the tokens of the items that both models answered, over all suites."""
+    rows: list[tuple[_Tokens, _Tokens]] = []
+    for incumbent, candidate in answers:
+        ours = _tokens(incumbent)
+        theirs = _tokens(candidate)
+        rows += [(ours[item], theirs[item]) for item in ours if item in theirs]
+    columns = [zip(*side, strict=True) for side in zip(*rows, strict=True)]
+    return MeasuredTokens(len(rows), *(TokenCounts(*map(fsum, arm)) for arm in columns))
+
+
+def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
+    """Returns the tokens of each answered item, the mean over epochs."""
+    came = answers.answered
+    counts = list(
+        zip(
+            came.input_tokens,
+            came.output_tokens,
+            came.cached_tokens,
+            strict=True,
+        )
+    )
+    first = dict(zip(came.item, counts, strict=True))
+    if len(first) == len(counts):
+        return first
+    repeated: dict[str, list[_Tokens]] = {}
+    for item, tokens in zip(came.item, counts, strict=True):
+        repeated.setdefault(item, []).append(tokens)
+    return {
+        item: tuple(map(fmean, zip(*several, strict=True)))  # type: ignore[misc]  # of three
+        for item, several in repeated.items()
+    }
+
+
+def describe_forecast(forecast: CostForecast) -> str:
+    """Writes the bill now and with the candidate as sentences for people."""
+    bill = forecast.current
+    if not bill.reckons_month:
+        return f"This route's monthly cost is unknown: {bill.unknown}."
+    now = f"This route's present cost is unknown: {bill.unknown}"
+    if bill.month_usd is not None:
+        now = f"This route costs about {format_month_usd(bill.month_usd)} a month now"
+    if forecast.serving is None:
+        if forecast.candidate_usd is None:
+            return f"{now}; its cost with the candidate is unknown: {forecast.unknown}."
+        return f"{now}; with the candidate about {format_month_usd(forecast.candidate_usd)}."
+    # Another model than the comparison's incumbent serves the route now.
+    if forecast.now_usd is None or forecast.candidate_usd is None:
+        return f"{now}."
+    former = format_month_usd(forecast.now_usd)
+    candidate = format_month_usd(forecast.candidate_usd)
+    return (
+        f"{now}. On the same traffic the incumbent of this comparison would cost about "
+        f"{former}, its candidate about {candidate}."
+    )
+
+
+def describe_basis(forecast: CostForecast) -> str:
+    """Writes the data behind a forecast; empty if the traffic does not suffice."""
+    bill = forecast.current
+    if not bill.reckons_month:
+        return ""
+    window = format_estimate(bill.window_s)
+    recorded = f"{bill.requests:,} requests recorded in {window}, extrapolated to 30 days"
+    if forecast.estimated:
+        return f"{recorded}; the candidate has no answers yet, so the incumbent's tokens count."
+    if not forecast.items:
+        return f"{recorded}."
+    return f"{recorded}, and the tokens of both models on the same {forecast.items:,} items."
