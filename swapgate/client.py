@@ -2,7 +2,10 @@
 `swapgate` imports this module at the first use of a name.
 """
 
-from harness.client.async_client import AsyncModelClient
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.client.async_client import AsyncModelClient, register_router_builder
 from harness.client.stream import AsyncStream
 from harness.client.sync_client import ModelClient, Stream
 from harness.client.types import (
@@ -40,6 +43,25 @@ from harness.frame.errors import (
     SwapgateError,
     ToolLoopUnfinished,
 )
+
+if TYPE_CHECKING:
+    from harness.client.in_process import EmbeddedRouter
+
+
+def _build_router(config: Path | None) -> "EmbeddedRouter":
+    """Builds a router in this process. Raises InputError in the package of the client alone."""
+    try:
+        from harness.app.router_process import embedded_router  # noqa: PLC0415 - not needed over HTTP
+    except ModuleNotFoundError as error:
+        if not (error.name or "").endswith("harness.app"):
+            raise
+        raise InputError(
+            "a router in this process needs the package swapgate: install it, or use over_http"
+        ) from None
+    return embedded_router(config)
+
+
+register_router_builder(_build_router)
 
 __all__ = [
     "AnswerUnreadable",

@@ -91,21 +91,14 @@ def test_every_link_to_a_file_leads_to_one() -> None:
 
 
 def drawn_paths() -> list[str]:
-    """Every path of the house as the architecture page draws it: a folder, or a module."""
-    drawing = re.search(
-        r"<!-- house -->\n```text\n(.*?)```",
+    """Every folder in the architecture page's table of rooms."""
+    table = re.search(
+        r"<!-- house -->\n(.*?)<!-- end: house -->",
         ARCHITECTURE.read_text(),
         re.DOTALL,
     )
-    assert drawing is not None
-    parts: list[str] = []
-    paths = []
-    for line in drawing[1].splitlines():
-        name = line.split()[0].rstrip("/")
-        depth = (len(line) - len(line.lstrip())) // 2
-        parts[depth:] = [name]
-        paths.append("/".join(parts))
-    return paths
+    assert table is not None
+    return re.findall(r"(?m)^\| `([\w/]+)/` \|", table[1])
 
 
 def test_every_room_that_the_architecture_draws_is_there() -> None:
@@ -123,8 +116,8 @@ def test_the_architecture_draws_every_room() -> None:
     rooms = [
         folder.relative_to(ROOT).as_posix()
         for top in ("harness", "router", "evals", "dashboard")
-        for folder in (ROOT / top).iterdir()
-        if list(folder.glob("*.py"))
+        for folder in (ROOT / top).rglob("*")
+        if any(file.stem != "__init__" for file in folder.glob("*.py"))
     ]
 
     assert [room for room in rooms if room not in drawn] == []

@@ -21,7 +21,7 @@ from hatch_build import below_package  # noqa: E402 - the checkout's own, beside
 
 PACKAGE = "swapgate_client"
 FIRST = "harness.client.sync_client"
-LEFT_OUT = frozenset({"harness.app.router_process", "harness.client.in_process"})
+LEFT_OUT = frozenset({"harness.client.in_process"})
 
 
 class ClientHook(BuildHookInterface[BuilderConfig]):

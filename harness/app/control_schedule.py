@@ -56,10 +56,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.proposals import fallback_chain  # noqa: PLC0415 - only the control plane needs it
     from harness.proposals.candidates import candidate_rounds, leaderboard  # noqa: PLC0415
     from harness.providers.registry import sign_in  # noqa: PLC0415
-    from harness.routing.control import (
-        deprecations,  # noqa: PLC0415
-        outages,  # noqa: PLC0415 - only the control plane needs it
-    )
+    from harness.routing.control import deprecations, outages  # noqa: PLC0415
 
     telemetry.configure()
     settings = installation.settings
@@ -91,7 +88,9 @@ def control_schedule(installation: Installation) -> "Schedule":
     def tidy(ctx: Context) -> None:
         fallback_chain.update_waiver_alerts(ctx)
         vector_checks.update_vector_alerts(ctx)
-        deprecations.update_deprecation_alerts(ctx, leaderboard.describe_shortlist)
+        deprecations.update_deprecation_alerts(
+            ctx, partial(leaderboard.describe_shortlist, ctx)
+        )
         control_jobs.forget_removed_jobs(ctx, scheduled)
         control_jobs.purge_expired(
             ctx,

@@ -9,7 +9,7 @@ import pickle
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +18,14 @@ from harness.app import secret_files
 from harness.app.configuration.model import Settings
 from harness.app.installation import Installation, open_installation
 from harness.app.store.router_store import RouterStore
+from harness.client.in_process import EmbeddedRouter
 from harness.frame.errors import (
     ConfigError,
     DatabaseUnusable,
     SnapshotInvalid,
     StoreUnavailable,
 )
+from harness.frame.ports import Cipher
 from harness.frame.redaction import Redactor
 from harness.frame.runtime import telemetry
 from harness.frame.runtime.clock import SystemClock, SystemRandomIds
@@ -33,7 +35,6 @@ from harness.routing.settings import TracingSettings
 from harness.routing.table import Snapshot
 
 if TYPE_CHECKING:
-    from router.frame.asgi import App
     from router.observers.request_tracing import Tracing
     from router.recording.port import Recording
     from router.recording.recorder import Recorder
@@ -106,6 +107,17 @@ def revision_on_disk(settings: Settings) -> int:
         return 0
 
 
+def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
+    """Returns a router's snapshot with clear headers."""
+    from harness.providers.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
+
+    providers = {
+        name: provider_secrets.decrypt_headers(provider, cipher)
+        for name, provider in snapshot.providers.items()
+    }
+    return replace(snapshot, providers=providers)
+
+
 def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Loads the snapshot of one router process. Raises SnapshotInvalid."""
     from harness.providers.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
@@ -127,7 +139,7 @@ def boot_holder(installation: Installation, transports: "Transports") -> "Snapsh
         key_sets,
         prepare=lambda snapshot: transports.prepare(provider_kinds(snapshot)),
         classes=installation.settings.data_classes,
-        opened=lambda snapshot: provider_secrets.decrypt_snapshot(snapshot, cipher),
+        opened=lambda snapshot: decrypt_snapshot(snapshot, cipher),
         restored=partial(_restore_snapshot, installation),
     )
     holder.boot()
@@ -204,15 +216,6 @@ def build_recorder(
             installation.secret,
         ),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedRouter:
-    """A router inside another program's process, with the calls that end it."""
-
-    app: "App"  # an ASGI application, which needs its lifespan
-    stop_following: Callable[[], None]  # stops following the database; may block for a moment
-    close: Callable[[], None]  # call it after the lifespan
 
 
 def embedded_router(given: Path | None = None) -> EmbeddedRouter:

@@ -14,7 +14,7 @@ changes a route here. Status for people is in `harness.canary.status`.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from harness.canary import decision, way_back
+from harness.canary import decision, machine, way_back
 from harness.canary.audit import RolloutUnit, decision_inputs
 from harness.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.evals import proof_validity
@@ -46,12 +46,13 @@ from harness.gate.online.rollout import (
     describe_abort,
 )
 from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.verdict import Passed
 from harness.proposals import decisions, recomputation
 from harness.proposals.context import ProposalsContext
 from harness.providers.registry.target_life import TargetLife, list_details
 from harness.routing.control import data_class_checks
 from harness.routing.control.routes import commit, find_taken_back, known_targets, require_route
-from harness.routing.proposal import ApprovalKind, ProposalEvent, apply_event
+from harness.routing.proposal import ApprovalKind, Proposal, ProposalEvent, apply_event
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
@@ -210,6 +211,23 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
     if not against:
         return action, ()
     return replace(action, figures=replace(action.figures, warnings=against)), against
+
+
+class ProposalCanaries:
+    """Implements `harness.proposals.driver.Canaries`."""
+
+    def open(
+        self,
+        ctx: ProposalsContext,
+        tx: Transaction,
+        proposal: Proposal,
+        proof: Passed,
+        event: ProposalEvent,
+    ) -> Proposal:
+        return machine.open_canary(ctx, tx, proposal, proof, event)
+
+    def drive(self, ctx: ProposalsContext, before: Rollout) -> list[str]:
+        return drive(ctx, before)
 
 
 def drive(ctx: ProposalsContext, before: Rollout) -> list[str]:

@@ -28,11 +28,23 @@ from harness.client.types import (
 from harness.frame.errors import CallFailed, InputError
 
 if TYPE_CHECKING:
+    from harness.client.in_process import EmbeddedRouter
     from harness.frame.ports import Clock
 
 KEY_VARIABLE: Final = "SWAPGATE_KEY"
 TIMEOUT_S: Final = 600.0  # longer than the default `total_timeout_s` of any route
 PAUSE_S: Final = 10.0  # the longest pause before a retry; a router may request one retry
+
+
+# The function that builds a router in this process, once it is registered.
+_router_builders: "list[Callable[[Path | None], EmbeddedRouter]]" = []
+
+
+def register_router_builder(build: "Callable[[Path | None], EmbeddedRouter]") -> None:
+    """Sets how `in_process` builds its router. `swapgate.client` calls it, because only the
+    package swapgate has a router.
+    """
+    _router_builders[:] = [build]
 
 
 class AsyncModelClient:
@@ -75,20 +87,12 @@ class AsyncModelClient:
         """Opens a client as `ModelClient.in_process` does; blocks while it reads files and the
         database.
         """
-        try:
-            from harness.app.router_process import embedded_router  # noqa: PLC0415 - not needed over HTTP
-            from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - not needed over HTTP
-        except ModuleNotFoundError as error:
-            if not (error.name or "").endswith("harness.app"):
-                raise
-            raise InputError(
-                "a router in this process needs the package swapgate: install it, or use "
-                "over_http"
-            ) from None
+        found = _key(key)
+        (build,) = _router_builders
+        router = build(Path(config) if config is not None else None)
+        from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - not needed over HTTP
         from harness.frame.runtime.clock import SystemClock  # noqa: PLC0415
 
-        found = _key(key)
-        router = embedded_router(Path(config) if config is not None else None)
         return cls(InProcessChannel(router, found), SystemClock())
 
     async def complete(self, request: CompletionRequest) -> CompletionResponse:

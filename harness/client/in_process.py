@@ -8,15 +8,22 @@ router.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import Final
 
 from harness.frame.errors import InputError, RouterUnreachable, StreamBroken
 from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
 
-if TYPE_CHECKING:
-    from harness.app.router_process import EmbeddedRouter
-
 MOST_WAITING: Final = 16  # unread pieces of an answer; at this number, the provider waits
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRouter:
+    """A router inside another program's process, with the calls that end it."""
+
+    app: App  # an ASGI application, which needs its lifespan
+    stop_following: Callable[[], None]  # stops following the database; may block for a moment
+    close: Callable[[], None]  # call it after the lifespan
 
 
 class AsgiCall:
@@ -134,7 +141,7 @@ class InProcessChannel:
     key: a data key, whose routes, limits and budget apply.
     """
 
-    def __init__(self, router: "EmbeddedRouter", key: str) -> None:
+    def __init__(self, router: EmbeddedRouter, key: str) -> None:
         self._router = router
         self._key = (
             b"authorization",

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from harness.frame.errors import StoreUnavailable
 from harness.frame.people.limits import MINUTE_S
 from harness.frame.ports import Clock
+from harness.frame.records.database import Database
 from harness.routing.records.account_loads import AccountLoads
 from harness.routing.reliability.rate_headers import RateReading, read_rates
 from harness.routing.reliability.retry import retry_after_s
@@ -28,9 +29,6 @@ from harness.routing.reliability.users_first import (
     merge_loads,
     permit_calls,
 )
-
-if TYPE_CHECKING:
-    from harness.app.store.store import Store
 
 # How often a process reads the others' reports, and writes its own if they matter at once.
 SHARE_EVERY_S: Final = 1.0
@@ -46,7 +44,7 @@ LONGEST_PAUSE_S: Final = 600.0
 class StoredLoads:
     """Reads and writes the reports, each in a separate transaction."""
 
-    def __init__(self, store: "Store") -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def read(self, now: datetime) -> Sequence[AccountLoad]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.gate.run import EvalRun, JudgeCalibration, RunState, Sample
-from harness.gate.suite_plan import ItemGroups, SuitePin
+from harness.gate.suite_plan import ItemGroups
 from harness.providers.target import Provider, Target
+from harness.routing.context import PinnedSuites
 
 
 class EvalWorkers(Protocol):
@@ -129,14 +130,10 @@ class EvalRunner(Protocol):
         ...
 
 
-class SuiteCatalog(Protocol):
+class SuiteCatalog(PinnedSuites, Protocol):
     """The configured suites. Reads files, so a pin may change between two calls."""
 
     def names(self) -> Sequence[str]: ...
-
-    def pin(self, suite: str) -> SuitePin:
-        """Builds a pin. Raises NotFound, naming the nearest suite; InputError."""
-        ...
 
     def groups(self, suite: str) -> ItemGroups:
         """Returns the suite's items with their clusters and slices. Raises as pin()."""
@@ -158,10 +155,6 @@ class SuiteCatalog(Protocol):
 
     def title(self, suite: str) -> str:
         """Returns the suite's title for people. Raises NotFound."""
-        ...
-
-    def data_class(self, suite: str) -> str:
-        """Returns the class of a suite's data, empty for none. Raises NotFound."""
         ...
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ counts as unknown, and with a cap an unknown sum refuses a call.
 import math
 import threading
 from datetime import date
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from harness.evals.month_spending import (
     MonthSpending,
@@ -22,9 +22,7 @@ from harness.evals.month_spending import (
 from harness.evals.records import Spending
 from harness.frame.errors import SpendingPaused
 from harness.frame.ports import Clock
-
-if TYPE_CHECKING:
-    from harness.app.store.store import Store
+from harness.frame.records.database import Database
 
 READ_EVERY_S: Final = 10.0
 # If the sum is older, a call reads it again first.
@@ -40,7 +38,7 @@ Costs = dict[date, PurposeSpending]
 class StoredSpending:
     """Reads a month's spending, and adds to it, each in a separate transaction."""
 
-    def __init__(self, store: "Store") -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def month(self, month: date) -> MonthSpending:

@@ -4,20 +4,17 @@
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from harness.frame.ports import AlertSinks, Chance, Clock
+from harness.frame.records.database import Database
 from harness.frame.runtime.clock import ClockWatch
-
-if TYPE_CHECKING:
-    from harness.app.store.store import Store
 
 
 @dataclass(frozen=True)
 class World:
     """Holds a process's store, clock, random ids and alert sinks."""
 
-    store: "Store"
+    store: Database
     clock: Clock
     chance: Chance
     sinks: AlertSinks | None = field(default=None, kw_only=True)  # None: no alert is sent

@@ -249,3 +249,15 @@ class Policy:
     def digest(self) -> str:
         """A hash of every threshold; two policies with equal hashes decide alike."""
         return digest(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPolicy:
+    """How often and with how many items a suite's drift runs measure incumbents."""
+
+    every_s: float = 86_400.0  # time from the start of a run to the next start
+    items: int | None = 200  # items per run, None for the whole suite
+    epochs: int = 1  # answers to each item
+    alpha: float = 0.05  # probability that an unchanged model ever raises an alarm
+    max_cost_usd: float | None = None  # max_cost_usd, max_tokens: maximum per run
+    max_tokens: int | None = None

@@ -20,6 +20,7 @@ from typing import Final
 import structlog
 
 from harness.canary import operations, shadows
+from harness.canary.operations import ProposalCanaries
 from harness.evals import spending
 from harness.evals.ports import QueuedJob, RunQueue
 from harness.frame.alerts import alerts
@@ -96,7 +97,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
     with ctx.store.read() as tx:
         proposals = Proposals(tx).open()
     for proposal in proposals:
-        run_step(proposal.id, partial(drive_proposal, ctx, proposal))
+        run_step(proposal.id, partial(drive_proposal, ctx, ProposalCanaries(), proposal))
     # After the proposals, because a promotion of this turn starts a bake.
     with ctx.store.read() as tx:
         baking = Rollouts(tx).baking()

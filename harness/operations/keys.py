@@ -12,7 +12,7 @@ Routers check data keys by their own snapshot, not here. The rule that counts pe
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from harness.frame.errors import (
     Conflict,
@@ -40,14 +40,12 @@ from harness.frame.people.access import (
 from harness.frame.people.limits import KeyLimits, SpendTotals
 from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.plain_data import to_shown
+from harness.frame.records.database import Database
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.operations.context import Context
 from harness.routing.control.routes import require_route
-
-if TYPE_CHECKING:
-    from harness.app.store.store import Store
 
 NO_KEY: Final = "no management key is accepted"
 NO_LIMITS: Final = "a management key has a role; limits are only for data keys"
@@ -254,7 +252,7 @@ def set_opt_outs(
 
 
 def authenticate(
-    store: "Store",
+    store: Database,
     text: str,
     *,
     secret: bytes,
@@ -265,7 +263,7 @@ def authenticate(
 
 
 def authenticate_data_key(
-    store: "Store",
+    store: Database,
     text: str,
     *,
     secret: bytes,
@@ -278,7 +276,7 @@ def authenticate_data_key(
     return key
 
 
-def still(store: "Store", actor: Actor) -> Actor:
+def still(store: Database, actor: Actor) -> Actor:
     """Returns the actor with the key's present role. Raises NotAllowed for a revoked key."""
     with refusing(NO_KEY), store.read() as tx:
         return actor_behind(tx, actor.key)

@@ -5,15 +5,14 @@ another writer, the next turn decides again. All state is in the store, so the d
 at any point.
 
 The driver calls no model: eval workers do. The verdict is decided in
-`harness.proposals.evaluation`, and a canary's own turn is `harness.canary.operations.drive`.
+`harness.proposals.evaluation`, and a canary's own turn is `Canaries.drive`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Protocol, assert_never
 
-from harness.canary import machine, operations
 from harness.evals import proof_validity
 from harness.evals.proof_validity import ProofState, ProofValidity
 from harness.evals.users_turn import describe_users_turn, find_users_turn
@@ -33,7 +32,7 @@ from harness.frame.formatting import (
 from harness.frame.people.access import SYSTEM
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.online.rollout import rollout_id
+from harness.gate.online.rollout import Rollout, rollout_id
 from harness.gate.run import EvalRun, RunState, describe_waits
 from harness.gate.sentences import polish_reason, reason_text
 from harness.gate.verdict import (
@@ -75,14 +74,35 @@ from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 
 
-def drive_proposal(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
+class Canaries(Protocol):
+    """Opens and drives the canaries of proposals. `harness.canary` implements it."""
+
+    def open(
+        self,
+        ctx: ProposalsContext,
+        tx: Transaction,
+        proposal: Proposal,
+        proof: Passed,
+        event: ProposalEvent,
+    ) -> Proposal:
+        """Opens a proposal's canary: stores rollout, routing table and proposal, all or
+        none.
+        """
+        ...
+
+    def drive(self, ctx: ProposalsContext, before: Rollout) -> list[str]:
+        """Drives a live canary or a bake by one turn. Returns log lines."""
+        ...
+
+
+def drive_proposal(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
     """Moves a proposal by its phase. Returns log lines. Raises SwapgateError.
 
     If the stored scores no longer give the verdict, the proposal is rejected and an alert is
     raised; in a canary, the rollout reacts instead.
     """
     try:
-        return _by_phase(ctx, proposal)
+        return _by_phase(ctx, canaries, proposal)
     except EvidenceMismatch as error:
         if proposal.phase is ProposalPhase.CANARY:
             raise  # the canary's own turn reacts to the mismatch
@@ -92,19 +112,21 @@ def drive_proposal(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
             return _reject(ctx, tx, found, ProposalEvent.STALE, str(error))
 
 
-def _by_phase(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
+def _by_phase(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
     """Calls the step of the proposal's phase; does nothing for a closed proposal."""
     match proposal.phase:
         case ProposalPhase.PROPOSED:
             return _start(ctx, proposal)
         case ProposalPhase.EVALUATING:
-            return (_choose if proposal.waits_for_rivals else _evaluate)(ctx, proposal)
+            return (_choose if proposal.waits_for_rivals else _evaluate)(
+                ctx, canaries, proposal
+            )
         case ProposalPhase.AWAITING_APPROVAL:
-            return _await(ctx, proposal)
+            return _await(ctx, canaries, proposal)
         case ProposalPhase.CANARY:
             with ctx.store.read() as tx:
                 rollout = Rollouts(tx).get(proposal.rollout or "")
-            return operations.drive(ctx, rollout)
+            return canaries.drive(ctx, rollout)
         case _:
             return []
 
@@ -128,7 +150,7 @@ def _start(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
     return [f"{proposal.id}: evaluating"]
 
 
-def _evaluate(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
+def _evaluate(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
     """Decides the verdict from the answers so far; waits if they cannot decide yet.
 
     Changes of the route, its rules or its suites end the proposal as stale, because its answers
@@ -168,7 +190,7 @@ def _evaluate(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
         _tell_of_wait(ctx, proposal, by_id)
         return _wake(ctx, proposal)
     with ctx.store.write() as tx:
-        return _apply(ctx, tx, proposal, verdict)
+        return _apply(ctx, canaries, tx, proposal, verdict)
 
 
 def _tell_of_wait(
@@ -224,6 +246,7 @@ def _wake(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
 
 def _apply(
     ctx: ProposalsContext,
+    canaries: Canaries,
     tx: Transaction,
     proposal: Proposal,
     verdict: Verdict,
@@ -261,7 +284,7 @@ def _apply(
                 held = Proposals(tx).save(replace(decided, updated_at=ctx.clock.now()))
                 eval_queue.stop_unneeded_runs(ctx, tx, held)
             else:
-                _passed(ctx, tx, decided, verdict)
+                _passed(ctx, canaries, tx, decided, verdict)
         case Failed():
             _reject(ctx, tx, decided, ProposalEvent.FAILED, verdict.reason)
         case HarnessMismatch():
@@ -281,7 +304,7 @@ def _apply(
     return [line]
 
 
-def _choose(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
+def _choose(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
     """Lets the best of a selection continue, and ends the other passed members, in one
     transaction, so that no other member can continue later. Changes nothing if the given
     proposal is not the best.
@@ -311,12 +334,13 @@ def _choose(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
         for other in ranked[1:]:
             because = f"it passed with {other.text}, but {name} passed with {best.text}"
             said += _reject(ctx, tx, other.proposal, ProposalEvent.NOT_CHOSEN, because)
-        _passed(ctx, tx, proposal, proof)
+        _passed(ctx, canaries, tx, proposal, proof)
     return [*said, f"{proposal.id}: the best of its selection"]
 
 
 def _passed(
     ctx: ProposalsContext,
+    canaries: Canaries,
     tx: Transaction,
     proposal: Proposal,
     proof: Passed,
@@ -350,7 +374,7 @@ def _passed(
     elif frozen := freezes.may_go_on(ctx, tx, proposal.route):
         _wait_for_thaw(tx, proposal, proof, frozen[0])
     else:
-        machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.PASSED)
+        canaries.open(ctx, tx, proposal, proof, ProposalEvent.PASSED)
     eval_queue.stop_unneeded_runs(ctx, tx, proposal)
 
 
@@ -491,7 +515,7 @@ def _find_unconfirmed(ctx: ProposalsContext, proposal: Proposal) -> datetime | N
     return add_seconds(verdict.decided_at, proposal.policy.gate.infra_patience_s)
 
 
-def _await(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
+def _await(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
     """Opens an approved canary unless a freeze holds it; expires a proposal in time."""
     proof, said = _proof_now(ctx, proposal)
     if said:
@@ -500,7 +524,7 @@ def _await(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
         with ctx.store.read() as tx:
             if freezes.may_go_on(ctx, tx, proposal.route):
                 return []
-        return _open_approved(ctx, proposal, proof)
+        return _open_approved(ctx, canaries, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():
         return _in_write(
             ctx,
@@ -533,6 +557,7 @@ def _proof_now(ctx: ProposalsContext, proposal: Proposal) -> tuple[Verdict, list
 
 def _open_approved(
     ctx: ProposalsContext,
+    canaries: Canaries,
     proposal: Proposal,
     proof: Verdict,
 ) -> list[str]:
@@ -542,7 +567,7 @@ def _open_approved(
     with ctx.store.write() as tx:
         if Proposals(tx).get(proposal.id).version != proposal.version:
             return []  # another process was faster
-        machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
+        canaries.open(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
     return [f"{proposal.id}: canary opened"]
 
 

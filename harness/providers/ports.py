@@ -1,15 +1,20 @@
-"""Ports to providers: their servers, the servers for sign-in, and the table of models.
+"""Ports to providers: their servers, the servers for sign-in, the table of models, and the uses
+of a provider.
 
-The implementations are `calls.probe`, `calls.oauth_http`, `router.upstream` and
-`models.catalogue`. The context of a process that calls no provider has None in place of a port.
+The implementations are `calls.probe`, `calls.oauth_http`, `router.upstream`, `models.catalogue`
+and `harness.routing.control.provider_uses`. The context of a process that calls no provider has
+None in place of a port.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from harness.frame.failures import FailureClass
+from harness.frame.records.transaction import Transaction
 from harness.providers.calls.probe import ProbeReply
+from harness.providers.force import KillSwitch
 from harness.providers.models.catalogue import Catalogue
 from harness.providers.oauth import (
     DeviceCode,
@@ -17,7 +22,7 @@ from harness.providers.oauth import (
     OAuthTokens,
     PollAnswer,
 )
-from harness.providers.target import Provider
+from harness.providers.target import Provider, Target
 
 
 class ProviderDoor(Protocol):
@@ -106,4 +111,32 @@ class ProviderCallsFactory(Protocol):
 class ModelTable(Protocol):
     def catalogue(self) -> Catalogue:
         """Returns the same catalogue each time. The first call may read a file."""
+        ...
+
+
+class ProviderUses(Protocol):
+    """Tells which routes, proposals, canaries and eval runs need a provider."""
+
+    def routed_targets(self, tx: Transaction) -> Mapping[str, Sequence[Target]]:
+        """Returns the targets of each route, in any role, by the route's name."""
+        ...
+
+    def run_times(self, tx: Transaction, targets: Collection[str]) -> Sequence[datetime]:
+        """Returns when the newest eval runs of the targets began; empty without a run."""
+        ...
+
+    def open_work(self, tx: Transaction, provider: str) -> Sequence[str]:
+        """Lists proposals, shadows and canaries' judges that need the provider, as texts for
+        people.
+        """
+        ...
+
+    def outdated_work(self, tx: Transaction, provider: str) -> Sequence[str]:
+        """Lists canaries and proposals that a provider's move makes worthless, as texts for
+        people.
+        """
+        ...
+
+    def switches(self, tx: Transaction) -> Sequence[KillSwitch]:
+        """Lists the stored kill switches that send requests elsewhere now."""
         ...

@@ -11,7 +11,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.frame.errors import InputError, NotFound, StaleWrite
+from harness.frame.errors import InputError, NotFound, SnapshotInvalid, StaleWrite
 from harness.frame.records.columns import (
     Row,
     Values,
@@ -21,7 +21,7 @@ from harness.frame.records.columns import (
     time,
 )
 from harness.frame.records.record import record, record_of
-from harness.frame.records.repository import Query, Records
+from harness.frame.records.repository import Query, Records, row_key
 from harness.frame.records.signed_tables import sign_rows_of
 from harness.frame.records.transaction import Transaction
 from harness.gate.pins import ServedModel, Sighting, newest_sightings
@@ -41,6 +41,7 @@ TARGET: Final = record(
 )
 
 target = TARGET.table
+ALL_TARGETS: Final = sa.select(target)
 
 
 def _move_to_row(provider: Provider) -> Values:
@@ -152,6 +153,50 @@ def _require_provider(tx: Transaction, name: str) -> None:
 
 def _unknown_provider(name: str) -> InputError:
     return InputError(f"there is no provider {name!r}, so it has no check or list of models")
+
+
+class Targets:
+    """Stores targets. A target never changes: its id is the hash of its content."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def all(self) -> Mapping[str, Target]:
+        """Returns all stored targets by id, also those that no route uses."""
+        return self._tx.once((target.name,), lambda: self._read(ALL_TARGETS))
+
+    def among(self, ids: Iterable[str]) -> Mapping[str, Target]:
+        """Returns the stored targets among the ids, by id."""
+        return self._read(ALL_TARGETS.where(target.c.id.in_(sorted(ids))))
+
+    def get(self, id_: str) -> Target | None:
+        """Returns a target by id; None if it is not stored."""
+
+        def read() -> Target | None:
+            return self._read(ALL_TARGETS.where(target.c.id == id_)).get(id_)
+
+        return self._tx.once(row_key(target, id_), read)
+
+    def add(self, new: Target) -> str:
+        """Adds a target unless it is stored, and returns its id."""
+        self._tx.write_new(target, TARGET.write(new))
+        return new.id
+
+    def _read(self, query: Query) -> dict[str, Target]:
+        """Reads targets by id.
+
+        Raises SnapshotInvalid for one whose content does not give its id.
+        """
+        checked = self._tx.checked(target, self._tx.read(query))
+        found = {row.id: TARGET.read(row) for row in checked}
+        for id_, read in found.items():
+            if read.id != id_:
+                raise SnapshotInvalid(
+                    f"somebody edited target {id_} in the database: its content "
+                    f"is that of {read.id}. "
+                    "Restore the row from a backup"
+                )
+        return found
 
 
 class Credentials(Records[Credential]):

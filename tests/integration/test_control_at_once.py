@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from harness.app.store.store import Store
+from harness.canary.operations import ProposalCanaries
 from harness.frame.errors import Conflict, IllegalTransition, StaleWrite
 from harness.frame.idempotency import IdempotentRequests
 from harness.frame.runtime.clock import SystemRandomIds
@@ -183,7 +184,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
     world.clock.advance(8 * 86_400)
 
     with pytest.raises(StaleWrite):
-        driver.drive_proposal(ctx, seen)
+        driver.drive_proposal(ctx, ProposalCanaries(), seen)
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
 

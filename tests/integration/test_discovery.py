@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -444,7 +445,7 @@ def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
         f"route chat: candidates by {unlisted}: sim/better"
     ]
     assert not candidate_rounds.run_once(ctx)
-    deprecations.update_deprecation_alerts(ctx, leaderboard.describe_shortlist)
+    deprecations.update_deprecation_alerts(ctx, partial(leaderboard.describe_shortlist, ctx))
     assert (
         AlertKind.MODEL_ENDED,
         world.route().incumbent,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
+from harness.canary.operations import ProposalCanaries
 from harness.evals.account_meter import AccountMeter, StoredLoads
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
@@ -235,7 +236,7 @@ def test_page_and_alert_name_the_users_that_a_comparison_gives_way_to(
             with world.store.read() as tx:
                 (proposal,) = Proposals(tx).open()
                 waits = evaluation.describe_proposal_waits(tx, proposal)
-            driver.drive_proposal(world.context(), proposal)
+            driver.drive_proposal(world.context(), ProposalCanaries(), proposal)
             is_open = has_open_alert(world, proposal.id)
             with world.store.read() as tx:
                 record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")

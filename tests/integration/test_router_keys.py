@@ -41,13 +41,12 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
-    clock = SystemClock()
+def store(database_url: str, upstream: Upstream) -> Iterator[Store]:
     with closing(
         Store(
             database_url,
             secret=SECRET,
-            clock=clock,
+            clock=SystemClock(),
             signatures=CONTROL,
         )
     ) as store:
@@ -63,14 +62,18 @@ def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
                     prices=prices,
                 )
                 Providers(tx).put(made)
-        yield Context(
-            store,
-            clock,
-            SystemRandomIds(),
-            ConfiguredSuites({}),
-            policies={},
-            workers=None,
-        )
+        yield store
+
+
+@pytest.fixture
+def ctx(store: Store) -> Context:
+    return Context(
+        store=store,
+        clock=SystemClock(),
+        chance=SystemRandomIds(),
+        suites=ConfiguredSuites({}),
+        policies={},
+    )
 
 
 def ask(client: openai.OpenAI) -> dict[str, str]:
@@ -115,7 +118,7 @@ def test_what_a_key_opts_out_of_is_signed_served_and_in_the_audit_log(ctx: Conte
 
 @pytest.mark.req("G5")
 def test_a_budget_counts_what_every_router_of_the_database_spent(
-    ctx: Context, tmp_path: Path
+    ctx: Context, store: Store, tmp_path: Path
 ) -> None:
     key, text = keys.create_key(
         ctx,
@@ -125,9 +128,10 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
         limits=KeyLimits(budget_month_usd=2.5),
     )
     with (
-        running_router_on(
-            RouterStore(ctx.store), tmp_path / "one", classes=records.CLEARED
-        ) as (one_url, *_),
+        running_router_on(RouterStore(store), tmp_path / "one", classes=records.CLEARED) as (
+            one_url,
+            *_,
+        ),
         openai.OpenAI(base_url=f"{one_url}/v1", api_key=text, max_retries=0) as one,
     ):
         for _ in range(4):
@@ -137,7 +141,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
     with (
         # Also after a restart, and beside another one of another name.
         running_router_on(
-            RouterStore(ctx.store),
+            RouterStore(store),
             tmp_path / "two",
             worker="w2",
             classes=records.CLEARED,

@@ -92,7 +92,7 @@ class Scene:
         return made
 
     def settled(self) -> None:
-        etag = self.ctx.store.etag()
+        etag = self.ctx.store.snapshot().etag
         wait_until(lambda: self.holder.current and self.holder.current.etag == etag)
 
     def ask(
@@ -177,9 +177,9 @@ def scene(
         "health": frozenset({"up"}),
     }
     ctx = Context(
-        ours,
-        CLOCK,
-        SystemRandomIds(),
+        store=ours,
+        clock=CLOCK,
+        chance=SystemRandomIds(),
         suites=None,  # type: ignore[arg-type]  # no suites here
         policies={},
         data_classes=cleared,

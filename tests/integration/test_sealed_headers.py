@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.app import seed
+from harness.app import router_process, seed
 from harness.app.configuration import configuration
 from harness.app.configuration.model import Settings
 from harness.frame import package_data
@@ -65,7 +65,7 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
     save_snapshot(snapshot, tmp_path / "s.json")
     assert VALUE not in (tmp_path / "s.json").read_text()
     again = load_snapshot(tmp_path / "s.json")
-    opened = provider_secrets.decrypt_snapshot(again, ctx.cipher).providers["hosted"]
+    opened = router_process.decrypt_snapshot(again, ctx.cipher).providers["hosted"]
     assert opened == HOSTED
     shown = (
         registered_providers.get_provider(ctx, "hosted"),
@@ -149,9 +149,7 @@ def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
     targets.put_provider(world.context(), SYSTEM, HOSTED)
     foreign = FernetCipher(lambda: [new_key()])
 
-    found = provider_secrets.decrypt_snapshot(world.store.snapshot(), foreign).providers[
-        "hosted"
-    ]
+    found = router_process.decrypt_snapshot(world.store.snapshot(), foreign).providers["hosted"]
 
     assert found.extra_headers == {}
     assert "the header x-key of provider hosted" in caplog.text

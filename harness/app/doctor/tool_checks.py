@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Final, Generic, TypeVar
 
 from harness.app.installation import Installation
-from harness.app.router_process import EmbeddedRouter, embed
+from harness.app.router_process import embed
 from harness.client.async_client import AsyncModelClient
-from harness.client.in_process import InProcessChannel
+from harness.client.in_process import EmbeddedRouter, InProcessChannel
 from harness.client.tool_loop import ToolFunction
 from harness.client.types import CompletionRequest, Message, ToolDefinition
 from harness.frame.errors import CallFailed, CallRefused, ToolLoopUnfinished

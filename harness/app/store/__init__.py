@@ -1,7 +1,6 @@
-"""The databases: SQLite and PostgreSQL. No decisions here.
+"""The store: all tables with their triggers, transactions, the signed snapshot. No decisions.
 
-`store.Store` is the entrance: it opens transactions. `engine` connects, `migrate` and
-`schema_revisions` handle the schema, `guards` has the triggers, and `leader` and `job_queue`
-coordinate processes. The tables themselves are declared beside their subjects, in `records`
-modules; `tables` collects them.
+`store.Store` is the entrance: it opens transactions. `migrate` and `schema_revisions` handle
+the schema, `guards` has the triggers, and `job_queue` shares eval runs among hosts. The tables
+themselves are declared beside their subjects, in `records` modules; `tables` collects them.
 """

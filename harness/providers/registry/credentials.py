@@ -247,7 +247,7 @@ def _put(
         details = _change_details(change, after, known, changed=changed)
         AuditLog(tx).append(actor, "credential.put", f"provider {name}", details)
         moved = known is not None and after.moved != known.moved
-        outdated = targets.list_outdated(tx, name) if moved else ()
+        outdated = ctx.uses.outdated_work(tx, name) if moved else ()
         return replace(_credentials_of(ctx, tx, after), outdated=outdated)
 
 

@@ -60,8 +60,6 @@ from harness.providers.oauth import TOKEN_KEY_NAME
 from harness.providers.records import DiscoveredModels, Providers, SignIns, Targets
 from harness.providers.registry import provider_secrets, targets
 from harness.providers.target import Provider, Target
-from harness.routing.records.interventions import Switches
-from harness.routing.records.routes import Routing
 
 TIMEOUT_S: Final = 10.0
 AT_ONCE: Final = 8
@@ -344,7 +342,7 @@ def explain_name(
     """
     with ctx.store.read() as tx:
         reading = read_name(ctx, tx, name)
-        switches = (*standing, *Switches(tx).not_lifted())
+        switches = (*standing, *ctx.uses.switches(tx))
         active = active_switches(switches, ctx.clock.now())
         forced = [s.force for s in active if s.route is None and not s.force.avoids]
         if not forced:
@@ -456,7 +454,7 @@ def _not_found(
         return _reading(taken, taken.reason)
     name = taken.name
     versions = match_among(name, offers, today=ctx.clock.now().date()).near
-    known = {*(offer.name for offer in offers), *Routing(tx).table().routes}
+    known = {*(offer.name for offer in offers), *ctx.uses.routed_targets(tx)}
     near = tuple(dict.fromkeys((*versions, *list_nearest(name, known))))[:MOST_NEAR]
     add = "`swapgate model add PROVIDER/MODEL` adds a model"
     if taken.add_command:

@@ -23,7 +23,6 @@ from harness.providers.credential import (
 )
 from harness.providers.records import Credentials, Providers
 from harness.providers.target import Provider
-from harness.routing.table import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +52,6 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
         except SwapgateError as error:
             log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message names the cause
     return replace(provider, extra_headers=clear, sealed_headers={})
-
-
-def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
-    """Returns a router's snapshot with clear headers."""
-    providers = {
-        name: decrypt_headers(provider, cipher) for name, provider in snapshot.providers.items()
-    }
-    return replace(snapshot, providers=providers)
 
 
 def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:

@@ -42,10 +42,6 @@ from harness.providers.registry import credentials, provider_secrets, targets
 from harness.providers.registry.credentials import CredentialChange
 from harness.providers.registry.targets import ProviderChange, change_of_provider
 from harness.providers.target import JsonObject, Price, Provider, Target
-from harness.routing.control import data_class_checks
-from harness.routing.records.interventions import Shadows
-from harness.routing.records.proposals import Proposals, Rollouts
-from harness.routing.records.routes import Routing
 
 AT_ONCE: Final = 8
 LIST_TIMEOUT_S: Final = 5.0
@@ -119,9 +115,9 @@ def run_check(ctx: ProvidersContext) -> SelfTest:
 def _ask(ctx: ProvidersContext, providers: Sequence[Provider]) -> Sequence[ProviderCheck]:
     """Checks providers in parallel, and stores the results."""
     with ctx.store.read() as tx:
-        table = Routing(tx).table()
+        routed = ctx.uses.routed_targets(tx).values()
         known = Targets(tx).all()
-    in_use = {target for route in table.routes.values() for target in route.targets}
+    in_use = {target.id for targets_ in routed for target in targets_}
 
     def checked(provider: Provider) -> ProviderCheck:
         own = [target for target in known.values() if target.provider == provider.name]
@@ -247,7 +243,7 @@ def register_with_provider(
     provider = there or default_provider(seed.provider, known, api_base=api_base)
     if there is None:
         place = kind.api_base if (kind := PROVIDER_KINDS.get(seed.provider)) else ""
-        data_class_checks.check_address(ctx, provider.name, place, provider.api_base)
+        targets.check_address(ctx, provider.name, place, provider.api_base)
         targets.put_provider(ctx, actor, provider)
     kind = PROVIDER_KINDS.get(provider.kind)
     return RegisteredTarget(
@@ -321,7 +317,7 @@ class ProviderSummary(CamelCase):
 def list_providers(ctx: ProvidersContext) -> Sequence[ProviderSummary]:
     """Lists the providers, each with the routes that use it. Shows only names of headers."""
     with ctx.store.read() as tx:
-        routes = targets.routes_by_provider(tx)
+        routes = targets.routes_by_provider(ctx, tx)
         known = Providers(tx).all().values()
         return [_glance(provider, routes.get(provider.name, [])) for provider in known]
 
@@ -330,7 +326,7 @@ def get_provider(ctx: ProvidersContext, name: str) -> ProviderSummary:
     """Describes a configured provider. Raises NotFound."""
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
-        return _glance(provider, targets.routes_using(tx, name))
+        return _glance(provider, targets.routes_using(ctx, tx, name))
 
 
 def change_provider(
@@ -359,8 +355,8 @@ def change_provider(
     with ctx.store.read() as tx:
         after = targets.require_provider(tx, name)
         moved = known is not None and after.moved != known.moved
-        outdated = targets.list_outdated(tx, name) if moved else ()
-        routes = targets.routes_using(tx, name)
+        outdated = ctx.uses.outdated_work(tx, name) if moved else ()
+        routes = targets.routes_using(ctx, tx, name)
         return replace(_glance(after, routes), outdated=outdated)
 
 
@@ -395,19 +391,9 @@ def _needs(
     name: str,
 ) -> Iterable[str]:
     """Yields the uses that forbid a removal: routes, proposals, shadows and judges."""
-    yield from (f"route {route}" for route in targets.routes_using(tx, name))
-    by_id = Targets(tx).all()
-    for proposal in Proposals(tx).open():
-        if by_id[proposal.candidate].provider == name:
-            yield f"proposal {proposal.id}"
-    for shadow in Shadows(tx).live():
-        if shadow.candidate.provider == name:
-            yield f"shadow of route {shadow.route}"
+    yield from (f"route {route}" for route in targets.routes_using(ctx, tx, name))
+    yield from ctx.uses.open_work(tx, name)
     yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
-    for rollout in (*Rollouts(tx).live(), *Rollouts(tx).baking()):
-        judge = rollout.policy.judge
-        if judge is not None and Target.from_name(judge.model).provider == name:
-            yield f"judge of the canary of route {rollout.route}"
 
 
 def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:

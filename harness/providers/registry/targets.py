@@ -6,18 +6,17 @@ A target never changes: its id is the hash of its content. Names that people typ
 `named_models`; API and commands for providers are in `registered_providers`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from harness.frame.errors import Conflict, InputError, NotFound
+from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.frame.formatting import format_usd
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.suggestions import did_you_mean
-from harness.gate.run import RunState
 from harness.providers.api_base_rules import (
     check_api_base,
     check_api_base_path,
@@ -36,12 +35,9 @@ from harness.providers.target import (
     ProviderMove,
     Target,
     check_extra_body,
+    classes_of_provider,
 )
 from harness.providers.target import find_price as find_target_price
-from harness.routing.control import data_class_checks
-from harness.routing.records.proposals import Proposals, Rollouts
-from harness.routing.records.routes import Routing
-from harness.routing.records.runs import EvalRuns
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
@@ -183,10 +179,28 @@ def change_of_provider(
         check_headers(change.extra_headers)
         given["sealed_headers"] = {}
     wanted = replace(before, **given)
-    data_class_checks.check_address(ctx, before.name, before.api_base, wanted.api_base)
+    check_address(ctx, before.name, before.api_base, wanted.api_base)
     check_api_base_path(wanted.kind, wanted.api_base)
     check_api_base(wanted.api_base, ctx.allow_addresses)
     return wanted
+
+
+def check_address(
+    ctx: ProvidersContext,
+    provider: str,
+    before: str,
+    after: str,
+) -> None:
+    """Refuses a new address for a provider that may see a data class, because people gave the
+    permission for the present address. Raises NotAllowed.
+    """
+    classes = classes_of_provider(ctx.data_classes, provider)
+    if classes and after != before:
+        raise NotAllowed(
+            f"provider {provider!r} may see {', '.join(classes)} data only at its present "
+            f"address. To move it, change `providers.{provider}.api_base` in swapgate.yaml, "
+            "check `data_classes:`, and run `swapgate config apply`"
+        )
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
@@ -260,14 +274,14 @@ def _check_unproven(
 ) -> None:
     """Raises Conflict if results depend on `extra_body`, which a target's id does not cover."""
     by_id = Targets(tx).all()
-    used = [f"route {route}" for route in routes_using(tx, provider.name)]
+    used = [f"route {route}" for route in routes_using(ctx, tx, provider.name)]
     used += [
         f"judge of suite {suite}"
         for suite, judge in ctx.judges.items()
         if judge.provider == provider.name
     ]
     own = {id_ for id_, target in by_id.items() if target.provider == provider.name}
-    if EvalRuns(tx).newest_of_targets(own, [*RunState]):
+    if ctx.uses.run_times(tx, own):
         used.append("eval runs")
     if used:
         raise Conflict(
@@ -367,26 +381,24 @@ def with_move(
     used = {id_ for id_, target in Targets(tx).all().items() if target.provider == wanted.name}
     if known is None and not used:
         return wanted
-    if routes := routes_using(tx, wanted.name):
+    if routes := routes_using(ctx, tx, wanted.name):
         act = f"to move provider {wanted.name!r}, which serves route {', '.join(routes)},"
         require_reason(reason, act)
     # Not before the newest run, even if the clock was set back.
-    before = [run.created_at for run in EvalRuns(tx).newest_of_targets(used, [*RunState])]
-    at = max([ctx.clock.now(), *before])
+    at = max([ctx.clock.now(), *ctx.uses.run_times(tx, used)])
     return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
 
 
-def routes_using(tx: Transaction, provider: str) -> list[str]:
+def routes_using(ctx: ProvidersContext, tx: Transaction, provider: str) -> list[str]:
     """Lists the routes that use a provider in any role, by name."""
-    return routes_by_provider(tx).get(provider, [])
+    return routes_by_provider(ctx, tx).get(provider, [])
 
 
-def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
+def routes_by_provider(ctx: ProvidersContext, tx: Transaction) -> Mapping[str, list[str]]:
     """Lists the routes of each provider, by name."""
-    table = Routing(tx).table()
     found: dict[str, list[str]] = {}
-    for name, route in sorted(table.routes.items()):
-        for provider in {table.targets[target].provider for target in route.targets}:
+    for name, targets in ctx.uses.routed_targets(tx).items():
+        for provider in {target.provider for target in targets}:
             found.setdefault(provider, []).append(name)
     return found
 
@@ -411,31 +423,3 @@ def find_move_since(
     if provider is None or provider.moved is None or began > provider.moved.at:
         return None
     return provider
-
-
-def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
-    """Lists canaries and proposals that a provider's move makes worthless, as texts for
-    people.
-    """
-    targets = Targets(tx).all()
-
-    def there(*arms: str) -> bool:
-        return any(targets[arm].provider == provider for arm in arms)
-
-    rollouts = Rollouts(tx).live()
-    live = {rollout.proposal for rollout in rollouts}
-    return [
-        *(
-            f"canary {rollout.id} of route {rollout.route}, which cannot advance: abort it and "
-            "propose again"
-            for rollout in rollouts
-            if there(rollout.incumbent, rollout.candidate)
-        ),
-        *(
-            f"proposal {proposal.id} of route {proposal.route}"
-            for proposal in Proposals(tx).open()
-            if proposal.id not in live
-            and proposal.runs
-            and there(proposal.incumbent, proposal.candidate)
-        ),
-    ]

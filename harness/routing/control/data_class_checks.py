@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from harness.frame.errors import NotAllowed, NotFound
 from harness.frame.suggestions import did_you_mean
-from harness.providers.target import Target, classes_of_provider
+from harness.providers.target import Target
 from harness.routing.context import RoutingContext
 from harness.routing.records.routes import Routing
 from harness.routing.route_settings import RouteSettings
@@ -75,24 +75,6 @@ def find_refusal(
     except (NotAllowed, NotFound) as error:
         return str(error)
     return ""
-
-
-def check_address(
-    ctx: RoutingContext,
-    provider: str,
-    before: str,
-    after: str,
-) -> None:
-    """Refuses a new address for a provider that may see a data class, because people gave the
-    permission for the present address. Raises NotAllowed.
-    """
-    classes = classes_of_provider(ctx.data_classes, provider)
-    if classes and after != before:
-        raise NotAllowed(
-            f"provider {provider!r} may see {', '.join(classes)} data only at its present "
-            f"address. To move it, change `providers.{provider}.api_base` in swapgate.yaml, "
-            "check `data_classes:`, and run `swapgate config apply`"
-        )
 
 
 def list_violations(ctx: RoutingContext) -> list[str]:

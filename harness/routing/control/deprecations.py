@@ -180,7 +180,7 @@ def list_endings(
 
 def update_deprecation_alerts(
     ctx: RoutingContext,
-    shortlist: Callable[[RoutingContext, str], str] = lambda _ctx, _target: "",
+    shortlist: Callable[[str], str] = lambda _target: "",
 ) -> None:
     """Opens an alert for each ending model in use, and resolves the alerts of others.
 
@@ -189,8 +189,7 @@ def update_deprecation_alerts(
     # shortlist: describes the measured models that could replace a target, by its id.
     found = list_deprecations(ctx)
     notices = {
-        (ENDED if e.over else ENDS, e.target): _notice(e, shortlist(ctx, e.target))
-        for e in found
+        (ENDED if e.over else ENDS, e.target): _notice(e, shortlist(e.target)) for e in found
     }
     alerts.update_alerts(ctx, (ENDS, ENDED), notices)
 

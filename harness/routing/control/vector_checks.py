@@ -68,7 +68,7 @@ def check_override(
     before, after = map(routing.route, names)
     if before is None or after is None or before.name == after.name:
         return  # the check of overrides refuses an unknown route
-    targets = routing.targets()
+    targets = Targets(tx).all()
     primary, other = targets[before.incumbent], targets[after.incumbent]
     check_vectors(ctx, tx, before.name, settings, primary, [other])
 

@@ -1,4 +1,4 @@
-"""`Routing` reads the routing table, routes' histories and targets. It commits changes by
+"""`Routing` reads the routing table and routes' histories. It commits changes by
 compare-and-swap, with their proof.
 
 `commit` is the only writer of a version. The rule from one version to the next is
@@ -7,7 +7,7 @@ compare-and-swap, with their proof.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -16,14 +16,12 @@ import sqlalchemy as sa
 from harness.frame.errors import (
     ProofRefused,
     RevisionConflict,
-    SnapshotInvalid,
 )
 from harness.frame.records.columns import Row
 from harness.frame.records.repository import newest_key, row_key
 from harness.frame.records.signed_tables import stored_columns
 from harness.frame.records.transaction import RowRefused, Transaction
-from harness.providers.records import TARGET, target
-from harness.providers.target import Target
+from harness.providers.records import Targets
 from harness.routing.evidence import RouteEvidence
 from harness.routing.records.evidence import (
     FALLBACK_EVIDENCE,
@@ -122,7 +120,6 @@ HAS_HAD = sa.select(
     )
 )
 FLOOR = sa.select(meta.c.revision_floor)
-TARGETS = sa.select(target)
 _TAKEN: Final = (
     "version_taken",
     "revision_follows",
@@ -171,44 +168,10 @@ class Routing:
             self._tx.checked(route_version, [row], fallbacks=chain_signed(chain))
             routes[row.route] = route_from_row(row, tuple(link.target for link in chain))
         used = frozenset[str]().union(*(route.targets for route in routes.values()))
-        query = TARGETS.where(target.c.id.in_(sorted(used)))
-        return RoutingTable(self._revision(), routes, self._read_targets(query))
+        return RoutingTable(self._revision(), routes, Targets(self._tx).among(used))
 
     def _revision(self) -> int:
         return int(self._tx.read(REVISION).scalar_one())
-
-    def _read_targets(self, query: sa.Select[tuple[object, ...]]) -> dict[str, Target]:
-        """Reads targets by id.
-
-        Raises SnapshotInvalid for one whose content does not give its id.
-        """
-        checked = self._tx.checked(target, self._tx.read(query))
-        found = {row.id: TARGET.read(row) for row in checked}
-        for id_, record in found.items():
-            if record.id != id_:
-                raise SnapshotInvalid(
-                    f"somebody edited target {id_} in the database: its content "
-                    f"is that of {record.id}. "
-                    "Restore the row from a backup"
-                )
-        return found
-
-    def targets(self) -> Mapping[str, Target]:
-        """Returns all stored targets by id, also those that no route uses."""
-        return self._tx.once((target.name,), lambda: self._read_targets(TARGETS))
-
-    def target(self, id_: str) -> Target | None:
-        """Returns a target by id; None if it is not stored."""
-
-        def read() -> Target | None:
-            return self._read_targets(TARGETS.where(target.c.id == id_)).get(id_)
-
-        return self._tx.once(row_key(target, id_), read)
-
-    def add_target(self, target_: Target) -> str:
-        """Adds a target unless it is stored, and returns its id."""
-        self._tx.write_new(target, TARGET.write(target_))
-        return target_.id
 
     def route(self, name: str) -> Route | None:
         """Returns the newest version of a route; None without one. Raises SignatureInvalid."""

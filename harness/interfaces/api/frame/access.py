@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -21,13 +21,10 @@ from harness.frame.people.access import (
     client_address,
 )
 from harness.frame.ports import Clock
+from harness.frame.records.database import Database
 from harness.interfaces.api.frame.error_status import JsonAnswer, problem
 from harness.operations import keys
 from harness.operations.single_sign_on import FailedAttempts
-
-if TYPE_CHECKING:
-    from harness.app.store.store import Store
-
 
 # uvicorn's settings for all apps.
 SERVER: Final[Mapping[str, Any]] = {
@@ -49,7 +46,7 @@ SCRAPER = Actor("metrics token", Role.VIEWER, "metrics token")
 class AccessRules:
     """The keys that `Authenticated` accepts. metrics_token: gives access to /metrics only."""
 
-    store: "Store"
+    store: Database
     secret: bytes
     clock: Clock
     metrics_token: str | None = None

@@ -1,0 +1,66 @@
+"""`ProposalsContext`: everything outside a use case that a use case of proposals or canaries
+may use.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from harness.evals.context import EvalsContext
+from harness.frame.errors import ConfigError
+from harness.frame.records.database import Database
+from harness.frame.records.transaction import Transaction
+from harness.gate.order_seeds import OrderSeed, OrderSeeds, UndrawnSeeds
+
+if TYPE_CHECKING:
+    # Imports numpy, which a router process does not need.
+    from harness.proposals.recomputation import Recomputation
+
+
+class NoSeeds:
+    """Refuses to draw an order, in a process that registers no comparison."""
+
+    def seed_of(self, suite_digest: str) -> OrderSeed:
+        raise ConfigError(
+            f"this process has no secret to draw the order of suite {suite_digest[:12]}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalsContext(EvalsContext):
+    """Adds the order of live comparisons, and what was recomputed."""
+
+    order_seeds: OrderSeeds = field(default_factory=NoSeeds, repr=False)
+    # Recomputations of verdicts, by the digest of verdict, plans and samples.
+    recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
+
+
+class UnitRolledBack(Exception): ...
+
+
+class DryRunStore:
+    """A store that rolls back each transaction at its end."""
+
+    def __init__(self, store: Database) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with suppress(UnitRolledBack), self._store.write() as tx:
+            yield tx
+            raise UnitRolledBack
+
+
+C = TypeVar("C", bound=ProposalsContext)
+
+
+def dry_run_context(ctx: C) -> C:
+    """Returns the context for a dry run: transactions are rolled back, no worker starts, and no
+    order is drawn.
+    """
+    store = cast("Database", DryRunStore(ctx.store))
+    return replace(ctx, store=store, workers=None, order_seeds=UndrawnSeeds())
