@@ -111,6 +111,12 @@ def remember_installed_components() -> None:
     )
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # A test that imports the control plane has the module; the others need no worlds.
+    if worlds := sys.modules.get("tests.support.control.remembered_worlds"):
+        worlds.MEMORY.allow_for(frozenset(getattr(item, "fixturenames", ())))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Workers come and go; the process that started them ends the server."""
     if postgres_folder().exists() and not hasattr(config, "workerinput"):

@@ -1,6 +1,6 @@
 """Measures what a request costs the router: `python -m benchmarks.router.instructions`.
 
-Prints Python calls, coroutines, the files of the router that the request passes, and CPU time,
+Prints Python calls, coroutines, the product's files that the request passes, and CPU time,
 in about ten seconds. CPU time depends on the machine's load. The others are equal on every
 machine, so one run shows whether a change costs more: `calls_per_request.toml` holds the
 baseline of calls and coroutines. The router runs in its own thread.
@@ -41,7 +41,7 @@ TIMES_IF_BUSY = 200
 class CostRow:
     """What a request of one kind costs. baseline_…: None for a kind without a baseline.
 
-    files: of the router, None for a chunk. cpu_us: the median of the rounds, None for a chunk.
+    files: of the product, None for a chunk. cpu_us: the median of the rounds, None for a chunk.
     """
 
     kind: str

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from tests.acceptance.installation import INHERITED, Installation
+from tests.support.site.shared_wheel import shared_folder, shared_wheel
 
 if TYPE_CHECKING:
     from tests.support.store.postgres import Postgres
@@ -55,32 +56,18 @@ def swapgate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The checkout is not among them: a `.pth` file counts in an environment's own folder only.
     """
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder = shared / "wheel"
-    with (shared / "wheel.lock").open("w") as lock:
+    folder = shared_folder(tmp_path_factory) / "wheel"
+    with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "installed").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            install(folder)
+            install(shared_wheel(tmp_path_factory), folder)
             (folder / "installed").touch()
     return folder / "venv/bin/swapgate"
 
 
-def install(folder: Path) -> None:
-    run(
-        sys.executable,
-        "-m",
-        "hatchling",
-        "build",
-        "-t",
-        "wheel",
-        "-d",
-        folder,
-    )
-    (wheel,) = folder.glob("swapgate-*.whl")
+def install(wheel: Path, folder: Path) -> None:
     uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
     assert uv is not None, "uv is missing: make setup"
     run(uv, "venv", "--quiet", "--python", sys.executable, folder / "venv")

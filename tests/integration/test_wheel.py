@@ -12,6 +12,7 @@ import pytest
 
 from evals.scorers import SCORERS, scorer_identity
 from hatch_build import PACKAGES, below_package
+from tests.support.site.shared_wheel import shared_wheel
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("authlib", "procrastinate", "opentelemetry-sdk")
@@ -78,23 +79,7 @@ def uv() -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built_wheel(tmp_path_factory.mktemp("wheel"))
-
-
-def built_wheel(folder: Path, **variables: str) -> Path:
-    build = (
-        sys.executable,
-        "-m",
-        "hatchling",
-        "build",
-        "-t",
-        "wheel",
-        "-d",
-        folder,
-    )
-    run(*build, cwd=ROOT, **variables)
-    (built,) = folder.glob("swapgate-*.whl")
-    return built
+    return shared_wheel(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

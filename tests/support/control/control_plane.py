@@ -57,6 +57,7 @@ from harness.routing.table import BUCKETS, Route, RouteRecord
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.remembered_worlds import MEMORY
 from tests.support.evals.scripted_runner import ScriptedRunner
 from tests.support.store.sqlite_store import open_sqlite
 
@@ -209,6 +210,9 @@ class SmallInstallation:
         ).work(run)
 
     def set_up(self) -> None:
+        MEMORY.after(self, "set up", self._set_up)
+
+    def _set_up(self) -> None:
         ctx = self.context()
         prices = {model: Price(1.0, 2.0) for model in SKILL}
         targets.put_provider(
@@ -240,8 +244,13 @@ class SmallInstallation:
         actor: Actor = ANN,
         **wish: Any,
     ) -> Proposal:
-        proposal = self.propose(candidate, actor, **wish)
-        return self.until_decided(proposal.id)
+        def live() -> Proposal:
+            proposal = self.propose(candidate, actor, **wish)
+            return self.until_decided(proposal.id)
+
+        step = f"decided {candidate} {actor}"
+        # A wish may hold a context, whose parts no key names.
+        return live() if wish else MEMORY.after(self, step, live)
 
     def preview(
         self,
@@ -307,6 +316,9 @@ class SmallInstallation:
         return proposal
 
     def promoted(self, candidate: str = "sim/better") -> Proposal:
+        return MEMORY.after(self, f"promoted {candidate}", lambda: self._promoted(candidate))
+
+    def _promoted(self, candidate: str) -> Proposal:
         proposal = self.in_canary(candidate)
         for _ in range(40):
             self.run_once()

@@ -59,6 +59,8 @@ class RequestCost(NamedTuple):
 
 
 ROUTER: Final = package_data.path("router")
+# The product's folders; a call of anything else is not a step of a walk.
+PRODUCT: Final = frozenset({"dashboard", "evals", "harness", "router", "swapgate"})
 # What the worker does every few milliseconds, whoever asks: the slower the machine, the more of
 # it falls into the time of a request. The sleeps in between are asyncio's.
 WORKERS_OWN: Final = frozenset(
@@ -90,6 +92,16 @@ class CallCounter:
         sys.setprofile(None)
         gc.enable()
         self.calls -= 1  # this one
+
+    def product_files(self) -> Counter[Path]:
+        """Calls by file of the product, relative to the checkout."""
+        files = {Path(file): calls for file, calls in self.of_files.items()}
+        own = {
+            file.relative_to(package_data.ROOT): calls
+            for file, calls in files.items()
+            if file.is_relative_to(package_data.ROOT)
+        }
+        return Counter({file: calls for file, calls in own.items() if file.parts[0] in PRODUCT})
 
     def begin(self) -> None:
         self._loops = sys._getframe().f_back
@@ -272,13 +284,7 @@ class RouterMeter:
         with self._counting(path, bodies, warm_up) as counter:
             for _ in range(times):
                 self.ask(path, next(bodies))
-        return Counter(
-            {
-                Path(file).relative_to(ROUTER): calls
-                for file, calls in counter.of_files.items()
-                if Path(file).is_relative_to(ROUTER)
-            }
-        )
+        return counter.product_files()
 
     def garbage(
         self,
