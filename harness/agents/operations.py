@@ -6,7 +6,7 @@ By hand stay the switch requests, which show prices and quality of both models.
 from typing import Any, Final
 
 from harness.agents import agents, switches
-from harness.frame.formatting import Range
+from harness.frame.configuration.setting import Range
 from harness.frame.operation import (
     Operation,
     OperationGroup,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from harness.frame.formatting import Range
+from harness.frame.configuration.setting import Range
 from harness.frame.people.access import Actor, Role
 
 T = TypeVar("T")

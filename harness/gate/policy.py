@@ -296,8 +296,8 @@ class CanaryPolicy:
     )
     warm_up_units: int = number(
         100,
-        "Callers of the candidate before latency guardrails count; at most a third of the first "
-        "step's minimum.",
+        "Callers of the candidate before latency guardrails count; at most a third of the "
+        "first step's minimum.",
         Range(0, 1_000),
         unit="callers",
     )

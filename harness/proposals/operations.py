@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from harness.frame.formatting import Range, format_date_time, format_timestamp
+from harness.frame.configuration.setting import Range
+from harness.frame.formatting import format_date_time, format_timestamp
 from harness.frame.operation import (
     REASON,
     DialogTexts,

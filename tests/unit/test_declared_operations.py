@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from harness.agents.operations import AGENTS
 from harness.canary.shadow_operations import SHADOWS
+from harness.frame.configuration.setting import Range
 from harness.frame.errors import NotAllowed
-from harness.frame.formatting import Range
 from harness.frame.operation import FinishedOperation, Operation, OperationGroup, Parameter
 from harness.frame.people.access import OPERATOR, Actor, Role
 from harness.interfaces.api.app import PREFIX, documented_answers

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from harness.frame.configuration.setting import Value
-from harness.frame.formatting import Range
+from harness.frame.configuration.setting import Range, Value
 from harness.frame.operation import (
     PAGE,
     FinishedOperation,
