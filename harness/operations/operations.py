@@ -88,11 +88,11 @@ KEYS: Final = OperationGroup(
         Operation(
             use_case=keys.set_opt_outs,
             role=Role.ADMIN,
-            words="Set the opt-outs of a data key.",
+            words="Set the opt-outs of a client key.",
             endpoint="PUT /keys/{key}/opt-outs",
             name="opt_out_key",
             body="OptOutsBody",
-            body_text="All opt-outs of a data key, which replace the current ones.",
+            body_text="All opt-outs of a client key, which replace the current ones.",
             parameters={"opt_outs": Parameter(kind=set[OptOut])},
         ),
         Operation(

@@ -5,7 +5,7 @@ SQL try.
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from harness.agents.auto import AutoTargets
 from harness.agents.message import IncomingMessage, MessageRole
 from harness.agents.models import ModelsInForce, find_models
 from harness.agents.records import AgentGrants
+from harness.app.store.store import Store
 from harness.frame.errors import NotAllowed
 from harness.frame.people.access import SYSTEM
 from harness.gate.pins import ServedModel, Sighting
@@ -462,7 +463,7 @@ def test_a_database_owner_makes_no_bad_model_good(
     """With the triggers away. `worse` is the cheapest of all."""
     with ctx.store.read() as tx:
         (run,) = EvalRuns(tx).of_targets({target_id("worse")})
-    with owned(ctx.store) as db:
+    with owned(cast("Store", ctx.store)) as db:
         forge(db, run.id)
 
     assert asked_first(ctx, agent, session) in ("sim/good", "")

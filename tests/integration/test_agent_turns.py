@@ -940,7 +940,9 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
 ) -> None:
     """The client sends the same message again, until it is answered, and once more."""
     stored = UNITS.index(unit) + after_commit
-    dying = CrashingStore(ctx.store, at=UNITS.index(unit) + 1, after_commit=after_commit)
+    dying = CrashingStore(
+        cast("Store", ctx.store), at=UNITS.index(unit) + 1, after_commit=after_commit
+    )
     with pytest.raises(Crash):
         say_and_look(replace(ctx, store=cast("Store", dying)), session.id)
     successor = "here:8085#2"

@@ -104,7 +104,7 @@ def test_where_the_canary_has_the_traffic_the_controls_are_ranked_and_slow_is_st
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_what_is_no_amount_is_refused(value: float) -> None:
-    with pytest.raises(InputError, match="latency of a unit"):
+    with pytest.raises(InputError, match="latency of a caller"):
         rank_block(
             [MeasuredExposure(canary=True, value=value)],
             guardrail=Guardrail.LATENCY,

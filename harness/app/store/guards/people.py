@@ -205,13 +205,13 @@ TRIGGERS: Final = (
         VALUES ('k_2', 'ci', 'ff', 'sg', 4, '[]', 1790000000000000)
         """,
         sqlite="""
-        SELECT RAISE(ABORT, 'key_owner: a management key has a principal, a data key none')
+        SELECT RAISE(ABORT, 'key_owner: a management key has a principal, a client key none')
         WHERE (NEW.role IS NULL) <> (NEW.principal IS NULL);
         """,
         postgres="""
         IF (NEW.role IS NULL) <> (NEW.principal IS NULL)
         THEN
-            RAISE EXCEPTION 'key_owner: a management key has a principal, a data key none'
+            RAISE EXCEPTION 'key_owner: a management key has a principal, a client key none'
                 USING ERRCODE = 'integrity_constraint_violation';
         END IF;
         """,

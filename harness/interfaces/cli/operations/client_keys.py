@@ -87,15 +87,13 @@ def create(
 
 
 @command(key, "limits")
-def changedescribe_limits(
+def change_limits(
     session: Session,
     key_id: str = arg("ID"),
     *,
     limits: object = taken_from(KeyLimitOptions),
 ) -> None:
-    """Change a client key's limits; `none` removes a limit. Routers follow within two
-    seconds.
-    """
+    """Change a client key's limits; `none` removes one. Routers follow within two seconds."""
     if not given_options(limits):
         raise click.UsageError("nothing to change: give a limit, or `none` to remove one")
     changed = session.decide(
