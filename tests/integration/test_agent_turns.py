@@ -943,8 +943,6 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
     dying = CrashingStore(
         cast("Store", ctx.store), at=UNITS.index(unit) + 1, after_commit=after_commit
     )
-        cast("Store", ctx.store), at=UNITS.index(unit) + 1, after_commit=after_commit
-    )
     with pytest.raises(Crash):
         say_and_look(replace(ctx, store=cast("Store", dying)), session.id)
     successor = "here:8085#2"
