@@ -2,6 +2,6 @@
 approval.
 
 `submission` registers a proposal, `evaluation` measures it, `decisions` records people's
-answers. `candidates` chooses models to propose, and `report` presents results. Canaries are in
-`harness.canary`, whose `proposal_driver` calls this package on each turn of the reconcile loop.
+answers. `candidates` chooses models to propose, and `report` presents results. On each turn of
+the reconcile loop, `driver` takes a proposal one step further; `harness.canary` opens its canary.
 """
