@@ -295,7 +295,7 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
     facts.append(("Cost", escape(f"{held.cost.text} {forecast}")))
     facts.append(("Risk", f"This is the {escape(found.risk.text)}."))
     if found.unlisted:
-        facts.append(("ResourceList", escape(found.unlisted)))
+        facts.append(("Listing", escape(found.unlisted)))
     if found.widened:
         facts.append(("Beyond the rules", "<br>".join(map(escape, found.widened))))
     return facts

@@ -437,17 +437,7 @@ def show_new_key(_: object = None) -> None:
 
 def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
     st.html(markup.note("An empty field means no limit."))
-    given = SettingsForm(KeyLimits).ask(before, form.key, advanced=False)
-    warn = st.slider(
-        "Warn at this share of a budget",
-        10,
-        100,
-        round(100 * before.warn_share),
-        5,
-        format="%d %%",
-        key=form.key("warn"),
-    )
-    return KeyLimits(**given, warn_share=warn / 100)
+    return KeyLimits(**SettingsForm(KeyLimits).ask(before, form.key, advanced=False))
 
 
 def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:

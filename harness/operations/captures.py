@@ -239,7 +239,7 @@ def purge_captures(
     user: str | None = None,
     everything: bool = False,
 ) -> int:
-    """Deletes the captures that match all filters, and returns their number. Needs an admin.
+    """Deletes the captures that match all filters. Needs an admin.
     Raises NotAllowed, InputError without a filter.
     user: the id that the client sent.
     """

@@ -44,7 +44,7 @@ def describe_limits(limits: KeyLimits | None) -> str:
 
 
 def describe_kind(key: ApiKey) -> str:
-    return key.role.name.lower() if key.role else "data"
+    return key.role.name.lower() if key.role else "client"
 
 
 def _spent(key: KeySummary, usd: float) -> str:

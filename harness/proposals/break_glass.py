@@ -445,7 +445,7 @@ def _require_free(
     if route.experiment is not None:
         raise RouteBusy(
             f"route {route.name!r} has a canary or a bake: `swapgate canary abort "
-            f"{route.name} --reason …` ends it, and takes a baking promotion back"
+            f"{route.name} --reason …` ends it; a baking promotion is then rolled back"
         )
 
 

@@ -373,6 +373,7 @@ class KeyLimits:
             range=Range(0, 1, above=True),
             flags="--warn-at",
             metavar="SHARE",
+            form=FormEntry(label="Warn at this share of a budget", advanced=False, step=0.05),
         ),
     )
 

@@ -86,10 +86,17 @@ class ModelBody(Body):
         )
 
 
-class SuiteBody(Body):
+if TYPE_CHECKING:
+
+    class SuiteFields(Body):
+        weight: float
+else:
+    SuiteFields = settings_body(RouteSuite, whole=True)
+
+
+class SuiteBody(SuiteFields):
     suite: Name
     role: SuiteRole = SuiteRole.PRIMARY
-    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
 
 class FallbackBody(Body):

@@ -237,7 +237,8 @@ def check_settings(ctx: RoutingContext, settings: RouteSettings) -> RouteSetting
     Returns the settings with all digests. A digest in the settings stays, so that a changed
     suite is not accepted by accident.
     """
-    setting_values.check_settings(settings)
+    for record in (settings, *settings.suites):
+        setting_values.check_settings(record)
     policy = ctx.policy(settings.policy)
     _check_candidates(settings.candidates, policy)
     digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}

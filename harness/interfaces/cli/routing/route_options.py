@@ -1,14 +1,13 @@
 """`swapgate route settings`, and options that it shares with other commands."""
 
 import json
-import math
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import click
 
 from harness.app.configuration.routing import target_seed
-from harness.frame.configuration.setting_values import change_settings
+from harness.frame.configuration.setting_values import change_settings, check_settings
 from harness.frame.errors import InputError
 from harness.gate.suite_plan import SuiteRole
 from harness.interfaces.cli.frame import output
@@ -105,12 +104,11 @@ def _read_weighted_suite(text: str) -> RouteSuite:
     if not equals:
         return RouteSuite(text)
     try:
-        number = float(weight)
+        chosen = RouteSuite(suite, weight=float(weight))
     except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf or not suite:
-        raise InputError(f"{text!r} is not SUITE=WEIGHT with a weight above 0")
-    return RouteSuite(suite, weight=number)
+        raise InputError(f"{text!r} is not SUITE=WEIGHT with a number as weight") from None
+    check_settings(chosen)
+    return chosen
 
 
 _WEIGHTED: Final = Reads("suite", _read_weighted_suite)
