@@ -359,7 +359,7 @@ class Dispatcher:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         if self._spent(job, progress):
             return None
-        if key == tries.first_key and self._keys.other_left(upstream, key, failure.reach):
+        if key == tries.first_key and self._keys.has_other_key(upstream, key, failure.reach):
             tries.is_key_refused = True
             return 0.0  # retry at once with the next key, but only once
         if job.is_keep_warm_for(upstream.id):

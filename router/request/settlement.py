@@ -70,7 +70,7 @@ class AttemptSettlement:
             and not attempt.probe_size
             and not self._keys.refused
         ):
-            self.users.answered_to[upstream.id] = attempt.caller
+            self.users.last_answered[upstream.id] = attempt.caller
             self._health.answered(upstream.id, attempt.ticket, attempt.endpoint)
             self._metrics.attempt(upstream.name, None)
             return
@@ -79,12 +79,12 @@ class AttemptSettlement:
             self._health.failures[upstream.id] = attempt.failure.provider_words
         if outcome is None:
             self.accept(attempt)
-            self.users.answered_to[upstream.id] = attempt.caller
+            self.users.last_answered[upstream.id] = attempt.caller
             self._health.note_served(upstream.id, attempt.endpoint)
         elif self._is_neutral(attempt, outcome):
             counted_outcome = FailureClass.CANCELLED
         if not attempt.check:
-            self._health.judge(upstream.id, counted_outcome, attempt.endpoint)
+            self._health.note_user_outcome(upstream.id, counted_outcome, attempt.endpoint)
         self._health.settle(upstream.id, attempt.ticket, counted_outcome)
         self._metrics.attempt(upstream.name, outcome)
 
@@ -97,22 +97,22 @@ class AttemptSettlement:
         self._keys.accepted(attempt.upstream, attempt.key)
         if attempt.probe_size:
             if self._health.slowdowns.end(attempt.upstream.id, attempt.probe_size):
-                self._keys.wake(attempt.upstream)
+                self._keys.end_rests(attempt.upstream)
             attempt.probe_size = None
 
     def _is_neutral(self, attempt: Attempt, outcome: FailureClass) -> bool:
         """Returns whether a failure is no evidence against the target, or not yet enough."""
         upstream = attempt.upstream
         reach = _reach(attempt, outcome)
-        if self._keys.other_left(upstream, attempt.key, reach):
+        if self._keys.has_other_key(upstream, attempt.key, reach):
             return True
-        if reach.is_of_key and self._keys.gone(upstream, attempt.key):
+        if reach.is_of_key and self._keys.is_removed(upstream, attempt.key):
             return True  # the provider already uses a new key
         # Without a connection, no endpoint answers.
         if outcome is not FailureClass.CONNECT and self._is_of_endpoint(attempt, reach):
             return True
         if attempt.check:
-            return self._health.users_find_well(upstream.id)
+            return self._health.users_get_good_answers(upstream.id)
         return self._awaits_other_callers(attempt, outcome, reach)
 
     def narrow_to_endpoint(self, attempt: Attempt, failure: UpstreamFailed) -> None:
@@ -174,7 +174,8 @@ class AttemptSettlement:
             caller = caller_name or api_key
         else:
             return fails_one_caller
-        return not self._health.counts_for_all(attempt.upstream.id, caller) or fails_one_caller
+        fails_several = self._health.fails_several_callers(attempt.upstream.id, caller)
+        return not fails_several or fails_one_caller
 
     def _fails_one_caller(self, attempt: Attempt, outcome: FailureClass, reach: Reach) -> bool:
         """Returns whether the target fails for a single client key, caller or conversation,
@@ -193,9 +194,9 @@ class AttemptSettlement:
         is_only_failing_caller = self.users.failed(target, now).keys() <= {attempt.caller}
         answers_others = (
             self._health.answered_lately(target, recent_s)
-            and self.users.answered_to.get(target) != attempt.caller
+            and self.users.last_answered.get(target) != attempt.caller
         )
-        fails_one_key = self.users.fails_one(target, attempt.caller, now - recent_s, now)
+        fails_one_key = self.users.fails_one_key(target, attempt.caller, now - recent_s, now)
         return fails_one_key or (is_only_failing_caller and answers_others)
 
     def _may_be_callers_fault(
@@ -212,7 +213,7 @@ class AttemptSettlement:
             return effect is not BreakerEffect.NEUTRAL
         is_narrow = reach in (Reach.ENDPOINT, Reach.KEY_AND_MODEL)
         opens = effect is BreakerEffect.OPENS
-        return is_narrow and opens and self._health.users_find_well(attempt.upstream.id)
+        return is_narrow and opens and self._health.users_get_good_answers(attempt.upstream.id)
 
     def note_retry_after_s(
         self,
