@@ -314,7 +314,9 @@ def ask_object(
     key: str,
     example: str = "",
 ) -> tuple[dict[str, object], str]:
-    """Asks for a JSON object. Returns the object and an error message; one of them is empty."""
+    """Asks for a JSON object. Returns it and an empty text, or an empty object and an error
+    message.
+    """
     typed = (
         st.text_area(
             label,
