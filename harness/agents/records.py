@@ -2,8 +2,7 @@
 requests name their session without a foreign key.
 
 A repository stores and finds rows, and does not check permissions or states: `agents`, `turns`
-and `switches` do. The constraints and the database's triggers refuse rows that the rules
-exclude.
+and `switches` do. The constraints and the database's triggers refuse invalid rows.
 Lock order in every transaction: the switch decisions first, then a session.
 """
 
@@ -66,7 +65,7 @@ AGENT: Final = record(
 
 agent = AGENT.table
 
-# Triggers refuse a second decision and a deletion; the request's texts may be blanked.
+# Triggers refuse a second decision and a deletion. They allow `blank` to remove the texts.
 AGENT_SWITCH: Final = record(
     ModelSwitchRequest,
     "agent_switch",
@@ -90,7 +89,7 @@ AGENT_SWITCH: Final = record(
 
 agent_switch = decide_by(AGENT_SWITCH.table)
 
-# Triggers refuse every change but one revocation.
+# Triggers refuse every change except the first revocation.
 AGENT_GRANT: Final = record(
     AgentGrant,
     "agent_grant",
@@ -187,7 +186,7 @@ class SwitchRequests(Records[ModelSwitchRequest]):
     missing = "there is no switch request {}; `swapgate agent requests` lists them"
 
     def decide(self, decided: ModelSwitchRequest) -> None:
-        """Stores a decision; an approval's grants are stored before it."""
+        """Stores a decision. Store an approval's grants first."""
         names = (
             "state",
             "decided_at",
@@ -381,7 +380,9 @@ class SessionMessages(Records[SessionMessage]):
         turn: str,
         answer: str,
     ) -> None:
-        """Stores the answer for repetitions of the turn's idempotency key."""
+        """Stores the answer, which a client gets again if it repeats the turn's idempotency
+        key.
+        """
         own = (
             agent_message.c.session == session,
             agent_message.c.turn == turn,

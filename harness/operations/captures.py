@@ -1,7 +1,7 @@
 """Shows, exports and deletes captured requests. The audit log records each reading.
 
-Deletes a user's content from every table that has some (`delete_user`), and idle sessions
-(`purge_idle`). Proof, such as verdicts and the audit log, has no content of users and stays.
+Deletes a user's content from all tables (`delete_user`), and deletes idle sessions
+(`purge_idle`). Proof, such as verdicts and the audit log, contains no users' content and stays.
 
 Routers capture and redact (`router.observers.capture`); the rules of a sample are in
 `harness.routing.capture`. Nothing here sends content anywhere: an export is a local file.
@@ -173,9 +173,9 @@ def build_export_line(
     captured: CapturedRequest,
     sample: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Builds a JSON object for labelling: the suite's scorer compares answers with `label`.
-    sample: when they were exported, the number of sampled requests, and how many of them were
-    too large.
+    """Builds a JSON object for labelling. The suite's scorer compares answers with `label`.
+    sample: the time of the export, the number of sampled requests, and the number of too large
+    requests.
     """
     content = captured.content
     question = {name: content[name] for name in content if name != "answer"}
@@ -286,7 +286,7 @@ class UserDeletion:
     sessions: int  # deleted with their messages, including sub-tasks' sessions
     captures: int
     failovers: int  # failovers whose user hash was blanked
-    kept_pieces: int  # items of histories that routes keep for Responses, and their names
+    kept_pieces: int  # stored pieces of Responses conversations, and their names
     not_reached: Sequence[str]  # the sentences of BEYOND
 
 
@@ -336,7 +336,9 @@ _AT_A_TIME: Final = 100
 
 
 def purge_idle(ctx: Context, keep: timedelta) -> int:
-    """Deletes sessions that were idle for `keep`, then deleted agents; counts the sessions."""
+    """Deletes the sessions that were idle for `keep`, and then the rows of agents that were
+    deleted before that. Returns the number of sessions.
+    """
     now = ctx.clock.now()
     count = 0
     while True:
@@ -356,7 +358,7 @@ def purge_sessions(
     tx: Transaction,
     ids: Sequence[str],
 ) -> int:
-    """Deletes sessions and counts them. ids: each session before its parent."""
+    """Deletes sessions, and returns their number. ids: children before their parents."""
     for session in ids:
         agents.close_in_unit(ctx, tx, session, PURGED)
         SwitchRequests(tx).blank(session)

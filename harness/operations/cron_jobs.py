@@ -1,7 +1,7 @@
-"""Runs jobs at the times of cron expressions, and makes up for a time that fell into a restart.
+"""Runs jobs at the times of cron expressions, and runs a job late if a restart missed its time.
 
-The last time of each job is stored. So a process that starts, or that begins to lead, runs a
-job once if its newest time passed while no process led. The job's earlier times are lost.
+The database stores each job's last time. A process that begins to lead runs a job once if the
+job's newest time passed while no process led. It does not run the job for earlier times.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ from harness.operations.records import JobTime, JobTimes
 
 log = structlog.get_logger("swapgate.schedule")
 
-# A job that begins later than this after its time was made up.
+# A job that begins later than this after its time counts as late.
 LATE: Final = timedelta(minutes=1)
-# Runs at a time of its schedule, and gets this time and the cause, which people read.
+# Takes the context, the scheduled time, and the cause of the run as people read it.
 DueJob = Callable[[Context, datetime, str], object]
 
 
 class CronJob:
-    """Runs a job if this process leads and a time of the expression has come.
+    """Runs a job if this process leads and the expression's next time has come.
 
-    A faulty expression opens the job's alert, and stops only this job.
+    An invalid expression opens the job's alert, and stops only this job.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CronJob:
     def _find_due(self, ctx: Context) -> datetime | None:
         """Returns the newest time if the job has not run for it; None otherwise.
 
-        An expression that is new or changed counts from now.
+        A new or changed expression has no due time yet: its times count from now.
         """
         now = ctx.clock.now()
         try:
@@ -71,15 +71,17 @@ class CronJob:
         return due if due > stored.at else None
 
     def _run(self, ctx: Context) -> None:
-        """Runs the job for its due time. A job that fails waits for its next time."""
+        """Runs the job for its due time. A failed job runs again at its next time."""
         due = self._due
         if due is None:
-            check_cron(self._cron)  # raises the fault, for the alert
+            check_cron(self._cron)  # raises InputError, which opens the alert
             return
         late = ctx.clock.now() - due
         because = "schedule"
         if late > LATE:
-            because = f"schedule, late: due {due:%Y-%m-%d %H:%M} UTC, when no process ran it"
+            because = (
+                f"schedule, late: due {due:%Y-%m-%d %H:%M} UTC, but no control process ran"
+            )
             log.warning("job_made_up", job=self._name, due=due.isoformat(), late=str(late))
         try:
             self._job(ctx, due, because)

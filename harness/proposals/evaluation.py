@@ -1,10 +1,9 @@
 """Takes a proposal from its eval runs to its verdict. Proposals may share the incumbent's run
 of a suite, but never a candidate's run.
 
-One finds here which runs a proposal needs, which stored answers count, and the call of the
-gate. No function here asks a model, or moves a proposal to another phase: `eval_queue` queues
-the runs, `harness.gate.offline` decides, and `harness.proposals.driver` applies the
-verdict.
+This module chooses the runs that a proposal needs and the stored answers that count, and
+calls the gate. It calls no model, and moves no proposal to another phase: `eval_queue` queues
+the runs, `harness.gate.offline` decides, and `harness.proposals.driver` applies the verdict.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,9 +59,9 @@ def attach_runs(
     """Returns the proposal with a run of both arms for each suite.
 
     The incumbent's run is the mean of its scheduled runs (`scheduled_runs`), or one run that
-    proposals share. A candidate's run is never shared, because answers seen
+    proposals share. A candidate's run is never shared, because answers that existed
     before the registration must not decide. A proposal that already has runs gets new runs with
-    its existing answers, because repeating a question would be another look.
+    its existing answers, because a repeated question would be another look.
     """
     runs = {
         plan.suite: (
@@ -148,9 +147,9 @@ def find_replacement(
     """Explains why the candidate's scores cannot form one measurement; empty if they can.
 
     Two models may have answered under one name, or a provider may have moved meanwhile. A
-    proposal never repeats a scored question, which would be an uncounted look. So only a
-    replaced incumbent is measured again. The samples name the models that answered: samples are
-    signed, sightings are not.
+    proposal never repeats a scored question, which would be an uncounted look. So only the
+    incumbent is measured again after a replacement. The models' names come from samples,
+    because these are signed and sightings are not.
     """
     answers = load_answers(tx, proposal)
     for plan in proposal.plans:
@@ -176,8 +175,8 @@ def _find_move(
     proposal: Proposal,
     plan: SuitePlan,
 ) -> str:
-    """Explains that a provider of the candidate or judge moved since the runs began; else
-    empty.
+    """Explains that a provider of the candidate or judge moved since the runs began; empty if
+    neither moved.
     """
     if plan.suite not in proposal.runs:
         return ""
@@ -224,8 +223,10 @@ def _refused_before(
     ours: EvalRun,
     since: datetime,
 ) -> Sequence[Sample]:
-    """Returns the unreadable first answers that ended an earlier run. A person who proposes
-    again knows about them, so the new run starts with these answers and continues.
+    """Returns the answers of an earlier run that ended because they were unreadable.
+
+    A person who proposes again knows of these answers. So the new run starts with them and
+    continues.
     """
     same = EvalRuns(tx).of_suite(ours.target, ours.suite, ours.suite_digest)
     alike = (run for run in same if run.fingerprint == ours.fingerprint)
@@ -262,8 +263,10 @@ def _can_share(
     ours: EvalRun,
     plan: SuitePlan,
 ) -> bool:
-    """Tells whether a stored run can replace `ours`, including its budget: each sample has a
-    score, from one model that its provider still serves at the same address.
+    """Tells whether a stored run can replace `ours`.
+
+    The budgets must fit, and each sample must have a score. One model must have answered, which
+    its provider still serves at the same address.
     """
     judge = Suites(tx).get(plan.suite_digest).judge
     if any(
@@ -369,8 +372,8 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    """Describes the providers that a comparison waits for, the users that it gives way to, or
-    the confirmation; empty for none or a forged row.
+    """Describes why a comparison waits: for providers, for users' requests, or for an approver.
+    Empty if it does not wait, or if a row is forged.
     """
     if proposal.phase is not ProposalPhase.EVALUATING:
         return ""
@@ -456,10 +459,10 @@ def drop_unreadable(
     runs: Mapping[str, EvalRun],
     found: Mapping[str, Answers],
 ) -> Mapping[str, Answers]:
-    """Drops the answers of suites if a model's first answers are unreadable, so that its run
-    has ended or may yet end.
+    """Drops the answers of each suite with a run whose first answers are unreadable.
 
-    How many such answers exist depends on concurrency, so no verdict may use them.
+    Such a run has ended or is about to end. The number of its answers depends on concurrency,
+    so no verdict may use them.
 
     found: result of `load_answers`. runs: result of `load_runs`.
     """
@@ -482,8 +485,8 @@ def dead_ends(
     runs: Mapping[str, EvalRun],
     now: datetime,
 ) -> list[EvalRun]:
-    """Lists failed runs, and runs over budget once the other arm has ended too. A run that
-    waited for its provider longer than the policy's patience counts as failed.
+    """Lists the runs that cannot continue: failed runs, and runs over budget once the other arm
+    has ended too. A run that waited for its provider longer than the policy allows has failed.
     """
     found = [
         replace(
@@ -516,11 +519,10 @@ def given_up(
 
 
 def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
-    """Finds runs that ended with fewer items than this proposal may need, and that number.
+    """Finds runs that ended with fewer items than this proposal may need.
 
     Another proposal may have stopped a shared run because its own verdict needed no more
-    answers.
-    Returns the needed number of items by run id.
+    answers. Returns the number of items that this proposal may need, by run id.
     """
     needed = [
         (run, plan.planned_items, plan.epochs)
@@ -543,7 +545,7 @@ def _has_stopped_early(
 ) -> bool:
     """Tells whether a run lacks answers to its first `items` items, and will not get them."""
     if run.state is RunState.DONE:
-        # It may have ended while another proposal extended it.
+        # The run may have ended at the moment when another proposal extended it.
         return len(EvalRuns(tx).outcomes(run.id, below=items)) < items * epochs
     return run.state is RunState.STOPPED
 
@@ -557,12 +559,12 @@ def decide_verdict(
 ) -> Verdict | None:
     """Returns the verdict; None while the gate needs more samples and can still get them.
 
-    Pure: the figures come from the samples, and the terms from the registered plans.
+    Pure: uses only the samples and the registered plans.
 
     halted: runs that have ended with missing samples. A failed run means "not measured", a run
     over budget "not enough evidence"; neither can pass.
     now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
-    models: their names for incumbent and candidate.
+    models: the names of the incumbent's and the candidate's model.
     Raises StaleEvidence if the two arms of a suite do not match.
     """
     stopped: dict[str, tuple[str, str]] = {}

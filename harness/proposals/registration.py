@@ -1,9 +1,10 @@
-"""Plans the suites of a route for a proposal, charges each look at a candidate with alpha, and
-adds up a route's risk (docs/explanation/statistics.md §1.8, §1.16).
+"""Plans the suites of a route for a proposal, gives each look its alpha, and adds up a route's
+risk (docs/explanation/statistics.md §1.8, §1.16).
 
 The plans fix suites, claim, margin, items, order and alpha before the candidate's first answer.
-Nothing here reads a score's value: only whether scores exist, which makes a look. `submission`
-stores the plans in a proposal; `harness.gate.budget` has the formulas.
+This module never reads a score's value. It only checks whether a score exists, because a
+score makes a look. `submission` stores the plans in a proposal; `harness.gate.budget` has the
+formulas.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ UNDRAWN: Final = UndrawnSeeds()
 
 @dataclass(frozen=True, slots=True)
 class FalsePassRisk:
-    """Bounds the risk that a proposal, or one of the 90 days before it, is a false pass."""
+    """Bounds the risk that any proposal of a route in 90 days is a false pass."""
 
     number: int  # the candidate's number on this route
     spent: float  # risk of the earlier candidates, a share of 1
@@ -142,10 +143,7 @@ def risk_of_plans(
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
-    """Bounds the risk of a stored proposal together with the earlier ones of its 90 days.
-
-    Later proposals do not count.
-    """
+    """Bounds the risk of a stored proposal and of the proposals in the 90 days before it."""
     earlier = [
         former.plans
         for former in _proposals_before(tx, proposal.route, proposal.created_at)
@@ -178,7 +176,7 @@ def _proposals_before(
     route: str,
     now: datetime,
 ) -> list[Proposal]:
-    """Lists the route's proposals of the 90 days before `now` that have had a look."""
+    """Lists the route's proposals of the 90 days before `now` that made a look."""
     return [
         proposal
         for proposal in Proposals(tx).since(route, now - WINDOW)
@@ -191,10 +189,10 @@ def find_lineage(
     candidate: Target | None,
     descends_from: str | None,
 ) -> frozenset[str]:
-    """Returns the target ids of the same model, and of its ancestor.
+    """Returns the ids of all targets that are the same model as the candidate or its ancestor.
 
     Two targets are the same model if one host serves them under one name, requested or
-    reported. Otherwise a new name for the same model would make its looks free.
+    reported. If only the target id counted, a model with a new name would have no looks yet.
 
     candidate: None for a model without a target.
     descends_from: id or name of the target on whose results the candidate was tuned.
@@ -232,10 +230,10 @@ def with_alpha(
 ) -> SuitePlan:
     """Returns the plan with its look's number and the alpha that this look spends.
 
-    A look counts on any route, once an answer of the candidate has a score, because anybody who
-    has seen scores may have chosen by them. An open proposal counts too: it will see scores.
-    Looks start again only with new items, not with another name, version, prompt, scorer or
-    spelling of the same items. A manual run of another target of the family is a look too.
+    A proposal is a look, on any route, once an answer of the candidate has a score: a person
+    who has seen scores may choose by them. An open proposal is a look too, because it will have
+    scores, and so is a manual run of another target of the lineage. Only new items restart the
+    number. The same items with another name, version, prompt, scorer or spelling do not.
 
     pin: the plan's suite. candidate: its id. family: result of `find_lineage`.
     Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
@@ -250,11 +248,11 @@ def with_alpha(
 
 
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
-    """Describes looks that were not charged to a proposal, because only its answers showed
-    which model the candidate is; empty if there are none.
+    """Describes the looks that a proposal's alpha does not count; empty if it counts all.
 
-    The driver asks once a proposal has passed. A passed verdict with uncharged looks would have
-    been tested at a too large alpha, so it proves nothing.
+    A look is missing if only the proposal's answers showed which model the candidate is. The
+    driver calls this once a proposal has passed. With a missing look the alpha was too large,
+    so the verdict proves nothing.
     """
     family = find_lineage(tx, Targets(tx).all()[proposal.candidate], None)
     for plan in proposal.plans:
@@ -284,7 +282,9 @@ def _before(
     family: Collection[str],
     until: Proposal | None = None,
 ) -> tuple[int, list[Proposal]]:
-    """Counts the looks, and lists their proposals, newest first. until: only earlier looks."""
+    """Counts the looks, and lists their proposals, newest first. until: a proposal; later looks
+    do not count.
+    """
     proposals = [
         proposal
         for proposal in Proposals(tx).of_candidates(family)
@@ -297,7 +297,7 @@ def _before(
         max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
         for proposal in proposals
     ]
-    # A proposed target's look is counted already, so its manual runs add no look.
+    # The looks of proposed targets are counted above, so their manual runs add no look.
     tried = {candidate, *(proposal.candidate for proposal in proposals)}
     tried |= {route.incumbent for route in Routing(tx).table().routes.values()}
     by_hand = {
@@ -316,8 +316,10 @@ def _was_blind(
     proposal: Proposal,
     candidate: str,
 ) -> bool:
-    """Tells whether a proposal showed no score: its verdict used none, and either it has the
-    same candidate or no answer has a score.
+    """Tells whether a proposal showed no score.
+
+    That is so if its verdict used no score, and it has either the same candidate or no scored
+    answer.
     """
     if proposal.open or proposal.verdict is None:
         return False
@@ -334,10 +336,10 @@ def _same_items(
     pin: SuitePin,
     earlier: SuitePlan | EvalRun,
 ) -> bool:
-    """Tells whether an earlier plan or run asked the items of `pin`.
+    """Tells whether an earlier plan or run used the items of `pin`.
 
-    Equal data decide first, then shared texts (SAME_ITEMS_SHARE of the smaller suite). A pin
-    that was deleted, or has no texts, leaves the suite's name.
+    Suites have the same items if their data are equal, or if they share SAME_ITEMS_SHARE of the
+    smaller suite's texts. Without the earlier pin or its texts, the suite's name decides.
     """
     try:
         known = Suites(tx).get(earlier.suite_digest)
@@ -346,7 +348,7 @@ def _same_items(
     if known.data_sha256 == pin.data_sha256:
         return True
     if not (known.texts and pin.texts):
-        # Older pins have no texts, so the suite's name decides.
+        # Older pins have no texts.
         return earlier.suite == pin.name
     return overlap_share(known.texts, pin.texts) >= SAME_ITEMS_SHARE
 
@@ -385,7 +387,7 @@ def charge_alpha(
     lineage: Collection[str],
     place: SelectionPlace,
 ) -> tuple[SuitePlan, ...]:
-    """Gives each plan its alpha: for its look, divided among the selection, within the budget.
+    """Gives each plan the alpha of its look, divided among the selection and within the budget.
 
     registered: pins and plans from `plan_suites`. candidate: its id.
     lineage: result of `find_lineage`.
@@ -411,7 +413,7 @@ def plan_suites(
 ) -> RegisteredSuites:
     """Plans a route's suites at the policy's alpha; stores nothing.
 
-    seeds: `ctx.order_seeds` for a registration; a plan that is only shown has no order.
+    seeds: `ctx.order_seeds` for a registration; without it, the plans have no order of items.
 
     Loading a suite may take seconds, so do not call it first inside a write transaction.
 
@@ -422,7 +424,7 @@ def plan_suites(
     primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
     if not primary:
         raise ConfigError(
-            "a route needs a primary suite for the gate, and this route has none: set "
+            "the gate needs a primary suite, and this route has no primary suite: set "
             "`suites:` of the route"
         )
     names = [suite.suite for suite in settings.suites]
@@ -451,7 +453,7 @@ def plan_suites(
 
 def _check_overlap(primary: Sequence[SuitePin]) -> None:
     """Raises ConfigError if two primary suites share SAME_ITEMS_SHARE of the smaller suite's
-    items: the test of several suites takes their results as independent.
+    items. The test of several suites assumes that their results are independent.
     """
     for one, other in combinations(primary, 2):
         share = overlap_share(one.texts, other.texts)
@@ -499,9 +501,7 @@ def plan_claims(
 
 
 def _claim_key(plan: SuitePlan) -> tuple[object, ...]:
-    """Returns the parts of a plan that make it another claim. A margin does not matter to
-    `superior`.
-    """
+    """Returns the parts of a plan that identify its claim; `superior` has no margin."""
     margin = None if plan.claim is Claim.SUPERIOR else plan.margin
     return plan.claim, margin, plan.population
 
@@ -518,19 +518,21 @@ def _plan(
     """Plans one suite of a route.
 
     A suite that is not primary always gets the claim `non_inferior`. groups: by suite.
-    primary: the primary suites. combine: None for a single primary suite. seed: of its order.
+    primary: the primary suites. combine: None for a single primary suite. seed: for the
+    order of items.
     """
     pin = pins[suite.suite]
     main = suite.role is SuiteRole.PRIMARY
     claim = gate.claim if main else Claim.NON_INFERIOR
-    # A unit of the weighted mean takes an item of each suite, so the shortest suite limits it.
+    # The weighted mean uses one item of each primary suite at a time, so the shortest suite
+    # limits the number of items.
     paired = [groups[other.suite].units for other in primary]
     ours = groups[suite.suite]
     units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
     n_max = min(gate.n_max or units, units)
     order_seed = seed.value
-    # A claim about these items needs several answers to an item, to measure how much answers
-    # vary. Clusters and weighted means support only claims about the population.
+    # A claim about the suite's own items needs several answers to an item, to measure how much
+    # answers vary. Clusters and weighted means support only claims about the population.
     drawn = ours.cluster_field or gate.epochs == 1 or (main and combine)
     population = ClaimPopulation.LIKE_THESE if drawn else gate.population
     these = population is ClaimPopulation.THESE

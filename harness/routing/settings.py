@@ -1,8 +1,8 @@
 """Settings of the router, the routes in the file, the agents, the dashboard and its sign-in.
 
 The file's reader (`harness.app.configuration`), the reference page and the processes use these
-declarations. Values that depend on one another are checked by the reader, not here. Settings
-that can change without a restart are in `harness.routing.table`.
+declarations. The reader also checks settings that depend on one another. Settings that can
+change without a restart are in `harness.routing.table`.
 """
 
 from collections.abc import Mapping
@@ -103,8 +103,9 @@ class RouterSettings:
     )
     first_token_timeout_s: float | None = number(
         None,
-        "Limit for a stream's first output; answers that took longer raise it to three times "
-        "this value at most. If null, measured for each target, and at least 10 s.",
+        "Limit for a stream's first output; if answers took longer, the router raises the "
+        "limit, to at most three times this value. If null, measured for each target, and at "
+        "least 10 s.",
         WAIT_S,
     )
     first_byte_timeout_s: float | None = number(

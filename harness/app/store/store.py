@@ -41,7 +41,7 @@ from harness.routing.table import Snapshot
 
 # Each attempt waits for readers until the timeout for locks.
 CHECKPOINT_ATTEMPTS: Final = 3
-# Contains the start time, so that a restarted or new server never repeats an old mark.
+# Contains the server's start time, so that a restarted or new server repeats no mark.
 LOG_POSITION: Final = sa.text(
     "SELECT pg_postmaster_start_time()::text || ' ' || pg_current_wal_insert_lsn()::text"
 )
@@ -121,14 +121,16 @@ class Store:
 
     @contextmanager
     def listings(self) -> Iterator[Listings]:
-        """Opens a read-only transaction whose pages name forged rows instead of failing."""
+        """Opens a read-only transaction for people. A page with a forged row names it and does
+        not raise.
+        """
         self._require_file()
         with translated(), self._reading.begin() as db:
             yield Listings(self._transaction(db, writable=False))
 
     @property
     def lists(self) -> Listings:
-        """Listings whose methods each open their own transaction."""
+        """The listings for single calls: each method opens its own transaction."""
         return cast("Listings", _ListsAlone(self))
 
     def _check_schema(self, db: sa.Connection) -> None:
@@ -192,7 +194,9 @@ class Store:
             return missing_lineage(tx, known)
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        """Finds the rows with invalid signatures. working: checks only open work."""
+        """Finds the rows with invalid signatures. working: checks only the
+        rows of unfinished work.
+        """
         look = working_faults if working else row_faults
         with translated(), self._reading.begin() as db:
             return list(look(self._transaction(db, writable=False)))
@@ -249,7 +253,7 @@ class Store:
     ) -> None:
         """Writes the audit event of a repair, and signs the manifest of the repaired rows."""
         AuditLog(tx).append(actor, action, "database", details)
-        # Counts a change, because routers refuse other rows with an unchanged count.
+        # Routers refuse a snapshot whose rows changed while the count of changes did not.
         tx.write(sa.update(meta).values(changes=meta.c.changes + 1))
         Manifests().write(tx)
 
@@ -268,11 +272,11 @@ class Store:
                         break
 
     def wait_for_change(self, timeout_s: float) -> bool:
-        """Waits as `Changes.wait`. Each thread learns of a change once."""
+        """Waits for a commit, as `Changes.wait`. Reports each commit once to each thread."""
         return self._changes.wait(timeout_s)
 
     def try_lead(self, owner: str) -> bool:
-        """Tries to lead the control processes, as `leader.Leadership`."""
+        """Tries to make `owner` the leader of the control processes (`leader.Leadership`)."""
         return self._leadership.try_lead(owner)
 
     def leader(self) -> str:
