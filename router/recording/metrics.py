@@ -1,8 +1,8 @@
 """One worker's Prometheus metrics, and `MetricTotals`, which adds up all workers' metrics.
 
-Names, meanings and labels are declared in `harness.frame.metrics`. Labels that clients
-could choose are bounded by the callers. What the database stores of traffic is in `sums`,
-and is independent of these counters.
+`harness.frame.metrics` declares names, meanings and labels. The callers limit the number of
+labels that clients could choose. `sums` counts traffic for the database, independently of these
+counters.
 """
 
 import math
@@ -49,7 +49,7 @@ WORKER: Final = "worker"
 class TargetCheck(NamedTuple):
     """A target's state by its latest health check."""
 
-    up: bool  # the target answered the check, or a user since
+    up: bool  # the target answered the check, or answered a user after it
     seconds: float
 
 
@@ -105,7 +105,7 @@ class RouterMetrics:
         self._internal = self._counter("swapgate_internal_errors")
         self._tokens = self._counter("swapgate_tokens")
         self._cost = self._counter("swapgate_cost_dollars")
-        # Attempts that are not added up yet: a counter's `inc` takes a lock and three calls.
+        # Attempts since the last scrape. A counter's `inc` is too slow for each attempt.
         self._ends: dict[tuple[str, FailureClass | None], int] = {}
         # By target: its attempts, and the tokens of its answers.
         self._attempt_sums: dict[str, int] = {}

@@ -1,8 +1,7 @@
 """Builds the parts of a worker's application, starts and stops them, and reads their state.
 
-This is the one place in which the router's packages meet: each part gets the others as
-arguments. The order of the observers is set here. Answers to paths are in `app`; the
-process around it is started in `process`.
+Only this module joins the router's packages: it passes each part the parts that it needs, and
+sets the order of the observers. `app` answers the paths, and `process` starts the process.
 """
 
 import asyncio
@@ -91,13 +90,13 @@ class RouterParts:
     """Builds the parts of a worker's application.
 
     holder: already booted.
-    secret: the installation's, for hashes of keys and callers.
+    secret: the installation's secret, which hashes keys and callers.
     on_stop: awaited at the end of the shutdown, after all parts have stopped.
-    rates, marks: shared by all workers; by default this process's own.
+    rates, marks: shared by all workers; by default, the worker's own.
     tracing: None if tracing is off.
     guard_files: where stopped canaries are kept; by default in memory.
     agents: None if the installation has no agents process.
-    learned: returns the fields that targets do not take.
+    learned: returns the request fields that targets refuse.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, one by one
@@ -293,7 +292,7 @@ class RouterParts:
         return accounts
 
     def _follow_store(self, clock: Clock, money: JudgeBudget) -> None:
-        """Lets what reads spending from the database follow the snapshot's refreshes."""
+        """Registers the readers of spending, which run at each refresh of the snapshot."""
         followers: list[Callable[[RouterStore], None]] = [
             TotalsRefresh(self._holder, self._recorder.spends, clock, *KEY_BUDGETS),
             TotalsRefresh(self._holder, self._recorder.shadows, clock, *SHADOW_BUDGETS),
@@ -312,7 +311,7 @@ class RouterParts:
         self._background.start()
 
     async def _stop(self) -> None:
-        """Stops the parts in order: first what makes new records, then what records them."""
+        """Stops the parts that make records first, and then the recorder."""
         await self._background.stop()
         self._alarms.close()
         if self._agents is not None:
@@ -330,9 +329,7 @@ class RouterParts:
             await self._on_stop()
 
     def _state(self) -> list[StateSample]:
-        """Reads the gauges and counters of a scrape. Targets that share a name give their
-        worst state.
-        """
+        """Reads the gauges and counters for a scrape."""
         holder = self._holder
         health = self._health
         serving = self._holder.current
@@ -349,7 +346,7 @@ class RouterParts:
         }
         targets = serving.snapshot.table.targets if serving else {}
         checks = self._checks.results()
-        # If several targets share a name, the worst state counts.
+        # Several targets may share a name. The metrics then show the worst state.
         states: dict[str, int] = {}
         pauses: dict[str, float] = {}
         answers: dict[str, TargetCheck] = {}

@@ -1,7 +1,7 @@
 """Carries one request of a connection through the application, and writes its answer.
 
-The ASGI side of `connection`: `receive` and `send`, and the notice that the client left. It
-checks that an answer has the length that its head announces. `StartQueue` spreads the
+It has the ASGI functions `receive` and `send`, and tells the application when the client has
+left. It checks that an answer has the length that its head announces. `StartQueue` spreads the
 starts of many requests over turns of the event loop, so that a burst does not delay the
 answers under way.
 """
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from router.server.connection import Connection
 
 
-# A lower number would not help: a turn takes a hundredth of the time of these starts.
+# Fewer starts in a turn would bring no first answer earlier: the rest of a turn takes a
+# hundredth of the time of these starts.
 STARTS_IN_A_TURN: Final = 8
 
 
@@ -41,8 +42,8 @@ class Startable(Protocol):
 class StartQueue:
     """Limits how many requests of all connections start in one turn of the event loop.
 
-    asyncio does not announce a new turn. If earlier turns used up the number, a request waits
-    until the end of the current turn.
+    The count starts again only after a request had to wait, because asyncio does not announce
+    turns. So a request may wait for the next turn although none has started in this turn.
     """
 
     __slots__ = ("_started", "_waiting")
@@ -185,14 +186,15 @@ class RequestCycle:
             self._line.transport.write(_NO_EVENT)
 
     def on_leaving(self, call: Callable[[], None] | None) -> None:
-        """Sets the function that is called once the client leaves; None to remove it.
+        """Sets the function to call when the client leaves; None removes it.
 
-        Calls it at once if the client has left already.
+        Calls the function at once if the client has left already.
         """
         self._left_call = call
         if call is not None:
             if self._line.paused:
-                self._line.read_on()  # else it would not notice the client leave
+                # A paused connection does not notice that the client leaves.
+                self._line.read_on()
             if self._gone:
                 call()
 
@@ -225,7 +227,7 @@ class RequestCycle:
         }
 
     async def send(self, message: Message) -> None:
-        """Writes a part of the answer, once the client has read enough. The ASGI `send`.
+        """Writes a part of the answer, after the client has made room for it. The ASGI `send`.
 
         Raises RuntimeError for messages out of order, and for a wrong length. After the
         client has left, it writes nothing.

@@ -20,7 +20,7 @@ STALLED_S: Final = 60.0
 
 
 class SlowReader:
-    """Writes to one client as it reads. full: wait before you write more."""
+    """Writes to one client as it reads. full: writers must wait (`drained`)."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.full = False
@@ -51,7 +51,7 @@ class SlowReader:
             self._write_slice()
 
     def leave(self) -> None:
-        """Forgets what is unwritten, because the client has left."""
+        """Drops the unwritten bytes, because the client has left."""
         self._unwritten = memoryview(b"")
         self._all_written = None
         self.drain()
@@ -89,13 +89,13 @@ class SlowReader:
             self.watch()
 
     def watch(self) -> None:
-        """Looks again after STALLED_S whether the client has read anything."""
+        """Checks after STALLED_S whether the client has read anything since now."""
         self._unread = self._left_to_read()
         self._stalling = self._loop.call_later(STALLED_S, self._stalled)
 
     def _left_to_read(self) -> int:
-        """Counts the unsent bytes. Includes the system's buffer if its size is known, because
-        that holds megabytes for a slow client.
+        """Counts the bytes that the client has not received. Includes the system's send buffer
+        if its size is known, because it can hold megabytes.
         """
         count = array("i", [0])
         with suppress(OSError):

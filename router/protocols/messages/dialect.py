@@ -1,7 +1,8 @@
 """The messages dialect patches `/v1/messages` requests and filters their answers.
 
-For targets that speak Anthropic's protocol: nothing is translated. Requests for other
-targets go through `message_request`. The interface is `chat.dialect.ChatDialect`.
+It serves targets that speak Anthropic's protocol, so it translates nothing.
+`message_request` translates requests for other targets. The interface is
+`chat.dialect.ChatDialect`.
 """
 
 import json
@@ -86,12 +87,15 @@ def read_delta_signals(
 
 
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-# Blocks that arrive in pieces (a call first has its name). Other blocks arrive complete.
+# Blocks that arrive in pieces; a call begins with its name. Other blocks arrive complete.
 IN_PIECES: Final = frozenset(
     {"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"}
 )
 CALLS: Final = IN_PIECES - {"text", "thinking"}
-GOOD: Final = ("end_turn", "tool_use")  # the most frequent good reasons; `ENDS` has all
+GOOD: Final = (
+    "end_turn",
+    "tool_use",
+)  # the most frequent reasons of a complete answer; `ENDS` has all
 STOP_SEQUENCE: Final = "stop_sequence"
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 # Stands for the tier of Anthropic's fast mode. `fast` is OpenAI's name of another tier.
@@ -117,7 +121,7 @@ def read_message_tokens(usage: object) -> TokenUsage | None:
     given = written + read + read_count(get("input_tokens"))
     tier = get("service_tier")
     if get("speed") == "fast":
-        tier = FAST_MODE  # each token costs more than at the tier
+        tier = FAST_MODE  # its tokens cost more than those of the reported tier
     tier = tier if isinstance(tier, str) else ""
     used = TokenUsage(given, read_count(get("output_tokens")), read, written, hour, tier)
     return _with_compactions(used, get("iterations")) if get("iterations") else used
@@ -150,8 +154,8 @@ class MessagesStream(StreamFilter):
         self._held = b""  # the end of a block, until another event follows
 
     def used(self) -> TokenUsage:
-        """Returns the tokens so far. The last event's count replaces the one of the first
-        event.
+        """Returns the tokens so far: the count of the last event once it has arrived, before
+        that an estimate.
         """
         counts = self._counts or NO_USAGE
         if self.counted:
@@ -226,14 +230,12 @@ class MessagesStream(StreamFilter):
                 return None if self.failure else ()
             case "message_stop":
                 return self._stop()
-            case _:  # no output: a block's end, a ping, or an event of a newer protocol
+            case _:  # a block's end, a ping or an event of a newer protocol has no output
                 self.progress_events += kind != "ping"
         return edits
 
     def _delta(self, place: object, delta: object) -> None:
-        """Notes a piece of a block: output commits the stream, unless it is only white
-        space.
-        """
+        """Notes a piece of a block. Output that is not only white space commits the stream."""
         if _has_output(delta):
             if isinstance(delta, dict) and "partial_json" in delta:
                 if self._calls is None:
@@ -253,7 +255,7 @@ class MessagesStream(StreamFilter):
         if not isinstance(block, dict):
             return ()
         kind = str(block.get("type"))
-        # A call's name alone does not commit the answer, but makes it not empty.
+        # An answer with a call's name is not empty, but the name does not commit it.
         self._speaks = self._speaks or kind in CALLS or block_speaks(block)
         if kind not in IN_PIECES or any(
             block.get(part) for part in ("text", "thinking", "input")
@@ -279,8 +281,8 @@ class MessagesStream(StreamFilter):
         return edits
 
     def _note_content(self, message: Mapping[str, object]) -> None:
-        """Notes blocks in the first event: some answers, such as those after a provider's
-        own tool, are complete there.
+        """Notes the blocks of the first event. Some answers are complete there, such as those
+        after a provider's own tool.
         """
         for number, block in enumerate(iter_objects(message.get("content"))):
             self.progress_events += 1
@@ -301,7 +303,6 @@ class MessagesStream(StreamFilter):
         given = members.get("usage")
         tokens = read_message_tokens(given)
         if isinstance(given, dict) and tokens:
-            # The last event may omit the input tokens.
             before = self.given_usage if isinstance(self.given_usage, dict) else {}
             self.given_usage = {**before, **given}
             known = self._counts or NO_USAGE
@@ -340,9 +341,7 @@ def _has_output(delta: object) -> bool:
 
 
 def block_speaks(block: object) -> bool:
-    """Returns whether a block is an answer: text that is not blank, or anything but
-    thinking.
-    """
+    """Returns whether a block is part of the answer. Blank text and thinking are not."""
     if not isinstance(block, dict):
         return False
     kind = block.get("type")

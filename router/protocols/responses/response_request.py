@@ -46,7 +46,7 @@ _MORE_TOOLS: Final = "additional_tools"
 
 
 class ToolOrigin(NamedTuple):
-    """A tool as the client named it, behind the flat name that a chat has."""
+    """The client's name of a tool. In the chat, the tool has a flat name instead."""
 
     name: str
     namespace: str = ""
@@ -56,7 +56,8 @@ class ToolOrigin(NamedTuple):
 class ResponseTools:
     """The tools of one request. The hosted tools' names go to `way.dropped`.
 
-    functions: as a chat has them. A custom tool becomes a function with one text argument.
+    functions: the tools in the chat's format. A custom tool becomes a function with one text
+    argument.
     """
 
     def __init__(self, request: Mapping[str, object], way: ChatWay) -> None:
@@ -85,8 +86,8 @@ class ResponseTools:
     def choice(self, choice: object) -> Tool:
         """Translates `tool_choice`. Raises Untranslatable.
 
-        If the request allows some tools only, the chat offers only these. If the chat has no
-        allowed tool, it offers all tools.
+        If the request allows only some tools, the chat offers only these. If none of them
+        exists in the chat, the chat offers all its tools.
         """
         if isinstance(choice, str):
             return {"tool_choice": choice}
@@ -125,8 +126,8 @@ class ResponseTools:
 
 
 def custom_text(arguments: str) -> str:
-    """Returns a custom tool's text from a function call's arguments; the arguments if they
-    have another form.
+    """Returns a custom tool's text from a function call's arguments. Returns the arguments
+    themselves if they are no JSON object with a text.
     """
     found = parse_json(arguments)
     text = found.get(_TEXT) if isinstance(found, Mapping) else None
@@ -170,7 +171,9 @@ def chat_messages(
     given: object,
     way: ChatWay,
 ) -> list[Turn]:
-    """Joins consecutive calls and a text into one assistant turn. Raises Untranslatable."""
+    """Translates the input into turns. Consecutive calls and a text form one assistant turn.
+    Raises Untranslatable.
+    """
     turns = _Turns(way)
     if isinstance(instructions, str) and instructions:
         turns.add({"role": "system", "content": instructions})
@@ -206,7 +209,8 @@ class _Turns:
             self._add_call(item)
         elif kind in _RESULTS:
             self.found += self._result(item)
-        elif kind == "reasoning":  # only its maker can use it; an answer does not need it
+        elif kind == "reasoning":
+            # Only the maker's models can read reasoning. Others answer without it.
             if self._way.maker and maker_of_id(item.get("id")) == self._way.maker:
                 self._thought += _summary(item)
             self._signed += open_thoughts(item.get("encrypted_content"))
@@ -223,7 +227,8 @@ class _Turns:
     def _add_message(self, item: Mapping[str, object]) -> None:
         turn = self._message(item)
         last = self.found[-1] if self.found else None
-        # Calls without results and a hosted tool's result belong to the same turn.
+        # The text joins a turn that has a hosted tool's result, or whose calls have no results
+        # yet.
         joins = last is not None and (last is self._hosted or "tool_calls" in last)
         if turn["role"] == "assistant" and last is not None and joins:
             _append(last, turn["content"])
@@ -280,7 +285,9 @@ class _Turns:
         return {"role": _ROLES.get(role, role), "content": parts}
 
     def _result(self, item: Mapping[str, object]) -> list[Turn]:
-        """A chat's tool result is text; images follow in a user message."""
+        """Translates a tool's result. A chat takes only text there, so files follow in a user
+        message.
+        """
         output = item.get("output")
         result = {"role": "tool", "tool_call_id": item.get("call_id")}
         if not isinstance(output, list):
@@ -368,7 +375,7 @@ _OWN: Final = frozenset(
 _LEFT_OUT: Final = frozenset(
     {"access_programs", "background_options", "context_management", "image"}
 )
-# Fields for state at the provider that an answer depends on.
+# Fields that refer to state at the provider. The answer depends on this state.
 NATIVE_FIELDS: Final = (
     "previous_response_id",
     "conversation",
@@ -384,8 +391,8 @@ def chat_body(
 ) -> dict[str, object]:
     """Translates the whole request. Raises Untranslatable.
 
-    Keeps unknown fields, because the target may know them. tools: of the same request. way:
-    its options, which also get the names of dropped fields.
+    Keeps unknown fields, because the target may know them. tools: of the same request.
+    way: the translation's options; collects the names of dropped fields.
     """
     check_references(request)
     own = untranslatable_field(request.get)
