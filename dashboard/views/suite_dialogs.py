@@ -1,7 +1,7 @@
 """The dialogs of the Suites page.
 
-Captured requests contain text of callers: only an approver reads them, the audit log records
-it, and they stay in the session of that person alone.
+Captured requests contain text of callers, so only an approver may read them. The audit log
+records each reading, and only the reader's session holds the requests.
 """
 
 import json
@@ -66,7 +66,7 @@ OPTION_WORDS: Final[Mapping[str, str]] = {
     "criteria": "Criteria for the better answer",
     "seed": "Seed that draws which answer the judge reads first",
 }
-# Placeholders, which show the meaning of an empty field.
+# Placeholders: the meaning of an empty field.
 EMPTY_WORDS: Final[Mapping[str, str]] = {
     "final_line": "Any line",
     "labels": "All targets of the file",
@@ -152,7 +152,7 @@ def add(
     width="large",
 )
 def label_captures(reading: Form) -> None:
-    """Reads captured requests first; then asks for labels, and makes a suite of them."""
+    """Reads captured requests, asks for their labels, and makes a suite of them."""
     actor = current_user.signed_in()
     reader, lines = st.session_state.get(CAPTURES, ("", ()))
     if actor is None or actor.principal != reader:
@@ -248,7 +248,9 @@ def write_labelled(
     labels_by_id: Mapping[str, str],
     author: str,
 ) -> bytes:
-    """Writes labelled lines as JSON lines. author: the labels' author, whom the suite names."""
+    """Writes labelled lines as JSON lines. author: the person that the suite names as the
+    labels' author.
+    """
     now = page_frame.context().clock.now()
     labelled = captures.label_lines(lines, labels_by_id, author, now)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in labelled)
@@ -330,8 +332,8 @@ def _ask_option(
 
 
 def _ask_judge(form: Form) -> JudgeSettings | None:
-    """Asks for the model that judges, and the cost at which a run stops; None until it is
-    named.
+    """Asks for the judge's model, and for the cost at which a run stops. Returns None until a
+    person has named the model.
     """
     # A judge is a plain model; a `#` in a name marks a model with its own parameters.
     plain = [name for name in page_frame.model_names(page_frame.context()) if "#" not in name]

@@ -30,7 +30,9 @@ REMINDER = "Answer with the one JSON object alone, in the form that was asked fo
 
 
 def with_data(instructions: str, data: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Puts the data into one JSON object at the end, whose text cannot end the object."""
+    """Writes a prompt that ends with the data as one JSON object. JSON escapes the data's text,
+    so this text cannot close the object.
+    """
     shown = json.dumps(data, ensure_ascii=False, sort_keys=True)
     return [{"role": "user", "content": f"{instructions}\n\n{DATA}{shown}"}]
 

@@ -44,11 +44,13 @@ TYPES = {
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
-    """Parses a request. Raises Refused. A message with a tool's result gets the role `tool`."""
+    """Parses a request, and gives a message with a tool's result the role `tool`. Raises
+    Refused.
+    """
     messages = data.get("messages")
     if not messages or not isinstance(messages, list) or not all(map(_has_role, messages)):
         invalid(
-            f"messages: at least one, and each with a role of {', '.join(ROLES)}",
+            f"messages: send at least one, each with one of the roles {', '.join(ROLES)}",
             "messages",
         )
     if data.get("max_tokens") is None:
@@ -120,8 +122,8 @@ def blocks(answer: Completion) -> list[dict[str, Any]]:
 
 
 def error(why: Refused) -> dict[str, Any]:
-    """Writes an error. A code that ends in `_error` replaces the type that follows from the
-    status.
+    """Writes an error. Its type is the code if that ends in `_error`, and otherwise follows
+    from the status.
     """
     kind = TYPES.get(
         why.status,
@@ -147,8 +149,8 @@ def block_event(
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
-    """Writes the events of a streamed answer: a block for the text or each call, and
-    the end.
+    """Writes the events of a streamed answer: one block for the text or for each call, then the
+    final events.
     """
     whole = body(answer)
     empty: dict[str, Any] = {"input": {}} if answer.calls else {"text": ""}
