@@ -372,7 +372,7 @@ def delete_user(form: Form) -> None:
     """Asks to delete a user's content, and says what the deletion does not reach."""
     lacks = "Give the id, and a reason that does not name it."
     user = form.text("id", "User's id, as clients send it", need=lacks)
-    sentences = captures.BEYOND
+    sentences = captures.REMAINING_COPIES
     beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     form.say(
         "This deletes for good the user's sessions with all messages, their captured "

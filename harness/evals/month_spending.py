@@ -21,7 +21,7 @@ from harness.frame.people.limits import next_month
 
 # Sums of the same costs, added in different orders, may differ by less than this.
 ROUNDING_USD: Final = 1e-9
-AT_THE_CAP: Final = (
+EFFECTS_OF_CAP: Final = (
     "evals, judges, shadows and drift checks wait, and Swapgate refuses turns of agents"
 )
 
@@ -36,7 +36,7 @@ class SpendingPurpose(StrEnum):
     AGENTS = "agents"  # calls of their turns
 
     @property
-    def at_the_cap(self) -> str:
+    def state_at_cap(self) -> str:
         """The verb for a call of this purpose at the cap: `refused` or `waits`."""
         return "refused" if self is SpendingPurpose.AGENTS else "waits"
 
@@ -122,5 +122,5 @@ def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...
     """Returns a row for each purpose, in SpendingPurpose's order. A purpose without calls gets
     zeros.
     """
-    known = {row.purpose: row for row in rows}
-    return tuple(known.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)
+    row_of = {row.purpose: row for row in rows}
+    return tuple(row_of.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)

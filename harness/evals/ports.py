@@ -88,8 +88,8 @@ class EvalJob:
     target: Target
     provider: Provider
     api_key: str | None = field(repr=False)
-    # (item, epoch) pairs that are already stored.
-    done: frozenset[tuple[str, int]] = frozenset()
+    # (item, epoch) pairs of the samples that the database has already.
+    stored: frozenset[tuple[str, int]] = frozenset()
     max_connections: int = 8
     judge_provider: Provider | None = None
     judge_api_key: str | None = field(default=None, repr=False)
@@ -144,7 +144,7 @@ class SuiteCatalog(PinnedSuites, Protocol):
         """
         ...
 
-    def dependence(self, suite: str) -> str:
+    def describe_dependence(self, suite: str) -> str:
         """Describes why items may not be independent: equal items, detected clusters and large
         clusters. Empty if there are none.
         """
@@ -164,7 +164,7 @@ class SuiteCatalog(PinnedSuites, Protocol):
         """Returns the suite's title for people. Raises NotFound."""
         ...
 
-    def shown(self, suite: str, item: str) -> tuple[str, str]:
+    def item_texts(self, suite: str, item: str) -> tuple[str, str]:
         """Returns an item's input and target as text. Raises NotFound, and the errors of
         `pin`.
         """

@@ -19,7 +19,7 @@ from harness.operations.records import JobTime, JobTimes
 log = structlog.get_logger("swapgate.schedule")
 
 # A job that begins later than this after its time counts as late.
-LATE: Final = timedelta(minutes=1)
+LATE_AFTER: Final = timedelta(minutes=1)
 # Takes the context, the scheduled time, and the cause of the run as people read it.
 DueJob = Callable[[Context, datetime, str], object]
 
@@ -43,13 +43,13 @@ class CronJob:
         self._leads = leads
         self._monitored = MonitoredJob(name, self._run, leads)
         self._due: datetime | None = None
-        self._is_fault_told = False
+        self._is_cron_invalid = False
 
     def __call__(self, ctx: Context) -> None:
-        if self._is_fault_told or not self._leads():
+        if self._is_cron_invalid or not self._leads():
             return
         self._due = self._find_due(ctx)
-        if self._due is not None or self._is_fault_told:
+        if self._due is not None or self._is_cron_invalid:
             self._monitored(ctx)
 
     def _find_due(self, ctx: Context) -> datetime | None:
@@ -61,7 +61,7 @@ class CronJob:
         try:
             due = newest_time(self._cron, now)
         except InputError:
-            self._is_fault_told = True
+            self._is_cron_invalid = True
             return None
         with ctx.store.read() as tx:
             stored = JobTimes(tx).find(self._name)
@@ -76,15 +76,13 @@ class CronJob:
         if due is None:
             check_cron(self._cron)  # raises InputError, which opens the alert
             return
-        late = ctx.clock.now() - due
-        because = "schedule"
-        if late > LATE:
-            because = (
-                f"schedule, late: due {due:%Y-%m-%d %H:%M} UTC, but no control process ran"
-            )
-            log.warning("job_made_up", job=self._name, due=due.isoformat(), late=str(late))
+        delay = ctx.clock.now() - due
+        cause = "schedule"
+        if delay > LATE_AFTER:
+            cause = f"schedule, late: due {due:%Y-%m-%d %H:%M} UTC, but no control process ran"
+            log.warning("job_made_up", job=self._name, due=due.isoformat(), late=str(delay))
         try:
-            self._job(ctx, due, because)
+            self._job(ctx, due, cause)
         finally:
             self._store(ctx, due)
 

@@ -131,7 +131,7 @@ class Store:
     @property
     def lists(self) -> Listings:
         """The listings for single calls: each method opens its own transaction."""
-        return cast("Listings", _ListsAlone(self))
+        return cast("Listings", _SingleListings(self))
 
     def _check_schema(self, db: sa.Connection) -> None:
         if not self._schema_checked:
@@ -165,9 +165,9 @@ class Store:
         """
         with self.read() as tx:
             etag = Installations(tx).etag()
-            kept = self._snapshot
-            if kept is not None and kept.etag == etag:
-                return kept
+            cached = self._snapshot
+            if cached is not None and cached.etag == etag:
+                return cached
             rows = signed_snapshot.read(tx)
             snapshot = signed_snapshot.verified(rows, self._signatures, etag, self._clock.now())
         self._snapshot = snapshot
@@ -197,9 +197,9 @@ class Store:
         """Finds the rows with invalid signatures. working: checks only the
         rows of unfinished work.
         """
-        look = working_faults if working else row_faults
+        find_faults = working_faults if working else row_faults
         with translated(), self._reading.begin() as db:
-            return list(look(self._transaction(db, writable=False)))
+            return list(find_faults(self._transaction(db, writable=False)))
 
     def sign_again(self, *, actor: Actor, reason: str) -> int:
         """Signs all rows with the current key. The database role must own the tables. Raises
@@ -212,7 +212,7 @@ class Store:
                 raise SignatureInvalid(f"{fault.name}: {fault.why}")
             with without_triggers(tx):
                 count = sign_rows(tx)
-            self._record(
+            self._record_repair(
                 tx,
                 actor,
                 "database.sign_again",
@@ -234,17 +234,17 @@ class Store:
         with translated(), self._writing.begin() as db:
             tx = self._transaction(db, writable=True)
             tx.serialize()
-            now_at_fault = set(row_faults(tx))
+            current_faults = set(row_faults(tx))
             with without_triggers(tx):
-                count = remove_rows(tx, [fault for fault in faults if fault in now_at_fault])
+                count = remove_rows(tx, [fault for fault in faults if fault in current_faults])
             details = {
                 "rows": [fault.name for fault in faults],
                 "reason": reason,
             }
-            self._record(tx, actor, "database.remove_forged", details)
+            self._record_repair(tx, actor, "database.remove_forged", details)
         return count
 
-    def _record(
+    def _record_repair(
         self,
         tx: Transaction,
         actor: Actor,
@@ -289,14 +289,14 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
-class _ListsAlone:
+class _SingleListings:
     """Runs each method of `Listings` in a transaction of its own."""
 
     store: Store
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         def read(*arguments: object, **filters: object) -> object:
-            with self.store.listings() as stored:
-                return getattr(stored, name)(*arguments, **filters)
+            with self.store.listings() as listings:
+                return getattr(listings, name)(*arguments, **filters)
 
         return read
