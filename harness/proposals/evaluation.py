@@ -47,8 +47,8 @@ from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
-STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
-MAY_GO_ON = (*RUNNABLE_STATES, RunState.STOPPED)
+STUCK_STATES = (RunState.FAILED, RunState.OVER_BUDGET)
+UNFINISHED_STATES = (*RUNNABLE_STATES, RunState.STOPPED)
 
 
 def attach_runs(
@@ -80,11 +80,11 @@ def _begin_pair(
     proposal: Proposal,
     plan: SuitePlan,
 ) -> SuiteRuns:
-    ours = _run(ctx, proposal, plan, proposal.incumbent)
-    mean = scheduled_runs.store_mean(ctx, tx, plan, ours)
+    incumbent_run = _build_run(ctx, proposal, plan, proposal.incumbent)
+    mean = scheduled_runs.store_mean(ctx, tx, plan, incumbent_run)
     return SuiteRuns(
         incumbent=mean.run if mean else _share_run(ctx, tx, proposal, plan),
-        candidate=_new(ctx, tx, proposal, plan, proposal.candidate),
+        candidate=_add_run(ctx, tx, proposal, plan, proposal.candidate),
         days=mean.days if mean else None,
     )
 
@@ -100,10 +100,10 @@ def _resume_pair(
 
     The mean of scheduled runs stays, so that a further attempt cannot choose other days.
     """
-    ours = _continue_run(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent)
+    incumbent_run = _continue_run(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent)
     return SuiteRuns(
-        incumbent=ours,
-        days=before.days if ours == before.incumbent else None,
+        incumbent=incumbent_run,
+        days=before.days if incumbent_run == before.incumbent else None,
         candidate=_continue_run(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
     )
 
@@ -120,15 +120,15 @@ def _continue_run(
     answers. The new run is empty if two models answered, or if the provider has moved since.
     """
     if targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(before).created_at):
-        return _new(ctx, tx, proposal, plan, target)
+        return _add_run(ctx, tx, proposal, plan, target)
     samples = EvalRuns(tx).samples(before)
     scored = _scored(samples)
     if is_mixed((sample.served for sample in scored), plan.served_pin):
         scored = []
-    if len(scored) == len(samples) and EvalRuns(tx).get(before).state not in STUCK:
+    if len(scored) == len(samples) and EvalRuns(tx).get(before).state not in STUCK_STATES:
         EvalRuns(tx).want(before, plan.planned_items)
         return before
-    run = _new(ctx, tx, proposal, plan, target)
+    run = _add_run(ctx, tx, proposal, plan, target)
     for sample in scored:
         EvalRuns(tx).store_sample(replace(sample, run=run))
     return run
@@ -153,10 +153,10 @@ def find_replacement(
     """
     answers = load_answers(tx, proposal)
     for plan in proposal.plans:
-        if why := _find_move(ctx, tx, proposal, plan):
-            return why
+        if move := _find_move(ctx, tx, proposal, plan):
+            return move
         incumbent, candidate = map(_scored, answers.get(plan.suite, ((), ())))
-        for whose, served in (
+        for role, served in (
             ("the candidate", [sample.served for sample in candidate]),
             (
                 "the judge",
@@ -165,7 +165,7 @@ def find_replacement(
         ):
             if is_mixed(served, plan.served_pin):
                 labels = ", ".join(model.label for model in named_models(served))
-                return f"several models answered as {whose} of suite {plan.suite}: {labels}"
+                return f"several models answered as {role} of suite {plan.suite}: {labels}"
     return ""
 
 
@@ -187,9 +187,9 @@ def _find_move(
         (judge, pair.incumbent),
         (judge, pair.candidate),
     ):
-        moved = targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(run).created_at)
-        if moved is not None:
-            return f"provider {moved.name} was moved while suite {plan.suite} was measured"
+        provider = targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(run).created_at)
+        if provider is not None:
+            return f"provider {provider.name} was moved while suite {plan.suite} was measured"
     return ""
 
 
@@ -205,22 +205,22 @@ def _share_run(
     agrees. A new run starts with the answers of `_refused_before`.
     """
     gate = proposal.policy.gate
-    ours = _run(ctx, proposal, plan, proposal.incumbent)
+    new_run = _build_run(ctx, proposal, plan, proposal.incumbent)
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
-    found = EvalRuns(tx).shared(ours.fingerprint, not_before=since)
-    if found is None or not _can_share(ctx, tx, found, ours, plan):
-        before = _refused_before(tx, ours, since)
-        EvalRuns(tx).add(ours)
-        for sample in before:
-            EvalRuns(tx).store_sample(replace(sample, run=ours.id))
-        return ours.id
-    EvalRuns(tx).want(found.id, plan.planned_items)
-    return found.id
+    stored_run = EvalRuns(tx).shared(new_run.fingerprint, not_before=since)
+    if stored_run is None or not _can_share(ctx, tx, stored_run, new_run, plan):
+        refused_samples = _refused_before(tx, new_run, since)
+        EvalRuns(tx).add(new_run)
+        for sample in refused_samples:
+            EvalRuns(tx).store_sample(replace(sample, run=new_run.id))
+        return new_run.id
+    EvalRuns(tx).want(stored_run.id, plan.planned_items)
+    return stored_run.id
 
 
 def _refused_before(
     tx: Transaction,
-    ours: EvalRun,
+    new_run: EvalRun,
     since: datetime,
 ) -> Sequence[Sample]:
     """Returns the answers of an earlier run that ended because they were unreadable.
@@ -228,9 +228,9 @@ def _refused_before(
     A person who proposes again knows of these answers. So the new run starts with them and
     continues.
     """
-    same = EvalRuns(tx).of_suite(ours.target, ours.suite, ours.suite_digest)
-    alike = (run for run in same if run.fingerprint == ours.fingerprint)
-    newest = next((run for run in alike if not is_mean_run(run.id)), None)
+    suite_runs = EvalRuns(tx).of_suite(new_run.target, new_run.suite, new_run.suite_digest)
+    equal_runs = (run for run in suite_runs if run.fingerprint == new_run.fingerprint)
+    newest = next((run for run in equal_runs if not is_mean_run(run.id)), None)
     if newest is None or newest.created_at < since:
         return ()
     return _scored(EvalRuns(tx).samples(newest.id)) if find_refused(tx, [newest]) else ()
@@ -260,10 +260,10 @@ def _can_share(
     ctx: ProposalsContext,
     tx: Transaction,
     run: EvalRun,
-    ours: EvalRun,
+    new_run: EvalRun,
     plan: SuitePlan,
 ) -> bool:
-    """Tells whether a stored run can replace `ours`.
+    """Tells whether a stored run can replace `new_run`.
 
     The budgets must fit, and each sample must have a score. One model must have answered, which
     its provider still serves at the same address.
@@ -274,10 +274,10 @@ def _can_share(
         for target in (run.target, judge)
     ):
         return False
-    enough = run.state is RunState.DONE and run.wanted >= ours.wanted
-    if run.state in STUCK or not (enough or run.budget == ours.budget):
+    is_complete = run.state is RunState.DONE and run.wanted >= new_run.wanted
+    if run.state in STUCK_STATES or not (is_complete or run.budget == new_run.budget):
         return False
-    samples = EvalRuns(tx).outcomes(run.id, below=ours.wanted)
+    samples = EvalRuns(tx).outcomes(run.id, below=new_run.wanted)
     if any(sample.error not in LASTING for sample in samples):
         return False
     return all(
@@ -289,7 +289,7 @@ def _can_share(
     )
 
 
-def _new(
+def _add_run(
     ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
@@ -301,7 +301,7 @@ def _new(
     A candidate's run has an id that covers the registered plans (`name_candidate_run`), so that
     its signed answers prove that the plans came first.
     """
-    run = _run(ctx, proposal, plan, target)
+    run = _build_run(ctx, proposal, plan, target)
     if target == proposal.candidate:
         nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
         run = replace(run, id=name_candidate_run(proposal, nonce))
@@ -309,7 +309,7 @@ def _new(
     return run.id
 
 
-def _run(
+def _build_run(
     ctx: ProposalsContext,
     proposal: Proposal,
     plan: SuitePlan,
@@ -457,30 +457,30 @@ def drop_unreadable(
     ctx: ProposalsContext,
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
-    found: Mapping[str, Answers],
+    answers_by_suite: Mapping[str, Answers],
 ) -> Mapping[str, Answers]:
     """Drops the answers of each suite with a run whose first answers are unreadable.
 
     Such a run has ended or is about to end. The number of its answers depends on concurrency,
     so no verdict may use them.
 
-    found: result of `load_answers`. runs: result of `load_runs`.
+    answers_by_suite: result of `load_answers`. runs: result of `load_runs`.
     """
-    most = FIRST_ANSWERS + ctx.eval_connections
+    max_answers = FIRST_ANSWERS + ctx.eval_connections
 
-    def ends(run: EvalRun, answers: Sequence[Sample]) -> bool:
-        begins = run.state in MAY_GO_ON and len(answers) <= most
-        return (begins or run.state is RunState.FAILED) and _is_unreadable(answers)
+    def is_unreadable_run(run: EvalRun, answers: Sequence[Sample]) -> bool:
+        may_end = run.state in UNFINISHED_STATES and len(answers) <= max_answers
+        return (may_end or run.state is RunState.FAILED) and _is_unreadable(answers)
 
     return {
         suite: arms
-        for suite, arms in found.items()
-        if not ends(runs[proposal.runs[suite].incumbent], arms[0])
-        and not ends(runs[proposal.runs[suite].candidate], arms[1])
+        for suite, arms in answers_by_suite.items()
+        if not is_unreadable_run(runs[proposal.runs[suite].incumbent], arms[0])
+        and not is_unreadable_run(runs[proposal.runs[suite].candidate], arms[1])
     }
 
 
-def dead_ends(
+def list_stuck_runs(
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
     now: datetime,
@@ -488,27 +488,27 @@ def dead_ends(
     """Lists the runs that cannot continue: failed runs, and runs over budget once the other arm
     has ended too. A run that waited for its provider longer than the policy allows has failed.
     """
-    found = [
+    stuck = [
         replace(
             run,
             state=RunState.FAILED,
             message=f"waited for {describe_absence(run.message, run.waits_since or now, now)}",
         )
-        for run in given_up(proposal, runs, now)
+        for run in list_overdue_runs(proposal, runs, now)
     ]
     for pair in proposal.runs.values():
         arms = (runs[pair.incumbent], runs[pair.candidate])
-        both_ended = not any(arm.state in MAY_GO_ON for arm in arms)
-        found += [
+        both_ended = not any(arm.state in UNFINISHED_STATES for arm in arms)
+        stuck += [
             arm
             for arm in arms
             if arm.state is RunState.FAILED
             or (arm.state is RunState.OVER_BUDGET and both_ended)
         ]
-    return found
+    return stuck
 
 
-def given_up(
+def list_overdue_runs(
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
     now: datetime,
@@ -518,7 +518,7 @@ def given_up(
     return [runs[run] for run in sorted(runs) if runs[run].has_waited(patience_s, now)]
 
 
-def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
+def find_short_runs(tx: Transaction, proposal: Proposal) -> dict[str, int]:
     """Finds runs that ended with fewer items than this proposal may need.
 
     Another proposal may have stopped a shared run because its own verdict needed no more
@@ -533,11 +533,11 @@ def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
     return {
         run: items
         for run, items, epochs in needed
-        if _has_stopped_early(tx, EvalRuns(tx).get(run), items, epochs)
+        if _is_short(tx, EvalRuns(tx).get(run), items, epochs)
     }
 
 
-def _has_stopped_early(
+def _is_short(
     tx: Transaction,
     run: EvalRun,
     items: int,
@@ -552,8 +552,8 @@ def _has_stopped_early(
 
 def decide_verdict(
     proposal: Proposal,
-    found: Mapping[str, Answers],
-    halted: Sequence[EvalRun],
+    answers_by_suite: Mapping[str, Answers],
+    stuck_runs: Sequence[EvalRun],
     now: datetime,
     models: tuple[str, str] = ("", ""),
 ) -> Verdict | None:
@@ -561,24 +561,24 @@ def decide_verdict(
 
     Pure: uses only the samples and the registered plans.
 
-    halted: runs that have ended with missing samples. A failed run means "not measured", a run
-    over budget "not enough evidence"; neither can pass.
+    stuck_runs: result of `list_stuck_runs`. A failed run means "not measured", a run over budget
+    "not enough evidence"; neither can pass.
     now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
     models: the names of the incumbent's and the candidate's model.
     Raises StaleEvidence if the two arms of a suite do not match.
     """
-    stopped: dict[str, tuple[str, str]] = {}
+    outcome_by_suite: dict[str, tuple[str, str]] = {}
     # Failed runs come last: a suite with both a failed run and one over budget is not measured.
-    for run in sorted(halted, key=lambda run: run.state is RunState.FAILED):
+    for run in sorted(stuck_runs, key=lambda run: run.state is RunState.FAILED):
         outcome = "infra_error" if run.state is RunState.FAILED else "inconclusive"
-        stopped[run.suite] = (outcome, run.message or run.state.value)
+        outcome_by_suite[run.suite] = (outcome, run.message or run.state.value)
     return verdicts.decide_verdict(
         route=proposal.route,
         incumbent=proposal.incumbent,
         candidate=proposal.candidate,
         plans=proposal.plans,
-        samples_by_suite=found,
-        stopped=stopped,
+        samples_by_suite=answers_by_suite,
+        stopped=outcome_by_suite,
         now=now,
         ttl_s=proposal.policy.gate.verdict_ttl_s,
         models=models,

@@ -69,10 +69,10 @@ class FalsePassRisk:
         """Writes the risk for people, such as `2nd candidate on this route in 90 days: up to
         7.5 % …`.
         """
-        who = "one of them" if self.number > 1 else "it"
+        which = "one of them" if self.number > 1 else "it"
         text = (
             f"{_ordinal(self.number)} candidate on this route in {WINDOW.days} days: up to "
-            f"{format_percent(self.risk, significant=2)} that {who} passed by luck"
+            f"{format_percent(self.risk, significant=2)} that {which} passed by luck"
         )
         if self.budget is None:
             return text
@@ -114,16 +114,16 @@ def ration_alpha(
         if not selection or proposal.selection != selection
     )
     candidates = max((plan.candidates for plan in plans), default=1)
-    together = false_pass_risk(plans) * candidates
-    most = budget.ration_alpha(together, spent, gate.alpha_budget) / candidates
-    if most < MIN_ALPHA:
+    candidates_risk = false_pass_risk(plans) * candidates
+    max_alpha = budget.ration_alpha(candidates_risk, spent, gate.alpha_budget) / candidates
+    if max_alpha < MIN_ALPHA:
         raise NotAllowed(
             f"route {route!r} has spent {format_percent(spent, significant=2)} of the "
             f"{format_percent(gate.alpha_budget, significant=2)} that its policy allows in "
             f"{WINDOW.days} days (alpha_budget): wait until its oldest proposals are older, or "
             "let an admin raise the budget"
         )
-    return tuple(replace(plan, alpha=min(plan.alpha, most)) for plan in plans)
+    return tuple(replace(plan, alpha=min(plan.alpha, max_alpha)) for plan in plans)
 
 
 def risk_of_plans(
@@ -145,9 +145,9 @@ def risk_of_plans(
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
     """Bounds the risk of a stored proposal and of the proposals in the 90 days before it."""
     earlier = [
-        former.plans
-        for former in _proposals_before(tx, proposal.route, proposal.created_at)
-        if former.id != proposal.id and former.created_at <= proposal.created_at
+        other.plans
+        for other in _proposals_before(tx, proposal.route, proposal.created_at)
+        if other.id != proposal.id and other.created_at <= proposal.created_at
     ]
     return _risk([*earlier, proposal.plans], proposal.policy.gate)
 
@@ -198,24 +198,26 @@ def find_lineage(
     descends_from: id or name of the target on whose results the candidate was tuned.
     Raises NotFound, InputError.
     """
-    first = [candidate] if candidate else []
+    candidates = [candidate] if candidate else []
     ancestors = [targets.find_target(tx, descends_from)] if descends_from else []
     return frozenset(
-        relative.id for one in (*first, *ancestors) for relative in (one, *_same_model(tx, one))
+        relative.id
+        for target in (*candidates, *ancestors)
+        for relative in (target, *_same_model(tx, target))
     )
 
 
 def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
     """Yields targets at the same host whose requested or reported model name is the same."""
     providers = Providers(tx).all()
-    ours = model_names.known_model_names(target, Sightings(tx).for_target(target.id))
-    place = model_names.provider_host(providers.get(target.provider))
+    own_names = model_names.known_model_names(target, Sightings(tx).for_target(target.id))
+    own_host = model_names.provider_host(providers.get(target.provider))
     for other in Targets(tx).all().values():
-        there = model_names.provider_host(providers.get(other.provider))
-        if not model_names.same_host(place, there):
+        other_host = model_names.provider_host(providers.get(other.provider))
+        if not model_names.same_host(own_host, other_host):
             continue
-        if model_names.normalize_model_name(other.model) in ours or (
-            ours & model_names.known_model_names(other, Sightings(tx).for_target(other.id))
+        if model_names.normalize_model_name(other.model) in own_names or (
+            own_names & model_names.known_model_names(other, Sightings(tx).for_target(other.id))
         ):
             yield other
 
@@ -226,7 +228,7 @@ def with_alpha(
     plan: SuitePlan,
     gate: GatePolicy,
     candidate: str,
-    family: Collection[str],
+    lineage: Collection[str],
 ) -> SuitePlan:
     """Returns the plan with its look's number and the alpha that this look spends.
 
@@ -235,10 +237,10 @@ def with_alpha(
     scores, and so is a manual run of another target of the lineage. Only new items restart the
     number. The same items with another name, version, prompt, scorer or spelling do not.
 
-    pin: the plan's suite. candidate: its id. family: result of `find_lineage`.
+    pin: the plan's suite. candidate: its id. lineage: result of `find_lineage`.
     Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
     """
-    look = 1 + _before(tx, pin, candidate, family)[0]
+    look = 1 + _count_looks(tx, pin, candidate, lineage)[0]
     return replace(
         plan,
         alpha=spend_alpha(gate.alpha, look),
@@ -254,32 +256,32 @@ def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
     driver calls this once a proposal has passed. With a missing look the alpha was too large,
     so the verdict proves nothing.
     """
-    family = find_lineage(tx, Targets(tx).all()[proposal.candidate], None)
+    lineage = find_lineage(tx, Targets(tx).all()[proposal.candidate], None)
     for plan in proposal.plans:
         pin = Suites(tx).get(plan.suite_digest)
-        looks, earlier = _before(
+        looks, earlier = _count_looks(
             tx,
             pin,
             proposal.candidate,
-            family,
+            lineage,
             until=proposal,
         )
         if looks >= plan.look:
-            ids = ", ".join(former.id for former in earlier[:3])
-            named = f" ({ids})" if ids else ""
+            ids = ", ".join(proposal_before.id for proposal_before in earlier[:3])
+            id_list = f" ({ids})" if ids else ""
             return (
                 f"its answers show a model name with {looks} earlier looks at "
-                f"{plan.suite}{named}, but this proposal was charged as look {plan.look}: "
+                f"{plan.suite}{id_list}, but this proposal was charged as look {plan.look}: "
                 "propose again, to count them"
             )
     return ""
 
 
-def _before(
+def _count_looks(
     tx: Transaction,
     pin: SuitePin,
     candidate: str,
-    family: Collection[str],
+    lineage: Collection[str],
     until: Proposal | None = None,
 ) -> tuple[int, list[Proposal]]:
     """Counts the looks, and lists their proposals, newest first. until: a proposal; later looks
@@ -287,31 +289,31 @@ def _before(
     """
     proposals = [
         proposal
-        for proposal in Proposals(tx).of_candidates(family)
+        for proposal in Proposals(tx).of_candidates(lineage)
         if (until is None or proposal.created_at < until.created_at)
         and any(_same_items(tx, pin, plan) for plan in proposal.plans)
         and has_looked(tx, proposal)
-        and not _was_blind(tx, proposal, candidate)
+        and not _showed_no_score(tx, proposal, candidate)
     ]
-    before = [
+    look_numbers = [
         max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
         for proposal in proposals
     ]
     # The looks of proposed targets are counted above, so their manual runs add no look.
-    tried = {candidate, *(proposal.candidate for proposal in proposals)}
-    tried |= {route.incumbent for route in Routing(tx).table().routes.values()}
-    by_hand = {
+    counted_targets = {candidate, *(proposal.candidate for proposal in proposals)}
+    counted_targets |= {route.incumbent for route in Routing(tx).table().routes.values()}
+    manual_targets = {
         run.target
-        for run in EvalRuns(tx).of_targets(set(family) - tried)
+        for run in EvalRuns(tx).of_targets(set(lineage) - counted_targets)
         if (until is None or run.created_at < until.created_at)
         and run.is_manual
         and _same_items(tx, pin, run)
         and EvalRuns(tx).scored(run.id)
     }
-    return max(len(before) + len(by_hand), *before, 0), proposals
+    return max(len(look_numbers) + len(manual_targets), *look_numbers, 0), proposals
 
 
-def _was_blind(
+def _showed_no_score(
     tx: Transaction,
     proposal: Proposal,
     candidate: str,
@@ -342,15 +344,15 @@ def _same_items(
     smaller suite's texts. Without the earlier pin or its texts, the suite's name decides.
     """
     try:
-        known = Suites(tx).get(earlier.suite_digest)
+        earlier_pin = Suites(tx).get(earlier.suite_digest)
     except NotFound:
         return earlier.suite == pin.name
-    if known.data_sha256 == pin.data_sha256:
+    if earlier_pin.data_sha256 == pin.data_sha256:
         return True
-    if not (known.texts and pin.texts):
+    if not (earlier_pin.texts and pin.texts):
         # Older pins have no texts.
         return earlier.suite == pin.name
-    return overlap_share(known.texts, pin.texts) >= SAME_ITEMS_SHARE
+    return overlap_share(earlier_pin.texts, pin.texts) >= SAME_ITEMS_SHARE
 
 
 def has_looked(tx: Transaction, proposal: Proposal) -> bool:
@@ -421,7 +423,7 @@ def plan_suites(
     several primary suites without a joint claim or with the same items. Raises NotFound for an
     unknown suite.
     """
-    primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
+    primary = [suite for suite in settings.suites if suite.role is SuiteRole.PRIMARY]
     if not primary:
         raise ConfigError(
             "the gate needs a primary suite, and this route has no primary suite: set "
@@ -441,11 +443,11 @@ def plan_suites(
     pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
     _check_overlap([pins[suite.suite] for suite in primary])
     groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
-    drawn = {name: seeds.seed_of(pin.digest) for name, pin in pins.items()}
+    seed_by_suite = {name: seeds.seed_of(pin.digest) for name, pin in pins.items()}
     return [
         (
             pins[suite.suite],
-            _plan(suite, pins, groups, gate, combine, primary, drawn[suite.suite]),
+            _plan(suite, pins, groups, gate, combine, primary, seed_by_suite[suite.suite]),
         )
         for suite in settings.suites
     ]
@@ -455,11 +457,11 @@ def _check_overlap(primary: Sequence[SuitePin]) -> None:
     """Raises ConfigError if two primary suites share SAME_ITEMS_SHARE of the smaller suite's
     items. The test of several suites assumes that their results are independent.
     """
-    for one, other in combinations(primary, 2):
-        share = overlap_share(one.texts, other.texts)
+    for first, second in combinations(primary, 2):
+        share = overlap_share(first.texts, second.texts)
         if share >= SAME_ITEMS_SHARE:
             raise ConfigError(
-                f"the primary suites {one.name!r} and {other.name!r} share "
+                f"the primary suites {first.name!r} and {second.name!r} share "
                 f"{format_percent(share)} of the smaller suite's items, so they would count "
                 f"the same answers twice; below {format_percent(SAME_ITEMS_SHARE)} is allowed. "
                 "Remove the shared items from one suite, join both in one suite, or give one "
@@ -479,25 +481,25 @@ def plan_claims(
     Only a primary suite gets further claims. There are no further claims for `primaries: any`,
     which fits the claim `superior` alone.
     """
-    found = {plan.suite: {_claim_key(plan): plan} for plan in registered}
-    own = {plan.suite: plan for plan in registered}
+    plans_by_claim = {plan.suite: {_claim_key(plan): plan} for plan in registered}
+    registered_by_suite = {plan.suite: plan for plan in registered}
     margins = dict.fromkeys((gate.margin, gate.largest_margin))
     for claim, margin, population in product(gate.allowed_claims, margins, ClaimPopulation):
         if any(plan.combine is PrimaryCombination.ANY for plan in registered):
             break
         epochs = max(gate.epochs, 2) if population is ClaimPopulation.THESE else gate.epochs
-        other = replace(
+        other_gate = replace(
             gate,
             claim=claim,
             margin=margin,
             population=population,
             epochs=epochs,
         )
-        for _, plan in plan_suites(ctx, settings, other):
+        for _, plan in plan_suites(ctx, settings, other_gate):
             if plan.role is SuiteRole.PRIMARY and plan.population is population:
-                same_alpha = replace(plan, alpha=own[plan.suite].alpha)
-                found[plan.suite].setdefault(_claim_key(plan), same_alpha)
-    return [list(plans.values()) for plans in found.values()]
+                same_alpha = replace(plan, alpha=registered_by_suite[plan.suite].alpha)
+                plans_by_claim[plan.suite].setdefault(_claim_key(plan), same_alpha)
+    return [list(plans.values()) for plans in plans_by_claim.values()]
 
 
 def _claim_key(plan: SuitePlan) -> tuple[object, ...]:
@@ -522,20 +524,26 @@ def _plan(
     order of items.
     """
     pin = pins[suite.suite]
-    main = suite.role is SuiteRole.PRIMARY
-    claim = gate.claim if main else Claim.NON_INFERIOR
+    is_primary = suite.role is SuiteRole.PRIMARY
+    claim = gate.claim if is_primary else Claim.NON_INFERIOR
     # The weighted mean uses one item of each primary suite at a time, so the shortest suite
     # limits the number of items.
-    paired = [groups[other.suite].units for other in primary]
-    ours = groups[suite.suite]
-    units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
-    n_max = min(gate.n_max or units, units)
+    primary_sizes = [groups[other.suite].units for other in primary]
+    suite_groups = groups[suite.suite]
+    n_available = (
+        min(primary_sizes)
+        if is_primary and combine is PrimaryCombination.WEIGHTED
+        else suite_groups.units
+    )
+    n_max = min(gate.n_max or n_available, n_available)
     order_seed = seed.value
     # A claim about the suite's own items needs several answers to an item, to measure how much
     # answers vary. Clusters and weighted means support only claims about the population.
-    drawn = ours.cluster_field or gate.epochs == 1 or (main and combine)
-    population = ClaimPopulation.LIKE_THESE if drawn else gate.population
-    these = population is ClaimPopulation.THESE
+    is_about_population = (
+        suite_groups.cluster_field or gate.epochs == 1 or (is_primary and combine)
+    )
+    population = ClaimPopulation.LIKE_THESE if is_about_population else gate.population
+    is_about_suite_items = population is ClaimPopulation.THESE
     return SuitePlan(
         suite=suite.suite,
         suite_digest=pin.digest,
@@ -549,12 +557,12 @@ def _plan(
         served_pin=gate.served_pin,
         min_saving=gate.min_saving if claim is Claim.CHEAPER else 0.0,
         cost_ceiling=gate.cost_ceiling if claim is Claim.CHEAPER else 0.0,
-        combine=combine if main else None,
-        weight=suite.weight if main and combine else 1.0,
-        cluster=ours.cluster_field,
-        cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
+        combine=combine if is_primary else None,
+        weight=suite.weight if is_primary and combine else 1.0,
+        cluster=suite_groups.cluster_field,
+        cluster_sizes=suite_groups.cluster_sizes(order_seed)[:n_max],
         population=population,
-        suite_items=pin.items if these else 0,
-        slices=ours.guarded_slices(order_seed, n_max),
+        suite_items=pin.items if is_about_suite_items else 0,
+        slices=suite_groups.guarded_slices(order_seed, n_max),
         seed_origin=seed.origin,
     )
