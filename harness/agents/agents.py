@@ -281,7 +281,7 @@ def grant_literal(  # noqa: PLR0913 - the parts of a consent
     target = named_models.register_model(ctx, tx, actor, model)
     check_target_data_class(ctx, agent.data_class, target)
     now = ctx.clock.now()
-    lasts = ctx.agents.literal_lasts if request is None else ctx.agents.switch_lasts
+    lasts = ctx.agents.literal_duration if request is None else ctx.agents.switch_duration
     grant = AgentGrant(
         id=ctx.chance.token("gr_"),
         agent=agent.id,

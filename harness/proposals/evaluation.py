@@ -561,8 +561,8 @@ def decide_verdict(
 
     Pure: uses only the samples and the registered plans.
 
-    stuck_runs: result of `list_stuck_runs`. A failed run means "not measured", a run over budget
-    "not enough evidence"; neither can pass.
+    stuck_runs: result of `list_stuck_runs`. A failed run means "not measured", a run over
+    budget "not enough evidence"; neither can pass.
     now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
     models: the names of the incumbent's and the candidate's model.
     Raises StaleEvidence if the two arms of a suite do not match.

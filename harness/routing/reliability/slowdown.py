@@ -38,7 +38,7 @@ class RequestSize(NamedTuple):
     def total(self) -> int:
         return self.text + self.answer
 
-    def least(self, other: "RequestSize | None") -> "RequestSize":
+    def minimum(self, other: "RequestSize | None") -> "RequestSize":
         if other is None:
             return self
         return RequestSize(min(self.text, other.text), min(self.answer, other.answer))
@@ -60,7 +60,7 @@ class Turns(NamedTuple):
     gap_s: float = 0.0  # the time between two turns; 0 if the target is not slowed
 
     @property
-    def run(self) -> bool:
+    def is_slowed(self) -> bool:
         return self.gap_s > 0
 
 
@@ -71,11 +71,10 @@ class Slowdown:
     until: float  # the end of the pause that the provider asked for
     turns: Turns
     # The provider reports that no request remains, so the router sends none before `until`.
-    keeps: bool = False
-    # The size of the smallest refused request, and of the smallest refused probe.
-    refused: RequestSize | None = None
-    least: RequestSize | None = None  # None before the first refused probe
-    most: int = 0  # the characters of the longest refused probe's text
+    exhausted: bool = False
+    smallest_refused: RequestSize | None = None  # of requests and probes
+    smallest_probe: RequestSize | None = None  # None before the first refused probe
+    longest_probe: int = 0  # the characters of the longest refused probe's text
 
     def rest_s(self, now: float) -> float:
         """Returns the rest of the pause that the provider asked for."""
@@ -89,10 +88,12 @@ class Slowdown:
         not wait for the doubled gap.
         """
         rest_s = self.rest_s(now)
-        if self.keeps:
+        if self.exhausted:
             return rest_s
         at = self.turns.at
-        if self.least is not None and (size is None or size.is_much_smaller(self.least)):
+        if self.smallest_probe is not None and (
+            size is None or size.is_much_smaller(self.smallest_probe)
+        ):
             at = min(at, at - self.turns.gap_s + FIRST_GAP_S)
         return min(rest_s, max(0.0, at - now))
 
@@ -105,11 +106,14 @@ class Slowdown:
         After two refused probes of different sizes, only a request much smaller than both may
         go.
         """
-        if self.keeps:
+        if self.exhausted:
             return False
-        if self.least is None or self.most < SIZES_DIFFER * self.least.text:
+        if (
+            self.smallest_probe is None
+            or self.longest_probe < SIZES_DIFFER * self.smallest_probe.text
+        ):
             return True
-        return size.is_much_smaller(self.least)
+        return size.is_much_smaller(self.smallest_probe)
 
     def may_wait(self, size: RequestSize) -> bool:
         """Tells whether a request may wait for a turn.
@@ -117,7 +121,9 @@ class Slowdown:
         The provider would refuse a request as large as a refused probe, so such a request does
         not wait.
         """
-        return self.may_go(size) and (self.least is None or size.is_smaller(self.least))
+        return self.may_go(size) and (
+            self.smallest_probe is None or size.is_smaller(self.smallest_probe)
+        )
 
 
 class TooLarge(NamedTuple):
@@ -139,7 +145,7 @@ def find_too_large(slowdown: Slowdown, accepted: RequestSize) -> TooLarge | None
     """Returns the size that caused a slowdown; None if the accepted probe was not much smaller
     than the refused requests.
     """
-    refused = slowdown.refused
+    refused = slowdown.smallest_refused
     if refused is None or not accepted.is_much_smaller(refused):
         return None
     return TooLarge(refused, slowdown.until)
@@ -150,7 +156,7 @@ def start_turns(turns: Turns, now: float, pause_s: float) -> Turns:
 
     The gap is at most the pause that the provider asked for.
     """
-    if turns.run and now <= turns.at + turns.gap_s:
+    if turns.is_slowed and now <= turns.at + turns.gap_s:
         return turns
     gap_s = min(FIRST_GAP_S, pause_s)
     return Turns(now + gap_s, gap_s)
@@ -189,8 +195,8 @@ def begin_slowdown(
         before,
         until=max(until, before.until),
         turns=turns,
-        keeps=before.keeps or exhausted,
-        refused=size.least(before.refused),
+        exhausted=before.exhausted or exhausted,
+        smallest_refused=size.minimum(before.smallest_refused),
     )
 
 
@@ -212,8 +218,8 @@ def refuse_probe(
     return Slowdown(
         until,
         turns,
-        before.keeps or exhausted,
-        size.least(before.refused),
-        size.least(before.least),
-        max(size.text, before.most),
+        before.exhausted or exhausted,
+        size.minimum(before.smallest_refused),
+        size.minimum(before.smallest_probe),
+        max(size.text, before.longest_probe),
     )
