@@ -31,13 +31,13 @@ from router.protocols.answers import parse_json
 
 Tool = dict[str, object]
 # Types of tools that the client runs.
-CLIENTS: Final = frozenset({"function", "custom", "namespace"})
+CLIENT_TOOL_TYPES: Final = frozenset({"function", "custom", "namespace"})
 _CUSTOM: Final = "custom"
-_TEXT: Final = "input"  # the name of a custom tool's only argument
+_TEXT_ARGUMENT: Final = "input"  # the name of a custom tool's only argument
 _PARAMETERS: Final = {
     "type": "object",
-    "properties": {_TEXT: {"type": "string"}},
-    "required": [_TEXT],
+    "properties": {_TEXT_ARGUMENT: {"type": "string"}},
+    "required": [_TEXT_ARGUMENT],
     "additionalProperties": False,
 }
 
@@ -75,7 +75,7 @@ class ResponseTools:
         ]
         self.functions: list[dict[str, Any]] = [
             {"type": "function", "function": function}
-            for tool in without_hosted(offered, CLIENTS, way.dropped)
+            for tool in without_hosted(offered, CLIENT_TOOL_TYPES, way.dropped)
             for function in self._functions(tool)
         ]
 
@@ -100,8 +100,8 @@ class ResponseTools:
             mode = choice.get("mode") or "auto"
             return {"tools": kept or self.functions, "tool_choice": mode}
         if kind not in ("function", _CUSTOM):
-            what = f"a tool_choice of type {str(kind)[:60]!r}"
-            raise no_chat_error(what, "tool_choice")
+            feature = f"a tool_choice of type {str(kind)[:60]!r}"
+            raise no_chat_error(feature, "tool_choice")
         return {
             "tool_choice": {
                 "type": "function",
@@ -114,10 +114,10 @@ class ResponseTools:
         name = str(tool.get("name"))
         if kind == "namespace":
             for inner in iter_objects(tool.get("tools")):
-                within = {**inner, "namespace": name}
-                flat = flat_name(within)
+                namespaced = {**inner, "namespace": name}
+                flat = flat_name(namespaced)
                 self._origins[flat] = ToolOrigin(str(inner.get("name")), name)
-                yield _function(within, self._way)
+                yield _function(namespaced, self._way)
         elif kind == _CUSTOM:
             self._origins[name] = ToolOrigin(name, is_custom=True)
             yield _custom_function(tool)
@@ -129,8 +129,8 @@ def custom_text(arguments: str) -> str:
     """Returns a custom tool's text from a function call's arguments. Returns the arguments
     themselves if they are no JSON object with a text.
     """
-    found = parse_json(arguments)
-    text = found.get(_TEXT) if isinstance(found, Mapping) else None
+    parsed = parse_json(arguments)
+    text = parsed.get(_TEXT_ARGUMENT) if isinstance(parsed, Mapping) else None
     return text if isinstance(text, str) else arguments
 
 
@@ -144,10 +144,11 @@ def _function(tool: Mapping[str, object], way: ChatWay) -> Tool:
 
 def _custom_function(tool: Mapping[str, object]) -> Tool:
     texts = [str(tool["description"])] if tool.get("description") else []
-    form = tool.get("format")
-    if isinstance(form, Mapping) and form.get("definition"):
+    input_format = tool.get("format")
+    if isinstance(input_format, Mapping) and input_format.get("definition"):
         texts.append(
-            f"Its input follows this {form.get('syntax')} grammar:\n{form['definition']}"
+            f"Its input follows this {input_format.get('syntax')} grammar:\n"
+            f"{input_format['definition']}"
         )
     description = {"description": "\n\n".join(texts)} if texts else {}
     return {
@@ -159,16 +160,16 @@ def _custom_function(tool: Mapping[str, object]) -> Tool:
 
 Turn = dict[str, object]
 _ROLES: Final = {"developer": "system"}  # few providers know `developer`
-_GAP: Final = "\n\n"
-_TEXTS: Final = frozenset({"input_text", "output_text", "text"})
+_PARAGRAPH_GAP: Final = "\n\n"
+_TEXT_TYPES: Final = frozenset({"input_text", "output_text", "text"})
 _REASONING: Final = "reasoning_content"
-_RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
-_CALLS: Final = frozenset({"function_call", "custom_tool_call"})
+_RESULT_TYPES: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+_CALL_TYPES: Final = frozenset({"function_call", "custom_tool_call"})
 
 
 def chat_messages(
     instructions: object,
-    given: object,
+    input_items: object,
     way: ChatWay,
 ) -> list[Turn]:
     """Translates the input into turns. Consecutive calls and a text form one assistant turn.
@@ -177,21 +178,21 @@ def chat_messages(
     turns = _Turns(way)
     if isinstance(instructions, str) and instructions:
         turns.add({"role": "system", "content": instructions})
-    if isinstance(given, str):
-        turns.add({"role": "user", "content": given})
-    items = list(iter_objects(given))
-    answered = last_answer(items)
+    if isinstance(input_items, str):
+        turns.add({"role": "user", "content": input_items})
+    items = list(iter_objects(input_items))
+    last_answer_index = last_answer(items)
     for number, item in enumerate(items):
-        turns.is_history = number < answered
+        turns.is_history = number < last_answer_index
         turns.add_item(item)
-    return turns.found
+    return turns.turns
 
 
 class _Turns:
     """The chat's turns so far. is_history: the current item precedes a model's answer."""
 
     def __init__(self, way: ChatWay) -> None:
-        self.found: list[Turn] = []
+        self.turns: list[Turn] = []
         self.is_history = False
         self._way = way
         self._thought = ""  # the reasoning before the next answer
@@ -205,10 +206,10 @@ class _Turns:
         kind = str(item.get("type") or "message")
         if kind == "message":
             self._add_message(item)
-        elif kind in _CALLS:
+        elif kind in _CALL_TYPES:
             self._add_call(item)
-        elif kind in _RESULTS:
-            self.found += self._result(item)
+        elif kind in _RESULT_TYPES:
+            self.turns += self._result(item)
         elif kind == "reasoning":
             # Only the maker's models can read reasoning. Others answer without it.
             if self._way.maker and maker_of_id(item.get("id")) == self._way.maker:
@@ -219,14 +220,14 @@ class _Turns:
         elif kind != _MORE_TOOLS:
             self._way.dropped[f"input.{kind}"] = None
             if has_text(item):
-                self._say(hosted_text(item))
+                self._add_text(hosted_text(item))
 
     def add(self, turn: Turn) -> None:
-        self.found.append(turn)
+        self.turns.append(turn)
 
     def _add_message(self, item: Mapping[str, object]) -> None:
         turn = self._message(item)
-        last = self.found[-1] if self.found else None
+        last = self.turns[-1] if self.turns else None
         # The text joins a turn that has a hosted tool's result, or whose calls have no results
         # yet.
         joins = last is not None and (last is self._hosted or "tool_calls" in last)
@@ -240,14 +241,14 @@ class _Turns:
         arguments = item.get("arguments") or "{}"
         if item.get("type") == "custom_tool_call":
             text = item.get("input")
-            arguments = to_json({_TEXT: text if isinstance(text, str) else ""})
+            arguments = to_json({_TEXT_ARGUMENT: text if isinstance(text, str) else ""})
         function = {"name": flat_name(item), "arguments": arguments}
         call = {
             "id": item.get("call_id"),
             "type": "function",
             "function": function,
         }
-        last = self.found[-1] if self.found else None
+        last = self.turns[-1] if self.turns else None
         if last is None or last["role"] != "assistant":
             last = {"role": "assistant", "content": None}
             self.add(last)
@@ -256,8 +257,8 @@ class _Turns:
         if isinstance(calls, list):
             calls.append(call)
 
-    def _say(self, text: str) -> None:
-        last = self.found[-1] if self.found else None
+    def _add_text(self, text: str) -> None:
+        last = self.turns[-1] if self.turns else None
         if last is None or last["role"] != "assistant":
             last = self._hosted = {"role": "assistant", "content": None}
             self.add(last)
@@ -269,8 +270,8 @@ class _Turns:
         self._thought = ""
         signed = self._signed
         self._signed = []
-        found: Turn = {_REASONING: thought} if thought else {}
-        return found | {"thinking_blocks": signed} if signed else found
+        reasoning: Turn = {_REASONING: thought} if thought else {}
+        return reasoning | {"thinking_blocks": signed} if signed else reasoning
 
     def _message(self, item: Mapping[str, object]) -> Turn:
         role = str(item.get("role"))
@@ -279,7 +280,7 @@ class _Turns:
             return {"role": _ROLES.get(role, role), "content": content}
         parts = [self._part(entry) for entry in iter_objects(content)]
         if all(part["type"] == "text" for part in parts):
-            gap = "" if role == "assistant" else _GAP
+            gap = "" if role == "assistant" else _PARAGRAPH_GAP
             text = gap.join(str(part["text"]) for part in parts)
             return {"role": _ROLES.get(role, role), "content": text}
         return {"role": _ROLES.get(role, role), "content": parts}
@@ -301,14 +302,14 @@ class _Turns:
         texts = [str(part["text"]) for part in parts if part["type"] == "text"]
         files = [part for part in parts if part["type"] != "text"]
         if not files:
-            return [{**result, "content": _GAP.join(texts)}]
+            return [{**result, "content": _PARAGRAPH_GAP.join(texts)}]
         texts.append("(The rest of the result is in the next message.)")
         note = {
             "type": "text",
             "text": f"(This is from the tool call {item.get('call_id')}.)",
         }
         return [
-            {**result, "content": _GAP.join(texts)},
+            {**result, "content": _PARAGRAPH_GAP.join(texts)},
             {"role": "user", "content": [note, *files]},
         ]
 
@@ -317,7 +318,7 @@ class _Turns:
         data.
         """
         kind = str(part.get("type"))
-        if kind in _TEXTS:
+        if kind in _TEXT_TYPES:
             return {"type": "text", "text": part.get("text")}
         if kind == "refusal":
             return {"type": "text", "text": part.get("refusal")}
@@ -340,7 +341,7 @@ class _Turns:
 
 def _append(turn: Turn, text: object) -> None:
     parts = (turn.get("content"), text)
-    turn["content"] = _GAP.join(str(part) for part in parts if part)
+    turn["content"] = _PARAGRAPH_GAP.join(str(part) for part in parts if part)
 
 
 def _summary(item: Mapping[str, object]) -> str:
@@ -352,7 +353,7 @@ def _summary(item: Mapping[str, object]) -> str:
 
 
 # Fields that the code below translates, or that concern the provider's storage and tools.
-_OWN: Final = frozenset(
+_TRANSLATED_FIELDS: Final = frozenset(
     {
         "background",
         "client_metadata",
@@ -372,7 +373,7 @@ _OWN: Final = frozenset(
     }
 )
 # Hints for OpenAI: the translation omits and names them.
-_LEFT_OUT: Final = frozenset(
+_OPENAI_HINTS: Final = frozenset(
     {"access_programs", "background_options", "context_management", "image"}
 )
 # Fields that refer to state at the provider. The answer depends on this state.
@@ -395,12 +396,12 @@ def chat_body(
     way: the translation's options; collects the names of dropped fields.
     """
     check_references(request)
-    own = untranslatable_field(request.get)
-    if own:
-        raise untranslatable_error(own)
+    refused_field = untranslatable_field(request.get)
+    if refused_field:
+        raise untranslatable_error(refused_field)
     body = {
         name: value
-        for name, value in way.without(request, _OWN, _LEFT_OUT).items()
+        for name, value in way.without(request, _TRANSLATED_FIELDS, _OPENAI_HINTS).items()
         if not (value is None or name in NATIVE_FIELDS)
     }
     body["messages"] = chat_messages(request.get("instructions"), request.get("input"), way)
@@ -413,7 +414,7 @@ def chat_body(
     reasoning = request.get("reasoning")
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
-    body |= _text(request.get("text"), way)
+    body |= _text_settings(request.get("text"), way)
     if not tools.functions:
         body.pop("parallel_tool_calls", None)
         return body
@@ -431,7 +432,7 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
     items = iter_objects(value("input"))
     if any(item.get("type") == "item_reference" for item in items):
         return REFERENCE
-    return hosted_tools_alone(value("tools"), value("tool_choice"), CLIENTS)
+    return hosted_tools_alone(value("tools"), value("tool_choice"), CLIENT_TOOL_TYPES)
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:
@@ -442,22 +443,24 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
-def _text(text: object, way: ChatWay) -> dict[str, object]:
+def _text_settings(text: object, way: ChatWay) -> dict[str, object]:
     if not isinstance(text, Mapping):
         return {}
-    found: dict[str, object] = {}
+    settings: dict[str, object] = {}
     if text.get("verbosity"):
-        found["verbosity"] = text["verbosity"]
-    form = text.get("format")
-    if isinstance(form, Mapping):
-        if form.get("type") == "json_schema":
-            schema = {name: value for name, value in form.items() if name != "type"}
-            if schema.get("strict") and not way.is_strict(form, "schema", "text.format.strict"):
+        settings["verbosity"] = text["verbosity"]
+    text_format = text.get("format")
+    if isinstance(text_format, Mapping):
+        if text_format.get("type") == "json_schema":
+            schema = {name: value for name, value in text_format.items() if name != "type"}
+            if schema.get("strict") and not way.is_strict(
+                text_format, "schema", "text.format.strict"
+            ):
                 del schema["strict"]
-            found["response_format"] = {
+            settings["response_format"] = {
                 "type": "json_schema",
                 "json_schema": schema,
             }
-        elif form.get("type") == "json_object":
-            found["response_format"] = {"type": "json_object"}
-    return found
+        elif text_format.get("type") == "json_object":
+            settings["response_format"] = {"type": "json_object"}
+    return settings
