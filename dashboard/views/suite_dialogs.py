@@ -377,7 +377,7 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
     width="medium",
 )
 def delete_user(form: Form) -> None:
-    """Asks to delete a user's content, and says what the deletion does not reach."""
+    """Deletes a user's content, and lists the copies that remain elsewhere."""
     missing_fields = "Give the id, and a reason that does not name it."
     user = form.text("id", "User's id, as clients send it", need=missing_fields)
     sentences = captures.REMAINING_COPIES

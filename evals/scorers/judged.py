@@ -46,9 +46,9 @@ async def ask_until_readable(
     for attempt in range(judging.attempts):
         reminder = [{"role": "system", "content": REMINDER}] if attempt else []
         reply = only_object(await judging.ask([*reminder, *messages]))
-        found = read(reply) if reply is not None else None
-        if found is not None:
-            return found
+        value = read(reply) if reply is not None else None
+        if value is not None:
+            return value
     return None
 
 

@@ -157,7 +157,7 @@ def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
     final events.
     """
     message = body(answer)
-    empty: dict[str, Any] = {"input": {}} if answer.calls else {"text": ""}
+    empty_content: dict[str, Any] = {"input": {}} if answer.calls else {"text": ""}
     key, kind = ("partial_json", "input_json") if answer.calls else ("text", "text")
     start_fields: dict[str, Any] = {
         "content": [],
@@ -170,7 +170,7 @@ def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
         zip(message["content"], answer.pieces, strict=True)
     ):
         frames += [
-            block_event("start", index, content_block=block | empty),
+            block_event("start", index, content_block=block | empty_content),
             *(
                 block_event(
                     "delta",

@@ -64,11 +64,11 @@ class CronJob:
             self._is_cron_invalid = True
             return None
         with ctx.store.read() as tx:
-            stored = JobTimes(tx).find(self._name)
-        if stored is None or stored.cron != self._cron:
+            last_time = JobTimes(tx).find(self._name)
+        if last_time is None or last_time.cron != self._cron:
             self._store(ctx, now)
             return None
-        return due if due > stored.at else None
+        return due if due > last_time.at else None
 
     def _run(self, ctx: Context) -> None:
         """Runs the job for its due time. A failed job runs again at its next time."""

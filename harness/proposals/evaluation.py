@@ -94,17 +94,21 @@ def _resume_pair(
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
-    before: SuiteRuns,
+    earlier_runs: SuiteRuns,
 ) -> SuiteRuns:
     """Returns the runs of both arms for another attempt at one suite.
 
     The mean of scheduled runs stays, so that a further attempt cannot choose other days.
     """
-    incumbent_run = _continue_run(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent)
+    incumbent_run = _continue_run(
+        ctx, tx, proposal, plan, earlier_runs.incumbent, proposal.incumbent
+    )
     return SuiteRuns(
         incumbent=incumbent_run,
-        days=before.days if incumbent_run == before.incumbent else None,
-        candidate=_continue_run(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
+        days=earlier_runs.days if incumbent_run == earlier_runs.incumbent else None,
+        candidate=_continue_run(
+            ctx, tx, proposal, plan, earlier_runs.candidate, proposal.candidate
+        ),
     )
 
 
@@ -113,21 +117,21 @@ def _continue_run(
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
-    before: str,
+    earlier_run: str,
     target: str,
 ) -> str:
     """Returns the run itself if every answer has a score; otherwise a new run with the scored
     answers. The new run is empty if two models answered, or if the provider has moved since.
     """
-    if targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(before).created_at):
+    if targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(earlier_run).created_at):
         return _add_run(ctx, tx, proposal, plan, target)
-    samples = EvalRuns(tx).samples(before)
+    samples = EvalRuns(tx).samples(earlier_run)
     scored = _scored(samples)
     if is_mixed((sample.served for sample in scored), plan.served_pin):
         scored = []
-    if len(scored) == len(samples) and EvalRuns(tx).get(before).state not in STUCK_STATES:
-        EvalRuns(tx).want(before, plan.planned_items)
-        return before
+    if len(scored) == len(samples) and EvalRuns(tx).get(earlier_run).state not in STUCK_STATES:
+        EvalRuns(tx).want(earlier_run, plan.planned_items)
+        return earlier_run
     run = _add_run(ctx, tx, proposal, plan, target)
     for sample in scored:
         EvalRuns(tx).store_sample(replace(sample, run=run))

@@ -138,8 +138,8 @@ def risk_of_plans(
     Counts one further candidate for each member of the planned selection.
     """
     earlier = [proposal.plans for proposal in _proposals_before(tx, route, now)]
-    together = max((plan.candidates for plan in plans), default=1)
-    return _risk([*earlier, *[plans] * together], gate, together)
+    n_candidates = max((plan.candidates for plan in plans), default=1)
+    return _risk([*earlier, *[plans] * n_candidates], gate, n_candidates)
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
@@ -155,17 +155,17 @@ def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
 def _risk(
     registered: Sequence[Sequence[SuitePlan]],
     gate: GatePolicy,
-    together: int = 1,
+    n_newest: int = 1,
 ) -> FalsePassRisk:
     """Sums the risks of candidates (`budget.total_risk`).
 
     registered: the plans of each candidate, the newest last.
-    together: number of newest candidates that are not `spent` yet.
+    n_newest: number of the newest candidates, whose risk is not `spent` yet.
     """
     risks = [false_pass_risk(plans) for plans in registered]
     return FalsePassRisk(
         number=len(risks),
-        spent=total_risk(risks[:-together]),
+        spent=total_risk(risks[:-n_newest]),
         risk=total_risk(risks),
         budget=gate.alpha_budget,
     )

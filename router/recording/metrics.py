@@ -89,7 +89,7 @@ class RouterMetrics:
     """One worker's metrics, for its event loop. read: called at each scrape."""
 
     def __init__(self, read: Callable[[], Iterable[StateSample]]) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type
         self._registry = CollectorRegistry()
         self._requests = self._counter("swapgate_requests")
         self._duration = self._histogram("swapgate_request_duration_seconds", DURATION_S)
@@ -258,7 +258,7 @@ class Histogram(Collector):
         family = HistogramMetricFamily(self._name, spec.meaning, labels=spec.labels)
         for labels, series in self._series.items():
             buckets = [
-                (floatToGoString(end), count)  # type: ignore[no-untyped-call]  # theirs
+                (floatToGoString(end), count)  # type: ignore[no-untyped-call]  # the library has no type
                 for end, count in series.buckets()
             ]
             family.add_metric(labels, buckets, series.total)

@@ -252,20 +252,20 @@ class RequestCycle:
 
     def _begin(self, status: int, headers: Sequence[Header]) -> None:
         """Prepares the answer's head, to be sent with the first bytes of its body."""
-        named = dict(headers)
+        header_by_name = dict(headers)
         lines = list(map(b": ".join, headers))
-        if named.get(b"connection") == b"close":
+        if header_by_name.get(b"connection") == b"close":
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(b"connection: close")
-        length = named.get(b"content-length")
+        length = header_by_name.get(b"content-length")
         if self.scope["method"] == "HEAD" or status in _BODILESS:
             self._bytes_left = 0
         elif length is not None:
             self._bytes_left = int(length)
         elif self.scope["http_version"] == "1.1":
             self._chunked = True
-            self._is_event_stream = named.get(b"content-type", b"").startswith(
+            self._is_event_stream = header_by_name.get(b"content-type", b"").startswith(
                 b"text/event-stream"
             )
             lines.append(b"transfer-encoding: chunked")

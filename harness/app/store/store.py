@@ -188,10 +188,10 @@ class Store:
         with translated(), self._reading.begin() as db:
             return str(db.execute(LOG_POSITION).scalar_one())
 
-    def missing_lineage(self, known: Lineage) -> Sequence[str]:
+    def missing_lineage(self, lineage: Lineage) -> Sequence[str]:
         """Lists the parts of a lineage's `heads` and `log_end` that the database lacks."""
         with self.read() as tx:
-            return missing_lineage(tx, known)
+            return missing_lineage(tx, lineage)
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
         """Finds the rows with invalid signatures. working: checks only the

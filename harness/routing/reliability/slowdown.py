@@ -70,7 +70,7 @@ class Slowdown:
 
     until: float  # the end of the pause that the provider asked for
     turns: Turns
-    # The provider reports that no request remains, so the router sends none before `until`.
+    # The provider reports that no request remains, so the router waits until `until`.
     exhausted: bool = False
     smallest_refused: RequestSize | None = None  # of requests and probes
     smallest_probe: RequestSize | None = None  # None before the first refused probe

@@ -96,9 +96,11 @@ class ResponseTools:
         kind = choice.get("type")
         if kind == "allowed_tools":
             names = {flat_name(tool) for tool in iter_objects(choice.get("tools"))}
-            kept = [tool for tool in self.functions if tool["function"]["name"] in names]
+            allowed_tools = [
+                tool for tool in self.functions if tool["function"]["name"] in names
+            ]
             mode = choice.get("mode") or "auto"
-            return {"tools": kept or self.functions, "tool_choice": mode}
+            return {"tools": allowed_tools or self.functions, "tool_choice": mode}
         if kind not in ("function", _CUSTOM):
             feature = f"a tool_choice of type {str(kind)[:60]!r}"
             raise no_chat_error(feature, "tool_choice")
@@ -136,10 +138,10 @@ def custom_text(arguments: str) -> str:
 
 def _function(tool: Mapping[str, object], way: ChatWay) -> Tool:
     names = ("description", "parameters", "strict")
-    kept = {name: tool[name] for name in names if tool.get(name) is not None}
-    if kept.get("strict") and not way.is_strict(tool, "parameters", "tools.strict"):
-        del kept["strict"]
-    return {"name": flat_name(tool), **kept}
+    fields = {name: tool[name] for name in names if tool.get(name) is not None}
+    if fields.get("strict") and not way.is_strict(tool, "parameters", "tools.strict"):
+        del fields["strict"]
+    return {"name": flat_name(tool), **fields}
 
 
 def _custom_function(tool: Mapping[str, object]) -> Tool:
