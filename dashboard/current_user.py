@@ -140,7 +140,7 @@ def _find_sign_on(former: str = "") -> ActorSession | None:
         installation.context,
         read_identity(st.user.to_dict(), oidc),
         secret=installation.secret,
-        lasts=installation.settings.ui.session_lasts,
+        lasts=installation.settings.ui.session_duration,
         former=former,
     )
 

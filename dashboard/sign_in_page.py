@@ -215,7 +215,7 @@ def _sign_in(
     installation = _installation()
     ctx = installation.context
     secret = installation.secret
-    lasts = installation.settings.ui.session_lasts
+    lasts = installation.settings.ui.session_duration
     try:
         if link and "confirm" not in fields:
             offered = dashboard_sessions.preview_link(
@@ -352,7 +352,7 @@ def _set_cookie(
     answer.set_cookie(
         cookie_name(),
         cookie,
-        max_age=int(ui.session_lasts.total_seconds()),
+        max_age=int(ui.session_duration.total_seconds()),
         path="/",
         secure=request.url.scheme == "https" or by_proxy,
         httponly=True,

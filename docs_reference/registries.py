@@ -27,7 +27,7 @@ from harness.frame.metrics import (
     ROUTER_METRICS,
     MetricSpec,
 )
-from harness.operations.captures import BEYOND
+from harness.operations.captures import REMAINING_COPIES
 
 PLACES: Final = ("Places, and what they hold", "Ends", "Deletion of a user")
 ERROR_LINE: Final = re.compile(r"^[│├└─ ]+(\w+) +(.+)$", re.MULTILINE)
@@ -101,7 +101,7 @@ def content_tables() -> dict[str, str]:
         "content": table(PLACES, _by_fate(_places(COLUMNS))),
         "users": table(PLACES, _by_fate(_places(USERS))),
         "files": table(PLACES, _by_fate(files)),
-        "beyond": "\n".join(f"- {text[0].upper()}{text[1:]}." for text in BEYOND),
+        "beyond": "\n".join(f"- {text[0].upper()}{text[1:]}." for text in REMAINING_COPIES),
     }
 
 

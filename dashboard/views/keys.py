@@ -236,7 +236,7 @@ def _spending(view: KeysView) -> None:
                 "Spent": escape(format_spent_usd(row.spent_usd, row.unpriced)),
                 "Calls": f"{row.calls:,}",
                 "Without a price": f"{row.unpriced:,}" if row.unpriced else "none",
-                "State": f"{row.purpose.at_the_cap} at the cap" if report.reason else "",
+                "State": f"{row.purpose.state_at_cap} at the cap" if report.reason else "",
             }
             for row in report.purposes
         ]

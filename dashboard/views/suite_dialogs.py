@@ -1,7 +1,7 @@
 """The dialogs of the Suites page.
 
-Captured requests contain text of callers: only an approver reads them, the audit log records
-it, and they stay in the session of that person alone.
+Captured requests contain text of callers, so only an approver may read them. The audit log
+records each reading, and only the reader's session holds the requests.
 """
 
 import json
@@ -26,10 +26,10 @@ from harness.proposals import eval_queue
 from harness.providers.target import Target
 from harness.routing.capture import answer_text, user_text
 
-CAPTURES: Final = "captures-to-label"
+READ_CAPTURES: Final = "captures-to-label"
 ROW_HEIGHT_PX: Final = 88  # shows three lines of a request
 LABEL_PX: Final = 110
-KNOWN: Final = "Routes can use it now; each process loads it at its next check."
+AVAILABILITY: Final = "Routes can use it now; each process loads it at its next check."
 RUN_NOTE: Final = (
     "The provider charges for the run. The run decides nothing about a route. If a judge "
     "scores the suite, the run first compares the judge with people."
@@ -43,13 +43,13 @@ LABEL_NOTE: Final = (
     "keeps labels until you leave it: download them to continue later. The file has users' "
     "text, redacted but not encrypted, and later deletions do not reach it."
 )
-ALL: Final = "all routes"
+ALL_ROUTES: Final = "all routes"
 PERIODS: Final[Mapping[str, timedelta | None]] = {
     "all kept requests": None,
     "the last 24 hours": timedelta(days=1),
     "the last 7 days": timedelta(days=7),
 }
-OPTION_WORDS: Final[Mapping[str, str]] = {
+OPTION_LABELS: Final[Mapping[str, str]] = {
     "ignore_case": "Upper and lower case count alike",
     "tolerance": "Numbers may differ by",
     "decimal_sign": "Decimal sign, if the targets do not show it",
@@ -66,15 +66,15 @@ OPTION_WORDS: Final[Mapping[str, str]] = {
     "criteria": "Criteria for the better answer",
     "seed": "Seed that draws which answer the judge reads first",
 }
-# Placeholders, which show the meaning of an empty field.
-EMPTY_WORDS: Final[Mapping[str, str]] = {
+# Placeholders: the meaning of an empty field.
+PLACEHOLDERS: Final[Mapping[str, str]] = {
     "final_line": "Any line",
     "labels": "All targets of the file",
     "pattern": "Each item's target",
     "schema": "Each item's own",
 }
 LONG_TEXTS: Final = frozenset({"rubric", "criteria"})
-NEEDED: Final = frozenset({"rubric"})
+REQUIRED_OPTIONS: Final = frozenset({"rubric"})
 
 
 @dialog("Run a suite", Role.PROPOSER, "run", "play_arrow", width="medium")
@@ -96,7 +96,7 @@ def run_suite(
         key=f"items-{suite}",
         placeholder=f"All {all_items:,}" if all_items else "All",
     )
-    most = st.number_input(
+    max_cost_usd = st.number_input(
         "Stop the run at this cost, US dollars",
         min_value=0.01,
         value=1.0,
@@ -112,13 +112,13 @@ def run_suite(
         suite or "",
         target or "",
         items=items,
-        budget=RunBudget(max_cost_usd=most),
+        budget=RunBudget(max_cost_usd=max_cost_usd),
     )
 
 
 @dialog("Add a suite", Role.ADMIN, "upload", "upload_file", width="medium")
 def add_suite(form: Form) -> None:
-    suite = ask(form)
+    suite = ask_suite(form)
     file = st.file_uploader(
         "Data file",
         type=["jsonl", "csv"],
@@ -128,11 +128,13 @@ def add_suite(form: Form) -> None:
     st.html(markup.note(FILE_NOTE))
     content = file.getvalue() if file is not None else b""
     form.need(content, "A data file is needed.")
-    done = f"added the suite {suite.name}. {KNOWN}"
-    form.submit("Add the suite", done, add, suite, file.name if file else "", content)
+    message = f"added the suite {suite.name}. {AVAILABILITY}"
+    form.submit(
+        "Add the suite", message, add_uploaded_suite, suite, file.name if file else "", content
+    )
 
 
-def add(
+def add_uploaded_suite(
     _ctx: Context,
     actor: Actor,
     suite: SuiteSettings,
@@ -152,12 +154,12 @@ def add(
     width="large",
 )
 def label_captures(reading: Form) -> None:
-    """Reads captured requests first; then asks for labels, and makes a suite of them."""
+    """Reads captured requests, asks for their labels, and makes a suite of them."""
     actor = current_user.signed_in()
-    reader, lines = st.session_state.get(CAPTURES, ("", ()))
+    reader, lines = st.session_state.get(READ_CAPTURES, ("", ()))
     if actor is None or actor.principal != reader:
         # Another person in this browser must not see these requests.
-        st.session_state.pop(CAPTURES, None)
+        st.session_state.pop(READ_CAPTURES, None)
         _load_captures(reading)
         return
     st.html(markup.note(LABEL_NOTE))
@@ -176,7 +178,7 @@ def label_captures(reading: Form) -> None:
     )
     labels_by_id = {row["id"]: str(row["Label"] or "") for row in edited}
     form = Form(Role.ADMIN, "label")
-    suite = ask(form)
+    suite = ask_suite(form)
     count = sum(1 for label in labels_by_id.values() if label.strip())
     form.need(count, "At least one label is needed.")
     st.download_button(
@@ -187,9 +189,9 @@ def label_captures(reading: Form) -> None:
         icon=":material/download:",
         key="download-labels",
     )
-    done = f"made the suite {suite.name}. {KNOWN}"
+    message = f"made the suite {suite.name}. {AVAILABILITY}"
     label = f"Make a suite of {count} labelled requests"
-    form.submit(label, done, _add_labelled, lines, labels_by_id, suite)
+    form.submit(label, message, _add_labelled, lines, labels_by_id, suite)
 
 
 def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -207,7 +209,7 @@ def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 def _load_captures(form: Form) -> None:
     names = page_frame.route_names(page_frame.context())
-    route = st.selectbox("Route", [ALL, *names], key=form.key("route"))
+    route = st.selectbox("Route", [ALL_ROUTES, *names], key=form.key("route"))
     since = form.pick("period", "Captured in", PERIODS)
     near = st.slider(
         "Leave out requests at least this similar to another (1: only equal requests)",
@@ -222,7 +224,7 @@ def _load_captures(form: Form) -> None:
         "Read them",
         f"read the captured requests of {route}.",
         _read_captures,
-        route=None if route == ALL else route,
+        route=None if route == ALL_ROUTES else route,
         since=since,
         near=near,
     )
@@ -235,12 +237,12 @@ def _read_captures(
     **selection: Any,
 ) -> None:
     """Reads captured requests into the session of this person, and opens the dialog again."""
-    found = captures.export_captures(ctx, actor, **selection)
-    if found.lines:
-        st.session_state[CAPTURES] = (actor.principal, found.lines)
+    capture_export = captures.export_captures(ctx, actor, **selection)
+    if capture_export.lines:
+        st.session_state[READ_CAPTURES] = (actor.principal, capture_export.lines)
         label_captures.reopen()
     else:
-        st.session_state["nothing-captured"] = selection["route"] or ALL
+        st.session_state["nothing-captured"] = selection["route"] or ALL_ROUTES
 
 
 def write_labelled(
@@ -248,7 +250,9 @@ def write_labelled(
     labels_by_id: Mapping[str, str],
     author: str,
 ) -> bytes:
-    """Writes labelled lines as JSON lines. author: the labels' author, whom the suite names."""
+    """Writes labelled lines as JSON lines. author: the person that the suite names as the
+    labels' author.
+    """
     now = page_frame.context().clock.now()
     labelled = captures.label_lines(lines, labels_by_id, author, now)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in labelled)
@@ -262,17 +266,17 @@ def _add_labelled(
     labels_by_id: Mapping[str, str],
     suite: SuiteSettings,
 ) -> None:
-    add(
+    add_uploaded_suite(
         ctx,
         actor,
         suite,
         "labelled.jsonl",
         write_labelled(lines, labels_by_id, actor.name),
     )
-    st.session_state.pop(CAPTURES, None)
+    st.session_state.pop(READ_CAPTURES, None)
 
 
-def ask(form: Form) -> SuiteSettings:
+def ask_suite(form: Form) -> SuiteSettings:
     """Asks for a suite's name, scorer, options and judge."""
     name = form.text("name", "Name: a-z, 0-9, - and _", need="A name is needed.")
     title = form.text("title", "Title, for people (optional)")
@@ -285,7 +289,7 @@ def ask(form: Form) -> SuiteSettings:
     options: dict[str, object] = {}
     for option, default in UPLOAD_SCORERS[scorer].items():
         value = _ask_option(form, option, default, form.key(f"{option}-{scorer}"))
-        form.need(value or option not in NEEDED, f"Write the {option} first.")
+        form.need(value or option not in REQUIRED_OPTIONS, f"Write the {option} first.")
         if value != default:
             options[option] = value
     judge = _ask_judge(form) if scorer in JUDGED_SCORERS else None
@@ -305,44 +309,46 @@ def _ask_option(
     key: str,
 ) -> object:
     """Asks for an option of a scorer, by the type of its default."""
-    words = OPTION_WORDS[option]
-    empty = EMPTY_WORDS.get(option, "")
+    label = OPTION_LABELS[option]
+    placeholder = PLACEHOLDERS.get(option, "")
     if isinstance(default, bool):
-        return st.checkbox(words, default, key=key)
+        return st.checkbox(label, default, key=key)
     if isinstance(default, int | float):
-        found = st.number_input(
-            words,
+        number = st.number_input(
+            label,
             min_value=0.0,
             value=float(default),
             format="%g",
             key=key,
         )
-        return int(found) if found.is_integer() else found
+        return int(number) if number.is_integer() else number
     if isinstance(default, dict):
-        value, wrong = ask_object(f"{words} (empty: {empty.lower()})", key=key)
-        form.need(not wrong, wrong)
+        value, problem = ask_object(f"{label} (empty: {placeholder.lower()})", key=key)
+        form.need(not problem, problem)
         return value
     ask_text = st.text_area if option in LONG_TEXTS else st.text_input
-    typed = (ask_text(words, key=key, placeholder=empty) or "").strip()
+    text = (ask_text(label, key=key, placeholder=placeholder) or "").strip()
     if isinstance(default, list):
-        return [label.strip() for label in typed.split(",") if label.strip()]
-    return typed
+        return [label.strip() for label in text.split(",") if label.strip()]
+    return text
 
 
 def _ask_judge(form: Form) -> JudgeSettings | None:
-    """Asks for the model that judges, and the cost at which a run stops; None until it is
-    named.
+    """Asks for the judge's model, and for the cost at which a run stops. Returns None until a
+    person has named the model.
     """
     # A judge is a plain model; a `#` in a name marks a model with its own parameters.
-    plain = [name for name in page_frame.model_names(page_frame.context()) if "#" not in name]
+    plain_models = [
+        name for name in page_frame.model_names(page_frame.context()) if "#" not in name
+    ]
     judge = form.choose_or_type(
         "judge",
         "Model that judges",
-        plain,
+        plain_models,
         need="Choose the model that judges first.",
         placeholder="Choose one, or write PROVIDER/MODEL",
     )
-    most = st.number_input(
+    judge_cost_usd = st.number_input(
         "Stop a run at this cost of the judge, US dollars",
         min_value=0.01,
         value=None,
@@ -355,7 +361,11 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
     )
     is_named = all(judge.partition("/"))
     form.need(is_named, "Write the model that judges as PROVIDER/MODEL.")
-    return JudgeSettings(Target.from_name(judge), max_cost_usd=most) if is_named else None
+    return (
+        JudgeSettings(Target.from_name(judge), max_cost_usd=judge_cost_usd)
+        if is_named
+        else None
+    )
 
 
 @dialog(
@@ -367,18 +377,18 @@ def _ask_judge(form: Form) -> JudgeSettings | None:
     width="medium",
 )
 def delete_user(form: Form) -> None:
-    """Asks to delete a user's content, and says what the deletion does not reach."""
-    lacks = "Give the id, and a reason that does not name it."
-    user = form.text("id", "User's id, as clients send it", need=lacks)
-    sentences = captures.BEYOND
-    beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    """Deletes a user's content, and lists the copies that remain elsewhere."""
+    missing_fields = "Give the id, and a reason that does not name it."
+    user = form.text("id", "User's id, as clients send it", need=missing_fields)
+    sentences = captures.REMAINING_COPIES
+    copies = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     form.say(
         "This deletes for good the user's sessions with all messages, their captured "
         "requests, and their marks in the failover log. The audit log keeps your reason and "
         "the counts, but not the id."
     )
-    st.html(markup.block(f"<details><summary>Not deleted</summary><ul>{beyond}</ul></details>"))
-    reason = form.text("why", REASON, need=lacks)
+    st.html(markup.block(f"<details><summary>Not deleted</summary><ul>{copies}</ul></details>"))
+    reason = form.text("why", REASON, need=missing_fields)
     form.submit(
         "Delete it",
         "deleted the content of a user; Audit has the counts.",

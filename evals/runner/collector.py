@@ -154,7 +154,7 @@ class Collector:
         """Returns whether the first answers show that the model cannot answer this suite. Only
         a run without stored samples is checked.
         """
-        if self._job.done or len(self._first) == FIRST_ANSWERS:
+        if self._job.stored or len(self._first) == FIRST_ANSWERS:
             return False
         self._first.append(found)
         self.remark = refuse_first(self._first, self._job.target.model)

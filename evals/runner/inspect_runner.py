@@ -265,7 +265,7 @@ class InspectRunner:
         client = self._client(job, *judge_call, timeout_s=settings.timeout_s)
         return replace(
             suite,
-            judging=Judge(settings, provider, client, calls=len(job.done)),
+            judging=Judge(settings, provider, client, calls=len(job.stored)),
         )
 
     def _client(

@@ -102,7 +102,7 @@ def open_questions(job: EvalJob, suite: RunSuite) -> tuple[Question, ...]:
         wanted=run.wanted,
         epochs=run.epochs,
     )
-    return tuple(q for q in planned if (q.item, q.epoch) not in job.done)
+    return tuple(q for q in planned if (q.item, q.epoch) not in job.stored)
 
 
 def unlabelled_samples(

@@ -30,9 +30,11 @@ REMINDER = "Answer with the one JSON object alone, in the form that was asked fo
 
 
 def with_data(instructions: str, data: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Puts the data into one JSON object at the end, whose text cannot end the object."""
-    shown = json.dumps(data, ensure_ascii=False, sort_keys=True)
-    return [{"role": "user", "content": f"{instructions}\n\n{DATA}{shown}"}]
+    """Writes a prompt that ends with the data as one JSON object. JSON escapes the data's text,
+    so this text cannot close the object.
+    """
+    data_json = json.dumps(data, ensure_ascii=False, sort_keys=True)
+    return [{"role": "user", "content": f"{instructions}\n\n{DATA}{data_json}"}]
 
 
 async def ask_until_readable(
@@ -44,9 +46,9 @@ async def ask_until_readable(
     for attempt in range(judging.attempts):
         reminder = [{"role": "system", "content": REMINDER}] if attempt else []
         reply = only_object(await judging.ask([*reminder, *messages]))
-        found = read(reply) if reply is not None else None
-        if found is not None:
-            return found
+        value = read(reply) if reply is not None else None
+        if value is not None:
+            return value
     return None
 
 
@@ -56,10 +58,10 @@ def only_object(reply: str) -> Mapping[str, Any] | None:
     A judge may quote the answer, which may contain another verdict.
     """
     begin, end = reply.find("{"), reply.rfind("}")
-    mended = repaired(reply[begin : end + 1]) if 0 <= begin < end else None
-    if mended is None or "prose" in mended[1]:
+    repaired_reply = repaired(reply[begin : end + 1]) if 0 <= begin < end else None
+    if repaired_reply is None or "prose" in repaired_reply[1]:
         return None
-    return mended[0]
+    return repaired_reply[0]
 
 
 RUBRIC_PROMPT: Final = """\
@@ -91,8 +93,8 @@ async def rubric(
 
 def score_of(reply: Mapping[str, Any]) -> float | None:
     score = reply.get("score")
-    plain = isinstance(score, int | float) and not isinstance(score, bool)
-    return float(score) if plain and 0 <= score <= 1 else None  # type: ignore[operator, arg-type] # plain says it
+    is_number = isinstance(score, int | float) and not isinstance(score, bool)
+    return float(score) if is_number and 0 <= score <= 1 else None  # type: ignore[operator, arg-type] # is_number excludes other types
 
 
 def rubric_of(item: Item, options: Options) -> str:
@@ -138,13 +140,13 @@ async def pairwise(
     first = first_letter(item.id, options["seed"])
     second = "B" if first == "A" else "A"
     points = 0.0
-    for mine, rival in ((first, second), (second, first)):
-        data = {"task": item.input, mine: answer, rival: reference}
+    for answer_letter, reference_letter in ((first, second), (second, first)):
+        data = {"task": item.input, answer_letter: answer, reference_letter: reference}
         messages = with_data(PAIRWISE_PROMPT.format(criteria=options["criteria"]), data)
         winner = await ask_until_readable(judging, messages, winner_of)
         if winner is None:
             return UNSCORED
-        points += {mine: 1.0, rival: 0.0}.get(winner, 0.5)
+        points += {answer_letter: 1.0, reference_letter: 0.0}.get(winner, 0.5)
     return score_result(points / 2, points / 2)
 
 

@@ -26,12 +26,12 @@ STOP_REASONS = {
     "tool_calls": "tool_use",
 }
 ROLES = ("user", "assistant", "system")
-CHOICES = {
+TOOL_CHOICES = {
     "any": "required",
     "auto": "auto",
     "none": "none",
 }
-TYPES = {
+ERROR_TYPES = {
     401: "authentication_error",
     402: "billing_error",
     403: "permission_error",
@@ -44,11 +44,13 @@ TYPES = {
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
-    """Parses a request. Raises Refused. A message with a tool's result gets the role `tool`."""
+    """Parses a request, and gives a message with a tool's result the role `tool`. Raises
+    Refused.
+    """
     messages = data.get("messages")
     if not messages or not isinstance(messages, list) or not all(map(_has_role, messages)):
         invalid(
-            f"messages: at least one, and each with a role of {', '.join(ROLES)}",
+            f"messages: send at least one, each with one of the roles {', '.join(ROLES)}",
             "messages",
         )
     if data.get("max_tokens") is None:
@@ -56,11 +58,15 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
     system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
     choice = data.get("tool_choice")
     output = data.get("output_config")
-    serial = False
+    is_serial = False
     if isinstance(choice, dict):
-        serial = choice.get("disable_parallel_tool_use") is True
-        named = {"function": {"name": choice.get("name")}}
-        choice = named if choice.get("type") == "tool" else CHOICES.get(str(choice.get("type")))
+        is_serial = choice.get("disable_parallel_tool_use") is True
+        named_tool = {"function": {"name": choice.get("name")}}
+        choice = (
+            named_tool
+            if choice.get("type") == "tool"
+            else TOOL_CHOICES.get(str(choice.get("type")))
+        )
     return parse_chat(
         {
             "model": data.get("model"),
@@ -69,7 +75,7 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
             "stream": data.get("stream"),
             "tools": function_tools(data.get("tools"), "input_schema"),
             "tool_choice": choice,
-            "parallel_tool_calls": not serial,
+            "parallel_tool_calls": not is_serial,
             "response_format": response_format(
                 output.get("format") if isinstance(output, dict) else None
             ),
@@ -119,27 +125,27 @@ def blocks(answer: Completion) -> list[dict[str, Any]]:
     ] or [{"type": "text", "text": answer.text}]
 
 
-def error(why: Refused) -> dict[str, Any]:
-    """Writes an error. A code that ends in `_error` replaces the type that follows from the
-    status.
+def error(refusal: Refused) -> dict[str, Any]:
+    """Writes an error. Its type is the code if that ends in `_error`, and otherwise follows
+    from the status.
     """
-    kind = TYPES.get(
-        why.status,
-        "invalid_request_error" if why.status < 500 else "api_error",
+    kind = ERROR_TYPES.get(
+        refusal.status,
+        "invalid_request_error" if refusal.status < 500 else "api_error",
     )
-    if why.code and why.code.endswith("_error"):
-        kind = why.code
-    return {"type": "error", "error": {"type": kind, "message": why.message}}
+    if refusal.code and refusal.code.endswith("_error"):
+        kind = refusal.code
+    return {"type": "error", "error": {"type": kind, "message": refusal.message}}
 
 
 def block_event(
-    part: str,
+    phase: str,
     index: int,
     **fields: object,
 ) -> bytes:
     return event(
         {
-            "type": f"content_block_{part}",
+            "type": f"content_block_{phase}",
             "index": index,
             **fields,
         }
@@ -147,22 +153,24 @@ def block_event(
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
-    """Writes the events of a streamed answer: a block for the text or each call, and
-    the end.
+    """Writes the events of a streamed answer: one block for the text or for each call, then the
+    final events.
     """
-    whole = body(answer)
-    empty: dict[str, Any] = {"input": {}} if answer.calls else {"text": ""}
+    message = body(answer)
+    empty_content: dict[str, Any] = {"input": {}} if answer.calls else {"text": ""}
     key, kind = ("partial_json", "input_json") if answer.calls else ("text", "text")
-    began: dict[str, Any] = {
+    start_fields: dict[str, Any] = {
         "content": [],
         "stop_reason": None,
-        "usage": {**whole["usage"], "output_tokens": 1},
+        "usage": {**message["usage"], "output_tokens": 1},
     }
-    stop = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+    stop_fields = {"stop_reason": message["stop_reason"], "stop_sequence": None}
     frames: list[bytes] = []
-    for index, (block, pieces) in enumerate(zip(whole["content"], answer.pieces, strict=True)):
+    for index, (block, pieces) in enumerate(
+        zip(message["content"], answer.pieces, strict=True)
+    ):
         frames += [
-            block_event("start", index, content_block=block | empty),
+            block_event("start", index, content_block=block | empty_content),
             *(
                 block_event(
                     "delta",
@@ -173,11 +181,13 @@ def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
             ),
             block_event("stop", index),
         ]
-    frames[0] = event({"type": "message_start", "message": whole | began}) + frames[0] + PING
+    frames[0] = (
+        event({"type": "message_start", "message": message | start_fields}) + frames[0] + PING
+    )
     end = {
         "type": "message_delta",
-        "delta": stop,
-        "usage": whole["usage"],
+        "delta": stop_fields,
+        "usage": message["usage"],
     }
     frames[-1] += event(end) + event({"type": "message_stop"})
     return frames

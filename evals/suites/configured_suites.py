@@ -100,7 +100,7 @@ class ConfiguredSuites:
     def groups(self, suite: str) -> ItemGroups:
         return data.groups if (data := self._data(suite)) else self._task(suite)[1]
 
-    def dependence(self, suite: str) -> str:
+    def describe_dependence(self, suite: str) -> str:
         """Describes equal items, found clusters and large clusters; empty without any."""
         if data := self._data(suite):
             return data.dependence
@@ -136,7 +136,7 @@ class ConfiguredSuites:
         ]
         return " ".join(filter(None, found))
 
-    def shown(self, suite: str, item: str) -> tuple[str, str]:
+    def item_texts(self, suite: str, item: str) -> tuple[str, str]:
         """Returns an item's input and target as texts for people.
 
         Raises NotFound for an unknown item, and for an Inspect task, whose items are not loaded

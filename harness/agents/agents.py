@@ -234,7 +234,7 @@ def delete_agent(
     with ctx.store.write() as tx:
         agent = client.find_agent(tx, id_, lock=True)
         for session in Sessions(tx).open_ids(id_):
-            close_in_unit(ctx, tx, session, "its agent was deleted")
+            close_in_transaction(ctx, tx, session, "its agent was deleted")
         Agents(tx).save(replace(agent, deleted_at=ctx.clock.now()))
 
 
@@ -281,7 +281,7 @@ def grant_literal(  # noqa: PLR0913 - the parts of a consent
     target = named_models.register_model(ctx, tx, actor, model)
     check_target_data_class(ctx, agent.data_class, target)
     now = ctx.clock.now()
-    lasts = ctx.agents.literal_lasts if request is None else ctx.agents.switch_lasts
+    lasts = ctx.agents.literal_duration if request is None else ctx.agents.switch_duration
     grant = AgentGrant(
         id=ctx.chance.token("gr_"),
         agent=agent.id,
@@ -492,11 +492,11 @@ def close_session(
     client.require_write()
     with ctx.store.write() as tx:
         _require_session(tx, client, agent, id_)
-        close_in_unit(ctx, tx, id_, "the session was closed")
+        close_in_transaction(ctx, tx, id_, "the session was closed")
         return Sessions(tx).get(id_)
 
 
-def close_in_unit(
+def close_in_transaction(
     ctx: AgentsContext,
     tx: Transaction,
     id_: str,
@@ -524,7 +524,7 @@ def end_turn_early(
 ) -> None:
     """Interrupts the turn of a locked session, and closes the sessions that it spawned."""
     for child in Sessions(tx).children(id_):
-        close_in_unit(ctx, tx, child, reason)
+        close_in_transaction(ctx, tx, child, reason)
     session = Sessions(tx).get(id_)
     now = ctx.clock.now()
     if not session.turn:
@@ -538,4 +538,4 @@ def end_turn_early(
             done_at=now,
         )
         SessionMessages(tx).end(cut)
-    Sessions(tx).hold(session.without_turn())
+    Sessions(tx).save_turn(session.without_turn())

@@ -2,8 +2,7 @@
 requests name their session without a foreign key.
 
 A repository stores and finds rows, and does not check permissions or states: `agents`, `turns`
-and `switches` do. The constraints and the database's triggers refuse rows that the rules
-exclude.
+and `switches` do. The constraints and the database's triggers refuse invalid rows.
 Lock order in every transaction: the switch decisions first, then a session.
 """
 
@@ -66,7 +65,7 @@ AGENT: Final = record(
 
 agent = AGENT.table
 
-# Triggers refuse a second decision and a deletion; the request's texts may be blanked.
+# Triggers refuse a second decision and a deletion. They allow `blank` to remove the texts.
 AGENT_SWITCH: Final = record(
     ModelSwitchRequest,
     "agent_switch",
@@ -90,7 +89,7 @@ AGENT_SWITCH: Final = record(
 
 agent_switch = decide_by(AGENT_SWITCH.table)
 
-# Triggers refuse every change but one revocation.
+# Triggers refuse every change except the first revocation.
 AGENT_GRANT: Final = record(
     AgentGrant,
     "agent_grant",
@@ -153,7 +152,7 @@ AGENT_MESSAGE: Final = record(
 
 agent_message = AGENT_MESSAGE.table
 IS_PENDING = agent_switch.c.state == SwitchState.PENDING.value
-NAMED = sa.or_(
+IS_REFERENCED = sa.or_(
     *(
         sa.exists().where(table.c.agent == agent.c.id)
         for table in (agent_session, agent_switch, agent_grant)
@@ -171,14 +170,14 @@ class Agents(Records[Agent]):
         self._tx.serialize()
         return self.get(id_)
 
-    def save(self, known: Agent) -> None:
-        self._change(self._is(known.id), **self.record.write(known))
+    def save(self, row: Agent) -> None:
+        self._change(self._is(row.id), **self.record.write(row))
 
     def forget(self, before: datetime) -> int:
         """Deletes the rows of agents that were deleted before that time and that no session,
         grant or switch request names. Returns how many.
         """
-        return self._delete(agent.c.deleted_at < before, ~NAMED)
+        return self._delete(agent.c.deleted_at < before, ~IS_REFERENCED)
 
 
 class SwitchRequests(Records[ModelSwitchRequest]):
@@ -186,8 +185,8 @@ class SwitchRequests(Records[ModelSwitchRequest]):
     order = (agent_switch.c.asked_at.desc(), agent_switch.c.id.desc())
     missing = "there is no switch request {}; `swapgate agent requests` lists them"
 
-    def decide(self, decided: ModelSwitchRequest) -> None:
-        """Stores a decision; an approval's grants are stored before it."""
+    def decide(self, request: ModelSwitchRequest) -> None:
+        """Stores a decision. Store an approval's grants first."""
         names = (
             "state",
             "decided_at",
@@ -195,7 +194,7 @@ class SwitchRequests(Records[ModelSwitchRequest]):
             "decided_with",
             "decision_reason",
         )
-        self._change(self._is(decided.id), **self.record.only(decided, *names))
+        self._change(self._is(request.id), **self.record.only(request, *names))
 
     def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:
         return self._all(self._select(agent_switch.c.session == session))
@@ -213,12 +212,12 @@ class SwitchRequests(Records[ModelSwitchRequest]):
         """Removes the texts of a deleted session's decided requests. The decisions stay for the
         audit.
         """
-        blank = {
+        empty_texts = {
             "model_requested": "",
             "reason": "",
             "facts": [],
         }
-        self._change(agent_switch.c.session == session, ~IS_PENDING, **blank)
+        self._change(agent_switch.c.session == session, ~IS_PENDING, **empty_texts)
 
 
 class AgentGrants(Records[AgentGrant]):
@@ -258,14 +257,14 @@ class Sessions(Records[AgentSession]):
         self._tx.serialize_by(f"agent session {id_}")
         return self.get(id_)
 
-    def save(self, known: AgentSession) -> None:
-        """Saves the model and the state. `hold` saves the turn, and `charge` the cost."""
-        self._change(self._is(known.id), **self.record.only(known, "model", "state"))
+    def save(self, session: AgentSession) -> None:
+        """Saves the model and the state. `save_turn` saves the turn, and `charge` the cost."""
+        self._change(self._is(session.id), **self.record.only(session, "model", "state"))
 
-    def hold(self, known: AgentSession) -> None:
+    def save_turn(self, session: AgentSession) -> None:
         """Saves the running turn, if any, and the time of the newest message."""
         names = ("turn", "owner", "lease_until", "last_at")
-        self._change(self._is(known.id), **self.record.only(known, *names))
+        self._change(self._is(session.id), **self.record.only(session, *names))
 
     def renew(
         self,
@@ -275,8 +274,8 @@ class Sessions(Records[AgentSession]):
         until: datetime,
     ) -> bool:
         """Renews a lease; returns False if the turn has ended or has another owner."""
-        own = (agent_session.c.turn == turn, agent_session.c.owner == owner)
-        return self._change(*own, lease_until=until) == 1
+        where = (agent_session.c.turn == turn, agent_session.c.owner == owner)
+        return self._change(*where, lease_until=until) == 1
 
     def running(self) -> Sequence[AgentSession]:
         """Lists the sessions with a running turn, by the end of their lease."""
@@ -346,20 +345,21 @@ class SessionMessages(Records[SessionMessage]):
 
     def last_position(self, session: str) -> int:
         """Returns the position of the newest message; 0 for a session without messages."""
-        last = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0))
-        own = last.where(agent_message.c.session == session)
-        return int(self._tx.read(own).scalar_one())
+        position = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0))
+        query = position.where(agent_message.c.session == session)
+        return int(self._tx.read(query).scalar_one())
 
     def streaming(self, session: str) -> SessionMessage | None:
         return self._first(self._select(agent_message.c.session == session, IS_STREAMING))
 
-    def find_sent(self, session: str, sent: IdempotencyKey) -> SessionMessage | None:
+    def find_by_key(self, session: str, key: IdempotencyKey) -> SessionMessage | None:
         """Finds the message with the client's key."""
-        own = (
-            agent_message.c.client == sent.client,
-            agent_message.c.key == sent.key,
+        where = (
+            agent_message.c.session == session,
+            agent_message.c.client == key.client,
+            agent_message.c.key == key.key,
         )
-        return self._first(self._select(agent_message.c.session == session, *own))
+        return self._first(self._select(*where))
 
     def move(
         self,
@@ -369,29 +369,31 @@ class SessionMessages(Records[SessionMessage]):
         to: str,
     ) -> None:
         """Moves the messages of an interrupted turn to the turn that continues it."""
-        own = (
+        where = (
             agent_message.c.session == session,
             agent_message.c.turn == turn,
         )
-        self._change(*own, turn=to)
+        self._change(*where, turn=to)
 
-    def keep(
+    def store_answer(
         self,
         session: str,
         turn: str,
         answer: str,
     ) -> None:
-        """Stores the answer for repetitions of the turn's idempotency key."""
-        own = (
+        """Stores the answer, which a client gets again if it repeats the turn's idempotency
+        key.
+        """
+        where = (
             agent_message.c.session == session,
             agent_message.c.turn == turn,
         )
-        self._change(*own, agent_message.c.key != "", kept=answer)
+        self._change(*where, agent_message.c.key != "", kept=answer)
 
     def end(self, message: SessionMessage) -> None:
         """Ends a streaming answer. Raises StaleWrite if it has ended already."""
-        same = (agent_message.c.id == message.id, IS_STREAMING)
-        if not self._change(*same, **self.record.write(message)):
+        where = (agent_message.c.id == message.id, IS_STREAMING)
+        if not self._change(*where, **self.record.write(message)):
             raise StaleWrite(
                 f"message {message.position} of session {message.session} has ended already: "
                 "its turn was interrupted",
@@ -430,9 +432,9 @@ class AgentListings(PageReader):
         """Pages agents that are not deleted. owner_key: None for all, empty for agents without
         a key.
         """
-        owned = _given_or_null(agent.c.owner_key, owner_key)
-        kept = agent.c.deleted_at.is_(None)
-        return self.page(AGENT, NEWEST_AGENTS, page_request, kept, owned)
+        owner = _given_or_null(agent.c.owner_key, owner_key)
+        not_deleted = agent.c.deleted_at.is_(None)
+        return self.page(AGENT, NEWEST_AGENTS, page_request, not_deleted, owner)
 
     def sessions(
         self,
@@ -453,8 +455,8 @@ class AgentListings(PageReader):
     def session_messages(
         self, page_request: PageRequest = FIRST_PAGE, *, session: str
     ) -> Page[SessionMessage]:
-        own = agent_message.c.session == session
-        return self.page(AGENT_MESSAGE, BY_POSITION, page_request, own)
+        where = agent_message.c.session == session
+        return self.page(AGENT_MESSAGE, BY_POSITION, page_request, where)
 
     def switch_requests(
         self,
@@ -467,8 +469,8 @@ class AgentListings(PageReader):
         pending = None
         if pending_at is not None:
             pending = sa.and_(IS_PENDING, agent_switch.c.expires_at > pending_at)
-        own = given(agent_switch.c.session, session)
-        return self.page(AGENT_SWITCH, NEWEST_REQUESTS, page_request, own, pending)
+        where = given(agent_switch.c.session, session)
+        return self.page(AGENT_SWITCH, NEWEST_REQUESTS, page_request, where, pending)
 
     def agent_grants(
         self,
@@ -476,5 +478,5 @@ class AgentListings(PageReader):
         *,
         agent: str | None = None,
     ) -> Page[AgentGrant]:
-        own = given(agent_grant.c.agent, agent)
-        return self.page(AGENT_GRANT, NEWEST_GRANTS, page_request, own)
+        where = given(agent_grant.c.agent, agent)
+        return self.page(AGENT_GRANT, NEWEST_GRANTS, page_request, where)

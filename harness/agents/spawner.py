@@ -333,4 +333,4 @@ class Spawner:
         for child in children:
             # The parent's end may have closed or deleted the child.
             with suppress(SwapgateError), self._ctx.store.write() as tx:
-                agents.close_in_unit(self._ctx, tx, child.id, "the sub-task has ended")
+                agents.close_in_transaction(self._ctx, tx, child.id, "the sub-task has ended")

@@ -92,7 +92,7 @@ def begin_turn(
             lease_until=now + LEASE,
             last_at=now,
         )
-        Sessions(tx).hold(held)
+        Sessions(tx).save_turn(held)
         messages = SessionMessages(tx).list(session)
         functions = [tool.name for tool in agent.tools if tool.runs_at_client]
         if known is None:
@@ -224,8 +224,8 @@ def record_step(
             )
             stored.append(added)
         if kept is not None:
-            SessionMessages(tx).keep(session.id, session.turn, kept)
-            Sessions(tx).hold(Sessions(tx).get(session.id).without_turn())
+            SessionMessages(tx).store_answer(session.id, session.turn, kept)
+            Sessions(tx).save_turn(Sessions(tx).get(session.id).without_turn())
         return stored
 
 
@@ -311,7 +311,7 @@ def _interrupt(
         if not stored.turn or not is_over(stored):
             return False
         if stored.parent is not None:
-            agents.close_in_unit(ctx, tx, session, CUT_OFF)
+            agents.close_in_transaction(ctx, tx, session, CUT_OFF)
         else:
             agents.end_turn_early(ctx, tx, session, CUT_OFF)
         return True
@@ -323,7 +323,7 @@ def _find_sent(
     key: IdempotencyKey,
 ) -> SessionMessage | None:
     """Raises Conflict if the key came with another message."""
-    known = SessionMessages(tx).find_sent(session, key)
+    known = SessionMessages(tx).find_by_key(session, key)
     if known is not None and known.sent.request_hash != key.request_hash:
         raise Conflict(
             f"the idempotency key {key.key!r} was used for another request: send this one with "

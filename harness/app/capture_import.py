@@ -111,7 +111,7 @@ def export_requests(
     file = settings.source.resolve().parent / FOLDER / f"{suite}-to-label.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = [build_export_line(request, sample) for request in kept]
-    write_export(file, lines, else_="use another --suite name")
+    write_export(file, lines, advice="use another --suite name")
     counts: Counter[str] = Counter()
     for request in kept:
         counts.update(request.redactions)

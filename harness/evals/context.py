@@ -19,4 +19,4 @@ class EvalsContext(RoutingContext):
     eval_connections: int = 8  # concurrent calls of one worker
     # The drift policies of the suites that have drift checks, by suite.
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
-    monthly_cap_usd: float | None = None  # the file's cap; the database has the present cap
+    monthly_cap_usd: float | None = None  # the file's cap; the database has the cap in force

@@ -19,9 +19,9 @@ from harness.frame.errors import InputError
 from harness.frame.formatting import format_date, format_usd
 from harness.frame.people.limits import next_month
 
-# The order of addition changes a sum's last digits.
+# Sums of the same costs, added in different orders, may differ by less than this.
 ROUNDING_USD: Final = 1e-9
-AT_THE_CAP: Final = (
+EFFECTS_OF_CAP: Final = (
     "evals, judges, shadows and drift checks wait, and Swapgate refuses turns of agents"
 )
 
@@ -36,14 +36,14 @@ class SpendingPurpose(StrEnum):
     AGENTS = "agents"  # calls of their turns
 
     @property
-    def at_the_cap(self) -> str:
+    def state_at_cap(self) -> str:
         """The verb for a call of this purpose at the cap: `refused` or `waits`."""
         return "refused" if self is SpendingPurpose.AGENTS else "waits"
 
 
 @dataclass(frozen=True, slots=True)
 class PurposeSpending:
-    """The spending of one purpose in a month, or a part to be added to it."""
+    """The spending of one purpose in a month, or in a part of it."""
 
     purpose: SpendingPurpose
     spent_usd: float = 0.0
@@ -51,7 +51,7 @@ class PurposeSpending:
     unpriced: int = 0  # calls of unknown cost, which the sum excludes
 
     def plus(self, other: "PurposeSpending") -> "PurposeSpending":
-        """Adds another part of the same purpose; keeps this one's purpose."""
+        """Adds the spending of another part of the month, for the same purpose."""
         return replace(
             self,
             spent_usd=self.spent_usd + other.spent_usd,
@@ -74,10 +74,7 @@ class MonthSpending:
 
     @property
     def unpriced(self) -> int:
-        """Counts the calls of unknown cost, over all purposes.
-
-        The sum in US dollars lacks them.
-        """
+        """Counts the calls of unknown cost, which `spent_usd` excludes."""
         return sum(row.unpriced for row in self.purposes)
 
     @property
@@ -86,7 +83,7 @@ class MonthSpending:
         return None if self.cap_usd is None else max(0.0, self.cap_usd - self.spent_usd)
 
     def find_obstacle(self, more_usd: float = 0.0, unpriced_model: str = "") -> str:
-        """Explains why no call may be made; empty if a call may be made.
+        """Explains why the cap forbids a further call; empty if it allows one.
 
         more_usd: spending that no stored sum contains yet. unpriced_model: the called model's
         name if its price is unknown.
@@ -96,8 +93,8 @@ class MonthSpending:
         cap = format_usd(self.cap_usd)
         if unpriced_model:
             return (
-                f"the price of {unpriced_model} is unknown, so the monthly cap of {cap} cannot "
-                "work: give its provider a price"
+                f"the price of {unpriced_model} is unknown, so Swapgate cannot enforce the "
+                f"monthly cap of {cap}: give its provider a price"
             )
         spent_usd = self.spent_usd + more_usd
         if spent_usd < self.cap_usd - ROUNDING_USD:
@@ -122,6 +119,8 @@ def month_of(now: datetime) -> date:
 
 
 def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...]:
-    """Returns a row for each purpose, in SpendingPurpose's order; zeros without a call."""
-    known = {row.purpose: row for row in rows}
-    return tuple(known.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)
+    """Returns a row for each purpose, in SpendingPurpose's order. A purpose without calls gets
+    zeros.
+    """
+    row_of = {row.purpose: row for row in rows}
+    return tuple(row_of.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)

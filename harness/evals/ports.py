@@ -44,7 +44,7 @@ class QueuedJob:
     """A run that waits for a worker."""
 
     run: str
-    provider: str  # the target's; a host takes only jobs of providers that it has
+    provider: str  # of the target; a host takes only the jobs of its own providers
     priority: int  # higher is sooner
 
 
@@ -82,14 +82,14 @@ class CallSpending(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EvalJob:
-    """Everything that a worker needs for one run; API keys are left out of its `repr`."""
+    """The data that a worker needs for one run. Its `repr` omits the API keys."""
 
     run: EvalRun
     target: Target
     provider: Provider
     api_key: str | None = field(repr=False)
-    # (item, epoch) pairs that are already stored.
-    done: frozenset[tuple[str, int]] = frozenset()
+    # (item, epoch) pairs of the samples that the database has already.
+    stored: frozenset[tuple[str, int]] = frozenset()
     max_connections: int = 8
     judge_provider: Provider | None = None
     judge_api_key: str | None = field(default=None, repr=False)
@@ -111,7 +111,9 @@ class EvalRunner(Protocol):
 
     @property
     def calibration(self) -> JudgeCalibration | None:
-        """How well the last run's judge agreed with people; None if it was not calibrated."""
+        """Describes how well the last run's judge agreed with people; None without a
+        calibration.
+        """
         ...
 
     def run(
@@ -122,10 +124,11 @@ class EvalRunner(Protocol):
     ) -> RunState:
         """Asks and scores every missing sample, in order, and passes each sample on as it ends.
 
-        on_sample: stores a sample, also a failed one; False ends the run (budget, lease lost).
-        stop: called between samples. Returns DONE, STOPPED, OVER_BUDGET or FAILED. Raises
-        JudgeUnfit if the suite's judge cannot measure, ProviderAway if the provider is
-        unavailable.
+        on_sample: stores a sample, whether it failed or not. Returns False to end the run,
+        because the budget is spent or the lease is lost.
+        stop: called between samples; returns True to end the run.
+        Returns DONE, STOPPED, OVER_BUDGET or FAILED. Raises JudgeUnfit if the suite's judge
+        cannot measure, ProviderAway if the provider is unavailable.
         """
         ...
 
@@ -136,11 +139,15 @@ class SuiteCatalog(PinnedSuites, Protocol):
     def names(self) -> Sequence[str]: ...
 
     def groups(self, suite: str) -> ItemGroups:
-        """Returns the suite's items with their clusters and slices. Raises as pin()."""
+        """Returns the suite's items with their clusters and slices. Raises the errors of
+        `pin`.
+        """
         ...
 
-    def dependence(self, suite: str) -> str:
-        """Describes equal items, found clusters and large clusters; empty without any."""
+    def describe_dependence(self, suite: str) -> str:
+        """Describes why items may not be independent: equal items, detected clusters and large
+        clusters. Empty if there are none.
+        """
         ...
 
     def describe_sample(self, suite: str) -> str:
@@ -157,6 +164,8 @@ class SuiteCatalog(PinnedSuites, Protocol):
         """Returns the suite's title for people. Raises NotFound."""
         ...
 
-    def shown(self, suite: str, item: str) -> tuple[str, str]:
-        """Returns an item's input and target as text. Raises NotFound, and as pin()."""
+    def item_texts(self, suite: str, item: str) -> tuple[str, str]:
+        """Returns an item's input and target as text. Raises NotFound, and the errors of
+        `pin`.
+        """
         ...

@@ -13,7 +13,7 @@ from itertools import compress
 
 from harness.evals.context import EvalsContext
 from harness.evals.month_spending import (
-    AT_THE_CAP,
+    EFFECTS_OF_CAP,
     MonthSpending,
     PurposeSpending,
     SpendingPurpose,
@@ -88,7 +88,7 @@ def _watch(ctx: EvalsContext) -> None:
     if reason := load_spending(ctx).find_obstacle():
         notice = alerts.AlertNotice(
             "spending",
-            f"the monthly cap is reached: {AT_THE_CAP}",
+            f"the monthly cap is reached: {EFFECTS_OF_CAP}",
             f"{reason[:1].upper()}{reason[1:]}. All other requests continue.",
         )
     alerts.update_alert(ctx, AlertKind.SPENDING_CAP, ALERT_KEY, notice)
@@ -122,7 +122,7 @@ class SpendingReport:
             more = f", plus {calls} of unknown price" if self.unpriced else ""
             spent = f"{format_usd(self.spent_usd)} spent {since}{share}{more}"
         if self.reason:
-            return f"{spent}: {AT_THE_CAP}"
+            return f"{spent}: {EFFECTS_OF_CAP}"
         return spent if self.cap_usd is not None else f"{spent}; there is no monthly cap"
 
     @property

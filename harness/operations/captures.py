@@ -1,7 +1,7 @@
 """Shows, exports and deletes captured requests. The audit log records each reading.
 
-Deletes a user's content from every table that has some (`delete_user`), and idle sessions
-(`purge_idle`). Proof, such as verdicts and the audit log, has no content of users and stays.
+Deletes a user's content from all tables (`delete_user`), and deletes idle sessions
+(`purge_idle`). Proof, such as verdicts and the audit log, contains no users' content and stays.
 
 Routers capture and redact (`router.observers.capture`); the rules of a sample are in
 `harness.routing.capture`. Nothing here sends content anywhere: an export is a local file.
@@ -76,9 +76,11 @@ class CaptureExport:
     """An export: its lines, and the requests that it leaves out."""
 
     lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
-    near: Mapping[str, str]  # id of an omitted near-duplicate to id of the kept request
+    # Id of each omitted near-duplicate to id of the kept request.
+    near_duplicates: Mapping[str, str]
     sample: CaptureSample  # sizes of all sampled requests
-    beyond: int = 0  # omitted requests of callers with more than MOST_OF_A_CALLER requests
+    # Number of omitted requests of callers with more than MOST_OF_A_CALLER requests.
+    of_frequent_callers: int = 0
 
 
 def read_capture(
@@ -112,22 +114,24 @@ def export_captures(
     actor.require(Role.APPROVER)
     if not 0 < near <= 1:
         raise InputError(f"near: a similarity is above 0 and at most 1, not {near}")
-    after = ctx.clock.now() - since if since is not None else None
+    earliest = ctx.clock.now() - since if since is not None else None
     with ctx.store.read() as tx:
-        found = [*reversed(Captures(tx).list(route=route, since=after))]
+        requests = [*reversed(Captures(tx).list(route=route, since=earliest))]
     sample = CaptureSample.from_sizes(
-        [(request.body_bytes, request.too_large, request.seen) for request in found]
+        [(request.body_bytes, request.too_large, request.seen) for request in requests]
     )
-    found = [request for request in found if not request.too_large]
-    like = find_near_duplicates(
-        {request.id: user_text(request.content) for request in found},
+    requests = [request for request in requests if not request.too_large]
+    near_duplicates = find_near_duplicates(
+        {request.id: user_text(request.content) for request in requests},
         threshold=near,
     )
-    single = {request.id: request.caller for request in found if request.id not in like}
-    drawn = draw_per_caller(single)
-    kept = [request for request in found if request.id in drawn]
+    callers = {
+        request.id: request.caller for request in requests if request.id not in near_duplicates
+    }
+    drawn_ids = draw_per_caller(callers)
+    kept = [request for request in requests if request.id in drawn_ids]
     with ctx.store.write() as tx:
-        details = {"count": len(kept), "near_duplicates": len(like)}
+        details = {"count": len(kept), "near_duplicates": len(near_duplicates)}
         subject = f"captures of {route or 'all routes'}"
         AuditLog(tx).append(actor, "capture.export", subject, details)
     counts = {
@@ -137,7 +141,7 @@ def export_captures(
         "exported_at": ctx.clock.now().isoformat(),
     }
     lines = [build_export_line(request, counts) for request in kept]
-    return CaptureExport(lines, like, sample, len(single) - len(kept))
+    return CaptureExport(lines, near_duplicates, sample, len(callers) - len(kept))
 
 
 def load_sample(ctx: Context, route: str | None) -> CaptureSample:
@@ -151,12 +155,12 @@ def write_export(
     file: Path,
     lines: Iterable[Mapping[str, Any]],
     *,
-    else_: str,
+    advice: str,
 ) -> None:
     """Writes requests to label: one JSON object per line, in a file that only its owner can
     read.
 
-    else_: advice for an existing file. Raises InputError, and overwrites nothing.
+    advice: advice for an existing file. Raises InputError, and overwrites nothing.
     """
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     try:
@@ -164,7 +168,7 @@ def write_export(
             file.chmod(0o600)
             new.write(escape_surrogates(text))
     except FileExistsError:
-        raise InputError(f"{file} already exists, and could hold labels: {else_}") from None
+        raise InputError(f"{file} already exists, and could hold labels: {advice}") from None
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from None
 
@@ -173,9 +177,9 @@ def build_export_line(
     captured: CapturedRequest,
     sample: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Builds a JSON object for labelling: the suite's scorer compares answers with `label`.
-    sample: when they were exported, the number of sampled requests, and how many of them were
-    too large.
+    """Builds a JSON object for labelling. The suite's scorer compares answers with `label`.
+    sample: the time of the export, the number of sampled requests, and the number of too large
+    requests.
     """
     content = captured.content
     question = {name: content[name] for name in content if name != "answer"}
@@ -216,12 +220,12 @@ def label_lines(
     now: datetime,
 ) -> Sequence[Mapping[str, Any]]:
     """Fills labels into an export's lines. labels: a line's id to its label; may be empty."""
-    by = {"label_author": author, "labelled_at": now.isoformat()}
+    authorship = {"label_author": author, "labelled_at": now.isoformat()}
     return [
         {
             **line,
             "label": label,
-            **by,
+            **authorship,
         }
         if (label := labels.get(line["id"], "").strip())
         else line
@@ -248,17 +252,17 @@ def purge_captures(
         raise InputError("name what to delete: a capture, a route, a user, or everything")
     users = user_hashes(user, secret) if user else ()
     with ctx.store.write() as tx:
-        gone = Captures(tx).purge(id_=id_, route=route, users=users)
+        deleted = Captures(tx).purge(id_=id_, route=route, users=users)
         # Omits the user's id, because the log is kept for ever.
         details = {
-            "count": gone,
+            "count": deleted,
             "capture": id_,
             "by_user": bool(user),
         }
         subject = f"captures of {route or 'all routes'}"
         AuditLog(tx).append(actor, "capture.purge", subject, details)
     ctx.store.drop_deleted()
-    return gone
+    return deleted
 
 
 def summarize_capture(request: CapturedRequest) -> CaptureSummary:
@@ -272,7 +276,7 @@ def summarize_capture(request: CapturedRequest) -> CaptureSummary:
 
 
 # Advice about copies that a deletion does not reach.
-BEYOND: Final = (
+REMAINING_COPIES: Final = (
     "earlier backups contain the user's content until you delete them",
     "exports, reports and suites made of captures are your own files: search them by hand",
     "collectors, alert sinks and providers must delete the copies that they received",
@@ -286,8 +290,8 @@ class UserDeletion:
     sessions: int  # deleted with their messages, including sub-tasks' sessions
     captures: int
     failovers: int  # failovers whose user hash was blanked
-    kept_pieces: int  # items of histories that routes keep for Responses, and their names
-    not_reached: Sequence[str]  # the sentences of BEYOND
+    kept_pieces: int  # stored pieces of Responses conversations, and their names
+    not_reached: Sequence[str]  # the sentences of REMAINING_COPIES
 
 
 def delete_user(
@@ -316,35 +320,37 @@ def delete_user(
         ids = Sessions(tx).of_user(user)
         # Agents send the session's id as the user, so captures must be found before the
         # session is deleted.
-        of_sessions = (hash_user(f"header:{session}", secret) for session in ids)
-        hashes = [*user_hashes(user, secret), *of_sessions]
+        session_hashes = (hash_user(f"header:{session}", secret) for session in ids)
+        hashes = [*user_hashes(user, secret), *session_hashes]
         captures = Captures(tx).purge(users=hashes)
         failovers = Failovers(tx).blank_users(hashes)
-        kept = KeptPieces(tx).purge(hashes)
+        kept_pieces = KeptPieces(tx).purge(hashes)
         sessions = purge_sessions(ctx, tx, ids)
-        done = UserDeletion(sessions, captures, failovers, kept, BEYOND)
+        deletion = UserDeletion(sessions, captures, failovers, kept_pieces, REMAINING_COPIES)
         names = ("sessions", "captures", "failovers", "kept_pieces")
-        counts = {name: getattr(done, name) for name in names}
+        counts = {name: getattr(deletion, name) for name in names}
         # Omits the user's id, because the log is kept for ever.
         AuditLog(tx).append(actor, "user.delete", "a user", {**counts, "reason": reason})
     ctx.store.drop_deleted()
-    return done
+    return deletion
 
 
-PURGED: Final = "its transcript was deleted"
-_AT_A_TIME: Final = 100
+PURGE_REASON: Final = "its transcript was deleted"
+_SESSIONS_AT_ONCE: Final = 100
 
 
-def purge_idle(ctx: Context, keep: timedelta) -> int:
-    """Deletes sessions that were idle for `keep`, then deleted agents; counts the sessions."""
+def purge_idle(ctx: Context, max_idle: timedelta) -> int:
+    """Deletes the sessions that were idle for `max_idle`, and the rows of agents that were
+    deleted before that. Returns the number of sessions.
+    """
     now = ctx.clock.now()
     count = 0
     while True:
         with ctx.store.write() as tx:
-            idle = Sessions(tx).idle_since(now - keep, limit=_AT_A_TIME)
+            idle = Sessions(tx).idle_since(now - max_idle, limit=_SESSIONS_AT_ONCE)
             count += purge_sessions(ctx, tx, idle)
             if not idle:
-                Agents(tx).forget(now - keep)
+                Agents(tx).forget(now - max_idle)
                 break
     if count:
         ctx.store.drop_deleted()
@@ -356,9 +362,9 @@ def purge_sessions(
     tx: Transaction,
     ids: Sequence[str],
 ) -> int:
-    """Deletes sessions and counts them. ids: each session before its parent."""
+    """Deletes sessions, and returns their number. ids: children before their parents."""
     for session in ids:
-        agents.close_in_unit(ctx, tx, session, PURGED)
+        agents.close_in_transaction(ctx, tx, session, PURGE_REASON)
         SwitchRequests(tx).blank(session)
         Sessions(tx).delete(session)
     return len(ids)
@@ -368,8 +374,8 @@ def revoke_stale_grants(ctx: Context) -> int:
     """Revokes grants that have expired or ended, so that routers need not load them."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        known = AgentGrants(tx).not_revoked()
-        stale = [g for g in known if now >= g.expires_at or _has_ended(tx, g)]
+        grants = AgentGrants(tx).not_revoked()
+        stale = [grant for grant in grants if now >= grant.expires_at or _has_ended(tx, grant)]
     if stale:
         with ctx.store.write() as tx:
             for grant in stale:

@@ -1,7 +1,7 @@
-"""Runs jobs at the times of cron expressions, and makes up for a time that fell into a restart.
+"""Runs jobs at the times of cron expressions, and runs a job late if a restart missed its time.
 
-The last time of each job is stored. So a process that starts, or that begins to lead, runs a
-job once if its newest time passed while no process led. The job's earlier times are lost.
+The database stores each job's last time. A process that begins to lead runs a job once if the
+job's newest time passed while no process led. It does not run the job for earlier times.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ from harness.operations.records import JobTime, JobTimes
 
 log = structlog.get_logger("swapgate.schedule")
 
-# A job that begins later than this after its time was made up.
-LATE: Final = timedelta(minutes=1)
-# Runs at a time of its schedule, and gets this time and the cause, which people read.
+# A job that begins later than this after its time counts as late.
+LATE_AFTER: Final = timedelta(minutes=1)
+# Takes the context, the scheduled time, and the cause of the run as people read it.
 DueJob = Callable[[Context, datetime, str], object]
 
 
 class CronJob:
-    """Runs a job if this process leads and a time of the expression has come.
+    """Runs a job if this process leads and the expression's next time has come.
 
-    A faulty expression opens the job's alert, and stops only this job.
+    An invalid expression opens the job's alert, and stops only this job.
     """
 
     def __init__(
@@ -43,46 +43,46 @@ class CronJob:
         self._leads = leads
         self._monitored = MonitoredJob(name, self._run, leads)
         self._due: datetime | None = None
-        self._is_fault_told = False
+        self._is_cron_invalid = False
 
     def __call__(self, ctx: Context) -> None:
-        if self._is_fault_told or not self._leads():
+        if self._is_cron_invalid or not self._leads():
             return
         self._due = self._find_due(ctx)
-        if self._due is not None or self._is_fault_told:
+        if self._due is not None or self._is_cron_invalid:
             self._monitored(ctx)
 
     def _find_due(self, ctx: Context) -> datetime | None:
         """Returns the newest time if the job has not run for it; None otherwise.
 
-        An expression that is new or changed counts from now.
+        A new or changed expression has no due time yet: its times count from now.
         """
         now = ctx.clock.now()
         try:
             due = newest_time(self._cron, now)
         except InputError:
-            self._is_fault_told = True
+            self._is_cron_invalid = True
             return None
         with ctx.store.read() as tx:
-            stored = JobTimes(tx).find(self._name)
-        if stored is None or stored.cron != self._cron:
+            last_time = JobTimes(tx).find(self._name)
+        if last_time is None or last_time.cron != self._cron:
             self._store(ctx, now)
             return None
-        return due if due > stored.at else None
+        return due if due > last_time.at else None
 
     def _run(self, ctx: Context) -> None:
-        """Runs the job for its due time. A job that fails waits for its next time."""
+        """Runs the job for its due time. A failed job runs again at its next time."""
         due = self._due
         if due is None:
-            check_cron(self._cron)  # raises the fault, for the alert
+            check_cron(self._cron)  # raises InputError, which opens the alert
             return
-        late = ctx.clock.now() - due
-        because = "schedule"
-        if late > LATE:
-            because = f"schedule, late: due {due:%Y-%m-%d %H:%M} UTC, when no process ran it"
-            log.warning("job_made_up", job=self._name, due=due.isoformat(), late=str(late))
+        delay = ctx.clock.now() - due
+        cause = "schedule"
+        if delay > LATE_AFTER:
+            cause = f"schedule, late: due {due:%Y-%m-%d %H:%M} UTC, but no control process ran"
+            log.warning("job_made_up", job=self._name, due=due.isoformat(), late=str(delay))
         try:
-            self._job(ctx, due, because)
+            self._job(ctx, due, cause)
         finally:
             self._store(ctx, due)
 

@@ -176,7 +176,7 @@ def _evaluate(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> 
     if changes or rules:
         since = f"{'; '.join(changes)} since the proposal"
         return _in_write(ctx, proposal, ProposalEvent.STALE, since if changes else rules)
-    stuck = evaluation.dead_ends(proposal, by_id, ctx.clock.now())
+    stuck = evaluation.list_stuck_runs(proposal, by_id, ctx.clock.now())
     judged = evaluation.drop_unreadable(ctx, proposal, by_id, answers)
     try:
         evaluation.check_arms(proposal, by_id)
@@ -236,10 +236,10 @@ def _tell_of_wait(
 def _wake(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
     """Queues shared runs again that another proposal's decision stopped too early."""
     with ctx.store.read() as tx:
-        asleep = evaluation.stopped_early(tx, proposal)
+        asleep = evaluation.find_short_runs(tx, proposal)
     if asleep:
         with ctx.store.write() as tx:
-            for run, items in evaluation.stopped_early(tx, proposal).items():
+            for run, items in evaluation.find_short_runs(tx, proposal).items():
                 EvalRuns(tx).want(run, items)
                 EvalRuns(tx).set_state(run, RunState.QUEUED)
     return [f"{proposal.id}: {run} continues" for run in asleep]
@@ -455,7 +455,7 @@ def _not_measured(
     in_vain = evaluation.has_silent_cut(tx, proposal) or (
         refused is not None and not gate.unreadable_is_wrong
     )
-    waited = evaluation.given_up(proposal, runs, now)
+    waited = evaluation.list_overdue_runs(proposal, runs, now)
     if not pause_s or in_vain or waited:
         why = polish_reason(verdict.reason)
         after = format_quantity(attempts, "attempt")

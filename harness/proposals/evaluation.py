@@ -1,10 +1,9 @@
 """Takes a proposal from its eval runs to its verdict. Proposals may share the incumbent's run
 of a suite, but never a candidate's run.
 
-One finds here which runs a proposal needs, which stored answers count, and the call of the
-gate. No function here asks a model, or moves a proposal to another phase: `eval_queue` queues
-the runs, `harness.gate.offline` decides, and `harness.proposals.driver` applies the
-verdict.
+This module chooses the runs that a proposal needs and the stored answers that count, and
+calls the gate. It calls no model, and moves no proposal to another phase: `eval_queue` queues
+the runs, `harness.gate.offline` decides, and `harness.proposals.driver` applies the verdict.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,8 +47,8 @@ from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
-STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
-MAY_GO_ON = (*RUNNABLE_STATES, RunState.STOPPED)
+STUCK_STATES = (RunState.FAILED, RunState.OVER_BUDGET)
+UNFINISHED_STATES = (*RUNNABLE_STATES, RunState.STOPPED)
 
 
 def attach_runs(
@@ -60,9 +59,9 @@ def attach_runs(
     """Returns the proposal with a run of both arms for each suite.
 
     The incumbent's run is the mean of its scheduled runs (`scheduled_runs`), or one run that
-    proposals share. A candidate's run is never shared, because answers seen
+    proposals share. A candidate's run is never shared, because answers that existed
     before the registration must not decide. A proposal that already has runs gets new runs with
-    its existing answers, because repeating a question would be another look.
+    its existing answers, because a repeated question would be another look.
     """
     runs = {
         plan.suite: (
@@ -81,11 +80,11 @@ def _begin_pair(
     proposal: Proposal,
     plan: SuitePlan,
 ) -> SuiteRuns:
-    ours = _run(ctx, proposal, plan, proposal.incumbent)
-    mean = scheduled_runs.store_mean(ctx, tx, plan, ours)
+    incumbent_run = _build_run(ctx, proposal, plan, proposal.incumbent)
+    mean = scheduled_runs.store_mean(ctx, tx, plan, incumbent_run)
     return SuiteRuns(
         incumbent=mean.run if mean else _share_run(ctx, tx, proposal, plan),
-        candidate=_new(ctx, tx, proposal, plan, proposal.candidate),
+        candidate=_add_run(ctx, tx, proposal, plan, proposal.candidate),
         days=mean.days if mean else None,
     )
 
@@ -95,17 +94,21 @@ def _resume_pair(
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
-    before: SuiteRuns,
+    earlier_runs: SuiteRuns,
 ) -> SuiteRuns:
     """Returns the runs of both arms for another attempt at one suite.
 
     The mean of scheduled runs stays, so that a further attempt cannot choose other days.
     """
-    ours = _continue_run(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent)
+    incumbent_run = _continue_run(
+        ctx, tx, proposal, plan, earlier_runs.incumbent, proposal.incumbent
+    )
     return SuiteRuns(
-        incumbent=ours,
-        days=before.days if ours == before.incumbent else None,
-        candidate=_continue_run(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
+        incumbent=incumbent_run,
+        days=earlier_runs.days if incumbent_run == earlier_runs.incumbent else None,
+        candidate=_continue_run(
+            ctx, tx, proposal, plan, earlier_runs.candidate, proposal.candidate
+        ),
     )
 
 
@@ -114,22 +117,22 @@ def _continue_run(
     tx: Transaction,
     proposal: Proposal,
     plan: SuitePlan,
-    before: str,
+    earlier_run: str,
     target: str,
 ) -> str:
     """Returns the run itself if every answer has a score; otherwise a new run with the scored
     answers. The new run is empty if two models answered, or if the provider has moved since.
     """
-    if targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(before).created_at):
-        return _new(ctx, tx, proposal, plan, target)
-    samples = EvalRuns(tx).samples(before)
+    if targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(earlier_run).created_at):
+        return _add_run(ctx, tx, proposal, plan, target)
+    samples = EvalRuns(tx).samples(earlier_run)
     scored = _scored(samples)
     if is_mixed((sample.served for sample in scored), plan.served_pin):
         scored = []
-    if len(scored) == len(samples) and EvalRuns(tx).get(before).state not in STUCK:
-        EvalRuns(tx).want(before, plan.planned_items)
-        return before
-    run = _new(ctx, tx, proposal, plan, target)
+    if len(scored) == len(samples) and EvalRuns(tx).get(earlier_run).state not in STUCK_STATES:
+        EvalRuns(tx).want(earlier_run, plan.planned_items)
+        return earlier_run
+    run = _add_run(ctx, tx, proposal, plan, target)
     for sample in scored:
         EvalRuns(tx).store_sample(replace(sample, run=run))
     return run
@@ -148,16 +151,16 @@ def find_replacement(
     """Explains why the candidate's scores cannot form one measurement; empty if they can.
 
     Two models may have answered under one name, or a provider may have moved meanwhile. A
-    proposal never repeats a scored question, which would be an uncounted look. So only a
-    replaced incumbent is measured again. The samples name the models that answered: samples are
-    signed, sightings are not.
+    proposal never repeats a scored question, which would be an uncounted look. So only the
+    incumbent is measured again after a replacement. The models' names come from samples,
+    because these are signed and sightings are not.
     """
     answers = load_answers(tx, proposal)
     for plan in proposal.plans:
-        if why := _find_move(ctx, tx, proposal, plan):
-            return why
+        if move := _find_move(ctx, tx, proposal, plan):
+            return move
         incumbent, candidate = map(_scored, answers.get(plan.suite, ((), ())))
-        for whose, served in (
+        for role, served in (
             ("the candidate", [sample.served for sample in candidate]),
             (
                 "the judge",
@@ -166,7 +169,7 @@ def find_replacement(
         ):
             if is_mixed(served, plan.served_pin):
                 labels = ", ".join(model.label for model in named_models(served))
-                return f"several models answered as {whose} of suite {plan.suite}: {labels}"
+                return f"several models answered as {role} of suite {plan.suite}: {labels}"
     return ""
 
 
@@ -176,8 +179,8 @@ def _find_move(
     proposal: Proposal,
     plan: SuitePlan,
 ) -> str:
-    """Explains that a provider of the candidate or judge moved since the runs began; else
-    empty.
+    """Explains that a provider of the candidate or judge moved since the runs began; empty if
+    neither moved.
     """
     if plan.suite not in proposal.runs:
         return ""
@@ -188,9 +191,9 @@ def _find_move(
         (judge, pair.incumbent),
         (judge, pair.candidate),
     ):
-        moved = targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(run).created_at)
-        if moved is not None:
-            return f"provider {moved.name} was moved while suite {plan.suite} was measured"
+        provider = targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(run).created_at)
+        if provider is not None:
+            return f"provider {provider.name} was moved while suite {plan.suite} was measured"
     return ""
 
 
@@ -206,30 +209,32 @@ def _share_run(
     agrees. A new run starts with the answers of `_refused_before`.
     """
     gate = proposal.policy.gate
-    ours = _run(ctx, proposal, plan, proposal.incumbent)
+    new_run = _build_run(ctx, proposal, plan, proposal.incumbent)
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
-    found = EvalRuns(tx).shared(ours.fingerprint, not_before=since)
-    if found is None or not _can_share(ctx, tx, found, ours, plan):
-        before = _refused_before(tx, ours, since)
-        EvalRuns(tx).add(ours)
-        for sample in before:
-            EvalRuns(tx).store_sample(replace(sample, run=ours.id))
-        return ours.id
-    EvalRuns(tx).want(found.id, plan.planned_items)
-    return found.id
+    stored_run = EvalRuns(tx).shared(new_run.fingerprint, not_before=since)
+    if stored_run is None or not _can_share(ctx, tx, stored_run, new_run, plan):
+        refused_samples = _refused_before(tx, new_run, since)
+        EvalRuns(tx).add(new_run)
+        for sample in refused_samples:
+            EvalRuns(tx).store_sample(replace(sample, run=new_run.id))
+        return new_run.id
+    EvalRuns(tx).want(stored_run.id, plan.planned_items)
+    return stored_run.id
 
 
 def _refused_before(
     tx: Transaction,
-    ours: EvalRun,
+    new_run: EvalRun,
     since: datetime,
 ) -> Sequence[Sample]:
-    """Returns the unreadable first answers that ended an earlier run. A person who proposes
-    again knows about them, so the new run starts with these answers and continues.
+    """Returns the answers of an earlier run that ended because they were unreadable.
+
+    A person who proposes again knows of these answers. So the new run starts with them and
+    continues.
     """
-    same = EvalRuns(tx).of_suite(ours.target, ours.suite, ours.suite_digest)
-    alike = (run for run in same if run.fingerprint == ours.fingerprint)
-    newest = next((run for run in alike if not is_mean_run(run.id)), None)
+    suite_runs = EvalRuns(tx).of_suite(new_run.target, new_run.suite, new_run.suite_digest)
+    equal_runs = (run for run in suite_runs if run.fingerprint == new_run.fingerprint)
+    newest = next((run for run in equal_runs if not is_mean_run(run.id)), None)
     if newest is None or newest.created_at < since:
         return ()
     return _scored(EvalRuns(tx).samples(newest.id)) if find_refused(tx, [newest]) else ()
@@ -259,11 +264,13 @@ def _can_share(
     ctx: ProposalsContext,
     tx: Transaction,
     run: EvalRun,
-    ours: EvalRun,
+    new_run: EvalRun,
     plan: SuitePlan,
 ) -> bool:
-    """Tells whether a stored run can replace `ours`, including its budget: each sample has a
-    score, from one model that its provider still serves at the same address.
+    """Tells whether a stored run can replace `new_run`.
+
+    The budgets must fit, and each sample must have a score. One model must have answered, which
+    its provider still serves at the same address.
     """
     judge = Suites(tx).get(plan.suite_digest).judge
     if any(
@@ -271,10 +278,10 @@ def _can_share(
         for target in (run.target, judge)
     ):
         return False
-    enough = run.state is RunState.DONE and run.wanted >= ours.wanted
-    if run.state in STUCK or not (enough or run.budget == ours.budget):
+    is_complete = run.state is RunState.DONE and run.wanted >= new_run.wanted
+    if run.state in STUCK_STATES or not (is_complete or run.budget == new_run.budget):
         return False
-    samples = EvalRuns(tx).outcomes(run.id, below=ours.wanted)
+    samples = EvalRuns(tx).outcomes(run.id, below=new_run.wanted)
     if any(sample.error not in LASTING for sample in samples):
         return False
     return all(
@@ -286,7 +293,7 @@ def _can_share(
     )
 
 
-def _new(
+def _add_run(
     ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
@@ -298,7 +305,7 @@ def _new(
     A candidate's run has an id that covers the registered plans (`name_candidate_run`), so that
     its signed answers prove that the plans came first.
     """
-    run = _run(ctx, proposal, plan, target)
+    run = _build_run(ctx, proposal, plan, target)
     if target == proposal.candidate:
         nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
         run = replace(run, id=name_candidate_run(proposal, nonce))
@@ -306,7 +313,7 @@ def _new(
     return run.id
 
 
-def _run(
+def _build_run(
     ctx: ProposalsContext,
     proposal: Proposal,
     plan: SuitePlan,
@@ -369,8 +376,8 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    """Describes the providers that a comparison waits for, the users that it gives way to, or
-    the confirmation; empty for none or a forged row.
+    """Describes why a comparison waits: for providers, for users' requests, or for an approver.
+    Empty if it does not wait, or if a row is forged.
     """
     if proposal.phase is not ProposalPhase.EVALUATING:
         return ""
@@ -454,58 +461,58 @@ def drop_unreadable(
     ctx: ProposalsContext,
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
-    found: Mapping[str, Answers],
+    answers_by_suite: Mapping[str, Answers],
 ) -> Mapping[str, Answers]:
-    """Drops the answers of suites if a model's first answers are unreadable, so that its run
-    has ended or may yet end.
+    """Drops the answers of each suite with a run whose first answers are unreadable.
 
-    How many such answers exist depends on concurrency, so no verdict may use them.
+    Such a run has ended or is about to end. The number of its answers depends on concurrency,
+    so no verdict may use them.
 
-    found: result of `load_answers`. runs: result of `load_runs`.
+    answers_by_suite: result of `load_answers`. runs: result of `load_runs`.
     """
-    most = FIRST_ANSWERS + ctx.eval_connections
+    max_answers = FIRST_ANSWERS + ctx.eval_connections
 
-    def ends(run: EvalRun, answers: Sequence[Sample]) -> bool:
-        begins = run.state in MAY_GO_ON and len(answers) <= most
-        return (begins or run.state is RunState.FAILED) and _is_unreadable(answers)
+    def is_unreadable_run(run: EvalRun, answers: Sequence[Sample]) -> bool:
+        may_end = run.state in UNFINISHED_STATES and len(answers) <= max_answers
+        return (may_end or run.state is RunState.FAILED) and _is_unreadable(answers)
 
     return {
         suite: arms
-        for suite, arms in found.items()
-        if not ends(runs[proposal.runs[suite].incumbent], arms[0])
-        and not ends(runs[proposal.runs[suite].candidate], arms[1])
+        for suite, arms in answers_by_suite.items()
+        if not is_unreadable_run(runs[proposal.runs[suite].incumbent], arms[0])
+        and not is_unreadable_run(runs[proposal.runs[suite].candidate], arms[1])
     }
 
 
-def dead_ends(
+def list_stuck_runs(
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
     now: datetime,
 ) -> list[EvalRun]:
-    """Lists failed runs, and runs over budget once the other arm has ended too. A run that
-    waited for its provider longer than the policy's patience counts as failed.
+    """Lists the runs that cannot continue: failed runs, and runs over budget once the other arm
+    has ended too. A run that waited for its provider longer than the policy allows has failed.
     """
-    found = [
+    stuck = [
         replace(
             run,
             state=RunState.FAILED,
             message=f"waited for {describe_absence(run.message, run.waits_since or now, now)}",
         )
-        for run in given_up(proposal, runs, now)
+        for run in list_overdue_runs(proposal, runs, now)
     ]
     for pair in proposal.runs.values():
         arms = (runs[pair.incumbent], runs[pair.candidate])
-        both_ended = not any(arm.state in MAY_GO_ON for arm in arms)
-        found += [
+        both_ended = not any(arm.state in UNFINISHED_STATES for arm in arms)
+        stuck += [
             arm
             for arm in arms
             if arm.state is RunState.FAILED
             or (arm.state is RunState.OVER_BUDGET and both_ended)
         ]
-    return found
+    return stuck
 
 
-def given_up(
+def list_overdue_runs(
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
     now: datetime,
@@ -515,12 +522,11 @@ def given_up(
     return [runs[run] for run in sorted(runs) if runs[run].has_waited(patience_s, now)]
 
 
-def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
-    """Finds runs that ended with fewer items than this proposal may need, and that number.
+def find_short_runs(tx: Transaction, proposal: Proposal) -> dict[str, int]:
+    """Finds runs that ended with fewer items than this proposal may need.
 
     Another proposal may have stopped a shared run because its own verdict needed no more
-    answers.
-    Returns the needed number of items by run id.
+    answers. Returns the number of items that this proposal may need, by run id.
     """
     needed = [
         (run, plan.planned_items, plan.epochs)
@@ -531,11 +537,11 @@ def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
     return {
         run: items
         for run, items, epochs in needed
-        if _has_stopped_early(tx, EvalRuns(tx).get(run), items, epochs)
+        if _is_short(tx, EvalRuns(tx).get(run), items, epochs)
     }
 
 
-def _has_stopped_early(
+def _is_short(
     tx: Transaction,
     run: EvalRun,
     items: int,
@@ -543,40 +549,40 @@ def _has_stopped_early(
 ) -> bool:
     """Tells whether a run lacks answers to its first `items` items, and will not get them."""
     if run.state is RunState.DONE:
-        # It may have ended while another proposal extended it.
+        # The run may have ended at the moment when another proposal extended it.
         return len(EvalRuns(tx).outcomes(run.id, below=items)) < items * epochs
     return run.state is RunState.STOPPED
 
 
 def decide_verdict(
     proposal: Proposal,
-    found: Mapping[str, Answers],
-    halted: Sequence[EvalRun],
+    answers_by_suite: Mapping[str, Answers],
+    stuck_runs: Sequence[EvalRun],
     now: datetime,
     models: tuple[str, str] = ("", ""),
 ) -> Verdict | None:
     """Returns the verdict; None while the gate needs more samples and can still get them.
 
-    Pure: the figures come from the samples, and the terms from the registered plans.
+    Pure: uses only the samples and the registered plans.
 
-    halted: runs that have ended with missing samples. A failed run means "not measured", a run
-    over budget "not enough evidence"; neither can pass.
+    stuck_runs: result of `list_stuck_runs`. A failed run means "not measured", a run over
+    budget "not enough evidence"; neither can pass.
     now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
-    models: their names for incumbent and candidate.
+    models: the names of the incumbent's and the candidate's model.
     Raises StaleEvidence if the two arms of a suite do not match.
     """
-    stopped: dict[str, tuple[str, str]] = {}
+    outcome_by_suite: dict[str, tuple[str, str]] = {}
     # Failed runs come last: a suite with both a failed run and one over budget is not measured.
-    for run in sorted(halted, key=lambda run: run.state is RunState.FAILED):
+    for run in sorted(stuck_runs, key=lambda run: run.state is RunState.FAILED):
         outcome = "infra_error" if run.state is RunState.FAILED else "inconclusive"
-        stopped[run.suite] = (outcome, run.message or run.state.value)
+        outcome_by_suite[run.suite] = (outcome, run.message or run.state.value)
     return verdicts.decide_verdict(
         route=proposal.route,
         incumbent=proposal.incumbent,
         candidate=proposal.candidate,
         plans=proposal.plans,
-        samples_by_suite=found,
-        stopped=stopped,
+        samples_by_suite=answers_by_suite,
+        stopped=outcome_by_suite,
         now=now,
         ttl_s=proposal.policy.gate.verdict_ttl_s,
         models=models,

@@ -1,9 +1,10 @@
-"""Plans the suites of a route for a proposal, charges each look at a candidate with alpha, and
-adds up a route's risk (docs/explanation/statistics.md §1.8, §1.16).
+"""Plans the suites of a route for a proposal, gives each look its alpha, and adds up a route's
+risk (docs/explanation/statistics.md §1.8, §1.16).
 
 The plans fix suites, claim, margin, items, order and alpha before the candidate's first answer.
-Nothing here reads a score's value: only whether scores exist, which makes a look. `submission`
-stores the plans in a proposal; `harness.gate.budget` has the formulas.
+This module never reads a score's value. It only checks whether a score exists, because a
+score makes a look. `submission` stores the plans in a proposal; `harness.gate.budget` has the
+formulas.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ UNDRAWN: Final = UndrawnSeeds()
 
 @dataclass(frozen=True, slots=True)
 class FalsePassRisk:
-    """Bounds the risk that a proposal, or one of the 90 days before it, is a false pass."""
+    """Bounds the risk that any proposal of a route in 90 days is a false pass."""
 
     number: int  # the candidate's number on this route
     spent: float  # risk of the earlier candidates, a share of 1
@@ -68,10 +69,10 @@ class FalsePassRisk:
         """Writes the risk for people, such as `2nd candidate on this route in 90 days: up to
         7.5 % …`.
         """
-        who = "one of them" if self.number > 1 else "it"
+        which = "one of them" if self.number > 1 else "it"
         text = (
             f"{_ordinal(self.number)} candidate on this route in {WINDOW.days} days: up to "
-            f"{format_percent(self.risk, significant=2)} that {who} passed by luck"
+            f"{format_percent(self.risk, significant=2)} that {which} passed by luck"
         )
         if self.budget is None:
             return text
@@ -113,16 +114,16 @@ def ration_alpha(
         if not selection or proposal.selection != selection
     )
     candidates = max((plan.candidates for plan in plans), default=1)
-    together = false_pass_risk(plans) * candidates
-    most = budget.ration_alpha(together, spent, gate.alpha_budget) / candidates
-    if most < MIN_ALPHA:
+    candidates_risk = false_pass_risk(plans) * candidates
+    max_alpha = budget.ration_alpha(candidates_risk, spent, gate.alpha_budget) / candidates
+    if max_alpha < MIN_ALPHA:
         raise NotAllowed(
             f"route {route!r} has spent {format_percent(spent, significant=2)} of the "
             f"{format_percent(gate.alpha_budget, significant=2)} that its policy allows in "
             f"{WINDOW.days} days (alpha_budget): wait until its oldest proposals are older, or "
             "let an admin raise the budget"
         )
-    return tuple(replace(plan, alpha=min(plan.alpha, most)) for plan in plans)
+    return tuple(replace(plan, alpha=min(plan.alpha, max_alpha)) for plan in plans)
 
 
 def risk_of_plans(
@@ -137,19 +138,16 @@ def risk_of_plans(
     Counts one further candidate for each member of the planned selection.
     """
     earlier = [proposal.plans for proposal in _proposals_before(tx, route, now)]
-    together = max((plan.candidates for plan in plans), default=1)
-    return _risk([*earlier, *[plans] * together], gate, together)
+    n_candidates = max((plan.candidates for plan in plans), default=1)
+    return _risk([*earlier, *[plans] * n_candidates], gate, n_candidates)
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
-    """Bounds the risk of a stored proposal together with the earlier ones of its 90 days.
-
-    Later proposals do not count.
-    """
+    """Bounds the risk of a stored proposal and of the proposals in the 90 days before it."""
     earlier = [
-        former.plans
-        for former in _proposals_before(tx, proposal.route, proposal.created_at)
-        if former.id != proposal.id and former.created_at <= proposal.created_at
+        other.plans
+        for other in _proposals_before(tx, proposal.route, proposal.created_at)
+        if other.id != proposal.id and other.created_at <= proposal.created_at
     ]
     return _risk([*earlier, proposal.plans], proposal.policy.gate)
 
@@ -157,17 +155,17 @@ def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
 def _risk(
     registered: Sequence[Sequence[SuitePlan]],
     gate: GatePolicy,
-    together: int = 1,
+    n_newest: int = 1,
 ) -> FalsePassRisk:
     """Sums the risks of candidates (`budget.total_risk`).
 
     registered: the plans of each candidate, the newest last.
-    together: number of newest candidates that are not `spent` yet.
+    n_newest: number of the newest candidates, whose risk is not `spent` yet.
     """
     risks = [false_pass_risk(plans) for plans in registered]
     return FalsePassRisk(
         number=len(risks),
-        spent=total_risk(risks[:-together]),
+        spent=total_risk(risks[:-n_newest]),
         risk=total_risk(risks),
         budget=gate.alpha_budget,
     )
@@ -178,7 +176,7 @@ def _proposals_before(
     route: str,
     now: datetime,
 ) -> list[Proposal]:
-    """Lists the route's proposals of the 90 days before `now` that have had a look."""
+    """Lists the route's proposals of the 90 days before `now` that made a look."""
     return [
         proposal
         for proposal in Proposals(tx).since(route, now - WINDOW)
@@ -191,33 +189,35 @@ def find_lineage(
     candidate: Target | None,
     descends_from: str | None,
 ) -> frozenset[str]:
-    """Returns the target ids of the same model, and of its ancestor.
+    """Returns the ids of all targets that are the same model as the candidate or its ancestor.
 
     Two targets are the same model if one host serves them under one name, requested or
-    reported. Otherwise a new name for the same model would make its looks free.
+    reported. If only the target id counted, a model with a new name would have no looks yet.
 
     candidate: None for a model without a target.
     descends_from: id or name of the target on whose results the candidate was tuned.
     Raises NotFound, InputError.
     """
-    first = [candidate] if candidate else []
+    candidates = [candidate] if candidate else []
     ancestors = [targets.find_target(tx, descends_from)] if descends_from else []
     return frozenset(
-        relative.id for one in (*first, *ancestors) for relative in (one, *_same_model(tx, one))
+        relative.id
+        for target in (*candidates, *ancestors)
+        for relative in (target, *_same_model(tx, target))
     )
 
 
 def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
     """Yields targets at the same host whose requested or reported model name is the same."""
     providers = Providers(tx).all()
-    ours = model_names.known_model_names(target, Sightings(tx).for_target(target.id))
-    place = model_names.provider_host(providers.get(target.provider))
+    own_names = model_names.known_model_names(target, Sightings(tx).for_target(target.id))
+    own_host = model_names.provider_host(providers.get(target.provider))
     for other in Targets(tx).all().values():
-        there = model_names.provider_host(providers.get(other.provider))
-        if not model_names.same_host(place, there):
+        other_host = model_names.provider_host(providers.get(other.provider))
+        if not model_names.same_host(own_host, other_host):
             continue
-        if model_names.normalize_model_name(other.model) in ours or (
-            ours & model_names.known_model_names(other, Sightings(tx).for_target(other.id))
+        if model_names.normalize_model_name(other.model) in own_names or (
+            own_names & model_names.known_model_names(other, Sightings(tx).for_target(other.id))
         ):
             yield other
 
@@ -228,19 +228,19 @@ def with_alpha(
     plan: SuitePlan,
     gate: GatePolicy,
     candidate: str,
-    family: Collection[str],
+    lineage: Collection[str],
 ) -> SuitePlan:
     """Returns the plan with its look's number and the alpha that this look spends.
 
-    A look counts on any route, once an answer of the candidate has a score, because anybody who
-    has seen scores may have chosen by them. An open proposal counts too: it will see scores.
-    Looks start again only with new items, not with another name, version, prompt, scorer or
-    spelling of the same items. A manual run of another target of the family is a look too.
+    A proposal is a look, on any route, once an answer of the candidate has a score: a person
+    who has seen scores may choose by them. An open proposal is a look too, because it will have
+    scores, and so is a manual run of another target of the lineage. Only new items restart the
+    number. The same items with another name, version, prompt, scorer or spelling do not.
 
-    pin: the plan's suite. candidate: its id. family: result of `find_lineage`.
+    pin: the plan's suite. candidate: its id. lineage: result of `find_lineage`.
     Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
     """
-    look = 1 + _before(tx, pin, candidate, family)[0]
+    look = 1 + _count_looks(tx, pin, candidate, lineage)[0]
     return replace(
         plan,
         alpha=spend_alpha(gate.alpha, look),
@@ -250,74 +250,78 @@ def with_alpha(
 
 
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
-    """Describes looks that were not charged to a proposal, because only its answers showed
-    which model the candidate is; empty if there are none.
+    """Describes the looks that a proposal's alpha does not count; empty if it counts all.
 
-    The driver asks once a proposal has passed. A passed verdict with uncharged looks would have
-    been tested at a too large alpha, so it proves nothing.
+    A look is missing if only the proposal's answers showed which model the candidate is. The
+    driver calls this once a proposal has passed. With a missing look the alpha was too large,
+    so the verdict proves nothing.
     """
-    family = find_lineage(tx, Targets(tx).all()[proposal.candidate], None)
+    lineage = find_lineage(tx, Targets(tx).all()[proposal.candidate], None)
     for plan in proposal.plans:
         pin = Suites(tx).get(plan.suite_digest)
-        looks, earlier = _before(
+        looks, earlier = _count_looks(
             tx,
             pin,
             proposal.candidate,
-            family,
+            lineage,
             until=proposal,
         )
         if looks >= plan.look:
-            ids = ", ".join(former.id for former in earlier[:3])
-            named = f" ({ids})" if ids else ""
+            ids = ", ".join(proposal_before.id for proposal_before in earlier[:3])
+            id_list = f" ({ids})" if ids else ""
             return (
                 f"its answers show a model name with {looks} earlier looks at "
-                f"{plan.suite}{named}, but this proposal was charged as look {plan.look}: "
+                f"{plan.suite}{id_list}, but this proposal was charged as look {plan.look}: "
                 "propose again, to count them"
             )
     return ""
 
 
-def _before(
+def _count_looks(
     tx: Transaction,
     pin: SuitePin,
     candidate: str,
-    family: Collection[str],
+    lineage: Collection[str],
     until: Proposal | None = None,
 ) -> tuple[int, list[Proposal]]:
-    """Counts the looks, and lists their proposals, newest first. until: only earlier looks."""
+    """Counts the looks, and lists their proposals, newest first. until: a proposal; later looks
+    do not count.
+    """
     proposals = [
         proposal
-        for proposal in Proposals(tx).of_candidates(family)
+        for proposal in Proposals(tx).of_candidates(lineage)
         if (until is None or proposal.created_at < until.created_at)
         and any(_same_items(tx, pin, plan) for plan in proposal.plans)
         and has_looked(tx, proposal)
-        and not _was_blind(tx, proposal, candidate)
+        and not _showed_no_score(tx, proposal, candidate)
     ]
-    before = [
+    look_numbers = [
         max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
         for proposal in proposals
     ]
-    # A proposed target's look is counted already, so its manual runs add no look.
-    tried = {candidate, *(proposal.candidate for proposal in proposals)}
-    tried |= {route.incumbent for route in Routing(tx).table().routes.values()}
-    by_hand = {
+    # The looks of proposed targets are counted above, so their manual runs add no look.
+    counted_targets = {candidate, *(proposal.candidate for proposal in proposals)}
+    counted_targets |= {route.incumbent for route in Routing(tx).table().routes.values()}
+    manual_targets = {
         run.target
-        for run in EvalRuns(tx).of_targets(set(family) - tried)
+        for run in EvalRuns(tx).of_targets(set(lineage) - counted_targets)
         if (until is None or run.created_at < until.created_at)
         and run.is_manual
         and _same_items(tx, pin, run)
         and EvalRuns(tx).scored(run.id)
     }
-    return max(len(before) + len(by_hand), *before, 0), proposals
+    return max(len(look_numbers) + len(manual_targets), *look_numbers, 0), proposals
 
 
-def _was_blind(
+def _showed_no_score(
     tx: Transaction,
     proposal: Proposal,
     candidate: str,
 ) -> bool:
-    """Tells whether a proposal showed no score: its verdict used none, and either it has the
-    same candidate or no answer has a score.
+    """Tells whether a proposal showed no score.
+
+    That is so if its verdict used no score, and it has either the same candidate or no scored
+    answer.
     """
     if proposal.open or proposal.verdict is None:
         return False
@@ -334,21 +338,21 @@ def _same_items(
     pin: SuitePin,
     earlier: SuitePlan | EvalRun,
 ) -> bool:
-    """Tells whether an earlier plan or run asked the items of `pin`.
+    """Tells whether an earlier plan or run used the items of `pin`.
 
-    Equal data decide first, then shared texts (SAME_ITEMS_SHARE of the smaller suite). A pin
-    that was deleted, or has no texts, leaves the suite's name.
+    Suites have the same items if their data are equal, or if they share SAME_ITEMS_SHARE of the
+    smaller suite's texts. Without the earlier pin or its texts, the suite's name decides.
     """
     try:
-        known = Suites(tx).get(earlier.suite_digest)
+        earlier_pin = Suites(tx).get(earlier.suite_digest)
     except NotFound:
         return earlier.suite == pin.name
-    if known.data_sha256 == pin.data_sha256:
+    if earlier_pin.data_sha256 == pin.data_sha256:
         return True
-    if not (known.texts and pin.texts):
-        # Older pins have no texts, so the suite's name decides.
+    if not (earlier_pin.texts and pin.texts):
+        # Older pins have no texts.
         return earlier.suite == pin.name
-    return overlap_share(known.texts, pin.texts) >= SAME_ITEMS_SHARE
+    return overlap_share(earlier_pin.texts, pin.texts) >= SAME_ITEMS_SHARE
 
 
 def has_looked(tx: Transaction, proposal: Proposal) -> bool:
@@ -385,7 +389,7 @@ def charge_alpha(
     lineage: Collection[str],
     place: SelectionPlace,
 ) -> tuple[SuitePlan, ...]:
-    """Gives each plan its alpha: for its look, divided among the selection, within the budget.
+    """Gives each plan the alpha of its look, divided among the selection and within the budget.
 
     registered: pins and plans from `plan_suites`. candidate: its id.
     lineage: result of `find_lineage`.
@@ -411,7 +415,7 @@ def plan_suites(
 ) -> RegisteredSuites:
     """Plans a route's suites at the policy's alpha; stores nothing.
 
-    seeds: `ctx.order_seeds` for a registration; a plan that is only shown has no order.
+    seeds: `ctx.order_seeds` for a registration; without it, the plans have no order of items.
 
     Loading a suite may take seconds, so do not call it first inside a write transaction.
 
@@ -419,10 +423,10 @@ def plan_suites(
     several primary suites without a joint claim or with the same items. Raises NotFound for an
     unknown suite.
     """
-    primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
+    primary = [suite for suite in settings.suites if suite.role is SuiteRole.PRIMARY]
     if not primary:
         raise ConfigError(
-            "a route needs a primary suite for the gate, and this route has none: set "
+            "the gate needs a primary suite, and this route has no primary suite: set "
             "`suites:` of the route"
         )
     names = [suite.suite for suite in settings.suites]
@@ -439,11 +443,11 @@ def plan_suites(
     pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
     _check_overlap([pins[suite.suite] for suite in primary])
     groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
-    drawn = {name: seeds.seed_of(pin.digest) for name, pin in pins.items()}
+    seed_by_suite = {name: seeds.seed_of(pin.digest) for name, pin in pins.items()}
     return [
         (
             pins[suite.suite],
-            _plan(suite, pins, groups, gate, combine, primary, drawn[suite.suite]),
+            _plan(suite, pins, groups, gate, combine, primary, seed_by_suite[suite.suite]),
         )
         for suite in settings.suites
     ]
@@ -451,13 +455,13 @@ def plan_suites(
 
 def _check_overlap(primary: Sequence[SuitePin]) -> None:
     """Raises ConfigError if two primary suites share SAME_ITEMS_SHARE of the smaller suite's
-    items: the test of several suites takes their results as independent.
+    items. The test of several suites assumes that their results are independent.
     """
-    for one, other in combinations(primary, 2):
-        share = overlap_share(one.texts, other.texts)
+    for first, second in combinations(primary, 2):
+        share = overlap_share(first.texts, second.texts)
         if share >= SAME_ITEMS_SHARE:
             raise ConfigError(
-                f"the primary suites {one.name!r} and {other.name!r} share "
+                f"the primary suites {first.name!r} and {second.name!r} share "
                 f"{format_percent(share)} of the smaller suite's items, so they would count "
                 f"the same answers twice; below {format_percent(SAME_ITEMS_SHARE)} is allowed. "
                 "Remove the shared items from one suite, join both in one suite, or give one "
@@ -477,31 +481,29 @@ def plan_claims(
     Only a primary suite gets further claims. There are no further claims for `primaries: any`,
     which fits the claim `superior` alone.
     """
-    found = {plan.suite: {_claim_key(plan): plan} for plan in registered}
-    own = {plan.suite: plan for plan in registered}
+    plans_by_claim = {plan.suite: {_claim_key(plan): plan} for plan in registered}
+    registered_by_suite = {plan.suite: plan for plan in registered}
     margins = dict.fromkeys((gate.margin, gate.largest_margin))
     for claim, margin, population in product(gate.allowed_claims, margins, ClaimPopulation):
         if any(plan.combine is PrimaryCombination.ANY for plan in registered):
             break
         epochs = max(gate.epochs, 2) if population is ClaimPopulation.THESE else gate.epochs
-        other = replace(
+        other_gate = replace(
             gate,
             claim=claim,
             margin=margin,
             population=population,
             epochs=epochs,
         )
-        for _, plan in plan_suites(ctx, settings, other):
+        for _, plan in plan_suites(ctx, settings, other_gate):
             if plan.role is SuiteRole.PRIMARY and plan.population is population:
-                same_alpha = replace(plan, alpha=own[plan.suite].alpha)
-                found[plan.suite].setdefault(_claim_key(plan), same_alpha)
-    return [list(plans.values()) for plans in found.values()]
+                same_alpha = replace(plan, alpha=registered_by_suite[plan.suite].alpha)
+                plans_by_claim[plan.suite].setdefault(_claim_key(plan), same_alpha)
+    return [list(plans.values()) for plans in plans_by_claim.values()]
 
 
 def _claim_key(plan: SuitePlan) -> tuple[object, ...]:
-    """Returns the parts of a plan that make it another claim. A margin does not matter to
-    `superior`.
-    """
+    """Returns the parts of a plan that identify its claim; `superior` has no margin."""
     margin = None if plan.claim is Claim.SUPERIOR else plan.margin
     return plan.claim, margin, plan.population
 
@@ -518,22 +520,30 @@ def _plan(
     """Plans one suite of a route.
 
     A suite that is not primary always gets the claim `non_inferior`. groups: by suite.
-    primary: the primary suites. combine: None for a single primary suite. seed: of its order.
+    primary: the primary suites. combine: None for a single primary suite. seed: for the
+    order of items.
     """
     pin = pins[suite.suite]
-    main = suite.role is SuiteRole.PRIMARY
-    claim = gate.claim if main else Claim.NON_INFERIOR
-    # A unit of the weighted mean takes an item of each suite, so the shortest suite limits it.
-    paired = [groups[other.suite].units for other in primary]
-    ours = groups[suite.suite]
-    units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
-    n_max = min(gate.n_max or units, units)
+    is_primary = suite.role is SuiteRole.PRIMARY
+    claim = gate.claim if is_primary else Claim.NON_INFERIOR
+    # The weighted mean uses one item of each primary suite at a time, so the shortest suite
+    # limits the number of items.
+    primary_sizes = [groups[other.suite].units for other in primary]
+    suite_groups = groups[suite.suite]
+    n_available = (
+        min(primary_sizes)
+        if is_primary and combine is PrimaryCombination.WEIGHTED
+        else suite_groups.units
+    )
+    n_max = min(gate.n_max or n_available, n_available)
     order_seed = seed.value
-    # A claim about these items needs several answers to an item, to measure how much answers
-    # vary. Clusters and weighted means support only claims about the population.
-    drawn = ours.cluster_field or gate.epochs == 1 or (main and combine)
-    population = ClaimPopulation.LIKE_THESE if drawn else gate.population
-    these = population is ClaimPopulation.THESE
+    # A claim about the suite's own items needs several answers to an item, to measure how much
+    # answers vary. Clusters and weighted means support only claims about the population.
+    is_about_population = (
+        suite_groups.cluster_field or gate.epochs == 1 or (is_primary and combine)
+    )
+    population = ClaimPopulation.LIKE_THESE if is_about_population else gate.population
+    is_about_suite_items = population is ClaimPopulation.THESE
     return SuitePlan(
         suite=suite.suite,
         suite_digest=pin.digest,
@@ -547,12 +557,12 @@ def _plan(
         served_pin=gate.served_pin,
         min_saving=gate.min_saving if claim is Claim.CHEAPER else 0.0,
         cost_ceiling=gate.cost_ceiling if claim is Claim.CHEAPER else 0.0,
-        combine=combine if main else None,
-        weight=suite.weight if main and combine else 1.0,
-        cluster=ours.cluster_field,
-        cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
+        combine=combine if is_primary else None,
+        weight=suite.weight if is_primary and combine else 1.0,
+        cluster=suite_groups.cluster_field,
+        cluster_sizes=suite_groups.cluster_sizes(order_seed)[:n_max],
         population=population,
-        suite_items=pin.items if these else 0,
-        slices=ours.guarded_slices(order_seed, n_max),
+        suite_items=pin.items if is_about_suite_items else 0,
+        slices=suite_groups.guarded_slices(order_seed, n_max),
         seed_origin=seed.origin,
     )

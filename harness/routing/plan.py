@@ -198,7 +198,7 @@ def target_availability(
         breaker.failed_at,
         pause_s,
         held,
-        takes_turns=slowdown is not None and not slowdown.keeps,
+        takes_turns=slowdown is not None and not slowdown.exhausted,
     )
 
 

@@ -1,8 +1,8 @@
 """Settings of the router, the routes in the file, the agents, the dashboard and its sign-in.
 
 The file's reader (`harness.app.configuration`), the reference page and the processes use these
-declarations. Values that depend on one another are checked by the reader, not here. Settings
-that can change without a restart are in `harness.routing.table`.
+declarations. The reader also checks settings that depend on one another. Settings that can
+change without a restart are in `harness.routing.table`.
 """
 
 from collections.abc import Mapping
@@ -34,9 +34,13 @@ from harness.routing.route_settings import RouteSettings
 
 
 def http_url(host: str, port: int) -> str:
-    """The URL of a server for this machine; loopback if the server listens on every address."""
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
-    return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
+    """The URL of a server for clients on this machine. It is a loopback address if the server
+    listens on every address.
+    """
+    client_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
+    if ":" in client_host:
+        client_host = f"[{client_host}]"
+    return f"http://{client_host}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,9 @@ class RouterSettings:
     )
     first_token_timeout_s: float | None = number(
         None,
-        "Limit for a stream's first output; answers that took longer raise it to three times "
-        "this value at most. If null, measured for each target, and at least 10 s.",
+        "Limit for a stream's first output; if answers took longer, the router raises the "
+        "limit, to at most three times this value. If null, measured for each target, and at "
+        "least 10 s.",
         WAIT_S,
     )
     first_byte_timeout_s: float | None = number(
@@ -292,12 +297,12 @@ class AgentSettings:
         return timedelta(seconds=self.switch_timeout_s)
 
     @property
-    def switch_lasts(self) -> timedelta:
+    def switch_duration(self) -> timedelta:
         """How long a session keeps an approved model, as a duration."""
         return timedelta(days=self.switch_days)
 
     @property
-    def literal_lasts(self) -> timedelta:
+    def literal_duration(self) -> timedelta:
         """How long a grant of a literal target lasts, as a duration."""
         return timedelta(days=self.literal_days)
 
@@ -365,5 +370,5 @@ class UiSettings:
         return http_url(self.host, self.port)
 
     @property
-    def session_lasts(self) -> timedelta:
+    def session_duration(self) -> timedelta:
         return timedelta(hours=self.session_hours)

@@ -34,7 +34,7 @@ from router.frame.replies import CLOSE, JSON, Header, Reply, error_reply
 from router.health.provider_keys import EarlyRecovery
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.answer_writer import anthropic_error
-from router.protocols.messages.dialect import VERSION
+from router.protocols.messages.dialect import VERSION_HEADER
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.recording.port import Recording
 from router.snapshot.compiled import (
@@ -249,7 +249,7 @@ def is_anthropics(scope: Scope) -> bool:
     """
     path = scope["path"]
     return path in (_MESSAGES, f"{_MESSAGES}/count_tokens") or (
-        path not in ENDPOINTS and header(scope, VERSION) is not None
+        path not in ENDPOINTS and header(scope, VERSION_HEADER) is not None
     )
 
 

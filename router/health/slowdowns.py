@@ -156,7 +156,7 @@ class Slowdowns:
                 return TargetTurn.FREE
             left_s = until - loop.time()
             may_wait = left_s > 0 and (
-                slowdown.may_wait(size) or (waited and not slowdown.keeps)
+                slowdown.may_wait(size) or (waited and not slowdown.exhausted)
             )
             if target in self._next and may_wait:
                 # Another request has the next turn. It may also bring the good answer.
@@ -204,11 +204,11 @@ class Slowdowns:
 
         def change(turns: Turns) -> Turns:
             found.append(slowdown.with_turns(turns).wait_s(now, size))
-            takes = may_go and turns.run and found[-1] <= patience_s
+            takes = may_go and turns.is_slowed and found[-1] <= patience_s
             return reserve_turn(turns, now + found[-1]) if takes else turns
 
         turns = self._change(target, change)
-        if not turns.run:
+        if not turns.is_slowed:
             self.end(target)
             return None
         self.slowed[target] = slowdown.with_turns(turns)
@@ -243,7 +243,7 @@ class Slowdowns:
     def _keep(self, target: str, before: Slowdown | None, after: Slowdown) -> None:
         """Stores a slowdown. Wakes the waiting requests if their turns are void."""
         self.slowed[target] = after
-        stops = after.keeps and (before is None or not before.keeps)
+        stops = after.exhausted and (before is None or not before.exhausted)
         if stops or (before is not None and after.turns.gap_s != before.turns.gap_s):
             self._wake(target)
         if stops and self.on_pause is not None:

@@ -1,8 +1,8 @@
 """One worker's Prometheus metrics, and `MetricTotals`, which adds up all workers' metrics.
 
-Names, meanings and labels are declared in `harness.frame.metrics`. Labels that clients
-could choose are bounded by the callers. What the database stores of traffic is in `sums`,
-and is independent of these counters.
+`harness.frame.metrics` declares names, meanings and labels. The callers limit the number of
+labels that clients could choose. `sums` counts traffic for the database, independently of these
+counters.
 """
 
 import math
@@ -49,7 +49,7 @@ WORKER: Final = "worker"
 class TargetCheck(NamedTuple):
     """A target's state by its latest health check."""
 
-    up: bool  # the target answered the check, or a user since
+    up: bool  # the target answered the check, or answered a user after it
     seconds: float
 
 
@@ -89,7 +89,7 @@ class RouterMetrics:
     """One worker's metrics, for its event loop. read: called at each scrape."""
 
     def __init__(self, read: Callable[[], Iterable[StateSample]]) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type
         self._registry = CollectorRegistry()
         self._requests = self._counter("swapgate_requests")
         self._duration = self._histogram("swapgate_request_duration_seconds", DURATION_S)
@@ -105,11 +105,11 @@ class RouterMetrics:
         self._internal = self._counter("swapgate_internal_errors")
         self._tokens = self._counter("swapgate_tokens")
         self._cost = self._counter("swapgate_cost_dollars")
-        # Attempts that are not added up yet: a counter's `inc` takes a lock and three calls.
-        self._ends: dict[tuple[str, FailureClass | None], int] = {}
+        # Attempts since the last scrape. A counter's `inc` is too slow for each attempt.
+        self._attempt_counts: dict[tuple[str, FailureClass | None], int] = {}
         # By target: its attempts, and the tokens of its answers.
-        self._attempt_sums: dict[str, int] = {}
-        self._token_sums: dict[str, int] = {}
+        self._attempts_by_target: dict[str, int] = {}
+        self._tokens_by_target: dict[str, int] = {}
         self._registry.register(_StateCollector(read))
 
     def _counter(self, name: str) -> Counter:
@@ -124,10 +124,10 @@ class RouterMetrics:
     def attempt(self, target: str, failure: FailureClass | None) -> None:
         """Counts an attempt at a target. failure: None for an answer."""
         end = target, failure
-        self._ends[end] = self._ends.get(end, 0) + 1
+        self._attempt_counts[end] = self._attempt_counts.get(end, 0) + 1
 
-    def irregular(self, target: str, what: str) -> None:
-        self._irregular.labels(target, what).inc()
+    def irregular(self, target: str, kind: str) -> None:
+        self._irregular.labels(target, kind).inc()
 
     def refused_piece(self, target: str, piece: str) -> None:
         self._refused.labels(target, piece).inc()
@@ -168,10 +168,10 @@ class RouterMetrics:
         if cost_usd is not None:
             self._cost.labels(target).inc(cost_usd)
 
-    def finished(self, ended: Iterable[CompletedRequest]) -> None:
+    def finished(self, requests_done: Iterable[CompletedRequest]) -> None:
         """Adds finished requests of clients: counts, times, tokens and costs."""
         by_kind: dict[tuple[str, str, str, str, bool], list[CompletedRequest]] = {}
-        for request in ended:
+        for request in requests_done:
             is_answered = bool(request.target)
             outcome = request.outcome
             kind = (
@@ -188,32 +188,34 @@ class RouterMetrics:
             self._requests.labels(route, arm, provider, target, outcome).inc(len(requests))
             durations = self._duration.labels(route, provider, target, outcome)
             durations.observe([r.latency_ms / 1000 for r in requests])
-            firsts_s = [r.first_token_s for r in requests if r.first_token_s is not None]
-            if firsts_s:
-                self._first_token.labels(route, provider, target).observe(firsts_s)
+            first_tokens_s = [r.first_token_s for r in requests if r.first_token_s is not None]
+            if first_tokens_s:
+                self._first_token.labels(route, provider, target).observe(first_tokens_s)
             if is_answered:
-                sent = sum(r.input_tokens for r in requests)
-                made = sum(r.output_tokens for r in requests)
-                self._tokens.labels(target, "input").inc(sent)
-                self._tokens.labels(target, "output").inc(made)
-                self._token_sums[target] = self._token_sums.get(target, 0) + sent + made
+                input_tokens = sum(r.input_tokens for r in requests)
+                output_tokens = sum(r.output_tokens for r in requests)
+                self._tokens.labels(target, "input").inc(input_tokens)
+                self._tokens.labels(target, "output").inc(output_tokens)
+                self._tokens_by_target[target] = (
+                    self._tokens_by_target.get(target, 0) + input_tokens + output_tokens
+                )
                 self._cost.labels(target).inc(sum(r.cost_usd for r in requests))
 
     def _count_attempts(self) -> None:
-        ends = self._ends
-        self._ends = {}
-        for (target, failure), number in ends.items():
+        counts = self._attempt_counts
+        self._attempt_counts = {}
+        for (target, failure), count in counts.items():
             failure_class = failure.value if failure else NO_FAILURE
-            self._attempts.labels(_provider(target), target, failure_class).inc(number)
-            self._attempt_sums[target] = self._attempt_sums.get(target, 0) + number
+            self._attempts.labels(_provider(target), target, failure_class).inc(count)
+            self._attempts_by_target[target] = self._attempts_by_target.get(target, 0) + count
 
     def count_targets(self) -> dict[str, tuple[int, int]]:
         """Returns each target's attempts for users and health checks, and the tokens of users'
         answers, since the worker began.
         """
         self._count_attempts()
-        tokens = self._token_sums
-        return {name: (n, tokens.get(name, 0)) for name, n in self._attempt_sums.items()}
+        tokens = self._tokens_by_target
+        return {name: (n, tokens.get(name, 0)) for name, n in self._attempts_by_target.items()}
 
     def families(self) -> list[object]:
         """Returns all metrics as plain data, for the parent."""
@@ -256,7 +258,7 @@ class Histogram(Collector):
         family = HistogramMetricFamily(self._name, spec.meaning, labels=spec.labels)
         for labels, series in self._series.items():
             buckets = [
-                (floatToGoString(end), count)  # type: ignore[no-untyped-call]  # theirs
+                (floatToGoString(end), count)  # type: ignore[no-untyped-call]  # the library has no type
                 for end, count in series.buckets()
             ]
             family.add_metric(labels, buckets, series.total)
@@ -286,11 +288,11 @@ _ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}
 
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
     """Starts each series at 0, because a rule's `increase` would miss the first increment."""
-    found = {f"router_{name}": n for name, n in counted.items()}
-    rest = dict(sorted({**_ZEROS, **found}.items()))
+    counters = {f"router_{name}": n for name, n in counted.items()}
+    all_counters = dict(sorted({**_ZEROS, **counters}.items()))
     return {
-        "observations_dropped": rest.pop("router_rows_dropped", 0),
-        **rest,
+        "observations_dropped": all_counters.pop("router_rows_dropped", 0),
+        **all_counters,
     }
 
 
@@ -305,17 +307,17 @@ class MetricTotals(Collector):
     """
 
     def __init__(self) -> None:
-        self._about: dict[str, tuple[str, str]] = {}
+        self._descriptions: dict[str, tuple[str, str]] = {}
         self._values: dict[str, dict[tuple[str, _Labels], float]] = {}
 
     def add(self, families: Iterable[Sequence[Any]], *, worker: str | None = None) -> None:
         """Adds a process's values. worker: the label of its gauges; None for the parent."""
         for name, kind, meaning, samples in families:
-            self._about.setdefault(name, (kind, meaning))
+            self._descriptions.setdefault(name, (kind, meaning))
             values = self._values.setdefault(name, {})
-            mark = {WORKER: worker} if kind == GAUGE and worker is not None else {}
+            worker_label = {WORKER: worker} if kind == GAUGE and worker is not None else {}
             for sample, labels, value in samples:
-                key = sample, tuple({**labels, **mark}.items())
+                key = sample, tuple({**labels, **worker_label}.items())
                 values[key] = value if kind == GAUGE else values.get(key, 0.0) + value
 
     def add_counts(self, families: Iterable[Sequence[Any]]) -> None:
@@ -323,7 +325,7 @@ class MetricTotals(Collector):
         self.add(family for family in families if family[1] != GAUGE)
 
     def collect(self) -> Iterable[Metric]:
-        for name, (kind, meaning) in self._about.items():
+        for name, (kind, meaning) in self._descriptions.items():
             metric = Metric(name, meaning, kind)
             for (sample, labels), value in self._values[name].items():
                 metric.add_sample(sample, dict(labels), value)

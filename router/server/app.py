@@ -96,21 +96,21 @@ class Router(RouterParts):
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        request_id = self._door.next_id()
+        request_id = self._front_door.next_id()
         send = self._cors.marked(scope, send)
         failed: Reply | None = None
         try:
             answer = self._answer(scope, receive, send, request_id)
             reply = answer if isinstance(answer, Reply) else await answer
             if reply is not None:
-                client_reply = self._door.client_reply(scope, request_id, reply)
+                client_reply = self._front_door.client_reply(scope, request_id, reply)
                 await send_reply(send, client_reply, (request_id,))
         except ClientDisconnected:
             return
         except Exception as error:
-            failed = self._door.note_failure(request_id, error)
+            failed = self._front_door.note_failure(request_id, error)
         if failed is not None:
-            client_reply = self._door.client_reply(scope, request_id, failed)
+            client_reply = self._front_door.client_reply(scope, request_id, failed)
             # The server refuses a second head, and so closes the connection of an answer that
             # has begun.
             with suppress(RuntimeError):
@@ -127,7 +127,7 @@ class Router(RouterParts):
         path = scope["path"]
         method = scope["method"]
         if path in ASKED and method == "POST":
-            return self._door.identify(scope)
+            return self._front_door.identify(scope)
         if path in HEALTH:
             return HEALTH[path](self) if method in ("GET", "HEAD") else not_allowed("GET")
         for_agents = path == AGENTS_PATH or path.startswith(BELOW_AGENTS)
@@ -142,7 +142,7 @@ class Router(RouterParts):
             return refusal
         if method != allowed and not (method == "HEAD" and allowed == "GET"):
             return not_allowed(allowed)
-        return self._door.identify(scope)
+        return self._front_door.identify(scope)
 
     def _answer(
         self,
@@ -215,7 +215,7 @@ class Router(RouterParts):
 
         Returns None if the answer was sent.
         """
-        if refusal := self._door.enter():
+        if refusal := self._front_door.enter():
             return refusal
         try:
             limit = self._settings.max_body_bytes
@@ -247,7 +247,7 @@ class Router(RouterParts):
             await response.serve(receive, send)
             return None
         finally:
-            self._door.leave()
+            self._front_door.leave()
 
     async def _count(
         self,

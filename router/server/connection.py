@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
 
     def _take_turn(self, call: RequestCycle) -> None:
         """Starts a request now, or in a later turn if many requests start at once."""
-        if self._state.starts.takes():
+        if self._state.starts.may_start():
             call.start()
         else:
             self._state.starts.wait(call, self.loop)
@@ -379,8 +379,8 @@ class Connection(asyncio.Protocol):
             state.write_date()
         return state.date_lines
 
-    def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
-        self._reader.write_in_slices(data, done)
+    def write_in_slices(self, data: bytes, on_written: Callable[[], None]) -> None:
+        self._reader.write_in_slices(data, on_written)
 
     def ended(self) -> None:
         """Ends the request under way, and begins the next one, closes, or waits for a
@@ -491,7 +491,7 @@ class Connection(asyncio.Protocol):
             broken.hang_up()
             if broken is self._answered:
                 self._answered = None
-                self._refusal = b"" if broken.begun else self._refusal
+                self._refusal = b"" if broken.has_begun else self._refusal
             else:
                 self._waiting.remove(broken)
         if self._answered is None:

@@ -1,8 +1,7 @@
 """Builds the parts of a worker's application, starts and stops them, and reads their state.
 
-This is the one place in which the router's packages meet: each part gets the others as
-arguments. The order of the observers is set here. Answers to paths are in `app`; the
-process around it is started in `process`.
+Only this module joins the router's packages: it passes each part the parts that it needs, and
+sets the order of the observers. `app` answers the paths, and `process` starts the process.
 """
 
 import asyncio
@@ -91,13 +90,13 @@ class RouterParts:
     """Builds the parts of a worker's application.
 
     holder: already booted.
-    secret: the installation's, for hashes of keys and callers.
+    secret: the installation's secret, which hashes keys and callers.
     on_stop: awaited at the end of the shutdown, after all parts have stopped.
-    rates, marks: shared by all workers; by default this process's own.
+    rates, marks: shared by all workers; by default, the worker's own.
     tracing: None if tracing is off.
     guard_files: where stopped canaries are kept; by default in memory.
     agents: None if the installation has no agents process.
-    learned: returns the fields that targets do not take.
+    learned: returns the request fields that targets refuse.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, one by one
@@ -137,25 +136,25 @@ class RouterParts:
         rates = rates or LocalRates()
         self._health = TargetHealth(settings.breaker, clock.monotonic, rates, marks)
         self._events = EventLog()
-        self._alarms = WorkerAlerts(
+        self._alerts = WorkerAlerts(
             holder, self._health, recorder, clock, self._events, learned
         )
-        self._health.on_move = self._alarms.breaker_moved
-        self._health.on_pause = self._alarms.paused
+        self._health.on_move = self._alerts.breaker_moved
+        self._health.on_pause = self._alerts.paused
         self._metrics = RouterMetrics(self._state)
         self._cors = CrossOrigins(settings.cors)
         self._names = RouteNames(settings.aliases, self._metrics.without_route)
         recorder.attach(self._metrics)
         self._errors = InternalErrors(
-            self._metrics, recorder.counters, self._alarms.internal_error
+            self._metrics, recorder.counters, self._alerts.internal_error
         )
         failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
         self._guards = self._boot_guards(guard_files or GuardFiles(), clock)
         self._feedback = FeedbackIntake(recorder, self._metrics)
         self._outcomes = OutcomeIntake(self._feedback)
-        keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
+        keys = ProviderKeys(clock.monotonic, self._alerts.key_moved)
         self._renewals = EarlyRecovery(self._health, keys)
-        self._alarms.add_follower(self._renewals.evaluate)
+        self._alerts.add_follower(self._renewals.evaluate)
         accounts = self._watch_accounts(keys, clock)
         calls = UpstreamCalls(transport_factory, settings, self._timers, accounts)
         dispatcher = Dispatcher(
@@ -173,7 +172,7 @@ class RouterParts:
             recorder.spent,
             recorder.counters,
             clock,
-            self._alarms.raise_alert,
+            self._alerts.raise_alert,
             worker=recorder.worker,
             rate_share=settings.rate_share,
             secret=secret,
@@ -183,7 +182,7 @@ class RouterParts:
             purpose: WorkerSpending(purpose, clock)
             for purpose in (SpendingPurpose.SHADOW, SpendingPurpose.JUDGES)
         }
-        parts = SideParts(
+        side_parts = SideParts(
             holder,
             calls,
             self._health,
@@ -194,10 +193,12 @@ class RouterParts:
             clock,
             accounts,
         )
-        self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW], marks)
-        money = JudgeBudget(holder, clock)
-        self._follow_store(clock, money)
-        self._judges = CanarySampleJudge(parts, money, self._spending[SpendingPurpose.JUDGES])
+        self._shadows = ShadowMirror(side_parts, self._spending[SpendingPurpose.SHADOW], marks)
+        judge_budget = JudgeBudget(holder, clock)
+        self._follow_store(clock, judge_budget)
+        self._judges = CanarySampleJudge(
+            side_parts, judge_budget, self._spending[SpendingPurpose.JUDGES]
+        )
         self._checks = HealthChecks(
             holder,
             dispatcher,
@@ -208,7 +209,7 @@ class RouterParts:
             accounts,
         )
         self._background = Background(
-            (self._alarms.watch, self._checks.watch, self._guards.watch),
+            (self._alerts.watch, self._checks.watch, self._guards.watch),
             self._errors,
         )
         self._learned = learned
@@ -219,7 +220,7 @@ class RouterParts:
             marks,
             self._guards.stopped,
         )
-        always: list[RequestObserver] = [
+        request_observers: list[RequestObserver] = [
             self._feedback,
             CaptureSampler(secret, clock, recorder),
             self._shadows,
@@ -228,8 +229,8 @@ class RouterParts:
             failovers,
         ]
         if tracing is not None:
-            always.append(RequestTracing(tracing, self._errors))
-        of_evidence: list[RequestObserver] = [
+            request_observers.append(RequestTracing(tracing, self._errors))
+        evidence_observers: list[RequestObserver] = [
             self._judges,
             RolloutAdmission(recorder, self._guards),
             GuardrailSampling(),
@@ -239,13 +240,13 @@ class RouterParts:
             planner,
             dispatcher,
             self._admission,
-            RequestObservers(always, of_evidence, self._errors),
+            RequestObservers(request_observers, evidence_observers, self._errors),
             recorder,
             settings,
             clock,
             self._errors,
             self._names,
-            self._alarms.shares,
+            self._alerts.shares,
         )
         self._kept = KeptResponses(
             holder.store,
@@ -261,7 +262,7 @@ class RouterParts:
         )
         self._tracing = tracing
         self._on_stop = on_stop
-        self._door = FrontDoor(
+        self._front_door = FrontDoor(
             holder,
             recorder,
             settings.max_concurrent,
@@ -279,7 +280,7 @@ class RouterParts:
             workers=self._settings.workers,
             worker=self._recorder.worker,
             announce=self._recorder.announce,
-            on_abort=self._alarms.canary_aborted,
+            on_abort=self._alerts.canary_aborted,
         )
         guards.boot()
         self._recorder.on_abort = guards.apply_abort
@@ -288,17 +289,17 @@ class RouterParts:
     def _watch_accounts(self, keys: ProviderKeys, clock: Clock) -> AccountWatch:
         meter = AccountMeter(clock, self._recorder.worker)
         accounts = AccountWatch(meter, self._metrics, keys, clock.monotonic)
-        self._alarms.add_follower(accounts.update)
+        self._alerts.add_follower(accounts.update)
         self._holder.add_follower(accounts.share)
         return accounts
 
-    def _follow_store(self, clock: Clock, money: JudgeBudget) -> None:
-        """Lets what reads spending from the database follow the snapshot's refreshes."""
+    def _follow_store(self, clock: Clock, judge_budget: JudgeBudget) -> None:
+        """Registers the readers of spending, which run at each refresh of the snapshot."""
         followers: list[Callable[[RouterStore], None]] = [
             TotalsRefresh(self._holder, self._recorder.spends, clock, *KEY_BUDGETS),
             TotalsRefresh(self._holder, self._recorder.shadows, clock, *SHADOW_BUDGETS),
             *self._spending.values(),
-            money,
+            judge_budget,
         ]
         for follower in followers:
             self._holder.add_follower(follower)
@@ -312,9 +313,9 @@ class RouterParts:
         self._background.start()
 
     async def _stop(self) -> None:
-        """Stops the parts in order: first what makes new records, then what records them."""
+        """Stops the parts that make records first, and then the recorder."""
         await self._background.stop()
-        self._alarms.close()
+        self._alerts.close()
         if self._agents is not None:
             self._agents.close()
         await self._shadows.aclose()
@@ -330,18 +331,16 @@ class RouterParts:
             await self._on_stop()
 
     def _state(self) -> list[StateSample]:
-        """Reads the gauges and counters of a scrape. Targets that share a name give their
-        worst state.
-        """
+        """Reads the gauges and counters for a scrape."""
         holder = self._holder
         health = self._health
         serving = self._holder.current
-        plain: dict[str, float] = {
+        unlabelled: dict[str, float] = {
             "routing_revision": serving.revision if serving else 0,
             "snapshot_age_seconds": holder.age_s,
             "router_stale": int(holder.stale),
             "router_revision_refused": int(bool(holder.refused)),
-            "router_requests_under_way": self._door.under_way,
+            "router_requests_under_way": self._front_door.under_way,
             "router_agents_under_way": self._agents.under_way if self._agents else 0,
             "router_tasks": len(asyncio.all_tasks(self._loop)) if self._loop else 0,
             **counter_names(self._recorder.counters),
@@ -349,28 +348,34 @@ class RouterParts:
         }
         targets = serving.snapshot.table.targets if serving else {}
         checks = self._checks.results()
-        # If several targets share a name, the worst state counts.
-        states: dict[str, int] = {}
-        pauses: dict[str, float] = {}
-        answers: dict[str, TargetCheck] = {}
+        # Several targets may share a name. The metrics then show the worst state.
+        state_by_target: dict[str, int] = {}
+        pause_by_target: dict[str, float] = {}
+        check_by_target: dict[str, TargetCheck] = {}
         for id_, target in sorted(targets.items()):
             name = target.name
             state = health.state(id_)
             pause_s = health.slowdowns.rest_s(id_)
             check = checks.get(id_)
-            states[name] = max(states.get(name, 0), BREAKER_GAUGE[state])
+            state_by_target[name] = max(state_by_target.get(name, 0), BREAKER_GAUGE[state])
             if pause_s > 0:
-                pauses[name] = max(pauses.get(name, 0.0), pause_s)
+                pause_by_target[name] = max(pause_by_target.get(name, 0.0), pause_s)
             if check is not None:
-                answers[name] = min(answers.get(name, check), check)
+                check_by_target[name] = min(check_by_target.get(name, check), check)
         return [
-            *(StateSample(name, value) for name, value in plain.items()),
-            *(StateSample("breaker_state", n, (name,)) for name, n in states.items()),
-            *(StateSample("target_pause_seconds", s, (name,)) for name, s in pauses.items()),
-            *(StateSample("health_check_up", c.up, (name,)) for name, c in answers.items()),
+            *(StateSample(name, value) for name, value in unlabelled.items()),
+            *(StateSample("breaker_state", n, (name,)) for name, n in state_by_target.items()),
+            *(
+                StateSample("target_pause_seconds", s, (name,))
+                for name, s in pause_by_target.items()
+            ),
+            *(
+                StateSample("health_check_up", c.up, (name,))
+                for name, c in check_by_target.items()
+            ),
             *(
                 StateSample("health_check_duration_seconds", check.seconds, (name,))
-                for name, check in answers.items()
+                for name, check in check_by_target.items()
             ),
             *(
                 StateSample("learned_repairs", 1, (name, field))

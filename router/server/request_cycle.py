@@ -1,7 +1,7 @@
 """Carries one request of a connection through the application, and writes its answer.
 
-The ASGI side of `connection`: `receive` and `send`, and the notice that the client left. It
-checks that an answer has the length that its head announces. `StartQueue` spreads the
+It has the ASGI functions `receive` and `send`, and tells the application when the client has
+left. It checks that an answer has the length that its head announces. `StartQueue` spreads the
 starts of many requests over turns of the event loop, so that a burst does not delay the
 answers under way.
 """
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from router.server.connection import Connection
 
 
-# A lower number would not help: a turn takes a hundredth of the time of these starts.
+# Fewer starts in a turn would bring no first answer earlier: the rest of a turn takes a
+# hundredth of the time of these starts.
 STARTS_IN_A_TURN: Final = 8
 
 
@@ -41,8 +42,8 @@ class Startable(Protocol):
 class StartQueue:
     """Limits how many requests of all connections start in one turn of the event loop.
 
-    asyncio does not announce a new turn. If earlier turns used up the number, a request waits
-    until the end of the current turn.
+    The count starts again only after a request had to wait, because asyncio does not announce
+    turns. So a request may wait for the next turn although none has started in this turn.
     """
 
     __slots__ = ("_started", "_waiting")
@@ -51,7 +52,7 @@ class StartQueue:
         self._started = 0
         self._waiting: deque[Startable] = deque()
 
-    def takes(self) -> bool:
+    def may_start(self) -> bool:
         """Counts a request that may start at once; returns False if it must `wait`."""
         if self._started >= STARTS_IN_A_TURN:
             return False
@@ -93,33 +94,33 @@ _NO_EVENT: Final = b"3\r\n:\n\n\r\n"
 class RequestCycle:
     """One request and its answer.
 
-    begun: the head of the answer is sent.
+    has_begun: the head of the answer is sent.
     keep_alive: more requests may follow on the connection.
     body: the whole body, if it arrived with the head.
     """
 
     # Initial values are class attributes, because setting them on each request would take time.
-    begun: bool = False
+    has_begun: bool = False
     complete: bool = False
     _gone: bool = False
-    _left_call: Callable[[], None] | None = None
+    _leaving_call: Callable[[], None] | None = None
     # Bytes of the request's body that wait in `_parts`.
     _size: int = 0
     _more_body: bool = True
-    _news: bool = False
+    _has_news: bool = False
     _waiter: asyncio.Future[None] | None = None
     # The head of the answer, until the first bytes of its body are sent with it.
     _head: bytes = b""
     _chunked: bool = False
-    _events: bool = False
-    _last: bool = False
+    _is_event_stream: bool = False
+    _is_last_sent: bool = False
     # Bytes of the answer's body that are still to come; None without a content-length.
-    _left: int | None = None
+    _bytes_left: int | None = None
     _task: asyncio.Task[None] | None = None
 
     def __init__(
         self,
-        line: "Connection",
+        connection: "Connection",
         scope: Scope,
         *,
         keep_alive: bool,
@@ -128,20 +129,20 @@ class RequestCycle:
     ) -> None:
         self.keep_alive = keep_alive
         self.scope = scope
-        self._line = line
+        self._connection = connection
         self._expects_100 = expects_100
         self._parts: list[bytes] = []
         if body is not None:
             self._parts.append(body)
             self._size = len(body)
             self._more_body = False
-            self._news = True
+            self._has_news = True
 
     def start(self) -> None:
         """Runs the application for this request in a task."""
-        line = self._line
-        self._task = line.loop.create_task(self._run())
-        line.tasks.add(self._task)
+        connection = self._connection
+        self._task = connection.loop.create_task(self._run())
+        connection.tasks.add(self._task)
 
     @property
     def gone(self) -> bool:
@@ -172,27 +173,28 @@ class RequestCycle:
         """Tells the application that the client has left."""
         self._gone = True
         self._wake()
-        if self._left_call is not None:
-            self._left_call()
+        if self._leaving_call is not None:
+            self._leaving_call()
 
     def probe(self) -> None:
         """Sends bytes that every HTTP/1.1 client ignores; HTTP/1.0 has no such bytes."""
         if self.scope["http_version"] != "1.1":
             return
-        if not self.begun:
-            self._line.transport.write(_CONTINUE)
-        elif self._events and not (self._head or self._last):
-            self._line.transport.write(_NO_EVENT)
+        if not self.has_begun:
+            self._connection.transport.write(_CONTINUE)
+        elif self._is_event_stream and not (self._head or self._is_last_sent):
+            self._connection.transport.write(_NO_EVENT)
 
     def on_leaving(self, call: Callable[[], None] | None) -> None:
-        """Sets the function that is called once the client leaves; None to remove it.
+        """Sets the function to call when the client leaves; None removes it.
 
-        Calls it at once if the client has left already.
+        Calls the function at once if the client has left already.
         """
-        self._left_call = call
+        self._leaving_call = call
         if call is not None:
-            if self._line.paused:
-                self._line.read_on()  # else it would not notice the client leave
+            if self._connection.paused:
+                # A paused connection does not notice that the client leaves.
+                self._connection.read_on()
             if self._gone:
                 call()
 
@@ -200,14 +202,14 @@ class RequestCycle:
         """Returns the bytes of the body that have arrived, or a disconnect. The ASGI
         `receive`.
         """
-        line = self._line
+        connection = self._connection
         if self._expects_100:
             self._expects_100 = False
-            if not (self.begun or line.transport.is_closing()):
-                line.transport.write(_CONTINUE)
-        while not (self._news or self._gone or self.complete):
-            line.read_on()
-            self._waiter = line.loop.create_future()
+            if not (self.has_begun or connection.transport.is_closing()):
+                connection.transport.write(_CONTINUE)
+        while not (self._has_news or self._gone or self.complete):
+            connection.read_on()
+            self._waiter = connection.loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -215,7 +217,7 @@ class RequestCycle:
         if self._gone or self.complete:
             return _DISCONNECT
         body = self._body()
-        self._news = False
+        self._has_news = False
         self._parts = []
         self._size = 0
         return {
@@ -225,19 +227,23 @@ class RequestCycle:
         }
 
     async def send(self, message: Message) -> None:
-        """Writes a part of the answer, once the client has read enough. The ASGI `send`.
+        """Writes a part of the answer, after the client has made room for it. The ASGI `send`.
 
         Raises RuntimeError for messages out of order, and for a wrong length. After the
         client has left, it writes nothing.
         """
-        if self._line.full and not self._gone:
-            await self._line.drained()
+        if self._connection.full and not self._gone:
+            await self._connection.drained()
         if self._gone:
             return
-        if message["type"] == "http.response.start" and not self.begun:
+        if message["type"] == "http.response.start" and not self.has_begun:
             self._begin(message["status"], message["headers"])
-        elif message["type"] == "http.response.body" and self.begun and not self._last:
-            self._go_on(
+        elif (
+            message["type"] == "http.response.body"
+            and self.has_begun
+            and not self._is_last_sent
+        ):
+            self._write_body(
                 message.get("body", b""),
                 more=message.get("more_body", False),
             )
@@ -246,38 +252,40 @@ class RequestCycle:
 
     def _begin(self, status: int, headers: Sequence[Header]) -> None:
         """Prepares the answer's head, to be sent with the first bytes of its body."""
-        named = dict(headers)
+        header_by_name = dict(headers)
         lines = list(map(b": ".join, headers))
-        if named.get(b"connection") == b"close":
+        if header_by_name.get(b"connection") == b"close":
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(b"connection: close")
-        length = named.get(b"content-length")
+        length = header_by_name.get(b"content-length")
         if self.scope["method"] == "HEAD" or status in _BODILESS:
-            self._left = 0
+            self._bytes_left = 0
         elif length is not None:
-            self._left = int(length)
+            self._bytes_left = int(length)
         elif self.scope["http_version"] == "1.1":
             self._chunked = True
-            self._events = named.get(b"content-type", b"").startswith(b"text/event-stream")
+            self._is_event_stream = header_by_name.get(b"content-type", b"").startswith(
+                b"text/event-stream"
+            )
             lines.append(b"transfer-encoding: chunked")
         head = b"\r\n".join(lines)
         if head.count(b"\n") != len(lines) - 1:
             raise RuntimeError("a header contains a line break")
         self._head = b"%b%b%b\r\n\r\n" % (
             status_line(status),
-            self._line.date,
+            self._connection.date,
             head,
         )
-        self.begun = True
+        self.has_begun = True
 
-    def _go_on(self, body: bytes, *, more: bool) -> None:
+    def _write_body(self, body: bytes, *, more: bool) -> None:
         """Writes a piece of the body, as a chunk if the answer's length is unknown."""
         if self.scope["method"] == "HEAD":
             body = b""
-        if self._left is not None:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not more):
+        if self._bytes_left is not None:
+            self._bytes_left -= len(body)
+            if self._bytes_left < 0 or (self._bytes_left and not more):
                 raise RuntimeError("the body's length differs from its content-length")
         elif self._chunked:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
@@ -285,42 +293,42 @@ class RequestCycle:
                 body += b"0\r\n\r\n"
         data = self._head + body
         self._head = b""
-        self._last = not more
+        self._is_last_sent = not more
         if len(data) > SLICE_BYTES and not more:
             # The application has finished, so its task need not wait for a slow client.
-            self._line.write_in_slices(data, self._all_written)
+            self._connection.write_in_slices(data, self._all_written)
             return
         if data:
-            self._line.transport.write(data)
+            self._connection.transport.write(data)
         if not more:
             self._all_written()
 
     def _all_written(self) -> None:
         self.complete = True
         self._wake()
-        self._line.ended()
+        self._connection.ended()
 
     async def _run(self) -> None:
-        line = self._line
+        connection = self._connection
         self.scope[ON_LEAVING] = self.on_leaving
         if not (self._more_body or self._expects_100):
             self.scope[BODY] = self._body()
         try:
-            await line.app(self.scope, self.receive, self.send)
+            await connection.app(self.scope, self.receive, self.send)
         except Exception as error:  # noqa: BLE001 - its message may contain content
             log.error("an answer broke off: %s", place_of(error))  # noqa: TRY400
         finally:
             if self._task is not None:
-                line.tasks.discard(self._task)
+                connection.tasks.discard(self._task)
             del self.scope[ON_LEAVING]  # breaks a reference cycle
-            if not self._last:
-                line.transport.close()
+            if not self._is_last_sent:
+                connection.transport.close()
 
     def _body(self) -> bytes:
         return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     def _wake(self) -> None:
-        self._news = True
+        self._has_news = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

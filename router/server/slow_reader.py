@@ -20,17 +20,17 @@ STALLED_S: Final = 60.0
 
 
 class SlowReader:
-    """Writes to one client as it reads. full: wait before you write more."""
+    """Writes to one client as it reads. full: writers must wait (`drained`)."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.full = False
         self._transport = transport
         self._loop = loop
-        self._drains: list[asyncio.Future[None]] = []
+        self._waiting_writers: list[asyncio.Future[None]] = []
         self._unwritten = memoryview(b"")  # of an answer that is written in slices
-        self._all_written: Callable[[], None] | None = None
-        self._stalling: asyncio.TimerHandle | None = None
-        self._unread = 0  # bytes that were unread at the last check
+        self._on_all_written: Callable[[], None] | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._unread_before = 0  # bytes that were unread at the last check
 
     def fill(self) -> None:
         """Notes that the transport's buffer is full, and begins to watch the client."""
@@ -40,32 +40,32 @@ class SlowReader:
     def drain(self) -> None:
         """Notes that the buffer has room, and lets waiting writers continue."""
         self.full = False
-        if self._stalling is not None:
-            self._stalling.cancel()
-            self._stalling = None
-        for drain in self._drains:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        for drain in self._waiting_writers:
             if not drain.done():
                 drain.set_result(None)
-        self._drains.clear()
-        if self._all_written is not None:
+        self._waiting_writers.clear()
+        if self._on_all_written is not None:
             self._write_slice()
 
     def leave(self) -> None:
-        """Forgets what is unwritten, because the client has left."""
+        """Drops the unwritten bytes, because the client has left."""
         self._unwritten = memoryview(b"")
-        self._all_written = None
+        self._on_all_written = None
         self.drain()
 
-    def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
-        """Writes a whole answer in slices. done: called once, when the last slice is handed
-        over.
+    def write_in_slices(self, data: bytes, on_written: Callable[[], None]) -> None:
+        """Writes a whole answer in slices. on_written: called once, after the last
+        slice.
         """
         self._unwritten = memoryview(data)
-        self._all_written = done
+        self._on_all_written = on_written
         self._write_slice()
 
     def _write_slice(self) -> None:
-        if self.full or self._all_written is None:
+        if self.full or self._on_all_written is None:
             return
         self._transport.write(self._unwritten[:SLICE_BYTES])
         self._unwritten = self._unwritten[SLICE_BYTES:]
@@ -73,29 +73,29 @@ class SlowReader:
             if not self.full:
                 self._loop.call_soon(self._write_slice)
             return
-        done = self._all_written
-        self._all_written = None
-        done()
+        on_written = self._on_all_written
+        self._on_all_written = None
+        on_written()
 
     async def drained(self) -> None:
         if self.full:
             drain = self._loop.create_future()
-            self._drains.append(drain)
+            self._waiting_writers.append(drain)
             await drain
 
     def watch_to_end(self) -> None:
         """Watches the client until the last bytes of a closing connection are read."""
-        if self._stalling is None and self._transport.get_write_buffer_size():
+        if self._stall_timer is None and self._transport.get_write_buffer_size():
             self.watch()
 
     def watch(self) -> None:
-        """Looks again after STALLED_S whether the client has read anything."""
-        self._unread = self._left_to_read()
-        self._stalling = self._loop.call_later(STALLED_S, self._stalled)
+        """Checks after STALLED_S whether the client has read anything since now."""
+        self._unread_before = self._left_to_read()
+        self._stall_timer = self._loop.call_later(STALLED_S, self._stalled)
 
     def _left_to_read(self) -> int:
-        """Counts the unsent bytes. Includes the system's buffer if its size is known, because
-        that holds megabytes for a slow client.
+        """Counts the bytes that the client has not received. Includes the system's send buffer
+        if its size is known, because it can hold megabytes.
         """
         count = array("i", [0])
         with suppress(OSError):
@@ -107,7 +107,7 @@ class SlowReader:
         return self._transport.get_write_buffer_size() + len(self._unwritten) + count[0]
 
     def _stalled(self) -> None:
-        if self._left_to_read() < self._unread:
+        if self._left_to_read() < self._unread_before:
             self.watch()
         else:
             self._transport.abort()

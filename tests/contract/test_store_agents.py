@@ -46,7 +46,7 @@ def filled(store: Store) -> None:
         SessionMessages(tx).add(message())
         SessionMessages(tx).add(answer())
         SessionMessages(tx).end(ended)
-        Sessions(tx).hold(replace(SESSION, turn="tu_2"))
+        Sessions(tx).save_turn(replace(SESSION, turn="tu_2"))
         SessionMessages(tx).add(message(3, turn="tu_2"))
         SessionMessages(tx).add(answer(4, turn="tu_2"))
         SwitchRequests(tx).add(REQUEST)
@@ -194,11 +194,11 @@ def test_a_message_is_found_by_its_session_client_and_key(agents: Store) -> None
     sent = IdempotencyKey("k_1", "a", "hash")
     with agents.write() as tx:
         SessionMessages(tx).add(message(sent=sent))
-        SessionMessages(tx).keep(SESSION.id, SESSION.turn, "{}")
+        SessionMessages(tx).store_answer(SESSION.id, SESSION.turn, "{}")
         for other in (replace(sent, client="k_2"), replace(sent, key="b")):
-            assert SessionMessages(tx).find_sent(SESSION.id, other) is None
-        assert SessionMessages(tx).find_sent("se_2", sent) is None
-        found = SessionMessages(tx).find_sent(SESSION.id, replace(sent, request_hash="x"))
+            assert SessionMessages(tx).find_by_key(SESSION.id, other) is None
+        assert SessionMessages(tx).find_by_key("se_2", sent) is None
+        found = SessionMessages(tx).find_by_key(SESSION.id, replace(sent, request_hash="x"))
         assert found == message(sent=sent, kept="{}")
 
 

@@ -30,7 +30,7 @@ def left(remaining: int, turn: ScriptedTurn | None = None) -> ScriptedTurn:
 def report(place: Place, after_s: float = 5.0) -> AccountLoad:
     """Lets the router look at its targets, and returns what it shares after some time."""
     place.clock.advance(after_s)
-    place.app._alarms.evaluate()
+    place.app._alerts.evaluate()
     place.holder.tell_followers()
     (load,) = place.kept.account_loads.values()
     return load
@@ -38,7 +38,7 @@ def report(place: Place, after_s: float = 5.0) -> AccountLoad:
 
 async def test_a_router_counts_users_and_reads_headers_once_a_second(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: left(40)})
-    place.app._alarms.evaluate()
+    place.app._alerts.evaluate()
     await place.ask(times=3)
     place.script = {INCUMBENT: left(7)}
     await place.ask(times=2)
@@ -76,7 +76,7 @@ async def test_a_health_check_is_no_user_and_waits_for_room_in_the_users_limit(
     async def check() -> int:
         before = len(place.transport.seen)
         place.clock.advance(11)
-        place.app._alarms.evaluate()
+        place.app._alerts.evaluate()
         place.app._checks.run_due()
         await asyncio.gather(*place.app._checks._running.values())
         return len(place.transport.seen) - before
@@ -84,7 +84,7 @@ async def test_a_health_check_is_no_user_and_waits_for_room_in_the_users_limit(
     assert await check() == 1
     assert report(place).users == 0.0
 
-    place.app._alarms.evaluate()
+    place.app._alerts.evaluate()
     place.script = {INCUMBENT: left(1)}
     await place.ask(times=30)
     assert [await check() for _ in range(4)] == [0, 0, 0, 0]

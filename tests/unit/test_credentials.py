@@ -129,7 +129,7 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
         f"spare/{CANDIDATE}".encode(),
     )
     assert headers[b"x-swapgate-attempts"] == b"1"
-    door.app._alarms.evaluate()
+    door.app._alerts.evaluate()
     door.recorder.flush()
     [alert] = door.kept.alerts
     assert (alert.kind, alert.news) == (AlertKind.OUR_KEY, AlertEvent.RAISED)
@@ -149,7 +149,7 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
     assert door.holder.refresh()
     status, headers, _ = await door.call(CHAT, ASK)
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
-    door.app._alarms.evaluate()
+    door.app._alerts.evaluate()
     door.recorder.flush()
     assert [alert.news for alert in door.kept.alerts] == [
         AlertEvent.RAISED,
@@ -331,7 +331,7 @@ async def test_a_request_on_the_way_with_the_old_key_opens_nothing(tmp_path: Pat
 
     def changed_meanwhile() -> None:
         scene.change(world(SECOND, "two"))
-        scene.app._alarms.evaluate()
+        scene.app._alerts.evaluate()
 
     scene.meanwhile = changed_meanwhile
     assert await scene.ask() == FALLBACK

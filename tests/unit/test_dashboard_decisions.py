@@ -488,7 +488,7 @@ def test_captured_requests_are_read_by_an_approver_alone_and_the_audit_log_says_
         signed_in_as(lowered, "pia", Role.PROPOSER)
         assert "Not done" in text(app.button(key="read-captures-now").click().run())
     fill(app, {}, "read-captures-now")
-    (_, [line]) = app.session_state[suite_dialogs.CAPTURES]
+    (_, [line]) = app.session_state[suite_dialogs.READ_CAPTURES]
     assert line["answer"]["content"] == "At the depot."
     with ctx.store.read() as tx:
         (read,) = [e for e in AuditLog(tx).tail(50) if e.action == "capture.export"]

@@ -447,10 +447,10 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
     with monkeypatch.context() as full:
         full.setattr(Path, "replace", disk_is_full)
         with pytest.raises(ConfigError, match="No space left"):
-            suites_page.add(ctx, ada, wanted, "sums.csv", content)
+            suites_page.add_uploaded_suite(ctx, ada, wanted, "sums.csv", content)
     assert house.read_text(encoding="utf-8") == before
     assert not list((house.parent / "suites").glob("*"))
-    suites_page.add(ctx, ada, wanted, "sums.csv", content)
+    suites_page.add_uploaded_suite(ctx, ada, wanted, "sums.csv", content)
     said = text(shown("suites"))
     assert f"<b>{title}</b>" in said
     assert "5 suites, all load" in said
@@ -459,12 +459,12 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
 def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
     furnish()
     known = {option for options in UPLOAD_SCORERS.values() for option in options}
-    assert set(suites_page.OPTION_WORDS) == known
+    assert set(suites_page.OPTION_LABELS) == known
     app = dialog(
         "from dashboard.dialog_forms import Form",
         "from harness.frame.people.access import Role",
         "form = Form(Role.ADMIN, 'upload')",
-        "st.session_state.asked = (suites.ask(form), form.missing)",
+        "st.session_state.asked = (suites.ask_suite(form), form.missing)",
     )
     for scorer, judged in (
         ("pairwise", True),
@@ -518,12 +518,12 @@ def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch
     ]
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog("suites.label_captures()")
-    app.session_state[suites_page.CAPTURES] = (ada.principal, lines)
+    app.session_state[suites_page.READ_CAPTURES] = (ada.principal, lines)
     app.run()
     assert app.button(key="label-now").label == "Make a suite of 0 labelled requests"
     act_as(monkeypatch, "eve", Role.ADMIN)
     app.run()
-    assert suites_page.CAPTURES not in app.session_state
+    assert suites_page.READ_CAPTURES not in app.session_state
     assert app.button(key="read-captures-now").label == "Read them"
 
     content = suites_page.write_labelled(lines, {"one": " yes ", "two": " "}, "ada")

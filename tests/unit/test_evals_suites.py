@@ -198,17 +198,17 @@ def test_items_are_shown_with_their_targets(tmp_path: Path) -> None:
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     catalog: SuiteCatalog = ConfiguredSuites({"tagged": SuiteSettings("tagged", path=file)})
 
-    assert catalog.shown("tagged", "a") == ("1?", "x")
-    assert catalog.shown("tagged", "b") == ("2?", '{"k": 1}')
+    assert catalog.item_texts("tagged", "a") == ("1?", "x")
+    assert catalog.item_texts("tagged", "b") == ("2?", '{"k": 1}')
     with pytest.raises(NotFound, match="no item 'd'"):
-        catalog.shown("tagged", "d")
+        catalog.item_texts("tagged", "d")
 
 
 def test_an_inspect_task_shows_no_items() -> None:
     catalog = ConfiguredSuites({"t": SuiteSettings("t", task="mine.py")})
 
     with pytest.raises(NotFound, match="is an Inspect task"):
-        catalog.shown("t", "a")
+        catalog.item_texts("t", "a")
 
 
 DOCS = Path(__file__).parents[2] / "docs"

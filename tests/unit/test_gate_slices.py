@@ -171,11 +171,11 @@ def test_items_that_nearly_repeat_others_are_pointed_out(tmp_path: Path) -> None
     settings.path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     suites = ConfiguredSuites({"asked": settings})
 
-    told = suites.dependence("asked")
+    told = suites.describe_dependence("asked")
 
     assert told.startswith("4 items form 1 clusters of similar texts")
     other = write_documents(tmp_path, ["a", "b"])
-    assert ConfiguredSuites({"asked": other}).dependence("asked") == ""
+    assert ConfiguredSuites({"asked": other}).describe_dependence("asked") == ""
 
 
 N = 300

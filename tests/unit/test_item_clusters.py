@@ -299,7 +299,7 @@ def test_a_large_cluster_is_pointed_out(tmp_path: Path) -> None:
     texts = [sentence(n) for n in range(50)] + [f"{sentence(0)} {n}" for n in range(8)]
     settings = suite(tmp_path, *({"input": text, "target": "x"} for text in texts))
 
-    told = ConfiguredSuites({"asked": settings}).dependence("asked")
+    told = ConfiguredSuites({"asked": settings}).describe_dependence("asked")
 
     assert "58 items form 50 clusters of similar texts" in told
     assert "the cluster of asked-0001 has 9 items (15.5 %), more than 5 %" in told

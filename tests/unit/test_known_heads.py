@@ -384,7 +384,7 @@ class TurnClock:
         queue = StartQueue()
         for burst in bursts:
             for request in burst:
-                if queue.takes():
+                if queue.may_start():
                     request.start()
                 else:
                     queue.wait(request, loop)

@@ -233,7 +233,7 @@ async def test_a_clients_names_of_properties_in_a_refusal_take_no_field_from_oth
     _, headers, _ = await door.call(CHAT, json.dumps(asks("hi", **fields)).encode())
 
     assert b"x-swapgate-degraded" not in headers
-    assert dict(door.app._alarms._learned()) == {}
+    assert dict(door.app._alerts._learned()) == {}
 
 
 @pytest.mark.parametrize(("name", "reach"), [("bob", "outright"), ("ODD", "request")])

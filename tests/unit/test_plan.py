@@ -319,7 +319,7 @@ def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> N
     assert target_availability(opened, 23.0, policy) == TargetAvailability(
         100.0, 3.0, held=quota
     )
-    pause = Slowdown(153.0, Turns(), keeps=True)
+    pause = Slowdown(153.0, Turns(), exhausted=True)
     assert target_availability(opened, 23.0, policy, pause) == TargetAvailability(
         130.0, 3.0, 130.0, quota
     )
@@ -328,7 +328,7 @@ def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> N
 @pytest.mark.req("A6")
 def test_only_a_pause_or_a_quota_holds_a_target_that_did_not_fail() -> None:
     policy = BreakerPolicy(failures=1, share=0.0)
-    pause = Slowdown(12.0, Turns(), keeps=True)
+    pause = Slowdown(12.0, Turns(), exhausted=True)
     paused = target_availability(CLOSED_BREAKER, 5.0, policy, pause)
     _, ticket = admit(
         CLOSED_BREAKER,

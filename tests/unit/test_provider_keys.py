@@ -140,7 +140,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
     door = Keyed(tmp_path)
     assert await door.ask() == 200
     assert door.sent_alerts() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
-    door.app._alarms.evaluate()
+    door.app._alerts.evaluate()
     assert len(door.sent_alerts()) == 1
 
     others = [key for key in upstream_keys(door.kept.snapshot())["up"] if key.name != "UP_KEY"]
@@ -148,7 +148,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
     door.holder._keys_of = lambda _: {"up": [*new, *others]}
     door.kept.put(replace(door.kept.snapshot(), etag="again"))
     assert door.holder.refresh()
-    door.app._alarms.evaluate()
+    door.app._alerts.evaluate()
 
     assert door.sent_alerts()[1:] == [(AlertKind.OUR_KEY, AlertEvent.ENDED)]
     door.turns["UP_KEY"] = completion()
@@ -167,11 +167,11 @@ async def test_the_alert_of_the_only_key_ends_with_it_and_that_of_none_with_the_
         door.kept.put(replace(door.kept.snapshot(), etag=etag))
         assert door.holder.refresh()
         await door.ask()
-        door.app._alarms.evaluate()
+        door.app._alerts.evaluate()
         # A second look tells nothing twice.
-        door.app._alarms.evaluate()
+        door.app._alerts.evaluate()
 
-    door.app._alarms.close()
+    door.app._alerts.close()
 
     raised, ended, none, over = door.kept_alerts()
     assert (raised.key, none.key) == (ended.key, over.key)

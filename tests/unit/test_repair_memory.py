@@ -215,7 +215,7 @@ async def test_one_callers_refused_combination_changes_no_other_callers_requests
         sent = json.loads(door.transport.seen[-1].body)
         assert sent["temperature"] == json.loads(body)["temperature"]
 
-    door.app._alarms.evaluate()
+    door.app._alerts.evaluate()
     door.recorder.flush()
     (alert,) = door.kept.alerts
     assert "refuses temperature with reasoning_effort=high as clients" in alert.title
@@ -244,7 +244,7 @@ async def test_after_a_good_answer_to_an_unchanged_request_the_router_changes_no
         _, headers, _ = await door.call(CHAT, HIGH)
         assert b"x-swapgate-degraded" not in headers
         assert json.loads(door.transport.seen[-1].body)["temperature"] == 0
-    door.app._alarms.evaluate()
+    door.app._alerts.evaluate()
     assert "swapgate_learned_repairs{" not in "".join(await door.metrics())
 
 

@@ -185,11 +185,11 @@ async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Pat
     _, headers, _ = await door.call(CHAT, ASK)
     assert b"x-swapgate-degraded" not in headers
 
-    door.app._alarms.evaluate()
+    door.app._alerts.evaluate()
     assert (await door.metrics())[series] == 1
 
     door.clock.advance(KEPT_S)
-    door.app._alarms.evaluate()
+    door.app._alerts.evaluate()
     assert series not in await door.metrics()
     door.recorder.flush()
     raised, ended = door.kept.alerts

@@ -30,13 +30,13 @@ async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metric
     series = f'swapgate_target_pause_seconds{{target="{OWN}"}}'
 
     await place.ask(times=2)
-    place.app._alarms.evaluate()
+    place.app._alerts.evaluate()
     assert sent_alerts(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
     assert "asked for a pause" in place.kept.alerts[0].title
     assert (await place.metrics())[series] == 7200
 
     place.clock.advance(7201)
-    place.app._alarms.evaluate()
+    place.app._alerts.evaluate()
     assert sent_alerts(place)[1:] == [(AlertKind.BREAKER_OPEN, AlertEvent.ENDED)]
     assert series not in await place.metrics()
 
@@ -90,9 +90,9 @@ async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) 
     place = Place(tmp_path, {INCUMBENT: error(401)})
     await place.ask()
 
-    place.app._alarms.still()
+    place.app._alerts.still()
     # The successor of the worker may find it again: it ends by silence.
-    place.app._alarms.close()
+    place.app._alerts.close()
 
     assert sent_alerts(place) == [
         (AlertKind.OUR_KEY, AlertEvent.RAISED),
@@ -104,7 +104,7 @@ async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) 
 @pytest.mark.req("F1")
 async def test_a_refused_revision_or_snapshot_on_disk_is_told_once(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
-    alarms = place.app._alarms
+    alarms = place.app._alerts
     holder = place.holder
     holder.refused = str(SnapshotInvalid("route 'support' names a target that is not there"))
     alarms.evaluate()
@@ -144,7 +144,7 @@ async def test_more_failovers_than_the_log_takes_are_counted(tmp_path: Path) -> 
 def test_alerts_that_wait_are_bounded_too(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
     recording = Recording("w", place.clock)
-    alert = place.app._alarms._alert(AlertKind.BREAKER_OPEN, "target t", "t", "", "")
+    alert = place.app._alerts._alert(AlertKind.BREAKER_OPEN, "target t", "t", "", "")
 
     recording.notify(*[alert] * (MAX_ALERTS + 2))
 

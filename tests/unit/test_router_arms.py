@@ -294,14 +294,14 @@ async def test_a_key_that_carries_most_requests_is_drawn_by_conversation(
     others = {arms[n::100][0] for n in range(1, 100, 2)}
     assert len(set(shop)) == 1
     assert len(others) == 2
-    door.app._alarms.evaluate()
+    door.app._alerts.evaluate()
 
     arms.clear()
     for number in range(200):
         await ask(number, "shop")
     assert 60 <= arms.count(b"canary") <= 140
-    door.app._alarms.shares.waiting["support"].extend(f"user:{n}" for n in range(8_000))
-    door.app._alarms.evaluate()
+    door.app._alerts.shares.waiting["support"].extend(f"user:{n}" for n in range(8_000))
+    door.app._alerts.evaluate()
     door.recorder.flush(final=True)
     raised, ended = [a for a in door.kept.alerts if a.kind is AlertKind.SHARED_KEY]
     assert "50 % of support's requests carry one key (user:shop)" in raised.text
@@ -340,7 +340,7 @@ async def test_requests_that_share_their_examples_are_drawn_by_what_comes_behind
     for number in range(600):
         arms.append(await ask({"role": "user", "content": f"{number} + 5"}))
         if number % 100 == 99:
-            door.app._alarms.evaluate()
+            door.app._alerts.evaluate()
 
     assert set(arms[:100]) == {b"incumbent"}
     assert 70 <= arms[-200:].count(b"canary") <= 130

@@ -496,10 +496,10 @@ async def test_the_first_fault_is_told_at_once_and_others_not_each(tmp_path: Pat
         assert len(await internal_error_alerts(scene.door)) == 1
         for _ in range(20):
             await scene.ask()
-    scene.door.app._alarms.evaluate()
+    scene.door.app._alerts.evaluate()
     assert len(await internal_error_alerts(scene.door)) == 1
 
     scene.door.clock.advance(AGAIN_S)
-    scene.door.app._alarms.evaluate()
-    scene.door.app._alarms.evaluate()
+    scene.door.app._alerts.evaluate()
+    scene.door.app._alerts.evaluate()
     assert len(await internal_error_alerts(scene.door)) == 2

@@ -123,7 +123,7 @@ async def test_the_only_target_gets_no_limit_and_its_lost_callers_are_counted(
         await leave(place, caller)
 
     assert await place.state() == 0
-    place.app._alarms.evaluate()
+    place.app._alerts.evaluate()
     place.recorder.flush()
     assert [alert.kind for alert in place.kept.alerts] == [AlertKind.TARGET_SILENT]
     assert sum(minute.unanswered for minute in place.kept.traffic) == 8

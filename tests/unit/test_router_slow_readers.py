@@ -155,7 +155,7 @@ async def test_a_client_that_leaves_within_a_big_answer_leaves_nothing_behind() 
     await turns()
 
     assert len(opened.reader.written) == 1
-    assert opened.connection._reader._all_written is None
+    assert opened.connection._reader._on_all_written is None
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="not of this system")

@@ -9,7 +9,7 @@ import pytest
 from harness.gate.online.waiting import WaitKind, wait_bin
 from harness.routing.settings import RouterSettings
 from router.protocols.chat.stream import DONE
-from router.protocols.messages.dialect import STOP
+from router.protocols.messages.dialect import STOP_EVENT
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.transport import Transport
 from router.upstream.transports import ConversationTransport
@@ -158,7 +158,7 @@ GOOD = f'{ATTEMPTS}failure_class="none",provider="up",target="up/{INCUMBENT}"}}'
     ("kind", "path", "begun", "last"),
     [
         ("", CHAT, (*CHAT_TEXT, FINISHED), DONE),
-        ("", MESSAGES, (*MESSAGE, STOPPED), STOP),
+        ("", MESSAGES, (*MESSAGE, STOPPED), STOP_EVENT),
         ("ollama", MESSAGES, (*CHAT_TEXT, FINISHED), b"message_stop"),
         ("ollama", RESPONSES, (*CHAT_TEXT, FINISHED), b"response.completed"),
     ],
@@ -368,7 +368,7 @@ NAMED = {
 }
 GOES_ON = {
     CHAT: (*CHAT_TEXT, FINISHED, DONE),
-    MESSAGES: (*MESSAGE, STOPPED, STOP),
+    MESSAGES: (*MESSAGE, STOPPED, STOP_EVENT),
     RESPONSES: (
         ev("response.output_text.delta", delta="hello"),
         ev("response.completed", response={"output": []}),

@@ -242,7 +242,7 @@ def _suites(settings: Settings, context: Context | None) -> Findings:
                 yield DoctorFinding(subject, "fail", str(error), "fix the file")
                 continue
             yield DoctorFinding(subject, "ok", f"{pin.items} items, pin {pin.digest[:12]}")
-            if dependence := context.suites.dependence(name):
+            if dependence := context.suites.describe_dependence(name):
                 yield DoctorFinding(f"clusters of suite {name}", "warn", dependence)
             if sample := context.suites.describe_sample(name):
                 yield DoctorFinding(f"sample of suite {name}", "ok", sample)

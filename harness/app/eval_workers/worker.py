@@ -173,7 +173,7 @@ class EvalWorker:
                 target=target,
                 provider=self._opened(TARGET, provider),
                 api_key=self._key(TARGET, provider),
-                done=EvalRuns(tx).done(run),
+                stored=EvalRuns(tx).done(run),
                 max_connections=self.connections,
                 judge_provider=self._opened(JUDGE, judge) if judge else None,
                 judge=_judge(tx, eval_run),
@@ -299,7 +299,7 @@ class EvalWorker:
         with self.store.write() as tx:
             eval_run = EvalRuns(tx).get(run)
             stored = EvalRuns(tx).done(run)
-            gone = (job.done | self._kept) - stored
+            gone = (job.stored | self._kept) - stored
             if gone:
                 state = RunState.FAILED
                 message = f"{len(gone)} stored samples are gone"

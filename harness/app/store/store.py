@@ -41,7 +41,7 @@ from harness.routing.table import Snapshot
 
 # Each attempt waits for readers until the timeout for locks.
 CHECKPOINT_ATTEMPTS: Final = 3
-# Contains the start time, so that a restarted or new server never repeats an old mark.
+# Contains the server's start time, so that a restarted or new server repeats no mark.
 LOG_POSITION: Final = sa.text(
     "SELECT pg_postmaster_start_time()::text || ' ' || pg_current_wal_insert_lsn()::text"
 )
@@ -121,15 +121,17 @@ class Store:
 
     @contextmanager
     def listings(self) -> Iterator[Listings]:
-        """Opens a read-only transaction whose pages name forged rows instead of failing."""
+        """Opens a read-only transaction for people. A page with a forged row names it and does
+        not raise.
+        """
         self._require_file()
         with translated(), self._reading.begin() as db:
             yield Listings(self._transaction(db, writable=False))
 
     @property
     def lists(self) -> Listings:
-        """Listings whose methods each open their own transaction."""
-        return cast("Listings", _ListsAlone(self))
+        """The listings for single calls: each method opens its own transaction."""
+        return cast("Listings", _SingleListings(self))
 
     def _check_schema(self, db: sa.Connection) -> None:
         if not self._schema_checked:
@@ -163,9 +165,9 @@ class Store:
         """
         with self.read() as tx:
             etag = Installations(tx).etag()
-            kept = self._snapshot
-            if kept is not None and kept.etag == etag:
-                return kept
+            cached = self._snapshot
+            if cached is not None and cached.etag == etag:
+                return cached
             rows = signed_snapshot.read(tx)
             snapshot = signed_snapshot.verified(rows, self._signatures, etag, self._clock.now())
         self._snapshot = snapshot
@@ -186,16 +188,18 @@ class Store:
         with translated(), self._reading.begin() as db:
             return str(db.execute(LOG_POSITION).scalar_one())
 
-    def missing_lineage(self, known: Lineage) -> Sequence[str]:
+    def missing_lineage(self, lineage: Lineage) -> Sequence[str]:
         """Lists the parts of a lineage's `heads` and `log_end` that the database lacks."""
         with self.read() as tx:
-            return missing_lineage(tx, known)
+            return missing_lineage(tx, lineage)
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        """Finds the rows with invalid signatures. working: checks only open work."""
-        look = working_faults if working else row_faults
+        """Finds the rows with invalid signatures. working: checks only the
+        rows of unfinished work.
+        """
+        find_faults = working_faults if working else row_faults
         with translated(), self._reading.begin() as db:
-            return list(look(self._transaction(db, writable=False)))
+            return list(find_faults(self._transaction(db, writable=False)))
 
     def sign_again(self, *, actor: Actor, reason: str) -> int:
         """Signs all rows with the current key. The database role must own the tables. Raises
@@ -208,7 +212,7 @@ class Store:
                 raise SignatureInvalid(f"{fault.name}: {fault.why}")
             with without_triggers(tx):
                 count = sign_rows(tx)
-            self._record(
+            self._record_repair(
                 tx,
                 actor,
                 "database.sign_again",
@@ -230,17 +234,17 @@ class Store:
         with translated(), self._writing.begin() as db:
             tx = self._transaction(db, writable=True)
             tx.serialize()
-            now_at_fault = set(row_faults(tx))
+            current_faults = set(row_faults(tx))
             with without_triggers(tx):
-                count = remove_rows(tx, [fault for fault in faults if fault in now_at_fault])
+                count = remove_rows(tx, [fault for fault in faults if fault in current_faults])
             details = {
                 "rows": [fault.name for fault in faults],
                 "reason": reason,
             }
-            self._record(tx, actor, "database.remove_forged", details)
+            self._record_repair(tx, actor, "database.remove_forged", details)
         return count
 
-    def _record(
+    def _record_repair(
         self,
         tx: Transaction,
         actor: Actor,
@@ -249,7 +253,7 @@ class Store:
     ) -> None:
         """Writes the audit event of a repair, and signs the manifest of the repaired rows."""
         AuditLog(tx).append(actor, action, "database", details)
-        # Counts a change, because routers refuse other rows with an unchanged count.
+        # Routers refuse a snapshot whose rows changed while the count of changes did not.
         tx.write(sa.update(meta).values(changes=meta.c.changes + 1))
         Manifests().write(tx)
 
@@ -268,11 +272,11 @@ class Store:
                         break
 
     def wait_for_change(self, timeout_s: float) -> bool:
-        """Waits as `Changes.wait`. Each thread learns of a change once."""
+        """Waits for a commit, as `Changes.wait`. Reports each commit once to each thread."""
         return self._changes.wait(timeout_s)
 
     def try_lead(self, owner: str) -> bool:
-        """Tries to lead the control processes, as `leader.Leadership`."""
+        """Tries to make `owner` the leader of the control processes (`leader.Leadership`)."""
         return self._leadership.try_lead(owner)
 
     def leader(self) -> str:
@@ -285,14 +289,14 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
-class _ListsAlone:
+class _SingleListings:
     """Runs each method of `Listings` in a transaction of its own."""
 
     store: Store
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         def read(*arguments: object, **filters: object) -> object:
-            with self.store.listings() as stored:
-                return getattr(stored, name)(*arguments, **filters)
+            with self.store.listings() as listings:
+                return getattr(listings, name)(*arguments, **filters)
 
         return read

@@ -454,5 +454,5 @@ def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
 
 def _dependence(ctx: ProposalsContext, suite: str) -> str:
     """Describes equal items and clusters, as a sentence; else empty."""
-    dependence = ctx.suites.dependence(suite)
+    dependence = ctx.suites.describe_dependence(suite)
     return f"{dependence[:1].upper()}{dependence[1:]}." if dependence else ""

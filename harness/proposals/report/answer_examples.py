@@ -209,7 +209,7 @@ def _read_suite(
     try:
         if ctx.suites.pin(suite).data_sha256 != side.pin.data_sha256:
             return {}, "the suite's data have changed since"
-        shown = {item: ctx.suites.shown(suite, item) for item in items}
+        shown = {item: ctx.suites.item_texts(suite, item) for item in items}
     except SwapgateError as error:
         return {}, str(error)
     if not any(expected for _, expected in shown.values()):

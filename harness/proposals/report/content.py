@@ -287,7 +287,7 @@ def _telling_answer(
     a = item.incumbent[0]
     b = item.candidate[0]
     try:
-        expected = ctx.suites.shown(suite, item.item)[1]
+        expected = ctx.suites.item_texts(suite, item.item)[1]
     except SwapgateError:
         expected = ""  # the suite's items are unknown here
     return TellingAnswer(

@@ -1,12 +1,14 @@
-"""A provider's request for a pause slows its target, and does not stop it. Pure.
+"""If a provider asks for a pause, the router slows the target and does not stop it. Pure.
 
-One long prompt may exceed a limit that all other requests keep. So requests continue, at most
-one in `gap_s`, over all workers of the machine. Each refusal of such a probe doubles the gap,
-and a good answer ends the slowdown. A request much smaller than the refused ones does not wait
-for a doubled gap. If it succeeds, later refusals of large requests slow the target no more
-(`TooLarge`). The asked-for time is kept in two cases: the provider
-reports that no request remains, or it refused two probes of different sizes. In the second
-case much smaller requests still go, so that a client with long prompts stops no others.
+One long prompt may exceed a rate limit although all other requests stay below it. So the router
+still sends probes: at most one request in `gap_s` seconds, over all workers of the machine. A
+refused probe doubles the gap, and a good answer ends the slowdown. A request much smaller than
+the refused requests does not wait for a doubled gap. If it succeeds, later refusals of large
+requests do not slow the target (`TooLarge`).
+
+The router stops probes for the whole pause in two cases: the provider reports that no request
+remains, or it refused two probes of different sizes. In the second case, much smaller requests
+still go, so that a client with long prompts does not stop the others.
 
 `router.health.slowdowns` keeps the slowdowns of a worker, and lets requests wait for a turn.
 """
@@ -25,8 +27,8 @@ LONGEST_PAUSE_S: Final = 86_400.0
 class RequestSize(NamedTuple):
     """The part of a rate limit that a request may use, in characters.
 
-    text: of the request. answer: about as many as the client lets the model write; 0 if the
-    client sets no limit. Providers count both.
+    text: length of the request. answer: estimated length of the longest answer that the client
+    allows; 0 if the client sets no limit. Providers count both.
     """
 
     text: int
@@ -36,7 +38,7 @@ class RequestSize(NamedTuple):
     def total(self) -> int:
         return self.text + self.answer
 
-    def least(self, other: "RequestSize | None") -> "RequestSize":
+    def minimum(self, other: "RequestSize | None") -> "RequestSize":
         if other is None:
             return self
         return RequestSize(min(self.text, other.text), min(self.answer, other.answer))
@@ -45,7 +47,7 @@ class RequestSize(NamedTuple):
         return self.text < other.text or self.total < other.total
 
     def is_much_smaller(self, other: "RequestSize") -> bool:
-        """Tells whether a refusal of the other size says nothing about this size."""
+        """Tells whether the provider may accept this size although it refused the other."""
         return (
             self.text * SIZES_DIFFER <= other.text or self.total * SIZES_DIFFER <= other.total
         )
@@ -58,7 +60,7 @@ class Turns(NamedTuple):
     gap_s: float = 0.0  # the time between two turns; 0 if the target is not slowed
 
     @property
-    def run(self) -> bool:
+    def is_slowed(self) -> bool:
         return self.gap_s > 0
 
 
@@ -68,29 +70,30 @@ class Slowdown:
 
     until: float  # the end of the pause that the provider asked for
     turns: Turns
-    # The provider reports that no request remains: none goes before `until`.
-    keeps: bool = False
-    # The size of the smallest refused request, and of the smallest refused probe.
-    refused: RequestSize | None = None
-    least: RequestSize | None = None  # None before the first refused probe
-    most: int = 0  # the characters of the longest refused probe's text
+    # The provider reports that no request remains, so the router waits until `until`.
+    exhausted: bool = False
+    smallest_refused: RequestSize | None = None  # of requests and probes
+    smallest_probe: RequestSize | None = None  # None before the first refused probe
+    longest_probe: int = 0  # the characters of the longest refused probe's text
 
     def rest_s(self, now: float) -> float:
         """Returns the rest of the pause that the provider asked for."""
         return max(0.0, self.until - now)
 
     def wait_s(self, now: float, size: RequestSize | None = None) -> float:
-        """Returns the seconds until a request may go: the rest of a kept pause, else the time
-        until its next turn.
+        """Returns the seconds until a request may go: the rest of the pause if the provider
+        accepts no request, otherwise the time until the next turn.
 
-        size: None for the smallest request. A much smaller request than the refused probes
-        need not wait for the gap that they doubled.
+        size: None for the smallest request. A request much smaller than the refused probes does
+        not wait for the doubled gap.
         """
         rest_s = self.rest_s(now)
-        if self.keeps:
+        if self.exhausted:
             return rest_s
         at = self.turns.at
-        if self.least is not None and (size is None or size.is_much_smaller(self.least)):
+        if self.smallest_probe is not None and (
+            size is None or size.is_much_smaller(self.smallest_probe)
+        ):
             at = min(at, at - self.turns.gap_s + FIRST_GAP_S)
         return min(rest_s, max(0.0, at - now))
 
@@ -100,29 +103,34 @@ class Slowdown:
     def may_go(self, size: RequestSize) -> bool:
         """Tells whether a request may take a turn.
 
-        After two refused probes of different sizes, only a request that differs from both in
-        size tells more.
+        After two refused probes of different sizes, only a request much smaller than both may
+        go.
         """
-        if self.keeps:
+        if self.exhausted:
             return False
-        if self.least is None or self.most < SIZES_DIFFER * self.least.text:
+        if (
+            self.smallest_probe is None
+            or self.longest_probe < SIZES_DIFFER * self.smallest_probe.text
+        ):
             return True
-        return size.is_much_smaller(self.least)
+        return size.is_much_smaller(self.smallest_probe)
 
     def may_wait(self, size: RequestSize) -> bool:
         """Tells whether a request may wait for a turn.
 
-        A request that is as large as a refused probe would be refused, too, so its caller
-        learns it at once.
+        The provider would refuse a request as large as a refused probe, so such a request does
+        not wait.
         """
-        return self.may_go(size) and (self.least is None or size.is_smaller(self.least))
+        return self.may_go(size) and (
+            self.smallest_probe is None or size.is_smaller(self.smallest_probe)
+        )
 
 
 class TooLarge(NamedTuple):
     """A provider refused requests of a size, and accepted a much smaller one.
 
-    Until the end of the pause that it asked for, a refusal of such a size says nothing of
-    smaller requests. until: monotonic seconds.
+    Until the end of the pause, another refusal of this size is no reason to slow smaller
+    requests. until: monotonic seconds.
     """
 
     refused: RequestSize
@@ -134,19 +142,21 @@ class TooLarge(NamedTuple):
 
 
 def find_too_large(slowdown: Slowdown, accepted: RequestSize) -> TooLarge | None:
-    """Returns the size that a slowdown was about; None if the accepted probe was as large."""
-    refused = slowdown.refused
+    """Returns the size that caused a slowdown; None if the accepted probe was not much smaller
+    than the refused requests.
+    """
+    refused = slowdown.smallest_refused
     if refused is None or not accepted.is_much_smaller(refused):
         return None
     return TooLarge(refused, slowdown.until)
 
 
 def start_turns(turns: Turns, now: float, pause_s: float) -> Turns:
-    """Begins a slowdown. A slowdown that another worker began continues.
+    """Begins the turns of a slowdown, or continues those that another worker began.
 
-    A gap is at most the pause that the provider asked for.
+    The gap is at most the pause that the provider asked for.
     """
-    if turns.run and now <= turns.at + turns.gap_s:
+    if turns.is_slowed and now <= turns.at + turns.gap_s:
         return turns
     gap_s = min(FIRST_GAP_S, pause_s)
     return Turns(now + gap_s, gap_s)
@@ -158,7 +168,7 @@ def reserve_turn(turns: Turns, at: float) -> Turns:
 
 
 def widen_turns(turns: Turns, now: float, pause_s: float) -> Turns:
-    """Doubles the gap, after a refused probe. The reserved turns before are void."""
+    """Doubles the gap after a refused probe, and cancels the reserved turns."""
     gap_s = max(FIRST_GAP_S, 2 * turns.gap_s)
     gap_s = min(gap_s, pause_s) if pause_s > 0 else gap_s
     return Turns(now + gap_s, gap_s)
@@ -173,7 +183,8 @@ def begin_slowdown(
     *,
     exhausted: bool,
 ) -> Slowdown:
-    """Returns the slowdown after a refusal that was no probe's. The longer pause counts.
+    """Returns the slowdown after a provider refused a request that was no probe. Of two pauses,
+    the longer one counts.
 
     size: of the refused request. exhausted: the provider reports that no request remains.
     """
@@ -184,8 +195,8 @@ def begin_slowdown(
         before,
         until=max(until, before.until),
         turns=turns,
-        keeps=before.keeps or exhausted,
-        refused=size.least(before.refused),
+        exhausted=before.exhausted or exhausted,
+        smallest_refused=size.minimum(before.smallest_refused),
     )
 
 
@@ -200,15 +211,15 @@ def refuse_probe(
 ) -> Slowdown:
     """Returns the slowdown after a refused probe.
 
-    size: the probe's. pause_s: the pause that the provider asks for now, which
-    replaces the one before; None if it names no time. exhausted: as for `begin_slowdown`.
+    size: of the probe. pause_s: the new pause, which replaces the earlier pause; None if the
+    provider names no time. exhausted: as for `begin_slowdown`.
     """
     until = before.until if pause_s is None else now + min(pause_s, LONGEST_PAUSE_S)
     return Slowdown(
         until,
         turns,
-        before.keeps or exhausted,
-        size.least(before.refused),
-        size.least(before.least),
-        max(size.text, before.most),
+        before.exhausted or exhausted,
+        size.minimum(before.smallest_refused),
+        size.minimum(before.smallest_probe),
+        max(size.text, before.longest_probe),
     )

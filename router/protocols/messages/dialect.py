@@ -1,7 +1,8 @@
 """The messages dialect patches `/v1/messages` requests and filters their answers.
 
-For targets that speak Anthropic's protocol: nothing is translated. Requests for other
-targets go through `message_request`. The interface is `chat.dialect.ChatDialect`.
+It serves targets that speak Anthropic's protocol, so it translates nothing.
+`message_request` translates requests for other targets. The interface is
+`chat.dialect.ChatDialect`.
 """
 
 import json
@@ -85,15 +86,18 @@ def read_delta_signals(
             pass
 
 
-STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-# Blocks that arrive in pieces (a call first has its name). Other blocks arrive complete.
-IN_PIECES: Final = frozenset(
+STOP_EVENT: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+# Blocks that arrive in pieces; a call begins with its name. Other blocks arrive complete.
+STREAMED_BLOCKS: Final = frozenset(
     {"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"}
 )
-CALLS: Final = IN_PIECES - {"text", "thinking"}
-GOOD: Final = ("end_turn", "tool_use")  # the most frequent good reasons; `ENDS` has all
+CALL_BLOCKS: Final = STREAMED_BLOCKS - {"text", "thinking"}
+COMPLETE_REASONS: Final = (
+    "end_turn",
+    "tool_use",
+)  # the most frequent reasons of a complete answer; `ENDS` has all
 STOP_SEQUENCE: Final = "stop_sequence"
-_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+_EMPTY_VALUES: Final[tuple[object, ...]] = (None, "", [], {})
 # Stands for the tier of Anthropic's fast mode. `fast` is OpenAI's name of another tier.
 FAST_MODE: Final = "fast_mode"
 _THOUGHT_PIECES: Final = frozenset({"thinking", "signature"})
@@ -108,35 +112,42 @@ def read_message_tokens(usage: object) -> TokenUsage | None:
     if not isinstance(usage, dict):
         return None
     get = usage.get
-    written = hour = read = 0
-    if writes := get("cache_creation_input_tokens"):
-        written = read_count(writes)
-        hour = min(read_hour_count(get("cache_creation")), written)
-    if cached := get("cache_read_input_tokens"):
-        read = read_count(cached)
-    given = written + read + read_count(get("input_tokens"))
+    written_tokens = hour_tokens = cached_tokens = 0
+    if cache_writes := get("cache_creation_input_tokens"):
+        written_tokens = read_count(cache_writes)
+        hour_tokens = min(read_hour_count(get("cache_creation")), written_tokens)
+    if cache_reads := get("cache_read_input_tokens"):
+        cached_tokens = read_count(cache_reads)
+    input_tokens = written_tokens + cached_tokens + read_count(get("input_tokens"))
     tier = get("service_tier")
     if get("speed") == "fast":
-        tier = FAST_MODE  # each token costs more than at the tier
+        tier = FAST_MODE  # its tokens cost more than those of the reported tier
     tier = tier if isinstance(tier, str) else ""
-    used = TokenUsage(given, read_count(get("output_tokens")), read, written, hour, tier)
-    return _with_compactions(used, get("iterations")) if get("iterations") else used
+    total = TokenUsage(
+        input_tokens,
+        read_count(get("output_tokens")),
+        cached_tokens,
+        written_tokens,
+        hour_tokens,
+        tier,
+    )
+    return _with_compactions(total, get("iterations")) if get("iterations") else total
 
 
-def _with_compactions(used: TokenUsage, iterations: object) -> TokenUsage:
+def _with_compactions(total: TokenUsage, iterations: object) -> TokenUsage:
     """Adds the tokens of compactions, which the usage itself leaves out."""
     for iteration in iter_objects(iterations):
         if iteration.get("type") == "compaction":
-            of_it = read_message_tokens({**iteration, "iterations": None}) or NO_USAGE
-            used = TokenUsage(
-                used.input_tokens + of_it.input_tokens,
-                used.output_tokens + of_it.output_tokens,
-                used.cached_tokens + of_it.cached_tokens,
-                used.written_tokens + of_it.written_tokens,
-                used.hour_tokens + of_it.hour_tokens,
-                used.tier,
+            compaction = read_message_tokens({**iteration, "iterations": None}) or NO_USAGE
+            total = TokenUsage(
+                total.input_tokens + compaction.input_tokens,
+                total.output_tokens + compaction.output_tokens,
+                total.cached_tokens + compaction.cached_tokens,
+                total.written_tokens + compaction.written_tokens,
+                total.hour_tokens + compaction.hour_tokens,
+                total.tier,
             )
-    return used
+    return total
 
 
 class MessagesStream(StreamFilter):
@@ -144,16 +155,16 @@ class MessagesStream(StreamFilter):
 
     def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
-        self._stopped = self._speaks = False
-        self._counts: TokenUsage | None = None
+        self._stopped = self._has_answer = False
+        self._usage: TokenUsage | None = None
         self._latest: object = ""  # type of the latest event
-        self._held = b""  # the end of a block, until another event follows
+        self._held_block_end = b""  # the end of a block, until another event follows
 
     def used(self) -> TokenUsage:
-        """Returns the tokens so far. The last event's count replaces the one of the first
-        event.
+        """Returns the tokens so far: the count of the last event once it has arrived, before
+        that an estimate.
         """
-        counts = self._counts or NO_USAGE
+        counts = self._usage or NO_USAGE
         if self.counted:
             return counts
         # The first event counts only the first output token.
@@ -180,10 +191,10 @@ class MessagesStream(StreamFilter):
         self._latest = ""
         sent = super()._event(event, end)
         if self._latest == "content_block_stop":
-            self._held, sent = sent, self._held
-        elif self._held and sent and self._latest not in ("", "ping"):
-            sent = self._held + sent
-            self._held = b""
+            self._held_block_end, sent = sent, self._held_block_end
+        elif self._held_block_end and sent and self._latest not in ("", "ping"):
+            sent = self._held_block_end + sent
+            self._held_block_end = b""
         return sent
 
     def _mark(self, event: bytes) -> bytes:
@@ -195,7 +206,7 @@ class MessagesStream(StreamFilter):
             return b""
         self.finished = True
         self.irregularities.add(Irregularity.NO_LAST_EVENT)
-        return STOP
+        return STOP_EVENT
 
     def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
         kind = self._latest = members.get("type")
@@ -226,14 +237,12 @@ class MessagesStream(StreamFilter):
                 return None if self.failure else ()
             case "message_stop":
                 return self._stop()
-            case _:  # no output: a block's end, a ping, or an event of a newer protocol
+            case _:  # a block's end, a ping or an event of a newer protocol has no output
                 self.progress_events += kind != "ping"
         return edits
 
     def _delta(self, place: object, delta: object) -> None:
-        """Notes a piece of a block: output commits the stream, unless it is only white
-        space.
-        """
+        """Notes a piece of a block. Output that is not only white space commits the stream."""
         if _has_output(delta):
             if isinstance(delta, dict) and "partial_json" in delta:
                 if self._calls is None:
@@ -241,21 +250,21 @@ class MessagesStream(StreamFilter):
                 self._calls.add(place, None, None, delta["partial_json"])
             self.output_events += 1
             self.progress_events += 1
-            if not (self.committed and self._speaks) and isinstance(delta, dict):
+            if not (self.committed and self._has_answer) and isinstance(delta, dict):
                 text = delta.get("text")
                 is_blank = isinstance(text, str) and text.isspace()
                 self.committed = self.committed or not is_blank
                 is_answer = not is_blank and _THOUGHT_PIECES.isdisjoint(delta)
-                self._speaks = self._speaks or is_answer
+                self._has_answer = self._has_answer or is_answer
 
     def _block(self, members: ParsedObject, block: object) -> Sequence[TextEdit]:
         """Notes the beginning of a block; returns the edits that give a call an id."""
         if not isinstance(block, dict):
             return ()
         kind = str(block.get("type"))
-        # A call's name alone does not commit the answer, but makes it not empty.
-        self._speaks = self._speaks or kind in CALLS or block_speaks(block)
-        if kind not in IN_PIECES or any(
+        # An answer with a call's name is not empty, but the name does not commit it.
+        self._has_answer = self._has_answer or kind in CALL_BLOCKS or is_answer_block(block)
+        if kind not in STREAMED_BLOCKS or any(
             block.get(part) for part in ("text", "thinking", "input")
         ):
             self.committed = True
@@ -268,23 +277,25 @@ class MessagesStream(StreamFilter):
         if message is None or not isinstance(message.value, dict):
             return ()
         self.given_usage = message.value.get("usage")
-        self._counts = read_message_tokens(self.given_usage)
-        places = member_spans(text, message.start, message.value).values
-        edits = [*self._model_edit(places.get("model"))]
+        self._usage = read_message_tokens(self.given_usage)
+        spans = member_spans(text, message.start, message.value).values
+        edits = [*self._model_edit(spans.get("model"))]
         if not message.value.get("id", True):
-            own = places["id"]
-            edits.append(TextEdit(own.start, own.end, to_json(self.ids.of_answer("msg"))))
+            id_span = spans["id"]
+            edits.append(
+                TextEdit(id_span.start, id_span.end, to_json(self.ids.of_answer("msg")))
+            )
         if message.value.get("content"):
             self._note_content(message.value)
         return edits
 
     def _note_content(self, message: Mapping[str, object]) -> None:
-        """Notes blocks in the first event: some answers, such as those after a provider's
-        own tool, are complete there.
+        """Notes the blocks of the first event. Some answers are complete there, such as those
+        after a provider's own tool.
         """
         for number, block in enumerate(iter_objects(message.get("content"))):
             self.progress_events += 1
-            self._speaks = self._speaks or block_speaks(block)
+            self._has_answer = self._has_answer or is_answer_block(block)
             self.committed = True
             if self.signals is not None:
                 self._note(read_block_signals, ("first", number), block)
@@ -298,25 +309,27 @@ class MessagesStream(StreamFilter):
             self._note_stop(delta["stop_reason"])
             if self.failure:
                 return
-        given = members.get("usage")
-        tokens = read_message_tokens(given)
-        if isinstance(given, dict) and tokens:
+        given_usage = members.get("usage")
+        tokens = read_message_tokens(given_usage)
+        if isinstance(given_usage, dict) and tokens:
+            earlier_fields = self.given_usage if isinstance(self.given_usage, dict) else {}
+            self.given_usage = {**earlier_fields, **given_usage}
+            earlier_usage = self._usage or NO_USAGE
             # The last event may omit the input tokens.
-            before = self.given_usage if isinstance(self.given_usage, dict) else {}
-            self.given_usage = {**before, **given}
-            known = self._counts or NO_USAGE
-            # The last event may omit the input tokens.
-            input_from = tokens if tokens.input_tokens else known
-            self._counts = input_from._replace(
+            input_from = tokens if tokens.input_tokens else earlier_usage
+            self._usage = input_from._replace(
                 output_tokens=tokens.output_tokens,
-                tier=tokens.tier or known.tier,
+                tier=tokens.tier or earlier_usage.tier,
             )
             self.counted = True
 
     def _note_stop(self, reason: object) -> None:
         self.finish_reasons.append(str(reason))
-        says = self._speaks or reason == STOP_SEQUENCE
-        if not ((says and reason in GOOD) or self._ends_well(reason, has_output=says)):
+        has_answer = self._has_answer or reason == STOP_SEQUENCE
+        if not (
+            (has_answer and reason in COMPLETE_REASONS)
+            or self._ends_well(reason, has_output=has_answer)
+        ):
             return
         if self._calls is not None and self._has_broken_call(reason):
             return
@@ -335,14 +348,12 @@ class MessagesStream(StreamFilter):
 
 def _has_output(delta: object) -> bool:
     return isinstance(delta, dict) and any(
-        value not in _NOTHING for name, value in delta.items() if name != "type"
+        value not in _EMPTY_VALUES for name, value in delta.items() if name != "type"
     )
 
 
-def block_speaks(block: object) -> bool:
-    """Returns whether a block is an answer: text that is not blank, or anything but
-    thinking.
-    """
+def is_answer_block(block: object) -> bool:
+    """Returns whether a block is part of the answer. Blank text and thinking are not."""
     if not isinstance(block, dict):
         return False
     kind = block.get("type")
@@ -351,10 +362,10 @@ def block_speaks(block: object) -> bool:
     return kind not in ("thinking", "redacted_thinking")
 
 
-NAMES: Final = {"max_completion_tokens": "max_tokens"}
-VERSION: Final = b"anthropic-version"
-PASSED_UP: Final[Mapping[bytes, bytes]] = {
-    VERSION: ANTHROPIC_VERSION.encode(),
+FIELD_NAMES: Final = {"max_completion_tokens": "max_tokens"}
+VERSION_HEADER: Final = b"anthropic-version"
+FORWARDED_HEADERS: Final[Mapping[bytes, bytes]] = {
+    VERSION_HEADER: ANTHROPIC_VERSION.encode(),
     b"anthropic-beta": b"",
 }
 
@@ -366,7 +377,7 @@ class MessagesDialect(ChatDialect):
         super().__init__()
         self.endpoint = Endpoint.MESSAGES
         self.path = MESSAGES_PATH
-        self.passed_up = PASSED_UP
+        self.passed_up = FORWARDED_HEADERS
         self.call_mark = '"tool_use"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
@@ -380,15 +391,15 @@ class MessagesDialect(ChatDialect):
         *,
         serialize_tools: bool = False,
     ) -> bytes:
-        wanted = setting_edits(request, target, CHAT_RESERVED, NAMES)
+        settings = setting_edits(request, target, CHAT_RESERVED, FIELD_NAMES)
         if serialize_tools and not request.serial_tools:
-            choice = wanted.get("tool_choice", request.value("tool_choice"))
-            given = dict(choice) if isinstance(choice, Mapping) else {"type": "auto"}
-            wanted["tool_choice"] = {
-                **given,
+            choice = settings.get("tool_choice", request.value("tool_choice"))
+            choice_fields = dict(choice) if isinstance(choice, Mapping) else {"type": "auto"}
+            settings["tool_choice"] = {
+                **choice_fields,
                 "disable_parallel_tool_use": True,
             }
-        return patched_body(request, target, wanted, "system")
+        return patched_body(request, target, settings, "system")
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         if members.get("type") == "error":
@@ -403,22 +414,22 @@ class MessagesDialect(ChatDialect):
         # Most answers have text and end well.
         text = first.get("text") if first.__class__ is dict else None
         is_text = text.__class__ is str and text and not text.isspace()
-        if reason and not (is_text and reason in GOOD):
-            says = any(map(block_speaks, content))
+        if reason and not (is_text and reason in COMPLETE_REASONS):
+            has_answer = any(map(is_answer_block, content))
             # An immediate stop sequence is a valid answer.
-            says = says or reason == STOP_SEQUENCE
-            check_ending(reason, has_output=says, silence=silence)
+            has_answer = has_answer or reason == STOP_SEQUENCE
+            check_ending(reason, has_output=has_answer, silence=silence)
         return read_message_tokens(members.get("usage"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
         reason = members.get("stop_reason")
-        return None if reason in GOOD else end_irregularity(reason)
+        return None if reason in COMPLETE_REASONS else end_irregularity(reason)
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         config = request.value("output_config")
-        wanted = config.get("format") if isinstance(config, Mapping) else None
+        text_format = config.get("format") if isinstance(config, Mapping) else None
         # `output_format` is the older name.
-        return read_schema(wanted or request.value("output_format"))
+        return read_schema(text_format or request.value("output_format"))
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
         tools = iter_objects(request.value("tools"))

@@ -68,7 +68,7 @@ def one(
     job = assignment.job
     if assignment.resume:
         done = frozenset((sample["item"], sample["epoch"]) for sample in before["samples"])
-        job = replace(job, done=done)
+        job = replace(job, stored=done)
     samples: list[Sample] = []
     disk = contextlib.ExitStack()
 

@@ -90,7 +90,7 @@ class ScriptedRunner:
             failed_in_a_row = failed_in_a_row + 1 if infra else 0
             if not on_sample(sample):
                 return RunState.OVER_BUDGET
-            if not job.done and len(first) < FIRST_ANSWERS:
+            if not job.stored and len(first) < FIRST_ANSWERS:
                 first.append(sample)
                 self.remark = refuse_first(first, job.target.model)
             # What was asked at once with the first answers comes after them.

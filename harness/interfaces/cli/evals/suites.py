@@ -255,19 +255,22 @@ def export(
         since=since,
         near=near,
     )
-    captures.write_export(file, capture_export.lines, else_="name another")
+    captures.write_export(file, capture_export.lines, advice="name another")
     done = {
         "file": str(file),
         "written": len(capture_export.lines),
-        "near_duplicates": dict(capture_export.near),
-        "of_frequent_users": capture_export.beyond,
+        "near_duplicates": dict(capture_export.near_duplicates),
+        "of_frequent_users": capture_export.of_frequent_callers,
         "sample": capture_export.sample,
     }
     left_out = [
         f"{number} {what}"
         for number, what in (
-            (len(capture_export.near), "near duplicates"),
-            (capture_export.beyond, f"of users with more than {MOST_OF_A_CALLER} requests"),
+            (len(capture_export.near_duplicates), "near duplicates"),
+            (
+                capture_export.of_frequent_callers,
+                f"of users with more than {MOST_OF_A_CALLER} requests",
+            ),
         )
         if number
     ]

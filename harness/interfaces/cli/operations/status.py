@@ -61,7 +61,7 @@ def spending(session: Session) -> None:
             "SPENT": format_spent_usd(row.spent_usd, row.unpriced),
             "CALLS": f"{row.calls:,}",
             "WITHOUT A PRICE": f"{row.unpriced:,}" if row.unpriced else None,
-            "STATE": row.purpose.at_the_cap if report.reason else None,
+            "STATE": row.purpose.state_at_cap if report.reason else None,
         },
     )
 
