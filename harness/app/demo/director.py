@@ -180,7 +180,7 @@ class DemoShow:
                 f"commands   swapgate --config {self.stage.config} proposal list",
             ],
         )
-        self.say("policy `demo` asks for fewer items and users than `default`")
+        self.say("policy `demo` asks for fewer items and callers than `default`")
         self.say("providers are simulated; router, control plane, evals and database are real")
 
     def play(self, stories: Sequence[Scenario]) -> list[tuple[bool, str]]:
@@ -380,7 +380,7 @@ class DemoShow:
         generator = tally.answered["generator"]
         enough = sdk >= SDK_REQUESTS
         self.lines(
-            f"{_mark(good=not tally.failed)} {tally.total:,} requests of users, "
+            f"{_mark(good=not tally.failed)} {tally.total:,} requests of callers, "
             f"{tally.failed} failed",
             [
                 f"{_mark(good=enough)} {sdk:,} by the official openai client",

@@ -111,7 +111,7 @@ class OnlineFault:
 # The provider takes no conversation with an earlier answer. An eval asks one question an item,
 # so it cannot see this. A refusal opens no circuit, so first turns stay fine.
 _LATER_TURNS: Final = OnlineFault(
-    "answers the first turn of each user, and refuses all later turns",
+    "answers the first turn of each caller, and refuses all later turns",
     {
         "kind": "status",
         "status": 400,
