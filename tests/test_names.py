@@ -71,6 +71,18 @@ OLD_WORDS: Final = {
     re.compile(r"\b(?:canary|scored) units?\b", re.IGNORECASE): "caller",
     re.compile(r"\b(?:canary|enough|too few) exposures?\b", re.IGNORECASE): "caller",
     re.compile(r"\bdistance to trip\b", re.IGNORECASE): "evidence of harm",
+    # "User" stays for the end user whose data is deleted, and for the field `user` of requests.
+    re.compile(
+        r"\b(?:all|answers|any|disliked by|frequent|harm\w*|helps no|hurt\w*|"
+        r"(?:candidate|canary|machine)'s|other|requests of|serves?(?: no)?|simulated?|"
+        r"% of (?:the|your)|copies of) users?\b",
+        re.IGNORECASE,
+    ): "caller",
+    re.compile(
+        r"\busers(?:'? (?:are|cannot|come first|dislike|get|need|never|noticed|saw|sent|stay)|"
+        r"' requests?)\b|\bwithout users\b",
+        re.IGNORECASE,
+    ): "caller",
 }
 INTERFACES: Final = Path("harness/interfaces")
 # Words of rows that were stored before, which the product still reads.
