@@ -69,7 +69,7 @@ OLD_WORDS: Final = {
     re.compile(r"\bdata keys?\b", re.IGNORECASE): "client key",
     re.compile(r"\b(?:taken|takes?|took) back\b", re.IGNORECASE): "rolled back",
     re.compile(r"\b(?:canary|scored) units?\b", re.IGNORECASE): "caller",
-    re.compile(r"\b(?:canary|enough|too few) exposures?\b", re.IGNORECASE): "caller",
+    re.compile(r"(?<![-*])\bexposures?\b", re.IGNORECASE): "caller",
     re.compile(r"\bdistance to trip\b", re.IGNORECASE): "evidence of harm",
     # "User" stays for the end user whose data is deleted, and for the field `user` of requests.
     re.compile(
@@ -87,6 +87,7 @@ OLD_WORDS: Final = {
 INTERFACES: Final = Path("harness/interfaces")
 # Words of rows that were stored before, which the product still reads.
 STORED_TEXTS: Final = frozenset(["promotion taken back by "])
+FIRST_PAGES: Final = ("README.md", "SECURITY.md", "clients/python/README.md")
 # Pages for people who check the statistics, and decisions as they were written.
 EXACT_PAGES: Final = ("docs/adr", "docs/explanation/statistics.md")
 
@@ -223,7 +224,7 @@ def texts_for_people() -> Iterator[tuple[str, str]]:
                         yield f"{file}:{node.lineno}", text
                 case _:
                     pass
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for page in [*map(ROOT.joinpath, FIRST_PAGES), *sorted((ROOT / "docs").rglob("*.md"))]:
         name = page.relative_to(ROOT).as_posix()
         if not name.startswith(EXACT_PAGES):
             yield name, page.read_text()
