@@ -208,7 +208,7 @@ def _next_step(
         few = _too_few(rollout, explanation) if kind is CanaryStateKind.PAUSED else ""
         share = format_bps(rollout.current.weight_bps)
         return NEXT_STEPS[kind].format(share=share, incumbent=incumbent, few=few)
-    return f"{_onward(explanation)} {HARM_NEXT}" if explanation else HARM_NEXT
+    return f"{_onward(rollout, explanation)} {HARM_NEXT}" if explanation else HARM_NEXT
 
 
 def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
@@ -223,9 +223,10 @@ def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
     )
 
 
-def _onward(explanation: RolloutExplanation) -> str:
+def _onward(rollout: Rollout, explanation: RolloutExplanation) -> str:
     """Describes the next share and its estimated time; says why an estimate is missing."""
-    to = "to " if explanation.goes_to.endswith("%") else ""
+    # After the last step comes the promotion, and after the bake its end: these are no shares.
+    to = "" if rollout.last_step or rollout.baking else "to "
     if explanation.eta_s is not None:
         return f"{to}{explanation.goes_to} {explanation.eta}."
     skewed = any(need.what == "sample ratio" and not need.done for need in explanation.needs)
