@@ -74,7 +74,7 @@ OLD_WORDS: Final = {
     # "User" stays for the end user whose data is deleted, and for the field `user` of requests.
     re.compile(
         r"\b(?:all|answers|any|disliked by|frequent|harm\w*|helps no|hurt\w*|"
-        r"(?:candidate|canary|machine)'s|other|requests of|serves?(?: no)?|simulated?|"
+        r"(?:candidate|canary|machine)'s|requests of|serves?(?: no)?|simulated?|"
         r"% of (?:the|your)|copies of) users?\b",
         re.IGNORECASE,
     ): "caller",
