@@ -67,7 +67,9 @@ UNIT: Final = re.compile(r"(?:^|_)units?(?:_|$)")
 # No part of a text for people, with the words that take their place.
 OLD_WORDS: Final = {
     re.compile(r"\bdata keys?\b", re.IGNORECASE): "client key",
-    re.compile(r"\b(?:taken|takes?|took) back\b", re.IGNORECASE): "rolled back",
+    re.compile(
+        r"\b(?:taken|takes?|took) (?:(?:a|it|its|the) (?:\w+ )*)?back\b", re.IGNORECASE
+    ): "rolled back",
     re.compile(r"\b(?:canary|scored) units?\b", re.IGNORECASE): "caller",
     re.compile(r"(?<![-*])\bexposures?\b", re.IGNORECASE): "caller",
     re.compile(r"\bdistance to trip\b", re.IGNORECASE): "evidence of harm",
