@@ -338,8 +338,7 @@ def _reason(
         return report.reason
     if outcome == "passed" and all(report.outcome == "passed" for report in reports):
         return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
-    silent = (report for report in reports if report.role is SuiteRole.GUARD)
-    guards = [report.suite for report in silent if _silent(report)]
+    guards = [r.suite for r in reports if r.role is SuiteRole.GUARD and _silent(r)]
     more = f"{NOT_SHOWN_WORSE}{', '.join(guards)}." if guards else ""
     return f"{report.suite}: {report.reason}" + (more if outcome == "passed" else "")
 
