@@ -39,19 +39,21 @@ def show_account() -> bool:
     if not page_frame.is_open():
         return False
     try:
-        found, why = _find()
+        session, reason = _find_session_or_reason()
     except SwapgateError as error:
         # If reading needs no sign-in, the page itself reports the database's failure.
-        found = None
-        why = _hide(error) if page_frame.needs_sign_in() else ""
-    if found is not None:
-        actor = found.actor
+        session = None
+        reason = _hide_database_error(error) if page_frame.needs_sign_in() else ""
+    if session is not None:
+        actor = session.actor
         st.session_state[page_frame.STATE] = actor
-        how = f"with the key {actor.key}" if actor.key else "as the operator of this machine"
+        credential = (
+            f"with the key {actor.key}" if actor.key else "as the operator of this machine"
+        )
         with st.container(key="account", horizontal=True, vertical_alignment="center"):
             st.html(
                 '<div class="sg sg-account" '
-                f'title="{escape(f"You act as {actor.name}, {how}")}">'
+                f'title="{escape(f"You act as {actor.name}, {credential}")}">'
                 f"<span>{strong(actor.name)} · {escape(actor.role.name.lower())}</span></div>"
             )
             if st.button("Sign out", icon=":material/logout:", type="tertiary"):
@@ -59,17 +61,17 @@ def show_account() -> bool:
         return True
     st.session_state.pop(page_frame.STATE, None)
     if not page_frame.needs_sign_in():
-        st.html(_account_line(why or READING_ONLY, sign_in_address()))
+        st.html(_account_line(reason or READING_ONLY, sign_in_address()))
         return True
-    _ask_sign_on(why)
+    _ask_sign_on(reason)
     return False
 
 
-def _ask_sign_on(why: str) -> None:
-    """Shows the ways to sign in, instead of the page. why: why the visitor's session does not
-    count.
+def _ask_sign_on(reason: str) -> None:
+    """Shows the ways to sign in, instead of the page. reason: why the visitor has no valid
+    session.
     """
-    st.html(markup.title("<b>Sign in</b> to Swapgate", markup.escape(why)))
+    st.html(markup.title("<b>Sign in</b> to Swapgate", markup.escape(reason)))
     if page_frame.sign_on() is None:
         st.html(_account_line("With a key or a link:", sign_in_address()))
         return
@@ -85,9 +87,9 @@ def _ask_sign_on(why: str) -> None:
         st.button("Sign out there", type="tertiary", on_click=st.logout)
 
 
-def _find() -> tuple[ActorSession | None, str]:
-    """Returns the visitor's session, or why there is none. Raises SwapgateError without the
-    database.
+def _find_session_or_reason() -> tuple[ActorSession | None, str]:
+    """Returns the visitor's session, or the reason why there is none. Raises SwapgateError if
+    the database does not answer.
     """
     try:
         return _find_session(), ""
@@ -96,22 +98,25 @@ def _find() -> tuple[ActorSession | None, str]:
 
 
 def _find_actor() -> tuple[Actor | None, str]:
-    """Returns the actor with the present role, or why there is none. Raises as `_find`."""
-    found, why = _find()
-    return (found.actor if found is not None else None), why
+    """Returns the actor with the present role, or the reason why there is none.
+
+    Raises SwapgateError if the database does not answer.
+    """
+    session, reason = _find_session_or_reason()
+    return (session.actor if session is not None else None), reason
 
 
-def _hide(error: SwapgateError) -> str:
+def _hide_database_error(error: SwapgateError) -> str:
     """Logs a database error, and returns a text that hides the database's address."""
-    page_frame.log.warning("nobody_known: %s", error)
+    page_frame.log.warning("sign_in_unavailable: %s", error)
     return SIGN_IN_BROKEN
 
 
 def _find_session() -> ActorSession | None:
     """Finds the session by the cookie, else by single sign-on.
 
-    With single sign-on, an ended session of a key does not lock the visitor out: the identity
-    provider's answer then counts. Raises NotAllowed, SwapgateError.
+    If the cookie's session has ended and single sign-on is set up, the visitor gets a session
+    from the identity provider instead. Raises NotAllowed, SwapgateError.
     """
     cookie = session_cookie()
     oidc = page_frame.sign_on()
@@ -122,10 +127,10 @@ def _find_session() -> ActorSession | None:
 
 
 def _find_sign_on(former: str = "") -> ActorSession | None:
-    """Finds or begins the session of a person whom the identity provider knows. None without
-    one.
+    """Finds or begins the session of a person whom the identity provider knows. Returns None
+    for other visitors.
 
-    former: the cookie of an earlier session, which ends. Raises NotAllowed.
+    former: the cookie of an earlier session; the new session ends that one. Raises NotAllowed.
     """
     oidc = page_frame.sign_on()
     if oidc is None or not st.user.get("is_logged_in"):
@@ -141,19 +146,22 @@ def _find_sign_on(former: str = "") -> ActorSession | None:
 
 
 def require_reader() -> None:
-    """Reruns the whole page after a sign-out, since a fragment would keep refreshing itself."""
+    """Reruns the whole page if the visitor has signed out.
+
+    Otherwise a fragment would continue to refresh itself, and to show data.
+    """
     if not page_frame.needs_sign_in():
         return
     try:
-        gone = _find_session() is None
+        is_signed_out = _find_session() is None
     except NotAllowed:
-        gone = True
+        is_signed_out = True
     except SwapgateError:
         # Stop here. Otherwise, if the database recovers now, the fragment would read it without
         # a session.
         st.html(markup.failure(page_frame.NOT_OPEN, SIGN_IN_BROKEN, page_frame.ROUTER_SERVES))
         st.stop()
-    if gone:
+    if is_signed_out:
         st.rerun()
 
 
@@ -166,15 +174,15 @@ def live_part(what: str) -> Iterator[None]:
         now = page_frame.context().clock.now()
         st.html(markup.note(f"updated {time_of_day(now)} UTC, every 2 s"))
     except SwapgateError as error:
-        why = f"Trying again. {page_frame.ROUTER_SERVES}"
-        st.html(markup.failure(f"{what} cannot be read at the moment", str(error), why))
+        advice = f"Trying again. {page_frame.ROUTER_SERVES}"
+        st.html(markup.failure(f"{what} cannot be read at the moment", str(error), advice))
 
 
 def session_cookie() -> str:
     """Returns the cookie of this dashboard's session; empty without one."""
-    found = st.context.cookies.get(sign_in_page.cookie_name(), "")
+    cookie = st.context.cookies.get(sign_in_page.cookie_name(), "")
     # Streamlit's AppTest has no connection, and returns a value of another type here.
-    return found if isinstance(found, str) else ""
+    return cookie if isinstance(cookie, str) else ""
 
 
 def sign_in_address() -> str:
@@ -184,10 +192,10 @@ def sign_in_address() -> str:
 
 def current_page() -> str:
     """Returns the present page's path with its filters."""
-    here = urlsplit(st.context.url or "").path or "/"
+    path = urlsplit(st.context.url or "").path or "/"
     if st.query_params:
-        here += f"?{urlencode(st.query_params.to_dict())}"
-    return here
+        path += f"?{urlencode(st.query_params.to_dict())}"
+    return path
 
 
 def _sign_out() -> None:
@@ -196,13 +204,13 @@ def _sign_out() -> None:
     """
     ctx = page_frame.installation().context
     try:
-        if (found := _find_session()) is not None:
-            dashboard_sessions.end(ctx, found)
+        if (session := _find_session()) is not None:
+            dashboard_sessions.end(ctx, session)
         # A visitor who signed in with a key may also have a single sign-on cookie, valid for a
         # month. It would sign the visitor in again, so end that session too.
         with suppress(NotAllowed):
-            if (other := _find_sign_on()) is not None:
-                dashboard_sessions.end(ctx, other)
+            if (sign_on_session := _find_sign_on()) is not None:
+                dashboard_sessions.end(ctx, sign_on_session)
     except SwapgateError as error:
         st.html(markup.failure("Not signed out", str(error), "You are still signed in."))
         return
@@ -214,14 +222,15 @@ def _sign_out() -> None:
 
 
 def signed_in() -> Actor | None:
-    """Returns the actor for whom the page was drawn; None for a reader. `attempt` asks
-    again.
+    """Returns the actor for whom the page was drawn; None for a reader.
+
+    The session may have ended since then. So `attempt` finds the actor again.
     """
     return page_frame.visitor()
 
 
 def why_not(role: Role) -> str:
-    """Explains why the visitor may not do what needs this role; empty if the visitor may."""
+    """Explains why the visitor lacks a role; empty if the visitor has it."""
     actor = signed_in()
     if actor is None:
         return SIGN_IN
@@ -247,33 +256,33 @@ def attempt(
 ) -> None:
     """Runs an action with the actor's present role, and reruns the page with a message.
 
-    done: writes the message after success. refused: describes the state after a refusal. An
-    error of the action is shown as text.
+    Shows an error of the action as text. done: writes the message after success. refused:
+    describes the state after a refusal.
     """
     docs_page = ""
-    holds = page_frame.UNCHANGED
+    state = page_frame.UNCHANGED
     try:
-        actor, why = _find_actor()
+        actor, reason = _find_actor()
     except SwapgateError as error:
         actor = None
-        why = str(error)
+        reason = str(error)
         docs_page = error.docs_page
         if page_frame.needs_sign_in():
-            why = _hide(error)
+            reason = _hide_database_error(error)
             docs_page = ""
     if actor is not None:
         try:
             action(actor)
         except SwapgateError as error:
-            why = str(error)
+            reason = str(error)
             docs_page = error.docs_page
-            holds = refused
+            state = refused
         else:
             st.session_state[page_frame.DONE] = done(actor)
             st.rerun()
-    st.html(markup.failure("Not done", why or SIGN_IN, holds, docs_page=docs_page))
+    st.html(markup.failure("Not done", reason or SIGN_IN, state, docs_page=docs_page))
 
 
-def _account_line(words: str, address: str) -> str:
+def _account_line(text: str, address: str) -> str:
     link = f'<a href="{escape(address)}" target="_self"><b>Sign in</b></a>'
-    return f'<div class="sg sg-account"><span>{escape(words)}</span> {link}</div>'
+    return f'<div class="sg sg-account"><span>{escape(text)}</span> {link}</div>'

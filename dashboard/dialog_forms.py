@@ -39,7 +39,7 @@ Option = TypeVar("Option")
 Width = Literal["small", "medium", "large"]
 
 REASON = "Reason (required; the audit log keeps it)"
-NOT_NOW = "This dialog cannot open now"
+CANNOT_OPEN = "This dialog cannot open now"
 UNCHANGED = "Nothing was changed."
 RELOAD = "Reload the page to see the present state."
 OUR_ERROR = "An unexpected error; its details are in the dashboard's log."
@@ -61,7 +61,7 @@ class Opener:
     open: Callable[[], None]
     key: str
     role: Role
-    missing: str = ""  # the obstacle to opening it, other than the role; empty without one
+    missing: str = ""  # why it cannot open, other than the role; empty if it can
     primary: bool = False  # whether it is the next sensible step
 
 
@@ -118,43 +118,49 @@ def _show_opener(opener: Opener, *, deferred: bool) -> None:
 
 
 def open_deferred() -> None:
-    """Opens the dialog that waits for the page's next run: its button is in a part that
-    refreshes itself, or it has several steps.
-    """
+    """Opens the dialog that `show_openers` or `Dialog.reopen` left for this run of the page."""
     open_dialog = st.session_state.pop(DEFERRED, None)
     if open_dialog is not None:
         open_dialog()
 
 
 def describe_refusals(openers: Sequence[Opener]) -> str:
-    """Explains disabled buttons. Gives each reason once, or names the roles that they need."""
-    refused: dict[Role, dict[str, None]] = {}
+    """Explains why buttons are disabled.
+
+    A signed-in visitor whose role is too low for several buttons reads which role each button
+    needs. All other texts are the buttons' own reasons, without repetition.
+    """
+    labels_by_role: dict[Role, dict[str, None]] = {}
     for opener in openers:
         if current_user.why_not(opener.role):
-            refused.setdefault(opener.role, {})[opener.label.removesuffix(" …")] = None
+            labels_by_role.setdefault(opener.role, {})[opener.label.removesuffix(" …")] = None
     missing = dict.fromkeys(
-        opener.missing for opener in openers if opener.missing and opener.role not in refused
+        opener.missing
+        for opener in openers
+        if opener.missing and opener.role not in labels_by_role
     )
     actor = current_user.signed_in()
-    if actor is None or len(refused) < 2:
-        reasons = dict.fromkeys(current_user.why_not(role) for role in refused)
+    if actor is None or len(labels_by_role) < 2:
+        reasons = dict.fromkeys(current_user.why_not(role) for role in labels_by_role)
         return " ".join((*reasons, *missing))
-    needs = "; ".join(
+    required_roles = "; ".join(
         f"{', '.join(labels)} {'needs' if len(labels) == 1 else 'need'} {role.name.lower()}"
-        for role, labels in sorted(refused.items())
+        for role, labels in sorted(labels_by_role.items())
     )
     return " ".join(
         (
-            f"{actor.name} has the role {actor.role.name.lower()}: {needs}.",
+            f"{actor.name} has the role {actor.role.name.lower()}: {required_roles}.",
             *missing,
         )
     )
 
 
 class Field:
-    """Asks for a field of a record. With `words`, it is a choice. Otherwise the present value's
-    type decides: a checkbox, a text, texts separated by commas, or a number. Basis points are
-    asked as a percentage; the number of a limit may be empty.
+    """A form field for one field of a record.
+
+    `words` makes it a choice. Otherwise the type of the present value decides: a checkbox, a
+    text, texts separated by commas, or a number. The visitor enters basis points as a
+    percentage. An empty number means no limit.
     """
 
     def __init__(
@@ -219,19 +225,20 @@ def ask_fields(
     """Shows fields in columns, and returns the entered values by name. before: the present
     record.
     """
-    given: dict[str, Any] = {}
-    for place, fields in zip(st.columns(len(columns)), columns, strict=True):
-        with place:
+    values: dict[str, Any] = {}
+    for container, fields in zip(st.columns(len(columns)), columns, strict=True):
+        with container:
             for name, entry in fields.items():
-                given[name] = entry.ask(name, getattr(before, name), key(name))
-    return given
+                values[name] = entry.ask(name, getattr(before, name), key(name))
+    return values
 
 
 class SettingsForm:
-    """Asks for the plain settings of a record, in the places of their declarations.
+    """Asks for the plain settings of a record. Their declarations say in which column each
+    setting stands.
 
-    words: the choices of settings that depend on the installation, by name. A single choice is
-    disabled. helps: help texts that depend on the record, by name.
+    words: the choices of settings that depend on the installation, by name. A setting with a
+    single choice is disabled. helps: help texts that depend on the record, by name.
     """
 
     def __init__(
@@ -254,9 +261,9 @@ class SettingsForm:
         left, right, wide = (
             self._column(column, advanced=advanced) for column in ("left", "right", "wide")
         )
-        given = ask_fields([left, right], before, key) if left or right else {}
-        below = [{name: entry} for name, entry in wide.items()]
-        return given | (ask_fields(below, before, key) if below else {})
+        values = ask_fields([left, right], before, key) if left or right else {}
+        wide_columns = [{name: entry} for name, entry in wide.items()]
+        return values | (ask_fields(wide_columns, before, key) if wide_columns else {})
 
     def _column(self, column: str, *, advanced: bool) -> Fields:
         shown = [
@@ -288,7 +295,9 @@ class SettingsForm:
 
 
 def _form_range(declared: Declaration) -> tuple[float | None, float | None]:
-    """Returns the bounds of a number field in the type of its values, a share's in percent."""
+    """Returns the bounds of a number field, in the type of its values. The bounds of basis
+    points are percentages.
+    """
     allowed = declared.range
     if allowed is None:
         return None, None
@@ -306,8 +315,8 @@ def ask_object(
     key: str,
     example: str = "",
 ) -> tuple[dict[str, object], str]:
-    """Asks for a JSON object. Returns it and an empty text, or an empty object and what is
-    wrong.
+    """Asks for a JSON object. Returns it and an empty text, or an empty object and an error
+    message.
     """
     typed = (
         st.text_area(
@@ -319,13 +328,13 @@ def ask_object(
         or ""
     ).strip()
     try:
-        found = json.loads(typed or "{}")
+        value = json.loads(typed or "{}")
     except ValueError:
-        found = None
-    if isinstance(found, dict):
-        return found, ""
-    such_as = f", such as {example}" if example else ""
-    return {}, f"{label}: this is not a JSON object{such_as}."
+        value = None
+    if isinstance(value, dict):
+        return value, ""
+    example_text = f", such as {example}" if example else ""
+    return {}, f"{label}: this is not a JSON object{example_text}."
 
 
 @dataclass(slots=True)
@@ -334,14 +343,16 @@ class Form:
 
     role: Role  # the required role
     name: str  # prefix of the fields' keys, unique among the page's dialogs
-    about: str = ""  # the subject's id in the keys, so that subjects share no typed text
-    says: str = ""  # replaces the message "ana did this"
-    waits_for: str = ""  # shown during a slow act
+    # The subject's id. It is part of the keys, so that a text typed for one subject does not
+    # appear in the dialog of another.
+    subject_id: str = ""
+    success_message: str = ""  # replaces the message "ana did this"
+    spinner_text: str = ""  # shown during a slow action
     missing: str = field(default="", init=False)  # message for the first missing input
 
     def key(self, part: str) -> str:
         """Returns Streamlit's key of a field, unique by dialog and subject."""
-        return "-".join(filter(None, (self.name, part, self.about)))
+        return "-".join(filter(None, (self.name, part, self.subject_id)))
 
     def say(self, *paragraphs: str, note: str = "") -> None:
         """Shows paragraphs of HTML. note: a plain text below them."""
@@ -350,8 +361,9 @@ class Form:
         st.html(markup.block(text + below))
 
     def need(self, met: object, words: str) -> None:
-        """Disables the button while a condition is not met. words: what the visitor has to do.
-        The first unmet condition is shown.
+        """Disables the button until a condition is met, and shows the first unmet condition.
+
+        words: tells the visitor what to do.
         """
         if not met:
             self.missing = self.missing or words
@@ -439,8 +451,8 @@ class Form:
         need: str = "",
         **more: Any,
     ) -> str:
-        """Shows a choice that also takes a typed text. Returns an empty text until one is
-        given.
+        """Shows a choice that also takes a typed text. Returns an empty text until the visitor
+        has chosen or typed.
         """
         placeholder = more.pop("placeholder", TYPE_A_MODEL)
         chosen = self.choose(
@@ -454,14 +466,14 @@ class Form:
         )
         return (chosen or "").strip()
 
-    def reach(self, route: str) -> str | None:
+    def choose_scope(self, route: str) -> str | None:
         """Asks whether an action is for one route or for all. Returns None for all."""
-        where = st.radio(
+        scope = st.radio(
             "Where",
             [f"Route {route} alone", _ALL_ROUTES],
             key=self.key("where"),
         )
-        return None if where == _ALL_ROUTES else route
+        return None if scope == _ALL_ROUTES else route
 
     def submit(
         self,
@@ -472,20 +484,20 @@ class Form:
         **kwargs: Arguments.kwargs,
     ) -> None:
         """Shows a button that calls `act`. done: the message after the actor's name."""
-        why = current_user.why_not(self.role) or self.missing
+        disabled_because = current_user.why_not(self.role) or self.missing
         if st.button(
             label,
             type="primary",
             key=self.key("now"),
-            disabled=bool(why),
+            disabled=bool(disabled_because),
         ):
-            with st.spinner(f"{self.waits_for} …") if self.waits_for else nullcontext():
+            with st.spinner(f"{self.spinner_text} …") if self.spinner_text else nullcontext():
                 current_user.attempt(
                     lambda actor: act(page_frame.context(), actor, *args, **kwargs),
-                    lambda actor: self.says or f"{actor.name} {done}",
+                    lambda actor: self.success_message or f"{actor.name} {done}",
                 )
-        if why:
-            st.html(markup.note(why))
+        if disabled_because:
+            st.html(markup.note(disabled_because))
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,24 +519,24 @@ class Dialog(Generic[Arguments]):
         # traceback.
         @st.dialog(self.title, width=self.width)  # noqa: TID251
         @wraps(self.show)
-        def guarded() -> None:
+        def show_with_errors() -> None:
             # Streamlit reruns a dialog without its page, which checked who may read.
             current_user.require_reader()
             try:
                 self.show(
-                    Form(self.role, self.name, _about(*args)),
+                    Form(self.role, self.name, _subject_id(*args)),
                     *args,
                     **kwargs,
                 )
             except SwapgateError as error:
                 why = str(error)
-                st.html(markup.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
+                st.html(markup.failure(CANNOT_OPEN, why, UNCHANGED, docs_page=error.docs_page))
             except Exception:
                 # A fault of Swapgate: its details belong in the log.
                 log.exception("dialog_failed: %s", self.title)
                 st.html(markup.failure("This failed", OUR_ERROR, RELOAD))
 
-        guarded()
+        show_with_errors()
 
     def reopen(self, *args: Any) -> None:
         """Opens the dialog again at the next run of the page, for a dialog of several steps."""
@@ -536,17 +548,17 @@ class Dialog(Generic[Arguments]):
         label: str = "",
         missing: str = "",
     ) -> Opener:
-        """Builds the dialog's button. missing: why it cannot open now; empty if it can."""
+        """Builds the dialog's button. missing: why the dialog cannot open; empty if it can."""
         icon = f":material/{self.icon}:" if self.icon else ""
         words = label or self.label or self.title
-        key = "-".join(filter(None, ("open", self.name, _about(*args))))
+        key = "-".join(filter(None, ("open", self.name, _subject_id(*args))))
         return Opener(words, icon, partial(self, *args), key, self.role, missing)
 
 
-def _about(*args: object) -> str:
+def _subject_id(*args: object) -> str:
     """Returns the id of the dialog's subject: a text itself, or the `id` of an object."""
-    first = args[0] if args else ""
-    return first if isinstance(first, str) else str(getattr(first, "id", ""))
+    subject = args[0] if args else ""
+    return subject if isinstance(subject, str) else str(getattr(subject, "id", ""))
 
 
 def dialog(

@@ -86,7 +86,7 @@ def _show(form: Form, operation: Operation[Any], texts: DialogTexts, subject: An
     def act(ctx: Context, actor: Actor) -> None:
         outcome = operation.run(_DialogCaller(ctx, actor), given)
         sentence = operation.done(outcome) if operation.done else "it is done"
-        form.says = f"{sentence[:1].upper()}{sentence[1:]}."
+        form.success_message = f"{sentence[:1].upper()}{sentence[1:]}."
 
     form.submit(texts.button, "", act)
 

@@ -299,7 +299,7 @@ def confirm(
 
     actor = current_user.signed_in()
     by = actor.name if actor else ""
-    form.says = f"{signal.value.capitalize()} by {by} on route {rollout.route}."
+    form.success_message = f"{signal.value.capitalize()} by {by} on route {rollout.route}."
     form.submit(f"Yes, {signal.value}", "", act, form.reason())
 
 

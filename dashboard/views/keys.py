@@ -309,7 +309,7 @@ def declare(form: Form, known: Sequence[PersonView]) -> None:
     form.need(name and person, lacks)
     reason = form.text("why", REASON, need=lacks)
     one = f"{name} and {person} are one person."
-    form.says = f"{name} is a separate person." if person == NO_OTHER else one
+    form.success_message = f"{name} is a separate person." if person == NO_OTHER else one
     form.submit("Declare it", "", _declare, name or "", person or "", reason)
 
 
@@ -350,7 +350,9 @@ def create_client_key(form: Form) -> None:
     )
     limits = _ask_limits(KeyLimits(), form)
     opt_outs = _ask_opt_outs((), form)
-    form.says = f"Created a key for {name}. Copy it below: Swapgate shows it only once."
+    form.success_message = (
+        f"Created a key for {name}. Copy it below: Swapgate shows it only once."
+    )
     form.submit(
         "Create the key",
         "",
@@ -384,7 +386,9 @@ def create_management_key(form: Form, people: Sequence[str]) -> None:
     roles = {role.name.lower(): role for role in Role}
     role = roles[st.selectbox("Role", list(roles), key=form.key("role"))]
     st.html(markup.note("A second key does not make its owner a second person."))
-    form.says = f"Created the key {name}. Copy it below: Swapgate shows it only once."
+    form.success_message = (
+        f"Created the key {name}. Copy it below: Swapgate shows it only once."
+    )
     service = whose == SERVICE
     form.submit(
         "Create the key",

@@ -62,8 +62,8 @@ def add_provider(form: Form) -> None:
         with st.expander(f"With an account's sign-in: {', '.join(OAUTH_ENDPOINTS)}"):
             show_account_commands(list(OAUTH_ENDPOINTS))
         return
-    form.about = kind
-    form.waits_for = ASKS
+    form.subject_id = kind
+    form.spinner_text = ASKS
     name = form.text("name", "Name, which precedes its models, as in NAME/MODEL", kind)
     address = form.text("address", "Address", first_route.usual_address(kind))
     form.need(name and address, "Name and address are needed.")
@@ -90,7 +90,7 @@ def add_provider(form: Form) -> None:
 @dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
 def add_model(form: Form, provider: str) -> None:
     """Asks for a model of a provider, from its list or by name."""
-    form.waits_for = ASKS
+    form.spinner_text = ASKS
     offers = named_models.list_configured_offers(page_frame.context())
     named = [name for name, _ in offers if name.startswith(f"{provider}/")]
     models = [name.removeprefix(f"{provider}/") for name in named]
@@ -138,7 +138,7 @@ def _add_model(
 def change_address(form: Form, provider: str) -> None:
     """Asks for a new address. Verdicts on the old address are then no proof for the routes."""
     before = registered_providers.get_provider(page_frame.context(), provider)
-    form.waits_for = ASKS
+    form.spinner_text = ASKS
     address = form.text(
         "address",
         f"Address of {provider}",
@@ -274,7 +274,7 @@ def _store(known: ProviderCredentials) -> None:
     """
     provider = known.name
     stored = [key.name for key in known.stored]
-    form = Form(Role.ADMIN, "key", provider, waits_for=ASKS)
+    form = Form(Role.ADMIN, "key", provider, spinner_text=ASKS)
     name = DEFAULT_KEY_NAME
     if stored:
         name = st.selectbox(

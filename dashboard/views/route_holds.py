@@ -69,7 +69,7 @@ def add(form: Form, route: str) -> None:
     """Asks for a freeze of a route or of all routes, with its begin and end in UTC."""
     ctx = page_frame.context()
     now = ctx.clock.now()
-    reach = form.reach(route)
+    reach = form.choose_scope(route)
     left, right = st.columns(2)
     begins = left.datetime_input("From, UTC (empty: now)", None, key=form.key("from"))
     ends = right.datetime_input("Until, UTC", None, key=form.key("until"))
@@ -120,7 +120,7 @@ def lift_openers(route: str) -> list[Opener]:
 )
 def throw(form: Form, route: str) -> None:
     """Asks for a kill switch, and shows which routes it would change."""
-    reach = form.reach(route)
+    reach = form.choose_scope(route)
     force = form.choose(
         "force",
         "Force or avoid",

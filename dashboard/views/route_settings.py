@@ -380,7 +380,7 @@ def roll_back(form: Form, view: RouteView) -> None:
     )
     reason = form.reason()
     force = st.checkbox(FORCE, key=form.key("force"))
-    form.waits_for = f"Asking whether {names[version]} can serve, at most 5 seconds"
+    form.spinner_text = f"Asking whether {names[version]} can serve, at most 5 seconds"
 
     def act(ctx: Context, actor: Actor) -> None:
         restored = operations.roll_back(
@@ -393,6 +393,6 @@ def roll_back(form: Form, view: RouteView) -> None:
             expected=route,
         )
         doubts = "".join(f" Warning: {warning}." for warning in restored.warnings)
-        form.says = f"{actor.name} brought {names[version]} back.{doubts}"
+        form.success_message = f"{actor.name} brought {names[version]} back.{doubts}"
 
     form.submit("Yes, roll back", "", act)

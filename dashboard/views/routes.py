@@ -52,29 +52,36 @@ class RoutePage:
     view: RouteView
     switches: Page[SwitchRecord]  # the newest switches and freezes
     weekly: Sequence[FreezeWindow]  # freezes of the configuration file
-    differences: Sequence[str]  # what the file has differently from the database
-    titles: Mapping[str, str]  # of the suites
+    differences: Sequence[str]  # between the configuration file and the database
+    titles: Mapping[str, str]  # titles of the suites
 
 
 def load(ctx: Context, name: str) -> RoutePage:
-    """Loads a route with its switches, and where the file differs. Raises NotFound."""
+    """Loads a route with its switches, and its differences from the configuration file.
+
+    Raises NotFound.
+    """
     settings = page_frame.installation().settings
-    about = f"route {name}"
+    subject = f"route {name}"
     return RoutePage(
         view=route_timeline.load_route(ctx, name),
         switches=ctx.store.lists.switches(PageRequest(MOST_SWITCHES), route=name),
-        weekly=[w for w in ctx.freeze_windows if not w.routes or name in w.routes],
+        weekly=[
+            window
+            for window in ctx.freeze_windows
+            if not window.routes or name in window.routes
+        ],
         differences=[
-            f"{about}: {difference.found}"
+            f"{subject}: {difference.found}"
             for difference in seed.list_seed_differences(ctx, settings)
-            if difference.subject == about
+            if difference.subject == subject
         ],
         titles=page_frame.titles(ctx),
     )
 
 
 def show() -> None:
-    """Shows a route, which the visitor chooses; without any, how to make the first one."""
+    """Shows the route that the visitor chooses. Without routes, shows how to create one."""
     with page_frame.loading("the routes"):
         names = page_frame.route_names(page_frame.context())
     if not names:
@@ -94,23 +101,22 @@ def show() -> None:
 def _actions(page: RoutePage) -> None:
     """Shows the buttons of a route."""
     name = page.view.id
-    holds = route_holds
     show_openers(
         [
-            *holds.lift_openers(name),
-            holds.throw.opener(name),
-            holds.add.opener(name),
+            *route_holds.lift_openers(name),
+            route_holds.throw.opener(name),
+            route_holds.add.opener(name),
             dialogs.edit_chain.opener(page.view),
             dialogs.change_settings.opener(page.view),
             dialogs.add_route.opener(),
             # Break-glass comes last: it is the only action that needs no proof.
-            *holds.break_glass_openers(name),
+            *route_holds.break_glass_openers(name),
         ]
     )
 
 
 def _title(page: RoutePage) -> tuple[str, str]:
-    """Says which model serves, since when, and what changed last."""
+    """Writes which model serves, since when, and what changed last."""
     view = page.view
     newest = since = view.history[0]
     for record in view.history:
@@ -130,21 +136,21 @@ def _title(page: RoutePage) -> tuple[str, str]:
     return heading, escape(note)
 
 
-def _behind(page: RoutePage) -> None:
-    """Shows whether routers lag behind the table, and where the file differs from the
-    database.
+def _staleness(page: RoutePage) -> None:
+    """Warns if a router serves an old revision, and shows where the configuration file differs
+    from the database.
     """
     view = page.view
     if view.behind:
-        words = (
+        text = (
             f"The router still serves revision {view.serving_revision}; the table is at "
             f"{view.history[0].revision}. Read its log, or restart it."
         )
-        st.html(markup.banner("STALE.", words))
+        st.html(markup.banner("STALE.", text))
     for difference in page.differences:
         # This is not an error: a promotion changes the database and not the file.
-        words = "The database is authoritative; the file only seeds new routes."
-        st.html(markup.note(f"{difference}. {words}"))
+        text = "The database is authoritative; the file only seeds new routes."
+        st.html(markup.note(f"{difference}. {text}"))
 
 
 def _settings(page: RoutePage) -> None:
@@ -190,20 +196,24 @@ def _settings(page: RoutePage) -> None:
         st.html(fallback_table(route.name, view.chain))
 
 
-def overrides(how: RouteSettings) -> str:
-    named = how.overrides
-    return ", ".join(f"{kind.value} → {named[kind]}" for kind in RequestKind if kind in named)
+def overrides(settings: RouteSettings) -> str:
+    targets = settings.overrides
+    return ", ".join(
+        f"{kind.value} → {targets[kind]}" for kind in RequestKind if kind in targets
+    )
 
 
 def _timeline(page: RoutePage) -> None:
     """Shows which model served when, as a chart."""
     view = page.view
-    note = "Wide bar: serves. Narrow bar: has a share. Diamond: a change. Times are UTC."
+    note = (
+        "Wide bar: incumbent. Narrow bar: share of the traffic. Diamond: change. Times are UTC."
+    )
     st.html(markup.section("Which model served when", note))
     chart = route_timeline.draw_route(view, page_frame.palette())
     if chart is None:
-        only = f"{view.name(view.route.incumbent)} has served this route from the start."
-        st.html(markup.note(only))
+        text = f"{view.name(view.route.incumbent)} has served this route from the start."
+        st.html(markup.note(text))
     else:
         st.altair_chart(chart, width="stretch", theme=None)
 
@@ -262,13 +272,13 @@ def _versions(page: RoutePage) -> None:
     st.html(markup.changes(("Field", f"Version {older}", f"Version {newer}"), rows))
 
 
-def _back(page: RoutePage) -> None:
+def _rollback(page: RoutePage) -> None:
     """Shows the button that brings a former model back."""
     view = page.view
     note = "A model that has served this route before needs no new proof."
     st.html(markup.section("Roll back", note))
-    why = "There is no former model: this one has served the route from the start."
-    missing = "" if route_timeline.former_versions(view) else why
+    no_former_model = "There is no former model: this one has served the route from the start."
+    missing = "" if route_timeline.former_versions(view) else no_former_model
     show_openers([dialogs.roll_back.opener(view, missing=missing)])
 
 
@@ -301,16 +311,16 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
         }
         for place, entry in enumerate(chain, 1)
     ]
-    shown = markup.section("Fallbacks", "Tried in this order when the route's model fails.")
-    shown += markup.table(rows)
-    if names := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
-        words = (
-            f"{names} continues to serve, but the route cannot be changed as long as it is in "
-            f"the chain. Remove it with `swapgate route fallback remove {route} …`, or "
+    section = markup.section("Fallbacks", "Tried in this order when the route's model fails.")
+    section += markup.table(rows)
+    if expired := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
+        text = (
+            f"{expired} continues to serve, but the route cannot be changed as long as it is "
+            f"in the chain. Remove it with `swapgate route fallback remove {route} …`, or "
             "evaluate it on the route's suites."
         )
-        shown = markup.banner("A waiver has expired.", words) + shown
-    return shown
+        section = markup.banner("A waiver has expired.", text) + section
+    return section
 
 
 def evidence_text(entry: ChainEntry) -> str:
@@ -341,10 +351,10 @@ def _switch_cells(page: RoutePage, record: SwitchRecord) -> markup.Row:
     }
 
 
-def _weekly(page: RoutePage) -> None:
+def _weekly_freezes(page: RoutePage) -> None:
     for window in page.weekly:
-        words = f"Every week, {window}: {window.reason} (from the configuration file)."
-        st.html(markup.note(words))
+        text = f"Every week, {window}: {window.reason} (from the configuration file)."
+        st.html(markup.note(text))
 
 
 DRIFT_STATES: Final = {
@@ -356,21 +366,25 @@ DRIFT_STATES: Final = {
 
 
 def _drift_banner(page: RoutePage) -> None:
-    """Says that the model behind the route has changed."""
+    """Warns that the model behind the route has changed."""
     view = page.view
     if any(status.state == drift_watches.DRIFTED for status in view.drift):
-        words = (
+        text = (
             f"`swapgate drift status {view.id}` shows the answers. Accept the model's present "
             "answers with the button below, or propose another model."
         )
-        st.html(markup.banner("✕ The model behind this route has changed.", words))
+        st.html(markup.banner("✕ The model behind this route has changed.", text))
 
 
 def _drift_cells(_: RoutePage, status: DriftStatus) -> markup.Row:
-    last = status.last
-    evidence = last.evidence if last else None
-    ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
-    if last is not None and last.state is DriftCheckState.NOT_MEASURED:
+    last_check = status.last
+    evidence = last_check.evidence if last_check else None
+    ended = (
+        "–"
+        if last_check is None or last_check.ended_at is None
+        else labels.date_time(last_check.ended_at)
+    )
+    if last_check is not None and last_check.state is DriftCheckState.NOT_MEASURED:
         ended += " NOT MEASURED"
     return {
         "Suite": strong(status.suite),
@@ -414,17 +428,17 @@ PAGE: Final = ResourcePage[str, RoutePage](
     parts=(
         lambda page: page_frame.show_freezes(page.view.id),
         _actions,
-        _behind,
+        _staleness,
         _drift_banner,
         DRIFT.show,
         _settings,
         SWITCHES.show,
-        _weekly,
+        _weekly_freezes,
         lambda page: st.html(measured_section(page.view, page.titles)),
         _timeline,
         HISTORY.show,
         _versions,
-        _back,
+        _rollback,
         lambda page: policies.show(page.view.route.settings.policy),
     ),
     commands=lambda name: [["route", "history", name], POLICIES_COMMAND],

@@ -104,7 +104,7 @@ def run_suite(
     )
     st.html(markup.note(RUN_NOTE))
     page_frame.warn_without_control()
-    form.says = f"Queued {suite} on {target}; the control process runs it."
+    form.success_message = f"Queued {suite} on {target}; the control process runs it."
     form.submit(
         "Run it now",
         "",

@@ -26,7 +26,7 @@ from evals.scorers.assertions import (
 from evals.suites.promptfoo_templates import (
     TEMPLATE,
     VARIABLE,
-    Unfit,
+    UnsupportedTest,
     fill,
     fill_check,
 )
@@ -399,7 +399,7 @@ class _Reader:
                     if len(items) > _MOST_ITEMS:
                         raise InputError(f"its tests make more than {_MOST_ITEMS:,} items")
                 lost += test["lost"]
-            except Unfit as error:
+            except UnsupportedTest as error:
                 left += 1
                 self.lose(test["place"], error)
         checks = (check for item in items for check in list_single(item["metadata"]["assert"]))
@@ -454,10 +454,10 @@ def _item(
     test: Test,
 ) -> Mapping[str, Any]:
     """Builds an item's line: the filled prompt, and the filled assertions as metadata. Raises
-    Unfit.
+    UnsupportedTest.
     """
     if not test["assert"]:
-        raise Unfit("it has no usable assertion")
+        raise UnsupportedTest("it has no usable assertion")
     checks = [fill_check(check, values) for check in test["assert"]]
     known = {
         name: value for name, value in test["metadata"].items() if name not in _OWN_METADATA

@@ -1,4 +1,6 @@
-"""Fills promptfoo's variables into texts, as its Nunjucks does, without filters and blocks.
+"""Replaces promptfoo's variables in texts by their values, as Nunjucks does in promptfoo.
+
+The module does not support filters and blocks of Nunjucks.
 
 Source: promptfoo 0.121.20, `src/evaluatorHelpers.ts` and `src/assertions/index.ts`. Pure.
 """
@@ -14,18 +16,20 @@ Test = Mapping[str, Any]
 VARIABLE: Final = re.compile(r"\{\{-?\s*([\w.]+)\s*-?\}\}")
 TEMPLATE: Final = re.compile(r"\{\{|\{%|\{#")
 _BLOCK: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
-_MOST_DEEP: Final = 5  # promptfoo's limit for variables whose text names variables
+_MAX_DEPTH: Final = 5  # promptfoo's limit for variables within the texts of variables
 
 
-class Unfit(InputError): ...
+class UnsupportedTest(InputError): ...
 
 
 def fill_check(check: Test, values: Test) -> Test:
-    """Fills in a text or a list of texts; promptfoo leaves a mapping as it is."""
+    """Fills in the value of a check: a text or a list of texts. Like promptfoo, it leaves a
+    mapping unchanged.
+    """
     if check["type"] == SET:
         return {
             **check,
-            "assert": [fill_check(one, values) for one in check["assert"]],
+            "assert": [fill_check(part, values) for part in check["assert"]],
         }
     value = check.get("value")
     if isinstance(value, str):
@@ -37,12 +41,14 @@ def fill_check(check: Test, values: Test) -> Test:
 
 
 def fill(value: Any, values: Test) -> Any:
-    """Fills in `{{name}}`. Raises Unfit for Nunjucks' filters and blocks."""
+    """Fills in `{{name}}`. Raises UnsupportedTest for Nunjucks' filters and blocks."""
     match value:
         case str():
             if TEMPLATE.search(VARIABLE.sub("", value)):
-                raise Unfit("it has a filter or block of Nunjucks, which Swapgate cannot run")
-            return VARIABLE.sub(lambda variable: _written(variable[1], values), value)
+                raise UnsupportedTest(
+                    "the text has a filter or block of Nunjucks, which Swapgate cannot run"
+                )
+            return VARIABLE.sub(lambda variable: _variable_text(variable[1], values), value)
         case Mapping():
             return {name: fill(inner, values) for name, inner in value.items()}
         case list():
@@ -51,36 +57,38 @@ def fill(value: Any, values: Test) -> Any:
             return value
 
 
-def _written(name: str, values: Test) -> str:
+def _variable_text(name: str, values: Test) -> str:
     """Returns a variable's text; empty for an unknown variable, as in promptfoo.
 
-    Raises Unfit for an environment variable, a list and a mapping.
+    Raises UnsupportedTest for an environment variable, a list and a mapping.
     """
     value: Any = values
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     if value is None:
         if name.startswith("env."):
-            raise Unfit(f"{{{{{name}}}}} is an environment variable")
+            raise UnsupportedTest(f"{{{{{name}}}}} is an environment variable")
         return ""
     if isinstance(value, Mapping | list):
-        raise Unfit(f"{{{{{name}}}}} is a list or a mapping: write it as a text")
-    return _resolved(value, values) if isinstance(value, str) else text_of(value)
+        raise UnsupportedTest(f"{{{{{name}}}}} is a list or a mapping: write it as a text")
+    return _fill_nested(value, values) if isinstance(value, str) else text_of(value)
 
 
-def _resolved(text: str, values: Test) -> str:
-    """Fills in variables that a variable's text names, unless one of them is unknown."""
-    for _ in range(_MOST_DEEP):
+def _fill_nested(text: str, values: Test) -> str:
+    """Fills in the variables within a variable's text. Stops if one of them is unknown."""
+    for _ in range(_MAX_DEPTH):
         names = [variable[1].partition(".")[0] for variable in VARIABLE.finditer(text)]
         if not names or any(values.get(name) is None for name in names):
             break
-        text = VARIABLE.sub(lambda variable: _plain(variable[1], values), text)
+        text = VARIABLE.sub(lambda variable: _nested_text(variable[1], values), text)
     if _BLOCK.search(VARIABLE.sub("", text)):
-        raise Unfit("its variable has a filter or block of Nunjucks")
+        raise UnsupportedTest(
+            "a variable has a filter or block of Nunjucks, which Swapgate cannot run"
+        )
     return text
 
 
-def _plain(name: str, values: Test) -> str:
+def _nested_text(name: str, values: Test) -> str:
     value: Any = values
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

@@ -64,7 +64,7 @@ from harness.routing.proposal import ApprovalKind, Proposal, ProposalEvent, appl
 from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
-from harness.routing.route_changes import RestoreIncumbent, find_way_back
+from harness.routing.route_changes import RestoreIncumbent, find_rollback_target
 from harness.routing.table import Route, RouteRecord
 
 
@@ -470,7 +470,7 @@ def _former(
     an earlier incumbent or without that version.
     """
     if version is None:
-        found = find_way_back(history)
+        found = find_rollback_target(history)
         which = "earlier incumbent"
     else:
         named = (r.route.incumbent for r in history if r.route.version == version)

@@ -4,17 +4,17 @@ rests until a person accepts a new baseline or swaps the model. The drift test a
 model has changed behind its name.
 
 Null hypothesis: the scores of all runs of an item are exchangeable, and items err independently
-of each other. (Different answers of an unchanged model to one question belong to the null.)
+of each other. (An unchanged model may answer a question differently each time, without drift.)
 Then, given all scores of an item, each choice of m scores is equally likely to be the newest m.
 With w = exp(eta * score), an item's factor
 
     product of w over its newest m scores / mean of that product over all choices of m
 
-has expectation 1. So the product over items is an e-value for each eta and each window m. The
-mean e_j is an e-value too: over the grid of eta (both signs) and the windows 1, 2, 4, 8, 16 up
-to j, the number of runs since the baseline. For pass/fail scores the factor is the likelihood
-ratio of Fisher's noncentral hypergeometric distribution (statistics.md §2.2) with odds ratio
-exp(eta). The evidence after j comparisons is
+has expectation 1. So the product over items is an e-value for each eta and each window m. Let j
+be the number of runs since the baseline. e_j is the mean of these e-values over the grid of eta
+(both signs) and the windows 1, 2, 4, 8, 16 up to j; it is an e-value too. For pass/fail scores
+the factor is the likelihood ratio of Fisher's noncentral hypergeometric distribution
+(statistics.md §2.2) with odds ratio exp(eta). The evidence after j comparisons is
 
     S_j = sum over i <= j of e_i / (i (i + 1))
 
@@ -22,8 +22,8 @@ S_j never falls, and its expectation never exceeds 1, because the weights sum to
 inequality, S_j ever reaches 1 / alpha with probability alpha at most, even though the e_i share
 their runs.
 
-The test does not multiply comparisons with the baseline alone: given a baseline that was lucky
-or unlucky on an item, the expected difference is not 0, and the product grows by luck.
+The test does not compare each run with the baseline and multiply the results. After a lucky or
+unlucky baseline, the expected difference is not 0, so such a product grows without drift.
 
 Sources: Turner, Ly & Gruenwald 2024 (e-values by conditioning, 2x2 tables); Vovk & Wang 2021
 (means of e-values are e-values under any dependence).
@@ -100,9 +100,8 @@ class DriftEvidence:
         return f"{format_percent(self.share_of_limit, 0)} of the alarm level"
 
 
+# (item, mean score over its epochs) in the run's order; None if not measured.
 ItemScores = tuple[tuple[str, float | None], ...]
-
-"""(item, mean score over its epochs) in the run's order; None if not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ class DriftCheck:
 
 @dataclass(frozen=True, slots=True)
 class DriftWatch:
-    """The checks since one baseline. A watch needs no state beside them."""
+    """The checks since one baseline. A watch has no other state."""
 
     checks: tuple[DriftCheck, ...]  # the baseline first
 
@@ -212,8 +211,8 @@ def compare_runs(
     history: the runs' scores, the baseline first.
     log_before: the evidence after the previous comparison; -inf before the first comparison.
 
-    An item without a score is left out of that run only. Raises InputError below two runs, and
-    for a score outside [0, 1].
+    An item without a score in one run still counts in the other runs. Raises InputError below
+    two runs, and for a score outside [0, 1].
     """
     check = len(history) - 1
     if check < 1:
@@ -223,28 +222,28 @@ def compare_runs(
     scores = _matrix(history)
     windows = [window for window in WINDOWS if window <= check]
     by_window = log_e_values(scores, windows)
-    now = log_mean([log_mean([float(log) for log in logs]) for logs in by_window])
-    best = int(np.argmax(by_window.max(axis=1)))
-    evidence = log_mean([log_before, now], [0.0, -math.log(check * (check + 1.0))])
-    falls = int(np.argmax(by_window[best])) < len(ODDS)
+    log_e_now = log_mean([log_mean([float(log) for log in logs]) for logs in by_window])
+    best_window = int(np.argmax(by_window.max(axis=1)))
+    log_e_total = log_mean([log_before, log_e_now], [0.0, -math.log(check * (check + 1.0))])
+    is_lower = int(np.argmax(by_window[best_window])) < len(ODDS)
     return _evidence(
         check,
-        windows[best],
-        window_differences(scores, windows[best]),
-        evidence,
+        windows[best_window],
+        window_differences(scores, windows[best_window]),
+        log_e_total,
         alpha,
-        falls=falls,
+        is_lower=is_lower,
     )
 
 
 def _matrix(history: Sequence[ItemScores]) -> Floats:
     """Returns scores by run and item, in the baseline's item order; NaN if not measured."""
     by_item: list[Mapping[str, float | None]] = [dict(run) for run in history]
-    rows = [[_checked(item, run.get(item)) for item, _ in history[0]] for run in by_item]
+    rows = [[_check_score(item, run.get(item)) for item, _ in history[0]] for run in by_item]
     return np.asarray(rows, dtype=np.float64)
 
 
-def _checked(item: str, score: float | None) -> float:
+def _check_score(item: str, score: float | None) -> float:
     if score is None:
         return math.nan
     if not 0.0 <= score <= 1.0:
@@ -282,7 +281,9 @@ class ScoreBag:
         return cls(means, np.zeros(items))
 
     def with_run(self, scores: Floats) -> "ScoreBag":
-        """Adds a run's scores: a choice of k of n has the n-th with probability k / n."""
+        """Adds a run's scores. A random choice of k of n scores has the n-th score with
+        probability k / n.
+        """
         known = ~np.isnan(scores)
         counts = self.counts + known
         weights = np.exp(_tilt(scores))
@@ -309,8 +310,8 @@ def window_differences(scores: Floats, size: int) -> Floats:
     """Returns the newest runs' means minus earlier means, for items measured in both."""
     new = _means(scores[-size:])
     before = _means(scores[:-size])
-    both = ~(np.isnan(new) | np.isnan(before))
-    d = new[both] - before[both]
+    in_both = ~(np.isnan(new) | np.isnan(before))
+    d = new[in_both] - before[in_both]
     return np.where(np.abs(d) > ROUNDING, d, 0.0)
 
 
@@ -328,9 +329,11 @@ def _evidence(
     log_e: float,
     alpha: float,
     *,
-    falls: bool,
+    is_lower: bool,
 ) -> DriftEvidence:
-    """Writes the figures of one window. d: differences by item, newer minus earlier."""
+    """Builds the evidence from one window's figures. d: differences by item, newer minus
+    earlier.
+    """
     low, high, method = _interval(d)
     worse = int((d < 0.0).sum())
     better = int((d > 0.0).sum())
@@ -344,7 +347,7 @@ def _evidence(
         ci_method=method,
         log_e=log_e,
         log_e_limit=-math.log(alpha),
-        direction="worse" if falls else "better",
+        direction="worse" if is_lower else "better",
         drifted=bool(log_e >= -math.log(alpha)),
         worse=worse,
         same=len(d) - worse - better,

@@ -17,19 +17,21 @@ def missing_duration(
     began: datetime,
     now: datetime,
 ) -> str:
-    """Describes the step's minimum time that is still missing; empty if none is."""
+    """Describes how much of the step's minimum time is left; empty if the step has lasted long
+    enough.
+    """
     lasted_s = (now - began).total_seconds()
     if lasted_s < 0:
         # The clock was set back, or is behind the clock of the process that began the step.
-        return f"By this machine's clock the step begins in {_hours(-lasted_s)}"
+        return f"By this machine's clock the step begins in {_format(-lasted_s)}"
     missing_s = step.min_s - lasted_s
     if missing_s > 0:
-        return f"The step lasts at least {_hours(step.min_s)}: {_hours(missing_s)} are left"
+        return f"The step lasts at least {_format(step.min_s)}: {_format(missing_s)} are left"
     missing_s = step.min_peak_s - peak_seconds(peak, began, now) if step.min_peak_s else 0.0
     if missing_s > 0:
         return (
-            f"The step lasts at least {_hours(step.min_peak_s)} of peak traffic "
-            f"({peak.start_h} to {peak.end_h} h UTC): {_hours(missing_s)} are left"
+            f"The step lasts at least {_format(step.min_peak_s)} of peak traffic "
+            f"({peak.start_h} to {peak.end_h} h UTC): {_format(missing_s)} are left"
         )
     return ""
 
@@ -76,5 +78,5 @@ def _peak_length(peak: PeakHours) -> timedelta:
     return timedelta(hours=(peak.end_h - peak.start_h) % 24 or 24)
 
 
-def _hours(seconds: float) -> str:
+def _format(seconds: float) -> str:
     return format_span(60 * max(1, round(seconds / 60)))

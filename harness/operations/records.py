@@ -15,7 +15,7 @@ from harness.frame.records.columns import at_least
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records, given
 from harness.routing.capture import CapturedRequest, CaptureResult, day_start
-from harness.routing.records.failovers import marks_having
+from harness.routing.records.failovers import batch_user_hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +130,5 @@ class Captures(Records[CapturedRequest]):
             return self._tx.write(query)
         return sum(
             self._tx.write(query.where(captured.c.user_hash.in_(batch)))
-            for batch in marks_having(self._tx, captured.c.user_hash, users)
+            for batch in batch_user_hashes(self._tx, captured.c.user_hash, users)
         )

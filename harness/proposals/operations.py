@@ -214,7 +214,7 @@ BREAK_GLASSES: Final = OperationGroup(
             parameters={
                 "target": Parameter(meaning="Id or `provider/model`."),
                 "lasts": Parameter(
-                    meaning="Duration such as 2h, at most 7 days. Then the previous model returns.",
+                    meaning="Such as 2h, at most 7 days. Then the previous model returns.",
                     range=Range(0, LONGEST.total_seconds(), above=True),
                     flags=("--for",),
                     api_name="for_s",

@@ -18,23 +18,25 @@ from harness.routing.evidence import ChainProof, FormerTarget, Waiver
 from harness.routing.route_settings import DEFAULT_ROUTE_SETTINGS, RouteSettings
 from harness.routing.table import BUCKETS, Canary, Handover, Route, RouteRecord
 
-_NOT_IN_NAMES: Final = re.compile(r"[\s/?#]")
+_INVALID_CHARACTERS: Final = re.compile(r"[\s/?#]")
 
 
 def spell_route_name(model: str) -> str:
     """Turns a model's name into a valid route name."""
-    return _NOT_IN_NAMES.sub("-", model).lstrip(LITERAL_MARK)
+    return _INVALID_CHARACTERS.sub("-", model).lstrip(LITERAL_MARK)
 
 
 def check_route_name(name: str) -> None:
-    """Checks a name. Raises InputError if clients cannot send it, or if it is a literal's."""
+    """Raises InputError for a name that clients cannot send, and for a name that begins with
+    LITERAL_MARK.
+    """
     if name.startswith(LITERAL_MARK):
         raise InputError(
             f"{name!r} is not a route name: names that begin with {LITERAL_MARK!r} are for "
             "models that agents were granted"
         )
-    if not name or _NOT_IN_NAMES.search(name):
-        raise InputError(f"{name!r} is not a route name: no spaces, '/', '?' or '#'")
+    if not name or _INVALID_CHARACTERS.search(name):
+        raise InputError(f"{name!r} is not a route name: leave out spaces, '/', '?' and '#'")
 
 
 def check_chain(
@@ -44,14 +46,14 @@ def check_chain(
     capable: Sequence[str],
 ) -> None:
     """Raises InputError if a target is named twice, or a capable target is not in the chain."""
-    whole = (incumbent, *fallbacks)
-    if len(set(whole)) < len(whole):
-        raise InputError(f"route {route!r} names a target twice: {', '.join(whole)}")
-    stray = set(capable) - set(fallbacks)
-    if stray:
+    chain = (incumbent, *fallbacks)
+    if len(set(chain)) < len(chain):
+        raise InputError(f"route {route!r} names a target twice: {', '.join(chain)}")
+    unknown = set(capable) - set(fallbacks)
+    if unknown:
         raise InputError(
             f"route {route!r}: only fallbacks can be capable, and these are not fallbacks: "
-            f"{', '.join(sorted(stray))}"
+            f"{', '.join(sorted(unknown))}"
         )
 
 
@@ -68,14 +70,14 @@ def check_chain_proof(
                 "a passed verdict for this route, or a waiver"
             )
         case Passed():
-            fits = (proof.route, proof.candidate) == (route, target)
+            matches = (proof.route, proof.candidate) == (route, target)
         case Waiver():
-            fits = (proof.route, proof.target) == (route, target)
+            matches = (proof.route, proof.target) == (route, target)
         case FormerTarget():
-            fits = proof.target == target
+            matches = proof.target == target
         case _:
             assert_never(proof)
-    if not fits:
+    if not matches:
         raise ProofRefused(
             f"route {route!r}: the proof given for {target} is for another target or route"
         )
@@ -93,9 +95,9 @@ class CreateRoute:
 
 @dataclass(frozen=True, slots=True)
 class StartCanary:
-    """Opens a canary: a share of the callers meets a proven candidate.
+    """Opens a canary: the proven candidate serves a share of the callers.
 
-    `weight_bps` is in basis points; later changes can only raise it.
+    weight_bps: the share in basis points; later changes can only raise it.
     """
 
     route: str
@@ -221,9 +223,10 @@ def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
     return chain
 
 
-def find_way_back(history: Sequence[RouteRecord]) -> str | None:
-    """Returns the id of the target that a rollback restores: the incumbent before the last
-    promotion in force. None without one. history: newest first.
+def find_rollback_target(history: Sequence[RouteRecord]) -> str | None:
+    """Returns the id of the target that a rollback restores, or None.
+
+    It is the incumbent before the last promotion in force. history: newest first.
     """
     # Each rollback goes one promotion back, so a second rollback does not undo the first.
     return next(iter(standing_incumbents(history)[-2:-1]), None)
@@ -232,18 +235,18 @@ def find_way_back(history: Sequence[RouteRecord]) -> str | None:
 def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one branch per class
     """Returns the route's next version, whose number is higher by one.
 
-    Pure: it stores nothing, and knows no time. Raises IllegalTransition if the change does not
-    apply to this version, InputError for a bad name or chain, ProofRefused for a proof of
-    another route, incumbent or target.
+    Pure: it stores nothing, and does not depend on the time. Raises IllegalTransition if the
+    change does not apply to this version, InputError for a bad name or chain, ProofRefused for
+    a proof of another route, incumbent or target.
     """
     if isinstance(change, CreateRoute):
         return _create(route, change)
     if route is None:
         raise IllegalTransition(f"there is no route {change.route!r}; create it first")
-    after = replace(route, version=route.version + 1)
+    successor = replace(route, version=route.version + 1)
     match change:
         case StartCanary():
-            return _start_canary(after, change)
+            return _start_canary(successor, change)
         case RaiseWeight():
             canary = _canary_of(route, change.rollout)
             if not canary.weight_bps < change.weight_bps <= BUCKETS:
@@ -256,30 +259,32 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
                 weight_bps=change.weight_bps,
                 handover=change.handover,
             )
-            return replace(after, canary=raised)
+            return replace(successor, canary=raised)
         case PromoteCanary():
-            return _promote(after, change)
+            return _promote(successor, change)
         case EndBake():
             if route.holdback is None or route.holdback.rollout != change.rollout:
-                raise IllegalTransition(f"route {route.name!r} does not bake {change.rollout}")
-            return replace(after, holdback=None)
+                raise IllegalTransition(
+                    f"route {route.name!r} has no bake of rollout {change.rollout}"
+                )
+            return replace(successor, holdback=None)
         case AbortCanary():
             _canary_of(route, change.rollout)
-            return replace(after, canary=None)
+            return replace(successor, canary=None)
         case RestoreIncumbent():
             return replace(
-                after,
+                successor,
                 incumbent=change.incumbent,
                 canary=None,
                 holdback=None,
                 break_glass=None,
             )
         case ServeByWaiver(waiver=waiver):
-            return _serve_by_waiver(after, waiver, change.break_glass)
+            return _serve_by_waiver(successor, waiver, change.break_glass)
         case ChangeSettings():
-            return replace(after, settings=change.settings)
+            return replace(successor, settings=change.settings)
         case SetChain():
-            return _set_chain(after, change)
+            return _set_chain(successor, change)
         case _:
             assert_never(change)
 
@@ -307,51 +312,53 @@ def _create(route: Route | None, change: CreateRoute) -> Route:
     )
 
 
-def _set_chain(after: Route, change: SetChain) -> Route:
-    """Checks a proof for each new fallback, and for each whose evidence is replaced."""
-    check_chain(after.name, after.incumbent, change.fallbacks, change.capable)
+def _set_chain(successor: Route, change: SetChain) -> Route:
+    """Replaces the fallbacks. Checks the proofs of new fallbacks, and proofs that replace older
+    evidence.
+    """
+    check_chain(successor.name, successor.incumbent, change.fallbacks, change.capable)
     for target in change.fallbacks:
-        if target in change.proofs or target not in after.fallbacks:
+        if target in change.proofs or target not in successor.fallbacks:
             proof = change.proofs.get(target)
-            check_chain_proof(after.name, target, proof)
+            check_chain_proof(successor.name, target, proof)
             if isinstance(proof, Passed):
-                _check_proof(after, proof)
-    settings = replace(after.settings, capable=change.capable)
-    return replace(after, fallbacks=change.fallbacks, settings=settings)
+                _check_proof(successor, proof)
+    settings = replace(successor.settings, capable=change.capable)
+    return replace(successor, fallbacks=change.fallbacks, settings=settings)
 
 
 def _serve_by_waiver(
-    after: Route,
+    successor: Route,
     waiver: Waiver,
     break_glass: str,
 ) -> Route:
-    check_chain_proof(after.name, waiver.target, waiver)
-    if after.experiment is not None or after.break_glass is not None:
+    check_chain_proof(successor.name, waiver.target, waiver)
+    if successor.experiment is not None or successor.break_glass is not None:
         raise IllegalTransition(
-            f"route {after.name!r} has a canary, a bake or a break-glass: end it first"
+            f"route {successor.name!r} has a canary, a bake or a break-glass: end it first"
         )
-    return replace(after, incumbent=waiver.target, break_glass=break_glass)
+    return replace(successor, incumbent=waiver.target, break_glass=break_glass)
 
 
-def _start_canary(after: Route, change: StartCanary) -> Route:
+def _start_canary(successor: Route, change: StartCanary) -> Route:
     """Opens a canary.
 
     Raises IllegalTransition if a canary, a bake or a break-glass is in force.
     """
-    _check_proof(after, change.proof)
-    if after.canary is not None:
+    _check_proof(successor, change.proof)
+    if successor.canary is not None:
         raise IllegalTransition(
-            f"route {after.name!r} has a canary already: end that rollout first"
+            f"route {successor.name!r} has a canary already: end that rollout first"
         )
-    if after.holdback is not None:
+    if successor.holdback is not None:
         raise IllegalTransition(
-            f"route {after.name!r} still bakes its last promotion: "
-            f"`swapgate canary finish {after.name} --reason …` ends the bake"
+            f"route {successor.name!r} still bakes its last promotion: "
+            f"`swapgate canary finish {successor.name} --reason …` ends the bake"
         )
-    if after.break_glass is not None:
+    if successor.break_glass is not None:
         raise IllegalTransition(
-            f"break-glass {after.break_glass} serves route {after.name!r} without proof: end "
-            "it before you open a canary"
+            f"break-glass {successor.break_glass} serves route {successor.name!r} without "
+            "proof: end it before you open a canary"
         )
     if not 0 < change.weight_bps <= BUCKETS:
         raise IllegalTransition(
@@ -365,31 +372,31 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
         change.unit_rule,
         handover=change.handover,
     )
-    return replace(after, canary=canary)
+    return replace(successor, canary=canary)
 
 
-def _promote(after: Route, change: PromoteCanary) -> Route:
-    """Makes the canary the incumbent; with a holdback, the former one stays as its control.
+def _promote(successor: Route, change: PromoteCanary) -> Route:
+    """Makes the canary the incumbent. During a bake, the former incumbent serves the holdback.
 
-    The holdback keeps the canary's salt, so that `choose_arm` takes callers from the end that
-    the canary reached last.
+    The holdback is the control of the bake. It keeps the canary's salt, so that `choose_arm`
+    gives it the callers whom the canary reached last.
     """
     proof = change.proof
-    _check_proof(after, proof)
-    canary = after.canary
+    _check_proof(successor, proof)
+    canary = successor.canary
     if canary is None or canary.target != proof.candidate:
-        raise ProofRefused(f"route {after.name!r}: {proof.candidate} is not its canary")
+        raise ProofRefused(f"route {successor.name!r}: {proof.candidate} is not its canary")
     holdback = None
     if change.holdback_bps:
         holdback = replace(
             canary,
-            target=after.incumbent,
+            target=successor.incumbent,
             weight_bps=change.holdback_bps,
             control=True,
             handover=None,
         )
     return replace(
-        after,
+        successor,
         incumbent=proof.candidate,
         canary=None,
         holdback=holdback,
@@ -397,9 +404,8 @@ def _promote(after: Route, change: PromoteCanary) -> Route:
 
 
 def _check_proof(route: Route, proof: Passed) -> None:
-    """Checks that the verdict compares with the present incumbent of this route.
-
-    Raises ProofRefused.
+    """Raises ProofRefused if the verdict compares with another incumbent, or is for another
+    route.
     """
     if (proof.route, proof.incumbent) != (route.name, route.incumbent):
         raise ProofRefused(

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from harness.routing.reliability.turn_order import ANSWER
-from router.conversation.hosted_tools import say_files
+from router.conversation.hosted_tools import files_to_text
 from router.conversation.intake import (
     QUOTED_MARK,
     CallIds,
@@ -136,7 +136,7 @@ def move_chat(
     if QUOTED_MARK in body:
         found.update(dict.fromkeys(_clear_signed(messages, maker)))
     if not intake.reads_file_ids:
-        found.update(dict.fromkeys(f"messages.{kind}" for kind in say_files(messages)))
+        found.update(dict.fromkeys(f"messages.{kind}" for kind in files_to_text(messages)))
     if intake.call_ids is not None:
         _rewrite_ids(messages, CallIds(intake.call_ids))
     if intake.demands_reasoning:

@@ -1,9 +1,8 @@
-"""Hosted tools and files in a request. A translation into a chat omits them, or names them
-in text.
+"""Finds the hosted tools and files of a request, and writes them as text.
 
-In a history, text replaces their results. A hosted tool runs at the provider, so a target
-of another protocol cannot run it. The translations themselves are in `router.protocols`;
-this module only reads and rewrites parts of a request.
+A hosted tool runs at the provider, so a target of another protocol cannot run it. A translation
+into a chat omits such a tool. In the history it replaces the tool's results by text. The
+translations themselves are in `router.protocols`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -33,14 +32,14 @@ _UNREADABLE: Final = frozenset(
     }
 )
 # Types of parts that may name a file by its id.
-_INPUTS: Final = ("input_file", "input_image")
-_FILES: Final = ("container_upload", "document", "file", "image")
+_RESPONSES_FILES: Final = ("input_file", "input_image")
+_OTHER_FILES: Final = ("container_upload", "document", "file", "image")
 # A longer text without a space is data, such as an image or a file.
 _LONGEST_WORD: Final = 2_000
 
 
-def hosted_text(block: Mapping[str, object]) -> str:
-    """Writes a block or item as text: its type, then its texts and numbers with their names."""
+def block_as_text(block: Mapping[str, object]) -> str:
+    """Writes a block or item as text: its type, then each text or number after its name."""
     lines = [f"{name}: {text}" for name, text in _leaves(block, "")]
     return "\n".join((f"[{block.get('type')}]", *lines))
 
@@ -51,9 +50,9 @@ def has_text(block: Mapping[str, object]) -> bool:
 
 
 def last_answer(turns: Sequence[object]) -> int:
-    """Returns the index of the last turn or item that a model wrote; earlier files are history.
+    """Returns the index of the last turn or item that a model wrote. The history ends there.
 
-    It ignores the final turn, which may be the prefilled beginning of the next answer.
+    Ignores the final turn, which may be the prefilled beginning of the next answer.
     """
     return max(
         (n for n, turn in enumerate(turns[:-1]) if _is_answer(turn)),
@@ -61,24 +60,27 @@ def last_answer(turns: Sequence[object]) -> int:
     )
 
 
-def say_files(turns: object, values: Collection[str] | None = None) -> Iterator[str]:
-    """Replaces the history's files by text and yields their types. values: only these ids."""
-    given = turns if isinstance(turns, list) else []
-    for turn in given[: last_answer(given)]:
+def files_to_text(turns: object, values: Collection[str] | None = None) -> Iterator[str]:
+    """Replaces files in the history by text, and yields their types.
+
+    values: ids of the files to replace; all files by default.
+    """
+    all_turns = turns if isinstance(turns, list) else []
+    for turn in all_turns[: last_answer(all_turns)]:
         holders = [turn]
         while holders:
             holder = holders.pop()
             if not isinstance(holder, dict):
                 continue
             for name in ("content", "output"):
-                given_parts = holder.get(name)
-                parts: list[Any] = given_parts if isinstance(given_parts, list) else []
-                for at, part in enumerate(parts):
+                content = holder.get(name)
+                parts: list[Any] = content if isinstance(content, list) else []
+                for index, part in enumerate(parts):
                     id_ = _file_id(part)
                     if id_ and (values is None or id_ in values):
                         yield str(part["type"])
-                        kind = "input_text" if part["type"] in _INPUTS else "text"
-                        parts[at] = {"type": kind, "text": hosted_text(part)}
+                        kind = "input_text" if part["type"] in _RESPONSES_FILES else "text"
+                        parts[index] = {"type": kind, "text": block_as_text(part)}
                     elif isinstance(part, dict):
                         holders.append(part)  # a tool's result
 
@@ -92,8 +94,8 @@ def _is_answer(turn: object) -> bool:
 
 def _file_id(part: Any) -> str:
     if not isinstance(part, dict) or part.get("type") not in (
-        *_INPUTS,
-        *_FILES,
+        *_RESPONSES_FILES,
+        *_OTHER_FILES,
     ):
         return ""
     for holder in (part, part.get("source"), part.get("file")):
@@ -119,13 +121,13 @@ def _leaves(value: object, name: str) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(slots=True)
-class ChatWay:
-    """The options of one translation into a chat.
+class ChatTranslation:
+    """One translation of a request into a chat: its options, and what it dropped.
 
     limit_field: the provider's name for the output limit.
     maker: the maker of the target's model; the target gets only that maker's reasoning.
     strict: the target's demands on strict schemas.
-    dropped: names of the request parts that the translation omits or rewrites.
+    dropped: names of the request parts that the translation omits or writes as text.
     """
 
     limit_field: str = "max_tokens"
@@ -134,10 +136,11 @@ class ChatWay:
     dropped: dict[str, None] = field(default_factory=dict)
 
     def is_strict(self, holder: Mapping[str, object], schema: str, name: str) -> bool:
-        """Returns whether a tool or format is sent as strict, which its client may wish.
+        """Returns whether the router sends a tool or format as strict.
 
-        holder: with the wish in `strict`. schema: its member with the JSON schema. name: for
-        `dropped` if the target would refuse the schema.
+        The client asks for it with `strict` in the tool or format, the `holder`. If the target
+        would refuse the schema, the method adds `name` to `dropped`. schema: the member of
+        `holder` with the JSON schema.
         """
         if holder.get("strict") is not True:
             return False
@@ -146,19 +149,19 @@ class ChatWay:
             self.dropped[name] = None
         return fits
 
-    def without(
+    def copy_other_fields(
         self,
         request: Mapping[str, object],
-        worded: Collection[str],
-        absent: Collection[str],
+        translated: Collection[str],
+        omitted: Collection[str],
     ) -> dict[str, object]:
-        """Returns the fields that a chat has, too.
+        """Returns the fields that a chat can keep unchanged.
 
-        worded: fields that the caller translates.
-        absent: fields that the translation omits and names in `dropped`.
+        translated: fields that the calling module translates.
+        omitted: fields that the translation omits; the method adds them to `dropped`.
         """
-        self.dropped |= {name: None for name in request if name in absent and request[name]}
-        return {n: v for n, v in request.items() if n not in worded and n not in absent}
+        self.dropped |= {name: None for name in request if name in omitted and request[name]}
+        return {n: v for n, v in request.items() if n not in translated and n not in omitted}
 
 
 # Prefixes of the types of hosted tools; a date or a version may follow.
@@ -181,18 +184,18 @@ _KINDS: Final = (
 )
 
 
-def hosted_tools_alone(
+def required_hosted_tool(
     tools: object,
     choice: object,
-    clients: Collection[object],
+    client_types: Collection[object],
 ) -> str:
-    """Describes the hosted tool that a request needs; empty if it can do without.
+    """Describes the hosted tool that a request needs; empty if it needs no hosted tool.
 
-    A request needs one if the client chose it, or if it has no other tools. clients: types
-    that the client runs.
+    A request needs a hosted tool if the client chose that tool, or if all its tools are hosted.
+    client_types: types of tools that the client runs.
     """
     given = list(iter_objects(tools))
-    hosted = [tool for tool in given if not _is_clients(tool, clients)]
+    hosted = [tool for tool in given if not _is_client_tool(tool, client_types)]
     if not hosted:
         return ""
     chosen = next((tool for tool in hosted if _is_chosen(tool, choice)), None)
@@ -201,22 +204,20 @@ def hosted_tools_alone(
     return f"a tool of type {str((chosen or hosted[0]).get('type'))[:60]!r}"
 
 
-def name_hosted(tool: str) -> str:
-    """Returns a short name for a description of `hosted_tools_alone`, for lists and
-    metrics.
-    """
+def short_tool_name(tool: str) -> str:
+    """Shortens a description of `required_hosted_tool`, for lists and metrics."""
     known = next((kind for kind in _KINDS if f"'{kind}" in tool), "")
     return f"the tool {known}" if known else "another hosted tool"
 
 
-def without_hosted(
+def keep_client_tools(
     tools: object,
-    clients: Collection[object],
+    client_types: Collection[object],
     dropped: dict[str, None],
 ) -> Iterator[Mapping[str, object]]:
     """Yields the tools that the client runs, and notes the others in `dropped`."""
     for tool in iter_objects(tools):
-        if _is_clients(tool, clients):
+        if _is_client_tool(tool, client_types):
             yield tool
         else:
             dropped[f"tools.{tool.get('type')}"] = None
@@ -229,9 +230,9 @@ def flat_name(tool: Mapping[str, object]) -> str:
     return f"{space}__{name}" if space else name
 
 
-def _is_clients(tool: Mapping[str, object], clients: Collection[object]) -> bool:
+def _is_client_tool(tool: Mapping[str, object], client_types: Collection[object]) -> bool:
     kind = tool.get("type")
-    return (kind is None or isinstance(kind, str)) and kind in clients
+    return (kind is None or isinstance(kind, str)) and kind in client_types
 
 
 def _is_chosen(tool: Mapping[str, object], choice: object) -> bool:

@@ -68,7 +68,7 @@ class ProviderKeys:
         able = self._able(upstream)
         return next((key for key in able if key != refused), self.key(upstream))
 
-    def other_left(
+    def has_other_key(
         self,
         upstream: CompiledTarget,
         key: ProviderKey | None,
@@ -114,15 +114,15 @@ class ProviderKeys:
             self.refused.remove((provider, key))
             self._on_key(provider, key.name, None)
 
-    def wake(self, upstream: CompiledTarget) -> None:
-        """Ends the rests of all keys for the target's model, because only large requests were
-        limited.
+    def end_rests(self, upstream: CompiledTarget) -> None:
+        """Makes all keys usable again for the target's model, because its rate limit concerned
+        large requests only.
         """
         resting = self._resting_until.get(upstream.provider.name, {})
         for key in upstream.keys:
             resting.pop((key, upstream.target.model), None)
 
-    def gone(self, upstream: CompiledTarget, key: ProviderKey | None) -> bool:
+    def is_removed(self, upstream: CompiledTarget, key: ProviderKey | None) -> bool:
         """Returns whether the serving snapshot no longer has this key."""
         name = upstream.provider.name
         return key is not None and name in self._there and key not in self._there[name]

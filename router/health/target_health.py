@@ -149,7 +149,7 @@ class TargetHealth:
         self.spoken: dict[str, Endpoint] = {}
         # The endpoint of users' last failure that counts; for an open circuit, where it opened.
         self.failed_at: dict[str, Endpoint] = {}
-        # The callers that each target refused since its last answer; see `counts_for_all`.
+        # For `fails_several_callers`: each target's refused callers since its last answer.
         self._refused: dict[str, set[object]] = {}
         # When a user of this worker last got an answer.
         self._found_well_at: dict[str, float] = {}
@@ -229,23 +229,25 @@ class TargetHealth:
         """Returns the endpoints at which a target has answered, in any worker."""
         return self._shared.served(target)
 
-    def counts_for_all(self, target: str, caller: object) -> bool:
-        """Notes a caller's failure; returns whether SEVERAL_CALLERS got failures in a row."""
+    def fails_several_callers(self, target: str, caller: object) -> bool:
+        """Notes a caller's failure. Returns whether SEVERAL_CALLERS got failures since the
+        target's last answer.
+        """
         refused = self._refused.setdefault(target, set())
         if len(refused) < SEVERAL_CALLERS:
             refused.add(caller)
         return len(refused) >= SEVERAL_CALLERS
 
-    def judge(
+    def note_user_outcome(
         self,
         target: str,
         failure: FailureClass | None,
         endpoint: Endpoint,
     ) -> None:
-        """Notes whether users find the target well. It does not change the breaker:
-        `settle` does.
+        """Notes a user's answer or failure as evidence about the target, without changing the
+        breaker.
 
-        failure: None for an answer. A failure that says nothing of the target is ignored.
+        failure: None for an answer. The method ignores a neutral failure.
         """
         if failure is None:
             self._find_well(target, self._monotonic())
@@ -253,9 +255,9 @@ class TargetHealth:
             self._find_well(target, None)
             self.failed_at[target] = endpoint
 
-    def users_find_well(self, target: str) -> bool:
-        """Returns whether a user of any worker lately got a good answer, and no counted
-        failure since. It outweighs failed checks, and one caller's refusal.
+    def users_get_good_answers(self, target: str) -> bool:
+        """Returns whether a user of any worker lately got a good answer, and no user a counted
+        failure since then. Such an answer outweighs failed checks and one caller's refusal.
         """
         at = self._found_well_at.get(target)
         now = self._monotonic()

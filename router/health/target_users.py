@@ -19,14 +19,14 @@ Caller = tuple[str, str]
 class TargetUsers:
     """The users of one worker's targets in the last `window_s`, for one event loop.
 
-    used_at: when each client key last began an attempt, by target and key. answered_to: the
+    used_at: when each client key last began an attempt, by target and key. last_answered: the
     caller of each target's latest good answer. `dispatch` and `settlement` write them for each
     attempt, because a call would cost more.
     """
 
     def __init__(self, window_s: float) -> None:
         self.used_at: dict[tuple[str, str], float] = {}
-        self.answered_to: dict[str, Caller] = {}
+        self.last_answered: dict[str, Caller] = {}
         self._window_s = window_s
         self._failed_at: dict[str, dict[Caller, float]] = {}
 
@@ -44,15 +44,15 @@ class TargetUsers:
             if key and at >= since and used in (target, target or used)
         )
 
-    def fails_one(
+    def fails_one_key(
         self,
         target: str,
         caller: Caller,
         since: float,
         now: float,
     ) -> bool:
-        """Notes a caller's failure; returns whether only one client key gets failures of the
-        target, although another key used it since the time `since`.
+        """Notes a caller's failure. Returns whether the target fails for a single client key,
+        although another key has used it since `since`.
         """
         failed = self.failed(target, now)
         if len(failed) < MOST_FAILED:

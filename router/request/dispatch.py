@@ -359,7 +359,7 @@ class Dispatcher:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         if self._spent(job, progress):
             return None
-        if key == tries.first_key and self._keys.other_left(upstream, key, failure.reach):
+        if key == tries.first_key and self._keys.has_other_key(upstream, key, failure.reach):
             tries.is_key_refused = True
             return 0.0  # retry at once with the next key, but only once
         if job.is_keep_warm_for(upstream.id):
@@ -454,7 +454,7 @@ class Dispatcher:
             if error.failure is FailureClass.INTERNAL:
                 self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
             failure = error.kept()
-            self._find_reach(job, attempt, failure)
+            self._narrow_to_endpoint(job, attempt, failure)
             outcome = failure.failure
             attempt.failure = failure
             is_hurried = job.hurried or attempt.impatient
@@ -580,14 +580,14 @@ class Dispatcher:
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 
-    def _find_reach(
+    def _narrow_to_endpoint(
         self,
         job: RoutedRequest,
         attempt: Attempt,
         failure: UpstreamFailed,
     ) -> None:
         try:
-            self._outcomes.find_reach(attempt, failure)
+            self._outcomes.narrow_to_endpoint(attempt, failure)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 

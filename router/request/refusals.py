@@ -150,7 +150,7 @@ def _of_attempt(attempt: Attempt) -> Passing | None:
     return Passing(
         failure.failure,
         later_status(failure),
-        attempt.told_s,
+        attempt.retry_after_s,
         is_used_up(failure.headers),
     )
 

@@ -313,7 +313,9 @@ class Attempt:
     caller: tuple[str, str] = NO_CALLER  # the sticky key and the API key of the request
     began: float = 0.0  # on the event loop's clock
     probe_size: RequestSize | None = None  # the request's, if it tests a slowed target
-    told_s: float | None = None  # the pause that the provider asked for; None without one
+    retry_after_s: float | None = (
+        None  # the pause that the provider asked for; None without one
+    )
     # The router cut it because it was slow to begin and another target follows.
     slow: bool = False
     impatient: bool = False  # its time is a share of the caller's patience (`answer_by`)

@@ -18,7 +18,7 @@ from harness.providers.models.capabilities import (
     ThinkingForm,
 )
 from router.conversation.field_forms import fit_thinking
-from router.conversation.hosted_tools import ChatWay, name_hosted
+from router.conversation.hosted_tools import ChatTranslation, short_tool_name
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.conversation.prefill_forms import is_open_answer
 from router.frame.body import to_json
@@ -80,21 +80,25 @@ def translate_message(
     """
     request = json.loads(body)
     thinking = message_request.wants_thinking(request)
-    way = _chat_way(kind, maker, strict)
+    translation = _chat_translation(kind, maker, strict)
     turns = request.get("messages")
     can = find_abilities(kind, str(request.get("model")))
     # The translation of a chat into the vendor's protocol keeps Claude's own form of thinking.
     keeps = bool(PROVIDER_KINDS[kind].translated) and can.thinking is not ThinkingForm.UNKNOWN
     if keeps:
-        way.dropped |= dict.fromkeys(fit_thinking(request, can, request.get("max_tokens")))
-    chat = message_request.chat_body(request, way)
+        translation.dropped |= dict.fromkeys(
+            fit_thinking(request, can, request.get("max_tokens"))
+        )
+    chat = message_request.chat_body(request, translation)
     if keeps:
         chat |= message_request.own_thinking(request)
     return TranslatedRequest(
         to_json(chat).encode(),
-        lambda members: write_message(read_chat_answer(members, thinking=thinking), way.maker),
-        lambda: ChatStreamReader(MessageEventWriter(way.maker), thinking=thinking),
-        tuple(way.dropped),
+        lambda members: write_message(
+            read_chat_answer(members, thinking=thinking), translation.maker
+        ),
+        lambda: ChatStreamReader(MessageEventWriter(translation.maker), thinking=thinking),
+        tuple(translation.dropped),
         thinking,
         prefill=bool(turns) and isinstance(turns, list) and is_open_answer(turns[-1]),
     )
@@ -113,14 +117,14 @@ def translate_response(
     """
     request = json.loads(body)
     thinking = response_request.wants_thinking(request)
-    way = _chat_way(kind, maker, strict)
-    tools = ResponseTools(request, way)
-    shape = ResponseShape(request, tools, way.maker)
+    translation = _chat_translation(kind, maker, strict)
+    tools = ResponseTools(request, translation)
+    shape = ResponseShape(request, tools, translation.maker)
     return TranslatedRequest(
-        to_json(response_request.chat_body(request, tools, way)).encode(),
+        to_json(response_request.chat_body(request, tools, translation)).encode(),
         lambda members: shape.whole(read_chat_answer(members, thinking=thinking)),
         lambda: ChatStreamReader(ResponseEventWriter(shape), thinking=thinking),
-        tuple(way.dropped),
+        tuple(translation.dropped),
         thinking,
     )
 
@@ -144,13 +148,13 @@ def translate_chat(body: bytes, *, signs: bool, thinking: bool) -> TranslatedReq
     )
 
 
-def _chat_way(kind: str, maker: str, strict: StrictSchema) -> ChatWay:
+def _chat_translation(kind: str, maker: str, strict: StrictSchema) -> ChatTranslation:
     """Returns the options of a translation. Only a kind that takes reasoning back gets a
     maker.
     """
     limit = PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
     returns = INTAKES.get(kind, TAKES_ALL).returns_reasoning
-    return ChatWay(limit, maker if returns else "", strict)
+    return ChatTranslation(limit, maker if returns else "", strict)
 
 
 # By endpoint, the check for parts that no translation supports, before the router chooses a
@@ -183,4 +187,4 @@ def native_need(endpoint: Endpoint, value: Callable[[str], object]) -> str:
     if not part:
         return ""
     is_tool = part.startswith("a tool ")
-    return f"{endpoint.value}:{name_hosted(part) if is_tool else part.strip('`')}"
+    return f"{endpoint.value}:{short_tool_name(part) if is_tool else part.strip('`')}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from router.conversation.chat_history import give_back_reasoning
-from router.conversation.hosted_tools import say_files
+from router.conversation.hosted_tools import files_to_text
 from router.conversation.intake import MovedBody
 from router.conversation.native_histories import (
     without_reasoning,
@@ -81,7 +81,7 @@ def _without_signatures(body: bytes) -> MovedBody:
 def _without_files(body: bytes, values: Collection[str] | None) -> MovedBody:
     asked: Json = json.loads(body)
     history = "input" if "input" in asked else "messages"
-    gone = [f"{history}.{kind}" for kind in say_files(asked.get(history), values)]
+    gone = [f"{history}.{kind}" for kind in files_to_text(asked.get(history), values)]
     if isinstance(asked.get("container"), str):
         gone.append("container")
         del asked["container"]

@@ -99,7 +99,7 @@ def test_a_dialog_says_in_words_that_the_database_went_away_while_it_was_open(
         script = SCRIPT.replace("ARGUMENTS", given).replace("DIALOG", name)
         opened[name] = dialog(script)
         assert not opened[name].exception, name
-        assert dialog_forms.NOT_NOW not in text(opened[name]), name
+        assert dialog_forms.CANNOT_OPEN not in text(opened[name]), name
 
         _fill_in(opened[name])
 

@@ -367,7 +367,7 @@ def test_a_breaker_moves_as_if_each_success_were_settled_alone(
                 health.answered(TARGET, held, Endpoint.CHAT)
                 assert health.answered_at[TARGET] == now[0]
             else:
-                health.judge(TARGET, ended, Endpoint.CHAT)
+                health.note_user_outcome(TARGET, ended, Endpoint.CHAT)
                 health.settle(TARGET, held, ended)
             alone = settle(alone, held, ended, now[0], POLICY)
         waiting.clear()
@@ -381,10 +381,10 @@ def test_a_success_is_what_judge_and_settle_make_of_it() -> None:
     for health in (together, apart):
         assert health.admit(TARGET) == 0
     together.answered(TARGET, 0, Endpoint.CHAT)
-    apart.judge(TARGET, None, Endpoint.CHAT)
+    apart.note_user_outcome(TARGET, None, Endpoint.CHAT)
     apart.settle(TARGET, 0, None)
 
     assert together.answered_at == apart.answered_at == {TARGET: 7.0}
-    assert together.users_find_well(TARGET)
-    assert apart.users_find_well(TARGET)
+    assert together.users_get_good_answers(TARGET)
+    assert apart.users_get_good_answers(TARGET)
     assert together.spoken == {TARGET: Endpoint.CHAT}

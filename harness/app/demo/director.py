@@ -1,8 +1,8 @@
 """Plays the demo's stories under traffic, then attacks the database, and reports whether every
-story ended as it should.
+story ended as expected.
 
-The director only uses what a user has: use cases, the simulated provider's switches and the
-router. It never tells the gate an outcome. The stories are in `environment`.
+The director uses only the use cases, the router and the fault switches of the simulated
+provider. It never passes an outcome to the gate. The stories are in `environment`.
 """
 
 import json
@@ -26,8 +26,8 @@ from harness.app.demo.environment import (
     PORTS,
     WORSE,
     DemoEnvironment,
-    Scenario,
-    build_scenarios,
+    Story,
+    build_stories,
     play_to_end,
 )
 from harness.app.demo.rescued import count_backup_answers, count_rescued_callers
@@ -62,8 +62,8 @@ SHOW_EVERY_S = 10.0
 OUTAGE_AFTER_S = 20.0
 OUTAGE_S = 20.0
 SDK_REQUESTS = 500
-AS_PLANNED = "all of it ended as it should"
-NOT_AS_PLANNED = "something did not end as it should: it is marked with ✕ above"
+EXPECTED_END = "every story ended as expected"
+UNEXPECTED_END = "some stories did not end as expected: see the lines with ✕ above"
 
 
 def run_demo(*, once: bool, swap: bool) -> int:
@@ -72,39 +72,41 @@ def run_demo(*, once: bool, swap: bool) -> int:
     once: ends after the stories; otherwise the traffic goes on until Ctrl-C. swap: exchanges
     the skills of two models, and so the ends of their stories.
     """
-    stage = DemoEnvironment(swap=swap)
-    return play_to_end(stage, lambda: _play(stage, once=once, swap=swap))
+    environment = DemoEnvironment(swap=swap)
+    return play_to_end(environment, lambda: _play(environment, once=once, swap=swap))
 
 
 def _play(
-    stage: DemoEnvironment,
+    environment: DemoEnvironment,
     *,
     once: bool,
     swap: bool,
 ) -> bool:
-    notes = stage.choose_ports(PORTS)
-    stage.write_config()
+    notes = environment.choose_ports(PORTS)
+    environment.write_config()
     for provider in ("sim", "primary", "backup"):
-        stage.start_provider(provider)
-    made = set_up(stage.config)
-    installation = open_installation(stage.config)
-    stories = build_scenarios(swap=swap)
+        environment.start_provider(provider)
+    set_up_result = set_up(environment.config)
+    installation = open_installation(environment.config)
+    stories = build_stories(swap=swap)
     rates = dict.fromkeys([OUTAGE_ROUTE, *(story.route for story in stories)], QUIET_RPS)
-    traffic = DemoTraffic(f"{stage.url('router')}/v1", made.data_key or "", rates)
-    show = DemoShow(installation, stage, traffic)
+    traffic = DemoTraffic(
+        f"{environment.url('router')}/v1", set_up_result.data_key or "", rates
+    )
+    demo = DemoShow(installation, environment, traffic)
     for note in notes:
-        show.say(note)
-    show.say("Swapgate's processes start: half a minute or so")
-    stage.start_swapgate()
+        demo.say(note)
+    demo.say("Swapgate's processes start: half a minute or so")
+    environment.start_swapgate()
     try:
-        show.open(made)
+        demo.open(set_up_result)
         if swap:
-            show.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
-        outcome = show.report(show.play(stories))
-        show.say(AS_PLANNED if outcome else NOT_AS_PLANNED)
+            demo.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
+        outcome = demo.report(demo.play(stories))
+        demo.say(EXPECTED_END if outcome else UNEXPECTED_END)
         if not once:
             traffic.start()
-            show.say(f"{stage.url('ui')}: the dashboard; traffic continues until Ctrl-C")
+            demo.say(f"{environment.url('ui')}: the dashboard; traffic continues until Ctrl-C")
             wait_for_interrupt()
     finally:
         traffic.stop()
@@ -113,10 +115,10 @@ def _play(
 
 
 @dataclass
-class DemoStep:
+class StoryProgress:
     """A story with its proposal, as last read from the database."""
 
-    story: Scenario
+    story: Story
     comparison: Comparison
     reported: bool = False
 
@@ -125,7 +127,7 @@ class DemoStep:
         return self.comparison.proposal.phase
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         return not self.comparison.proposal.open
 
     @property
@@ -133,8 +135,8 @@ class DemoStep:
         """Returns whether the story ended as expected, and a sentence about it."""
         verdict = self.comparison.verdict
         story = self.story
-        words = verdict.words if verdict else "no verdict"
-        text = f"{words}, then {self.comparison.proposal.phase_text}"
+        verdict_text = verdict.words if verdict else "no verdict"
+        text = f"{verdict_text}, then {self.comparison.proposal.phase_text}"
         return (
             self.phase is story.ends,
             f"{story.route}: {story.candidate}: {text}",
@@ -146,17 +148,17 @@ class DemoShow:
     """Plays the stories on a running installation, and prints what happens."""
 
     installation: Installation
-    stage: DemoEnvironment
+    environment: DemoEnvironment
     traffic: DemoTraffic
-    scenes: list[DemoStep] = field(default_factory=list)
-    _expected: list[Scenario] = field(default_factory=list)  # stories without a proposal yet
+    progresses: list[StoryProgress] = field(default_factory=list)
+    _expected: list[Story] = field(default_factory=list)  # stories without a proposal yet
     _console: Console = field(default_factory=lambda: Console(highlight=False))
     _started: float = field(default_factory=time.monotonic)
 
-    def say(self, words: str) -> None:
+    def say(self, text: str) -> None:
         elapsed = time.monotonic() - self._started
         self._console.print(
-            f"[dim]{format_count(elapsed):>5} s[/dim]  {words}",
+            f"[dim]{format_count(elapsed):>5} s[/dim]  {text}",
             soft_wrap=True,
         )
         sys.stdout.flush()
@@ -166,30 +168,31 @@ class DemoShow:
         for line in lines:
             self._console.print(f"  {line}", soft_wrap=True)
 
-    def open(self, made: SetUpResult) -> None:
-        self.stage.await_answer("ui", processes.HEALTH["ui"])
+    def open(self, set_up_result: SetUpResult) -> None:
+        self.environment.await_answer("ui", processes.HEALTH["ui"])
+        router = self.environment.url("router")
         self.lines(
             "Where to look",
             [
                 *processes.address_lines(
                     self.installation.settings, ("ui", "router", "control")
                 ),
-                f"agents     {self.stage.url('router')}/agents (`swapgate docs open agents`)",
-                f"sign in    {made.sign_in_link}",
-                f"           works once; another browser takes the key {made.admin_key}",
-                f"commands   swapgate --config {self.stage.config} proposal list",
+                f"agents     {router}/agents (`swapgate docs open agents`)",
+                f"sign in    {set_up_result.sign_in_link}",
+                f"           works once; key for other browsers: {set_up_result.admin_key}",
+                f"commands   swapgate --config {self.environment.config} proposal list",
             ],
         )
         self.say("policy `demo` asks for fewer items and callers than `default`")
         self.say("providers are simulated; router, control plane, evals and database are real")
 
-    def play(self, stories: Sequence[Scenario]) -> list[tuple[bool, str]]:
-        """Runs all stories to their ends. Returns the outcomes of the outage and the agent,
-        each with a sentence; `report` adds the proposals' outcomes.
+    def play(self, stories: Sequence[Story]) -> list[tuple[bool, str]]:
+        """Runs all stories to their ends. Returns whether the stories of the outage and of the
+        agent ended as expected, each with a sentence. `report` adds the proposals' stories.
         """
         traffic = self.traffic
-        swapped = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
-        agent = DemoAgent(traffic.base_url, traffic.key, swapped.route, self.say)
+        promoted = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
+        agent = DemoAgent(traffic.base_url, traffic.key, promoted.route, self.say)
         agent.take_turn(INCUMBENT)
         traffic.start(sdk_rate=SDK_RPS)
         for story in stories:
@@ -201,53 +204,57 @@ class DemoShow:
         outage = threading.Thread(target=self._outage, daemon=True)
         outage.start()
         self._watch()
-        survived = self._swap_back(agent, swapped.candidate)
+        survived = self._swap_back(agent, promoted.candidate)
         outage.join()
         while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failed:
             time.sleep(0.2)
         traffic.stop()
         # The router writes the counts of its requests at intervals.
         time.sleep(2 * self.installation.settings.router.flush_interval_s)
-        lost = f"{OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
-        loop = f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
-        return [(self._backup_served(), lost), (survived, loop)]
+        outage_text = f"{OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
+        agent_text = (
+            f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
+        )
+        return [(self._backup_served(), outage_text), (survived, agent_text)]
 
     def _watch(self) -> None:
         """Follows the proposals until all have ended, or until `LONGEST_S`."""
         began = time.monotonic()
-        shown = 0.0
+        shown_at = 0.0
         ctx = self.installation.context
-        names = [story.route for story in self._expected]
+        routes = [story.route for story in self._expected]
         while (
-            going_on := [scene for scene in self.scenes if not scene.over]
+            open_stories := [progress for progress in self.progresses if not progress.has_ended]
         ) or self._expected:
-            self._adopt()
-            for scene in going_on:
-                self._refresh(scene)
+            self._find_proposals()
+            for progress in open_stories:
+                self._refresh(progress)
             now = time.monotonic()
-            if now - shown >= SHOW_EVERY_S:
-                shown = now
-                if texts := ProposalWatch(ctx, names).texts():
+            if now - shown_at >= SHOW_EVERY_S:
+                shown_at = now
+                if texts := ProposalWatch(ctx, routes).texts():
                     self.say(" · ".join(texts))
             if now > began + LONGEST_S:
-                self.say(f"given up: some stories run longer than {format_span(LONGEST_S)}")
+                self.say(
+                    f"the demo gave up: some stories run longer than {format_span(LONGEST_S)}"
+                )
                 return
             time.sleep(0.5)
 
-    def _refresh(self, scene: DemoStep) -> None:
+    def _refresh(self, progress: StoryProgress) -> None:
         ctx = self.installation.context
-        proposal = scene.comparison.proposal.id
-        # A comparison reads every answer, so only a new phase is worth one.
-        if get_proposal(ctx, proposal).phase is not scene.phase:
-            scene.comparison = load_comparison(ctx, proposal)
-            self._announce(scene)
-            if scene.phase is ProposalPhase.CANARY:
-                self._canary_opened(scene.story)
-            if scene.phase is ProposalPhase.AWAITING_APPROVAL:
+        proposal = progress.comparison.proposal.id
+        # Loading a comparison reads every answer, so load it only for a new phase.
+        if get_proposal(ctx, proposal).phase is not progress.phase:
+            progress.comparison = load_comparison(ctx, proposal)
+            self._announce(progress)
+            if progress.phase is ProposalPhase.CANARY:
+                self._canary_opened(progress.story)
+            if progress.phase is ProposalPhase.AWAITING_APPROVAL:
                 decisions.approve_proposal(ctx, OPERATOR, proposal, "make demo")
-                self.say(f"{scene.story.route}: approved by a person")
-        if scene.over:
-            self.traffic.rates[scene.story.route] = QUIET_RPS
+                self.say(f"{progress.story.route}: approved by a person")
+        if progress.has_ended:
+            self.traffic.rates[progress.story.route] = QUIET_RPS
 
     def _release_model(self) -> None:
         name = NEW.partition("/")[2]
@@ -256,34 +263,36 @@ class DemoShow:
         named_models.discover_models(self.installation.context, OPERATOR, "sim")
         self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
 
-    def _adopt(self) -> None:
+    def _find_proposals(self) -> None:
         """Finds the proposals of the expected stories, also those that a schedule created."""
         ctx = self.installation.context
         for story in list(self._expected):
             for proposal in list_proposals(ctx, route=story.route, open_only=True):
                 self._expected.remove(story)
-                self.scenes.append(DemoStep(story, load_comparison(ctx, proposal.id)))
+                self.progresses.append(StoryProgress(story, load_comparison(ctx, proposal.id)))
                 self.say(f"{story.route}: {story.candidate} is proposed ({proposal.id})")
 
-    def _announce(self, scene: DemoStep) -> None:
-        verdict = scene.comparison.verdict
-        proposal = scene.comparison.proposal
-        name = f"{scene.story.route}: {scene.story.candidate}"
-        if verdict is not None and not scene.reported:
-            scene.reported = True
+    def _announce(self, progress: StoryProgress) -> None:
+        verdict = progress.comparison.verdict
+        proposal = progress.comparison.proposal
+        name = f"{progress.story.route}: {progress.story.candidate}"
+        if verdict is not None and not progress.reported:
+            progress.reported = True
             self.say(f"{name}: {verdict.words}. {verdict.reason}")
         reason = proposal.closed_because
-        after = f": {reason}" if scene.over and verdict and reason != verdict.reason else ""
-        self.say(f"{name} is {proposal.phase_text}{after}")
+        suffix = (
+            f": {reason}" if progress.has_ended and verdict and reason != verdict.reason else ""
+        )
+        self.say(f"{name} is {proposal.phase_text}{suffix}")
 
-    def _canary_opened(self, story: Scenario) -> None:
+    def _canary_opened(self, story: Story) -> None:
         self.traffic.rates[story.route] = BUSY_RPS
         if story.fault is not None:
             self.traffic.turns[story.route] = story.fault.turns
             self.traffic.rates[story.route] = FAILING_USERS_PER_S * story.fault.turns
             model = story.candidate.partition("/")[2]
             self._switch("PUT", f"faults/{model}", story.fault.switch)
-            self.say(f"{model} now {story.fault.words}")
+            self.say(f"{model} now {story.fault.text}")
 
     def _switch(
         self,
@@ -292,7 +301,7 @@ class DemoShow:
         body: Mapping[str, object],
     ) -> None:
         request = urllib.request.Request(  # noqa: S310 - loopback
-            f"{self.stage.url('sim')}/sim/{path}",
+            f"{self.environment.url('sim')}/sim/{path}",
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
             method=method,
@@ -316,39 +325,40 @@ class DemoShow:
 
     def _outage(self) -> None:
         time.sleep(OUTAGE_AFTER_S)
-        pid = self.stage.kill("primary")
+        pid = self.environment.kill("primary")
         self.say(
             f"{OUTAGE_ROUTE}: its provider (pid {pid}) was killed with SIGKILL under traffic"
         )
         time.sleep(OUTAGE_S)
-        self.stage.start_provider("primary")
+        self.environment.start_provider("primary")
         self.say(f"{OUTAGE_ROUTE}: the provider is back")
 
     def _backup_served(self) -> bool:
-        """Returns whether the backup answered requests during the outage and no request failed,
-        by the router's own records.
-        """
-        found = count_backup_answers(self.installation.context, OUTAGE_ROUTE, self._began)
-        self.say(
-            f"{OUTAGE_ROUTE}: {found.answered} requests were answered by the backup, "
-            f"{found.failed} failed"
-        )
-        return found.answered > 0 and found.failed == 0
+        """Returns whether the backup answered requests during the outage and no request failed.
 
-    def _ending(self, scene: DemoStep) -> tuple[bool, str]:
+        The figures come from the router's records.
+        """
+        counts = count_backup_answers(self.installation.context, OUTAGE_ROUTE, self._began)
+        self.say(
+            f"{OUTAGE_ROUTE}: {counts.answered} requests were answered by the backup, "
+            f"{counts.failed} failed"
+        )
+        return counts.answered > 0 and counts.failed == 0
+
+    def _ending(self, progress: StoryProgress) -> tuple[bool, str]:
         """Returns whether a story ended as expected, and a sentence about it.
 
-        If its candidate had a fault, the rollback's reason must name it, and each caller whom
-        the candidate failed must have the incumbent's answer.
+        If the candidate had a fault, the rollback's reason must name the fault. The incumbent
+        must also have answered each request that the candidate failed.
         """
-        good, text = scene.ending
-        comparison = scene.comparison
-        fault = scene.story.fault
+        ended_as_expected, text = progress.ending
+        comparison = progress.comparison
+        fault = progress.story.fault
         if fault is None:
-            return good, text
+            return ended_as_expected, text
         ctx = self.installation.context
-        route = scene.story.route
-        found = count_rescued_callers(
+        route = progress.story.route
+        rescued = count_rescued_callers(
             ctx,
             route,
             candidate=comparison.candidate,
@@ -356,64 +366,71 @@ class DemoShow:
             since=self._began,
             failovers=queries.list_failovers(ctx, secret=self.installation.secret, route=route),
         )
-        because = comparison.proposal.closed_because
-        named = [failure for failure in fault.failures if failure in because]
-        reason = f"the reason names {' and '.join(named) or 'another failure'}"
-        words = found.describe(comparison.candidate.name, comparison.incumbent.name)
-        seen = f"Online it {fault.words}"
-        return good and bool(named) and found.all_rescued, f"{text}; {reason}. {seen}. {words}"
+        rollback_reason = comparison.proposal.closed_because
+        named_failures = [failure for failure in fault.failures if failure in rollback_reason]
+        reason_text = f"the reason names {' and '.join(named_failures) or 'another failure'}"
+        rescued_text = rescued.describe(comparison.candidate.name, comparison.incumbent.name)
+        fault_text = f"Online it {fault.text}"
+        return (
+            ended_as_expected and bool(named_failures) and rescued.all_rescued,
+            f"{text}; {reason_text}. {fault_text}. {rescued_text}",
+        )
 
     @property
     def _began(self) -> datetime:
         # The database counts traffic by the minute, and the minute of the first proposal
         # began before the proposal.
-        return self.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
+        return self.progresses[0].comparison.proposal.created_at - timedelta(minutes=1)
 
-    def report(self, beside: Sequence[tuple[bool, str]]) -> bool:
+    def report(self, other_outcomes: Sequence[tuple[bool, str]]) -> bool:
         tally = self.traffic.tally
-        stories = [*(self._ending(scene) for scene in self.scenes), *beside]
+        stories = [*(self._ending(progress) for progress in self.progresses), *other_outcomes]
         self.lines(
             "The seven stories",
             [f"{_mark(good=good)} {text}" for good, text in stories],
         )
         sdk = tally.answered["openai"]
         generator = tally.answered["generator"]
-        enough = sdk >= SDK_REQUESTS
+        enough_sdk_requests = sdk >= SDK_REQUESTS
         self.lines(
             f"{_mark(good=not tally.failed)} {tally.total:,} requests of callers, "
             f"{tally.failed} failed",
             [
-                f"{_mark(good=enough)} {sdk:,} by the official openai client",
+                f"{_mark(good=enough_sdk_requests)} {sdk:,} by the official openai client",
                 f"{generator:,} by the load generator",
                 *tally.failures[:5],
             ],
         )
-        kept = self._promise_holds() and all(good for good, _ in stories)
-        return kept and not tally.failed and enough
+        all_expected = self._refuses_attacks() and all(good for good, _ in stories)
+        return all_expected and not tally.failed and enough_sdk_requests
 
-    def _promise_holds(self) -> bool:
+    def _refuses_attacks(self) -> bool:
         """Tries to promote the failed candidate by SQL. Returns whether the database refused
         every try.
         """
-        lost = [s for s in self.scenes if isinstance(s.comparison.verdict, Failed)]
-        if not lost:
-            self.lines("✕ No candidate failed its evals", [f"{WORSE} should have"])
+        failed = [
+            progress
+            for progress in self.progresses
+            if isinstance(progress.comparison.verdict, Failed)
+        ]
+        if not failed:
+            self.lines("✕ No candidate failed its evals", [f"{WORSE} should have failed them"])
             return False
-        comparison = lost[0].comparison
+        comparison = failed[0].comparison
         values = {
             "route": comparison.proposal.route,
             "candidate": comparison.proposal.candidate,
             "verdict": comparison.verdict.id if comparison.verdict else "",
         }
-        tried = self.stage.attack(values)
+        refusals = self.environment.attack(values)
         self.lines(
             f"Raw SQL tries to promote {comparison.candidate.name}",
             [
                 f"{_mark(good=bool(why))} {title}: " + (f"refused: {why}" if why else "TAKEN")
-                for title, why in tried.items()
+                for title, why in refusals.items()
             ],
         )
-        return all(tried.values())
+        return all(refusals.values())
 
 
 def _mark(*, good: bool) -> str:

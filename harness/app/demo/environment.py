@@ -57,10 +57,11 @@ SILENT: Final = "sim/nimbus-2"
 # The provider offers this model only during the demo; it is as good as aurora-2.
 NEW: Final = "sim/aurora-3"
 NIGHTLY_ROUTE: Final = "chat-night"
-# The route of the silent candidate. Its limits end a wait for the first output.
+# The route of the silent candidate. Its time limits are short: a request does not wait long for
+# the first output.
 IMPATIENT_ROUTE: Final = "chat-phone"
 FIRST_OUTPUT_S: Final = 3
-# The limit for a whole request, in seconds. A step of a canary waits for it.
+# The time limit of a whole request, in seconds. It also delays each step of a canary.
 REQUEST_S: Final = 10
 
 # The route of the lost provider, whose traffic must reach the backup.
@@ -84,8 +85,8 @@ INSERT INTO evidence (id, route, target, kind, created_at)
 SELECT 'e_forged', route, :candidate, 'baseline', at
 FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
 
-# Title, SQL statement, and the verdict's outcome that the statement claims, or None.
-TRIES: Sequence[tuple[str, str, str | None]] = (
+# Title, SQL statement, and the verdict outcome that the statement claims; None for no verdict.
+ATTACKS: Sequence[tuple[str, str, str | None]] = (
     ("promote it without a verdict", _PROMOTE, None),
     ("promote it with its failed verdict", _PROMOTE, "failed"),
     ("promote it and claim that the verdict passed", _PROMOTE, "passed"),
@@ -102,14 +103,15 @@ TRIES: Sequence[tuple[str, str, str | None]] = (
 class OnlineFault:
     """A fault that a candidate shows only in its canary."""
 
-    words: str  # completes "MODEL now …"
+    text: str  # completes "MODEL now …"
     switch: Mapping[str, object]  # the simulator's fault switch
     failures: Sequence[str]  # the rollback's reason must name at least one of them
-    turns: int = 1  # requests of each of the route's users
+    turns: int = 1  # how many requests each user of the route sends
 
 
-# The provider takes no conversation with an earlier answer. An eval asks one question an item,
-# so it cannot see this. A refusal opens no circuit, so first turns stay fine.
+# The provider refuses each conversation that has an earlier answer. An eval item is a single
+# question without an earlier answer, so evals do not find the fault. A refused request opens no
+# circuit, so the candidate continues to answer first turns.
 _LATER_TURNS: Final = OnlineFault(
     "answers the first turn of each caller, and refuses all later turns",
     {
@@ -130,36 +132,36 @@ _SILENCE: Final = OnlineFault(
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
-    """A proposal of the demo. ends: the phase in which it must end."""
+class Story:
+    """A proposal of the demo. ends: the phase in which the proposal must end."""
 
     route: str
     candidate: str
     ends: ProposalPhase
-    fault: OnlineFault | None = None  # of its candidate, from the canary's start on
+    fault: OnlineFault | None = None  # the candidate's fault, from the start of its canary
     scheduled: bool = False  # the route's own schedule proposes it
 
 
-def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
+def build_stories(*, swap: bool) -> tuple[Story, ...]:
     promoted = ProposalPhase.PROMOTED
-    stopped = ProposalPhase.REJECTED
+    rejected = ProposalPhase.REJECTED
     return (
-        Scenario("chat-web", BETTER, stopped if swap else promoted),
-        Scenario("chat-mobile", WORSE, promoted if swap else stopped),
+        Story("chat-web", BETTER, rejected if swap else promoted),
+        Story("chat-mobile", WORSE, promoted if swap else rejected),
         # These two score well, then fail online.
-        Scenario(
+        Story(
             "chat-email",
             FRAGILE,
             ProposalPhase.ROLLED_BACK,
             fault=_LATER_TURNS,
         ),
-        Scenario(
+        Story(
             IMPATIENT_ROUTE,
             SILENT,
             ProposalPhase.ROLLED_BACK,
             fault=_SILENCE,
         ),
-        Scenario(NIGHTLY_ROUTE, NEW, stopped if swap else promoted, scheduled=True),
+        Story(NIGHTLY_ROUTE, NEW, rejected if swap else promoted, scheduled=True),
     )
 
 
@@ -183,13 +185,14 @@ class DemoEnvironment:
         return f"http://{HOST}:{self.ports[name]}"
 
     def choose_ports(self, wanted: Mapping[str, int]) -> list[str]:
-        """Chooses a free port for each process, the wanted one if it is free. Returns notes
-        about others.
+        """Chooses a free port for each process, if possible the wanted one.
+
+        Returns a note about each port that is not the wanted one.
         """
         notes = []
         for name, port in wanted.items():
-            spoken_for = {*wanted.values(), *self.ports.values()} - {port}
-            self.ports[name] = free_port(HOST, port, spoken_for=spoken_for)
+            reserved = {*wanted.values(), *self.ports.values()} - {port}
+            self.ports[name] = free_port(HOST, port, spoken_for=reserved)
             if self.ports[name] != port:
                 notes.append(f"port {port} is taken: {name} uses {self.ports[name]}")
         return notes
@@ -197,8 +200,8 @@ class DemoEnvironment:
     def start(
         self,
         name: str,
-        words: list[str],
-        environment: Mapping[str, str] | None = None,
+        arguments: list[str],
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         """Starts `swapgate WORDS` with its output in NAME.log. Does not wait."""
         log = (self.folder / f"{name}.log").open("ab")
@@ -210,7 +213,7 @@ class DemoEnvironment:
                     "swapgate",
                     "--config",
                     str(self.config),
-                    *words,
+                    *arguments,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -218,7 +221,7 @@ class DemoEnvironment:
                 env={
                     **os.environ,
                     "PYTHONUNBUFFERED": "1",
-                    **(environment or {}),
+                    **(variables or {}),
                 },
                 start_new_session=True,
             )
@@ -252,25 +255,27 @@ class DemoEnvironment:
                 child.wait()
 
     def attack(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Tries raw SQL on the database, and rolls it back. Returns the database's refusals by
-        title; a refusal is empty if the database accepted the statement.
+        """Runs each statement of `ATTACKS` on the database, and rolls it back.
+
+        Returns the database's error messages by title. A message is empty if the database
+        accepted the statement.
         """
-        found = {}
-        for title, statement, claim in TRIES:
-            known: dict[str, str | None] = {**values, "outcome": claim}
+        refusals = {}
+        for title, statement, claim in ATTACKS:
+            parameters: dict[str, str | None] = {**values, "outcome": claim}
             if claim is None:
-                known["verdict"] = None
+                parameters["verdict"] = None
             connection = sqlite3.connect(self.folder / "swapgate.db", timeout=30)
             with closing(connection):
                 connection.execute("PRAGMA foreign_keys = ON")
                 try:
-                    changed = connection.execute(statement, known).rowcount
-                    found[title] = "" if changed else "no row was changed"
+                    row_count = connection.execute(statement, parameters).rowcount
+                    refusals[title] = "" if row_count else "no row was changed"
                 except sqlite3.IntegrityError as refusal:
-                    found[title] = str(refusal)
+                    refusals[title] = str(refusal)
                 finally:
                     connection.rollback()
-        return found
+        return refusals
 
     @property
     def profiles(self) -> Path:
@@ -297,7 +302,7 @@ class DemoEnvironment:
                 "suites": suites,
                 "total_timeout_s": REQUEST_S,
             }
-            for story in build_scenarios(swap=self.swap)
+            for story in build_stories(swap=self.swap)
         }
         routes[NIGHTLY_ROUTE] |= {
             "candidates": {
@@ -356,14 +361,14 @@ class DemoEnvironment:
         }
 
     def start_provider(self, name: str) -> None:
-        words = [
+        arguments = [
             "sim",
             "--port",
             str(self.ports[name]),
             "--profiles",
             str(self.profiles),
         ]
-        self.start(name, [*words, "--time-scale", str(TIME_SCALE)])
+        self.start(name, [*arguments, "--time-scale", str(TIME_SCALE)])
         self.await_answer(name, "/healthz")
 
     def start_swapgate(self) -> None:
@@ -373,22 +378,22 @@ class DemoEnvironment:
             self.await_answer(part, HEALTH[part])
 
 
-def play_to_end(stage: DemoEnvironment, play: Callable[[], bool]) -> int:
+def play_to_end(environment: DemoEnvironment, play: Callable[[], bool]) -> int:
     """Plays, then ends all processes. Returns the exit code. Keeps the folder with the logs if
     something failed.
     """
     # A closed terminal or a `kill` ends the demo like Ctrl-C, and ends all its processes.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    good = False
+    succeeded = False
     try:
-        good = play()
+        succeeded = play()
     except KeyboardInterrupt:
         print("\ninterrupted")  # noqa: T201 - the demo talks to its user
     finally:
-        stage.close()
-        if good:
-            shutil.rmtree(stage.folder, ignore_errors=True)
+        environment.close()
+        if succeeded:
+            shutil.rmtree(environment.folder, ignore_errors=True)
         else:
-            print(f"the logs are in {stage.folder}")  # noqa: T201
-    return 0 if good else 1
+            print(f"the logs are in {environment.folder}")  # noqa: T201
+    return 0 if succeeded else 1

@@ -73,7 +73,7 @@ class TargetReport(Generic[FoundT]):
     findings: Sequence[FoundT]
 
 
-def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]]:
+def find_targets(installation: Installation, name: str) -> list[tuple[Target, Provider]]:
     """Returns the targets of the route `name`, else the target `name`. Raises NotFound."""
     ctx = installation.context
     table = routes.load_table(ctx)

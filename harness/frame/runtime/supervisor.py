@@ -1,9 +1,9 @@
-"""Starts a group of child processes, restarts those that end, and stops the group
-(`Supervisor`). `interrupts` notes the signals that end a program, and loops check the notes.
+"""`Supervisor` starts a group of child processes, restarts those that end, and stops the group.
+`interrupts` records the signals that end a program; the program's loops check the record.
 
-A signal handler runs at any point of the program. A callback of the interpreter can lose the
-handler's exception, and the interrupted code may hold a lock that the handler needs. So the
-handler only sets a field.
+A signal handler interrupts the program at any point. An exception of the handler is lost if it
+interrupts a callback of the interpreter. A handler that needs a lock may wait for ever, because
+the interrupted code may hold the lock. So the handlers here only set a field.
 """
 
 import os
@@ -18,10 +18,11 @@ from typing import Final, Protocol
 
 from harness.frame.formatting import format_span
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_EVERY_S = 0.2
 
-# Makes one process read the configuration again. SIGHUP affects all the supervisor's processes.
+# Makes a single process read the configuration again. A SIGHUP makes all of the supervisor's
+# processes read it.
 RELOAD: Final = signal.SIGUSR2
 SUPERVISOR_VARIABLE: Final = "SWAPGATE_SUPERVISOR_PID"
 
@@ -41,13 +42,15 @@ def ends_with_terminal() -> bool:
 
 
 def supervise_reloads() -> None:
-    """Makes this process receive its children's SIGHUPs."""
+    """Makes this process the supervisor to which its children pass their SIGHUPs."""
     os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())
     signal.pthread_sigmask(signal.SIG_BLOCK, {RELOAD})
 
 
 def reload_at_hangup() -> None:
-    """Turns each SIGHUP into a RELOAD of all the supervisor's processes, or of this process."""
+    """Makes a SIGHUP to this process reload all of the supervisor's processes. Without a
+    supervisor, only this process reloads.
+    """
 
     def reload() -> None:
         os.kill(os.getpid(), RELOAD)
@@ -94,33 +97,34 @@ class Interruption:
 
 @contextmanager
 def interrupts(
-    numbers: Sequence[signal.Signals] = ENDING, *, reloads: bool = False
+    numbers: Sequence[signal.Signals] = ENDING_SIGNALS, *, reloads: bool = False
 ) -> Iterator[Interruption]:
-    """Notes Ctrl-C, SIGTERM and SIGHUP inside the block, without an exception. In other
-    threads than the main thread, it notes no signals.
+    """Records Ctrl-C, SIGTERM and SIGHUP inside the block, instead of raising an exception.
+
+    Python handles signals in the main thread only, so a block in another thread records none.
 
     reloads: whether a SIGHUP requests a reload. Otherwise it ends the program, unless `nohup`
     started the program.
     """
-    over = Interruption(on_terminal=reloads and ends_with_terminal())
+    interruption = Interruption(on_terminal=reloads and ends_with_terminal())
     if threading.current_thread() is not threading.main_thread():
-        yield over
+        yield interruption
         return
-    before = {number: signal.getsignal(number) for number in numbers}
-    if before.get(signal.SIGHUP) is signal.SIG_IGN and not reloads:
-        del before[signal.SIGHUP]
-    for number in before:
-        signal.signal(number, lambda number, _: over.note(number, reloads=reloads))
+    former_handlers = {number: signal.getsignal(number) for number in numbers}
+    if former_handlers.get(signal.SIGHUP) is signal.SIG_IGN and not reloads:
+        del former_handlers[signal.SIGHUP]
+    for number in former_handlers:
+        signal.signal(number, lambda number, _: interruption.note(number, reloads=reloads))
     try:
-        yield over
+        yield interruption
     finally:
-        for number, handler in before.items():
+        for number, handler in former_handlers.items():
             signal.signal(number, handler)
 
 
 def wait_for_interrupt() -> None:
-    with interrupts() as over:
-        while not over.ended:
+    with interrupts() as interruption:
+        while not interruption.ended:
             time.sleep(LOOK_EVERY_S)
 
 
@@ -129,7 +133,7 @@ RESTART_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 SETTLED_S = 60.0
 LAST_WORDS_S = 20.0
-LAST_WORDS = "they finish their current work first"
+ENDING_NOTE = "they finish their current work first"
 STARTING_S = 300.0
 MISCONFIGURED = 2  # the exit code of a command with a wrong configuration
 
@@ -165,36 +169,38 @@ class Supervisor:
     say: Callable[[str], None]  # reports each start, end and restart, in words
     restart: bool = True
     stop_s: float = LAST_WORDS_S  # how long the children may take to end
-    children: dict[str, Child] = field(default_factory=dict)  # at first those that already run
-    _started: dict[str, float] = field(default_factory=dict)  # monotonic time of each start
-    _pause_s: dict[str, float] = field(default_factory=dict)  # the pause before the next start
-    _due: dict[str, float] = field(default_factory=dict)  # monotonic time of a planned start
+    # Before `run`, it holds the children that run already.
+    children: dict[str, Child] = field(default_factory=dict)
+    _started: dict[str, float] = field(default_factory=dict)  # monotonic times
+    _next_pause_s: dict[str, float] = field(default_factory=dict)  # before the next start
+    _next_start: dict[str, float] = field(default_factory=dict)  # monotonic times
     _ending: bool = False
-    _began: float = 0.0
+    _run_started: float = 0.0
     _code: int = 0
 
     def run(self, interruption: Interruption | None = None) -> int:
-        self._began = time.monotonic()
-        with nullcontext(interruption) if interruption else interrupts(reloads=True) as over:
+        self._run_started = time.monotonic()
+        with nullcontext(interruption) if interruption else interrupts(reloads=True) as noted:
             try:
                 for name in self.commands:
                     if name in self.children:
                         self._note_start(name)
                     else:
                         self.start(name)
-                while not (over.ended or self._ending):
+                while not (noted.ended or self._ending):
                     time.sleep(LOOK_EVERY_S)
-                    self._watch(over)
-                    if over.wants_reload():
+                    self._check_children(noted)
+                    if noted.wants_reload():
                         self._reload()
-                if over.ended:
-                    self.say(f"ending {', '.join(self.children)}: {LAST_WORDS}")
+                if noted.ended:
+                    self.say(f"ending {', '.join(self.children)}: {ENDING_NOTE}")
             finally:
                 self.stop()
         return self._code
 
     def start(self, name: str) -> None:
-        # In a separate process group, Ctrl-C reaches only the parent, which ends the children.
+        # Each child gets a session of its own, so that Ctrl-C reaches only the parent. The
+        # parent then ends the children.
         self.children[name] = subprocess.Popen(  # noqa: S603 - our own commands
             list(self.commands[name]),
             start_new_session=True,
@@ -206,16 +212,16 @@ class Supervisor:
         self._started[name] = time.monotonic()
         self.say(f"{name} runs as pid {self.children[name].pid}")
 
-    def _watch(self, over: Interruption) -> None:
+    def _check_children(self, interruption: Interruption) -> None:
         for name, child in self.children.items():
-            if over.ended or self._ending:
+            if interruption.ended or self._ending:
                 return
-            if name in self._due:
-                if time.monotonic() >= self._due[name]:
-                    del self._due[name]
+            if name in self._next_start:
+                if time.monotonic() >= self._next_start[name]:
+                    del self._next_start[name]
                     self.start(name)
             elif (code := child.poll()) is not None:
-                self._note_death(name, code)
+                self._note_end(name, code)
 
     def _reload(self) -> None:
         self.say(f"SIGHUP: {', '.join(self.children)} read the configuration again")
@@ -223,9 +229,9 @@ class Supervisor:
             if child.poll() is None:
                 child.send_signal(RELOAD)
 
-    def _note_death(self, name: str, code: int) -> None:
+    def _note_end(self, name: str, code: int) -> None:
         now = time.monotonic()
-        misconfigured = code == MISCONFIGURED and now - self._began < STARTING_S
+        misconfigured = code == MISCONFIGURED and now - self._run_started < STARTING_S
         if misconfigured:
             self._code = code
         if misconfigured or not self.restart:
@@ -233,13 +239,13 @@ class Supervisor:
             self._ending = True
             return
         settled = now - self._started[name] >= SETTLED_S
-        pause_s = RESTART_PAUSE_S if settled else self._pause_s.get(name, RESTART_PAUSE_S)
-        self._pause_s[name] = min(2 * pause_s, LONGEST_PAUSE_S)
-        self._due[name] = now + pause_s
-        later = (
+        pause_s = RESTART_PAUSE_S if settled else self._next_pause_s.get(name, RESTART_PAUSE_S)
+        self._next_pause_s[name] = min(2 * pause_s, LONGEST_PAUSE_S)
+        self._next_start[name] = now + pause_s
+        plan = (
             f"; it starts again in {format_span(pause_s)}" if pause_s > RESTART_PAUSE_S else ""
         )
-        self.say(f"{name} ended with {code}{later}")
+        self.say(f"{name} ended with {code}{plan}")
 
     def stop(self) -> None:
         for child in self.children.values():

@@ -22,16 +22,18 @@ from harness.gate.online.observation import (
 )
 
 # The maximum probability of naming a segment by chance alone.
-_NAMED_BY_CHANCE: Final = 0.1
-# Above this p-value of failures elsewhere, the sentence says that only the segment is harmed.
-_ELSEWHERE: Final = 0.05
+_MAX_FALSE_NAMING: Final = 0.1
+# The sentence says that the harm is in the segment alone, if the p-value of the failures
+# elsewhere is higher.
+_MIN_P_ELSEWHERE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentHarm:
     """Names the harmed segment, with the failures in it and elsewhere.
 
-    alone: whether failures elsewhere are within chance. compared: the number of segments.
+    alone: whether the incumbent's failure rate explains the failures elsewhere. compared: the
+    number of segments.
     """
 
     segment: Segment
@@ -49,9 +51,9 @@ class SegmentHarm:
         return (
             f"The harm {verb} {self.segment.text}: {inside.canary_failures:,} of the canary's "
             f"{inside.canary:,} callers failed there, {elsewhere.canary_failures:,} of "
-            f"{elsewhere.canary:,} elsewhere (incumbent: {_control(inside)} and "
-            f"{_control(elsewhere)}). Segments compared: {self.compared}; in at most 1 of 10 "
-            "rollbacks, chance alone names a segment"
+            f"{elsewhere.canary:,} elsewhere (incumbent: {_control_text(inside)} and "
+            f"{_control_text(elsewhere)}). Segments compared: {self.compared}; in at most 1 of "
+            "10 rollbacks, chance alone names a segment"
         )
 
     def as_json(self) -> dict[str, object]:
@@ -73,7 +75,9 @@ def segmented_errors(block: ObservationBlock) -> ErrorTally | None:
 
 
 def describe_sources(blocks: Sequence[ObservationBlock]) -> str:
-    """Describes how callers were named: `840 by a field of the body, 12 by the request`."""
+    """Describes which part of the requests named the callers: `840 by a field of the body, 12
+    by the request`.
+    """
     exposures = Counter[str]()
     for block in blocks:
         if errors := segmented_errors(block):
@@ -86,13 +90,16 @@ def describe_sources(blocks: Sequence[ObservationBlock]) -> str:
 
 
 def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
-    """Finds the harmed segment of a rollout that is rolled back; None if the data name none.
+    """Finds the harmed segment of a rollout that is rolled back; None if no segment stands out.
 
-    Under equal harm everywhere, a segment's share of the canary's failures follows its share of
-    canary exposures and the incumbent's failure rate.
+    The null hypothesis is equal harm in all segments. Then a segment's expected share of the
+    canary's failures is proportional to its canary exposures times the incumbent's failure rate
+    there.
     """
     tallies = [
-        errors for block in blocks if (errors := segmented_errors(block)) and _is_sound(errors)
+        errors
+        for block in blocks
+        if (errors := segmented_errors(block)) and _can_be_summed(errors)
     ]
     whole = FailureTally(
         sum(errors.units for errors in tallies),
@@ -104,31 +111,34 @@ def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
     for errors in tallies:
         for name, count in errors.segments.items():
             sums[name] += count
-    known = {name: FailureTally(*map(int, sums[name])) for name in SEGMENTS if name in sums}
-    found = [
-        (_chance(tally, _without(whole, tally)), Segment(name))
-        for name, tally in known.items()
+    by_segment = {
+        name: FailureTally(*map(int, sums[name])) for name in SEGMENTS if name in sums
+    }
+    p_values = [
+        (_p_value(tally, _subtract(whole, tally)), Segment(name))
+        for name, tally in by_segment.items()
         if 0 < tally.canary < whole.canary
     ]
-    if not found:
+    if not p_values:
         return None
-    chance, segment = min(found, key=lambda pair: pair[0])
-    if chance > _NAMED_BY_CHANCE / len(found):
+    p_value, segment = min(p_values, key=lambda pair: pair[0])
+    if p_value > _MAX_FALSE_NAMING / len(p_values):
         return None
-    inside = known[segment]
-    elsewhere = _without(whole, inside)
-    usual = special.bdtrc(
+    inside = by_segment[segment]
+    elsewhere = _subtract(whole, inside)
+    p_elsewhere = special.bdtrc(
         elsewhere.canary_failures - 1,
         elsewhere.canary,
         _control_rate(elsewhere),
     )
-    alone = not elsewhere.canary_failures or bool(usual > _ELSEWHERE)
-    return SegmentHarm(segment, inside, elsewhere, alone, len(found))
+    alone = not elsewhere.canary_failures or bool(p_elsewhere > _MIN_P_ELSEWHERE)
+    return SegmentHarm(segment, inside, elsewhere, alone, len(p_values))
 
 
-def _is_sound(errors: ErrorTally) -> bool:
-    """Tells whether a block's segments can be summed up. A row that somebody wrote directly to
-    the database must not block a rollback.
+def _can_be_summed(errors: ErrorTally) -> bool:
+    """Tells whether a block's segments have valid counts.
+
+    A row that was written directly to the database must not block a rollback.
     """
     whole = (
         errors.units,
@@ -140,8 +150,10 @@ def _is_sound(errors: ErrorTally) -> bool:
     return all(isinstance(n, int) and 0 <= n <= MAX_EXPOSURES for n in numbers) and errors.fits
 
 
-def _chance(inside: FailureTally, elsewhere: FailureTally) -> float:
-    """Returns the probability of at least this many canary failures inside under equal harm."""
+def _p_value(inside: FailureTally, elsewhere: FailureTally) -> float:
+    """Returns the probability of at least as many canary failures inside, if the harm is equal
+    everywhere.
+    """
     expected = inside.canary * _control_rate(inside)
     share = expected / (expected + elsewhere.canary * _control_rate(elsewhere))
     failures = inside.canary_failures + elsewhere.canary_failures
@@ -156,11 +168,11 @@ def _control_rate(tally: FailureTally) -> float:
     return (tally.failures - tally.canary_failures + 0.5) / (control + 1.0)
 
 
-def _control(tally: FailureTally) -> str:
+def _control_text(tally: FailureTally) -> str:
     return f"{tally.failures - tally.canary_failures:,} of {tally.units - tally.canary:,}"
 
 
-def _without(whole: FailureTally, part: FailureTally) -> FailureTally:
+def _subtract(whole: FailureTally, part: FailureTally) -> FailureTally:
     return FailureTally(
         whole.units - part.units,
         whole.canary - part.canary,

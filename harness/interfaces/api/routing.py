@@ -88,13 +88,13 @@ class ModelBody(Body):
 
 if TYPE_CHECKING:
 
-    class SuiteFields(Body):
+    class SuiteWeightFields(Body):
         weight: float
 else:
-    SuiteFields = settings_body(RouteSuite, whole=True)
+    SuiteWeightFields = settings_body(RouteSuite, whole=True)
 
 
-class SuiteBody(SuiteFields):
+class SuiteBody(SuiteWeightFields):
     suite: Name
     role: SuiteRole = SuiteRole.PRIMARY
 

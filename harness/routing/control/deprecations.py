@@ -21,7 +21,7 @@ from harness.providers.registry.targets import describe_price
 from harness.providers.target import Price, Provider, Target
 from harness.routing.context import RoutingContext
 from harness.routing.records.routes import Routing
-from harness.routing.route_changes import find_way_back
+from harness.routing.route_changes import find_rollback_target
 from harness.routing.table import Route, RoutingTable
 
 ALERT_AHEAD: Final = timedelta(days=90)
@@ -199,7 +199,7 @@ def _list_ways_back(tx: Transaction) -> Mapping[str, Target]:
     known = Targets(tx).all()
     found = {}
     for name in Routing(tx).names():
-        former = find_way_back(Routing(tx).history(name))
+        former = find_rollback_target(Routing(tx).history(name))
         if former is not None and former in known:
             found[name] = known[former]
     return found

@@ -35,7 +35,7 @@ def failover_count_from_row(row: Row) -> FailoverCount:
 
 
 # Databases limit the parameters of a statement to some thousands.
-MARKS_AT_A_TIME = 500
+_BATCH_SIZE = 500
 
 
 class Failovers(Records[Failover]):
@@ -43,35 +43,37 @@ class Failovers(Records[Failover]):
 
     def append(self, new: Iterable[Failover]) -> None:
         """Stores failovers, except those that are stored already (worker, number)."""
-        for left in sorted(new, key=lambda row: (row.worker, row.number)):
-            self._tx.write_new(failover, self.record.write(left))
+        for row in sorted(new, key=lambda row: (row.worker, row.number)):
+            self._tx.write_new(failover, self.record.write(row))
 
     def forget(self, before: datetime) -> int:
-        """Deletes failovers before a moment; returns their number."""
+        """Deletes failovers that are older than a moment; returns their number."""
         return self._delete(failover.c.at < before)
 
     def blank_users(self, hashes: Sequence[str]) -> int:
         """Blanks hashes and providers' messages in these users' failovers; counts the rows."""
         blanked = sa.update(failover).values(user_hash="", sentence="")
         return sum(
-            self._tx.write(blanked.where(failover.c.user_hash.in_(some)))
-            for some in marks_having(self._tx, failover.c.user_hash, hashes)
+            self._tx.write(blanked.where(failover.c.user_hash.in_(batch)))
+            for batch in batch_user_hashes(self._tx, failover.c.user_hash, hashes)
         )
 
 
-def marks_having(
+def batch_user_hashes(
     tx: Transaction,
     column: sa.Column[str],
     hashes: Sequence[str],
 ) -> Iterator[Sequence[str]]:
-    """Yields, in batches, the stored marks that contain one of the hashes. The mark of a
-    request that names its caller twice has several hashes, separated by spaces.
+    """Yields, in batches, the column's values that contain one of the hashes.
+
+    A value usually is one hash. A request that names its caller twice has several hashes,
+    separated by spaces.
     """
-    own = frozenset(hashes)
-    several = tx.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
-    marks = [
+    wanted = frozenset(hashes)
+    joint_values = tx.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
+    values = [
         *hashes,
-        *(mark for mark in several if not own.isdisjoint(mark.split())),
+        *(value for value in joint_values if not wanted.isdisjoint(value.split())),
     ]
-    for first in range(0, len(marks), MARKS_AT_A_TIME):
-        yield marks[first : first + MARKS_AT_A_TIME]
+    for first in range(0, len(values), _BATCH_SIZE):
+        yield values[first : first + _BATCH_SIZE]

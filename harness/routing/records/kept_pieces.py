@@ -14,7 +14,7 @@ from harness.frame.records.columns import at_least
 from harness.frame.records.record import record
 from harness.frame.records.repository import Records
 from harness.routing.kept_responses import KeptPiece
-from harness.routing.records.failovers import marks_having
+from harness.routing.records.failovers import batch_user_hashes
 
 KEPT_PIECE: Final = record(
     KeptPiece,
@@ -95,7 +95,7 @@ class KeptPieces(Records[KeptPiece]):
         """Deletes the pieces of users. users: hashes; any may match."""
         return sum(
             self._delete(kept_piece.c.user_hash.in_(some))
-            for some in marks_having(self._tx, kept_piece.c.user_hash, users)
+            for some in batch_user_hashes(self._tx, kept_piece.c.user_hash, users)
         )
 
 

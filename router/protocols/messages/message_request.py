@@ -10,11 +10,11 @@ from typing import Final
 
 from router.conversation.field_forms import DEFAULT_EFFORT, effort_of_budget
 from router.conversation.hosted_tools import (
-    ChatWay,
-    hosted_text,
-    hosted_tools_alone,
+    ChatTranslation,
+    block_as_text,
+    keep_client_tools,
     last_answer,
-    without_hosted,
+    required_hosted_tool,
 )
 from router.conversation.intake import open_thoughts, read_mark
 from router.frame.body import iter_objects, to_json
@@ -34,7 +34,7 @@ _ERROR: Final = "Error: "
 Turn = dict[str, object]
 
 
-def chat_messages(messages: object, way: ChatWay) -> Iterator[Turn]:
+def chat_messages(messages: object, translation: ChatTranslation) -> Iterator[Turn]:
     """Translates the messages; hosted parts of the history become text.
 
     Raises Untranslatable for such a part after the last answer.
@@ -43,9 +43,9 @@ def chat_messages(messages: object, way: ChatWay) -> Iterator[Turn]:
     answered = last_answer(given)
     for number, message in enumerate(given):
         content = message.get("content")
-        blocks = _Blocks(way.dropped, is_history=number < answered)
+        blocks = _Blocks(translation.dropped, is_history=number < answered)
         if message.get("role") == "assistant":
-            yield _assistant(content, way.maker, blocks)
+            yield _assistant(content, translation.maker, blocks)
         elif message.get("role") == "system":
             yield {"role": "system", "content": text_or_parts(content)}
         else:
@@ -254,7 +254,7 @@ class _Blocks:
             case _:
                 pass
         self._dropped[f"messages.{block.get('type')}"] = None
-        return {"type": "text", "text": hosted_text(block)}
+        return {"type": "text", "text": block_as_text(block)}
 
 
 def _title(block: Mapping[str, object]) -> str:
@@ -268,7 +268,7 @@ def _no_place(block: Mapping[str, object], param: str = "messages") -> Untransla
 
 
 # Fields that the code below translates, or that only Anthropic uses and no answer needs.
-_OWN: Final = frozenset(
+_TRANSLATED_FIELDS: Final = frozenset(
     {
         "context_management",
         "max_tokens",
@@ -284,7 +284,7 @@ _OWN: Final = frozenset(
     }
 )
 # Hints and account data for Anthropic: the translation omits and names them.
-_LEFT_OUT: Final = frozenset(
+_OMITTED_FIELDS: Final = frozenset(
     {
         "billing_policy",
         "compaction",
@@ -300,7 +300,7 @@ _LEFT_OUT: Final = frozenset(
 # Fields that an answer depends on and that only Anthropic supports.
 NATIVE_FIELDS: Final = ("container", "mcp_servers", "inference_geo")
 # Types of tools that the client runs.
-_CLIENTS: Final = frozenset({None, "custom"})
+_CLIENT_TOOL_TYPES: Final = frozenset({None, "custom"})
 _CHOICES: Final = {
     "auto": "auto",
     "any": "required",
@@ -309,33 +309,33 @@ _CHOICES: Final = {
 _EFFORT_NAMES: Final = {"max": "xhigh"}
 
 
-def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
+def chat_body(request: Mapping[str, object], translation: ChatTranslation) -> dict[str, object]:
     """Translates the whole request. Raises Untranslatable.
 
-    Keeps unknown fields, because the target may know them. way: its options, which also get
-    the names of dropped fields.
+    Keeps unknown fields, because the target may know them. Adds the names of dropped parts to
+    `translation.dropped`.
     """
     own = untranslatable_field(request.get)
     if own:
         raise untranslatable_error(own)
-    body = way.without(request, _OWN, _LEFT_OUT)
+    body = translation.copy_other_fields(request, _TRANSLATED_FIELDS, _OMITTED_FIELDS)
     # Anthropic's other tier is OpenAI's default.
     if body.get("service_tier") == "standard_only":
         body["service_tier"] = "default"
     body["messages"] = _joined_system(
         [
             *_system(request.get("system")),
-            *chat_messages(request.get("messages"), way),
+            *chat_messages(request.get("messages"), translation),
         ]
     )
     if request.get("max_tokens") is not None:
-        body[way.limit_field] = request["max_tokens"]
+        body[translation.limit_field] = request["max_tokens"]
     if request.get("stop_sequences"):
         body["stop"] = request["stop_sequences"]
     if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
-    body |= _tools(request, way)
-    body |= _format(request, way)
+    body |= _tools(request, translation)
+    body |= _format(request, translation)
     effort = _effort(request)
     if effort and "reasoning_effort" not in body:
         body["reasoning_effort"] = effort
@@ -355,7 +355,7 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
         )
         if needed:
             return f"`{name}`"
-    return hosted_tools_alone(value("tools"), value("tool_choice"), _CLIENTS)
+    return required_hosted_tool(value("tools"), value("tool_choice"), _CLIENT_TOOL_TYPES)
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:
@@ -404,9 +404,9 @@ def _joined_system(messages: list[Turn]) -> list[Turn]:
     return [{"role": "system", "content": _GAP.join(map(str, texts))}, *messages[count:]]
 
 
-def _tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
-    kept = without_hosted(request.get("tools"), _CLIENTS, way.dropped)
-    tools = [_tool(tool, way) for tool in kept]
+def _tools(request: Mapping[str, object], translation: ChatTranslation) -> dict[str, object]:
+    kept = keep_client_tools(request.get("tools"), _CLIENT_TOOL_TYPES, translation.dropped)
+    tools = [_tool(tool, translation) for tool in kept]
     if not tools:
         return {}
     found: dict[str, object] = {"tools": tools}
@@ -423,7 +423,7 @@ def _tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     return found
 
 
-def _tool(tool: Mapping[str, object], way: ChatWay) -> dict[str, object]:
+def _tool(tool: Mapping[str, object], translation: ChatTranslation) -> dict[str, object]:
     function: dict[str, object] = {"name": tool.get("name")}
     if tool.get("description"):
         function["description"] = tool["description"]
@@ -431,19 +431,19 @@ def _tool(tool: Mapping[str, object], way: ChatWay) -> dict[str, object]:
         "type": "object",
         "properties": {},
     }
-    if way.is_strict(tool, "input_schema", "tools.strict"):
+    if translation.is_strict(tool, "input_schema", "tools.strict"):
         function["strict"] = True
     return {"type": "function", "function": function} | cache_mark(tool)
 
 
-def _format(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
+def _format(request: Mapping[str, object], translation: ChatTranslation) -> dict[str, object]:
     config = request.get("output_config")
     form = config.get("format") if isinstance(config, Mapping) else None
     form = form or request.get("output_format")
     if not isinstance(form, Mapping) or form.get("type") != "json_schema":
         return {}
     schema: dict[str, object] = {"name": "answer", "schema": form.get("schema")}
-    if way.is_strict({**form, "strict": True}, "schema", "output_config.format"):
+    if translation.is_strict({**form, "strict": True}, "schema", "output_config.format"):
         schema["strict"] = True
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 

@@ -1,22 +1,22 @@
-"""Translates a Responses request into a chat, and names features that only OpenAI has.
+"""Translates a Responses request into a chat, and finds parts that only OpenAI supports.
 
-If a part has no counterpart in a chat, the module refuses the request, drops and names the
-part, or writes it as text. The choice depends on how much the answer needs the part.
-`router.upstream.endpoint_translation` calls it. The answer goes back through `answer_writer`,
-which needs the request's tools.
+If a chat has no counterpart for a part, the module refuses the request, drops the part, or
+writes it as text. It refuses the request if the answer would need the part.
+`router.upstream.endpoint_translation` calls the module. `answer_writer` translates the answer
+back, with the request's tools.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from router.conversation.hosted_tools import (
-    ChatWay,
+    ChatTranslation,
+    block_as_text,
     flat_name,
     has_text,
-    hosted_text,
-    hosted_tools_alone,
+    keep_client_tools,
     last_answer,
-    without_hosted,
+    required_hosted_tool,
 )
 from router.conversation.intake import maker_of_id, open_thoughts
 from router.conversation.native_histories import check_references
@@ -31,13 +31,13 @@ from router.protocols.answers import parse_json
 
 Tool = dict[str, object]
 # Types of tools that the client runs.
-CLIENTS: Final = frozenset({"function", "custom", "namespace"})
+_CLIENT_TOOL_TYPES: Final = frozenset({"function", "custom", "namespace"})
 _CUSTOM: Final = "custom"
-_TEXT: Final = "input"  # the name of a custom tool's only argument
-_PARAMETERS: Final = {
+_TEXT_ARGUMENT: Final = "input"  # the name of a custom tool's only argument
+_CUSTOM_PARAMETERS: Final = {
     "type": "object",
-    "properties": {_TEXT: {"type": "string"}},
-    "required": [_TEXT],
+    "properties": {_TEXT_ARGUMENT: {"type": "string"}},
+    "required": [_TEXT_ARGUMENT],
     "additionalProperties": False,
 }
 
@@ -46,7 +46,7 @@ _MORE_TOOLS: Final = "additional_tools"
 
 
 class ToolOrigin(NamedTuple):
-    """A tool as the client named it, behind the flat name that a chat has."""
+    """The client's name of a tool. A chat uses a flat name, which includes the namespace."""
 
     name: str
     namespace: str = ""
@@ -54,14 +54,15 @@ class ToolOrigin(NamedTuple):
 
 
 class ResponseTools:
-    """The tools of one request. The hosted tools' names go to `way.dropped`.
+    """The tools of one request. Adds the hosted tools to `translation.dropped`.
 
-    functions: as a chat has them. A custom tool becomes a function with one text argument.
+    functions: the tools in a chat's form. A custom tool becomes a function with one text
+    argument.
     """
 
-    def __init__(self, request: Mapping[str, object], way: ChatWay) -> None:
+    def __init__(self, request: Mapping[str, object], translation: ChatTranslation) -> None:
         self._origins: dict[str, ToolOrigin] = {}
-        self._way = way
+        self._translation = translation
         offered = [
             *iter_objects(request.get("tools")),
             # Codex offers further tools in an item of the input.
@@ -74,7 +75,7 @@ class ResponseTools:
         ]
         self.functions: list[dict[str, Any]] = [
             {"type": "function", "function": function}
-            for tool in without_hosted(offered, CLIENTS, way.dropped)
+            for tool in keep_client_tools(offered, _CLIENT_TOOL_TYPES, translation.dropped)
             for function in self._functions(tool)
         ]
 
@@ -85,8 +86,8 @@ class ResponseTools:
     def choice(self, choice: object) -> Tool:
         """Translates `tool_choice`. Raises Untranslatable.
 
-        If the request allows some tools only, the chat offers only these. If the chat has no
-        allowed tool, it offers all tools.
+        If the request allows only some tools, the chat offers only these. If a chat supports
+        none of them, it offers all tools.
         """
         if isinstance(choice, str):
             return {"tool_choice": choice}
@@ -113,30 +114,31 @@ class ResponseTools:
         name = str(tool.get("name"))
         if kind == "namespace":
             for inner in iter_objects(tool.get("tools")):
-                within = {**inner, "namespace": name}
-                flat = flat_name(within)
-                self._origins[flat] = ToolOrigin(str(inner.get("name")), name)
-                yield _function(within, self._way)
+                qualified = {**inner, "namespace": name}
+                flat_tool_name = flat_name(qualified)
+                self._origins[flat_tool_name] = ToolOrigin(str(inner.get("name")), name)
+                yield _function(qualified, self._translation)
         elif kind == _CUSTOM:
             self._origins[name] = ToolOrigin(name, is_custom=True)
             yield _custom_function(tool)
         else:
-            yield _function(tool, self._way)
+            yield _function(tool, self._translation)
 
 
 def custom_text(arguments: str) -> str:
-    """Returns a custom tool's text from a function call's arguments; the arguments if they
-    have another form.
+    """Returns a custom tool's text from a function call's arguments.
+
+    If the model wrote the arguments in another form, they are the text.
     """
     found = parse_json(arguments)
-    text = found.get(_TEXT) if isinstance(found, Mapping) else None
+    text = found.get(_TEXT_ARGUMENT) if isinstance(found, Mapping) else None
     return text if isinstance(text, str) else arguments
 
 
-def _function(tool: Mapping[str, object], way: ChatWay) -> Tool:
+def _function(tool: Mapping[str, object], translation: ChatTranslation) -> Tool:
     names = ("description", "parameters", "strict")
     kept = {name: tool[name] for name in names if tool.get(name) is not None}
-    if kept.get("strict") and not way.is_strict(tool, "parameters", "tools.strict"):
+    if kept.get("strict") and not translation.is_strict(tool, "parameters", "tools.strict"):
         del kept["strict"]
     return {"name": flat_name(tool), **kept}
 
@@ -152,7 +154,7 @@ def _custom_function(tool: Mapping[str, object]) -> Tool:
     return {
         "name": tool.get("name"),
         **description,
-        "parameters": _PARAMETERS,
+        "parameters": _CUSTOM_PARAMETERS,
     }
 
 
@@ -167,33 +169,36 @@ _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 
 def chat_messages(
     instructions: object,
-    given: object,
-    way: ChatWay,
+    items_or_text: object,
+    translation: ChatTranslation,
 ) -> list[Turn]:
-    """Joins consecutive calls and a text into one assistant turn. Raises Untranslatable."""
-    turns = _Turns(way)
+    """Translates the instructions and the input. Raises Untranslatable.
+
+    Consecutive calls, and a text beside them, become one assistant turn.
+    """
+    turns = _Turns(translation)
     if isinstance(instructions, str) and instructions:
         turns.add({"role": "system", "content": instructions})
-    if isinstance(given, str):
-        turns.add({"role": "user", "content": given})
-    items = list(iter_objects(given))
-    answered = last_answer(items)
+    if isinstance(items_or_text, str):
+        turns.add({"role": "user", "content": items_or_text})
+    items = list(iter_objects(items_or_text))
+    history_end = last_answer(items)
     for number, item in enumerate(items):
-        turns.is_history = number < answered
+        turns.is_history = number < history_end
         turns.add_item(item)
-    return turns.found
+    return turns.turns
 
 
 class _Turns:
     """The chat's turns so far. is_history: the current item precedes a model's answer."""
 
-    def __init__(self, way: ChatWay) -> None:
-        self.found: list[Turn] = []
+    def __init__(self, translation: ChatTranslation) -> None:
+        self.turns: list[Turn] = []
         self.is_history = False
-        self._way = way
-        self._thought = ""  # the reasoning before the next answer
-        self._signed: list[Turn] = []  # the same reasoning, with its maker's signature
-        self._hosted: Turn | None = None  # the turn with a hosted tool's result
+        self._translation = translation
+        self._reasoning_text = ""  # before the next answer
+        self._signed_reasoning: list[Turn] = []  # the same, with its maker's signature
+        self._hosted_turn: Turn | None = None  # the turn with a hosted tool's result
 
     def add_item(self, item: Mapping[str, object]) -> None:
         """Adds an item of the input. Raises Untranslatable for a reference to a stored
@@ -205,44 +210,46 @@ class _Turns:
         elif kind in _CALLS:
             self._add_call(item)
         elif kind in _RESULTS:
-            self.found += self._result(item)
-        elif kind == "reasoning":  # only its maker can use it; an answer does not need it
-            if self._way.maker and maker_of_id(item.get("id")) == self._way.maker:
-                self._thought += _summary(item)
-            self._signed += open_thoughts(item.get("encrypted_content"))
+            self.turns += self._result(item)
+        elif kind == "reasoning":
+            # Only the model's maker can read it, and an answer does not need it.
+            maker = self._translation.maker
+            if maker and maker_of_id(item.get("id")) == maker:
+                self._reasoning_text += _summary(item)
+            self._signed_reasoning += open_thoughts(item.get("encrypted_content"))
         elif kind == "item_reference":
             raise reference_error()
         elif kind != _MORE_TOOLS:
-            self._way.dropped[f"input.{kind}"] = None
+            self._translation.dropped[f"input.{kind}"] = None
             if has_text(item):
-                self._say(hosted_text(item))
+                self._add_text(block_as_text(item))
 
     def add(self, turn: Turn) -> None:
-        self.found.append(turn)
+        self.turns.append(turn)
 
     def _add_message(self, item: Mapping[str, object]) -> None:
         turn = self._message(item)
-        last = self.found[-1] if self.found else None
+        last = self.turns[-1] if self.turns else None
         # Calls without results and a hosted tool's result belong to the same turn.
-        joins = last is not None and (last is self._hosted or "tool_calls" in last)
-        if turn["role"] == "assistant" and last is not None and joins:
+        is_same_turn = last is not None and (last is self._hosted_turn or "tool_calls" in last)
+        if turn["role"] == "assistant" and last is not None and is_same_turn:
             _append(last, turn["content"])
         else:
-            thought = self._reasoning() if turn["role"] == "assistant" else {}
-            self.add(turn | thought)
+            reasoning = self._reasoning() if turn["role"] == "assistant" else {}
+            self.add(turn | reasoning)
 
     def _add_call(self, item: Mapping[str, object]) -> None:
         arguments = item.get("arguments") or "{}"
         if item.get("type") == "custom_tool_call":
             text = item.get("input")
-            arguments = to_json({_TEXT: text if isinstance(text, str) else ""})
+            arguments = to_json({_TEXT_ARGUMENT: text if isinstance(text, str) else ""})
         function = {"name": flat_name(item), "arguments": arguments}
         call = {
             "id": item.get("call_id"),
             "type": "function",
             "function": function,
         }
-        last = self.found[-1] if self.found else None
+        last = self.turns[-1] if self.turns else None
         if last is None or last["role"] != "assistant":
             last = {"role": "assistant", "content": None}
             self.add(last)
@@ -251,21 +258,21 @@ class _Turns:
         if isinstance(calls, list):
             calls.append(call)
 
-    def _say(self, text: str) -> None:
-        last = self.found[-1] if self.found else None
+    def _add_text(self, text: str) -> None:
+        last = self.turns[-1] if self.turns else None
         if last is None or last["role"] != "assistant":
-            last = self._hosted = {"role": "assistant", "content": None}
+            last = self._hosted_turn = {"role": "assistant", "content": None}
             self.add(last)
         _append(last, text)
 
     def _reasoning(self) -> Turn:
         """Returns the reasoning before an answer, for its turn, and forgets it."""
-        thought = self._thought
-        self._thought = ""
-        signed = self._signed
-        self._signed = []
-        found: Turn = {_REASONING: thought} if thought else {}
-        return found | {"thinking_blocks": signed} if signed else found
+        thought = self._reasoning_text
+        self._reasoning_text = ""
+        signed = self._signed_reasoning
+        self._signed_reasoning = []
+        fields: Turn = {_REASONING: thought} if thought else {}
+        return fields | {"thinking_blocks": signed} if signed else fields
 
     def _message(self, item: Mapping[str, object]) -> Turn:
         role = str(item.get("role"))
@@ -280,7 +287,7 @@ class _Turns:
         return {"role": _ROLES.get(role, role), "content": parts}
 
     def _result(self, item: Mapping[str, object]) -> list[Turn]:
-        """A chat's tool result is text; images follow in a user message."""
+        """Translates a tool result into text; its images follow in a user message."""
         output = item.get("output")
         result = {"role": "tool", "tool_call_id": item.get("call_id")}
         if not isinstance(output, list):
@@ -306,8 +313,10 @@ class _Turns:
         ]
 
     def _part(self, part: Mapping[str, object]) -> Turn:
-        """Translates a part of a content. Raises Untranslatable for a new file without its
-        data.
+        """Translates a part of a content.
+
+        A file without its data becomes text if it is in the history or has a URL. Otherwise it
+        raises Untranslatable.
         """
         kind = str(part.get("type"))
         if kind in _TEXTS:
@@ -327,8 +336,8 @@ class _Turns:
             }
         if not (self.is_history or part.get("file_url")):
             raise no_chat_error(f"content of type {kind[:60]!r} without its data", "input")
-        self._way.dropped[f"input.{kind}"] = None
-        return {"type": "text", "text": hosted_text(part)}
+        self._translation.dropped[f"input.{kind}"] = None
+        return {"type": "text", "text": block_as_text(part)}
 
 
 def _append(turn: Turn, text: object) -> None:
@@ -345,7 +354,7 @@ def _summary(item: Mapping[str, object]) -> str:
 
 
 # Fields that the code below translates, or that concern the provider's storage and tools.
-_OWN: Final = frozenset(
+_TRANSLATED_FIELDS: Final = frozenset(
     {
         "background",
         "client_metadata",
@@ -364,11 +373,11 @@ _OWN: Final = frozenset(
         "truncation",
     }
 )
-# Hints for OpenAI: the translation omits and names them.
-_LEFT_OUT: Final = frozenset(
+# Hints for OpenAI. The translation omits them, and adds them to `dropped`.
+_OMITTED_FIELDS: Final = frozenset(
     {"access_programs", "background_options", "context_management", "image"}
 )
-# Fields for state at the provider that an answer depends on.
+# Fields that refer to state at the provider. The answer depends on this state.
 NATIVE_FIELDS: Final = (
     "previous_response_id",
     "conversation",
@@ -380,25 +389,28 @@ NATIVE_FIELDS: Final = (
 def chat_body(
     request: Mapping[str, object],
     tools: ResponseTools,
-    way: ChatWay,
+    translation: ChatTranslation,
 ) -> dict[str, object]:
     """Translates the whole request. Raises Untranslatable.
 
-    Keeps unknown fields, because the target may know them. tools: of the same request. way:
-    its options, which also get the names of dropped fields.
+    Keeps unknown fields, because the target may know them. Adds the names of dropped parts to
+    `translation.dropped`. tools: the tools of the same request.
     """
     check_references(request)
-    own = untranslatable_field(request.get)
-    if own:
-        raise untranslatable_error(own)
+    native_part = untranslatable_field(request.get)
+    if native_part:
+        raise untranslatable_error(native_part)
+    kept = translation.copy_other_fields(request, _TRANSLATED_FIELDS, _OMITTED_FIELDS)
     body = {
         name: value
-        for name, value in way.without(request, _OWN, _LEFT_OUT).items()
+        for name, value in kept.items()
         if not (value is None or name in NATIVE_FIELDS)
     }
-    body["messages"] = chat_messages(request.get("instructions"), request.get("input"), way)
+    body["messages"] = chat_messages(
+        request.get("instructions"), request.get("input"), translation
+    )
     if request.get("max_output_tokens") is not None:
-        body[way.limit_field] = request["max_output_tokens"]
+        body[translation.limit_field] = request["max_output_tokens"]
     if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
     if request.get("top_logprobs"):
@@ -406,7 +418,7 @@ def chat_body(
     reasoning = request.get("reasoning")
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
-    body |= _text(request.get("text"), way)
+    body |= _text(request.get("text"), translation)
     if not tools.functions:
         body.pop("parallel_tool_calls", None)
         return body
@@ -424,7 +436,7 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
     items = iter_objects(value("input"))
     if any(item.get("type") == "item_reference" for item in items):
         return REFERENCE
-    return hosted_tools_alone(value("tools"), value("tool_choice"), CLIENTS)
+    return required_hosted_tool(value("tools"), value("tool_choice"), _CLIENT_TOOL_TYPES)
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:
@@ -435,22 +447,24 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
-def _text(text: object, way: ChatWay) -> dict[str, object]:
+def _text(text: object, translation: ChatTranslation) -> dict[str, object]:
     if not isinstance(text, Mapping):
         return {}
-    found: dict[str, object] = {}
+    fields: dict[str, object] = {}
     if text.get("verbosity"):
-        found["verbosity"] = text["verbosity"]
-    form = text.get("format")
-    if isinstance(form, Mapping):
-        if form.get("type") == "json_schema":
-            schema = {name: value for name, value in form.items() if name != "type"}
-            if schema.get("strict") and not way.is_strict(form, "schema", "text.format.strict"):
+        fields["verbosity"] = text["verbosity"]
+    text_format = text.get("format")
+    if isinstance(text_format, Mapping):
+        if text_format.get("type") == "json_schema":
+            schema = {name: value for name, value in text_format.items() if name != "type"}
+            if schema.get("strict") and not translation.is_strict(
+                text_format, "schema", "text.format.strict"
+            ):
                 del schema["strict"]
-            found["response_format"] = {
+            fields["response_format"] = {
                 "type": "json_schema",
                 "json_schema": schema,
             }
-        elif form.get("type") == "json_object":
-            found["response_format"] = {"type": "json_object"}
-    return found
+        elif text_format.get("type") == "json_object":
+            fields["response_format"] = {"type": "json_object"}
+    return fields

@@ -57,33 +57,33 @@ class SchemaComponents:
         if (scalar := SCALARS.get(kind)) is not None:
             return dict(scalar)
         origin = get_origin(kind)
-        inner = get_args(kind)
+        arguments = get_args(kind)
         if origin in (Union, types.UnionType):
-            return {"anyOf": [self.schema_for(argument) for argument in inner]}
+            return {"anyOf": [self.schema_for(argument) for argument in arguments]}
         if origin is Literal:
-            return {"enum": list(inner)}
+            return {"enum": list(arguments)}
         if origin is Page:
-            return self._page(inner[0])
+            return self._page(arguments[0])
         if origin is Mapping or origin is dict:
             return {
                 "type": "object",
-                "additionalProperties": self.schema_for(inner[1]),
+                "additionalProperties": self.schema_for(arguments[1]),
             }
         if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
             # A named tuple's JSON is a list.
-            inner = tuple(get_type_hints(kind).values())
+            arguments = tuple(get_type_hints(kind).values())
             origin = tuple
-        if origin is tuple and inner[-1] is not ...:
-            each_place = [self.schema_for(argument) for argument in inner]
-            n = len(inner)
+        if origin is tuple and arguments[-1] is not ...:
+            item_schemas = [self.schema_for(argument) for argument in arguments]
+            n = len(arguments)
             return {
                 "type": "array",
-                "prefixItems": each_place,
+                "prefixItems": item_schemas,
                 "minItems": n,
                 "maxItems": n,
             }
         if any(origin is container for container in LISTS):
-            return {"type": "array", "items": self.schema_for(inner[0])}
+            return {"type": "array", "items": self.schema_for(arguments[0])}
         if isinstance(kind, type) and issubclass(kind, Enum):
             return _enum(kind)
         if is_dataclass(kind) and isinstance(kind, type):
@@ -93,8 +93,8 @@ class SchemaComponents:
     def _page(self, kind: Any) -> Schema:
         hints = get_type_hints(Page)
         items = {"type": "array", "items": self.schema_for(kind)}
-        rest = {name: self.schema_for(hints[name]) for name in ("total", "next", "invalid")}
-        return object_schema({"items": items, **rest})
+        others = {name: self.schema_for(hints[name]) for name in ("total", "next", "invalid")}
+        return object_schema({"items": items, **others})
 
     def _reference(self, kind: type) -> Schema:
         name = kind.__name__
@@ -106,18 +106,18 @@ class SchemaComponents:
                 for field in fields(kind)
                 if field.name not in HIDDEN
             }
-            self.schemas[name] = object_schema({**_derived(kind), **shown})
+            self.schemas[name] = object_schema({**_computed_properties(kind), **shown})
         return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _enum(kind: type[Enum]) -> Schema:
-    words = [
+    values = [
         member.name.lower() if issubclass(kind, IntEnum) else member.value for member in kind
     ]
-    return {"type": "string", "enum": words}
+    return {"type": "string", "enum": values}
 
 
-def _derived(kind: type) -> Schema:
+def _computed_properties(kind: type) -> Schema:
     text = {"type": "string"}
     if issubclass(kind, Target):
         return {"id": text, "name": text}
@@ -195,10 +195,10 @@ def add_answers(document: Schema, answers: Mapping[tuple[str, str], Any]) -> Non
 def add_errors_and_keys(
     document: Schema,
     error: Schema,
-    keys: str,
+    key_description: str,
 ) -> None:
-    """Adds the errors and the bearer key. error: the schema of the field `error`. keys: a
-    description of the keys.
+    """Adds the errors and the bearer key. error: the schema of the field `error`.
+    key_description: describes the bearer key.
     """
     for operations in document["paths"].values():
         for operation in operations.values():
@@ -216,7 +216,7 @@ def add_errors_and_keys(
         "key": {
             "type": "http",
             "scheme": "bearer",
-            "description": keys,
+            "description": key_description,
         }
     }
     document["security"] = [{"key": []}]

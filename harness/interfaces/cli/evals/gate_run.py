@@ -1,5 +1,7 @@
-"""`swapgate gate run` compares two targets without a server, in a temporary database.
-`swapgate try --suite` asks a team's own questions; a second call continues in the same folder.
+"""`swapgate gate run` and `swapgate try --suite` compare two targets without a server.
+
+`gate run` uses a temporary database. `try --suite` keeps its database in a folder, so that the
+same command continues an interrupted comparison.
 """
 
 import json
@@ -80,7 +82,8 @@ from harness.routing.records.verdicts import Verdicts
 
 INTERRUPTED: Final = 130
 _SUITE: Final = "try"
-_FREE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}  # for local servers
+# The price of a model on a local server.
+_FREE_PRICE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +105,14 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     candidate = _seed(trial.candidate)
     file = config_file(config, os.environ)
     if file is not None:
-        load_settings(file)  # so that an error names its line there, not in the copy below
+        load_settings(file)  # an error names the line in the user's file, not in the copy
     providers = _providers([incumbent, candidate], file)
-    folder = FOLDER / _name(trial, providers)
+    folder = FOLDER / _folder_name(trial, providers)
     seeds = runner_seeds(incumbent, candidate)
     folder.mkdir(parents=True, exist_ok=True)
-    written = folder / "swapgate.yaml"
-    written.write_text(yaml.safe_dump(_config(trial, providers)), encoding="utf-8")
-    question = ComparisonRequest(
+    config_copy = folder / "swapgate.yaml"
+    config_copy.write_text(yaml.safe_dump(_config(trial, providers)), encoding="utf-8")
+    request = ComparisonRequest(
         [_SUITE],
         incumbent,
         candidate,
@@ -117,23 +120,23 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
         margin=trial.margin,
         reason="swapgate try",
     )
-    with temporary_installation(written, folder, goes_on=True) as installation:
+    with temporary_installation(config_copy, folder, goes_on=True) as installation:
         ctx = comparison_context(installation.context, seeds)
         try:
-            proposal = _earlier(ctx) or register_comparison(
-                ctx, OPERATOR, installation.settings, question
+            proposal = _find_earlier(ctx) or register_comparison(
+                ctx, OPERATOR, installation.settings, request
             )
-        except NotFound as error:  # such as a misspelt scorer
+        except NotFound as error:  # for example, a misspelt scorer
             raise InputError(str(error)) from None
         _note_plans(ctx, proposal)
-        ended = ""
+        ended_early = ""
         try:
             with progress_pauses(ctx, installation.clock) as pause:
                 proposal = run_until_decided(ctx, proposal.id, pause)
         except KeyboardInterrupt:
-            ended = "stopped"
+            ended_early = "stopped"
         except SpendingPaused:
-            ended = _describe_pause(ctx, trial.max_usd, [incumbent, candidate])
+            ended_early = _describe_pause(ctx, trial.max_usd, [incumbent, candidate])
         report = gather_report(
             installation.context,
             proposal.id,
@@ -142,11 +145,12 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
         )
     page = render_page(describe_report(report))
     trial.page.write_text(page, encoding="utf-8")
-    if ended:
+    if ended_early:
         output.note(
-            f"{ended}. All answers so far are in {folder}; the same command continues there"
+            f"{ended_early}. All answers so far are in {folder}; "
+            "the same command continues there"
         )
-        return INTERRUPTED if ended == "stopped" else SpendingPaused.exit_code
+        return INTERRUPTED if ended_early == "stopped" else SpendingPaused.exit_code
     print_report(report, folder)
     output.note(f"report: {trial.page}")
     if exit_code(report) == 1:
@@ -155,7 +159,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
 
 
 def _note_plans(ctx: Context, proposal: Proposal) -> None:
-    """Prints, before a model is asked, what each suite can show and what it omits."""
+    """Prints what each suite can show and what it omits, before the models get questions."""
     for plan in proposal.plans:
         for text in estimate.describe_before_answers(ctx, plan):
             output.note(f"{ctx.suites.title(plan.suite)}: {text}")
@@ -168,16 +172,16 @@ def _describe_pause(
 ) -> str:
     """Describes why --max-usd stopped the comparison, and how to continue."""
     with ctx.store.read() as tx:
-        known = Providers(tx).all()
+        providers = Providers(tx).all()
     for seed in seeds:
-        if seed.model not in known[seed.provider].prices:
+        if seed.model not in providers[seed.provider].prices:
             return (
                 f"not measured: the price of {seed.name} is unknown, so its cost has no limit. "
                 f"Write it under `providers.{seed.provider}.prices` in ./swapgate.yaml"
             )
     spent = format_usd(load_report(ctx).spent_usd)
     return (
-        f"not measured: the answers so far cost {spent}; --max-usd {max_usd:g} allows no more"
+        f"not measured: the answers so far cost {spent}; more may exceed --max-usd {max_usd:g}"
     )
 
 
@@ -195,14 +199,18 @@ def _seed(name: str) -> Target:
 
 
 def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
-    """Takes providers from the configuration file, else by the vendor's name and variable."""
-    known = parse_file(file).values.get("providers") if file else None
-    found: dict[str, object] = {}
+    """Builds the providers' settings.
+
+    They come from the configuration file. A provider that is missing there gets its kind's
+    address and key variable.
+    """
+    configured = parse_file(file).values.get("providers") if file else None
+    providers: dict[str, object] = {}
     for seed in seeds:
         name = seed.provider
         kind = PROVIDER_KINDS.get(name)
-        if isinstance(known, dict) and name in known:
-            found[name] = known[name]
+        if isinstance(configured, dict) and name in configured:
+            providers[name] = configured[name]
             continue
         if kind is None:
             raise InputError(
@@ -217,15 +225,17 @@ def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
         if not base:
             raise InputError(f"{name} has no address: export {name.upper()}_BASE_URL")
         key = {"api_key_env": kind.key_env} if os.environ.get(kind.key_env) else {}
-        own = kind.group in {ProviderGroup.LOCAL, ProviderGroup.SIMULATED}
-        free = {target.model: _FREE for target in seeds if target.provider == name and own}
-        found[name] = {
+        is_free = kind.group in {ProviderGroup.LOCAL, ProviderGroup.SIMULATED}
+        prices = {
+            target.model: _FREE_PRICE for target in seeds if target.provider == name and is_free
+        }
+        providers[name] = {
             "kind": name,
             "api_base": base,
             **key,
-            "prices": free,
+            "prices": prices,
         }
-    return found
+    return providers
 
 
 def _config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, object]:
@@ -241,7 +251,7 @@ def _config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, obj
     }
 
 
-def _name(trial: SuiteTrial, providers: Mapping[str, object]) -> str:
+def _folder_name(trial: SuiteTrial, providers: Mapping[str, object]) -> str:
     """Returns the folder's name, a hash of everything that the comparison depends on."""
     parts = [
         trial.incumbent,
@@ -255,10 +265,10 @@ def _name(trial: SuiteTrial, providers: Mapping[str, object]) -> str:
     return digest(json.loads(json.dumps([*parts, content])))[:12]
 
 
-def _earlier(ctx: Context) -> Proposal | None:
+def _find_earlier(ctx: Context) -> Proposal | None:
     with ctx.store.read() as tx:
-        found = Proposals(tx).list(route=ROUTE)
-    return max(found, key=lambda proposal: proposal.created_at, default=None)
+        proposals = Proposals(tx).list(route=ROUTE)
+    return max(proposals, key=lambda proposal: proposal.created_at, default=None)
 
 
 PAUSE_S: Final = 0.2
@@ -271,12 +281,14 @@ def progress_pauses(
     clock: Clock,
     timeout_s: float | None = None,
 ) -> Iterator[Callable[[Proposal], bool]]:
-    """Yields the pauses of `run_until_decided`; each updates the progress line on stderr."""
-    ticker = ProgressLine()
+    """Yields the pause function for `run_until_decided`. Each pause updates the progress line
+    on stderr.
+    """
+    line = ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
 
-    def pause(now: Proposal) -> bool:
-        ticker.say(_progress(ctx, now), clock.monotonic())
+    def pause(proposal: Proposal) -> bool:
+        line.say(_progress(ctx, proposal), clock.monotonic())
         if deadline is not None and clock.monotonic() >= deadline:
             return False
         time.sleep(PAUSE_S)
@@ -285,57 +297,57 @@ def progress_pauses(
     try:
         yield pause
     finally:
-        ticker.end()
+        line.end()
 
 
 def _progress(ctx: Context, proposal: Proposal) -> Progress:
     with ctx.store.read() as tx:
         if proposal.retry_at is not None:
             verdicts = Verdicts(tx).for_proposal(proposal.id)
-            why = next((verdict.reason for verdict in verdicts), "")
-            return Progress(f"{why[:1].lower()}{why[1:]} Trying again.")
-        done, wanted = evaluation.count_answers(tx, proposal)
+            reason = next((verdict.reason for verdict in verdicts), "")
+            return Progress(f"{reason[:1].lower()}{reason[1:]} Trying again.")
+        done, total = evaluation.count_answers(tx, proposal)
         cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
-        waits = evaluation.describe_proposal_waits(tx, proposal)
-    stage = "asking" if wanted else "starting"
+        note = evaluation.describe_proposal_waits(tx, proposal)
+    stage = "asking" if total else "starting"
     return Progress(
         stage,
         done,
-        wanted,
+        total,
         at_most=True,
         unit="answers",
         cost_usd=cost,
-        note=waits,
+        note=note,
     )
 
 
-def print_report(report: Report, keep: Path | None) -> None:
-    """Prints the verdict with its suites. keep: the folder that holds every answer."""
-    found = report.comparison
+def print_report(report: Report, folder: Path | None) -> None:
+    """Prints the verdict with its suites. folder: the folder that holds every answer."""
+    compared = report.comparison
     if output.documented(
         {
-            **comparison.as_json(found, None, standalone=True),
+            **comparison.as_json(compared, None, standalone=True),
             "exit_code": exit_code(report),
         }
     ):
         return
-    for fault in found.faults:
+    for fault in compared.faults:
         click.echo(f"mind: {fault}")
-    if found.verdict is None and found.proposal.open:
-        click.echo("not decided within --timeout: run it again, with more time")
-    elif found.verdict is None:
-        click.echo(comparison.outcome_text(found))
+    if compared.verdict is None and compared.proposal.open:
+        click.echo("not decided within --timeout: run the command again with more time")
+    elif compared.verdict is None:
+        click.echo(comparison.outcome_text(compared))
     else:
-        click.echo(f"{found.verdict.words}: {describe_reason(found.verdict)}")
-        comparison.print_blocks(describe_suites(found))
+        click.echo(f"{compared.verdict.words}: {describe_reason(compared.verdict)}")
+        comparison.print_blocks(describe_suites(compared))
         click.echo(f"next: {report.next_step}")
-        for failure in find_format_failures(found, standalone=True):
+        for failure in find_format_failures(compared, standalone=True):
             comparison.print_blocks(describe_format_failure(failure))
-    if keep is not None and found.verdict:
+    if folder is not None and compared.verdict:
         output.note(
-            f"every answer is in {keep / FILE}: "
-            f"{variables(keep)} "
-            f"swapgate gate replay {found.verdict.id}"
+            f"every answer is in {folder / FILE}: "
+            f"{variables(folder)} "
+            f"swapgate gate replay {compared.verdict.id}"
         )
 
 
@@ -403,7 +415,7 @@ def gate_run(
     Exit code: 0 passed, 3 failed or format mismatch, 4 not enough evidence, 5 timeout, 1 not
     measured.
     """
-    question = ComparisonRequest(
+    request = ComparisonRequest(
         suites,
         target_seed(incumbent),
         requested_target(candidate, settings),
@@ -416,17 +428,17 @@ def gate_run(
     )
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with temporary_installation(session.config, keep or Path(scratch)) as installation:
-            seeds = runner_seeds(question.incumbent, question.candidate)
+            seeds = runner_seeds(request.incumbent, request.candidate)
             ctx = comparison_context(
                 installation.context, seeds, unreadable_is_wrong=unreadable_as_wrong
             )
-            proposal = register_comparison(ctx, session.actor, installation.settings, question)
+            proposal = register_comparison(ctx, session.actor, installation.settings, request)
             _note_plans(ctx, proposal)
             with progress_pauses(ctx, installation.clock, timeout_s) as pause:
-                found = run_until_decided(ctx, proposal.id, pause)
+                proposal = run_until_decided(ctx, proposal.id, pause)
             report = gather_report(
                 installation.context,
-                found.id,
+                proposal.id,
                 standalone=True,
                 kept=keep,
             )

@@ -83,16 +83,16 @@ def _tools(
     from harness.app.doctor import tool_checks  # noqa: PLC0415 - the router is slow to import
 
     _ = session.context_with_providers  # stores the file's providers
-    targets = tool_checks.meant(session.installation, name)
+    targets = tool_checks.find_targets(session.installation, name)
     with _without_router_logs():
-        found = [
+        reports = [
             tool_checks.report(session.installation, target, provider, timeout_s)
             for target, provider in targets
         ]
-    ok = all(finding.ok for finding in found)
-    if not output.documented({"ok": ok, "targets": found}):
+    ok = all(finding.ok for finding in reports)
+    if not output.documented({"ok": ok, "targets": reports}):
         output.findings(
-            [(report.target, finding) for report in found for finding in report.findings],
+            [(report.target, finding) for report in reports for finding in report.findings],
             lambda pair: {
                 "TARGET": pair[0],
                 "CHECK": pair[1].subject,
@@ -122,13 +122,13 @@ def _live(
             for provider, model in models
         ]
     ok = all(report.ok for report in reports)
-    spent = {
+    document = {
         "ok": ok,
         "calls": meter.calls,
         "at_most_usd": meter.spent_usd,
         "targets": reports,
     }
-    if output.documented(spent):
+    if output.documented(document):
         return ok
     output.findings(
         [(report.target, finding) for report in reports for finding in report.findings],
@@ -151,14 +151,14 @@ def _live(
 
 @contextmanager
 def _without_router_logs() -> Iterator[None]:
-    """Hides the router's warnings, because the checks themselves provoke the refusals."""
-    ours = logging.getLogger("swapgate")
-    before = ours.level
-    ours.setLevel(logging.ERROR)
+    """Hides the router's warnings, because the checks send requests that must be refused."""
+    logger = logging.getLogger("swapgate")
+    former_level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        ours.setLevel(before)
+        logger.setLevel(former_level)
 
 
 def _mark(outcome: str, failed: bool) -> str:  # noqa: FBT001 - two fields of a finding

@@ -126,27 +126,27 @@ def show(
 
 def _print(session: Session, proposal_id: str) -> None:
     context = session.context
-    view = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
-    rollout = view.proposal.rollout
-    live = list_canaries(context, route=view.proposal.route) if rollout else ()
-    canary = next((status for status in live if status.rollout.id == rollout), None)
-    facts = review.review_proposal(context, proposal_id)
-    rows = approvals.list_approvals(context, proposal_id)
+    compared = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
+    rollout = compared.proposal.rollout
+    canaries = list_canaries(context, route=compared.proposal.route) if rollout else ()
+    canary = next((status for status in canaries if status.rollout.id == rollout), None)
+    proposal_review = review.review_proposal(context, proposal_id)
+    approval_rows = approvals.list_approvals(context, proposal_id)
     if session.json:
-        document = {"approvals": rows, "review": _review_json(facts)}
-        output.document({**comparison.as_json(view, canary), **document})
+        document = {"approvals": approval_rows, "review": _review_json(proposal_review)}
+        output.document({**comparison.as_json(compared, canary), **document})
         return
-    comparison.print_comparison(view, canary)
-    if view.proposal.selection:
-        route = view.proposal.route
+    comparison.print_comparison(compared, canary)
+    if compared.proposal.selection:
+        route = compared.proposal.route
         output.note(f"`swapgate route candidates {route}` shows the candidates side by side")
-    if waits := view.proposal.waits:
-        output.note(f"it {waits}")
+    if waits := compared.proposal.waits:
+        output.note(f"the proposal {waits}")
     _print_queue(context, proposal_id)
-    _print_review(facts)
-    for row in rows:
-        words = f": {row.reason}" if row.reason else ""
-        output.note("; ".join((f"approved by {row.name}{words}", *row.remarks)))
+    _print_review(proposal_review)
+    for row in approval_rows:
+        reason = f": {row.reason}" if row.reason else ""
+        output.note("; ".join((f"approved by {row.name}{reason}", *row.remarks)))
 
 
 def _print_queue(ctx: Context, proposal_id: str) -> None:
@@ -193,12 +193,12 @@ def approve(
 ) -> None:
     """Approve a passed proposal, so that its canary opens.
 
-    The proposer cannot, except with the policy's `self_approval`.
+    The proposer cannot approve it, except with the policy's `self_approval`.
     """
-    found = review.review_proposal(session.context, proposal_id)
-    if found.unlisted:
-        output.note(found.unlisted)
-    for line in found.widened:
+    proposal_review = review.review_proposal(session.context, proposal_id)
+    if proposal_review.unlisted:
+        output.note(proposal_review.unlisted)
+    for line in proposal_review.widened:
         output.note(f"widened: {line}")
     approved = session.decide(
         decisions.approve_proposal,
