@@ -47,6 +47,7 @@ REASON_MISSING = "Write a reason to enable the button."
 NAME_MISSING = "Write the name to enable the button."
 TYPE_A_MODEL: Final = "Choose, or type PROVIDER/MODEL"
 HEIGHT_PX: Final = 72  # height of a JSON field
+_ALL_ROUTES: Final = "All routes"
 DEFERRED: Final = "deferred-dialog"  # session key of a dialog to open at the page's next run
 ABOVE_0: Final = 0.001  # the least number in a field that excludes 0
 
@@ -469,10 +470,10 @@ class Form:
         """Asks whether an action is for one route or for all. Returns None for all."""
         scope = st.radio(
             "Where",
-            [f"Route {route} alone", "All routes"],
+            [f"Route {route} alone", _ALL_ROUTES],
             key=self.key("where"),
         )
-        return None if scope.startswith("All") else route
+        return None if scope == _ALL_ROUTES else route
 
     def submit(
         self,

@@ -67,14 +67,29 @@ UNIT: Final = re.compile(r"(?:^|_)units?(?:_|$)")
 # No part of a text for people, with the words that take their place.
 OLD_WORDS: Final = {
     re.compile(r"\bdata keys?\b", re.IGNORECASE): "client key",
-    re.compile(r"\b(?:taken|takes?|took) back\b", re.IGNORECASE): "rolled back",
+    re.compile(
+        r"\b(?:taken|takes?|took) (?:(?:a|it|its|the) (?:\w+ )*)?back\b", re.IGNORECASE
+    ): "rolled back",
     re.compile(r"\b(?:canary|scored) units?\b", re.IGNORECASE): "caller",
-    re.compile(r"\b(?:canary|enough|too few) exposures?\b", re.IGNORECASE): "caller",
+    re.compile(r"(?<![-*])\bexposures?\b", re.IGNORECASE): "caller",
     re.compile(r"\bdistance to trip\b", re.IGNORECASE): "evidence of harm",
+    # "User" stays for the end user whose data is deleted, and for the field `user` of requests.
+    re.compile(
+        r"\b(?:all|answers|any|disliked by|frequent|harm\w*|helps no|hurt\w*|"
+        r"(?:candidate|canary|machine)'s|requests of|serves?(?: no)?|simulated?|"
+        r"% of (?:the|your)|copies of) users?\b",
+        re.IGNORECASE,
+    ): "caller",
+    re.compile(
+        r"\busers(?:'? (?:are|cannot|come first|dislike|get|need|never|noticed|saw|sent|stay)|"
+        r"' requests?)\b|\bwithout users\b",
+        re.IGNORECASE,
+    ): "caller",
 }
 INTERFACES: Final = Path("harness/interfaces")
 # Words of rows that were stored before, which the product still reads.
 STORED_TEXTS: Final = frozenset(["promotion taken back by "])
+FIRST_PAGES: Final = ("README.md", "SECURITY.md", "clients/python/README.md")
 # Pages for people who check the statistics, and decisions as they were written.
 EXACT_PAGES: Final = ("docs/adr", "docs/explanation/statistics.md")
 
@@ -211,7 +226,7 @@ def texts_for_people() -> Iterator[tuple[str, str]]:
                         yield f"{file}:{node.lineno}", text
                 case _:
                     pass
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for page in [*map(ROOT.joinpath, FIRST_PAGES), *sorted((ROOT / "docs").rglob("*.md"))]:
         name = page.relative_to(ROOT).as_posix()
         if not name.startswith(EXACT_PAGES):
             yield name, page.read_text()

@@ -42,7 +42,7 @@ from harness.proposals.first_route import SIMULATOR, FirstRoute
 from harness.providers.registry import registered_providers
 from harness.routing.reports import scorecard
 from harness.routing.reports.scorecard import RouteScorecard
-from harness.routing.reports.traffic_report import format_ends
+from harness.routing.reports.traffic_report import count_ends, format_ends
 from harness.routing.table import Route
 
 MOST_ALERTS: Final = 5  # shown as banners
@@ -407,14 +407,16 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     """Renders the requests of the last hour, with the trend of their cost if all prices are
     known.
     """
-    ends = format_ends(traffic)
-    if not ends:
+    ends = count_ends(traffic)
+    if not ends.requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
     # A minute of unknown price would look like a fall in cost.
     trend = [] if any(t.unpriced for t in traffic) else cost_trend(traffic)
     bars = markup.trend(trend, name="cost per 1,000 requests, every 5 min")
-    number, _, rest = ends.partition(" ")
-    return f'<p class="note">last hour</p><p>{strong(number)} {escape(rest)} {bars}</p>'
+    noun = "request" if ends.requests == 1 else "requests"
+    rest = ", ".join((noun, *ends.failures))
+    number = strong(f"{ends.requests:,}")
+    return f'<p class="note">last hour</p><p>{number} {escape(rest)} {bars}</p>'
 
 
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:

@@ -397,8 +397,7 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
     measured = row.measured_at.date().isoformat() if row.measured_at else ""
     look = f", look {row.look}" if row.look > 1 else ""
     best = "no other model is both better and cheaper" if row.is_cheapest_so_good else ""
-    ending = row.ending.removeprefix(f"{row.name} ")
-    about = "; ".join(filter(None, (best, ending)))
+    about = "; ".join(filter(None, (best, row.ending)))
     propose = (
         ""
         if row.standing is Standing.INCUMBENT

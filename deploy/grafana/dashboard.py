@@ -96,7 +96,7 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             "reqps",
         ),
         Panel(
-            "Share that fails for users",
+            "Share that fails for callers",
             'sum by (route) (rate(swapgate_requests_total{outcome=~"failed|refused"}[5m]))'
             " / sum by (route) (rate(swapgate_requests_total[5m]))",
             "{{route}}",

@@ -34,7 +34,7 @@ from harness.routing.proposal import ProposalPhase, was_registered_before
 from harness.routing.records.proposals import Proposals, Rollouts
 
 NOT_SHOWN: Final = (
-    "Not shown: that the named provider gave the answers, what users saw in the canary (its "
+    "Not shown: that the named provider gave the answers, what callers saw in the canary (its "
     "observations are not signed), and that the installation's clock was right."
 )
 

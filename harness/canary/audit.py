@@ -221,8 +221,28 @@ def name_decision(action: RolloutAction) -> dict[str, object]:
 
 
 def hash_decision(action: RolloutAction) -> str:
-    """Hashes a decision's codes and figures, without its sentence, whose words may change."""
-    return digest(to_shown(replace(action, reason="")))
+    """Hashes a decision's codes and figures, without its sentences, whose words may change."""
+    return digest(show_decision(action))
+
+
+def show_decision(action: RolloutAction) -> object:
+    """Returns a decision's codes and figures as JSON values, without its sentences."""
+    return _without_words(to_shown(replace(action, reason="")))
+
+
+# The keys of sentences in the evidence of a guardrail.
+_SENTENCES: Final = frozenset(["cache_words", "words"])
+
+
+def _without_words(shown: object) -> object:
+    match shown:
+        case Mapping():
+            kept = {key: value for key, value in shown.items() if key not in _SENTENCES}
+            return {key: _without_words(value) for key, value in kept.items()}
+        case list():
+            return [_without_words(value) for value in shown]
+        case _:
+            return shown
 
 
 def decision_evidence(

@@ -160,7 +160,7 @@ def _describe(
     at = AFTER_PROMOTION if rollout.baking else f"at {format_bps(rollout.current.weight_bps)}"
     more = ", and on hold" if held and kind is CanaryStateKind.PAUSED else ""
     if action is not None and action.distance_to_trip >= HALF_DISTANCE:
-        more += ", and may be hurting users"
+        more += ", and may be harming callers"
     lead = "" if rollout.baking or kind in _AFTER_PROMOTION else "canary "
     return StateWords(*(text.format(at=at, more=more, lead=lead) for text in STATE_WORDS[kind]))
 
@@ -208,7 +208,7 @@ def _next_step(
         few = _too_few(rollout, explanation) if kind is CanaryStateKind.PAUSED else ""
         share = format_bps(rollout.current.weight_bps)
         return NEXT_STEPS[kind].format(share=share, incumbent=incumbent, few=few)
-    return f"{_onward(explanation)} {HARM_NEXT}" if explanation else HARM_NEXT
+    return f"{_onward(rollout, explanation)} {HARM_NEXT}" if explanation else HARM_NEXT
 
 
 def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
@@ -219,13 +219,14 @@ def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
     onward = "promote" if rollout.last_step else "advance"
     return (
         f" `canary resume` restarts the step's time, `canary {onward}` continues without "
-        "the missing evidence, and `shadow start` compares answers without users."
+        "the missing evidence, and `shadow start` compares answers that no caller gets."
     )
 
 
-def _onward(explanation: RolloutExplanation) -> str:
+def _onward(rollout: Rollout, explanation: RolloutExplanation) -> str:
     """Describes the next share and its estimated time; says why an estimate is missing."""
-    to = "to " if explanation.goes_to.endswith("%") else ""
+    # After the last step comes the promotion, and after the bake its end: these are no shares.
+    to = "" if rollout.last_step or rollout.baking else "to "
     if explanation.eta_s is not None:
         return f"{to}{explanation.goes_to} {explanation.eta}."
     skewed = any(need.what == "sample ratio" and not need.done for need in explanation.needs)
@@ -265,7 +266,7 @@ def describe_effect(
     kept = format_bps(rollout.policy.bake_bps)
     bake = f" {old} keeps {kept} during the bake." if rollout.policy.bake_s else ""
     back = (
-        f"From 100 % to 0 % for {new}: {old} serves all users again."
+        f"From 100 % to 0 % for {new}: {old} serves all callers again."
         if rollout.baking
         else f"From {share} to 0 %: all traffic goes back to {old}, and {new} needs a new "
         "proposal."
@@ -281,7 +282,7 @@ def describe_effect(
         "evidence is still missing.",
         RolloutSignal.PROMOTE: f"From {share} to 100 % for {new}, skipping the other "
         f"steps.{bake}",
-        RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves all users, and "
+        RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves all callers, and "
         "Swapgate no longer detects harm.",
         RolloutSignal.ABORT: back,
     }

@@ -341,8 +341,8 @@ class CanaryMachine:
             self._raise_alert(
                 AlertKind.ROLLED_BACK,
                 f"the {what} of route {rollout.route} was rolled back",
-                f"{self._name(rollout.incumbent)} serves all users again, "
-                f"{self._name(rollout.candidate)} serves no user{fallback}. {move.reason}",
+                f"{self._name(rollout.incumbent)} serves all callers again, "
+                f"{self._name(rollout.candidate)} serves no caller{fallback}. {move.reason}",
             )
         return after
 

@@ -18,7 +18,7 @@ def _describe_stop(_: Any, shadow: Shadow) -> list[str]:
 
 SHADOWS: Final = OperationGroup(
     command="shadow",
-    words="Shadows: requests mirrored to a candidate, whose answers users never get.",
+    words="Shadows: requests mirrored to a candidate, whose answers callers never get.",
     operations=(
         Operation(
             use_case=shadows.load_status,

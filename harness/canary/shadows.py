@@ -106,7 +106,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "budget_unknown": "the database did not answer, so spending was unknown",
     "resting": "the provider was overloaded",
     "circuit_open": "the candidate's circuit was open",
-    "users_first": "users needed the rate limit of the candidate's account",
+    "users_first": "callers needed the rate limit of the candidate's account",
     "dropped": "too many at once",
     "unreadable": "an answer could not be read",
 }
@@ -185,7 +185,7 @@ def start_shadow(
     actor.require(Role.PROPOSER)
     check_shadow_limits(limits)
     if not reason.strip():
-        raise InputError("a shadow needs a reason: its candidate reads users' requests")
+        raise InputError("a shadow needs a reason: its candidate reads callers' requests")
     if not timedelta(0) < lasts <= LONGEST:
         raise InputError(f"a shadow must last more than 0 and up to {LONGEST.days} days")
     with ctx.store.write() as tx:

@@ -199,7 +199,7 @@ def describe_refusal(
     if no other one is alive. Pure.
     """
     why = (
-        f"{life.name} cannot serve: {life.reason}. A rollback to it would leave the users of "
+        f"{life.name} cannot serve: {life.reason}. A rollback to it would leave the callers of "
         f"route {route!r} without answers."
     )
     force = "`--force` restores it anyway."

@@ -50,7 +50,7 @@ def find_users_turn(
 
 def describe_users_turn(found: Mapping[str, str]) -> str:
     """Describes the result of `find_users_turn` in one line; empty for no provider."""
-    return "; ".join(f"gives way to users of {name}: {why}" for name, why in found.items())
+    return "; ".join(f"gives way to callers of {name}: {why}" for name, why in found.items())
 
 
 def _reason(loads: Iterable[AccountLoad], model: str, now: datetime) -> str:

@@ -207,7 +207,8 @@ class SpendingPaused(SwapgateError):
     retryable = False  # the caller waits until the cap allows spending again
 
 
-# Separates the provider from the reason in the text of a ProviderAway.
+# Separates the provider from the reason in the text of a ProviderAway. A waiting run stores
+# only this text, and the provider may be its judge's, so readers need this mark.
 AWAY: Final = " is away: "
 
 

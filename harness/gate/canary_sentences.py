@@ -238,7 +238,7 @@ class CanaryStateKind(StrEnum):
     PAUSED = "paused"  # until a person acts
     HELD = "held"  # its data cannot be trusted
     SUSPECT = "suspect"  # half of the rollback level
-    EMPTY = "empty"  # no units counted yet
+    EMPTY = "empty"  # no caller counted yet
     HEALTHY = "healthy"
     BAKING = "baking"  # promoted, and still compared
     UNCOMPARED = "uncompared"  # promoted and baking, but its control cannot serve
@@ -282,8 +282,8 @@ STATE_WORDS: Final[Mapping[CanaryStateKind, StateWords]] = {
     ),
     CanaryStateKind.HARM: StateWords(
         "harm is shown, {at}",
-        "harms users, {at}, and is being rolled back",
-        "{lead}harms users, {at}, and is being rolled back",
+        "harms callers, {at}, and is being rolled back",
+        "{lead}harms callers, {at}, and is being rolled back",
     ),
     CanaryStateKind.PAUSED: StateWords(
         "paused {at}{more}", "is paused {at}{more}", "{lead}paused {at}{more}"
@@ -292,9 +292,9 @@ STATE_WORDS: Final[Mapping[CanaryStateKind, StateWords]] = {
         "on hold {at}{more}", "is on hold {at}{more}", "{lead}on hold {at}{more}"
     ),
     CanaryStateKind.SUSPECT: StateWords(
-        "may be hurting users, {at}",
-        "may be hurting users, {at}",
-        "{lead}may be hurting users, {at}",
+        "may be harming callers, {at}",
+        "may be harming callers, {at}",
+        "{lead}may be harming callers, {at}",
     ),
     CanaryStateKind.EMPTY: StateWords(
         "no traffic counted yet, {at}",
@@ -311,16 +311,16 @@ STATE_WORDS: Final[Mapping[CanaryStateKind, StateWords]] = {
     ),
 }
 
-HARM_NEXT: Final = "If the data show harm, the incumbent serves all users again at once."
+HARM_NEXT: Final = "If the data show harm, the incumbent serves all callers again at once."
 # The next event, or a person's action.
 _AFTER_END: Final = (
-    "{incumbent} serves all users; the candidate needs a new proposal to come back."
+    "{incumbent} serves all callers; the candidate needs a new proposal to come back."
 )
 NEXT_STEPS: Final[Mapping[CanaryStateKind, str]] = {
     **dict.fromkeys(STATE_OF_END.values(), _AFTER_END),
     CanaryStateKind.PROMOTED: "none; the candidate became the route's model.",
     CanaryStateKind.HARM: (
-        "it is rolled back within seconds: {incumbent} serves all users again."
+        "it is rolled back within seconds: {incumbent} serves all callers again."
     ),
     CanaryStateKind.PAUSED: (
         f"a person must resume or abort it; until then its share stays at {{share}}.{{few}} "
@@ -333,7 +333,7 @@ NEXT_STEPS: Final[Mapping[CanaryStateKind, str]] = {
     CanaryStateKind.HELD: f"its share stays at {{share}} until the hold ends. {HARM_NEXT}",
     CanaryStateKind.UNCOMPARED: (
         "`canary finish` ends the bake. Until {incumbent} answers again, harm is not detected, "
-        "and a rollback to it helps no user."
+        "and a rollback to it helps no caller."
     ),
 }
 

@@ -54,7 +54,7 @@ from harness.gate.step_duration import missing_duration, peak_reached_at
 
 TOO_SLOW: Final = "Give such a step a larger share or a longer `deadline_s`."
 SHADOW_FIRST: Final = (
-    "`swapgate shadow start ROUTE TARGET` shows severe harm before it reaches any user, but "
+    "`swapgate shadow start ROUTE TARGET` shows severe harm before it reaches any caller, but "
     "shortens no step."
 )
 
@@ -273,13 +273,13 @@ def _explain(
         why = ended_sentence(rollout) or reason
         return RolloutExplanation(why, "", "", rows, (), None, None, "")
     if action.signal is RolloutSignal.HARM:
-        back = "The incumbent serves all users again."
+        back = "The incumbent serves all callers again."
         return RolloutExplanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
     windows_s = max((block.windows_known_s for block in blocks), default=0.0)
     needs = _needs(rollout, action, pace, windows_s, now)
     onward = rollout.policy.steps[rollout.step + 1 :]
     goes = format_bps(onward[0].weight_bps) if onward else "promotion"
-    back = _back("the incumbent serves all users again")
+    back = _back("the incumbent serves all callers again")
     eta_s, eta = _eta(
         rollout,
         needs,

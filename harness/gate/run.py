@@ -163,7 +163,9 @@ class SampleError(StrEnum):
 _NOT_THE_MODELS: Final = frozenset(
     {SampleError.INFRA, SampleError.FALLBACK, SampleError.UNLABELLED}
 )
-NO_LABEL: Final = "no label"  # begins the text of every UNLABELLED error
+# Begins the text of every UNLABELLED error. The gate finds unlabelled items by it, because a
+# verdict's stored inputs have the reasons as texts, and are recomputed to the same bytes.
+NO_LABEL: Final = "no label"
 # Errors, and None for a score, that another attempt cannot change.
 LASTING: Final = frozenset({None, SampleError.UNLABELLED})
 

@@ -42,14 +42,14 @@ class RouteState(StrEnum):
 
     DOWN = "down"
     UNPROVED = "served without proof"
-    HARM = "canary harms users"
+    HARM = "canary harms callers"
     ON_FALLBACK = "on fallback"
     HELD = "canary on hold"
     BAKE_HELD = "bake on hold"
     UNCOMPARED = "bake without a control"
     PAUSED = "canary paused"
     APPROVAL = "waits for approval"
-    SUSPECT = "canary may be hurting users"
+    SUSPECT = "canary may be harming callers"
     ROLLED_BACK = "canary rolled back"
     ABORTED = "canary aborted"
     PROMOTION_ROLLED_BACK = "promotion rolled back"
@@ -165,7 +165,7 @@ class RouteStatus:
 
     @property
     def state(self) -> RouteState:
-        """The state to show first: an outage, unless proof is missing or users are harmed."""
+        """The state to show first: an outage, unless proof is missing or callers are harmed."""
         if self.outage is None:
             return self.progress
         if self.outage.kind is OutageKind.DOWN:

@@ -15,7 +15,7 @@ from typing import Final
 
 from harness.evals.proof_validity import route_time
 from harness.frame.alerts import alerts
-from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.alert import Alert, AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import (
     Conflict,
@@ -58,7 +58,8 @@ from harness.routing.table import Route
 
 # How often Swapgate asks a former incumbent that cannot return at the end of a break-glass.
 ASK_AGAIN: Final = timedelta(minutes=10)
-_NO_ANSWER: Final = "and its former model cannot serve"
+# In the details of an alert: the former model could not serve at the last check.
+_FORMER_GONE: Final = "former_gone"
 
 
 def propose_break_glass(
@@ -300,9 +301,12 @@ def _look_after(ctx: ProposalsContext, id_: str) -> str:
             _alert(tx, record, title, text)
             return ""
         if life is not None and life.is_gone:
-            title = f"route {record.route} is served without proof, {_NO_ANSWER}"
+            title = (
+                f"route {record.route} is served without proof, and its former model cannot "
+                "serve"
+            )
             text = f"{record.id}: {because}. {life.name} cannot serve: {life.reason}."
-            _alert(tx, record, title, text)
+            _alert(tx, record, title, text, former_gone=True)
             return ""
         _end(tx, SYSTEM, record, because)
     return f"{record.id}: {because}"
@@ -315,7 +319,7 @@ def _is_known_gone(
 ) -> bool:
     """Tells whether the last check, within ASK_AGAIN, found that the former model is gone."""
     found = Alerts(tx).newest(f"{AlertKind.BREAK_GLASS.value}:{record.id}")
-    if found is None or not found.open or not found.title.endswith(_NO_ANSWER):
+    if found is None or not found.open or not found.details.get(_FORMER_GONE):
         return False
     return ctx.clock.now() - found.last_seen < ASK_AGAIN
 
@@ -517,17 +521,15 @@ def _alert(
     record: BreakGlass,
     title: str,
     text: str,
+    *,
+    former_gone: bool = False,
 ) -> None:
     kind = AlertKind.BREAK_GLASS
     subject = f"route {record.route}"
-    alerts.raise_alert(
-        tx,
-        kind,
-        record.id,
-        subject=subject,
-        title=title,
-        text=text,
-    )
+    key = f"{kind.value}:{record.id}"
+    details = {_FORMER_GONE: True} if former_gone else {}
+    found = Alert(kind, subject, key, title, text, tx.now(), alerts.SOURCE, details=details)
+    Alerts(tx).fold([found])
 
 
 def _audit(

@@ -186,7 +186,7 @@ def cancel_proposal(
     proposal: str,
     reason: str = "",
 ) -> Proposal:
-    """Take an open proposal back before its canary. With a canary: `canary abort`.
+    """Cancels an open proposal before its canary. With a canary: `canary abort`.
 
     Raises NotAllowed for another person's proposal, unless the actor may refuse it.
     """

@@ -212,9 +212,9 @@ def _tell_of_wait(
             users = find_users_turn(tx, runs.values(), now)
     if users:
         # Without the changing figures, which would change the alert every second.
-        waits = f"gives way to users of {', '.join(users)}"
+        waits = f"gives way to callers of {', '.join(users)}"
         why = describe_users_turn(users)
-        text = f"It {why}. It goes on in the room that users leave, and keeps its answers."
+        text = f"It {why}. It goes on in the room that callers leave, and keeps its answers."
     title = f"the comparison {proposal.id} {waits}"
     with ctx.store.read() as tx:
         record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")

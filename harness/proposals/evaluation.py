@@ -18,7 +18,8 @@ from harness.frame.failures import describe_absence
 from harness.frame.records.transaction import Transaction
 from harness.gate.incumbent_days import is_mean_run
 from harness.gate.offline import verdicts
-from harness.gate.offline.verdicts import NOT_MEASURED, read_same_model
+from harness.gate.offline.served_arms import describe_unconfirmed
+from harness.gate.offline.verdicts import read_same_model
 from harness.gate.pins import is_mixed, named_models
 from harness.gate.run import (
     FIRST_ANSWERS,
@@ -387,7 +388,8 @@ def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
             users = find_users_turn(tx, runs, tx.now())
             return describe_waits(runs, tx.now()) or describe_users_turn(users)
         if (unconfirmed := find_unconfirmed(tx, proposal)) is not None:
-            return f"waits for an approver: {unconfirmed.reason.removeprefix(NOT_MEASURED)}"
+            same = read_same_model(unconfirmed.inputs)
+            return f"waits for an approver: {describe_unconfirmed(same)}" if same else ""
     return ""
 
 

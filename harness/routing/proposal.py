@@ -122,7 +122,8 @@ PAST_GATE_PHASES: Final = frozenset({ProposalPhase.AWAITING_APPROVAL, ProposalPh
 # The approver of a proposal that needs no person's approval, and waits for a freeze's end.
 POLICY_APPROVER: Final = "the policy"
 
-# Prefix of the reason with which a person rejected a proposal.
+# Prefix of the reason with which a person rejected a proposal. A signed row has no other sign
+# of a person's rejection, so `Proposal.closed` reads this prefix.
 REFUSED_BY: Final = "refused by "
 
 OPEN_PHASES: Final = frozenset(

@@ -1,4 +1,4 @@
-"""A shadow copies a share of a route's requests to a candidate, whose answers users never get.
+"""A shadow copies a share of a route's requests to a candidate; callers never get its answers.
 Pure. It needs no verdict, but its provider must be allowed to see the route's data class. It
 has its own limits and budget.
 

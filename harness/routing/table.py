@@ -251,7 +251,7 @@ def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
     if route.incumbent != shadow.incumbent:
         return "the route has another incumbent now"
     if route.canary is not None and route.canary.target == shadow.candidate.id:
-        return "the candidate is the canary now, and answers users"
+        return "the candidate is the canary now, and answers callers"
     return ""
 
 

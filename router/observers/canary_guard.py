@@ -1,4 +1,4 @@
-"""A worker's canary guard stops a canary that harms users, without the control plane.
+"""A worker's canary guard stops a canary that harms callers, without the control plane.
 
 Each sticky key counts once with its first request, and once with its window. The window holds
 the key's first requests within the exposure rule's `window_s`, and fails if one of them fails.

@@ -53,7 +53,7 @@ def ends_as_told(place: Installation, *, swap: bool) -> None:
         assert "chat-web: an agent's tool loop survived its model's swap" in said
     assert "provider lost under traffic, nobody noticed" in said
     assert "an agent's tool loop survived its model's swap and its rollback" in said
-    assert "requests of users, 0 failed" in said
+    assert "requests of callers, 0 failed" in said
     # Raw SQL was tried, and the database refused it each time.
     assert said.count("refused:") == 5
     assert "✕" not in said

@@ -78,8 +78,8 @@ def test_a_rollback_is_told_as_critical(world: SmallInstallation) -> None:
     assert sent_messages(world) == [(AlertKind.ROLLED_BACK, Notified.RAISED)]
     (message,) = world.sinks.kept["chat"]
     assert message.severity is Severity.CRITICAL
-    assert "sim/base serves all users again, sim/better serves no user" in message.text
-    assert "e = " in message.text
+    assert "sim/base serves all callers again, sim/better serves no caller" in message.text
+    assert "Evidence of harm: 100 %" in message.text
 
 
 @pytest.mark.req("B9", "C4")

@@ -248,7 +248,7 @@ def test_page_and_alert_name_the_users_that_a_comparison_gives_way_to(
     world.until_decided(proposal)
 
     ((waits, is_open, title),) = seen
-    assert waits.startswith("gives way to users of sim: 30 requests were left")
+    assert waits.startswith("gives way to callers of sim: 30 requests were left")
     assert is_open
-    assert title == f"the comparison {proposal} gives way to users of sim"
+    assert title == f"the comparison {proposal} gives way to callers of sim"
     assert not has_open_alert(world, proposal)

@@ -135,7 +135,7 @@ def test_what_was_rolled_back_for_harm_is_no_fallback_either(world: SmallInstall
     text = rolled_back(world, proposal)
 
     assert fallbacks(world) == ["sim/equal"]
-    assert "sim/good serves no user, also not as a fallback." in text
+    assert "sim/good serves no caller, also not as a fallback." in text
 
 
 def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_stays(

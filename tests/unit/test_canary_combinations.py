@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.canary.audit import show_decision
 from harness.frame.plain_data import (
     canonical_json,
     from_plain,
@@ -436,7 +437,7 @@ def record_all(seed: int) -> dict[str, str]:
         now = seen[-1].closed_at
         action = decide_action(rollout(drawn), seen, now)
         told = explain_rollout(rollout(drawn), action, seen, now)
-        found = [replace(action, reason=""), *explained_figures(told)]
+        found = [show_decision(action), *explained_figures(told)]
         text = json.dumps(rounded(to_shown(found)), sort_keys=True)
         looks[str(share)] = f"{action.kind} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return looks
@@ -449,7 +450,7 @@ def explained_figures(told: RolloutExplanation) -> list[object]:
         told.units_per_hour,
         [(need.what, need.done, need.share, need.eta_s) for need in told.needs],
         [
-            (row.guardrail, row.exposures, row.log_e, row.distance, row.furthest, row.warns)
+            (row.exposures, row.log_e, row.distance, row.furthest, row.warns)
             for row in told.guardrails
         ],
     ]

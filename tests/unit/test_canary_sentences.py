@@ -380,8 +380,8 @@ def test_strong_evidence_is_said_beside_a_hold_and_alone() -> None:
 
     alone, held = (describe_canary_state(waiting(), holds, strong) for holds in ((), (HOLD,)))
 
-    assert alone.words == "may be hurting users, at 1 %"
-    assert held.words == "on hold at 1 %, and may be hurting users"
+    assert alone.words == "may be harming callers, at 1 %"
+    assert held.words == "on hold at 1 %, and may be harming callers"
 
 
 def test_who_has_no_evidence_at_hand_claims_none() -> None:

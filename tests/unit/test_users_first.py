@@ -59,7 +59,7 @@ def test_calls_grow_only_while_twice_the_users_minute_is_left(kind: RateKind) ->
     assert permit_calls(state_of(9000, 30, kind=kind), "m", NOW).calls == MOST_CALLS
     tight = permit_calls(state_of(60, 30, kind=kind), "m", NOW)
     assert tight.calls == 1
-    assert "users sent 30 in a minute" in tight.reason
+    assert "callers sent 30 in a minute" in tight.reason
 
 
 def test_calls_in_turn_take_half_of_the_users_rate() -> None:

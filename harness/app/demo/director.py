@@ -183,7 +183,7 @@ class DemoShow:
                 f"commands   swapgate --config {self.environment.config} proposal list",
             ],
         )
-        self.say("policy `demo` asks for fewer items and users than `default`")
+        self.say("policy `demo` asks for fewer items and callers than `default`")
         self.say("providers are simulated; router, control plane, evals and database are real")
 
     def play(self, stories: Sequence[Story]) -> list[tuple[bool, str]]:
@@ -393,7 +393,7 @@ class DemoShow:
         generator = tally.answered["generator"]
         enough_sdk_requests = sdk >= SDK_REQUESTS
         self.lines(
-            f"{_mark(good=not tally.failed)} {tally.total:,} requests of users, "
+            f"{_mark(good=not tally.failed)} {tally.total:,} requests of callers, "
             f"{tally.failed} failed",
             [
                 f"{_mark(good=enough_sdk_requests)} {sdk:,} by the official openai client",

@@ -113,7 +113,7 @@ class OnlineFault:
 # question without an earlier answer, so evals do not find the fault. A refused request opens no
 # circuit, so the candidate continues to answer first turns.
 _LATER_TURNS: Final = OnlineFault(
-    "answers the first turn of each user, and refuses all later turns",
+    "answers the first turn of each caller, and refuses all later turns",
     {
         "kind": "status",
         "status": 400,

@@ -1,6 +1,6 @@
 """Sends the demo's traffic: the official openai client proves compatibility, and a light
 generator gives volume. An error, an empty answer or an incomplete stream counts as a failed
-request. Sends simulated users' requests for `swapgate sim traffic`, and reports their results.
+request. Sends requests of simulated callers for `swapgate sim traffic`, and reports results.
 
 The traffic reaches Swapgate only through the router's public API, with a client key.
 """

@@ -149,14 +149,14 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.ROLLED_BACK: AlertRule(
         _S.CRITICAL,
-        "`swapgate canary status` and the Canary page show the evidence; users are on the "
+        "`swapgate canary status` and the Canary page show the evidence; callers are on the "
         "incumbent",
         lasting=False,
     ),
     _K.LOCAL_ABORT: AlertRule(
         _S.CRITICAL,
         "check that the control plane runs: it makes the rollback final as soon as it can; "
-        "users are already on the incumbent",
+        "callers are already on the incumbent",
         lasting=False,
     ),
     _K.CANARY_HELD: AlertRule(
@@ -304,9 +304,9 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.EVAL_WAITS: AlertRule(
         _S.WARNING,
-        "bring a provider back that is away. Where users come first, wait, raise the account's "
-        "limit, or give the candidate a key of another account. `swapgate proposal retry` "
-        "tries at once, and `swapgate proposal cancel` ends the comparison",
+        "bring a provider back that is away. Where callers come first, wait, raise the "
+        "account's limit, or give the candidate a key of another account. `swapgate proposal "
+        "retry` tries at once, and `swapgate proposal cancel` ends the comparison",
     ),
     _K.SPLIT: AlertRule(
         _S.CRITICAL,

@@ -86,12 +86,15 @@ def describe_unmeasured(cases: Sequence[SuiteClaim], same: SameModel | None) -> 
                     f"is more than {format_percent(MOST_FALLBACKS)}. Check the {arm}'s model "
                     "behind the gateway, then propose again."
                 )
-    if same is not None and not same.confirmed:
-        return (
-            f"{same.text}. If this is intended, such as for a new key or deployment, an "
-            f"approver confirms it: `{CONFIRM_SAME_MODEL} ID --reason …`."
-        )
-    return ""
+    return "" if same is None or same.confirmed else describe_unconfirmed(same)
+
+
+def describe_unconfirmed(same: SameModel) -> str:
+    """Explains how an approver confirms that both arms may be served by one model."""
+    return (
+        f"{same.text}. If this is intended, such as for a new key or deployment, an "
+        f"approver confirms it: `{CONFIRM_SAME_MODEL} ID --reason …`."
+    )
 
 
 def _fallbacks(case: SuiteClaim) -> tuple[int, int]:

@@ -338,7 +338,7 @@ def _reason(
         return report.reason
     if outcome == "passed" and all(report.outcome == "passed" for report in reports):
         return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
-    guards = [report.suite for report in reports if report.reason.endswith(GUARD_NOT_WORSE)]
+    guards = [r.suite for r in reports if r.role is SuiteRole.GUARD and _silent(r)]
     more = f"{NOT_SHOWN_WORSE}{', '.join(guards)}." if guards else ""
     return f"{report.suite}: {report.reason}" + (more if outcome == "passed" else "")
 

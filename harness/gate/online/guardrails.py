@@ -106,7 +106,7 @@ class Guardrails:
     json_validity: ToleratedRatio = 1.0  # Answers that are not the requested JSON
     tool_validity: ToleratedRatio = 1.0  # calls of unknown tools, or with invalid arguments
     cost_per_success: ToleratedRatio = 1.5  # US dollars per success
-    feedback: ToleratedRatio = 1.25  # bad feedback of users
+    feedback: ToleratedRatio = 1.25  # bad feedback of callers
     judge: ToleratedRatio = False  # answers that the policy's judge finds bad
     leaving: ToleratedRatio = 1.25  # callers who left after a long wait without new output
     # By how much the canary's share of limited requests may exceed the incumbent's: 0.1 for 10

@@ -182,7 +182,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
         "shadow": (
             ".shadow",
-            "Shadows: requests mirrored to a candidate, whose answers users never get.",
+            "Shadows: requests mirrored to a candidate, whose answers callers never get.",
         ),
         "eval": (
             ".evals.runs:eval_group",

@@ -62,7 +62,8 @@ def start(
 ) -> None:
     """Mirror a share of a route's requests to a target (by id or provider/model).
 
-    Users get the incumbent's answers. Needs an open proposal for the candidate, or an approver.
+    Callers get the incumbent's answers. Needs an open proposal for the candidate, or an
+    approver.
     """
     limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
     started = session.decide(

@@ -33,7 +33,7 @@ class Setback:
     at: datetime
     predicate: str  # such as `was rolled back`
     reason: str
-    served: bool  # it answered requests of users
+    served: bool  # it answered requests of callers
 
     @property
     def text(self) -> str:

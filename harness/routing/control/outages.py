@@ -76,7 +76,7 @@ class OutageView:
     fallback: Target | None = None  # the fallback that answers now
     difference: str = ""  # its price and quality compared with the incumbent's
     switch: str = ""  # the kill switch that changes the route's plan; empty without one
-    tests: str = ""  # sentences about evals that use up the limit of users; empty for none
+    tests: str = ""  # sentences about evals that use up the limit of callers; empty for none
 
     @property
     def kind(self) -> OutageKind:
@@ -364,7 +364,7 @@ def _view(
 
 
 def _describe_tests(tx: Transaction, providers: Collection[str]) -> str:
-    """Names evals that call accounts whose users got a 429; empty without both."""
+    """Names evals that call accounts whose callers got a 429; empty without both."""
     loads = AccountLoads(tx).of_providers(providers, tx.now())
     refused = {load.account for load in loads if load.refused_at}
     tests = {
@@ -373,7 +373,7 @@ def _describe_tests(tx: Transaction, providers: Collection[str]) -> str:
         if load.account in refused
     }
     return " ".join(
-        f"{provider} refused users' requests (429), and evals, judges or shadows share its "
+        f"{provider} refused callers' requests (429), and evals, judges or shadows share its "
         f"limit: they sent {format_quantity(calls, 'call')} in a minute. `swapgate eval list` "
         "shows the runs."
         for provider, calls in sorted(tests.items())

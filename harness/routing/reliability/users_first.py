@@ -113,10 +113,10 @@ def _after_refusal(state: AccountState, now: float) -> Iterator[Permit]:
         yield Permit(
             0,
             wait_s=state.resume_at - now,
-            reason="the provider refused a user's request (429) and asked for a pause",
+            reason="the provider refused a caller's request (429) and asked for a pause",
         )
     if state.refused_at is not None and now - state.refused_at < CAUTION_S:
-        yield _in_turn(state, "the provider refused a user's request (429)")
+        yield _in_turn(state, "the provider refused a caller's request (429)")
 
 
 def _newest_rates(rates: Iterable[RateReport], model: str) -> list[RateReport]:
@@ -153,7 +153,9 @@ def _of_rate(state: AccountState, report: RateReport, now: float) -> Iterator[Pe
     need = RESERVE_SHARE if rate.reset_s is None else left_s / MINUTE_S
     reserve = max(need * users, RESERVE_OF_LIMIT * limit)
     what = format_quantity(int(rate.remaining), rate.kind.value.removesuffix("s"))
-    reason = f"{what} were left of the account's limit, and users sent {users:,.0f} in a minute"
+    reason = (
+        f"{what} were left of the account's limit, and callers sent {users:,.0f} in a minute"
+    )
     if rate.remaining <= reserve:
         yield Permit(0, wait_s=left_s, reason=reason if state.users_seen else "")
     else:

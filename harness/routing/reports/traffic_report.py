@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.frame.formatting import (
     format_age,
@@ -225,24 +225,41 @@ def describe_traffic(
     return f"{mark(routes)} gave callers {got} in {period}", note
 
 
-def format_ends(traffic: Iterable[TrafficMinute]) -> str:
-    """Writes the number of requests and of those without an answer; empty without requests.
+class RequestEnds(NamedTuple):
+    """How a route's requests ended. unanswered: their callers left before an answer."""
 
-    A route whose callers left never reads as one without a failure.
-    """
+    requests: int
+    failed: int
+    unanswered: int
+
+    @property
+    def failures(self) -> Sequence[str]:
+        """Lists the requests without an answer: `3 failed`.
+
+        A route whose callers left never reads as one without a failure.
+        """
+        parts = [f"{self.failed:,} failed"] if self.failed or not self.unanswered else []
+        if self.unanswered:
+            parts.append(f"{self.unanswered:,} left without an answer")
+        return parts
+
+
+def count_ends(traffic: Iterable[TrafficMinute]) -> RequestEnds:
+    """Adds up how the requests of all minutes ended."""
     requests = failed = unanswered = 0
     for minute in traffic:
         requests += minute.requests
         failed += minute.failed
         unanswered += minute.unanswered
-    if not requests:
+    return RequestEnds(requests, failed, unanswered)
+
+
+def format_ends(traffic: Iterable[TrafficMinute]) -> str:
+    """Writes the number of requests and of those without an answer; empty without requests."""
+    ends = count_ends(traffic)
+    if not ends.requests:
         return ""
-    parts = [format_quantity(requests, "request")]
-    if failed or not unanswered:
-        parts.append(f"{failed:,} failed")
-    if unanswered:
-        parts.append(f"{unanswered:,} left without an answer")
-    return ", ".join(parts)
+    return ", ".join((format_quantity(ends.requests, "request"), *ends.failures))
 
 
 def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:

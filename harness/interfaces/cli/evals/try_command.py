@@ -195,7 +195,7 @@ def _try_files(
 _NEXT: Final[Mapping[str, str]] = {
     "passed": (
         "this report promotes nothing. `swapgate init` sets up Swapgate, which measures both "
-        "models itself, and gives the candidate 1 % of your users first"
+        "models itself, and gives the candidate 1 % of your callers first"
     ),
     "failed": "keep the incumbent, or try another candidate or prompt on the same questions",
     "inconclusive": (

@@ -335,5 +335,5 @@ def _print(result: FirstRouteResult, request: FirstRoute) -> None:
     if result.proposal:
         output.note(
             "then, with the client key in SWAPGATE_KEY, run "
-            f"`swapgate sim traffic {request.route} --until-settled` to simulate users"
+            f"`swapgate sim traffic {request.route} --until-settled` to simulate callers"
         )

@@ -431,7 +431,7 @@ def sim(
 ) -> None:
     """Serve simulated models over an OpenAI-compatible API, with fault switches.
 
-    `swapgate sim traffic` sends requests of simulated users to a router.
+    `swapgate sim traffic` sends requests of simulated callers to a router.
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
@@ -486,9 +486,9 @@ def traffic(
         default=CLIENT_KEY_VARIABLE,
     ),
 ) -> None:
-    """Send requests of simulated users to the router, and print the state of their routes.
+    """Send requests of simulated callers to the router, and print the state of their routes.
 
-    Each request comes from a new user. Without ROUTE, all routes get requests. Exit code 1 if
+    Each request comes from a new caller. Without ROUTE, all routes get requests. Exit code 1 if
     all requests fail, 5 if --for ends before the proposals do, or if a proposal waits for an
     approval.
     """
