@@ -37,10 +37,12 @@ def ends_as_told(place: Installation, *, swap: bool) -> None:
     better, worse = ("lite", "2") if swap else ("2", "lite")
     assert f"sim/aurora-{better}: PASSED, then promoted" in said
     assert f"sim/aurora-{worse}: FAILED, then closed" in said
+    # The reason is the control plane's or that of a router's own guard, whichever sees it first.
+    named = "PASSED, then rolled back; the reason names"
     # This one fails at later turns only.
-    assert "sim/nimbus-1: PASSED, then rolled back; the reason names later" in said
+    assert re.search(f"sim/nimbus-1: {named} (later|400 bad request)", said)
     # This one hangs.
-    assert "sim/nimbus-2: PASSED, then rolled back; the reason names timeout" in said
+    assert re.search(f"sim/nimbus-2: {named} (timeout|no answer in time)", said)
     # The incumbent answers each request that they fail.
     for model in ("nimbus-1", "nimbus-2"):
         assert re.search(

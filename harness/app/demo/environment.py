@@ -27,6 +27,8 @@ from harness.app.processes import HEALTH, answers_http
 from harness.frame.errors import SwapgateError
 from harness.frame.failures import FailureClass
 from harness.frame.runtime.tcp_ports import free_port
+from harness.gate.canary_sentences import error_words
+from harness.gate.online.worker_guard import GuardError
 from harness.routing.proposal import ProposalPhase
 
 MODELS = Path(__file__).with_name("models.yaml")
@@ -105,7 +107,9 @@ class OnlineFault:
 
     text: str  # completes "MODEL now …"
     switch: Mapping[str, object]  # the simulator's fault switch
-    failures: Sequence[str]  # the rollback's reason must name at least one of them
+    # The rollback's reason must name at least one of them: the first is the control plane's
+    # word, the second the word of a router's own guard, whichever ends the canary.
+    failures: Sequence[str]
     turns: int = 1  # how many requests each user of the route sends
 
 
@@ -121,13 +125,13 @@ _LATER_TURNS: Final = OnlineFault(
         "message": "A conversation of this model ends with its first answer.",
         "from_turn": 2,
     },
-    ("later",),
+    ("later", error_words(GuardError(FailureClass.BAD_REQUEST, 400, callers=1))),
     turns=3,
 )
 _SILENCE: Final = OnlineFault(
     "accepts its requests and sends nothing",
     {"kind": "hang"},
-    (FailureClass.TIMEOUT,),
+    (FailureClass.TIMEOUT, error_words(GuardError(FailureClass.TIMEOUT, None, callers=1))),
 )
 
 
