@@ -37,7 +37,7 @@ def ends_as_told(place: Installation, *, swap: bool) -> None:
     better, worse = ("lite", "2") if swap else ("2", "lite")
     assert f"sim/aurora-{better}: PASSED, then promoted" in said
     assert f"sim/aurora-{worse}: FAILED, then closed" in said
-    # The reason is the control plane's or that of a router's own guard, whichever sees it first.
+    # The reason is the control plane's or that of a router's own guard: whichever is first.
     named = "PASSED, then rolled back; the reason names"
     # This one fails at later turns only.
     assert re.search(f"sim/nimbus-1: {named} (later|400 bad request)", said)
