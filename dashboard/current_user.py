@@ -88,7 +88,7 @@ def _ask_sign_on(reason: str) -> None:
 
 
 def _find_session_or_reason() -> tuple[ActorSession | None, str]:
-    """Returns the visitor's session, or the reason why there is none. Raises SwapgateError if
+    """Returns the visitor's session, or the reason why it is missing. Raises SwapgateError if
     the database does not answer.
     """
     try:
@@ -98,7 +98,7 @@ def _find_session_or_reason() -> tuple[ActorSession | None, str]:
 
 
 def _find_actor() -> tuple[Actor | None, str]:
-    """Returns the actor with the present role, or the reason why there is none.
+    """Returns the actor with the present role, or the reason why it is missing.
 
     Raises SwapgateError if the database does not answer.
     """

@@ -6,8 +6,7 @@ success is the operation's own, as on the command line.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import streamlit as st
 
@@ -96,7 +95,7 @@ def _ask(form: Form, entered: Input) -> Any:
     declared = entered.declared
     label = declared.label or declared.meaning.rstrip(".") or entered.name.replace("_", " ")
     key = form.key(entered.name)
-    kind = _plain_kind(entered.kind)
+    kind = entered.plain_kind
     if declared.choices is not None:
         return form.pick(entered.name, label, declared.choices)
     if kind is bool:
@@ -115,10 +114,3 @@ def _ask(form: Form, entered: Input) -> Any:
         need = f"{label}: enter a text." if entered.is_required else ""
         return form.text(entered.name, label, need=need)
     raise TypeError(f"{entered.name}: give `choices`, because a dialog has no field for {kind}")
-
-
-def _plain_kind(kind: Any) -> Any:
-    """Returns the type without None."""
-    if get_origin(kind) is UnionType:
-        return next(one for one in get_args(kind) if one is not NoneType)
-    return kind

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Generic, Protocol, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Final, Generic, Protocol, TypeVar, get_args
 
 from harness.frame.configuration.setting import Range
 from harness.frame.people.access import Actor, Role
@@ -59,6 +60,17 @@ class Input:
     @property
     def is_required(self) -> bool:
         return self.default is inspect.Parameter.empty
+
+    @property
+    def plain_kind(self) -> Any:
+        """The type without None."""
+        if not isinstance(self.kind, UnionType):
+            return self.kind
+        return next(option for option in get_args(self.kind) if option is not NoneType)
+
+    @property
+    def takes_none(self) -> bool:
+        return isinstance(self.kind, UnionType) and NoneType in get_args(self.kind)
 
 
 class OperationCaller(Protocol):

@@ -18,7 +18,7 @@ from harness.frame.formatting import (
     format_span,
 )
 from harness.gate.online.rollout import CanaryEnd, CanaryEnding, ReasonCode, Rollout
-from harness.gate.online.worker_guard import GuardCount, GuardError
+from harness.gate.online.worker_guard import GuardCount
 
 _ENDS: Final[Mapping[CanaryEnd, str]] = {
     CanaryEnd.ABORTED: "aborted",
@@ -102,14 +102,14 @@ def _error(count: GuardCount) -> str:
     if error is None:
         return "the kind of error is not known"
     if error.callers < count.canary_failures:
-        return f"{error.callers:,} of them {error_words(error)}"
-    return error_words(error)
+        return f"{error.callers:,} of them {error_words(error.failure, error.status)}"
+    return error_words(error.failure, error.status)
 
 
-def error_words(error: GuardError) -> str:
-    """Names an error by its status and class: `503 overloaded`."""
-    words = _ERRORS.get(error.failure) or error.failure.replace("_", " ")
-    return f"{error.status} {words}" if error.status else words
+def error_words(failure: str, status: int | None = None) -> str:
+    """Names an error by its status and class: `503 overloaded`. status: None for no reply."""
+    words = _ERRORS.get(failure) or failure.replace("_", " ")
+    return f"{status} {words}" if status else words
 
 
 _ERRORS: Final[Mapping[str, str]] = {

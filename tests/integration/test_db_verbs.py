@@ -85,7 +85,7 @@ def test_keys_are_rotated_and_retired(
 
 
 def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
-    """Else nobody is left to tell, and no canary is rolled back."""
+    """If it stopped, it would raise no alert and roll back no canary."""
     run_sql(
         cli,
         "INSERT INTO provider (name, kind, api_base, extra_headers, prices, updated_at,"

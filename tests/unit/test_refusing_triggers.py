@@ -112,7 +112,7 @@ def test_each_append_only_table_refuses_changes_and_deletions() -> None:
 
 
 def watched(name: str) -> set[str]:
-    """Returns the columns of which the trigger refuses any change."""
+    """Returns the columns that the trigger never lets change."""
     changed = re.findall(r"NEW\.(\w+) IS NOT OLD\.(\w+)", NAMED[name].sqlite)
     assert all(new == old for new, old in changed)
     return {new for new, _ in changed}

@@ -211,7 +211,7 @@ class DemoShow:
         traffic.stop()
         # The router writes the counts of its requests at intervals.
         time.sleep(2 * self.installation.settings.router.flush_interval_s)
-        outage_text = f"{OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
+        outage_text = f"{OUTAGE_ROUTE}: provider lost under traffic, no request failed"
         agent_text = (
             f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
         )

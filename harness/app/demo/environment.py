@@ -28,7 +28,6 @@ from harness.frame.errors import SwapgateError
 from harness.frame.failures import FailureClass
 from harness.frame.runtime.tcp_ports import free_port
 from harness.gate.canary_sentences import error_words
-from harness.gate.online.worker_guard import GuardError
 from harness.routing.proposal import ProposalPhase
 
 MODELS = Path(__file__).with_name("models.yaml")
@@ -125,13 +124,13 @@ _LATER_TURNS: Final = OnlineFault(
         "message": "A conversation of this model ends with its first answer.",
         "from_turn": 2,
     },
-    ("later", error_words(GuardError(FailureClass.BAD_REQUEST, 400, callers=1))),
+    ("later", error_words(FailureClass.BAD_REQUEST, 400)),
     turns=3,
 )
 _SILENCE: Final = OnlineFault(
     "accepts its requests and sends nothing",
     {"kind": "hang"},
-    (FailureClass.TIMEOUT, error_words(GuardError(FailureClass.TIMEOUT, None, callers=1))),
+    (FailureClass.TIMEOUT, error_words(FailureClass.TIMEOUT)),
 )
 
 

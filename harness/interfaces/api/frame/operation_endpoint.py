@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping
 from datetime import timedelta
-from types import NoneType, UnionType
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
 from pydantic import Field, create_model
@@ -19,7 +18,10 @@ from harness.interfaces.api.frame.endpoint import (
     operation_endpoint,
 )
 
-_SHARED: Final = (PageQuery, RouteQuery, ReasonBody, OverruleBody)
+# The bodies by name: those that several endpoints share, and those built so far.
+_BODIES: Final[dict[str, type[Body]]] = {
+    body.__name__: body for body in (PageQuery, RouteQuery, ReasonBody, OverruleBody)
+}
 
 
 def add_endpoints(router: APIRouter, *groups: OperationGroup) -> None:
@@ -28,9 +30,6 @@ def add_endpoints(router: APIRouter, *groups: OperationGroup) -> None:
         for operation in group.operations:
             if operation.endpoint:
                 operation_endpoint(router, operation, operation_body(operation))
-
-
-_BUILT: Final[dict[str, type[Body]]] = {body.__name__: body for body in _SHARED}
 
 
 def operation_body(operation: Operation[Any]) -> type[Body] | None:
@@ -43,20 +42,20 @@ def operation_body(operation: Operation[Any]) -> type[Body] | None:
     if not entered:
         return None
     fields: dict[str, Any] = {
-        one.name: (_field_type(one), ... if one.is_required else one.default)
-        for one in entered
-        if one.name != PAGE
+        field.name: (_field_type(field), ... if field.is_required else field.default)
+        for field in entered
+        if field.name != PAGE
     }
-    is_paged = any(one.name == PAGE for one in entered)
+    is_paged = any(field.name == PAGE for field in entered)
     name = operation.body or _usual_name(fields, is_paged=is_paged) or _title(operation.id)
     base = PageQuery if is_paged else Body
-    if name not in _BUILT:
+    if name not in _BODIES:
         text = operation.body_text or None
         built: Any = create_model(name, __base__=base, __doc__=text, **fields)
-        _BUILT[name] = built
-    if set(_BUILT[name].model_fields) != {*base.model_fields, *fields}:
+        _BODIES[name] = built
+    if set(_BODIES[name].model_fields) != {*base.model_fields, *fields}:
         raise TypeError(f"{operation.id}: the body {name} has other fields; give another name")
-    return _BUILT[name]
+    return _BODIES[name]
 
 
 def _usual_name(fields: Mapping[str, tuple[Any, Any]], *, is_paged: bool) -> str:
@@ -72,10 +71,9 @@ def _title(name: str) -> str:
 
 
 def _field_type(entered: Input) -> Any:
-    kinds = get_args(entered.kind) if get_origin(entered.kind) is UnionType else (entered.kind,)
-    kind = float if kinds[0] is timedelta else kinds[0]
+    kind = float if entered.plain_kind is timedelta else entered.plain_kind
     bounded: Any = Annotated[kind, Field(**_bounds(entered, kind))]
-    whole: Any = bounded | None if NoneType in kinds else bounded
+    whole: Any = bounded | None if entered.takes_none else bounded
     attributes: dict[str, Any] = {}
     if entered.declared.meaning and entered.name != "reason":
         attributes["description"] = entered.declared.meaning
