@@ -154,8 +154,8 @@ class StepRow:
 
 
 def step_rows(per_s: float, rollouts: int, seed: int) -> Iterator[StepRow]:
-    """Measures one rate: all models with the same callers."""
-    number = max(1, rollouts // 20)
+    """Measures one rate: all models with the same callers. A rollout takes a minute."""
+    number = max(1, rollouts // 60)
     parent = np.zeros((1, 3))
     every = [PARENT, *chain.from_iterable(map(own_models, WORKERS))]
     for model in every:

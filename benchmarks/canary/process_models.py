@@ -108,7 +108,8 @@ def draw_callers(per_s: float, seed: Sequence[int], number: int) -> Iterator[Cal
     chances = rng.random((number, 3)).tolist()
     costs = rng.lognormal(-(COST_SIGMA**2) / 2.0, COST_SIGMA, number).tolist()
     for index, (at, chance, times) in enumerate(zip(at_s, chances, costs, strict=True)):
-        yield Caller(f"k{index}", at, *chance, times)
+        bucket, lot, luck = chance
+        yield Caller(f"k{index}", at, bucket, lot, luck, times)
 
 
 @dataclass(frozen=True)
