@@ -43,7 +43,8 @@ STEP_RATE_PER_S: Final = 20.0
 
 @dataclass(frozen=True)
 class RollbackRow:
-    """The callers who got the candidate until its rollback, in the median.
+    """The callers who got the candidate until its rollback: the median time multiplied by the
+    candidate's callers a second.
 
     control: until the control plane rolls it back. either: until that, or a worker's guard.
     ratio: of the medians to those of one ledger, with the bootstrap's 5 and 95 %.
