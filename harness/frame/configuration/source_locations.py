@@ -183,8 +183,12 @@ def _describe_syntax(error: yaml.MarkedYAMLError, text: str) -> str:
         if opened != line or "<stream end>" in problem:
             return f"{opened}: the `{bracket}` of this line is not closed: add a `{closing}`"
         return f"{line}: a `,` or a `{closing}` is missing after a value"
+    if "<stream end>" in problem:
+        return f"{line}: the file ends within a value: a `[`, a `{{` or a quote is not closed"
     if problem == "mapping values are not allowed here":
-        problem = "this line has a `:` too many, or the wrong indentation; quote a text with `: `"
+        problem = (
+            "this line has a `:` too many, or the wrong indentation; quote a text with `: `"
+        )
     return f"{line}: {problem}"
 
 
