@@ -437,6 +437,7 @@ SIMULATED = (
     "The simulator needs no key. Start it in a terminal: `swapgate sim`. `swapgate sim "
     "traffic` simulates callers."
 )
+NO_SUITE: Final = "none yet"
 OWN_QUESTIONS = (
     "To use your own questions, first add a suite on Suites. The simulator learns their "
     "answers by `swapgate sim --suite NAME=FILE`."
@@ -469,13 +470,22 @@ def ask_first_route() -> None:
                 "What clients send as model, and how its model is judged.",
             )
         )
-        suites = sorted(page_frame.context().suites.names())
+        known_suites = page_frame.context().suites
+        suites = sorted(known_suites.names())
+        # A shipped suite decides only for the simulator: it says nothing about a real feature.
+        suites = suites if simulated else ["", *suites]
+        own_suites = known_suites.own_names()
+        usual_suite = entered.suite if simulated else next(iter(own_suites), "")
         policies = sorted(page_frame.context().policies)
         usual = entered.policy if simulated else "default"
         first, second, third = st.columns(3)
         route = first.text_input("Route, the name that clients use", entered.route)
         suite = second.selectbox(
-            "Suite that decides", suites, index=_index(suites, entered.suite)
+            "Suite that decides",
+            suites,
+            index=_index(suites, usual_suite),
+            format_func=lambda name: name or NO_SUITE,
+            key=f"suite-{provider}",
         )
         policy = third.selectbox(
             "Policy",
@@ -503,7 +513,7 @@ def ask_first_route() -> None:
             route=route.strip(),
             suite=suite or "",
             policy=policy or usual,
-            candidate=candidate.strip(),
+            candidate=candidate.strip() if suite else "",
         )
     )
 

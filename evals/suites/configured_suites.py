@@ -18,6 +18,7 @@ from evals.suites.suite import (
     task_file,
 )
 from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
 from harness.frame.errors import InputError, NotFound
 from harness.frame.suggestions import did_you_mean
 from harness.gate.suite_plan import ItemGroups, SuitePin
@@ -44,6 +45,14 @@ class ConfiguredSuites:
     def names(self) -> Sequence[str]:
         self._refresh()
         return sorted(self._suites)
+
+    def own_names(self) -> Sequence[str]:
+        datasets = package_data.path("datasets")
+        return [
+            name
+            for name in self.names()
+            if (path := self._suites[name].path) is None or not path.is_relative_to(datasets)
+        ]
 
     @property
     def judges(self) -> "SuiteJudges":

@@ -7,6 +7,7 @@ safe to stop at any point and to run again, because a process may end in the mid
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -144,7 +145,9 @@ def control_schedule(installation: Installation) -> "Schedule":
             name = f"{control_jobs.SUITE_JOB}{suite.name}"
             jobs.append(at_times(name, again, suite.every))
     # Every control process, not only the leader, writes its audit events to its log.
-    lines = RestingJob(AuditLines(installation.signatures, _print_line))
+    lines = RestingJob(
+        AuditLines(installation.signatures, _print_line, for_people=sys.stdout.isatty())
+    )
     jobs.append(
         ScheduledJob(
             "audit lines",

@@ -44,9 +44,10 @@ class SeedDifference:
 class FileApplied:
     """The result of `apply_file`. not_taken: differences that remain."""
 
-    changed: tuple[str, ...]  # providers
+    changed: tuple[str, ...]  # providers that existed
     created: tuple[str, ...]  # routes
     not_taken: tuple[SeedDifference, ...]
+    added: tuple[str, ...] = ()  # new providers
 
 
 def apply_seed(ctx: Context, settings: Settings) -> list[str]:
@@ -193,6 +194,8 @@ def apply_file(
     """
     actor.require(Role.ADMIN)
     _check_names(ctx, settings)
+    with ctx.store.read() as tx:
+        providers = Providers(tx).all()
     changed = apply_providers(ctx, actor, settings, reason)
     with ctx.store.read() as tx:
         known = set(Routing(tx).table().routes)
@@ -201,9 +204,10 @@ def apply_file(
             named_models.require_listed(ctx, tx, wanted)
     _create_all(ctx, actor, new)
     return FileApplied(
-        tuple(changed),
+        tuple(name for name in changed if name in providers),
         tuple(route.name for route in new),
         tuple(list_seed_differences(ctx, settings)),
+        tuple(name for name in changed if name not in providers),
     )
 
 

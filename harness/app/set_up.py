@@ -16,6 +16,7 @@ from typing import Final
 import yaml
 
 from harness.app import secret_files, seed
+from harness.app.config_entries import add_to_section, format_entry, replace_config
 from harness.app.configuration import configuration
 from harness.app.configuration.model import RunQueueKind
 from harness.app.database import upgrade_database
@@ -42,7 +43,10 @@ from harness.frame.people.access import (
     sign_in_url,
 )
 from harness.operations import dashboard_sessions, keys, queries
+from harness.proposals import first_route
+from harness.proposals.first_route import FirstRoute
 from harness.proposals.report.content import DATABASE, FILE, address
+from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.records import Providers
 from harness.providers.registry.credentials import name_variables
 from harness.providers.target import Provider
@@ -62,9 +66,9 @@ home: .swapgate
 # The providers of models. Never write a key here: name its environment variable.
 # providers:
 #   openai:
-#     api_base: https://api.openai.com/v1
+#     kind: openai  # sets address, protocol, prices and abilities
 #     api_key_env: OPENAI_API_KEY
-#     prices:
+#     prices:  # for a model that the catalogue lacks, or for a price of your own
 #       gpt-4o-mini: {input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}
 #     models:  # abilities that a model lacks, and limits
 #       gpt-4o-mini: {context_window: 128000, embeddings: false}
@@ -75,7 +79,7 @@ home: .swapgate
 # routes:
 #   triage:
 #     incumbent: openai/gpt-4o-mini
-#     suites: [tickets]
+#     suites: [my-suite]  # your own questions: `swapgate docs open how-to/own-suites`
 """
 
 
@@ -201,6 +205,40 @@ def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
             written.write("\n".join(("", "providers:", *rows, "")))
     except OSError as error:
         raise ConfigError(f"cannot write {file} ({error.strerror})") from None
+
+
+def write_first_route(config: Path | None, made: FirstRoute, provider: Provider) -> bool:
+    """Writes the first route and its provider into the configuration file, where they lack.
+
+    provider: as the database has it. Returns False, without a change, if a section has a form
+    that Swapgate cannot edit. Raises ConfigError if the file would be invalid.
+    """
+    file = config_file(config, os.environ) or Path.cwd() / configuration.FILE_NAME
+    text = file.read_text(encoding="utf-8")
+    places = parse_file(file).places
+    entries = {
+        "providers": (made.provider, _provider_entry(provider)),
+        "routes": (made.route, first_route.route_entry(made)),
+    }
+    for section, (name, entry) in entries.items():
+        if (section, name) in places:
+            continue
+        extended = add_to_section(text, section, format_entry(name, entry))
+        if extended is None:
+            return False
+        text = extended
+    replace_config(file, text)
+    return True
+
+
+def _provider_entry(provider: Provider) -> Mapping[str, object]:
+    kind = PROVIDER_KINDS[provider.kind]
+    entry: dict[str, object] = {"kind": provider.kind}
+    if provider.api_base != kind.api_base:
+        entry["api_base"] = provider.api_base
+    if provider.api_key_env:
+        entry["api_key_env"] = provider.api_key_env
+    return entry
 
 
 def _create_first_keys(installation: Installation) -> tuple[str | None, str | None, str | None]:

@@ -138,6 +138,12 @@ class SuiteCatalog(PinnedSuites, Protocol):
 
     def names(self) -> Sequence[str]: ...
 
+    def own_names(self) -> Sequence[str]:
+        """Lists the suites that do not ship with Swapgate. A shipped suite shows how Swapgate
+        works, and says nothing about your feature.
+        """
+        ...
+
     def groups(self, suite: str) -> ItemGroups:
         """Returns the suite's items with their clusters and slices. Raises the errors of
         `pin`.

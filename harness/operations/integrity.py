@@ -37,6 +37,7 @@ from harness.frame.signing.audit import (
     hide_identity,
 )
 from harness.frame.signing.audit_log import AuditLog
+from harness.frame.signing.audit_sentences import describe_event
 from harness.frame.signing.keyring import KeyPurpose
 from harness.frame.signing.signed_rows import Lineage, RowFault
 from harness.operations.context import Context
@@ -254,11 +255,21 @@ _DOMAIN: Final = b"swapgate audit head 1\n"
 
 
 class AuditLines:
-    """Writes the events recorded after its first call. Each control process has its own."""
+    """Writes the events recorded after its first call. Each control process has its own.
 
-    def __init__(self, signatures: Signatures, write: Callable[[str], None]) -> None:
+    for_people: whether a person reads the lines: sentences instead of JSON, no signed heads.
+    """
+
+    def __init__(
+        self,
+        signatures: Signatures,
+        write: Callable[[str], None],
+        *,
+        for_people: bool = False,
+    ) -> None:
         self._signatures = signatures
         self._write = write
+        self._for_people = for_people
         self._last: AuditPosition | None = None
         self._head_at: datetime | None = None  # when the last head was written
 
@@ -272,7 +283,11 @@ class AuditLines:
                 )
             events = AuditLog(tx).after(self._last.number, EVENTS_AT_ONCE)
         for event in events:
-            self._write(f'{{"audit": {event_line(hide_identity(event))}}}')
+            shown = hide_identity(event)
+            if self._for_people:
+                self._write(f"{event.at:%H:%M:%S}  {describe_event(shown)}")
+            else:
+                self._write(f'{{"audit": {event_line(shown)}}}')
             self._last = AuditPosition(event.number, event.mac)
             if event.action == PROMOTION:
                 self._write_head(self._last, ctx.clock.now())
@@ -282,7 +297,8 @@ class AuditLines:
         return not events
 
     def _write_head(self, head: AuditPosition, now: datetime) -> None:
-        self._write(head_line(head, now, self._signatures))
+        if not self._for_people:
+            self._write(head_line(head, now, self._signatures))
         self._head_at = now
 
 

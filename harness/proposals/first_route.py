@@ -4,7 +4,7 @@ The terminal's `swapgate init` and the dashboard's first page fill in a `FirstRo
 only calls the use cases that later changes call too, so nothing here skips a check.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,9 +16,8 @@ from harness.proposals.context import ProposalsContext
 from harness.proposals.submission import ProposalRequest
 from harness.providers.calls.probe import ProviderCheck
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.providers.registry import credentials, registered_providers
+from harness.providers.registry import credentials, named_models, registered_providers
 from harness.providers.registry.credentials import CredentialChange
-from harness.providers.target import Target
 from harness.routing.control import routes
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import Route
@@ -39,7 +38,7 @@ class FirstRoute:
     key: str = field(default="", repr=False)  # empty if not needed, or set by a variable
     model: str = "sim-base"
     route: str = "support"
-    suite: str = "tickets"
+    suite: str = "tickets"  # empty for a route that no suite decides yet
     policy: str = "quick"
     candidate: str = "sim-better"  # a model of the same provider; empty for no proposal
 
@@ -77,6 +76,47 @@ def usual_address(provider: str) -> str:
     return kind.api_base if kind else ""
 
 
+def settings_of_route(wanted: FirstRoute) -> RouteSettings:
+    """Returns the settings of the first route."""
+    suites = (RouteSuite(wanted.suite, SuiteRole.PRIMARY),) if wanted.suite else ()
+    settings = RouteSettings(suites=suites, policy=wanted.policy)
+    if wanted.provider == SIMULATOR:
+        settings = replace(settings, total_timeout_s=SIMULATED_TIMEOUT_S)
+    return settings
+
+
+def route_entry(wanted: FirstRoute) -> Mapping[str, object]:
+    """Returns the first route as the configuration file has it."""
+    entry: dict[str, object] = {"incumbent": f"{wanted.provider}/{wanted.model}"}
+    if wanted.suite:
+        entry["suites"] = [wanted.suite]
+    entry["policy"] = wanted.policy
+    if wanted.provider == SIMULATOR:
+        entry["total_timeout_s"] = SIMULATED_TIMEOUT_S
+    return entry
+
+
+def prepare_provider(
+    ctx: ProposalsContext,
+    actor: Actor,
+    name: str,
+    *,
+    api_base: str,
+    key: str = "",
+) -> Sequence[str]:
+    """Adds a missing provider, stores its key and reads its list of models, with their prices.
+
+    key: empty to store none. Returns the listed models; empty if the list could not be read.
+    Raises as `register_provider` and `put_credential`.
+    """
+    registered_providers.register_provider(ctx, actor, name, api_base=api_base)
+    if key:
+        credentials.put_credential(ctx, actor, name, CredentialChange(value=key))
+    # A list that could not be read stops nothing: the check of the provider says why.
+    named_models.describe_list(ctx, actor, name)
+    return [model.model for model in named_models.list_discovered(ctx, name)]
+
+
 def create_first_route(
     ctx: ProposalsContext,
     actor: Actor,
@@ -90,32 +130,17 @@ def create_first_route(
     only the proposal is missing, call `create_proposal`.
 
     Needs an admin. Raises InputError for an empty name, and the errors of its steps:
-    `check_settings`, `register_with_provider`, `put_credential`, `create_route`,
-    `create_proposal`.
+    `check_settings`, `prepare_provider`, `create_route`, `create_proposal`.
     """
     # Check the role first: a later refusal would not undo steps that need a lower role.
     actor.require(Role.ADMIN)
-    for name in ("provider", "model", "route", "suite"):
+    for name in ("provider", "model", "route"):
         if not getattr(wanted, name).strip():
             raise InputError(f"{name} is empty, but the first route needs it")
-    settings = RouteSettings(
-        suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),),
-        policy=wanted.policy,
-    )
-    if wanted.provider == SIMULATOR:
-        settings = replace(settings, total_timeout_s=SIMULATED_TIMEOUT_S)
+    settings = settings_of_route(wanted)
     # Check the route first, so that a typing error in it leaves no provider behind.
     routes.check_settings(ctx, settings)
-    registered_providers.register_with_provider(
-        ctx,
-        actor,
-        Target(wanted.provider, wanted.model),
-        api_base=wanted.api_base,
-    )
-    if wanted.key:
-        credentials.put_credential(
-            ctx, actor, wanted.provider, CredentialChange(value=wanted.key)
-        )
+    prepare_provider(ctx, actor, wanted.provider, api_base=wanted.api_base, key=wanted.key)
     incumbent = f"{wanted.provider}/{wanted.model}"
     route = routes.create_route(ctx, actor, wanted.route, incumbent, settings=settings)
     proposal = ""

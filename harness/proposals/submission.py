@@ -333,6 +333,16 @@ def _find_second_person_reasons(
     return route_rules.find_second_person_reasons(ctx, tx, route, pins, candidate, actor)
 
 
+def _check_share(subject: str, share: float | None) -> None:
+    """Checks a share that a person gives; None is valid. Raises InputError, which names the
+    share that a number of points may mean.
+    """
+    if share is None or SHARE_RANGE.holds(share):
+        return
+    meant = f". For {share:g} points, write {share / 100:g}" if 1 <= share < 100 else ""
+    raise InputError(f"{subject} must be a share of {SHARE_RANGE.text}, not {share:g}{meant}")
+
+
 def _policy(
     ctx: ProposalsContext,
     settings: RouteSettings,
@@ -344,10 +354,8 @@ def _policy(
     """
     policy = ctx.policy(settings.policy)
     gate = policy.gate
-    if request.margin is not None and not SHARE_RANGE.holds(request.margin):
-        raise InputError(f"an allowed loss must be in {SHARE_RANGE.text}, not {request.margin}")
-    if request.min_saving is not None and not SHARE_RANGE.holds(request.min_saving):
-        raise InputError(f"a saving must be in {SHARE_RANGE.text}, not {request.min_saving}")
+    _check_share("the margin, an allowed loss,", request.margin)
+    _check_share("the smallest saving", request.min_saving)
     gate = replace(
         gate,
         claim=request.claim or gate.claim,

@@ -16,12 +16,16 @@ from typing import Final, TypeVar
 
 from harness.frame.errors import InputError
 from harness.frame.failures import FailureClass, Reach
+from harness.frame.redaction import find_keys
 from harness.providers.kinds import PROVIDER_KINDS, KeyStyle
 from harness.providers.target import Provider
 
 HIDDEN_MARK: Final = b"[hidden]"
 # Shorter header values are common words rather than secrets.
 MIN_SECRET_LENGTH: Final = 8
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+# The shortest keys of providers have more characters than any word of a variable's name.
+_KEY_LENGTH: Final = 24
 # First characters of escapes in JSON, URLs and HTML.
 _MARKS: Final = (b"\\", b"%", b"&", b"+")
 # Backslashes of JSON that is nested up to three times.
@@ -32,6 +36,27 @@ _SHORT: Final = {
     for character, letter in zip("\a\b\t\n\v\f\r\0", "abtnvfr0", strict=True)
 }
 _LAST_OF_LATIN_1: Final = 0xFF
+
+
+def check_key_variable(name: str | None) -> None:
+    """Checks the name of the environment variable that holds a key; None is valid.
+
+    Raises InputError, which does not repeat the text: people write a key itself there.
+    """
+    if name is None or (_VARIABLE.fullmatch(name) and not _may_be_key(name)):
+        return
+    raise InputError(
+        "the name of an environment variable belongs here, such as OPENAI_API_KEY. The text "
+        "is not such a name, and may be a key. Put a key into `.env` as OPENAI_API_KEY=…, or "
+        "store it with `swapgate provider key set`"
+    )
+
+
+def _may_be_key(name: str) -> bool:
+    """Tells whether a valid name of a variable reads like a key: people separate words."""
+    return next(find_keys(name), None) is not None or (
+        len(name) >= _KEY_LENGTH and "_" not in name
+    )
 
 
 def hide_secret(text: bytes, secret: str) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+from urllib.parse import urlsplit
 
 from harness.frame.errors import InputError
 from harness.frame.suggestions import did_you_mean
@@ -21,6 +22,7 @@ from harness.providers.models.capabilities import (
     Endpoint,
 )
 
+CUSTOM_KIND: Final = "custom"  # any server of OpenAI's protocol
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _SHOWN: Final = 40
 
@@ -285,7 +287,7 @@ _ALL: Final = (
             ("tgi", "http://127.0.0.1:3000/v1", (), _OLD_LIMIT, ()),
             ("ovms", "http://127.0.0.1:8000/v3", (), None, ()),
             ("litellm", "http://127.0.0.1:4000/v1", (), None, ()),
-            ("custom", "", (), None, ()),
+            (CUSTOM_KIND, "", (), None, ()),
         )
     ),
     ProviderKind(
@@ -321,7 +323,7 @@ _OTHER_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("aws", "awsbedrock", "amazon"), "bedrock"),
     **dict.fromkeys(("google", "googleai", "aistudio"), "gemini"),
     **dict.fromkeys(("llamaserver", "llamafile"), "llama_cpp"),
-    **dict.fromkeys(("openaicompatible", "openailike"), "custom"),
+    **dict.fromkeys(("openaicompatible", "openailike"), CUSTOM_KIND),
     "textgenerationinference": "tgi",
     "litellmproxy": "litellm",
     "chatgpt": "openai",
@@ -341,6 +343,19 @@ def check_kind(name: str) -> str:
         return name
     near = did_you_mean(name, PROVIDER_KINDS, meant=other_name(name))
     raise InputError(f"unknown kind {name!r}{near}; kinds: {', '.join(PROVIDER_KINDS)}")
+
+
+def kind_at(api_base: str) -> str:
+    """Returns the kind that speaks OpenAI's protocol at the same host; empty without one.
+
+    A vendor with a protocol of its own may speak OpenAI's at another path of its host.
+    """
+    host = urlsplit(api_base).hostname
+    for kind in PROVIDER_KINDS.values():
+        hosted = kind.group is ProviderGroup.HOSTED and Endpoint.CHAT in kind.speaks
+        if hosted and host and host == urlsplit(kind.api_base).hostname:
+            return kind.name
+    return ""
 
 
 def other_name(name: str) -> str:

@@ -246,7 +246,11 @@ def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(empty_folder
     shown = run("route", "show", "support", "--json").stdout
     assert '"policy": "quick"' in shown
     assert '"total_timeout_s": 10.0' in shown
-    assert not (empty_folder / "swapgate.yaml").read_text().count("\nroutes:")
+    file = (empty_folder / "swapgate.yaml").read_text()
+    assert 'incumbent: "sim/sim-base"' in file
+    assert run("config", "apply").stdout == "nothing to change\n"
+    # The list of the simulator's models came first, so both prices are known.
+    assert "unknown" not in run("model", "list").stdout
     there = CliRunner().invoke(program, ["init", "--guided"])
     assert there.exit_code == 2
     assert "route support exists already" in there.stderr

@@ -54,7 +54,7 @@ def test_a_forged_admins_key_is_named_refused_and_taken_out(cli: CommandLine) ->
     told = cli.text("db", "remove-forged", "--reason", "forged", "--yes")
     assert "removed 1 rows" in told
     assert "the signature of every row is valid" in cli.text("db", "check")
-    assert "database.remove_forged" in cli.text("audit", "tail")
+    assert "removed forged rows of" in cli.text("audit", "tail")
     cli.run("key", "create", "another")
 
 
@@ -78,7 +78,7 @@ def test_keys_are_rotated_and_retired(
     assert f"the key {old} is retired" in told
     assert "the signature of every row is valid" in cli.text("db", "check")
     cli.run("route", "settings", "chat", "--description", "Talks")
-    assert "signing_key.retire" in cli.text("audit", "tail")
+    assert "retired " in cli.text("audit", "tail")
     cli.text("audit", "verify")
     with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
         assert control_jobs.reconcile(installation.context).failed == ()

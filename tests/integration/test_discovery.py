@@ -190,6 +190,18 @@ def test_a_list_is_kept_with_its_date_and_what_it_says(
     assert registered_providers.get_provider(ctx, "attic").prices.get("vendor/model-2") == price
 
 
+def test_a_target_gets_the_price_that_its_provider_lists_later(
+    ctx: Context, sim: ListServer
+) -> None:
+    targets.add_target(ctx, ANN, Target("attic", "vendor/model-2"))
+    lists(sim, OPENROUTER)
+
+    named_models.discover_models(ctx, ANN, "attic")
+
+    prices = registered_providers.get_provider(ctx, "attic").prices
+    assert prices == {"vendor/model-2": Price(2.5, 10.0)}
+
+
 def last_events(ctx: Context) -> list[AuditEvent]:
     with ctx.store.listings() as stored:
         return list(stored.events())

@@ -155,6 +155,17 @@ class Printed:
         return [line["audit"] for line in found if "audit" in line]
 
 
+def test_a_person_at_a_terminal_reads_sentences_and_no_heads(world: SmallInstallation) -> None:
+    lines: list[str] = []
+    write = AuditLines(CONTROL, lines.append, for_people=True)
+    write(world.context())
+    record(world, "route.settings")
+
+    write(world.context())
+
+    assert [line[10:] for line in lines] == ["swapgate changed the settings of route chat"]
+
+
 def record(world: SmallInstallation, action: str = "route.describe") -> int:
     with world.store.write() as tx:
         return AuditLog(tx).append(SYSTEM, action, "route chat", {}).number

@@ -18,6 +18,7 @@ from harness.proposals import decisions, review
 from harness.providers.calls.guarded_http import check_headers
 from harness.providers.records import Providers
 from harness.providers.registry import credentials, named_models, registered_providers, targets
+from harness.providers.registry.credentials import CredentialChange
 from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import Provider, Target
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -204,6 +205,21 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
     with world.store.read() as tx:
         event = next(e for e in AuditLog(tx).tail() if "moved_at" in e.details)
     assert event.details["reason"] == WHY
+
+
+def test_another_kind_at_the_same_address_is_a_move(world: SmallInstallation) -> None:
+    world.decided()
+    world.clock.advance(1)
+    custom = ProviderChange("custom")
+    with pytest.raises(InputError, match="route chat, needs a reason"):
+        registered_providers.change_provider(world.context(), EVE, "sim", custom)
+
+    change = replace(custom, reason="its kind")
+    done = registered_providers.change_provider(world.context(), EVE, "sim", change)
+
+    assert (done.kind, done.answers_since) == ("custom", world.clock.now())
+    with pytest.raises(InputError, match="`swapgate provider set sim --kind openai` changes"):
+        credentials.put_credential(world.context(), EVE, "sim", CredentialChange("openai"))
 
 
 def test_another_key_or_price_and_the_same_address_are_no_move(

@@ -341,7 +341,22 @@ suites:
         ("a: &a\n  - *a\n", 1, "nested more than 32 deep"),
         ('a: 1\nb: "\\ud800"\n', 2, "a lone surrogate"),
         ("a: 1\n? [b]\n: 2\n", 2, "a key is a list or a mapping"),
-        ("router: [\n", 2, ""),
+        ("router: [\n", 2, "the file ends within a value"),
+        ("a:\n  - [1,\n    2\n", 2, "the `[` of this line is not closed: add a `]`"),
+        ("a:\n  b: {c: 1\nd: 2\n", 2, "the `{` of this line is not closed"),
+        ("a: {b: 1 c: 2}\n", 1, "a `,` or a `}` is missing after a value"),
+        ("a:\n\tb: 1\n", 2, "a tab stands in the indentation"),
+        ("a: b: c\n", 1, "quote a text with `: `"),
+        (
+            "providers:\n  openia: {}\n",
+            2,
+            "If you mean the provider openai, write `openai: {kind: openai}`",
+        ),
+        (
+            "providers:\n  openai: {}\n",
+            2,
+            "If you mean the provider openai, write `openai: {kind: openai}`",
+        ),
         ("- 1\n", 1, "mapping"),
     ],
 )
@@ -355,6 +370,27 @@ def test_a_fault_in_the_file_is_named_with_file_line_and_guess(
         loaded(tmp_path, text)
     assert f"swapgate.yaml:{line}: " in str(error.value)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-proj-abcdefghijklmnopqrstuvwx",
+        "AIzaSyA1234567890abcdefghijklmnopqrstu",
+        "gsk_abcdefghijklmnopqrstuvwxyz0123",
+        "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+        "aBcDeFgHiJkLmNoPqRsTuVwXyZ012345",
+        "OPENAI KEY",
+    ],
+)
+def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated(
+    tmp_path: Path, key: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        loaded(tmp_path, f"providers:\n  p: {{kind: openai, api_key_env: '{key}'}}\n")
+
+    assert "swapgate.yaml:2: providers.p.api_key_env: the name of an env" in str(error.value)
+    assert key not in str(error.value)
 
 
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:

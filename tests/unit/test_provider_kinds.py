@@ -16,7 +16,7 @@ from harness.providers.calls.guarded_http import (
     MAX_VALUE_LENGTH,
     check_headers,
 )
-from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.kinds import PROVIDER_KINDS, kind_at
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Provider
 from router.upstream.transports import ProviderClient
@@ -242,3 +242,20 @@ def test_an_eval_is_told_of_a_header_that_cannot_be_sent() -> None:
     with pytest.raises(ProviderFailed, match=told) as failed:
         asyncio.run(call_provider())
     assert SECRET not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("api_base", "kind"),
+    [
+        ("https://api.openai.com/v1", "openai"),
+        ("https://api.groq.com/openai/v1/", "groq"),
+        ("https://openrouter.ai/api/v1", "openrouter"),
+        # OpenAI's protocol at a host whose kind speaks another one.
+        ("https://generativelanguage.googleapis.com/v1beta/openai", ""),
+        ("https://api.anthropic.com/v1", ""),
+        ("http://127.0.0.1:11434/v1", ""),
+        ("", ""),
+    ],
+)
+def test_the_kind_at_an_address_speaks_openais_protocol_there(api_base: str, kind: str) -> None:
+    assert kind_at(api_base) == kind

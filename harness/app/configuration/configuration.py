@@ -53,6 +53,7 @@ from harness.frame.configuration.source_locations import (
 from harness.frame.cron import check_cron
 from harness.frame.errors import ConfigError, InputError
 from harness.frame.people.access import check_origin, parse_proxy_networks
+from harness.frame.suggestions import find_nearest
 from harness.gate.policy import Policy
 from harness.proposals.judge import check_judge
 from harness.providers.api_base_rules import (
@@ -62,6 +63,7 @@ from harness.providers.api_base_rules import (
     check_api_base_path,
 )
 from harness.providers.calls.guarded_http import check_headers
+from harness.providers.credential import check_key_variable
 from harness.providers.force import parse_file_switches
 from harness.providers.kinds import PROVIDER_KINDS, check_kind, check_provider_name
 from harness.providers.models.catalogue import ABILITIES, CatalogueChange, CatalogueFacts
@@ -254,14 +256,16 @@ def _check_providers(
             check_provider_name(name)
         with document.at("providers", name, "kind"):
             check_kind(provider.kind)
+        with document.at("providers", name, "api_key_env"):
+            check_key_variable(provider.api_key_env)
         with document.at("providers", name, "more_api_key_envs"):
+            for variable in provider.more_api_key_envs:
+                check_key_variable(variable)
             if provider.more_api_key_envs and not provider.api_key_env:
                 raise InputError("needs `api_key_env`, which holds the first key")
         with document.at("providers", name, "api_base"):
             if not provider.api_base:
-                example = api_base_example(provider.kind)
-                like = f": {example}" if example else ""
-                raise InputError(f"is required for a provider of kind {provider.kind!r}{like}")
+                raise InputError(_missing_address(provider))
             check_api_base(provider.api_base, allowed)
             check_api_base_path(provider.kind, provider.api_base)
         with document.at("providers", name, "extra_body"):
@@ -271,6 +275,19 @@ def _check_providers(
                 check_headers({header: value})
         with document.at("providers", name, "extra_headers"):
             check_headers(provider.extra_headers)
+
+
+def _missing_address(provider: Provider) -> str:
+    """Describes a missing address, with the kind that a mistyped name may mean."""
+    example = api_base_example(provider.kind)
+    text = f"is required for a provider of kind {provider.kind!r}"
+    if example:
+        return f"{text}: {example}"
+    name = provider.name
+    kind = name if name in PROVIDER_KINDS else find_nearest(name, PROVIDER_KINDS)
+    if not kind:
+        return f"{text}: the address of an OpenAI-compatible API, such as https://host/v1"
+    return f"{text}. If you mean the provider {kind}, write `{kind}: {{kind: {kind}}}`"
 
 
 def _check_judges(

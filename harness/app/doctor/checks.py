@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from harness.app import database, secret_files, seed
 from harness.app.alert_sinks import ConfiguredSinks
@@ -42,6 +43,7 @@ from harness.providers.calls.probe import (
     ProbeStatus,
     ProbeSubject,
 )
+from harness.providers.kinds import CUSTOM_KIND, kind_at
 from harness.providers.records import Providers
 from harness.providers.registry import provider_secrets, registered_providers
 from harness.routing.control import data_class_checks, freezes, routes, vector_checks
@@ -296,6 +298,26 @@ def _providers(_: Settings, context: Context) -> Findings:
         for finding in provider.findings:
             if finding.subject not in _OF_PROVIDER and finding.status != ProbeStatus.UNKNOWN:
                 yield _finding(f"{finding.subject} of {provider.provider}", finding)
+
+
+def _kinds(settings: Settings, context: Context) -> Findings:
+    """Warns of a provider whose kind hides its prices, limits and abilities."""
+    with context.store.read() as tx:
+        providers = Providers(tx).all().values()
+    for provider in providers:
+        kind = kind_at(provider.api_base) if provider.kind == CUSTOM_KIND else ""
+        if not kind:
+            continue
+        host = urlsplit(provider.api_base).hostname
+        change = f'`swapgate provider set {provider.name} --kind {kind} --reason "its kind"`'
+        in_file = f"providers.{provider.name}.kind: {kind}"
+        first = f"set `{in_file}`, then run " if provider.name in settings.providers else "run "
+        yield DoctorFinding(
+            f"kind of {provider.name}",
+            "warn",
+            f"{host} as kind {provider.kind}: its models' prices and limits stay unknown",
+            f"use kind {kind}: {first}{change}",
+        )
 
 
 def _finding(subject: str, finding: ProbeFinding) -> DoctorFinding:

@@ -59,6 +59,13 @@ def dotted_path(path: KeyPath) -> str:
     return ".".join(str(part) for part in path)
 
 
+# Brackets by PyYAML's words for the place of a fault.
+_OPEN_BRACKETS: Final = {
+    "while parsing a flow mapping": ("{", "}"),
+    "while parsing a flow sequence": ("[", "]"),
+}
+
+
 class _Limits:
     """Counts aliases and nesting of one document while it is parsed."""
 
@@ -149,8 +156,7 @@ def parse_text(
         _check_length(text)
         values = _read(text, file, places, core=core)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{file}:{line}: {error.problem or 'is not YAML'}") from None
+        raise ConfigError(f"{file}:{_describe_syntax(error, text)}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}:1: is not YAML: {error}") from None
     if values is None:
@@ -158,6 +164,32 @@ def parse_text(
     if not isinstance(values, dict):
         raise ConfigError(f"{file}:1: must be a mapping of sections, like `router:`")
     return Document(values, places)
+
+
+def _describe_syntax(error: yaml.MarkedYAMLError, text: str) -> str:
+    """Describes a fault of YAML for people, after the number of its line."""
+    mark = error.problem_mark
+    problem = error.problem or "is not YAML"
+    if mark is None:
+        return f"1: {problem}"
+    line = mark.line + 1
+    lines = text.splitlines()
+    if mark.line < len(lines) and "\t" in lines[mark.line][: mark.column + 1]:
+        return f"{line}: a tab stands in the indentation: YAML takes only spaces there"
+    if error.context in _OPEN_BRACKETS and error.context_mark is not None:
+        opened = error.context_mark.line + 1
+        bracket, closing = _OPEN_BRACKETS[error.context]
+        # PyYAML stops where the text no longer fits, often lines after the bracket.
+        if opened != line or "<stream end>" in problem:
+            return f"{opened}: the `{bracket}` of this line is not closed: add a `{closing}`"
+        return f"{line}: a `,` or a `{closing}` is missing after a value"
+    if "<stream end>" in problem:
+        return f"{line}: the file ends within a value: a `[`, a `{{` or a quote is not closed"
+    if problem == "mapping values are not allowed here":
+        problem = (
+            "this line has a `:` too many, or the wrong indentation; quote a text with `: `"
+        )
+    return f"{line}: {problem}"
 
 
 def _read(

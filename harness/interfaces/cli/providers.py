@@ -148,18 +148,19 @@ def set_provider(
     session: Session,
     name: str,
     *,
+    kind: str | None = opt("Kind of provider, which sets the protocol. [default: unchanged]"),
     options: _ProviderOptions = taken_from(_ProviderOptions),
     reason: str = opt(
-        "Reason; required to change the address or headers of a provider in use.",
+        "Reason; required to change the kind, address or headers of a provider in use.",
         default="",
     ),
 ) -> None:
     """Change a provider; settings without an option stay.
 
-    After a change of address or headers, earlier measurements no longer count as proof. Once
-    results depend on --extra-body, it cannot change: add another provider instead.
+    After a change of kind, address or headers, earlier measurements no longer count as proof.
+    Once results depend on --extra-body, it cannot change: add another provider instead.
     """
-    change = options.change(reason=reason)
+    change = options.change(kind, reason=reason)
     ctx = session.context_with_providers
     who = session.deciding_actor
     _print_provider(

@@ -218,6 +218,11 @@ def _put(
         before = known or _new_provider(
             name, change.kind, providers, with_variable=change.value is None
         )
+        if known is not None and change.kind not in (None, known.kind):
+            raise InputError(
+                f"provider {name!r} is of kind {known.kind!r}: `swapgate provider set {name} "
+                f"--kind {change.kind}` changes that"
+            )
         value = None if change.value is None else check_key_value(change.value)
         after = targets.change_of_provider(ctx, before, change)
         if value is not None:

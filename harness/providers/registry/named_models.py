@@ -140,6 +140,8 @@ def _keep(
                 f"provider {name!r} was changed while Swapgate read its list: discover again"
             )
         DiscoveredModels(tx).replace(name, listed.models)
+        used = targets.used_models(ctx, tx, provider)
+        targets.store_prices(ctx, tx, actor, provider, used)
         count = {"models": len(listed.models), "left_out": listed.left_out}
         # A scheduled read decides nothing, so it needs no audit event.
         if actor != SYSTEM:

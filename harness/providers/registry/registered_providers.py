@@ -30,6 +30,7 @@ from harness.providers.calls.probe import (
 from harness.providers.context import ProvidersContext
 from harness.providers.credential import lacks_key
 from harness.providers.kinds import (
+    CUSTOM_KIND,
     PROVIDER_KINDS,
     OwnServer,
     ProviderGroup,
@@ -227,6 +228,27 @@ def register_with_provider(
 ) -> RegisteredTarget:
     """Registers a target, and its provider if that is missing and named after its kind.
 
+    Raises as `register_provider`.
+    """
+    provider, added = register_provider(ctx, actor, seed.provider, api_base=api_base)
+    kind = PROVIDER_KINDS.get(provider.kind)
+    return RegisteredTarget(
+        targets.add_target(ctx, actor, seed),
+        provider,
+        added=added,
+        needs_key=kind is not None and kind.needs_key,
+    )
+
+
+def register_provider(
+    ctx: ProvidersContext,
+    actor: Actor,
+    name: str,
+    *,
+    api_base: str = "",
+) -> tuple[Provider, bool]:
+    """Returns a provider, and whether it was missing and is now registered by its kind.
+
     api_base: the new provider's address; empty for its kind's.
     Raises Conflict if the provider exists at another address.
     Raises NotFound and InputError as `default_provider`.
@@ -235,24 +257,19 @@ def register_with_provider(
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         known = Providers(tx).all()
-    there = known.get(seed.provider)
+    there = known.get(name)
     if there is not None and api_base and api_base != there.api_base:
         raise Conflict(
             f"provider {there.name} is configured at {there.api_base}: "
             f"`swapgate provider set {there.name} --api-base {api_base}` changes that"
         )
-    provider = there or default_provider(seed.provider, known, api_base=api_base)
-    if there is None:
-        place = kind.api_base if (kind := PROVIDER_KINDS.get(seed.provider)) else ""
-        targets.check_address(ctx, provider.name, place, provider.api_base)
-        targets.put_provider(ctx, actor, provider)
-    kind = PROVIDER_KINDS.get(provider.kind)
-    return RegisteredTarget(
-        targets.add_target(ctx, actor, seed),
-        provider,
-        added=there is None,
-        needs_key=kind is not None and kind.needs_key,
-    )
+    if there is not None:
+        return there, False
+    provider = default_provider(name, known, api_base=api_base)
+    place = kind.api_base if (kind := PROVIDER_KINDS.get(name)) else ""
+    targets.check_address(ctx, provider.name, place, provider.api_base)
+    targets.put_provider(ctx, actor, provider)
+    return provider, True
 
 
 def default_provider(
@@ -291,7 +308,7 @@ def default_provider(
     if where.scheme not in ("http", "https") or not where.hostname:
         raise InputError(f"{base!r} is not an http or https address")
     key_env = kind.key_env if kind else ""
-    return Provider(name, kind.name if kind else "custom", base, key_env or None)
+    return Provider(name, kind.name if kind else CUSTOM_KIND, base, key_env or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

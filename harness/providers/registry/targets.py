@@ -25,7 +25,8 @@ from harness.providers.api_base_rules import (
 )
 from harness.providers.calls.guarded_http import check_headers
 from harness.providers.context import ProvidersContext
-from harness.providers.kinds import PROVIDER_KINDS
+from harness.providers.credential import check_key_variable
+from harness.providers.kinds import PROVIDER_KINDS, check_kind
 from harness.providers.models.capabilities import Endpoint
 from harness.providers.models.catalogue import with_catalogue_prices
 from harness.providers.records import DiscoveredModels, Providers, Targets
@@ -127,12 +128,25 @@ def register_target(
     if target.id not in Targets(tx).all():
         Targets(tx).add(target)
         AuditLog(tx).append(actor, "model.add", f"target {target.id}", target.as_json())
-    # Stores the model's price when its first target is registered.
-    provider = providers[target.provider]
-    priced = fill_prices(ctx, tx, provider, [target.model])
+    store_prices(ctx, tx, actor, providers[target.provider], [target.model])
+    return target
+
+
+def store_prices(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    actor: Actor,
+    provider: Provider,
+    models: Iterable[str],
+) -> None:
+    """Stores a stored provider's missing prices of models, as far as they are known by now.
+
+    Called whenever a model may get its price: with a new target, and with a new list of the
+    provider's models. So every page, command and guardrail knows the same price.
+    """
+    priced = fill_prices(ctx, tx, provider, models)
     if priced != provider:
         _put(tx, actor, priced)
-    return target
 
 
 def require_provider(tx: Transaction, name: str) -> Provider:
@@ -166,18 +180,17 @@ def change_of_provider(
 ) -> Provider:
     """Applies a change; stores nothing.
 
-    Raises InputError for another kind, invalid headers, an invalid address and a number outside
-    its range.
+    Another kind counts as a move (`with_move`): another API may answer, even at this address.
+    Raises InputError for an unknown kind, invalid headers, an invalid address, a number outside
+    its range, and a key in the place of its variable's name.
     Raises NotAllowed for another address if the provider may see a data class
     (`check_address`).
     """
-    if change.kind not in (None, before.kind):
-        raise InputError(
-            f"provider {before.name!r} is of kind {before.kind!r}, which cannot change because "
-            "its targets were measured with it. Add another provider"
-        )
     wanted = change_settings(before, change.settings)
+    if change.kind is not None:
+        wanted = replace(wanted, kind=check_kind(change.kind))
     check_settings(wanted)
+    check_key_variable(wanted.api_key_env)
     if change.extra_headers is not None:
         check_headers(change.extra_headers)
         wanted = replace(wanted, extra_headers=change.extra_headers, sealed_headers={})
@@ -301,9 +314,14 @@ def with_prices(
     provider: Provider,
 ) -> Provider:
     """Adds missing prices for the models of the provider's targets and judges."""
-    used = (*Targets(tx).all().values(), *ctx.judges.values())
-    models = sorted({target.model for target in used if target.provider == provider.name})
+    models = used_models(ctx, tx, provider)
     return fill_prices(ctx, tx, provider, models) if models else provider
+
+
+def used_models(ctx: ProvidersContext, tx: Transaction, provider: Provider) -> list[str]:
+    """Lists the models of a provider's targets and judges."""
+    used = (*Targets(tx).all().values(), *ctx.judges.values())
+    return sorted({target.model for target in used if target.provider == provider.name})
 
 
 def _put(

@@ -1,17 +1,17 @@
 """`swapgate audit` and `swapgate alert`."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from harness.frame.errors import InputError
-from harness.frame.formatting import format_excerpt, format_quantity
+from harness.frame.formatting import format_quantity
 from harness.frame.pagination import PageRequest
 from harness.frame.signing.audit import AuditFilter, AuditPosition
+from harness.frame.signing.audit_sentences import describe_event
 from harness.frame.text_files import read_text
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
@@ -27,7 +27,6 @@ from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.operations.database import print_faults
 from harness.operations import alert_delivery, integrity, queries
 
-MOST_DETAILS: Final = 100  # shown characters of an event's details
 WRITERS: Final = {
     ".csv": integrity.write_csv,
     ".jsonl": integrity.write_json_lines,
@@ -64,7 +63,10 @@ def tail(
     selection: AuditFilter = taken_from(_selection),
     page_request: PageRequest = page_of(20, "-n"),
 ) -> None:
-    """Show the newest events, in the order in which they happened."""
+    """Show the newest events as sentences, in the order in which they happened.
+
+    `--json` prints all details.
+    """
     audit_events = queries.list_audit_events(
         session.context, page_request, selection, reader=session.actor
     )
@@ -74,21 +76,10 @@ def tail(
         lambda event: {
             "NUMBER": event.number,
             "AT (UTC)": timestamp(event.at),
-            "WHO": f"{event.actor} ({event.key})" if event.key else event.actor,
-            "DID": event.action,
-            "TO": event.subject,
-            "DETAILS": format_excerpt(
-                json.dumps(_reason_first(event.details), ensure_ascii=False),
-                MOST_DETAILS,
-            ),
+            "EVENT": describe_event(event),
         },
         empty="the log has no such event",
     )
-
-
-def _reason_first(details: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Puts the reason first, because the table cuts long details."""
-    return {name: details[name] for name in sorted(details, key=lambda name: name != "reason")}
 
 
 @command(audit)

@@ -215,11 +215,13 @@ def apply(
     faults = list(candidate_rounds.judge_schedules(session.context, filed))
     if output.documented({**dataclasses.asdict(done), "faults": faults}):
         return
+    for name in done.added:
+        click.echo(f"added provider {name}")
     for name in done.changed:
         click.echo(f"changed provider {name}")
     for name in done.created:
         click.echo(f"created route {name}")
-    if not done.changed and not done.created:
+    if not (done.added or done.changed or done.created):
         click.echo("nothing to change")
     for difference in done.not_taken:
         output.note(f"not taken: {difference}")

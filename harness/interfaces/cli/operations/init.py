@@ -19,6 +19,7 @@ from harness.frame.suggestions import did_you_mean
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import command, opt
 from harness.interfaces.cli.frame.session import Session
+from harness.operations.context import Context
 from harness.proposals import first_route
 from harness.proposals.first_route import (
     SIMULATOR,
@@ -194,11 +195,16 @@ def _print_import(done: "ConfigImport") -> None:
 
 
 NONE = "-"
+MODELS_SHOWN = 20
 SIMULATOR_HINT = "the simulator needs no key: start it with `swapgate sim` in another terminal"
 
 
 def guide(config: Path | None) -> None:
-    """Asks for a first route and creates it. Raises InputError if a route exists."""
+    """Asks for a first route, creates it, and writes it into the file. Raises InputError if a
+    route exists.
+    """
+    from harness.app.set_up import write_first_route  # noqa: PLC0415 - `--help` stays quick
+
     installation = open_installation(config)
     try:
         ctx = installation.context
@@ -207,43 +213,84 @@ def guide(config: Path | None) -> None:
                 f"route {there[0]} exists already, and --guided creates only the first route: "
                 "`swapgate route create` creates more"
             )
-        with ctx.store.read() as tx:
-            providers = Providers(tx).all()
-        request = _ask(providers, sorted(ctx.suites.names()), sorted(ctx.policies))
+        request = _ask(ctx)
         result = first_route.create_first_route(ctx, OPERATOR, request)
+        with ctx.store.read() as tx:
+            provider = Providers(tx).all()[request.provider]
     finally:
         installation.close()
-    _print(result, request)
+    written = write_first_route(config, request, provider)
+    _print(result, request, written=written)
 
 
-def _ask(
-    providers: Mapping[str, Provider],
-    suites: list[str],
-    policies: list[str],
-) -> FirstRoute:
-    """Asks each question until the answer is valid. providers: the registered providers."""
+def _ask(ctx: Context) -> FirstRoute:
+    """Asks each question until the answer is valid, and registers the provider on the way, so
+    that its models can be offered.
+    """
+    with ctx.store.read() as tx:
+        providers = Providers(tx).all()
     usual = FirstRoute()
     output.note("A few questions about a first route; Return accepts the value in brackets.")
     output.note(f"Providers: {', '.join(provider_choices())}, or your own name")
-    provider, address = _ask_provider(usual.provider, sorted(providers))
+    # A provider that is there has a key: `init` added it, or a person did.
+    real = sorted(name for name in providers if name != SIMULATOR)
+    provider, address = _ask_provider(real[0] if real else usual.provider, providers)
     simulated = provider == SIMULATOR
+    key = "" if simulated else _ask_key(provider, providers.get(provider))
+    models = first_route.prepare_provider(ctx, OPERATOR, provider, api_base=address, key=key)
+    model = _ask_model(models, usual.model if simulated else None)
+    route = _prompt(
+        "Route, the name that clients use as `model`",
+        usual.route,
+        check=check_route_name,
+    )
+    suite = _ask_suite(ctx, usual.suite if simulated else None)
     return FirstRoute(
         provider=provider,
         api_base=address,
-        key="" if simulated else _ask_key(provider, providers.get(provider)),
-        model=_prompt("Model that serves now", usual.model if simulated else None),
-        route=_prompt(
-            "Route, the name that clients use as `model`",
-            usual.route,
-            check=check_route_name,
+        key=key,
+        model=model,
+        route=route,
+        suite=suite,
+        policy=_choose(
+            "Policy", sorted(ctx.policies), usual.policy if simulated else "default"
         ),
-        suite=_choose("Suite that decides", suites, usual.suite),
-        policy=_choose("Policy", policies, usual.policy if simulated else "default"),
-        candidate=_prompt(
-            "Candidate to propose now (- for none)",
-            usual.candidate if simulated else NONE,
-        ).removeprefix(NONE),
+        candidate=_ask_candidate(usual.candidate if simulated else NONE) if suite else "",
     )
+
+
+def _ask_model(models: Sequence[str], usual: str | None) -> str:
+    """Asks for the model that serves now. models: the provider's list; may be empty."""
+    if models:
+        more = len(models) - MODELS_SHOWN
+        end = f" and {more} more: `swapgate model discover` lists all" if more > 0 else ""
+        output.note(f"Models: {', '.join(models[:MODELS_SHOWN])}{end}")
+    return _prompt("Model that serves now", usual)
+
+
+def _ask_suite(ctx: Context, usual: str | None) -> str:
+    """Asks for the suite that decides. usual: None if no shipped suite fits.
+
+    Returns an empty text for none: a shipped suite says nothing about a real feature.
+    """
+    if usual is not None:
+        return _choose("Suite that decides", sorted(ctx.suites.names()), usual)
+    own = ctx.suites.own_names()
+    if not own:
+        output.note(
+            "The shipped suites only show how Swapgate works, so this route starts without a "
+            "suite. `swapgate docs open how-to/own-suites` makes one of your own questions."
+        )
+    choice = _choose(
+        "Suite that decides (- for none yet)",
+        [NONE, *sorted(ctx.suites.names())],
+        own[0] if own else NONE,
+    )
+    return choice.removeprefix(NONE)
+
+
+def _ask_candidate(usual: str) -> str:
+    return _prompt("Candidate to propose now (- for none)", usual).removeprefix(NONE)
 
 
 def _ask_key(name: str, known: Provider | None) -> str:
@@ -256,7 +303,8 @@ def _ask_key(name: str, known: Provider | None) -> str:
     return _prompt("Its key (not shown; Return for none)", "", hide=True)
 
 
-def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
+def _ask_provider(usual: str, known: Mapping[str, Provider]) -> tuple[str, str]:
+    there = sorted(known)
     while True:
         provider = _prompt("Provider", usual)
         if provider == SIMULATOR:
@@ -267,10 +315,12 @@ def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
                 f"{provider!r} is your own name for an OpenAI-compatible server; give its "
                 f"address{hint}"
             )
+        if provider in known:
+            output.note(f"It is configured at {known[provider].api_base}.")
+            return provider, known[provider].api_base
         address = _prompt("Its address", usual_address(provider))
         try:
-            if provider not in there:
-                default_provider(provider, there, api_base=address)
+            default_provider(provider, there, api_base=address)
         except (InputError, NotFound) as error:
             output.note(f"Error: {error}")
         else:
@@ -323,10 +373,17 @@ def _choose(
     )
 
 
-def _print(result: FirstRouteResult, request: FirstRoute) -> None:
+def _print(result: FirstRouteResult, request: FirstRoute, *, written: bool) -> None:
     click.echo(f"created route {request.route}: {request.provider}/{request.model} serves it")
     if result.proposal:
         click.echo(f"proposed {request.provider}/{request.candidate} ({result.proposal})")
+    if written:
+        click.echo(f"wrote provider {request.provider} and route {request.route} to the file")
+    else:
+        output.note(
+            "`providers` or `routes` of the file has a form that Swapgate cannot edit. The "
+            "database has the new provider and route, the file lacks one of them"
+        )
     if result.check is not None:
         for finding in result.check.findings:
             if finding.next_step:

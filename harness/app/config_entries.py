@@ -1,0 +1,53 @@
+"""Writes entries into the configuration file, and keeps its comments.
+
+It edits text, because a YAML library would drop comments and order. A form that it cannot edit
+safely stays unchanged, and the caller shows the entry to the person instead.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from evals.suites.suite_import import write_value
+from harness.app.configuration import configuration
+from harness.frame import package_data
+
+
+def format_entry(name: str, settings: Mapping[str, object]) -> str:
+    """Formats an entry of a section as YAML, indented by two spaces, with values in JSON."""
+    lines = [f"  {name}:"]
+    lines += [f"    {key}: {write_value(value)}" for key, value in settings.items()]
+    return "\n".join(lines) + "\n"
+
+
+def add_to_section(text: str, section: str, entries: str) -> str | None:
+    """Adds entries after `section:`, or with a new section at the end of the file's text.
+
+    Returns None for a section in another form, such as `providers: {name: {…}}`.
+    """
+    head = rf"(?m)^{section}:[ \t]*(?:\{{[ \t]*\}}[ \t]*)?(?P<comment>#.*)?$"
+    if found := re.search(head, text):
+        line = f"{section}: {found['comment'] or ''}".rstrip()
+        return f"{text[: found.start()]}{line}\n{entries.rstrip()}{text[found.end() :]}"
+    if re.search(rf"(?m)^{section}\b", text):
+        return None
+    return text.rstrip("\n") + f"\n\n{section}:\n{entries}"
+
+
+def replace_config(file: Path, text: str) -> None:
+    """Replaces the configuration file's text at once. Raises ConfigError, without a change, if
+    the file would be invalid.
+    """
+    new = file.with_name(f".{file.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.chmod(file.stat().st_mode)
+        configuration.load_settings(
+            new,
+            os.environ,
+            defaults=package_data.path("config/default.yaml"),
+        )
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
