@@ -21,9 +21,11 @@ from router.snapshot.compiled import CompiledRoute
 
 log = logging.getLogger(__name__)
 
-# At most so many requests are looked at between two reports, so that the work stays small.
+# At most so many requests are looked at each time, so that the work stays small.
 SAMPLE_SIZE: Final = 4
-# Longer bodies are not looked at: the sample keeps them in memory until the next report.
+# Reports may come more often. Below a second, so that a recorder looks at each of its batches.
+LOOK_EVERY_S: Final = 0.9
+# Longer bodies are not looked at: the sample keeps them in memory until the next look.
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
 EVERY_S: Final = 10.0
 SampledRequest = tuple[CompletedRequest, ClientRequest, CompiledRoute]
@@ -39,21 +41,26 @@ class NeedsSample:
         self.latest: deque[SampledRequest] = deque(maxlen=SAMPLE_SIZE)
         self._clock = clock
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._looked_at = -math.inf
         self._told_at = -math.inf
 
     def take(self) -> Sequence[AskedName]:
-        """Looks at the sample. Returns new counts every EVERY_S, else nothing.
+        """Looks at the sample every LOOK_EVERY_S. Returns new counts every EVERY_S, else
+        nothing.
 
         Each request looked at counts under NEED alone, and under NEED and the name of each of
         its needs.
         """
+        now = self._clock.monotonic()
+        if now - self._looked_at < LOOK_EVERY_S:
+            return ()
+        self._looked_at = now
         while self.latest:
             try:
                 self._count(*self.latest.popleft())
             except Exception as error:  # noqa: BLE001 - its text may contain content
                 # A strange body must not cost the report, which also has a canary's evidence.
                 log.warning("a request's needs are unknown: %s", type(error).__name__)
-        now = self._clock.monotonic()
         if not self._counts or now - self._told_at < EVERY_S:
             return ()
         self._told_at = now

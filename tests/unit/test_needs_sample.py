@@ -11,7 +11,13 @@ from harness.gate.online.observation import NEED
 from harness.providers.models.capabilities import Endpoint, Needs
 from router.frame.body import read_request
 from router.observers import needs_sample
-from router.observers.needs_sample import EVERY_S, MAX_CHARACTERS, SAMPLE_SIZE, NeedsSample
+from router.observers.needs_sample import (
+    EVERY_S,
+    LOOK_EVERY_S,
+    MAX_CHARACTERS,
+    SAMPLE_SIZE,
+    NeedsSample,
+)
 from router.recording.sums import CompletedRequest
 from router.request.needs import need_names
 from tests.support.control.manual_clock import ManualClock
@@ -96,9 +102,11 @@ def test_a_look_takes_few_requests_and_tells_its_counts_in_turns() -> None:
         return sum(row.requests for row in sample.take() if row.name == NEED)
 
     assert come(100) == SAMPLE_SIZE
-    assert come(3) == 0
+    assert come(1) == 0
+    clock.advance(LOOK_EVERY_S)
+    assert come(2) == 0
     clock.advance(EVERY_S)
-    assert come(2) == 5
+    assert come(1) == 4
     clock.advance(timedelta(hours=1).total_seconds())
     assert come(0) == 0
 
