@@ -7,7 +7,7 @@ and keeps no content. `harness.routing.reports.untaken` reads the counts.
 
 import logging
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -34,11 +34,11 @@ SampledRequest = tuple[CompletedRequest, ClientRequest, CompiledRoute]
 class NeedsSample:
     """Counts needs by route.
 
-    latest: the requests since the last look, the newest last, each with its record and route.
+    waiting: the first SAMPLE_SIZE requests since the last look, with their records and routes.
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.latest: deque[SampledRequest] = deque(maxlen=SAMPLE_SIZE)
+        self.waiting: list[SampledRequest] = []
         self._clock = clock
         self._counts: Counter[tuple[str, str]] = Counter()
         self._looked_at = -math.inf
@@ -55,9 +55,9 @@ class NeedsSample:
         if now - self._looked_at < LOOK_EVERY_S:
             return ()
         self._looked_at = now
-        while self.latest:
+        while self.waiting:
             try:
-                self._count(*self.latest.popleft())
+                self._count(*self.waiting.pop())
             except Exception as error:  # noqa: BLE001 - its text may contain content
                 # A strange body must not cost the report, which also has a canary's evidence.
                 log.warning("a request's needs are unknown: %s", type(error).__name__)
