@@ -131,7 +131,11 @@ def _write_set(value: AbstractSet[Any]) -> list[Any]:
 
 
 def _write_fields(names: Sequence[str], value: object) -> dict[str, Any]:
-    return {name: to_plain(getattr(value, name)) for name in names}
+    found = {name: getattr(value, name) for name in names}
+    # Most fields are scalars, so a call for each of them would be most of the time.
+    return {
+        name: item if type(item) in _SCALARS else to_plain(item) for name, item in found.items()
+    }
 
 
 def from_plain(

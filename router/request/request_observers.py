@@ -85,9 +85,9 @@ class RequestObservers:
         else:
             hooks = self._hooks(observed)
         observed.hooks = hooks
-        for part, before_attempt in hooks[0]:
+        for part, hook in hooks.begin:
             try:
-                before_attempt(observed)
+                hook(observed)
             except Exception as error:
                 self._errors.note(part, error, observed.route, observed.arm)
 
@@ -95,12 +95,11 @@ class RequestObservers:
         """Calls `after_answer` of all observers of the request, then `at_end`."""
         observed = response.job
         hooks = observed.hooks or self._hooks(observed)
-        for stage in hooks[1:]:  # after the answer, at the end
-            for part, hook in stage:
-                try:
-                    hook(observed, response)
-                except Exception as error:
-                    self._errors.note(part, error, observed.route, observed.arm)
+        for part, hook in hooks.finish:
+            try:
+                hook(observed, response)
+            except Exception as error:
+                self._errors.note(part, error, observed.route, observed.arm)
 
     def _hooks(self, observed: RoutedRequest) -> ObserverHooks:
         route = observed.route
@@ -147,8 +146,7 @@ def _hooks(
 ) -> ObserverHooks:
     return ObserverHooks(
         _overrides(before, "before_attempt"),
-        _overrides(after, "after_answer"),
-        _overrides(after, "at_end"),
+        _overrides(after, "after_answer") + _overrides(after, "at_end"),
     )
 
 
