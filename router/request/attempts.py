@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from harness.providers.models.capabilities import Endpoint, OptionalFeature
 from harness.routing.reliability.latency import (
     FIRST_TOKEN_S,
+    MIN_ANSWERS,
     MIN_LIMIT_S,
     MOST_FACTOR,
     P99_FACTOR,
@@ -78,6 +79,10 @@ def _incumbents_limit_s(job: RoutedRequest, attempt: Attempt) -> float:
         return 0.0
     rule = trial.unit_rule
     return P99_FACTOR * (rule.stream_wait_s if job.request.stream else rule.first_wait_s)
+
+
+def _count(times: AnswerTimes) -> int:
+    return sum(times.answered.values()) + sum(times.cut.values())
 
 
 def _first_byte_s(times: AnswerTimes | None, unmeasured_s: float, _: float) -> float:
@@ -222,11 +227,12 @@ class TimeLimits:
         if known is None or known.sums != self._sums or len(self._noted) >= known.most_new:
             self._sum_up()
             times = self._times.get(kind)
-            waits = (
-                0 if times is None else sum(times.answered.values()) + sum(times.cut.values())
-            )
-            seconds = find(times, least_s, most_s)
-            known = _KnownLimit(self._sums, waits // NEW_PART, seconds)
+            waits = 0 if times is None else _count(times)
+            most_new = waits // NEW_PART
+            if waits < MIN_ANSWERS:
+                # With so many waits, another formula applies.
+                most_new = min(most_new, MIN_ANSWERS - waits)
+            known = _KnownLimit(self._sums, most_new, find(times, least_s, most_s))
             self._limits.put(place, known)
         return known.seconds
 

@@ -74,17 +74,10 @@ class RequestObservers:
         Keeps the hooks in the request, so that the same observers see its end, even if a
         new revision serves by then.
         """
-        route = observed.route
         if observed.revision != self._revision:
             self._by_route.clear()
             self._revision = observed.revision
-        known = self._by_route.get(id(route))
-        if known is not None and known[0] is route:  # same as `_hooks`
-            kinds = known[1] if observed.reservation is None else known[2]
-            hooks = kinds[observed.experiment is not None]
-        else:
-            hooks = self._hooks(observed)
-        observed.hooks = hooks
+        hooks = observed.hooks = self._hooks(observed)
         for part, hook in hooks.begin:
             try:
                 hook(observed)
