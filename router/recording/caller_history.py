@@ -114,12 +114,10 @@ class CallerHistory:
             if caller not in callers and self._draws(caller):
                 callers.add(caller)
                 self._known += 1
-                window: _Window | None = _Window(caller, arrived_s)
-                opened[caller] = window
-                queue.append(window)
+                opened[caller] = new = _Window(caller, arrived_s)
+                queue.append(new)
                 first.append(reading)
-            else:
-                window = opened.get(caller)
+            window = opened.get(caller)
             if window is not None and arrived_s < window.began_s + USUAL_WINDOW_S:
                 window.add(reading)
         windows = _take_known(queue, opened, now_s)
