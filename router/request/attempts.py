@@ -81,14 +81,6 @@ def _incumbents_limit_s(job: RoutedRequest, attempt: Attempt) -> float:
     return P99_FACTOR * (rule.stream_wait_s if job.request.stream else rule.first_wait_s)
 
 
-def _count(times: AnswerTimes) -> int:
-    return sum(times.answered.values()) + sum(times.cut.values())
-
-
-def _first_byte_s(times: AnswerTimes | None, unmeasured_s: float, _: float) -> float:
-    return first_byte_limit_s(times, unmeasured_s)
-
-
 class FirstByteTimer:
     """Once an answer begins, gives it the rest of the time.
 
@@ -148,7 +140,7 @@ class TimeLimits:
         self._noted: list[tuple[str, Endpoint, int, float, float | None]] = []
         # How often waits have moved to `_times`, and the limits that came from these times.
         self._sums = 0
-        self._limits: BoundedMap[tuple[Kind, float, float], _KnownLimit] = BoundedMap(KEPT)
+        self._limits: BoundedMap[tuple[Kind, tuple[float, ...]], _KnownLimit] = BoundedMap(KEPT)
         # By target: the kind, seconds and time of its latest answers to users.
         self._latest: dict[str, deque[tuple[Kind, float, float]]] = {}
 
@@ -185,7 +177,7 @@ class TimeLimits:
         limit = output_limit(job.request)
         unmeasured_s = unmeasured_limit_s(limit, thinks=thinks)
         kind = attempt.upstream.id, attempt.endpoint, answer_class(limit)
-        own_s = self._limit_s(kind, _first_byte_s, unmeasured_s, math.inf)
+        own_s = self._limit_s(kind, first_byte_limit_s, unmeasured_s)
         return max(own_s, _incumbents_limit_s(job, attempt))
 
     def _first_token_s(self, job: RoutedRequest, attempt: Attempt) -> float:
@@ -205,7 +197,7 @@ class TimeLimits:
         if set_s is None:
             least_s = MIN_LIMIT_S if thinks else FIRST_TOKEN_S
             least_s = max(least_s, _incumbents_limit_s(job, attempt))
-            return self._limit_s(kind, first_token_limit_s, least_s, math.inf)
+            return self._limit_s(kind, first_token_limit_s, least_s)
         most_s = MOST_FACTOR * set_s
         most_s = max(most_s, MIN_LIMIT_S) if thinks else most_s
         return self._limit_s(kind, first_token_limit_s, set_s, most_s)
@@ -213,26 +205,25 @@ class TimeLimits:
     def _limit_s(
         self,
         kind: Kind,
-        find: Callable[[AnswerTimes | None, float, float], float],
-        least_s: float,
-        most_s: float,
+        find: Callable[..., float],
+        *bounds_s: float,
     ) -> float:
-        """Returns the limit that `find` computes from the times of a kind.
+        """Returns the limit that `find` computes from the times of a kind and its bounds.
 
         A known limit holds until a part of the waits is new (`NEW_PART`), or a wait was cut:
         one more answer among hundreds does not move the quantile.
         """
-        place = kind, least_s, most_s
+        place = kind, bounds_s
         known = self._limits.get(place)
         if known is None or known.sums != self._sums or len(self._noted) >= known.most_new:
             self._sum_up()
             times = self._times.get(kind)
-            waits = 0 if times is None else _count(times)
+            waits = 0 if times is None else times.waits
             most_new = waits // NEW_PART
             if waits < MIN_ANSWERS:
                 # With so many waits, another formula applies.
                 most_new = min(most_new, MIN_ANSWERS - waits)
-            known = _KnownLimit(self._sums, most_new, find(times, least_s, most_s))
+            known = _KnownLimit(self._sums, most_new, find(times, *bounds_s))
             self._limits.put(place, known)
         return known.seconds
 
