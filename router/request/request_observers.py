@@ -74,10 +74,13 @@ class RequestObservers:
         Keeps the hooks in the request, so that the same observers see its end, even if a
         new revision serves by then.
         """
-        if observed.revision != self._revision:
-            self._by_route.clear()
-            self._revision = observed.revision
-        hooks = observed.hooks = self._hooks(observed)
+        route = observed.route
+        known = self._by_route.get(id(route))
+        if known is None or known[0] is not route:
+            known = self._compile(route, observed.revision)
+        _, free, limited = known
+        kinds = free if observed.reservation is None else limited
+        hooks = observed.hooks = kinds[observed.experiment is not None]
         for part, hook in hooks.begin:
             try:
                 hook(observed)
@@ -87,24 +90,17 @@ class RequestObservers:
     def finish(self, response: RoutedResponse) -> None:
         """Calls `after_answer` of all observers of the request, then `at_end`."""
         observed = response.job
-        hooks = observed.hooks or self._hooks(observed)
-        for part, hook in hooks.finish:
+        for part, hook in observed.hooks.finish if observed.hooks else ():
             try:
                 hook(observed, response)
             except Exception as error:
                 self._errors.note(part, error, observed.route, observed.arm)
 
-    def _hooks(self, observed: RoutedRequest) -> ObserverHooks:
-        route = observed.route
-        known = self._by_route.get(id(route))
-        if known is None or known[0] is not route:
-            known = self._compile(route)
-        _, free, limited = known
-        plain, scored = free if observed.reservation is None else limited
-        return plain if observed.experiment is None else scored
-
-    def _compile(self, route: CompiledRoute) -> RouteHooks:
+    def _compile(self, route: CompiledRoute, revision: int) -> RouteHooks:
         """Collects a route's hooks once for each revision."""
+        if revision != self._revision:
+            self._by_route.clear()
+            self._revision = revision
         always = [observer for observer in self._always if self._watches(observer, route)]
         evidence = [
             observer for observer in self._of_evidence if self._watches(observer, route)
