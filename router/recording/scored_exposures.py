@@ -149,11 +149,15 @@ class GuardrailSample(NamedTuple):
     def from_plain(cls, plain: Sequence[Any]) -> Self:
         """Reads the values of `plain`. Raises ValueError or struct.error for other data."""
         packed, *marks = plain
-        numbers = _VALUES.unpack(bytes.fromhex(packed))
-        *values, given, cached, worth_usd, saved_s, opening_s, bounded = numbers
-        known = (None if math.isnan(value) else value for value in values)
+        *values, given, cached, worth_usd, saved_s, opening_s, bounded = _VALUES.unpack(
+            bytes.fromhex(packed)
+        )
+        total, first, between, tokens, cost = (
+            None if math.isnan(value) else value for value in values
+        )
         cache = CacheUse(int(given), int(cached), worth_usd, saved_s)
-        return cls(SampleValues(*known, cache, opening_s, bounded), *marks)
+        sampled = SampleValues(total, first, between, tokens, cost, cache, opening_s, bounded)
+        return cls(sampled, *marks)
 
 
 # The five values, NaN if unknown; the four of `CacheUse`; `opening_s` and `bounded`.
