@@ -134,7 +134,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             candidate_rounds.ListRefresh(),
             every_s=LISTS_EVERY_S,
         ),
-        leading("renewals", sign_in.renew_tokens, every_s=RENEWALS_EVERY_S),
+        leading("renewals", RestingJob(sign_in.keep_renewed), every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
         # A separate job, so that another job's fault does not prevent the deletion.
         leading("retention", retain, every_s=control.housekeeping_interval_s),

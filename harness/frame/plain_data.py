@@ -17,6 +17,7 @@ from datetime import date
 from enum import Enum, IntEnum
 from functools import cache, partial
 from hashlib import blake2b, sha256
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
@@ -55,12 +56,10 @@ def short_hash(text: str, size: int = 8) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
-# The most frequent types come first, because a check against an abstract class is slower.
-_MAPPINGS: Final = (dict, Mapping)
-_SEQUENCES: Final = (list, tuple, Sequence)
 _SCALARS: Final = frozenset({str, int, float, bool, NoneType})
 _LISTS: Final = (list, Sequence, Collection)
 Reader = Callable[[Any], Any]
+Writer = Callable[[Any], Any]
 
 
 class CamelCase:
@@ -87,29 +86,56 @@ class ShowsMore(ABC):
     def show_more(self, shown: dict[str, Any]) -> dict[str, Any]: ...
 
 
-def to_plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
+def to_plain(value: Any) -> Any:
     """Converts sets to sorted lists, enumerations to their values, dates and times to
-    ISO 8601.
+    ISO 8601. Raises TypeError.
     """
-    if type(value) in _SCALARS:
-        return value
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str):  # a subclass of str
-        return value
-    if isinstance(value, _MAPPINGS):
-        return {to_plain(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, _SEQUENCES) and not isinstance(value, bytes):
-        return [to_plain(item) for item in value]
-    if isinstance(value, date):
-        return value.isoformat()
-    if hasattr(value, "as_json"):
-        return value.as_json()
-    if is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, AbstractSet):
-        return sorted(map(to_plain, value))
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
+    write = _writer(type(value))  # type: ignore[arg-type]  # a type is hashable
+    return value if write is None else write(value)
+
+
+@cache
+def _writer(kind: type) -> Writer | None:  # noqa: PLR0911 - one for each kind
+    """Builds the writer of a type; None if JSON holds its values unchanged."""
+    if kind in _SCALARS:
+        return None
+    if issubclass(kind, Enum):
+        return attrgetter("value")
+    if issubclass(kind, str):
+        return None
+    if issubclass(kind, Mapping):
+        return _write_mapping
+    if issubclass(kind, Sequence) and not issubclass(kind, bytes):
+        return _write_items
+    if issubclass(kind, date):
+        return kind.isoformat
+    if hasattr(kind, "as_json"):
+        return kind.as_json  # type: ignore[no-any-return]
+    if is_dataclass(kind):
+        return partial(_write_fields, tuple(field.name for field in fields(kind)))
+    if issubclass(kind, AbstractSet):
+        return _write_set
+    raise TypeError(f"{kind.__name__} has no place in JSON")
+
+
+def _write_mapping(value: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {to_plain(key): to_plain(item) for key, item in value.items()}
+
+
+def _write_items(value: Sequence[Any]) -> list[Any]:
+    return [to_plain(item) for item in value]
+
+
+def _write_set(value: AbstractSet[Any]) -> list[Any]:
+    return sorted(map(to_plain, value))
+
+
+def _write_fields(names: Sequence[str], value: object) -> dict[str, Any]:
+    found = {name: getattr(value, name) for name in names}
+    # Most fields are scalars, so a call for each of them would be most of the time.
+    return {
+        name: item if type(item) in _SCALARS else to_plain(item) for name, item in found.items()
+    }
 
 
 def from_plain(

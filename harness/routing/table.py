@@ -146,9 +146,14 @@ class Canary:
         """The candidate's share of the callers in basis points, whichever arm this is."""
         return BUCKETS - self.weight_bps if self.control else self.weight_bps
 
+    @property
+    def candidate_arm(self) -> Arm:
+        """The arm whose requests go to the candidate."""
+        return Arm.INCUMBENT if self.control else Arm.CANARY
+
     def is_candidate(self, arm: Arm) -> bool:
         """Tells whether requests in this arm go to the candidate."""
-        return arm is (Arm.INCUMBENT if self.control else Arm.CANARY)
+        return arm is self.candidate_arm
 
     def find_settled_bps(self, now_s: float) -> int:
         """Finds the share whose callers all went to the canary's target before `now_s`.

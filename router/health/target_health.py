@@ -110,6 +110,21 @@ CANDIDATE_TRICKLE_S: Final = 2.0
 _CLOSED: Final = BreakerState.CLOSED
 
 
+class _Successes:
+    """Counts the successes of a target with a closed circuit in one bucket of the window.
+
+    number: of the bucket, which lasts until until_s. ticket: of the closed circuit.
+    """
+
+    __slots__ = ("count", "number", "ticket", "until_s")
+
+    def __init__(self, number: int, until_s: float, ticket: Ticket) -> None:
+        self.number = number
+        self.until_s = until_s
+        self.ticket = ticket
+        self.count = 0
+
+
 class TargetHealth:
     """Keeps the health of targets by id; an unknown target is well. For one event loop.
 
@@ -140,9 +155,9 @@ class TargetHealth:
         self.slowdowns.on_pause = self._paused
         self._slowed = self.slowdowns.slowed
         self._breakers: dict[str, Breaker] = {}
-        # By target: the current bucket of the window, and the bucket's successes that the
-        # breaker lacks. Counting here spares most requests a new breaker.
-        self._successes: dict[str, list[int]] = {}
+        # By target: the successes that the breaker lacks. Counting here spares most requests a
+        # new breaker.
+        self._successes: dict[str, _Successes] = {}
         self.not_closed: set[str] = set()
         # When each target last answered, and at which endpoint.
         self.answered_at: dict[str, float] = {}
@@ -207,18 +222,19 @@ class TargetHealth:
         if self._refused:
             self._refused.pop(target, None)
         now = self._found_well_at[target] = self._monotonic()
-        before = self._breakers.get(target, CLOSED_BREAKER)
-        if before.state is not _CLOSED or before.serial != ticket:
-            self.settle(target, ticket, None)
-            return
-        self.answered_at[target] = now
-        number = int(now * BUCKETS // self.policy.window_s)  # same as `breaker.bucket_number`
         successes = self._successes.get(target)
-        if successes is None or successes[0] != number:
+        if successes is None or now >= successes.until_s or successes.ticket != ticket:
+            before = self._breakers.get(target, CLOSED_BREAKER)
+            if before.state is not _CLOSED or before.serial != ticket:
+                self.settle(target, ticket, None)
+                return
             self._find_well(target, now)  # for all workers, at most once in a bucket's time
             self._enter_successes(target)
-            successes = self._successes[target] = [number, 0]
-        successes[1] += 1
+            number = breaker.bucket_number(now, self.policy)
+            until_s = (number + 1) * self.policy.window_s / BUCKETS
+            successes = self._successes[target] = _Successes(number, until_s, ticket)
+        self.answered_at[target] = now
+        successes.count += 1
 
     def note_served(self, target: str, endpoint: Endpoint) -> None:
         """Notes that a target answered at an endpoint, for all workers."""
@@ -359,7 +375,9 @@ class TargetHealth:
         successes = self._successes.pop(target, None)
         if successes is not None:
             before = self._breakers.get(target, CLOSED_BREAKER)
-            self._breakers[target] = breaker.count_successes(before, *successes)
+            self._breakers[target] = breaker.count_successes(
+                before, successes.number, successes.count
+            )
 
     def _keep(
         self,

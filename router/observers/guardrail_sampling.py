@@ -79,12 +79,9 @@ class RolloutAdmission(RequestObserver):
             return
         route = observed.route
         request = observed.request
-        if observed.revision != self._revision:
-            self._by_route.clear()
-            self._revision = observed.revision
         known = self._by_route.get(id(route))
         if known is None or known[0] is not route:
-            known = self._compile(route, canary)
+            known = self._compile(route, canary, observed.revision)
         on = known[1]
         probe = on.probe(request, is_judged=observed.is_judged) if on is not None else None
         traits = probe.traits if probe is not None else 0
@@ -99,8 +96,11 @@ class RolloutAdmission(RequestObserver):
         observed.probe = probe if observed.ticket is not None else None
 
     def _compile(
-        self, route: CompiledRoute, canary: Canary
+        self, route: CompiledRoute, canary: Canary, revision: int
     ) -> tuple[CompiledRoute, RouteGuardrails | None]:
+        if revision != self._revision:
+            self._by_route.clear()
+            self._revision = revision
         made = route, RouteGuardrails.from_route(route, canary.unit_rule)
         self._by_route[id(route)] = made
         return made

@@ -7,7 +7,7 @@ and keeps no content. `harness.routing.reports.untaken` reads the counts.
 
 import logging
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,9 +21,11 @@ from router.snapshot.compiled import CompiledRoute
 
 log = logging.getLogger(__name__)
 
-# At most so many requests are looked at between two reports, so that the work stays small.
+# At most so many requests are looked at each time, so that the work stays small.
 SAMPLE_SIZE: Final = 4
-# Longer bodies are not looked at: the sample keeps them in memory until the next report.
+# Reports may come more often. Below a second, so that a recorder looks at each of its batches.
+LOOK_EVERY_S: Final = 0.9
+# Longer bodies are not looked at: the sample keeps them in memory until the next look.
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
 EVERY_S: Final = 10.0
 SampledRequest = tuple[CompletedRequest, ClientRequest, CompiledRoute]
@@ -32,28 +34,33 @@ SampledRequest = tuple[CompletedRequest, ClientRequest, CompiledRoute]
 class NeedsSample:
     """Counts needs by route.
 
-    latest: the requests since the last look, the newest last, each with its record and route.
+    waiting: the first SAMPLE_SIZE requests since the last look, with their records and routes.
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.latest: deque[SampledRequest] = deque(maxlen=SAMPLE_SIZE)
+        self.waiting: list[SampledRequest] = []
         self._clock = clock
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._looked_at = -math.inf
         self._told_at = -math.inf
 
     def take(self) -> Sequence[AskedName]:
-        """Looks at the sample. Returns new counts every EVERY_S, else nothing.
+        """Looks at the sample every LOOK_EVERY_S. Returns new counts every EVERY_S, else
+        nothing.
 
         Each request looked at counts under NEED alone, and under NEED and the name of each of
         its needs.
         """
-        while self.latest:
+        now = self._clock.monotonic()
+        if now - self._looked_at < LOOK_EVERY_S:
+            return ()
+        self._looked_at = now
+        while self.waiting:
             try:
-                self._count(*self.latest.popleft())
+                self._count(*self.waiting.pop())
             except Exception as error:  # noqa: BLE001 - its text may contain content
                 # A strange body must not cost the report, which also has a canary's evidence.
                 log.warning("a request's needs are unknown: %s", type(error).__name__)
-        now = self._clock.monotonic()
         if not self._counts or now - self._told_at < EVERY_S:
             return ()
         self._told_at = now

@@ -27,7 +27,7 @@ from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
-from router.observers.needs_sample import MAX_CHARACTERS, NeedsSample
+from router.observers.needs_sample import MAX_CHARACTERS, SAMPLE_SIZE, NeedsSample
 from router.protocols.answers import NO_USAGE
 from router.recording.internal_errors import EventLog, RouterPart
 from router.recording.metrics import RouterMetrics
@@ -110,7 +110,7 @@ class RequestAccounting(RequestObserver):
         self._clock = clock
         sample = NeedsSample(clock)
         recorder.more_names = sample.take
-        self._latest = sample.latest
+        self._waiting = sample.waiting
 
     def after_answer(  # noqa: C901, PLR0915 - inlined, because each call takes time
         self, observed: RoutedRequest, response: RoutedResponse
@@ -224,8 +224,8 @@ class RequestAccounting(RequestObserver):
         ended = observed.outcome or ROUTER_FAULT
         self._recorder.finish(observed.ticket, record, observed.sample, ended)
         request = observed.request
-        if len(request.text) <= MAX_CHARACTERS:
-            self._latest.append((record, request, observed.route))
+        if len(self._waiting) < SAMPLE_SIZE and len(request.text) <= MAX_CHARACTERS:
+            self._waiting.append((record, request, observed.route))
         result = response.progress.result
         if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
             for irregularity in response.irregularities:
@@ -346,7 +346,7 @@ class FailoverLog(RequestObserver):
         job = response.job
         progress = response.progress
         record = observed.record
-        if (
+        if observed.outcome is ANSWERED or (
             not job.plan.left_out
             and len(progress.attempts) == 1
             and progress.result is not None

@@ -75,9 +75,11 @@ class CallerHistory:
         self._max_callers = max_callers
         self._one_of = 1
         self._day = date.min
-        self._callers: set[tuple[str, int]] = set()
-        self._open: dict[tuple[str, str, int], _Window] = {}
-        # In the order of their beginning, by route and arm.
+        self._callers: dict[str, set[int]] = {}  # by route
+        self._known = 0  # the callers of all routes
+        # By route and arm: the windows that may get further requests, and all windows in the
+        # order of their beginning.
+        self._open: dict[tuple[str, str], dict[int, _Window]] = {}
         self._windows: dict[tuple[str, str], deque[_Window]] = {}
 
     def count(
@@ -94,22 +96,31 @@ class CallerHistory:
         """
         if at.date() != self._day:
             self._day = at.date()
-            if len(self._callers) < self._max_callers // 4:
+            if self._known < self._max_callers // 4:
                 self._one_of = max(1, self._one_of // 2)
-            self._callers = set()
+            self._callers = {}
+            self._known = 0
         now_s = at.timestamp()
+        callers = self._callers.setdefault(route, set())
+        opened = self._open.setdefault((route, arm), {})
+        queue = self._windows.setdefault((route, arm), deque())
         first = []
         for request in requests:
-            if not request.caller or request.kind is None:
+            caller = request.caller
+            if not caller or request.kind is None:
                 continue
             reading = _ERRORS[request.kind]
             arrived_s = now_s - request.latency_ms / 1_000.0
-            if self._begins(route, arm, request.caller, arrived_s):
+            if caller not in callers and self._draws(caller):
+                callers.add(caller)
+                self._known += 1
+                opened[caller] = new = _Window(caller, arrived_s)
+                queue.append(new)
                 first.append(reading)
-            window = self._open.get((route, arm, request.caller))
+            window = opened.get(caller)
             if window is not None and arrived_s < window.began_s + USUAL_WINDOW_S:
                 window.add(reading)
-        windows = self._take_known(route, arm, now_s)
+        windows = _take_known(queue, opened, now_s)
         return CallerCounts(
             sum(reading is not Reading.UNKNOWN for reading in first),
             first.count(Reading.BAD),
@@ -117,37 +128,25 @@ class CallerHistory:
             windows.count(Reading.BAD),
         )
 
-    def _begins(
-        self,
-        route: str,
-        arm: str,
-        caller: int,
-        arrived_s: float,
-    ) -> bool:
-        """Opens the window of a caller that is new today; returns whether it is."""
-        known = (route, caller)
-        if caller % self._one_of or known in self._callers:
-            return False
-        if len(self._callers) >= self._max_callers:
+    def _draws(self, caller: int) -> bool:
+        """Returns whether to count a caller that is new today."""
+        if caller % self._one_of == 0 and self._known >= self._max_callers:
             self._one_of *= 2
-            self._callers = {one for one in self._callers if one[1] % self._one_of == 0}
-            if caller % self._one_of:
-                return False
-        self._callers.add(known)
-        window = _Window(caller, arrived_s)
-        self._open[route, arm, caller] = window
-        self._windows.setdefault((route, arm), deque()).append(window)
-        return True
+            for callers in self._callers.values():
+                callers -= {one for one in callers if one % self._one_of}
+            self._known = sum(map(len, self._callers.values()))
+        return caller % self._one_of == 0
 
-    def _take_known(self, route: str, arm: str, now_s: float) -> list[Reading]:
-        """Removes the windows that are known, and returns how they ended."""
-        queue = self._windows.get((route, arm), deque())
-        found = []
-        while queue and now_s >= queue[0].began_s + USUAL_WINDOW_S + KNOWN_AFTER_S:
-            window = queue.popleft()
-            place = (route, arm, window.caller)
-            # Soon after midnight, the caller may have a new window.
-            if self._open.get(place) is window:
-                del self._open[place]
-            found.append(window.reading)
-        return found
+
+def _take_known(
+    queue: deque[_Window], opened: dict[int, _Window], now_s: float
+) -> list[Reading]:
+    """Removes the windows that are known, and returns how they ended."""
+    found = []
+    while queue and now_s >= queue[0].began_s + USUAL_WINDOW_S + KNOWN_AFTER_S:
+        window = queue.popleft()
+        # Soon after midnight, the caller may have a new window.
+        if opened.get(window.caller) is window:
+            del opened[window.caller]
+        found.append(window.reading)
+    return found

@@ -7,8 +7,11 @@ counters.
 
 import math
 from bisect import bisect_left
+from collections import Counter as Tally
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import (
@@ -44,6 +47,9 @@ FIRST_TOKEN_S: Final[_Bounds] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 
 NO_FAILURE: Final = "none"
 GAUGE: Final = "gauge"
 WORKER: Final = "worker"
+# Without a Python call for each request.
+_KIND: Final = attrgetter("route", "arm", "target_name", "outcome", "target")
+_AMOUNTS: Final = attrgetter("input_tokens", "output_tokens", "cost_usd")
 
 
 class TargetCheck(NamedTuple):
@@ -75,8 +81,8 @@ class HistogramSeries:
         self._counts = [0] * (len(bounds) + 1)
 
     def observe(self, values: Collection[float]) -> None:
-        for value in values:
-            self._counts[bisect_left(self._bounds, value)] += 1
+        for bucket, count in Tally(map(partial(bisect_left, self._bounds), values)).items():
+            self._counts[bucket] += count
         self.total = sum(values, self.total)
 
     def buckets(self) -> list[tuple[float, int]]:
@@ -170,20 +176,11 @@ class RouterMetrics:
 
     def finished(self, requests_done: Iterable[CompletedRequest]) -> None:
         """Adds finished requests of clients: counts, times, tokens and costs."""
-        by_kind: dict[tuple[str, str, str, str, bool], list[CompletedRequest]] = {}
+        by_kind: dict[tuple[str, str, str, str, str], list[CompletedRequest]] = {}
         for request in requests_done:
-            is_answered = bool(request.target)
-            outcome = request.outcome
-            kind = (
-                request.route,
-                request.arm,
-                request.target_name,
-                outcome,
-                is_answered,
-            )
-            by_kind.setdefault(kind, []).append(request)
+            by_kind.setdefault(_KIND(request), []).append(request)
         for kind, requests in by_kind.items():
-            route, arm, target, outcome, is_answered = kind
+            route, arm, target, outcome, answered_by = kind
             provider = _provider(target)
             self._requests.labels(route, arm, provider, target, outcome).inc(len(requests))
             durations = self._duration.labels(route, provider, target, outcome)
@@ -191,15 +188,15 @@ class RouterMetrics:
             first_tokens_s = [r.first_token_s for r in requests if r.first_token_s is not None]
             if first_tokens_s:
                 self._first_token.labels(route, provider, target).observe(first_tokens_s)
-            if is_answered:
-                input_tokens = sum(r.input_tokens for r in requests)
-                output_tokens = sum(r.output_tokens for r in requests)
+            if answered_by:
+                columns = zip(*map(_AMOUNTS, requests), strict=True)
+                input_tokens, output_tokens, cost_usd = map(sum, columns)
                 self._tokens.labels(target, "input").inc(input_tokens)
                 self._tokens.labels(target, "output").inc(output_tokens)
                 self._tokens_by_target[target] = (
                     self._tokens_by_target.get(target, 0) + input_tokens + output_tokens
                 )
-                self._cost.labels(target).inc(sum(r.cost_usd for r in requests))
+                self._cost.labels(target).inc(cost_usd)
 
     def _count_attempts(self) -> None:
         counts = self._attempt_counts

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from harness.frame.people.limits import SpendTotals
 from harness.frame.plain_data import from_plain, short_hash, to_plain
@@ -23,7 +23,6 @@ from harness.frame.ports import Clock
 from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
 from harness.routing.table import Arm, Canary
-from router.recording import spool
 from router.recording.internal_errors import place_of
 from router.recording.port import (
     CaptureDraft,
@@ -65,6 +64,18 @@ _JUDGED = ExposureEntry.JUDGED.value
 _UNCOUNTED = ExposureEntry.UNCOUNTED.value
 
 
+class ReportedRollout(NamedTuple):
+    """A rollout as this worker's reports name it, and facts of its latest canary.
+
+    number: stands for the rollout. candidate_arm: its requests go to the candidate.
+    """
+
+    canary: Canary
+    number: int
+    candidate_arm: Arm
+    candidate_bps: int
+
+
 class Reporter(Recording):
     """Records for a worker.
 
@@ -95,7 +106,7 @@ class Reporter(Recording):
         self._live_rollouts = live_rollouts
         self._on_orphaned = on_orphaned
         self._live: frozenset[str] = frozenset()
-        self._numbers: dict[str, int] = {}
+        self._rollouts: dict[str, ReportedRollout] = {}
         self._new_rollouts: list[list[object]] = []
         self._exposures: list[tuple[object, ...]] = []  # entries of `ExposureEntry`
         self._drafts: deque[CaptureDraft] = deque()
@@ -127,14 +138,17 @@ class Reporter(Recording):
             self.counters["rows_dropped"] += 1
             return None
         self._tickets += 1
+        known = self._rollouts.get(canary.rollout)
+        if known is None or known.canary is not canary:
+            known = self._note_rollout(canary)
         entry = (
             _ADMITTED,
             self._tickets,
-            self._number(canary),
+            known.number,
             int.from_bytes(short_hash(key)),
-            int(canary.is_candidate(arm)),
-            canary.candidate_bps,
-            int(traits),
+            int(arm is known.candidate_arm),
+            known.candidate_bps,
+            traits,
             client,
         )
         self._exposures.append(entry)
@@ -152,19 +166,20 @@ class Reporter(Recording):
         if len(self._exposures) >= MAX_EXPOSURES:
             self.counters["rows_dropped"] += 1
             return
-        number = self._number(canary)
-        in_canary = int(canary.is_candidate(arm))
-        self._exposures.append((_UNCOUNTED, number, in_canary, canary.candidate_bps, key))
+        known = self._note_rollout(canary)
+        in_canary = int(arm is known.candidate_arm)
+        self._exposures.append((_UNCOUNTED, known.number, in_canary, known.candidate_bps, key))
         if self._news is not None:
             self._wake()
 
-    def _number(self, canary: Canary) -> int:
-        """Returns the number that stands for a rollout in this worker's reports."""
-        number = self._numbers.get(canary.rollout)
-        if number is None:
-            number = self._numbers[canary.rollout] = len(self._numbers)
+    def _note_rollout(self, canary: Canary) -> ReportedRollout:
+        known = self._rollouts.get(canary.rollout)
+        if known is None:
             self._new_rollouts.append([canary.rollout, to_plain(canary.unit_rule)])
-        return number
+        number = len(self._rollouts) if known is None else known.number
+        noted = ReportedRollout(canary, number, canary.candidate_arm, canary.candidate_bps)
+        self._rollouts[canary.rollout] = noted
+        return noted
 
     def finish(
         self,
@@ -283,7 +298,7 @@ class Reporter(Recording):
         cost_usd: float,
     ) -> None:
         if isinstance(ticket, int):
-            number = self._numbers[rollout]
+            number = self._rollouts[rollout].number
             self._exposures.append((_JUDGED, ticket, number, int(judged), cost_usd))
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
@@ -360,7 +375,7 @@ class Reporter(Recording):
         self._sum_up()
         batch = self._take_sums()
         if batch.rows:
-            message["batch"] = spool.batch_to_json(batch)
+            message["batch"] = batch._asdict()
         if self._drafts:
             message["captures"] = self._next_drafts(everything=final)
         if counts:

@@ -5,10 +5,12 @@ complete, `observation_builder` counts them. Only numbers and flags are here: no
 request or an answer.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import IntFlag
-from typing import Final, NamedTuple, Self
+from struct import Struct
+from typing import Any, Final, NamedTuple, Self
 
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.observation import SEGMENTS, KeyHistory, Segment
@@ -132,37 +134,34 @@ class GuardrailSample(NamedTuple):
     question: int = 0
 
     @property
-    def plain(self) -> tuple[float | int | None, ...]:
-        """The sample as numbers, for a worker's report; `from_plain` reads it."""
+    def plain(self) -> tuple[str | int, ...]:
+        """The sample for a worker's report; `from_plain` reads it.
+
+        The values are in binary form as hexadecimal digits: to write and read a decimal
+        fraction takes ten times as long.
+        """
         *values, cache, opening_s, bounded = self.values
-        return (
-            *values,
-            *cache,
-            opening_s,
-            int(bounded),
-            *self[1:],
-        )
+        if None in values:
+            values = [math.nan if value is None else value for value in values]
+        return (_VALUES.pack(*values, *cache, opening_s, bounded).hex(), *self[1:])
 
     @classmethod
-    def from_plain(cls, plain: Sequence[float | None]) -> Self:
-        total, first, between, tokens, cost, *numbers = plain
-        given, cached, worth_usd, saved_s, opening_s, bounded, *marks = (
-            n or 0 for n in numbers
+    def from_plain(cls, plain: Sequence[Any]) -> Self:
+        """Reads the values of `plain`. Raises ValueError or struct.error for other data."""
+        packed, *marks = plain
+        *values, given, cached, worth_usd, saved_s, opening_s, bounded = _VALUES.unpack(
+            bytes.fromhex(packed)
+        )
+        total, first, between, tokens, cost = (
+            None if math.isnan(value) else value for value in values
         )
         cache = CacheUse(int(given), int(cached), worth_usd, saved_s)
-        values = SampleValues(
-            total,
-            first,
-            between,
-            tokens,
-            cost,
-            cache,
-            opening_s,
-            bool(bounded),
-        )
-        return cls(values, *map(int, marks))
+        sampled = SampleValues(total, first, between, tokens, cost, cache, opening_s, bounded)
+        return cls(sampled, *marks)
 
 
+# The five values, NaN if unknown; the four of `CacheUse`; `opening_s` and `bounded`.
+_VALUES: Final = Struct("<10d?")
 _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
 _STREAM_SEGMENT: Final = 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.STREAM)
 

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from struct import Struct
@@ -167,17 +166,18 @@ class ExposureEntry(StrEnum):
 
 
 _LENGTH: Final = Struct("!I")
+_FRAME: Final = json.JSONEncoder(default=to_plain, separators=(",", ":"))
 
 
 def encode_frame(message: dict[str, Any]) -> bytes:
-    """Writes a message between a worker and its parent: its length, then JSON.
+    """Writes a message between a worker and its parent: its length, then JSON (`to_plain`).
 
     A worker's report has any of: `ready`, `live` (rollouts of its snapshot), `rollouts` (id and
     exposure rule, numbered from 0 as they come), `units` (lists that begin with an
     `ExposureEntry`), `batch`, `captures` (never written anywhere), `abort`, `metrics`, `ask`
     (for all metrics). Feedback goes as `opinion`, `opined` and `entered`.
     """
-    data = json.dumps(message, default=datetime.isoformat, separators=(",", ":")).encode()
+    data = _FRAME.encode(message).encode()
     return _LENGTH.pack(len(data)) + data
 
 

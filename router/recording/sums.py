@@ -8,7 +8,7 @@ processes at any time (`DayTotals`). Keys that are whole applications are found 
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from functools import partial
@@ -21,6 +21,9 @@ from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.outcome import OutcomeKind
 from harness.gate.online.waiting import (
     RequestWaits,
+    WaitCounts,
+    WaitKind,
+    count_bins,
     count_waits,
     merge_waits,
 )
@@ -103,21 +106,11 @@ def minute_rows(
         by_place.setdefault(request[:4], []).append(request)
     rows: list[TrafficMinute] = []
     for (route, arm, target, revision), requests in by_place.items():
-        # Add up by columns, which Python does at native speed.
-        column = dict(
-            zip(
-                CompletedRequest._fields,
-                zip(*requests, strict=True),
-                strict=True,
-            )
-        )
+        column = _columns(requests)
         callers = (
             history.count(route, arm, requests, at)._asdict() if history is not None else {}
         )
-        histogram: dict[int, int] = {}
-        for latency_ms in column["latency_ms"]:
-            bound = _ALL_BOUNDS[bisect_left(LATENCY_BOUNDS_MS, latency_ms)]
-            histogram[bound] = histogram.get(bound, 0) + 1
+        buckets = Counter(map(partial(bisect_left, LATENCY_BOUNDS_MS), column["latency_ms"]))
         rows.append(
             TrafficMinute(
                 route,
@@ -134,11 +127,11 @@ def minute_rows(
                 input_tokens=sum(column["input_tokens"]),
                 output_tokens=sum(column["output_tokens"]),
                 cost_usd=sum(column["cost_usd"]),
-                latency_ms=histogram,
+                latency_ms={_ALL_BOUNDS[bucket]: n for bucket, n in buckets.items()},
                 cached_tokens=sum(column["cached_tokens"]),
                 unpriced=len(requests) - sum(column["priced"]),
                 refused=sum(column["refused"]),
-                waits=count_waits(_request_waits(requests)),
+                waits=_count_waits(requests),
                 bounded=sum(column["bounded"]),
                 unanswered=sum(column["unanswered"]),
                 **callers,
@@ -162,13 +155,7 @@ def spend_rows(
             by_key.setdefault((request.key, request.priced), []).append(request)
     rows: list[KeySpend] = []
     for (key, is_priced), requests in by_key.items():
-        column = dict(
-            zip(
-                CompletedRequest._fields,
-                zip(*requests, strict=True),
-                strict=True,
-            )
-        )
+        column = _columns(requests)
         tokens = sum(column["input_tokens"]) + sum(column["output_tokens"])
         cost_usd = sum(column["cost_usd"]) if is_priced else 0.0
         unpriced = 0 if is_priced else len(requests)
@@ -188,15 +175,23 @@ def spend_rows(
     return rows
 
 
-def _request_waits(requests: Iterable[CompletedRequest]) -> Iterator[RequestWaits]:
-    """Yields the waits of requests that were answered, or that the caller ended."""
-    for request in requests:
-        first_s = request.first_token_s
-        if request.outcome == "ok":
-            first_s = first_s if request.stream else request.latency_ms / 1000
-            yield RequestWaits(request.stream, first_s, request.gap_s)
-        elif request.waited_s or request.outcome == "cancelled":
-            yield RequestWaits(request.stream, first_s, request.gap_s, request.waited_s)
+def _columns(requests: Sequence[CompletedRequest]) -> Mapping[str, tuple[Any, ...]]:
+    """Returns the values of each field. Python adds up columns at native speed."""
+    columns = zip(*requests, strict=True)
+    return dict(zip(CompletedRequest._fields, columns, strict=True))
+
+
+def _count_waits(requests: Sequence[CompletedRequest]) -> WaitCounts:
+    """Counts the waits of requests that were answered, or that the caller ended."""
+    answered_s = [r.latency_ms / 1000 for r in requests if r.outcome == "ok" and not r.stream]
+    others = [
+        RequestWaits(r.stream, r.first_token_s, r.gap_s, r.waited_s)
+        for r in requests
+        if (r.stream if r.outcome == "ok" else r.waited_s or r.outcome == "cancelled")
+    ]
+    counts = count_waits(others) if others else {}
+    # Only these have waits of this kind, because output ends them at once.
+    return {WaitKind.FIRST.value: count_bins(answered_s), **counts} if answered_s else counts
 
 
 def _add_minutes(first: TrafficMinute, second: TrafficMinute) -> TrafficMinute:

@@ -302,7 +302,7 @@ class WorkerReports(asyncio.Protocol):
         ticket: int,
         outcome: list[Any],
         served: str,
-        values: list[float | None],
+        values: list[Any],
     ) -> None:
         known = self._scored.pop(ticket, None)
         if known is None:

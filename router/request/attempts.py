@@ -7,11 +7,13 @@ target. The formulas of the limits are in `harness.routing.reliability.latency`.
 import asyncio
 import math
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from harness.providers.models.capabilities import Endpoint, OptionalFeature
 from harness.routing.reliability.latency import (
     FIRST_TOKEN_S,
+    MIN_ANSWERS,
     MIN_LIMIT_S,
     MOST_FACTOR,
     P99_FACTOR,
@@ -105,6 +107,22 @@ class FirstByteTimer:
         self._limit.when = self._until
 
 
+# A limit is computed anew once the new waits are this part of the waits that it came from.
+NEW_PART: Final = 16
+
+
+class _KnownLimit(NamedTuple):
+    """A computed limit in seconds.
+
+    sums: `TimeLimits._sums` when it was computed. most_new: with so many waits that are not in
+    `TimeLimits._times`, it is computed anew.
+    """
+
+    sums: int
+    most_new: int
+    seconds: float
+
+
 class TimeLimits:
     """The adaptive time limits of one worker's attempts.
 
@@ -120,6 +138,9 @@ class TimeLimits:
         # and when the output came; None for a cut wait. They are added only when a limit needs
         # them.
         self._noted: list[tuple[str, Endpoint, int, float, float | None]] = []
+        # How often waits have moved to `_times`, and the limits that came from these times.
+        self._sums = 0
+        self._limits: BoundedMap[tuple[Kind, tuple[float, ...]], _KnownLimit] = BoundedMap(KEPT)
         # By target: the kind, seconds and time of its latest answers to users.
         self._latest: dict[str, deque[tuple[Kind, float, float]]] = {}
 
@@ -155,9 +176,8 @@ class TimeLimits:
         thinks = bool(given_fields(job.request, (OptionalFeature.REASONING,)))
         limit = output_limit(job.request)
         unmeasured_s = unmeasured_limit_s(limit, thinks=thinks)
-        self._sum_up()
         kind = attempt.upstream.id, attempt.endpoint, answer_class(limit)
-        own_s = first_byte_limit_s(self._times.get(kind), unmeasured_s)
+        own_s = self._limit_s(kind, first_byte_limit_s, unmeasured_s)
         return max(own_s, _incumbents_limit_s(job, attempt))
 
     def _first_token_s(self, job: RoutedRequest, attempt: Attempt) -> float:
@@ -172,14 +192,40 @@ class TimeLimits:
         thinks = bool(
             given_fields(job.request, (OptionalFeature.REASONING,))
         ) or not _THINKING.isdisjoint(upstream.sent.parameters)
-        self._sum_up()
-        times = self._times.get((upstream.id, attempt.endpoint, STREAMED))
+        kind = upstream.id, attempt.endpoint, STREAMED
         set_s = self._settings.first_token_timeout_s
         if set_s is None:
             least_s = MIN_LIMIT_S if thinks else FIRST_TOKEN_S
-            return first_token_limit_s(times, max(least_s, _incumbents_limit_s(job, attempt)))
+            least_s = max(least_s, _incumbents_limit_s(job, attempt))
+            return self._limit_s(kind, first_token_limit_s, least_s)
         most_s = MOST_FACTOR * set_s
-        return first_token_limit_s(times, set_s, max(most_s, MIN_LIMIT_S) if thinks else most_s)
+        most_s = max(most_s, MIN_LIMIT_S) if thinks else most_s
+        return self._limit_s(kind, first_token_limit_s, set_s, most_s)
+
+    def _limit_s(
+        self,
+        kind: Kind,
+        find: Callable[..., float],
+        *bounds_s: float,
+    ) -> float:
+        """Returns the limit that `find` computes from the times of a kind and its bounds.
+
+        A known limit holds until a part of the waits is new (`NEW_PART`), or a wait was cut:
+        one more answer among hundreds does not move the quantile.
+        """
+        place = kind, bounds_s
+        known = self._limits.get(place)
+        if known is None or known.sums != self._sums or len(self._noted) >= known.most_new:
+            self._sum_up()
+            times = self._times.get(kind)
+            waits = 0 if times is None else times.waits
+            most_new = waits // NEW_PART
+            if waits < MIN_ANSWERS:
+                # With so many waits, another formula applies.
+                most_new = min(most_new, MIN_ANSWERS - waits)
+            known = _KnownLimit(self._sums, most_new, find(times, *bounds_s))
+            self._limits.put(place, known)
+        return known.seconds
 
     def usual_s(self, job: RoutedRequest, target: str) -> float | None:
         """Returns how long a target's usual answers to such requests take at most, in seconds;
@@ -238,7 +284,7 @@ class TimeLimits:
         if attempt.check and at is not None:
             at = -math.inf  # a check is no user's answer
         self._noted.append((attempt.upstream.id, attempt.endpoint, limit, seconds, at))
-        if len(self._noted) >= MAX_NOTED:
+        if at is None or len(self._noted) >= MAX_NOTED:
             self._sum_up()
 
     def _times_of(self, job: RoutedRequest, target: str) -> AnswerTimes | None:
@@ -253,7 +299,10 @@ class TimeLimits:
         class.
         """
         noted = self._noted
+        if not noted:
+            return
         self._noted = []
+        self._sums += 1
         by_kind: dict[Kind, tuple[list[float], list[float]]] = {}
         for target, endpoint, limit, seconds, at in noted:
             kind = target, endpoint, STREAMED if limit == STREAMED else answer_class(limit)

@@ -75,44 +75,32 @@ class RequestObservers:
         new revision serves by then.
         """
         route = observed.route
-        if observed.revision != self._revision:
-            self._by_route.clear()
-            self._revision = observed.revision
         known = self._by_route.get(id(route))
-        if known is not None and known[0] is route:  # same as `_hooks`
-            kinds = known[1] if observed.reservation is None else known[2]
-            hooks = kinds[observed.experiment is not None]
-        else:
-            hooks = self._hooks(observed)
-        observed.hooks = hooks
-        for part, before_attempt in hooks[0]:
+        if known is None or known[0] is not route:
+            known = self._compile(route, observed.revision)
+        _, free, limited = known
+        kinds = free if observed.reservation is None else limited
+        hooks = observed.hooks = kinds[observed.experiment is not None]
+        for part, hook in hooks.begin:
             try:
-                before_attempt(observed)
+                hook(observed)
             except Exception as error:
                 self._errors.note(part, error, observed.route, observed.arm)
 
     def finish(self, response: RoutedResponse) -> None:
         """Calls `after_answer` of all observers of the request, then `at_end`."""
         observed = response.job
-        hooks = observed.hooks or self._hooks(observed)
-        for stage in hooks[1:]:  # after the answer, at the end
-            for part, hook in stage:
-                try:
-                    hook(observed, response)
-                except Exception as error:
-                    self._errors.note(part, error, observed.route, observed.arm)
+        for part, hook in observed.hooks.finish if observed.hooks else ():
+            try:
+                hook(observed, response)
+            except Exception as error:
+                self._errors.note(part, error, observed.route, observed.arm)
 
-    def _hooks(self, observed: RoutedRequest) -> ObserverHooks:
-        route = observed.route
-        known = self._by_route.get(id(route))
-        if known is None or known[0] is not route:
-            known = self._compile(route)
-        _, free, limited = known
-        plain, scored = free if observed.reservation is None else limited
-        return plain if observed.experiment is None else scored
-
-    def _compile(self, route: CompiledRoute) -> RouteHooks:
+    def _compile(self, route: CompiledRoute, revision: int) -> RouteHooks:
         """Collects a route's hooks once for each revision."""
+        if revision != self._revision:
+            self._by_route.clear()
+            self._revision = revision
         always = [observer for observer in self._always if self._watches(observer, route)]
         evidence = [
             observer for observer in self._of_evidence if self._watches(observer, route)
@@ -147,8 +135,7 @@ def _hooks(
 ) -> ObserverHooks:
     return ObserverHooks(
         _overrides(before, "before_attempt"),
-        _overrides(after, "after_answer"),
-        _overrides(after, "at_end"),
+        _overrides(after, "after_answer") + _overrides(after, "at_end"),
     )
 
 

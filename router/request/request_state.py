@@ -233,11 +233,13 @@ Hooks = tuple[tuple[RouterPart, Callable[..., None]], ...]
 
 
 class ObserverHooks(NamedTuple):
-    """The hooks to call for one request, each with the part that its faults are noted for."""
+    """The hooks to call for one request, each with the part that its faults are noted for.
 
-    before_attempt: Hooks
-    after_answer: Hooks
-    at_end: Hooks
+    finish: `after_answer` of all observers, then `at_end` of all observers.
+    """
+
+    begin: Hooks
+    finish: Hooks
 
 
 @dataclass(slots=True)

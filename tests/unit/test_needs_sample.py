@@ -11,7 +11,12 @@ from harness.gate.online.observation import NEED
 from harness.providers.models.capabilities import Endpoint, Needs
 from router.frame.body import read_request
 from router.observers import needs_sample
-from router.observers.needs_sample import EVERY_S, MAX_CHARACTERS, SAMPLE_SIZE, NeedsSample
+from router.observers.needs_sample import (
+    EVERY_S,
+    LOOK_EVERY_S,
+    MAX_CHARACTERS,
+    NeedsSample,
+)
 from router.recording.sums import CompletedRequest
 from router.request.needs import need_names
 from tests.support.control.manual_clock import ManualClock
@@ -84,7 +89,7 @@ async def test_no_body_is_kept_that_is_too_long(tmp_path: Path) -> None:
     assert counted(scene)[NEED] == 1
 
 
-def test_a_look_takes_few_requests_and_tells_its_counts_in_turns() -> None:
+def test_a_look_takes_the_waiting_requests_and_tells_its_counts_in_turns() -> None:
     clock = ManualClock()
     sample = NeedsSample(clock)
     request = read_request(chat(), Endpoint.CHAT)
@@ -92,13 +97,15 @@ def test_a_look_takes_few_requests_and_tells_its_counts_in_turns() -> None:
 
     def come(times: int) -> int:
         for _ in range(times):
-            sample.latest.append((CompletedRequest("support", "incumbent"), request, route))
+            sample.waiting.append((CompletedRequest("support", "incumbent"), request, route))
         return sum(row.requests for row in sample.take() if row.name == NEED)
 
-    assert come(100) == SAMPLE_SIZE
-    assert come(3) == 0
+    assert come(4) == 4
+    assert come(1) == 0
+    clock.advance(LOOK_EVERY_S)
+    assert come(2) == 0
     clock.advance(EVERY_S)
-    assert come(2) == 5
+    assert come(1) == 4
     clock.advance(timedelta(hours=1).total_seconds())
     assert come(0) == 0
 

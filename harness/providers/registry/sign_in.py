@@ -253,6 +253,17 @@ log = structlog.get_logger("swapgate.renewals")
 ENDED, NOT_RENEWED = credentials.SIGN_IN_ALERTS
 
 
+def keep_renewed(ctx: ProvidersContext) -> bool:
+    """Renews tokens (`renew_tokens`). Returns whether no provider has a sign-in: the next call
+    may then wait for a commit.
+    """
+    with ctx.store.read() as tx:
+        if not SignIns(tx).all():
+            return True
+    renew_tokens(ctx)
+    return False
+
+
 def renew_tokens(ctx: ProvidersContext) -> int:
     """Renews the tokens that are due, and removes expired ones. Returns the number of renewals.
 

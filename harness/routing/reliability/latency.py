@@ -69,6 +69,11 @@ class AnswerTimes(NamedTuple):
     answered: Mapping[int, int]
     cut: Mapping[int, int]
 
+    @property
+    def waits(self) -> int:
+        """The number of waits in both histograms."""
+        return sum(self.answered.values()) + sum(self.cut.values())
+
 
 NO_TIMES: Final = AnswerTimes({}, {})
 
@@ -144,7 +149,7 @@ def wait_quantile_s(times: AnswerTimes, share: float) -> float | None:
     it equals `quantile_ms`. Source: Kaplan and Meier 1958. A cut wait counts as longer than
     answers in the same bucket.
     """
-    waiting = sum(times.answered.values()) + sum(times.cut.values())
+    waiting = times.waits
     longer = 1.0  # the estimated share of waits above `below`
     below = 0
     for bound in WAIT_BOUNDS_MS:
@@ -175,7 +180,7 @@ def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
     """
     if times is None:
         return unmeasured_s
-    enough = sum(times.answered.values()) + sum(times.cut.values()) >= MIN_ANSWERS
+    enough = times.waits >= MIN_ANSWERS
     return _adapted_s(times, MIN_LIMIT_S if enough else unmeasured_s, math.inf)
 
 
@@ -216,7 +221,7 @@ def _adapted_s(times: AnswerTimes, least_s: float, most_s: float) -> float:
     itself is slow or down: the limit rises with each cut until answers come, because the
     circuit breaker judges a target that is down.
     """
-    measured = sum(times.answered.values()) + sum(times.cut.values())
+    measured = times.waits
     if measured <= FEW_ANSWERS:
         return least_s
     share = 0.99 if measured >= MIN_ANSWERS else 1 - FEW_ANSWERS / measured
