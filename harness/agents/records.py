@@ -1,9 +1,9 @@
 """Records of agents and their sessions. Sessions are deleted for privacy, so grants and switch
 requests name their session without a foreign key.
 
-A repository stores and finds rows, and does not check permissions or states: `agents`, `turns`
-and `switches` do. The constraints and the database's triggers refuse invalid rows.
-Lock order in every transaction: the switch decisions first, then a session.
+A repository stores and finds rows. `agents`, `turns` and `switches` check permissions and
+states. The database's constraints and triggers refuse invalid rows. Lock order in every
+transaction: the switch decisions first, then a session.
 """
 
 from collections.abc import Sequence
@@ -174,8 +174,8 @@ class Agents(Records[Agent]):
         self._change(self._is(row.id), **self.record.write(row))
 
     def forget(self, before: datetime) -> int:
-        """Deletes the rows of agents that were deleted before that time and that no session,
-        grant or switch request names. Returns how many.
+        """Deletes the rows of agents that were deleted before that time, unless a session,
+        grant or switch request names them. Returns their number.
         """
         return self._delete(agent.c.deleted_at < before, ~IS_REFERENCED)
 
@@ -186,7 +186,7 @@ class SwitchRequests(Records[ModelSwitchRequest]):
     missing = "there is no switch request {}; `swapgate agent requests` lists them"
 
     def decide(self, request: ModelSwitchRequest) -> None:
-        """Stores a decision. Store an approval's grants first."""
+        """Stores a decision. The caller must store an approval's grants before it."""
         names = (
             "state",
             "decided_at",
@@ -314,11 +314,11 @@ class Sessions(Records[AgentSession]):
         )
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
-        """Lists up to `limit` sessions without a message since that time and without children,
-        the longest idle first.
+        """Lists the ids of sessions without children and without a message since that time, the
+        longest idle first.
         """
-        idle = (agent_session.c.last_at < before, ~_HAS_CHILDREN)
-        return self._ids(*idle, order=(agent_session.c.last_at,), limit=limit)
+        is_idle = (agent_session.c.last_at < before, ~_HAS_CHILDREN)
+        return self._ids(*is_idle, order=(agent_session.c.last_at,), limit=limit)
 
     def _ids(
         self,
@@ -366,14 +366,14 @@ class SessionMessages(Records[SessionMessage]):
         session: str,
         turn: str,
         *,
-        to: str,
+        new_turn: str,
     ) -> None:
         """Moves the messages of an interrupted turn to the turn that continues it."""
         where = (
             agent_message.c.session == session,
             agent_message.c.turn == turn,
         )
-        self._change(*where, turn=to)
+        self._change(*where, turn=new_turn)
 
     def store_answer(
         self,
@@ -381,9 +381,7 @@ class SessionMessages(Records[SessionMessage]):
         turn: str,
         answer: str,
     ) -> None:
-        """Stores the answer, which a client gets again if it repeats the turn's idempotency
-        key.
-        """
+        """Stores the answer that a client gets if it repeats the turn's idempotency key."""
         where = (
             agent_message.c.session == session,
             agent_message.c.turn == turn,
@@ -402,12 +400,14 @@ class SessionMessages(Records[SessionMessage]):
 
 
 def _given_or_null(column: Column, value: str | None) -> sa.ColumnElement[bool] | None:
-    """Filters as `given` does; an empty value selects the rows with NULL."""
+    """Builds the condition as `given` does. An empty value selects the rows with NULL."""
     return column.is_(None) if value == "" else given(column, value)
 
 
 def _newest_first(*columns: Column) -> Order:
-    """Orders by the columns. Cursors hold their values, because the row may be deleted."""
+    """Orders by the columns, descending. Cursors contain the columns' values, because the row
+    may be deleted.
+    """
     return Order(columns, frozenset(columns))
 
 

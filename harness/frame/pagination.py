@@ -12,7 +12,8 @@ from harness.frame.signing.signed_rows import RowFault
 T = TypeVar("T")
 S = TypeVar("S")
 
-# The most rows of an unbounded list in one response. A cursor gets the older rows.
+# The greatest number of rows in one response of an unbounded list. A cursor gets the older
+# rows.
 MOST_LISTED: Final = 1000
 INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db check`"
 
@@ -57,6 +58,7 @@ class Page(Sequence[T], Generic[T]):
 
 
 def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:
+    """Yields the rows of all pages. load: reads one page."""
     after: str | None = None
     while True:
         page = load(PageRequest(MOST_LISTED, after))
@@ -68,30 +70,31 @@ def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:
 
 def encode_cursor(values: Sequence[object]) -> str:
     """Encodes the values that identify a row's position in its list."""
-    return ",".join(quote(_text(value), safe=":") for value in values)
+    return ",".join(quote(_cursor_text(value), safe=":") for value in values)
 
 
 def decode_cursor(text: str, kinds: Sequence[type]) -> list[object]:
+    """Decodes the values of a cursor. kinds: their types. Raises InputError."""
     parts = text.split(",")
     try:
-        return [_value(part, kind) for part, kind in zip(parts, kinds, strict=True)]
+        return [_cursor_value(part, kind) for part, kind in zip(parts, kinds, strict=True)]
     except (ValueError, OverflowError):
         raise InputError(
             f"{text!r} is not a cursor of this list: use the `next` of the previous page"
         ) from None
 
 
-def _text(value: object) -> str:
+def _cursor_text(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return str(value)
 
 
-def _value(part: str, kind: type) -> object:
+def _cursor_value(part: str, kind: type) -> object:
     text = unquote(part)
     if kind is datetime:
-        found = datetime.fromisoformat(text)
-        if found.tzinfo is None:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
             raise ValueError(text)
-        return found
+        return at
     return int(text) if kind is int else text

@@ -49,8 +49,9 @@ def hash_content(content: bytes | str) -> str:
 
 
 def short_hash(text: str, size: int = 8) -> bytes:
-    """Computes the BLAKE2b hash of a text, `size` bytes long. Python's hash() differs between
-    processes.
+    """Computes the BLAKE2b hash of a text. Python's hash() differs between processes.
+
+    size: of the hash, in bytes.
     """
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
@@ -64,13 +65,13 @@ Reader = Callable[[Any], Any]
 
 
 class CamelCase:
-    """Shown with camelCase names, which other tools use for providers' fields."""
+    """Marks a class that `to_shown` writes with camelCase names, as providers' fields have."""
 
     __slots__ = ()
 
 
 class ShownAsJson(ABC):
-    """Shown as the result of `as_json` instead of by its fields."""
+    """A class that `to_shown` writes by its `as_json` instead of by its fields."""
 
     __slots__ = ()
 
@@ -79,7 +80,7 @@ class ShownAsJson(ABC):
 
 
 class ShowsMore(ABC):
-    """Shown with further values in addition to its fields."""
+    """A class that `to_shown` writes with further values in addition to its fields."""
 
     __slots__ = ()
 
@@ -133,8 +134,8 @@ def reader(kind: Any) -> Reader | None:  # noqa: C901, PLR0911 - one for each ki
     arguments = get_args(kind)
     if origin in (UnionType, Union):
         options = [option for option in arguments if option is not NoneType]
-        inner = reader(options[0]) if len(options) == 1 else None
-        return inner and partial(_read_optional, inner)
+        read_inner = reader(options[0]) if len(options) == 1 else None
+        return read_inner and partial(_read_optional, read_inner)
     if origin in (Mapping, dict):
         name, item = map(reader, arguments)
         return partial(_read_mapping, name, item) if name or item else None
@@ -163,10 +164,10 @@ def reader(kind: Any) -> Reader | None:  # noqa: C901, PLR0911 - one for each ki
 def read_object(text: str | bytes) -> dict[str, Any] | None:
     """Reads a JSON object from an untrusted text; None if the text is not a JSON object."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _read_optional(read: Reader, data: Any) -> Any:
@@ -211,8 +212,8 @@ def read_fields(
     readers = _readers(kind)
     read = {}
     for name, value in data.items():
-        of_field = readers[name]
-        read[name] = of_field(value) if of_field else value
+        read_value = readers[name]
+        read[name] = read_value(value) if read_value else value
     return kind(**read, **known)
 
 
@@ -224,7 +225,7 @@ def _readers(kind: type) -> Mapping[str, Reader | None]:
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 _PLAIN = frozenset({type(None), bool, str, int, float})
 
-# Never shown: readers do not need these fields, and an attacker could use them.
+# `to_shown` omits these fields: readers do not need them, and an attacker could use them.
 HIDDEN = frozenset({"hash", "ciphertext", "secret", "ledger_salt"})
 
 
@@ -260,7 +261,7 @@ def to_shown(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
         case ShownAsJson():
             return to_shown(value.as_json())
         case _ if is_dataclass(value) and not isinstance(value, type):
-            return _shown(value)
+            return _shown_object(value)
         case _:
             raise TypeError(f"{type(value).__name__} has no plain form")
 
@@ -298,7 +299,7 @@ def _without_infinities(value: Plain) -> Plain:
             return value
 
 
-def _shown(value: object) -> dict[str, Plain]:
+def _shown_object(value: object) -> dict[str, Plain]:
     names = _shown_fields(type(value))  # type: ignore[arg-type]  # a type is hashable
     shown = {shown: to_shown(getattr(value, name)) for name, shown in names}
     return value.show_more(shown) if isinstance(value, ShowsMore) else shown
@@ -306,8 +307,8 @@ def _shown(value: object) -> dict[str, Plain]:
 
 @cache
 def _shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
-    shown = (field.name for field in fields(kind) if field.name not in HIDDEN)
-    return tuple((name, shown_name(kind, name)) for name in shown)
+    names = (field.name for field in fields(kind) if field.name not in HIDDEN)
+    return tuple((name, shown_name(kind, name)) for name in names)
 
 
 def escape_surrogates(text: str) -> str:

@@ -91,7 +91,9 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
             agents=AgentSettings(port=port),
             ui=UiSettings(port=port),
         )
-        with processes.announcing(settings, list(processes.HEALTH), said.append):
+        with processes.announce_when_serving(
+            settings, list(processes.HEALTH_PATHS), said.append
+        ):
             until = time.monotonic() + 30
             while len(said) < 5 and time.monotonic() < until:
                 time.sleep(0.05)

@@ -185,7 +185,7 @@ def test_an_idle_template_gives_its_memory_back(
     template = pid_in(tmp_path / "template")
     workers.reap()
     assert not gone(template)
-    monkeypatch.setattr(eval_worker_processes, "TEMPLATE_KEPT_S", 0.0)
+    monkeypatch.setattr(eval_worker_processes, "IDLE_TEMPLATE_S", 0.0)
     time.sleep(0.01)
     workers.reap()
 

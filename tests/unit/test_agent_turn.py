@@ -295,7 +295,7 @@ async def test_a_model_that_was_just_granted_may_be_asked_again(
     is_temporary: bool,
 ) -> None:
     calls = RouterModelCalls(
-        "http://127.0.0.1:9", b"secret", ManualClock(), grant_arrives_s=0.0
+        "http://127.0.0.1:9", b"secret", ManualClock(), new_grant_wait_s=0.0
     )
     monkeypatch.setattr(calls, "_channel", NewToTheRouter())
     caller = AgentCaller("ag_1", "se_1", grant=grant)

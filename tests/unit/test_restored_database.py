@@ -330,7 +330,7 @@ def test_rows_that_are_signed_anew_are_no_other_history(place: Place) -> None:
     control = place.world.store
     assert isinstance(control, Store)
 
-    control.sign_again(actor=SYSTEM, reason="the key was rotated")
+    control.sign_all_rows(actor=SYSTEM, reason="the key was rotated")
 
     assert place.holder.refresh()
     assert not place.holder.undercut

@@ -57,7 +57,7 @@ BUSY_RPS = 220.0
 FAILING_USERS_PER_S = 80.0
 SDK_RPS = 14.0
 # A slow machine needs some minutes; after this time the demo gives up.
-LONGEST_S = 1200.0
+MAX_DURATION_S = 1200.0
 SHOW_EVERY_S = 10.0
 OUTAGE_AFTER_S = 20.0
 OUTAGE_S = 20.0
@@ -169,7 +169,7 @@ class DemoShow:
             self._console.print(f"  {line}", soft_wrap=True)
 
     def open(self, set_up_result: SetUpResult) -> None:
-        self.environment.await_answer("ui", processes.HEALTH["ui"])
+        self.environment.await_answer("ui", processes.HEALTH_PATHS["ui"])
         router = self.environment.url("router")
         self.lines(
             "Where to look",
@@ -204,7 +204,7 @@ class DemoShow:
         outage = threading.Thread(target=self._outage, daemon=True)
         outage.start()
         self._watch()
-        survived = self._swap_back(agent, promoted.candidate)
+        has_survived = self._swap_back(agent, promoted.candidate)
         outage.join()
         while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failed:
             time.sleep(0.2)
@@ -215,10 +215,10 @@ class DemoShow:
         agent_text = (
             f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
         )
-        return [(self._backup_served(), outage_text), (survived, agent_text)]
+        return [(self._backup_served(), outage_text), (has_survived, agent_text)]
 
     def _watch(self) -> None:
-        """Follows the proposals until all have ended, or until `LONGEST_S`."""
+        """Follows the proposals until all have ended, or until `MAX_DURATION_S`."""
         began = time.monotonic()
         shown_at = 0.0
         ctx = self.installation.context
@@ -234,9 +234,10 @@ class DemoShow:
                 shown_at = now
                 if texts := ProposalWatch(ctx, routes).texts():
                     self.say(" · ".join(texts))
-            if now > began + LONGEST_S:
+            if now > began + MAX_DURATION_S:
                 self.say(
-                    f"the demo gave up: some stories run longer than {format_span(LONGEST_S)}"
+                    "the demo gave up: some stories run longer than "
+                    f"{format_span(MAX_DURATION_S)}"
                 )
                 return
             time.sleep(0.5)
@@ -315,13 +316,15 @@ class DemoShow:
         """
         try:
             agent.take_turn(candidate)
-            why = "make demo: rollback during an agent's tool loop"
-            operations.roll_back(self.installation.context, OPERATOR, agent.route, reason=why)
+            reason = "make demo: rollback during an agent's tool loop"
+            operations.roll_back(
+                self.installation.context, OPERATOR, agent.route, reason=reason
+            )
             self.say(f"{agent.route}: rolled back to {INCUMBENT}")
             agent.take_turn(INCUMBENT)
         except SwapgateError as error:
             self.say(str(error))
-        return agent.survived(INCUMBENT, candidate, INCUMBENT)
+        return agent.has_survived(INCUMBENT, candidate, INCUMBENT)
 
     def _outage(self) -> None:
         time.sleep(OUTAGE_AFTER_S)

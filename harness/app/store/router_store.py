@@ -1,6 +1,6 @@
 """The part of the store that a router uses: its snapshot, and the records of its traffic.
 
-A router cannot reach decisions through it, such as proposals, verdicts or route versions.
+It gives a router no access to decisions, such as proposals, verdicts or route versions.
 """
 
 from collections.abc import Iterator, Sequence

@@ -130,7 +130,7 @@ def update_alert(
     about: str,
     notice: AlertNotice | None,
 ) -> None:
-    """Opens the alert if there is a notice and it is not open. Without a notice, ends it."""
+    """Opens the alert if it is not open. notice: None to end the alert instead."""
     if (notice is not None) == is_open(ctx, kind, about):
         return
     with ctx.store.write() as tx:
@@ -173,7 +173,7 @@ def resolution_of(record: AlertRecord, now: datetime) -> Alert:
         record.key,
         record.title,
         record.text,
-        # At least the last report's time, because somebody may have set the clock back.
+        # Not before the last report, because somebody may have set the clock back.
         max(now, record.last_seen),
         SOURCE,
         AlertEvent.ENDED,
@@ -187,14 +187,14 @@ def queue_message(
     sinks: Iterable[str],
 ) -> None:
     now = tx.now()
-    after = mark_notified(record, message, now)
-    Alerts(tx).save(after)
+    notified = mark_notified(record, message, now)
+    Alerts(tx).save(notified)
     if message is Notified.RAISED:
-        # A sink that accepted no "resolved" yet must not get it after the cause returned.
-        for old in Deliveries(tx).waiting_ends(record.key):
-            Deliveries(tx).replace(old, drop_delivery(old, now, CAUSE_RETURNED))
+        # A sink that has not accepted "resolved" yet must not get it after the cause returned.
+        for delivery in Deliveries(tx).waiting_resolutions(record.key):
+            Deliveries(tx).replace(delivery, drop_delivery(delivery, now, CAUSE_RETURNED))
     for sink in sinks:
-        Deliveries(tx).add(new_delivery(after, message, sink, now))
+        Deliveries(tx).add(new_delivery(notified, message, sink, now))
 
 
 def build_alert_view(record: AlertRecord, deliveries: Sequence[Delivery]) -> AlertView:

@@ -42,7 +42,7 @@ class ConversionNote:
     place: str  # file:line
     key: str  # dotted path in the source file
     outcome: ConversionOutcome
-    text: str  # the new place, or the reason why it was not converted
+    text: str  # the key's place in swapgate.yaml, or why Swapgate did not convert it
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class SourceConfig:
         return found[1] if found else ""
 
     def number(self, path: ConfigPath, default: float | None = None) -> float:
-        """Returns a number, which the file may have as a text. Raises InputError."""
+        """Returns a number; the file may write it as a text. Raises InputError."""
         value = self._resolve(path, default)
         try:
             number = float(value if isinstance(value, int | float | str) else "")
@@ -136,8 +136,8 @@ class SourceConfig:
         self._notes[path] = (outcome, text)
 
     def leave(self, path: ConfigPath, reason: str) -> None:
-        for known in [known for known in self._notes if known[: len(path)] == path]:
-            del self._notes[known]
+        for noted in [noted for noted in self._notes if noted[: len(path)] == path]:
+            del self._notes[noted]
         self._notes[path] = (ConversionOutcome.LEFT, reason)
 
     def notes(

@@ -2,8 +2,8 @@
 input is limited, because a few lines of aliases can expand to a billion values. Environment
 variables override the file (SWAPGATE__SECTION__KEY, and *_FILE for a value in a file).
 
-Nothing here knows a key of the configuration: suites of other tools and the simulator's
-profiles are parsed with it too. `schema` knows the keys.
+This module knows no key of the configuration, because it also parses other tools' suites and
+the simulator's profiles. `schema` knows the keys.
 """
 
 import re
@@ -67,7 +67,7 @@ class _Limits:
 
     def note(self, event: yaml.Event) -> None:
         """Raises yaml.MarkedYAMLError above MAX_ALIASES or MAX_DEPTH, and for a lone surrogate,
-        which no database and no terminal takes.
+        because databases and terminals refuse it.
         """
         if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(event.value):
             raise _refusal(
@@ -108,20 +108,20 @@ class _CoreLoader(_Loader):
     yaml_implicit_resolvers = CORE_RESOLVERS
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
+def _build_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
     """Builds a mapping. Refuses a key that is given twice, and a key that is not a scalar."""
-    seen: set[str] = set()
+    keys: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise _refusal("a key is a list or a mapping: write a text", key)
-        if key.value in seen:
+        if key.value in keys:
             raise _refusal(f"the key {key.value!r} is given twice", key)
-        seen.add(key.value)
+        keys.add(key.value)
     return dict(loader.construct_mapping(node, deep=True))
 
 
 for _loader in (_Loader, _CoreLoader):
-    _loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    _loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _build_mapping)
 
 
 def parse_file(file: Path, *, core: bool = False) -> Document:
@@ -147,7 +147,7 @@ def parse_text(
     places: dict[KeyPath, str] = {(): f"{file}:1"}
     try:
         _check_length(text)
-        values = _read(text, file, places, core=core)
+        values = _parse_values(text, file, places, core=core)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{file}:{line}: {error.problem or 'is not YAML'}") from None
@@ -160,7 +160,7 @@ def parse_text(
     return Document(values, places)
 
 
-def _read(
+def _parse_values(
     text: str,
     file: Path,
     places: dict[KeyPath, str],
@@ -176,7 +176,7 @@ def _read(
         if root is None:
             return None
         # Notes the lines first, because construct_document replaces `<<` by the merged keys.
-        _note(root, (), file, places)
+        _note_places(root, (), file, places)
         return loader.construct_document(root)
     finally:
         loader.dispose()
@@ -195,7 +195,7 @@ def _check_length(text: str) -> None:
         raise yaml.MarkedYAMLError(problem=f"is longer than {MAX_CHARACTERS:,} characters")
 
 
-def _note(
+def _note_places(
     node: yaml.Node,
     path: KeyPath,
     file: Path,
@@ -208,12 +208,12 @@ def _note(
         for key, value in node.value:
             inner = (*path, str(key.value))
             places[inner] = f"{file}:{key.start_mark.line + 1}"
-            _note(value, inner, file, places)
+            _note_places(value, inner, file, places)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             inner = (*path, index)
             places[inner] = f"{file}:{value.start_mark.line + 1}"
-            _note(value, inner, file, places)
+            _note_places(value, inner, file, places)
 
 
 def merge_documents(under: Document, over: Document) -> Document:
@@ -225,8 +225,8 @@ def _merge(under: dict[str, object], over: dict[str, object]) -> dict[str, objec
     result = dict(under)
     for key, value in over.items():
         old = result.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        result[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        mergeable = isinstance(old, dict) and isinstance(value, dict)
+        result[key] = _merge(old, value) if mergeable else value  # type: ignore[arg-type]
     return result
 
 
@@ -243,9 +243,9 @@ def environment_document(environ: Mapping[str, str]) -> Document:
     for name in sorted(environ):
         if not name.startswith(PREFIX):
             continue
-        text, plain = _text(name, environ[name])
-        path = tuple(part.lower() for part in plain.removeprefix(PREFIX).split("__"))
-        _put(values, path, _scalar(name, text))
+        text, key_name = _text(name, environ[name])
+        path = tuple(part.lower() for part in key_name.removeprefix(PREFIX).split("__"))
+        _set_value(values, path, _scalar(name, text))
         for end in range(1, len(path) + 1):
             places[path[:end]] = f"environment variable {name}"
     return Document(values, places)
@@ -273,13 +273,13 @@ def _scalar(name: str, text: str) -> object:
         raise ConfigError(f"environment variable {name}: not a YAML value: {error}") from None
 
 
-def _put(
+def _set_value(
     values: dict[str, object],
     path: tuple[str, ...],
     value: object,
 ) -> None:
-    """Sets a value in nested mappings. Raises ConfigError if a variable sets a section as a
-    scalar.
+    """Sets a value in nested mappings. Raises ConfigError if another variable sets one of its
+    sections to a scalar.
     """
     for part in path[:-1]:
         inner = values.setdefault(part, {})

@@ -83,11 +83,11 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
             return LAST if value > 0 else FIRST
 
 
-def _no_json(constant: str) -> object:
+def _refuse_constant(constant: str) -> object:
     raise ValueError(f"{constant} is not valid JSON")
 
 
-_JSON: Final = json.JSONDecoder(parse_constant=_no_json)
+_JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 class Json(sa.types.TypeDecorator[object]):
@@ -138,7 +138,9 @@ def storable(text: str) -> str:
 
 
 class FreeText(sa.types.TypeDecorator[str]):
-    """Texts of people and models, which may contain any character; see `storable`."""
+    """Stores texts of people and models. Replaces the characters that databases refuse; see
+    `storable`.
+    """
 
     impl = sa.Text
     cache_ok = True
@@ -223,13 +225,13 @@ _TYPES: Final[Mapping[type, Any]] = {
 
 def columns_of(
     record: Any,
-    *own: sa.Column[Any],
+    *replacements: sa.Column[Any],
     flat: Collection[str] = (),
     without: Collection[str] = (),
 ) -> list[sa.Column[Any]]:
     """Builds a column for each field of a dataclass, by its type; optional fields are nullable.
 
-    own: columns that replace the default columns of their fields, for example with a default or
+    replacements: columns for fields that need, for example, a default or
     another type. Columns without a field come last.
     flat: dataclass fields that have a column for each of their own fields.
     without: fields without a column.
@@ -240,7 +242,7 @@ def columns_of(
             columns |= {c.name: c for c in columns_of(hint, flat=flat)}
         elif name in record.__dataclass_fields__ and name not in without:
             columns[name] = _column_of(name, hint)
-    return list((columns | {column.name: column for column in own}).values())
+    return list((columns | {column.name: column for column in replacements}).values())
 
 
 def _column_of(name: str, hint: Any) -> sa.Column[Any]:
@@ -274,7 +276,7 @@ def unique_where(
     return index_where(name, where, *columns, unique=True)
 
 
-# Stands for any database, because our types store the same values on each.
+# This dialect serves for every database, because our types store the same values on each.
 ANY: Final = DefaultDialect()
 
 

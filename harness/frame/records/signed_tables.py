@@ -44,10 +44,10 @@ class SignedTable:
     @cached_property
     def covered(self) -> tuple[sa.Column[object], ...]:
         """Sorts the signed columns by name, because migrations add columns in any order."""
-        left_out = {*self.changing, SIGNATURE}
+        unsigned_names = {*self.changing, SIGNATURE}
         return tuple(
             sorted(
-                (c for c in self.table.c if c.name not in left_out),
+                (c for c in self.table.c if c.name not in unsigned_names),
                 key=lambda c: c.name,
             )
         )
@@ -55,7 +55,7 @@ class SignedTable:
     @cached_property
     def codecs(self) -> tuple[tuple[str, Callable[[Any], object], str | None], ...]:
         """Lists each signed column's name, encoder and default."""
-        return tuple((c.name, _stored(c), default_text(c)) for c in self.covered)
+        return tuple((c.name, _encoder(c), default_text(c)) for c in self.covered)
 
     @cached_property
     def unsigned_values(self) -> dict[str, object] | None:
@@ -66,7 +66,7 @@ class SignedTable:
         return tuple(column.name for column in self.table.primary_key.columns)
 
 
-def _stored(column: sa.Column[object]) -> Callable[[Any], object]:
+def _encoder(column: sa.Column[object]) -> Callable[[Any], object]:
     type_ = column.type
     if isinstance(type_, sa.types.TypeDecorator):
         bind = type_.process_bind_param
@@ -158,15 +158,15 @@ def _reader(column: sa.Column[Any]) -> Callable[[object], object]:
     type_ = column.type
     read: Callable[[object], object]
     if isinstance(type_, sa.types.TypeDecorator) and not isinstance(type_, FreeText):
-        read = partial(_process, type_.process_result_value)
+        read = partial(_decode, type_.process_result_value)
     elif isinstance(type_, sa.Integer):
         read = _whole_number
     else:
-        read = _as_it_is
+        read = _keep
     return read if default is None else lambda value: read(default if value is None else value)
 
 
-def _process(read: Callable[[Any, sa.Dialect], object], value: object) -> object:
+def _decode(read: Callable[[Any, sa.Dialect], object], value: object) -> object:
     return None if value is None else read(value, ANY)
 
 
@@ -174,7 +174,7 @@ def _whole_number(value: object) -> int | None:
     return None if value is None else int(str(value))
 
 
-def _as_it_is(value: object) -> object:
+def _keep(value: object) -> object:
     return value
 
 
@@ -195,9 +195,10 @@ def covered_values(
     signed: SignedTable,
     values: Mapping[str, Any],
     *,
-    stored: bool = False,
+    are_stored: bool = False,
 ) -> dict[str, object]:
-    """Returns the signed columns in their stored form. stored: whether `values` has that form.
+    """Returns the signed columns in their stored form. are_stored: whether `values` has that
+    form.
 
     Omits columns that are NULL or have their default, so that a column of a later version does
     not break older signatures.
@@ -206,7 +207,7 @@ def covered_values(
     for name, encode, default in signed.codecs:
         value = values.get(name)
         if value is not None:
-            value = value if stored else encode(value)
+            value = value if are_stored else encode(value)
             if default is None or str(value) != default:
                 covered[name] = value
     return covered
@@ -241,8 +242,9 @@ class RowVerifier:
         row: Row,
         **more: object,
     ) -> str:
-        """Returns why a row's signature is invalid; empty if it is valid. The signature of a
-        StoredRow may cover the stored text.
+        """Returns why a row's signature is invalid; empty if it is valid.
+
+        The signature of a StoredRow may cover the stored text, so its text is checked first.
         """
         if isinstance(row, StoredRow):
             covered = covered_values(signed, row.stored, stored=True)

@@ -14,7 +14,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_SAID_OF_ALL: Final[tuple[Processor, ...]] = (
+_COMMON_PROCESSORS: Final[tuple[Processor, ...]] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -32,14 +32,13 @@ _SENTENCES: Final = {
 REPEATED_AFTER_S: Final = 10.0
 
 
-class FewRepeats:
+class RepeatFilter:
     """Logs one failover of each kind in ten seconds, and counts the others."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        self._shown: dict[
-            tuple[object, ...], tuple[float, int]
-        ] = {}  # maps a kind to its last log time and the count of failovers since
+        # Maps a kind to its last log time and the count of failovers since.
+        self._shown: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def __call__(
         self,
@@ -68,7 +67,7 @@ def format_line(
     _method: str,
     event: EventDict,
 ) -> str:
-    """Formats a log event, including a traceback, as one line for people."""
+    """Formats a log event as one line for people. Of a traceback, it shows the last place."""
     fields = dict(event)
     clock = str(fields.pop("timestamp", ""))[_CLOCK]
     level = str(fields.pop("level", "info"))
@@ -90,7 +89,7 @@ def format_line(
 
 def _printable(line: str) -> str:
     """Replaces control characters, because a line may contain a provider's text."""
-    return "".join(sign if sign.isprintable() else " " for sign in line)
+    return "".join(character if character.isprintable() else " " for character in line)
 
 
 def _value_text(value: object) -> str:
@@ -117,7 +116,7 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
     libraries.setFormatter(
         ProcessorFormatter(
             processors=[ProcessorFormatter.remove_processors_meta, render],
-            foreign_pre_chain=_SAID_OF_ALL,
+            foreign_pre_chain=_COMMON_PROCESSORS,
         )
     )
     logging.basicConfig(
@@ -126,8 +125,8 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
     )
     structlog.configure(
         processors=[
-            *([FewRepeats()] if terminal else []),
-            *_SAID_OF_ALL,
+            *([RepeatFilter()] if terminal else []),
+            *_COMMON_PROCESSORS,
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -136,13 +135,13 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
     )
 
 
-def leave_to_the_application() -> None:
+def log_through_application() -> None:
     """Sends our logs to the host application's logging, because structlog would print them to
     stdout. Keeps the application's structlog configuration.
     """
     if not structlog.is_configured():
         structlog.configure(
-            processors=[*_SAID_OF_ALL, _JSON],
+            processors=[*_COMMON_PROCESSORS, _JSON],
             wrapper_class=structlog.stdlib.BoundLogger,
             logger_factory=structlog.stdlib.LoggerFactory(),
         )

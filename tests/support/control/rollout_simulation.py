@@ -31,7 +31,7 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.frame.runtime.clock import PASS_FOR_NEW
+from harness.frame.runtime.clock import OLD_ROWS_PASS_FOR
 from harness.gate.online.guardrails import Guardrails
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.policy import (
@@ -303,10 +303,10 @@ class Life:
         """
         now = self.clock.now()
         if now < self.latest:
-            self.new_from = self.latest + PASS_FOR_NEW
+            self.new_from = self.latest + OLD_ROWS_PASS_FOR
         self.latest = max(now, self.latest)
         known = [
-            process.clock_watch.lives_again_until(now) or now for process in self.processes
+            process.clock_watch.old_rows_pass_until(now) or now for process in self.processes
         ]
         return now < self.new_from and min(known) < self.new_from - timedelta(seconds=SHORT_S)
 

@@ -184,7 +184,7 @@ def import_suite(
 
 
 def _show_settings(done: "SuiteImport", config_file: Path | None) -> None:
-    from harness.app.suite_entries import suite_entry  # noqa: PLC0415 - only one command needs it
+    from harness.app.suite_entries import format_suite_entry  # noqa: PLC0415 - only one command needs it
 
     if done.configured:
         if done.replaced:
@@ -193,7 +193,7 @@ def _show_settings(done: "SuiteImport", config_file: Path | None) -> None:
         if len(done.replaced) < len(done.suites):
             click.echo(f"added to {config_file}")
     else:
-        entries = "".join(suite_entry(made.suite, made.settings) for made in done.suites)
+        entries = "".join(format_suite_entry(made.suite, made.settings) for made in done.suites)
         old = ", instead of the old settings" if done.replaced else ""
         output.note(f"write this into {config_file}, under `suites:`{old}\n{entries.rstrip()}")
 
