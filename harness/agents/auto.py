@@ -95,7 +95,7 @@ class AutoChoice:
 
 def choose_target(
     incumbent: AutoCandidate,
-    others: Sequence[AutoCandidate],
+    fallbacks: Sequence[AutoCandidate],
     floor: float,
     suite: str,
 ) -> AutoChoice:
@@ -108,7 +108,7 @@ def choose_target(
             incumbent,
             f"it reaches {floor:g} on {suite}; its price is unknown",
         )
-    suitable = [c for c in (incumbent, *others) if c.reaches(floor) and c.has_price]
+    suitable = [c for c in (incumbent, *fallbacks) if c.reaches(floor) and c.has_price]
     if not suitable:
         return keep_incumbent(incumbent, f"no target is known to reach {floor:g} on {suite}")
     chosen = min(
@@ -245,11 +245,11 @@ class AutoTargets:
             terms = _load_terms(ctx, route, floor)
             if evidence is None:
                 return choose_target(incumbent, (), floor.floor, floor.suite)
-            incumbent, *others = (
+            incumbent, *fallbacks = (
                 self._assess(ctx, tx, agent, route, entry, terms, messages)
                 for entry in (evidence.incumbent, *evidence.fallbacks)
             )
-        return choose_target(incumbent, others, floor.floor, floor.suite)
+        return choose_target(incumbent, fallbacks, floor.floor, floor.suite)
 
     def _assess(
         self,

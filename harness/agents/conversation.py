@@ -326,7 +326,7 @@ class TurnRun:
 
     def _complete_answer(
         self,
-        begun: SessionMessage,
+        message: SessionMessage,
         model: CallableModel,
         reply: ModelCallAnswer,
     ) -> SessionMessage:
@@ -335,9 +335,9 @@ class TurnRun:
         """
         is_fallback = model is self._models.fallback
         return replace(
-            begun,
+            message,
             content=reply.text,
-            tool_calls=name_calls(reply.tool_calls, begun.id),
+            tool_calls=name_calls(reply.tool_calls, message.id),
             state=MessageState.COMPLETE,
             served=replace(
                 reply.served,
@@ -428,12 +428,12 @@ class TurnRun:
         outcome = TurnOutcome(last, open_calls, budget.steps, budget.usage, error)
 
         def end() -> Sequence[SessionMessage]:
-            kept = self._posted.keep(outcome)
+            stored_reply = self._posted.keep(outcome)
             return turns.record_step(
                 self._ctx,
                 session,
                 answer=answer,
-                kept=kept,
+                kept=stored_reply,
             )
 
         write = asyncio.ensure_future(run_transaction(end))
@@ -455,13 +455,13 @@ async def run_transaction(unit: Callable[[], T]) -> T:
         raise
 
 
-def with_notes(ctx: AgentsContext, begun: BegunTurn) -> str:
+def with_notes(ctx: AgentsContext, turn: BegunTurn) -> str:
     """Adds the decisions about requests since the last answer to the agent's instructions."""
-    answers = (m.created_at for m in begun.messages if m.role is MessageRole.ASSISTANT)
-    since = max(answers, default=begun.session.created_at)
+    answers = (m.created_at for m in turn.messages if m.role is MessageRole.ASSISTANT)
+    since = max(answers, default=turn.session.created_at)
     expire_switches(ctx)
-    notes = [f"Note: {note}" for note in list_notes(ctx, begun.session.id, since)]
-    return "\n\n".join(filter(None, (begun.agent.instructions, *notes)))
+    notes = [f"Note: {note}" for note in list_notes(ctx, turn.session.id, since)]
+    return "\n\n".join(filter(None, (turn.agent.instructions, *notes)))
 
 
 def result_text(result: ToolResult) -> str:

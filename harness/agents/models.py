@@ -424,7 +424,7 @@ def list_available(
         model for row in zip_longest(*matches.values()) for model in row if model is not None
     ]
     listed_models = matching_models[:MAX_LISTED_MODELS]
-    shown = Counter(model.model.partition("/")[0] for model in listed_models)
+    shown_count = Counter(model.model.partition("/")[0] for model in listed_models)
     omitted = len(matching_models) - len(listed_models)
     advice = f"; {omitted} more: give words of the name as `model`" if omitted else ""
     return SwitchModelAnswer(
@@ -436,10 +436,10 @@ def list_available(
                 provider=name,
                 source="listed" if name in has_list else "catalogue",
                 models=len(matches[name]),
-                shown=shown[name],
+                shown=shown_count[name],
                 note=_note_missing(
                     name,
-                    len(matches[name]) - shown[name],
+                    len(matches[name]) - shown_count[name],
                     has_list=name in has_list,
                 ),
             )

@@ -153,9 +153,9 @@ class Spawner:
             self._remove_call(caller.session, call_set, call)
         if call.error is not None:
             raise call.error
-        left = caller.left
+        bounds_left = caller.left
         if request is not None and call.lacking:
-            patience_s = left.timeout_s * WAIT_SHARE if caller.is_in_turn else inf
+            patience_s = bounds_left.timeout_s * WAIT_SHARE if caller.is_in_turn else inf
             began_s = self._ctx.clock.monotonic()
             request = await switches.wait_for_decision(
                 self._ctx,
@@ -167,8 +167,10 @@ class Spawner:
                 return ToolAnswer(describe_missing_approval(request, state))
             if caller.is_in_turn:
                 waited_s = self._ctx.clock.monotonic() - began_s
-                left = replace(left, timeout_s=max(0.0, left.timeout_s - waited_s))
-        return await self._run_tasks(call, caller.session, left, call_set.count)
+                bounds_left = replace(
+                    bounds_left, timeout_s=max(0.0, bounds_left.timeout_s - waited_s)
+                )
+        return await self._run_tasks(call, caller.session, bounds_left, call_set.count)
 
     def _add_call(self, session: str, call: SpawnCall) -> SpawnSet:
         call_set = self._sets.get(session)
@@ -265,14 +267,14 @@ class Spawner:
         self,
         call: SpawnCall,
         session: str,
-        left: TurnBounds,
+        bounds_left: TurnBounds,
         count: int,
     ) -> ToolAnswer:
         """Runs the call's sub-tasks. count: number of sub-tasks that share `left`."""
         client, children = await run_transaction(
             lambda: self._open_children(session, call.models)
         )
-        bounds = share_bounds(left, self._limits.max_usd, count)
+        bounds = share_bounds(bounds_left, self._limits.max_usd, count)
         max_chars = MAX_ANSWERS_CHARS // count
         pairs = zip(children, call.tasks, strict=True)
         try:

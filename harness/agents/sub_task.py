@@ -78,18 +78,18 @@ class SubTaskResult:
 
 
 def share_bounds(
-    left: TurnBounds,
+    bounds_left: TurnBounds,
     usd: float,
     count: int,
 ) -> TurnBounds:
-    """Returns the bounds of each of `count` sub-tasks. left: the rest of the parent's budget.
-    usd: the limit for all sub-tasks together.
+    """Returns the bounds of each of `count` sub-tasks. bounds_left: the rest of the parent's
+    budget. usd: the limit for all sub-tasks together.
     """
     return replace(
-        left,
-        max_usd=min(left.max_usd, usd) / count,
-        max_tokens=left.max_tokens // count,
-        timeout_s=left.timeout_s * TIME_SHARE,
+        bounds_left,
+        max_usd=min(bounds_left.max_usd, usd) / count,
+        max_tokens=bounds_left.max_tokens // count,
+        timeout_s=bounds_left.timeout_s * TIME_SHARE,
     )
 
 

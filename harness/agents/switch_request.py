@@ -178,15 +178,17 @@ def decision_text(request: ModelSwitchRequest, state: SwitchState) -> str:
     """Describes the decision for the agent; empty while the request is pending."""
     action = "sub-tasks on" if request.for_children else "the switch to"
     action = f"{action} {request.wanted}"
-    why = f": {visible_text(request.decision_reason)}" if request.decision_reason else ""
+    reason_suffix = (
+        f": {visible_text(request.decision_reason)}" if request.decision_reason else ""
+    )
     match state:
         case SwitchState.PENDING:
             return ""
         case SwitchState.APPROVED:
             scope = "" if request.for_children else " It is in force from the next message on."
-            return f"{request.decided_by} approved {action}{why}.{scope}"
+            return f"{request.decided_by} approved {action}{reason_suffix}.{scope}"
         case SwitchState.REJECTED:
-            return f"{request.decided_by} rejected {action}{why}. The model stays."
+            return f"{request.decided_by} rejected {action}{reason_suffix}. The model stays."
         case SwitchState.EXPIRED:
             return f"No person decided about {action} in time. The model stays."
         case _:

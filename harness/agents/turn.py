@@ -150,17 +150,17 @@ class TurnBudget:
     def require_left(self, now_s: float) -> None:
         """Checks the bounds. Raises CallFailed if one is used up."""
         bounds = self.bounds
-        left = self.left(now_s)
-        for is_left, reason in (
-            (left.max_steps, f"{bounds.max_steps} steps"),
+        bounds_left = self.left(now_s)
+        for amount_left, reason in (
+            (bounds_left.max_steps, f"{bounds.max_steps} steps"),
             (
-                left.max_tokens,
+                bounds_left.max_tokens,
                 f"{bounds.max_tokens} tokens ({self.usage.tokens})",
             ),
-            (left.max_usd, f"{bounds.max_usd:g} USD ({self.usd:g})"),
-            (left.timeout_s, f"{bounds.timeout_s:g} s"),
+            (bounds_left.max_usd, f"{bounds.max_usd:g} USD ({self.usd:g})"),
+            (bounds_left.timeout_s, f"{bounds.timeout_s:g} s"),
         ):
-            if not is_left:
+            if not amount_left:
                 raise CallFailed(
                     f"the turn has used up its {reason}",
                     status=422,

@@ -71,8 +71,8 @@ class TurnRunner:
         if posted.key and (stored_answer := turns.load_answer(ctx, session.id, posted.key)):
             return stored_answer
         models = find_models(ctx, agent, session, posted.incoming, self._auto)
-        begun = turns.begin_turn(ctx, self._owner, session.id, posted.incoming, posted.key)
-        return begun if isinstance(begun, str) else (begun, models)
+        started = turns.begin_turn(ctx, self._owner, session.id, posted.incoming, posted.key)
+        return started if isinstance(started, str) else (started, models)
 
     async def keep_leases(self) -> None:
         """Renews the leases of this process's turns and ends the turns of dead processes,

@@ -101,13 +101,13 @@ def begin_turn(
                 "content": incoming.content,
                 "response_to": incoming.response_to,
             }
-            sent = key or IdempotencyKey()
+            message_key = key or IdempotencyKey()
             _append_message(
                 ctx,
                 tx,
                 session_with_turn,
                 incoming.role,
-                sent=sent,
+                sent=message_key,
                 done_at=now,
                 **content_fields,
             )
@@ -235,11 +235,11 @@ def _end_answer(
 ) -> SessionMessage:
     """Stores a finished answer, and charges its cost to the session and its parent."""
     now = ctx.clock.now()
-    ended = replace(answer, done_at=answer.done_at or now)
-    SessionMessages(tx).end(ended)
+    ended_answer = replace(answer, done_at=answer.done_at or now)
+    SessionMessages(tx).end(ended_answer)
     for session_id in filter(None, (answer.session, Sessions(tx).get(answer.session).parent)):
         Sessions(tx).charge(session_id, answer.usage.cost_usd or 0.0, now)
-    return ended
+    return ended_answer
 
 
 def _require_own_turn(tx: Transaction, session: AgentSession) -> None:
@@ -294,9 +294,9 @@ def interrupt_lapsed(ctx: AgentsContext, owner: str) -> int:
 def _interrupt(
     ctx: AgentsContext,
     session: str,
-    is_over: Callable[[AgentSession], bool],
+    must_end: Callable[[AgentSession], bool],
 ) -> bool:
-    """Ends the session's turn, with its child sessions, if `is_over`. Returns whether it ended
+    """Ends the session's turn, with its child sessions, if `must_end`. Returns whether it ended
     the turn. A child session has only one turn, so this closes it.
     """
     with ctx.store.write() as tx:
@@ -306,7 +306,7 @@ def _interrupt(
             stored = Sessions(tx).lock(session)
         except NotFound:
             return False
-        if not stored.turn or not is_over(stored):
+        if not stored.turn or not must_end(stored):
             return False
         if stored.parent is not None:
             agents.close_in_transaction(ctx, tx, session, CUT_OFF)

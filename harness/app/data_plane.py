@@ -48,42 +48,42 @@ MALLOC_VARIABLES: Final[Mapping[str, str]] = {
 
 
 def serve_router(
-    given: Path | None,
+    config_path: Path | None,
     workers: int | None = None,
     *,
     beside_control: bool = False,
 ) -> int:
     """Serves until SIGTERM or SIGINT, and lets requests end. Returns the exit code.
 
-    given: the configuration file, if the user named it. workers: overrides the file's number.
-    beside_control: whether a control plane starts at the same time and creates the tables.
-    Raises ConfigError, DatabaseUnusable.
+    config_path: the configuration file, if the user named it. workers: overrides the file's
+    number. beside_control: whether a control plane starts at the same time and creates the
+    tables. Raises ConfigError, DatabaseUnusable.
     """
     from router.recording.worker_aggregator import WorkerAggregator  # noqa: PLC0415 - only this process needs it
     from router.workers.parent import WorkerParent, open_listeners  # noqa: PLC0415
 
-    installation = open_installation(given, signs_as=None)
+    installation = open_installation(config_path, signs_as=None)
     installation = replace(installation, settings=_with_workers(installation.settings, workers))
     settings = installation.settings
-    where = settings.router
+    router_settings = settings.router
     _ = installation.standing_switches  # raises one error here instead of one in each worker
     telemetry.configure()
     _wait_for_table(installation, patient=beside_control)
-    _wait_for_orphans(where.host, where.port)
+    _wait_for_orphans(router_settings.host, router_settings.port)
     require_free(
-        where.host,
-        where.port,
+        router_settings.host,
+        router_settings.port,
         service="the router",
         setting="router.port",
     )
     if not (beside_control and settings.routes):
         warn_without_routes(installation)
     recorder = build_recorder(installation, name="router-")
-    listeners = open_listeners(where.host, where.port)
+    listeners = open_listeners(router_settings.host, router_settings.port)
     parent = WorkerParent(
         listeners,
         WorkerAggregator(recorder),
-        lambda: _worker_spec(_reload_settings(given, installation, workers)),
+        lambda: _worker_spec(_reload_settings(config_path, installation, workers)),
         reload_on=RELOAD,
     )
     reload_at_hangup()
@@ -157,7 +157,7 @@ FIXED: Final[FixedSettings] = {
 
 
 def _reload_settings(
-    given: Path | None,
+    config_path: Path | None,
     old: Installation,
     workers: int | None,
 ) -> Settings:
@@ -171,7 +171,7 @@ def _reload_settings(
             raise ConfigError(f"{secret_files.SECRET_VARIABLE} changed, which needs a restart")
 
     new = reload.reload_settings(
-        given,
+        config_path,
         old.settings,
         fixed=FIXED,
         check=check,

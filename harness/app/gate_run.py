@@ -115,10 +115,10 @@ def register_comparison(
         _check_provider(settings, target)
     incumbent = targets.add_target(ctx, actor, question.incumbent)
     candidate = targets.add_target(ctx, actor, question.candidate)
-    primary, *others = question.suites
+    primary, *other_suites = question.suites
     suites = (
         RouteSuite(primary, SuiteRole.PRIMARY),
-        *(RouteSuite(suite, SuiteRole.REQUIRED) for suite in others),
+        *(RouteSuite(suite, SuiteRole.REQUIRED) for suite in other_suites),
         *(RouteSuite(guard, SuiteRole.GUARD) for guard in question.guards),
     )
     route = RouteSettings(policy=question.policy, suites=suites)

@@ -48,12 +48,12 @@ FileVersion = tuple[int, int, int]
 T = TypeVar("T")
 
 
-def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """Returns the path of the configuration file: `given`, SWAPGATE_CONFIG, or an existing
-    ./swapgate.yaml. None without any of them.
+def config_file(config_path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Returns the path of the configuration file: `config_path`, the variable SWAPGATE_CONFIG,
+    or an existing ./swapgate.yaml. None without any of them.
     """
-    if given is not None:
-        return given
+    if config_path is not None:
+        return config_path
     if environ.get(CONFIG_VARIABLE):
         return Path(environ[CONFIG_VARIABLE])
     local_file = Path.cwd() / FILE_NAME
@@ -93,22 +93,22 @@ def read_file_version(file: Path | None) -> FileVersion | None:
     return (stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat is not None else None
 
 
-def load_settings(given: Path | None = None) -> Settings:
+def load_settings(config_path: Path | None = None) -> Settings:
     """Loads the settings. Raises ConfigError with the place of the fault."""
     from harness.app.configuration import configuration  # noqa: PLC0415 - a worker receives its settings
 
-    file = config_file(given, os.environ)
+    file = config_file(config_path, os.environ)
     read_dotenv(file.resolve().parent if file else Path.cwd())
     return configuration.load_settings(
         file, os.environ, defaults=package_data.path("config/default.yaml")
     )
 
 
-def read_settings(given: Path | None = None) -> tuple[Settings, FileVersion | None]:
+def read_settings(config_path: Path | None = None) -> tuple[Settings, FileVersion | None]:
     """Loads the settings, and the version of their file. Raises ConfigError."""
     # Reads the version first, so that a later change of the file causes another read.
-    version = read_file_version(config_file(given, os.environ))
-    return load_settings(given), version
+    version = read_file_version(config_file(config_path, os.environ))
+    return load_settings(config_path), version
 
 
 class FileAdditions(Generic[T]):
@@ -319,7 +319,7 @@ def _classify_reply(status: int, body: bytes) -> FailureClass | None:
 
 
 def open_installation(
-    given: Path | None = None,
+    config_path: Path | None = None,
     *,
     create_secret: bool = False,
     signs_as: KeyPurpose | None = KeyPurpose.CONTROL,
@@ -331,7 +331,7 @@ def open_installation(
     read: the configuration, if the caller has read it (`read_settings`).
     Raises ConfigError; DatabaseUnusable without an installation.
     """
-    settings, version = read or read_settings(given)
+    settings, version = read or read_settings(config_path)
     if not (create_secret or has_state(settings)):
         file = settings.database_url.removeprefix("sqlite:///")
         raise DatabaseUnusable(

@@ -116,7 +116,7 @@ class ListenAddress(Protocol):
 
 
 def require_port(
-    where: ListenAddress,
+    address: ListenAddress,
     *,
     service: str,
     setting: str,
@@ -125,8 +125,8 @@ def require_port(
     from harness.frame.runtime.tcp_ports import require_free  # noqa: PLC0415 - psutil
 
     require_free(
-        where.host,
-        where.port,
+        address.host,
+        address.port,
         service=service,
         setting=setting,
     )
@@ -143,7 +143,7 @@ def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
             taken_parts.append((part, address))
     if len(taken_parts) == 1:
         part, address = taken_parts[0]
-        require_port(address, what=parts[part], setting=f"{part}.port")
+        require_port(address, service=parts[part], setting=f"{part}.port")
     if taken_parts:
         holders = "; ".join(
             f"{address.host}:{address.port} for {parts[part]} by {port_holder(address.port)}"
@@ -164,15 +164,15 @@ def announce_when_serving(
     """Prints the addresses once all parts serve, while the block runs. Reports a part that
     takes longer than SLOW_AFTER_S. say: prints a line.
     """
-    is_over = threading.Event()
+    block_ended = threading.Event()
     thread = threading.Thread(
-        target=_announce, args=(settings, parts, say, is_over), daemon=True
+        target=_announce, args=(settings, parts, say, block_ended), daemon=True
     )
     thread.start()
     try:
         yield
     finally:
-        is_over.set()
+        block_ended.set()
         thread.join()
 
 
@@ -180,11 +180,11 @@ def _announce(
     settings: Settings,
     parts: Collection[str],
     say: Callable[[str], None],
-    is_over: threading.Event,
+    block_ended: threading.Event,
 ) -> None:
     probes = 0
     silent = list(parts)
-    while not is_over.wait(PROBE_EVERY_S):
+    while not block_ended.wait(PROBE_EVERY_S):
         silent = [part for part in silent if not _serves(settings, part)]
         if not silent:
             break

@@ -37,7 +37,7 @@ FIXED: Final[FixedSettings] = {
 
 
 def reload_settings(
-    given: Path | None,
+    config_path: Path | None,
     old: Settings,
     *,
     fixed: FixedSettings = FIXED,
@@ -50,7 +50,7 @@ def reload_settings(
     """
     former_environment = dict(os.environ)
     try:
-        new = load_settings(given)
+        new = load_settings(config_path)
         _require_unchanged(old, new, fixed)
         if check is not None:
             check(new)
@@ -80,7 +80,7 @@ def _require_unchanged(
 @contextmanager
 def reloading(
     command: Sequence[str],
-    given: Path | None,
+    config_path: Path | None,
     old: Settings,
 ) -> Iterator[None]:
     """Replaces this process with `command`, with the same pid, on a RELOAD signal.
@@ -89,7 +89,7 @@ def reloading(
     """
     reload_requested = threading.Event()
     signal_pipe, signal_writer = os.pipe()
-    load = partial(reload_settings, given, old)
+    load = partial(reload_settings, config_path, old)
     watch = partial(
         _watch, signal_pipe, reload_requested, load, on_terminal=ends_with_terminal()
     )

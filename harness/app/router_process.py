@@ -218,12 +218,12 @@ def build_recorder(
     )
 
 
-def build_embedded_router(given: Path | None = None) -> EmbeddedRouter:
+def build_embedded_router(config_path: Path | None = None) -> EmbeddedRouter:
     """Builds a router that serves like a worker of `swapgate serve router`. Raises ConfigError,
     SnapshotInvalid.
     """
     telemetry.log_through_application()
-    return embed_router(open_installation(given, signs_as=None), "client-")
+    return embed_router(open_installation(config_path, signs_as=None), "client-")
 
 
 def embed_router(installation: Installation, name: str) -> EmbeddedRouter:
@@ -246,19 +246,19 @@ def embed_router(installation: Installation, name: str) -> EmbeddedRouter:
 
 
 def run_router_worker(
-    given: bytes,
+    pickled_settings: bytes,
     *,
     channel: int,
     listeners: Sequence[int],
 ) -> None:
-    """Runs a worker until SIGTERM or its parent's end. given: the pickled settings. channel,
-    listeners: file descriptors of the parent.
+    """Runs a worker until SIGTERM or its parent's end. pickled_settings: the parent's settings.
+    channel, listeners: file descriptors of the parent.
     """
     from router.recording.reporter import Reporter  # noqa: PLC0415 - only the router's process needs it
     from router.server.process import serve, server  # noqa: PLC0415
     from router.upstream.transports import Transports  # noqa: PLC0415
 
-    settings = pickle.loads(given)  # noqa: S301 - our own parent's
+    settings = pickle.loads(pickled_settings)  # noqa: S301 - our own parent's
     if not isinstance(settings, Settings):
         raise TypeError("only `swapgate serve router` starts a router's worker")
     telemetry.configure()

@@ -121,7 +121,7 @@ def encryption_keys(settings: Settings) -> list[str]:
     SWAPGATE_ENCRYPTION_KEYS, or a file of mode 0600 in `home`. Raises ConfigError without
     keys.
     """
-    keys = encryption.keys_in(os.environ.get(ENCRYPTION_VARIABLE, ""))
+    keys = encryption.split_keys(os.environ.get(ENCRYPTION_VARIABLE, ""))
     file = encryption_file(settings)
     if keys:
         return keys
@@ -205,9 +205,9 @@ def signatures(settings: Settings, purpose: KeyPurpose | None = None) -> Ed25519
 
 def keyring(settings: Settings) -> Keyring:
     """Reads the keyring from the environment or its file. Raises ConfigError."""
-    given = environment_secret(KEYRING_VARIABLE)
-    if given is not None:
-        return parse_keyring(given, KEYRING_VARIABLE)
+    keyring_text = environment_secret(KEYRING_VARIABLE)
+    if keyring_text is not None:
+        return parse_keyring(keyring_text, KEYRING_VARIABLE)
     file = settings.home / KEYRING_FILE
     if not file.exists():
         raise ConfigError(

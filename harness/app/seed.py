@@ -161,7 +161,9 @@ def _fill_prices(ctx: Context) -> list[str]:
     """Adds known prices to stored providers that lack them. Returns descriptions."""
     with ctx.store.read() as tx:
         providers = Providers(tx).all().values()
-        without_prices = [one for one in providers if targets.with_prices(ctx, tx, one) != one]
+        without_prices = [
+            stored for stored in providers if targets.with_prices(ctx, tx, stored) != stored
+        ]
     for provider in without_prices:
         targets.put_provider(ctx, SYSTEM, provider)
     return [f"prices of provider {provider.name}" for provider in without_prices]
@@ -273,43 +275,44 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
         # Ignores prices that Swapgate read from the provider's list, and that the file lacks.
         unpriced = settings.providers[name]
         if name in providers and not any(
-            targets.same(ctx, providers[name], wanted) for wanted in (provider, unpriced)
+            targets.same(ctx, providers[name], file_entry)
+            for file_entry in (provider, unpriced)
         ):
             finding = "the file differs from the database"
             next_step = f"{APPLY_STEP} applies the file"
             differences.append(SeedDifference(f"provider {name}", finding, next_step))
-    for name, wanted in settings.routes.items():
+    for name, file_entry in settings.routes.items():
         route = stored[name]
         if route is None:
             finding = "in the file, not in the database"
             next_step = f"{APPLY_STEP} creates it"
             differences.append(SeedDifference(f"route {name}", finding, next_step))
             continue
-        if wanted.incumbent.id != route.incumbent:
-            differences.append(_model_difference(wanted, names[route.incumbent]))
-        differences += _settings_difference(wanted, route)
+        if file_entry.incumbent.id != route.incumbent:
+            differences.append(_model_difference(file_entry, names[route.incumbent]))
+        differences += _settings_difference(file_entry, route)
     return differences
 
 
-def _model_difference(wanted: RouteSeed, serving: str) -> SeedDifference:
+def _model_difference(file_route: RouteSeed, serving: str) -> SeedDifference:
     """Describes that the file has another incumbent than the database, for example after a
     swap.
     """
-    model = f"{wanted.incumbent.provider}/{wanted.incumbent.model}"
+    model = f"{file_route.incumbent.provider}/{file_route.incumbent.model}"
     return SeedDifference(
-        f"route {wanted.name}",
+        f"route {file_route.name}",
         f"the file has {model}, the database {serving}",
         f"the database applies: write {serving} into the file, or propose the swap with "
-        f"`swapgate proposal create {wanted.name} {model}`",
+        f"`swapgate proposal create {file_route.name} {model}`",
     )
 
 
-def _settings_difference(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
+def _settings_difference(file_route: RouteSeed, route: Route) -> list[SeedDifference]:
     """Describes all settings that differ, as one difference. Empty for equal settings."""
     names = []
-    if tuple(fallback.id for fallback in wanted.fallbacks) != route.fallbacks:
+    if tuple(fallback.id for fallback in file_route.fallbacks) != route.fallbacks:
         names.append("fallbacks")
-    file_settings = wanted.settings
+    file_settings = file_route.settings
     stored_settings = route.settings
     fields = RouteSettings.__dataclass_fields__
     names += [

@@ -115,7 +115,7 @@ class SetUpResult:
 
 
 def set_up(
-    given: Path | None,
+    config_path: Path | None,
     *,
     takes: Callable[[Sequence[FoundKey]], bool] = lambda _: False,
 ) -> SetUpResult:
@@ -124,7 +124,7 @@ def set_up(
     takes: gets the providers' keys in the environment. Returns whether to add their providers
     to a file without providers.
     """
-    file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
+    file = config_file(config_path, os.environ) or Path.cwd() / configuration.FILE_NAME
     schema = file.with_name(SCHEMA_NAME)
     text_by_file = {
         file: TEMPLATE,
@@ -192,11 +192,11 @@ def _find_keys(known_providers: Iterable[Provider]) -> tuple[FoundKey, ...]:
     )
 
 
-def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
+def _append_providers(file: Path, found_keys: Iterable[FoundKey]) -> None:
     """Appends a `providers:` section to a file that has none. Raises ConfigError."""
     rows = [
         f"  {key.provider}: {{kind: {key.provider}, api_key_env: {key.variable}}}"
-        for key in found
+        for key in found_keys
     ]
     try:
         with file.open("a", encoding="utf-8") as written:
@@ -275,13 +275,13 @@ class ConfigImport:
 def import_config(
     format_name: str,
     source: Path,
-    given: Path | None,
+    config_path: Path | None,
 ) -> ConfigImport:
     """Writes a configuration from another gateway's.
 
     Raises ConfigError if Swapgate's file exists, NothingTaken if the conversion is empty.
     """
-    file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
+    file = config_file(config_path, os.environ) or Path.cwd() / configuration.FILE_NAME
     read_dotenv(source.resolve().parent)
     conversion = convert_file(source, os.environ)
     if conversion.config.keys() <= {"home"}:
@@ -321,7 +321,7 @@ def _write_configuration(file: Path, text: str) -> None:
 
 @contextmanager
 def temporary_installation(
-    given: Path | None,
+    config_path: Path | None,
     folder: Path,
     *,
     reuses_state: bool = False,
@@ -339,7 +339,7 @@ def temporary_installation(
     os.environ["SWAPGATE__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value
     if not reuses_state:
         os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
-    installation = open_with_workers(given, create_secret=reuses_state)
+    installation = open_with_workers(config_path, create_secret=reuses_state)
     try:
         secret_files.create_keys(installation.settings)
         if any(provider.extra_headers for provider in installation.settings.providers.values()):

@@ -55,8 +55,8 @@ def write_suites(file: Path, suites: Sequence[ImportedSuite]) -> bool:
         text = f"{text[: former_entry.start()]}{entry}{text[former_entry.end() :]}"
     if new_entries and (suites_line := _SUITES_LINE.search(text)):
         head = f"suites: {suites_line['comment'] or ''}".rstrip()
-        before = text[: suites_line.start()]
-        text = f"{before}{head}\n{new_entries.rstrip()}{text[suites_line.end() :]}"
+        text_before = text[: suites_line.start()]
+        text = f"{text_before}{head}\n{new_entries.rstrip()}{text[suites_line.end() :]}"
     elif new_entries and re.search(r"(?m)^suites\b", text):
         return False  # for example `suites: {name: {…}}` on one line
     elif new_entries:

@@ -68,8 +68,8 @@ def class_of(name: str) -> str:
 def keep_common_causes(names: Sequence[str]) -> Sequence[str]:
     """Keeps the most frequent causes, and removes all other causes from the names."""
     causes = Counter(name for name in names if _CAUSE_MARK in name).most_common(MAX_CAUSES)
-    kept = {name for name, _ in causes}
-    return [name if name in kept else class_of(name) for name in names]
+    common_names = {name for name, _ in causes}
+    return [name if name in common_names else class_of(name) for name in names]
 
 
 def describe_failures(failures: Mapping[str, int]) -> str:
@@ -275,14 +275,16 @@ def next_try(since: datetime, now: datetime) -> datetime:
 
 
 def describe_absence(
-    away: str,
+    absence_text: str,
     since: datetime,
     now: datetime,
 ) -> str:
-    """Returns `gemma since 19:37 UTC: connection refused`. away: the text of a ProviderAway."""
-    provider, _, why = away.partition(AWAY)
-    why = why.removeprefix("the call failed: ").replace(
+    """Returns `gemma since 19:37 UTC: connection refused`. absence_text: the text of a
+    ProviderAway.
+    """
+    provider, _, reason = absence_text.partition(AWAY)
+    reason = reason.removeprefix("the call failed: ").replace(
         "ConnectionRefusedError", "connection refused"
     )
     day = "" if since.date() == now.date() else "%Y-%m-%d "
-    return f"{provider} since {since:{day}%H:%M} UTC: {why}"
+    return f"{provider} since {since:{day}%H:%M} UTC: {reason}"

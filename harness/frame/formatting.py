@@ -248,15 +248,15 @@ def _pad_fraction(amount: str, other: str) -> str:
 
 def format_span(seconds: float) -> str:
     """Formats a length of time in its two largest units: `2 h 5 min`."""
-    whole = max(0, int(seconds))
-    if whole < _MINUTE_S:
-        return f"{whole} s"
-    if whole < _HOUR_S:
-        return f"{whole // _MINUTE_S} min"
-    if whole < _DAY_S:
-        hours, minutes = divmod(whole // _MINUTE_S, 60)
+    whole_s = max(0, int(seconds))
+    if whole_s < _MINUTE_S:
+        return f"{whole_s} s"
+    if whole_s < _HOUR_S:
+        return f"{whole_s // _MINUTE_S} min"
+    if whole_s < _DAY_S:
+        hours, minutes = divmod(whole_s // _MINUTE_S, 60)
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(whole // _HOUR_S, 24)
+    days, hours = divmod(whole_s // _HOUR_S, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
 
 

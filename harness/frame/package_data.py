@@ -70,17 +70,17 @@ def find_page(name: str) -> DocsPage:
 
     Raises NotFound if no page matches, InputError if several do, ConfigError without docs.
     """
-    wanted = _plain_name(name)
+    plain_name = _plain_name(name)
     pages = list_pages()
-    exact = [page for page in pages if _plain_name(page.name) == wanted]
+    exact = [page for page in pages if _plain_name(page.name) == plain_name]
     matching = exact or [
-        page for page in pages if _plain_name(page.name).rpartition("/")[2] == wanted
+        page for page in pages if _plain_name(page.name).rpartition("/")[2] == plain_name
     ]
     if not matching:
         names = [page.name for page in pages]
-        near = did_you_mean(name, [*names, *(path.rpartition("/")[2] for path in names)])
+        suggestion = did_you_mean(name, [*names, *(path.rpartition("/")[2] for path in names)])
         raise NotFound(
-            f"the docs have no page {name!r}{near}; `swapgate docs list` shows all pages"
+            f"the docs have no page {name!r}{suggestion}; `swapgate docs list` shows all pages"
         )
     if len(matching) > 1:
         matches = ", ".join(page.name for page in matching)
@@ -92,5 +92,5 @@ def _plain_name(name: str) -> str:
     """Returns a page's name in lower case, with `-` for `_`, and without `docs/`, `.md`,
     `.html` and `/index`.
     """
-    plain = name.strip().lower().replace("_", "-").removeprefix("docs/")
-    return plain.removesuffix(".md").removesuffix(".html").removesuffix("/index")
+    lowered = name.strip().lower().replace("_", "-").removeprefix("docs/")
+    return lowered.removesuffix(".md").removesuffix(".html").removesuffix("/index")

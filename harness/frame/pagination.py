@@ -59,13 +59,13 @@ class Page(Sequence[T], Generic[T]):
 
 def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:
     """Yields the rows of all pages. load: reads one page."""
-    after: str | None = None
+    cursor: str | None = None
     while True:
-        page = load(PageRequest(MOST_LISTED, after))
+        page = load(PageRequest(MOST_LISTED, cursor))
         yield from page
         if page.next is None:
             return
-        after = page.next
+        cursor = page.next
 
 
 def encode_cursor(values: Sequence[object]) -> str:

@@ -233,8 +233,8 @@ def shown_name(kind: type, name: str) -> str:
     """Returns the name of a field of this type in a response."""
     if not issubclass(kind, CamelCase):
         return name
-    first, *others = name.split("_")
-    return first + "".join(part.title() for part in others)
+    first_word, *later_words = name.split("_")
+    return first_word + "".join(part.title() for part in later_words)
 
 
 def to_shown(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of value
@@ -301,8 +301,10 @@ def _without_infinities(value: Plain) -> Plain:
 
 def _shown_object(value: object) -> dict[str, Plain]:
     names = _shown_fields(type(value))  # type: ignore[arg-type]  # a type is hashable
-    shown = {shown: to_shown(getattr(value, name)) for name, shown in names}
-    return value.show_more(shown) if isinstance(value, ShowsMore) else shown
+    shown_fields = {
+        shown_fields: to_shown(getattr(value, name)) for name, shown_fields in names
+    }
+    return value.show_more(shown_fields) if isinstance(value, ShowsMore) else shown_fields
 
 
 @cache

@@ -209,11 +209,11 @@ class Redactor:
     def __post_init__(self) -> None:
         for name in self.off:
             if name not in PII_FINDERS or name == _REQUIRED_FINDER:
-                others = ", ".join(
+                allowed_names = ", ".join(
                     finder for finder in PII_FINDERS if finder != _REQUIRED_FINDER
                 )
                 raise InputError(
-                    f"redaction cannot turn off {name!r}; it can turn off {others}"
+                    f"redaction cannot turn off {name!r}; it can turn off {allowed_names}"
                 )
         names = [rule.name for rule in self.rules]
         for name in names:

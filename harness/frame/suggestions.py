@@ -70,7 +70,7 @@ _WORDS: Final[Mapping[str, str]] = {
 
 def did_you_mean(
     name: str,
-    known: Iterable[str],
+    names: Iterable[str],
     *,
     otherwise: str = "",
     cutoff: float = 0.6,
@@ -82,13 +82,13 @@ def did_you_mean(
     otherwise: the end if no name is near. cutoff: the required similarity, from 0 to 1. meant:
     our name for `name`, if `name` is another product's; empty to look for the nearest.
     """
-    nearest = meant or find_nearest(name, known, cutoff=cutoff)
+    nearest = meant or find_nearest(name, names, cutoff=cutoff)
     return f"; did you mean {nearest!r}?" if nearest else otherwise
 
 
 def find_nearest(
     name: str,
-    known: Iterable[str],
+    names: Iterable[str],
     *,
     cutoff: float = 0.6,
 ) -> str:
@@ -97,19 +97,19 @@ def find_nearest(
     """
     # The caller may refuse a known name, such as an alias without its route. To suggest the
     # same name would not help.
-    spellings = {other.casefold(): other for other in known if other != name}
+    spellings = {other.casefold(): other for other in names if other != name}
     spellings = {
         spelled.rpartition("/")[2]: spellings[spelled] for spelled in spellings
     } | spellings
-    wanted = name.casefold()
-    for spelled in (wanted, wanted.rpartition("/")[2]):
-        if near := get_close_matches(
+    folded_name = name.casefold()
+    for spelled in (folded_name, folded_name.rpartition("/")[2]):
+        if matches := get_close_matches(
             spelled,
             spellings,
             n=1,
             cutoff=cutoff,
         ):
-            return spellings[near[0]]
+            return spellings[matches[0]]
     return ""
 
 
@@ -140,19 +140,19 @@ def describe_fault(
     path: the wrong value's place within `schema`.
     named: the unknown key or word to show; empty if it may be a secret.
     """
-    shown = f" {named!r}" if named else ""
+    shown_name = f" {named!r}" if named else ""
     if fault["type"] in UNKNOWN_KEY:
         keys = _keys_beside(path, schema)
         unknown = str(path[-1]) if path else ""
         our_name = _OTHER_KEYS.get(unknown, "")
         meant = our_name if our_name in keys else ""
-        return f"unknown key{shown}{_name_nearest(unknown, keys, meant=meant)}"
+        return f"unknown key{shown_name}{_name_nearest(unknown, keys, meant=meant)}"
     if fault["type"] in _UNKNOWN_WORD:
         ctx = fault["ctx"]
         words = re.findall("'([^']*)'", ctx.get("expected") or ctx["expected_tags"])
         union = f" of {ctx['discriminator']}" if "discriminator" in ctx else ""
         word = str(ctx.get("tag", fault["input"]))
-        return f"unknown word{union or shown}{_name_nearest(word, words)}"
+        return f"unknown word{union or shown_name}{_name_nearest(word, words)}"
     if text := _WORDS.get(fault["type"]):
         return text.format(**fault.get("ctx", {}))
     return str(fault["msg"]).removeprefix("Value error, ")
@@ -160,14 +160,14 @@ def describe_fault(
 
 def _name_nearest(
     name: str,
-    known: Sequence[str],
+    names: Sequence[str],
     *,
     meant: str = "",
 ) -> str:
-    known_names = f"; known here: {', '.join(known)}" if known else ""
+    known_names = f"; known here: {', '.join(names)}" if names else ""
     return did_you_mean(
         name,
-        known,
+        names,
         otherwise=known_names,
         meant=meant,
     )
@@ -188,9 +188,9 @@ def _resolve_schema(node: Any, defs: _Schema) -> _Schema:
     if "$ref" in node:
         return _resolve_schema(defs[str(node["$ref"]).rsplit("/", 1)[1]], defs)
     for choice in (*node.get("anyOf", ()), *node.get("oneOf", ())):
-        found = _resolve_schema(choice, defs)
-        if found.get("type") in ("object", "array"):
-            return found
+        resolved = _resolve_schema(choice, defs)
+        if resolved.get("type") in ("object", "array"):
+            return resolved
     return node
 
 

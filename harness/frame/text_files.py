@@ -128,5 +128,5 @@ def csv_records(
 
 def _separator(text: str) -> str:
     header = next((line for _, line in text_lines(text)), "")
-    plain = _QUOTED.sub("", header)
-    return max(_SEPARATORS, key=plain.count)
+    unquoted = _QUOTED.sub("", header)
+    return max(_SEPARATORS, key=unquoted.count)

@@ -240,18 +240,18 @@ def _send(
         attempt = _attempt_delivery(sinks, delivery.sink, message)
         now = ctx.clock.now()
         error = attempt.error
-        sent = mark_delivered(delivery, now)
+        after_attempt = mark_delivered(delivery, now)
         if not attempt.delivered:
-            sent = mark_failed(delivery, now, error, uniform=delivery_jitter(delivery))
+            after_attempt = mark_failed(delivery, now, error, uniform=delivery_jitter(delivery))
         with ctx.store.write() as tx:
-            Deliveries(tx).replace(claimed, sent)
+            Deliveries(tx).replace(claimed, after_attempt)
         if not attempt.delivered:
             log.warning(
                 "alert_not_delivered",
                 alert=delivery.alert,
                 sink=delivery.sink,
-                attempts=sent.attempts,
-                given_up=sent.gave_up_at is not None,
+                attempts=after_attempt.attempts,
+                given_up=after_attempt.gave_up_at is not None,
                 error=error,
             )
             return

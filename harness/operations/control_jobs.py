@@ -351,10 +351,10 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
     """
     count = 0
     for suite, age in keep.items():
-        before = ctx.clock.now() - age
+        cutoff = ctx.clock.now() - age
         while True:
             with ctx.store.write() as tx:
-                blanked = EvalRuns(tx).blank_texts(suite, before, limit=_RUNS_PER_WRITE)
+                blanked = EvalRuns(tx).blank_texts(suite, cutoff, limit=_RUNS_PER_WRITE)
             count += blanked
             if blanked < _RUNS_PER_WRITE:
                 break

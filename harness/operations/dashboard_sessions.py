@@ -151,21 +151,21 @@ def open_link(
         replayed = _end_replayed(tx, link, former, secret)
         if replayed is None:
             waiting_session = _require_waiting(tx, link, secret)
-            opened, cookie = _open_now(
+            opened_session, cookie = _open_now(
                 ctx,
                 waiting_session.session,
                 secret,
                 lasts,
             )
-            DashboardSessions(tx).save(opened)
+            DashboardSessions(tx).save(opened_session)
             _record_start(
                 tx,
-                ActorSession(opened, waiting_session.actor),
+                ActorSession(opened_session, waiting_session.actor),
                 _end_former(tx, former, secret),
             )
     if replayed is not None:
         raise NotAllowed(replayed)
-    return ActorSession(opened, waiting_session.actor), cookie
+    return ActorSession(opened_session, waiting_session.actor), cookie
 
 
 def open_with_key(
@@ -385,8 +385,8 @@ def _find_replayed(
     session = DashboardSessions(tx).by_link(key_hash(link, secret))
     if session is None or session.opened_at is None or session.link_expires_at is None:
         return None
-    is_over = tx.now() >= session.link_expires_at or session.ended_at is not None
-    return None if is_over or session.cookie_hash == key_hash(former, secret) else session
+    has_ended = tx.now() >= session.link_expires_at or session.ended_at is not None
+    return None if has_ended or session.cookie_hash == key_hash(former, secret) else session
 
 
 def _open_now(
@@ -401,13 +401,13 @@ def _open_now(
     now = ctx.clock.now()
     # Always a new cookie, so that an attacker cannot plant a known cookie in the browser.
     cookie = f"{COOKIE_PREFIX}{ctx.chance.secret()}"
-    opened = replace(
+    opened_session = replace(
         session,
         cookie_hash=key_hash(cookie, secret),
         opened_at=now,
         expires_at=now + lasts,
     )
-    return opened, cookie
+    return opened_session, cookie
 
 
 def _current_actor(tx: Transaction, session: DashboardSession) -> Actor:

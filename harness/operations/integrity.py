@@ -171,13 +171,13 @@ def accept_restore(
     return current
 
 
-def highest_known_revision(ctx: Context, more: Iterable[int] = ()) -> int:
-    """Returns the highest revision that the database, a router or `more` names."""
+def highest_known_revision(ctx: Context, other_revisions: Iterable[int] = ()) -> int:
+    """Returns the highest revision that the database, a router or `other_revisions` names."""
     with ctx.store.read() as tx:
         return max(
             Installations(tx).lineage().revision,
             Installations(tx).highest_served(),
-            *more,
+            *other_revisions,
             0,
         )
 

@@ -224,14 +224,14 @@ def set_limits(
         api_key = ApiKeys(tx).find(key)
         if api_key is not None and api_key.role is not None:
             raise InputError(NO_LIMITS)
-        before = None if api_key is None else api_key.limits
-        limits = change(before or KeyLimits()).or_none
+        former_limits = None if api_key is None else api_key.limits
+        limits = change(former_limits or KeyLimits()).or_none
         changed_key = ApiKeys(tx).limit(key, limits)
         AuditLog(tx).append(
             actor,
             "key.limits",
             f"key {key}",
-            {"before": to_shown(before), "after": to_shown(limits)},
+            {"before": to_shown(former_limits), "after": to_shown(limits)},
         )
     return changed_key
 
@@ -251,9 +251,9 @@ def set_opt_outs(
         if api_key is not None and api_key.role is not None:
             raise InputError(NO_OPT_OUTS)
         changed_key = ApiKeys(tx).opt_out(key, frozenset(opt_outs))
-        before = api_key.opt_outs if api_key else ()
+        former_opt_outs = api_key.opt_outs if api_key else ()
         details = {
-            "before": sorted(before),
+            "before": sorted(former_opt_outs),
             "after": sorted(changed_key.opt_outs),
         }
         AuditLog(tx).append(actor, "key.opt_outs", f"key {key}", details)
@@ -302,10 +302,12 @@ def refuse_invalid_rows(words: str) -> Iterator[None]:
 
 def actor_behind(tx: Transaction, key: str | None) -> Actor:
     """Returns the actor of a management key, with its present role. Raises NotAllowed."""
-    found = ApiKeys(tx).find(key) if key is not None else None
+    stored_key = ApiKeys(tx).find(key) if key is not None else None
     # Finds the key again by its hash, because only `by_hash` checks the manifest. Without that
     # check, an old signed row could restore a revoked key.
-    return _actor_of_key(tx, ApiKeys(tx).by_hash(found.hash) if found is not None else None)
+    return _actor_of_key(
+        tx, ApiKeys(tx).by_hash(stored_key.hash) if stored_key is not None else None
+    )
 
 
 def _actor_of_key(tx: Transaction, key: ApiKey | None) -> Actor:
@@ -367,11 +369,11 @@ def _declare(
         declared_principal = _require_named(tx, principal)
         person_principal = _require_named(tx, person)
         people.require_linkable(declared_principal, person_principal)
-        before = people.link(declared_principal.id)
+        former_link = people.link(declared_principal.id)
         link = PersonLink(
             id=ctx.chance.token("pl_"),
             principal=declared_principal.id,
-            number=before.number + 1 if before is not None else 1,
+            number=former_link.number + 1 if former_link is not None else 1,
             person=person_principal.id,
             reason=checked_reason,
             created_at=ctx.clock.now(),
@@ -383,7 +385,7 @@ def _declare(
             "name": declared_principal.name,
             "person": person_principal.id,
             "called": person_principal.name,
-            "before": before.person if before is not None else None,
+            "before": former_link.person if former_link is not None else None,
             "reason": checked_reason,
         }
         action = "person.separate" if link.alone else "person.link"
@@ -392,13 +394,13 @@ def _declare(
 
 
 def _require_named(tx: Transaction, name: str) -> Principal:
-    found = Principals(tx).named(name)
-    if found is None:
+    principal = Principals(tx).named(name)
+    if principal is None:
         raise NotFound(
             f"there is no principal {name!r}; `swapgate person list` shows them. A person of "
             "single sign-on appears there after the first sign-in"
         )
-    return found
+    return principal
 
 
 def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:

@@ -209,8 +209,8 @@ def _capture_cells(summary: CaptureSummary) -> dict[str, object]:
     }
 
 
-def _describe_sample(listed: FinishedOperation[Any]) -> str:
-    text = captures.load_sample(listed.ctx, listed.inputs["route"]).text
+def _describe_sample(outcome: FinishedOperation[Any]) -> str:
+    text = captures.load_sample(outcome.ctx, outcome.inputs["route"]).text
     return f"in the last {captures.SAMPLE_DAYS} days: {text}" if text else ""
 
 
@@ -300,9 +300,9 @@ USERS: Final = OperationGroup(
 
 
 def _list_grant_cells(
-    listed: FinishedOperation[Page[AgentGrant]],
+    outcome: FinishedOperation[Page[AgentGrant]],
 ) -> Iterable[dict[str, object]]:
-    return (_grant_cells(grant, listed.began_at) for grant in listed.result)
+    return (_grant_cells(grant, outcome.began_at) for grant in outcome.result)
 
 
 def _grant_cells(grant: AgentGrant, now: datetime) -> dict[str, object]:
@@ -339,12 +339,12 @@ GRANT_LISTS: Final = OperationGroup(
 
 
 def _list_glass_cells(
-    listed: FinishedOperation[Page[BreakGlass]],
+    outcome: FinishedOperation[Page[BreakGlass]],
 ) -> Iterable[dict[str, object]]:
-    targets_by_id = listed.ctx.store.lists.targets_of(
-        {record.target for record in listed.result}
+    targets_by_id = outcome.ctx.store.lists.targets_of(
+        {record.target for record in outcome.result}
     )
-    for record in listed.result:
+    for record in outcome.result:
         target = targets_by_id.get(record.target)
         yield {
             "ID": record.id,

@@ -258,13 +258,13 @@ def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeyS
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
         ids = [key.id for key in page]
-        spent = Observations(tx).spend_totals(today=today, keys=ids)
+        spent_by_key = Observations(tx).spend_totals(today=today, keys=ids)
         owners = _load_owner_names(tx, {key.principal for key in page if key.principal})
 
     def summarize(key: ApiKey) -> KeySummary:
         return KeySummary(
             **{field.name: getattr(key, field.name) for field in fields(key)},
-            spent=spent.get(key.id, SpendTotals(today)),
+            spent=spent_by_key.get(key.id, SpendTotals(today)),
             principal_name=owners.get(key.principal, INVALID_ROWS_HINT)
             if key.principal
             else "",

@@ -354,7 +354,7 @@ def list_news(
             ],
         ),
     ]
-    return [f"{start}{_name_routes(named)}" for start, named in groups if named]
+    return [f"{start}{_name_routes(texts)}" for start, texts in groups if texts]
 
 
 def _name_routes(route_texts: Sequence[str]) -> str:

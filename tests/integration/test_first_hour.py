@@ -350,12 +350,12 @@ def test_traffic_ends_where_only_a_persons_approval_is_missing_and_says_whose(
     asked = ("proposal", "create", "chat", "sim/better")
     made = cli.json(*asked)["proposal"]["id"]
     watch = ProposalWatch(cli.world.context(), ["chat"])
-    assert not watch.rests
-    assert watch.approvals() == []
+    assert not watch.is_settled
+    assert watch.list_approvals() == []
     cli.world.until_decided(made)
-    assert watch.rests
+    assert watch.is_settled
     assert watch.open
-    (line,) = watch.approvals()
+    (line,) = watch.list_approvals()
     assert line.startswith("chat: waits for an approver other than its proposer: ")
     assert f"`swapgate proposal approve {made}`" in line
     with cli.world.store.read() as tx:

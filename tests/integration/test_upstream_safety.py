@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
-from harness.app.alert_sinks import post
+from harness.app.alert_sinks import post_to_webhook
 from harness.app.configuration import configuration
 from harness.app.doctor import provider_requests
 from harness.frame import package_data
@@ -131,7 +131,7 @@ def by_webhook(served: Served) -> None:
         count=1,
     )
     with suppress(DeliveryFailed):
-        post(f"{served.url}/hook", b"secret", message, timeout_s=5.0)
+        post_to_webhook(f"{served.url}/hook", b"secret", message, timeout_s=5.0)
 
 
 CALLERS = {

@@ -49,7 +49,7 @@ def build(folder: Path) -> SubprocessWorkers:
     return SubprocessWorkers(
         ["false"],
         template=[sys.executable, "-c", TEMPLATE],
-        needed_by=lambda run: {
+        variables_of=lambda run: {
             "KEY_OF_RUN": str(len(run)),
             "PYTHONPATH": str(ROOT),
         },
@@ -61,8 +61,8 @@ def build(folder: Path) -> SubprocessWorkers:
 def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SubprocessWorkers]:
     monkeypatch.setattr(
         eval_worker_processes,
-        "KEPT",
-        (*eval_worker_processes.KEPT, "PYTHONPATH"),
+        "KEPT_VARIABLES",
+        (*eval_worker_processes.KEPT_VARIABLES, "PYTHONPATH"),
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("SECRET_OF_THE_PARENT", "not for workers")

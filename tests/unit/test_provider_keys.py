@@ -12,7 +12,7 @@ from harness.frame.errors import ConfigError, DecryptionFailed
 from harness.frame.failures import FailureClass, Reach
 from harness.frame.runtime.encryption import (
     FernetCipher,
-    keys_in,
+    split_keys,
     new_key,
     read_key_file,
     write_key_file,
@@ -240,7 +240,7 @@ def test_the_key_file_is_its_owners_alone(tmp_path: Path) -> None:
     write_key_file(file, ["a", "b"])
 
     assert file.stat().st_mode & 0o777 == 0o600
-    assert read_key_file(file) == ["a", "b"] == keys_in("a, b")
+    assert read_key_file(file) == ["a", "b"] == split_keys("a, b")
     file.chmod(0o640)
     with pytest.raises(ConfigError, match=r"mode 0640.*chmod 600"):
         read_key_file(file)

@@ -296,8 +296,8 @@ def _check_judges(
             check_judge(policy.canary)
     for name, route in routes.items():
         settings = route.settings
-        used = policies.get(route.settings.policy)
-        judge = used.canary.judge if used else None
+        route_policy = policies.get(route.settings.policy)
+        judge = route_policy.canary.judge if route_policy else None
         provider = Target.from_name(judge.model).provider if judge else None
         allowed = file_context.data_classes.get(settings.data_class)
         if provider is not None and allowed is not None and provider not in allowed:

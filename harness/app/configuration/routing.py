@@ -119,11 +119,11 @@ def read_settings(
     """Reads the plain settings of an entry, by name. at: opens a block whose faults get the
     place of a key.
     """
-    plain = {}
+    settings = {}
     for declared in plain_settings(record):
         with at(declared.key):
-            plain[declared.name] = read_setting(declared, getattr(entry, declared.key))
-    return plain
+            settings[declared.name] = read_setting(declared, getattr(entry, declared.key))
+    return settings
 
 
 def build_route_seed(
@@ -230,8 +230,8 @@ def parse_target_seed(
     provider, slash, model = name.partition("/")
     if not (slash and provider and model):
         offers = list_offers(providers, Catalogue(), ())
-        near = ModelNameQuery(name, providers, offers).resolve().target
-        near = near or find_nearest(name, (offer.name for offer in offers))
-        hint = f"did you mean {near!r}?" if near else "e.g. openai/gpt-5"
+        nearest = ModelNameQuery(name, providers, offers).resolve().target
+        nearest = nearest or find_nearest(name, (offer.name for offer in offers))
+        hint = f"did you mean {nearest!r}?" if nearest else "e.g. openai/gpt-5"
         raise InputError(f"{name!r} is not a target: write provider/model; {hint}")
     return Target(provider, model)

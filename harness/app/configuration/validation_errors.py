@@ -198,8 +198,8 @@ def config_error(
     )
     path = find_fault_path(first, document.values)
     is_key = first["type"] in UNKNOWN_KEY
-    shown = dotted_path(path) if is_key else str(first["input"])
-    text = describe_fault(first, path, schema, named=shown)
+    shown_value = dotted_path(path) if is_key else str(first["input"])
+    text = describe_fault(first, path, schema, named=shown_value)
     if is_key:
         return ConfigError(f"{document.place(path)}: {text}")
     return document.error(path, text)

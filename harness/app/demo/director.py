@@ -219,7 +219,7 @@ class DemoShow:
 
     def _watch(self) -> None:
         """Follows the proposals until all have ended, or until `MAX_DURATION_S`."""
-        began = time.monotonic()
+        began_at = time.monotonic()
         shown_at = 0.0
         ctx = self.installation.context
         routes = [story.route for story in self._expected]
@@ -234,7 +234,7 @@ class DemoShow:
                 shown_at = now
                 if texts := ProposalWatch(ctx, routes).texts():
                     self.say(" · ".join(texts))
-            if now > began + MAX_DURATION_S:
+            if now > began_at + MAX_DURATION_S:
                 self.say(
                     "the demo gave up: some stories run longer than "
                     f"{format_span(MAX_DURATION_S)}"
@@ -429,8 +429,9 @@ class DemoShow:
         self.lines(
             f"Raw SQL tries to promote {comparison.candidate.name}",
             [
-                f"{_mark(good=bool(why))} {title}: " + (f"refused: {why}" if why else "TAKEN")
-                for title, why in refusals.items()
+                f"{_mark(good=bool(refusal))} {title}: "
+                + (f"refused: {refusal}" if refusal else "TAKEN")
+                for title, refusal in refusals.items()
             ],
         )
         return all(refusals.values())

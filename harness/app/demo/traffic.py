@@ -136,7 +136,7 @@ class DemoTraffic:
             async def start_users(
                 name: str,
                 route: str,
-                ask: Ask,
+                send_request: Ask,
                 free: asyncio.Semaphore,
                 share: float = 0.0,
             ) -> None:
@@ -154,7 +154,7 @@ class DemoTraffic:
                     if self._stop.is_set():
                         return
                     user = DemoUser(name, route, number, free)
-                    tasks.create_task(self._talk(user, ask))
+                    tasks.create_task(self._talk(user, send_request))
 
             generator_limit = asyncio.Semaphore(MAX_IN_FLIGHT)
             for route in self.rates:
@@ -166,7 +166,7 @@ class DemoTraffic:
                         start_users("openai", route, ask_by_client, sdk_limit, share)
                     )
 
-    async def _talk(self, user: "DemoUser", ask: Ask) -> None:
+    async def _talk(self, user: "DemoUser", send_request: Ask) -> None:
         """Sends the requests of one user, each with all earlier turns; ends at a failure."""
         messages: list[Mapping[str, str]] = []
         for turn in range(self.turns.get(user.route, 1)):
@@ -176,7 +176,7 @@ class DemoTraffic:
             content = QUESTIONS[(user.number + turn) % len(QUESTIONS)]
             messages.append({"role": "user", "content": content})
             try:
-                answer = ask(user.route, user.number, messages)
+                answer = send_request(user.route, user.number, messages)
                 text = await self._count_answer(user.client, user.route, answer)
             finally:
                 user.free.release()
@@ -246,12 +246,12 @@ async def _ask_by_client(
         reply = await client.chat.completions.create(**request)
         return str(reply.choices[0].message.content or "")
     text = ""
-    ended = False
+    is_complete = False
     async for chunk in await client.chat.completions.create(**request, stream=True):
         for choice in chunk.choices:
             text += choice.delta.content or ""
-            ended = ended or choice.finish_reason is not None
-    return text if ended else ""
+            is_complete = is_complete or choice.finish_reason is not None
+    return text if is_complete else ""
 
 
 TASK: Final = "Give the customer of order A-1001 the money back."
@@ -400,21 +400,21 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     traffic = DemoTraffic(f"{url.rstrip('/')}/v1", key, dict.fromkeys(route_names, rate))
     description = f"{', '.join(route_names)} at {traffic.base_url}"
     say(f"{rate:g} requests per second to {description}; Ctrl-C ends them")
-    began = reported_at = time.monotonic()
+    began_at = reported_at = time.monotonic()
     traffic.start()
     try:
         with interrupts() as interruption:
             while not (interruption.ended or (until_settled and watch.is_settled)):
                 time.sleep(CHECK_EVERY_S)
-                elapsed = time.monotonic() - began
+                elapsed = time.monotonic() - began_at
                 if seconds is not None and elapsed >= seconds:
                     break
                 if elapsed >= GIVE_UP_AFTER_S:
                     _require_answers(traffic)
                 for line in watch.refresh():
                     say(line)
-                if began + elapsed - reported_at >= REPORT_EVERY_S:
-                    reported_at = began + elapsed
+                if began_at + elapsed - reported_at >= REPORT_EVERY_S:
+                    reported_at = began_at + elapsed
                     say(_format_progress(traffic, watch, elapsed))
     finally:
         traffic.stop()

@@ -367,8 +367,10 @@ def _check_changed_suites(_: Settings, context: Context) -> Findings:
             if not route_suite.digest or pin.digest == route_suite.digest:
                 continue
             with context.store.read() as tx:
-                pieces = "; ".join(route_rules.list_changed_pieces(tx, route_suite.digest, pin))
-            found = f"suite {route_suite.suite} changed since it was accepted: {pieces}"
+                changed_pieces = "; ".join(
+                    route_rules.list_changed_pieces(tx, route_suite.digest, pin)
+                )
+            found = f"suite {route_suite.suite} changed since it was accepted: {changed_pieces}"
             step = (
                 f"open proposals on it become stale: propose again; `swapgate route settings "
                 f"{name} --suite {route_suite.suite}` accepts the suite as it is now"

@@ -99,16 +99,16 @@ _STEPS: Final[Mapping[str, str]] = {
 }
 
 
-def _report_works(found: str) -> _Judgement:
-    return LiveOutcome.WORKS, found, ""
+def _report_works(finding: str) -> _Judgement:
+    return LiveOutcome.WORKS, finding, ""
 
 
-def _report_fails(found: str, step: str = _REPORT_STEP) -> _Judgement:
-    return LiveOutcome.FAILS, found, step
+def _report_fails(finding: str, step: str = _REPORT_STEP) -> _Judgement:
+    return LiveOutcome.FAILS, finding, step
 
 
-def _report_differs(found: str, step: str = "nothing to do") -> _Judgement:
-    return LiveOutcome.DIFFERS, found, step
+def _report_differs(finding: str, step: str = "nothing to do") -> _Judgement:
+    return LiveOutcome.DIFFERS, finding, step
 
 
 def _judge_plain(
@@ -128,9 +128,9 @@ def _judge_plain(
         return _report_fails(f"it reports {answer.counts or 'no usage'}", _NO_USAGE_STEP)
     if not answer.models:
         return _report_differs("it does not name the model that answered", _UNNAMED_STEP)
-    if others := [name for name in answer.models if not name.startswith(model)]:
-        is_usual = _USUAL_NAME.fullmatch(others[0])
-        shown_name = others[0] if is_usual else "another model with an unusual name"
+    if other_names := [name for name in answer.models if not name.startswith(model)]:
+        is_usual = _USUAL_NAME.fullmatch(other_names[0])
+        shown_name = other_names[0] if is_usual else "another model with an unusual name"
         return _report_differs(f"it says that {shown_name} answered", _PIN_STEP)
     return _report_works(answer.counts)
 
@@ -177,13 +177,13 @@ def _judge_stream(
         return judgement
     if answer.chunks[-1].usage is None:
         return _report_differs("usage comes before the end")
-    pieces = sum(bool(chunk.text) for chunk in answer.chunks)
-    if pieces < 2:
+    text_chunks = sum(bool(chunk.text) for chunk in answer.chunks)
+    if text_chunks < 2:
         return _report_differs(
             "the whole text comes in one chunk",
             "do not expect an early first token",
         )
-    return _report_works(f"{pieces} chunks, {answer.counts}")
+    return _report_works(f"{text_chunks} chunks, {answer.counts}")
 
 
 def _judge_structured(

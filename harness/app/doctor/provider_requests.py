@@ -114,10 +114,12 @@ def count_numbers(answer: bytes) -> int:
     return len(vector) if isinstance(vector, list) else 0
 
 
-def format_model_line(model: str, ways: Mapping[Endpoint, str]) -> str:
+def format_model_line(model: str, form_by_endpoint: Mapping[Endpoint, str]) -> str:
     """Returns the line that `swapgate.yaml` needs for a model; empty if it needs no line."""
-    ways_text = ", ".join(f"{endpoint.value}: {way}" for endpoint, way in ways.items())
-    return f"models: {{{json.dumps(model)}: {{{ways_text}}}}}" if ways_text else ""
+    forms_text = ", ".join(
+        f"{endpoint.value}: {form}" for endpoint, form in form_by_endpoint.items()
+    )
+    return f"models: {{{json.dumps(model)}: {{{forms_text}}}}}" if forms_text else ""
 
 
 def _has_member(event: Mapping[str, Any], path: str) -> bool:
@@ -254,16 +256,14 @@ def _probe_embeddings(
     other_endpoints: list[Endpoint] = [
         e for e in Endpoint if e in kind.speaks and e is not Endpoint.EMBEDDINGS
     ]
-    ways = (
-        dict.fromkeys(other_endpoints, "false")
-        if provider.can(target.model).probe_target
-        else {}
+    form_by_endpoint = (
+        dict.fromkeys(other_endpoints, "false") if provider.can(target.model).chat else {}
     )
     return replace(
         _build_probe(target, reply, error=""),
         ok=True,
         answer=f"a vector of {numbers:,} numbers, but no chat ({refusal})",
-        declare=format_model_line(target.model, ways),
+        declare=format_model_line(target.model, form_by_endpoint),
     )
 
 

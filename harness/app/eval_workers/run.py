@@ -37,10 +37,10 @@ from harness.routing.records.runs import EvalRuns
 
 
 def open_with_workers(
-    given: Path | None = None, *, create_secret: bool = False
+    config_path: Path | None = None, *, create_secret: bool = False
 ) -> Installation:
     """Opens the installation for the control process. Arguments: see `open_installation`."""
-    installation = open_installation(given, create_secret=create_secret)
+    installation = open_installation(config_path, create_secret=create_secret)
     settings = installation.settings
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
         queue = job_queue(settings).JobQueue(settings.database_url)
@@ -105,7 +105,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
     )
 
 
-def run_worker_template(given: Path | None) -> None:
+def run_worker_template(config_path: Path | None) -> None:
     """Runs the process that forks eval workers, until the control process closes its stdin."""
     from harness.app.eval_workers.processes import serve_forks  # noqa: PLC0415 - only where workers start
 
@@ -120,7 +120,7 @@ def run_worker_template(given: Path | None) -> None:
     freeze_modules()
     if (requested := serve_forks()) is not None:
         run_worker(
-            given,
+            config_path,
             requested.run,
             owner=requested.owner,
             parent=os.getppid(),
@@ -128,7 +128,7 @@ def run_worker_template(given: Path | None) -> None:
 
 
 def run_worker(
-    given: Path | None,
+    config_path: Path | None,
     run: str,
     *,
     owner: str,
@@ -147,7 +147,7 @@ def run_worker(
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.upstream.transports import ProviderClient  # noqa: PLC0415
 
-    installation = open_installation(given, signs_as=KeyPurpose.WORKER)
+    installation = open_installation(config_path, signs_as=KeyPurpose.WORKER)
     settings = installation.settings
     home = secret_files.writable_home(installation.settings)
     shared_folder = home / "evals"  # for all workers of this machine
@@ -191,14 +191,14 @@ CHECK_EVERY_S = 0.2
 
 
 def run_worker_host(
-    given: Path | None,
+    config_path: Path | None,
     *,
     slots: int,
     providers: Collection[str],
 ) -> None:
     """Runs until SIGTERM or SIGINT. Raises ConfigError without a queue or its package."""
     telemetry.configure()
-    installation = open_installation(given, signs_as=KeyPurpose.WORKER)
+    installation = open_installation(config_path, signs_as=KeyPurpose.WORKER)
     control = installation.settings.control
     if control.queue is not RunQueueKind.PROCRASTINATE:
         raise ConfigError(

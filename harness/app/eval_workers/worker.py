@@ -223,8 +223,8 @@ class EvalWorker:
 
     def _load_progress(self, run: str) -> tuple[int, float]:
         with self.store.read() as tx:
-            _, cost, sent, received = EvalRuns(tx).progress(run)
-        return sent + received, cost
+            _, cost, sent_tokens, received_tokens = EvalRuns(tx).progress(run)
+        return sent_tokens + received_tokens, cost
 
     def _build_keeper(self, meter: "_ProgressMeter") -> Callable[[Sample], bool]:
         """Builds the callback that stores each sample. It returns False if the run must
@@ -407,7 +407,7 @@ class _ProgressMeter:
                 "a price"
             )
         if self.cost_usd >= budget.max_cost_usd:
-            spent = format_usd(self.cost_usd)
-            most = format_usd(budget.max_cost_usd)
-            return f"the run has spent {spent} of {most}"
+            spent_text = format_usd(self.cost_usd)
+            budget_text = format_usd(budget.max_cost_usd)
+            return f"the run has spent {spent_text} of {budget_text}"
         return ""

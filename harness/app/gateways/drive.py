@@ -178,7 +178,7 @@ class SplitDrive:
         is_late = now - self._read_late_at >= LATE_READ_EVERY
         since = now - (LATEST + LATE_READ_EVERY if is_late else RECENT_PERIOD)
         targets_by_route: Driven = {
-            name: known.targets.values() for name, known in self._routes.items()
+            name: driven.targets.values() for name, driven in self._routes.items()
         }
         unnamed = Counter[str]()
         try:
@@ -299,7 +299,7 @@ def _exposure_outcome(outcome: Outcome) -> ExposureOutcome:
 
 
 def drive_litellm(
-    given: Path | None,
+    config_path: Path | None,
     url: str,
     key: str,
     *,
@@ -307,13 +307,13 @@ def drive_litellm(
     settle_s: float,
 ) -> None:
     """Drives LiteLLM until SIGTERM or SIGINT. Raises ConfigError, SnapshotInvalid."""
-    installation = open_installation(given, signs_as=None)
+    installation = open_installation(config_path, signs_as=None)
     driver = LiteLLMAdmin(url, key, installation.settings.router.allow_addresses)
     _run_drive(installation, driver, LITELLM_WORKER, every_s, settle_s)
 
 
 def drive_flagd(
-    given: Path | None,
+    config_path: Path | None,
     flags: Path,
     spans: Path,
     *,
@@ -321,7 +321,7 @@ def drive_flagd(
     settle_s: float,
 ) -> None:
     """Writes flagd's flags until SIGTERM or SIGINT. Raises ConfigError, SnapshotInvalid."""
-    installation = open_installation(given, signs_as=None)
+    installation = open_installation(config_path, signs_as=None)
     _run_drive(
         installation,
         FlagdFile(flags, spans),

@@ -251,19 +251,19 @@ def read_row(row: Mapping[str, Any], target_by_deployment: Mapping[str, str]) ->
         first_deployment not in target_by_deployment and (first_deployment or not was_repeated)
     ):
         return None
-    started = _parse_time(row["startTime"])
-    ended = _parse_time(row["endTime"])
+    started_at = _parse_time(row["startTime"])
+    ended_at = _parse_time(row["endTime"])
     failed = was_repeated or (is_failure and code not in CALLER_FAULT_STATUSES)
     return Outcome(
         id=str(row["request_id"]),
         route=str(metadata.get("original_model_group") or row.get("model_group")),
         caller=str(row.get("session_id") or row["request_id"]),
         target=target_by_deployment.get(str(first_deployment)),
-        started_at=started,
+        started_at=started_at,
         failed=failed,
         answered=not is_failure,
         why=name_failure(FailureClass.SERVER, code) if failed else "",
-        latency_s=(ended - started).total_seconds(),
+        latency_s=(ended_at - started_at).total_seconds(),
         input_tokens=int(row.get("prompt_tokens") or 0),
         output_tokens=int(row.get("completion_tokens") or 0),
     )

@@ -497,16 +497,18 @@ class _Converter:
     def _read_mirror(self, path: ConfigPath, group: str) -> None:
         value = self._source.value(path)
         route = self._names[group]
-        first, *others = value if isinstance(value, list) else [value]
+        first_name, *later_names = value if isinstance(value, list) else [value]
         try:
-            target = _command_name(self._find_mirror_target(first, route))
+            target = _command_name(self._find_mirror_target(first_name, route))
         except InputError as error:
             self._source.leave(path, f"{error}")
             return
         start = f"`swapgate shadow start {quote(route)} {target} --reason 'a silent_model'`"
         text = f"{start} mirrors 1 % of the callers (see `--share`)"
         text += "; for a model without a known price, add `--usd-per-day none`"
-        text += f"; after it ends, start {', '.join(map(str, others))}" if others else ""
+        text += (
+            f"; after it ends, start {', '.join(map(str, later_names))}" if later_names else ""
+        )
         self._source.take(path, text, changed=True)
 
     def _find_mirror_target(self, name: object, route: str) -> object:
@@ -556,9 +558,9 @@ class _Converter:
         else:
             routes = (self._find_route(path[-1]),)
             self._routes_with_chain |= {*routes} if key == "fallbacks" else set()
-        others, unconverted = self._read_chain(path)
-        unconverted += [f"itself ({other})" for other in others if routes == (other,)]
-        for other, route in product(others, routes):
+        fallback_routes, unconverted = self._read_chain(path)
+        unconverted += [f"itself ({other})" for other in fallback_routes if routes == (other,)]
+        for other, route in product(fallback_routes, routes):
             if route != other:
                 self._append_target(route, self._routes[other]["incumbent"])
         if key == "content_policy_fallbacks":
@@ -582,16 +584,16 @@ class _Converter:
         """
         if not isinstance(entries := self._source.value(path), list):
             raise InputError("is not a list of names")
-        others = list[str]()
+        fallback_routes = list[str]()
         unconverted = list[str]()
         for entry in entries:
             parts = entry if isinstance(entry, Mapping) else {"model": entry}
             unconverted += sorted(map(str, parts.keys() - {"model"}))
             try:
-                others.append(self._find_route(parts.get("model")))
+                fallback_routes.append(self._find_route(parts.get("model")))
             except InputError:
                 unconverted.append(f"{parts.get('model')}")
-        return others, unconverted
+        return fallback_routes, unconverted
 
     def _read_setting(self, path: ConfigPath) -> None:
         if (key := f"{path[-1]}") == "default_fallbacks":

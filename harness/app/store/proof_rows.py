@@ -150,11 +150,13 @@ def _read_signed_values(
 def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
     """Lists rows with invalid signatures by reason. A fault of the whole file comes last."""
     by_reason: dict[str, list[str]] = {}
-    for name, why in _find_row_faults(proof, RowVerifier(verifier, lambda: proof.installation)):
-        by_reason.setdefault(why, []).append(name)
+    for name, reason in _find_row_faults(
+        proof, RowVerifier(verifier, lambda: proof.installation)
+    ):
+        by_reason.setdefault(reason, []).append(name)
     faults = [
-        f"the row{'s' if len(names) > 1 else ''} {_join_names(names)}: {why}"
-        for why, names in by_reason.items()
+        f"the row{'s' if len(names) > 1 else ''} {_join_names(names)}: {reason}"
+        for reason, names in by_reason.items()
     ]
     try:
         payload = row_payload(DOCUMENT, proof.installation, proof.content)
@@ -166,12 +168,12 @@ def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
 
 def _join_names(names: list[str]) -> str:
     """Joins at most `MAX_NAMED_ROWS` names, and says how many more there are."""
-    rest = (
-        f" and {format_quantity(n, 'rest row')}"
+    suffix = (
+        f" and {format_quantity(n, 'suffix row')}"
         if (n := len(names) - MAX_NAMED_ROWS) > 0
         else ""
     )
-    return f"{', '.join(names[:MAX_NAMED_ROWS])}{rest}"
+    return f"{', '.join(names[:MAX_NAMED_ROWS])}{suffix}"
 
 
 def _find_row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
@@ -185,10 +187,10 @@ def _find_row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str
             further_values = {}
             if name == route_version.name:
                 further_values["fallbacks"] = proof.chains.get(str(row.get("version")), [])
-            if why := rows.row_fault(
+            if reason := rows.row_fault(
                 signed, cast("Row", StoredRow(signed.table, row)), **further_values
             ):
-                yield named(signed, row), f"the signature is invalid: {why}"
+                yield named(signed, row), f"the signature is invalid: {reason}"
 
 
 def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:

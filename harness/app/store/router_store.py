@@ -58,8 +58,8 @@ class RouterStore:
     def etag(self) -> str:
         return self._store.etag()
 
-    def missing_lineage(self, known: Lineage) -> Sequence[str]:
-        return self._store.missing_lineage(known)
+    def missing_lineage(self, lineage: Lineage) -> Sequence[str]:
+        return self._store.missing_lineage(lineage)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         return self._store.wait_for_change(timeout_s)

@@ -120,9 +120,9 @@ def _find_page_faults(
         if are_versions:
             further_values = {"fallbacks": chains.get((row.route, row.version), [])}
         fault = tx.fault(signed.table, row, **further_values)
-        if fault is None and are_versions and (why := _version_fault(previous, row)):
+        if fault is None and are_versions and (reason := _version_fault(previous, row)):
             key = tuple(str(getattr(row, name)) for name in signed.key)
-            fault = RowFault(signed.table.name, key, why)
+            fault = RowFault(signed.table.name, key, reason)
         if fault is not None:
             yield fault
         previous = row

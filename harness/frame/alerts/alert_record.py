@@ -114,10 +114,10 @@ def apply_alerts(
     newest = dict(records)
     changed_records: dict[str, AlertRecord] = {}
     for alert in alerts:
-        before = newest.get(alert.key)
-        after = apply_alert(before, alert)
-        if after is not None and after != before:
-            newest[alert.key] = changed_records[after.id] = after
+        former = newest.get(alert.key)
+        updated = apply_alert(former, alert)
+        if updated is not None and updated != former:
+            newest[alert.key] = changed_records[updated.id] = updated
     return changed_records
 
 
@@ -126,7 +126,7 @@ def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
     silent = ALERT_RULES[record.kind].silent
     if silent is None or not record.open:
         return record
-    sources = {who: at for who, at in record.sources.items() if now - at < silent}
+    sources = {source: at for source, at in record.sources.items() if now - at < silent}
     if sources == record.sources:
         return record
     return replace(record, sources=sources, resolved_at=None if sources else now)
@@ -178,7 +178,7 @@ def resolve_record(record: AlertRecord, now: datetime) -> AlertRecord:
 def _end_source(record: AlertRecord, alert: Alert) -> AlertRecord:
     if alert.source not in record.sources or alert.at < record.sources[alert.source]:
         return record
-    sources = {who: at for who, at in record.sources.items() if who != alert.source}
+    sources = {source: at for source, at in record.sources.items() if source != alert.source}
     if sources or not record.open:
         return replace(record, sources=sources)
     return replace(record, sources=sources, resolved_at=max(alert.at, record.first_seen))

@@ -24,7 +24,9 @@ from harness.frame.records.repository import (
 
 
 def alert_from_row(row: Row) -> AlertRecord:
-    sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
+    sources = {
+        source: at for source, text in row.sources.items() if (at := _time_of_source(text))
+    }
     return record_of(AlertRecord, row, alert, sources=sources)
 
 

@@ -81,8 +81,8 @@ class SourceConfig:
 
     def variable(self, path: ConfigPath) -> str:
         """Returns the environment variable that a value names; empty for a plain value."""
-        found = _VARIABLE.fullmatch(f"{self.value(path)}")
-        return found[1] if found else ""
+        match_ = _VARIABLE.fullmatch(f"{self.value(path)}")
+        return match_[1] if match_ else ""
 
     def number(self, path: ConfigPath, default: float | None = None) -> float:
         """Returns a number; the file may write it as a text. Raises InputError."""

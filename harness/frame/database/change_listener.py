@@ -55,10 +55,10 @@ class SqliteListener:
         database is lost.
         """
         self.require_same()
-        before = self._seen_version
+        former_version = self._seen_version
         self._seen_version = self.version()
         now = time.monotonic()
-        if self._seen_version != before:
+        if self._seen_version != former_version:
             self._changed_at = now
             return True
         is_quiet = now - self._changed_at > QUIET_AFTER_S
@@ -119,12 +119,12 @@ class Changes:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            left = deadline - time.monotonic()
-            self._listen(max(0.0, min(left, SLICE_S)))
+            left_s = deadline - time.monotonic()
+            self._listen(max(0.0, min(left_s, SLICE_S)))
             if self._changes != getattr(self._seen_version, "changes", 0):
                 self._seen_version.changes = self._changes
                 return True
-            if left <= 0 or self._closed:
+            if left_s <= 0 or self._closed:
                 return False
 
     def _listen(self, timeout_s: float) -> None:

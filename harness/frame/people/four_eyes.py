@@ -102,7 +102,7 @@ def _find_refusals(
         )
     for creator in key_creators.creators_of_both(proposer_key, actor.key):
         if proposer_principal and all(
-            key_creators.has_other_key(one, creator) for one in (proposer, approver)
+            key_creators.has_other_key(person, creator) for person in (proposer, approver)
         ):
             yield (
                 f"{person_name(tx, creator)} took part in creating both keys, the proposer's "
@@ -164,11 +164,13 @@ class KeyCreators:
         creators = load_key_creators(self.tx, key) if key is not None else ()
         return frozenset(map(self.people.person, creators))
 
-    def creators_of_both(self, one: str | None, other: str | None) -> Sequence[str]:
+    def creators_of_both(self, first_key: str | None, second_key: str | None) -> Sequence[str]:
         """Lists the people who took part in creating both keys, without the operator, who
         creates the first keys.
         """
-        return sorted((self.creators_of(one) & self.creators_of(other)) - {LOCAL_PRINCIPAL.id})
+        return sorted(
+            (self.creators_of(first_key) & self.creators_of(second_key)) - {LOCAL_PRINCIPAL.id}
+        )
 
     def has_other_key(self, person: str, creator: str) -> bool:
         return any(
@@ -177,14 +179,14 @@ class KeyCreators:
             for key in ApiKeys(self.tx).of_principal(principal)
         )
 
-    def find_undeclared(self, one: str, other: str) -> Principal | None:
+    def find_undeclared(self, first: str, second: str) -> Principal | None:
         """Finds a principal of single sign-on who could be the same person as the other
         principal, because no admin declared which person it is. None if both sign in at the
         same server, or are declared. The other principal may be a service, because a person
         acts with its key.
         """
-        principals = Principals(self.tx).among([one, other])
-        if len(principals) < 2 or principals[one].issuer == principals[other].issuer:
+        principals = Principals(self.tx).among([first, second])
+        if len(principals) < 2 or principals[first].issuer == principals[second].issuer:
             return None
         by_sign_on = [p for p in principals.values() if p.issuer is not None]
         return next((p for p in by_sign_on if self.people.link(p.id) is None), None)
@@ -240,5 +242,7 @@ def is_other_person(
 
 
 def person_name(tx: Transaction, principal: str) -> str:
-    found = Principals(tx).among([principal]).get(principal)
-    return found.name if found is not None else principal or "unknown person"
+    principal_record = Principals(tx).among([principal]).get(principal)
+    return (
+        principal_record.name if principal_record is not None else principal or "unknown person"
+    )

@@ -141,12 +141,12 @@ class Principals(Records[Principal]):
         return {stored.id: stored for stored in principals}
 
 
-def _is_same_principal(one: Principal, other: Principal) -> bool:
-    signs_in = one.issuer is not None and (one.issuer, one.subject) == (
-        other.issuer,
-        other.subject,
+def _is_same_principal(first: Principal, second: Principal) -> bool:
+    signs_in = first.issuer is not None and (first.issuer, first.subject) == (
+        second.issuer,
+        second.subject,
     )
-    return one.id == other.id or one.folded == other.folded or signs_in
+    return first.id == second.id or first.folded == second.folded or signs_in
 
 
 class PersonLinks(Records[PersonLink]):

@@ -150,8 +150,8 @@ class FreeText(sa.types.TypeDecorator[str]):
 
 
 def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return sa.CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+    value_list = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({value_list})", name=f"{column}_known")
 
 
 def share(column: str) -> sa.CheckConstraint:
@@ -166,8 +166,8 @@ def amount(column: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} >= 0 AND {column} < 1e15", name=f"{column}_amount")
 
 
-def at_least(column: str, least: int) -> sa.CheckConstraint:
-    return sa.CheckConstraint(f"{column} >= {least}", name=f"{column}_least")
+def at_least(column: str, minimum: int) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{column} >= {minimum}", name=f"{column}_least")
 
 
 def not_blank(column: str) -> sa.CheckConstraint:

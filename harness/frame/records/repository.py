@@ -65,10 +65,10 @@ class Records(Generic[T]):
             self._tx.write(sa.insert(self.record.table), values)
 
     def get(self, id_: str) -> T:
-        found = self._first(self._select(self._is(id_)))
-        if found is None:
+        loaded = self._first(self._select(self._is(id_)))
+        if loaded is None:
             raise self._missing(id_)
-        return found
+        return loaded
 
     def all(self) -> Sequence[T]:
         return self._all(self._select())

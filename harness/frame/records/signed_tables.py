@@ -226,13 +226,13 @@ class RowVerifier:
         self,
         table: sa.Table,
         row: Row,
-        **more: object,
+        **further_values: object,
     ) -> None:
         signed = signed_table(table)
-        if why := self.row_fault(signed, row, **more):
+        if reason := self.row_fault(signed, row, **further_values):
             name = named(signed, {name: getattr(row, name) for name in signed.key})
             raise SignatureInvalid(
-                f"the row {name} does not verify: {why}. Swapgate does not use this row; "
+                f"the row {name} does not verify: {reason}. Swapgate does not use this row; "
                 f"{REMEDY}"
             )
 
@@ -240,33 +240,35 @@ class RowVerifier:
         self,
         signed: SignedTable,
         row: Row,
-        **more: object,
+        **further_values: object,
     ) -> str:
         """Returns why a row's signature is invalid; empty if it is valid.
 
         The signature of a StoredRow may cover the stored text, so its text is checked first.
         """
         if isinstance(row, StoredRow):
-            covered = covered_values(signed, row.stored, stored=True)
-            if not self._fault(signed, covered, row.signature, more):
+            covered = covered_values(signed, row.stored, are_stored=True)
+            if not self._fault(signed, covered, row.signature, further_values):
                 return ""
         try:
             covered = covered_values(signed, row._asdict())
         except (ValueError, TypeError) as error:
             return str(error)
-        return self._fault(signed, covered, row.signature, more)
+        return self._fault(signed, covered, row.signature, further_values)
 
     def _fault(
         self,
         signed: SignedTable,
         covered: Mapping[str, object],
         signature: str | None,
-        more: Mapping[str, object],
+        further_values: Mapping[str, object],
     ) -> str:
         if not signature:
             return "" if covered == signed.unsigned_values else UNSIGNED
         try:
-            payload = row_payload(signed.table.name, self._installation(), covered, **more)
+            payload = row_payload(
+                signed.table.name, self._installation(), covered, **further_values
+            )
             self._verifier.check(payload, signature, signed.purpose)
         except (SignatureInvalid, ValueError, TypeError) as error:
             return str(error)
@@ -289,13 +291,15 @@ class RowSignatures(RowVerifier):
         self,
         table: sa.Table,
         values: Mapping[str, Any],
-        **more: object,
+        **further_values: object,
     ) -> str:
-        """Signs a row. more: further signed values. Raises InputError."""
+        """Signs a row. further_values: signed, too, but not stored in the row. Raises
+        InputError.
+        """
         signed = signed_table(table)
         try:
             covered = covered_values(signed, values)
-            payload = row_payload(table.name, self._installation(), covered, **more)
+            payload = row_payload(table.name, self._installation(), covered, **further_values)
         except (ValueError, TypeError) as error:
             raise InputError(f"the database cannot store a value: {error}") from error
         return self._signer.sign(payload)

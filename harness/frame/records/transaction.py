@@ -320,9 +320,10 @@ class Transaction:
         self,
         table: sa.Table,
         values: Mapping[str, object],
-        **more: object,
+        **further_values: object,
     ) -> dict[str, object]:
-        """Returns a new row's values with its signature. more: further signed values.
+        """Returns a new row's values with its signature. further_values: signed, too, but not
+        stored in the row.
 
         Raises SignatureInvalid if the snapshot's rows differ from the manifest, because a
         change must not build on them.
@@ -331,7 +332,7 @@ class Transaction:
             self.change_snapshot()
         return {
             **values,
-            SIGNATURE: self.signatures.sign(table, values, **more),
+            SIGNATURE: self.signatures.sign(table, values, **further_values),
         }
 
     @property
@@ -369,14 +370,14 @@ class Transaction:
         self,
         table: sa.Table,
         rows: Iterable[Row],
-        **more: object,
+        **further_values: object,
     ) -> list[Row]:
         """Returns the rows after it has verified them. The rows must have all columns. Raises
         SignatureInvalid.
         """
         verified = list(rows)
         for row in verified:
-            self.signatures.check_row(table, row, **more)
+            self.signatures.check_row(table, row, **further_values)
         return verified
 
     def trusted(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
@@ -387,14 +388,14 @@ class Transaction:
         self,
         table: sa.Table,
         row: Row,
-        **more: object,
+        **further_values: object,
     ) -> RowFault | None:
         signed = signed_table(table)
-        why = self.signatures.row_fault(signed, row, **more)
-        if not why:
+        reason = self.signatures.row_fault(signed, row, **further_values)
+        if not reason:
             return None
         key = tuple(str(getattr(row, name)) for name in signed.key)
-        return RowFault(table.name, key, why)
+        return RowFault(table.name, key, reason)
 
     def now(self) -> datetime:
         return self._clock.now()

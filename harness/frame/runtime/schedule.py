@@ -100,12 +100,12 @@ class Schedule:
         self._watch.join()
 
     def _compare_clocks(self) -> None:
-        before = self._lead()
+        former_lead = self._lead()
         while not self._ending.wait(self._watch_s):
             now = self._lead()
-            if now < before - CLOCK_SETBACK_S:
+            if now < former_lead - CLOCK_SETBACK_S:
                 self._plan_again()
-            before = now
+            former_lead = now
 
     def _lead(self) -> float:
         """Returns the seconds by which the wall clock is ahead of the monotonic clock."""

@@ -105,12 +105,12 @@ def require_free(
 
 def free_port(
     host: str,
-    wanted: int,
+    first_port: int,
     *,
     reserved_ports: Container[int] = (),
 ) -> int:
-    """Returns the first free port from `wanted` on that is not in `reserved_ports`."""
-    for port in range(wanted, min(wanted + 200, 65_536)):
+    """Returns the first free port from `first_port` on that is not in `reserved_ports`."""
+    for port in range(first_port, min(first_port + 200, 65_536)):
         if port not in reserved_ports and is_free(host, port):
             return port
-    raise ConfigError(f"no free port from {wanted} on {host}")
+    raise ConfigError(f"no free port from {first_port} on {host}")

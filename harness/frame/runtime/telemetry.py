@@ -72,10 +72,12 @@ def format_line(
     clock = str(fields.pop("timestamp", ""))[_CLOCK]
     level = str(fields.pop("level", "info"))
     if (sentence := _SENTENCES.get(str(fields.get("event")))) is not None:
-        named = {name: _value_text(value) for name, value in fields.items()}
-        text = sentence.format_map(defaultdict(lambda: "?", named))
-        more = f", and {fields['left_out']:,} more before it" if fields.get("left_out") else ""
-        return _printable(f"{clock}  {level:<7}  {text}{more}")
+        value_texts = {name: _value_text(value) for name, value in fields.items()}
+        text = sentence.format_map(defaultdict(lambda: "?", value_texts))
+        omitted_note = (
+            f", and {fields['left_out']:,} more before it" if fields.get("left_out") else ""
+        )
+        return _printable(f"{clock}  {level:<7}  {text}{omitted_note}")
     words = str(fields.pop("event", "")).replace("_", " ")
     for error in fields.pop("exception", ()):
         frames = error.get("frames") or [{}]

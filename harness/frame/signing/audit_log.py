@@ -86,10 +86,10 @@ class AuditLog(Records[AuditEvent]):
 
     def all(self) -> Iterator[AuditEvent]:  # type: ignore[override]  # many
         """Yields all events. Reads page by page, because a long log may not fit into memory."""
-        after = 0
-        while page := self._tx.read(NEXT_PAGE, {"after": after}).all():
+        last_number = 0
+        while page := self._tx.read(NEXT_PAGE, {"after": last_number}).all():
             yield from self._verified(page)
-            after = page[-1].number
+            last_number = page[-1].number
 
     def find(self, number: int) -> AuditEvent | None:
         return self._first(self._select(audit_event.c.number == number))

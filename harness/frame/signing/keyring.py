@@ -148,14 +148,14 @@ def row_payload(
     table: str,
     installation: str,
     row: Mapping[str, object],
-    **more: object,
+    **further_values: object,
 ) -> bytes:
-    """Returns the bytes to sign: the row's stored columns and the further values in `more`."""
+    """Returns the bytes to sign: the row's stored columns and the further values."""
     document = {
         "table": table,
         "installation": installation,
         "row": row,
-        **more,
+        **further_values,
     }
     return SIGNING_DOMAIN + canonical_json(document).encode("utf-8", "surrogatepass")
 

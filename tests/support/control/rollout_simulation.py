@@ -285,7 +285,7 @@ class Life:
         self._give_fates()
         mono = self.clock.monotonic()
         lead = self.clock.now().timestamp() - mono
-        began = [lead - process.clock_watch._behind_s for process in self.processes]
+        began = [lead - process.clock_watch._jumps_s for process in self.processes]
         conditions = TurnConditions(
             dark_s=self.routers.dark_s,
             ahead_s=self.ahead_s,
