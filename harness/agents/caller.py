@@ -108,7 +108,7 @@ def _sign(
         _VERSION,
         base64.urlsafe_b64encode(payload).rstrip(b"="),
     )
-    return b"%b.%b" % (signed_part, _mac(signed_part, secret, purpose))
+    return b"%b.%b" % (signed_part, _compute_mac(signed_part, secret, purpose))
 
 
 def _verify_and_parse(
@@ -120,7 +120,7 @@ def _verify_and_parse(
     # The payload is parsed only after its signature is verified.
     text, _, mac = value.rpartition(b".")
     is_short = len(value) <= MAX_SIGNED_BYTES
-    if not (is_short and hmac.compare_digest(mac, _mac(text, secret, purpose))):
+    if not (is_short and hmac.compare_digest(mac, _compute_mac(text, secret, purpose))):
         return HeaderFault.FORGED
     version, _, payload = text.partition(b".")
     try:
@@ -137,7 +137,7 @@ def _verify_and_parse(
     return values if is_fresh else HeaderFault.STALE
 
 
-def _mac(
+def _compute_mac(
     signed: bytes,
     secret: bytes,
     purpose: bytes,
@@ -161,15 +161,15 @@ class ApprovalLinks:
     secret: bytes = field(repr=False)  # the installation's
 
     def link(self, request: ModelSwitchRequest) -> str:
-        return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{self._token(request)}"
+        return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{self._build_token(request)}"
 
     def is_of(self, token: str, request: ModelSwitchRequest) -> bool:
         """Returns whether the link's token was signed for this request as it is now. The
         comparison takes constant time.
         """
         signed = token.encode("utf-8", "surrogatepass")
-        return hmac.compare_digest(signed, self._token(request).encode())
+        return hmac.compare_digest(signed, self._build_token(request).encode())
 
-    def _token(self, request: ModelSwitchRequest) -> str:
-        mac = _mac(request.hash.encode(), self.secret, _LINK_PURPOSE)
+    def _build_token(self, request: ModelSwitchRequest) -> str:
+        mac = _compute_mac(request.hash.encode(), self.secret, _LINK_PURPOSE)
         return f"{request.id}.{mac.decode()}"

@@ -175,7 +175,7 @@ class TurnRun:
         """
         session = self._begun.session
         try:
-            return await self._alternate()
+            return await self._run_steps()
         except asyncio.CancelledError:
             if not await run_transaction(lambda: turns.interrupt(self._ctx, session)):
                 # Another request has interrupted the turn, for example by closing the session.
@@ -191,13 +191,13 @@ class TurnRun:
                 await run_transaction(lambda: turns.interrupt(self._ctx, session))
             raise
 
-    async def _alternate(self) -> TurnOutcome:
+    async def _run_steps(self) -> TurnOutcome:
         """Alternates between the model and its tools until the turn ends."""
         if self._begun.open_calls:
             # The model is called once the client has sent all results.
             return await self._end(self._begun.open_calls)
         offered = await self._list_tools()
-        self._instructions = await run_transaction(lambda: with_notes(self._ctx, self._begun))
+        self._instructions = await run_transaction(lambda: add_notes(self._ctx, self._begun))
         self._budget.began_s = self._now_s
         try:
             while True:
@@ -364,7 +364,7 @@ class TurnRun:
         caller = ToolCaller(self._begun.session.id, bounds_left, is_in_turn=True)
         await self._record()
         results = await asyncio.gather(*(self._run_tool(call, caller) for call in calls))
-        texts = {result.call: result_text(result) for result in results}
+        texts = {result.call: format_result(result) for result in results}
         texts |= {call.id: f"Error: {reason}" for call, reason in refused}
         newest_calls = self._messages[-1].tool_calls
         await self._record(
@@ -455,7 +455,7 @@ async def run_transaction(unit: Callable[[], T]) -> T:
         raise
 
 
-def with_notes(ctx: AgentsContext, turn: BegunTurn) -> str:
+def add_notes(ctx: AgentsContext, turn: BegunTurn) -> str:
     """Adds the decisions about requests since the last answer to the agent's instructions."""
     answers = (m.created_at for m in turn.messages if m.role is MessageRole.ASSISTANT)
     since = max(answers, default=turn.session.created_at)
@@ -464,7 +464,7 @@ def with_notes(ctx: AgentsContext, turn: BegunTurn) -> str:
     return "\n\n".join(filter(None, (turn.agent.instructions, *notes)))
 
 
-def result_text(result: ToolResult) -> str:
+def format_result(result: ToolResult) -> str:
     """Returns the text of a tool's result for the model; an error if it is too long."""
     if len(result.content) > MAX_RESULT_CHARS:
         return (

@@ -201,7 +201,7 @@ def _pair_results(
         position += 1
         if message.role is MessageRole.TOOL:
             continue  # the context does not contain its call
-        yield _chat_message(message, providers)
+        yield _build_chat_message(message, providers)
         if not message.tool_calls:
             continue
         results: dict[str, SessionMessage] = {}
@@ -218,7 +218,7 @@ def _pair_results(
             }
 
 
-def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMessage:
+def _build_chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMessage:
     """Builds a message of Chat Completions.
 
     Keeps a provider's own fields only if every target belongs to that provider, or if the
@@ -236,12 +236,13 @@ def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMe
     if message.tool_calls:
         chat["content"] = message.content or None
         chat["tool_calls"] = [
-            {**readable_fields(call.extra), **_chat_call(call)} for call in message.tool_calls
+            {**readable_fields(call.extra), **_build_chat_call(call)}
+            for call in message.tool_calls
         ]
     return {**chat, **readable_fields(message.extra)}
 
 
-def _chat_call(call: MessageToolCall) -> Mapping[str, object]:
+def _build_chat_call(call: MessageToolCall) -> Mapping[str, object]:
     """Repairs a call's name and arguments. A provider that refuses one call in the context
     refuses every later message of the session.
     """

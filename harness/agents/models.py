@@ -212,7 +212,7 @@ class PaidCalls:
         Charges an interrupted call, or an answer without a token count, as a long answer of the
         most expensive target. Otherwise clients could evade the cap.
         """
-        usage = MessageUsage(_input_tokens(request), LONG_ANSWER)
+        usage = MessageUsage(_estimate_input_tokens(request), LONG_ANSWER)
         charged_targets = targets
         try:
             answer = await self._calls.ask(request, on_piece)
@@ -266,7 +266,7 @@ def _is_free(error: BaseException) -> bool:
     )
 
 
-def _input_tokens(request: ModelCallRequest) -> int:
+def _estimate_input_tokens(request: ModelCallRequest) -> int:
     """Estimates the input's tokens from its bytes; an image counts as `IMAGE_TOKENS`."""
     images = 0
     texts = [tool.description + json.dumps(tool.parameters) for tool in request.tools]
@@ -395,7 +395,7 @@ def list_available(
         routes = Routing(tx).table().routes
         providers = Providers(tx).all()
         usable = sorted(provider_secrets.find_usable(ctx, tx))
-        verdicts = _newest_verdicts(tx)
+        verdicts = _load_newest_verdicts(tx)
         found_at_by_model = {
             (m.provider, m.model): m.found_at for m in named_models.read_lists(tx)
         }
@@ -478,12 +478,12 @@ def load_figures(
         provider.prices.get(target.model) or (entry.price if entry else None),
         named_models.model_capabilities(ctx, provider, target.model).context_window,
         tuple(scorecard.load_target_scores(tx, target.id)),
-        _newest_verdicts(tx).get(target.id, ""),
+        _load_newest_verdicts(tx).get(target.id, ""),
         unlisted=named_models.find_unlisted(tx, target),
     )
 
 
-def _newest_verdicts(tx: Transaction) -> Mapping[str, str]:
+def _load_newest_verdicts(tx: Transaction) -> Mapping[str, str]:
     """Maps a target's id to a text about its newest verdict on any route."""
     newest: dict[str, str] = {}
     for verdict in Verdicts(tx).list():

@@ -299,16 +299,16 @@ class Sessions(Records[AgentSession]):
         )
 
     def open_ids(self, agent: str) -> Sequence[str]:
-        return self._ids(agent_session.c.agent == agent, IS_OPEN)
+        return self._list_ids(agent_session.c.agent == agent, IS_OPEN)
 
     def children(self, parent: str) -> Sequence[str]:
-        return self._ids(agent_session.c.parent == parent)
+        return self._list_ids(agent_session.c.parent == parent)
 
     def of_user(self, user_id: str) -> Sequence[str]:
         """Lists the ids of a user's sessions, children before their parents, so that a deletion
         in this order breaks no foreign key.
         """
-        return self._ids(
+        return self._list_ids(
             agent_session.c.user_id == user_id,
             order=(agent_session.c.parent.is_(None),),
         )
@@ -318,9 +318,9 @@ class Sessions(Records[AgentSession]):
         longest idle first.
         """
         is_idle = (agent_session.c.last_at < before, ~_HAS_CHILDREN)
-        return self._ids(*is_idle, order=(agent_session.c.last_at,), limit=limit)
+        return self._list_ids(*is_idle, order=(agent_session.c.last_at,), limit=limit)
 
-    def _ids(
+    def _list_ids(
         self,
         *where: sa.ColumnElement[bool],
         order: Sequence[sa.ColumnElement[Any]] = (),
@@ -399,22 +399,22 @@ class SessionMessages(Records[SessionMessage]):
             )
 
 
-def _given_or_null(column: Column, value: str | None) -> sa.ColumnElement[bool] | None:
+def _match_or_null(column: Column, value: str | None) -> sa.ColumnElement[bool] | None:
     """Builds the condition as `given` does. An empty value selects the rows with NULL."""
     return column.is_(None) if value == "" else given(column, value)
 
 
-def _newest_first(*columns: Column) -> Order:
+def _order_newest_first(*columns: Column) -> Order:
     """Orders by the columns, descending. Cursors contain the columns' values, because the row
     may be deleted.
     """
     return Order(columns, frozenset(columns))
 
 
-NEWEST_AGENTS: Final = _newest_first(agent.c.created_at, agent.c.id)
-NEWEST_SESSIONS: Final = _newest_first(agent_session.c.created_at, agent_session.c.id)
-NEWEST_REQUESTS: Final = _newest_first(agent_switch.c.asked_at, agent_switch.c.id)
-NEWEST_GRANTS: Final = _newest_first(agent_grant.c.created_at, agent_grant.c.id)
+NEWEST_AGENTS: Final = _order_newest_first(agent.c.created_at, agent.c.id)
+NEWEST_SESSIONS: Final = _order_newest_first(agent_session.c.created_at, agent_session.c.id)
+NEWEST_REQUESTS: Final = _order_newest_first(agent_switch.c.asked_at, agent_switch.c.id)
+NEWEST_GRANTS: Final = _order_newest_first(agent_grant.c.created_at, agent_grant.c.id)
 BY_POSITION: Final = Order((agent_message.c.position,))
 
 
@@ -432,7 +432,7 @@ class AgentListings(PageReader):
         """Pages agents that are not deleted. owner_key: None for all, empty for agents without
         a key.
         """
-        owner = _given_or_null(agent.c.owner_key, owner_key)
+        owner = _match_or_null(agent.c.owner_key, owner_key)
         not_deleted = agent.c.deleted_at.is_(None)
         return self.page(AGENT, NEWEST_AGENTS, page_request, not_deleted, owner)
 
@@ -448,7 +448,7 @@ class AgentListings(PageReader):
         where = (
             given(agent_session.c.agent, agent),
             given(agent_session.c.user_id, user_id),
-            _given_or_null(agent_session.c.parent, parent),
+            _match_or_null(agent_session.c.parent, parent),
         )
         return self.page(AGENT_SESSION, NEWEST_SESSIONS, page_request, *where)
 

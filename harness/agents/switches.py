@@ -288,7 +288,7 @@ def approve_switch(
             )
         decided = _decide(ctx, tx, actor, request, SwitchState.APPROVED, reason)
         if not request.for_children:
-            model = _approved_model(tx, request)
+            model = _read_approved_model(tx, request)
             target_requested = _find_requested_target(ctx, tx, agent, model)
             _require_fit(
                 ctx,
@@ -365,7 +365,7 @@ def _expire_overdue(ctx: AgentsContext, tx: Transaction) -> Sequence[ModelSwitch
     return [request for request in pending if now < request.expires_at]
 
 
-def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
+def _read_approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
     """Reads the session's new model. Raises Conflict if the route was deleted since the
     request.
     """

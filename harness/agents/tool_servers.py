@@ -116,14 +116,14 @@ class ToolServers:
 
         try:
             result = await self._call_server(server, send_call, caller.left.timeout_s)
-            text = _result_text(result)
+            text = _join_result_texts(result)
             is_error = bool(result.is_error)
             if is_error:
                 text = text or "the tool failed without a reason"
         except ToolServerFailed as error:
             text = str(error)
             is_error = True
-        return ToolResult(call.id, self._without_secrets(server, text), is_error=is_error)
+        return ToolResult(call.id, self._hide_secrets(server, text), is_error=is_error)
 
     async def _call_server(
         self,
@@ -143,7 +143,7 @@ class ToolServers:
         except TimeoutError:
             reason = f"no answer within {timeout_s:g} s"
         except Exception as error:  # noqa: BLE001 - a server may cause any error
-            reason = _error_text(error)
+            reason = _format_error(error)
         raise ToolServerFailed(f"tool server {server}: {reason}")
 
     async def _list_usable(self, server: str) -> Sequence[Tool]:
@@ -156,7 +156,7 @@ class ToolServers:
         try:
             tools = await self._call_server(server, partial(_list_valid_tools, server), LIST_S)
         except ToolServerFailed as error:
-            reason = self._without_secrets(server, str(error))
+            reason = self._hide_secrets(server, str(error))
             log.warning("tools_left_out", server=server, reason=reason)
             tools = ()
         self._lists[server] = self._monotonic(), tools
@@ -177,14 +177,14 @@ class ToolServers:
             )
             return None
         announcement = json.dumps([tool.description, tool.input_schema], ensure_ascii=False)
-        if announcement != self._without_secrets(server, announcement):
+        if announcement != self._hide_secrets(server, announcement):
             log.warning("tool_left_out", server=server, reason="it contains a secret")
             return None
         self._offered[name] = server, tool
         description = (tool.description or "")[:MAX_DESCRIPTION_CHARS]
         return OfferedTool(name, description, tool.input_schema, runs_at_client=False)
 
-    def _without_secrets(self, server: str, text: str) -> str:
+    def _hide_secrets(self, server: str, text: str) -> str:
         """Hides the server's secrets in a text that a model will get."""
         for variable in self._servers[server].header_envs.values():
             value = self._environ.get(variable, "")
@@ -283,7 +283,7 @@ async def _list_valid_tools(server: str, client: Client) -> Sequence[Tool]:
     """Lists up to `MAX_TOOLS` tools that providers accept, and logs the others."""
     tools: dict[str, Tool] = {}
     for tool in (await client.list_tools()).tools:
-        fault = await asyncio.to_thread(_tool_fault, tool)
+        fault = await asyncio.to_thread(_find_tool_fault, tool)
         if not fault and len(tools) == MAX_TOOLS:
             fault = f"there are more than {MAX_TOOLS}"
         if fault:
@@ -298,7 +298,7 @@ async def _list_valid_tools(server: str, client: Client) -> Sequence[Tool]:
     return tuple(tools.values())
 
 
-def _tool_fault(tool: Tool) -> str:
+def _find_tool_fault(tool: Tool) -> str:
     """Returns why providers would refuse a request with this tool; empty if they would accept
     it.
     """
@@ -318,7 +318,7 @@ def _tool_fault(tool: Tool) -> str:
     return f"its schema is invalid: {fault[:200]}" if fault else ""
 
 
-def _result_text(result: CallToolResult) -> str:
+def _join_result_texts(result: CallToolResult) -> str:
     """Joins a result's texts. Describes other blocks by a note. Returns structured content only
     if there is no block.
     """
@@ -331,7 +331,7 @@ def _result_text(result: CallToolResult) -> str:
     return "\n".join(parts)
 
 
-def _error_text(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     """Returns the text of the error, or of a group's first error. Limits its length, because a
     server may have sent it.
     """

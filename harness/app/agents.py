@@ -106,7 +106,7 @@ class RouterModelCalls:
                 f"{request.timeout_s:g} s; ask for less, or allow more (agents.limits)"
             ) from None
         except CallFailed as error:
-            error.args = (_valid_utf8(str(error)),)  # an error may quote a provider's text
+            error.args = (_make_valid_utf8(str(error)),)  # an error may quote a provider's text
             raise
 
     async def _complete(
@@ -134,10 +134,10 @@ class RouterModelCalls:
                     return await client.complete(completion)
                 async with client.stream(completion) as chunks:
                     async for chunk in chunks:
-                        text = _valid_utf8(chunk.text or chunk.refusal)
+                        text = _make_valid_utf8(chunk.text or chunk.refusal)
                         reasoning = chunk.reasoning
                         if text or reasoning:
-                            on_piece(AnswerPiece(text, _valid_utf8(reasoning)))
+                            on_piece(AnswerPiece(text, _make_valid_utf8(reasoning)))
                     return chunks.response()
             except CallRefused as error:
                 if not request.caller.grant or error.code != "model_not_found":
@@ -191,7 +191,7 @@ def _convert_answer(response: CompletionResponse) -> ModelCallAnswer:
     served = response.served
     usage = response.usage
     return ModelCallAnswer(
-        text=_valid_utf8(response.text or response.refusal),
+        text=_make_valid_utf8(response.text or response.refusal),
         finish_reason=response.finish_reason,
         served=ServedBy(
             route=served.route,
@@ -200,9 +200,9 @@ def _convert_answer(response: CompletionResponse) -> ModelCallAnswer:
         ),
         tool_calls=tuple(
             MessageToolCall(
-                _valid_utf8(call.id),
-                _valid_utf8(call.name),
-                _valid_utf8(call.arguments_text),
+                _make_valid_utf8(call.id),
+                _make_valid_utf8(call.name),
+                _make_valid_utf8(call.arguments_text),
                 call.extra,
             )
             for call in response.tool_requests
@@ -214,7 +214,7 @@ def _convert_answer(response: CompletionResponse) -> ModelCallAnswer:
     )
 
 
-def _valid_utf8(text: str) -> str:
+def _make_valid_utf8(text: str) -> str:
     """Makes a model's text valid UTF-8. A pair of surrogates becomes its character, and a lone
     surrogate, which JSON may contain, becomes �.
     """

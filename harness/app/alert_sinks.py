@@ -80,7 +80,7 @@ def post_to_webhook(
         "content-type": "application/json",
         SIGNATURE_HEADER: sign_body(body, secret, at),
         DELIVERY_HEADER: message.id,
-        **_authorization(url),
+        **_build_authorization(url),
     }
     try:
         with GuardedHttpClient().send(url, headers, body, timeout_s=timeout_s) as answer:
@@ -94,7 +94,7 @@ def post_to_webhook(
         raise DeliveryFailed(f"the webhook answered {status}")
 
 
-def _authorization(url: str) -> dict[str, str]:
+def _build_authorization(url: str) -> dict[str, str]:
     """Returns Basic authentication if the URL contains a user."""
     parts = urlsplit(url)
     if parts.username is None:

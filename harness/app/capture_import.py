@@ -171,13 +171,13 @@ def _build_captures(
             redactions=dict(sorted(redacted.counts.items())),
             content=redacted.value,
             outcome=outcome,
-            caller=_caller_pseudonym(request, installation.secret),
-            conversation=_conversation_pseudonym(request, installation.secret),
+            caller=_hash_caller(request, installation.secret),
+            conversation=_hash_conversation(request, installation.secret),
         )
     return [*captures.values()]
 
 
-def _caller_pseudonym(request: LoggedRequest, secret: bytes) -> str:
+def _hash_caller(request: LoggedRequest, secret: bytes) -> str:
     """Returns the pseudonym of the user that a request names; empty without one."""
     names = body_callers(request.body)
     user = next((name for name in names if not name.startswith(_CONVERSATION)), "")
@@ -185,7 +185,7 @@ def _caller_pseudonym(request: LoggedRequest, secret: bytes) -> str:
     return hash_user(f"caller:{user}", secret) if user else ""
 
 
-def _conversation_pseudonym(request: LoggedRequest, secret: bytes) -> str:
+def _hash_conversation(request: LoggedRequest, secret: bytes) -> str:
     """Returns the pseudonym of the conversation that a request names; empty without one."""
     names = body_callers(request.body)
     conversation = next((name for name in names if name.startswith(_CONVERSATION)), "")

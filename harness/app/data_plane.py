@@ -63,7 +63,9 @@ def serve_router(
     from router.workers.parent import WorkerParent, open_listeners  # noqa: PLC0415
 
     installation = open_installation(config_path, signs_as=None)
-    installation = replace(installation, settings=_with_workers(installation.settings, workers))
+    installation = replace(
+        installation, settings=_override_workers(installation.settings, workers)
+    )
     settings = installation.settings
     router_settings = settings.router
     _ = installation.standing_switches  # raises one error here instead of one in each worker
@@ -83,14 +85,14 @@ def serve_router(
     parent = WorkerParent(
         listeners,
         WorkerAggregator(recorder),
-        lambda: _worker_spec(_reload_settings(config_path, installation, workers)),
+        lambda: _build_worker_spec(_reload_settings(config_path, installation, workers)),
         reload_on=RELOAD,
     )
     reload_at_hangup()
     freeze_modules()
     recorder.start()
     try:
-        return asyncio.run(parent.run(_worker_spec(settings)))
+        return asyncio.run(parent.run(_build_worker_spec(settings)))
     finally:
         for listener in listeners:
             listener.close()
@@ -126,7 +128,7 @@ def warn_without_routes(installation: Installation) -> None:
         log.warning("no_routes", in_the_file=file_routes, next_step=FIRST_ROUTE_STEP)
 
 
-def _worker_spec(settings: Settings) -> "WorkerSpec":
+def _build_worker_spec(settings: Settings) -> "WorkerSpec":
     """Builds the command, environment and settings of this parent's workers."""
     from router.workers.parent import WorkerSpec  # noqa: PLC0415
 
@@ -142,7 +144,7 @@ def _worker_spec(settings: Settings) -> "WorkerSpec":
     )
 
 
-def _with_workers(settings: Settings, workers: int | None) -> Settings:
+def _override_workers(settings: Settings, workers: int | None) -> Settings:
     if workers is None:
         return settings
     return replace(settings, router=replace(settings.router, workers=workers))
@@ -176,7 +178,7 @@ def _reload_settings(
         fixed=FIXED,
         check=check,
     )
-    return _with_workers(new, workers)
+    return _override_workers(new, workers)
 
 
 def _wait_for_orphans(host: str, port: int) -> None:

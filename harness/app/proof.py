@@ -130,8 +130,12 @@ def _find_verdict_faults(rows: ProvenRows) -> Iterator[str]:
         yield f"the verdict {rows.verdict.id} is not the verdict of {proposal.id}"
     samples = {
         plan.suite: (
-            _planned_samples(rows, proposal.runs[plan.suite].incumbent, plan.planned_items),
-            _planned_samples(rows, proposal.runs[plan.suite].candidate, plan.planned_items),
+            _select_planned_samples(
+                rows, proposal.runs[plan.suite].incumbent, plan.planned_items
+            ),
+            _select_planned_samples(
+                rows, proposal.runs[plan.suite].candidate, plan.planned_items
+            ),
         )
         for plan in proposal.plans
     }
@@ -139,7 +143,7 @@ def _find_verdict_faults(rows: ProvenRows) -> Iterator[str]:
     yield from find_unlike_mean(proposal, rows.runs, rows.samples)
 
 
-def _planned_samples(
+def _select_planned_samples(
     rows: ProvenRows,
     run: str,
     items: int,
@@ -168,7 +172,7 @@ def _describe_facts(rows: ProvenRows) -> Iterator[str]:
     proposal = rows.proposal
     verdict = rows.verdict
     arms = [
-        _target_name(rows.targets.get(name))
+        _name_target(rows.targets.get(name))
         for name in (proposal.incumbent, proposal.candidate)
     ]
     yield (
@@ -188,7 +192,7 @@ def _describe_facts(rows: ProvenRows) -> Iterator[str]:
     for approval in rows.approvals:
         yield (
             f"{approval.name} approved this verdict on {approval.at:%Y-%m-%d %H:%M} UTC"
-            f"{_reason_text(approval.reason)}."
+            f"{_format_reason(approval.reason)}."
         )
     for change in rows.changes:
         yield _describe_change(change, arms)
@@ -238,15 +242,15 @@ def _describe_change(change: SwapChange, arms: list[str]) -> str:
     }.get(change.kind, f"the route changed ({change.kind})")
     return (
         f"Version {change.version}, {change.at:%Y-%m-%d %H:%M} UTC, by {change.actor}: {event}"
-        f"{_reason_text(change.reason)}."
+        f"{_format_reason(change.reason)}."
     )
 
 
-def _reason_text(reason: str) -> str:
+def _format_reason(reason: str) -> str:
     return f": {reason.rstrip('.')}" if reason else ""
 
 
-def _target_name(target: Target | None) -> str:
+def _name_target(target: Target | None) -> str:
     return f"{target.provider}/{target.model}" if target else "a missing target"
 
 

@@ -53,7 +53,7 @@ def find_missing_table(installation: Installation) -> str | None:
     """Returns why neither the database nor the disk has a routing table; None if one of them
     has it. Raises DatabaseUnusable.
     """
-    if _snapshot_file(installation.settings).exists():
+    if _find_snapshot_file(installation.settings).exists():
         return None
     try:
         installation.store.etag()
@@ -93,7 +93,7 @@ def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapsho
     return signed_snapshot.build_verified(snapshot.signed, installation.signatures, etag, now)
 
 
-def _snapshot_file(settings: Settings) -> Path:
+def _find_snapshot_file(settings: Settings) -> Path:
     return secret_files.writable_home(settings) / "snapshot.json"
 
 
@@ -102,7 +102,7 @@ def read_revision_on_disk(settings: Settings) -> int:
     from router.snapshot.holder import load_snapshot  # noqa: PLC0415 - only a process that routes needs it
 
     try:
-        return load_snapshot(_snapshot_file(settings)).table.revision
+        return load_snapshot(_find_snapshot_file(settings)).table.revision
     except SnapshotInvalid:
         return 0
 
@@ -134,7 +134,7 @@ def load_holder(installation: Installation, transports: "Transports") -> "Snapsh
 
     holder = SnapshotHolder(
         RouterStore(installation.store),
-        _snapshot_file(installation.settings),
+        _find_snapshot_file(installation.settings),
         installation.standing_switches,
         key_sets,
         prepare=lambda snapshot: transports.prepare(provider_kinds(snapshot)),

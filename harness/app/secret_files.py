@@ -199,7 +199,7 @@ def signatures(settings: Settings, purpose: KeyPurpose | None = None) -> Ed25519
     """
     private = None if purpose is None else partial(private_key, settings, purpose)
     return Ed25519Signatures(
-        partial(keyring, settings), private, stamp=_keyring_stamp(settings)
+        partial(keyring, settings), private, stamp=_build_keyring_stamp(settings)
     )
 
 
@@ -221,7 +221,7 @@ def keyring(settings: Settings) -> Keyring:
     return parse_keyring(text.strip(), str(file))
 
 
-def _keyring_stamp(settings: Settings) -> Callable[[], tuple[int, int, int] | None]:
+def _build_keyring_stamp(settings: Settings) -> Callable[[], tuple[int, int, int] | None]:
     """Builds a function whose result changes with the keyring's file. The result is None if a
     variable has the keyring, or if the file is missing.
     """
@@ -229,10 +229,10 @@ def _keyring_stamp(settings: Settings) -> Callable[[], tuple[int, int, int] | No
         return lambda: None
     file = os.environ.get(f"{KEYRING_VARIABLE}_FILE")
     # A text is faster than a Path, and each check of a row reads the file's status.
-    return partial(_file_stamp, file or str(settings.home / KEYRING_FILE))
+    return partial(_read_file_stamp, file or str(settings.home / KEYRING_FILE))
 
 
-def _file_stamp(file: str) -> tuple[int, int, int] | None:
+def _read_file_stamp(file: str) -> tuple[int, int, int] | None:
     try:
         status = os.stat(file)  # noqa: PTH116 - a Path takes twice as long
     except OSError:

@@ -289,12 +289,12 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
             differences.append(SeedDifference(f"route {name}", finding, next_step))
             continue
         if file_entry.incumbent.id != route.incumbent:
-            differences.append(_model_difference(file_entry, names[route.incumbent]))
-        differences += _settings_difference(file_entry, route)
+            differences.append(_describe_model_difference(file_entry, names[route.incumbent]))
+        differences += _describe_settings_difference(file_entry, route)
     return differences
 
 
-def _model_difference(file_route: RouteSeed, serving: str) -> SeedDifference:
+def _describe_model_difference(file_route: RouteSeed, serving: str) -> SeedDifference:
     """Describes that the file has another incumbent than the database, for example after a
     swap.
     """
@@ -307,7 +307,7 @@ def _model_difference(file_route: RouteSeed, serving: str) -> SeedDifference:
     )
 
 
-def _settings_difference(file_route: RouteSeed, route: Route) -> list[SeedDifference]:
+def _describe_settings_difference(file_route: RouteSeed, route: Route) -> list[SeedDifference]:
     """Describes all settings that differ, as one difference. Empty for equal settings."""
     names = []
     if tuple(fallback.id for fallback in file_route.fallbacks) != route.fallbacks:

@@ -75,10 +75,10 @@ def keep_common_causes(names: Sequence[str]) -> Sequence[str]:
 def describe_failures(failures: Mapping[str, int]) -> str:
     """Lists failures, the most frequent first: `9 timeout, 3 bad request: 400 at tools[2]`."""
     by_frequency = sorted(failures.items(), key=lambda failure: (-failure[1], failure[0]))
-    return ", ".join(f"{n:,} {_failure_text(name)}" for name, n in by_frequency if n)
+    return ", ".join(f"{n:,} {_format_failure(name)}" for name, n in by_frequency if n)
 
 
-def _failure_text(name: str) -> str:
+def _format_failure(name: str) -> str:
     failure, mark, cause = name.partition(_CAUSE_MARK)
     return f"{failure.replace('_', ' ')}{mark}{cause}"
 

@@ -132,7 +132,7 @@ _STEPS: Final = _Steps()
 
 def load_validator() -> None:
     """Imports the library before the first use, because this takes 0.1 s of an event loop."""
-    _validator_class(patterns=False)
+    _build_validator_class(patterns=False)
 
 
 def is_valid(
@@ -146,7 +146,7 @@ def is_valid(
     invalid schema, or for a schema that refers to another schema.
     """
     _STEPS.begin(limits)
-    return bool(_validator(schema, patterns=limits.patterns).is_valid(value))
+    return bool(_build_validator(schema, patterns=limits.patterns).is_valid(value))
 
 
 def matches_schema(
@@ -169,7 +169,7 @@ def matches_schema(
 
 def schema_fault(schema: object) -> str:
     """Returns why a schema is invalid; an empty text if it is valid."""
-    return _fault(_SORTED.encode(schema))
+    return _find_fault(_SORTED.encode(schema))
 
 
 # Built once, because `json.dumps` would build an encoder for each item of a suite.
@@ -177,7 +177,7 @@ _SORTED: Final = json.JSONEncoder(sort_keys=True)
 
 
 @lru_cache(maxsize=256)
-def _fault(schema: str) -> str:
+def _find_fault(schema: str) -> str:
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - jsonschema is slow to import
 
     try:
@@ -187,25 +187,25 @@ def _fault(schema: str) -> str:
     return ""
 
 
-def _validator(schema: object, *, patterns: bool) -> Any:
-    validator_class, registry = _validator_class(patterns=patterns)
+def _build_validator(schema: object, *, patterns: bool) -> Any:
+    validator_class, registry = _build_validator_class(patterns=patterns)
     return validator_class(schema, registry=registry)
 
 
 @cache
-def _validator_class(*, patterns: bool) -> tuple[Any, Any]:
+def _build_validator_class(*, patterns: bool) -> tuple[Any, Any]:
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - jsonschema is slow to import
     from jsonschema.validators import extend  # noqa: PLC0415
     from referencing import Registry  # noqa: PLC0415
 
     checks: Mapping[str, _Keyword] = dict(Draft202012Validator.VALIDATORS)
-    bounded_checks = {**checks, **(_TIMED if patterns else _without_patterns(checks))}
-    keywords = {name: _counted(check) for name, check in bounded_checks.items()}
+    bounded_checks = {**checks, **(_TIMED if patterns else _disable_patterns(checks))}
+    keywords = {name: _count_steps(check) for name, check in bounded_checks.items()}
     validator_class: Any = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]  # theirs
     return validator_class, Registry()
 
 
-def _counted(check: _Keyword) -> _Keyword:
+def _count_steps(check: _Keyword) -> _Keyword:
     def step(
         validator: Any,
         keyword_value: Any,
@@ -221,7 +221,7 @@ def _counted(check: _Keyword) -> _Keyword:
     return step
 
 
-def _without_patterns(checks: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
+def _disable_patterns(checks: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
     def additional_properties(
         validator: Any,
         allowed: object,
@@ -240,7 +240,7 @@ def _without_patterns(checks: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
 _timed = cache(BoundedPattern)
 
 
-def _pattern(
+def _check_pattern(
     validator: Any,
     pattern: str,
     value: object,
@@ -250,7 +250,7 @@ def _pattern(
         yield from validator.descend(value, schema=False)
 
 
-def _pattern_properties(
+def _check_pattern_properties(
     validator: Any,
     schemas: Mapping[str, object],
     value: object,
@@ -269,7 +269,7 @@ def _pattern_properties(
                 )
 
 
-def _additional_properties(
+def _check_additional_properties(
     validator: Any,
     allowed: object,
     value: object,
@@ -285,7 +285,7 @@ def _additional_properties(
 
 
 _TIMED: Final[Mapping[str, _Keyword]] = {
-    "pattern": _pattern,
-    "patternProperties": _pattern_properties,
-    "additionalProperties": _additional_properties,
+    "pattern": _check_pattern,
+    "patternProperties": _check_pattern_properties,
+    "additionalProperties": _check_additional_properties,
 }

@@ -70,11 +70,11 @@ def find_page(name: str) -> DocsPage:
 
     Raises NotFound if no page matches, InputError if several do, ConfigError without docs.
     """
-    plain_name = _plain_name(name)
+    plain_name = _normalize_name(name)
     pages = list_pages()
-    exact = [page for page in pages if _plain_name(page.name) == plain_name]
+    exact = [page for page in pages if _normalize_name(page.name) == plain_name]
     matching = exact or [
-        page for page in pages if _plain_name(page.name).rpartition("/")[2] == plain_name
+        page for page in pages if _normalize_name(page.name).rpartition("/")[2] == plain_name
     ]
     if not matching:
         names = [page.name for page in pages]
@@ -88,7 +88,7 @@ def find_page(name: str) -> DocsPage:
     return matching[0]
 
 
-def _plain_name(name: str) -> str:
+def _normalize_name(name: str) -> str:
     """Returns a page's name in lower case, with `-` for `_`, and without `docs/`, `.md`,
     `.html` and `/index`.
     """

@@ -70,27 +70,29 @@ def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:
 
 def encode_cursor(values: Sequence[object]) -> str:
     """Encodes the values that identify a row's position in its list."""
-    return ",".join(quote(_cursor_text(value), safe=":") for value in values)
+    return ",".join(quote(_format_cursor_value(value), safe=":") for value in values)
 
 
 def decode_cursor(text: str, kinds: Sequence[type]) -> list[object]:
     """Decodes the values of a cursor. kinds: their types. Raises InputError."""
     parts = text.split(",")
     try:
-        return [_cursor_value(part, kind) for part, kind in zip(parts, kinds, strict=True)]
+        return [
+            _parse_cursor_value(part, kind) for part, kind in zip(parts, kinds, strict=True)
+        ]
     except (ValueError, OverflowError):
         raise InputError(
             f"{text!r} is not a cursor of this list: use the `next` of the previous page"
         ) from None
 
 
-def _cursor_text(value: object) -> str:
+def _format_cursor_value(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return str(value)
 
 
-def _cursor_value(part: str, kind: type) -> object:
+def _parse_cursor_value(part: str, kind: type) -> object:
     text = unquote(part)
     if kind is datetime:
         at = datetime.fromisoformat(text)

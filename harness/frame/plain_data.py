@@ -209,7 +209,7 @@ def read_fields(
     **known: Any,
 ) -> Any:
     """Reads a dataclass by its fields, even if it has a `from_json`."""
-    readers = _readers(kind)
+    readers = _build_readers(kind)
     read = {}
     for name, value in data.items():
         read_value = readers[name]
@@ -218,7 +218,7 @@ def read_fields(
 
 
 @cache
-def _readers(kind: type) -> Mapping[str, Reader | None]:
+def _build_readers(kind: type) -> Mapping[str, Reader | None]:
     return {name: reader(hint) for name, hint in get_type_hints(kind).items()}
 
 
@@ -261,7 +261,7 @@ def to_shown(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
         case ShownAsJson():
             return to_shown(value.as_json())
         case _ if is_dataclass(value) and not isinstance(value, type):
-            return _shown_object(value)
+            return _convert_object(value)
         case _:
             raise TypeError(f"{type(value).__name__} has no plain form")
 
@@ -277,7 +277,7 @@ def write_json(value: object, *, indent: int | None = None) -> str:
             allow_nan=False,
         )
     except ValueError:  # searches for infinities only now, because few values have any
-        finite = _without_infinities(plain)
+        finite = _replace_infinities(plain)
         text = json.dumps(
             finite,
             ensure_ascii=False,
@@ -287,20 +287,20 @@ def write_json(value: object, *, indent: int | None = None) -> str:
     return escape_surrogates(text)
 
 
-def _without_infinities(value: Plain) -> Plain:
+def _replace_infinities(value: Plain) -> Plain:
     match value:
         case float() if not math.isfinite(value):
             return None
         case list():
-            return [_without_infinities(inner) for inner in value]
+            return [_replace_infinities(inner) for inner in value]
         case dict():
-            return {name: _without_infinities(inner) for name, inner in value.items()}
+            return {name: _replace_infinities(inner) for name, inner in value.items()}
         case _:
             return value
 
 
-def _shown_object(value: object) -> dict[str, Plain]:
-    names = _shown_fields(type(value))  # type: ignore[arg-type]  # a type is hashable
+def _convert_object(value: object) -> dict[str, Plain]:
+    names = _list_shown_fields(type(value))  # type: ignore[arg-type]  # a type is hashable
     shown_fields = {
         shown_fields: to_shown(getattr(value, name)) for name, shown_fields in names
     }
@@ -308,7 +308,7 @@ def _shown_object(value: object) -> dict[str, Plain]:
 
 
 @cache
-def _shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
+def _list_shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
     names = (field.name for field in fields(kind) if field.name not in HIDDEN)
     return tuple((name, shown_name(kind, name)) for name in names)
 

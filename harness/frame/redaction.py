@@ -109,9 +109,9 @@ def find_cards(text: str) -> Iterator[Span]:
     for match_ in _CARD.finditer(text):
         digits = [int(character) for character in match_.group() if character.isdecimal()]
         if len(digits) <= 19:
-            if _luhn(digits):
+            if _passes_luhn(digits):
                 yield match_.span()
-        elif any(_luhn(digits[i : i + 16]) for i in range(len(digits) - 15)):
+        elif any(_passes_luhn(digits[i : i + 16]) for i in range(len(digits) - 15)):
             yield match_.span()
 
 
@@ -130,7 +130,7 @@ def find_phones(text: str) -> Iterator[Span]:
             yield match_.span()
 
 
-def _luhn(digits: list[int]) -> bool:
+def _passes_luhn(digits: list[int]) -> bool:
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
     return any(digits) and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
@@ -266,10 +266,10 @@ class _Redaction:
     def value(self, value: object, depth: int) -> object:
         match value:
             case str():
-                return self._text(value, depth)
+                return self._redact_text(value, depth)
             case dict():
                 return {
-                    self._plain(str(key)): self.value(inner, depth)
+                    self._redact_plain(str(key)): self.value(inner, depth)
                     for key, inner in value.items()
                 }
             case list() | tuple():
@@ -278,12 +278,12 @@ class _Redaction:
                 return value
             case int():
                 digits = str(value)
-                redacted = self._plain(digits)
+                redacted = self._redact_plain(digits)
                 return value if redacted == digits else redacted
             case _:
                 raise InputError(f"{type(value).__name__} is not a JSON type")
 
-    def _text(self, text: str, depth: int) -> str:
+    def _redact_text(self, text: str, depth: int) -> str:
         if depth < MAX_JSON_DEPTH and text.lstrip()[:1] in ("{", "[", '"'):
             try:
                 inner = json.loads(text)
@@ -296,17 +296,17 @@ class _Redaction:
                     return (
                         text if redacted == inner else json.dumps(redacted, ensure_ascii=False)
                     )
-        return self._plain(text)
+        return self._redact_plain(text)
 
-    def _plain(self, text: str) -> str:
+    def _redact_plain(self, text: str) -> str:
         # In incomplete JSON, escapes would hide matches.
         if "\\u" in text:
             text = _ESCAPE.sub(lambda match_: chr(int(match_[1], 16)), text)
         for step in self.steps:
-            text = self._replaced(text, step)
+            text = self._replace_matches(text, step)
         return text
 
-    def _replaced(self, text: str, step: _Step) -> str:
+    def _replace_matches(self, text: str, step: _Step) -> str:
         pieces: list[str] = []
         place = 0
         for start, end in step.find(text):
@@ -314,12 +314,12 @@ class _Redaction:
                 continue
             pieces += [
                 text[place:start],
-                self._placeholder(step, text[start:end]),
+                self._choose_placeholder(step, text[start:end]),
             ]
             place = end
         return text if not pieces else "".join((*pieces, text[place:]))
 
-    def _placeholder(self, step: _Step, match_text: str) -> str:
+    def _choose_placeholder(self, step: _Step, match_text: str) -> str:
         self.counts[step.name] += 1
         if step.replacement:
             return step.replacement

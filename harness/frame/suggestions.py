@@ -142,7 +142,7 @@ def describe_fault(
     """
     shown_name = f" {named!r}" if named else ""
     if fault["type"] in UNKNOWN_KEY:
-        keys = _keys_beside(path, schema)
+        keys = _list_valid_keys(path, schema)
         unknown = str(path[-1]) if path else ""
         our_name = _OTHER_KEYS.get(unknown, "")
         meant = our_name if our_name in keys else ""
@@ -173,12 +173,12 @@ def _name_nearest(
     )
 
 
-def _keys_beside(path: Sequence[str | int], schema: _Schema) -> list[str]:
+def _list_valid_keys(path: Sequence[str | int], schema: _Schema) -> list[str]:
     """Lists the valid keys in the place of the last part of `path`."""
     defs = schema.get("$defs", {})
     node: Any = schema
     for part in path[:-1]:
-        node = _child_schema(_resolve_schema(node, defs), part)
+        node = _find_child_schema(_resolve_schema(node, defs), part)
     return list(_resolve_schema(node, defs).get("properties", {}))
 
 
@@ -194,7 +194,7 @@ def _resolve_schema(node: Any, defs: _Schema) -> _Schema:
     return node
 
 
-def _child_schema(node: _Schema, part: str | int) -> Any:
+def _find_child_schema(node: _Schema, part: str | int) -> Any:
     if isinstance(part, int):
         return node.get("items", {})
     if part in node.get("properties", {}):

@@ -236,7 +236,7 @@ def _send(
                 return
         record = records[delivery.alert]
         without_question = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
-        message = _with_question(ctx, record, without_question)
+        message = _add_question(ctx, record, without_question)
         attempt = _attempt_delivery(sinks, delivery.sink, message)
         now = ctx.clock.now()
         error = attempt.error
@@ -257,7 +257,7 @@ def _send(
             return
 
 
-def _with_question(
+def _add_question(
     ctx: Context,
     record: AlertRecord,
     message: AlertMessage,

@@ -168,12 +168,12 @@ def fair_order(queue: Sequence[QueuedRun]) -> list[EvalRun]:
     large proposal does not delay a small one. Between equal counts, the position in the queue
     decides.
     """
-    at_work = Counter(_proposal_of(queued) for queued in queue if queued.leased)
+    at_work = Counter(_find_proposal(queued) for queued in queue if queued.leased)
     waiting_by_proposal: dict[str, deque[QueuedRun]] = defaultdict(deque)
     without_proposal = []
     for queued in queue:
         if queued.position and queued.needed_by:
-            waiting_by_proposal[_proposal_of(queued)].append(queued)
+            waiting_by_proposal[_find_proposal(queued)].append(queued)
         elif queued.position:
             without_proposal.append(queued.run)
     next_turns = [
@@ -192,7 +192,7 @@ def fair_order(queue: Sequence[QueuedRun]) -> list[EvalRun]:
     return ordered + without_proposal
 
 
-def _proposal_of(queued: QueuedRun) -> str:
+def _find_proposal(queued: QueuedRun) -> str:
     return queued.needed_by[0] if queued.needed_by else ""
 
 

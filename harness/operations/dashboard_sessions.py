@@ -69,7 +69,7 @@ def create_link(
     now = ctx.clock.now()
     text = f"{LINK_PREFIX}{ctx.chance.secret()}"
     with refuse_invalid_rows(), ctx.store.write() as tx:
-        owner = _owner(tx, actor, key)
+        owner = _find_owner(tx, actor, key)
         session = DashboardSession(
             id=ctx.chance.token("ds_"),
             principal=owner.principal,
@@ -90,7 +90,7 @@ def create_link(
     return session, text
 
 
-def _owner(
+def _find_owner(
     tx: Transaction,
     actor: Actor,
     key: str | None,
@@ -211,7 +211,7 @@ def resume(
         if session is None:
             raise NotAllowed("this browser is not signed in")
         session.require_open(ctx.clock.now())
-        return ActorSession(session, _current_actor(tx, session))
+        return ActorSession(session, _load_actor(tx, session))
 
 
 def end(ctx: Context, signed_in: ActorSession) -> None:
@@ -350,7 +350,7 @@ def _require_waiting(
     if session.created_with is not None:
         # A person whose key is revoked may still have an unused link.
         keys.actor_behind(tx, session.created_with)
-    return ActorSession(session, _current_actor(tx, session))
+    return ActorSession(session, _load_actor(tx, session))
 
 
 def _end_replayed(
@@ -366,7 +366,7 @@ def _end_replayed(
     if session is None or session.opened_at is None:
         return None
     DashboardSessions(tx).save(replace(session, ended_at=tx.now()))
-    actor = _current_actor(tx, session)
+    actor = _load_actor(tx, session)
     details = {"opened_at": session.opened_at.isoformat()}
     AuditLog(tx).append(actor, "dashboard.link_replayed", f"session {session.id}", details)
     return (
@@ -410,7 +410,7 @@ def _open_now(
     return opened_session, cookie
 
 
-def _current_actor(tx: Transaction, session: DashboardSession) -> Actor:
+def _load_actor(tx: Transaction, session: DashboardSession) -> Actor:
     """Returns the session's actor with its present role. Raises NotAllowed."""
     if session.key is not None:
         return keys.actor_behind(tx, session.key)

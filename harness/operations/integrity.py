@@ -303,7 +303,7 @@ def head_line(
         {
             "audit_head": head.number,
             "mac": head.mac,
-            "signature": signatures.sign(_head_payload(head)),
+            "signature": signatures.sign(_build_head_payload(head)),
             "at": at.isoformat(),
         }
     )
@@ -322,7 +322,7 @@ def read_heads(text: str, signatures: Signatures) -> Sequence[AuditPosition]:
         except (ValueError, LookupError, TypeError):
             continue
         try:
-            signatures.check(_head_payload(head), signature, KeyPurpose.CONTROL)
+            signatures.check(_build_head_payload(head), signature, KeyPurpose.CONTROL)
         except SignatureInvalid as error:
             raise SignatureInvalid(f"line {number}, head {head.number}: {error}") from None
         heads.append(head)
@@ -341,6 +341,6 @@ def find_missing_head(ctx: Context, heads: Sequence[AuditPosition]) -> int | Non
     return None
 
 
-def _head_payload(head: AuditPosition) -> bytes:
+def _build_head_payload(head: AuditPosition) -> bytes:
     """Returns the bytes that a head's signature covers; the time is not among them."""
     return _DOMAIN + canonical_json([head.number, head.mac]).encode()

@@ -268,7 +268,7 @@ def authenticate(
 ) -> Actor:
     """Returns the actor of a management key. Raises NotAllowed for another text."""
     with refuse_invalid_rows(NO_KEY), store.read() as tx:
-        return _actor_of_key(tx, ApiKeys(tx).by_hash(key_hash(text, secret)))
+        return _load_actor(tx, ApiKeys(tx).by_hash(key_hash(text, secret)))
 
 
 def authenticate_data_key(
@@ -305,12 +305,12 @@ def actor_behind(tx: Transaction, key: str | None) -> Actor:
     stored_key = ApiKeys(tx).find(key) if key is not None else None
     # Finds the key again by its hash, because only `by_hash` checks the manifest. Without that
     # check, an old signed row could restore a revoked key.
-    return _actor_of_key(
+    return _load_actor(
         tx, ApiKeys(tx).by_hash(stored_key.hash) if stored_key is not None else None
     )
 
 
-def _actor_of_key(tx: Transaction, key: ApiKey | None) -> Actor:
+def _load_actor(tx: Transaction, key: ApiKey | None) -> Actor:
     """Returns the key's actor.
 
     Raises NotAllowed for a client key, and for an unknown or revoked key.

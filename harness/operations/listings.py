@@ -150,7 +150,7 @@ class Listings(AgentListings):
         rows = read_page(self.tx, query, VERSIONS, page_request)
         if not rows.total:
             raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
-        chains = self._chains(route, [row.version for row in rows.rows])
+        chains = self._read_chains(route, [row.version for row in rows.rows])
         records = []
         invalid = []
         for row in rows.rows:
@@ -163,7 +163,7 @@ class Listings(AgentListings):
             records.append(record_from_row(row, fallbacks))
         return Page(records, rows.total, rows.next, invalid)
 
-    def _chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
+    def _read_chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
         query = (
             sa.select(route_fallback)
             .where(
@@ -204,7 +204,7 @@ class Listings(AgentListings):
         query = select_where(shadow, given(shadow.c.route, route))
         page = read_page(self.tx, query, SHADOWS, page_request)
         good, invalid = self.split_by_signature(shadow, page.rows)
-        targets_by_id, invalid_targets = self._targets({row.candidate for row in good})
+        targets_by_id, invalid_targets = self._read_targets({row.candidate for row in good})
         records = [
             shadow_from_row(row, targets_by_id)
             for row in good
@@ -307,7 +307,7 @@ class Listings(AgentListings):
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
         """Maps ids to targets. Omits unknown ids and rows with invalid signatures."""
-        return self._targets(ids)[0]
+        return self._read_targets(ids)[0]
 
     def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
         """Lists the current routes by name; without a page request, all of them."""
@@ -346,7 +346,7 @@ class Listings(AgentListings):
                 current_routes.append(route_from_row(row, tuple(link.target for link in chain)))
         return Page(current_routes, len(current_routes) + len(invalid), None, invalid)
 
-    def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
+    def _read_targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
         good, invalid = self.split_by_signature(target, self.tx.read(query).all())
         return {row.id: TARGET.read(row) for row in good}, invalid

@@ -47,7 +47,7 @@ def describe_kind(key: ApiKey) -> str:
     return key.role.name.lower() if key.role else "client"
 
 
-def _spent_text(key: KeySummary, usd: float) -> str:
+def _format_spent(key: KeySummary, usd: float) -> str:
     if key.role is not None:
         return ""
     return format_spent_usd(usd, key.spent.unpriced, key.spent.bounded)
@@ -63,8 +63,8 @@ def _key_cells(row: KeySummary) -> dict[str, object]:
         "ROUTES": ", ".join(sorted(row.routes)) or "all",
         "LIMITS": describe_limits(row.limits),
         "OPTED OUT OF": ", ".join(sorted(row.opt_outs)),
-        "TODAY": _spent_text(row, row.spent.day_usd),
-        "THIS MONTH": _spent_text(row, row.spent.month_usd),
+        "TODAY": _format_spent(row, row.spent.day_usd),
+        "THIS MONTH": _format_spent(row, row.spent.month_usd),
         "CREATED": row.created_at,
         "REVOKED": row.revoked_at,
     }
@@ -113,7 +113,7 @@ KEYS: Final = OperationGroup(
 )
 
 
-def _person_cells(view: PersonView) -> dict[str, object]:
+def _build_person_cells(view: PersonView) -> dict[str, object]:
     return {
         "NAME": view.name,
         "KIND": view.kind.value,
@@ -125,7 +125,7 @@ def _person_cells(view: PersonView) -> dict[str, object]:
     }
 
 
-def _session_cells(view: SignedInSession) -> dict[str, object]:
+def _build_session_cells(view: SignedInSession) -> dict[str, object]:
     return {
         "SESSION": view.id,
         "NAME": view.name,
@@ -148,7 +148,7 @@ PEOPLE: Final = OperationGroup(
             "With a key below the admin role, the list has only the key holder's principals.",
             command="list",
             endpoint="GET /people",
-            listing=Listing(by_row(_person_cells), empty="no principals yet"),
+            listing=Listing(by_row(_build_person_cells), empty="no principals yet"),
         ),
         Operation(
             use_case=keys.link_people,
@@ -178,7 +178,7 @@ PEOPLE: Final = OperationGroup(
             command="sessions",
             endpoint="GET /dashboard-sessions",
             name="list_dashboard_sessions",
-            listing=Listing(by_row(_session_cells), empty="no one is signed in"),
+            listing=Listing(by_row(_build_session_cells), empty="no one is signed in"),
         ),
         Operation(
             use_case=dashboard_sessions.end_session,
@@ -193,7 +193,7 @@ PEOPLE: Final = OperationGroup(
 )
 
 
-def _capture_cells(summary: CaptureSummary) -> dict[str, object]:
+def _build_capture_cells(summary: CaptureSummary) -> dict[str, object]:
     return {
         "CAPTURE": summary.id,
         "AT": summary.at,
@@ -227,7 +227,7 @@ CAPTURES: Final = OperationGroup(
             body="RouteQuery",
             parameters={"route": Parameter(meaning="Only this route.", metavar="ROUTE")},
             listing=Listing(
-                by_row(_capture_cells),
+                by_row(_build_capture_cells),
                 empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` "
                 "starts it",
                 note=_describe_sample,

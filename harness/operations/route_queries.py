@@ -131,7 +131,7 @@ def _load_activity(
         *Rollouts(tx).baking(route=route),
         *Rollouts(tx).live(route=route),
     )
-    open_proposals = sorted(Proposals(tx).open(route=route), key=_proposal_rank)
+    open_proposals = sorted(Proposals(tx).open(route=route), key=_rank_proposal)
     approved_proposals = [
         p for p in open_proposals if p.phase is AWAITING and p.approver is not None
     ]
@@ -145,7 +145,7 @@ def _load_activity(
     )
 
 
-def _proposal_rank(proposal: Proposal) -> tuple[bool, int]:
+def _rank_proposal(proposal: Proposal) -> tuple[bool, int]:
     """Ranks the open proposals of a route: by their phases, and in equal phases by the order in
     which the proposer named the candidates.
     """
@@ -204,8 +204,8 @@ def load_statuses(
         for name in valid_names:
             try:
                 state = states[name]
-                state = _with_last_rollout(tx, state) if name in proposed else state
-                statuses.append(_with_verdict(ctx, tx, state, traffic.get(name, ())))
+                state = _add_last_rollout(tx, state) if name in proposed else state
+                statuses.append(_add_verdict(ctx, tx, state, traffic.get(name, ())))
             except SignatureInvalid as error:
                 faults[name] = RowFault("route", (name,), str(error))
     return Page(statuses, len(names), None, [*faults.values()])
@@ -222,9 +222,9 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
         traffic = Observations(tx).traffic_of([name], since=ctx.clock.now() - HOUR)
         state = _build_state(ctx, tx, route, targets, activity)
         if _shows_proposal(state):
-            state = _with_last_rollout(tx, state)
+            state = _add_last_rollout(tx, state)
         state = replace(state, outage=outages.get(name))
-        return _with_verdict(ctx, tx, state, traffic.get(name, ()))
+        return _add_verdict(ctx, tx, state, traffic.get(name, ()))
 
 
 def _load_states(
@@ -241,7 +241,7 @@ def _load_states(
     targets = _load_targets(ctx, page, activity)
     states = {}
     with ctx.store.read() as tx:
-        _preload(tx, [heads[name] for name in names], activity)
+        _preload_rows(tx, [heads[name] for name in names], activity)
         for name in names:
             if name not in routes_by_name:
                 continue
@@ -265,7 +265,7 @@ def _load_targets(
     return ctx.store.lists.targets_of(ids)
 
 
-def _preload(
+def _preload_rows(
     tx: Transaction,
     heads: Sequence[RouteHead],
     activity: CurrentActivity,
@@ -325,7 +325,7 @@ def _build_state(
         ),
     )
     if rollout is None:
-        return status if _shows_proposal(status) else _with_last_rollout(tx, status)
+        return status if _shows_proposal(status) else _add_last_rollout(tx, status)
     transaction = RolloutTransaction(ctx, tx, rollout)
     return replace(
         status,
@@ -357,7 +357,7 @@ def _shows_proposal(status: RouteStatus) -> bool:
     return status.rollout is None and status.open_proposal is not None
 
 
-def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
+def _add_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
     """Adds the newest rollout, and how it ended."""
     last_rollout = Rollouts(tx).newest(status.route.name)
     if last_rollout is None:
@@ -375,7 +375,7 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
     )
 
 
-def _with_verdict(
+def _add_verdict(
     ctx: Context,
     tx: Transaction,
     status: RouteStatus,

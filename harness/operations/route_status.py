@@ -186,7 +186,7 @@ class RouteStatus:
             is_held = self.rollout.baking and state is RouteState.HELD
             return RouteState.BAKE_HELD if is_held else state
         if self.open_proposal is not None:
-            return _proposal_state(self.open_proposal)
+            return _find_proposal_state(self.open_proposal)
         return (
             _STATE_BY_CANARY[self.canary_state.kind] if self.canary_state else RouteState.STEADY
         )
@@ -276,7 +276,7 @@ class RouteStatus:
         return self.state in ENDED_STATES and at is not None and now - at < NEWS_PERIOD
 
 
-def _proposal_state(proposal: Proposal) -> RouteState:
+def _find_proposal_state(proposal: Proposal) -> RouteState:
     """Returns the state of a route whose open proposal has no canary to show."""
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:

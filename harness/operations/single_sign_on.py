@@ -65,12 +65,12 @@ def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> Signe
     """Parses the claims of an ID token. Raises NotAllowed for another issuer, for a missing
     subject, name or time, for an unverified e-mail address, and for a person without a role.
     """
-    issuer = _text_claim(claims, "iss")
+    issuer = _read_text_claim(claims, "iss")
     if issuer != settings.issuer:
         raise NotAllowed(
             f"the sign-in comes from {issuer!r}, and `ui.oidc.issuer` is {settings.issuer!r}"
         )
-    name = _text_claim(claims, settings.name_claim)
+    name = _read_text_claim(claims, settings.name_claim)
     if settings.name_claim == "email" and claims.get("email_verified") not in VERIFIED_VALUES:
         # If the server does not verify addresses, a person could enter another person's
         # address.
@@ -78,7 +78,7 @@ def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> Signe
             f"{issuer} does not confirm that it verified the address {name[:MAX_NAME_LENGTH]}: "
             "verify it there, or let an admin name another claim in `ui.oidc.name_claim`"
         )
-    subject = _text_claim(claims, "sub")
+    subject = _read_text_claim(claims, "sub")
     if len(subject) > MAX_SUBJECT_LENGTH or not (subject.isascii() and subject.isprintable()):
         raise NotAllowed(
             f"the claim 'sub' of {issuer} is not at most {MAX_SUBJECT_LENGTH} ASCII characters"
@@ -87,13 +87,13 @@ def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> Signe
         issuer=issuer,
         subject=subject,
         name=name,
-        role=_highest_role(claims, settings, name),
-        issued_at=_issued_at(claims, issuer),
+        role=_choose_role(claims, settings, name),
+        issued_at=_read_issue_time(claims, issuer),
         sign_in=canonical_json(dict(claims)),
     )
 
 
-def _issued_at(claims: Mapping[str, object], issuer: str) -> datetime:
+def _read_issue_time(claims: Mapping[str, object], issuer: str) -> datetime:
     """Returns the time of the sign-in. Raises NotAllowed if the claim is missing or is not a
     time.
     """
@@ -105,7 +105,7 @@ def _issued_at(claims: Mapping[str, object], issuer: str) -> datetime:
     raise NotAllowed(f"{issuer} did not send the time of your sign-in (`iat`)")
 
 
-def _text_claim(claims: Mapping[str, object], claim: str) -> str:
+def _read_text_claim(claims: Mapping[str, object], claim: str) -> str:
     """Returns a claim's text. Raises NotAllowed if it is missing or empty."""
     value = claims.get(claim)
     if not isinstance(value, str) or not value.strip():
@@ -113,7 +113,7 @@ def _text_claim(claims: Mapping[str, object], claim: str) -> str:
     return value
 
 
-def _highest_role(
+def _choose_role(
     claims: Mapping[str, object],
     settings: OidcSettings,
     name: str,

@@ -12,9 +12,9 @@ from harness.frame.errors import ConfigError, DecryptionFailed
 from harness.frame.failures import FailureClass, Reach
 from harness.frame.runtime.encryption import (
     FernetCipher,
-    split_keys,
     new_key,
     read_key_file,
+    split_keys,
     write_key_file,
 )
 from harness.providers.credential import (
@@ -222,7 +222,7 @@ def test_an_old_key_decrypts_until_it_is_removed_and_the_newest_one_encrypts() -
 
     keys = [new_key_of["b"]]
     assert FernetCipher(lambda: keys).decrypt(rotated) == "x"
-    with pytest.raises(DecryptionFailed, match="none of the available encryption keys"):
+    with pytest.raises(DecryptionFailed, match="no available encryption key fits"):
         FernetCipher(lambda: keys).decrypt(before)
     with pytest.raises(DecryptionFailed):
         FernetCipher(lambda: keys).decrypt("no token")

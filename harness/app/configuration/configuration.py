@@ -164,8 +164,8 @@ def build_settings(
     for path, message in (
         *find_range_errors(config),
         *find_ambiguous_guardrails(document.values),
-        *_agent_faults(config),
-        *_oidc_faults(config),
+        *_find_agent_faults(config),
+        *_find_oidc_faults(config),
     ):
         raise document.error(path, message)
     _check_queue(config, document)
@@ -180,7 +180,9 @@ def build_settings(
         {name: frozenset(names) for name, names in config.data_classes.items()},
     )
     home = base / config.home
-    policies = {name: Policy(name, **_field_values(p)) for name, p in config.policies.items()}
+    policies = {
+        name: Policy(name, **_read_field_values(p)) for name, p in config.policies.items()
+    }
     routes = {
         name: build_route_seed(name, r, file_context) for name, r in config.routes.items()
     }
@@ -216,13 +218,13 @@ def build_settings(
     )
 
 
-def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+def _find_agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
     """Yields path and message of each invalid setting of agents."""
     faults = find_agent_faults(config.agents, config.router, config.control, config.suites)
     return ((("agents", *path), message) for path, message in faults)
 
 
-def _oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+def _find_oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
     """Yields path and message of each invalid setting of single sign-on."""
     oidc = config.ui.oidc
     faults = find_oidc_faults(oidc) if oidc is not None else ()
@@ -355,7 +357,7 @@ def _build_catalogue(
                 abilities = ", ".join(ABILITIES)
                 text = f"{ability!r} is unknown: use one of {abilities}"
                 raise document.error(("catalogue", name, "capabilities"), text)
-        changes.append(CatalogueChange(kind, model, **_field_values(item)))
+        changes.append(CatalogueChange(kind, model, **_read_field_values(item)))
     return tuple(changes)
 
 
@@ -378,7 +380,7 @@ def _build_freezes(entries: list[FreezeEntry], document: Document) -> tuple[Free
     return tuple(windows)
 
 
-def _field_values(record: Any) -> dict[str, Any]:
+def _read_field_values(record: Any) -> dict[str, Any]:
     """Returns the values of a dataclass by field."""
     return {entry.name: getattr(record, entry.name) for entry in fields(record)}
 

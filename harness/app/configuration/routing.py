@@ -72,13 +72,13 @@ class OverridesEntry(BaseModel):
 def build_settings_entry(record: type) -> type:
     """Builds the entry of a record's plain settings, in the form of the file."""
     keys = [
-        (declared.key, _file_type(declared), setting(declared.written_default, declared))
+        (declared.key, _choose_file_type(declared), setting(declared.written_default, declared))
         for declared in plain_settings(record)
     ]
     return make_dataclass("SettingsEntry", keys, frozen=True, kw_only=True)
 
 
-def _file_type(declared: Declaration) -> Any:
+def _choose_file_type(declared: Declaration) -> Any:
     if declared.written is not None:
         return declared.written.kind
     return declared.kind | None if declared.optional else declared.kind

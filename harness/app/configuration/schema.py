@@ -61,7 +61,7 @@ def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, 
         properties = definition.get("properties", {})
         for key, declared in (settings_of(cls) if is_dataclass(cls) else {}).items():
             if key in properties:
-                properties[key] |= _declared_keywords(declared)
+                properties[key] |= _build_keywords(declared)
         for base in cls.__mro__[:-1]:
             for key, comment in field_comments(base).items():
                 if key in properties:
@@ -69,7 +69,7 @@ def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, 
     return schema
 
 
-def _declared_keywords(declared: Declaration) -> dict[str, Any]:
+def _build_keywords(declared: Declaration) -> dict[str, Any]:
     """Returns the keywords of a JSON Schema for a declared setting.
 
     `x-range` and `x-unit` are texts for people.
@@ -92,11 +92,11 @@ def field_comments(cls: type) -> Mapping[str, str]:
 
     Reads the class's source; empty if only bytecode is installed.
     """
-    return _comments_in(cls.__module__).get(cls.__name__, {})
+    return _read_comments(cls.__module__).get(cls.__name__, {})
 
 
 @cache
-def _comments_in(module: str) -> Mapping[str, Mapping[str, str]]:
+def _read_comments(module: str) -> Mapping[str, Mapping[str, str]]:
     """Maps each class to its fields, and each field to its comment. Caches a whole
     module, because parsing it for each class took most of the time of `swapgate
     init`.
@@ -114,13 +114,13 @@ def _comments_in(module: str) -> Mapping[str, Mapping[str, str]]:
         if token.type == tokenize.COMMENT
     }
     return {
-        node.name: _comments_of_class(node, comments)
+        node.name: _read_class_comments(node, comments)
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.ClassDef)
     }
 
 
-def _comments_of_class(
+def _read_class_comments(
     node: ast.ClassDef, comments: Mapping[int, tuple[str, bool]]
 ) -> Mapping[str, str]:
     """Maps a class's fields to comments. A comment `a, b: text` describes both fields.
@@ -164,16 +164,16 @@ def _find_described_classes(root: type) -> dict[str, type]:
         if cls.__name__ not in classes:
             classes[cls.__name__] = cls
             for hint in typing.get_type_hints(cls, include_extras=True).values():
-                waiting += _classes_in_annotation(hint)
+                waiting += _find_annotated_classes(hint)
     return classes
 
 
-def _classes_in_annotation(hint: Any) -> Iterator[type]:
+def _find_annotated_classes(hint: Any) -> Iterator[type]:
     """Yields the described classes inside an annotation."""
     if isinstance(hint, type) and (is_dataclass(hint) or issubclass(hint, BaseModel)):
         yield hint
     for inner in typing.get_args(hint):
-        yield from _classes_in_annotation(inner)
+        yield from _find_annotated_classes(inner)
 
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)

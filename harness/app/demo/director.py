@@ -201,7 +201,7 @@ class DemoShow:
                 create_proposal(self.installation.context, OPERATOR, request)
         self._release_model()
         self._expected = list(stories)
-        outage = threading.Thread(target=self._outage, daemon=True)
+        outage = threading.Thread(target=self._cause_outage, daemon=True)
         outage.start()
         self._watch()
         has_survived = self._swap_back(agent, promoted.candidate)
@@ -215,7 +215,7 @@ class DemoShow:
         agent_text = (
             f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
         )
-        return [(self._backup_served(), outage_text), (has_survived, agent_text)]
+        return [(self._check_backup(), outage_text), (has_survived, agent_text)]
 
     def _watch(self) -> None:
         """Follows the proposals until all have ended, or until `MAX_DURATION_S`."""
@@ -250,7 +250,7 @@ class DemoShow:
             progress.comparison = load_comparison(ctx, proposal)
             self._announce(progress)
             if progress.phase is ProposalPhase.CANARY:
-                self._canary_opened(progress.story)
+                self._note_open_canary(progress.story)
             if progress.phase is ProposalPhase.AWAITING_APPROVAL:
                 decisions.approve_proposal(ctx, OPERATOR, proposal, "make demo")
                 self.say(f"{progress.story.route}: approved by a person")
@@ -286,7 +286,7 @@ class DemoShow:
         )
         self.say(f"{name} is {proposal.phase_text}{suffix}")
 
-    def _canary_opened(self, story: Story) -> None:
+    def _note_open_canary(self, story: Story) -> None:
         self.traffic.rates[story.route] = BUSY_RPS
         if story.fault is not None:
             self.traffic.turns[story.route] = story.fault.turns
@@ -326,7 +326,7 @@ class DemoShow:
             self.say(str(error))
         return agent.has_survived(INCUMBENT, candidate, INCUMBENT)
 
-    def _outage(self) -> None:
+    def _cause_outage(self) -> None:
         time.sleep(OUTAGE_AFTER_S)
         pid = self.environment.kill("primary")
         self.say(
@@ -336,7 +336,7 @@ class DemoShow:
         self.environment.start_provider("primary")
         self.say(f"{OUTAGE_ROUTE}: the provider is back")
 
-    def _backup_served(self) -> bool:
+    def _check_backup(self) -> bool:
         """Returns whether the backup answered requests during the outage and no request failed.
 
         The figures come from the router's records.
@@ -348,7 +348,7 @@ class DemoShow:
         )
         return counts.answered > 0 and counts.failed == 0
 
-    def _ending(self, progress: StoryProgress) -> tuple[bool, str]:
+    def _judge_story(self, progress: StoryProgress) -> tuple[bool, str]:
         """Returns whether a story ended as expected, and a sentence about it.
 
         If the candidate had a fault, the rollback's reason must name the fault. The incumbent
@@ -387,7 +387,10 @@ class DemoShow:
 
     def report(self, other_outcomes: Sequence[tuple[bool, str]]) -> bool:
         tally = self.traffic.tally
-        stories = [*(self._ending(progress) for progress in self.progresses), *other_outcomes]
+        stories = [
+            *(self._judge_story(progress) for progress in self.progresses),
+            *other_outcomes,
+        ]
         self.lines(
             "The seven stories",
             [f"{_mark(good=good)} {text}" for good, text in stories],
@@ -404,10 +407,10 @@ class DemoShow:
                 *tally.failures[:5],
             ],
         )
-        all_expected = self._refuses_attacks() and all(good for good, _ in stories)
+        all_expected = self._check_attacks() and all(good for good, _ in stories)
         return all_expected and not tally.failed and enough_sdk_requests
 
-    def _refuses_attacks(self) -> bool:
+    def _check_attacks(self) -> bool:
         """Tries to promote the failed candidate by SQL. Returns whether the database refused
         every try.
         """

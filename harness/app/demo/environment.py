@@ -345,17 +345,20 @@ class DemoEnvironment:
             "ui": {"port": self.ports["ui"]},
             "providers": {
                 "openai": {
-                    **self._provider("sim", {DOCUMENTED_MODEL: documented}),
+                    **self._build_provider("sim", {DOCUMENTED_MODEL: documented}),
                     "kind": "openai",
                     "api_key_env": _KEY_VARIABLE,
                 },
-                **{name: self._provider(name, prices) for name in ("sim", "primary", "backup")},
+                **{
+                    name: self._build_provider(name, prices)
+                    for name in ("sim", "primary", "backup")
+                },
             },
             "routes": routes,
         }
         self.config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
-    def _provider(self, process: str, prices: dict[str, object]) -> dict[str, object]:
+    def _build_provider(self, process: str, prices: dict[str, object]) -> dict[str, object]:
         return {
             "kind": "sim",
             "api_base": f"{self.url(process)}/v1",

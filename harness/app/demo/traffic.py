@@ -154,7 +154,7 @@ class DemoTraffic:
                     if self._stop.is_set():
                         return
                     user = DemoUser(name, route, number, free)
-                    tasks.create_task(self._talk(user, send_request))
+                    tasks.create_task(self._run_conversation(user, send_request))
 
             generator_limit = asyncio.Semaphore(MAX_IN_FLIGHT)
             for route in self.rates:
@@ -166,7 +166,7 @@ class DemoTraffic:
                         start_users("openai", route, ask_by_client, sdk_limit, share)
                     )
 
-    async def _talk(self, user: "DemoUser", send_request: Ask) -> None:
+    async def _run_conversation(self, user: "DemoUser", send_request: Ask) -> None:
         """Sends the requests of one user, each with all earlier turns; ends at a failure."""
         messages: list[Mapping[str, str]] = []
         for turn in range(self.turns.get(user.route, 1)):

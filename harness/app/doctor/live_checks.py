@@ -90,7 +90,7 @@ class LiveMeter:
             return "an earlier answer exceeded its token limit, so no cap is reliable"
         if self.price is None:
             return "the model's price is unknown: give it one under its provider's `prices`"
-        exceeds_cap = self.spent_usd + self._cost_usd(max_usage) > self.max_usd
+        exceeds_cap = self.spent_usd + self._price_usd(max_usage) > self.max_usd
         return "would exceed the cap of --max-usd" if exceeds_cap else ""
 
     def settle(self, max_usage: Usage, answer: LiveAnswer) -> None:
@@ -104,10 +104,10 @@ class LiveMeter:
         least_tokens = len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN
         usage = Usage(usage.input_tokens, max(usage.output_tokens, least_tokens))
         self.limit_kept = self.limit_kept and usage.output_tokens <= max_usage.output_tokens
-        self.spent_usd += self._cost_usd(usage)
+        self.spent_usd += self._price_usd(usage)
         self.calls += 1
 
-    def _cost_usd(self, call: Usage) -> float:
+    def _price_usd(self, call: Usage) -> float:
         if self.price is None:
             return 0.0
         return self.price.cost_usd(call.input_tokens, call.output_tokens)
@@ -154,7 +154,7 @@ def probe_model(
         no_key_finding = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
         return TargetReport(name, ok=False, findings=[no_key_finding])
     meter.price = provider.prices.get(model)
-    single_try = _without_retries(installation)
+    single_try = _disable_retries(installation)
     with closing(single_try.store):
         run = _LiveRun(single_try, provider, meter, timeout_s)
         run.ask(model, SCENARIOS)
@@ -168,7 +168,7 @@ def probe_model(
     return TargetReport(name, not (failed or run.is_capped), findings)
 
 
-def _without_retries(installation: Installation) -> Installation:
+def _disable_retries(installation: Installation) -> Installation:
     """Builds a router that calls a provider once for each request."""
     settings = installation.settings
     router = replace(

@@ -179,7 +179,7 @@ def probe_target(
         reply = probe_client.ask(provider, secret, CHAT_PATH, body, timeout_s)
         reply = replace(reply, seconds=time.perf_counter() - started)
     parsed_reply = None
-    error = _error_text(provider, key, reply)
+    error = _describe_error(provider, key, reply)
     if not error:
         try:
             parsed_reply = parse_reply(reply.content)
@@ -206,7 +206,7 @@ def probe_target(
         endpoint_reply = probe_client.ask(
             provider, secret, probe.path, question, timeout_s, whole=True
         )
-        gaps[endpoint] = _error_text(provider, key, endpoint_reply) or find_gap(
+        gaps[endpoint] = _describe_error(provider, key, endpoint_reply) or find_gap(
             endpoint, endpoint_reply.content
         )
     complete_endpoints = {endpoint: NATIVE for endpoint, gap in gaps.items() if not gap}
@@ -267,7 +267,7 @@ def _probe_embeddings(
     )
 
 
-def _error_text(
+def _describe_error(
     provider: Provider,
     key: ProviderKey | None,
     reply: ProbeReply,

@@ -107,7 +107,7 @@ def probe_tools(
                 Path(folder),
             )
             channel = InProcessChannel(router, key)
-            error_text = partial(_error_text, provider, keys)
+            error_text = partial(_describe_error, provider, keys)
             probe_result = asyncio.run(_probe_loops(channel, timeout_s, error_text))
         findings = list(tool_probe.tool_findings(provider, target, probe_result))
     return TargetReport(
@@ -117,7 +117,7 @@ def probe_tools(
     )
 
 
-def _error_text(
+def _describe_error(
     provider: Provider,
     keys: Sequence[ProviderKey],
     error: CallFailed,
@@ -172,7 +172,7 @@ async def _probe_loops(
         parallel_tools=None,
     )
     async with AsyncModelClient(channel, SystemClock()) as client:
-        first_trace = await trace_loop(_loop_with_choice(client, request))
+        first_trace = await trace_loop(_run_with_choice(client, request))
         if not first_trace.turns:
             return ToolProbeResult(first_trace)
         return ToolProbeResult(
@@ -182,7 +182,7 @@ async def _probe_loops(
         )
 
 
-async def _loop_with_choice(
+async def _run_with_choice(
     client: AsyncModelClient, request: CompletionRequest
 ) -> ToolLoopTrace:
     """Runs a loop that requires a tool. If the target refuses that, runs it without a tool

@@ -304,7 +304,7 @@ class SubprocessWorkers:
     def start(self, run: str) -> str:
         """Starts a worker for the run. Returns its name for the lease. Raises OSError."""
         owner = f"worker-{os.getpid()}-{secrets.token_hex(4)}"
-        environment = {**_minimal_environment(), **self._variables_of(run)}
+        environment = {**_build_environment(), **self._variables_of(run)}
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the worker has ended
         start_process = self._fork if self._template_command else self._spawn
         try:
@@ -329,7 +329,7 @@ class SubprocessWorkers:
                     template.close()
                 template = WorkerTemplate(
                     self._template_command,
-                    {**_minimal_environment(), **ONE_THREAD},
+                    {**_build_environment(), **ONE_THREAD},
                     self._cwd,
                 )
                 self._template = template
@@ -419,7 +419,7 @@ class SubprocessWorkers:
         self._close_template()
 
 
-def _minimal_environment() -> dict[str, str]:
+def _build_environment() -> dict[str, str]:
     """Returns the environment of every worker. It has no key, so that a suite's code in one run
     cannot read the keys of another run.
     """

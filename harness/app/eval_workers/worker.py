@@ -91,7 +91,7 @@ class EvalWorker:
 
     def work(self, run: str) -> RunState | None:
         """Returns the run's final state; None if another worker owns the run."""
-        job = self._lease_job(run)
+        job = self._take_job(run)
         if job is None:
             return None
         with interrupts([signal.SIGTERM]) as interruption:
@@ -143,10 +143,10 @@ class EvalWorker:
             for meter in self._meters:
                 meter.refresh()
 
-    def _lease_job(self, run: str) -> EvalJob | None:
+    def _take_job(self, run: str) -> EvalJob | None:
         """Takes the run's lease and loads its job. None if another worker has the lease."""
         with self.store.write() as tx:
-            if not self._lease(EvalRuns(tx).lease, run):
+            if not self._renew_lease(EvalRuns(tx).lease, run):
                 return None
             former = EvalRuns(tx).get(run)
             EvalRuns(tx).set_state(
@@ -171,28 +171,28 @@ class EvalWorker:
             return EvalJob(
                 run=eval_run,
                 target=target,
-                provider=self._with_clear_headers(TARGET, provider),
-                api_key=self._provider_key(TARGET, provider),
+                provider=self._restore_headers(TARGET, provider),
+                api_key=self._find_provider_key(TARGET, provider),
                 stored=EvalRuns(tx).done(run),
                 max_connections=self.connections,
-                judge_provider=self._with_clear_headers(JUDGE, judge) if judge else None,
+                judge_provider=self._restore_headers(JUDGE, judge) if judge else None,
                 judge=_load_judge(tx, eval_run),
-                judge_api_key=self._provider_key(JUDGE, judge) if judge else None,
+                judge_api_key=self._find_provider_key(JUDGE, judge) if judge else None,
                 spending=run_meter,
                 judge_spending=judge_meter,
             )
 
-    def _provider_key(self, passed: WorkerEnv, provider: Provider) -> str | None:
+    def _find_provider_key(self, passed: WorkerEnv, provider: Provider) -> str | None:
         return self.secrets.get(passed.key) or self.secrets.get(provider.api_key_env or "")
 
-    def _with_clear_headers(self, passed: WorkerEnv, provider: Provider) -> Provider:
+    def _restore_headers(self, passed: WorkerEnv, provider: Provider) -> Provider:
         """Returns the provider with its headers in clear, if the parent set any."""
         headers = self.secrets.get(passed.headers)
         if not headers:
             return provider
         return replace(provider, extra_headers=json.loads(headers), sealed_headers={})
 
-    def _lease(self, lease: Callable[..., bool], run: str) -> bool:
+    def _renew_lease(self, lease: Callable[..., bool], run: str) -> bool:
         now = self.clock.now()
         return lease(
             run,
@@ -215,7 +215,7 @@ class EvalWorker:
             with self.store.write() as tx:
                 current = EvalRuns(tx).get(run)
                 is_own = current.lease_owner == self.owner and current.state is RunState.RUNNING
-                return is_own and self._lease(EvalRuns(tx).lease, run)
+                return is_own and self._renew_lease(EvalRuns(tx).lease, run)
         except SwapgateError as error:
             # A short outage of the database must not end the run, because the worker still has
             # its samples.
@@ -249,7 +249,7 @@ class EvalWorker:
         """Returns whether the sample is new. Waits while the database is unavailable, because
         an answer costs money.
         """
-        sightings = self._sightings(job, sample)
+        sightings = self._list_sightings(job, sample)
         for _ in range(STORE_ATTEMPTS):
             with suppress(StoreUnavailable), self.store.write() as tx:
                 return self._store(tx, job.run, sample, sightings)
@@ -269,7 +269,7 @@ class EvalWorker:
         Sightings(tx).note(sightings)
         return EvalRuns(tx).store_sample(sample, owner=self.owner)
 
-    def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
+    def _list_sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
         """Lists the served models to record, each at most once per `NOTE_EVERY`."""
         now = self.clock.now()
         sightings = []
@@ -309,7 +309,7 @@ class EvalWorker:
             is_failed = state is RunState.FAILED and bool(message)
             requested = eval_run.wanted * eval_run.epochs
             is_complete = not is_failed and len(stored) >= requested
-            final_state = _state_after(state, complete=is_complete)
+            final_state = _choose_state(state, complete=is_complete)
             released = EvalRuns(tx).leave(run, self.owner, final_state, message)
             return final_state if released else None
 
@@ -362,7 +362,7 @@ def _load_judge(tx: Transaction, run: EvalRun) -> str:
     return ""
 
 
-def _state_after(state: RunState, *, complete: bool) -> RunState:
+def _choose_state(state: RunState, *, complete: bool) -> RunState:
     """Returns the run's next state: DONE only if all requested samples are stored. A stopped
     run is queued again.
     """

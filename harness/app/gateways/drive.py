@@ -260,7 +260,7 @@ class SplitDrive:
         )
         latency_s = None if outcome.failed else outcome.latency_s
         sample = GuardrailSample(SampleValues(latency_s))
-        self._recorder.finish(ticket, completed, sample, _exposure_outcome(outcome))
+        self._recorder.finish(ticket, completed, sample, _convert_outcome(outcome))
 
     def _report_problems(self, problems: Mapping[str, str]) -> None:
         """Raises alerts for new problems, repeats the alerts of lasting problems every
@@ -291,7 +291,7 @@ class SplitDrive:
             self._recorder.notify(alert)
 
 
-def _exposure_outcome(outcome: Outcome) -> ExposureOutcome:
+def _convert_outcome(outcome: Outcome) -> ExposureOutcome:
     """Returns the outcome of an exposure. A gateway's log shows only answers and failures."""
     if outcome.failed:
         return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, outcome.why)

@@ -136,7 +136,7 @@ class LiteLLMAdmin:
         deployments = [d for d in self._deployments if d.group in driven]
         target_by_deployment = {d.id: _find_target(d, driven[d.group]) for d in deployments}
         fault: Exception | None = None
-        for row in self._spend_logs(since):
+        for row in self._read_spend_logs(since):
             try:
                 outcome = read_row(row, target_by_deployment)
             except _UNREADABLE as error:
@@ -147,7 +147,7 @@ class LiteLLMAdmin:
         if fault is not None:
             raise UpstreamError(f"a row of LiteLLM's logs is unreadable: {fault!r}")
 
-    def _spend_logs(self, since: datetime) -> Iterator[Mapping[str, Any]]:
+    def _read_spend_logs(self, since: datetime) -> Iterator[Mapping[str, Any]]:
         parameters = {
             "start_date": f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
             "end_date": "2999-12-31 00:00:00",

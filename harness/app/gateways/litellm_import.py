@@ -279,7 +279,7 @@ class _Converter:
             )
             source.take(path, text, changed=True)
             return
-        check_principal_name(_to_route_name(name, f"{provider}/{model}"))
+        check_principal_name(_convert_route_name(name, f"{provider}/{model}"))
         parameters = facts.pop("parameters", {})
         for part, values in facts.items():
             self._providers[provider].setdefault(part, {}).setdefault(model, {}).update(values)
@@ -368,7 +368,7 @@ class _Converter:
             }
             self._providers[name] = {field: text for field, text in entry.items() if text}
             self._variables |= {variable: None} if variable else {}
-        for part in ("custom_llm_provider", *self._address_keys(path, kind)):
+        for part in ("custom_llm_provider", *self._list_address_keys(path, kind)):
             source.take((*path, part), f"providers.{name}: kind and api_base")
         variable = self._providers[name].get("api_key_env", "")
         text = f"the file has the key in clear, and Swapgate does not copy it: set {variable}"
@@ -427,7 +427,7 @@ class _Converter:
             address = address.replace(part, parts.get(part, ""))
         return address.replace("//global-", "//")
 
-    def _address_keys(self, path: ConfigPath, kind: str) -> Iterator[str]:
+    def _list_address_keys(self, path: ConfigPath, kind: str) -> Iterator[str]:
         """Returns the keys of the file that form the address."""
         has_base = any(self._source.value((*path, key)) for key in _KEYS_BY_PLACEHOLDER["BASE"])
         example = "BASE" if has_base else api_base_rules.api_base_example(kind)
@@ -443,7 +443,7 @@ class _Converter:
         alias.
         """
         route_names = {
-            name: _to_route_name(name, group[0][3]) for name, group in self._groups.items()
+            name: _convert_route_name(name, group[0][3]) for name, group in self._groups.items()
         }
         for name in sorted(route_names, key=lambda name: route_names[name] != name):
             route = self._name_route(name, route_names[name])
@@ -457,7 +457,7 @@ class _Converter:
                         "a fallback. The incumbent takes all traffic. For a share of it, give "
                         f"the route a suite, `swapgate route settings {quote(route)} --suite "
                         f"tickets`, then `swapgate proposal create {quote(route)} "
-                        f"{_command_name(entry)}`."
+                        f"{_format_target(entry)}`."
                     )
                 else:
                     text += "its incumbent."
@@ -499,7 +499,7 @@ class _Converter:
         route = self._names[group]
         first_name, *later_names = value if isinstance(value, list) else [value]
         try:
-            target = _command_name(self._find_mirror_target(first_name, route))
+            target = _format_target(self._find_mirror_target(first_name, route))
         except InputError as error:
             self._source.leave(path, f"{error}")
             return
@@ -538,7 +538,7 @@ class _Converter:
                 for part in parts.groups():
                     model = model.replace("*", part, 1)
                 self._append_target(
-                    self._name_route(name, _to_route_name(name, model)),
+                    self._name_route(name, _convert_route_name(name, model)),
                     f"{provider}/{model}",
                 )
                 return
@@ -612,13 +612,13 @@ def _check_number(declared: Declaration, value: float) -> None:
         raise InputError(f"gives {declared.name}: {value:g}; it must be {allowed}")
 
 
-def _to_route_name(name: str, target: str) -> str:
+def _convert_route_name(name: str, target: str) -> str:
     """Returns a route's name for a model's name. A bare `*` gives the target's model."""
     route_name = spell_route_name(name.replace("*", "")).strip("-")
     return route_name or spell_route_name(target.partition("/")[2])
 
 
-def _command_name(entry: object) -> str:
+def _format_target(entry: object) -> str:
     """Returns a chain's target, quoted for a shell if necessary."""
     entry_fields: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"target": entry}
     target = Target.from_name(entry_fields["target"])

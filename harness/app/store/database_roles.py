@@ -52,14 +52,14 @@ def build_statements(db: sa.Connection, role: str) -> Sequence[str]:
         f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {grantee}",
         f"GRANT SELECT ON {schema}.alembic_version TO {grantee}",
         *(
-            f"GRANT {_rights(table)} ON {schema}.{quote(table)} TO {grantee}"
+            f"GRANT {_choose_rights(table)} ON {schema}.{quote(table)} TO {grantee}"
             for table in sorted(metadata.tables)
         ),
         *(_QUEUE_RIGHTS.format(schema=QUEUE_SCHEMA, to=grantee).split("; ") if queue else ()),
     ]
 
 
-def _rights(table: str) -> str:
+def _choose_rights(table: str) -> str:
     """Returns the runtime's rights on a table. They are narrower for tables with a history."""
     if table in _BLANKED_COLUMNS:
         return f"SELECT, INSERT, UPDATE ({', '.join(_BLANKED_COLUMNS[table])})"

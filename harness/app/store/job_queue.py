@@ -97,7 +97,7 @@ def _require_postgres(url: str) -> sa.URL:
     return parsed
 
 
-def _pool_arguments(url: str) -> dict[str, Any]:
+def _build_pool_arguments(url: str) -> dict[str, Any]:
     """Returns the arguments of procrastinate's connection pools: our usual arguments, and the
     queue's schema.
     """
@@ -127,9 +127,11 @@ class JobQueue:
             for run, row in jobs_by_run.items():
                 if run not in wanted_runs and row["status"] == "todo":
                     app.connector.execute_query(_CANCEL, id=row["id"])
-            return [job.run for job in jobs if self._place(app, job, jobs_by_run.get(job.run))]
+            return [
+                job.run for job in jobs if self._queue_job(app, job, jobs_by_run.get(job.run))
+            ]
 
-    def _place(
+    def _queue_job(
         self,
         app: procrastinate.App,
         job: QueuedJob,
@@ -181,7 +183,7 @@ class JobQueue:
     def _open_app(self) -> procrastinate.App:
         if self._app is None:
             connector = procrastinate.SyncPsycopgConnector(
-                **_pool_arguments(self._url), min_size=0, max_size=1
+                **_build_pool_arguments(self._url), min_size=0, max_size=1
             )
             app = procrastinate.App(connector=connector)
             app.open()
@@ -206,7 +208,7 @@ async def consume(
     Waits while the database is unavailable. providers: the providers whose runs it
     takes; empty for all. Raises ConfigError for SQLite.
     """
-    arguments = _pool_arguments(url)
+    arguments = _build_pool_arguments(url)
     while not ended.is_set():
         connector = procrastinate.PsycopgConnector(**arguments, min_size=1, max_size=slots + 2)
         app = procrastinate.App(connector=connector)

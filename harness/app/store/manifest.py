@@ -43,7 +43,7 @@ def _join_values(column: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], 
     return sa.func.count().label("rows"), values.label("joined")
 
 
-def _live_signatures(name: str, table: SignedTable) -> sa.Select[Any]:
+def _select_live_signatures(name: str, table: SignedTable) -> sa.Select[Any]:
     if table.table is route_version:
         column = NEWEST_SIGNATURES.subquery("newest").c.signature
         return sa.select(sa.literal(name).label("table"), *_join_values(column))
@@ -54,7 +54,11 @@ def _live_signatures(name: str, table: SignedTable) -> sa.Select[Any]:
 
 
 LIVE_SIGNATURES: Final = sa.union_all(
-    *(_live_signatures(name, table) for name, table in SIGNED.items() if table.live is not None)
+    *(
+        _select_live_signatures(name, table)
+        for name, table in SIGNED.items()
+        if table.live is not None
+    )
 )
 STORED_MANIFEST: Final = sa.select(manifest).where(manifest.c.id == 1)
 COUNTERS: Final = sa.select(
@@ -129,8 +133,8 @@ def read_content(read: Callable[[sa.Executable], sa.CursorResult[Any]]) -> Manif
         counters.epoch,
         counters.revision,
         counters.changes,
-        _live_digest(signatures_by_table),
-        _revoked_digest(revoked.rows, revoked.joined or ""),
+        _digest_live_rows(signatures_by_table),
+        _digest_revoked_keys(revoked.rows, revoked.joined or ""),
     )
 
 
@@ -142,7 +146,7 @@ def _split_values(rows: int, joined: str) -> list[str] | None:
 
 # Cached, because the signatures seldom change between calls.
 @lru_cache(maxsize=1)
-def _live_digest(tables: tuple[tuple[str, int, str], ...]) -> str:
+def _digest_live_rows(tables: tuple[tuple[str, int, str], ...]) -> str:
     by_table = {name: _split_values(rows, joined) for name, rows, joined in tables}
     unsigned_tables = sorted(
         name for name, signatures in by_table.items() if signatures is None
@@ -155,7 +159,7 @@ def _live_digest(tables: tuple[tuple[str, int, str], ...]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _revoked_digest(rows: int, joined: str) -> str:
+def _digest_revoked_keys(rows: int, joined: str) -> str:
     ids = _split_values(rows, joined)
     if ids is None:
         raise SignatureInvalid(REVOKED_KEYS_DIFFER)

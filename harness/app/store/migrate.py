@@ -214,12 +214,12 @@ def _read_sqlite(db: sa.Connection) -> Definitions:
 def _normalize(text: str) -> str:
     """Removes differences of spelling: spaces, quotes, case and enclosing brackets."""
     normalized = _SPACE_OR_QUOTE.sub(" ", text).strip().lower()
-    while normalized.startswith("(") and normalized.endswith(")") and _encloses(normalized):
+    while normalized.startswith("(") and normalized.endswith(")") and _is_enclosed(normalized):
         normalized = normalized[1:-1].strip()
     return normalized.replace("( ", "(").replace(" )", ")").replace(" ,", ",")
 
 
-def _encloses(text: str) -> bool:
+def _is_enclosed(text: str) -> bool:
     """Returns whether the last bracket closes the first one."""
     depth = 0
     for place, letter in enumerate(text):

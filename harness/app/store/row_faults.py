@@ -54,7 +54,7 @@ def load_chains(tx: Transaction, rows: Sequence[Row]) -> Chains:
         first = [rows[0].route, rows[0].version]
         last = [rows[-1].route, rows[-1].version]
         between = sa.tuple_(*_CHAIN).between(
-            _sql_tuple(_CHAIN, first), _sql_tuple(_CHAIN, last)
+            _build_sql_tuple(_CHAIN, first), _build_sql_tuple(_CHAIN, last)
         )
         for row in tx.read(CHAINS.where(between)):
             chains[row.route, row.version].append([row.target, row.evidence])
@@ -80,7 +80,7 @@ def find_row_faults(tx: Transaction) -> Iterator[RowFault]:
         while rows:
             yield from _find_page_faults(tx, signed, rows, last_row)
             last_row = rows[-1]
-            last = _sql_tuple(key, [last_row._asdict()[name] for name in signed.key])
+            last = _build_sql_tuple(key, [last_row._asdict()[name] for name in signed.key])
             rows = tx.read(query.where(sa.tuple_(*key) > last)).all()
     is_local = principal.c.id == LOCAL_PRINCIPAL.id
     if tx.read(sa.select(principal.c.id).where(is_local)).first() is None:
@@ -120,7 +120,7 @@ def _find_page_faults(
         if are_versions:
             further_values = {"fallbacks": chains.get((row.route, row.version), [])}
         fault = tx.fault(signed.table, row, **further_values)
-        if fault is None and are_versions and (reason := _version_fault(previous, row)):
+        if fault is None and are_versions and (reason := _find_version_fault(previous, row)):
             key = tuple(str(getattr(row, name)) for name in signed.key)
             fault = RowFault(signed.table.name, key, reason)
         if fault is not None:
@@ -137,12 +137,12 @@ def _select_covered(signed: SignedTable) -> sa.Select[*tuple[Any, ...]]:
     return sa.select(*signed.covered, *keys, signed.table.c[SIGNATURE])
 
 
-def _sql_tuple(columns: Sequence[sa.Column[Any]], key: Sequence[object]) -> sa.Tuple:
+def _build_sql_tuple(columns: Sequence[sa.Column[Any]], key: Sequence[object]) -> sa.Tuple:
     pairs = zip(columns, key, strict=True)
     return sa.tuple_(*(sa.literal(value, column.type) for column, value in pairs))
 
 
-def _version_fault(previous: Row | None, row: Row) -> str:
+def _find_version_fault(previous: Row | None, row: Row) -> str:
     """Returns why a version does not continue the previous version of its route; empty if it
     does.
     """

@@ -18,7 +18,7 @@ REVISION: Final = "0.1.0"
 
 _REVISION: Final = sa.text("SELECT version_num FROM alembic_version")
 # Selects table, column, and whether the column needs a value.
-_COLUMNS: Final = {
+_COLUMNS_QUERIES: Final = {
     "sqlite": sa.text(
         'SELECT t.name, c.name, c."notnull" AND c.dflt_value IS NULL'
         " FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'"
@@ -65,7 +65,7 @@ def _open_reading(url: str) -> Iterator[sa.Connection]:
 
 def find_revision(db: sa.Connection) -> str | None:
     """Returns the revision; None without tables. Raises DatabaseUnusable for another schema."""
-    columns = _columns(db)
+    columns = _read_columns(db)
     has_version_table = "alembic_version" in columns
     revision = db.execute(_REVISION).scalar() if has_version_table else None
     our_tables = columns.keys() & metadata.tables.keys()
@@ -90,10 +90,10 @@ def has_schema(db: sa.Connection) -> bool:
     return revision is not None
 
 
-def _columns(db: sa.Connection) -> dict[str, dict[str, bool]]:
+def _read_columns(db: sa.Connection) -> dict[str, dict[str, bool]]:
     """Maps each table to its columns, and each column to whether a row must give it a value."""
     columns: dict[str, dict[str, bool]] = {}
-    for table, column, is_required in db.execute(_COLUMNS[db.dialect.name]):
+    for table, column, is_required in db.execute(_COLUMNS_QUERIES[db.dialect.name]):
         columns.setdefault(table, {})[column] = bool(is_required)
     return columns
 

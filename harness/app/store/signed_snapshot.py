@@ -63,13 +63,13 @@ def read(tx: Transaction) -> SignedRows:
         signed = SIGNED[name]
         query = sa.select(signed.table).where(cast("sa.ColumnElement[bool]", signed.live))
         table_rows = tx.read(query.order_by(*signed.table.primary_key.columns))
-        rows[name] = [_signed_values(name, row) for row in table_rows]
+        rows[name] = [_select_signed_values(name, row) for row in table_rows]
     chains: dict[str, list[list[str]]] = defaultdict(list)
     for row in tx.read(_NEWEST_CHAINS):
         chains[row.route].append([row.target, row.evidence])
     used_targets = _collect_targets(rows, chains)
     query = sa.select(target).where(target.c.id.in_(sorted(used_targets))).order_by(target.c.id)
-    rows[target.name] = [_signed_values(target.name, row) for row in tx.read(query)]
+    rows[target.name] = [_select_signed_values(target.name, row) for row in tx.read(query)]
     manifest = tx.read(manifests.STORED_MANIFEST).first()
     counters = tx.read(manifests.COUNTERS).one()
     return SignedRows(
@@ -85,7 +85,7 @@ def read(tx: Transaction) -> SignedRows:
     )
 
 
-def _signed_values(name: str, row: Row) -> dict[str, object]:
+def _select_signed_values(name: str, row: Row) -> dict[str, object]:
     """Returns the row's columns that the signature covers, and the signature."""
     values = row._asdict()
     return covered_values(SIGNED[name], values) | {SIGNATURE: values[SIGNATURE]}

@@ -104,7 +104,7 @@ class Store:
         self._require_file()
         with translated(), self._writing.begin() as db:
             engine.limit_waits(db)
-            tx = self._transaction(db, writable=True)
+            tx = self._build_transaction(db, writable=True)
             yield tx
             tx.finish()
             if self._file is not None:
@@ -117,7 +117,7 @@ class Store:
         """Opens a read-only transaction with a consistent view."""
         self._require_file()
         with translated(), self._reading.begin() as db:
-            yield self._transaction(db, writable=False)
+            yield self._build_transaction(db, writable=False)
 
     @contextmanager
     def listings(self) -> Iterator[Listings]:
@@ -126,7 +126,7 @@ class Store:
         """
         self._require_file()
         with translated(), self._reading.begin() as db:
-            yield Listings(self._transaction(db, writable=False))
+            yield Listings(self._build_transaction(db, writable=False))
 
     @property
     def lists(self) -> Listings:
@@ -137,21 +137,21 @@ class Store:
         if not self._schema_checked:
             self._schema_checked = schema_revisions.has_schema(db)
 
-    def _transaction(self, db: sa.Connection, *, writable: bool) -> Transaction:
+    def _build_transaction(self, db: sa.Connection, *, writable: bool) -> Transaction:
         self._check_schema(db)
         return Transaction(
             db,
-            self._row_signatures(db),
+            self._build_row_signatures(db),
             Manifests(),
             secret=self._secret,
             clock=self._clock,
             writable=writable,
         )
 
-    def _row_signatures(self, db: sa.Connection) -> RowSignatures:
-        return RowSignatures(self._signatures, lambda: self._installation_of(db))
+    def _build_row_signatures(self, db: sa.Connection) -> RowSignatures:
+        return RowSignatures(self._signatures, lambda: self._read_installation(db))
 
-    def _installation_of(self, db: sa.Connection) -> str:
+    def _read_installation(self, db: sa.Connection) -> str:
         # Cached, because a database never changes its id.
         if self._installation is None:
             self._installation = str(db.execute(sa.select(meta.c.installation)).scalar_one())
@@ -201,14 +201,14 @@ class Store:
         """
         find_faults = find_working_faults if working else find_row_faults
         with translated(), self._reading.begin() as db:
-            return list(find_faults(self._transaction(db, writable=False)))
+            return list(find_faults(self._build_transaction(db, writable=False)))
 
     def sign_all_rows(self, *, actor: Actor, reason: str) -> int:
         """Signs all rows with the current key. The database role must own the tables. Raises
         SignatureInvalid.
         """
         with translated(), self._writing.begin() as db:
-            tx = self._transaction(db, writable=True)
+            tx = self._build_transaction(db, writable=True)
             tx.serialize()
             for fault in find_row_faults(tx):
                 raise SignatureInvalid(f"{fault.name}: {fault.why}")
@@ -234,7 +234,7 @@ class Store:
         remaining row refers to a deleted row.
         """
         with translated(), self._writing.begin() as db:
-            tx = self._transaction(db, writable=True)
+            tx = self._build_transaction(db, writable=True)
             tx.serialize()
             current_faults = set(find_row_faults(tx))
             with without_triggers(tx):

@@ -91,7 +91,7 @@ def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
     is_lasting = ALERT_RULES[alert.kind].lasting
     sources = {alert.source: alert.at} if is_lasting else {}
     if record is None or _needs_new_record(record, alert.at):
-        return _new_record(alert, sources)
+        return _build_record(alert, sources)
     is_newest = alert.at >= record.last_seen
     latest = max(alert.at, record.last_seen)
     return replace(
@@ -184,9 +184,9 @@ def _end_source(record: AlertRecord, alert: Alert) -> AlertRecord:
     return replace(record, sources=sources, resolved_at=max(alert.at, record.first_seen))
 
 
-def _new_record(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
+def _build_record(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
     return AlertRecord(
-        id=_record_id(alert),
+        id=_build_record_id(alert),
         kind=alert.kind,
         subject=alert.subject,
         key=alert.key,
@@ -207,7 +207,7 @@ def _needs_new_record(record: AlertRecord, at: datetime) -> bool:
     return at - record.resolved_at >= QUIET_PERIOD
 
 
-def _record_id(alert: Alert) -> str:
+def _build_record_id(alert: Alert) -> str:
     identity = f"{alert.key}\n{alert.at.isoformat()}\n{alert.source}"
     return f"al_{short_hash(identity).hex()}"
 

@@ -25,12 +25,12 @@ from harness.frame.records.repository import (
 
 def alert_from_row(row: Row) -> AlertRecord:
     sources = {
-        source: at for source, text in row.sources.items() if (at := _time_of_source(text))
+        source: at for source, text in row.sources.items() if (at := _parse_source_time(text))
     }
     return record_of(AlertRecord, row, alert, sources=sources)
 
 
-def _time_of_source(text: object) -> datetime | None:
+def _parse_source_time(text: object) -> datetime | None:
     """Returns None for a malformed time. Alerts are not signed, and a malformed row must not
     hide other rows.
     """

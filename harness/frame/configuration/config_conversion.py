@@ -119,7 +119,7 @@ class SourceConfig:
         """Reads each entry, and notes the reason for each entry that the reader refuses."""
         if not isinstance(value := self.value(path), Mapping | list | None):
             self.leave(path, "is neither a list nor a mapping")
-        for key in _keys(value):
+        for key in _list_keys(value):
             try:
                 reader((*path, key))
             except InputError as error:
@@ -149,7 +149,7 @@ class SourceConfig:
     ) -> Iterator[ConversionNote]:
         value = self.value(path)
         note = self._notes.get(path)
-        keys = _keys(value)
+        keys = _list_keys(value)
         place = self.places.get(path, place)
         if path and not (note or keys or covered):
             empty = isinstance(value, Mapping | list)
@@ -161,7 +161,7 @@ class SourceConfig:
             yield from self.notes((*path, key), place, covered=covered or bool(note))
 
 
-def _keys(value: object) -> tuple[Any, ...]:
+def _list_keys(value: object) -> tuple[Any, ...]:
     if isinstance(value, list):
         return tuple(range(len(value)))
     return tuple(value) if isinstance(value, Mapping) else ()

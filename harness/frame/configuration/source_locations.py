@@ -70,7 +70,7 @@ class _Limits:
         because databases and terminals refuse it.
         """
         if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(event.value):
-            raise _refusal(
+            raise _build_refusal(
                 "contains a lone surrogate (half of a character): remove it",
                 event,
             )
@@ -79,12 +79,12 @@ class _Limits:
         self._depth -= isinstance(event, yaml.CollectionEndEvent)
         if self._aliases > MAX_ALIASES:
             problem = f"has more than {MAX_ALIASES} aliases; write the values out"
-            raise _refusal(problem, event)
+            raise _build_refusal(problem, event)
         if self._depth > MAX_DEPTH:
-            raise _refusal(TOO_DEEP, event)
+            raise _build_refusal(TOO_DEEP, event)
 
 
-def _refusal(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+def _build_refusal(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
     """Builds a YAML error with the line of an event or a node."""
     return yaml.MarkedYAMLError(None, None, problem, at.start_mark)  # type: ignore[arg-type]  # its stubs know one of two kinds of mark
 
@@ -113,9 +113,9 @@ def _build_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, obje
     keys: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise _refusal("a key is a list or a mapping: write a text", key)
+            raise _build_refusal("a key is a list or a mapping: write a text", key)
         if key.value in keys:
-            raise _refusal(f"the key {key.value!r} is given twice", key)
+            raise _build_refusal(f"the key {key.value!r} is given twice", key)
         keys.add(key.value)
     return dict(loader.construct_mapping(node, deep=True))
 
@@ -203,7 +203,7 @@ def _note_places(
 ) -> None:
     """Notes the line of each key and each item of a list."""
     if len(path) > MAX_DEPTH:  # for example, a list that contains its own alias
-        raise _refusal(TOO_DEEP, node)
+        raise _build_refusal(TOO_DEEP, node)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
@@ -243,15 +243,15 @@ def environment_document(environ: Mapping[str, str]) -> Document:
     for name in sorted(environ):
         if not name.startswith(PREFIX):
             continue
-        text, key_name = _text(name, environ[name])
+        text, key_name = _read_variable(name, environ[name])
         path = tuple(part.lower() for part in key_name.removeprefix(PREFIX).split("__"))
-        _set_value(values, path, _scalar(name, text))
+        _set_value(values, path, _parse_scalar(name, text))
         for end in range(1, len(path) + 1):
             places[path[:end]] = f"environment variable {name}"
     return Document(values, places)
 
 
-def _text(name: str, value: str) -> tuple[str, str]:
+def _read_variable(name: str, value: str) -> tuple[str, str]:
     """Returns a variable's value, and its name without `_FILE` if the value is a file's
     path.
     """
@@ -265,7 +265,7 @@ def _text(name: str, value: str) -> tuple[str, str]:
         ) from None
 
 
-def _scalar(name: str, text: str) -> object:
+def _parse_scalar(name: str, text: str) -> object:
     try:
         check_size(text)
         return yaml.safe_load(text)

@@ -34,7 +34,7 @@ def require_own_session(url: str | sa.URL) -> None:
     parsed = engine.parse(url) if isinstance(url, str) else url
     try:
         if has_shared_session(parsed):
-            raise DatabaseUnusable(_refusal(parsed))
+            raise DatabaseUnusable(_describe_pooler(parsed))
     except sa.exc.DBAPIError as error:
         # No error, because a process can start without the server.
         clear_frames(error, error.orig)
@@ -53,20 +53,20 @@ def has_shared_session(url: sa.URL) -> bool:
         temporary_engine.connect() as first,
         temporary_engine.connect() as second,
     ):
-        sessions_of_first = _sessions(first)
+        sessions_of_first = _read_sessions(first)
         transactional = second.execution_options(isolation_level="READ COMMITTED")
         with transactional.begin():
-            if sessions_of_first & _sessions(transactional):
+            if sessions_of_first & _read_sessions(transactional):
                 return True  # with a pool of one session, the next statement would wait
-            sessions_of_first |= _sessions(first)
+            sessions_of_first |= _read_sessions(first)
         return len(sessions_of_first) > 1
 
 
-def _sessions(db: sa.Connection) -> set[int]:
+def _read_sessions(db: sa.Connection) -> set[int]:
     return {db.execute(_SESSION).scalar_one() for _ in range(_STATEMENTS)}
 
 
-def _refusal(url: sa.URL) -> str:
+def _describe_pooler(url: sa.URL) -> str:
     is_pooler = url.port == _POOLER_PORT or "-pooler" in (url.host or "")
     address = f" ({url.host}:{url.port} is the address of a pooler)" if is_pooler else ""
     return (

@@ -331,7 +331,7 @@ def check_principal_name(text: str) -> str:
         is_invisible = (
             character in INVISIBLE_CHARACTERS
             or kind[0] == "C"
-            or "VARIATION SELECTOR" in _unicode_name(character)
+            or "VARIATION SELECTOR" in _find_unicode_name(character)
         )
         if is_invisible or (kind[0] == "Z" and character != " "):
             raise InputError(
@@ -340,7 +340,7 @@ def check_principal_name(text: str) -> str:
             )
     for word in fold_name(name_text).split():
         alphabets = {
-            _unicode_name(c).split(" ")[0] for c in word if category(c)[0] == "L"
+            _find_unicode_name(c).split(" ")[0] for c in word if category(c)[0] == "L"
         } & CONFUSABLE_ALPHABETS
         if len(alphabets) > 1:
             raise InputError(
@@ -350,7 +350,7 @@ def check_principal_name(text: str) -> str:
     return name_text
 
 
-def _unicode_name(character: str) -> str:
+def _find_unicode_name(character: str) -> str:
     return name(character, "")
 
 

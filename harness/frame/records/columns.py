@@ -31,12 +31,12 @@ metadata = sa.MetaData(
 # SQLite's STRICT tables support only six types.
 @compiles(sa.BigInteger, "sqlite")
 @compiles(sa.Boolean, "sqlite")
-def _whole_number(*_: object, **__: Any) -> str:
+def _compile_integer(*_: object, **__: Any) -> str:
     return "INTEGER"
 
 
 @compiles(sa.Double, "sqlite")
-def _number(*_: object, **__: Any) -> str:
+def _compile_real(*_: object, **__: Any) -> str:
     return "REAL"
 
 
@@ -241,11 +241,11 @@ def columns_of(
         if name in flat:
             columns |= {c.name: c for c in columns_of(hint, flat=flat)}
         elif name in record.__dataclass_fields__ and name not in without:
-            columns[name] = _column_of(name, hint)
+            columns[name] = _build_column(name, hint)
     return list((columns | {column.name: column for column in replacements}).values())
 
 
-def _column_of(name: str, hint: Any) -> sa.Column[Any]:
+def _build_column(name: str, hint: Any) -> sa.Column[Any]:
     options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     kind = next(option for option in options if option is not NoneType)
     bases = kind.__mro__ if isinstance(kind, type) else ()

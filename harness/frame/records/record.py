@@ -56,16 +56,16 @@ class _Field:
 
 
 @cache
-def _fields_of(cls: Any, table: sa.Table) -> Sequence[_Field]:
+def _list_fields(cls: Any, table: sa.Table) -> Sequence[_Field]:
     hints = get_type_hints(cls)
     return [
         stored
         for field in fields(cls)
-        if (stored := _stored_field(field.name, hints[field.name], table)) is not None
+        if (stored := _build_field(field.name, hints[field.name], table)) is not None
     ]
 
 
-def _stored_field(
+def _build_field(
     name: str,
     hint: Any,
     table: sa.Table,
@@ -133,7 +133,7 @@ def values_of(
     replace fields, or that fill further columns.
     """
     values: Values = {}
-    for field in _fields_of(cast("Hashable", type(record)), table):
+    for field in _list_fields(cast("Hashable", type(record)), table):
         if field.name in replacements:
             continue
         value = getattr(record, field.name)
@@ -157,19 +157,19 @@ def record_of(
     read = {name: getattr(row, name) for name in names}
     for field in converted:
         if field.name not in read_fields:
-            read[field.name] = _value_of(field, row, table)
+            read[field.name] = _read_value(field, row, table)
     return cls(**read | read_fields)
 
 
 @cache
 def _split_fields(cls: Any, table: sa.Table) -> tuple[Sequence[str], Sequence[_Field]]:
     """Returns the names of the fields that need no conversion, and the other fields."""
-    stored = _fields_of(cls, table)
+    stored = _list_fields(cls, table)
     converted = [field for field in stored if field.decode or field.kind]
     return [field.name for field in stored if field not in converted], converted
 
 
-def _value_of(
+def _read_value(
     field: _Field,
     row: Row,
     table: sa.Table,

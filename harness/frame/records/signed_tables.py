@@ -55,7 +55,7 @@ class SignedTable:
     @cached_property
     def codecs(self) -> tuple[tuple[str, Callable[[Any], object], str | None], ...]:
         """Lists each signed column's name, encoder and default."""
-        return tuple((c.name, _encoder(c), default_text(c)) for c in self.covered)
+        return tuple((c.name, _build_encoder(c), default_text(c)) for c in self.covered)
 
     @cached_property
     def unsigned_values(self) -> dict[str, object] | None:
@@ -66,7 +66,7 @@ class SignedTable:
         return tuple(column.name for column in self.table.primary_key.columns)
 
 
-def _encoder(column: sa.Column[object]) -> Callable[[Any], object]:
+def _build_encoder(column: sa.Column[object]) -> Callable[[Any], object]:
     type_ = column.type
     if isinstance(type_, sa.types.TypeDecorator):
         bind = type_.process_bind_param
@@ -135,32 +135,32 @@ class StoredRow:
 
     def __init__(self, table: sa.Table, stored: Mapping[str, object]) -> None:
         """stored: the values by column; a missing column is NULL or has its default."""
-        self._readers = _readers(table)
+        self._build_readers = _build_readers(table)
         self.stored = stored
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("_") or name not in self._readers:
+        if name.startswith("_") or name not in self._build_readers:
             raise AttributeError(name)
-        value = self.__dict__[name] = self._readers[name](self.stored.get(name))
+        value = self.__dict__[name] = self._build_readers[name](self.stored.get(name))
         return value
 
     def _asdict(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in self._readers}
+        return {name: getattr(self, name) for name in self._build_readers}
 
 
 @cache
-def _readers(table: sa.Table) -> Mapping[str, Callable[[object], object]]:
-    return {column.name: _reader(column) for column in table.c}
+def _build_readers(table: sa.Table) -> Mapping[str, Callable[[object], object]]:
+    return {column.name: _build_reader(column) for column in table.c}
 
 
-def _reader(column: sa.Column[Any]) -> Callable[[object], object]:
+def _build_reader(column: sa.Column[Any]) -> Callable[[object], object]:
     default = default_text(column)
     type_ = column.type
     read: Callable[[object], object]
     if isinstance(type_, sa.types.TypeDecorator) and not isinstance(type_, FreeText):
         read = partial(_decode, type_.process_result_value)
     elif isinstance(type_, sa.Integer):
-        read = _whole_number
+        read = _read_integer
     else:
         read = _keep
     return read if default is None else lambda value: read(default if value is None else value)
@@ -170,7 +170,7 @@ def _decode(read: Callable[[Any, sa.Dialect], object], value: object) -> object:
     return None if value is None else read(value, ANY)
 
 
-def _whole_number(value: object) -> int | None:
+def _read_integer(value: object) -> int | None:
     return None if value is None else int(str(value))
 
 
@@ -248,15 +248,15 @@ class RowVerifier:
         """
         if isinstance(row, StoredRow):
             covered = covered_values(signed, row.stored, are_stored=True)
-            if not self._fault(signed, covered, row.signature, further_values):
+            if not self._find_fault(signed, covered, row.signature, further_values):
                 return ""
         try:
             covered = covered_values(signed, row._asdict())
         except (ValueError, TypeError) as error:
             return str(error)
-        return self._fault(signed, covered, row.signature, further_values)
+        return self._find_fault(signed, covered, row.signature, further_values)
 
-    def _fault(
+    def _find_fault(
         self,
         signed: SignedTable,
         covered: Mapping[str, object],

@@ -122,10 +122,10 @@ def translated() -> Iterator[None]:
             "all connections to the database are in use; try again"
         ) from error
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
-        raise RowRefused(_first_line(error)) from error
+        raise RowRefused(_read_first_line(error)) from error
     except sa.exc.DBAPIError as error:
         clear_frames(error, error.orig)
-        raise _failure(error) from error
+        raise _translate_error(error) from error
     except sa.exc.StatementError as error:
         if isinstance(error.orig, SwapgateError):
             raise error.orig from None
@@ -144,9 +144,9 @@ def clear_frames(*errors: BaseException | None) -> None:
             traceback.clear_frames(error.__traceback__)
 
 
-def _failure(error: sa.exc.DBAPIError) -> Exception:
+def _translate_error(error: sa.exc.DBAPIError) -> Exception:
     cause = f"{error.orig!r}"
-    line = _first_line(error)
+    line = _read_first_line(error)
     for marks, kind, text in _FAILURES:
         if any(mark in cause for mark in marks):
             return kind(text.format(line))
@@ -160,7 +160,7 @@ def _failure(error: sa.exc.DBAPIError) -> Exception:
     return error
 
 
-def _first_line(error: sa.exc.DBAPIError) -> str:
+def _read_first_line(error: sa.exc.DBAPIError) -> str:
     return str(error.orig).strip().partition("\n")[0]
 
 

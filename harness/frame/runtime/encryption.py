@@ -84,7 +84,7 @@ class FernetCipher:
     def encrypt(self, text: str) -> str:
         # Uses the newest key, because a person may delete the older keys after a rotation.
         self._refresh()
-        return self._keys().encrypt(text.encode()).decode()
+        return self._load_keys().encrypt(text.encode()).decode()
 
     def decrypt(self, token: str) -> str:
         return self._try_keys(lambda keys: keys.decrypt(token.encode()))
@@ -97,11 +97,11 @@ class FernetCipher:
         from cryptography.fernet import InvalidToken  # noqa: PLC0415 - `--help` stays quick
 
         try:
-            return do(self._keys()).decode()
+            return do(self._load_keys()).decode()
         except InvalidToken:
             former = self._known
             self._fernet = None
-            keys = self._keys()
+            keys = self._load_keys()
             if self._known != former:
                 try:
                     return do(keys).decode()
@@ -116,7 +116,7 @@ class FernetCipher:
                 if tuple(self._read()) != self._known:
                     self._fernet = None
 
-    def _keys(self) -> "MultiFernet":
+    def _load_keys(self) -> "MultiFernet":
         from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - `--help` stays quick
 
         if self._fernet is None:

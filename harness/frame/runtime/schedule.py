@@ -68,7 +68,7 @@ class Schedule:
         for job in jobs:
             self._scheduler.add_job(
                 job.run,
-                trigger=_trigger(job),
+                trigger=_build_trigger(job),
                 id=job.name,
                 name=job.name,
             )
@@ -113,8 +113,8 @@ class Schedule:
 
     def _plan_again(self) -> None:
         for job in self._jobs:
-            self._scheduler.reschedule_job(job.name, trigger=_trigger(job))
+            self._scheduler.reschedule_job(job.name, trigger=_build_trigger(job))
 
 
-def _trigger(job: ScheduledJob) -> IntervalTrigger:
+def _build_trigger(job: ScheduledJob) -> IntervalTrigger:
     return IntervalTrigger(seconds=job.every_s, timezone="UTC")

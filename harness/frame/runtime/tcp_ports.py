@@ -60,11 +60,11 @@ def port_holder(port: int) -> str:
                     _listens(inherited, port) for inherited in parent.net_connections("tcp")
                 ):
                     process = parent
-                return f"pid {process.pid} ({_command(process)})"
+                return f"pid {process.pid} ({_read_command(process)})"
     return "another process"
 
 
-def _command(process: "psutil.Process") -> str:
+def _read_command(process: "psutil.Process") -> str:
     """Returns the process's program without its folder, and its arguments; or its name if the
     system hides the arguments.
     """

@@ -72,29 +72,29 @@ def format_line(
     clock = str(fields.pop("timestamp", ""))[_CLOCK]
     level = str(fields.pop("level", "info"))
     if (sentence := _SENTENCES.get(str(fields.get("event")))) is not None:
-        value_texts = {name: _value_text(value) for name, value in fields.items()}
+        value_texts = {name: _format_value(value) for name, value in fields.items()}
         text = sentence.format_map(defaultdict(lambda: "?", value_texts))
         omitted_note = (
             f", and {fields['left_out']:,} more before it" if fields.get("left_out") else ""
         )
-        return _printable(f"{clock}  {level:<7}  {text}{omitted_note}")
+        return _make_printable(f"{clock}  {level:<7}  {text}{omitted_note}")
     words = str(fields.pop("event", "")).replace("_", " ")
     for error in fields.pop("exception", ()):
         frames = error.get("frames") or [{}]
         place = f"{frames[-1].get('filename', '?')}:{frames[-1].get('lineno', '?')}"
         fields["error"] = f"{error.get('exc_type')}: {error.get('exc_value')} ({place})"
     text = ", ".join(
-        f"{name.replace('_', ' ')}: {_value_text(value)}" for name, value in fields.items()
+        f"{name.replace('_', ' ')}: {_format_value(value)}" for name, value in fields.items()
     )
-    return _printable(f"{clock}  {level:<7}  {words}{': ' if text else ''}{text}")
+    return _make_printable(f"{clock}  {level:<7}  {words}{': ' if text else ''}{text}")
 
 
-def _printable(line: str) -> str:
+def _make_printable(line: str) -> str:
     """Replaces control characters, because a line may contain a provider's text."""
     return "".join(character if character.isprintable() else " " for character in line)
 
 
-def _value_text(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, list | tuple):

@@ -143,11 +143,11 @@ def read_events(
     selection: AuditFilter,
     page_request: PageRequest,
 ) -> Rows:
-    query = sa.select(audit_event).where(*_conditions_of(selection))
+    query = sa.select(audit_event).where(*_build_conditions(selection))
     return read_page(tx, query, EVENTS, page_request)
 
 
-def _conditions_of(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:
+def _build_conditions(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:
     event = audit_event.c
     conditions: list[sa.ColumnElement[bool]] = []
     if selection.actor:

@@ -57,7 +57,7 @@ def _parse_private_key(text: str) -> "Ed25519PrivateKey":
     raise ConfigError("a signing key is the base64url of 32 bytes: restore it from a backup")
 
 
-def _verifier(public: bytes) -> Callable[[bytes, bytes], None]:
+def _build_verifier(public: bytes) -> Callable[[bytes, bytes], None]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - `--help` stays quick
 
     return Ed25519PublicKey.from_public_bytes(public).verify
@@ -134,7 +134,7 @@ class Ed25519Signatures:
 
         verify = self._verify_with.get(key.public)
         if verify is None:
-            verify = self._verify_with[key.public] = _verifier(key.public)
+            verify = self._verify_with[key.public] = _build_verifier(key.public)
         try:
             verify(raw, payload)
         except InvalidSignature:

@@ -53,10 +53,10 @@ class Trigger:
     spelling: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "spelling", _without_layout(self.text))
+        object.__setattr__(self, "spelling", _remove_layout(self.text))
 
 
-def _without_layout(text: str) -> str:
+def _remove_layout(text: str) -> str:
     """Removes line breaks and indentation, because the triggers of earlier databases have none.
     They mean nothing, because no trigger has a comment or literal with them.
     """
@@ -66,7 +66,9 @@ def _without_layout(text: str) -> str:
 def build_triggers(db: sa.Connection) -> Mapping[str, Trigger]:
     """Returns this version's triggers for the kind of database, by name."""
     triggers = (
-        _build_for_sqlite() if db.dialect.name == "sqlite" else _build_for_postgres(_schema(db))
+        _build_for_sqlite()
+        if db.dialect.name == "sqlite"
+        else _build_for_postgres(_read_schema(db))
     )
     return {trigger.name: trigger for trigger in triggers}
 
@@ -113,12 +115,12 @@ def install(db: sa.Connection) -> None:
         if db.dialect.name == "sqlite":
             _install_on_sqlite(db, trigger)
         else:
-            _install_on_postgres(db, _schema(db), trigger)
+            _install_on_postgres(db, _read_schema(db), trigger)
 
 
 def _build_for_sqlite() -> Iterator[Trigger]:
     for refusing_trigger in REFUSING:
-        when = f"BEFORE {_event_text(refusing_trigger)}"
+        when = f"BEFORE {_format_event(refusing_trigger)}"
         yield _build_sqlite_trigger(
             refusing_trigger.name,
             refusing_trigger.table,
@@ -150,7 +152,7 @@ def _build_sqlite_trigger(
     return Trigger(name, table, 0, (), "", text, ())
 
 
-def _event_text(refusing_trigger: RefusingTrigger) -> str:
+def _format_event(refusing_trigger: RefusingTrigger) -> str:
     column_list = (
         f" OF {', '.join(refusing_trigger.columns)}" if refusing_trigger.columns else ""
     )
@@ -219,7 +221,7 @@ def _build_for_postgres(schema: str) -> Iterator[Trigger]:
         yield Trigger(name, traffic_tables.SUMMED, kind, (), name, body, settings)
 
 
-def _schema(db: sa.Connection) -> str:
+def _read_schema(db: sa.Connection) -> str:
     return str(db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one())
 
 
