@@ -5,7 +5,7 @@ suite does.
 It chooses the incumbent, or a fallback with valid evidence. It never chooses another target or
 the canary, because a proposer must not bring a candidate into traffic by asking for `auto`.
 
-`choose_target` is the pure rule; the class loads what the rule needs. The router still decides
+`choose_target` is the pure rule; the class loads the figures for it. The router still decides
 whether the chosen target may answer.
 """
 
@@ -100,8 +100,8 @@ def choose_target(
     suite: str,
 ) -> AutoChoice:
     """Chooses the cheapest candidate that reaches the floor. Among equal prices, the incumbent
-    comes first, then the first name. An incumbent that reaches the floor, but has no price,
-    stays.
+    comes first, then the first name. Keeps an incumbent that reaches the floor, but has no
+    price.
     """
     if incumbent.reaches(floor) and not incumbent.has_price:
         return keep_incumbent(

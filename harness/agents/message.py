@@ -180,7 +180,7 @@ def list_in_context(messages: Iterable[SessionMessage]) -> list[SessionMessage]:
     """
     all_messages = list(messages)
     refused_turns = {message.turn for message in all_messages if message.is_refusal}
-    # A turn with an answer stays, because its tools may have had effects.
+    # Keeps a turn with an answer, because its tools may have had effects.
     refused_turns -= {
         m.turn for m in all_messages if m.is_whole and m.role is MessageRole.ASSISTANT
     }

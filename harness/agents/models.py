@@ -6,7 +6,8 @@ Also finds the models that answer a session's next message, and pays for their c
 and grants change after an agent is created.
 
 The docstrings of the answers' classes are texts for models and for the API. Literal names are
-resolved in `harness.providers.registry.named_models`; this module adds what an agent may use.
+resolved in `harness.providers.registry.named_models`; this module adds the rules about an
+agent's models.
 """
 
 import asyncio

@@ -48,8 +48,9 @@ from harness.routing.agent import (
     SessionState,
 )
 
-# A deleted agent's row stays while a session, grant or switch request names it. owner_key is
-# not a foreign key, so that an admin can delete a forged key and keep its conversations.
+# The row of a deleted agent remains while a session, grant or switch request names the agent.
+# owner_key is not a foreign key, so that an admin can delete a forged key and keep its
+# conversations.
 AGENT: Final = record(
     Agent,
     "agent",

@@ -211,9 +211,7 @@ def _require_fit(
     messages: Sequence[SessionMessage],
     targets_requested: Sequence[Target],
 ) -> None:
-    """Raises InputError, with every reason, if one of the targets cannot continue the
-    conversation.
-    """
+    """Raises InputError, with all reasons, if a target cannot continue the conversation."""
     misfits: list[str] = []
     for target in targets_requested:
         capabilities = model_capabilities(ctx, targets.provider_of(tx, target), target.model)

@@ -99,8 +99,8 @@ class TurnRunner:
         await run_transaction(self._calls.meter.refresh)
 
     async def close(self, drain_s: float) -> None:
-        """Refuses new turns, waits up to `drain_s` seconds for the running ones, and interrupts
-        the rest.
+        """Refuses new turns, waits up to `drain_s` seconds for running turns, and then
+        interrupts them.
         """
         self._is_closing = True
         runs = list(self._runs.values())

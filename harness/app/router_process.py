@@ -50,8 +50,8 @@ OTLP_VARIABLES = (
 
 
 def find_missing_table(installation: Installation) -> str | None:
-    """Returns why neither the database nor the disk has a routing table; None if one of them
-    has it. Raises DatabaseUnusable.
+    """Returns why neither the database nor the disk has a routing table; None if the database
+    or the disk has a table. Raises DatabaseUnusable.
     """
     if _find_snapshot_file(installation.settings).exists():
         return None

@@ -2,8 +2,8 @@
 
 An operation is a use case `(ctx, [actor,] …, [secret])` with its role and its words. The
 command line builds a command from it, the API an endpoint, and the dashboard a dialog. The use
-case's signature gives their parameters; a `Parameter` adds what the signature cannot say.
-Wizards, `--watch`, and answers that need several use cases are written by hand.
+case's signature gives their parameters; a `Parameter` adds ranges, texts and names. Wizards,
+`--watch`, and answers that need several use cases are written by hand.
 """
 
 import inspect

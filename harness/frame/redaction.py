@@ -169,7 +169,7 @@ _REQUIRED_FINDER: Final = "key"
 
 @dataclass(frozen=True, slots=True)
 class RedactionRule:
-    """One of the user's rules. Raises InputError if it matches the empty text."""
+    """A redaction rule of the user. Raises InputError if it matches the empty text."""
 
     name: str
     pattern: str  # in the syntax of Python's `re`

@@ -112,7 +112,7 @@ def _attempt_delivery(
 
 
 def _resolve_finished(ctx: Context) -> None:
-    """Ends alerts that their source cannot end, such as those of dead workers."""
+    """Ends alerts that their source cannot end, such as a dead worker's alerts."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         open_alerts = [alert for alert in Alerts(tx).unsettled() if alert.open]

@@ -1,7 +1,8 @@
 """Shows, exports and deletes captured requests. The audit log records each reading.
 
 Deletes a user's content from all tables (`delete_user`), and deletes idle sessions
-(`purge_idle`). Proof, such as verdicts and the audit log, contains no users' content and stays.
+(`purge_idle`). Does not delete proof, such as verdicts and the audit log, because proof
+contains no users' content.
 
 Routers capture and redact (`router.observers.capture`); the rules of a sample are in
 `harness.routing.capture`. No function here sends content away: an export is a local file.

@@ -19,7 +19,7 @@ class ListedDatabase(Database, Protocol):
 
     @property
     def lists(self) -> Listings:
-        """Runs each list in a transaction of its own."""
+        """The lists, each of which runs in its own transaction."""
         ...
 
     def listings(self) -> AbstractContextManager[Listings]:

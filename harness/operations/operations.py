@@ -135,7 +135,7 @@ def _build_session_cells(view: SignedInSession) -> dict[str, object]:
     }
 
 
-# The API has one endpoint for both declarations, which is written by hand.
+# The API's endpoint for both declarations is written by hand.
 PEOPLE: Final = OperationGroup(
     command="person",
     words="People: which principals are one person, and who is signed in.",

@@ -69,7 +69,7 @@ UNEXPECTED_END = "some stories did not end as expected: see the lines with ✕ a
 def run_demo(*, once: bool, swap: bool) -> int:
     """Plays the demo and cleans up. Returns the exit code: 0 if every story ended as expected.
 
-    once: ends after the stories; otherwise the traffic goes on until Ctrl-C. swap: exchanges
+    once: ends after the stories; otherwise the traffic continues until Ctrl-C. swap: exchanges
     the skills of two models, and so the ends of their stories.
     """
     environment = DemoEnvironment(swap=swap)
@@ -145,7 +145,7 @@ class StoryProgress:
 
 @dataclass
 class DemoShow:
-    """Plays the stories on a running installation, and prints what happens."""
+    """Plays the stories on a running installation, and prints the events."""
 
     installation: Installation
     environment: DemoEnvironment
@@ -265,7 +265,7 @@ class DemoShow:
         self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
 
     def _find_proposals(self) -> None:
-        """Finds the proposals of the expected stories, also those that a schedule created."""
+        """Finds the proposals of the expected stories, including proposals of a schedule."""
         ctx = self.installation.context
         for story in list(self._expected):
             for proposal in list_proposals(ctx, route=story.route, open_only=True):

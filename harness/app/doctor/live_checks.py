@@ -53,8 +53,8 @@ from harness.routing.settings import AnsweredModel
 _UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
 # The tokens that providers may add to a request: templates, a system prompt.
 _ADDED_INPUT_TOKENS: Final = 1_000
-# Ordinary text has fewer bytes per token. If an answer reports fewer tokens, doctor counts one
-# token for so many bytes.
+# Ordinary text has fewer bytes per token. If an answer reports fewer tokens, doctor counts a
+# token for each ten bytes.
 _BYTES_PER_TOKEN: Final = 10
 # After one of these failures, each further call would fail, too.
 _FINAL_FAILURES: Final = frozenset(

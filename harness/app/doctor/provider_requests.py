@@ -107,7 +107,7 @@ def find_gap(endpoint: Endpoint, stream: bytes) -> str:
 
 
 def count_numbers(answer: bytes) -> int:
-    """Returns the length of the first vector of an embeddings answer; 0 if there is none."""
+    """Returns the length of the first vector of an embeddings answer; 0 without a vector."""
     data = (read_object(answer) or {}).get("data")
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None

@@ -184,8 +184,8 @@ class RequestedRun:
 
 def serve_forks() -> RequestedRun | None:
     """Forks a worker for each requested run. Returns the run in a worker, and None in the
-    template when its stdin closes. Call it in a process with one thread, because a forked
-    worker has no other threads.
+    template when its stdin closes. The process must have only one thread, because a fork does
+    not copy other threads.
     """
     template = os.getpid()
     owners = dict[int, str]()
@@ -232,8 +232,8 @@ def _report_ended(owners: dict[int, str]) -> None:
 
 
 def _become_worker(message: Mapping[str, Any], template: int) -> None:
-    """Sets files, environment and signals like those of a started process, and asks the
-    kernel for a SIGTERM when the template ends.
+    """Gives a forked worker the files, environment and signals of a started process, and asks
+    the kernel for a SIGTERM when the template ends.
     """
     for number, file in enumerate((os.devnull, os.devnull, message["errors"])):
         descriptor = os.open(file, os.O_RDWR)

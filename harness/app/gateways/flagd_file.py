@@ -21,7 +21,8 @@ from harness.frame.failures import FailureClass
 from harness.providers.target import Target
 from harness.routing.table import BUCKETS
 
-# A call reads at most so many bytes of outcomes. The next call continues at their end.
+# The greatest number of bytes of outcomes that a call reads. The next call continues at their
+# end.
 MAX_READ_BYTES: Final = 64 * 1024 * 1024
 OTHER_RULES: Final = "rules that Swapgate did not write"
 _CALLER: Final = {"var": "targetingKey"}

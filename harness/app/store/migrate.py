@@ -91,7 +91,7 @@ def _build_config(db: sa.Connection) -> Config:
 
 @contextmanager
 def _open_transaction(url: str) -> Iterator[sa.Connection]:
-    """Opens a writing transaction on a connection of its own. Raises StoreUnavailable."""
+    """Opens a writing transaction on a separate connection. Raises StoreUnavailable."""
     immediate = {engine.BEGIN: "IMMEDIATE"}
     with (
         engine.temporary(url, create=True) as temporary_engine,

@@ -1,7 +1,7 @@
 """The store on SQLite or PostgreSQL, by URL.
 
 Each use opens one transaction: `write` and `read` for decisions, `listings` for people. The
-repositories of the subjects work in a transaction; this module contains none of their rules.
+repositories of the subjects work in a transaction; this module does not contain their rules.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

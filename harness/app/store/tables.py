@@ -1,7 +1,7 @@
 """All tables as SQLAlchemy Core metadata, which the migrations must produce.
 
-`SIGNED` has the tables whose rows have signatures. `APPEND_ONLY` has the tables whose rows
-nobody may change or delete; triggers refuse it. A subject declares its tables in its `records`
+`SIGNED` has the tables whose rows have signatures. `APPEND_ONLY` has the tables in which
+triggers refuse changes and deletions of rows. A subject declares its tables in its `records`
 module. This module must import that module, or the metadata lacks the tables.
 """
 

@@ -177,7 +177,7 @@ CHANNEL: Final = "swapgate_changed"
 
 
 class PostgresListener:
-    """Listens to NOTIFY on a connection of its own. Raises ConnectionError if the connection is
+    """Listens to NOTIFY on a separate connection. Raises ConnectionError if the connection is
     lost.
     """
 

@@ -382,7 +382,7 @@ def _switch_to_wal(cursor: DBAPICursor) -> None:
     too long.
     """
     # Tries repeatedly, because SQLite does not wait for this lock. If several processes open a
-    # new file at once, all but one get an error.
+    # new file at the same time, only one of them gets no error.
     deadline = time.monotonic() + LOCK_TIMEOUT_MS / 1000
     while True:
         try:

@@ -373,7 +373,7 @@ class PersonLink:
 
 
 class People:
-    """The newest declarations of which principals are one person."""
+    """Answers which principals are one person, by their newest declarations."""
 
     def __init__(self, newest: Iterable[PersonLink]) -> None:
         self._links = {link.principal: link for link in newest}

@@ -192,7 +192,7 @@ class RateLimit:
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
-    burst_s: float = MINUTE_S  # the requests of so many seconds may arrive at once
+    burst_s: float = MINUTE_S  # how many seconds' requests may arrive at the same time
 
     def __post_init__(self) -> None:
         for name, value in (

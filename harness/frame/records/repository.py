@@ -199,7 +199,7 @@ def given(column: Column, value: object) -> sa.ColumnElement[bool] | None:
 
 
 def select_where(table: sa.Table, *where: sa.ColumnElement[bool] | None) -> Query:
-    """Selects the rows that meet all conditions, except those that are None."""
+    """Selects the rows that meet all conditions. Ignores conditions that are None."""
     return sa.select(table).where(*(condition for condition in where if condition is not None))
 
 

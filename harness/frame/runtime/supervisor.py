@@ -1,4 +1,4 @@
-"""`Supervisor` starts a group of child processes, restarts those that end, and stops the group.
+"""`Supervisor` starts a group of child processes, restarts an ended child, and stops the group.
 `interrupts` records the signals that end a program; the program's loops check the record.
 
 A signal handler interrupts the program at any point. An exception of the handler is lost if it
@@ -199,8 +199,8 @@ class Supervisor:
         return self._exit_code
 
     def start(self, name: str) -> None:
-        # Each child gets a session of its own, so that Ctrl-C reaches only the parent. The
-        # parent then ends the children.
+        # Each child gets its own session, so that Ctrl-C reaches only the parent. The parent
+        # then ends the children.
         self.children[name] = subprocess.Popen(  # noqa: S603 - our own commands
             list(self.commands[name]),
             start_new_session=True,
