@@ -169,7 +169,7 @@ def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
 def _join_names(names: list[str]) -> str:
     """Joins at most `MAX_NAMED_ROWS` names, and says how many more there are."""
     suffix = (
-        f" and {format_quantity(n, 'suffix row')}"
+        f" and {format_quantity(n, 'more row')}"
         if (n := len(names) - MAX_NAMED_ROWS) > 0
         else ""
     )
