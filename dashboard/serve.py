@@ -39,7 +39,7 @@ from harness.app.configuration.model import Settings
 from harness.frame import package_data
 from harness.frame.calm_server import run_app
 from harness.frame.errors import ConfigError, SwapgateError
-from harness.frame.imports import leave_alone_what_serves
+from harness.frame.imports import freeze_application
 from harness.routing.records.routes import Routing
 from harness.routing.settings import OidcSettings
 
@@ -149,14 +149,14 @@ def run(
         SIGN_ON_ROUTE,
         *docs_routes(),
     ]
-    leave_alone_what_serves()
+    freeze_application()
     from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first
 
     page_frame.serve_with(settings.ui.oidc)
     app = st.App(
         SCRIPT.resolve(),
         routes=routes,
-        secrets=sign_on_secrets(settings),
+        secrets=load_sign_on_secrets(settings),
         middleware=[
             Middleware(OwnOrigin),
             *sign_on_middleware(settings.ui.oidc),
@@ -175,7 +175,7 @@ def run(
     )
 
 
-def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
+def load_sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
     """Builds `st.login`'s secrets. Raises ConfigError without client secret or Authlib."""
     oidc = settings.ui.oidc
     if oidc is None:
@@ -185,7 +185,7 @@ def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
             "`ui.oidc` needs Authlib: install Swapgate with its extra, `pip install "
             "'swapgate[sso]'`"
         )
-    cookie_secret, client_secret = installation.sign_on_secrets(settings, oidc)
+    cookie_secret, client_secret = installation.load_sign_on_secrets(settings, oidc)
     return {
         "auth": {
             "redirect_uri": oidc.redirect_url,

@@ -15,9 +15,9 @@ def main() -> None:
             "swapgate: Python 3.11 or newer is needed, and this is %d.%d: "  # noqa: UP031 - an old Python must be able to run this
             "install a newer one and run swapgate with it" % sys.version_info[:2]
         )
-    from harness.frame.imports import put_off_collection  # noqa: PLC0415 - an old Python cannot read it
+    from harness.frame.imports import delay_collection  # noqa: PLC0415 - an old Python cannot read it
 
-    put_off_collection()
+    delay_collection()
     from harness.interfaces.cli.program import program  # noqa: PLC0415 - an old Python cannot read it
 
     program(prog_name="swapgate")

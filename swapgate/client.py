@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 def _build_router(config: Path | None) -> "EmbeddedRouter":
     """Builds a router in this process. Raises InputError in the package of the client alone."""
     try:
-        from harness.app.router_process import embedded_router  # noqa: PLC0415 - not needed over HTTP
+        from harness.app.router_process import build_embedded_router  # noqa: PLC0415 - not needed over HTTP
     except ModuleNotFoundError as error:
         if not (error.name or "").endswith("harness.app"):
             raise
         raise InputError(
             "a router in this process needs the package swapgate: install it, or use over_http"
         ) from None
-    return embedded_router(config)
+    return build_embedded_router(config)
 
 
 register_router_builder(_build_router)

@@ -101,7 +101,7 @@ def _show_export(view: AuditView) -> None:
     def read() -> pd.DataFrame:
         events = queries.read_audit_events(ctx, view.selection, reader=reader)
         rows = [integrity.event_row(event) for event in events]
-        return pd.DataFrame(rows, columns=list(integrity.COLUMNS))
+        return pd.DataFrame(rows, columns=list(integrity.CSV_COLUMNS))
 
     page_frame.offer_csv("audit", read)
 

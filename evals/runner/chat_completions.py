@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.frame.text_files import replace_halves
+from harness.frame.text_files import replace_surrogates
 from harness.gate.pins import ServedModel
 from harness.providers.answer_signs import (
     LONGEST_NAME,
@@ -121,7 +121,7 @@ def parse_reply(raw: bytes, origin: AnswerOrigin = NO_ORIGIN) -> ChatReply:
     """
     try:
         # A lone surrogate in an answer must not break its evaluation.
-        payload = replace_halves(json.loads(raw))
+        payload = replace_surrogates(json.loads(raw))
     except (ValueError, RecursionError):
         raise MalformedReply("the answer is not JSON") from None
     if not isinstance(payload, dict):

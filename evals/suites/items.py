@@ -20,7 +20,7 @@ from harness.frame.plain_data import hash_content
 from harness.frame.text_files import (
     csv_records,
     decode_text,
-    replace_halves,
+    replace_surrogates,
     text_lines,
 )
 from harness.gate.suite_plan import read_group, read_slice
@@ -154,7 +154,7 @@ def read_records(
 
 def _json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        records = replace_halves(DECODER.decode(_text(path)))
+        records = replace_surrogates(DECODER.decode(_text(path)))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}:1: not JSON: {error}") from None
     if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
@@ -179,7 +179,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             record = DECODER.decode(line)
             if ESCAPE in line:
-                record = replace_halves(record)
+                record = replace_surrogates(record)
         except json.JSONDecodeError as error:
             raise InputError(
                 f"{path}:{number}: not JSON: {error.msg} at column {error.colno}"
@@ -211,7 +211,7 @@ def parse_cell(value: object) -> object:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:
-        return replace_halves(DECODER.decode(value))
+        return replace_surrogates(DECODER.decode(value))
     except (ValueError, RecursionError):
         return value
 

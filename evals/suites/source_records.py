@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from evals.suites.items import DECODER, ESCAPE, json_lines
 from harness.frame.errors import InputError
-from harness.frame.text_files import csv_records, decode_text, replace_halves
+from harness.frame.text_files import csv_records, decode_text, replace_surrogates
 
 # Fields that contain the records if the whole file is one object.
 _LISTS: Final = (
@@ -107,7 +107,7 @@ def read_source(path: Path) -> SourceFile:
             return _read_lines(path, text)
         place = f"{path}:{getattr(error, 'lineno', 1)}"
         raise InputError(f"{place}: not JSON: {error}") from None
-    whole = replace_halves(document) if ESCAPE in text else document
+    whole = replace_surrogates(document) if ESCAPE in text else document
     read = _read_document(path, whole)
     form = "jsonl" if isinstance(document, dict) and "\n" not in text.strip() else "json"
     return replace(read, form=form, replaced=whole != document)

@@ -40,7 +40,7 @@ from harness.routing.agent import (
 from harness.routing.records.routes import Routing
 from harness.routing.table import Route
 
-_KINDS: Final = {
+_GRANT_KIND_BY_FIELD: Final = {
     "model": GrantKind.CHANGE,
     "fallback_model": GrantKind.FALLBACK,
 }
@@ -55,7 +55,7 @@ class AgentsClient:
     key: str | None = None  # the client key's id
     routes: frozenset[str] = frozenset()  # routes that the client key may use; empty for all
     actor: Actor | None = None  # None for a client key
-    is_open: bool = False  # the request has no key
+    is_open: bool = False  # whether the request came without a key
 
     @classmethod
     def of_data_key(cls, key: ApiKey) -> "AgentsClient":
@@ -105,12 +105,12 @@ class AgentsClient:
         return agent
 
     def require_write(self) -> None:
-        """Refuses a viewer with NotAllowed."""
+        """Raises NotAllowed for a viewer."""
         if self.actor is not None:
             self.actor.require(Role.PROPOSER)
 
     def require_route(self, route: str) -> None:
-        """Refuses a route that the client key may not use, with NotAllowed."""
+        """Raises NotAllowed for a route that the client key may not use."""
         if self.routes and route not in self.routes:
             raise NotAllowed(
                 f"model: this key does not open the route {route!r}; name another one",
@@ -137,8 +137,9 @@ def create_agent(
     reason: str = "",
     **settings: Any,
 ) -> Agent:
-    """Creates an agent, and the grants of its literal models. reason: why the person consents
-    to a literal model. settings: further fields of the agent.
+    """Creates an agent, and the grants of its literal models.
+
+    reason: why the person consents to a literal model. settings: further fields of the agent.
 
     Raises NotAllowed for a literal model without an approver, a route that the key may not use,
     and a target or route that may not see the data class.
@@ -161,9 +162,9 @@ def create_agent(
         raise NotFound(f"dataClass: there is no data class {data_class!r}{hint}")
     with ctx.store.write() as tx:
         Agents(tx).add(agent)
-        _allow(ctx, tx, client, agent, model, GrantKind.BASELINE, reason)
+        _permit_model(ctx, tx, client, agent, model, GrantKind.BASELINE, reason)
         if agent.fallback_model is not None:
-            _allow(
+            _permit_model(
                 ctx,
                 tx,
                 client,
@@ -186,7 +187,9 @@ def load_agent(
 
 
 def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
-    """Finds the client for whom the agent acts. Raises NotAllowed if its key is revoked."""
+    """Finds the client that owns the agent. Raises NotAllowed if the client's key is
+    revoked.
+    """
     if agent.owner_key is None:
         return AgentsClient.of_operator()
     key = ApiKeys(tx).find(agent.owner_key)
@@ -207,15 +210,15 @@ def change_agent(
     """
     client.require_write()
     with ctx.store.write() as tx:
-        known = client.find_agent(tx, id_, lock=True)
-        changed = replace(known, **changes, updated_at=ctx.clock.now())
-        for field, kind in _KINDS.items():
-            named = changes.get(field)
-            if named is None:
+        stored = client.find_agent(tx, id_, lock=True)
+        changed = replace(stored, **changes, updated_at=ctx.clock.now())
+        for field, kind in _GRANT_KIND_BY_FIELD.items():
+            model = changes.get(field)
+            if model is None:
                 continue
-            is_over = named.is_literal and not find_grant(ctx, tx, id_, "", named.target)
-            if is_over or named != getattr(known, field):
-                _allow(ctx, tx, client, changed, named, kind, reason)
+            is_over = model.is_literal and not find_grant(ctx, tx, id_, "", model.target)
+            if is_over or model != getattr(stored, field):
+                _permit_model(ctx, tx, client, changed, model, kind, reason)
         Agents(tx).save(changed)
     return changed
 
@@ -238,7 +241,7 @@ def delete_agent(
         Agents(tx).save(replace(agent, deleted_at=ctx.clock.now()))
 
 
-def _allow(
+def _permit_model(
     ctx: AgentsContext,
     tx: Transaction,
     client: AgentsClient,
@@ -247,10 +250,9 @@ def _allow(
     kind: GrantKind,
     reason: str,
 ) -> None:
-    """Checks a model for an agent: a route by its data class, a literal model by a person's
-    consent.
-
-    For a literal model, stores the grant. Raises as `create_agent`.
+    """Checks whether an agent may use a model: a route by its data class, a literal
+    model by a person's consent. Stores the grant of a literal model. Raises as
+    `create_agent`.
     """
     if not model.is_literal:
         client.require_route(model.route)
@@ -308,12 +310,12 @@ def grant_literal(  # noqa: PLR0913 - the parts of a consent
         "data_class": agent.data_class,
     }
     AuditLog(tx).append(actor, "agent.grant", f"agent {grant.agent}", details)
-    # Counted after the insert, so that of two concurrent grants the second counts the first.
+    # Counts after the insert, so that the later of two concurrent grants counts the earlier.
     in_force = [g for g in AgentGrants(tx).not_revoked() if now < g.expires_at]
-    if len(in_force) > (most := ctx.agents.max_literals):
+    if len(in_force) > (limit := ctx.agents.max_literals):
         raise Conflict(
             f"{len(in_force) - 1} models named as PROVIDER:MODEL are granted, and "
-            f"`agents.max_literals` is {most}: use a route, or revoke a grant",
+            f"`agents.max_literals` is {limit}: use a route, or revoke a grant",
             code="too_many_literals",
         )
 
@@ -346,7 +348,7 @@ def check_target_data_class(
     data_class: str,
     target: Target,
 ) -> None:
-    """Refuses a provider that may not see the agent's data, with NotAllowed."""
+    """Raises NotAllowed if the target's provider may not see the agent's data."""
     if not may_see(ctx.data_classes, data_class, target.provider):
         raise NotAllowed(
             f"model: the agent has {data_class} data, and provider {target.provider!r} may "
@@ -361,8 +363,8 @@ def require_route(
     agent: Agent,
     name: str,
 ) -> Route:
-    """Finds a route for an agent. Every target that may answer on a route keeps to the route's
-    own data class. Raises NotFound, NotAllowed if that class is less strict than the agent's.
+    """Finds a route for an agent. Raises NotFound, NotAllowed if the route's data class is less
+    strict than the agent's. The route's targets follow the route's class.
     """
     route = Routing(tx).route(name)
     if route is None:
@@ -371,11 +373,11 @@ def require_route(
             "another model",
             code="model_not_found",
         )
-    carried = route.settings.data_class
-    if not is_at_least_as_strict(ctx.data_classes, carried, than=agent.data_class):
+    route_class = route.settings.data_class
+    if not is_at_least_as_strict(ctx.data_classes, route_class, than=agent.data_class):
         raise NotAllowed(
             f"model: the agent has {agent.data_class} data, and route {name!r} is for "
-            f"{carried or 'unclassified'} data: name a route that is as strict",
+            f"{route_class or 'unclassified'} data: name a route that is as strict",
             code="data_class_not_allowed",
         )
     return route
@@ -439,14 +441,14 @@ def find_grant(
     session: str,
     target_name: str,
 ) -> AgentGrant | None:
-    """Finds the valid grant that ends last. session: empty for grants for all sessions."""
+    """Finds the valid grant that expires last. session: empty for grants for all sessions."""
     now = ctx.clock.now()
-    fits = [
+    valid_grants = [
         grant
         for grant in AgentGrants(tx).not_revoked(agent=agent)
         if grant.target_name == target_name and grant.opens(agent, session, now)
     ]
-    return max(fits, key=lambda grant: grant.expires_at, default=None)
+    return max(valid_grants, key=lambda grant: grant.expires_at, default=None)
 
 
 def load_session(
@@ -485,7 +487,7 @@ def close_session(
     agent: str,
     id_: str,
 ) -> AgentSession:
-    """Closes a session and returns it. A closed session stays as it is.
+    """Closes a session and returns it. Does nothing to a session that is closed already.
 
     Raises NotAllowed for a viewer, NotFound.
     """
@@ -503,7 +505,8 @@ def close_in_transaction(
     reason: str,
 ) -> None:
     """Closes a session, with its turn, its pending switch requests and its child sessions."""
-    # Every transaction locks the decisions before it locks a session.
+    # Every transaction locks the decisions before it locks a session, so that no two wait for
+    # each other.
     for request in SwitchRequests(tx).pending(session=id_):
         now = ctx.clock.now()
         is_over = request.state_at(now) is SwitchState.EXPIRED
@@ -529,13 +532,13 @@ def end_turn_early(
     now = ctx.clock.now()
     if not session.turn:
         return
-    under_way = SessionMessages(tx).streaming(id_)
-    if under_way is not None:
-        cut = replace(
-            under_way,
+    streaming = SessionMessages(tx).streaming(id_)
+    if streaming is not None:
+        interrupted = replace(
+            streaming,
             state=MessageState.INTERRUPTED,
             error=reason,
             done_at=now,
         )
-        SessionMessages(tx).end(cut)
+        SessionMessages(tx).end(interrupted)
     Sessions(tx).save_turn(session.without_turn())

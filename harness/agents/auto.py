@@ -1,11 +1,11 @@
 """`AutoTargets` chooses the target for the model `auto`: the cheapest target that reaches the
-route's floor. A target reaches it if the lower 95 % bound of its score on the floor's suite
-does.
+route's floor. A target reaches the floor if the lower 95 % bound of its score on the floor's
+suite does.
 
 It chooses the incumbent, or a fallback with valid evidence. It never chooses another target or
 the canary, because a proposer must not bring a candidate into traffic by asking for `auto`.
 
-`choose_target` is the pure rule; the class loads what the rule needs. The router still decides
+`choose_target` is the pure rule; the class loads the figures for it. The router still decides
 whether the chosen target may answer.
 """
 
@@ -59,15 +59,14 @@ from harness.routing.route_settings import Stakes
 from harness.routing.settings import AutoFloor
 from harness.routing.table import Route
 
-_ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
-MAX_REMEMBERED: Final = 256
+_ENDED_STATES: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
+MAX_CACHED_MEASUREMENTS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class AutoCandidate:
-    """A target that `auto` may choose, with its figures. A missing figure never counts in its
-    favour: without `low` the target reaches no floor, and without `usd` it is not comparable by
-    price.
+    """A target that `auto` may choose, with its figures. A missing figure never favours the
+    target: without `low` it reaches no floor, and without `usd` its price is not comparable.
     """
 
     target: str  # id
@@ -75,15 +74,15 @@ class AutoCandidate:
     # Lower 95 % bound of its score, from 0 to 1. None without a score or valid evidence, or if
     # the target cannot answer this message.
     low: float | None = None
-    usd: float | None = None  # price of 1,000 answers as long as its scored answers; or None
+    usd: float | None = None  # price of 1,000 answers of the scored length; None if unknown
 
     def reaches(self, floor: float) -> bool:
         """Returns whether the score's bound is at least `floor`, from 0 to 1."""
-        return _number(self.low) >= floor
+        return _finite_or_low(self.low) >= floor
 
     @property
     def has_price(self) -> bool:
-        return _number(self.usd) >= 0.0
+        return _finite_or_low(self.usd) >= 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,40 +95,41 @@ class AutoChoice:
 
 def choose_target(
     incumbent: AutoCandidate,
-    others: Sequence[AutoCandidate],
+    fallbacks: Sequence[AutoCandidate],
     floor: float,
     suite: str,
 ) -> AutoChoice:
     """Chooses the cheapest candidate that reaches the floor. Among equal prices, the incumbent
-    comes first, then the first name. If the incumbent reaches the floor, but has no price, it
-    stays.
+    comes first, then the first name. Keeps an incumbent that reaches the floor, but has no
+    price.
     """
     if incumbent.reaches(floor) and not incumbent.has_price:
         return keep_incumbent(
             incumbent,
             f"it reaches {floor:g} on {suite}; its price is unknown",
         )
-    fits = [c for c in (incumbent, *others) if c.reaches(floor) and c.has_price]
-    if not fits:
+    suitable = [c for c in (incumbent, *fallbacks) if c.reaches(floor) and c.has_price]
+    if not suitable:
         return keep_incumbent(incumbent, f"no target is known to reach {floor:g} on {suite}")
-    best = min(
-        fits,
-        key=lambda fit: (_number(fit.usd), fit is not incumbent, fit.name),
+    chosen = min(
+        suitable,
+        key=lambda fit: (_finite_or_low(fit.usd), fit is not incumbent, fit.name),
     )
-    among = f"the cheapest of {len(fits)}" if len(fits) > 1 else "the only one"
+    scope = f"the cheapest of {len(suitable)}" if len(suitable) > 1 else "the only one"
     reason = (
-        f"{among} known to reach {floor:g} on {suite}: {format_number(_number(best.low))} with "
-        f"95 percent confidence, {format_thousand_price(best.usd)} for 1,000 answers"
+        f"{scope} known to reach {floor:g} on {suite}: "
+        f"{format_number(_finite_or_low(chosen.low))} with 95 percent confidence, "
+        f"{format_thousand_price(chosen.usd)} for 1,000 answers"
     )
-    return AutoChoice(best, reason)
+    return AutoChoice(chosen, reason)
 
 
 def keep_incumbent(incumbent: AutoCandidate, reason: str) -> AutoChoice:
     return AutoChoice(incumbent, f"the incumbent: {reason}")
 
 
-def _number(value: float | None) -> float:
-    """Replaces a missing or infinite number by minus infinity."""
+def _finite_or_low(value: float | None) -> float:
+    """Returns the number; minus infinity for a missing or infinite number."""
     return value if value is not None and math.isfinite(value) else -math.inf
 
 
@@ -164,7 +164,7 @@ def _list_runs(
 ) -> Sequence[EvalRun]:
     """Lists the target's ended runs on the current suite, newest first.
 
-    Leaves out runs that are older than `terms.lasts`, and runs from before the provider moved,
+    Omits runs that are older than `terms.lasts`. Omits runs from before a move of the provider,
     because they may have measured another deployment.
     """
     since = ctx.clock.now() - terms.lasts
@@ -172,18 +172,18 @@ def _list_runs(
     return [
         run
         for run in takewhile(lambda run: run.created_at > since, runs)
-        if run.state in _ENDED
+        if run.state in _ENDED_STATES
         and targets.find_move_since(ctx, tx, target.id, run.created_at) is None
     ]
 
 
 def list_whole_items(samples: Sequence[Sample], epochs: int) -> Sequence[Sample]:
-    """Lists the samples of a run's items before the first item with a missing answer, so
-    that deleting answers from the database cannot raise a score.
+    """Lists the samples of the items before the run's first item with a missing answer.
+    Otherwise somebody could raise a score by deleting answers from the database.
     """
     answers = Counter(sample.position for sample in samples)
-    whole = next(position for position in count() if answers[position] != epochs)
-    return [sample for sample in samples if sample.position < whole]
+    first_incomplete = next(position for position in count() if answers[position] != epochs)
+    return [sample for sample in samples if sample.position < first_incomplete]
 
 
 def measure_samples(samples: Sequence[Sample]) -> MeasuredRuns:
@@ -215,7 +215,8 @@ class AutoTargets:
     ) -> None:
         self._floors = floors
         self._standing = standing
-        # The keys have the runs' numbers of samples, because an ended run may get more samples.
+        # A key contains the runs' numbers of samples, because an ended run may get more
+        # samples.
         self._measured: dict[tuple[object, ...], MeasuredRuns] = {}
 
     def find(
@@ -230,8 +231,8 @@ class AutoTargets:
         The incumbent answers if the route has no floor or a kill switch is in force.
         """
         with ctx.store.read() as tx:
-            own = Targets(tx).all()[route.incumbent]
-            incumbent = AutoCandidate(own.id, own.name)
+            incumbent_target = Targets(tx).all()[route.incumbent]
+            incumbent = AutoCandidate(incumbent_target.id, incumbent_target.name)
             floor = self._floors.get(route.name)
             if floor is None:
                 obstacle = f"route {route.name} has no floor (agents.floors)"
@@ -241,14 +242,14 @@ class AutoTargets:
             if ruling_switch(active, route.name) is not None:
                 return keep_incumbent(incumbent, "a kill switch is in force")
             evidence = Routing(tx).evidence(route.name)
-            terms = _terms(ctx, route, floor)
+            terms = _load_terms(ctx, route, floor)
             if evidence is None:
                 return choose_target(incumbent, (), floor.floor, floor.suite)
-            incumbent, *others = (
+            incumbent, *fallbacks = (
                 self._assess(ctx, tx, agent, route, entry, terms, messages)
                 for entry in (evidence.incumbent, *evidence.fallbacks)
             )
-        return choose_target(incumbent, others, floor.floor, floor.suite)
+        return choose_target(incumbent, fallbacks, floor.floor, floor.suite)
 
     def _assess(
         self,
@@ -265,9 +266,11 @@ class AutoTargets:
         """
         target = Targets(tx).all()[entry.target]
         provider = Providers(tx).all().get(target.provider)
-        able = provider is not None and _is_able(ctx, agent, route, target, provider, messages)
+        is_able = provider is not None and _is_able(
+            ctx, agent, route, target, provider, messages
+        )
         low = usd = None
-        if able and terms is not None and _has_evidence(ctx, tx, route, entry):
+        if is_able and terms is not None and _has_evidence(ctx, tx, route, entry):
             # A row with an invalid signature proves no score.
             with suppress(SwapgateError):
                 low, usd = self._load_score(
@@ -290,16 +293,16 @@ class AutoTargets:
         """Loads the score's lower 95 % bound, and today's price in USD of 1,000 answers.
 
         Both are None if the provider has replaced the model since the newest run, or if one
-        run's answers came from several models. The price alone is None if it is unknown.
+        run's answers came from several models. An unknown price is None.
         """
         runs = _list_runs(ctx, tx, target, terms)
         if not runs:
             return None, None
-        measured = self._measure(tx, runs)
+        measured_runs = self._measure(tx, runs)
         newest = runs[0].created_at
         for id_, served in (
-            (target.id, measured.served),
-            (terms.pin.judge, measured.judge),
+            (target.id, measured_runs.served),
+            (terms.pin.judge, measured_runs.judge),
         ):
             sightings = Sightings(tx).for_target(id_) if id_ else ()
             replaced = find_replacement(served, sightings, terms.served_pin, decided_at=newest)
@@ -307,26 +310,30 @@ class AutoTargets:
                 return None, None
         price = provider.prices.get(target.model) if provider is not None else None
         if price is None:
-            return measured.low, None
-        usd = price.cost_usd(measured.input_tokens, measured.output_tokens) * 1000
-        return measured.low, usd if math.isfinite(usd) else None
+            return measured_runs.low, None
+        usd = price.cost_usd(measured_runs.input_tokens, measured_runs.output_tokens) * 1000
+        return measured_runs.low, usd if math.isfinite(usd) else None
 
     def _measure(self, tx: Transaction, runs: Sequence[EvalRun]) -> MeasuredRuns:
         key = tuple((run.id, EvalRuns(tx).progress(run.id)[0]) for run in runs)
         if key not in self._measured:
-            if len(self._measured) >= MAX_REMEMBERED:
+            if len(self._measured) >= MAX_CACHED_MEASUREMENTS:
                 self._measured.clear()
-            whole = (list_whole_items(EvalRuns(tx).samples(r.id), r.epochs) for r in runs)
-            self._measured[key] = measure_samples([*chain.from_iterable(whole)])
+            samples_by_run = (
+                list_whole_items(EvalRuns(tx).samples(r.id), r.epochs) for r in runs
+            )
+            self._measured[key] = measure_samples([*chain.from_iterable(samples_by_run)])
         return self._measured[key]
 
 
-def _terms(
+def _load_terms(
     ctx: AgentsContext,
     route: Route,
     floor: AutoFloor,
 ) -> ScoreTerms | None:
-    """Returns None if the suite cannot be read."""
+    """Loads the conditions for scores on the floor's suite; None if the suite cannot
+    be read.
+    """
     try:
         gate = ctx.policy(route.settings.policy).gate
         pin = ctx.suites.pin(floor.suite)
@@ -345,10 +352,10 @@ def _has_evidence(
     if entry.target == route.incumbent:
         return True
     if entry.kind is EvidenceKind.WAIVER:
-        own = (entry.proof, entry.target)
+        waiver_key = (entry.proof, entry.target)
         now = ctx.clock.now()
         waivers = Waivers(tx).list(route=route.name)
-        return any((w.id, w.target) == own and not w.expired(now) for w in waivers)
+        return any((w.id, w.target) == waiver_key and not w.expired(now) for w in waivers)
     history = Routing(tx).history(route.name)
     if routes.find_rolled_back(tx, route.name, entry.target, history) is not None:
         return False
@@ -358,11 +365,11 @@ def _has_evidence(
         verdict = Verdicts(tx).get(entry.proof)
     except NotFound:
         return False
-    is_own = (verdict.route, verdict.candidate) == (
+    is_for_entry = (verdict.route, verdict.candidate) == (
         entry.route,
         entry.target,
     )
-    is_proof = isinstance(verdict, Passed) and is_own
+    is_proof = isinstance(verdict, Passed) and is_for_entry
     return is_proof and proof_validity.assess_proof(ctx, tx, verdict).holds
 
 
@@ -377,16 +384,16 @@ def _is_able(
     """Returns whether the target has a key, may see the data, and fits the conversation."""
     settings = route.settings
     is_capable = target.id in (route.incumbent, *settings.capable)
-    can = model_capabilities(ctx, provider, target.model)
+    capabilities = model_capabilities(ctx, provider, target.model)
     return (
-        can.chat
+        capabilities.chat
         and not lacks_key(provider, keys_of_provider(ctx, provider))
         and (settings.stakes is not Stakes.HIGH or is_capable)
         and may_see(ctx.data_classes, agent.data_class, target.provider)
         and not data_class_checks.find_refusal(ctx, settings, target, route=route.name)
         and not list_misfits(
             messages,
-            can,
+            capabilities,
             tools=bool(agent.tools),
             target=target.name,
         )

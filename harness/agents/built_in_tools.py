@@ -1,8 +1,9 @@
 """`ServerTools` runs the tools of tool servers and Swapgate's own tools (`BuiltInTool`). Models
 call them in a turn; MCP clients call built-in tools on behalf of a session.
 
-`switch_model` and `manage_credentials` are built here, `spawn` in `spawner`. The descriptions
-and the arguments' fields are texts for models. A tool must not show or change a secret.
+This module builds `switch_model` and `manage_credentials`; `spawner` builds `spawn`. The
+descriptions and the arguments' fields are texts for models. A tool must not show or change a
+secret.
 """
 
 import json
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.agents import models, switches
 from harness.agents.context import AgentsContext
-from harness.agents.conversation import run_unit
+from harness.agents.conversation import run_transaction
 from harness.agents.message import FREE, MessageToolCall, MessageUsage
 from harness.agents.models import SwitchModelAnswer
 from harness.agents.switch_request import (
@@ -59,14 +60,14 @@ class BuiltInTool:
     answer: Callable[[Arguments, ToolCaller], Awaitable[ToolAnswer]]
 
     async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
-        """Runs the tool for a model. An error becomes a result, so that the turn continues: a
-        SwapgateError with its text, any other error without one.
+        """Runs the tool for a model. An error becomes a result, so that the turn continues. The
+        result has a SwapgateError's text, but not another error's text.
         """
         try:
             answer = await self.answer(json.loads(call.arguments or "{}"), caller)
             content = json.dumps(to_shown(answer.content), ensure_ascii=False)
             return ToolResult(call.id, content, usage=answer.usage)
-        # Only the texts of Swapgate's own errors are for the model.
+        # Only the texts of Swapgate's own errors are written for models.
         except SwapgateError as error:
             return ToolResult(call.id, str(error), is_error=True)
         except Exception:
@@ -90,10 +91,10 @@ class ServerTools:
         self._servers = servers
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        named = [tool.name for tool in tools if not tool.runs_at_client]
-        offered = [self.built_in[name].offered for name in named if name in self.built_in]
+        names = [tool.name for tool in tools if not tool.runs_at_client]
+        built_in = [self.built_in[name].offered for name in names if name in self.built_in]
         return [
-            *offered,
+            *built_in,
             *(await self._servers.list_tools(tools) if self._servers else ()),
         ]
 
@@ -132,14 +133,14 @@ def build_tool(
 
     async def read_and_answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
         try:
-            given = kind.model_validate(arguments)
+            valid_arguments = kind.model_validate(arguments)
         except ValidationError as error:
             fault = error.errors()[0]
             path = find_fault_path(fault, arguments)
             reason = describe_fault(fault, path, schema)
             place = f"{'.'.join(map(str, path))}: " if path else ""
             raise InputError(f"{place}{reason}") from None
-        return await answer(given, caller)
+        return await answer(valid_arguments, caller)
 
     return BuiltInTool(OfferedTool(name, description, schema), read_and_answer)
 
@@ -158,16 +159,18 @@ async def switch_model(
     wait_s: seconds to wait for the decision.
     """
     if action == "list":
-        return await run_unit(lambda: models.list_for_session(ctx, session, model))
+        return await run_transaction(lambda: models.list_for_session(ctx, session, model))
     try:
-        chosen = await run_unit(lambda: models.choose_model(ctx, model))
+        chosen = await run_transaction(lambda: models.choose_model(ctx, model))
     except AmbiguousName as question:
         return SwitchModelAnswer(
             status="question",
             message="several models fit: call the tool again with one of the candidates",
             candidates=list(question.candidates),
         )
-    request = await run_unit(lambda: switches.request_switch(ctx, session, [chosen], reason))
+    request = await run_transaction(
+        lambda: switches.request_switch(ctx, session, [chosen], reason)
+    )
     if wait_s > 0:
         wait_s = min(wait_s, ctx.agents.switch_timeout_s)
         request = await switches.wait_for_decision(ctx, request.id, wait_s)
@@ -218,8 +221,8 @@ class ListArguments(ToolArguments):
 def build_switch_tool(ctx: AgentsContext, *, waits: bool = False) -> BuiltInTool:
     """Builds `switch_model`. waits: callers may wait for the decision; a turn never waits."""
 
-    async def answer(given: SwitchArguments, caller: ToolCaller) -> ToolAnswer:
-        switched = await switch_model(ctx, caller.session, **given.model_dump())
+    async def answer(arguments: SwitchArguments, caller: ToolCaller) -> ToolAnswer:
+        switched = await switch_model(ctx, caller.session, **arguments.model_dump())
         return ToolAnswer(switched.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
     return build_tool(
@@ -233,10 +236,12 @@ def build_switch_tool(ctx: AgentsContext, *, waits: bool = False) -> BuiltInTool
 
 
 def build_credentials_tool(ctx: AgentsContext) -> BuiltInTool:
-    """Builds `manage_credentials`, which only lists: only people may enter keys."""
+    """Builds `manage_credentials`. It only lists providers, because only people may
+    enter keys.
+    """
 
     async def answer(_: ListArguments, __: ToolCaller) -> ToolAnswer:
-        known = await run_unit(lambda: credentials.list_credentials(ctx))
+        credentials_list = await run_transaction(lambda: credentials.list_credentials(ctx))
         return ToolAnswer(
             {
                 "providers": [
@@ -246,7 +251,7 @@ def build_credentials_tool(ctx: AgentsContext) -> BuiltInTool:
                         "hasKey": row.has_value,
                         "usable": not row.lacks_key,
                     }
-                    for row in known
+                    for row in credentials_list
                 ]
             }
         )

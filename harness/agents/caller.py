@@ -1,12 +1,12 @@
 """Signed headers between the router and the agents process, and signed approval links. Pure.
 
-With `x-swapgate-agent` the agents process names the key, agent and session of a model call.
-With `x-swapgate-peer` the router names the client's address. A header grants access until it is
-stale, so Swapgate must not log it or send it to providers or clients. An approval link shows
-one switch request with the agent's words, and holds no key.
+In `x-swapgate-agent` the agents process names the key, agent and session of a model call. In
+`x-swapgate-peer` the router names the client's address. A header grants access until it is
+stale, so Swapgate must not log it, and must not send it to providers or clients. An approval
+link shows one switch request with the agent's words, and contains no key.
 
-Each purpose has a key of its own, derived from the installation's secret, so that a value
-signed for one purpose is `FORGED` for another.
+Each purpose has its own key, which is derived from the installation's secret. So a value that
+is signed for one purpose is `FORGED` for another.
 """
 
 import base64
@@ -23,15 +23,15 @@ MAX_SIGNED_BYTES: Final = 4096
 _VERSION: Final = b"v1"
 AGENT_HEADER: Final = b"x-swapgate-agent"
 PEER_HEADER: Final = b"x-swapgate-peer"
-FRESH_S: Final = 60  # a header's greatest age
-AHEAD_S: Final = 5  # the clocks of two machines differ a little
+MAX_AGE_S: Final = 60  # a header's greatest age
+CLOCK_TOLERANCE_S: Final = 5  # the clocks of two machines differ slightly
 _AGENT_PURPOSE: Final = b"swapgate: agents process to router"
 _PEER_PURPOSE: Final = b"swapgate: router to agents process"
 
 
 class HeaderFault(StrEnum):
     FORGED = "forged"  # not signed with this installation's secret, or malformed
-    STALE = "stale"  # older than `FRESH_S`, or from the future
+    STALE = "stale"  # older than `MAX_AGE_S`, or from the future
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def read_agent_header(
 
     Returns the fault instead of raising it, because the router answers each fault differently.
     """
-    values = _read(value, secret, _AGENT_PURPOSE, now)
+    values = _verify_and_parse(value, secret, _AGENT_PURPOSE, now)
     if isinstance(values, HeaderFault):
         return values
     try:
@@ -90,7 +90,7 @@ def read_peer_header(
     """Verifies `x-swapgate-peer` and returns the client's address; empty if unknown. now: Unix
     seconds.
     """
-    values = _read(value, secret, _PEER_PURPOSE, now)
+    values = _verify_and_parse(value, secret, _PEER_PURPOSE, now)
     if isinstance(values, HeaderFault):
         return values
     return values["peer"] if values.keys() == {"peer"} else HeaderFault.FORGED
@@ -104,14 +104,14 @@ def _sign(
 ) -> bytes:
     """Signs as `v1.PAYLOAD.MAC`: a JSON object in base64url, and a hexadecimal HMAC-SHA-256."""
     payload = json.dumps({**values, "at": int(now)}, separators=(",", ":")).encode()
-    signed = b"%b.%b" % (
+    signed_part = b"%b.%b" % (
         _VERSION,
         base64.urlsafe_b64encode(payload).rstrip(b"="),
     )
-    return b"%b.%b" % (signed, _mac(signed, secret, purpose))
+    return b"%b.%b" % (signed_part, _compute_mac(signed_part, secret, purpose))
 
 
-def _read(
+def _verify_and_parse(
     value: bytes,
     secret: bytes,
     purpose: bytes,
@@ -120,22 +120,24 @@ def _read(
     # The payload is parsed only after its signature is verified.
     text, _, mac = value.rpartition(b".")
     is_short = len(value) <= MAX_SIGNED_BYTES
-    if not (is_short and hmac.compare_digest(mac, _mac(text, secret, purpose))):
+    if not (is_short and hmac.compare_digest(mac, _compute_mac(text, secret, purpose))):
         return HeaderFault.FORGED
     version, _, payload = text.partition(b".")
     try:
         values = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
         at = values.pop("at")
-        is_sound = version == _VERSION and all(isinstance(t, str) for t in values.values())
-        is_fresh = -AHEAD_S <= now - at <= FRESH_S
+        is_well_formed = version == _VERSION and all(
+            isinstance(t, str) for t in values.values()
+        )
+        is_fresh = -CLOCK_TOLERANCE_S <= now - at <= MAX_AGE_S
     except (AttributeError, KeyError, TypeError, ValueError):
         return HeaderFault.FORGED
-    if not is_sound:
+    if not is_well_formed:
         return HeaderFault.FORGED
     return values if is_fresh else HeaderFault.STALE
 
 
-def _mac(
+def _compute_mac(
     signed: bytes,
     secret: bytes,
     purpose: bytes,
@@ -159,15 +161,15 @@ class ApprovalLinks:
     secret: bytes = field(repr=False)  # the installation's
 
     def link(self, request: ModelSwitchRequest) -> str:
-        return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{self._token(request)}"
+        return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{self._build_token(request)}"
 
     def is_of(self, token: str, request: ModelSwitchRequest) -> bool:
         """Returns whether the link's token was signed for this request as it is now. The
         comparison takes constant time.
         """
         signed = token.encode("utf-8", "surrogatepass")
-        return hmac.compare_digest(signed, self._token(request).encode())
+        return hmac.compare_digest(signed, self._build_token(request).encode())
 
-    def _token(self, request: ModelSwitchRequest) -> str:
-        mac = _mac(request.hash.encode(), self.secret, _LINK_PURPOSE)
+    def _build_token(self, request: ModelSwitchRequest) -> str:
+        mac = _compute_mac(request.hash.encode(), self.secret, _LINK_PURPOSE)
         return f"{request.id}.{mac.decode()}"

@@ -1,4 +1,4 @@
-"""`AgentsContext`: everything outside a use case that a use case of agents may use."""
+"""`AgentsContext` holds everything outside a use case that a use case of agents may use."""
 
 from dataclasses import dataclass, field
 

@@ -5,7 +5,8 @@ It stores each step before the next. A turn continues if its client disconnects,
 tools may have had effects.
 
 The database writes are in `turns`, the payments in `models.PaidCalls`, and the budget in
-`turn.TurnBudget`. Nothing here blocks the event loop: transactions run by `run_unit`.
+`turn.TurnBudget`. No function here blocks the event loop: `run_transaction` runs transactions
+in threads.
 """
 
 import asyncio
@@ -63,12 +64,12 @@ T = TypeVar("T")
 # A longer result is an error, because each further step of the turn would pay for it again.
 MAX_RESULT_CHARS: Final = 200_000
 # Reasons for an incomplete text, by finish reason.
-CUT_SHORT: Final[Mapping[str, str]] = {
+INCOMPLETE_REASONS: Final[Mapping[str, str]] = {
     "length": "the answer was cut off at the model's length limit",
     "content_filter": "the provider's content filter cut the answer off",
 }
-# With these statuses, the model refuses its input; a repetition would fail, too.
-_REFUSALS: Final = (
+# With these statuses the model refuses its input, so a repetition would fail, too.
+_REFUSAL_STATUSES: Final = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -90,8 +91,8 @@ class TurnOutcome:
     error: CallFailed | None = None  # why the turn failed
 
 
-# SessionMessage: a streaming answer when its model is called, and each message once it is
-# stored.
+# A SessionMessage is a streaming answer at the call of its model, or a message that has just
+# been stored.
 TurnEvent = SessionMessage | AnswerPiece | TurnOutcome
 
 
@@ -106,8 +107,8 @@ class PostedMessage:
     key: IdempotencyKey | None = None
     streams: bool = False  # the client wants the answer in pieces
     bounds: TurnBounds | None = None  # None for the configuration's bounds
-    # Builds the answer to a repetition of the key. If it is empty, the client may send the
-    # message again.
+    # Builds the stored answer to a repetition of the key. If it is empty, the client may send
+    # the message again.
     keep: Callable[[TurnOutcome], str] = lambda _: ""
 
 
@@ -132,17 +133,21 @@ class TurnRun:
         self._posted = posted
         self._messages = list(begun.messages)
         self._answer: SessionMessage | None = None  # the answer that is not stored yet
-        self._has_output = False  # a piece of the answer was sent
-        self._fallback_reason: str | None = None  # why the fallback answers, if it does
+        self._has_output = False  # whether the client got a piece of the answer
+        self._fallback_reason: str | None = (
+            None  # why the fallback answers; None while the session's model answers
+        )
         self._budget = TurnBudget(posted.bounds or ctx.agents.limits, self._now_s)
         self._instructions = begun.agent.instructions
         self._events: asyncio.Queue[TurnEvent | None] = asyncio.Queue()
-        self._is_heard = posted.streams
+        self._has_listener = posted.streams
         self.task = asyncio.create_task(self._drive())
         self.task.add_done_callback(lambda _: self._events.put_nowait(None))
 
     def cancel(self) -> None:
-        """Cancels the turn once; a second time could prevent it from storing its end."""
+        """Cancels the turn, at most once: a second cancellation could prevent it from storing
+        its end.
+        """
         if not self.task.done() and not self.task.cancelling():
             self.task.cancel()
 
@@ -157,10 +162,10 @@ class TurnRun:
                 yield event
             await self.outcome()
         finally:
-            self._is_heard = False
+            self._has_listener = False
 
     def _emit(self, event: TurnEvent) -> None:
-        if self._is_heard:
+        if self._has_listener:
             self._events.put_nowait(event)
 
     async def _drive(self) -> TurnOutcome:
@@ -168,13 +173,13 @@ class TurnRun:
 
         Raises StaleWrite if another process or request has ended the turn.
         """
-        held = self._begun.session
+        session = self._begun.session
         try:
-            return await self._take()
+            return await self._run_steps()
         except asyncio.CancelledError:
-            if not await run_unit(lambda: turns.interrupt(self._ctx, held)):
+            if not await run_transaction(lambda: turns.interrupt(self._ctx, session)):
                 # Another request has interrupted the turn, for example by closing the session.
-                raise turns.interrupted(held) from None
+                raise turns.interrupted(session) from None
             cut_off = NobodyAnswered(CUT_OFF, status=503, code="turn_interrupted")
             outcome = TurnOutcome(self._begun.messages[-1], error=cut_off)
             self._emit(outcome)
@@ -183,16 +188,16 @@ class TurnRun:
             # If this write fails, the end of the lease interrupts the turn. A cancellation
             # during the write is too late: the turn ends with its own error.
             with suppress(SwapgateError, asyncio.CancelledError):
-                await run_unit(lambda: turns.interrupt(self._ctx, held))
+                await run_transaction(lambda: turns.interrupt(self._ctx, session))
             raise
 
-    async def _take(self) -> TurnOutcome:
+    async def _run_steps(self) -> TurnOutcome:
         """Alternates between the model and its tools until the turn ends."""
         if self._begun.open_calls:
             # The model is called once the client has sent all results.
             return await self._end(self._begun.open_calls)
         offered = await self._list_tools()
-        self._instructions = await run_unit(lambda: with_notes(self._ctx, self._begun))
+        self._instructions = await run_transaction(lambda: add_notes(self._ctx, self._begun))
         self._budget.began_s = self._now_s
         try:
             while True:
@@ -214,14 +219,15 @@ class TurnRun:
         return self._ctx.clock.monotonic()
 
     @property
-    def _left_s(self) -> float:
+    def _remaining_s(self) -> float:
         return self._budget.left(self._now_s).timeout_s
 
     async def _list_tools(self) -> Sequence[OfferedTool]:
         """Lists the tools. A client's function hides a server's tool of the same name."""
         tools = self._begun.agent.tools
         if self._begun.session.parent is not None:
-            # In a sub-task no client can run functions, and no person can decide a switch.
+            # A sub-task has no client that could run functions, and no person who could decide
+            # about a switch.
             tools = tuple(tool for tool in tools if tool.runs_in_sub_tasks)
         offered = {
             tool.name: OfferedTool(
@@ -249,9 +255,11 @@ class TurnRun:
             except CallFailed as error:
                 # After a client key's limit, the fallback would fail, too. After the cap, the
                 # fallback may have a price that the cap allows.
-                is_others = isinstance(error, NobodyAnswered | StreamBroken)
-                may_fall = (is_others or error.code == CAP_REACHED) and not self._has_output
-                if fallback is None or not may_fall or not self._left_s:
+                is_provider_failure = isinstance(error, NobodyAnswered | StreamBroken)
+                may_use_fallback = (
+                    is_provider_failure or error.code == CAP_REACHED
+                ) and not self._has_output
+                if fallback is None or not may_use_fallback or not self._remaining_s:
                     raise
                 self._fallback_reason = str(error)
         return await self._ask_model(fallback, offered)
@@ -259,18 +267,20 @@ class TurnRun:
     async def _ask_model(
         self, model: CallableModel, offered: Sequence[OfferedTool]
     ) -> Sequence[MessageToolCall]:
-        """Keeps the answer in memory; it is stored together with its consequences."""
+        """Returns the calls of a model's answer. Keeps the answer in memory until `_record` or
+        `_end` stores it with its consequences.
+        """
         answer = await self._begin_answer(model)
         try:
             targets = await self._calls.find_targets(self._models, model.route)
             request = self._request(model, offered, targets)
-            on_piece = self._pass_on if self._posted.streams else None
-            found = await self._calls.ask(self._models, request, targets, on_piece)
+            on_piece = self._emit_piece if self._posted.streams else None
+            reply = await self._calls.ask(self._models, request, targets, on_piece)
         except SpendingPaused as error:
             raise CallFailed(str(error), status=429, code=CAP_REACHED) from error
         except InputError as error:
             raise CallRefused(str(error), status=400, code="invalid_request") from error
-        self._answer = self._whole(answer, model, found)
+        self._answer = self._complete_answer(answer, model, reply)
         self._budget.steps += 1
         self._budget.charge(self._answer.usage)
         return self._answer.tool_calls
@@ -278,7 +288,7 @@ class TurnRun:
     async def _begin_answer(self, model: CallableModel) -> SessionMessage:
         """Begins an answer's message; the fallback reuses the message of the failed model."""
         if self._answer is None:
-            self._answer = await run_unit(
+            self._answer = await run_transaction(
                 lambda: turns.begin_answer(self._ctx, self._begun.session, model=model.name)
             )
             self._has_output = False
@@ -300,47 +310,47 @@ class TurnRun:
         granted_to = model.granted_to or session.id
         key = agent.owner_key or ""
         fallback = self._models.fallback if model is self._models.primary else None
-        other = fallback.name if fallback else ""
+        fallback_name = fallback.name if fallback else ""
         return ModelCallRequest(
             model.route,
             build_context(self._messages, targets, self._instructions),
-            AgentCaller(agent.id, granted_to, key, model.grant, model.target, other),
-            self._left_s,
+            AgentCaller(agent.id, granted_to, key, model.grant, model.target, fallback_name),
+            self._remaining_s,
             offered,
             session.user_id,
         )
 
-    def _pass_on(self, piece: AnswerPiece) -> None:
+    def _emit_piece(self, piece: AnswerPiece) -> None:
         self._has_output = True
         self._emit(piece)
 
-    def _whole(
+    def _complete_answer(
         self,
-        begun: SessionMessage,
+        message: SessionMessage,
         model: CallableModel,
-        found: ModelCallAnswer,
+        reply: ModelCallAnswer,
     ) -> SessionMessage:
-        """Completes the answer's message: content, calls with unique ids, the serving target,
-        usage and cost.
+        """Completes the answer's message with its content, calls with unique ids, the serving
+        target, usage and cost.
         """
         is_fallback = model is self._models.fallback
         return replace(
-            begun,
-            content=found.text,
-            tool_calls=name_calls(found.tool_calls, begun.id),
+            message,
+            content=reply.text,
+            tool_calls=name_calls(reply.tool_calls, message.id),
             state=MessageState.COMPLETE,
             served=replace(
-                found.served,
+                reply.served,
                 model_requested=model.name,
                 fallback_from=self._models.primary.name if is_fallback else "",
                 reason=(self._fallback_reason or "") if is_fallback else model.reason,
             ),
             usage=replace(
-                found.usage,
-                cost_usd=self._models.cost_usd(found.served.target, found.usage),
+                reply.usage,
+                cost_usd=self._models.cost_usd(reply.served.target, reply.usage),
             ),
-            extra=found.extra,
-            error=CUT_SHORT.get(found.finish_reason, ""),
+            extra=reply.extra,
+            error=INCOMPLETE_REASONS.get(reply.finish_reason, ""),
             done_at=self._ctx.clock.now(),
         )
 
@@ -350,14 +360,16 @@ class TurnRun:
         refused: Sequence[RefusedCall],
     ) -> None:
         """Runs the calls in parallel, and stores their results in the calls' order."""
-        left = self._budget.left(self._now_s)
-        caller = ToolCaller(self._begun.session.id, left, is_in_turn=True)
+        bounds_left = self._budget.left(self._now_s)
+        caller = ToolCaller(self._begun.session.id, bounds_left, is_in_turn=True)
         await self._record()
         results = await asyncio.gather(*(self._run_tool(call, caller) for call in calls))
-        texts = {result.call: result_text(result) for result in results}
+        texts = {result.call: format_result(result) for result in results}
         texts |= {call.id: f"Error: {reason}" for call, reason in refused}
-        newest = self._messages[-1].tool_calls
-        await self._record([(call.id, texts[call.id]) for call in newest if call.id in texts])
+        newest_calls = self._messages[-1].tool_calls
+        await self._record(
+            [(call.id, texts[call.id]) for call in newest_calls if call.id in texts]
+        )
         for result in results:
             self._budget.charge(result.usage)
 
@@ -375,11 +387,11 @@ class TurnRun:
         emits them.
         """
         answer = self._answer
-        held = self._begun.session
-        stored = await run_unit(
+        session = self._begun.session
+        stored = await run_transaction(
             lambda: turns.record_step(
                 self._ctx,
-                held,
+                session,
                 answer=answer,
                 results=results,
             )
@@ -401,7 +413,7 @@ class TurnRun:
         if error is not None:
             if self._answer is not None and self._answer.state is MessageState.COMPLETE:
                 await self._record()
-            is_refusal = isinstance(error, CallRefused) and error.status in _REFUSALS
+            is_refusal = isinstance(error, CallRefused) and error.status in _REFUSAL_STATUSES
             self._answer = replace(
                 await self._begin_answer(self._models.primary),
                 state=MessageState.FAILED,
@@ -410,30 +422,30 @@ class TurnRun:
                 done_at=self._ctx.clock.now(),
             )
         answer = self._answer
-        held = self._begun.session
-        spent = self._budget
+        session = self._begun.session
+        budget = self._budget
         last = answer or self._messages[-1]
-        outcome = TurnOutcome(last, open_calls, spent.steps, spent.usage, error)
+        outcome = TurnOutcome(last, open_calls, budget.steps, budget.usage, error)
 
         def end() -> Sequence[SessionMessage]:
-            kept = self._posted.keep(outcome)
+            stored_reply = self._posted.keep(outcome)
             return turns.record_step(
                 self._ctx,
-                held,
+                session,
                 answer=answer,
-                kept=kept,
+                kept=stored_reply,
             )
 
-        ended = asyncio.ensure_future(run_unit(end))
+        write = asyncio.ensure_future(run_transaction(end))
         with suppress(asyncio.CancelledError):
-            await asyncio.shield(ended)
+            await asyncio.shield(write)
         # A cancellation during the write is too late: the turn is stored as complete.
-        self._append(await ended)
+        self._append(await write)
         self._emit(outcome)
         return outcome
 
 
-async def run_unit(unit: Callable[[], T]) -> T:
+async def run_transaction(unit: Callable[[], T]) -> T:
     """Runs a transaction in a thread to its end, even if the task is cancelled."""
     running = asyncio.ensure_future(asyncio.to_thread(unit))
     try:
@@ -443,16 +455,16 @@ async def run_unit(unit: Callable[[], T]) -> T:
         raise
 
 
-def with_notes(ctx: AgentsContext, begun: BegunTurn) -> str:
+def add_notes(ctx: AgentsContext, turn: BegunTurn) -> str:
     """Adds the decisions about requests since the last answer to the agent's instructions."""
-    answers = (m.created_at for m in begun.messages if m.role is MessageRole.ASSISTANT)
-    since = max(answers, default=begun.session.created_at)
+    answers = (m.created_at for m in turn.messages if m.role is MessageRole.ASSISTANT)
+    since = max(answers, default=turn.session.created_at)
     expire_switches(ctx)
-    notes = [f"Note: {note}" for note in list_notes(ctx, begun.session.id, since)]
-    return "\n\n".join(filter(None, (begun.agent.instructions, *notes)))
+    notes = [f"Note: {note}" for note in list_notes(ctx, turn.session.id, since)]
+    return "\n\n".join(filter(None, (turn.agent.instructions, *notes)))
 
 
-def result_text(result: ToolResult) -> str:
+def format_result(result: ToolResult) -> str:
     """Returns the text of a tool's result for the model; an error if it is too long."""
     if len(result.content) > MAX_RESULT_CHARS:
         return (

@@ -1,8 +1,8 @@
-"""Messages of a session as they are stored, and the context that a model gets of them. Pure.
+"""The stored messages of a session, and the context that a model gets from them. Pure.
 
 `build_context` keeps only complete messages, in order, each tool call with its result.
-`list_misfits` and `list_omissions` tell what another target could not take over; the router
-decides about single requests by itself.
+`list_misfits` and `list_omissions` list the parts of a conversation that another target cannot
+take over. The router checks single requests itself.
 """
 
 import json
@@ -137,13 +137,14 @@ class SessionMessage:
         return self.state is MessageState.FAILED and bool(self.extra.get(REFUSED))
 
 
-# The router's own estimate: few tokenizers need more than a token for four bytes of English.
+# The router estimates the same. Few tokenizers need more than a token for four bytes of
+# English.
 BYTES_PER_TOKEN: Final = 4
 # Providers refuse these characters in a function's name.
-_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
-_LONGEST_NAME: Final = 64
-# The router's mark of fields that a target signed: it removes them for every other target.
-_MARKED: Final = re.compile(r'(?<!\\)"sg\.[a-z2-7]{8}\.')
+_INVALID_NAME_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]")
+_MAX_NAME_LENGTH: Final = 64
+# The router marks the fields that a target signed, and removes them for every other target.
+_ROUTER_MARK: Final = re.compile(r'(?<!\\)"sg\.[a-z2-7]{8}\.')
 NO_RESULT: Final = "Error: the tool was interrupted; it may or may not have had an effect"
 
 
@@ -170,21 +171,23 @@ def build_context(
     """
     providers = {target.partition("/")[0] for target in targets}
     system = [{"role": "system", "content": instructions}] if instructions else []
-    return [*system, *_paired(list_in_context(messages), providers)]
+    return [*system, *_pair_results(list_in_context(messages), providers)]
 
 
 def list_in_context(messages: Iterable[SessionMessage]) -> list[SessionMessage]:
-    """Lists the complete messages, without turns whose input the model refused at once: the
-    model would refuse every later message together with them.
+    """Lists the complete messages. Omits turns whose input the model refused, because with this
+    input it would refuse every later message, too.
     """
-    known = list(messages)
-    refused = {message.turn for message in known if message.is_refusal}
-    # A turn with an answer stays, because its tools may have had effects.
-    refused -= {m.turn for m in known if m.is_whole and m.role is MessageRole.ASSISTANT}
-    return [m for m in known if m.is_whole and m.turn not in refused]
+    all_messages = list(messages)
+    refused_turns = {message.turn for message in all_messages if message.is_refusal}
+    # Keeps a turn with an answer, because its tools may have had effects.
+    refused_turns -= {
+        m.turn for m in all_messages if m.is_whole and m.role is MessageRole.ASSISTANT
+    }
+    return [m for m in all_messages if m.is_whole and m.turn not in refused_turns]
 
 
-def _paired(
+def _pair_results(
     messages: Sequence[SessionMessage], providers: Collection[str]
 ) -> Iterator[ChatMessage]:
     """Yields the messages with each call's result directly after the call, as providers
@@ -198,7 +201,7 @@ def _paired(
         position += 1
         if message.role is MessageRole.TOOL:
             continue  # the context does not contain its call
-        yield _chat_message(message, providers)
+        yield _build_chat_message(message, providers)
         if not message.tool_calls:
             continue
         results: dict[str, SessionMessage] = {}
@@ -215,16 +218,16 @@ def _paired(
             }
 
 
-def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMessage:
+def _build_chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMessage:
     """Builds a message of Chat Completions.
 
-    Keeps the provider's own fields only if every target is that provider's, or if the router
-    has marked them and so removes them for other targets itself.
+    Keeps a provider's own fields only if every target belongs to that provider, or if the
+    router has marked them. The router removes marked fields for other targets.
     """
     is_own = set(providers) == {provider_of(message)}
 
-    def readable(extra: Mapping[str, object]) -> Mapping[str, object]:
-        return {k: v for k, v in extra.items() if is_own or _MARKED.search(json.dumps(v))}
+    def readable_fields(extra: Mapping[str, object]) -> Mapping[str, object]:
+        return {k: v for k, v in extra.items() if is_own or _ROUTER_MARK.search(json.dumps(v))}
 
     chat: dict[str, object] = {
         "role": message.role.value,
@@ -233,19 +236,20 @@ def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMe
     if message.tool_calls:
         chat["content"] = message.content or None
         chat["tool_calls"] = [
-            {**readable(call.extra), **_chat_call(call)} for call in message.tool_calls
+            {**readable_fields(call.extra), **_build_chat_call(call)}
+            for call in message.tool_calls
         ]
-    return {**chat, **readable(message.extra)}
+    return {**chat, **readable_fields(message.extra)}
 
 
-def _chat_call(call: MessageToolCall) -> Mapping[str, object]:
+def _build_chat_call(call: MessageToolCall) -> Mapping[str, object]:
     """Repairs a call's name and arguments. A provider that refuses one call in the context
     refuses every later message of the session.
     """
-    is_sound = arguments_fault(call) is None
+    is_valid = arguments_fault(call) is None
     function = {
-        "name": _NO_NAME.sub("_", call.name)[:_LONGEST_NAME] or "unnamed",
-        "arguments": call.arguments if is_sound else json.dumps({"no_json": call.arguments}),
+        "name": _INVALID_NAME_CHARACTERS.sub("_", call.name)[:_MAX_NAME_LENGTH] or "unnamed",
+        "arguments": call.arguments if is_valid else json.dumps({"no_json": call.arguments}),
     }
     return {
         "id": call.id,
@@ -263,63 +267,67 @@ def find_open_calls(
     messages: Sequence[SessionMessage], client_tools: Iterable[str]
 ) -> tuple[MessageToolCall, ...]:
     """Finds the last answer's calls of client functions that have no result yet. A call of a
-    server's tool is never open: its run was interrupted, and no result will come.
+    server's tool is never open, because an interrupted run gives no result.
     """
     names = frozenset(client_tools)
-    answered: set[str] = set()
+    answered_ids: set[str] = set()
     for message in reversed(list_in_context(messages)):
         if message.role is not MessageRole.TOOL:
             calls = message.tool_calls
-            return tuple(c for c in calls if c.name in names and c.id not in answered)
-        answered.add(message.response_to)
+            return tuple(c for c in calls if c.name in names and c.id not in answered_ids)
+        answered_ids.add(message.response_to)
     return ()
 
 
 def list_misfits(
     messages: Sequence[SessionMessage],
-    has: Capabilities,
+    capabilities: Capabilities,
     *,
     tools: bool,
     target: str,
 ) -> tuple[str, ...]:
-    """Lists why a target cannot continue the conversation. tools: the agent has tools."""
-    whole = list_in_context(messages)
-    pictures = [message for message in whole if _has_image(message)]
-    calls = tools or any(message.tool_calls for message in whole)
+    """Lists why a target cannot continue the conversation. tools: whether the agent
+    has tools.
+    """
+    context = list_in_context(messages)
+    pictures = [message for message in context if _has_image(message)]
+    needs_tools = tools or any(message.tool_calls for message in context)
     needs = Needs(
-        tools=calls,
+        tools=needs_tools,
         vision=bool(pictures),
-        approx_input_tokens=estimate_tokens(whole),
+        approx_input_tokens=estimate_tokens(context),
     )
-    lacks = missing_capabilities(needs, has)
-    return tuple(_misfit(lack, target, pictures) for lack in lacks)
+    missing = missing_capabilities(needs, capabilities)
+    return tuple(_describe_misfit(capability, target, pictures) for capability in missing)
 
 
-def _misfit(
-    lack: str,
+def _describe_misfit(
+    capability: str,
     target: str,
     pictures: Sequence[SessionMessage],
 ) -> str:
     """Describes a lacking ability for people. pictures: the messages with images."""
-    if lack == "vision":
+    if capability == "vision":
         places = ", ".join(str(message.position) for message in pictures)
         return f"{target} accepts no images, and there are images in the messages {places}"
-    if lack == "tools":
+    if capability == "tools":
         return f"{target} has no tools, and the agent's conversation needs them"
-    return f"{target} lacks {lack} that the conversation needs"
+    return f"{target} lacks {capability} that the conversation needs"
 
 
 def list_omissions(messages: Sequence[SessionMessage], provider: str) -> tuple[str, ...]:
-    """Lists the other providers' reasoning, which this provider's targets will not get."""
-    written: dict[str, list[int]] = {}
+    """Describes the reasoning of other providers, which this provider's targets will
+    not get.
+    """
+    positions_by_author: dict[str, list[int]] = {}
     for message in messages:
-        signed = message.extra or any(call.extra for call in message.tool_calls)
-        if message.is_whole and signed and provider_of(message) != provider:
-            written.setdefault(provider_of(message), []).append(message.position)
+        has_own_fields = message.extra or any(call.extra for call in message.tool_calls)
+        if message.is_whole and has_own_fields and provider_of(message) != provider:
+            positions_by_author.setdefault(provider_of(message), []).append(message.position)
     return tuple(
         f"the reasoning of {author} in the messages {', '.join(map(str, positions))} is left "
         f"out: only {author} can read it"
-        for author, positions in written.items()
+        for author, positions in positions_by_author.items()
     )
 
 
@@ -327,22 +335,22 @@ def estimate_tokens(messages: Sequence[SessionMessage]) -> int:
     """Estimates the conversation's tokens: the provider's count of the last answer, plus
     `BYTES_PER_TOKEN` for later messages.
     """
-    counted = 0
-    since = 0
+    counted_tokens = 0
+    bytes_since = 0
     for message in messages:
-        used = message.usage.input_tokens + message.usage.output_tokens
-        if used:
-            counted = used
-            since = 0
+        used_tokens = message.usage.input_tokens + message.usage.output_tokens
+        if used_tokens:
+            counted_tokens = used_tokens
+            bytes_since = 0
         else:
-            since += _bytes(message)
+            bytes_since += _count_bytes(message)
     return max(
-        counted + since // BYTES_PER_TOKEN,
-        sum(_bytes(message) for message in messages) // BYTES_PER_TOKEN,
+        counted_tokens + bytes_since // BYTES_PER_TOKEN,
+        sum(_count_bytes(message) for message in messages) // BYTES_PER_TOKEN,
     )
 
 
-def _bytes(message: SessionMessage) -> int:
+def _count_bytes(message: SessionMessage) -> int:
     texts = (
         [message.content]
         if isinstance(message.content, str)

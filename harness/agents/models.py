@@ -1,12 +1,13 @@
 """Finds the models that agents and clients name, lists models, and loads their figures. A name
 is a route, `auto` for a route, or a literal model's exact or approximate name.
 
-Finds the models that answer a session's next message, and pays for their calls. `find_models`
-checks the agent's data class and grants again for each message, because routes and grants
-change after an agent is created.
+Also finds the models that answer a session's next message, and pays for their calls.
+`find_models` checks the agent's data class and grants again for each message, because routes
+and grants change after an agent is created.
 
 The docstrings of the answers' classes are texts for models and for the API. Literal names are
-resolved in `harness.providers.registry.named_models`; this module adds what an agent may use.
+resolved in `harness.providers.registry.named_models`; this module adds the rules about an
+agent's models.
 """
 
 import asyncio
@@ -101,7 +102,7 @@ class ModelsInForce:
     providers: Mapping[str, Provider] = field(default_factory=dict, repr=False)  # for prices
 
     def cost_usd(self, target: str, usage: MessageUsage) -> float | None:
-        """The price of an answer; None if unknown. target: `provider/model`."""
+        """Returns the price of an answer; None if it is unknown. target: `provider/model`."""
         price = find_price(self.providers, target)
         if price is None:
             return None
@@ -131,11 +132,11 @@ def find_models(
                 return model
             stored = SessionMessages(tx).list(session.id)
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
-        found = auto.find(ctx, agent, route, (*stored, new))
-        chosen = found.chosen
-        reason = f"{found.chosen.name}: {found.reason}"
-        first = "" if chosen.target == route.incumbent else chosen.target
-        return replace(model, target=first, reason=reason)
+        choice_by_auto = auto.find(ctx, agent, route, (*stored, new))
+        chosen = choice_by_auto.chosen
+        reason = f"{choice_by_auto.chosen.name}: {choice_by_auto.reason}"
+        target_id = "" if chosen.target == route.incumbent else chosen.target
+        return replace(model, target=target_id, reason=reason)
 
     primary = find(session.model)
     fallback = None
@@ -154,9 +155,13 @@ def _find_literal(
     agent: Agent,
     session: AgentSession,
 ) -> CallableModel:
-    """Uses the grant of the session, or after an approval of sub-tasks its parent's."""
-    own = agents.find_grant(ctx, tx, agent.id, session.id, choice.target)
-    grant = own or agents.find_grant(ctx, tx, agent.id, session.parent or "", choice.target)
+    """Finds a literal model with its grant. A sub-task may use its parent's grant. Raises
+    NotAllowed.
+    """
+    own_grant = agents.find_grant(ctx, tx, agent.id, session.id, choice.target)
+    grant = own_grant or agents.find_grant(
+        ctx, tx, agent.id, session.parent or "", choice.target
+    )
     if grant is None:
         raise NotAllowed(
             f"model: the approval of {choice.text} for this session has ended; switch to "
@@ -175,7 +180,7 @@ def _find_literal(
 
 # A provider charges nothing for these failures. After any other failure, such as a broken
 # stream, the provider may have generated any number of tokens.
-_FREE: Final = (
+_FREE_FAILURES: Final = (
     CallLimited,
     CallRefused,
     InputError,
@@ -208,20 +213,20 @@ class PaidCalls:
         Charges an interrupted call, or an answer without a token count, as a long answer of the
         most expensive target. Otherwise clients could evade the cap.
         """
-        used = MessageUsage(_input_tokens(request), LONG_ANSWER)
-        charged = targets
+        usage = MessageUsage(_estimate_input_tokens(request), LONG_ANSWER)
+        charged_targets = targets
         try:
             answer = await self._calls.ask(request, on_piece)
-            charged = [answer.served.target]
-            used = answer.usage if answer.usage.tokens else used
+            charged_targets = [answer.served.target]
+            usage = answer.usage if answer.usage.tokens else usage
         except BaseException as error:
-            charged = () if _is_free(error) else charged
+            charged_targets = () if _is_free(error) else charged_targets
             raise
         finally:
-            costs = [models.cost_usd(target, used) for target in charged]
+            costs = [models.cost_usd(target, usage) for target in charged_targets]
             if costs:
-                known = [cost for cost in costs if cost is not None]
-                self.meter.pay(max(known) if len(known) == len(costs) else None)
+                known_costs = [cost for cost in costs if cost is not None]
+                self.meter.pay(max(known_costs) if len(known_costs) == len(costs) else None)
         return answer
 
     async def find_targets(self, models: ModelsInForce, route: str) -> Sequence[str]:
@@ -231,7 +236,9 @@ class PaidCalls:
         return await asyncio.to_thread(self._require_money, models, route)
 
     def close(self) -> None:
-        """Stores the payments that are still in memory. A database outage loses them."""
+        """Stores the payments that are still in memory. They are lost if the database does not
+        answer.
+        """
         with suppress(StoreUnavailable):
             self.meter.refresh()
 
@@ -242,11 +249,11 @@ class PaidCalls:
         # Without a refresh, a new cap would apply too late.
         self.meter.refresh(at_once=True)
         with self._ctx.store.read() as tx:
-            known = Targets(tx).all()
+            targets_by_id = Targets(tx).all()
             route = Routing(tx).table().routes.get(name)
         names = [name.removeprefix(LITERAL_MARK)]
         if route is not None:
-            names = [known[id_].name for id_ in sorted(route.targets)]
+            names = [targets_by_id[id_].name for id_ in sorted(route.targets)]
         unpriced = (name for name in names if find_price(models.providers, name) is None)
         self.meter.require_money(next(unpriced, ""))
         return names
@@ -255,10 +262,12 @@ class PaidCalls:
 def _is_free(error: BaseException) -> bool:
     """Returns whether the provider charged nothing for a failed call."""
     is_refused = getattr(error.__cause__, "errno", None) == errno.ECONNREFUSED
-    return isinstance(error, _FREE) or (isinstance(error, RouterUnreachable) and is_refused)
+    return isinstance(error, _FREE_FAILURES) or (
+        isinstance(error, RouterUnreachable) and is_refused
+    )
 
 
-def _input_tokens(request: ModelCallRequest) -> int:
+def _estimate_input_tokens(request: ModelCallRequest) -> int:
     """Estimates the input's tokens from its bytes; an image counts as `IMAGE_TOKENS`."""
     images = 0
     texts = [tool.description + json.dumps(tool.parameters) for tool in request.tools]
@@ -272,7 +281,7 @@ def _input_tokens(request: ModelCallRequest) -> int:
     return images * IMAGE_TOKENS + sum(sizes) // BYTES_PER_TOKEN
 
 
-MOST_MODELS: Final = 100  # limited, because each further step of the turn pays for the list
+MAX_LISTED_MODELS: Final = 100  # each further step of the turn pays for the list
 
 
 class SwitchToolAnswer(BaseModel):
@@ -299,7 +308,7 @@ class ListedModelAnswer(SwitchToolAnswer):
 class ListedProviderAnswer(SwitchToolAnswer):
     """A provider with a key. source: `listed` if the provider itself lists its models,
     `catalogue` if Swapgate does not know its list. models: number of matching models. shown:
-    number of matching models in the answer. note: why there may be more models.
+    number of these in the answer. note: why there may be more models.
     """
 
     provider: str
@@ -334,16 +343,16 @@ def read_model_choice(ctx: AgentsContext, text: str) -> ModelChoice:
     """
     with ctx.store.read() as tx:
         routes = frozenset(Routing(tx).table().routes)
-        routed = parse_routed_choice(text, routes, default_route=ctx.agents.auto_route)
-        if routed is not None:
-            return routed
+        route_choice = parse_routed_choice(text, routes, default_route=ctx.agents.auto_route)
+        if route_choice is not None:
+            return route_choice
         target = named_models.find_listed_model(ctx, tx, text)
     return literal_choice(text, f"{target.provider}/{target.model}")
 
 
 def choose_model(ctx: AgentsContext, text: str) -> ModelChoice:
-    """Reads an agent's words as a model, under the exact name that a person approves. Raises as
-    `read_model_choice`.
+    """Reads an agent's words as a model. Returns it with the exact name, which a person
+    approves. Raises as `read_model_choice`.
     """
     choice = read_model_choice(ctx, text)
     is_auto = choice.kind is ModelKind.AUTO
@@ -353,9 +362,9 @@ def choose_model(ctx: AgentsContext, text: str) -> ModelChoice:
 
 def describe_unchecked(ctx: AgentsContext, choices: Iterable[ModelChoice]) -> list[str]:
     """Lists a warning for each literal model whose name Swapgate could not check."""
-    named = [Target.from_name(choice.target) for choice in choices if choice.is_literal]
+    targets = [Target.from_name(choice.target) for choice in choices if choice.is_literal]
     with ctx.store.read() as tx:
-        notes = (named_models.describe_unchecked(ctx, tx, target) for target in named)
+        notes = (named_models.describe_unchecked(ctx, tx, target) for target in targets)
         return [note for note in notes if note]
 
 
@@ -364,87 +373,91 @@ def list_for_session(
     session: str,
     words: str,
 ) -> SwitchModelAnswer:
-    """Lists the models for a session's agent: the routes are those that the agent's key may
-    use.
-    """
+    """Lists the models for a session's agent, with the routes that the agent's key may use."""
     with ctx.store.read() as tx:
-        opened = agents.owner_of(tx, Agents(tx).get(Sessions(tx).get(session).agent)).routes
-    return list_available(ctx, opened, words)
+        visible_routes = agents.owner_of(
+            tx, Agents(tx).get(Sessions(tx).get(session).agent)
+        ).routes
+    return list_available(ctx, visible_routes, words)
 
 
 def list_available(
     ctx: AgentsContext,
-    opened: frozenset[str],
+    visible_routes: frozenset[str],
     words: str,
 ) -> SwitchModelAnswer:
     """Lists the routes, and the models of providers with a key, evenly across providers.
 
-    opened: the routes that the caller may see; empty for all.
-    words: words that a model's name must contain.
+    visible_routes: the routes that the caller may see; empty for all. words: words that a
+    model's name must contain.
     """
-    needed = words.lower().split()
+    required_words = words.lower().split()
     with ctx.store.read() as tx:
         routes = Routing(tx).table().routes
         providers = Providers(tx).all()
         usable = sorted(provider_secrets.find_usable(ctx, tx))
-        verdicts = _newest_verdicts(tx)
-        listed = {(m.provider, m.model): m.found_at for m in named_models.read_lists(tx)}
-        has_list = {provider for provider, _ in listed}
-    fits: dict[str, list[ListedModelAnswer]] = {name: [] for name in usable}
+        verdicts = _load_newest_verdicts(tx)
+        found_at_by_model = {
+            (m.provider, m.model): m.found_at for m in named_models.read_lists(tx)
+        }
+        has_list = {provider for provider, _ in found_at_by_model}
+    matches: dict[str, list[ListedModelAnswer]] = {name: [] for name in usable}
     for name, entry in named_models.list_configured_offers(ctx):
         provider, _, model = name.partition("/")
-        if provider not in fits or not all(word in name.lower() for word in needed):
+        if provider not in matches or not all(word in name.lower() for word in required_words):
             continue
-        can = named_models.model_capabilities(ctx, providers[provider], model)
+        capabilities = named_models.model_capabilities(ctx, providers[provider], model)
         target = Target(provider, model).id
         price = entry.price
-        found_at = listed.get((provider, model))
+        found_at = found_at_by_model.get((provider, model))
         answer = ListedModelAnswer(
             model=name,
             input_usd_per_mtok=price.input_usd_per_mtok if price else None,
             output_usd_per_mtok=price.output_usd_per_mtok if price else None,
-            context_window=can.context_window or entry.context_window,
+            context_window=capabilities.context_window or entry.context_window,
             last_verdict=verdicts.get(target),
             routes=sorted(name for name, route in routes.items() if target in route.targets),
             listed_on=f"{found_at:%Y-%m-%d}" if found_at else None,
         )
-        if can.chat:
-            fits[provider].append(answer)
-    alike = [model for row in zip_longest(*fits.values()) for model in row if model is not None]
-    taken = alike[:MOST_MODELS]
-    shown = Counter(model.model.partition("/")[0] for model in taken)
-    rest = len(alike) - len(taken)
-    more = f"; {rest} more: give words of the name as `model`" if rest else ""
+        if capabilities.chat:
+            matches[provider].append(answer)
+    matching_models = [
+        model for row in zip_longest(*matches.values()) for model in row if model is not None
+    ]
+    listed_models = matching_models[:MAX_LISTED_MODELS]
+    shown_count = Counter(model.model.partition("/")[0] for model in listed_models)
+    omitted = len(matching_models) - len(listed_models)
+    advice = f"; {omitted} more: give words of the name as `model`" if omitted else ""
     return SwitchModelAnswer(
         status="listed",
-        message=f"{len(alike)} models of {len(usable)} providers{more}",
-        routes=sorted(name for name in routes if not opened or name in opened),
+        message=f"{len(matching_models)} models of {len(usable)} providers{advice}",
+        routes=sorted(name for name in routes if not visible_routes or name in visible_routes),
         providers=[
             ListedProviderAnswer(
                 provider=name,
                 source="listed" if name in has_list else "catalogue",
-                models=len(fits[name]),
-                shown=shown[name],
-                note=_note(
+                models=len(matches[name]),
+                shown=shown_count[name],
+                note=_note_missing(
                     name,
-                    len(fits[name]) - shown[name],
+                    len(matches[name]) - shown_count[name],
                     has_list=name in has_list,
                 ),
             )
             for name in usable
         ],
-        models=sorted(taken, key=lambda model: model.model),
+        models=sorted(listed_models, key=lambda model: model.model),
     )
 
 
-def _note(
+def _note_missing(
     provider: str,
-    rest: int,
+    omitted: int,
     *,
     has_list: bool,
 ) -> str | None:
-    if rest:
-        return f"{rest} more: give {provider} and words of the name as `model`"
+    if omitted:
+        return f"{omitted} more: give {provider} and words of the name as `model`"
     if not has_list:
         return f"`swapgate model discover {provider}` may find more models"
     return None
@@ -466,12 +479,12 @@ def load_figures(
         provider.prices.get(target.model) or (entry.price if entry else None),
         named_models.model_capabilities(ctx, provider, target.model).context_window,
         tuple(scorecard.load_target_scores(tx, target.id)),
-        _newest_verdicts(tx).get(target.id, ""),
+        _load_newest_verdicts(tx).get(target.id, ""),
         unlisted=named_models.find_unlisted(tx, target),
     )
 
 
-def _newest_verdicts(tx: Transaction) -> Mapping[str, str]:
+def _load_newest_verdicts(tx: Transaction) -> Mapping[str, str]:
     """Maps a target's id to a text about its newest verdict on any route."""
     newest: dict[str, str] = {}
     for verdict in Verdicts(tx).list():

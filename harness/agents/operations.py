@@ -1,6 +1,7 @@
 """The simple operations on agents: decisions about switch requests, and grants.
 
-By hand stay the switch requests, which show prices and quality of both models.
+The commands that show switch requests, with prices and quality of both models, are written by
+hand.
 """
 
 from typing import Any, Final
@@ -14,7 +15,7 @@ from harness.frame.operation import (
 )
 from harness.frame.people.access import Role
 
-# The decision of a person who saw another request than the present one is refused.
+# Swapgate refuses a decision if the person saw an earlier form of the request.
 _DECISION: Final[dict[str, Any]] = {
     "role": Role.APPROVER,
     "body": "SwitchDecisionBody",

@@ -1,9 +1,9 @@
 """Records of agents and their sessions. Sessions are deleted for privacy, so grants and switch
 requests name their session without a foreign key.
 
-A repository stores and finds rows, and does not check permissions or states: `agents`, `turns`
-and `switches` do. The constraints and the database's triggers refuse invalid rows.
-Lock order in every transaction: the switch decisions first, then a session.
+A repository stores and finds rows. `agents`, `turns` and `switches` check permissions and
+states. The database's constraints and triggers refuse invalid rows. Lock order in every
+transaction: the switch decisions first, then a session.
 """
 
 from collections.abc import Sequence
@@ -48,8 +48,9 @@ from harness.routing.agent import (
     SessionState,
 )
 
-# A deleted agent's row stays while a session, grant or switch request names it. owner_key is
-# not a foreign key, so that an admin can delete a forged key and keep its conversations.
+# The row of a deleted agent remains while a session, grant or switch request names the agent.
+# owner_key is not a foreign key, so that an admin can delete a forged key and keep its
+# conversations.
 AGENT: Final = record(
     Agent,
     "agent",
@@ -174,8 +175,8 @@ class Agents(Records[Agent]):
         self._change(self._is(row.id), **self.record.write(row))
 
     def forget(self, before: datetime) -> int:
-        """Deletes the rows of agents that were deleted before that time and that no session,
-        grant or switch request names. Returns how many.
+        """Deletes the rows of agents that were deleted before that time, unless a session,
+        grant or switch request names them. Returns their number.
         """
         return self._delete(agent.c.deleted_at < before, ~IS_REFERENCED)
 
@@ -186,7 +187,7 @@ class SwitchRequests(Records[ModelSwitchRequest]):
     missing = "there is no switch request {}; `swapgate agent requests` lists them"
 
     def decide(self, request: ModelSwitchRequest) -> None:
-        """Stores a decision. Store an approval's grants first."""
+        """Stores a decision. The caller must store an approval's grants before it."""
         names = (
             "state",
             "decided_at",
@@ -299,28 +300,28 @@ class Sessions(Records[AgentSession]):
         )
 
     def open_ids(self, agent: str) -> Sequence[str]:
-        return self._ids(agent_session.c.agent == agent, IS_OPEN)
+        return self._list_ids(agent_session.c.agent == agent, IS_OPEN)
 
     def children(self, parent: str) -> Sequence[str]:
-        return self._ids(agent_session.c.parent == parent)
+        return self._list_ids(agent_session.c.parent == parent)
 
     def of_user(self, user_id: str) -> Sequence[str]:
         """Lists the ids of a user's sessions, children before their parents, so that a deletion
         in this order breaks no foreign key.
         """
-        return self._ids(
+        return self._list_ids(
             agent_session.c.user_id == user_id,
             order=(agent_session.c.parent.is_(None),),
         )
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
-        """Lists up to `limit` sessions without a message since that time and without children,
-        the longest idle first.
+        """Lists the ids of sessions without children and without a message since that time, the
+        longest idle first.
         """
-        idle = (agent_session.c.last_at < before, ~_HAS_CHILDREN)
-        return self._ids(*idle, order=(agent_session.c.last_at,), limit=limit)
+        is_idle = (agent_session.c.last_at < before, ~_HAS_CHILDREN)
+        return self._list_ids(*is_idle, order=(agent_session.c.last_at,), limit=limit)
 
-    def _ids(
+    def _list_ids(
         self,
         *where: sa.ColumnElement[bool],
         order: Sequence[sa.ColumnElement[Any]] = (),
@@ -366,14 +367,14 @@ class SessionMessages(Records[SessionMessage]):
         session: str,
         turn: str,
         *,
-        to: str,
+        new_turn: str,
     ) -> None:
         """Moves the messages of an interrupted turn to the turn that continues it."""
         where = (
             agent_message.c.session == session,
             agent_message.c.turn == turn,
         )
-        self._change(*where, turn=to)
+        self._change(*where, turn=new_turn)
 
     def store_answer(
         self,
@@ -381,9 +382,7 @@ class SessionMessages(Records[SessionMessage]):
         turn: str,
         answer: str,
     ) -> None:
-        """Stores the answer, which a client gets again if it repeats the turn's idempotency
-        key.
-        """
+        """Stores the answer that a client gets if it repeats the turn's idempotency key."""
         where = (
             agent_message.c.session == session,
             agent_message.c.turn == turn,
@@ -401,20 +400,22 @@ class SessionMessages(Records[SessionMessage]):
             )
 
 
-def _given_or_null(column: Column, value: str | None) -> sa.ColumnElement[bool] | None:
-    """Filters as `given` does; an empty value selects the rows with NULL."""
+def _match_or_null(column: Column, value: str | None) -> sa.ColumnElement[bool] | None:
+    """Builds the condition as `given` does. An empty value selects the rows with NULL."""
     return column.is_(None) if value == "" else given(column, value)
 
 
-def _newest_first(*columns: Column) -> Order:
-    """Orders by the columns. Cursors hold their values, because the row may be deleted."""
+def _order_newest_first(*columns: Column) -> Order:
+    """Orders by the columns, descending. Cursors contain the columns' values, because the row
+    may be deleted.
+    """
     return Order(columns, frozenset(columns))
 
 
-NEWEST_AGENTS: Final = _newest_first(agent.c.created_at, agent.c.id)
-NEWEST_SESSIONS: Final = _newest_first(agent_session.c.created_at, agent_session.c.id)
-NEWEST_REQUESTS: Final = _newest_first(agent_switch.c.asked_at, agent_switch.c.id)
-NEWEST_GRANTS: Final = _newest_first(agent_grant.c.created_at, agent_grant.c.id)
+NEWEST_AGENTS: Final = _order_newest_first(agent.c.created_at, agent.c.id)
+NEWEST_SESSIONS: Final = _order_newest_first(agent_session.c.created_at, agent_session.c.id)
+NEWEST_REQUESTS: Final = _order_newest_first(agent_switch.c.asked_at, agent_switch.c.id)
+NEWEST_GRANTS: Final = _order_newest_first(agent_grant.c.created_at, agent_grant.c.id)
 BY_POSITION: Final = Order((agent_message.c.position,))
 
 
@@ -432,7 +433,7 @@ class AgentListings(PageReader):
         """Pages agents that are not deleted. owner_key: None for all, empty for agents without
         a key.
         """
-        owner = _given_or_null(agent.c.owner_key, owner_key)
+        owner = _match_or_null(agent.c.owner_key, owner_key)
         not_deleted = agent.c.deleted_at.is_(None)
         return self.page(AGENT, NEWEST_AGENTS, page_request, not_deleted, owner)
 
@@ -448,7 +449,7 @@ class AgentListings(PageReader):
         where = (
             given(agent_session.c.agent, agent),
             given(agent_session.c.user_id, user_id),
-            _given_or_null(agent_session.c.parent, parent),
+            _match_or_null(agent_session.c.parent, parent),
         )
         return self.page(AGENT_SESSION, NEWEST_SESSIONS, page_request, *where)
 

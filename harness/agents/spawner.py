@@ -1,5 +1,5 @@
-"""`Spawner` runs the sub-tasks of a session. Each runs in a child session of its own, in
-parallel; the end of the parent's turn or session ends them all.
+"""`Spawner` runs the sub-tasks of a session. Each sub-task runs in its own child session, in
+parallel. The end of the parent's turn or session ends all of them.
 
 Calls of one answer form a set: they run in parallel and share the turn's budget. If sub-tasks
 need literal models without a grant, one switch request covers the set, and the calls wait for
@@ -23,7 +23,7 @@ from harness.agents import agents, switches
 from harness.agents.agents import AgentsClient
 from harness.agents.built_in_tools import BuiltInTool, ToolAnswer, build_tool
 from harness.agents.context import AgentsContext
-from harness.agents.conversation import PostedMessage, TurnRun, run_unit
+from harness.agents.conversation import PostedMessage, TurnRun, run_transaction
 from harness.agents.message import FREE, IncomingMessage, MessageRole
 from harness.agents.models import choose_model
 from harness.agents.records import Agents, Sessions
@@ -51,8 +51,10 @@ from harness.routing.settings import TurnBounds
 
 log = structlog.get_logger("swapgate.agents")
 
-MAX_ANSWERS_CHARS: Final = 100_000  # of all answers of a set; longer answers are cut
-SHARE_OF_WAIT: Final = 0.5  # of a turn's time, for a person's decision
+MAX_ANSWERS_CHARS: Final = 100_000  # of all answers of a set together; longer answers are cut
+WAIT_SHARE: Final = (
+    0.5  # the share of a turn's time that may go to a wait for a person's decision
+)
 GATHER_S: Final = 0.2  # calls that arrive within this time form a set
 
 
@@ -68,7 +70,7 @@ class SpawnCall:
 
 @dataclass(eq=False, slots=True)
 class SpawnSet:
-    """The calls of one answer. `planned` returns the switch request that covers them, if one is
+    """The calls of one answer. `planned` returns the switch request for them; None if none is
     necessary.
     """
 
@@ -86,8 +88,8 @@ class Spawner:
         self._ctx = ctx
         self._turns = turns
         self._limits = ctx.agents.spawn
-        self._gathering: dict[str, SpawnSet] = {}  # by session; later calls join the set
-        self._under_way: Counter[str] = Counter()  # number of sub-tasks, by session
+        self._sets: dict[str, SpawnSet] = {}  # by session; later calls join the set
+        self._running_tasks: Counter[str] = Counter()  # number of sub-tasks, by session
 
     def tool(self) -> BuiltInTool:
         return build_tool(
@@ -103,33 +105,33 @@ class Spawner:
             self.spawn,
         )
 
-    async def spawn(self, given: SpawnArguments, caller: ToolCaller) -> ToolAnswer:
+    async def spawn(self, arguments: SpawnArguments, caller: ToolCaller) -> ToolAnswer:
         """Returns the results in the tasks' order, or why a person's approval is missing.
 
         Raises InputError, NotAllowed, NotFound, Conflict for too many sub-tasks at once.
         """
-        call = SpawnCall(given.sub_tasks)
+        call = SpawnCall(arguments.sub_tasks)
         session = caller.session
         self._require_room(len(call.tasks), session)
-        self._under_way[session] += len(call.tasks)
+        self._running_tasks[session] += len(call.tasks)
         try:
-            return await self._spawn(call, given.wait_s, caller)
+            return await self._spawn(call, arguments.wait_s, caller)
         finally:
-            self._under_way[session] -= len(call.tasks)
-            self._under_way += Counter()  # drops the zeros
+            self._running_tasks[session] -= len(call.tasks)
+            self._running_tasks += Counter()  # removes the zero counts
 
     def _require_room(self, count: int, session: str) -> None:
-        """Raises InputError for a call that is too large by itself, Conflict for too many at
-        once.
+        """Raises InputError for a call with too many sub-tasks, Conflict for too many sub-tasks
+        at once.
         """
-        most = self._limits.max_tasks
-        under_way = self._under_way[session]
-        if count > most:
-            raise InputError(f"tasks: there are {count}, and one call may have {most}")
-        if count + under_way > most:
+        limit = self._limits.max_tasks
+        running = self._running_tasks[session]
+        if count > limit:
+            raise InputError(f"tasks: there are {count}, and one call may have {limit}")
+        if count + running > limit:
             raise Conflict(
-                f"{under_way} sub-tasks of this conversation run or wait for an approval, and "
-                f"it may have {most} at the same time: call again after their end"
+                f"{running} sub-tasks of this conversation run or wait for an approval, and "
+                f"it may have {limit} at the same time: call again after their end"
             )
 
     async def _spawn(
@@ -138,22 +140,22 @@ class Spawner:
         wait_s: float | None,
         caller: ToolCaller,
     ) -> ToolAnswer:
-        """Waits for the set's plan and for a person's decision, if one is needed; then runs the
+        """Waits for the set's plan, and for a person's decision if one is needed. Then runs the
         tasks.
 
-        In a turn, the wait takes at most `SHARE_OF_WAIT` of the remaining time, and shortens
-        the tasks' time. An MCP client waits as long as it says.
+        In a turn, the wait takes at most `WAIT_SHARE` of the remaining time, and shortens the
+        tasks' time. An MCP client sets its own wait.
         """
-        together = self._join(caller.session, call)
+        call_set = self._add_call(caller.session, call)
         try:
-            request = await asyncio.shield(together.planned)
+            request = await asyncio.shield(call_set.planned)
         finally:
-            self._leave(caller.session, together, call)
+            self._remove_call(caller.session, call_set, call)
         if call.error is not None:
             raise call.error
-        left = caller.left
+        bounds_left = caller.left
         if request is not None and call.lacking:
-            patience_s = left.timeout_s * SHARE_OF_WAIT if caller.is_in_turn else inf
+            patience_s = bounds_left.timeout_s * WAIT_SHARE if caller.is_in_turn else inf
             began_s = self._ctx.clock.monotonic()
             request = await switches.wait_for_decision(
                 self._ctx,
@@ -165,40 +167,44 @@ class Spawner:
                 return ToolAnswer(describe_missing_approval(request, state))
             if caller.is_in_turn:
                 waited_s = self._ctx.clock.monotonic() - began_s
-                left = replace(left, timeout_s=max(0.0, left.timeout_s - waited_s))
-        return await self._run_tasks(call, caller.session, left, together.count)
+                bounds_left = replace(
+                    bounds_left, timeout_s=max(0.0, bounds_left.timeout_s - waited_s)
+                )
+        return await self._run_tasks(call, caller.session, bounds_left, call_set.count)
 
-    def _join(self, session: str, call: SpawnCall) -> SpawnSet:
-        together = self._gathering.get(session)
-        if together is None:
-            together = SpawnSet(asyncio.create_task(self._gather(session)))
-            self._gathering[session] = together
-        together.calls.append(call)
-        return together
+    def _add_call(self, session: str, call: SpawnCall) -> SpawnSet:
+        call_set = self._sets.get(session)
+        if call_set is None:
+            call_set = SpawnSet(asyncio.create_task(self._plan_after_gathering(session)))
+            self._sets[session] = call_set
+        call_set.calls.append(call)
+        return call_set
 
-    def _leave(
+    def _remove_call(
         self,
         session: str,
-        together: SpawnSet,
+        call_set: SpawnSet,
         call: SpawnCall,
     ) -> None:
-        """Takes a call out of its set; without calls, nobody needs the plan."""
-        together.calls.remove(call)
-        if not together.calls and not together.planned.done():
-            together.planned.cancel()
-            if self._gathering.get(session) is together:
-                del self._gathering[session]
+        """Removes a call from its set. Cancels the plan of an empty set."""
+        call_set.calls.remove(call)
+        if not call_set.calls and not call_set.planned.done():
+            call_set.planned.cancel()
+            if self._sets.get(session) is call_set:
+                del self._sets[session]
 
-    async def _gather(self, session: str) -> ModelSwitchRequest | None:
-        """Waits `GATHER_S` for further calls of the same answer, then plans all of them."""
+    async def _plan_after_gathering(self, session: str) -> ModelSwitchRequest | None:
+        """Waits `GATHER_S` for further calls of the same answer, then plans all these calls."""
         await asyncio.sleep(GATHER_S)
-        together = self._gathering.pop(session)
-        calls = tuple(together.calls)
-        together.count = sum(len(call.tasks) for call in calls)
-        return await run_unit(lambda: self._plan(session, calls))
+        call_set = self._sets.pop(session)
+        calls = tuple(call_set.calls)
+        call_set.count = sum(len(call.tasks) for call in calls)
+        return await run_transaction(lambda: self._plan(session, calls))
 
     def _plan(self, session: str, calls: Sequence[SpawnCall]) -> ModelSwitchRequest | None:
-        """Chooses the models of all calls, and requests those without a grant together."""
+        """Chooses the models of all calls. Creates one switch request for all models without a
+        grant.
+        """
         try:
             parent = self._require_parent(session)
         except SwapgateError as error:
@@ -207,7 +213,7 @@ class Spawner:
             return None
         for call in calls:
             try:
-                self._choose(parent, call)
+                self._choose_models(parent, call)
             except SwapgateError as error:
                 call.error = error
         lacking = [pair for call in calls for pair in call.lacking]
@@ -236,7 +242,7 @@ class Spawner:
             raise NotAllowed("a sub-task cannot have sub-tasks: do the work here")
         return parent
 
-    def _choose(self, parent: AgentSession, call: SpawnCall) -> None:
+    def _choose_models(self, parent: AgentSession, call: SpawnCall) -> None:
         names = [(task.model or "").strip() for task in call.tasks]
         call.models = [
             choose_model(self._ctx, name) if name else parent.model for name in names
@@ -254,30 +260,35 @@ class Spawner:
         parent: AgentSession,
         choice: ModelChoice,
     ) -> bool:
-        found = agents.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)
-        return found is not None
+        grant = agents.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)
+        return grant is not None
 
     async def _run_tasks(
         self,
         call: SpawnCall,
         session: str,
-        left: TurnBounds,
+        bounds_left: TurnBounds,
         count: int,
     ) -> ToolAnswer:
         """Runs the call's sub-tasks. count: number of sub-tasks that share `left`."""
-        client, children = await run_unit(lambda: self._open(session, call.models))
-        bounds = share_bounds(left, self._limits.max_usd, count)
-        most = MAX_ANSWERS_CHARS // count
+        client, children = await run_transaction(
+            lambda: self._open_children(session, call.models)
+        )
+        bounds = share_bounds(bounds_left, self._limits.max_usd, count)
+        max_chars = MAX_ANSWERS_CHARS // count
         pairs = zip(children, call.tasks, strict=True)
         try:
             results = await asyncio.gather(
-                *(self._run(client, child, task.task, bounds, most) for child, task in pairs)
+                *(
+                    self._run_sub_task(client, child, task.task, bounds, max_chars)
+                    for child, task in pairs
+                )
             )
         finally:
-            await run_unit(lambda: self._close(children))
+            await run_transaction(lambda: self._close_children(children))
         return ToolAnswer({"tasks": results}, sum((r.usage for r in results), FREE))
 
-    def _open(
+    def _open_children(
         self, session: str, models: Sequence[ModelChoice]
     ) -> tuple[AgentsClient, Sequence[AgentSession]]:
         """Opens a child session for each task, in one transaction: either all tasks start, or
@@ -301,23 +312,25 @@ class Spawner:
                 children.append(agents.open_child(self._ctx, tx, parent, model))
         return client, children
 
-    async def _run(
+    async def _run_sub_task(
         self,
         client: AgentsClient,
         child: AgentSession,
         task: str,
         bounds: TurnBounds,
-        most: int,
+        max_chars: int,
     ) -> SubTaskResult:
-        """Runs a sub-task to its end. A failure is a result; only a cancellation raises."""
+        """Runs a sub-task to its end. Returns a failure as a result; raises only a
+        cancellation.
+        """
         incoming = IncomingMessage(MessageRole.USER, task)
         posted = PostedMessage(client, child.agent, child.id, incoming, bounds=bounds)
         run: TurnRun | None = None
         try:
-            begun = await self._turns.start(posted)
-            assert isinstance(begun, TurnRun)  # noqa: S101 - `posted` has no idempotency key
-            run = begun
-            return read_outcome(child, await run.outcome(), most)
+            started = await self._turns.start(posted)
+            assert isinstance(started, TurnRun)  # noqa: S101 - `posted` has no idempotency key
+            run = started
+            return read_outcome(child, await run.outcome(), max_chars)
         except SwapgateError as error:
             return failed_result(child, str(error), error.code)
         except asyncio.CancelledError:
@@ -329,7 +342,7 @@ class Spawner:
             log.exception("sub_task_failed", session=child.id)
             return failed_result(child, "the sub-task failed because of an error in Swapgate")
 
-    def _close(self, children: Sequence[AgentSession]) -> None:
+    def _close_children(self, children: Sequence[AgentSession]) -> None:
         for child in children:
             # The parent's end may have closed or deleted the child.
             with suppress(SwapgateError), self._ctx.store.write() as tx:

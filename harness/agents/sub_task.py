@@ -17,7 +17,7 @@ from harness.agents.switch_request import (
 from harness.routing.agent import AgentSession
 from harness.routing.settings import TurnBounds
 
-SHARE_OF_TIME: Final = 0.8  # the parent's turn needs the rest for its own answer
+TIME_SHARE: Final = 0.8  # of the parent's time; the parent needs the rest for its own answer
 
 TaskText = Annotated[
     str,
@@ -59,8 +59,8 @@ class SpawnArguments(ToolArguments):
 
     @property
     def sub_tasks(self) -> Sequence[SubTask]:
-        one = () if self.task is None else (SubTask(task=self.task, model=self.model),)
-        return one or self.tasks or ()
+        single = () if self.task is None else (SubTask(task=self.task, model=self.model),)
+        return single or self.tasks or ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +78,18 @@ class SubTaskResult:
 
 
 def share_bounds(
-    left: TurnBounds,
+    bounds_left: TurnBounds,
     usd: float,
     count: int,
 ) -> TurnBounds:
-    """Returns the bounds of each of `count` sub-tasks. left: the rest of the parent's budget.
-    usd: for all sub-tasks together.
+    """Returns the bounds of each of `count` sub-tasks. bounds_left: the rest of the parent's
+    budget. usd: the limit for all sub-tasks together.
     """
     return replace(
-        left,
-        max_usd=min(left.max_usd, usd) / count,
-        max_tokens=left.max_tokens // count,
-        timeout_s=left.timeout_s * SHARE_OF_TIME,
+        bounds_left,
+        max_usd=min(bounds_left.max_usd, usd) / count,
+        max_tokens=bounds_left.max_tokens // count,
+        timeout_s=bounds_left.timeout_s * TIME_SHARE,
     )
 
 
@@ -116,8 +116,8 @@ def failed_result(
     reason: str,
     code: str = "",
 ) -> SubTaskResult:
-    """Describes a sub-task without an answer. code: the error's code, which tells an
-    interruption.
+    """Describes a sub-task without an answer. code: the error's code, which distinguishes an
+    interruption from a failure.
     """
     status: Any = "interrupted" if code == "turn_interrupted" else "failed"
     return SubTaskResult(status, child.model.text, child.id, error=reason)
@@ -126,19 +126,19 @@ def failed_result(
 def read_outcome(
     child: AgentSession,
     outcome: TurnOutcome,
-    most: int,
+    max_chars: int,
 ) -> SubTaskResult:
-    """Summarizes a sub-task's outcome. most: characters of the answer."""
+    """Summarizes a sub-task's outcome. max_chars: the limit of the answer's characters."""
     if (error := outcome.error) is not None:
         return replace(failed_result(child, str(error), error.code), usage=outcome.usage)
     answer = str(outcome.message.content)
     model = child.model.text
-    is_cut = len(answer) > most
+    is_cut = len(answer) > max_chars
     return SubTaskResult(
         "done",
         model,
         child.id,
-        answer[:most],
+        answer[:max_chars],
         is_cut=is_cut,
         usage=outcome.usage,
     )

@@ -20,18 +20,18 @@ from harness.frame.people.access import Actor
 from harness.frame.plain_data import digest
 from harness.providers.target import ModelFigures
 
-MAX_REASON: Final = 1_000
-MAX_SHOWN: Final = 300  # characters of a text in a chat
+MAX_REASON_CHARS: Final = 1_000
+MAX_CHAT_CHARS: Final = 300  # characters of a text in a chat
 REASON: Final = "The agent's reason"
 TASK: Final = "Sub-task"
 LEFT_OUT: Final = "Left out"
 # Facts whose values an agent wrote.
-AGENTS_WORDS: Final = frozenset({REASON, TASK})
+AGENT_WRITTEN_FACTS: Final = frozenset({REASON, TASK})
 # The Unicode category of control, format, surrogate and private characters.
-_UNSEEN: Final = "C"
-# A dot before a letter may make a host name, which chats turn into a link.
-_HOST_DOT: Final = re.compile(r"\.(?=[^\W\d_])")
-_MARKUP: Final = re.compile(r"[^\w .,;!?'\"()%+=$/:\u2013-]")
+_INVISIBLE_CATEGORY: Final = "C"
+# Chats turn host names into links, and a dot before a letter may be part of a host name.
+_DOT_BEFORE_LETTER: Final = re.compile(r"\.(?=[^\W\d_])")
+_MARKUP_CHARACTERS: Final = re.compile(r"[^\w .,;!?'\"()%+=$/:\u2013-]")
 Fact = Mapping[str, str]  # its `name` and `text`
 
 
@@ -40,7 +40,7 @@ class SwitchState(StrEnum):
     APPROVED = "approved"
     REJECTED = "rejected"
     EXPIRED = "expired"
-    CANCELLED = "cancelled"  # its session was closed, or its agent deleted
+    CANCELLED = "cancelled"  # its session was closed, or its agent was deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ class ModelSwitchRequest:
         )
 
     def state_at(self, now: datetime) -> SwitchState:
-        """Returns the state at that time: an overdue request is expired before the database
-        says so.
+        """Returns the state at that time. An overdue request counts as expired, even if its row
+        does not say so yet.
         """
         is_over = self.state is SwitchState.PENDING and now >= self.expires_at
         return SwitchState.EXPIRED if is_over else self.state
@@ -109,23 +109,25 @@ class ModelSwitchRequest:
         )
 
 
-def visible_text(text: str, most: int = MAX_REASON) -> str:
-    """Returns the text in one line, without invisible characters. most: characters, with the
-    ellipsis.
+def visible_text(text: str, max_chars: int = MAX_REASON_CHARS) -> str:
+    """Returns the text in one line, without invisible characters. max_chars: the limit of
+    characters, including the ellipsis.
     """
-    shown = "".join(c if category(c)[0] != _UNSEEN else " " for c in text)
-    line = " ".join(shown.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    visible = "".join(c if category(c)[0] != _INVISIBLE_CATEGORY else " " for c in text)
+    line = " ".join(visible.split())
+    return line if len(line) <= max_chars else f"{line[: max_chars - 1]}…"
 
 
 def inert_text(text: str) -> str:
     """Returns a text that no chat turns into a link, a mention or markup, in at most
-    `MAX_SHOWN` characters.
+    `MAX_CHAT_CHARS` characters.
     """
-    plain = (
-        _MARKUP.sub("·", visible_text(text, MAX_SHOWN)).replace("_", "·").replace("://", " //")
+    without_markup = (
+        _MARKUP_CHARACTERS.sub("·", visible_text(text, MAX_CHAT_CHARS))
+        .replace("_", "·")
+        .replace("://", " //")
     )
-    return _HOST_DOT.sub(". ", plain)
+    return _DOT_BEFORE_LETTER.sub(". ", without_markup)
 
 
 def switch_question(request: ModelSwitchRequest, agent: str) -> str:
@@ -176,15 +178,17 @@ def decision_text(request: ModelSwitchRequest, state: SwitchState) -> str:
     """Describes the decision for the agent; empty while the request is pending."""
     action = "sub-tasks on" if request.for_children else "the switch to"
     action = f"{action} {request.wanted}"
-    why = f": {visible_text(request.decision_reason)}" if request.decision_reason else ""
+    reason_suffix = (
+        f": {visible_text(request.decision_reason)}" if request.decision_reason else ""
+    )
     match state:
         case SwitchState.PENDING:
             return ""
         case SwitchState.APPROVED:
-            begins = "" if request.for_children else " It is in force from the next message on."
-            return f"{request.decided_by} approved {action}{why}.{begins}"
+            scope = "" if request.for_children else " It is in force from the next message on."
+            return f"{request.decided_by} approved {action}{reason_suffix}.{scope}"
         case SwitchState.REJECTED:
-            return f"{request.decided_by} rejected {action}{why}. The model stays."
+            return f"{request.decided_by} rejected {action}{reason_suffix}. The model stays."
         case SwitchState.EXPIRED:
             return f"No person decided about {action} in time. The model stays."
         case _:

@@ -1,10 +1,10 @@
 """Creates switch requests, and applies people's decisions about them.
 
 Swapgate refuses a request if the target cannot continue the conversation, and expires it if no
-person decides in time. The agent learns the decision by waiting for it, or by `list_notes`
-before its next turn.
+person decides in time. The agent waits for the decision, or gets it by `list_notes` before its
+next turn.
 
-The texts are in `switch_request`. Only an approver decides; no code here approves by itself.
+The texts are in `switch_request`. Only an approver decides about a request.
 """
 
 import asyncio
@@ -60,8 +60,10 @@ from harness.routing.agent import (
 from harness.routing.control import routes
 from harness.routing.records.routes import Routing
 
-MAX_PENDING: Final = 4  # per session, so that an agent cannot wear people down
-LOOK_AGAIN_S: Final = 0.3
+MAX_PENDING_REQUESTS: Final = (
+    4  # per session, so that an agent cannot flood people with requests
+)
+POLL_S: Final = 0.3
 EXPIRED: Final = "no person decided in time"
 
 
@@ -88,21 +90,21 @@ def request_switch(
     with ctx.store.write() as tx:
         # Until this transaction ends, other processes cannot add or decide requests, or close
         # the session.
-        waiting = [r for r in _expire(ctx, tx) if r.session == session]
-        asking = Sessions(tx).get(session)
-        asking.require_open()
-        if not tasks and models[0].means(asking.model):
+        pending_requests = [r for r in _expire_overdue(ctx, tx) if r.session == session]
+        agent_session = Sessions(tx).get(session)
+        agent_session.require_open()
+        if not tasks and models[0].means(agent_session.model):
             raise Conflict(
-                f"the session is on {asking.model.text} already",
+                f"the session is on {agent_session.model.text} already",
                 code="same_model",
             )
-        for other in waiting:
-            if _asks_the_same(other, request):
+        for other in pending_requests:
+            if _is_same_request(other, request):
                 return other
-        if len(waiting) >= MAX_PENDING:
+        if len(pending_requests) >= MAX_PENDING_REQUESTS:
             raise Conflict(
-                f"{len(waiting)} requests of session {session} are already waiting for a "
-                "person: wait for a decision",
+                f"{len(pending_requests)} requests of session {session} are already waiting "
+                "for a person: wait for a decision",
                 code="too_many_requests",
             )
         SwitchRequests(tx).add(request)
@@ -131,13 +133,13 @@ def _prepare(
     """Builds the request with its facts, and checks the models. Stores nothing. Raises as
     `request_switch`.
     """
-    asking = Sessions(tx).get(session)
-    agent = Agents(tx).get(asking.agent)
+    agent_session = Sessions(tx).get(session)
+    agent = Agents(tx).get(agent_session.agent)
     messages = SessionMessages(tx).list(session)
     # Sub-tasks do not get the conversation.
     context = () if tasks else messages
     models = tuple(dict.fromkeys(models))
-    targets_requested = [_wanted_target(ctx, tx, agent, model) for model in models]
+    targets_requested = [_find_requested_target(ctx, tx, agent, model) for model in models]
     _require_fit(ctx, tx, agent, context, targets_requested)
     providers = dict.fromkeys(target.provider for target in targets_requested)
     now = ctx.clock.now()
@@ -152,7 +154,7 @@ def _prepare(
         asked_at=now,
         expires_at=now + ctx.agents.switch_wait,
         facts=switch_facts(
-            _figures_now(ctx, tx, asking.model),
+            _load_current_figures(ctx, tx, agent_session.model),
             [
                 load_figures(ctx, tx, target, "" if model.is_literal else model.text)
                 for model, target in zip(models, targets_requested, strict=True)
@@ -165,12 +167,14 @@ def _prepare(
     return request
 
 
-def _figures_now(
+def _load_current_figures(
     ctx: AgentsContext,
     tx: Transaction,
     model: ModelChoice,
 ) -> ModelFigures:
-    """Loads the figures of the session's model; of a route, those of its incumbent."""
+    """Loads the figures of the session's model. For a route, loads the figures of its
+    incumbent.
+    """
     if model.is_literal:
         return load_figures(ctx, tx, Target.from_name(model.target))
     route = Routing(tx).route(model.route)
@@ -180,13 +184,13 @@ def _figures_now(
     return load_figures(ctx, tx, incumbent, f"{model.text} ({incumbent.name})")
 
 
-def _wanted_target(
+def _find_requested_target(
     ctx: AgentsContext,
     tx: Transaction,
     agent: Agent,
     model: ModelChoice,
 ) -> Target:
-    """Finds the target that a request asks for; of a route, the incumbent.
+    """Finds the target that a request asks for. For a route, finds its incumbent.
 
     Raises NotAllowed for data that it may not see and for a route that the key may not use,
     NotFound.
@@ -207,15 +211,13 @@ def _require_fit(
     messages: Sequence[SessionMessage],
     targets_requested: Sequence[Target],
 ) -> None:
-    """Raises InputError, with every reason, if one of the targets cannot continue the
-    conversation.
-    """
+    """Raises InputError, with all reasons, if a target cannot continue the conversation."""
     misfits: list[str] = []
     for target in targets_requested:
-        has = model_capabilities(ctx, targets.provider_of(tx, target), target.model)
+        capabilities = model_capabilities(ctx, targets.provider_of(tx, target), target.model)
         misfits += list_misfits(
             messages,
-            has,
+            capabilities,
             tools=bool(agent.tools),
             target=target.name,
         )
@@ -228,12 +230,14 @@ def _require_not_rejected(
     request: ModelSwitchRequest,
     messages: Sequence[SessionMessage],
 ) -> None:
-    """After a rejection, an agent may ask again only after its user's next message."""
-    users = [m.created_at for m in messages if m.role is MessageRole.USER]
+    """Raises NotAllowed if a person rejected the same request since the user's last message."""
+    user_message_times = [m.created_at for m in messages if m.role is MessageRole.USER]
     for other in SwitchRequests(tx).of_session(request.session):
-        if other.state is not SwitchState.REJECTED or not _asks_the_same(other, request):
+        if other.state is not SwitchState.REJECTED or not _is_same_request(other, request):
             continue
-        if not users or (other.decided_at and other.decided_at >= users[-1]):
+        if not user_message_times or (
+            other.decided_at and other.decided_at >= user_message_times[-1]
+        ):
             raise NotAllowed(
                 f"model: {other.decided_by} rejected the switch to "
                 f"{request.model_requested}: continue with the session's model, or ask your "
@@ -242,9 +246,9 @@ def _require_not_rejected(
             )
 
 
-def _asks_the_same(first: ModelSwitchRequest, second: ModelSwitchRequest) -> bool:
-    same = attrgetter("model_requested", "targets", "for_children")
-    return bool(same(first) == same(second))
+def _is_same_request(first: ModelSwitchRequest, second: ModelSwitchRequest) -> bool:
+    read_content = attrgetter("model_requested", "targets", "for_children")
+    return bool(read_content(first) == read_content(second))
 
 
 def load_switch(ctx: AgentsContext, id_: str) -> ModelSwitchRequest:
@@ -269,19 +273,21 @@ def approve_switch(
     Raises Conflict for a request that is not pending, a closed session, and too many grants.
     Raises ConfigError without the control plane's signing key.
     """
-    with _deciding(ctx, actor, id_, fingerprint) as (tx, request):
+    with _open_decision(ctx, actor, id_, fingerprint) as (tx, request):
         session = Sessions(tx).lock(request.session)
         session.require_open()
         agent = Agents(tx).get(request.agent)
         # Without the agent's words, because the grant outlives the transcript.
         kind = GrantKind.SWITCH
-        why = f"switch request {id_} was approved"
+        grant_reason = f"switch request {id_} was approved"
         for target in request.targets:
-            agents.grant_literal(ctx, tx, actor, agent, target, kind, why, request=request)
+            agents.grant_literal(
+                ctx, tx, actor, agent, target, kind, grant_reason, request=request
+            )
         decided = _decide(ctx, tx, actor, request, SwitchState.APPROVED, reason)
         if not request.for_children:
-            model = _approved_model(tx, request)
-            target_requested = _wanted_target(ctx, tx, agent, model)
+            model = _read_approved_model(tx, request)
+            target_requested = _find_requested_target(ctx, tx, agent, model)
             _require_fit(
                 ctx,
                 tx,
@@ -302,12 +308,12 @@ def reject_switch(
     fingerprint: str = "",
 ) -> ModelSwitchRequest:
     """Rejects a request: the session keeps its model. Raises as `approve_switch`."""
-    with _deciding(ctx, actor, id_, fingerprint) as (tx, request):
+    with _open_decision(ctx, actor, id_, fingerprint) as (tx, request):
         return _decide(ctx, tx, actor, request, SwitchState.REJECTED, reason)
 
 
 @contextmanager
-def _deciding(
+def _open_decision(
     ctx: AgentsContext,
     actor: Actor,
     id_: str,
@@ -317,7 +323,7 @@ def _deciding(
     actor.require(Role.APPROVER)
     expire_switches(ctx)
     with ctx.store.write() as tx:
-        # Every transaction locks the decisions first.
+        # Every transaction locks the decisions first, so that no two wait for each other.
         SwitchRequests(tx).pending()
         request = SwitchRequests(tx).get(id_)
         if fingerprint and fingerprint != request.hash:
@@ -331,43 +337,46 @@ def _deciding(
 
 
 def expire_switches(ctx: AgentsContext) -> None:
-    """Marks overdue requests as expired, in its own transaction. So no refusal rolls this back,
-    and a clock that is set back revives no request.
+    """Marks overdue requests as expired, in its own transaction. So a later refusal does not
+    undo this, and a clock that is set back does not revive a request.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         if not any(now >= request.expires_at for request in SwitchRequests(tx).pending()):
             return
     with ctx.store.write() as tx:
-        _expire(ctx, tx)
+        _expire_overdue(ctx, tx)
 
 
-def _expire(ctx: AgentsContext, tx: Transaction) -> Sequence[ModelSwitchRequest]:
-    """Expires overdue requests and returns the pending ones, which no other process can decide
-    until the transaction ends.
+def _expire_overdue(ctx: AgentsContext, tx: Transaction) -> Sequence[ModelSwitchRequest]:
+    """Expires overdue requests, and returns the pending requests. Until the transaction ends,
+    other processes cannot decide these.
     """
     now = ctx.clock.now()
     pending = SwitchRequests(tx).pending()
     for request in pending:
         if now >= request.expires_at:
-            # Decided at its expiry, not now, so that `list_notes` reports it only once.
-            ended = request.end(SwitchState.EXPIRED, request.expires_at, EXPIRED)
-            SwitchRequests(tx).decide(ended)
+            # The decision gets the time of the expiry, not of now, so that `list_notes` reports
+            # it only once.
+            expired = request.end(SwitchState.EXPIRED, request.expires_at, EXPIRED)
+            SwitchRequests(tx).decide(expired)
     return [request for request in pending if now < request.expires_at]
 
 
-def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
+def _read_approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
     """Reads the session's new model. Raises Conflict if the route was deleted since the
     request.
     """
     if request.targets:
         return literal_choice(request.targets[0], request.targets[0])
-    routed = parse_routed_choice(request.model_requested, frozenset(Routing(tx).table().routes))
-    if routed is None:
+    route_choice = parse_routed_choice(
+        request.model_requested, frozenset(Routing(tx).table().routes)
+    )
+    if route_choice is None:
         raise Conflict(
             f"the route {request.model_requested!r} does not exist: reject the request"
         )
-    return routed
+    return route_choice
 
 
 def _decide(
@@ -398,16 +407,16 @@ async def wait_for_decision(
     id_: str,
     wait_s: float,
 ) -> ModelSwitchRequest:
-    """Returns the request once it is decided, or after `wait_s` as it is."""
+    """Returns the request once it is decided; after `wait_s` seconds, returns it undecided."""
     until = ctx.clock.monotonic() + wait_s
     while True:
         request = await asyncio.to_thread(load_switch, ctx, id_)
         left_s = until - ctx.clock.monotonic()
         if request.state_at(ctx.clock.now()) is not SwitchState.PENDING or left_s <= 0:
-            # Stored before the agent learns of the expiry.
+            # Stores the expiry before the agent learns of it.
             await asyncio.to_thread(expire_switches, ctx)
             return request
-        await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
+        await asyncio.sleep(min(POLL_S, left_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,13 +432,13 @@ def view_switch(ctx: AgentsContext, request: ModelSwitchRequest) -> SwitchReques
     with ctx.store.read() as tx:
         name = Agents(tx).get(request.agent).name
     lines = switch_lines(request, now)
-    shown = replace(
+    current = replace(
         request,
         state=request.state_at(now),
         facts=tuple({"name": title, "text": text} for title, text in lines),
     )
     return SwitchRequestView(
-        **{field.name: getattr(shown, field.name) for field in fields(ModelSwitchRequest)},
+        **{field.name: getattr(current, field.name) for field in fields(ModelSwitchRequest)},
         question=switch_question(request, name),
         fingerprint=request.hash,
     )
@@ -443,10 +452,10 @@ def list_notes(
     """Describes the decisions since that time about the session's requests, for its agent."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        known = SwitchRequests(tx).of_session(session)
+        requests = SwitchRequests(tx).of_session(session)
     return [
         text
-        for request in reversed(known)
+        for request in reversed(requests)
         if (request.decided_at or request.expires_at) >= since
         and (text := decision_text(request, request.state_at(now)))
     ]

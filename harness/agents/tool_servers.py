@@ -2,10 +2,10 @@
 names a tool `SERVER.TOOL`; a model calls it `SERVER__TOOL`, because providers refuse a dot in a
 function's name.
 
-Each call opens an MCP session of its own, so that a server that hangs or breaks harms no other
-call. A server may send anything, and announce tools that providers would refuse. So sizes and
-times are limited, addresses are checked after name resolution, and a server's secrets are
-hidden from models.
+Each call opens its own MCP session, so that a server that hangs or breaks does not harm other
+calls. A server may send anything, and may announce tools that providers would refuse. So this
+module limits sizes and times, checks addresses after name resolution, and hides a server's
+secrets from models.
 """
 
 import asyncio
@@ -50,23 +50,23 @@ from harness.routing.settings import ToolServer
 
 T = TypeVar("T")
 log = structlog.get_logger("swapgate.agents")
-# These libraries log content of servers.
+# These libraries log the content of servers' answers.
 for _library in ("mcp", "httpx2"):
     logging.getLogger(_library).addHandler(logging.NullHandler())
     logging.getLogger(_library).propagate = False
 
-# Above any result that a model may get (`conversation.MAX_RESULT_CHARS`).
+# More than any result that a model may get (`conversation.MAX_RESULT_CHARS`).
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 MAX_ERROR_CHARS: Final = 500
 CONNECT_S: Final = 10.0
 LIST_S: Final = 30.0  # limit for a list of tools
-ENDS_S: Final = 2.0  # limit for the end of an MCP session
-LISTED_S: Final = 60.0  # how long a list, or a failure to list, is cached
+CLOSE_S: Final = 2.0  # limit for the end of an MCP session
+CACHE_S: Final = 60.0  # how long a list, or a failure to list, is cached
 MAX_TOOLS: Final = 64
-MAX_NAME: Final = 64
+MAX_NAME_CHARS: Final = 64
 MAX_DESCRIPTION_CHARS: Final = 4_000
 MAX_SCHEMA_CHARS: Final = 20_000
-MIN_SECRET: Final = 6  # characters; hiding shorter values would damage ordinary texts
+MIN_SECRET_CHARS: Final = 6  # characters; hiding shorter values would damage ordinary texts
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -109,23 +109,23 @@ class ToolServers:
             name=tool.name, arguments=json.loads(call.arguments or "{}")
         )
 
-        def ask(client: Client) -> Awaitable[CallToolResult]:
+        def send_call(client: Client) -> Awaitable[CallToolResult]:
             # `client.call_tool` would validate results with the server's own patterns on the
             # event loop, without a time limit.
             return client.session.send_request(CallToolRequest(params=params), CallToolResult)
 
         try:
-            result = await self._ask(server, ask, caller.left.timeout_s)
-            text = _text(result)
+            result = await self._call_server(server, send_call, caller.left.timeout_s)
+            text = _join_result_texts(result)
             is_error = bool(result.is_error)
             if is_error:
                 text = text or "the tool failed without a reason"
         except ToolServerFailed as error:
             text = str(error)
             is_error = True
-        return ToolResult(call.id, self._without_secrets(server, text), is_error=is_error)
+        return ToolResult(call.id, self._hide_secrets(server, text), is_error=is_error)
 
-    async def _ask(
+    async def _call_server(
         self,
         server: str,
         question: Callable[[Client], Awaitable[T]],
@@ -135,36 +135,40 @@ class ToolServers:
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                Client(_open(self._servers[server], self._environ), cache=None) as client,
+                Client(
+                    _open_streams(self._servers[server], self._environ), cache=None
+                ) as client,
             ):
                 return await question(client)
         except TimeoutError:
             reason = f"no answer within {timeout_s:g} s"
         except Exception as error:  # noqa: BLE001 - a server may cause any error
-            reason = _reason(error)
+            reason = _format_error(error)
         raise ToolServerFailed(f"tool server {server}: {reason}")
 
     async def _list_usable(self, server: str) -> Sequence[Tool]:
-        """Lists a server's usable tools, cached for `LISTED_S`; empty for a server that
+        """Lists a server's usable tools, cached for `CACHE_S`; empty for a server that
         fails.
         """
         listed_at, tools = self._lists.get(server, (float("-inf"), ()))
-        if self._monotonic() - listed_at <= LISTED_S:
+        if self._monotonic() - listed_at <= CACHE_S:
             return tools
         try:
-            tools = await self._ask(server, partial(_list, server), LIST_S)
+            tools = await self._call_server(server, partial(_list_valid_tools, server), LIST_S)
         except ToolServerFailed as error:
-            reason = self._without_secrets(server, str(error))
+            reason = self._hide_secrets(server, str(error))
             log.warning("tools_left_out", server=server, reason=reason)
             tools = ()
         self._lists[server] = self._monotonic(), tools
         return tools
 
     def _offer(self, server: str, tool: Tool) -> OfferedTool | None:
-        """Returns None for a name that is too long or taken, and for a tool with a secret."""
+        """Builds the tool as models see it. Returns None if its name is too long or used by
+        another tool, or if it contains a secret.
+        """
         name = f"{server}__{tool.name}"
-        other, its = self._offered.setdefault(name, (server, tool))
-        if len(name) > MAX_NAME or (other, its.name) != (server, tool.name):
+        first_server, first_tool = self._offered.setdefault(name, (server, tool))
+        if len(name) > MAX_NAME_CHARS or (first_server, first_tool.name) != (server, tool.name):
             log.warning(
                 "tool_left_out",
                 server=server,
@@ -172,36 +176,38 @@ class ToolServers:
                 reason="its name",
             )
             return None
-        announced = json.dumps([tool.description, tool.input_schema], ensure_ascii=False)
-        if announced != self._without_secrets(server, announced):
+        announcement = json.dumps([tool.description, tool.input_schema], ensure_ascii=False)
+        if announcement != self._hide_secrets(server, announcement):
             log.warning("tool_left_out", server=server, reason="it contains a secret")
             return None
         self._offered[name] = server, tool
         description = (tool.description or "")[:MAX_DESCRIPTION_CHARS]
         return OfferedTool(name, description, tool.input_schema, runs_at_client=False)
 
-    def _without_secrets(self, server: str, text: str) -> str:
+    def _hide_secrets(self, server: str, text: str) -> str:
         """Hides the server's secrets in a text that a model will get."""
         for variable in self._servers[server].header_envs.values():
             value = self._environ.get(variable, "")
-            if len(value) >= MIN_SECRET:
+            if len(value) >= MIN_SECRET_CHARS:
                 text = text.replace(value, "[hidden]")
         return text
 
 
 @asynccontextmanager
-async def _open(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator[Any]:
+async def _open_streams(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator[Any]:
     """Opens the streams of an MCP session. Raises ToolServerFailed for a missing variable. The
     library follows redirects only within the origin.
     """
     for variable in server.header_envs.values():
         if variable not in environ:
             raise ToolServerFailed(f"the environment variable {variable} is not set")
-    own = {header: environ[variable] for header, variable in server.header_envs.items()}
+    secret_headers = {
+        header: environ[variable] for header, variable in server.header_envs.items()
+    }
     client = httpx2.AsyncClient(
         transport=_GuardedTransport(trust_env=False),
-        headers={**own, "accept-encoding": "identity"},
-        # `_ask` limits the time of the whole call.
+        headers={**secret_headers, "accept-encoding": "identity"},
+        # `_call_server` limits the time of the whole call.
         timeout=httpx2.Timeout(CONNECT_S, read=None),
         trust_env=False,
     )
@@ -224,10 +230,10 @@ class _GuardedTransport(httpx2.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         request.extensions["trace"] = partial(_check_peer, request.url.host)
         if request.method == "DELETE":  # ends the MCP session
-            request.extensions["timeout"] = httpx2.Timeout(ENDS_S).as_dict()
+            request.extensions["timeout"] = httpx2.Timeout(CLOSE_S).as_dict()
         answer = await super().handle_async_request(request)
         if answer.headers.get("content-encoding", "identity") != "identity":
-            # A few compressed bytes may become any number of bytes.
+            # A few compressed bytes could expand without limit.
             await answer.aclose()
             raise httpx2.ReadError("the server compressed its answer without a request for it")
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
@@ -273,11 +279,11 @@ class _BoundedStream(httpx2.AsyncByteStream):
         await self._stream.aclose()
 
 
-async def _list(server: str, client: Client) -> Sequence[Tool]:
+async def _list_valid_tools(server: str, client: Client) -> Sequence[Tool]:
     """Lists up to `MAX_TOOLS` tools that providers accept, and logs the others."""
     tools: dict[str, Tool] = {}
     for tool in (await client.list_tools()).tools:
-        fault = await asyncio.to_thread(_tool_fault, tool)
+        fault = await asyncio.to_thread(_find_tool_fault, tool)
         if not fault and len(tools) == MAX_TOOLS:
             fault = f"there are more than {MAX_TOOLS}"
         if fault:
@@ -292,8 +298,10 @@ async def _list(server: str, client: Client) -> Sequence[Tool]:
     return tuple(tools.values())
 
 
-def _tool_fault(tool: Tool) -> str:
-    """Returns why providers would refuse a request with this tool; empty if they would not."""
+def _find_tool_fault(tool: Tool) -> str:
+    """Returns why providers would refuse a request with this tool; empty if they would accept
+    it.
+    """
     if not _TOOL_NAME.fullmatch(tool.name):
         return "its name is not 1 to 64 letters, digits, '-' and '_'"
     if tool.input_schema.get("type") != "object":
@@ -310,9 +318,9 @@ def _tool_fault(tool: Tool) -> str:
     return f"its schema is invalid: {fault[:200]}" if fault else ""
 
 
-def _text(result: CallToolResult) -> str:
-    """Joins a result's texts. Other blocks become a note; structured content counts if it is
-    alone.
+def _join_result_texts(result: CallToolResult) -> str:
+    """Joins a result's texts. Describes other blocks by a note. Returns structured content only
+    if there is no block.
     """
     parts = [
         block.text if isinstance(block, TextContent) else f"[{block.type}: not shown]"
@@ -323,9 +331,9 @@ def _text(result: CallToolResult) -> str:
     return "\n".join(parts)
 
 
-def _reason(error: BaseException) -> str:
-    """Returns the text of the error, or of a group's first error. Cuts it, because a server may
-    have sent it.
+def _format_error(error: BaseException) -> str:
+    """Returns the text of the error, or of a group's first error. Limits its length, because a
+    server may have sent it.
     """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,8 +1,8 @@
 """The parts of a turn: model calls, tools, and the turn's budget. A turn is all messages that
 answer one message of a client.
 
-Pure, but for the protocols `ModelCalls` and `ToolRuntime`, through which a turn reaches the
-router and the tools. `conversation` drives them.
+Pure, except for the protocols `ModelCalls` and `ToolRuntime`, by which a turn reaches the
+router and the tools. `conversation` uses them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,12 +83,12 @@ class ToolResult:
     call: str  # the id of the tool call
     content: str
     is_error: bool = False
-    usage: MessageUsage = FREE  # of the models that the tool called, at the turn's cost
+    usage: MessageUsage = FREE  # of the models that the tool called; the turn pays for it
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCaller:
-    """The session for which a tool runs, and what the tool may use."""
+    """The session for which a tool runs, and the budget that the tool may use."""
 
     session: str  # id of the session that called the tool
     # The rest of the turn's budget; without a turn, the budget of the call.
@@ -100,7 +100,7 @@ class ModelCalls(Protocol):
     async def ask(
         self, request: ModelCallRequest, on_piece: OnPiece | None = None
     ) -> ModelCallAnswer:
-        """Returns the whole answer. on_piece: gets each piece as it arrives. Cancelling this
+        """Returns the whole answer. on_piece: gets each piece as it arrives. A cancellation
         ends the provider's work. Raises CallFailed, and InputError for an invalid request.
         """
         ...
@@ -110,21 +110,21 @@ class ToolRuntime(Protocol):
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]: ...
 
     async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
-        """Runs a tool; its failure is a result with `is_error`."""
+        """Runs a tool. Returns a failure as a result with `is_error`."""
         ...
 
 
 def no_such_tool(call: MessageToolCall) -> ToolResult:
-    """Returns the result of a call of a tool that the agent names, but that is not
-    available.
-    """
+    """Returns the result of a call of an unavailable tool."""
     reason = f"the tool {call.name!r} is not available now: continue without it"
     return ToolResult(call.id, reason, is_error=True)
 
 
 @dataclass(slots=True)
 class TurnBudget:
-    """How much of its bounds a turn has used. Times are in seconds of a monotonic clock."""
+    """The bounds of a turn, and how much of them the turn has used. Times are monotonic
+    seconds.
+    """
 
     bounds: TurnBounds
     began_s: float
@@ -132,9 +132,9 @@ class TurnBudget:
     usage: MessageUsage = FREE  # of answers and tools
     usd: float = 0.0  # the known costs
 
-    def charge(self, used: MessageUsage) -> None:
-        self.usage += used
-        self.usd += used.cost_usd or 0.0
+    def charge(self, usage: MessageUsage) -> None:
+        self.usage += usage
+        self.usd += usage.cost_usd or 0.0
 
     def left(self, now_s: float) -> TurnBounds:
         """Returns the rest of the bounds, never negative. now_s: of the same clock as
@@ -150,17 +150,17 @@ class TurnBudget:
     def require_left(self, now_s: float) -> None:
         """Checks the bounds. Raises CallFailed if one is used up."""
         bounds = self.bounds
-        left = self.left(now_s)
-        for is_left, reason in (
-            (left.max_steps, f"{bounds.max_steps} steps"),
+        bounds_left = self.left(now_s)
+        for amount_left, reason in (
+            (bounds_left.max_steps, f"{bounds.max_steps} steps"),
             (
-                left.max_tokens,
+                bounds_left.max_tokens,
                 f"{bounds.max_tokens} tokens ({self.usage.tokens})",
             ),
-            (left.max_usd, f"{bounds.max_usd:g} USD ({self.usd:g})"),
-            (left.timeout_s, f"{bounds.timeout_s:g} s"),
+            (bounds_left.max_usd, f"{bounds.max_usd:g} USD ({self.usd:g})"),
+            (bounds_left.timeout_s, f"{bounds.timeout_s:g} s"),
         ):
-            if not is_left:
+            if not amount_left:
                 raise CallFailed(
                     f"the turn has used up its {reason}",
                     status=422,
@@ -171,7 +171,7 @@ class TurnBudget:
 def sort_calls(
     calls: Sequence[MessageToolCall],
     tools: Sequence[OfferedTool],
-    most: int = MAX_TOOL_CALLS,
+    max_calls: int = MAX_TOOL_CALLS,
 ) -> tuple[
     tuple[MessageToolCall, ...],
     tuple[MessageToolCall, ...],
@@ -185,8 +185,8 @@ def sort_calls(
     refused: list[RefusedCall] = []
     for number, call in enumerate(calls):
         tool = next((tool for tool in tools if tool.name == call.name), None)
-        if number >= most:
-            reason = f"not run: one answer may call {most} tools; call it again"
+        if number >= max_calls:
+            reason = f"not run: one answer may call {max_calls} tools; call it again"
             refused.append((call, reason))
         elif tool is None:
             names = ", ".join(tool.name for tool in tools) or "none"
@@ -202,14 +202,14 @@ def sort_calls(
 
 def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageToolCall, ...]:
     """Gives each call a unique id, because a model may omit or repeat ids."""
-    taken: set[str] = set()
-    named = []
+    used_ids: set[str] = set()
+    renamed = []
     for number, call in enumerate(calls, 1):
         id_ = call.id
         for attempt in count(number):
-            if 0 < len(id_) <= MAX_CALL_ID and id_ not in taken:
+            if 0 < len(id_) <= MAX_CALL_ID and id_ not in used_ids:
                 break
             id_ = f"call_{message}_{attempt}"
-        taken.add(id_)
-        named.append(replace(call, id=id_))
-    return tuple(named)
+        used_ids.add(id_)
+        renamed.append(replace(call, id=id_))
+    return tuple(renamed)

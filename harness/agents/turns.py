@@ -1,5 +1,5 @@
 """Begins, stores and ends turns. Each step is one transaction, so that a killed process leaves
-a whole conversation: all messages so far, and the answer under way as `interrupted`. A process
+a whole conversation: all messages so far, and the unfinished answer as `interrupted`. A process
 holds the turn of a session by a lease.
 
 This module calls no model and no tool: `conversation` does, and calls this module before and
@@ -48,7 +48,7 @@ class BegunTurn:
     agent: Agent
     session: AgentSession
     messages: tuple[SessionMessage, ...]  # of the session, with the client's new message last
-    # Calls that the client still has to answer; until then no model is called.
+    # Calls whose results the client must send before a model is called.
     open_calls: tuple[MessageToolCall, ...] = ()
 
 
@@ -72,9 +72,9 @@ def begin_turn(
         _interrupt(ctx, session, lambda stored: stored.has_lapsed(ctx.clock.now()))
     with ctx.store.write() as tx:
         stored = Sessions(tx).lock(session)
-        known = _find_sent(tx, session, key) if key is not None else None
-        if known is not None and known.kept:
-            return known.kept
+        sent_before = _find_by_key(tx, session, key) if key is not None else None
+        if sent_before is not None and sent_before.kept:
+            return sent_before.kept
         stored.require_open()
         if stored.turn:
             raise SessionBusy(
@@ -85,53 +85,52 @@ def begin_turn(
         agent = Agents(tx).get(stored.agent)
         now = ctx.clock.now()
         id_ = ctx.chance.token("tu_")
-        held = replace(
+        session_with_turn = replace(
             stored,
             turn=id_,
             owner=owner,
             lease_until=now + LEASE,
             last_at=now,
         )
-        Sessions(tx).save_turn(held)
+        Sessions(tx).save_turn(session_with_turn)
         messages = SessionMessages(tx).list(session)
         functions = [tool.name for tool in agent.tools if tool.runs_at_client]
-        if known is None:
-            _check_place(incoming, find_open_calls(messages, functions))
-            given = {
+        if sent_before is None:
+            _require_fitting(incoming, find_open_calls(messages, functions))
+            content_fields = {
                 "content": incoming.content,
                 "response_to": incoming.response_to,
             }
-            sent = key or IdempotencyKey()
-            _add(
+            message_key = key or IdempotencyKey()
+            _append_message(
                 ctx,
                 tx,
-                held,
+                session_with_turn,
                 incoming.role,
-                sent=sent,
+                sent=message_key,
                 done_at=now,
-                **given,
+                **content_fields,
             )
-        elif messages[-1].turn != known.turn:
+        elif messages[-1].turn != sent_before.turn:
             raise Conflict(
-                f"the turn of the idempotency key {known.sent.key!r} was interrupted, and the "
-                "conversation has continued since: send the message with another key",
+                f"the turn of the idempotency key {sent_before.sent.key!r} was interrupted, "
+                "and the conversation has continued since: send the message with another key",
                 code="turn_interrupted",
             )
         else:
-            SessionMessages(tx).move(session, known.turn, to=id_)
+            SessionMessages(tx).move(session, sent_before.turn, new_turn=id_)
         messages = SessionMessages(tx).list(session)
         return BegunTurn(
             agent,
-            held,
+            session_with_turn,
             tuple(messages),
             find_open_calls(messages, functions),
         )
 
 
-def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
-    """Refuses a message that does not fit the end of the conversation.
-
-    Raises InputError for a result without an open call, Conflict if results are missing.
+def _require_fitting(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
+    """Checks that a message fits the end of the conversation. Raises InputError for a
+    result without an open call, Conflict if results are missing.
     """
     waiting = ", ".join(call.id for call in open_calls)
     if incoming.role is MessageRole.TOOL:
@@ -149,7 +148,7 @@ def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall
         )
 
 
-def _add(
+def _append_message(
     ctx: AgentsContext,
     tx: Transaction,
     session: AgentSession,
@@ -180,10 +179,10 @@ def begin_answer(
     StaleWrite if the turn has ended.
     """
     with ctx.store.write() as tx:
-        _require_held(tx, session)
+        _require_own_turn(tx, session)
         served = ServedBy(model_requested=model)
         state = MessageState.STREAMING
-        return _add(
+        return _append_message(
             ctx,
             tx,
             session,
@@ -208,12 +207,12 @@ def record_step(
     message again. None if the turn continues; otherwise the turn ends.
     """
     with ctx.store.write() as tx:
-        _require_held(tx, session)
+        _require_own_turn(tx, session)
         stored = [] if answer is None else [_end_answer(ctx, tx, answer)]
         now = ctx.clock.now()
         role = MessageRole.TOOL
         for call, text in results:
-            added = _add(
+            message = _append_message(
                 ctx,
                 tx,
                 session,
@@ -222,7 +221,7 @@ def record_step(
                 response_to=call,
                 done_at=now,
             )
-            stored.append(added)
+            stored.append(message)
         if kept is not None:
             SessionMessages(tx).store_answer(session.id, session.turn, kept)
             Sessions(tx).save_turn(Sessions(tx).get(session.id).without_turn())
@@ -236,15 +235,14 @@ def _end_answer(
 ) -> SessionMessage:
     """Stores a finished answer, and charges its cost to the session and its parent."""
     now = ctx.clock.now()
-    ended = replace(answer, done_at=answer.done_at or now)
-    SessionMessages(tx).end(ended)
-    # The session and its parent both count the cost.
-    for charged in filter(None, (answer.session, Sessions(tx).get(answer.session).parent)):
-        Sessions(tx).charge(charged, answer.usage.cost_usd or 0.0, now)
-    return ended
+    ended_answer = replace(answer, done_at=answer.done_at or now)
+    SessionMessages(tx).end(ended_answer)
+    for session_id in filter(None, (answer.session, Sessions(tx).get(answer.session).parent)):
+        Sessions(tx).charge(session_id, answer.usage.cost_usd or 0.0, now)
+    return ended_answer
 
 
-def _require_held(tx: Transaction, session: AgentSession) -> None:
+def _require_own_turn(tx: Transaction, session: AgentSession) -> None:
     if Sessions(tx).lock(session.id).turn != session.turn:
         raise interrupted(session)
 
@@ -274,13 +272,13 @@ def renew(
 
 
 def interrupt(ctx: AgentsContext, session: AgentSession) -> bool:
-    """Ends a running turn before its answer; returns False if it has ended already."""
+    """Ends a running turn before its answer. Returns False if the turn has ended already."""
     return _interrupt(ctx, session.id, lambda stored: stored.turn == session.turn)
 
 
 def interrupt_lapsed(ctx: AgentsContext, owner: str) -> int:
-    """Ends the turns of dead processes: their lease has lapsed, or this process has taken their
-    place. Returns how many.
+    """Ends the turns of dead processes: their lease has lapsed, or this process has their place
+    now. Returns their number.
     """
     place = owner.partition("#")[0]
 
@@ -289,17 +287,17 @@ def interrupt_lapsed(ctx: AgentsContext, owner: str) -> int:
         return session.has_lapsed(ctx.clock.now()) or is_before
 
     with ctx.store.read() as tx:
-        dead = [session.id for session in Sessions(tx).running() if is_dead(session)]
-    return sum(_interrupt(ctx, session, is_dead) for session in dead)
+        dead_ids = [session.id for session in Sessions(tx).running() if is_dead(session)]
+    return sum(_interrupt(ctx, session, is_dead) for session in dead_ids)
 
 
 def _interrupt(
     ctx: AgentsContext,
     session: str,
-    is_over: Callable[[AgentSession], bool],
+    must_end: Callable[[AgentSession], bool],
 ) -> bool:
-    """Ends the session's turn if `is_over`, with its child sessions; returns whether it did so.
-    A child session has one turn only, so it is closed.
+    """Ends the session's turn, with its child sessions, if `must_end`. Returns whether it ended
+    the turn. A child session has only one turn, so this closes it.
     """
     with ctx.store.write() as tx:
         # Every transaction locks the decisions before it locks a session.
@@ -308,7 +306,7 @@ def _interrupt(
             stored = Sessions(tx).lock(session)
         except NotFound:
             return False
-        if not stored.turn or not is_over(stored):
+        if not stored.turn or not must_end(stored):
             return False
         if stored.parent is not None:
             agents.close_in_transaction(ctx, tx, session, CUT_OFF)
@@ -317,20 +315,22 @@ def _interrupt(
         return True
 
 
-def _find_sent(
+def _find_by_key(
     tx: Transaction,
     session: str,
     key: IdempotencyKey,
 ) -> SessionMessage | None:
-    """Raises Conflict if the key came with another message."""
-    known = SessionMessages(tx).find_by_key(session, key)
-    if known is not None and known.sent.request_hash != key.request_hash:
+    """Finds the message that came with the key. Raises Conflict if the key came with another
+    message.
+    """
+    message = SessionMessages(tx).find_by_key(session, key)
+    if message is not None and message.sent.request_hash != key.request_hash:
         raise Conflict(
             f"the idempotency key {key.key!r} was used for another request: send this one with "
             "a key of its own",
             code="idempotency_key_reused",
         )
-    return known
+    return message
 
 
 def load_answer(
@@ -340,5 +340,5 @@ def load_answer(
 ) -> str:
     """Loads the stored answer to a key; empty for none. Raises as `begin_turn`."""
     with ctx.store.read() as tx:
-        known = _find_sent(tx, session, key)
-    return known.kept if known is not None else ""
+        message = _find_by_key(tx, session, key)
+    return message.kept if message is not None else ""

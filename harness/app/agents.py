@@ -1,8 +1,8 @@
 """Assembles the parts that run turns. `RouterModelCalls` calls models through the router, with
 a signed header that names the key, agent and session.
 
-`TurnService` is what the agents process and the API share. The rules of turns are in
-`harness.agents`, the endpoints in `harness.interfaces.api.agents`.
+The agents process and the API share `TurnService`. The rules of turns are in `harness.agents`,
+the endpoints in `harness.interfaces.api.agents`.
 """
 
 import asyncio
@@ -57,17 +57,17 @@ from harness.frame.signing.keyring import KeyPurpose
 from harness.routing.agent import LITERAL_MARK, SPAWN
 from harness.routing.settings import http_url
 
-CONNECTION_S: Final = 24 * 3600.0  # longer than any turn; each call has its own limit
+CONNECTION_TIMEOUT_S: Final = 24 * 3600.0  # longer than any turn; each call has its own limit
 GRACE_S: Final = 5.0  # beyond the router's limit for a call, so that its error can arrive
-# A router reads a new grant within two seconds, but may first load a protocol's translation,
-# which takes seconds of CPU.
-GRANT_ARRIVES_S: Final = 60.0
-ASK_AGAIN_S: Final = 0.2
+# A router reads a new grant within two seconds. Before it serves the grant, it may need seconds
+# of CPU time to load a protocol's translation.
+NEW_GRANT_WAIT_S: Final = 60.0
+RETRY_EVERY_S: Final = 0.2
 
 
 class RouterModelCalls:
-    """Calls models through one router; close it with `aclose`. grant_arrives_s: how long a
-    router may take to serve a new grant.
+    """Calls models through one router; the owner closes it by `aclose`. new_grant_wait_s: how
+    long a router may take to serve a new grant.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class RouterModelCalls:
         secret: bytes,
         clock: Clock,
         *,
-        grant_arrives_s: float = GRANT_ARRIVES_S,
+        new_grant_wait_s: float = NEW_GRANT_WAIT_S,
     ) -> None:
         self._channel = HttpChannel(
             router_url,
             "",
-            timeout_s=CONNECTION_S,
+            timeout_s=CONNECTION_TIMEOUT_S,
             connections=0,
         )
         self._secret = secret
         self._clock = clock
-        self._grant_arrives_s = grant_arrives_s
+        self._new_grant_wait_s = new_grant_wait_s
 
     async def ask(
         self, request: ModelCallRequest, on_piece: OnPiece | None = None
@@ -99,20 +99,22 @@ class RouterModelCalls:
         """
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
-                return _answer(await self._complete(request, on_piece))
+                return _convert_answer(await self._complete(request, on_piece))
         except TimeoutError:
             raise RouterUnreachable(
                 f"model {request.model!r} gave no whole answer within "
                 f"{request.timeout_s:g} s; ask for less, or allow more (agents.limits)"
             ) from None
         except CallFailed as error:
-            error.args = (_utf8(str(error)),)  # an error may quote a provider's text
+            error.args = (_make_valid_utf8(str(error)),)  # an error may quote a provider's text
             raise
 
     async def _complete(
         self, request: ModelCallRequest, on_piece: OnPiece | None
     ) -> CompletionResponse:
-        """Repeats a refused call, because the router may not know a new grant yet."""
+        """Calls the router. Repeats a refused call, because the router may not know a new grant
+        yet.
+        """
         channel = _SignedChannel(self._channel, request.caller, self._secret, self._clock)
         client = AsyncModelClient(channel, self._clock)
         completion = CompletionRequest(
@@ -124,23 +126,23 @@ class RouterModelCalls:
             # A session stays on one arm of the route.
             caller=Caller(sticky=request.caller.session, timeout_s=request.timeout_s),
         )
-        wait_s = min(self._grant_arrives_s, request.timeout_s)
-        until = self._clock.monotonic() + wait_s
+        wait_s = min(self._new_grant_wait_s, request.timeout_s)
+        deadline_s = self._clock.monotonic() + wait_s
         while True:
             try:
                 if on_piece is None:
                     return await client.complete(completion)
                 async with client.stream(completion) as chunks:
                     async for chunk in chunks:
-                        text = _utf8(chunk.text or chunk.refusal)
+                        text = _make_valid_utf8(chunk.text or chunk.refusal)
                         reasoning = chunk.reasoning
                         if text or reasoning:
-                            on_piece(AnswerPiece(text, _utf8(reasoning)))
+                            on_piece(AnswerPiece(text, _make_valid_utf8(reasoning)))
                     return chunks.response()
             except CallRefused as error:
                 if not request.caller.grant or error.code != "model_not_found":
                     raise
-                if self._clock.monotonic() >= until:
+                if self._clock.monotonic() >= deadline_s:
                     name = request.model.removeprefix(LITERAL_MARK)
                     raise NobodyAnswered(
                         f"the router does not serve {name!r} yet after {wait_s:g} s: it needs "
@@ -149,7 +151,7 @@ class RouterModelCalls:
                         code="model_not_ready",
                         request_id=error.request_id,
                     ) from error
-            await asyncio.sleep(ASK_AGAIN_S)
+            await asyncio.sleep(RETRY_EVERY_S)
 
     async def aclose(self) -> None:
         await self._channel.aclose()
@@ -179,17 +181,17 @@ class _SignedChannel:
         # Each attempt needs a new signature, because a signature soon becomes stale.
         now = self._clock.now().timestamp()
         signed = sign_agent_header(self._caller, self._secret, now).decode()
-        own = {AGENT_HEADER.decode(): signed}
-        return await self._channel.post(path, body, {**headers, **own})
+        signed_headers = {AGENT_HEADER.decode(): signed}
+        return await self._channel.post(path, body, {**headers, **signed_headers})
 
     async def aclose(self) -> None: ...
 
 
-def _answer(response: CompletionResponse) -> ModelCallAnswer:
+def _convert_answer(response: CompletionResponse) -> ModelCallAnswer:
     served = response.served
-    used = response.usage
+    usage = response.usage
     return ModelCallAnswer(
-        text=_utf8(response.text or response.refusal),
+        text=_make_valid_utf8(response.text or response.refusal),
         finish_reason=response.finish_reason,
         served=ServedBy(
             route=served.route,
@@ -198,29 +200,31 @@ def _answer(response: CompletionResponse) -> ModelCallAnswer:
         ),
         tool_calls=tuple(
             MessageToolCall(
-                _utf8(call.id),
-                _utf8(call.name),
-                _utf8(call.arguments_text),
+                _make_valid_utf8(call.id),
+                _make_valid_utf8(call.name),
+                _make_valid_utf8(call.arguments_text),
                 call.extra,
             )
             for call in response.tool_requests
         ),
-        usage=MessageUsage(used.input_tokens, used.output_tokens, used.cached_tokens)
-        if used
+        usage=MessageUsage(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+        if usage
         else MessageUsage(),
         extra=response.message_extra,
     )
 
 
-def _utf8(text: str) -> str:
-    """Makes a model's text valid UTF-8. JSON may contain lone surrogates: a pair becomes its
-    character, and any other becomes �.
+def _make_valid_utf8(text: str) -> str:
+    """Makes a model's text valid UTF-8. A pair of surrogates becomes its character, and a lone
+    surrogate, which JSON may contain, becomes �.
     """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> Installation:
-    """Opens the installation; `signs_as` is None for the agents process. Raises ConfigError."""
+    """Opens the installation. signs_as: None for the agents process, which then has no private
+    key. Raises ConfigError.
+    """
     telemetry.configure()
     if signs_as is None:
         for variable in secret_files.PRIVATE_VARIABLES.values():
@@ -278,7 +282,7 @@ class TurnService:
             await self._calls.aclose()
 
     def end_turns(self) -> None:
-        """Starts no more turns, and lets running turns end for `drain_s`. Safe in a signal
+        """Refuses new turns, and gives running turns `drain_s` seconds to end. Safe in a signal
         handler.
         """
 

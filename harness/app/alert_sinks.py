@@ -1,8 +1,7 @@
 """Sends alerts to the configured sinks, each by apprise or as a signed webhook.
 
-What an alert says, when it is sent and how often a delivery is repeated is decided in
-`harness.operations.alert_delivery`. No error of this module contains a URL, because URLs of
-chats and pagers are secrets.
+`harness.operations.alert_delivery` decides about an alert's text, time and repetitions. No
+error of this module contains a URL, because the URLs of chats and pagers are secrets.
 """
 
 import hmac
@@ -25,11 +24,11 @@ from harness.frame.alerts.alert_record import (
 from harness.frame.errors import ConfigError, DeliveryFailed
 from harness.providers.calls.guarded_http import GuardedHttpClient
 
-SIGNATURE: Final = "x-swapgate-signature"
-DELIVERY: Final = "x-swapgate-delivery"
+SIGNATURE_HEADER: Final = "x-swapgate-signature"
+DELIVERY_HEADER: Final = "x-swapgate-delivery"
 
 
-def webhook_body(message: AlertMessage) -> bytes:
+def build_webhook_body(message: AlertMessage) -> bytes:
     """Returns the message as JSON; docs/how-to/alerts.md has an example."""
     return json.dumps(
         {
@@ -53,36 +52,35 @@ def webhook_body(message: AlertMessage) -> bytes:
     ).encode()
 
 
-def signature(
+def sign_body(
     body: bytes,
     secret: bytes,
     at: int,
 ) -> str:
-    """Signs a webhook's body: `t=…,v1=…`, the seconds since 1970, and the HMAC-SHA-256 of
-    `t.body` in hex.
+    """Signs a webhook's body. Returns `t=SECONDS,v1=MAC`: the seconds since 1970, and the
+    HMAC-SHA-256 of `SECONDS.BODY` in hex.
     """
     mac = hmac.digest(secret, f"{at}.".encode() + body, "sha256")
     return f"t={at},v1={mac.hex()}"
 
 
-def post(
+def post_to_webhook(
     url: str,
     secret: bytes,
     message: AlertMessage,
     *,
     timeout_s: float,
 ) -> None:
-    """Posts an alert to a webhook, signed. Raises DeliveryFailed for every answer but 2xx.
-
-    timeout_s: for the whole request.
+    """Posts an alert to a webhook, signed. Raises DeliveryFailed for every answer
+    except 2xx. timeout_s: for the whole request.
     """
-    body = webhook_body(message)
+    body = build_webhook_body(message)
     at = int(time.time())  # noqa: TID251 - the receiver compares it with its real clock
     headers = {
         "content-type": "application/json",
-        SIGNATURE: signature(body, secret, at),
-        DELIVERY: message.id,
-        **_authorization(url),
+        SIGNATURE_HEADER: sign_body(body, secret, at),
+        DELIVERY_HEADER: message.id,
+        **_build_authorization(url),
     }
     try:
         with GuardedHttpClient().send(url, headers, body, timeout_s=timeout_s) as answer:
@@ -90,13 +88,13 @@ def post(
     except TimeoutError:
         raise DeliveryFailed(f"the webhook did not answer within {timeout_s:g} s") from None
     except (OSError, HTTPException, ValueError) as error:
-        # Without the error's text, which may contain the URL with a token.
+        # Omits the error's text, which may contain the URL with a token.
         raise DeliveryFailed(f"the webhook cannot be reached: {type(error).__name__}") from None
     if not 200 <= status < 300:
         raise DeliveryFailed(f"the webhook answered {status}")
 
 
-def _authorization(url: str) -> dict[str, str]:
+def _build_authorization(url: str) -> dict[str, str]:
     """Returns Basic authentication if the URL contains a user."""
     parts = urlsplit(url)
     if parts.username is None:
@@ -124,41 +122,41 @@ class ConfiguredSinks:
 
     def send(self, sink: str, message: AlertMessage) -> None:
         """Sends one alert. Raises DeliveryFailed, with a reason that a person may read."""
-        known = self._sinks.get(sink)
-        if known is None:
+        configured_sink = self._sinks.get(sink)
+        if configured_sink is None:
             raise DeliveryFailed(f"there is no sink {sink!r} in the configuration")
         try:
-            self._send(known, message)
+            self._send(configured_sink, message)
         except DeliveryFailed:
             raise
         except Exception as error:  # noqa: BLE001 - a sender of any kind may raise anything
-            # Without the error's text, which may contain the URL with a password.
+            # Omits the error's text, which may contain the URL with a password.
             raise DeliveryFailed(f"the sender failed: {type(error).__name__}") from None
 
-    def lacks(self, sink: str) -> str:
+    def find_missing_secret(self, sink: str) -> str:
         """Returns the missing secret of a sink; empty if the sink has all. `swapgate doctor`
         shows it.
         """
-        known = self._sinks[sink]
+        configured_sink = self._sinks[sink]
         try:
-            for variable in (known.url_env, known.secret_env):
+            for variable in (configured_sink.url_env, configured_sink.secret_env):
                 if variable:
-                    self._secret(variable)
+                    self._read_secret(variable)
         except DeliveryFailed as error:
             return str(error)
         return ""
 
     def _send(self, sink: AlertSink, message: AlertMessage) -> None:
         if sink.webhook:
-            secret = self._secret(sink.secret_env).encode()
-            post(sink.webhook, secret, message, timeout_s=self._timeout_s)
+            secret = self._read_secret(sink.secret_env).encode()
+            post_to_webhook(sink.webhook, secret, message, timeout_s=self._timeout_s)
             return
         from harness.app import apprise_sink  # noqa: PLC0415 - apprise is slow to import
 
-        url = sink.url or self._secret(sink.url_env)
+        url = sink.url or self._read_secret(sink.url_env)
         apprise_sink.notify(url, message, timeout_s=self._timeout_s)
 
-    def _secret(self, variable: str) -> str:
+    def _read_secret(self, variable: str) -> str:
         try:
             value = environment_secret(variable, self._environ)
         except ConfigError as error:

@@ -1,7 +1,7 @@
 """Sends alerts by apprise (chat, e-mail, pagers) to a URL. The URL is a secret, and no error
 contains it.
 
-The module is imported with the first alert, because apprise loads slowly.
+Swapgate imports this module with the first alert, because apprise loads slowly.
 """
 
 import logging
@@ -21,7 +21,7 @@ from harness.frame.alerts.alert import Severity
 from harness.frame.alerts.alert_record import AlertMessage, Notified
 from harness.frame.errors import DeliveryFailed
 
-KINDS: Final = {
+NOTIFY_TYPES: Final = {
     Severity.INFO: apprise.NotifyType.INFO,
     Severity.WARNING: apprise.NotifyType.WARNING,
     Severity.CRITICAL: apprise.NotifyType.FAILURE,
@@ -34,8 +34,8 @@ LOGGER.addHandler(logging.NullHandler())
 
 
 class _LogCapture(logging.Handler):
-    """Collects apprise's log lines of this thread, because only they contain the reason of a
-    failure.
+    """Keeps the HTTP status in apprise's log lines of this thread. Only these lines contain the
+    reason of a failure.
     """
 
     def __init__(self) -> None:
@@ -44,9 +44,9 @@ class _LogCapture(logging.Handler):
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        found = re.search(r"\berror=(\d{3})\b", record.getMessage())
-        if found and record.thread == self._thread:
-            self.status = found[1]
+        match_ = re.search(r"\berror=(\d{3})\b", record.getMessage())
+        if match_ and record.thread == self._thread:
+            self.status = match_[1]
 
 
 def notify(
@@ -58,30 +58,36 @@ def notify(
     """Sends an alert to the URL's service. Raises DeliveryFailed, with the HTTP status if
     apprise logged one, or for a URL that apprise does not support.
     """
-    sender = _sender(url, timeout_s)
-    over = message.state is Notified.RESOLVED
-    kind = apprise.NotifyType.SUCCESS if over else KINDS[message.severity]
+    sender = _build_sender(url, timeout_s)
+    is_resolved = message.state is Notified.RESOLVED
+    kind = apprise.NotifyType.SUCCESS if is_resolved else NOTIFY_TYPES[message.severity]
     body = message.text + (f"\n\nNext: {message.next_step}" if message.next_step else "")
     body += f"\nWhat to do: {message.runbook}" if message.runbook else ""
     body += f"\n{message.page}" if message.page else ""
-    said = _LogCapture()
-    LOGGER.addHandler(said)
+    log_capture = _LogCapture()
+    LOGGER.addHandler(log_capture)
     try:
-        done = sender.notify(title=f"Swapgate: {message.title}", body=body, notify_type=kind)
+        was_accepted = sender.notify(
+            title=f"Swapgate: {message.title}", body=body, notify_type=kind
+        )
     finally:
-        LOGGER.removeHandler(said)
-    if not done:
-        why = f"status {said.status}" if said.status else "no connection, or it was refused"
-        raise DeliveryFailed(f"apprise could not deliver it: {why}")
+        LOGGER.removeHandler(log_capture)
+    if not was_accepted:
+        reason = (
+            f"status {log_capture.status}"
+            if log_capture.status
+            else "no connection, or it was refused"
+        )
+        raise DeliveryFailed(f"apprise could not deliver it: {reason}")
 
 
-def _sender(url: str, timeout_s: float) -> apprise.Apprise:
-    made = apprise.Apprise()
-    if not made.add(url):
+def _build_sender(url: str, timeout_s: float) -> apprise.Apprise:
+    sender = apprise.Apprise()
+    if not sender.add(url):
         raise DeliveryFailed("apprise does not support this URL, or the URL is incomplete")
-    for plugin in made:
+    for plugin in sender:
         # A redirect would send the alert, and perhaps a token, to another address.
         plugin.redirects = False
         plugin.socket_connect_timeout = timeout_s
         plugin.socket_read_timeout = timeout_s
-    return made
+    return sender

@@ -1,7 +1,8 @@
 """Turns another tool's logged requests into a file to label, as `capture export` writes it.
 
 The readers of the logs are in `evals.suites`. Each request passes the same redaction as a
-captured one, and equal or nearly equal requests become one, so that labelling them is worth it.
+captured request. Equal and nearly equal requests become one request, so that people do not
+label the same request twice.
 """
 
 import json
@@ -42,7 +43,7 @@ from harness.routing.similar_texts import find_near_duplicates
 from router.protocols.caller_names import body_callers
 from router.protocols.transcript import build_question, build_transcript
 
-READERS: Final = {"otel": read_spans, "litellm": read_spend_logs}
+LOG_READERS: Final = {"otel": read_spans, "litellm": read_spend_logs}
 _UNREADABLE: Final = (
     ValueError,
     TypeError,
@@ -73,10 +74,11 @@ def export_requests(
     suite: str,
     route: str = "",
 ) -> tuple[RequestsToLabel, Sequence[ConversionNote]]:
-    """Writes `suites/NAME-to-label.jsonl` beside swapgate.yaml, redacted as captures are.
+    """Writes `suites/NAME-to-label.jsonl` beside swapgate.yaml, redacted like captures.
 
-    kind: a key of READERS. route: gives the data class of these requests; if it is empty, the
-    file names the service that sent each request instead.
+    kind: a key of LOG_READERS.
+    route: gives the requests their data class. Without a route, the file names the service
+    that sent each request.
     Raises, without a file, InputError, NothingTaken, NotFound for an unknown route.
     """
     settings = installation.settings
@@ -88,37 +90,39 @@ def export_requests(
     if route:
         with installation.context.store.read() as tx:
             data_class = require_route(tx, route).settings.data_class
-    log = READERS[kind](source)
+    log = LOG_READERS[kind](source)
     redactor = Redactor(settings.capture.rules, settings.capture.off)
-    found = _captures(installation, log, redactor, kind, route, data_class)
-    near = find_near_duplicates(
-        {request.id: user_text(request.content) for request in found},
+    captures = _build_captures(installation, log, redactor, kind, route, data_class)
+    near_duplicates = find_near_duplicates(
+        {request.id: user_text(request.content) for request in captures},
         threshold=NEAR_DUPLICATE_SIMILARITY,
     )
-    log.lost[_REPEAT] += sum(request.seen - 1 for request in found) + len(near)
-    single = {request.id: request.caller for request in found if request.id not in near}
-    drawn = draw_per_caller(single)
-    log.lost[_FREQUENT] += len(single) - len(drawn)
-    kept = [request for request in found if request.id in drawn]
-    notes = [*_notes(source, log)]
-    if not kept:
+    log.lost[_REPEAT] += sum(request.seen - 1 for request in captures) + len(near_duplicates)
+    distinct = {
+        request.id: request.caller for request in captures if request.id not in near_duplicates
+    }
+    drawn_ids = draw_per_caller(distinct)
+    log.lost[_FREQUENT] += len(distinct) - len(drawn_ids)
+    exported = [request for request in captures if request.id in drawn_ids]
+    notes = [*_build_notes(source, log)]
+    if not exported:
         raise NothingTaken(f"{source.path}: has no request to label", notes)
     sample = {
         "drawn": len(log.requests),
-        "written": len(kept),
+        "written": len(exported),
         "exported_at": installation.clock.now().isoformat(),
     }
     file = settings.source.resolve().parent / FOLDER / f"{suite}-to-label.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [build_export_line(request, sample) for request in kept]
+    lines = [build_export_line(request, sample) for request in exported]
     write_export(file, lines, advice="use another --suite name")
     counts: Counter[str] = Counter()
-    for request in kept:
+    for request in exported:
         counts.update(request.redactions)
-    return RequestsToLabel(file, len(kept), dict(sorted(counts.items())), data_class), notes
+    return RequestsToLabel(file, len(exported), dict(sorted(counts.items())), data_class), notes
 
 
-def _captures(
+def _build_captures(
     installation: Installation,
     log: RequestLog,
     redactor: Redactor,
@@ -126,11 +130,13 @@ def _captures(
     route: str,
     data_class: str,
 ) -> Sequence[CapturedRequest]:
-    """Returns the requests, oldest first; equal requests are one. Counts unreadable ones."""
-    found: dict[str, CapturedRequest] = {}
+    """Builds the captures, oldest first. Equal requests become one capture. Counts unreadable
+    requests.
+    """
+    captures: dict[str, CapturedRequest] = {}
     for request in sorted(log.requests, key=lambda request: request.at):
         try:
-            content, outcome = _transcript(request)
+            content, outcome = _build_transcript(request)
         except _UNREADABLE:
             log.lost["that are no conversation"] += 1
             continue
@@ -144,10 +150,10 @@ def _captures(
             continue
         name = route or request.source or kind
         id_ = capture_id(name, redacted.value, installation.secret)
-        if id_ in found:
-            found[id_] = replace(found[id_], seen=found[id_].seen + 1)
+        if id_ in captures:
+            captures[id_] = replace(captures[id_], seen=captures[id_].seen + 1)
             continue
-        found[id_] = CapturedRequest(
+        captures[id_] = CapturedRequest(
             id=id_,
             at=request.at,
             expires_at=request.at,
@@ -165,55 +171,55 @@ def _captures(
             redactions=dict(sorted(redacted.counts.items())),
             content=redacted.value,
             outcome=outcome,
-            caller=_caller(request, installation.secret),
-            conversation=_conversation(request, installation.secret),
+            caller=_hash_caller(request, installation.secret),
+            conversation=_hash_conversation(request, installation.secret),
         )
-    return [*found.values()]
+    return [*captures.values()]
 
 
-def _caller(request: LoggedRequest, secret: bytes) -> str:
+def _hash_caller(request: LoggedRequest, secret: bytes) -> str:
     """Returns the pseudonym of the user that a request names; empty without one."""
-    named = body_callers(request.body)
-    user = next((name for name in named if not name.startswith(_CONVERSATION)), "")
+    names = body_callers(request.body)
+    user = next((name for name in names if not name.startswith(_CONVERSATION)), "")
     user = request.caller or user
     return hash_user(f"caller:{user}", secret) if user else ""
 
 
-def _conversation(request: LoggedRequest, secret: bytes) -> str:
+def _hash_conversation(request: LoggedRequest, secret: bytes) -> str:
     """Returns the pseudonym of the conversation that a request names; empty without one."""
-    named = body_callers(request.body)
-    found = next((name for name in named if name.startswith(_CONVERSATION)), "")
-    found = request.conversation or found
-    return hash_user(f"conversation:{found}", secret) if found else ""
+    names = body_callers(request.body)
+    conversation = next((name for name in names if name.startswith(_CONVERSATION)), "")
+    conversation = request.conversation or conversation
+    return hash_user(f"conversation:{conversation}", secret) if conversation else ""
 
 
-def _transcript(request: LoggedRequest) -> tuple[Mapping[str, Any], str]:
+def _build_transcript(request: LoggedRequest) -> tuple[Mapping[str, Any], str]:
     """Builds the conversation of a request with its answer, in the API that logged it. Returns
-    it with the outcome. An unreadable answer leaves the request without one.
+    it with the outcome. Omits an unreadable answer.
     """
     body = json.dumps(request.body)
     if request.answer:
-        answered = "chat" if "choices" in request.answer else request.endpoint
+        answer_endpoint = "chat" if "choices" in request.answer else request.endpoint
         try:
             answer = json.dumps(request.answer)
-            built = build_transcript(
-                request.endpoint, body, answer, stream=False, answered=answered
+            transcript = build_transcript(
+                request.endpoint, body, answer, stream=False, answered=answer_endpoint
             )
         except _UNREADABLE:
             return build_question(request.endpoint, body), ANSWER_UNREADABLE
-        return built, request.outcome
+        return transcript, request.outcome
     return build_question(request.endpoint, body), request.outcome
 
 
-def _notes(source: SourceFile, log: RequestLog) -> Iterable[ConversionNote]:
-    """Yields what was read of each key of the log, then why requests were left out, with
-    numbers.
+def _build_notes(source: SourceFile, log: RequestLog) -> Iterable[ConversionNote]:
+    """Yields a note for each key of the log, then for each reason to omit requests, with their
+    number.
     """
     place = str(source.path)
-    for key, (taken, text) in sorted(log.keys.items()):
-        outcome = ConversionOutcome.TAKEN if taken else ConversionOutcome.LEFT
+    for key, (is_taken, text) in sorted(log.keys.items()):
+        outcome = ConversionOutcome.TAKEN if is_taken else ConversionOutcome.LEFT
         yield ConversionNote(place, key, outcome, text)
-    for why, number in sorted(log.lost.items()):
+    for reason, number in sorted(log.lost.items()):
         if number:
-            text = f"{number} {why}"
+            text = f"{number} {reason}"
             yield ConversionNote(place, "requests", ConversionOutcome.LEFT, text)

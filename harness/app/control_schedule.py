@@ -2,7 +2,7 @@
 leader's jobs run.
 
 The jobs themselves are in `harness.operations.control_jobs` and the subjects. A job must be
-safe to stop at any point and to run again, because a process may end in the middle of it.
+safe to stop at any point, and to run again, because its process may end at any time.
 """
 
 import os
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from harness.frame.runtime.schedule import Schedule
 
 
-# A process tries to become the leader at this interval, even if its jobs run less often.
-RENEWALS_EVERY_S = 1.0
+# A process tries to become the leader at this interval, even if its other jobs run less often.
+LEADER_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
 OUTAGES_EVERY_S = 5.0
-CRON_EVERY_S = 5.0  # a job begins at most this much after its time
-ROUNDS_EVERY_S = 30.0  # half the unit of a candidate schedule; each run reads all routes
-# Seconds instead of cron's minutes, because Swapgate reads a new provider's list at once.
-LISTS_EVERY_S = 5.0
+CRON_EVERY_S = 5.0  # a cron job begins at most this time late
+# Half of a minute, the unit of candidates' schedules. Not less, because each run reads all
+# routes.
+CANDIDATES_EVERY_S = 30.0
+# More often than cron's minutes, because Swapgate reads a new provider's list at once.
+MODEL_LISTS_EVERY_S = 5.0
 
 log = structlog.get_logger("swapgate.schedule")
 
@@ -65,7 +67,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     owner = f"control-{socket.gethostname()}-{os.getpid()}"
     leads = partial(installation.store.try_lead, owner)
 
-    def leading(
+    def lead_job(
         name: str,
         job: Callable[[Context], object],
         *,
@@ -74,7 +76,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         run = partial(MonitoredJob(name, job, leads), installation.context)
         return ScheduledJob(name, run, every_s)
 
-    def at_times(name: str, job: DueJob, cron: str) -> ScheduledJob:
+    def cron_job(name: str, job: DueJob, cron: str) -> ScheduledJob:
         run = partial(CronJob(name, job, cron, leads), installation.context)
         return ScheduledJob(name, run, CRON_EVERY_S)
 
@@ -84,15 +86,17 @@ def control_schedule(installation: Installation) -> "Schedule":
         if suite.texts_keep_days is not None
     }
 
-    scheduled = frozenset(suite.name for suite in settings.suites.values() if suite.every)
+    scheduled_suites = frozenset(
+        suite.name for suite in settings.suites.values() if suite.every
+    )
 
-    def tidy(ctx: Context) -> None:
+    def delete_expired(ctx: Context) -> None:
         fallback_chain.update_waiver_alerts(ctx)
         vector_checks.update_vector_alerts(ctx)
         deprecations.update_deprecation_alerts(
             ctx, partial(leaderboard.describe_shortlist, ctx)
         )
-        control_jobs.forget_removed_jobs(ctx, scheduled)
+        control_jobs.forget_removed_jobs(ctx, scheduled_suites)
         control_jobs.purge_expired(
             ctx,
             alerts_days=settings.alerts.keep_days,
@@ -100,50 +104,50 @@ def control_schedule(installation: Installation) -> "Schedule":
             traffic_days=control.traffic_keep_days,
         )
 
-    def retain(ctx: Context) -> None:
+    def apply_retention(ctx: Context) -> None:
         captures.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
         captures.revoke_stale_grants(ctx)
         control_jobs.blank_old_texts(ctx, texts_kept)
 
     jobs = [
-        leading(
+        lead_job(
             RECONCILE_JOB,
             RestingJob(lambda ctx: control_jobs.run_once(ctx).is_idle),
             every_s=control.reconcile_interval_s,
         ),
-        leading(
+        lead_job(
             "signatures",
             RestingJob(integrity.check_snapshot),
             every_s=control.reconcile_interval_s,
         ),
-        leading("ways back", way_back.WayBackWatch(), every_s=way_back.WATCH_S),
-        leading("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
-        leading(
+        lead_job("ways back", way_back.WayBackWatch(), every_s=way_back.WATCH_S),
+        lead_job("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
+        lead_job(
             "alerts",
             alert_delivery.run_once,
             every_s=settings.alerts.deliver_interval_s,
         ),
-        leading(
+        lead_job(
             "drift watch",
             drift_monitor.run_once,
             every_s=control.drift_interval_s,
         ),
-        leading("candidates", candidate_rounds.run_once, every_s=ROUNDS_EVERY_S),
-        leading(
+        lead_job("candidates", candidate_rounds.run_once, every_s=CANDIDATES_EVERY_S),
+        lead_job(
             "model lists",
             candidate_rounds.ListRefresh(),
-            every_s=LISTS_EVERY_S,
+            every_s=MODEL_LISTS_EVERY_S,
         ),
-        leading("renewals", RestingJob(sign_in.keep_renewed), every_s=RENEWALS_EVERY_S),
-        leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
-        # A separate job, so that another job's fault does not prevent the deletion.
-        leading("retention", retain, every_s=control.housekeeping_interval_s),
+        lead_job("renewals", RestingJob(sign_in.keep_renewed), every_s=LEADER_EVERY_S),
+        lead_job("housekeeping", delete_expired, every_s=control.housekeeping_interval_s),
+        # A separate job, so that a fault of the housekeeping does not prevent the deletion.
+        lead_job("retention", apply_retention, every_s=control.housekeeping_interval_s),
     ]
     for suite in settings.suites.values():
         if suite.every:
-            again = partial(control_jobs.evaluate_incumbents, suite=suite.name)
+            evaluate = partial(control_jobs.evaluate_incumbents, suite=suite.name)
             name = f"{control_jobs.SUITE_JOB}{suite.name}"
-            jobs.append(at_times(name, again, suite.every))
+            jobs.append(cron_job(name, evaluate, suite.every))
     # Every control process, not only the leader, writes its audit events to its log.
     lines = RestingJob(
         AuditLines(installation.signatures, _print_line, for_people=sys.stdout.isatty())

@@ -27,8 +27,8 @@ _PASSWORD_PARAMETER: Final = re.compile(r"(?i)([?&](?:ssl)?password=)[^&#]*")
 def without_password(url: str) -> str:
     """Hides the passwords of a URL, before the host and in its parameters."""
     password = urlsplit(url).password
-    shown = url.replace(f":{password}@", f":{HIDDEN}@") if password else url
-    return _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", shown)
+    hidden = url.replace(f":{password}@", f":{HIDDEN}@") if password else url
+    return _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", hidden)
 
 
 def import_store() -> None:
@@ -39,8 +39,8 @@ def import_store() -> None:
 
 
 def require_database(settings: Settings) -> None:
-    """Requires an existing SQLite file, because a new file would hide the loss. Raises
-    DatabaseUnusable.
+    """Raises DatabaseUnusable if the SQLite file is missing, because a new file would hide the
+    loss. Raises it, too, for a pooler in transaction mode and for an earlier schema.
     """
     from harness.app.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy is slow to import
     from harness.frame.database import engine  # noqa: PLC0415 - SQLAlchemy is slow to import
@@ -48,7 +48,7 @@ def require_database(settings: Settings) -> None:
 
     engine.require_file(settings.database_url)
     require_own_session(settings.database_url)
-    schema_revisions.refuse_earlier(settings.database_url)
+    schema_revisions.require_supported(settings.database_url)
 
 
 def upgrade_database(settings: Settings) -> None:
@@ -84,11 +84,11 @@ def grant_runtime(
     return database_roles.grant(settings.database_url, role, only_show=only_show)
 
 
-def role_that_does_both(settings: Settings) -> str | None:
-    """Returns the current database role if it could change the tables as well; else None."""
+def find_owning_role(settings: Settings) -> str | None:
+    """Returns the current database role if it could change the tables; None if it could not."""
     from harness.app.store import database_roles  # noqa: PLC0415
 
-    return database_roles.does_both(settings.database_url)
+    return database_roles.find_owning_role(settings.database_url)
 
 
 def schema_state(settings: Settings) -> "SchemaState":
@@ -99,7 +99,7 @@ def schema_state(settings: Settings) -> "SchemaState":
     from harness.frame.database.leader import require_own_session  # noqa: PLC0415
 
     require_own_session(settings.database_url)
-    return migrate.state(settings.database_url)
+    return migrate.compare_schema(settings.database_url)
 
 
 def rotate_signing_key(
@@ -126,7 +126,7 @@ def retire_signing_key(
     actor.require(Role.ADMIN)
     settings = installation.settings
     secret_files.check_retirable(settings, key)
-    count = installation.store.sign_again(actor=actor, reason=reason)
+    count = installation.store.sign_all_rows(actor=actor, reason=reason)
     secret_files.retire_signing_key(settings, key)
     _record_audit(installation, actor, "signing_key.retire", key, reason)
     return count
@@ -141,11 +141,9 @@ def _record_audit(
     actor: Actor,
     action: str,
     key: str,
-    why: str,
+    reason: str,
 ) -> None:
-    """Writes the event of a key's change. The keys themselves are in files, which have
-    no log.
-    """
+    """Records the change of a key in the audit log, because the keys' files have no log."""
     ctx = installation.context
     with ctx.store.write() as tx:
-        AuditLog(tx).append(actor, action, f"signing key {key}", {"why": why})
+        AuditLog(tx).append(actor, action, f"signing key {key}", {"why": reason})

@@ -1,6 +1,6 @@
 """Runs one comparison on a separate database, without a server, as in CI.
 
-It uses the same proposal, plans and gate as a server; only the route exists for this
+The comparison uses the same proposal, plans and gate as a server. Its route exists only for the
 comparison. It stops as soon as the gate has decided.
 """
 
@@ -31,7 +31,7 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.route_settings import RouteSettings, RouteSuite
 
 FOLDER: Final = Path(".swapgate-try")  # in the working folder, out of version control
-LONGEST_PATIENCE_S: Final = 60.0
+MAX_PATIENCE_S: Final = 60.0
 ROUTE: Final = "gate-run"
 DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
     ProposalPhase.PROPOSED,
@@ -41,8 +41,8 @@ DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRequest:
-    """The question of one comparison. margin, min_saving and claim: None for the
-    policy's own.
+    """The request for one comparison. margin, min_saving and claim: None for the policy's
+    values.
     """
 
     suites: Sequence[str]  # the primary suite comes first
@@ -79,15 +79,15 @@ class RunnerSeeds:
                 f"{file}: the seed of the items' order cannot be kept there ({error}): run in "
                 "a folder that you can write"
             ) from None
-        if not _SEED.fullmatch(text):
+        if not _SEED_PATTERN.fullmatch(text):
             raise InputError(f"{file} contains no seed of an order: delete it and run again")
         return OrderSeed(int(text, 16), SeedOrigin.RUNNER)
 
 
-_SEED: Final = re.compile(rf"[0-9a-f]{{{2 * SEED_BYTES}}}")
+_SEED_PATTERN: Final = re.compile(rf"[0-9a-f]{{{2 * SEED_BYTES}}}")
 
 
-def runner_seeds(incumbent: Target, candidate: Target) -> RunnerSeeds:
+def open_runner_seeds(incumbent: Target, candidate: Target) -> RunnerSeeds:
     """Keeps seeds in FOLDER, which git ignores. Raises InputError if it is not writable."""
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -106,19 +106,19 @@ def register_comparison(
     settings: Settings,
     question: ComparisonRequest,
 ) -> Proposal:
-    """Registers the file's providers, a route only for this comparison, and its proposal.
-    Raises the errors of `routes.create_route` and `submission.create_proposal`.
+    """Registers the file's providers, a route for this comparison, and a proposal. Raises the
+    errors of `routes.create_route` and `submission.create_proposal`.
     """
     for provider in settings.providers.values():
         targets.put_provider(ctx, actor, provider)
-    for seed in (question.incumbent, question.candidate):
-        _check_provider(settings, seed)
+    for target in (question.incumbent, question.candidate):
+        _check_provider(settings, target)
     incumbent = targets.add_target(ctx, actor, question.incumbent)
     candidate = targets.add_target(ctx, actor, question.candidate)
-    primary, *others = question.suites
+    primary, *other_suites = question.suites
     suites = (
         RouteSuite(primary, SuiteRole.PRIMARY),
-        *(RouteSuite(suite, SuiteRole.REQUIRED) for suite in others),
+        *(RouteSuite(suite, SuiteRole.REQUIRED) for suite in other_suites),
         *(RouteSuite(guard, SuiteRole.GUARD) for guard in question.guards),
     )
     route = RouteSettings(policy=question.policy, suites=suites)
@@ -134,31 +134,31 @@ def register_comparison(
     return submission.create_proposal(ctx, actor, request)
 
 
-def _check_provider(settings: Settings, seed: Target) -> None:
+def _check_provider(settings: Settings, target: Target) -> None:
     """Raises NotFound for a provider that the configuration file lacks."""
-    if seed.provider not in settings.providers:
-        hint = did_you_mean(seed.provider, settings.providers, otherwise=".")
+    if target.provider not in settings.providers:
+        hint = did_you_mean(target.provider, settings.providers, otherwise=".")
         file = settings.source or "swapgate.yaml"
         raise NotFound(
-            f"{file} has no provider {seed.provider!r}{hint} This command reads no database: "
+            f"{file} has no provider {target.provider!r}{hint} This command reads no database: "
             "add the provider under `providers:` in that file"
         )
 
 
-def comparison_context(
+def build_comparison_context(
     ctx: Context, seeds: RunnerSeeds, *, unreadable_is_wrong: bool = False
 ) -> Context:
-    """Returns a context that draws orders by `seeds`, and limits the patience of all policies
-    to one minute, because a person or CI waits.
+    """Builds a context that draws the order of items by `seeds`. It limits the patience of all
+    policies to MAX_PATIENCE_S, because a person or CI waits.
 
-    unreadable_is_wrong: overrides the policies: unreadable answers count as wrong.
+    unreadable_is_wrong: whether unreadable answers count as wrong, whatever the policies say.
     """
     policies = {
         name: replace(
             policy,
             gate=replace(
                 policy.gate,
-                infra_patience_s=min(policy.gate.infra_patience_s, LONGEST_PATIENCE_S),
+                infra_patience_s=min(policy.gate.infra_patience_s, MAX_PATIENCE_S),
                 unreadable_is_wrong=unreadable_is_wrong or policy.gate.unreadable_is_wrong,
             ),
         )
@@ -174,27 +174,27 @@ def run_until_decided(
 ) -> Proposal:
     """Runs the reconcile loop until the gate decides. Returns the proposal.
 
-    pause: waits after each iteration; False gives up. Raises SpendingPaused at the monthly cap,
-    because the cap cannot be raised during the run.
+    pause: waits after each iteration, and returns False to give up. Raises SpendingPaused at
+    the monthly cap, because the cap cannot be raised during the run.
     """
     while True:
         control_jobs.reconcile(ctx)
-        found = submission.get_proposal(ctx, proposal)
-        if found.phase in DECIDED_PHASES:
-            return found
-        if unpaid := _find_unpaid(ctx, found):
+        current = submission.get_proposal(ctx, proposal)
+        if current.phase in DECIDED_PHASES:
+            return current
+        if unpaid := _find_unpaid(ctx, current):
             raise SpendingPaused(f"not measured: {unpaid}")
-        if not pause(found):
-            return found
+        if not pause(current):
+            return current
 
 
 def _find_unpaid(ctx: Context, proposal: Proposal) -> str:
-    """Returns why the cap stops all waiting runs of the proposal; empty if one of them
-    may run.
+    """Returns why the monthly cap stops all waiting runs of the proposal; empty if a run may
+    continue.
     """
     if ctx.monthly_cap_usd is None:
         return ""
     queue = load_queue(ctx)
     waiting = [queue[run] for run in sorted(needed_runs([proposal])) if run in queue]
-    unpaid = next((queued.unpaid for queued in waiting if queued.unpaid), "")
-    return unpaid if all(queued.unpaid for queued in waiting) else ""
+    unpaid_reason = next((queued.unpaid for queued in waiting if queued.unpaid), "")
+    return unpaid_reason if all(queued.unpaid for queued in waiting) else ""

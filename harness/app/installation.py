@@ -1,7 +1,7 @@
 """Builds the `Context` of use cases from configuration, secrets, clock, store and adapters.
 
-`open_installation` is the entrance for commands and processes. Properties are built at their
-first use, so that a process reads no secret and imports no library that it does not need.
+Commands and processes call `open_installation`. Properties are built at their first use, so
+that a process reads only the secrets, and imports only the libraries, that it needs.
 """
 
 import hmac
@@ -48,38 +48,40 @@ FileVersion = tuple[int, int, int]
 T = TypeVar("T")
 
 
-def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """Returns the file: `given`, SWAPGATE_CONFIG, ./swapgate.yaml, else None."""
-    if given is not None:
-        return given
+def config_file(config_path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Returns the path of the configuration file: `config_path`, the variable SWAPGATE_CONFIG,
+    or an existing ./swapgate.yaml. None without any of them.
+    """
+    if config_path is not None:
+        return config_path
     if environ.get(CONFIG_VARIABLE):
         return Path(environ[CONFIG_VARIABLE])
-    here = Path.cwd() / FILE_NAME
-    return here if here.is_file() else None
+    local_file = Path.cwd() / FILE_NAME
+    return local_file if local_file.is_file() else None
 
 
 def read_dotenv(folder: Path) -> None:
-    """Loads `.env` into the environment. It replaces variables of an earlier call, but no
-    others.
+    """Loads `.env` into the environment. Replaces variables of an earlier call, but no other
+    variables.
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - only where a command needs it
 
-    taken = dotenv_names(os.environ)
+    former_names = dotenv_names(os.environ)
     file = folder / ".env"
     try:
         lines = dotenv_values(file)
     except OSError:
         return
-    found = {
+    values = {
         name: value
         for name, value in lines.items()
-        if value is not None and (name in taken or name not in os.environ)
+        if value is not None and (name in former_names or name not in os.environ)
     }
-    os.environ.update(found)
-    for name in taken - set(found):
+    os.environ.update(values)
+    for name in former_names - set(values):
         os.environ.pop(name, None)
-    if found or taken:
-        os.environ.update(record_dotenv(set(found), str(file)))
+    if values or former_names:
+        os.environ.update(record_dotenv(set(values), str(file)))
 
 
 def read_file_version(file: Path | None) -> FileVersion | None:
@@ -91,26 +93,28 @@ def read_file_version(file: Path | None) -> FileVersion | None:
     return (stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat is not None else None
 
 
-def load_settings(given: Path | None = None) -> Settings:
+def load_settings(config_path: Path | None = None) -> Settings:
     """Loads the settings. Raises ConfigError with the place of the fault."""
     from harness.app.configuration import configuration  # noqa: PLC0415 - a worker receives its settings
 
-    file = config_file(given, os.environ)
+    file = config_file(config_path, os.environ)
     read_dotenv(file.resolve().parent if file else Path.cwd())
     return configuration.load_settings(
         file, os.environ, defaults=package_data.path("config/default.yaml")
     )
 
 
-def read_settings(given: Path | None = None) -> tuple[Settings, FileVersion | None]:
+def read_settings(config_path: Path | None = None) -> tuple[Settings, FileVersion | None]:
     """Loads the settings, and the version of their file. Raises ConfigError."""
     # Reads the version first, so that a later change of the file causes another read.
-    version = read_file_version(config_file(given, os.environ))
-    return load_settings(given), version
+    version = read_file_version(config_file(config_path, os.environ))
+    return load_settings(config_path), version
 
 
 class FileAdditions(Generic[T]):
-    """Reads a section of the file again after a change, so that additions need no restart."""
+    """Reads a section of the file again after a change of the file, so that additions need no
+    restart.
+    """
 
     def __init__(
         self,
@@ -125,10 +129,10 @@ class FileAdditions(Generic[T]):
 
     def __call__(self) -> Mapping[str, T]:
         """Returns the section of a changed file; empty if the file is unchanged or invalid."""
-        now = read_file_version(self._source)
-        if self._source is None or now is None or now == self._version:
+        version = read_file_version(self._source)
+        if self._source is None or version is None or version == self._version:
             return {}
-        self._version = now
+        self._version = version
         try:
             return self._section(load_settings(self._source))
         except ConfigError as error:
@@ -137,8 +141,8 @@ class FileAdditions(Generic[T]):
 
 
 class ConfiguredPolicies(Mapping[str, Policy]):
-    """Adds new policies of the file when a caller lists the policies or uses an unknown one. A
-    known policy keeps its rules until the process ends.
+    """The policies of the file. If a caller lists the policies or uses an unknown policy, reads
+    new policies from the file. A known policy keeps its rules until the process ends.
     """
 
     def __init__(
@@ -164,17 +168,18 @@ class ConfiguredPolicies(Mapping[str, Policy]):
         return len(self._refresh())
 
 
-def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
+def load_sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
     """Returns the key that signs the cookie, and the client's secret. Raises ConfigError."""
     secret = secret_files.installation_secret(settings)
-    # Derived from the secret, because a new key at each start would sign everybody out.
+    # Derived from the secret, because a new key at each start would end all sessions.
     cookie_key = hmac.digest(secret, b"swapgate: single sign-on", "sha256").hex()
-    return cookie_key, secret_files.named_secret(oidc.client_secret_env, "ui.oidc")
+    return cookie_key, secret_files.require_named_secret(oidc.client_secret_env, "ui.oidc")
 
 
 @dataclass(frozen=True)
 class Installation:
-    """One installation, as this process uses it. `close` ends its workers and its connections.
+    """The parts of one installation that this process uses. `close` ends its workers and its
+    connections.
 
     secret: the key of hashes and HMAC chains. workers, run_queue: None in a process that starts
     no eval runs.
@@ -213,7 +218,9 @@ class Installation:
 
     @property
     def _approval_links(self) -> ApprovalLinks | None:
-        """None if the installation has no public address, or this process cannot sign."""
+        """The links to approval pages. None without a public address, or if this process cannot
+        sign.
+        """
         agents = self.settings.agents
         router = self.settings.router
         url = agents.public_url
@@ -232,19 +239,19 @@ class Installation:
         """Reads SWAPGATE_FORCE and the file, at the first use. Raises ConfigError."""
         now = self.clock.now()
         try:
-            of_environment = parse_environment_switches(
+            environment_switches = parse_environment_switches(
                 os.environ.get(ENVIRONMENT_VARIABLE, ""), now
             )
         except InputError as error:
             raise ConfigError(f"environment variable {error}") from None
         return (
-            *of_environment,
+            *environment_switches,
             *parse_file_switches(self.settings.switches, now),
         )
 
     @cached_property
     def context(self) -> Context:
-        """The bundle that all use cases get. Building it does not connect to the database."""
+        """The first argument of all use cases. To build it does not connect to the database."""
         from evals.suites.configured_suites import ConfiguredSuites  # noqa: PLC0415
         from harness.providers.calls.probe import HttpProviderProbe  # noqa: PLC0415 - urllib is slow to import
 
@@ -312,7 +319,7 @@ def _classify_reply(status: int, body: bytes) -> FailureClass | None:
 
 
 def open_installation(
-    given: Path | None = None,
+    config_path: Path | None = None,
     *,
     create_secret: bool = False,
     signs_as: KeyPurpose | None = KeyPurpose.CONTROL,
@@ -324,7 +331,7 @@ def open_installation(
     read: the configuration, if the caller has read it (`read_settings`).
     Raises ConfigError; DatabaseUnusable without an installation.
     """
-    settings, version = read or read_settings(given)
+    settings, version = read or read_settings(config_path)
     if not (create_secret or has_state(settings)):
         file = settings.database_url.removeprefix("sqlite:///")
         raise DatabaseUnusable(
@@ -358,9 +365,9 @@ def job_queue(settings: Settings) -> ModuleType:
 
 
 def has_state(settings: Settings) -> bool:
-    """Returns whether an installation exists here. A PostgreSQL database counts without a look
-    at it.
+    """Returns whether an installation exists here. With PostgreSQL, returns True without a
+    connection.
     """
     file = Path(settings.database_url.removeprefix("sqlite:///"))
-    on_sqlite = settings.database_url.startswith("sqlite:///")
-    return not on_sqlite or file.exists() or secret_files.has_secret(settings)
+    is_sqlite = settings.database_url.startswith("sqlite:///")
+    return not is_sqlite or file.exists() or secret_files.has_secret(settings)

@@ -22,14 +22,16 @@ from harness.app.configuration.model import ControlSettings, Settings
 from harness.frame.alerts.alert import NO_SINK
 from harness.frame.errors import ConfigError
 from harness.frame.imports import (
-    leave_modules_alone,
+    delay_collection,
+    freeze_modules,
     pause_garbage_collection,
-    put_off_collection,
 )
 from harness.routing.settings import http_url
 
-LOOK_EVERY_S: Final = 0.05
-COMM: Final = Path("/proc/self/comm")  # the process name for `ps -o comm` and `top`
+CHECK_EVERY_S: Final = 0.05
+PROCESS_NAME_FILE: Final = Path(
+    "/proc/self/comm"
+)  # the process name for `ps -o comm` and `top`
 
 
 @dataclass
@@ -51,7 +53,7 @@ class ForkedProcess:
         while (code := self.poll()) is None:
             if until is not None and time.monotonic() > until:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(CHECK_EVERY_S)
         return code
 
     def terminate(self) -> None:
@@ -66,15 +68,15 @@ class ForkedProcess:
 
 
 def can_fork() -> bool:
-    """Returns whether this process may fork. In the child, locks of other threads would stay
-    locked, and macOS's libraries do not support a fork.
+    """Returns whether this process may fork. A child would keep the locks of other threads
+    locked for ever, and macOS's libraries do not support a fork.
     """
     return sys.platform == "linux" and threading.active_count() == 1
 
 
 def fork_process(name: str) -> ForkedProcess | None:
-    """Forks. Returns None in the child, which leads a new session, so that Ctrl-C does not
-    reach it. name: for `ps`, at most 15 characters. Raises OSError.
+    """Forks this process. Returns None in the child, which leads a new session, so that Ctrl-C
+    does not reach it. name: the child's name in `ps`, at most 15 characters. Raises OSError.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -83,25 +85,25 @@ def fork_process(name: str) -> ForkedProcess | None:
         return ForkedProcess(pid)
     os.setsid()
     with suppress(OSError):
-        COMM.write_text(name, encoding="utf-8")
+        PROCESS_NAME_FILE.write_text(name, encoding="utf-8")
     return None
 
 
-# By part: the path that answers when the part serves.
-HEALTH: Final[Mapping[str, str]] = {
+# Maps a part of `serve all` to the path that answers when the part serves.
+HEALTH_PATHS: Final[Mapping[str, str]] = {
     "router": "/readyz",
     "control": "/readyz",
     "agents": "/readyz",
     "ui": "/_stcore/health",
 }
-# `serve all` prints them in this order.
+# Maps a part to the name, path and use that `serve all` prints, in this order.
 ADDRESSES: Final[Mapping[str, tuple[str, str, str]]] = {
     "ui": ("dashboard", "", "open it in a browser"),
     "router": ("router", "/v1", "the base_url of your clients"),
     "control": ("control", "", "the management API"),
     "agents": ("agents", "", "behind the router's /agents"),
 }
-ASK_EVERY_S: Final = 0.5
+PROBE_EVERY_S: Final = 0.5
 SLOW_AFTER_S: Final = 60.0
 
 
@@ -114,18 +116,18 @@ class ListenAddress(Protocol):
 
 
 def require_port(
-    where: ListenAddress,
+    address: ListenAddress,
     *,
-    what: str,
+    service: str,
     setting: str,
 ) -> None:
     """Raises ConfigError with the holder and the setting if a port is not free."""
     from harness.frame.runtime.tcp_ports import require_free  # noqa: PLC0415 - psutil
 
     require_free(
-        where.host,
-        where.port,
-        what=what,
+        address.host,
+        address.port,
+        service=service,
         setting=setting,
     )
 
@@ -134,41 +136,43 @@ def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
     """Raises ConfigError with all holders if a port is not free. parts: names for messages."""
     from harness.frame.runtime.tcp_ports import is_free, port_holder  # noqa: PLC0415 - psutil
 
-    taken = []
+    taken_parts = []
     for part in parts:
-        where = getattr(settings, part)
-        if not is_free(where.host, where.port):
-            taken.append((part, where))
-    if len(taken) == 1:
-        part, where = taken[0]
-        require_port(where, what=parts[part], setting=f"{part}.port")
-    if taken:
-        held = "; ".join(
-            f"{where.host}:{where.port} for {parts[part]} by {port_holder(where.port)}"
-            for part, where in taken
+        address = getattr(settings, part)
+        if not is_free(address.host, address.port):
+            taken_parts.append((part, address))
+    if len(taken_parts) == 1:
+        part, address = taken_parts[0]
+        require_port(address, service=parts[part], setting=f"{part}.port")
+    if taken_parts:
+        holders = "; ".join(
+            f"{address.host}:{address.port} for {parts[part]} by {port_holder(address.port)}"
+            for part, address in taken_parts
         )
-        keys = ", ".join(f"{part}.port" for part, _ in taken)
+        keys = ", ".join(f"{part}.port" for part, _ in taken_parts)
         raise ConfigError(
-            f"ports are taken: {held}. Stop these processes, or set {keys} in swapgate.yaml"
+            f"ports are taken: {holders}. Stop these processes, or set {keys} in swapgate.yaml"
         )
 
 
 @contextmanager
-def announcing(
+def announce_when_serving(
     settings: Settings,
     parts: Collection[str],
     say: Callable[[str], None],
 ) -> Iterator[None]:
-    """Prints the addresses once all parts serve, while the block runs. Says so if a part takes
-    long.
+    """Prints the addresses once all parts serve, while the block runs. Reports a part that
+    takes longer than SLOW_AFTER_S. say: prints a line.
     """
-    over = threading.Event()
-    thread = threading.Thread(target=_announce, args=(settings, parts, say, over), daemon=True)
+    block_ended = threading.Event()
+    thread = threading.Thread(
+        target=_announce, args=(settings, parts, say, block_ended), daemon=True
+    )
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        block_ended.set()
         thread.join()
 
 
@@ -176,16 +180,16 @@ def _announce(
     settings: Settings,
     parts: Collection[str],
     say: Callable[[str], None],
-    over: threading.Event,
+    block_ended: threading.Event,
 ) -> None:
-    waited = 0
+    probes = 0
     silent = list(parts)
-    while not over.wait(ASK_EVERY_S):
+    while not block_ended.wait(PROBE_EVERY_S):
         silent = [part for part in silent if not _serves(settings, part)]
         if not silent:
             break
-        waited += 1
-        if waited == SLOW_AFTER_S / ASK_EVERY_S:
+        probes += 1
+        if probes == SLOW_AFTER_S / PROBE_EVERY_S:
             say(f"still waiting for {' and '.join(silent)}: see the messages above")
     if not silent:
         for line in address_lines(settings, parts):
@@ -195,8 +199,8 @@ def _announce(
 
 
 def _serves(settings: Settings, part: str) -> bool:
-    where = getattr(settings, part)
-    return answers_http(where.host, where.port, HEALTH[part])
+    address = getattr(settings, part)
+    return answers_http(address.host, address.port, HEALTH_PATHS[part])
 
 
 def address_lines(settings: Settings, parts: Collection[str]) -> list[str]:
@@ -205,8 +209,8 @@ def address_lines(settings: Settings, parts: Collection[str]) -> list[str]:
     for part, (name, path, use) in ADDRESSES.items():
         if part not in parts:
             continue
-        where = getattr(settings, part)
-        lines.append(f"{name:<10} {http_url(where.host, where.port) + path:<32} {use}")
+        address = getattr(settings, part)
+        lines.append(f"{name:<10} {http_url(address.host, address.port) + path:<32} {use}")
     return lines
 
 
@@ -220,10 +224,11 @@ def supervise(
     """Runs the parts of `serve all` until a signal comes. Returns the exit code.
 
     If the platform can fork, this process calls `import_shared` and forks a child for each
-    part. In a child, the function returns the part's name. A part restarts by its command.
+    part. In a child, the function returns the part's name. The supervisor restarts a part by
+    its command.
     """
     from harness.frame.runtime.supervisor import (  # noqa: PLC0415  # noqa: PLC0415
-        LAST_WORDS_S,
+        STOP_TIMEOUT_S,
         Child,
         Supervisor,
         interrupts,
@@ -233,11 +238,11 @@ def supervise(
     children: dict[str, Child] = {}
     part = None
     supervise_reloads()
-    with interrupts(reloads=True) as over:
+    with interrupts(reloads=True) as interruption:
         if can_fork():
             with pause_garbage_collection():
                 import_shared()
-            leave_modules_alone()
+            freeze_modules()
             for name in commands:
                 try:
                     child = fork_process(f"serve {name}")
@@ -249,18 +254,18 @@ def supervise(
                 children[name] = child
         if part is None:
             # The router may use all its time to end requests.
-            where = settings.router
-            stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
-            with announcing(settings, commands, say):
+            router = settings.router
+            stop_s = router.shutdown_delay_s + router.drain_s + STOP_TIMEOUT_S
+            with announce_when_serving(settings, commands, say):
                 return Supervisor(
                     commands,
                     say,
                     stop_s=stop_s,
                     children=children,
-                ).run(over)
-    if over.ended:  # a signal came before the supervisor ended
+                ).run(interruption)
+    if interruption.ended:  # a signal arrived before the supervisor ended
         signal.raise_signal(signal.SIGTERM)
-    put_off_collection()
+    delay_collection()
     return part
 
 
@@ -274,12 +279,12 @@ def simulate(
     """
     from evals.sim.server import serve_forever  # noqa: PLC0415 - only this command needs it
 
-    leave_modules_alone()
+    freeze_modules()
     serve_forever(host, port, **options)
 
 
 def describe_missing_control(settings: ControlSettings) -> str | None:
-    """Returns advice if no control process answers, else None."""
+    """Returns advice if no control process answers; None if one answers."""
     if answers_http(settings.host, settings.port, "/healthz"):
         return None
     return (

@@ -1,8 +1,8 @@
 """Exports a proof, verifies it with public keys only (without database, secret or
 configuration), and describes its content.
 
-The signatures are checked in `harness.app.store.proof_rows`, and the verdict is computed again
-by the gate's own code. This module checks that the rows belong to one swap.
+`harness.app.store.proof_rows` checks the signatures, and the gate's own code computes the
+verdict again. This module checks that the rows belong to one swap.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ from harness.routing.evidence import (
 from harness.routing.proposal import ProposalPhase, was_registered_before
 from harness.routing.records.proposals import Proposals, Rollouts
 
-NOT_SHOWN: Final = (
+LIMITS: Final = (
     "Not shown: that the named provider gave the answers, what callers saw in the canary (its "
     "observations are not signed), and that the installation's clock was right."
 )
@@ -68,9 +68,9 @@ def export_proof(ctx: Context, proposal_id: str) -> Proof:
 
 
 def find_missing_way_back(ctx: Context, proposal_id: str) -> str:
-    """Describes a way back that was gone when a proposal was promoted; else empty.
-
-    The proof does not show it, because it is in the audit log. Raises NotFound.
+    """Describes that a way back was missing when a proposal was promoted; empty if it
+    was not. A proof does not show this, because only the audit log has it. Raises
+    NotFound.
     """
     with ctx.store.read() as tx:
         rollout = Proposals(tx).get(proposal_id).rollout
@@ -78,19 +78,19 @@ def find_missing_way_back(ctx: Context, proposal_id: str) -> str:
 
 
 def check_proof(rows: ProvenRows) -> ProofFindings:
-    """Checks that the rows form one swap, whose signatures the caller has verified. A proof
-    with a fault shows nothing.
+    """Checks that the rows form one swap. The caller has verified their signatures. A proof
+    with a fault shows no facts.
     """
     faults = [
-        *_misnamed(rows),
-        *_misregistered(rows),
-        *_misdecided(rows),
-        *_misserved(rows),
+        *_find_wrong_ids(rows),
+        *_find_plan_faults(rows),
+        *_find_verdict_faults(rows),
+        *_find_change_faults(rows),
     ]
-    return ProofFindings(() if faults else tuple(_sentences(rows)), tuple(faults))
+    return ProofFindings(() if faults else tuple(_describe_facts(rows)), tuple(faults))
 
 
-def _misnamed(rows: ProvenRows) -> Iterator[str]:
+def _find_wrong_ids(rows: ProvenRows) -> Iterator[str]:
     """Yields each target or suite whose id is not the hash of its content."""
     for name, target in rows.targets.items():
         if target.id != name:
@@ -100,8 +100,10 @@ def _misnamed(rows: ProvenRows) -> Iterator[str]:
             yield f"the content of suite {suite.name} does not match its digest"
 
 
-def _misregistered(rows: ProvenRows) -> Iterator[str]:
-    """Yields a fault for each run that does not match the plan registered before it."""
+def _find_plan_faults(rows: ProvenRows) -> Iterator[str]:
+    """Yields a fault for each run that does not match the plan that was registered before the
+    run.
+    """
     proposal = rows.proposal
     try:
         evaluation.check_arms(proposal, rows.runs)
@@ -121,15 +123,19 @@ def _misregistered(rows: ProvenRows) -> Iterator[str]:
             yield f"target {name} is missing"
 
 
-def _misdecided(rows: ProvenRows) -> Iterator[str]:
+def _find_verdict_faults(rows: ProvenRows) -> Iterator[str]:
     """Yields each difference between the verdict and the verdict recomputed from the scores."""
     proposal = rows.proposal
     if proposal.verdict != rows.verdict.id:
         yield f"the verdict {rows.verdict.id} is not the verdict of {proposal.id}"
     samples = {
         plan.suite: (
-            _below(rows, proposal.runs[plan.suite].incumbent, plan.planned_items),
-            _below(rows, proposal.runs[plan.suite].candidate, plan.planned_items),
+            _select_planned_samples(
+                rows, proposal.runs[plan.suite].incumbent, plan.planned_items
+            ),
+            _select_planned_samples(
+                rows, proposal.runs[plan.suite].candidate, plan.planned_items
+            ),
         )
         for plan in proposal.plans
     }
@@ -137,16 +143,16 @@ def _misdecided(rows: ProvenRows) -> Iterator[str]:
     yield from find_unlike_mean(proposal, rows.runs, rows.samples)
 
 
-def _below(
+def _select_planned_samples(
     rows: ProvenRows,
     run: str,
     items: int,
 ) -> list[Sample]:
-    """Returns the samples of a run's planned items; a run may hold more."""
+    """Returns the samples of a run's planned items. A run may have samples of further items."""
     return [sample for sample in rows.samples.get(run, ()) if sample.position < items]
 
 
-def _misserved(rows: ProvenRows) -> Iterator[str]:
+def _find_change_faults(rows: ProvenRows) -> Iterator[str]:
     """Yields each approval and each route change that does not belong to this swap."""
     proposal = rows.proposal
     for approval in rows.approvals:
@@ -161,18 +167,21 @@ def _misserved(rows: ProvenRows) -> Iterator[str]:
             yield f"version {change.version} promotes another target, {change.incumbent}"
 
 
-def _sentences(rows: ProvenRows) -> Iterator[str]:
+def _describe_facts(rows: ProvenRows) -> Iterator[str]:
     """Yields the facts of a valid proof, from the proposal to the last route change."""
     proposal = rows.proposal
     verdict = rows.verdict
-    arms = [_label(rows.targets.get(name)) for name in (proposal.incumbent, proposal.candidate)]
+    arms = [
+        _name_target(rows.targets.get(name))
+        for name in (proposal.incumbent, proposal.candidate)
+    ]
     yield (
         f"{proposal.proposer} proposed on {proposal.created_at:%Y-%m-%d %H:%M} UTC to replace "
         f"{arms[0]} by {arms[1]} on route {proposal.route}: {proposal.id}, claim "
         f"{proposal.claim.value}."
     )
     for plan in proposal.plans:
-        yield _registration(rows, plan)
+        yield _describe_registration(rows, plan)
     pairs = sum(report.items_used for report in verdict.suites)
     yield (
         f"The verdict is {verdict.words}. It follows from {format_quantity(pairs, 'pair')} of "
@@ -183,47 +192,47 @@ def _sentences(rows: ProvenRows) -> Iterator[str]:
     for approval in rows.approvals:
         yield (
             f"{approval.name} approved this verdict on {approval.at:%Y-%m-%d %H:%M} UTC"
-            f"{_reason_text(approval.reason)}."
+            f"{_format_reason(approval.reason)}."
         )
     for change in rows.changes:
-        yield _change(change, arms)
+        yield _describe_change(change, arms)
     if not rows.changes:
         yield "No route change followed this verdict."
     yield f"The control key {rows.signed_by} signed the file: no row was added or removed."
-    yield NOT_SHOWN
+    yield LIMITS
 
 
-def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
-    """Describes a suite's registered terms, and who signed its answers."""
+def _describe_registration(rows: ProvenRows, plan: SuitePlan) -> str:
+    """Describes a suite's registered terms, and the signers of its answers."""
     terms = (
         f"role {plan.role.value}, margin {plan.margin:g}, alpha {plan.alpha:g}, "
         f"at most {plan.planned_items} items"
     )
     run = rows.proposal.runs[plan.suite].candidate
     answers = len(rows.samples.get(run, ()))
-    by_worker = rows.by_worker.get(run, 0)
+    worker_signed = rows.by_worker.get(run, 0)
     if not answers:
         return f"Suite {plan.suite} ({terms}) was not measured before the verdict."
     signers = (
-        (by_worker, "an eval worker signed"),
+        (worker_signed, "an eval worker signed"),
         (
-            answers - by_worker,
+            answers - worker_signed,
             "the control plane signed, because it copied them",
         ),
     )
-    signed = " and ".join(
+    signed_answers = " and ".join(
         f"{format_quantity(n, 'answer')} that {signer}" for n, signer in signers if n
     )
     days = rows.proposal.runs[plan.suite].days
     return (
         f"Suite {plan.suite} was registered before the candidate's first answer: {terms}. "
-        f"The candidate's run contains {signed}; the run's id is a hash of these terms."
+        f"The candidate's run contains {signed_answers}; the run's id is a hash of these terms."
         + (f" {days.text}" if days else "")
     )
 
 
-def _change(change: SwapChange, arms: list[str]) -> str:
-    did = {
+def _describe_change(change: SwapChange, arms: list[str]) -> str:
+    event = {
         "canary": f"the canary opened at {format_bps(change.weight_bps)}",
         "weight": f"the canary went to {format_bps(change.weight_bps)}",
         "promotion": f"{arms[1]} became the incumbent",
@@ -232,16 +241,16 @@ def _change(change: SwapChange, arms: list[str]) -> str:
         "break_glass": "from this version on, the route served a model without proof",
     }.get(change.kind, f"the route changed ({change.kind})")
     return (
-        f"Version {change.version}, {change.at:%Y-%m-%d %H:%M} UTC, by {change.actor}: {did}"
-        f"{_reason_text(change.reason)}."
+        f"Version {change.version}, {change.at:%Y-%m-%d %H:%M} UTC, by {change.actor}: {event}"
+        f"{_format_reason(change.reason)}."
     )
 
 
-def _reason_text(reason: str) -> str:
+def _format_reason(reason: str) -> str:
     return f": {reason.rstrip('.')}" if reason else ""
 
 
-def _label(target: Target | None) -> str:
+def _name_target(target: Target | None) -> str:
     return f"{target.provider}/{target.model}" if target else "a missing target"
 
 
@@ -249,9 +258,9 @@ def verify_proof(file: Path, key: Path) -> ProofFindings:
     """Verifies a proof. key: a keyring such as `signing.pub`. Raises InputError for a malformed
     proof, ConfigError for a malformed keyring.
     """
-    keyring = parse_keyring(_text(key), str(key))
+    keyring = parse_keyring(_read_text(key), str(key))
     try:
-        proof = parse_proof(_text(file))
+        proof = parse_proof(_read_text(file))
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     try:
@@ -266,7 +275,7 @@ def verify_proof(file: Path, key: Path) -> ProofFindings:
         return ProofFindings((), (f"the file's rows belong to more than one swap: {error}",))
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,8 +1,7 @@
 """Reads the configuration and `.env` again after a SIGHUP. The router starts new workers with
-them. The other parts end, as after Ctrl-C, and start again in the same process (`reloading`).
-
-A reload of an invalid file stops no process: it keeps serving with the old settings and logs
-why.
+the new settings. The other processes end, as after Ctrl-C, and start again with the same pid
+(`reloading`). After a reload of an invalid file, each process continues with the old settings
+and logs the reason.
 """
 
 import os
@@ -29,44 +28,45 @@ from harness.frame.runtime.supervisor import (
 
 log = structlog.get_logger("swapgate.reload")
 
-Fixed = Mapping[str, Callable[[Settings], object]]
+FixedSettings = Mapping[str, Callable[[Settings], object]]
 # Settings that each process uses until it ends.
-FIXED: Final[Fixed] = {
+FIXED: Final[FixedSettings] = {
     "home": lambda settings: settings.home,
     "database_url": lambda settings: settings.database_url,
 }
 
 
 def reload_settings(
-    given: Path | None,
+    config_path: Path | None,
     old: Settings,
     *,
-    fixed: Fixed = FIXED,
+    fixed: FixedSettings = FIXED,
     check: Callable[[Settings], object] | None = None,
 ) -> Settings:
-    """Loads the current configuration and `.env`. fixed: settings that need a restart.
+    """Loads the current configuration and `.env`. Raises ConfigError, and leaves the
+    environment unchanged, for an invalid file or a changed fixed setting.
 
-    On ConfigError, the environment stays unchanged.
+    fixed: the settings that need a restart. check: a further check of the new settings.
     """
-    kept = dict(os.environ)
+    former_environment = dict(os.environ)
     try:
-        new = load_settings(given)
-        _require_unmoved(old, new, fixed)
+        new = load_settings(config_path)
+        _require_unchanged(old, new, fixed)
         if check is not None:
             check(new)
     except ConfigError:
         # Restores without `clear`, because other threads read the environment.
-        os.environ.update(kept)
-        for name in set(os.environ) - set(kept):
+        os.environ.update(former_environment)
+        for name in set(os.environ) - set(former_environment):
             del os.environ[name]
         raise
     return new
 
 
-def _require_unmoved(
+def _require_unchanged(
     old: Settings,
     new: Settings,
-    fixed: Fixed,
+    fixed: FixedSettings,
 ) -> None:
     """Raises ConfigError if one of the fixed settings has changed."""
     for name, value in fixed.items():
@@ -80,27 +80,29 @@ def _require_unmoved(
 @contextmanager
 def reloading(
     command: Sequence[str],
-    given: Path | None,
+    config_path: Path | None,
     old: Settings,
 ) -> Iterator[None]:
     """Replaces this process with `command`, with the same pid, on a RELOAD signal.
 
     The block ends like on Ctrl-C. If the configuration is invalid, the block continues.
     """
-    wanted = threading.Event()
-    hung_up, written = os.pipe()
-    load = partial(reload_settings, given, old)
-    watch = partial(_watch, hung_up, wanted, load, on_terminal=ends_with_terminal())
-    signal.signal(RELOAD, lambda *_: os.write(written, b"."))
+    reload_requested = threading.Event()
+    signal_pipe, signal_writer = os.pipe()
+    load = partial(reload_settings, config_path, old)
+    watch = partial(
+        _watch, signal_pipe, reload_requested, load, on_terminal=ends_with_terminal()
+    )
+    signal.signal(RELOAD, lambda *_: os.write(signal_writer, b"."))
     reload_at_hangup()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {RELOAD, signal.SIGHUP})
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     except KeyboardInterrupt:
-        if not wanted.is_set():
+        if not reload_requested.is_set():
             raise
-    if wanted.is_set():
+    if reload_requested.is_set():
         # A blocked signal waits until `command` can handle it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {RELOAD, signal.SIGHUP})
         sys.stdout.flush()
@@ -109,8 +111,8 @@ def reloading(
 
 
 def _watch(
-    hung_up: int,
-    wanted: threading.Event,
+    signal_pipe: int,
+    reload_requested: threading.Event,
     load: Callable[[], Settings],
     *,
     on_terminal: bool,
@@ -118,7 +120,7 @@ def _watch(
     """Waits for RELOAD signals in a thread. A signal handler must not load the settings,
     because the code that it interrupts may hold a lock.
     """
-    while os.read(hung_up, 1):
+    while os.read(signal_pipe, 1):
         if on_terminal and not has_terminal():
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -128,6 +130,6 @@ def _watch(
             log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message names the cause
             continue
         log.info("reloads")
-        wanted.set()
+        reload_requested.set()
         os.kill(os.getpid(), signal.SIGINT)
         return

@@ -1,7 +1,7 @@
 """Builds a router process, or a router inside another program's process.
 
-A router signs nothing and needs no private key. `data_plane` is the parent of such processes;
-requests are handled in `router.server`.
+A router signs nothing, and needs no private key. `data_plane` runs the parent of such
+processes; `router.server` handles requests.
 """
 
 import os
@@ -49,11 +49,11 @@ OTLP_VARIABLES = (
 )
 
 
-def missing_table(installation: Installation) -> str | None:
-    """Returns why a router has no routing table yet, in the database or on its disk; None if
-    it has one. Raises DatabaseUnusable.
+def find_missing_table(installation: Installation) -> str | None:
+    """Returns why neither the database nor the disk has a routing table; None if the database
+    or the disk has a table. Raises DatabaseUnusable.
     """
-    if _snapshot_file(installation.settings).exists():
+    if _find_snapshot_file(installation.settings).exists():
         return None
     try:
         installation.store.etag()
@@ -64,13 +64,13 @@ def missing_table(installation: Installation) -> str | None:
     return None
 
 
-def _tracing(settings: TracingSettings) -> "Tracing | None":
-    """Builds the tracing; None if neither the file nor the standard variables turn it on.
-    Raises ConfigError.
+def _build_tracing(settings: TracingSettings) -> "Tracing | None":
+    """Builds the tracing. None if neither the file nor the standard variables turn it on, and
+    if a variable turns it off. Raises ConfigError.
     """
-    given = any(os.environ.get(variable) for variable in OTLP_VARIABLES)
-    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if off or not (settings.otlp_endpoint or given):
+    is_configured = any(os.environ.get(variable) for variable in OTLP_VARIABLES)
+    is_disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if is_disabled or not (settings.otlp_endpoint or is_configured):
         return None
     try:
         from router.observers.tracing import OpenTelemetry  # noqa: PLC0415 - the SDK is slow to import
@@ -90,25 +90,25 @@ def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapsho
         raise SnapshotInvalid("the snapshot on disk is not signed: a former version wrote it")
     now = installation.clock.now()
     etag = snapshot.etag
-    return signed_snapshot.verified(snapshot.signed, installation.signatures, etag, now)
+    return signed_snapshot.build_verified(snapshot.signed, installation.signatures, etag, now)
 
 
-def _snapshot_file(settings: Settings) -> Path:
+def _find_snapshot_file(settings: Settings) -> Path:
     return secret_files.writable_home(settings) / "snapshot.json"
 
 
-def revision_on_disk(settings: Settings) -> int:
+def read_revision_on_disk(settings: Settings) -> int:
     """Returns the last revision that a router of this machine served; 0 if unknown."""
     from router.snapshot.holder import load_snapshot  # noqa: PLC0415 - only a process that routes needs it
 
     try:
-        return load_snapshot(_snapshot_file(settings)).table.revision
+        return load_snapshot(_find_snapshot_file(settings)).table.revision
     except SnapshotInvalid:
         return 0
 
 
 def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
-    """Returns a router's snapshot with clear headers."""
+    """Returns the snapshot with its providers' headers decrypted."""
     from harness.providers.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
 
     providers = {
@@ -118,7 +118,7 @@ def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
     return replace(snapshot, providers=providers)
 
 
-def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
+def load_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Loads the snapshot of one router process. Raises SnapshotInvalid."""
     from harness.providers.registry import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot.compiler import provider_kinds  # noqa: PLC0415
@@ -134,7 +134,7 @@ def boot_holder(installation: Installation, transports: "Transports") -> "Snapsh
 
     holder = SnapshotHolder(
         RouterStore(installation.store),
-        _snapshot_file(installation.settings),
+        _find_snapshot_file(installation.settings),
         installation.standing_switches,
         key_sets,
         prepare=lambda snapshot: transports.prepare(provider_kinds(snapshot)),
@@ -146,7 +146,7 @@ def boot_holder(installation: Installation, transports: "Transports") -> "Snapsh
     return holder
 
 
-def router_app(
+def build_router_app(
     installation: Installation,
     holder: "SnapshotHolder",
     recording: "Recording",
@@ -159,7 +159,7 @@ def router_app(
     from router.recording.shared_files import FILE, GuardFiles, SharedMarks  # noqa: PLC0415
     from router.server.app import Router  # noqa: PLC0415 - only a process that routes needs it
 
-    where = installation.settings.router
+    settings = installation.settings.router
     home = secret_files.writable_home(installation.settings)
 
     marks = SharedMarks(installation.secret, home / FILE)
@@ -174,12 +174,12 @@ def router_app(
         holder,
         recording,
         transports,
-        where,
+        settings,
         installation.secret,
         installation.clock,
         on_stop=close,
         rates=SharedRates(home / BOOK),
-        tracing=_tracing(where.tracing),
+        tracing=_build_tracing(settings.tracing),
         guard_files=GuardFiles(home / "guard"),
         agents=installation.settings.agents,
         learned=transports.repairs.fields,
@@ -193,7 +193,7 @@ def build_recorder(
     *,
     name: str,
 ) -> "Recorder":
-    """Builds a recorder with the spool of `home`. name: the beginning of its workers' names."""
+    """Builds a recorder with the spool of `home`. name: the prefix of its worker's name."""
     from router.recording.capture_writer import CaptureWriter  # noqa: PLC0415
     from router.recording.recorder import Recorder  # noqa: PLC0415
     from router.recording.spool import Spool  # noqa: PLC0415
@@ -218,27 +218,27 @@ def build_recorder(
     )
 
 
-def embedded_router(given: Path | None = None) -> EmbeddedRouter:
+def build_embedded_router(config_path: Path | None = None) -> EmbeddedRouter:
     """Builds a router that serves like a worker of `swapgate serve router`. Raises ConfigError,
     SnapshotInvalid.
     """
-    telemetry.leave_to_the_application()
-    return embed(open_installation(given, signs_as=None), "client-")
+    telemetry.log_through_application()
+    return embed_router(open_installation(config_path, signs_as=None), "client-")
 
 
-def embed(installation: Installation, name: str) -> EmbeddedRouter:
+def embed_router(installation: Installation, name: str) -> EmbeddedRouter:
     """Builds a router of this installation. name: see `build_recorder`."""
     from router.upstream.transports import Transports  # noqa: PLC0415 - only a process that routes needs it
 
     try:
         transports = Transports(installation.settings.router)
-        holder = boot_holder(installation, transports)
+        holder = load_holder(installation, transports)
         recorder = build_recorder(
             installation,
             lambda: holder.current.rollouts if holder.current else frozenset(),
             name=name,
         )
-        app = router_app(installation, holder, recorder, transports)
+        app = build_router_app(installation, holder, recorder, transports)
     except BaseException:
         installation.close()
         raise
@@ -246,19 +246,19 @@ def embed(installation: Installation, name: str) -> EmbeddedRouter:
 
 
 def run_router_worker(
-    given: bytes,
+    pickled_settings: bytes,
     *,
     channel: int,
     listeners: Sequence[int],
 ) -> None:
-    """Blocks until SIGTERM or its parent's end. given: pickled settings. channel, listeners:
-    file descriptors of the parent.
+    """Runs a worker until SIGTERM or its parent's end. pickled_settings: the parent's settings.
+    channel, listeners: file descriptors of the parent.
     """
     from router.recording.reporter import Reporter  # noqa: PLC0415 - only the router's process needs it
     from router.server.process import serve, server  # noqa: PLC0415
     from router.upstream.transports import Transports  # noqa: PLC0415
 
-    settings = pickle.loads(given)  # noqa: S301 - our own parent's
+    settings = pickle.loads(pickled_settings)  # noqa: S301 - our own parent's
     if not isinstance(settings, Settings):
         raise TypeError("only `swapgate serve router` starts a router's worker")
     telemetry.configure()
@@ -270,16 +270,16 @@ def run_router_worker(
         signs_as=None,
     )
     transports = Transports(settings.router)
-    holder = boot_holder(installation, transports)
+    holder = load_holder(installation, transports)
     reporter = Reporter(
         socket.socket(fileno=channel),
         worker=SystemRandomIds().token("router-"),
         clock=installation.clock,
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
-        # Without a delay, because another parent may need the port.
+        # Ends without a delay, because another parent may need the port.
         on_orphaned=partial(signal.raise_signal, signal.SIGINT),
     )
-    app = router_app(
+    app = build_router_app(
         installation,
         holder,
         reporter,

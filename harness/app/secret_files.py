@@ -1,9 +1,9 @@
-"""Finds and creates the installation's secrets, each in an environment variable or in a file of
-mode 0600 in `home`. Finds, creates, rotates and retires the keys that sign rows: in files in
-`home`, in variables, or in files that a variable names (`…_FILE`).
+"""Finds and creates the installation's secrets. Each is in an environment variable or in a file
+of mode 0600 in `home`. Also finds, creates, rotates and retires the keys that sign rows: in
+files in `home`, in variables, or in files that a variable names (`…_FILE`).
 
-A variable always wins over a file. A missing secret is created only on request, because a new
-secret makes stored hashes and keys useless. No message contains a secret.
+A variable always wins over a file. This module creates a missing secret only on request,
+because a new secret makes stored hashes and keys useless. No message contains a secret.
 """
 
 import os
@@ -37,8 +37,8 @@ SECRET_VARIABLE: Final = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 SECRET_FILE: Final = "secret.key"  # noqa: S105 - a name, not a secret
 ENCRYPTION_VARIABLE: Final = "SWAPGATE_ENCRYPTION_KEYS"
 ENCRYPTION_FILE: Final = "encryption.keys"
-ATTEMPTS = 40
-PAUSE_S = 0.05
+CONTENT_ATTEMPTS = 40
+CONTENT_PAUSE_S = 0.05
 
 
 def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
@@ -77,10 +77,10 @@ def create_private(file: Path, text: str) -> bool:
 
 def wait_for_content(file: Path) -> None:
     """Waits until the process that created the file has written its content."""
-    for _ in range(ATTEMPTS):
+    for _ in range(CONTENT_ATTEMPTS):
         if file.stat().st_size:
             return
-        time.sleep(PAUSE_S)
+        time.sleep(CONTENT_PAUSE_S)
 
 
 def environment_secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -94,18 +94,18 @@ def environment_secret(variable: str, environ: Mapping[str, str] = os.environ) -
         raise ConfigError(f"{variable}_FILE cannot be read: {error}") from None
 
 
-def named_secret(variable: str, section: str) -> str:
+def require_named_secret(variable: str, section: str) -> str:
     """Reads the secret of a variable that the configuration names. section: for the message.
 
     Raises ConfigError if the variable is not set.
     """
-    found = environment_secret(variable)
-    if not found:
+    secret = environment_secret(variable)
+    if not secret:
         raise ConfigError(
             f"{section} names {variable}, which is not set: set it, or {variable}_FILE with "
             "the file of the secret"
         )
-    return found
+    return secret
 
 
 def has_secret(settings: Settings) -> bool:
@@ -121,10 +121,10 @@ def encryption_keys(settings: Settings) -> list[str]:
     SWAPGATE_ENCRYPTION_KEYS, or a file of mode 0600 in `home`. Raises ConfigError without
     keys.
     """
-    given = encryption.keys_in(os.environ.get(ENCRYPTION_VARIABLE, ""))
+    keys = encryption.split_keys(os.environ.get(ENCRYPTION_VARIABLE, ""))
     file = encryption_file(settings)
-    if given:
-        return given
+    if keys:
+        return keys
     if not file.exists():
         raise ConfigError(
             f"{file} is missing, and {ENCRYPTION_VARIABLE} is not set: `swapgate init` makes "
@@ -133,8 +133,10 @@ def encryption_keys(settings: Settings) -> list[str]:
     return encryption.read_key_file(file)
 
 
-def make_encryption_file(settings: Settings) -> bool:
-    """Creates the file unless the environment or the file has keys. Returns whether it did."""
+def create_encryption_file(settings: Settings) -> bool:
+    """Creates the file of encryption keys, unless the environment or the file has keys. Returns
+    whether it created the file.
+    """
     file = encryption_file(settings)
     if os.environ.get(ENCRYPTION_VARIABLE) or file.exists():
         return False
@@ -162,7 +164,7 @@ def writable_home(settings: Settings) -> Path:
     """
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        # Tests by a file of a unique name, because several processes may test at once.
+        # Tests with a file of a unique name, because several processes may test at once.
         with tempfile.TemporaryFile(dir=settings.home):
             pass
     except OSError as error:
@@ -197,15 +199,15 @@ def signatures(settings: Settings, purpose: KeyPurpose | None = None) -> Ed25519
     """
     private = None if purpose is None else partial(private_key, settings, purpose)
     return Ed25519Signatures(
-        partial(keyring, settings), private, stamp=_keyring_stamp(settings)
+        partial(keyring, settings), private, stamp=_build_keyring_stamp(settings)
     )
 
 
 def keyring(settings: Settings) -> Keyring:
     """Reads the keyring from the environment or its file. Raises ConfigError."""
-    given = environment_secret(KEYRING_VARIABLE)
-    if given is not None:
-        return parse_keyring(given, KEYRING_VARIABLE)
+    keyring_text = environment_secret(KEYRING_VARIABLE)
+    if keyring_text is not None:
+        return parse_keyring(keyring_text, KEYRING_VARIABLE)
     file = settings.home / KEYRING_FILE
     if not file.exists():
         raise ConfigError(
@@ -219,32 +221,32 @@ def keyring(settings: Settings) -> Keyring:
     return parse_keyring(text.strip(), str(file))
 
 
-def _keyring_stamp(settings: Settings) -> Callable[[], tuple[int, int, int] | None]:
-    """Returns a function whose result changes with the keyring's file. The result is None if a
-    variable has the keyring or the file is missing.
+def _build_keyring_stamp(settings: Settings) -> Callable[[], tuple[int, int, int] | None]:
+    """Builds a function whose result changes with the keyring's file. The result is None if a
+    variable has the keyring, or if the file is missing.
     """
     if os.environ.get(KEYRING_VARIABLE):
         return lambda: None
-    named = os.environ.get(f"{KEYRING_VARIABLE}_FILE")
-    # A text instead of a Path, for speed: each check of a row reads the file's status.
-    return partial(_file_stamp, named or str(settings.home / KEYRING_FILE))
+    file = os.environ.get(f"{KEYRING_VARIABLE}_FILE")
+    # A text is faster than a Path, and each check of a row reads the file's status.
+    return partial(_read_file_stamp, file or str(settings.home / KEYRING_FILE))
 
 
-def _file_stamp(file: str) -> tuple[int, int, int] | None:
+def _read_file_stamp(file: str) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(file)  # noqa: PTH116 - a Path takes twice as long
+        status = os.stat(file)  # noqa: PTH116 - a Path takes twice as long
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def private_key(settings: Settings, purpose: KeyPurpose) -> str:
     """Reads the private key of a purpose, from the environment or its file. Raises
     ConfigError.
     """
-    given = environment_secret(PRIVATE_VARIABLES[purpose])
-    if given is not None:
-        return given
+    text = environment_secret(PRIVATE_VARIABLES[purpose])
+    if text is not None:
+        return text
     file = settings.home / PRIVATE_FILES[purpose]
     if not file.exists():
         raise ConfigError(
@@ -258,7 +260,7 @@ def private_key(settings: Settings, purpose: KeyPurpose) -> str:
 def create_keys(settings: Settings) -> list[Path]:
     """Creates missing signing keys and the keyring. Returns the new files. Raises ConfigError.
 
-    Does not change an existing keyring: only `rotate_signing_key` adds a key to it.
+    Does not change an existing keyring, because only `rotate_signing_key` adds keys.
     """
     if environment_secret(KEYRING_VARIABLE) is not None:
         return []
@@ -266,10 +268,10 @@ def create_keys(settings: Settings) -> list[Path]:
     if file.exists():
         return []
     writable_home(settings)
-    made = [_make_private(settings, purpose) for purpose in KeyPurpose]
+    created = [_create_private_key(settings, purpose) for purpose in KeyPurpose]
     keys = [public_key(private_key(settings, purpose), purpose) for purpose in KeyPurpose]
     _write_keyring(settings, keys)
-    return [*(path for path in made if path is not None), file]
+    return [*(path for path in created if path is not None), file]
 
 
 def rotate_signing_key(settings: Settings, purpose: KeyPurpose) -> PublicKey:
@@ -281,11 +283,11 @@ def rotate_signing_key(settings: Settings, purpose: KeyPurpose) -> PublicKey:
             raise ConfigError(
                 f"{name} is set: rotate on the machine with the key files, then update it"
             )
-    known = keyring(settings)
+    former_keyring = keyring(settings)
     private = new_private_key()
     new = public_key(private, purpose)
     # All processes must know the new key before it signs.
-    _write_keyring(settings, rotate_key(known, new).values())
+    _write_keyring(settings, rotate_key(former_keyring, new).values())
     encryption.write_key_file(settings.home / PRIVATE_FILES[purpose], [private])
     return new
 
@@ -294,10 +296,10 @@ def check_retirable(settings: Settings, key: str) -> None:
     """Raises ConfigError for an unknown key, a key that still signs, or a keyring in a
     variable.
     """
-    known = keyring(settings)
-    if key not in known:
-        raise ConfigError(f"the keyring has no key {key}; it has {', '.join(known)}")
-    if known[key].state is KeyState.SIGNS:
+    keys = keyring(settings)
+    if key not in keys:
+        raise ConfigError(f"the keyring has no key {key}; it has {', '.join(keys)}")
+    if keys[key].state is KeyState.SIGNS:
         raise ConfigError(f"the key {key} signs: rotate it first")
     if environment_secret(KEYRING_VARIABLE) is not None:
         raise ConfigError(f"{KEYRING_VARIABLE} is set: change the key's state in its value")
@@ -306,16 +308,16 @@ def check_retirable(settings: Settings, key: str) -> None:
 def retire_signing_key(settings: Settings, key: str) -> None:
     """Retires a key, whose signatures are then invalid. Raises ConfigError."""
     check_retirable(settings, key)
-    known = dict(keyring(settings))
-    known[key] = PublicKey(known[key].purpose, known[key].public, KeyState.RETIRED)
-    _write_keyring(settings, known.values())
+    keys = dict(keyring(settings))
+    keys[key] = PublicKey(keys[key].purpose, keys[key].public, KeyState.RETIRED)
+    _write_keyring(settings, keys.values())
 
 
-def _make_private(settings: Settings, purpose: KeyPurpose) -> Path | None:
+def _create_private_key(settings: Settings, purpose: KeyPurpose) -> Path | None:
     """Creates a missing private key. Returns its file, or None if the key existed."""
     file = settings.home / PRIVATE_FILES[purpose]
-    given = environment_secret(PRIVATE_VARIABLES[purpose]) is not None
-    return file if not given and create_private(file, new_private_key()) else None
+    is_in_variable = environment_secret(PRIVATE_VARIABLES[purpose]) is not None
+    return file if not is_in_variable and create_private(file, new_private_key()) else None
 
 
 def _write_keyring(settings: Settings, keys: Iterable[PublicKey]) -> None:

@@ -1,7 +1,7 @@
 """Creates the file's providers and routes in the database, and lists the differences.
 
-After its creation a route belongs to the database: the file never changes it, because that
-would swap a model without proof. `swapgate config apply` says what differs.
+The file never changes an existing route, because that would swap a model without proof.
+`swapgate config apply` lists the differences.
 """
 
 from dataclasses import dataclass, replace
@@ -30,7 +30,9 @@ APPLY_STEP: Final = "`swapgate config apply`"
 
 @dataclass(frozen=True, slots=True)
 class SeedDifference:
-    """A difference between file and database. next_step: what a person can do about it."""
+    """A difference between file and database. next_step: the advice for the person who reads
+    it.
+    """
 
     subject: str  # `route support`
     found: str
@@ -51,12 +53,12 @@ class FileApplied:
 
 
 def apply_seed(ctx: Context, settings: Settings) -> list[str]:
-    """Returns descriptions of the additions. Raises NotFound for an unknown suite or
-    provider.
+    """Adds the file's new providers, prices and routes to the database. Returns descriptions of
+    the additions. Raises NotFound for an unknown suite or provider.
     """
     added = []
     with ctx.store.read() as tx:
-        known = set(Routing(tx).table().routes)
+        known_routes = set(Routing(tx).table().routes)
         providers = set(Providers(tx).all())
     for name, provider in settings.providers.items():
         if name not in providers:
@@ -65,22 +67,23 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
     added += _fill_prices(ctx)
     new = []
     for name, route in settings.routes.items():
-        if name in known:
+        if name in known_routes:
             continue
-        fault = _schedule_fault(route.settings)
-        # The route serves without candidates, because a faulty line must stop nothing else.
+        fault = _find_schedule_fault(route.settings)
+        # The route serves without its candidates' schedule, because a faulty line must not stop
+        # the route.
         new.append(
             replace(route, settings=replace(route.settings, candidates=None))
             if fault
             else route
         )
         added.append(f"route {name}, without candidates: {fault}" if fault else f"route {name}")
-    _create_all(ctx, SYSTEM, new)
+    _create_routes(ctx, SYSTEM, new)
     return added
 
 
-def _schedule_fault(settings: RouteSettings) -> str:
-    """Describes the fault of a candidate schedule's times; empty without one."""
+def _find_schedule_fault(settings: RouteSettings) -> str:
+    """Describes the fault of the candidates' cron expression; empty without a fault."""
     try:
         if settings.candidates is not None:
             check_cron(settings.candidates.every)
@@ -89,18 +92,19 @@ def _schedule_fault(settings: RouteSettings) -> str:
     return ""
 
 
-def list_not_warm(table: RoutingTable) -> list[str]:
-    """Lists the routes whose fallbacks at another provider get no requests until the incumbent
-    fails.
-
-    Leaves out routes that keep a share warm, and routes whose requests have side effects.
+def list_cold_fallback_routes(table: RoutingTable) -> list[str]:
+    """Lists the routes whose fallbacks at another provider get no requests until the
+    incumbent fails. Omits routes that send a share of requests to their fallbacks
+    (`keep_warm_bps`), and routes whose requests have side effects.
     """
 
     def has_another_provider(route: Route) -> bool:
-        high = route.settings.stakes is Stakes.HIGH
-        warmed = route.settings.capable if high else route.fallbacks
-        own = table.targets[route.incumbent].provider
-        return any(table.targets[id_].provider != own for id_ in warmed)
+        has_high_stakes = route.settings.stakes is Stakes.HIGH
+        answering_fallbacks = route.settings.capable if has_high_stakes else route.fallbacks
+        incumbent_provider = table.targets[route.incumbent].provider
+        return any(
+            table.targets[id_].provider != incumbent_provider for id_ in answering_fallbacks
+        )
 
     return [
         route.name
@@ -110,57 +114,60 @@ def list_not_warm(table: RoutingTable) -> list[str]:
     ]
 
 
-def _create_all(
+def _create_routes(
     ctx: Context,
     actor: Actor,
-    wanted: list[RouteSeed],
+    requested: list[RouteSeed],
 ) -> None:
-    """Creates the routes in one transaction: they may name one another, so a router must see
-    all of them or none.
+    """Creates the routes in one transaction. Routes may name one another, so a router must see
+    all new routes at once.
     """
-    # `_check` adds the suites' present digests: a file that names a suite accepts its content.
-    new = [replace(route, settings=_check(ctx, route)) for route in wanted]
+    # `_check_settings` adds the suites' present digests: a file that names a suite accepts its
+    # content.
+    new = [replace(route, settings=_check_settings(ctx, route)) for route in requested]
     if not new:
         return
     with ctx.store.write() as tx:
         for route in new:
-            _create(ctx, tx, actor, route)
+            _create_route(ctx, tx, actor, route)
         for route in new:
             routes.check_overrides(ctx, tx, route.name)
 
 
-def _check(ctx: Context, route: RouteSeed) -> RouteSettings:
+def _check_settings(ctx: Context, route: RouteSeed) -> RouteSettings:
     try:
         return routes.check_settings(ctx, route.settings)
     except InputError as error:
         raise InputError(f"route {route.name}: {error}") from None
 
 
-def _create(
+def _create_route(
     ctx: Context,
     tx: Transaction,
     actor: Actor,
     route: RouteSeed,
 ) -> None:
-    first = targets.register_target(ctx, tx, actor, route.incumbent)
+    incumbent = targets.register_target(ctx, tx, actor, route.incumbent)
     chain = [targets.register_target(ctx, tx, actor, fallback) for fallback in route.fallbacks]
-    data_class_checks.check_targets(ctx, route.settings, [first, *chain], route=route.name)
-    vector_checks.check_vectors(ctx, tx, route.name, route.settings, first, chain)
+    data_class_checks.check_targets(ctx, route.settings, [incumbent, *chain], route=route.name)
+    vector_checks.check_vectors(ctx, tx, route.name, route.settings, incumbent, chain)
     routes.store_pins(ctx, tx, route.settings)
     fallbacks = tuple(target.id for target in chain)
-    change = CreateRoute(route.name, first.id, fallbacks, route.settings)
-    why = "seeded from the configuration file"
-    routes.commit(tx, actor, change, 0, why, action="route.create")
+    change = CreateRoute(route.name, incumbent.id, fallbacks, route.settings)
+    reason = "seeded from the configuration file"
+    routes.commit(tx, actor, change, 0, reason, action="route.create")
 
 
 def _fill_prices(ctx: Context) -> list[str]:
     """Adds known prices to stored providers that lack them. Returns descriptions."""
     with ctx.store.read() as tx:
-        known = Providers(tx).all().values()
-        lacking = [one for one in known if targets.with_prices(ctx, tx, one) != one]
-    for provider in lacking:
+        providers = Providers(tx).all().values()
+        without_prices = [
+            stored for stored in providers if targets.with_prices(ctx, tx, stored) != stored
+        ]
+    for provider in without_prices:
         targets.put_provider(ctx, SYSTEM, provider)
-    return [f"prices of provider {provider.name}" for provider in lacking]
+    return [f"prices of provider {provider.name}" for provider in without_prices]
 
 
 def apply_providers(
@@ -171,11 +178,11 @@ def apply_providers(
 ) -> list[str]:
     """Applies the file's providers. Raises InputError for a new address without a reason."""
     with ctx.store.read() as tx:
-        known = Providers(tx).all()
+        stored = Providers(tx).all()
         changed = [
             name
             for name, provider in settings.providers.items()
-            if not targets.same(ctx, known.get(name), targets.with_prices(ctx, tx, provider))
+            if not targets.same(ctx, stored.get(name), targets.with_prices(ctx, tx, provider))
         ]
     for name in changed:
         targets.put_provider(ctx, actor, settings.providers[name], reason)
@@ -198,11 +205,15 @@ def apply_file(
         providers = Providers(tx).all()
     changed = apply_providers(ctx, actor, settings, reason)
     with ctx.store.read() as tx:
-        known = set(Routing(tx).table().routes)
-        new = [route for name, route in settings.routes.items() if name not in known]
-        for wanted in (one for route in new for one in (route.incumbent, *route.fallbacks)):
-            named_models.require_listed(ctx, tx, wanted)
-    _create_all(ctx, actor, new)
+        known_routes = set(Routing(tx).table().routes)
+        new = [route for name, route in settings.routes.items() if name not in known_routes]
+        for target in (
+            listed_target
+            for route in new
+            for listed_target in (route.incumbent, *route.fallbacks)
+        ):
+            named_models.require_listed(ctx, tx, target)
+    _create_routes(ctx, actor, new)
     return FileApplied(
         tuple(name for name in changed if name in providers),
         tuple(route.name for route in new),
@@ -219,12 +230,12 @@ def _check_names(ctx: Context, settings: Settings) -> None:
         providers = {*Providers(tx).all(), *settings.providers}
     document = parse_file(settings.source)
     for name, route in settings.routes.items():
-        own = route.settings
-        named = [
-            (("policy",), "policy", own.policy, ctx.policies),
+        route_settings = route.settings
+        named_values = [
+            (("policy",), "policy", route_settings.policy, ctx.policies),
             *(
-                (("suites", number), "suite", used.suite, ctx.suites.names())
-                for number, used in enumerate(own.suites)
+                (("suites", number), "suite", route_suite.suite, ctx.suites.names())
+                for number, route_suite in enumerate(route_settings.suites)
             ),
             (
                 ("incumbent",),
@@ -242,20 +253,19 @@ def _check_names(ctx: Context, settings: Settings) -> None:
                 for number, fallback in enumerate(route.fallbacks)
             ),
         ]
-        for path, kind, text, known in named:
-            if text not in known:
-                there = f"; there are: {', '.join(sorted(known)) or 'none'}"
-                hint = did_you_mean(text, known, otherwise=there)
-                fault = f"there is no {kind} {text!r}{hint}"
+        for path, kind, name_in_file, valid_names in named_values:
+            if name_in_file not in valid_names:
+                listed_names = f"; there are: {', '.join(sorted(valid_names)) or 'none'}"
+                hint = did_you_mean(name_in_file, valid_names, otherwise=listed_names)
+                fault = f"there is no {kind} {name_in_file!r}{hint}"
                 raise document.error(("routes", name, *path), fault)
 
 
 def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifference]:
-    """Lists providers and routes that the file and the database have differently.
-
-    Does not list what only the database has.
+    """Lists the file's providers and routes that differ from the database. Ignores
+    providers and routes that only the database has.
     """
-    found = []
+    differences = []
     with ctx.store.read() as tx:
         Preload(tx).routes(settings.routes)
         stored = {name: Routing(tx).route(name) for name in settings.routes}
@@ -266,47 +276,54 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
             for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():
-        # Ignores prices that Swapgate read from the provider's list and the file does not have.
-        own = settings.providers[name]
+        # Ignores prices that Swapgate read from the provider's list, and that the file lacks.
+        unpriced = settings.providers[name]
         if name in providers and not any(
-            targets.same(ctx, providers[name], wanted) for wanted in (provider, own)
+            targets.same(ctx, providers[name], file_entry)
+            for file_entry in (provider, unpriced)
         ):
-            what = "the file differs from the database"
-            step = f"{APPLY_STEP} applies the file"
-            found.append(SeedDifference(f"provider {name}", what, step))
-    for name, wanted in settings.routes.items():
+            finding = "the file differs from the database"
+            next_step = f"{APPLY_STEP} applies the file"
+            differences.append(SeedDifference(f"provider {name}", finding, next_step))
+    for name, file_entry in settings.routes.items():
         route = stored[name]
         if route is None:
-            what = "in the file, not in the database"
-            step = f"{APPLY_STEP} creates it"
-            found.append(SeedDifference(f"route {name}", what, step))
+            finding = "in the file, not in the database"
+            next_step = f"{APPLY_STEP} creates it"
+            differences.append(SeedDifference(f"route {name}", finding, next_step))
             continue
-        if wanted.incumbent.id != route.incumbent:
-            found.append(_other_model(wanted, names[route.incumbent]))
-        found += _other_settings(wanted, route)
-    return found
+        if file_entry.incumbent.id != route.incumbent:
+            differences.append(_describe_model_difference(file_entry, names[route.incumbent]))
+        differences += _describe_settings_difference(file_entry, route)
+    return differences
 
 
-def _other_model(wanted: RouteSeed, serving: str) -> SeedDifference:
-    """The file has the route's first model; later, proposals may have swapped it."""
-    model = f"{wanted.incumbent.provider}/{wanted.incumbent.model}"
+def _describe_model_difference(file_route: RouteSeed, serving: str) -> SeedDifference:
+    """Describes that the file has another incumbent than the database, for example after a
+    swap.
+    """
+    model = f"{file_route.incumbent.provider}/{file_route.incumbent.model}"
     return SeedDifference(
-        f"route {wanted.name}",
+        f"route {file_route.name}",
         f"the file has {model}, the database {serving}",
         f"the database applies: write {serving} into the file, or propose the swap with "
-        f"`swapgate proposal create {wanted.name} {model}`",
+        f"`swapgate proposal create {file_route.name} {model}`",
     )
 
 
-def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
-    """Lists the settings that differ as one difference. Empty for equal settings."""
+def _describe_settings_difference(file_route: RouteSeed, route: Route) -> list[SeedDifference]:
+    """Describes all settings that differ, as one difference. Empty for equal settings."""
     names = []
-    if tuple(fallback.id for fallback in wanted.fallbacks) != route.fallbacks:
+    if tuple(fallback.id for fallback in file_route.fallbacks) != route.fallbacks:
         names.append("fallbacks")
-    ours = wanted.settings
-    theirs = route.settings
+    file_settings = file_route.settings
+    stored_settings = route.settings
     fields = RouteSettings.__dataclass_fields__
-    names += [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
-    what = f"file and database differ in {', '.join(names)}"
-    step = "`swapgate route settings` and `swapgate route fallback` change the database"
-    return [SeedDifference(f"route {route.name}", what, step)] if names else []
+    names += [
+        name
+        for name in fields
+        if getattr(file_settings, name) != getattr(stored_settings, name)
+    ]
+    finding = f"file and database differ in {', '.join(names)}"
+    next_step = "`swapgate route settings` and `swapgate route fallback` change the database"
+    return [SeedDifference(f"route {route.name}", finding, next_step)] if names else []

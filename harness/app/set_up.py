@@ -1,7 +1,7 @@
 """Sets up an installation in a folder, for `swapgate init`. Never overwrites existing files.
 
-`temporary_installation` sets up one for a single comparison. The secrets are in `secret_files`,
-the first rows in `seed`, the conversion of LiteLLM's file in `gateways.litellm_import`.
+`temporary_installation` sets up an installation for a single comparison. `secret_files` creates
+the secrets, `seed` the first rows, and `gateways.litellm_import` converts LiteLLM's file.
 """
 
 import json
@@ -100,7 +100,9 @@ class FoundKey:
 
 @dataclass(frozen=True, slots=True)
 class SetUpResult:
-    """The result of `swapgate init`. The keys are None if the database already had keys."""
+    """The result of `swapgate init`. The keys and the link are None if the database already had
+    keys.
+    """
 
     config: str
     home: str
@@ -117,36 +119,36 @@ class SetUpResult:
 
 
 def set_up(
-    given: Path | None,
+    config_path: Path | None,
     *,
     takes: Callable[[Sequence[FoundKey]], bool] = lambda _: False,
 ) -> SetUpResult:
     """Creates missing files, and changes no existing file. Raises ConfigError.
 
-    takes: gets the provider keys in the environment, and returns whether to add their providers
-    to a file that has no providers.
+    takes: gets the providers' keys in the environment. Returns whether to add their providers
+    to a file without providers.
     """
-    file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
+    file = config_file(config_path, os.environ) or Path.cwd() / configuration.FILE_NAME
     schema = file.with_name(SCHEMA_NAME)
-    wanted = {
+    text_by_file = {
         file: TEMPLATE,
         schema: json.dumps(configuration.json_schema(), indent=2) + "\n",
     }
-    created = {path: _write_new(path, text) for path, text in wanted.items()}
+    created = {path: _write_new(path, text) for path, text in text_by_file.items()}
     settings = load_settings(file)
-    found = _find_keys(settings.providers.values())
-    if found and "providers" not in parse_file(file).values and takes(found):
-        _append_providers(file, found)
+    found_keys = _find_keys(settings.providers.values())
+    if found_keys and "providers" not in parse_file(file).values and takes(found_keys):
+        _append_providers(file, found_keys)
         settings = load_settings(file)
     secret_file = settings.home / secret_files.SECRET_FILE
     database = Path(settings.database_url.removeprefix("sqlite:///"))
-    secret_there = secret_file.exists()
-    # Swapgate creates a SQLite database itself, but no other.
-    on_sqlite = settings.database_url.startswith("sqlite:///")
-    database_there = not on_sqlite or database.exists()
+    secret_existed = secret_file.exists()
+    # Swapgate creates a SQLite database itself, but not a PostgreSQL database.
+    is_sqlite = settings.database_url.startswith("sqlite:///")
+    database_existed = not is_sqlite or database.exists()
     secret_files.installation_secret(settings, create=True)
-    keys_made = secret_files.make_encryption_file(settings)
-    signing_made = secret_files.create_keys(settings)
+    encryption_key_created = secret_files.create_encryption_file(settings)
+    created_key_files = secret_files.create_keys(settings)
     upgrade_database(settings)
     installation = open_installation(file)
     try:
@@ -162,26 +164,26 @@ def set_up(
         home=str(settings.home),
         created=(
             *(str(path) for path, new in created.items() if new),
-            *(() if secret_there else (str(settings.home), str(secret_file))),
-            *(() if database_there else (str(database),)),
-            *((str(secret_files.encryption_file(settings)),) if keys_made else ()),
-            *(str(path) for path in signing_made),
+            *(() if secret_existed else (str(settings.home), str(secret_file))),
+            *(() if database_existed else (str(database),)),
+            *((str(secret_files.encryption_file(settings)),) if encryption_key_created else ()),
+            *(str(path) for path in created_key_files),
         ),
         kept=tuple(str(path) for path, new in created.items() if not new),
         seeded=tuple(seeded),
         found_keys=_find_keys(providers.values()),
         has_providers=bool(providers),
         has_routes=bool(table.routes),
-        not_warm=tuple(seed.list_not_warm(table)),
+        not_warm=tuple(seed.list_cold_fallback_routes(table)),
         admin_key=admin,
         data_key=data,
         sign_in_link=link and sign_in_url(settings.ui.url, link),
     )
 
 
-def _find_keys(known: Iterable[Provider]) -> tuple[FoundKey, ...]:
-    known = list(known)
-    there = {provider.name for provider in known}
+def _find_keys(known_providers: Iterable[Provider]) -> tuple[FoundKey, ...]:
+    known_providers = list(known_providers)
+    known_names = {provider.name for provider in known_providers}
     from_file = dotenv_names(os.environ)
     return tuple(
         FoundKey(
@@ -189,16 +191,16 @@ def _find_keys(known: Iterable[Provider]) -> tuple[FoundKey, ...]:
             variable,
             ".env" if variable in from_file else "the environment",
         )
-        for name, variable in name_variables(known)
-        if name not in there and os.environ.get(variable, "").strip()
+        for name, variable in name_variables(known_providers)
+        if name not in known_names and os.environ.get(variable, "").strip()
     )
 
 
-def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
+def _append_providers(file: Path, found_keys: Iterable[FoundKey]) -> None:
     """Appends a `providers:` section to a file that has none. Raises ConfigError."""
     rows = [
         f"  {key.provider}: {{kind: {key.provider}, api_key_env: {key.variable}}}"
-        for key in found
+        for key in found_keys
     ]
     try:
         with file.open("a", encoding="utf-8") as written:
@@ -249,7 +251,7 @@ def _create_first_keys(installation: Installation) -> tuple[str | None, str | No
     secret = installation.secret
     if queries.list_keys(ctx, PageRequest(1)).total:
         return None, None, None
-    # The person who sets the installation up is its operator, in the dashboard too.
+    # The person who sets the installation up is its operator, in the dashboard, too.
     admin_key, admin = keys.create_key(
         ctx,
         OPERATOR,
@@ -276,7 +278,8 @@ def _create_first_keys(installation: Installation) -> tuple[str | None, str | No
 
 def _write_new(path: Path, text: str) -> bool:
     try:
-        # The file may contain addresses and, against our advice, keys.
+        # Only the owner may read the file, because it may contain addresses and, against our
+        # advice, keys.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
@@ -289,7 +292,7 @@ def _write_new(path: Path, text: str) -> bool:
     return True
 
 
-_HEAD: Final = """\
+_IMPORT_HEADER: Final = """\
 # yaml-language-server: $schema=swapgate.schema.json
 # `swapgate init --from {format}` converted {name}. Its report lists the keys that it left out.
 # Put keys into environment variables, or use `swapgate provider key set`. Swapgate creates a
@@ -310,22 +313,22 @@ class ConfigImport:
 def import_config(
     format_name: str,
     source: Path,
-    given: Path | None,
+    config_path: Path | None,
 ) -> ConfigImport:
     """Writes a configuration from another gateway's.
 
     Raises ConfigError if Swapgate's file exists, NothingTaken if the conversion is empty.
     """
-    file = config_file(given, os.environ) or Path.cwd() / configuration.FILE_NAME
+    file = config_file(config_path, os.environ) or Path.cwd() / configuration.FILE_NAME
     read_dotenv(source.resolve().parent)
     conversion = convert_file(source, os.environ)
     if conversion.config.keys() <= {"home"}:
         reason = f"{source}: Swapgate can take over nothing of it, and wrote no file"
         raise NothingTaken(reason, conversion.notes)
-    head = _HEAD.format(format=format_name, name=source.name)
-    _write(
+    header = _IMPORT_HEADER.format(format=format_name, name=source.name)
+    _write_configuration(
         file,
-        head + yaml.safe_dump(dict(conversion.config), sort_keys=False, width=96),
+        header + yaml.safe_dump(dict(conversion.config), sort_keys=False, width=96),
     )
     return ConfigImport(format_name, str(source), str(file), conversion)
 
@@ -338,8 +341,10 @@ def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
     return convert_litellm(SourceConfig(document.values, document.places, environ))
 
 
-def _write(file: Path, text: str) -> None:
-    """Writes a new configuration, and removes it again if it is invalid. Raises ConfigError."""
+def _write_configuration(file: Path, text: str) -> None:
+    """Writes a new configuration. Raises ConfigError, and removes the file again, if it is
+    invalid.
+    """
     if not _write_new(file, text):
         text = f"{file} exists and is unchanged: move it elsewhere, or use --config"
         raise ConfigError(text)
@@ -354,29 +359,29 @@ def _write(file: Path, text: str) -> None:
 
 @contextmanager
 def temporary_installation(
-    given: Path | None,
+    config_path: Path | None,
     folder: Path,
     *,
-    goes_on: bool = False,
+    reuses_state: bool = False,
 ) -> Iterator[Installation]:
-    """Uses `folder` for state. goes_on: whether to reuse an earlier call's state. Raises
-    InputError.
+    """Opens an installation with its state in `folder`. reuses_state: whether to continue with
+    an earlier call's state. Raises InputError for a used folder otherwise.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / FILE).exists() and not goes_on:
+    if (folder / FILE).exists() and not reuses_state:
         raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
     # Worker processes read this variable too.
     os.environ[DATABASE] = address(folder)
     os.environ["SWAPGATE__HOME"] = str(folder)
     os.environ["SWAPGATE__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value
-    if not goes_on:
+    if not reuses_state:
         os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
-    installation = open_with_workers(given, create_secret=goes_on)
+    installation = open_with_workers(config_path, create_secret=reuses_state)
     try:
         secret_files.create_keys(installation.settings)
         if any(provider.extra_headers for provider in installation.settings.providers.values()):
-            secret_files.make_encryption_file(installation.settings)
+            secret_files.create_encryption_file(installation.settings)
         upgrade_database(installation.settings)
         yield installation
     finally:

@@ -1,9 +1,9 @@
-"""Creates suites from a file by its content (promptfoo's configuration, labelled captures, a
-data set), and adds them to the configuration. Keeps the configuration's comments. Logged
-requests become a file to label.
+"""Creates suites from a file: promptfoo's configuration, labelled captures or a data set, which
+its content distinguishes. Adds the suites to the configuration, and keeps its comments. Turns
+logged requests into a file to label.
 
-The formats are read in `evals.suites`; this module connects them to the file, the lock and the
-audit log. If an import fails, neither the suite's file nor its entry stays.
+`evals.suites` reads the formats. This module connects them to the file, the lock and the audit
+log. A failed import leaves neither the suite's file nor its entry.
 """
 
 import fcntl
@@ -37,7 +37,7 @@ from harness.app import secret_files
 from harness.app.capture_import import RequestsToLabel, export_requests
 from harness.app.configuration.model import Settings
 from harness.app.installation import Installation, load_settings
-from harness.app.suite_entries import write_to_config
+from harness.app.suite_entries import write_suites
 from harness.evals.settings import SuiteSettings
 from harness.frame.configuration.config_conversion import (
     ConversionNote,
@@ -50,8 +50,8 @@ from harness.frame.people.access import Actor, Role
 from harness.frame.signing.audit_log import AuditLog
 from harness.frame.text_files import decode_text
 
-MOST_BYTES: Final = 50 * 1024 * 1024
-UPLOADED: Final = (".jsonl", ".csv")
+MAX_UPLOAD_BYTES: Final = 50 * 1024 * 1024
+UPLOAD_SUFFIXES: Final = (".jsonl", ".csv")
 # The scorers for uploaded suites, each with its options and their defaults.
 UPLOAD_SCORERS: Final[Mapping[str, Mapping[str, object]]] = {
     name: scorer.defaults for name, scorer in SCORERS.items()
@@ -69,7 +69,7 @@ class SuiteImport:
     notes: Sequence[ConversionNote]  # one for each key of another tool's file
     configured: bool  # whether swapgate.yaml contains the suites
     replaced: Sequence[str] = ()  # names of suites that existed
-    to_label: RequestsToLabel | None = None  # instead of suites, for logged requests
+    to_label: RequestsToLabel | None = None  # for logged requests, which become no suite
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +89,21 @@ def import_source(
     installation: Installation,
     actor: Actor,
     source: str,
-    wished: SuiteSettings,
+    suite_settings: SuiteSettings,
     choice: SourceChoice,
     *,
     replace_: bool = False,
 ) -> SuiteImport:
     """Imports a file, or a data set such as `langfuse://NAME` by its tool's SDK.
 
-    Raises like import_file(), whose messages then name the address, not a temporary file.
+    Raises as `import_file`. The messages name the address, not a temporary file.
     """
     if "://" not in source:
         return import_file(
             installation,
             actor,
             Path(source),
-            wished,
+            suite_settings,
             choice=choice,
             replace_=replace_,
         )
@@ -113,14 +113,14 @@ def import_source(
     with TemporaryDirectory() as folder:
         file = Path(folder) / "data.jsonl"
         file.write_bytes(hosted.fetch(source))
-        titled = replace(wished, title=wished.title or source)
+        titled_settings = replace(suite_settings, title=suite_settings.title or source)
         choice = replace(choice, format=tool)
         try:
-            done = import_file(
+            result = import_file(
                 installation,
                 actor,
                 file,
-                titled,
+                titled_settings,
                 choice=choice,
                 replace_=replace_,
             )
@@ -128,37 +128,38 @@ def import_source(
             raise NothingTaken(str(error).replace(str(file), source), error.notes) from None
         except InputError as error:
             raise InputError(str(error).replace(str(file), source)) from None
-    return replace(done, notes=[replace(note, place=source) for note in done.notes])
+    return replace(result, notes=[replace(note, place=source) for note in result.notes])
 
 
 def add_suite(
     installation: Installation,
     actor: Actor,
-    wished: SuiteSettings,
+    suite_settings: SuiteSettings,
     file_name: str,
     content: bytes,
 ) -> ImportedSuite:
     """Writes an uploaded suite's file beside swapgate.yaml, and adds the suite to
     swapgate.yaml. Running processes find it when they next read the file (`ConfiguredSuites`).
 
-    wished: the suite's settings without a path.
-    file_name: its suffix determines the format.
-    Raises, without a change, InputError as `file:line: …`, Conflict for an existing suite,
-    ConfigError if swapgate.yaml cannot contain it, and NotAllowed unless the actor is an admin.
+    suite_settings: without a path. file_name: its suffix determines the format. Raises, without
+    a change, InputError as `file:line: …`, Conflict for an existing suite, ConfigError if
+    swapgate.yaml cannot contain it, and NotAllowed unless the actor is an admin.
     """
     actor.require(Role.ADMIN)
-    if len(content) > MOST_BYTES:
-        raise InputError(f"a data file has at most {MOST_BYTES // 1024**2} MB")
+    if len(content) > MAX_UPLOAD_BYTES:
+        raise InputError(f"a data file has at most {MAX_UPLOAD_BYTES // 1024**2} MB")
     suffix = Path(file_name).suffix.lower()
-    if suffix not in UPLOADED:
-        raise InputError(f"a data file ends in {' or '.join(UPLOADED)}, not in {suffix!r}")
-    find_scorer(wished.scorer)
+    if suffix not in UPLOAD_SUFFIXES:
+        raise InputError(
+            f"a data file ends in {' or '.join(UPLOAD_SUFFIXES)}, not in {suffix!r}"
+        )
+    find_scorer(suite_settings.scorer)
     try:
         with TemporaryDirectory() as folder:
             file = Path(folder) / f"data{suffix}"
             file.write_bytes(content)
             try:
-                done = import_file(installation, actor, file, wished, uploaded=True)
+                result = import_file(installation, actor, file, suite_settings, uploaded=True)
             except InputError as error:
                 raise InputError(str(error).replace(str(file), Path(file_name).name)) from None
     except OSError as error:
@@ -166,14 +167,14 @@ def add_suite(
             f"{error.filename}: {error.strerror}. Fix this, or use `swapgate suite import` "
             "where the configuration is writable"
         ) from None
-    return done.suites[0]
+    return result.suites[0]
 
 
 def import_file(
     installation: Installation,
     actor: Actor,
     file: Path,
-    wished: SuiteSettings,
+    suite_settings: SuiteSettings,
     *,
     choice: SourceChoice = SourceChoice(),
     replace_: bool = False,
@@ -181,23 +182,23 @@ def import_file(
 ) -> SuiteImport:
     """Writes a file's suites beside swapgate.yaml, and their settings into swapgate.yaml.
 
-    wished: the settings without a path, with a judge for scorers that need it.
-    uploaded: requires that each item and swapgate.yaml accept the suite, and logs the upload.
-    Raises, without a change, InputError, Conflict for an existing name, ConfigError.
+    suite_settings: without a path, and with a judge for scorers that need a judge. uploaded:
+    requires that each item and swapgate.yaml accept the suite, and logs the upload. Raises,
+    without a change, InputError, Conflict for an existing name, ConfigError.
     """
     config_file = installation.settings.source
     if config_file is None:
         raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
     configured = True
-    # Uploads are read as data only: `file://` in promptfoo's configuration would read files of
-    # this machine.
+    # Reads uploads as data only, because `file://` in promptfoo's configuration would read
+    # files of this machine.
     kind, source = ("", None) if uploaded else _open_source(file, choice.format)
     if kind in REQUESTS and isinstance(source, SourceFile):
         to_label, notes = export_requests(
             installation,
             source,
             kind,
-            suite=wished.name,
+            suite=suite_settings.name,
             route=choice.route,
         )
         return SuiteImport(
@@ -206,29 +207,33 @@ def import_file(
             configured=False,
             to_label=to_label,
         )
-    found, notes = _read_items(
+    suites, notes = _read_items(
         file,
         kind,
         source,
-        wished,
+        suite_settings,
         choice.human_score,
     )
     with lock_suites(installation.settings):
         # Reads the file again, because another import may have changed it.
-        known = load_settings(config_file).suites
-        taken = [one.settings.name for one in found if one.settings.name in known]
-        if taken and not replace_:
+        configured_suites = load_settings(config_file).suites
+        existing_names = [
+            suite.settings.name for suite in suites if suite.settings.name in configured_suites
+        ]
+        if existing_names and not replace_:
             hint = "" if uploaded else ", or --replace"
-            raise Conflict(f"there is already a suite {taken[0]!r}: use another name{hint}")
+            raise Conflict(
+                f"there is already a suite {existing_names[0]!r}: use another name{hint}"
+            )
 
-        def configure(done: Sequence[ImportedSuite]) -> None:
+        def configure(imported: Sequence[ImportedSuite]) -> None:
             nonlocal configured
-            audited: AbstractContextManager[None] = nullcontext()
+            audit: AbstractContextManager[None] = nullcontext()
             if uploaded:
-                audited = _audited(installation, actor, done[0], wished)
+                audit = _record_addition(installation, actor, imported[0], suite_settings)
             # Restores the configuration if the audit log is not writable.
-            with writing(config_file, config_file.read_bytes()), audited:
-                configured = write_to_config(config_file, done)
+            with writing(config_file, config_file.read_bytes()), audit:
+                configured = write_suites(config_file, imported)
                 if uploaded and not configured:
                     raise ConfigError(
                         f"{config_file} has `suites:` in a form that Swapgate cannot extend: "
@@ -237,8 +242,8 @@ def import_file(
 
         base = config_file.resolve().parent
         try:
-            done = import_suites(
-                found,
+            imported = import_suites(
+                suites,
                 base=base,
                 actor=actor.name,
                 now=installation.clock.now(),
@@ -247,40 +252,42 @@ def import_file(
             )
         except InputError as error:
             # The written file is gone, so the message names the source.
-            written = re.escape(f"{base / FOLDER}") + r"/[\w-]+\.\w+(:\d+)?"
-            raise InputError(re.sub(written, lambda _: str(file), str(error))) from None
-    return SuiteImport(done, notes, configured, replaced=taken)
+            written_place = re.escape(f"{base / FOLDER}") + r"/[\w-]+\.\w+(:\d+)?"
+            raise InputError(re.sub(written_place, lambda _: str(file), str(error))) from None
+    return SuiteImport(imported, notes, configured, replaced=existing_names)
 
 
 @contextmanager
-def _audited(
+def _record_addition(
     installation: Installation,
     actor: Actor,
-    done: ImportedSuite,
-    wished: SuiteSettings,
+    imported: ImportedSuite,
+    suite_settings: SuiteSettings,
 ) -> Iterator[None]:
-    """Writes the audit event first, so that the file has no suite without an audit event."""
+    """Writes the audit event before the block, so that the file has no suite without
+    an event.
+    """
     details = {
-        "items": done.items,
-        "sha256": done.sha256,
-        "scorer": wished.scorer,
+        "items": imported.items,
+        "sha256": imported.sha256,
+        "scorer": suite_settings.scorer,
     }
     with installation.context.store.write() as tx:
-        AuditLog(tx).append(actor, "suite.add", f"suite {done.suite}", details)
+        AuditLog(tx).append(actor, "suite.add", f"suite {imported.suite}", details)
         yield
 
 
-def _open_source(file: Path, wanted: str) -> tuple[str, SourceFile | SourceConfig]:
+def _open_source(file: Path, requested_format: str) -> tuple[str, SourceFile | SourceConfig]:
     """Returns the file's format and content. Raises InputError unless it is `wanted`."""
     if file.suffix.lower() in (".yaml", ".yml"):
-        if wanted not in ("", "promptfoo"):
+        if requested_format not in ("", "promptfoo"):
             raise InputError(
-                f"{file}: is YAML, as promptfoo's configuration is, and not {wanted}: omit "
-                "--from, or give another file"
+                f"{file}: is YAML, as promptfoo's configuration is, and not "
+                f"{requested_format}: omit --from, or give another file"
             )
         return "promptfoo", _read_promptfoo(file)
     source = read_source(file)
-    kind = check_source(source, wanted)
+    kind = check_source(source, requested_format)
     return kind, _read_promptfoo(file) if kind == "promptfoo" else source
 
 
@@ -288,37 +295,41 @@ def _read_items(
     file: Path,
     kind: str,
     source: SourceFile | SourceConfig | None,
-    wished: SuiteSettings,
+    suite_settings: SuiteSettings,
     human_score: str,
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
-    """source: None for an upload, which keeps its bytes."""
+    """Reads the suites' items. source: None for an upload, whose bytes become the suite's file.
+    Raises InputError.
+    """
     if isinstance(source, SourceConfig):
-        found, notes = _promptfoo_items(
+        suites, notes = _convert_promptfoo(
             file,
             source,
-            wished,
+            suite_settings,
         )
-        return with_slices(found, notes, file)
-    if wished.scorer not in JUDGED_SCORERS:
-        wished = replace(wished, judge=None)
-    if kind == CAPTURES or (source is None and _is_labelled(file)):
-        return with_slices([read_labelled(file, wished)], (), file)
+        return with_slices(suites, notes, file)
+    if suite_settings.scorer not in JUDGED_SCORERS:
+        suite_settings = replace(suite_settings, judge=None)
+    if kind == CAPTURES or (source is None and _is_labelled_capture(file)):
+        return with_slices([read_labelled(file, suite_settings)], (), file)
     if source is None:
-        load_suite(replace(wished, path=file))  # so that errors name this file's lines
-        return [SuiteItems(wished, (), file=file)], ()
-    read = dataset_import.read_dataset(
-        source, kind, human_score=human_score, scorer=wished.scorer
+        load_suite(replace(suite_settings, path=file))  # so that errors name this file's lines
+        return [SuiteItems(suite_settings, (), file=file)], ()
+    dataset = dataset_import.read_dataset(
+        source, kind, human_score=human_score, scorer=suite_settings.scorer
     )
-    titled = replace(wished, title=wished.title or read.tool or file.name)
-    origin = converted(read.tool or file.name, read.left_out)
-    items = SuiteItems(titled, read.items, read.unlabelled, origin)
-    return with_slices([items], read.notes, file)
+    titled_settings = replace(
+        suite_settings, title=suite_settings.title or dataset.tool or file.name
+    )
+    origin = converted(dataset.tool or file.name, dataset.left_out)
+    items = SuiteItems(titled_settings, dataset.items, dataset.unlabelled, origin)
+    return with_slices([items], dataset.notes, file)
 
 
 @contextmanager
 def lock_suites(settings: Settings) -> Iterator[None]:
-    """Lets one process at a time add suites. Raises Conflict if another process takes
-    too long.
+    """Lets only one process at a time add suites. Raises Conflict if another process takes
+    longer than LOCK_WAIT_S.
     """
     until = time.monotonic() + LOCK_WAIT_S
     with (secret_files.writable_home(settings) / "suites.lock").open("ab") as lock:
@@ -336,18 +347,20 @@ def lock_suites(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _is_labelled(file: Path) -> bool:
+def _is_labelled_capture(file: Path) -> bool:
     """Returns whether the file's first line is a labelled capture."""
-    with file.open("rb") as opened:
+    with file.open("rb") as lines:
         try:
-            first = json.loads(opened.readline())
+            first = json.loads(lines.readline())
         except (ValueError, RecursionError):
             return False
     return isinstance(first, dict) and {"label", "messages", "provenance"} <= first.keys()
 
 
 def _read_promptfoo(file: Path) -> SourceConfig:
-    """Raises InputError for an unreadable file, or another tool's."""
+    """Reads promptfoo's configuration. Raises InputError for an unreadable file, or another
+    tool's file.
+    """
     try:
         document = parse_file(file, core=True)
     except ConfigError as error:
@@ -360,10 +373,10 @@ def _read_promptfoo(file: Path) -> SourceConfig:
     return SourceConfig(document.values, document.places)
 
 
-def _promptfoo_items(
+def _convert_promptfoo(
     file: Path,
     source: SourceConfig,
-    wished: SuiteSettings,
+    suite_settings: SuiteSettings,
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
     """Converts promptfoo's configuration, one suite for each prompt. Raises InputError for a
     file that it refers to and that cannot be read.
@@ -376,22 +389,22 @@ def _promptfoo_items(
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
-    found = promptfoo.convert(source, read, judged=wished.judge is not None)
-    title = wished.title or str(source.value(("description",)) or "promptfoo")
-    several = len(found) > 1
+    converted_suites = promptfoo.convert(source, read, judged=suite_settings.judge is not None)
+    title = suite_settings.title or str(source.value(("description",)) or "promptfoo")
+    has_several = len(converted_suites) > 1
     suites = [
         SuiteItems(
             replace(
-                wished,
-                name=f"{wished.name}-{number}" if several else wished.name,
-                title=f"{title}, prompt {number}" if several else title,
+                suite_settings,
+                name=f"{suite_settings.name}-{number}" if has_several else suite_settings.name,
+                title=f"{title}, prompt {number}" if has_several else title,
                 scorer=(JUDGED_ASSERTIONS if suite.judged else ASSERTIONS).name,
                 scorer_options={},
-                judge=wished.judge if suite.judged else None,
+                judge=suite_settings.judge if suite.judged else None,
             ),
             suite.items,
             origin=converted("promptfoo", suite.tests_left, suite.assertions_left),
         )
-        for number, suite in enumerate(found, start=1)
+        for number, suite in enumerate(converted_suites, start=1)
     ]
     return suites, [*source.notes()]

@@ -188,7 +188,7 @@ def _distrust_reason(transaction: RolloutTransaction) -> str:
         return held[0]
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
-    if until := ctx.clock_watch.lives_again_until(now):
+    if until := ctx.clock_watch.old_rows_pass_until(now):
         return (
             "this machine's clock was set back: old and new rows look alike until "
             f"{until:%H:%M:%S} UTC"

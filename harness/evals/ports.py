@@ -55,7 +55,7 @@ class RunQueue(Protocol):
         """Replaces all waiting jobs; workers keep their jobs. Returns the added runs."""
         ...
 
-    def take_back_dead(self) -> Sequence[str]:
+    def remove_dead_jobs(self) -> Sequence[str]:
         """Takes jobs back from hosts without a heartbeat; returns their runs."""
         ...
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import uvicorn
 
-# How often the date header changes. uvicorn itself checks for a stop ten times as often.
-DATE_EVERY_S: Final = 1.0
-# So many turns of the event loop after an accept, the connection's protocol has begun.
+# The date header changes once a second. uvicorn itself wakes ten times as often.
+WAKE_EVERY_S: Final = 1.0
+# After an accept, the event loop needs this many turns to begin the connection's protocol.
 ACCEPTING_TURNS: Final = 4
 STARTUP_FAILURE: Final = 3  # the exit code of `uvicorn.run`
 
@@ -20,7 +20,7 @@ STARTUP_FAILURE: Final = 3  # the exit code of `uvicorn.run`
 class CalmServer(uvicorn.Server):
     """Wakes once a second and at a stop; uvicorn's own loop wakes ten times a second."""
 
-    _woken: Callable[[], object] | None = None
+    _wake: Callable[[], object] | None = None
 
     @property
     def should_exit(self) -> bool:
@@ -29,16 +29,16 @@ class CalmServer(uvicorn.Server):
     @should_exit.setter
     def should_exit(self, value: bool) -> None:
         self._should_exit = value
-        if self._woken is not None:
-            self._woken()
+        if self._wake is not None:
+            self._wake()
 
     async def main_loop(self) -> None:
         stop = asyncio.Event()
-        self._woken = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
         while not await self.on_tick(0):
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), DATE_EVERY_S)
-        self._woken = None
+                await asyncio.wait_for(stop.wait(), WAKE_EVERY_S)
+        self._wake = None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await stop_accepting(self.servers)
@@ -46,8 +46,10 @@ class CalmServer(uvicorn.Server):
 
 
 async def stop_accepting(servers: Iterable[asyncio.Server]) -> None:
-    """Accepts no more, and lets the connections that were just accepted begin: asyncio loses a
-    connection without a word if its server is closed first (CPython issue 109564).
+    """Stops accepting connections, and lets the protocols of the accepted connections begin.
+
+    If a server closes before that, asyncio drops the connection silently (CPython issue
+    109564).
     """
     loop = asyncio.get_running_loop()
     for server in servers:

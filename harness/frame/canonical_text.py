@@ -1,4 +1,4 @@
-"""Brings texts into one form before a comparison: canonically equal texts become equal.
+"""Brings texts into one form before a comparison, so that canonically equal texts become equal.
 
 `ü` as one character and `u` with a combining mark are the same text. Programs and people write
 either form, so ids, labels, answers and names are compared in Unicode's form NFC (UAX #15).

@@ -37,27 +37,29 @@ _MOMENT: Final = timedelta(seconds=1)
 
 
 def check_cron(cron: str) -> None:
-    """Checks an expression, and that its time ever comes. Raises InputError."""
+    """Checks an expression. Raises InputError if it is malformed, or names a time that never
+    comes.
+    """
     next_time(cron, _ANY_TIME)
 
 
 def next_time(cron: str, after: datetime) -> datetime:
     """Returns the first time after `after`, an aware UTC time. Raises InputError."""
     try:
-        return next(_times(cron, after))
+        return next(_iterate_times(cron, after))
     except StopIteration:
-        raise _never(cron) from None
+        raise _build_never_error(cron) from None
 
 
-def newest_time(cron: str, until: datetime) -> datetime:
+def latest_time(cron: str, until: datetime) -> datetime:
     """Returns the last time up to `until`, an aware UTC time. Raises InputError."""
     try:
-        return next(_times(cron, until.replace(microsecond=0) + _MOMENT, reverse=True))
+        return next(_iterate_times(cron, until.replace(microsecond=0) + _MOMENT, reverse=True))
     except StopIteration:
-        raise _never(cron) from None
+        raise _build_never_error(cron) from None
 
 
-def _times(cron: str, start: datetime, *, reverse: bool = False) -> "CronSim":
+def _iterate_times(cron: str, start: datetime, *, reverse: bool = False) -> "CronSim":
     """Iterates over the times from `start`. Raises InputError for a faulty expression."""
     from cronsim import CronSim, CronSimError  # noqa: PLC0415 - few commands need it
 
@@ -69,17 +71,17 @@ def _times(cron: str, start: datetime, *, reverse: bool = False) -> "CronSim":
             f"weekday; UTC), such as '0 3 * * 1', or one of {nicknames}"
         )
     for part, (name, _, numbers, words) in zip(fields, _FIELDS, strict=True):
-        used = set(re.findall("[a-z]+", part.lower()))
-        if not _PART.fullmatch(part) or not used <= set(words.split()):
-            raise _faulty(cron, name, part, numbers, words)
+        letters = set(re.findall("[a-z]+", part.lower()))
+        if not _PART.fullmatch(part) or not letters <= set(words.split()):
+            raise _build_field_error(cron, name, part, numbers, words)
     try:
         return CronSim(" ".join(fields), start.astimezone(UTC), reverse=reverse)
     except CronSimError as error:
         at = next(n for n, field in enumerate(_FIELDS) if str(error).endswith(field[1]))
         name, _, numbers, words = _FIELDS[at]
         if name == "day" and _is_day(fields[at]):
-            raise _never(cron) from None
-        raise _faulty(cron, name, fields[at], numbers, words) from None
+            raise _build_never_error(cron) from None
+        raise _build_field_error(cron, name, fields[at], numbers, words) from None
 
 
 def _is_day(part: str) -> bool:
@@ -92,7 +94,7 @@ def _is_day(part: str) -> bool:
     return True
 
 
-def _faulty(cron: str, name: str, part: str, numbers: str, words: str) -> InputError:
+def _build_field_error(cron: str, name: str, part: str, numbers: str, words: str) -> InputError:
     names = f" or {', '.join(words.split())}" if words else ""
     return InputError(
         f"{cron!r} is not a cron expression: the {name} is {part!r}, but it takes {numbers}"
@@ -100,5 +102,5 @@ def _faulty(cron: str, name: str, part: str, numbers: str, words: str) -> InputE
     )
 
 
-def _never(cron: str) -> InputError:
+def _build_never_error(cron: str) -> InputError:
     return InputError(f"{cron!r} names a time that never comes: no such day is in its months")

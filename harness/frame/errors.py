@@ -13,7 +13,7 @@ SwapgateError
 │   ├── StaleWrite         the row has a newer version: load it again
 │   ├── LeaseLost          another worker owns the eval run: its samples are not stored
 │   ├── RouteBusy          the route has an open proposal; names it
-│   └── SessionBusy        an agent's session answers another message: wait until it ends
+│   └── SessionBusy        an agent's session still answers another message: wait for it
 ├── IllegalTransition      the current state does not allow the change
 ├── ProofRefused           the proof is missing, stale, expired, or for another target
 │   └── EvidenceMismatch   the stored scores no longer give the verdict
@@ -248,7 +248,7 @@ class UpstreamError(SwapgateError): ...
 
 
 class NoAnswer(UpstreamError):
-    """Raised if a call got no answer. again: another attempt may get an answer."""
+    """Raised if a call got no answer. again: whether another attempt may get an answer."""
 
     def __init__(self, text: str, *, again: bool = True) -> None:
         super().__init__(text)
@@ -316,5 +316,5 @@ class StreamBroken(CallFailed):
 
 
 class ToolLoopUnfinished(CallFailed):
-    # The Messages so far; a new request can continue from them.
+    # The Messages API's messages up to the failure. A new request can continue from them.
     conversation: Sequence[object] = ()

@@ -52,40 +52,40 @@ ErrorClass = FailureClass | ArmFailure
 MAX_CAUSES: Final = 8
 
 # Separates a failure class from its cause: the provider's status, code and place.
-_BECAUSE: Final = ": "
+_CAUSE_MARK: Final = ": "
 
 
 def name_failure(failure: ErrorClass, cause: str) -> str:
     """Names a failure by class and cause, if known: `bad_request: 400 at tools[2]`."""
-    return f"{failure.value}{_BECAUSE}{cause}" if cause else failure.value
+    return f"{failure.value}{_CAUSE_MARK}{cause}" if cause else failure.value
 
 
 def class_of(name: str) -> str:
     """Returns the class of a failure that `name_failure` named."""
-    return name.partition(_BECAUSE)[0]
+    return name.partition(_CAUSE_MARK)[0]
 
 
 def keep_common_causes(names: Sequence[str]) -> Sequence[str]:
     """Keeps the most frequent causes, and removes all other causes from the names."""
-    causes = Counter(name for name in names if _BECAUSE in name).most_common(MAX_CAUSES)
-    kept = {name for name, _ in causes}
-    return [name if name in kept else class_of(name) for name in names]
+    causes = Counter(name for name in names if _CAUSE_MARK in name).most_common(MAX_CAUSES)
+    common_names = {name for name, _ in causes}
+    return [name if name in common_names else class_of(name) for name in names]
 
 
 def describe_failures(failures: Mapping[str, int]) -> str:
     """Lists failures, the most frequent first: `9 timeout, 3 bad request: 400 at tools[2]`."""
-    found = sorted(failures.items(), key=lambda failure: (-failure[1], failure[0]))
-    return ", ".join(f"{n:,} {_in_words(name)}" for name, n in found if n)
+    by_frequency = sorted(failures.items(), key=lambda failure: (-failure[1], failure[0]))
+    return ", ".join(f"{n:,} {_format_failure(name)}" for name, n in by_frequency if n)
 
 
-def _in_words(name: str) -> str:
-    failure, because, cause = name.partition(_BECAUSE)
-    return f"{failure.replace('_', ' ')}{because}{cause}"
+def _format_failure(name: str) -> str:
+    failure, mark, cause = name.partition(_CAUSE_MARK)
+    return f"{failure.replace('_', ' ')}{mark}{cause}"
 
 
 class Reach(StrEnum):
-    """How far a failure reaches: the requests that would meet it, too. The router remembers a
-    failure for these requests alone.
+    """How far a failure reaches: which other requests would meet it. The router remembers a
+    failure only for these requests.
     """
 
     # Only this request: its size, or its combination of fields. The circuit counts such a
@@ -95,7 +95,7 @@ class Reach(StrEnum):
     ENDPOINT = "endpoint"
     KEY_AND_MODEL = "key_and_model"  # our key, for this model
     KEY = "key"  # our key, for all models
-    ACCOUNT = "account"  # all that our key's account pays
+    ACCOUNT = "account"  # every request that our key's account pays for
     TARGET = "target"
 
     @property
@@ -214,31 +214,30 @@ PASSED_ON: Final = CLIENT_FAILURES | {_F.BLOCKED}
 # These failures count against neither arm, because neither arm's model caused them.
 UNCHARGED: Final = frozenset({_F.FOREIGN_STATE, _F.CANCELLED})
 
-_SAID = FailureClass
 _A = ArmFailure
 
 FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
-    _SAID.RATE_LIMITED: "the provider's rate limit",
-    _SAID.QUOTA: "our account's quota at the provider is used up",
-    _SAID.OUR_KEY: "the provider refuses our key",
-    _SAID.BLOCKED: "a system in front of the provider refused the request",
-    _SAID.REGION: "the provider does not serve this region",
-    _SAID.OVERLOADED: "the provider is overloaded",
-    _SAID.SERVER: "a server error of the provider",
-    _SAID.CONNECT: "no connection to the provider",
-    _SAID.TIMEOUT: "no answer in time",
-    _SAID.MALFORMED: "the answer could not be read",
-    _SAID.ABORTED: "the provider gave up in its answer",
-    _SAID.EMPTY: "the answer was empty",
-    _SAID.BAD_REQUEST: "the provider rejected the request",
-    _SAID.UNSUPPORTED: "the target does not take a field or a value of the request",
-    _SAID.FOREIGN_STATE: "the request refers to something that the provider does not have",
-    _SAID.ENDPOINT_MISSING: "the target does not serve this endpoint",
-    _SAID.MODEL_UNKNOWN: "the provider does not know the model",
-    _SAID.CONTEXT_WINDOW: "the request is too long for the model",
-    _SAID.CONTENT_POLICY: "the provider's content policy",
-    _SAID.CANCELLED: "the client left",
-    _SAID.INTERNAL: "a fault of the router",
+    _F.RATE_LIMITED: "the provider's rate limit",
+    _F.QUOTA: "our account's quota at the provider is used up",
+    _F.OUR_KEY: "the provider refuses our key",
+    _F.BLOCKED: "a system in front of the provider refused the request",
+    _F.REGION: "the provider does not serve this region",
+    _F.OVERLOADED: "the provider is overloaded",
+    _F.SERVER: "a server error of the provider",
+    _F.CONNECT: "no connection to the provider",
+    _F.TIMEOUT: "no answer in time",
+    _F.MALFORMED: "the answer could not be read",
+    _F.ABORTED: "the provider gave up in its answer",
+    _F.EMPTY: "the answer was empty",
+    _F.BAD_REQUEST: "the provider rejected the request",
+    _F.UNSUPPORTED: "the target does not take a field or a value of the request",
+    _F.FOREIGN_STATE: "the request refers to something that the provider does not have",
+    _F.ENDPOINT_MISSING: "the target does not serve this endpoint",
+    _F.MODEL_UNKNOWN: "the provider does not know the model",
+    _F.CONTEXT_WINDOW: "the request is too long for the model",
+    _F.CONTENT_POLICY: "the provider's content policy",
+    _F.CANCELLED: "the client left",
+    _F.INTERNAL: "a fault of the router",
     _A.CIRCUIT_OPEN: "its circuit was open: it had failed too often just before",
     _A.NO_KEY: "its provider has no key",
     _A.DATA_CLASS: "its provider may not see the route's class of data",
@@ -248,8 +247,10 @@ FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
 
 
 def failure_words(failure: str) -> str:
-    found = {str(known.value): words for known, words in FAILURE_WORDS.items()}
-    return found.get(failure, failure.replace("_", " "))
+    words_by_value = {
+        str(failure_class.value): words for failure_class, words in FAILURE_WORDS.items()
+    }
+    return words_by_value.get(failure, failure.replace("_", " "))
 
 
 FIRST_PAUSE_S: Final = 10.0
@@ -263,7 +264,7 @@ RETRY_PAUSES_S: Final = (FIRST_PAUSE_S, 60.0, 600.0)
 
 
 def next_pause_s(waited_s: float) -> float:
-    """Returns a pause as long as the wait so far."""
+    """Returns a pause as long as the wait until now, so the total wait doubles each time."""
     return max(FIRST_PAUSE_S, waited_s)
 
 
@@ -274,14 +275,16 @@ def next_try(since: datetime, now: datetime) -> datetime:
 
 
 def describe_absence(
-    away: str,
+    absence_text: str,
     since: datetime,
     now: datetime,
 ) -> str:
-    """Returns `gemma since 19:37 UTC: connection refused`. away: the text of a ProviderAway."""
-    provider, _, why = away.partition(AWAY)
-    why = why.removeprefix("the call failed: ").replace(
+    """Returns `gemma since 19:37 UTC: connection refused`. absence_text: the text of a
+    ProviderAway.
+    """
+    provider, _, reason = absence_text.partition(AWAY)
+    reason = reason.removeprefix("the call failed: ").replace(
         "ConnectionRefusedError", "connection refused"
     )
     day = "" if since.date() == now.date() else "%Y-%m-%d "
-    return f"{provider} since {since:{day}%H:%M} UTC: {why}"
+    return f"{provider} since {since:{day}%H:%M} UTC: {reason}"

@@ -15,7 +15,7 @@ MINUS: Final = "−"
 UNKNOWN: Final = "unknown"
 DASH: Final = "–"
 
-# Below this price of one answer, we show the price of 1,000 answers.
+# If one answer costs less, we show the price of 1,000 answers.
 SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
 
@@ -194,8 +194,9 @@ def format_thousand_price(usd: float | None, missing: str = UNKNOWN) -> str:
 
 
 def format_answer_price(usd: float, beside: float | None = None) -> str:
-    """Formats the price of one answer, or of 1,000 answers if both prices are small. beside:
-    the other price that the reader compares.
+    """Formats the price of one answer, or of 1,000 answers if both prices are small.
+
+    usd: of one answer. beside: the price next to it, with which people compare it.
     """
     if max(usd, beside or 0.0) >= SMALL_USD:
         return f"${format_number(usd)}"
@@ -238,24 +239,24 @@ def format_range(
     return f"{_pad_fraction(low, high)} to {_pad_fraction(high, low)}"
 
 
-def _pad_fraction(amount: str, beside: str) -> str:
-    """Pads an amount below a dollar to as many decimals as `beside`."""
-    if not amount.startswith("$0.") or not beside.startswith("$0."):
+def _pad_fraction(amount: str, other: str) -> str:
+    """Pads an amount below a dollar to as many decimals as `other`."""
+    if not amount.startswith("$0.") or not other.startswith("$0."):
         return amount
-    return amount.ljust(len(beside), "0")
+    return amount.ljust(len(other), "0")
 
 
 def format_span(seconds: float) -> str:
     """Formats a length of time in its two largest units: `2 h 5 min`."""
-    whole = max(0, int(seconds))
-    if whole < _MINUTE_S:
-        return f"{whole} s"
-    if whole < _HOUR_S:
-        return f"{whole // _MINUTE_S} min"
-    if whole < _DAY_S:
-        hours, minutes = divmod(whole // _MINUTE_S, 60)
+    whole_s = max(0, int(seconds))
+    if whole_s < _MINUTE_S:
+        return f"{whole_s} s"
+    if whole_s < _HOUR_S:
+        return f"{whole_s // _MINUTE_S} min"
+    if whole_s < _DAY_S:
+        hours, minutes = divmod(whole_s // _MINUTE_S, 60)
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(whole // _HOUR_S, 24)
+    days, hours = divmod(whole_s // _HOUR_S, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
 
 

@@ -24,7 +24,7 @@ KEEP: Final = timedelta(days=1)
 class IdempotentRequest:
     scope: str  # the sender, the sender's role and the endpoint
     key: str
-    request_hash: str  # SHA-256 of the body
+    request_hash: str  # SHA-256 of the body, in hexadecimal digits
     sent_at: datetime
     made: str = ""  # the id of the created object
 
@@ -59,7 +59,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound=World)
 
 # Stores the id of the created object, in the transaction that creates it.
-NoteMade = Callable[[Transaction, str], None]
+NoteCreated = Callable[[Transaction, str], None]
 
 
 def note_nothing(_: Transaction, __: str) -> None:
@@ -69,7 +69,7 @@ def note_nothing(_: Transaction, __: str) -> None:
 def do_once(
     ctx: C,
     request: IdempotentRequest,
-    do: Callable[[NoteMade], T],
+    do: Callable[[NoteCreated], T],
     load: Callable[[C, str], T],
 ) -> tuple[T, bool]:
     """Returns the object that the request created, and whether an earlier request created it.
@@ -78,28 +78,28 @@ def do_once(
     Raises InputError if an earlier request had the same key and another body; errors of `do`.
     """
 
-    def note(tx: Transaction, made: str) -> None:
+    def note(tx: Transaction, created_id: str) -> None:
         IdempotentRequests(tx).forget(tx.now() - KEEP)
-        if not IdempotentRequests(tx).add_new(replace(request, made=made)):
+        if not IdempotentRequests(tx).add_new(replace(request, made=created_id)):
             raise Conflict("two requests with this Idempotency-Key arrived at the same time")
 
-    made = _find_made(ctx, request)
-    if not made:
+    created_id = _find_created(ctx, request)
+    if not created_id:
         try:
             return do(note), False
         except Conflict:
-            if not (made := _find_made(ctx, request)):
+            if not (created_id := _find_created(ctx, request)):
                 raise
-    return load(ctx, made), True
+    return load(ctx, created_id), True
 
 
-def _find_made(ctx: World, request: IdempotentRequest) -> str:
+def _find_created(ctx: World, request: IdempotentRequest) -> str:
     with ctx.store.read() as tx:
-        known = IdempotentRequests(tx).find(request.scope, request.key)
-    if known is None or known.sent_at + KEEP <= request.sent_at:
+        earlier = IdempotentRequests(tx).find(request.scope, request.key)
+    if earlier is None or earlier.sent_at + KEEP <= request.sent_at:
         return ""
-    if known.request_hash != request.request_hash:
+    if earlier.request_hash != request.request_hash:
         raise InputError(
             "an earlier request used this Idempotency-Key with another body: use a new key"
         )
-    return known.made
+    return earlier.made

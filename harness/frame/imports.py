@@ -1,6 +1,6 @@
 """Speeds up imports of large libraries: these functions keep the garbage collector from
-searching modules, which stay until the process ends. `import_plain_structlog` skips a library
-that our logs never use.
+searching modules, because modules stay until the process ends. `import_plain_structlog` skips a
+library that our logs never use.
 """
 
 import gc
@@ -11,8 +11,8 @@ from typing import Final
 
 # A collection starts when this many more objects are allocated than freed. A short command
 # allocates fewer.
-STARTING: Final = 400_000
-USUAL: Final = gc.get_threshold()  # the interpreter's default
+STARTING_THRESHOLD: Final = 400_000
+USUAL_THRESHOLDS: Final = gc.get_threshold()  # the interpreter's default
 
 
 @contextmanager
@@ -42,22 +42,22 @@ def import_plain_structlog() -> None:
         del sys.modules["rich"]
 
 
-def put_off_collection() -> None:
+def delay_collection() -> None:
     """Delays the first collection of a starting process until it has allocated more than its
     modules need. A short command then never collects, and takes a fifth less time.
     """
-    gc.set_threshold(STARTING, *USUAL[1:])
+    gc.set_threshold(STARTING_THRESHOLD, *USUAL_THRESHOLDS[1:])
 
 
-def leave_modules_alone() -> None:
+def freeze_modules() -> None:
     """Restores the usual collections for a serving process, but excludes all objects that
     exist now.
     """
     gc.freeze()
-    gc.set_threshold(*USUAL)
+    gc.set_threshold(*USUAL_THRESHOLDS)
 
 
-def leave_alone_what_serves() -> None:
+def freeze_application() -> None:
     """Excludes a process's application and endpoints from collections. Otherwise a call that
     allocates many objects would wait while the collector searches the application.
     """

@@ -2,8 +2,8 @@
 
 A regular expression of a few characters can run for years on a hostile text. `regex` accepts
 the syntax of `re`, and supports a timeout. Schemas (Draft 2020-12) come from clients and suite
-authors, values from models; Swapgate fetches no schema that another one refers to. `jsonschema`
-takes 0.1 s to import, so functions import it late.
+authors, values from models. If a schema refers to another schema, Swapgate does not fetch the
+other one. `jsonschema` takes 0.1 s to import, so functions import it late.
 """
 
 import json
@@ -64,18 +64,18 @@ class BoundedPattern:
     def _timed(self, method: str, text: str) -> Any:
         try:
             # concurrent: releases Python's lock, so that other threads can run.
-            found = getattr(self._compiled, method)(
+            result = getattr(self._compiled, method)(
                 text, timeout=MATCH_TIMEOUT_S, concurrent=True
             )
             if method == "finditer":
-                return [match_.span() for match_ in found if match_.group()]
+                return [match_.span() for match_ in result if match_.group()]
         except TimeoutError:
             raise PatternTooSlow(
                 f"the regular expression {self.pattern!r} took more than "
                 f"{MATCH_TIMEOUT_S:g} s for one "
                 "text; write it without nested repetitions, such as (a+)+"
             ) from None
-        return found
+        return result
 
 
 _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
@@ -83,8 +83,8 @@ _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class SchemaLimits:
-    steps: int  # the most applications of keywords
-    depth: int  # the deepest nesting of keywords
+    steps: int  # the greatest number of keyword checks
+    depth: int  # the greatest nesting of keyword checks
     patterns: bool  # whether to check regular expressions, and to compare all members
 
 
@@ -117,22 +117,22 @@ class _Steps(threading.local):
         self.left = limits.steps
         self.depth = limits.depth
 
-    def go_in(self) -> None:
+    def enter(self) -> None:
         self.left -= 1
         self.depth -= 1
         if self.left < 0 or self.depth < 0:
             raise SchemaTooLarge("the schema takes too many steps for one value")
 
-    def come_out(self) -> None:
+    def leave(self) -> None:
         self.depth += 1
 
 
 _STEPS: Final = _Steps()
 
 
-def load_judge() -> None:
+def load_validator() -> None:
     """Imports the library before the first use, because this takes 0.1 s of an event loop."""
-    _validator_class(patterns=False)
+    _build_validator_class(patterns=False)
 
 
 def is_valid(
@@ -143,10 +143,10 @@ def is_valid(
     """Returns whether the value is valid.
 
     Raises SchemaTooLarge beyond the limits, PatternTooSlow, and the library's error for an
-    invalid schema or one that refers to another schema.
+    invalid schema, or for a schema that refers to another schema.
     """
     _STEPS.begin(limits)
-    return bool(_validator(schema, patterns=limits.patterns).is_valid(value))
+    return bool(_build_validator(schema, patterns=limits.patterns).is_valid(value))
 
 
 def matches_schema(
@@ -154,7 +154,9 @@ def matches_schema(
     schema: object,
     limits: SchemaLimits = REQUEST_LIMITS,
 ) -> bool:
-    """Returns whether the value is valid. Also True if there is no schema or no result."""
+    """Returns whether the value is valid. Returns True, too, if there is no schema, or if the
+    schema is invalid or too large.
+    """
     if not isinstance(schema, Mapping):
         return schema is not False
     if not schema:
@@ -166,7 +168,8 @@ def matches_schema(
 
 
 def schema_fault(schema: object) -> str:
-    return _fault(_SORTED.encode(schema))
+    """Returns why a schema is invalid; an empty text if it is valid."""
+    return _find_fault(_SORTED.encode(schema))
 
 
 # Built once, because `json.dumps` would build an encoder for each item of a suite.
@@ -174,7 +177,7 @@ _SORTED: Final = json.JSONEncoder(sort_keys=True)
 
 
 @lru_cache(maxsize=256)
-def _fault(schema: str) -> str:
+def _find_fault(schema: str) -> str:
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - jsonschema is slow to import
 
     try:
@@ -184,41 +187,41 @@ def _fault(schema: str) -> str:
     return ""
 
 
-def _validator(schema: object, *, patterns: bool) -> Any:
-    validator_class, registry = _validator_class(patterns=patterns)
+def _build_validator(schema: object, *, patterns: bool) -> Any:
+    validator_class, registry = _build_validator_class(patterns=patterns)
     return validator_class(schema, registry=registry)
 
 
 @cache
-def _validator_class(*, patterns: bool) -> tuple[Any, Any]:
+def _build_validator_class(*, patterns: bool) -> tuple[Any, Any]:
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - jsonschema is slow to import
     from jsonschema.validators import extend  # noqa: PLC0415
     from referencing import Registry  # noqa: PLC0415
 
-    known: Mapping[str, _Keyword] = dict(Draft202012Validator.VALIDATORS)
-    judged = {**known, **(_TIMED if patterns else _without_patterns(known))}
-    keywords = {name: _counted(check) for name, check in judged.items()}
-    made: Any = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]  # theirs
-    return made, Registry()
+    checks: Mapping[str, _Keyword] = dict(Draft202012Validator.VALIDATORS)
+    bounded_checks = {**checks, **(_TIMED if patterns else _disable_patterns(checks))}
+    keywords = {name: _count_steps(check) for name, check in bounded_checks.items()}
+    validator_class: Any = extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]  # theirs
+    return validator_class, Registry()
 
 
-def _counted(check: _Keyword) -> _Keyword:
+def _count_steps(check: _Keyword) -> _Keyword:
     def step(
         validator: Any,
-        given: Any,
+        keyword_value: Any,
         value: Any,
         schema: Any,
     ) -> Iterator[Any]:
-        _STEPS.go_in()
+        _STEPS.enter()
         try:
-            yield from check(validator, given, value, schema) or ()
+            yield from check(validator, keyword_value, value, schema) or ()
         finally:
-            _STEPS.come_out()
+            _STEPS.leave()
 
     return step
 
 
-def _without_patterns(known: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
+def _disable_patterns(checks: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
     def additional_properties(
         validator: Any,
         allowed: object,
@@ -227,7 +230,7 @@ def _without_patterns(known: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
     ) -> Iterable[Any] | None:
         if "patternProperties" in schema:
             return None
-        return known["additionalProperties"](validator, allowed, value, schema)
+        return checks["additionalProperties"](validator, allowed, value, schema)
 
     def ignored(*_: object) -> None: ...
 
@@ -237,7 +240,7 @@ def _without_patterns(known: Mapping[str, _Keyword]) -> Mapping[str, _Keyword]:
 _timed = cache(BoundedPattern)
 
 
-def _pattern(
+def _check_pattern(
     validator: Any,
     pattern: str,
     value: object,
@@ -247,7 +250,7 @@ def _pattern(
         yield from validator.descend(value, schema=False)
 
 
-def _pattern_properties(
+def _check_pattern_properties(
     validator: Any,
     schemas: Mapping[str, object],
     value: object,
@@ -266,7 +269,7 @@ def _pattern_properties(
                 )
 
 
-def _additional_properties(
+def _check_additional_properties(
     validator: Any,
     allowed: object,
     value: object,
@@ -274,15 +277,15 @@ def _additional_properties(
 ) -> Iterator[Any]:
     if not isinstance(value, dict):
         return
-    named = schema.get("properties", {})
+    declared = schema.get("properties", {})
     patterns = [_timed(pattern) for pattern in schema.get("patternProperties", {})]
     for name, inner in value.items():
-        if name not in named and not any(pattern.matches_in(name) for pattern in patterns):
+        if name not in declared and not any(pattern.matches_in(name) for pattern in patterns):
             yield from validator.descend(inner, allowed, path=name)
 
 
 _TIMED: Final[Mapping[str, _Keyword]] = {
-    "pattern": _pattern,
-    "patternProperties": _pattern_properties,
-    "additionalProperties": _additional_properties,
+    "pattern": _check_pattern,
+    "patternProperties": _check_pattern_properties,
+    "additionalProperties": _check_additional_properties,
 }

@@ -117,14 +117,14 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
 }
 
 
-def _about(meanings: Mapping[str, str]) -> dict[str, MetricSpec]:
+def _process_counters(meanings: Mapping[str, str]) -> dict[str, MetricSpec]:
     return {
         f"swapgate_router_{name}": MetricSpec(_C, meaning) for name, meaning in meanings.items()
     }
 
 
-# What a router's processes count about themselves.
-PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
+# Counters of a router's processes.
+PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _process_counters(
     {
         "agent_callers_refused": "Calls of agents with an invalid signed header",
         "agents_broke_off": "Incomplete answers of the agents process",

@@ -2,8 +2,8 @@
 
 An operation is a use case `(ctx, [actor,] …, [secret])` with its role and its words. The
 command line builds a command from it, the API an endpoint, and the dashboard a dialog. The use
-case's signature gives their parameters; a `Parameter` adds what the signature cannot say. By
-hand stay wizards, `--watch`, and answers that need several use cases.
+case's signature gives their parameters; a `Parameter` adds ranges, texts and names. Wizards,
+`--watch`, and answers that need several use cases are written by hand.
 """
 
 import inspect
@@ -27,7 +27,7 @@ PAGE: Final = "page_request"  # the parameter that pages a list
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """What a use case's signature cannot say about one of its parameters."""
+    """Describes one parameter of a use case, as far as the signature cannot."""
 
     meaning: str = ""  # a sentence for the option's help and the API's field
     kind: Any = None  # the type to read, if the annotation is too wide, such as Iterable
@@ -74,7 +74,9 @@ class Input:
 
 
 class OperationCaller(Protocol):
-    """What an interface gives to a use case. It reads the actor only if a use case needs it."""
+    """The context, actor and secret that an interface gives to a use case. The interface reads
+    the actor only if the use case needs it.
+    """
 
     @property
     def ctx(self) -> Any: ...
@@ -86,12 +88,12 @@ class OperationCaller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FinishedOperation(Generic[T]):
-    """A finished operation, for its sentences. given: the inputs by the parameter's name."""
+    """A finished operation, for the sentences about it. inputs: by the parameter's name."""
 
     ctx: Any
     began_at: datetime
     result: T
-    given: Mapping[str, Any]
+    inputs: Mapping[str, Any]
 
 
 def by_row(
@@ -201,14 +203,16 @@ class Operation(Generic[T]):
             if parameter.name not in GIVEN_BY_INTERFACE
         ]
 
-    def run(self, caller: OperationCaller, given: Mapping[str, Any]) -> FinishedOperation[T]:
-        """Calls the use case. given: the inputs by name. Raises as the use case."""
+    def run(self, caller: OperationCaller, inputs: Mapping[str, Any]) -> FinishedOperation[T]:
+        """Calls the use case. inputs: by name. Raises as the use case."""
         accepted = inspect.signature(self.use_case).parameters
         ctx = caller.ctx
-        own = [ctx, caller.actor] if "actor" in accepted else [ctx]
+        context_arguments = [ctx, caller.actor] if "actor" in accepted else [ctx]
         secret = {"secret": caller.secret} if "secret" in accepted else {}
         began_at = ctx.clock.now()
-        return FinishedOperation(ctx, began_at, self.use_case(*own, **given, **secret), given)
+        return FinishedOperation(
+            ctx, began_at, self.use_case(*context_arguments, **inputs, **secret), inputs
+        )
 
 
 def _read_input(parameter: inspect.Parameter, declared: Parameter) -> Input:

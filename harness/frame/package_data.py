@@ -70,23 +70,27 @@ def find_page(name: str) -> DocsPage:
 
     Raises NotFound if no page matches, InputError if several do, ConfigError without docs.
     """
-    wanted = _plain(name)
+    plain_name = _normalize_name(name)
     pages = list_pages()
-    exact = [page for page in pages if _plain(page.name) == wanted]
-    found = exact or [page for page in pages if _plain(page.name).rpartition("/")[2] == wanted]
-    if not found:
+    exact = [page for page in pages if _normalize_name(page.name) == plain_name]
+    matching = exact or [
+        page for page in pages if _normalize_name(page.name).rpartition("/")[2] == plain_name
+    ]
+    if not matching:
         names = [page.name for page in pages]
-        near = did_you_mean(name, [*names, *(path.rpartition("/")[2] for path in names)])
+        suggestion = did_you_mean(name, [*names, *(path.rpartition("/")[2] for path in names)])
         raise NotFound(
-            f"the docs have no page {name!r}{near}; `swapgate docs list` shows all pages"
+            f"the docs have no page {name!r}{suggestion}; `swapgate docs list` shows all pages"
         )
-    if len(found) > 1:
-        matches = ", ".join(page.name for page in found)
+    if len(matching) > 1:
+        matches = ", ".join(page.name for page in matching)
         raise InputError(f"{name!r} matches several pages: {matches}; add the folder")
-    return found[0]
+    return matching[0]
 
 
-def _plain(name: str) -> str:
-    """Ignores case, `_` for `-`, and an optional `docs/`, `.md`, `.html` or `/index`."""
-    plain = name.strip().lower().replace("_", "-").removeprefix("docs/")
-    return plain.removesuffix(".md").removesuffix(".html").removesuffix("/index")
+def _normalize_name(name: str) -> str:
+    """Returns a page's name in lower case, with `-` for `_`, and without `docs/`, `.md`,
+    `.html` and `/index`.
+    """
+    lowered = name.strip().lower().replace("_", "-").removeprefix("docs/")
+    return lowered.removesuffix(".md").removesuffix(".html").removesuffix("/index")

@@ -12,7 +12,8 @@ from harness.frame.signing.signed_rows import RowFault
 T = TypeVar("T")
 S = TypeVar("S")
 
-# The most rows of an unbounded list in one response. A cursor gets the older rows.
+# The greatest number of rows in one response of an unbounded list. A cursor gets the older
+# rows.
 MOST_LISTED: Final = 1000
 INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db check`"
 
@@ -57,41 +58,45 @@ class Page(Sequence[T], Generic[T]):
 
 
 def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:
-    after: str | None = None
+    """Yields the rows of all pages. load: reads one page."""
+    cursor: str | None = None
     while True:
-        page = load(PageRequest(MOST_LISTED, after))
+        page = load(PageRequest(MOST_LISTED, cursor))
         yield from page
         if page.next is None:
             return
-        after = page.next
+        cursor = page.next
 
 
 def encode_cursor(values: Sequence[object]) -> str:
     """Encodes the values that identify a row's position in its list."""
-    return ",".join(quote(_text(value), safe=":") for value in values)
+    return ",".join(quote(_format_cursor_value(value), safe=":") for value in values)
 
 
 def decode_cursor(text: str, kinds: Sequence[type]) -> list[object]:
+    """Decodes the values of a cursor. kinds: their types. Raises InputError."""
     parts = text.split(",")
     try:
-        return [_value(part, kind) for part, kind in zip(parts, kinds, strict=True)]
+        return [
+            _parse_cursor_value(part, kind) for part, kind in zip(parts, kinds, strict=True)
+        ]
     except (ValueError, OverflowError):
         raise InputError(
             f"{text!r} is not a cursor of this list: use the `next` of the previous page"
         ) from None
 
 
-def _text(value: object) -> str:
+def _format_cursor_value(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return str(value)
 
 
-def _value(part: str, kind: type) -> object:
+def _parse_cursor_value(part: str, kind: type) -> object:
     text = unquote(part)
     if kind is datetime:
-        found = datetime.fromisoformat(text)
-        if found.tzinfo is None:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
             raise ValueError(text)
-        return found
+        return at
     return int(text) if kind is int else text

@@ -50,8 +50,9 @@ def hash_content(content: bytes | str) -> str:
 
 
 def short_hash(text: str, size: int = 8) -> bytes:
-    """Computes the BLAKE2b hash of a text, `size` bytes long. Python's hash() differs between
-    processes.
+    """Computes the BLAKE2b hash of a text. Python's hash() differs between processes.
+
+    size: of the hash, in bytes.
     """
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
@@ -63,13 +64,13 @@ Writer = Callable[[Any], Any]
 
 
 class CamelCase:
-    """Shown with camelCase names, which other tools use for providers' fields."""
+    """Marks a class that `to_shown` writes with camelCase names, as providers' fields have."""
 
     __slots__ = ()
 
 
 class ShownAsJson(ABC):
-    """Shown as the result of `as_json` instead of by its fields."""
+    """A class that `to_shown` writes by its `as_json` instead of by its fields."""
 
     __slots__ = ()
 
@@ -78,7 +79,7 @@ class ShownAsJson(ABC):
 
 
 class ShowsMore(ABC):
-    """Shown with further values in addition to its fields."""
+    """A class that `to_shown` writes with further values in addition to its fields."""
 
     __slots__ = ()
 
@@ -159,8 +160,8 @@ def reader(kind: Any) -> Reader | None:  # noqa: C901, PLR0911 - one for each ki
     arguments = get_args(kind)
     if origin in (UnionType, Union):
         options = [option for option in arguments if option is not NoneType]
-        inner = reader(options[0]) if len(options) == 1 else None
-        return inner and partial(_read_optional, inner)
+        read_inner = reader(options[0]) if len(options) == 1 else None
+        return read_inner and partial(_read_optional, read_inner)
     if origin in (Mapping, dict):
         name, item = map(reader, arguments)
         return partial(_read_mapping, name, item) if name or item else None
@@ -189,10 +190,10 @@ def reader(kind: Any) -> Reader | None:  # noqa: C901, PLR0911 - one for each ki
 def read_object(text: str | bytes) -> dict[str, Any] | None:
     """Reads a JSON object from an untrusted text; None if the text is not a JSON object."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _read_optional(read: Reader, data: Any) -> Any:
@@ -234,23 +235,23 @@ def read_fields(
     **known: Any,
 ) -> Any:
     """Reads a dataclass by its fields, even if it has a `from_json`."""
-    readers = _readers(kind)
+    readers = _build_readers(kind)
     read = {}
     for name, value in data.items():
-        of_field = readers[name]
-        read[name] = of_field(value) if of_field else value
+        read_value = readers[name]
+        read[name] = read_value(value) if read_value else value
     return kind(**read, **known)
 
 
 @cache
-def _readers(kind: type) -> Mapping[str, Reader | None]:
+def _build_readers(kind: type) -> Mapping[str, Reader | None]:
     return {name: reader(hint) for name, hint in get_type_hints(kind).items()}
 
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 _PLAIN = frozenset({type(None), bool, str, int, float})
 
-# Never shown: readers do not need these fields, and an attacker could use them.
+# `to_shown` omits these fields: readers do not need them, and an attacker could use them.
 HIDDEN = frozenset({"hash", "ciphertext", "secret", "ledger_salt"})
 
 
@@ -258,8 +259,8 @@ def shown_name(kind: type, name: str) -> str:
     """Returns the name of a field of this type in a response."""
     if not issubclass(kind, CamelCase):
         return name
-    first, *others = name.split("_")
-    return first + "".join(part.title() for part in others)
+    first_word, *later_words = name.split("_")
+    return first_word + "".join(part.title() for part in later_words)
 
 
 def to_shown(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of value
@@ -286,7 +287,7 @@ def to_shown(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
         case ShownAsJson():
             return to_shown(value.as_json())
         case _ if is_dataclass(value) and not isinstance(value, type):
-            return _shown(value)
+            return _convert_object(value)
         case _:
             raise TypeError(f"{type(value).__name__} has no plain form")
 
@@ -302,7 +303,7 @@ def write_json(value: object, *, indent: int | None = None) -> str:
             allow_nan=False,
         )
     except ValueError:  # searches for infinities only now, because few values have any
-        finite = _without_infinities(plain)
+        finite = _replace_infinities(plain)
         text = json.dumps(
             finite,
             ensure_ascii=False,
@@ -312,28 +313,30 @@ def write_json(value: object, *, indent: int | None = None) -> str:
     return escape_surrogates(text)
 
 
-def _without_infinities(value: Plain) -> Plain:
+def _replace_infinities(value: Plain) -> Plain:
     match value:
         case float() if not math.isfinite(value):
             return None
         case list():
-            return [_without_infinities(inner) for inner in value]
+            return [_replace_infinities(inner) for inner in value]
         case dict():
-            return {name: _without_infinities(inner) for name, inner in value.items()}
+            return {name: _replace_infinities(inner) for name, inner in value.items()}
         case _:
             return value
 
 
-def _shown(value: object) -> dict[str, Plain]:
-    names = _shown_fields(type(value))  # type: ignore[arg-type]  # a type is hashable
-    shown = {shown: to_shown(getattr(value, name)) for name, shown in names}
-    return value.show_more(shown) if isinstance(value, ShowsMore) else shown
+def _convert_object(value: object) -> dict[str, Plain]:
+    names = _list_shown_fields(type(value))  # type: ignore[arg-type]  # a type is hashable
+    shown_fields = {
+        shown_fields: to_shown(getattr(value, name)) for name, shown_fields in names
+    }
+    return value.show_more(shown_fields) if isinstance(value, ShowsMore) else shown_fields
 
 
 @cache
-def _shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
-    shown = (field.name for field in fields(kind) if field.name not in HIDDEN)
-    return tuple((name, shown_name(kind, name)) for name in shown)
+def _list_shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
+    names = (field.name for field in fields(kind) if field.name not in HIDDEN)
+    return tuple((name, shown_name(kind, name)) for name in names)
 
 
 def escape_surrogates(text: str) -> str:

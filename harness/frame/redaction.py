@@ -1,8 +1,8 @@
 """Redacts a JSON value before Swapgate stores any part of it. Pure.
 
 Equal matches within one value get the same placeholder, such as `[EMAIL_1]`. The rules also
-apply to object keys, numbers, and JSON inside texts. The finders prefer false matches to missed
-ones; docs/how-to/capture.md lists their limits.
+apply to object keys, numbers, and JSON inside texts. The finders prefer a false match to a
+missed match; docs/how-to/capture.md lists their limits.
 """
 
 import ipaddress
@@ -87,14 +87,14 @@ def find_emails(text: str) -> Iterator[Span]:
 def find_ibans(text: str) -> Iterator[Span]:
     """Finds IBANs of a known country and length, with their check digits (ISO 7064, mod 97)."""
     for match_ in _IBAN.finditer(text):
-        written = match_.group(1)
-        places = [i for i, character in enumerate(written) if character.isalnum()]
-        length = IBAN_LENGTHS.get(written[:2].upper(), len(places) + 1)
+        candidate = match_.group(1)
+        places = [i for i, character in enumerate(candidate) if character.isalnum()]
+        length = IBAN_LENGTHS.get(candidate[:2].upper(), len(places) + 1)
         if length > len(places):
             continue
         end = places[length - 1] + 1
         compact = "".join(
-            character for character in written[:end] if character.isalnum()
+            character for character in candidate[:end] if character.isalnum()
         ).upper()
         if (
             int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4]))
@@ -109,17 +109,17 @@ def find_cards(text: str) -> Iterator[Span]:
     for match_ in _CARD.finditer(text):
         digits = [int(character) for character in match_.group() if character.isdecimal()]
         if len(digits) <= 19:
-            if _luhn(digits):
+            if _passes_luhn(digits):
                 yield match_.span()
-        elif any(_luhn(digits[i : i + 16]) for i in range(len(digits) - 15)):
+        elif any(_passes_luhn(digits[i : i + 16]) for i in range(len(digits) - 15)):
             yield match_.span()
 
 
 def find_ip_addresses(text: str) -> Iterator[Span]:
-    found = [match_ for match_ in _IPV4.finditer(text) if _is_address(match_.group())]
-    longer = (match_ for match_ in _IPV6.finditer(text) if match_.group().count(":") > 1)
-    found += [match_ for match_ in longer if _is_long_address(match_.group())]
-    return iter(sorted(match_.span() for match_ in found))
+    addresses = [match_ for match_ in _IPV4.finditer(text) if _is_ipv4(match_.group())]
+    candidates = (match_ for match_ in _IPV6.finditer(text) if match_.group().count(":") > 1)
+    addresses += [match_ for match_ in candidates if _is_ipv6(match_.group())]
+    return iter(sorted(match_.span() for match_ in addresses))
 
 
 def find_phones(text: str) -> Iterator[Span]:
@@ -130,16 +130,16 @@ def find_phones(text: str) -> Iterator[Span]:
             yield match_.span()
 
 
-def _luhn(digits: list[int]) -> bool:
+def _passes_luhn(digits: list[int]) -> bool:
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
     return any(digits) and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
-def _is_address(text: str) -> bool:
+def _is_ipv4(text: str) -> bool:
     return all(int(part) < 256 for part in text.split("."))
 
 
-def _is_long_address(text: str) -> bool:
+def _is_ipv6(text: str) -> bool:
     if sum(character != ":" for character in text) < MIN_HEX_DIGITS:
         return False
     try:
@@ -164,12 +164,12 @@ PII_FINDERS: Final[Mapping[str, Callable[[str], Iterator[Span]]]] = {
 MAX_JSON_DEPTH: Final = 8
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
-_ALWAYS: Final = "key"
+_REQUIRED_FINDER: Final = "key"
 
 
 @dataclass(frozen=True, slots=True)
 class RedactionRule:
-    """One of the user's rules. Raises InputError if it matches the empty text."""
+    """A redaction rule of the user. Raises InputError if it matches the empty text."""
 
     name: str
     pattern: str  # in the syntax of Python's `re`
@@ -197,8 +197,10 @@ class RedactionResult:
 
 @dataclass(frozen=True)
 class Redactor:
-    """Applies the user's redaction rules, then the built-in rules except those in `off`. `off`
-    cannot contain `key`. Raises InputError for an invalid `off` or two rules of one name.
+    """Applies the user's redaction rules, then the built-in rules.
+
+    off: names of built-in rules that do not apply; never `key`. Raises InputError for an
+    invalid `off` or two rules of one name.
     """
 
     rules: tuple[RedactionRule, ...] = ()
@@ -206,10 +208,12 @@ class Redactor:
 
     def __post_init__(self) -> None:
         for name in self.off:
-            if name not in PII_FINDERS or name == _ALWAYS:
-                others = ", ".join(finder for finder in PII_FINDERS if finder != _ALWAYS)
+            if name not in PII_FINDERS or name == _REQUIRED_FINDER:
+                allowed_names = ", ".join(
+                    finder for finder in PII_FINDERS if finder != _REQUIRED_FINDER
+                )
                 raise InputError(
-                    f"redaction cannot turn off {name!r}; it can turn off {others}"
+                    f"redaction cannot turn off {name!r}; it can turn off {allowed_names}"
                 )
         names = [rule.name for rule in self.rules]
         for name in names:
@@ -218,19 +222,19 @@ class Redactor:
 
     @cached_property
     def digest(self) -> str:
-        own = [[rule.name, rule.pattern, rule.replacement] for rule in self.rules]
-        return digest([FINDERS_VERSION, own, sorted(set(self.off))])
+        rules = [[rule.name, rule.pattern, rule.replacement] for rule in self.rules]
+        return digest([FINDERS_VERSION, rules, sorted(set(self.off))])
 
     def redact(self, value: object) -> RedactionResult:
         """Returns a redacted copy of a JSON value. Raises PatternTooSlow; the caller must then
         store no part of the value.
         """
-        pass_ = _Pass(self._steps)
-        return RedactionResult(pass_.value(value, 0), dict(pass_.counts))
+        redaction = _Redaction(self._steps)
+        return RedactionResult(redaction.value(value, 0), dict(redaction.counts))
 
     @cached_property
     def _steps(self) -> "Sequence[_Step]":
-        own = [
+        custom = [
             _Step(
                 rule.name,
                 BoundedPattern(rule.pattern).spans,
@@ -238,8 +242,10 @@ class Redactor:
             )
             for rule in self.rules
         ]
-        ours = [_Step(name, find) for name, find in PII_FINDERS.items() if name not in self.off]
-        return (*own, *ours)
+        built_in = [
+            _Step(name, find) for name, find in PII_FINDERS.items() if name not in self.off
+        ]
+        return (*custom, *built_in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +256,7 @@ class _Step:
 
 
 @dataclass(slots=True)
-class _Pass:
+class _Redaction:
     """The redaction of one value."""
 
     steps: Sequence[_Step]
@@ -260,10 +266,10 @@ class _Pass:
     def value(self, value: object, depth: int) -> object:
         match value:
             case str():
-                return self._text(value, depth)
+                return self._redact_text(value, depth)
             case dict():
                 return {
-                    self._plain(str(key)): self.value(inner, depth)
+                    self._redact_plain(str(key)): self.value(inner, depth)
                     for key, inner in value.items()
                 }
             case list() | tuple():
@@ -272,12 +278,12 @@ class _Pass:
                 return value
             case int():
                 digits = str(value)
-                found = self._plain(digits)
-                return value if found == digits else found
+                redacted = self._redact_plain(digits)
+                return value if redacted == digits else redacted
             case _:
                 raise InputError(f"{type(value).__name__} is not a JSON type")
 
-    def _text(self, text: str, depth: int) -> str:
+    def _redact_text(self, text: str, depth: int) -> str:
         if depth < MAX_JSON_DEPTH and text.lstrip()[:1] in ("{", "[", '"'):
             try:
                 inner = json.loads(text)
@@ -285,20 +291,22 @@ class _Pass:
                 pass
             else:
                 if isinstance(inner, dict | list | str):
-                    found = self.value(inner, depth + 1)
+                    redacted = self.value(inner, depth + 1)
                     # Without a match, keeps the text's own form, such as its spaces.
-                    return text if found == inner else json.dumps(found, ensure_ascii=False)
-        return self._plain(text)
+                    return (
+                        text if redacted == inner else json.dumps(redacted, ensure_ascii=False)
+                    )
+        return self._redact_plain(text)
 
-    def _plain(self, text: str) -> str:
+    def _redact_plain(self, text: str) -> str:
         # In incomplete JSON, escapes would hide matches.
         if "\\u" in text:
             text = _ESCAPE.sub(lambda match_: chr(int(match_[1], 16)), text)
         for step in self.steps:
-            text = self._replaced(text, step)
+            text = self._replace_matches(text, step)
         return text
 
-    def _replaced(self, text: str, step: _Step) -> str:
+    def _replace_matches(self, text: str, step: _Step) -> str:
         pieces: list[str] = []
         place = 0
         for start, end in step.find(text):
@@ -306,15 +314,15 @@ class _Pass:
                 continue
             pieces += [
                 text[place:start],
-                self._placeholder(step, text[start:end]),
+                self._choose_placeholder(step, text[start:end]),
             ]
             place = end
         return text if not pieces else "".join((*pieces, text[place:]))
 
-    def _placeholder(self, step: _Step, found: str) -> str:
+    def _choose_placeholder(self, step: _Step, match_text: str) -> str:
         self.counts[step.name] += 1
         if step.replacement:
             return step.replacement
-        of_kind = sum(name == step.name for name, _ in self.known)
-        number = self.known.setdefault((step.name, found), of_kind + 1)
+        placeholders = sum(name == step.name for name, _ in self.known)
+        number = self.known.setdefault((step.name, match_text), placeholders + 1)
         return f"[{step.name.upper()}_{number}]"

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Final
 from weakref import WeakKeyDictionary
 
-# A picture in one event has some MiB: OpenAI's and Google's models write them.
+# OpenAI's and Google's models write pictures of several MiB into one event.
 MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 # The limit of all unfinished large events of a process together.
 MAX_UNFINISHED_BYTES: Final = 256 * 1024 * 1024
-# Above this size, joining an event's pieces for each new one would take seconds.
+# Above this size, an event stays in pieces. To join the pieces at each new piece would take
+# seconds.
 _LARGE_BYTES: Final = 256 * 1024
 _LONGEST_END: Final = len(b"\r\n\r\n")
 _EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
@@ -25,7 +26,7 @@ class EventTooLarge(ValueError):
 
 
 class _LargeEvent:
-    """The beginning of an event, in pieces, while the rest has not arrived. size: in bytes."""
+    """Holds the beginning of an event, in pieces, until the rest arrives. size: in bytes."""
 
     def __init__(self, beginning: bytes) -> None:
         self._pieces = [beginning]
@@ -33,19 +34,18 @@ class _LargeEvent:
         self.size = len(beginning)
 
     def add(self, data: bytes) -> bool:
-        """Takes more bytes. Returns whether the event may end in them."""
+        """Adds bytes. Returns whether they may contain the event's end."""
         self._pieces.append(data)
         self.size += len(data)
-        late = self._tail + data
-        self._tail = late[1 - _LONGEST_END :]
-        return _EVENT_END.search(late) is not None
+        end = self._tail + data
+        self._tail = end[1 - _LONGEST_END :]
+        return _EVENT_END.search(end) is not None
 
     def joined(self) -> bytes:
         return b"".join(self._pieces)
 
 
-# The unfinished large events of this process, by parser; a parser that nothing uses any more
-# leaves by itself.
+# The unfinished large events of this process, by parser. An unused parser disappears from it.
 _UNFINISHED: Final[WeakKeyDictionary["SseParser", _LargeEvent]] = WeakKeyDictionary()
 
 
@@ -89,7 +89,7 @@ class SseParser(ABC):
         self._pieces = _UNFINISHED[self] = event
         if event.size > MAX_EVENT_BYTES:
             self._fail(f"an event larger than {MAX_EVENT_BYTES} bytes")
-        elif sum(held.size for held in _UNFINISHED.values()) > MAX_UNFINISHED_BYTES:
+        elif sum(unfinished.size for unfinished in _UNFINISHED.values()) > MAX_UNFINISHED_BYTES:
             self._refuse_more(
                 f"the unfinished events of all streams are larger than {MAX_UNFINISHED_BYTES} "
                 "bytes together"
@@ -99,7 +99,7 @@ class SseParser(ABC):
             self._pieces = None
 
     def feed(self, data: bytes) -> bytes:
-        """Takes more bytes. Returns the converted events that the bytes complete."""
+        """Adds bytes. Returns the converted events that the bytes complete."""
         if self._pieces is not None:
             if not self._pieces.add(data):
                 self._hold(self._pieces)

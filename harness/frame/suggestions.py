@@ -70,45 +70,46 @@ _WORDS: Final[Mapping[str, str]] = {
 
 def did_you_mean(
     name: str,
-    known: Iterable[str],
+    names: Iterable[str],
     *,
     otherwise: str = "",
     cutoff: float = 0.6,
     meant: str = "",
 ) -> str:
-    """Returns the end of an error message: `; did you mean 'x'?`, or `otherwise` if no known
-    name is near. Never suggests `name` itself.
+    """Returns the end of an error message: `; did you mean 'x'?`, or `otherwise`. Never
+    suggests `name` itself.
 
-    cutoff: the required similarity, from 0 to 1.
-    meant: the known name for which `name` stands elsewhere; empty to look for the nearest.
+    otherwise: the end if no name is near. cutoff: the required similarity, from 0 to 1. meant:
+    our name for `name`, if `name` is another product's; empty to look for the nearest.
     """
-    nearest = meant or find_nearest(name, known, cutoff=cutoff)
+    nearest = meant or find_nearest(name, names, cutoff=cutoff)
     return f"; did you mean {nearest!r}?" if nearest else otherwise
 
 
 def find_nearest(
     name: str,
-    known: Iterable[str],
+    names: Iterable[str],
     *,
     cutoff: float = 0.6,
 ) -> str:
     """Finds the most similar other name. Ignores case and a provider before a slash. Returns an
     empty text if no known name is near.
     """
-    # A caller may have refused a name that is known, such as an alias without its route.
-    spellings = {other.casefold(): other for other in known if other != name}
+    # The caller may refuse a known name, such as an alias without its route. To suggest the
+    # same name would not help.
+    spellings = {other.casefold(): other for other in names if other != name}
     spellings = {
         spelled.rpartition("/")[2]: spellings[spelled] for spelled in spellings
     } | spellings
-    wanted = name.casefold()
-    for spelled in (wanted, wanted.rpartition("/")[2]):
-        if near := get_close_matches(
+    folded_name = name.casefold()
+    for spelled in (folded_name, folded_name.rpartition("/")[2]):
+        if matches := get_close_matches(
             spelled,
             spellings,
             n=1,
             cutoff=cutoff,
         ):
-            return spellings[near[0]]
+            return spellings[matches[0]]
     return ""
 
 
@@ -139,19 +140,19 @@ def describe_fault(
     path: the wrong value's place within `schema`.
     named: the unknown key or word to show; empty if it may be a secret.
     """
-    shown = f" {named!r}" if named else ""
+    shown_name = f" {named!r}" if named else ""
     if fault["type"] in UNKNOWN_KEY:
-        keys = _keys_beside(path, schema)
+        keys = _list_valid_keys(path, schema)
         unknown = str(path[-1]) if path else ""
-        other = _OTHER_KEYS.get(unknown, "")
-        meant = other if other in keys else ""
-        return f"unknown key{shown}{_name_nearest(unknown, keys, meant=meant)}"
+        our_name = _OTHER_KEYS.get(unknown, "")
+        meant = our_name if our_name in keys else ""
+        return f"unknown key{shown_name}{_name_nearest(unknown, keys, meant=meant)}"
     if fault["type"] in _UNKNOWN_WORD:
         ctx = fault["ctx"]
         words = re.findall("'([^']*)'", ctx.get("expected") or ctx["expected_tags"])
-        of = f" of {ctx['discriminator']}" if "discriminator" in ctx else ""
+        union = f" of {ctx['discriminator']}" if "discriminator" in ctx else ""
         word = str(ctx.get("tag", fault["input"]))
-        return f"unknown word{of or shown}{_name_nearest(word, words)}"
+        return f"unknown word{union or shown_name}{_name_nearest(word, words)}"
     if text := _WORDS.get(fault["type"]):
         return text.format(**fault.get("ctx", {}))
     return str(fault["msg"]).removeprefix("Value error, ")
@@ -159,45 +160,45 @@ def describe_fault(
 
 def _name_nearest(
     name: str,
-    known: Sequence[str],
+    names: Sequence[str],
     *,
     meant: str = "",
 ) -> str:
-    listed = f"; known here: {', '.join(known)}" if known else ""
+    known_names = f"; known here: {', '.join(names)}" if names else ""
     return did_you_mean(
         name,
-        known,
-        otherwise=listed,
+        names,
+        otherwise=known_names,
         meant=meant,
     )
 
 
-def _keys_beside(path: Sequence[str | int], schema: _Schema) -> list[str]:
+def _list_valid_keys(path: Sequence[str | int], schema: _Schema) -> list[str]:
     """Lists the valid keys in the place of the last part of `path`."""
     defs = schema.get("$defs", {})
     node: Any = schema
     for part in path[:-1]:
-        node = _inside(_resolved(node, defs), part)
-    return list(_resolved(node, defs).get("properties", {}))
+        node = _find_child_schema(_resolve_schema(node, defs), part)
+    return list(_resolve_schema(node, defs).get("properties", {}))
 
 
-def _resolved(node: Any, defs: _Schema) -> _Schema:
+def _resolve_schema(node: Any, defs: _Schema) -> _Schema:
     if not isinstance(node, dict):
         return {}
     if "$ref" in node:
-        return _resolved(defs[str(node["$ref"]).rsplit("/", 1)[1]], defs)
+        return _resolve_schema(defs[str(node["$ref"]).rsplit("/", 1)[1]], defs)
     for choice in (*node.get("anyOf", ()), *node.get("oneOf", ())):
-        found = _resolved(choice, defs)
-        if found.get("type") in ("object", "array"):
-            return found
+        resolved = _resolve_schema(choice, defs)
+        if resolved.get("type") in ("object", "array"):
+            return resolved
     return node
 
 
-def _inside(node: _Schema, part: str | int) -> Any:
+def _find_child_schema(node: _Schema, part: str | int) -> Any:
     if isinstance(part, int):
         return node.get("items", {})
     if part in node.get("properties", {}):
         return node["properties"][part]
-    others = node.get("additionalProperties")
+    additional = node.get("additionalProperties")
     # For a union, pydantic adds the tried type to the path. This part is no key.
-    return others if isinstance(others, dict) else node
+    return additional if isinstance(additional, dict) else node

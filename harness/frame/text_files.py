@@ -15,13 +15,13 @@ from harness.frame.canonical_text import canonical
 from harness.frame.errors import InputError
 
 # UTF-32 first, because its byte order mark begins with that of UTF-16.
-_MARKS: Final = (
+_BYTE_ORDER_MARKS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_HALF: Final = re.compile("[\ud800-\udfff]")
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SEPARATORS: Final = (",", ";", "\t", "|")
 _QUOTED: Final = re.compile('"[^"]*"')
 
@@ -51,7 +51,9 @@ def read_text(path: str) -> str:
 
 def decode_text(data: bytes, place: str) -> str:
     """Decodes UTF-8, or UTF-16 and UTF-32 with a mark. Raises InputError as `place:line: …`."""
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
+    encoding = next(
+        (name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8-sig"
+    )
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -60,17 +62,19 @@ def decode_text(data: bytes, place: str) -> str:
         raise InputError(f"{place}:{line}: not {name} text; save it as UTF-8") from None
 
 
-def replace_halves(value: Any) -> Any:
+def replace_surrogates(value: Any) -> Any:
     """Replaces lone surrogates in a JSON value with U+FFFD, because UTF-8 cannot
     encode them.
     """
     match value:
         case str():
-            return _HALF.sub("\ufffd", value)
+            return _LONE_SURROGATE.sub("\ufffd", value)
         case list():
-            return [replace_halves(inner) for inner in value]
+            return [replace_surrogates(inner) for inner in value]
         case dict():
-            return {replace_halves(key): replace_halves(part) for key, part in value.items()}
+            return {
+                replace_surrogates(key): replace_surrogates(part) for key, part in value.items()
+            }
         case _:
             return value
 
@@ -91,7 +95,7 @@ def csv_rows(
     """
     # Encoded, because StringIO needs four bytes for each character.
     lines = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
-    reader = csv.reader(lines, strict=True, delimiter=_separator(text))
+    reader = csv.reader(lines, strict=True, delimiter=_detect_separator(text))
     while True:
         line = reader.line_num + 1
         try:
@@ -113,16 +117,16 @@ def csv_records(
     rows = csv_rows(text, fault)
     _, header = next(rows, (1, []))
     names: Sequence[str] = [canonical(name).strip() for name in header]
-    twice = next((name for name in names if name and names.count(name) > 1), None)
-    if twice is not None:
-        raise fault(1, f"two columns have the name {twice!r}: rename or remove one")
+    duplicate = next((name for name in names if name and names.count(name) > 1), None)
+    if duplicate is not None:
+        raise fault(1, f"two columns have the name {duplicate!r}: rename or remove one")
     for line, cells in rows:
         if len(cells) > len(names):
             raise fault(line, "the row has more cells than the header has names")
         yield line, dict(zip(names, cells, strict=False))
 
 
-def _separator(text: str) -> str:
+def _detect_separator(text: str) -> str:
     header = next((line for _, line in text_lines(text)), "")
-    plain = _QUOTED.sub("", header)
-    return max(_SEPARATORS, key=plain.count)
+    unquoted = _QUOTED.sub("", header)
+    return max(_SEPARATORS, key=unquoted.count)

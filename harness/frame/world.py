@@ -1,4 +1,5 @@
-"""`World` holds what alerts and idempotent requests need of a process: its store and its clock.
+"""`World` holds the parts of a process that alerts and idempotent requests need, such as its
+store and its clock.
 
 `harness.frame.ports` is in the client's wheel, which must not import the store.
 """

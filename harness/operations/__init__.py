@@ -1,6 +1,6 @@
 """Operating an installation: alerts, keys and people, sign-in, captured requests, integrity,
 the control process's jobs, and queries for lists and pages.
 
-Interfaces call these functions; no decision about a swap is made here. Swaps are in
-`harness.proposals` and `harness.canary`, and the processes are joined in `harness.app`.
+Interfaces call these functions. `harness.proposals` and `harness.canary` decide about swaps,
+and `harness.app` joins the processes.
 """

@@ -1,6 +1,6 @@
 """Ends alerts without a cause, and delivers messages from the outbox.
 
-Alerts are raised where the cause is seen, not here; their states and retries are pure rules in
+The code that detects a cause raises the alert. The rules of its states and retries are pure, in
 `harness.frame.alerts`. The sinks are adapters in `harness.app`. Several processes may deliver
 at once: each claims a message before it sends it.
 """
@@ -15,7 +15,7 @@ import structlog
 
 from harness.agents.records import SwitchRequests
 from harness.agents.switch_request import (
-    AGENTS_WORDS,
+    AGENT_WRITTEN_FACTS,
     SwitchState,
     inert_text,
     switch_lines,
@@ -65,7 +65,9 @@ class DeliveryAttempt:
 
 
 def run_once(ctx: Context) -> None:
-    """Runs one turn: ends alerts, puts messages into the outbox, sends due messages."""
+    """Ends alerts without a cause, puts due messages into the outbox, and sends due
+    deliveries.
+    """
     _resolve_finished(ctx)
     if ctx.sinks is not None and ctx.sinks.names():
         _queue(ctx, ctx.sinks)
@@ -110,20 +112,22 @@ def _attempt_delivery(
 
 
 def _resolve_finished(ctx: Context) -> None:
-    """Ends alerts that their source cannot end, such as those of dead workers."""
+    """Ends alerts that their source cannot end, such as a dead worker's alerts."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        open_ = [alert for alert in Alerts(tx).unsettled() if alert.open]
-        ended = {alert.key for alert in open_ if _is_over(tx, alert, now)}
-        ended |= {alert.key for alert in open_ if not drop_silent_sources(alert, now).open}
-    for key in sorted(ended):
+        open_alerts = [alert for alert in Alerts(tx).unsettled() if alert.open]
+        ended_keys = {alert.key for alert in open_alerts if _is_over(tx, alert, now)}
+        ended_keys |= {
+            alert.key for alert in open_alerts if not drop_silent_sources(alert, now).open
+        }
+    for key in sorted(ended_keys):
         with ctx.store.write() as tx:
             record = Alerts(tx).newest(key)
             if record is None or not record.open:
                 continue
-            quiet = drop_silent_sources(record, now)
-            if not quiet.open:
-                Alerts(tx).save(quiet)
+            without_silent = drop_silent_sources(record, now)
+            if not without_silent.open:
+                Alerts(tx).save(without_silent)
             elif _is_over(tx, record, now):
                 if record.kind is AlertKind.INTERNAL_ERROR:
                     # Routers raise this alert, but do not end it.
@@ -139,40 +143,41 @@ def _is_over(  # noqa: PLR0911 - a table
 ) -> bool:
     """Tells whether an alert's cause is gone, by the kind of the alert.
 
-    Only kinds whose source cannot end them are listed; other alerts end at their source. An
-    alert about a row that no longer exists is over.
+    Lists only kinds whose source cannot end them. The sources of other kinds report the end
+    themselves. An alert about a deleted row is over.
     """
-    about = record.key.partition(":")[2]
-    if record.kind is AlertKind.INTERNAL_ERROR and about == record.subject:
+    cause_id = record.key.partition(":")[2]
+    if record.kind is AlertKind.INTERNAL_ERROR and cause_id == record.subject:
         return now - record.last_seen >= ROUTER_FAULT_SILENCE  # the fault concerns no rollout
     try:
         match record.kind:
             case AlertKind.AWAITING_APPROVAL:
-                proposal = Proposals(tx).get(about)
+                proposal = Proposals(tx).get(cause_id)
                 return proposal.phase is not ProposalPhase.AWAITING_APPROVAL or bool(
                     proposal.approver
                 )
             case AlertKind.EVAL_WAITS:
-                proposal = Proposals(tx).get(about)
-                measured = proposal.phase is ProposalPhase.EVALUATING
-                pairs = [pair for pair in proposal.runs.values() if measured]
+                proposal = Proposals(tx).get(cause_id)
+                is_evaluating = proposal.phase is ProposalPhase.EVALUATING
+                pairs = [pair for pair in proposal.runs.values() if is_evaluating]
                 ids = [id_ for pair in pairs for id_ in (pair.incumbent, pair.candidate)]
                 runs = [EvalRuns(tx).get(id_) for id_ in ids]
                 is_away = any(run.waits_since for run in runs)
                 return not (is_away or find_users_turn(tx, runs, now))
             case AlertKind.MODEL_SWITCH:
-                request = SwitchRequests(tx).get(about)
+                request = SwitchRequests(tx).get(cause_id)
                 return request.state_at(now) is not SwitchState.PENDING
             case AlertKind.BREAK_GLASS:
-                # Reads the route, because a break-glass with a forged row cannot be ended.
+                # Reads the route, because `BreakGlasses` would refuse a forged row, and the
+                # alert would never end.
                 route = Routing(tx).route(record.subject.removeprefix("route "))
-                return route is None or route.break_glass != about
+                return route is None or route.break_glass != cause_id
             case AlertKind.CANARY_PAUSED:
-                return Rollouts(tx).get(about).state is not RolloutState.PAUSED
+                return Rollouts(tx).get(cause_id).state is not RolloutState.PAUSED
             case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO | AlertKind.INTERNAL_ERROR:
-                rollout = Rollouts(tx).get(about)
-                bakes = record.kind is not AlertKind.SAMPLE_RATIO and rollout.baking
-                return not rollout.live and not bakes
+                rollout = Rollouts(tx).get(cause_id)
+                is_baking = record.kind is not AlertKind.SAMPLE_RATIO and rollout.baking
+                return not rollout.live and not is_baking
             case _:
                 return False
     except NotFound:
@@ -193,8 +198,8 @@ def _queue(ctx: Context, sinks: AlertSinks) -> None:
             due = due_message(record, now) if record is not None else None
             if record is None or due is None:
                 continue
-            takers = [sink for sink in sinks.names() if sinks.takes(sink, record.kind)]
-            queue_message(tx, record, due, takers)
+            accepting_sinks = [sink for sink in sinks.names() if sinks.takes(sink, record.kind)]
+            queue_message(tx, record, due, accepting_sinks)
 
 
 def _send_due(ctx: Context, sinks: AlertSinks) -> None:
@@ -207,7 +212,7 @@ def _send_due(ctx: Context, sinks: AlertSinks) -> None:
         by_sink.setdefault(delivery.sink, []).append(delivery)
     if not by_sink:
         return
-    # Each sink has a thread, so that a sink that hangs delays no other.
+    # Each sink has its own thread, so that a sink that hangs does not delay the others.
     with ThreadPoolExecutor(max_workers=len(by_sink)) as pool:
         list(
             pool.map(
@@ -230,29 +235,29 @@ def _send(
             if not Deliveries(tx).replace(delivery, claimed):
                 return
         record = records[delivery.alert]
-        plain = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
-        message = _with_question(ctx, record, plain)
-        tried = _attempt_delivery(sinks, delivery.sink, message)
+        without_question = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
+        message = _add_question(ctx, record, without_question)
+        attempt = _attempt_delivery(sinks, delivery.sink, message)
         now = ctx.clock.now()
-        error = tried.error
-        after = mark_delivered(delivery, now)
-        if not tried.delivered:
-            after = mark_failed(delivery, now, error, uniform=delivery_jitter(delivery))
+        error = attempt.error
+        after_attempt = mark_delivered(delivery, now)
+        if not attempt.delivered:
+            after_attempt = mark_failed(delivery, now, error, uniform=delivery_jitter(delivery))
         with ctx.store.write() as tx:
-            Deliveries(tx).replace(claimed, after)
-        if not tried.delivered:
+            Deliveries(tx).replace(claimed, after_attempt)
+        if not attempt.delivered:
             log.warning(
                 "alert_not_delivered",
                 alert=delivery.alert,
                 sink=delivery.sink,
-                attempts=after.attempts,
-                given_up=after.gave_up_at is not None,
+                attempts=after_attempt.attempts,
+                given_up=after_attempt.gave_up_at is not None,
                 error=error,
             )
             return
 
 
-def _with_question(
+def _add_question(
     ctx: Context,
     record: AlertRecord,
     message: AlertMessage,
@@ -272,7 +277,7 @@ def _with_question(
         return message
     text = [message.text]
     text += [
-        f"{title}: {inert_text(value) if title in AGENTS_WORDS else value}"
+        f"{title}: {inert_text(value) if title in AGENT_WRITTEN_FACTS else value}"
         for title, value in switch_lines(request, now)
     ]
     if ctx.approval_links is not None:

@@ -1,10 +1,11 @@
 """Shows, exports and deletes captured requests. The audit log records each reading.
 
 Deletes a user's content from all tables (`delete_user`), and deletes idle sessions
-(`purge_idle`). Proof, such as verdicts and the audit log, contains no users' content and stays.
+(`purge_idle`). Does not delete proof, such as verdicts and the audit log, because proof
+contains no users' content.
 
 Routers capture and redact (`router.observers.capture`); the rules of a sample are in
-`harness.routing.capture`. Nothing here sends content anywhere: an export is a local file.
+`harness.routing.capture`. No function here sends content away: an export is a local file.
 """
 
 import json
@@ -73,10 +74,10 @@ class CaptureSummary:
 
 @dataclass(frozen=True)
 class CaptureExport:
-    """An export: its lines, and the requests that it leaves out."""
+    """The lines of an export, and the requests that it omits."""
 
     lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
-    # Id of each omitted near-duplicate to id of the kept request.
+    # Maps the id of an omitted near-duplicate to the id of the exported request.
     near_duplicates: Mapping[str, str]
     sample: CaptureSample  # sizes of all sampled requests
     # Number of omitted requests of callers with more than MOST_OF_A_CALLER requests.
@@ -109,7 +110,7 @@ def export_captures(
 ) -> CaptureExport:
     """Exports captured requests for labelling, without near-duplicates, and at most
     MOST_OF_A_CALLER requests of a caller. Needs an approver. Raises NotAllowed, InputError.
-    near: least similarity of near-duplicates, above 0, at most 1.
+    near: the least similarity of near-duplicates, above 0, at most 1.
     """
     actor.require(Role.APPROVER)
     if not 0 < near <= 1:
@@ -129,19 +130,19 @@ def export_captures(
         request.id: request.caller for request in requests if request.id not in near_duplicates
     }
     drawn_ids = draw_per_caller(callers)
-    kept = [request for request in requests if request.id in drawn_ids]
+    exported = [request for request in requests if request.id in drawn_ids]
     with ctx.store.write() as tx:
-        details = {"count": len(kept), "near_duplicates": len(near_duplicates)}
+        details = {"count": len(exported), "near_duplicates": len(near_duplicates)}
         subject = f"captures of {route or 'all routes'}"
         AuditLog(tx).append(actor, "capture.export", subject, details)
     counts = {
         "drawn": sample.requests,
         "too_large": sample.too_large,
-        "written": len(kept),
+        "written": len(exported),
         "exported_at": ctx.clock.now().isoformat(),
     }
-    lines = [build_export_line(request, counts) for request in kept]
-    return CaptureExport(lines, near_duplicates, sample, len(callers) - len(kept))
+    lines = [build_export_line(request, counts) for request in exported]
+    return CaptureExport(lines, near_duplicates, sample, len(callers) - len(exported))
 
 
 def load_sample(ctx: Context, route: str | None) -> CaptureSample:
@@ -160,7 +161,8 @@ def write_export(
     """Writes requests to label: one JSON object per line, in a file that only its owner can
     read.
 
-    advice: advice for an existing file. Raises InputError, and overwrites nothing.
+    advice: the advice in the error for an existing file. Raises InputError; never overwrites a
+    file.
     """
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     try:
@@ -219,7 +221,9 @@ def label_lines(
     author: str,
     now: datetime,
 ) -> Sequence[Mapping[str, Any]]:
-    """Fills labels into an export's lines. labels: a line's id to its label; may be empty."""
+    """Writes labels into an export's lines. labels: maps a line's id to its label. An empty
+    label leaves the line as it is.
+    """
     authorship = {"label_author": author, "labelled_at": now.isoformat()}
     return [
         {
@@ -243,9 +247,8 @@ def purge_captures(
     user: str | None = None,
     everything: bool = False,
 ) -> int:
-    """Deletes the captures that match all filters. Needs an admin.
-    Raises NotAllowed, InputError without a filter.
-    user: the id that the client sent.
+    """Deletes the captures that match all filters. Needs an admin. Raises NotAllowed,
+    InputError without a filter. user: the id that clients sent.
     """
     actor.require(Role.ADMIN)
     if not (id_ or route or user or everything):
@@ -275,7 +278,7 @@ def summarize_capture(request: CapturedRequest) -> CaptureSummary:
     )
 
 
-# Advice about copies that a deletion does not reach.
+# Advice about copies that a deletion in Swapgate cannot reach.
 REMAINING_COPIES: Final = (
     "earlier backups contain the user's content until you delete them",
     "exports, reports and suites made of captures are your own files: search them by hand",
@@ -290,7 +293,7 @@ class UserDeletion:
     sessions: int  # deleted with their messages, including sub-tasks' sessions
     captures: int
     failovers: int  # failovers whose user hash was blanked
-    kept_pieces: int  # stored pieces of Responses conversations, and their names
+    kept_pieces: int  # deleted pieces of Responses conversations, and their names
     not_reached: Sequence[str]  # the sentences of REMAINING_COPIES
 
 
@@ -347,9 +350,9 @@ def purge_idle(ctx: Context, max_idle: timedelta) -> int:
     count = 0
     while True:
         with ctx.store.write() as tx:
-            idle = Sessions(tx).idle_since(now - max_idle, limit=_SESSIONS_AT_ONCE)
-            count += purge_sessions(ctx, tx, idle)
-            if not idle:
+            idle_ids = Sessions(tx).idle_since(now - max_idle, limit=_SESSIONS_AT_ONCE)
+            count += purge_sessions(ctx, tx, idle_ids)
+            if not idle_ids:
                 Agents(tx).forget(now - max_idle)
                 break
     if count:

@@ -1,5 +1,4 @@
-"""`Context`: everything outside a use case that a use case of any subject may use.
-
+"""`Context` holds everything outside a use case that the use cases of any subject may use.
 `harness.app.installation` builds it, and interfaces pass it as the first argument. Each subject
 declares its part in its own `context` module, and its use cases take only that part.
 """
@@ -20,12 +19,12 @@ class ListedDatabase(Database, Protocol):
 
     @property
     def lists(self) -> Listings:
-        """Runs each list in a transaction of its own."""
+        """The lists, each of which runs in its own transaction."""
         ...
 
     def listings(self) -> AbstractContextManager[Listings]:
-        """Opens a transaction for several lists. A list passes over rows whose signature is
-        not valid.
+        """Opens a transaction for several lists. A list omits rows whose signature is
+        invalid.
         """
         ...
 
@@ -40,7 +39,7 @@ class ListedDatabase(Database, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Context(AgentsContext):
-    """Adds the lists for people, and how far this process has read the audit log."""
+    """Adds the lists for people, and this process's position in the audit log."""
 
     store: ListedDatabase
     # How far this process has verified the audit log.

@@ -4,8 +4,8 @@ The reconcile loop drives open proposals, bakes and eval workers. Its state is i
 With `control.queue: procrastinate` it fills the job queue. Proposals take turns: the proposal
 with the fewest running runs comes next. A run whose host died is queued again.
 
-A job decides nothing about a swap itself: it calls `harness.canary` and `harness.proposals`,
-and keeps one failure from stopping the other steps.
+A job does not decide about swaps: it calls `harness.canary` and `harness.proposals`. A failed
+step does not stop the other steps.
 """
 
 import heapq
@@ -53,7 +53,7 @@ log = structlog.get_logger("swapgate.reconcile")
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """Log lines of one turn, of its actions and of its failures."""
+    """The log lines of one turn: its actions and its failures."""
 
     did: tuple[str, ...]
     failed: tuple[str, ...]
@@ -67,9 +67,9 @@ def reconcile(ctx: Context) -> ReconcileResult:
     did: list[str] = []
     failed: list[str] = []
 
-    def run_step(name: str, look_at: Callable[[], list[str]]) -> None:
+    def run_step(name: str, step: Callable[[], list[str]]) -> None:
         try:
-            did.extend(look_at())
+            did.extend(step())
         except SwapgateError as error:
             # Retryable errors, such as conflicts with another writer, end this turn. The next
             # turn decides again.
@@ -79,13 +79,13 @@ def reconcile(ctx: Context) -> ReconcileResult:
         except Exception as error:  # noqa: BLE001 - a failed step must not stop the rest
             failed.append(f"{name}: {type(error).__name__}: {error}")
 
-    # This comes first, because a broken log stops the next steps, and its alert must open.
+    # Comes first, because its alert must open before a broken log stops the next steps.
     run_step("the audit log", partial(integrity.check_audit_log, ctx))
     try:
         with ctx.store.read() as tx:
             if integrity.is_unaccepted(tx):
-                words = "this database was restored from a backup, which a person must accept"
-                return ReconcileResult((), (f"nothing advances: {words}",))
+                reason = "this database was restored from a backup, which a person must accept"
+                return ReconcileResult((), (f"nothing advances: {reason}",))
     except Exception as error:
         if isinstance(error, SwapgateError) and error.retryable:
             raise
@@ -122,38 +122,38 @@ def _is_busy(ctx: Context) -> bool:
 
 def run_once(ctx: Context) -> ReconcileResult:
     """Runs one turn, and logs it. Raises as `reconcile`."""
-    done = reconcile(ctx)
-    for words in done.did:
-        log.info("reconciled", did=words)
-    for words in done.failed:
-        log.warning("reconcile_failed", reason=words)
-    return done
+    turn = reconcile(ctx)
+    for line in turn.did:
+        log.info("reconciled", did=line)
+    for line in turn.failed:
+        log.warning("reconcile_failed", reason=line)
+    return turn
 
 
-# Maximum number of queued runs for each provider. A provider without a worker host must not
-# fill the queue, and each move in the queue writes a row.
-MOST_AHEAD: Final = 100
+# The greatest number of runs of one provider in the job queue. A provider without a worker host
+# must not fill the queue, and each new place in the queue writes a row.
+QUEUED_PER_PROVIDER: Final = 100
 
 
 def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
     """Fills the job queue with runs in fair order. Returns log lines.
 
-    At most MOST_AHEAD runs of each provider wait there. A run whose target may not see its data
-    fails instead of waiting.
+    At most QUEUED_PER_PROVIDER runs of each provider wait in it. A run whose target may not see
+    its data fails instead of waiting.
     """
-    did = [_take_back(ctx, run) for run in queue.take_back_dead()]
+    did = [_release_lost_run(ctx, run) for run in queue.remove_dead_jobs()]
     with ctx.store.read() as tx:
         waiting = fair_order(list_queue(tx, ctx.clock.now()))
         targets = Targets(tx).all()
-    ahead: Counter[str] = Counter()
+    queued_runs: Counter[str] = Counter()
     jobs: list[QueuedJob] = []
     for run in waiting:
         target = targets.get(run.target)
         provider = target.provider if target is not None else ""
-        ahead[provider] += 1
-        if ahead[provider] > MOST_AHEAD:
+        queued_runs[provider] += 1
+        if queued_runs[provider] > QUEUED_PER_PROVIDER:
             continue
-        refusal = _refusal(ctx, run)
+        refusal = _refuse_run(ctx, run)
         if refusal:
             did.append(refusal)
             continue
@@ -164,37 +164,42 @@ def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
 def fair_order(queue: Sequence[QueuedRun]) -> list[EvalRun]:
     """Orders the waiting runs: proposals take turns, then runs without a proposal.
 
-    A proposal's turn counts its runs at work and those already placed, so a large proposal does
-    not delay a small one. Equal counts go by the queue's position.
+    The next turn goes to the proposal with the fewest runs at work and already placed, so a
+    large proposal does not delay a small one. Between equal counts, the position in the queue
+    decides.
     """
-    at_work = Counter(_proposal(queued) for queued in queue if queued.leased)
-    shares: dict[str, deque[QueuedRun]] = defaultdict(deque)
-    rest = []
+    at_work = Counter(_find_proposal(queued) for queued in queue if queued.leased)
+    waiting_by_proposal: dict[str, deque[QueuedRun]] = defaultdict(deque)
+    without_proposal = []
     for queued in queue:
         if queued.position and queued.needed_by:
-            shares[_proposal(queued)].append(queued)
+            waiting_by_proposal[_find_proposal(queued)].append(queued)
         elif queued.position:
-            rest.append(queued.run)
-    turns = [
+            without_proposal.append(queued.run)
+    next_turns = [
         (at_work[proposal], waiting[0].position, proposal)
-        for proposal, waiting in shares.items()
+        for proposal, waiting in waiting_by_proposal.items()
     ]
-    heapq.heapify(turns)
+    heapq.heapify(next_turns)
     ordered = []
-    while turns:
-        count, _, proposal = heapq.heappop(turns)
-        ordered.append(shares[proposal].popleft().run)
-        if shares[proposal]:
-            heapq.heappush(turns, (count + 1, shares[proposal][0].position, proposal))
-    return ordered + rest
+    while next_turns:
+        count, _, proposal = heapq.heappop(next_turns)
+        ordered.append(waiting_by_proposal[proposal].popleft().run)
+        if waiting_by_proposal[proposal]:
+            heapq.heappush(
+                next_turns, (count + 1, waiting_by_proposal[proposal][0].position, proposal)
+            )
+    return ordered + without_proposal
 
 
-def _proposal(queued: QueuedRun) -> str:
+def _find_proposal(queued: QueuedRun) -> str:
     return queued.needed_by[0] if queued.needed_by else ""
 
 
-def _refusal(ctx: Context, run: EvalRun) -> str:
-    """Fails a run whose target may not see its suite's data. Returns a description, or ""."""
+def _refuse_run(ctx: Context, run: EvalRun) -> str:
+    """Fails a run whose target may not see its suite's data. Returns a log line; empty if the
+    run may start.
+    """
     try:
         eval_queue.check_cleared(ctx, run)
     except StoreUnavailable:
@@ -205,17 +210,17 @@ def _refusal(ctx: Context, run: EvalRun) -> str:
     return ""
 
 
-def _take_back(ctx: Context, run: str) -> str:
-    """Takes the run's lease, so that a disconnected host stores no more samples."""
+def _release_lost_run(ctx: Context, run: str) -> str:
+    """Releases the run's lease, so that a disconnected host stores no more samples."""
     with ctx.store.write() as tx:
         owner = EvalRuns(tx).get(run).lease_owner
         if not owner or run not in EvalRuns(tx).release(owner):
             return f"{run}: its worker host is gone"
-        because = "its worker host is gone: no heartbeat"
-        return eval_queue.fail_run(tx, run, because, most=eval_queue.MAX_KILLS)
+        reason = "its worker host is gone: no heartbeat"
+        return eval_queue.fail_run(tx, run, reason, most=eval_queue.MAX_KILLS)
 
 
-# A resting job may notice a deadline up to this much late.
+# A resting job may notice a deadline late, by at most this time.
 REST_S: Final = 5.0
 
 
@@ -227,17 +232,17 @@ class RestingJob:
     def __init__(self, job: Callable[[Context], bool]) -> None:
         self._job = job
         self._mark = ""  # the database's change mark at the last run; empty if the job must run
-        self._again_at = 0.0  # monotonic seconds
+        self._next_run_at = 0.0  # monotonic seconds
 
     def __call__(self, ctx: Context) -> None:
         now = ctx.clock.monotonic()
         mark = ctx.store.change_mark()
-        if mark == self._mark and now < self._again_at:
+        if mark == self._mark and now < self._next_run_at:
             return
         self._mark = ""
         if self._job(ctx):
             self._mark = mark
-            self._again_at = now + REST_S
+            self._next_run_at = now + REST_S
 
 
 class MonitoredJob:
@@ -292,24 +297,26 @@ SUITE_JOB: Final = "evals of "
 
 
 def forget_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
-    """Ends alerts and times of removed scheduled evals. suites: those with scheduled evals."""
-    known = {f"{SUITE_JOB}{suite}" for suite in suites}
+    """Deletes the times, and ends the alerts, of removed scheduled evals. suites: the suites
+    with scheduled evals.
+    """
+    scheduled_jobs = {f"{SUITE_JOB}{suite}" for suite in suites}
     with ctx.store.read() as tx:
-        removed = [time.job for time in JobTimes(tx).all() if time.job not in known]
+        removed = [time.job for time in JobTimes(tx).all() if time.job not in scheduled_jobs]
     for job in removed:
         with ctx.store.write() as tx:
             JobTimes(tx).forget(job)
     for kind, job in sorted(alerts.list_open(ctx, AlertKind.JOB_FAILED)):
-        if job.startswith(SUITE_JOB) and job not in known:
+        if job.startswith(SUITE_JOB) and job not in scheduled_jobs:
             with ctx.store.write() as tx:
                 alerts.resolve_alert(tx, kind, job)
 
 
 # Longer than a session lasts; the audit log records each session for ever.
-SIGN_INS_KEPT = timedelta(days=30)
+SIGN_INS_KEPT_FOR = timedelta(days=30)
 # Longer than a router keeps its spool.
-BATCHES_KEPT = timedelta(days=90)
-_RUNS_AT_A_TIME = 10
+BATCHES_KEPT_FOR = timedelta(days=90)
+_RUNS_PER_WRITE = 10
 
 
 def purge_expired(
@@ -325,27 +332,31 @@ def purge_expired(
         Alerts(tx).forget(now - timedelta(days=alerts_days))
         Failovers(tx).forget(now - timedelta(days=failovers_days))
         Observations(tx).forget_traffic(now - timedelta(days=traffic_days))
-        DashboardSessions(tx).forget(now - SIGN_INS_KEPT)
+        DashboardSessions(tx).forget(now - SIGN_INS_KEPT_FOR)
         IdempotentRequests(tx).forget(now - IDEMPOTENT_REQUESTS_KEPT)
         expired = Captures(tx).forget(now) + KeptPieces(tx).forget(now)
         live = (*Rollouts(tx).live(), *Rollouts(tx).baking())
         Observations(tx).forget_keys({rollout.id for rollout in live})
-        Observations(tx).forget_batches_before(now - BATCHES_KEPT)
+        Observations(tx).forget_batches_before(now - BATCHES_KEPT_FOR)
     if expired:
         ctx.store.drop_deleted()
     credentials.expire_credentials(ctx)
 
 
 def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
-    """Blanks prompts and answers, not scores, and counts the runs. keep: suite to its age."""
+    """Blanks the prompts and answers of old runs, but not their scores. Returns the number of
+    runs.
+
+    keep: maps a suite to the age from which its texts are blanked.
+    """
     count = 0
-    for suite, time in keep.items():
-        before = ctx.clock.now() - time
+    for suite, age in keep.items():
+        cutoff = ctx.clock.now() - age
         while True:
             with ctx.store.write() as tx:
-                blanked = EvalRuns(tx).blank_texts(suite, before, limit=_RUNS_AT_A_TIME)
+                blanked = EvalRuns(tx).blank_texts(suite, cutoff, limit=_RUNS_PER_WRITE)
             count += blanked
-            if blanked < _RUNS_AT_A_TIME:
+            if blanked < _RUNS_PER_WRITE:
                 break
     if count:
         ctx.store.drop_deleted()
@@ -353,11 +364,11 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
 
 
 def evaluate_incumbents(
-    ctx: Context, due: datetime, because: str, *, suite: str
+    ctx: Context, due: datetime, reason: str, *, suite: str
 ) -> list[EvalRun]:
     """Queues a run on each incumbent of the suite's routes, unless it has one already.
 
-    due: the time of the suite's schedule. because: shown in the audit log.
+    due: the time of the suite's schedule. reason: shown in the audit log.
     """
     slot = f"{due:%Y-%m-%dT%H:%MZ}"
     with ctx.store.read() as tx:
@@ -368,7 +379,7 @@ def evaluate_incumbents(
         if any(run.suite == suite for run in route.settings.suites)
     }
     queued = (
-        eval_queue.queue_run(ctx, SYSTEM, suite, target, slot=slot, because=because)
+        eval_queue.queue_run(ctx, SYSTEM, suite, target, slot=slot, because=reason)
         for target in sorted(targets)
     )
     return [run for run in queued if run is not None]

@@ -1,7 +1,7 @@
 """Runs jobs at the times of cron expressions, and runs a job late if a restart missed its time.
 
-The database stores each job's last time. A process that begins to lead runs a job once if the
-job's newest time passed while no process led. It does not run the job for earlier times.
+The database stores each job's last time. If a job's time passed while no process led, the next
+leader runs the job once, for the newest of these times.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from harness.frame.cron import check_cron, newest_time
+from harness.frame.cron import check_cron, latest_time
 from harness.frame.errors import InputError
 from harness.operations.context import Context
 from harness.operations.control_jobs import MonitoredJob
@@ -53,13 +53,13 @@ class CronJob:
             self._monitored(ctx)
 
     def _find_due(self, ctx: Context) -> datetime | None:
-        """Returns the newest time if the job has not run for it; None otherwise.
+        """Returns the expression's newest time; None if the job has already run for it.
 
         A new or changed expression has no due time yet: its times count from now.
         """
         now = ctx.clock.now()
         try:
-            due = newest_time(self._cron, now)
+            due = latest_time(self._cron, now)
         except InputError:
             self._is_cron_invalid = True
             return None

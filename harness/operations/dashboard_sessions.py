@@ -1,8 +1,8 @@
 """Signs people in to the dashboard, by a one-time link or a management key. The database has
 only hashes of links and cookies. The audit log records each step under the person's name.
 
-A session has no role of its own: each request reads the role of the key behind it. Cookies
-themselves are set in `dashboard.sign_in_page`; single sign-on is in
+A session has no role of its own: each request reads the role of the session's key.
+`dashboard.sign_in_page` sets the cookies; single sign-on is in
 `harness.operations.single_sign_on`.
 """
 
@@ -24,7 +24,7 @@ from harness.frame.people.access import (
     Role,
     check_lifetime,
     key_hash,
-    require_makeable,
+    require_link_right,
 )
 from harness.frame.people.four_eyes import load_key_creators
 from harness.frame.people.records import (
@@ -41,8 +41,8 @@ from harness.operations.context import Context
 NO_LINK: Final = (
     "this link is not from this installation; `swapgate key sign-in-link` prints a new one"
 )
-refusing = partial(keys.refusing, "nobody can sign in")
-ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
+refuse_invalid_rows = partial(keys.refuse_invalid_rows, "nobody can sign in")
+NEW_LINK_ADVICE: Final = "`swapgate key sign-in-link` prints a new one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def create_link(
     """
     now = ctx.clock.now()
     text = f"{LINK_PREFIX}{ctx.chance.secret()}"
-    with refusing(), ctx.store.write() as tx:
-        owner = _owner(tx, actor, key)
+    with refuse_invalid_rows(), ctx.store.write() as tx:
+        owner = _find_owner(tx, actor, key)
         session = DashboardSession(
             id=ctx.chance.token("ds_"),
             principal=owner.principal,
@@ -81,16 +81,16 @@ def create_link(
             link_expires_at=now + check_lifetime(lasts),
         )
         DashboardSessions(tx).add(session)
-        facts = {
+        details = {
             "for": owner.name,
             "principal": owner.principal,
             "key": owner.key,
         }
-        AuditLog(tx).append(actor, "dashboard.link", f"session {session.id}", facts)
+        AuditLog(tx).append(actor, "dashboard.link", f"session {session.id}", details)
     return session, text
 
 
-def _owner(
+def _find_owner(
     tx: Transaction,
     actor: Actor,
     key: str | None,
@@ -104,11 +104,11 @@ def _owner(
     if ApiKeys(tx).find(key) is None:
         raise NotFound(f"there is no key {key}: `swapgate key list` shows them")
     owner = keys.actor_behind(tx, key)
-    require_makeable(
+    require_link_right(
         for_key=key,
-        maker=actor.principal,
-        maker_key=actor.key,
-        known_to=load_key_creators(tx, key),
+        creator=actor.principal,
+        creator_key=actor.key,
+        key_creators=load_key_creators(tx, key),
     )
     return owner
 
@@ -121,13 +121,13 @@ def preview_link(
     former: str = "",
 ) -> ActorSession:
     """Finds the actor that an unused link would sign in. Raises NotAllowed."""
-    found = _find_waiting(ctx, link, former, secret)
-    if found is not None:
-        return found
-    with refusing(), ctx.store.write() as tx:
+    waiting = _find_waiting(ctx, link, former, secret)
+    if waiting is not None:
+        return waiting
+    with refuse_invalid_rows(), ctx.store.write() as tx:
         replayed = _end_replayed(tx, link, former, secret)
         if replayed is None:
-            return _waiting(tx, link, secret)
+            return _require_waiting(tx, link, secret)
     raise NotAllowed(replayed)
 
 
@@ -141,30 +141,31 @@ def open_link(
 ) -> tuple[ActorSession, str]:
     """Opens a session by a link, once. Returns it with the cookie's text. Raises NotAllowed.
 
+    If another browser sends a used link before the link expires, two people have the link. In
+    that case, the session that the link opened ends.
+
     former: the browser's present cookie, whose session ends.
-    If another browser sends a used link before the link expires, two people have the link. Then
-    the session that the link opened ends.
     """
     _find_waiting(ctx, link, former, secret)
-    with refusing(), ctx.store.write() as tx:
+    with refuse_invalid_rows(), ctx.store.write() as tx:
         replayed = _end_replayed(tx, link, former, secret)
         if replayed is None:
-            waiting = _waiting(tx, link, secret)
-            opened, cookie = _opened(
+            waiting_session = _require_waiting(tx, link, secret)
+            opened_session, cookie = _open_now(
                 ctx,
-                waiting.session,
+                waiting_session.session,
                 secret,
                 lasts,
             )
-            DashboardSessions(tx).save(opened)
+            DashboardSessions(tx).save(opened_session)
             _record_start(
                 tx,
-                ActorSession(opened, waiting.actor),
-                _ended(tx, former, secret),
+                ActorSession(opened_session, waiting_session.actor),
+                _end_former(tx, former, secret),
             )
     if replayed is not None:
         raise NotAllowed(replayed)
-    return ActorSession(opened, waiting.actor), cookie
+    return ActorSession(opened_session, waiting_session.actor), cookie
 
 
 def open_with_key(
@@ -178,7 +179,7 @@ def open_with_key(
     """Opens a session by a management key. former: as for `open_link`. Raises NotAllowed."""
     actor = keys.authenticate(ctx.store, text, secret=secret)
     now = ctx.clock.now()
-    begun = DashboardSession(
+    new_session = DashboardSession(
         id=ctx.chance.token("ds_"),
         principal=actor.principal,
         key=actor.key,
@@ -186,15 +187,15 @@ def open_with_key(
         created_by=actor.principal,
         created_with=actor.key,
     )
-    session, cookie = _opened(
+    session, cookie = _open_now(
         ctx,
-        begun,
+        new_session,
         secret,
         lasts,
     )
     with ctx.store.write() as tx:
         DashboardSessions(tx).add(session)
-        _record_start(tx, ActorSession(session, actor), _ended(tx, former, secret))
+        _record_start(tx, ActorSession(session, actor), _end_former(tx, former, secret))
     return ActorSession(session, actor), cookie
 
 
@@ -205,18 +206,18 @@ def resume(
     secret: bytes,
 ) -> ActorSession:
     """Finds the actor of a cookie, with its present role. Raises NotAllowed."""
-    with refusing(), ctx.store.read() as tx:
+    with refuse_invalid_rows(), ctx.store.read() as tx:
         session = DashboardSessions(tx).by_cookie(key_hash(cookie, secret))
         if session is None:
             raise NotAllowed("this browser is not signed in")
         session.require_open(ctx.clock.now())
-        return ActorSession(session, _actor(tx, session))
+        return ActorSession(session, _load_actor(tx, session))
 
 
 def end(ctx: Context, signed_in: ActorSession) -> None:
     """Signs out: the browser's cookie becomes invalid."""
-    with refusing(), ctx.store.write() as tx:
-        _end(tx, signed_in.session.cookie_hash)
+    with refuse_invalid_rows(), ctx.store.write() as tx:
+        _end_by_cookie(tx, signed_in.session.cookie_hash)
 
 
 def find_former(
@@ -227,20 +228,20 @@ def find_former(
     """Ends the session of the browser's earlier cookie, and returns it; None without one."""
     former = DashboardSessions(tx).by_cookie(key_hash(cookie, secret)) if cookie else None
     if former is not None:
-        _end(tx, former.cookie_hash)
+        _end_by_cookie(tx, former.cookie_hash)
     return former
 
 
-def _ended(
+def _end_former(
     tx: Transaction,
     cookie: str,
     secret: bytes,
 ) -> Actor | None:
-    return _end(tx, key_hash(cookie, secret)) if cookie else None
+    return _end_by_cookie(tx, key_hash(cookie, secret)) if cookie else None
 
 
-def _end(tx: Transaction, cookie_hash: str | None) -> Actor | None:
-    """Ends the session of a cookie; returns its actor, None if there is no open session."""
+def _end_by_cookie(tx: Transaction, cookie_hash: str | None) -> Actor | None:
+    """Ends the session of a cookie. Returns the session's actor; None if no session is open."""
     session = DashboardSessions(tx).by_cookie(cookie_hash, lock=True) if cookie_hash else None
     if session is None or session.ended_at is not None:
         return None
@@ -271,15 +272,15 @@ def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
     """
     if actor is None:
         return []
-    with refusing(), ctx.store.read() as tx:
+    with refuse_invalid_rows(), ctx.store.read() as tx:
         return [
-            _view(tx, session)
+            _summarize(tx, session)
             for session in DashboardSessions(tx).open_at(ctx.clock.now())
             if actor.role >= Role.ADMIN or session.principal == actor.principal
         ]
 
 
-def end_another(
+def end_session(
     ctx: Context,
     actor: Actor,
     session: str,
@@ -289,21 +290,21 @@ def end_another(
     caller's own session. Raises NotFound, NotAllowed, InputError without a reason, Conflict for
     an ended session.
     """
-    why = require_reason(reason, "to end a session")
+    checked_reason = require_reason(reason, "to end a session")
     now = ctx.clock.now()
-    with refusing(), ctx.store.write() as tx:
-        found = DashboardSessions(tx).get(session)
-        if found.principal != actor.principal:
+    with refuse_invalid_rows(), ctx.store.write() as tx:
+        stored_session = DashboardSessions(tx).get(session)
+        if stored_session.principal != actor.principal:
             actor.require(Role.ADMIN)
-        if found.opened_at is None or found.ended_at is not None:
+        if stored_session.opened_at is None or stored_session.ended_at is not None:
             raise Conflict(f"the session {session} has ended already")
-        DashboardSessions(tx).save(replace(found, ended_at=now))
-        facts = {"of": found.principal, "reason": why}
-        AuditLog(tx).append(actor, "dashboard.end", f"session {session}", facts)
-        return _view(tx, found)
+        DashboardSessions(tx).save(replace(stored_session, ended_at=now))
+        details = {"of": stored_session.principal, "reason": checked_reason}
+        AuditLog(tx).append(actor, "dashboard.end", f"session {session}", details)
+        return _summarize(tx, stored_session)
 
 
-def _view(tx: Transaction, session: DashboardSession) -> SignedInSession:
+def _summarize(tx: Transaction, session: DashboardSession) -> SignedInSession:
     if session.opened_at is None or session.expires_at is None:
         raise Conflict(f"the session {session.id} was never opened")
     by = "link" if session.link_hash is not None else "key" if session.key else "oidc"
@@ -325,16 +326,16 @@ def _find_waiting(
     secret: bytes,
 ) -> ActorSession | None:
     """Finds the session of an unused link; None for a link that another browser used. Raises
-    NotAllowed. It only reads, because anybody can send wrong links, and these must not start
-    write transactions.
+    NotAllowed. Only reads, because anybody can send wrong links, and a wrong link must not
+    start a write transaction.
     """
-    with refusing(), ctx.store.read() as tx:
+    with refuse_invalid_rows(), ctx.store.read() as tx:
         if _find_replayed(tx, link, former, secret) is not None:
             return None
-        return _waiting(tx, link, secret)
+        return _require_waiting(tx, link, secret)
 
 
-def _waiting(
+def _require_waiting(
     tx: Transaction,
     link: str,
     secret: bytes,
@@ -349,7 +350,7 @@ def _waiting(
     if session.created_with is not None:
         # A person whose key is revoked may still have an unused link.
         keys.actor_behind(tx, session.created_with)
-    return ActorSession(session, _actor(tx, session))
+    return ActorSession(session, _load_actor(tx, session))
 
 
 def _end_replayed(
@@ -358,17 +359,19 @@ def _end_replayed(
     former: str,
     secret: bytes,
 ) -> str | None:
-    """Ends the session of a link that a second browser sends; returns the message or None."""
+    """Ends the session of a link that a second browser sends. Returns the message for that
+    browser; None for any other link.
+    """
     session = _find_replayed(tx, link, former, secret)
     if session is None or session.opened_at is None:
         return None
     DashboardSessions(tx).save(replace(session, ended_at=tx.now()))
-    actor = _actor(tx, session)
-    facts = {"opened_at": session.opened_at.isoformat()}
-    AuditLog(tx).append(actor, "dashboard.link_replayed", f"session {session.id}", facts)
+    actor = _load_actor(tx, session)
+    details = {"opened_at": session.opened_at.isoformat()}
+    AuditLog(tx).append(actor, "dashboard.link_replayed", f"session {session.id}", details)
     return (
         f"this link was used at {session.opened_at:%H:%M} UTC already, so another person may "
-        f"have it. Swapgate ended the session that it opened; {ANOTHER}"
+        f"have it. Swapgate ended the session that it opened; {NEW_LINK_ADVICE}"
     )
 
 
@@ -382,30 +385,32 @@ def _find_replayed(
     session = DashboardSessions(tx).by_link(key_hash(link, secret))
     if session is None or session.opened_at is None or session.link_expires_at is None:
         return None
-    over = tx.now() >= session.link_expires_at or session.ended_at is not None
-    return None if over or session.cookie_hash == key_hash(former, secret) else session
+    has_ended = tx.now() >= session.link_expires_at or session.ended_at is not None
+    return None if has_ended or session.cookie_hash == key_hash(former, secret) else session
 
 
-def _opened(
+def _open_now(
     ctx: Context,
     session: DashboardSession,
     secret: bytes,
     lasts: timedelta,
 ) -> tuple[DashboardSession, str]:
-    """Returns the session as opened now, unsaved, and the text of its new cookie."""
+    """Returns the session in its opened state, without storing it, and the text of its new
+    cookie.
+    """
     now = ctx.clock.now()
-    # Always a new cookie, so that an attacker cannot plant a known one in the browser.
+    # Always a new cookie, so that an attacker cannot plant a known cookie in the browser.
     cookie = f"{COOKIE_PREFIX}{ctx.chance.secret()}"
-    opened = replace(
+    opened_session = replace(
         session,
         cookie_hash=key_hash(cookie, secret),
         opened_at=now,
         expires_at=now + lasts,
     )
-    return opened, cookie
+    return opened_session, cookie
 
 
-def _actor(tx: Transaction, session: DashboardSession) -> Actor:
+def _load_actor(tx: Transaction, session: DashboardSession) -> Actor:
     """Returns the session's actor with its present role. Raises NotAllowed."""
     if session.key is not None:
         return keys.actor_behind(tx, session.key)
@@ -417,17 +422,17 @@ def _actor(tx: Transaction, session: DashboardSession) -> Actor:
 def _record_start(
     tx: Transaction,
     signed_in: ActorSession,
-    before: Actor | None,
+    former_actor: Actor | None,
 ) -> None:
-    """Records a sign-in. before: the actor whose session in the same browser ended."""
+    """Records a sign-in. former_actor: the actor whose session in the same browser ended."""
     session = signed_in.session
-    facts = {
+    details = {
         "by": "key" if session.link_hash is None else "link",
         "made_by": session.created_by,
         "made_with": session.created_with,
         # Reviews of the four-eyes rule need this: the browser was signed in as another
         # principal.
-        "instead_of": before.principal if before is not None else None,
+        "instead_of": former_actor.principal if former_actor is not None else None,
     }
     subject = f"session {session.id}"
-    AuditLog(tx).append(signed_in.actor, "dashboard.sign_in", subject, facts)
+    AuditLog(tx).append(signed_in.actor, "dashboard.sign_in", subject, details)

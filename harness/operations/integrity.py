@@ -2,10 +2,10 @@
 on a database that was restored from a backup until a person accepts it.
 
 Exports audit events. It also prints JSON lines: each new event, and the chain's signed head
-every hour and at each promotion. If someone later cuts off the end of the log, a printed head
-proves the cut.
+every hour and at each promotion. If somebody later removes the end of the log, a printed head
+proves it.
 
-Nothing here repairs a row. Signatures and the chain are in `harness.frame.signing`; the
+No function here repairs a row. Signatures and the chain are in `harness.frame.signing`; the
 snapshot that routers verify is in `harness.app.store`.
 """
 
@@ -54,12 +54,12 @@ def check_audit_log(ctx: Context) -> list[str]:
     """Verifies the events since the last call. Returns the faults for people."""
     reading = ctx.audit_reading
     with ctx.store.read() as tx:
-        broken = _read_on(tx, reading)
+        broken = _verify_next_pages(tx, reading)
     if broken is not None:
         log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
-    # The alert of another process stays until this process has read the whole log.
-    is_known = broken is not None or reading.is_whole
-    if is_known:
+    # Keeps another process's alert until this process has read the whole log.
+    is_certain = broken is not None or reading.is_whole
+    if is_certain:
         notice = alerts.AlertNotice(
             "audit log",
             f"the audit log does not fit its chain from event {broken} on",
@@ -74,18 +74,18 @@ def check_audit_log(ctx: Context) -> list[str]:
     return [] if broken is None else [f"the audit log is broken from event {broken} on"]
 
 
-def _read_on(tx: Transaction, reading: AuditReading) -> int | None:
-    """Verifies further pages of the log; returns the number of the first broken event, None
-    without one.
+def _verify_next_pages(tx: Transaction, reading: AuditReading) -> int | None:
+    """Verifies further pages of the log. Returns the number of the first event that breaks the
+    chain; None if no event does.
 
-    Begins again at the first event if the last verified event is gone or differs, because then
-    the database was replaced.
+    Begins again at the first event if the last verified event is gone or differs, because
+    somebody replaced the database.
     """
     position = reading.position
     if position.number:
         last = AuditLog(tx).find(position.number)
         if last is None or last.mac != position.mac:
-            reading.position = position = AuditPosition()  # the database was replaced
+            reading.position = position = AuditPosition()  # somebody replaced the database
     reading.is_whole = False
     for _ in range(PAGES_PER_TURN):
         events = AuditLog(tx).after(reading.position.number, EVENTS_PER_PAGE)
@@ -101,7 +101,9 @@ def _read_on(tx: Transaction, reading: AuditReading) -> int | None:
 
 
 def check_snapshot(ctx: Context) -> bool:
-    """Verifies the signatures of the routers' snapshot, with an alert for faults."""
+    """Verifies the signatures of the routers' snapshot, and opens an alert for faults. Returns
+    whether all are valid.
+    """
     try:
         ctx.store.snapshot()
         faults = _describe_faults(ctx.store.signature_faults(working=True))
@@ -134,10 +136,11 @@ def accept_restore(
     reason: str,
     above: int,
 ) -> Lineage:
-    """Opens an epoch, which routers follow, with revisions above `above`. Changes after the
-    backup are lost. Raises InputError without a reason, or for a wrong number.
+    """Opens a new epoch, so that routers follow the restored database. Changes after the backup
+    are lost.
 
-    above: the highest revision that any router served.
+    above: the highest revision that any router served; the epoch's revisions are higher. Raises
+    InputError for a wrong number, or without a reason.
     """
     actor.require(Role.ADMIN)
     if not reason.strip():
@@ -147,46 +150,46 @@ def accept_restore(
             f"the highest revision that routers served is from 0 to {MAX_REVISION}, not {above}"
         )
     with ctx.store.write() as tx:
-        before = Installations(tx).lineage()
-        after = Installations(tx).open_epoch(above=max(above, before.revision))
+        former = Installations(tx).lineage()
+        current = Installations(tx).open_epoch(above=max(above, former.revision))
         if AuditLog(tx).first_break() is None:
-            # The alert can end: the stored events fit the chain, and a person accepted the loss
-            # of later events.
+            # The alert can end, because the stored events fit the chain, and a person accepted
+            # the loss of later events.
             alerts.resolve_alert(tx, AlertKind.AUDIT_BROKEN, "log")
         # Ends the alert for all routers, because the router that raised it may be dead.
         alerts.end_alert(tx, AlertKind.DATABASE_RESTORED)
         AuditLog(tx).append(
             actor,
             "database.accept_restore",
-            f"installation {before.installation}",
+            f"installation {former.installation}",
             {
                 "reason": reason.strip(),
-                "epoch": after.epoch,
-                "revision": before.revision,
-                "revisions_above": max(above, before.revision),
+                "epoch": current.epoch,
+                "revision": former.revision,
+                "revisions_above": max(above, former.revision),
             },
         )
-    return after
+    return current
 
 
-def highest_known_revision(ctx: Context, more: Iterable[int] = ()) -> int:
-    """Returns the highest revision that the database, a router or `more` names."""
+def highest_known_revision(ctx: Context, other_revisions: Iterable[int] = ()) -> int:
+    """Returns the highest revision that the database, a router or `other_revisions` names."""
     with ctx.store.read() as tx:
         return max(
             Installations(tx).lineage().revision,
             Installations(tx).highest_served(),
-            *more,
+            *other_revisions,
             0,
         )
 
 
 def is_unaccepted(tx: Transaction) -> bool:
-    """Whether a router reports a restored database that a person has not accepted."""
+    """Tells whether a router reports a restored database that a person has not accepted."""
     record = Alerts(tx).newest(AlertKind.DATABASE_RESTORED.value)
     return record is not None and record.resolved_at is None
 
 
-COLUMNS: Final = (
+CSV_COLUMNS: Final = (
     "number",
     "at",
     "actor",
@@ -235,10 +238,10 @@ def write_json_lines(events: Iterable[AuditEvent], file: TextIO) -> int:
 
 
 def write_csv(events: Iterable[AuditEvent], file: TextIO) -> int:
-    """Writes events as CSV with a header, and returns their number. It quotes every text, so
-    that programs that separate cells by `;` split no text.
+    """Writes events as CSV with a header, and returns their number. Quotes every text, so that
+    a program that separates cells by `;` splits no text.
     """
-    writer = csv.DictWriter(file, COLUMNS, quoting=csv.QUOTE_NONNUMERIC)
+    writer = csv.DictWriter(file, CSV_COLUMNS, quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     count = 0
     for event in events:
@@ -249,13 +252,14 @@ def write_csv(events: Iterable[AuditEvent], file: TextIO) -> int:
 
 HEAD_EVERY: Final = timedelta(hours=1)
 PROMOTION: Final = "canary.promote"
-EVENTS_AT_ONCE: Final = 500
+LINES_PER_CALL: Final = 500
 # Distinguishes a head's signature from signatures over other bytes.
 _DOMAIN: Final = b"swapgate audit head 1\n"
 
 
 class AuditLines:
-    """Writes the events recorded after its first call. Each control process has its own.
+    """Writes the audit events that follow its first call. Each control process has its own
+    instance.
 
     for_people: whether a person reads the lines: sentences instead of JSON, no signed heads.
     """
@@ -274,14 +278,14 @@ class AuditLines:
         self._head_at: datetime | None = None  # when the last head was written
 
     def __call__(self, ctx: Context) -> bool:
-        """Writes new events. Returns whether there were none."""
+        """Writes the new events. Returns whether there was no new event."""
         with ctx.store.read() as tx:
             if self._last is None:
                 self._last = next(
                     (AuditPosition(event.number, event.mac) for event in AuditLog(tx).tail(1)),
                     AuditPosition(),
                 )
-            events = AuditLog(tx).after(self._last.number, EVENTS_AT_ONCE)
+            events = AuditLog(tx).after(self._last.number, LINES_PER_CALL)
         for event in events:
             shown = hide_identity(event)
             if self._for_people:
@@ -307,19 +311,21 @@ def head_line(
     at: datetime,
     signatures: Signatures,
 ) -> str:
-    """Writes the chain's head as a signed line of JSON. at: not signed."""
+    """Writes the chain's head as a signed line of JSON. at: the time in the line, which the
+    signature does not cover.
+    """
     return canonical_json(
         {
             "audit_head": head.number,
             "mac": head.mac,
-            "signature": signatures.sign(_payload(head)),
+            "signature": signatures.sign(_build_head_payload(head)),
             "at": at.isoformat(),
         }
     )
 
 
 def read_heads(text: str, signatures: Signatures) -> Sequence[AuditPosition]:
-    """Parses the heads in lines of text, which may have a log collector's prefix. Raises
+    """Parses the heads in a text, whose lines may begin with a log collector's prefix. Raises
     SignatureInvalid for a head that the control plane did not sign, InputError without a head.
     """
     heads = []
@@ -331,7 +337,7 @@ def read_heads(text: str, signatures: Signatures) -> Sequence[AuditPosition]:
         except (ValueError, LookupError, TypeError):
             continue
         try:
-            signatures.check(_payload(head), signature, KeyPurpose.CONTROL)
+            signatures.check(_build_head_payload(head), signature, KeyPurpose.CONTROL)
         except SignatureInvalid as error:
             raise SignatureInvalid(f"line {number}, head {head.number}: {error}") from None
         heads.append(head)
@@ -350,6 +356,6 @@ def find_missing_head(ctx: Context, heads: Sequence[AuditPosition]) -> int | Non
     return None
 
 
-def _payload(head: AuditPosition) -> bytes:
+def _build_head_payload(head: AuditPosition) -> bytes:
     """Returns the bytes that a head's signature covers; the time is not among them."""
     return _DOMAIN + canonical_json([head.number, head.mac]).encode()

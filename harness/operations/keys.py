@@ -1,11 +1,10 @@
 """Creates, revokes and limits API keys, and finds their actors. Swapgate shows a key's text
 once, and stores only its hash.
 
-Declares which principals are one person (`link_people`, `separate_people`), and lists them. The
-four-eyes rule counts people, and only an admin knows that a key and a single sign-on belong to
-one person.
+`link_people` and `separate_people` declare which principals are one person. The four-eyes rule
+counts people, and only an admin knows that a key and a single sign-on belong to one person.
 
-Routers check client keys by their own snapshot, not here. The rule that counts people is in
+Routers check client keys by their own snapshot. The four-eyes rule is in
 `harness.frame.people`.
 """
 
@@ -54,7 +53,9 @@ NO_OPT_OUTS: Final = "a management key calls no model; opt-outs are only for cli
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySummary(ApiKey):
-    """A key with its owner and its spend, for lists; the key's text is not stored anywhere."""
+    """A key with its owner and its spend, for lists. It lacks the key's text, which Swapgate
+    never stores.
+    """
 
     spent: SpendTotals
     principal_name: str  # empty for a client key
@@ -75,15 +76,13 @@ def create_key(  # noqa: PLR0913 - the parts of a key
 ) -> tuple[ApiKey, str]:
     """Creates a key. Returns it with its text, which is never shown again.
 
-    role: None for a client key.
-    principal: name of the management key's owner; None for a new person or service with the
-    key's name.
-    Raises NotFound for an unknown route or principal, Conflict for a taken name of a new
-    principal or a client key, InputError, NotAllowed.
+    role: None for a client key. principal: name of the management key's owner; None for a new
+    person or service with the key's name. Raises NotFound for an unknown route or principal;
+    Conflict if another principal or client key has the name; InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
-    granted = frozenset(routes)
-    if role is not None and granted:
+    allowed_routes = frozenset(routes)
+    if role is not None and allowed_routes:
         raise InputError("a management key has a role, not routes: leave the routes out")
     if not name.strip():
         raise InputError("a key needs a name that shows its owner")
@@ -91,11 +90,11 @@ def create_key(  # noqa: PLR0913 - the parts of a key
         raise InputError("a client key has no owner: leave the principal out, or give a role")
     if service and principal is not None:
         raise InputError(f"{principal!r} is a person or a service already: leave that out")
-    limits = limits and limits.some
+    limits = limits and limits.or_none
     if role is not None and limits:
         raise InputError(f"{NO_LIMITS}: leave the limits out")
-    opted_out = frozenset(opt_outs)
-    if role is not None and opted_out:
+    opt_outs_set = frozenset(opt_outs)
+    if role is not None and opt_outs_set:
         raise InputError(f"{NO_OPT_OUTS}: leave the opt-outs out")
     text = f"{DATA_KEY_PREFIX if role is None else MANAGEMENT_KEY_PREFIX}{ctx.chance.secret()}"
     now = ctx.clock.now()
@@ -105,18 +104,22 @@ def create_key(  # noqa: PLR0913 - the parts of a key
         hash=key_hash(text, secret),
         hint=text[-4:],
         role=role,
-        routes=granted,
+        routes=allowed_routes,
         created_at=now,
         limits=limits,
-        opt_outs=opted_out,
+        opt_outs=opt_outs_set,
         created_by=actor.principal,
         created_with=actor.key,
     )
     with ctx.store.write() as tx:
-        for scope in sorted(granted):
+        for scope in sorted(allowed_routes):
             require_route(tx, scope)
         if role is not None:
-            owner = _existing(tx, principal) if principal else _new(ctx, tx, name, service)
+            owner = (
+                _require_principal(tx, principal)
+                if principal
+                else _create_principal(ctx, tx, name, service)
+            )
             key = replace(key, principal=owner.id)
         else:
             _check_data_name(tx, name)
@@ -131,53 +134,58 @@ def create_key(  # noqa: PLR0913 - the parts of a key
                 "role": role.name.lower() if role else "data",
                 "routes": sorted(key.routes),
                 "limits": to_shown(limits),
-                "opt_outs": sorted(opted_out),
+                "opt_outs": sorted(opt_outs_set),
             },
         )
     return key, text
 
 
 def _check_data_name(tx: Transaction, name: str) -> None:
-    """Raises Conflict if another client key has the name: people could not distinguish them."""
-    folded = fold_name(name)
-    for id_, known in ApiKeys(tx).data_key_names().items():
-        if fold_name(known) == folded:
+    """Raises Conflict if another client key has the name, because people could not distinguish
+    the two.
+    """
+    folded_name = fold_name(name)
+    for id_, other_name in ApiKeys(tx).data_key_names().items():
+        if fold_name(other_name) == folded_name:
             raise Conflict(
-                f"there is a client key {known!r} ({id_}) already: choose another name, such "
-                f"as {f'{name.strip()} 2'!r}, or revoke that key with "
-                f"`swapgate key revoke {id_}`"
+                f"there is a client key {other_name!r} ({id_}) already: choose another name, "
+                f"such as {f'{name.strip()} 2'!r}, or revoke that key with `swapgate key "
+                f"revoke {id_}`"
             )
 
 
-def _existing(tx: Transaction, name: str) -> Principal:
+def _require_principal(tx: Transaction, name: str) -> Principal:
     """Finds a principal by name. Raises NotFound."""
-    found = Principals(tx).named(name)
-    if found is None:
+    principal_record = Principals(tx).named(name)
+    if principal_record is None:
         raise NotFound(
             f"there is no principal {name!r}: leave it out, and Swapgate creates a principal "
             "with the key's name"
         )
-    return found
+    return principal_record
 
 
-def _new(
+def _create_principal(
     ctx: Context,
     tx: Transaction,
     name: str,
     service: bool,  # noqa: FBT001
 ) -> Principal:
-    """Creates a principal. Raises Conflict for a taken name, InputError for an invalid one."""
-    shown = check_principal_name(name)
-    if fold_name(shown) == SYSTEM.name:
-        raise InputError(f"{shown!r} is the audit log's name for Swapgate itself")
-    known = Principals(tx).named(shown)
-    if known is not None:
+    """Creates a principal. Raises Conflict if another principal has the name, InputError for an
+    invalid name.
+    """
+    checked_name = check_principal_name(name)
+    if fold_name(checked_name) == SYSTEM.name:
+        raise InputError(f"{checked_name!r} is the audit log's name for Swapgate itself")
+    namesake = Principals(tx).named(checked_name)
+    if namesake is not None:
         raise Conflict(
-            f"there is a principal {known.name!r} ({known.id}) already, and {shown!r} is the "
-            f"same name: for another key of it, add `--principal {known.name}`"
+            f"there is a principal {namesake.name!r} ({namesake.id}) already, and "
+            f"{checked_name!r} is the same name: for another key of it, add `--principal "
+            f"{namesake.name}`"
         )
     kind = PrincipalKind.SERVICE if service else PrincipalKind.PERSON
-    principal = Principal(ctx.chance.token("pr_"), kind, shown, ctx.clock.now())
+    principal = Principal(ctx.chance.token("pr_"), kind, checked_name, ctx.clock.now())
     Principals(tx).add(principal)
     return principal
 
@@ -189,7 +197,7 @@ def revoke_key(
 ) -> bool:
     """Revokes a key; routers stop accepting it within two seconds. Raises NotFound.
 
-    Returns False if the key was already revoked; then nothing changes.
+    Returns False, without a change, if the key was already revoked.
     """
     actor.require(Role.ADMIN)
     now = ctx.clock.now()
@@ -206,7 +214,7 @@ def set_limits(
     key: str,
     change: Callable[[KeyLimits], KeyLimits],
 ) -> ApiKey:
-    """Changes a client key's limits; its spend stays counted. Routers follow within two
+    """Changes a client key's limits, but not its counted spend. Routers follow within two
     seconds. Raises NotFound, InputError.
 
     change: maps the present limits to the new ones; KeyLimits() means no limits.
@@ -216,16 +224,16 @@ def set_limits(
         api_key = ApiKeys(tx).find(key)
         if api_key is not None and api_key.role is not None:
             raise InputError(NO_LIMITS)
-        before = None if api_key is None else api_key.limits
-        limits = change(before or KeyLimits()).some
-        changed = ApiKeys(tx).limit(key, limits)
+        former_limits = None if api_key is None else api_key.limits
+        limits = change(former_limits or KeyLimits()).or_none
+        changed_key = ApiKeys(tx).limit(key, limits)
         AuditLog(tx).append(
             actor,
             "key.limits",
             f"key {key}",
-            {"before": to_shown(before), "after": to_shown(limits)},
+            {"before": to_shown(former_limits), "after": to_shown(limits)},
         )
-    return changed
+    return changed_key
 
 
 def set_opt_outs(
@@ -242,14 +250,14 @@ def set_opt_outs(
         api_key = ApiKeys(tx).find(key)
         if api_key is not None and api_key.role is not None:
             raise InputError(NO_OPT_OUTS)
-        changed = ApiKeys(tx).opt_out(key, frozenset(opt_outs))
-        before = api_key.opt_outs if api_key else ()
+        changed_key = ApiKeys(tx).opt_out(key, frozenset(opt_outs))
+        former_opt_outs = api_key.opt_outs if api_key else ()
         details = {
-            "before": sorted(before),
-            "after": sorted(changed.opt_outs),
+            "before": sorted(former_opt_outs),
+            "after": sorted(changed_key.opt_outs),
         }
         AuditLog(tx).append(actor, "key.opt_outs", f"key {key}", details)
-    return changed
+    return changed_key
 
 
 def authenticate(
@@ -259,8 +267,8 @@ def authenticate(
     secret: bytes,
 ) -> Actor:
     """Returns the actor of a management key. Raises NotAllowed for another text."""
-    with refusing(NO_KEY), store.read() as tx:
-        return _actor(tx, ApiKeys(tx).by_hash(key_hash(text, secret)))
+    with refuse_invalid_rows(NO_KEY), store.read() as tx:
+        return _load_actor(tx, ApiKeys(tx).by_hash(key_hash(text, secret)))
 
 
 def authenticate_data_key(
@@ -270,22 +278,22 @@ def authenticate_data_key(
     secret: bytes,
 ) -> ApiKey:
     """Returns the client key with this text. Raises NotAllowed for another text."""
-    with refusing("no client key is accepted"), store.read() as tx:
+    with refuse_invalid_rows("no client key is accepted"), store.read() as tx:
         key = ApiKeys(tx).by_hash(key_hash(text, secret))
     if key is None or key.role is not None or key.revoked_at is not None:
         raise NotAllowed("this client key is unknown or revoked")
     return key
 
 
-def still(store: Database, actor: Actor) -> Actor:
+def refresh_actor(store: Database, actor: Actor) -> Actor:
     """Returns the actor with the key's present role. Raises NotAllowed for a revoked key."""
-    with refusing(NO_KEY), store.read() as tx:
+    with refuse_invalid_rows(NO_KEY), store.read() as tx:
         return actor_behind(tx, actor.key)
 
 
 @contextmanager
-def refusing(words: str) -> Iterator[None]:
-    """Turns SignatureInvalid into NotAllowed. words: the message's first words."""
+def refuse_invalid_rows(words: str) -> Iterator[None]:
+    """Turns the block's SignatureInvalid into NotAllowed. words: the message's first words."""
     try:
         yield
     except SignatureInvalid as error:
@@ -294,13 +302,15 @@ def refusing(words: str) -> Iterator[None]:
 
 def actor_behind(tx: Transaction, key: str | None) -> Actor:
     """Returns the actor of a management key, with its present role. Raises NotAllowed."""
-    found = ApiKeys(tx).find(key) if key is not None else None
-    # Finds the key by hash again, because only that look-up checks the manifest. Without the
+    stored_key = ApiKeys(tx).find(key) if key is not None else None
+    # Finds the key again by its hash, because only `by_hash` checks the manifest. Without that
     # check, an old signed row could restore a revoked key.
-    return _actor(tx, ApiKeys(tx).by_hash(found.hash) if found is not None else None)
+    return _load_actor(
+        tx, ApiKeys(tx).by_hash(stored_key.hash) if stored_key is not None else None
+    )
 
 
-def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
+def _load_actor(tx: Transaction, key: ApiKey | None) -> Actor:
     """Returns the key's actor.
 
     Raises NotAllowed for a client key, and for an unknown or revoked key.
@@ -353,44 +363,44 @@ def _declare(
     Needs an admin and a reason.
     """
     actor.require(Role.ADMIN)
-    why = require_reason(reason, "to declare who a principal is")
+    checked_reason = require_reason(reason, "to declare who a principal is")
     with ctx.store.write() as tx:
         people = PersonLinks(tx).people(lock=True)
-        first = _named(tx, principal)
-        second = _named(tx, person)
-        people.require_linkable(first, second)
-        before = people.link(first.id)
-        declared = PersonLink(
+        declared_principal = _require_named(tx, principal)
+        person_principal = _require_named(tx, person)
+        people.require_linkable(declared_principal, person_principal)
+        former_link = people.link(declared_principal.id)
+        link = PersonLink(
             id=ctx.chance.token("pl_"),
-            principal=first.id,
-            number=before.number + 1 if before is not None else 1,
-            person=second.id,
-            reason=why,
+            principal=declared_principal.id,
+            number=former_link.number + 1 if former_link is not None else 1,
+            person=person_principal.id,
+            reason=checked_reason,
             created_at=ctx.clock.now(),
             created_by=actor.principal,
             created_with=actor.key,
         )
-        PersonLinks(tx).add(declared)
-        facts = {
-            "name": first.name,
-            "person": second.id,
-            "called": second.name,
-            "before": before.person if before is not None else None,
-            "reason": why,
+        PersonLinks(tx).add(link)
+        details = {
+            "name": declared_principal.name,
+            "person": person_principal.id,
+            "called": person_principal.name,
+            "before": former_link.person if former_link is not None else None,
+            "reason": checked_reason,
         }
-        action = "person.separate" if declared.alone else "person.link"
-        AuditLog(tx).append(actor, action, f"principal {first.id}", facts)
-    return declared
+        action = "person.separate" if link.alone else "person.link"
+        AuditLog(tx).append(actor, action, f"principal {declared_principal.id}", details)
+    return link
 
 
-def _named(tx: Transaction, name: str) -> Principal:
-    found = Principals(tx).named(name)
-    if found is None:
+def _require_named(tx: Transaction, name: str) -> Principal:
+    principal = Principals(tx).named(name)
+    if principal is None:
         raise NotFound(
             f"there is no principal {name!r}; `swapgate person list` shows them. A person of "
             "single sign-on appears there after the first sign-in"
         )
-    return found
+    return principal
 
 
 def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
@@ -400,17 +410,17 @@ def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
     with ctx.store.read() as tx:
         people = PersonLinks(tx).people()
         stored = Principals(tx).all()
-    shown = [principal for principal in stored if _may_read(people, actor, principal.id)]
+    visible = [principal for principal in stored if _may_read(people, actor, principal.id)]
     names = {principal.id: principal.name for principal in stored}
     views = []
-    for principal in shown:
-        declared = people.link(principal.id)
+    for principal in visible:
+        link = people.link(principal.id)
         declaration = dict[str, Any]()
-        if declared is not None:
+        if link is not None:
             declaration = {
-                "person": names.get(declared.person, declared.person),
-                "declared_by": names.get(declared.created_by, declared.created_by),
-                "reason": declared.reason,
+                "person": names.get(link.person, link.person),
+                "declared_by": names.get(link.created_by, link.created_by),
+                "reason": link.reason,
             }
         stored_fields = {f.name: getattr(principal, f.name) for f in fields(Principal)}
         views.append(PersonView(**stored_fields, **declaration))
@@ -422,8 +432,10 @@ def _may_read(
     actor: Actor | None,
     principal: str,
 ) -> bool:
-    """Tells whether the actor may see a principal: its own person's, or any for an admin."""
+    """Tells whether the actor may see a principal: an admin may see all, others only principals
+    of their own person.
+    """
     if actor is None:
         return False
-    own = people.person(principal) == people.person(actor.principal)
-    return own or actor.role >= Role.ADMIN
+    is_own = people.person(principal) == people.person(actor.principal)
+    return is_own or actor.role >= Role.ADMIN

@@ -1,5 +1,4 @@
-"""Lists for people. A page names its forged rows, so they do not fail the list.
-
+"""Lists for people. A page names its forged rows, so that a forged row does not hide the list.
 The interfaces and the dashboard read these pages. A decision must read through a `Transaction`,
 which raises for a forged row.
 """
@@ -133,8 +132,8 @@ class Listings(AgentListings):
 
     def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
         """Pages a run's samples by position and epoch. Raises NotFound for an unknown run."""
-        known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
-        if self.tx.read(known).first() is None:
+        known_run = sa.select(eval_run.c.id).where(eval_run.c.id == run)
+        if self.tx.read(known_run).first() is None:
             raise NotFound(NO_SUCH_RUN.format(run))
         return self.page(SAMPLE, SAMPLES, page_request, sample.c.run == run)
 
@@ -151,7 +150,7 @@ class Listings(AgentListings):
         rows = read_page(self.tx, query, VERSIONS, page_request)
         if not rows.total:
             raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
-        chains = self._chains(route, [row.version for row in rows.rows])
+        chains = self._read_chains(route, [row.version for row in rows.rows])
         records = []
         invalid = []
         for row in rows.rows:
@@ -164,7 +163,7 @@ class Listings(AgentListings):
             records.append(record_from_row(row, fallbacks))
         return Page(records, rows.total, rows.next, invalid)
 
-    def _chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
+    def _read_chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
         query = (
             sa.select(route_fallback)
             .where(
@@ -173,10 +172,10 @@ class Listings(AgentListings):
             )
             .order_by(route_fallback.c.version, route_fallback.c.position)
         )
-        found: dict[int, list[Row]] = {}
+        chains: dict[int, list[Row]] = {}
         for row in self.tx.read(query):
-            found.setdefault(row.version, []).append(row)
-        return found
+            chains.setdefault(row.version, []).append(row)
+        return chains
 
     def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
         return self.page(API_KEY, KEYS, page_request)
@@ -188,8 +187,10 @@ class Listings(AgentListings):
         route: str | None = None,
     ) -> Page[SwitchRecord]:
         """Lists switches. route: selects the switches of this route and of all routes."""
-        about = sa.or_(switch.c.route == route, switch.c.route.is_(None))
-        return self.page(SWITCH, SWITCHES, page_request, None if route is None else about)
+        affects_route = sa.or_(switch.c.route == route, switch.c.route.is_(None))
+        return self.page(
+            SWITCH, SWITCHES, page_request, None if route is None else affects_route
+        )
 
     def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:
         return self.page(BREAK_GLASS, BREAK_GLASSES, page_request)
@@ -202,9 +203,13 @@ class Listings(AgentListings):
     ) -> Page[Shadow]:
         query = select_where(shadow, given(shadow.c.route, route))
         page = read_page(self.tx, query, SHADOWS, page_request)
-        good, invalid = self.sorted_out(shadow, page.rows)
-        known, invalid_targets = self._targets({row.candidate for row in good})
-        records = [shadow_from_row(row, known) for row in good if row.candidate in known]
+        good, invalid = self.split_by_signature(shadow, page.rows)
+        targets_by_id, invalid_targets = self._read_targets({row.candidate for row in good})
+        records = [
+            shadow_from_row(row, targets_by_id)
+            for row in good
+            if row.candidate in targets_by_id
+        ]
         return Page(records, page.total, page.next, [*invalid, *invalid_targets])
 
     def alerts(
@@ -240,7 +245,8 @@ class Listings(AgentListings):
         """Pages the failovers since a time, newest first. user_hashes: only requests of a
         caller with one of these hashes; empty for all.
         """
-        # By substring: a request that names its caller twice has several hashes.
+        # Searches for substrings, because a request that names its caller twice has several
+        # hashes.
         parts = [failover.c.user_hash.contains(part) for part in user_hashes]
         where = (
             failover.c.at >= since,
@@ -255,18 +261,18 @@ class Listings(AgentListings):
         """Counts failovers since a time by route, target and failure, the most frequent
         first.
         """
-        of = (failover.c.route, failover.c.target, failover.c.failure)
+        group_columns = (failover.c.route, failover.c.target, failover.c.failure)
         unanswered = sa.case((failover.c.next_target.is_(None), 1), else_=0)
         query = (
             sa.select(
-                *of,
+                *group_columns,
                 sa.func.count().label("times"),
                 sa.func.sum(unanswered).label("unanswered"),
                 sa.func.max(failover.c.at, type_=failover.c.at.type).label("last"),
             )
             .where(failover.c.at >= since)
-            .group_by(*of)
-            .order_by(sa.desc("times"), *of)
+            .group_by(*group_columns)
+            .order_by(sa.desc("times"), *group_columns)
         )
         if route is not None:
             query = query.where(failover.c.route == route)
@@ -294,53 +300,53 @@ class Listings(AgentListings):
         )
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
-        """Maps ids to verdicts. Leaves out unknown ids and rows with invalid signatures."""
+        """Maps ids to verdicts. Omits unknown ids and rows with invalid signatures."""
         query = sa.select(verdict).where(verdict.c.id.in_(sorted(ids)))
-        good, _ = self.sorted_out(verdict, self.tx.read(query).all())
+        good, _ = self.split_by_signature(verdict, self.tx.read(query).all())
         return {row.id: VERDICT.read(row) for row in good}
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
-        """Maps ids to targets. Leaves out unknown ids and rows with invalid signatures."""
-        return self._targets(ids)[0]
+        """Maps ids to targets. Omits unknown ids and rows with invalid signatures."""
+        return self._read_targets(ids)[0]
 
     def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
         """Lists the current routes by name; without a page request, all of them."""
         if page_request is None:
-            return self._current(None)
+            return self._read_current_routes(None)
         page = read_page(self.tx, NEWEST_NAMES, ROUTES, page_request)
-        found = self.routes_named([row.route for row in page.rows])
-        routes = sorted(found, key=lambda route: route.name)
-        return Page(routes, page.total, page.next, found.invalid)
+        current = self.routes_named([row.route for row in page.rows])
+        routes = sorted(current, key=lambda route: route.name)
+        return Page(routes, page.total, page.next, current.invalid)
 
     def routes_named(self, names: Collection[str]) -> Page[Route]:
         """Reads the current routes with these names, `NAMES_AT_ONCE` in a query. The page is
         complete.
         """
-        wanted = sorted(names)
-        some = [
-            self._current(wanted[first : first + NAMES_AT_ONCE])
-            for first in range(0, len(wanted), NAMES_AT_ONCE)
+        sorted_names = sorted(names)
+        pages = [
+            self._read_current_routes(sorted_names[first : first + NAMES_AT_ONCE])
+            for first in range(0, len(sorted_names), NAMES_AT_ONCE)
         ]
-        routes = [route for page in some for route in page]
-        invalid = [fault for page in some for fault in page.invalid]
+        routes = [route for page in pages for route in page]
+        invalid = [fault for page in pages for fault in page.invalid]
         return Page(routes, len(routes) + len(invalid), None, invalid)
 
     def route_heads(self) -> Sequence[RouteHead]:
         """Lists the sort keys of all routes by name, including forged rows."""
         return [RouteHead(**row._asdict()) for row in self.tx.read(ROUTE_HEADS)]
 
-    def _current(self, names: Collection[str] | None) -> Page[Route]:
+    def _read_current_routes(self, names: Collection[str] | None) -> Page[Route]:
         """Reads the newest version of each named route; None for all routes."""
-        found = []
+        current_routes = []
         invalid = []
         for row, chain in read_current(self.tx, names):
             if fault := self.tx.fault(route_version, row, fallbacks=chain_signed(chain)):
                 invalid.append(fault)
             else:
-                found.append(route_from_row(row, tuple(link.target for link in chain)))
-        return Page(found, len(found) + len(invalid), None, invalid)
+                current_routes.append(route_from_row(row, tuple(link.target for link in chain)))
+        return Page(current_routes, len(current_routes) + len(invalid), None, invalid)
 
-    def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
+    def _read_targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
-        good, invalid = self.sorted_out(target, self.tx.read(query).all())
+        good, invalid = self.split_by_signature(target, self.tx.read(query).all())
         return {row.id: TARGET.read(row) for row in good}, invalid

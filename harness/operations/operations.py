@@ -1,5 +1,5 @@
-"""The simple operations on client keys, people and their sessions, and users of the clients;
-and lists for people of other subjects, which pass over a row without a valid signature.
+"""The simple operations on client keys, on people and their sessions, and on users of the
+clients. Also the lists of other subjects for people, which omit rows without a valid signature.
 """
 
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ def describe_limits(limits: KeyLimits | None) -> str:
     """Describes the limits of a key; empty without limits."""
     if limits is None:
         return ""
-    known = (
+    values = (
         (declared, getattr(limits, declared.name))
         for declared in plain_settings(KeyLimits)
         if declared.optional
     )
     return ", ".join(
         f"{declared.format(value)} {declared.caption}"
-        for declared, value in known
+        for declared, value in values
         if value is not None
     )
 
@@ -47,7 +47,7 @@ def describe_kind(key: ApiKey) -> str:
     return key.role.name.lower() if key.role else "client"
 
 
-def _spent(key: KeySummary, usd: float) -> str:
+def _format_spent(key: KeySummary, usd: float) -> str:
     if key.role is not None:
         return ""
     return format_spent_usd(usd, key.spent.unpriced, key.spent.bounded)
@@ -63,8 +63,8 @@ def _key_cells(row: KeySummary) -> dict[str, object]:
         "ROUTES": ", ".join(sorted(row.routes)) or "all",
         "LIMITS": describe_limits(row.limits),
         "OPTED OUT OF": ", ".join(sorted(row.opt_outs)),
-        "TODAY": _spent(row, row.spent.day_usd),
-        "THIS MONTH": _spent(row, row.spent.month_usd),
+        "TODAY": _format_spent(row, row.spent.day_usd),
+        "THIS MONTH": _format_spent(row, row.spent.month_usd),
         "CREATED": row.created_at,
         "REVOKED": row.revoked_at,
     }
@@ -102,18 +102,18 @@ KEYS: Final = OperationGroup(
             command="revoke ID",
             endpoint="DELETE /keys/{key}",
             status=204,
-            document=lambda revoked: {"revoked": revoked.given["key"]},
+            document=lambda revoked: {"revoked": revoked.inputs["key"]},
             done=lambda revoked: (
-                f"revoked {revoked.given['key']}"
+                f"revoked {revoked.inputs['key']}"
                 if revoked.result
-                else f"{revoked.given['key']} was already revoked"
+                else f"{revoked.inputs['key']} was already revoked"
             ),
         ),
     ),
 )
 
 
-def _person_cells(view: PersonView) -> dict[str, object]:
+def _build_person_cells(view: PersonView) -> dict[str, object]:
     return {
         "NAME": view.name,
         "KIND": view.kind.value,
@@ -125,7 +125,7 @@ def _person_cells(view: PersonView) -> dict[str, object]:
     }
 
 
-def _session_cells(view: SignedInSession) -> dict[str, object]:
+def _build_session_cells(view: SignedInSession) -> dict[str, object]:
     return {
         "SESSION": view.id,
         "NAME": view.name,
@@ -135,7 +135,7 @@ def _session_cells(view: SignedInSession) -> dict[str, object]:
     }
 
 
-# The API has one endpoint for both declarations, which is written by hand.
+# The API's endpoint for both declarations is written by hand.
 PEOPLE: Final = OperationGroup(
     command="person",
     words="People: which principals are one person, and who is signed in.",
@@ -148,7 +148,7 @@ PEOPLE: Final = OperationGroup(
             "With a key below the admin role, the list has only the key holder's principals.",
             command="list",
             endpoint="GET /people",
-            listing=Listing(by_row(_person_cells), empty="no principals yet"),
+            listing=Listing(by_row(_build_person_cells), empty="no principals yet"),
         ),
         Operation(
             use_case=keys.link_people,
@@ -157,7 +157,7 @@ PEOPLE: Final = OperationGroup(
             "From then on, neither can approve a proposal of the other.",
             command="link NAME PERSON",
             done=lambda linked: (
-                f"{linked.given['principal']} and {linked.given['person']} are one person"
+                f"{linked.inputs['principal']} and {linked.inputs['person']} are one person"
             ),
         ),
         Operation(
@@ -168,7 +168,7 @@ PEOPLE: Final = OperationGroup(
             "after this declaration, or a `link` to another person. A third person must make "
             "the declaration.",
             command="separate NAME",
-            done=lambda declared: f"{declared.given['principal']} is a separate person",
+            done=lambda declared: f"{declared.inputs['principal']} is a separate person",
         ),
         Operation(
             use_case=dashboard_sessions.list_open,
@@ -178,10 +178,10 @@ PEOPLE: Final = OperationGroup(
             command="sessions",
             endpoint="GET /dashboard-sessions",
             name="list_dashboard_sessions",
-            listing=Listing(by_row(_session_cells), empty="no one is signed in"),
+            listing=Listing(by_row(_build_session_cells), empty="no one is signed in"),
         ),
         Operation(
-            use_case=dashboard_sessions.end_another,
+            use_case=dashboard_sessions.end_session,
             role=Role.PROPOSER,
             words="End a person's session in the dashboard, at once.",
             command="sign-out SESSION",
@@ -193,7 +193,7 @@ PEOPLE: Final = OperationGroup(
 )
 
 
-def _capture_cells(summary: CaptureSummary) -> dict[str, object]:
+def _build_capture_cells(summary: CaptureSummary) -> dict[str, object]:
     return {
         "CAPTURE": summary.id,
         "AT": summary.at,
@@ -209,8 +209,8 @@ def _capture_cells(summary: CaptureSummary) -> dict[str, object]:
     }
 
 
-def _describe_sample(listed: FinishedOperation[Any]) -> str:
-    text = captures.load_sample(listed.ctx, listed.given["route"]).text
+def _describe_sample(outcome: FinishedOperation[Any]) -> str:
+    text = captures.load_sample(outcome.ctx, outcome.inputs["route"]).text
     return f"in the last {captures.SAMPLE_DAYS} days: {text}" if text else ""
 
 
@@ -227,7 +227,7 @@ CAPTURES: Final = OperationGroup(
             body="RouteQuery",
             parameters={"route": Parameter(meaning="Only this route.", metavar="ROUTE")},
             listing=Listing(
-                by_row(_capture_cells),
+                by_row(_build_capture_cells),
                 empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` "
                 "starts it",
                 note=_describe_sample,
@@ -300,9 +300,9 @@ USERS: Final = OperationGroup(
 
 
 def _list_grant_cells(
-    listed: FinishedOperation[Page[AgentGrant]],
+    outcome: FinishedOperation[Page[AgentGrant]],
 ) -> Iterable[dict[str, object]]:
-    return (_grant_cells(grant, listed.began_at) for grant in listed.result)
+    return (_grant_cells(grant, outcome.began_at) for grant in outcome.result)
 
 
 def _grant_cells(grant: AgentGrant, now: datetime) -> dict[str, object]:
@@ -339,11 +339,13 @@ GRANT_LISTS: Final = OperationGroup(
 
 
 def _list_glass_cells(
-    listed: FinishedOperation[Page[BreakGlass]],
+    outcome: FinishedOperation[Page[BreakGlass]],
 ) -> Iterable[dict[str, object]]:
-    known = listed.ctx.store.lists.targets_of({record.target for record in listed.result})
-    for record in listed.result:
-        target = known.get(record.target)
+    targets_by_id = outcome.ctx.store.lists.targets_of(
+        {record.target for record in outcome.result}
+    )
+    for record in outcome.result:
+        target = targets_by_id.get(record.target)
         yield {
             "ID": record.id,
             "ROUTE": record.route,

@@ -1,9 +1,10 @@
-"""Queries for CLI, REST and dashboard: a record by name (`find_…`, `load_…`), or a page of a
-list (`list_…`). A list reports rows with an invalid signature separately.
+"""Queries for the command line, the API and the dashboard. `find_…` and `load_…` read one
+record, `list_…` reads a page of a list. A list reports rows with an invalid signature
+separately.
 
-A query changes nothing. Reading a captured request is in `harness.operations.captures`, because
-the audit log records it; routes with their canaries and traffic are in
-`harness.operations.route_queries`.
+A query changes nothing. `harness.operations.captures` reads a captured request, because the
+audit log records each reading. `harness.operations.route_queries` loads routes with their
+canaries and traffic.
 """
 
 from collections import defaultdict
@@ -111,12 +112,12 @@ def find_audit_break(ctx: Context) -> int | None:
 
 def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
     """Lists the suites in the order of the configuration, with the errors of suites that do not
-    load. pinned: with digests and the scorers' hashes.
+    load. pinned: whether to include digests and the scorers' hashes.
     """
-    return [_suite(ctx, name, pinned=pinned) for name in ctx.suites.names()]
+    return [_summarize_suite(ctx, name, pinned=pinned) for name in ctx.suites.names()]
 
 
-def _suite(
+def _summarize_suite(
     ctx: Context,
     name: str,
     *,
@@ -145,8 +146,8 @@ def list_proposals(
     open_only: bool = False,
     decided_only: bool = False,
 ) -> Page[ProposalView]:
-    """Lists the proposals, newest first. Shows whether promoted candidates serve now, and what
-    evaluations wait for.
+    """Lists the proposals, newest first. Shows whether promoted candidates serve now, and why
+    evaluations wait.
     """
     with ctx.store.listings() as stored:
         page = stored.proposals(
@@ -180,28 +181,28 @@ def find_proposal(ctx: Context, proposal: str) -> ProposalView:
         return None
 
     with ctx.store.read() as tx:
-        found = Proposals(tx).get(proposal)
+        record = Proposals(tx).get(proposal)
         return ProposalView.from_proposal(
-            found, find_route, evaluation.describe_proposal_waits(tx, found)
+            record, find_route, evaluation.describe_proposal_waits(tx, record)
         )
 
 
 def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
     """Maps ids to names, for targets with a valid signature."""
-    found = ctx.store.lists.targets_of(targets)
-    return {id_: target.name for id_, target in found.items()}
+    targets_by_id = ctx.store.lists.targets_of(targets)
+    return {id_: target.name for id_, target in targets_by_id.items()}
 
 
 def list_route_users(
-    ctx: Context, used: Callable[[Route], Iterable[str]]
+    ctx: Context, names_used_by: Callable[[Route], Iterable[str]]
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[RowFault]]:
     """Maps each name to the routes that use it, with the faults of forged routes.
-    used: returns the names that a route uses.
+    names_used_by: returns the names that a route uses.
     """
     page = ctx.store.lists.routes()
     users: dict[str, list[str]] = defaultdict(list)
     for route in page:
-        for name in used(route):
+        for name in names_used_by(route):
             users[name].append(route.name)
     return users, page.invalid
 
@@ -217,7 +218,7 @@ def list_route_versions(
     if not any(record.kind == restored for record in page):
         return page
     with ctx.store.read() as tx:
-        ended = {
+        ended_by_cause = {
             (
                 glass.ended_at,
                 f"break-glass {glass.id}: {glass.ended_because}",
@@ -225,7 +226,7 @@ def list_route_versions(
             for glass in BreakGlasses(tx).ended_on(route)
         }
     records = [
-        replace(record, ended_break_glass=ended.get((record.at, record.reason)))
+        replace(record, ended_break_glass=ended_by_cause.get((record.at, record.reason)))
         if record.kind == restored
         else record
         for record in page
@@ -239,8 +240,8 @@ def load_route_version(
     number: int | None = None,
 ) -> RouteRecord:
     """Loads a version, by default the newest. Raises NotFound, SignatureInvalid."""
-    above = None if number is None else str(number + 1)
-    records = list_route_versions(ctx, route, PageRequest(1, above))
+    cursor = None if number is None else str(number + 1)
+    records = list_route_versions(ctx, route, PageRequest(1, cursor))
     for record in records:
         if number in (None, record.route.version):
             return record
@@ -257,28 +258,28 @@ def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeyS
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
         ids = [key.id for key in page]
-        spent = Observations(tx).spend_totals(today=today, keys=ids)
-        owners = _owners(tx, {key.principal for key in page if key.principal})
+        spent_by_key = Observations(tx).spend_totals(today=today, keys=ids)
+        owners = _load_owner_names(tx, {key.principal for key in page if key.principal})
 
-    def glance(key: ApiKey) -> KeySummary:
+    def summarize(key: ApiKey) -> KeySummary:
         return KeySummary(
             **{field.name: getattr(key, field.name) for field in fields(key)},
-            spent=spent.get(key.id, SpendTotals(today)),
+            spent=spent_by_key.get(key.id, SpendTotals(today)),
             principal_name=owners.get(key.principal, INVALID_ROWS_HINT)
             if key.principal
             else "",
         )
 
-    return page.map(glance)
+    return page.map(summarize)
 
 
-def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
-    """Maps principals to names; leaves out those with an invalid signature."""
-    found = {}
+def _load_owner_names(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
+    """Maps principals to names. Omits principals with an invalid signature."""
+    names = {}
     for id_ in ids:
         with suppress(SignatureInvalid):
-            found[id_] = Principals(tx).get(id_).name
-    return found
+            names[id_] = Principals(tx).get(id_).name
+    return names
 
 
 def list_shadows(
@@ -290,8 +291,8 @@ def list_shadows(
     """Lists the shadows, including ended ones, newest first."""
     page = ctx.store.lists.shadows(page_request, route=route)
     with ctx.store.read() as tx:
-        found = [shadows.load_shadow_status(ctx, tx, shadow) for shadow in page]
-    return Page(found, page.total, page.next, page.invalid)
+        statuses = [shadows.load_shadow_status(ctx, tx, shadow) for shadow in page]
+    return Page(statuses, page.total, page.next, page.invalid)
 
 
 def list_alerts(
@@ -356,8 +357,8 @@ def list_audit_events(
     *,
     reader: Actor | None = None,
 ) -> Page[AuditEvent]:
-    """Lists the selected audit events, newest first. reader: only an admin sees people's
-    identities at the server of single sign-on.
+    """Lists the selected audit events, newest first. reader: the person who reads. Only an
+    admin sees people's identities at the single sign-on server.
     """
     page = ctx.store.lists.events(page_request, selection=selection)
     if reader is not None and reader.role >= Role.ADMIN:

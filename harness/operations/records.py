@@ -1,6 +1,6 @@
 """Records of captured requests, and of the times of scheduled jobs.
 
-The table of captures refuses a row without the digest of its redaction rules. Only the router
+The table `captured` refuses a row without the digest of its redaction rules. Only the router
 writes captures; deletion is in `harness.operations.captures`.
 """
 
@@ -20,7 +20,9 @@ from harness.routing.records.failovers import batch_user_hashes
 
 @dataclass(frozen=True, slots=True)
 class JobTime:
-    """The last time of a job with a cron expression, which may have passed in a restart."""
+    """The last time of a job with a cron expression. The job may have missed it during a
+    restart.
+    """
 
     job: str
     cron: str  # the expression that this time belongs to
@@ -74,11 +76,11 @@ class Captures(Records[CapturedRequest]):
         self._tx.serialize_by(f"capture:{new.route}")
         if self._change(self._is(new.id), seen=captured.c.seen + 1):
             return CaptureResult.REPEATED
-        today = (
+        is_today = (
             captured.c.route == new.route,
             captured.c.at >= day_start(new.at),
         )
-        count = sa.select(sa.func.count()).select_from(captured).where(*today)
+        count = sa.select(sa.func.count()).select_from(captured).where(*is_today)
         if self._tx.read(count).scalar_one() >= most_per_day:
             return CaptureResult.FULL
         self.add(new)
@@ -92,8 +94,8 @@ class Captures(Records[CapturedRequest]):
         limit: int | None = None,
     ) -> Sequence[CapturedRequest]:
         """Lists captured requests with their content, newest first. since: None for all."""
-        later = None if since is None else captured.c.at >= since
-        return self._all(self._select(given(captured.c.route, route), later).limit(limit))
+        is_recent = None if since is None else captured.c.at >= since
+        return self._all(self._select(given(captured.c.route, route), is_recent).limit(limit))
 
     def sizes(
         self, *, since: datetime, route: str | None = None
@@ -110,7 +112,7 @@ class Captures(Records[CapturedRequest]):
         return [(row.body_bytes, row.too_large, row.seen) for row in rows]
 
     def forget(self, now: datetime) -> int:
-        """Deletes requests whose time to keep is over; returns their number."""
+        """Deletes the expired requests. Returns their number."""
         return self._delete(captured.c.expires_at <= now)
 
     def purge(
@@ -120,7 +122,9 @@ class Captures(Records[CapturedRequest]):
         route: str | None = None,
         users: Sequence[str] = (),
     ) -> int:
-        """Deletes requests that match all given filters. users: hashes; any may match."""
+        """Deletes requests that match all given filters. users: hashes of user ids; a request
+        matches if it has any of them.
+        """
         query = sa.delete(captured)
         if id_ is not None:
             query = query.where(captured.c.id == id_)

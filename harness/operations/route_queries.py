@@ -23,7 +23,7 @@ from harness.frame.signing.signed_rows import RowFault
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import Rollout, RolloutState
 from harness.operations.context import Context
-from harness.operations.route_status import NEWS, RouteStatus
+from harness.operations.route_status import NEWS_PERIOD, RouteStatus
 from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import Target
 from harness.routing.control import freezes, routes
@@ -43,36 +43,35 @@ HOUR: Final = timedelta(hours=1)
 AWAITING: Final = ProposalPhase.AWAITING_APPROVAL
 GATE_PHASES: Final = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 # Pages read only the latencies of this time, because reading more would take too long.
-LATENCIES_OF: Final = timedelta(days=1)
+LATENCY_PERIOD: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class CurrentActivity:
-    """Everything that is going on at one moment, read once for all routes."""
+    """The open proposals, rollouts and switches at one moment, read once for all routes."""
 
-    proposals: Mapping[str, Proposal]  # by route, the open proposal in the furthest phase
-    rivals: Mapping[str, int]  # by route, the number of other open proposals
-    waits: Mapping[str, str]  # by route, when an approved proposal's canary opens
+    proposals: Mapping[str, Proposal]  # by route: its open proposal in the furthest phase
+    rivals: Mapping[str, int]  # by route: the number of its other open proposals
+    waits: Mapping[str, str]  # by route: when the canary of its approved proposal opens
     rollouts: Mapping[str, Rollout]
     switches: Sequence[KillSwitch]  # stored switches that are not lifted
 
-    def includes(self, head: RouteHead, at: datetime) -> bool:
-        """Tells whether a route may not be at rest, by its newest version alone.
-
-        May be True for a route at rest. Apart from outages, it is never False for another
-        route, so that only few routes are loaded whole.
+    def includes(self, head: RouteHead, now: datetime) -> bool:
+        """Tells whether a route may be active, by its newest version alone, so that
+        only few routes must be loaded. Returns True for every active route, except
+        for outages, and for some routes at rest.
         """
         if head.break_glass or head.name in self.rollouts or head.name in self.proposals:
             return True
         if head.state == RolloutState.ROLLED_BACK and head.updated_at is not None:
-            return at - head.updated_at < NEWS
-        return _is_gone(head) and at - head.at < NEWS
+            return now - head.updated_at < NEWS_PERIOD
+        return _is_promotion_gone(head) and now - head.at < NEWS_PERIOD
 
 
 @dataclass(frozen=True)
 class RouteOverview:
-    """All routes at one moment. `names` has forged routes first, then active routes by urgency,
-    then the others by name.
+    """All routes at one moment. `names` has first the forged routes, then the active routes by
+    urgency, then the routes at rest by name.
     """
 
     at: datetime
@@ -107,19 +106,19 @@ def load_overview(ctx: Context) -> RouteOverview:
     at = ctx.clock.now()
     heads = {head.name: head for head in ctx.store.lists.route_heads()}
     with ctx.store.read() as tx:
-        now = _load_activity(ctx, tx)
+        activity = _load_activity(ctx, tx)
     outages = load_outages(ctx)
-    busy = [n for n, head in heads.items() if n in outages or now.includes(head, at)]
+    busy = [n for n, head in heads.items() if n in outages or activity.includes(head, at)]
     states, faults = _load_states(
         ctx,
         busy,
         heads,
-        now,
+        activity,
     )
     states = {name: replace(s, outage=outages.get(name)) for name, s in states.items()}
     active = [status for status in states.values() if not status.is_at_rest(at)]
     active.sort(key=lambda status: status.urgency(at))
-    return RouteOverview(at, heads, now, active, faults)
+    return RouteOverview(at, heads, activity, active, faults)
 
 
 def _load_activity(
@@ -132,26 +131,28 @@ def _load_activity(
         *Rollouts(tx).baking(route=route),
         *Rollouts(tx).live(route=route),
     )
-    opened = sorted(Proposals(tx).open(route=route), key=_rank)
-    approved = [p for p in opened if p.phase is AWAITING and p.approver is not None]
-    count = Counter(proposal.route for proposal in opened)
+    open_proposals = sorted(Proposals(tx).open(route=route), key=_rank_proposal)
+    approved_proposals = [
+        p for p in open_proposals if p.phase is AWAITING and p.approver is not None
+    ]
+    counts = Counter(proposal.route for proposal in open_proposals)
     return CurrentActivity(
-        {proposal.route: proposal for proposal in opened},
-        {name: number - 1 for name, number in count.items()},
-        freezes.describe_waits(ctx, tx, approved),
+        {proposal.route: proposal for proposal in open_proposals},
+        {name: number - 1 for name, number in counts.items()},
+        freezes.describe_waits(ctx, tx, approved_proposals),
         {rollout.route: rollout for rollout in rollouts},
         Switches(tx).not_lifted(),
     )
 
 
-def _rank(proposal: Proposal) -> tuple[bool, int]:
-    """Ranks the open proposals of a route: the highest is in the furthest phase; in equal
-    phases, its candidate was named first.
+def _rank_proposal(proposal: Proposal) -> tuple[bool, int]:
+    """Ranks the open proposals of a route: by their phases, and in equal phases by the order in
+    which the proposer named the candidates.
     """
     return proposal.phase not in GATE_PHASES, -proposal.place
 
 
-def _is_gone(head: RouteHead) -> bool:
+def _is_promotion_gone(head: RouteHead) -> bool:
     """Tells whether the newest promotion no longer serves."""
     return head.state == RolloutState.PROMOTED and head.candidate != head.incumbent
 
@@ -165,10 +166,10 @@ def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Rout
         if page_request.after not in overview.heads:
             raise NotFound(f"this list has no {page_request.after}: begin with the first page")
         first = names.index(page_request.after) + 1
-    shown = names[first : first + page_request.limit]
-    page = load_statuses(ctx, overview, shown)
-    more = shown and first + len(shown) < len(names)
-    return Page(page.items, len(names), shown[-1] if more else None, page.invalid)
+    page_names = names[first : first + page_request.limit]
+    page = load_statuses(ctx, overview, page_names)
+    has_more = page_names and first + len(page_names) < len(names)
+    return Page(page.items, len(names), page_names[-1] if has_more else None, page.invalid)
 
 
 def load_statuses(
@@ -176,72 +177,76 @@ def load_statuses(
     overview: RouteOverview,
     names: Sequence[str],
 ) -> Page[RouteStatus]:
-    """Loads these routes with verdict and traffic, in order; forged routes become faults."""
+    """Loads these routes with verdict and traffic, in their order. Forged routes
+    become faults.
+    """
     states = {status.route.name: status for status in overview.active}
     faults = {name: overview.faults[name] for name in names if name in overview.faults}
     at_rest = [name for name in names if name not in states and name not in faults]
-    more, invalid = _load_states(
+    loaded, invalid = _load_states(
         ctx,
         at_rest,
         overview.heads,
         overview.now,
     )
-    states |= more
+    states |= loaded
     faults |= invalid
-    known = [name for name in names if name in states]
-    found = []
+    valid_names = [name for name in names if name in states]
+    statuses = []
     with ctx.store.read() as tx:
-        Preload(tx).newest_verdicts(known)
-        Preload(tx).routes(known)
-        proposed = {name for name in known if _stands_by_proposal(states[name])}
-        _preload_last(tx, [overview.heads[name] for name in known if name in proposed])
-        traffic = Observations(tx).traffic_of(known, since=overview.at - HOUR)
-        for name in known:
+        Preload(tx).newest_verdicts(valid_names)
+        Preload(tx).routes(valid_names)
+        proposed = {name for name in valid_names if _shows_proposal(states[name])}
+        _preload_last_rollouts(
+            tx, [overview.heads[name] for name in valid_names if name in proposed]
+        )
+        traffic = Observations(tx).traffic_of(valid_names, since=overview.at - HOUR)
+        for name in valid_names:
             try:
                 state = states[name]
-                state = _with_last_rollout(tx, state) if name in proposed else state
-                found.append(_with_verdict(ctx, tx, state, traffic.get(name, ())))
+                state = _add_last_rollout(tx, state) if name in proposed else state
+                statuses.append(_add_verdict(ctx, tx, state, traffic.get(name, ())))
             except SignatureInvalid as error:
                 faults[name] = RowFault("route", (name,), str(error))
-    return Page(found, len(names), None, [*faults.values()])
+    return Page(statuses, len(names), None, [*faults.values()])
 
 
 def load_status(ctx: Context, name: str) -> RouteStatus:
     """Loads a route's status. Raises NotFound, SignatureInvalid."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        now = _load_activity(ctx, tx, name)
-    targets = _load_targets(ctx, [route], now)
+        activity = _load_activity(ctx, tx, name)
+    targets = _load_targets(ctx, [route], activity)
     outages = load_outages(ctx, [name])
     with ctx.store.read() as tx:
         traffic = Observations(tx).traffic_of([name], since=ctx.clock.now() - HOUR)
-        state = _build_state(ctx, tx, route, targets, now)
-        if _stands_by_proposal(state):
-            state = _with_last_rollout(tx, state)
+        state = _build_state(ctx, tx, route, targets, activity)
+        if _shows_proposal(state):
+            state = _add_last_rollout(tx, state)
         state = replace(state, outage=outages.get(name))
-        return _with_verdict(ctx, tx, state, traffic.get(name, ()))
+        return _add_verdict(ctx, tx, state, traffic.get(name, ()))
 
 
 def _load_states(
     ctx: Context,
     names: Collection[str],
     heads: Mapping[str, RouteHead],
-    now: CurrentActivity,
+    activity: CurrentActivity,
 ) -> tuple[dict[str, RouteStatus], dict[str, RowFault]]:
-    """Loads routes without verdict and traffic, and the faults of forged ones."""
+    """Loads routes without verdict and traffic. Also returns the faults of forged routes."""
     page = ctx.store.lists.routes_named(names)
-    found = {route.name: route for route in page}
+    routes_by_name = {route.name: route for route in page}
     # A fault's key is a route's name and version.
     faults = {fault.key[0]: fault for fault in page.invalid}
-    targets = _load_targets(ctx, page, now)
+    targets = _load_targets(ctx, page, activity)
     states = {}
     with ctx.store.read() as tx:
-        _preload(tx, [heads[name] for name in names], now)
+        _preload_rows(tx, [heads[name] for name in names], activity)
         for name in names:
-            if name not in found:
+            if name not in routes_by_name:
                 continue
             try:
-                states[name] = _build_state(ctx, tx, found[name], targets, now)
+                states[name] = _build_state(ctx, tx, routes_by_name[name], targets, activity)
             except SignatureInvalid as error:
                 faults[name] = RowFault("route", (name,), str(error))
     return states, faults
@@ -250,34 +255,38 @@ def _load_states(
 def _load_targets(
     ctx: Context,
     routes_: Iterable[Route],
-    now: CurrentActivity,
+    activity: CurrentActivity,
 ) -> Mapping[str, Target]:
     ids: set[str] = set()
     for route in routes_:
         ids |= route.targets
-        if route.name in now.proposals:
-            ids.add(now.proposals[route.name].candidate)
+        if route.name in activity.proposals:
+            ids.add(activity.proposals[route.name].candidate)
     return ctx.store.lists.targets_of(ids)
 
 
-def _preload(
+def _preload_rows(
     tx: Transaction,
     heads: Sequence[RouteHead],
-    now: CurrentActivity,
+    activity: CurrentActivity,
 ) -> None:
     """Loads the rows that `_build_state` reads for these routes."""
     rollouts = {
-        head.name: now.rollouts[head.name] for head in heads if head.name in now.rollouts
+        head.name: activity.rollouts[head.name]
+        for head in heads
+        if head.name in activity.rollouts
     }
-    proposed = now.proposals.keys() - rollouts.keys()
-    live = {name for name, rollout in rollouts.items() if rollout.live}
-    _preload_last(tx, [head for head in heads if head.name not in proposed | live])
+    proposed_names = activity.proposals.keys() - rollouts.keys()
+    live_names = {name for name, rollout in rollouts.items() if rollout.live}
+    _preload_last_rollouts(
+        tx, [head for head in heads if head.name not in proposed_names | live_names]
+    )
     canary_status.preload_canaries(tx, [*rollouts.values()])
 
 
-def _preload_last(tx: Transaction, heads: Sequence[RouteHead]) -> None:
+def _preload_last_rollouts(tx: Transaction, heads: Sequence[RouteHead]) -> None:
     Preload(tx).newest_rollouts([head.name for head in heads])
-    Preload(tx).first_after([h.rollout for h in heads if h.rollout and _is_gone(h)])
+    Preload(tx).first_after([h.rollout for h in heads if h.rollout and _is_promotion_gone(h)])
 
 
 def _build_state(
@@ -285,14 +294,17 @@ def _build_state(
     tx: Transaction,
     route: Route,
     targets: Mapping[str, Target],
-    now: CurrentActivity,
+    activity: CurrentActivity,
 ) -> RouteStatus:
-    """targets: the targets of the route and its open proposal, by id."""
+    """Builds a route's status without verdict and traffic.
+
+    targets: the targets of the route and its open proposal, by id. Raises SignatureInvalid.
+    """
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} has an invalid signature")
-    rollout = now.rollouts.get(route.name)
-    open_ = now.proposals.get(route.name)
-    waits = now.waits.get(route.name, "")
+    rollout = activity.rollouts.get(route.name)
+    open_ = activity.proposals.get(route.name)
+    waits = activity.waits.get(route.name, "")
     if waits and open_ and open_.verdict:
         validity = proof_validity.assess_proof(ctx, tx, Verdicts(tx).get(open_.verdict))
         end = validity.describe_end(open_)
@@ -306,12 +318,14 @@ def _build_state(
         rollout=rollout,
         traffic=(),
         proposed=targets.get(open_.candidate) if open_ else None,
-        rivals=now.rivals.get(route.name, 0),
+        rivals=activity.rivals.get(route.name, 0),
         waits=waits,
-        forced=_find_forced(route, targets, active_switches(now.switches, ctx.clock.now())),
+        forced=_find_forced_target(
+            route, targets, active_switches(activity.switches, ctx.clock.now())
+        ),
     )
     if rollout is None:
-        return status if _stands_by_proposal(status) else _with_last_rollout(tx, status)
+        return status if _shows_proposal(status) else _add_last_rollout(tx, status)
     transaction = RolloutTransaction(ctx, tx, rollout)
     return replace(
         status,
@@ -323,47 +337,53 @@ def _build_state(
     )
 
 
-def _find_forced(
+def _find_forced_target(
     route: Route,
     targets: Mapping[str, Target],
     switches: Sequence[KillSwitch],
 ) -> Target | None:
-    """Returns the target that a kill switch forces upon the route; None for the incumbent."""
+    """Returns the target that a kill switch forces upon the route; None if the incumbent
+    serves.
+    """
     ids = (route.incumbent, *route.fallbacks)
-    decided = decide_plan(switches, route.name, [targets[id_] for id_ in ids])
-    if decided is None or not decided.in_effect or decided.kept[0] == route.incumbent:
+    plan = decide_plan(switches, route.name, [targets[id_] for id_ in ids])
+    if plan is None or not plan.in_effect or plan.kept[0] == route.incumbent:
         return None
-    return targets[decided.kept[0]]
+    return targets[plan.kept[0]]
 
 
-def _stands_by_proposal(status: RouteStatus) -> bool:
+def _shows_proposal(status: RouteStatus) -> bool:
     """Tells whether the route's state comes from its open proposal."""
     return status.rollout is None and status.open_proposal is not None
 
 
-def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
-    """Adds the newest rollout and the way in which it ended."""
-    last = Rollouts(tx).newest(status.route.name)
-    if last is None:
+def _add_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
+    """Adds the newest rollout, and how it ended."""
+    last_rollout = Rollouts(tx).newest(status.route.name)
+    if last_rollout is None:
         return status
-    gone = last.candidate != status.route.incumbent
-    rollback = find_later_rollback(tx, last) if gone else None
+    is_gone = last_rollout.candidate != status.route.incumbent
+    rollback = find_later_rollback(tx, last_rollout) if is_gone else None
     return replace(
         status,
-        # Without evidence, because an ended canary's state does not depend on it.
-        canary_state=describe_canary_state(last, (), later_end=read_later_end(rollback)),
-        last_rollout=last,
+        # Passes no evidence, because an ended canary's state does not depend on it.
+        canary_state=describe_canary_state(
+            last_rollout, (), later_end=read_later_end(rollback)
+        ),
+        last_rollout=last_rollout,
         rollback=rollback,
     )
 
 
-def _with_verdict(
+def _add_verdict(
     ctx: Context,
     tx: Transaction,
     status: RouteStatus,
     traffic: Sequence[TrafficMinute],
 ) -> RouteStatus:
-    """Adds the verdict that matters now, its validity, and the traffic."""
+    """Adds the open proposal's verdict, or else the newest verdict, with its validity, and the
+    traffic.
+    """
     verdict = Verdicts(tx).newest(status.route.name)
     open_ = status.open_proposal
     if open_ is not None and open_.verdict and (verdict is None or verdict.id != open_.verdict):
@@ -385,10 +405,10 @@ def load_target_traffic(
     route: str | None = None,
 ) -> Sequence[TargetTraffic]:
     """Sums a report's traffic by target, with latencies of at most one day."""
-    answered = [total for total in report.totals if total.target]
-    targets = ctx.store.lists.targets_of({total.target for total in answered})
-    since = max(report.since, report.now - LATENCIES_OF)
+    answered_totals = [total for total in report.totals if total.target]
+    targets = ctx.store.lists.targets_of({total.target for total in answered_totals})
+    since = max(report.since, report.now - LATENCY_PERIOD)
     with ctx.store.read() as tx:
         latencies = Observations(tx).latencies(since=since, route=route)
     names = {id_: target.name for id_, target in targets.items()}
-    return sum_by_target(answered, names, latencies, reasons)
+    return sum_by_target(answered_totals, names, latencies, reasons)

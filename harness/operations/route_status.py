@@ -1,4 +1,5 @@
-"""A route's status and banners of the states in force, for people. No decision uses them.
+"""The status of a route, and the banners of the states in force, for people. No decision uses
+them.
 
 The order of RouteState and the ranks put the most urgent route first. Interfaces show these
 words as they are; `harness.operations.route_queries` loads the rows behind them.
@@ -34,7 +35,7 @@ from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.table import Route, RouteRecord
 
 # For this time after its end, a canary ranks before routes at rest.
-NEWS: Final = timedelta(days=1)
+NEWS_PERIOD: Final = timedelta(days=1)
 
 
 class RouteState(StrEnum):
@@ -86,7 +87,7 @@ ALERTS_OF_STATES: Final = frozenset(
         AlertKind.BREAK_GLASS,  # also shown as a banner on all pages
     }
 )
-# See `RouteStatus.urgency`.
+# Routes whose `RouteStatus.urgency` is below this need a person first.
 URGENT_BELOW: Final = 5
 _RANKS: Final[Mapping[RouteState, int]] = {
     RouteState.DOWN: 0,
@@ -100,9 +101,9 @@ _RANKS: Final[Mapping[RouteState, int]] = {
     RouteState.EVALUATING: 7,
 }
 AT_REST: Final = 8
-MOST_NAMED: Final = 3  # the headline names this many routes and counts the others
+MAX_NAMED_ROUTES: Final = 3  # the headline names this many routes and counts the others
 
-_OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
+_STATE_BY_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
     CanaryStateKind.HARM: RouteState.HARM,
     CanaryStateKind.PAUSED: RouteState.PAUSED,
     CanaryStateKind.HELD: RouteState.HELD,
@@ -144,7 +145,7 @@ class RouteStatus:
     outage: OutageView | None = None  # None while the route's model serves
     forced: Target | None = None  # the target that a kill switch forces upon the route
     rivals: int = 0  # number of further open proposals
-    waits: str = ""  # when an approved proposal's canary opens; empty without such a proposal
+    waits: str = ""  # when the approved proposal's canary opens; empty without such a proposal
 
     @property
     def needs_decision(self) -> bool:
@@ -165,13 +166,15 @@ class RouteStatus:
 
     @property
     def state(self) -> RouteState:
-        """The state to show first: an outage, unless proof is missing or callers are harmed."""
+        """The state to show first: an outage, unless the route serves without proof or the
+        canary harms callers.
+        """
         if self.outage is None:
             return self.progress
         if self.outage.kind is OutageKind.DOWN:
             return RouteState.DOWN
-        hurts = self.progress is RouteState.UNPROVED or self.may_harm
-        return self.progress if hurts else RouteState.ON_FALLBACK
+        shows_progress = self.progress is RouteState.UNPROVED or self.may_harm
+        return self.progress if shows_progress else RouteState.ON_FALLBACK
 
     @property
     def progress(self) -> RouteState:
@@ -179,12 +182,14 @@ class RouteStatus:
         if self.route.break_glass is not None:
             return RouteState.UNPROVED
         if self.rollout is not None and self.canary_state is not None:
-            state = _OF_CANARY[self.canary_state.kind]
-            held = self.rollout.baking and state is RouteState.HELD
-            return RouteState.BAKE_HELD if held else state
+            state = _STATE_BY_CANARY[self.canary_state.kind]
+            is_held = self.rollout.baking and state is RouteState.HELD
+            return RouteState.BAKE_HELD if is_held else state
         if self.open_proposal is not None:
-            return _proposal_state(self.open_proposal)
-        return _OF_CANARY[self.canary_state.kind] if self.canary_state else RouteState.STEADY
+            return _find_proposal_state(self.open_proposal)
+        return (
+            _STATE_BY_CANARY[self.canary_state.kind] if self.canary_state else RouteState.STEADY
+        )
 
     @property
     def state_text(self) -> str:
@@ -194,8 +199,8 @@ class RouteStatus:
 
     @property
     def progress_text(self) -> str:
-        of_canary = self.rollout is not None or self.progress in ENDED_STATES
-        if of_canary and self.canary_state is not None:
+        is_of_canary = self.rollout is not None or self.progress in ENDED_STATES
+        if is_of_canary and self.canary_state is not None:
             return self.canary_state.of_route
         return self.progress.value
 
@@ -218,7 +223,9 @@ class RouteStatus:
 
     @property
     def _caused_by(self) -> str:
-        """Who caused the state, and why, to follow its text; empty if no person did."""
+        """The end of a sentence that names who caused the state, and why; empty if no person
+        did.
+        """
         if self.state is RouteState.UNPROVED:
             return f"by break-glass {self.route.break_glass}, which two people approved."
         if self.state not in ENDED_STATES or self.canary_state is None:
@@ -266,10 +273,10 @@ class RouteStatus:
 
     def ended_recently(self, now: datetime) -> bool:
         at = self.changed_at
-        return self.state in ENDED_STATES and at is not None and now - at < NEWS
+        return self.state in ENDED_STATES and at is not None and now - at < NEWS_PERIOD
 
 
-def _proposal_state(proposal: Proposal) -> RouteState:
+def _find_proposal_state(proposal: Proposal) -> RouteState:
     """Returns the state of a route whose open proposal has no canary to show."""
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
@@ -291,16 +298,20 @@ def describe_needs(
     others: int = 0,
     mark: Callable[[str], str] = str,
 ) -> str:
-    """Returns a headline: whether a route needs a person. others: number of routes at rest."""
-    waits = "a break-glass waits for a second person" if unconfirmed else ""
+    """Returns the overview's headline: whether a route needs a person.
+
+    alerts: the number of open alerts. unconfirmed: the number of unconfirmed break-glasses.
+    others: the number of routes at rest. mark: formats a route's name.
+    """
+    waiting_text = "a break-glass waits for a second person" if unconfirmed else ""
     if unconfirmed > 1:
-        waits = f"{unconfirmed:,} break-glasses wait for a second person"
+        waiting_text = f"{unconfirmed:,} break-glasses wait for a second person"
     if news := list_news(statuses, now, mark=mark):
         urgent = any(s.is_urgent(now) and s.state not in ENDED_STATES for s in statuses)
-        rest = waits or ("" if urgent else "no route waits for you")
-        return f"{news[0]}; {rest}" if rest else news[0]
-    if waits:
-        return f"{waits[0].upper()}{waits[1:]}"
+        second_part = waiting_text or ("" if urgent else "no route waits for you")
+        return f"{news[0]}; {second_part}" if second_part else news[0]
+    if waiting_text:
+        return f"{waiting_text[0].upper()}{waiting_text[1:]}"
     if not statuses and not others:
         return "No route yet"
     if alerts:
@@ -315,7 +326,9 @@ def list_news(
     *,
     mark: Callable[[str], str] = str,
 ) -> Sequence[str]:
-    """Lists the news that a person should read first. mark: formats a route's name."""
+    """Lists the most important states of routes, the most urgent first. mark: formats a route's
+    name.
+    """
     waiting = [status for status in statuses if status.needs_decision]
     verb = "needs" if len(waiting) == 1 else "need"
     needs = f"{format_quantity(len(waiting), 'route')} {verb} a decision: "
@@ -341,13 +354,13 @@ def list_news(
             ],
         ),
     ]
-    return [f"{start}{_name_routes(named)}" for start, named in groups if named]
+    return [f"{start}{_name_routes(texts)}" for start, texts in groups if texts]
 
 
-def _name_routes(named: Sequence[str]) -> str:
-    more = len(named) - MOST_NAMED
-    shown = ", ".join(named[:MOST_NAMED])
-    return f"{shown} and {more:,} more" if more > 0 else shown
+def _name_routes(route_texts: Sequence[str]) -> str:
+    left_over = len(route_texts) - MAX_NAMED_ROUTES
+    first_texts = ", ".join(route_texts[:MAX_NAMED_ROUTES])
+    return f"{first_texts} and {left_over:,} more" if left_over > 0 else first_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,10 +387,12 @@ def list_switch_banners(ctx: Context, standing: Iterable[KillSwitch]) -> Sequenc
 
 
 def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
-    """Describes routes that serve without proof; a forged row gives a banner, not an error."""
+    """Describes the routes that serve without proof. A forged row becomes a banner, not an
+    error.
+    """
     page = "how-to/break-glass"
     try:
-        found = break_glass.list_notices(ctx)
+        notices = break_glass.list_notices(ctx)
     except SignatureInvalid as error:
         return [
             Banner(
@@ -386,13 +401,13 @@ def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
                 page,
             )
         ]
-    return [Banner(heading, text, page) for heading, text in found]
+    return [Banner(heading, text, page) for heading, text in notices]
 
 
 def list_freeze_banners(ctx: Context, route: str | None = None) -> Sequence[Banner]:
     """Describes freezes in force. route: None for all routes."""
-    found = freezes.list_freeze_notices(ctx, route)
-    return [Banner(f.heading, f.text, "how-to/freezes", serious=False) for f in found]
+    notices = freezes.list_freeze_notices(ctx, route)
+    return [Banner(f.heading, f.text, "how-to/freezes", serious=False) for f in notices]
 
 
 def _describe_switch(switch: KillSwitch) -> Banner:

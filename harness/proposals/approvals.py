@@ -8,7 +8,7 @@ from harness.frame.people import four_eyes
 from harness.frame.people.access import Actor, ApiKey, PrincipalKind
 from harness.frame.people.four_eyes import (
     NEW_FOR,
-    Hands,
+    KeyCreators,
     load_declarers,
     load_key_creators,
     person_name,
@@ -126,15 +126,15 @@ def list_key_remarks(
     ):
         age = _age(approval.at, person.created_at)
         found.append(f"approved by {person.name}, who first signed in {age} before")
-    hands = Hands(tx)
-    link = hands.people.link(proposal.proposer_principal)
+    key_creators = KeyCreators(tx)
+    link = key_creators.people.link(proposal.proposer_principal)
     if link is not None and approval.principal in load_declarers(tx, link):
         found.append(
             f"{approval.name}, who approved it, declared the identity of {proposal.proposer}"
         )
     found += [
         f"{person_name(tx, hand)} took part in creating the proposer's and the approver's keys"
-        for hand in hands.of_both(proposal.proposer_key, approval.key)
+        for hand in key_creators.creators_of_both(proposal.proposer_key, approval.key)
     ]
     used = (
         ApiKeys(tx).find(proposal.proposer_key) if proposal.proposer_key is not None else None

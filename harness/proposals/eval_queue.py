@@ -23,7 +23,7 @@ from harness.frame.errors import (
     StoreUnavailable,
 )
 from harness.frame.formatting import format_quantity
-from harness.frame.idempotency import NoteMade, note_nothing
+from harness.frame.idempotency import NoteCreated, note_nothing
 from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import short_hash
 from harness.frame.records.transaction import Transaction
@@ -375,7 +375,7 @@ def start_run(
     *,
     items: int | None = None,
     budget: RunBudget = NO_LIMIT,
-    note_made: NoteMade = note_nothing,
+    note_made: NoteCreated = note_nothing,
 ) -> EvalRun:
     """Queues an eval run, even if an equal run is queued already.
 
@@ -416,7 +416,7 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
     budget: RunBudget = NO_LIMIT,
     slot: str = "",
     because: str = "",
-    note_made: NoteMade = note_nothing,
+    note_made: NoteCreated = note_nothing,
 ) -> EvalRun | None:
     """Queue one run of a suite on a target, outside any proposal.
 

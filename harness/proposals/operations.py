@@ -105,8 +105,8 @@ PROPOSALS: Final = OperationGroup(
                 "because": _SHOWN_REASON,
             },
             done=lambda accepted: (
-                f"{accepted.result.text}. Now propose {accepted.given['candidate']} for "
-                f"{accepted.given['route']}"
+                f"{accepted.result.text}. Now propose {accepted.inputs['candidate']} for "
+                f"{accepted.inputs['route']}"
             ),
         ),
         Operation(
@@ -331,7 +331,7 @@ CANCEL_RUN: Final = Operation(
     command="cancel RUN",
     endpoint="POST /evals/{run}/cancel",
     name="cancel_eval",
-    done=lambda cancelled: f"{cancelled.given['run']} is cancelled",
+    done=lambda cancelled: f"{cancelled.inputs['run']} is cancelled",
     dialog=DialogTexts(
         title="Cancel the run",
         button="End the run",

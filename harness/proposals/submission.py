@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from harness.frame.configuration.setting import SHARE_RANGE
 from harness.frame.errors import InputError, NotAllowed, RouteBusy
-from harness.frame.idempotency import NoteMade, note_nothing
+from harness.frame.idempotency import NoteCreated, note_nothing
 from harness.frame.people.access import Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
@@ -112,7 +112,7 @@ def create_proposal(
     ctx: ProposalsContext,
     actor: Actor,
     request: ProposalRequest,
-    note_made: NoteMade = note_nothing,
+    note_made: NoteCreated = note_nothing,
 ) -> Proposal:
     """Register a proposal: fixes suites, claim, margin, alpha, items and order.
 
@@ -128,7 +128,7 @@ def create_selection(
     request: ProposalRequest,
     terms: ScheduleTerms | None = None,
     *,
-    note_made: NoteMade = note_nothing,
+    note_made: NoteCreated = note_nothing,
 ) -> tuple[Proposal, ...]:
     """Registers a proposal for each of the request's candidates, all or none. terms: of the
     route's schedule; None for a person's request, which ends the schedule's open proposals.

@@ -343,7 +343,7 @@ class SnapshotHolder:
             opened, self._standing, self._keys_of(snapshot), self._classes
         )
         if serving.judges_validity:
-            matching.load_judge()
+            matching.load_validator()
         try:
             self._prepare(snapshot)
         except ConfigError as error:

@@ -69,7 +69,7 @@ LONGEST_PAUSE_S = 30.0
 # serves no requests.
 SILENT_S: Final = 60.0
 # The time for a worker's last report, after the time for its requests.
-LAST_WORDS_S: Final = 15.0
+STOP_TIMEOUT_S: Final = 15.0
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class WorkerPool:
             signal.SIGTERM: self._orders.shutdown_delay_s,
             HAND_OVER: KEEP_ALIVE_S,
         }
-        self._last_s = before_s.get(number, 0.0) + self._orders.drain_s + LAST_WORDS_S
+        self._last_s = before_s.get(number, 0.0) + self._orders.drain_s + STOP_TIMEOUT_S
         self._signal = number
         self._retiring.set()
         for slot, process in self._processes.items():

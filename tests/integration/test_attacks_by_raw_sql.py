@@ -442,7 +442,7 @@ def test_without_foreign_keys_and_checks_there_is_still_no_promotion_without_its
 def test_the_check_names_a_trigger_that_says_something_else(
     database: Database, database_url: str
 ) -> None:
-    assert migrate.check(database_url) == []
+    assert migrate.list_differences(database_url) == []
     if database.dialect == "postgresql":
         database.run(
             "CREATE OR REPLACE FUNCTION verdict_no_update() RETURNS trigger LANGUAGE plpgsql"
@@ -461,13 +461,15 @@ def test_the_check_names_a_trigger_that_says_something_else(
         database.run("DROP TRIGGER evidence_guard")
         database.run("CREATE TRIGGER a_new_one BEFORE INSERT ON sample BEGIN SELECT 1; END")
 
-    assert migrate.check(database_url) == [
+    assert migrate.list_differences(database_url) == [
         "the trigger evidence_guard is missing",
         "the trigger verdict_no_update is not this version's",
         "the trigger a_new_one of sample is not Swapgate's",
     ]
     migrate.upgrade(database_url)
-    assert migrate.check(database_url) == ["the trigger a_new_one of sample is not Swapgate's"]
+    assert migrate.list_differences(database_url) == [
+        "the trigger a_new_one of sample is not Swapgate's"
+    ]
 
 
 @pytest.mark.req("F3")
@@ -487,12 +489,14 @@ def test_the_check_names_a_rule_that_says_something_else_or_is_gone(
         database.run(f"ALTER TABLE proposal DROP CONSTRAINT {name}")
         database.run(f"ALTER TABLE proposal ADD CONSTRAINT {name} CHECK (true)")
     changed = "the rule ck_proposal_four_eyes of proposal is not this version's"
-    assert migrate.check(database_url) == [changed]
+    assert migrate.list_differences(database_url) == [changed]
 
     database.run("DROP INDEX ux_rollout_live_route")
-    assert "the rule ux_rollout_live_route of rollout is missing" in migrate.check(database_url)
+    assert "the rule ux_rollout_live_route of rollout is missing" in migrate.list_differences(
+        database_url
+    )
     database.run(
         "CREATE UNIQUE INDEX ux_rollout_live_route ON rollout (route) WHERE state = 'none'"
     )
     other = "the rule ux_rollout_live_route of rollout is not this version's"
-    assert other in migrate.check(database_url)
+    assert other in migrate.list_differences(database_url)

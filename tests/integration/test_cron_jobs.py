@@ -179,11 +179,11 @@ def test_doctor_names_each_suite_that_changed_since_it_was_accepted(
 ) -> None:
     world.set_up()
     settings = load_settings(None, {}, defaults=DEFAULTS)
-    assert list(checks._changed_suites(settings, world.context())) == []
+    assert list(checks._check_changed_suites(settings, world.context())) == []
     colours = world.suites["colours"]
     world.suites["colours"] = replace(colours, scorer_options={"ignore_case": True})
 
-    (finding,) = checks._changed_suites(settings, world.context())
+    (finding,) = checks._check_changed_suites(settings, world.context())
 
     assert finding.found.startswith("suite colours changed since it was accepted: ")
     assert "exact" in finding.found

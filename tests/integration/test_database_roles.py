@@ -55,7 +55,7 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
     url = as_role(postgres_url, role)
     # What control does at its start finds nothing to do.
     migrate.upgrade(url)
-    assert migrate.check(url) == []
+    assert migrate.list_differences(url) == []
 
     def opened() -> Store:
         return Store(
@@ -164,7 +164,7 @@ def test_rights_are_granted_in_a_schema_whose_name_needs_quotes(
     assert any('"Gate"' in statement for statement in granted)
     again = Database(url)
     with again.engine.begin() as db:
-        database_roles.renew(db)
+        database_roles.grant_new_tables(db)
     again.engine.dispose()
     runtime = Database(as_role(url, role))
     assert runtime.count("approval") == 0
@@ -174,14 +174,14 @@ def test_rights_are_granted_in_a_schema_whose_name_needs_quotes(
 def test_who_owns_the_tables_does_both_and_is_granted_nothing(
     postgres_url: str, role: str
 ) -> None:
-    owner = database_roles.does_both(postgres_url)
+    owner = database_roles.find_owning_role(postgres_url)
     assert owner is not None
     with pytest.raises(InputError, match="owns the tables"):
         database_roles.grant(postgres_url, owner)
     with pytest.raises(NotFound, match="CREATE ROLE"):
         database_roles.grant(postgres_url, "nobody_there")
     database_roles.grant(postgres_url, role)
-    assert database_roles.does_both(as_role(postgres_url, role)) is None
+    assert database_roles.find_owning_role(as_role(postgres_url, role)) is None
 
 
 def test_a_check_by_a_role_without_temporary_tables_says_which_role_to_use(
@@ -194,14 +194,14 @@ def test_a_check_by_a_role_without_temporary_tables_says_which_role_to_use(
     owner.engine.dispose()
 
     with pytest.raises(DatabaseUnusable, match=f"role {role} may not .* the tables' owner"):
-        migrate.state(as_role(postgres_url, role))
-    assert migrate.state(postgres_url).differences == ()
+        migrate.compare_schema(as_role(postgres_url, role))
+    assert migrate.compare_schema(postgres_url).differences == ()
 
 
 def test_sqlite_has_no_roles(sqlite_url: str) -> None:
     with pytest.raises(InputError, match="SQLite has no roles"):
         database_roles.grant(sqlite_url, "runtime")
-    assert database_roles.does_both(sqlite_url) is None
+    assert database_roles.find_owning_role(sqlite_url) is None
 
 
 def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
@@ -226,7 +226,7 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
     assert role_check(postgres_url) == f"warn: {step}"
     printed = run(postgres_url, "db", "grant", role, "--print")
     assert f'GRANT SELECT, INSERT ON public."verdict" TO "{role}";' in printed
-    assert database_roles.does_both(as_role(postgres_url, role)) is None
+    assert database_roles.find_owning_role(as_role(postgres_url, role)) is None
     run(postgres_url, "db", "grant", role)
     assert role_check(as_role(postgres_url, role)) == "ok: "
 

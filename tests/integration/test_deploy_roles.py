@@ -24,7 +24,7 @@ from deploy.roles import (
 from harness.interfaces.cli.program import program
 from harness.routing.settings import RouterSettings
 from router.recording.recorder import STOP_S
-from router.workers.parent import LAST_WORDS_S
+from router.workers.parent import STOP_TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -131,7 +131,7 @@ def test_secrets_are_named_and_a_router_holds_no_private_key(role: Role) -> None
 
 
 def test_a_router_may_take_as_long_as_it_can_take_to_end() -> None:
-    longest = SHUTDOWN_DELAY_S + RouterSettings().drain_s + LAST_WORDS_S + STOP_S
+    longest = SHUTDOWN_DELAY_S + RouterSettings().drain_s + STOP_TIMEOUT_S + STOP_S
 
     assert longest < END_S
     assert deployment(ROLES[0])["terminationGracePeriodSeconds"] == END_S

@@ -334,7 +334,7 @@ def test_a_run_is_taken_back_from_a_host_without_a_heartbeat_and_from_no_other(
         queue.replace(jobs("r1"))
         _change(queue_url, "SELECT procrastinate_register_worker_v1()")
         _change(queue_url, "SELECT procrastinate_fetch_job_v2(NULL, 1)")
-        assert list(queue.take_back_dead()) == []
+        assert list(queue.remove_dead_jobs()) == []
         age = job_queue.DEAD_AFTER_S + 5
         _change(
             queue_url,
@@ -342,7 +342,7 @@ def test_a_run_is_taken_back_from_a_host_without_a_heartbeat_and_from_no_other(
         )
         # Its worker may still be at work, so no other worker gets it meanwhile.
         assert queue.replace(jobs("r1")) == []
-        assert list(queue.take_back_dead()) == ["r1"]
+        assert list(queue.remove_dead_jobs()) == ["r1"]
         assert queue.replace(jobs("r1")) == ["r1"]
 
 

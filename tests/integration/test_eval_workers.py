@@ -227,7 +227,7 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
         }
         with site(tmp_path, settings) as place:
             installation = open_with_workers(place.config, create_secret=True)
-            secret_files.make_encryption_file(installation.settings)
+            secret_files.create_encryption_file(installation.settings)
             upgrade_database(installation.settings)
             ctx = installation.context
             try:

@@ -91,7 +91,9 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
             agents=AgentSettings(port=port),
             ui=UiSettings(port=port),
         )
-        with processes.announcing(settings, list(processes.HEALTH), said.append):
+        with processes.announce_when_serving(
+            settings, list(processes.HEALTH_PATHS), said.append
+        ):
             until = time.monotonic() + 30
             while len(said) < 5 and time.monotonic() < until:
                 time.sleep(0.05)
@@ -348,12 +350,12 @@ def test_traffic_ends_where_only_a_persons_approval_is_missing_and_says_whose(
     asked = ("proposal", "create", "chat", "sim/better")
     made = cli.json(*asked)["proposal"]["id"]
     watch = ProposalWatch(cli.world.context(), ["chat"])
-    assert not watch.rests
-    assert watch.approvals() == []
+    assert not watch.is_settled
+    assert watch.list_approvals() == []
     cli.world.until_decided(made)
-    assert watch.rests
+    assert watch.is_settled
     assert watch.open
-    (line,) = watch.approvals()
+    (line,) = watch.list_approvals()
     assert line.startswith("chat: waits for an approver other than its proposer: ")
     assert f"`swapgate proposal approve {made}`" in line
     with cli.world.store.read() as tx:

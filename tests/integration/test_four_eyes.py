@@ -272,10 +272,10 @@ def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
 
 def test_a_revoked_key_acts_no_more(world: SmallInstallation) -> None:
     ann = world.person("ann", Role.PROPOSER)
-    assert keys.still(world.store, ann) == ann
+    assert keys.refresh_actor(world.store, ann) == ann
     keys.revoke_key(world.context(), OPERATOR, ann.key or "")
     with pytest.raises(NotAllowed, match="revoked"):
-        keys.still(world.store, ann)
+        keys.refresh_actor(world.store, ann)
 
 
 def test_the_database_itself_refuses_one_principal_on_both_sides(database: Database) -> None:

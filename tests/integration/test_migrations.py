@@ -38,7 +38,7 @@ def test_an_upgrade_leads_to_the_tables(empty_database_url: str) -> None:
     url = empty_database_url
 
     migrate.upgrade(url)
-    assert migrate.state(url) == migrate.SchemaState(REVISION, REVISION, ())
+    assert migrate.compare_schema(url) == migrate.SchemaState(REVISION, REVISION, ())
     assert names(url) == {*metadata.tables, "alembic_version"}
 
 
@@ -53,7 +53,7 @@ def test_several_may_upgrade_at_once(empty_database_url: str) -> None:
         for future in [pool.submit(upgrade) for _ in range(3)]:
             future.result()
 
-    assert migrate.check(empty_database_url) == []
+    assert migrate.list_differences(empty_database_url) == []
 
 
 @pytest.mark.parametrize("name", ["sqlite", "postgres"])
@@ -83,7 +83,7 @@ def test_the_check_names_what_differs(database_url: str) -> None:
     with connected(database_url) as db:
         db.execute(sa.text("ALTER TABLE provider ADD COLUMN surplus TEXT"))
 
-    (difference,) = migrate.check(database_url)
+    (difference,) = migrate.list_differences(database_url)
     assert "surplus" in difference
 
 
@@ -106,7 +106,7 @@ def test_the_folder_of_a_new_sqlite_file_is_created(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a folder' / 'with 100 %' / 'swapgate.db'}"
     migrate.upgrade(url)
 
-    assert migrate.check(url) == []
+    assert migrate.list_differences(url) == []
 
 
 def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:

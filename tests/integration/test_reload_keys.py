@@ -219,7 +219,9 @@ def test_a_changed_class_of_data_reaches_the_workers(file: Path) -> None:
     installation = open_installation(file)
 
     file.write_text(FILE + "data_classes: {personal: [up]}\n", encoding="utf-8")
-    orders = data_plane._worker_spec(data_plane._reload_settings(file, installation, None))
+    orders = data_plane._build_worker_spec(
+        data_plane._reload_settings(file, installation, None)
+    )
 
     given = pickle.loads(orders.given)  # noqa: S301 - our own
     assert given.data_classes == {"personal": frozenset({"up"})}
@@ -271,7 +273,7 @@ def test_a_worker_gives_memory_back_after_large_answers_unless_told_otherwise(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
-    given = data_plane._worker_spec(load_settings(file)).environment
+    given = data_plane._build_worker_spec(load_settings(file)).environment
 
     assert given["MALLOC_MMAP_THRESHOLD_"] == str(8 * 1024 * 1024)
     assert given["MALLOC_TRIM_THRESHOLD_"] == "7"

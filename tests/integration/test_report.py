@@ -13,7 +13,7 @@ from evals.sim import profiles, simulated_model
 from evals.suites.items import Item
 from harness.app import gate_run as standalone
 from harness.app.configuration import configuration
-from harness.app.configuration.routing import target_seed
+from harness.app.configuration.routing import parse_target_seed
 from harness.app.gate_run import ComparisonRequest
 from harness.evals.settings import SuiteSettings
 from harness.frame import package_data
@@ -337,7 +337,7 @@ def question_of(command: str) -> ComparisonRequest:
     options = TargetOptions(**{name: given[name] for name in TargetOptions.__annotations__})
     return ComparisonRequest(
         given["suites"],
-        target_seed(given["incumbent"]),
+        parse_target_seed(given["incumbent"]),
         requested_target(given["candidate"], options),
         given["policy"],
         Claim(given["claim"]),

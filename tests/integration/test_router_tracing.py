@@ -279,13 +279,13 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
     with pytest.raises(ConfigError, match=r"swapgate\[otel\]"):
-        router_process._tracing(TracingSettings("http://127.0.0.1:9"))
+        router_process._build_tracing(TracingSettings("http://127.0.0.1:9"))
 
 
 def test_tracing_is_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert router_process._tracing(TracingSettings()) is None
+    assert router_process._build_tracing(TracingSettings()) is None
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert router_process._tracing(TracingSettings("http://127.0.0.1:9")) is None
+    assert router_process._build_tracing(TracingSettings("http://127.0.0.1:9")) is None
 
 
 @pytest.mark.parametrize(

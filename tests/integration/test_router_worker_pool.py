@@ -153,7 +153,7 @@ def test_a_crew_whose_worker_ends_before_it_serves_tells_its_exit_code(yard: Yar
 def test_a_worker_that_does_not_end_is_killed_at_the_deadline(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crews, "LAST_WORDS_S", 0.5)
+    monkeypatch.setattr(crews, "STOP_TIMEOUT_S", 0.5)
 
     async def story() -> None:
         crew = yard.crew("stubborn", drain_s=0.5)

@@ -487,7 +487,7 @@ def installed(
             }
         },
     ) as world:
-        secret_files.make_encryption_file(world.installation.settings)
+        secret_files.create_encryption_file(world.installation.settings)
         world.place.start("control", "serve", "control", wait_for="/readyz")
         world.start()
         yield world

@@ -373,15 +373,15 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
     assert [view.name for view in dashboard_sessions.list_open(ctx, ben)] == ["ben"]
     assert not dashboard_sessions.list_open(ctx, None)
     with pytest.raises(NotAllowed, match="needs admin"):
-        dashboard_sessions.end_another(ctx, ben, dora.session.id, "I say so")
+        dashboard_sessions.end_session(ctx, ben, dora.session.id, "I say so")
     for view in going_on:
-        dashboard_sessions.end_another(ctx, OPERATOR, view.id, "a lost laptop")
+        dashboard_sessions.end_session(ctx, OPERATOR, view.id, "a lost laptop")
     with pytest.raises(NotAllowed, match="an admin ended your session"):
         signed_in(world, said)
     with pytest.raises(NotAllowed, match="an admin ended your session"):
         dashboard_sessions.resume(ctx, cookie, secret=SECRET)
     with pytest.raises(Conflict, match="has ended already"):
-        dashboard_sessions.end_another(ctx, OPERATOR, dora.session.id, "again")
+        dashboard_sessions.end_session(ctx, OPERATOR, dora.session.id, "again")
     assert not dashboard_sessions.list_open(ctx, OPERATOR)
     with world.store.read() as tx:
         event = AuditLog(tx).tail(1)[0]

@@ -74,7 +74,7 @@ def files() -> Iterator[ToolServer]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool_servers, "LIST_S", 240.0)
-    monkeypatch.setattr(tool_servers, "LISTED_S", 3600.0)
+    monkeypatch.setattr(tool_servers, "CACHE_S", 3600.0)
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ async def clinging() -> AsyncIterator[ToolServer]:
 async def test_a_server_that_lets_no_session_end_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tool_servers, "ENDS_S", 0.5)
+    monkeypatch.setattr(tool_servers, "CLOSE_S", 0.5)
     async with clinging() as server:
         tools = build(clinging=server)
         assert await asyncio.wait_for(offered(tools, "clinging"), 60) == ["clinging__add"]

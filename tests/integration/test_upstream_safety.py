@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
-from harness.app.alert_sinks import post
+from harness.app.alert_sinks import post_to_webhook
 from harness.app.configuration import configuration
 from harness.app.doctor import provider_requests
 from harness.frame import package_data
@@ -107,7 +107,7 @@ def by_eval(served: Served) -> None:
 
 
 def by_doctor(served: Served) -> None:
-    provider_requests.chat(up(served), Target("up", "m"), key=KEY)
+    provider_requests.probe_target(up(served), Target("up", "m"), key=KEY)
 
 
 def by_check(served: Served) -> None:
@@ -131,7 +131,7 @@ def by_webhook(served: Served) -> None:
         count=1,
     )
     with suppress(DeliveryFailed):
-        post(f"{served.url}/hook", b"secret", message, timeout_s=5.0)
+        post_to_webhook(f"{served.url}/hook", b"secret", message, timeout_s=5.0)
 
 
 CALLERS = {
@@ -187,7 +187,7 @@ def test_half_a_key_at_the_end_of_a_long_refusal_is_hidden_too(padding: int) -> 
     said = {"error": {"message": f"{'x' * padding} your key is {SECRET}"}}
     refused = Response(status=400, raw=json.dumps(said).encode())
     with serving(lambda _: refused) as served:
-        by_hand = provider_requests.chat(up(served), Target("up", "m"), key=KEY).error
+        by_hand = provider_requests.probe_target(up(served), Target("up", "m"), key=KEY).error
         door = HttpProviderProbe(SystemClock())
         checked = door.ask(up(served), SECRET, "/chat/completions", CHAT, 5.0).error
 
@@ -404,8 +404,10 @@ def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
     with serving(lambda _: Response("ready")) as served:
         named = served.url.replace("127.0.0.1", "localhost")
         target = Target("up", "m")
-        refused = provider_requests.chat(provider_at(named), target)
+        refused = provider_requests.probe_target(provider_at(named), target)
         assert not served.requests
-        answered = provider_requests.chat(provider_at(named), target, allowed=["localhost"])
+        answered = provider_requests.probe_target(
+            provider_at(named), target, allowed=["localhost"]
+        )
     assert refused.error.endswith("its name resolves to an address that Swapgate does not call")
     assert answered.ok

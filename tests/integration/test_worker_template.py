@@ -49,7 +49,7 @@ def build(folder: Path) -> SubprocessWorkers:
     return SubprocessWorkers(
         ["false"],
         template=[sys.executable, "-c", TEMPLATE],
-        needed_by=lambda run: {
+        variables_of=lambda run: {
             "KEY_OF_RUN": str(len(run)),
             "PYTHONPATH": str(ROOT),
         },
@@ -61,8 +61,8 @@ def build(folder: Path) -> SubprocessWorkers:
 def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SubprocessWorkers]:
     monkeypatch.setattr(
         eval_worker_processes,
-        "KEPT",
-        (*eval_worker_processes.KEPT, "PYTHONPATH"),
+        "KEPT_VARIABLES",
+        (*eval_worker_processes.KEPT_VARIABLES, "PYTHONPATH"),
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("SECRET_OF_THE_PARENT", "not for workers")
@@ -185,7 +185,7 @@ def test_an_idle_template_gives_its_memory_back(
     template = pid_in(tmp_path / "template")
     workers.reap()
     assert not gone(template)
-    monkeypatch.setattr(eval_worker_processes, "TEMPLATE_KEPT_S", 0.0)
+    monkeypatch.setattr(eval_worker_processes, "IDLE_TEMPLATE_S", 0.0)
     time.sleep(0.01)
     workers.reap()
 

@@ -85,7 +85,7 @@ def test_of_too_many_calls_the_first_ones_are_run() -> None:
     server, _, refused = sort_calls(
         calls,
         TOOLS,
-        most=2,
+        max_calls=2,
     )
 
     assert [server_call.id for server_call in server] == ["c0", "c1"]
@@ -130,7 +130,7 @@ calls_of_models = st.builds(
 @given(st.lists(calls_of_models, max_size=8))
 def test_every_call_is_sorted_once_and_in_order(calls: list[MessageToolCall]) -> None:
     named = name_calls(calls, "ms_1")
-    groups = sort_calls(named, TOOLS, most=4)
+    groups = sort_calls(named, TOOLS, max_calls=4)
     sorted_calls = [
         *groups[0],
         *groups[1],
@@ -295,7 +295,7 @@ async def test_a_model_that_was_just_granted_may_be_asked_again(
     is_temporary: bool,
 ) -> None:
     calls = RouterModelCalls(
-        "http://127.0.0.1:9", b"secret", ManualClock(), grant_arrives_s=0.0
+        "http://127.0.0.1:9", b"secret", ManualClock(), new_grant_wait_s=0.0
     )
     monkeypatch.setattr(calls, "_channel", NewToTheRouter())
     caller = AgentCaller("ag_1", "se_1", grant=grant)

@@ -11,7 +11,7 @@ from harness.interfaces.api.frame.request_body import (
     MAX_BODY_BYTES,
     StrictBody,
 )
-from harness.operations.single_sign_on import MOST_ADDRESSES, FailedAttempts
+from harness.operations.single_sign_on import MAX_ADDRESSES, FailedAttempts
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
 
@@ -157,7 +157,7 @@ def test_a_set_wall_clock_frees_nobody() -> None:
 
 def test_the_memory_is_bounded_and_forgets_the_oldest_failure() -> None:
     attempts = FailedAttempts(ManualClock(), burst=1)
-    for number in range(MOST_ADDRESSES + 1):
+    for number in range(MAX_ADDRESSES + 1):
         attempts.failed(str(number))
     assert attempts.wait_s("0") == 0
     assert attempts.wait_s("1") == 1

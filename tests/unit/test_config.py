@@ -618,7 +618,7 @@ def test_the_doctor_names_a_variable_that_is_missing(
     )
     monkeypatch.setenv("HOOK", "s3cret")
 
-    mail, hook = checks._alert_sinks(settings, None)
+    mail, hook = checks._check_alert_sinks(settings, None)
 
     assert (mail.status, hook.status) == ("warn", "ok")
     assert "MAIL_URL is not set" in mail.found

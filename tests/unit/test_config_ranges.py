@@ -13,7 +13,7 @@ from dashboard import markup
 from evals.sim import profiles
 from harness.app.configuration import schema as shape
 from harness.app.configuration.configuration import load_settings
-from harness.app.configuration.validation_errors import RETIRED_KEYS, range_errors
+from harness.app.configuration.validation_errors import RETIRED_KEYS, find_range_errors
 from harness.frame.configuration import source_locations
 from harness.frame.configuration.setting import settings_of
 from harness.frame.configuration.source_locations import KeyPath
@@ -54,7 +54,7 @@ def first_complaint(policy: dict[str, Any]) -> tuple[KeyPath, str]:
 
 
 def complaints(policy: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    return range_errors(shape.FileConfig.model_validate({"policies": {"odd": policy}}))
+    return find_range_errors(shape.FileConfig.model_validate({"policies": {"odd": policy}}))
 
 
 STEP = {"weight_bps": 100, "min_exposures": 3}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.frame.cron import NICKNAMES, newest_time, next_time
+from harness.frame.cron import NICKNAMES, latest_time, next_time
 from harness.frame.errors import InputError
 
 FRIDAY = datetime(2026, 11, 27, 3, tzinfo=UTC)
@@ -72,7 +72,7 @@ def test_a_nickname_means_its_five_fields(nickname: str) -> None:
     ],
 )
 def test_an_expression_that_is_none_or_never_comes_is_refused(wrong: str, reason: str) -> None:
-    for read in (next_time, newest_time):
+    for read in (next_time, latest_time):
         with pytest.raises(InputError, match=reason):
             read(wrong, FRIDAY)
 
@@ -83,7 +83,7 @@ def test_an_expression_that_is_none_or_never_comes_is_refused(wrong: str, reason
 )
 def test_the_newest_time_lies_just_before_the_next_one(minutes: int, cron: str) -> None:
     now = FRIDAY + timedelta(minutes=minutes)
-    newest = newest_time(cron, now)
+    newest = latest_time(cron, now)
 
     assert newest <= now < next_time(cron, now)
     assert next_time(cron, newest) == next_time(cron, now)

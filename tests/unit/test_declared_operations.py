@@ -157,7 +157,7 @@ def _watering(recorded: Recorded) -> Operation[str]:
             "litres": Parameter(meaning="How much.", range=Range(0, math.inf, above=True)),
             "lasts": Parameter(meaning="For how long.", flags=("--for",), api_name="for_s"),
         },
-        done=lambda watered: f"{watered.result} has {watered.given['litres']:g} litres",
+        done=lambda watered: f"{watered.result} has {watered.inputs['litres']:g} litres",
         document=lambda watered: {"plant": watered.result},
     )
 
@@ -241,4 +241,4 @@ def test_an_outcome_knows_its_inputs_by_name() -> None:
 
     assert isinstance(outcome, FinishedOperation)
     assert outcome.result == "fern-1"
-    assert outcome.given == {"plant": "fern", "litres": 2.0}
+    assert outcome.inputs == {"plant": "fern", "litres": 2.0}

@@ -12,9 +12,9 @@ from harness.frame.errors import ConfigError, DecryptionFailed
 from harness.frame.failures import FailureClass, Reach
 from harness.frame.runtime.encryption import (
     FernetCipher,
-    keys_in,
     new_key,
     read_key_file,
+    split_keys,
     write_key_file,
 )
 from harness.providers.credential import (
@@ -222,7 +222,7 @@ def test_an_old_key_decrypts_until_it_is_removed_and_the_newest_one_encrypts() -
 
     keys = [new_key_of["b"]]
     assert FernetCipher(lambda: keys).decrypt(rotated) == "x"
-    with pytest.raises(DecryptionFailed, match="none of the available encryption keys"):
+    with pytest.raises(DecryptionFailed, match="no available encryption key fits"):
         FernetCipher(lambda: keys).decrypt(before)
     with pytest.raises(DecryptionFailed):
         FernetCipher(lambda: keys).decrypt("no token")
@@ -240,7 +240,7 @@ def test_the_key_file_is_its_owners_alone(tmp_path: Path) -> None:
     write_key_file(file, ["a", "b"])
 
     assert file.stat().st_mode & 0o777 == 0o600
-    assert read_key_file(file) == ["a", "b"] == keys_in("a, b")
+    assert read_key_file(file) == ["a", "b"] == split_keys("a, b")
     file.chmod(0o640)
     with pytest.raises(ConfigError, match=r"mode 0640.*chmod 600"):
         read_key_file(file)

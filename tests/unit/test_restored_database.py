@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.app.store.router_store import RouterStore
-from harness.app.store.signed_snapshot import verified
+from harness.app.store.signed_snapshot import build_verified
 from harness.app.store.store import Store
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
 from harness.frame.alerts.records import Alerts
@@ -103,7 +103,7 @@ class Place:
 
     def _verified(self, stored: Snapshot) -> Snapshot:
         assert stored.signed is not None
-        return verified(stored.signed, VERIFIER, stored.etag, self.world.clock.now())
+        return build_verified(stored.signed, VERIFIER, stored.etag, self.world.clock.now())
 
     def back_up(self) -> None:
         self._copy(self.file, self._backup)
@@ -330,7 +330,7 @@ def test_rows_that_are_signed_anew_are_no_other_history(place: Place) -> None:
     control = place.world.store
     assert isinstance(control, Store)
 
-    control.sign_again(actor=SYSTEM, reason="the key was rotated")
+    control.sign_all_rows(actor=SYSTEM, reason="the key was rotated")
 
     assert place.holder.refresh()
     assert not place.holder.undercut

@@ -215,7 +215,7 @@ def test_what_judges_schemas_is_loaded_before_a_revision_serves_that_asks_for_it
     def loaded() -> None:
         served.append(held.current.revision if held.current else 0)
 
-    monkeypatch.setattr("router.snapshot.holder.matching.load_judge", loaded)
+    monkeypatch.setattr("router.snapshot.holder.matching.load_validator", loaded)
     held.boot()
     timed = ExposureRule(guardrails={Guardrail.LATENCY: 1.25})
     store.put(

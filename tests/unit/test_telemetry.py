@@ -79,7 +79,7 @@ def test_an_outage_is_a_line_in_ten_seconds_for_people_and_every_failover_in_jso
     assert run(program).count('"user": "u1"') == 2
 
     times = iter([0.0, 1.0, 9.9, 10.0])
-    few = telemetry.FewRepeats(lambda: next(times))
+    few = telemetry.RepeatFilter(lambda: next(times))
     event = {
         "event": "failover",
         "route": "chat",

@@ -4,8 +4,8 @@ The user's file overrides the shipped defaults; the environment overrides both. 
 or a wrong value raises a ConfigError with file, line, field and the nearest known key.
 
 The steps are: read and merge documents, check them against the schema, then check rules between
-keys. Nothing is stored or started here: `harness.app.seed` creates the routes that the database
-lacks, and `harness.app.reload` loads a changed file.
+keys. This module stores and starts nothing. `harness.app.seed` creates the routes that the
+database lacks, and `harness.app.reload` loads a changed file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,18 +18,18 @@ from typing import Any
 from harness.app.configuration.model import FILE_NAME, RunQueueKind, Settings
 from harness.app.configuration.operations import (
     FreezeEntry,
-    agent_faults,
-    capture_settings,
-    freeze_window,
+    build_capture_settings,
+    build_freeze_window,
+    find_agent_faults,
+    find_oidc_faults,
     name_sink,
-    oidc_faults,
 )
 from harness.app.configuration.routing import (
     FileContext,
+    build_route_seed,
     check_overrides,
+    parse_target_seed,
     read_settings,
-    route_seed,
-    target_seed,
 )
 from harness.app.configuration.schema import (
     FileConfig,
@@ -40,7 +40,10 @@ from harness.app.configuration.schema import (
     parse_config,
     whole_file,
 )
-from harness.app.configuration.validation_errors import ambiguous_guardrails, range_errors
+from harness.app.configuration.validation_errors import (
+    find_ambiguous_guardrails,
+    find_range_errors,
+)
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.alerts.alert_record import AlertSettings, AlertSink
 from harness.frame.configuration import source_locations
@@ -109,10 +112,11 @@ def list_schedule_faults(
 ) -> list[str]:
     """Describes each faulty cron expression of the file, with its place.
 
-    Loading accepts them, because a process that runs must stop no more than their own jobs.
+    `load_settings` accepts a faulty expression, because it must stop only its own job, not the
+    process.
     """
     document = read_document(settings.source, environ, defaults=defaults)
-    written: dict[KeyPath, str] = {
+    cron_by_path: dict[KeyPath, str] = {
         ("suites", name, "every"): suite.every
         for name, suite in settings.suites.items()
         if suite.every
@@ -120,9 +124,9 @@ def list_schedule_faults(
     for name, route in settings.routes.items():
         if route.settings.candidates is not None:
             every = route.settings.candidates.every
-            written["routes", name, "candidates", "every"] = every
+            cron_by_path["routes", name, "candidates", "every"] = every
     faults = []
-    for path, cron in written.items():
+    for path, cron in cron_by_path.items():
         try:
             check_cron(cron)
         except InputError as error:
@@ -138,7 +142,7 @@ def read_document(
 ) -> Document:
     """Reads defaults, file and environment into one document. Raises ConfigError.
 
-    The document keeps the place of each value, and is not checked yet.
+    The document has the place of each value. The caller must check the values.
     """
     document = parse_file(defaults)
     if file is not None:
@@ -160,26 +164,32 @@ def build_settings(
     """
     config = parse_config(document)
     for path, message in (
-        *range_errors(config),
-        *ambiguous_guardrails(document.values),
-        *_agent_faults(config),
-        *_oidc_faults(config),
+        *find_range_errors(config),
+        *find_ambiguous_guardrails(document.values),
+        *_find_agent_faults(config),
+        *_find_oidc_faults(config),
     ):
         raise document.error(path, message)
     _check_queue(config, document)
-    providers = {name: _provider(name, p, document) for name, p in config.providers.items()}
+    providers = {
+        name: _build_provider(name, p, document) for name, p in config.providers.items()
+    }
     _check_providers(providers, config.router, document)
-    known = FileContext(
+    file_context = FileContext(
         document,
         providers,
         {name: provider.tiers for name, provider in config.providers.items()},
         {name: frozenset(names) for name, names in config.data_classes.items()},
     )
     home = base / config.home
-    policies = {name: Policy(name, **_values(p)) for name, p in config.policies.items()}
-    routes = {name: route_seed(name, r, known) for name, r in config.routes.items()}
-    check_overrides(routes, known)
-    _check_judges(routes, policies, known)
+    policies = {
+        name: Policy(name, **_read_field_values(p)) for name, p in config.policies.items()
+    }
+    routes = {
+        name: build_route_seed(name, r, file_context) for name, r in config.routes.items()
+    }
+    check_overrides(routes, file_context)
+    _check_judges(routes, policies, file_context)
     return Settings(
         database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
         home=home,
@@ -191,35 +201,35 @@ def build_settings(
         providers=providers,
         suites={
             name: replace(
-                _suite(name, entry, known, base, shipped),
+                _build_suite(name, entry, file_context, base, shipped),
                 code_uncontained=config.code.uncontained,
             )
             for name, entry in config.suites.items()
         },
         policies=policies,
         routes=routes,
-        switches=_switches(config.switches, document),
+        switches=_check_switches(config.switches, document),
         spending=config.spending,
-        freezes=_freezes(config.freezes, document),
-        data_classes=known.data_classes,
-        alerts=_alerts(config.alerts, document),
+        freezes=_build_freezes(config.freezes, document),
+        data_classes=file_context.data_classes,
+        alerts=_check_alerts(config.alerts, document),
         eval_limits={name: provider.eval_limits for name, provider in config.providers.items()},
-        capture=capture_settings(config.capture, document),
-        catalogue=_catalogue(config.catalogue, document),
-        oauth=_oauth(config.oauth, document),
+        capture=build_capture_settings(config.capture, document),
+        catalogue=_build_catalogue(config.catalogue, document),
+        oauth=_check_oauth(config.oauth, document),
     )
 
 
-def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+def _find_agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
     """Yields path and message of each invalid setting of agents."""
-    faults = agent_faults(config.agents, config.router, config.control, config.suites)
+    faults = find_agent_faults(config.agents, config.router, config.control, config.suites)
     return ((("agents", *path), message) for path, message in faults)
 
 
-def _oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+def _find_oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
     """Yields path and message of each invalid setting of single sign-on."""
     oidc = config.ui.oidc
-    faults = oidc_faults(oidc) if oidc is not None else ()
+    faults = find_oidc_faults(oidc) if oidc is not None else ()
     return ((("ui", "oidc", *path), message) for path, message in faults)
 
 
@@ -293,20 +303,22 @@ def _missing_address(provider: Provider) -> str:
 def _check_judges(
     routes: Mapping[str, RouteSeed],
     policies: Mapping[str, Policy],
-    known: FileContext,
+    file_context: FileContext,
 ) -> None:
-    """Checks that the data class of each judged route allows the judge's provider."""
-    document = known.document
+    """Checks each policy's judge, and that the data class of each judged route allows the
+    judge's provider.
+    """
+    document = file_context.document
     for name, policy in policies.items():
         path = ("judge",) if policy.canary.judge else ("guardrails", "judge")
         with document.at("policies", name, "canary", *path):
             check_judge(policy.canary)
     for name, route in routes.items():
         settings = route.settings
-        used = policies.get(route.settings.policy)
-        judge = used.canary.judge if used else None
+        route_policy = policies.get(route.settings.policy)
+        judge = route_policy.canary.judge if route_policy else None
         provider = Target.from_name(judge.model).provider if judge else None
-        allowed = known.data_classes.get(settings.data_class)
+        allowed = file_context.data_classes.get(settings.data_class)
         if provider is not None and allowed is not None and provider not in allowed:
             raise document.error(
                 ("routes", name, "data_class"),
@@ -316,21 +328,21 @@ def _check_judges(
             )
 
 
-def _alerts(alerts: AlertSettings, document: Document) -> AlertSettings:
+def _check_alerts(alerts: AlertSettings, document: Document) -> AlertSettings:
     """Names and checks the sinks of alerts. Raises ConfigError for a faulty sink or a duplicate
     name.
     """
     sinks: dict[str, AlertSink] = {}
-    for number, given in enumerate(alerts.sinks):
+    for number, configured in enumerate(alerts.sinks):
         with document.at("alerts", "sinks", number):
-            sink = name_sink(number + 1, given)
+            sink = name_sink(number + 1, configured)
             if sink.name in sinks:
                 raise InputError(f"there are two sinks named {sink.name!r}")
             sinks[sink.name] = sink
     return replace(alerts, sinks=tuple(sinks.values()))
 
 
-def _oauth(
+def _check_oauth(
     overrides: Mapping[str, OAuthOverrides], document: Document
 ) -> Mapping[str, OAuthOverrides]:
     """Checks the addresses of sign-ins, which must not send tokens in clear. Raises
@@ -344,7 +356,7 @@ def _oauth(
     return overrides
 
 
-def _catalogue(
+def _build_catalogue(
     items: Mapping[str, CatalogueFacts], document: Document
 ) -> tuple[CatalogueChange, ...]:
     """Builds the file's changes to the catalogue. Raises ConfigError for a name that is not
@@ -359,14 +371,14 @@ def _catalogue(
                 raise InputError(f"write KIND/MODEL; the kinds are {kinds}")
         for ability in item.capabilities:
             if ability not in ABILITIES:
-                known = ", ".join(ABILITIES)
-                text = f"{ability!r} is unknown: use one of {known}"
+                abilities = ", ".join(ABILITIES)
+                text = f"{ability!r} is unknown: use one of {abilities}"
                 raise document.error(("catalogue", name, "capabilities"), text)
-        changes.append(CatalogueChange(kind, model, **_values(item)))
+        changes.append(CatalogueChange(kind, model, **_read_field_values(item)))
     return tuple(changes)
 
 
-def _switches(items: list[str], document: Document) -> tuple[str, ...]:
+def _check_switches(items: list[str], document: Document) -> tuple[str, ...]:
     """Checks the kill switches. Routers parse them again at their start, with the time of that
     start.
     """
@@ -377,22 +389,23 @@ def _switches(items: list[str], document: Document) -> tuple[str, ...]:
     return tuple(items)
 
 
-def _freezes(entries: list[FreezeEntry], document: Document) -> tuple[FreezeWindow, ...]:
+def _build_freezes(entries: list[FreezeEntry], document: Document) -> tuple[FreezeWindow, ...]:
     windows: list[FreezeWindow] = []
     for number, entry in enumerate(entries):
         with document.at("freezes", number):
-            windows.append(freeze_window(entry))
+            windows.append(build_freeze_window(entry))
     return tuple(windows)
 
 
-def _values(record: Any) -> dict[str, Any]:
+def _read_field_values(record: Any) -> dict[str, Any]:
     """Returns the values of a dataclass by field."""
     return {entry.name: getattr(record, entry.name) for entry in fields(record)}
 
 
-def _provider(name: str, entry: ProviderEntry, document: Document) -> Provider:
+def _build_provider(name: str, entry: ProviderEntry, document: Document) -> Provider:
     """Builds a provider from its entry. Raises ConfigError."""
-    # Parsed routes name models instead of tiers; eval limits belong to machines.
+    # Omits tiers, because parsed routes name models. Omits eval limits, because they belong to
+    # machines.
     return Provider(
         name,
         entry.kind,
@@ -405,43 +418,43 @@ def _provider(name: str, entry: ProviderEntry, document: Document) -> Provider:
     )
 
 
-def _suite(
+def _build_suite(
     name: str,
     entry: SuiteEntry,
-    known: FileContext,
+    file_context: FileContext,
     base: Path,
     shipped: Path,
 ) -> SuiteSettings:
     """Builds a suite's settings: paths, task, judge and data class. Raises ConfigError."""
     values = {**vars(entry)}
-    document = known.document
+    document = file_context.document
     if (entry.path is None) == (entry.task is None):
         raise document.error(("suites", name), "give either `path` or `task`")
     # Paths of shipped suites are relative to the shipped file, others to the user's file.
     if entry.path is not None:
-        ours = document.place(("suites", name, "path")).startswith(str(shipped))
-        values["path"] = _located(entry.path, shipped.parent if ours else base)
+        is_shipped = document.place(("suites", name, "path")).startswith(str(shipped))
+        values["path"] = _resolve_path(entry.path, shipped.parent if is_shipped else base)
     if entry.task is not None:
         file, _, task = entry.task.partition(":")
-        values["task"] = f"{_located(file, base)}{':' + task if task else ''}"
-    if entry.data_class and entry.data_class not in known.data_classes:
+        values["task"] = f"{_resolve_path(file, base)}{':' + task if task else ''}"
+    if entry.data_class and entry.data_class not in file_context.data_classes:
         message = f"`data_classes` has no {entry.data_class!r}"
         raise document.error(("suites", name, "data_class"), message)
     if entry.judge is not None:
         with document.at("suites", name, "judge"):
-            values["judge"] = judge = _judge(entry.judge, base)
+            values["judge"] = judge = _build_judge(entry.judge, base)
         with document.at("suites", name, "judge", "target"):
-            _check_clearance(entry, judge, known)
+            _check_judge_clearance(entry, judge, file_context)
     return SuiteSettings(name=name, **values)
 
 
-def _check_clearance(
+def _check_judge_clearance(
     entry: SuiteEntry,
     judge: JudgeSettings,
-    known: FileContext,
+    file_context: FileContext,
 ) -> None:
     """Checks that the suite's data class allows the judge's provider. Raises InputError."""
-    allowed = known.data_classes.get(entry.data_class)
+    allowed = file_context.data_classes.get(entry.data_class)
     if allowed is not None and judge.target.provider not in allowed:
         raise InputError(
             f"provider {judge.target.provider!r} may not see {entry.data_class} data; "
@@ -449,16 +462,16 @@ def _check_clearance(
         )
 
 
-def _judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
+def _build_judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
     """Builds a suite's judge. Raises InputError for a name that is not provider/model."""
     values = {**vars(entry)}
-    named = target_seed(entry.target)
+    target = parse_target_seed(entry.target)
     del values["parameters"]
-    values["target"] = Target(named.provider, named.model, entry.parameters)
-    values["references"] = _located(entry.references, base) if entry.references else None
+    values["target"] = Target(target.provider, target.model, entry.parameters)
+    values["references"] = _resolve_path(entry.references, base) if entry.references else None
     return JudgeSettings(**values)
 
 
-def _located(path: str, base: Path) -> Path:
+def _resolve_path(path: str, base: Path) -> Path:
     """Returns an absolute path. base: folder of a relative path."""
     return Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path

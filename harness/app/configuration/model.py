@@ -1,8 +1,8 @@
 """The frozen settings, which `harness.app.configuration` parses from the configuration file.
 
-The dataclasses hold values and check nothing but a cap. Their comments become the file's
-reference (`schema.describe_fields`). Settings of single subjects are beside their subjects,
-such as `harness.gate.policy`.
+The dataclasses hold values, and check only the monthly cap. The file's reference is generated
+from their comments (`schema.describe_fields`). Settings of single subjects are beside their
+subjects, such as `harness.gate.policy`.
 """
 
 from collections.abc import Mapping
@@ -100,10 +100,9 @@ class SpendingSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of an installation, checked.
-
-    A value from the database, such as a route's present settings, is not here: `routes` are
-    seeds, which count only for routes that the database lacks.
+    """All checked settings of an installation. They contain no value of the database,
+    such as a route's present settings. `routes` are seeds, which count only for
+    routes that the database lacks.
     """
 
     database_url: str
@@ -122,7 +121,7 @@ class Settings:
     alerts: AlertSettings = field(default_factory=AlertSettings)
     # The names of the providers that may see a data class, by class.
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # By provider; for all eval workers of this machine together.
+    # Limits by provider, for all eval workers of this machine together.
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
     catalogue: tuple[CatalogueChange, ...] = ()  # the file's changes to the catalogue

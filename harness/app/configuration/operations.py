@@ -1,8 +1,8 @@
 """Checks the sections `alerts`, `ui.oidc` and `agents`; builds the settings of `capture` and
 `freezes`.
 
-The functions are pure, and yield or raise faults without a place: `configuration` adds file and
-line. They check rules between keys; types and single keys are checked by `schema`.
+The functions are pure. They yield or raise faults without a place, and `configuration` adds
+file and line. They check rules between keys; `schema` checks types and single keys.
 """
 
 import re
@@ -32,13 +32,13 @@ from harness.routing.settings import (
     http_url,
 )
 
-ONE_OF: Final = ("url", "url_env", "webhook")
-_INTERNAL: Final = "must not be a link-local address or a cloud's metadata service"
+ADDRESS_FIELDS: Final = ("url", "url_env", "webhook")
+_INTERNAL_FAULT: Final = "must not be a link-local address or a cloud's metadata service"
 
 
 def name_sink(number: int, sink: AlertSink) -> AlertSink:
     """Checks one sink and names it by its number. Raises InputError, which shows no URL."""
-    if len([name for name in ONE_OF if getattr(sink, name)]) != 1:
+    if len([name for name in ADDRESS_FIELDS if getattr(sink, name)]) != 1:
         raise InputError("give one of `url`, `url_env` and `webhook`")
     url = sink.url or sink.webhook
     scheme = urlsplit(url).scheme.lower() if url else ""
@@ -54,7 +54,7 @@ def name_sink(number: int, sink: AlertSink) -> AlertSink:
     if url and not scheme:
         raise InputError("`url` must be an apprise URL, such as slack://… or mailto://…")
     if url and is_internal_host(urlsplit(url).hostname or ""):
-        raise InputError(_INTERNAL)
+        raise InputError(_INTERNAL_FAULT)
     kind = "webhook" if sink.webhook else scheme or "sink"
     return replace(sink, name=sink.name or f"{kind}-{number}")
 
@@ -77,12 +77,14 @@ class CaptureEntry(BaseModel):
     keep: list[str] = Field([], description="kinds that stay unredacted, such as phone")
 
 
-def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings:
+def build_capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings:
     """Builds the settings of captures. Raises ConfigError with the place of the fault."""
     rules: list[RedactionRule] = []
-    for number, own in enumerate(entry.redact):
+    for number, entry_rule in enumerate(entry.redact):
         with document.at("capture", "redact", number):
-            rules.append(RedactionRule(own.name, own.pattern, own.replacement))
+            rules.append(
+                RedactionRule(entry_rule.name, entry_rule.pattern, entry_rule.replacement)
+            )
     with document.at("capture"):
         Redactor(tuple(rules), tuple(entry.keep))
     return CaptureSettings(tuple(rules), tuple(entry.keep))
@@ -90,16 +92,16 @@ def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ROLES: Final = [role.name.lower() for role in Role]
-_ADDRESS: Final = (
+_ADDRESS_FAULT: Final = (
     "must be an address such as https://login.example.com; http is for loopback addresses only"
 )
 
 
-def oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
+def find_oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
     """Yields, in file order, path below `ui.oidc` and message for each invalid setting."""
     for name in ("issuer", "public_url"):
         if not _is_safe_url(getattr(oidc, name)):
-            yield (name,), _ADDRESS
+            yield (name,), _ADDRESS_FAULT
     if urlsplit(oidc.public_url).path not in ("", "/"):
         yield (
             ("public_url",),
@@ -124,10 +126,10 @@ def oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
         )
     for group, role in oidc.roles.items():
         if role not in _ROLES:
-            known = ", ".join(_ROLES)
+            roles = ", ".join(_ROLES)
             yield (
                 ("roles", group),
-                f"{role!r} is not a role{did_you_mean(role, _ROLES)}; {known}",
+                f"{role!r} is not a role{did_you_mean(role, _ROLES)}; {roles}",
             )
 
 
@@ -151,7 +153,7 @@ class FreezeEntry(BaseModel):
     routes: list[str] = Field([], description="names of routes; empty for all")
 
 
-def freeze_window(entry: FreezeEntry) -> FreezeWindow:
+def build_freeze_window(entry: FreezeEntry) -> FreezeWindow:
     """Builds a weekly freeze. Raises InputError for a wrong day, time or zone."""
     return build_window(entry.starts, entry.ends, entry.time_zone, entry.reason, entry.routes)
 
@@ -162,12 +164,12 @@ _SERVER_NAME_FAULT: Final = (
     "SERVER.TOOL"
 )
 # Swapgate's own variables hold secrets and keys, so no tool server may receive them.
-_OUR_VARIABLES: Final = "SWAPGATE_"
+_OWN_PREFIX: Final = "SWAPGATE_"
 
 Fault = tuple[KeyPath, str]
 
 
-def agent_faults(
+def find_agent_faults(
     agents: AgentSettings,
     router: RouterSettings,
     control: ControlSettings,
@@ -176,18 +178,18 @@ def agent_faults(
     """Yields, in file order, the path below `agents` and a message for each invalid setting."""
     for name in ("url", "router_url", "control_url", "public_url"):
         if url := getattr(agents, name):
-            yield from _address_faults((name,), url)
-    yield from _loop_faults(agents, router, control)
-    yield from _loopback_faults(agents, router.host)
+            yield from _find_address_faults((name,), url)
+    yield from _find_loops(agents, router, control)
+    yield from _find_open_hosts(agents, router.host)
     for name, server in agents.tool_servers.items():
         path = ("tool_servers", name)
         if not _SERVER_NAME.fullmatch(name):
             yield path, _SERVER_NAME_FAULT
-        yield from _server_faults(path, server)
+        yield from _find_server_faults(path, server)
     for route, floor in agents.floors.items():
         if floor.suite not in suites:
-            known = ", ".join(sorted(suites)) or "none"
-            fault = f"there is no suite {floor.suite!r}; there are {known} (`suites:`)"
+            suite_names = ", ".join(sorted(suites)) or "none"
+            fault = f"there is no suite {floor.suite!r}; there are {suite_names} (`suites:`)"
             yield ("floors", route, "suite"), fault
 
 
@@ -211,10 +213,10 @@ def _split_url(url: str) -> SplitResult | None:
     return parts if is_url else None
 
 
-def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
-    """Checks the address of one of our processes. It has no path, because clients append it.
-
-    A link-local address or a cloud's metadata service is a fault, too.
+def _find_address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
+    """Checks the address of one of our processes. The address must have no path,
+    because clients append a path. It must be neither a link-local address nor a
+    cloud's metadata service.
     """
     parts = _split_url(url)
     if parts is None or parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -223,31 +225,30 @@ def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
             "must be an address such as http://127.0.0.1:8085, without a path",
         )
     elif is_internal_host(parts.hostname or ""):
-        yield path, _INTERNAL
+        yield path, _INTERNAL_FAULT
 
 
-def _loop_faults(
+def _find_loops(
     agents: AgentSettings,
     router: RouterSettings,
     control: ControlSettings,
 ) -> Iterator[Fault]:
-    """Checks that no process forwards requests to itself.
-
-    A router would loop until it runs out of capacity. The control plane would take a client's
-    request for a request of the agents process.
+    """Checks that no process forwards requests to itself. A router would forward a
+    request to itself until its capacity is used up. The control plane would treat a
+    client's request as a request of the agents process.
     """
-    passed_to = agents.pass_through_url.rstrip("/")
+    pass_through_url = agents.pass_through_url.rstrip("/")
     setting = "port" if agents.url is None else "url"
-    ours = {"router's own": http_url(router.host, router.port)} if router.port else {}
+    own_addresses = {"router's own": http_url(router.host, router.port)} if router.port else {}
     if control.port:
-        ours["control plane's"] = http_url(control.host, control.port)
-    for owner, address in ours.items():
-        if passed_to == address:
+        own_addresses["control plane's"] = http_url(control.host, control.port)
+    for owner, address in own_addresses.items():
+        if pass_through_url == address:
             fault = (
                 f"is the {owner} address, {address}; give the agents process another address"
             )
             yield (setting,), fault
-    if agents.url and passed_to == agents.control_url.rstrip("/"):
+    if agents.url and pass_through_url == agents.control_url.rstrip("/"):
         yield (
             ("url",),
             "is `agents.control_url`; give the agents process another address",
@@ -264,7 +265,7 @@ def _loop_faults(
             yield ("control_url",), fault
 
 
-def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]:
+def _find_open_hosts(agents: AgentSettings, router_host: str) -> Iterator[Fault]:
     """Checks that router and agents listen on loopback if clients need no key."""
     if not agents.open_on_loopback:
         return
@@ -281,17 +282,17 @@ def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]
             yield ("open_on_loopback",), fault
 
 
-def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
+def _find_server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
     """Checks a tool server's address and headers.
 
-    A header names an environment variable, because the file holds no secret. Swapgate's own
-    variables are refused, because a tool server would get their secrets.
+    A header names an environment variable, because the file must not contain secrets.
+    Swapgate's own variables are a fault, because a tool server would get their secrets.
     """
     parts = _split_url(server.url)
     if parts is None:
         yield (*path, "url"), "must be an http or https URL, without a user"
     elif is_internal_host(parts.hostname or ""):
-        yield (*path, "url"), _INTERNAL
+        yield (*path, "url"), _INTERNAL_FAULT
     for header, variable in server.header_envs.items():
         place = (*path, "header_envs", header)
         if not _VARIABLE.fullmatch(variable):
@@ -299,7 +300,7 @@ def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
                 place,
                 "must name an environment variable; this file holds no secret values",
             )
-        elif variable.upper().startswith(_OUR_VARIABLES):
+        elif variable.upper().startswith(_OWN_PREFIX):
             fault = (
                 f"{variable!r} is one of Swapgate's own variables, which no tool server gets"
             )

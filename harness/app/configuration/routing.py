@@ -1,8 +1,8 @@
 """Builds seeds from the file's `routes`. A seed creates a route that the database lacks.
 
-An existing route is not changed by the file: people change it by use cases, with audit events
+The file does not change an existing route: people change it by use cases, with audit events
 (`harness.routing.control.routes`). The functions raise ConfigError with the place of the fault.
-They register no target and pin no suite: `harness.app.seed` does.
+`harness.app.seed` registers the targets and pins the suites.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,22 +63,22 @@ class OverridesEntry(BaseModel):
     embedding: str = ""
 
     @property
-    def given(self) -> Overrides:
+    def chosen(self) -> Overrides:
         """The routes that are set, by kind of request."""
         routes = {kind: getattr(self, kind.value) for kind in RequestKind}
         return {kind: route for kind, route in routes.items() if route}
 
 
-def settings_entry(record: type) -> type:
+def build_settings_entry(record: type) -> type:
     """Builds the entry of a record's plain settings, in the form of the file."""
     keys = [
-        (declared.key, _file_type(declared), setting(declared.written_default, declared))
+        (declared.key, _choose_file_type(declared), setting(declared.written_default, declared))
         for declared in plain_settings(record)
     ]
     return make_dataclass("SettingsEntry", keys, frozen=True, kw_only=True)
 
 
-def _file_type(declared: Declaration) -> Any:
+def _choose_file_type(declared: Declaration) -> Any:
     if declared.written is not None:
         return declared.written.kind
     return declared.kind | None if declared.optional else declared.kind
@@ -87,7 +87,7 @@ def _file_type(declared: Declaration) -> Any:
 if TYPE_CHECKING:
     SettingsEntry = object
 else:
-    SettingsEntry = settings_entry(RouteSettings)
+    SettingsEntry = build_settings_entry(RouteSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,30 +116,32 @@ class FileContext:
 def read_settings(
     record: type, entry: object, at: Callable[[str], AbstractContextManager[None]]
 ) -> dict[str, Any]:
-    """Reads the plain settings of an entry, by name. at: gives a fault the place of a key."""
-    plain = {}
+    """Reads the plain settings of an entry, by name. at: opens a block whose faults get the
+    place of a key.
+    """
+    settings = {}
     for declared in plain_settings(record):
         with at(declared.key):
-            plain[declared.name] = read_setting(declared, getattr(entry, declared.key))
-    return plain
+            settings[declared.name] = read_setting(declared, getattr(entry, declared.key))
+    return settings
 
 
-def route_seed(
+def build_route_seed(
     name: str,
     entry: RouteEntry,
-    known: FileContext,
+    file_context: FileContext,
 ) -> RouteSeed:
     """Builds a route from its entry. Raises ConfigError with the place of the fault."""
-    at = partial(known.document.at, "routes", name)
+    at = partial(file_context.document.at, "routes", name)
     with at():
         check_route_name(name)
         check_principal_name(name)
     fallbacks = []
     for index, value in enumerate(entry.fallbacks):
         with at("fallbacks", index):
-            fallbacks.append(_target(value, name, known))
+            fallbacks.append(_parse_target(value, name, file_context))
     with at("incumbent"):
-        incumbent = _target(entry.incumbent, name, known)
+        incumbent = _parse_target(entry.incumbent, name, file_context)
     with at("candidates"):
         if entry.candidates is not None:
             check_selection(entry.candidates)
@@ -153,80 +155,83 @@ def route_seed(
         suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
         capable=capable,
         candidates=entry.candidates,
-        overrides=entry.overrides.given,
+        overrides=entry.overrides.chosen,
     )
     with at("data_class"):
-        if settings.data_class and settings.data_class not in known.data_classes:
-            hint = did_you_mean(settings.data_class, known.data_classes)
+        if settings.data_class and settings.data_class not in file_context.data_classes:
+            hint = did_you_mean(settings.data_class, file_context.data_classes)
             raise InputError(f"`data_classes` has no {settings.data_class!r}{hint}")
     return RouteSeed(name, incumbent, tuple(fallbacks), settings)
 
 
-def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None:
+def check_overrides(routes: Mapping[str, RouteSeed], file_context: FileContext) -> None:
     """Checks the overrides of all routes against one another. Raises ConfigError."""
-    carried = {name: route.settings.data_class for name, route in routes.items()}
+    data_class_by_route = {name: route.settings.data_class for name, route in routes.items()}
     for name, route in routes.items():
         for kind, error in override_errors(
-            name, route.settings.overrides, carried, known.data_classes
+            name, route.settings.overrides, data_class_by_route, file_context.data_classes
         ):
-            raise known.document.error(("routes", name, "overrides", kind.value), error)
+            raise file_context.document.error(("routes", name, "overrides", kind.value), error)
 
 
-def _target(
+def _parse_target(
     entry: str | TargetEntry,
     route: str,
-    known: FileContext,
+    file_context: FileContext,
 ) -> Target:
     """Parses a target.
 
-    If only a provider is named, the target is the model that the provider's `tiers` lists under
-    the route's name. Raises InputError for an incomplete or contradictory entry.
+    If the entry names only a provider, the target is the model that the provider's `tiers`
+    lists under the route's name. Raises InputError for an incomplete or contradictory entry.
 
     route: the route's name.
     """
-    tiers = known.tiers
+    tiers = file_context.tiers
     if isinstance(entry, str):
         if entry in tiers:
-            return Target(entry, _of_tier(entry, route, tiers))
-        return target_seed(entry, known.providers)
-    given = [
+            return Target(entry, _find_tier_model(entry, route, tiers))
+        return parse_target_seed(entry, file_context.providers)
+    alternatives = [
         bool(entry.target),
         bool(entry.model),
         bool(entry.tier),
     ]
-    if sum(given) != 1 or bool(entry.target) == bool(entry.provider):
+    if sum(alternatives) != 1 or bool(entry.target) == bool(entry.provider):
         raise InputError("give `provider` with `model` or `tier`, or `target: provider/model`")
     if entry.target:
-        named = target_seed(entry.target, known.providers)
+        target = parse_target_seed(entry.target, file_context.providers)
     elif entry.tier:
-        named = Target(entry.provider, _of_tier(entry.provider, entry.tier, tiers))
+        target = Target(entry.provider, _find_tier_model(entry.provider, entry.tier, tiers))
     else:
-        named = Target(entry.provider, entry.model)
-    return Target(named.provider, named.model, entry.parameters, entry.request_patch)
+        target = Target(entry.provider, entry.model)
+    return Target(target.provider, target.model, entry.parameters, entry.request_patch)
 
 
-def _of_tier(
+def _find_tier_model(
     provider: str,
     tier: str,
     tiers: Mapping[str, Mapping[str, str]],
 ) -> str:
     """Returns the model of a provider's tier. Raises InputError with the nearest tier."""
-    known = tiers.get(provider, {})
-    if tier not in known:
+    models_by_tier = tiers.get(provider, {})
+    if tier not in models_by_tier:
         raise InputError(
-            f"provider {provider!r} has no tier {tier!r}{did_you_mean(tier, known)}. Name "
-            f"its model under providers.{provider}.tiers"
+            f"provider {provider!r} has no tier "
+            f"{tier!r}{did_you_mean(tier, models_by_tier)}. Name its model under "
+            f"providers.{provider}.tiers"
         )
-    return known[tier]
+    return models_by_tier[tier]
 
 
-def target_seed(name: str, providers: Mapping[str, Provider] = MappingProxyType({})) -> Target:
+def parse_target_seed(
+    name: str, providers: Mapping[str, Provider] = MappingProxyType({})
+) -> Target:
     """Parses `provider/model`. Raises InputError, which suggests the nearest model."""
     provider, slash, model = name.partition("/")
     if not (slash and provider and model):
         offers = list_offers(providers, Catalogue(), ())
-        near = ModelNameQuery(name, providers, offers).resolve().target
-        near = near or find_nearest(name, (offer.name for offer in offers))
-        hint = f"did you mean {near!r}?" if near else "e.g. openai/gpt-5"
+        nearest = ModelNameQuery(name, providers, offers).resolve().target
+        nearest = nearest or find_nearest(name, (offer.name for offer in offers))
+        hint = f"did you mean {nearest!r}?" if nearest else "e.g. openai/gpt-5"
         raise InputError(f"{name!r} is not a target: write provider/model; {hint}")
     return Target(provider, model)

@@ -2,8 +2,8 @@
 
 Entries are pydantic models, or dataclasses that other packages own. A number is declared with
 its meaning and range (`harness.frame.configuration.setting`). Descriptions of other keys are
-the comments beside them, so that reference and code cannot differ. Rules between keys are not
-here: `configuration` and `validation_errors` check them.
+the comments beside them, so that reference and code cannot differ. `configuration` and
+`validation_errors` check the rules between keys.
 """
 
 import ast
@@ -26,7 +26,7 @@ from pydantic import (
 
 from harness.app.configuration.model import ControlSettings, SpendingSettings
 from harness.app.configuration.operations import CaptureEntry, FreezeEntry
-from harness.app.configuration.routing import RouteEntry, settings_entry
+from harness.app.configuration.routing import RouteEntry, build_settings_entry
 from harness.app.configuration.validation_errors import (
     config_error,
     require_no_retired_keys,
@@ -54,14 +54,14 @@ from harness.routing.settings import (
 def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
     """Adds declarations and comments of the fields to a JSON Schema, in place, and returns it.
 
-    root: the model of which `schema` is the schema. An existing description stays.
+    root: the model of `schema`. Existing descriptions stay.
     """
-    for name, cls in _classes(root).items():
+    for name, cls in _find_described_classes(root).items():
         definition = schema if cls is root else schema.get("$defs", {}).get(name, {})
         properties = definition.get("properties", {})
         for key, declared in (settings_of(cls) if is_dataclass(cls) else {}).items():
             if key in properties:
-                properties[key] |= _declared_keywords(declared)
+                properties[key] |= _build_keywords(declared)
         for base in cls.__mro__[:-1]:
             for key, comment in field_comments(base).items():
                 if key in properties:
@@ -69,7 +69,7 @@ def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, 
     return schema
 
 
-def _declared_keywords(declared: Declaration) -> dict[str, Any]:
+def _build_keywords(declared: Declaration) -> dict[str, Any]:
     """Returns the keywords of a JSON Schema for a declared setting.
 
     `x-range` and `x-unit` are texts for people.
@@ -77,9 +77,9 @@ def _declared_keywords(declared: Declaration) -> dict[str, Any]:
     keywords: dict[str, Any] = {"description": declared.description}
     allowed = declared.range
     if allowed is not None and declared.written is None:
-        least = 0 if allowed.zero else allowed.low
+        lowest = 0 if allowed.zero else allowed.low
         keywords |= {
-            "exclusiveMinimum" if allowed.above else "minimum": least,
+            "exclusiveMinimum" if allowed.above else "minimum": lowest,
             "maximum": allowed.high,
             "x-range": allowed.text,
             "x-unit": declared.unit,
@@ -92,14 +92,14 @@ def field_comments(cls: type) -> Mapping[str, str]:
 
     Reads the class's source; empty if only bytecode is installed.
     """
-    return _comments_in(cls.__module__).get(cls.__name__, {})
+    return _read_comments(cls.__module__).get(cls.__name__, {})
 
 
 @cache
-def _comments_in(module: str) -> Mapping[str, Mapping[str, str]]:
-    """Maps class to field to comment.
-
-    Caches a whole module: parsing it for each class took most of the time of `swapgate init`.
+def _read_comments(module: str) -> Mapping[str, Mapping[str, str]]:
+    """Maps each class to its fields, and each field to its comment. Caches a whole
+    module, because parsing it for each class took most of the time of `swapgate
+    init`.
     """
     try:
         source = inspect.getsource(sys.modules[module])
@@ -114,38 +114,38 @@ def _comments_in(module: str) -> Mapping[str, Mapping[str, str]]:
         if token.type == tokenize.COMMENT
     }
     return {
-        node.name: _comments_of_class(node, comments)
+        node.name: _read_class_comments(node, comments)
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.ClassDef)
     }
 
 
-def _comments_of_class(
+def _read_class_comments(
     node: ast.ClassDef, comments: Mapping[int, tuple[str, bool]]
 ) -> Mapping[str, str]:
     """Maps a class's fields to comments. A comment `a, b: text` describes both fields.
 
-    comments: by line, with whether code precedes the comment.
+    comments: by line; each with whether it stands alone in its line.
     """
-    described: dict[str, str] = {}
+    comment_by_field: dict[str, str] = {}
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            comment = _comment_of(statement, comments)
+            comment = _find_comment(statement, comments)
             names, colon, text = comment.partition(": ")
             fields = names.split(", ")
             if colon and statement.target.id in fields:  # one comment for several fields
-                described |= dict.fromkeys(fields, text)
+                comment_by_field |= dict.fromkeys(fields, text)
             elif comment:
-                described[statement.target.id] = comment
-    return described
+                comment_by_field[statement.target.id] = comment
+    return comment_by_field
 
 
-def _comment_of(statement: ast.AnnAssign, comments: Mapping[int, tuple[str, bool]]) -> str:
+def _find_comment(statement: ast.AnnAssign, comments: Mapping[int, tuple[str, bool]]) -> str:
     """Returns the comment at the end of a field's line, or else the lines of comments
     above it.
     """
-    trailing, alone = comments.get(statement.end_lineno or statement.lineno, ("", False))
-    if trailing and not alone:
+    trailing, is_alone = comments.get(statement.end_lineno or statement.lineno, ("", False))
+    if trailing and not is_alone:
         return trailing.partition("noqa:")[0].rstrip("# ")
     lines: list[str] = []
     line = statement.lineno - 1
@@ -155,25 +155,25 @@ def _comment_of(statement: ast.AnnAssign, comments: Mapping[int, tuple[str, bool
     return " ".join(lines)
 
 
-def _classes(root: type) -> dict[str, type]:
+def _find_described_classes(root: type) -> dict[str, type]:
     """Finds all described classes that a class's annotations reach, by name."""
-    found: dict[str, type] = {}
+    classes: dict[str, type] = {}
     waiting: list[type] = [root]
     while waiting:
         cls = waiting.pop()
-        if cls.__name__ not in found:
-            found[cls.__name__] = cls
+        if cls.__name__ not in classes:
+            classes[cls.__name__] = cls
             for hint in typing.get_type_hints(cls, include_extras=True).values():
-                waiting += _described(hint)
-    return found
+                waiting += _find_annotated_classes(hint)
+    return classes
 
 
-def _described(hint: Any) -> Iterator[type]:
+def _find_annotated_classes(hint: Any) -> Iterator[type]:
     """Yields the described classes inside an annotation."""
     if isinstance(hint, type) and (is_dataclass(hint) or issubclass(hint, BaseModel)):
         yield hint
     for inner in typing.get_args(hint):
-        yield from _described(inner)
+        yield from _find_annotated_classes(inner)
 
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -182,7 +182,7 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 if TYPE_CHECKING:
     ProviderKeys = object
 else:
-    ProviderKeys = settings_entry(ProviderSettings)
+    ProviderKeys = build_settings_entry(ProviderSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,16 +219,16 @@ class JudgeEntry(JudgeFields):
 
 
 # Reports show these names, so they must not contain markup.
-GROUP_FIELD: Final = r"^[\w .-]{0,64}$"
+GROUP_FIELD_PATTERN: Final = r"^[\w .-]{0,64}$"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteEntry(SuiteFields):
     path: str | None = None  # JSONL or CSV file of the items; instead of `task`
     judge: JudgeEntry | None = None  # the model that scores, for judged scorers
-    cluster: Annotated[str, Field(pattern=GROUP_FIELD)] = ""
+    cluster: Annotated[str, Field(pattern=GROUP_FIELD_PATTERN)] = ""
     slices: Annotated[
-        tuple[Annotated[str, Field(min_length=1, pattern=GROUP_FIELD)], ...],
+        tuple[Annotated[str, Field(min_length=1, pattern=GROUP_FIELD_PATTERN)], ...],
         Field(max_length=5),
     ] = ()
 

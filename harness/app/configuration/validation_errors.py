@@ -1,9 +1,9 @@
-"""Errors of the configuration: numbers outside their declared ranges; messages with file, line
-and nearest known key; retired keys and commands.
+"""Errors of the configuration: numbers outside their declared ranges, faulty policies, messages
+with file, line and nearest known key, retired keys and commands.
 
 Each number is declared with its range beside its default
-(`harness.frame.configuration.setting`). Rules of one policy are here too; `schema` has the
-types of keys, and the command line names the successors of retired commands.
+(`harness.frame.configuration.setting`). `schema` has the types of keys. The command line names
+the successors of retired commands.
 """
 
 import logging
@@ -28,27 +28,27 @@ from harness.gate.policy import PolicyFields
 from harness.gate.suite_plan import ClaimPopulation
 
 
-def range_errors(config: object) -> Iterator[tuple[KeyPath, str]]:
+def find_range_errors(config: object) -> Iterator[tuple[KeyPath, str]]:
     """Yields path and message for every number outside its declared range, and for every faulty
     policy. config: the whole file, parsed.
     """
-    yield from _number_errors(config, ())
+    yield from _find_number_errors(config, ())
     policies: Mapping[str, PolicyFields] = getattr(config, "policies", {})
     for name, policy in policies.items():
-        yield from _policy_errors(policy, ("policies", name))
+        yield from _find_policy_errors(policy, ("policies", name))
 
 
-def _number_errors(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+def _find_number_errors(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     """Yields the faults of all declared numbers inside a value. path: of the value."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _number_errors(inner, (*path, str(key)))
+            yield from _find_number_errors(inner, (*path, str(key)))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _number_errors(inner, (*path, index))
+            yield from _find_number_errors(inner, (*path, index))
     elif isinstance(value, BaseModel):
         for key, inner in value:
-            yield from _number_errors(inner, (*path, key))
+            yield from _find_number_errors(inner, (*path, key))
     elif is_dataclass(value):
         record: type = type(value)
         declared = settings_of(record)
@@ -56,26 +56,28 @@ def _number_errors(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]
             inner = getattr(value, item.name)
             place = (*path, item.name)
             if item.name in declared:
-                yield from _number_error(declared[item.name], inner, place)
+                yield from _check_number(declared[item.name], inner, place)
             else:
-                yield from _number_errors(inner, place)
+                yield from _find_number_errors(inner, place)
 
 
-def _number_error(
+def _check_number(
     declared: Declaration, value: object, path: KeyPath
 ) -> Iterator[tuple[KeyPath, str]]:
-    """Yields the fault of one declared number. The reader checks a number in a written form."""
+    """Yields the fault of one declared number. Ignores numbers with a written form, which
+    `read_setting` checks.
+    """
     allowed = declared.range
     if allowed is None or declared.written is not None or not isinstance(value, int | float):
         return
     if not allowed.holds(value):
-        must = "be" if allowed.above else "lie in"
+        verb = "be" if allowed.above else "lie in"
         unit = f" {declared.unit}" if declared.unit else ""
         hint = " (1 % is 100)" if declared.name.endswith("_bps") else ""
-        yield path, f"is {format_bound(value)}; it must {must} {allowed.text}{unit}{hint}"
+        yield path, f"is {format_bound(value)}; it must {verb} {allowed.text}{unit}{hint}"
 
 
-def _policy_errors(policy: PolicyFields, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+def _find_policy_errors(policy: PolicyFields, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     """Yields the faults of one policy that depend on several of its keys.
 
     Steps must rise, and `margin_max` must not be below the margin. A guardrail is a ratio or
@@ -85,8 +87,8 @@ def _policy_errors(policy: PolicyFields, path: KeyPath) -> Iterator[tuple[KeyPat
     canary = policy.canary
     if not canary.steps:
         yield (*path, "canary", "steps"), "a canary needs at least one step"
-    for index, (before, step) in enumerate(pairwise(canary.steps), start=1):
-        if step.weight_bps <= before.weight_bps:
+    for index, (previous_step, step) in enumerate(pairwise(canary.steps), start=1):
+        if step.weight_bps <= previous_step.weight_bps:
             place = (*path, "canary", "steps", index)
             yield place, "a step's weight must be above the previous step's weight"
     if gate.margin_max is not None and gate.margin_max < gate.margin:
@@ -105,23 +107,26 @@ def _policy_errors(policy: PolicyFields, path: KeyPath) -> Iterator[tuple[KeyPat
             yield place, f"is {format_bound(ratio)}; a tolerated ratio is {RATIO.text}, or off"
 
 
-def ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
+def find_ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
     """Yields guardrails that are `on` or 0, which are not clearly a ratio or off."""
-    for name, policy in _mapping(values.get("policies")).items():
-        guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
+    for name, policy in _as_mapping(values.get("policies")).items():
+        guardrails = _as_mapping(
+            _as_mapping(_as_mapping(policy).get("canary")).get("guardrails")
+        )
         for guardrail, ratio in guardrails.items():
             if ratio is True or (ratio == 0 and ratio is not False):
                 path = ("policies", name, "canary", "guardrails", guardrail)
                 yield path, "give the tolerated ratio, such as 1.25, or off"
 
 
-def _mapping(value: object) -> Mapping[str, object]:
+def _as_mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
 _LOG: Final = logging.getLogger(__name__)
 
-# By path in the file; `*` is any name or list index. `path=value` matches one value only.
+# Texts by path in the file. `*` is any name or list index. `path=value` matches only this
+# value.
 RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.canary.carried_share": "Swapgate always uses new callers' evidence across days",
     "policies.*.canary.evidence": "there is one rule of evidence",
@@ -153,7 +158,7 @@ IGNORED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.gate.infra_retries": "`infra_patience_s` sets how long a comparison waits",
 }
 
-# By the command's words; its subcommands are retired, too.
+# Texts by the command's words. Its subcommands are retired, too.
 RETIRED_COMMANDS: Final[Mapping[str, str]] = {
     "agent purge-user": "use `swapgate user delete`",
     "archive": "set `control.traffic_keep_days`, after which old traffic is deleted",
@@ -185,16 +190,16 @@ def config_error(
     error: pydantic's. schema: the file's JSON Schema, for the known keys.
     """
     faults = error.errors(include_url=False)
-    # If pydantic tried several types, it reports a fault for each. An unknown key tells more
-    # than "not a string".
+    # If pydantic tried several types, it reports a fault for each type. An unknown key helps
+    # people more than "not a string".
     first = next(
         (fault for fault in faults if fault["type"] in UNKNOWN_KEY),
         faults[0],
     )
     path = find_fault_path(first, document.values)
     is_key = first["type"] in UNKNOWN_KEY
-    named = dotted_path(path) if is_key else str(first["input"])
-    text = describe_fault(first, path, schema, named=named)
+    shown_value = dotted_path(path) if is_key else str(first["input"])
+    text = describe_fault(first, path, schema, named=shown_value)
     if is_key:
         return ConfigError(f"{document.place(path)}: {text}")
     return document.error(path, text)
@@ -204,19 +209,19 @@ def require_no_retired_keys(document: Document) -> None:
     """Raises RetiredKeys with all retired keys of a document, each with its place and its
     successor.
     """
-    found = [
+    messages = [
         f"{document.place(path)}: {dotted_path(path)!r} is retired: {instead}"
-        for path, instead in _matches(document.values, (), RETIRED_KEYS)
+        for path, instead in _find_matches(document.values, (), RETIRED_KEYS)
     ]
-    if found:
+    if messages:
         title = "nothing was started, because the configuration has retired keys"
-        raise RetiredKeys("\n".join((title, *found)))
+        raise RetiredKeys("\n".join((title, *messages)))
 
 
 def without_ignored_keys(document: Document) -> dict[str, object]:
     """Returns the values without the keys in IGNORED_KEYS, and logs a warning for each."""
     values = deepcopy(document.values)
-    for path, reason in _matches(document.values, (), IGNORED_KEYS):
+    for path, reason in _find_matches(document.values, (), IGNORED_KEYS):
         place = document.place(path)
         key = dotted_path(path)
         _LOG.warning("%s: %r has no effect: %s", place, key, reason)
@@ -227,26 +232,28 @@ def without_ignored_keys(document: Document) -> dict[str, object]:
     return values
 
 
-def _matches(
+def _find_matches(
     value: object,
     path: KeyPath,
     patterns: Mapping[str, str],
 ) -> Iterator[tuple[KeyPath, str]]:
     """Yields path and text of each key that a pattern matches. patterns: as RETIRED_KEYS."""
-    for pattern, instead in patterns.items():
-        names, _, only = pattern.partition("=")
-        if _fits(names.split("."), path) and (not only or str(value) == only):
-            yield path, instead
+    for pattern, text in patterns.items():
+        names, _, required_value = pattern.partition("=")
+        if _matches_path(names.split("."), path) and (
+            not required_value or str(value) == required_value
+        ):
+            yield path, text
             return
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _matches(inner, (*path, str(name)), patterns)
+            yield from _find_matches(inner, (*path, str(name)), patterns)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            yield from _matches(inner, (*path, number), patterns)
+            yield from _find_matches(inner, (*path, number), patterns)
 
 
-def _fits(names: list[str], path: KeyPath) -> bool:
+def _matches_path(names: list[str], path: KeyPath) -> bool:
     """Tells whether a pattern's names match a path; `*` matches any name or index."""
     return len(names) == len(path) and all(
         name in ("*", str(part)) for name, part in zip(names, path, strict=True)

@@ -57,7 +57,7 @@ BUSY_RPS = 220.0
 FAILING_USERS_PER_S = 80.0
 SDK_RPS = 14.0
 # A slow machine needs some minutes; after this time the demo gives up.
-LONGEST_S = 1200.0
+MAX_DURATION_S = 1200.0
 SHOW_EVERY_S = 10.0
 OUTAGE_AFTER_S = 20.0
 OUTAGE_S = 20.0
@@ -69,7 +69,7 @@ UNEXPECTED_END = "some stories did not end as expected: see the lines with ✕ a
 def run_demo(*, once: bool, swap: bool) -> int:
     """Plays the demo and cleans up. Returns the exit code: 0 if every story ended as expected.
 
-    once: ends after the stories; otherwise the traffic goes on until Ctrl-C. swap: exchanges
+    once: ends after the stories; otherwise the traffic continues until Ctrl-C. swap: exchanges
     the skills of two models, and so the ends of their stories.
     """
     environment = DemoEnvironment(swap=swap)
@@ -145,7 +145,7 @@ class StoryProgress:
 
 @dataclass
 class DemoShow:
-    """Plays the stories on a running installation, and prints what happens."""
+    """Plays the stories on a running installation, and prints the events."""
 
     installation: Installation
     environment: DemoEnvironment
@@ -169,7 +169,7 @@ class DemoShow:
             self._console.print(f"  {line}", soft_wrap=True)
 
     def open(self, set_up_result: SetUpResult) -> None:
-        self.environment.await_answer("ui", processes.HEALTH["ui"])
+        self.environment.await_answer("ui", processes.HEALTH_PATHS["ui"])
         router = self.environment.url("router")
         self.lines(
             "Where to look",
@@ -201,10 +201,10 @@ class DemoShow:
                 create_proposal(self.installation.context, OPERATOR, request)
         self._release_model()
         self._expected = list(stories)
-        outage = threading.Thread(target=self._outage, daemon=True)
+        outage = threading.Thread(target=self._cause_outage, daemon=True)
         outage.start()
         self._watch()
-        survived = self._swap_back(agent, promoted.candidate)
+        has_survived = self._swap_back(agent, promoted.candidate)
         outage.join()
         while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failed:
             time.sleep(0.2)
@@ -215,11 +215,11 @@ class DemoShow:
         agent_text = (
             f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
         )
-        return [(self._backup_served(), outage_text), (survived, agent_text)]
+        return [(self._check_backup(), outage_text), (has_survived, agent_text)]
 
     def _watch(self) -> None:
-        """Follows the proposals until all have ended, or until `LONGEST_S`."""
-        began = time.monotonic()
+        """Follows the proposals until all have ended, or until `MAX_DURATION_S`."""
+        began_at = time.monotonic()
         shown_at = 0.0
         ctx = self.installation.context
         routes = [story.route for story in self._expected]
@@ -234,9 +234,10 @@ class DemoShow:
                 shown_at = now
                 if texts := ProposalWatch(ctx, routes).texts():
                     self.say(" · ".join(texts))
-            if now > began + LONGEST_S:
+            if now > began_at + MAX_DURATION_S:
                 self.say(
-                    f"the demo gave up: some stories run longer than {format_span(LONGEST_S)}"
+                    "the demo gave up: some stories run longer than "
+                    f"{format_span(MAX_DURATION_S)}"
                 )
                 return
             time.sleep(0.5)
@@ -249,7 +250,7 @@ class DemoShow:
             progress.comparison = load_comparison(ctx, proposal)
             self._announce(progress)
             if progress.phase is ProposalPhase.CANARY:
-                self._canary_opened(progress.story)
+                self._note_open_canary(progress.story)
             if progress.phase is ProposalPhase.AWAITING_APPROVAL:
                 decisions.approve_proposal(ctx, OPERATOR, proposal, "make demo")
                 self.say(f"{progress.story.route}: approved by a person")
@@ -264,7 +265,7 @@ class DemoShow:
         self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models on a schedule")
 
     def _find_proposals(self) -> None:
-        """Finds the proposals of the expected stories, also those that a schedule created."""
+        """Finds the proposals of the expected stories, including proposals of a schedule."""
         ctx = self.installation.context
         for story in list(self._expected):
             for proposal in list_proposals(ctx, route=story.route, open_only=True):
@@ -285,7 +286,7 @@ class DemoShow:
         )
         self.say(f"{name} is {proposal.phase_text}{suffix}")
 
-    def _canary_opened(self, story: Story) -> None:
+    def _note_open_canary(self, story: Story) -> None:
         self.traffic.rates[story.route] = BUSY_RPS
         if story.fault is not None:
             self.traffic.turns[story.route] = story.fault.turns
@@ -315,15 +316,17 @@ class DemoShow:
         """
         try:
             agent.take_turn(candidate)
-            why = "make demo: rollback during an agent's tool loop"
-            operations.roll_back(self.installation.context, OPERATOR, agent.route, reason=why)
+            reason = "make demo: rollback during an agent's tool loop"
+            operations.roll_back(
+                self.installation.context, OPERATOR, agent.route, reason=reason
+            )
             self.say(f"{agent.route}: rolled back to {INCUMBENT}")
             agent.take_turn(INCUMBENT)
         except SwapgateError as error:
             self.say(str(error))
-        return agent.survived(INCUMBENT, candidate, INCUMBENT)
+        return agent.has_survived(INCUMBENT, candidate, INCUMBENT)
 
-    def _outage(self) -> None:
+    def _cause_outage(self) -> None:
         time.sleep(OUTAGE_AFTER_S)
         pid = self.environment.kill("primary")
         self.say(
@@ -333,7 +336,7 @@ class DemoShow:
         self.environment.start_provider("primary")
         self.say(f"{OUTAGE_ROUTE}: the provider is back")
 
-    def _backup_served(self) -> bool:
+    def _check_backup(self) -> bool:
         """Returns whether the backup answered requests during the outage and no request failed.
 
         The figures come from the router's records.
@@ -345,7 +348,7 @@ class DemoShow:
         )
         return counts.answered > 0 and counts.failed == 0
 
-    def _ending(self, progress: StoryProgress) -> tuple[bool, str]:
+    def _judge_story(self, progress: StoryProgress) -> tuple[bool, str]:
         """Returns whether a story ended as expected, and a sentence about it.
 
         If the candidate had a fault, the rollback's reason must name the fault. The incumbent
@@ -384,7 +387,10 @@ class DemoShow:
 
     def report(self, other_outcomes: Sequence[tuple[bool, str]]) -> bool:
         tally = self.traffic.tally
-        stories = [*(self._ending(progress) for progress in self.progresses), *other_outcomes]
+        stories = [
+            *(self._judge_story(progress) for progress in self.progresses),
+            *other_outcomes,
+        ]
         self.lines(
             "The seven stories",
             [f"{_mark(good=good)} {text}" for good, text in stories],
@@ -401,10 +407,10 @@ class DemoShow:
                 *tally.failures[:5],
             ],
         )
-        all_expected = self._refuses_attacks() and all(good for good, _ in stories)
+        all_expected = self._check_attacks() and all(good for good, _ in stories)
         return all_expected and not tally.failed and enough_sdk_requests
 
-    def _refuses_attacks(self) -> bool:
+    def _check_attacks(self) -> bool:
         """Tries to promote the failed candidate by SQL. Returns whether the database refused
         every try.
         """
@@ -426,8 +432,9 @@ class DemoShow:
         self.lines(
             f"Raw SQL tries to promote {comparison.candidate.name}",
             [
-                f"{_mark(good=bool(why))} {title}: " + (f"refused: {why}" if why else "TAKEN")
-                for title, why in refusals.items()
+                f"{_mark(good=bool(refusal))} {title}: "
+                + (f"refused: {refusal}" if refusal else "TAKEN")
+                for title, refusal in refusals.items()
             ],
         )
         return all(refusals.values())

@@ -23,7 +23,7 @@ from typing import Final
 
 import yaml
 
-from harness.app.processes import HEALTH, answers_http
+from harness.app.processes import HEALTH_PATHS, answers_http
 from harness.frame.errors import SwapgateError
 from harness.frame.failures import FailureClass
 from harness.frame.runtime.tcp_ports import free_port
@@ -47,7 +47,7 @@ PORTS = {
     "backup": 9201,
 }
 HOST = "127.0.0.1"
-START_S = 240.0
+START_TIMEOUT_S = 240.0
 
 SUITE: Final = "tickets"
 INCUMBENT: Final = "sim/aurora-1"
@@ -55,7 +55,7 @@ BETTER: Final = "sim/aurora-2"
 WORSE: Final = "sim/aurora-lite"
 FRAGILE: Final = "sim/nimbus-1"
 SILENT: Final = "sim/nimbus-2"
-# The provider offers this model only during the demo; it is as good as aurora-2.
+# The provider begins to offer this model during the demo. The model is as good as aurora-2.
 NEW: Final = "sim/aurora-3"
 NIGHTLY_ROUTE: Final = "chat-night"
 # The route of the silent candidate. Its time limits are short: a request does not wait long for
@@ -72,7 +72,7 @@ OUTAGE_BACKUP: Final = "backup/backup-1"
 
 
 # Copies the route's current row, with the candidate as its incumbent and a forged proof.
-_PROMOTE = """
+_PROMOTION_SQL = """
 INSERT INTO route_version (route, version, revision, kind, incumbent, incumbent_evidence,
   weight_bps, settings, prev_version, prev_incumbent, verdict_id, verdict_candidate,
   verdict_outcome, at, actor, reason)
@@ -81,17 +81,17 @@ SELECT route, version + 1, (SELECT max(revision) + 1 FROM route_version), 'promo
   :outcome, at, 'mallory', 'because I can'
 FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
 
-_EVIDENCE = """
+_EVIDENCE_SQL = """
 INSERT INTO evidence (id, route, target, kind, created_at)
 SELECT 'e_forged', route, :candidate, 'baseline', at
 FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
 
 # Title, SQL statement, and the verdict outcome that the statement claims; None for no verdict.
 ATTACKS: Sequence[tuple[str, str, str | None]] = (
-    ("promote it without a verdict", _PROMOTE, None),
-    ("promote it with its failed verdict", _PROMOTE, "failed"),
-    ("promote it and claim that the verdict passed", _PROMOTE, "passed"),
-    ("declare it the route's baseline", _EVIDENCE, None),
+    ("promote it without a verdict", _PROMOTION_SQL, None),
+    ("promote it with its failed verdict", _PROMOTION_SQL, "failed"),
+    ("promote it and claim that the verdict passed", _PROMOTION_SQL, "passed"),
+    ("declare it the route's baseline", _EVIDENCE_SQL, None),
     (
         "write 'passed' over its verdict",
         "UPDATE verdict SET outcome = 'passed' WHERE id = :verdict",
@@ -106,8 +106,8 @@ class OnlineFault:
 
     text: str  # completes "MODEL now …"
     switch: Mapping[str, object]  # the simulator's fault switch
-    # The rollback's reason must name at least one of them: the first is the control plane's
-    # word, the second the word of a router's own guard, whichever ends the canary.
+    # The rollback's reason must contain at least one of them. The control plane writes the
+    # first, and a router's own guard the second.
     failures: Sequence[str]
     turns: int = 1  # how many requests each user of the route sends
 
@@ -151,7 +151,7 @@ def build_stories(*, swap: bool) -> tuple[Story, ...]:
     return (
         Story("chat-web", BETTER, rejected if swap else promoted),
         Story("chat-mobile", WORSE, promoted if swap else rejected),
-        # These two score well, then fail online.
+        # The candidates of these two stories score well, then fail online.
         Story(
             "chat-email",
             FRAGILE,
@@ -188,14 +188,13 @@ class DemoEnvironment:
         return f"http://{HOST}:{self.ports[name]}"
 
     def choose_ports(self, wanted: Mapping[str, int]) -> list[str]:
-        """Chooses a free port for each process, if possible the wanted one.
-
-        Returns a note about each port that is not the wanted one.
+        """Chooses a free port for each process, if possible the wanted port. Returns a
+        note about each other port.
         """
         notes = []
         for name, port in wanted.items():
             reserved = {*wanted.values(), *self.ports.values()} - {port}
-            self.ports[name] = free_port(HOST, port, spoken_for=reserved)
+            self.ports[name] = free_port(HOST, port, reserved_ports=reserved)
             if self.ports[name] != port:
                 notes.append(f"port {port} is taken: {name} uses {self.ports[name]}")
         return notes
@@ -231,7 +230,7 @@ class DemoEnvironment:
 
     def await_answer(self, name: str, path: str) -> None:
         """Waits until the process serves. Raises SwapgateError with the end of its log."""
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.children[name].poll() is None:
             if answers_http(HOST, self.ports[name], path):
                 return
@@ -346,17 +345,20 @@ class DemoEnvironment:
             "ui": {"port": self.ports["ui"]},
             "providers": {
                 "openai": {
-                    **self._provider("sim", {DOCUMENTED_MODEL: documented}),
+                    **self._build_provider("sim", {DOCUMENTED_MODEL: documented}),
                     "kind": "openai",
                     "api_key_env": _KEY_VARIABLE,
                 },
-                **{name: self._provider(name, prices) for name in ("sim", "primary", "backup")},
+                **{
+                    name: self._build_provider(name, prices)
+                    for name in ("sim", "primary", "backup")
+                },
             },
             "routes": routes,
         }
         self.config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
-    def _provider(self, process: str, prices: dict[str, object]) -> dict[str, object]:
+    def _build_provider(self, process: str, prices: dict[str, object]) -> dict[str, object]:
         return {
             "kind": "sim",
             "api_base": f"{self.url(process)}/v1",
@@ -378,7 +380,7 @@ class DemoEnvironment:
         for part in ("control", "router", "agents", "ui"):
             self.start(part, ["serve", part], {_KEY_VARIABLE: _KEY})
         for part in ("control", "router", "agents"):
-            self.await_answer(part, HEALTH[part])
+            self.await_answer(part, HEALTH_PATHS[part])
 
 
 def play_to_end(environment: DemoEnvironment, play: Callable[[], bool]) -> int:

@@ -1,5 +1,5 @@
-"""Reads from the router's own records who answered when a target failed: the callers of a lost
-provider, and the callers of a candidate that failed in its canary.
+"""Reads from the router's own records which target answered when another target failed, for the
+callers of a lost provider and of a candidate that failed in its canary.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ def count_backup_answers(ctx: Context, route: str, since: datetime) -> BackupAns
 
 @dataclass(frozen=True, slots=True)
 class RescuedCallers:
-    """The callers whose candidate failed."""
+    """The requests that the candidate failed, and their other answers."""
 
     failing: int  # requests that the candidate failed
     rescued: int  # of these, the incumbent's answers
@@ -75,7 +75,7 @@ def count_rescued_callers(
     waits_s = [step.latency_ms / 1000 for step in failovers if step.target == candidate.name]
     return RescuedCallers(
         failing=sum(minute.charged for minute in canary),
-        # A request that failed has the target that the router called last.
+        # The record of a failed request has the target that the router called last.
         rescued=sum(m.charged - m.failed for m in canary if m.target == incumbent.id),
         unanswered=sum(minute.failed for minute in canary),
         wait_s=median(waits_s) if waits_s else None,

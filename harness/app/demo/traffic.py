@@ -33,11 +33,12 @@ from harness.routing.records.routes import Routing
 from harness.routing.table import FIRST_ROUTE_STEP
 
 TIMEOUT_S = 60.0
-# Unanswered requests: the generator's in all, and the official client's per route, whose CPU
-# time would leave the generator none on a busy machine.
-MOST_IN_FLIGHT = 200
-SDK_IN_FLIGHT = 2
-KEPT_FAILURES = 100
+# The greatest numbers of unanswered requests: of the generator in all, and of the official
+# client per route. The client needs so much CPU time that on a busy machine none would be left
+# for the generator.
+MAX_IN_FLIGHT = 200
+MAX_SDK_IN_FLIGHT = 2
+MAX_KEPT_FAILURES = 100
 QUESTIONS = (
     "Where is my parcel?",
     "How do I change my e-mail address?",
@@ -46,7 +47,7 @@ QUESTIONS = (
 )
 # A user's pause between an answer and the next question.
 PAUSE_S = 1.0
-# A conversation so far: questions and answers in turn, the newest question last.
+# A conversation: questions and answers in turn, the newest question last.
 Messages = Sequence[Mapping[str, str]]
 # Sends a user's request to a route. Arguments: the route's name, the user's number and the
 # conversation. Returns the answer's text. Raises the client's error.
@@ -69,19 +70,19 @@ class TrafficCounts:
         self,
         client: str,
         route: str,
-        why: str,
+        reason: str,
     ) -> None:
         """Counts a failed request. Keeps only the first texts, because traffic may run for
         days.
         """
         self.failed += 1
-        if len(self.failures) < KEPT_FAILURES:
-            self.failures.append(f"{client} on {route}: {why}")
+        if len(self.failures) < MAX_KEPT_FAILURES:
+            self.failures.append(f"{client} on {route}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
 class DemoUser:
-    """A simulated user. free: admits so many requests of its client at once."""
+    """A simulated user. free: limits the concurrent requests of the user's client."""
 
     client: str
     route: str
@@ -91,7 +92,7 @@ class DemoUser:
 
 @dataclass
 class DemoTraffic:
-    """Sends requests from a thread of its own, at the rates of the routes."""
+    """Sends requests from a separate thread, at the rates of the routes."""
 
     base_url: str  # ends in /v1
     key: str
@@ -111,7 +112,7 @@ class DemoTraffic:
         self._thread.start()
 
     def stop(self) -> None:
-        """Sends no more requests, and waits for the answers of the others, at most
+        """Sends no more requests. Waits for the answers of running requests, at most
         `TIMEOUT_S`.
         """
         self._stop.set()
@@ -122,25 +123,26 @@ class DemoTraffic:
         async with (
             aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-                connector=aiohttp.TCPConnector(limit=MOST_IN_FLIGHT),
+                connector=aiohttp.TCPConnector(limit=MAX_IN_FLIGHT),
                 headers={"Authorization": f"Bearer {self.key}"},
             ) as session,
             # max_retries=0, because the demo counts the result of the first attempt.
             AsyncOpenAI(base_url=self.base_url, api_key=self.key, max_retries=0) as client,
             asyncio.TaskGroup() as tasks,
         ):
-            light = partial(_post, session, f"{self.base_url}/chat/completions")
-            official = partial(_ask, client)
+            ask_by_http = partial(_ask_by_http, session, f"{self.base_url}/chat/completions")
+            ask_by_client = partial(_ask_by_client, client)
 
-            async def users(
+            async def start_users(
                 name: str,
                 route: str,
-                ask: Ask,
+                send_request: Ask,
                 free: asyncio.Semaphore,
                 share: float = 0.0,
             ) -> None:
-                """Lets new users begin (open loop), by default at the route's rate of
-                requests. Catches up with at most half a second.
+                """Starts new users without waiting for answers (an open loop), by default at
+                the route's rate of requests. After a delay, catches up with at most half a
+                second.
                 """
                 due = time.monotonic()
                 for number in itertools.count():
@@ -152,42 +154,44 @@ class DemoTraffic:
                     if self._stop.is_set():
                         return
                     user = DemoUser(name, route, number, free)
-                    tasks.create_task(self._talk(user, ask))
+                    tasks.create_task(self._run_conversation(user, send_request))
 
-            most = asyncio.Semaphore(MOST_IN_FLIGHT)
+            generator_limit = asyncio.Semaphore(MAX_IN_FLIGHT)
             for route in self.rates:
-                tasks.create_task(users("generator", route, light, most))
+                tasks.create_task(start_users("generator", route, ask_by_http, generator_limit))
                 if sdk_rate:
-                    few = asyncio.Semaphore(SDK_IN_FLIGHT)
+                    sdk_limit = asyncio.Semaphore(MAX_SDK_IN_FLIGHT)
                     share = sdk_rate / len(self.rates)
-                    tasks.create_task(users("openai", route, official, few, share))
+                    tasks.create_task(
+                        start_users("openai", route, ask_by_client, sdk_limit, share)
+                    )
 
-    async def _talk(self, user: "DemoUser", ask: Ask) -> None:
+    async def _run_conversation(self, user: "DemoUser", send_request: Ask) -> None:
         """Sends the requests of one user, each with all earlier turns; ends at a failure."""
-        said: list[Mapping[str, str]] = []
+        messages: list[Mapping[str, str]] = []
         for turn in range(self.turns.get(user.route, 1)):
             if turn:
                 await asyncio.sleep(PAUSE_S)
                 await user.free.acquire()
             content = QUESTIONS[(user.number + turn) % len(QUESTIONS)]
-            said.append({"role": "user", "content": content})
+            messages.append({"role": "user", "content": content})
             try:
-                answer = ask(user.route, user.number, said)
-                text = await self._one(user.client, user.route, answer)
+                answer = send_request(user.route, user.number, messages)
+                text = await self._count_answer(user.client, user.route, answer)
             finally:
                 user.free.release()
             if not text or self._stop.is_set():
                 return
-            said.append({"role": "assistant", "content": text})
+            messages.append({"role": "assistant", "content": text})
 
-    async def _one(
+    async def _count_answer(
         self,
         client: str,
         route: str,
         answer: Awaitable[str],
     ) -> str:
         """Counts one request, and returns the answer's text; empty if it failed."""
-        why = "an empty answer"
+        reason = "an empty answer"
         try:
             text = await answer
         except (
@@ -197,15 +201,15 @@ class DemoTraffic:
             ValueError,
         ) as error:
             text = ""
-            why = f"{type(error).__name__}: {error}"[:200]
+            reason = f"{type(error).__name__}: {error}"[:200]
         if text:
             self.tally.answered[client] += 1
         else:
-            self.tally.note_failure(client, route, why)
+            self.tally.note_failure(client, route, reason)
         return text
 
 
-async def _post(
+async def _ask_by_http(
     session: aiohttp.ClientSession,
     url: str,
     route: str,
@@ -225,29 +229,29 @@ async def _post(
     return str(reply["choices"][0]["message"]["content"] or "")
 
 
-async def _ask(
+async def _ask_by_client(
     client: AsyncOpenAI,
     route: str,
     number: int,
     messages: Messages,
 ) -> str:
-    """Asks by the official client, for many requests in a stream. Returns an empty text for a
-    stream without an end.
+    """Asks by the official client, partly in a stream. Returns an empty text for an incomplete
+    stream.
     """
-    asked: dict[str, Any] = {"model": route, "messages": messages}
-    asked["user"] = f"sdk-{route}-{number}"
+    request: dict[str, Any] = {"model": route, "messages": messages}
+    request["user"] = f"sdk-{route}-{number}"
     # No streams on this route: when its provider is killed, a stream that has begun must fail,
     # because the router does not join two models' texts.
     if route == "search" or number % 2:
-        reply = await client.chat.completions.create(**asked)
+        reply = await client.chat.completions.create(**request)
         return str(reply.choices[0].message.content or "")
     text = ""
-    ended = False
-    async for chunk in await client.chat.completions.create(**asked, stream=True):
+    is_complete = False
+    async for chunk in await client.chat.completions.create(**request, stream=True):
         for choice in chunk.choices:
             text += choice.delta.content or ""
-            ended = ended or choice.finish_reason is not None
-    return text if ended else ""
+            is_complete = is_complete or choice.finish_reason is not None
+    return text if is_complete else ""
 
 
 TASK: Final = "Give the customer of order A-1001 the money back."
@@ -257,7 +261,7 @@ TOOLS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "refund": (("order", "eur"), "Done: receipt R-77."),
 }
 ANSWER: Final = "Order A-1001: 42 EUR went back, receipt R-77."
-DEFINITIONS: Final[Any] = [
+TOOL_DEFINITIONS: Final[Any] = [
     {
         "type": "function",
         "function": {
@@ -270,14 +274,14 @@ DEFINITIONS: Final[Any] = [
     }
     for name, (arguments, _) in TOOLS.items()
 ]
-MOVED_S = 20.0
+SWAP_TIMEOUT_S = 20.0
 
 
 @dataclass
 class DemoAgent:
-    """An agent whose tool loop goes on while its route's model changes.
-
-    turns: the conversation so far. served: the model of each turn, as the router reported it.
+    """An agent whose tool loop continues while its route's model changes. turns: the
+    messages of the conversation. served: the model of each turn, as the router
+    reported it.
     """
 
     base_url: str  # the router's address, with `/v1`
@@ -292,10 +296,11 @@ class DemoAgent:
         """Waits until the route serves `model`, then takes one turn and runs the tools that it
         calls.
 
-        Raises SwapgateError if the model does not serve within `MOVED_S`, or the call fails.
+        Raises SwapgateError if the model does not serve within `SWAP_TIMEOUT_S`, or if the call
+        fails.
         """
         with OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0) as client:
-            deadline = time.monotonic() + MOVED_S
+            deadline = time.monotonic() + SWAP_TIMEOUT_S
             question = [{"role": "user", "content": "Who are you?"}]
             while self._send(client, "visitor", question)[0] != model:
                 if time.monotonic() > deadline:
@@ -311,8 +316,8 @@ class DemoAgent:
         for call in message.tool_calls or ():
             name = call.function.name
             arguments = json.loads(call.function.arguments)
-            given = ", ".join(f"{key}={value}" for key, value in arguments.items())
-            self.say(f"agent on {self.route}: {served} calls {name}({given})")
+            arguments_text = ", ".join(f"{key}={value}" for key, value in arguments.items())
+            self.say(f"agent on {self.route}: {served} calls {name}({arguments_text})")
             result = {
                 "role": "tool",
                 "tool_call_id": call.id,
@@ -333,25 +338,25 @@ class DemoAgent:
             raw = client.chat.completions.with_raw_response.create(
                 model=self.route,
                 messages=turns,
-                tools=DEFINITIONS,
+                tools=TOOL_DEFINITIONS,
                 user=user,
             )
         except OpenAIError as error:
             raise SwapgateError(f"the agent on {self.route} got no answer: {error}") from None
         return raw.headers["x-swapgate-target"], raw.parse().choices[0].message
 
-    def survived(self, *models: str) -> bool:
-        """Returns whether these models served in this order, and the last answer is right,
-        which needs the tool results of the earlier turns.
+    def has_survived(self, *models: str) -> bool:
+        """Returns whether these models served in this order, and whether the last answer is
+        right. A right answer needs the tool results of the earlier turns.
         """
         return (self.served, self.answer) == ([*models], ANSWER)
 
 
 REPORT_EVERY_S = 5.0
-LOOK_EVERY_S = 0.5
-# Traffic ends if all requests fail for this long: the address or the key is probably wrong.
-# A router needs a moment to accept a new key.
-HOPELESS_S = 5.0
+CHECK_EVERY_S = 0.5
+# The traffic ends if all requests fail for this time, because the address or the key is
+# probably wrong. A router needs a moment to accept a new key.
+GIVE_UP_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,56 +389,57 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     Raises NotFound for an unknown route, InputError without a route or (with until_settled)
     without an open proposal, and CallFailed if no request gets an answer.
     """
-    wanted = _routes_to_ask(ctx, routes)
-    watch = ProposalWatch(ctx, wanted)
+    route_names = _find_routes(ctx, routes)
+    watch = ProposalWatch(ctx, route_names)
     if until_settled and not watch.open:
         raise InputError(
-            f"no proposal is open on {', '.join(wanted)}, so there is nothing to wait for: "
-            f"create one with `swapgate proposal create {wanted[0]} MODEL --reason WHY`"
+            f"no proposal is open on {', '.join(route_names)}, so there is nothing to wait "
+            f"for: create one with `swapgate proposal create {route_names[0]} MODEL --reason "
+            "WHY`"
         )
-    traffic = DemoTraffic(f"{url.rstrip('/')}/v1", key, dict.fromkeys(wanted, rate))
-    where = f"{', '.join(wanted)} at {traffic.base_url}"
-    say(f"{rate:g} requests per second to {where}; Ctrl-C ends them")
-    began = reported = time.monotonic()
+    traffic = DemoTraffic(f"{url.rstrip('/')}/v1", key, dict.fromkeys(route_names, rate))
+    description = f"{', '.join(route_names)} at {traffic.base_url}"
+    say(f"{rate:g} requests per second to {description}; Ctrl-C ends them")
+    began_at = reported_at = time.monotonic()
     traffic.start()
     try:
-        with interrupts() as over:
-            while not (over.ended or (until_settled and watch.rests)):
-                time.sleep(LOOK_EVERY_S)
-                elapsed = time.monotonic() - began
+        with interrupts() as interruption:
+            while not (interruption.ended or (until_settled and watch.is_settled)):
+                time.sleep(CHECK_EVERY_S)
+                elapsed = time.monotonic() - began_at
                 if seconds is not None and elapsed >= seconds:
                     break
-                if elapsed >= HOPELESS_S:
+                if elapsed >= GIVE_UP_AFTER_S:
                     _require_answers(traffic)
                 for line in watch.refresh():
                     say(line)
-                if began + elapsed - reported >= REPORT_EVERY_S:
-                    reported = began + elapsed
-                    say(_report(traffic, watch, elapsed))
+                if began_at + elapsed - reported_at >= REPORT_EVERY_S:
+                    reported_at = began_at + elapsed
+                    say(_format_progress(traffic, watch, elapsed))
     finally:
         traffic.stop()
-    say(_count(traffic))
-    if over.ended and until_settled:
+    say(_format_counts(traffic))
+    if interruption.ended and until_settled:
         raise KeyboardInterrupt
     if until_settled:
-        for line in watch.approvals():
+        for line in watch.list_approvals():
             say(line)
     _require_answers(traffic)
-    settled = not (until_settled and watch.open)
-    return TrafficResult(traffic.tally.total, traffic.tally.failed, settled)
+    has_settled = not (until_settled and watch.open)
+    return TrafficResult(traffic.tally.total, traffic.tally.failed, has_settled)
 
 
-def _routes_to_ask(ctx: Context, names: Sequence[str]) -> list[str]:
+def _find_routes(ctx: Context, names: Sequence[str]) -> list[str]:
     with ctx.store.read() as tx:
-        wanted = [routing.require_route(tx, name).name for name in names]
-        wanted = wanted or sorted(Routing(tx).table().routes)
-    if not wanted:
+        route_names = [routing.require_route(tx, name).name for name in names]
+        route_names = route_names or sorted(Routing(tx).table().routes)
+    if not route_names:
         raise InputError(f"there is no route to send requests to: {FIRST_ROUTE_STEP}")
-    return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys(route_names))
 
 
 def _require_answers(traffic: DemoTraffic) -> None:
-    """Raises CallFailed if every request so far has failed."""
+    """Raises CallFailed if every request has failed."""
     tally = traffic.tally
     if tally.failed and tally.failed == tally.total:
         raise CallFailed(
@@ -443,16 +449,16 @@ def _require_answers(traffic: DemoTraffic) -> None:
         )
 
 
-def _report(
+def _format_progress(
     traffic: DemoTraffic,
     watch: "ProposalWatch",
     elapsed: float,
 ) -> str:
-    parts = [_count(traffic), *watch.texts()]
+    parts = [_format_counts(traffic), *watch.texts()]
     return f"{format_count(elapsed):>5} s  {' · '.join(parts)}"
 
 
-def _count(traffic: DemoTraffic) -> str:
+def _format_counts(traffic: DemoTraffic) -> str:
     return f"{traffic.tally.total:,} requests, {traffic.tally.failed:,} failed"
 
 
@@ -465,9 +471,9 @@ class ProposalWatch:
     open: dict[str, str] = field(default_factory=dict)  # route to its proposal
 
     def __post_init__(self) -> None:
-        self._adopt()
+        self._find_new_proposals()
 
-    def _adopt(self) -> None:
+    def _find_new_proposals(self) -> None:
         with self.ctx.store.read() as tx:
             for proposal in Proposals(tx).open():
                 if proposal.route in self.routes:
@@ -477,23 +483,23 @@ class ProposalWatch:
         """Reads the proposals again. Returns a line for each proposal that has ended since the
         last call.
         """
-        ended = []
+        lines = []
         for route, proposal in self.proposals.items():
             if not proposal.open:
                 del self.open[route]
                 name = queries.find_target(self.ctx, proposal.candidate).name
                 phase = proposal.phase_text
-                ended.append(f"{route}: {name} is {phase}: {proposal.closed_because}")
-        self._adopt()
-        return ended
+                lines.append(f"{route}: {name} is {phase}: {proposal.closed_because}")
+        self._find_new_proposals()
+        return lines
 
     @property
-    def rests(self) -> bool:
+    def is_settled(self) -> bool:
         """Returns whether all proposals have ended or wait for a person's approval."""
         return all(p.phase is ProposalPhase.AWAITING_APPROVAL for p in self.proposals.values())
 
-    def approvals(self) -> list[str]:
-        """Lists the commands with which a person approves the waiting proposals."""
+    def list_approvals(self) -> list[str]:
+        """Lists the commands by which a person approves the waiting proposals."""
         return [
             f"{route}: waits for {describe_approver(proposal)}: `swapgate proposal approve "
             f"{proposal.id}`, or the page Proposals; then send traffic again"
@@ -508,22 +514,22 @@ class ProposalWatch:
 
     def texts(self) -> list[str]:
         return [
-            f"{route}: {self._text(proposal)}"
+            f"{route}: {self._describe_progress(proposal)}"
             for route, proposal in sorted(self.proposals.items())
         ]
 
-    def _text(self, proposal: Proposal) -> str:
+    def _describe_progress(self, proposal: Proposal) -> str:
         if proposal.phase is ProposalPhase.EVALUATING:
             with self.ctx.store.read() as tx:
-                done, most = evaluation.count_answers(tx, proposal)
-            return f"evals: {done} of at most {most} answers"
+                done_answers, most_answers = evaluation.count_answers(tx, proposal)
+            return f"evals: {done_answers} of at most {most_answers} answers"
         if proposal.phase is ProposalPhase.CANARY:
             for canary in list_canaries(self.ctx, route=proposal.route)[:1]:
-                now = canary.rollout.current
+                step = canary.rollout.current
                 action = canary.action
                 return (
-                    f"canary at {format_bps(now.weight_bps)}: {action.step_exposures} of "
-                    f"{now.min_exposures} callers, evidence of harm "
+                    f"canary at {format_bps(step.weight_bps)}: {action.step_exposures} of "
+                    f"{step.min_exposures} callers, evidence of harm "
                     f"{format_harm(action.distance_to_trip)}"
                 )
         return proposal.phase_text

@@ -1,7 +1,7 @@
 """The checks of `swapgate doctor`: findings, each with the next step.
 
-A check repairs nothing. A fault of the installation is a finding, not an exception. The command
-line prints the findings and sets the exit code.
+A check repairs nothing. A fault of the installation becomes a finding, not an exception. The
+command line prints the findings and sets the exit code.
 """
 
 import os
@@ -52,13 +52,13 @@ from harness.routing.table import FIRST_ROUTE_STEP
 SQLITE: Final = "sqlite:///"
 _INIT: Final = "run `swapgate init`"
 # Only problems of these subjects fail a provider; problems of other subjects are warnings.
-_OF_PROVIDER: Final = (ProbeSubject.REACHABLE, ProbeSubject.KEY)
+_PROVIDER_SUBJECTS: Final = (ProbeSubject.REACHABLE, ProbeSubject.KEY)
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """What a check found. fail: a part does not work; warn: it works, but not as a person would
-    want.
+    """The result of a check. fail: a part does not work. warn: the part works, but a person
+    should change something.
     """
 
     subject: str
@@ -70,12 +70,12 @@ class DoctorFinding:
 Findings = Iterator[DoctorFinding]
 
 
-def all_checks(
+def run_checks(
     read_settings: Callable[[], Settings],
     open_context: Callable[[], Context],
 ) -> Findings:
-    """Yields the findings of each check; skips checks that cannot run. An error that
-    read_settings or open_context raises is a finding.
+    """Yields the findings of each check. Skips checks that cannot run. An error of
+    `read_settings` or `open_context` becomes a finding.
     """
     version = ".".join(map(str, sys.version_info[:3]))
     yield DoctorFinding("python", "ok", version)
@@ -84,9 +84,9 @@ def all_checks(
     except SwapgateError as error:
         yield DoctorFinding("configuration", "fail", str(error), "fix the file")
         return
-    yield _configuration(settings)
-    yield _home(settings)
-    context, findings = _database(settings, open_context)
+    yield _check_configuration(settings)
+    yield _check_home(settings)
+    context, findings = _open_database(settings, open_context)
     yield from findings
     for check in _CHECKS:
         yield from check(settings, context)
@@ -95,27 +95,27 @@ def all_checks(
             yield from database_check(settings, context)
 
 
-def _alert_sinks(settings: Settings, _: Context | None) -> Findings:
+def _check_alert_sinks(settings: Settings, _: Context | None) -> Findings:
     sinks = ConfiguredSinks(settings.alerts, os.environ)
     if not sinks.names():
         next_step = "add a sink under `alerts.sinks`, then run `swapgate alert test`"
         yield DoctorFinding("alert sinks", "warn", "none: no person gets an alert", next_step)
     for name in sinks.names():
         subject = f"alert sink {name}"
-        if lacks := sinks.lacks(name):
-            yield DoctorFinding(subject, "warn", lacks, "set it where the control plane runs")
+        if missing := sinks.find_missing_secret(name):
+            yield DoctorFinding(subject, "warn", missing, "set it where the control plane runs")
         else:
             yield DoctorFinding(subject, "ok", "its secrets are set")
 
 
-def _configuration(settings: Settings) -> DoctorFinding:
+def _check_configuration(settings: Settings) -> DoctorFinding:
     if settings.source is None:
         found = "only the shipped defaults: no swapgate.yaml here"
         return DoctorFinding("configuration", "warn", found, _INIT)
     return DoctorFinding("configuration", "ok", str(settings.source))
 
 
-def _home(settings: Settings) -> DoctorFinding:
+def _check_home(settings: Settings) -> DoctorFinding:
     if not settings.home.is_dir():
         return DoctorFinding("home", "fail", f"{settings.home} is missing", _INIT)
     try:
@@ -125,65 +125,65 @@ def _home(settings: Settings) -> DoctorFinding:
     return DoctorFinding("home", "ok", f"{settings.home} is writable")
 
 
-def _database(
+def _open_database(
     settings: Settings, open_context: Callable[[], Context]
 ) -> tuple[Context | None, list[DoctorFinding]]:
-    """Opens the database and checks it. Returns no context if the database cannot be used;
-    checks that need it are then skipped.
+    """Opens the database and checks it. Returns None instead of the context if the database
+    cannot be used, so that the caller skips the checks that need it.
     """
     file = Path(settings.database_url.removeprefix(SQLITE))
     if settings.database_url.startswith(SQLITE) and not file.exists():
         return None, [DoctorFinding("database", "fail", f"{file} is missing", _INIT)]
-    found: list[DoctorFinding] = []
+    findings: list[DoctorFinding] = []
     try:
-        found = [_schema(settings), *_roles(settings)]
+        findings = [_check_schema(settings), *_check_roles(settings)]
         context = open_context()
         return context, [
-            *found,
-            _audit(context),
-            _signatures(context),
+            *findings,
+            _check_audit_log(context),
+            _check_signatures(context),
         ]
     except SwapgateError as error:
-        return None, [*found, *_unusable(error, answers=bool(found))]
+        return None, [*findings, *_describe_unusable(error, answers=bool(findings))]
 
 
-def _unusable(error: SwapgateError, *, answers: bool) -> Findings:
+def _describe_unusable(error: SwapgateError, *, answers: bool) -> Findings:
     """Yields the findings about a database that cannot be read. answers: whether an earlier
     check reached the database.
     """
-    said = str(error)
+    message = str(error)
     match error:
         case DatabaseUnusable() if not answers:
-            found, _, step = said.rpartition(": ")
+            found, _, step = message.rpartition(": ")
             yield DoctorFinding("database", "fail", found, step)
         case _ if not answers:
-            yield DoctorFinding("database", "fail", said, "start it, or fix `database_url`")
+            yield DoctorFinding("database", "fail", message, "start it, or fix `database_url`")
         case StoreUnavailable():
             return
         case NotAllowed():
             step = "run it without a management key, or with another key"
-            yield DoctorFinding("management key", "fail", said, step)
+            yield DoctorFinding("management key", "fail", message, step)
         case _:
-            yield DoctorFinding("secret", "fail", said, _INIT)
+            yield DoctorFinding("secret", "fail", message, _INIT)
 
 
-def _schema(settings: Settings) -> DoctorFinding:
+def _check_schema(settings: Settings) -> DoctorFinding:
     state = database.schema_state(settings)
-    shown = without_password(settings.database_url)
+    url = without_password(settings.database_url)
     if state.differences:
         found = (
-            f"{shown} is at revision {state.found}, but needs {state.needed}: "
+            f"{url} is at revision {state.found}, but needs {state.needed}: "
             f"{len(state.differences)} differences, the first: {state.differences[0]}"
         )
         step = "run `swapgate db check`, then `swapgate db upgrade`"
         return DoctorFinding("database", "fail", found, step)
-    return DoctorFinding("database", "ok", f"{shown}, at the newest revision")
+    return DoctorFinding("database", "ok", f"{url}, at the newest revision")
 
 
-def _roles(settings: Settings) -> list[DoctorFinding]:
+def _check_roles(settings: Settings) -> list[DoctorFinding]:
     if settings.database_url.startswith(SQLITE):
         return []
-    role = database.role_that_does_both(settings)
+    role = database.find_owning_role(settings)
     if role is None:
         found = "the role runs Swapgate, and does not own the tables"
         return [DoctorFinding("database role", "ok", found)]
@@ -192,7 +192,7 @@ def _roles(settings: Settings) -> list[DoctorFinding]:
     return [DoctorFinding("database role", "warn", found, step)]
 
 
-def _audit(context: Context) -> DoctorFinding:
+def _check_audit_log(context: Context) -> DoctorFinding:
     broken = queries.find_audit_break(context)
     if broken is not None:
         found = f"broken at event {broken}: somebody changed this event or an earlier event"
@@ -206,7 +206,7 @@ def _audit(context: Context) -> DoctorFinding:
     return DoctorFinding("audit log", "ok", f"whole, {events} events")
 
 
-def _signatures(context: Context) -> DoctorFinding:
+def _check_signatures(context: Context) -> DoctorFinding:
     faults = context.store.signature_faults()
     if not faults:
         return DoctorFinding("signatures", "ok", "all signatures are valid")
@@ -214,8 +214,8 @@ def _signatures(context: Context) -> DoctorFinding:
     return DoctorFinding("signatures", "fail", found, "`swapgate db check` lists all")
 
 
-def _schedules(settings: Settings, context: Context | None) -> Findings:
-    """Yields the faulty cron expressions of the file, and of stored routes."""
+def _check_schedules(settings: Settings, context: Context | None) -> Findings:
+    """Reports the faulty cron expressions of the file, and of stored routes."""
     shipped = package_data.path("config/default.yaml")
     faults = configuration.list_schedule_faults(settings, os.environ, defaults=shipped)
     for fault in faults:
@@ -231,7 +231,7 @@ def _schedules(settings: Settings, context: Context | None) -> Findings:
             yield DoctorFinding(f"schedule of route {name}", "fail", str(error), step)
 
 
-def _suites(settings: Settings, context: Context | None) -> Findings:
+def _check_suites(settings: Settings, context: Context | None) -> Findings:
     for name, suite in settings.suites.items():
         subject = f"suite {name}"
         if suite.path is not None and not suite.path.is_file():
@@ -249,10 +249,10 @@ def _suites(settings: Settings, context: Context | None) -> Findings:
             if sample := context.suites.describe_sample(name):
                 yield DoctorFinding(f"sample of suite {name}", "ok", sample)
             if suite.scorer == "code":
-                yield _code(suite)
+                yield _check_code_sandbox(suite)
 
 
-def _judges(settings: Settings, context: Context | None) -> Findings:
+def _check_judges(settings: Settings, context: Context | None) -> Findings:
     providers = dict(settings.providers)
     if context is not None:
         with context.store.read() as tx:
@@ -275,7 +275,7 @@ def _judges(settings: Settings, context: Context | None) -> Findings:
             yield DoctorFinding(subject, "ok", f"{target.name}, {checked}")
 
 
-def _code(suite: SuiteSettings) -> DoctorFinding:
+def _check_code_sandbox(suite: SuiteSettings) -> DoctorFinding:
     subject = f"code of suite {suite.name}"
     if suite.code_uncontained:
         found = "runs UNCONTAINED on this machine, because code.uncontained is true"
@@ -286,21 +286,26 @@ def _code(suite: SuiteSettings) -> DoctorFinding:
     return DoctorFinding(subject, "ok", "runs in a Docker container for each answer")
 
 
-def _providers(_: Settings, context: Context) -> Findings:
-    """Checks every provider now. Only a fault of the address or the key fails the provider."""
-    found = registered_providers.run_check(context).providers
-    if not found:
+def _check_providers(_: Settings, context: Context) -> Findings:
+    """Calls every provider. Only a fault of the address or the key fails the provider."""
+    checked_providers = registered_providers.run_check(context).providers
+    if not checked_providers:
         yield DoctorFinding("providers", "warn", "none is configured", FIRST_ROUTE_STEP)
-    for provider in found:
-        own = [finding for finding in provider.findings if finding.subject in _OF_PROVIDER]
-        worst = min(own, key=lambda finding: finding.status is ProbeStatus.OK)
-        yield _finding(f"provider {provider.provider}", worst)
+    for provider in checked_providers:
+        provider_findings = [
+            finding for finding in provider.findings if finding.subject in _PROVIDER_SUBJECTS
+        ]
+        worst = min(provider_findings, key=lambda finding: finding.status is ProbeStatus.OK)
+        yield _convert_finding(f"provider {provider.provider}", worst)
         for finding in provider.findings:
-            if finding.subject not in _OF_PROVIDER and finding.status != ProbeStatus.UNKNOWN:
-                yield _finding(f"{finding.subject} of {provider.provider}", finding)
+            if (
+                finding.subject not in _PROVIDER_SUBJECTS
+                and finding.status != ProbeStatus.UNKNOWN
+            ):
+                yield _convert_finding(f"{finding.subject} of {provider.provider}", finding)
 
 
-def _kinds(settings: Settings, context: Context) -> Findings:
+def _check_kinds(settings: Settings, context: Context) -> Findings:
     """Warns of a provider whose kind hides its prices, limits and abilities."""
     with context.store.read() as tx:
         providers = Providers(tx).all().values()
@@ -320,25 +325,25 @@ def _kinds(settings: Settings, context: Context) -> Findings:
         )
 
 
-def _finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
+def _convert_finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
     if finding.status is ProbeStatus.OK:
         return DoctorFinding(subject, "ok", finding.found)
-    fails = finding.status is ProbeStatus.FAIL and finding.subject in _OF_PROVIDER
+    is_failure = finding.status is ProbeStatus.FAIL and finding.subject in _PROVIDER_SUBJECTS
     return DoctorFinding(
         subject,
-        "fail" if fails else "warn",
+        "fail" if is_failure else "warn",
         finding.found,
         finding.next_step,
     )
 
 
-def _secrets(_: Settings, context: Context) -> Findings:
-    """Reports stored keys and headers that no encryption key decrypts, and missing variables of
-    a provider that has others.
+def _check_stored_secrets(_: Settings, context: Context) -> Findings:
+    """Reports stored keys and headers that no encryption key decrypts. Also reports the missing
+    variables of a provider that has other keys.
     """
     with context.store.read() as tx:
         stored = provider_secrets.list_live_credentials(tx)
-        known = Providers(tx).all().values()
+        providers = Providers(tx).all().values()
     for key in stored:
         try:
             context.cipher.decrypt(key.ciphertext)
@@ -346,21 +351,23 @@ def _secrets(_: Settings, context: Context) -> Findings:
             subject = f"stored key {key.name} of {key.provider}"
             step = f"`swapgate provider key set {key.provider}`"
             yield DoctorFinding(subject, "fail", str(error), step)
-    for provider in known:
+    for provider in providers:
         missing = [name for name in provider.key_envs if not os.environ.get(name)]
-        others = len(missing) < len(provider.key_envs)
-        if missing and others and provider.name not in {key.provider for key in stored}:
+        has_other_keys = len(missing) < len(provider.key_envs)
+        if missing and has_other_keys and provider.name not in {key.provider for key in stored}:
             found = f"{', '.join(missing)} not set"
             step = "set it, e.g. in .env"
             yield DoctorFinding(f"keys of {provider.name}", "warn", found, step)
-        opened = provider_secrets.decrypt_headers(provider, context.cipher).extra_headers
+        clear_provider = provider_secrets.decrypt_headers(
+            provider, context.cipher
+        ).extra_headers
         step = f"set the headers of {provider.name} again, or restore the encryption key"
-        for name in sorted(provider.sealed_headers.keys() - opened.keys()):
+        for name in sorted(provider.sealed_headers.keys() - clear_provider.keys()):
             subject = f"header {name} of {provider.name}"
             yield DoctorFinding(subject, "fail", "no encryption key decrypts it", step)
 
 
-def _differences(settings: Settings, context: Context) -> Findings:
+def _check_differences(settings: Settings, context: Context) -> Findings:
     if not routes.load_table(context).routes and not settings.routes:
         yield DoctorFinding("routes", "warn", "there is no route yet", FIRST_ROUTE_STEP)
     differences = seed.list_seed_differences(context, settings)
@@ -371,42 +378,44 @@ def _differences(settings: Settings, context: Context) -> Findings:
         yield DoctorFinding("file and database", "ok", "they agree")
 
 
-def _changed_suites(_: Settings, context: Context) -> Findings:
-    """Yields the suites whose pin differs from the pin that a person accepted for a route."""
+def _check_changed_suites(_: Settings, context: Context) -> Findings:
+    """Reports the suites whose pin differs from the pin that a person accepted for a route."""
     for name, route in sorted(routes.load_table(context).routes.items()):
-        for used in route.settings.suites:
+        for route_suite in route.settings.suites:
             try:
-                pin = context.suites.pin(used.suite)
+                pin = context.suites.pin(route_suite.suite)
             except SwapgateError:
-                continue  # `_suites` names it
-            if not used.digest or pin.digest == used.digest:
+                continue  # `_check_suites` names it
+            if not route_suite.digest or pin.digest == route_suite.digest:
                 continue
             with context.store.read() as tx:
-                pieces = "; ".join(route_rules.list_changed_pieces(tx, used.digest, pin))
-            found = f"suite {used.suite} changed since it was accepted: {pieces}"
+                changed_pieces = "; ".join(
+                    route_rules.list_changed_pieces(tx, route_suite.digest, pin)
+                )
+            found = f"suite {route_suite.suite} changed since it was accepted: {changed_pieces}"
             step = (
                 f"open proposals on it become stale: propose again; `swapgate route settings "
-                f"{name} --suite {used.suite}` accepts the suite as it is now"
+                f"{name} --suite {route_suite.suite}` accepts the suite as it is now"
             )
             yield DoctorFinding(f"suites of route {name}", "warn", found, step)
 
 
-def _freezes(_: Settings, context: Context) -> Findings:
-    known = routes.load_table(context).routes
-    for name, window in freezes.list_unknown_routes(context, known):
+def _check_freezes(_: Settings, context: Context) -> Findings:
+    known_routes = routes.load_table(context).routes
+    for name, window in freezes.list_unknown_routes(context, known_routes):
         found = f"there is no route {name!r}, which the freeze {window} names"
         step = (
             "correct it under `freezes:` in the file, and send control and dashboard a SIGHUP"
         )
-        yield DoctorFinding("freezes", "warn", found + did_you_mean(name, known), step)
+        yield DoctorFinding("freezes", "warn", found + did_you_mean(name, known_routes), step)
 
 
-def _chains(_: Settings, context: Context) -> Findings:
+def _check_routes_rules(_: Settings, context: Context) -> Findings:
     for waiver in fallback_chain.list_expired_waivers(context):
         target = queries.find_target(context, waiver.target).name
         found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
-        remove = f"swapgate route fallback remove {waiver.route} {target} --reason …"
-        step = f"`{remove}`, or add it again"
+        command = f"swapgate route fallback remove {waiver.route} {target} --reason …"
+        step = f"`{command}`, or add it again"
         yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
     for violation in data_class_checks.list_violations(context):
         step = "remove the target, or fix the file"
@@ -419,31 +428,33 @@ def _chains(_: Settings, context: Context) -> Findings:
         yield DoctorFinding("overrides", "fail", violation, step)
 
 
-def _rules(_: Settings, context: Context) -> Findings:
-    """Lists open proposals whose verdict this version of the gate's rules cannot recompute."""
-    for other in list_other_rules(context):
-        why = other_rules_text(other.rules)
-        yield DoctorFinding(f"proposal {other.proposal.id}", "warn", why, other.next_step)
+def _check_gate_rules(_: Settings, context: Context) -> Findings:
+    """Reports open proposals whose verdict this version's gate rules cannot recompute."""
+    for outdated in list_other_rules(context):
+        reason = other_rules_text(outdated.rules)
+        yield DoctorFinding(
+            f"proposal {outdated.proposal.id}", "warn", reason, outdated.next_step
+        )
 
 
-def _learned_repairs(_: Settings, context: Context) -> Findings:
-    """Lists the fields that routers change because a target refused them."""
+def _check_learned_repairs(_: Settings, context: Context) -> Findings:
+    """Reports the fields that routers change because a target refused them."""
     with context.store.read() as tx:
-        learned = Alerts(tx).list(open_only=True)
+        open_alerts = Alerts(tx).list(open_only=True)
     kind = AlertKind.LEARNED_REPAIR
-    for alert in learned:
+    for alert in open_alerts:
         if alert.kind is kind:
             yield DoctorFinding(alert.subject, "warn", alert.title, ALERT_RULES[kind].next_step)
 
 
-def _leader(_: Settings, context: Context) -> Findings:
+def _check_leader(_: Settings, context: Context) -> Findings:
     leader = context.store.leader()
     found = f"{leader} leads" if leader else "no leader: run `swapgate serve control`"
     yield DoctorFinding("control process", "ok", found)
 
 
-def _ports(settings: Settings, _: Context | None) -> Findings:
-    """Reports ports that another program holds. A port on which Swapgate itself answers is no
+def _check_ports(settings: Settings, _: Context | None) -> Findings:
+    """Reports ports that another program holds. A port on which Swapgate answers is not a
     fault.
     """
     parts = (
@@ -452,15 +463,15 @@ def _ports(settings: Settings, _: Context | None) -> Findings:
         *((("agents", settings.agents, "/healthz"),) if settings.agents.enabled else ()),
         ("ui", settings.ui, "/_stcore/health"),
     )
-    for name, where, path in parts:
+    for name, settings_of_part, path in parts:
         subject = f"port of {name}"
-        place = f"{where.host}:{where.port}"
-        if is_free(where.host, where.port):
+        place = f"{settings_of_part.host}:{settings_of_part.port}"
+        if is_free(settings_of_part.host, settings_of_part.port):
             yield DoctorFinding(subject, "ok", f"{place} is free")
-        elif answers_http(where.host, where.port, path):
+        elif answers_http(settings_of_part.host, settings_of_part.port, path):
             yield DoctorFinding(subject, "ok", f"{place} is served: {path} answers")
         else:
-            found = f"{place} is held by {port_holder(where.port)}"
+            found = f"{place} is held by {port_holder(settings_of_part.port)}"
             yield DoctorFinding(
                 subject,
                 "fail",
@@ -469,15 +480,22 @@ def _ports(settings: Settings, _: Context | None) -> Findings:
             )
 
 
-_CHECKS: Final = (_schedules, _suites, _judges, _alert_sinks, _ports)
+_CHECKS: Final = (
+    _check_schedules,
+    _check_suites,
+    _check_judges,
+    _check_alert_sinks,
+    _check_ports,
+)
 _DATABASE_CHECKS: Final = (
-    _providers,
-    _secrets,
-    _differences,
-    _changed_suites,
-    _freezes,
-    _chains,
-    _rules,
-    _learned_repairs,
-    _leader,
+    _check_providers,
+    _check_kinds,
+    _check_stored_secrets,
+    _check_differences,
+    _check_changed_suites,
+    _check_freezes,
+    _check_routes_rules,
+    _check_gate_rules,
+    _check_learned_repairs,
+    _check_leader,
 )

@@ -1,7 +1,7 @@
-"""Tries a provider's model with the user's own key, below a cap: `swapgate doctor --live`.
+"""Tries a provider's model with the user's key, below a cap: `swapgate doctor --live`.
 
-The requests pass a router of their own, with no fallbacks and no retries, so that each finding
-is about one call. `live_scenarios` has the requests and judges the answers.
+The requests pass a separate router without fallbacks and retries, so that each finding is about
+one call. `live_scenarios` has the requests and judges the answers.
 """
 
 import asyncio
@@ -53,10 +53,11 @@ from harness.routing.settings import AnsweredModel
 _UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
 # The tokens that providers may add to a request: templates, a system prompt.
 _ADDED_INPUT_TOKENS: Final = 1_000
-# Ordinary text has more tokens per byte; doctor does not trust an answer that reports fewer.
+# Ordinary text has fewer bytes per token. If an answer reports fewer tokens, doctor counts a
+# token for each ten bytes.
 _BYTES_PER_TOKEN: Final = 10
-# After one of these failures, each further call would fail as well.
-_HOPELESS: Final = frozenset(
+# After one of these failures, each further call would fail, too.
+_FINAL_FAILURES: Final = frozenset(
     {
         FailureClass.OUR_KEY,
         FailureClass.QUOTA,
@@ -71,8 +72,8 @@ _HOPELESS: Final = frozenset(
 class LiveMeter:
     """Counts the cost of the calls, and refuses a call that could exceed the cap.
 
-    max_usd: for all models together. limit_kept: once a provider ignores a token limit, no
-    estimate holds, so no further call is made.
+    max_usd: for all models together. limit_kept: False once a provider has ignored a token
+    limit. After that, no estimate is reliable, so doctor sends no further call.
     """
 
     max_usd: float
@@ -81,74 +82,81 @@ class LiveMeter:
     calls: int = 0
     limit_kept: bool = True  # whether all answers kept their token limit
 
-    def obstacle(self, most: Usage) -> str:
-        """Returns why doctor must not send a call of this maximum usage; empty if it may."""
+    def find_obstacle(self, max_usage: Usage) -> str:
+        """Returns why doctor must not send a call; empty if it may. max_usage: the greatest
+        possible usage of the call.
+        """
         if not self.limit_kept:
             return "an earlier answer exceeded its token limit, so no cap is reliable"
         if self.price is None:
             return "the model's price is unknown: give it one under its provider's `prices`"
-        over = self.spent_usd + self._cost_usd(most) > self.max_usd
-        return "would exceed the cap of --max-usd" if over else ""
+        exceeds_cap = self.spent_usd + self._price_usd(max_usage) > self.max_usd
+        return "would exceed the cap of --max-usd" if exceeds_cap else ""
 
-    def settle(self, most: Usage, answer: LiveAnswer) -> None:
-        """Adds the reported usage, or an estimate from the answer's length if that is larger.
-        Adds the maximum if the provider reports no usage, or 0.
+    def settle(self, max_usage: Usage, answer: LiveAnswer) -> None:
+        """Adds a call's usage: the reported usage, or the estimate by the answer's length if
+        that is larger. If the provider reports no usage, or 0, adds `max_usage`.
         """
-        used = answer.usage
-        if used is None or used.input_tokens <= 0 or used.output_tokens <= 0:
-            used = most
+        usage = answer.usage
+        if usage is None or usage.input_tokens <= 0 or usage.output_tokens <= 0:
+            usage = max_usage
         text = answer.response.text if answer.response else ""
-        least = len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN
-        used = Usage(used.input_tokens, max(used.output_tokens, least))
-        self.limit_kept = self.limit_kept and used.output_tokens <= most.output_tokens
-        self.spent_usd += self._cost_usd(used)
+        least_tokens = len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN
+        usage = Usage(usage.input_tokens, max(usage.output_tokens, least_tokens))
+        self.limit_kept = self.limit_kept and usage.output_tokens <= max_usage.output_tokens
+        self.spent_usd += self._price_usd(usage)
         self.calls += 1
 
-    def _cost_usd(self, call: Usage) -> float:
+    def _price_usd(self, call: Usage) -> float:
         if self.price is None:
             return 0.0
         return self.price.cost_usd(call.input_tokens, call.output_tokens)
 
 
-def models_of(installation: Installation, name: str) -> list[tuple[Provider, str]]:
+def find_models(installation: Installation, name: str) -> list[tuple[Provider, str]]:
     """Finds PROVIDER/MODEL, or all models of a PROVIDER. Raises NotFound, InputError."""
-    start, _, model = name.partition("/")
+    provider_name, _, model = name.partition("/")
     ctx = installation.context
     with ctx.store.read() as tx:
-        provider = Providers(tx).all().get(start)
+        provider = Providers(tx).all().get(provider_name)
         targets = Targets(tx).all().values()
     if provider is None:
-        raise NotFound(f"there is no provider {start!r}: see `swapgate provider list`")
+        raise NotFound(f"there is no provider {provider_name!r}: see `swapgate provider list`")
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is not None and Endpoint.CHAT not in kind.serves:
         raise InputError(f"a provider of the kind {provider.kind} has no chat endpoint to try")
-    registered = sorted({target.model for target in targets if target.provider == start})
+    registered = sorted(
+        {target.model for target in targets if target.provider == provider_name}
+    )
     models = [model] if model else registered
     if not models:
-        raise InputError(f"provider {start!r} has no registered model: name one, {start}/MODEL")
-    priced = with_catalogue_prices(provider, ctx.catalogue, models)
-    return [(priced, model_name) for model_name in models]
+        raise InputError(
+            f"provider {provider_name!r} has no registered model: name one, "
+            f"{provider_name}/MODEL"
+        )
+    with_prices = with_catalogue_prices(provider, ctx.catalogue, models)
+    return [(with_prices, model_name) for model_name in models]
 
 
-def report(
+def probe_model(
     installation: Installation,
     provider: Provider,
     model: str,
     meter: LiveMeter,
     timeout_s: float,
 ) -> TargetReport[LiveFinding]:
-    """Runs and judges all scenarios. timeout_s: the limit for each request."""
+    """Tests a model by all scenarios. timeout_s: the limit for each request."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):
         step = f"`swapgate provider key set {provider.name}`"
         expected = SCENARIOS[0].expected
-        lacking = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
-        return TargetReport(name, ok=False, findings=[lacking])
+        no_key_finding = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
+        return TargetReport(name, ok=False, findings=[no_key_finding])
     meter.price = provider.prices.get(model)
-    quiet = _quiet(installation)
-    with closing(quiet.store):
-        run = _LiveRun(quiet, provider, meter, timeout_s)
+    single_try = _disable_retries(installation)
+    with closing(single_try.store):
+        run = _LiveRun(single_try, provider, meter, timeout_s)
         run.ask(model, SCENARIOS)
         run.ask(model + _UNKNOWN_SUFFIX, (UNKNOWN_MODEL,))
     findings = [
@@ -160,7 +168,7 @@ def report(
     return TargetReport(name, not (failed or run.is_capped), findings)
 
 
-def _quiet(installation: Installation) -> Installation:
+def _disable_retries(installation: Installation) -> Installation:
     """Builds a router that calls a provider once for each request."""
     settings = installation.settings
     router = replace(
@@ -180,12 +188,12 @@ class _LiveRun:
     timeout_s: float
     findings: list[LiveFinding] = field(default_factory=list)
     is_capped: bool = False
-    is_hopeless: bool = False
+    is_final: bool = False
 
     def ask(self, model: str, scenarios: Sequence[LiveScenario]) -> None:
         """Runs the scenarios in order, until a failure that concerns all of them."""
-        if self.is_hopeless:
-            self.findings += [scenario.untried() for scenario in scenarios]
+        if self.is_final:
+            self.findings += [scenario.skip() for scenario in scenarios]
             return
         target = Target(
             self.provider.name,
@@ -219,45 +227,45 @@ class _LiveRun:
         model: str,
         scenario: LiveScenario,
     ) -> LiveFinding:
-        if self.is_hopeless:
-            return scenario.untried()
+        if self.is_final:
+            return scenario.skip()
         if scenario is STRUCTURED and not self.provider.abilities(model).json_schema:
-            return scenario.untried("json_schema: false is declared for the model")
+            return scenario.skip("json_schema: false is declared for the model")
         fields = dict(scenario.fields)
         # Without a limit, the target's limit applies.
         if scenario.limit is not None:
             kind = PROVIDER_KINDS.get(self.provider.kind)
-            named = kind.answer_limit if kind is not None else None
-            fields[(named or AnswerLimit.MAX_TOKENS).value] = scenario.limit
-        asked = (Message.user(scenario.question),)
-        request = CompletionRequest(messages=asked, route=ROUTE, extra=fields)
+            limit_field = kind.answer_limit if kind is not None else None
+            fields[(limit_field or AnswerLimit.MAX_TOKENS).value] = scenario.limit
+        messages = (Message.user(scenario.question),)
+        request = CompletionRequest(messages=messages, route=ROUTE, extra=fields)
         # A tokenizer makes at most one token per byte.
         size = len(json.dumps(chat_body(request, stream=scenario.streamed)))
-        most = Usage(size + _ADDED_INPUT_TOKENS, ANSWER_LIMIT)
-        if why := self.meter.obstacle(most):
+        max_usage = Usage(size + _ADDED_INPUT_TOKENS, ANSWER_LIMIT)
+        if obstacle := self.meter.find_obstacle(max_usage):
             self.is_capped = True
-            return scenario.untried(why)
+            return scenario.skip(obstacle)
         answer = LiveAnswer(failure=FailureClass.TIMEOUT.value)
         try:
             async with asyncio.timeout(self.timeout_s):
-                answer = await _read(client, request, streamed=scenario.streamed)
+                answer = await _request_answer(client, request, streamed=scenario.streamed)
         except TimeoutError:
             pass
         except CallFailed as error:
-            answer = _failed(error)
+            answer = _describe_failure(error)
         finally:
-            self.meter.settle(most, answer)
-        self.is_hopeless = scenario is SCENARIOS[0] and answer.failure in _HOPELESS
+            self.meter.settle(max_usage, answer)
+        self.is_final = scenario is SCENARIOS[0] and answer.failure in _FINAL_FAILURES
         return scenario.find(answer, model)
 
 
-async def _read(
+async def _request_answer(
     client: AsyncModelClient,
     request: CompletionRequest,
     *,
     streamed: bool,
 ) -> LiveAnswer:
-    """Asks once. Raises CallFailed."""
+    """Sends one request. Raises CallFailed."""
     if not streamed:
         return LiveAnswer(await client.complete(request))
     async with client.stream(request) as stream:
@@ -265,7 +273,7 @@ async def _read(
         return LiveAnswer(stream.response(), chunks)
 
 
-def _failed(error: CallFailed) -> LiveAnswer:
+def _describe_failure(error: CallFailed) -> LiveAnswer:
     """Describes a failed call by the failure class of its last attempt, as the router
     sees it.
     """
@@ -273,8 +281,8 @@ def _failed(error: CallFailed) -> LiveAnswer:
     last = attempts[-1] if isinstance(attempts, list) and attempts else None
     if isinstance(last, dict) and last.get("failure") in set(FailureClass):
         status = last.get("status")
-        known = status if isinstance(status, int) else None
-        return LiveAnswer(failure=str(last["failure"]), status=known)
+        known_status = status if isinstance(status, int) else None
+        return LiveAnswer(failure=str(last["failure"]), status=known_status)
     if error.code in set(FailureClass):
         return LiveAnswer(failure=error.code)
     if isinstance(error, AnswerUnreadable) or error.status is None:

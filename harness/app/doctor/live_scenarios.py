@@ -24,9 +24,10 @@ _CITY_SCHEMA: Final = {
     "required": ["city"],
     "additionalProperties": False,
 }
-# Every provider refuses a negative temperature. The router lowers one that is too high.
+# Every provider refuses a negative temperature. The router itself lowers a temperature that is
+# too high.
 _WRONG_TEMPERATURE: Final = -1
-_NAME: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,80}")
+_USUAL_NAME: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,80}")
 
 
 class LiveOutcome(StrEnum):
@@ -47,7 +48,9 @@ class LiveFinding:
 
 @dataclass(frozen=True, slots=True)
 class LiveAnswer:
-    """A provider's answer or failure. chunks: of a stream; empty for an answer in one piece."""
+    """A provider's answer or failure. chunks: the pieces of a stream; empty for an answer in
+    one piece.
+    """
 
     response: CompletionResponse | None = None  # None if the request failed
     chunks: Sequence[StreamChunk] = ()
@@ -60,8 +63,8 @@ class LiveAnswer:
 
     @property
     def counts(self) -> str:
-        used = self.usage
-        return f"{used.input_tokens:,} tokens in, {used.output_tokens:,} out" if used else ""
+        usage = self.usage
+        return f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out" if usage else ""
 
     @property
     def models(self) -> Sequence[str]:
@@ -75,13 +78,15 @@ class LiveAnswer:
         return f"{self.failure.replace('_', ' ')} ({status})"
 
 
-_Judged = tuple[LiveOutcome, str, str]
-_Judge = Callable[[LiveAnswer, CompletionResponse, str], _Judged]
-_REPORT: Final = "report it as an issue of Swapgate, with this line"
-_NO_USAGE: Final = "its costs are unknown, so budgets and the cost guardrail do not work"
-_PIN: Final = "propose the model under that name, so that you evaluate the model that serves"
-_UNNAMED: Final = "nothing to do, but you cannot check which model you evaluate"
-_SEVERAL: Final = "ask the provider: you cannot know which of them you evaluate"
+_Judgement = tuple[LiveOutcome, str, str]
+_Judge = Callable[[LiveAnswer, CompletionResponse, str], _Judgement]
+_REPORT_STEP: Final = "report it as an issue of Swapgate, with this line"
+_NO_USAGE_STEP: Final = "its costs are unknown, so budgets and the cost guardrail do not work"
+_PIN_STEP: Final = (
+    "propose the model under that name, so that you evaluate the model that serves"
+)
+_UNNAMED_STEP: Final = "nothing to do, but you cannot check which model you evaluate"
+_SEVERAL_STEP: Final = "ask the provider: you cannot know which of them you evaluate"
 _STEPS: Final[Mapping[str, str]] = {
     FailureClass.OUR_KEY: "set the key: `swapgate provider key set PROVIDER`",
     FailureClass.QUOTA: "check the account's credit and the key's rights",
@@ -94,109 +99,114 @@ _STEPS: Final[Mapping[str, str]] = {
 }
 
 
-def _works(found: str) -> _Judged:
-    return LiveOutcome.WORKS, found, ""
+def _report_works(finding: str) -> _Judgement:
+    return LiveOutcome.WORKS, finding, ""
 
 
-def _fails(found: str, step: str = _REPORT) -> _Judged:
-    return LiveOutcome.FAILS, found, step
+def _report_fails(finding: str, step: str = _REPORT_STEP) -> _Judgement:
+    return LiveOutcome.FAILS, finding, step
 
 
-def _differs(found: str, step: str = "nothing to do") -> _Judged:
-    return LiveOutcome.DIFFERS, found, step
+def _report_differs(finding: str, step: str = "nothing to do") -> _Judgement:
+    return LiveOutcome.DIFFERS, finding, step
 
 
-def _plain(
+def _judge_plain(
     answer: LiveAnswer,
     response: CompletionResponse,
     model: str,
-) -> _Judged:
+) -> _Judgement:
     """Judges an ordinary answer: text, finish reason, usage, and the name of the model that
     answered.
     """
-    used = response.usage
+    usage = response.usage
     if not response.text.strip():
-        return _fails("the answer has no text", "raise the model's limit, or report it")
+        return _report_fails("the answer has no text", "raise the model's limit, or report it")
     if response.finish_reason != "stop":
-        return _fails(f"the finish reason is {_word(response.finish_reason)}")
-    if used is None or min(used.input_tokens, used.output_tokens) <= 0:
-        return _fails(f"it reports {answer.counts or 'no usage'}", _NO_USAGE)
+        return _report_fails(f"the finish reason is {_describe_finish(response.finish_reason)}")
+    if usage is None or min(usage.input_tokens, usage.output_tokens) <= 0:
+        return _report_fails(f"it reports {answer.counts or 'no usage'}", _NO_USAGE_STEP)
     if not answer.models:
-        return _differs("it does not name the model that answered", _UNNAMED)
-    if others := [name for name in answer.models if not name.startswith(model)]:
-        known = _NAME.fullmatch(others[0])
-        shown = others[0] if known else "another model with an unusual name"
-        return _differs(f"it says that {shown} answered", _PIN)
-    return _works(answer.counts)
+        return _report_differs("it does not name the model that answered", _UNNAMED_STEP)
+    if other_names := [name for name in answer.models if not name.startswith(model)]:
+        is_usual = _USUAL_NAME.fullmatch(other_names[0])
+        shown_name = other_names[0] if is_usual else "another model with an unusual name"
+        return _report_differs(f"it says that {shown_name} answered", _PIN_STEP)
+    return _report_works(answer.counts)
 
 
-def _length(
+def _judge_length(
     answer: LiveAnswer,
     response: CompletionResponse,
     _model: str,
-) -> _Judged:
+) -> _Judgement:
     """Judges an answer that a limit should have cut off. The limit works if the provider counts
     no more than `SHORT_LIMIT` tokens, and says that it cut the answer off.
     """
     output = response.usage.output_tokens if response.usage else None
     if output is not None and output > SHORT_LIMIT:
-        return _fails(
+        return _report_fails(
             f"{output:,} tokens, although the limit is {SHORT_LIMIT}: the model ignores it",
             "set a spending limit at the provider: no budget can stop a single long answer",
         )
     if response.finish_reason == "length":
-        return _works(answer.counts or "cut off; it reports no usage")
+        return _report_works(answer.counts or "cut off; it reports no usage")
     if output is not None and output < SHORT_LIMIT:
-        return _differs(f"it ended by itself after {output} tokens, so no cut-off occurred")
-    return _fails(
-        f"the answer was cut off, but its finish reason is {_word(response.finish_reason)}",
+        return _report_differs(
+            f"it ended by itself after {output} tokens, so no cut-off occurred"
+        )
+    return _report_fails(
+        (
+            "the answer was cut off, but its finish reason is "
+            f"{_describe_finish(response.finish_reason)}"
+        ),
         "clients cannot see a cut-off: let a suite check the end of answers",
     )
 
 
-def _stream(
+def _judge_stream(
     answer: LiveAnswer,
     response: CompletionResponse,
     model: str,
-) -> _Judged:
-    """Judges a stream as an ordinary answer, and then its pieces and the place of the usage."""
-    plain = _plain(answer, response, model)
-    if plain[0] is not LiveOutcome.FAILS and len(answer.models) > 1:
-        return _fails("its chunks name several models", _SEVERAL)
-    if plain[0] is not LiveOutcome.WORKS:
-        return plain
+) -> _Judgement:
+    """Judges a stream as an ordinary answer, then its pieces and the place of the usage."""
+    judgement = _judge_plain(answer, response, model)
+    if judgement[0] is not LiveOutcome.FAILS and len(answer.models) > 1:
+        return _report_fails("its chunks name several models", _SEVERAL_STEP)
+    if judgement[0] is not LiveOutcome.WORKS:
+        return judgement
     if answer.chunks[-1].usage is None:
-        return _differs("usage comes before the end")
-    pieces = sum(bool(chunk.text) for chunk in answer.chunks)
-    if pieces < 2:
-        return _differs(
+        return _report_differs("usage comes before the end")
+    text_chunks = sum(bool(chunk.text) for chunk in answer.chunks)
+    if text_chunks < 2:
+        return _report_differs(
             "the whole text comes in one chunk",
             "do not expect an early first token",
         )
-    return _works(f"{pieces} chunks, {answer.counts}")
+    return _report_works(f"{text_chunks} chunks, {answer.counts}")
 
 
-def _structured(
+def _judge_structured(
     _: LiveAnswer,
     response: CompletionResponse,
     _model: str,
-) -> _Judged:
+) -> _Judgement:
     step = "set json_schema: false for this model in swapgate.yaml"
     try:
         value = json.loads(response.text)
     except (ValueError, RecursionError):
-        return _fails("the answer is not JSON", step)
+        return _report_fails("the answer is not JSON", step)
     if not matches_schema(value, _CITY_SCHEMA):
-        return _fails("the JSON does not match the schema", step)
-    return _works("JSON that fits")
+        return _report_fails("the JSON does not match the schema", step)
+    return _report_works("JSON that fits")
 
 
-def _accepted(what: str) -> _Judge:
+def _judge_unexpected(finding: str) -> _Judge:
     """Judges an answer to a request that the provider should have refused."""
-    return lambda *_: _differs(what, "do not rely on this error from the provider")
+    return lambda *_: _report_differs(finding, "do not rely on this error from the provider")
 
 
-def _word(finish: str) -> str:
+def _describe_finish(finish: str) -> str:
     if finish in ("stop", "length", "tool_calls", "content_filter"):
         return finish
     return "unknown in the protocol" if finish else "missing"
@@ -204,8 +214,8 @@ def _word(finish: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LiveScenario:
-    """A request, and how its answer is judged. judge: gets the answer, the response and the
-    model.
+    """A request, and the judgement of its answer. judge: gets the answer, the response and the
+    model's name.
     """
 
     name: str
@@ -220,30 +230,32 @@ class LiveScenario:
     def find(self, answer: LiveAnswer, model: str) -> LiveFinding:
         """Judges an answer. model: the model that was asked, which the provider should name."""
         if answer.response is not None:
-            judged = self.judge(answer, answer.response, model)
+            judgement = self.judge(answer, answer.response, model)
         elif self.refused_as is None:
-            judged = _fails(answer.failure_text, _STEPS.get(answer.failure, _REPORT))
+            judgement = _report_fails(
+                answer.failure_text, _STEPS.get(answer.failure, _REPORT_STEP)
+            )
         elif answer.failure == self.refused_as:
-            judged = _works(answer.failure_text)
+            judgement = _report_works(answer.failure_text)
         else:
             expected = self.refused_as.value.replace("_", " ")
-            judged = _fails(f"{answer.failure_text}; {expected} was expected")
-        outcome, found, step = judged
+            judgement = _report_fails(f"{answer.failure_text}; {expected} was expected")
+        outcome, found, step = judgement
         return LiveFinding(self.name, outcome, self.expected, found, step)
 
-    def untried(self, why: str = "the plain answer failed") -> LiveFinding:
+    def skip(self, reason: str = "the plain answer failed") -> LiveFinding:
         return LiveFinding(
             self.name,
             LiveOutcome.NOT_TRIED,
             self.expected,
-            f"not tried: {why}",
+            f"not tried: {reason}",
         )
 
 
 STRUCTURED: Final = LiveScenario(
     "structured output",
     "JSON that fits the schema",
-    _structured,
+    _judge_structured,
     "Which city is the capital of Norway? Answer as JSON.",
     {
         "response_format": {
@@ -261,26 +273,26 @@ SCENARIOS: Final = (
     LiveScenario(
         "plain answer",
         "text, finish reason stop, usage above 0, the model's name",
-        _plain,
+        _judge_plain,
     ),
     LiveScenario(
         "length stop",
         f"finish reason length, at most {SHORT_LIMIT} tokens",
-        _length,
+        _judge_length,
         "Count from one to two hundred, in words, without a break.",
         limit=SHORT_LIMIT,
     ),
     LiveScenario(
         "stream",
         "several chunks, finish reason stop, usage at the end, the same model",
-        _stream,
+        _judge_stream,
         streamed=True,
     ),
     STRUCTURED,
     LiveScenario(
         "wrong parameter",
         "refused with a 400, which a router returns to the client",
-        _accepted(f"it answers with temperature {_WRONG_TEMPERATURE}"),
+        _judge_unexpected(f"it answers with temperature {_WRONG_TEMPERATURE}"),
         fields={"temperature": _WRONG_TEMPERATURE},
         refused_as=FailureClass.BAD_REQUEST,
     ),
@@ -288,6 +300,6 @@ SCENARIOS: Final = (
 UNKNOWN_MODEL: Final = LiveScenario(
     "unknown model",
     "refused as an unknown model: a router alerts and uses the next target",
-    _accepted("it answers a request for a model that does not exist"),
+    _judge_unexpected("it answers a request for a model that does not exist"),
     refused_as=FailureClass.MODEL_UNKNOWN,
 )

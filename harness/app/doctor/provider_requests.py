@@ -1,7 +1,7 @@
 """Sends one short question to a target, for `swapgate model probe`. Like the router, it uses no
 proxy and follows no redirect, so that a key reaches only its provider.
 
-It asks the provider directly: no route, no record and no budget are involved.
+It asks the provider directly, without a route, a record or a budget.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from harness.providers.ports import Posted
 from harness.providers.target import Provider, Target
 
 # Enough tokens for a model that thinks before it answers.
-_MOST_TOKENS: Final = 1024
+_MAX_TOKENS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class NativeProbe:
 NATIVE_PROBES: Final[Mapping[Endpoint, NativeProbe]] = {
     Endpoint.RESPONSES: NativeProbe(
         "/responses",
-        {"input": PROBE_QUESTION, "max_output_tokens": _MOST_TOKENS},
+        {"input": PROBE_QUESTION, "max_output_tokens": _MAX_TOKENS},
         {
             "response.created": ("response.id",),
             "response.output_item.added": ("output_index", "item.type"),
@@ -75,7 +75,7 @@ NATIVE_PROBES: Final[Mapping[Endpoint, NativeProbe]] = {
         "/messages",
         {
             "messages": [{"role": "user", "content": PROBE_QUESTION}],
-            "max_tokens": _MOST_TOKENS,
+            "max_tokens": _MAX_TOKENS,
         },
         {
             "message_start": ("message.id", "message.usage.input_tokens"),
@@ -94,33 +94,35 @@ def find_gap(endpoint: Endpoint, stream: bytes) -> str:
     complete.
     """
     rules = NATIVE_PROBES[endpoint].events
-    came = set[str]()
+    seen_kinds = set[str]()
     payloads = EventPayloads()
     for payload in (*payloads.read(stream), *payloads.rest()):
         event = read_object(payload) or {}
         kind = str(event.get("type"))
-        came.add(kind)
+        seen_kinds.add(kind)
         for path in rules.get(kind, ()):
-            if not _has(event, path):
+            if not _has_member(event, path):
                 return f"its `{kind}` has no `{path}`"
-    return next((f"it sends no `{kind}`" for kind in rules if kind not in came), "")
+    return next((f"it sends no `{kind}`" for kind in rules if kind not in seen_kinds), "")
 
 
 def count_numbers(answer: bytes) -> int:
-    """Returns the length of the first vector of an embeddings answer; 0 if there is none."""
+    """Returns the length of the first vector of an embeddings answer; 0 without a vector."""
     data = (read_object(answer) or {}).get("data")
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
     return len(vector) if isinstance(vector, list) else 0
 
 
-def proposed_line(model: str, ways: Mapping[Endpoint, str]) -> str:
+def format_model_line(model: str, form_by_endpoint: Mapping[Endpoint, str]) -> str:
     """Returns the line that `swapgate.yaml` needs for a model; empty if it needs no line."""
-    said = ", ".join(f"{endpoint.value}: {way}" for endpoint, way in ways.items())
-    return f"models: {{{json.dumps(model)}: {{{said}}}}}" if said else ""
+    forms_text = ", ".join(
+        f"{endpoint.value}: {form}" for endpoint, form in form_by_endpoint.items()
+    )
+    return f"models: {{{json.dumps(model)}: {{{forms_text}}}}}" if forms_text else ""
 
 
-def _has(event: Mapping[str, Any], path: str) -> bool:
+def _has_member(event: Mapping[str, Any], path: str) -> bool:
     place: Any = event
     for name in path.split("."):
         place = place.get(name) if isinstance(place, dict) else None
@@ -129,7 +131,8 @@ def _has(event: Mapping[str, Any], path: str) -> bool:
 
 CHAT_PATH: Final = "/chat/completions"
 EMBEDDINGS_PATH: Final = "/embeddings"
-# Status and text with which servers refuse to chat with an embedding model.
+# The statuses, and the texts of a status 400, by which servers refuse a chat with an embedding
+# model.
 _NO_CHAT: Final = (404, 405, 501)
 _SAYS_NO_CHAT: Final = re.compile(r"\bchat|\bllm\b|\bcompletion|\bgenerat", re.IGNORECASE)
 
@@ -147,12 +150,13 @@ class Probe:
     input_tokens: int | None = None
     output_tokens: int | None = None
     error: str = ""
-    # By endpoint (Responses, Messages) of a local server: what it lacks; empty: nothing.
+    # Maps an endpoint of a local server (Responses, Messages) to the part that its stream
+    # lacks; to an empty text if it is complete.
     native: Mapping[str, str] = field(default_factory=dict)
     declare: str = ""  # the provider's configuration line that turns these endpoints on
 
 
-def chat(
+def probe_target(
     provider: Provider,
     target: Target,
     *,
@@ -163,118 +167,130 @@ def chat(
     """Sends a short question to a target. allowed: see `check_api_base`."""
     messages = [{"role": "user", "content": PROBE_QUESTION}]
     body = request_body(provider.as_sent(target), messages, {})
-    door = HttpProviderProbe(SystemClock(), allowed)
+    probe_client = HttpProviderProbe(SystemClock(), allowed)
     secret = key.secret if key else ""
     kind = PROVIDER_KINDS.get(provider.kind)
     started = time.perf_counter()
     # Uses the router's code for adapted kinds, because it can translate and describes failures.
     if kind is not None and Endpoint.CHAT in kind.adapted:
-        sent = json.dumps(body).encode()
-        found = _translated(provider, secret, sent, timeout_s, allowed)
+        payload = json.dumps(body).encode()
+        reply = _ask_through_router_code(provider, secret, payload, timeout_s, allowed)
     else:
-        found = door.ask(provider, secret, CHAT_PATH, body, timeout_s)
-        found = replace(found, seconds=time.perf_counter() - started)
-    reply = None
-    error = _error_text(provider, key, found)
+        reply = probe_client.ask(provider, secret, CHAT_PATH, body, timeout_s)
+        reply = replace(reply, seconds=time.perf_counter() - started)
+    parsed_reply = None
+    error = _describe_error(provider, key, reply)
     if not error:
         try:
-            reply = parse_reply(found.content)
+            parsed_reply = parse_reply(reply.content)
         except MalformedReply as malformed:
             error = str(malformed)
-    if found.status in _NO_CHAT or (found.status == 400 and _SAYS_NO_CHAT.search(error)):
-        embedded = _embedded(door, provider, target, key, timeout_s, error)
-        if embedded is not None:
-            return embedded
-    failed = _probe(target, found, error=error)
-    if reply is None:
-        return failed
-    # Asks each endpoint of a local server once, to find what it lacks.
+    if reply.status in _NO_CHAT or (reply.status == 400 and _SAYS_NO_CHAT.search(error)):
+        embeddings_probe = _probe_embeddings(
+            probe_client, provider, target, key, timeout_s, error
+        )
+        if embeddings_probe is not None:
+            return embeddings_probe
+    unanswered = _build_probe(target, reply, error=error)
+    if parsed_reply is None:
+        return unanswered
+    # Asks each endpoint of a local server once, to find missing parts.
     gaps = {}
-    local = kind is not None and kind.group is ProviderGroup.LOCAL
-    for endpoint, probe in NATIVE_PROBES.items() if local else ():
+    is_local = kind is not None and kind.group is ProviderGroup.LOCAL
+    for endpoint, probe in NATIVE_PROBES.items() if is_local else ():
         question = {
             **probe.body,
             "model": target.model,
             "stream": True,
         }
-        own = door.ask(provider, secret, probe.path, question, timeout_s, whole=True)
-        gaps[endpoint] = _error_text(provider, key, own) or find_gap(endpoint, own.content)
-    whole = {endpoint: NATIVE for endpoint, gap in gaps.items() if not gap}
+        endpoint_reply = probe_client.ask(
+            provider, secret, probe.path, question, timeout_s, whole=True
+        )
+        gaps[endpoint] = _describe_error(provider, key, endpoint_reply) or find_gap(
+            endpoint, endpoint_reply.content
+        )
+    complete_endpoints = {endpoint: NATIVE for endpoint, gap in gaps.items() if not gap}
     return replace(
-        failed,
+        unanswered,
         ok=True,
-        served_model=reply.served.label,
-        answer=reply.text[:MAX_TEXT],
-        input_tokens=reply.input_tokens,
-        output_tokens=reply.output_tokens,
+        served_model=parsed_reply.served.label,
+        answer=parsed_reply.text[:MAX_TEXT],
+        input_tokens=parsed_reply.input_tokens,
+        output_tokens=parsed_reply.output_tokens,
         native={endpoint.value: gap for endpoint, gap in gaps.items()},
-        declare=proposed_line(target.model, whole),
+        declare=format_model_line(target.model, complete_endpoints),
     )
 
 
-def _probe(
+def _build_probe(
     target: Target,
-    found: ProbeReply,
+    reply: ProbeReply,
     *,
     error: str,
 ) -> Probe:
-    latency_ms = round(found.seconds * 1000, 1)
-    return Probe(target.name, False, found.status, latency_ms, error=error)  # noqa: FBT003
+    latency_ms = round(reply.seconds * 1000, 1)
+    return Probe(target.name, False, reply.status, latency_ms, error=error)  # noqa: FBT003
 
 
-def _embedded(
-    door: HttpProviderProbe,
+def _probe_embeddings(
+    probe_client: HttpProviderProbe,
     provider: Provider,
     target: Target,
     key: ProviderKey | None,
     timeout_s: float,
     refusal: str,
 ) -> Probe | None:
-    """Asks for a vector; returns None if the target gives no vectors. refusal: the provider's
+    """Asks for a vector. Returns None if the target gives no vector. refusal: the provider's
     answer to the chat.
     """
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is None or Endpoint.EMBEDDINGS not in kind.speaks:
         return None
     body = {"model": target.model, "input": PROBE_QUESTION}
-    found = door.ask(provider, key.secret if key else "", EMBEDDINGS_PATH, body, timeout_s)
-    numbers = count_numbers(found.content)
+    reply = probe_client.ask(
+        provider, key.secret if key else "", EMBEDDINGS_PATH, body, timeout_s
+    )
+    numbers = count_numbers(reply.content)
     if not numbers:
         return None
-    own: list[Endpoint] = [
+    other_endpoints: list[Endpoint] = [
         e for e in Endpoint if e in kind.speaks and e is not Endpoint.EMBEDDINGS
     ]
-    ways = dict.fromkeys(own, "false") if provider.can(target.model).chat else {}
+    form_by_endpoint = (
+        dict.fromkeys(other_endpoints, "false") if provider.can(target.model).chat else {}
+    )
     return replace(
-        _probe(target, found, error=""),
+        _build_probe(target, reply, error=""),
         ok=True,
         answer=f"a vector of {numbers:,} numbers, but no chat ({refusal})",
-        declare=proposed_line(target.model, ways),
+        declare=format_model_line(target.model, form_by_endpoint),
     )
 
 
-def _error_text(
+def _describe_error(
     provider: Provider,
     key: ProviderKey | None,
-    found: ProbeReply,
+    reply: ProbeReply,
 ) -> str:
-    """Returns the provider's error; for a refused key, which key it was and what to do."""
-    if found.status not in KEY_REFUSED_STATUSES:
-        return found.error
+    """Returns the provider's error. For a refused key, names the key and the next step."""
+    if reply.status not in KEY_REFUSED_STATUSES:
+        return reply.error
     if key is None:
         step = f"`swapgate provider key set {provider.name}`"
-        return f"{found.status}: the provider wants a key: {step}"
-    return f"{found.status}: the provider refuses our key (from {key.name})"
+        return f"{reply.status}: the provider wants a key: {step}"
+    return f"{reply.status}: the provider refuses our key (from {key.name})"
 
 
-def _translated(
+def _ask_through_router_code(
     provider: Provider,
     secret: str,
     body: bytes,
     timeout_s: float,
     allowed: Collection[str],
 ) -> ProbeReply:
-    """Raises ConfigError if the translation code is not installed."""
+    """Asks a provider whose protocol the router translates. Raises ConfigError if the
+    translation is not installed.
+    """
     try:
         check_api_base(provider.api_base, allowed)
     except InputError as refused:
@@ -289,7 +305,7 @@ def _translated(
         allowed=allowed,
     )
 
-    async def posted() -> Posted:
+    async def post() -> Posted:
         try:
             return await calls.post(CHAT_PATH, body)
         finally:
@@ -297,12 +313,12 @@ def _translated(
 
     started = time.perf_counter()
     try:
-        found = asyncio.run(posted())
+        reply = asyncio.run(post())
     except NoAnswer as failed:
-        why = f"{provider.api_base} does not answer: {failed}"
-        return ProbeReply(None, time.perf_counter() - started, error=why)
+        reason = f"{provider.api_base} does not answer: {failed}"
+        return ProbeReply(None, time.perf_counter() - started, error=reason)
     seconds = time.perf_counter() - started
-    if found.status == 200:
-        return ProbeReply(found.status, seconds, found.body)
-    said = error_message(found.body, (secret, *provider.extra_headers.values()))
-    return ProbeReply(found.status, seconds, error=f"{found.status}: {said}")
+    if reply.status == 200:
+        return ProbeReply(reply.status, seconds, reply.body)
+    message = error_message(reply.body, (secret, *provider.extra_headers.values()))
+    return ProbeReply(reply.status, seconds, error=f"{reply.status}: {message}")

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, Generic, TypeVar
 
 from harness.app.installation import Installation
-from harness.app.router_process import embed
+from harness.app.router_process import embed_router
 from harness.client.async_client import AsyncModelClient
 from harness.client.in_process import EmbeddedRouter, InProcessChannel
 from harness.client.tool_loop import ToolFunction
@@ -52,13 +52,13 @@ from harness.routing.route_settings import RouteSettings
 
 MAX_TURNS: Final = 4
 MAX_TEXT: Final = 300
-_LATE: Final = "it did not answer in time; allow more time with --timeout"
-_SAYS: Final = {
+_TIMEOUT_TEXT: Final = "it did not answer in time; allow more time with --timeout"
+_DESCRIPTIONS: Final = {
     tool_probe.STOCK_TOOL: "How many of an item are in stock.",
     tool_probe.PRICE_TOOL: "What one of an item costs.",
 }
 TOOLS: Final = tuple(
-    ToolDefinition(name, _SAYS[name], schema, strict=True)
+    ToolDefinition(name, _DESCRIPTIONS[name], schema, strict=True)
     for name, schema in tool_probe.TOOL_SCHEMAS.items()
 )
 FoundT = TypeVar("FoundT")
@@ -69,29 +69,31 @@ class TargetReport(Generic[FoundT]):
     """The findings about one target."""
 
     target: str
-    ok: bool  # all declared abilities work, and doctor tried all that the caps allow
+    ok: bool  # whether all declared abilities work, and doctor could try all of them
     findings: Sequence[FoundT]
 
 
 def find_targets(installation: Installation, name: str) -> list[tuple[Target, Provider]]:
-    """Returns the targets of the route `name`, else the target `name`. Raises NotFound."""
+    """Finds the targets of a route, or one target, by its name. Raises NotFound."""
     ctx = installation.context
     table = routes.load_table(ctx)
     with ctx.store.read() as tx:
         if route := table.routes.get(name):
-            own = [table.targets[id_] for id_ in route.targets]
-            return [(target, targets.provider_of(tx, target)) for target in own]
+            route_targets = [table.targets[id_] for id_ in route.targets]
+            return [(target, targets.provider_of(tx, target)) for target in route_targets]
         target = named_models.find_model(ctx, tx, name)
         return [(target, targets.provider_of(tx, target))]
 
 
-def report(
+def probe_tools(
     installation: Installation,
     target: Target,
     provider: Provider,
     timeout_s: float,
 ) -> TargetReport[ToolFinding]:
-    """Runs and judges the loops: at most nine answers and a refusal. timeout_s: for all."""
+    """Runs and judges the loops: at most nine answers and a refusal. timeout_s: for all loops
+    together.
+    """
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):
         step = f"`swapgate provider key set {provider.name}`"
@@ -105,9 +107,9 @@ def report(
                 Path(folder),
             )
             channel = InProcessChannel(router, key)
-            text = partial(_error_text, provider, keys)
-            seen = asyncio.run(_probe_loops(channel, timeout_s, text))
-        findings = list(tool_probe.tool_findings(provider, target, seen))
+            error_text = partial(_describe_error, provider, keys)
+            probe_result = asyncio.run(_probe_loops(channel, timeout_s, error_text))
+        findings = list(tool_probe.tool_findings(provider, target, probe_result))
     return TargetReport(
         target.name,
         not any(finding.failed for finding in findings),
@@ -115,7 +117,7 @@ def report(
     )
 
 
-def _error_text(
+def _describe_error(
     provider: Provider,
     keys: Sequence[ProviderKey],
     error: CallFailed,
@@ -142,15 +144,17 @@ async def _probe_loops(
     timeout_s: float,
     error_text: Callable[[CallFailed], str],
 ) -> ToolProbeResult:
-    """Removes `max_tokens`, because some providers refuse it."""
-    until = asyncio.get_running_loop().time() + timeout_s
+    """Runs the loops, and describes a failure in its trace. Sends no `max_tokens`, because some
+    providers refuse it.
+    """
+    deadline_s = asyncio.get_running_loop().time() + timeout_s
 
-    async def tried(loop: Awaitable[ToolLoopTrace]) -> ToolLoopTrace:
+    async def trace_loop(loop: Awaitable[ToolLoopTrace]) -> ToolLoopTrace:
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(deadline_s):
                 return await loop
         except TimeoutError:
-            return ToolLoopTrace(error=_LATE)
+            return ToolLoopTrace(error=_TIMEOUT_TEXT)
         except CallFailed as error:
             return ToolLoopTrace(error=error_text(error))
 
@@ -168,24 +172,28 @@ async def _probe_loops(
         parallel_tools=None,
     )
     async with AsyncModelClient(channel, SystemClock()) as client:
-        whole = await tried(_whole(client, request))
-        if not whole.turns:
-            return ToolProbeResult(whole)
+        first_trace = await trace_loop(_run_with_choice(client, request))
+        if not first_trace.turns:
+            return ToolProbeResult(first_trace)
         return ToolProbeResult(
-            whole,
-            await tried(_forced(client, forced)),
-            await tried(_looped(client, request, streamed=True)),
+            first_trace,
+            await trace_loop(_ask_for_tool(client, forced)),
+            await trace_loop(_run_loop(client, request, streamed=True)),
         )
 
 
-async def _whole(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
-    """Repeats the request without a tool choice for targets that do not support it."""
+async def _run_with_choice(
+    client: AsyncModelClient, request: CompletionRequest
+) -> ToolLoopTrace:
+    """Runs a loop that requires a tool. If the target refuses that, runs it without a tool
+    choice.
+    """
     with suppress(CallRefused):
-        return await _looped(client, request)
-    return await _looped(client, replace(request, tool_choice=""))
+        return await _run_loop(client, request)
+    return await _run_loop(client, replace(request, tool_choice=""))
 
 
-async def _looped(
+async def _run_loop(
     client: AsyncModelClient,
     request: CompletionRequest,
     *,
@@ -204,17 +212,17 @@ async def _looped(
         )
     except ToolLoopUnfinished as unfinished:
         error = f"after {MAX_TURNS} turns the model still calls tools"
-        return ToolLoopTrace(_turns(unfinished.conversation), error=error)
-    return ToolLoopTrace(_turns(run.messages), run.text)
+        return ToolLoopTrace(_extract_turns(unfinished.conversation), error=error)
+    return ToolLoopTrace(_extract_turns(run.messages), run.text)
 
 
-async def _forced(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
+async def _ask_for_tool(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
     """Asks for one particular tool. Raises CallFailed."""
     answer = await client.complete(request)
-    return ToolLoopTrace(_turns([answer.message]), answer.text)
+    return ToolLoopTrace(_extract_turns([answer.message]), answer.text)
 
 
-def _turns(messages: Sequence[object]) -> list[list[ProbeToolCall]]:
+def _extract_turns(messages: Sequence[object]) -> list[list[ProbeToolCall]]:
     return [
         [ProbeToolCall(call.name, call.arguments_text) for call in message.tool_requests]
         for message in messages
@@ -222,11 +230,11 @@ def _turns(messages: Sequence[object]) -> list[list[ProbeToolCall]]:
     ]
 
 
-def _answering(name: str) -> ToolFunction:
+def _build_function(name: str) -> ToolFunction:
     return lambda **_: json.dumps({"result": tool_probe.TOOL_ANSWERS[name]})
 
 
-_FUNCTIONS: Final = {name: _answering(name) for name in tool_probe.TOOL_ANSWERS}
+_FUNCTIONS: Final = {name: _build_function(name) for name in tool_probe.TOOL_ANSWERS}
 
 
 ROUTE: Final = "doctor"
@@ -261,37 +269,37 @@ def single_target_router(
     provider: Provider,
     folder: Path,
 ) -> tuple[EmbeddedRouter, str]:
-    """Builds a router whose `ROUTE` has only this target, without the model's declarations, and
-    a client key. Does not change the installation. The caller deletes the folder after `close`.
-    Raises InputError for an address that no provider may have.
+    """Builds a router whose `ROUTE` has only this target, and a client key. Ignores the model's
+    declared abilities. Does not change the installation. The caller closes the router, then
+    deletes the folder. Raises InputError for an address that no provider may have.
     """
     from harness.app.store import migrate  # noqa: PLC0415 - slow to import
 
-    telemetry.leave_to_the_application()
+    telemetry.log_through_application()
     database_url = f"sqlite:///{folder / 'swapgate.db'}"
     migrate.upgrade(database_url)
     settings = replace(installation.settings, home=folder, database_url=database_url)
-    alone = _SeparateInstallation(
+    separate = _SeparateInstallation(
         settings, installation.secret, installation.clock, of=installation
     )
-    ctx = alone.context
-    with installation.store.read() as before:
-        stored = [
+    ctx = separate.context
+    with installation.store.read() as source_tx:
+        credentials = [
             credential
-            for credential in Credentials(before).all()
+            for credential in Credentials(source_tx).all()
             if credential.provider == provider.name
         ]
     # The router would not use an ability that is declared as missing, but doctor must test it.
     targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
-    with alone.store.write() as tx:
-        for stored_key in stored:
+    with separate.store.write() as tx:
+        for stored_key in credentials:
             Credentials(tx).put(stored_key)
-    known = targets.add_target(ctx, SYSTEM, target)
-    routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
+    registered_target = targets.add_target(ctx, SYSTEM, target)
+    routes.create_route(ctx, SYSTEM, ROUTE, registered_target.id, settings=RouteSettings())
     _, key = data_keys.create_key(
         ctx,
         SYSTEM,
         "doctor",
-        secret=alone.secret,
+        secret=separate.secret,
     )
-    return embed(alone, "doctor-"), key
+    return embed_router(separate, "doctor-"), key

@@ -1,9 +1,9 @@
 """Starts eval workers as processes, one per run, with a minimal environment.
 
 On Linux a template process imports the modules of an eval worker, and forks a worker for each
-run: importing Inspect takes seconds of CPU time, a fork milliseconds. The control process uses
-`WorkerTemplate`, and the template runs `serve_forks`. They exchange JSON lines over the
-template's stdin and stdout.
+run: to import Inspect takes seconds of CPU time, to fork takes milliseconds. The control
+process uses `WorkerTemplate`, and the template runs `serve_forks`. They exchange JSON lines
+over the template's stdin and stdout.
 
 The template has no key, because a worker's environment comes with its run. The kernel ends
 workers with their template (SIGTERM). The template ends when its stdin closes, or after some
@@ -29,21 +29,21 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 SUPPORTED: Final = sys.platform == "linux"
-PIPE_BYTES: Final = 65_536  # a pipe's capacity, so that one read gets whole lines
+PIPE_BYTES: Final = 65_536  # a pipe's capacity, so that one read gets complete lines
 PR_SET_PDEATHSIG: Final = 1  # from linux/prctl.h
-LOOK_EVERY_S: Final = 0.05
-LAST_WORDS: Final = 400
-ENDS_WITHIN_S: Final = 10.0
+CHECK_EVERY_S: Final = 0.05
+MAX_ERROR_CHARS: Final = 400
+END_TIMEOUT_S: Final = 10.0
 
 
-def last_words(errors: IO[bytes]) -> str:
-    """Returns the last line of a process's stderr, at most `LAST_WORDS` characters; empty for
-    none.
+def read_last_line(errors: IO[bytes]) -> str:
+    """Returns the last line of a process's stderr, at most `MAX_ERROR_CHARS` characters; empty
+    without output.
     """
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - PIPE_BYTES))
     lines = errors.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1][-LAST_WORDS:] if lines else ""
+    return lines[-1][-MAX_ERROR_CHARS:] if lines else ""
 
 
 @dataclass
@@ -69,11 +69,11 @@ class ForkedWorker:
 
     def wait(self, timeout: float | None = None) -> int:
         """Waits for the end. Raises subprocess.TimeoutExpired, like Popen."""
-        until = None if timeout is None else time.monotonic() + timeout
+        deadline_s = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
-            if until is not None and time.monotonic() > until:
+            if deadline_s is not None and time.monotonic() > deadline_s:
                 raise subprocess.TimeoutExpired(self.owner, timeout or 0.0)
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(CHECK_EVERY_S)
         return code
 
 
@@ -89,7 +89,7 @@ class WorkerTemplate:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - until it is closed
         self._lock = threading.Lock()
         self._workers: dict[str, ForkedWorker] = {}
-        self.last_words = ""  # the template's last output, after its end
+        self.read_last_line = ""  # the template's last output, after its end
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             command,
             env=environment,
@@ -99,9 +99,9 @@ class WorkerTemplate:
             stderr=self._errors,
         )
         assert self._process.stdin and self._process.stdout  # noqa: S101, PT018 - both are pipes
-        self._asks = self._process.stdin
-        self._tells = self._process.stdout
-        os.set_blocking(self._tells.fileno(), False)
+        self._requests = self._process.stdin
+        self._replies = self._process.stdout
+        os.set_blocking(self._replies.fileno(), False)
 
     @property
     def alive(self) -> bool:
@@ -119,13 +119,13 @@ class WorkerTemplate:
         """
         worker = ForkedWorker(owner, self)
         self._workers[owner] = worker
-        asked = {
+        request = {
             "run": run,
             "environment": dict(environment),
             "errors": errors,
         }
         try:
-            self.send({"owner": owner, **asked})
+            self.send({"owner": owner, **request})
         except OSError:
             del self._workers[owner]
             raise
@@ -133,66 +133,67 @@ class WorkerTemplate:
 
     def send(self, message: Mapping[str, object]) -> None:
         with self._lock:
-            self._asks.write(json.dumps(message).encode() + b"\n")
-            self._asks.flush()
+            self._requests.write(json.dumps(message).encode() + b"\n")
+            self._requests.flush()
 
     def receive(self) -> None:
-        """Notes the ended workers. If the template was killed, its workers count as ended by
-        SIGTERM. If it could not start, they get its exit code.
+        """Notes the ended workers. If somebody killed the template, its workers count as ended
+        by SIGTERM. If the template could not start, they get its exit code.
         """
         with self._lock:
             try:
-                data = os.read(self._tells.fileno(), PIPE_BYTES)
+                data = os.read(self._replies.fileno(), PIPE_BYTES)
             except BlockingIOError:
                 return
             for line in data.splitlines():
-                told = json.loads(line)
-                self._workers.pop(told["owner"]).returncode = told["code"]
+                reply = json.loads(line)
+                self._workers.pop(reply["owner"]).returncode = reply["code"]
             if not data:
                 self._end_all()
 
     def _end_all(self) -> None:
-        self.last_words = last_words(self._errors)
+        self.read_last_line = read_last_line(self._errors)
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=ENDS_WITHIN_S)
+            self._process.wait(timeout=END_TIMEOUT_S)
         code = self._process.returncode or 0
         while self._workers:
             self._workers.popitem()[1].returncode = code if code > 0 else -signal.SIGTERM
 
     def close(self) -> None:
-        """Ends the template and its workers, and waits at most `ENDS_WITHIN_S` for it."""
+        """Ends the template and its workers, and waits at most `END_TIMEOUT_S` for it."""
         self.receive()
         with suppress(OSError):  # the template has ended with unread input
-            self._asks.close()
+            self._requests.close()
         try:
-            self._process.wait(timeout=ENDS_WITHIN_S)
+            self._process.wait(timeout=END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
         with self._lock:
             self._end_all()
-        self._tells.close()
+        self._replies.close()
         self._errors.close()
 
 
 @dataclass(frozen=True)
-class AskedRun:
+class RequestedRun:
     """The run that a forked worker works on, and the worker's name on the lease."""
 
     run: str
     owner: str
 
 
-def serve_forks() -> AskedRun | None:
+def serve_forks() -> RequestedRun | None:
     """Forks a worker for each requested run. Returns the run in a worker, and None in the
-    template when its stdin closes. Call it in a process with one thread, because a forked
-    worker has no other threads.
+    template when its stdin closes. The process must have only one thread, because a fork does
+    not copy other threads.
     """
     template = os.getpid()
     owners = dict[int, str]()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # ignores a terminal's Ctrl-C: the control process ends the template
-    # A collection would touch, and so copy, all pages of imported objects.
+    # A garbage collection would write to all pages of imported objects, and so copy them for
+    # each worker.
     gc.freeze()
     # Without a buffer, because `select` would not see buffered input.
     with open(
@@ -200,10 +201,10 @@ def serve_forks() -> AskedRun | None:
         "rb",
         buffering=0,
         closefd=False,
-    ) as asks:
+    ) as requests:
         while True:
-            if select.select([asks], [], [], LOOK_EVERY_S)[0]:
-                if not (line := asks.readline()):
+            if select.select([requests], [], [], CHECK_EVERY_S)[0]:
+                if not (line := requests.readline()):
                     return None
                 message: dict[str, Any] = json.loads(line)
                 if "signal" in message:
@@ -213,31 +214,31 @@ def serve_forks() -> AskedRun | None:
                     owners[pid] = message["owner"]
                 else:
                     _become_worker(message, template)
-                    return AskedRun(message["run"], message["owner"])
-            _tell_ended(owners)
+                    return RequestedRun(message["run"], message["owner"])
+            _report_ended(owners)
 
 
-def _tell_ended(owners: dict[int, str]) -> None:
+def _report_ended(owners: dict[int, str]) -> None:
     while owners:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        told = {
+        reply = {
             "owner": owners.pop(pid),
             "code": os.waitstatus_to_exitcode(status),
         }
         with suppress(OSError):  # the control process has ended
-            os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")
+            os.write(sys.stdout.fileno(), json.dumps(reply).encode() + b"\n")
 
 
 def _become_worker(message: Mapping[str, Any], template: int) -> None:
-    """Sets files, environment and signals like those of a started process, and asks the
-    kernel for a SIGTERM when the template ends.
+    """Gives a forked worker the files, environment and signals of a started process, and asks
+    the kernel for a SIGTERM when the template ends.
     """
     for number, file in enumerate((os.devnull, os.devnull, message["errors"])):
-        opened = os.open(file, os.O_RDWR)
-        os.dup2(opened, number)
-        os.close(opened)
+        descriptor = os.open(file, os.O_RDWR)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     os.environ.clear()
     os.environ.update(message["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -246,8 +247,9 @@ def _become_worker(message: Mapping[str, Any], template: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-# Variables for Python, temporary files, time and locale. Each worker gets its keys as well.
-KEPT = (
+# Variables for Python, temporary files, time and locale. Each worker gets the variables of its
+# keys as well.
+KEPT_VARIABLES = (
     "PATH",
     "HOME",
     "LANG",
@@ -260,8 +262,9 @@ KEPT = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 )
-# Longer than the pauses between the runs of a busy control plane.
-TEMPLATE_KEPT_S = 60.0
+# An idle template ends after this time, which is longer than a busy control plane's pauses
+# between runs.
+IDLE_TEMPLATE_S = 60.0
 # A template must have one thread, because forked workers lack its other threads.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -276,10 +279,9 @@ class _Child:
 class SubprocessWorkers:
     """Implements ports.EvalWorkers.
 
-    command: argv of a worker without its run.
-    template: argv of the template process; without it, `command` starts each worker.
-    needed_by: returns the environment variables that a run's worker needs in addition to the
-    minimum, such as its provider's key and our settings.
+    command: argv of a worker without its run. template: argv of the template process; without
+    it, `command` starts each worker. variables_of: returns the variables that a run's worker
+    needs in addition to the minimal environment, such as its provider's key and our settings.
     """
 
     def __init__(
@@ -287,26 +289,26 @@ class SubprocessWorkers:
         command: Sequence[str],
         *,
         template: Sequence[str] = (),
-        needed_by: Callable[[str], Mapping[str, str]],
+        variables_of: Callable[[str], Mapping[str, str]],
         cwd: Path,
     ) -> None:
         self._command = list(command)
-        self._needed_by = needed_by
+        self._variables_of = variables_of
         self._cwd = cwd
         self._template_command = list(template) if SUPPORTED else []
         self._template: WorkerTemplate | None = None
         self._template_lock = threading.Lock()
-        self._needed_at = time.monotonic()
+        self._last_needed_at = time.monotonic()
         self._children: dict[str, _Child] = {}
 
     def start(self, run: str) -> str:
         """Starts a worker for the run. Returns its name for the lease. Raises OSError."""
         owner = f"worker-{os.getpid()}-{secrets.token_hex(4)}"
-        environment = {**_minimum(), **self._needed_by(run)}
+        environment = {**_build_environment(), **self._variables_of(run)}
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the worker has ended
-        begin = self._fork if self._template_command else self._spawn
+        start_process = self._fork if self._template_command else self._spawn
         try:
-            process = begin(run, owner, environment, errors)
+            process = start_process(run, owner, environment, errors)
         except OSError:
             errors.close()
             raise
@@ -327,11 +329,11 @@ class SubprocessWorkers:
                     template.close()
                 template = WorkerTemplate(
                     self._template_command,
-                    {**_minimum(), **ONE_THREAD},
+                    {**_build_environment(), **ONE_THREAD},
                     self._cwd,
                 )
                 self._template = template
-            # An unnamed file, so that a killed control process leaves no file behind.
+            # The file has no name, so that a killed control process leaves no file on the disk.
             file = f"/proc/{os.getpid()}/fd/{errors.fileno()}"
             return template.fork(run, owner, environment, file)
 
@@ -366,25 +368,27 @@ class SubprocessWorkers:
         }
 
     def reap(self) -> Sequence[tuple[str, str, int, str]]:
-        """Forgets the ended workers. Returns run, owner, exit code and last words of each."""
-        ended = []
+        """Forgets the ended workers. Returns run, owner, exit code and last line of stderr of
+        each worker.
+        """
+        ended_workers = []
         for run, child in list(self._children.items()):
             code = child.process.poll()
             if code is not None:
                 del self._children[run]
                 with child.errors:
-                    words = last_words(child.errors)
-                if not words and isinstance(child.process, ForkedWorker):
-                    words = child.process.template.last_words
-                ended.append((run, child.owner, code, words))
+                    last_line = read_last_line(child.errors)
+                if not last_line and isinstance(child.process, ForkedWorker):
+                    last_line = child.process.template.read_last_line
+                ended_workers.append((run, child.owner, code, last_line))
         self._end_idle_template()
-        return ended
+        return ended_workers
 
     def _end_idle_template(self) -> None:
         now = time.monotonic()
         if self._children:
-            self._needed_at = now
-        elif now - self._needed_at > TEMPLATE_KEPT_S:
+            self._last_needed_at = now
+        elif now - self._last_needed_at > IDLE_TEMPLATE_S:
             self._close_template()
 
     def _close_template(self) -> None:
@@ -415,13 +419,13 @@ class SubprocessWorkers:
         self._close_template()
 
 
-def _minimum() -> dict[str, str]:
-    """Returns the environment that every worker gets. It has no key, so that code of a suite in
-    one run cannot read the keys of another.
+def _build_environment() -> dict[str, str]:
+    """Returns the environment of every worker. It has no key, so that a suite's code in one run
+    cannot read the keys of another run.
     """
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    inherited = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     return {
-        **kept,
+        **inherited,
         "PYTHONUNBUFFERED": "1",
         "INSPECT_DISPLAY": "none",
     }

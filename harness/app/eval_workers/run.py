@@ -26,7 +26,7 @@ from harness.evals.ports import EvalWorkers
 from harness.frame.configuration import source_locations
 from harness.frame.errors import ConfigError, InputError, NotFound
 from harness.frame.imports import (
-    leave_modules_alone,
+    freeze_modules,
     pause_garbage_collection,
 )
 from harness.frame.runtime import telemetry
@@ -37,10 +37,10 @@ from harness.routing.records.runs import EvalRuns
 
 
 def open_with_workers(
-    given: Path | None = None, *, create_secret: bool = False
+    config_path: Path | None = None, *, create_secret: bool = False
 ) -> Installation:
     """Opens the installation for the control process. Arguments: see `open_installation`."""
-    installation = open_installation(given, create_secret=create_secret)
+    installation = open_installation(config_path, create_secret=create_secret)
     settings = installation.settings
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
         queue = job_queue(settings).JobQueue(settings.database_url)
@@ -65,70 +65,70 @@ def build_workers(installation: Installation) -> EvalWorkers:
     if source is not None:
         for argv in (command, template):
             argv += ["--config", str(source.resolve())]
-    ours = [name for name in os.environ if name.startswith(source_locations.PREFIX)]
+    own_variables = [name for name in os.environ if name.startswith(source_locations.PREFIX)]
 
-    def needed_by(run: str) -> dict[str, str]:
+    def variables_of(run: str) -> dict[str, str]:
         with installation.store.read() as tx:
-            found = EvalRuns(tx).get(run)
-            target = Targets(tx).all()[found.target]
-            known = Providers(tx).all()
-        provider = known.get(target.provider)
+            eval_run = EvalRuns(tx).get(run)
+            target = Targets(tx).all()[eval_run.target]
+            providers = Providers(tx).all()
+        provider = providers.get(target.provider)
         if provider is None:
             raise NotFound(f"run {run}: provider {target.provider!r} no longer exists")
-        asked = installation.context.judges.get(found.suite)
-        judge = known.get(asked.provider) if asked is not None else None
+        judge_target = installation.context.judges.get(eval_run.suite)
+        judge = providers.get(judge_target.provider) if judge_target is not None else None
         names = (
-            *ours,
+            *own_variables,
             secret_files.SECRET_VARIABLE,
             CONFIG_VARIABLE,
             *secret_files.WORKER_VARIABLES,
         )
-        given = {name: os.environ[name] for name in names if name in os.environ}
-        for passed, role_target in ((TARGET, provider), (JUDGE, judge)):
+        variables = {name: os.environ[name] for name in names if name in os.environ}
+        for role_variables, role_target in ((TARGET, provider), (JUDGE, judge)):
             if role_target is None:
                 continue
             keys = provider_secrets.keys_of_provider(installation.context, role_target)
             if keys:
-                given[passed.key] = keys[0].secret
+                variables[role_variables.key] = keys[0].secret
             headers = provider_secrets.decrypt_headers(
                 role_target, installation.cipher
             ).extra_headers
             if headers:
-                given[passed.headers] = json.dumps(dict(headers))
-        return given
+                variables[role_variables.headers] = json.dumps(dict(headers))
+        return variables
 
     return SubprocessWorkers(
         command,
         template=template,
-        needed_by=needed_by,
+        variables_of=variables_of,
         cwd=Path.cwd(),
     )
 
 
-def run_worker_template(given: Path | None) -> None:
+def run_worker_template(config_path: Path | None) -> None:
     """Runs the process that forks eval workers, until the control process closes its stdin."""
     from harness.app.eval_workers.processes import serve_forks  # noqa: PLC0415 - only where workers start
 
     with pause_garbage_collection():
-        # Imported once for all forked workers. Import statements, because a wheel renames the
-        # modules there, but not in strings (ADR 30).
+        # Imported once for all forked workers. These are import statements, because a wheel
+        # renames modules in statements, but not in strings (ADR 30).
         from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - only where workers start
         from harness.app.eval_workers import worker  # noqa: F401, PLC0415
         from harness.app.store import store  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
         from router.upstream import transports  # noqa: F401, PLC0415
-    leave_modules_alone()
-    if (asked := serve_forks()) is not None:
+    freeze_modules()
+    if (requested := serve_forks()) is not None:
         run_worker(
-            given,
-            asked.run,
-            owner=asked.owner,
+            config_path,
+            requested.run,
+            owner=requested.owner,
             parent=os.getppid(),
         )
 
 
 def run_worker(
-    given: Path | None,
+    config_path: Path | None,
     run: str,
     *,
     owner: str,
@@ -139,7 +139,7 @@ def run_worker(
     """
     with pause_garbage_collection():
         from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds to import
-    leave_modules_alone()
+    freeze_modules()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from evals.runner.rate_gate import RateGates  # noqa: PLC0415
     from harness.app.eval_workers.worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
@@ -147,10 +147,10 @@ def run_worker(
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.upstream.transports import ProviderClient  # noqa: PLC0415
 
-    installation = open_installation(given, signs_as=KeyPurpose.WORKER)
+    installation = open_installation(config_path, signs_as=KeyPurpose.WORKER)
     settings = installation.settings
     home = secret_files.writable_home(installation.settings)
-    shared = home / "evals"  # for all workers of this machine
+    shared_folder = home / "evals"  # for all workers of this machine
     secrets = dict(os.environ)
     # A run's child processes, such as a model's code, must not inherit these variables.
     for variable in (TARGET.key, TARGET.headers, JUDGE.key, JUDGE.headers):
@@ -164,8 +164,8 @@ def run_worker(
                 checks=CalibrationCache(home / "judges", installation.clock),
                 paces=RateGates(
                     settings.eval_limits,
-                    SharedRates(shared / "rates"),
-                    shared,
+                    SharedRates(shared_folder / "rates"),
+                    shared_folder,
                     AccountMeter(installation.clock, owner),
                     StoredLoads(installation.store),
                 ),
@@ -187,32 +187,32 @@ def run_worker(
 
 
 log = structlog.get_logger()
-LOOK_EVERY_S = 0.2
+CHECK_EVERY_S = 0.2
 
 
 def run_worker_host(
-    given: Path | None,
+    config_path: Path | None,
     *,
     slots: int,
     providers: Collection[str],
 ) -> None:
     """Runs until SIGTERM or SIGINT. Raises ConfigError without a queue or its package."""
     telemetry.configure()
-    installation = open_installation(given, signs_as=KeyPurpose.WORKER)
+    installation = open_installation(config_path, signs_as=KeyPurpose.WORKER)
     control = installation.settings.control
     if control.queue is not RunQueueKind.PROCRASTINATE:
         raise ConfigError(
             "the control process runs the evals itself (control.queue: embedded): set "
             "control.queue: procrastinate here and there, and run `swapgate db upgrade`"
         )
-    known = installation.settings.providers
-    unknown = sorted(set(providers) - set(known)) if known else []
+    providers_in_file = installation.settings.providers
+    unknown = sorted(set(providers) - set(providers_in_file)) if providers_in_file else []
     if unknown:
         raise InputError(f"--provider: the configuration has no provider {unknown[0]!r}")
     job_queue(installation.settings)
     workers = build_workers(installation)
     installation = replace(installation, workers=workers)
-    leave_modules_alone()
+    freeze_modules()
     try:
         asyncio.run(_WorkerHost(installation, workers).serve(slots, providers))
     finally:
@@ -226,7 +226,7 @@ class _WorkerHost:
         self._installation = installation
         self._workers = workers
         self._ended = asyncio.Event()
-        self._turn = asyncio.Lock()  # one task at a time collects ended processes
+        self._lock = asyncio.Lock()  # one task at a time collects ended processes
 
     async def serve(self, slots: int, providers: Collection[str]) -> None:
         loop = asyncio.get_running_loop()
@@ -243,16 +243,16 @@ class _WorkerHost:
         )
 
     def _end(self) -> None:
-        """Ends the processes. Each stores its samples and gives its lease back, and the queue
-        gets its run again.
+        """Ends the processes. Each process stores its samples and releases its lease, and the
+        control process queues its run again.
         """
         self._ended.set()
         for run in self._workers.alive():
             self._workers.stop(run)
 
     async def _work(self, run: str) -> None:
-        """Starts the run's process and waits for its end. The queue then counts the job as
-        done: the control process queues the run again if samples are missing.
+        """Starts the run's process and waits for its end. After that, the queue counts the job
+        as done. If samples are missing, the control process queues the run again.
         """
         if self._ended.is_set():
             return
@@ -261,21 +261,21 @@ class _WorkerHost:
         if self._ended.is_set():
             self._workers.stop(run)
         try:
-            # Polls, because a process does not announce its end.
+            # Polls, because the system sends no event when the process ends.
             while run in self._workers.alive():  # noqa: ASYNC110 - there is no event to wait for
-                await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(CHECK_EVERY_S)
         except asyncio.CancelledError:
             self._workers.stop(run)
             raise
-        async with self._turn:
+        async with self._lock:
             collect = eval_queue.collect_ended
             for line in await asyncio.to_thread(collect, self._installation.context):
                 log.warning("eval_worker_ended", what=line)
 
     def _start(self, run: str) -> bool:
-        failed = eval_queue.start_worker(self._installation.context, run)
-        if failed:
-            log.warning("no_worker", what=failed)
+        fault = eval_queue.start_worker(self._installation.context, run)
+        if fault:
+            log.warning("no_worker", what=fault)
         else:
             log.info("eval_worker_started", run=run)
-        return not failed
+        return not fault

@@ -1,7 +1,7 @@
-"""Runs one eval run as a worker process. A kill at any point loses no stored sample, and the
-next worker requests the missing samples again.
+"""Runs one eval run as a worker process. A worker that is killed loses no stored sample, and
+the next worker requests the missing samples again.
 
-The worker holds the run by a lease (`LEASE_S`) and renews it. It decides nothing about the
+The worker holds the run by a lease (`LEASE_S`) and renews it. It does not decide about the
 proposal: it stores samples, and the control plane reads them.
 """
 
@@ -51,7 +51,7 @@ from harness.providers.target import Provider
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns, Suites
 
-BEAT_S = 2.0
+RENEW_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,41 +82,41 @@ class EvalWorker:
     # missing, the worker reads the provider's own variable.
     secrets: Mapping[str, str]
     connections: int = 8
-    # maps a suite to its judge's provider
+    # Maps a suite to its judge's provider.
     judges: Mapping[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
-    _noted: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
-    _kept: set[tuple[str, int]] = field(default_factory=set)
+    _noted_at: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
+    _stored_here: set[tuple[str, int]] = field(default_factory=set)
     _meters: list[SpendingMeter] = field(default_factory=list)
 
     def work(self, run: str) -> RunState | None:
         """Returns the run's final state; None if another worker owns the run."""
-        job = self._take(run)
+        job = self._take_job(run)
         if job is None:
             return None
-        with interrupts([signal.SIGTERM]) as over:
+        with interrupts([signal.SIGTERM]) as interruption:
             return self._work_on(
                 job,
-                lambda: over.ended or self._stop.is_set() or bool(self._refusal),
+                lambda: interruption.ended or self._stop.is_set() or bool(self._refusal),
             )
 
     def _work_on(self, job: EvalJob, stopping: Callable[[], bool]) -> RunState | None:
-        """Runs the job and stores the run's state. An unfit judge fails the run; a reached cap
-        and an absent provider only stop it, so that it can go on later.
+        """Runs the job and stores the run's state. An unfit judge fails the run. A reached cap
+        and an absent provider only stop it, so that it can continue later.
         """
         run = job.run.id
-        beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
-        beat.start()
-        meter = _ProgressMeter(job, *self._progress(run))
+        renewal = threading.Thread(target=self._renew_until_end, args=(run,), daemon=True)
+        renewal.start()
+        meter = _ProgressMeter(job, *self._load_progress(run))
         remark = ""
-        away = None
+        absence = None
         try:
             state = RunState.OVER_BUDGET
             if not meter.over:
-                state = self.runner.run(job, self._keeper(meter), stopping)
+                state = self.runner.run(job, self._build_keeper(meter), stopping)
                 remark = self.runner.remark
         except JudgeUnfit as error:
-            # Fails the run, because the next worker would find the same fault.
+            # Fails the run, because the next worker would meet the same fault.
             state = RunState.FAILED
             remark = str(error)
         except SpendingPaused as error:
@@ -124,14 +124,14 @@ class EvalWorker:
             remark = str(error)
         except ProviderAway as error:
             state = RunState.STOPPED
-            away = error
+            absence = error
         finally:
             self._stop.set()
-            beat.join()
+            renewal.join()
             self._write_spending()
-        if away is not None and not meter.over and not self._refusal:
-            return self._wait(run, away)
-        return self._leave(job, state, meter.message or self._refusal or remark)
+        if absence is not None and not meter.over and not self._refusal:
+            return self._pause_run(run, absence)
+        return self._release_run(job, state, meter.message or self._refusal or remark)
 
     @property
     def _refusal(self) -> str:
@@ -143,16 +143,16 @@ class EvalWorker:
             for meter in self._meters:
                 meter.refresh()
 
-    def _take(self, run: str) -> EvalJob | None:
+    def _take_job(self, run: str) -> EvalJob | None:
         """Takes the run's lease and loads its job. None if another worker has the lease."""
         with self.store.write() as tx:
-            if not self._lease(EvalRuns(tx).lease, run):
+            if not self._renew_lease(EvalRuns(tx).lease, run):
                 return None
-            before = EvalRuns(tx).get(run)
+            former = EvalRuns(tx).get(run)
             EvalRuns(tx).set_state(
                 run,
                 RunState.RUNNING,
-                before.message if before.waits_since else "",
+                former.message if former.waits_since else "",
             )
             eval_run = EvalRuns(tx).get(run)
             target = Targets(tx).all()[eval_run.target]
@@ -161,38 +161,38 @@ class EvalWorker:
                 raise NotFound(f"run {run}: provider {target.provider!r} no longer exists")
             judge = Providers(tx).all().get(self.judges.get(eval_run.suite, ""))
             purpose = spending_purpose(tx, run)
-            own = SpendingMeter(StoredSpending(self.store), self.clock, purpose)
-            judging = SpendingMeter(
+            run_meter = SpendingMeter(StoredSpending(self.store), self.clock, purpose)
+            judge_meter = SpendingMeter(
                 StoredSpending(self.store),
                 self.clock,
                 SpendingPurpose.JUDGES,
             )
-            self._meters = [own, judging]
+            self._meters = [run_meter, judge_meter]
             return EvalJob(
                 run=eval_run,
                 target=target,
-                provider=self._opened(TARGET, provider),
-                api_key=self._key(TARGET, provider),
+                provider=self._restore_headers(TARGET, provider),
+                api_key=self._find_provider_key(TARGET, provider),
                 stored=EvalRuns(tx).done(run),
                 max_connections=self.connections,
-                judge_provider=self._opened(JUDGE, judge) if judge else None,
-                judge=_judge(tx, eval_run),
-                judge_api_key=self._key(JUDGE, judge) if judge else None,
-                spending=own,
-                judge_spending=judging,
+                judge_provider=self._restore_headers(JUDGE, judge) if judge else None,
+                judge=_load_judge(tx, eval_run),
+                judge_api_key=self._find_provider_key(JUDGE, judge) if judge else None,
+                spending=run_meter,
+                judge_spending=judge_meter,
             )
 
-    def _key(self, passed: WorkerEnv, provider: Provider) -> str | None:
+    def _find_provider_key(self, passed: WorkerEnv, provider: Provider) -> str | None:
         return self.secrets.get(passed.key) or self.secrets.get(provider.api_key_env or "")
 
-    def _opened(self, passed: WorkerEnv, provider: Provider) -> Provider:
+    def _restore_headers(self, passed: WorkerEnv, provider: Provider) -> Provider:
         """Returns the provider with its headers in clear, if the parent set any."""
-        given = self.secrets.get(passed.headers)
-        if not given:
+        headers = self.secrets.get(passed.headers)
+        if not headers:
             return provider
-        return replace(provider, extra_headers=json.loads(given), sealed_headers={})
+        return replace(provider, extra_headers=json.loads(headers), sealed_headers={})
 
-    def _lease(self, lease: Callable[..., bool], run: str) -> bool:
+    def _renew_lease(self, lease: Callable[..., bool], run: str) -> bool:
         now = self.clock.now()
         return lease(
             run,
@@ -201,54 +201,55 @@ class EvalWorker:
             until=now + timedelta(seconds=LEASE_S),
         )
 
-    def _beat(self, run: str) -> None:
+    def _renew_until_end(self, run: str) -> None:
         """Renews the lease until the run ends. Stops the run if the parent has ended, or if the
         run is cancelled or has another owner.
         """
-        while not self._stop.wait(BEAT_S):
-            if os.getppid() != self.parent or not self._still_wanted(run):
+        while not self._stop.wait(RENEW_EVERY_S):
+            if os.getppid() != self.parent or not self._may_continue(run):
                 self._stop.set()
             self._write_spending()  # after a failure, the next call writes it
 
-    def _still_wanted(self, run: str) -> bool:
+    def _may_continue(self, run: str) -> bool:
         try:
             with self.store.write() as tx:
-                ours = EvalRuns(tx).get(run)
-                mine = ours.lease_owner == self.owner and ours.state is RunState.RUNNING
-                return mine and self._lease(EvalRuns(tx).lease, run)
+                current = EvalRuns(tx).get(run)
+                is_own = current.lease_owner == self.owner and current.state is RunState.RUNNING
+                return is_own and self._renew_lease(EvalRuns(tx).lease, run)
         except SwapgateError as error:
-            # A short outage of the database does not end the run: the worker holds its samples.
+            # A short outage of the database must not end the run, because the worker still has
+            # its samples.
             return error.retryable
 
-    def _progress(self, run: str) -> tuple[int, float]:
+    def _load_progress(self, run: str) -> tuple[int, float]:
         with self.store.read() as tx:
-            _, cost, sent, received = EvalRuns(tx).progress(run)
-        return sent + received, cost
+            _, cost, sent_tokens, received_tokens = EvalRuns(tx).progress(run)
+        return sent_tokens + received_tokens, cost
 
-    def _keeper(self, meter: "_ProgressMeter") -> Callable[[Sample], bool]:
+    def _build_keeper(self, meter: "_ProgressMeter") -> Callable[[Sample], bool]:
         """Builds the callback that stores each sample. It returns False if the run must
         stop.
         """
 
         def keep(sample: Sample) -> bool:
             try:
-                is_new = self._stored(meter.job, sample)
+                is_new = self._store_with_retries(meter.job, sample)
             except LeaseLost:
                 # The run has ended, or another worker has its lease.
                 self._stop.set()
                 return False
             if is_new:
-                self._kept.add((sample.item, sample.epoch))
+                self._stored_here.add((sample.item, sample.epoch))
                 meter.add(sample)
             return not meter.over
 
         return keep
 
-    def _stored(self, job: EvalJob, sample: Sample) -> bool:
+    def _store_with_retries(self, job: EvalJob, sample: Sample) -> bool:
         """Returns whether the sample is new. Waits while the database is unavailable, because
         an answer costs money.
         """
-        sightings = self._sightings(job, sample)
+        sightings = self._list_sightings(job, sample)
         for _ in range(STORE_ATTEMPTS):
             with suppress(StoreUnavailable), self.store.write() as tx:
                 return self._store(tx, job.run, sample, sightings)
@@ -263,63 +264,63 @@ class EvalWorker:
         sample: Sample,
         sightings: Sequence[Sighting],
     ) -> bool:
-        if run.waits_since is not None and not self._kept:
+        if run.waits_since is not None and not self._stored_here:
             EvalRuns(tx).end_wait(run.id)
         Sightings(tx).note(sightings)
         return EvalRuns(tx).store_sample(sample, owner=self.owner)
 
-    def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
-        """Lists the served models to note, each at most once per `NOTE_EVERY`."""
+    def _list_sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
+        """Lists the served models to record, each at most once per `NOTE_EVERY`."""
         now = self.clock.now()
-        found = []
+        sightings = []
         for target, served in (
             (job.target.id, sample.served),
             (job.judge, sample.judge),
         ):
-            noted = self._noted.get((target, served))
-            if not (target and served.model) or (noted and now - noted < NOTE_EVERY):
+            noted_at = self._noted_at.get((target, served))
+            if not (target and served.model) or (noted_at and now - noted_at < NOTE_EVERY):
                 continue
-            self._noted[target, served] = now
-            found.append(Sighting(target, served, now, now))
-        return found
+            self._noted_at[target, served] = now
+            sightings.append(Sighting(target, served, now, now))
+        return sightings
 
-    def _leave(
+    def _release_run(
         self,
         job: EvalJob,
         state: RunState,
         message: str,
     ) -> RunState | None:
-        """Gives the lease back with the run's final state. Returns None if another worker has
-        the run.
+        """Releases the lease, and stores the run's state, which it returns; None if another
+        worker has the run.
 
-        Fails a run whose stored samples have disappeared, because a deletion could change its
-        score.
+        Fails a run whose stored samples have disappeared, because somebody could change its
+        score by deletions.
         """
         run = job.run.id
         with self.store.write() as tx:
             eval_run = EvalRuns(tx).get(run)
             stored = EvalRuns(tx).done(run)
-            gone = (job.stored | self._kept) - stored
-            if gone:
+            lost = (job.stored | self._stored_here) - stored
+            if lost:
                 state = RunState.FAILED
-                message = f"{len(gone)} stored samples are gone"
+                message = f"{len(lost)} stored samples are gone"
             if eval_run.lease_owner == self.owner:
                 self._note_calibration(tx, job.run)
-            refused = state is RunState.FAILED and bool(message)
-            asked = eval_run.wanted * eval_run.epochs
-            complete = not refused and len(stored) >= asked
-            after = _after(state, complete=complete)
-            ours = EvalRuns(tx).leave(run, self.owner, after, message)
-            return after if ours else None
+            is_failed = state is RunState.FAILED and bool(message)
+            requested = eval_run.wanted * eval_run.epochs
+            is_complete = not is_failed and len(stored) >= requested
+            final_state = _choose_state(state, complete=is_complete)
+            released = EvalRuns(tx).leave(run, self.owner, final_state, message)
+            return final_state if released else None
 
-    def _wait(self, id_: str, away: ProviderAway) -> RunState | None:
+    def _pause_run(self, id_: str, absence: ProviderAway) -> RunState | None:
         """Pauses the run until its next attempt. Each answer of the provider restarts the wait.
 
-        For a proposal's run, the proposal driver limits the wait, by the policy. Any other run
+        The proposal driver limits the wait of a proposal's run, by the policy. Any other run
         fails here after `DEFAULT_PATIENCE_S`.
         """
         now = self.clock.now()
-        first_failed = now - timedelta(seconds=away.silent_s)
+        first_failed = now - timedelta(seconds=absence.silent_s)
         with self.store.write() as tx:
             run = EvalRuns(tx).get(id_)
             since = run.waits_since
@@ -328,41 +329,43 @@ class EvalWorker:
                 since = patience_since = first_failed
             waited_s = (now - patience_since).total_seconds()
             if waited_s >= DEFAULT_PATIENCE_S and id_ not in needed_runs(Proposals(tx).open()):
-                gave_up = f"gave up after {format_span(waited_s)}: {away}"
-                ours = EvalRuns(tx).leave(id_, self.owner, RunState.FAILED, gave_up)
-                return RunState.FAILED if ours else None
-            waits = replace(
+                message = f"gave up after {format_span(waited_s)}: {absence}"
+                released = EvalRuns(tx).leave(id_, self.owner, RunState.FAILED, message)
+                return RunState.FAILED if released else None
+            waiting_run = replace(
                 run,
                 waits_since=since,
                 patience_since=patience_since,
                 retry_at=next_try(patience_since, now),
-                message=str(away),
+                message=str(absence),
             )
-            return RunState.QUEUED if EvalRuns(tx).wait(waits, self.owner) else None
+            return RunState.QUEUED if EvalRuns(tx).wait(waiting_run, self.owner) else None
 
     def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
-        """Writes the judge's calibration to the audit log, if it differs from the last one
-        there.
+        """Writes the judge's calibration to the audit log, if it differs from the log's last
+        calibration.
         """
-        found = self.runner.calibration
-        if found is None:
+        calibration = self.runner.calibration
+        if calibration is None:
             return
         subject = Suites(tx).get(run.suite_digest).judge_subject
-        details = asdict(found)
-        noted = AuditLog(tx).for_subject(subject, since=EVER, limit=1)
-        if not noted or noted[0].details != details:
+        details = asdict(calibration)
+        recorded = AuditLog(tx).for_subject(subject, since=EVER, limit=1)
+        if not recorded or recorded[0].details != details:
             AuditLog(tx).append(SYSTEM, CALIBRATED, subject, details)
 
 
-def _judge(tx: Transaction, run: EvalRun) -> str:
+def _load_judge(tx: Transaction, run: EvalRun) -> str:
     """Returns the judge's target; empty if the suite has no judge or is not stored."""
     with suppress(NotFound):
         return Suites(tx).get(run.suite_digest).judge
     return ""
 
 
-def _after(state: RunState, *, complete: bool) -> RunState:
-    """Returns DONE only if all requested samples are stored. A stopped run waits."""
+def _choose_state(state: RunState, *, complete: bool) -> RunState:
+    """Returns the run's next state: DONE only if all requested samples are stored. A stopped
+    run is queued again.
+    """
     if complete:
         return RunState.DONE
     return state if state in (RunState.OVER_BUDGET, RunState.FAILED) else RunState.QUEUED
@@ -404,7 +407,7 @@ class _ProgressMeter:
                 "a price"
             )
         if self.cost_usd >= budget.max_cost_usd:
-            spent = format_usd(self.cost_usd)
-            most = format_usd(budget.max_cost_usd)
-            return f"the run has spent {spent} of {most}"
+            spent_text = format_usd(self.cost_usd)
+            budget_text = format_usd(budget.max_cost_usd)
+            return f"the run has spent {spent_text} of {budget_text}"
         return ""

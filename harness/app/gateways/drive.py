@@ -1,10 +1,9 @@
 """Runs `swapgate serve drive`: another gateway splits a route's traffic as Swapgate decides.
 
 Each tick gives the gateway the routing table's shares, and reports shares that Swapgate did not
-set. It counts the gateway's outcomes in the records that a router would write.
-
-An outcome is evidence only if its request began while the split was the one that Swapgate set.
-The rules about such times are pure, in `harness.canary.split`.
+set. A tick also counts the gateway's outcomes, in the same records as a router. An outcome is
+evidence only if its request began while Swapgate's split was in force. The rules about such
+times are pure, in `harness.canary.split`.
 """
 
 import time
@@ -19,7 +18,7 @@ import structlog
 from harness.app.gateways.flagd_file import FlagdFile
 from harness.app.gateways.litellm_admin import LiteLLMAdmin
 from harness.app.installation import Installation, open_installation
-from harness.app.router_process import boot_holder, build_recorder
+from harness.app.router_process import build_recorder, load_holder
 from harness.canary.split import (
     FLAGD_WORKER,
     LATEST,
@@ -41,7 +40,7 @@ from harness.frame.errors import StoreUnavailable, UpstreamError
 from harness.frame.formatting import format_bps, format_quantity
 from harness.frame.ports import Clock
 from harness.frame.runtime import telemetry
-from harness.frame.runtime.supervisor import LOOK_EVERY_S, interrupts
+from harness.frame.runtime.supervisor import CHECK_EVERY_S, interrupts
 from harness.gate.online.outcome import (
     ANSWERED,
     ExposureOutcome,
@@ -56,19 +55,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("swapgate.drive")
 
-# A tick reads the logs of requests that began within RECENT. Once per LATE_EVERY it reads back
-# to LATEST before the last such read, because gateways log slow requests late.
-RECENT: Final = timedelta(seconds=45)
-LATE_EVERY: Final = timedelta(minutes=3)
-AFFINITY: Final = timedelta(hours=1)  # how long LiteLLM's session affinity lasts by default
-GATEWAY: Final = "the gateway"
-OUTCOMES: Final = "the gateway's outcomes"
-STILL_AFTER: Final = timedelta(minutes=1)
+# A tick reads the logs of requests that began within RECENT_PERIOD. Once per LATE_READ_EVERY,
+# it reads from LATEST before the last such read on, because gateways log slow requests late.
+RECENT_PERIOD: Final = timedelta(seconds=45)
+LATE_READ_EVERY: Final = timedelta(minutes=3)
+AFFINITY_PERIOD: Final = timedelta(hours=1)  # LiteLLM's default duration of session affinity
+GATEWAY_SUBJECT: Final = "the gateway"
+OUTCOMES_SUBJECT: Final = "the gateway's outcomes"
+REPEAT_AFTER: Final = timedelta(minutes=1)
 
 
 class DrivenRoute(NamedTuple):
-    """What the drive knows about a route. times: when the gateway's split was known to be
-    right.
+    """The drive's knowledge about a route. times: the times at which the gateway's split was
+    certainly Swapgate's.
     """
 
     split: Split  # the split that Swapgate set; empty if the gateway refused it
@@ -77,48 +76,51 @@ class DrivenRoute(NamedTuple):
 
 
 class SplitDrive:
-    """Drives one gateway. settles: how long the gateway's processes may use the old split."""
+    """Drives one gateway. settle_time: how long the gateway's processes may use the
+    old split.
+    """
 
     def __init__(
         self,
         driver: SplitDriver,
         recorder: "Recorder",
         clock: Clock,
-        settles: timedelta,
+        settle_time: timedelta,
     ) -> None:
         self._driver = driver
         self._recorder = recorder
         self._clock = clock
-        self._settles = settles
+        self._settle_time = settle_time
         self._routes: dict[str, DrivenRoute] = {}
-        self._open: dict[str, Alert] = {}
-        # When each counted request began, by id; when each caller's first request began.
-        self._counted: dict[str, datetime] = {}
-        self._met: dict[str, datetime] = {}
-        self._read_late_at = clock.now() - LATE_EVERY
+        self._open_alerts: dict[str, Alert] = {}
+        # The start of each counted request, by the request's id, and of each caller's first
+        # request.
+        self._counted_requests: dict[str, datetime] = {}
+        self._first_request_at: dict[str, datetime] = {}
+        self._read_late_at = clock.now() - LATE_READ_EVERY
 
     def tick(self, serving: "CompiledSnapshot") -> None:
         """Sets and checks the splits of all routes, and counts new outcomes. serving: the
         routing table.
 
-        Never raises for a gateway that does not answer: problems become alerts, and the
-        gateway's last split stays in force.
+        Does not raise if the gateway does not answer: problems become alerts, and the gateway's
+        last split stays in force.
         """
         problems: dict[str, str] = {}
         try:
             self._driver.begin_look()
             for name, route in serving.routes.items():
-                if text := self._try(name, route):
+                if text := self._update_route_safely(name, route):
                     problems[f"route {name}"] = text
         except UpstreamError as error:
-            problems[GATEWAY] = f"{error}. Its last split stays in force."
+            problems[GATEWAY_SUBJECT] = f"{error}. Its last split stays in force."
         else:
-            self._count(serving, problems)
-        self._report(problems)
+            self._count_outcomes(serving, problems)
+        self._report_problems(problems)
 
-    def _try(self, name: str, route: "CompiledRoute") -> str:
+    def _update_route_safely(self, name: str, route: "CompiledRoute") -> str:
         try:
-            return self._keep(name, route)
+            return self._update_route(name, route)
         except UpstreamError:
             raise
         except Exception as error:  # other routes must still be able to roll back
@@ -128,22 +130,22 @@ class SplitDrive:
                 "log of `swapgate serve drive`."
             )
 
-    def _keep(self, name: str, route: "CompiledRoute") -> str:
+    def _update_route(self, name: str, route: "CompiledRoute") -> str:
         """Sets a route's split. Returns a problem, or an empty text. Raises UpstreamError if
         the gateway does not answer.
         """
-        known = self._routes.get(name)
-        targets = {**known.targets, **route.targets} if known else route.targets
-        has = self._driver.read_split(name, targets.values())
-        if not has and known is None:
+        driven = self._routes.get(name)
+        targets = {**driven.targets, **route.targets} if driven else route.targets
+        actual = self._driver.read_split(name, targets.values())
+        if not actual and driven is None:
             return ""  # the gateway does not have this route
         now = self._clock.now()
         allowed = allowed_split(targets, route.route, route.switches, now)
-        had = known.split if known and known.split else allowed
+        expected = driven.split if driven and driven.split else allowed
         names = {id_: target.name for id_, target in targets.items()}
-        change = describe_change(had, has, names)
-        times = known.times if known else ()
-        if describe_change(allowed, has, names):
+        change = describe_change(expected, actual, names)
+        times = driven.times if driven else ()
+        if describe_change(allowed, actual, names):
             self._routes[name] = DrivenRoute({}, times, targets)
             try:
                 self._driver.set_split(name, targets.values(), allowed)
@@ -152,43 +154,57 @@ class SplitDrive:
             shares = {names[target]: format_bps(bps) for target, bps in allowed.items()}
             log.info("split_set", route=name, shares=shares)
         trial = route.experiment if allowed == planned_split(route.route) else None
-        moment = TrustedTime(route.route.incumbent, trial, now, now)
-        steady = known is not None and known.split == allowed and not change
-        same = bool(times) and (times[-1].incumbent, times[-1].trial) == moment[:2]
-        settles = None if steady and same else self._settles
-        self._routes[name] = DrivenRoute(allowed, confirm_time(times, moment, settles), targets)
+        trusted_now = TrustedTime(route.route.incumbent, trial, now, now)
+        is_steady = driven is not None and driven.split == allowed and not change
+        is_same_split = (
+            bool(times) and (times[-1].incumbent, times[-1].trial) == trusted_now[:2]
+        )
+        settle_time = None if is_steady and is_same_split else self._settle_time
+        self._routes[name] = DrivenRoute(
+            allowed, confirm_time(times, trusted_now, settle_time), targets
+        )
         return change and (
             f"the gateway's split was not the one that Swapgate allows: {change}. Swapgate "
             "corrected it; earlier requests do not count as evidence."
         )
 
-    def _count(self, serving: "CompiledSnapshot", problems: dict[str, str]) -> None:
+    def _count_outcomes(self, serving: "CompiledSnapshot", problems: dict[str, str]) -> None:
         """Counts the outcomes that no earlier tick has counted.
 
-        Skips requests from times at which the split was not Swapgate's. Adds the problems to
+        Ignores requests from times at which the split was not Swapgate's. Adds the problems to
         `problems`.
         """
         now = self._clock.now()
-        is_late = now - self._read_late_at >= LATE_EVERY
-        since = now - (LATEST + LATE_EVERY if is_late else RECENT)
-        driven: Driven = {name: known.targets.values() for name, known in self._routes.items()}
+        is_late = now - self._read_late_at >= LATE_READ_EVERY
+        since = now - (LATEST + LATE_READ_EVERY if is_late else RECENT_PERIOD)
+        targets_by_route: Driven = {
+            name: driven.targets.values() for name, driven in self._routes.items()
+        }
         unnamed = Counter[str]()
         try:
-            for outcome in self._driver.read_outcomes(since, driven) if driven else ():
+            for outcome in (
+                self._driver.read_outcomes(since, targets_by_route) if targets_by_route else ()
+            ):
                 times = self._routes[outcome.route].times
-                found = find_time(times, outcome.started_at)
-                met = self._met.setdefault(outcome.caller, outcome.started_at)
-                if found is None or outcome.id in self._counted:
+                trusted = find_time(times, outcome.started_at)
+                first_at = self._first_request_at.setdefault(outcome.caller, outcome.started_at)
+                if trusted is None or outcome.id in self._counted_requests:
                     continue
-                self._counted[outcome.id] = outcome.started_at
-                unnamed[outcome.route] += outcome.target is None and found.trial is not None
-                is_new = met >= find_start(times, found)
-                self._record(outcome, found, serving.revision, is_new=is_new)
+                self._counted_requests[outcome.id] = outcome.started_at
+                unnamed[outcome.route] += outcome.target is None and trusted.trial is not None
+                is_new = first_at >= find_start(times, trusted)
+                self._record_outcome(outcome, trusted, serving.revision, is_new=is_new)
             self._read_late_at = now if is_late else self._read_late_at
         except UpstreamError as error:
-            problems[OUTCOMES] = f"{error}. Unread requests do not count as evidence."
-        self._counted = {id_: at for id_, at in self._counted.items() if at > now - 2 * LATEST}
-        self._met = {caller: at for caller, at in self._met.items() if at > now - AFFINITY}
+            problems[OUTCOMES_SUBJECT] = f"{error}. Unread requests do not count as evidence."
+        self._counted_requests = {
+            id_: at for id_, at in self._counted_requests.items() if at > now - 2 * LATEST
+        }
+        self._first_request_at = {
+            caller: at
+            for caller, at in self._first_request_at.items()
+            if at > now - AFFINITY_PERIOD
+        }
         for name, number in (+unnamed).items():
             problems[f"route {name}"] = (
                 f"{format_quantity(number, 'request')} got an answer after a retry or a "
@@ -197,16 +213,16 @@ class SplitDrive:
                 "`how-to/beside-litellm`."
             )
 
-    def _record(
+    def _record_outcome(
         self,
         outcome: Outcome,
-        found: TrustedTime,
+        trusted: TrustedTime,
         revision: int,
         *,
         is_new: bool,
     ) -> None:
-        """Records one outcome as a router would. is_new: the caller's first request came after
-        the split began, so that chance chose the caller's arm.
+        """Records one outcome as a router would. is_new: whether the caller's first request
+        came after the split began, so that chance chose the caller's arm.
         """
         from router.recording.scored_exposures import (  # noqa: PLC0415 - slow
             GuardrailSample,
@@ -214,9 +230,9 @@ class SplitDrive:
         )
         from router.recording.sums import CompletedRequest  # noqa: PLC0415 - slow
 
-        target = outcome.target or found.candidate
-        arm = found.find_arm(target)
-        trial = found.trial
+        target = outcome.target or trusted.candidate
+        arm = trusted.find_arm(target)
+        trial = trusted.trial
         ticket = None
         if arm is None:
             return
@@ -229,7 +245,7 @@ class SplitDrive:
                 canary=trial.is_candidate(arm),
                 weight_bps=trial.candidate_bps,
             )
-        ended = CompletedRequest(
+        completed = CompletedRequest(
             outcome.route,
             arm.value,
             target,
@@ -244,44 +260,46 @@ class SplitDrive:
         )
         latency_s = None if outcome.failed else outcome.latency_s
         sample = GuardrailSample(SampleValues(latency_s))
-        self._recorder.finish(ticket, ended, sample, _exposure_outcome(outcome))
+        self._recorder.finish(ticket, completed, sample, _convert_outcome(outcome))
 
-    def _report(self, problems: Mapping[str, str]) -> None:
-        """Raises alerts for new problems, repeats them every `STILL_AFTER`, and ends the
-        others.
+    def _report_problems(self, problems: Mapping[str, str]) -> None:
+        """Raises alerts for new problems, repeats the alerts of lasting problems every
+        `REPEAT_AFTER`, and ends the others.
         """
         now = self._clock.now()
-        # Without the gateway's answer, the state of its routes is unknown, so no alert ends.
-        over = () if GATEWAY in problems else self._open.keys() - problems.keys()
-        for subject in over:
-            self._recorder.notify(self._open.pop(subject).now(AlertEvent.ENDED, now))
+        # If the gateway does not answer, the state of its routes is unknown, so no alert ends.
+        ended_subjects = (
+            () if GATEWAY_SUBJECT in problems else self._open_alerts.keys() - problems.keys()
+        )
+        for subject in ended_subjects:
+            self._recorder.notify(self._open_alerts.pop(subject).now(AlertEvent.ENDED, now))
         for subject, text in problems.items():
             key = f"{AlertKind.SPLIT.value}:{subject}"
             title = f"the split of {subject} is unsure"
-            if subject == OUTCOMES:
+            if subject == OUTCOMES_SUBJECT:
                 title = f"{subject} are incomplete"
             source = self._recorder.worker
-            known = self._open.get(subject)
+            open_alert = self._open_alerts.get(subject)
             alert = Alert(AlertKind.SPLIT, subject, key, title, text, now, source)
-            if known is not None and known.text == text:
-                if now - known.at < STILL_AFTER:
+            if open_alert is not None and open_alert.text == text:
+                if now - open_alert.at < REPEAT_AFTER:
                     continue
                 alert = alert.now(AlertEvent.STILL, now)
             else:
                 log.warning("split", subject=subject, text=text)
-            self._open[subject] = alert
+            self._open_alerts[subject] = alert
             self._recorder.notify(alert)
 
 
-def _exposure_outcome(outcome: Outcome) -> ExposureOutcome:
-    """Returns how an exposure ended: a gateway's log shows only answers and failures."""
+def _convert_outcome(outcome: Outcome) -> ExposureOutcome:
+    """Returns the outcome of an exposure. A gateway's log shows only answers and failures."""
     if outcome.failed:
         return ExposureOutcome(OutcomeKind.FAILED, OutcomeReason.PROVIDER, outcome.why)
     return ANSWERED
 
 
 def drive_litellm(
-    given: Path | None,
+    config_path: Path | None,
     url: str,
     key: str,
     *,
@@ -289,13 +307,13 @@ def drive_litellm(
     settle_s: float,
 ) -> None:
     """Drives LiteLLM until SIGTERM or SIGINT. Raises ConfigError, SnapshotInvalid."""
-    installation = open_installation(given, signs_as=None)
+    installation = open_installation(config_path, signs_as=None)
     driver = LiteLLMAdmin(url, key, installation.settings.router.allow_addresses)
-    _drive(installation, driver, LITELLM_WORKER, every_s, settle_s)
+    _run_drive(installation, driver, LITELLM_WORKER, every_s, settle_s)
 
 
 def drive_flagd(
-    given: Path | None,
+    config_path: Path | None,
     flags: Path,
     spans: Path,
     *,
@@ -303,8 +321,8 @@ def drive_flagd(
     settle_s: float,
 ) -> None:
     """Writes flagd's flags until SIGTERM or SIGINT. Raises ConfigError, SnapshotInvalid."""
-    installation = open_installation(given, signs_as=None)
-    _drive(
+    installation = open_installation(config_path, signs_as=None)
+    _run_drive(
         installation,
         FlagdFile(flags, spans),
         FLAGD_WORKER,
@@ -313,7 +331,7 @@ def drive_flagd(
     )
 
 
-def _drive(
+def _run_drive(
     installation: Installation,
     driver: SplitDriver,
     worker: str,
@@ -324,7 +342,7 @@ def _drive(
 
     telemetry.configure()
     router = installation.settings.router
-    holder = boot_holder(installation, Transports(router))
+    holder = load_holder(installation, Transports(router))
     recorder = build_recorder(
         installation,
         lambda: holder.current.rollouts if holder.current else frozenset(),
@@ -333,8 +351,8 @@ def _drive(
     drive = SplitDrive(driver, recorder, installation.clock, timedelta(seconds=settle_s))
     recorder.start()
     try:
-        with interrupts() as over:
-            while not over.ended:
+        with interrupts() as interruption:
+            while not interruption.ended:
                 next_at = time.monotonic() + every_s
                 try:
                     holder.refresh()
@@ -346,8 +364,8 @@ def _drive(
                     except Exception:
                         # Continues, because a driver that has ended cannot roll back.
                         log.exception("tick_failed")
-                while not over.ended and time.monotonic() < next_at:
-                    time.sleep(LOOK_EVERY_S)
+                while not interruption.ended and time.monotonic() < next_at:
+                    time.sleep(CHECK_EVERY_S)
     finally:
         recorder.stop()
         installation.close()

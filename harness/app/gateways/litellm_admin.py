@@ -1,10 +1,9 @@
-"""Speaks LiteLLM's admin API: the deployments of a model group are a route's targets.
+"""Uses LiteLLM's admin API. The deployments of a model group are a route's targets.
 
-A deployment's `weight` is its share. Swapgate also sets `blocked` if the share is 0, because
-LiteLLM uses deployments of weight 0 if no other is left, for example after a retry. Swapgate
-reads the share of a deployment that is not blocked as at least 1 basis point.
-
-`drive` decides when to call it and which split is right.
+A deployment's `weight` is its share. If the share is 0, Swapgate also sets `blocked`, because
+LiteLLM uses a deployment of weight 0 if no other deployment is left. Swapgate reads the share
+of a deployment that is not blocked as at least 1 basis point. `drive` decides about the calls
+and the split.
 """
 
 import json
@@ -26,11 +25,12 @@ from harness.routing.table import BUCKETS
 
 TIMEOUT_S: Final = 30.0
 PAGE_ROWS: Final = 500
-# Statuses of a caller's mistakes. Other error statuses count against the deployment.
-CALLERS_FAULT: Final = frozenset({"400", "413", "422"})
+# The error statuses that a caller's mistake causes. Other error statuses count against the
+# deployment.
+CALLER_FAULT_STATUSES: Final = frozenset({"400", "413", "422"})
 TARGET_FIELD: Final = "swapgate_target"  # in `model_info`, if its model has another name
 FAILED_FIELD: Final = "swapgate_failed"  # in `spend_logs_metadata`, from our callback
-HEAVIEST: Final = 1e9  # LiteLLM accepts larger weights; we lower them to this
+MAX_WEIGHT: Final = 1e9  # the greatest weight that we read; LiteLLM accepts larger weights
 _UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -58,10 +58,12 @@ class LiteLLMAdmin:
         self._deployments: Sequence[Deployment] = ()
 
     def begin_look(self) -> None:
-        """Reads the deployments, for the calls until the next one. Raises UpstreamError."""
+        """Reads the deployments, which the other methods use until the next call. Raises
+        UpstreamError.
+        """
         try:
-            found = self._call("/v1/model/info")["data"]
-            self._deployments = [_deployment(entry) for entry in found]
+            entries = self._call("/v1/model/info")["data"]
+            self._deployments = [_read_deployment(entry) for entry in entries]
         except _UNREADABLE as error:
             raise UpstreamError(f"LiteLLM's list of models is unreadable: {error!r}") from None
 
@@ -69,15 +71,15 @@ class LiteLLMAdmin:
         """Returns the shares by target, in basis points; empty if LiteLLM has no such group."""
         group = [d for d in self._deployments if d.group == route]
         routable = [d for d in group if not d.blocked]
-        split = {_served(deployment, targets): 0.0 for deployment in group}
+        split = {_find_target(deployment, targets): 0.0 for deployment in group}
         for deployment in routable:
             # LiteLLM shares equally among deployments without a weight.
-            equal = not any(d.weight for d in routable)
-            split[_served(deployment, targets)] += 1.0 if equal else deployment.weight
-        whole = sum(split.values()) or 1.0
-        reached = {_served(deployment, targets) for deployment in routable}
+            is_equal = not any(d.weight for d in routable)
+            split[_find_target(deployment, targets)] += 1.0 if is_equal else deployment.weight
+        total_weight = sum(split.values()) or 1.0
+        reachable_targets = {_find_target(deployment, targets) for deployment in routable}
         return {
-            name: max(round(part / whole * BUCKETS), int(name in reached))
+            name: max(round(part / total_weight * BUCKETS), int(name in reachable_targets))
             for name, part in split.items()
         }
 
@@ -95,7 +97,7 @@ class LiteLLMAdmin:
         group = [d for d in self._deployments if d.group == route]
         by_target: dict[str, list[Deployment]] = {}
         for deployment in group:
-            by_target.setdefault(_served(deployment, targets), []).append(deployment)
+            by_target.setdefault(_find_target(deployment, targets), []).append(deployment)
         names = {target.id: target.name for target in targets}
         for target in split:
             if target not in by_target:
@@ -111,8 +113,8 @@ class LiteLLMAdmin:
                     "its weight cannot change: add it by POST /model/new instead, with "
                     "`store_model_in_db: true`"
                 )
-        # Sets the largest share first and 0 last: the group is never empty, and a model never
-        # has more than its old or its new share.
+        # Sets the largest share first and 0 last. So the group is never empty, and a model
+        # never has more than the larger of its old and new shares.
         for target in sorted(by_target, key=lambda target: -split.get(target, 0)):
             weight = split.get(target, 0) / len(by_target[target])
             for deployment in by_target[target]:
@@ -127,16 +129,16 @@ class LiteLLMAdmin:
                 )
 
     def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:
-        """Yields the requests of driven routes that began since then.
+        """Yields the outcomes of the driven routes' requests that began since that time.
 
         Raises UpstreamError after the readable rows, if a row is unreadable.
         """
         deployments = [d for d in self._deployments if d.group in driven]
-        served = {d.id: _served(d, driven[d.group]) for d in deployments}
+        target_by_deployment = {d.id: _find_target(d, driven[d.group]) for d in deployments}
         fault: Exception | None = None
-        for row in self._spend_logs(since):
+        for row in self._read_spend_logs(since):
             try:
-                outcome = read_row(row, served)
+                outcome = read_row(row, target_by_deployment)
             except _UNREADABLE as error:
                 fault = error  # reported after the readable rows
                 continue
@@ -145,8 +147,8 @@ class LiteLLMAdmin:
         if fault is not None:
             raise UpstreamError(f"a row of LiteLLM's logs is unreadable: {fault!r}")
 
-    def _spend_logs(self, since: datetime) -> Iterator[Mapping[str, Any]]:
-        asked = {
+    def _read_spend_logs(self, since: datetime) -> Iterator[Mapping[str, Any]]:
+        parameters = {
             "start_date": f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
             "end_date": "2999-12-31 00:00:00",
             "page_size": PAGE_ROWS,
@@ -157,7 +159,7 @@ class LiteLLMAdmin:
         page = 1
         pages = 1
         while page <= pages:
-            answer = self._call(f"/spend/logs/v2?{urlencode({**asked, 'page': page})}")
+            answer = self._call(f"/spend/logs/v2?{urlencode({**parameters, 'page': page})}")
             try:
                 yield from answer["data"]
                 page = page + 1
@@ -179,45 +181,47 @@ class LiteLLMAdmin:
             "authorization": f"Bearer {self._key}",
             "content-type": "application/json",
         }
-        sent = None if body is None else json.dumps(body).encode()
-        about = f"LiteLLM at {self._url}"
+        payload = None if body is None else json.dumps(body).encode()
+        description = f"LiteLLM at {self._url}"
         try:
             with self._client.send(
                 f"{self._url}{path}",
                 headers,
-                sent,
+                payload,
                 timeout_s=TIMEOUT_S,
                 method=method,
             ) as answer:
                 text = answer.read()
                 status = answer.status
         except (OSError, HTTPException, ValueError) as error:
-            raise UpstreamError(f"{about} does not answer: {error}") from None
+            raise UpstreamError(f"{description} does not answer: {error}") from None
         with suppress(ValueError, RecursionError):
             if status == HTTPStatus.OK:
                 return json.loads(text)
-        said = error_message(text, [self._key])
-        raise UpstreamError(f"{about} answers {path.partition('?')[0]} with {status}: {said}")
+        message = error_message(text, [self._key])
+        raise UpstreamError(
+            f"{description} answers {path.partition('?')[0]} with {status}: {message}"
+        )
 
 
-def _deployment(entry: Mapping[str, Any]) -> Deployment:
+def _read_deployment(entry: Mapping[str, Any]) -> Deployment:
     params = entry["litellm_params"]
     info = entry["model_info"]
     model = str(params["model"])
-    own = info.get(TARGET_FIELD)
+    target_name = info.get(TARGET_FIELD)
     return Deployment(
         str(info["id"]),
         entry["model_name"],
-        names=(str(own),) if own else (model, model.partition("/")[2]),
-        # `max` also turns NaN into 0.0, because it returns its first argument then.
-        weight=min(max(0.0, float(params.get("weight") or 0.0)), HEAVIEST),
+        names=(str(target_name),) if target_name else (model, model.partition("/")[2]),
+        # `max` returns its first argument for NaN, so this turns NaN into 0.0, too.
+        weight=min(max(0.0, float(params.get("weight") or 0.0)), MAX_WEIGHT),
         blocked=info.get("blocked") is True,
         stored=info.get("db_model") is True,
     )
 
 
-def _served(deployment: Deployment, targets: Collection[Target]) -> str:
-    """Returns the id of the deployment's target, else the deployment's own name."""
+def _find_target(deployment: Deployment, targets: Collection[Target]) -> str:
+    """Returns the id of the deployment's target; otherwise the deployment's own name."""
     for name in deployment.names:
         for target in targets:
             if name in (target.name, target.model):
@@ -225,41 +229,46 @@ def _served(deployment: Deployment, targets: Collection[Target]) -> str:
     return f"{deployment.names[0]} (deployment {deployment.id[:8]})"
 
 
-def read_row(row: Mapping[str, Any], served: Mapping[str, str]) -> Outcome | None:
-    """Reads a row of the spend logs; None for a request that reached none of our deployments.
+def read_row(row: Mapping[str, Any], target_by_deployment: Mapping[str, str]) -> Outcome | None:
+    """Reads a row of the spend logs. Returns None for a request that reached no deployment of
+    our routes.
 
     After a retry or a fallback, LiteLLM's row names only the deployment that answered. Our
     callback adds the deployment that failed first.
 
-    served: maps a deployment's id to its target.
+    target_by_deployment: maps a deployment's id to its target.
     """
-    about = row.get("metadata") or {}
-    about = json.loads(about) if isinstance(about, str) else about
-    again = bool(about.get("attempted_retries") or about.get("attempted_fallbacks"))
-    refused = row.get("status") == "failure"
-    code = str((about.get("error_information") or {}).get("error_code") or "")
-    stamp = (about.get("spend_logs_metadata") or {}).get(FAILED_FIELD)
-    first = stamp if again else row.get("model_id")
-    if row.get("cache_hit") == "True" or (first not in served and (first or not again)):
+    metadata = row.get("metadata") or {}
+    metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
+    was_repeated = bool(
+        metadata.get("attempted_retries") or metadata.get("attempted_fallbacks")
+    )
+    is_failure = row.get("status") == "failure"
+    code = str((metadata.get("error_information") or {}).get("error_code") or "")
+    failed_deployment = (metadata.get("spend_logs_metadata") or {}).get(FAILED_FIELD)
+    first_deployment = failed_deployment if was_repeated else row.get("model_id")
+    if row.get("cache_hit") == "True" or (
+        first_deployment not in target_by_deployment and (first_deployment or not was_repeated)
+    ):
         return None
-    started = _time(row["startTime"])
-    ended = _time(row["endTime"])
-    failed = again or (refused and code not in CALLERS_FAULT)
+    started_at = _parse_time(row["startTime"])
+    ended_at = _parse_time(row["endTime"])
+    failed = was_repeated or (is_failure and code not in CALLER_FAULT_STATUSES)
     return Outcome(
         id=str(row["request_id"]),
-        route=str(about.get("original_model_group") or row.get("model_group")),
+        route=str(metadata.get("original_model_group") or row.get("model_group")),
         caller=str(row.get("session_id") or row["request_id"]),
-        target=served.get(str(first)),
-        started_at=started,
+        target=target_by_deployment.get(str(first_deployment)),
+        started_at=started_at,
         failed=failed,
-        answered=not refused,
+        answered=not is_failure,
         why=name_failure(FailureClass.SERVER, code) if failed else "",
-        latency_s=(ended - started).total_seconds(),
+        latency_s=(ended_at - started_at).total_seconds(),
         input_tokens=int(row.get("prompt_tokens") or 0),
         output_tokens=int(row.get("completion_tokens") or 0),
     )
 
 
-def _time(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     at = datetime.fromisoformat(text)
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,5 +1,5 @@
-"""LiteLLM's names of providers: the kind of each in Swapgate, its public address, and the usual
-variables of its key, as in `litellm.litellm_core_utils.get_llm_provider_logic` 1.106.
+"""LiteLLM's names of providers, each with its kind in Swapgate, its public address, and the
+usual variables of its key, as in `litellm.litellm_core_utils.get_llm_provider_logic` 1.106.
 """
 
 import json
@@ -42,7 +42,7 @@ KINDS: Final[Mapping[str, str]] = {
 }
 # Providers that speak OpenAI's protocol: name, address, and the variables of the key.
 _Place = tuple[str, tuple[str, ...]]
-_PLACES: Final[Mapping[str, _Place]] = {
+_PUBLIC_PLACES: Final[Mapping[str, _Place]] = {
     name: (f"https://{address}", tuple(variables))
     for name, address, *variables in map(
         str.split,
@@ -100,47 +100,47 @@ _OWN_ADDRESSES: Final[Mapping[str, _Place]] = {
     "azure_ai": ("", ("AZURE_AI_API_KEY",)),
 }
 # LiteLLM's own table of more such providers.
-_TABLE: Final = "llms/openai_like/providers.json"
+_TABLE_FILE: Final = "llms/openai_like/providers.json"
 
 
 @cache
-def public_places() -> Mapping[str, _Place]:
+def load_public_places() -> Mapping[str, _Place]:
     """Maps LiteLLM's providers that speak OpenAI's protocol to address and variables of the
     key. Adds LiteLLM's own table if LiteLLM is installed.
     """
-    file = package_file(_TABLE)
+    file = package_file(_TABLE_FILE)
     rows = json.loads(file.read_text(encoding="utf-8")) if file else {}
-    listed = {
+    installed_places = {
         name: (row["base_url"].rstrip("/"), (row["api_key_env"],)) for name, row in rows.items()
     }
     return {
-        **listed,
-        **_PLACES,
+        **installed_places,
+        **_PUBLIC_PLACES,
         **_OWN_ADDRESSES,
     }
 
 
-def vendors() -> Collection[str]:
-    return KINDS.keys() | public_places().keys()
+def list_vendors() -> Collection[str]:
+    return KINDS.keys() | load_public_places().keys()
 
 
-def find_vendor(whole: str, vendor: str) -> tuple[str, str]:
+def find_vendor(name: str, vendor: str) -> tuple[str, str]:
     """Splits LiteLLM's `model` into its provider and the provider's model. vendor: the value of
     `custom_llm_provider`. Raises InputError.
     """
-    prefix, slash, rest = whole.partition("/")
+    prefix, slash, model = name.partition("/")
     if vendor:
-        return vendor, rest if slash and prefix == vendor else whole
-    if slash and prefix in vendors():
-        # LiteLLM may put the name of an interface before the model's name.
-        return prefix, rest.removeprefix("converse/").removeprefix("responses/")
+        return vendor, model if slash and prefix == vendor else name
+    if slash and prefix in list_vendors():
+        # LiteLLM's names may have the name of an interface before the model's name.
+        return prefix, model.removeprefix("converse/").removeprefix("responses/")
     for kind in ("openai", "anthropic"):
-        if whole.startswith(PROVIDER_KINDS[kind].keywords):
-            return kind, whole
-    if whole == "*":
+        if name.startswith(PROVIDER_KINDS[kind].keywords):
+            return kind, name
+    if name == "*":
         raise InputError("`*` names no provider: give each model its own entry")
-    hint = did_you_mean(prefix, vendors(), otherwise=".") if slash else "."
+    hint = did_you_mean(prefix, list_vendors(), otherwise=".") if slash else "."
     raise InputError(
-        f"Swapgate does not know the provider of {whole!r}{hint} If it uses OpenAI's "
+        f"Swapgate does not know the provider of {name!r}{hint} If it uses OpenAI's "
         "protocol, add a provider of kind custom with its api_base"
     )

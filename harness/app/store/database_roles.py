@@ -2,7 +2,7 @@
 another role runs Swapgate. The runtime's role may neither run DDL nor UPDATE or DELETE in
 append-only tables, so an attacker in a process cannot drop the triggers. SQLite has no roles.
 
-The triggers (`guards`) refuse what these rights cannot express.
+The triggers (`guards`) refuse the changes that these rights cannot express.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from harness.frame.errors import InputError, NotFound
 from harness.frame.records.transaction import translated
 
 # The runtime may update only these columns, because retention blanks the texts of samples.
-_BLANKED: Final = {"sample": ("answer", "prompt", "error_text")}
-_GROWING: Final = frozenset(table.name for table in APPEND_ONLY)
-_KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
+_BLANKED_COLUMNS: Final = {"sample": ("answer", "prompt", "error_text")}
+_APPEND_ONLY_NAMES: Final = frozenset(table.name for table in APPEND_ONLY)
+_NEVER_DELETED_NAMES: Final = frozenset(NEVER_EMPTIED) - _APPEND_ONLY_NAMES | {
     "api_key",
     "eval_run",
     "manifest",
@@ -38,36 +38,34 @@ _QUEUE_RIGHTS: Final = (
 )
 
 
-def statements(db: sa.Connection, role: str) -> Sequence[str]:
-    """Returns SQL that gives `role` exactly the runtime's rights; you can run it repeatedly."""
+def build_statements(db: sa.Connection, role: str) -> Sequence[str]:
+    """Builds SQL that gives `role` exactly the runtime's rights. It can run repeatedly."""
     quote = db.dialect.identifier_preparer.quote_identifier
     schema = str(db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one())
     database = str(db.execute(sa.text("SELECT quote_ident(current_database())")).scalar_one())
-    to = quote(role)
+    grantee = quote(role)
     queue = db.execute(_HAS_QUEUE, {"name": QUEUE_SCHEMA}).scalar_one()
     return [
-        f"GRANT CONNECT ON DATABASE {database} TO {to}",
-        f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {to}",
-        f"GRANT USAGE ON SCHEMA {schema} TO {to}",
-        f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {to}",
-        f"GRANT SELECT ON {schema}.alembic_version TO {to}",
+        f"GRANT CONNECT ON DATABASE {database} TO {grantee}",
+        f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {grantee}",
+        f"GRANT USAGE ON SCHEMA {schema} TO {grantee}",
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {grantee}",
+        f"GRANT SELECT ON {schema}.alembic_version TO {grantee}",
         *(
-            f"GRANT {_rights(table)} ON {schema}.{quote(table)} TO {to}"
+            f"GRANT {_choose_rights(table)} ON {schema}.{quote(table)} TO {grantee}"
             for table in sorted(metadata.tables)
         ),
-        *(_QUEUE_RIGHTS.format(schema=QUEUE_SCHEMA, to=to).split("; ") if queue else ()),
+        *(_QUEUE_RIGHTS.format(schema=QUEUE_SCHEMA, to=grantee).split("; ") if queue else ()),
     ]
 
 
-def _rights(table: str) -> str:
-    """Returns the rights on a table: less on append-only tables than on tables without
-    history.
-    """
-    if table in _BLANKED:
-        return f"SELECT, INSERT, UPDATE ({', '.join(_BLANKED[table])})"
-    if table in _GROWING:
+def _choose_rights(table: str) -> str:
+    """Returns the runtime's rights on a table. They are narrower for tables with a history."""
+    if table in _BLANKED_COLUMNS:
+        return f"SELECT, INSERT, UPDATE ({', '.join(_BLANKED_COLUMNS[table])})"
+    if table in _APPEND_ONLY_NAMES:
         return "SELECT, INSERT"
-    if table in _KEPT:
+    if table in _NEVER_DELETED_NAMES:
         return "SELECT, INSERT, UPDATE"
     return "SELECT, INSERT, UPDATE, DELETE"
 
@@ -78,8 +76,8 @@ def grant(
     *,
     only_show: bool = False,
 ) -> Sequence[str]:
-    """Gives `role` the runtime's rights. Returns the statements. `upgrade` adds the rights on
-    new tables.
+    """Gives `role` the runtime's rights. Returns the statements. `migrate.upgrade` adds the
+    rights on new tables.
 
     Raises InputError on SQLite or for the tables' owner, NotFound for an unknown role,
     DatabaseUnusable if the current role does not own the tables.
@@ -90,25 +88,29 @@ def grant(
             "SQLite has no roles: the file's mode decides who may change it. With PostgreSQL, "
             "one role can own the tables and another one run Swapgate"
         )
-    with engine.temporary(parsed) as made, translated(), made.begin() as db:
+    with (
+        engine.temporary(parsed) as temporary_engine,
+        translated(),
+        temporary_engine.begin() as db,
+    ):
         _check_role(db, role)
-        found = statements(db, role)
+        statements = build_statements(db, role)
         if not only_show:
-            _execute(db, found)
-        return found
+            _execute(db, statements)
+        return statements
 
 
-def renew(db: sa.Connection) -> None:
+def grant_new_tables(db: sa.Connection) -> None:
     """Grants the runtime's rights on new tables to each role that has them on the old tables.
     Call it after a migration.
     """
     if db.dialect.name != "postgresql":
         return
-    for (role,) in db.execute(_GRANTED).all():
-        _execute(db, statements(db, role))
+    for (role,) in db.execute(_RUNTIME_ROLES).all():
+        _execute(db, build_statements(db, role))
 
 
-_GRANTED: Final = sa.text(
+_RUNTIME_ROLES: Final = sa.text(
     "SELECT DISTINCT r.rolname FROM pg_class c, aclexplode(c.relacl) a"
     " JOIN pg_roles r ON r.oid = a.grantee WHERE c.relname = 'route_version'"
     " AND c.relnamespace = quote_ident(current_schema())::regnamespace"
@@ -119,7 +121,7 @@ _OWNER: Final = sa.text(
     " WHERE c.relname = 'alembic_version'"
     " AND c.relnamespace = quote_ident(current_schema())::regnamespace"
 )
-_POWERS: Final = sa.text(
+_OWNS_TABLES: Final = sa.text(
     "SELECT r.rolsuper OR pg_has_role(r.oid, c.relowner, 'MEMBER') AS owns"
     " FROM pg_roles r, pg_class c WHERE r.rolname = :role AND c.relname = 'route_version'"
     " AND c.relnamespace = quote_ident(current_schema())::regnamespace"
@@ -127,8 +129,10 @@ _POWERS: Final = sa.text(
 
 
 def _check_role(db: sa.Connection, role: str) -> None:
-    """Raises NotFound for an unknown role, InputError for a role that grants cannot limit."""
-    owns = db.execute(_POWERS, {"role": role}).scalar()
+    """Raises NotFound for an unknown role, InputError for a role whose rights no grant can
+    limit.
+    """
+    owns = db.execute(_OWNS_TABLES, {"role": role}).scalar()
     if owns is None:
         raise NotFound(
             f"there is no role {role!r}, or there are no tables: create the role with `CREATE "
@@ -141,33 +145,39 @@ def _check_role(db: sa.Connection, role: str) -> None:
         )
 
 
-def _execute(db: sa.Connection, found: Sequence[str]) -> None:
-    for row in found:
-        db.exec_driver_sql(row.replace("%", "%%"))
+def _execute(db: sa.Connection, statements: Sequence[str]) -> None:
+    for statement in statements:
+        db.exec_driver_sql(statement.replace("%", "%%"))
 
 
-def owner_needed(url: str, what: str) -> str:
-    """Returns the message that the URL's role may not do `what`. Names the tables' owner."""
-    with engine.temporary(url) as made, translated(), made.connect() as db:
+def describe_missing_right(url: str, action: str) -> str:
+    """Describes that the URL's role lacks the right to an action, and names the tables' owner.
+    action: such as `upgrade the database`.
+    """
+    with (
+        engine.temporary(url) as temporary_engine,
+        translated(),
+        temporary_engine.connect() as db,
+    ):
         role, owner = db.execute(_OWNER).one()
     return (
-        f"the role {role!r} may not {what}: it does not own the tables. Run `swapgate db "
+        f"the role {role!r} may not {action}: it does not own the tables. Run `swapgate db "
         f"upgrade` once with their owner {owner!r} in `database_url`, where the signing key "
         f"is; other processes continue to use {role!r}"
     )
 
 
-def does_both(url: str) -> str | None:
-    """Returns the runtime's role if it could also change the tables; else None. None on SQLite.
-    Raises StoreUnavailable.
+def find_owning_role(url: str) -> str | None:
+    """Returns the runtime's role if it could also change the tables; None if it could not, and
+    on SQLite. Raises StoreUnavailable.
     """
     parsed = engine.parse(url)
     if parsed.get_backend_name() != "postgresql":
         return None
     with (
-        engine.temporary(parsed) as made,
+        engine.temporary(parsed) as temporary_engine,
         translated(),
-        made.connect() as db,
+        temporary_engine.connect() as db,
     ):
         role = str(db.execute(sa.text("SELECT current_user")).scalar_one())
-        return role if db.execute(_POWERS, {"role": role}).scalar() else None
+        return role if db.execute(_OWNS_TABLES, {"role": role}).scalar() else None

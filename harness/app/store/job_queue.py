@@ -1,8 +1,8 @@
 """Connects procrastinate, the job queue in PostgreSQL. A job contains only a run's id, so the
 queue has neither keys nor content.
 
-The queue only says which run comes next. The run's rows say whether it is still wanted, so a
-lost or repeated job is harmless. The control jobs fill the queue, and the host in
+The queue decides only which run comes next. The run's rows show whether it is still wanted, so
+a lost or repeated job is harmless. The control jobs fill the queue, and the host in
 `harness.app.eval_workers` consumes it.
 """
 
@@ -55,15 +55,19 @@ def install(url: str) -> None:
     ConfigError for SQLite.
     """
     parsed = _require_postgres(url)
-    with engine.temporary(parsed) as made, translated(), made.begin() as db:
+    with (
+        engine.temporary(parsed) as temporary_engine,
+        translated(),
+        temporary_engine.begin() as db,
+    ):
         db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         db.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         db.exec_driver_sql(_VERSION)
-        _apply(db)
-        database_roles.renew(db)
+        _apply_migrations(db)
+        database_roles.grant_new_tables(db)
 
 
-def _apply(db: sa.Connection) -> None:
+def _apply_migrations(db: sa.Connection) -> None:
     """Applies the whole schema to a new queue, or the missing migrations to an older queue."""
     folder = resources.files("procrastinate.sql")
     names = sorted(
@@ -93,8 +97,10 @@ def _require_postgres(url: str) -> sa.URL:
     return parsed
 
 
-def _connection(url: str) -> dict[str, Any]:
-    """Returns the arguments of procrastinate's pools: our usual ones and the queue's schema."""
+def _build_pool_arguments(url: str) -> dict[str, Any]:
+    """Returns the arguments of procrastinate's connection pools: our usual arguments, and the
+    queue's schema.
+    """
     arguments = engine.driver_arguments(_require_postgres(url))
     options = f"{arguments.get('options', '')} -c search_path={SCHEMA}"
     return {"kwargs": {**arguments, "options": options}}
@@ -108,32 +114,35 @@ class JobQueue:
         self._app: procrastinate.App | None = None
 
     def replace(self, jobs: Sequence[QueuedJob]) -> Sequence[str]:
-        """Makes the waiting jobs equal to `jobs`, and returns the runs that were added. Running
-        jobs stay.
+        """Replaces the waiting jobs by `jobs`, and returns the added runs. Running jobs stay.
 
         Raises StoreUnavailable.
         """
-        with _reachable():
-            app = self._opened()
-            known = {
+        with _translate_queue_errors():
+            app = self._open_app()
+            jobs_by_run = {
                 row["run"]: row for row in app.connector.execute_query_all(_JOBS, task=TASK)
             }
-            wanted = {job.run for job in jobs}
-            for run, row in known.items():
-                if run not in wanted and row["status"] == "todo":
+            wanted_runs = {job.run for job in jobs}
+            for run, row in jobs_by_run.items():
+                if run not in wanted_runs and row["status"] == "todo":
                     app.connector.execute_query(_CANCEL, id=row["id"])
-            return [job.run for job in jobs if self._place(app, job, known.get(job.run))]
+            return [
+                job.run for job in jobs if self._queue_job(app, job, jobs_by_run.get(job.run))
+            ]
 
-    def _place(
+    def _queue_job(
         self,
         app: procrastinate.App,
         job: QueuedJob,
-        known: dict[str, Any] | None,
+        stored_job: dict[str, Any] | None,
     ) -> bool:
-        """Adds a job or changes its priority. Returns whether it was added."""
-        if known is not None:
-            if known["status"] == "todo" and known["priority"] != job.priority:
-                app.connector.execute_query(_PRIORITY, id=known["id"], priority=job.priority)
+        """Adds a job, or changes its priority. Returns whether it added the job."""
+        if stored_job is not None:
+            if stored_job["status"] == "todo" and stored_job["priority"] != job.priority:
+                app.connector.execute_query(
+                    _PRIORITY, id=stored_job["id"], priority=job.priority
+                )
             return False
         task = app.configure_task(
             TASK,
@@ -148,33 +157,33 @@ class JobQueue:
             return False
         return True
 
-    def take_back_dead(self) -> Sequence[str]:
+    def remove_dead_jobs(self) -> Sequence[str]:
         """Removes the jobs of workers without a heartbeat for `DEAD_AFTER_S`, and returns their
         runs.
 
         Raises StoreUnavailable.
         """
-        with _reachable():
-            app = self._opened()
-            dead = app.connector.execute_query_all(
+        with _translate_queue_errors():
+            app = self._open_app()
+            dead_jobs = app.connector.execute_query_all(
                 queries["select_stalled_jobs_by_heartbeat"],
                 queue=None,
                 task_name=TASK,
                 seconds_since_heartbeat=DEAD_AFTER_S,
             )
-            for row in dead:
+            for row in dead_jobs:
                 app.connector.execute_query(
                     queries["finish_job"],
                     job_id=row["id"],
                     status="failed",
                     delete_job=True,
                 )
-            return [row["lock"] for row in dead]
+            return [row["lock"] for row in dead_jobs]
 
-    def _opened(self) -> procrastinate.App:
+    def _open_app(self) -> procrastinate.App:
         if self._app is None:
             connector = procrastinate.SyncPsycopgConnector(
-                **_connection(self._url), min_size=0, max_size=1
+                **_build_pool_arguments(self._url), min_size=0, max_size=1
             )
             app = procrastinate.App(connector=connector)
             app.open()
@@ -195,12 +204,11 @@ async def consume(
     work: Callable[[str], Awaitable[None]],
     ended: asyncio.Event,
 ) -> None:
-    """Takes jobs until `ended`, `slots` at a time, and passes each run to `work`. Waits while
-    the database is unavailable.
-
-    providers: takes only their runs; if empty, all runs. Raises ConfigError for SQLite.
+    """Takes jobs until `ended`, `slots` at a time, and passes each run to `work`.
+    Waits while the database is unavailable. providers: the providers whose runs it
+    takes; empty for all. Raises ConfigError for SQLite.
     """
-    arguments = _connection(url)
+    arguments = _build_pool_arguments(url)
     while not ended.is_set():
         connector = procrastinate.PsycopgConnector(**arguments, min_size=1, max_size=slots + 2)
         app = procrastinate.App(connector=connector)
@@ -248,7 +256,7 @@ async def _work_until(
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
+def _translate_queue_errors() -> Iterator[None]:
     try:
         yield
     except exceptions.ConnectorException as error:

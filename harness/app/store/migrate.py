@@ -3,7 +3,7 @@ schema. All migrations run in one transaction, so a killed migration leaves the 
 unchanged.
 
 The migrations are in `migrations/`. Running processes must not import this module, because
-alembic loads slowly: they ask `schema_revisions`.
+alembic loads slowly. They use `schema_revisions`.
 """
 
 import re
@@ -32,23 +32,23 @@ _LOCK: Final = 0x53776D67
 def upgrade(url: str) -> None:
     """Brings the database to this version's schema. Creates an SQLite file and its folder.
 
-    Several processes may call it at once: one process upgrades, the rest wait. Raises
-    StoreUnavailable if the database does not answer; DatabaseUnusable, without a change, for a
-    database from before 0.1.0 or a role that does not own the tables.
+    Several processes may call it at once: one process upgrades, and the others wait. Raises
+    StoreUnavailable if the database does not answer. Raises DatabaseUnusable, without a change,
+    for a database from before 0.1.0, and for a role that does not own the tables.
     """
-    engine.make_folder(engine.parse(url))
+    engine.create_folder(engine.parse(url))
     try:
-        with _connection(url) as db:
+        with _open_transaction(url) as db:
             if db.dialect.name == "postgresql":
-                # Without the runtime's limit, because a migration may take long.
+                # No limit, because a migration may take long.
                 db.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-            schema_revisions.find(db)
-            command.upgrade(_config(db), "head")
+            schema_revisions.find_revision(db)
+            command.upgrade(_build_config(db), "head")
             triggers.install(db)
     except RoleRefused as error:
-        what = f"upgrade the database, which stays as it was ({error.database})"
-        raise DatabaseUnusable(database_roles.owner_needed(url, what)) from error
+        action = f"upgrade the database, which stays as it was ({error.database})"
+        raise DatabaseUnusable(database_roles.describe_missing_right(url, action)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +62,25 @@ class SchemaState:
     differences: tuple[str, ...]  # a line for each difference from this version's schema
 
 
-def state(url: str) -> SchemaState:
+def compare_schema(url: str) -> SchemaState:
     """Compares the database's schema with this version's. Raises StoreUnavailable;
     DatabaseUnusable for a missing or damaged file, or a database from before 0.1.0.
     """
     engine.require_file(url)
-    with _connection(url) as db:
-        found = schema_revisions.find(db)
-    return SchemaState(schema_revisions.REVISION, found, tuple(check(url)))
+    with _open_transaction(url) as db:
+        revision = schema_revisions.find_revision(db)
+    return SchemaState(schema_revisions.REVISION, revision, tuple(list_differences(url)))
 
 
-def check(url: str) -> list[str]:
+def list_differences(url: str) -> list[str]:
     """Lists how the database differs from this version in tables, rules and triggers."""
-    with _connection(url) as db:
+    with _open_transaction(url) as db:
         context = MigrationContext.configure(db, opts={"compare_type": True})
         tables = [str(difference) for difference in compare_metadata(context, metadata)]
-        return tables + rule_differences(db) + triggers.differences(db)
+        return tables + rule_differences(db) + triggers.list_differences(db)
 
 
-def _config(db: sa.Connection) -> Config:
+def _build_config(db: sa.Connection) -> Config:
     config = Config()
     # Escapes percent signs, which the configuration would interpolate.
     folder = str(package_data.path("migrations")).replace("%", "%%")
@@ -90,20 +90,20 @@ def _config(db: sa.Connection) -> Config:
 
 
 @contextmanager
-def _connection(url: str) -> Iterator[sa.Connection]:
-    """Opens a writing transaction on a connection of its own. Raises StoreUnavailable."""
+def _open_transaction(url: str) -> Iterator[sa.Connection]:
+    """Opens a writing transaction on a separate connection. Raises StoreUnavailable."""
     immediate = {engine.BEGIN: "IMMEDIATE"}
     with (
-        engine.temporary(url, create=True) as made,
+        engine.temporary(url, create=True) as temporary_engine,
         translated(),
-        made.execution_options(**immediate).begin() as db,
+        temporary_engine.execution_options(**immediate).begin() as db,
     ):
         yield db
 
 
 Definitions = Mapping[tuple[str, str], str]
 
-_BLANK: Final = re.compile(r'[\s"]+')
+_SPACE_OR_QUOTE: Final = re.compile(r'[\s"]+')
 
 _TEMPORARY: Final = re.compile(r"\bpg_temp(_\d+)?\.")
 
@@ -122,70 +122,74 @@ _POSTGRES: Final = sa.text(
 
 
 def rule_differences(db: sa.Connection) -> list[str]:
-    """Lists missing and changed CHECK constraints and indexes. Ignores rules that Swapgate does
-    not have, and tables that the database lacks, which `check` reports itself.
+    """Lists missing and changed CHECK constraints and indexes. Ignores rules that are not
+    Swapgate's, and tables that the database lacks, which `list_differences` reports itself.
     """
-    ours = shipped(db)
-    theirs = present(db)
-    tables = {table for table, _ in theirs}
+    expected = build_definitions(db)
+    actual = read_definitions(db)
+    tables = {table for table, _ in actual}
     return [
         *(
             f"the rule {name} of {table} is missing"
-            for table, name in sorted(ours.keys() - theirs.keys())
+            for table, name in sorted(expected.keys() - actual.keys())
             if table in tables
         ),
         *(
             f"the rule {name} of {table} is not this version's"
-            for table, name in sorted(ours.keys() & theirs.keys())
-            if ours[table, name] != theirs[table, name]
+            for table, name in sorted(expected.keys() & actual.keys())
+            if expected[table, name] != actual[table, name]
         ),
     ]
 
 
-def present(db: sa.Connection) -> Definitions:
+def read_definitions(db: sa.Connection) -> Definitions:
     """Maps (table, rule) to the definition in the database, in the database's own spelling."""
     if db.dialect.name == "sqlite":
-        return _in_sqlite(db)
+        return _read_sqlite(db)
     schema = db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one()
-    return _in_postgres(db, str(schema))
+    return _read_postgres(db, str(schema))
 
 
-def shipped(db: sa.Connection) -> Definitions:
-    """Returns this version's definitions as this database spells them. Creates the tables in a
-    temporary place for this.
+def build_definitions(db: sa.Connection) -> Definitions:
+    """Returns this version's definitions as this database spells them. To get the spelling,
+    creates the tables in a temporary place.
     """
     if db.dialect.name == "sqlite":
-        beside = sa.create_engine("sqlite://")
+        memory_engine = sa.create_engine("sqlite://")
         try:
-            with beside.begin() as empty:
+            with memory_engine.begin() as empty:
                 metadata.create_all(empty)
-                return _in_sqlite(empty)
+                return _read_sqlite(empty)
         finally:
-            beside.dispose()
+            memory_engine.dispose()
     _require_temporary_tables(db)
-    made = db.begin_nested()
+    savepoint = db.begin_nested()
     try:
-        beside_us = db.execution_options(schema_translate_map={None: "pg_temp"})
-        metadata.create_all(beside_us, checkfirst=False)
-        own = db.execute(sa.text("SELECT pg_my_temp_schema()::regnamespace::text")).scalar_one()
-        return _in_postgres(db, str(own))
+        temporary_schema = db.execution_options(schema_translate_map={None: "pg_temp"})
+        metadata.create_all(temporary_schema, checkfirst=False)
+        schema = db.execute(
+            sa.text("SELECT pg_my_temp_schema()::regnamespace::text")
+        ).scalar_one()
+        return _read_postgres(db, str(schema))
     finally:
-        made.rollback()
+        savepoint.rollback()
         db.execution_options(schema_translate_map=None)
 
 
 def _require_temporary_tables(db: sa.Connection) -> None:
-    """Raises DatabaseUnusable without the right, which roles have by default."""
-    may = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
-    if not db.execute(sa.text(may)).scalar_one():
-        who = db.execute(sa.text("SELECT current_user")).scalar_one()
+    """Raises DatabaseUnusable if the role may not create temporary tables. Roles may by
+    default.
+    """
+    has_right = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
+    if not db.execute(sa.text(has_right)).scalar_one():
+        role = db.execute(sa.text("SELECT current_user")).scalar_one()
         raise DatabaseUnusable(
-            f"the role {who} may not create temporary tables, which the comparison of the "
+            f"the role {role} may not create temporary tables, which the comparison of the "
             "database's rules needs: run this with the tables' owner in `database_url`"
         )
 
 
-def _in_postgres(db: sa.Connection, schema: str) -> Definitions:
+def _read_postgres(db: sa.Connection, schema: str) -> Definitions:
     rows = db.execute(_POSTGRES, {"schema": schema})
     return {
         (row.table, row.name): _TEMPORARY.sub("", row.says)
@@ -194,30 +198,28 @@ def _in_postgres(db: sa.Connection, schema: str) -> Definitions:
     }
 
 
-def _in_sqlite(db: sa.Connection) -> Definitions:
+def _read_sqlite(db: sa.Connection) -> Definitions:
     inspector = sa.inspect(db)
-    found: dict[tuple[str, str], str] = {}
+    definitions: dict[tuple[str, str], str] = {}
     for table in set(inspector.get_table_names()) & set(metadata.tables):
-        for check in inspector.get_check_constraints(table):
-            found[table, str(check["name"])] = _normalized(check["sqltext"])
+        for constraint in inspector.get_check_constraints(table):
+            definitions[table, str(constraint["name"])] = _normalize(constraint["sqltext"])
     indexes = "SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'index' AND sql <> ''"
     for table, name, sql in db.execute(sa.text(indexes)):
         if table in metadata.tables:
-            found[table, name] = _normalized(sql)
-    return found
+            definitions[table, name] = _normalize(sql)
+    return definitions
 
 
-def _normalized(text: str) -> str:
-    """Removes differences of spelling that do not change the meaning: spaces, quotes, case and
-    enclosing brackets.
-    """
-    said = _BLANK.sub(" ", text).strip().lower()
-    while said.startswith("(") and said.endswith(")") and _encloses(said):
-        said = said[1:-1].strip()
-    return said.replace("( ", "(").replace(" )", ")").replace(" ,", ",")
+def _normalize(text: str) -> str:
+    """Removes differences of spelling: spaces, quotes, case and enclosing brackets."""
+    normalized = _SPACE_OR_QUOTE.sub(" ", text).strip().lower()
+    while normalized.startswith("(") and normalized.endswith(")") and _is_enclosed(normalized):
+        normalized = normalized[1:-1].strip()
+    return normalized.replace("( ", "(").replace(" )", ")").replace(" ,", ",")
 
 
-def _encloses(text: str) -> bool:
+def _is_enclosed(text: str) -> bool:
     """Returns whether the last bracket closes the first one."""
     depth = 0
     for place, letter in enumerate(text):

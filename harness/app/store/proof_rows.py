@@ -1,8 +1,9 @@
 """Reads the signed rows that prove a swap (`read_proof`), and verifies them without a database
 (`find_faults`). `build_proven` builds domain objects from the verified rows.
 
-Prompts and answers do not leave the database: a proof has only their digests. The document's
-classes are in `harness.routing.evidence`; `harness.app.proof` writes and reads the file.
+Prompts and answers never leave the database: a proof contains only their digests. The
+document's classes are in `harness.routing.evidence`; `harness.app.proof` writes and reads the
+file.
 """
 
 from collections import Counter
@@ -60,10 +61,10 @@ from harness.routing.records.verdicts import VERDICT, verdict
 from harness.routing.records.versions import route_fallback, route_version
 
 DOCUMENT: Final = "proof"  # replaces the table's name in the signature of a whole file
-MAX_NAMED: Final = 5  # the most rows to name for one reason
+MAX_NAMED_ROWS: Final = 5  # the greatest number of rows to name for one reason
 NO_TEXT: Final = hash_content("")
-# Default values for columns that signatures omit and a proof does not need.
-UNSIGNED: Final[dict[str, dict[str, object]]] = {
+# Values for columns that the signatures do not cover, so that a proof does not contain them.
+DEFAULT_VALUES: Final[dict[str, dict[str, object]]] = {
     eval_run.name: {
         "state": RunState.DONE.value,
         "wanted": 0,
@@ -84,7 +85,7 @@ def read_proof(
         for run in (pair.incumbent, pair.candidate, *(pair.days.runs if pair.days else ()))
     ]
     suites = [plan.suite_digest for plan in proposal.plans]
-    wanted: dict[sa.Table, sa.ColumnElement[bool]] = {
+    conditions: dict[sa.Table, sa.ColumnElement[bool]] = {
         PROPOSAL.table: PROPOSAL.table.c.id == proposal.id,
         verdict: verdict.c.id == proposal.verdict,
         approval: approval.c.proposal == proposal.id,
@@ -95,8 +96,10 @@ def read_proof(
         sample: sample.c.run.in_(runs),
     }
     installation = Installations(tx).lineage().installation
-    rows = {table.name: _stored(tx, table, where) for table, where in wanted.items()}
-    rows[route_version.name] = _changes(tx, proposal)
+    rows = {
+        table.name: _read_signed_values(tx, table, where) for table, where in conditions.items()
+    }
+    rows[route_version.name] = _read_swap_versions(tx, proposal)
     versions = [int(row["version"]) for row in rows[route_version.name]]
     chains: dict[str, list[list[str]]] = {str(version): [] for version in versions}
     query = sa.select(route_fallback).where(
@@ -109,28 +112,28 @@ def read_proof(
     return replace(proof, signature=tx.signatures.sign_document(DOCUMENT, proof.content))
 
 
-def _changes(tx: Transaction, proposal: Proposal) -> list[dict[str, Any]]:
-    """Reads the route's versions from the swap's first version up to the next canary, including
-    an abort or rollback.
+def _read_swap_versions(tx: Transaction, proposal: Proposal) -> list[dict[str, Any]]:
+    """Reads the route's versions from the swap's first version until the next canary. They
+    include an abort or rollback.
     """
     of_route = route_version.c.route == proposal.route
     of_swap = sa.or_(
         route_version.c.rollout == (proposal.rollout or ""),
         route_version.c.verdict_id == (proposal.verdict or ""),
     )
-    first = sa.select(sa.func.min(route_version.c.version)).where(of_route, of_swap)
-    since = sa.and_(of_route, route_version.c.version >= first.scalar_subquery())
+    first_version = sa.select(sa.func.min(route_version.c.version)).where(of_route, of_swap)
+    is_of_period = sa.and_(of_route, route_version.c.version >= first_version.scalar_subquery())
     changes = sorted(
-        _stored(tx, route_version, since),
+        _read_signed_values(tx, route_version, is_of_period),
         key=lambda row: int(row["version"]),
     )
-    for place, row in enumerate(changes):
+    for index, row in enumerate(changes):
         if row["kind"] == "canary" and row.get("rollout") != proposal.rollout:
-            return changes[:place]
+            return changes[:index]
     return changes
 
 
-def _stored(
+def _read_signed_values(
     tx: Transaction,
     table: sa.Table,
     where: sa.ColumnElement[bool],
@@ -140,18 +143,20 @@ def _stored(
     """
     signed = SIGNED[table.name]
     query = sa.select(table).where(where).order_by(*table.primary_key.columns)
-    found = (row._asdict() for row in tx.read(query))
-    return [covered_values(signed, row) | {SIGNATURE: row[SIGNATURE]} for row in found]
+    stored_rows = (row._asdict() for row in tx.read(query))
+    return [covered_values(signed, row) | {SIGNATURE: row[SIGNATURE]} for row in stored_rows]
 
 
 def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
     """Lists rows with invalid signatures by reason. A fault of the whole file comes last."""
     by_reason: dict[str, list[str]] = {}
-    for name, why in _row_faults(proof, RowVerifier(verifier, lambda: proof.installation)):
-        by_reason.setdefault(why, []).append(name)
+    for name, reason in _find_row_faults(
+        proof, RowVerifier(verifier, lambda: proof.installation)
+    ):
+        by_reason.setdefault(reason, []).append(name)
     faults = [
-        f"the row{'s' if len(names) > 1 else ''} {_some(names)}: {why}"
-        for why, names in by_reason.items()
+        f"the row{'s' if len(names) > 1 else ''} {_join_names(names)}: {reason}"
+        for reason, names in by_reason.items()
     ]
     try:
         payload = row_payload(DOCUMENT, proof.installation, proof.content)
@@ -161,13 +166,17 @@ def find_faults(proof: Proof, verifier: Verifier) -> list[str]:
     return faults
 
 
-def _some(names: list[str]) -> str:
-    """Joins at most `MAX_NAMED` names, and says how many more there are."""
-    more = f" and {format_quantity(n, 'more row')}" if (n := len(names) - MAX_NAMED) > 0 else ""
-    return f"{', '.join(names[:MAX_NAMED])}{more}"
+def _join_names(names: list[str]) -> str:
+    """Joins at most `MAX_NAMED_ROWS` names, and says how many more there are."""
+    suffix = (
+        f" and {format_quantity(n, 'more row')}"
+        if (n := len(names) - MAX_NAMED_ROWS) > 0
+        else ""
+    )
+    return f"{', '.join(names[:MAX_NAMED_ROWS])}{suffix}"
 
 
-def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
+def _find_row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
     """Yields the name of each row that does not verify, and the reason."""
     for name, stored in proof.rows.items():
         signed = SIGNED.get(name)
@@ -175,11 +184,13 @@ def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
             yield name, "this is not a signed table"
             continue
         for row in stored:
-            more = {}
+            further_values = {}
             if name == route_version.name:
-                more["fallbacks"] = proof.chains.get(str(row.get("version")), [])
-            if why := rows.row_fault(signed, cast("Row", StoredRow(signed.table, row)), **more):
-                yield named(signed, row), f"the signature is invalid: {why}"
+                further_values["fallbacks"] = proof.chains.get(str(row.get("version")), [])
+            if reason := rows.row_fault(
+                signed, cast("Row", StoredRow(signed.table, row)), **further_values
+            ):
+                yield named(signed, row), f"the signature is invalid: {reason}"
 
 
 def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
@@ -191,24 +202,24 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
         name: [
             cast(
                 "Row",
-                StoredRow(SIGNED[name].table, UNSIGNED.get(name, {}) | row),
+                StoredRow(SIGNED[name].table, DEFAULT_VALUES.get(name, {}) | row),
             )
             for row in map(dict, rows)
         ]
         for name, rows in proof.rows.items()
     }
-    proposal = PROPOSAL.read(_only(tables["proposal"], "proposal"))
-    _refuse_others(proposal, tables)
+    proposal = PROPOSAL.read(_require_single(tables["proposal"], "proposal"))
+    _require_same_swap(proposal, tables)
     samples: dict[str, list[Sample]] = {}
-    by_worker: Counter[str] = Counter()
+    worker_signed: Counter[str] = Counter()
     for row, stored in zip(tables["sample"], proof.rows["sample"], strict=True):
-        samples.setdefault(row.run, []).append(_sample(row, stored))
+        samples.setdefault(row.run, []).append(_read_sample(row, stored))
         signer = keyring[split_signature(stored[SIGNATURE])[0]]
-        by_worker[row.run] += signer.purpose is KeyPurpose.WORKER
+        worker_signed[row.run] += signer.purpose is KeyPurpose.WORKER
     approvals = [APPROVAL.read(row) for row in tables["approval"]]
     return ProvenRows(
         proposal=proposal,
-        verdict=VERDICT.read(_only(tables["verdict"], "verdict")),
+        verdict=VERDICT.read(_require_single(tables["verdict"], "verdict")),
         runs={row.id: EVAL_RUN.read(row) for row in tables["eval_run"]},
         samples={
             run: tuple(
@@ -219,21 +230,21 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
             )
             for run, answers in samples.items()
         },
-        by_worker=by_worker,
+        by_worker=worker_signed,
         suites={row.digest: SUITE.read(row) for row in tables["suite"]},
         targets={row.id: TARGET.read(row) for row in tables["target"]},
         approvals=tuple(sorted(approvals, key=lambda one: one.at)),
         changes=tuple(
-            _change(row)
+            _build_change(row)
             for row in sorted(tables["route_version"], key=lambda row: int(row.version))
         ),
         signed_by=split_signature(proof.signature)[0],
     )
 
 
-def _refuse_others(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
-    """Raises LookupError for a row of another proposal or route. Signatures prove that a row is
-    real, not that it belongs to this swap.
+def _require_same_swap(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
+    """Raises LookupError for a row of another proposal or route. A signature proves that a row
+    is genuine, but not that it belongs to this swap.
     """
     for name in ("verdict", "approval", "rollout"):
         if any(row.proposal != proposal.id for row in tables[name]):
@@ -243,8 +254,8 @@ def _refuse_others(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
             raise LookupError(f"a row of {name} belongs to another route")
 
 
-def _change(row: Row) -> SwapChange:
-    """Builds a route's change. A restore by a break-glass gets a kind of its own."""
+def _build_change(row: Row) -> SwapChange:
+    """Builds a route's change. A restore by a break-glass has its own kind."""
     kind = "break_glass" if row.kind == "restore" and row.break_glass else row.kind
     return SwapChange(
         row.version,
@@ -257,13 +268,13 @@ def _change(row: Row) -> SwapChange:
     )
 
 
-def _only(rows: list[Row], name: str) -> Row:
+def _require_single(rows: list[Row], name: str) -> Row:
     if len(rows) != 1:
         raise LookupError(f"a proof has one {name}, and this proof has {len(rows)}")
     return rows[0]
 
 
-def _sample(row: Row, stored: StoredValues) -> Sample:
+def _read_sample(row: Row, stored: StoredValues) -> Sample:
     """Builds a sample without its text. The text's digest shows whether there was a text."""
     has_text = stored.get("answer_sha256") not in (None, NO_TEXT)
     values: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """The part of the store that a router uses: its snapshot, and the records of its traffic.
 
-A router cannot reach decisions through it, such as proposals, verdicts or route versions.
+It gives a router no access to decisions, such as proposals, verdicts or route versions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,8 +58,8 @@ class RouterStore:
     def etag(self) -> str:
         return self._store.etag()
 
-    def missing_lineage(self, known: Lineage) -> Sequence[str]:
-        return self._store.missing_lineage(known)
+    def missing_lineage(self, lineage: Lineage) -> Sequence[str]:
+        return self._store.missing_lineage(lineage)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         return self._store.wait_for_change(timeout_s)

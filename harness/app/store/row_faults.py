@@ -36,7 +36,7 @@ from harness.routing.records.versions import route_fallback, route_version
 ROWS_PER_PAGE: Final = 1_000
 CHAINS: Final = sa.select(route_fallback).order_by(*route_fallback.primary_key.columns)
 _CHAIN: Final = [route_fallback.c.route, route_fallback.c.version]
-WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
+UNFINISHED_ROWS: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     proposal.name: HAS_NOT_ENDED,
     rollout.name: sa.or_(
         rollout.c.state.in_(LIVE_STATE_VALUES),
@@ -47,41 +47,43 @@ WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
 Chains = dict[tuple[str, int], list[list[str]]]
 
 
-def chains_of(tx: Transaction, rows: Sequence[Row]) -> Chains:
+def load_chains(tx: Transaction, rows: Sequence[Row]) -> Chains:
     """Reads the fallbacks of consecutive route versions in their signed form."""
     chains: Chains = defaultdict(list)
     if rows:
         first = [rows[0].route, rows[0].version]
         last = [rows[-1].route, rows[-1].version]
-        between = sa.tuple_(*_CHAIN).between(_tuple(_CHAIN, first), _tuple(_CHAIN, last))
+        between = sa.tuple_(*_CHAIN).between(
+            _build_sql_tuple(_CHAIN, first), _build_sql_tuple(_CHAIN, last)
+        )
         for row in tx.read(CHAINS.where(between)):
             chains[row.route, row.version].append([row.target, row.evidence])
     return chains
 
 
-def working_faults(tx: Transaction) -> Iterator[RowFault]:
-    """Finds faults of open proposals, rollouts and runs only, which is cheap enough for a
-    periodic check.
+def find_working_faults(tx: Transaction) -> Iterator[RowFault]:
+    """Finds only the faults of unfinished proposals, rollouts and runs, because a periodic
+    check must be quick.
     """
-    for name, where in WORKING.items():
-        rows = tx.read(_covered(SIGNED[name]).where(where)).all()
-        yield from _page_faults(tx, SIGNED[name], rows, None)
+    for name, where in UNFINISHED_ROWS.items():
+        rows = tx.read(_select_covered(SIGNED[name]).where(where)).all()
+        yield from _find_page_faults(tx, SIGNED[name], rows, None)
 
 
-def row_faults(tx: Transaction) -> Iterator[RowFault]:
+def find_row_faults(tx: Transaction) -> Iterator[RowFault]:
     """Finds all faults, table by table. The manifest's fault comes last, with an empty key."""
     for signed in SIGNED.values():
         key = list(signed.table.primary_key.columns)
-        query = _covered(signed).order_by(*key).limit(ROWS_PER_PAGE)
+        query = _select_covered(signed).order_by(*key).limit(ROWS_PER_PAGE)
         rows = tx.read(query).all()
-        before = None
+        last_row = None
         while rows:
-            yield from _page_faults(tx, signed, rows, before)
-            before = rows[-1]
-            last = _tuple(key, [before._asdict()[name] for name in signed.key])
+            yield from _find_page_faults(tx, signed, rows, last_row)
+            last_row = rows[-1]
+            last = _build_sql_tuple(key, [last_row._asdict()[name] for name in signed.key])
             rows = tx.read(query.where(sa.tuple_(*key) > last)).all()
-    local = principal.c.id == LOCAL_PRINCIPAL.id
-    if tx.read(sa.select(principal.c.id).where(local)).first() is None:
+    is_local = principal.c.id == LOCAL_PRINCIPAL.id
+    if tx.read(sa.select(principal.c.id).where(is_local)).first() is None:
         yield RowFault(principal.name, (LOCAL_PRINCIPAL.id,), "it is gone")
     try:
         _check_log_end(tx, Manifests().check(tx))
@@ -102,50 +104,52 @@ def _check_log_end(tx: Transaction, manifest: Manifest | None) -> None:
         )
 
 
-def _page_faults(
+def _find_page_faults(
     tx: Transaction,
     signed: SignedTable,
     rows: Sequence[Row],
-    before: Row | None,
+    previous: Row | None,
 ) -> Iterator[RowFault]:
-    """Finds faults of rows. before: the row before them, which a route's version refers to."""
-    versions = signed.table is route_version
-    chains = chains_of(tx, rows) if versions else {}
+    """Finds faults of rows. previous: the row before them. A route's version refers to its
+    previous version.
+    """
+    are_versions = signed.table is route_version
+    chains = load_chains(tx, rows) if are_versions else {}
     for row in rows:
-        more: dict[str, object] = {}
-        if versions:
-            more = {"fallbacks": chains.get((row.route, row.version), [])}
-        fault = tx.fault(signed.table, row, **more)
-        if fault is None and versions and (why := _break(before, row)):
+        further_values: dict[str, object] = {}
+        if are_versions:
+            further_values = {"fallbacks": chains.get((row.route, row.version), [])}
+        fault = tx.fault(signed.table, row, **further_values)
+        if fault is None and are_versions and (reason := _find_version_fault(previous, row)):
             key = tuple(str(getattr(row, name)) for name in signed.key)
-            fault = RowFault(signed.table.name, key, why)
+            fault = RowFault(signed.table.name, key, reason)
         if fault is not None:
             yield fault
-        before = row
+        previous = row
 
 
-def _covered(signed: SignedTable) -> sa.Select[*tuple[Any, ...]]:
-    """Selects the columns that a check needs, without the texts that signatures do not
-    cover.
+def _select_covered(signed: SignedTable) -> sa.Select[*tuple[Any, ...]]:
+    """Selects the columns that a check needs. Omits columns, such as texts, that the signature
+    does not cover.
     """
     key = signed.table.primary_key.columns
     keys = [column for column in key if column not in signed.covered]
     return sa.select(*signed.covered, *keys, signed.table.c[SIGNATURE])
 
 
-def _tuple(columns: Sequence[sa.Column[Any]], key: Sequence[object]) -> sa.Tuple:
+def _build_sql_tuple(columns: Sequence[sa.Column[Any]], key: Sequence[object]) -> sa.Tuple:
     pairs = zip(columns, key, strict=True)
     return sa.tuple_(*(sa.literal(value, column.type) for column, value in pairs))
 
 
-def _break(before: Row | None, row: Row) -> str:
+def _find_version_fault(previous: Row | None, row: Row) -> str:
     """Returns why a version does not continue the previous version of its route; empty if it
     does.
     """
-    if before is None or before.route != row.route:
-        first = row.version == 1 and row.prev_signature is None
-        return "" if first else "its earlier versions are missing"
-    if before.version + 1 != row.version or before.signature != row.prev_signature:
+    if previous is None or previous.route != row.route:
+        is_first = row.version == 1 and row.prev_signature is None
+        return "" if is_first else "its earlier versions are missing"
+    if previous.version + 1 != row.version or previous.signature != row.prev_signature:
         return "its previous version was removed or replaced"
     return ""
 
@@ -161,7 +165,9 @@ def without_triggers(tx: Transaction) -> Iterator[None]:
     Other transactions still have the triggers.
     """
     referring = {
-        other.name for fault in SIGNED.values() for other, _ in _unsigned_referrers(fault.table)
+        other.name
+        for fault in SIGNED.values()
+        for other, _ in _list_unsigned_referrers(fault.table)
     }
     tables = sorted({*SIGNED, route_fallback.name, *referring})
     if tx.dialect == "postgresql":
@@ -182,7 +188,7 @@ def without_triggers(tx: Transaction) -> Iterator[None]:
 
 
 def sign_rows(tx: Transaction) -> int:
-    """Signs all rows, after it has verified all. Returns their number. Call it within
+    """Signs all rows again. The caller has verified them. Returns their number. Call it within
     `without_triggers`.
     """
     count = 0
@@ -195,7 +201,7 @@ def sign_rows(tx: Transaction) -> int:
             continue
         for row in rows:
             values = row._asdict()
-            _write(
+            _update_signature(
                 tx,
                 table,
                 values | {SIGNATURE: tx.signatures.sign(table, values)},
@@ -207,27 +213,27 @@ def _sign_versions(tx: Transaction, rows: Sequence[Row]) -> None:
     """Signs route versions in order, because each signature covers the previous version's
     signature.
     """
-    chains = chains_of(tx, rows)
-    before: dict[str, Any] = {}
+    chains = load_chains(tx, rows)
+    previous: dict[str, Any] = {}
     for row in rows:
         values = row._asdict()
-        follows = before.get("route") == row.route
-        values["prev_signature"] = before[SIGNATURE] if follows else None
+        is_next_version = previous.get("route") == row.route
+        values["prev_signature"] = previous[SIGNATURE] if is_next_version else None
         chain = chains.get((row.route, row.version), [])
         values[SIGNATURE] = tx.signatures.sign(route_version, values, fallbacks=chain)
-        _write(tx, route_version, values, "prev_signature")
-        before = values
+        _update_signature(tx, route_version, values, "prev_signature")
+        previous = values
 
 
-def _write(
+def _update_signature(
     tx: Transaction,
     table: sa.Table,
     values: dict[str, Any],
     *columns: str,
 ) -> None:
-    same = [column == values[column.name] for column in table.primary_key.columns]
-    only = {name: values[name] for name in (*columns, SIGNATURE)}
-    tx.write(sa.update(table).where(*same).values(only))
+    is_row = [column == values[column.name] for column in table.primary_key.columns]
+    changed_values = {name: values[name] for name in (*columns, SIGNATURE)}
+    tx.write(sa.update(table).where(*is_row).values(changed_values))
 
 
 def remove_rows(tx: Transaction, faults: Sequence[RowFault]) -> int:
@@ -239,12 +245,12 @@ def remove_rows(tx: Transaction, faults: Sequence[RowFault]) -> int:
     count = 0
     for table in reversed(metadata.sorted_tables):
         # Deletes the newest version first, because each version refers to the previous version.
-        row_faults = sorted(
+        table_faults = sorted(
             (fault for fault in faults if fault.table == table.name),
             key=lambda fault: int(fault.key[1]) if table is route_version else 0,
             reverse=True,
         )
-        for fault in row_faults:
+        for fault in table_faults:
             if table is route_version:
                 route, version = fault.key
                 tx.write(
@@ -253,13 +259,13 @@ def remove_rows(tx: Transaction, faults: Sequence[RowFault]) -> int:
                         route_fallback.c.version == int(version),
                     )
                 )
-            same = [
+            is_row = [
                 sa.cast(column, sa.Text) == value
                 for column, value in zip(table.primary_key.columns, fault.key, strict=False)
             ]
-            if same:
-                _remove_referrers(tx, table, same)
-                count += tx.write(sa.delete(table).where(*same))
+            if is_row:
+                _remove_referrers(tx, table, is_row)
+                count += tx.write(sa.delete(table).where(*is_row))
     return count
 
 
@@ -269,16 +275,20 @@ def _remove_referrers(
     where: Sequence[sa.ColumnElement[bool]],
 ) -> None:
     """Deletes unsigned rows that refer to these rows by a foreign key."""
-    for other, constraint in _unsigned_referrers(table):
+    for other, constraint in _list_unsigned_referrers(table):
         pairs = zip(constraint.columns, constraint.elements, strict=True)
-        theirs = (mine == element.column for mine, element in pairs)
-        points = sa.exists(sa.select(sa.literal(1)).select_from(table).where(*where, *theirs))
-        found = [points.correlate(other)]
-        _remove_referrers(tx, other, found)
-        tx.write(sa.delete(other).where(*found))
+        pairs_equal = (column == element.column for column, element in pairs)
+        refers = sa.exists(
+            sa.select(sa.literal(1)).select_from(table).where(*where, *pairs_equal)
+        )
+        condition = [refers.correlate(other)]
+        _remove_referrers(tx, other, condition)
+        tx.write(sa.delete(other).where(*condition))
 
 
-def _unsigned_referrers(table: sa.Table) -> Iterator[tuple[sa.Table, sa.ForeignKeyConstraint]]:
+def _list_unsigned_referrers(
+    table: sa.Table,
+) -> Iterator[tuple[sa.Table, sa.ForeignKeyConstraint]]:
     """Lists the unsigned tables that refer to a table. Omits fallbacks, which the signature of
     their route's version covers.
     """

@@ -18,7 +18,7 @@ REVISION: Final = "0.1.0"
 
 _REVISION: Final = sa.text("SELECT version_num FROM alembic_version")
 # Selects table, column, and whether the column needs a value.
-_COLUMNS: Final = {
+_COLUMNS_QUERIES: Final = {
     "sqlite": sa.text(
         'SELECT t.name, c.name, c."notnull" AND c.dflt_value IS NULL'
         " FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'"
@@ -33,81 +33,91 @@ _COLUMNS: Final = {
 
 
 def is_current(url: str) -> bool:
-    """Returns whether the database needs no `migrate.upgrade`. False if that is unknown."""
+    """Returns whether the schema is this version's. Returns False if the database does not
+    answer.
+    """
     from harness.app.store.guards import triggers  # noqa: PLC0415 - few processes need it
 
     try:
-        with _reading(url) as db:
-            return find(db) is not None and triggers.are_installed(db)
+        with _open_reading(url) as db:
+            return find_revision(db) is not None and triggers.are_installed(db)
     except (sa.exc.SQLAlchemyError, DatabaseUnusable):
         return False
 
 
-def refuse_earlier(url: str) -> None:
-    """Raises DatabaseUnusable if the database answers and is from before 0.1.0."""
-    with suppress(sa.exc.SQLAlchemyError), _reading(url) as db:
-        find(db)
+def require_supported(url: str) -> None:
+    """Raises DatabaseUnusable if the database is from before 0.1.0. Ignores a database that
+    does not answer.
+    """
+    with suppress(sa.exc.SQLAlchemyError), _open_reading(url) as db:
+        find_revision(db)
 
 
 @contextmanager
-def _reading(url: str) -> Iterator[sa.Connection]:
+def _open_reading(url: str) -> Iterator[sa.Connection]:
     from harness.frame.database import engine  # noqa: PLC0415 - only a starting process needs it
 
-    with engine.temporary(url) as made:
-        _, options = engine.OPTIONS[made.dialect.name]
-        with made.execution_options(**options).begin() as db:
+    with engine.temporary(url) as temporary_engine:
+        _, options = engine.OPTIONS[temporary_engine.dialect.name]
+        with temporary_engine.execution_options(**options).begin() as db:
             yield db
 
 
-def find(db: sa.Connection) -> str | None:
+def find_revision(db: sa.Connection) -> str | None:
     """Returns the revision; None without tables. Raises DatabaseUnusable for another schema."""
-    columns = _columns(db)
-    versioned = "alembic_version" in columns
-    revision = db.execute(_REVISION).scalar() if versioned else None
-    ours = columns.keys() & metadata.tables.keys()
-    if revision is None and not ours:
+    columns = _read_columns(db)
+    has_version_table = "alembic_version" in columns
+    revision = db.execute(_REVISION).scalar() if has_version_table else None
+    our_tables = columns.keys() & metadata.tables.keys()
+    if revision is None and not our_tables:
         return None
     if revision != REVISION:
-        raise DatabaseUnusable(_from_before(f"schema revision {revision or 'unknown'}"))
-    if misfit := next(_misfits(columns), ""):
-        raise DatabaseUnusable(_from_before(misfit))
+        raise DatabaseUnusable(
+            _describe_unsupported(f"schema revision {revision or 'unknown'}")
+        )
+    if misfit := next(_find_misfits(columns), ""):
+        raise DatabaseUnusable(_describe_unsupported(misfit))
     return REVISION
 
 
-def is_usable(db: sa.Connection) -> bool:
+def has_schema(db: sa.Connection) -> bool:
     """Returns whether the schema exists. Raises DatabaseUnusable for another
     version's schema.
     """
     revision = db.execute(_REVISION).scalar()
     if revision not in (None, REVISION):
-        raise DatabaseUnusable(_from_before(f"schema revision {revision}"))
+        raise DatabaseUnusable(_describe_unsupported(f"schema revision {revision}"))
     return revision is not None
 
 
-def _columns(db: sa.Connection) -> dict[str, dict[str, bool]]:
-    """Maps table to column to whether a row must give the column a value."""
-    found: dict[str, dict[str, bool]] = {}
-    for table, column, is_required in db.execute(_COLUMNS[db.dialect.name]):
-        found.setdefault(table, {})[column] = bool(is_required)
-    return found
+def _read_columns(db: sa.Connection) -> dict[str, dict[str, bool]]:
+    """Maps each table to its columns, and each column to whether a row must give it a value."""
+    columns: dict[str, dict[str, bool]] = {}
+    for table, column, is_required in db.execute(_COLUMNS_QUERIES[db.dialect.name]):
+        columns.setdefault(table, {})[column] = bool(is_required)
+    return columns
 
 
-def _misfits(found: dict[str, dict[str, bool]]) -> Iterator[str]:
-    """Lists columns that this version needs and the database lacks, and unknown columns that
-    would refuse this version's rows. Further optional columns are no misfit.
+def _find_misfits(actual_columns: dict[str, dict[str, bool]]) -> Iterator[str]:
+    """Yields the columns that the database lacks, and unknown columns that would refuse this
+    version's rows. Ignores other unknown columns.
     """
     for name, table in metadata.tables.items():
-        ours = table.columns.keys()
-        theirs = found.get(name, {})
-        yield from (f"no column {name}.{column}" for column in ours if column not in theirs)
-        for column, is_required in theirs.items():
-            if is_required and column not in ours:
+        our_columns = table.columns.keys()
+        table_columns = actual_columns.get(name, {})
+        yield from (
+            f"no column {name}.{column}"
+            for column in our_columns
+            if column not in table_columns
+        )
+        for column, is_required in table_columns.items():
+            if is_required and column not in our_columns:
                 yield f"a column {name}.{column}"
 
 
-def _from_before(found: str) -> str:
+def _describe_unsupported(reason: str) -> str:
     return (
-        f"the database is from before 0.1.0 ({found}, and this version needs {REVISION}): "
+        f"the database is from before 0.1.0 ({reason}, and this version needs {REVISION}): "
         "Swapgate cannot upgrade it, and has not changed it. For a new installation, set "
         "`home` to a new folder and `database_url` to a new database, then run `swapgate init`"
     )

@@ -1,8 +1,7 @@
 """Reads the signed rows of a router's snapshot from the database (`read`), and builds the
-snapshot from verified rows (`verified`). The rows come from the database or a router's disk.
-
-Both sources pass the same checks, so a router trusts its disk no more than its database. The
-signatures are in `harness.frame.records`, and the manifest over all rows in `manifest`.
+snapshot from verified rows (`build_verified`). The rows come from the database or from a
+router's disk, and pass the same checks. `harness.frame.records` verifies signatures, and
+`manifest` the set of all rows.
 """
 
 from collections import defaultdict
@@ -47,7 +46,7 @@ from harness.routing.records.versions import (
 )
 from harness.routing.table import KeyGrant, RoutingTable, Snapshot
 
-LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)
+LIVE_TABLES: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)
 _NEWEST_CHAINS: Final = CHAINS.join(
     route_version,
     sa.and_(
@@ -60,18 +59,18 @@ _NEWEST_CHAINS: Final = CHAINS.join(
 def read(tx: Transaction) -> SignedRows:
     """Reads a snapshot's rows in their stored form, without verifying them."""
     rows: dict[str, list[dict[str, object]]] = {}
-    for name in LIVE:
+    for name in LIVE_TABLES:
         signed = SIGNED[name]
         query = sa.select(signed.table).where(cast("sa.ColumnElement[bool]", signed.live))
-        found = tx.read(query.order_by(*signed.table.primary_key.columns))
-        rows[name] = [_stored(name, row) for row in found]
+        table_rows = tx.read(query.order_by(*signed.table.primary_key.columns))
+        rows[name] = [_select_signed_values(name, row) for row in table_rows]
     chains: dict[str, list[list[str]]] = defaultdict(list)
     for row in tx.read(_NEWEST_CHAINS):
         chains[row.route].append([row.target, row.evidence])
-    used = _targets_used(rows, chains)
-    query = sa.select(target).where(target.c.id.in_(sorted(used))).order_by(target.c.id)
-    rows[target.name] = [_stored(target.name, row) for row in tx.read(query)]
-    manifest = tx.read(manifests.STORED).first()
+    used_targets = _collect_targets(rows, chains)
+    query = sa.select(target).where(target.c.id.in_(sorted(used_targets))).order_by(target.c.id)
+    rows[target.name] = [_select_signed_values(target.name, row) for row in tx.read(query)]
+    manifest = tx.read(manifests.STORED_MANIFEST).first()
     counters = tx.read(manifests.COUNTERS).one()
     return SignedRows(
         installation=Installations(tx).lineage().installation,
@@ -86,25 +85,27 @@ def read(tx: Transaction) -> SignedRows:
     )
 
 
-def _stored(name: str, row: Row) -> dict[str, object]:
+def _select_signed_values(name: str, row: Row) -> dict[str, object]:
     """Returns the row's columns that the signature covers, and the signature."""
     values = row._asdict()
     return covered_values(SIGNED[name], values) | {SIGNATURE: values[SIGNATURE]}
 
 
-def _targets_used(
+def _collect_targets(
     rows: Mapping[str, list[dict[str, object]]],
     chains: Mapping[str, list[list[str]]],
 ) -> set[str]:
     """Collects the ids of the targets that routes, chains, grants and shadows name."""
-    used = {target for chain in chains.values() for target, _ in chain}
+    targets = {target for chain in chains.values() for target, _ in chain}
     for row in rows[route_version.name]:
-        used |= {str(row[role]) for role in ("incumbent", "canary", "holdback") if role in row}
-    used |= {str(row["target"]) for row in rows[agent_grant.name]}
-    return used | {str(row["candidate"]) for row in rows["shadow"]}
+        targets |= {
+            str(row[role]) for role in ("incumbent", "canary", "holdback") if role in row
+        }
+    targets |= {str(row["target"]) for row in rows[agent_grant.name]}
+    return targets | {str(row["candidate"]) for row in rows["shadow"]}
 
 
-def verified(
+def build_verified(
     signed_rows: SignedRows,
     verifier: Verifier,
     etag: str,
@@ -120,7 +121,7 @@ def verified(
         _verify(signed_rows, rows)
         for former in signed_rows.former:
             _verify_former(former, rows)
-        return _build(signed_rows, etag, now)
+        return _build_snapshot(signed_rows, etag, now)
     except SignatureInvalid as error:
         raise SnapshotInvalid(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -128,32 +129,32 @@ def verified(
 
 
 def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
-    """Checks each row's signature, then the manifest, which also finds missing and outdated
+    """Checks each row's signature, then the manifest. The manifest reveals missing and outdated
     rows.
     """
     for name, rows in signed_rows.rows.items():
         signed = SIGNED[name]
         for row in rows:
-            more = {}
+            further_values = {}
             if name == route_version.name:
-                more["fallbacks"] = signed_rows.chains.get(str(row["route"]), [])
+                further_values["fallbacks"] = signed_rows.chains.get(str(row["route"]), [])
             stored = cast("Row", StoredRow(signed.table, row))
-            signatures.check_row(signed.table, stored, **more)
+            signatures.check_row(signed.table, stored, **further_values)
     # A router's disk may lack the rows of a new table. The manifest's digest shows whether a
     # row is missing.
-    live = [row for name in LIVE for row in signed_rows.rows.get(name, ())]
+    live_rows = [row for name in LIVE_TABLES for row in signed_rows.rows.get(name, ())]
     if not signed_rows.manifest:
-        if live:
-            raise SignatureInvalid(manifests.MISSING)
+        if live_rows:
+            raise SignatureInvalid(manifests.MANIFEST_MISSING)
         return
     signatures.check_manifest(signed_rows.manifest, signed_rows.signature)
     manifests.check_content(
         manifests.Manifest(**cast("dict[str, Any]", signed_rows.manifest)),
-        manifests.Content(
+        manifests.ManifestContent(
             signed_rows.epoch,
             signed_rows.revision,
             signed_rows.changes,
-            manifests.digest_of([str(row[SIGNATURE]) for row in live]),
+            manifests.digest_of([str(row[SIGNATURE]) for row in live_rows]),
             manifests.digest_of(signed_rows.revoked),
         ),
     )
@@ -168,19 +169,19 @@ def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
         )
 
 
-def _build(
+def _build_snapshot(
     signed_rows: SignedRows,
     etag: str,
     now: datetime,
 ) -> Snapshot:
-    """Builds the snapshot. Leaves out expired grants and targets that no route and no grant
-    uses.
+    """Builds the snapshot. Omits expired grants, and targets that no route and no
+    grant uses.
     """
     tables = {
         name: [cast("Row", StoredRow(SIGNED[name].table, row)) for row in rows]
         for name, rows in signed_rows.rows.items()
     }
-    targets = {row.id: _target(row) for row in tables[target.name]}
+    targets = {row.id: _read_target(row) for row in tables[target.name]}
     routes = {
         row.route: route_from_row(
             row,
@@ -188,18 +189,23 @@ def _build(
         )
         for row in tables[route_version.name]
     }
-    granted = [AGENT_GRANT.read(row) for row in tables.get(agent_grant.name, ())]
-    grants_now = tuple(grant for grant in granted if now < grant.expires_at)
-    used = frozenset(grant.target for grant in grants_now).union(
+    grants = [AGENT_GRANT.read(row) for row in tables.get(agent_grant.name, ())]
+    current_grants = tuple(grant for grant in grants if now < grant.expires_at)
+    used_targets = frozenset(grant.target for grant in current_grants).union(
         *(route.targets for route in routes.values())
     )
-    live = [shadow_from_row(row, targets) for row in _newest(tables["shadow"], "started_at")]
-    thrown = [SWITCH.read(row).switch for row in _newest(tables["switch"], "created_at")]
+    live_shadows = [
+        shadow_from_row(row, targets)
+        for row in _sort_newest_first(tables["shadow"], "started_at")
+    ]
+    switches = [
+        SWITCH.read(row).switch for row in _sort_newest_first(tables["switch"], "created_at")
+    ]
     keys = sorted(tables["api_key"], key=lambda row: (row.created_at, row.id))
     revoked = frozenset(signed_rows.revoked).union(
         *(revocations.ids for revocations in signed_rows.former)
     )
-    stored = sorted(
+    credentials = sorted(
         tables["credential"],
         key=lambda row: (row.provider, row.position, row.name),
     )
@@ -207,31 +213,31 @@ def _build(
         RoutingTable(
             signed_rows.revision,
             routes,
-            {id_: row for id_, row in targets.items() if id_ in used},
+            {id_: row for id_, row in targets.items() if id_ in used_targets},
         ),
         {row.name: PROVIDER.read(row) for row in tables["provider"]},
-        _key_grants(API_KEY.read(row) for row in keys if row.id not in revoked),
+        _build_key_grants(API_KEY.read(row) for row in keys if row.id not in revoked),
         etag,
-        active_switches(thrown, now),
-        tuple(live),
-        keys_for_routers([CREDENTIAL.read(row) for row in stored], now),
+        active_switches(switches, now),
+        tuple(live_shadows),
+        keys_for_routers([CREDENTIAL.read(row) for row in credentials], now),
         signed_rows,
-        _lineage(signed_rows),
+        _build_lineage(signed_rows),
         revoked,
-        grants_now,
+        current_grants,
     )
 
 
-def _key_grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
-    """Selects the client keys that are not revoked. Management keys have a role and open no
-    route.
+def _build_key_grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
+    """Selects the client keys that are not revoked. Omits management keys, which have a role
+    and no routes.
     """
     return tuple(
         KeyGrant(
             key.id,
             key.hash,
             key.routes,
-            key.limits and key.limits.some,
+            key.limits and key.limits.or_none,
             key.opt_outs,
         )
         for key in keys
@@ -239,7 +245,7 @@ def _key_grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
     )
 
 
-def _lineage(rows: SignedRows) -> Lineage:
+def _build_lineage(rows: SignedRows) -> Lineage:
     return Lineage(
         rows.installation,
         rows.epoch,
@@ -254,16 +260,16 @@ def _lineage(rows: SignedRows) -> Lineage:
     )
 
 
-def _newest(rows: list[Row], time: str) -> list[Row]:
+def _sort_newest_first(rows: list[Row], time: str) -> list[Row]:
     return sorted(rows, key=lambda row: (getattr(row, time), row.id), reverse=True)
 
 
-def _target(row: Row) -> Target:
+def _read_target(row: Row) -> Target:
     """Reads a target. Raises SnapshotInvalid if its id is not the hash of its content."""
-    found = TARGET.read(row)
-    if found.id != row.id:
+    target_ = TARGET.read(row)
+    if target_.id != row.id:
         raise SnapshotInvalid(
-            f"somebody edited target {row.id} in the database: its content is {found.id}'s. "
+            f"somebody edited target {row.id} in the database: its content is {target_.id}'s. "
             "Restore the row from a backup"
         )
-    return found
+    return target_

@@ -1,7 +1,7 @@
 """The store on SQLite or PostgreSQL, by URL.
 
 Each use opens one transaction: `write` and `read` for decisions, `listings` for people. The
-repositories of the subjects work in a transaction; this module contains none of their rules.
+repositories of the subjects work in a transaction; this module does not contain their rules.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from harness.app.store import schema_revisions, signed_snapshot
 from harness.app.store.manifest import Manifests
 from harness.app.store.row_faults import (
+    find_row_faults,
+    find_working_faults,
     remove_rows,
-    row_faults,
     sign_rows,
     without_triggers,
-    working_faults,
 )
 from harness.frame.database import engine
 from harness.frame.database.change_listener import Changes
@@ -39,9 +39,9 @@ from harness.routing.records.installation import (
 )
 from harness.routing.table import Snapshot
 
-# Each attempt waits for readers until the timeout for locks.
+# Each attempt waits for readers, at most for the lock timeout.
 CHECKPOINT_ATTEMPTS: Final = 3
-# Contains the server's start time, so that a restarted or new server repeats no mark.
+# Contains the server's start time, so that a restarted or new server never repeats a mark.
 LOG_POSITION: Final = sa.text(
     "SELECT pg_postmaster_start_time()::text || ' ' || pg_current_wal_insert_lsn()::text"
 )
@@ -74,13 +74,13 @@ class Store:
         writing, reading = engine.OPTIONS[self._engine.dialect.name]
         self._writing = self._engine.execution_options(**writing)
         self._reading = self._engine.execution_options(**reading)
-        self._file = self._sqlite_file()
+        self._file = self._open_sqlite_file()
         self._changes = Changes(self._url, self._require_file)
         self._leadership = leadership(self._url)
         self._snapshot: Snapshot | None = None
         self._schema_checked = False
 
-    def _sqlite_file(self) -> SqliteFile | None:
+    def _open_sqlite_file(self) -> SqliteFile | None:
         if self._engine.dialect.name != "sqlite":
             return None
         return SqliteFile(engine.file_of(self._url), self._close_idle)
@@ -104,7 +104,7 @@ class Store:
         self._require_file()
         with translated(), self._writing.begin() as db:
             engine.limit_waits(db)
-            tx = self._transaction(db, writable=True)
+            tx = self._build_transaction(db, writable=True)
             yield tx
             tx.finish()
             if self._file is not None:
@@ -117,41 +117,41 @@ class Store:
         """Opens a read-only transaction with a consistent view."""
         self._require_file()
         with translated(), self._reading.begin() as db:
-            yield self._transaction(db, writable=False)
+            yield self._build_transaction(db, writable=False)
 
     @contextmanager
     def listings(self) -> Iterator[Listings]:
-        """Opens a read-only transaction for people. A page with a forged row names it and does
-        not raise.
+        """Opens a read-only transaction for people. A page names a forged row, and does not
+        raise.
         """
         self._require_file()
         with translated(), self._reading.begin() as db:
-            yield Listings(self._transaction(db, writable=False))
+            yield Listings(self._build_transaction(db, writable=False))
 
     @property
     def lists(self) -> Listings:
-        """The listings for single calls: each method opens its own transaction."""
+        """The listings. Each call of a method runs in its own transaction."""
         return cast("Listings", _SingleListings(self))
 
     def _check_schema(self, db: sa.Connection) -> None:
         if not self._schema_checked:
-            self._schema_checked = schema_revisions.is_usable(db)
+            self._schema_checked = schema_revisions.has_schema(db)
 
-    def _transaction(self, db: sa.Connection, *, writable: bool) -> Transaction:
+    def _build_transaction(self, db: sa.Connection, *, writable: bool) -> Transaction:
         self._check_schema(db)
         return Transaction(
             db,
-            self._row_signatures(db),
+            self._build_row_signatures(db),
             Manifests(),
             secret=self._secret,
             clock=self._clock,
             writable=writable,
         )
 
-    def _row_signatures(self, db: sa.Connection) -> RowSignatures:
-        return RowSignatures(self._signatures, lambda: self._installation_of(db))
+    def _build_row_signatures(self, db: sa.Connection) -> RowSignatures:
+        return RowSignatures(self._signatures, lambda: self._read_installation(db))
 
-    def _installation_of(self, db: sa.Connection) -> str:
+    def _read_installation(self, db: sa.Connection) -> str:
         # Cached, because a database never changes its id.
         if self._installation is None:
             self._installation = str(db.execute(sa.select(meta.c.installation)).scalar_one())
@@ -169,7 +169,9 @@ class Store:
             if cached is not None and cached.etag == etag:
                 return cached
             rows = signed_snapshot.read(tx)
-            snapshot = signed_snapshot.verified(rows, self._signatures, etag, self._clock.now())
+            snapshot = signed_snapshot.build_verified(
+                rows, self._signatures, etag, self._clock.now()
+            )
         self._snapshot = snapshot
         return snapshot
 
@@ -179,8 +181,8 @@ class Store:
             return Installations(tx).etag()
 
     def change_mark(self) -> str:
-        """Reads a cheap mark that changes with each commit. On PostgreSQL the mark is the
-        position of the server's log, which covers all its databases.
+        """Reads a mark that changes with each commit. On PostgreSQL, the mark is the position
+        of the server's log, so it changes with commits of other databases, too.
         """
         self._require_file()
         if self._file is not None:
@@ -197,18 +199,18 @@ class Store:
         """Finds the rows with invalid signatures. working: checks only the
         rows of unfinished work.
         """
-        find_faults = working_faults if working else row_faults
+        find_faults = find_working_faults if working else find_row_faults
         with translated(), self._reading.begin() as db:
-            return list(find_faults(self._transaction(db, writable=False)))
+            return list(find_faults(self._build_transaction(db, writable=False)))
 
-    def sign_again(self, *, actor: Actor, reason: str) -> int:
+    def sign_all_rows(self, *, actor: Actor, reason: str) -> int:
         """Signs all rows with the current key. The database role must own the tables. Raises
         SignatureInvalid.
         """
         with translated(), self._writing.begin() as db:
-            tx = self._transaction(db, writable=True)
+            tx = self._build_transaction(db, writable=True)
             tx.serialize()
-            for fault in row_faults(tx):
+            for fault in find_row_faults(tx):
                 raise SignatureInvalid(f"{fault.name}: {fault.why}")
             with without_triggers(tx):
                 count = sign_rows(tx)
@@ -232,9 +234,9 @@ class Store:
         remaining row refers to a deleted row.
         """
         with translated(), self._writing.begin() as db:
-            tx = self._transaction(db, writable=True)
+            tx = self._build_transaction(db, writable=True)
             tx.serialize()
-            current_faults = set(row_faults(tx))
+            current_faults = set(find_row_faults(tx))
             with without_triggers(tx):
                 count = remove_rows(tx, [fault for fault in faults if fault in current_faults])
             details = {
@@ -290,7 +292,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class _SingleListings:
-    """Runs each method of `Listings` in a transaction of its own."""
+    """Runs each method of `Listings` in its own transaction."""
 
     store: Store
 

@@ -1,8 +1,8 @@
 """All tables as SQLAlchemy Core metadata, which the migrations must produce.
 
-`SIGNED` are the tables whose rows have signatures. `APPEND_ONLY` are the tables whose rows the
-triggers never let change or disappear. A new table is declared in its subject's `records`
-module; this module must import that module, or the metadata lacks the table.
+`SIGNED` has the tables whose rows have signatures. `APPEND_ONLY` has the tables in which
+triggers refuse changes and deletions of rows. A subject declares its tables in its `records`
+module. This module must import that module, or the metadata lacks the tables.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ from harness.routing.records.versions import (
 for table in metadata.tables.values():
     keep_strict(table)
 
-# The signed tables by name, each after the tables that it refers to.
+# The signed tables by name. A table comes after the tables that it refers to.
 SIGNED: Final[Mapping[str, SignedTable]] = {
     table.name: signed_table(table) for table in metadata.sorted_tables if is_signed(table)
 }

@@ -67,8 +67,8 @@ class AlertRule:
     severity: Severity
     next_step: str  # PROVIDER is a placeholder for the provider's name
     lasting: bool = True  # the cause lasts until it ends; False for a single event
-    # Swapgate drops a source that reports nothing for this long, because a dead worker cannot
-    # report the end. None if the control plane itself checks the cause.
+    # Swapgate drops a source that reports nothing for this time, because a dead worker cannot
+    # report the end of its cause. None if the control plane itself checks the cause.
     silent: timedelta | None = None
     remind: timedelta = timedelta(hours=24)  # the interval of reminders while the cause lasts
 
@@ -81,7 +81,7 @@ PROVIDER_PLACEHOLDER: Final = "PROVIDER"
 # Several times the interval of a worker's reports. A restarted worker without traffic needs
 # this time to find the cause again by its health checks.
 _WORKER: Final = timedelta(minutes=4)
-_TOLD_ONCE: Final = timedelta(minutes=30)  # for causes that a worker may report only once
+_REPORTED_ONCE: Final = timedelta(minutes=30)  # for causes that a worker may report only once
 _K = AlertKind
 _S = Severity
 ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
@@ -133,19 +133,19 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.CRITICAL,
         "fix what the alert names, or go back with `swapgate route rollback`; the old revision "
         "continues to serve",
-        silent=_TOLD_ONCE,
+        silent=_REPORTED_ONCE,
     ),
     _K.OBSERVATIONS_DROPPED: AlertRule(
         _S.CRITICAL,
         "bring back the database and free the disk under `home`; canaries hold while "
         "observations are missing",
-        silent=_TOLD_ONCE,
+        silent=_REPORTED_ONCE,
     ),
     _K.SPOOL_FULL: AlertRule(
         _S.WARNING,
         "bring back the database: routers hold observations in memory, and lose them when the "
         "memory is full or the router ends",
-        silent=_TOLD_ONCE,
+        silent=_REPORTED_ONCE,
     ),
     _K.ROLLED_BACK: AlertRule(
         _S.CRITICAL,
@@ -351,7 +351,9 @@ class Alert:
 
 
 def find_next_step(kind: AlertKind, subject: str) -> str:
-    """Returns the kind's next step, with the subject's name if the subject is a provider."""
+    """Returns the kind's next step. If the subject is a provider, the step contains
+    its name.
+    """
     noun, _, name = subject.partition(" ")
     step = ALERT_RULES[kind].next_step
     return step.replace(PROVIDER_PLACEHOLDER, name) if noun == "provider" and name else step

@@ -6,9 +6,9 @@ by the record and the time whether a message is due:
                     ▲                                  │
                     └────────── raised again ──────────┘
 
-A cause that returns sends its message at once, so that "resolved" never stays the last word
-while the cause lasts. A cause that flaps sends few messages all the same: after it returned
-within QUIET_PERIOD, "resolved" waits until the cause stayed away for QUIET_PERIOD
+If a cause returns, its message is sent at once, so that "resolved" is never the last message
+while the cause lasts. A cause that comes and goes sends few messages: after it returned within
+QUIET_PERIOD, "resolved" waits until the cause stayed away for QUIET_PERIOD
 (`resolution_delay`). So people get at most four messages of a key within QUIET_PERIOD.
 
 A cause that lasts sends a reminder after its kind's `remind`. A cause that workers report
@@ -83,26 +83,27 @@ SETTLING_TIME: Final = timedelta(seconds=30)
 def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
     """Returns the record after an alert; None if the alert ends and has no record.
 
-    record: the newest record of the key. An alert long after its end creates a new record.
+    record: the newest record of the key. An alert that comes QUIET_PERIOD after the record's
+    end creates a new record.
     """
     if alert.news is AlertEvent.ENDED:
-        return None if record is None else _ended(record, alert)
-    lasting = ALERT_RULES[alert.kind].lasting
-    sources = {alert.source: alert.at} if lasting else {}
-    if record is None or _is_past(record, alert.at):
-        return _first(alert, sources)
-    newer = alert.at >= record.last_seen
+        return None if record is None else _end_source(record, alert)
+    is_lasting = ALERT_RULES[alert.kind].lasting
+    sources = {alert.source: alert.at} if is_lasting else {}
+    if record is None or _needs_new_record(record, alert.at):
+        return _build_record(alert, sources)
+    is_newest = alert.at >= record.last_seen
     latest = max(alert.at, record.last_seen)
     return replace(
         record,
-        title=alert.title if newer else record.title,
-        text=alert.text if newer else record.text,
-        details=alert.details if newer else record.details,
+        title=alert.title if is_newest else record.title,
+        text=alert.text if is_newest else record.text,
+        details=alert.details if is_newest else record.details,
         last_seen=latest,
         count=record.count + (alert.news is AlertEvent.RAISED),
         sources={**record.sources, **sources},
-        resolved_at=None if lasting else latest,
-        returned=record.returned or (lasting and record.notified is Notified.RESOLVED),
+        resolved_at=None if is_lasting else latest,
+        returned=record.returned or (is_lasting and record.notified is Notified.RESOLVED),
     )
 
 
@@ -111,13 +112,13 @@ def apply_alerts(
 ) -> Mapping[str, AlertRecord]:
     """Returns the new and changed records by id. records: the newest record of each key."""
     newest = dict(records)
-    changed: dict[str, AlertRecord] = {}
+    changed_records: dict[str, AlertRecord] = {}
     for alert in alerts:
-        before = newest.get(alert.key)
-        after = apply_alert(before, alert)
-        if after is not None and after != before:
-            newest[alert.key] = changed[after.id] = after
-    return changed
+        former = newest.get(alert.key)
+        updated = apply_alert(former, alert)
+        if updated is not None and updated != former:
+            newest[alert.key] = changed_records[updated.id] = updated
+    return changed_records
 
 
 def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
@@ -125,7 +126,7 @@ def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
     silent = ALERT_RULES[record.kind].silent
     if silent is None or not record.open:
         return record
-    sources = {who: at for who, at in record.sources.items() if now - at < silent}
+    sources = {source: at for source, at in record.sources.items() if now - at < silent}
     if sources == record.sources:
         return record
     return replace(record, sources=sources, resolved_at=None if sources else now)
@@ -143,11 +144,11 @@ def due_message(record: AlertRecord, now: datetime) -> Notified | None:
     """Returns the message that is due now; None if people know the state."""
     if not ALERT_RULES[record.kind].lasting:
         # A newly configured sink must not get last month's events.
-        recent = now - record.last_seen < REMIND_AFTER
-        return Notified.RAISED if record.notified is None and recent else None
+        is_recent = now - record.last_seen < REMIND_AFTER
+        return Notified.RAISED if record.notified is None and is_recent else None
     if record.resolved_at is not None:
-        over = now - record.resolved_at >= resolution_delay(record)
-        return Notified.RESOLVED if record.notified is Notified.RAISED and over else None
+        is_settled = now - record.resolved_at >= resolution_delay(record)
+        return Notified.RESOLVED if record.notified is Notified.RAISED and is_settled else None
     if record.notified is not Notified.RAISED or record.notified_at is None:
         return Notified.RAISED
     remind = ALERT_RULES[record.kind].remind
@@ -174,18 +175,18 @@ def resolve_record(record: AlertRecord, now: datetime) -> AlertRecord:
     return replace(record, sources={}, resolved_at=max(now, record.last_seen))
 
 
-def _ended(record: AlertRecord, alert: Alert) -> AlertRecord:
+def _end_source(record: AlertRecord, alert: Alert) -> AlertRecord:
     if alert.source not in record.sources or alert.at < record.sources[alert.source]:
         return record
-    sources = {who: at for who, at in record.sources.items() if who != alert.source}
+    sources = {source: at for source, at in record.sources.items() if source != alert.source}
     if sources or not record.open:
         return replace(record, sources=sources)
     return replace(record, sources=sources, resolved_at=max(alert.at, record.first_seen))
 
 
-def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
+def _build_record(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
     return AlertRecord(
-        id=_id(alert),
+        id=_build_record_id(alert),
         kind=alert.kind,
         subject=alert.subject,
         key=alert.key,
@@ -199,14 +200,14 @@ def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
     )
 
 
-def _is_past(record: AlertRecord, at: datetime) -> bool:
-    # Each single event has a key of its own, so its record never gets a successor.
+def _needs_new_record(record: AlertRecord, at: datetime) -> bool:
+    # Each single event has its own key, so no second record follows its record.
     if record.resolved_at is None or not ALERT_RULES[record.kind].lasting:
         return False
     return at - record.resolved_at >= QUIET_PERIOD
 
 
-def _id(alert: Alert) -> str:
+def _build_record_id(alert: Alert) -> str:
     identity = f"{alert.key}\n{alert.at.isoformat()}\n{alert.source}"
     return f"al_{short_hash(identity).hex()}"
 
@@ -215,9 +216,9 @@ _K: Final = AlertKind
 
 ALERTS_PAGE: Final = "/alerts"
 
-OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL, _K.EVAL_WAITS})
+PROPOSAL_KINDS: Final = frozenset({_K.AWAITING_APPROVAL, _K.EVAL_WAITS})
 
-OF_A_CANARY: Final = frozenset(
+CANARY_KINDS: Final = frozenset(
     {
         _K.ROLLED_BACK,
         _K.LOCAL_ABORT,
@@ -228,10 +229,10 @@ OF_A_CANARY: Final = frozenset(
     }
 )
 
-OF_TRAFFIC: Final = frozenset({_K.ROUTE_DOWN, _K.ON_FALLBACK})
+TRAFFIC_KINDS: Final = frozenset({_K.ROUTE_DOWN, _K.ON_FALLBACK})
 
 # Pages that cannot be filtered by the alert's subject.
-WHOLE_PAGES: Final = {
+PAGE_BY_KIND: Final = {
     _K.BREAKER_OPEN: "/traffic",
     _K.OUR_KEY: "/providers",
     _K.QUOTA: "/providers",
@@ -245,14 +246,14 @@ WHOLE_PAGES: Final = {
 
 
 def find_alert_page(alert: Alert | AlertRecord) -> str:
-    if alert.kind in OF_A_PROPOSAL:
+    if alert.kind in PROPOSAL_KINDS:
         return f"/compare?{urlencode({'id': alert.key.partition(':')[2]})}"
     noun, _, name = alert.subject.partition(" ")
     if noun == "route" and name:
-        page = "/traffic" if alert.kind in OF_TRAFFIC else "/routes"
-        page = "/canary" if alert.kind in OF_A_CANARY else page
+        page = "/traffic" if alert.kind in TRAFFIC_KINDS else "/routes"
+        page = "/canary" if alert.kind in CANARY_KINDS else page
         return f"{page}?{urlencode({'route': name})}"
-    return WHOLE_PAGES.get(alert.kind, ALERTS_PAGE)
+    return PAGE_BY_KIND.get(alert.kind, ALERTS_PAGE)
 
 
 def find_runbook_page(kind: AlertKind) -> str:
@@ -307,7 +308,8 @@ class Delivery:
         return f"{self.alert}.{self.number}"
 
 
-# If the claiming process stores no result within this time, another process sends the message.
+# If the process that claimed a message stores no result within this time, another process sends
+# the message.
 CLAIMED_FOR: Final = timedelta(minutes=2)
 
 
@@ -325,18 +327,18 @@ def new_delivery(
     """Creates a message's delivery to a sink. record: the alert's record, which already counts
     the message.
     """
-    over = message is Notified.RESOLVED
+    is_end = message is Notified.RESOLVED
     times = f" ({record.count} times since {record.first_seen:%Y-%m-%d %H:%M} UTC)"
     text = record.text + (times if record.count > 1 else "")
-    if over and record.returned and record.resolved_at is not None:
-        # The message comes long after the end, because the cause had returned.
+    if is_end and record.returned and record.resolved_at is not None:
+        # The message comes long after the end, because the cause returned meanwhile.
         text += f" Over since {record.resolved_at:%Y-%m-%d %H:%M} UTC."
     return Delivery(
         alert=record.id,
         number=record.messages,
         sink=sink,
         message=message,
-        title=("resolved: " if over else "") + record.title,
+        title=("resolved: " if is_end else "") + record.title,
         text=text,
         created_at=now,
         next_attempt_at=now,
@@ -389,10 +391,10 @@ def mark_failed(
 ) -> Delivery:
     """Schedules the next attempt, or gives up. uniform: a random number in [0, 1)."""
     attempts = delivery.attempts + 1
-    tried = replace(delivery, attempts=attempts, last_error=error[:MAX_ERROR_LENGTH])
+    failed = replace(delivery, attempts=attempts, last_error=error[:MAX_ERROR_LENGTH])
     if now - delivery.created_at >= GIVE_UP_AFTER:
-        return replace(tried, next_attempt_at=None, gave_up_at=now)
-    return replace(tried, next_attempt_at=now + retry_wait(attempts, uniform))
+        return replace(failed, next_attempt_at=None, gave_up_at=now)
+    return replace(failed, next_attempt_at=now + retry_wait(attempts, uniform))
 
 
 def drop_delivery(
@@ -417,8 +419,8 @@ def delivery_jitter(delivery: Delivery) -> float:
 def retry_wait(attempts: int, uniform: float) -> timedelta:
     """Returns the wait after a failure: half fixed, half random, doubling up to MAX_WAIT."""
     # The wait reaches MAX_WAIT long before 2**20, and a larger factor would overflow.
-    whole = min(MAX_WAIT, FIRST_WAIT * (1 << min(attempts - 1, 20)))
-    return whole / 2 + whole / 2 * uniform
+    longest = min(MAX_WAIT, FIRST_WAIT * (1 << min(attempts - 1, 20)))
+    return longest / 2 + longest / 2 * uniform
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,25 +58,27 @@ class AlertView:
 def raise_alert(
     tx: Transaction,
     kind: AlertKind,
-    about: str,
+    cause_id: str,
     *,
     subject: str,
     title: str,
     text: str,
     news: AlertEvent = AlertEvent.RAISED,
 ) -> None:
-    """Opens an alert. about: the id that distinguishes this cause from others of its kind."""
-    key = f"{kind.value}:{about}"
+    """Opens an alert. cause_id: the id that distinguishes this cause from others of
+    its kind.
+    """
+    key = f"{kind.value}:{cause_id}"
     Alerts(tx).fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE, news)])
 
 
 def resolve_alert(
     tx: Transaction,
     kind: AlertKind,
-    about: str,
+    cause_id: str,
 ) -> None:
     """Ends the open alert, if any, because its cause is over."""
-    record = Alerts(tx).newest(f"{kind.value}:{about}")
+    record = Alerts(tx).newest(f"{kind.value}:{cause_id}")
     if record is not None and record.open:
         Alerts(tx).fold([resolution_of(record, tx.now())])
 
@@ -84,13 +86,13 @@ def resolve_alert(
 def end_alert(
     tx: Transaction,
     kind: AlertKind,
-    about: str = "",
+    cause_id: str = "",
 ) -> bool:
     """Ends an open alert although sources may still report its cause, for example after a
     person has checked it. The next report opens it again. Returns whether an alert was open.
-    about: empty for a kind with a single alert.
+    cause_id: empty for a kind with a single alert.
     """
-    record = Alerts(tx).newest(f"{kind.value}:{about}" if about else kind.value)
+    record = Alerts(tx).newest(f"{kind.value}:{cause_id}" if cause_id else kind.value)
     if record is None or not record.open:
         return False
     Alerts(tx).save(resolve_record(record, tx.now()))
@@ -110,10 +112,10 @@ def list_open(ctx: World, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
 def is_open(
     ctx: World,
     kind: AlertKind,
-    about: str,
+    cause_id: str,
 ) -> bool:
     with ctx.store.read() as tx:
-        record = Alerts(tx).newest(f"{kind.value}:{about}")
+        record = Alerts(tx).newest(f"{kind.value}:{cause_id}")
     return record is not None and record.open
 
 
@@ -127,17 +129,17 @@ class AlertNotice:
 def update_alert(
     ctx: World,
     kind: AlertKind,
-    about: str,
+    cause_id: str,
     notice: AlertNotice | None,
 ) -> None:
-    """Opens the alert if there is a notice and it is not open. Without a notice, ends it."""
-    if (notice is not None) == is_open(ctx, kind, about):
+    """Opens the alert if it is not open. notice: None to end the alert instead."""
+    if (notice is not None) == is_open(ctx, kind, cause_id):
         return
     with ctx.store.write() as tx:
         if notice is None:
-            resolve_alert(tx, kind, about)
+            resolve_alert(tx, kind, cause_id)
         else:
-            raise_alert(tx, kind, about, **asdict(notice))
+            raise_alert(tx, kind, cause_id, **asdict(notice))
 
 
 def update_alerts(
@@ -173,7 +175,7 @@ def resolution_of(record: AlertRecord, now: datetime) -> Alert:
         record.key,
         record.title,
         record.text,
-        # At least the last report's time, because somebody may have set the clock back.
+        # Not before the last report, because somebody may have set the clock back.
         max(now, record.last_seen),
         SOURCE,
         AlertEvent.ENDED,
@@ -187,14 +189,14 @@ def queue_message(
     sinks: Iterable[str],
 ) -> None:
     now = tx.now()
-    after = mark_notified(record, message, now)
-    Alerts(tx).save(after)
+    notified = mark_notified(record, message, now)
+    Alerts(tx).save(notified)
     if message is Notified.RAISED:
-        # A sink that accepted no "resolved" yet must not get it after the cause returned.
-        for old in Deliveries(tx).waiting_ends(record.key):
-            Deliveries(tx).replace(old, drop_delivery(old, now, CAUSE_RETURNED))
+        # A sink that has not accepted "resolved" yet must not get it after the cause returned.
+        for delivery in Deliveries(tx).waiting_resolutions(record.key):
+            Deliveries(tx).replace(delivery, drop_delivery(delivery, now, CAUSE_RETURNED))
     for sink in sinks:
-        Deliveries(tx).add(new_delivery(after, message, sink, now))
+        Deliveries(tx).add(new_delivery(notified, message, sink, now))
 
 
 def build_alert_view(record: AlertRecord, deliveries: Sequence[Delivery]) -> AlertView:

@@ -24,11 +24,13 @@ from harness.frame.records.repository import (
 
 
 def alert_from_row(row: Row) -> AlertRecord:
-    sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
+    sources = {
+        source: at for source, text in row.sources.items() if (at := _parse_source_time(text))
+    }
     return record_of(AlertRecord, row, alert, sources=sources)
 
 
-def _time_of_source(text: object) -> datetime | None:
+def _parse_source_time(text: object) -> datetime | None:
     """Returns None for a malformed time. Alerts are not signed, and a malformed row must not
     hide other rows.
     """
@@ -89,7 +91,7 @@ delivery = DELIVERY.table
 
 _EVENTS = [kind.value for kind, rule in ALERT_RULES.items() if not rule.lasting]
 
-# A list of names, because an index cannot serve NOT IN.
+# The query lists these names, because an index cannot serve NOT IN.
 _LASTING = [kind.value for kind, rule in ALERT_RULES.items() if rule.lasting]
 
 IS_UNSETTLED = sa.or_(
@@ -115,13 +117,14 @@ class Alerts(Records[AlertRecord]):
     missing = "there is no alert {}; `swapgate alert list` shows them"
 
     def fold(self, alerts: Iterable[Alert]) -> None:
+        """Combines alerts with the records of their keys (`apply_alerts`), and stores them."""
         alerts = list(alerts)
-        # All writers use the same order, so no two wait for each other.
+        # All writers lock the keys in this order, so no two writers wait for each other.
         keys = sorted({alert.key for alert in alerts})
-        known = {key: found for key in keys if (found := self.newest(key)) is not None}
-        stored = {record.id for record in known.values()}
-        for changed in apply_alerts(known, alerts).values():
-            if changed.id in stored:
+        known_records = {key: found for key in keys if (found := self.newest(key)) is not None}
+        stored_ids = {record.id for record in known_records.values()}
+        for changed in apply_alerts(known_records, alerts).values():
+            if changed.id in stored_ids:
                 self.save(changed)
             else:
                 self.add(changed)
@@ -170,21 +173,24 @@ class Deliveries(Records[Delivery]):
         return self._all(query.limit(limit))
 
     def replace(self, before: Delivery, after: Delivery) -> bool:
-        same = (
+        """Stores `after`. Returns False if another process has changed the row meanwhile."""
+        is_unchanged = (
             delivery.c.alert == before.alert,
             delivery.c.number == before.number,
             delivery.c.sink == before.sink,
             delivery.c.attempts == before.attempts,
             delivery.c.next_attempt_at.is_not_distinct_from(before.next_attempt_at),
         )
-        return self._change(*same, **self.record.write(after)) > 0
+        return self._change(*is_unchanged, **self.record.write(after)) > 0
 
-    def waiting_ends(self, key: str) -> Sequence[Delivery]:
-        """Lists the messages about an end of the key's alerts that no sink has accepted yet."""
+    def waiting_resolutions(self, key: str) -> Sequence[Delivery]:
+        """Lists the "resolved" messages of the key's alerts that sinks have not
+        accepted yet.
+        """
         row = delivery.c
-        own = row.alert.in_(sa.select(alert.c.id).where(alert.c.key == key))
+        of_key = row.alert.in_(sa.select(alert.c.id).where(alert.c.key == key))
         is_end = row.message == Notified.RESOLVED.value
-        query = self._select(own, is_end, row.next_attempt_at.is_not(None))
+        query = self._select(of_key, is_end, row.next_attempt_at.is_not(None))
         return self._all(query.order_by(row.alert, row.number, row.sink))
 
     def for_alert(self, alert: str) -> Sequence[Delivery]:

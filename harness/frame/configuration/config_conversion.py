@@ -42,7 +42,7 @@ class ConversionNote:
     place: str  # file:line
     key: str  # dotted path in the source file
     outcome: ConversionOutcome
-    text: str  # the new place, or the reason why it was not converted
+    text: str  # the key's place in swapgate.yaml, or why Swapgate did not convert it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,11 @@ class SourceConfig:
 
     def variable(self, path: ConfigPath) -> str:
         """Returns the environment variable that a value names; empty for a plain value."""
-        found = _VARIABLE.fullmatch(f"{self.value(path)}")
-        return found[1] if found else ""
+        match_ = _VARIABLE.fullmatch(f"{self.value(path)}")
+        return match_[1] if match_ else ""
 
     def number(self, path: ConfigPath, default: float | None = None) -> float:
-        """Returns a number, which the file may have as a text. Raises InputError."""
+        """Returns a number; the file may write it as a text. Raises InputError."""
         value = self._resolve(path, default)
         try:
             number = float(value if isinstance(value, int | float | str) else "")
@@ -119,7 +119,7 @@ class SourceConfig:
         """Reads each entry, and notes the reason for each entry that the reader refuses."""
         if not isinstance(value := self.value(path), Mapping | list | None):
             self.leave(path, "is neither a list nor a mapping")
-        for key in _keys(value):
+        for key in _list_keys(value):
             try:
                 reader((*path, key))
             except InputError as error:
@@ -136,8 +136,8 @@ class SourceConfig:
         self._notes[path] = (outcome, text)
 
     def leave(self, path: ConfigPath, reason: str) -> None:
-        for known in [known for known in self._notes if known[: len(path)] == path]:
-            del self._notes[known]
+        for noted in [noted for noted in self._notes if noted[: len(path)] == path]:
+            del self._notes[noted]
         self._notes[path] = (ConversionOutcome.LEFT, reason)
 
     def notes(
@@ -149,7 +149,7 @@ class SourceConfig:
     ) -> Iterator[ConversionNote]:
         value = self.value(path)
         note = self._notes.get(path)
-        keys = _keys(value)
+        keys = _list_keys(value)
         place = self.places.get(path, place)
         if path and not (note or keys or covered):
             empty = isinstance(value, Mapping | list)
@@ -161,7 +161,7 @@ class SourceConfig:
             yield from self.notes((*path, key), place, covered=covered or bool(note))
 
 
-def _keys(value: object) -> tuple[Any, ...]:
+def _list_keys(value: object) -> tuple[Any, ...]:
     if isinstance(value, list):
         return tuple(range(len(value)))
     return tuple(value) if isinstance(value, Mapping) else ()

@@ -10,7 +10,7 @@ import yaml
 
 from harness.frame.errors import InputError
 
-_PLAIN: Final = (
+_SCALARS: Final = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     (
         "int",
@@ -23,21 +23,21 @@ _PLAIN: Final = (
         "-+0123456789.",
     ),
 )
-_KEPT: Final = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+_KEPT_TAGS: Final = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 
 
-def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+def _build_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items():
-        found[first] = [(tag, pattern) for tag, pattern in pairs if tag in _KEPT]
-    for name, pattern, starts in _PLAIN:
+        resolvers[first] = [(tag, pattern) for tag, pattern in pairs if tag in _KEPT_TAGS]
+    for name, pattern, starts in _SCALARS:
         for first in starts:
             tag = f"tag:yaml.org,2002:{name}"
-            found.setdefault(first, []).append((tag, re.compile(rf"(?:{pattern})\Z")))
-    return found
+            resolvers.setdefault(first, []).append((tag, re.compile(rf"(?:{pattern})\Z")))
+    return resolvers
 
 
-CORE_RESOLVERS: Final = _resolvers()
+CORE_RESOLVERS: Final = _build_resolvers()
 
 
 class _CoreLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

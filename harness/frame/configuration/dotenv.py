@@ -1,5 +1,5 @@
-"""Which environment variables come from the `.env` beside the configuration. The process that
-reads the file records this in its environment, for itself and its child processes.
+"""Records the environment variables that the `.env` beside the configuration set. The process
+that reads the file records their names in its environment, for itself and its child processes.
 """
 
 from collections.abc import Mapping

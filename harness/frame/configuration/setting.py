@@ -2,8 +2,9 @@
 
 A record's field gets its declaration by `setting(…)`. The command line, the API, the
 dashboard's form, the configuration file and the record's description read it by `settings_of`.
-They write a setting of several parts by hand: it is `composite`. A number that only the
-configuration file sets is declared by `number(…)`. `setting_values` reads and checks values.
+A setting of several parts is `composite`: each interface writes it by hand. A number that only
+the configuration file sets is declared by `number(…)`. `setting_values` reads and checks
+values.
 """
 
 from collections.abc import Callable, Mapping
@@ -74,7 +75,7 @@ PORT: Final = Range(0, 65_535)
 # Shares such as a margin or a saving. No suite has enough items for values closer to 0 or 1.
 SHARE_RANGE: Final = Range(0.0001, 0.999)
 
-# By the ending of a setting's name; the longest that fits counts.
+# Units by the ending of a setting's name. The longest ending that fits counts.
 _UNITS: Final[Mapping[str, str]] = {
     "_s": "seconds",
     "_hours": "hours",
@@ -91,7 +92,9 @@ USUAL_LENGTH: Final = Range(0, 200)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenForm:
-    """The form in which people write a value that is stored in another unit, such as `1%`."""
+    """The form, such as `1%`, in which people write a value that Swapgate stores in another
+    unit.
+    """
 
     key: str  # the file's key
     kind: Any  # the type of the file's value
@@ -99,7 +102,7 @@ class WrittenForm:
     read: Callable[[Any], Any]  # converts the written value; raises InputError
     # The form's name in an option's errors; empty if the option is not written in this form.
     name: str = ""
-    allowed: str = ""  # the range, if it is not from one value to another
+    allowed: str = ""  # the range in words, if two bounds do not describe it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,7 @@ class FormEntry:
     label: str
     column: Literal["left", "right", "wide"] = "left"  # wide: below both columns
     row: int = 100  # the order in its column; equal rows follow the order of declaration
-    advanced: bool = True  # whether it stands among the settings that few people change
+    advanced: bool = True  # whether the form shows it with the settings that few people change
     words: Mapping[Any, str] | None = None  # a text for each value of an enumeration
     help: str = ""
     placeholder: str = ""  # shown in an empty field
@@ -129,7 +132,7 @@ class Declaration:
     range: Range | None = None  # of a number
     own_unit: str = ""  # of a number whose name does not end in its unit
     length: Range = USUAL_LENGTH  # of a text, in characters
-    unset: str = ""  # what applies if an optional value is null
+    unset: str = ""  # the rule that applies if an optional value is null
     removal: float | str = 0  # the value or word that makes an optional number null
     flags: str = ""  # of the option, if they do not follow from the name
     metavar: str | None = None  # of the option
@@ -158,11 +161,11 @@ class Declaration:
 
     @property
     def description(self) -> str:
-        """The meaning, and what applies if the value is null."""
+        """The meaning, and the rule that applies if the value is null."""
         return f"{self.meaning} If null: {self.unset}." if self.unset else self.meaning
 
     def holds(self, value: Any) -> bool:
-        """Tells whether a number lies in its range; None does."""
+        """Tells whether a value lies in its range; None is always valid."""
         return self.range is None or value is None or self.range.holds(value)
 
 
@@ -206,7 +209,7 @@ def settings_of(record: type) -> Mapping[str, Declaration]:
 
 
 def plain_settings(record: type) -> list[Declaration]:
-    """Lists the settings from whose declarations all interfaces follow."""
+    """Lists the settings that all interfaces build from their declarations."""
     return [declared for declared in settings_of(record).values() if not declared.composite]
 
 

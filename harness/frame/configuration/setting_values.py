@@ -20,9 +20,9 @@ _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<perc
 
 def read_setting(declared: Declaration, value: Any) -> Any:
     """Converts a value as people write it, and checks its range. Raises InputError."""
-    read = declared.written.read(value) if declared.written else value
-    check_setting(declared, read)
-    return read
+    converted = declared.written.read(value) if declared.written else value
+    check_setting(declared, converted)
+    return converted
 
 
 def check_setting(declared: Declaration, value: Any) -> None:
@@ -44,27 +44,27 @@ def check_settings(record: Any) -> None:
         check_setting(declared, getattr(record, name))
 
 
-def change_settings(record: Value, given: Mapping[str, Any]) -> Value:
+def change_settings(record: Value, changes: Mapping[str, Any]) -> Value:
     """Returns the record with the given settings. `removal` makes an optional number null."""
     kind: type = type(record)
     declared = settings_of(kind)
     removed = {
         name: None
-        for name, value in given.items()
+        for name, value in changes.items()
         if name in declared and declared[name].optional and value == declared[name].removal
     }
-    changed: Value = replace(cast("Any", record), **{**given, **removed})
+    changed: Value = replace(cast("Any", record), **{**changes, **removed})
     return changed
 
 
 def describe_settings(record: Any) -> dict[str, str]:
     """Describes a record's settings by their captions; "" for an unset one."""
     kind: type = type(record)
-    described = {}
+    texts = {}
     for name, declared in settings_of(kind).items():
         value = getattr(record, name)
-        described[declared.caption] = "" if value is None else declared.format(value)
-    return described
+        texts[declared.caption] = "" if value is None else declared.format(value)
+    return texts
 
 
 def share_form(key: str) -> WrittenForm:
@@ -80,10 +80,10 @@ def share_form(key: str) -> WrittenForm:
 
 def parse_share_bps(text: str | int, *, what: str) -> int:
     """Parses a share of any size into basis points. what: the setting's name, for the error."""
-    found = _SHARE.fullmatch(str(text))
-    if found is None:
+    match_ = _SHARE.fullmatch(str(text))
+    if match_ is None:
         raise InputError(f"{what}: {text!r} is not a share: write 1% or basis points (100)")
-    number = Decimal(found["number"]) * (100 if found["percent"] else 1)
+    number = Decimal(match_["number"]) * (100 if match_["percent"] else 1)
     if number != int(number):
         raise InputError(f"{what}: {text!r} is not in whole basis points (0.01 %)")
     return int(number)

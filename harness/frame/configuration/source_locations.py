@@ -2,8 +2,8 @@
 input is limited, because a few lines of aliases can expand to a billion values. Environment
 variables override the file (SWAPGATE__SECTION__KEY, and *_FILE for a value in a file).
 
-Nothing here knows a key of the configuration: suites of other tools and the simulator's
-profiles are parsed with it too. `schema` knows the keys.
+This module knows no key of the configuration, because it also parses other tools' suites and
+the simulator's profiles. `schema` knows the keys.
 """
 
 import re
@@ -74,10 +74,10 @@ class _Limits:
 
     def note(self, event: yaml.Event) -> None:
         """Raises yaml.MarkedYAMLError above MAX_ALIASES or MAX_DEPTH, and for a lone surrogate,
-        which no database and no terminal takes.
+        because databases and terminals refuse it.
         """
         if isinstance(event, yaml.ScalarEvent) and _SURROGATE.search(event.value):
-            raise _refusal(
+            raise _build_refusal(
                 "contains a lone surrogate (half of a character): remove it",
                 event,
             )
@@ -86,12 +86,12 @@ class _Limits:
         self._depth -= isinstance(event, yaml.CollectionEndEvent)
         if self._aliases > MAX_ALIASES:
             problem = f"has more than {MAX_ALIASES} aliases; write the values out"
-            raise _refusal(problem, event)
+            raise _build_refusal(problem, event)
         if self._depth > MAX_DEPTH:
-            raise _refusal(TOO_DEEP, event)
+            raise _build_refusal(TOO_DEEP, event)
 
 
-def _refusal(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+def _build_refusal(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
     """Builds a YAML error with the line of an event or a node."""
     return yaml.MarkedYAMLError(None, None, problem, at.start_mark)  # type: ignore[arg-type]  # its stubs know one of two kinds of mark
 
@@ -115,20 +115,20 @@ class _CoreLoader(_Loader):
     yaml_implicit_resolvers = CORE_RESOLVERS
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
+def _build_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
     """Builds a mapping. Refuses a key that is given twice, and a key that is not a scalar."""
-    seen: set[str] = set()
+    keys: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise _refusal("a key is a list or a mapping: write a text", key)
-        if key.value in seen:
-            raise _refusal(f"the key {key.value!r} is given twice", key)
-        seen.add(key.value)
+            raise _build_refusal("a key is a list or a mapping: write a text", key)
+        if key.value in keys:
+            raise _build_refusal(f"the key {key.value!r} is given twice", key)
+        keys.add(key.value)
     return dict(loader.construct_mapping(node, deep=True))
 
 
 for _loader in (_Loader, _CoreLoader):
-    _loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    _loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _build_mapping)
 
 
 def parse_file(file: Path, *, core: bool = False) -> Document:
@@ -154,7 +154,7 @@ def parse_text(
     places: dict[KeyPath, str] = {(): f"{file}:1"}
     try:
         _check_length(text)
-        values = _read(text, file, places, core=core)
+        values = _parse_values(text, file, places, core=core)
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{file}:{_describe_syntax(error, text)}") from None
     except yaml.YAMLError as error:
@@ -192,7 +192,7 @@ def _describe_syntax(error: yaml.MarkedYAMLError, text: str) -> str:
     return f"{line}: {problem}"
 
 
-def _read(
+def _parse_values(
     text: str,
     file: Path,
     places: dict[KeyPath, str],
@@ -208,7 +208,7 @@ def _read(
         if root is None:
             return None
         # Notes the lines first, because construct_document replaces `<<` by the merged keys.
-        _note(root, (), file, places)
+        _note_places(root, (), file, places)
         return loader.construct_document(root)
     finally:
         loader.dispose()
@@ -227,7 +227,7 @@ def _check_length(text: str) -> None:
         raise yaml.MarkedYAMLError(problem=f"is longer than {MAX_CHARACTERS:,} characters")
 
 
-def _note(
+def _note_places(
     node: yaml.Node,
     path: KeyPath,
     file: Path,
@@ -235,17 +235,17 @@ def _note(
 ) -> None:
     """Notes the line of each key and each item of a list."""
     if len(path) > MAX_DEPTH:  # for example, a list that contains its own alias
-        raise _refusal(TOO_DEEP, node)
+        raise _build_refusal(TOO_DEEP, node)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
             places[inner] = f"{file}:{key.start_mark.line + 1}"
-            _note(value, inner, file, places)
+            _note_places(value, inner, file, places)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             inner = (*path, index)
             places[inner] = f"{file}:{value.start_mark.line + 1}"
-            _note(value, inner, file, places)
+            _note_places(value, inner, file, places)
 
 
 def merge_documents(under: Document, over: Document) -> Document:
@@ -257,8 +257,8 @@ def _merge(under: dict[str, object], over: dict[str, object]) -> dict[str, objec
     result = dict(under)
     for key, value in over.items():
         old = result.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        result[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        mergeable = isinstance(old, dict) and isinstance(value, dict)
+        result[key] = _merge(old, value) if mergeable else value  # type: ignore[arg-type]
     return result
 
 
@@ -275,15 +275,15 @@ def environment_document(environ: Mapping[str, str]) -> Document:
     for name in sorted(environ):
         if not name.startswith(PREFIX):
             continue
-        text, plain = _text(name, environ[name])
-        path = tuple(part.lower() for part in plain.removeprefix(PREFIX).split("__"))
-        _put(values, path, _scalar(name, text))
+        text, key_name = _read_variable(name, environ[name])
+        path = tuple(part.lower() for part in key_name.removeprefix(PREFIX).split("__"))
+        _set_value(values, path, _parse_scalar(name, text))
         for end in range(1, len(path) + 1):
             places[path[:end]] = f"environment variable {name}"
     return Document(values, places)
 
 
-def _text(name: str, value: str) -> tuple[str, str]:
+def _read_variable(name: str, value: str) -> tuple[str, str]:
     """Returns a variable's value, and its name without `_FILE` if the value is a file's
     path.
     """
@@ -297,7 +297,7 @@ def _text(name: str, value: str) -> tuple[str, str]:
         ) from None
 
 
-def _scalar(name: str, text: str) -> object:
+def _parse_scalar(name: str, text: str) -> object:
     try:
         check_size(text)
         return yaml.safe_load(text)
@@ -305,13 +305,13 @@ def _scalar(name: str, text: str) -> object:
         raise ConfigError(f"environment variable {name}: not a YAML value: {error}") from None
 
 
-def _put(
+def _set_value(
     values: dict[str, object],
     path: tuple[str, ...],
     value: object,
 ) -> None:
-    """Sets a value in nested mappings. Raises ConfigError if a variable sets a section as a
-    scalar.
+    """Sets a value in nested mappings. Raises ConfigError if another variable sets one of its
+    sections to a scalar.
     """
     for part in path[:-1]:
         inner = values.setdefault(part, {})

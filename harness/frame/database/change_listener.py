@@ -1,9 +1,9 @@
 """Waits until another connection may have changed the database (`Changes`), and identifies the
 database state that a transaction sees (`visible_state`).
 
-Each caller learns of all changes since its last call, once. On PostgreSQL, triggers send
-NOTIFY. A wake-up says only that something may have changed: the caller reads the rows itself,
-and looks after its timeout as well, because a notification can get lost with its connection.
+A call returns once for all changes since the caller's last call. On PostgreSQL, triggers send
+NOTIFY. A wake-up says only that something may have changed: the caller reads the rows itself.
+It also reads them after its timeout, because a notification can get lost with its connection.
 """
 
 import sqlite3
@@ -25,7 +25,8 @@ from harness.frame.records.transaction import clear_frames
 POLL_S: Final = 0.1
 QUIET_POLL_S: Final = 0.2
 QUIET_AFTER_S: Final = 10.0  # polls less often after this time without a change
-# A thread listens at most this long before another thread may listen, or `close` takes effect.
+# A thread listens at most this long. After that, another thread may listen, or `close` takes
+# effect.
 SLICE_S: Final = 0.2
 
 
@@ -42,7 +43,7 @@ class SqliteListener:
             check_same_thread=False,
             isolation_level=None,
         )
-        self._seen = self.version()
+        self._seen_version = self.version()
         self._changed_at = time.monotonic()
 
     def version(self) -> int:
@@ -54,10 +55,10 @@ class SqliteListener:
         database is lost.
         """
         self.require_same()
-        before = self._seen
-        self._seen = self.version()
+        former_version = self._seen_version
+        self._seen_version = self.version()
         now = time.monotonic()
-        if self._seen != before:
+        if self._seen_version != former_version:
             self._changed_at = now
             return True
         is_quiet = now - self._changed_at > QUIET_AFTER_S
@@ -74,8 +75,9 @@ class SqliteListener:
 
 
 class PooledListener:
-    """Only waits, because behind a pooler in transaction mode, a notification would reach
-    another connection. The callers of `Changes.wait` look for changes after their timeouts.
+    """Waits for the timeout only: behind a pooler in transaction mode, a notification would
+    reach another connection. So the callers of `Changes.wait` read the rows after their
+    timeouts.
     """
 
     def poll_changes(self, timeout_s: float) -> bool:
@@ -104,10 +106,10 @@ class Changes:
     def __init__(self, url: sa.URL, require: Callable[[], None] = lambda: None) -> None:
         self._url = url
         self._require = require
-        self._ear: SqliteListener | PostgresListener | PooledListener | None = None
-        self._turn = threading.Lock()
+        self._listener: SqliteListener | PostgresListener | PooledListener | None = None
+        self._lock = threading.Lock()
         self._changes = 0
-        self._seen = threading.local()
+        self._seen_version = threading.local()
         self._closed = False
 
     def wait(self, timeout_s: float) -> bool:
@@ -117,39 +119,39 @@ class Changes:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            left = deadline - time.monotonic()
-            self._listen(max(0.0, min(left, SLICE_S)))
-            if self._changes != getattr(self._seen, "changes", 0):
-                self._seen.changes = self._changes
+            left_s = deadline - time.monotonic()
+            self._listen(max(0.0, min(left_s, SLICE_S)))
+            if self._changes != getattr(self._seen_version, "changes", 0):
+                self._seen_version.changes = self._changes
                 return True
-            if left <= 0 or self._closed:
+            if left_s <= 0 or self._closed:
                 return False
 
     def _listen(self, timeout_s: float) -> None:
-        with self._turn:
+        with self._lock:
             if self._closed:
                 return
             try:
-                if self._ear is None:
+                if self._listener is None:
                     self._require()
-                    self._ear = open_listener(self._url)
+                    self._listener = open_listener(self._url)
                     # Counts as a change, because the database may have changed before.
                     self._changes += 1
-                elif self._ear.poll_changes(timeout_s):
+                elif self._listener.poll_changes(timeout_s):
                     self._changes += 1
             except (OSError, sqlite3.Error):
-                self._forget()
+                self._close_listener()
                 time.sleep(timeout_s)
 
-    def _forget(self) -> None:
-        if self._ear is not None:
-            self._ear.close()
-            self._ear = None
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def close(self) -> None:
         self._closed = True
-        with self._turn:
-            self._forget()
+        with self._lock:
+            self._close_listener()
 
 
 # NULL on a standby, because a standby's snapshot omits transactions in progress.
@@ -175,7 +177,7 @@ CHANNEL: Final = "swapgate_changed"
 
 
 class PostgresListener:
-    """Listens to NOTIFY on a connection of its own. Raises ConnectionError if the connection is
+    """Listens to NOTIFY on a separate connection. Raises ConnectionError if the connection is
     lost.
     """
 
@@ -183,12 +185,12 @@ class PostgresListener:
         # Imported late, because the driver loads slowly and SQLite does not need it.
         import psycopg  # noqa: PLC0415
 
-        with _as_lost():
+        with _translate_lost_connection():
             self._db = psycopg.connect(autocommit=True, **engine.driver_arguments(url))
             self._db.execute(f"LISTEN {CHANNEL}")
 
     def poll_changes(self, timeout_s: float) -> bool:
-        with _as_lost():
+        with _translate_lost_connection():
             return any(True for _ in self._db.notifies(timeout=timeout_s, stop_after=1))
 
     def close(self) -> None:
@@ -196,7 +198,7 @@ class PostgresListener:
 
 
 @contextmanager
-def _as_lost() -> Iterator[None]:
+def _translate_lost_connection() -> Iterator[None]:
     import psycopg  # noqa: PLC0415 - only a PostgreSQL database needs it
 
     try:

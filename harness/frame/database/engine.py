@@ -31,19 +31,19 @@ from harness.frame.errors import (
     StoreUnavailable,
 )
 
-LOG = "-wal"
-INDEX = "-shm"
-ASIDE: Final = ".replaced"
+WAL_SUFFIX = "-wal"
+INDEX_SUFFIX = "-shm"
+REPLACED_SUFFIX: Final = ".replaced"
 Identity = tuple[int, int]
 
 
 def identity(file: Path) -> Identity | None:
-    """Returns device and inode; None if the file does not exist."""
+    """Returns a file's device and inode; None if the file does not exist."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def file_mark(file: Path) -> str:
@@ -51,10 +51,10 @@ def file_mark(file: Path) -> str:
     its log.
     """
     marks = []
-    for path in (file, beside(file, LOG)):
+    for path in (file, beside(file, WAL_SUFFIX)):
         with suppress(OSError):
-            found = path.stat()
-            marks.append(f"{found.st_ino} {found.st_size} {found.st_mtime_ns}")
+            status = path.stat()
+            marks.append(f"{status.st_ino} {status.st_size} {status.st_mtime_ns}")
     return "/".join(marks)
 
 
@@ -74,35 +74,39 @@ class SqliteFile:
     def __init__(self, file: Path, close: Callable[[], None]) -> None:
         self._file = file
         self._close = close
-        self._turn = threading.Lock()
-        self._open: Identity | None = None
-        self._log: Identity | None = None
+        self._lock = threading.Lock()
+        self._open_identity: Identity | None = None
+        self._log_identity: Identity | None = None
 
     def require(self) -> None:
         """Closes the connections if the file has changed. Call it before each use."""
-        now = identity(self._file)
-        if now == self._open and now is not None:
-            self._log = identity(self._beside(LOG)) or self._log
+        current = identity(self._file)
+        if current == self._open_identity and current is not None:
+            self._log_identity = identity(self._beside(WAL_SUFFIX)) or self._log_identity
             return
-        with self._turn:
-            if now is None:
+        with self._lock:
+            if current is None:
                 self._close()
                 return  # the next connect raises the error
-            if self._open is not None and now != self._open:
+            if self._open_identity is not None and current != self._open_identity:
                 self._close()
                 self._set_log_aside()
-            self._open = now
-            self._log = None
+            self._open_identity = current
+            self._log_identity = None
 
     def require_same(self, *, committed: bool = False) -> None:
         """Raises StoreUnavailable if somebody replaced the file, because the write is lost.
 
-        committed: whether the commit has run. Then a missing file is no error: somebody may
-        bring it back with the write, and a retry would write twice.
+        committed: whether the commit has run. After a commit, a missing file is no error:
+        somebody may bring the file back with the write in it, and a retry would write twice.
         """
-        now = identity(self._file)
-        away = now is None and committed
-        if self._open is not None and now != self._open and not away:
+        current = identity(self._file)
+        may_return = current is None and committed
+        if (
+            self._open_identity is not None
+            and current != self._open_identity
+            and not may_return
+        ):
             raise StoreUnavailable(
                 f"{self._file} was replaced during a write: the write is lost with the old "
                 "file. Repeat it"
@@ -112,16 +116,16 @@ class SqliteFile:
         """Renames the log of the replaced file, so that SQLite cannot apply it to the new file.
         The renamed log stays on the disk, because it may hold the only copy of some commits.
         """
-        if self._log is None:
+        if self._log_identity is None:
             return
         folder = os.open(self._file.parent, os.O_RDONLY)
         try:
             # With the lock, only one process moves the log.
             fcntl.flock(folder, fcntl.LOCK_EX)
-            if identity(self._beside(LOG)) == self._log:
-                for suffix in (LOG, INDEX):
+            if identity(self._beside(WAL_SUFFIX)) == self._log_identity:
+                for suffix in (WAL_SUFFIX, INDEX_SUFFIX):
                     with suppress(FileNotFoundError):
-                        self._beside(suffix).replace(self._beside(f"{suffix}{ASIDE}"))
+                        self._beside(suffix).replace(self._beside(f"{suffix}{REPLACED_SUFFIX}"))
         finally:
             os.close(folder)
 
@@ -132,9 +136,9 @@ class SqliteFile:
 LOCK_TIMEOUT_MS: Final = 10_000
 CONNECT_TIMEOUT_S: Final = 5
 # The system ends a connection whose other machine acknowledges no data for this long.
-UNANSWERED_MS: Final = 15_000
-# libpq's form of a URL for a primary and its standbys, which SQLAlchemy does not read: it
-# needs ?host=A:1&host=B:2.
+UNACKNOWLEDGED_MS: Final = 15_000
+# libpq's form of a URL for a primary and its standbys. SQLAlchemy needs ?host=A:1&host=B:2
+# instead.
 _SEVERAL_HOSTS: Final = re.compile(
     r"(?P<head>postgresql(?:\+\w+)?://(?:[^/?#]*@)?)(?P<hosts>[^@/?#]+,[^@/?#]+)(?P<rest>.*)"
 )
@@ -173,7 +177,7 @@ _WAL_PAUSE_S: Final = 0.02
 def parse(url: str) -> sa.URL:
     """Parses the URL of a SQLite file or of PostgreSQL. Raises ConfigError for other URLs."""
     try:
-        parsed = _read(url)
+        parsed = _parse_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:
         raise ConfigError(
             "the database's URL cannot be read; write sqlite:///path/to/file.db or "
@@ -189,7 +193,7 @@ def parse(url: str) -> sa.URL:
     return parsed
 
 
-def _read(url: str) -> sa.URL:
+def _parse_url(url: str) -> sa.URL:
     """Parses a URL, also in libpq's form with several hosts. Raises ArgumentError or
     ValueError.
     """
@@ -214,7 +218,7 @@ def require_file(url: str) -> None:
         )
 
 
-def make_folder(url: sa.URL) -> None:
+def create_folder(url: sa.URL) -> None:
     """Creates the folder of a SQLite file. Raises StoreUnavailable if it is not writable."""
     if url.get_backend_name() != "sqlite":
         return
@@ -258,7 +262,7 @@ def make(
     if create:
         _make_private(file_of(url))
     else:
-        _keep_to_the_file(engine, file_of(url))
+        _bind_to_file(engine, file_of(url))
     sa.event.listen(engine, "connect", _set_up_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -283,19 +287,19 @@ def _make_private(file: Path) -> None:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
-def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
-    """Keeps the engine from creating a missing file, which would hide the loss, and from using
-    a file that somebody moved or replaced.
+def _bind_to_file(engine: sa.Engine, file: Path) -> None:
+    """Refuses connections to a missing, moved or replaced file. A new file in its place would
+    hide the loss.
     """
 
     def connect(
         dialect: sa.Dialect,  # noqa: ARG001 - the event's signature
         record: ConnectionPoolEntry,
         arguments: list[str],
-        named: dict[str, object],
+        keywords: dict[str, object],
     ) -> None:
         arguments[0] = f"{file.absolute().as_uri()}?mode=rw"
-        named["uri"] = True
+        keywords["uri"] = True
         record.info["file"] = identity(file)
 
     def check_out(
@@ -319,7 +323,7 @@ def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 2,
-        "tcp_user_timeout": UNANSWERED_MS,
+        "tcp_user_timeout": UNACKNOWLEDGED_MS,
         # Prepares no statements: a pooler in transaction mode may run the next statement in a
         # session without them.
         "prepare_threshold": None,
@@ -345,12 +349,13 @@ _LIMITS: Final = sa.text(
 )
 
 
-# Cached to save memory: a router tries an unavailable database twice a second, and each dialect
-# is a cycle of objects, which a worker's garbage collector seldom frees.
+# Cached to save memory: a router tries an unavailable database twice a second, and each call
+# would build a dialect. A dialect is a cycle of objects, which a worker's garbage collector
+# seldom frees.
 @cache
 def _named_arguments(url: sa.URL) -> Mapping[str, Any]:
-    _, named = url.get_dialect()().create_connect_args(url)
-    return MappingProxyType(named)
+    _, keywords = url.get_dialect()().create_connect_args(url)
+    return MappingProxyType(keywords)
 
 
 def limit_waits(db: sa.Connection) -> None:
@@ -368,16 +373,16 @@ def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> N
     cursor = connection.cursor()
     for setting in _SQLITE_SETTINGS:
         cursor.execute(setting)
-    _into_wal(cursor)
+    _switch_to_wal(cursor)
     cursor.close()
 
 
-def _into_wal(cursor: DBAPICursor) -> None:
+def _switch_to_wal(cursor: DBAPICursor) -> None:
     """Switches a database to WAL. Raises OperationalError if others lock the file for
     too long.
     """
     # Tries repeatedly, because SQLite does not wait for this lock. If several processes open a
-    # new file at once, all but one get an error.
+    # new file at the same time, only one of them gets no error.
     deadline = time.monotonic() + LOCK_TIMEOUT_MS / 1000
     while True:
         try:
@@ -391,5 +396,5 @@ def _into_wal(cursor: DBAPICursor) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    how = connection.get_execution_options()[BEGIN]
-    connection.exec_driver_sql(f"BEGIN {how}")
+    begin_kind = connection.get_execution_options()[BEGIN]
+    connection.exec_driver_sql(f"BEGIN {begin_kind}")

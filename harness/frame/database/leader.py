@@ -2,12 +2,13 @@
 the process ends.
 
 A stopped (SIGSTOP) or disconnected leader cannot free its lock. PostgreSQL ends its connection
-after `SILENT_AFTER_S` without a heartbeat, and another process leads. The old leader may resume
-in the middle of a job. So each write compares the row with the version that the process read,
-and a process claims other work in the database first.
+after `SILENCE_LIMIT_S` without a heartbeat, and another process leads. The old leader may
+resume in the middle of a job. So each write compares the row with the version that the process
+read. Before work without such a row, a process claims the work in the database.
 
 `require_own_session` refuses poolers in transaction mode, which give one server session to
-several connections. Advisory locks and LISTEN need a separate session; routers use neither.
+several connections. Advisory locks and LISTEN need a separate session; routers use neither of
+the two.
 """
 
 import fcntl
@@ -24,7 +25,7 @@ from harness.frame.records.transaction import clear_frames, translated
 
 _SESSION: Final = sa.text("SELECT pg_backend_pid()")
 _POOLER_PORT: Final = 6543
-# Several statements, because a pooler may use another session for each.
+# Asks several times, because a pooler may use another session for each statement.
 _STATEMENTS: Final = 3
 
 
@@ -33,7 +34,7 @@ def require_own_session(url: str | sa.URL) -> None:
     parsed = engine.parse(url) if isinstance(url, str) else url
     try:
         if has_shared_session(parsed):
-            raise DatabaseUnusable(_refusal(parsed))
+            raise DatabaseUnusable(_describe_pooler(parsed))
     except sa.exc.DBAPIError as error:
         # No error, because a process can start without the server.
         clear_frames(error, error.orig)
@@ -48,26 +49,26 @@ def has_shared_session(url: sa.URL) -> bool:
     if url.get_backend_name() != "postgresql":
         return False
     with (
-        engine.temporary(url, isolation_level="AUTOCOMMIT") as made,
-        made.connect() as first,
-        made.connect() as second,
+        engine.temporary(url, isolation_level="AUTOCOMMIT") as temporary_engine,
+        temporary_engine.connect() as first,
+        temporary_engine.connect() as second,
     ):
-        own = _sessions(first)
-        within = second.execution_options(isolation_level="READ COMMITTED")
-        with within.begin():
-            if own & _sessions(within):
+        sessions_of_first = _read_sessions(first)
+        transactional = second.execution_options(isolation_level="READ COMMITTED")
+        with transactional.begin():
+            if sessions_of_first & _read_sessions(transactional):
                 return True  # with a pool of one session, the next statement would wait
-            own |= _sessions(first)
-        return len(own) > 1
+            sessions_of_first |= _read_sessions(first)
+        return len(sessions_of_first) > 1
 
 
-def _sessions(db: sa.Connection) -> set[int]:
+def _read_sessions(db: sa.Connection) -> set[int]:
     return {db.execute(_SESSION).scalar_one() for _ in range(_STATEMENTS)}
 
 
-def _refusal(url: sa.URL) -> str:
-    pooled = url.port == _POOLER_PORT or "-pooler" in (url.host or "")
-    address = f" ({url.host}:{url.port} is the address of a pooler)" if pooled else ""
+def _describe_pooler(url: sa.URL) -> str:
+    is_pooler = url.port == _POOLER_PORT or "-pooler" in (url.host or "")
+    address = f" ({url.host}:{url.port} is the address of a pooler)" if is_pooler else ""
     return (
         f"the connection pooler in front of the database is in transaction mode{address}, and "
         "Swapgate needs separate sessions: set `pool_mode = session`, or use the address of "
@@ -75,11 +76,11 @@ def _refusal(url: sa.URL) -> str:
     )
 
 
-_KEY: Final = 0x53774C44
+_LEADER_LOCK: Final = 0x53774C44
 HEARTBEAT_S: Final = 1.0
-# The server ends the leader's connection after this time without a heartbeat. Long enough for
-# several heartbeats, and short enough that another process leads within ten seconds.
-SILENT_AFTER_S: Final = 5.0
+# The server ends the leader's connection after this time without a heartbeat. The time allows
+# several heartbeats, and lets another process lead within ten seconds.
+SILENCE_LIMIT_S: Final = 5.0
 _HOLDER: Final = sa.text(
     "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
     " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid = 0"
@@ -96,7 +97,7 @@ class FileLeadership:
         database = engine.file_of(url)
         self._path = database.with_name(f"{database.name}.leader")
         self._file: IO[str] | None = None
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def try_lead(self, owner: str) -> bool:
         """Returns whether this process leads, and tries to lead if it does not. owner: the
@@ -104,12 +105,12 @@ class FileLeadership:
 
         Raises StoreUnavailable if the lock file cannot be written.
         """
-        with self._turn:
+        with self._lock:
             if self._file is None:
-                self._file = self._take(owner)
+                self._file = self._try_lock(owner)
             return self._file is not None
 
-    def _take(self, owner: str) -> IO[str] | None:
+    def _try_lock(self, owner: str) -> IO[str] | None:
         try:
             file = self._path.open("a+", encoding="utf-8")
         except OSError as error:
@@ -140,7 +141,7 @@ class FileLeadership:
         return ""
 
     def resign(self) -> None:
-        with self._turn:
+        with self._lock:
             if self._file is not None:
                 self._file.close()
                 self._file = None
@@ -158,11 +159,11 @@ class PostgresLeadership:
             url,
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
-            patience_s=SILENT_AFTER_S,
+            patience_s=SILENCE_LIMIT_S,
         )
         self._db: sa.Connection | None = None
-        self._leads = False
-        self._turn = threading.Lock()
+        self._is_leader = False
+        self._lock = threading.Lock()
         self._ended = threading.Event()
         self._heartbeat: threading.Thread | None = None
 
@@ -172,32 +173,36 @@ class PostgresLeadership:
 
         Raises StoreUnavailable, and DatabaseUnusable behind a pooler in transaction mode.
         """
-        with self._turn, translated():
+        with self._lock, translated():
             if not self._is_connected():
                 # Otherwise several processes could lead with the lock of one session.
                 require_own_session(self._engine.url)
                 self._db = self._engine.connect()
-            if not self._leads:
-                self._take(owner)
-            return self._leads
+            if not self._is_leader:
+                self._try_lock(owner)
+            return self._is_leader
 
-    def _take(self, owner: str) -> None:
+    def _try_lock(self, owner: str) -> None:
         assert self._db is not None  # noqa: S101 - try_lead has connected
         db = self._db
         try:
             # Sets the limit again, because a pooler may ignore the settings of the connection.
-            patience = f"{int(SILENT_AFTER_S * 1000)}"
+            patience = f"{int(SILENCE_LIMIT_S * 1000)}"
             db.execute(sa.select(sa.func.set_config("idle_session_timeout", patience, False)))  # noqa: FBT003 - SQL's own argument
-            if not db.execute(sa.select(sa.func.pg_try_advisory_lock(_KEY))).scalar_one():
+            if not db.execute(
+                sa.select(sa.func.pg_try_advisory_lock(_LEADER_LOCK))
+            ).scalar_one():
                 return
             db.execute(sa.select(sa.func.set_config("application_name", owner, False)))  # noqa: FBT003 - SQL's own argument
         except BaseException:
             self._release()
             raise
-        self._leads = True
+        self._is_leader = True
         if self._heartbeat is None:
             # On a separate thread, so that a long job does not delay the heartbeats.
-            self._heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+            self._heartbeat = threading.Thread(
+                target=self._send_heartbeats, name="heartbeat", daemon=True
+            )
             self._heartbeat.start()
 
     def _is_connected(self) -> bool:
@@ -211,9 +216,9 @@ class PostgresLeadership:
             return False
         return True
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
-            with self._turn:
+            with self._lock:
                 self._is_connected()
 
     def leader(self) -> str:
@@ -221,14 +226,14 @@ class PostgresLeadership:
         StoreUnavailable.
         """
         with translated(), self._engine.connect() as db:
-            return str(db.execute(_HOLDER, {"key": _KEY}).scalar() or "")
+            return str(db.execute(_HOLDER, {"key": _LEADER_LOCK}).scalar() or "")
 
     def resign(self) -> None:
-        with self._turn:
+        with self._lock:
             self._release()
 
     def _release(self) -> None:
-        self._leads = False
+        self._is_leader = False
         if self._db is None:
             return
         # Frees the lock at once, because the server frees it only after the connection's end.

@@ -1,1 +1,1 @@
-"""People, their keys and roles, and the four eyes."""
+"""People, their keys and roles, and the four-eyes rule."""

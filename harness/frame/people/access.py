@@ -114,7 +114,7 @@ IPV6_PREFIX: Final = 64
 
 def parse_proxy_networks(entries: Iterable[str]) -> tuple[Network, ...]:
     """Parses addresses and networks of trusted proxies. Raises InputError."""
-    return tuple(_network(entry) for entry in entries)
+    return tuple(_parse_network(entry) for entry in entries)
 
 
 def check_origin(text: str) -> None:
@@ -124,7 +124,7 @@ def check_origin(text: str) -> None:
         raise InputError(f"{text!r} is neither an origin (https://chat.example.com) nor `*`")
 
 
-def _network(entry: str) -> Network:
+def _parse_network(entry: str) -> Network:
     try:
         return ip_network(entry, strict=False)
     except ValueError:
@@ -166,12 +166,12 @@ def client_address(
     proxies: the operator's proxies. If a proxy appended a malformed address, the proxy itself
     counts as the client.
     """
-    address = _parsed(peer or "")
+    address = _parse_address(peer or "")
     if address is None:
         return UNKNOWN_ADDRESS
     hops = b",".join(forwarded_for).split(b",") if forwarded_for and proxies else []
     while hops and any(address in network for network in proxies):
-        hop = _parsed(hops.pop().decode("latin-1"))
+        hop = _parse_address(hops.pop().decode("latin-1"))
         if hop is None:
             break
         address = hop
@@ -180,7 +180,7 @@ def client_address(
     return str(address)
 
 
-def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
     """Parses an address with an optional port. Unwraps an IPv4 address mapped into IPv6."""
     text = text.strip()
     if text.startswith("["):
@@ -188,18 +188,18 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        found = ip_address(text.partition("%")[0])
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return mapped or found
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 LINK_PREFIX: Final = "sg-link-"
 COOKIE_PREFIX: Final = "sg-session-"
 SIGN_IN_PATH: Final = "/sign-in"
 LINK_LASTS: Final = timedelta(minutes=15)
-# The link that `swapgate init` prints lasts longer: a newcomer must first start the dashboard.
+# The link of `swapgate init` lasts longer, because a new user must first start the dashboard.
 FIRST_LINK_LASTS: Final = timedelta(hours=1)
 
 
@@ -249,19 +249,19 @@ def sign_in_url(base_url: str, link: str) -> str:
     return f"{base_url.rstrip('/')}{SIGN_IN_PATH}#{link}"
 
 
-def require_makeable(
+def require_link_right(
     *,
     for_key: str,
-    maker: str,
-    maker_key: str | None,
-    known_to: frozenset[str],
+    creator: str,
+    creator_key: str | None,
+    key_creators: frozenset[str],
 ) -> None:
-    """Refuses a link unless its maker uses the link's key or took part in creating the key.
-    Otherwise one person could act as two. Raises NotAllowed.
+    """Checks that a sign-in link's creator uses the link's key or took part in creating the
+    key. Otherwise one person could act as two. Raises NotAllowed.
 
-    known_to: the principals of `four_eyes.load_key_creators`.
+    key_creators: the principals of `four_eyes.load_key_creators`.
     """
-    if maker_key != for_key and maker not in known_to:
+    if creator_key != for_key and creator not in key_creators:
         raise NotAllowed(
             f"you neither act with the key {for_key} nor took part in creating it: its owner "
             "prints the link with `swapgate key sign-in-link --key-file FILE`"
@@ -320,37 +320,37 @@ def fold_name(text: str) -> str:
 
 def check_principal_name(text: str) -> str:
     """Returns the name without surrounding spaces. Raises InputError for a name that readers
-    could confuse with another: one with invisible characters, or with a word that mixes
-    alphabets with similar letters.
+    could confuse with another: a name with invisible characters, or with a word that mixes
+    alphabets of similar letters.
     """
-    shown = text.strip(" ")
-    if not fold_name(shown) or len(shown) > MAX_NAME_LENGTH:
+    name_text = text.strip(" ")
+    if not fold_name(name_text) or len(name_text) > MAX_NAME_LENGTH:
         raise InputError(f"a name must have 1 to {MAX_NAME_LENGTH} visible characters")
-    for character in shown:
+    for character in name_text:
         kind = category(character)
-        unseen = (
+        is_invisible = (
             character in INVISIBLE_CHARACTERS
             or kind[0] == "C"
-            or "VARIATION SELECTOR" in _name(character)
+            or "VARIATION SELECTOR" in _find_unicode_name(character)
         )
-        if unseen or (kind[0] == "Z" and character != " "):
+        if is_invisible or (kind[0] == "Z" and character != " "):
             raise InputError(
-                f"the name {shown!r} contains U+{ord(character):04X}, which is invisible or "
-                "looks like a space: remove it"
+                f"the name {name_text!r} contains U+{ord(character):04X}, which is invisible "
+                "or looks like a space: remove it"
             )
-    for word in fold_name(shown).split():
+    for word in fold_name(name_text).split():
         alphabets = {
-            _name(c).split(" ")[0] for c in word if category(c)[0] == "L"
+            _find_unicode_name(c).split(" ")[0] for c in word if category(c)[0] == "L"
         } & CONFUSABLE_ALPHABETS
         if len(alphabets) > 1:
             raise InputError(
-                f"the name {shown!r} mixes letters of {' and '.join(sorted(alphabets))}, which "
-                "look alike: write it in one alphabet"
+                f"the name {name_text!r} mixes letters of {' and '.join(sorted(alphabets))}, "
+                "which look alike: write it in one alphabet"
             )
-    return shown
+    return name_text
 
 
-def _name(character: str) -> str:
+def _find_unicode_name(character: str) -> str:
     return name(character, "")
 
 
@@ -373,12 +373,14 @@ class PersonLink:
 
 
 class People:
+    """Answers which principals are one person, by their newest declarations."""
+
     def __init__(self, newest: Iterable[PersonLink]) -> None:
         self._links = {link.principal: link for link in newest}
 
     def person(self, principal: str) -> str:
-        """Returns the principal that stands for the person, the same for all principals of one
-        person.
+        """Returns the principal that identifies the person. All principals of one person have
+        the same.
         """
         link = self._links.get(principal)
         return link.person if link is not None else principal
@@ -409,9 +411,9 @@ class People:
                 f"other principals are already declared to be {principal.name}: swap the "
                 f"arguments, with {person.name!r} first"
             )
-        root = self.person(person.id)
-        if root != person.id:
+        linked_person = self.person(person.id)
+        if linked_person != person.id:
             raise Conflict(
-                f"{person.name} is already declared to be another principal ({root}): give "
-                "that principal as the person"
+                f"{person.name} is already declared to be another principal "
+                f"({linked_person}): give that principal as the person"
             )

@@ -1,7 +1,7 @@
 """Checks the four-eyes rule: two people must propose and approve.
 
 The approver must not be the proposer under another name, and neither of the two may have taken
-part in creating the other's key. A person of single sign-on has no key; the principal who
+part in creating the other's key. A person who uses single sign-on has no key. The principal who
 declared which person it is counts as the key's creator.
 """
 
@@ -22,8 +22,8 @@ from harness.frame.records.transaction import Transaction
 
 NEW_FOR: Final = timedelta(days=7)
 
-# For the operator who set Swapgate up alone, and so took part in creating all keys.
-_OPERATORS_WAYS: Final[Mapping[str, str]] = {
+# Advice for the operator who set Swapgate up alone, and so took part in creating all keys.
+_OPERATOR_ADVICE: Final[Mapping[str, str]] = {
     "approve": ". Or cancel it, let somebody propose it with their own key (`--key-file`), and "
     "approve it as the operator",
     "confirm": ". Or end it, let somebody ask for it with their own key (`--key-file`), and "
@@ -52,9 +52,10 @@ def check_four_eyes(
     proposal: TwoPersonRequest,
     act: str,
 ) -> None:
-    """Refuses by NotAllowed an actor who is the proposer or has a key that the proposer took
-    part in creating, unless the policy allows `self_approval`. act: a verb for messages, such
-    as `approve`.
+    """Raises NotAllowed if the actor is the proposer, or has a key that the proposer took part
+    in creating. Checks nothing if the policy allows `self_approval`.
+
+    act: a verb for messages, such as `approve`.
     """
     if not proposal.self_approval:
         for refusal in _find_refusals(tx, actor, proposal, act):
@@ -67,58 +68,66 @@ def _find_refusals(
     proposal: TwoPersonRequest,
     act: str,
 ) -> Iterator[str]:
-    whose = proposal.proposer_principal
-    hands = Hands(tx)
-    way = _OPERATORS_WAYS.get(act, "") if whose == LOCAL_PRINCIPAL.id else ""
-    if actor.principal == whose or fold_name(actor.name) == fold_name(proposal.proposer):
+    proposer_principal = proposal.proposer_principal
+    key_creators = KeyCreators(tx)
+    advice = _OPERATOR_ADVICE.get(act, "") if proposer_principal == LOCAL_PRINCIPAL.id else ""
+    if actor.principal == proposer_principal or fold_name(actor.name) == fold_name(
+        proposal.proposer
+    ):
         yield (
             f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver, "
             "who does it with a key of their own (`--key-file`) or in the dashboard; a key "
-            f"that {actor.name} creates counts as {actor.name}'s{way}"
+            f"that {actor.name} creates counts as {actor.name}'s{advice}"
         )
-    if whose:
-        yield from _find_undeclared(hands, actor, proposal, act)
-    proposer = hands.people.person(whose)
-    approver = hands.people.person(actor.principal)
-    if whose and proposer in hands.of_key(actor.key):
+    if proposer_principal:
+        yield from _find_undeclared(key_creators, actor, proposal, act)
+    proposer = key_creators.people.person(proposer_principal)
+    approver = key_creators.people.person(actor.principal)
+    if proposer_principal and proposer in key_creators.creators_of(actor.key):
         yield (
             f"{proposal.proposer} proposed {proposal.id} and took part in creating the key "
             f"{actor.key}, so this key cannot {act} {proposal.id}. Ask an approver whose key "
-            f"another person created{way}"
+            f"another person created{advice}"
         )
-    used = proposal.proposer_key
-    # Exempts the operator, who creates the first keys; `list_key_remarks` reports such cases.
-    if actor.principal != LOCAL_PRINCIPAL.id and approver in hands.of_key(used):
+    proposer_key = proposal.proposer_key
+    # Allows the operator, because the operator creates the first keys. `list_key_remarks`
+    # reports such cases.
+    if actor.principal != LOCAL_PRINCIPAL.id and approver in key_creators.creators_of(
+        proposer_key
+    ):
         yield (
-            f"{actor.name} took part in creating the key {used}, with which {proposal.id} was "
-            f"proposed, and so cannot {act} {proposal.id}. Ask another approver"
+            f"{actor.name} took part in creating the key {proposer_key}, with which "
+            f"{proposal.id} was proposed, and so cannot {act} {proposal.id}. Ask another "
+            "approver"
         )
-    for hand in hands.of_both(used, actor.key):
-        if whose and all(hands.has_other_key(one, hand) for one in (proposer, approver)):
+    for creator in key_creators.creators_of_both(proposer_key, actor.key):
+        if proposer_principal and all(
+            key_creators.has_other_key(person, creator) for person in (proposer, approver)
+        ):
             yield (
-                f"{person_name(tx, hand)} took part in creating both keys, the proposer's and "
-                f"yours, and could act as both people. To {act} {proposal.id}, use a key that "
-                f"{person_name(tx, hand)} did not create"
+                f"{person_name(tx, creator)} took part in creating both keys, the proposer's "
+                f"and yours, and could act as both people. To {act} {proposal.id}, use a key "
+                f"that {person_name(tx, creator)} did not create"
             )
 
 
 def _find_undeclared(
-    hands: "Hands",
+    key_creators: "KeyCreators",
     actor: Actor,
     proposal: TwoPersonRequest,
     act: str,
 ) -> Iterator[str]:
     """Yields reasons why actor and proposer are, or could be, one person with two sign-ins."""
-    tx = hands.tx
-    people = hands.people
-    whose = proposal.proposer_principal
-    both = {people.person(actor.principal), people.person(whose)}
-    if len(both) == 1:
+    tx = key_creators.tx
+    people = key_creators.people
+    proposer_principal = proposal.proposer_principal
+    persons = {people.person(actor.principal), people.person(proposer_principal)}
+    if len(persons) == 1:
         yield (
             f"{actor.name} and {proposal.proposer}, who proposed {proposal.id}, were declared "
             f"to be one person, who cannot {act} it: ask another approver"
         )
-    undeclared = hands.find_undeclared(actor.principal, whose)
+    undeclared = key_creators.find_undeclared(actor.principal, proposer_principal)
     if undeclared is not None:
         yield (
             f"no admin has declared who {undeclared.name} (single sign-on) is: "
@@ -126,13 +135,14 @@ def _find_undeclared(
             f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapgate "
             "person link`, or `swapgate person separate`"
         )
-    # Exempts the operator, who may declare a person; `list_key_remarks` reports such cases.
+    # Allows the operator, because the operator may declare a person. `list_key_remarks` reports
+    # such cases.
     if people.person(actor.principal) == LOCAL_PRINCIPAL.id:
-        both.discard(LOCAL_PRINCIPAL.id)
-    for principal in (actor.principal, whose):
+        persons.discard(LOCAL_PRINCIPAL.id)
+    for principal in (actor.principal, proposer_principal):
         link = people.link(principal)
         declarers = load_declarers(tx, link) if link is not None else ()
-        for declarer in sorted(both.intersection(map(people.person, declarers))):
+        for declarer in sorted(persons.intersection(map(people.person, declarers))):
             yield (
                 f"{person_name(tx, declarer)} helped to declare who "
                 f"{person_name(tx, principal)} is, so both could be "
@@ -141,7 +151,7 @@ def _find_undeclared(
             )
 
 
-class Hands:
+class KeyCreators:
     """Finds the people who took part in creating keys, and the principals without a
     declaration.
     """
@@ -150,56 +160,59 @@ class Hands:
         self.tx = tx
         self.people = PersonLinks(tx).people()
 
-    def of_key(self, key: str | None) -> frozenset[str]:
+    def creators_of(self, key: str | None) -> frozenset[str]:
         creators = load_key_creators(self.tx, key) if key is not None else ()
         return frozenset(map(self.people.person, creators))
 
-    def of_both(self, one: str | None, other: str | None) -> Sequence[str]:
+    def creators_of_both(self, first_key: str | None, second_key: str | None) -> Sequence[str]:
         """Lists the people who took part in creating both keys, without the operator, who
         creates the first keys.
         """
-        return sorted((self.of_key(one) & self.of_key(other)) - {LOCAL_PRINCIPAL.id})
+        return sorted(
+            (self.creators_of(first_key) & self.creators_of(second_key)) - {LOCAL_PRINCIPAL.id}
+        )
 
-    def has_other_key(self, person: str, hand: str) -> bool:
+    def has_other_key(self, person: str, creator: str) -> bool:
         return any(
-            key.revoked_at is None and hand not in self.of_key(key.id)
+            key.revoked_at is None and creator not in self.creators_of(key.id)
             for principal in (person, *self.people.others(person))
             for key in ApiKeys(self.tx).of_principal(principal)
         )
 
-    def find_undeclared(self, one: str, other: str) -> Principal | None:
-        """Finds a principal of single sign-on without a declaration, who could be the same
-        person as the other principal. None if both sign in at the same place, or are declared.
-        The other principal may be a service, because a person acts with its key.
+    def find_undeclared(self, first: str, second: str) -> Principal | None:
+        """Finds a principal of single sign-on who could be the same person as the other
+        principal, because no admin declared which person it is. None if both sign in at the
+        same server, or are declared. The other principal may be a service, because a person
+        acts with its key.
         """
-        known = Principals(self.tx).among([one, other])
-        if len(known) < 2 or known[one].issuer == known[other].issuer:
+        principals = Principals(self.tx).among([first, second])
+        if len(principals) < 2 or principals[first].issuer == principals[second].issuer:
             return None
-        by_sign_on = [p for p in known.values() if p.issuer is not None]
+        by_sign_on = [p for p in principals.values() if p.issuer is not None]
         return next((p for p in by_sign_on if self.people.link(p.id) is None), None)
 
 
 def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
     """Loads the declarer, and the principals who created the declarer's key."""
-    made = frozenset[str]()
+    key_creators = frozenset[str]()
     if link.created_with is not None:
-        made = load_key_creators(tx, link.created_with) - {LOCAL_PRINCIPAL.id}
-    return made | {link.created_by}
+        key_creators = load_key_creators(tx, link.created_with) - {LOCAL_PRINCIPAL.id}
+    return key_creators | {link.created_by}
 
 
 def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
     """Loads the key's creator, the creator of the key that created it, and so on."""
-    met = set[str]()
+    visited = set[str]()
     creators = set[str]()
-    at: str | None = key
-    while at is not None and at not in met:
-        met.add(at)
-        api_key = ApiKeys(tx).find(at)
+    key_id: str | None = key
+    while key_id is not None and key_id not in visited:
+        visited.add(key_id)
+        api_key = ApiKeys(tx).find(key_id)
         if api_key is None:
             break
         if api_key.created_by is not None:
             creators.add(api_key.created_by)
-        at = api_key.created_with
+        key_id = api_key.created_with
     return frozenset(creators)
 
 
@@ -213,18 +226,23 @@ def is_other_person(
     """
     if fold_name(name) == fold_name(proposer.name):
         return False
-    known = Principals(tx).named(name)
-    if known is None:
+    principal = Principals(tx).named(name)
+    if principal is None:
         return True  # the control plane itself
-    hands = Hands(tx)
-    person = hands.people.person(proposer.principal)
+    key_creators = KeyCreators(tx)
+    person = key_creators.people.person(proposer.principal)
     return not (
-        hands.people.person(known.id) == person
-        or hands.find_undeclared(known.id, proposer.principal) is not None
-        or any(person in hands.of_key(key.id) for key in ApiKeys(tx).of_principal(known.id))
+        key_creators.people.person(principal.id) == person
+        or key_creators.find_undeclared(principal.id, proposer.principal) is not None
+        or any(
+            person in key_creators.creators_of(key.id)
+            for key in ApiKeys(tx).of_principal(principal.id)
+        )
     )
 
 
 def person_name(tx: Transaction, principal: str) -> str:
-    known = Principals(tx).among([principal]).get(principal)
-    return known.name if known is not None else principal or "unknown person"
+    principal_record = Principals(tx).among([principal]).get(principal)
+    return (
+        principal_record.name if principal_record is not None else principal or "unknown person"
+    )

@@ -52,7 +52,7 @@ class KeySpend:
     requests: int
     tokens: int
     cost_usd: float
-    unpriced: int  # requests of unknown cost
+    unpriced: int  # the number of requests whose cost is unknown
     bounded: int = 0  # requests whose tokens and cost are lower bounds; the sums include them
 
     def plus(self, other: "KeySpend") -> "KeySpend":
@@ -87,7 +87,7 @@ class SpendTotals:
 
 
 class SpendLevel(IntEnum):
-    """Levels in rising order. An alert is due when the level rises."""
+    """How much of a budget is spent, in rising order. An alert is due when the level rises."""
 
     FINE = 0
     WARNING = 1
@@ -142,21 +142,25 @@ def check_budget(
     """Decides whether another request may run. The budget with the worse level decides; at
     equal levels, the month's budget.
     """
-    now = spent if spent.day == today else totals_on(spent, today)
+    today_spent = spent if spent.day == today else totals_on(spent, today)
     daily_usd = budget.day_usd
     monthly_usd = budget.month_usd
     warn_share = budget.warn_share
-    if (daily_usd is None or now.day_usd < daily_usd * warn_share) and (
-        monthly_usd is None or now.month_usd < monthly_usd * warn_share
+    if (daily_usd is None or today_spent.day_usd < daily_usd * warn_share) and (
+        monthly_usd is None or today_spent.month_usd < monthly_usd * warn_share
     ):
         return FINE
-    day = now.day
-    month = _judged("month", monthly_usd, now.month_usd, next_month(day), warn_share)
-    daily = _judged("day", daily_usd, now.day_usd, day + timedelta(1), warn_share)
+    day = today_spent.day
+    month = _decide_for_period(
+        "month", monthly_usd, today_spent.month_usd, next_month(day), warn_share
+    )
+    daily = _decide_for_period(
+        "day", daily_usd, today_spent.day_usd, day + timedelta(1), warn_share
+    )
     return max(month, daily, key=lambda decision: decision.level)
 
 
-def _judged(
+def _decide_for_period(
     period: str,
     budget_usd: float | None,
     spent_usd: float,
@@ -177,7 +181,8 @@ def _judged(
 
 MINUTE_S: Final = 60.0
 
-# A client that returns after exactly `retry_after_s` must not fail by a rounding error.
+# Without this margin, a rounding error could refuse a client that returns after exactly
+# `retry_after_s`.
 _ROUNDING_S: Final = 1e-7
 
 
@@ -187,7 +192,7 @@ class RateLimit:
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
-    burst_s: float = MINUTE_S  # requests of this many seconds may arrive at once
+    burst_s: float = MINUTE_S  # how many seconds' requests may arrive at the same time
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -235,33 +240,35 @@ def admit_request(
     tokens: float,
     now: float,
 ) -> RateDecision:
-    """Adds a request's cost to both buckets, or to neither."""
+    """Adds a request's cost to both buckets; to neither bucket if a limit refuses the request.
+    now: monotonic seconds.
+    """
     requests_until, tokens_until = state
-    # cost_s, tokens_s: how long a bucket needs to drain the cost. Computed inline, without
-    # further functions, because each request runs this code.
-    cost_s = tokens_s = for_requests = for_tokens = 0.0
+    # cost_s, tokens_s: the seconds in which a bucket drains the request's cost. No further
+    # functions, because each request runs this code.
+    cost_s = tokens_s = requests_wait_s = tokens_wait_s = 0.0
     if limit.requests_per_min is not None:
         cost_s = MINUTE_S / limit.requests_per_min
-        for_requests = requests_until - now - max(0.0, limit.burst_s - cost_s)
+        requests_wait_s = requests_until - now - max(0.0, limit.burst_s - cost_s)
     if limit.tokens_per_min is not None:
         tokens_s = tokens * MINUTE_S / limit.tokens_per_min
-        for_tokens = tokens_until - now - max(0.0, limit.burst_s - tokens_s)
-    wait_s = max(for_requests, for_tokens)
+        tokens_wait_s = tokens_until - now - max(0.0, limit.burst_s - tokens_s)
+    wait_s = max(requests_wait_s, tokens_wait_s)
     if wait_s > _ROUNDING_S:
-        per_minute, what = (
+        per_minute, counted = (
             (limit.requests_per_min, "requests")
-            if for_requests >= for_tokens
+            if requests_wait_s >= tokens_wait_s
             else (limit.tokens_per_min, "tokens")
         )
-        reason = f"this key's limit of {per_minute:.15g} {what} per minute is used up"
+        reason = f"this key's limit of {per_minute:.15g} {counted} per minute is used up"
         return RateDecision(
             state,
             allowed=False,
             retry_after_s=wait_s,
             reason=reason,
         )
-    taken = RateState(max(requests_until, now) + cost_s, max(tokens_until, now) + tokens_s)
-    return RateDecision(taken, allowed=True)
+    next_state = RateState(max(requests_until, now) + cost_s, max(tokens_until, now) + tokens_s)
+    return RateDecision(next_state, allowed=True)
 
 
 def settle_request(
@@ -393,22 +400,22 @@ class KeyLimits:
         return self.budget_day_usd is not None or self.budget_month_usd is not None
 
     @property
-    def some(self) -> Self | None:
-        """Returns the limits; None if there is no limit to check."""
-        limits = (getattr(self, field.name) for field in fields(self)[:-1])
-        return self if any(limit is not None for limit in limits) else None
+    def or_none(self) -> Self | None:
+        """The limits; None if no limit is set."""
+        limit_values = (getattr(self, field.name) for field in fields(self)[:-1])
+        return self if any(limit is not None for limit in limit_values) else None
 
 
 BURST_S: Final = 5.0
 
 # The rate is lower than the limit, because a burst adds requests to a minute.
-_SHARE: Final = MINUTE_S / (MINUTE_S + BURST_S)
+_RATE_SHARE: Final = MINUTE_S / (MINUTE_S + BURST_S)
 
 
 @dataclass(frozen=True, slots=True)
 class EvalLimits:
-    """Limits of eval workers' calls to a provider; None for no limit. Judges' calls and retries
-    count. At most the calls of five seconds arrive at once.
+    """Limits of eval workers' calls to a provider, including judges' calls and retries; None
+    for no limit. At most the calls of BURST_S seconds may arrive at once.
     """
 
     max_concurrent: int | None = number(
@@ -423,11 +430,11 @@ class EvalLimits:
     def rate(self) -> RateLimit:
         """Returns a rate that keeps every period of one minute within the limit."""
         return RateLimit(
-            _paced(self.requests_per_min),
-            _paced(self.tokens_per_min),
+            _lower_rate(self.requests_per_min),
+            _lower_rate(self.tokens_per_min),
             burst_s=BURST_S,
         )
 
 
-def _paced(per_minute: float | None) -> float | None:
-    return None if per_minute is None else max(1.0, per_minute * _SHARE)
+def _lower_rate(per_minute: float | None) -> float | None:
+    return None if per_minute is None else max(1.0, per_minute * _RATE_SHARE)

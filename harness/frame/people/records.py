@@ -31,7 +31,8 @@ from harness.frame.records.record import record
 from harness.frame.records.repository import Records
 from harness.frame.records.signed_tables import sign_rows_of
 
-# folded: the name in the form of `Principal.folded`. issuer, subject: from OpenID Connect.
+# The column `folded` has the name in the form of `Principal.folded`. `issuer` and `subject`
+# come from OpenID Connect.
 PRINCIPAL: Final = record(
     Principal,
     "principal",
@@ -70,7 +71,8 @@ API_KEY: Final = record(
 
 api_key = sign_rows_of(API_KEY.table, live=API_KEY.table.c.revoked_at.is_(None))
 
-# Append-only: the newest number of a principal applies. The four-eyes rule depends on it.
+# Append-only. Of a principal's rows, the row with the highest number applies. The four-eyes
+# rule depends on it.
 PERSON_LINK: Final = record(
     PersonLink,
     "person_link",
@@ -122,11 +124,11 @@ class Principals(Records[Principal]):
                 )
         super().add(new)
 
-    # Reads all rows, because a forged row with this name must not hide the right row.
+    # Reads all rows, because a forged row with this name must not hide the genuine row.
     def named(self, name: str) -> Principal | None:
-        wanted = fold_name(name)
+        folded_name = fold_name(name)
         return next(
-            (record for record in self.all() if record.folded == wanted),
+            (record for record in self.all() if record.folded == folded_name),
             None,
         )
 
@@ -135,16 +137,16 @@ class Principals(Records[Principal]):
         return next((r for r in self.all() if (r.issuer, r.subject) == pair), None)
 
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
-        found = self._all(self._select(principal.c.id.in_(sorted(ids))))
-        return {stored.id: stored for stored in found}
+        principals = self._all(self._select(principal.c.id.in_(sorted(ids))))
+        return {stored.id: stored for stored in principals}
 
 
-def _is_same_principal(one: Principal, other: Principal) -> bool:
-    signs_in = one.issuer is not None and (one.issuer, one.subject) == (
-        other.issuer,
-        other.subject,
+def _is_same_principal(first: Principal, second: Principal) -> bool:
+    signs_in = first.issuer is not None and (first.issuer, first.subject) == (
+        second.issuer,
+        second.subject,
     )
-    return one.id == other.id or one.folded == other.folded or signs_in
+    return first.id == second.id or first.folded == second.folded or signs_in
 
 
 class PersonLinks(Records[PersonLink]):
@@ -152,7 +154,9 @@ class PersonLinks(Records[PersonLink]):
     order = (person_link.c.principal, person_link.c.number)
 
     def people(self, *, lock: bool = False) -> People:
-        """Loads the newest declarations. lock: whether other `write()`s wait."""
+        """Loads the newest declarations. lock: whether other `write()`s wait until this one
+        ends.
+        """
         if lock:
             self._tx.serialize()
         # In this order, the last declaration of a principal replaces the earlier ones.
@@ -161,7 +165,7 @@ class PersonLinks(Records[PersonLink]):
 
 
 class ApiKeys(Records[ApiKey]):
-    """Data and management keys, including revoked keys (`revoked_at`)."""
+    """Client keys and management keys, including revoked keys (`revoked_at`)."""
 
     record = API_KEY
     order = (api_key.c.created_at, api_key.c.id)
@@ -182,7 +186,9 @@ class ApiKeys(Records[ApiKey]):
         return self._all(self._select(api_key.c.principal == principal))
 
     def data_key_names(self) -> Mapping[str, str]:
-        """Names the client keys that are not revoked, by id; signatures are not checked."""
+        """Returns the names of the client keys that are not revoked, by id. Does not check
+        signatures.
+        """
         live = sa.and_(api_key.c.role.is_(None), api_key.c.revoked_at.is_(None))
         names = sa.select(api_key.c.id, api_key.c.name).where(live)
         return {row.id: row.name for row in self._tx.read(names)}
@@ -205,9 +211,9 @@ class ApiKeys(Records[ApiKey]):
 
     def _amend(self, key: str, **changes: Any) -> ApiKey:
         self._tx.serialize()
-        changed = replace(self.get(key), **changes)
-        self._tx.amend(api_key, self._is(key), self.record.only(changed, *changes))
-        return changed
+        new = replace(self.get(key), **changes)
+        self._tx.amend(api_key, self._is(key), self.record.only(new, *changes))
+        return new
 
 
 class DashboardSessions(Records[DashboardSession]):

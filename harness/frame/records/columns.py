@@ -31,12 +31,12 @@ metadata = sa.MetaData(
 # SQLite's STRICT tables support only six types.
 @compiles(sa.BigInteger, "sqlite")
 @compiles(sa.Boolean, "sqlite")
-def _whole_number(*_: object, **__: Any) -> str:
+def _compile_integer(*_: object, **__: Any) -> str:
     return "INTEGER"
 
 
 @compiles(sa.Double, "sqlite")
-def _number(*_: object, **__: Any) -> str:
+def _compile_real(*_: object, **__: Any) -> str:
     return "REAL"
 
 
@@ -83,11 +83,11 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
             return LAST if value > 0 else FIRST
 
 
-def _no_json(constant: str) -> object:
+def _refuse_constant(constant: str) -> object:
     raise ValueError(f"{constant} is not valid JSON")
 
 
-_JSON: Final = json.JSONDecoder(parse_constant=_no_json)
+_JSON: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 class Json(sa.types.TypeDecorator[object]):
@@ -138,7 +138,9 @@ def storable(text: str) -> str:
 
 
 class FreeText(sa.types.TypeDecorator[str]):
-    """Texts of people and models, which may contain any character; see `storable`."""
+    """Stores texts of people and models. Replaces the characters that databases refuse; see
+    `storable`.
+    """
 
     impl = sa.Text
     cache_ok = True
@@ -148,8 +150,8 @@ class FreeText(sa.types.TypeDecorator[str]):
 
 
 def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return sa.CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+    value_list = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({value_list})", name=f"{column}_known")
 
 
 def share(column: str) -> sa.CheckConstraint:
@@ -164,8 +166,8 @@ def amount(column: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} >= 0 AND {column} < 1e15", name=f"{column}_amount")
 
 
-def at_least(column: str, least: int) -> sa.CheckConstraint:
-    return sa.CheckConstraint(f"{column} >= {least}", name=f"{column}_least")
+def at_least(column: str, minimum: int) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{column} >= {minimum}", name=f"{column}_least")
 
 
 def not_blank(column: str) -> sa.CheckConstraint:
@@ -223,13 +225,13 @@ _TYPES: Final[Mapping[type, Any]] = {
 
 def columns_of(
     record: Any,
-    *own: sa.Column[Any],
+    *replacements: sa.Column[Any],
     flat: Collection[str] = (),
     without: Collection[str] = (),
 ) -> list[sa.Column[Any]]:
     """Builds a column for each field of a dataclass, by its type; optional fields are nullable.
 
-    own: columns that replace the default columns of their fields, for example with a default or
+    replacements: columns for fields that need, for example, a default or
     another type. Columns without a field come last.
     flat: dataclass fields that have a column for each of their own fields.
     without: fields without a column.
@@ -239,11 +241,11 @@ def columns_of(
         if name in flat:
             columns |= {c.name: c for c in columns_of(hint, flat=flat)}
         elif name in record.__dataclass_fields__ and name not in without:
-            columns[name] = _column_of(name, hint)
-    return list((columns | {column.name: column for column in own}).values())
+            columns[name] = _build_column(name, hint)
+    return list((columns | {column.name: column for column in replacements}).values())
 
 
-def _column_of(name: str, hint: Any) -> sa.Column[Any]:
+def _build_column(name: str, hint: Any) -> sa.Column[Any]:
     options = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     kind = next(option for option in options if option is not NoneType)
     bases = kind.__mro__ if isinstance(kind, type) else ()
@@ -274,7 +276,7 @@ def unique_where(
     return index_where(name, where, *columns, unique=True)
 
 
-# Stands for any database, because our types store the same values on each.
+# This dialect serves for every database, because our types store the same values on each.
 ANY: Final = DefaultDialect()
 
 

@@ -24,11 +24,15 @@ class Database(Protocol):
         ...
 
     def change_mark(self) -> str:
-        """Reads a cheap mark that changes with each commit."""
+        """Reads a mark that changes with each commit. To compare marks costs less than to read
+        rows.
+        """
         ...
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        """Finds the rows with invalid signatures. working: checks only open work."""
+        """Finds the rows with invalid signatures. working: whether to check only rows of
+        unfinished work.
+        """
         ...
 
     def drop_deleted(self) -> None:

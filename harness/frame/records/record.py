@@ -35,11 +35,11 @@ from harness.frame.records.columns import (
 from harness.frame.records.signed_tables import StoredRow, sign_rows_of
 
 T = TypeVar("T")
-# The number of decoded texts to cache, because many rows share a text, such as a policy.
-KEPT_VALUES: Final = 1_000
+# The number of decoded texts that the cache keeps. Many rows share a text, such as a policy.
+CACHED_VALUES: Final = 1_000
 
 
-@lru_cache(maxsize=KEPT_VALUES)
+@lru_cache(maxsize=CACHED_VALUES)
 def _parse_text(parse: Callable[[Any], object], text: str) -> object:
     return parse(Json().process_result_value(text, ANY))
 
@@ -56,16 +56,16 @@ class _Field:
 
 
 @cache
-def _fields_of(cls: Any, table: sa.Table) -> Sequence[_Field]:
+def _list_fields(cls: Any, table: sa.Table) -> Sequence[_Field]:
     hints = get_type_hints(cls)
     return [
         stored
         for field in fields(cls)
-        if (stored := _stored_field(field.name, hints[field.name], table)) is not None
+        if (stored := _build_field(field.name, hints[field.name], table)) is not None
     ]
 
 
-def _stored_field(
+def _build_field(
     name: str,
     hint: Any,
     table: sa.Table,
@@ -84,17 +84,17 @@ def _stored_field(
         encode = to_plain if parse else dict if is_mapping else None
     elif issubclass(kind, Enum):
         decode = parse
-        encode = _value_of_enum
+        encode = _encode_enum
     elif kind is int and isinstance(column.type, FreeText):
         decode = int
         encode = str
     empty = _EMPTY.get(get_origin(hint) or hint)
     if column.nullable and empty is not None:
-        encode = partial(_encode_full, encode)
-        decode = partial(_decode_full, decode, empty)
+        encode = partial(_encode_unless_empty, encode)
+        decode = partial(_decode_or_empty, decode, empty)
         return _Field(name, None, encode, decode)
-    shared = isinstance(column.type, Json) and is_dataclass(kind)
-    return _Field(name, None, encode, decode, shared)
+    is_shared = isinstance(column.type, Json) and is_dataclass(kind)
+    return _Field(name, None, encode, decode, is_shared)
 
 
 # An empty value of these types is NULL in a nullable column.
@@ -106,11 +106,11 @@ _EMPTY: Final[Mapping[Any, type]] = {
 }
 
 
-def _encode_full(encode: Callable[[Any], object] | None, value: Any) -> object:
+def _encode_unless_empty(encode: Callable[[Any], object] | None, value: Any) -> object:
     return (encode(value) if encode else value) if value else None
 
 
-def _decode_full(
+def _decode_or_empty(
     decode: Callable[[Any], object] | None,
     empty: type,
     value: object,
@@ -120,56 +120,56 @@ def _decode_full(
     return decode(value) if decode else value
 
 
-def _value_of_enum(value: Enum | None) -> object:
+def _encode_enum(value: Enum | None) -> object:
     return None if value is None else value.value
 
 
 def values_of(
     record: Any,
     table: sa.Table,
-    **other: object,
+    **replacements: object,
 ) -> Values:
-    """Returns a row's values: the record's fields that have a column. other: values that
+    """Returns a row's values: the record's fields that have a column. replacements: values that
     replace fields, or that fill further columns.
     """
     values: Values = {}
-    for field in _fields_of(cast("Hashable", type(record)), table):
-        if field.name in other:
+    for field in _list_fields(cast("Hashable", type(record)), table):
+        if field.name in replacements:
             continue
         value = getattr(record, field.name)
         if field.kind is None:
             values[field.name] = field.encode(value) if field.encode else value
         elif value is not None:
             values |= values_of(value, table)
-    return values | other
+    return values | replacements
 
 
 def record_of(
     cls: type[T],
     row: Row,
     table: sa.Table,
-    **other: object,
+    **read_fields: object,
 ) -> T:
-    """Builds a record from a row that `values_of` wrote. other: fields that the caller has
-    read.
+    """Builds a record from a row that `values_of` wrote. read_fields: fields that the caller
+    has read.
     """
-    names, converted = _reading(cast("Hashable", cls), table)
+    names, converted = _split_fields(cast("Hashable", cls), table)
     read = {name: getattr(row, name) for name in names}
     for field in converted:
-        if field.name not in other:
-            read[field.name] = _value_of(field, row, table)
-    return cls(**read | other)
+        if field.name not in read_fields:
+            read[field.name] = _read_value(field, row, table)
+    return cls(**read | read_fields)
 
 
 @cache
-def _reading(cls: Any, table: sa.Table) -> tuple[Sequence[str], Sequence[_Field]]:
+def _split_fields(cls: Any, table: sa.Table) -> tuple[Sequence[str], Sequence[_Field]]:
     """Returns the names of the fields that need no conversion, and the other fields."""
-    stored = _fields_of(cls, table)
+    stored = _list_fields(cls, table)
     converted = [field for field in stored if field.decode or field.kind]
     return [field.name for field in stored if field not in converted], converted
 
 
-def _value_of(
+def _read_value(
     field: _Field,
     row: Row,
     table: sa.Table,
@@ -248,10 +248,10 @@ def record(  # noqa: PLR0913 - a declaration
     read: replaces the default conversion of a row.
     also: computes further columns from an object.
     """
-    own = [part for part in parts if isinstance(part, sa.Column)]
+    own_columns = [part for part in parts if isinstance(part, sa.Column)]
     columns = columns_of(
         kind,
-        *own,
+        *own_columns,
         flat=flat.split(),
         without=without.split(),
     )

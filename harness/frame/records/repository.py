@@ -65,10 +65,10 @@ class Records(Generic[T]):
             self._tx.write(sa.insert(self.record.table), values)
 
     def get(self, id_: str) -> T:
-        found = self._first(self._select(self._is(id_)))
-        if found is None:
+        loaded = self._first(self._select(self._is(id_)))
+        if loaded is None:
             raise self._missing(id_)
-        return found
+        return loaded
 
     def all(self) -> Sequence[T]:
         return self._all(self._select())
@@ -92,8 +92,8 @@ class Records(Generic[T]):
         return self._tx.once(key, lambda: self._tx.read(query).first())
 
     def _close(self, id_: str, **closing: object) -> T:
-        """Sets the columns `closing` of a record, unless it is closed. The first of them is
-        the time.
+        """Closes a record, unless it is closed already. closing: the values to set; the first
+        is the time.
         """
         self._tx.serialize()
         stored: Any = self.get(id_)
@@ -114,9 +114,9 @@ class Records(Generic[T]):
             rows = self._tx.checked(self.record.table, rows)
         return [self.record.read(row) for row in rows]
 
-    def _believed(self, rows: Iterable[Row]) -> list[T]:
+    def _trusted(self, rows: Iterable[Row]) -> list[T]:
         """Builds the records of a signed table, without forged rows."""
-        return [self.record.read(row) for row in self._tx.believed(self.record.table, rows)]
+        return [self.record.read(row) for row in self._tx.trusted(self.record.table, rows)]
 
     def _change(self, *where: sa.ColumnElement[bool], **values: object) -> int:
         return self._tx.write(sa.update(self.record.table).where(*where).values(values))
@@ -126,15 +126,15 @@ class Records(Generic[T]):
 
 
 # The largest BIGINT. An invented cursor with a larger number would cause a database error.
-MOST: Final = 2**63 - 1
+LARGEST_INTEGER: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Order:
     columns: Sequence[Column]  # their values together are unique
     falling: frozenset[Column] = frozenset()  # the columns in descending order
-    # The column whose value is the cursor. None if rows may move or disappear: then the cursor
-    # contains the values of all columns.
+    # The column whose value is the cursor. None if rows may move or disappear. In that case
+    # the cursor contains the values of all columns.
     key: Column | None = None
 
     @property
@@ -142,8 +142,8 @@ class Order:
         return [column.desc() if column in self.falling else column for column in self.columns]
 
     def cursor(self, row: Row) -> str:
-        named = [self.key] if self.key is not None else self.columns
-        values = [getattr(row, column.name) for column in named]
+        columns = [self.key] if self.key is not None else self.columns
+        values = [getattr(row, column.name) for column in columns]
         return str(values[0]) if self.key is not None else encode_cursor(values)
 
     def behind(self, tx: Transaction, after: str) -> sa.ColumnElement[bool]:
@@ -159,8 +159,11 @@ class Order:
     def _place(self, tx: Transaction, after: str) -> Sequence[object]:
         if self.key is None:
             kinds = [_kind(column) for column in self.columns]
-            found = decode_cursor(after, kinds)
-            return [max(-MOST, min(MOST, v)) if isinstance(v, int) else v for v in found]
+            values = decode_cursor(after, kinds)
+            return [
+                max(-LARGEST_INTEGER, min(LARGEST_INTEGER, v)) if isinstance(v, int) else v
+                for v in values
+            ]
         row = tx.read(sa.select(*self.columns).where(self.key == after)).first()
         if row is None:
             raise NotFound(f"there is no {after} in this list; read the list from its start")
@@ -171,11 +174,11 @@ class Order:
     ) -> sa.ColumnElement[bool]:
         first = columns[0]
         value = values[0]
-        further = first < value if first in self.falling else first > value
+        is_behind = first < value if first in self.falling else first > value
         if len(columns) == 1:
-            return further
+            return is_behind
         return sa.or_(
-            further,
+            is_behind,
             sa.and_(first == value, self._behind(columns[1:], values[1:])),
         )
 
@@ -196,7 +199,7 @@ def given(column: Column, value: object) -> sa.ColumnElement[bool] | None:
 
 
 def select_where(table: sa.Table, *where: sa.ColumnElement[bool] | None) -> Query:
-    """Selects the rows that meet all conditions, except those that are None."""
+    """Selects the rows that meet all conditions. Ignores conditions that are None."""
     return sa.select(table).where(*(condition for condition in where if condition is not None))
 
 
@@ -219,10 +222,10 @@ def read_page(
     if page_request.after is not None:
         query = query.where(order.behind(tx, page_request.after))
     query = query.order_by(*order.clauses).limit(page_request.limit + 1)
-    found = tx.read(query).all()
-    more = len(found) > page_request.limit
-    rows = found[: page_request.limit]
-    return Rows(rows, total, order.cursor(rows[-1]) if more else None)
+    fetched = tx.read(query).all()
+    has_more = len(fetched) > page_request.limit
+    rows = fetched[: page_request.limit]
+    return Rows(rows, total, order.cursor(rows[-1]) if has_more else None)
 
 
 class PageReader:
@@ -244,7 +247,7 @@ class PageReader:
         good = rows.rows
         invalid = list[RowFault]()
         if record.signed:
-            good, invalid = self.sorted_out(record.table, rows.rows)
+            good, invalid = self.split_by_signature(record.table, rows.rows)
         return Page(
             [record.read(row) for row in good],
             rows.total,
@@ -252,7 +255,7 @@ class PageReader:
             invalid,
         )
 
-    def sorted_out(
+    def split_by_signature(
         self, table: sa.Table, rows: Sequence[Row]
     ) -> tuple[list[Row], list[RowFault]]:
         checked = [(row, self.tx.fault(table, row)) for row in rows]

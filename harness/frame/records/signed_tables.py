@@ -44,10 +44,10 @@ class SignedTable:
     @cached_property
     def covered(self) -> tuple[sa.Column[object], ...]:
         """Sorts the signed columns by name, because migrations add columns in any order."""
-        left_out = {*self.changing, SIGNATURE}
+        unsigned_names = {*self.changing, SIGNATURE}
         return tuple(
             sorted(
-                (c for c in self.table.c if c.name not in left_out),
+                (c for c in self.table.c if c.name not in unsigned_names),
                 key=lambda c: c.name,
             )
         )
@@ -55,7 +55,7 @@ class SignedTable:
     @cached_property
     def codecs(self) -> tuple[tuple[str, Callable[[Any], object], str | None], ...]:
         """Lists each signed column's name, encoder and default."""
-        return tuple((c.name, _stored(c), default_text(c)) for c in self.covered)
+        return tuple((c.name, _build_encoder(c), default_text(c)) for c in self.covered)
 
     @cached_property
     def unsigned_values(self) -> dict[str, object] | None:
@@ -66,7 +66,7 @@ class SignedTable:
         return tuple(column.name for column in self.table.primary_key.columns)
 
 
-def _stored(column: sa.Column[object]) -> Callable[[Any], object]:
+def _build_encoder(column: sa.Column[object]) -> Callable[[Any], object]:
     type_ = column.type
     if isinstance(type_, sa.types.TypeDecorator):
         bind = type_.process_bind_param
@@ -135,46 +135,46 @@ class StoredRow:
 
     def __init__(self, table: sa.Table, stored: Mapping[str, object]) -> None:
         """stored: the values by column; a missing column is NULL or has its default."""
-        self._readers = _readers(table)
+        self._build_readers = _build_readers(table)
         self.stored = stored
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("_") or name not in self._readers:
+        if name.startswith("_") or name not in self._build_readers:
             raise AttributeError(name)
-        value = self.__dict__[name] = self._readers[name](self.stored.get(name))
+        value = self.__dict__[name] = self._build_readers[name](self.stored.get(name))
         return value
 
     def _asdict(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in self._readers}
+        return {name: getattr(self, name) for name in self._build_readers}
 
 
 @cache
-def _readers(table: sa.Table) -> Mapping[str, Callable[[object], object]]:
-    return {column.name: _reader(column) for column in table.c}
+def _build_readers(table: sa.Table) -> Mapping[str, Callable[[object], object]]:
+    return {column.name: _build_reader(column) for column in table.c}
 
 
-def _reader(column: sa.Column[Any]) -> Callable[[object], object]:
+def _build_reader(column: sa.Column[Any]) -> Callable[[object], object]:
     default = default_text(column)
     type_ = column.type
     read: Callable[[object], object]
     if isinstance(type_, sa.types.TypeDecorator) and not isinstance(type_, FreeText):
-        read = partial(_process, type_.process_result_value)
+        read = partial(_decode, type_.process_result_value)
     elif isinstance(type_, sa.Integer):
-        read = _whole_number
+        read = _read_integer
     else:
-        read = _as_it_is
+        read = _keep
     return read if default is None else lambda value: read(default if value is None else value)
 
 
-def _process(read: Callable[[Any, sa.Dialect], object], value: object) -> object:
+def _decode(read: Callable[[Any, sa.Dialect], object], value: object) -> object:
     return None if value is None else read(value, ANY)
 
 
-def _whole_number(value: object) -> int | None:
+def _read_integer(value: object) -> int | None:
     return None if value is None else int(str(value))
 
 
-def _as_it_is(value: object) -> object:
+def _keep(value: object) -> object:
     return value
 
 
@@ -195,9 +195,10 @@ def covered_values(
     signed: SignedTable,
     values: Mapping[str, Any],
     *,
-    stored: bool = False,
+    are_stored: bool = False,
 ) -> dict[str, object]:
-    """Returns the signed columns in their stored form. stored: whether `values` has that form.
+    """Returns the signed columns in their stored form. are_stored: whether `values` has that
+    form.
 
     Omits columns that are NULL or have their default, so that a column of a later version does
     not break older signatures.
@@ -206,7 +207,7 @@ def covered_values(
     for name, encode, default in signed.codecs:
         value = values.get(name)
         if value is not None:
-            value = value if stored else encode(value)
+            value = value if are_stored else encode(value)
             if default is None or str(value) != default:
                 covered[name] = value
     return covered
@@ -225,13 +226,13 @@ class RowVerifier:
         self,
         table: sa.Table,
         row: Row,
-        **more: object,
+        **further_values: object,
     ) -> None:
         signed = signed_table(table)
-        if why := self.row_fault(signed, row, **more):
+        if reason := self.row_fault(signed, row, **further_values):
             name = named(signed, {name: getattr(row, name) for name in signed.key})
             raise SignatureInvalid(
-                f"the row {name} does not verify: {why}. Swapgate does not use this row; "
+                f"the row {name} does not verify: {reason}. Swapgate does not use this row; "
                 f"{REMEDY}"
             )
 
@@ -239,32 +240,35 @@ class RowVerifier:
         self,
         signed: SignedTable,
         row: Row,
-        **more: object,
+        **further_values: object,
     ) -> str:
-        """Returns why a row's signature is invalid; empty if it is valid. The signature of a
-        StoredRow may cover the stored text.
+        """Returns why a row's signature is invalid; empty if it is valid.
+
+        The signature of a StoredRow may cover the stored text, so its text is checked first.
         """
         if isinstance(row, StoredRow):
-            covered = covered_values(signed, row.stored, stored=True)
-            if not self._fault(signed, covered, row.signature, more):
+            covered = covered_values(signed, row.stored, are_stored=True)
+            if not self._find_fault(signed, covered, row.signature, further_values):
                 return ""
         try:
             covered = covered_values(signed, row._asdict())
         except (ValueError, TypeError) as error:
             return str(error)
-        return self._fault(signed, covered, row.signature, more)
+        return self._find_fault(signed, covered, row.signature, further_values)
 
-    def _fault(
+    def _find_fault(
         self,
         signed: SignedTable,
         covered: Mapping[str, object],
         signature: str | None,
-        more: Mapping[str, object],
+        further_values: Mapping[str, object],
     ) -> str:
         if not signature:
             return "" if covered == signed.unsigned_values else UNSIGNED
         try:
-            payload = row_payload(signed.table.name, self._installation(), covered, **more)
+            payload = row_payload(
+                signed.table.name, self._installation(), covered, **further_values
+            )
             self._verifier.check(payload, signature, signed.purpose)
         except (SignatureInvalid, ValueError, TypeError) as error:
             return str(error)
@@ -287,13 +291,15 @@ class RowSignatures(RowVerifier):
         self,
         table: sa.Table,
         values: Mapping[str, Any],
-        **more: object,
+        **further_values: object,
     ) -> str:
-        """Signs a row. more: further signed values. Raises InputError."""
+        """Signs a row. further_values: signed, too, but not stored in the row. Raises
+        InputError.
+        """
         signed = signed_table(table)
         try:
             covered = covered_values(signed, values)
-            payload = row_payload(table.name, self._installation(), covered, **more)
+            payload = row_payload(table.name, self._installation(), covered, **further_values)
         except (ValueError, TypeError) as error:
             raise InputError(f"the database cannot store a value: {error}") from error
         return self._signer.sign(payload)

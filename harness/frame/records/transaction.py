@@ -32,9 +32,10 @@ from harness.frame.records.signed_tables import (
 )
 from harness.frame.signing.signed_rows import RowFault
 
-_DENIED = "InsufficientPrivilege"
+_DENIED_MARK = "InsufficientPrivilege"
 
-# Substrings of the driver's error, our error, and its message.
+# Substrings of the driver's error, with our error and its message. `{}` in a message is the
+# first line of the driver's error.
 _FAILURES: Final = (
     (
         (
@@ -121,10 +122,10 @@ def translated() -> Iterator[None]:
             "all connections to the database are in use; try again"
         ) from error
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
-        raise RowRefused(_first_line(error)) from error
+        raise RowRefused(_read_first_line(error)) from error
     except sa.exc.DBAPIError as error:
         clear_frames(error, error.orig)
-        raise _failure(error) from error
+        raise _translate_error(error) from error
     except sa.exc.StatementError as error:
         if isinstance(error.orig, SwapgateError):
             raise error.orig from None
@@ -132,22 +133,24 @@ def translated() -> Iterator[None]:
 
 
 def clear_frames(*errors: BaseException | None) -> None:
-    """Frees the local variables in the tracebacks of SQLAlchemy and the driver. Error and
-    frames form a cycle, and a failed connect of psycopg has 37 KiB of buffers. A router seldom
-    runs the garbage collector, and would keep 34 MiB of them.
+    """Frees the local variables in the tracebacks of SQLAlchemy and the driver.
+
+    An error and its frames form a cycle, which only the garbage collector frees. A router
+    seldom runs it. A failed connect of psycopg holds 37 KiB of buffers, so a router would keep
+    34 MiB.
     """
     for error in errors:
         if error is not None:
             traceback.clear_frames(error.__traceback__)
 
 
-def _failure(error: sa.exc.DBAPIError) -> Exception:
+def _translate_error(error: sa.exc.DBAPIError) -> Exception:
     cause = f"{error.orig!r}"
-    line = _first_line(error)
-    for signs, kind, text in _FAILURES:
-        if any(sign in cause for sign in signs):
+    line = _read_first_line(error)
+    for marks, kind, text in _FAILURES:
+        if any(mark in cause for mark in marks):
             return kind(text.format(line))
-    if _DENIED in cause:
+    if _DENIED_MARK in cause:
         return RoleRefused(line)
     if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
         return StoreUnavailable(
@@ -157,13 +160,13 @@ def _failure(error: sa.exc.DBAPIError) -> Exception:
     return error
 
 
-def _first_line(error: sa.exc.DBAPIError) -> str:
+def _read_first_line(error: sa.exc.DBAPIError) -> str:
     return str(error.orig).strip().partition("\n")[0]
 
 
 # Keys of PostgreSQL's advisory locks. SQLite allows only one writer at a time.
-_SPACE: Final = 0x5347
-_DECISIONS: Final = 0
+_LOCK_SPACE: Final = 0x5347
+_DECISIONS_LOCK: Final = 0
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 T = TypeVar("T")
 
@@ -225,10 +228,10 @@ class Transaction:
         self.writable = writable
         self._manifests = manifests
         self._clock = clock
-        self._serial = False
+        self._is_serialized = False
         self._changes_snapshot = False
-        # The values of `once` and `keep`, by key.
-        self._kept: dict[tuple[str, ...], Any] = {}
+        # Holds the values of `once` and `keep`, by key.
+        self._cache: dict[tuple[str, ...], Any] = {}
 
     def read(
         self,
@@ -246,23 +249,26 @@ class Transaction:
     ) -> list[Row]:
         """Reads rows without decoding them. statement: selects the table's `stored_columns`."""
         columns = table.c.keys()
-        found = self.read(statement, parameters)
-        rows = (StoredRow(table, dict(zip(columns, row, strict=True))) for row in found)
+        raw_rows = self.read(statement, parameters)
+        rows = (StoredRow(table, dict(zip(columns, row, strict=True))) for row in raw_rows)
         return [cast("Row", row) for row in rows]
 
     def once(self, key: tuple[str, ...], load: Callable[[], T]) -> T:
         """Loads a value once for all callers, such as a model that many routes share. A writing
-        transaction loads it each time, because it may have changed the value.
+        transaction loads the value each time, because it may have changed the value.
         """
         if self.writable:
             return load()
-        if key not in self._kept:
-            self._kept[key] = load()
-        return cast("T", self._kept[key])
+        if key not in self._cache:
+            self._cache[key] = load()
+        return cast("T", self._cache[key])
 
     def keep(self, key: tuple[str, ...], value: object) -> None:
+        """Stores a value for later calls of `once` with this key. Does nothing in a
+        `write()`.
+        """
         if not self.writable:
-            self._kept.setdefault(key, value)
+            self._cache.setdefault(key, value)
 
     def write(
         self,
@@ -292,8 +298,8 @@ class Transaction:
         insert = build_insert_if_absent(table, self.dialect)
         if computed:
             insert = insert.values(computed)
-        plain = {n: v for n, v in values.items() if n not in computed}
-        return self.write(insert, plain) == 1
+        parameters = {n: v for n, v in values.items() if n not in computed}
+        return self.write(insert, parameters) == 1
 
     def upsert(
         self,
@@ -314,9 +320,10 @@ class Transaction:
         self,
         table: sa.Table,
         values: Mapping[str, object],
-        **more: object,
+        **further_values: object,
     ) -> dict[str, object]:
-        """Returns a new row's values with its signature. more: further signed values.
+        """Returns a new row's values with its signature. further_values: signed, too, but not
+        stored in the row.
 
         Raises SignatureInvalid if the snapshot's rows differ from the manifest, because a
         change must not build on them.
@@ -325,7 +332,7 @@ class Transaction:
             self.change_snapshot()
         return {
             **values,
-            SIGNATURE: self.signatures.sign(table, values, **more),
+            SIGNATURE: self.signatures.sign(table, values, **further_values),
         }
 
     @property
@@ -348,28 +355,32 @@ class Transaction:
         """Changes columns of signed rows. Returns the number of rows. Raises SignatureInvalid
         for a row that does not verify.
         """
-        found = self.checked(table, self.read(sa.select(table).where(where)).all())
-        for row in found:
+        rows = self.checked(table, self.read(sa.select(table).where(where)).all())
+        for row in rows:
             stored = row._asdict()
             new = self.signed(table, stored | dict(changes))
-            same = [column == stored[column.name] for column in table.primary_key.columns]
-            only = {name: new[name] for name in (*changes, SIGNATURE)}
-            self.write(sa.update(table).where(*same).values(only))
-        return len(found)
+            is_same_row = [
+                column == stored[column.name] for column in table.primary_key.columns
+            ]
+            changed_values = {name: new[name] for name in (*changes, SIGNATURE)}
+            self.write(sa.update(table).where(*is_same_row).values(changed_values))
+        return len(rows)
 
     def checked(
         self,
         table: sa.Table,
         rows: Iterable[Row],
-        **more: object,
+        **further_values: object,
     ) -> list[Row]:
-        """Verifies rows, which need all columns, and returns them. Raises SignatureInvalid."""
-        found = list(rows)
-        for row in found:
-            self.signatures.check_row(table, row, **more)
-        return found
+        """Returns the rows after it has verified them. The rows must have all columns. Raises
+        SignatureInvalid.
+        """
+        verified = list(rows)
+        for row in verified:
+            self.signatures.check_row(table, row, **further_values)
+        return verified
 
-    def believed(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
+    def trusted(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
         """Returns the rows that verify, so that a forged row stops only its own route."""
         return [row for row in rows if self.fault(table, row) is None]
 
@@ -377,14 +388,14 @@ class Transaction:
         self,
         table: sa.Table,
         row: Row,
-        **more: object,
+        **further_values: object,
     ) -> RowFault | None:
         signed = signed_table(table)
-        why = self.signatures.row_fault(signed, row, **more)
-        if not why:
+        reason = self.signatures.row_fault(signed, row, **further_values)
+        if not reason:
             return None
         key = tuple(str(getattr(row, name)) for name in signed.key)
-        return RowFault(table.name, key, why)
+        return RowFault(table.name, key, reason)
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -409,9 +420,9 @@ class Transaction:
         """Waits until no other transaction writes decisions, so that revisions and the audit
         log have no gaps. Writers of samples, traffic and blocks need not call it.
         """
-        if not self._serial:
-            self._lock(_DECISIONS)
-            self._serial = True
+        if not self._is_serialized:
+            self._lock(_DECISIONS_LOCK)
+            self._is_serialized = True
 
     def serialize_by(self, name: str) -> None:
         """Waits until no other transaction that called this with `name` is running."""
@@ -420,9 +431,10 @@ class Transaction:
 
     def _lock(self, key: object) -> None:
         if self.writable and self.db.dialect.name == "postgresql":
-            self.read(sa.select(sa.func.pg_advisory_xact_lock(_SPACE, key)))
+            self.read(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_SPACE, key)))
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
+        """Undoes the block's statements if it raises, and keeps the transaction usable."""
         with self.db.begin_nested():
             yield

@@ -13,10 +13,10 @@ from harness.frame.errors import ConfigError, DecryptionFailed
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
-OTHERS: Final = 0o077
+MODE_OF_OTHERS: Final = 0o077
 UNREADABLE: Final = (
-    "a stored value cannot be decrypted: none of the available encryption keys fits. Restore "
-    "the key that encrypted it, or store the value again"
+    "a stored value cannot be decrypted: no available encryption key fits. Restore the key "
+    "that encrypted it, or store the value again"
 )
 
 
@@ -26,7 +26,7 @@ def new_key() -> str:
     return Fernet.generate_key().decode()
 
 
-def keys_in(text: str) -> list[str]:
+def split_keys(text: str) -> list[str]:
     """Splits a text into keys, at commas, white space and new lines."""
     return text.replace(",", " ").split()
 
@@ -35,18 +35,18 @@ def read_key_file(file: Path) -> list[str]:
     """Reads a file's keys. Raises ConfigError if it has no key or other users may read it."""
     try:
         mode = file.stat().st_mode & 0o777
-        if mode & OTHERS:
+        if mode & MODE_OF_OTHERS:
             raise ConfigError(
                 f"{file} has mode {mode:04o}, so users other than its owner may use it: run "
                 f"`chmod 600 {file}`. If somebody may have read it, add a new key as the first "
                 "one, and run `swapgate provider key rotate-encryption`"
             )
-        found = keys_in(file.read_text(encoding="utf-8"))
+        keys = split_keys(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
-    if not found:
+    if not keys:
         raise ConfigError(f"{file} is empty: restore it from a backup")
-    return found
+    return keys
 
 
 def write_key_file(
@@ -84,25 +84,25 @@ class FernetCipher:
     def encrypt(self, text: str) -> str:
         # Uses the newest key, because a person may delete the older keys after a rotation.
         self._refresh()
-        return self._keys().encrypt(text.encode()).decode()
+        return self._load_keys().encrypt(text.encode()).decode()
 
     def decrypt(self, token: str) -> str:
-        return self._tried(lambda keys: keys.decrypt(token.encode()))
+        return self._try_keys(lambda keys: keys.decrypt(token.encode()))
 
     def reencrypt(self, token: str) -> str:
         self._refresh()
-        return self._tried(lambda keys: keys.rotate(token.encode()))
+        return self._try_keys(lambda keys: keys.rotate(token.encode()))
 
-    def _tried(self, do: "Callable[[MultiFernet], bytes]") -> str:
+    def _try_keys(self, do: "Callable[[MultiFernet], bytes]") -> str:
         from cryptography.fernet import InvalidToken  # noqa: PLC0415 - `--help` stays quick
 
         try:
-            return do(self._keys()).decode()
+            return do(self._load_keys()).decode()
         except InvalidToken:
-            before = self._known
+            former = self._known
             self._fernet = None
-            keys = self._keys()
-            if self._known != before:
+            keys = self._load_keys()
+            if self._known != former:
                 try:
                     return do(keys).decode()
                 except InvalidToken:
@@ -116,7 +116,7 @@ class FernetCipher:
                 if tuple(self._read()) != self._known:
                     self._fernet = None
 
-    def _keys(self) -> "MultiFernet":
+    def _load_keys(self) -> "MultiFernet":
         from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - `--help` stays quick
 
         if self._fernet is None:

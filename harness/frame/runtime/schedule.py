@@ -32,9 +32,8 @@ class Schedule:
     """Runs jobs on a background thread pool. A job never overlaps itself, and several missed
     runs become one run.
 
-    APScheduler uses the wall clock. If somebody sets that clock back, jobs would pause until it
-    reaches its old time. So a thread compares it with the monotonic clock, and plans all jobs
-    again.
+    APScheduler uses the wall clock. If somebody sets that clock back, jobs would pause until
+    the clock reaches its old time. So a thread compares both clocks, and plans all jobs again.
 
     on_error: called with a job's name and error.
     watch_s: seconds between two comparisons of the clocks.
@@ -60,34 +59,35 @@ class Schedule:
         self._clock = clock
         self._watch_s = watch_s
         self._on_error = on_error
-        self._ended_at: dict[str, float] = {}  # job to the monotonic time of its last good run
+        # Maps a job to the monotonic time of its last success.
+        self._succeeded_at: dict[str, float] = {}
         self._ending = threading.Event()
         self._watch = threading.Thread(target=self._compare_clocks, daemon=True)
-        self._scheduler.add_listener(self._failed, EVENT_JOB_ERROR)
-        self._scheduler.add_listener(self._note_end, EVENT_JOB_EXECUTED)
+        self._scheduler.add_listener(self._report_failure, EVENT_JOB_ERROR)
+        self._scheduler.add_listener(self._note_success, EVENT_JOB_EXECUTED)
         for job in jobs:
             self._scheduler.add_job(
                 job.run,
-                trigger=_trigger(job),
+                trigger=_build_trigger(job),
                 id=job.name,
                 name=job.name,
             )
 
-    def _failed(self, event: JobExecutionEvent) -> None:
+    def _report_failure(self, event: JobExecutionEvent) -> None:
         self._on_error(event.job_id, event.exception)
 
-    def _note_end(self, event: JobExecutionEvent) -> None:
-        self._ended_at[event.job_id] = self._clock.monotonic()
+    def _note_success(self, event: JobExecutionEvent) -> None:
+        self._succeeded_at[event.job_id] = self._clock.monotonic()
 
     def age_s(self, job: str) -> float | None:
-        """Returns the seconds since the job's last success or the start; None before
-        the start.
+        """Returns the seconds since the job's last success, or since the start; None before the
+        start.
         """
-        ended_at = self._ended_at.get(job)
+        ended_at = self._succeeded_at.get(job)
         return None if ended_at is None else self._clock.monotonic() - ended_at
 
     def start(self) -> None:
-        self._ended_at = dict.fromkeys(
+        self._succeeded_at = dict.fromkeys(
             (job.name for job in self._jobs), self._clock.monotonic()
         )
         self._scheduler.start()
@@ -100,12 +100,12 @@ class Schedule:
         self._watch.join()
 
     def _compare_clocks(self) -> None:
-        before = self._lead()
+        former_lead = self._lead()
         while not self._ending.wait(self._watch_s):
             now = self._lead()
-            if now < before - CLOCK_SETBACK_S:
+            if now < former_lead - CLOCK_SETBACK_S:
                 self._plan_again()
-            before = now
+            former_lead = now
 
     def _lead(self) -> float:
         """Returns the seconds by which the wall clock is ahead of the monotonic clock."""
@@ -113,8 +113,8 @@ class Schedule:
 
     def _plan_again(self) -> None:
         for job in self._jobs:
-            self._scheduler.reschedule_job(job.name, trigger=_trigger(job))
+            self._scheduler.reschedule_job(job.name, trigger=_build_trigger(job))
 
 
-def _trigger(job: ScheduledJob) -> IntervalTrigger:
+def _build_trigger(job: ScheduledJob) -> IntervalTrigger:
     return IntervalTrigger(seconds=job.every_s, timezone="UTC")

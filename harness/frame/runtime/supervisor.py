@@ -1,4 +1,4 @@
-"""`Supervisor` starts a group of child processes, restarts those that end, and stops the group.
+"""`Supervisor` starts a group of child processes, restarts an ended child, and stops the group.
 `interrupts` records the signals that end a program; the program's loops check the record.
 
 A signal handler interrupts the program at any point. An exception of the handler is lost if it
@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from harness.frame.formatting import format_span
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LOOK_EVERY_S = 0.2
+CHECK_EVERY_S = 0.2
 
 # Makes a single process read the configuration again. A SIGHUP makes all of the supervisor's
 # processes read it.
@@ -125,14 +125,14 @@ def interrupts(
 def wait_for_interrupt() -> None:
     with interrupts() as interruption:
         while not interruption.ended:
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(CHECK_EVERY_S)
 
 
 # The first pause before a restart. It doubles, up to LONGEST_PAUSE_S, while a child ends soon.
 RESTART_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 SETTLED_S = 60.0
-LAST_WORDS_S = 20.0
+STOP_TIMEOUT_S = 20.0
 ENDING_NOTE = "they finish their current work first"
 STARTING_S = 300.0
 MISCONFIGURED = 2  # the exit code of a command with a wrong configuration
@@ -168,7 +168,7 @@ class Supervisor:
     commands: Mapping[str, Sequence[str]]  # maps a name to argv
     say: Callable[[str], None]  # reports each start, end and restart, in words
     restart: bool = True
-    stop_s: float = LAST_WORDS_S  # how long the children may take to end
+    stop_s: float = STOP_TIMEOUT_S  # how long the children may take to end
     # Before `run`, it holds the children that run already.
     children: dict[str, Child] = field(default_factory=dict)
     _started: dict[str, float] = field(default_factory=dict)  # monotonic times
@@ -176,31 +176,31 @@ class Supervisor:
     _next_start: dict[str, float] = field(default_factory=dict)  # monotonic times
     _ending: bool = False
     _run_started: float = 0.0
-    _code: int = 0
+    _exit_code: int = 0
 
     def run(self, interruption: Interruption | None = None) -> int:
         self._run_started = time.monotonic()
-        with nullcontext(interruption) if interruption else interrupts(reloads=True) as noted:
+        with nullcontext(interruption) if interruption else interrupts(reloads=True) as record:
             try:
                 for name in self.commands:
                     if name in self.children:
                         self._note_start(name)
                     else:
                         self.start(name)
-                while not (noted.ended or self._ending):
-                    time.sleep(LOOK_EVERY_S)
-                    self._check_children(noted)
-                    if noted.wants_reload():
+                while not (record.ended or self._ending):
+                    time.sleep(CHECK_EVERY_S)
+                    self._check_children(record)
+                    if record.wants_reload():
                         self._reload()
-                if noted.ended:
+                if record.ended:
                     self.say(f"ending {', '.join(self.children)}: {ENDING_NOTE}")
             finally:
                 self.stop()
-        return self._code
+        return self._exit_code
 
     def start(self, name: str) -> None:
-        # Each child gets a session of its own, so that Ctrl-C reaches only the parent. The
-        # parent then ends the children.
+        # Each child gets its own session, so that Ctrl-C reaches only the parent. The parent
+        # then ends the children.
         self.children[name] = subprocess.Popen(  # noqa: S603 - our own commands
             list(self.commands[name]),
             start_new_session=True,
@@ -233,7 +233,7 @@ class Supervisor:
         now = time.monotonic()
         misconfigured = code == MISCONFIGURED and now - self._run_started < STARTING_S
         if misconfigured:
-            self._code = code
+            self._exit_code = code
         if misconfigured or not self.restart:
             self.say(f"{name} ended with {code}")
             self._ending = True

@@ -60,11 +60,11 @@ def port_holder(port: int) -> str:
                     _listens(inherited, port) for inherited in parent.net_connections("tcp")
                 ):
                     process = parent
-                return f"pid {process.pid} ({_command(process)})"
+                return f"pid {process.pid} ({_read_command(process)})"
     return "another process"
 
 
-def _command(process: "psutil.Process") -> str:
+def _read_command(process: "psutil.Process") -> str:
     """Returns the process's program without its folder, and its arguments; or its name if the
     system hides the arguments.
     """
@@ -76,41 +76,41 @@ def _command(process: "psutil.Process") -> str:
     if not words:
         return process.name()
     line = " ".join([Path(words[0]).name, *words[1:]])
-    line = "".join(sign if sign.isprintable() else " " for sign in line)
+    line = "".join(character if character.isprintable() else " " for character in line)
     return line if len(line) <= COMMAND_LENGTH else f"{line[: COMMAND_LENGTH - 1]}…"
 
 
 def _listens(connection: _Connection, port: int) -> bool:
-    here = connection.laddr and connection.laddr.port == port
-    return bool(here) and connection.status == LISTEN
+    uses_port = connection.laddr and connection.laddr.port == port
+    return bool(uses_port) and connection.status == LISTEN
 
 
 def require_free(
     host: str,
     port: int,
     *,
-    what: str,
+    service: str,
     setting: str,
 ) -> None:
     """Raises ConfigError if a port is in use. The message names its holder and the setting."""
     if not is_free(host, port):
-        step = f"set {setting} in swapgate.yaml"
+        remedy = f"set {setting} in swapgate.yaml"
         if setting.startswith("--"):
-            step = f"give another port with {setting}"
+            remedy = f"give another port with {setting}"
         raise ConfigError(
-            f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
-            f"Stop that process, or {step}"
+            f"{service} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
+            f"Stop that process, or {remedy}"
         )
 
 
 def free_port(
     host: str,
-    wanted: int,
+    first_port: int,
     *,
-    spoken_for: Container[int] = (),
+    reserved_ports: Container[int] = (),
 ) -> int:
-    """Returns the first free port from `wanted` on that is not in `spoken_for`."""
-    for port in range(wanted, min(wanted + 200, 65_536)):
-        if port not in spoken_for and is_free(host, port):
+    """Returns the first free port from `first_port` on that is not in `reserved_ports`."""
+    for port in range(first_port, min(first_port + 200, 65_536)):
+        if port not in reserved_ports and is_free(host, port):
             return port
-    raise ConfigError(f"no free port from {wanted} on {host}")
+    raise ConfigError(f"no free port from {first_port} on {host}")

@@ -14,7 +14,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_SAID_OF_ALL: Final[tuple[Processor, ...]] = (
+_COMMON_PROCESSORS: Final[tuple[Processor, ...]] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -32,14 +32,13 @@ _SENTENCES: Final = {
 REPEATED_AFTER_S: Final = 10.0
 
 
-class FewRepeats:
+class RepeatFilter:
     """Logs one failover of each kind in ten seconds, and counts the others."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        self._shown: dict[
-            tuple[object, ...], tuple[float, int]
-        ] = {}  # maps a kind to its last log time and the count of failovers since
+        # Maps a kind to its last log time and the count of failovers since.
+        self._shown: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def __call__(
         self,
@@ -68,32 +67,34 @@ def format_line(
     _method: str,
     event: EventDict,
 ) -> str:
-    """Formats a log event, including a traceback, as one line for people."""
+    """Formats a log event as one line for people. Of a traceback, it shows the last place."""
     fields = dict(event)
     clock = str(fields.pop("timestamp", ""))[_CLOCK]
     level = str(fields.pop("level", "info"))
     if (sentence := _SENTENCES.get(str(fields.get("event")))) is not None:
-        named = {name: _value_text(value) for name, value in fields.items()}
-        text = sentence.format_map(defaultdict(lambda: "?", named))
-        more = f", and {fields['left_out']:,} more before it" if fields.get("left_out") else ""
-        return _printable(f"{clock}  {level:<7}  {text}{more}")
+        value_texts = {name: _format_value(value) for name, value in fields.items()}
+        text = sentence.format_map(defaultdict(lambda: "?", value_texts))
+        omitted_note = (
+            f", and {fields['left_out']:,} more before it" if fields.get("left_out") else ""
+        )
+        return _make_printable(f"{clock}  {level:<7}  {text}{omitted_note}")
     words = str(fields.pop("event", "")).replace("_", " ")
     for error in fields.pop("exception", ()):
         frames = error.get("frames") or [{}]
         place = f"{frames[-1].get('filename', '?')}:{frames[-1].get('lineno', '?')}"
         fields["error"] = f"{error.get('exc_type')}: {error.get('exc_value')} ({place})"
     text = ", ".join(
-        f"{name.replace('_', ' ')}: {_value_text(value)}" for name, value in fields.items()
+        f"{name.replace('_', ' ')}: {_format_value(value)}" for name, value in fields.items()
     )
-    return _printable(f"{clock}  {level:<7}  {words}{': ' if text else ''}{text}")
+    return _make_printable(f"{clock}  {level:<7}  {words}{': ' if text else ''}{text}")
 
 
-def _printable(line: str) -> str:
+def _make_printable(line: str) -> str:
     """Replaces control characters, because a line may contain a provider's text."""
-    return "".join(sign if sign.isprintable() else " " for sign in line)
+    return "".join(character if character.isprintable() else " " for character in line)
 
 
-def _value_text(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, list | tuple):
@@ -117,7 +118,7 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
     libraries.setFormatter(
         ProcessorFormatter(
             processors=[ProcessorFormatter.remove_processors_meta, render],
-            foreign_pre_chain=_SAID_OF_ALL,
+            foreign_pre_chain=_COMMON_PROCESSORS,
         )
     )
     logging.basicConfig(
@@ -126,8 +127,8 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
     )
     structlog.configure(
         processors=[
-            *([FewRepeats()] if terminal else []),
-            *_SAID_OF_ALL,
+            *([RepeatFilter()] if terminal else []),
+            *_COMMON_PROCESSORS,
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -136,13 +137,13 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
     )
 
 
-def leave_to_the_application() -> None:
+def log_through_application() -> None:
     """Sends our logs to the host application's logging, because structlog would print them to
     stdout. Keeps the application's structlog configuration.
     """
     if not structlog.is_configured():
         structlog.configure(
-            processors=[*_SAID_OF_ALL, _JSON],
+            processors=[*_COMMON_PROCESSORS, _JSON],
             wrapper_class=structlog.stdlib.BoundLogger,
             logger_factory=structlog.stdlib.LoggerFactory(),
         )

@@ -14,7 +14,8 @@ from harness.frame.errors import InputError
 from harness.frame.plain_data import canonical_json
 
 GENESIS = "0" * 64
-# Details of a single sign-on that identify the person at that server; only admins see them.
+# Details of a single sign-on that identify the person at the sign-on server. Only admins see
+# them.
 IDENTITY_DETAILS: Final = frozenset({"issuer", "subject"})
 FOR_ADMINS: Final = "for admins"
 
@@ -67,6 +68,8 @@ class AuditPosition:
 
 @dataclass(slots=True)
 class AuditReading:
+    """How far a reader has verified the audit log."""
+
     position: AuditPosition = AuditPosition()
     is_whole: bool = False  # whether the reader reached the log's end
 
@@ -110,8 +113,8 @@ def find_chain_break(
     after, previous: number and mac of the event before the first of `events`.
     """
     for number, event in enumerate(events, start=after + 1):
-        good = event.number == number and event.previous == previous
-        if not (good and hmac.compare_digest(event.mac, event_mac(event, secret))):
+        is_next = event.number == number and event.previous == previous
+        if not (is_next and hmac.compare_digest(event.mac, event_mac(event, secret))):
             return number
         previous = event.mac
     return None

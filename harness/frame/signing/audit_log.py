@@ -62,7 +62,7 @@ class AuditLog(Records[AuditEvent]):
     ) -> AuditEvent:
         self._tx.serialize()
         last = self._first(self._select().limit(1))
-        event = chained(
+        event = with_mac(
             AuditEvent(
                 number=last.number + 1 if last is not None else 1,
                 at=self._tx.now(),
@@ -81,14 +81,15 @@ class AuditLog(Records[AuditEvent]):
         return event
 
     def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
+        """Returns the newest events, at most `limit`."""
         return self._all(self._select().limit(limit))
 
     def all(self) -> Iterator[AuditEvent]:  # type: ignore[override]  # many
         """Yields all events. Reads page by page, because a long log may not fit into memory."""
-        after = 0
-        while page := self._tx.read(NEXT_PAGE, {"after": after}).all():
+        last_number = 0
+        while page := self._tx.read(NEXT_PAGE, {"after": last_number}).all():
             yield from self._verified(page)
-            after = page[-1].number
+            last_number = page[-1].number
 
     def find(self, number: int) -> AuditEvent | None:
         return self._first(self._select(audit_event.c.number == number))
@@ -101,15 +102,17 @@ class AuditLog(Records[AuditEvent]):
         limit: int,
         actions: Collection[str] = (),
     ) -> Sequence[AuditEvent]:
-        named = audit_event.c.action.in_(sorted(actions)) if actions else None
-        about = (audit_event.c.subject == subject, audit_event.c.at >= since)
-        return self._all(self._select(*about, named).limit(limit))
+        is_selected = audit_event.c.action.in_(sorted(actions)) if actions else None
+        conditions = (audit_event.c.subject == subject, audit_event.c.at >= since)
+        return self._all(self._select(*conditions, is_selected).limit(limit))
 
     def after(self, number: int, limit: int = EVENTS_PER_PAGE) -> Sequence[AuditEvent]:
         return self._all(NEXT_PAGE.limit(limit), {"after": number})
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
-        """Finds the first event after `mark` at which the chain breaks."""
+        """Finds the first of `events` at which the chain breaks. mark: the event
+        before them.
+        """
         return find_chain_break(events, self._tx.secret, mark.number, mark.mac)
 
     def first_break(self) -> int | None:
@@ -119,7 +122,7 @@ class AuditLog(Records[AuditEvent]):
         return find_chain_break(self.all(), self._tx.secret)
 
 
-def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
+def with_mac(event: AuditEvent, secret: bytes) -> AuditEvent:
     """Returns the event in its stored form, with the mac of that form."""
     stored = replace(
         event,
@@ -140,24 +143,24 @@ def read_events(
     selection: AuditFilter,
     page_request: PageRequest,
 ) -> Rows:
-    query = sa.select(audit_event).where(*_selected(selection))
+    query = sa.select(audit_event).where(*_build_conditions(selection))
     return read_page(tx, query, EVENTS, page_request)
 
 
-def _selected(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:
+def _build_conditions(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:
     event = audit_event.c
-    wanted: list[sa.ColumnElement[bool]] = []
+    conditions: list[sa.ColumnElement[bool]] = []
     if selection.actor:
         name = event.actor.icontains(selection.actor, autoescape=True)
-        wanted.append(sa.or_(name, event.key == selection.actor))
+        conditions.append(sa.or_(name, event.key == selection.actor))
     for column, text in (
         (event.action, selection.action),
         (event.subject, selection.subject),
     ):
         if text:
-            wanted.append(column.icontains(text, autoescape=True))
+            conditions.append(column.icontains(text, autoescape=True))
     if selection.since is not None:
-        wanted.append(event.at >= selection.since)
+        conditions.append(event.at >= selection.since)
     if selection.until is not None:
-        wanted.append(event.at < selection.until)
-    return wanted
+        conditions.append(event.at < selection.until)
+    return conditions

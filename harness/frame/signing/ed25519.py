@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
-# The number of valid signatures to remember, as digests of 32 bytes, because readers verify the
+# The number of valid signatures to remember, each as a digest of 32 bytes. Readers verify the
 # same rows repeatedly.
-REMEMBERED: Final = 200_000
+REMEMBERED_SIGNATURES: Final = 200_000
 
 
 def new_private_key() -> str:
@@ -42,10 +42,10 @@ def new_private_key() -> str:
 
 def public_key(private: str, purpose: KeyPurpose) -> PublicKey:
     """Derives the public key. Raises ConfigError for a malformed private key."""
-    return PublicKey(purpose, _private(private).public_key().public_bytes_raw())
+    return PublicKey(purpose, _parse_private_key(private).public_key().public_bytes_raw())
 
 
-def _private(text: str) -> "Ed25519PrivateKey":
+def _parse_private_key(text: str) -> "Ed25519PrivateKey":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - `--help` stays quick
 
     try:
@@ -57,7 +57,7 @@ def _private(text: str) -> "Ed25519PrivateKey":
     raise ConfigError("a signing key is the base64url of 32 bytes: restore it from a backup")
 
 
-def _verifier(public: bytes) -> Callable[[bytes, bytes], None]:
+def _build_verifier(public: bytes) -> Callable[[bytes, bytes], None]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - `--help` stays quick
 
     return Ed25519PublicKey.from_public_bytes(public).verify
@@ -66,10 +66,9 @@ def _verifier(public: bytes) -> Callable[[bytes, bytes], None]:
 class Ed25519Signatures:
     """Implements ports.Signatures. Reads the keys at the first use.
 
-    keyring: reads the public keys.
-    private: reads this process's private key, as text; None for a process that only verifies.
-    stamp: returns a new value after the keyring changes. The object reads the keyring again
-    after a new stamp, and for an unknown key.
+    keyring: reads the public keys. private: reads this process's private key as a text; None
+    for a process that only verifies. stamp: returns a new value after the keyring changes. The
+    object reads the keyring again after a new stamp, and for an unknown key.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class Ed25519Signatures:
         self._stamp: object = None
         self._read_private = private
         self._keyring: Keyring | None = None
-        self._held: OrderedDict[bytes, None] = OrderedDict()
+        self._verified: OrderedDict[bytes, None] = OrderedDict()
         self._verify_with: dict[bytes, Callable[[bytes, bytes], None]] = {}  # by public key
         self._lock = Lock()
 
@@ -98,7 +97,7 @@ class Ed25519Signatures:
                 "this process has only public keys and cannot sign: change routes, targets and "
                 "keys where the private signing key is"
             )
-        private = _private(self._read_private())
+        private = _parse_private_key(self._read_private())
         return key_id(private.public_key().public_bytes_raw()), private
 
     def sign(self, payload: bytes) -> str:
@@ -114,16 +113,16 @@ class Ed25519Signatures:
         key, dot, _ = signature.partition(".")
         if not dot:
             split_signature(signature)
-        known = self._key(key, purpose)
+        public_key = self._find_key(key, purpose)
         text = signature.encode("utf-8", "surrogatepass")
-        digest = sha256(known.public + len(text).to_bytes(4) + text + payload).digest()
-        if digest in self._held:
+        digest = sha256(public_key.public + len(text).to_bytes(4) + text + payload).digest()
+        if digest in self._verified:
             return
-        self._verify(known, split_signature(signature)[1], payload)
+        self._verify(public_key, split_signature(signature)[1], payload)
         with self._lock:
-            self._held[digest] = None
-            while len(self._held) > REMEMBERED:
-                self._held.popitem(last=False)
+            self._verified[digest] = None
+            while len(self._verified) > REMEMBERED_SIGNATURES:
+                self._verified.popitem(last=False)
 
     def _verify(
         self,
@@ -135,13 +134,13 @@ class Ed25519Signatures:
 
         verify = self._verify_with.get(key.public)
         if verify is None:
-            verify = self._verify_with[key.public] = _verifier(key.public)
+            verify = self._verify_with[key.public] = _build_verifier(key.public)
         try:
             verify(raw, payload)
         except InvalidSignature:
             raise SignatureInvalid("its content is not what was signed") from None
 
-    def _key(self, key: str, purpose: KeyPurpose) -> PublicKey:
+    def _find_key(self, key: str, purpose: KeyPurpose) -> PublicKey:
         # Reads the stamp first, so that the next call notices a change during this one.
         stamp = self._stamp_of_keyring()
         keyring = self._keyring

@@ -1,7 +1,7 @@
 """The keyring: the public keys that verify signed rows, and their purposes and states.
 
 Private keys stay with the processes that sign. The keyring never comes from the database. The
-client's wheel has this module, and must not get `cryptography`.
+client's wheel contains this module, so it must not import `cryptography`.
 """
 
 import binascii
@@ -18,8 +18,10 @@ KEY_BYTES: Final = 32
 
 
 class KeyPurpose(StrEnum):
-    """The purpose of a signing key. control: the control plane, the CLI and the dashboard sign
-    all rows with it. worker: eval workers sign only samples with it.
+    """The purpose of a signing key.
+
+    control: the control plane, the CLI and the dashboard sign all rows with such a key. worker:
+    an eval worker signs only samples with such a key.
     """
 
     CONTROL = "control"
@@ -27,8 +29,10 @@ class KeyPurpose(StrEnum):
 
 
 class KeyState(StrEnum):
-    """The state of a key. signs: the newest key of its purpose. verifies: a replaced key, whose
-    signatures stay valid. retired: a key whose signatures are no longer valid.
+    """The state of a key.
+
+    signs: the newest key of its purpose. verifies: a replaced key, whose signatures stay valid.
+    retired: a key whose signatures are no longer valid.
     """
 
     SIGNS = "signs"
@@ -75,16 +79,16 @@ def verifying_key(
     """Finds a signature's key. Raises SignatureInvalid if the key is unknown, retired, or not
     for this purpose.
     """
-    known = keyring.get(key)
-    if known is None:
+    public_key = keyring.get(key)
+    if public_key is None:
         raise SignatureInvalid(f"it is signed with the key {key}, which the keyring lacks")
-    if known.state is KeyState.RETIRED:
+    if public_key.state is KeyState.RETIRED:
         raise SignatureInvalid(f"it is signed with the key {key}, which was retired")
-    if known.purpose not in (purpose, KeyPurpose.CONTROL):
+    if public_key.purpose not in (purpose, KeyPurpose.CONTROL):
         raise SignatureInvalid(
-            f"it is signed with a {known.purpose.value} key ({key}), which may not sign it"
+            f"it is signed with a {public_key.purpose.value} key ({key}), which may not sign it"
         )
-    return known
+    return public_key
 
 
 def format_keyring(keys: Iterable[PublicKey]) -> str:
@@ -101,7 +105,7 @@ def format_keyring(keys: Iterable[PublicKey]) -> str:
 
 def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
     """Parses a keyring. place: the file or variable, for errors. Raises ConfigError."""
-    found: dict[str, PublicKey] = {}
+    keys: dict[str, PublicKey] = {}
     for number, line in enumerate(text.splitlines(), 1):
         fields = line.partition("#")[0].split()
         if not fields:
@@ -119,10 +123,10 @@ def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
             ) from None
         if key.id != id_ or len(key.public) != KEY_BYTES:
             raise ConfigError(f"{place}, line {number}: {id_} is not the id of its public key")
-        found[id_] = key
-    if not found:
+        keys[id_] = key
+    if not keys:
         raise ConfigError(f"{place} contains no key: restore it from a backup")
-    return found
+    return keys
 
 
 def rotate_key(keyring: Keyring, new: PublicKey) -> dict[str, PublicKey]:
@@ -144,16 +148,16 @@ def row_payload(
     table: str,
     installation: str,
     row: Mapping[str, object],
-    **more: object,
+    **further_values: object,
 ) -> bytes:
-    """Returns the bytes to sign: the row's stored columns and the further values in `more`."""
-    whole = {
+    """Returns the bytes to sign: the row's stored columns and the further values."""
+    document = {
         "table": table,
         "installation": installation,
         "row": row,
-        **more,
+        **further_values,
     }
-    return SIGNING_DOMAIN + canonical_json(whole).encode("utf-8", "surrogatepass")
+    return SIGNING_DOMAIN + canonical_json(document).encode("utf-8", "surrogatepass")
 
 
 def join_signature(key: str, signature: bytes) -> str:

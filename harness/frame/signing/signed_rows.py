@@ -27,14 +27,14 @@ class SignedRows:
     revision: int
     changes: int
     rows: Mapping[str, Sequence[Mapping[str, object]]]
-    # By route: its fallbacks with their evidence. The route's signature covers them.
+    # Maps a route to its fallbacks with their evidence. The route's signature covers them.
     chains: Mapping[str, Sequence[Sequence[str]]]
     revoked: Sequence[str]  # ids of client keys
-    # manifest, signature: the control plane's signed statement of these rows, the revoked keys
-    # and the audit log's end; empty in a new database.
+    # The control plane's statement, with its signature, of these rows, the revoked keys and the
+    # audit log's end. Empty in a new database.
     manifest: Mapping[str, object]
     signature: str
-    # Revocations of earlier epochs that `revoked` lacks.
+    # Revocations of earlier epochs that are not in `revoked`.
     former: Sequence[Revocations] = ()
 
     @property
@@ -83,12 +83,12 @@ def older_reason(served: Lineage, offered: Lineage) -> str:
     if not served.installation or served.installation != offered.installation:
         return ""
     if offered.epoch != served.epoch:
-        return "" if offered.epoch > served.epoch else _older(served, offered)
-    before = (served.revision, served.changes)
-    now = (offered.revision, offered.changes)
-    if any(new < old for old, new in zip(before, now, strict=True)):
-        return _older(served, offered)
-    if before == now and served.digest not in ("", offered.digest):
+        return "" if offered.epoch > served.epoch else _describe_older(served, offered)
+    served_counts = (served.revision, served.changes)
+    offered_counts = (offered.revision, offered.changes)
+    if any(new < old for old, new in zip(served_counts, offered_counts, strict=True)):
+        return _describe_older(served, offered)
+    if served_counts == offered_counts and served.digest not in ("", offered.digest):
         return (
             f"the database now has other rows for {offered.text}: somebody restored and then "
             f"changed it. {RESTORE_HINT}"
@@ -98,13 +98,13 @@ def older_reason(served: Lineage, offered: Lineage) -> str:
 
 def foreign_reason(served: Lineage, offered: Lineage) -> str:
     """Returns why the router refuses another installation's database; empty for its own."""
-    known = (served.installation, offered.installation)
-    if known[0] == known[1] or not all(known):
+    installations = (served.installation, offered.installation)
+    if installations[0] == installations[1] or not all(installations):
         return ""
     return (
-        f"the database belongs to another installation ({known[1]}), and this router serves "
-        f"{known[0]}. If you want to change the installation, stop the router and remove the "
-        "file snapshot.json in its `home`"
+        f"the database belongs to another installation ({installations[1]}), and this router "
+        f"serves {installations[0]}. If you want to change the installation, stop the router "
+        "and remove the file snapshot.json in its `home`"
     )
 
 
@@ -116,7 +116,7 @@ def fork_reason(lacking: Sequence[str]) -> str:
     )
 
 
-def _older(served: Lineage, offered: Lineage) -> str:
+def _describe_older(served: Lineage, offered: Lineage) -> str:
     return (
         f"the database has {offered.text}, and this router serves {served.text}: the database "
         f"was restored from a backup, or is an old copy. {RESTORE_HINT}"

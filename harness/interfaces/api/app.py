@@ -21,7 +21,7 @@ from harness.app.eval_workers.run import open_with_workers
 from harness.app.installation import Installation
 from harness.frame.calm_server import run_app
 from harness.frame.errors import SignatureInvalid
-from harness.frame.imports import leave_alone_what_serves
+from harness.frame.imports import freeze_application
 from harness.frame.people.access import MANAGEMENT_KEY_PREFIX
 from harness.interfaces.api import (
     canary,
@@ -146,7 +146,7 @@ def run_control(config: Path | None) -> None:
         metrics_token=os.environ.get(METRICS_TOKEN) or None,
         turn_age_s=partial(schedule.age_s, RECONCILE_JOB),
     )
-    leave_alone_what_serves()
+    freeze_application()
     schedule.start()
     try:
         run_app(

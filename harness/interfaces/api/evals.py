@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from harness.evals import drift_watches
-from harness.frame.idempotency import NoteMade
+from harness.frame.idempotency import NoteCreated
 from harness.frame.pagination import Page
 from harness.gate.run import EvalRun, RunBudget, RunState, Sample
 from harness.interfaces.api.frame.endpoint import (
@@ -75,7 +75,7 @@ def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[E
 def start_eval(who: SpenderParam, body: EvalBody) -> EvalRun:
     """Queues a run outside any proposal. Its result decides nothing."""
 
-    def start(note: NoteMade) -> EvalRun:
+    def start(note: NoteCreated) -> EvalRun:
         return eval_queue.start_run(
             who.ctx,
             who.actor,

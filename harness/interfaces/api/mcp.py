@@ -52,7 +52,7 @@ from harness.frame.errors import (
     NotFound,
     SwapgateError,
 )
-from harness.frame.imports import leave_alone_what_serves
+from harness.frame.imports import freeze_application
 from harness.frame.pagination import MOST_LISTED, PageRequest
 from harness.frame.people.access import (
     OPERATOR,
@@ -486,7 +486,7 @@ async def _serve(
             return
         host, port = address
         app = http_app(installation, server, host)
-        leave_alone_what_serves()
+        freeze_application()
         await CalmServer(
             uvicorn.Config(
                 app,

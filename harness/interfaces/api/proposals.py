@@ -10,7 +10,7 @@ from pydantic import Field, create_model
 from harness.evals.proof_validity import ProofValidity
 from harness.evals.spending import JudgingCost
 from harness.frame.configuration.setting import SHARE_RANGE
-from harness.frame.idempotency import NoteMade
+from harness.frame.idempotency import NoteCreated
 from harness.frame.people.access import Role
 from harness.gate.claim_advice import ClaimAdvice
 from harness.gate.pins import ServedModels
@@ -169,7 +169,7 @@ def create_proposal(who: SpenderParam, body: AcceptingProposalBody) -> Proposal:
     With `rivals`, each candidate gets a proposal; `/routes/{route}/candidates` shows them all.
     """
 
-    def create(note: NoteMade) -> Proposal:
+    def create(note: NoteCreated) -> Proposal:
         return submission.create_proposal(who.ctx, who.actor, body.to_request(), note)
 
     return who.once(body, create, submission.get_proposal)

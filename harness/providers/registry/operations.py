@@ -64,7 +64,7 @@ PROVIDERS: Final = OperationGroup(
             words="Remove a provider.",
             endpoint="DELETE /providers/{provider}",
             status=204,
-            done=lambda removed: f"removed {removed.given['name']}",
+            done=lambda removed: f"removed {removed.inputs['name']}",
             dialog=DialogTexts(
                 title="Remove the provider",
                 button="Remove it",
@@ -107,7 +107,7 @@ def _advise_after_removal(removed: FinishedOperation[ProviderCredentials]) -> st
     if removed.result.variables:
         return credentials.describe_variables(removed.result)
     if removed.result.lacks_key:
-        return f"{removed.given['name']} has no key now, so routes use their next target"
+        return f"{removed.inputs['name']} has no key now, so routes use their next target"
     return ""
 
 
@@ -137,7 +137,7 @@ PROVIDER_KEYS: Final = OperationGroup(
             "A key in `.env` or in the environment stays; the command shows where it is.",
             command="remove PROVIDER",
             parameters={"key": Parameter(meaning="Only this stored key. [default: all]")},
-            done=lambda removed: f"{removed.given['name']}: removed",
+            done=lambda removed: f"{removed.inputs['name']}: removed",
             advice=_advise_after_removal,
         ),
         Operation(
@@ -148,10 +148,10 @@ PROVIDER_KEYS: Final = OperationGroup(
             "Then revoke the application on the vendor's page.",
             command="logout PROVIDER",
             document=lambda signed_out: {
-                "provider": signed_out.given["name"],
+                "provider": signed_out.inputs["name"],
                 "signed_in": False,
             },
-            done=lambda signed_out: f"{signed_out.given['name']}: signed out",
+            done=lambda signed_out: f"{signed_out.inputs['name']}: signed out",
         ),
     ),
 )

@@ -186,7 +186,7 @@ class BreakGlasses(Records[BreakGlass]):
     def ended_on(self, route: str) -> Sequence[BreakGlass]:
         """Lists a route's ended break-glasses, without forged rows."""
         ended = self._select(break_glass.c.route == route, break_glass.c.ended_at.is_not(None))
-        return self._believed(self._tx.read(ended))
+        return self._trusted(self._tx.read(ended))
 
 
 Found = list[Shadow]

@@ -243,7 +243,7 @@ class Proposals(Records[Proposal]):
     def open(self, *, route: str | None = None) -> Sequence[Proposal]:
         """Lists open proposals, oldest first, without forged rows."""
         query = OPEN if route is None else OPEN.where(proposal.c.route == route)
-        return self._believed(self._tx.read_stored(proposal, query))
+        return self._trusted(self._tx.read_stored(proposal, query))
 
     def list(
         self,
@@ -441,7 +441,7 @@ class Rollouts(Records[Rollout]):
     def _stored(self, query: sa.Select[Any], route: str | None) -> "Sequence[Rollout]":
         if route is not None:
             query = query.where(rollout.c.route == route)
-        return self._believed(self._tx.read_stored(rollout, query))
+        return self._trusted(self._tx.read_stored(rollout, query))
 
     def list(
         self,

@@ -326,7 +326,7 @@ class EvalRuns(Records[EvalRun]):
     ) -> Sequence[EvalRun]:
         """Lists runs, newest first; leaves out forged rows. states: empty for all."""
         query = self._select(eval_run.c.state.in_(states) if states else None)
-        return self._believed(self._tx.read(query.limit(limit)))
+        return self._trusted(self._tx.read(query.limit(limit)))
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
         """Lists all runs on these targets, newest first."""

@@ -58,7 +58,7 @@ def configure(home: Path, **agents_section: object) -> Path:
     fields = ", ".join(f"{key}: {str(value).lower()}" for key, value in agents_section.items())
     file.write_text(f"{CONFIG}agents: {{{fields}}}\n", encoding="utf-8")
     with opened(file) as installation:
-        secret_files.make_encryption_file(installation.settings)
+        secret_files.create_encryption_file(installation.settings)
         upgrade_database(installation.settings)
         seed.apply_seed(installation.context, installation.settings)
     return file

@@ -31,7 +31,7 @@ from harness.frame.errors import (
     SwapgateError,
 )
 from harness.frame.people.access import SYSTEM, Actor, Role
-from harness.frame.runtime.clock import PASS_FOR_NEW
+from harness.frame.runtime.clock import OLD_ROWS_PASS_FOR
 from harness.gate.online.guardrails import Guardrails
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.policy import (
@@ -285,7 +285,7 @@ class Life:
         self._give_fates()
         mono = self.clock.monotonic()
         lead = self.clock.now().timestamp() - mono
-        began = [lead - process.clock_watch._behind_s for process in self.processes]
+        began = [lead - process.clock_watch._jumps_s for process in self.processes]
         conditions = TurnConditions(
             dark_s=self.routers.dark_s,
             ahead_s=self.ahead_s,
@@ -303,10 +303,10 @@ class Life:
         """
         now = self.clock.now()
         if now < self.latest:
-            self.new_from = self.latest + PASS_FOR_NEW
+            self.new_from = self.latest + OLD_ROWS_PASS_FOR
         self.latest = max(now, self.latest)
         known = [
-            process.clock_watch.lives_again_until(now) or now for process in self.processes
+            process.clock_watch.old_rows_pass_until(now) or now for process in self.processes
         ]
         return now < self.new_from and min(known) < self.new_from - timedelta(seconds=SHORT_S)
 

@@ -38,7 +38,7 @@ BY_SUBJECT: Final[Mapping[str, tuple[RefusingTrigger, ...]]] = {
     "Samples, targets and suites": measurements.TRIGGERS,
     "People and keys": people.TRIGGERS,
     "Agents": agents.TRIGGERS,
-    # `sample` has its own triggers, because retention blanks its texts.
+    # `sample` is not here: it has its own triggers, because retention blanks its texts.
     "Append-only tables": (
         *append_only("target", "model = 'another'"),
         *append_only("suite", "items = 1"),
@@ -67,8 +67,8 @@ NEVER_EMPTIED: Final = (
     "agent_grant",
 )
 
-# Only on SQLite, a trigger ignores a duplicate row without an error, because INSERT OR REPLACE
-# would overwrite the first row.
+# On SQLite, a trigger ignores a duplicate row without an error, because INSERT OR REPLACE would
+# overwrite the first row. PostgreSQL needs no such trigger.
 KEPT: Final = {
     "sample": ("t.run = NEW.run AND t.item = NEW.item AND t.epoch = NEW.epoch",),
     "block": (
@@ -87,7 +87,8 @@ COUNTED: Final = {
     "shadow": ("INSERT", "UPDATE"),
     "agent_grant": ("INSERT", "UPDATE"),
 }
-# The condition on counted rows of a table; routers do not serve from a freeze.
+# The condition on the counted rows of a table. A freeze is not counted, because routers do not
+# use it.
 COUNTED_ROWS: Final = {"switch": "NEW.kind <> 'freeze'"}
 
 __all__ = [

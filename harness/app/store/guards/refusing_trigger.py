@@ -13,7 +13,8 @@ class RefusingTrigger:
     """Refuses an `event` (INSERT, UPDATE or DELETE) on `table` before the database runs it.
 
     Both texts have the same conditions and messages in the same order. A message begins with
-    the rule's name, so that callers can distinguish a lost race from a missing proof.
+    the rule's name, so that callers can distinguish, for example, a lost race from a missing
+    proof.
     """
 
     name: str
@@ -37,30 +38,31 @@ class RefusingTrigger:
 
 
 def append_only(table: str, change: str) -> tuple[RefusingTrigger, RefusingTrigger]:
-    """Returns the two triggers of a table whose rows are neither changed nor deleted.
+    """Builds the two triggers that refuse each change and each deletion of a table's rows.
 
     change: the columns and values of an example, as after SET.
     """
     message = f"append_only: {table} is never changed or deleted"
     return (
-        _always(
+        _refuse_always(
             f"{table}_no_update",
             table,
             "UPDATE",
             message,
             f"UPDATE {table} SET {change}",  # noqa: S608 - constants
         ),
-        _always(f"{table}_no_delete", table, "DELETE", message, f"DELETE FROM {table}"),  # noqa: S608 - constants
+        _refuse_always(f"{table}_no_delete", table, "DELETE", message, f"DELETE FROM {table}"),  # noqa: S608 - constants
     )
 
 
 def never_deleted(table: str) -> RefusingTrigger:
-    """Returns the trigger of a table whose rows may change but are not deleted."""
+    """Builds the trigger that refuses each deletion of a table's rows."""
     message = f"append_only: {table} is never deleted"
-    return _always(f"{table}_no_delete", table, "DELETE", message, f"DELETE FROM {table}")  # noqa: S608 - constants
+    example = f"DELETE FROM {table}"  # noqa: S608 - constants
+    return _refuse_always(f"{table}_no_delete", table, "DELETE", message, example)
 
 
-def _always(
+def _refuse_always(
     name: str,
     table: str,
     event: str,

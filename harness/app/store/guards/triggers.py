@@ -1,8 +1,8 @@
 """Installs this version's triggers, and compares a database's triggers with them.
 
-The other modules hold the SQL of the triggers that refuse rows; this one adds the triggers that
-count changes. On PostgreSQL, each trigger runs a function with a fixed `search_path`, so that
-a role cannot put another table in its place.
+The other modules have the SQL of the triggers that refuse rows. This module adds the triggers
+that count changes. On PostgreSQL, each trigger runs a function with a fixed `search_path`, so
+that a role cannot put another table in its place.
 """
 
 import re
@@ -24,14 +24,14 @@ from harness.app.store.guards import (
 from harness.routing.records import traffic_tables
 
 # The bits of pg_trigger.tgtype.
-_TIMES: Final = {"BEFORE": 2, "AFTER": 0}
-_EVENTS: Final = {
+_TIME_BITS: Final = {"BEFORE": 2, "AFTER": 0}
+_EVENT_BITS: Final = {
     "INSERT": 4,
     "DELETE": 8,
     "UPDATE": 16,
     "TRUNCATE": 32,
 }
-_ROW: Final = 1
+_ROW_BIT: Final = 1
 
 _SPACES: Final = re.compile(r"[ \t\n\r]+")  # other spaces are part of a name in SQL
 
@@ -53,85 +53,96 @@ class Trigger:
     spelling: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "spelling", _without_layout(self.text))
+        object.__setattr__(self, "spelling", _remove_layout(self.text))
 
 
-def _without_layout(text: str) -> str:
-    """Removes line breaks and indentation, which earlier databases do not have. No trigger has
-    a comment or a literal in which they could mean something.
+def _remove_layout(text: str) -> str:
+    """Removes line breaks and indentation, because the triggers of earlier databases have none.
+    They mean nothing, because no trigger has a comment or literal with them.
     """
     return _SPACES.sub(" ", text).strip(" ").replace("( ", "(").replace(" )", ")")
 
 
-def shipped(db: sa.Connection) -> Mapping[str, Trigger]:
+def build_triggers(db: sa.Connection) -> Mapping[str, Trigger]:
     """Returns this version's triggers for the kind of database, by name."""
-    triggers = _of_sqlite() if db.dialect.name == "sqlite" else _of_postgres(_schema(db))
+    triggers = (
+        _build_for_sqlite()
+        if db.dialect.name == "sqlite"
+        else _build_for_postgres(_read_schema(db))
+    )
     return {trigger.name: trigger for trigger in triggers}
 
 
-def present(db: sa.Connection) -> Mapping[str, Trigger]:
+def read_triggers(db: sa.Connection) -> Mapping[str, Trigger]:
     """Returns the database's triggers by name, including triggers that are not Swapgate's."""
-    found = _in_sqlite(db) if db.dialect.name == "sqlite" else _in_postgres(db)
-    return {trigger.name: trigger for trigger in found}
+    triggers = _read_from_sqlite(db) if db.dialect.name == "sqlite" else _read_from_postgres(db)
+    return {trigger.name: trigger for trigger in triggers}
 
 
-def differences(db: sa.Connection) -> list[str]:
+def list_differences(db: sa.Connection) -> list[str]:
     """Lists missing, changed and unknown triggers, one line each."""
-    ours = shipped(db)
-    theirs = present(db)
+    expected = build_triggers(db)
+    actual = read_triggers(db)
     return [
-        *(f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())),
+        *(f"the trigger {name} is missing" for name in sorted(expected.keys() - actual.keys())),
         *(
             f"the trigger {name} is not this version's"
-            for name in sorted(ours.keys() & theirs.keys())
-            if ours[name] != theirs[name]
+            for name in sorted(expected.keys() & actual.keys())
+            if expected[name] != actual[name]
         ),
         *(
-            f"the trigger {name} of {theirs[name].table} is not Swapgate's"
-            for name in sorted(theirs.keys() - ours.keys())
+            f"the trigger {name} of {actual[name].table} is not Swapgate's"
+            for name in sorted(actual.keys() - expected.keys())
         ),
     ]
 
 
 def are_installed(db: sa.Connection) -> bool:
-    """Returns whether each trigger of this version is there unchanged. Other triggers do not
-    matter.
+    """Returns whether the database has each trigger of this version, unchanged. Ignores other
+    triggers.
     """
-    return shipped(db).items() <= present(db).items()
+    return build_triggers(db).items() <= read_triggers(db).items()
 
 
 def install(db: sa.Connection) -> None:
-    """Creates missing triggers and replaces changed ones. Leaves unknown triggers alone."""
-    theirs = present(db)
-    for name, trigger in shipped(db).items():
-        if theirs.get(name) == trigger:
+    """Creates missing triggers, and replaces changed triggers. Does not touch unknown
+    triggers.
+    """
+    actual = read_triggers(db)
+    for name, trigger in build_triggers(db).items():
+        if actual.get(name) == trigger:
             continue
         if db.dialect.name == "sqlite":
             _install_on_sqlite(db, trigger)
         else:
-            _install_on_postgres(db, _schema(db), trigger)
+            _install_on_postgres(db, _read_schema(db), trigger)
 
 
-def _of_sqlite() -> Iterator[Trigger]:
-    for refusing in REFUSING:
-        when = f"BEFORE {_event(refusing)}"
-        yield _sqlite(refusing.name, refusing.table, when, cleandoc(refusing.sqlite))
+def _build_for_sqlite() -> Iterator[Trigger]:
+    for refusing_trigger in REFUSING:
+        when = f"BEFORE {_format_event(refusing_trigger)}"
+        yield _build_sqlite_trigger(
+            refusing_trigger.name,
+            refusing_trigger.table,
+            when,
+            cleandoc(refusing_trigger.sqlite),
+        )
     for table, keys in KEPT.items():
         exists = " OR ".join(f"EXISTS (SELECT 1 FROM {table} t WHERE {key})" for key in keys)  # noqa: S608 - constants
         body = f"SELECT RAISE(IGNORE) WHERE {exists};"
-        yield _sqlite(f"{table}_guard", table, "BEFORE INSERT", body)
+        yield _build_sqlite_trigger(f"{table}_guard", table, "BEFORE INSERT", body)
     for table, events in COUNTED.items():
         for event in events:
             name = f"{table}_changed_{event.lower()}"
             rows = f" WHERE {COUNTED_ROWS[table]}" if table in COUNTED_ROWS else ""
             body = f"UPDATE meta SET changes = changes + 1{rows};"  # noqa: S608 - constants
-            yield _sqlite(name, table, f"AFTER {event}", body)
+            yield _build_sqlite_trigger(name, table, f"AFTER {event}", body)
     for event, body in traffic_tables.write_bodies(postgres=False).items():
         name = f"{traffic_tables.SUMMED}_summed_{event.lower()}"
-        yield _sqlite(name, traffic_tables.SUMMED, f"AFTER {event}", body)
+        yield _build_sqlite_trigger(name, traffic_tables.SUMMED, f"AFTER {event}", body)
 
 
-def _sqlite(
+def _build_sqlite_trigger(
     name: str,
     table: str,
     when: str,
@@ -141,24 +152,26 @@ def _sqlite(
     return Trigger(name, table, 0, (), "", text, ())
 
 
-def _event(refusing: RefusingTrigger) -> str:
-    of = f" OF {', '.join(refusing.columns)}" if refusing.columns else ""
-    return f"{refusing.event}{of}"
+def _format_event(refusing_trigger: RefusingTrigger) -> str:
+    column_list = (
+        f" OF {', '.join(refusing_trigger.columns)}" if refusing_trigger.columns else ""
+    )
+    return f"{refusing_trigger.event}{column_list}"
 
 
-def _of_postgres(schema: str) -> Iterator[Trigger]:
+def _build_for_postgres(schema: str) -> Iterator[Trigger]:
     settings = (f"search_path=pg_catalog, {schema}, pg_temp",)
-    for refusing in REFUSING:
-        # A TEMP table could have the name of a table, so the texts name the schema, too.
-        rules = cleandoc(refusing.postgres).replace("public.", f"{schema}.")
-        give = "OLD" if refusing.event == "DELETE" else "NEW"
+    for refusing_trigger in REFUSING:
+        # The texts name the schema, because a TEMP table could have the name of a table.
+        rules = cleandoc(refusing_trigger.postgres).replace("public.", f"{schema}.")
+        returned_row = "OLD" if refusing_trigger.event == "DELETE" else "NEW"
         yield Trigger(
-            refusing.name,
-            refusing.table,
-            _ROW | _TIMES["BEFORE"] | _EVENTS[refusing.event],
-            refusing.columns,
-            refusing.name,
-            f"\nBEGIN\n{rules}\nRETURN {give};\nEND\n",
+            refusing_trigger.name,
+            refusing_trigger.table,
+            _ROW_BIT | _TIME_BITS["BEFORE"] | _EVENT_BITS[refusing_trigger.event],
+            refusing_trigger.columns,
+            refusing_trigger.name,
+            f"\nBEGIN\n{rules}\nRETURN {returned_row};\nEND\n",
             settings,
         )
     truncate = (
@@ -166,19 +179,19 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
         " USING ERRCODE = 'integrity_constraint_violation'; END "
     )
     for table in NEVER_EMPTIED:
-        kind = _TIMES["BEFORE"] | _EVENTS["TRUNCATE"]
+        kind = _TIME_BITS["BEFORE"] | _EVENT_BITS["TRUNCATE"]
         name = f"{table}_no_truncate"
         yield Trigger(name, table, kind, (), "no_truncate", truncate, settings)
     notify = (
         "PERFORM pg_catalog.pg_notify('swapgate_changed', TG_TABLE_NAME); RETURN NULL; END "
     )
-    count = f" BEGIN UPDATE {schema}.meta SET changes = changes + 1"  # noqa: S608 - constants
+    count_change = f" BEGIN UPDATE {schema}.meta SET changes = changes + 1"  # noqa: S608 - constants
     for table, events in COUNTED.items():
-        kind = sum(_EVENTS[event] for event in events)
+        kind = sum(_EVENT_BITS[event] for event in events)
         name = f"{table}_changed"
         if rows := COUNTED_ROWS.get(table):
-            body = f"{count} WHERE {rows}; {notify}"
-            yield Trigger(name, table, kind | _ROW, (), name, body, settings)
+            body = f"{count_change} WHERE {rows}; {notify}"
+            yield Trigger(name, table, kind | _ROW_BIT, (), name, body, settings)
         else:
             yield Trigger(
                 name,
@@ -186,10 +199,10 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
                 kind,
                 (),
                 "serving_changed",
-                f"{count}; {notify}",
+                f"{count_change}; {notify}",
                 settings,
             )
-    kind = sum(_EVENTS[event] for event in ("INSERT", "UPDATE", "DELETE"))
+    kind = sum(_EVENT_BITS[event] for event in ("INSERT", "UPDATE", "DELETE"))
     yield Trigger(
         "route_version_changed",
         "route_version",
@@ -203,22 +216,22 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
         postgres=True, schema=f"{schema}."
     ).items():
         name = f"{traffic_tables.SUMMED}_summed_{event.lower()}"
-        kind = _ROW | _TIMES["AFTER"] | _EVENTS[event]
+        kind = _ROW_BIT | _TIME_BITS["AFTER"] | _EVENT_BITS[event]
         body = f" BEGIN {statements} RETURN NULL; END "
         yield Trigger(name, traffic_tables.SUMMED, kind, (), name, body, settings)
 
 
-def _schema(db: sa.Connection) -> str:
+def _read_schema(db: sa.Connection) -> str:
     return str(db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one())
 
 
-def _in_sqlite(db: sa.Connection) -> Iterator[Trigger]:
-    found = sa.text("SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger'")
-    for name, table, text in db.execute(found):
+def _read_from_sqlite(db: sa.Connection) -> Iterator[Trigger]:
+    query = sa.text("SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger'")
+    for name, table, text in db.execute(query):
         yield Trigger(name, table, 0, (), "", text, ())
 
 
-_PRESENT: Final = sa.text(
+_STORED_TRIGGERS: Final = sa.text(
     "SELECT t.tgname, c.relname, t.tgtype, p.proname, p.prosrc, p.proconfig, l.lanname,"
     " p.prosecdef, t.tgqual IS NOT NULL OR t.tgnargs > 0 OR n.nspname <> current_schema()"
     " AS odd, ARRAY(SELECT a.attname"
@@ -232,9 +245,9 @@ _PRESENT: Final = sa.text(
 )
 
 
-def _in_postgres(db: sa.Connection) -> Iterator[Trigger]:
-    """Reads the enabled triggers. A trigger with its own condition, arguments or another
-    language gets another function's name, so that it never equals a trigger of this version.
+def _read_from_postgres(db: sa.Connection) -> Iterator[Trigger]:
+    """Reads the enabled triggers. Changes the function's name of a trigger with a condition,
+    arguments or another language, so that it never equals a trigger of this version.
     """
     for (
         name,
@@ -245,16 +258,16 @@ def _in_postgres(db: sa.Connection) -> Iterator[Trigger]:
         config,
         language,
         definer,
-        odd,
+        has_conditions,
         columns,
-    ) in db.execute(_PRESENT):
-        plain = language == "plpgsql" and not definer and not odd
+    ) in db.execute(_STORED_TRIGGERS):
+        is_comparable = language == "plpgsql" and not definer and not has_conditions
         yield Trigger(
             name,
             table,
             kind,
             tuple(columns),
-            function if plain else f"{function} (in {language}, or with conditions)",
+            function if is_comparable else f"{function} (in {language}, or with conditions)",
             body,
             tuple(config or ()),
         )
@@ -276,13 +289,14 @@ def _install_on_postgres(
         f" SET search_path = pg_catalog, {schema}, pg_temp"
         f" AS $guard${trigger.text.replace('%', '%%')}$guard$"
     )
-    before = trigger.kind & _TIMES["BEFORE"]
-    events = [event for event, bit in _EVENTS.items() if trigger.kind & bit]
-    of = f" OF {', '.join(trigger.columns)}" if trigger.columns else ""
-    level = "ROW" if trigger.kind & _ROW else "STATEMENT"
+    is_before = trigger.kind & _TIME_BITS["BEFORE"]
+    events = [event for event, bit in _EVENT_BITS.items() if trigger.kind & bit]
+    column_list = f" OF {', '.join(trigger.columns)}" if trigger.columns else ""
+    level = "ROW" if trigger.kind & _ROW_BIT else "STATEMENT"
     table = f"{schema}.{trigger.table}"
     db.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger.name} ON {table}")
     db.exec_driver_sql(
-        f"CREATE TRIGGER {trigger.name} {'BEFORE' if before else 'AFTER'}"
-        f" {' OR '.join(events)}{of} ON {table} FOR EACH {level} EXECUTE FUNCTION {function}"
+        f"CREATE TRIGGER {trigger.name} {'BEFORE' if is_before else 'AFTER'} "
+        f"{' OR '.join(events)}{column_list} ON {table} FOR EACH {level} EXECUTE FUNCTION "
+        f"{function}"
     )

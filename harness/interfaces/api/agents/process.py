@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from harness.agents.caller import PEER_HEADER
 from harness.app.installation import Installation
 from harness.frame.calm_server import CalmServer
-from harness.frame.imports import leave_alone_what_serves
+from harness.frame.imports import freeze_application
 from harness.frame.people.access import DATA_KEY_PREFIX
 from harness.interfaces.api import health
 from harness.interfaces.api.agents import agents, messages
@@ -185,7 +185,7 @@ def run_agents(config: Path | None) -> None:
         timeout_graceful_shutdown=round(turns.drain_s) + LAST_BYTES_S,
         **SERVER,
     )
-    leave_alone_what_serves()
+    freeze_application()
     try:
         # Bind the port first: only its owner may end the turns of an earlier process.
         listener = server.bind_socket()

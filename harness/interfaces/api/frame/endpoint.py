@@ -19,7 +19,7 @@ from starlette.responses import Response
 from harness.app.installation import Installation
 from harness.frame.idempotency import (
     IdempotentRequest,
-    NoteMade,
+    NoteCreated,
     do_once,
     note_nothing,
 )
@@ -98,7 +98,7 @@ class ApiCaller:
     def once(
         self,
         body: Body,
-        do: Callable[[NoteMade], T],
+        do: Callable[[NoteCreated], T],
         load: Callable[[Context, str], T],
     ) -> T:
         """Handles a repeated request only once. Raises as `idempotency.do_once`."""

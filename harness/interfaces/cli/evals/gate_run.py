@@ -17,15 +17,15 @@ from typing import Final
 import click
 import yaml
 
-from harness.app.configuration.routing import target_seed
+from harness.app.configuration.routing import parse_target_seed
 from harness.app.gate_run import (
     FOLDER,
     ROUTE,
     ComparisonRequest,
-    comparison_context,
+    build_comparison_context,
+    open_runner_seeds,
     register_comparison,
     run_until_decided,
-    runner_seeds,
 )
 from harness.app.installation import config_file, load_settings, read_dotenv
 from harness.app.set_up import temporary_installation
@@ -108,7 +108,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
         load_settings(file)  # an error names the line in the user's file, not in the copy
     providers = _providers([incumbent, candidate], file)
     folder = FOLDER / _folder_name(trial, providers)
-    seeds = runner_seeds(incumbent, candidate)
+    seeds = open_runner_seeds(incumbent, candidate)
     folder.mkdir(parents=True, exist_ok=True)
     config_copy = folder / "swapgate.yaml"
     config_copy.write_text(yaml.safe_dump(_config(trial, providers)), encoding="utf-8")
@@ -120,8 +120,8 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
         margin=trial.margin,
         reason="swapgate try",
     )
-    with temporary_installation(config_copy, folder, goes_on=True) as installation:
-        ctx = comparison_context(installation.context, seeds)
+    with temporary_installation(config_copy, folder, reuses_state=True) as installation:
+        ctx = build_comparison_context(installation.context, seeds)
         try:
             proposal = _find_earlier(ctx) or register_comparison(
                 ctx, OPERATOR, installation.settings, request
@@ -188,14 +188,14 @@ def _describe_pause(
 def _seed(name: str) -> Target:
     """Parses a target. A model without a provider gets the vendor that its name suggests."""
     if "/" in name:
-        return target_seed(name)
+        return parse_target_seed(name)
     vendors = [
         (len(word), kind.name)
         for kind in PROVIDER_KINDS.values()
         for word in kind.keywords
         if name.lower().startswith(word)
     ]
-    return target_seed(f"{max(vendors)[1]}/{name}" if vendors else name)
+    return parse_target_seed(f"{max(vendors)[1]}/{name}" if vendors else name)
 
 
 def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
@@ -417,7 +417,7 @@ def gate_run(
     """
     request = ComparisonRequest(
         suites,
-        target_seed(incumbent),
+        parse_target_seed(incumbent),
         requested_target(candidate, settings),
         policy,
         claim,
@@ -428,8 +428,8 @@ def gate_run(
     )
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with temporary_installation(session.config, keep or Path(scratch)) as installation:
-            seeds = runner_seeds(request.incumbent, request.candidate)
-            ctx = comparison_context(
+            seeds = open_runner_seeds(request.incumbent, request.candidate)
+            ctx = build_comparison_context(
                 installation.context, seeds, unreadable_is_wrong=unreadable_as_wrong
             )
             proposal = register_comparison(ctx, session.actor, installation.settings, request)

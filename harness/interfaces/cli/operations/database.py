@@ -55,10 +55,10 @@ def accept_restore(
     Begins a new epoch (ADR 28), so that routers accept the database. A key that was revoked
     after the backup stays revoked on routers that know of the revocation.
     """
-    from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.router_process import read_revision_on_disk  # noqa: PLC0415 - `--help` stays quick
     from harness.operations import integrity  # noqa: PLC0415 - `--help` stays quick
 
-    served = revision_on_disk(session.settings)
+    served = read_revision_on_disk(session.settings)
     highest = integrity.highest_known_revision(session.context, (above, served))
     after = session.decide(integrity.accept_restore, reason=reason, above=highest)
     output.answer(

@@ -59,7 +59,7 @@ def doctor(
         return 0 if _tools(session, tools, timeout_s) else 1
     from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
 
-    findings = list(checks.all_checks(lambda: session.settings, lambda: session.context))
+    findings = list(checks.run_checks(lambda: session.settings, lambda: session.context))
     failed = any(check.status == "fail" for check in findings)
     if not output.documented({"ok": not failed, "checks": findings}):
         output.findings(
@@ -86,7 +86,7 @@ def _tools(
     targets = tool_checks.find_targets(session.installation, name)
     with _without_router_logs():
         reports = [
-            tool_checks.report(session.installation, target, provider, timeout_s)
+            tool_checks.probe_tools(session.installation, target, provider, timeout_s)
             for target, provider in targets
         ]
     ok = all(finding.ok for finding in reports)
@@ -115,10 +115,10 @@ def _live(
 
     _ = session.context_with_providers  # stores the file's providers
     meter = live_checks.LiveMeter(max_usd)
-    models = live_checks.models_of(session.installation, name)
+    models = live_checks.find_models(session.installation, name)
     with _without_router_logs():
         reports = [
-            live_checks.report(session.installation, provider, model, meter, timeout_s)
+            live_checks.probe_model(session.installation, provider, model, meter, timeout_s)
             for provider, model in models
         ]
     ok = all(report.ok for report in reports)

@@ -13,7 +13,7 @@ import click
 
 from harness.frame.errors import InputError
 from harness.frame.imports import (
-    leave_modules_alone,
+    freeze_modules,
     pause_garbage_collection,
 )
 from harness.interfaces.cli.frame import output
@@ -133,7 +133,9 @@ def _announce(
     from harness.app.installation import load_settings  # noqa: PLC0415 - `--help` stays quick
 
     settings = load_settings(session.config)
-    with processes.announcing(settings, [part], lambda text: click.echo(text, err=True)):
+    with processes.announce_when_serving(
+        settings, [part], lambda text: click.echo(text, err=True)
+    ):
         yield
 
 
@@ -153,7 +155,7 @@ def _run_part(
     if part != "ui":
         require_database(settings)
     where = getattr(settings, part)
-    require_port(where, what=WHAT[part], setting=f"{part}.port")
+    require_port(where, service=WHAT[part], setting=f"{part}.port")
     again = own_command(
         "serve",
         part,
@@ -172,7 +174,7 @@ def _run_entry_point(entry_point: str, *given: object) -> None:
     module, _, function = entry_point.partition(":")
     with pause_garbage_collection():
         run = getattr(import_module(module), function)
-    leave_modules_alone()
+    freeze_modules()
     run(*given)
 
 
@@ -228,7 +230,7 @@ def litellm(
         raise InputError(f"{key_env} is not set: export LiteLLM's master key as {key_env}")
     if not (key.isascii() and key.isprintable()):
         raise InputError(f"HTTP cannot send the key in {key_env}: export the key again")
-    leave_modules_alone()
+    freeze_modules()
     drive_litellm(
         session.config,
         url,
@@ -259,7 +261,7 @@ def flagd(
     from harness.app.gateways.drive import drive_flagd  # noqa: PLC0415
 
     require_database(session.settings)  # also reads `.env`
-    leave_modules_alone()
+    freeze_modules()
     drive_flagd(
         session.config,
         flags,
@@ -329,7 +331,7 @@ def mcp(
     require_database(session.settings)
     if http:
         where = replace(session.settings.agents, host=host, port=port)
-        require_port(where, what="the MCP server", setting="--port")
+        require_port(where, service="the MCP server", setting="--port")
     elif (text := session.key_text()) is not None:
         os.environ[KEY_VARIABLE] = text
     address = (host, port) if http else None
@@ -441,7 +443,7 @@ def sim(
     if port:
         require_port(
             ControlSettings(host=host, port=port),
-            what="the simulator",
+            service="the simulator",
             setting="--port",
         )
     simulate(
@@ -502,7 +504,7 @@ def traffic(
             f"`swapgate key create traffic` prints one; export it as {key_env}"
         )
     router = session.settings.router
-    leave_modules_alone()
+    freeze_modules()
     result = send_traffic(
         session.context,
         url or http_url(router.host, router.port),
@@ -528,7 +530,7 @@ def demo(
 
     The exit code is 0 only if every scenario ends as expected.
     """
-    leave_modules_alone()
+    freeze_modules()
     from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick
 
     return run_demo(once=once, swap=swap)

@@ -285,7 +285,7 @@ def probe(
     provider = provider_secrets.decrypt_headers(provider, session.context.cipher)
     keys = provider_secrets.keys_of_provider(session.context, provider)
     first = keys[0] if keys else None
-    found = provider_requests.chat(
+    found = provider_requests.probe_target(
         provider,
         target,
         key=first,

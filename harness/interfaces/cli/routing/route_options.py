@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from harness.app.configuration.routing import target_seed
+from harness.app.configuration.routing import parse_target_seed
 from harness.frame.configuration.setting_values import change_settings, check_settings
 from harness.frame.errors import InputError
 from harness.gate.suite_plan import SuiteRole
@@ -53,7 +53,7 @@ class TargetOptions:
 
 def requested_target(name: str, options: TargetOptions) -> Target:
     """Builds a target from name and options. Raises InputError, BadParameter."""
-    plain = target_seed(name)
+    plain = parse_target_seed(name)
     patch = RequestPatch(
         parameters=body_fields("--patch-param", options.patched),
         prompt_addendum=options.prompt_addendum,
