@@ -1,6 +1,6 @@
-"""Moves canaries and bakes. The reconcile loop calls `drive`, which follows `decision`. A
-person calls `operate` to pause, resume, advance, abort, promote or finish. `roll_back` restores
-a former incumbent of a route.
+"""Moves canaries and bakes. The reconcile loop calls `drive`, which applies `decision`'s
+action. `operate` applies a person's action: pause, resume, advance, abort, promote or finish.
+`roll_back` restores a former incumbent of a route.
 
 A person needs an approver's role and a reason. Moves onward need another person than the
 proposer. Resume, advance and promote need a valid proof. Swapgate refuses advance and promote
@@ -89,9 +89,9 @@ def operate(
 
     expected_version: the rollout's version that the person saw; None takes the stored version.
     Raises NotFound without a canary, IllegalTransition if its state does not allow the signal,
-    StaleWrite if it has moved, InputError without a reason, NotAllowed for the proposer of a
-    move onward (`four_eyes.check_four_eyes`), ProofRefused if the verdict is no longer valid or
-    the data show harm.
+    StaleWrite for another version, InputError without a reason, NotAllowed for the proposer of
+    a move onward (`four_eyes.check_four_eyes`), and ProofRefused if the verdict is no longer
+    valid or the data show harm.
     """
     actor.require(Role.APPROVER)
     if signal not in MANUAL_SIGNALS:
@@ -101,7 +101,7 @@ def operate(
     if signal is RolloutSignal.PROMOTE:
         with ctx.store.read() as tx:
             rollout = _find_movable(tx, actor, route, signal, expected_version)
-        # The check waits for a provider, so it must not run in the transaction.
+        # The check calls a provider, so it must not run in the transaction.
         back = way_back.check_rollout(ctx, rollout)
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, expected_version)
@@ -109,12 +109,12 @@ def operate(
         machine = CanaryMachine(transaction)
         because = f"{signal.value} by {actor.name}: {why}"
         if signal is RolloutSignal.ABORT:
-            because = end_reason(_ending(actor.name, why, baking=rollout.baking))
+            because = end_reason(_build_abort_ending(actor.name, why, baking=rollout.baking))
         move = CanaryMove(actor, signal, because, why=why, way_back=back)
         against = way_back.list_warnings(back) if back else ()
         match signal:
             case RolloutSignal.PROMOTE:
-                move, doubts = _with_evidence(
+                move, doubts = _add_evidence(
                     transaction,
                     move,
                     ActionKind.PROMOTE,
@@ -129,7 +129,7 @@ def operate(
                 )
             case RolloutSignal.ADVANCE:
                 _require_proof(transaction)
-                move, against = _with_evidence(
+                move, against = _add_evidence(
                     transaction,
                     move,
                     ActionKind.ADVANCE,
@@ -137,7 +137,7 @@ def operate(
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, Verdicts(tx).get(rollout.verdict))
                 acknowledged = machine.acknowledge_faults(move)
-                if differences := decision.find_left_out(transaction):
+                if differences := decision.find_left_out_differences(transaction):
                     acknowledged = True
                     rollout = machine.acknowledge_left_out(move, differences)
                     machine = CanaryMachine(replace(transaction, rollout=rollout))
@@ -182,12 +182,13 @@ def _require_proof(transaction: RolloutTransaction) -> None:
     recomputation.require_agreement(ctx, tx, proof, proposal)
 
 
-def _with_evidence(
+def _add_evidence(
     transaction: RolloutTransaction,
     move: CanaryMove,
     kind: ActionKind,
 ) -> tuple[CanaryMove, tuple[str, ...]]:
-    """Adds the evidence to a person's move, so that the audit log has the overruled figures.
+    """Adds the evidence to a person's move, so that the audit log has the figures that the
+    person overrules.
 
     kind: the action that the person asks for. Returns the move and the warnings against it.
     """
@@ -205,7 +206,7 @@ def _with_evidence(
 
 
 def _check_harmless(transaction: RolloutTransaction) -> tuple[RolloutAction, tuple[str, ...]]:
-    """Returns the evidence, and its warnings, which the audit log stores too.
+    """Returns the evidence and its warnings. The audit log stores both.
 
     Raises ProofRefused if the evidence, or a router's own guard, asks for a rollback.
     """
@@ -245,7 +246,8 @@ def drive(ctx: ProposalsContext, before: Rollout) -> list[str]:
     """
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
-    # An error while reading for this alert must not block a rollback, which ends the alert.
+    # An error while reading for this alert must not block a rollback. The rollback ends the
+    # alert anyway.
     if action.signal is not RolloutSignal.HARM:
         decision.update_hold_alert(ctx, before)
     with ctx.store.read() as tx:
@@ -269,9 +271,9 @@ def apply_action(
     """Applies the action to rollout, routing table and proposal in one transaction.
 
     transaction: contains the rollout of the decision. back: whether the incumbent can still
-    serve, for the record of a promotion; it changes no action. Raises StaleWrite if it has
-    moved. If another change has taken the canary off the route, the rollout ends with
-    BASE_CHANGED, whatever the action is.
+    serve; only recorded with a promotion. Raises StaleWrite if the rollout has moved. If
+    another change has taken the canary off the route, the rollout ends with BASE_CHANGED,
+    whatever the action is.
     """
     rollout = Rollouts(transaction.tx).get(transaction.rollout.id)
     if rollout.version != transaction.rollout.version:
@@ -297,7 +299,8 @@ def _update_ratio_alert(
 ) -> None:
     """Raises one alert if the canary's share is not the planned share (statistics.md §2.6).
 
-    The alert ends with the next step, or once a person resumed and the split is right again.
+    The alert ends with the next step, or when a person has resumed and the split is right
+    again.
     """
     if not rollout.live:
         return
@@ -314,7 +317,7 @@ def _update_ratio_alert(
 
 @dataclass(frozen=True, slots=True)
 class RestoredRoute(Route):
-    """A route after a rollback by hand. warnings: doubts whether its model can answer."""
+    """A route after a rollback by hand. warnings: why its model may be unable to answer."""
 
     warnings: tuple[str, ...] = ()
 
@@ -332,8 +335,8 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
 ) -> RestoredRoute:
     """Restores a former incumbent, by default the incumbent before the last promotion in force.
     Ends a live canary, and rolls a baking promotion back. expected: the route as the actor saw
-    it. If incumbent, canary or `expected_version` has changed, raises StaleWrite, so that of
-    two simultaneous rollbacks only the first takes effect.
+    it. Raises StaleWrite if incumbent, canary or `expected_version` has changed, so that only
+    the first of two simultaneous rollbacks takes effect.
 
     First checks in at most 5 seconds whether the former incumbent can serve
     (`way_back.check_rollback`). A lasting obstacle refuses the rollback, unless `force` is set;
@@ -348,12 +351,12 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
         seen = require_route(tx, name)
         expected = expected or seen
         _check_seen(seen, expected, expected_version)
-        wanted = _require_former(ctx, tx, seen, to_version)
+        wanted = _require_former_incumbent(ctx, tx, seen, to_version)
     life = way_back.check_rollback(ctx, name, wanted, force=force)
     with ctx.store.write() as tx:
         route = require_route(tx, name)
         _check_seen(route, expected, expected_version)
-        incumbent = _require_former(ctx, tx, route, to_version)
+        incumbent = _require_former_incumbent(ctx, tx, route, to_version)
         if incumbent != wanted:
             raise StaleWrite(f"route {name!r} has changed during the rollback: check it again")
         commit(
@@ -367,7 +370,7 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
             **({"force": True} if force else {}),
         )
         if incumbent != route.incumbent:
-            ending = _ending(actor.name, reason, baking=True)
+            ending = _build_abort_ending(actor.name, reason, baking=True)
             _roll_back_baking(ctx, tx, actor, name, ending)
         after = require_route(tx, name)
     own = {field.name: getattr(after, field.name) for field in fields(Route)}
@@ -385,13 +388,13 @@ def _check_seen(
             f"route {route.name!r} is at version {route.version} by now, not "
             f"{expected_version}: check it again"
         )
-    if _models(expected) != _models(route):
+    if _list_served_ids(expected) != _list_served_ids(route):
         raise StaleWrite(
             f"route {route.name!r} has another model or canary by now: check it again"
         )
 
 
-def _require_former(
+def _require_former_incumbent(
     ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
@@ -403,7 +406,7 @@ def _require_former(
     NotAllowed for a provider that may not see the route's data.
     """
     history = Routing(tx).history(route.name)
-    incumbent = _former(history, route, to_version)
+    incumbent = _find_former_incumbent(history, route, to_version)
     (known,) = known_targets(tx, [incumbent])
     # A verdict proves one rollout, so a model that was rolled back has no proof left.
     if (last := find_rolled_back(tx, route.name, incumbent, history)) is not None:
@@ -416,7 +419,7 @@ def _require_former(
     return incumbent
 
 
-def _models(route: Route) -> tuple[str, str | None]:
+def _list_served_ids(route: Route) -> tuple[str, str | None]:
     """Returns the ids of incumbent and canary; a change of either makes a rollback stale."""
     return (
         route.incumbent,
@@ -424,7 +427,7 @@ def _models(route: Route) -> tuple[str, str | None]:
     )
 
 
-def _ending(name: str, why: str, *, baking: bool) -> CanaryEnding:
+def _build_abort_ending(name: str, why: str, *, baking: bool) -> CanaryEnding:
     """Returns the end that a person causes."""
     end = name_end(RolloutSignal.ABORT, baking=baking)
     return CanaryEnding(end, RolloutSignal.ABORT, name, why)
@@ -437,7 +440,7 @@ def _roll_back_baking(
     name: str,
     ending: CanaryEnding,
 ) -> None:
-    """Ends the bake now, as an abort does, so that its unproven model cannot return."""
+    """Ends the route's bake as an abort does, so that the rolled back model cannot return."""
     now = ctx.clock.now()
     because = end_reason(ending)
     for rollout in Rollouts(tx).baking():
@@ -459,7 +462,7 @@ def _roll_back_baking(
         AuditLog(tx).append(actor, action, f"route {name}", details)
 
 
-def _former(
+def _find_former_incumbent(
     history: Sequence[RouteRecord],
     route: Route,
     version: int | None,

@@ -111,16 +111,19 @@ def advise_claim(
     Recommends the chosen claim. For a cheaper candidate it recommends the cost claim, even if a
     person chose superior. Only a person changes margin and items.
     """
-    own, *others = (_option(plan, suite_items, known, sides, saving, effect) for plan in plans)
+    own, *others = (
+        _estimate_option(plan, suite_items, known, sides, saving, effect) for plan in plans
+    )
     options = [own, *(one for one in others if one.if_better > 0.0)]
-    question = _question(options)
+    question = _find_question(options)
     if chosen is Claim.SUPERIOR and question is Claim.CHEAPER:
         chosen = None  # a cheaper candidate need not be better
     preferred = (chosen or question, own.margin)
     options.sort(
         key=lambda one: (one.claim, one.margin, one.population) != (*preferred, own.population)
     )
-    # Of the options for another population than the registered one, shows only the recommended.
+    # Of the options for another population than the registered one, only the recommended option
+    # is shown.
     shown = [
         one
         for one in options
@@ -131,7 +134,7 @@ def advise_claim(
     return ClaimAdvice(tuple(shown), own, suite_items, effect, saving, price, noise_known)
 
 
-def _question(options: Sequence[ClaimOption]) -> Claim:
+def _find_question(options: Sequence[ClaimOption]) -> Claim:
     """Returns `cheaper` if the candidate can show it, otherwise the registered claim."""
     own = options[0].claim
     if any(one.claim is Claim.CHEAPER and one.if_better > 0.0 for one in options):
@@ -174,7 +177,7 @@ def _price_text(
     return f"{known}, and the claim that it is cheaper {needs}"
 
 
-def _option(
+def _estimate_option(
     plan: SuitePlan,
     suite_items: int,
     known: DifferenceSpread,
@@ -203,7 +206,7 @@ def _option(
         cost_usd=budget.comparison_cost_usd(plan.planned_items, plan.epochs, sides),
         if_equal=equal,
         if_better=better,
-        enough=_in_items(plan, enough, cost_items) if cost_items <= suite_items else None,
+        enough=_raise_items(plan, enough, cost_items) if cost_items <= suite_items else None,
     )
 
 
@@ -215,13 +218,13 @@ def _cost_items(plan: SuitePlan, saving: float | None) -> float:
     return math.inf if items is None else items
 
 
-def _in_items(
+def _raise_items(
     plan: SuitePlan,
     design: DesignOption | None,
     least: float,
 ) -> DesignOption | None:
-    """Raises a design to at least `least` units. Scales its answers and cost by the units' mean
-    number of items.
+    """Raises a design to at least `least` units. Converts its answers and cost from units to
+    items.
     """
     if design is None:
         return None

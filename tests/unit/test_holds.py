@@ -182,8 +182,8 @@ def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None
         blocks = Observations(tx).blocks(world.rollout().id)
     now = blocks[-1].closed_at
 
-    assert "1 h in the future" in decision.clock_skew(blocks, now - timedelta(hours=1))
-    assert decision.clock_skew(blocks, now) == ""
+    assert "1 h in the future" in decision.describe_clock_skew(blocks, now - timedelta(hours=1))
+    assert decision.describe_clock_skew(blocks, now) == ""
 
 
 def test_a_step_does_not_end_by_a_clock_that_is_set(world: SmallInstallation) -> None:

@@ -22,9 +22,9 @@ from harness.app.installation import Installation, open_installation
 from harness.app.router_process import boot_holder, build_recorder
 from harness.canary.split import (
     FLAGD_WORKER,
-    LATEST,
     LITELLM_WORKER,
-    Driven,
+    LONGEST_LOG_DELAY,
+    DrivenTargets,
     Outcome,
     Split,
     SplitDriver,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("swapgate.drive")
 
 # A tick reads the logs of requests that began within RECENT. Once per LATE_EVERY it reads back
-# to LATEST before the last such read, because gateways log slow requests late.
+# to LONGEST_LOG_DELAY before the last such read, because gateways log slow requests late.
 RECENT: Final = timedelta(seconds=45)
 LATE_EVERY: Final = timedelta(minutes=3)
 AFFINITY: Final = timedelta(hours=1)  # how long LiteLLM's session affinity lasts by default
@@ -170,8 +170,10 @@ class SplitDrive:
         """
         now = self._clock.now()
         is_late = now - self._read_late_at >= LATE_EVERY
-        since = now - (LATEST + LATE_EVERY if is_late else RECENT)
-        driven: Driven = {name: known.targets.values() for name, known in self._routes.items()}
+        since = now - (LONGEST_LOG_DELAY + LATE_EVERY if is_late else RECENT)
+        driven: DrivenTargets = {
+            name: known.targets.values() for name, known in self._routes.items()
+        }
         unnamed = Counter[str]()
         try:
             for outcome in self._driver.read_outcomes(since, driven) if driven else ():
@@ -187,7 +189,9 @@ class SplitDrive:
             self._read_late_at = now if is_late else self._read_late_at
         except UpstreamError as error:
             problems[OUTCOMES] = f"{error}. Unread requests do not count as evidence."
-        self._counted = {id_: at for id_, at in self._counted.items() if at > now - 2 * LATEST}
+        self._counted = {
+            id_: at for id_, at in self._counted.items() if at > now - 2 * LONGEST_LOG_DELAY
+        }
         self._met = {caller: at for caller, at in self._met.items() if at > now - AFFINITY}
         for name, number in (+unnamed).items():
             problems[f"route {name}"] = (

@@ -22,7 +22,7 @@ from harness.gate.arrays import (
 )
 from harness.gate.offline.design import (
     FUTILE,
-    FUTILE_FROM,
+    FUTILE_FROM_SHARE,
     REJECT_LOG_E,
     Design,
     LostMargin,
@@ -35,7 +35,7 @@ from harness.gate.offline.intervals import (
     tango_interval,
 )
 from harness.gate.offline.item_tests import (
-    NEVER,
+    SMALLEST_P,
     AnswerNoise,
     asked_anew,
     days_interval,
@@ -56,16 +56,16 @@ _OUT_OF_REACH = 0.01
 
 @dataclass(frozen=True, slots=True)
 class EvidencePath:
-    """Holds the evidence after each item along the last axis, also after a stop."""
+    """The evidence after each item, along the last axis; it continues after a stop."""
 
     log_e_bad: Floats  # against a mean difference of the design's theta0 or more
     rejects: Bools  # shown to be worse than the claim allows
-    hopeless: Bools  # hardly passes at n_max, so that the comparison stops
+    hopeless: Bools  # the comparison stops here, because it would hardly pass at n_max
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonEvidence:
-    """Holds every figure of a comparison, for the items used. Shares of 1."""
+    """All figures of a comparison, for the used items. Scores are shares of 1."""
 
     outcome: str  # promote | reject | inconclusive | running
     how: str | None  # early | final | futile | None
@@ -93,8 +93,8 @@ class ComparisonEvidence:
 
 @dataclass(frozen=True, slots=True)
 class BatchDecisions:
-    """Holds the decisions on many comparisons at once: one entry per row. For a row without a
-    decision, all masks are False.
+    """The decisions on many comparisons, one entry for each row. All masks of a row without a
+    decision are False.
     """
 
     promoted: Bools
@@ -130,7 +130,7 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     squares = np.cumsum(d * d, axis=-1)
     reach = chance_of_passing(items, total, squares, design)
     rejects = log_e_bad >= REJECT_LOG_E
-    between = (items >= FUTILE_FROM * design.n_max) & (items < design.n_max)
+    between = (items >= FUTILE_FROM_SHARE * design.n_max) & (items < design.n_max)
     hopeless = (reach < design.futility) & between
     if design.theta0 < 0.0:
         hopeless = _margin_lost(d, design, reach, log_e_bad) | hopeless
@@ -142,8 +142,8 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
 
 
 def _log_e_below(d: Floats, theta0: float) -> Floats:
-    """Bets against a mean of theta0 or more. The stakes are shares of the largest that a
-    difference of 1 leaves solvent.
+    """Bets against a mean of theta0 or more. A stake of 1 would lose the whole capital at a
+    difference of 1.
     """
     excess = (d - theta0) / (1.0 - theta0)
     losing = [np.cumsum(np.log1p(-stake * excess), axis=-1) for stake in BET_GRID]
@@ -156,10 +156,10 @@ def _margin_lost(
     reach: Floats,
     log_e_bad: Floats,
 ) -> Bools:
-    """Tells after which items the candidate is shown to be worse than the incumbent, and its
-    margin is out of reach.
+    """Tells after which items the comparison stops because the margin is out of reach: the
+    candidate is shown to be worse than the incumbent.
 
-    The comparison goes on while the evidence points to a loss beyond the margin.
+    `design.lost_margin` may let it continue, for example while the loss may exceed the margin.
     """
     items = np.arange(1, d.shape[-1] + 1)
     lost = (_log_e_below(d, 0.0) >= REJECT_LOG_E) & (reach < _OUT_OF_REACH)
@@ -178,7 +178,7 @@ def judge_differences(
     design: Design,
     noise: AnswerNoise | None = None,
 ) -> ComparisonEvidence:
-    """Decides on items in their registered order, and consumes items up to the decision.
+    """Decides on items in their registered order, and uses the items up to the decision.
 
     noise: noise of the items' scores, for a claim about these items; None assumes the maximum.
     """
@@ -236,7 +236,7 @@ def analysis_p(
     """Computes the p-value of (…, n) differences, n >= 2. Above `most` it is approximate."""
     p = final_p(d, design.theta0, most if noise is None else 1.0)
     if noise is not None:
-        p = p_about_these(p, _left(d, design, noise))
+        p = p_about_these(p, _compute_share_left(d, design, noise))
     if design.days is not None:
         return p_over_days(p, d.shape[-1], _variance(d), design.days)
     return np.minimum(p, _staked_p(d, design.theta0))
@@ -253,7 +253,7 @@ def _staked_p(d: Floats, theta0: float) -> Floats:
     """Bets the whole capital on every graded item. Under the null, the capital grows by a
     factor of 1/p with probability p at most, for any differences (statistics.md §1.5).
     """
-    left = ordered_sum(np.log(np.maximum((1.0 + d) / (1.0 + theta0), NEVER)))
+    left = ordered_sum(np.log(np.maximum((1.0 + d) / (1.0 + theta0), SMALLEST_P)))
     graded = (d != np.round(d)).any(axis=-1)
     return np.asarray(
         np.where(graded, np.exp(np.minimum(-left, 0.0)), 1.0),
@@ -261,7 +261,7 @@ def _staked_p(d: Floats, theta0: float) -> Floats:
     )
 
 
-def _left(
+def _compute_share_left(
     d: Floats,
     design: Design,
     noise: AnswerNoise,
@@ -289,7 +289,7 @@ def build_evidence(
     low = None
     high = None
     if noise is not None and not few:
-        left = math.sqrt(float(_left(d, design, noise)))
+        left = math.sqrt(float(_compute_share_left(d, design, noise)))
         low, high = (
             total / used + left * (end - total / used)
             for end in t_interval(used, total, squares)

@@ -66,7 +66,7 @@ class CanaryEvidence:
     guardrails: tuple[GuardrailEvidence, ...]  # errors first
     tripped: (
         Guardrail | None
-    )  # the guardrail with the largest part of the evidence that tripped
+    )  # if it tripped, the guardrail with the largest part of the evidence
     exposures: int  # canary exposures
     # Canary exposures with a known outcome by weight in bps, without blocks in which every such
     # exposure failed, because those blocks contain no information about the canary.
@@ -115,10 +115,10 @@ def collect_evidence(
     Stops at the block that trips, because a rollback is final. Missing outcomes count for the
     canary in the evidence of harm, and against it in the certificate (statistics.md §2.1).
     """
-    ordered = _order(blocks, policy)
-    streams = _streams(ordered, policy)
+    ordered = _prepare_blocks(blocks, policy)
+    streams = _build_streams(ordered, policy)
     doubtful = any(block.has_missing for block in ordered) and any(
-        stream.tripped is not None for stream in _streams(ordered, policy, against=True)
+        stream.tripped is not None for stream in _build_streams(ordered, policy, against=True)
     )
     tripped = min((s.tripped for s in streams if s.tripped is not None), default=None)
     read = ordered if tripped is None else ordered[: tripped + 1]
@@ -128,8 +128,8 @@ def collect_evidence(
         if stream.number in (CARRIED, _period(read))
     ]
     now = max(current, key=lambda stream: stream.excess)
-    guardrails = _guardrails(now, read, policy)
-    certificates = [_certificate(stream, policy) for stream in current]
+    guardrails = _collect_guardrails(now, read, policy)
+    certificates = [_compute_certificate(stream, policy) for stream in current]
     certificate = max(certificates, key=lambda certified: certified.log_e - certified.limit)
     reason = None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail
     if reason is Guardrail.ERRORS:
@@ -146,7 +146,7 @@ def collect_evidence(
         guardrails=guardrails,
         tripped=reason,
         exposures=sum(block.canary_units for block in read),
-        exposures_by_weight=_telling(read),
+        exposures_by_weight=_count_informative_exposures(read),
         units=sum(block.units for block in read),
         failures=sum(block.failures for block in read),
         canary_failures=sum(block.canary_failures for block in read),
@@ -173,7 +173,9 @@ def collect_evidence(
     )
 
 
-def _order(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[ObservationBlock]:
+def _prepare_blocks(
+    blocks: Sequence[ObservationBlock], policy: CanaryPolicy
+) -> list[ObservationBlock]:
     """Returns the blocks in the order of number, without the warm-up's times and with the
     windows that are lost.
     """
@@ -197,8 +199,8 @@ def distance_path(
     """Computes `CanaryEvidence.distance_to_trip` after each block in order of number, up to the
     block that tripped.
     """
-    ordered = _order(blocks, policy)
-    streams = _streams(ordered, policy)
+    ordered = _prepare_blocks(blocks, policy)
+    streams = _build_streams(ordered, policy)
     number = len(ordered)
     tripped = min(
         (s.tripped for s in streams if s.tripped is not None),
@@ -304,18 +306,18 @@ def find_saving_key(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) ->
 
     blocks: of the whole rollout, in the order of number.
     """
-    ordered = _order(blocks, policy)
+    ordered = _prepare_blocks(blocks, policy)
     for guardrail in CALLER_DECIDED:
         if guardrail not in policy.tolerated:
             continue
         for key in saving_keys(ordered, guardrail):
             left = [without_key(block, key, guardrail) for block in ordered]
-            if any(stream.tripped is not None for stream in _streams(left, policy)):
+            if any(stream.tripped is not None for stream in _build_streams(left, policy)):
                 return key
     return ""
 
 
-def _streams(
+def _build_streams(
     ordered: Sequence[ObservationBlock],
     policy: CanaryPolicy,
     *,
@@ -355,7 +357,7 @@ def _slow_in_warm_up(
         return False
     numbered = sorted(blocks, key=lambda block: block.number)
     own = [block for block in numbered if block.weight_bps == share]
-    return any(stream.tripped is not None for stream in _streams(own, policy))
+    return any(stream.tripped is not None for stream in _build_streams(own, policy))
 
 
 def _period(blocks: Sequence[ObservationBlock]) -> int:
@@ -370,7 +372,7 @@ def period_cost(period: int) -> float:
     return math.log(period * (period + 1) / (2.0 * (1.0 - CARRIED_SHARE)))
 
 
-def _guardrails(
+def _collect_guardrails(
     now: _Stream,
     read: Sequence[ObservationBlock],
     policy: CanaryPolicy,
@@ -405,7 +407,7 @@ class _Certified(NamedTuple):
     limit: float
 
 
-def _certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
+def _compute_certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
     certificate = Certificate()
     for block in (block.set_missing(against=True) for block in stream.blocks):
         known = error_tally(block)
@@ -449,7 +451,7 @@ def count_open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
     return {weight_bps: number for weight_bps, number in found.items() if number > 0}
 
 
-def _telling(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
+def _count_informative_exposures(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
     exposures: dict[int, int] = {}
     for block in blocks:
         known = error_tally(block)

@@ -1,9 +1,9 @@
-"""How long callers wait for output, and when a caller who leaves counts as harm: after a longer
-wait than the incumbent needs for all but 1 % of its answers (statistics.md §2.15).
+"""How long callers wait for output, and when a caller who leaves counts as harm: after a wait
+that is longer than 99 % of the incumbent's waits (statistics.md §2.15).
 
-The router observes a wait's whole length only if output ended it. A caller who leaves during a
-wait shows that the output takes longer: the wait is censored. Kaplan and Meier's estimate
-(1958) uses both, so that the callers' patience does not shorten the incumbent's waits.
+The router observes the whole length of a wait that output ended. If the caller leaves, the
+router only observes that the output takes longer: the wait is censored. Kaplan and Meier's
+estimate (1958) uses both, so that the callers' patience does not shorten the incumbent's waits.
 
 `WaitCounts` counts waits in bins of equal ratio. `count_waits` enters one request's waits,
 `merge_waits` adds up counts, and `find_limits` computes the limits.
@@ -40,8 +40,8 @@ _LOG_RATIO: Final = math.log(RATIO)
 LONGER_SHARE: Final = 0.01
 # A 99 % quantile needs at least 100 answers.
 MIN_ANSWERS: Final = 100
-# The limit while there are fewer answers, unless the route's own limit for the first output is
-# shorter.
+# The limit with fewer than MIN_ANSWERS answers, unless the route's own limit for the first
+# output is shorter.
 UNKNOWN_S: Final = 10.0
 
 
@@ -79,14 +79,14 @@ def count_waits(requests: Iterable[RequestWaits]) -> WaitCounts:
     """
     found: dict[str, dict[int, int]] = {}
     for request in requests:
-        for key, seconds in _waits(request):
+        for key, seconds in _list_waits(request):
             bins = found.setdefault(key, {})
             number = wait_bin(seconds)
             bins[number] = bins.get(number, 0) + 1
     return found
 
 
-def _waits(request: RequestWaits) -> Iterable[tuple[str, float]]:
+def _list_waits(request: RequestWaits) -> Iterable[tuple[str, float]]:
     first = WaitKind.STREAM_FIRST if request.streamed else WaitKind.FIRST
     if request.first_s is None:
         if request.left_s > 0.0:
@@ -111,7 +111,7 @@ def merge_waits(counts: Iterable[WaitCounts]) -> WaitCounts:
 
 
 def read_waits(stored: Mapping[str, Mapping[str, int]] | None) -> WaitCounts:
-    """Reads counts back from JSON; None, of a row without counts, has no waits."""
+    """Reads counts back from JSON; a row without counts has None."""
     return {
         key: {int(number): waits for number, waits in bins.items()}
         for key, bins in (stored or {}).items()
