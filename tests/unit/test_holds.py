@@ -107,11 +107,12 @@ def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why
     up_to_the_next_step(world)
     ctx = world.context()
     share = world.rollout().current.weight_bps / 10_000
-    requests(world, 10_000)
-    requests(world, int(10_000 * 2 * share), arm="canary")
+    canary = int(10_000 * 3 * share)
+    requests(world, 10_000 - canary)
+    requests(world, canary, arm="canary")
     assert decide_action(world, ctx).kind.value == "advance"
 
-    requests(world, int(10_000 * 2 * share), arm="canary")
+    requests(world, 10, arm="canary")
     assert "of the route's requests" in decide_action(world, ctx).reason
     control_jobs.reconcile(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
