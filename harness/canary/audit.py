@@ -128,14 +128,18 @@ class ReplayedAction:
         except (SwapgateError, ValueError) as error:
             return replace(self, differences=(*self.differences, str(error)))
         details = self.event.details
-        again = hash_decision(decided) if "decided" in details else ""
-        same = again == self.stored_sha256 if again else _do_figures_agree(details, decided)
-        changed = () if same else (f"{what} a decision that differs from the stored one",)
+        repeated_sha256 = hash_decision(decided) if "decided" in details else ""
+        is_equal = (
+            repeated_sha256 == self.stored_sha256
+            if repeated_sha256
+            else _do_figures_agree(details, decided)
+        )
+        changed = () if is_equal else (f"{what} a decision that differs from the stored one",)
         differences = (*self.differences, *changed)
         return replace(
             self,
             differences=differences,
-            again_sha256=again,
+            again_sha256=repeated_sha256,
             decided=decided,
         )
 
@@ -186,9 +190,11 @@ def decision_inputs(
     try:
         at = transaction.ctx.clock.now() if action is None else action.figures.at
         blocks = Observations(transaction.tx).blocks(rollout.id)
-        last = max((block.number for block in blocks), default=0)
-        used = _select_up_to(blocks, last if action is None else action.figures.last_block)
-        again = decide_action(rollout, used, at)
+        last_number = max((block.number for block in blocks), default=0)
+        used_blocks = _select_up_to(
+            blocks, last_number if action is None else action.figures.last_block
+        )
+        repeated = decide_action(rollout, used_blocks, at)
     except _READING_ERRORS as error:
         return {"inputs_unreadable": str(error)}
     return {
@@ -200,13 +206,13 @@ def decision_inputs(
             "bake_ends_at": rollout.bake_ends_at.isoformat() if rollout.bake_ends_at else None,
             "version": rollout.version,
             **({"acknowledged": rollout.acknowledged} if rollout.acknowledged else {}),
-            "blocks": len(used),
-            "last_block": max((block.number for block in used), default=0),
-            "blocks_sha256": _blocks_sha256(used),
+            "blocks": len(used_blocks),
+            "last_block": max((block.number for block in used_blocks), default=0),
+            "blocks_sha256": _blocks_sha256(used_blocks),
             "policy_sha256": digest(to_shown(rollout.policy)),
         },
-        "decided": list_decision_codes(again),
-        "decided_sha256": hash_decision(again),
+        "decided": list_decision_codes(repeated),
+        "decided_sha256": hash_decision(repeated),
     }
 
 
@@ -281,19 +287,19 @@ def replay_action(ctx: ProposalsContext, number: int) -> ReplayedAction:
             )
         differences = list_breaks(tx, number)
         rollout = Rollouts(tx).get(str(event.details["rollout"]))
-        stored = Observations(tx).blocks(rollout.id)
-    blocks = _select_up_to(stored, int(inputs["last_block"]))
+        stored_blocks = Observations(tx).blocks(rollout.id)
+    blocks = _select_up_to(stored_blocks, int(inputs["last_block"]))
     differences += _input_differences(inputs, rollout, blocks)
-    again = ReplayedAction(event, rollout.id, len(blocks), tuple(differences)).decide_again(
+    replayed = ReplayedAction(event, rollout.id, len(blocks), tuple(differences)).decide_again(
         "the stored blocks give",
         lambda: decide_action(
             _rollout_before(rollout, inputs), blocks, _parse_time(inputs["at"])
         ),
     )
-    if not isinstance(again.decided, RolloutAction):
-        return again
-    unasked = _describe_unrequested_move(event, again.decided)
-    return replace(again, differences=(*again.differences, *unasked))
+    if not isinstance(replayed.decided, RolloutAction):
+        return replayed
+    unasked = _describe_unrequested_move(event, replayed.decided)
+    return replace(replayed, differences=(*replayed.differences, *unasked))
 
 
 def _input_differences(
@@ -302,14 +308,14 @@ def _input_differences(
     blocks: Sequence[ObservationBlock],
 ) -> list[str]:
     """Compares the stored blocks and policy with the counts and hashes in the event."""
-    found = []
+    differences = []
     if len(blocks) != inputs["blocks"]:
-        found.append(f"{inputs['blocks']} blocks were used, but {len(blocks)} are stored")
+        differences.append(f"{inputs['blocks']} blocks were used, but {len(blocks)} are stored")
     elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
-        found.append("the stored blocks differ from the blocks used")
+        differences.append("the stored blocks differ from the blocks used")
     if digest(to_shown(rollout.policy)) != inputs["policy_sha256"]:
-        found.append("the rollout's stored policy differs from the policy used")
-    return found
+        differences.append("the rollout's stored policy differs from the policy used")
+    return differences
 
 
 def _describe_unrequested_move(event: AuditEvent, decided: RolloutAction) -> list[str]:
@@ -334,12 +340,12 @@ def repeat_end(
     blocks: all stored blocks of the rollout. Blocks that came after the decision are left out,
     so that the counts stay those of the decision.
     """
-    used = _select_up_to(blocks, decided.last_block)
-    before = replace(rollout, state=decided.state, bake_ends_at=decided.bake_ends_at)
-    action = decide_action(before, used, decided.at)
+    used_blocks = _select_up_to(blocks, decided.last_block)
+    rollout_before = replace(rollout, state=decided.state, bake_ends_at=decided.bake_ends_at)
+    action = decide_action(rollout_before, used_blocks, decided.at)
     if decided.guard is not None:
         action = action.with_guard(decided.guard, decided.alert)
-    return action, used
+    return action, used_blocks
 
 
 def record_end(

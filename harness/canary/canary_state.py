@@ -181,8 +181,8 @@ def _explain_state(
         case kind if kind is CanaryStateKind.PROMOTED or kind in STATE_OF_END.values():
             return ended_sentence(rollout) or reason
         case CanaryStateKind.PAUSED:
-            why = to_sentence(pause_reason) if pause_reason else reason
-            return f"{why} {hold_text}".strip()
+            pause_text = to_sentence(pause_reason) if pause_reason else reason
+            return f"{pause_text} {hold_text}".strip()
         case CanaryStateKind.HELD:
             return hold_text
         case CanaryStateKind.EMPTY:
@@ -237,9 +237,13 @@ def _describe_next_share(rollout: Rollout, explanation: RolloutExplanation) -> s
     to = "" if rollout.last_step or rollout.baking else "to "
     if explanation.eta_s is not None:
         return f"{to}{explanation.goes_to} {explanation.eta}."
-    skewed = any(need.what == "sample ratio" and not need.done for need in explanation.needs)
+    is_split_wrong = any(
+        need.what == "sample ratio" and not need.done for need in explanation.needs
+    )
     when = (
-        "once callers are split as planned" if skewed else "no estimate yet: too little traffic"
+        "once callers are split as planned"
+        if is_split_wrong
+        else "no estimate yet: too little traffic"
     )
     return f"{to}{explanation.goes_to}, {when}."
 
@@ -272,9 +276,9 @@ def describe_effect(
     KeyError for a signal that no person can cause.
     """
     share = format_bps(rollout.current.weight_bps)
-    kept = format_bps(rollout.policy.bake_bps)
-    bake = f" {old} keeps {kept} during the bake." if rollout.policy.bake_s else ""
-    back = (
+    control_share = format_bps(rollout.policy.bake_bps)
+    bake = f" {old} keeps {control_share} during the bake." if rollout.policy.bake_s else ""
+    abort_effect = (
         f"From 100 % to 0 % for {new}: {old} serves all callers again."
         if rollout.baking
         else f"From {share} to 0 %: all traffic goes back to {old}, and {new} needs a new "
@@ -291,9 +295,9 @@ def describe_effect(
         "though evidence is still missing.",
         RolloutSignal.PROMOTE: f"From {share} to 100 % for {new}, skipping the other "
         f"steps.{bake}",
-        RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves all callers, and "
-        "Swapgate no longer detects harm.",
-        RolloutSignal.ABORT: back,
+        RolloutSignal.FINISH: f"From {control_share} to 0 % for {old}: {new} serves all "
+        "callers, and Swapgate no longer detects harm.",
+        RolloutSignal.ABORT: abort_effect,
     }
     return effects[signal]
 

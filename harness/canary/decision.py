@@ -85,15 +85,15 @@ def apply_hold(transaction: RolloutTransaction, action: RolloutAction) -> Rollou
     """
     ctx = transaction.ctx
     ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
-    why = ""
+    doubt = ""
     if action.signal in TIMED_SIGNALS:
-        why = _explain_clock_expiry(transaction) or _explain_freeze_expiry(transaction)
-    onward = action.signal in ONWARD_SIGNALS
-    why = why or (_distrust_reason(transaction) if onward else "")
+        doubt = _explain_clock_expiry(transaction) or _explain_freeze_expiry(transaction)
+    is_onward = action.signal in ONWARD_SIGNALS
+    doubt = doubt or (_distrust_reason(transaction) if is_onward else "")
     reason = ""
-    if why:
-        reason = f"{why[:1].upper()}{why[1:]}. The canary continues by itself after that."
-    if onward and not why:
+    if doubt:
+        reason = f"{doubt[:1].upper()}{doubt[1:]}. The canary continues by itself after that."
+    if is_onward and not doubt:
         reason = describe_router_faults(transaction.tx, transaction.rollout)
     if not reason:
         return action
@@ -132,16 +132,16 @@ def describe_shared_key(tx: Transaction, route: str) -> str:
     """Describes a client key that sends too many of the route's requests; empty without such a
     key.
     """
-    found = Alerts(tx).newest(f"{AlertKind.SHARED_KEY.value}:{route}")
-    return found.text if found is not None and found.open else ""
+    alert = Alerts(tx).newest(f"{AlertKind.SHARED_KEY.value}:{route}")
+    return alert.text if alert is not None and alert.open else ""
 
 
 def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
     """Lists the reasons that hold a canary or a bake; empty without a reason."""
     if not rollout.live and not rollout.baking:
         return ()
-    held = Alerts(tx).newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
-    reasons = [held.text] if held is not None and held.open else []
+    alert = Alerts(tx).newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
+    reasons = [alert.text] if alert is not None and alert.open else []
     return [*reasons, *filter(None, [describe_router_faults(tx, rollout)])]
 
 
@@ -151,32 +151,32 @@ def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
     Empty without such faults. The text names the count, the last time (UTC) and the command
     that continues the canary.
     """
-    found = Alerts(tx).newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
-    if found is None or not found.open:
+    alert = Alerts(tx).newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
+    if alert is None or not alert.open:
         return ""
-    times = "once" if found.count == 1 else f"{found.count:,} times"
+    times = "once" if alert.count == 1 else f"{alert.count:,} times"
     return (
         f"Routers failed {times} in requests of this route (alert internal_error), so "
         "their records may be missing or wrong. The last failure was at "
-        f"{found.last_seen:%Y-%m-%d %H:%M} UTC: {found.text.strip().rstrip('.')}. Check the "
+        f"{alert.last_seen:%Y-%m-%d %H:%M} UTC: {alert.text.strip().rstrip('.')}. Check the "
         "routers, then run `swapgate canary resume` with a reason to continue."
     )
 
 
 def update_hold_alert(ctx: ProposalsContext, rollout: Rollout) -> None:
     """Raises the alert of a held canary once for each cause, and ends it when the hold ends."""
-    onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
-    if not onward and not rollout.baking:
+    can_advance = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
+    if not can_advance and not rollout.baking:
         return
     with ctx.store.read() as tx:
-        why = _distrust_reason(RolloutTransaction(ctx, tx, rollout))
+        doubt = _distrust_reason(RolloutTransaction(ctx, tx, rollout))
     what = "bake" if rollout.baking else "canary"
     notice = alerts.AlertNotice(
         f"route {rollout.route}",
         f"the {what} of route {rollout.route} is on hold",
-        f"{why[:1].upper()}{why[1:]}.",
+        f"{doubt[:1].upper()}{doubt[1:]}.",
     )
-    alerts.update_alert(ctx, AlertKind.CANARY_HELD, rollout.id, notice if why else None)
+    alerts.update_alert(ctx, AlertKind.CANARY_HELD, rollout.id, notice if doubt else None)
 
 
 def _distrust_reason(transaction: RolloutTransaction) -> str:
@@ -188,8 +188,8 @@ def _distrust_reason(transaction: RolloutTransaction) -> str:
     ctx = transaction.ctx
     rollout = transaction.rollout
     now = ctx.clock.now()
-    if held := freezes.may_go_on(ctx, transaction.tx, rollout.route):
-        return held[0]
+    if refusals := freezes.may_go_on(ctx, transaction.tx, rollout.route):
+        return refusals[0]
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
     if until := ctx.clock_watch.lives_again_until(now):
@@ -199,14 +199,14 @@ def _distrust_reason(transaction: RolloutTransaction) -> str:
         )
     blocks = Observations(transaction.tx).blocks(rollout.id)
     traffic = _read_traffic(transaction, now)
-    unsure = (
+    doubt = (
         describe_traffic_gap(traffic, now)
         or describe_future_traffic(traffic, now)
         or describe_clock_skew(blocks, now)
     )
-    unsure = unsure or describe_fallback_answers(rollout, blocks)
-    if unsure or rollout.baking:
-        return unsure
+    doubt = doubt or describe_fallback_answers(rollout, blocks)
+    if doubt or rollout.baking:
+        return doubt
     weight = rollout.current.weight_bps
     exposures = sum(block.canary_units for block in blocks if block.weight_bps == weight)
     return (
@@ -449,13 +449,15 @@ def find_left_out_differences(transaction: RolloutTransaction) -> Sequence[LeftO
     blocks = Observations(transaction.tx).blocks(transaction.rollout.id)
     ordered = sorted(blocks, key=lambda block: block.number)
     evidence = collect_evidence(ordered, transaction.rollout.policy)
-    found = left_out_differences(transaction.rollout, ordered, evidence)
-    lacking = unsupported_share(transaction.rollout, evidence)
-    if lacking is None or any(one.reason is ExclusionCause.UNSUPPORTED for one in found):
-        return found
-    out = ArmSplit(lacking.requests, lacking.requests)
-    whole = ArmSplit(lacking.of, lacking.of)
-    return (*found, LeftOutDifference(ExclusionCause.UNSUPPORTED, out, whole))
+    differences = left_out_differences(transaction.rollout, ordered, evidence)
+    unsupported = unsupported_share(transaction.rollout, evidence)
+    if unsupported is None or any(
+        one.reason is ExclusionCause.UNSUPPORTED for one in differences
+    ):
+        return differences
+    left_out = ArmSplit(unsupported.requests, unsupported.requests)
+    whole = ArmSplit(unsupported.of, unsupported.of)
+    return (*differences, LeftOutDifference(ExclusionCause.UNSUPPORTED, left_out, whole))
 
 
 def _check_proof(transaction: RolloutTransaction, action: RolloutAction) -> RolloutAction:
@@ -477,8 +479,10 @@ def _check_proof(transaction: RolloutTransaction, action: RolloutAction) -> Roll
             code=ReasonCode.PROOF,
         )
     unreadable = proof_validity.find_unreadable(proof)
-    gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
-    if unreadable or gone or proof_validity.list_clearance_faults(ctx, tx, proof):
+    is_replaced = (
+        not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
+    )
+    if unreadable or is_replaced or proof_validity.list_clearance_faults(ctx, tx, proof):
         why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).text}"
         return replace(
             action,
@@ -489,8 +493,8 @@ def _check_proof(transaction: RolloutTransaction, action: RolloutAction) -> Roll
         )
     if moved := proof_validity.list_moved_providers(ctx, tx, proof):
         return _stop_for_moved_provider(rollout, action, describe_moved(moved))
-    onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
-    return _check_onward_proof(transaction, proof, action) if onward else action
+    is_onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
+    return _check_onward_proof(transaction, proof, action) if is_onward else action
 
 
 def _check_onward_proof(
@@ -555,20 +559,20 @@ def _check_stored_scores(
     """Recomputes the verdict from the stored scores. Rolls an unproven candidate back; pauses
     for a person if only a figure differs, because the outcome is unchanged.
     """
-    found = recomputation.recompute_stored(
+    recomputed = recomputation.recompute_stored(
         transaction.ctx, transaction.tx, proof, transaction.proposal
     )
-    if found.agrees:
+    if recomputed.agrees:
         return action
-    figures = replace(action.figures, unproven=found.text)
-    if found.agreement is AgreementLevel.DIFFERS:
-        why = f"the stored scores do not give verdict {proof.id} any more: {found.text}"
+    figures = replace(action.figures, unproven=recomputed.text)
+    if recomputed.agreement is AgreementLevel.DIFFERS:
+        why = f"the stored scores do not give verdict {proof.id} any more: {recomputed.text}"
         kind = ActionKind.ROLLBACK
         signal = RolloutSignal.STALE
     else:
         why = (
-            f"verdict {proof.id} has the same outcome but other figures: {found.text}. The "
-            "canary does not continue: find out why and resume, or abort and propose again"
+            f"verdict {proof.id} has the same outcome but other figures: {recomputed.text}. "
+            "The canary does not continue: find out why and resume, or abort and propose again"
         )
         kind = ActionKind.PAUSE
         signal = RolloutSignal.PAUSE
@@ -589,8 +593,8 @@ def confirm_worker_abort(
     rollout = transaction.rollout
     if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action
-    found = find_worker_abort(transaction)
-    return action if found is None else add_worker_abort(action, found)
+    abort = find_worker_abort(transaction)
+    return action if abort is None else add_worker_abort(action, abort)
 
 
 def add_worker_abort(action: RolloutAction, abort: AlertRecord) -> RolloutAction:

@@ -95,9 +95,9 @@ def estimate_for_route(
 ) -> RampPlan:
     """Plans a canary. policy: its name, None for the route's. Raises NotFound for either."""
     with ctx.store.read() as tx:
-        found = routes.require_route(tx, route)
-        followed = ctx.policy(policy or found.settings.policy)
-        return estimate_for_policy(ctx, tx, route, followed.canary)
+        stored_route = routes.require_route(tx, route)
+        policy_in_force = ctx.policy(policy or stored_route.settings.policy)
+        return estimate_for_policy(ctx, tx, route, policy_in_force.canary)
 
 
 def estimate_for_proposal(ctx: ProposalsContext, proposal: Proposal) -> RampPlan:
@@ -120,40 +120,45 @@ def estimate_for_policy(
     totals = Observations(tx).totals(since=now - MEASURED_PERIOD, route=route)
     pace = _measure_pace(tx, route, policy, totals, now)
     seconds = observed_seconds(totals, now)
-    shared = describe_shared_key(tx, route)
-    shared = f" {shared}" if shared else ""
+    remarks = describe_shared_key(tx, route)
+    remarks = f" {remarks}" if remarks else ""
     if split := describe_split(Observations(tx).traffic(since=now - SPLIT_PERIOD, route=route)):
-        shared += f" {split} {describe_gateway_canary(policy, pace)}"
-    known = Routing(tx).route(route)
-    if not split and totals and known is not None and Guardrail.LEAVING in policy.tolerated:
-        shared += f" {describe_patience(tx, known, now)}"
+        remarks += f" {split} {describe_gateway_canary(policy, pace)}"
+    stored_route = Routing(tx).route(route)
+    if (
+        not split
+        and totals
+        and stored_route is not None
+        and Guardrail.LEAVING in policy.tolerated
+    ):
+        remarks += f" {describe_patience(tx, stored_route, now)}"
     requests = sum(total.requests for total in totals)
-    seen = describe_short_period(requests, seconds) if seconds < SHORTEST_S else ""
+    short_period = describe_short_period(requests, seconds) if seconds < SHORTEST_S else ""
     decision = (offer_decision(route),)
     if pace is None:
-        words = explain.no_pace_text(route, requests) + shared
+        words = explain.no_pace_text(route, requests) + remarks
         if not requests:
             return RampPlan(route, policy, None, (), (), words)
-        text = f"{seen} {describe_failing_callers(policy)} {words}"
+        text = f"{short_period} {describe_failing_callers(policy)} {words}"
         return RampPlan(route, policy, None, (), decision, text)
-    limit_s = known.settings.total_timeout_s if known else 0.0
+    limit_s = stored_route.settings.total_timeout_s if stored_route else 0.0
     windows_s = policy.window_s + limit_s if policy.window_s else 0.0
     steps = ramp.plan_ramp(policy, pace, windows_s)
-    may_mirror = known is not None and not known.settings.side_effects
+    may_mirror = stored_route is not None and not stored_route.settings.side_effects
     options = explain.ramp_options(steps, may_mirror=may_mirror)
-    few = describe_few_callers(policy, pace)
-    if few and (options or seen):
+    few_callers = describe_few_callers(policy, pace)
+    if few_callers and (options or short_period):
         options = (*options, *decision)
     words = explain.ramp_summary(pace, steps)
-    later = describe_later_turns(policy, pace, windows_s)
-    words += f" {later}" if later else ""
+    later_turns = describe_later_turns(policy, pace, windows_s)
+    words += f" {later_turns}" if later_turns else ""
     warm_up = explain.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
     peak = explain.describe_peak(policy)
     words += f" {peak}" if peak else ""
-    first = "" if pace.measured else seen
-    text = " ".join(part for part in (first, few, words) if part)
-    return RampPlan(route, policy, pace, steps, options, text + shared)
+    opening = "" if pace.measured else short_period
+    text = " ".join(part for part in (opening, few_callers, words) if part)
+    return RampPlan(route, policy, pace, steps, options, text + remarks)
 
 
 def describe_short_period(requests: int, seconds: float) -> str:
@@ -193,13 +198,14 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
             f"No canary has counted this route's callers yet: with only {FEW_CALLERS} callers "
             f"a day, one step takes {format_estimate(needed_s)} or longer."
         )
-    met = callers * share
-    none_met = (1.0 - share) ** callers
+    meeting_callers = callers * share
+    no_meeting_share = (1.0 - share) ** callers
     return (
         f"About {format_number(callers, 2)} callers come in a day, and at "
-        f"{format_bps(last.weight_bps)} about {format_number(met, 2)} of them meet the "
-        f"candidate. If they are the same each day, {format_percent(none_met, significant=2)} "
-        f"of canaries meet no caller. {describe_failing_callers(policy)}"
+        f"{format_bps(last.weight_bps)} about {format_number(meeting_callers, 2)} of them "
+        "meet the candidate. If they are the same each day, "
+        f"{format_percent(no_meeting_share, significant=2)} of canaries meet no caller. "
+        f"{describe_failing_callers(policy)}"
     )
 
 

@@ -48,11 +48,17 @@ def describe_later_turns(
         " It shows a candidate that always fails at a later turn if at least "
         f"{format_percent(share)} of the callers reach this turn"
     )
-    every = count_callers_to_rollback(policy, 1.0, rate)
-    few = count_callers_to_rollback(policy, FEW_REACHING, rate)
-    if every is not None:
-        words += f": after about {format_quantity(every, 'canary caller')} if all reach it"
-        words += "" if few is None else f", after {few:,} if {format_percent(FEW_REACHING)} do"
+    if_all_reach = count_callers_to_rollback(policy, 1.0, rate)
+    if_few_reach = count_callers_to_rollback(policy, FEW_REACHING, rate)
+    if if_all_reach is not None:
+        words += (
+            f": after about {format_quantity(if_all_reach, 'canary caller')} if all reach it"
+        )
+        words += (
+            ""
+            if if_few_reach is None
+            else f", after {if_few_reach:,} if {format_percent(FEW_REACHING)} do"
+        )
     return f"{words}."
 
 

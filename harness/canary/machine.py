@@ -312,12 +312,12 @@ class CanaryMachine:
         after = Rollouts(self._tx).save(self._apply_to_rollout(move))
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
         self.record(PROMOTED, after, move)
-        gone = describe_no_way_back(list_details(move.way_back))
-        known = f" Swapgate found {gone}." if gone else ""
+        obstacle = describe_no_way_back(list_details(move.way_back))
+        remark = f" Swapgate found {obstacle}." if obstacle else ""
         self._raise_alert(
             AlertKind.PROMOTED,
             f"{self._name_target(after.candidate)} is now the model of route {after.route}",
-            f"It took the place of {self._name_target(after.incumbent)}.{known} {move.reason}",
+            f"It took the place of {self._name_target(after.incumbent)}.{remark} {move.reason}",
         )
         if move.way_back and (notice := way_back.build_notice(after, move.way_back)):
             self._raise_alert(AlertKind.WAY_BACK_GONE, notice.title, notice.text)
@@ -366,18 +366,18 @@ class CanaryMachine:
         candidate = self._rollout.candidate
         if candidate not in route.fallbacks:
             return ""
-        why = ""
+        refusal = ""
         if move.signal is RolloutSignal.HARM:
             try:
                 fallback_chain.drop_fallback(
                     self._tx, move.actor, route, candidate, move.reason
                 )
             except ProofRefused as error:
-                why = f" ({error})"  # the rollback does not depend on the chain
+                refusal = f" ({error})"  # the rollback does not depend on the chain
             else:
                 return ", also not as a fallback"
         return (
-            f"; it is still a fallback{why}: `swapgate route fallback remove {route.name} "
+            f"; it is still a fallback{refusal}: `swapgate route fallback remove {route.name} "
             f"{self._name_target(candidate)} --reason …` removes it"
         )
 

@@ -97,21 +97,23 @@ def operate(
     if signal not in MANUAL_SIGNALS:
         raise InputError(f"only the evidence can cause the signal {signal.value}, not a person")
     why = require_reason(reason, f"to {signal.value} by hand")
-    back: TargetLife | None = None
+    life: TargetLife | None = None
     if signal is RolloutSignal.PROMOTE:
         with ctx.store.read() as tx:
             rollout = _find_movable(tx, actor, route, signal, expected_version)
         # The check calls a provider, so it must not run in the transaction.
-        back = way_back.check_rollout(ctx, rollout)
+        life = way_back.check_rollout(ctx, rollout)
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, expected_version)
         transaction = RolloutTransaction(ctx, tx, rollout)
         machine = CanaryMachine(transaction)
-        because = f"{signal.value} by {actor.name}: {why}"
+        reason_text = f"{signal.value} by {actor.name}: {why}"
         if signal is RolloutSignal.ABORT:
-            because = end_reason(_build_abort_ending(actor.name, why, baking=rollout.baking))
-        move = CanaryMove(actor, signal, because, why=why, way_back=back)
-        against = way_back.list_warnings(back) if back else ()
+            reason_text = end_reason(
+                _build_abort_ending(actor.name, why, baking=rollout.baking)
+            )
+        move = CanaryMove(actor, signal, reason_text, why=why, way_back=life)
+        warnings = way_back.list_warnings(life) if life else ()
         match signal:
             case RolloutSignal.PROMOTE:
                 move, doubts = _add_evidence(
@@ -119,7 +121,7 @@ def operate(
                     move,
                     ActionKind.PROMOTE,
                 )
-                against = (*doubts, *against)
+                warnings = (*doubts, *warnings)
                 kind = ApprovalKind.PROMOTION
                 approvals.record_approval(ctx, tx, actor, transaction.proposal, kind, reason)
             case RolloutSignal.FINISH if not rollout.baking:
@@ -129,7 +131,7 @@ def operate(
                 )
             case RolloutSignal.ADVANCE:
                 _require_proof(transaction)
-                move, against = _add_evidence(
+                move, warnings = _add_evidence(
                     transaction,
                     move,
                     ActionKind.ADVANCE,
@@ -145,7 +147,7 @@ def operate(
                     return CanaryOperation(rollout)
             case _:
                 pass
-        return CanaryOperation(machine.apply(move), against)
+        return CanaryOperation(machine.apply(move), warnings)
 
 
 def _find_movable(
@@ -192,17 +194,17 @@ def _add_evidence(
 
     kind: the action that the person asks for. Returns the move and the warnings against it.
     """
-    action, against = _check_harmless(transaction)
+    action, warnings = _check_harmless(transaction)
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:
         reason = f"{reason}. {action.reason}"
-    decided = replace(
+    person_action = replace(
         action,
         kind=kind,
         signal=move.signal,
         reason=reason,
     )
-    return replace(move, reason=reason, action=decided), against
+    return replace(move, reason=reason, action=person_action), warnings
 
 
 def _check_harmless(transaction: RolloutTransaction) -> tuple[RolloutAction, tuple[str, ...]]:
@@ -215,10 +217,10 @@ def _check_harmless(transaction: RolloutTransaction) -> tuple[RolloutAction, tup
         raise ProofRefused(
             f"the canary of {transaction.rollout.route} must be rolled back: {action.reason}"
         )
-    against = list_warnings(action.figures)
-    if not against:
+    warnings = list_warnings(action.figures)
+    if not warnings:
         return action, ()
-    return replace(action, figures=replace(action.figures, warnings=against)), against
+    return replace(action, figures=replace(action.figures, warnings=warnings)), warnings
 
 
 class ProposalCanaries:
@@ -348,16 +350,16 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
     actor.require(Role.APPROVER)
     require_reason(reason, "a rollback")
     with ctx.store.read() as tx:
-        seen = require_route(tx, name)
-        expected = expected or seen
-        _check_seen(seen, expected, expected_version)
-        wanted = _require_former_incumbent(ctx, tx, seen, to_version)
-    life = way_back.check_rollback(ctx, name, wanted, force=force)
+        seen_route = require_route(tx, name)
+        expected = expected or seen_route
+        _check_seen(seen_route, expected, expected_version)
+        checked_incumbent = _require_former_incumbent(ctx, tx, seen_route, to_version)
+    life = way_back.check_rollback(ctx, name, checked_incumbent, force=force)
     with ctx.store.write() as tx:
         route = require_route(tx, name)
         _check_seen(route, expected, expected_version)
         incumbent = _require_former_incumbent(ctx, tx, route, to_version)
-        if incumbent != wanted:
+        if incumbent != checked_incumbent:
             raise StaleWrite(f"route {name!r} has changed during the rollback: check it again")
         commit(
             tx,
@@ -473,14 +475,14 @@ def _find_former_incumbent(
     an earlier incumbent or without that version.
     """
     if version is None:
-        found = find_rollback_target(history)
-        which = "earlier incumbent"
+        incumbent = find_rollback_target(history)
+        missing_name = "earlier incumbent"
     else:
         named = (r.route.incumbent for r in history if r.route.version == version)
-        found = next(named, None)
-        which = f"version {version}"
-    if found is None:
+        incumbent = next(named, None)
+        missing_name = f"version {version}"
+    if incumbent is None:
         raise NotFound(
-            f"route {route.name!r} has no {which}; `swapgate route history` shows all"
+            f"route {route.name!r} has no {missing_name}; `swapgate route history` shows all"
         )
-    return found
+    return incumbent

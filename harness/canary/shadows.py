@@ -279,17 +279,19 @@ def end_finished(ctx: ProposalsContext) -> Sequence[str]:
     """Ends every shadow whose time, proposal, route or clearance is over. Returns log lines."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        over = [
+        finished = [
             (shadow, why)
             for shadow in Shadows(tx).live()
             if (why := _find_end_reason(ctx, tx, shadow, now))
         ]
-    if not over:
+    if not finished:
         return ()
     with ctx.store.write() as tx:
-        for shadow, why in over:
+        for shadow, why in finished:
             end_shadow(tx, shadow, SYSTEM, why)
-    return [f"shadow {shadow.id} of route {shadow.route} ended: {why}" for shadow, why in over]
+    return [
+        f"shadow {shadow.id} of route {shadow.route} ended: {why}" for shadow, why in finished
+    ]
 
 
 def _find_end_reason(
@@ -386,9 +388,9 @@ def build_status(
     """Builds a shadow's status. rows: the shadow's tallies, or those of several shadows that
     count as one.
     """
-    whole = reduce(add_tallies, rows, ShadowTally(shadow.id, now.date(), ""))
-    counts = Counter(whole.counts)
-    sums = whole.sums
+    total = reduce(add_tallies, rows, ShadowTally(shadow.id, now.date(), ""))
+    counts = Counter(total.counts)
+    sums = total.sums
     checks = [
         evidence
         for check in ShadowCheck
@@ -427,8 +429,10 @@ def _build_check_evidence(
     check: ShadowCheck, counts: Mapping[str, int]
 ) -> CheckEvidence | None:
     """Returns None for a check without requests."""
-    by = {sides.value: counts.get(f"{check.value}.{sides.value}", 0) for sides in CheckSides}
-    if not any(by.values()):
+    by_sides = {
+        sides.value: counts.get(f"{check.value}.{sides.value}", 0) for sides in CheckSides
+    }
+    if not any(by_sides.values()):
         return None
     lost, won = (
         counts.get(f"{UNIT}.{check.value}.{side.value}", 0)
@@ -437,7 +441,7 @@ def _build_check_evidence(
     share = share_of_level(check_log_e(lost, won))
     return CheckEvidence(
         check.value,
-        **by,
+        **by_sides,
         lost=lost,
         won=won,
         share_of_level=share,
@@ -461,11 +465,11 @@ def _compute_means(
 def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     """Lists (name, value) rows for people."""
     limits = status.shadow.limits
-    used = status.today
+    usage_today = status.today
     evidence = f"{format_percent(status.share_of_level, 0)} of the level"
     unpriced = f" and {status.unpriced:,} requests without a price" if status.unpriced else ""
     a_day = f" of {format_usd(limits.usd_per_day)}" if limits.usd_per_day is not None else ""
-    requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
+    requests = f"{usage_today.requests:,} of {limits.requests_per_day:,} requests"
     rows = [
         (
             "mirrored",
@@ -476,7 +480,7 @@ def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
             f"{evidence}: HARM" if status.harm else evidence,
         ),
         ("cost", format_usd(status.cost_usd) + unpriced),
-        ("today", f"{requests}, {format_usd(used.cost_usd)}{a_day}"),
+        ("today", f"{requests}, {format_usd(usage_today.cost_usd)}{a_day}"),
     ]
     for name, side in (
         ("incumbent", status.incumbent),

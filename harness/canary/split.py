@@ -112,8 +112,8 @@ def allowed_split(
     live = active_switches(switches, now)
     for target, bps in planned_split(route).items():
         ids = dict.fromkeys((target, route.incumbent, *route.fallbacks))
-        forced = decide_plan(live, route.name, [targets[id_] for id_ in ids])
-        split[forced.kept[0] if forced else target] += bps
+        forced_plan = decide_plan(live, route.name, [targets[id_] for id_ in ids])
+        split[forced_plan.kept[0] if forced_plan else target] += bps
     return {target: bps for target, bps in split.items() if bps}
 
 
@@ -169,14 +169,14 @@ def confirm_time(
     Drops periods that ended more than twice LONGEST_LOG_DELAY before now, so that the list
     stays short.
     """
-    kept = [time for time in times if time.until > now.until - 2 * LONGEST_LOG_DELAY]
-    if settles is None and kept:
+    recent_times = [time for time in times if time.until > now.until - 2 * LONGEST_LOG_DELAY]
+    if settles is None and recent_times:
         return [
-            *kept[:-1],
-            kept[-1]._replace(until=max(kept[-1].until, now.until)),
+            *recent_times[:-1],
+            recent_times[-1]._replace(until=max(recent_times[-1].until, now.until)),
         ]
     begins = now.until + (settles or timedelta())
-    return [*kept, now._replace(since=begins, until=begins)]
+    return [*recent_times, now._replace(since=begins, until=begins)]
 
 
 def find_time(times: Sequence[TrustedTime], started_at: datetime) -> TrustedTime | None:

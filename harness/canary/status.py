@@ -269,10 +269,10 @@ class CanaryHistory:
 
 def explain_canary(ctx: ProposalsContext, route: str) -> CanaryHistory:
     """Explains the route's newest rollout. Raises NotFound if the route has had no canary."""
-    found = next(iter(list_canaries(ctx, route=route)), None)
-    if found is None:
+    status = next(iter(list_canaries(ctx, route=route)), None)
+    if status is None:
         raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
-    return CanaryHistory(found, list_canary_moves(ctx, found.rollout))
+    return CanaryHistory(status, list_canary_moves(ctx, status.rollout))
 
 
 def list_canary_moves(ctx: ProposalsContext, rollout: Rollout) -> Sequence[AuditEvent]:

@@ -218,9 +218,13 @@ def describe_refusal(
         found = next((one for one in former if lives[one.target].state is state), None)
         if found is not None:
             other = lives[found.target]
-            sure = "answers" if state is LifeState.ALIVE else f"may answer ({other.reason})"
+            answer_text = (
+                "answers" if state is LifeState.ALIVE else f"may answer ({other.reason})"
+            )
             command = f"swapgate route rollback {route} --to-version {found.version} --reason …"
-            return f"{why} The former incumbent {other.name} {sure}: `{command}`. {force}"
+            return (
+                f"{why} The former incumbent {other.name} {answer_text}: `{command}`. {force}"
+            )
     return (
         f"{why} No other former incumbent of the route can serve: propose another model with "
         f"`swapgate proposal create {route} MODEL`. {force}"
@@ -231,5 +235,5 @@ def list_warnings(life: TargetLife) -> tuple[str, ...]:
     """Lists the warnings about a target that is restored without a clear answer."""
     if life.state is LifeState.ALIVE:
         return ()
-    sure = "cannot serve" if life.is_gone else "may not answer"
-    return (f"{life.name} {sure}: {life.reason}",)
+    problem = "cannot serve" if life.is_gone else "may not answer"
+    return (f"{life.name} {problem}: {life.reason}",)

@@ -200,10 +200,10 @@ def comparison_duration_s(
 ) -> float | None:
     """Returns the duration of both sides in parallel; each side has `connections`
     connections."""
-    known = [side.duration_s for side in sides if side is not None]
-    if len(known) < len(sides) or not known:
+    durations_s = [side.duration_s for side in sides if side is not None]
+    if len(durations_s) < len(sides) or not durations_s:
         return None
-    return items * max(known) * epochs / connections
+    return items * max(durations_s) * epochs / connections
 
 
 def _variance(values: Sequence[float]) -> float:
@@ -265,8 +265,10 @@ class PlannedTest:
         items: int,
     ) -> float:
         """Returns the probability that the test shows this effect with `items` units."""
-        shown = (effect - self._unseen_loss(sd, items) / items) / self._error(sd, items)
-        drift = max(-_MOST_DRIFT, min(shown, _MOST_DRIFT))
+        standard_effect = (effect - self._unseen_loss(sd, items) / items) / self._error(
+            sd, items
+        )
+        drift = max(-_MOST_DRIFT, min(standard_effect, _MOST_DRIFT))
         return interim_power(self._analyses(items), self.alpha, drift)
 
     def items_needed(self, sd: float, effect: float) -> int:
@@ -330,14 +332,14 @@ def cheapest_design(
 
     effect: true distance from the null, above 0. If prices are unknown, counts answers.
     """
-    found = []
+    options = []
     for epochs in range(2 if test.about_these else 1, MAX_EPOCHS + 1):
         items = test.with_epochs(spread, epochs).items_needed(spread.sd(epochs), effect)
         if items <= test.suite_items:
             cost = comparison_cost_usd(items, epochs, sides)
-            found.append(DesignOption(items, epochs, 2 * items * epochs, cost))
+            options.append(DesignOption(items, epochs, 2 * items * epochs, cost))
     return min(
-        found,
+        options,
         key=lambda option: (option.answers, option.epochs),
         default=None,
     )

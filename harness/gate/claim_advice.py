@@ -87,8 +87,8 @@ class ClaimAdvice:
         if best.power < POWER:
             enough = f"{best.enough.items:,}" if best.enough else f"over {self.suite_items:,}"
             text += f"; to show it in 80 % takes {enough} items"
-        these = any(one.population is ClaimPopulation.THESE for one in self.options)
-        if these and not self.noise_known:
+        has_suite_claim = any(one.population is ClaimPopulation.THESE for one in self.options)
+        if has_suite_claim and not self.noise_known:
             text += (
                 "; asking each item twice does not help until a run has measured how much "
                 "repeated answers vary"
@@ -124,14 +124,16 @@ def advise_claim(
     )
     # Of the options for another population than the registered one, only the recommended option
     # is shown.
-    shown = [
+    shown_options = [
         one
         for one in options
         if one.population is own.population or (one.claim, one.margin) == preferred
     ]
-    price = _price_text(plans, shown[0], saving)
+    price = _price_text(plans, shown_options[0], saving)
     noise_known = known.within > 0.0
-    return ClaimAdvice(tuple(shown), own, suite_items, effect, saving, price, noise_known)
+    return ClaimAdvice(
+        tuple(shown_options), own, suite_items, effect, saving, price, noise_known
+    )
 
 
 def _find_question(options: Sequence[ClaimOption]) -> Claim:

@@ -257,12 +257,12 @@ def _explain(
             share=0.0,
             eta_s=left,
         )
-        goes = "the end of the bake"
-        back = _describe_rollback("the former incumbent serves again")
+        next_goal = "the end of the bake"
+        rollback_text = _describe_rollback("the former incumbent serves again")
         return RolloutExplanation(
             action.reason,
-            goes,
-            back,
+            next_goal,
+            rollback_text,
             rows,
             (need,),
             pace,
@@ -273,20 +273,24 @@ def _explain(
         why = ended_sentence(rollout) or reason
         return RolloutExplanation(why, "", "", rows, (), None, None, "")
     if action.signal is RolloutSignal.HARM:
-        back = "The incumbent serves all callers again."
-        return RolloutExplanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
+        rollback_text = "The incumbent serves all callers again."
+        return RolloutExplanation(
+            reason, "0 %", rollback_text, rows, (), pace, 0.0, "at the next look"
+        )
     windows_s = max((block.windows_known_s for block in blocks), default=0.0)
     needs = _list_needs(rollout, action, pace, windows_s, now)
     onward = rollout.policy.steps[rollout.step + 1 :]
-    goes = format_bps(onward[0].weight_bps) if onward else "promotion"
-    back = _describe_rollback("the incumbent serves all callers again")
+    next_goal = format_bps(onward[0].weight_bps) if onward else "promotion"
+    rollback_text = _describe_rollback("the incumbent serves all callers again")
     eta_s, eta = _estimate_next_step(
         rollout,
         needs,
         now,
     )
-    against = list_warnings(action.figures)
-    return RolloutExplanation(reason, goes, back, rows, needs, pace, eta_s, eta, against)
+    warnings = list_warnings(action.figures)
+    return RolloutExplanation(
+        reason, next_goal, rollback_text, rows, needs, pace, eta_s, eta, warnings
+    )
 
 
 def _describe_rollback(what: str) -> str:
@@ -308,17 +312,17 @@ def _list_needs(
 
     windows_s: how long after a caller's first request its window is known; 0 without windows.
     """
-    found = [_need_exposures(rollout, action, pace)]
+    needs = [_need_exposures(rollout, action, pace)]
     if windows_s:
-        found.append(_need_windows(action.figures, found[0], windows_s))
-    found += _need_warm_up(rollout, action, pace, now)
-    found.append(_need_planned_share(action))
-    found += _need_duration(rollout, now)
+        needs.append(_need_windows(action.figures, needs[0], windows_s))
+    needs += _need_warm_up(rollout, action, pace, now)
+    needs.append(_need_planned_share(action))
+    needs += _need_duration(rollout, now)
     if rollout.current.certify:
-        found.append(_need_certificate(rollout, action, pace, now))
+        needs.append(_need_certificate(rollout, action, pace, now))
     if rollout.state is RolloutState.PAUSED:
-        found.insert(0, _PERSON_NEED)
-    return tuple(found)
+        needs.insert(0, _PERSON_NEED)
+    return tuple(needs)
 
 
 def _need_warm_up(
@@ -329,21 +333,23 @@ def _need_warm_up(
 ) -> list[StepNeed]:
     """Describes the rest of the warm-up; empty after the warm-up."""
     policy = rollout.policy
-    have = action.exposures
-    left = max(0, policy.cold_exposures - have)
+    counted = action.exposures
+    missing_callers = max(0, policy.cold_exposures - counted)
     # The step may have begun after the calling code read `now`.
     lasted_s = max(0.0, (now - rollout.step_started_at).total_seconds())
     left_s = max(0.0, policy.warm_up_s - lasted_s) if action.step_exposures else 0.0
-    if not left and not left_s:
+    if not missing_callers and not left_s:
         return []
     exposure_s = _seconds_per_exposure(rollout, pace)
-    until = [f"{have:,} of {policy.cold_exposures:,} units"] if left else []
-    until += [f"another {format_estimate(left_s)}"] if left_s else []
-    words = f"{' and '.join(until)} of the warm-up, in which times do not count"
-    share = have / policy.cold_exposures if left else 1.0 - left_s / policy.warm_up_s
+    parts = [f"{counted:,} of {policy.cold_exposures:,} units"] if missing_callers else []
+    parts += [f"another {format_estimate(left_s)}"] if left_s else []
+    words = f"{' and '.join(parts)} of the warm-up, in which times do not count"
+    share = (
+        counted / policy.cold_exposures if missing_callers else 1.0 - left_s / policy.warm_up_s
+    )
     eta_s: float | None = left_s
-    if left:
-        eta_s = None if exposure_s is None else max(left_s, left * exposure_s)
+    if missing_callers:
+        eta_s = None if exposure_s is None else max(left_s, missing_callers * exposure_s)
     return [
         StepNeed(
             "warm-up",
@@ -362,16 +368,20 @@ def _need_exposures(
 ) -> StepNeed:
     """Explains how many of the step's canary callers are counted."""
     step = rollout.current
-    have = action.step_exposures
+    counted = action.step_exposures
     wanted = max(1, step.min_exposures)
-    left = max(0, wanted - have)
+    missing_callers = max(0, wanted - counted)
     exposure_s = _seconds_per_exposure(rollout, pace)
     return StepNeed(
         what="exposures",
-        words=f"{have:,} of {wanted:,} canary callers at {format_bps(step.weight_bps)}",
-        done=not left,
-        share=min(1.0, have / wanted),
-        eta_s=0.0 if not left else None if exposure_s is None else left * exposure_s,
+        words=f"{counted:,} of {wanted:,} canary callers at {format_bps(step.weight_bps)}",
+        done=not missing_callers,
+        share=min(1.0, counted / wanted),
+        eta_s=0.0
+        if not missing_callers
+        else None
+        if exposure_s is None
+        else missing_callers * exposure_s,
     )
 
 
@@ -380,11 +390,17 @@ def _seconds_per_exposure(rollout: Rollout, pace: float | None) -> float | None:
 
 
 def _need_planned_share(action: RolloutAction) -> StepNeed:
-    right = action.figures.log_srm < ALARM_LOG_E
+    is_as_planned = action.figures.log_srm < ALARM_LOG_E
     words = "the canary's share of callers is the planned share"
-    if not right:
+    if not is_as_planned:
         words = "the canary's share of callers is not the planned share: look at routing"
-    return StepNeed("sample ratio", words, right, float(right), 0.0 if right else None)
+    return StepNeed(
+        "sample ratio",
+        words,
+        is_as_planned,
+        float(is_as_planned),
+        0.0 if is_as_planned else None,
+    )
 
 
 def _need_duration(rollout: Rollout, now: datetime) -> list[StepNeed]:
@@ -492,11 +508,11 @@ def _measure_pace(
     """
     step = [block for block in blocks if block.closed_at >= rollout.step_started_at]
     last_hour = [block for block in step if now - block.closed_at <= PACE_PERIOD]
-    for used in (last_hour, step):
-        if len(used) >= MIN_BLOCKS:
-            began = min(block.opened_at for block in used)
+    for measured_blocks in (last_hour, step):
+        if len(measured_blocks) >= MIN_BLOCKS:
+            began = min(block.opened_at for block in measured_blocks)
             seconds = max(60.0, (now - began).total_seconds())
-            return sum(block.units for block in used) * 3600.0 / seconds
+            return sum(block.units for block in measured_blocks) * 3600.0 / seconds
     return None
 
 

@@ -88,8 +88,8 @@ def guardrail_row(
     row = _evidence_row(evidence, limit, judge)
     if guard is None:
         return row
-    own = Guardrail.CALLER_ERRORS if guard.window_s else Guardrail.ERRORS
-    return _show_guard_counts(row, guard) if evidence.guardrail is own else row
+    guarded = Guardrail.CALLER_ERRORS if guard.window_s else Guardrail.ERRORS
+    return _show_guard_counts(row, guard) if evidence.guardrail is guarded else row
 
 
 def _show_guard_counts(row: GuardrailRow, guard: GuardCount) -> GuardrailRow:

@@ -227,10 +227,10 @@ def _scores_by_day(
     """Returns, by item, the mean scores of the days; leaves out items without all scores."""
     by_day: list[dict[str, list[float | None]]] = []
     for day in days:
-        found: dict[str, list[float | None]] = {}
+        by_item: dict[str, list[float | None]] = {}
         for key, score in _mean_answer_scores([day], samples, "strict").items():
-            found.setdefault(key[0], []).append(score)
-        by_day.append(found)
+            by_item.setdefault(key[0], []).append(score)
+        by_day.append(by_item)
     items = sorted(by_day[-1])
     rows = [
         [_mean_if_complete(of_day.get(item, [None])) for of_day in by_day] for item in items
@@ -279,18 +279,22 @@ def find_mean_faults(
     newest = {(one.item, one.epoch) for one in samples[days.recent[-1].runs[-1]]}
     if newest != {(one.item, one.epoch) for one in mean}:
         return ["the incumbent's mean has other items than its scheduled runs"]
-    again = mean_samples(days.recent, samples, mean[0].run, places)
-    before = {(one.item, one.epoch): one for one in mean}
-    unlike = [
+    rebuilt = mean_samples(days.recent, samples, mean[0].run, places)
+    stored = {(one.item, one.epoch): one for one in mean}
+    different_items = [
         one.item
-        for one in again
-        for kept in [before[one.item, one.epoch]]
-        if not (_is_close(one.strict, kept.strict) and _is_close(one.lenient, kept.lenient))
-        or (one.error, one.served, one.cost_usd) != (kept.error, kept.served, kept.cost_usd)
+        for one in rebuilt
+        for stored_sample in [stored[one.item, one.epoch]]
+        if not (
+            _is_close(one.strict, stored_sample.strict)
+            and _is_close(one.lenient, stored_sample.lenient)
+        )
+        or (one.error, one.served, one.cost_usd)
+        != (stored_sample.error, stored_sample.served, stored_sample.cost_usd)
     ]
     faults = []
-    if unlike:
-        named = ", ".join(unlike[:MAX_NAMED])
+    if different_items:
+        named = ", ".join(different_items[:MAX_NAMED])
         faults.append(f"the incumbent's mean scores of {named} differ from its scheduled runs")
     spread = IncumbentDays.measure(days.days, days.spread.recent, samples).spread
     pairs = zip((spread.sd, spread.freedom), (days.spread.sd, days.spread.freedom), strict=True)

@@ -106,14 +106,18 @@ def find_replacement(
     """
     if not any(model.model for model in measured):
         return None
-    ours = [sighting for sighting in sightings if _is_measured(sighting, measured, pin)]
-    others = [sighting for sighting in sightings if not _is_measured(sighting, measured, pin)]
-    newest = max(others, key=lambda sighting: sighting.last_at, default=None)
+    measured_sightings = [
+        sighting for sighting in sightings if _is_measured(sighting, measured, pin)
+    ]
+    other_sightings = [
+        sighting for sighting in sightings if not _is_measured(sighting, measured, pin)
+    ]
+    newest = max(other_sightings, key=lambda sighting: sighting.last_at, default=None)
     if newest is None:
         return None
-    later = all(newest.last_at > sighting.last_at for sighting in ours)
-    since = decided_at is not None and newest.last_at > decided_at
-    return newest if later or since else None
+    is_newest = all(newest.last_at > sighting.last_at for sighting in measured_sightings)
+    is_after_decision = decided_at is not None and newest.last_at > decided_at
+    return newest if is_newest or is_after_decision else None
 
 
 def _is_measured(

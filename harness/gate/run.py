@@ -113,8 +113,8 @@ def describe_waits(runs: Iterable[EvalRun], now: datetime) -> str:
         away = describe_absence(first.message, first.waits_since or now, now)
         pauses = all(run.is_waiting(now) for run in (first, *others))
         next_try = min(run.retry_at or now for run in (first, *others))
-        then = f"next try {next_try:%H:%M:%S}" if pauses else "trying again now"
-        texts.append(f"waits for {away}; {then}")
+        next_text = f"next try {next_try:%H:%M:%S}" if pauses else "trying again now"
+        texts.append(f"waits for {away}; {next_text}")
     return "; ".join(texts)
 
 
@@ -242,12 +242,12 @@ def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
 
     answers: (error, rule) each.
     """
-    came = False
+    has_answer = False
     for error, rule in answers:
         if error is None and rule not in UNREADABLE:
             return False
-        came = came or error is None
-    return came
+        has_answer = has_answer or error is None
+    return has_answer
 
 
 CALIBRATED: Final = "judge.calibrated"  # an action of the audit log

@@ -170,7 +170,7 @@ def _score_variance(samples: Sequence[Sample]) -> float:
 
 
 def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, list[Sample]]:
-    found: dict[int, list[Sample]] = {}
+    by_position: dict[int, list[Sample]] = {}
     seen: dict[tuple[str, int], Sample] = {}
     places: dict[str, int] = {}
     for sample in samples:
@@ -188,10 +188,10 @@ def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, lis
         if places.setdefault(sample.item, sample.position) != sample.position:
             raise _stale_evidence(plan, f"item {sample.item} has two positions in the order")
         seen[key] = sample
-        found.setdefault(sample.position, []).append(_check_scores(sample))
-    for group in found.values():
+        by_position.setdefault(sample.position, []).append(_check_scores(sample))
+    for group in by_position.values():
         group.sort(key=lambda sample: sample.epoch)
-    return found
+    return by_position
 
 
 def _check_scores(sample: Sample) -> Sample:

@@ -183,23 +183,23 @@ def judge_differences(
     noise: noise of the items' scores, for a claim about these items; None assumes the maximum.
     """
     d = check_differences(differences)
-    taken = evidence_path(d, design)
+    path = evidence_path(d, design)
     if not len(d):
-        return build_evidence(d, taken, design)
-    decided = judge_batch(d[None], design, noise)
-    used = int(decided.n_used[0])
+        return build_evidence(d, path, design)
+    decisions = judge_batch(d[None], design, noise)
+    used = int(decisions.n_used[0])
     outcome = "running"
     how = "early" if used < design.n_max else "final"
-    if decided.promoted[0]:
+    if decisions.promoted[0]:
         outcome = "promote"
-    elif decided.rejected[0]:
+    elif decisions.rejected[0]:
         outcome = "reject"
-    elif decided.futile[0]:
+    elif decisions.futile[0]:
         outcome = "inconclusive"
         how = FUTILE
     elif used == design.n_max:
         outcome = "inconclusive"
-    evidence = build_evidence(d[:used], taken, design, noise)
+    evidence = build_evidence(d[:used], path, design, noise)
     return replace(evidence, outcome=outcome, how=None if outcome == "running" else how)
 
 
@@ -210,19 +210,19 @@ def judge_batch(
 ) -> BatchDecisions:
     """Judges every row of differences (comparisons, items), without display figures."""
     d = check_differences(matrix)
-    taken = evidence_path(d, design)
+    path = evidence_path(d, design)
     items = d.shape[-1]
-    stops = taken.rejects | taken.hopeless
+    stops = path.rejects | path.hopeless
     used = np.where(stops.any(axis=-1), np.argmax(stops, axis=-1) + 1, items)
     promoted = np.zeros(len(d), dtype=np.bool_)
     for n, level in design.levels_of(items).items():
         # A promotion takes precedence over a stop at the same item.
         if n >= 2 and (open_ := ~promoted & (used >= n)).any():
-            now = open_ & (analysis_p(d[:, :n], design, noise, most=level) <= level)
-            promoted = promoted | now
-            used = np.where(now, n, used)
-    rejected = ~promoted & taken.rejects[np.arange(len(d)), used - 1]
-    futile = ~promoted & ~rejected & taken.hopeless[np.arange(len(d)), used - 1]
+            promoted_now = open_ & (analysis_p(d[:, :n], design, noise, most=level) <= level)
+            promoted = promoted | promoted_now
+            used = np.where(promoted_now, n, used)
+    rejected = ~promoted & path.rejects[np.arange(len(d)), used - 1]
+    futile = ~promoted & ~rejected & path.hopeless[np.arange(len(d)), used - 1]
     return BatchDecisions(promoted, rejected, futile, used)
 
 
@@ -274,31 +274,31 @@ def _compute_share_left(
 
 def build_evidence(
     d: Floats,
-    taken: EvidencePath,
+    path: EvidencePath,
     design: Design,
     noise: AnswerNoise | None = None,
 ) -> ComparisonEvidence:
-    """Computes every figure for the items `d`. taken: the path of these items, or of more."""
+    """Computes every figure for the items `d`. path: of these items, or of more."""
     used = len(d)
-    few = len(d) < 2
-    t = None if few else float(guarded_t(d, design.theta0))
+    is_too_short = len(d) < 2
+    t = None if is_too_short else float(guarded_t(d, design.theta0))
     total, squares = (float(ordered_sum(x)) if used else 0.0 for x in (d, d * d))
     wins = int((d > 0.0).sum())
     losses = int((d < 0.0).sum())
     method = "tango" if (d == np.round(d)).all() else "t"
     low = None
     high = None
-    if noise is not None and not few:
+    if noise is not None and not is_too_short:
         left = math.sqrt(float(_compute_share_left(d, design, noise)))
         low, high = (
             total / used + left * (end - total / used)
             for end in t_interval(used, total, squares)
         )
         method = "these"
-    elif design.days is not None and not few:
+    elif design.days is not None and not is_too_short:
         low, high = days_interval(used, total / used, float(_variance(d)), design.days)
         method = "days"
-    elif not few:
+    elif not is_too_short:
         tango = tango_interval(wins, losses, used) if method == "tango" else None
         low, high = tango or t_interval(used, total, squares)
     spread = float(squared_deviations(used, total, squares))
@@ -310,14 +310,14 @@ def build_evidence(
         ci_low=low,
         ci_high=high,
         ci_method=method,
-        log_e_bad=float(taken.log_e_bad[used - 1]) + 0.0 if used else 0.0,
+        log_e_bad=float(path.log_e_bad[used - 1]) + 0.0 if used else 0.0,
         t=t,
         p_t=None if t is None else float(t_tail(used, t)),
-        p_final=None if few else float(analysis_p(d, design, noise)),
+        p_final=None if is_too_short else float(analysis_p(d, design, noise)),
         wins=wins,
         ties=used - wins - losses,
         losses=losses,
-        sd=None if few else math.sqrt(spread / (used - 1)),
+        sd=None if is_too_short else math.sqrt(spread / (used - 1)),
         noise=_mean_noise(used, noise),
     )
 

@@ -155,16 +155,16 @@ def judge_slices(
 
     allowance: a loss that the difference of two days may explain, a share of 1.
     """
-    found = _test_slices(plan, items, allowance)
-    if found.worse_at is None:
-        return found
-    cut = items[: plan.items_in(found.worse_at)]
-    blamed = {slice_.name for slice_ in found.worse}
+    judgement = _test_slices(plan, items, allowance)
+    if judgement.worse_at is None:
+        return judgement
+    cut = items[: plan.items_in(judgement.worse_at)]
+    worse_names = {slice_.name for slice_ in judgement.worse}
     # A loss by form alone is no rejection, as for the whole suite.
     lenient = _test_slices(plan, tuple(map(_read_leniently, cut)), allowance)
     allowed = plan.margin
-    kept = all(s.delta >= -allowed for s in lenient.figures if s.name in blamed)
-    return replace(found, form=lenient.worse_at is None and kept)
+    kept = all(s.delta >= -allowed for s in lenient.figures if s.name in worse_names)
+    return replace(judgement, form=lenient.worse_at is None and kept)
 
 
 def _read_leniently(item: PairedItem) -> PairedItem:
@@ -186,15 +186,15 @@ def _test_slices(
     d = [score_difference(item.pair.candidate, item.pair.incumbent) for item in items]
     p_values: dict[int, float] = {}
     worse_at = None
-    shown = (False,) * len(plan.slices)
+    are_worse = (False,) * len(plan.slices)
     for end, looks in groupby(
         sorted(_list_looks(plan, d, available, allowance)), key=itemgetter(0)
     ):
         for _, index, p in looks:
             p_values[index] = min(p, p_values.get(index, 1.0))
         ordered = [p_values.get(at, 1.0) for at in range(len(plan.slices))]
-        shown = holm_test(ordered, SLICE_ALPHA)
-        if any(shown):
+        are_worse = holm_test(ordered, SLICE_ALPHA)
+        if any(are_worse):
             worse_at = end
             break
     known = [x if item.complete else math.nan for x, item in zip(d, items, strict=True)]
@@ -206,7 +206,7 @@ def _test_slices(
             (
                 worse_at or available,
                 p_values.get(index),
-                shown[index],
+                are_worse[index],
             ),
         )
         for index, slice_ in enumerate(plan.slices)

@@ -303,29 +303,29 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     worse before the mean is decided, that suite decides the claim.
     """
     whole = _composite(cases)
-    judged = judge_claim(whole)
-    decided = judged.report.outcome != "running"
-    upto = judged.consumed if decided else len(whole.paired.items)
+    judgement_of_mean = judge_claim(whole)
+    is_decided = judgement_of_mean.report.outcome != "running"
+    used_units = judgement_of_mean.consumed if is_decided else len(whole.paired.items)
     ready = max(promotion_waits_for(case.plan) for case in cases)
-    if judged.report.outcome == "passed" and upto < ready:
+    if judgement_of_mean.report.outcome == "passed" and used_units < ready:
         # A slice without its first look blocks a promotion, also in a part of the mean.
-        upto = min(ready, len(whole.paired.items))
-        if upto < ready:
-            report = waiting_report(whole.paired, judged.report, whole.stopped)
-            judged = replace(judged, report=report)
-            decided = report.outcome != "running"
-    votes = [(judged.report.outcome, judged.report)]
+        used_units = min(ready, len(whole.paired.items))
+        if used_units < ready:
+            report = waiting_report(whole.paired, judgement_of_mean.report, whole.stopped)
+            judgement_of_mean = replace(judgement_of_mean, report=report)
+            is_decided = report.outcome != "running"
+    votes = [(judgement_of_mean.report.outcome, judgement_of_mean.report)]
     members = {}
     for case in cases:
         judgement, counts = _judge_member(
             case,
-            upto,
-            decided=decided,
+            used_units,
+            decided=is_decided,
         )
         members[case.plan.suite] = judgement
         if counts:
             votes.insert(0, (judgement.report.outcome, judgement.report))
-    return ClaimGroup(tuple(votes), members, judged.report)
+    return ClaimGroup(tuple(votes), members, judgement_of_mean.report)
 
 
 def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
@@ -349,7 +349,7 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
         )
     }
     reports = [member.report for member in members.values()]
-    settled = [
+    blocking = [
         r
         for r in reports
         if _rejected(r) or r.outcome in BLOCKING_OUTCOMES or r.figures.worse_slices
@@ -357,7 +357,7 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     passed = [r for r in reports if r.outcome == "passed"]
     # The strongest comes last, because the verdict names the last report.
     passed.sort(key=lambda report: -_p_at_end(report))
-    counted = settled or passed or reports
+    counted = blocking or passed or reports
     return ClaimGroup(tuple((r.outcome, r) for r in counted), members)
 
 

@@ -288,23 +288,25 @@ def _compare_readings(plan: SuitePlan, paired: PairedSuite) -> _Readings:
     differences = _differences(units)
     noise = _find_noise(units)
     strict = judge_differences(differences, design, noise)
-    asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
-    if strict.outcome not in asked:
+    explained_outcomes = (
+        ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
+    )
+    if strict.outcome not in explained_outcomes:
         return _Readings(strict)
     # After a strict loss, the lenient scores must only be within the margin; after a strict
     # draw, they must show the registered claim.
     if strict.outcome != "reject":
         return _Readings(strict, judge_differences(_lenient_differences(units), design))
-    within = replace(
+    margin_design = replace(
         design,
         claim=Claim.NON_INFERIOR,
         futility=0.0,
         lost_margin=LostMargin.STOPS,
     )
-    if judge_differences(differences, within, noise).outcome == "promote":
+    if judge_differences(differences, margin_design, noise).outcome == "promote":
         # The strict loss is within the margin too, so the format explains nothing.
         return _Readings(strict)
-    return _Readings(strict, judge_differences(_lenient_differences(units), within))
+    return _Readings(strict, judge_differences(_lenient_differences(units), margin_design))
 
 
 def _outcome(
@@ -349,8 +351,10 @@ def _use_complete_items(
     if all(item.complete for item in used):
         return evidence
     d = np.array(read(measured_units(plan, used)))
-    known = build_evidence(d, evidence_path(d, design), design)
-    return replace(evidence, **{name: getattr(known, name) for name in MEASURED_FIGURES})
+    complete_evidence = build_evidence(d, evidence_path(d, design), design)
+    return replace(
+        evidence, **{name: getattr(complete_evidence, name) for name in MEASURED_FIGURES}
+    )
 
 
 def _report(

@@ -404,10 +404,10 @@ def replay_verdict(stored: Verdict) -> Verdict:
 
     Raises ValueError if the inputs do not decide.
     """
-    again = decide_from_claims(stored, claims_from_json(stored.inputs))
-    if again is None:
+    replayed = decide_from_claims(stored, claims_from_json(stored.inputs))
+    if replayed is None:
         raise ValueError(f"the inputs of verdict {stored.id} do not decide")
-    return again
+    return replayed
 
 
 def decide_from_claims(stored: Verdict, cases: Sequence[SuiteClaim]) -> Verdict | None:

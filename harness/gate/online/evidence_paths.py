@@ -259,7 +259,7 @@ def pool_returned(
     (`outcome.BY_OUTCOME`). Only counts and shares decide how many blocks form a pool, never an
     arm's answers.
     """
-    found: list[FailureTally | None] = []
+    pooled_tallies: list[FailureTally | None] = []
     pool = _NO_FAILURES
     pooled_share = 0.0
     for tally, share, is_unplanned in zip(tallies, shares, unplanned, strict=True):
@@ -269,7 +269,7 @@ def pool_returned(
             or not is_unplanned
             or not 0.0 < tally.units * smaller < FEWEST_EXPOSURES
         ):
-            found.append(tally)
+            pooled_tallies.append(tally)
             continue
         if share != pooled_share:
             pool = _NO_FAILURES
@@ -281,11 +281,11 @@ def pool_returned(
             pool.canary_failures + tally.canary_failures,
         )
         if pool.units < _FEWEST_POOLED or pool.units * smaller < FEWEST_EXPOSURES:
-            found.append(None)
+            pooled_tallies.append(None)
             continue
-        found.append(pool)
+        pooled_tallies.append(pool)
         pool = _NO_FAILURES
-    return found
+    return pooled_tallies
 
 
 def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
@@ -429,42 +429,42 @@ def skip_warm_up(
     routers warm up until the candidate has `cold_exposures`. The first ranks after the warm-up
     are removed too, because their values may be ranked against values of the warm-up.
     """
-    found: list[ObservationBlock] = []
+    kept_blocks: list[ObservationBlock] = []
     ends: dict[_Place, datetime] = {}
     # By place, which ranks may still include values of the warm-up. False: the ranks of all
     # exposures. True: the ranks of never-seen keys.
-    mixed: dict[_Place, set[bool]] = {}
-    seen = 0
+    tainted: dict[_Place, set[bool]] = {}
+    seen_exposures = 0
     for block in sorted(blocks, key=lambda block: block.number):
         if block.late_of:
             # Late outcomes have no times, and would look like a block of the warm-up.
-            found.append(block)
+            kept_blocks.append(block)
             continue
         place = (block.worker, block.weight_bps)
-        new = block.never_seen
+        never_seen = block.never_seen
         if policy.warm_up_s and block.canary_units and place[1] <= policy.steps[-1].weight_bps:
             ends.setdefault(place, add_seconds(block.closed_at, policy.warm_up_s))
-        cold = seen < policy.cold_exposures or block.opened_at < ends.get(
+        is_warm_up = seen_exposures < policy.cold_exposures or block.opened_at < ends.get(
             place, block.opened_at
         )
-        seen += block.canary_units
-        if cold:
-            mixed[place] = {False, True}
-        left = mixed.get(place, set())
-        kept = block
-        if new is not None and True in left and _has_times(new):
-            kept = replace(
-                kept,
+        seen_exposures += block.canary_units
+        if is_warm_up:
+            tainted[place] = {False, True}
+        tainted_ranks = tainted.get(place, set())
+        changed = block
+        if never_seen is not None and True in tainted_ranks and _has_times(never_seen):
+            changed = replace(
+                changed,
                 never_seen=replace(
-                    new,
-                    ranks=None if new.ranks is None else _drop_times(new.ranks),
-                    bets=None if new.bets is None else _drop_times(new.bets),
+                    never_seen,
+                    ranks=None if never_seen.ranks is None else _drop_times(never_seen.ranks),
+                    bets=None if never_seen.bets is None else _drop_times(never_seen.bets),
                 ),
             )
-            left -= set() if cold else {True}
-        if False in left and _has_times(block):
-            kept = replace(
-                kept,
+            tainted_ranks -= set() if is_warm_up else {True}
+        if False in tainted_ranks and _has_times(block):
+            changed = replace(
+                changed,
                 ranks=_drop_times(block.ranks),
                 bets=_drop_times(block.bets),
                 levels=_drop_times(block.levels),
@@ -473,9 +473,9 @@ def skip_warm_up(
                     for name, totals in block.capped.items()
                 },
             )
-            left -= set() if cold else {False}
-        found.append(kept)
-    return found
+            tainted_ranks -= set() if is_warm_up else {False}
+        kept_blocks.append(changed)
+    return kept_blocks
 
 
 _Place = tuple[str, int]  # (router, share of traffic in basis points)

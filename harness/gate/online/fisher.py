@@ -229,11 +229,11 @@ def worst_log_srm(
     for block in blocks:
         if not 0 < block.weight_bps < 10_000:
             continue
-        looked_into = since is None or block.opened_at >= since
-        part = (block.period, block.weight_bps, looked_into)
+        is_read = since is None or block.opened_at >= since
+        part = (block.period, block.weight_bps, is_read)
         j = len(costs) + 1
         cost = costs.setdefault(part, math.log(j * (j + 1)))
-        if looked_into:
+        if is_read:
             canary, exposures = counts.get(part, (0, 0))
             canary, exposures = counts[part] = (
                 canary + block.canary_units,

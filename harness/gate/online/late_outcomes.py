@@ -45,27 +45,27 @@ def enter_lost_windows(
     """
     # By router and sequence: when the windows are lost, and their block's place.
     due: dict[tuple[str, int], tuple[datetime, int]] = {}
-    found: list[ObservationBlock] = []
+    entered: list[ObservationBlock] = []
     for block in blocks:
-        kept = block
+        changed = block
         if block.late_of:
             place = (block.worker, block.late_of)
             if find_windows(block) and due.pop(place, None) is None:
-                kept = replace(block, counts={}, by_key={}, never_seen=None)
+                changed = replace(block, counts={}, by_key={}, never_seen=None)
         else:
             lost = [place for place, (at, _) in due.items() if at < block.closed_at]
             promised = [due.pop(place)[1] for place in lost]
-            kept = _add_lost_windows(block, [found[number] for number in promised])
+            changed = _add_lost_windows(block, [entered[number] for number in promised])
             for number in promised:
-                found[number] = replace(found[number], windows_known_s=0.0)
+                entered[number] = replace(entered[number], windows_known_s=0.0)
             if block.windows_known_s:
                 known_s = block.windows_known_s + policy.missing_s + REPORT_S
                 due[block.worker, block.sequence] = (
                     add_seconds(block.closed_at, known_s),
-                    len(found),
+                    len(entered),
                 )
-        found.append(kept)
-    return found
+        entered.append(changed)
+    return entered
 
 
 class WindowWait(NamedTuple):

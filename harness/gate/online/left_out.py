@@ -134,16 +134,16 @@ def compare_left_out(blocks: Sequence[ObservationBlock]) -> tuple[LeftOutDiffere
         sum(block.canary_units for block in blocks),
     )
     periods = sorted({block.period for block in blocks})
-    found = []
+    differences = []
     for place, (reason, splits) in enumerate(_in_order_of_appearance(blocks), start=1):
         counts = list(zip(blocks, splits, strict=True))
-        own = ([one for one in counts if one[0].period == number] for number in periods)
+        by_period = ([one for one in counts if one[0].period == number] for number in periods)
         if any(
             left_out_path(part)[-1] >= log_e_limit(number, place)
-            for number, part in zip(periods, own, strict=True)
+            for number, part in zip(periods, by_period, strict=True)
         ):
-            found.append(LeftOutDifference(reason, _sum_splits(splits), exposures))
-    return tuple(found)
+            differences.append(LeftOutDifference(reason, _sum_splits(splits), exposures))
+    return tuple(differences)
 
 
 def _in_order_of_appearance(
@@ -238,7 +238,7 @@ def bound_blocks(
     """
     excess = dict.fromkeys(reasons, 0.0)
     added = dict.fromkeys(excess, 0)
-    found = []
+    bounded = []
     for block in blocks:
         changed = block
         control = block.units - block.canary_units
@@ -246,15 +246,17 @@ def bound_blocks(
             split = left_out_exposures(block, reason)
             share = (split.failures - split.canary) / control if control else 0.0
             excess[reason] += split.canary - share * block.canary_units
-            new = min(
+            added_now = min(
                 split.canary,
                 max(0, math.floor(excess[reason]) - added[reason]),
             )
-            if new:
-                added[reason] += new
-                changed = _add_failures(changed, new, known=reason not in _UNKNOWN_TO_ERRORS)
-        found.append(changed)
-    return found
+            if added_now:
+                added[reason] += added_now
+                changed = _add_failures(
+                    changed, added_now, known=reason not in _UNKNOWN_TO_ERRORS
+                )
+        bounded.append(changed)
+    return bounded
 
 
 # The reasons whose exposures the guardrail of errors leaves out. It counts the exposures of

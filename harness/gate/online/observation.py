@@ -435,7 +435,7 @@ def claim_keys(
     """
     period = min(claim.period, _LAST_PERIOD)
     read = {number: _read_page(page) for number, page in pages.items()}
-    found = []
+    histories = []
     changed = set[int]()
     for print_ in claim.fingerprints:
         number = page_of(print_)
@@ -443,15 +443,15 @@ def claim_keys(
         page = read.setdefault(number, {})
         last = page.get(rest)
         if last is not None and last >= period:
-            found.append(KeyHistory.COUNTED)
+            histories.append(KeyHistory.COUNTED)
             continue
         if last is None and len(page) >= KEYS_PER_PAGE:
-            found.append(KeyHistory.RETURNED)
+            histories.append(KeyHistory.RETURNED)
             continue
-        found.append(KeyHistory.NEVER_SEEN if last is None else KeyHistory.RETURNED)
+        histories.append(KeyHistory.NEVER_SEEN if last is None else KeyHistory.RETURNED)
         page[rest] = period
         changed.add(number)
-    return {number: _write_page(read[number]) for number in sorted(changed)}, found
+    return {number: _write_page(read[number]) for number in sorted(changed)}, histories
 
 
 def _read_page(page: bytes) -> dict[int, int]:

@@ -82,11 +82,11 @@ def sum_by_key(
     for block in blocks:
         for key, tallies in block.by_key.items():
             if (tally := tallies.get(guardrail)) is not None:
-                found = sums.setdefault(key, Counter())
-                found["units"] += tally.units
-                found["canary"] += tally.canary
-                found["failures"] += tally.failures
-                found["canary_failures"] += tally.canary_failures
+                sums_of_key = sums.setdefault(key, Counter())
+                sums_of_key["units"] += tally.units
+                sums_of_key["canary"] += tally.canary
+                sums_of_key["failures"] += tally.failures
+                sums_of_key["canary_failures"] += tally.canary_failures
     return {
         key: FailureTally(n["units"], n["canary"], n["failures"], n["canary_failures"])
         for key, n in sums.items()

@@ -310,9 +310,9 @@ def decide_action(
     deadline = add_seconds(rollout.step_started_at, step.deadline_s)
     exposures = evidence.exposures_by_weight.get(step.weight_bps, 0)
     wanted = max(1, step.min_exposures)
-    known = exposures - evidence.open_windows.get(step.weight_bps, 0)
+    known_windows = exposures - evidence.open_windows.get(step.weight_bps, 0)
     # A step that lacks exposures waits for them, and not for windows.
-    lacks = exposures < wanted or known >= wanted
+    needs_no_wait = exposures < wanted or known_windows >= wanted
     view = _StepView(
         rollout=rollout,
         evidence=evidence,
@@ -326,8 +326,8 @@ def decide_action(
         now=now,
         last_block=blocks[-1].number if blocks else 0,
         windows=NO_WAIT
-        if lacks
-        else await_windows(blocks, step.weight_bps, wanted, known, now),
+        if needs_no_wait
+        else await_windows(blocks, step.weight_bps, wanted, known_windows, now),
     )
     choice = _choose(view)
     return RolloutAction(

@@ -117,58 +117,62 @@ def collect_evidence(
     """
     ordered = _prepare_blocks(blocks, policy)
     streams = _build_streams(ordered, policy)
-    doubtful = any(block.has_missing for block in ordered) and any(
+    trips_with_missing = any(block.has_missing for block in ordered) and any(
         stream.tripped is not None for stream in _build_streams(ordered, policy, against=True)
     )
     tripped = min((s.tripped for s in streams if s.tripped is not None), default=None)
-    read = ordered if tripped is None else ordered[: tripped + 1]
+    used_blocks = ordered if tripped is None else ordered[: tripped + 1]
     current = [
-        stream.until(len(read))
+        stream.until(len(used_blocks))
         for stream in streams
-        if stream.number in (CARRIED, _period(read))
+        if stream.number in (CARRIED, _period(used_blocks))
     ]
-    now = max(current, key=lambda stream: stream.excess)
-    guardrails = _collect_guardrails(now, read, policy)
+    nearest = max(current, key=lambda stream: stream.excess)
+    guardrails = _collect_guardrails(nearest, used_blocks, policy)
     certificates = [_compute_certificate(stream, policy) for stream in current]
     certificate = max(certificates, key=lambda certified: certified.log_e - certified.limit)
-    reason = None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail
-    if reason is Guardrail.ERRORS:
+    tripped_guardrail = (
+        None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail
+    )
+    if tripped_guardrail is Guardrail.ERRORS:
         guardrails = (
-            replace(guardrails[0], segment=find_segment(read)),
+            replace(guardrails[0], segment=find_segment(used_blocks)),
             *guardrails[1:],
         )
     return CanaryEvidence(
-        blocks=len(read),
-        log_e=_last(now.path),
+        blocks=len(used_blocks),
+        log_e=_last(nearest.path),
         block=tripped,
-        period=_period(read),
-        limit=now.limit,
+        period=_period(used_blocks),
+        limit=nearest.limit,
         guardrails=guardrails,
-        tripped=reason,
-        exposures=sum(block.canary_units for block in read),
-        exposures_by_weight=_count_informative_exposures(read),
-        units=sum(block.units for block in read),
-        failures=sum(block.failures for block in read),
-        canary_failures=sum(block.canary_failures for block in read),
-        missing=sum(block.missing for block in read),
-        rests_on_missing=doubtful and tripped is None,
+        tripped=tripped_guardrail,
+        exposures=sum(block.canary_units for block in used_blocks),
+        exposures_by_weight=_count_informative_exposures(used_blocks),
+        units=sum(block.units for block in used_blocks),
+        failures=sum(block.failures for block in used_blocks),
+        canary_failures=sum(block.canary_failures for block in used_blocks),
+        missing=sum(block.missing for block in used_blocks),
+        rests_on_missing=trips_with_missing and tripped is None,
         slow_in_warm_up=tripped is None and _slow_in_warm_up(blocks, ordered, policy),
-        distance_to_trip=distance_to_trip(_last(now.path), now.limit),
+        distance_to_trip=distance_to_trip(_last(nearest.path), nearest.limit),
         log_certificate=certificate.log_e,
         certificate_limit=certificate.limit,
         log_odds_e=certificate.odds,
         log_rate_e=certificate.rate,
-        log_e_max=_highest(now.path),
-        carried=now.number == CARRIED,
-        outcomes=sum_splits(block.assigned_outcomes for block in read),
-        uncounted=sum_splits(block.uncounted_callers for block in read),
-        served=sum_splits(block.served for block in read),
-        assigned=ArmSplit(*map(sum, zip(*(block.assigned for block in read), strict=True)))
-        if read
+        log_e_max=_highest(nearest.path),
+        carried=nearest.number == CARRIED,
+        outcomes=sum_splits(block.assigned_outcomes for block in used_blocks),
+        uncounted=sum_splits(block.uncounted_callers for block in used_blocks),
+        served=sum_splits(block.served for block in used_blocks),
+        assigned=ArmSplit(
+            *map(sum, zip(*(block.assigned for block in used_blocks), strict=True))
+        )
+        if used_blocks
         else NO_SPLIT,
-        open_windows=count_open_windows(read),
+        open_windows=count_open_windows(used_blocks),
         lost_windows=sum(
-            tally.missing.failures for block in read if (tally := find_windows(block))
+            tally.missing.failures for block in used_blocks if (tally := find_windows(block))
         ),
     )
 
@@ -329,12 +333,12 @@ def _build_streams(
     placed = list(enumerate(ordered))
     new = [(place, part) for place, block in placed if (part := block.of_new_keys)]
     cost = -math.log(CARRIED_SHARE)
-    found = [_Stream.from_blocks(CARRIED, new, policy, cost, against=against)]
+    streams = [_Stream.from_blocks(CARRIED, new, policy, cost, against=against)]
     for number in sorted({block.period for block in ordered if block.period > 1}):
         own = [(at, block) for at, block in placed if block.period == number]
         cost = period_cost(number)
-        found.append(_Stream.from_blocks(number, own, policy, cost, against=against))
-    return found
+        streams.append(_Stream.from_blocks(number, own, policy, cost, against=against))
+    return streams
 
 
 def _slow_in_warm_up(
@@ -373,16 +377,16 @@ def period_cost(period: int) -> float:
 
 
 def _collect_guardrails(
-    now: _Stream,
-    read: Sequence[ObservationBlock],
+    nearest: _Stream,
+    used_blocks: Sequence[ObservationBlock],
     policy: CanaryPolicy,
 ) -> tuple[GuardrailEvidence, ...]:
     weight = guardrail_weights(policy.tolerated)
-    found = []
+    collected = []
     for guardrail, tolerated in policy.tolerated.items():
-        path = now.paths[guardrail]
-        sums = guardrail_totals(read, guardrail)
-        found.append(
+        path = nearest.paths[guardrail]
+        sums = guardrail_totals(used_blocks, guardrail)
+        collected.append(
             GuardrailEvidence(
                 guardrail=guardrail,
                 tolerated=tolerated,
@@ -390,12 +394,12 @@ def _collect_guardrails(
                 log_e=_last(path),
                 log_e_max=_highest(path),
                 distance_to_trip=distance_to_trip(
-                    _last(path), now.limit - math.log(weight[guardrail])
+                    _last(path), nearest.limit - math.log(weight[guardrail])
                 ),
                 **{item.name: getattr(sums, item.name) for item in fields(sums)},
             )
         )
-    return tuple(found)
+    return tuple(collected)
 
 
 class _Certified(NamedTuple):
@@ -442,13 +446,13 @@ def count_open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
 
     blocks: as `enter_lost_windows` returns them.
     """
-    found: Counter[int] = Counter()
+    open_windows: Counter[int] = Counter()
     for block in blocks:
         if block.windows_known_s:
-            found[block.weight_bps] += block.canary_units
+            open_windows[block.weight_bps] += block.canary_units
         if block.late_of and find_windows(block) is not None:
-            found[block.weight_bps] -= block.counted.canary
-    return {weight_bps: number for weight_bps, number in found.items() if number > 0}
+            open_windows[block.weight_bps] -= block.counted.canary
+    return {weight_bps: number for weight_bps, number in open_windows.items() if number > 0}
 
 
 def _count_informative_exposures(blocks: Iterable[ObservationBlock]) -> dict[int, int]:

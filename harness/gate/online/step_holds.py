@@ -53,16 +53,16 @@ def not_sent_reason(rollout: Rollout, blocks: Iterable[ObservationBlock]) -> str
         and block.closed_at >= rollout.step_started_at
     ]
     assigned = sum(block.assigned.canary for block in step)
-    found: dict[str, ArmSplit] = {}
+    not_sent: dict[str, ArmSplit] = {}
     for block in step:
         for key, split in block.assigned_outcomes.items():
             if split_key(key)[0] is OutcomeKind.NOT_SENT:
-                found[key] = _add_splits(found.get(key), split)
-    unsent = sum(split.canary for split in found.values())
+                not_sent[key] = _add_splits(not_sent.get(key), split)
+    unsent = sum(split.canary for split in not_sent.values())
     if unsent <= MOST_NOT_SENT * assigned:
         return ""
-    key = max(found, key=lambda name: (found[name].canary, name))
-    control = sum(split.failures - split.canary for split in found.values())
+    key = max(not_sent, key=lambda name: (not_sent[name].canary, name))
+    control = sum(split.failures - split.canary for split in not_sent.values())
     return (
         f"{unsent:,} of the candidate's {assigned:,} requests in this step "
         f"({format_percent(unsent / assigned, significant=2)}) were not sent, and {control:,} "

@@ -77,13 +77,13 @@ def count_waits(requests: Iterable[RequestWaits]) -> WaitCounts:
     A stream has one wait between outputs: the longest that ended, or the wait that the caller
     ended if this one was longer.
     """
-    found: dict[str, dict[int, int]] = {}
+    counts: dict[str, dict[int, int]] = {}
     for request in requests:
         for key, seconds in _list_waits(request):
-            bins = found.setdefault(key, {})
+            bins = counts.setdefault(key, {})
             number = wait_bin(seconds)
             bins[number] = bins.get(number, 0) + 1
-    return found
+    return counts
 
 
 def _list_waits(request: RequestWaits) -> Iterable[tuple[str, float]]:
@@ -101,13 +101,13 @@ def _list_waits(request: RequestWaits) -> Iterable[tuple[str, float]]:
 
 def merge_waits(counts: Iterable[WaitCounts]) -> WaitCounts:
     """Adds up counts."""
-    found: dict[str, dict[int, int]] = {}
+    merged: dict[str, dict[int, int]] = {}
     for one in counts:
         for key, bins in one.items():
-            sums = found.setdefault(key, {})
+            sums = merged.setdefault(key, {})
             for number, waits in bins.items():
                 sums[number] = sums.get(number, 0) + waits
-    return found
+    return merged
 
 
 def read_waits(stored: Mapping[str, Mapping[str, int]] | None) -> WaitCounts:

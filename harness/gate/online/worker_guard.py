@@ -89,15 +89,16 @@ class WorkerGuard:
         if canary and usual_rate and not incident:
             usual_sums = self._with_usual(usual_rate, failed=True)
             usual_failures += 1
-            begun = math.log(_start_weight(usual_failures + 1))
-            usual_sums = tuple(_log_add(log, begun) for log in usual_sums)
+            log_start_weight = math.log(_start_weight(usual_failures + 1))
+            usual_sums = tuple(_log_add(log, log_start_weight) for log in usual_sums)
         null = max(1.0, self.rho)
         number = self.bets + (not incident)
         log_sums = self.log_sums
         if not incident:
-            begun = math.log(_start_weight(number))
+            log_start_weight = math.log(_start_weight(number))
             log_sums = tuple(
-                _log_add(log, begun) + arm_log_factor(null * harm, null, share, canary=canary)
+                _log_add(log, log_start_weight)
+                + arm_log_factor(null * harm, null, share, canary=canary)
                 for log, harm in zip(log_sums, HARM_GRID, strict=True)
             )
         return WorkerGuard(
