@@ -119,8 +119,10 @@ def final_p(
     theta0: float,
     most: float = 1.0,
 ) -> Floats:
-    """Computes p_final of statistics.md §1.5 for (…, n) differences of items or clusters, n >=
-    2. The null hypothesis is a mean of theta0 or less. Above `most` the value is approximate.
+    """Computes p_final of statistics.md §1.5 for (…, n) differences of items or clusters.
+
+    n is at least 2. The null hypothesis is a mean of theta0 or less. Above `most` the value is
+    approximate.
 
     If every difference is -1, 0 or 1, the exact test of wins and losses replaces t. The exact
     test needs no unseen loss.
