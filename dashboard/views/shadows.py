@@ -28,7 +28,7 @@ from dashboard.resource_page import EVERY, Cards, ResourceList
 from harness.canary import shadows
 from harness.canary.shadow_operations import SHADOWS
 from harness.canary.shadows import (
-    DEFAULT_LASTS,
+    DEFAULT_DURATION,
     LEFT_OUT,
     CheckEvidence,
     ShadowStatus,
@@ -227,7 +227,7 @@ def start(form: Form, names: Sequence[str]) -> None:
     candidate = form.choose_or_type(f"candidate-{route}", "Candidate", candidates)
     form.need(route and candidate, "Choose route and candidate first.")
     limits = ShadowLimits(**ask_fields(LIMITS, ShadowLimits(), form.key))
-    lasts = form.pick("lasts", "How long", LASTS, DEFAULT_LASTS)
+    lasts = form.pick("lasts", "How long", LASTS, DEFAULT_DURATION)
     share = labels.weight(limits.share_bps)
     if route and candidate:
         form.say(

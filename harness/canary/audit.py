@@ -72,7 +72,7 @@ class RolloutTransaction:
 
 
 # Signals that only the evidence causes; people or the proof cause the other signals.
-_OF_EVIDENCE: Final = frozenset(
+_EVIDENCE_SIGNALS: Final = frozenset(
     {
         RolloutSignal.ENOUGH,
         RolloutSignal.STEP_DONE,
@@ -86,7 +86,7 @@ _OF_EVIDENCE: Final = frozenset(
 PROMOTED: Final = "canary.promote"
 
 # Errors of blocks that cannot be read or judged.
-_UNREADABLE: Final = (SwapgateError, ValueError, TypeError, LookupError, ArithmeticError)
+_READING_ERRORS: Final = (SwapgateError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,14 @@ class ReplayedAction:
 
     @property
     def agrees(self) -> bool:
-        """Tells whether neither the inputs nor the decision differ."""
+        """Tells whether the inputs and the decision are unchanged."""
         return not self.differences
 
     def decide_again(self, what: str, decide: Callable[[], RolloutAction]) -> "ReplayedAction":
         """Calls `decide`, and compares the hash of its result with the stored hash.
 
         what: subject and verb of the difference's text, such as `the stored blocks give`. An
-        error of `decide` becomes a difference, because an unreadable input must not look like
+        error of `decide` is a difference, because an unreadable input must not look like
         agreement.
         """
         try:
@@ -128,22 +128,26 @@ class ReplayedAction:
         except (SwapgateError, ValueError) as error:
             return replace(self, differences=(*self.differences, str(error)))
         details = self.event.details
-        again = hash_decision(decided) if "decided" in details else ""
-        same = again == self.stored_sha256 if again else _has_figures(details, decided)
-        changed = () if same else (f"{what} a decision that differs from the stored one",)
+        repeated_sha256 = hash_decision(decided) if "decided" in details else ""
+        is_equal = (
+            repeated_sha256 == self.stored_sha256
+            if repeated_sha256
+            else _do_figures_agree(details, decided)
+        )
+        changed = () if is_equal else (f"{what} a decision that differs from the stored one",)
         differences = (*self.differences, *changed)
         return replace(
             self,
             differences=differences,
-            again_sha256=again,
+            again_sha256=repeated_sha256,
             decided=decided,
         )
 
 
-def _has_figures(details: Mapping[str, Any], decided: RolloutAction) -> bool:
+def _do_figures_agree(details: Mapping[str, Any], decided: RolloutAction) -> bool:
     """Tells whether the figures in an older version's event are those of the decision.
 
-    A person's action has no figures in such an event, so nothing differs.
+    Such an event of a person's action has no figures, so it always agrees.
     """
     if "log_e" not in details or details.get("guard") is not None:
         return True
@@ -166,7 +170,7 @@ def load_event(tx: Transaction, number: int) -> AuditEvent:
 def list_breaks(tx: Transaction, number: int) -> list[str]:
     """Lists a break of the audit log at or before event `number`.
 
-    A break after the event is left out, because it does not touch the event.
+    Leaves out a later break, because it does not affect the event.
     """
     broken = AuditLog(tx).first_break()
     is_broken = broken is not None and broken <= number
@@ -179,17 +183,19 @@ def decision_inputs(
     """Gathers the inputs that the audit log needs to repeat and check a decision.
 
     transaction: contains the rollout before the action. action: the decision; None for a
-    person's action, which records the evidence at this moment. Never raises, because an error
-    must not block the end of a canary.
+    person's action, which records the evidence at this moment. Returns the error's text for
+    unreadable inputs, because an error must not block the end of a canary.
     """
     rollout = transaction.rollout
     try:
         at = transaction.ctx.clock.now() if action is None else action.figures.at
         blocks = Observations(transaction.tx).blocks(rollout.id)
-        last = max((block.number for block in blocks), default=0)
-        used = _until(blocks, last if action is None else action.figures.last_block)
-        again = decide_action(rollout, used, at)
-    except _UNREADABLE as error:
+        last_number = max((block.number for block in blocks), default=0)
+        used_blocks = _select_up_to(
+            blocks, last_number if action is None else action.figures.last_block
+        )
+        repeated = decide_action(rollout, used_blocks, at)
+    except _READING_ERRORS as error:
         return {"inputs_unreadable": str(error)}
     return {
         "inputs": {
@@ -200,17 +206,17 @@ def decision_inputs(
             "bake_ends_at": rollout.bake_ends_at.isoformat() if rollout.bake_ends_at else None,
             "version": rollout.version,
             **({"acknowledged": rollout.acknowledged} if rollout.acknowledged else {}),
-            "blocks": len(used),
-            "last_block": max((block.number for block in used), default=0),
-            "blocks_sha256": _blocks_sha256(used),
+            "blocks": len(used_blocks),
+            "last_block": max((block.number for block in used_blocks), default=0),
+            "blocks_sha256": _blocks_sha256(used_blocks),
             "policy_sha256": digest(to_shown(rollout.policy)),
         },
-        "decided": name_decision(again),
-        "decided_sha256": hash_decision(again),
+        "decided": list_decision_codes(repeated),
+        "decided_sha256": hash_decision(repeated),
     }
 
 
-def name_decision(action: RolloutAction) -> dict[str, object]:
+def list_decision_codes(action: RolloutAction) -> dict[str, object]:
     """Returns a decision's codes, as JSON values for the audit event."""
     return {
         "kind": action.kind.value,
@@ -222,25 +228,25 @@ def name_decision(action: RolloutAction) -> dict[str, object]:
 
 def hash_decision(action: RolloutAction) -> str:
     """Hashes a decision's codes and figures, without its sentences, whose words may change."""
-    return digest(show_decision(action))
+    return digest(write_decision_figures(action))
 
 
-def show_decision(action: RolloutAction) -> object:
+def write_decision_figures(action: RolloutAction) -> object:
     """Returns a decision's codes and figures as JSON values, without its sentences."""
-    return _without_words(to_shown(replace(action, reason="")))
+    return _strip_sentences(to_shown(replace(action, reason="")))
 
 
 # The keys of sentences in the evidence of a guardrail.
 _SENTENCES: Final = frozenset(["cache_words", "words"])
 
 
-def _without_words(shown: object) -> object:
+def _strip_sentences(shown: object) -> object:
     match shown:
         case Mapping():
             kept = {key: value for key, value in shown.items() if key not in _SENTENCES}
-            return {key: _without_words(value) for key, value in kept.items()}
+            return {key: _strip_sentences(value) for key, value in kept.items()}
         case list():
-            return [_without_words(value) for value in shown]
+            return [_strip_sentences(value) for value in shown]
         case _:
             return shown
 
@@ -281,17 +287,19 @@ def replay_action(ctx: ProposalsContext, number: int) -> ReplayedAction:
             )
         differences = list_breaks(tx, number)
         rollout = Rollouts(tx).get(str(event.details["rollout"]))
-        stored = Observations(tx).blocks(rollout.id)
-    blocks = _until(stored, int(inputs["last_block"]))
+        stored_blocks = Observations(tx).blocks(rollout.id)
+    blocks = _select_up_to(stored_blocks, int(inputs["last_block"]))
     differences += _input_differences(inputs, rollout, blocks)
-    again = ReplayedAction(event, rollout.id, len(blocks), tuple(differences)).decide_again(
+    replayed = ReplayedAction(event, rollout.id, len(blocks), tuple(differences)).decide_again(
         "the stored blocks give",
-        lambda: decide_action(_rollout_before(rollout, inputs), blocks, _time(inputs["at"])),
+        lambda: decide_action(
+            _rollout_before(rollout, inputs), blocks, _parse_time(inputs["at"])
+        ),
     )
-    if not isinstance(again.decided, RolloutAction):
-        return again
-    unasked = _unasked_move(event, again.decided)
-    return replace(again, differences=(*again.differences, *unasked))
+    if not isinstance(replayed.decided, RolloutAction):
+        return replayed
+    unasked = _describe_unrequested_move(event, replayed.decided)
+    return replace(replayed, differences=(*replayed.differences, *unasked))
 
 
 def _input_differences(
@@ -300,24 +308,24 @@ def _input_differences(
     blocks: Sequence[ObservationBlock],
 ) -> list[str]:
     """Compares the stored blocks and policy with the counts and hashes in the event."""
-    found = []
+    differences = []
     if len(blocks) != inputs["blocks"]:
-        found.append(f"{inputs['blocks']} blocks were used, but {len(blocks)} are stored")
+        differences.append(f"{inputs['blocks']} blocks were used, but {len(blocks)} are stored")
     elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
-        found.append("the stored blocks differ from the blocks used")
+        differences.append("the stored blocks differ from the blocks used")
     if digest(to_shown(rollout.policy)) != inputs["policy_sha256"]:
-        found.append("the rollout's stored policy differs from the policy used")
-    return found
+        differences.append("the rollout's stored policy differs from the policy used")
+    return differences
 
 
-def _unasked_move(event: AuditEvent, decided: RolloutAction) -> list[str]:
-    """Reports an action of the system that its evidence did not ask for."""
+def _describe_unrequested_move(event: AuditEvent, decided: RolloutAction) -> list[str]:
+    """Describes an action of the control plane that the evidence did not ask for."""
     if "local_abort" in event.details:
         # A router's own guard acted on requests before these blocks were complete.
         return []
     actual = event.action.removeprefix("canary.")
     signal = RolloutSignal.PROVEN.value if event.action == PROMOTED else actual
-    evident = {signal.value for signal in _OF_EVIDENCE} | {RolloutSignal.PROVEN.value}
+    evident = {signal.value for signal in _EVIDENCE_SIGNALS} | {RolloutSignal.PROVEN.value}
     required = decided.signal.value if decided.signal else "none"
     if event.actor != SYSTEM.name or signal not in evident or signal == required:
         return []
@@ -332,22 +340,22 @@ def repeat_end(
     blocks: all stored blocks of the rollout. Blocks that came after the decision are left out,
     so that the counts stay those of the decision.
     """
-    used = _until(blocks, decided.last_block)
-    before = replace(rollout, state=decided.state, bake_ends_at=decided.bake_ends_at)
-    action = decide_action(before, used, decided.at)
+    used_blocks = _select_up_to(blocks, decided.last_block)
+    rollout_before = replace(rollout, state=decided.state, bake_ends_at=decided.bake_ends_at)
+    action = decide_action(rollout_before, used_blocks, decided.at)
     if decided.guard is not None:
         action = action.with_guard(decided.guard, decided.alert)
-    return action, used
+    return action, used_blocks
 
 
 def record_end(
     transaction: RolloutTransaction, action: RolloutAction | None
 ) -> EndDecision | None:
-    """Records the decision that ends a canary, for its status afterwards.
+    """Builds the record of the decision that ends a canary. The canary's status shows it later.
 
     transaction: contains the rollout before its end. action: None if a person or a change of
-    the route ends it; then all present blocks count. None if the blocks cannot be read, because
-    an error must not block the end of a canary.
+    the route ends it; then all stored blocks count. Returns None if the blocks cannot be read,
+    because an error must not block the end.
     """
     rollout = transaction.rollout
     if action is not None:
@@ -357,7 +365,7 @@ def record_end(
         at = transaction.ctx.clock.now()
         try:
             blocks = Observations(transaction.tx).blocks(rollout.id)
-        except _UNREADABLE:
+        except _READING_ERRORS:
             return None
         last = max((block.number for block in blocks), default=0)
     guard = action.figures.guard if action else None
@@ -372,14 +380,14 @@ def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
         rollout,
         state=RolloutState(inputs["state"]),
         step=int(inputs["step"]),
-        step_started_at=_time(inputs["step_started_at"]),
-        bake_ends_at=_time(ends) if ends else None,
+        step_started_at=_parse_time(inputs["step_started_at"]),
+        bake_ends_at=_parse_time(ends) if ends else None,
         version=int(inputs["version"]),
         acknowledged=tuple(inputs.get("acknowledged", ())) or None,
     )
 
 
-def _until(blocks: Sequence[ObservationBlock], last: int) -> Sequence[ObservationBlock]:
+def _select_up_to(blocks: Sequence[ObservationBlock], last: int) -> Sequence[ObservationBlock]:
     """Leaves out blocks that arrived after the decision."""
     return [block for block in blocks if block.number <= last]
 
@@ -390,5 +398,5 @@ def _blocks_sha256(blocks: Sequence[ObservationBlock]) -> str:
     return hash_content("".join(canonical_json(to_shown(block)) for block in ordered))
 
 
-def _time(text: object) -> datetime:
+def _parse_time(text: object) -> datetime:
     return datetime.fromisoformat(str(text))

@@ -1,4 +1,4 @@
-"""Describes a canary's state, and the effect of an action on it or of a change of its route.
+"""Describes a canary's state, the effect of a person's action on it, and a change of its route.
 
 States that need a person take precedence: an end, harm, a pause, a hold; then no harm. The API,
 the command line and the dashboard show these texts, so they describe a canary alike.
@@ -81,16 +81,16 @@ def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
 ) -> CanaryState:
     """Describes the state of a rollout, live or ended.
 
-    holds: reasons that block it. action, explanation: from its evidence; None if the caller did
-    not read the evidence. pause_reason: the reason of its pause. incumbent: the incumbent's
-    name. later_end: how a person rolled its promotion back after the bake; None if no person
-    did. no_way_back: why the former incumbent cannot serve; empty if it can, or if that is
+    holds: reasons that block the rollout. action, explanation: from its evidence; None if the
+    calling code did not read the evidence. pause_reason: empty if it is not paused. incumbent:
+    the incumbent's name. later_end: how a person rolled the promotion back after the bake; else
+    None. no_way_back: why the former incumbent cannot serve; empty if it can, or if that is
     unknown.
     """
-    kind = STATE_OF_END[later_end.end] if later_end else _kind(rollout, holds, action)
+    kind = STATE_OF_END[later_end.end] if later_end else _choose_kind(rollout, holds, action)
     if no_way_back and rollout.baking and kind is not CanaryStateKind.HARM:
         kind = CanaryStateKind.UNCOMPARED
-    words = _describe(
+    words = _fill_words(
         kind,
         rollout,
         held=bool(holds),
@@ -102,19 +102,19 @@ def describe_canary_state(  # noqa: PLR0913 - by name, and most have a default
     elif kind is CanaryStateKind.UNCOMPARED:
         reason = to_sentence(no_way_back)
     else:
-        reason = _reason(kind, rollout, holds, action, pause_reason)
+        reason = _explain_state(kind, rollout, holds, action, pause_reason)
     return CanaryState(
         kind=kind,
         words=words.words,
         predicate=words.predicate,
         of_route=words.of_route,
         reason=reason,
-        next_step=_next_step(kind, rollout, explanation, incumbent),
+        next_step=_describe_next_step(kind, rollout, explanation, incumbent),
         ended_by=who_ended(ending) if ending else "",
     )
 
 
-def _kind(
+def _choose_kind(
     rollout: Rollout,
     holds: Sequence[str],
     action: RolloutAction | None,
@@ -146,7 +146,7 @@ def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKi
     return CanaryStateKind.HEALTHY if action.figures.blocks else CanaryStateKind.EMPTY
 
 
-def _describe(
+def _fill_words(
     kind: CanaryStateKind,
     rollout: Rollout,
     *,
@@ -155,7 +155,7 @@ def _describe(
 ) -> StateWords:
     """Returns the state's words, with its share.
 
-    held: whether a hold also applies to a pause.
+    held: whether a reason to hold exists, also during a pause.
     """
     at = AFTER_PROMOTION if rollout.baking else f"at {format_bps(rollout.current.weight_bps)}"
     more = ", and on hold" if held and kind is CanaryStateKind.PAUSED else ""
@@ -165,22 +165,24 @@ def _describe(
     return StateWords(*(text.format(at=at, more=more, lead=lead) for text in STATE_WORDS[kind]))
 
 
-def _reason(
+def _explain_state(
     kind: CanaryStateKind,
     rollout: Rollout,
     holds: Sequence[str],
     action: RolloutAction | None,
     pause_reason: str,
 ) -> str:
-    """Prefers stored reasons to today's evidence, because only they say why the state began."""
+    """Explains the state. Prefers a stored reason to the evidence of now, because only the
+    stored reason says why the state began.
+    """
     reason = action.reason if action else ""
     hold_text = " ".join(to_sentence(hold) for hold in holds)
     match kind:
         case kind if kind is CanaryStateKind.PROMOTED or kind in STATE_OF_END.values():
             return ended_sentence(rollout) or reason
         case CanaryStateKind.PAUSED:
-            why = to_sentence(pause_reason) if pause_reason else reason
-            return f"{why} {hold_text}".strip()
+            pause_text = to_sentence(pause_reason) if pause_reason else reason
+            return f"{pause_text} {hold_text}".strip()
         case CanaryStateKind.HELD:
             return hold_text
         case CanaryStateKind.EMPTY:
@@ -192,7 +194,7 @@ def _reason(
             return reason
 
 
-def _next_step(
+def _describe_next_step(
     kind: CanaryStateKind,
     rollout: Rollout,
     explanation: RolloutExplanation | None,
@@ -200,19 +202,25 @@ def _next_step(
 ) -> str:
     """Describes the next event, or the action that a person must take.
 
-    explanation: None if the caller did not read the evidence; then no time is estimated.
+    explanation: None if the calling code did not read the evidence; then the text has no time.
     """
     if kind is CanaryStateKind.HELD and rollout.baking:
         return f"the bake continues until the hold ends. {HARM_NEXT}"
     if kind in NEXT_STEPS:
-        few = _too_few(rollout, explanation) if kind is CanaryStateKind.PAUSED else ""
+        few = _offer_ways_on(rollout, explanation) if kind is CanaryStateKind.PAUSED else ""
         share = format_bps(rollout.current.weight_bps)
         return NEXT_STEPS[kind].format(share=share, incumbent=incumbent, few=few)
-    return f"{_onward(rollout, explanation)} {HARM_NEXT}" if explanation else HARM_NEXT
+    return (
+        f"{_describe_next_share(rollout, explanation)} {HARM_NEXT}"
+        if explanation
+        else HARM_NEXT
+    )
 
 
-def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
-    """Offers ways on from a pause for lack of evidence; empty if the evidence suffices."""
+def _offer_ways_on(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
+    """Describes how a person continues a canary that lacks evidence; empty if the evidence
+    suffices.
+    """
     needs = explanation.needs if explanation else ()
     if all(need.done for need in needs if need.what in ("exposures", "certificate")):
         return ""
@@ -223,15 +231,19 @@ def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
     )
 
 
-def _onward(rollout: Rollout, explanation: RolloutExplanation) -> str:
-    """Describes the next share and its estimated time; says why an estimate is missing."""
-    # After the last step comes the promotion, and after the bake its end: these are no shares.
+def _describe_next_share(rollout: Rollout, explanation: RolloutExplanation) -> str:
+    """Describes the next share and its estimated time, or why there is no estimate."""
+    # The promotion and the end of a bake are no shares, so they need no `to`.
     to = "" if rollout.last_step or rollout.baking else "to "
     if explanation.eta_s is not None:
         return f"{to}{explanation.goes_to} {explanation.eta}."
-    skewed = any(need.what == "sample ratio" and not need.done for need in explanation.needs)
+    is_split_wrong = any(
+        need.what == "sample ratio" and not need.done for need in explanation.needs
+    )
     when = (
-        "once callers are split as planned" if skewed else "no estimate yet: too little traffic"
+        "once callers are split as planned"
+        if is_split_wrong
+        else "no estimate yet: too little traffic"
     )
     return f"{to}{explanation.goes_to}, {when}."
 
@@ -247,7 +259,8 @@ OPERATIONS: Final = {
     RolloutSignal.ABORT: "End the canary, or the bake: the former incumbent serves again.",
     RolloutSignal.FINISH: "End the bake: the promotion stays.",
 }
-# These actions ignore missing evidence, so interfaces first show arguments against them.
+# Interfaces show the arguments against these actions first, because they ignore missing
+# evidence.
 OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 
 
@@ -263,9 +276,9 @@ def describe_effect(
     KeyError for a signal that no person can cause.
     """
     share = format_bps(rollout.current.weight_bps)
-    kept = format_bps(rollout.policy.bake_bps)
-    bake = f" {old} keeps {kept} during the bake." if rollout.policy.bake_s else ""
-    back = (
+    control_share = format_bps(rollout.policy.bake_bps)
+    bake = f" {old} keeps {control_share} during the bake." if rollout.policy.bake_s else ""
+    abort_effect = (
         f"From 100 % to 0 % for {new}: {old} serves all callers again."
         if rollout.baking
         else f"From {share} to 0 %: all traffic goes back to {old}, and {new} needs a new "
@@ -278,18 +291,18 @@ def describe_effect(
         if rollout.state is RolloutState.PAUSED
         else "You acknowledge the routers' faults: the canary continues, at the same step and "
         "time.",
-        RolloutSignal.ADVANCE: f"From {share} to {_next(rollout)} for {new}, even though "
-        "evidence is still missing.",
+        RolloutSignal.ADVANCE: f"From {share} to {_name_next_share(rollout)} for {new}, even "
+        "though evidence is still missing.",
         RolloutSignal.PROMOTE: f"From {share} to 100 % for {new}, skipping the other "
         f"steps.{bake}",
-        RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves all callers, and "
-        "Swapgate no longer detects harm.",
-        RolloutSignal.ABORT: back,
+        RolloutSignal.FINISH: f"From {control_share} to 0 % for {old}: {new} serves all "
+        "callers, and Swapgate no longer detects harm.",
+        RolloutSignal.ABORT: abort_effect,
     }
     return effects[signal]
 
 
-def _next(rollout: Rollout) -> str:
+def _name_next_share(rollout: Rollout) -> str:
     """Names the next step's share, or the promotion after the last step."""
     if rollout.last_step:
         return "the promotion"

@@ -1,15 +1,15 @@
 """Decides the next action of a canary or a bake; changes no rollout and no route. It considers,
-in this order: the evidence; reasons to hold, such as data or a clock that cannot be trusted;
-the proof (an unmeasured candidate is rolled back, any other change pauses); an abort by a
-router's own guard.
+in this order: the evidence; reasons to hold, such as a wrong clock; the proof; an abort by a
+router's own guard. An unmeasured candidate is rolled back; any other change of the proof pauses
+the canary.
 
-A router's guard needs no database. Its alert arrives from the router's spool, perhaps much
-later; until then users do not get the shares in the database.
+A router's guard needs no database. The router writes its alert from a spool, perhaps much
+later. Until then the router's shares differ from the database's.
 
 `apply_hold` replaces a step to a higher share by a hold with its reason, also while the route
-is frozen; `update_hold_alert` raises and ends the alert. A hold ends when its cause ends. After
-a fault of a router, a person must acknowledge the fault (`canary resume`). A hold never delays
-a rollback for harm.
+is frozen; `update_hold_alert` raises and ends the alert. A hold ends when its cause ends; a
+person must acknowledge a router's fault (`canary resume`). A hold never delays a rollback for
+harm.
 
 The statistics are in `harness.gate.online.rollout_action`; `harness.canary.machine` writes the
 move.
@@ -79,21 +79,21 @@ TRAFFIC_WINDOW: Final = timedelta(hours=2)
 def apply_hold(transaction: RolloutTransaction, action: RolloutAction) -> RolloutAction:
     """Returns the action, or a hold with its reason if the data are not trusted.
 
-    Only moves onward and ends by time can become a hold. A rollback for harm is returned
-    unchanged, because doubtful data must not keep users on a harmful model. The call also feeds
-    the clock watch with the present time.
+    Only moves onward and ends by time can become a hold. Returns a rollback for harm unchanged,
+    because doubtful data must not keep callers on a harmful model. The call also reports the
+    present time to the clock watch.
     """
     ctx = transaction.ctx
     ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
-    why = ""
+    doubt = ""
     if action.signal in TIMED_SIGNALS:
-        why = _false_expiry(transaction) or _frozen_expiry(transaction)
-    onward = action.signal in ONWARD_SIGNALS
-    why = why or (_distrust_reason(transaction) if onward else "")
+        doubt = _explain_clock_expiry(transaction) or _explain_freeze_expiry(transaction)
+    is_onward = action.signal in ONWARD_SIGNALS
+    doubt = doubt or (_distrust_reason(transaction) if is_onward else "")
     reason = ""
-    if why:
-        reason = f"{why[:1].upper()}{why[1:]}. The canary continues by itself after that."
-    if onward and not why:
+    if doubt:
+        reason = f"{doubt[:1].upper()}{doubt[1:]}. The canary continues by itself after that."
+    if is_onward and not doubt:
         reason = describe_router_faults(transaction.tx, transaction.rollout)
     if not reason:
         return action
@@ -107,7 +107,9 @@ def apply_hold(transaction: RolloutTransaction, action: RolloutAction) -> Rollou
 
 
 def list_alert_keys(rollout: Rollout) -> Sequence[str]:
-    """Lists the keys of the alerts that a canary's status reads, to preload them for a list."""
+    """Lists the keys of the alerts that a canary's status reads. A list of canaries preloads
+    them.
+    """
     kinds = (
         AlertKind.CANARY_PAUSED,
         AlertKind.CANARY_HELD,
@@ -127,17 +129,19 @@ def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
 
 
 def describe_shared_key(tx: Transaction, route: str) -> str:
-    """Describes a key that carries too many of a route's requests; empty without one."""
-    found = Alerts(tx).newest(f"{AlertKind.SHARED_KEY.value}:{route}")
-    return found.text if found is not None and found.open else ""
+    """Describes a client key that sends too many of the route's requests; empty without such a
+    key.
+    """
+    alert = Alerts(tx).newest(f"{AlertKind.SHARED_KEY.value}:{route}")
+    return alert.text if alert is not None and alert.open else ""
 
 
 def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
-    """Lists the reasons that hold a canary or a bake; empty if there are none."""
+    """Lists the reasons that hold a canary or a bake; empty without a reason."""
     if not rollout.live and not rollout.baking:
         return ()
-    held = Alerts(tx).newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
-    reasons = [held.text] if held is not None and held.open else []
+    alert = Alerts(tx).newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
+    reasons = [alert.text] if alert is not None and alert.open else []
     return [*reasons, *filter(None, [describe_router_faults(tx, rollout)])]
 
 
@@ -147,45 +151,45 @@ def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
     Empty without such faults. The text names the count, the last time (UTC) and the command
     that continues the canary.
     """
-    found = Alerts(tx).newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
-    if found is None or not found.open:
+    alert = Alerts(tx).newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
+    if alert is None or not alert.open:
         return ""
-    times = "once" if found.count == 1 else f"{found.count:,} times"
+    times = "once" if alert.count == 1 else f"{alert.count:,} times"
     return (
         f"Routers failed {times} in requests of this route (alert internal_error), so "
         "their records may be missing or wrong. The last failure was at "
-        f"{found.last_seen:%Y-%m-%d %H:%M} UTC: {found.text.strip().rstrip('.')}. Check the "
+        f"{alert.last_seen:%Y-%m-%d %H:%M} UTC: {alert.text.strip().rstrip('.')}. Check the "
         "routers, then run `swapgate canary resume` with a reason to continue."
     )
 
 
 def update_hold_alert(ctx: ProposalsContext, rollout: Rollout) -> None:
-    """Updates the alert of a held canary: raises it once per cause, and ends it afterwards."""
-    onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
-    if not onward and not rollout.baking:
+    """Raises the alert of a held canary once for each cause, and ends it when the hold ends."""
+    can_advance = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
+    if not can_advance and not rollout.baking:
         return
     with ctx.store.read() as tx:
-        why = _distrust_reason(RolloutTransaction(ctx, tx, rollout))
+        doubt = _distrust_reason(RolloutTransaction(ctx, tx, rollout))
     what = "bake" if rollout.baking else "canary"
     notice = alerts.AlertNotice(
         f"route {rollout.route}",
         f"the {what} of route {rollout.route} is on hold",
-        f"{why[:1].upper()}{why[1:]}.",
+        f"{doubt[:1].upper()}{doubt[1:]}.",
     )
-    alerts.update_alert(ctx, AlertKind.CANARY_HELD, rollout.id, notice if why else None)
+    alerts.update_alert(ctx, AlertKind.CANARY_HELD, rollout.id, notice if doubt else None)
 
 
 def _distrust_reason(transaction: RolloutTransaction) -> str:
-    """Explains why this route's recent data cannot carry a move onward; empty if they can.
+    """Explains why this route's recent data cannot justify a move onward; empty if they can.
 
-    A freeze comes first, then this machine's clock, then the data. The checks of the step's
-    share apply to live canaries only.
+    Checks a freeze first, then this machine's clock, then the data. Checks the step's share for
+    live canaries only.
     """
     ctx = transaction.ctx
     rollout = transaction.rollout
     now = ctx.clock.now()
-    if held := freezes.may_go_on(ctx, transaction.tx, rollout.route):
-        return held[0]
+    if refusals := freezes.may_go_on(ctx, transaction.tx, rollout.route):
+        return refusals[0]
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
     if until := ctx.clock_watch.old_rows_pass_until(now):
@@ -194,25 +198,27 @@ def _distrust_reason(transaction: RolloutTransaction) -> str:
             f"{until:%H:%M:%S} UTC"
         )
     blocks = Observations(transaction.tx).blocks(rollout.id)
-    traffic = _traffic(transaction, now)
-    unsure = (
-        traffic_gap(traffic, now) or future_traffic(traffic, now) or clock_skew(blocks, now)
+    traffic = _read_traffic(transaction, now)
+    doubt = (
+        describe_traffic_gap(traffic, now)
+        or describe_future_traffic(traffic, now)
+        or describe_clock_skew(blocks, now)
     )
-    unsure = unsure or fallback_answers(rollout, blocks)
-    if unsure or rollout.baking:
-        return unsure
+    doubt = doubt or describe_fallback_answers(rollout, blocks)
+    if doubt or rollout.baking:
+        return doubt
     weight = rollout.current.weight_bps
     exposures = sum(block.canary_units for block in blocks if block.weight_bps == weight)
     return (
-        stale_snapshot(rollout, blocks, now)
-        or missing_exposures(rollout, traffic, exposures, now)
-        or oversized_share(rollout, traffic)
+        describe_stale_snapshot(rollout, blocks, now)
+        or describe_missing_exposures(rollout, traffic, exposures, now)
+        or describe_oversized_share(rollout, traffic)
     )
 
 
-def _traffic(transaction: RolloutTransaction, now: datetime) -> Sequence[TrafficMinute]:
-    """Returns the route's traffic of the last two hours; after a longer gap, which may have
-    begun before the rollout, of the two hours before the gap.
+def _read_traffic(transaction: RolloutTransaction, now: datetime) -> Sequence[TrafficMinute]:
+    """Returns the route's traffic of the last two hours. After a longer gap, returns the two
+    hours before the gap, which may have begun before the rollout.
     """
     route = transaction.rollout.route
     observations = Observations(transaction.tx)
@@ -222,8 +228,8 @@ def _traffic(transaction: RolloutTransaction, now: datetime) -> Sequence[Traffic
     return observations.traffic(since=last - TRAFFIC_WINDOW, route=route)
 
 
-def _false_expiry(transaction: RolloutTransaction) -> str:
-    """Returns a reason to hold if the deadline passed only because somebody set the clock."""
+def _explain_clock_expiry(transaction: RolloutTransaction) -> str:
+    """Explains that the deadline passed only because somebody set the clock; else empty."""
     ctx = transaction.ctx
     rollout = transaction.rollout
     deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
@@ -234,8 +240,8 @@ def _false_expiry(transaction: RolloutTransaction) -> str:
     return f"this machine's clock was set, and the {what} has not lasted long enough"
 
 
-def _frozen_expiry(transaction: RolloutTransaction) -> str:
-    """Returns a reason to hold if a freeze used up the step's time; a bake's end ignores it."""
+def _explain_freeze_expiry(transaction: RolloutTransaction) -> str:
+    """Explains that a freeze used up the step's time; else empty. A bake ignores freezes."""
     ctx = transaction.ctx
     rollout = transaction.rollout
     if rollout.baking:
@@ -250,20 +256,20 @@ def _frozen_expiry(transaction: RolloutTransaction) -> str:
     )
 
 
-GAP: Final = timedelta(seconds=60)
+LONGEST_GAP: Final = timedelta(seconds=60)
 BEFORE_GAP: Final = timedelta(hours=1)
-# If this many requests or canary exposures are expected, the chance of no request is 1/1000.
+# If so many requests or canary exposures are expected, the chance that none comes is 1/1000.
 MIN_EXPECTED: Final = 7.0
 # Maximum share of requests, as a multiple of the planned share.
-MOST_TIMES: Final = 3.0
-AHEAD: Final = timedelta(seconds=60)
+MOST_SHARE_TIMES: Final = 3.0
+LONGEST_AHEAD: Final = timedelta(seconds=60)
 _FALLBACK: Final = outcome_key(OutcomeKind.NOT_MEASURED, OutcomeReason.GATEWAY_FALLBACK)
 CATCH_UP: Final = timedelta(seconds=120)
 RECENT: Final = timedelta(minutes=10)
 
 
-def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
-    """Detects that routers stopped recording this route, although it should have traffic.
+def describe_traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
+    """Describes that routers stopped recording this route, although it should have traffic.
 
     traffic: rows of the last two hours, one per minute.
     """
@@ -271,7 +277,7 @@ def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
         return ""
     last = max(row.minute for row in traffic) + timedelta(minutes=1)
     silent = now - last
-    if silent <= GAP:
+    if silent <= LONGEST_GAP:
         return ""
     before = sum(row.requests for row in traffic if row.minute >= last - BEFORE_GAP)
     if before * (silent / BEFORE_GAP) < MIN_EXPECTED:
@@ -284,12 +290,13 @@ def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
     )
 
 
-def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
-    """Detects rows dated in the future: they were written before the clock was set back, and
-    will look new. This also works if the clock was set back before the process started.
+def describe_future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
+    """Describes traffic rows dated in the future; else empty. Routers wrote them before
+    somebody set the clock back, so they will look new. Finds them also after a restart of this
+    process.
     """
     newest = max((row.minute for row in traffic), default=now)
-    if newest - now <= AHEAD:
+    if newest - now <= LONGEST_AHEAD:
         return ""
     return (
         "the clock of this machine was set back, or a router's clock is wrong: this route's "
@@ -299,13 +306,13 @@ def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
     )
 
 
-def missing_exposures(
+def describe_missing_exposures(
     rollout: Rollout,
     traffic: Sequence[TrafficMinute],
     step_exposures: int,
     now: datetime,
 ) -> str:
-    """Detects that the route has traffic, but this step's canary has none.
+    """Describes that the route has traffic, but this step's canary has none; else empty.
 
     step_exposures: canary exposures in blocks with the step's share. Requests of the step's
     first minute do not count.
@@ -324,18 +331,19 @@ def missing_exposures(
     )
 
 
-def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
-    """Detects that few callers make most requests, so that the canary's share is too high.
+def describe_oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
+    """Describes that few callers make most requests, so that the canary's share is too high;
+    else empty.
 
-    A share counts as too high above MOST_TIMES its planned value. The canary splits callers,
-    not requests, so one busy caller can move the share of requests.
+    A share counts as too high above MOST_SHARE_TIMES its planned value. The canary splits
+    callers, not requests, so one busy caller can move the share of requests.
     """
     planned = rollout.current.weight_bps / 10_000
     since = rollout.step_started_at
     rows = [row for row in traffic if row.minute >= since.replace(second=0, microsecond=0)]
     requests = sum(row.requests for row in rows)
     canary = sum(row.requests for row in rows if row.arm == Arm.CANARY.value)
-    if requests * planned < MIN_EXPECTED or canary <= MOST_TIMES * planned * requests:
+    if requests * planned < MIN_EXPECTED or canary <= MOST_SHARE_TIMES * planned * requests:
         return ""
     return (
         f"the canary has {format_percent(canary / requests, significant=2)} of the route's "
@@ -345,11 +353,11 @@ def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
     )
 
 
-def fallback_answers(rollout: Rollout, blocks: Sequence[ObservationBlock]) -> str:
-    """Detects that a gateway marks too many answers of an arm as its fallback's.
+def describe_fallback_answers(rollout: Rollout, blocks: Sequence[ObservationBlock]) -> str:
+    """Describes that a gateway marks too many answers of an arm as its fallback's; else empty.
 
-    Such answers are not measured, so a step must not pass with what is left. Only this step's
-    share counts; in a bake, the highest one.
+    Such answers are not measured, so a step must not pass with the remaining answers. Reads the
+    blocks at this step's share; in a bake, those at the highest share.
     """
     weight = max((block.weight_bps for block in blocks), default=0)
     if not rollout.baking:
@@ -377,12 +385,14 @@ def fallback_answers(rollout: Rollout, blocks: Sequence[ObservationBlock]) -> st
     return ""
 
 
-def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
-    """Detects a newest block dated in the future, by a wrong clock of a router or ours."""
+def describe_clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
+    """Describes that the newest block is dated in the future, because a clock is wrong; else
+    empty.
+    """
     # A block of late outcomes has the dates of an earlier block.
     own = (block for block in blocks if not block.late_of)
     newest = max(own, key=lambda block: block.number, default=None)
-    if newest is None or newest.closed_at - now <= AHEAD:
+    if newest is None or newest.closed_at - now <= LONGEST_AHEAD:
         return ""
     ahead = (newest.closed_at - now).total_seconds()
     return (
@@ -391,14 +401,15 @@ def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
     )
 
 
-def stale_snapshot(
+def describe_stale_snapshot(
     rollout: Rollout,
     blocks: Sequence[ObservationBlock],
     now: datetime,
 ) -> str:
-    """Detects a router that still assigns by an old share, because its snapshot is old.
+    """Describes a router that still assigns by an old share, because its snapshot is old; else
+    empty.
 
-    Blocks that opened within CATCH_UP of the step's start are ignored, as are blocks older than
+    Ignores blocks that opened within CATCH_UP of the step's start, and blocks older than
     RECENT.
     """
     since = max(rollout.step_started_at + CATCH_UP, now - RECENT)
@@ -422,30 +433,34 @@ def decide(ctx: ProposalsContext, rollout: Rollout) -> RolloutAction:
     with ctx.store.read() as tx:
         transaction = RolloutTransaction(ctx, tx, rollout)
         action = apply_hold(transaction, read_evidence(transaction))
-        return confirm_worker_abort(transaction, _allowed(transaction, action))
+        return confirm_worker_abort(transaction, _check_proof(transaction, action))
 
 
 def read_evidence(transaction: RolloutTransaction) -> RolloutAction:
-    """Decides by the stored blocks alone, without holds, proof or a router's guard."""
+    """Decides by the stored blocks alone; ignores holds, the proof and a router's guard."""
     blocks = Observations(transaction.tx).blocks(transaction.rollout.id)
     return decide_action(transaction.rollout, blocks, transaction.ctx.clock.now())
 
 
-def find_left_out(transaction: RolloutTransaction) -> Sequence[LeftOutDifference]:
-    """Returns the differences that hold the step, or would hold it after a pause."""
+def find_left_out_differences(transaction: RolloutTransaction) -> Sequence[LeftOutDifference]:
+    """Returns the reasons for which the arms leave out unlike shares, if they hold the step or
+    would hold it after a pause.
+    """
     blocks = Observations(transaction.tx).blocks(transaction.rollout.id)
     ordered = sorted(blocks, key=lambda block: block.number)
     evidence = collect_evidence(ordered, transaction.rollout.policy)
-    found = left_out_differences(transaction.rollout, ordered, evidence)
-    lacking = unsupported_share(transaction.rollout, evidence)
-    if lacking is None or any(one.reason is ExclusionCause.UNSUPPORTED for one in found):
-        return found
-    out = ArmSplit(lacking.requests, lacking.requests)
-    whole = ArmSplit(lacking.of, lacking.of)
-    return (*found, LeftOutDifference(ExclusionCause.UNSUPPORTED, out, whole))
+    differences = left_out_differences(transaction.rollout, ordered, evidence)
+    unsupported = unsupported_share(transaction.rollout, evidence)
+    if unsupported is None or any(
+        one.reason is ExclusionCause.UNSUPPORTED for one in differences
+    ):
+        return differences
+    left_out = ArmSplit(unsupported.requests, unsupported.requests)
+    whole = ArmSplit(unsupported.of, unsupported.of)
+    return (*differences, LeftOutDifference(ExclusionCause.UNSUPPORTED, left_out, whole))
 
 
-def _allowed(transaction: RolloutTransaction, action: RolloutAction) -> RolloutAction:
+def _check_proof(transaction: RolloutTransaction, action: RolloutAction) -> RolloutAction:
     """Rolls back an unmeasured model; pauses the canary after any other change of the proof."""
     ctx = transaction.ctx
     tx = transaction.tx
@@ -464,8 +479,10 @@ def _allowed(transaction: RolloutTransaction, action: RolloutAction) -> RolloutA
             code=ReasonCode.PROOF,
         )
     unreadable = proof_validity.find_unreadable(proof)
-    gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
-    if unreadable or gone or proof_validity.list_clearance_faults(ctx, tx, proof):
+    is_replaced = (
+        not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
+    )
+    if unreadable or is_replaced or proof_validity.list_clearance_faults(ctx, tx, proof):
         why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).text}"
         return replace(
             action,
@@ -475,12 +492,12 @@ def _allowed(transaction: RolloutTransaction, action: RolloutAction) -> RolloutA
             code=ReasonCode.PROOF,
         )
     if moved := proof_validity.list_moved_providers(ctx, tx, proof):
-        return _held_by_move(rollout, action, describe_moved(moved))
-    onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
-    return _proven(transaction, proof, action) if onward else action
+        return _stop_for_moved_provider(rollout, action, describe_moved(moved))
+    is_onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
+    return _check_onward_proof(transaction, proof, action) if is_onward else action
 
 
-def _proven(
+def _check_onward_proof(
     transaction: RolloutTransaction,
     proof: Verdict,
     action: RolloutAction,
@@ -499,7 +516,7 @@ def _proven(
             reason=why,
             code=ReasonCode.PROOF,
         )
-    return _recomputed(transaction, proof, action)
+    return _check_stored_scores(transaction, proof, action)
 
 
 def describe_moved(moved: Sequence[str]) -> str:
@@ -509,12 +526,14 @@ def describe_moved(moved: Sequence[str]) -> str:
     return f"{'; '.join(moved)}. The canary does not continue: abort it and propose again."
 
 
-def _held_by_move(
+def _stop_for_moved_provider(
     rollout: Rollout,
     action: RolloutAction,
     why: str,
 ) -> RolloutAction:
-    """Pauses, because the new address is unmeasured, but an admin's change is not harm."""
+    """Stops the canary after an admin moved its provider. The new address is unmeasured, so the
+    canary pauses; the move is no harm, so it is not rolled back.
+    """
     if rollout.state is RolloutState.PAUSED:
         return replace(
             action,
@@ -532,28 +551,28 @@ def _held_by_move(
     )
 
 
-def _recomputed(
+def _check_stored_scores(
     transaction: RolloutTransaction,
     proof: Verdict,
     action: RolloutAction,
 ) -> RolloutAction:
-    """Rolls back if the stored scores no longer give the verdict: the candidate is unproven.
-    Pauses for a person if only a figure differs, because the outcome is unchanged.
+    """Recomputes the verdict from the stored scores. Rolls an unproven candidate back; pauses
+    for a person if only a figure differs, because the outcome is unchanged.
     """
-    found = recomputation.recompute_stored(
+    recomputed = recomputation.recompute_stored(
         transaction.ctx, transaction.tx, proof, transaction.proposal
     )
-    if found.agrees:
+    if recomputed.agrees:
         return action
-    figures = replace(action.figures, unproven=found.text)
-    if found.agreement is AgreementLevel.DIFFERS:
-        why = f"the stored scores do not give verdict {proof.id} any more: {found.text}"
+    figures = replace(action.figures, unproven=recomputed.text)
+    if recomputed.agreement is AgreementLevel.DIFFERS:
+        why = f"the stored scores do not give verdict {proof.id} any more: {recomputed.text}"
         kind = ActionKind.ROLLBACK
         signal = RolloutSignal.STALE
     else:
         why = (
-            f"verdict {proof.id} has the same outcome but other figures: {found.text}. The "
-            "canary does not continue: find out why and resume, or abort and propose again"
+            f"verdict {proof.id} has the same outcome but other figures: {recomputed.text}. "
+            "The canary does not continue: find out why and resume, or abort and propose again"
         )
         kind = ActionKind.PAUSE
         signal = RolloutSignal.PAUSE
@@ -574,8 +593,8 @@ def confirm_worker_abort(
     rollout = transaction.rollout
     if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action
-    found = find_worker_abort(transaction)
-    return action if found is None else add_worker_abort(action, found)
+    abort = find_worker_abort(transaction)
+    return action if abort is None else add_worker_abort(action, abort)
 
 
 def add_worker_abort(action: RolloutAction, abort: AlertRecord) -> RolloutAction:

@@ -45,19 +45,19 @@ from harness.routing.records.proposals import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.table import BUCKETS, Arm
 
-TODAY: Final = timedelta(hours=24)
-# A rate from fewer requests is not reliable; then `p0`, the policy's normal rate, is used.
+MEASURED_PERIOD: Final = timedelta(hours=24)
+# A rate of fewer requests is not reliable; then the plan uses `p0`, the policy's normal rate.
 FEWEST_REQUESTS: Final = 100
 MOST_ROLLOUTS: Final = 20
-# A shorter period is too short to measure a rate of new keys or a low rate of requests.
+# In a shorter period, rates of new keys and low rates of requests cannot be measured.
 SHORTEST_S: Final = 600.0
-# Callers a day; fewer callers show only severe harm.
+# With fewer callers a day, a canary shows only severe harm.
 FEW_CALLERS: Final = 50
-RECENT: Final = timedelta(hours=1)
+SPLIT_PERIOD: Final = timedelta(hours=1)
 # LiteLLM writes its logs every 10 to 16 s, Swapgate reads them every 10 s, and a block of
 # evidence closes after at most 60 s; a busy database adds to that.
 LOG_DELAY_S: Final = 120.0
-# By the prefix of the worker's name in a driver's records.
+# How each gateway splits, by the prefix of the worker's name in its driver's records.
 _SPLITS: Final = {
     LITELLM_WORKER: "LiteLLM splits this route. It assigns each request anew, unless its "
     "session affinity is on, so a caller may meet both models.",
@@ -70,7 +70,7 @@ _SPLITS: Final = {
 class RampPlan:
     """The plan of a canary: its steps with their times, and remedies.
 
-    `steps` is empty if `pace` is None. `options` are remedies for people; `words` is the
+    `steps` is empty if `pace` is None. `options` lists remedies for a person; `words` is the
     summary.
     """
 
@@ -95,9 +95,9 @@ def estimate_for_route(
 ) -> RampPlan:
     """Plans a canary. policy: its name, None for the route's. Raises NotFound for either."""
     with ctx.store.read() as tx:
-        found = routes.require_route(tx, route)
-        followed = ctx.policy(policy or found.settings.policy)
-        return estimate_for_policy(ctx, tx, route, followed.canary)
+        stored_route = routes.require_route(tx, route)
+        policy_in_force = ctx.policy(policy or stored_route.settings.policy)
+        return estimate_for_policy(ctx, tx, route, policy_in_force.canary)
 
 
 def estimate_for_proposal(ctx: ProposalsContext, proposal: Proposal) -> RampPlan:
@@ -117,47 +117,52 @@ def estimate_for_policy(
     A route without traffic gets a plan without a pace or steps, whose text says so.
     """
     now = ctx.clock.now()
-    totals = Observations(tx).totals(since=now - TODAY, route=route)
+    totals = Observations(tx).totals(since=now - MEASURED_PERIOD, route=route)
     pace = _measure_pace(tx, route, policy, totals, now)
     seconds = observed_seconds(totals, now)
-    shared = describe_shared_key(tx, route)
-    shared = f" {shared}" if shared else ""
-    if split := describe_split(Observations(tx).traffic(since=now - RECENT, route=route)):
-        shared += f" {split} {describe_driven(policy, pace)}"
-    known = Routing(tx).route(route)
-    if not split and totals and known is not None and Guardrail.LEAVING in policy.tolerated:
-        shared += f" {describe_patience(tx, known, now)}"
+    remarks = describe_shared_key(tx, route)
+    remarks = f" {remarks}" if remarks else ""
+    if split := describe_split(Observations(tx).traffic(since=now - SPLIT_PERIOD, route=route)):
+        remarks += f" {split} {describe_gateway_canary(policy, pace)}"
+    stored_route = Routing(tx).route(route)
+    if (
+        not split
+        and totals
+        and stored_route is not None
+        and Guardrail.LEAVING in policy.tolerated
+    ):
+        remarks += f" {describe_patience(tx, stored_route, now)}"
     requests = sum(total.requests for total in totals)
-    seen = describe_seen(requests, seconds) if seconds < SHORTEST_S else ""
+    short_period = describe_short_period(requests, seconds) if seconds < SHORTEST_S else ""
     decision = (offer_decision(route),)
     if pace is None:
-        words = explain.no_pace_text(route, requests) + shared
+        words = explain.no_pace_text(route, requests) + remarks
         if not requests:
             return RampPlan(route, policy, None, (), (), words)
-        text = f"{seen} {describe_failing_callers(policy)} {words}"
+        text = f"{short_period} {describe_failing_callers(policy)} {words}"
         return RampPlan(route, policy, None, (), decision, text)
-    limit_s = known.settings.total_timeout_s if known else 0.0
+    limit_s = stored_route.settings.total_timeout_s if stored_route else 0.0
     windows_s = policy.window_s + limit_s if policy.window_s else 0.0
     steps = ramp.plan_ramp(policy, pace, windows_s)
-    may_mirror = known is not None and not known.settings.side_effects
+    may_mirror = stored_route is not None and not stored_route.settings.side_effects
     options = explain.ramp_options(steps, may_mirror=may_mirror)
-    few = describe_few_callers(policy, pace)
-    if few and (options or seen):
+    few_callers = describe_few_callers(policy, pace)
+    if few_callers and (options or short_period):
         options = (*options, *decision)
     words = explain.ramp_summary(pace, steps)
-    later = describe_later_turns(policy, pace, windows_s)
-    words += f" {later}" if later else ""
+    later_turns = describe_later_turns(policy, pace, windows_s)
+    words += f" {later_turns}" if later_turns else ""
     warm_up = explain.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
     peak = explain.describe_peak(policy)
     words += f" {peak}" if peak else ""
-    first = "" if pace.measured else seen
-    text = " ".join(part for part in (first, few, words) if part)
-    return RampPlan(route, policy, pace, steps, options, text + shared)
+    opening = "" if pace.measured else short_period
+    text = " ".join(part for part in (opening, few_callers, words) if part)
+    return RampPlan(route, policy, pace, steps, options, text + remarks)
 
 
-def describe_seen(requests: int, seconds: float) -> str:
-    """Describes a period that is too short to measure a rate. seconds: the observed period."""
+def describe_short_period(requests: int, seconds: float) -> str:
+    """Describes an observed period that is too short for an estimate. seconds: its length."""
     a_day = requests * ramp.DAY_S / seconds
     return (
         f"At most {format_quantity(requests, 'caller')} came in {format_estimate(seconds)}, "
@@ -178,7 +183,8 @@ def describe_failing_callers(policy: CanaryPolicy) -> str:
 def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
     """Describes the limits of a canary on a route with few callers a day.
 
-    Only canaries count callers, so before the first canary the text describes the general case.
+    Before the route's first canary its callers are not counted, so the text describes the
+    general case.
     """
     callers = pace.units_per_hour * 24.0
     last = policy.steps[-1]
@@ -192,13 +198,14 @@ def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
             f"No canary has counted this route's callers yet: with only {FEW_CALLERS} callers "
             f"a day, one step takes {format_estimate(needed_s)} or longer."
         )
-    met = callers * share
-    none_met = (1.0 - share) ** callers
+    meeting_callers = callers * share
+    no_meeting_share = (1.0 - share) ** callers
     return (
         f"About {format_number(callers, 2)} callers come in a day, and at "
-        f"{format_bps(last.weight_bps)} about {format_number(met, 2)} of them meet the "
-        f"candidate. If they are the same each day, {format_percent(none_met, significant=2)} "
-        f"of canaries meet no caller. {describe_failing_callers(policy)}"
+        f"{format_bps(last.weight_bps)} about {format_number(meeting_callers, 2)} of them "
+        "meet the candidate. If they are the same each day, "
+        f"{format_percent(no_meeting_share, significant=2)} of canaries meet no caller. "
+        f"{describe_failing_callers(policy)}"
     )
 
 
@@ -208,7 +215,7 @@ def describe_split(traffic: Iterable[TrafficMinute]) -> str:
     return next((text for driver, text in _SPLITS.items() if driver in drivers), "")
 
 
-def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
+def describe_gateway_canary(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
     """Describes what a canary that another gateway splits can detect, and how fast."""
     share_bps = policy.steps[0].weight_bps
     failing = count_failing_callers(policy, share_bps)
@@ -228,9 +235,9 @@ def describe_driven(policy: CanaryPolicy, pace: TrafficPace | None) -> str:
 def count_failing_callers(policy: CanaryPolicy, share_bps: int | None = None) -> int:
     """Counts the failing callers that cause a rollback; by default at the last step's share.
 
-    Assumes that each of them meets the candidate and fails, and that no incumbent's caller
-    fails. Returns at most 100. Source: `evidence_paths.counts_path`, the same path that a live
-    canary follows.
+    Assumes that all these callers meet the candidate and fail, and that no caller of the
+    incumbent fails. Returns at most 100. Source: `evidence_paths.counts_path`, the same path
+    that a live canary follows.
     """
     most = 100
     shares = [(share_bps or policy.steps[-1].weight_bps) / BUCKETS] * most
@@ -256,11 +263,11 @@ def _measure_pace(
     totals: Sequence[TrafficTotal],
     now: datetime,
 ) -> TrafficPace | None:
-    """Returns None if neither the number of requests nor the period is enough for a rate."""
+    """Measures the route's pace; None for few requests in a short period."""
     requests = sum(total.requests for total in totals)
     if requests < FEWEST_REQUESTS and observed_seconds(totals, now) < SHORTEST_S:
         return None
-    exposures = _exposures_per_hour(tx, route)
+    exposures = _find_exposures_per_hour(tx, route)
     return compute_pace(totals, exposures, policy, now)
 
 
@@ -272,14 +279,14 @@ def compute_pace(
 ) -> TrafficPace | None:
     """Computes the pace of a route from its totals.
 
-    exposures: new callers an hour from an earlier canary, None without one. Then requests stand
-    in for callers, and `measured` is False. Returns None without requests.
+    exposures: new callers an hour from an earlier canary; None without one. Without them,
+    requests stand in for callers, and `measured` is False. Returns None without requests.
     """
     requests = sum(total.requests for total in totals)
     if not requests:
         return None
     per_hour = requests * 3600.0 / observed_seconds(totals, now)
-    rate = _failure_rate(totals)
+    rate = _measure_failure_rate(totals)
     return TrafficPace(
         units_per_hour=min(per_hour, exposures) if exposures else per_hour,
         requests_per_hour=per_hour,
@@ -289,10 +296,11 @@ def compute_pace(
     )
 
 
-def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
-    """Returns the share of the incumbent's failed requests, also if a fallback answered.
+def _measure_failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
+    """Returns the share of requests that the incumbent failed, also if a fallback answered
+    them.
 
-    None below FEWEST_REQUESTS: the policy's `p0` is used instead.
+    Returns None below FEWEST_REQUESTS; then the plan uses the policy's `p0`.
     """
     own = [total for total in totals if total.arm == Arm.INCUMBENT.value]
     asked = sum(total.requests for total in own)
@@ -301,15 +309,17 @@ def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
     return sum(total.charged for total in own) / asked
 
 
-def _exposures_per_hour(tx: Transaction, route: str) -> float | None:
-    """Returns new keys an hour from the newest rollout that counted any; None if none did."""
+def _find_exposures_per_hour(tx: Transaction, route: str) -> float | None:
+    """Returns exposures an hour of the newest rollout that measured them; None without such a
+    rollout.
+    """
     for rollout in Rollouts(tx).list(route=route, limit=MOST_ROLLOUTS):
-        if pace := units_per_hour(Observations(tx).blocks(rollout.id)):
+        if pace := measure_exposures_per_hour(Observations(tx).blocks(rollout.id)):
             return pace
     return None
 
 
-def units_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
+def measure_exposures_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
     """Returns exposures an hour over the blocks' time; None if it is shorter than
     SHORTEST_S.
     """

@@ -1,5 +1,5 @@
-"""Measures the incumbent's traffic before a rollout: how long its callers wait, what its values
-are in the mean, and how often it usually fails. The rollout keeps these figures frozen.
+"""Measures the incumbent's traffic before a rollout: the waits of its callers, the means of its
+values, and how often it usually fails. The rollout stores these figures and never changes them.
 
 The means of the day before give the caps of the bets on means (statistics.md §2.21). The usual
 rates come from the days before: errors roll a canary back only if it fails more often
@@ -57,7 +57,7 @@ def _measure_usual_rates(
     """Returns the usual rate of each stream of errors for a rollout that begins now. Leaves out
     a stream whose history is too short, and windows that are not as long as the history's.
 
-    incumbent: a target id. Only whole days count on which it was the incumbent all the time.
+    incumbent: a target id. A day counts only if the target was the incumbent for all of it.
     """
     since = _incumbent_since(tx, route, incumbent, now)
     days: list[dict[Guardrail, DayCount]] = []
@@ -97,18 +97,20 @@ def _measure_caps(
 ) -> dict[Guardrail, float]:
     """Returns the caps for a rollout that begins now, in seconds, tokens and US dollars.
 
-    incumbent: a target id. A guardrail without MIN_ANSWERS values has no cap. No traffic shows
-    the mean time between tokens, so its guardrail has none.
+    incumbent: a target id. A guardrail without MIN_ANSWERS values has no cap. Traffic records
+    no time between tokens, so that guardrail has no cap.
     """
     found = {
         guardrail: CAP_TIMES * mean
-        for guardrail, mean in _means(Observations(tx), route, incumbent, now - _DAY).items()
+        for guardrail, mean in _measure_means(
+            Observations(tx), route, incumbent, now - _DAY
+        ).items()
         if mean > 0.0
     }
     return {guardrail: found[guardrail] for guardrail in policy.tolerated if guardrail in found}
 
 
-def _means(
+def _measure_means(
     records: Observations,
     route: str,
     incumbent: str,
@@ -127,14 +129,16 @@ def _means(
     return {
         Guardrail.COST_PER_SUCCESS: _mean(cost_usd, priced),
         Guardrail.OUTPUT_TOKENS: _mean(sum(total.output_tokens for total in totals), requests),
-        Guardrail.LATENCY: _mean_of((_middle_s(bound), n) for bound, n in latencies.items()),
-        Guardrail.TIME_TO_FIRST_TOKEN: _mean_of(
+        Guardrail.LATENCY: _weighted_mean(
+            (_middle_s(bound), n) for bound, n in latencies.items()
+        ),
+        Guardrail.TIME_TO_FIRST_TOKEN: _weighted_mean(
             (longest_in_bin(number), n) for number, n in waits.items()
         ),
     }
 
 
-def _mean_of(counted: Iterable[tuple[float, int]]) -> float:
+def _weighted_mean(counted: Iterable[tuple[float, int]]) -> float:
     pairs = list(counted)
     return _mean(math.fsum(value * n for value, n in pairs), sum(n for _, n in pairs))
 

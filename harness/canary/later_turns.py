@@ -1,8 +1,8 @@
 """Describes before a canary which harm at later turns it can show.
 
-A caller's requests within `window_s` of the first one count together, in one window. Harm at a
-later turn shows only in callers who reach this turn. `find_visible_share` computes the smallest
-share of such callers at which the canary is rolled back, with the functions that decide.
+A caller's requests within `window_s` of the first one form one window. Harm at a later turn
+shows only in callers who reach this turn. `find_visible_share` computes the smallest share of
+such callers at which the canary is rolled back, with the functions that decide.
 """
 
 import math
@@ -19,8 +19,8 @@ from harness.gate.ramp import LOWEST_RATE, TrafficPace, block_size
 from harness.routing.table import BUCKETS
 
 # Shares of callers who reach a later turn.
-SHARES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-FEW_REACH: Final = 0.2
+REACHING_SHARES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+FEW_REACHING: Final = 0.2
 
 
 def describe_later_turns(
@@ -48,11 +48,17 @@ def describe_later_turns(
         " It shows a candidate that always fails at a later turn if at least "
         f"{format_percent(share)} of the callers reach this turn"
     )
-    every = count_callers(policy, 1.0, rate)
-    few = count_callers(policy, FEW_REACH, rate)
-    if every is not None:
-        words += f": after about {format_quantity(every, 'canary caller')} if all reach it"
-        words += "" if few is None else f", after {few:,} if {format_percent(FEW_REACH)} do"
+    if_all_reach = count_callers_to_rollback(policy, 1.0, rate)
+    if_few_reach = count_callers_to_rollback(policy, FEW_REACHING, rate)
+    if if_all_reach is not None:
+        words += (
+            f": after about {format_quantity(if_all_reach, 'canary caller')} if all reach it"
+        )
+        words += (
+            ""
+            if if_few_reach is None
+            else f", after {if_few_reach:,} if {format_percent(FEW_REACHING)} do"
+        )
     return f"{words}."
 
 
@@ -66,17 +72,23 @@ def window_rate(pace: TrafficPace) -> float:
 
 
 def find_visible_share(policy: CanaryPolicy, rate: float) -> float | None:
-    """Returns the smallest of SHARES of callers who reach a later turn at which a candidate
-    that always fails there is rolled back; None if no share is enough. rate: see `window_rate`.
+    """Finds the smallest share of callers at a later turn for which a failing candidate is
+    rolled back. The candidate always fails at this turn. Returns one of REACHING_SHARES; None
+    if no share is enough. rate: see `window_rate`.
     """
     return next(
-        (share for share in SHARES if count_callers(policy, share, rate) is not None), None
+        (
+            share
+            for share in REACHING_SHARES
+            if count_callers_to_rollback(policy, share, rate) is not None
+        ),
+        None,
     )
 
 
-def count_callers(policy: CanaryPolicy, share: float, rate: float) -> int | None:
-    """Counts the canary's callers until a rollback, if a share of them reaches a later turn and
-    fails there; None if the steps' minimum of exposures is not enough.
+def count_callers_to_rollback(policy: CanaryPolicy, share: float, rate: float) -> int | None:
+    """Counts the canary's callers until a rollback, if this share of them fails at a later
+    turn; None if the steps end before a rollback.
 
     Assumes that each block has the expected number of failures.
     """
@@ -84,21 +96,23 @@ def count_callers(policy: CanaryPolicy, share: float, rate: float) -> int | None
     sizes = tuple((*block_size(policy, bps), bps, wanted) for bps, wanted in steps)
     weight = guardrail_weights(policy.tolerated)[Guardrail.CALLER_ERRORS]
     limit = -math.log(policy.alpha * CARRIED_SHARE * weight)
-    return _count(sizes, policy.rho, limit, share, round(rate, 4))
+    return _count_until_rollback(sizes, policy.rho, limit, share, round(rate, 4))
 
 
 @lru_cache(maxsize=256)
-def _count(
+def _count_until_rollback(
     steps: tuple[tuple[int, int, int, int], ...],
     rho: float,
     limit: float,
     share: float,
     rate: float,
 ) -> int | None:
-    """Counts as `count_callers`. steps: the exposures and canary exposures of a block, the
-    canary's share in basis points, and the exposures of each step.
+    """Counts as `count_callers_to_rollback` does.
+
+    steps: for each step, the exposures and canary exposures of a block, the canary's share in
+    basis points, and the exposures of the step.
     """
-    tallies = list(_expected(steps, rate, rate + share * (1.0 - rate)))
+    tallies = list(_expect_tallies(steps, rate, rate + share * (1.0 - rate)))
     shares = [bps / BUCKETS for _, bps in tallies]
     path = counts_path([tally for tally, _ in tallies], rho, shares=shares)
     over = path >= limit
@@ -107,7 +121,7 @@ def _count(
     return sum(tally.canary for tally, _ in tallies[: int(over.argmax()) + 1])
 
 
-def _expected(
+def _expect_tallies(
     steps: tuple[tuple[int, int, int, int], ...],
     control_rate: float,
     canary_rate: float,
@@ -118,7 +132,8 @@ def _expected(
         for _ in range(math.ceil(wanted / canary_units)):
             control += (size - canary_units) * control_rate
             canary += canary_units * canary_rate
-            # A failure counts once its expected number is whole; the rest carries over.
+            # Tallies hold whole failures, so the rest of an expected number goes to the next
+            # block.
             failed = int(control)
             harmed = int(canary + 1e-9)
             control -= failed

@@ -69,7 +69,7 @@ from harness.routing.route_changes import (
 )
 from harness.routing.table import Canary, Handover
 
-# The end of a proposal by the signal that ends its rollout; other signals cancel it.
+# The proposal's event for each signal that ends its rollout; other signals cancel the proposal.
 _PROPOSAL_ENDS = {
     RolloutSignal.HARM: ProposalEvent.HARM,
     RolloutSignal.BASE_CHANGED: ProposalEvent.BASE_CHANGED,
@@ -84,9 +84,9 @@ def open_canary(
     proof: Passed,
     event: ProposalEvent,
 ) -> Proposal:
-    """Opens a proposal's canary: stores rollout, routing table and proposal, all or none.
+    """Opens a proposal's canary: stores rollout, routing table and proposal in one transaction.
 
-    event: PASSED or APPROVED, the reason for which the proposal may open it. Returns the saved
+    event: PASSED or APPROVED, which lets the proposal open the canary. Returns the saved
     proposal. Raises ProofRefused if the verdict is no longer valid or the route's rules have
     changed. Raises EvidenceMismatch if the stored scores do not give the verdict,
     RevisionConflict if another writer was first, and Conflict while the route is frozen.
@@ -97,7 +97,7 @@ def open_canary(
     recomputation.require_agreement(ctx, tx, proof, proposal)
     route_rules.require_current_rules(ctx, tx, proposal)
     route = routes.require_route(tx, proposal.route)
-    policy = _guard_cost(tx, proposal)
+    policy = _add_cost_guardrail(tx, proposal)
     rollout = Rollout(
         id=rollout_id(proposal.id),
         proposal=proposal.id,
@@ -129,7 +129,7 @@ def open_canary(
             total_timeout_s=route.settings.total_timeout_s,
             history=measure_history(tx, route, proposal.incumbent, policy, now),
         ),
-        handover=_handover(rollout),
+        handover=_build_handover(rollout),
     )
     Routing(tx).commit(
         change,
@@ -142,7 +142,7 @@ def open_canary(
     return Proposals(tx).save(after)
 
 
-def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
+def _add_cost_guardrail(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
     """Adds the guardrail for cost to the policy, with the ratio that an approver accepted.
 
     Without a price for both arms, the policy guards the number of output tokens instead.
@@ -156,8 +156,8 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
     )
 
 
-def _handover(rollout: Rollout, before: Canary | None = None) -> Handover | None:
-    """Returns until when running conversations keep their model.
+def _build_handover(rollout: Rollout, before: Canary | None = None) -> Handover | None:
+    """Builds the handover: until its end, running conversations keep their model.
 
     rollout: at its new step. before: the route's canary at the step before, if there was one.
     """
@@ -170,9 +170,9 @@ def _handover(rollout: Rollout, before: Canary | None = None) -> Handover | None
 
 
 def find_live(tx: Transaction, route: str) -> Rollout:
-    """Finds the route's live canary or bake.
+    """Finds the rollout of the route's live canary or bake.
 
-    Raises NotFound for an unknown route and without one.
+    Raises NotFound for an unknown route, and for a route without such a rollout.
     """
     routes.require_route(tx, route)
     for rollout in (*Rollouts(tx).live(), *Rollouts(tx).baking()):
@@ -192,7 +192,7 @@ class CanaryMove:
     action: RolloutAction | None = None
     # The person's own words, without the signal and the name; empty without a person.
     why: str = ""
-    # Of a promotion: whether the incumbent can still serve; None if it was not checked.
+    # For a promotion: whether the incumbent can still serve; None if no check was made.
     way_back: TargetLife | None = None
 
 
@@ -257,7 +257,7 @@ class CanaryMachine:
     ) -> Rollout:
         """Records that an approver knows why the arms leave out unlike shares of requests.
 
-        These reasons never hold this rollout again. Returns the saved rollout.
+        The acknowledged reasons never hold this rollout again. Returns the saved rollout.
         """
         rollout = self._rollout
         reasons = [one.reason.value for one in differences]
@@ -272,15 +272,15 @@ class CanaryMachine:
         return saved
 
     def _stay_live(self, move: CanaryMove) -> Rollout:
-        """Applies a signal that neither ends nor promotes. A new step commits a new share."""
-        after = self._after(move)
+        """Applies a signal that keeps the canary live. A new step commits a new share."""
+        after = self._apply_to_rollout(move)
         if after.step != self._rollout.step:
             before = routes.require_route(self._tx, after.route).canary
             raised = RaiseWeight(
                 after.route,
                 after.id,
                 after.current.weight_bps,
-                _handover(after, before),
+                _build_handover(after, before),
             )
             self._commit(raised, move)
         saved = Rollouts(self._tx).save(after)
@@ -297,27 +297,27 @@ class CanaryMachine:
         """Makes the candidate the incumbent; with a bake, some callers keep the former
         incumbent.
 
-        Checks the proof a last time in the same transaction, because it may have ended since
-        the decision. Raises ProofRefused.
+        Checks the proof again in the same transaction, because it may have ended since the
+        decision. Raises ProofRefused.
         """
         proof = Verdicts(self._tx).get(self._rollout.verdict)
         if not isinstance(proof, Passed):
             raise ProofRefused(f"verdict {proof.id} is {proof.outcome}, not passed")
-        proposal = self._approved(move)
+        proposal = self._approve_promotion(move)
         proof_validity.require_proof(self._ctx, self._tx, proof)
         recomputation.require_agreement(self._ctx, self._tx, proof, proposal)
         policy = self._rollout.policy
         share = policy.bake_bps if policy.bake_s else 0
         self._commit(PromoteCanary(self._rollout.route, proof, share), move)
-        after = Rollouts(self._tx).save(self._after(move))
+        after = Rollouts(self._tx).save(self._apply_to_rollout(move))
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
         self.record(PROMOTED, after, move)
-        gone = describe_no_way_back(list_details(move.way_back))
-        known = f" Swapgate found {gone}." if gone else ""
+        obstacle = describe_no_way_back(list_details(move.way_back))
+        remark = f" Swapgate found {obstacle}." if obstacle else ""
         self._raise_alert(
             AlertKind.PROMOTED,
-            f"{self._name(after.candidate)} is now the model of route {after.route}",
-            f"It took the place of {self._name(after.incumbent)}.{known} {move.reason}",
+            f"{self._name_target(after.candidate)} is now the model of route {after.route}",
+            f"It took the place of {self._name_target(after.incumbent)}.{remark} {move.reason}",
         )
         if move.way_back and (notice := way_back.build_notice(after, move.way_back)):
             self._raise_alert(AlertKind.WAY_BACK_GONE, notice.title, notice.text)
@@ -331,55 +331,60 @@ class CanaryMachine:
             self._commit(AbortCanary(rollout.route, rollout.id), move)
         elif self._transaction.is_in_place:
             self._commit(RestoreIncumbent(rollout.route, rollout.incumbent), move)
-        after = Rollouts(self._tx).save(self._after(move))
+        after = Rollouts(self._tx).save(self._apply_to_rollout(move))
         event = _PROPOSAL_ENDS.get(move.signal, ProposalEvent.CANCELLED)
         self._end_proposal(Proposals(self._tx).get(rollout.proposal), event, move)
         self.record(f"canary.{move.signal.value}", after, move)
         if move.signal in (RolloutSignal.HARM, RolloutSignal.STALE):
             what = "promotion" if rollout.baking else "canary"
-            fallback = self._leave_chain(move)
+            fallback = self._drop_harmful_fallback(move)
             self._raise_alert(
                 AlertKind.ROLLED_BACK,
                 f"the {what} of route {rollout.route} was rolled back",
-                f"{self._name(rollout.incumbent)} serves all callers again, "
-                f"{self._name(rollout.candidate)} serves no caller{fallback}. {move.reason}",
+                f"{self._name_target(rollout.incumbent)} serves all callers again, "
+                f"{self._name_target(rollout.candidate)} serves no caller{fallback}. "
+                f"{move.reason}",
             )
         return after
 
     def _finish_bake(self, move: CanaryMove) -> Rollout:
         """Ends the comparison after a promotion; the promotion stays.
 
-        If another change has already removed the holdback, only the rollout is ended.
+        If another change has already removed the holdback, ends the rollout only.
         """
-        after = self._after(move)
+        after = self._apply_to_rollout(move)
         if self._transaction.is_in_place:
             self._commit(EndBake(after.route, after.id), move)
         self.record(f"canary.{move.signal.value}", after, move)
         return Rollouts(self._tx).save(after)
 
-    def _leave_chain(self, move: CanaryMove) -> str:
-        """Drops a harmful candidate from the fallbacks. Describes a fallback that stays."""
+    def _drop_harmful_fallback(self, move: CanaryMove) -> str:
+        """Drops a harmful candidate from the route's fallbacks. Returns a clause for the alert
+        about the fallback.
+        """
         route = routes.require_route(self._tx, self._rollout.route)
         candidate = self._rollout.candidate
         if candidate not in route.fallbacks:
             return ""
-        why = ""
+        refusal = ""
         if move.signal is RolloutSignal.HARM:
             try:
                 fallback_chain.drop_fallback(
                     self._tx, move.actor, route, candidate, move.reason
                 )
             except ProofRefused as error:
-                why = f" ({error})"  # the rollback does not depend on the chain
+                refusal = f" ({error})"  # the rollback does not depend on the chain
             else:
                 return ", also not as a fallback"
         return (
-            f"; it is still a fallback{why}: `swapgate route fallback remove {route.name} "
-            f"{self._name(candidate)} --reason …` removes it"
+            f"; it is still a fallback{refusal}: `swapgate route fallback remove {route.name} "
+            f"{self._name_target(candidate)} --reason …` removes it"
         )
 
-    def _approved(self, move: CanaryMove) -> Proposal:
-        """A manual promotion is also the approval; the database enforces four eyes."""
+    def _approve_promotion(self, move: CanaryMove) -> Proposal:
+        """Returns the proposal, approved by a manual promotion; the database enforces four
+        eyes.
+        """
         proposal = Proposals(self._tx).get(self._rollout.proposal)
         if move.signal is not RolloutSignal.PROMOTE or proposal.approver is not None:
             return proposal
@@ -389,16 +394,18 @@ class CanaryMachine:
             approved_verdict=proposal.verdict,
         )
 
-    def _after(self, move: CanaryMove) -> Rollout:
+    def _apply_to_rollout(self, move: CanaryMove) -> Rollout:
         """Returns the rollout after the move, unsaved. Raises IllegalTransition."""
         rollout = self._rollout
         now = self._ctx.clock.now()
         decided = None
         if next_state(rollout.state, move.signal) is RolloutState.ROLLED_BACK:
             decided = record_end(self._transaction, move.action)
-        return apply_signal(rollout, move.signal, now, move.reason, self._ending(move), decided)
+        return apply_signal(
+            rollout, move.signal, now, move.reason, self._build_ending(move), decided
+        )
 
-    def _ending(self, move: CanaryMove) -> CanaryEnding:
+    def _build_ending(self, move: CanaryMove) -> CanaryEnding:
         end = name_end(move.signal, baking=self._rollout.baking)
         return CanaryEnding(end, move.signal, move.actor.name if move.why else "", move.why)
 
@@ -409,7 +416,7 @@ class CanaryMachine:
         move: CanaryMove,
     ) -> None:
         now = self._ctx.clock.now()
-        ended = apply_event(proposal, event, now, move.reason, self._ending(move))
+        ended = apply_event(proposal, event, now, move.reason, self._build_ending(move))
         Proposals(self._tx).save(ended)
 
     def _commit(self, change: TableChange, move: CanaryMove) -> None:
@@ -457,6 +464,6 @@ class CanaryMachine:
             text=text,
         )
 
-    def _name(self, target: str) -> str:
+    def _name_target(self, target: str) -> str:
         known = Targets(self._tx).all().get(target)
         return known.name if known else target

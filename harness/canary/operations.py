@@ -1,6 +1,6 @@
-"""Moves canaries and bakes. The reconcile loop calls `drive`, which follows `decision`. A
-person calls `operate` to pause, resume, advance, abort, promote or finish. `roll_back` restores
-a former incumbent of a route.
+"""Moves canaries and bakes. The reconcile loop calls `drive`, which applies `decision`'s
+action. `operate` applies a person's action: pause, resume, advance, abort, promote or finish.
+`roll_back` restores a former incumbent of a route.
 
 A person needs an approver's role and a reason. Moves onward need another person than the
 proposer. Resume, advance and promote need a valid proof. Swapgate refuses advance and promote
@@ -89,37 +89,39 @@ def operate(
 
     expected_version: the rollout's version that the person saw; None takes the stored version.
     Raises NotFound without a canary, IllegalTransition if its state does not allow the signal,
-    StaleWrite if it has moved, InputError without a reason, NotAllowed for the proposer of a
-    move onward (`four_eyes.check_four_eyes`), ProofRefused if the verdict is no longer valid or
-    the data show harm.
+    StaleWrite for another version, InputError without a reason, NotAllowed for the proposer of
+    a move onward (`four_eyes.check_four_eyes`), and ProofRefused if the verdict is no longer
+    valid or the data show harm.
     """
     actor.require(Role.APPROVER)
     if signal not in MANUAL_SIGNALS:
         raise InputError(f"only the evidence can cause the signal {signal.value}, not a person")
     why = require_reason(reason, f"to {signal.value} by hand")
-    back: TargetLife | None = None
+    life: TargetLife | None = None
     if signal is RolloutSignal.PROMOTE:
         with ctx.store.read() as tx:
             rollout = _find_movable(tx, actor, route, signal, expected_version)
-        # The check waits for a provider, so it must not run in the transaction.
-        back = way_back.check_rollout(ctx, rollout)
+        # The check calls a provider, so it must not run in the transaction.
+        life = way_back.check_rollout(ctx, rollout)
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, expected_version)
         transaction = RolloutTransaction(ctx, tx, rollout)
         machine = CanaryMachine(transaction)
-        because = f"{signal.value} by {actor.name}: {why}"
+        reason_text = f"{signal.value} by {actor.name}: {why}"
         if signal is RolloutSignal.ABORT:
-            because = end_reason(_ending(actor.name, why, baking=rollout.baking))
-        move = CanaryMove(actor, signal, because, why=why, way_back=back)
-        against = way_back.list_warnings(back) if back else ()
+            reason_text = end_reason(
+                _build_abort_ending(actor.name, why, baking=rollout.baking)
+            )
+        move = CanaryMove(actor, signal, reason_text, why=why, way_back=life)
+        warnings = way_back.list_warnings(life) if life else ()
         match signal:
             case RolloutSignal.PROMOTE:
-                move, doubts = _with_evidence(
+                move, doubts = _add_evidence(
                     transaction,
                     move,
                     ActionKind.PROMOTE,
                 )
-                against = (*doubts, *against)
+                warnings = (*doubts, *warnings)
                 kind = ApprovalKind.PROMOTION
                 approvals.record_approval(ctx, tx, actor, transaction.proposal, kind, reason)
             case RolloutSignal.FINISH if not rollout.baking:
@@ -129,7 +131,7 @@ def operate(
                 )
             case RolloutSignal.ADVANCE:
                 _require_proof(transaction)
-                move, against = _with_evidence(
+                move, warnings = _add_evidence(
                     transaction,
                     move,
                     ActionKind.ADVANCE,
@@ -137,7 +139,7 @@ def operate(
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, Verdicts(tx).get(rollout.verdict))
                 acknowledged = machine.acknowledge_faults(move)
-                if differences := decision.find_left_out(transaction):
+                if differences := decision.find_left_out_differences(transaction):
                     acknowledged = True
                     rollout = machine.acknowledge_left_out(move, differences)
                     machine = CanaryMachine(replace(transaction, rollout=rollout))
@@ -145,7 +147,7 @@ def operate(
                     return CanaryOperation(rollout)
             case _:
                 pass
-        return CanaryOperation(machine.apply(move), against)
+        return CanaryOperation(machine.apply(move), warnings)
 
 
 def _find_movable(
@@ -182,30 +184,31 @@ def _require_proof(transaction: RolloutTransaction) -> None:
     recomputation.require_agreement(ctx, tx, proof, proposal)
 
 
-def _with_evidence(
+def _add_evidence(
     transaction: RolloutTransaction,
     move: CanaryMove,
     kind: ActionKind,
 ) -> tuple[CanaryMove, tuple[str, ...]]:
-    """Adds the evidence to a person's move, so that the audit log has the overruled figures.
+    """Adds the evidence to a person's move, so that the audit log has the figures that the
+    person overrules.
 
     kind: the action that the person asks for. Returns the move and the warnings against it.
     """
-    action, against = _check_harmless(transaction)
+    action, warnings = _check_harmless(transaction)
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:
         reason = f"{reason}. {action.reason}"
-    decided = replace(
+    person_action = replace(
         action,
         kind=kind,
         signal=move.signal,
         reason=reason,
     )
-    return replace(move, reason=reason, action=decided), against
+    return replace(move, reason=reason, action=person_action), warnings
 
 
 def _check_harmless(transaction: RolloutTransaction) -> tuple[RolloutAction, tuple[str, ...]]:
-    """Returns the evidence, and its warnings, which the audit log stores too.
+    """Returns the evidence and its warnings. The audit log stores both.
 
     Raises ProofRefused if the evidence, or a router's own guard, asks for a rollback.
     """
@@ -214,10 +217,10 @@ def _check_harmless(transaction: RolloutTransaction) -> tuple[RolloutAction, tup
         raise ProofRefused(
             f"the canary of {transaction.rollout.route} must be rolled back: {action.reason}"
         )
-    against = list_warnings(action.figures)
-    if not against:
+    warnings = list_warnings(action.figures)
+    if not warnings:
         return action, ()
-    return replace(action, figures=replace(action.figures, warnings=against)), against
+    return replace(action, figures=replace(action.figures, warnings=warnings)), warnings
 
 
 class ProposalCanaries:
@@ -245,7 +248,8 @@ def drive(ctx: ProposalsContext, before: Rollout) -> list[str]:
     """
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
-    # An error while reading for this alert must not block a rollback, which ends the alert.
+    # An error while reading for this alert must not block a rollback. The rollback ends the
+    # alert anyway.
     if action.signal is not RolloutSignal.HARM:
         decision.update_hold_alert(ctx, before)
     with ctx.store.read() as tx:
@@ -269,9 +273,9 @@ def apply_action(
     """Applies the action to rollout, routing table and proposal in one transaction.
 
     transaction: contains the rollout of the decision. back: whether the incumbent can still
-    serve, for the record of a promotion; it changes no action. Raises StaleWrite if it has
-    moved. If another change has taken the canary off the route, the rollout ends with
-    BASE_CHANGED, whatever the action is.
+    serve; only recorded with a promotion. Raises StaleWrite if the rollout has moved. If
+    another change has taken the canary off the route, the rollout ends with BASE_CHANGED,
+    whatever the action is.
     """
     rollout = Rollouts(transaction.tx).get(transaction.rollout.id)
     if rollout.version != transaction.rollout.version:
@@ -297,7 +301,8 @@ def _update_ratio_alert(
 ) -> None:
     """Raises one alert if the canary's share is not the planned share (statistics.md §2.6).
 
-    The alert ends with the next step, or once a person resumed and the split is right again.
+    The alert ends with the next step, or when a person has resumed and the split is right
+    again.
     """
     if not rollout.live:
         return
@@ -314,7 +319,7 @@ def _update_ratio_alert(
 
 @dataclass(frozen=True, slots=True)
 class RestoredRoute(Route):
-    """A route after a rollback by hand. warnings: doubts whether its model can answer."""
+    """A route after a rollback by hand. warnings: why its model may be unable to answer."""
 
     warnings: tuple[str, ...] = ()
 
@@ -332,8 +337,8 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
 ) -> RestoredRoute:
     """Restores a former incumbent, by default the incumbent before the last promotion in force.
     Ends a live canary, and rolls a baking promotion back. expected: the route as the actor saw
-    it. If incumbent, canary or `expected_version` has changed, raises StaleWrite, so that of
-    two simultaneous rollbacks only the first takes effect.
+    it. Raises StaleWrite if incumbent, canary or `expected_version` has changed, so that only
+    the first of two simultaneous rollbacks takes effect.
 
     First checks in at most 5 seconds whether the former incumbent can serve
     (`way_back.check_rollback`). A lasting obstacle refuses the rollback, unless `force` is set;
@@ -345,16 +350,16 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
     actor.require(Role.APPROVER)
     require_reason(reason, "a rollback")
     with ctx.store.read() as tx:
-        seen = require_route(tx, name)
-        expected = expected or seen
-        _check_seen(seen, expected, expected_version)
-        wanted = _require_former(ctx, tx, seen, to_version)
-    life = way_back.check_rollback(ctx, name, wanted, force=force)
+        seen_route = require_route(tx, name)
+        expected = expected or seen_route
+        _check_seen(seen_route, expected, expected_version)
+        checked_incumbent = _require_former_incumbent(ctx, tx, seen_route, to_version)
+    life = way_back.check_rollback(ctx, name, checked_incumbent, force=force)
     with ctx.store.write() as tx:
         route = require_route(tx, name)
         _check_seen(route, expected, expected_version)
-        incumbent = _require_former(ctx, tx, route, to_version)
-        if incumbent != wanted:
+        incumbent = _require_former_incumbent(ctx, tx, route, to_version)
+        if incumbent != checked_incumbent:
             raise StaleWrite(f"route {name!r} has changed during the rollback: check it again")
         commit(
             tx,
@@ -367,7 +372,7 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
             **({"force": True} if force else {}),
         )
         if incumbent != route.incumbent:
-            ending = _ending(actor.name, reason, baking=True)
+            ending = _build_abort_ending(actor.name, reason, baking=True)
             _roll_back_baking(ctx, tx, actor, name, ending)
         after = require_route(tx, name)
     own = {field.name: getattr(after, field.name) for field in fields(Route)}
@@ -385,13 +390,13 @@ def _check_seen(
             f"route {route.name!r} is at version {route.version} by now, not "
             f"{expected_version}: check it again"
         )
-    if _models(expected) != _models(route):
+    if _list_served_ids(expected) != _list_served_ids(route):
         raise StaleWrite(
             f"route {route.name!r} has another model or canary by now: check it again"
         )
 
 
-def _require_former(
+def _require_former_incumbent(
     ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
@@ -403,7 +408,7 @@ def _require_former(
     NotAllowed for a provider that may not see the route's data.
     """
     history = Routing(tx).history(route.name)
-    incumbent = _former(history, route, to_version)
+    incumbent = _find_former_incumbent(history, route, to_version)
     (known,) = known_targets(tx, [incumbent])
     # A verdict proves one rollout, so a model that was rolled back has no proof left.
     if (last := find_rolled_back(tx, route.name, incumbent, history)) is not None:
@@ -416,7 +421,7 @@ def _require_former(
     return incumbent
 
 
-def _models(route: Route) -> tuple[str, str | None]:
+def _list_served_ids(route: Route) -> tuple[str, str | None]:
     """Returns the ids of incumbent and canary; a change of either makes a rollback stale."""
     return (
         route.incumbent,
@@ -424,7 +429,7 @@ def _models(route: Route) -> tuple[str, str | None]:
     )
 
 
-def _ending(name: str, why: str, *, baking: bool) -> CanaryEnding:
+def _build_abort_ending(name: str, why: str, *, baking: bool) -> CanaryEnding:
     """Returns the end that a person causes."""
     end = name_end(RolloutSignal.ABORT, baking=baking)
     return CanaryEnding(end, RolloutSignal.ABORT, name, why)
@@ -437,7 +442,7 @@ def _roll_back_baking(
     name: str,
     ending: CanaryEnding,
 ) -> None:
-    """Ends the bake now, as an abort does, so that its unproven model cannot return."""
+    """Ends the route's bake as an abort does, so that the rolled back model cannot return."""
     now = ctx.clock.now()
     because = end_reason(ending)
     for rollout in Rollouts(tx).baking():
@@ -459,7 +464,7 @@ def _roll_back_baking(
         AuditLog(tx).append(actor, action, f"route {name}", details)
 
 
-def _former(
+def _find_former_incumbent(
     history: Sequence[RouteRecord],
     route: Route,
     version: int | None,
@@ -470,14 +475,14 @@ def _former(
     an earlier incumbent or without that version.
     """
     if version is None:
-        found = find_rollback_target(history)
-        which = "earlier incumbent"
+        incumbent = find_rollback_target(history)
+        missing_name = "earlier incumbent"
     else:
         named = (r.route.incumbent for r in history if r.route.version == version)
-        found = next(named, None)
-        which = f"version {version}"
-    if found is None:
+        incumbent = next(named, None)
+        missing_name = f"version {version}"
+    if incumbent is None:
         raise NotFound(
-            f"route {route.name!r} has no {which}; `swapgate route history` shows all"
+            f"route {route.name!r} has no {missing_name}; `swapgate route history` shows all"
         )
-    return found
+    return incumbent

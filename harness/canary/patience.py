@@ -1,6 +1,6 @@
-"""Measures how long a route's callers wait for the incumbent's output, from the traffic of the
-last 24 hours: the limits after which a caller who leaves counts as harm, before a rollout has
-blocks of its own (statistics.md §2.15), and what callers who leave sooner cannot show.
+"""Measures how long a route's callers wait for the incumbent's output, from the last 24 hours.
+The waits give the limits after which a caller who leaves counts as harm (statistics.md §2.15),
+until a rollout has blocks of its own.
 """
 
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from harness.gate.online.waiting import (
 from harness.routing.records.observations import Observations
 from harness.routing.table import Route
 
-_SINCE: Final = timedelta(hours=24)
+_PERIOD: Final = timedelta(hours=24)
 _NAMES: Final = {
     WaitKind.FIRST: "plain answers",
     WaitKind.STREAM_FIRST: "streams",
@@ -34,7 +34,9 @@ def measure_limits(
     now: datetime,
 ) -> WaitLimits:
     """Returns the limits for a rollout that begins now. incumbent: a target id."""
-    return _limits(route, Observations(tx).waits(route.name, incumbent, now - _SINCE))
+    return _find_wait_limits(
+        route, Observations(tx).waits(route.name, incumbent, now - _PERIOD)
+    )
 
 
 def describe_patience(
@@ -44,12 +46,12 @@ def describe_patience(
 ) -> str:
     """Describes after which wait a caller who leaves counts as harm, and how many leave sooner.
 
-    These callers do not show that a candidate hangs.
+    Callers who leave sooner do not show that a candidate hangs.
     """
-    counts = Observations(tx).waits(route.name, route.incumbent, now - _SINCE)
-    limits = _limits(route, counts)
+    counts = Observations(tx).waits(route.name, route.incumbent, now - _PERIOD)
+    limits = _find_wait_limits(route, counts)
     found = [
-        _describe(counts, kind, limit_s)
+        _describe_wait(counts, kind, limit_s)
         for kind, limit_s in (
             (WaitKind.FIRST, limits.first_s),
             (WaitKind.STREAM_FIRST, limits.stream_first_s),
@@ -66,7 +68,7 @@ def describe_patience(
     )
 
 
-def _limits(route: Route, counts: WaitCounts) -> WaitLimits:
+def _find_wait_limits(route: Route, counts: WaitCounts) -> WaitLimits:
     settings = route.settings
     return limits_before(
         counts,
@@ -75,7 +77,7 @@ def _limits(route: Route, counts: WaitCounts) -> WaitLimits:
     )
 
 
-def _describe(
+def _describe_wait(
     counts: WaitCounts,
     kind: WaitKind,
     limit_s: float,
@@ -85,7 +87,7 @@ def _describe(
         f"The incumbent begins 99 % of its {_NAMES[kind]} within {format_latency(limit_s)}, so "
         "a caller who leaves after a longer wait counts as harm."
     )
-    if sooner < _SHOWN:
+    if sooner < _LEAST_SHOWN_SHARE:
         return text
     return (
         f"{text} About {format_percent(sooner, significant=2)} of callers leave sooner if no "
@@ -94,4 +96,4 @@ def _describe(
 
 
 # The least share of impatient callers that a text names.
-_SHOWN: Final = 0.005
+_LEAST_SHOWN_SHARE: Final = 0.005

@@ -1,9 +1,10 @@
-"""Starts, ends and reports shadows: a route's requests mirrored to a candidate whose answers
-users do not get. A shadow needs an open proposal of that candidate or an approver, clearance
-for the data class, and an end. It needs no verdict.
+"""Starts, ends and reports shadows. A shadow mirrors a route's requests to a candidate; callers
+never get its answers. A shadow needs an open proposal of that candidate or an approver,
+clearance for the data class, and an end. It needs no verdict.
 
-A shadow never changes a route, and harm in it ends nothing; it only informs people. The routers
-mirror and count (`router.observers`); the limits and tallies are in `harness.routing.shadow`.
+A shadow never changes a route. Harm in a shadow only informs people, and does not end it. The
+routers mirror and count (`router.observers`); the limits and tallies are in
+`harness.routing.shadow`.
 """
 
 import math
@@ -52,7 +53,7 @@ from harness.routing.table import Route, find_shadow_end
 # Probability of a false alarm, over all checks and the whole life of a shadow.
 SHADOW_ALPHA: Final = 0.05
 
-THETAS: Final = (0.55, 0.6, 0.7, 0.8, 0.9, 0.97)
+LOSS_PROBABILITIES: Final = (0.55, 0.6, 0.7, 0.8, 0.9, 0.97)
 
 
 def check_log_e(lost: int, won: int) -> float:
@@ -61,21 +62,24 @@ def check_log_e(lost: int, won: int) -> float:
     lost: pairs in which only the incumbent passed.
     won: pairs in which only the candidate passed.
 
-    The null hypothesis is that a discordant pair is lost with probability 1/2 or less. The
-    e-value is the mean of likelihood ratios over THETAS, the assumed probabilities of a loss;
-    so it may be read at any time.
+    The null hypothesis: a discordant pair is lost with probability 1/2 or less. The e-value is
+    the mean of likelihood ratios over LOSS_PROBABILITIES, so it is valid at any time.
     """
     return log_mean(
-        [lost * math.log(2 * theta) + won * math.log(2 * (1 - theta)) for theta in THETAS]
+        [
+            lost * math.log(2 * theta) + won * math.log(2 * (1 - theta))
+            for theta in LOSS_PROBABILITIES
+        ]
     )
 
 
 def combined_log_e(discordant: Mapping[str, tuple[int, int]]) -> float:
-    """Returns the mean of the checks' e-values, which use the same pairs and are dependent.
+    """Returns the log of the mean of the checks' e-values. A product would need independent
+    checks, but all checks use the same pairs.
 
     discordant: (lost, won) by check.
 
-    A check without pairs keeps its weight, and an e-value of 1.
+    A check without pairs counts with an e-value of 1.
     """
     seen = [check_log_e(*counts) for counts in discordant.values()]
     return log_mean([*seen, *[0.0] * (len(ShadowCheck) - len(seen))])
@@ -91,11 +95,11 @@ def share_of_level(log_e_value: float) -> float:
     return max(0.0, log_e_value / -math.log(SHADOW_ALPHA))
 
 
-LONGEST: Final = timedelta(days=90)
+LONGEST_SHADOW: Final = timedelta(days=90)
 
-DEFAULT_LASTS: Final = timedelta(days=7)
+DEFAULT_DURATION: Final = timedelta(days=7)
 
-# Reasons why a selected request was not mirrored, by the name of the reason's count.
+# Why a selected request was not mirrored, by the key of the reason's count.
 LEFT_OUT: Final[Mapping[str, str]] = {
     "declined": "the client declined (x-swapgate-shadow: off), or its key is opted out",
     "too_large": "longer than `copy_max_bytes` of the route",
@@ -125,8 +129,8 @@ class CheckEvidence:
     incumbent_only: int
     candidate_only: int
     neither: int
-    # lost, won: the evidence. Of each caller's first pair, counts those in which only the
-    # incumbent passed (lost), or only the candidate (won).
+    # lost, won: the evidence. They count the first pairs of callers in which only the incumbent
+    # passed (lost), or only the candidate (won).
     lost: int
     won: int
     share_of_level: float  # evidence as a share of the level of harm
@@ -174,7 +178,7 @@ def start_shadow(
     limits: ShadowLimits,
     *,
     reason: str,
-    lasts: timedelta = DEFAULT_LASTS,
+    lasts: timedelta = DEFAULT_DURATION,
 ) -> Shadow:
     """Starts a shadow; every router mirrors requests within two seconds.
 
@@ -186,8 +190,8 @@ def start_shadow(
     check_shadow_limits(limits)
     if not reason.strip():
         raise InputError("a shadow needs a reason: its candidate reads callers' requests")
-    if not timedelta(0) < lasts <= LONGEST:
-        raise InputError(f"a shadow must last more than 0 and up to {LONGEST.days} days")
+    if not timedelta(0) < lasts <= LONGEST_SHADOW:
+        raise InputError(f"a shadow must last more than 0 and up to {LONGEST_SHADOW.days} days")
     with ctx.store.write() as tx:
         route = routes.require_route(tx, route_name)
         now = ctx.clock.now()
@@ -275,20 +279,22 @@ def end_finished(ctx: ProposalsContext) -> Sequence[str]:
     """Ends every shadow whose time, proposal, route or clearance is over. Returns log lines."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        over = [
+        finished = [
             (shadow, why)
             for shadow in Shadows(tx).live()
-            if (why := _over(ctx, tx, shadow, now))
+            if (why := _find_end_reason(ctx, tx, shadow, now))
         ]
-    if not over:
+    if not finished:
         return ()
     with ctx.store.write() as tx:
-        for shadow, why in over:
+        for shadow, why in finished:
             end_shadow(tx, shadow, SYSTEM, why)
-    return [f"shadow {shadow.id} of route {shadow.route} ended: {why}" for shadow, why in over]
+    return [
+        f"shadow {shadow.id} of route {shadow.route} ended: {why}" for shadow, why in finished
+    ]
 
 
-def _over(
+def _find_end_reason(
     ctx: ProposalsContext,
     tx: Transaction,
     shadow: Shadow,
@@ -379,18 +385,22 @@ def build_status(
     rows: Sequence[ShadowTally],
     now: datetime,
 ) -> ShadowStatus:
-    """Builds a shadow's status. rows: its own, or rows of several shadows that count as one."""
-    whole = reduce(add_tallies, rows, ShadowTally(shadow.id, now.date(), ""))
-    counts = Counter(whole.counts)
-    sums = whole.sums
+    """Builds a shadow's status. rows: the shadow's tallies, or those of several shadows that
+    count as one.
+    """
+    total = reduce(add_tallies, rows, ShadowTally(shadow.id, now.date(), ""))
+    counts = Counter(total.counts)
+    sums = total.sums
     checks = [
-        evidence for check in ShadowCheck if (evidence := _evidence(check, counts)) is not None
+        evidence
+        for check in ShadowCheck
+        if (evidence := _build_check_evidence(check, counts)) is not None
     ]
     log_e = combined_log_e({check.check: (check.lost, check.won) for check in checks})
     pairs = counts[PAIRS]
     return ShadowStatus(
         shadow=shadow,
-        state=_state(shadow, now),
+        state=_describe_state(shadow, now),
         mirrored=counts[MIRRORED],
         pairs=pairs,
         cost_usd=sums.get(COST_USD, 0.0),
@@ -400,12 +410,12 @@ def build_status(
         checks=checks,
         share_of_level=share_of_level(log_e),
         harm=is_harm(log_e),
-        incumbent=_figures("incumbent", sums, pairs),
-        candidate=_figures("candidate", sums, pairs),
+        incumbent=_compute_means("incumbent", sums, pairs),
+        candidate=_compute_means("candidate", sums, pairs),
     )
 
 
-def _state(shadow: Shadow, now: datetime) -> str:
+def _describe_state(shadow: Shadow, now: datetime) -> str:
     """Returns the state in words.
 
     A shadow can be expired before the control plane has ended it.
@@ -415,10 +425,14 @@ def _state(shadow: Shadow, now: datetime) -> str:
     return "expired" if now >= shadow.expires_at else "mirroring"
 
 
-def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | None:
+def _build_check_evidence(
+    check: ShadowCheck, counts: Mapping[str, int]
+) -> CheckEvidence | None:
     """Returns None for a check without requests."""
-    by = {sides.value: counts.get(f"{check.value}.{sides.value}", 0) for sides in CheckSides}
-    if not any(by.values()):
+    by_sides = {
+        sides.value: counts.get(f"{check.value}.{sides.value}", 0) for sides in CheckSides
+    }
+    if not any(by_sides.values()):
         return None
     lost, won = (
         counts.get(f"{UNIT}.{check.value}.{side.value}", 0)
@@ -427,19 +441,21 @@ def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | 
     share = share_of_level(check_log_e(lost, won))
     return CheckEvidence(
         check.value,
-        **by,
+        **by_sides,
         lost=lost,
         won=won,
         share_of_level=share,
     )
 
 
-def _figures(
+def _compute_means(
     side: str,
     sums: Mapping[str, float],
     pairs: int,
 ) -> PairFigures | None:
-    """Returns one side's means; None without pairs, because a zero would look measured."""
+    """Computes one side's means over the pairs; None without pairs, because a zero would look
+    measured.
+    """
     if not pairs:
         return None
     names = ("ms", "output_tokens", "paired_usd")
@@ -449,11 +465,11 @@ def _figures(
 def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     """Lists (name, value) rows for people."""
     limits = status.shadow.limits
-    used = status.today
+    usage_today = status.today
     evidence = f"{format_percent(status.share_of_level, 0)} of the level"
     unpriced = f" and {status.unpriced:,} requests without a price" if status.unpriced else ""
     a_day = f" of {format_usd(limits.usd_per_day)}" if limits.usd_per_day is not None else ""
-    requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
+    requests = f"{usage_today.requests:,} of {limits.requests_per_day:,} requests"
     rows = [
         (
             "mirrored",
@@ -464,7 +480,7 @@ def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
             f"{evidence}: HARM" if status.harm else evidence,
         ),
         ("cost", format_usd(status.cost_usd) + unpriced),
-        ("today", f"{requests}, {format_usd(used.cost_usd)}{a_day}"),
+        ("today", f"{requests}, {format_usd(usage_today.cost_usd)}{a_day}"),
     ]
     for name, side in (
         ("incumbent", status.incumbent),

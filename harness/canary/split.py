@@ -1,5 +1,6 @@
-"""The split of a route whose requests another gateway sends: the gateway picks the model, and
-Swapgate decides the shares. A `SplitDriver` calls one gateway; the other code is pure.
+"""The split of a route whose requests another gateway sends. Swapgate decides the shares, and
+the gateway picks a model for each request. A `SplitDriver` calls one gateway; the other code is
+pure.
 
 Nothing here decides a share: the routing table does. The drivers of LiteLLM and flagd are in
 `harness.app.gateways`, which also turns outcomes into observations.
@@ -16,24 +17,24 @@ from harness.providers.force import KillSwitch, active_switches, decide_plan
 from harness.providers.target import Target
 from harness.routing.table import BUCKETS, Arm, Canary, Route
 
-# Share in basis points by the id of a target, or by the gateway's name for another model.
+# Shares in basis points, by target id, or by the gateway's name for a model that is no target.
 Split = Mapping[str, int]
 # A route's targets, by the route's name.
-Driven = Mapping[str, Collection[Target]]
+DrivenTargets = Mapping[str, Collection[Target]]
 
 # In records of a gateway's driver, the worker's name begins with one of these prefixes.
 LITELLM_WORKER: Final = "litellm-"
 FLAGD_WORKER: Final = "flagd-"
-# Swapgate does not see a request that the gateway logs this long after its start.
-LATEST: Final = timedelta(minutes=11)
+# Swapgate misses a request that the gateway logs later than this after the request's start.
+LONGEST_LOG_DELAY: Final = timedelta(minutes=11)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One request.
+    """One request that a gateway logged.
 
-    caller: its session; the requests of one session are one unit of evidence.
-    target: the id of the target that was tried first; None if the gateway does not name it.
+    caller: the request's session; Swapgate counts all requests of one session as one caller.
+    target: the id of the target that the gateway tried first; None if it does not name one.
     failed: whether that target failed. answered: whether the caller got an answer, perhaps
     after a retry or a fallback.
     """
@@ -58,7 +59,7 @@ class SplitDriver(Protocol):
     """
 
     def begin_look(self) -> None:
-        """Reads what the other methods need until the next look."""
+        """Reads the gateway's state. The other methods use it until the next call."""
         ...
 
     def read_split(self, route: str, targets: Collection[Target]) -> Split:
@@ -74,10 +75,10 @@ class SplitDriver(Protocol):
         """Makes the gateway use these shares. split: in basis points, with a sum of 10 000."""
         ...
 
-    def read_outcomes(self, since: datetime, driven: Driven) -> Iterable[Outcome]:
-        """Returns logged requests of the driven routes that began since then.
+    def read_outcomes(self, since: datetime, driven: DrivenTargets) -> Iterable[Outcome]:
+        """Returns the logged requests of the driven routes that began at `since` or later.
 
-        A driver may return a request again, or an earlier one; the caller counts each id once.
+        May return a request twice, or an earlier request; the calling code counts each id once.
         """
         ...
 
@@ -85,7 +86,7 @@ class SplitDriver(Protocol):
 def planned_split(route: Route) -> Split:
     """Returns the table's shares, in basis points with a sum of 10 000.
 
-    The table gives a share only to a proven target.
+    The routing table gives a share only to a proven target.
     """
     trial = route.experiment
     if trial is None:
@@ -111,8 +112,8 @@ def allowed_split(
     live = active_switches(switches, now)
     for target, bps in planned_split(route).items():
         ids = dict.fromkeys((target, route.incumbent, *route.fallbacks))
-        forced = decide_plan(live, route.name, [targets[id_] for id_ in ids])
-        split[forced.kept[0] if forced else target] += bps
+        forced_plan = decide_plan(live, route.name, [targets[id_] for id_ in ids])
+        split[forced_plan.kept[0] if forced_plan else target] += bps
     return {target: bps for target, bps in split.items() if bps}
 
 
@@ -131,7 +132,7 @@ def describe_change(
 
 
 class TrustedTime(NamedTuple):
-    """A period in which each look at the gateway showed this trial's shares.
+    """A period in which the gateway had this trial's shares at each check.
 
     trial: None without a canary, and while a kill switch moves an arm.
     """
@@ -162,24 +163,25 @@ def confirm_time(
     """Extends the last period to now. After a change, adds a period that begins once the change
     has settled.
 
-    now: the look at the gateway.
+    now: the newest check of the gateway.
     settles: time for a change to settle; None without a change.
 
-    Drops periods that ended more than twice LATEST before now, so that the list stays short.
+    Drops periods that ended more than twice LONGEST_LOG_DELAY before now, so that the list
+    stays short.
     """
-    kept = [time for time in times if time.until > now.until - 2 * LATEST]
-    if settles is None and kept:
+    recent_times = [time for time in times if time.until > now.until - 2 * LONGEST_LOG_DELAY]
+    if settles is None and recent_times:
         return [
-            *kept[:-1],
-            kept[-1]._replace(until=max(kept[-1].until, now.until)),
+            *recent_times[:-1],
+            recent_times[-1]._replace(until=max(recent_times[-1].until, now.until)),
         ]
     begins = now.until + (settles or timedelta())
-    return [*kept, now._replace(since=begins, until=begins)]
+    return [*recent_times, now._replace(since=begins, until=begins)]
 
 
 def find_time(times: Sequence[TrustedTime], started_at: datetime) -> TrustedTime | None:
-    """Returns the period in which a request started, because a slow request counts at the share
-    at which it began.
+    """Returns the period in which a request started; None outside all periods. A slow request
+    counts at the share of its start.
     """
     return next(
         (time for time in times if time.since <= started_at < time.until),

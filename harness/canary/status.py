@@ -1,5 +1,6 @@
-"""A canary's status shows people the state of its rollout, the reasons and its history, and for
-charts its timeline: share, evidence of harm and both arms' failures after each block.
+"""Builds a canary's status for people: the rollout's state, its reasons, its history and its
+timeline. The timeline has the share, the evidence of harm and both arms' failures after each
+block.
 
 It makes no decision and writes nothing: `harness.canary.decision` decides. The words of a state
 are in `harness.canary.canary_state`, and explanations of evidence in `harness.gate.explain`.
@@ -45,7 +46,7 @@ from harness.routing.table import RouteRecord
 MAX_AUDIT_EVENTS: Final = 2_000
 
 
-# The maximum of a chart; the timeline of a long canary is thinned out evenly.
+# The most points of a chart. `_thin_out` drops points of a longer timeline evenly.
 MOST_POINTS: Final = 160
 
 _CONFIDENCE: Final = 0.95
@@ -66,8 +67,8 @@ class FailureShare:
     def interval(self) -> tuple[float, float] | None:
         """Returns the 95 % interval of the share, None without exposures.
 
-        The interval is valid only at this moment; only the evidence allows repeated looks.
-        Source: Wilson 1927 (score interval).
+        The interval is valid for one look only; the evidence of harm is valid for repeated
+        looks. Source: Wilson 1927 (score interval).
         """
         if not self.units:
             return None
@@ -102,19 +103,19 @@ def build_timeline(
     at = rollout.started_at
     candidate = incumbent = FailureShare(0, 0)
     for block, distance in zip(ordered, distances, strict=False):
-        # Two routers' clocks may differ, but time must not go back in a chart.
+        # Clocks of routers may differ, but a chart's time must not go back.
         at = max(at, block.closed_at)
-        candidate = _plus(candidate, block.canary_failures, block.canary_units)
-        incumbent = _plus(
+        candidate = _add_counts(candidate, block.canary_failures, block.canary_units)
+        incumbent = _add_counts(
             incumbent,
             block.failures - block.canary_failures,
             block.units - block.canary_units,
         )
         points.append(TimelinePoint(at, block.weight_bps, distance, candidate, incumbent))
-    return _thinned(points)
+    return _thin_out(points)
 
 
-def _plus(
+def _add_counts(
     share: FailureShare,
     failures: int,
     exposures: int,
@@ -122,8 +123,10 @@ def _plus(
     return FailureShare(share.failures + failures, share.units + exposures)
 
 
-def _thinned(points: Sequence[TimelinePoint]) -> tuple[TimelinePoint, ...]:
-    """Keeps the last point and the first point of every step."""
+def _thin_out(points: Sequence[TimelinePoint]) -> tuple[TimelinePoint, ...]:
+    """Drops points evenly, down to about MOST_POINTS. Keeps the last point and the first point
+    of each step.
+    """
     if len(points) <= MOST_POINTS:
         return tuple(points)
     every = math.ceil(len(points) / MOST_POINTS)
@@ -149,13 +152,15 @@ class CanaryStatus:
     action: RolloutAction  # the action that the evidence asks for now
     blocks: Sequence[ObservationBlock]
     explanation: RolloutExplanation  # the action and its reasons, for people
-    # Reasons that block the canary regardless of its evidence; else empty. `held` ends with
-    # its cause; a person must act to end `moved` and `faults`.
+    # moved, held, faults: why the canary is blocked regardless of its evidence; else empty.
+    # `held` ends with its cause; a person must act to end the others.
     moved: str = ""
     held: str = ""
     faults: str = ""
     pause_reason: str = ""  # the reason of its pause; empty if it is not paused
-    rollback: RouteRecord | None = None  # if its promotion was rolled back after the bake
+    rollback: RouteRecord | None = (
+        None  # the change that rolled its promotion back after the bake
+    )
     # A cost beyond the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
     shared_key: str = ""  # names a key that carries too many of the route's requests
@@ -194,7 +199,7 @@ class CanaryStatus:
 
     @property
     def callers(self) -> str:
-        """Describes how the counted callers were identified."""
+        """Describes how the requests named the counted callers."""
         return describe_sources(self.blocks)
 
     @property
@@ -264,10 +269,10 @@ class CanaryHistory:
 
 def explain_canary(ctx: ProposalsContext, route: str) -> CanaryHistory:
     """Explains the route's newest rollout. Raises NotFound if the route has had no canary."""
-    found = next(iter(list_canaries(ctx, route=route)), None)
-    if found is None:
+    status = next(iter(list_canaries(ctx, route=route)), None)
+    if status is None:
         raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
-    return CanaryHistory(found, list_canary_moves(ctx, found.rollout))
+    return CanaryHistory(status, list_canary_moves(ctx, status.rollout))
 
 
 def list_canary_moves(ctx: ProposalsContext, rollout: Rollout) -> Sequence[AuditEvent]:
@@ -282,7 +287,7 @@ def list_canary_moves(ctx: ProposalsContext, rollout: Rollout) -> Sequence[Audit
 
 
 def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
-    """Loads with few statements the rows that `build_canary_status` needs."""
+    """Loads the rows that `build_canary_status` reads, for all rollouts together."""
     Preload(tx).blocks([rollout.id for rollout in rollouts])
     if proof_validity.has_moved_providers(tx):
         Preload(tx).verdicts([rollout.verdict for rollout in rollouts if rollout.live])
@@ -326,10 +331,11 @@ def build_canary_status(
 def _read_decision(
     transaction: RolloutTransaction, now: datetime
 ) -> tuple[RolloutAction, Sequence[ObservationBlock]]:
-    """Returns the action and its blocks: by the evidence of now, or as they ended the canary.
+    """Returns a live canary's action and blocks as of now; for an ended canary, those of its
+    end.
 
-    A canary of an older version has no stored decision; then all its blocks count, and the
-    alert of a worker's guard.
+    A canary that an older version ended has no stored decision. Then all its blocks count, and
+    the alert of a worker's guard.
     """
     rollout = transaction.rollout
     blocks = Observations(transaction.tx).blocks(rollout.id)

@@ -1,9 +1,9 @@
 """Checks the target that a rollback would restore, because a rollback to a model that is gone
-leaves all users without answers.
+leaves all callers without answers.
 
 `check_rollout` checks before a promotion, `WayBackWatch` every ten minutes of a bake, and
 `check_rollback` before a rollback by hand. The checks call providers, so they run before a
-transaction. No automatic rollback and no abort waits for them, and they block no promotion.
+transaction. They block no promotion, and automatic rollbacks and aborts do not wait for them.
 """
 
 import math
@@ -27,13 +27,13 @@ from harness.routing.records.routes import Routing
 from harness.routing.route_changes import standing_incumbents
 from harness.routing.table import RouteRecord
 
-EVERY_S: Final = 600.0
-SOON_S: Final = 20.0
-WATCH_S: Final = 5.0  # the interval of the watch, which mostly reads known facts
+CHECK_PAUSE_S: Final = 600.0
+RECHECK_PAUSE_S: Final = 20.0
+WATCH_S: Final = 5.0  # how often the watch runs; most runs only read stored facts
 # How long the alert of a promotion stays after its bake, or after a promotion without one.
-KEPT: Final = timedelta(days=1)
-# A check of other former incumbents gets at least this time after the first answer.
-_LEAST_S: Final = 0.5
+ALERT_KEPT: Final = timedelta(days=1)
+# The check of the other former incumbents gets at least this time.
+_LEAST_CHECK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,9 @@ def check_rollout(ctx: ProposalsContext, rollout: Rollout) -> TargetLife:
 
 
 def _check(ctx: ProposalsContext, target: str) -> TargetLife:
-    """Checks a target; an error of the check itself is a doubt, and blocks nothing."""
+    """Checks a target. If the check itself fails, the target's state is UNSURE, which blocks
+    nothing.
+    """
     try:
         return check_life(ctx, [target], timeout_s=CHECK_S)[target]
     except SwapgateError as error:
@@ -80,18 +82,22 @@ def find_gone(tx: Transaction, rollout: Rollout) -> str:
 class WayBackWatch:
     """Checks the ways back of all bakes, and opens or ends their alerts.
 
-    A call asks a target if the last time is EVERY_S ago. If the routers' reports contradict
-    the alert, it asks after SOON_S already. A check without a clear answer changes no alert.
-    The alert of a promotion ends with its rollback, or after KEPT.
+    Each call checks the targets whose last check is CHECK_PAUSE_S ago, or RECHECK_PAUSE_S if
+    the routers' reports contradict the alert. A check without a clear answer changes no alert.
+    The alert of a promotion ends with its rollback, or after ALERT_KEPT.
     """
 
     def __init__(self) -> None:
-        self._asked: dict[str, float] = {}  # by rollout: the last time, in monotonic seconds
+        self._asked_at_s: dict[
+            str, float
+        ] = {}  # time of the last check by rollout, in monotonic seconds
 
     def __call__(self, ctx: ProposalsContext) -> None:
         open_ = {about for _, about in alerts.list_open(ctx, AlertKind.WAY_BACK_GONE)}
         watched = _list_watched(ctx, open_)
-        self._asked = {r.id: at for r in watched if (at := self._asked.get(r.id)) is not None}
+        self._asked_at_s = {
+            r.id: at for r in watched if (at := self._asked_at_s.get(r.id)) is not None
+        }
         for id_ in sorted(open_ - {rollout.id for rollout in watched}):
             alerts.update_alert(ctx, AlertKind.WAY_BACK_GONE, id_, None)
         due = self._list_due(ctx, watched, open_)
@@ -108,18 +114,19 @@ class WayBackWatch:
         watched: Sequence[Rollout],
         open_: Collection[str],
     ) -> Sequence[Rollout]:
-        """Lists the rollouts whose incumbent must be asked now, and notes the time."""
+        """Lists the rollouts whose incumbent is due for a check, and notes the time."""
         if not watched:
             return ()
-        # Without a door, the check reads only known facts, such as the routers' alerts.
+        # Without provider calls, the check reads only stored facts, such as the routers'
+        # alerts.
         known = check_life(replace(ctx, door=None), {r.incumbent for r in watched})
         now = ctx.clock.monotonic()
         due = []
         for rollout in watched:
             contradicts = known[rollout.incumbent].is_gone is not (rollout.id in open_)
-            pause_s = SOON_S if contradicts else EVERY_S
-            if now - self._asked.get(rollout.id, -math.inf) >= pause_s:
-                self._asked[rollout.id] = now
+            pause_s = RECHECK_PAUSE_S if contradicts else CHECK_PAUSE_S
+            if now - self._asked_at_s.get(rollout.id, -math.inf) >= pause_s:
+                self._asked_at_s[rollout.id] = now
                 due.append(rollout)
         return due
 
@@ -128,8 +135,11 @@ def _list_watched(ctx: ProposalsContext, open_: Collection[str]) -> Sequence[Rol
     """Lists the bakes, and the latest promotions that have an open alert."""
     with ctx.store.read() as tx:
         baking = list(Rollouts(tx).baking())
-        over = [_find(tx, about) for about in sorted({*open_} - {known.id for known in baking})]
-    since = ctx.clock.now() - KEPT
+        over = [
+            _find_rollout(tx, about)
+            for about in sorted({*open_} - {known.id for known in baking})
+        ]
+    since = ctx.clock.now() - ALERT_KEPT
     recent = (
         rollout
         for rollout in over
@@ -140,17 +150,17 @@ def _list_watched(ctx: ProposalsContext, open_: Collection[str]) -> Sequence[Rol
     return [*baking, *recent]
 
 
-def _find(tx: Transaction, id_: str) -> Rollout | None:
+def _find_rollout(tx: Transaction, id_: str) -> Rollout | None:
     try:
         return Rollouts(tx).get(id_)
     except NotFound:
         return None
 
 
-def list_former(history: Sequence[RouteRecord], apart: str) -> Sequence[FormerIncumbent]:
-    """Lists the former incumbents whose promotion stands, newest first.
+def list_former(history: Sequence[RouteRecord], excluded: str) -> Sequence[FormerIncumbent]:
+    """Lists the former incumbents that a rollback can restore, newest first.
 
-    history: newest first. apart: a target id to leave out. Pure.
+    history: newest first. excluded: a target id to leave out. Pure.
     """
     versions: dict[str, int] = {}
     for record in history:
@@ -160,7 +170,7 @@ def list_former(history: Sequence[RouteRecord], apart: str) -> Sequence[FormerIn
     return [
         FormerIncumbent(target, versions[target])
         for target in former
-        if target not in (apart, present)
+        if target not in (excluded, present)
     ]
 
 
@@ -173,16 +183,17 @@ def check_rollback(
 ) -> TargetLife:
     """Checks the target that a person wants to restore, in at most CHECK_S seconds.
 
-    target: its id. force: accept a target that is gone. Returns its life. Raises ProofRefused
-    for a target that is gone; the error names the next former incumbent that can serve.
+    target: its id. force: accept a target that is gone. Returns the check's result. Raises
+    ProofRefused for a target that is gone; the error names the next former incumbent that can
+    serve.
     """
     ends = monotonic() + CHECK_S
     life = _check(ctx, target)
     if not life.is_gone or force:
         return life
     with ctx.store.read() as tx:
-        former = list_former(Routing(tx).history(route), apart=target)
-    left_s = max(_LEAST_S, ends - monotonic())
+        former = list_former(Routing(tx).history(route), excluded=target)
+    left_s = max(_LEAST_CHECK_S, ends - monotonic())
     lives = check_life(ctx, [other.target for other in former], timeout_s=left_s)
     raise ProofRefused(describe_refusal(route, life, former, lives))
 
@@ -195,8 +206,8 @@ def describe_refusal(
 ) -> str:
     """Describes why a rollback is refused, and the next former incumbent that can serve.
 
-    former: newest first. lives: by target id. An incumbent without a clear answer is named only
-    if no other one is alive. Pure.
+    former: newest first. lives: by target id. Names an incumbent without a clear answer only if
+    no other incumbent is alive. Pure.
     """
     why = (
         f"{life.name} cannot serve: {life.reason}. A rollback to it would leave the callers of "
@@ -207,9 +218,13 @@ def describe_refusal(
         found = next((one for one in former if lives[one.target].state is state), None)
         if found is not None:
             other = lives[found.target]
-            sure = "answers" if state is LifeState.ALIVE else f"may answer ({other.reason})"
+            answer_text = (
+                "answers" if state is LifeState.ALIVE else f"may answer ({other.reason})"
+            )
             command = f"swapgate route rollback {route} --to-version {found.version} --reason …"
-            return f"{why} The former incumbent {other.name} {sure}: `{command}`. {force}"
+            return (
+                f"{why} The former incumbent {other.name} {answer_text}: `{command}`. {force}"
+            )
     return (
         f"{why} No other former incumbent of the route can serve: propose another model with "
         f"`swapgate proposal create {route} MODEL`. {force}"
@@ -220,5 +235,5 @@ def list_warnings(life: TargetLife) -> tuple[str, ...]:
     """Lists the warnings about a target that is restored without a clear answer."""
     if life.state is LifeState.ALIVE:
         return ()
-    sure = "cannot serve" if life.is_gone else "may not answer"
-    return (f"{life.name} {sure}: {life.reason}",)
+    problem = "cannot serve" if life.is_gone else "may not answer"
+    return (f"{life.name} {problem}: {life.reason}",)

@@ -2,6 +2,6 @@
 
 `offline` judges eval scores, `online` a canary's counts; beside them are the plans, the policy
 and the sentences that explain both. Every function returns the same result for the same
-arguments, so that a stored decision can be repeated. The callers, `harness.proposals` and
-`harness.canary`, decide when a question is put to it.
+arguments, so that a stored decision can be repeated. `harness.proposals` and `harness.canary`
+call the gate.
 """

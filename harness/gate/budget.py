@@ -5,8 +5,8 @@ epochs for the difference that matters, from the spread of measured differences 
 usage of answers. Multiplicity rules bound false passes over suites and proposals: Holm's test,
 the alpha of repeated looks and of several candidates, and the risk summed over proposals.
 
-A prediction never decides: `harness.gate.offline` judges the scores. The past answers that it
-needs are read in `harness.proposals.candidates`.
+A prediction never decides: `harness.gate.offline` judges the scores.
+`harness.proposals.candidates` reads the past answers that a prediction needs.
 """
 
 import math
@@ -54,8 +54,8 @@ def slice_effect(
 ) -> float:
     """Computes the smallest loss of a slice that one look at n units finds with power .8.
 
-    level: the error of that look (statistics.md §1.13). A much worse candidate differs on more
-    items than earlier candidates did, so the plan uses more power.
+    level: the error of that look (statistics.md §1.13). Uses SLICE_POWER, because a much worse
+    candidate differs on more items than earlier candidates did.
     """
     reach = float(special.stdtrit(n - 1.0, 1.0 - level) + special.ndtri(SLICE_POWER))
     unseen = 1.0 / (1.0 + n * sd * sd / 4.0)
@@ -106,7 +106,7 @@ _LOSS_STEPS: Final = 1_000  # losses in tenths of a point
 
 MAX_EPOCHS: Final = 5
 
-# A spread from fewer pairs is a guess; the default is at least a cautious guess.
+# Fewer pairs give no useful spread; the default spread is cautious.
 MIN_PAIRS: Final = 30
 
 
@@ -175,7 +175,7 @@ def comparison_cost_usd(
     sides: Sequence[MeanUsage | None],
 ) -> float | None:
     """Returns the maximum cost, including judging; None if a price is unknown."""
-    return _summed(items * epochs, [side.total_usd if side else None for side in sides])
+    return _sum_costs(items * epochs, [side.total_usd if side else None for side in sides])
 
 
 def judging_cost_usd(
@@ -184,10 +184,10 @@ def judging_cost_usd(
     sides: Sequence[MeanUsage | None],
 ) -> float | None:
     """Returns the judge's part of `comparison_cost_usd`; None if unknown."""
-    return _summed(items * epochs, [side.judge_usd if side else None for side in sides])
+    return _sum_costs(items * epochs, [side.judge_usd if side else None for side in sides])
 
 
-def _summed(answers: int, costs: Sequence[float | None]) -> float | None:
+def _sum_costs(answers: int, costs: Sequence[float | None]) -> float | None:
     known = [usd for usd in costs if usd is not None]
     return answers * math.fsum(known) if len(known) == len(costs) else None
 
@@ -200,10 +200,10 @@ def comparison_duration_s(
 ) -> float | None:
     """Returns the duration of both sides in parallel; each side has `connections`
     connections."""
-    known = [side.duration_s for side in sides if side is not None]
-    if len(known) < len(sides) or not known:
+    durations_s = [side.duration_s for side in sides if side is not None]
+    if len(durations_s) < len(sides) or not durations_s:
         return None
-    return items * max(known) * epochs / connections
+    return items * max(durations_s) * epochs / connections
 
 
 def _variance(values: Sequence[float]) -> float:
@@ -215,7 +215,7 @@ def _variance(values: Sequence[float]) -> float:
 
 _MOST_DRIFT: Final = 8.0  # standard errors; larger effects are always shown
 
-_STEPS: Final = 14
+_BISECTIONS: Final = 14
 
 _MOST_ITEMS: Final = 10**7
 
@@ -244,7 +244,7 @@ class PlannedTest:
     def with_epochs(self, spread: DifferenceSpread, epochs: int) -> "PlannedTest":
         """Returns the test for this number of answers to each item.
 
-        Noise matters only for a claim about the suite's own items, and only if it was measured.
+        Only a claim about the suite's own items uses the noise, and only measured noise.
         """
         test = replace(self, graded=spread.graded or epochs > 1)
         if not self.about_these or not spread.within:
@@ -256,7 +256,7 @@ class PlannedTest:
     def smallest_effect(self, sd: float, items: int) -> float:
         """Computes the smallest true distance from the null that the test shows with power
         .8."""
-        return self._reach * self._error(sd, items) + self._unseen(sd, items) / items
+        return self._reach * self._error(sd, items) + self._unseen_loss(sd, items) / items
 
     def power(
         self,
@@ -265,8 +265,10 @@ class PlannedTest:
         items: int,
     ) -> float:
         """Returns the probability that the test shows this effect with `items` units."""
-        shown = (effect - self._unseen(sd, items) / items) / self._error(sd, items)
-        drift = max(-_MOST_DRIFT, min(shown, _MOST_DRIFT))
+        standard_effect = (effect - self._unseen_loss(sd, items) / items) / self._error(
+            sd, items
+        )
+        drift = max(-_MOST_DRIFT, min(standard_effect, _MOST_DRIFT))
         return interim_power(self._analyses(items), self.alpha, drift)
 
     def items_needed(self, sd: float, effect: float) -> int:
@@ -287,7 +289,7 @@ class PlannedTest:
 
     def _error(self, sd: float, items: int) -> float:
         left = float(share_left(min(1.0, items / self.suite_items), self.anew))
-        guards = VARIANCE_GUARD + self._unseen(sd, items) ** 2
+        guards = VARIANCE_GUARD + self._unseen_loss(sd, items) ** 2
         variance = sd * sd + guards / items
         if self.margin and not self.graded:
             variance = max(variance, self._null_variance(sd * sd))
@@ -299,7 +301,7 @@ class PlannedTest:
         root = disagree * disagree + 4.0 * square * max(0.0, 1.0 - disagree)
         return (disagree + math.sqrt(root)) / 2.0 - square
 
-    def _unseen(self, sd: float, items: int) -> float:
+    def _unseen_loss(self, sd: float, items: int) -> float:
         """The unseen loss of graded items (statistics.md §1.17)."""
         return 1.0 / (1.0 + _SHARED * items * sd * sd / 2.0) if self.graded else 0.0
 
@@ -330,14 +332,14 @@ def cheapest_design(
 
     effect: true distance from the null, above 0. If prices are unknown, counts answers.
     """
-    found = []
+    options = []
     for epochs in range(2 if test.about_these else 1, MAX_EPOCHS + 1):
         items = test.with_epochs(spread, epochs).items_needed(spread.sd(epochs), effect)
         if items <= test.suite_items:
             cost = comparison_cost_usd(items, epochs, sides)
-            found.append(DesignOption(items, epochs, 2 * items * epochs, cost))
+            options.append(DesignOption(items, epochs, 2 * items * epochs, cost))
     return min(
-        found,
+        options,
         key=lambda option: (option.answers, option.epochs),
         default=None,
     )
@@ -348,7 +350,7 @@ def _reach(items: tuple[int, ...], alpha: float) -> float:
     """Returns the distance, in standard errors of the last test, shown with power .8."""
     low = 0.0
     high = _MOST_DRIFT
-    for _ in range(_STEPS):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2.0
         shown = interim_power(items, alpha, middle) >= POWER
         low, high = (low, middle) if shown else (middle, high)
@@ -409,7 +411,9 @@ def share_alpha(plan: SuitePlan, candidates: int) -> SuitePlan:
 
 
 def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
-    """Decides which superiority suites are shown if one suffices. Source: Holm 1979."""
+    """Decides by Holm's rule which hypotheses are shown, in the order of `p_values`. Source:
+    Holm 1979.
+    """
     shown = [False] * len(p_values)
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     for rank, index in enumerate(order):

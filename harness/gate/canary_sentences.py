@@ -62,7 +62,7 @@ def end_reason(ending: CanaryEnding) -> str:
 
 
 def ended_sentence(rollout: Rollout) -> str:
-    """Describes why a canary ended; a row with nothing but its text is shown as stored."""
+    """Describes why a canary ended; returns the stored text of a row of an older version."""
     if rollout.decided is not None and rollout.decided.guard is not None:
         return guard_sentence(rollout.decided.guard)
     if rollout.ending is not None and rollout.ending.by:
@@ -77,7 +77,7 @@ def to_sentence(text: str) -> str:
 
 
 def guard_sentence(count: GuardCount) -> str:
-    """Describes the errors for which a worker's guard stopped a canary.
+    """Describes the errors that made a worker's guard stop a canary.
 
     `3 of 8 callers of the candidate got an error (503 overloaded); none of the incumbent's
     did.`
@@ -85,19 +85,19 @@ def guard_sentence(count: GuardCount) -> str:
     within = f" within {format_span(count.window_s)}" if count.window_s else ""
     return (
         f"{count.canary_failures:,} of {count.exposures:,} callers of the candidate got an "
-        f"error{within} ({_error(count)}); {_others(count)} did."
+        f"error{within} ({_describe_error(count)}); {_describe_incumbent_errors(count)} did."
     )
 
 
 def guard_details(count: GuardCount) -> str:
-    """Describes the evidence with which a worker's guard decided, for "How it decides"."""
+    """Describes the evidence of a worker's guard at its decision, for "How it decides"."""
     return (
         "A rule in the router decided without the control plane. Its evidence of harm reached "
         f"e = {format_number(count.e_value)}; it rolls back at {format_number(count.e_limit)}."
     )
 
 
-def _error(count: GuardCount) -> str:
+def _describe_error(count: GuardCount) -> str:
     error = count.error
     if error is None:
         return "the kind of error is not known"
@@ -125,7 +125,7 @@ _ERRORS: Final[Mapping[str, str]] = {
 }
 
 
-def _others(count: GuardCount) -> str:
+def _describe_incumbent_errors(count: GuardCount) -> str:
     if not count.control_failures:
         return "none of the incumbent's"
     if count.control_exposures is None:
@@ -163,13 +163,13 @@ class StepFigures:
     distance: float
     kept_bps: int = 0  # the former incumbent's share during the bake
     certified: bool = False
-    # Of evidence of new callers over all days; else of the callers of one day, `day`.
+    # Whether `distance` is of new callers over all days; else it is of the callers of `day`.
     carried: bool = True
     day: int = 1
 
 
-# The words in braces are in `step_sentence`.
-_REASONS: Final[Mapping[ReasonCode, str]] = {
+# `step_sentence` replaces the words in braces.
+_REASON_SENTENCES: Final[Mapping[ReasonCode, str]] = {
     ReasonCode.ENDED: "The canary has ended: {more}.",
     ReasonCode.HARM: "The candidate {more}. Evidence of harm: {full}, {whose}.",
     ReasonCode.PAUSED: "Paused: a person resumes or aborts it. {harm}",
@@ -193,15 +193,15 @@ _REASONS: Final[Mapping[ReasonCode, str]] = {
 def step_sentence(code: ReasonCode, figures: StepFigures, more: str = "") -> str:
     """Writes the reason of a decision.
 
-    more: of HARM the guardrail's predicate, of OPEN and LATE the condition, of ENDED the state,
-    of PASSED and the other codes a remark about the callers. Raises KeyError for a code that is
-    not about a step.
+    more: depends on the code. HARM: the guardrail's predicate. OPEN, LATE: the condition.
+    ENDED: the state. Other codes: a remark about the callers. Raises KeyError for a code that
+    is not about a step.
     """
     share = format_bps(figures.weight_bps)
     whose = f"in the callers of day {figures.day} alone"
     if figures.carried:
         whose = "in callers that were new to this canary, over all its days"
-    return _REASONS[code].format(
+    return _REASON_SENTENCES[code].format(
         more=more,
         note=f". {more}" if more else "",
         end=f" {more}." if more else "",
@@ -219,7 +219,7 @@ def step_sentence(code: ReasonCode, figures: StepFigures, more: str = "") -> str
 
 
 def _pace(figures: StepFigures) -> str:
-    """Writes how long the callers take at the pace so far; empty without a caller."""
+    """Estimates how long the wanted callers take at the pace so far; empty without a caller."""
     if not figures.callers:
         return ""
     needed_s = figures.lasts_s * figures.wanted / figures.callers
@@ -242,7 +242,7 @@ class CanaryStateKind(StrEnum):
     HEALTHY = "healthy"
     BAKING = "baking"  # promoted, and still compared
     UNCOMPARED = "uncompared"  # promoted and baking, but its control cannot serve
-    RUNNING = "running"  # live, but the caller did not read the evidence
+    RUNNING = "running"  # live, but the calling code did not read the evidence
 
 
 STATE_OF_END: Final[Mapping[CanaryEnd, CanaryStateKind]] = {
@@ -255,8 +255,8 @@ STATE_OF_END: Final[Mapping[CanaryEnd, CanaryStateKind]] = {
 class StateWords(NamedTuple):
     """A state's words beside a name, its predicate, and its words in a list of routes.
 
-    at: the share; more: further facts about a paused or held canary; lead: `canary `, and empty
-    after a promotion.
+    The texts have placeholders. at: the share. more: further facts about a paused or held
+    canary. lead: `canary `; empty after a promotion.
     """
 
     words: str

@@ -87,8 +87,8 @@ class ClaimAdvice:
         if best.power < POWER:
             enough = f"{best.enough.items:,}" if best.enough else f"over {self.suite_items:,}"
             text += f"; to show it in 80 % takes {enough} items"
-        these = any(one.population is ClaimPopulation.THESE for one in self.options)
-        if these and not self.noise_known:
+        has_suite_claim = any(one.population is ClaimPopulation.THESE for one in self.options)
+        if has_suite_claim and not self.noise_known:
             text += (
                 "; asking each item twice does not help until a run has measured how much "
                 "repeated answers vary"
@@ -111,27 +111,32 @@ def advise_claim(
     Recommends the chosen claim. For a cheaper candidate it recommends the cost claim, even if a
     person chose superior. Only a person changes margin and items.
     """
-    own, *others = (_option(plan, suite_items, known, sides, saving, effect) for plan in plans)
+    own, *others = (
+        _estimate_option(plan, suite_items, known, sides, saving, effect) for plan in plans
+    )
     options = [own, *(one for one in others if one.if_better > 0.0)]
-    question = _question(options)
+    question = _find_question(options)
     if chosen is Claim.SUPERIOR and question is Claim.CHEAPER:
         chosen = None  # a cheaper candidate need not be better
     preferred = (chosen or question, own.margin)
     options.sort(
         key=lambda one: (one.claim, one.margin, one.population) != (*preferred, own.population)
     )
-    # Of the options for another population than the registered one, shows only the recommended.
-    shown = [
+    # Of the options for another population than the registered one, only the recommended option
+    # is shown.
+    shown_options = [
         one
         for one in options
         if one.population is own.population or (one.claim, one.margin) == preferred
     ]
-    price = _price_text(plans, shown[0], saving)
+    price = _price_text(plans, shown_options[0], saving)
     noise_known = known.within > 0.0
-    return ClaimAdvice(tuple(shown), own, suite_items, effect, saving, price, noise_known)
+    return ClaimAdvice(
+        tuple(shown_options), own, suite_items, effect, saving, price, noise_known
+    )
 
 
-def _question(options: Sequence[ClaimOption]) -> Claim:
+def _find_question(options: Sequence[ClaimOption]) -> Claim:
     """Returns `cheaper` if the candidate can show it, otherwise the registered claim."""
     own = options[0].claim
     if any(one.claim is Claim.CHEAPER and one.if_better > 0.0 for one in options):
@@ -174,7 +179,7 @@ def _price_text(
     return f"{known}, and the claim that it is cheaper {needs}"
 
 
-def _option(
+def _estimate_option(
     plan: SuitePlan,
     suite_items: int,
     known: DifferenceSpread,
@@ -203,7 +208,7 @@ def _option(
         cost_usd=budget.comparison_cost_usd(plan.planned_items, plan.epochs, sides),
         if_equal=equal,
         if_better=better,
-        enough=_in_items(plan, enough, cost_items) if cost_items <= suite_items else None,
+        enough=_raise_items(plan, enough, cost_items) if cost_items <= suite_items else None,
     )
 
 
@@ -215,13 +220,13 @@ def _cost_items(plan: SuitePlan, saving: float | None) -> float:
     return math.inf if items is None else items
 
 
-def _in_items(
+def _raise_items(
     plan: SuitePlan,
     design: DesignOption | None,
     least: float,
 ) -> DesignOption | None:
-    """Raises a design to at least `least` units. Scales its answers and cost by the units' mean
-    number of items.
+    """Raises a design to at least `least` units. Converts its answers and cost from units to
+    items.
     """
     if design is None:
         return None

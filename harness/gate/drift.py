@@ -1,7 +1,6 @@
-"""A drift watch sends the same items to an incumbent at intervals, and compares the scores. The
-watch begins with a baseline run; each later run is a check. Once the watch finds drift, it
-rests until a person accepts a new baseline or swaps the model. The drift test asks whether the
-model has changed behind its name.
+"""A drift watch sends the same items to an incumbent at intervals, and tests whether the model
+has changed behind its name. The watch begins with a baseline run; each later run is a check.
+Once the watch finds drift, it stops until a person accepts a new baseline or swaps the model.
 
 Null hypothesis: the scores of all runs of an item are exchangeable, and items err independently
 of each other. (An unchanged model may answer a question differently each time, without drift.)
@@ -179,8 +178,8 @@ class DriftWatch:
         return any(check.evidence and check.evidence.drifted for check in self.checks)
 
     def find_next_due(self, every_s: float) -> datetime:
-        """Returns when the next scheduled run is due; a run that measured nothing is repeated
-        after RETRY_S at most. Runs that people start do not delay the schedule.
+        """Returns when the next scheduled run is due: at most RETRY_S after a run that measured
+        nothing. Runs that people start do not delay the schedule.
         """
         last = [check for check in self.checks if check.is_scheduled or not check.number][-1]
         measured = last.state is DriftCheckState.COUNTED
@@ -219,14 +218,14 @@ def compare_runs(
         raise InputError(
             "a drift check needs at least one run besides the baseline; wait for the next check"
         )
-    scores = _matrix(history)
+    scores = _build_score_matrix(history)
     windows = [window for window in WINDOWS if window <= check]
     by_window = log_e_values(scores, windows)
     log_e_now = log_mean([log_mean([float(log) for log in logs]) for logs in by_window])
     best_window = int(np.argmax(by_window.max(axis=1)))
     log_e_total = log_mean([log_before, log_e_now], [0.0, -math.log(check * (check + 1.0))])
     is_lower = int(np.argmax(by_window[best_window])) < len(ODDS)
-    return _evidence(
+    return _build_evidence(
         check,
         windows[best_window],
         window_differences(scores, windows[best_window]),
@@ -236,7 +235,7 @@ def compare_runs(
     )
 
 
-def _matrix(history: Sequence[ItemScores]) -> Floats:
+def _build_score_matrix(history: Sequence[ItemScores]) -> Floats:
     """Returns scores by run and item, in the baseline's item order; NaN if not measured."""
     by_item: list[Mapping[str, float | None]] = [dict(run) for run in history]
     rows = [[_check_score(item, run.get(item)) for item, _ in history[0]] for run in by_item]
@@ -275,7 +274,9 @@ class ScoreBag:
 
     @classmethod
     def empty(cls, largest: int, items: int) -> "ScoreBag":
-        """Returns a bag without scores. largest: the maximum number of scores in a choice."""
+        """Returns a bag without scores. largest: the most scores in one choice, the largest
+        window.
+        """
         means = np.zeros((largest + 1, len(ETAS), items))
         means[0] = 1.0
         return cls(means, np.zeros(items))
@@ -301,7 +302,9 @@ class ScoreBag:
 
 
 def _tilt(scores: Floats) -> Floats:
-    """Returns eta times score; 0 (no effect) for an item that was not measured."""
+    """Returns eta times score: the log of a score's weight. An unmeasured item has 0, which
+    changes nothing.
+    """
     etas = np.reshape(ETAS, (-1,) + (1,) * scores.ndim)
     return np.asarray(etas * np.where(np.isnan(scores), 0.0, scores), dtype=np.float64)
 
@@ -322,7 +325,7 @@ def _means(scores: Floats) -> Floats:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _evidence(
+def _build_evidence(
     check: int,
     window: int,
     d: Floats,

@@ -68,9 +68,9 @@ def no_pace_text(route: str, requests: int) -> str:
 
 
 def ramp_summary(pace: TrafficPace, steps: Sequence[StepPlan]) -> str:
-    """Writes the first line: the total duration, or the first step that misses its deadline."""
+    """Describes the total duration of a canary, or the first step that misses its deadline."""
     late = [step for step in steps if not step.in_time]
-    basis = _basis(pace)
+    basis = _describe_basis(pace)
     if not late:
         total = math.fsum(step.typical_s or 0.0 for step in steps)
         cautious = math.fsum(step.cautious_s or 0.0 for step in steps)
@@ -87,7 +87,7 @@ def ramp_summary(pace: TrafficPace, steps: Sequence[StepPlan]) -> str:
     return f"{step} {why}: it would pause for a person. {basis}"
 
 
-def _basis(pace: TrafficPace) -> str:
+def _describe_basis(pace: TrafficPace) -> str:
     percent = format_percent(pace.failure_rate, significant=2)
     rate = f"{percent} of requests fail today"
     if not pace.rate_measured:
@@ -109,14 +109,14 @@ def _basis(pace: TrafficPace) -> str:
 
 
 def describe_warm_up(policy: CanaryPolicy) -> str:
-    """Describes when latency is ignored; empty if it never is."""
+    """Describes the warm-up, in which latency does not count; empty without a warm-up."""
     first = [format_estimate(policy.warm_up_s)] if policy.warm_up_s else []
     first += [f"{policy.cold_exposures:,} callers"] if policy.cold_exposures else []
     return f"latency is ignored in the canary's first {' and '.join(first)}" if first else ""
 
 
 def describe_peak(policy: CanaryPolicy) -> str:
-    """Describes the peak hours that the steps span; empty if none spans any."""
+    """Describes the peak hours that the steps must include; empty if no step needs them."""
     longest_s = max(step.min_peak_s for step in policy.steps)
     if not longest_s:
         return ""
@@ -135,7 +135,7 @@ def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, .
     return (TOO_SLOW, SHADOW_FIRST) if may_mirror else (TOO_SLOW,)
 
 
-HOUR: Final = timedelta(hours=1)
+PACE_PERIOD: Final = timedelta(hours=1)
 WINDOWS_KNOWN: Final = "the windows of its callers are known"
 # A pace from fewer blocks is a guess.
 MIN_BLOCKS: Final = 3
@@ -143,10 +143,10 @@ MIN_BLOCKS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class StepNeed:
-    """One condition that a rollout must meet before its next step.
+    """One condition of a rollout's next step, met or not.
 
-    `what` is a stable name, `words` the text. `share` is from 0 to 1, and `eta_s` counts
-    seconds from now.
+    `what` is a stable name, `words` the text. `share` is the met part, from 0 to 1. `eta_s` is
+    in seconds from now.
     """
 
     what: str
@@ -177,7 +177,7 @@ class RolloutExplanation:
     served: tuple[OutcomeRow, ...] = ()  # exposures by the model that the answer names
 
 
-_PERSON: Final = StepNeed(
+_PERSON_NEED: Final = StepNeed(
     "person",
     "a person resumes or aborts it",
     done=False,
@@ -196,14 +196,14 @@ def explain_rollout(
     moment."""
     return replace(
         _explain(rollout, action, blocks, now),
-        judged_by=_judged_by(rollout.policy),
+        judged_by=_describe_rules(rollout.policy),
         outcomes=outcome_rows(action.figures),
         uncounted=uncounted_rows(action.figures),
         served=served_rows(action.figures),
     )
 
 
-def _judged_by(policy: CanaryPolicy) -> str:
+def _describe_rules(policy: CanaryPolicy) -> str:
     words = (
         f"counts callers, each by the first request; {_weights_text(policy)}; likely sizes of "
         "harm weigh more than unlikely sizes; small blocks use the planned traffic share"
@@ -237,11 +237,11 @@ def _explain(
     blocks: Sequence[ObservationBlock],
     now: datetime,
 ) -> RolloutExplanation:
-    """Builds the explanation, except the registered rules.
+    """Builds the explanation without the registered rules and the outcomes.
 
     Ended rollouts have no needs and no outlook.
     """
-    pace = _pace(rollout, blocks, now)
+    pace = _measure_pace(rollout, blocks, now)
     reason = action.reason
     limit = action.figures.rollback_at
     judge = rollout.policy.judge
@@ -257,12 +257,12 @@ def _explain(
             share=0.0,
             eta_s=left,
         )
-        goes = "the end of the bake"
-        back = _back("the former incumbent serves again")
+        next_goal = "the end of the bake"
+        rollback_text = _describe_rollback("the former incumbent serves again")
         return RolloutExplanation(
             action.reason,
-            goes,
-            back,
+            next_goal,
+            rollback_text,
             rows,
             (need,),
             pace,
@@ -273,76 +273,83 @@ def _explain(
         why = ended_sentence(rollout) or reason
         return RolloutExplanation(why, "", "", rows, (), None, None, "")
     if action.signal is RolloutSignal.HARM:
-        back = "The incumbent serves all callers again."
-        return RolloutExplanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
+        rollback_text = "The incumbent serves all callers again."
+        return RolloutExplanation(
+            reason, "0 %", rollback_text, rows, (), pace, 0.0, "at the next look"
+        )
     windows_s = max((block.windows_known_s for block in blocks), default=0.0)
-    needs = _needs(rollout, action, pace, windows_s, now)
+    needs = _list_needs(rollout, action, pace, windows_s, now)
     onward = rollout.policy.steps[rollout.step + 1 :]
-    goes = format_bps(onward[0].weight_bps) if onward else "promotion"
-    back = _back("the incumbent serves all callers again")
-    eta_s, eta = _eta(
+    next_goal = format_bps(onward[0].weight_bps) if onward else "promotion"
+    rollback_text = _describe_rollback("the incumbent serves all callers again")
+    eta_s, eta = _estimate_next_step(
         rollout,
         needs,
         now,
     )
-    against = list_warnings(action.figures)
-    return RolloutExplanation(reason, goes, back, rows, needs, pace, eta_s, eta, against)
+    warnings = list_warnings(action.figures)
+    return RolloutExplanation(
+        reason, next_goal, rollback_text, rows, needs, pace, eta_s, eta, warnings
+    )
 
 
-def _back(what: str) -> str:
+def _describe_rollback(what: str) -> str:
     return (
         f"If the evidence of harm reaches 100 % of the rollback level, {what}, at once and "
         "without a person."
     )
 
 
-def _needs(
+def _list_needs(
     rollout: Rollout,
     action: RolloutAction,
     pace: float | None,
     windows_s: float,
     now: datetime,
 ) -> tuple[StepNeed, ...]:
-    """Lists the conditions of the next step; in a pause, a person's decision is the first.
+    """Lists the conditions of the next step. During a pause, a person's decision is the first
+    condition.
 
-    windows_s: after which time a caller's window is known; 0 without windows.
+    windows_s: how long after a caller's first request its window is known; 0 without windows.
     """
-    found = [_exposures(rollout, action, pace)]
+    needs = [_need_exposures(rollout, action, pace)]
     if windows_s:
-        found.append(_windows(action.figures, found[0], windows_s))
-    found += _warm_up(rollout, action, pace, now)
-    found.append(_ratio(action))
-    found += _floors(rollout, now)
+        needs.append(_need_windows(action.figures, needs[0], windows_s))
+    needs += _need_warm_up(rollout, action, pace, now)
+    needs.append(_need_planned_share(action))
+    needs += _need_duration(rollout, now)
     if rollout.current.certify:
-        found.append(_certificate(rollout, action, pace, now))
+        needs.append(_need_certificate(rollout, action, pace, now))
     if rollout.state is RolloutState.PAUSED:
-        found.insert(0, _PERSON)
-    return tuple(found)
+        needs.insert(0, _PERSON_NEED)
+    return tuple(needs)
 
 
-def _warm_up(
+def _need_warm_up(
     rollout: Rollout,
     action: RolloutAction,
     pace: float | None,
     now: datetime,
 ) -> list[StepNeed]:
-    """Explains the part of the warm-up that is left; empty after it."""
+    """Describes the rest of the warm-up; empty after the warm-up."""
     policy = rollout.policy
-    have = action.exposures
-    left = max(0, policy.cold_exposures - have)
-    # The step may have begun after the caller read `now`.
+    counted = action.exposures
+    missing_callers = max(0, policy.cold_exposures - counted)
+    # The step may have begun after the calling code read `now`.
     lasted_s = max(0.0, (now - rollout.step_started_at).total_seconds())
     left_s = max(0.0, policy.warm_up_s - lasted_s) if action.step_exposures else 0.0
-    if not left and not left_s:
+    if not missing_callers and not left_s:
         return []
-    exposure_s = _seconds_each(rollout, pace)
-    until = [f"{have:,} of {policy.cold_exposures:,} units"] if left else []
-    until += [f"another {format_estimate(left_s)}"] if left_s else []
-    words = f"{' and '.join(until)} of the warm-up, in which times do not count"
-    share = have / policy.cold_exposures if left else 1.0 - left_s / policy.warm_up_s
+    exposure_s = _seconds_per_exposure(rollout, pace)
+    parts = [f"{counted:,} of {policy.cold_exposures:,} units"] if missing_callers else []
+    parts += [f"another {format_estimate(left_s)}"] if left_s else []
+    words = f"{' and '.join(parts)} of the warm-up, in which times do not count"
+    share = (
+        counted / policy.cold_exposures if missing_callers else 1.0 - left_s / policy.warm_up_s
+    )
     eta_s: float | None = left_s
-    if left:
-        eta_s = None if exposure_s is None else max(left_s, left * exposure_s)
+    if missing_callers:
+        eta_s = None if exposure_s is None else max(left_s, missing_callers * exposure_s)
     return [
         StepNeed(
             "warm-up",
@@ -354,39 +361,49 @@ def _warm_up(
     ]
 
 
-def _exposures(
+def _need_exposures(
     rollout: Rollout,
     action: RolloutAction,
     pace: float | None,
 ) -> StepNeed:
     """Explains how many of the step's canary callers are counted."""
     step = rollout.current
-    have = action.step_exposures
+    counted = action.step_exposures
     wanted = max(1, step.min_exposures)
-    left = max(0, wanted - have)
-    exposure_s = _seconds_each(rollout, pace)
+    missing_callers = max(0, wanted - counted)
+    exposure_s = _seconds_per_exposure(rollout, pace)
     return StepNeed(
         what="exposures",
-        words=f"{have:,} of {wanted:,} canary callers at {format_bps(step.weight_bps)}",
-        done=not left,
-        share=min(1.0, have / wanted),
-        eta_s=0.0 if not left else None if exposure_s is None else left * exposure_s,
+        words=f"{counted:,} of {wanted:,} canary callers at {format_bps(step.weight_bps)}",
+        done=not missing_callers,
+        share=min(1.0, counted / wanted),
+        eta_s=0.0
+        if not missing_callers
+        else None
+        if exposure_s is None
+        else missing_callers * exposure_s,
     )
 
 
-def _seconds_each(rollout: Rollout, pace: float | None) -> float | None:
+def _seconds_per_exposure(rollout: Rollout, pace: float | None) -> float | None:
     return 3600.0 / (pace * rollout.current.weight_bps / 10_000) if pace else None
 
 
-def _ratio(action: RolloutAction) -> StepNeed:
-    right = action.figures.log_srm < ALARM_LOG_E
+def _need_planned_share(action: RolloutAction) -> StepNeed:
+    is_as_planned = action.figures.log_srm < ALARM_LOG_E
     words = "the canary's share of callers is the planned share"
-    if not right:
+    if not is_as_planned:
         words = "the canary's share of callers is not the planned share: look at routing"
-    return StepNeed("sample ratio", words, right, float(right), 0.0 if right else None)
+    return StepNeed(
+        "sample ratio",
+        words,
+        is_as_planned,
+        float(is_as_planned),
+        0.0 if is_as_planned else None,
+    )
 
 
-def _floors(rollout: Rollout, now: datetime) -> list[StepNeed]:
+def _need_duration(rollout: Rollout, now: datetime) -> list[StepNeed]:
     """Explains the step's minimum time and peak hours; empty if the step needs neither."""
     step = rollout.current
     peak = rollout.policy.peak
@@ -405,7 +422,7 @@ def _floors(rollout: Rollout, now: datetime) -> list[StepNeed]:
     return [StepNeed("time", words, not missing, float(not missing), eta)]
 
 
-def _windows(figures: RolloutFigures, exposures: StepNeed, windows_s: float) -> StepNeed:
+def _need_windows(figures: RolloutFigures, exposures: StepNeed, windows_s: float) -> StepNeed:
     """Explains the wait for the windows of the step's callers."""
     if not exposures.done:
         eta_s = None if exposures.eta_s is None else exposures.eta_s + windows_s
@@ -416,18 +433,20 @@ def _windows(figures: RolloutFigures, exposures: StepNeed, windows_s: float) -> 
     return StepNeed("windows", words, not wait.callers, share, wait.left_s)
 
 
-def _certificate(
+def _need_certificate(
     rollout: Rollout,
     action: RolloutAction,
     pace: float | None,
     now: datetime,
 ) -> StepNeed:
-    """ETA: the remaining share of the median time that a healthy canary of this route takes."""
+    """Describes the certificate. Its ETA is the rest of the median time that a healthy canary
+    takes.
+    """
     figures = action.figures
     at = figures.certificate_at
     share = min(1.0, max(0.0, action.log_certificate / math.log(at)))
     done = action.log_certificate >= math.log(at)
-    # Above its limit the number has no further meaning.
+    # A certificate above its limit means nothing more, so the text names the limit.
     words = (
         f"the certificate of no harm is reached ({format_number(at)})"
         if done
@@ -439,9 +458,9 @@ def _certificate(
         control = figures.control_units
         rate = figures.control_failures / control if control else rollout.policy.p0
         traffic_pace = TrafficPace(
-            _two_figures(pace),
-            _two_figures(pace),
-            _two_figures(rate),
+            _round_to_two_digits(pace),
+            _round_to_two_digits(pace),
+            _round_to_two_digits(rate),
             measured=True,
         )
         began_s = (now - rollout.started_at).total_seconds() // DAY_S * DAY_S
@@ -455,15 +474,15 @@ def _certificate(
     return StepNeed("certificate", words, done, share, eta)
 
 
-def _eta(
+def _estimate_next_step(
     rollout: Rollout,
     needs: Sequence[StepNeed],
     now: datetime,
 ) -> tuple[float | None, str]:
     """Returns the seconds until the slowest need is met, and the same as text.
 
-    None if a person must act, or if one need's time is unknown: a partial estimate would
-    mislead.
+    Returns None if a person must act, or if the time of a need is unknown: a partial estimate
+    would mislead.
     """
     if rollout.state is RolloutState.PAUSED:
         return None, "not before a person resumes it"
@@ -479,24 +498,24 @@ def _eta(
     return eta_s, words
 
 
-def _pace(
+def _measure_pace(
     rollout: Rollout,
     blocks: Sequence[ObservationBlock],
     now: datetime,
 ) -> float | None:
-    """Returns exposures an hour of all arms, in the last hour or, with few data, in the
-    step.
+    """Returns all arms' exposures an hour: of the last hour, or of the step if the hour has few
+    blocks; else None.
     """
     step = [block for block in blocks if block.closed_at >= rollout.step_started_at]
-    last_hour = [block for block in step if now - block.closed_at <= HOUR]
-    for used in (last_hour, step):
-        if len(used) >= MIN_BLOCKS:
-            began = min(block.opened_at for block in used)
+    last_hour = [block for block in step if now - block.closed_at <= PACE_PERIOD]
+    for measured_blocks in (last_hour, step):
+        if len(measured_blocks) >= MIN_BLOCKS:
+            began = min(block.opened_at for block in measured_blocks)
             seconds = max(60.0, (now - began).total_seconds())
-            return sum(block.units for block in used) * 3600.0 / seconds
+            return sum(block.units for block in measured_blocks) * 3600.0 / seconds
     return None
 
 
-def _two_figures(value: float) -> float:
+def _round_to_two_digits(value: float) -> float:
     """Rounds to two digits, so that decisions at nearly the same pace share one simulation."""
     return float(f"{value:.2g}")

@@ -1,8 +1,7 @@
 """Explains the evidence of one guardrail as a row, and lists the warnings.
 
-A warning advises a person against the next step; it stops nothing. The evidence is computed in
-`harness.gate.online`, and its sums are put into sentences in
-`harness.gate.online.guardrail_report`.
+A warning advises a person against the next step; it stops nothing. `harness.gate.online`
+computes the evidence, and `harness.gate.online.guardrail_report` describes its sums.
 """
 
 import math
@@ -34,7 +33,7 @@ from harness.gate.online.worker_guard import GuardCount
 
 # log e (statistics.md §0) of strong evidence, which is not enough for a rollback.
 STRONG_EVIDENCE: Final = math.log(10.0)
-# A share of the rollback level, for the guardrail alone.
+# Half of the evidence that rolls a canary back, for one guardrail alone.
 HALF_DISTANCE: Final = 0.5
 NO_FEEDBACK: Final = "no feedback yet"
 # log e (statistics.md §0) of "some evidence".
@@ -44,7 +43,7 @@ _EVIDENCE: Final = (
     (SOME_EVIDENCE, "some evidence of harm"),
     (0.0, "hardly any evidence of harm"),
 )
-GUARD_SAYS: Final = "harm is shown by the router's own guard"
+SHOWN_BY_GUARD: Final = "harm is shown by the router's own guard"
 _SECONDS: Final = frozenset(
     {
         Guardrail.LATENCY,
@@ -89,18 +88,20 @@ def guardrail_row(
     row = _evidence_row(evidence, limit, judge)
     if guard is None:
         return row
-    own = Guardrail.CALLER_ERRORS if guard.window_s else Guardrail.ERRORS
-    return _with_guard(row, guard) if evidence.guardrail is own else row
+    guarded = Guardrail.CALLER_ERRORS if guard.window_s else Guardrail.ERRORS
+    return _show_guard_counts(row, guard) if evidence.guardrail is guarded else row
 
 
-def _with_guard(row: GuardrailRow, guard: GuardCount) -> GuardrailRow:
-    """Shows what the router's guard counted, because its counts decided."""
+def _show_guard_counts(row: GuardrailRow, guard: GuardCount) -> GuardrailRow:
+    """Replaces the row's figures by the counts of the router's guard, because these counts
+    decided.
+    """
     share = format_percent(guard.canary_share, significant=2)
     return replace(
         row,
-        says=row.says if row.distance >= 1.0 else GUARD_SAYS,
+        says=row.says if row.distance >= 1.0 else SHOWN_BY_GUARD,
         candidate=f"{share} ({guard.canary_failures:,} of {guard.exposures:,})",
-        incumbent=_control(guard),
+        incumbent=_write_control_failures(guard),
         exposures=guard.exposures,
         distance=max(row.distance, guard.distance),
         furthest=min(1.0, max(row.furthest, guard.distance)),
@@ -109,7 +110,7 @@ def _with_guard(row: GuardrailRow, guard: GuardCount) -> GuardrailRow:
     )
 
 
-def _control(guard: GuardCount) -> str:
+def _write_control_failures(guard: GuardCount) -> str:
     """Writes the incumbent's failures; alerts of older routers have no number of callers."""
     failures = guard.control_failures
     callers = guard.control_exposures
@@ -134,7 +135,7 @@ def _evidence_row(
     guardrail = evidence.guardrail
     tolerated = evidence.tolerated
     furthest = evidence.log_e_max / (limit - math.log(evidence.weight))
-    silent = _without_feedback(evidence)
+    silent = _lacks_feedback(evidence)
     measured = bool(evidence.canary) and not silent
     candidate = _arm_figure(evidence, canary=True)
     incumbent = _arm_figure(evidence, canary=False)
@@ -144,14 +145,14 @@ def _evidence_row(
         says=NO_FEEDBACK if silent else _evidence_text(evidence, measured=measured),
         candidate=candidate if measured else "",
         incumbent=incumbent if measured else "",
-        allowed=_allowed(guardrail, tolerated),
+        allowed=_write_limit(guardrail, tolerated),
         exposures=evidence.canary if measured else 0,
         log_e=evidence.log_e,
         log_e_max=evidence.log_e_max,
         distance=evidence.distance_to_trip,
         furthest=min(1.0, max(evidence.distance_to_trip, furthest, 0.0)),
         classes=(
-            *_failure_classes(evidence),
+            *_list_failure_classes(evidence),
             *_judge_lines(evidence, judge),
             *filter(
                 None,
@@ -169,20 +170,20 @@ def _evidence_row(
     )
 
 
-def _allowed(guardrail: Guardrail, tolerated: float) -> str:
+def _write_limit(guardrail: Guardrail, tolerated: float) -> str:
     """Writes the limit of a guardrail. tolerated: a ratio, or a margin for sums."""
     kind = guardrail_kind(guardrail)
     if kind is GuardrailKind.SUMS:
         return f"at most the incumbent's share and {format_percent(tolerated)} of the requests"
     times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
-    return f"at most {times}the incumbent's {_UNITS[kind]}"
+    return f"at most {times}the incumbent's {_COMPARED_FIGURES[kind]}"
 
 
-_UNITS: Final = {GuardrailKind.COUNTS: "odds", GuardrailKind.RANKS: "value"}
+_COMPARED_FIGURES: Final = {GuardrailKind.COUNTS: "odds", GuardrailKind.RANKS: "value"}
 
 
-def _without_feedback(evidence: GuardrailEvidence) -> bool:
-    """Tells whether no user gave feedback, although missing outcomes may count as evidence."""
+def _lacks_feedback(evidence: GuardrailEvidence) -> bool:
+    """Tells whether callers gave no feedback, and missing outcomes are no evidence either."""
     opinions = evidence.opinions
     return (
         opinions is not None
@@ -191,7 +192,7 @@ def _without_feedback(evidence: GuardrailEvidence) -> bool:
     )
 
 
-def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
+def _list_failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
     """Lists each model's failures by class, and the segment that carries the harm."""
     arms = (
         ("candidate", evidence.canary_failures, evidence.canary_classes),

@@ -1,9 +1,9 @@
 """The scheduled runs of an incumbent: its score of an item is the mean over the last days, and
 the days tell how much a model's mean score varies from day to day (statistics.md §1.20).
 
-A proposer who may choose the day on which the incumbent answers chooses its worst day. So all
-scheduled runs count, and no run that a person started. The candidate answers on a single day,
-so its own day is uncertain: the test adds the variance between days.
+A proposer could choose the incumbent's worst day for a run. So all scheduled runs count, and no
+run that a person started. The candidate answers on a single day, so its own day is uncertain:
+the test adds the variance between days.
 
 `harness.proposals.scheduled_runs` finds the runs; `harness.gate.offline` uses the variance.
 """
@@ -23,11 +23,13 @@ RECENT_DAYS: Final = 7  # the incumbent's score is the mean over these days
 LEAST_DAYS: Final = 3  # of the recent days; with fewer, one fresh run is the evidence
 SPREAD_DAYS: Final = 28  # the variance between days is estimated from these days
 NEWEST_AGE: Final = timedelta(days=2)  # an older newest run says nothing about costs now
-# Before any run, a day's mean score has this standard deviation. It counts as one day.
+# The assumed standard deviation of a day's mean score before any run; it counts as one day.
 PRIOR_SD: Final = 0.02
-REJECT_SD: Final = 0.5  # a rejection allows for a day this far from the mean, in deviations
+REJECT_SD: Final = 0.5  # how far from the mean a rejection lets a day be, in deviations
 TOLERANCE: Final = 1e-9
-MEAN_RUN: Final = "run_mean_"  # begins the id of a run that contains the days' mean scores
+MEAN_RUN_PREFIX: Final = (
+    "run_mean_"  # begins the id of a run that contains the days' mean scores
+)
 MAX_NAMED: Final = 5
 
 
@@ -107,7 +109,9 @@ class IncumbentDays:
 
 
 def describe_fresh_run(where: str) -> str:
-    """Says that the incumbent's evidence is one run. where: ` on SUITE`, or empty for all."""
+    """Describes that the incumbent's evidence is one fresh run. where: ` on SUITE`; empty for
+    all suites.
+    """
     return (
         f"The incumbent's scores{where} are one fresh run, not the mean of scheduled runs on "
         f"{LEAST_DAYS} or more of the last {RECENT_DAYS} days."
@@ -137,7 +141,7 @@ def choose_days(
         if now - timedelta(days=SPREAD_DAYS) < run.started_at <= now:
             by_day.setdefault(run.started_at.date(), []).append(run)
     days = tuple(
-        RunDay(day, tuple(run.run for run in sorted(of_day, key=_place)))
+        RunDay(day, tuple(run.run for run in sorted(of_day, key=_start_order)))
         for day, of_day in sorted(by_day.items())
     )
     oldest = now - timedelta(days=RECENT_DAYS)
@@ -147,19 +151,22 @@ def choose_days(
     return (days, recent) if recent >= LEAST_DAYS and is_current else ((), 0)
 
 
-def _place(run: ScheduledRun) -> tuple[datetime, str]:
+def _start_order(run: ScheduledRun) -> tuple[datetime, str]:
     return run.started_at, run.run
 
 
 def name_mean_run(days: IncumbentDays, plan: SuitePlan) -> str:
-    """Names the run of the days' mean scores: equal runs and an equal order, an equal name."""
+    """Names the run that contains the days' mean scores. Equal runs in an equal order give an
+    equal name.
+    """
     recent = [list(day.runs) for day in days.recent]
-    return f"{MEAN_RUN}{digest([recent, plan.suite_digest, plan.order_seed, plan.epochs])[:32]}"
+    content = digest([recent, plan.suite_digest, plan.order_seed, plan.epochs])
+    return f"{MEAN_RUN_PREFIX}{content[:32]}"
 
 
 def is_mean_run(run: str) -> bool:
     """Tells whether a run contains the mean scores of other runs."""
-    return run.startswith(MEAN_RUN)
+    return run.startswith(MEAN_RUN_PREFIX)
 
 
 def mean_samples(
@@ -168,14 +175,15 @@ def mean_samples(
     run: str,
     places: Mapping[str, int],
 ) -> list[Sample]:
-    """Builds the samples of the mean run: the newest run's, with the mean scores over the days.
+    """Builds the mean run's samples: the newest run's samples, with the mean scores over the
+    days.
 
-    The mean of a day's runs comes first. Cost, texts and served models are the newest run's,
-    because a model's price may have changed since the older runs. An item without a score in a
-    run has no score. places: each item's position in the registered order.
+    Averages the runs of a day first, then the days. Keeps the newest run's cost, texts and
+    served models, because a price may have changed since the older runs. An item without a
+    score in a run has no score. places: each item's position in the registered order.
     """
-    strict = _means(days, samples, "strict")
-    lenient = _means(days, samples, "lenient")
+    strict = _mean_answer_scores(days, samples, "strict")
+    lenient = _mean_answer_scores(days, samples, "lenient")
     newest = samples[days[-1].runs[-1]]
     return [
         replace(
@@ -190,7 +198,7 @@ def mean_samples(
     ]
 
 
-def _means(
+def _mean_answer_scores(
     days: Sequence[RunDay],
     samples: Mapping[str, Sequence[Sample]],
     name: str,
@@ -199,11 +207,15 @@ def _means(
     by_day = []
     for day in days:
         runs = [{(s.item, s.epoch): getattr(s, name) for s in samples[run]} for run in day.runs]
-        by_day.append({key: _mean([run.get(key) for run in runs]) for key in runs[-1]})
-    return {key: _mean([of_day.get(key) for of_day in by_day]) for key in by_day[-1]}
+        by_day.append(
+            {key: _mean_if_complete([run.get(key) for run in runs]) for key in runs[-1]}
+        )
+    return {
+        key: _mean_if_complete([of_day.get(key) for of_day in by_day]) for key in by_day[-1]
+    }
 
 
-def _mean(scores: Sequence[float | None]) -> float | None:
+def _mean_if_complete(scores: Sequence[float | None]) -> float | None:
     known = [score for score in scores if score is not None]
     return math.fsum(known) / len(known) if len(known) == len(scores) else None
 
@@ -215,12 +227,14 @@ def _scores_by_day(
     """Returns, by item, the mean scores of the days; leaves out items without all scores."""
     by_day: list[dict[str, list[float | None]]] = []
     for day in days:
-        found: dict[str, list[float | None]] = {}
-        for key, score in _means([day], samples, "strict").items():
-            found.setdefault(key[0], []).append(score)
-        by_day.append(found)
+        by_item: dict[str, list[float | None]] = {}
+        for key, score in _mean_answer_scores([day], samples, "strict").items():
+            by_item.setdefault(key[0], []).append(score)
+        by_day.append(by_item)
     items = sorted(by_day[-1])
-    rows = [[_mean(of_day.get(item, [None])) for of_day in by_day] for item in items]
+    rows = [
+        [_mean_if_complete(of_day.get(item, [None])) for of_day in by_day] for item in items
+    ]
     return [[x for x in row if x is not None] for row in rows if None not in row]
 
 
@@ -229,10 +243,10 @@ def estimate_spread(scores: Sequence[Sequence[float]], recent: int) -> DaySpread
 
     scores: (items, days).
 
-    S² is the variance of the days' means. The items' own variances over the days tell which
-    part of it answers explain that vary independently. The rest is averaged with the variance
-    of the prior, which counts as one day, so that the estimate is never 0. The degrees of
-    freedom are Satterthwaite's (1946, Biometrics Bulletin 2:110).
+    S² is the variance of the days' means. The items' own variances over the days give the part
+    of S² that comes from varying answers. The rest is averaged with the prior's variance, which
+    counts as one day, so the estimate is never 0. The degrees of freedom are Satterthwaite's
+    (1946, Biometrics Bulletin 2:110).
     """
     prior = PRIOR_SD * PRIOR_SD
     days = len(scores[0]) if scores else 0
@@ -265,27 +279,31 @@ def find_mean_faults(
     newest = {(one.item, one.epoch) for one in samples[days.recent[-1].runs[-1]]}
     if newest != {(one.item, one.epoch) for one in mean}:
         return ["the incumbent's mean has other items than its scheduled runs"]
-    again = mean_samples(days.recent, samples, mean[0].run, places)
-    before = {(one.item, one.epoch): one for one in mean}
-    unlike = [
+    rebuilt = mean_samples(days.recent, samples, mean[0].run, places)
+    stored = {(one.item, one.epoch): one for one in mean}
+    different_items = [
         one.item
-        for one in again
-        for kept in [before[one.item, one.epoch]]
-        if not (_close(one.strict, kept.strict) and _close(one.lenient, kept.lenient))
-        or (one.error, one.served, one.cost_usd) != (kept.error, kept.served, kept.cost_usd)
+        for one in rebuilt
+        for stored_sample in [stored[one.item, one.epoch]]
+        if not (
+            _is_close(one.strict, stored_sample.strict)
+            and _is_close(one.lenient, stored_sample.lenient)
+        )
+        or (one.error, one.served, one.cost_usd)
+        != (stored_sample.error, stored_sample.served, stored_sample.cost_usd)
     ]
     faults = []
-    if unlike:
-        named = ", ".join(unlike[:MAX_NAMED])
+    if different_items:
+        named = ", ".join(different_items[:MAX_NAMED])
         faults.append(f"the incumbent's mean scores of {named} differ from its scheduled runs")
     spread = IncumbentDays.measure(days.days, days.spread.recent, samples).spread
     pairs = zip((spread.sd, spread.freedom), (days.spread.sd, days.spread.freedom), strict=True)
-    if not all(_close(now, then) for now, then in pairs):
+    if not all(_is_close(now, then) for now, then in pairs):
         faults.append("the spread of the incumbent's days differs from its scheduled runs")
     return faults
 
 
-def _close(one: float | None, other: float | None) -> bool:
+def _is_close(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)

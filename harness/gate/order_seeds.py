@@ -1,5 +1,5 @@
-"""The seed that draws the order of a live comparison's items. Planned looks are valid only if
-the author of a suite cannot choose the order, so the seed contains a secret or chance.
+"""The seed of the order of a live comparison's items. Planned looks are valid only if a suite's
+author cannot choose the order, so the seed depends on a secret or on chance.
 
 A proposal stores the seed before the first answer, and a verdict contains it. So anybody can
 recompute a verdict without the secret.
@@ -34,8 +34,8 @@ class OrderSeeds(Protocol):
 
 
 class UndrawnSeeds:
-    """Stands for the seeds in a preview. Otherwise an author could try many versions of a
-    suite, and propose the version with the best order.
+    """Hides the order in a preview. Otherwise an author could try many versions of a suite, and
+    propose the version with the best order.
     """
 
     def seed_of(self, suite_digest: str) -> OrderSeed:  # noqa: ARG002 - the port's signature

@@ -59,15 +59,15 @@ def outcome_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
     """
     if not figures.outcomes:
         return ()
-    keys = sorted(figures.outcomes, key=_place)
-    rows = [_row(key, outcome_name(key), figures.outcomes[key], figures) for key in keys]
-    return (*rows, _row("", "Assigned", figures.assigned, figures))
+    keys = sorted(figures.outcomes, key=_row_order)
+    rows = [_build_row(key, outcome_name(key), figures.outcomes[key], figures) for key in keys]
+    return (*rows, _build_row("", "Assigned", figures.assigned, figures))
 
 
 def uncounted_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
-    """Returns a row for each reason for which the router could not count a caller.
+    """Returns a row for each reason why the router could not count a caller.
 
-    Requests that the candidate cannot take have their share of its arm's requests.
+    Only requests that the candidate cannot take have a share, of its arm's requests.
     """
     unsupported = _unsupported(figures)
     return tuple(
@@ -108,8 +108,8 @@ def served_rows(figures: RolloutFigures) -> tuple[OutcomeRow, ...]:
 def describe_outcomes(figures: RolloutFigures) -> str:
     """Writes the outcomes of both arms by kind; empty for a rollout without outcomes.
 
-    For example: `candidate: 97 answered, 3 failed, of 100 assigned; incumbent: …`. Says for
-    which share of the requests the outcomes speak, unless it is all of them.
+    For example: `candidate: 97 answered, 3 failed, of 100 assigned; incumbent: …`. Ends with
+    the share of requests that the outcomes describe, unless they describe all.
     """
     limits = _unsupported(figures).text
     if not figures.outcomes:
@@ -123,18 +123,20 @@ def _arm_text(figures: RolloutFigures, *, canary: bool) -> str:
     kinds = Counter[OutcomeKind]()
     for key, split in figures.outcomes.items():
         kinds[split_key(key)[0]] += split.canary if canary else split.failures - split.canary
-    parts = ", ".join(f"{kinds[kind]:,} {_in_words(kind)}" for kind in _ORDER if kinds[kind])
+    parts = ", ".join(
+        f"{kinds[kind]:,} {_name_in_sentence(kind)}" for kind in _ORDER if kinds[kind]
+    )
     whole = figures.assigned
     assigned = whole.canary if canary else whole.failures - whole.canary
     return f"{parts}, of {assigned:,} assigned" if parts else "no request assigned"
 
 
-def _in_words(kind: OutcomeKind) -> str:
+def _name_in_sentence(kind: OutcomeKind) -> str:
     name = OUTCOME_NAMES[kind]
     return f"{name[:1].lower()}{name[1:]}"
 
 
-def _row(
+def _build_row(
     key: str,
     name: str,
     split: ArmSplit,
@@ -152,7 +154,7 @@ def _row(
     )
 
 
-def _place(key: str) -> tuple[int, str]:
+def _row_order(key: str) -> tuple[int, str]:
     return _ORDER[split_key(key)[0]], key
 
 

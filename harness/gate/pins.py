@@ -15,7 +15,8 @@ from enum import StrEnum
 from itertools import combinations
 from typing import Final, Self
 
-# Per target, so that a provider that invents a name for every answer cannot fill the database.
+# The limit for each target. Without it, a provider with a new name in every answer would fill
+# the database.
 MAX_SIGHTINGS: Final = 16
 
 
@@ -77,7 +78,9 @@ def named_models(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
 
 
 def is_mixed(served: Iterable[ServedModel], pin: ServedPin) -> bool:
-    """Tells whether two models gave these answers: then they are not one measurement."""
+    """Tells whether two or more models gave these answers, so that they are not one
+    measurement.
+    """
     return any(one.unlike(other, pin) for one, other in combinations(named_models(served), 2))
 
 
@@ -103,17 +106,21 @@ def find_replacement(
     """
     if not any(model.model for model in measured):
         return None
-    ours = [sighting for sighting in sightings if _measured(sighting, measured, pin)]
-    others = [sighting for sighting in sightings if not _measured(sighting, measured, pin)]
-    newest = max(others, key=lambda sighting: sighting.last_at, default=None)
+    measured_sightings = [
+        sighting for sighting in sightings if _is_measured(sighting, measured, pin)
+    ]
+    other_sightings = [
+        sighting for sighting in sightings if not _is_measured(sighting, measured, pin)
+    ]
+    newest = max(other_sightings, key=lambda sighting: sighting.last_at, default=None)
     if newest is None:
         return None
-    later = all(newest.last_at > sighting.last_at for sighting in ours)
-    since = decided_at is not None and newest.last_at > decided_at
-    return newest if later or since else None
+    is_newest = all(newest.last_at > sighting.last_at for sighting in measured_sightings)
+    is_after_decision = decided_at is not None and newest.last_at > decided_at
+    return newest if is_newest or is_after_decision else None
 
 
-def _measured(
+def _is_measured(
     sighting: Sighting,
     measured: Collection[ServedModel],
     pin: ServedPin,

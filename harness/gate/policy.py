@@ -40,7 +40,7 @@ _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,63}")
 # rollback must.
 _ALPHA: Final = Range(0.000001, 0.5)
 _LOCAL_ALPHA: Final = Range(0.000001, 0.25, zero=True)
-# A promoted candidate serves at least half of the traffic during the bake.
+# A bake must leave at least half of the traffic to the promoted candidate.
 _MOST_HELD_BACK_BPS: Final = 5_000
 
 

@@ -1,8 +1,8 @@
 """The ramp plan estimates how long a canary's steps take at a route's traffic.
 
 `plan_ramp` returns each step's exposures, typical and cautious time. No formula gives the time
-to certify. The module simulates a healthy canary that fails as often as the route itself, with
-the functions that decide. Equal arguments give equal results.
+to certify, so the module simulates healthy canaries with the functions that decide. A healthy
+canary fails as often as the route itself. Equal arguments give equal results.
 
 A plan is no promise and moves no canary. `harness.canary.duration_estimate` measures the pace
 and shows the plan.
@@ -30,7 +30,7 @@ LOWEST_RATE: Final = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class TrafficPace:
-    """The traffic of a route on which a plan rests."""
+    """A route's traffic, for which a plan is made."""
 
     # Exposures of all arms per hour, at most the requests per hour.
     units_per_hour: float
@@ -88,8 +88,9 @@ def plan_step(
     began_s: float,
     windows_s: float,
 ) -> StepPlan:
-    """Plans one step. began_s: seconds from the rollout's start to the step's. Ignores evidence
-    of earlier steps, which can only make the plan longer. windows_s: see `plan_ramp`.
+    """Plans one step. began_s: seconds from the rollout's start to the step's. Ignores the
+    evidence of earlier steps, so the plan may be too long, but never too short. windows_s: see
+    `plan_ramp`.
     """
     per_second = pace.units_per_hour / 3600.0
     share = step.weight_bps / 10_000
@@ -182,8 +183,8 @@ def simulate_crossings(
     rest = 2.0 * (1.0 - CARRIED_SHARE) / ((day + 1.0) * (day + 2.0))
     limit = math.log(level) - np.log(np.where(day, rest, CARRIED_SHARE))
     logs = np.logaddexp(
-        _odds(ours, theirs, day, (size, canary, rho_ni)),
-        _rate(theirs, day, (canary, p0)),
+        _compute_odds_evidence(ours, theirs, day, (size, canary, rho_ni)),
+        _compute_rate_evidence(theirs, day, (canary, p0)),
     ) - math.log(2.0)
     over = logs >= limit
     first = np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, math.inf)
@@ -191,7 +192,7 @@ def simulate_crossings(
     return float(typical), float(cautious)
 
 
-def _odds(
+def _compute_odds_evidence(
     ours: Ints,
     theirs: Ints,
     day: Ints,
@@ -207,18 +208,20 @@ def _odds(
     )
     table = np.array([log_factors(size, canary, int(f), int(y), odds=odds) for f, y in pairs.T])
     factors = table[np.ravel(places)].reshape(*ours.shape, len(HEALTHY_GRID))
-    return log_mean_rows([_within_day(factors[:, :, k], day) for k in range(len(HEALTHY_GRID))])
+    return log_mean_rows(
+        [_sum_within_days(factors[:, :, k], day) for k in range(len(HEALTHY_GRID))]
+    )
 
 
-def _rate(
+def _compute_rate_evidence(
     theirs: Ints,
     day: Ints,
     terms: tuple[int, float],
 ) -> Floats:
     """Computes `fisher.log_rate_e` for all runs at once."""
     canary, p0 = terms
-    failed = _within_day(theirs.astype(float), day)
-    clean = _within_day((canary - theirs).astype(float), day)
+    failed = _sum_within_days(theirs.astype(float), day)
+    clean = _sum_within_days((canary - theirs).astype(float), day)
     never = np.where(failed > 0, -math.inf, -clean * math.log1p(-p0))
     some = [
         failed * math.log(p1 / p0) + clean * (math.log1p(-p1) - math.log1p(-p0))
@@ -227,7 +230,7 @@ def _rate(
     return log_mean_rows([never, *some])
 
 
-def _within_day(factors: Floats, day: Ints) -> Floats:
+def _sum_within_days(factors: Floats, day: Ints) -> Floats:
     """Computes running sums that start again each day."""
     total = np.cumsum(factors, axis=1)
     starts = np.searchsorted(day, day)

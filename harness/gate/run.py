@@ -44,7 +44,7 @@ class RunBudget:
 
 @dataclass(frozen=True, slots=True)
 class EvalRun:
-    """Describes a suite's run on a target. order_seed sets the order of the items."""
+    """The run of a suite on a target. order_seed sets the order of the items."""
 
     id: str
     suite: str
@@ -103,7 +103,7 @@ class EvalRun:
 
 
 def describe_waits(runs: Iterable[EvalRun], now: datetime) -> str:
-    """Describes the providers that runs wait for, since when, why, and the next try."""
+    """Describes each provider that runs wait for: since when, why, and when they try again."""
     waiting = [run for run in runs if run.state in RUNNABLE_STATES and run.waits_since]
     by_provider: dict[str, list[EvalRun]] = {}
     for run in sorted(waiting, key=lambda run: (run.waits_since or now, run.id)):
@@ -113,13 +113,15 @@ def describe_waits(runs: Iterable[EvalRun], now: datetime) -> str:
         away = describe_absence(first.message, first.waits_since or now, now)
         pauses = all(run.is_waiting(now) for run in (first, *others))
         next_try = min(run.retry_at or now for run in (first, *others))
-        then = f"next try {next_try:%H:%M:%S}" if pauses else "trying again now"
-        texts.append(f"waits for {away}; {then}")
+        next_text = f"next try {next_try:%H:%M:%S}" if pauses else "trying again now"
+        texts.append(f"waits for {away}; {next_text}")
     return "; ".join(texts)
 
 
 def manual_order_seed(suite_digest: str) -> int:
-    """Returns another seed than a proposal's, so that a manual run never shares its samples."""
+    """Returns the seed of manual runs. It differs from a proposal's seed, so that they never
+    share samples.
+    """
     return int(suite_digest[8:16], 16)
 
 
@@ -151,7 +153,7 @@ HIGH_SHARE: Final = 0.2  # of a model's answers
 
 
 class SampleError(StrEnum):
-    """Why a sample has no score. The gate counts the sample all the same."""
+    """Why a sample has no score. The gate still counts the sample."""
 
     UNSCORED = "unscored"  # answered, but the scorer failed, or its judge gave no score
     INFRA = "infra"  # Swapgate's or the provider's infrastructure failed, after all retries
@@ -166,7 +168,7 @@ _NOT_THE_MODELS: Final = frozenset(
 # Begins the text of every UNLABELLED error. The gate finds unlabelled items by it, because a
 # verdict's stored inputs have the reasons as texts, and are recomputed to the same bytes.
 NO_LABEL: Final = "no label"
-# Errors, and None for a score, that another attempt cannot change.
+# The values of `error` that another attempt cannot change; None is a sample with a score.
 LASTING: Final = frozenset({None, SampleError.UNLABELLED})
 
 
@@ -203,7 +205,7 @@ class Sample:
     # judge_model, judge_build: as the judge's provider named them; else empty.
     judge_model: str = ""
     judge_build: str = ""
-    # Why the answer did not end by itself: CUT, `content_filter` or `too_long`; else empty.
+    # Why the answer ended early: CUT, `content_filter` or `too_long`; else empty.
     finish: str = ""
 
     @property
@@ -235,16 +237,17 @@ class Sample:
 
 
 def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
-    """Tells whether there are answers without an error, and none of them is readable.
+    """Tells whether all answers without an error are unreadable; False if every answer has an
+    error.
 
     answers: (error, rule) each.
     """
-    came = False
+    has_answer = False
     for error, rule in answers:
         if error is None and rule not in UNREADABLE:
             return False
-        came = came or error is None
-    return came
+        has_answer = has_answer or error is None
+    return has_answer
 
 
 CALIBRATED: Final = "judge.calibrated"  # an action of the audit log
@@ -340,8 +343,6 @@ def describe_faults(
     """Describes why answers are poor evidence. first: only a run's first answers."""
     total = len(answers)
     faults = []
-
-    answered = f"{model}'s {'first ' if first else ''}{total} answers"
 
     answered = f"{model}'s {'first ' if first else ''}{total} answers"
 

@@ -1,9 +1,8 @@
 """Describes a comparison in one or two plain sentences.
 
-A verdict stores its reason, and is recomputed to the same bytes. So another wording of a stored
-sentence changes the id to which an old verdict is recomputed; functions that reword a stored
-reason for people are free. Sentences about a whole verdict are in
-`harness.gate.verdict_sentences`.
+A verdict stores its reason, and is recomputed to the same bytes. A new wording of a stored
+sentence would change the ids of old verdicts. You may change the functions that reword a stored
+reason for people. Sentences about a whole verdict are in `harness.gate.verdict_sentences`.
 """
 
 import re
@@ -49,12 +48,14 @@ def outcome_text(outcome: str) -> str:
 
 
 def standing_text(basis: VerdictBasis, report: SuiteReport) -> str:
-    """Returns a suite's outcome in a verdict; a suite that decides nothing has no outcome."""
+    """Describes a suite's outcome in a verdict. For a suite that decides nothing, says that it
+    counts in the mean.
+    """
     return outcome_text(report.outcome) if basis.decides(report) else COUNTS_IN_MEAN
 
 
 def polish_reason(reason: str) -> str:
-    """Rewords a stored reason for people who see the verdict's words beside it.
+    """Shortens a stored reason for a place that shows the verdict's outcome beside it.
 
     The stored reason does not change, because a verdict is recomputed to the same bytes.
     """
@@ -198,18 +199,18 @@ def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
     """Writes the reason of a comparison's outcome, from the figures that decided it."""
     match evidence.outcome:
         case "promote":
-            return _promoted(evidence, design)
+            return _explain_promotion(evidence, design)
         case "reject":
             return (
-                f"The candidate is {_worse(design)}: {_difference(evidence)} after "
+                f"The candidate is {_write_worse(design)}: {_write_difference(evidence)} after "
                 f"{evidence.n_used} of {design.n_max} {design.unit}s."
             )
         case "inconclusive":
-            return _undecided(evidence, design)
+            return _explain_undecided(evidence, design)
         case _:
             return (
                 f"{evidence.n_used} of {design.n_max} {design.unit}s are measured, and no "
-                f"limit is reached; so far {_difference(evidence)}."
+                f"limit is reached; so far {_write_difference(evidence)}."
             )
 
 
@@ -222,7 +223,7 @@ def cost_reason(evidence: CostFigures, plan: SuitePlan) -> str:
             side = "incumbent" if evidence.missing_incumbent == evidence.n_used else "candidate"
             why = f"the cost of the {side} is unknown; set its price and propose again."
         return f"Not shown to be cheaper: {why}"
-    saved = _saved(evidence)
+    saved = _describe_saving(evidence)
     match evidence.outcome:
         case CostOutcome.SHOWN:
             return f"It is cheaper: {saved}; at least {claimed}."
@@ -245,7 +246,7 @@ def cost_reason(evidence: CostFigures, plan: SuitePlan) -> str:
             )
 
 
-def _saved(evidence: CostFigures) -> str:
+def _describe_saving(evidence: CostFigures) -> str:
     saving = evidence.saving or 0.0
     than = "less" if saving >= 0.0 else "more"
     words = f"{format_percent(abs(saving))} {than} per item"
@@ -314,48 +315,53 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
 _NO_DISTANCE: Final = 1e-9
 
 
-def _worse(design: Design) -> str:
-    return "worse" if design.claim is Claim.SUPERIOR else f"worse by more than {_loss(design)}"
+def _write_worse(design: Design) -> str:
+    return (
+        "worse"
+        if design.claim is Claim.SUPERIOR
+        else f"worse by more than {_write_loss(design)}"
+    )
 
 
-def _loss(design: Design) -> str:
+def _write_loss(design: Design) -> str:
     return f"the allowed loss of {format_score(design.margin, None)} points"
 
 
-def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
+def _explain_promotion(evidence: ComparisonEvidence, design: Design) -> str:
     where = f"{evidence.n_used} of {design.n_max} {design.unit}s"
     if evidence.noise is not None:
         where += ", for these items, asked again"
     if design.claim is Claim.SUPERIOR:
-        return f"The candidate is better: {_difference(evidence)} after {where}."
+        return f"The candidate is better: {_write_difference(evidence)} after {where}."
     return (
         f"The candidate is at most {format_score(design.margin, None)} points worse (the "
-        f"allowed loss): {_difference(evidence)} after {where}."
+        f"allowed loss): {_write_difference(evidence)} after {where}."
     )
 
 
-def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
+def _explain_undecided(evidence: ComparisonEvidence, design: Design) -> str:
     """Explains why the claim was not shown, and how many more items would show it."""
     claim = (
         "that the candidate is better"
         if design.claim is Claim.SUPERIOR
-        else f"that it stays within {_loss(design)}"
+        else f"that it stays within {_write_loss(design)}"
     )
-    outlook = _outlook(evidence, design)
+    outlook = _describe_outlook(evidence, design)
     if evidence.how == FUTILE:
         return (
             # "item" also for clusters, because stored bytes stay: `verdict_sentences` says
             # "cluster" to people.
             f"{given_up_text(evidence.n_used, design.n_max, 'item')} "
-            f"would hardly show {claim}; so far {_difference(evidence)}. The incumbent stays."
+            f"would hardly show {claim}; so far {_write_difference(evidence)}. The "
+            "incumbent stays."
         )
     return (
         f"{evidence.n_used} of {design.n_max} {design.unit}s did not show {claim}: "
-        f"{_difference(evidence)}. {outlook} The incumbent stays."
+        f"{_write_difference(evidence)}. {outlook} The incumbent stays."
     )
 
 
-def _outlook(evidence: ComparisonEvidence, design: Design) -> str:
+def _describe_outlook(evidence: ComparisonEvidence, design: Design) -> str:
     """Names the result to which the data point, and the items that would show it."""
     if evidence.sd is None:
         return f"One {design.unit} is not enough to estimate the spread: plan more."
@@ -368,12 +374,12 @@ def _outlook(evidence: ComparisonEvidence, design: Design) -> str:
     if points_to is not None:
         likely = {
             PointsTo.BETTER: "better",
-            PointsTo.WITHIN_MARGIN: f"within {_loss(design)}",
-            PointsTo.WORSE: _worse(design),
+            PointsTo.WITHIN_MARGIN: f"within {_write_loss(design)}",
+            PointsTo.WORSE: _write_worse(design),
         }[points_to]
         return f"It is probably {likely}: about {items} would show it with 80 % power."
     lost = evidence.delta <= design.theta0
-    shown = f"that the candidate is {_worse(design)}," if lost else "it"
+    shown = f"that the candidate is {_write_worse(design)}," if lost else "it"
     return f"If this difference is real, about {items} would show {shown} with 80 % power."
 
 
@@ -386,7 +392,7 @@ def given_up_text(
     return f"Stopped after {used} of {planned} {unit}s, because the remaining {unit}s"
 
 
-def _difference(evidence: ComparisonEvidence) -> str:
+def _write_difference(evidence: ComparisonEvidence) -> str:
     """Writes the mean difference with its interval, in points."""
     if evidence.n_used == 0:
         return "no score is measured"

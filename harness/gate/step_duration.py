@@ -23,15 +23,16 @@ def missing_duration(
     lasted_s = (now - began).total_seconds()
     if lasted_s < 0:
         # The clock was set back, or is behind the clock of the process that began the step.
-        return f"By this machine's clock the step begins in {_format(-lasted_s)}"
+        return f"By this machine's clock the step begins in {_format_minutes(-lasted_s)}"
     missing_s = step.min_s - lasted_s
     if missing_s > 0:
-        return f"The step lasts at least {_format(step.min_s)}: {_format(missing_s)} are left"
+        least = _format_minutes(step.min_s)
+        return f"The step lasts at least {least}: {_format_minutes(missing_s)} are left"
     missing_s = step.min_peak_s - peak_seconds(peak, began, now) if step.min_peak_s else 0.0
     if missing_s > 0:
         return (
-            f"The step lasts at least {_format(step.min_peak_s)} of peak traffic "
-            f"({peak.start_h} to {peak.end_h} h UTC): {_format(missing_s)} are left"
+            f"The step lasts at least {_format_minutes(step.min_peak_s)} of peak traffic "
+            f"({peak.start_h} to {peak.end_h} h UTC): {_format_minutes(missing_s)} are left"
         )
     return ""
 
@@ -57,7 +58,7 @@ def peak_reached_at(
     """
     length = _peak_length(peak)
     days, rest = divmod(_peak_until(peak, began) + timedelta(seconds=length_s), length)
-    if not rest:  # the end of a day's peak, not the next day's start
+    if not rest:  # return the end of a day's peak, not the start of the next day's
         days = days - 1
         rest = length
     return add_seconds(_first_peak(peak), (days * DAY + rest).total_seconds())
@@ -78,5 +79,5 @@ def _peak_length(peak: PeakHours) -> timedelta:
     return timedelta(hours=(peak.end_h - peak.start_h) % 24 or 24)
 
 
-def _format(seconds: float) -> str:
+def _format_minutes(seconds: float) -> str:
     return format_span(60 * max(1, round(seconds / 60)))

@@ -31,12 +31,12 @@ from harness.gate.pins import ServedPin
 MAX_VALUE_LENGTH: Final = 200  # characters of a cluster's name
 EXCERPT: Final = 40
 _SLICE_VALUE: Final = re.compile(r"[\w .,:+/()&-]{1,64}")
-MIN_SLICE_UNITS: Final = 60  # with fewer units a slice shows only extreme losses
+MIN_SLICE_UNITS: Final = 60  # a slice with fewer units shows only extreme losses
 MOST_SLICES: Final = 20  # more slices would leave each slice too little of the error
-# In place of a cluster field, if the items' texts, callers and conversations form clusters.
+# Stands for the cluster field if Swapgate found the clusters by text, caller and conversation.
 FOUND_CLUSTERS: Final = "similar text or same caller"
-# Below this, found clusters change the level .05 of a test to .054 at most, even if the items
-# of a cluster agree completely: then items stay the units.
+# With a smaller effect, items stay the units: found clusters raise a test's level from .05 to
+# .054 at most, even if the items of a cluster agree completely.
 NEGLIGIBLE_EFFECT: Final = 1.05
 LARGE_CLUSTER: Final = 0.05  # of the items; a larger cluster is a warning
 
@@ -223,7 +223,7 @@ def normalize_text(text: str) -> str:
     `cremebrulee`.
 
     Equal results mean the same item. A few different texts have equal results (12 + 3 and
-    1 + 23). Such a pair can only count a look too many, never a look too few.
+    1 + 23). Such a pair can add a look too many, but never hide a look.
     """
     if text.isascii():
         return text.lower().translate(ASCII_SEPARATORS)
@@ -235,7 +235,7 @@ def compared_texts(spoken: Sequence[str], whole: Sequence[str]) -> Sequence[str]
     """Lists the items' texts, to find the same items in suites of another form.
 
     spoken: without system messages, which another suite may have in its settings. whole: with
-    them; it stands for items that differ in nothing else.
+    them. Uses the whole text of items whose spoken texts are equal.
     """
     counted = Counter(spoken)
     return [
@@ -251,13 +251,13 @@ def texts_fingerprint(texts: Iterable[str]) -> str:
 
 def overlap_share(one: str, other: str) -> float:
     """Returns the share of the smaller suite's items in the other suite; 0 for no items."""
-    ours = _hashes(one)
-    theirs = _hashes(other)
+    ours = _read_hashes(one)
+    theirs = _read_hashes(other)
     smaller = min(len(ours), len(theirs))
     return len(ours & theirs) / smaller if smaller else 0.0
 
 
-def _hashes(stored: str) -> frozenset[bytes]:
+def _read_hashes(stored: str) -> frozenset[bytes]:
     raw = b64decode(stored)
     return frozenset(raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES))
 
@@ -441,7 +441,7 @@ class SuitePlan:
         return 2 * self.planned_items * self.epochs
 
     def as_json(self) -> dict[str, object]:
-        """Leaves out settings that do not apply to the plan."""
+        """Writes the plan for JSON, without the settings that do not apply to it."""
         more: dict[str, object] = {}
         if self.spend:
             more |= {"look": self.look, "spend": self.spend}

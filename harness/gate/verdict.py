@@ -7,7 +7,7 @@ A suite's figures are further measurements besides the test itself: means, form,
 
 A verdict is a value: `harness.gate.offline.verdicts` decides it,
 `harness.routing.records.verdicts` stores and verifies it, and `harness.evals.proof_validity`
-says whether it still counts.
+tells whether it is still valid.
 """
 
 from collections.abc import Mapping
@@ -222,7 +222,7 @@ class SuiteReport:
 
     @property
     def figures(self) -> SuiteFigures:
-        """The figures that `details` keeps as JSON."""
+        """Reads `details`."""
         figures: SuiteFigures = from_plain(SuiteFigures, self.details)
         return figures
 

@@ -60,10 +60,10 @@ def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None)
         return "; ".join(_passed_parts(basis, names)) + "."
     deciding = [report for report in basis.claims if report.outcome == basis.outcome]
     deciding = deciding or list(basis.claims)
-    where = _join([_name(basis, report, names) for report in deciding])
+    where = _join([_name_suite(basis, report, names) for report in deciding])
     what = PROBLEMS.get(basis.outcome, PROBLEMS["inconclusive"])
     if basis.outcome == "failed":
-        what = _loss(deciding)
+        what = _name_loss(deciding)
     if what == WORSE_IN_SLICE:
         where = _join(
             [
@@ -144,13 +144,15 @@ def describe_members(basis: VerdictBasis) -> str:
 
 
 def _passed_parts(basis: VerdictBasis, names: Mapping[str, str]) -> Sequence[str]:
-    """Lists the claim, then further conditions, then the agreement of suites."""
+    """Lists the parts of a passed verdict's sentence: the claim, the agreement of suites,
+    further conditions.
+    """
     guards = basis.silent_guards
     shown = [report for report in basis.passed_claims if report not in basis.members]
     primary = [report for report in shown if report.role is SuiteRole.PRIMARY]
     kept = [report for report in shown if report.role is not SuiteRole.PRIMARY]
-    where = _join([_name(basis, report, names) for report in primary])
-    head = _promise(primary[0]) if primary else "Shown"
+    where = _join([_name_suite(basis, report, names) for report in primary])
+    head = _name_shown_claim(primary[0]) if primary else "Shown"
     parts = [f"{head} on {where}" if where else head]
     if basis.alternatives:
         parts.append(f"one of {len(basis.alternatives)} suites was enough")
@@ -170,7 +172,7 @@ def _passed_parts(basis: VerdictBasis, names: Mapping[str, str]) -> Sequence[str
     return parts
 
 
-def _promise(report: SuiteReport) -> str:
+def _name_shown_claim(report: SuiteReport) -> str:
     """Names the claim that a passed suite has shown."""
     loss = f"at most {format_score(report.margin, None)} points worse"
     match report.claim:
@@ -184,7 +186,7 @@ def _promise(report: SuiteReport) -> str:
             return loss.capitalize()
 
 
-def _loss(deciding: Sequence[SuiteReport]) -> str:
+def _name_loss(deciding: Sequence[SuiteReport]) -> str:
     """Names the kind of loss that all deciding suites have in common."""
     costs = [report.figures.cost for report in deciding]
     if costs and all(
@@ -198,7 +200,7 @@ def _loss(deciding: Sequence[SuiteReport]) -> str:
     return PROBLEMS["failed"]
 
 
-def _name(
+def _name_suite(
     basis: VerdictBasis,
     report: SuiteReport,
     names: Mapping[str, str],
@@ -241,8 +243,8 @@ def describe_results(
 
 
 def list_deciding_reports(basis: VerdictBasis) -> Sequence[SuiteReport]:
-    """Lists the reports that decide the verdict, the weighted mean first. For a verdict other
-    than passed, only those with that outcome.
+    """Lists the reports that decide the verdict, the weighted mean and its suites first. Unless
+    the verdict passed, lists only the claims with its outcome.
     """
     claims = sort_for_reading(basis.claims)
     if basis.outcome != "passed":
@@ -266,7 +268,7 @@ def list_reports(basis: VerdictBasis) -> Sequence[SuiteReport]:
 def describe_slice_result(slice_: SliceFigures, report: SuiteReport) -> str:
     """Describes a slice that fails: `−50.0 points, 95 % CI −63.0 to −37.0; 60 items. …`."""
     known = slice_.ci_low is not None and slice_.ci_high is not None
-    effect = _effect(slice_, known=known)
+    effect = _write_effect(slice_, known=known)
     used = format_quantity(slice_.n_used, report.figures.unit)
     follows = (
         "The slice is shown worse, so the candidate fails, whatever the suite's mean is."
@@ -286,8 +288,8 @@ def describe_suite_result(report: SuiteReport, basis: VerdictBasis) -> str:
         report.ci_low,
         report.ci_high,
     )
-    effect = _effect(report, known=known)
-    pairs = _pairs(report, basis)
+    effect = _write_effect(report, known=known)
+    pairs = _count_pairs(report, basis)
     if not basis.decides(report) and report.n_used:
         return f"{effect}; {pairs}. The suite counts only in the mean."
     if report.outcome == "infra_error" or report.n_used == 0:
@@ -301,15 +303,15 @@ def describe_suite_result(report: SuiteReport, basis: VerdictBasis) -> str:
         pairs += f"; {bounds}"
     if not known:
         return f"{effect} on {pairs}: too few for an interval; {limit}.{_why_open(report)}"
-    return f"{effect}; {limit}; {pairs}.{_why_open(report)}{_cost_claim(report)}"
+    return f"{effect}; {limit}; {pairs}.{_why_open(report)}{_describe_cost_claim(report)}"
 
 
-def _effect(found: SuiteReport | SliceFigures, *, known: bool) -> str:
+def _write_effect(found: SuiteReport | SliceFigures, *, known: bool) -> str:
     interval = f", 95 % CI {format_points_interval(found.ci_low, found.ci_high)}"
     return f"{format_points(found.delta)} points{interval if known else ''}"
 
 
-def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:
+def _count_pairs(report: SuiteReport, basis: VerdictBasis) -> str:
     """Counts the compared pairs: `48 pairs`, `93 pairs in 31 clusters (by document)`."""
     if report is basis.mean:
         return f"{format_quantity(report.n_used, 'pair')} of each suite"
@@ -320,7 +322,7 @@ def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:
     return f"{pairs} in {format_quantity(report.n_used, 'cluster')} (by {cluster})"
 
 
-def _cost_claim(report: SuiteReport) -> str:
+def _describe_cost_claim(report: SuiteReport) -> str:
     """Describes whether the claimed saving was shown; empty for a suite without such a
     claim.
     """

@@ -5,7 +5,7 @@ import pytest
 
 from dashboard import plots
 from evals.suites.items import Item
-from harness.gate.suite_plan import ClaimPopulation
+from harness.gate.suite_plan import Claim, ClaimPopulation
 from harness.gate.verdict import Failed, Passed
 from harness.proposals.candidates import estimate
 from harness.proposals.recomputation import recompute_stored, replay_verdict
@@ -209,3 +209,13 @@ def test_the_estimate_says_which_loss_of_a_slice_is_seen(world: SmallInstallatio
     texts = " ".join(found.texts)
     assert "slice language = da: the gate detects a loss of" in texts
     assert f"no promotion before item {found.promotion_from}, due to the slices" in texts
+
+    gate = replace(world.policy.gate, claim=Claim.NON_INFERIOR, margin=0.07)
+    world.policy = replace(world.policy, gate=gate)
+    (allowing,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/better")
+    )
+    pairs = zip(allowing.slices, found.slices, strict=True)
+    assert [more.sees - fewer.sees for more, fewer in pairs] == pytest.approx(
+        [0.07, 0.07], abs=0.005
+    )

@@ -60,6 +60,10 @@ def test_a_candidate_that_its_canary_would_end_for_is_refused_as_it_is_proposed(
         world.propose()
     with pytest.raises(InputError, match=r"above 2 times as much, so this cost ends it"):
         world.propose(**accepting(2.0))
+    with pytest.raises(InputError, match="so this cost ends it"):
+        world.propose(**accepting(1.0))
+    with pytest.raises(InputError, match="must be 1 to"):
+        world.propose(**accepting(0.99))
     with pytest.raises(NotAllowed, match="needs approver"):
         world.propose(**{**accepting(3.5), "actor": ANN})
     with pytest.raises(InputError, match="needs a reason"):

@@ -486,10 +486,18 @@ def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
     refresh(ctx)
     assert names(ctx) == ["new-one"]
 
+    lists(sim, listing("newer-one"))
+    world.clock.advance(86_399)
+    refresh(ctx)
+    assert names(ctx) == ["new-one"]
+    world.clock.advance(1)
+    refresh(ctx)
+    assert names(ctx) == ["newer-one"]
+
     moved = ProviderChange(settings={"api_base": f"{sim.url}/v2"}, reason="a test")
     registered_providers.change_provider(ctx, SYSTEM, "attic", moved)
     refresh(ctx)
-    assert names(ctx) == ["new-one"]
+    assert names(ctx) == ["newer-one"]
 
 
 @pytest.mark.req("A3")

@@ -351,7 +351,7 @@ def test_the_bake_says_that_nothing_is_compared_until_its_control_answers_again(
     assert not is_gone(world)
 
     upstream.turns["base"] = GONE
-    world.clock.advance(way_back.EVERY_S - 1)
+    world.clock.advance(way_back.CHECK_PAUSE_S - 1)
     watch(ctx)
     assert not is_gone(world)
     world.clock.advance(1)
@@ -371,11 +371,11 @@ def test_the_bake_says_that_nothing_is_compared_until_its_control_answers_again(
 
     # A failure that may pass is no news.
     upstream.turns["base"] = refused(503, "overloaded")
-    world.clock.advance(way_back.EVERY_S)
+    world.clock.advance(way_back.CHECK_PAUSE_S)
     watch(ctx)
     assert is_gone(world)
     upstream.turns["base"] = STREAM
-    world.clock.advance(way_back.EVERY_S)
+    world.clock.advance(way_back.CHECK_PAUSE_S)
     watch(ctx)
     assert not is_gone(world)
 
@@ -403,7 +403,7 @@ def test_a_report_of_the_routers_is_checked_at_once(
             title="unknown",
             text="t",
         )
-    world.clock.advance(way_back.SOON_S)
+    world.clock.advance(way_back.RECHECK_PAUSE_S)
     watch(ctx)
 
     assert is_gone(world)
@@ -422,7 +422,7 @@ def test_the_alert_of_a_promotion_without_a_bake_ends_after_a_day(
     watch(ctx)
     assert is_gone(world)
 
-    world.clock.advance(way_back.KEPT.total_seconds())
+    world.clock.advance(way_back.ALERT_KEPT.total_seconds())
     watch(ctx)
     assert not is_gone(world)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.canary.audit import show_decision
+from harness.canary.audit import write_decision_figures
 from harness.frame.plain_data import (
     canonical_json,
     from_plain,
@@ -437,7 +437,7 @@ def record_all(seed: int) -> dict[str, str]:
         now = seen[-1].closed_at
         action = decide_action(rollout(drawn), seen, now)
         told = explain_rollout(rollout(drawn), action, seen, now)
-        found = [show_decision(action), *explained_figures(told)]
+        found = [write_decision_figures(action), *explained_figures(told)]
         text = json.dumps(rounded(to_shown(found)), sort_keys=True)
         looks[str(share)] = f"{action.kind} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return looks

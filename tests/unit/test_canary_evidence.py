@@ -15,7 +15,7 @@ from harness.gate.online.evidence_paths import (
     odds_grid,
     skip_warm_up,
 )
-from harness.gate.online.fisher import log_factors
+from harness.gate.online.fisher import ALARM_LOG_E, log_factors, worst_log_srm
 from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.gate.online.observation import NeverSeen, ObservationBlock
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -271,3 +271,10 @@ def test_the_warm_up_leaves_errors_and_amounts_alone() -> None:
 )
 def test_the_warm_up_is_a_third_of_the_first_step_at_the_most(least: int, units: int) -> None:
     assert replace(NEW, steps=(CanaryStep(100, least),)).cold_exposures == units
+
+
+def test_the_split_of_callers_is_judged_from_the_first_block_of_a_step_on() -> None:
+    wrong = replace(PLAIN_BLOCK, units=1_000, canary_units=500)
+
+    assert worst_log_srm([wrong], wrong.opened_at) >= ALARM_LOG_E
+    assert worst_log_srm([wrong], wrong.opened_at + timedelta.resolution) == 0.0

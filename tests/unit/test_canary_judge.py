@@ -78,6 +78,8 @@ def test_who_is_judged_has_nothing_to_do_with_his_arm() -> None:
     assert both / sum(canary) == pytest.approx(sum(drawn) / len(keys), abs=0.03)
     assert drawn != [is_sampled(key, "r-1", 2, 5000) for key in keys]
     assert all(is_sampled(key, "r-1", 1, BUCKETS) for key in keys)
+    bucket = hash_bucket(keys[0], salt="judge:r-1:1")
+    assert [is_sampled(keys[0], "r-1", 1, bucket + more) for more in (0, 1)] == [False, True]
 
 
 def test_the_judge_is_not_told_whose_answer_it_is_and_cannot_be_led_out_of_the_data() -> None:

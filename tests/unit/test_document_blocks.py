@@ -41,6 +41,12 @@ DOCUMENT: Sequence[Block] = (
 )
 
 
+def test_a_quotation_in_markdown_ends_after_700_characters() -> None:
+    whole, cut = (render_markdown([Quotation("", "a" * length)]) for length in (700, 701))
+
+    assert cut == whole.replace("a" * 700, "a" * 700 + " […]")
+
+
 class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

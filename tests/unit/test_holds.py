@@ -107,11 +107,12 @@ def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why
     up_to_the_next_step(world)
     ctx = world.context()
     share = world.rollout().current.weight_bps / 10_000
-    requests(world, 10_000)
-    requests(world, int(10_000 * 2 * share), arm="canary")
+    canary = int(10_000 * 3 * share)
+    requests(world, 10_000 - canary)
+    requests(world, canary, arm="canary")
     assert decide_action(world, ctx).kind.value == "advance"
 
-    requests(world, int(10_000 * 2 * share), arm="canary")
+    requests(world, 10, arm="canary")
     assert "of the route's requests" in decide_action(world, ctx).reason
     control_jobs.reconcile(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
@@ -182,8 +183,8 @@ def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None
         blocks = Observations(tx).blocks(world.rollout().id)
     now = blocks[-1].closed_at
 
-    assert "1 h in the future" in decision.clock_skew(blocks, now - timedelta(hours=1))
-    assert decision.clock_skew(blocks, now) == ""
+    assert "1 h in the future" in decision.describe_clock_skew(blocks, now - timedelta(hours=1))
+    assert decision.describe_clock_skew(blocks, now) == ""
 
 
 def test_a_step_does_not_end_by_a_clock_that_is_set(world: SmallInstallation) -> None:

@@ -86,7 +86,7 @@ def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
 
 def test_a_healthy_answer_of_five_minutes_is_not_cut() -> None:
     times = NO_TIMES
-    for _ in range(MIN_ANSWERS):
+    for _ in range(100):  # a 99 % quantile needs them
         assert first_byte_limit_s(times, math.inf) == math.inf
         times = add_waits(times, [300.0])
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from harness.canary.later_turns import (
-    SHARES,
-    count_callers,
+    REACHING_SHARES,
+    count_callers_to_rollback,
     describe_later_turns,
     find_visible_share,
     window_rate,
@@ -45,7 +45,7 @@ def test_a_policy_without_windows_says_nothing_of_later_turns() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.05])
 def test_the_fewer_callers_reach_the_turn_the_more_callers_it_takes(rate: float) -> None:
-    numbers = [count_callers(POLICY, share, rate) for share in SHARES]
+    numbers = [count_callers_to_rollback(POLICY, share, rate) for share in REACHING_SHARES]
     known = [number for number in numbers if number is not None]
 
     assert known == sorted(known, reverse=True)
@@ -58,8 +58,8 @@ def test_the_fewer_callers_reach_the_turn_the_more_callers_it_takes(rate: float)
 def test_callers_who_reach_the_turn_are_few_times_those_of_harm_at_the_first(
     share: float,
 ) -> None:
-    at_first = count_callers(POLICY, 1.0, 0.01)
-    reached = count_callers(POLICY, share, window_rate(PACE))
+    at_first = count_callers_to_rollback(POLICY, 1.0, 0.01)
+    reached = count_callers_to_rollback(POLICY, share, window_rate(PACE))
 
     assert at_first is not None
     assert reached is not None

@@ -1,6 +1,7 @@
 """Texts about callers who left without an answer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from harness.providers.target import Target
 from harness.routing.control.outage_rule import OutageKind, RouteOutage
 from harness.routing.control.outages import OutageView
 from harness.routing.reports.traffic_report import (
+    QUIET,
     RouteTraffic,
     TrafficReport,
     describe_traffic,
@@ -50,6 +52,10 @@ def test_the_headline_of_traffic_names_callers_who_left() -> None:
     route = RouteTraffic.from_totals("r", [total])
     hour = timedelta(hours=1)
     report = TrafficReport(hour, NOON - hour, NOON, route, [route], hour, [], NOON)
+
+    assert replace(report, last_request=NOON - QUIET).quiet_since is None
+    before = NOON - QUIET - timedelta.resolution
+    assert replace(report, last_request=before).quiet_since == before
 
     headline, note = describe_traffic(report, "the last hour", None)
 

@@ -2,11 +2,14 @@
 
 import ast
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 import pytest
 
 from benchmarks.mutants.covering_tests import CoveringTests
 from benchmarks.mutants.drawing import FOLDERS, draw, places
+from benchmarks.mutants.schemata import SWITCH, Switch, instrument
 
 RULE = '''
 from dataclasses import dataclass
@@ -52,6 +55,26 @@ def test_each_mutant_is_another_program(checkout: Path) -> None:
     for mutant in places(checkout, "canary"):
         changed = mutant.applied(RULE.encode()).decode()
         assert ast.dump(ast.parse(changed)) != whole
+
+
+def test_a_program_with_all_mutants_behaves_as_the_one_that_is_on(checkout: Path) -> None:
+    mutants = dict(enumerate(places(checkout, "routing")))
+    program = compile(instrument(RULE.encode(), mutants, "rule.py"), "rule.py", "exec")
+    for number, mutant in (None, None), *mutants.items():
+        switch = Switch()
+        switch.active = number
+        changed = RULE.encode() if mutant is None else mutant.applied(RULE.encode())
+
+        assert _outcomes(program, {SWITCH: switch}) == _outcomes(changed, {})
+        assert switch.executed == set(mutants) or number in switch.executed
+        assert switch.files == {"rule.py"}
+
+
+def _outcomes(program: CodeType | bytes, names: dict[str, object]) -> list[object]:
+    exec(program, names)  # noqa: S102 - the program above
+    is_over: Any = names["is_over"]
+    limit: Any = names["Limit"]
+    return [is_over(count, limit()) for count in (2, 3, 4)] + [is_over(4, limit(), strict=True)]
 
 
 def test_a_seed_draws_the_same_mutants_in_turns_of_the_folders(checkout: Path) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness.canary.decision import fallback_answers
+from harness.canary.decision import describe_fallback_answers
 from harness.frame.plain_data import canonical_json
 from harness.gate.offline.verdicts import (
     decide_verdict,
@@ -182,6 +182,6 @@ def test_a_step_holds_if_a_gateway_marks_more_than_a_twentieth_of_an_arm(
 ) -> None:
     policy = CanaryPolicy(steps=(CanaryStep(500, 50),))
     rollout = stored_rollout(policy=policy)
-    why = fallback_answers(rollout, [block(rollout, canary=20, marked=marked)])
+    why = describe_fallback_answers(rollout, [block(rollout, canary=20, marked=marked)])
     assert bool(why) is holds
     assert not holds or f"{marked} of the candidate's 20 answers" in why

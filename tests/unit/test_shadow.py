@@ -155,6 +155,7 @@ def test_either_budget_ends_it_and_an_unknown_price_has_none(
         ShadowLimits(at_once=65),
         ShadowLimits(requests_per_day=0),
         ShadowLimits(usd_per_day=0.0),
+        ShadowLimits(usd_per_day=1e9),
         ShadowLimits(usd_per_day=float("inf")),
         ShadowLimits(usd_per_day=float("nan")),
     ],

@@ -9,8 +9,8 @@ import pytest
 from harness.app.gateways.drive import SplitDrive
 from harness.app.gateways.litellm_admin import LiteLLMAdmin, read_row
 from harness.canary.split import (
-    LATEST,
-    Driven,
+    LONGEST_LOG_DELAY,
+    DrivenTargets,
     Outcome,
     Split,
     TrustedTime,
@@ -212,7 +212,7 @@ class Gateway:
         assert set(split) <= {target.id for target in targets}
         self.split = split
 
-    def read_outcomes(self, since: datetime, driven: Driven) -> Iterable[Outcome]:
+    def read_outcomes(self, since: datetime, driven: DrivenTargets) -> Iterable[Outcome]:
         assert list(driven) == ["support"]
         yield from [outcome for outcome in self.outcomes if outcome.started_at >= since]
         if self.unread:
@@ -418,7 +418,7 @@ def test_a_late_log_counts_once() -> None:
     # Just after a look at late logs: the next one is three minutes later.
     for _ in range(65):
         scene.tick(IN_CANARY)
-    assert scene.clock.now() - late.started_at < LATEST
+    assert scene.clock.now() - late.started_at < LONGEST_LOG_DELAY
     scene.gateway.outcomes = [late]
     for _ in range(36):
         scene.tick(IN_CANARY)

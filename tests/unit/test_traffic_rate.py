@@ -100,7 +100,7 @@ def test_new_keys_an_hour_are_told_by_blocks_that_span_ten_minutes_at_least(
     observed = [
         ObservationBlock("r", "w", n, 100, 100, 1, 0, 0, 0, NOW, ends) for n in range(blocks)
     ]
-    assert duration_estimate.units_per_hour(observed) == per_hour
+    assert duration_estimate.measure_exposures_per_hour(observed) == per_hour
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_ramp_is_in_time_where_each_step_is(requests: int, *, in_time: bool) -
 
 
 def test_callers_of_a_minute_are_told_as_a_rate_per_day() -> None:
-    said = duration_estimate.describe_seen(10, 60.0)
+    said = duration_estimate.describe_short_period(10, 60.0)
     assert said.startswith("At most 10 callers came in 1 min, or 14,000 a day")
 
 

@@ -21,9 +21,9 @@ from harness.app.installation import Installation, open_installation
 from harness.app.router_process import build_recorder, load_holder
 from harness.canary.split import (
     FLAGD_WORKER,
-    LATEST,
     LITELLM_WORKER,
-    Driven,
+    LONGEST_LOG_DELAY,
+    DrivenTargets,
     Outcome,
     Split,
     SplitDriver,
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("swapgate.drive")
 
 # A tick reads the logs of requests that began within RECENT_PERIOD. Once per LATE_READ_EVERY,
-# it reads from LATEST before the last such read on, because gateways log slow requests late.
+# it reads from LONGEST_LOG_DELAY before the last such read on, because gateways log slow requests late.
 RECENT_PERIOD: Final = timedelta(seconds=45)
 LATE_READ_EVERY: Final = timedelta(minutes=3)
 AFFINITY_PERIOD: Final = timedelta(hours=1)  # LiteLLM's default duration of session affinity
@@ -176,8 +176,8 @@ class SplitDrive:
         """
         now = self._clock.now()
         is_late = now - self._read_late_at >= LATE_READ_EVERY
-        since = now - (LATEST + LATE_READ_EVERY if is_late else RECENT_PERIOD)
-        targets_by_route: Driven = {
+        since = now - (LONGEST_LOG_DELAY + LATE_READ_EVERY if is_late else RECENT_PERIOD)
+        targets_by_route: DrivenTargets = {
             name: driven.targets.values() for name, driven in self._routes.items()
         }
         unnamed = Counter[str]()
@@ -198,7 +198,9 @@ class SplitDrive:
         except UpstreamError as error:
             problems[OUTCOMES_SUBJECT] = f"{error}. Unread requests do not count as evidence."
         self._counted_requests = {
-            id_: at for id_, at in self._counted_requests.items() if at > now - 2 * LATEST
+            id_: at
+            for id_, at in self._counted_requests.items()
+            if at > now - 2 * LONGEST_LOG_DELAY
         }
         self._first_request_at = {
             caller: at

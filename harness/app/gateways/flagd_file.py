@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
-from harness.canary.split import Driven, Outcome, Split
+from harness.canary.split import DrivenTargets, Outcome, Split
 from harness.frame.errors import InputError, UpstreamError
 from harness.frame.failures import FailureClass
 from harness.providers.target import Target
@@ -98,7 +98,7 @@ class FlagdFile:
             flag["targeting"] = {"if": [_CALLER, {"fractional": [bucket_by, *weights]}]}
         self._replace_file(document, text)
 
-    def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:  # noqa: ARG002
+    def read_outcomes(self, since: datetime, driven: DrivenTargets) -> Iterator[Outcome]:  # noqa: ARG002
         """Yields the outcomes in the new lines, even if their calls began before `since`."""
         from router.observers.otlp_outcomes import read_flag_spans  # noqa: PLC0415 - slow
 

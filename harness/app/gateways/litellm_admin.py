@@ -15,7 +15,7 @@ from http.client import HTTPException
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
-from harness.canary.split import Driven, Outcome, Split
+from harness.canary.split import DrivenTargets, Outcome, Split
 from harness.frame.errors import UpstreamError
 from harness.frame.failures import FailureClass, name_failure
 from harness.providers.calls.guarded_http import GuardedHttpClient
@@ -128,7 +128,7 @@ class LiteLLMAdmin:
                     method="PATCH",
                 )
 
-    def read_outcomes(self, since: datetime, driven: Driven) -> Iterator[Outcome]:
+    def read_outcomes(self, since: datetime, driven: DrivenTargets) -> Iterator[Outcome]:
         """Yields the outcomes of the driven routes' requests that began since that time.
 
         Raises UpstreamError after the readable rows, if a row is unreadable.

@@ -1,12 +1,13 @@
 """A design fixes a comparison before the first score is known: claim, allowed loss, items,
 alpha, and the planned analyses at which it may promote (statistics.md §1.3 and §1.14).
 
-Graded suites are tested as if the candidate had lost one more, unseen item (statistics.md
-§1.17). The spread that wins and losses share reduces this unseen loss.
+The test of a graded suite adds one unseen item that the candidate loses (statistics.md §1.17).
+This loss is smaller if wins and losses spread alike.
 
-The levels together spend .9 of alpha, or less of a smaller alpha, by the square of the share
-of measured items. The levels are exact for sums of independent normal increments. The rest of
-alpha covers few items that are not normal (measured in docs/explanation/benchmarks.md).
+The levels together spend .9 of alpha, and a smaller part of a small alpha. They spend it in
+proportion to the square of the share of measured items. The levels are exact for sums of
+independent normal increments. The rest of alpha covers few items that are not normal (measured
+in docs/explanation/benchmarks.md).
 """
 
 import math
@@ -30,14 +31,14 @@ from harness.gate.suite_plan import (
     SuiteRole,
 )
 
-# The rejection has its own 5 %: it cannot cause a false promotion.
+# A rejection has an error of 5 % of its own, because it cannot cause a false promotion.
 REJECT_LOG_E = math.log(20.0)
 
 
 class LostMargin(StrEnum):
-    """Says what a comparison does once its margin is out of reach."""
+    """What a comparison does once its margin is out of reach."""
 
-    STOPS_UNLESS_WORSE = "stops_unless_worse"  # goes on while the loss may be beyond the margin
+    STOPS_UNLESS_WORSE = "stops_unless_worse"  # continues while the loss may exceed the margin
     STOPS = "stops"
     GOES_ON = "goes_on"
 
@@ -96,16 +97,17 @@ class Design:
 
     @property
     def levels(self) -> Mapping[int, float]:
-        """The level of the test at each planned analysis, by the number of items it uses."""
+        """Maps the number of items of each planned analysis to the level of its test."""
         if self.looks is not Looks.PLANNED:
             return self.levels_of(self.n_max)
         items = interim_items(self.n_max) if self.early else (self.n_max,)
         return dict(zip(items, interim_levels(items, self.alpha), strict=True))
 
     def levels_of(self, items: int) -> Mapping[int, float]:
-        """The level at each analysis of the first `items` items, by its number of items.
+        """Maps the number of items of each analysis within the first `items` items to its
+        level.
 
-        Unless the looks are planned, there is one analysis, of all these items.
+        Without planned looks there is one analysis, of all these items.
         """
         match self.looks:
             case Looks.PLANNED:
@@ -119,7 +121,8 @@ class Design:
 def design_from_plan(plan: SuitePlan, days: DaySpread | None = None) -> Design:
     """Returns the test of a plan's scores. With Holm's rule it may pass at `n_max` only.
 
-    Guards and suites that are judged together go on without a margin: they may find harm.
+    Guards and suites that are judged together continue when the margin is out of reach, because
+    they may find harm.
     """
     alone = plan.combine is None and plan.role is not SuiteRole.GUARD
     return Design(
@@ -154,8 +157,9 @@ def with_unseen_loss(differences: ArrayLike) -> Floats:
 
 FUTILE: Final = "futile"  # the value of `how` for a comparison that stopped for futility
 EARLY_ENDS: Final = ("early", FUTILE)
-# No comparison stops for futility earlier, because early scores are mostly luck.
-FUTILE_FROM: Final = 0.25
+# The share of n_max from which a comparison may stop for futility; earlier scores are mostly
+# luck.
+FUTILE_FROM_SHARE: Final = 0.25
 # Futility assumes that the remaining items score at the upper end of the measured interval.
 OPTIMISM_SE: Final = 2.0
 
@@ -218,7 +222,7 @@ def growing_level(share: float, alpha: float) -> float:
     O'Brien & Fleming 1979.
     """
     limit = -float(special.ndtri(spent_alpha(alpha) / 2.0))
-    return _rounded(float(special.ndtr(-limit / math.sqrt(min(share, 1.0)))))
+    return _round_level(float(special.ndtr(-limit / math.sqrt(min(share, 1.0)))))
 
 
 @lru_cache(maxsize=64)
@@ -238,9 +242,9 @@ def interim_levels(items: Sequence[int], alpha: float) -> tuple[float, ...]:
         pairwise([0.0, *shares]), pairwise(spent), strict=True
     ):
         step = float(np.sqrt(share - before))
-        limit = _limit(grid, density, step, due - paid)
-        levels.append(_rounded(float(special.ndtr(-limit / np.sqrt(share)))))
-        grid, density = _go_on(
+        limit = _find_limit(grid, density, step, due - paid)
+        levels.append(_round_level(float(special.ndtr(-limit / np.sqrt(share)))))
+        grid, density = _continue_below_limit(
             grid,
             density,
             step,
@@ -268,7 +272,7 @@ def interim_power(
         limit = -float(special.ndtri(level)) * float(np.sqrt(share))
         grid = grid + drift * (share - before)
         shown += float(np.sum(density * special.ndtr((grid - limit) / step)))
-        grid, density = _go_on(
+        grid, density = _continue_below_limit(
             grid,
             density,
             step,
@@ -278,13 +282,15 @@ def interim_power(
     return shown
 
 
-def _limit(
+def _find_limit(
     grid: Floats,
     density: Floats,
     step: float,
     level: float,
 ) -> float:
-    """Returns the value that a so far uncrossed sum exceeds with probability `level`."""
+    """Returns the limit that a sum exceeds now with probability `level`, if it exceeded no
+    limit before.
+    """
     low = -_REACH
     high = _REACH
     for _ in range(60):
@@ -294,14 +300,14 @@ def _limit(
     return (low + high) / 2.0
 
 
-def _go_on(
+def _continue_below_limit(
     grid: Floats,
     density: Floats,
     step: float,
     limit: float,
     sd: float,
 ) -> tuple[Floats, Floats]:
-    """Returns the sum's distribution if the comparison continues, as masses on a grid."""
+    """Returns the distribution of sums that stay below the limit, as masses on a grid."""
     after = np.linspace(-_REACH * sd, limit, _GRID)
     width = np.full(_GRID, after[1] - after[0])
     width[[0, -1]] /= 2.0
@@ -309,5 +315,5 @@ def _go_on(
     return after, width * (bell @ density) / (np.sqrt(2.0 * np.pi) * step)
 
 
-def _rounded(level: float) -> float:
+def _round_level(level: float) -> float:
     return float(f"{level:.{_DIGITS}g}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-# A rule below this share of all breaks gets no line in the prompt.
+# The prompt gets no line for a rule with a smaller share of all breaks.
 MIN_RULE_SHARE: Final = 0.1
 
 
@@ -20,7 +20,7 @@ class FormatRemedy:
     what: str  # its meaning, as a verb phrase after "the candidate"
     prompt: str  # lines to add to the system message, for every rule that broke often
     json_mode: bool  # whether `response_format: json_object` prevents the break
-    parser: str  # a change of the application that helps instead
+    parser: str  # what the application's parser can do instead
 
 
 def find_remedy(rules: Mapping[str, int], scorer: str = "") -> FormatRemedy | None:
@@ -68,19 +68,21 @@ class FormatRule:
     json_mode: bool = False
 
 
-def _json(what: str, parser: str) -> FormatRule:
+def _json_rule(what: str, parser: str) -> FormatRule:
     return FormatRule(what, JSON_ONLY, parser, json_mode=True)
 
 
 FORMAT_RULES: Final[Mapping[str, FormatRule]] = {
-    "code_fence": _json("puts its answer into a code fence", "take off one code fence"),
-    "leading_prose": _json("writes words before the JSON", "read from the first brace"),
-    "trailing_prose": _json("writes words after the JSON", "stop at the last brace"),
-    "extra_prose": _json("writes words around the JSON", "read from brace to brace"),
-    "double_escaped": _json("escapes its JSON twice", "decode a string that holds JSON"),
-    "trailing_comma": _json("leaves a comma before a closing bracket", "drop such commas"),
-    "single_quotes": _json("writes objects as Python does", "read Python literals as well"),
-    "bare_keys": _json("leaves keys without quotes", "quote bare keys"),
+    "code_fence": _json_rule("puts its answer into a code fence", "take off one code fence"),
+    "leading_prose": _json_rule("writes words before the JSON", "read from the first brace"),
+    "trailing_prose": _json_rule("writes words after the JSON", "stop at the last brace"),
+    "extra_prose": _json_rule("writes words around the JSON", "read from brace to brace"),
+    "double_escaped": _json_rule("escapes its JSON twice", "decode a string that holds JSON"),
+    "trailing_comma": _json_rule("leaves a comma before a closing bracket", "drop such commas"),
+    "single_quotes": _json_rule(
+        "writes objects as Python does", "read Python literals as well"
+    ),
+    "bare_keys": _json_rule("leaves keys without quotes", "quote bare keys"),
     "key_case": FormatRule(
         "writes keys in another case",
         "Use the keys exactly as they are given, letter by letter.",
@@ -165,7 +167,7 @@ FORMAT_RULES: Final[Mapping[str, FormatRule]] = {
     "no_label": FormatRule("names no label", LABEL_ONLY, "ask again"),
     "no_choice": FormatRule("settles on no choice", LABEL_ONLY, "ask again"),
     "no_number": FormatRule("writes no number", FINAL_LINE, "ask again"),
-    "no_json": _json("writes no JSON object", "ask again"),
+    "no_json": _json_rule("writes no JSON object", "ask again"),
     "literal_form": FormatRule(
         "follows instructions in another spelling",
         TO_THE_LETTER,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness.gate.arrays import ArrayLike, Floats, np, special
 
 CONFIDENCE = 0.95
-# Added to a sum of squares, because equal items do not prove a spread of 0.
+# Added to each sum of squares, because equal differences do not prove a spread of 0.
 VARIANCE_GUARD = 0.25
 
 
@@ -65,7 +65,7 @@ def share_interval(count: int, n: int) -> tuple[float, float] | None:
     return low, high
 
 
-_HALF = 0.5  # both parameters of the bound's beta prior (Jeffreys)
+_JEFFREYS_PRIOR = 0.5  # both parameters of the bound's beta prior (Jeffreys)
 
 
 def lower_bound(scores: Sequence[float]) -> float | None:
@@ -84,7 +84,10 @@ def lower_bound(scores: Sequence[float]) -> float | None:
         return None
     right = math.fsum(scores)
     wrong = n - right
-    gain = float(special.betaln(right + _HALF, wrong + _HALF) - special.betaln(_HALF, _HALF))
+    gain = float(
+        special.betaln(right + _JEFFREYS_PRIOR, wrong + _JEFFREYS_PRIOR)
+        - special.betaln(_JEFFREYS_PRIOR, _JEFFREYS_PRIOR)
+    )
     needed = gain - math.log(1.0 / (1.0 - CONFIDENCE))
     low = 0.0
     high = right / n

@@ -2,8 +2,8 @@
 scores use Student's t, corrected for skewness; pass/fail scores use the exact probability of
 their wins and losses.
 
-The code adds strictly in order, so that the rounding of a sum does not depend on how many items
-follow. `harness.gate.offline.design` fixes the analyses at which a comparison may test, and
+All sums add in order, so that their rounding does not depend on the items that follow.
+`harness.gate.offline.design` fixes the analyses at which a comparison may test, and
 `harness.gate.offline.sequential` decides by the p-value.
 """
 
@@ -30,10 +30,10 @@ from harness.gate.offline.intervals import (
 MOST_NOISE: Final = 0.25  # variance of the mean of two scores
 
 # If all items of the suite are measured, at least this share of the differences' variance
-# counts, however little repeated answers vary.
-_LEAST_LEFT: Final = 0.5
+# counts. It counts even if repeated answers hardly vary.
+_LEAST_SHARE_LEFT: Final = 0.5
 
-_NOTHING: Final = 1e-12
+_LEAST_VARIANCE: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ def _mean_noise(variances: Floats) -> Floats:
 
 def asked_anew(noise: ArrayLike, variance: ArrayLike) -> Floats:
     """Returns the share of variance due to asking items again; 1 if a figure is NaN."""
-    found = np.asarray(noise, dtype=np.float64) / np.maximum(variance, _NOTHING)
-    return np.where(np.isnan(found), 1.0, np.clip(found, _LEAST_LEFT, 1.0))
+    found = np.asarray(noise, dtype=np.float64) / np.maximum(variance, _LEAST_VARIANCE)
+    return np.where(np.isnan(found), 1.0, np.clip(found, _LEAST_SHARE_LEFT, 1.0))
 
 
 def share_left(share: ArrayLike, anew: ArrayLike) -> Floats:
@@ -119,11 +119,13 @@ def final_p(
     theta0: float,
     most: float = 1.0,
 ) -> Floats:
-    """Computes p_final of statistics.md §1.5 for (…, n) differences of items or clusters,
-    n >= 2: how well they fit a mean of theta0 or less. Above `most` the value is approximate.
+    """Computes p_final of statistics.md §1.5 for (…, n) differences of items or clusters.
 
-    If every difference is -1, 0 or 1, the exact test of wins and losses replaces t; it needs no
-    allowance for an unseen loss.
+    n is at least 2. The null hypothesis is a mean of theta0 or less. Above `most` the value is
+    approximate.
+
+    If every difference is -1, 0 or 1, the exact test of wins and losses replaces t. The exact
+    test needs no unseen loss.
     """
     d = np.asarray(differences, dtype=np.float64)
     n = d.shape[-1]
@@ -133,19 +135,19 @@ def final_p(
         return graded
     won = (d > 0.0).sum(axis=-1)
     lost = (d < 0.0).sum(axis=-1)
-    counted = _counted_p(won, lost, n, theta0, most)
+    counted = _exact_p_where_small(won, lost, n, theta0, most)
     return np.asarray(np.where(whole, counted, graded), dtype=np.float64)
 
 
-def _counted_p(
+def _exact_p_where_small(
     won: Ints,
     lost: Ints,
     n: int,
     theta0: float,
     most: float,
 ) -> Floats:
-    p = np.array(_whole_p(won, lost, n, theta0))
-    for at in np.argwhere(tango_p(won, lost, n, theta0) <= _SMALL + 2.0 * most):
+    p = np.array(_p_of_wins_and_losses(won, lost, n, theta0))
+    for at in np.argwhere(tango_p(won, lost, n, theta0) <= _ALWAYS_EXACT_BELOW + 2.0 * most):
         where = tuple(at)
         p[where] = _exact_p(int(won[where]), int(lost[where]), n, theta0)
     return p
@@ -164,15 +166,21 @@ def t_tail(n: int, t: ArrayLike) -> Floats:
 
 _TIE_DIGITS: Final = 9
 
-NEVER: Final = 1e-300
+SMALLEST_P: Final = 1e-300
 
-_SMALL: Final = 0.02  # above it, the score test's p is at most twice the exact probability
+_ALWAYS_EXACT_BELOW: Final = (
+    0.02  # above it, the score test's p is at most twice the exact probability
+)
 
-_PLAUSIBLE: Final = 16  # grid points over the plausible shares of differing items
+_GRID_POINTS: Final = 16  # grid points over the plausible shares of differing items
 
-_MISSED: Final = 1e-5  # probability that the true share is outside the grid; added to p
+_MISSED_PROBABILITY: Final = (
+    1e-5  # probability that the true share is outside the grid; added to p
+)
 
-_FAR: Final = 8.0  # standard deviations of the losses; the probability beyond is below 1e-14
+_FAR_DEVIATIONS: Final = (
+    8.0  # standard deviations of the losses; the probability beyond is below 1e-14
+)
 
 
 @lru_cache(maxsize=65_536)
@@ -182,21 +190,25 @@ def _exact_p(
     n: int,
     theta0: float,
 ) -> float:
-    """Returns the probability, under the null, of a `_whole_p` not above the observed value:
-    the maximum over the shares of differing items that fit the data.
+    """Returns the probability, under the null, of a result as extreme as the observed one.
+
+    `_p_of_wins_and_losses` orders the results. The probability is the maximum over the shares
+    of differing items that fit the data.
 
     Source: Barnard 1947, Biometrika 34:123; Berger & Boos 1994, JASA 89:1012.
     """
-    limit = np.log(max(float(_whole_p(won, lost, n, theta0)), NEVER)).round(_TIE_DIGITS)
+    limit = np.log(max(float(_p_of_wins_and_losses(won, lost, n, theta0)), SMALLEST_P)).round(
+        _TIE_DIGITS
+    )
     shares = _plausible_shares(won + lost, n, -theta0)
     losing = (shares - theta0) / 2.0
     winning = np.maximum(shares + theta0, 0.0) / 2.0
-    far = _FAR * np.sqrt(n * losing * (1.0 - losing)) + 1.0
+    far = _FAR_DEVIATIONS * np.sqrt(n * losing * (1.0 - losing)) + 1.0
     least = max(0, int((n * losing - far).min()))
     losses = np.arange(least, min(n, int((n * losing + far).max())) + 1)[:, None]
     others = n - losses
     wins = _fewest_wins(losses, n, theta0, limit)
-    chance = np.minimum(winning / np.maximum(1.0 - losing, NEVER), 1.0)
+    chance = np.minimum(winning / np.maximum(1.0 - losing, SMALLEST_P), 1.0)
     enough = special.betainc(
         np.clip(wins, 1, others + 1),
         np.maximum(others - wins, 0) + 1.0,
@@ -206,9 +218,9 @@ def _exact_p(
     ways = (
         special.gammaln(n + 1.0) - special.gammaln(losses + 1.0) - special.gammaln(others + 1.0)
     )
-    logs = np.log(np.maximum([losing, 1.0 - losing], NEVER))
+    logs = np.log(np.maximum([losing, 1.0 - losing], SMALLEST_P))
     likely = np.exp(ways + losses * logs[0] + others * logs[1])
-    return min(1.0, float((likely * enough).sum(axis=0).max()) + _MISSED)
+    return min(1.0, float((likely * enough).sum(axis=0).max()) + _MISSED_PROBABILITY)
 
 
 def _plausible_shares(
@@ -217,11 +229,11 @@ def _plausible_shares(
     least: float,
 ) -> Floats:
     """Returns a grid of shares of differing items over the interval that fits `differ` of n."""
-    tail = _MISSED / 2.0
+    tail = _MISSED_PROBABILITY / 2.0
     low = special.betaincinv(differ, n - differ + 1, tail) if differ else 0.0
     high = special.betaincinv(differ + 1, n - differ, 1.0 - tail) if differ < n else 1.0
     begin, end = (float(np.arcsin(np.sqrt(max(share, least)))) for share in (low, high))
-    return np.asarray(np.sin(np.linspace(begin, end, _PLAUSIBLE)) ** 2)
+    return np.asarray(np.sin(np.linspace(begin, end, _GRID_POINTS)) ** 2)
 
 
 def _fewest_wins(
@@ -230,19 +242,22 @@ def _fewest_wins(
     theta0: float,
     limit: float,
 ) -> Ints:
-    """Returns the fewest wins with a `_whole_p` within the limit, else the most wins plus 1."""
+    """Returns the fewest wins whose log p-value is within the limit, else the most wins plus 1.
+
+    The p-value is `_p_of_wins_and_losses`.
+    """
     low = np.zeros_like(losses)
     high = n - losses + 1
     while (low < high).any():
         middle = (low + high) // 2
-        p = _whole_p(np.minimum(middle, n - losses), losses, n, theta0)
-        small = np.log(np.maximum(p, NEVER)).round(_TIE_DIGITS) <= limit
+        p = _p_of_wins_and_losses(np.minimum(middle, n - losses), losses, n, theta0)
+        small = np.log(np.maximum(p, SMALLEST_P)).round(_TIE_DIGITS) <= limit
         high = np.where(small, middle, high)
         low = np.where(small, low, np.minimum(middle + 1, high))
     return high
 
 
-def _whole_p(
+def _p_of_wins_and_losses(
     won: ArrayLike,
     lost: ArrayLike,
     n: int,
@@ -258,7 +273,7 @@ def _whole_p(
     else:
         mean = total / n
         cubes = total - 3.0 * mean * squares + 2.0 * n * mean * mean * mean
-        plain = _lean_p(n, total, squares, cubes, theta0)
+        plain = _skew_corrected_p(n, total, squares, cubes, theta0)
     return np.asarray(np.maximum(plain, tango_p(won, lost, n, theta0)), dtype=np.float64)
 
 
@@ -266,18 +281,21 @@ def _graded_p(d: Floats, theta0: float) -> Floats:
     n = d.shape[-1]
     total = ordered_sum(d)
     gaps = d - total[..., None] / n
-    return _lean_p(n, total, ordered_sum(d * d), ordered_sum(gaps * gaps * gaps), theta0)
+    return _skew_corrected_p(
+        n, total, ordered_sum(d * d), ordered_sum(gaps * gaps * gaps), theta0
+    )
 
 
-def _lean_p(
+def _skew_corrected_p(
     n: int,
     total: Floats,
     squares: Floats,
     cubes: Floats,
     theta0: float,
 ) -> Floats:
-    """Corrects t for rare losses among common wins: a sample with few losses has a high mean
-    and a small spread. cubes: the sum of the cubed deviations from the mean.
+    """Computes the p-value of t, corrected for skewness. Rare losses among common wins give a
+    high mean and a small spread, so that t alone is too large. cubes: the sum of the cubed
+    deviations from the mean.
 
     Source: Johnson's correction (1978, JASA 73:536), in Hall's form (1992, J. R. Stat. Soc. B
     54:221), which always rises with t.

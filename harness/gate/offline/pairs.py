@@ -1,6 +1,7 @@
 """Pairs two runs' samples item by item. A pair counts a missing score against the candidate,
 and records how much of the score is open (statistics.md §1.1). Pairing stops before the first
-item that a side has not finished, or that a different model served; `blocked` gives the reason.
+item that a side has not finished. It also stops before an item that another model served; then
+`blocked` gives the reason.
 
 Pairing never drops an item because of its outcome and never reorders items. Only the items
 before the first incomplete item count, and only whole clusters.
@@ -23,7 +24,8 @@ from harness.gate.run import Sample, SampleError
 from harness.gate.suite_plan import Claim, SuitePlan
 from harness.gate.verdict import ScorePair
 
-# (.1 + .2) / 2 and (.15 + .15) / 2 are different doubles, but their difference is not a win.
+# Smaller differences come from rounding: (.1 + .2) / 2 and (.15 + .15) / 2 are different
+# doubles.
 ROUNDING = 1e-12
 
 
@@ -60,7 +62,7 @@ class PairedItem:
 
     @property
     def in_favour(self) -> "PairedItem":
-        """Returns the item with missing answers counted for the candidate."""
+        """Returns the pair with missing scores counted for the candidate."""
         ours, theirs = self.missing
         if self.complete:
             return self
@@ -79,7 +81,7 @@ class PairedItem:
 
 @dataclass(frozen=True, slots=True)
 class PairedSuite:
-    """Holds the items of one suite before the first incomplete item."""
+    """The paired items of one suite, up to the first incomplete item."""
 
     items: tuple[PairedItem, ...]
     incumbent_run: str
@@ -132,17 +134,17 @@ def pair_samples(
     theirs = _by_position(plan, candidate)
     items: list[PairedItem] = []
     blocked = ""
-    pinned = _Pinned(plan.served_pin)
+    pinned = _PinCheck(plan.served_pin)
     for position in range(plan.planned_items):
         a = ours.get(position, [])
         b = theirs.get(position, [])
-        _same_item(plan, position, a, b)
+        _require_same_item(plan, position, a, b)
         if len(a) < plan.epochs or len(b) < plan.epochs:
             break
-        _same_epochs(plan, a, b)
-        item = _paired(a, b)
+        _require_same_epochs(plan, a, b)
+        item = _build_pair(a, b)
         if plan.claim is Claim.CHEAPER:
-            item = replace(item, costs=(_cost(a), _cost(b)))
+            item = replace(item, costs=(_mean_cost(a), _mean_cost(b)))
         if plan.about_these:
             item = replace(item, variances=(_score_variance(a), _score_variance(b)))
         blocked = pinned.broken(item)
@@ -156,7 +158,7 @@ def pair_samples(
 def _score_variance(samples: Sequence[Sample]) -> float:
     """Estimates the variance of the samples' mean score if a run asked the item again.
 
-    Answers of equal length may be one cached answer, so they carry no information about noise.
+    Answers of equal length may be one cached answer, so they do not measure the noise.
     """
     scores = [score for score in map(_strict, samples) if score is not None]
     lengths = {sample.output_tokens for sample in samples}
@@ -168,31 +170,31 @@ def _score_variance(samples: Sequence[Sample]) -> float:
 
 
 def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, list[Sample]]:
-    found: dict[int, list[Sample]] = {}
+    by_position: dict[int, list[Sample]] = {}
     seen: dict[tuple[str, int], Sample] = {}
     places: dict[str, int] = {}
     for sample in samples:
         key = (sample.item, sample.epoch)
         if key in seen:
-            raise _stale(
+            raise _stale_evidence(
                 plan,
                 f"item {sample.item} epoch {sample.epoch} appears twice in one run",
             )
         if sample.run != samples[0].run:
-            raise _stale(
+            raise _stale_evidence(
                 plan,
                 f"samples of two runs, {samples[0].run} and {sample.run}",
             )
         if places.setdefault(sample.item, sample.position) != sample.position:
-            raise _stale(plan, f"item {sample.item} has two positions in the order")
+            raise _stale_evidence(plan, f"item {sample.item} has two positions in the order")
         seen[key] = sample
-        found.setdefault(sample.position, []).append(_checked(sample))
-    for group in found.values():
+        by_position.setdefault(sample.position, []).append(_check_scores(sample))
+    for group in by_position.values():
         group.sort(key=lambda sample: sample.epoch)
-    return found
+    return by_position
 
 
-def _checked(sample: Sample) -> Sample:
+def _check_scores(sample: Sample) -> Sample:
     for name, score in (
         ("strict", sample.strict),
         ("lenient", sample.lenient),
@@ -205,7 +207,7 @@ def _checked(sample: Sample) -> Sample:
     return sample
 
 
-def _same_item(
+def _require_same_item(
     plan: SuitePlan,
     position: int,
     a: list[Sample],
@@ -213,24 +215,24 @@ def _same_item(
 ) -> None:
     names = sorted({sample.item for sample in (*a, *b)})
     if len(names) > 1:
-        raise _stale(plan, f"position {position} has two items, {' and '.join(names)}")
+        raise _stale_evidence(plan, f"position {position} has two items, {' and '.join(names)}")
     if max(len(a), len(b)) > plan.epochs:
-        raise _stale(
+        raise _stale_evidence(
             plan,
             f"item {names[0]} has more than the planned {plan.epochs} epoch(s)",
         )
 
 
-def _same_epochs(
+def _require_same_epochs(
     plan: SuitePlan,
     a: list[Sample],
     b: list[Sample],
 ) -> None:
     if [sample.epoch for sample in a] != [sample.epoch for sample in b]:
-        raise _stale(plan, f"item {a[0].item}: the epochs of the two sides differ")
+        raise _stale_evidence(plan, f"item {a[0].item}: the epochs of the two sides differ")
 
 
-def _stale(plan: SuitePlan, what: str) -> StaleEvidence:
+def _stale_evidence(plan: SuitePlan, what: str) -> StaleEvidence:
     return StaleEvidence(f"suite {plan.suite}: {what}; run the comparison again")
 
 
@@ -258,7 +260,7 @@ def _count_fallbacks(samples: Sequence[Sample]) -> int:
     return sum(sample.error is SampleError.FALLBACK for sample in samples)
 
 
-def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
+def _build_pair(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
     """Builds the pair of one item.
 
     A missing score counts 1 for the incumbent and 0 for the candidate.
@@ -291,8 +293,8 @@ def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
     )
 
 
-class _Pinned:
-    """Checks that the first item's models serve every item of the measurement."""
+class _PinCheck:
+    """Checks that the models of the first item served each later item."""
 
     def __init__(self, pin: ServedPin) -> None:
         self._pin = pin
@@ -317,7 +319,7 @@ class _Pinned:
         return ""
 
 
-def _cost(samples: Sequence[Sample]) -> float | None:
+def _mean_cost(samples: Sequence[Sample]) -> float | None:
     """Returns the mean over epochs; None if an epoch's cost is unknown or it has no answer."""
     costs = [sample.cost_usd if sample.is_own else None for sample in samples]
     known = [cost for cost in costs if cost is not None and math.isfinite(cost) and cost >= 0]

@@ -22,7 +22,7 @@ from harness.gate.arrays import (
 )
 from harness.gate.offline.design import (
     FUTILE,
-    FUTILE_FROM,
+    FUTILE_FROM_SHARE,
     REJECT_LOG_E,
     Design,
     LostMargin,
@@ -35,7 +35,7 @@ from harness.gate.offline.intervals import (
     tango_interval,
 )
 from harness.gate.offline.item_tests import (
-    NEVER,
+    SMALLEST_P,
     AnswerNoise,
     asked_anew,
     days_interval,
@@ -56,16 +56,16 @@ _OUT_OF_REACH = 0.01
 
 @dataclass(frozen=True, slots=True)
 class EvidencePath:
-    """Holds the evidence after each item along the last axis, also after a stop."""
+    """The evidence after each item, along the last axis; it continues after a stop."""
 
     log_e_bad: Floats  # against a mean difference of the design's theta0 or more
     rejects: Bools  # shown to be worse than the claim allows
-    hopeless: Bools  # hardly passes at n_max, so that the comparison stops
+    hopeless: Bools  # the comparison stops here, because it would hardly pass at n_max
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonEvidence:
-    """Holds every figure of a comparison, for the items used. Shares of 1."""
+    """All figures of a comparison, for the used items. Scores are shares of 1."""
 
     outcome: str  # promote | reject | inconclusive | running
     how: str | None  # early | final | futile | None
@@ -93,8 +93,8 @@ class ComparisonEvidence:
 
 @dataclass(frozen=True, slots=True)
 class BatchDecisions:
-    """Holds the decisions on many comparisons at once: one entry per row. For a row without a
-    decision, all masks are False.
+    """The decisions on many comparisons, one entry for each row. All masks of a row without a
+    decision are False.
     """
 
     promoted: Bools
@@ -130,7 +130,7 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
     squares = np.cumsum(d * d, axis=-1)
     reach = chance_of_passing(items, total, squares, design)
     rejects = log_e_bad >= REJECT_LOG_E
-    between = (items >= FUTILE_FROM * design.n_max) & (items < design.n_max)
+    between = (items >= FUTILE_FROM_SHARE * design.n_max) & (items < design.n_max)
     hopeless = (reach < design.futility) & between
     if design.theta0 < 0.0:
         hopeless = _margin_lost(d, design, reach, log_e_bad) | hopeless
@@ -142,8 +142,8 @@ def evidence_path(differences: ArrayLike, design: Design) -> EvidencePath:
 
 
 def _log_e_below(d: Floats, theta0: float) -> Floats:
-    """Bets against a mean of theta0 or more. The stakes are shares of the largest that a
-    difference of 1 leaves solvent.
+    """Bets against a mean of theta0 or more. A stake of 1 would lose the whole capital at a
+    difference of 1.
     """
     excess = (d - theta0) / (1.0 - theta0)
     losing = [np.cumsum(np.log1p(-stake * excess), axis=-1) for stake in BET_GRID]
@@ -156,10 +156,10 @@ def _margin_lost(
     reach: Floats,
     log_e_bad: Floats,
 ) -> Bools:
-    """Tells after which items the candidate is shown to be worse than the incumbent, and its
-    margin is out of reach.
+    """Tells after which items the comparison stops because the margin is out of reach: the
+    candidate is shown to be worse than the incumbent.
 
-    The comparison goes on while the evidence points to a loss beyond the margin.
+    `design.lost_margin` may let it continue, for example while the loss may exceed the margin.
     """
     items = np.arange(1, d.shape[-1] + 1)
     lost = (_log_e_below(d, 0.0) >= REJECT_LOG_E) & (reach < _OUT_OF_REACH)
@@ -178,28 +178,28 @@ def judge_differences(
     design: Design,
     noise: AnswerNoise | None = None,
 ) -> ComparisonEvidence:
-    """Decides on items in their registered order, and consumes items up to the decision.
+    """Decides on items in their registered order, and uses the items up to the decision.
 
     noise: noise of the items' scores, for a claim about these items; None assumes the maximum.
     """
     d = check_differences(differences)
-    taken = evidence_path(d, design)
+    path = evidence_path(d, design)
     if not len(d):
-        return build_evidence(d, taken, design)
-    decided = judge_batch(d[None], design, noise)
-    used = int(decided.n_used[0])
+        return build_evidence(d, path, design)
+    decisions = judge_batch(d[None], design, noise)
+    used = int(decisions.n_used[0])
     outcome = "running"
     how = "early" if used < design.n_max else "final"
-    if decided.promoted[0]:
+    if decisions.promoted[0]:
         outcome = "promote"
-    elif decided.rejected[0]:
+    elif decisions.rejected[0]:
         outcome = "reject"
-    elif decided.futile[0]:
+    elif decisions.futile[0]:
         outcome = "inconclusive"
         how = FUTILE
     elif used == design.n_max:
         outcome = "inconclusive"
-    evidence = build_evidence(d[:used], taken, design, noise)
+    evidence = build_evidence(d[:used], path, design, noise)
     return replace(evidence, outcome=outcome, how=None if outcome == "running" else how)
 
 
@@ -210,19 +210,19 @@ def judge_batch(
 ) -> BatchDecisions:
     """Judges every row of differences (comparisons, items), without display figures."""
     d = check_differences(matrix)
-    taken = evidence_path(d, design)
+    path = evidence_path(d, design)
     items = d.shape[-1]
-    stops = taken.rejects | taken.hopeless
+    stops = path.rejects | path.hopeless
     used = np.where(stops.any(axis=-1), np.argmax(stops, axis=-1) + 1, items)
     promoted = np.zeros(len(d), dtype=np.bool_)
     for n, level in design.levels_of(items).items():
         # A promotion takes precedence over a stop at the same item.
         if n >= 2 and (open_ := ~promoted & (used >= n)).any():
-            now = open_ & (analysis_p(d[:, :n], design, noise, most=level) <= level)
-            promoted = promoted | now
-            used = np.where(now, n, used)
-    rejected = ~promoted & taken.rejects[np.arange(len(d)), used - 1]
-    futile = ~promoted & ~rejected & taken.hopeless[np.arange(len(d)), used - 1]
+            promoted_now = open_ & (analysis_p(d[:, :n], design, noise, most=level) <= level)
+            promoted = promoted | promoted_now
+            used = np.where(promoted_now, n, used)
+    rejected = ~promoted & path.rejects[np.arange(len(d)), used - 1]
+    futile = ~promoted & ~rejected & path.hopeless[np.arange(len(d)), used - 1]
     return BatchDecisions(promoted, rejected, futile, used)
 
 
@@ -236,7 +236,7 @@ def analysis_p(
     """Computes the p-value of (…, n) differences, n >= 2. Above `most` it is approximate."""
     p = final_p(d, design.theta0, most if noise is None else 1.0)
     if noise is not None:
-        p = p_about_these(p, _left(d, design, noise))
+        p = p_about_these(p, _compute_share_left(d, design, noise))
     if design.days is not None:
         return p_over_days(p, d.shape[-1], _variance(d), design.days)
     return np.minimum(p, _staked_p(d, design.theta0))
@@ -253,7 +253,7 @@ def _staked_p(d: Floats, theta0: float) -> Floats:
     """Bets the whole capital on every graded item. Under the null, the capital grows by a
     factor of 1/p with probability p at most, for any differences (statistics.md §1.5).
     """
-    left = ordered_sum(np.log(np.maximum((1.0 + d) / (1.0 + theta0), NEVER)))
+    left = ordered_sum(np.log(np.maximum((1.0 + d) / (1.0 + theta0), SMALLEST_P)))
     graded = (d != np.round(d)).any(axis=-1)
     return np.asarray(
         np.where(graded, np.exp(np.minimum(-left, 0.0)), 1.0),
@@ -261,7 +261,7 @@ def _staked_p(d: Floats, theta0: float) -> Floats:
     )
 
 
-def _left(
+def _compute_share_left(
     d: Floats,
     design: Design,
     noise: AnswerNoise,
@@ -274,31 +274,31 @@ def _left(
 
 def build_evidence(
     d: Floats,
-    taken: EvidencePath,
+    path: EvidencePath,
     design: Design,
     noise: AnswerNoise | None = None,
 ) -> ComparisonEvidence:
-    """Computes every figure for the items `d`. taken: the path of these items, or of more."""
+    """Computes every figure for the items `d`. path: of these items, or of more."""
     used = len(d)
-    few = len(d) < 2
-    t = None if few else float(guarded_t(d, design.theta0))
+    is_too_short = len(d) < 2
+    t = None if is_too_short else float(guarded_t(d, design.theta0))
     total, squares = (float(ordered_sum(x)) if used else 0.0 for x in (d, d * d))
     wins = int((d > 0.0).sum())
     losses = int((d < 0.0).sum())
     method = "tango" if (d == np.round(d)).all() else "t"
     low = None
     high = None
-    if noise is not None and not few:
-        left = math.sqrt(float(_left(d, design, noise)))
+    if noise is not None and not is_too_short:
+        left = math.sqrt(float(_compute_share_left(d, design, noise)))
         low, high = (
             total / used + left * (end - total / used)
             for end in t_interval(used, total, squares)
         )
         method = "these"
-    elif design.days is not None and not few:
+    elif design.days is not None and not is_too_short:
         low, high = days_interval(used, total / used, float(_variance(d)), design.days)
         method = "days"
-    elif not few:
+    elif not is_too_short:
         tango = tango_interval(wins, losses, used) if method == "tango" else None
         low, high = tango or t_interval(used, total, squares)
     spread = float(squared_deviations(used, total, squares))
@@ -310,14 +310,14 @@ def build_evidence(
         ci_low=low,
         ci_high=high,
         ci_method=method,
-        log_e_bad=float(taken.log_e_bad[used - 1]) + 0.0 if used else 0.0,
+        log_e_bad=float(path.log_e_bad[used - 1]) + 0.0 if used else 0.0,
         t=t,
         p_t=None if t is None else float(t_tail(used, t)),
-        p_final=None if few else float(analysis_p(d, design, noise)),
+        p_final=None if is_too_short else float(analysis_p(d, design, noise)),
         wins=wins,
         ties=used - wins - losses,
         losses=losses,
-        sd=None if few else math.sqrt(spread / (used - 1)),
+        sd=None if is_too_short else math.sqrt(spread / (used - 1)),
         noise=_mean_noise(used, noise),
     )
 

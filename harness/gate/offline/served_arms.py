@@ -1,7 +1,7 @@
 """Tells whether each arm's own model gave the answers of a verdict (statistics.md §1.1).
 
-A gateway may answer from its fallback, and mark the answer, or answer for two names with one
-model. Then the scores do not compare the two models that were asked, whatever they show.
+A gateway may answer from its fallback and mark the answer, or answer for two names with one
+model. Then the scores do not compare the two models that were asked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ CONFIRM_SAME_MODEL: Final = "swapgate proposal confirm-same-model"
 
 @dataclass(frozen=True, slots=True)
 class SameModel:
-    """Two models were asked, and the answers of both arms name the same.
+    """The finding that two models were asked, but the answers of both arms name the same
+    models.
 
     models: the names of incumbent and candidate. served: the names in the answers. confirmed:
     an approver says that this is intended, such as for a new key or deployment of one model.
@@ -57,7 +58,8 @@ def find_same_model(
     *,
     confirmed: bool,
 ) -> SameModel | None:
-    """Finds that both arms were served by the same; None if not, or if one model was asked.
+    """Finds whether the same models served both arms; None if not, or if only one model was
+    asked.
 
     models: the models' names for incumbent and candidate, without their providers. cases: with
     the items behind the verdict. Answers that name no model say nothing.

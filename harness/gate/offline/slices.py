@@ -1,5 +1,5 @@
-"""Slices are parts of a suite, such as a language or a product. A candidate that is shown worse
-in one slice, by more than the margin, fails, even with a good mean (statistics.md §1.13).
+"""Slices are parts of a suite, such as a language or a product. A candidate fails if one slice
+is shown worse by more than the margin, even with a good mean (statistics.md §1.13).
 
 The gate tests each slice for a loss after its 60th unit and after its last unit. These numbers
 are fixed before the first score, so an early stop can skip a look but cannot move it. The error
@@ -97,7 +97,7 @@ def join_reasons(items: Sequence[PairedItem]) -> tuple[tuple[str, ...], tuple[st
     return tuple(ours), tuple(theirs)
 
 
-# The slice test has its own error, like the early rejection: it cannot cause a promotion.
+# The slice test has an error of its own, because it cannot cause a promotion.
 SLICE_ALPHA: Final = 0.05
 
 
@@ -151,23 +151,23 @@ def judge_slices(
     items: Sequence[PairedItem],
     allowance: float = 0.0,
 ) -> SliceJudgement:
-    """Tests the slices on the items so far, up to the look that shows a slice worse.
+    """Tests the slices on these items, up to the first look that shows a slice worse.
 
     allowance: a loss that the difference of two days may explain, a share of 1.
     """
-    found = _judge(plan, items, allowance)
-    if found.worse_at is None:
-        return found
-    cut = items[: plan.items_in(found.worse_at)]
-    blamed = {slice_.name for slice_ in found.worse}
-    # As for the whole suite, a loss by form alone is not a rejection.
-    lenient = _judge(plan, tuple(map(_lenient, cut)), allowance)
+    judgement = _test_slices(plan, items, allowance)
+    if judgement.worse_at is None:
+        return judgement
+    cut = items[: plan.items_in(judgement.worse_at)]
+    worse_names = {slice_.name for slice_ in judgement.worse}
+    # A loss by form alone is no rejection, as for the whole suite.
+    lenient = _test_slices(plan, tuple(map(_read_leniently, cut)), allowance)
     allowed = plan.margin
-    kept = all(s.delta >= -allowed for s in lenient.figures if s.name in blamed)
-    return replace(found, form=lenient.worse_at is None and kept)
+    kept = all(s.delta >= -allowed for s in lenient.figures if s.name in worse_names)
+    return replace(judgement, form=lenient.worse_at is None and kept)
 
 
-def _lenient(item: PairedItem) -> PairedItem:
+def _read_leniently(item: PairedItem) -> PairedItem:
     pair = item.pair
     read = replace(
         pair,
@@ -177,7 +177,7 @@ def _lenient(item: PairedItem) -> PairedItem:
     return replace(item, pair=read)
 
 
-def _judge(
+def _test_slices(
     plan: SuitePlan,
     items: Sequence[PairedItem],
     allowance: float,
@@ -186,25 +186,27 @@ def _judge(
     d = [score_difference(item.pair.candidate, item.pair.incumbent) for item in items]
     p_values: dict[int, float] = {}
     worse_at = None
-    shown = (False,) * len(plan.slices)
-    for end, looks in groupby(sorted(_looks(plan, d, available, allowance)), key=itemgetter(0)):
+    are_worse = (False,) * len(plan.slices)
+    for end, looks in groupby(
+        sorted(_list_looks(plan, d, available, allowance)), key=itemgetter(0)
+    ):
         for _, index, p in looks:
             p_values[index] = min(p, p_values.get(index, 1.0))
         ordered = [p_values.get(at, 1.0) for at in range(len(plan.slices))]
-        shown = holm_test(ordered, SLICE_ALPHA)
-        if any(shown):
+        are_worse = holm_test(ordered, SLICE_ALPHA)
+        if any(are_worse):
             worse_at = end
             break
     known = [x if item.complete else math.nan for x, item in zip(d, items, strict=True)]
     figures = tuple(
-        _figures(
+        _build_figures(
             plan,
             slice_,
             known,
             (
                 worse_at or available,
                 p_values.get(index),
-                shown[index],
+                are_worse[index],
             ),
         )
         for index, slice_ in enumerate(plan.slices)
@@ -212,7 +214,7 @@ def _judge(
     return SliceJudgement(figures, worse_at)
 
 
-def _looks(
+def _list_looks(
     plan: SuitePlan,
     d: Sequence[float],
     available: int,
@@ -234,7 +236,7 @@ def _looks(
                 yield end, index, min(1.0, len(counts) * p)
 
 
-def _figures(
+def _build_figures(
     plan: SuitePlan,
     slice_: Slice,
     d: Sequence[float],
@@ -271,11 +273,11 @@ def _differences(
 
 
 def _slice_units(plan: SuitePlan, slice_: Slice) -> _SliceUnits:
-    return _layout(plan.cluster_sizes, slice_)
+    return _lay_out(plan.cluster_sizes, slice_)
 
 
 @lru_cache(maxsize=64)
-def _layout(cluster_sizes: tuple[int, ...], slice_: Slice) -> _SliceUnits:
+def _lay_out(cluster_sizes: tuple[int, ...], slice_: Slice) -> _SliceUnits:
     unit_of: Mapping[int, int] = dict(
         enumerate(unit for unit, size in enumerate(cluster_sizes) for _ in range(size))
     )

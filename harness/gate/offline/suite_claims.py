@@ -45,15 +45,16 @@ from harness.gate.verdict import (
 # US dollars per item of (incumbent, candidate), means over epochs; None if unknown.
 CostPair = tuple[float | None, float | None]
 
-# An item may also cost this multiple of the dearest earlier item: rare high costs appear early.
+# An item may also cost this multiple of the dearest earlier item, because rare high costs
+# appear early.
 COST_HEADROOM: Final = 5.0
 
 # A side without a known cost after this many items has no known price.
 KNOWN_AFTER: Final = 20
 
-_CAP: Final = 0.75
+_MOST_STAKE: Final = 0.75
 
-_PRIOR: Final = 0.25
+_PRIOR_SQUARES: Final = 0.25
 
 
 class _Bet:
@@ -74,8 +75,8 @@ class _Bet:
 
     def add(self, x: float) -> None:
         spread = self._squares - self._total * self._total / self._n if self._n else 0.0
-        variance = (_PRIOR + max(spread, 0.0)) / (self._n + 1.0)
-        stake = min(math.sqrt(2.0 * self._level / (variance * self._n_max)), _CAP)
+        variance = (_PRIOR_SQUARES + max(spread, 0.0)) / (self._n + 1.0)
+        stake = min(math.sqrt(2.0 * self._level / (variance * self._n_max)), _MOST_STAKE)
         self.log_e += math.log1p(stake * x)
         self._n += 1
         self._total += x
@@ -103,7 +104,7 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostFigures:
         if total > 0.0:
             ceiling = max(plan.cost_ceiling * total / known, COST_HEADROOM * dearest)
             above += theirs is not None and theirs > ceiling
-            low, high = _saved(
+            low, high = _bound_saving(
                 ours,
                 theirs,
                 plan.min_saving,
@@ -115,7 +116,7 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostFigures:
             known = known + 1
             total = total + ours
         dearest = max(dearest, theirs or 0.0)
-        unknown = used == KNOWN_AFTER and _unknown(pairs[:used])
+        unknown = used == KNOWN_AFTER and _lacks_known_costs(pairs[:used])
         if above or unknown or cheaper.crossed or dearer.crossed:
             break
     outcome = CostOutcome.OPEN
@@ -125,7 +126,7 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostFigures:
         outcome = CostOutcome.UNSHOWABLE
     elif cheaper.crossed:
         outcome = CostOutcome.SHOWN
-    return _evidence(pairs[:used], plan, outcome, (cheaper.log_e, dearer.log_e), above)
+    return _build_figures(pairs[:used], plan, outcome, (cheaper.log_e, dearer.log_e), above)
 
 
 def items_to_show_saving(saving: float, plan: SuitePlan) -> int | None:
@@ -136,10 +137,12 @@ def items_to_show_saving(saving: float, plan: SuitePlan) -> int | None:
     gap = saving - plan.min_saving
     if gap <= 0.0:
         return None
-    return math.ceil(math.log(1.0 / plan.alpha) / math.log1p(_CAP * gap / plan.cost_ceiling))
+    return math.ceil(
+        math.log(1.0 / plan.alpha) / math.log1p(_MOST_STAKE * gap / plan.cost_ceiling)
+    )
 
 
-def _saved(
+def _bound_saving(
     ours: float | None,
     theirs: float | None,
     share: float,
@@ -154,12 +157,12 @@ def _saved(
     return max(-1.0, min(1.0, least - spent)), 1.0
 
 
-def _unknown(pairs: Sequence[CostPair]) -> bool:
+def _lacks_known_costs(pairs: Sequence[CostPair]) -> bool:
     """Tells whether a side has no known cost: its price is unknown, or it is free."""
     return not any(a for a, _ in pairs) or all(b is None for _, b in pairs)
 
 
-def _evidence(
+def _build_figures(
     pairs: Sequence[CostPair],
     plan: SuitePlan,
     outcome: CostOutcome,
@@ -167,7 +170,7 @@ def _evidence(
     above: int,
 ) -> CostFigures:
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    saving, low, high = _saving(both)
+    saving, low, high = _measure_saving(both)
     return CostFigures(
         min_saving=plan.min_saving,
         outcome=outcome,
@@ -185,7 +188,7 @@ def _evidence(
     )
 
 
-def _saving(
+def _measure_saving(
     both: Sequence[tuple[float, float]],
 ) -> tuple[float | None, float | None, float | None]:
     """Returns 1 minus the ratio of the means, with its interval by linearisation."""
@@ -205,7 +208,7 @@ def _mean(values: Iterable[float]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-# Costs can only add a condition to a pass. If the scores decide otherwise, that stays.
+# With these outcomes of the scores, the costs can change the result. Another outcome stays.
 COST_RELEVANT_OUTCOMES: Final = ("passed", "running")
 
 
@@ -230,38 +233,38 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
     """Judges everything that the plan claims about this suite.
 
     CHEAPER is an intersection-union test (Berger 1982): the candidate must show quality and
-    cost, each at the whole alpha. The first refutation, in the items' order, decides.
+    cost, each at the whole alpha. The first refutation in the order of the items decides.
     """
     scores = judge_pairs(case.plan, case.paired, stopped=case.stopped)
     if case.plan.claim is not Claim.CHEAPER:
         return scores
-    costs = _costs(case, case.plan.n_max)
+    costs = _judge_unit_costs(case, case.plan.n_max)
     if costs.against and costs.n_used <= scores.consumed:
         # Take the scores as of that item; later items do not count.
         upto = case.plan.items_in(costs.n_used)
         at = replace(case.paired, items=case.paired.items[:upto], blocked="")
         scores = judge_pairs(case.plan, at)
     if scores.report.outcome not in COST_RELEVANT_OUTCOMES:
-        costs = _costs(case, scores.consumed)
-        return SuiteJudgement(_with_costs(scores.report, costs), scores.consumed)
-    report = _with_costs(scores.report, costs)
-    outcome = _outcome(case, report.outcome, costs)
+        costs = _judge_unit_costs(case, scores.consumed)
+        return SuiteJudgement(_add_costs(scores.report, costs), scores.consumed)
+    report = _add_costs(scores.report, costs)
+    outcome = _combine_outcomes(case, report.outcome, costs)
     cost_text = cost_reason(costs, case.plan)
     reason = cost_text if costs.against else f"{report.reason} {cost_text}"
     used = max(scores.consumed, costs.n_used)
     return SuiteJudgement(replace(report, outcome=outcome, reason=reason), used)
 
 
-def _costs(case: SuiteClaim, units: int) -> CostFigures:
+def _judge_unit_costs(case: SuiteClaim, units: int) -> CostFigures:
     measured = merge_clusters(case.plan, case.paired.items)[:units]
     return judge_costs([unit.costs for unit in measured], case.plan)
 
 
-def _with_costs(report: SuiteReport, costs: CostFigures) -> SuiteReport:
+def _add_costs(report: SuiteReport, costs: CostFigures) -> SuiteReport:
     return replace(report, details=replace(report.figures, cost=costs).as_json())
 
 
-def _outcome(
+def _combine_outcomes(
     case: SuiteClaim,
     scores: str,
     costs: CostFigures,
@@ -279,7 +282,7 @@ def _outcome(
     return "infra_error" if case.paired.blocked else "running"
 
 
-# The blank keeps this name apart from the names of real suites.
+# The space in this name prevents a collision with a suite's name.
 WEIGHTED_MEAN: Final = "weighted mean"
 
 
@@ -300,29 +303,29 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     worse before the mean is decided, that suite decides the claim.
     """
     whole = _composite(cases)
-    judged = judge_claim(whole)
-    decided = judged.report.outcome != "running"
-    upto = judged.consumed if decided else len(whole.paired.items)
+    judgement_of_mean = judge_claim(whole)
+    is_decided = judgement_of_mean.report.outcome != "running"
+    used_units = judgement_of_mean.consumed if is_decided else len(whole.paired.items)
     ready = max(promotion_waits_for(case.plan) for case in cases)
-    if judged.report.outcome == "passed" and upto < ready:
+    if judgement_of_mean.report.outcome == "passed" and used_units < ready:
         # A slice without its first look blocks a promotion, also in a part of the mean.
-        upto = min(ready, len(whole.paired.items))
-        if upto < ready:
-            report = waiting_report(whole.paired, judged.report, whole.stopped)
-            judged = replace(judged, report=report)
-            decided = report.outcome != "running"
-    votes = [(judged.report.outcome, judged.report)]
+        used_units = min(ready, len(whole.paired.items))
+        if used_units < ready:
+            report = waiting_report(whole.paired, judgement_of_mean.report, whole.stopped)
+            judgement_of_mean = replace(judgement_of_mean, report=report)
+            is_decided = report.outcome != "running"
+    votes = [(judgement_of_mean.report.outcome, judgement_of_mean.report)]
     members = {}
     for case in cases:
-        judgement, counts = _member(
+        judgement, counts = _judge_member(
             case,
-            upto,
-            decided=decided,
+            used_units,
+            decided=is_decided,
         )
         members[case.plan.suite] = judgement
         if counts:
             votes.insert(0, (judgement.report.outcome, judgement.report))
-    return ClaimGroup(tuple(votes), members, judged.report)
+    return ClaimGroup(tuple(votes), members, judgement_of_mean.report)
 
 
 def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
@@ -333,28 +336,28 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     """
     judgements = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
     alpha = spent_alpha(min(case.plan.alpha for case in cases))
-    p_values = [_p(judgement.report) for judgement in judgements]
+    p_values = [_p_at_end(judgement.report) for judgement in judgements]
     shown = holm_test(p_values, alpha)
     ranks = _ranks(p_values)
     members = {
         case.plan.suite: replace(
             judgement,
-            report=_adjusted(judgement.report, p, rank, alpha / (len(cases) - rank), ok=ok),
+            report=_apply_holm(judgement.report, p, rank, alpha / (len(cases) - rank), ok=ok),
         )
         for case, judgement, p, rank, ok in zip(
             cases, judgements, p_values, ranks, shown, strict=True
         )
     }
     reports = [member.report for member in members.values()]
-    settled = [
+    blocking = [
         r
         for r in reports
         if _rejected(r) or r.outcome in BLOCKING_OUTCOMES or r.figures.worse_slices
     ]
     passed = [r for r in reports if r.outcome == "passed"]
     # The strongest comes last, because the verdict names the last report.
-    passed.sort(key=lambda report: -_p(report))
-    counted = settled or passed or reports
+    passed.sort(key=lambda report: -_p_at_end(report))
+    counted = blocking or passed or reports
     return ClaimGroup(tuple((r.outcome, r) for r in counted), members)
 
 
@@ -374,7 +377,7 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
     units = [merge_clusters(case.plan, case.paired.items) for case in cases]
     length = min(map(len, units))
     rows = zip(*(measured[:length] for measured in units), strict=True)
-    items = tuple(_item(n, row, weights) for n, row in enumerate(rows, start=1))
+    items = tuple(_build_composite_item(n, row, weights) for n, row in enumerate(rows, start=1))
     # The suite with the fewest items explains why the verdict ended.
     ended = [
         case for case, measured in zip(cases, units, strict=True) if len(measured) == length
@@ -393,7 +396,7 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
         cluster_sizes=(),
         slices=(),
     )
-    return SuiteClaim(plan, PairedSuite(items, "", "", blocked), _stopped(ended))
+    return SuiteClaim(plan, PairedSuite(items, "", "", blocked), _merge_stops(ended))
 
 
 def weight_shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:
@@ -402,13 +405,13 @@ def weight_shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:
     return tuple(plan.weight / total for plan in plans)
 
 
-def _stopped(ended: Sequence[SuiteClaim]) -> StoppedRun | None:
+def _merge_stops(ended: Sequence[SuiteClaim]) -> StoppedRun | None:
     found = [case.stopped for case in ended if case.stopped]
-    # If both occur, "not measured" counts, not "not enough".
+    # If both occur, "not measured" precedes "not enough evidence".
     return min(found, key=lambda result: result[0] != "infra_error") if found else None
 
 
-def _item(
+def _build_composite_item(
     number: int,
     parts: Sequence[PairedItem],
     weights: Sequence[float],
@@ -417,13 +420,15 @@ def _item(
     return replace(whole, pair=replace(whole.pair, item=f"{number}"))
 
 
-def _member(
+def _judge_member(
     case: SuiteClaim,
     upto: int,
     *,
     decided: bool,
 ) -> tuple[SuiteJudgement, bool]:
-    """Judges one suite, and tells whether it is shown worse: only then its outcome counts."""
+    """Judges one suite, and tells whether it is shown worse. Only a worse suite's outcome
+    counts.
+    """
     first = case.first(upto)
     early = judge_pairs(case.plan, first.paired, stopped=first.stopped)
     if early.report.figures.worse_slices:
@@ -445,7 +450,7 @@ def _member(
     return SuiteJudgement(replace(report, reason=reason), upto), False
 
 
-def _p(report: SuiteReport) -> float:
+def _p_at_end(report: SuiteReport) -> float:
     """Returns the p-value at the planned end; 1 if the suite is not measured to its end."""
     p = report.p_final
     return p if p is not None and report.n_used >= report.n_max else 1.0
@@ -456,7 +461,7 @@ def _ranks(p_values: Sequence[float]) -> list[int]:
     return [order.index(index) for index in range(len(p_values))]
 
 
-def _adjusted(
+def _apply_holm(
     report: SuiteReport,
     p: float,
     rank: int,

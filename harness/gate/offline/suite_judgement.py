@@ -1,6 +1,6 @@
-"""Judges one suite's paired scores into a report. A loss counts only if the lenient scores show
-it too (else `harness_mismatch`). Missing scores never decide: the gate counts them once against
-the candidate and once for it, and the outcome needs both to agree (else `infra_error`).
+"""Judges one suite's paired scores, and reports the result. A loss counts only if the lenient
+scores show it too (else `harness_mismatch`). Missing scores never decide: the gate counts them
+once against and once for the candidate, and both outcomes must agree (else `infra_error`).
 
 Costs and groups of suites are judged in `harness.gate.offline.suite_claims`; the test itself is
 in `harness.gate.offline.sequential`.
@@ -58,12 +58,12 @@ MAX_EXAMPLES = 5
 # (outcome, reason) of a suite whose runs have stopped. The outcome is never "passed".
 StoppedRun = tuple[str, str]
 STOPPED_OUTCOMES = ("infra_error", "inconclusive")
-# People see graded scores this close as a tie; the verdict uses the sign.
+# People see such close graded scores as a tie; the verdict's wins and losses use the sign.
 TIE_BAND = 0.01
 # Figures that people see, from complete items only.
-SHOWN = ("delta", "ci_low", "ci_high", "ci_method", "wins", "ties", "losses")
-MEASURED = (*SHOWN, "sd")
-REPORTED = (*SHOWN, "how", "n_used", "log_e_bad", "p_final")
+SHOWN_FIGURES = ("delta", "ci_low", "ci_high", "ci_method", "wins", "ties", "losses")
+MEASURED_FIGURES = (*SHOWN_FIGURES, "sd")
+REPORTED_FIGURES = (*SHOWN_FIGURES, "how", "n_used", "log_e_bad", "p_final")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def judge_pairs(
         return against
     favourable = replace(paired, items=tuple(item.in_favour for item in paired.items))
     favour = _judge_reading(plan, favourable, stopped)
-    outcome, base = _between(against, favour)
+    outcome, base = _combine_readings(against, favour)
     # The items of the reported difference; a slice or the lenient scores may use more items.
     used = plan.items_in(base.report.n_used)
     low = fmean(_differences(merge_clusters(plan, paired.items[:used])))
@@ -153,7 +153,9 @@ def _unlabelled_share(plan: SuitePlan, items: Sequence[PairedItem]) -> float:
     return fmean(unit.missing[1] for unit in units) if units else 0.0
 
 
-def _between(against: SuiteJudgement, favour: SuiteJudgement) -> tuple[str, SuiteJudgement]:
+def _combine_readings(
+    against: SuiteJudgement, favour: SuiteJudgement
+) -> tuple[str, SuiteJudgement]:
     """Returns the outcome that missing scores allow, and the judgement with its figures."""
     low = against.report.outcome
     high = favour.report.outcome
@@ -172,7 +174,7 @@ def _judge_reading(
     paired: PairedSuite,
     stopped: StoppedRun | None,
 ) -> SuiteJudgement:
-    """Judges the pairs without a second reading of missing scores.
+    """Judges the pairs with one reading of the missing scores.
 
     A slice that is shown worse decides, unless the mean was rejected earlier. A promotion waits
     for the first look at every slice.
@@ -187,14 +189,14 @@ def _judge_reading(
     slices = judge_slices(plan, paired.items[: plan.items_in(end)], allowance)
     mismatch = whole.report.outcome == "harness_mismatch"
     if slices.worse_at is not None and not (mismatch and slices.worse_at >= whole.consumed):
-        return _worse_slice(plan, paired, slices)
-    report = _with_slices(whole.report, slices)
+        return _judge_worse_slice(plan, paired, slices)
+    report = _add_slices(whole.report, slices)
     if not passed or end <= units:
         return SuiteJudgement(report, end if passed else whole.consumed)
     return SuiteJudgement(waiting_report(paired, report, stopped), units)
 
 
-def _worse_slice(
+def _judge_worse_slice(
     plan: SuitePlan,
     paired: PairedSuite,
     slices: SliceJudgement,
@@ -202,13 +204,13 @@ def _worse_slice(
     """Returns the report as of the look that showed a loss in a slice."""
     units = slices.worse_at or 0
     at = replace(paired, items=paired.items[: plan.items_in(units)], blocked="")
-    report = _with_slices(_judge_scores(plan, at, None).report, slices)
+    report = _add_slices(_judge_scores(plan, at, None).report, slices)
     outcome = "harness_mismatch" if slices.form else "failed"
     reason = slices_reason(slices.worse, plan, outcome, report.figures.rule)
     return SuiteJudgement(replace(report, outcome=outcome, reason=reason), units)
 
 
-def _with_slices(report: SuiteReport, slices: SliceJudgement) -> SuiteReport:
+def _add_slices(report: SuiteReport, slices: SliceJudgement) -> SuiteReport:
     return replace(
         report,
         details=replace(report.figures, slices=slices.figures).as_json(),
@@ -235,7 +237,7 @@ def _judge_scores(
     stopped: StoppedRun | None,
 ) -> SuiteJudgement:
     """Judges strict and lenient scores of the whole suite, without slices and costs."""
-    readings = _read(plan, paired)
+    readings = _compare_readings(plan, paired)
     outcome = _outcome(paired, readings, stopped)
     strict = readings.strict
     consumed = readings.consumed
@@ -243,11 +245,11 @@ def _judge_scores(
     lenient = readings.lenient
     design = design_from_plan(plan, paired.spread)
     if lenient is not None:
-        lenient = _measured(paired.items, lenient, design, plan, _lenient_differences)
-    shown = _measured(used, strict, design, plan, _differences)
+        lenient = _use_complete_items(paired.items, lenient, design, plan, _lenient_differences)
+    shown = _use_complete_items(used, strict, design, plan, _differences)
     report = _report(plan, shown, outcome)
     figures = replace(
-        _with_form(
+        _add_format_rules(
             _figures(plan, used, shown),
             paired.items[: plan.items_in(consumed)],
         ),
@@ -269,7 +271,7 @@ def _judge_scores(
     return SuiteJudgement(report, consumed)
 
 
-def _noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
+def _find_noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
     """Returns the noise of both arms' scores, if the claim is about these items."""
     found = [item.variances for item in items if item.variances is not None]
     if not found or len(found) != len(items):
@@ -278,31 +280,33 @@ def _noise(items: Sequence[PairedItem]) -> AnswerNoise | None:
     return AnswerNoise(ours, theirs)
 
 
-def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
-    """Compares the strict scores, and the lenient ones only where they can explain a loss."""
+def _compare_readings(plan: SuitePlan, paired: PairedSuite) -> _Readings:
+    """Compares the strict scores, and the lenient scores if they can explain a loss."""
     # The noise was measured on strict scores, so it does not apply to lenient scores.
     units = merge_clusters(plan, paired.items)
     design = design_from_plan(plan, paired.spread)
     differences = _differences(units)
-    noise = _noise(units)
+    noise = _find_noise(units)
     strict = judge_differences(differences, design, noise)
-    asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
-    if strict.outcome not in asked:
+    explained_outcomes = (
+        ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
+    )
+    if strict.outcome not in explained_outcomes:
         return _Readings(strict)
     # After a strict loss, the lenient scores must only be within the margin; after a strict
     # draw, they must show the registered claim.
     if strict.outcome != "reject":
         return _Readings(strict, judge_differences(_lenient_differences(units), design))
-    within = replace(
+    margin_design = replace(
         design,
         claim=Claim.NON_INFERIOR,
         futility=0.0,
         lost_margin=LostMargin.STOPS,
     )
-    if judge_differences(differences, within, noise).outcome == "promote":
-        # The strict loss is within the margin, too: the format explains nothing.
+    if judge_differences(differences, margin_design, noise).outcome == "promote":
+        # The strict loss is within the margin too, so the format explains nothing.
         return _Readings(strict)
-    return _Readings(strict, judge_differences(_lenient_differences(units), within))
+    return _Readings(strict, judge_differences(_lenient_differences(units), margin_design))
 
 
 def _outcome(
@@ -335,7 +339,7 @@ def _stopped_outcome(stopped: StoppedRun) -> str:
     return stopped[0]
 
 
-def _measured(
+def _use_complete_items(
     items: Sequence[PairedItem],
     evidence: ComparisonEvidence,
     design: Design,
@@ -347,8 +351,10 @@ def _measured(
     if all(item.complete for item in used):
         return evidence
     d = np.array(read(measured_units(plan, used)))
-    known = build_evidence(d, evidence_path(d, design), design)
-    return replace(evidence, **{name: getattr(known, name) for name in MEASURED})
+    complete_evidence = build_evidence(d, evidence_path(d, design), design)
+    return replace(
+        evidence, **{name: getattr(complete_evidence, name) for name in MEASURED_FIGURES}
+    )
 
 
 def _report(
@@ -364,7 +370,7 @@ def _report(
         outcome=outcome,
         n_max=plan.n_max,
         reason="",
-        **{name: getattr(evidence, name) for name in REPORTED},
+        **{name: getattr(evidence, name) for name in REPORTED_FIGURES},
     )
 
 
@@ -405,7 +411,7 @@ def _figures(
     )
 
 
-def _with_form(figures: SuiteFigures, items: Sequence[PairedItem]) -> SuiteFigures:
+def _add_format_rules(figures: SuiteFigures, items: Sequence[PairedItem]) -> SuiteFigures:
     """Adds the format rules that the candidate's answers broke, their counts and examples."""
     counts = Counter(rule for item in items for rule in item.rules)
     if not counts:

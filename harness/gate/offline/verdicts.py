@@ -85,7 +85,7 @@ def inputs_to_json(
         **({"costs": costs} if costs else {}),
         **({"variances": variances} if variances else {}),
         "plans": [case.plan.as_json() for case in cases],
-        "pairs": {case.plan.suite: _rows(case.paired) for case in cases},
+        "pairs": {case.plan.suite: _list_pair_rows(case.paired) for case in cases},
         "runs": {
             case.plan.suite: {
                 "incumbent": case.paired.incumbent_run,
@@ -93,7 +93,7 @@ def inputs_to_json(
             }
             for case in cases
         },
-        "marks": {case.plan.suite: _marks(case.paired) for case in cases},
+        "marks": {case.plan.suite: _mark_items(case.paired) for case in cases},
         "blocked": {
             case.plan.suite: case.paired.blocked for case in cases if case.paired.blocked
         },
@@ -111,7 +111,7 @@ def inputs_to_json(
 
 def claims_from_json(inputs: Mapping[str, Any]) -> tuple[SuiteClaim, ...]:
     """Restores the output of inputs_to_json, also after conversion to JSON text and back."""
-    return tuple(_case(from_plain(SuitePlan, plan), inputs) for plan in inputs["plans"])
+    return tuple(_read_claim(from_plain(SuitePlan, plan), inputs) for plan in inputs["plans"])
 
 
 def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
@@ -138,7 +138,7 @@ def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
 
 
 def read_same_model(inputs: Mapping[str, Any]) -> SameModel | None:
-    """Restores the finding that both arms were served by the same; None without it."""
+    """Restores the finding that the same models served both arms; None without it."""
     stored = inputs.get("same_model")
     return SameModel.from_json(stored) if stored else None
 
@@ -171,7 +171,7 @@ def verdict_bytes(verdict: Verdict) -> bytes:
     return canonical_json(body).encode()
 
 
-def _rows(paired: PairedSuite) -> list[list[object]]:
+def _list_pair_rows(paired: PairedSuite) -> list[list[object]]:
     return [
         [
             item.pair.item,
@@ -184,7 +184,7 @@ def _rows(paired: PairedSuite) -> list[list[object]]:
     ]
 
 
-def _marks(paired: PairedSuite) -> dict[str, object]:
+def _mark_items(paired: PairedSuite) -> dict[str, object]:
     return {
         item.pair.item: {
             "unscored": [item.unscored_incumbent, item.unscored_candidate],
@@ -198,7 +198,7 @@ def _marks(paired: PairedSuite) -> dict[str, object]:
     }
 
 
-def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
+def _read_claim(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     suite = plan.suite
     marks = inputs["marks"][suite]
     runs = inputs["runs"][suite]
@@ -207,7 +207,7 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     variances = inputs.get("variances", {}).get(suite) or [None] * len(rows)
     items = tuple(
         replace(
-            _item(row, marks.get(row[0]), plan.epochs),
+            _read_item(row, marks.get(row[0]), plan.epochs),
             costs=(cost[0], cost[1]),
             variances=None if noise is None else (noise[0], noise[1]),
         )
@@ -226,7 +226,7 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     return SuiteClaim(plan, paired, (stopped[0], stopped[1]) if stopped else None)
 
 
-def _item(
+def _read_item(
     row: Sequence[Any],
     mark: Mapping[str, Any] | None,
     epochs: int,
@@ -297,7 +297,7 @@ def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
 
 def _groups(cases: Sequence[SuiteClaim]) -> Sequence[ClaimGroup]:
     """Groups the suites: each suite alone, then the primary suites that share a claim."""
-    alone = [_alone(case) for case in cases if case.plan.combine is None]
+    alone = [_judge_alone(case) for case in cases if case.plan.combine is None]
     weighted = [case for case in cases if case.plan.combine is PrimaryCombination.WEIGHTED]
     any_of = [case for case in cases if case.plan.combine is PrimaryCombination.ANY]
     if weighted:
@@ -307,10 +307,10 @@ def _groups(cases: Sequence[SuiteClaim]) -> Sequence[ClaimGroup]:
     return alone
 
 
-def _alone(case: SuiteClaim) -> ClaimGroup:
+def _judge_alone(case: SuiteClaim) -> ClaimGroup:
     judgement = judge_claim(case)
     report = judgement.report
-    if case.plan.role is SuiteRole.GUARD and _silent(report):
+    if case.plan.role is SuiteRole.GUARD and _is_silent_guard(report):
         report = replace(report, reason=f"{report.reason} {GUARD_NOT_WORSE}")
         judgement = replace(judgement, report=report)
         return ClaimGroup(votes=(("passed", report),), members={case.plan.suite: judgement})
@@ -320,8 +320,10 @@ def _alone(case: SuiteClaim) -> ClaimGroup:
     )
 
 
-def _silent(report: SuiteReport) -> bool:
-    """Tells whether a guard used all its items without a decision. An early end is no proof."""
+def _is_silent_guard(report: SuiteReport) -> bool:
+    """Tells whether a guard used all its items without a decision. An earlier end proves
+    nothing.
+    """
     return report.outcome == "inconclusive" and report.n_used >= report.n_max
 
 
@@ -338,7 +340,7 @@ def _reason(
         return report.reason
     if outcome == "passed" and all(report.outcome == "passed" for report in reports):
         return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
-    guards = [r.suite for r in reports if r.role is SuiteRole.GUARD and _silent(r)]
+    guards = [r.suite for r in reports if r.role is SuiteRole.GUARD and _is_silent_guard(r)]
     more = f"{NOT_SHOWN_WORSE}{', '.join(guards)}." if guards else ""
     return f"{report.suite}: {report.reason}" + (more if outcome == "passed" else "")
 
@@ -348,7 +350,9 @@ Samples = Sequence[Sample]
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What a verdict decides on. models, confirmed: see `served_arms`; a replay has `same`."""
+    """The question that a verdict answers. models, confirmed: see `served_arms`. same: the
+    stored finding, for a replay.
+    """
 
     route: str
     incumbent: str
@@ -400,10 +404,10 @@ def replay_verdict(stored: Verdict) -> Verdict:
 
     Raises ValueError if the inputs do not decide.
     """
-    again = decide_from_claims(stored, claims_from_json(stored.inputs))
-    if again is None:
+    replayed = decide_from_claims(stored, claims_from_json(stored.inputs))
+    if replayed is None:
         raise ValueError(f"the inputs of verdict {stored.id} do not decide")
-    return again
+    return replayed
 
 
 def decide_from_claims(stored: Verdict, cases: Sequence[SuiteClaim]) -> Verdict | None:
@@ -421,8 +425,7 @@ def _decide(
 ) -> Verdict | None:
     """Returns the verdict, or None while it is open.
 
-    The inputs hold only the units that the outcome rests on, so that a replay sees the same
-    items.
+    The inputs contain only the units behind the outcome, so that a replay reads the same items.
     """
     judgement = judge_suites(cases)
     outcome = judgement.outcome

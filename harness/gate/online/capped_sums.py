@@ -1,10 +1,10 @@
 """A bet on a capped mean finds harm in a few very dear or slow requests. Ranks hardly see it,
 because a rank does not tell ten times as much from twice as much (statistics.md §2.21).
 
-A guardrail of ranks with a cap makes one bet for each exposure of the smaller arm, beside its
-rank. The caps come from the incumbent's traffic before the rollout, so no outcome decides them.
-The bets travel in blocks as those of `limits`, and `evidence_paths.capped_path` reads them.
-Pure.
+A guardrail of ranks with a cap makes one bet for each exposure of the smaller arm, besides its
+rank. The caps come from the incumbent's traffic before the rollout, so the rollout's outcomes
+cannot influence them. Blocks contain these bets like the bets of `limits`, and
+`evidence_paths.sums_path` reads them. Pure.
 """
 
 import math
@@ -32,9 +32,9 @@ class CappedExposure(NamedTuple):
 class CappedTotals(NamedTuple):
     """Adds up the exposures of bets on a capped mean, by arm: for texts, not for decisions.
 
-    Every block of a rollout with a cap has totals, also without exposures: they tell that the
-    guardrail's evidence has two halves. canary_sum, control_sum: of the values up to the cap.
-    canary_above, control_above: the parts of finite values above the cap.
+    Each block of a rollout with a cap has totals, also a block without exposures. They show
+    that the guardrail's evidence is the mean of ranks and bets. canary_sum, control_sum: of the
+    values up to the cap. canary_above, control_above: the parts of finite values above the cap.
     """
 
     cap: float
@@ -104,7 +104,7 @@ class CappedTotals(NamedTuple):
 
     @property
     def emptied(self) -> "CappedTotals":
-        """Returns the cap without exposures, as of a block that made no bet."""
+        """Returns the totals of a block with this cap and without a bet."""
         return CappedTotals(self.cap, 0, 0, 0.0, 0.0, 0.0, 0.0)
 
     @property

@@ -9,7 +9,7 @@ first (statistics.md §2.11). The warm-up excludes whole blocks, by count and ad
 that both arms lose the same period. Answers never decide which blocks count. Errors and all
 other guardrails count from the first exposure on.
 
-A path says nothing about alpha: `harness.gate.online.rollout_evidence` compares it with the
+A path does not depend on alpha: `harness.gate.online.rollout_evidence` compares it with the
 rollback level.
 """
 
@@ -52,11 +52,12 @@ _CUBES: Final = tuple(stake**3 for stake in SUM_STAKES)
 CAPPED_WEIGHTS: Final = tuple(cube / math.fsum(_CUBES) for cube in _CUBES)
 # Weights of the ratios of HARM_GRID, summing to 1.
 ODDS_WEIGHTS: Final = (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01)
-# If a block's smaller arm expects fewer exposures than this, the test uses the planned share.
-FEWEST: Final = 1.0
-_NOTHING: Final = FailureTally(0, 0, 0, 0)
+# The test uses the planned share for a block whose smaller arm expects fewer exposures than
+# this.
+FEWEST_EXPOSURES: Final = 1.0
+_NO_FAILURES: Final = FailureTally(0, 0, 0, 0)
 # Minimum number of exposures in a pool of returning callers.
-_POOLED: Final = 20
+_FEWEST_POOLED: Final = 20
 
 
 def odds_grid(rho: float) -> tuple[float, ...]:
@@ -129,7 +130,7 @@ def guardrail_path(
     kind = guardrail_kind(guardrail)
     if kind is GuardrailKind.RANKS:
         ranks = ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
-        return _with_sums(ranks, blocks, guardrail)
+        return _average_with_sums(ranks, blocks, guardrail)
     if kind is GuardrailKind.SUMS:
         return sums_path([block.bets.get(guardrail, ()) for block in blocks])
     tallies = [block_tally(block, guardrail) for block in blocks]
@@ -143,7 +144,7 @@ def guardrail_path(
     return counts_path(tallies, tolerated, shares=shares)
 
 
-def _with_sums(
+def _average_with_sums(
     ranks: Floats,
     blocks: Sequence[ObservationBlock],
     guardrail: Guardrail,
@@ -178,20 +179,20 @@ def errors_path(
 def skip_incidents(
     tallies: Sequence[FailureTally | None], shares: Sequence[float]
 ) -> list[FailureTally | None]:
-    """Leaves out the blocks in which more than half of the incumbent's exposures must have
-    failed, in whatever arms the failures are.
+    """Leaves out the blocks with so many failures that more than half of the incumbent's
+    exposures failed, even if every canary exposure failed.
 
     Such a block proves nothing about the candidate. It would hide later harm in the comparison
     at the same time, and in an incident of both arms it would be evidence against the usual
-    rate for the rest of the rollout. The block's sizes and failures decide, and not their arms,
-    so the evidence stays valid. It does against the usual rate, too: more failures of the
-    canary only raise the factor that is left out. A small block with a planned share has no
-    sizes of arms, so it stays.
+    rate for the rest of the rollout. The block's sizes and failures decide, and not the arms of
+    the failures, so the evidence stays valid. The evidence against the usual rate stays valid
+    too: more failures of the canary only raise the factor that is left out. A small block with
+    a planned share has no sizes of arms, so it stays.
     """
     return [
         None
         if tally is not None
-        and tally.units * min(share, 1.0 - share) >= FEWEST
+        and tally.units * min(share, 1.0 - share) >= FEWEST_EXPOSURES
         and 2 * (tally.failures - tally.canary) > tally.units - tally.canary
         else tally
         for tally, share in zip(tallies, shares, strict=True)
@@ -205,8 +206,8 @@ def usual_path(
 ) -> Floats:
     """Computes log e of harm against the usual rate after each block (statistics.md §2.20).
 
-    rates: the usual rate for each block; a block without one has the factor 1. Earlier blocks
-    of the incumbent may lower it (`limit_usual_rate`).
+    rates: the usual rate for each block; a block without one has the factor 1. The incumbent's
+    failures in earlier blocks may lower it (`limit_usual_rate`).
     """
     factors = np.zeros((len(tallies), len(HARM_GRID)))
     exposures = 0
@@ -227,9 +228,9 @@ def _without_planned_share(
 ) -> list[bool]:
     """Tells for each block whether the arms' exposures may not have the planned shares.
 
-    The guardrails leave out limited requests and others of unknown outcome. If one arm has more
-    of them, the planned share would blame the other arm. So the first unknown outcome ends the
-    use of the planned share for the rest of the rollout.
+    The guardrails leave out limited requests and other requests of unknown outcome. If one arm
+    has more of them, the planned share would blame the other arm. So the first unknown outcome
+    ends the use of the planned share for the rest of the rollout.
     """
     if guardrail in BY_OUTCOME:
         return [True] * len(blocks)
@@ -248,26 +249,30 @@ def _has_unknown(block: ObservationBlock, guardrail: Guardrail) -> bool:
 def pool_returned(
     tallies: Sequence[FailureTally | None],
     shares: Sequence[float],
-    back: Sequence[bool],
+    unplanned: Sequence[bool],
 ) -> list[FailureTally | None]:
     """Merges small blocks without planned shares until a pool allows a comparison of the arms.
     Returns None for a block that waits for later blocks.
 
-    back: whether the block has no planned share. The planned share does not hold for returning
-    callers, because the arm may influence who returns, nor for a guardrail that leaves
-    exposures out by their outcome (`outcome.BY_OUTCOME`). Only counts and shares decide how
-    many blocks form a pool, never an arm's answers.
+    unplanned: whether the block's arms may not have the planned shares. An arm may influence
+    which callers return, and some guardrails leave exposures out by their outcome
+    (`outcome.BY_OUTCOME`). Only counts and shares decide how many blocks form a pool, never an
+    arm's answers.
     """
-    found: list[FailureTally | None] = []
-    pool = _NOTHING
+    pooled_tallies: list[FailureTally | None] = []
+    pool = _NO_FAILURES
     pooled_share = 0.0
-    for tally, share, returned in zip(tallies, shares, back, strict=True):
+    for tally, share, is_unplanned in zip(tallies, shares, unplanned, strict=True):
         smaller = min(share, 1.0 - share)
-        if tally is None or not returned or not 0.0 < tally.units * smaller < FEWEST:
-            found.append(tally)
+        if (
+            tally is None
+            or not is_unplanned
+            or not 0.0 < tally.units * smaller < FEWEST_EXPOSURES
+        ):
+            pooled_tallies.append(tally)
             continue
         if share != pooled_share:
-            pool = _NOTHING
+            pool = _NO_FAILURES
             pooled_share = share
         pool = FailureTally(
             pool.units + tally.units,
@@ -275,17 +280,17 @@ def pool_returned(
             pool.failures + tally.failures,
             pool.canary_failures + tally.canary_failures,
         )
-        if pool.units < _POOLED or pool.units * smaller < FEWEST:
-            found.append(None)
+        if pool.units < _FEWEST_POOLED or pool.units * smaller < FEWEST_EXPOSURES:
+            pooled_tallies.append(None)
             continue
-        found.append(pool)
-        pool = _NOTHING
-    return found
+        pooled_tallies.append(pool)
+        pool = _NO_FAILURES
+    return pooled_tallies
 
 
 def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
-    """Computes the log of the weighted mean of the e-values. A product would count dependent
-    data twice.
+    """Computes the log of the weighted mean of the guardrails' e-values. A product would count
+    dependent data twice.
     """
     weight = guardrail_weights(paths)
     rows = [path + math.log(weight[guardrail]) for guardrail, path in paths.items()]
@@ -313,7 +318,7 @@ def counts_path(
         nothing
         if tally is None
         else planned_factors(tally.failures, tally.canary_failures, share, tolerated)
-        if 0.0 < tally.units * min(share, 1.0 - share) < FEWEST
+        if 0.0 < tally.units * min(share, 1.0 - share) < FEWEST_EXPOSURES
         else log_factors(
             tally.units,
             tally.canary,
@@ -424,53 +429,53 @@ def skip_warm_up(
     routers warm up until the candidate has `cold_exposures`. The first ranks after the warm-up
     are removed too, because their values may be ranked against values of the warm-up.
     """
-    found: list[ObservationBlock] = []
+    kept_blocks: list[ObservationBlock] = []
     ends: dict[_Place, datetime] = {}
-    # By place, the next ranks that may include the warm-up. False: the ranks of all exposures.
-    # True: the ranks of never-seen keys.
-    mixed: dict[_Place, set[bool]] = {}
-    seen = 0
+    # By place, which ranks may still include values of the warm-up. False: the ranks of all
+    # exposures. True: the ranks of never-seen keys.
+    tainted: dict[_Place, set[bool]] = {}
+    seen_exposures = 0
     for block in sorted(blocks, key=lambda block: block.number):
         if block.late_of:
             # Late outcomes have no times, and would look like a block of the warm-up.
-            found.append(block)
+            kept_blocks.append(block)
             continue
         place = (block.worker, block.weight_bps)
-        new = block.never_seen
+        never_seen = block.never_seen
         if policy.warm_up_s and block.canary_units and place[1] <= policy.steps[-1].weight_bps:
             ends.setdefault(place, add_seconds(block.closed_at, policy.warm_up_s))
-        cold = seen < policy.cold_exposures or block.opened_at < ends.get(
+        is_warm_up = seen_exposures < policy.cold_exposures or block.opened_at < ends.get(
             place, block.opened_at
         )
-        seen += block.canary_units
-        if cold:
-            mixed[place] = {False, True}
-        left = mixed.get(place, set())
-        kept = block
-        if new is not None and True in left and _has_times(new):
-            kept = replace(
-                kept,
+        seen_exposures += block.canary_units
+        if is_warm_up:
+            tainted[place] = {False, True}
+        tainted_ranks = tainted.get(place, set())
+        changed = block
+        if never_seen is not None and True in tainted_ranks and _has_times(never_seen):
+            changed = replace(
+                changed,
                 never_seen=replace(
-                    new,
-                    ranks=None if new.ranks is None else _no_times(new.ranks),
-                    bets=None if new.bets is None else _no_times(new.bets),
+                    never_seen,
+                    ranks=None if never_seen.ranks is None else _drop_times(never_seen.ranks),
+                    bets=None if never_seen.bets is None else _drop_times(never_seen.bets),
                 ),
             )
-            left -= set() if cold else {True}
-        if False in left and _has_times(block):
-            kept = replace(
-                kept,
-                ranks=_no_times(block.ranks),
-                bets=_no_times(block.bets),
-                levels=_no_times(block.levels),
+            tainted_ranks -= set() if is_warm_up else {True}
+        if False in tainted_ranks and _has_times(block):
+            changed = replace(
+                changed,
+                ranks=_drop_times(block.ranks),
+                bets=_drop_times(block.bets),
+                levels=_drop_times(block.levels),
                 capped={
                     name: totals.emptied if name in TIMES else totals
                     for name, totals in block.capped.items()
                 },
             )
-            left -= set() if cold else {False}
-        found.append(kept)
-    return found
+            tainted_ranks -= set() if is_warm_up else {False}
+        kept_blocks.append(changed)
+    return kept_blocks
 
 
 _Place = tuple[str, int]  # (router, share of traffic in basis points)
@@ -481,5 +486,5 @@ def _has_times(measured: ObservationBlock | NeverSeen) -> bool:
     return not TIMES.isdisjoint((*(measured.ranks or ()), *(measured.bets or ())))
 
 
-def _no_times(by_guardrail: Mapping[Guardrail, _Values]) -> dict[Guardrail, _Values]:
+def _drop_times(by_guardrail: Mapping[Guardrail, _Values]) -> dict[Guardrail, _Values]:
     return {name: values for name, values in by_guardrail.items() if name not in TIMES}

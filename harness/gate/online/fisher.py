@@ -5,16 +5,15 @@ at each odds ratio.
 certificate. `check_counts` refuses impossible counts.
 
 A certificate proves that a canary is not harmful (statistics.md §2.7); a step may require a
-certificate. It accumulates blocks (`add_block`) and is the mean of two e-values
-(`log_certificate`). Harmful means both: an odds ratio of at least rho_ni, and a failure rate of
-at least p0. The second e-value certifies a route that hardly ever fails; the first certifies a
-busy route with failures.
+certificate. It adds up blocks (`add_block`) and is the mean of two e-values
+(`log_certificate`). A canary is harmful if its odds ratio is at least rho_ni and its failure
+rate is at least p0. The second e-value certifies a route that hardly ever fails; the first
+certifies a busy route with failures.
 
 The sample-ratio check tests whether the planned share of exposures reaches the canary
 (statistics.md §2.6). A sticky key keeps its arm, so only its first count is evidence. Each
-period and weight has separate counts. The j-th count has alpha/(j(j+1)), so all together raise
-a false alarm in at most one rollout of 1,000, however many keys the periods share (union
-bound).
+period and weight has separate counts. The j-th count has alpha/(j(j+1)). All together raise a
+false alarm in at most one rollout of 1,000, even if periods share keys (union bound).
 """
 
 import math
@@ -230,11 +229,11 @@ def worst_log_srm(
     for block in blocks:
         if not 0 < block.weight_bps < 10_000:
             continue
-        looked_into = since is None or block.opened_at >= since
-        part = (block.period, block.weight_bps, looked_into)
+        is_read = since is None or block.opened_at >= since
+        part = (block.period, block.weight_bps, is_read)
         j = len(costs) + 1
         cost = costs.setdefault(part, math.log(j * (j + 1)))
-        if looked_into:
+        if is_read:
             canary, exposures = counts.get(part, (0, 0))
             canary, exposures = counts[part] = (
                 canary + block.canary_units,

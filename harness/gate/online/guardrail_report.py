@@ -40,7 +40,7 @@ from harness.gate.online.segment_harm import SegmentHarm
 from harness.gate.online.usual_rate import MIN_DAYS, MIN_FAILURES, USUAL_WINDOW_S
 
 # Figures of a guardrail's evidence that the JSON contains without conversion.
-_PLAIN = (
+_PLAIN_FIELDS = (
     "tolerated",
     "weight",
     "log_e",
@@ -71,14 +71,14 @@ GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.REPEATS: "One text for unlike questions",
     Guardrail.CALLER_ERRORS: "Callers with an error in their window",
 }
-# The streams of errors that have a usual rate, as it counts them. Windows of another length
-# have none.
+# What the usual rate of each stream of errors counts. Windows of another length have no usual
+# rate.
 _USUAL_FAILURES: Final = {
     Guardrail.ERRORS: "failed first requests",
     Guardrail.CALLER_ERRORS: f"failed windows of {format_span(USUAL_WINDOW_S)}",
 }
 # The canary's fault if a guardrail of counts trips.
-_COUNTS = {
+_COUNT_FAULTS = {
     Guardrail.ERRORS: "fails more often than the incumbent",
     Guardrail.TRUNCATION: "breaks off at its token limit more often than the incumbent",
     Guardrail.REFUSALS: "refuses more often than the incumbent",
@@ -102,8 +102,9 @@ def _number_pair(canary: float, control: float) -> str:
     return f"{format_number(canary)} against {format_number(control)}"
 
 
-# The canary's fault if a guardrail of values trips ({}: ratio); the format of both values.
-_VALUES = {
+# The canary's fault if a guardrail of values trips ({}: the ratio), and the function that
+# writes both values.
+_VALUE_FAULTS = {
     Guardrail.LATENCY: (
         "takes {} as long as the incumbent for an answer",
         _seconds_pair,
@@ -145,7 +146,7 @@ class JudgeTotals:
 
 @dataclass(frozen=True, slots=True)
 class OpinionTotals:
-    """Counts the exposures of each arm with a user's opinion, good or bad."""
+    """Counts each arm's exposures with a caller's opinion, good or bad."""
 
     canary: int
     control: int
@@ -211,7 +212,7 @@ class GuardrailEvidence(GuardrailTotals):
 
     @property
     def is_cold(self) -> bool:
-        """Tells whether the canary is beyond its limit because its cache is colder."""
+        """Tells whether only the canary's colder cache puts it beyond its limit."""
         if self.cache is None or self.canary_level is None or not self.control_level:
             return False
         observed = self.canary_level / self.control_level
@@ -219,15 +220,17 @@ class GuardrailEvidence(GuardrailTotals):
 
     @property
     def cache_text(self) -> str:
-        """Describes the part of the difference that the cold cache explains."""
+        """Describes the part of a difference that the cold cache explains; empty without a
+        cache or a level.
+        """
         if self.cache is None or self.canary_level is None or not self.control_level:
             return ""
-        pair = _VALUES[self.guardrail][1](self.canary_level, self.control_level)
+        pair = _VALUE_FAULTS[self.guardrail][1](self.canary_level, self.control_level)
         return self.cache.describe(self.canary_level / self.control_level, pair)
 
     @property
     def bounds_text(self) -> str:
-        """Says how many values are lower bounds; empty without them."""
+        """Describes how many values are lower bounds; empty without such values."""
         if not (self.canary_bounds or self.control_bounds):
             return ""
         return (
@@ -240,11 +243,11 @@ class GuardrailEvidence(GuardrailTotals):
         """Writes a predicate of the canary, without the subject and the full stop."""
         if guardrail_kind(self.guardrail) is not GuardrailKind.RANKS:
             return (
-                f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
+                f"{_COUNT_FAULTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
                 f"{_in_brackets(self.canary_classes)} against {self.control_failures:,} of "
                 f"{self.control:,}{_in_brackets(self.control_classes)}{self._unlike_requests}"
             )
-        what, write_pair = _VALUES[self.guardrail]
+        what, write_pair = _VALUE_FAULTS[self.guardrail]
         if self.is_harm_of_sums:
             return f"{what.format(self._sums_ratio_text)}, as a {self.sums_text}"
         if self.ratio is None or self.canary_level is None or self.control_level is None:
@@ -282,15 +285,16 @@ class GuardrailEvidence(GuardrailTotals):
 
     @property
     def sums_text(self) -> str:
-        """Describes the capped means, and what is above the cap; empty without exposures.
+        """Describes the capped means, and the part of the values above the cap; empty without
+        exposures.
 
-        A failed request counts with the incumbent's usual mean, and an incumbent's value that
-        is a bound with the cap.
+        A failed request counts with the incumbent's usual mean. An incumbent's value that is a
+        lower bound counts with the cap.
         """
         totals = self.capped
         if totals is None or totals.means is None:
             return ""
-        write_pair = _VALUES[self.guardrail][1]
+        write_pair = _VALUE_FAULTS[self.guardrail][1]
         cap = _cap_text(self.guardrail, totals.cap)
         text = (
             f"mean of values up to {cap}, with failed requests as usual ones: "
@@ -307,7 +311,9 @@ class GuardrailEvidence(GuardrailTotals):
 
     @property
     def usual_text(self) -> str:
-        """Says whether errors are also compared with the incumbent's usual rate."""
+        """Describes whether the evidence of errors also uses the incumbent's usual rate; empty
+        for other guardrails.
+        """
         failures = _USUAL_FAILURES.get(self.guardrail)
         if failures is None:
             return ""
@@ -348,7 +354,7 @@ class GuardrailEvidence(GuardrailTotals):
                 if self.cache
                 else {}
             ),
-            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: getattr(self, name) for name in _PLAIN_FIELDS},
             "ratio": self.ratio,
             "words": self.text,
         }
@@ -364,9 +370,9 @@ def guardrail_totals(
     """
     kind = guardrail_kind(guardrail)
     if kind is GuardrailKind.RANKS:
-        return _values(blocks, guardrail)
+        return _sum_values(blocks, guardrail)
     if kind is GuardrailKind.SUMS:
-        tallies = [_limited(block) for block in blocks]
+        tallies = [_tally_limits(block) for block in blocks]
     else:
         tallies = [tally for block in blocks if (tally := block_tally(block, guardrail))]
     canary = sum(t.canary for t in tallies)
@@ -381,16 +387,16 @@ def guardrail_totals(
         failures - failed,
         failed / canary if canary else None,
         (failures - failed) / control if control else None,
-        *(_classes(blocks) if guardrail is Guardrail.ERRORS else ({}, {})),
-        _judging(tallies) if guardrail is Guardrail.JUDGE else None,
-        _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
+        *(_count_classes(blocks) if guardrail is Guardrail.ERRORS else ({}, {})),
+        _sum_judging(tallies) if guardrail is Guardrail.JUDGE else None,
+        _sum_opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
         sole_key=sole_key(blocks, guardrail) if guardrail in CALLER_DECIDED else "",
         requests=compare_requests(blocks) if guardrail is Guardrail.CALLER_ERRORS else None,
         usual_rate=blocks[-1].usual_rates.get(guardrail, 0.0) if blocks else 0.0,
     )
 
 
-def _limited(block: ObservationBlock) -> FailureTally:
+def _tally_limits(block: ObservationBlock) -> FailureTally:
     """Counts a block's requests that reached the provider, and the limited ones."""
     readings = READINGS[Guardrail.LIMITS]
     exposures = canary = failures = canary_failures = 0
@@ -405,7 +411,9 @@ def _limited(block: ObservationBlock) -> FailureTally:
     return FailureTally(exposures, canary, failures, canary_failures)
 
 
-def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Mapping[str, int]]:
+def _count_classes(
+    blocks: Sequence[ObservationBlock],
+) -> tuple[Mapping[str, int], Mapping[str, int]]:
     """Counts the canary's and the incumbent's errors by class."""
     canary = Counter[str]()
     control = Counter[str]()
@@ -418,7 +426,7 @@ def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Map
     return dict(+canary), dict(+control)
 
 
-def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
+def _sum_judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
     judge_tallies = [tally for tally in tallies if isinstance(tally, JudgeTally)]
     canary = sum(tally.no_verdict.canary for tally in judge_tallies)
     unjudged = sum(tally.no_verdict.failures for tally in judge_tallies)
@@ -429,7 +437,7 @@ def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
     )
 
 
-def _opinions(tallies: Sequence[FailureTally]) -> OpinionTotals | None:
+def _sum_opinions(tallies: Sequence[FailureTally]) -> OpinionTotals | None:
     """Sums up feedback; None if an old block has no opinion count."""
     opinions = [tally.opinions for tally in tallies if isinstance(tally, FeedbackTally)]
     if not opinions or len(opinions) < len(tallies):
@@ -442,7 +450,7 @@ def _in_brackets(classes: Mapping[str, int]) -> str:
     return f" ({describe_failures(classes)})" if classes else ""
 
 
-def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> GuardrailTotals:
+def _sum_values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> GuardrailTotals:
     """Weights the levels of a block by its number of ranked values."""
     measured = [
         (len(block.ranks[guardrail]), level)
@@ -457,7 +465,7 @@ def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> Guardra
     cache: CacheLevels | None = None
     if any(n for n, _ in measured):
         means = _weighted_means([(n, level.canary, level.control) for n, level in measured])
-        cache = _cache(measured)
+        cache = _average_cache(measured)
     bounded = [block.bounds[guardrail] for block in blocks if guardrail in block.bounds]
     of_canary = sum(split.canary for split in bounded)
     return GuardrailTotals(
@@ -494,7 +502,7 @@ def _weighted_means(levels: Sequence[tuple[int, float, float]]) -> tuple[float, 
     return math.exp(log_canary), math.exp(log_control)
 
 
-def _cache(measured: Sequence[tuple[int, ArmLevels]]) -> CacheLevels | None:
+def _average_cache(measured: Sequence[tuple[int, ArmLevels]]) -> CacheLevels | None:
     """Averages the cache levels; None if no block has any."""
     if not any(level.cache for _, level in measured):
         return None

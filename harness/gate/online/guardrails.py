@@ -36,7 +36,7 @@ from harness.gate.online.prompt_cache import CacheLevels
 class Guardrail(StrEnum):
     """A measure of a canary; for every guardrail, more is worse.
 
-    An exposure is a caller's first request of a day; this request fails, or has the value.
+    An exposure is a caller's first request of a day. The request fails or not, or has a value.
     """
 
     ERRORS = "errors"  # every exposure; failure classes only explain
@@ -121,11 +121,13 @@ class Guardrails:
 
     def tolerated(self) -> dict[Guardrail, float]:
         """Returns the ratios of guardrails that are on, without errors."""
-        ratios = ((guardrail, getattr(self, name)) for name, guardrail in _NAMED.items())
+        ratios = (
+            (guardrail, getattr(self, name)) for name, guardrail in _GUARDRAIL_BY_FIELD.items()
+        )
         return {guardrail: float(r) for guardrail, r in ratios if r is not False}
 
 
-_NAMED: Final = {item.name: Guardrail(item.name) for item in fields(Guardrails)}
+_GUARDRAIL_BY_FIELD: Final = {item.name: Guardrail(item.name) for item in fields(Guardrails)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class FailureTally:
         """Tells whether the counts are possible: each arm's failures are part of its
         exposures.
         """
-        return _failed(self).is_part_of(_counted(self))
+        return _failure_split(self).is_part_of(_exposure_split(self))
 
 
 class ArmSplit(NamedTuple):
@@ -214,20 +216,20 @@ class ErrorTally(FailureTally):
     def fits(self) -> bool:
         """Checks that segments fit into the block, and classes into the failures."""
         splits = self.classes.values()
-        failed = _failed(self)
+        failed = _failure_split(self)
         known = ArmSplit(
             sum(split.failures for split in splits),
             sum(split.canary for split in splits),
         )
         return (
-            failed.is_part_of(_counted(self.known))
-            and self.unknown.is_part_of(_counted(self))
+            failed.is_part_of(_exposure_split(self.known))
+            and self.unknown.is_part_of(_exposure_split(self))
             and all(0 <= split.canary <= split.failures for split in splits)
             and known.is_part_of(failed)
             and all(
-                _failed(count).is_part_of(_counted(count))
-                and _counted(count).is_part_of(_counted(self))
-                and _failed(count).is_part_of(failed)
+                _failure_split(count).is_part_of(_exposure_split(count))
+                and _exposure_split(count).is_part_of(_exposure_split(self))
+                and _failure_split(count).is_part_of(failed)
                 for count in self.segments.values()
             )
         )
@@ -246,15 +248,15 @@ class JudgeTally(FailureTally):
     @property
     def fits(self) -> bool:
         return (
-            _failed(self).is_part_of(_counted(self))
-            and self.no_verdict.is_part_of(_failed(self))
+            _failure_split(self).is_part_of(_exposure_split(self))
+            and self.no_verdict.is_part_of(_failure_split(self))
             and 0.0 <= self.cost_usd < math.inf
         )
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackTally(FailureTally):
-    """Counts a block's exposures, and the exposures with an opinion of a user, good or bad."""
+    """Counts a block's exposures, and the exposures with a caller's opinion, good or bad."""
 
     # Exposures with an opinion. They are not evidence, because silence is not a good opinion.
     opinions: ArmSplit = NO_SPLIT
@@ -262,11 +264,11 @@ class FeedbackTally(FailureTally):
 
     @property
     def fits(self) -> bool:
-        whole = _counted(self)
+        whole = _exposure_split(self)
         return (
-            _failed(self).is_part_of(whole)
+            _failure_split(self).is_part_of(whole)
             and self.opinions.is_part_of(whole)
-            and self.missing.is_part_of(_failed(self))
+            and self.missing.is_part_of(_failure_split(self))
         )
 
 
@@ -283,8 +285,8 @@ class WindowTally(FailureTally):
     @property
     def fits(self) -> bool:
         return (
-            _failed(self).is_part_of(_counted(self))
-            and self.missing.is_part_of(_failed(self))
+            _failure_split(self).is_part_of(_exposure_split(self))
+            and self.missing.is_part_of(_failure_split(self))
             and self.requests.is_part_of(self.squares)
         )
 
@@ -302,11 +304,11 @@ _TALLIES: Final[Mapping[str, type[FailureTally]]] = {
 }
 
 
-def _counted(tally: FailureTally | SegmentCount) -> ArmSplit:
+def _exposure_split(tally: FailureTally | SegmentCount) -> ArmSplit:
     return ArmSplit(tally.units, tally.canary)
 
 
-def _failed(tally: FailureTally | SegmentCount) -> ArmSplit:
+def _failure_split(tally: FailureTally | SegmentCount) -> ArmSplit:
     return ArmSplit(tally.failures, tally.canary_failures)
 
 
@@ -330,7 +332,7 @@ WINDOW_REQUESTS: Final = 8
 class CanaryJudge:
     """The model that judges a canary's answers, and its limits.
 
-    Routers call the judge no more once its calls have cost `max_usd`, over all workers.
+    Routers stop calling the judge once its calls have cost `max_usd`, over all workers.
     """
 
     model: str  # PROVIDER/MODEL
@@ -351,8 +353,8 @@ class ExposureRule:
     """Defines exposures and blocks for the router (statistics.md §2.1)."""
 
     block_size: int = 100  # admitted exposures
-    # Outcomes still open this long after the block closed are missing. A user's feedback counts
-    # if it arrives this long after the answer.
+    # Outcomes still open this long after the block closed are missing. A caller's feedback
+    # counts if it arrives within this time after the answer.
     missing_s: float = 600.0
     period_s: float = 86_400.0  # after this time, every sticky key can count again
     began_s: float = 0.0  # start of the rollout, in seconds since 1970 UTC; 0 if unknown
@@ -363,8 +365,8 @@ class ExposureRule:
     judge: CanaryJudge | None = None
     # Secret salt of the rollout's key ledger (see `observation`); empty without a ledger.
     ledger_salt: str = ""
-    # How long a caller waits before leaving counts as harm, in seconds, until the rollout's
-    # first complete block; 0 if unknown. See `outcome.WaitLimits`.
+    # The wait in seconds after which leaving counts as harm, until the rollout's first complete
+    # block; 0 if unknown. See `outcome.WaitLimits`.
     first_wait_s: float = 0.0
     stream_wait_s: float = 0.0
     gap_wait_s: float = 0.0
@@ -466,11 +468,10 @@ def rank_block(
     """Ranks one guardrail's values in one complete block.
 
     values: of all exposures to which the guardrail applies, in the order of admission.
-    tolerated: a ratio that divides canary values. block: rollout, worker and sequence. They are
-    stored and seed the draw of canary values and controls, so that outcomes cannot influence
-    the pairing. Because arms are assigned at random, the ranks of equal arms are independent
-    and uniform at any time of day. Raises InputError for a value that is negative or not
-    finite.
+    tolerated: a ratio that divides canary values. block: rollout, worker and sequence. They
+    seed the draw of canary values and controls, so that outcomes cannot influence the pairing.
+    Because arms are assigned at random, the ranks of equal arms are independent and uniform at
+    any time of day. Raises InputError for a value that is negative or not finite.
     """
     for value in values:
         if value.value is not None and not 0.0 <= value.value < math.inf:
@@ -479,12 +480,12 @@ def rank_block(
             )
     # Only `random()` returns the same numbers in every version of Python.
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
-    canaries = _drawn(
-        [_worst(exposure.value) / tolerated for exposure in values if exposure.canary],
+    canaries = _shuffle(
+        [_value_or_worst(exposure.value) / tolerated for exposure in values if exposure.canary],
         draw,
     )
-    controls = _drawn(
-        [_worst(exposure.value) for exposure in values if not exposure.canary], draw
+    controls = _shuffle(
+        [_value_or_worst(exposure.value) for exposure in values if not exposure.canary], draw
     )
     # Choose the roles by the arms' sizes, which are fixed before any answer.
     exchanged = len(canaries) > len(controls)
@@ -523,8 +524,8 @@ def draw_pairs(
     Each of these is used only once, so that the pairs of a block are independent.
     """
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
-    canaries = _drawn([value for canary, value in values if canary], draw)
-    controls = _drawn([value for canary, value in values if not canary], draw)
+    canaries = _shuffle([value for canary, value in values if canary], draw)
+    controls = _shuffle([value for canary, value in values if not canary], draw)
     exchanged = len(canaries) > len(controls)
     fewer, more = (controls, canaries) if exchanged else (canaries, controls)
     if not fewer:
@@ -553,11 +554,11 @@ def bets_block(
     return tuple(canary - control - margin for canary, control in pairs)
 
 
-def _worst(value: float | None) -> float:
+def _value_or_worst(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _drawn(values: list[float], draw: Random) -> list[float]:
+def _shuffle(values: list[float], draw: Random) -> list[float]:
     keys = [draw.random() for _ in values]
     return [values[index] for index in sorted(range(len(values)), key=keys.__getitem__)]
 

@@ -1,9 +1,9 @@
-"""Late outcomes: a caller's window and a user's feedback become known after the caller's block.
+"""Late outcomes: a caller's window and feedback become known after the caller's block.
 
 A router sends them in a block of their own, `ObservationBlock.late_of` (statistics.md §2.19).
-If its process ends before, the windows of its callers are lost. `enter_lost_windows` finds
-them, and counts them as missing: a lost window is never left out. `compare_requests` tells
-whether the callers of one arm send more requests in their windows.
+If the router's process ends before, the windows of its callers are lost. `enter_lost_windows`
+counts them as missing, and never leaves them out. `compare_requests` tells whether the callers
+of one arm send more requests in their windows.
 """
 
 import math
@@ -24,7 +24,7 @@ BEYOND_CHANCE: Final = 4.0
 # How long a router may need to report windows that are known, in seconds.
 REPORT_S: Final = 60.0
 # The fewest callers of an arm whose requests are compared.
-_FEWEST: Final = 20
+_FEWEST_CALLERS: Final = 20
 
 
 def find_windows(block: ObservationBlock) -> WindowTally | None:
@@ -36,40 +36,40 @@ def find_windows(block: ObservationBlock) -> WindowTally | None:
 def enter_lost_windows(
     blocks: Iterable[ObservationBlock], policy: CanaryPolicy
 ) -> list[ObservationBlock]:
-    """Returns the blocks with the windows that never arrived, as missing.
+    """Returns the blocks, with the windows that never arrived added as missing.
 
     blocks: of the whole rollout, in the order of number. Windows are lost if they have not
     arrived `missing_s` and REPORT_S after they should have been known. The next block of
-    callers that closes after this time counts them, and their own block promises no windows any
-    more. If they arrive later, they count no more.
+    callers that closes after this time counts them as missing, and their own block no longer
+    promises windows. Windows that arrive later do not count.
     """
     # By router and sequence: when the windows are lost, and their block's place.
     due: dict[tuple[str, int], tuple[datetime, int]] = {}
-    found: list[ObservationBlock] = []
+    entered: list[ObservationBlock] = []
     for block in blocks:
-        kept = block
+        changed = block
         if block.late_of:
             place = (block.worker, block.late_of)
             if find_windows(block) and due.pop(place, None) is None:
-                kept = replace(block, counts={}, by_key={}, never_seen=None)
+                changed = replace(block, counts={}, by_key={}, never_seen=None)
         else:
             lost = [place for place, (at, _) in due.items() if at < block.closed_at]
             promised = [due.pop(place)[1] for place in lost]
-            kept = _with_lost(block, [found[number] for number in promised])
+            changed = _add_lost_windows(block, [entered[number] for number in promised])
             for number in promised:
-                found[number] = replace(found[number], windows_known_s=0.0)
+                entered[number] = replace(entered[number], windows_known_s=0.0)
             if block.windows_known_s:
                 known_s = block.windows_known_s + policy.missing_s + REPORT_S
                 due[block.worker, block.sequence] = (
                     add_seconds(block.closed_at, known_s),
-                    len(found),
+                    len(entered),
                 )
-        found.append(kept)
-    return found
+        entered.append(changed)
+    return entered
 
 
 class WindowWait(NamedTuple):
-    """How many callers with a known window a step lacks, and when they should be known.
+    """How many callers with a known window a step lacks, and how long the missing windows take.
 
     left_s: in seconds from now; 0 if the routers are late.
     """
@@ -113,7 +113,7 @@ def await_windows(
     return WindowWait(wanted - max(0, known), max(0.0, left_s))
 
 
-def _with_lost(
+def _add_lost_windows(
     block: ObservationBlock, promised: Sequence[ObservationBlock]
 ) -> ObservationBlock:
     """Adds the windows of the promised blocks to a block, all of them missing."""
@@ -174,12 +174,12 @@ def compare_requests(blocks: Iterable[ObservationBlock]) -> WindowRequests | Non
     tallies = [tally for block in blocks if (tally := find_windows(block)) is not None]
     if not tallies:
         return None
-    callers = _sum(
+    callers = _sum_splits(
         ArmSplit(tally.units - tally.missing.failures, tally.canary - tally.missing.canary)
         for tally in tallies
     )
-    requests = _sum(tally.requests for tally in tallies)
-    squares = _sum(tally.squares for tally in tallies)
+    requests = _sum_splits(tally.requests for tally in tallies)
+    squares = _sum_splits(tally.squares for tally in tallies)
     arms = (
         (callers.canary, requests.canary, squares.canary),
         (
@@ -189,7 +189,7 @@ def compare_requests(blocks: Iterable[ObservationBlock]) -> WindowRequests | Non
         ),
     )
     deviation = 0.0
-    if all(number >= _FEWEST for number, _, _ in arms):
+    if all(number >= _FEWEST_CALLERS for number, _, _ in arms):
         (canary, canary_variance), (control, control_variance) = (
             _mean_and_variance(*arm) for arm in arms
         )
@@ -204,7 +204,7 @@ def _mean_and_variance(number: int, total: int, squares: int) -> tuple[float, fl
     return mean, max(0.0, squares / number - mean * mean) / (number - 1)
 
 
-def _sum(splits: Iterable[ArmSplit]) -> ArmSplit:
+def _sum_splits(splits: Iterable[ArmSplit]) -> ArmSplit:
     found = list(splits)
     return ArmSplit(sum(s.failures for s in found), sum(s.canary for s in found))
 
@@ -224,15 +224,15 @@ class FailedTurns(NamedTuple):
     turns: Sequence[FailedTurn] = ()
 
 
-_TURN: Final = Struct(">Qd?")
+_TURN_FORMAT: Final = Struct(">Qd?")
 
 
 def pack_turns(turns: Iterable[FailedTurn]) -> bytes:
     """Writes failures as bytes, which `unpack_turns` reads."""
-    return b"".join(_TURN.pack(*turn) for turn in turns)
+    return b"".join(_TURN_FORMAT.pack(*turn) for turn in turns)
 
 
 def unpack_turns(packed: bytes) -> list[FailedTurn]:
     """Reads failures; ignores an incomplete one at the end."""
-    whole = len(packed) - len(packed) % _TURN.size
-    return [FailedTurn(*turn) for turn in _TURN.iter_unpack(packed[:whole])]
+    whole = len(packed) - len(packed) % _TURN_FORMAT.size
+    return [FailedTurn(*turn) for turn in _TURN_FORMAT.iter_unpack(packed[:whole])]

@@ -1,11 +1,11 @@
 """Compares how many requests each arm leaves out of the evidence after they were assigned
 (statistics.md §2.16).
 
-A caller who leaves early, a limited request and an outcome that was not measured tell nothing
-about errors. If the candidate has more of them than the incumbent, it may hide failures. So
-`compare_left_out` tests for each reason whether the arms leave out equal shares, in both
-directions. If a test fires, `bound_blocks` counts the canary's excess as failures; a step that
-would then not be taken holds (`step_holds`).
+Early departures, limited requests and unmeasured outcomes tell nothing about errors. If the
+candidate has more of them than the incumbent, they may hide failures. So `compare_left_out`
+tests for each reason whether the arms leave out equal shares, in both directions. If a test
+fires, `bound_blocks` counts the canary's excess as failures. The step holds if it would not
+pass with these failures (`step_holds`).
 
 Reasons that are known before the answer are in `ObservationBlock.uncounted`, and belong to the
 sample-ratio check. Missing outcomes have their own rule (`ObservationBlock.set_missing`).
@@ -39,8 +39,8 @@ from harness.gate.online.worker_guard import HARM_GRID
 
 
 class ExclusionCause(StrEnum):
-    """A reason for which an exposure tells nothing about errors. The values are
-    acknowledged.
+    """A reason why an exposure tells nothing about errors. Rollouts store the values that an
+    approver acknowledged.
     """
 
     EARLY = "left_early"
@@ -64,19 +64,19 @@ LEFT_OUT_WORDS: Final[Mapping[ExclusionCause, str]] = {
 # The chance that an equal candidate makes a test fire in a rollout, over all reasons, both
 # directions and all periods.
 LEFT_OUT_ALPHA: Final = 0.001
-# The first period's part of it. Later periods share the rest, because a caller returns in the
-# same arm, so that periods are dependent.
+# The first period's part of LEFT_OUT_ALPHA. Later periods share the rest: callers return in the
+# same arm, so periods are dependent.
 FIRST_PERIOD: Final = 0.9
 _ODDS: Final = (1.0, *HARM_GRID)
 _LOG_WEIGHTS: Final = tuple(map(math.log, ODDS_WEIGHTS))
-_EARLY: Final = frozenset({OutcomeReason.EARLY, OutcomeReason.DEADLINE_EARLY})
+_EARLY_REASONS: Final = frozenset({OutcomeReason.EARLY, OutcomeReason.DEADLINE_EARLY})
 
 
 def left_out_reason(key: str) -> ExclusionCause | None:
     """Returns the reason of a key of `ObservationBlock.outcomes`; None for other outcomes."""
     kind, reason = split_key(key)
     if kind is OutcomeKind.LEFT:
-        return ExclusionCause.EARLY if reason in _EARLY else None
+        return ExclusionCause.EARLY if reason in _EARLY_REASONS else None
     if kind is OutcomeKind.NOT_MEASURED:
         if reason is OutcomeReason.MISSING:
             return None
@@ -114,12 +114,12 @@ class LeftOutDifference:
         control = out.failures - out.canary
         control_units = exposures.failures - exposures.canary
         return (
-            f"{LEFT_OUT_WORDS[self.reason]}: {_share(out.canary, exposures.canary)} of the "
-            f"candidate, {_share(control, control_units)} of the incumbent"
+            f"{LEFT_OUT_WORDS[self.reason]}: {_write_share(out.canary, exposures.canary)} of "
+            f"the candidate, {_write_share(control, control_units)} of the incumbent"
         )
 
 
-def _share(part: int, whole: int) -> str:
+def _write_share(part: int, whole: int) -> str:
     percent = format_percent(part / whole, significant=2) if whole else "none"
     return f"{part:,} of {whole:,} ({percent})"
 
@@ -134,16 +134,16 @@ def compare_left_out(blocks: Sequence[ObservationBlock]) -> tuple[LeftOutDiffere
         sum(block.canary_units for block in blocks),
     )
     periods = sorted({block.period for block in blocks})
-    found = []
+    differences = []
     for place, (reason, splits) in enumerate(_in_order_of_appearance(blocks), start=1):
         counts = list(zip(blocks, splits, strict=True))
-        own = ([one for one in counts if one[0].period == number] for number in periods)
+        by_period = ([one for one in counts if one[0].period == number] for number in periods)
         if any(
             left_out_path(part)[-1] >= log_e_limit(number, place)
-            for number, part in zip(periods, own, strict=True)
+            for number, part in zip(periods, by_period, strict=True)
         ):
-            found.append(LeftOutDifference(reason, _sum(splits), exposures))
-    return tuple(found)
+            differences.append(LeftOutDifference(reason, _sum_splits(splits), exposures))
+    return tuple(differences)
 
 
 def _in_order_of_appearance(
@@ -214,12 +214,12 @@ def _mean_path(factors: Sequence[tuple[float, ...]]) -> Floats:
 
 def left_out_exposures(block: ObservationBlock, reason: ExclusionCause) -> ArmSplit:
     """Counts a block's exposures that were left out for a reason."""
-    return _sum(
+    return _sum_splits(
         split for key, split in block.outcomes.items() if left_out_reason(key) is reason
     )
 
 
-def _sum(splits: Iterable[ArmSplit]) -> ArmSplit:
+def _sum_splits(splits: Iterable[ArmSplit]) -> ArmSplit:
     both = canary = 0
     for split in splits:
         both = both + split.failures
@@ -238,7 +238,7 @@ def bound_blocks(
     """
     excess = dict.fromkeys(reasons, 0.0)
     added = dict.fromkeys(excess, 0)
-    found = []
+    bounded = []
     for block in blocks:
         changed = block
         control = block.units - block.canary_units
@@ -246,19 +246,22 @@ def bound_blocks(
             split = left_out_exposures(block, reason)
             share = (split.failures - split.canary) / control if control else 0.0
             excess[reason] += split.canary - share * block.canary_units
-            new = min(
+            added_now = min(
                 split.canary,
                 max(0, math.floor(excess[reason]) - added[reason]),
             )
-            if new:
-                added[reason] += new
-                changed = _with_failures(changed, new, known=reason not in _UNKNOWN)
-        found.append(changed)
-    return found
+            if added_now:
+                added[reason] += added_now
+                changed = _add_failures(
+                    changed, added_now, known=reason not in _UNKNOWN_TO_ERRORS
+                )
+        bounded.append(changed)
+    return bounded
 
 
-# The reasons whose exposures the guardrail of errors leaves out; the others are no failures.
-_UNKNOWN: Final = frozenset(
+# The reasons whose exposures the guardrail of errors leaves out. It counts the exposures of
+# other reasons as successes.
+_UNKNOWN_TO_ERRORS: Final = frozenset(
     reason
     for kind, reason in (
         *_BY_KIND.items(),
@@ -269,7 +272,7 @@ _UNKNOWN: Final = frozenset(
 )
 
 
-def _with_failures(
+def _add_failures(
     block: ObservationBlock,
     number: int,
     *,
@@ -297,17 +300,17 @@ def _with_failures(
         failures=failures,
         canary_failures=canary_failures,
         counts=counts,
-        never_seen=_bound_new(block.never_seen, number, known=known),
+        never_seen=_bound_never_seen(block.never_seen, number, known=known),
     )
 
 
-def _bound_new(
+def _bound_never_seen(
     new: NeverSeen | None,
     number: int,
     *,
     known: bool,
 ) -> NeverSeen | None:
-    """Counts as many failures among a block's never-seen keys, as far as they can be there."""
+    """Counts up to `number` further failures among a block's never-seen keys."""
     if new is None:
         return None
     errors = (new.counts or {}).get(Guardrail.ERRORS)

@@ -11,8 +11,8 @@ exposure's segments, never an answer.
 
 The key ledger records which keys a rollout has counted before (statistics.md §2.12): in this
 period, in an earlier period, or never. It stores only fingerprints of keys, spread over pages,
-so that a claim of a few keys reads and writes few bytes. The ledger never reads outcomes: it
-excludes keys by their history, in both arms alike.
+so that a claim of a few keys reads and writes few bytes. It excludes keys by their history
+alone, in both arms alike, and never by outcomes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,7 +86,7 @@ class ObservationBlock:
     ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
     # For texts, not for decisions.
     levels: Mapping[Guardrail, ArmLevels] = field(default_factory=dict)
-    # None if no ledger was used: the rollout's exposure rule or the router is too old, or the
+    # None if the router used no ledger: the exposure rule or the router is too old, or the
     # database was unavailable for too long.
     never_seen: NeverSeen | None = None
     # The exposures by outcome (`ExposureOutcome.key`): both arms, canary. The sum is the
@@ -172,13 +172,15 @@ class ObservationBlock:
         the canary, successes of the incumbent), or for it (the reverse). Older blocks do not
         record the arm of a missing outcome, so it may belong to either arm.
 
-        Windows that are all missing ended with a router's process, in both arms alike: against
-        the canary they count in full, and for it they are no evidence.
+        Windows that are all missing were lost with a router's process, in both arms alike. They
+        count against the canary in full, and for it they are no evidence.
         """
         if not self.has_missing:
             return self
         counts = {
-            guardrail: tally.without(self._lost(tally, against=against), canary=not against)
+            guardrail: tally.without(
+                self._count_missing(tally, against=against), canary=not against
+            )
             for guardrail, tally in self.counts.items()
             if against or not (isinstance(tally, WindowTally) and tally.is_lost)
         }
@@ -189,7 +191,7 @@ class ObservationBlock:
             self.canary_failures,
         )
         errors = self.counts.get(Guardrail.ERRORS, whole)
-        left = whole.without(self._lost(errors, against=against), canary=not against)
+        left = whole.without(self._count_missing(errors, against=against), canary=not against)
         return replace(
             self,
             failures=left.failures,
@@ -197,7 +199,7 @@ class ObservationBlock:
             counts=counts,
         )
 
-    def _lost(self, tally: FailureTally, *, against: bool) -> int:
+    def _count_missing(self, tally: FailureTally, *, against: bool) -> int:
         """Counts missing outcomes that may belong to the incumbent (`against`) or to the
         canary.
         """
@@ -428,12 +430,12 @@ def claim_keys(
 ) -> tuple[Mapping[int, bytes], Sequence[KeyHistory]]:
     """Enters a claim's keys; returns the changed pages, and each key's earlier history.
 
-    pages: the existing pages of these keys. If a key's page is full, the key is not entered and
-    counts as returned, so it adds nothing to the evidence that periods carry over.
+    pages: the existing pages of these keys. A key whose page is full counts as returned and is
+    not stored, so it adds nothing to the evidence over all periods.
     """
     period = min(claim.period, _LAST_PERIOD)
-    read = {number: _entries(page) for number, page in pages.items()}
-    found = []
+    read = {number: _read_page(page) for number, page in pages.items()}
+    histories = []
     changed = set[int]()
     for print_ in claim.fingerprints:
         number = page_of(print_)
@@ -441,22 +443,22 @@ def claim_keys(
         page = read.setdefault(number, {})
         last = page.get(rest)
         if last is not None and last >= period:
-            found.append(KeyHistory.COUNTED)
+            histories.append(KeyHistory.COUNTED)
             continue
         if last is None and len(page) >= KEYS_PER_PAGE:
-            found.append(KeyHistory.RETURNED)
+            histories.append(KeyHistory.RETURNED)
             continue
-        found.append(KeyHistory.NEVER_SEEN if last is None else KeyHistory.RETURNED)
+        histories.append(KeyHistory.NEVER_SEEN if last is None else KeyHistory.RETURNED)
         page[rest] = period
         changed.add(number)
-    return {number: _page(read[number]) for number in sorted(changed)}, found
+    return {number: _write_page(read[number]) for number in sorted(changed)}, histories
 
 
-def _entries(page: bytes) -> dict[int, int]:
+def _read_page(page: bytes) -> dict[int, int]:
     """Returns the last period of each key of a page; ignores an incomplete entry at the end."""
     whole = len(page) - len(page) % _ENTRY.size
     return dict(_ENTRY.iter_unpack(page[:whole]))
 
 
-def _page(entries: Mapping[int, int]) -> bytes:
+def _write_page(entries: Mapping[int, int]) -> bytes:
     return b"".join(_ENTRY.pack(rest, period) for rest, period in entries.items())

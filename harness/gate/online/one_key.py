@@ -1,11 +1,10 @@
 """No single client key can end or save a rollout by what its callers do (statistics.md §2.18).
 
-The guardrails of leaving and of feedback read what callers decide, and one client can send any
-number of caller names. A client also decides about a caller's later requests, when it knows the
-caller's arm. So their evidence of harm must reach the rollback level also without any
-one client key: the least of the e-values without a key counts, and the minimum of e-processes
-is an e-process. If all counted requests have one key, nothing is left without it, so its
-callers alone decide, and the explanation says so.
+Callers decide about leaving and feedback, and one client can send any number of caller names. A
+client that knows a caller's arm also decides about the caller's later requests. So their
+evidence of harm must reach the rollback level also without any one client key: the least of the
+e-values without a key counts, and the minimum of e-processes is an e-process. If all counted
+requests have one key, its callers alone decide, and the explanation says so.
 
 The reverse can't be evidence: the largest of the e-values without a key is no e-process. So a
 step holds if the canary would be rolled back without a key that sends much of the traffic.
@@ -25,10 +24,9 @@ from harness.gate.online.observation import ObservationBlock
 MAX_BLOCK_KEYS: Final = 32
 # The guardrails that callers decide.
 CALLER_DECIDED: Final = (Guardrail.LEAVING, Guardrail.FEEDBACK, Guardrail.CALLER_ERRORS)
-# The most keys whose removal is tried, those with the most bad exposures of the canary.
+# The most keys whose removal is tried. Keys with more bad exposures of the canary come first.
 MAX_KEYS_TRIED: Final = 32
-# A key with this part of a guardrail's exposures counts as the only key: hardly anything would
-# be left without it.
+# A key with this part of a guardrail's exposures counts as the only key.
 SOLE_PART: Final = 0.99
 # A key may save a canary if it has this part of a guardrail's exposures, or of the control's
 # bad exposures.
@@ -41,15 +39,15 @@ def without_key(
     guardrail: Guardrail,
 ) -> ObservationBlock:
     """Returns the block without a client key's exposures of a guardrail."""
-    counts = _without(block.counts, block.by_key, key, guardrail)
+    counts = _subtract_key(block.counts, block.by_key, key, guardrail)
     new = block.never_seen
     if new is not None and new.counts is not None:
         by_key = block.by_key if new.by_key is None else new.by_key
-        new = replace(new, counts=_without(new.counts, by_key, key, guardrail))
+        new = replace(new, counts=_subtract_key(new.counts, by_key, key, guardrail))
     return replace(block, counts=counts, never_seen=new)
 
 
-def _without(
+def _subtract_key(
     counts: Mapping[Guardrail, FailureTally],
     by_key: Mapping[str, Mapping[Guardrail, FailureTally]],
     key: str,
@@ -84,11 +82,11 @@ def sum_by_key(
     for block in blocks:
         for key, tallies in block.by_key.items():
             if (tally := tallies.get(guardrail)) is not None:
-                found = sums.setdefault(key, Counter())
-                found["units"] += tally.units
-                found["canary"] += tally.canary
-                found["failures"] += tally.failures
-                found["canary_failures"] += tally.canary_failures
+                sums_of_key = sums.setdefault(key, Counter())
+                sums_of_key["units"] += tally.units
+                sums_of_key["canary"] += tally.canary
+                sums_of_key["failures"] += tally.failures
+                sums_of_key["canary_failures"] += tally.canary_failures
     return {
         key: FailureTally(n["units"], n["canary"], n["failures"], n["canary_failures"])
         for key, n in sums.items()

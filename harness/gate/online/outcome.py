@@ -5,9 +5,8 @@ The type is closed: a request that the router assigned to an arm of a rollout wa
 failed, or ended in one of the other kinds of `OutcomeKind`. An outcome that the router does not
 know is `NOT_MEASURED`, never a success. In each arm, the outcomes sum to the requests assigned.
 
-`READINGS` has one row per guardrail and one column per kind. A guardrail leaves an exposure out
-of both arms if it reads the exposure's outcome as unknown: a failed request gives no credit to
-a guardrail that reads answers.
+`READINGS` has one row per guardrail and one column per kind. A guardrail that reads an
+exposure's outcome as unknown leaves the exposure out, in both arms alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,8 +35,8 @@ class OutcomeKind(StrEnum):
 class OutcomeReason(StrEnum):
     """Why an outcome has its kind; the second half of `ExposureOutcome.key`."""
 
-    # Of LEFT: without new output for longer than the time limit of `WaitLimits`, or sooner; the
-    # caller left, or the caller's own deadline ended the request.
+    # Of LEFT: whether new output took longer than the limit of `WaitLimits`, and whether the
+    # caller or the caller's own deadline ended the request.
     WAITED = "waited"
     EARLY = "early"
     DEADLINE_WAITED = "deadline_waited"
@@ -118,16 +117,16 @@ class ExposureOutcome(NamedTuple):
 
 def outcome_key(kind: OutcomeKind, reason: OutcomeReason | None = None) -> str:
     """Joins kind and reason to the key under which blocks count an outcome."""
-    return f"{kind.value}{_BETWEEN}{reason.value}" if reason else kind.value
+    return f"{kind.value}{_SEPARATOR}{reason.value}" if reason else kind.value
 
 
 def split_key(key: str) -> tuple[OutcomeKind, OutcomeReason | None]:
     """Splits a key of `outcome_key`. Raises ValueError for an unknown kind or reason."""
-    kind, _, reason = key.partition(_BETWEEN)
+    kind, _, reason = key.partition(_SEPARATOR)
     return OutcomeKind(kind), OutcomeReason(reason) if reason else None
 
 
-_BETWEEN: Final = ": "
+_SEPARATOR: Final = ": "
 ANSWERED: Final = ExposureOutcome(OutcomeKind.ANSWERED)
 MISSING: Final = ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.MISSING)
 ROUTER_FAULT: Final = ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.ROUTER_FAULT)
@@ -156,7 +155,7 @@ _KINDS: Final = (
     OutcomeKind.NOT_SENT,
     OutcomeKind.NOT_MEASURED,
 )
-# Guardrails that read the answer: only an answer of the arm's own target has one.
+# For guardrails that read the answer, which only an answered request has.
 _OF_ANSWERS: Final = (_GOOD, *(_UNKNOWN,) * 8)
 _OF_LENGTH: Final = (
     _GOOD,
@@ -247,7 +246,7 @@ _ROWS: Final[Mapping[Guardrail, tuple[Reading, ...]]] = {
         _UNKNOWN,
     ),
     Guardrail.JUDGE: _OF_ANSWERS,
-    # A caller who left before the time limit is no event, see `read`.
+    # A caller who left before the time limit does not count as BAD, see `read`.
     Guardrail.LEAVING: (
         _GOOD,
         _GOOD,
@@ -278,7 +277,7 @@ READINGS: Final[Mapping[Guardrail, Mapping[OutcomeKind, Reading]]] = {
 }
 
 _WAITED: Final = frozenset({OutcomeReason.WAITED, OutcomeReason.DEADLINE_WAITED})
-_VALUES_OF_SENT: Final = frozenset({Guardrail.TIME_TO_FIRST_TOKEN})
+_FIRST_OUTPUT_GUARDRAILS: Final = frozenset({Guardrail.TIME_TO_FIRST_TOKEN})
 
 
 def read(guardrail: Guardrail, outcome: ExposureOutcome) -> Reading:
@@ -286,7 +285,7 @@ def read(guardrail: Guardrail, outcome: ExposureOutcome) -> Reading:
 
     A row of `READINGS` decides, with three exceptions. A missing outcome counts as a failure
     here; `ObservationBlock.set_missing` then counts it for and against the canary. A caller who
-    left within the time limit is no event for the guardrail of leaving. The time to the first
+    left within the time limit is GOOD for the guardrail of leaving. The time to the first
     output is known if output reached a caller who left.
     """
     if outcome.reason is OutcomeReason.MISSING:
@@ -295,7 +294,7 @@ def read(guardrail: Guardrail, outcome: ExposureOutcome) -> Reading:
     if outcome.kind is OutcomeKind.LEFT:
         if guardrail is Guardrail.LEAVING and outcome.reason not in _WAITED:
             return Reading.GOOD
-        if guardrail in _VALUES_OF_SENT and outcome.sent:
+        if guardrail in _FIRST_OUTPUT_GUARDRAILS and outcome.sent:
             return Reading.GOOD
     return reading
 
@@ -331,7 +330,7 @@ def settle_departure(
     *,
     streamed: bool,
 ) -> ExposureOutcome:
-    """Decides whether a caller stopped a flowing stream, left early, or left after waiting.
+    """Decides whether a caller stopped a stream, left early, or left after a long wait.
 
     Returns every other outcome unchanged. streamed: whether the request asked for a stream.
     While a limit is unknown, no departure counts as waiting.

@@ -1,5 +1,5 @@
-"""A canary has few requests, so its provider's prompt cache is colder than the incumbent's. A
-cold cache is not harm, so costs and times are compared at an equal share of cached tokens
+"""A canary has few requests, so its prompt cache is colder than the incumbent's. A cold cache
+is not harm. So the guardrails compare costs and times at an equal share of cached tokens
 (statistics.md §2.14). Pure; each function is the same for both arms.
 
 All other code uses billed costs and measured times without this adjustment.

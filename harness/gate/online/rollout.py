@@ -5,8 +5,8 @@ signal. `harness.gate.online.rollout_action` derives signals from data; a person
 `MANUAL_SIGNALS`. `CanaryEnding` stores how a canary ended without serving the route; its words
 are in `harness.gate.canary_sentences`.
 
-Nothing here checks a role, a proof or the data: `harness.canary.machine` applies a signal with
-all of them.
+This module checks no role, no proof and no data; `harness.canary` checks them before it applies
+a signal.
 """
 
 from collections.abc import Iterable, Mapping
@@ -147,8 +147,7 @@ def name_end(signal: RolloutSignal, *, baking: bool) -> CanaryEnd:
 def read_old_end(ended_because: str) -> CanaryEnd:
     """Returns how a canary ended whose row was stored before rows had a `CanaryEnding`.
 
-    Such a row has nothing but the text that Swapgate wrote then. This is the only code that
-    reads an end from words.
+    Such a row has only a text. No other code reads an end from a text.
     """
     if ended_because.startswith("abort by "):
         return CanaryEnd.ABORTED
@@ -339,7 +338,7 @@ def _bake_end(
 
 @dataclass(frozen=True, slots=True)
 class IncumbentHistory:
-    """What the incumbent's traffic tells before a rollout: see the fields of `ExposureRule`."""
+    """Figures of the incumbent's traffic before a rollout, see the fields of `ExposureRule`."""
 
     waits: WaitLimits = UNKNOWN_LIMITS
     caps: Mapping[Guardrail, float] = field(default_factory=dict)

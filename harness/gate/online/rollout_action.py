@@ -121,8 +121,8 @@ class RolloutFigures(ShownAsJson):
         """Returns the figures of a rollback by a worker's guard: its counts decided.
 
         The control plane's own counts and outcomes are older, because the guard acts before its
-        requests are reported. They stay if the guard, of an older router, did not count both
-        arms. alert: the id of the guard's alert.
+        requests are reported. An older router's guard did not count both arms; then the control
+        plane's figures stay. alert: the id of the guard's alert.
         """
         figures = replace(self, local_abort=alert, guard=count)
         if count is None or count.control_exposures is None:
@@ -143,7 +143,7 @@ class RolloutFigures(ShownAsJson):
 
         Omits `carried` and all fields after it unless they are set.
         """
-        figures: dict[str, object] = {name: getattr(self, name) for name in _PLAIN}
+        figures: dict[str, object] = {name: getattr(self, name) for name in _PLAIN_FIELDS}
         figures["at"] = self.at.isoformat()
         figures["tripped"] = self.tripped and self.tripped.value
         figures["guardrails"] = {
@@ -198,7 +198,7 @@ _CONVERTED = {
     "windows_left_s",
 }
 
-_PLAIN = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
+_PLAIN_FIELDS = tuple(f.name for f in fields(RolloutFigures) if f.name not in _CONVERTED)
 
 
 @dataclass(frozen=True)
@@ -255,8 +255,8 @@ class _Choice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """Everything that the choice of an action depends on, computed once."""
+class _StepView:
+    """The figures from which `_choose` chooses the action, computed once."""
 
     rollout: Rollout
     evidence: CanaryEvidence
@@ -310,10 +310,10 @@ def decide_action(
     deadline = add_seconds(rollout.step_started_at, step.deadline_s)
     exposures = evidence.exposures_by_weight.get(step.weight_bps, 0)
     wanted = max(1, step.min_exposures)
-    known = exposures - evidence.open_windows.get(step.weight_bps, 0)
-    # A step without its exposures waits for them, and not for windows.
-    lacks = exposures < wanted or known >= wanted
-    view = _View(
+    known_windows = exposures - evidence.open_windows.get(step.weight_bps, 0)
+    # A step that lacks exposures waits for them, and not for windows.
+    needs_no_wait = exposures < wanted or known_windows >= wanted
+    view = _StepView(
         rollout=rollout,
         evidence=evidence,
         step_exposures=exposures,
@@ -326,8 +326,8 @@ def decide_action(
         now=now,
         last_block=blocks[-1].number if blocks else 0,
         windows=NO_WAIT
-        if lacks
-        else await_windows(blocks, step.weight_bps, wanted, known, now),
+        if needs_no_wait
+        else await_windows(blocks, step.weight_bps, wanted, known_windows, now),
     )
     choice = _choose(view)
     return RolloutAction(
@@ -346,36 +346,36 @@ def decide_action(
     )
 
 
-def _choose(view: _View) -> _Choice:
+def _choose(view: _StepView) -> _Choice:
     """Chooses by state. Harm comes first in every state that has a canary or a bake."""
     rollout = view.rollout
     if rollout.baking:
-        return _baking(view)
+        return _choose_in_bake(view)
     if not rollout.live:
         state = rollout.state.value.replace("_", " ")
         return _Choice(ActionKind.HOLD, None, ReasonCode.ENDED, state)
     if view.evidence.block is not None:
-        return _harm(view)
+        return _roll_back(view)
     if rollout.state is RolloutState.PAUSED:
         return _Choice(ActionKind.HOLD, None, ReasonCode.PAUSED)
     if rollout.state is RolloutState.WAITING:
-        return _waiting(view)
-    return _measuring(view)
+        return _choose_while_waiting(view)
+    return _choose_while_measuring(view)
 
 
-def _baking(view: _View) -> _Choice:
+def _choose_in_bake(view: _StepView) -> _Choice:
     """Decides while the promotion bakes: every failure of the candidate counts."""
     if view.evidence.block is not None:
-        return _harm(view)
+        return _roll_back(view)
     ends = view.rollout.bake_ends_at
     if ends is not None and view.now >= ends:
         return _Choice(ActionKind.HOLD, RolloutSignal.BAKED, ReasonCode.BAKE_OVER)
     return _Choice(ActionKind.HOLD, None, ReasonCode.BAKING)
 
 
-def _waiting(view: _View) -> _Choice:
-    """Decides while the step lacks exposures: enough, too late, or hold."""
-    why = _uncountable(view)
+def _choose_while_waiting(view: _StepView) -> _Choice:
+    """Decides for a step that waits for its exposures."""
+    why = _explain_uncountable(view)
     if view.step_exposures >= view.wanted:
         return _Choice(ActionKind.HOLD, RolloutSignal.ENOUGH, ReasonCode.ENOUGH, why)
     if view.late:
@@ -383,25 +383,27 @@ def _waiting(view: _View) -> _Choice:
     return _Choice(ActionKind.HOLD, None, ReasonCode.COUNTING, why)
 
 
-def _measuring(view: _View) -> _Choice:
-    """Decides once the step has its exposures. An open condition holds, later it pauses."""
+def _choose_while_measuring(view: _StepView) -> _Choice:
+    """Decides for a step with its exposures. An unmet condition holds the step, and pauses it
+    after its deadline.
+    """
     for condition, find in _CONDITIONS:
         if why := find(view):
-            return _open(view, condition, why)
+            return _wait_or_pause(view, condition, why)
     more = view.unsupported.text if view.unsupported.requests else ""
     if view.rollout.last_step:
         return _Choice(ActionKind.PROMOTE, RolloutSignal.PROVEN, ReasonCode.PASSED, more)
     return _Choice(ActionKind.ADVANCE, RolloutSignal.STEP_DONE, ReasonCode.PASSED, more)
 
 
-def _open(view: _View, condition: StepCondition, why: str) -> _Choice:
+def _wait_or_pause(view: _StepView, condition: StepCondition, why: str) -> _Choice:
     if view.late:
         signal = RolloutSignal.UNDECIDED
         return _Choice(ActionKind.PAUSE, signal, ReasonCode.LATE, why, condition)
     return _Choice(ActionKind.HOLD, None, ReasonCode.OPEN, why, condition)
 
 
-def _harm(view: _View) -> _Choice:
+def _roll_back(view: _StepView) -> _Choice:
     evidence = view.evidence
     what = next(one for one in evidence.guardrails if one.guardrail is evidence.tripped)
     where = f". {what.segment.text}" if what.segment else ""
@@ -409,10 +411,10 @@ def _harm(view: _View) -> _Choice:
     return _Choice(ActionKind.ROLLBACK, RolloutSignal.HARM, ReasonCode.HARM, more)
 
 
-def _missing_callers(view: _View) -> str:
+def _missing_callers(view: _StepView) -> str:
     if view.step_exposures >= view.wanted:
         return ""
-    why = _uncountable(view)
+    why = _explain_uncountable(view)
     note = f". {why}" if why else ""
     return (
         f"{view.step_exposures:,} of {view.wanted:,} callers can be read at {_share(view)}"
@@ -420,36 +422,36 @@ def _missing_callers(view: _View) -> str:
     )
 
 
-def _wrong_split(view: _View) -> str:
+def _wrong_split(view: _StepView) -> str:
     if view.log_srm < ALARM_LOG_E:
         return ""
     return "The canary's share of traffic is not the planned share: see routing"
 
 
-def _missing_duration(view: _View) -> str:
+def _missing_duration(view: _StepView) -> str:
     rollout = view.rollout
     began = rollout.step_started_at
     return missing_duration(rollout.current, rollout.policy.peak, began, view.now)
 
 
-def _slow_warm_up(view: _View) -> str:
+def _slow_warm_up(view: _StepView) -> str:
     slow = view.evidence.slow_in_warm_up
     return "The canary is slow in its warm-up: later times decide" if slow else ""
 
 
-def _missing_counts(view: _View) -> str:
+def _missing_counts(view: _StepView) -> str:
     return counted_reason(view.evidence) if view.rollout.current.certify else ""
 
 
-def _missing_certificate(view: _View) -> str:
+def _missing_certificate(view: _StepView) -> str:
     wanted = view.evidence.certificate_limit
     if not view.rollout.current.certify or view.evidence.log_certificate >= wanted:
         return ""
-    value = format_number(_e(view.evidence.log_certificate), 2)
-    return f"The certificate of no harm is at {value} of {format_number(_e(wanted))}"
+    value = format_number(_e_value(view.evidence.log_certificate), 2)
+    return f"The certificate of no harm is at {value} of {format_number(_e_value(wanted))}"
 
 
-def _uncountable(view: _View) -> str:
+def _explain_uncountable(view: _StepView) -> str:
     """Explains why most of the step's callers can't be counted; empty if most can be."""
     if view.step_exposures >= view.wanted:
         return ""
@@ -461,7 +463,7 @@ def _uncountable(view: _View) -> str:
     )
 
 
-def _missing_outcomes(view: _View) -> str:
+def _missing_outcomes(view: _StepView) -> str:
     """Explains that missing outcomes could decide; empty if they could not."""
     if not view.evidence.rests_on_missing:
         return ""
@@ -472,12 +474,12 @@ def _missing_outcomes(view: _View) -> str:
     return f"{lost} did not arrive: counted against the canary, they would roll it back"
 
 
-def _left_out(view: _View) -> str:
+def _left_out(view: _StepView) -> str:
     return left_out_reason_text(left_out_differences(view.rollout, view.blocks, view.evidence))
 
 
 # A step's conditions in their order; the last two read all blocks again, so they come last.
-_CONDITIONS: Final[Sequence[tuple[StepCondition, Callable[[_View], str]]]] = (
+_CONDITIONS: Final[Sequence[tuple[StepCondition, Callable[[_StepView], str]]]] = (
     (StepCondition.CALLERS, _missing_callers),
     (StepCondition.SAMPLE_RATIO, _wrong_split),
     (StepCondition.DURATION, _missing_duration),
@@ -493,11 +495,11 @@ _CONDITIONS: Final[Sequence[tuple[StepCondition, Callable[[_View], str]]]] = (
 )
 
 
-def _share(view: _View) -> str:
+def _share(view: _StepView) -> str:
     return format_bps(view.rollout.current.weight_bps)
 
 
-def _figures(view: _View) -> RolloutFigures:
+def _figures(view: _StepView) -> RolloutFigures:
     canary_evidence = view.evidence
     policy = view.rollout.policy
     return RolloutFigures(
@@ -512,10 +514,10 @@ def _figures(view: _View) -> RolloutFigures:
         period=canary_evidence.period,
         tripped=canary_evidence.tripped,
         guardrails={evidence.guardrail: evidence for evidence in canary_evidence.guardrails},
-        certificate=_e(canary_evidence.log_certificate),
-        certificate_odds=_e(canary_evidence.log_odds_e),
-        certificate_rate=_e(canary_evidence.log_rate_e),
-        certificate_at=_e(canary_evidence.certificate_limit),
+        certificate=_e_value(canary_evidence.log_certificate),
+        certificate_odds=_e_value(canary_evidence.log_odds_e),
+        certificate_rate=_e_value(canary_evidence.log_rate_e),
+        certificate_at=_e_value(canary_evidence.certificate_limit),
         log_srm=view.log_srm,
         blocks=canary_evidence.blocks,
         canary_units=canary_evidence.exposures,
@@ -535,6 +537,6 @@ def _figures(view: _View) -> RolloutFigures:
     )
 
 
-def _e(log: float) -> float:
+def _e_value(log: float) -> float:
     # A higher value changes no decision; a double overflows above exp(709).
     return math.exp(min(log, 700.0))

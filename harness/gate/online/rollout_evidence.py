@@ -66,7 +66,7 @@ class CanaryEvidence:
     guardrails: tuple[GuardrailEvidence, ...]  # errors first
     tripped: (
         Guardrail | None
-    )  # the guardrail with the largest part of the evidence that tripped
+    )  # if it tripped, the guardrail with the largest part of the evidence
     exposures: int  # canary exposures
     # Canary exposures with a known outcome by weight in bps, without blocks in which every such
     # exposure failed, because those blocks contain no information about the canary.
@@ -115,65 +115,71 @@ def collect_evidence(
     Stops at the block that trips, because a rollback is final. Missing outcomes count for the
     canary in the evidence of harm, and against it in the certificate (statistics.md §2.1).
     """
-    ordered = _order(blocks, policy)
-    streams = _streams(ordered, policy)
-    doubtful = any(block.has_missing for block in ordered) and any(
-        stream.tripped is not None for stream in _streams(ordered, policy, against=True)
+    ordered = _prepare_blocks(blocks, policy)
+    streams = _build_streams(ordered, policy)
+    trips_with_missing = any(block.has_missing for block in ordered) and any(
+        stream.tripped is not None for stream in _build_streams(ordered, policy, against=True)
     )
     tripped = min((s.tripped for s in streams if s.tripped is not None), default=None)
-    read = ordered if tripped is None else ordered[: tripped + 1]
+    used_blocks = ordered if tripped is None else ordered[: tripped + 1]
     current = [
-        stream.until(len(read))
+        stream.until(len(used_blocks))
         for stream in streams
-        if stream.number in (CARRIED, _period(read))
+        if stream.number in (CARRIED, _period(used_blocks))
     ]
-    now = max(current, key=lambda stream: stream.excess)
-    guardrails = _guardrails(now, read, policy)
-    certificates = [_certificate(stream, policy) for stream in current]
+    nearest = max(current, key=lambda stream: stream.excess)
+    guardrails = _collect_guardrails(nearest, used_blocks, policy)
+    certificates = [_compute_certificate(stream, policy) for stream in current]
     certificate = max(certificates, key=lambda certified: certified.log_e - certified.limit)
-    reason = None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail
-    if reason is Guardrail.ERRORS:
+    tripped_guardrail = (
+        None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail
+    )
+    if tripped_guardrail is Guardrail.ERRORS:
         guardrails = (
-            replace(guardrails[0], segment=find_segment(read)),
+            replace(guardrails[0], segment=find_segment(used_blocks)),
             *guardrails[1:],
         )
     return CanaryEvidence(
-        blocks=len(read),
-        log_e=_last(now.path),
+        blocks=len(used_blocks),
+        log_e=_last(nearest.path),
         block=tripped,
-        period=_period(read),
-        limit=now.limit,
+        period=_period(used_blocks),
+        limit=nearest.limit,
         guardrails=guardrails,
-        tripped=reason,
-        exposures=sum(block.canary_units for block in read),
-        exposures_by_weight=_telling(read),
-        units=sum(block.units for block in read),
-        failures=sum(block.failures for block in read),
-        canary_failures=sum(block.canary_failures for block in read),
-        missing=sum(block.missing for block in read),
-        rests_on_missing=doubtful and tripped is None,
+        tripped=tripped_guardrail,
+        exposures=sum(block.canary_units for block in used_blocks),
+        exposures_by_weight=_count_informative_exposures(used_blocks),
+        units=sum(block.units for block in used_blocks),
+        failures=sum(block.failures for block in used_blocks),
+        canary_failures=sum(block.canary_failures for block in used_blocks),
+        missing=sum(block.missing for block in used_blocks),
+        rests_on_missing=trips_with_missing and tripped is None,
         slow_in_warm_up=tripped is None and _slow_in_warm_up(blocks, ordered, policy),
-        distance_to_trip=distance_to_trip(_last(now.path), now.limit),
+        distance_to_trip=distance_to_trip(_last(nearest.path), nearest.limit),
         log_certificate=certificate.log_e,
         certificate_limit=certificate.limit,
         log_odds_e=certificate.odds,
         log_rate_e=certificate.rate,
-        log_e_max=_highest(now.path),
-        carried=now.number == CARRIED,
-        outcomes=sum_splits(block.assigned_outcomes for block in read),
-        uncounted=sum_splits(block.uncounted_callers for block in read),
-        served=sum_splits(block.served for block in read),
-        assigned=ArmSplit(*map(sum, zip(*(block.assigned for block in read), strict=True)))
-        if read
+        log_e_max=_highest(nearest.path),
+        carried=nearest.number == CARRIED,
+        outcomes=sum_splits(block.assigned_outcomes for block in used_blocks),
+        uncounted=sum_splits(block.uncounted_callers for block in used_blocks),
+        served=sum_splits(block.served for block in used_blocks),
+        assigned=ArmSplit(
+            *map(sum, zip(*(block.assigned for block in used_blocks), strict=True))
+        )
+        if used_blocks
         else NO_SPLIT,
-        open_windows=count_open_windows(read),
+        open_windows=count_open_windows(used_blocks),
         lost_windows=sum(
-            tally.missing.failures for block in read if (tally := find_windows(block))
+            tally.missing.failures for block in used_blocks if (tally := find_windows(block))
         ),
     )
 
 
-def _order(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[ObservationBlock]:
+def _prepare_blocks(
+    blocks: Sequence[ObservationBlock], policy: CanaryPolicy
+) -> list[ObservationBlock]:
     """Returns the blocks in the order of number, without the warm-up's times and with the
     windows that are lost.
     """
@@ -197,8 +203,8 @@ def distance_path(
     """Computes `CanaryEvidence.distance_to_trip` after each block in order of number, up to the
     block that tripped.
     """
-    ordered = _order(blocks, policy)
-    streams = _streams(ordered, policy)
+    ordered = _prepare_blocks(blocks, policy)
+    streams = _build_streams(ordered, policy)
     number = len(ordered)
     tripped = min(
         (s.tripped for s in streams if s.tripped is not None),
@@ -304,18 +310,18 @@ def find_saving_key(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) ->
 
     blocks: of the whole rollout, in the order of number.
     """
-    ordered = _order(blocks, policy)
+    ordered = _prepare_blocks(blocks, policy)
     for guardrail in CALLER_DECIDED:
         if guardrail not in policy.tolerated:
             continue
         for key in saving_keys(ordered, guardrail):
             left = [without_key(block, key, guardrail) for block in ordered]
-            if any(stream.tripped is not None for stream in _streams(left, policy)):
+            if any(stream.tripped is not None for stream in _build_streams(left, policy)):
                 return key
     return ""
 
 
-def _streams(
+def _build_streams(
     ordered: Sequence[ObservationBlock],
     policy: CanaryPolicy,
     *,
@@ -327,12 +333,12 @@ def _streams(
     placed = list(enumerate(ordered))
     new = [(place, part) for place, block in placed if (part := block.of_new_keys)]
     cost = -math.log(CARRIED_SHARE)
-    found = [_Stream.from_blocks(CARRIED, new, policy, cost, against=against)]
+    streams = [_Stream.from_blocks(CARRIED, new, policy, cost, against=against)]
     for number in sorted({block.period for block in ordered if block.period > 1}):
         own = [(at, block) for at, block in placed if block.period == number]
         cost = period_cost(number)
-        found.append(_Stream.from_blocks(number, own, policy, cost, against=against))
-    return found
+        streams.append(_Stream.from_blocks(number, own, policy, cost, against=against))
+    return streams
 
 
 def _slow_in_warm_up(
@@ -355,7 +361,7 @@ def _slow_in_warm_up(
         return False
     numbered = sorted(blocks, key=lambda block: block.number)
     own = [block for block in numbered if block.weight_bps == share]
-    return any(stream.tripped is not None for stream in _streams(own, policy))
+    return any(stream.tripped is not None for stream in _build_streams(own, policy))
 
 
 def _period(blocks: Sequence[ObservationBlock]) -> int:
@@ -370,17 +376,17 @@ def period_cost(period: int) -> float:
     return math.log(period * (period + 1) / (2.0 * (1.0 - CARRIED_SHARE)))
 
 
-def _guardrails(
-    now: _Stream,
-    read: Sequence[ObservationBlock],
+def _collect_guardrails(
+    nearest: _Stream,
+    used_blocks: Sequence[ObservationBlock],
     policy: CanaryPolicy,
 ) -> tuple[GuardrailEvidence, ...]:
     weight = guardrail_weights(policy.tolerated)
-    found = []
+    collected = []
     for guardrail, tolerated in policy.tolerated.items():
-        path = now.paths[guardrail]
-        sums = guardrail_totals(read, guardrail)
-        found.append(
+        path = nearest.paths[guardrail]
+        sums = guardrail_totals(used_blocks, guardrail)
+        collected.append(
             GuardrailEvidence(
                 guardrail=guardrail,
                 tolerated=tolerated,
@@ -388,12 +394,12 @@ def _guardrails(
                 log_e=_last(path),
                 log_e_max=_highest(path),
                 distance_to_trip=distance_to_trip(
-                    _last(path), now.limit - math.log(weight[guardrail])
+                    _last(path), nearest.limit - math.log(weight[guardrail])
                 ),
                 **{item.name: getattr(sums, item.name) for item in fields(sums)},
             )
         )
-    return tuple(found)
+    return tuple(collected)
 
 
 class _Certified(NamedTuple):
@@ -405,7 +411,7 @@ class _Certified(NamedTuple):
     limit: float
 
 
-def _certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
+def _compute_certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
     certificate = Certificate()
     for block in (block.set_missing(against=True) for block in stream.blocks):
         known = error_tally(block)
@@ -440,16 +446,16 @@ def count_open_windows(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
 
     blocks: as `enter_lost_windows` returns them.
     """
-    found: Counter[int] = Counter()
+    open_windows: Counter[int] = Counter()
     for block in blocks:
         if block.windows_known_s:
-            found[block.weight_bps] += block.canary_units
+            open_windows[block.weight_bps] += block.canary_units
         if block.late_of and find_windows(block) is not None:
-            found[block.weight_bps] -= block.counted.canary
-    return {weight_bps: number for weight_bps, number in found.items() if number > 0}
+            open_windows[block.weight_bps] -= block.counted.canary
+    return {weight_bps: number for weight_bps, number in open_windows.items() if number > 0}
 
 
-def _telling(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
+def _count_informative_exposures(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
     exposures: dict[int, int] = {}
     for block in blocks:
         known = error_tally(block)

@@ -1,4 +1,4 @@
-"""Finds the segment of a canary's traffic that a rollback's harm comes from (statistics.md
+"""Finds the segment of a canary's traffic that has the harm of a rollback (statistics.md
 §2.13), as figures and as a sentence.
 """
 
@@ -23,8 +23,7 @@ from harness.gate.online.observation import (
 
 # The maximum probability of naming a segment by chance alone.
 _MAX_FALSE_NAMING: Final = 0.1
-# The sentence says that the harm is in the segment alone, if the p-value of the failures
-# elsewhere is higher.
+# With a higher p-value of the failures elsewhere, the harm is in the segment alone.
 _MIN_P_ELSEWHERE: Final = 0.05
 
 

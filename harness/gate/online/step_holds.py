@@ -1,9 +1,9 @@
-"""Reasons for which a step with enough exposures holds, because too many requests prove nothing
+"""Reasons to hold a step with enough exposures, because too many of its requests prove nothing
 (statistics.md §2.16).
 
 A request that was not sent, or whose outcome is no evidence, is never read as a success. Each
-hold names the reason and both arms' counts, and ends when its cause ends. `decide_action` asks
-for them; none of them delays a rollback.
+hold names the reason and both arms' counts, and ends when its cause ends. `decide_action` reads
+the reasons. They never delay a rollback.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,21 +53,22 @@ def not_sent_reason(rollout: Rollout, blocks: Iterable[ObservationBlock]) -> str
         and block.closed_at >= rollout.step_started_at
     ]
     assigned = sum(block.assigned.canary for block in step)
-    found: dict[str, ArmSplit] = {}
+    not_sent: dict[str, ArmSplit] = {}
     for block in step:
         for key, split in block.assigned_outcomes.items():
             if split_key(key)[0] is OutcomeKind.NOT_SENT:
-                found[key] = _plus(found.get(key), split)
-    unsent = sum(split.canary for split in found.values())
+                not_sent[key] = _add_splits(not_sent.get(key), split)
+    unsent = sum(split.canary for split in not_sent.values())
     if unsent <= MOST_NOT_SENT * assigned:
         return ""
-    key = max(found, key=lambda name: (found[name].canary, name))
-    control = sum(split.failures - split.canary for split in found.values())
+    key = max(not_sent, key=lambda name: (not_sent[name].canary, name))
+    control = sum(split.failures - split.canary for split in not_sent.values())
     return (
         f"{unsent:,} of the candidate's {assigned:,} requests in this step "
         f"({format_percent(unsent / assigned, significant=2)}) were not sent, and {control:,} "
-        f"of the incumbent's. The most frequent reason is: {_lower(outcome_name(key))}. A step "
-        f"needs less than {format_percent(MOST_NOT_SENT)}"
+        f"of the incumbent's. The most frequent reason is: "
+        f"{_lower_first(outcome_name(key))}. A step needs less than "
+        f"{format_percent(MOST_NOT_SENT)}"
     )
 
 
@@ -132,7 +133,7 @@ def _counted_text(
     return (
         f"A certificate needs {format_percent(LEAST_COUNTED)} of each arm's assigned requests "
         f"as evidence, and the {name} has {counted:,} of {assigned:,} ({percent}). The most "
-        f"frequent other outcome is: {_lower(outcome_name(key))} ({unknown[key]:,})"
+        f"frequent other outcome is: {_lower_first(outcome_name(key))} ({unknown[key]:,})"
     )
 
 
@@ -154,9 +155,9 @@ def left_out_differences(
 ) -> tuple[LeftOutDifference, ...]:
     """Returns the differences of the arms' left-out shares that would change the step.
 
-    They change it if the canary would be rolled back, or no longer certified, with its excess
-    counted as failures. Excludes the reasons that an approver acknowledged. blocks: in the
-    order of number. evidence: of these blocks.
+    They change the step if, with the canary's excess as failures, it would be rolled back or no
+    longer certified. Excludes the reasons that an approver acknowledged. blocks: in the order
+    of number. evidence: of these blocks.
     """
     acknowledged = rollout.acknowledged or ()
     fired = [one for one in compare_left_out(blocks) if one.reason not in acknowledged]
@@ -186,11 +187,11 @@ def left_out_reason_text(differences: Sequence[LeftOutDifference]) -> str:
     )
 
 
-def _plus(known: ArmSplit | None, more: ArmSplit) -> ArmSplit:
+def _add_splits(known: ArmSplit | None, more: ArmSplit) -> ArmSplit:
     if known is None:
         return more
     return ArmSplit(known.failures + more.failures, known.canary + more.canary)
 
 
-def _lower(text: str) -> str:
+def _lower_first(text: str) -> str:
     return f"{text[:1].lower()}{text[1:]}"

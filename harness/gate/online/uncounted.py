@@ -1,8 +1,8 @@
 """Why the router could not count a caller for either arm, and which setting would help.
 
 The router adds these requests up in `ObservationBlock.uncounted`. They are no exposures, so no
-evidence uses them. If they are most of a step's requests, the step holds and says why. A caller
-who has counted already in this period is no such request.
+evidence uses them. If they are most of a step's requests, the step holds and says why. Requests
+of callers that have counted already in this period are not among them.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def uncounted_words(reason: str) -> str:
 
 
 def describe_uncountable(uncounted: Mapping[str, ArmSplit], exposures: int) -> str:
-    """Describes why most callers can't be counted; empty if most of them can be.
+    """Describes why most callers can't be counted; empty if most can.
 
     uncounted: requests by reason. exposures: requests that did count.
     """
@@ -95,7 +95,9 @@ class UnsupportedShare(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Says for which part of the callers the evidence speaks; empty if for all."""
+        """Describes which share of the callers the evidence represents; empty if it represents
+        all.
+        """
         if not self.requests:
             return ""
         lacking = format_percent(self.share, significant=2)

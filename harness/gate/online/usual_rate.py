@@ -1,4 +1,5 @@
-"""The usual rate is a bound of how often the incumbent fails on its days before a rollout.
+"""The usual rate is an upper bound of the incumbent's failure rate on the days before a
+rollout.
 
 The comparison of both arms at the same time (statistics.md §2.2) rolls back an equal candidate
 whose failures fall into other minutes than the incumbent's. So a rollback by errors also needs
@@ -16,8 +17,8 @@ from typing import Final, NamedTuple
 # The bound needs this much history; with less, only the comparison at the same time counts.
 MIN_DAYS: Final = 3
 MIN_FAILURES: Final = 20
-# A caller's window in the history has the length of the default policy's. A canary with other
-# windows has no usual rate of them.
+# The length of a caller's window in the history, as in the default policy. A canary with
+# windows of another length has no usual rate of windows.
 USUAL_WINDOW_S: Final = 600.0
 # The most days of history.
 USUAL_DAYS: Final = 7

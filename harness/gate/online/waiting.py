@@ -1,9 +1,9 @@
-"""How long callers wait for output, and when a caller who leaves counts as harm: after a longer
-wait than the incumbent needs for all but 1 % of its answers (statistics.md §2.15).
+"""How long callers wait for output, and when a caller who leaves counts as harm: after a wait
+that is longer than 99 % of the incumbent's waits (statistics.md §2.15).
 
-The router observes a wait's whole length only if output ended it. A caller who leaves during a
-wait shows that the output takes longer: the wait is censored. Kaplan and Meier's estimate
-(1958) uses both, so that the callers' patience does not shorten the incumbent's waits.
+The router observes the whole length of a wait that output ended. If the caller leaves, the
+router only observes that the output takes longer: the wait is censored. Kaplan and Meier's
+estimate (1958) uses both, so that the callers' patience does not shorten the incumbent's waits.
 
 `WaitCounts` counts waits in bins of equal ratio. `count_waits` enters one request's waits,
 `merge_waits` adds up counts, and `find_limits` computes the limits.
@@ -45,8 +45,8 @@ _ENDS: Final = tuple(SHORTEST_S * RATIO ** (number + 1e-9) for number in range(_
 LONGER_SHARE: Final = 0.01
 # A 99 % quantile needs at least 100 answers.
 MIN_ANSWERS: Final = 100
-# The limit while there are fewer answers, unless the route's own limit for the first output is
-# shorter.
+# The limit with fewer than MIN_ANSWERS answers, unless the route's own limit for the first
+# output is shorter.
 UNKNOWN_S: Final = 10.0
 
 
@@ -86,34 +86,34 @@ def count_waits(requests: Iterable[RequestWaits]) -> WaitCounts:
     A stream has one wait between outputs: the longest that ended, or the wait that the caller
     ended if this one was longer.
     """
-    found: dict[str, list[float]] = {}
+    waits_s: dict[str, list[float]] = {}
     for streamed, first_s, gap_s, left_s in requests:
         first = WaitKind.STREAM_FIRST if streamed else WaitKind.FIRST
         if first_s is None:
             if left_s > 0.0:
-                found.setdefault(first.value + LEFT, []).append(left_s)
+                waits_s.setdefault(first.value + LEFT, []).append(left_s)
             continue
-        found.setdefault(first.value, []).append(first_s)
+        waits_s.setdefault(first.value, []).append(first_s)
         if left_s > gap_s:
-            found.setdefault(WaitKind.GAP.value + LEFT, []).append(left_s)
+            waits_s.setdefault(WaitKind.GAP.value + LEFT, []).append(left_s)
         elif gap_s > 0.0:
-            found.setdefault(WaitKind.GAP.value, []).append(gap_s)
-    return {key: count_bins(waits_s) for key, waits_s in found.items()}
+            waits_s.setdefault(WaitKind.GAP.value, []).append(gap_s)
+    return {key: count_bins(values) for key, values in waits_s.items()}
 
 
 def merge_waits(counts: Iterable[WaitCounts]) -> WaitCounts:
     """Adds up counts."""
-    found: dict[str, dict[int, int]] = {}
+    merged: dict[str, dict[int, int]] = {}
     for one in counts:
         for key, bins in one.items():
-            sums = found.setdefault(key, {})
+            sums = merged.setdefault(key, {})
             for number, waits in bins.items():
                 sums[number] = sums.get(number, 0) + waits
-    return found
+    return merged
 
 
 def read_waits(stored: Mapping[str, Mapping[str, int]] | None) -> WaitCounts:
-    """Reads counts back from JSON; None, of a row without counts, has no waits."""
+    """Reads counts back from JSON; a row without counts has None."""
     return {
         key: {int(number): waits for number, waits in bins.items()}
         for key, bins in (stored or {}).items()

@@ -12,9 +12,8 @@ whose exposures failed if any of a caller's first requests failed.
 
 The guard needs exposures that count once, in the order of their assignment. It waits for each
 exposure's outcome. An exposure without an outcome is no failure, in either arm. An outcome that
-is no evidence of errors, such as a limited request, counts for the canary: it is a failure of
-the incumbent, and no failure of the canary. Left out of both arms, it would change the
-probability.
+is no evidence of errors, such as a limited request, counts for the canary: as a failure of the
+incumbent, or as a success of the canary. Leaving it out would change the canary's probability.
 
 A long healthy time must not hide later failures, so evidence may begin at any failure
 (statistics.md §2.3). The first failure has the weight w = FIRST_WEIGHT, the t-th failure (1 -
@@ -24,9 +23,9 @@ that all workers together spend alpha at most.
 If the incumbent's usual failure rate is known, the guard also needs evidence that the candidate
 fails more than usual, and the lesser of both counts (`usual_rate`, statistics.md §2.20). That
 evidence reads the canary's exposures alone: it begins with the first exposure, and again after
-each failure of the canary. In an incident of the incumbent (`is_incident`), failures are no
-bets on their arm, and the canary's exposures are none against the usual rate: an incident of
-both arms would be evidence against it for the rest of the rollout.
+each failure of the canary. In an incident of the incumbent (`is_incident`), the guard makes no
+bets. Otherwise an incident of both arms would be evidence against the usual rate for the rest
+of the rollout.
 """
 
 import math
@@ -65,10 +64,10 @@ class WorkerGuard:
 
     @property
     def log_e(self) -> float:
-        log_e = _log_mean(self.log_sums, _later(self.bets))
+        log_e = _log_mean(self.log_sums, _later_weight(self.bets))
         if not self.usual_sums:
             return log_e
-        return min(log_e, _log_mean(self.usual_sums, _later(self.usual_failures + 1)))
+        return min(log_e, _log_mean(self.usual_sums, _later_weight(self.usual_failures + 1)))
 
     def after(
         self,
@@ -90,15 +89,16 @@ class WorkerGuard:
         if canary and usual_rate and not incident:
             usual_sums = self._with_usual(usual_rate, failed=True)
             usual_failures += 1
-            begun = math.log(_start_weight(usual_failures + 1))
-            usual_sums = tuple(_log_add(log, begun) for log in usual_sums)
+            log_start_weight = math.log(_start_weight(usual_failures + 1))
+            usual_sums = tuple(_log_add(log, log_start_weight) for log in usual_sums)
         null = max(1.0, self.rho)
         number = self.bets + (not incident)
         log_sums = self.log_sums
         if not incident:
-            begun = math.log(_start_weight(number))
+            log_start_weight = math.log(_start_weight(number))
             log_sums = tuple(
-                _log_add(log, begun) + arm_log_factor(null * harm, null, share, canary=canary)
+                _log_add(log, log_start_weight)
+                + arm_log_factor(null * harm, null, share, canary=canary)
                 for log, harm in zip(log_sums, HARM_GRID, strict=True)
             )
         return WorkerGuard(
@@ -139,7 +139,7 @@ def _start_weight(number: int) -> float:
     return FIRST_WEIGHT if number == 1 else (1.0 - FIRST_WEIGHT) / (number * (number - 1))
 
 
-def _later(starts: int) -> float:
+def _later_weight(starts: int) -> float:
     """Returns the weight of all evidence that begins later, each with the value 1."""
     return (1.0 - FIRST_WEIGHT) / starts if starts else 1.0
 
@@ -217,7 +217,7 @@ def abort_log_e(
     """Computes the log e at which a worker aborts. All workers of a router together spend alpha
     at most.
 
-    turn: number of worker processes that watched this rollout earlier. The first `workers`
+    turn: the number of worker processes that guarded this rollout earlier. The first `workers`
     processes share FIRST_WEIGHT of alpha. Later processes (after a killed worker or a restart)
     share the rest: the i-th has 1/(i(i + 1)) of it.
     """

@@ -25,7 +25,7 @@ from harness.gate.budget import (
     sd_pass_fail,
 )
 from harness.gate.claim_advice import ClaimAdvice, advise_claim
-from harness.gate.offline.design import FUTILE_FROM
+from harness.gate.offline.design import FUTILE_FROM_SHARE
 from harness.gate.offline.slices import look_levels, promotion_waits_for
 from harness.gate.offline.suite_claims import items_to_show_saving
 from harness.gate.run import RunBudget, Sample
@@ -433,7 +433,7 @@ def _failing(plan: SuitePlan, sd: float) -> float | None:
     """
     if plan.claim is Claim.SUPERIOR:
         return None
-    items = math.ceil(FUTILE_FROM * plan.n_max) if plan.futility else plan.n_max
+    items = math.ceil(FUTILE_FROM_SHARE * plan.n_max) if plan.futility else plan.n_max
     return budget.smallest_rejected(sd, -plan.margin, items)
 
 

@@ -29,7 +29,7 @@ from harness.frame.records.record import record
 from harness.frame.records.repository import Records
 from harness.frame.records.signed_tables import sign_rows_of
 from harness.frame.signing.keyring import KeyPurpose
-from harness.gate.incumbent_days import MEAN_RUN
+from harness.gate.incumbent_days import MEAN_RUN_PREFIX
 from harness.gate.run import (
     ANSWER_PLACEHOLDER,
     COLUMNS,
@@ -374,7 +374,7 @@ class EvalRuns(Records[EvalRun]):
         """
         same = eval_run.c.fingerprint == fingerprint
         has_not_failed = eval_run.c.state != RunState.FAILED.value
-        is_one_run = ~eval_run.c.id.startswith(MEAN_RUN, autoescape=True)
+        is_one_run = ~eval_run.c.id.startswith(MEAN_RUN_PREFIX, autoescape=True)
         fresh = eval_run.c.created_at >= not_before
         query = self._select(same, fresh, has_not_failed, is_one_run)
         return self._first(query.limit(1))
