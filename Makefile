@@ -4,6 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q
 # Tests also wait for processes and sockets: one worker more than there are cores.
 PARALLEL := -n $(or $(WORKERS),4) --dist worksteal
+COMPILED := .venv/.tests-compiled
 COVERAGE := --cov --cov-branch
 is_set = $(filter-out 0 no false,$(1))
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
@@ -45,10 +46,13 @@ types: setup ## mypy, strict
 imports: setup
 	$(BIN)/lint-imports
 
-# On a new checkout each worker of the next step would compile every test module, all at once.
-# What cannot be imported is that step's to report.
+# In a new environment each worker of the next step would compile every test module, and compute
+# Hypothesis's table of characters, all at once. What cannot be imported is that step's to report.
 bytecode: setup
-	@$(PYTEST) --collect-only -qq >/dev/null || true
+	@test $(COMPILED) -nt .venv/.swapgate-setup || { \
+		$(PYTEST) --collect-only -qq >/dev/null || true; \
+		$(BIN)/python -c "from hypothesis import strategies; strategies.text().validate()"; \
+		touch $(COMPILED); }
 
 arch: imports ## import contracts and the rules of the house
 	$(PYTEST) tests/test_architecture.py

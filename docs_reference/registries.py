@@ -213,12 +213,11 @@ def _shortened(keys: Sequence[Key]) -> list[Key]:
 def _without_copies(keys: Sequence[Key]) -> list[Key]:
     """The keys; a mapping's that are those of an earlier mapping become one row."""
     parents = list(dict.fromkeys(key.parent for key in keys))
+    below = {parent: _keys_below(parent, keys) for parent in parents}
     copies: dict[str, str] = {}
     for at, parent in enumerate(parents):
         for earlier in parents[:at]:
-            own = _keys_below(parent, keys)
-            first = _keys_below(earlier, keys)
-            if len(first) >= LEAST_COPY and first <= own:
+            if len(below[earlier]) >= LEAST_COPY and below[earlier] <= below[parent]:
                 copies.setdefault(parent, earlier)
     rows: list[Key] = []
     for key in keys:
@@ -227,7 +226,7 @@ def _without_copies(keys: Sequence[Key]) -> list[Key]:
             None,
         )
         relative = key._replace(path=key.name.removeprefix(f"{holder}."))
-        if holder is None or relative not in _keys_below(copies[holder], keys):
+        if holder is None or relative not in below[copies[holder]]:
             rows.append(key)
         elif not any(row.name == f"{holder}.*" for row in rows):
             rows.append(

@@ -29,11 +29,9 @@ LATER_ON_POSTGRESQL = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.acceptance)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the stories of this folder; pytest asks a folder's conftest about no others."""
+    item.add_marker(pytest.mark.acceptance)
 
 
 def run(*command: str | Path) -> None:

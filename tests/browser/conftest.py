@@ -33,11 +33,9 @@ AGENT = f"![p]({SPY}) **x** [y]({SPY}) {SPY} :red[z] $k$"
 expect.set_options(timeout=TIMEOUT_MS)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.browser)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests of this folder; pytest asks a folder's conftest about no others."""
+    item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(scope="session")

@@ -88,10 +88,21 @@ UNKNOWN = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
+    """Four processes for all tests of the file. It has what the documented commands name."""
+    spare = {"incumbent": "sim/sim-base"}
     folder = tmp_path_factory.mktemp("agents")
-    with agents_site(folder, with_control=True, max_message_bytes=LIMIT) as made:
-        made.upstream.turns["sim-base"] = completion("hello")
-        yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(OPENAI_KEY, "sk-made-up")
+        with agents_site(
+            folder,
+            sections={"routes": {"chat": spare, "chat-web": spare}},
+            with_openai=True,
+            with_control=True,
+            max_message_bytes=LIMIT,
+        ) as made:
+            made.upstream.turns["sim-base"] = completion("hello")
+            made.upstream.turns["gpt-4o-mini"] = answer
+            yield made
 
 
 @pytest.fixture(scope="module")
@@ -397,23 +408,6 @@ def answer(asked: ReceivedRequest) -> ScriptedTurn:
     return streamed(told) if asked.json.get("stream") else completion(told)
 
 
-@pytest.fixture(scope="module")
-def documented_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
-    spare = {"incumbent": "sim/sim-base"}
-    sections = {"routes": {"chat": spare, "chat-web": spare}}
-    folder = tmp_path_factory.mktemp("agents")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(OPENAI_KEY, "sk-made-up")
-        with agents_site(
-            folder,
-            with_openai=True,
-            with_control=True,
-            sections=sections,
-        ) as made:
-            made.upstream.turns["gpt-4o-mini"] = answer
-            yield made
-
-
 def json_values(text: str) -> Iterator[Any]:
     """The JSON objects that stand one after the other, with events between them left out."""
     decoder = json.JSONDecoder()
@@ -423,30 +417,26 @@ def json_values(text: str) -> Iterator[Any]:
         yield value
 
 
-def test_every_command_works(documented_site: AgentsSite) -> None:
+def test_every_command_works(site: AgentsSite) -> None:
     commands = "".join(shell_blocks("reference/agents.md"))
     assert ADDRESS in commands
-    here = commands.replace(
-        ADDRESS, documented_site.world.url.replace("127.0.0.1", "localhost")
-    )
+    here = commands.replace(ADDRESS, site.world.url.replace("127.0.0.1", "localhost"))
 
     said = run_in_bash(here)
 
     assert "event: turn.completed" in said
     shown = list(json_values(said))
     assert [value["content"] for value in shown if value.get("steps")] == ["It was 1001."] * 2
-    assert shown[-1] == {
-        "items": [],
-        "total": 0,
-        "next": None,
-    }
+    made = {value["id"] for value in shown if value.get("name") == "support"}
+    last = shown[-1]
+    assert last["next"] is None, "it lists every agent"
+    assert last["total"] == len(last["items"])
+    assert not made & {agent["id"] for agent in last["items"]}, "it deleted its own"
     assert {value.get("model") for value in shown if value.get("name") == "support"} == {
         "openai:gpt-4o-mini"
     }
     # The provider's check may have asked for the list of models since.
-    sent = [asked for asked in documented_site.upstream.asked if asked.body][-1].json[
-        "messages"
-    ]
+    sent = [asked for asked in site.upstream.asked if asked.body][-1].json["messages"]
     assert [message["role"] for message in sent] == [
         "system",
         "user",
@@ -473,18 +463,16 @@ def test_the_demo_has_what_the_commands_name(tmp_path: Path) -> None:
 @pytest.mark.verify
 @pytest.mark.req("C1", "C4")
 def test_the_commands_of_a_switch_work_and_wait_for_a_person(
-    documented_site: AgentsSite,
+    site: AgentsSite,
 ) -> None:
     (commands,) = re.findall(
         r"```bash\n(.*?)```",
         DOCS,
         flags=re.DOTALL,
     )
-    here = commands.replace(
-        ADDRESS, documented_site.world.url.replace("127.0.0.1", "localhost")
-    )
-    _, _, agent, _, session = documented_site.session().split("/")
-    ctx = documented_site.world.installation.context
+    here = commands.replace(ADDRESS, site.world.url.replace("127.0.0.1", "localhost"))
+    _, _, agent, _, session = site.session().split("/")
+    ctx = site.world.installation.context
     with subprocess.Popen(  # noqa: S603 - the documented commands are what is tried
         ["bash", "-euo", "pipefail", "-c", here],  # noqa: S607
         env={

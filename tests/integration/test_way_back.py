@@ -81,11 +81,18 @@ FAILED = ScriptedTurn(
 )
 
 
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Upstream]:
+    """One address for all tests, so that their worlds have one beginning."""
     with running_upstream() as made:
-        made.turns = dict.fromkeys(("base", "good", "better", "worse"), STREAM)
         yield made
+
+
+@pytest.fixture
+def upstream(server: Upstream) -> Upstream:
+    server.turns = dict.fromkeys(("base", "good", "better", "worse"), STREAM)
+    server.asked.clear()
+    return server
 
 
 @pytest.fixture
@@ -253,13 +260,14 @@ def test_a_rollback_never_waits_for_a_check_without_a_clear_answer(
     upstream: Upstream,
     ctx: Context,
     turn: ScriptedTurn,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(way_back, "CHECK_S", 0.5)
     world.promoted("sim/better")
     upstream.turns["base"] = turn
 
-    back = operations.roll_back(ctx, BEN, "chat", reason="an incident")
+    # The fixture would keep the world from copying a promotion that another test made.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(way_back, "CHECK_S", 0.5)
+        back = operations.roll_back(ctx, BEN, "chat", reason="an incident")
 
     assert world.serving() == "base"
     (warning,) = back.warnings

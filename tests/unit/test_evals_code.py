@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner import code_sandbox
 from evals.scorers import ScoreResult, find_scorer
 from evals.scorers.interface import NotJudged, RunProgram
 from evals.suites.items import Item
@@ -120,6 +119,8 @@ def test_a_sandbox_that_fails_is_nothing_against_the_answer() -> None:
 def test_without_docker_the_scorer_is_refused_unless_the_operator_takes_the_risk(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from evals.runner import code_sandbox  # noqa: PLC0415 - Inspect loads for two seconds
+
     code_sandbox.why_no_docker.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -133,6 +134,8 @@ def test_without_docker_the_scorer_is_refused_unless_the_operator_takes_the_risk
 def test_with_docker_inspect_starts_a_container_without_a_network(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from evals.runner import code_sandbox  # noqa: PLC0415 - as above
+
     docker = tmp_path / "docker"
     docker.write_text("#!/bin/sh\necho 28.2\n", encoding="utf-8")
     docker.chmod(0o755)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from evals.runner.inspect_tasks import DataSuite
 from evals.suites.suite import describe_sample, load_suite
 from evals.suites.suite_import import (
     ImportedSuite,
@@ -184,6 +183,7 @@ def test_a_conversation_is_asked_as_it_was_with_its_tools(tmp_path: Path) -> Non
     done = imported(tmp_path, line(1, messages=messages, tools=tools), line(2))
     settings = SuiteSettings("production", path=done.data, scorer="label")
     suite = load_suite(replace(settings, data_class="personal"))
+    from evals.runner.inspect_tasks import DataSuite  # noqa: PLC0415 - Inspect loads for two seconds
 
     assert suite.prompt("cap_1") == "Where is it?"
     assert list(suite.context("cap_1")) == messages

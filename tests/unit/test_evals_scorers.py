@@ -471,6 +471,8 @@ ITEMS = {
     "json_schema": to({"type": "array", "items": {"type": "number"}}),
     "tool_call": to({"name": "name", "arguments": {"a": 42}}),
 }
+OPTIONS: list[tuple[str, dict[str, bool]]] = [(name, {}) for name in sorted(ITEMS)]
+OPTIONS += [(name, {"graded": True}) for name in ITEMS if "graded" in SCORERS[name].defaults]
 PIECES = st.sampled_from(
     [
         "```",
@@ -517,8 +519,7 @@ def test_every_scorer_is_among_those_that_the_laws_are_tried_on() -> None:
     assert ITEMS.keys() == SCORERS.keys() - slow
 
 
-@pytest.mark.parametrize("wish", [{}, {"graded": True}])
-@pytest.mark.parametrize("name", sorted(ITEMS))
+@pytest.mark.parametrize(("name", "given_options"), OPTIONS)
 @given(answer=answers)
 @example(answer="[" * 100_000)
 @example(answer='{"a":' * 20_000)
@@ -531,10 +532,9 @@ def test_every_scorer_is_among_those_that_the_laws_are_tried_on() -> None:
 @example(answer='{"a":' + "[" * 980 + "]" * 980 + "}")
 def test_no_answer_breaks_a_scorer_and_leniency_never_costs(
     name: str,
-    wish: dict[str, bool],
+    given_options: dict[str, bool],
     answer: str,
 ) -> None:
-    given_options = {key: wish[key] for key in wish if key in SCORERS[name].defaults}
     scored = judged(name, answer, ITEMS[name], **given_options)
 
     if scored.strict is None or scored.lenient is None:
