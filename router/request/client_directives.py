@@ -11,10 +11,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
+from weakref import ReferenceType
 
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.route_settings import RequestKind
+from harness.routing.table import KeyGrant
 from router.frame.asgi import HEAD_FACTS, Scope, header
 from router.frame.body import ClientRequest, iter_objects
 from router.frame.replies import LISTS, Header, Reply, error_reply
@@ -25,6 +27,7 @@ from router.protocols.caller_names import (
 )
 from router.protocols.endpoints import DIALECTS
 from router.request.caller_patience import read_patience_s
+from router.snapshot.compiled import CompiledSnapshot
 
 _DIGEST_BYTES: Final = 16
 # In marshal's later formats, the bytes depend on more than the value.
@@ -95,7 +98,6 @@ TIMEOUT: Final = b"x-swapgate-timeout"
 HEARTBEAT: Final = b"x-swapgate-heartbeat"
 KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
 # In a head's facts.
-_DIRECTIVES: Final = "directives"
 _CLIENT_HEADERS: Final = "client_headers"
 
 
@@ -120,23 +122,31 @@ class Directives:
 
 
 def read_directives(scope: Scope) -> Directives:
-    """Reads the directives from the head. Requests with the same head on a connection share
-    them.
+    """Reads the directives from the head."""
+    return Directives(
+        sticky=header(scope, STICKY) or header_caller(scope["headers"]),
+        kind=_declared_kind(header(scope, KIND)),
+        task=header(scope, TASK),
+        timeout_s=_requested_timeout_s(header(scope, TIMEOUT)),
+        patience_s=read_patience_s(scope["headers"]),
+        takes_heartbeat=header(scope, HEARTBEAT) != b"off",
+    )
+
+
+class HeadPlan(NamedTuple):
+    """The meaning of a request's head while one revision serves.
+
+    Requests with the same head on a connection share it.
+
+    revision: a weak reference, because an idle connection may outlive its revision by hours.
+    grant: of the caller's key.
+    is_plain: whether the head announces JSON without an encoding.
     """
-    facts = scope.get(HEAD_FACTS)
-    known: Directives | None = facts.get(_DIRECTIVES) if facts is not None else None
-    if known is None:
-        known = Directives(
-            sticky=header(scope, STICKY) or header_caller(scope["headers"]),
-            kind=_declared_kind(header(scope, KIND)),
-            task=header(scope, TASK),
-            timeout_s=_requested_timeout_s(header(scope, TIMEOUT)),
-            patience_s=read_patience_s(scope["headers"]),
-            takes_heartbeat=header(scope, HEARTBEAT) != b"off",
-        )
-        if facts is not None:
-            facts[_DIRECTIVES] = known
-    return known
+
+    revision: ReferenceType[CompiledSnapshot]
+    grant: KeyGrant
+    directives: Directives
+    is_plain: bool
 
 
 def sticky_key(

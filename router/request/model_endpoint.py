@@ -42,11 +42,7 @@ from router.recording.port import Recording
 from router.recording.sums import CallerShares
 from router.request import client_directives
 from router.request.caller_patience import answer_by
-from router.request.client_directives import (
-    Directives,
-    detect_kinds,
-    read_directives,
-)
+from router.request.client_directives import HeadPlan, detect_kinds
 from router.request.dispatch import Dispatcher
 from router.request.needs import (
     COUNT_PATHS,
@@ -122,7 +118,7 @@ class ModelEndpoint:
         self,
         scope: Scope,
         body: bytes,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
@@ -132,18 +128,17 @@ class ModelEndpoint:
         The key's rate limits for calls beside requests apply before, in
         `router.server.app`.
         """
-        directives = read_directives(scope)
-        routed = self._routed(scope, body, grant, serving, directives)
+        routed = self._routed(scope, body, head, serving)
         if isinstance(routed, Reply):
             return routed
         request, route = routed
         id_ = request_id[1].decode()
         _, arm, plan, _, _ = self.assign(
             scope,
-            directives.sticky,
+            head.directives.sticky,
             route,
             request,
-            grant,
+            head.grant,
             id_,
         )
         now = self.dispatcher.timers.loop.time()
@@ -164,7 +159,7 @@ class ModelEndpoint:
         scope: Scope,
         *,
         body: bytes,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | RoutedResponse:
@@ -178,8 +173,9 @@ class ModelEndpoint:
         cannot send without limit.
         """
         started = self._clock.monotonic()
-        directives = read_directives(scope)
-        routed = self._routed(scope, body, grant, serving, directives)
+        grant = head.grant
+        directives = head.directives
+        routed = self._routed(scope, body, head, serving)
         timeout_s = directives.timeout_s
         if isinstance(timeout_s, Reply):
             return timeout_s
@@ -465,9 +461,8 @@ class ModelEndpoint:
         self,
         scope: Scope,
         body: bytes,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
-        directives: Directives,
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """Finds the route of a body; returns the refusal if the body is invalid or has no
         route.
@@ -489,6 +484,8 @@ class ModelEndpoint:
                 "invalid_json",
                 param=param,
             )
+        directives = head.directives
+        grant = head.grant
         found = request.members.found
         if endpoint is _RESPONSES and "background" in found and found["background"]:
             return error_reply(400, NO_BACKGROUND, "unsupported_parameter", param="background")
