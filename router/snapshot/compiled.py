@@ -152,9 +152,21 @@ class CompiledRoute:
     judge: CompiledJudge | None = None
     # A copy of `Route.experiment`, because each request reads it several times.
     experiment: Canary | None = field(init=False)
+    # Endpoints at which a request's key draws its arm, and the arm's plan is in `plans` while
+    # all targets are well. Of a request's content, only a prefill chooses another plan.
+    fixed: frozenset[Endpoint] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "experiment", self.route.experiment)
+        object.__setattr__(self, "fixed", self._fixed())
+
+    def _fixed(self) -> frozenset[Endpoint]:
+        canary = self.route.canary
+        has_handover = canary is not None and canary.handover is not None
+        if self.switches or self.particular or self.native or has_handover:
+            return frozenset()
+        warmed = frozenset(Endpoint) - {Endpoint.EMBEDDINGS} if self.warmed else frozenset()
+        return frozenset(Endpoint) - warmed
 
     @property
     def incumbent_prefill(self) -> Prefill:
