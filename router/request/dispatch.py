@@ -260,12 +260,12 @@ class Dispatcher:
         targets = job.plan.targets
         left = len(targets) - targets.index(target)
         upstream = job.route.upstreams[target]
+        key = self._keys.key(upstream) if len(upstream.keys) > 1 else upstream.only_key
         share_s = max(0.0, job.deadline - now) / left
         if job.answer_by < job.deadline and left > 1:
             share_s = self._patient_share_s(job, target, max(0.0, job.answer_by - now), left)
-            key = self._keys.key(upstream)
             return TargetTries(upstream, share_s, now + share_s, key, impatient=True)
-        return TargetTries(upstream, share_s, now + share_s, self._keys.key(upstream))
+        return TargetTries(upstream, share_s, now + share_s, key)
 
     def _patient_share_s(
         self,
@@ -346,8 +346,8 @@ class Dispatcher:
             tries.until,
             tries.count,
             job.request.endpoint,
-            caller=(job.sticky_key, job.key_id),
-            impatient=tries.impatient,
+            (job.sticky_key, job.key_id),
+            tries.impatient,
         )
 
     def _retry_in_s(

@@ -21,7 +21,7 @@ from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, choos
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, is_route_allowed, open_literal
 from router.conversation.prefill_forms import ANSWER
-from router.frame.asgi import ON_LEAVING, Scope
+from router.frame.asgi import Scope
 from router.frame.body import ClientRequest, FieldError, read_request
 from router.frame.limits import BoundedMap
 from router.frame.replies import (
@@ -33,7 +33,6 @@ from router.frame.replies import (
 )
 from router.protocols.endpoints import (
     CONTENT,
-    DIALECTS,
     ENDPOINTS,
     misfit_reply,
 )
@@ -142,9 +141,8 @@ class ModelEndpoint:
             id_,
         )
         now = self.dispatcher.timers.loop.time()
-        passed_up = DIALECTS[request.endpoint].passed_up
-        headers = client_directives.client_headers(scope, passed_up)
-        job = RoutedRequest(request, route, arm, plan, now, now + COUNT_TIMEOUT_S, headers)
+        until = now + COUNT_TIMEOUT_S
+        job = RoutedRequest(request, route, arm, plan, now, until, head.passed_up)
         counted = await self.dispatcher.count_tokens(job)
         return Reply(200, (JSON,), counted) if counted else estimate_tokens(request)
 
@@ -207,7 +205,6 @@ class ModelEndpoint:
         if uncounted and route.experiment is not None:
             self.note_uncounted(route.experiment, arm, uncounted, sticky_key)
         begun = self.dispatcher.timers.loop.time()
-        passed_up = DIALECTS[request.endpoint].passed_up
         job = RoutedRequest(
             request,
             route,
@@ -215,7 +212,7 @@ class ModelEndpoint:
             plan,
             begun,
             begun + limit_s,
-            client_directives.client_headers(scope, passed_up) if passed_up else (),
+            head.passed_up,
             is_hurried,
             serving.snapshot.table.revision,
             id_,
@@ -234,6 +231,8 @@ class ModelEndpoint:
             headers = (*headers, *self._plan_headers(job))
         if reservation is not None:
             headers = (*headers, *reservation.headers)
+        has_heartbeat = request.stream and directives.takes_heartbeat
+        heartbeat_s = self._settings.heartbeat_s if has_heartbeat else 0.0
         response = RoutedResponse(
             job,
             RequestProgress(),
@@ -241,14 +240,7 @@ class ModelEndpoint:
             self.dispatcher,
             self._errors,
             self._finish,
-            limited=reservation is not None,
-            heartbeat_s=(
-                self._settings.heartbeat_s
-                if request.stream and directives.takes_heartbeat
-                else 0.0
-            ),
-            on_leaving=scope.get(ON_LEAVING),
-            copies=job.copies,
+            heartbeat_s,
         )
         # Do this last: an observer that saw the beginning must also see the end.
         try:

@@ -183,13 +183,6 @@ class Planner:
         key, template: as for `Handovers.place`. A small share of the keys keeps fallbacks
         warm; embeddings never do.
         """
-        if request.endpoint in route.fixed and not _may_prefill(route, request):
-            arm = _INCUMBENT if route.experiment is None else choose_arm(route.route, key)
-            if arm is _CANARY and self._stopped(route.route.canary):
-                arm = _INCUMBENT
-            if self.not_closed or self.paused:
-                return arm, self.plan(route, arm, request), True
-            return arm, route.plans[request.endpoint][arm], True
         if route.warmed and request.endpoint is not _EMBEDDINGS:
             plan = self._warming(route, request, key)
             if plan is not None:
@@ -259,11 +252,11 @@ class Planner:
         number of tokens excludes all targets, the plan ignores it.
         """
         well = route.plans[request.endpoint][arm]
-        is_varied = route.switches or route.particular or route.native
-        if not (is_varied or _may_prefill(route, request)) and self._health.all_well(
-            well.targets
-        ):
-            return well
+        prefill = request.endpoint in route.prefills and ANSWER in request.text
+        if route.is_fixed and not prefill:
+            is_any_unwell = self.not_closed or self.paused
+            if not is_any_unwell or self._health.all_well(well.targets):
+                return well
         # Read the wall clock and the input only if the route has switches or special needs.
         live = active_switches(route.switches, self._clock.now()) if route.switches else ()
         needs, can = _needs(route, request)
@@ -337,11 +330,6 @@ class Planner:
             barred=route.barred,
             when_all_open=self._when_all_open,
         )
-
-
-def _may_prefill(route: CompiledRoute, request: ClientRequest) -> bool:
-    """Returns whether the request may end with a turn that targets read in different ways."""
-    return request.endpoint in route.prefills and ANSWER in request.text
 
 
 def _is_switched(plan: RoutePlan) -> bool:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final
-from weakref import ref
 
 from harness.routing.table import KeyGrant
 from router.access.admission import AsideKind
@@ -41,7 +40,7 @@ from router.protocols.endpoints import COMPLETIONS
 from router.recording.internal_errors import RouterPart
 from router.recording.metrics import CONTENT_TYPE
 from router.recording.port import MAX_BODY_BYTES
-from router.request.client_directives import HeadPlan, read_directives
+from router.request.client_directives import HeadPlan, plan_head
 from router.request.needs import COUNT_PATHS
 from router.server.agents_pass_through import (
     AGENTS_PATH,
@@ -103,7 +102,8 @@ class Router(RouterParts):
             await self._lifespan(receive, send)
             return
         request_id = self._front_door.next_id()
-        send = self._cors.marked(scope, send)
+        if self._cors.origins:
+            send = self._cors.marked(scope, send)
         failed: Reply | None = None
         try:
             answer = self._answer(scope, receive, send, request_id)
@@ -168,7 +168,7 @@ class Router(RouterParts):
             if isinstance(caller, AgentsPassThrough):
                 return caller.serve(scope, receive, send, request_id)
             grant, serving = caller
-            head = HeadPlan(ref(serving), grant, read_directives(scope), is_plain_json(scope))
+            head = plan_head(scope, serving, grant, is_plain=is_plain_json(scope))
             # Do not keep agents' heads, which expire after a minute.
             if facts is not None and CALLER not in scope:
                 facts[_HEAD_PLAN] = head
