@@ -61,13 +61,15 @@ ROUNDS: Final = 3
 IDLE_S: Final = 4.0
 START_S: Final = 120.0
 # The parent starts this instead of its Python, so that only the worker runs under valgrind.
-# Valgrind slows the worker about 40 times, so it reports that much less often: a report has as
-# many requests as usual.
+# Valgrind slows the worker about 40 times, so it looks at its timers and reports that much less
+# often: then as many requests as usual share each of these.
 WRAPPER: Final = """#!/bin/sh
 shift 2
 exec valgrind --tool=callgrind --separate-threads=yes --instr-atstart=no \\
   --callgrind-out-file=%s/counted.%%p %s -c '
+from router.frame import limits
 from router.recording import reporter
+limits.TICK_S *= 40
 reporter.INTERVAL_S *= 40
 reporter.METRICS_EVERY_S *= 40
 from swapgate.__main__ import main

@@ -12,7 +12,6 @@ import logging
 from collections import Counter
 from datetime import datetime
 from typing import Final
-from weakref import ReferenceType, ref
 
 from harness.agents.caller import (
     AGENT_HEADER,
@@ -29,7 +28,7 @@ from harness.frame.ports import Clock
 from harness.routing.settings import RouterSettings
 from harness.routing.table import KeyGrant
 from router.access.admission import Admission
-from router.frame.asgi import HEAD_FACTS, Scope, header
+from router.frame.asgi import Scope, header
 from router.frame.replies import CLOSE, JSON, Header, Reply, error_reply
 from router.health.provider_keys import EarlyRecovery
 from router.protocols.endpoints import ENDPOINTS
@@ -47,8 +46,6 @@ from router.snapshot.holder import SnapshotHolder
 # The grant in usage records of requests by the local operator or with a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
 CALLER: Final = "swapgate_agent_caller"  # the scope's key for an agent's caller
-_GRANT: Final = "grant"  # in a head's facts: (grant, its revision)
-_KnownGrant = tuple[KeyGrant, ReferenceType[CompiledSnapshot]]
 _MESSAGES: Final = "/v1/messages"
 _OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 
@@ -71,23 +68,7 @@ class Callers:
         self._proxies = parse_proxy_networks(settings.trusted_proxies)
 
     def identify(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
-        """Returns the grant of the request's key, or the refusal.
-
-        A connection repeats its head, so the grant is kept with the head's facts while the
-        revision serves.
-        """
-        facts = scope.get(HEAD_FACTS)
-        known: _KnownGrant | None = facts.get(_GRANT) if facts is not None else None
-        if known is not None and known[1]() is serving:
-            return known[0]
-        found = self._identify(scope, serving)
-        # Keep neither agents, whose header expires after a minute, nor refusals, which count.
-        if facts is not None and CALLER not in scope and not isinstance(found, Reply):
-            # A weak reference: an idle connection may outlive the revision by hours.
-            facts[_GRANT] = found, ref(serving)
-        return found
-
-    def _identify(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
+        """Returns the grant of the request's key, or the refusal."""
         authorization = None
         for name, value in scope["headers"]:
             if name == b"authorization" and authorization is None:

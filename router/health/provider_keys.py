@@ -56,7 +56,7 @@ class ProviderKeys:
         is.
         """
         if len(upstream.keys) < SEVERAL:
-            return upstream.keys[0] if upstream.keys else None
+            return upstream.only_key
         if not self._resting_until.get(upstream.provider.name):
             return upstream.keys[0]
         return choose_key(upstream.keys, self._resting_keys(upstream), self._monotonic())

@@ -11,11 +11,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
+from weakref import ReferenceType, ref
 
 from harness.providers.models.capabilities import Endpoint
 from harness.routing.route_settings import RequestKind
-from router.frame.asgi import HEAD_FACTS, Scope, header
+from harness.routing.table import KeyGrant
+from router.frame.asgi import Scope, header
 from router.frame.body import ClientRequest, iter_objects
 from router.frame.replies import LISTS, Header, Reply, error_reply
 from router.protocols.caller_names import (
@@ -23,8 +25,10 @@ from router.protocols.caller_names import (
     body_callers,
     header_caller,
 )
-from router.protocols.endpoints import DIALECTS
+from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.request.caller_patience import read_patience_s
+from router.request.needs import COUNT_PATHS
+from router.snapshot.compiled import CompiledSnapshot
 
 _DIGEST_BYTES: Final = 16
 # In marshal's later formats, the bytes depend on more than the value.
@@ -94,9 +98,6 @@ TASK: Final = b"x-swapgate-task"
 TIMEOUT: Final = b"x-swapgate-timeout"
 HEARTBEAT: Final = b"x-swapgate-heartbeat"
 KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
-# In a head's facts.
-_DIRECTIVES: Final = "directives"
-_CLIENT_HEADERS: Final = "client_headers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,23 +121,47 @@ class Directives:
 
 
 def read_directives(scope: Scope) -> Directives:
-    """Reads the directives from the head. Requests with the same head on a connection share
-    them.
+    """Reads the directives from the head."""
+    return Directives(
+        sticky=header(scope, STICKY) or header_caller(scope["headers"]),
+        kind=_declared_kind(header(scope, KIND)),
+        task=header(scope, TASK),
+        timeout_s=_requested_timeout_s(header(scope, TIMEOUT)),
+        patience_s=read_patience_s(scope["headers"]),
+        takes_heartbeat=header(scope, HEARTBEAT) != b"off",
+    )
+
+
+class HeadPlan(NamedTuple):
+    """The meaning of a request's head while one revision serves.
+
+    Requests with the same head on a connection share it.
+
+    revision: a weak reference, because an idle connection may outlive its revision by hours.
+    grant: of the caller's key.
+    passed_up: the headers for the provider.
+    is_plain: whether the head announces JSON without an encoding.
     """
-    facts = scope.get(HEAD_FACTS)
-    known: Directives | None = facts.get(_DIRECTIVES) if facts is not None else None
-    if known is None:
-        known = Directives(
-            sticky=header(scope, STICKY) or header_caller(scope["headers"]),
-            kind=_declared_kind(header(scope, KIND)),
-            task=header(scope, TASK),
-            timeout_s=_requested_timeout_s(header(scope, TIMEOUT)),
-            patience_s=read_patience_s(scope["headers"]),
-            takes_heartbeat=header(scope, HEARTBEAT) != b"off",
-        )
-        if facts is not None:
-            facts[_DIRECTIVES] = known
-    return known
+
+    revision: ReferenceType[CompiledSnapshot]
+    grant: KeyGrant
+    directives: Directives
+    passed_up: tuple[Header, ...]
+    is_plain: bool
+
+
+def plan_head(
+    scope: Scope,
+    serving: CompiledSnapshot,
+    grant: KeyGrant,
+    *,
+    is_plain: bool,
+) -> HeadPlan:
+    """Reads a head for a revision. A path that asks no model passes no headers up."""
+    path = scope["path"]
+    endpoint = ENDPOINTS.get(path) or COUNT_PATHS.get(path)
+    passed_up = client_headers(scope, DIALECTS[endpoint].passed_up) if endpoint else ()
+    return HeadPlan(ref(serving), grant, read_directives(scope), passed_up, is_plain)
 
 
 def sticky_key(
@@ -221,25 +246,14 @@ def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Heade
 
     defaults: the headers that the endpoint's dialect passes up, with their default values.
     An empty default drops the header if the client sends none. A value is valid if it is
-    printable ASCII. Requests with the same head on a connection share the result.
+    printable ASCII.
     """
-    if not defaults:
-        return ()
-    facts = scope.get(HEAD_FACTS)
-    known: tuple[Header, ...] | None = facts.get(_CLIENT_HEADERS) if facts is not None else None
-    if known is None:
-        given = ((name, _joined(scope, name), default) for name, default in defaults.items())
-        chosen = (
-            (
-                name,
-                v if v and v.isascii() and v.decode().isprintable() else other,
-            )
-            for name, v, other in given
-        )
-        known = tuple((name, value) for name, value in chosen if value)
-        if facts is not None:
-            facts[_CLIENT_HEADERS] = known  # one head belongs to one endpoint with its defaults
-    return known
+    given = ((name, _joined(scope, name), default) for name, default in defaults.items())
+    chosen = (
+        (name, value if value and value.isascii() and value.decode().isprintable() else other)
+        for name, value, other in given
+    )
+    return tuple((name, value) for name, value in chosen if value)
 
 
 def _joined(scope: Scope, name: bytes) -> bytes | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.frame.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.frame.formatting import format_latency
@@ -25,6 +25,7 @@ from harness.routing.reliability.retry import RetryBudget, retry_wait_s
 from harness.routing.route_settings import OnContentPolicy, StreamCommit
 from harness.routing.settings import RouterSettings
 from router.frame.failure import UpstreamFailed
+from router.frame.limits import TimeLimit
 from router.health.provider_keys import ProviderKeys
 from router.health.slowdowns import TargetTurn
 from router.health.target_health import TargetHealth
@@ -49,6 +50,21 @@ _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
 _TIMEOUT: Final = FailureClass.TIMEOUT
 _PROBE: Final = TargetTurn.PROBE
 _NONE: Final = TargetTurn.NONE
+
+
+class AttemptEnd(NamedTuple):
+    """How an attempt ended.
+
+    failure: None for an answer, and for a client who left.
+    outcome: what it counts as for the target's health and the provider's key.
+    """
+
+    failure: UpstreamFailed | None
+    outcome: FailureClass | None
+
+
+_ANSWERED: Final = AttemptEnd(None, None)
+_LEFT: Final = AttemptEnd(None, FailureClass.CANCELLED)
 
 
 @dataclass(slots=True)
@@ -244,12 +260,12 @@ class Dispatcher:
         targets = job.plan.targets
         left = len(targets) - targets.index(target)
         upstream = job.route.upstreams[target]
+        key = self._keys.key(upstream) if len(upstream.keys) > 1 else upstream.only_key
         share_s = max(0.0, job.deadline - now) / left
         if job.answer_by < job.deadline and left > 1:
             share_s = self._patient_share_s(job, target, max(0.0, job.answer_by - now), left)
-            key = self._keys.key(upstream)
             return TargetTries(upstream, share_s, now + share_s, key, impatient=True)
-        return TargetTries(upstream, share_s, now + share_s, self._keys.key(upstream))
+        return TargetTries(upstream, share_s, now + share_s, key)
 
     def _patient_share_s(
         self,
@@ -330,8 +346,8 @@ class Dispatcher:
             tries.until,
             tries.count,
             job.request.endpoint,
-            caller=(job.sticky_key, job.key_id),
-            impatient=tries.impatient,
+            (job.sticky_key, job.key_id),
+            tries.impatient,
         )
 
     def _retry_in_s(
@@ -402,7 +418,7 @@ class Dispatcher:
             for availability in self._health.readiness(later).values()
         )
 
-    async def _attempt(  # noqa: C901, PLR0912, PLR0915 - one attempt, however it ends
+    async def _attempt(
         self,
         job: RoutedRequest,
         attempt: Attempt,
@@ -421,17 +437,7 @@ class Dispatcher:
         loop = self.timers.loop
         started = attempt.began = loop.time()
         progress.current = attempt
-        target = attempt.upstream.id
-        try:
-            first_s = self._limits.first_s(job, attempt)
-            if target in self._health.not_closed:
-                probe_s = self._limits.probe_s(job, attempt)
-                attempt.probe = probe_s < first_s
-                first_s = min(first_s, probe_s)
-        except Exception as error:
-            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
-            first_s = math.inf
-        limit = self.timers.limit(min(attempt.until, started + first_s))
+        limit = self.timers.limit(min(attempt.until, started + self._first_s(job, attempt)))
         # An answer that has begun outlasts the caller's patience: no fallback is faster now.
         rest = job.deadline if attempt.impatient else attempt.until
         head = None if job.request.stream else FirstByteTimer(limit, rest, loop)
@@ -439,70 +445,109 @@ class Dispatcher:
         if job.span is not None:
             settle = job.span.attempt(attempt.upstream, len(progress.attempts) + 1, settle)
         self._leaves.waiting[limit] = job, attempt, head, started
-        self._users.used_at[target, job.key_id] = started
-        failure: UpstreamFailed | None = None
-        outcome: FailureClass | None = FailureClass.CANCELLED
+        self._users.used_at[attempt.upstream.id, job.key_id] = started
+        end = _LEFT
         try:
             with limit:
                 result = await self._calls.make(job, attempt, settle, head)
             commit = job.route.route.settings.commit
-            if isinstance(result, CommittedStream) and commit is _HELD_BACK:
+            if commit is _HELD_BACK and isinstance(result, CommittedStream):
                 await result.hold(rest)
             progress.result = result
-            outcome = None
-        except UpstreamFailed as error:
-            if error.failure is FailureClass.INTERNAL:
-                self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
-            failure = error.kept()
-            self._narrow_to_endpoint(job, attempt, failure)
-            outcome = failure.failure
-            attempt.failure = failure
-            is_hurried = job.hurried or attempt.impatient
-            attempt.hasty = is_hurried and loop.time() >= attempt.until
-            if error.stale or attempt.hasty:
-                outcome = FailureClass.CANCELLED
-        except TimeoutError:
-            failure = UpstreamFailed(
-                FailureClass.TIMEOUT,
-                f"no answer within {format_latency(limit.when - started)}",
-            )
-            # A client's short time limit must not open circuits.
-            is_whole_time = limit.when == attempt.until
-            attempt.hasty = is_whole_time and (job.hurried or attempt.impatient)
-            outcome = FailureClass.CANCELLED if attempt.hasty else FailureClass.TIMEOUT
-            if head is None or head.at is None:
-                attempt.slow = not (is_whole_time or attempt.check or attempt.probe)
-                self._note_silence(job, attempt, started, limit.when)
+            end = _ANSWERED
         except asyncio.CancelledError:
             if head is None or head.at is None:
                 attempt.silent_since = started
             raise
         except Exception as error:
-            # After a fault in our code, try the next target: it may not need that code.
-            self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
-            failure = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
-            outcome = failure.failure
+            end = self._end_of(error, job, attempt, limit, head)
         finally:
             del self._leaves.waiting[limit]
-            # A stream settles its attempt at its own end.
             if isinstance(progress.result, CommittedStream):
-                now = loop.time()
-                progress.first_token_s = now - job.begun
-                if attempt.probe_size:
-                    self._accept(job, attempt)
-                if target != job.plan.targets[-1]:
-                    self._note_s(job, attempt, now - started, now)
+                self._note_commit(job, attempt, progress)
             else:
-                self._settle(job, settle, outcome)
-        if outcome is _TIMEOUT and target in self._health.not_closed:
-            self._move_on(job, target)
-        if head is not None and head.at is not None and outcome is None:
-            self._note_s(job, attempt, head.at - started, head.at)
-        attempt.failure = failure
+                self._keep(job, settle, end.outcome)
+        if end is _ANSWERED:
+            if head is not None and head.at is not None:
+                self._keep(job, self._limits.note, job, attempt, head.at - started, head.at)
+        elif end.outcome is _TIMEOUT and attempt.upstream.id in self._health.not_closed:
+            # The target's circuit opened because it is silent: end the long waits for it.
+            move_on = partial(self._leaves.move_on, only_slow=True)
+            self._keep(job, move_on, attempt.upstream.id, loop.time())
+        attempt.failure = end.failure
         attempt.ms = (loop.time() - started) * 1000
         progress.attempts.append(attempt)
         progress.current = None
-        return failure
+        return end.failure
+
+    def _first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+        """Returns how many seconds an attempt may wait for its first output; infinite for no
+        limit.
+        """
+        try:
+            first_s = self._limits.first_s(job, attempt)
+            if attempt.upstream.id in self._health.not_closed:
+                probe_s = self._limits.probe_s(job, attempt)
+                attempt.probe = probe_s < first_s
+                first_s = min(first_s, probe_s)
+        except Exception as error:
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
+            return math.inf
+        return first_s
+
+    def _end_of(
+        self,
+        error: Exception,
+        job: RoutedRequest,
+        attempt: Attempt,
+        limit: TimeLimit,
+        head: FirstByteTimer | None,
+    ) -> AttemptEnd:
+        """Returns how an error ends an attempt.
+
+        | error | failure | counts as |
+        |---|---|---|
+        | the provider's failure | itself | itself; cancelled if stale, or hasty at the end |
+        | the target's time is over | timeout | timeout; cancelled at a client's deadline |
+        | a fault of the router | internal: the next target may not need that code | internal |
+        """
+        is_whole_time = self.timers.loop.time() >= attempt.until
+        is_hurried = job.hurried or attempt.impatient
+        match error:
+            case UpstreamFailed():
+                if error.failure is FailureClass.INTERNAL:
+                    self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
+                failure = error.kept()
+                self._keep(job, self._outcomes.narrow_to_endpoint, attempt, failure)
+                attempt.failure = failure
+                attempt.hasty = is_hurried and is_whole_time
+                is_neutral = error.stale or attempt.hasty
+            case TimeoutError():
+                failure = UpstreamFailed(
+                    _TIMEOUT, f"no answer within {format_latency(limit.when - attempt.began)}"
+                )
+                # A client's short time limit must not open circuits.
+                is_whole_time = limit.when == attempt.until
+                is_neutral = attempt.hasty = is_hurried and is_whole_time
+                if head is None or head.at is None:
+                    attempt.slow = not (is_whole_time or attempt.check or attempt.probe)
+                    self._note_silence(job, attempt, limit.when)
+            case _:
+                self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
+                failure = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
+                is_neutral = False
+        return AttemptEnd(failure, FailureClass.CANCELLED if is_neutral else failure.failure)
+
+    def _note_commit(
+        self, job: RoutedRequest, attempt: Attempt, progress: RequestProgress
+    ) -> None:
+        """Notes that a stream has its first output. It settles its attempt at its own end."""
+        now = self.timers.loop.time()
+        progress.first_token_s = now - job.begun
+        if attempt.probe_size:
+            self._keep(job, self._outcomes.accept, attempt)
+        if attempt.upstream.id != job.plan.targets[-1]:
+            self._keep(job, self._limits.note, job, attempt, now - attempt.began, now)
 
     def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
         """Returns the next target after the latest failure; None if no other target may
@@ -526,42 +571,17 @@ class Dispatcher:
             later = targets[targets.index(last.target) + 1 :]
             return None if last.failure in CLIENT_FAILURES else next(iter(later), None)
 
-    def _note_s(
-        self,
-        job: RoutedRequest,
-        attempt: Attempt,
-        seconds: float,
-        at: float | None,
-    ) -> None:
-        try:
-            self._limits.note(job, attempt, seconds, at)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-
-    def _note_silence(
-        self,
-        job: RoutedRequest,
-        attempt: Attempt,
-        started: float,
-        until: float,
-    ) -> None:
+    def _note_silence(self, job: RoutedRequest, attempt: Attempt, until: float) -> None:
         """Notes that an attempt's time ended without any output.
 
         A probe, and a wait that ended because the circuit opened, show nothing of the target's
         times. A caller's own deadline ends a wait as its leaving does.
         """
         if attempt.hasty:
-            attempt.silent_since = started
+            attempt.silent_since = attempt.began
             self.note_leave(job, attempt, until)
         elif not (attempt.probe or attempt.moved):
-            self._note_s(job, attempt, until - started, None)
-
-    def _move_on(self, job: RoutedRequest, target: str) -> None:
-        """Ends long waits for a target whose circuit opened because it is silent."""
-        try:
-            self._leaves.move_on(target, self.timers.loop.time(), only_slow=True)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+            self._keep(job, self._limits.note, job, attempt, until - attempt.began, None)
 
     def note_leave(
         self,
@@ -573,37 +593,12 @@ class Dispatcher:
 
         An attempt that had a byte does not count. at: on the event loop's clock.
         """
-        if attempt is None or attempt.silent_since is None:
-            return
-        try:
-            self._leaves.note(job, attempt, attempt.silent_since, at)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
+        if attempt is not None and attempt.silent_since is not None:
+            self._keep(job, self._leaves.note, job, attempt, attempt.silent_since, at)
 
-    def _narrow_to_endpoint(
-        self,
-        job: RoutedRequest,
-        attempt: Attempt,
-        failure: UpstreamFailed,
-    ) -> None:
+    def _keep(self, job: RoutedRequest, record: Callable[..., object], *given: object) -> None:
+        """Records something. A fault of the record is noted, and never fails the request."""
         try:
-            self._outcomes.narrow_to_endpoint(attempt, failure)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-
-    def _accept(self, job: RoutedRequest, attempt: Attempt) -> None:
-        try:
-            self._outcomes.accept(attempt)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-
-    def _settle(
-        self,
-        job: RoutedRequest,
-        settle: OnEnd,
-        outcome: FailureClass | None,
-    ) -> None:
-        try:
-            settle(outcome)
+            record(*given)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)

@@ -21,7 +21,7 @@ from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, choos
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER, is_route_allowed, open_literal
 from router.conversation.prefill_forms import ANSWER
-from router.frame.asgi import ON_LEAVING, Scope
+from router.frame.asgi import Scope
 from router.frame.body import ClientRequest, FieldError, read_request
 from router.frame.limits import BoundedMap
 from router.frame.replies import (
@@ -33,7 +33,6 @@ from router.frame.replies import (
 )
 from router.protocols.endpoints import (
     CONTENT,
-    DIALECTS,
     ENDPOINTS,
     misfit_reply,
 )
@@ -42,11 +41,7 @@ from router.recording.port import Recording
 from router.recording.sums import CallerShares
 from router.request import client_directives
 from router.request.caller_patience import answer_by
-from router.request.client_directives import (
-    Directives,
-    detect_kinds,
-    read_directives,
-)
+from router.request.client_directives import HeadPlan, detect_kinds
 from router.request.dispatch import Dispatcher
 from router.request.needs import (
     COUNT_PATHS,
@@ -122,7 +117,7 @@ class ModelEndpoint:
         self,
         scope: Scope,
         body: bytes,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
@@ -132,24 +127,22 @@ class ModelEndpoint:
         The key's rate limits for calls beside requests apply before, in
         `router.server.app`.
         """
-        directives = read_directives(scope)
-        routed = self._routed(scope, body, grant, serving, directives)
+        routed = self._routed(scope, body, head, serving)
         if isinstance(routed, Reply):
             return routed
         request, route = routed
         id_ = request_id[1].decode()
         _, arm, plan, _, _ = self.assign(
             scope,
-            directives.sticky,
+            head.directives.sticky,
             route,
             request,
-            grant,
+            head.grant,
             id_,
         )
         now = self.dispatcher.timers.loop.time()
-        passed_up = DIALECTS[request.endpoint].passed_up
-        headers = client_directives.client_headers(scope, passed_up)
-        job = RoutedRequest(request, route, arm, plan, now, now + COUNT_TIMEOUT_S, headers)
+        until = now + COUNT_TIMEOUT_S
+        job = RoutedRequest(request, route, arm, plan, now, until, head.passed_up)
         counted = await self.dispatcher.count_tokens(job)
         return Reply(200, (JSON,), counted) if counted else estimate_tokens(request)
 
@@ -164,7 +157,7 @@ class ModelEndpoint:
         scope: Scope,
         *,
         body: bytes,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | RoutedResponse:
@@ -178,8 +171,9 @@ class ModelEndpoint:
         cannot send without limit.
         """
         started = self._clock.monotonic()
-        directives = read_directives(scope)
-        routed = self._routed(scope, body, grant, serving, directives)
+        grant = head.grant
+        directives = head.directives
+        routed = self._routed(scope, body, head, serving)
         timeout_s = directives.timeout_s
         if isinstance(timeout_s, Reply):
             return timeout_s
@@ -211,7 +205,6 @@ class ModelEndpoint:
         if uncounted and route.experiment is not None:
             self.note_uncounted(route.experiment, arm, uncounted, sticky_key)
         begun = self.dispatcher.timers.loop.time()
-        passed_up = DIALECTS[request.endpoint].passed_up
         job = RoutedRequest(
             request,
             route,
@@ -219,7 +212,7 @@ class ModelEndpoint:
             plan,
             begun,
             begun + limit_s,
-            client_directives.client_headers(scope, passed_up) if passed_up else (),
+            head.passed_up,
             is_hurried,
             serving.snapshot.table.revision,
             id_,
@@ -238,6 +231,8 @@ class ModelEndpoint:
             headers = (*headers, *self._plan_headers(job))
         if reservation is not None:
             headers = (*headers, *reservation.headers)
+        has_heartbeat = request.stream and directives.takes_heartbeat
+        heartbeat_s = self._settings.heartbeat_s if has_heartbeat else 0.0
         response = RoutedResponse(
             job,
             RequestProgress(),
@@ -245,14 +240,7 @@ class ModelEndpoint:
             self.dispatcher,
             self._errors,
             self._finish,
-            limited=reservation is not None,
-            heartbeat_s=(
-                self._settings.heartbeat_s
-                if request.stream and directives.takes_heartbeat
-                else 0.0
-            ),
-            on_leaving=scope.get(ON_LEAVING),
-            copies=job.copies,
+            heartbeat_s,
         )
         # Do this last: an observer that saw the beginning must also see the end.
         try:
@@ -465,9 +453,8 @@ class ModelEndpoint:
         self,
         scope: Scope,
         body: bytes,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
-        directives: Directives,
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """Finds the route of a body; returns the refusal if the body is invalid or has no
         route.
@@ -489,6 +476,8 @@ class ModelEndpoint:
                 "invalid_json",
                 param=param,
             )
+        directives = head.directives
+        grant = head.grant
         found = request.members.found
         if endpoint is _RESPONSES and "background" in found and found["background"]:
             return error_reply(400, NO_BACKGROUND, "unsupported_parameter", param="background")

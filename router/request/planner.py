@@ -252,11 +252,11 @@ class Planner:
         number of tokens excludes all targets, the plan ignores it.
         """
         well = route.plans[request.endpoint][arm]
-        # For most routes, neither the request nor the time changes the plan.
         prefill = request.endpoint in route.prefills and ANSWER in request.text
-        is_steady = not (route.switches or route.particular or route.native or prefill)
-        if is_steady and self._health.all_well(well.targets):
-            return well
+        if route.is_fixed and not prefill:
+            is_any_unwell = self.not_closed or self.paused
+            if not is_any_unwell or self._health.all_well(well.targets):
+                return well
         # Read the wall clock and the input only if the route has switches or special needs.
         live = active_switches(route.switches, self._clock.now()) if route.switches else ()
         needs, can = _needs(route, request)

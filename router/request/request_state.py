@@ -311,8 +311,9 @@ class Attempt:
     until: float  # on the event loop's clock
     number: int  # counts the attempts at this target from 1
     endpoint: Endpoint
-    check: bool = False  # a health check, by the router's own request
     caller: tuple[str, str] = NO_CALLER  # the sticky key and the API key of the request
+    impatient: bool = False  # its time is a share of the caller's patience (`answer_by`)
+    check: bool = False  # a health check, by the router's own request
     began: float = 0.0  # on the event loop's clock
     probe_size: RequestSize | None = None  # the request's, if it tests a slowed target
     retry_after_s: float | None = (
@@ -320,7 +321,6 @@ class Attempt:
     )
     # The router cut it because it was slow to begin and another target follows.
     slow: bool = False
-    impatient: bool = False  # its time is a share of the caller's patience (`answer_by`)
     probe: bool = False  # the target's circuit is not closed, and another target can answer
     moved: bool = False  # the target's circuit opened while it waited: the next one answers
     hasty: bool = False  # its time limit was the client's own deadline, or a share of it

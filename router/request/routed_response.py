@@ -16,6 +16,7 @@ from harness.frame.failures import CLIENT_FAILURES, FailureClass
 from harness.routing.table import Arm
 from router.frame.asgi import (
     ABORTED,
+    ON_LEAVING,
     ClientDisconnected,
     DisconnectWatch,
     OnLeaving,
@@ -58,14 +59,12 @@ class RoutedResponse:
 
     headers: of the answer's head. The first one is the request's id.
     on_end: called once, when the answer is sent or cannot be sent.
-    limited: the headers name our rate limits, not the provider's.
     heartbeat_s: seconds of silence before a comment in a stream; 0 for no comments.
-    on_leaving: the server's notice of a disconnect, see `router.frame.asgi.ON_LEAVING`.
     copies: receive a stream's events as well.
     caller_gone: the client disconnected before the answer's end.
     """
 
-    def __init__(  # noqa: PLR0913 - all by name but four
+    def __init__(
         self,
         job: RoutedRequest,
         progress: RequestProgress,
@@ -73,11 +72,7 @@ class RoutedResponse:
         dispatcher: Dispatcher,
         errors: InternalErrors,
         on_end: Callable[["RoutedResponse"], None],
-        *,
-        limited: bool = False,
-        heartbeat_s: float = 0.0,
-        on_leaving: OnLeaving | None = None,
-        copies: Sequence[AnswerCopy] = (),
+        heartbeat_s: float,
     ) -> None:
         self.job = job
         self.progress = progress
@@ -90,9 +85,11 @@ class RoutedResponse:
         self.router_failed = False
         self._ended_at: float | None = None  # when the caller left, on the event loop's clock
         self._headers = headers
-        self._limited = limited
-        self._on_leaving = on_leaving
-        self.copies = copies
+        # The headers then name our rate limits, not the provider's.
+        self._limited = job.reservation is not None
+        # The server's notice of a disconnect.
+        self._on_leaving: OnLeaving | None = job.scope.get(ON_LEAVING)
+        self.copies: Sequence[AnswerCopy] = job.copies
 
     async def serve(  # noqa: C901, PLR0912 - one answer, to its last byte, however it ends
         self, receive: Receive, send: Send

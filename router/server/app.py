@@ -13,12 +13,15 @@ from typing import Final
 from harness.routing.table import KeyGrant
 from router.access.admission import AsideKind
 from router.access.front_door import (
+    CALLER,
     FLAGS_PATH,
     SOON,
     is_anthropics,
     list_models,
 )
 from router.frame.asgi import (
+    BODY,
+    HEAD_FACTS,
     ClientDisconnected,
     Receive,
     Scope,
@@ -37,6 +40,7 @@ from router.protocols.endpoints import COMPLETIONS
 from router.recording.internal_errors import RouterPart
 from router.recording.metrics import CONTENT_TYPE
 from router.recording.port import MAX_BODY_BYTES
+from router.request.client_directives import HeadPlan, plan_head
 from router.request.needs import COUNT_PATHS
 from router.server.agents_pass_through import (
     AGENTS_PATH,
@@ -56,13 +60,14 @@ from router.server.paths import (
     takes_no_websocket,
 )
 from router.server.request_body import (
+    is_plain_json,
     media_type,
-    plain_body,
     read_request_body,
 )
 from router.snapshot.compiled import CompiledSnapshot
 
 log = logging.getLogger(__name__)
+_HEAD_PLAN: Final = "plan"  # the key of a head's plan in its facts
 _RESPONSES: Final = f"/v1{RESPONSES_PATH}"
 # By path: the largest body, and the kind of limit that applies to the key.
 _ASIDE: Final = {
@@ -97,7 +102,8 @@ class Router(RouterParts):
             await self._lifespan(receive, send)
             return
         request_id = self._front_door.next_id()
-        send = self._cors.marked(scope, send)
+        if self._cors.origins:
+            send = self._cors.marked(scope, send)
         failed: Reply | None = None
         try:
             answer = self._answer(scope, receive, send, request_id)
@@ -152,26 +158,34 @@ class Router(RouterParts):
         request_id: Header,
     ) -> Reply | Awaitable[Reply | None]:
         """Returns a reply, or an awaitable: of a reply, or of None if the answer was sent."""
-        caller = self._caller(scope)
-        if isinstance(caller, Reply):
-            return caller
-        if isinstance(caller, AgentsPassThrough):
-            return caller.serve(scope, receive, send, request_id)
-        grant, serving = caller
+        facts = scope.get(HEAD_FACTS)
+        head: HeadPlan | None = facts.get(_HEAD_PLAN) if facts is not None else None
+        serving = self._holder.current
+        if serving is None or head is None or head.revision() is not serving:
+            caller = self._caller(scope)
+            if isinstance(caller, Reply):
+                return caller
+            if isinstance(caller, AgentsPassThrough):
+                return caller.serve(scope, receive, send, request_id)
+            grant, serving = caller
+            head = plan_head(scope, serving, grant, is_plain=is_plain_json(scope))
+            # Do not keep agents' heads, which expire after a minute.
+            if facts is not None and CALLER not in scope:
+                facts[_HEAD_PLAN] = head
         path = scope["path"]
+        if path in ASKED:
+            return self._complete(scope, receive, send, head, serving, request_id)
         if path == METRICS:
             return self.metrics()
         if path in _ASIDE or path.startswith(FLAGS_PATH):
-            return self._answer_aside(scope, receive, grant, serving, request_id)
-        if path not in ASKED:
-            return list_models(
-                serving,
-                grant,
-                path,
-                self._names,
-                anthropic=is_anthropics(scope),
-            )
-        return self._complete(scope, receive, send, grant, serving, request_id)
+            return self._answer_aside(scope, receive, head.grant, serving, request_id)
+        return list_models(
+            serving,
+            head.grant,
+            path,
+            self._names,
+            anthropic=is_anthropics(scope),
+        )
 
     async def _answer_aside(
         self,
@@ -206,7 +220,7 @@ class Router(RouterParts):
         scope: Scope,
         receive: Receive,
         send: Send,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
@@ -219,13 +233,13 @@ class Router(RouterParts):
             return refusal
         try:
             limit = self._settings.max_body_bytes
-            body: bytes | Reply | None = plain_body(scope, limit)
-            if body is None:
+            body: bytes | Reply | None = scope.get(BODY) if head.is_plain else None
+            if body is None or len(body) > limit:
                 body = await read_request_body(scope, receive, self._timers, limit)
             if isinstance(body, Reply):
                 return body
             if scope["path"] in COUNT_PATHS:
-                return await self._count(scope, body, grant, serving, request_id)
+                return await self._count(scope, body, head, serving, request_id)
             if scope["path"] == COMPLETIONS:
                 chat = as_chat(scope, send, body)
                 if isinstance(chat, Reply):
@@ -233,12 +247,12 @@ class Router(RouterParts):
                 scope, send, body = chat
             if serving.keeps_responses and scope["path"] == _RESPONSES:
                 return await self._respond(
-                    scope, receive, send, body, grant, serving, request_id
+                    scope, receive, send, body, head, serving, request_id
                 )
             response = self._calls.prepare(
                 scope,
                 body=body,
-                grant=grant,
+                head=head,
                 serving=serving,
                 request_id=request_id,
             )
@@ -253,19 +267,20 @@ class Router(RouterParts):
         self,
         scope: Scope,
         body: bytes,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
+        grant = head.grant
         kind = AsideKind.COUNTS
         if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
             return too_many
         if serving.keeps_responses and scope["path"].startswith(_RESPONSES):
-            opened = await self._kept.open(scope, body, grant, serving)
+            opened = await self._kept.open(scope, body, head, serving)
             if isinstance(opened, Reply):
                 return opened
             body = body if opened is None else opened.body
-        return await self._calls.count_tokens(scope, body, grant, serving, request_id)
+        return await self._calls.count_tokens(scope, body, head, serving, request_id)
 
     async def _respond(
         self,
@@ -273,20 +288,20 @@ class Router(RouterParts):
         receive: Receive,
         send: Send,
         body: bytes,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
         """Serves `/v1/responses` if a route keeps its answers: resolves the request's
         references, and keeps the answer. Returns None if the answer was sent.
         """
-        opened = await self._kept.open(scope, body, grant, serving)
+        opened = await self._kept.open(scope, body, head, serving)
         if isinstance(opened, Reply):
             return opened
         response = self._calls.prepare(
             scope,
             body=body if opened is None else opened.body,
-            grant=grant,
+            head=head,
             serving=serving,
             request_id=request_id,
         )

@@ -221,12 +221,9 @@ class Connection(asyncio.Protocol):
             self._known_scope = scope
             self._read(_FRAME % (length, body))
             return True
-        call = RequestCycle(
-            self,
-            scope,
-            keep_alive=not self._state.ending,
-            body=body,
-        )
+        call = RequestCycle(self, scope, body)
+        if self._state.ending:
+            call.keep_alive = False
         self._answered = call
         self._take_turn(call)
         return True
@@ -294,16 +291,12 @@ class Connection(asyncio.Protocol):
         self._fed = 1
         scope = self._known_scope or self._scope()
         self._known_scope = None
-        keep_alive = (
+        call = RequestCycle(self, scope)
+        call.expects_100 = self._expects_100
+        call.keep_alive = (
             scope["http_version"] == "1.1"
             and self._parser.should_keep_alive()
             and not self._state.ending
-        )
-        call = RequestCycle(
-            self,
-            scope,
-            keep_alive=keep_alive,
-            expects_100=self._expects_100,
         )
         self._arriving = call
         if self._answered is None:

@@ -46,7 +46,7 @@ from router.frame.failure import SEND_WHOLE
 from router.frame.replies import JSON, RETRY, Reply, error_reply
 from router.observers.capture import is_copy_refused
 from router.protocols.caller_names import body_callers, header_person
-from router.request.client_directives import caller_keys, read_directives
+from router.request.client_directives import HeadPlan, caller_keys
 from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledSnapshot, RouteNames
 
@@ -151,7 +151,7 @@ class KeptResponses:
         self,
         scope: Scope,
         body: bytes,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
     ) -> OpenedHistory | Reply | None:
         """Resolves a request's references. Returns None if its route keeps no answers.
@@ -164,7 +164,8 @@ class KeptResponses:
         except InputError:
             return None
         found = request.members.found
-        route = self._route(scope, request.model, serving)
+        grant = head.grant
+        route = self._route(head.directives.task, request.model, serving)
         refused = route is None or not is_route_allowed(grant, route.name)
         if route is None or refused or found.get("conversation"):
             return None
@@ -178,12 +179,11 @@ class KeptResponses:
 
     def _route(
         self,
-        scope: Scope,
+        task: bytes | None,
         model: str,
         serving: CompiledSnapshot,
     ) -> Route | None:
         """Returns the route that the client names, if it keeps its answers."""
-        task = read_directives(scope).task
         known = serving.tasks.get(task) if task is not None else None
         known = known or serving.routes.get(model) or self._names.find(model, serving)
         keeps = known is not None and known.route.settings.responses_state_h

@@ -29,7 +29,7 @@ class KnownHead(NamedTuple):
 
     before: bytes
     after: bytes
-    scope: Scope
+    scope: dict[str, Any]
     place: int
 
     @classmethod
@@ -75,7 +75,7 @@ class KnownHead(NamedTuple):
         digits = data[start:end]
         if not digits.isdigit():
             return None
-        scope: dict[str, Any] = dict(known)
+        scope = known.copy()
         headers = scope["headers"] = known["headers"].copy()
         headers[place] = _NAME, digits
         return scope, int(digits), data[end + len(after) :]

@@ -132,17 +132,17 @@ class CrossOrigins:
     """Answers preflights, and adds the headers that let a web page read an answer."""
 
     def __init__(self, settings: CorsSettings) -> None:
-        self._origins = frozenset(settings.origins)
+        self.origins = frozenset(settings.origins)
 
     def concern(self, scope: Scope) -> bool:
         """Returns whether the request comes from a page of a listed origin."""
-        return bool(self._origins) and self._allowed(scope) is not None
+        return bool(self.origins) and self._allowed(scope) is not None
 
     def _allowed(self, scope: Scope) -> bytes | None:
         origin = header(scope, b"origin")
         if origin is None:
             return None
-        is_listed = ANY in self._origins or origin.decode("latin-1") in self._origins
+        is_listed = ANY in self.origins or origin.decode("latin-1") in self.origins
         return origin if is_listed else None
 
     def answer_preflight(self, scope: Scope, methods: str) -> Reply:
@@ -165,11 +165,7 @@ class CrossOrigins:
         return error_reply(405, message, "method_not_allowed", headers=(allow,))
 
     def marked(self, scope: Scope, send: Send) -> Send:
-        """Returns a `send` that adds the headers for pages; the same `send` if no origin is
-        listed.
-        """
-        if not self._origins:
-            return send
+        """Returns a `send` that adds the headers for pages of the listed origins."""
         added: list[Header] = [VARY]  # a cache must not give a refused page's answer to others
         if (origin := self._allowed(scope)) is not None:
             added += [(b"access-control-allow-origin", origin), EXPOSED]

@@ -14,8 +14,6 @@ import brotli
 import zstandard
 
 from router.frame.asgi import (
-    BODY,
-    HEAD_FACTS,
     BodyTooLarge,
     Receive,
     Scope,
@@ -34,8 +32,6 @@ _GZIP = 16 + zlib.MAX_WBITS
 _ZSTD_WINDOW: Final = 1 << 23
 # Limits the number of members, because decoding a member copies the rest of the body.
 MOST_MEMBERS: Final = 100
-# The key of a fact about a head: whether it announces JSON without an encoding.
-_PLAIN: Final = "plain_json"
 
 
 class CodingUnknown(Exception):
@@ -153,16 +149,9 @@ def is_json(scope: Scope) -> bool:
     return media_type(scope) == b"application/json"
 
 
-def plain_body(scope: Scope, limit: int) -> bytes | None:
-    """Returns a JSON body that arrived with its head, without an encoding; else None."""
-    body: bytes | None = scope.get(BODY)
-    if body is None or len(body) > limit:
-        return None
-    facts = scope.setdefault(HEAD_FACTS, {})
-    is_plain = facts.get(_PLAIN)
-    if is_plain is None:
-        is_plain = facts[_PLAIN] = is_json(scope) and not body_codings(scope)
-    return body if is_plain else None
+def is_plain_json(scope: Scope) -> bool:
+    """Returns whether the head announces JSON without an encoding."""
+    return is_json(scope) and not body_codings(scope)
 
 
 async def read_request_body(

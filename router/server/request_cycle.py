@@ -96,11 +96,14 @@ class RequestCycle:
 
     has_begun: the head of the answer is sent.
     keep_alive: more requests may follow on the connection.
+    expects_100: the client waits for leave to send the body.
     body: the whole body, if it arrived with the head.
     """
 
     # Initial values are class attributes, because setting them on each request would take time.
     has_begun: bool = False
+    keep_alive: bool = True
+    expects_100: bool = False
     complete: bool = False
     _gone: bool = False
     _leaving_call: Callable[[], None] | None = None
@@ -122,15 +125,10 @@ class RequestCycle:
         self,
         connection: "Connection",
         scope: Scope,
-        *,
-        keep_alive: bool,
-        expects_100: bool = False,
         body: bytes | None = None,
     ) -> None:
-        self.keep_alive = keep_alive
         self.scope = scope
         self._connection = connection
-        self._expects_100 = expects_100
         self._parts: list[bytes] = []
         if body is not None:
             self._parts.append(body)
@@ -203,8 +201,8 @@ class RequestCycle:
         `receive`.
         """
         connection = self._connection
-        if self._expects_100:
-            self._expects_100 = False
+        if self.expects_100:
+            self.expects_100 = False
             if not (self.has_begun or connection.transport.is_closing()):
                 connection.transport.write(_CONTINUE)
         while not (self._has_news or self._gone or self.complete):
@@ -311,7 +309,7 @@ class RequestCycle:
     async def _run(self) -> None:
         connection = self._connection
         self.scope[ON_LEAVING] = self.on_leaving
-        if not (self._more_body or self._expects_100):
+        if not (self._more_body or self.expects_100):
             self.scope[BODY] = self._body()
         try:
             await connection.app(self.scope, self.receive, self.send)

@@ -94,11 +94,16 @@ class CompiledTarget:
     # By endpoint, without endpoints at which each request is rewritten.
     plain_models: Mapping[Endpoint, PlainModel] = field(default_factory=dict)
     keys: tuple[ProviderKey, ...] = ()  # the provider's, in order
+    # The only key, or None without one; several keys are chosen for each attempt.
+    only_key: ProviderKey | None = field(init=False)
     keyless: bool = False  # the provider needs a key and has none
     maker: str = ""  # signs its answers, by the name in `router.conversation.intake`
 
     adapted: frozenset[Endpoint] = frozenset()  # endpoints that it serves by a translation
     bridged: frozenset[str] = frozenset()  # paths of translated endpoints that become chats
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "only_key", self.keys[0] if self.keys else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +157,14 @@ class CompiledRoute:
     judge: CompiledJudge | None = None
     # A copy of `Route.experiment`, because each request reads it several times.
     experiment: Canary | None = field(init=False)
+    # Whether `plans` apply while all targets are well: neither the time nor a request's
+    # content, apart from a prefill, makes another plan.
+    is_fixed: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "experiment", self.route.experiment)
+        is_fixed = not (self.switches or self.particular or self.native)
+        object.__setattr__(self, "is_fixed", is_fixed)
 
     @property
     def incumbent_prefill(self) -> Prefill:

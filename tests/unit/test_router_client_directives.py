@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from harness.routing.settings import AnsweredModel, RouterSettings
+from router.request.client_directives import client_headers
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
@@ -215,3 +216,29 @@ async def test_the_providers_own_model_name_is_left_where_the_settings_say_so(
     own = replace(QUICK, response_model=AnsweredModel.PROVIDER)
 
     assert name in (await ask(tmp_path, turn, own, body=body)).content
+
+
+async def test_a_head_gives_the_provider_and_the_tracer_each_their_own_headers(
+    tmp_path: Path,
+) -> None:
+    scopes: list[Any] = []
+
+    class Spans:
+        def begin(self, observed: Any) -> Any:
+            scopes.append(observed)
+            raise RuntimeError("this test traces nothing")
+
+        def close(self) -> None: ...
+
+    messages = "/v1/messages"
+    body = b'{"model":"support","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}'
+    parent = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    headers = (AUTH, (b"anthropic-beta", b"a-beta"), parent)
+    door = Door(tmp_path, tracing=Spans())
+    for _ in range(2):
+        await door.call(messages, body, headers=headers)
+
+    for observed in scopes:
+        assert client_headers(observed.scope, {parent[0]: b""}) == (parent,)
+        assert (b"anthropic-beta", b"a-beta") in observed.passed_up
+    assert len(scopes) == 2

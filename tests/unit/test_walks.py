@@ -14,7 +14,7 @@ from tests.support.control.control_plane import BEN, SmallInstallation, approved
 from tests.support.router.costed_requests import KINDS, files
 from tests.support.router.counted_router import CallCounter
 
-CHAT_FILES: Final = 39
+CHAT_FILES: Final = 36
 SWAP_FILES: Final = 144
 TURNS: Final = 40
 
