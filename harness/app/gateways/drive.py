@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("swapgate.drive")
 
 # A tick reads the logs of requests that began within RECENT_PERIOD. Once per LATE_READ_EVERY,
-# it reads from LONGEST_LOG_DELAY before the last such read on, because gateways log slow requests late.
+# it reads back to LONGEST_LOG_DELAY before the last such read, because gateways log slow
+# requests late.
 RECENT_PERIOD: Final = timedelta(seconds=45)
 LATE_READ_EVERY: Final = timedelta(minutes=3)
 AFFINITY_PERIOD: Final = timedelta(hours=1)  # LiteLLM's default duration of session affinity
