@@ -250,6 +250,16 @@ class RequestCycle:
         else:
             raise RuntimeError(f"the application sent {message['type']} out of order")
 
+    def write_piece(self, piece: bytes) -> bool:
+        """Writes a piece of a begun answer without a length. Returns False if `send` must
+        write it: the head is still to be sent, or the client has no room or has left.
+        """
+        connection = self._connection
+        if connection.full or self._head or self._gone or self._is_last_sent or not self._chunked:
+            return False
+        connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        return True
+
     def _begin(self, status: int, headers: Sequence[Header]) -> None:
         """Prepares the answer's head, to be sent with the first bytes of its body."""
         header_by_name = dict(headers)

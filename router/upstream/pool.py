@@ -171,16 +171,13 @@ class UpstreamPool(Transport):
         wire = None if request.fresh else origin.lend_idle()
         if wire is None:
             wire = await origin.lend(fresh=request.fresh)
+        max_bytes = request.max_bytes or self._settings.max_response_bytes
         try:
-            await wire.ask(head, body)
+            await wire.ask(head, body, max_bytes)
         except BaseException:
             origin.give_back(wire)
             raise
-        return PooledReply(
-            wire,
-            origin,
-            request.max_bytes or self._settings.max_response_bytes,
-        )
+        return PooledReply(wire, origin, max_bytes)
 
     async def aclose(self) -> None:
         for origin in self._origins.values():
