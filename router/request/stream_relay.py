@@ -269,7 +269,7 @@ class CommittedStream:
         if self.events.finish_reasons and self.events.ended:
             self._left_s = min(self._left_s, LAST_EVENTS_S)
         due = now + self._left_s
-        limit.when = self._due = due if due < self._deadline else self._deadline
+        limit.when = self._due = min(self._deadline, due)
 
     def _note_progress(self) -> None:
         """Notes whether the last chunk had progress. Only the provider's own time counts, and a

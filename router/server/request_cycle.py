@@ -255,7 +255,8 @@ class RequestCycle:
         write it: the head is still to be sent, or the client has no room or has left.
         """
         connection = self._connection
-        if connection.full or self._head or self._gone or self._is_last_sent or not self._chunked:
+        is_open = self._chunked and not (self._head or self._is_last_sent)
+        if not is_open or self._gone or connection.full:
             return False
         connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return True

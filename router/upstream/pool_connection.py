@@ -45,7 +45,7 @@ BROKEN: Final = ReplyPhase.BROKEN
 
 
 class PoolConnection(asyncio.Protocol):
-    """A connection. A request is one `ask`, then `read` until it returns no bytes, or `pass_on`.
+    """A connection. A request is one `ask`, then `pass_on` or `read` up to the body's end.
 
     status, headers: of the answer; names in lower case.
     closed: no further request is possible.

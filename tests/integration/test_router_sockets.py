@@ -351,9 +351,7 @@ def test_an_answer_that_has_begun_ends_with_its_connection(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def fail(
-        stream: CommittedStream, write: WritePiece
-    ) -> AsyncGenerator[bytes, None]:
+    async def fail(stream: CommittedStream, write: WritePiece) -> AsyncGenerator[bytes, None]:
         async for piece in relay(stream, write):
             yield piece
             raise LookupError
