@@ -1,6 +1,7 @@
 """Compares the router with nginx and others, on loopback: `python -m benchmarks.router.run`.
 
-First prints what a request costs in Python calls, beside the baseline (`instructions`).
+First prints what a request costs in Python calls and in machine instructions, beside the
+baseline (`instructions`) and the budget (`worker_instructions`).
 
 Each contender has one worker on one core; load and provider share the other core. Contenders
 take turns within a round, so that both meet the same load of other processes. Only ratios
@@ -51,6 +52,7 @@ from benchmarks.router.processes import (
     start,
     wait_for,
 )
+from benchmarks.router.worker_instructions import OVER_BUDGET, print_instructions
 
 RATE_PER_S = 200
 CONNECTIONS = 32
@@ -311,6 +313,7 @@ def main() -> None:
     )
     chosen = options.parse_args()
     print_costs()
+    keeps_budget = print_instructions()
     if (os.cpu_count() or 1) < 2:
         sys.exit("this needs two cores: one for the contender, one for the load")
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
@@ -326,6 +329,8 @@ def main() -> None:
         rounds = compared(Path(folder), ports, pids, chosen.rounds, seconds)
     print_cells(f"Swapgate runs on {interpreter()}", [*table(rounds)])
     print("\n".join(machine_lines(rounds)))
+    if not keeps_budget:
+        sys.exit(OVER_BUDGET)
 
 
 def compared(

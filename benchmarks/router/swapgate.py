@@ -3,7 +3,7 @@ recording, metrics and SQLite.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from harness.frame.people.access import ApiKey, key_hash
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.frame.runtime.clock import SystemClock
-from harness.gate.policy import Policy
+from harness.gate.policy import CanaryPolicy, CanaryStep, Policy
 from harness.gate.verdict import Passed
 from harness.providers.records import Providers, Targets
 from harness.providers.target import Price, Provider, Target
@@ -39,8 +39,9 @@ def put_route(
     name: str,
     port: int,
     clock: SystemClock,
+    weight_bps: int = WEIGHT_BPS,
 ) -> None:
-    """Stores a route with a live canary of the same provider."""
+    """Stores a route with a live canary of the same provider; without one for 0."""
     now = clock.now()
     prices = {model: Price(1.0, 2.0) for model in ("m", "m2")}
     Providers(tx).put(Provider(name, "custom", f"http://127.0.0.1:{port}/v1", prices=prices))
@@ -53,6 +54,8 @@ def put_route(
         now=now,
     )
     commit(CreateRoute(name, incumbent), expected_version=0)
+    if not weight_bps:
+        return
     sides = {
         "route": name,
         "incumbent": incumbent,
@@ -60,7 +63,7 @@ def put_route(
     }
     proposal = records.proposal(
         f"p_{name}",
-        policy=Policy("bench"),
+        policy=Policy("bench", canary=CanaryPolicy((CanaryStep(weight_bps, 1_000),))),
         plans=(),
         runs={},
         phase=ProposalPhase.CANARY,
@@ -94,11 +97,18 @@ def put_route(
             **sides,
         )
     )
-    canary = StartCanary(name, proof, f"ro_{name}", WEIGHT_BPS, "salt")
+    canary = StartCanary(name, proof, f"ro_{name}", weight_bps, "salt")
     commit(canary, expected_version=1)
 
 
-def seeded(folder: Path, ports: dict[str, int]) -> Store:
+def seeded(
+    folder: Path,
+    ports: Mapping[str, int],
+    weights_bps: Mapping[str, int] | None = None,
+) -> Store:
+    """Creates a database with a route before each port, and a key. weights_bps: the share of
+    each route's canary; by default WEIGHT_BPS.
+    """
     clock = SystemClock()
     url = f"sqlite:///{folder / 'swapgate.db'}"
     migrate.upgrade(url)
@@ -110,7 +120,7 @@ def seeded(folder: Path, ports: dict[str, int]) -> Store:
     )
     with store.write() as tx:
         for name, port in ports.items():
-            put_route(tx, name, port, clock)
+            put_route(tx, name, port, clock, (weights_bps or {}).get(name, WEIGHT_BPS))
         hashed = key_hash(KEY, SECRET)
         ApiKeys(tx).add(
             ApiKey(
@@ -131,7 +141,7 @@ ENV = {"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT}
 
 def command(site: Site) -> Sequence[str]:
     """Writes a home with its database, and returns the router's command line."""
-    seeded(site.folder, dict(site.upstreams)).close()
+    seeded(site.folder, site.upstreams).close()
     config = site.folder / "swapgate.yaml"
     settings = {"home": str(site.folder), "router": {"port": site.port}}
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
