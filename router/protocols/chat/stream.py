@@ -115,10 +115,11 @@ class TextEventForm(NamedTuple):
         """Returns the texts of complete events as JSON without quotes; empty if an event has
         another form.
         """
-        before, after, between, *_ = self
+        before = self.before
+        after = self.after
         if not (data.startswith(before) and data.endswith(after)):
             return []
-        texts = data[len(before) : -len(after)].split(between)
+        texts = data[len(before) : -len(after)].split(self.between)
         # A space between two texts cannot complete an escape.
         joined = b" ".join(texts)
         if _TEXT(joined) is None or (len(texts) > 1 and b"" in texts):
@@ -203,13 +204,10 @@ class ChatStream(StreamFilter):
         sent = super()._event(event, end)
         if self._text is not None and not self.failure:
             self._without_form += 1
-            # Making a form costs time: try only after 4, 8, 16 … events. Wait until text has
-            # arrived, because with a form the filter no longer checks that.
-            if (
-                self._without_form > 2
-                and not self._without_form & (self._without_form - 1)
-                and (self._says or self._text[0] in _THOUGHTS)
-            ):
+            # Making a form costs as much as parsing an event: try only after 1, 2, 4 … events.
+            # Wait until text has arrived, because with a form the filter no longer checks that.
+            is_turn = not self._without_form & (self._without_form - 1)
+            if is_turn and (self._says or self._text[0] in _THOUGHTS):
                 self._form = TextEventForm.from_event(event, *self._text, self._written)
         return sent
 
