@@ -163,7 +163,7 @@ class UpstreamCalls:
         self._names_route = settings.response_model is AnsweredModel.ROUTE
         self._counted = CountedUsage()
 
-    async def make(  # noqa: C901 - one attempt, however it ends
+    async def make(
         self,
         job: RoutedRequest,
         attempt: Attempt,
@@ -194,20 +194,18 @@ class UpstreamCalls:
             if on_head is not None:
                 on_head()
             if request.stream:
-                check_content_type(reply.headers, b"text/event-stream")
+                check_content_type(reply.named, b"text/event-stream")
                 events = self._events(job)
                 held = await _until_commit(reply, events, _most_held(job))
                 stream = self._committed(job, attempt, reply, events, on_end, held)
                 reply = None  # the stream closes it
                 return stream
-            check_content_type(reply.headers, b"application/json")
+            check_content_type(reply.named, b"application/json")
             name = job.route.json_name if self._names_route else None
             body = await reply.body()
             answer = read_answer(reply, body, name, dialect, request.text, silence=silence)
-            for header, _ in reply.headers:  # a loop here spares most answers a call
-                if header in ORIGIN_HEADERS:
-                    answer.note_origin(read_origin(reply.headers))
-                    break
+            if not ORIGIN_HEADERS.isdisjoint(reply.named):
+                answer.note_origin(read_origin(reply.headers))
             usage = answer.usage
             target = attempt.upstream.id
             if usage is not None and not (usage[0] or usage[1]):

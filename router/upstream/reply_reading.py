@@ -7,7 +7,7 @@ is not judged here: `router.request.upstream_call` does.
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -137,7 +137,7 @@ class MovedReply(WrappedReply):
         self.refused = tuple(refused)
         self.dropped = (*dropped, *reply.dropped)
         self._rewrite = rewrite
-        self._streams = dict(reply.headers).get(b"content-type", b"").startswith(b"text/event")
+        self._streams = reply.named.get(b"content-type", b"").startswith(b"text/event")
         if rewrite is not None:
             self.headers = [header for header in reply.headers if header[0] != _LENGTH]
 
@@ -273,6 +273,7 @@ class PooledReply(UpstreamReply):
 
     __slots__ = (
         "_max_bytes",
+        "_named",
         "_origin",
         "_wire",
         "headers",
@@ -289,16 +290,21 @@ class PooledReply(UpstreamReply):
         self.status = wire.status
         self.opening_s = wire.opening_s
         self.headers: Sequence[tuple[bytes, bytes]] = wire.headers
+        self._named = wire.named
         self._wire: PoolConnection | None = wire
         self._origin = origin
         self._max_bytes = max_bytes
+
+    @property
+    def named(self) -> Mapping[bytes, bytes]:
+        return self._named
 
     async def body(self) -> bytes:
         wire = self._wire
         if wire is None:
             return b""
         # Most answers arrive complete with their head, and need no list.
-        if wire.phase is DONE and b"content-encoding" not in wire.named:
+        if wire.phase is DONE and b"content-encoding" not in self._named:
             return wire.take()
         # A bytearray, because thousands of pieces would fragment the memory.
         body = bytearray()
@@ -319,7 +325,7 @@ class PooledReply(UpstreamReply):
         wire = self._wire
         if wire is None:
             return True
-        if b"content-encoding" in wire.named:
+        if b"content-encoding" in self._named:
             return await super().pass_on(take)
         return await wire.pass_on(take)
 
@@ -332,4 +338,4 @@ class PooledReply(UpstreamReply):
 
     @property
     def _encoding(self) -> str:
-        return dict(self.headers).get(b"content-encoding", b"").decode("latin-1")
+        return self._named.get(b"content-encoding", b"").decode("latin-1")

@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -80,6 +80,11 @@ class UpstreamReply:
     _arriving: AsyncIterator[bytes] | None = None  # the chunks that `pass_on` reads
     # The provider's usage, if a translation wrote the one in the body; None if it sent none.
     given_usage: object = None
+
+    @property
+    def named(self) -> Mapping[bytes, bytes]:
+        """The last header of each name."""
+        return dict(self.headers)
 
     async def body(self) -> bytes:
         """Returns the complete decoded body. Raises UpstreamFailed."""

@@ -197,7 +197,8 @@ class ConversationTransport(Transport):
         if path in (self._bridged if request.bridged is None else request.bridged):
             return await self._bridge(request)
         tools = self._tools if path == CHAT_PATH and request.tool_way is None else None
-        if tools is not None and TOOL_FIELDS in request.body and TOOLS in request.body:
+        # `find` costs less than `in`, see `suits_chat`.
+        if tools is not None and request.body.find(TOOL_FIELDS) >= 0 and TOOLS in request.body:
             return await tools.send(request)
         dropped: tuple[str, ...] = ()
         refused: tuple[str, ...] = ()
@@ -269,7 +270,7 @@ class ConversationTransport(Transport):
         if fit is None or fit.provider is not request.provider:
             fit = self._learn_fit(request.provider, model[1] if model else b"")
         for field, form in fit.message_gates if is_message else fit.gates:
-            if field in body and form.search(body):
+            if body.find(field) >= 0 and form.search(body):
                 write = fit_message if is_message else fit_chat
                 body, dropped = write(body, fit.can)
                 break
