@@ -43,6 +43,7 @@ from router.protocols.event_stream import (
 _TEXT_PATTERN: Final = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
 _TEXT: Final = _TEXT_PATTERN.fullmatch
 _NAME: Final = re.compile(r"[a-z_]+").fullmatch
+_ESCAPE_OR_END: Final = re.compile(rb"[\\\n\r]").search
 EVENT_END: Final = b"\n\n"
 # The most texts that wait for the signals.
 MOST_UNREAD: Final = 64
@@ -88,8 +89,7 @@ class TextEventForm(NamedTuple):
         before = event[: text.start()]
         after = event[text.end() :]
         # Without an escape around the text, every quote begins or ends a string.
-        around = before + after
-        if b"\\" in around or b"\n" in around or b"\r" in around or after[:1] != b'"':
+        if _ESCAPE_OR_END(before + after) or after[:1] != b'"':
             return None
         try:
             sent = write(before + _PLACEHOLDER + after).split(_PLACEHOLDER)
@@ -134,7 +134,7 @@ class TextEventForm(NamedTuple):
 
 def decoded(text: bytes) -> str:
     """Returns the text of a JSON string without its quotes."""
-    return str(json.loads(b'"%b"' % text)) if b"\\" in text else text.decode()
+    return str(json.loads(b'"%b"' % text)) if text.find(b"\\") >= 0 else text.decode()
 
 
 DONE: Final = b"data: [DONE]\n\n"
