@@ -110,7 +110,10 @@ def read_wrk(text: str) -> Throttle:
 
 @dataclass(frozen=True)
 class LoadJob:
-    """A job of the generator. per_s: 0 sends each request after the previous answer."""
+    """A job of the generator. per_s: 0 sends each request after the previous answer.
+
+    at_once: sends one request on each connection at the same moment, and nothing else.
+    """
 
     port: int
     path: str
@@ -119,6 +122,7 @@ class LoadJob:
     connections: int
     seconds: float
     per_s: float = 0.0
+    at_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,9 @@ async def generated(job: LoadJob) -> Outcome:
 
 
 EVENT = b"data: {"
+# The contender accepts the connections of a burst in this time.
+SETTLE_S = 0.3
+BURST_S = 30.0
 
 
 class Generator:
@@ -213,7 +220,61 @@ class Generator:
             group.create_task(self._ask(due))
 
 
+class BurstStream(asyncio.Protocol):
+    """One stream of a burst. first_s: when its first event arrived; 0 until then."""
+
+    def __init__(self) -> None:
+        self.first_s = 0.0
+        self.chunks = 0
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        found = data.count(EVENT)
+        self.chunks += found
+        if found and not self.first_s:
+            self.first_s = perf_counter()
+        if b"[DONE]" in data and not self.ended.done():
+            self.ended.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a Protocol
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+async def burst(job: LoadJob) -> Outcome:
+    """Sends one request on each connection at once. Each latency counts from the first request.
+
+    The connections are open and the requests written out before, and a stream costs the load
+    little: otherwise the load's own work, on the provider's core, is what the burst measures.
+    """
+    loop = asyncio.get_running_loop()
+    requests = []
+    streams = []
+    for number in range(job.connections):
+        text = job.body.replace(MARK, f"user-{number}").encode()
+        headers = {"host": "load", "content-type": "application/json", **job.headers}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"POST {job.path} HTTP/1.1\r\n{lines}content-length: {len(text)}\r\n\r\n"
+        transport, stream = await loop.create_connection(BurstStream, "127.0.0.1", job.port)
+        requests.append((transport, head.encode() + text))
+        streams.append(stream)
+    await asyncio.sleep(SETTLE_S)
+    began = perf_counter()
+    for transport, request in requests:
+        transport.write(request)
+    async with asyncio.timeout(BURST_S):
+        await asyncio.gather(*(stream.ended for stream in streams))
+    seconds = perf_counter() - began
+    for transport, _ in requests:
+        transport.close()
+    latencies = sorted((one.first_s - began) * 1000 for one in streams if one.first_s)
+    chunks = sum(stream.chunks for stream in streams)
+    return Outcome(seconds, latencies, chunks, job.connections - len(latencies))
+
+
 async def generate(job: LoadJob) -> Outcome:
+    if job.at_once:
+        return await burst(job)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         headers={"content-type": "application/json"},

@@ -57,14 +57,13 @@ from benchmarks.router.worker_instructions import OVER_BUDGET, print_instruction
 RATE_PER_S = 200
 CONNECTIONS = 32
 STREAMS = 64
-AT_ONCE_S = 0.001  # each connection sends one request
 WARM_S = 1.0
 
 
 @dataclass(frozen=True)
 class Figures:
     """A contender's figures of one round. cpu_us, cpu_us_large: per request; NaN without a
-    contender. first_chunk_ms: median of STREAMS streams that start together on new connections.
+    contender. first_chunk_ms: median of STREAMS streams that start at once on open connections.
     others: share of the machine that other processes used.
     """
 
@@ -156,7 +155,7 @@ def figures(
         full = full_throttle(*throttle, connections=CONNECTIONS, seconds=seconds)
         cpu_us = (running.cpu_s() - before) / max(1, full.requests) * 1e6
         calm = _generate(running, PLAIN, seconds, per_s=RATE_PER_S)
-        begun = _generate(running, STREAMED, AT_ONCE_S)
+        begun = _generate(running, STREAMED, seconds, at_once=True)
         before = running.cpu_s()
         streams = _generate(running, STREAMED, seconds)
         # Without a chunk, the answers were no streams.
@@ -198,6 +197,7 @@ def _generate(
     seconds: float,
     *,
     per_s: float = 0.0,
+    at_once: bool = False,
 ) -> Outcome:
     ask = running.asks[kind]
     job = LoadJob(
@@ -208,6 +208,7 @@ def _generate(
         connections=8 if per_s else STREAMS,
         seconds=seconds,
         per_s=per_s,
+        at_once=at_once,
     )
     return asyncio.run(generated(job))
 

@@ -115,7 +115,8 @@ class SseParser(ABC):
                 return b""
             self._begun = True
             self._buffer = self._buffer.removeprefix(BOM_UTF8)
-        if b"\r" in self._buffer:
+        # Up to Python 3.11, `in` raises an error inside, which costs more than a short search.
+        if self._buffer.find(b"\r") >= 0:
             out = self._cut_at_any_end(searched)
         else:
             # The fast way, because most providers end lines with \n, and the pattern is slow.
@@ -181,7 +182,7 @@ class EventPayloads(SseParser):
 
 def event_data(event: bytes) -> bytes | None:
     """Returns the event's data; None if it has no data or empty data, which readers skip."""
-    if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
+    if event.startswith(b"data:") and event.find(b"\n") < 0 and event.find(b"\r") < 0:
         return event[5:].strip() or None
     lines = [line[5:].strip() for line in LINE_END.split(event) if line.startswith(b"data:")]
     return b"\n".join(lines) or None

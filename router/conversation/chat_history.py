@@ -73,7 +73,9 @@ def with_client_names(data: bytes, names: Mapping[str, str]) -> bytes:
 
 
 Json = dict[str, Any]
-_TOOLS: Final = b'"tool'  # the beginning of every field for tools, calls and results
+# The beginning of every field for tools, calls and results. CPython searches a long body four
+# times as fast for up to five bytes.
+TOOL_FIELDS: Final = b'"tool'
 _CALLS: Final = b'"tool_calls"'
 FILE_ID: Final = b'"file_id"'
 _GOOGLES: Final = "thought_signature"
@@ -94,16 +96,18 @@ def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
 
     May return False for a suitable body: `move_chat` then finds nothing to change.
     """
-    if QUOTED_MARK in body or (FILE_ID in body and not intake.reads_file_ids):
+    # Up to Python 3.11, `in` raises an error inside, which costs more than a short search.
+    find = body.find
+    if find(QUOTED_MARK) >= 0 or (not intake.reads_file_ids and find(FILE_ID) >= 0):
         return False
-    if not intake.knows_developer and _DEVELOPER in body:
+    if not intake.knows_developer and find(_DEVELOPER) >= 0:
         return False
     if intake.members and not _KNOWN_KEYS.issuperset(_KEYS.findall(body)):
         return False
     for quoted in intake.quoted:
-        if quoted in body:
+        if find(quoted) >= 0:
             return False
-    if _TOOLS not in body:
+    if find(TOOL_FIELDS) < 0:
         return True
     return not (
         ((intake.demands_reasoning or intake.answers_after_result) and _CALLS in body)

@@ -46,6 +46,21 @@ HEAD_FACTS: Final = "swapgate_head_facts"
 # the process ends. The client has not left.
 ABORTED: Final = "swapgate_aborted"
 OnLeaving = Callable[[Callable[[], None] | None], None]
+# Writes a piece of an answer's body; returns False if the piece must go through `send`.
+WritePiece = Callable[[bytes], bool]
+
+
+def no_write(piece: bytes) -> bool:  # noqa: ARG001 - a WritePiece
+    return False
+
+
+def piece_writer(send: Send) -> WritePiece:
+    """Returns the function of our server that writes a piece without a coroutine.
+
+    A `send` that changes an answer, or of another server, has no such function.
+    """
+    cycle = getattr(send, "__self__", None)
+    return getattr(cycle, "write_piece", no_write)
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

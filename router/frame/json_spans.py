@@ -143,15 +143,9 @@ class ParsedObject:
 
         name: ASCII letters. new: as JSON.
         """
-        value = self.get(name)
         text = self.text
-        if self._spans is not None or not isinstance(value, str):
+        if self._spans is not None or not isinstance(self.found.get(name), str):
             return None
-        # The usual spellings need no search by pattern.
-        for key in (f'"{name}":', f'"{name}": '):
-            before, found, after = text.partition(f'{key}"{value}"')
-            if found and before[-1] != "\\" and before.count("{") == 1:
-                return f"{before}{key}{new}{after}".encode()
         span = _string_span(text, name)
         return None if span is None else f"{text[: span[0]]}{new}{text[span[1] :]}".encode()
 

@@ -74,14 +74,14 @@ class AnswerSignals:
         if not isinstance(words, str):
             self.cut = True
             return
-        opening = self.length < OPENING
+        kept = words if self.keeps else words[: max(0, OPENING - self.length)]
         self.length += len(words)
         self.text_length += len(words)
         self._hash.update(words.encode("utf-8", "surrogatepass"))
         if self.keeps and self.length > MAX_KEPT:
             self.cut = True
-        elif self.keeps or opening:
-            self._texts.setdefault(place, []).append(words if self.keeps else words[:OPENING])
+        elif kept:
+            self._texts.setdefault(place, []).append(kept)
 
     def call(
         self,

@@ -86,7 +86,7 @@ class StreamFilter(SseParser):
         self.irregularities: set[Irregularity] = set()
         self.finish_reasons: list[str] = []
         self.model = ""  # the first model name in an event
-        self.signals: AnswerSignals | None = None  # None if no guardrail needs them
+        self._signals: AnswerSignals | None = None
         self.signals_fault: Exception | None = None  # the stream continues without signals
         self.skips = False  # the router skips unreadable events
         self._calls: CallCollector | None = None  # None until a call arrives
@@ -102,18 +102,23 @@ class StreamFilter(SseParser):
         """
         return False
 
+    @property
+    def signals(self) -> AnswerSignals | None:
+        """The answer's signals so far; None if no guardrail needs them."""
+        return self._signals
+
     def listen(self, make_signals: Callable[[], AnswerSignals | None]) -> None:
         """Begins to collect signals. A fault in them never breaks the stream."""
         try:
-            self.signals = make_signals()
+            self._signals = make_signals()
         except Exception as error:
             self.signals_fault = error
 
     def _note(self, read: Callable[..., None], *arguments: object) -> None:
         try:
-            read(self.signals, *arguments)
+            read(self._signals, *arguments)
         except Exception as error:
-            self.signals = None
+            self._signals = None
             self.signals_fault = error
 
     @property

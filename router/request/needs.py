@@ -24,7 +24,6 @@ from harness.routing.plan import RoutePlan
 from harness.routing.reliability.slowdown import RequestSize
 from router.conversation.prefill_forms import ANSWER, is_open_answer, is_prefill_marked
 from router.frame.body import ClientRequest, to_json
-from router.frame.json_spans import JsonSpan
 from router.frame.replies import JSON, Header, Reply
 from router.snapshot.compiled import (
     CACHE_MARK,
@@ -71,16 +70,16 @@ def detect_needs(
             Endpoint.EMBEDDINGS,
             approx_input_tokens=longest // BYTES_PER_TOKEN,
         )
-    values = request.members.values
+    found = request.members.found
     kinds: set[str] = set()
-    size = sum(_text_bytes(values[name].value, kinds) for name in _INPUTS if name in values)
+    size = sum(_text_bytes(found[name], kinds) for name in _INPUTS if name in found)
     last = detect_last_turn(request, incumbent)
     return Needs(
         endpoint=request.endpoint,
         stream=request.stream,
         tools=bool(request.value("tools") or request.value("functions")),
         parallel_tools=request.value("parallel_tool_calls") is True,
-        json_schema=_asks_for_schema(values),
+        json_schema=_asks_for_schema(found),
         vision=not kinds.isdisjoint(_IMAGES),
         documents=not kinds.isdisjoint(_DOCUMENTS),
         audio=not kinds.isdisjoint(_AUDIO),
@@ -160,9 +159,9 @@ def _text_bytes(value: object, kinds: set[str]) -> int:
     return sum([_text_bytes(item, kinds) for item in value.values()])
 
 
-def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
+def _asks_for_schema(found: Mapping[str, object]) -> bool:
     for name in _FORMATS:
-        given = values[name].value if name in values else None
+        given = found.get(name)
         if isinstance(given, dict):
             schema = given if name == "response_format" else given.get("format")
             if isinstance(schema, dict) and schema.get("type") == "json_schema":

@@ -6,7 +6,7 @@ observers. No code here waits for a client or chooses a target.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
@@ -91,12 +91,12 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
     return failed
 
 
-def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
+def check_content_type(named: Mapping[bytes, bytes], content_type: bytes) -> None:
     """Raises UpstreamFailed (MALFORMED) if the content type, without parameters, is another
     one.
     """
-    found = dict(headers).get(b"content-type", b"")
-    if _media_type(found) != content_type:
+    found = named.get(b"content-type", b"")
+    if found != content_type and _media_type(found) != content_type:
         detail = (
             f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"
         )

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from harness.frame.failures import CLIENT_FAILURES, FailureClass
@@ -22,6 +23,8 @@ from router.frame.asgi import (
     OnLeaving,
     Receive,
     Send,
+    WritePiece,
+    piece_writer,
     send_reply,
 )
 from router.frame.body import ClientRequest
@@ -342,7 +345,8 @@ class RoutedResponse:
                     "headers": headers,
                 }
             )
-        pieces = stream.sent()
+        write = piece_writer(send)
+        pieces = stream.sent(partial(self._copy_written, write) if self.copies else write)
         try:
             async for piece in pieces:
                 if beat is not None and beat.under_way is not None:
@@ -354,15 +358,25 @@ class RoutedResponse:
                         "more_body": True,
                     }
                 )
-                for copied in self.copies:
-                    try:
-                        copied.add(piece)
-                    except Exception as error:
-                        self._drop(copied, error)
+                self._copy(piece)
         finally:
             await pieces.aclose()
         if self.job.probe is not None:
             self.progress.last_token_s = asyncio.get_running_loop().time() - self.job.begun
+
+    def _copy_written(self, write: WritePiece, piece: bytes) -> bool:
+        """Writes a piece, and copies it if it was written."""
+        is_written = write(piece)
+        if is_written:
+            self._copy(piece)
+        return is_written
+
+    def _copy(self, piece: bytes) -> None:
+        for copied in self.copies:
+            try:
+                copied.add(piece)
+            except Exception as error:
+                self._drop(copied, error)
 
     def _drop(self, copied: AnswerCopy, error: Exception) -> None:
         """Marks a copy as too large, so that no observer gets a part of the answer."""

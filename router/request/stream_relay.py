@@ -8,21 +8,16 @@ with an error event in the client's protocol. `upstream_call` reads up to the co
 
 import asyncio
 import math
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Callable,
-    Iterator,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 from harness.frame.failures import FailureClass
 from harness.providers.answer_signs import NO_ORIGIN, read_origin
-from router.frame.asgi import Send
+from router.frame.asgi import Send, WritePiece, no_write
 from router.frame.failure import UpstreamFailed
-from router.frame.limits import Timers
+from router.frame.limits import TimeLimit, Timers
 from router.frame.replies import EVENTS, Header, passed_on
 from router.protocols.event_stream import StreamFilter
 from router.recording.internal_errors import RouterPart
@@ -35,6 +30,10 @@ LAST_BYTES_S: Final = 0.2
 # The most bytes of a stream that the router holds back; a longer stream is relayed from there.
 MOST_HELD_BYTES: Final = 16 * 1024 * 1024
 OnEnd = Callable[[FailureClass | None], None]
+
+
+def _ignore(_: bytes) -> bool:
+    return True
 
 
 class CommittedStream:
@@ -56,7 +55,6 @@ class CommittedStream:
     def __init__(  # noqa: PLR0913 - all by name but what it reads
         self,
         reply: UpstreamReply,
-        chunks: AsyncIterator[bytes],
         events: StreamFilter,
         held: bytes,
         *,
@@ -74,7 +72,6 @@ class CommittedStream:
         self.refused = reply.refused
         self.opening_s = reply.opening_s
         self._reply = reply
-        self._chunks = chunks
         self._held = held
         self._between_s = between_s
         self._left_s = between_s  # the part of between_s that is left
@@ -84,6 +81,8 @@ class CommittedStream:
         self.longest_gap_s = 0.0
         self._has_output = True  # since `last_output_at`
         self._waits_since = 0.0
+        self._due = math.inf  # when the next output is due
+        self._write: WritePiece = no_write
         self._deadline = deadline
         self._hurried = hurried
         self._blameless = False
@@ -123,15 +122,17 @@ class CommittedStream:
         if self.events.signals_fault is not None:
             yield RouterPart.GUARDRAILS, self.events.signals_fault
 
-    async def sent(self) -> AsyncGenerator[bytes, None]:  # noqa: C901 - each way a wait ends
-        """Yields the client's bytes. Raises no error of the provider.
+    async def sent(  # noqa: C901 - each way a wait ends
+        self, write: WritePiece = no_write
+    ) -> AsyncGenerator[bytes, None]:
+        """Yields the client's bytes that `write` did not take. Raises no error of the provider.
 
         A failure becomes the last bytes: an event in the client's protocol that names it.
         The router reads the next chunk only after the server took the last one, so a slow
         client slows the provider, and memory stays bounded.
         """
         events = self.events
-        next_chunk = self._chunks.__anext__
+        self._write = write
         with self._timers.limit(math.inf) as limit:
             while True:
                 if self._held:
@@ -148,24 +149,36 @@ class CommittedStream:
                     failure = events.failure_class or FailureClass.MALFORMED
                     self._break_off(failure, events.failure)
                     continue
-                due = self._deadline
                 try:
-                    due = limit.when = self._begin_wait()
-                    try:
-                        chunk = await next_chunk()
-                    except StopAsyncIteration:
-                        chunk = None
-                    self._end_wait(chunk)
+                    self._begin_wait(limit)
+                    if await self._reply.pass_on(partial(self._relay, limit)):
+                        self._held = events.end()
+                        self._note_progress()
                 except asyncio.CancelledError:
                     if not limit.is_own_cancellation():
                         raise
-                    self._time_out(is_total=due == self._deadline)
+                    self._time_out(is_total=self._due == self._deadline)
                 except UpstreamFailed as error:
                     self._end_early(error.failure, error.detail)
                 except Exception as error:
                     self._fail(error)
                 finally:
                     limit.when = math.inf
+
+    def _relay(self, limit: TimeLimit, chunk: bytes) -> bool:
+        """Passes a chunk on to the client. Returns False if `sent` must do it, or ends."""
+        events = self.events
+        out = self._held = events.feed(chunk)
+        self._note_progress()
+        if events.failure_class or events.finished or events.failure:
+            return False
+        if out:
+            if not self._write(out):
+                return False
+            self._held = b""
+            self.silent_since = math.inf
+        self._begin_wait(limit)
+        return True
 
     @property
     def blameless(self) -> bool:
@@ -225,9 +238,8 @@ class CommittedStream:
         self._settle()
         if self.events.finished and self.failure is None:
             try:
-                async with asyncio.timeout(LAST_BYTES_S):
-                    async for _ in self._chunks:
-                        pass
+                with self._timers.limit(self._loop.time() + LAST_BYTES_S):
+                    await self._reply.pass_on(_ignore)
             except (TimeoutError, UpstreamFailed):
                 pass
         await self._reply.aclose()
@@ -243,8 +255,8 @@ class CommittedStream:
             except Exception as error:
                 self._faults.append((RouterPart.RECORDING, error))
 
-    def _begin_wait(self) -> float:
-        """Returns when the next output is due."""
+    def _begin_wait(self, limit: TimeLimit) -> None:
+        """Sets the limit to the time when the next output is due."""
         now = self._waits_since = self._loop.time()
         if self.silent_since == math.inf:
             self.silent_since = now
@@ -257,15 +269,13 @@ class CommittedStream:
         if self.events.finish_reasons and self.events.ended:
             self._left_s = min(self._left_s, LAST_EVENTS_S)
         due = now + self._left_s
-        return min(due, self._deadline)
+        limit.when = self._due = min(self._deadline, due)
 
-    def _end_wait(self, chunk: bytes | None) -> None:
-        """Reads a chunk; None for the end. Only the provider's own time counts, and a ping does
-        not restart it.
+    def _note_progress(self) -> None:
+        """Notes whether the last chunk had progress. Only the provider's own time counts, and a
+        ping does not restart it.
         """
-        events = self.events
-        self._held = events.end() if chunk is None else events.feed(chunk)
-        moved = events.progress_events + self._reply.progress_events
+        moved = self.events.progress_events + self._reply.progress_events
         if moved != self._moved:
             self._moved = moved
             self._left_s = self._between_s

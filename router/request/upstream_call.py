@@ -5,7 +5,7 @@ It does not retry, choose a target, or record an outcome: `dispatch` does. Conne
 translations are in `router.upstream`, the protocols' rules in `router.protocols`.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -163,7 +163,7 @@ class UpstreamCalls:
         self._names_route = settings.response_model is AnsweredModel.ROUTE
         self._counted = CountedUsage()
 
-    async def make(  # noqa: C901 - one attempt, however it ends
+    async def make(
         self,
         job: RoutedRequest,
         attempt: Attempt,
@@ -194,21 +194,18 @@ class UpstreamCalls:
             if on_head is not None:
                 on_head()
             if request.stream:
-                check_content_type(reply.headers, b"text/event-stream")
+                check_content_type(reply.named, b"text/event-stream")
                 events = self._events(job)
-                chunks = reply.chunks()
-                held = await _until_commit(chunks, events, _most_held(job))
-                stream = self._committed(job, attempt, reply, events, on_end, chunks, held)
+                held = await _until_commit(reply, events, _most_held(job))
+                stream = self._committed(job, attempt, reply, events, on_end, held)
                 reply = None  # the stream closes it
                 return stream
-            check_content_type(reply.headers, b"application/json")
+            check_content_type(reply.named, b"application/json")
             name = job.route.json_name if self._names_route else None
             body = await reply.body()
             answer = read_answer(reply, body, name, dialect, request.text, silence=silence)
-            for header, _ in reply.headers:  # a loop here spares most answers a call
-                if header in ORIGIN_HEADERS:
-                    answer.note_origin(read_origin(reply.headers))
-                    break
+            if not ORIGIN_HEADERS.isdisjoint(reply.named):
+                answer.note_origin(read_origin(reply.headers))
             usage = answer.usage
             target = attempt.upstream.id
             if usage is not None and not (usage[0] or usage[1]):
@@ -283,7 +280,6 @@ class UpstreamCalls:
         reply: UpstreamReply,
         events: StreamFilter,
         on_end: OnEnd,
-        chunks: AsyncIterator[bytes],
         held: bytes,
     ) -> CommittedStream:
         hide = partial(
@@ -293,7 +289,6 @@ class UpstreamCalls:
         )
         return CommittedStream(
             reply,
-            chunks,
             events,
             held,
             between_s=self._between_s,
@@ -312,29 +307,26 @@ def _most_held(job: RoutedRequest) -> int:
     return MAX_HELD_BYTES + 4 * len(job.request.text)
 
 
-async def _until_commit(
-    chunks: AsyncIterator[bytes],
-    events: StreamFilter,
-    most: int,
-) -> bytes:
+async def _until_commit(reply: UpstreamReply, events: StreamFilter, most: int) -> bytes:
     """Reads until the first output, and returns the client's bytes up to there.
 
     Until then another target may still answer, so the client gets no byte. Raises
     UpstreamFailed if the stream fails or ends before, or has more than `most` bytes.
     """
-    held = b""
-    async for chunk in chunks:
-        held += events.feed(chunk)
-        if events.committed or events.failure:
-            break
-        if len(held) > most:
+    held = bytearray()
+
+    def hold(chunk: bytes) -> bool:
+        held.extend(events.feed(chunk))
+        if not (events.committed or events.failure) and len(held) > most:
             raise UpstreamFailed(FailureClass.MALFORMED, "metadata without end")
-    else:
+        return not (events.committed or events.failure)
+
+    if await reply.pass_on(hold):
         held += events.end()
     if not events.committed:
         failure = events.failure_class or FailureClass.MALFORMED
         raise UpstreamFailed(failure, events.failure, body=events.refusal)
-    return held
+    return bytes(held)
 
 
 def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:

@@ -248,6 +248,17 @@ class RequestCycle:
         else:
             raise RuntimeError(f"the application sent {message['type']} out of order")
 
+    def write_piece(self, piece: bytes) -> bool:
+        """Writes a piece of a begun answer without a length. Returns False if `send` must
+        write it: the head is still to be sent, or the client has no room or has left.
+        """
+        connection = self._connection
+        is_open = self._chunked and not (self._head or self._is_last_sent)
+        if not is_open or self._gone or connection.full:
+            return False
+        connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        return True
+
     def _begin(self, status: int, headers: Sequence[Header]) -> None:
         """Prepares the answer's head, to be sent with the first bytes of its body."""
         header_by_name = dict(headers)

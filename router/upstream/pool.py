@@ -132,6 +132,15 @@ def _refused(provider: Provider, why: str) -> UpstreamFailed:
     return UpstreamFailed(FailureClass.CONNECT, f"provider {provider.name!r}: {why}")
 
 
+class PooledWay(NamedTuple):
+    """The head and the connections for one provider, path and key."""
+
+    provider: Provider
+    key: ProviderKey | None
+    head: RequestHead
+    origin: OriginPool
+
+
 class UpstreamPool(Transport):
     """The transport of one event loop: the loop that sends first.
 
@@ -147,17 +156,25 @@ class UpstreamPool(Transport):
         self._settings = settings
         self._tls = tls
         # By the provider's name, path and the key's name.
-        self._calls: dict[
-            tuple[str, str, str | None],
-            tuple[Provider, ProviderKey | None, RequestHead, OriginPool],
-        ] = {}
+        self._ways: dict[tuple[str, str, str | None], PooledWay] = {}
         self._origins: dict[tuple[str, int, bool], OriginPool] = {}
 
     async def send(self, request: UpstreamRequest) -> PooledReply:
         """Sends a request, and returns its reply once the head has arrived. Raises
         UpstreamFailed.
         """
-        call, origin = self._way_to(request)
+        provider = request.provider
+        key = request.key
+        call_key = provider.name, request.path, key.name if key is not None else None
+        way = self._ways.get(call_key)
+        # Another configuration of the provider or its key needs another way.
+        if (
+            way is None
+            or way.provider is not provider
+            or (way.key is not key and way.key != key)
+        ):
+            way = self._ways[call_key] = self._new_way(request)
+        _, _, call, origin = way
         body = request.body
         headers = request.headers
         more = b""
@@ -171,44 +188,29 @@ class UpstreamPool(Transport):
         wire = None if request.fresh else origin.lend_idle()
         if wire is None:
             wire = await origin.lend(fresh=request.fresh)
+        max_bytes = request.max_bytes or self._settings.max_response_bytes
         try:
-            await wire.ask(head, body)
+            await wire.ask(head, body, max_bytes)
         except BaseException:
             origin.give_back(wire)
             raise
-        return PooledReply(
-            wire,
-            origin,
-            request.max_bytes or self._settings.max_response_bytes,
-        )
+        return PooledReply(wire, origin, max_bytes)
 
     async def aclose(self) -> None:
         for origin in self._origins.values():
             origin.close()
         self._origins.clear()
-        self._calls.clear()
+        self._ways.clear()
 
-    def _way_to(self, request: UpstreamRequest) -> tuple[RequestHead, OriginPool]:
-        """Returns the head and the connections for a request, kept for each provider, path
-        and key.
-
-        Another configuration of the provider makes them anew.
-        """
+    def _new_way(self, request: UpstreamRequest) -> PooledWay:
+        """Builds the head and finds the connections for a provider, a path and a key."""
         provider = request.provider
         key = request.key
-        call_key = (
-            provider.name,
-            request.path,
-            key.name if key is not None else None,
-        )
-        known = self._calls.get(call_key)
-        if known is not None and known[0] is provider and (known[1] is key or known[1] == key):
-            return known[2], known[3]
         # Heads of the provider's old configuration may contain keys that are revoked now.
-        self._calls = {
+        self._ways = {
             origin: way
-            for origin, way in self._calls.items()
-            if origin[0] != provider.name or way[0] is provider
+            for origin, way in self._ways.items()
+            if origin[0] != provider.name or way.provider is provider
         }
         call = build_head(provider, request.path, key.secret if key else "")
         place = (call.host, call.port, call.secure)
@@ -225,5 +227,4 @@ class UpstreamPool(Transport):
                 limit=self._settings.upstream_connections,
                 connect_timeout_s=self._settings.connect_timeout_s,
             )
-        self._calls[call_key] = provider, key, call, self._origins[place]
-        return call, self._origins[place]
+        return PooledWay(provider, key, call, self._origins[place])

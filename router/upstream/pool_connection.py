@@ -8,6 +8,7 @@ UpstreamFailed; its text has no address and no content.
 import asyncio
 import asyncio.protocols
 import select
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, cast
 
@@ -44,7 +45,7 @@ BROKEN: Final = ReplyPhase.BROKEN
 
 
 class PoolConnection(asyncio.Protocol):
-    """A connection. A request is one `ask`, then `read` until it returns no bytes.
+    """A connection. A request is one `ask`, then `pass_on` or `read` up to the body's end.
 
     status, headers: of the answer; names in lower case.
     closed: no further request is possible.
@@ -60,17 +61,26 @@ class PoolConnection(asyncio.Protocol):
         self._heard = False
         self._used = self._used_before = False
         self._waiter: asyncio.Future[None] | None = None
+        # Takes bytes as they arrive; None while they wait in `pieces`.
+        self._taker: Callable[[bytes], bool] | None = None
         self.pieces: list[bytes] = []
         self.buffered = 0  # bytes in `pieces`
+        self._max_bytes = 0  # the limit of the answer's body
+        self._left_bytes = 0  # the part of the limit that is left
         self._barren = 0  # bytes since the last byte of a body: heads, chunk frames, trailers
         self._ends_with_eof = False
         self._keep = False
         self.opening_s = 0.0  # time to open it; 0 for later requests
         self._failure = (FailureClass.CONNECT, "")
 
-    async def ask(self, head: bytes, body: bytes) -> None:
-        """Sends a request, and waits for the head. Raises UpstreamFailed."""
+    async def ask(self, head: bytes, body: bytes, max_bytes: int) -> None:
+        """Sends a request, and waits for the head. Raises UpstreamFailed.
+
+        max_bytes: the limit of the answer's body, as it arrives. Reading more raises
+        UpstreamFailed.
+        """
         self.headers = []
+        self._max_bytes = self._left_bytes = max_bytes
         self._heard = False
         self._barren = 0
         self._keep = self._ends_with_eof = False
@@ -91,16 +101,24 @@ class PoolConnection(asyncio.Protocol):
             raise UpstreamFailed(*self._failure, stale=self._used_before and not self._heard)
 
     def take(self) -> bytes:
-        """Returns the buffered bytes, and resumes reading."""
+        """Returns the buffered bytes, and resumes reading. Raises UpstreamFailed for a body
+        that is too large.
+        """
+        self._left_bytes -= self.buffered
+        if self._left_bytes < 0:
+            raise too_large(self._max_bytes)
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self.buffered = 0
         if self.paused:
-            self.paused = False
-            if not self.closed:
-                self._transport.resume_reading()
+            self._read_on()
         return data
+
+    def _read_on(self) -> None:
+        self.paused = False
+        if not self.closed:
+            self._transport.resume_reading()
 
     async def read(self) -> bytes:
         """Waits for bytes; returns no bytes at the body's end. Raises UpstreamFailed."""
@@ -112,6 +130,32 @@ class PoolConnection(asyncio.Protocol):
             self._waiter = self.loop.create_future()
             await self._waiter
         return self.take()
+
+    async def pass_on(self, take: Callable[[bytes], bool]) -> bool:
+        """Calls `take` with bytes as they arrive, until the body's end or until it returns
+        False.
+
+        Returns whether the body ended. Raises UpstreamFailed, and the errors of `take`. A
+        stream wakes its task only once, because `data_received` itself calls `take`.
+        """
+        while True:
+            if self.pieces:
+                if not take(self.take()):
+                    return False
+            elif self.phase is DONE:
+                return True
+            elif self.phase is BROKEN:
+                raise UpstreamFailed(*self._failure)
+            else:
+                self._taker = take
+                self._waiter = self.loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    stopped = self._taker is None
+                    self._taker = None
+                if stopped:
+                    return False
 
     def rest(self) -> bool:
         """Prepares the connection for its next request. Returns False if it is unusable."""
@@ -126,8 +170,10 @@ class PoolConnection(asyncio.Protocol):
             return False
         self.phase = IDLE
         self.opening_s = 0.0
-        if self.pieces:
-            self.take()
+        self.pieces.clear()
+        self.buffered = 0
+        if self.paused:
+            self._read_on()
         return True
 
     @property
@@ -169,12 +215,21 @@ class PoolConnection(asyncio.Protocol):
                 FailureClass.MALFORMED,
                 f"{MAX_HEAD_BYTES} bytes without a body",
             )
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            taker = self._taker
+            if taker is None or self.phase is not BODY:
+                waiter.set_result(None)
+            elif self.pieces:
+                try:
+                    if not taker(self.take()):
+                        self._taker = None
+                        waiter.set_result(None)
+                except Exception as error:  # noqa: BLE001 - the waiting task raises it
+                    waiter.set_exception(error)
         if self.buffered > HIGH_WATER_BYTES and not self.closed:
             self.paused = True
             self._transport.pause_reading()
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
     def eof_received(self) -> None:
         if self.phase is BODY and self._ends_with_eof:
@@ -253,6 +308,11 @@ class PoolConnection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def too_large(max_bytes: int) -> UpstreamFailed:
+    """Builds the failure for an answer beyond the limit of bytes."""
+    return UpstreamFailed(FailureClass.MALFORMED, f"answer larger than {max_bytes} bytes")
 
 
 def _is_chunked(headers: list[tuple[bytes, bytes]]) -> bool:

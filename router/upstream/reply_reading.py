@@ -7,7 +7,8 @@ is not judged here: `router.request.upstream_call` does.
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from harness.frame.errors import InputError
@@ -17,8 +18,8 @@ from router.frame.json_spans import parse_object
 from router.protocols.event_stream import Irregularity
 from router.upstream.endpoint_translation import TranslatedRequest
 from router.upstream.origin_pool import OriginPool
-from router.upstream.pool_connection import DONE, PoolConnection
-from router.upstream.transport import UpstreamReply
+from router.upstream.pool_connection import DONE, PoolConnection, too_large
+from router.upstream.transport import TakeChunk, UpstreamReply
 
 # The router ignores a longer error body.
 MAX_BYTES: Final = 256 * 1024
@@ -136,7 +137,7 @@ class MovedReply(WrappedReply):
         self.refused = tuple(refused)
         self.dropped = (*dropped, *reply.dropped)
         self._rewrite = rewrite
-        self._streams = dict(reply.headers).get(b"content-type", b"").startswith(b"text/event")
+        self._streams = reply.named.get(b"content-type", b"").startswith(b"text/event")
         if rewrite is not None:
             self.headers = [header for header in reply.headers if header[0] != _LENGTH]
 
@@ -259,6 +260,11 @@ def inflater_for(encoding: str) -> BoundedInflater | None:
             )
 
 
+def _append(body: bytearray, piece: bytes) -> bool:
+    body += piece
+    return True
+
+
 class PooledReply(UpstreamReply):
     """A reply that reads the body as it arrives, up to max_bytes.
 
@@ -267,8 +273,8 @@ class PooledReply(UpstreamReply):
 
     __slots__ = (
         "_max_bytes",
+        "_named",
         "_origin",
-        "_size",
         "_wire",
         "headers",
         "opening_s",
@@ -284,33 +290,44 @@ class PooledReply(UpstreamReply):
         self.status = wire.status
         self.opening_s = wire.opening_s
         self.headers: Sequence[tuple[bytes, bytes]] = wire.headers
+        self._named = wire.named
         self._wire: PoolConnection | None = wire
         self._origin = origin
         self._max_bytes = max_bytes
-        self._size = 0  # bytes read
+
+    @property
+    def named(self) -> Mapping[bytes, bytes]:
+        return self._named
 
     async def body(self) -> bytes:
         wire = self._wire
-        # Most answers arrive complete with their head, and need no generator.
-        if wire is not None and wire.phase is DONE and b"content-encoding" not in wire.named:
-            data = wire.take()
-            if len(data) > self._max_bytes:
-                raise too_large(self._max_bytes)
-            return data
+        if wire is None:
+            return b""
+        # Most answers arrive complete with their head, and need no list.
+        if wire.phase is DONE and b"content-encoding" not in self._named:
+            return wire.take()
         # A bytearray, because thousands of pieces would fragment the memory.
         body = bytearray()
-        async for piece in self.chunks():
-            body += piece
+        await self.pass_on(partial(_append, body))
         return bytes(body)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         inflater = inflater_for(self._encoding)
+        left_bytes = self._max_bytes
         while self._wire is not None and (data := await self._wire.read()):
             for piece in (data,) if inflater is None else inflater.feed(data):
-                self._size += len(piece)
-                if self._size > self._max_bytes:
+                left_bytes -= len(piece)
+                if left_bytes < 0:
                     raise too_large(self._max_bytes)
                 yield piece
+
+    async def pass_on(self, take: TakeChunk) -> bool:
+        wire = self._wire
+        if wire is None:
+            return True
+        if b"content-encoding" in self._named:
+            return await super().pass_on(take)
+        return await wire.pass_on(take)
 
     async def aclose(self) -> None:
         # Forget the connection first, because another request may get it at once.
@@ -321,9 +338,4 @@ class PooledReply(UpstreamReply):
 
     @property
     def _encoding(self) -> str:
-        return dict(self.headers).get(b"content-encoding", b"").decode("latin-1")
-
-
-def too_large(max_bytes: int) -> UpstreamFailed:
-    """Builds the failure for an answer beyond the limit of bytes."""
-    return UpstreamFailed(FailureClass.MALFORMED, f"answer larger than {max_bytes} bytes")
+        return self._named.get(b"content-encoding", b"").decode("latin-1")

@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,13 +54,16 @@ class UpstreamRequest:
         return self.provider.abilities(str(json.loads(self.body).get("model")))
 
 
+# Takes a piece of a body; returns False to stop.
+TakeChunk = Callable[[bytes], bool]
+
+
 class UpstreamReply:
     """A reply with a complete head, whose body arrives. Header names are in lower case.
 
     A transport that wraps another transport reports its changes in the fields with defaults.
     """
 
-    __slots__ = ()
     status: int
     headers: Sequence[tuple[bytes, bytes]]
     dropped: tuple[str, ...] = ()  # fields of the request that a translation omitted
@@ -74,8 +77,14 @@ class UpstreamReply:
     unended: bool = False
     local: bool = False  # the router refuses the request without a call to the provider
     unable: bool = False  # see `UpstreamFailed`
+    _arriving: AsyncIterator[bytes] | None = None  # the chunks that `pass_on` reads
     # The provider's usage, if a translation wrote the one in the body; None if it sent none.
     given_usage: object = None
+
+    @property
+    def named(self) -> Mapping[bytes, bytes]:
+        """The last header of each name."""
+        return dict(self.headers)
 
     async def body(self) -> bytes:
         """Returns the complete decoded body. Raises UpstreamFailed."""
@@ -84,6 +93,19 @@ class UpstreamReply:
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yields the decoded body as it arrives. Raises UpstreamFailed if it breaks off."""
         yield await self.body()
+
+    async def pass_on(self, take: TakeChunk) -> bool:
+        """Calls `take` with the decoded body as it arrives, until it ends or `take` returns
+        False; a further call goes on from there. Returns whether the body ended.
+
+        Raises UpstreamFailed if the body breaks off, and the errors of `take`.
+        """
+        if self._arriving is None:
+            self._arriving = self.chunks()
+        async for chunk in self._arriving:
+            if not take(chunk):
+                return False
+        return True
 
     async def aclose(self) -> None:
         """Returns the connection to the pool after the body's end, else closes it."""

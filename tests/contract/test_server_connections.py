@@ -14,9 +14,11 @@ from router.frame.asgi import (
     BODY,
     HEAD_FACTS,
     ON_LEAVING,
+    Message,
     Receive,
     Scope,
     Send,
+    piece_writer,
 )
 from router.server.connection import Connection, ConnectionState
 from tests.support.router.event_loops import on_both_loops
@@ -318,6 +320,32 @@ async def test_who_wants_to_be_told_of_a_client_leaving_is_told_once() -> None:
 
     assert told == ["left", "left before"]
     assert served.ended == [None]
+
+
+@on_both_loops
+async def test_a_piece_is_written_at_once_only_after_the_head_and_past_no_other_send() -> None:
+    written: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - an Ask
+        async def changing_send(message: Message) -> None:
+            await send(message)
+
+        write = piece_writer(send)
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        written.append(write(b"too early"))
+        await send(start)
+        written.append(write(b"the head is not sent"))
+        await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        written.append(write(b"2"))
+        written.append(piece_writer(changing_send)(b"past it"))
+        await send({"type": "http.response.body", "body": b"3"})
+        written.append(write(b"too late"))
+
+    async with serving(Connection, app) as served:
+        answered = await served.talk(CLOSING)
+
+    assert written == [False, False, True, False, False]
+    assert answered.endswith(b"1\r\n1\r\n1\r\n2\r\n1\r\n3\r\n0\r\n\r\n")
 
 
 @on_both_loops

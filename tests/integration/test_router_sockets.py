@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from router.frame.asgi import WritePiece
 from router.request.stream_relay import CommittedStream
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
@@ -350,8 +351,8 @@ def test_an_answer_that_has_begun_ends_with_its_connection(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def fail(stream: CommittedStream) -> AsyncGenerator[bytes, None]:
-        async for piece in relay(stream):
+    async def fail(stream: CommittedStream, write: WritePiece) -> AsyncGenerator[bytes, None]:
+        async for piece in relay(stream, write):
             yield piece
             raise LookupError
 

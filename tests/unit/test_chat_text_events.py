@@ -278,7 +278,7 @@ def test_after_a_few_text_events_no_more_are_parsed(
 
 
 def test_a_form_that_deviated_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TextEventForm, "text", lambda form, event: event[len(form.before) :])
+    monkeypatch.setattr(TextEventForm, "texts", lambda form, data: [data[len(form.before) :]])
 
     with pytest.raises(AssertionError):
         compare(

@@ -213,7 +213,7 @@ def judged(
     whole = parse_object(json.dumps(answer(endpoint, text, call, ended)).encode())
     DIALECTS[endpoint].note_signals(signals, whole)
     events = DIALECTS[endpoint].stream(given.request, None)
-    events.signals = given.new_signals()
+    events.listen(given.new_signals)
     events.silence = True
     for chunk in streamed(endpoint, text, call, ended):
         events.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")

@@ -40,8 +40,13 @@ from router.protocols.event_stream import (
 )
 
 # The content of a JSON string without `\u`, because that could be a lone surrogate.
-_TEXT: Final = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
+_TEXT_PATTERN: Final = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
+_TEXT: Final = _TEXT_PATTERN.fullmatch
 _NAME: Final = re.compile(r"[a-z_]+").fullmatch
+_ESCAPE_OR_END: Final = re.compile(rb"[\\\n\r]").search
+EVENT_END: Final = b"\n\n"
+# The most texts that wait for the signals.
+MOST_UNREAD: Final = 64
 # Stands for the text while the filter makes a form.
 _PLACEHOLDER: Final = b"0-swapgate-text-0"
 
@@ -50,14 +55,16 @@ class TextEventForm(NamedTuple):
     """The bytes around an event's text, as the provider sends them and as the client gets
     them.
 
-    A provider's text events differ only in their text. For an event of this form, the
-    filter parses no JSON.
+    A provider's text events differ only in their text. For events of this form, the filter
+    parses no JSON. between: the bytes between the texts of two such events.
     """
 
     before: bytes  # the provider's
     after: bytes
+    between: bytes
     sent_before: bytes  # the client's
     sent_after: bytes
+    sent_between: bytes
     is_content: bool  # False for thinking, for example
     choice: object  # the choice's index
 
@@ -76,14 +83,13 @@ class TextEventForm(NamedTuple):
         if not _NAME(name) or event.count(b'"%b"' % name.encode()) != 1:
             return None
         found = re.search(rb'"%b"[ \t]*:[ \t]*"' % name.encode(), event)
-        text = _TEXT.match(event, found.end()) if found else None
+        text = _TEXT_PATTERN.match(event, found.end()) if found else None
         if text is None:
             return None
         before = event[: text.start()]
         after = event[text.end() :]
         # Without an escape around the text, every quote begins or ends a string.
-        around = before + after
-        if b"\\" in around or b"\n" in around or b"\r" in around or after[:1] != b'"':
+        if _ESCAPE_OR_END(before + after) or after[:1] != b'"':
             return None
         try:
             sent = write(before + _PLACEHOLDER + after).split(_PLACEHOLDER)
@@ -91,28 +97,44 @@ class TextEventForm(NamedTuple):
             return None
         if len(sent) != 2:
             return None
-        return cls(before, after, sent[0], sent[1], name == "content", choice)
+        after += EVENT_END
+        sent_before, sent_after = sent[0], sent[1] + EVENT_END
+        between = after + before
+        return cls(
+            before,
+            after,
+            between,
+            sent_before,
+            sent_after,
+            sent_after + sent_before,
+            name == "content",
+            choice,
+        )
 
-    def text(self, event: bytes) -> bytes | None:
-        """Returns the event's text as JSON without quotes; None if the event has another
-        form.
+    def texts(self, data: bytes) -> list[bytes]:
+        """Returns the texts of complete events as JSON without quotes; empty if an event has
+        another form.
         """
-        if not (event.startswith(self.before) and event.endswith(self.after)):
-            return None
-        text = event[len(self.before) : -len(self.after)]
-        if _TEXT.fullmatch(text) is None:
-            return None
-        if not text.isascii():
+        before = self.before
+        after = self.after
+        if not (data.startswith(before) and data.endswith(after)):
+            return []
+        texts = data[len(before) : -len(after)].split(self.between)
+        # A space between two texts cannot complete an escape.
+        joined = b" ".join(texts)
+        if _TEXT(joined) is None or (len(texts) > 1 and b"" in texts):
+            return []
+        if not joined.isascii():
             try:
-                text.decode()
+                joined.decode()
             except UnicodeDecodeError:
-                return None
-        return text
+                return []
+        return texts
 
 
 def decoded(text: bytes) -> str:
     """Returns the text of a JSON string without its quotes."""
-    return str(json.loads(b'"%b"' % text)) if b"\\" in text else text.decode()
+    return str(json.loads(b'"%b"' % text)) if text.find(b"\\") >= 0 else text.decode()
 
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -160,48 +182,59 @@ class ChatStream(StreamFilter):
         self._choices: set[object] = set()
         self._ended: set[object] = set()
         self._form: TextEventForm | None = None
+        self._unread: list[bytes] = []  # texts of the form that `signals` do not know yet
         self._without_form = 0  # number of text events that fitted no form
         # Of the last event that fitted no form: text member and choice, if it had text.
         self._text: tuple[str, object] | None = None
 
     def feed(self, data: bytes) -> bytes:
         # Most often the data is one complete text event.
-        is_between = not self._buffer and self._pieces is None
-        if self._form is not None and is_between and data.endswith(b"\n\n"):
-            sent = self._formed(self._form, data[:-2])
-            if sent is not None:
-                return sent + b"\n\n"
+        if self._form is not None and not self._buffer and self._pieces is None:
+            sent = self._formed(self._form, data)
+            if sent:
+                return sent
         return super().feed(data)
 
     def _event(self, event: bytes, end: bytes) -> bytes:
         if self._form is not None:
-            sent = self._formed(self._form, event)
-            if sent is not None:
-                return sent + end
+            sent = self._formed(self._form, event + end)
+            if sent:
+                return sent
         self._text = _NO_TEXT
         sent = super()._event(event, end)
         if self._text is not None and not self.failure:
             self._without_form += 1
-            # Making a form costs time: try only after 4, 8, 16 … events. Wait until text has
-            # arrived, because with a form the filter no longer checks that.
-            if (
-                self._without_form > 2
-                and not self._without_form & (self._without_form - 1)
-                and (self._says or self._text[0] in _THOUGHTS)
-            ):
+            # Making a form costs as much as parsing an event: try only after 1, 2, 4 … events.
+            # Wait until text has arrived, because with a form the filter no longer checks that.
+            is_turn = not self._without_form & (self._without_form - 1)
+            if is_turn and (self._says or self._text[0] in _THOUGHTS):
                 self._form = TextEventForm.from_event(event, *self._text, self._written)
         return sent
 
-    def _formed(self, form: TextEventForm, event: bytes) -> bytes | None:
-        """Forwards an event of the known form; None for another event."""
-        text = form.text(event)
-        if text is None:
-            return None
-        self.output_events += 1
-        self.progress_events += 1
-        if form.is_content and self.signals is not None:
-            self._note(AnswerSignals.text, form.choice, decoded(text))
-        return form.sent_before + text + form.sent_after
+    def _formed(self, form: TextEventForm, data: bytes) -> bytes:
+        """Forwards events of the known form; returns no bytes for other data."""
+        texts = form.texts(data)
+        if not texts:
+            return b""
+        self.output_events += len(texts)
+        self.progress_events += len(texts)
+        if form.is_content and self._signals is not None:
+            self._unread += texts
+            if len(self._unread) > MOST_UNREAD:
+                self._read_texts(form.choice)
+        return form.sent_before + form.sent_between.join(texts) + form.sent_after
+
+    def _read_texts(self, choice: object) -> None:
+        texts = b"".join(self._unread)
+        self._unread.clear()
+        self._note(AnswerSignals.text, choice, decoded(texts))
+
+    @property
+    def signals(self) -> AnswerSignals | None:
+        """The signals so far. Reading them reads the texts that wait, all at once."""
+        if self._unread and self._form is not None:
+            self._read_texts(self._form.choice)
+        return self._signals
 
     def _written(self, event: bytes) -> bytes:
         """Rewrites a text event for the client. Raises InputError for invalid JSON."""

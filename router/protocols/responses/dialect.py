@@ -170,8 +170,7 @@ class ResponsesStream(StreamFilter):
             self._number = number
         if kind == "error" or (kind is None and "error" in members):
             nested = members.get("error")
-            flat = {name: value.value for name, value in members.values.items()}
-            self._refused(nested or flat)
+            self._refused(nested or dict(members.found))
             return None
         if not isinstance(kind, str) and not self.committed:
             self._fail("an event without a type")
