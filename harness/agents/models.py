@@ -386,7 +386,7 @@ def list_available(
     with ctx.store.read() as tx:
         routes = Routing(tx).table().routes
         providers = Providers(tx).all()
-        usable = sorted(provider_secrets.find_usable(ctx, tx))
+        usable = sorted(provider_secrets.find_usable_providers(ctx, tx))
         verdicts = _newest_verdicts(tx)
         listed = {(m.provider, m.model): m.found_at for m in named_models.read_lists(tx)}
         has_list = {provider for provider, _ in listed}
@@ -467,7 +467,7 @@ def load_figures(
         named_models.model_capabilities(ctx, provider, target.model).context_window,
         tuple(scorecard.load_target_scores(tx, target.id)),
         _newest_verdicts(tx).get(target.id, ""),
-        unlisted=named_models.find_unlisted(tx, target),
+        unlisted=named_models.describe_missing_in_list(tx, target),
     )
 
 

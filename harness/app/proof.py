@@ -30,7 +30,7 @@ from harness.routing.evidence import (
     SwapChange,
     parse_proof,
 )
-from harness.routing.proposal import ProposalPhase, was_registered_before
+from harness.routing.proposal import ProposalPhase, has_registered_plans
 from harness.routing.records.proposals import Proposals, Rollouts
 
 NOT_SHOWN: Final = (
@@ -111,7 +111,7 @@ def _misregistered(rows: ProvenRows) -> Iterator[str]:
         if plan.suite_digest not in rows.suites:
             yield f"the pins of suite {plan.suite} are missing"
         run = proposal.runs[plan.suite].candidate
-        if not was_registered_before(proposal, run):
+        if not has_registered_plans(proposal, run):
             yield (
                 f"suite {plan.suite}: the id of the candidate's run {run} does not match "
                 "these plans, so they may be newer than its answers"

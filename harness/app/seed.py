@@ -156,7 +156,7 @@ def _fill_prices(ctx: Context) -> list[str]:
     """Adds known prices to stored providers that lack them. Returns descriptions."""
     with ctx.store.read() as tx:
         known = Providers(tx).all().values()
-        lacking = [one for one in known if targets.with_prices(ctx, tx, one) != one]
+        lacking = [one for one in known if targets.add_missing_prices(ctx, tx, one) != one]
     for provider in lacking:
         targets.put_provider(ctx, SYSTEM, provider)
     return [f"prices of provider {provider.name}" for provider in lacking]
@@ -174,7 +174,9 @@ def apply_providers(
         changed = [
             name
             for name, provider in settings.providers.items()
-            if not targets.same(ctx, known.get(name), targets.with_prices(ctx, tx, provider))
+            if not targets.has_same_values(
+                ctx, known.get(name), targets.add_missing_prices(ctx, tx, provider)
+            )
         ]
     for name in changed:
         targets.put_provider(ctx, actor, settings.providers[name], reason)
@@ -258,14 +260,14 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
         names = {id_: target.name for id_, target in Targets(tx).all().items()}
         providers = Providers(tx).all()
         wanted_providers = {
-            name: targets.with_prices(ctx, tx, provider)
+            name: targets.add_missing_prices(ctx, tx, provider)
             for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():
         # Ignores prices that Swapgate read from the provider's list and the file does not have.
         own = settings.providers[name]
         if name in providers and not any(
-            targets.same(ctx, providers[name], wanted) for wanted in (provider, own)
+            targets.has_same_values(ctx, providers[name], wanted) for wanted in (provider, own)
         ):
             what = "the file differs from the database"
             step = f"{APPLY_STEP} applies the file"

@@ -44,7 +44,7 @@ from harness.frame.people.access import (
 from harness.operations import dashboard_sessions, keys, queries
 from harness.proposals.report.content import DATABASE, FILE, address
 from harness.providers.records import Providers
-from harness.providers.registry.credentials import name_variables
+from harness.providers.registry.credentials import list_key_variables
 from harness.providers.target import Provider
 from harness.routing.control import routes
 
@@ -185,7 +185,7 @@ def _find_keys(known: Iterable[Provider]) -> tuple[FoundKey, ...]:
             variable,
             ".env" if variable in from_file else "the environment",
         )
-        for name, variable in name_variables(known)
+        for name, variable in list_key_variables(known)
         if name not in there and os.environ.get(variable, "").strip()
     )
 

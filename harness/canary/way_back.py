@@ -111,8 +111,8 @@ class WayBackWatch:
         """Lists the rollouts whose incumbent must be asked now, and notes the time."""
         if not watched:
             return ()
-        # Without a door, the check reads only known facts, such as the routers' alerts.
-        known = check_life(replace(ctx, door=None), {r.incumbent for r in watched})
+        # Without a probe, the check reads only known facts, such as the routers' alerts.
+        known = check_life(replace(ctx, probe=None), {r.incumbent for r in watched})
         now = ctx.clock.monotonic()
         due = []
         for rollout in watched:

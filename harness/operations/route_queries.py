@@ -138,7 +138,7 @@ def _load_activity(
     return CurrentActivity(
         {proposal.route: proposal for proposal in opened},
         {name: number - 1 for name, number in count.items()},
-        freezes.describe_waits(ctx, tx, approved),
+        freezes.describe_canary_openings(ctx, tx, approved),
         {rollout.route: rollout for rollout in rollouts},
         Switches(tx).not_lifted(),
     )

@@ -46,7 +46,7 @@ from harness.providers.registry.target_life import check_life
 from harness.routing.control import data_class_checks, freezes, routes, vector_checks
 from harness.routing.evidence import (
     CONFIRM_WITHIN,
-    LONGEST,
+    MAX_DURATION,
     BreakGlass,
     Waiver,
 )
@@ -91,8 +91,10 @@ def propose_break_glass(
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a break-glass")
-    if not timedelta(0) < lasts <= LONGEST:
-        raise InputError(f"a break-glass must last more than 0 and up to {LONGEST.days} days")
+    if not timedelta(0) < lasts <= MAX_DURATION:
+        raise InputError(
+            f"a break-glass must last more than 0 and up to {MAX_DURATION.days} days"
+        )
     with ctx.store.write() as tx:
         served = routes.require_route(tx, route)
         _require_person(tx, actor)
@@ -464,7 +466,7 @@ def _require_thawed(
 
     `control.observe_only` always refuses, because such an installation changes no route.
     """
-    frozen = freezes.may_go_on(ctx, tx, route)
+    frozen = freezes.list_refusals_of_step(ctx, tx, route)
     if frozen and (ctx.observe_only or not through_freeze):
         raise Conflict(
             f"{frozen[0]}: no target serves it without proof. A request with "

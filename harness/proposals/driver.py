@@ -373,7 +373,7 @@ def _passed(
             f"{asks} "
             f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
-    elif frozen := freezes.may_go_on(ctx, tx, proposal.route):
+    elif frozen := freezes.list_refusals_of_step(ctx, tx, proposal.route):
         _wait_for_thaw(tx, proposal, proof, frozen[0])
     else:
         canaries.open(ctx, tx, proposal, proof, ProposalEvent.PASSED)
@@ -524,7 +524,7 @@ def _await(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> lis
         return said
     if proposal.approver is not None:
         with ctx.store.read() as tx:
-            if freezes.may_go_on(ctx, tx, proposal.route):
+            if freezes.list_refusals_of_step(ctx, tx, proposal.route):
                 return []
         return _open_approved(ctx, canaries, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():

@@ -42,7 +42,7 @@ from harness.routing.proposal import (
     Proposal,
     ProposalPhase,
     SuiteRuns,
-    name_candidate_run,
+    build_candidate_run_id,
 )
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
@@ -303,13 +303,13 @@ def _add_run(
 ) -> str:
     """Creates a run without answers, and stores it. Returns its id.
 
-    A candidate's run has an id that covers the registered plans (`name_candidate_run`), so that
-    its signed answers prove that the plans came first.
+    A candidate's run has an id that covers the registered plans (`build_candidate_run_id`), so
+    that its signed answers prove that the plans came first.
     """
     run = _build_run(ctx, proposal, plan, target)
     if target == proposal.candidate:
         nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
-        run = replace(run, id=name_candidate_run(proposal, nonce))
+        run = replace(run, id=build_candidate_run_id(proposal, nonce))
     EvalRuns(tx).add(run)
     return run.id
 

@@ -413,7 +413,8 @@ def find_proof(
     """Returns a new waiver if requested, otherwise existing evidence. Raises ProofRefused.
 
     Tries a passed verdict first, then service on this route before, then a stored waiver.
-    Service does not count for a target that was rolled back since (`routes.find_rolled_back`).
+    Service does not count for a target that was rolled back since
+    (`routes.find_last_rollback`).
     """
     now = ctx.clock.now()
     if waive is not None:
@@ -423,7 +424,7 @@ def find_proof(
         return verdict
     history = Routing(tx).history(route.name)
     served = any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history)
-    if served and routes.find_rolled_back(tx, route.name, target.id, history) is None:
+    if served and routes.find_last_rollback(tx, route.name, target.id, history) is None:
         return FormerTarget(target.id)
     for waiver in Waivers(tx).list(route=route.name):
         if waiver.target == target.id and not waiver.expired(now):

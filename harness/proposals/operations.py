@@ -27,7 +27,7 @@ from harness.proposals.candidates import cost_ratio
 from harness.proposals.context import ProposalsContext
 from harness.proposals.fallback_chain import ChainEntry
 from harness.routing.control.routes import known_targets
-from harness.routing.evidence import LONGEST, BreakGlass, EvidenceKind
+from harness.routing.evidence import MAX_DURATION, BreakGlass, EvidenceKind
 from harness.routing.proposal import Proposal
 from harness.routing.table import Route
 
@@ -215,7 +215,7 @@ BREAK_GLASSES: Final = OperationGroup(
                 "target": Parameter(meaning="Id or `provider/model`."),
                 "lasts": Parameter(
                     meaning="Such as 2h, at most 7 days. Then the previous model returns.",
-                    range=Range(0, LONGEST.total_seconds(), above=True),
+                    range=Range(0, MAX_DURATION.total_seconds(), above=True),
                     flags=("--for",),
                     api_name="for_s",
                 ),

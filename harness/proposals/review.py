@@ -68,7 +68,9 @@ def review_proposal(ctx: ProposalsContext, proposal: str) -> ProposalReview:
             widened=route_rules.describe_second_person_reasons(found.widened),
             risk=registration.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
-            unlisted=named_models.find_unlisted(tx, Targets(tx).all()[found.candidate]),
+            unlisted=named_models.describe_missing_in_list(
+                tx, Targets(tx).all()[found.candidate]
+            ),
         )
 
 
@@ -127,7 +129,7 @@ def _proposed(
     """
     found = Proposals(tx).since(route, since - WINDOW)
     lately = [proposal for proposal in found if proposal.created_at >= since]
-    before = [*found[len(lately) :], *Proposals(tx).let_in(route)]
+    before = [*found[len(lately) :], *Proposals(tx).approved_or_started(route)]
     first = [proposal for proposal in before if proposal.created_at < since][:1]
     for older, newer in pairwise([*first, *reversed(lately)]):
         by = f"{newer.proposer} ({newer.id})"

@@ -201,7 +201,7 @@ def _find_other_suites(
     of any person count.
     """
     named = _named(ctx, tx, route, proposer)
-    let_in = next(iter(Proposals(tx).let_in(route.name)), None)
+    let_in = next(iter(Proposals(tx).approved_or_started(route.name)), None)
     found: dict[str, Any] = {}
     for pin in pins:
         accepted = _accepted(tx, named, pin.name)
@@ -264,7 +264,7 @@ def _accepted(
     """
     let_in = (
         (proposal.created_at, plan.suite_digest)
-        for proposal in Proposals(tx).let_in(named[0].route.name)
+        for proposal in Proposals(tx).approved_or_started(named[0].route.name)
         for plan in proposal.plans
         if plan.suite == suite
     )

@@ -470,7 +470,7 @@ def preview_proposal(
                 accepted,
             ),
             candidate.name,
-            named_models.find_unlisted(tx, candidate),
+            named_models.describe_missing_in_list(tx, candidate),
             untaken.list_untaken(tx, route.name, incumbent, candidate, ctx.clock.now()),
         )
 

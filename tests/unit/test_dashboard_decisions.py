@@ -279,7 +279,7 @@ def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     assert route_timeline.load_route(ctx, "faq").route.incumbent != view.route.incumbent
 
     request = SwitchRequest(parse_force("provider:sim"), "a vendor is down", route="faq")
-    switch = freezes.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)
+    switch = freezes.set_switch(ctx, BEN, request, source=SwitchSource.CLI)
     app = dialog(
         "from harness.routing.control import freezes",
         "(live,) = kept('live', freezes.list_live_switches(ctx))",

@@ -389,7 +389,7 @@ def _chains(_: Settings, context: Context) -> Findings:
     for violation in data_class_checks.list_violations(context):
         step = "remove the target, or fix the file"
         yield DoctorFinding("data classes", "fail", violation, step)
-    for violation in vector_checks.list_mixed(context).values():
+    for violation in vector_checks.list_mixed_vectors(context).values():
         step = "remove the other model, or declare the vectors comparable"
         yield DoctorFinding("embeddings", "fail", violation, step)
     for violation in routes.list_override_violations(context):

@@ -34,8 +34,8 @@ from harness.frame.signing.signed_rows import Lineage, RowFault
 from harness.operations.listings import Listings
 from harness.routing.records.installation import (
     Installations,
-    meta,
     missing_lineage,
+    meta,
 )
 from harness.routing.table import Snapshot
 

@@ -124,7 +124,7 @@ def _find_ending(
     rounds: Sequence[CandidateRound],
 ) -> str:
     """Describes the incumbent's end, if no round was started for it yet."""
-    for ending in deprecations.list_deprecations(ctx, ways_back=False):
+    for ending in deprecations.list_deprecations(ctx, with_rollback_targets=False):
         because = (
             ending.text
             if ending.unlisted

@@ -302,7 +302,7 @@ def _next_step(
     frozen = gone = no_way_back = ""
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
-            frozen = "; ".join(freezes.may_go_on(ctx, tx, proposal.route))
+            frozen = "; ".join(freezes.list_refusals_of_step(ctx, tx, proposal.route))
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
             gone = _describe_absence(tx, rollout)

@@ -24,7 +24,7 @@ from harness.providers.models.catalogue import (
 )
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import credentials
-from harness.providers.registry.registered_providers import known_check
+from harness.providers.registry.registered_providers import list_recent_checks
 from harness.providers.target import (
     Price,
     Provider,
@@ -184,7 +184,7 @@ class _Health:
         self._repairs = [alert for alert in open_ if alert.kind is AlertKind.LEARNED_REPAIR]
         self._answered = {targets[speed].provider for speed in speeds}
         self._targets = targets
-        self._check = known_check(ctx)
+        self._check = list_recent_checks(ctx)
 
     def learned(self, provider: Provider) -> list[str]:
         """Lists the repairs that routers learned for the provider's targets, as titles of open
