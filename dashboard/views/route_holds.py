@@ -184,7 +184,9 @@ def break_glass_openers(route: str) -> list[Opener]:
     """
     ctx = page_frame.context()
     try:
-        record = next((r for r in break_glass.list_open(ctx) if r.route == route), None)
+        record = next(
+            (r for r in break_glass.list_open_break_glasses(ctx) if r.route == route), None
+        )
     except SignatureInvalid:
         return []
     if record is None:

@@ -408,7 +408,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
         world.route(),
         settings=replace(world.route().settings, candidates=plan),
     )
-    failed, old, *_ = candidate_rounds.judge_schedules(ctx, [changed])
+    failed, old, *_ = candidate_rounds.describe_schedule_faults(ctx, [changed])
     assert "provider 'sim' lists no models" in failed
     assert "could not read it since" in old
     names, _ = candidates.select_candidates(
@@ -470,7 +470,7 @@ def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
     lists(sim, listing("new-one"))
     refresh(ctx)
     assert not names(ctx)
-    world.clock.advance(candidate_rounds.RETRY.total_seconds())
+    world.clock.advance(candidate_rounds.RETRY_AFTER.total_seconds())
     refresh(ctx)
     assert names(ctx) == ["new-one"]
 
@@ -496,7 +496,7 @@ def test_a_schedule_is_judged_by_lists_that_are_read_for_it(
     def faults(*models: str) -> str:
         plan = CandidateSchedule(models, "0 3 * * 1", 50.0)
         changed = replace(route, settings=replace(route.settings, candidates=plan))
-        return "; ".join(candidate_rounds.judge_schedules(ctx, [changed]))
+        return "; ".join(candidate_rounds.describe_schedule_faults(ctx, [changed]))
 
     assert "selects no model" not in faults("cellar/new-*")
     assert names(ctx, "cellar") == ["new-one"]

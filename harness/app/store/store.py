@@ -34,8 +34,8 @@ from harness.frame.signing.signed_rows import Lineage, RowFault
 from harness.operations.listings import Listings
 from harness.routing.records.installation import (
     Installations,
-    missing_lineage,
     meta,
+    missing_lineage,
 )
 from harness.routing.table import Snapshot
 
