@@ -514,13 +514,13 @@ def _ask_provider() -> FirstRoute:
     left, right = st.columns(2)
     provider = left.selectbox(
         "Provider",
-        first_route.provider_choices(),
+        first_route.list_provider_choices(),
         accept_new_options=True,
         help="A kind of provider, or your own name for an OpenAI-compatible server.",
     )
     provider = provider or SIMULATOR
     simulated = provider == SIMULATOR
-    address = first_route.usual_address(provider)
+    address = first_route.find_usual_address(provider)
     api_base = right.text_input("Address", address, key=f"address-{provider}")
     key = ""
     if simulated:

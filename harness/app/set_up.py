@@ -42,7 +42,7 @@ from harness.frame.people.access import (
     sign_in_url,
 )
 from harness.operations import dashboard_sessions, keys, queries
-from harness.proposals.report.content import DATABASE, FILE, address
+from harness.proposals.report.content import DATABASE_FILE, DATABASE_VARIABLE, database_url
 from harness.providers.records import Providers
 from harness.providers.registry.credentials import list_key_variables
 from harness.providers.target import Provider
@@ -326,10 +326,12 @@ def temporary_installation(
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / FILE).exists() and not goes_on:
-        raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
+    if (folder / DATABASE_FILE).exists() and not goes_on:
+        raise InputError(
+            f"{folder / DATABASE_FILE} exists already: give --keep an empty folder"
+        )
     # Worker processes read this variable too.
-    os.environ[DATABASE] = address(folder)
+    os.environ[DATABASE_VARIABLE] = database_url(folder)
     os.environ["SWAPGATE__HOME"] = str(folder)
     os.environ["SWAPGATE__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value
     if not goes_on:

@@ -103,7 +103,7 @@ def operate(
             rollout = _find_movable(tx, actor, route, signal, expected_version)
         # The check waits for a provider, so it must not run in the transaction.
         back = way_back.check_rollout(ctx, rollout)
-    with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
+    with recomputation.alert_on_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, expected_version)
         transaction = RolloutTransaction(ctx, tx, rollout)
         machine = CanaryMachine(transaction)

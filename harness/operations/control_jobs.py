@@ -196,7 +196,7 @@ def _proposal(queued: QueuedRun) -> str:
 def _refusal(ctx: Context, run: EvalRun) -> str:
     """Fails a run whose target may not see its suite's data. Returns a description, or ""."""
     try:
-        eval_queue.check_cleared(ctx, run)
+        eval_queue.check_data_class(ctx, run)
     except StoreUnavailable:
         raise
     except SwapgateError as error:
@@ -212,7 +212,7 @@ def _take_back(ctx: Context, run: str) -> str:
         if not owner or run not in EvalRuns(tx).release(owner):
             return f"{run}: its worker host is gone"
         because = "its worker host is gone: no heartbeat"
-        return eval_queue.fail_run(tx, run, because, most=eval_queue.MAX_KILLS)
+        return eval_queue.fail_run(tx, run, because, max_failures=eval_queue.MAX_KILLS)
 
 
 # A resting job may notice a deadline up to this much late.

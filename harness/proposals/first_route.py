@@ -1,7 +1,7 @@
 """Creates the first route of an installation: provider, key, route and, if wanted, a proposal.
 
 The terminal's `swapgate init` and the dashboard's first page fill in a `FirstRoute`. The module
-only calls the use cases that later changes call too, so nothing here skips a check.
+only calls the use cases that later changes call too, so it skips no check.
 """
 
 from collections.abc import Sequence
@@ -56,20 +56,20 @@ class FirstRouteResult:
     proposal: str  # its id, empty for none
 
 
-def provider_choices() -> Sequence[str]:
+def list_provider_choices() -> Sequence[str]:
     """Lists the providers that a first route may use, the simulator first.
 
     Omits kinds with a person's account, which needs a sign-in before a key.
     """
-    named = [
+    kinds = [
         name
         for name, kind in PROVIDER_KINDS.items()
         if name != SIMULATOR and kind.group is not ProviderGroup.OAUTH
     ]
-    return [SIMULATOR, *sorted(named)]
+    return [SIMULATOR, *sorted(kinds)]
 
 
-def usual_address(provider: str) -> str:
+def find_usual_address(provider: str) -> str:
     """Returns the usual address of a kind or of the simulator; empty for another name."""
     if provider == SIMULATOR:
         return FirstRoute().api_base
@@ -80,7 +80,7 @@ def usual_address(provider: str) -> str:
 def create_first_route(
     ctx: ProposalsContext,
     actor: Actor,
-    wanted: FirstRoute,
+    first_route: FirstRoute,
 ) -> FirstRouteResult:
     """Creates provider, key, route and proposal, each in a transaction of its own.
 
@@ -96,32 +96,32 @@ def create_first_route(
     # Check the role first: a later refusal would not undo steps that need a lower role.
     actor.require(Role.ADMIN)
     for name in ("provider", "model", "route", "suite"):
-        if not getattr(wanted, name).strip():
+        if not getattr(first_route, name).strip():
             raise InputError(f"{name} is empty, but the first route needs it")
     settings = RouteSettings(
-        suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),),
-        policy=wanted.policy,
+        suites=(RouteSuite(first_route.suite, SuiteRole.PRIMARY),),
+        policy=first_route.policy,
     )
-    if wanted.provider == SIMULATOR:
+    if first_route.provider == SIMULATOR:
         settings = replace(settings, total_timeout_s=SIMULATED_TIMEOUT_S)
     # Check the route first, so that a typing error in it leaves no provider behind.
     routes.check_settings(ctx, settings)
     registered_providers.register_with_provider(
         ctx,
         actor,
-        Target(wanted.provider, wanted.model),
-        api_base=wanted.api_base,
+        Target(first_route.provider, first_route.model),
+        api_base=first_route.api_base,
     )
-    if wanted.key:
+    if first_route.key:
         credentials.put_credential(
-            ctx, actor, wanted.provider, CredentialChange(value=wanted.key)
+            ctx, actor, first_route.provider, CredentialChange(value=first_route.key)
         )
-    incumbent = f"{wanted.provider}/{wanted.model}"
-    route = routes.create_route(ctx, actor, wanted.route, incumbent, settings=settings)
+    incumbent = f"{first_route.provider}/{first_route.model}"
+    route = routes.create_route(ctx, actor, first_route.route, incumbent, settings=settings)
     proposal = ""
-    if wanted.candidate:
-        candidate = f"{wanted.provider}/{wanted.candidate}"
-        request = ProposalRequest(wanted.route, candidate, reason=REASON)
+    if first_route.candidate:
+        candidate = f"{first_route.provider}/{first_route.candidate}"
+        request = ProposalRequest(first_route.route, candidate, reason=REASON)
         proposal = submission.create_proposal(ctx, actor, request).id
-    check = registered_providers.check_added(ctx, actor, wanted.provider)
+    check = registered_providers.check_added(ctx, actor, first_route.provider)
     return FirstRouteResult(route, check, proposal)

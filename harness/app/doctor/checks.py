@@ -36,7 +36,7 @@ from harness.frame.suggestions import did_you_mean
 from harness.operations import queries
 from harness.operations.context import Context
 from harness.proposals import fallback_chain, route_rules
-from harness.proposals.recomputation import list_other_rules, other_rules_text
+from harness.proposals.recomputation import describe_other_rules, list_other_rule_proposals
 from harness.providers.calls.probe import (
     ProbeFinding,
     ProbeStatus,
@@ -399,8 +399,8 @@ def _chains(_: Settings, context: Context) -> Findings:
 
 def _rules(_: Settings, context: Context) -> Findings:
     """Lists open proposals whose verdict this version of the gate's rules cannot recompute."""
-    for other in list_other_rules(context):
-        why = other_rules_text(other.rules)
+    for other in list_other_rule_proposals(context):
+        why = describe_other_rules(other.rules)
         yield DoctorFinding(f"proposal {other.proposal.id}", "warn", why, other.next_step)
 
 

@@ -1,8 +1,7 @@
 """Gathers the content of a report on one comparison, for the renderers of Markdown and JUnit.
 
-One finds here the rows and the most telling answers, ready for a table. No sentence of a
-document and no markup is written here: see `markdown`, `formats`, and the pages of terminal and
-dashboard.
+It builds rows of tables and the most telling answers. It writes no sentences and no markup: see
+`markdown`, `junit`, and the pages of terminal and dashboard.
 """
 
 from collections import Counter
@@ -38,21 +37,23 @@ from harness.proposals.report.comparison import (
 )
 from harness.proposals.report.next_steps import NEXT_STEPS
 
-DATABASE: Final = "SWAPGATE__DATABASE_URL"
-FILE: Final = "swapgate.db"
-KEYRING: Final = "SWAPGATE_SIGNING_KEYRING_FILE"
-PUBLIC: Final = "signing.pub"
+DATABASE_VARIABLE: Final = "SWAPGATE__DATABASE_URL"
+DATABASE_FILE: Final = "swapgate.db"
+KEYRING_VARIABLE: Final = "SWAPGATE_SIGNING_KEYRING_FILE"
+PUBLIC_KEYS_FILE: Final = "signing.pub"
 
 
-def address(folder: Path) -> str:
+def database_url(folder: Path) -> str:
     """Writes the database URL of a folder in which `gate run --keep` keeps its database."""
-    return f"sqlite:///{folder.resolve() / FILE}"
+    return f"sqlite:///{folder.resolve() / DATABASE_FILE}"
 
 
-def variables(folder: Path) -> str:
+def replay_variables(folder: Path) -> str:
     """Writes the shell variables for `swapgate gate replay`: database and signers."""
+    keyring = folder.resolve() / PUBLIC_KEYS_FILE
     return (
-        f"{DATABASE}={quote(address(folder))} {KEYRING}={quote(str(folder.resolve() / PUBLIC))}"
+        f"{DATABASE_VARIABLE}={quote(database_url(folder))} "
+        f"{KEYRING_VARIABLE}={quote(str(keyring))}"
     )
 
 
@@ -70,7 +71,7 @@ def figure_cells(figures: ArmFigures) -> list[str]:
     ]
 
 
-def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
+def list_pins(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
     """Lists the pinned parts of a suite and the served models, as (name, text), without empty
     ones.
     """
@@ -86,9 +87,12 @@ def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
         ("scorer", pin.scorer_alone),
         ("judge", pin.judge_pin),
         ("prompt and settings", pin.template),
-        *((f"{arm} served", ", ".join(m.label for m in models)) for arm, models in arms),
+        *(
+            (f"{arm} served", ", ".join(model.label for model in models))
+            for arm, models in arms
+        ),
     )
-    return [(what, text) for what, text in pinned if text]
+    return [(name, text) for name, text in pinned if text]
 
 
 SUITE_HEADS: Final = (

@@ -32,7 +32,7 @@ from harness.proposals.report.comparison import ArmFigures, Comparison
 from harness.proposals.report.content import (
     SUITE_HEADS,
     figure_cells,
-    list_pinned,
+    list_pins,
     slice_rows,
     suite_rows,
 )
@@ -186,7 +186,7 @@ def describe_pins(comparison: Comparison, titles: Mapping[str, str] | None = Non
     rows: list[Sequence[Text]] = [
         (names.get(side.plan.suite, side.plan.suite), pin, Code(measured))
         for side in comparison.suites
-        for pin, measured in list_pinned(side)
+        for pin, measured in list_pins(side)
     ]
     if rows:
         yield Table(("suite", "pin", "what was measured"), rows)

@@ -43,7 +43,7 @@ from harness.gate.online.usual_rate import DayCount
 from harness.gate.online.waiting import WaitCounts, merge_waits, read_waits
 from harness.routing.records.block_checks import check_block
 from harness.routing.records.preload import json_rows, look_up, read_named
-from harness.routing.records.traffic import FAR, Traffic
+from harness.routing.records.traffic import OPEN_END, Traffic
 from harness.routing.records.traffic_tables import (
     ASKED_NAME,
     BLOCK,
@@ -170,7 +170,7 @@ FAILING_ROUTES = (
     sa.select(traffic.c.route)
     .where(
         traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
-        traffic.c.minute < FAR,
+        traffic.c.minute < OPEN_END,
         sa.or_(traffic.c.failed > 0, traffic.c.charged > 0, traffic.c.unanswered > 0),
     )
     .distinct()

@@ -278,7 +278,7 @@ class Routing:
         values = route_to_row(after) | {
             "revision": revision,
             "kind": CHANGE_KINDS[type(change)],
-            "at": _time_of(change, now, row.at if row is not None else None),
+            "at": _version_time(change, now, row.at if row is not None else None),
             "actor": actor,
             "reason": reason,
             "prev_signature": row.signature if row is not None else None,
@@ -294,19 +294,19 @@ class Routing:
         return revision
 
 
-def _time_of(
+def _version_time(
     change: TableChange,
     now: datetime,
-    before: datetime | None,
+    previous_at: datetime | None,
 ) -> datetime:
     """Returns a new version's time. A version with proof is never earlier than its proof and
-    the previous version, even if the clock was set back.
+    the previous version, even if somebody set the clock back.
     """
     match change:
-        case ServeByWaiver() if before is not None:
-            return max(now, before)
-        case StartCanary(proof=proof) | PromoteCanary(proof=proof) if before is not None:
-            return max(now, before, proof.decided_at)
+        case ServeByWaiver() if previous_at is not None:
+            return max(now, previous_at)
+        case StartCanary(proof=proof) | PromoteCanary(proof=proof) if previous_at is not None:
+            return max(now, previous_at, proof.decided_at)
         case _:
             return now
 

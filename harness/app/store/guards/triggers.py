@@ -126,9 +126,9 @@ def _of_sqlite() -> Iterator[Trigger]:
             rows = f" WHERE {COUNTED_ROWS[table]}" if table in COUNTED_ROWS else ""
             body = f"UPDATE meta SET changes = changes + 1{rows};"  # noqa: S608 - constants
             yield _sqlite(name, table, f"AFTER {event}", body)
-    for event, body in traffic_tables.write_bodies(postgres=False).items():
-        name = f"{traffic_tables.SUMMED}_summed_{event.lower()}"
-        yield _sqlite(name, traffic_tables.SUMMED, f"AFTER {event}", body)
+    for event, body in traffic_tables.write_trigger_bodies(postgres=False).items():
+        name = f"{traffic_tables.SUMMED_TABLE}_summed_{event.lower()}"
+        yield _sqlite(name, traffic_tables.SUMMED_TABLE, f"AFTER {event}", body)
 
 
 def _sqlite(
@@ -199,13 +199,13 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
         f" BEGIN {notify}",
         settings,
     )
-    for event, statements in traffic_tables.write_bodies(
+    for event, statements in traffic_tables.write_trigger_bodies(
         postgres=True, schema=f"{schema}."
     ).items():
-        name = f"{traffic_tables.SUMMED}_summed_{event.lower()}"
+        name = f"{traffic_tables.SUMMED_TABLE}_summed_{event.lower()}"
         kind = _ROW | _TIMES["AFTER"] | _EVENTS[event]
         body = f" BEGIN {statements} RETURN NULL; END "
-        yield Trigger(name, traffic_tables.SUMMED, kind, (), name, body, settings)
+        yield Trigger(name, traffic_tables.SUMMED_TABLE, kind, (), name, body, settings)
 
 
 def _schema(db: sa.Connection) -> str:

@@ -24,8 +24,8 @@ from harness.proposals.first_route import (
     SIMULATOR,
     FirstRoute,
     FirstRouteResult,
-    provider_choices,
-    usual_address,
+    find_usual_address,
+    list_provider_choices,
 )
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.records import Providers
@@ -224,7 +224,7 @@ def _ask(
     """Asks each question until the answer is valid. providers: the registered providers."""
     usual = FirstRoute()
     output.note("A few questions about a first route; Return accepts the value in brackets.")
-    output.note(f"Providers: {', '.join(provider_choices())}, or your own name")
+    output.note(f"Providers: {', '.join(list_provider_choices())}, or your own name")
     provider, address = _ask_provider(usual.provider, sorted(providers))
     simulated = provider == SIMULATOR
     return FirstRoute(
@@ -261,13 +261,13 @@ def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
         provider = _prompt("Provider", usual)
         if provider == SIMULATOR:
             output.note(SIMULATOR_HINT)
-        elif provider not in (*there, *provider_choices()):
-            hint = did_you_mean(provider, [*there, *provider_choices()])
+        elif provider not in (*there, *list_provider_choices()):
+            hint = did_you_mean(provider, [*there, *list_provider_choices()])
             output.note(
                 f"{provider!r} is your own name for an OpenAI-compatible server; give its "
                 f"address{hint}"
             )
-        address = _prompt("Its address", usual_address(provider))
+        address = _prompt("Its address", find_usual_address(provider))
         try:
             if provider not in there:
                 default_provider(provider, there, api_base=address)
