@@ -42,7 +42,7 @@ from harness.proposals.first_route import SIMULATOR, FirstRoute
 from harness.providers.registry import registered_providers
 from harness.routing.reports import scorecard
 from harness.routing.reports.scorecard import RouteScorecard
-from harness.routing.reports.traffic_report import count_ends, format_ends
+from harness.routing.reports.traffic_report import format_request_ends, sum_request_ends
 from harness.routing.table import Route
 
 MOST_ALERTS: Final = 5  # shown as banners
@@ -381,7 +381,7 @@ def _line(status: RouteStatus, now: datetime) -> markup.Row:
         "State": state,
         "Serves": escape(status.serves or "nothing"),
         "Last verdict": _verdict(status),
-        "Last hour": format_ends(status.traffic) or "–",
+        "Last hour": format_request_ends(status.traffic) or "–",
     }
 
 
@@ -407,7 +407,7 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     """Renders the requests of the last hour, with the trend of their cost if all prices are
     known.
     """
-    ends = count_ends(traffic)
+    ends = sum_request_ends(traffic)
     if not ends.requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
     # A minute of unknown price would look like a fall in cost.

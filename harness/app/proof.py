@@ -22,7 +22,7 @@ from harness.operations.context import Context
 from harness.proposals import evaluation
 from harness.proposals.recomputation import recompute_verdict
 from harness.proposals.report.comparison import find_no_way_back
-from harness.proposals.scheduled_runs import find_unlike_mean
+from harness.proposals.scheduled_runs import find_mean_differences
 from harness.providers.target import Target
 from harness.routing.evidence import (
     Proof,
@@ -134,7 +134,7 @@ def _misdecided(rows: ProvenRows) -> Iterator[str]:
         for plan in proposal.plans
     }
     yield from recompute_verdict(rows.verdict, proposal, samples).differences
-    yield from find_unlike_mean(proposal, rows.runs, rows.samples)
+    yield from find_mean_differences(proposal, rows.runs, rows.samples)
 
 
 def _below(

@@ -320,7 +320,7 @@ def recompute_stored(
         runs = {run: EvalRuns(tx).get(run) for run in sorted(evaluation.list_run_ids(proposal))}
         evaluation.check_arms(proposal, runs)
         samples = evaluation.load_answers(tx, proposal)
-        mean_faults = scheduled_runs.load_unlike_mean(tx, proposal)
+        mean_faults = scheduled_runs.load_mean_differences(tx, proposal)
         key = _digest(verdict, proposal, samples)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
         # A forged verdict may have figures that raise ValueError.

@@ -28,7 +28,7 @@ from harness.proposals.candidates.setbacks import (
     find_setbacks,
 )
 from harness.proposals.context import ProposalsContext
-from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
+from harness.proposals.submission import MAX_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models
@@ -234,8 +234,8 @@ def plan_round(
     measured: list[PlannedCandidate] = []
     for candidate in sorted(ready, key=lambda item: (item.cost_usd or 0.0, item.name)):
         cost = sum_costs([*measured, candidate])
-        if len(measured) == MOST_CANDIDATES:
-            remark = f"a round has at most {MOST_CANDIDATES} candidates"
+        if len(measured) == MAX_CANDIDATES:
+            remark = f"a round has at most {MAX_CANDIDATES} candidates"
         elif cost > schedule.budget_usd:
             remark = (
                 f"with it, the round would cost {format_usd(cost)}; its budget is "

@@ -451,7 +451,7 @@ class EvalRuns(Records[EvalRun]):
         self._tx.serialize()
         stored = self.get(run)
         changes: dict[str, object] = {"wanted": max(items, stored.wanted)}
-        # A DONE run without further items stays STORED_PAIRS, because it has no work
+        # A DONE run without further items stays DONE, because it has no work
         # left.
         has_more_work = items > stored.wanted or stored.state is not RunState.DONE
         if stored.state in ENDED_STATES and has_more_work:
