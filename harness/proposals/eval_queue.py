@@ -72,7 +72,7 @@ class QueuedRun:
     overtaken: bool = False  # newer runs come first, because proposals need them
 
     @property
-    def phrase(self) -> str:
+    def text(self) -> str:
         """The run's place in the queue or the reason of its wait, as a phrase for people."""
         if self.away:
             return self.away

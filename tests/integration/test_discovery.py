@@ -109,7 +109,7 @@ def sim() -> Iterator[ListServer]:
 @pytest.fixture
 def ctx(world: SmallInstallation, sim: ListServer) -> Context:
     """With a server of one's own, `attic`, that listed two models before."""
-    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    ctx = replace(world.context(), probe=HttpProviderProbe(SystemClock()))
     registered_providers.change_provider(
         ctx, SYSTEM, "attic", ProviderChange("custom", {"api_base": f"{sim.url}/v1"})
     )
@@ -306,7 +306,7 @@ def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
 
     lists(sim, listing("another"))
     with pytest.raises(Conflict, match="changed while"):
-        named_models.discover_models(replace(ctx, door=Mover()), ANN, "attic")  # type: ignore[arg-type]
+        named_models.discover_models(replace(ctx, probe=Mover()), ANN, "attic")  # type: ignore[arg-type]
     assert "another" not in names(ctx)
 
 
@@ -358,7 +358,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     def answer(*names: str) -> None:
         sim.answer.body = json.dumps({"data": [{"id": name} for name in names]})
 
-    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    ctx = replace(world.context(), probe=HttpProviderProbe(SystemClock()))
     with world.store.read() as tx:
         provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
@@ -427,7 +427,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
 def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
     world: SmallInstallation, sim: ListServer
 ) -> None:
-    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    ctx = replace(world.context(), probe=HttpProviderProbe(SystemClock()))
     with world.store.read() as tx:
         provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
@@ -460,7 +460,7 @@ def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
 def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
     world: SmallInstallation, sim: ListServer
 ) -> None:
-    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    ctx = replace(world.context(), probe=HttpProviderProbe(SystemClock()))
     registered_providers.change_provider(
         ctx, SYSTEM, "attic", ProviderChange("custom", {"api_base": f"{sim.url}/v1"})
     )

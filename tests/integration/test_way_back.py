@@ -106,7 +106,7 @@ def moved(world: SmallInstallation, upstream: Upstream) -> None:
 
 def asking(world: SmallInstallation) -> Context:
     probe = HttpProviderProbe(SystemClock(), classify=classify_reply)
-    return replace(world.context(), door=probe)
+    return replace(world.context(), probe=probe)
 
 
 def promoted_twice(world: SmallInstallation) -> None:

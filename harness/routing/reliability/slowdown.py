@@ -1,5 +1,4 @@
-"""After a provider's request for a pause, the router slows the target instead of stopping it.
-Pure.
+"""Slows a target after its provider asked for a pause, instead of stopping it. Pure.
 
 One long prompt may exceed a rate limit although all other requests stay below it. The router
 therefore still sends probes: at most one request in `gap_s` seconds, over all workers of the
