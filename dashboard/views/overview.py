@@ -42,7 +42,7 @@ from harness.proposals.first_route import SIMULATOR, FirstRoute
 from harness.providers.registry import registered_providers
 from harness.routing.reports import scorecard
 from harness.routing.reports.scorecard import RouteScorecard
-from harness.routing.reports.traffic_report import count_ends, format_ends
+from harness.routing.reports.traffic_report import format_request_ends, sum_request_ends
 from harness.routing.table import Route
 
 MOST_ALERTS: Final = 5  # shown as banners
@@ -381,7 +381,7 @@ def _line(status: RouteStatus, now: datetime) -> markup.Row:
         "State": state,
         "Serves": escape(status.serves or "nothing"),
         "Last verdict": _verdict(status),
-        "Last hour": format_ends(status.traffic) or "–",
+        "Last hour": format_request_ends(status.traffic) or "–",
     }
 
 
@@ -407,7 +407,7 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     """Renders the requests of the last hour, with the trend of their cost if all prices are
     known.
     """
-    ends = count_ends(traffic)
+    ends = sum_request_ends(traffic)
     if not ends.requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
     # A minute of unknown price would look like a fall in cost.
@@ -524,13 +524,13 @@ def _ask_provider() -> FirstRoute:
     left, right = st.columns(2)
     provider = left.selectbox(
         "Provider",
-        first_route.provider_choices(),
+        first_route.list_provider_choices(),
         accept_new_options=True,
         help="A kind of provider, or your own name for an OpenAI-compatible server.",
     )
     provider = provider or SIMULATOR
     simulated = provider == SIMULATOR
-    address = first_route.usual_address(provider)
+    address = first_route.find_usual_address(provider)
     api_base = right.text_input("Address", address, key=f"address-{provider}")
     key = ""
     if simulated:

@@ -52,7 +52,7 @@ def add_provider(form: Form) -> None:
     """
     kind = st.selectbox(
         "Kind",
-        first_route.provider_choices(),
+        first_route.list_provider_choices(),
         key="new-kind",
         index=None,
         placeholder="Choose the kind",
@@ -65,7 +65,7 @@ def add_provider(form: Form) -> None:
     form.subject_id = kind
     form.spinner_text = ASKS
     name = form.text("name", "Name, which precedes its models, as in NAME/MODEL", kind)
-    address = form.text("address", "Address", first_route.usual_address(kind))
+    address = form.text("address", "Address", first_route.find_usual_address(kind))
     form.need(name and address, "Name and address are needed.")
     key = form.text(
         "key",

@@ -95,7 +95,7 @@ def add(form: Form, route: str) -> None:
     form.submit(
         "Freeze",
         done,
-        freezes.throw_switch,
+        freezes.set_switch,
         request,
         source=SwitchSource.REST,
     )
@@ -142,7 +142,7 @@ def throw(form: Form, route: str) -> None:
     def act(ctx: Context, actor: Actor) -> None:
         request = SwitchRequest(parse_force(force or ""), reason, reach, SWITCH_LASTS[lasts])
         # The audit log has no separate source for the dashboard.
-        freezes.throw_switch(ctx, actor, request, source=SwitchSource.REST)
+        freezes.set_switch(ctx, actor, request, source=SwitchSource.REST)
 
     form.submit("Throw the switch", done, act)
 
@@ -184,7 +184,9 @@ def break_glass_openers(route: str) -> list[Opener]:
     """
     ctx = page_frame.context()
     try:
-        record = next((r for r in break_glass.list_open(ctx) if r.route == route), None)
+        record = next(
+            (r for r in break_glass.list_open_break_glasses(ctx) if r.route == route), None
+        )
     except SignatureInvalid:
         return []
     if record is None:

@@ -47,7 +47,7 @@ from harness.proposals.report.comparison import (
     SuiteAnswers,
     is_large,
     load_comparison,
-    with_texts,
+    load_texts,
 )
 from harness.proposals.report.document import describe_format_failure
 from harness.proposals.report.findings import (
@@ -367,7 +367,7 @@ def _read(
         items = {
             str(suite): list(of["item"]) for suite, of in needed.groupby("suite", observed=True)
         }
-        whole = with_texts(ctx, whole, items)
+        whole = load_texts(ctx, whole, items)
     texts = load_item_texts(ctx, whole)
     answers = {
         (side.plan.suite, sample.item, sample.epoch, arm): sample

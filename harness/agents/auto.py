@@ -357,7 +357,7 @@ def _has_evidence(
         waivers = Waivers(tx).list(route=route.name)
         return any((w.id, w.target) == waiver_key and not w.expired(now) for w in waivers)
     history = Routing(tx).history(route.name)
-    if routes.find_rolled_back(tx, route.name, entry.target, history) is not None:
+    if routes.find_last_rollback(tx, route.name, entry.target, history) is not None:
         return False
     if entry.kind is not EvidenceKind.VERDICT:
         return True

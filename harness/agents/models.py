@@ -395,7 +395,7 @@ def list_available(
     with ctx.store.read() as tx:
         routes = Routing(tx).table().routes
         providers = Providers(tx).all()
-        usable = sorted(provider_secrets.find_usable(ctx, tx))
+        usable = sorted(provider_secrets.find_usable_providers(ctx, tx))
         verdicts = _load_newest_verdicts(tx)
         found_at_by_model = {
             (m.provider, m.model): m.found_at for m in named_models.read_lists(tx)
@@ -480,7 +480,7 @@ def load_figures(
         named_models.model_capabilities(ctx, provider, target.model).context_window,
         tuple(scorecard.load_target_scores(tx, target.id)),
         _load_newest_verdicts(tx).get(target.id, ""),
-        unlisted=named_models.find_unlisted(tx, target),
+        unlisted=named_models.describe_missing_in_list(tx, target),
     )
 
 

@@ -22,7 +22,7 @@ from harness.gate.suite_plan import Claim, SuiteRole
 from harness.operations import control_jobs
 from harness.operations.context import Context
 from harness.proposals import submission
-from harness.proposals.eval_queue import load_queue, needed_runs
+from harness.proposals.eval_queue import list_needed_runs, load_queue
 from harness.proposals.submission import ProposalRequest
 from harness.providers.registry import targets
 from harness.providers.target import Target
@@ -195,6 +195,6 @@ def _find_unpaid(ctx: Context, proposal: Proposal) -> str:
     if ctx.monthly_cap_usd is None:
         return ""
     queue = load_queue(ctx)
-    waiting = [queue[run] for run in sorted(needed_runs([proposal])) if run in queue]
+    waiting = [queue[run] for run in sorted(list_needed_runs([proposal])) if run in queue]
     unpaid_reason = next((queued.unpaid for queued in waiting if queued.unpaid), "")
     return unpaid_reason if all(queued.unpaid for queued in waiting) else ""

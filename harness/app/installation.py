@@ -284,7 +284,7 @@ class Installation:
             allow_addresses=settings.router.allow_addresses,
             cipher=self.cipher,
             environ=dict(os.environ),
-            door=HttpProviderProbe(
+            probe=HttpProviderProbe(
                 self.clock, settings.router.allow_addresses, _classify_reply
             ),
             oauth=HttpOAuthServer(self.clock, settings.router.allow_addresses),

@@ -22,7 +22,7 @@ from harness.operations.context import Context
 from harness.proposals import evaluation
 from harness.proposals.recomputation import recompute_verdict
 from harness.proposals.report.comparison import find_no_way_back
-from harness.proposals.scheduled_runs import find_unlike_mean
+from harness.proposals.scheduled_runs import find_mean_differences
 from harness.providers.target import Target
 from harness.routing.evidence import (
     Proof,
@@ -30,7 +30,7 @@ from harness.routing.evidence import (
     SwapChange,
     parse_proof,
 )
-from harness.routing.proposal import ProposalPhase, was_registered_before
+from harness.routing.proposal import ProposalPhase, has_registered_plans
 from harness.routing.records.proposals import Proposals, Rollouts
 
 LIMITS: Final = (
@@ -113,7 +113,7 @@ def _find_plan_faults(rows: ProvenRows) -> Iterator[str]:
         if plan.suite_digest not in rows.suites:
             yield f"the pins of suite {plan.suite} are missing"
         run = proposal.runs[plan.suite].candidate
-        if not was_registered_before(proposal, run):
+        if not has_registered_plans(proposal, run):
             yield (
                 f"suite {plan.suite}: the id of the candidate's run {run} does not match "
                 "these plans, so they may be newer than its answers"
@@ -140,7 +140,7 @@ def _find_verdict_faults(rows: ProvenRows) -> Iterator[str]:
         for plan in proposal.plans
     }
     yield from recompute_verdict(rows.verdict, proposal, samples).differences
-    yield from find_unlike_mean(proposal, rows.runs, rows.samples)
+    yield from find_mean_differences(proposal, rows.runs, rows.samples)
 
 
 def _select_planned_samples(

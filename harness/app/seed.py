@@ -163,7 +163,9 @@ def _fill_prices(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
         providers = Providers(tx).all().values()
         without_prices = [
-            stored for stored in providers if targets.with_prices(ctx, tx, stored) != stored
+            stored
+            for stored in providers
+            if targets.add_missing_prices(ctx, tx, stored) != stored
         ]
     for provider in without_prices:
         targets.put_provider(ctx, SYSTEM, provider)
@@ -182,7 +184,9 @@ def apply_providers(
         changed = [
             name
             for name, provider in settings.providers.items()
-            if not targets.same(ctx, stored.get(name), targets.with_prices(ctx, tx, provider))
+            if not targets.has_same_values(
+                ctx, stored.get(name), targets.add_missing_prices(ctx, tx, provider)
+            )
         ]
     for name in changed:
         targets.put_provider(ctx, actor, settings.providers[name], reason)
@@ -272,14 +276,14 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
         names = {id_: target.name for id_, target in Targets(tx).all().items()}
         providers = Providers(tx).all()
         wanted_providers = {
-            name: targets.with_prices(ctx, tx, provider)
+            name: targets.add_missing_prices(ctx, tx, provider)
             for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():
         # Ignores prices that Swapgate read from the provider's list, and that the file lacks.
         unpriced = settings.providers[name]
         if name in providers and not any(
-            targets.same(ctx, providers[name], file_entry)
+            targets.has_same_values(ctx, providers[name], file_entry)
             for file_entry in (provider, unpriced)
         ):
             finding = "the file differs from the database"

@@ -45,10 +45,10 @@ from harness.frame.people.access import (
 from harness.operations import dashboard_sessions, keys, queries
 from harness.proposals import first_route
 from harness.proposals.first_route import FirstRoute
-from harness.proposals.report.content import DATABASE, FILE, address
+from harness.proposals.report.content import DATABASE_FILE, DATABASE_VARIABLE, database_url
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.records import Providers
-from harness.providers.registry.credentials import name_variables
+from harness.providers.registry.credentials import list_key_variables
 from harness.providers.target import Provider
 from harness.routing.control import routes
 
@@ -191,7 +191,7 @@ def _find_keys(known_providers: Iterable[Provider]) -> tuple[FoundKey, ...]:
             variable,
             ".env" if variable in from_file else "the environment",
         )
-        for name, variable in name_variables(known_providers)
+        for name, variable in list_key_variables(known_providers)
         if name not in known_names and os.environ.get(variable, "").strip()
     )
 
@@ -369,10 +369,12 @@ def temporary_installation(
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / FILE).exists() and not reuses_state:
-        raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
+    if (folder / DATABASE_FILE).exists() and not reuses_state:
+        raise InputError(
+            f"{folder / DATABASE_FILE} exists already: give --keep an empty folder"
+        )
     # Worker processes read this variable too.
-    os.environ[DATABASE] = address(folder)
+    os.environ[DATABASE_VARIABLE] = database_url(folder)
     os.environ["SWAPGATE__HOME"] = str(folder)
     os.environ["SWAPGATE__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value
     if not reuses_state:

@@ -188,7 +188,7 @@ def _distrust_reason(transaction: RolloutTransaction) -> str:
     ctx = transaction.ctx
     rollout = transaction.rollout
     now = ctx.clock.now()
-    if refusals := freezes.may_go_on(ctx, transaction.tx, rollout.route):
+    if refusals := freezes.list_refusals_of_step(ctx, transaction.tx, rollout.route):
         return refusals[0]
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"

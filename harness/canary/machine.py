@@ -51,7 +51,7 @@ from harness.providers.registry import targets
 from harness.providers.registry.target_life import (
     TargetLife,
     describe_no_way_back,
-    list_details,
+    life_details,
 )
 from harness.routing.control import freezes, routes
 from harness.routing.proposal import Proposal, ProposalEvent, apply_event
@@ -91,7 +91,7 @@ def open_canary(
     changed. Raises EvidenceMismatch if the stored scores do not give the verdict,
     RevisionConflict if another writer was first, and Conflict while the route is frozen.
     """
-    freezes.require_may_go_on(ctx, tx, proposal.route)
+    freezes.require_step_allowed(ctx, tx, proposal.route)
     now = ctx.clock.now()
     proof_validity.require_proof(ctx, tx, proof)
     recomputation.require_agreement(ctx, tx, proof, proposal)
@@ -216,7 +216,7 @@ class CanaryMachine:
         Raises IllegalTransition, RevisionConflict, ProofRefused, and Conflict for a move onward
         while the route is frozen.
         """
-        freezes.require_may_go_on(self._ctx, self._tx, self._rollout.route, move.signal)
+        freezes.require_step_allowed(self._ctx, self._tx, self._rollout.route, move.signal)
         match move.signal:
             case RolloutSignal.HARM | RolloutSignal.STALE | RolloutSignal.ABORT:
                 return self._go_back(move)
@@ -312,7 +312,7 @@ class CanaryMachine:
         after = Rollouts(self._tx).save(self._apply_to_rollout(move))
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
         self.record(PROMOTED, after, move)
-        obstacle = describe_no_way_back(list_details(move.way_back))
+        obstacle = describe_no_way_back(life_details(move.way_back))
         remark = f" Swapgate found {obstacle}." if obstacle else ""
         self._raise_alert(
             AlertKind.PROMOTED,
@@ -444,7 +444,7 @@ class CanaryMachine:
                 "rollout": rollout.id,
                 "reason": move.reason,
                 **({"ending": to_plain(rollout.ending)} if rollout.ending else {}),
-                **list_details(move.way_back),
+                **life_details(move.way_back),
                 **figures,
             },
         )

@@ -52,11 +52,11 @@ from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.verdict import Passed
 from harness.proposals import approvals, recomputation
 from harness.proposals.context import ProposalsContext
-from harness.providers.registry.target_life import TargetLife, list_details
+from harness.providers.registry.target_life import TargetLife, life_details
 from harness.routing.control import data_class_checks
 from harness.routing.control.routes import (
     commit,
-    find_rolled_back,
+    find_last_rollback,
     known_targets,
     require_route,
 )
@@ -103,7 +103,7 @@ def operate(
             rollout = _find_movable(tx, actor, route, signal, expected_version)
         # The check calls a provider, so it must not run in the transaction.
         life = way_back.check_rollout(ctx, rollout)
-    with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
+    with recomputation.alert_on_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, expected_version)
         transaction = RolloutTransaction(ctx, tx, rollout)
         machine = CanaryMachine(transaction)
@@ -368,7 +368,7 @@ def roll_back(  # noqa: PLR0913 - by name, and most have a default
             route.version,
             reason,
             action="route.rollback",
-            **list_details(life),
+            **life_details(life),
             **({"force": True} if force else {}),
         )
         if incumbent != route.incumbent:
@@ -411,7 +411,7 @@ def _require_former_incumbent(
     incumbent = _find_former_incumbent(history, route, to_version)
     (known,) = known_targets(tx, [incumbent])
     # A verdict proves one rollout, so a model that was rolled back has no proof left.
-    if (last := find_rolled_back(tx, route.name, incumbent, history)) is not None:
+    if (last := find_last_rollback(tx, route.name, incumbent, history)) is not None:
         raise ProofRefused(
             f"{known.name} was rolled back from route {route.name!r} by the end of rollout "
             f"{last.id} ({last.ended_because}): propose it again, because it needs a new "

@@ -36,7 +36,7 @@ from harness.proposals.context import ProposalsContext
 from harness.providers.records import Targets
 from harness.providers.target import Target
 from harness.routing.control import routes
-from harness.routing.control.routes import find_later_rollback, is_over, read_later_end
+from harness.routing.control.routes import find_later_rollback, is_bake_over, read_later_end
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
 from harness.routing.records.proposals import Proposals, Rollouts
@@ -292,7 +292,7 @@ def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
     if proof_validity.has_moved_providers(tx):
         Preload(tx).verdicts([rollout.verdict for rollout in rollouts if rollout.live])
     Preload(tx).newest_alerts([key for r in rollouts for key in decision.list_alert_keys(r)])
-    Preload(tx).first_after([r.id for r in rollouts if is_over(r)])
+    Preload(tx).first_after([r.id for r in rollouts if is_bake_over(r)])
 
 
 def build_canary_status(

@@ -119,7 +119,7 @@ class WayBackWatch:
             return ()
         # Without provider calls, the check reads only stored facts, such as the routers'
         # alerts.
-        known = check_life(replace(ctx, door=None), {r.incumbent for r in watched})
+        known = check_life(replace(ctx, probe=None), {r.incumbent for r in watched})
         now = ctx.clock.monotonic()
         due = []
         for rollout in watched:

@@ -201,7 +201,7 @@ def _refuse_run(ctx: Context, run: EvalRun) -> str:
     run may start.
     """
     try:
-        eval_queue.check_cleared(ctx, run)
+        eval_queue.check_data_class(ctx, run)
     except StoreUnavailable:
         raise
     except SwapgateError as error:
@@ -217,7 +217,7 @@ def _release_lost_run(ctx: Context, run: str) -> str:
         if not owner or run not in EvalRuns(tx).release(owner):
             return f"{run}: its worker host is gone"
         reason = "its worker host is gone: no heartbeat"
-        return eval_queue.fail_run(tx, run, reason, most=eval_queue.MAX_KILLS)
+        return eval_queue.fail_run(tx, run, reason, max_failures=eval_queue.MAX_KILLS)
 
 
 # A resting job may notice a deadline late, by at most this time.

@@ -36,7 +36,7 @@ from harness.providers.target import Target
 from harness.routing.capture import CapturedRequest
 from harness.routing.evidence import BreakGlass
 from harness.routing.proposal import Proposal
-from harness.routing.records.evidence import chain_signed
+from harness.routing.records.evidence import signed_chain
 from harness.routing.records.failovers import FAILOVER, failover, failover_count_from_row
 from harness.routing.records.interventions import (
     BREAK_GLASS,
@@ -155,7 +155,7 @@ class Listings(AgentListings):
         invalid = []
         for row in rows.rows:
             chain = chains.get(row.version, [])
-            fault = self.tx.fault(route_version, row, fallbacks=chain_signed(chain))
+            fault = self.tx.fault(route_version, row, fallbacks=signed_chain(chain))
             if fault is not None:
                 invalid.append(fault)
                 continue
@@ -340,7 +340,7 @@ class Listings(AgentListings):
         current_routes = []
         invalid = []
         for row, chain in read_current(self.tx, names):
-            if fault := self.tx.fault(route_version, row, fallbacks=chain_signed(chain)):
+            if fault := self.tx.fault(route_version, row, fallbacks=signed_chain(chain)):
                 invalid.append(fault)
             else:
                 current_routes.append(route_from_row(row, tuple(link.target for link in chain)))

@@ -139,7 +139,7 @@ def _load_activity(
     return CurrentActivity(
         {proposal.route: proposal for proposal in open_proposals},
         {name: number - 1 for name, number in counts.items()},
-        freezes.describe_waits(ctx, tx, approved_proposals),
+        freezes.describe_canary_openings(ctx, tx, approved_proposals),
         {rollout.route: rollout for rollout in rollouts},
         Switches(tx).not_lifted(),
     )

@@ -2,7 +2,6 @@
 approval.
 
 `submission` registers a proposal, `evaluation` measures it, `decisions` records people's
-answers. `candidates` chooses models to propose, and `report` presents results. On each turn of
-the reconcile loop, `driver` takes a proposal one step further; `harness.canary` opens its
-canary.
+answers. `candidates` chooses models to propose, and `report` presents results. `driver` moves a
+proposal by one step on each turn of the reconcile loop; `harness.canary` opens its canary.
 """

@@ -28,15 +28,16 @@ def record_approval(
     kind: ApprovalKind,
     reason: str,
 ) -> Approval:
-    """Stores the actor's approval of the present verdict. Raises as `check_four_eyes`.
+    """Stores the actor's approval of the present verdict. Raises the errors of
+    `check_four_eyes`.
 
     The approval keeps the widened rules and the change request that the person saw.
 
-    kind: the act that it allows, a canary or a promotion before the last step's evidence.
+    kind: the allowed step: a canary, or a promotion before the last step's evidence.
     """
-    act = "approve" if kind is ApprovalKind.CANARY else "promote"
-    four_eyes.check_four_eyes(tx, actor, proposal, act)
-    made = Approval(
+    action = "approve" if kind is ApprovalKind.CANARY else "promote"
+    four_eyes.check_four_eyes(tx, actor, proposal, action)
+    approval = Approval(
         id=ctx.chance.token("a_"),
         proposal=proposal.id,
         verdict=proposal.verdict,
@@ -49,15 +50,16 @@ def record_approval(
         widened=dict(proposal.widened),
         change_reference=proposal.change_reference,
     )
-    Approvals(tx).add(made)
-    return made
+    Approvals(tx).add(approval)
+    return approval
 
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
     """Explains why a stored approval no longer counts; empty if it counts.
 
-    An approval ends with its key, and with a declaration that approver and proposer are one
-    person. The driver asks on each turn while a passed proposal waits for its canary.
+    An approval ends if its key is revoked, and if an admin declares that approver and proposer
+    are one person. The driver checks this on each turn while a passed proposal waits for its
+    canary.
     """
     for approval in Approvals(tx).for_proposal(proposal.id):
         key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
@@ -67,9 +69,9 @@ def find_revocation(tx: Transaction, proposal: Proposal) -> str:
                 "propose again"
             )
         people = PersonLinks(tx).people()
-        whose = proposal.proposer_principal
-        one = people.person(approval.principal) == people.person(whose)
-        if one and not proposal.self_approval:
+        proposer = proposal.proposer_principal
+        is_one_person = people.person(approval.principal) == people.person(proposer)
+        if is_one_person and not proposal.self_approval:
             return (
                 f"an admin has since declared {approval.name}, who approved it, and "
                 f"{proposal.proposer}, who proposed it, to be one person: propose again"
@@ -86,11 +88,11 @@ class ApprovalView(Approval):
 
 def list_approvals(ctx: ProposalsContext, proposal: str) -> Sequence[ApprovalView]:
     with ctx.store.read() as tx:
-        found = Proposals(tx).get(proposal)
+        stored_proposal = Proposals(tx).get(proposal)
         return [
             ApprovalView(
                 **{field.name: getattr(approval, field.name) for field in fields(Approval)},
-                remarks=tuple(list_key_remarks(tx, found, approval)),
+                remarks=tuple(list_key_remarks(tx, stored_proposal, approval)),
             )
             for approval in Approvals(tx).for_proposal(proposal)
         ]
@@ -103,19 +105,19 @@ def list_key_remarks(
 ) -> Sequence[str]:
     """Lists remarks about the keys and people behind an approval, as sentences for people.
 
-    No remark refuses the approval. Each one tells that the four eyes may be fewer: a key that
-    is less than `NEW_FOR` old, a service instead of a person, or a key that the other person
+    A remark does not invalidate the approval. It warns that one person may have acted twice:
+    with a key younger than `NEW_FOR`, as a service, or with a key that the other person
     created.
     """
-    found = []
+    remarks = []
     key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
     if key is not None and approval.at - key.created_at < NEW_FOR:
-        age = _age(approval.at, key.created_at)
-        by = _creator(tx, key)
-        found.append(f"approved with a key created {age} before by {by}")
+        age = _format_age(approval.at, key.created_at)
+        creator = _creator_name(tx, key)
+        remarks.append(f"approved with a key created {age} before by {creator}")
     person = Principals(tx).among([approval.principal]).get(approval.principal)
     if person is not None and person.kind is PrincipalKind.SERVICE:
-        found.append(
+        remarks.append(
             f"approved by {person.name}, which is a service: anybody with its key could do that"
         )
     if (
@@ -124,35 +126,38 @@ def list_key_remarks(
         and person.issuer is not None
         and approval.at - person.created_at < NEW_FOR
     ):
-        age = _age(approval.at, person.created_at)
-        found.append(f"approved by {person.name}, who first signed in {age} before")
+        age = _format_age(approval.at, person.created_at)
+        remarks.append(f"approved by {person.name}, who first signed in {age} before")
     key_creators = KeyCreators(tx)
     link = key_creators.people.link(proposal.proposer_principal)
     if link is not None and approval.principal in load_declarers(tx, link):
-        found.append(
+        remarks.append(
             f"{approval.name}, who approved it, declared the identity of {proposal.proposer}"
         )
-    found += [
-        f"{person_name(tx, hand)} took part in creating the proposer's and the approver's keys"
-        for hand in key_creators.creators_of_both(proposal.proposer_key, approval.key)
+    remarks += [
+        f"{person_name(tx, creator_id)} took part in creating the proposer's and the "
+        "approver's keys"
+        for creator_id in key_creators.creators_of_both(proposal.proposer_key, approval.key)
     ]
-    used = (
+    proposer_key = (
         ApiKeys(tx).find(proposal.proposer_key) if proposal.proposer_key is not None else None
     )
-    if used is not None and approval.principal in load_key_creators(tx, used.id):
-        age = _age(proposal.created_at, used.created_at)
-        found.append(
-            f"proposed with a key created {age} before by {_creator(tx, used)}, and "
-            f"{approval.name}, who approved it, took part in creating that key"
+    if proposer_key is not None and approval.principal in load_key_creators(
+        tx, proposer_key.id
+    ):
+        age = _format_age(proposal.created_at, proposer_key.created_at)
+        remarks.append(
+            f"proposed with a key created {age} before by {_creator_name(tx, proposer_key)}, "
+            f"and {approval.name}, who approved it, took part in creating that key"
         )
-    return found
+    return remarks
 
 
-def _creator(tx: Transaction, key: ApiKey) -> str:
+def _creator_name(tx: Transaction, key: ApiKey) -> str:
     return person_name(tx, key.created_by or "")
 
 
-def _age(at: datetime, created_at: datetime) -> str:
+def _format_age(at: datetime, created_at: datetime) -> str:
     """Writes a duration in its largest whole unit, such as `3 days`."""
     seconds = max(0, round((at - created_at).total_seconds()))
     for unit, size in (
@@ -161,6 +166,6 @@ def _age(at: datetime, created_at: datetime) -> str:
         ("minute", 60),
     ):
         if seconds >= size:
-            many = seconds // size
-            return f"{many} {unit}{'s' if many != 1 else ''}"
+            count = seconds // size
+            return f"{count} {unit}{'s' if count != 1 else ''}"
     return f"{seconds} second{'s' if seconds != 1 else ''}"

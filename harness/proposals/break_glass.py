@@ -1,5 +1,5 @@
-"""Break-glass lets a target serve a route without proof while two people take responsibility
-for it.
+"""Break-glass: a target serves a route without proof, and two people take responsibility for
+it.
 
 One person requests it, and an admin confirms it within an hour. The module requests, confirms,
 ends and supervises break-glasses, and describes them for people. It writes routes only by
@@ -46,7 +46,7 @@ from harness.providers.registry.target_life import check_life
 from harness.routing.control import data_class_checks, freezes, routes, vector_checks
 from harness.routing.evidence import (
     CONFIRM_WITHIN,
-    LONGEST,
+    MAX_DURATION,
     BreakGlass,
     Waiver,
 )
@@ -56,8 +56,8 @@ from harness.routing.records.routes import Routing
 from harness.routing.route_changes import RestoreIncumbent, ServeByWaiver
 from harness.routing.table import Route
 
-# How often Swapgate asks a former incumbent that cannot return at the end of a break-glass.
-ASK_AGAIN: Final = timedelta(minutes=10)
+# How often Swapgate checks whether a former incumbent can return at the end of a break-glass.
+RECHECK_EVERY: Final = timedelta(minutes=10)
 # In the details of an alert: the former model could not serve at the last check.
 _FORMER_GONE: Final = "former_gone"
 
@@ -78,7 +78,7 @@ def propose_break_glass(
     Needs an approver who is a person, because a service cannot take responsibility.
 
     target: an id or `provider/model`.
-    lasts: time from the request, not from the confirmation.
+    lasts: the duration from the request, not from the confirmation.
     through_freeze: whether the route may change during a freeze. It does not pass
     `control.observe_only`.
 
@@ -91,25 +91,27 @@ def propose_break_glass(
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a break-glass")
-    if not timedelta(0) < lasts <= LONGEST:
-        raise InputError(f"a break-glass must last more than 0 and up to {LONGEST.days} days")
+    if not timedelta(0) < lasts <= MAX_DURATION:
+        raise InputError(
+            f"a break-glass must last more than 0 and up to {MAX_DURATION.days} days"
+        )
     with ctx.store.write() as tx:
-        served = routes.require_route(tx, route)
+        current = routes.require_route(tx, route)
         _require_person(tx, actor)
-        wanted = named_models.register_model(ctx, tx, actor, target)
-        if wanted.id == served.incumbent:
-            raise InputError(f"{wanted.name} serves route {route!r} already")
-        _require_free(tx, served)
-        data_class_checks.check_targets(ctx, served.settings, [wanted], route=route)
-        (primary,) = routes.known_targets(tx, [served.incumbent])
-        vector_checks.check_vectors(ctx, tx, route, served.settings, primary, [wanted])
-        _require_thawed(ctx, tx, route, through_freeze=through_freeze)
+        proposed = named_models.register_model(ctx, tx, actor, target)
+        if proposed.id == current.incumbent:
+            raise InputError(f"{proposed.name} serves route {route!r} already")
+        _require_free(tx, current)
+        data_class_checks.check_targets(ctx, current.settings, [proposed], route=route)
+        (primary,) = routes.known_targets(tx, [current.incumbent])
+        vector_checks.check_vectors(ctx, tx, route, current.settings, primary, [proposed])
+        _require_unfrozen(ctx, tx, route, through_freeze=through_freeze)
         now = route_time(tx, route)
-        made = BreakGlass(
+        record = BreakGlass(
             id=ctx.chance.token("bg_"),
             route=route,
-            incumbent=served.incumbent,
-            target=wanted.id,
+            incumbent=current.incumbent,
+            target=proposed.id,
             reason=reason,
             through_freeze=through_freeze,
             proposer=actor.name,
@@ -119,10 +121,10 @@ def propose_break_glass(
             confirm_by=now + min(CONFIRM_WITHIN, lasts),
             expires_at=now + lasts,
         )
-        BreakGlasses(tx).add(made)
-        details = {"expires_at": made.expires_at.isoformat()}
-        _audit(tx, actor, "break_glass.propose", made, details)
-    return made
+        BreakGlasses(tx).add(record)
+        details = {"expires_at": record.expires_at.isoformat()}
+        _audit(tx, actor, "break_glass.propose", record, details)
+    return record
 
 
 def confirm_break_glass(
@@ -132,8 +134,9 @@ def confirm_break_glass(
 ) -> BreakGlass:
     """Lets the target serve after a second person, an admin, confirms.
 
-    Raises NotFound; NotAllowed for the proposer, under any name, and for a service; Conflict if
-    it is confirmed or over; StaleWrite if another target serves by now; RouteBusy.
+    Raises NotFound and RouteBusy. Raises NotAllowed for the proposer, under any name, and for a
+    service. Raises Conflict if it was confirmed or has ended, and StaleWrite if another target
+    serves now.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
@@ -148,10 +151,10 @@ def confirm_break_glass(
             raise Conflict(f"{record.id} waited too long for a second person: request it again")
         if route.incumbent != record.incumbent:
             raise StaleWrite(f"another target serves {route.name!r} by now: request it again")
-        _require_free(tx, route, apart=record.id)
-        known = Targets(tx).all()[record.target]
-        data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)
-        _require_thawed(ctx, tx, route.name, through_freeze=record.through_freeze)
+        _require_free(tx, route, ignored_id=record.id)
+        target = Targets(tx).all()[record.target]
+        data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
+        _require_unfrozen(ctx, tx, route.name, through_freeze=record.through_freeze)
         waiver = Waiver(
             id=ctx.chance.token("w_"),
             route=record.route,
@@ -161,7 +164,7 @@ def confirm_break_glass(
             expires_at=record.expires_at,
         )
         Waivers(tx).add(waiver)
-        made = replace(
+        confirmed = replace(
             record,
             confirmer=actor.name,
             confirmer_principal=actor.principal,
@@ -169,7 +172,7 @@ def confirm_break_glass(
             confirmed_at=now,
             waiver=waiver.id,
         )
-        BreakGlasses(tx).save(made)
+        BreakGlasses(tx).save(confirmed)
         revision = Routing(tx).commit(
             ServeByWaiver(record.route, waiver, record.id),
             expected_version=route.version,
@@ -182,20 +185,20 @@ def confirm_break_glass(
             "proposer": record.proposer,
             "waiver": waiver.id,
         }
-        remarks = _list_remarks(tx, made)
+        remarks = _list_remarks(tx, confirmed)
         _audit(
             tx,
             actor,
             "break_glass.confirm",
-            made,
+            confirmed,
             {**details, "remarks": remarks},
         )
-        until = format_date_time(made.expires_at)
-        title = f"route {made.route} is served without proof until {until}"
-        said = f"{known.name}: {made.reason} ({_describe_state(made)})."
-        more = (f"{remark[:1].upper()}{remark[1:]}." for remark in remarks)
-        _alert(tx, made, title, " ".join((said, *more)))
-    return made
+        until = format_date_time(confirmed.expires_at)
+        title = f"route {confirmed.route} is served without proof until {until}"
+        summary = f"{target.name}: {confirmed.reason} ({_describe_state(confirmed)})."
+        remark_sentences = (f"{remark[:1].upper()}{remark[1:]}." for remark in remarks)
+        _raise_alert(tx, confirmed, title, " ".join((summary, *remark_sentences)))
+    return confirmed
 
 
 def end_break_glass(
@@ -205,9 +208,9 @@ def end_break_glass(
     *,
     reason: str,
 ) -> BreakGlass:
-    """Ends a break-glass early; one person is enough. Asks the former incumbent's provider
-    first, in at most 5 seconds. Raises NotFound, InputError without a reason, Conflict if it is
-    over, ProofRefused if the former incumbent cannot serve.
+    """Ends a break-glass early, which needs only one person. First checks the former
+    incumbent's provider, in at most 5 seconds. Raises NotFound, InputError without a reason,
+    Conflict if it is over, ProofRefused if the former incumbent cannot serve.
     """
     actor.require(Role.APPROVER)
     because = require_reason(reason, "to end a break-glass")
@@ -231,7 +234,7 @@ def end_break_glass(
         return _end(tx, actor, record, f"ended by {actor.name}: {because}")
 
 
-def list_open(ctx: ProposalsContext) -> Sequence[BreakGlass]:
+def list_open_break_glasses(ctx: ProposalsContext) -> Sequence[BreakGlass]:
     """Lists break-glasses in force or waiting for a second person, oldest first."""
     with ctx.store.read() as tx:
         return [*BreakGlasses(tx).open()]
@@ -241,10 +244,10 @@ def count_unconfirmed(ctx: ProposalsContext) -> int:
     """Counts the break-glasses that wait for a second person.
 
     Returns 0 if a stored row has an invalid signature: a forged row must not hide the rest of
-    the status page, and `list_open` still raises SignatureInvalid.
+    the status page, and `list_open_break_glasses` still raises SignatureInvalid.
     """
     try:
-        return sum(not record.confirmed for record in list_open(ctx))
+        return sum(not record.confirmed for record in list_open_break_glasses(ctx))
     except SignatureInvalid:
         return 0
 
@@ -258,22 +261,26 @@ def list_notices(ctx: ProposalsContext) -> Sequence[tuple[str, str]]:
     with ctx.store.read() as tx:
         names = {id_: known.name for id_, known in Targets(tx).all().items()}
         return [
-            _notice(record, names.get(record.target, record.target), standstill)
+            _write_notice(record, names.get(record.target, record.target), standstill)
             for record in BreakGlasses(tx).open()
             for standstill in [_find_standstill(ctx, tx, record)]
         ]
 
 
 def run_once(ctx: ProposalsContext) -> list[str]:
-    """Ends each break-glass whose time is over, or whose conditions no longer hold.
+    """Ends each break-glass that has expired or has lost its conditions.
 
     The reconcile loop calls it on each turn, before it drives proposals: a break-glass changes
     the incumbent that a proposal compares with. Returns a log line for each ended break-glass.
     """
-    return [said for record in list_open(ctx) if (said := _look_after(ctx, record.id))]
+    return [
+        line
+        for record in list_open_break_glasses(ctx)
+        if (line := _end_if_over(ctx, record.id))
+    ]
 
 
-def _look_after(ctx: ProposalsContext, id_: str) -> str:
+def _end_if_over(ctx: ProposalsContext, id_: str) -> str:
     """Ends one break-glass if it must end, in a transaction of its own.
 
     If the former incumbent cannot return, the break-glass stays in force, so that the route
@@ -281,35 +288,35 @@ def _look_after(ctx: ProposalsContext, id_: str) -> str:
     """
     with ctx.store.read() as tx:
         record = BreakGlasses(tx).get(id_)
-        returns = record.confirmed and _serves(tx, record) and _find_end(tx, record)
-        waits = returns and _is_known_gone(ctx, tx, record)
-    if waits:
+        must_return = record.confirmed and _serves(tx, record) and _find_end(tx, record)
+        is_waiting = must_return and _is_known_gone(ctx, tx, record)
+    if is_waiting:
         return ""
     # The check waits for a provider, so it must not run in the transaction.
-    life = check_life(ctx, [record.incumbent])[record.incumbent] if returns else None
+    life = check_life(ctx, [record.incumbent])[record.incumbent] if must_return else None
     with ctx.store.write() as tx:
         record = BreakGlasses(tx).get(id_)
         if record.ended_at is not None:
             return ""  # another process ended it
-        because = _find_end(tx, record)
-        if not because:
+        end_reason = _find_end(tx, record)
+        if not end_reason:
             return ""
         hindrance = _find_hindrance(ctx, tx, record) if record.confirmed else ""
         if hindrance:
             title = f"route {record.route} is served without proof, and no model can take over"
             text = f"{record.id}: {_find_standstill(ctx, tx, record)}"
-            _alert(tx, record, title, text)
+            _raise_alert(tx, record, title, text)
             return ""
         if life is not None and life.is_gone:
             title = (
                 f"route {record.route} is served without proof, and its former model cannot "
                 "serve"
             )
-            text = f"{record.id}: {because}. {life.name} cannot serve: {life.reason}."
-            _alert(tx, record, title, text, former_gone=True)
+            text = f"{record.id}: {end_reason}. {life.name} cannot serve: {life.reason}."
+            _raise_alert(tx, record, title, text, former_gone=True)
             return ""
-        _end(tx, SYSTEM, record, because)
-    return f"{record.id}: {because}"
+        _end(tx, SYSTEM, record, end_reason)
+    return f"{record.id}: {end_reason}"
 
 
 def _is_known_gone(
@@ -317,19 +324,19 @@ def _is_known_gone(
     tx: Transaction,
     record: BreakGlass,
 ) -> bool:
-    """Tells whether the last check, within ASK_AGAIN, found that the former model is gone."""
-    found = Alerts(tx).newest(f"{AlertKind.BREAK_GLASS.value}:{record.id}")
-    if found is None or not found.open or not found.details.get(_FORMER_GONE):
+    """Tells whether a check within RECHECK_EVERY found that the former model is gone."""
+    alert = Alerts(tx).newest(f"{AlertKind.BREAK_GLASS.value}:{record.id}")
+    if alert is None or not alert.open or not alert.details.get(_FORMER_GONE):
         return False
-    return ctx.clock.now() - found.last_seen < ASK_AGAIN
+    return ctx.clock.now() - alert.last_seen < RECHECK_EVERY
 
 
 def _find_end(tx: Transaction, record: BreakGlass) -> str:
-    """Explains why a break-glass must end now; empty while it may continue.
+    """Returns the reason why a break-glass must end now; empty while it may continue.
 
-    It ends with its time, with another version of the route, and without a second person in
-    time. It also ends if the two people are declared one person, or if one of their keys is
-    revoked: then two people no longer take responsibility.
+    It ends when it expires, when another version of the route takes its place, and when no
+    second person confirms it in time. It also ends if an admin declares the two people to be
+    one person, or revokes one of their keys: then two people no longer take responsibility.
     """
     route = Routing(tx).route(record.route)
     now = route_time(tx, record.route)
@@ -340,8 +347,8 @@ def _find_end(tx: Transaction, record: BreakGlass) -> str:
             return "somebody changed the route's incumbent"
         return "no second person confirmed it in time" if record.confirm_by <= now else ""
     people = PersonLinks(tx).people()
-    one = people.person(record.proposer_principal)
-    if one == people.person(record.confirmer_principal or ""):
+    first_person = people.person(record.proposer_principal)
+    if first_person == people.person(record.confirmer_principal or ""):
         return "an admin has since declared its two people to be one person"
     for key in (record.proposer_key, record.confirmer_key):
         stored = ApiKeys(tx).find(key) if key is not None else None
@@ -355,12 +362,12 @@ def _find_standstill(
     tx: Transaction,
     record: BreakGlass,
 ) -> str:
-    """Explains why a break-glass should end and cannot; empty otherwise."""
-    because = _find_end(tx, record) if record.confirmed else ""
-    hindrance = _find_hindrance(ctx, tx, record) if because else ""
+    """Returns a sentence if a break-glass should end and cannot; else empty."""
+    end_reason = _find_end(tx, record) if record.confirmed else ""
+    hindrance = _find_hindrance(ctx, tx, record) if end_reason else ""
     if not hindrance:
         return ""
-    return f"{because}, and the former incumbent cannot return: {hindrance}"
+    return f"{end_reason}, and the former incumbent cannot return: {hindrance}"
 
 
 def _serves(tx: Transaction, record: BreakGlass) -> bool:
@@ -373,7 +380,7 @@ def _find_hindrance(
     tx: Transaction,
     record: BreakGlass,
 ) -> str:
-    """Explains why the former incumbent cannot serve again; empty if it can.
+    """Returns the reason why the former incumbent cannot serve again; empty if it can.
 
     The reasons are a removed provider, a model that has ended, and a refused data class.
     """
@@ -394,24 +401,24 @@ def _end(
     tx: Transaction,
     actor: Actor,
     record: BreakGlass,
-    because: str,
+    end_reason: str,
 ) -> BreakGlass:
     """Ends a break-glass, and restores the former incumbent if the break-glass still serves the
     route.
 
-    If another version took the route's place meanwhile, only the record changes.
+    If the route has another version by now, only the record changes.
     """
     route = Routing(tx).route(record.route)
     now = route_time(tx, record.route)
-    details: dict[str, object] = {"because": because}
-    ended = replace(record, ended_at=now, ended_because=because)
+    details: dict[str, object] = {"because": end_reason}
+    ended = replace(record, ended_at=now, ended_because=end_reason)
     BreakGlasses(tx).save(ended)
     if route is not None and record.confirmed and route.break_glass == record.id:
         details["revision"] = Routing(tx).commit(
             RestoreIncumbent(record.route, record.incumbent),
             expected_version=route.version,
             actor=actor.name,
-            reason=f"break-glass {record.id}: {because}",
+            reason=f"break-glass {record.id}: {end_reason}",
             now=now,
         )
     _audit(tx, actor, "break_glass.end", ended, details)
@@ -421,9 +428,9 @@ def _end(
 
 def _require_person(tx: Transaction, actor: Actor) -> None:
     """Raises NotAllowed unless the actor is a person or the local operator."""
-    known = Principals(tx).among([actor.principal]).get(actor.principal)
+    principal = Principals(tx).among([actor.principal]).get(actor.principal)
     is_local = actor.principal == LOCAL_PRINCIPAL.id
-    if not is_local and (known is None or known.kind is not PrincipalKind.PERSON):
+    if not is_local and (principal is None or principal.kind is not PrincipalKind.PERSON):
         raise NotAllowed(
             f"{actor.name} is not a person: two people take responsibility for a break-glass, "
             "and a service cannot"
@@ -434,14 +441,14 @@ def _require_free(
     tx: Transaction,
     route: Route,
     *,
-    apart: str = "",
+    ignored_id: str = "",
 ) -> None:
     """Raises RouteBusy if the route has another open break-glass, a canary or a bake.
 
-    apart: id of the break-glass that is being confirmed, which does not count.
+    ignored_id: id of a break-glass that does not count, because it is being confirmed.
     """
     for other in BreakGlasses(tx).open():
-        if other.route == route.name and other.id != apart:
+        if other.route == route.name and other.id != ignored_id:
             raise RouteBusy(
                 f"route {route.name!r} has the break-glass {other.id} ({other.state}): "
                 f"`swapgate route break-glass end {other.id} --reason …` ends it"
@@ -453,7 +460,7 @@ def _require_free(
         )
 
 
-def _require_thawed(
+def _require_unfrozen(
     ctx: ProposalsContext,
     tx: Transaction,
     route: str,
@@ -464,10 +471,10 @@ def _require_thawed(
 
     `control.observe_only` always refuses, because such an installation changes no route.
     """
-    frozen = freezes.may_go_on(ctx, tx, route)
-    if frozen and (ctx.observe_only or not through_freeze):
+    refusals = freezes.list_refusals_of_step(ctx, tx, route)
+    if refusals and (ctx.observe_only or not through_freeze):
         raise Conflict(
-            f"{frozen[0]}: no target serves it without proof. A request with "
+            f"{refusals[0]}: no target serves it without proof. A request with "
             "`--through-freeze` passes each freeze except `control.observe_only`"
         )
 
@@ -480,34 +487,36 @@ def _describe_state(record: BreakGlass) -> str:
     return f"requested by {record.proposer}, and not yet confirmed"
 
 
-def _notice(
+def _write_notice(
     record: BreakGlass,
     target: str,
     standstill: str,
 ) -> tuple[str, str]:
     """Writes heading and text of a break-glass. standstill: result of `_find_standstill`."""
     until = format_date_time(record.expires_at)
-    who = f"{record.reason} ({_describe_state(record)}; {record.id})."
+    description = f"{record.reason} ({_describe_state(record)}; {record.id})."
     if not record.confirmed:
         text = (
-            f"{target} is to serve without proof until {until}: {who} A second person, an "
-            f"admin, must confirm it before {record.confirm_by:%H:%M} UTC."
+            f"{target} is to serve without proof until {until}: {description} A second person, "
+            f"an admin, must confirm it before {record.confirm_by:%H:%M} UTC."
         )
         return f"Break-glass requested for route {record.route}.", text
     heading = f"Break-glass: route {record.route} is served without proof"
     if standstill:
-        text = f"{target}: {who} It should end: {standstill}."
+        text = f"{target}: {description} It should end: {standstill}."
         return f"{heading}, and no model can take over.", text
-    text = f"{target}: {who} Then its former model returns; until then no canary opens."
+    text = f"{target}: {description} Then its former model returns; until then no canary opens."
     return f"{heading} until {until}.", text
 
 
-def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
-    """Lists facts about the two keys that everybody should know, such as a very new key."""
-    at = made.confirmed_at or made.created_at
+def _list_remarks(tx: Transaction, record: BreakGlass) -> list[str]:
+    """Lists warnings about the two keys for everybody, such as a very new key."""
+    at = record.confirmed_at or record.created_at
     new_for = four_eyes.NEW_FOR
     stored = (
-        (key, ApiKeys(tx).find(key)) for key in (made.proposer_key, made.confirmer_key) if key
+        (key, ApiKeys(tx).find(key))
+        for key in (record.proposer_key, record.confirmer_key)
+        if key
     )
     return [
         f"the key {name} is newer than {new_for.days} days"
@@ -516,7 +525,7 @@ def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
     ]
 
 
-def _alert(
+def _raise_alert(
     tx: Transaction,
     record: BreakGlass,
     title: str,
@@ -528,8 +537,8 @@ def _alert(
     subject = f"route {record.route}"
     key = f"{kind.value}:{record.id}"
     details = {_FORMER_GONE: True} if former_gone else {}
-    found = Alert(kind, subject, key, title, text, tx.now(), alerts.SOURCE, details=details)
-    Alerts(tx).fold([found])
+    alert = Alert(kind, subject, key, title, text, tx.now(), alerts.SOURCE, details=details)
+    Alerts(tx).fold([alert])
 
 
 def _audit(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class NoSeeds:
-    """Refuses to draw an order, in a process that registers no comparison."""
+    """Refuses to draw an item order, in a process that registers no comparison."""
 
     def seed_of(self, suite_digest: str) -> OrderSeed:
         raise ConfigError(
@@ -29,7 +29,7 @@ class NoSeeds:
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalsContext(EvalsContext):
-    """Adds the order of live comparisons, and what was recomputed."""
+    """Adds the order seeds of live comparisons, and a cache of recomputed verdicts."""
 
     order_seeds: OrderSeeds = field(default_factory=NoSeeds, repr=False)
     # Recomputations of verdicts, by the digest of verdict, plans and samples.
@@ -59,8 +59,8 @@ C = TypeVar("C", bound=ProposalsContext)
 
 
 def dry_run_context(ctx: C) -> C:
-    """Returns the context for a dry run: transactions are rolled back, no worker starts, and no
-    order is drawn.
+    """Returns the context for a dry run, which rolls back its transactions, starts no worker
+    and draws no item order.
     """
     store = cast("Database", DryRunStore(ctx.store))
     return replace(ctx, store=store, workers=None, order_seeds=UndrawnSeeds())

@@ -1,9 +1,10 @@
-"""Lets people approve a proposal for its canary, reject it, cancel it or retry its provider.
+"""People's decisions: to approve a proposal for its canary, to reject it, to cancel it, or to
+retry its provider.
 
-Each act checks the actor's role, and writes an audit event in its transaction. An approval also
-needs another person than the proposer (`harness.frame.people.four_eyes`). No function here
-opens a canary or changes a route: `harness.proposals.driver` does both on the next turn
-of the reconcile loop. `review` shows an approver the facts, `approvals` stores approvals.
+Each decision checks the actor's role, and writes an audit event in its transaction. An approval
+also needs another person than the proposer (`harness.frame.people.four_eyes`). No decision
+opens a canary itself: `harness.proposals.driver` does so on the next turn of the reconcile
+loop. `review` shows an approver the facts, `approvals` stores approvals.
 """
 
 from dataclasses import asdict, replace
@@ -75,35 +76,39 @@ def approve_proposal(
     actor.require(Role.APPROVER)
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        found = Proposals(tx).get(proposal)
-        four_eyes.check_four_eyes(tx, actor, found, "approve")
-        next_phase(found.phase, ProposalEvent.APPROVED)
-        if expected_verdict not in (None, found.verdict):
+        current = Proposals(tx).get(proposal)
+        four_eyes.check_four_eyes(tx, actor, current, "approve")
+        next_phase(current.phase, ProposalEvent.APPROVED)
+        if expected_verdict not in (None, current.verdict):
             raise StaleWrite(
-                f"{found.id} has verdict {found.verdict}, not {expected_verdict}: review it "
-                "again"
+                f"{current.id} has verdict {current.verdict}, not {expected_verdict}: review "
+                "it again"
             )
-        if found.approver is not None:
-            raise Conflict(f"{found.id} is approved already, by {found.approver}")
-        if found.approval_ends_at <= now:
-            raise ProofRefused(f"{found.id} has waited too long for an approval: propose again")
-        proof_validity.require_proof(ctx, tx, Verdicts(tx).get(found.verdict or ""))
+        if current.approver is not None:
+            raise Conflict(f"{current.id} is approved already, by {current.approver}")
+        if current.approval_ends_at <= now:
+            raise ProofRefused(
+                f"{current.id} has waited too long for an approval: propose again"
+            )
+        proof_validity.require_proof(ctx, tx, Verdicts(tx).get(current.verdict or ""))
         saved = Proposals(tx).save(
             # The reconciler opens the canary, in one transaction with the routing table.
             replace(
-                found,
+                current,
                 approver=actor.name,
-                approved_verdict=found.verdict,
+                approved_verdict=current.verdict,
                 updated_at=now,
-                change_reference=_name_change(found, change_reference),
-                accepted_cost=_accept_cost(ctx, tx, actor, found, accept_cost, reason),
+                change_reference=_resolve_change_reference(current, change_reference),
+                accepted_cost=_resolve_accepted_cost(
+                    ctx, tx, actor, current, accept_cost, reason
+                ),
             )
         )
         approval = record_approval(ctx, tx, actor, saved, ApprovalKind.CANARY, reason)
         details: dict[str, object] = {
-            "verdict": found.verdict,
+            "verdict": current.verdict,
             "reason": reason,
-            "widened": dict(found.widened),
+            "widened": dict(current.widened),
         }
         if saved.change_reference:
             details["change"] = saved.change_reference
@@ -116,7 +121,7 @@ def approve_proposal(
     return saved
 
 
-def _accept_cost(
+def _resolve_accepted_cost(
     ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
@@ -140,13 +145,13 @@ def _accept_cost(
     return accepted
 
 
-def _name_change(proposal: Proposal, given: str) -> str:
+def _resolve_change_reference(proposal: Proposal, stated: str) -> str:
     """Returns the reference of the change request, from the approval or from the proposal.
 
     Raises Conflict if both differ, and InputError if the policy requires one and both are
     missing.
     """
-    reference = parse_change_reference(given) or proposal.change_reference
+    reference = parse_change_reference(stated) or proposal.change_reference
     if proposal.change_reference not in ("", reference):
         raise Conflict(
             f"{proposal.id} was proposed under change {proposal.change_reference}, not "
@@ -191,7 +196,7 @@ def cancel_proposal(
     Raises NotAllowed for another person's proposal, unless the actor may refuse it.
     """
     with ctx.store.read() as tx:
-        _require_own(actor, Proposals(tx).get(proposal))
+        _require_proposer_or_approver(actor, Proposals(tx).get(proposal))
     because = f"cancelled by {actor.name}" + (f": {reason}" if reason else "")
     return _end_proposal(ctx, actor, proposal, ProposalEvent.CANCELLED, because)
 
@@ -209,25 +214,25 @@ def retry_proposal(
     """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        found = Proposals(tx).get(proposal)
-        _require_own(actor, found)
-        runs = evaluation.load_runs(tx, found)
+        current = Proposals(tx).get(proposal)
+        _require_proposer_or_approver(actor, current)
+        runs = evaluation.load_runs(tx, current)
         waiting = [run for run in runs.values() if run.waits_since is not None]
-        if not found.open or not (waiting or found.retry_at):
+        if not current.open or not (waiting or current.retry_at):
             raise IllegalTransition(
-                f"{found.id} {found.predicate} and waits for no provider: nothing to retry"
+                f"{current.id} {current.predicate} and waits for no provider: nothing to retry"
             )
         for run in waiting:
             EvalRuns(tx).ask_again(run.id, now)
-        retry_at = now if found.retry_at else None
-        again = replace(
-            found,
+        retry_at = now if current.retry_at else None
+        restarted = replace(
+            current,
             retry_at=retry_at,
             infra_errors=0,
             updated_at=now,
         )
-        saved = Proposals(tx).save(again)
-        details = {"reason": reason, "route": found.route}
+        saved = Proposals(tx).save(restarted)
+        details = {"reason": reason, "route": current.route}
         AuditLog(tx).append(actor, "proposal.retry", f"proposal {saved.id}", details)
     return saved
 
@@ -238,8 +243,8 @@ def confirm_same_model(
     proposal: str,
     reason: str,
 ) -> Proposal:
-    """Confirms that both models of a proposal may be served by the same, such as for a new key
-    or deployment. Its stored scores then decide the verdict. Needs an approver.
+    """Confirms that one model may serve both sides of a proposal, for example for a new key or
+    deployment. The stored scores then decide the verdict. Needs an approver.
 
     Raises InputError without a reason, Conflict for a second confirmation, and
     IllegalTransition once the proposal has passed or ended.
@@ -248,28 +253,28 @@ def confirm_same_model(
     require_reason(reason, "a confirmation")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        found = Proposals(tx).get(proposal)
-        if found.phase not in (
+        current = Proposals(tx).get(proposal)
+        if current.phase not in (
             ProposalPhase.PROPOSED,
             ProposalPhase.EVALUATING,
         ):
             raise IllegalTransition(
-                f"{found.id} {found.predicate}: the same model can be confirmed only before "
-                "the verdict"
+                f"{current.id} {current.predicate}: the same model can be confirmed only "
+                "before the verdict"
             )
-        if found.same_model is not None:
-            raise Conflict(f"{found.same_model.text}. A confirmation cannot change")
+        if current.same_model is not None:
+            raise Conflict(f"{current.same_model.text}. A confirmation cannot change")
         confirmed = replace(
-            found,
+            current,
             same_model=SameModelConfirmation(reason.strip(), actor.name),
-            retry_at=now if found.retry_at else None,
+            retry_at=now if current.retry_at else None,
             updated_at=now,
         )
         saved = Proposals(tx).save(confirmed)
         details = {
             "reason": reason,
-            "route": found.route,
-            "verdict": found.verdict,
+            "route": current.route,
+            "verdict": current.verdict,
         }
         AuditLog(tx).append(
             actor,
@@ -280,8 +285,8 @@ def confirm_same_model(
     return saved
 
 
-def _require_own(actor: Actor, proposal: Proposal) -> None:
-    """Requires that the actor proposed it, or may refuse it. Raises NotAllowed."""
+def _require_proposer_or_approver(actor: Actor, proposal: Proposal) -> None:
+    """Requires that the actor is the proposer, or an approver. Raises NotAllowed."""
     actor.require(Role.PROPOSER)
     if proposal.proposer_principal != actor.principal:
         actor.require(Role.APPROVER)
@@ -292,26 +297,26 @@ def _end_proposal(
     actor: Actor,
     proposal: str,
     event: ProposalEvent,
-    because: str,
+    reason: str,
 ) -> Proposal:
     """Ends a proposal before its canary, and stops the runs that no other proposal needs.
 
     event: REFUSED or CANCELLED. Raises InputError for a proposal in its canary, because only
-    `canary abort` also takes the candidate's traffic away.
+    `canary abort` also ends the candidate's traffic.
     """
     with ctx.store.write() as tx:
-        found = Proposals(tx).get(proposal)
-        if found.phase is ProposalPhase.CANARY:
+        current = Proposals(tx).get(proposal)
+        if current.phase is ProposalPhase.CANARY:
             raise InputError(
-                f"{found.id} is in its canary: `swapgate canary abort {found.route} "
+                f"{current.id} is in its canary: `swapgate canary abort {current.route} "
                 "--reason …` ends it"
             )
-        saved = Proposals(tx).save(apply_event(found, event, ctx.clock.now(), because))
+        saved = Proposals(tx).save(apply_event(current, event, ctx.clock.now(), reason))
         eval_queue.stop_unneeded_runs(ctx, tx, saved)
         AuditLog(tx).append(
             actor,
             f"proposal.{event.value}",
             f"proposal {saved.id}",
-            {"reason": because},
+            {"reason": reason},
         )
     return saved

@@ -1,11 +1,11 @@
 """Drives an open proposal by its phase (`drive_proposal`): runs, verdict, approval, canary.
 
-Loads once, decides without I/O, applies by compare-and-swap, and records. After a conflict with
-another writer, the next turn decides again. All state is in the store, so the driver may stop
-at any point.
+Loads once, decides without I/O, applies by compare-and-swap, and records. If another writer was
+first, the next turn decides again. All state is in the store, so the driver may stop at any
+point.
 
-The driver calls no model: eval workers do. The verdict is decided in
-`harness.proposals.evaluation`, and a canary's own turn is `Canaries.drive`.
+The driver calls no model: eval workers do. `harness.proposals.evaluation` decides the verdict,
+and `Canaries.drive` moves a canary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,31 +99,31 @@ class Canaries(Protocol):
 def drive_proposal(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
     """Moves a proposal by its phase. Returns log lines. Raises SwapgateError.
 
-    If the stored scores no longer give the verdict, the proposal is rejected and an alert is
-    raised; in a canary, the rollout reacts instead.
+    If the stored scores no longer give the verdict, the driver rejects the proposal and raises
+    an alert. In a canary, the rollout reacts instead.
     """
     try:
-        return _by_phase(ctx, canaries, proposal)
+        return _call_step(ctx, canaries, proposal)
     except EvidenceMismatch as error:
         if proposal.phase is ProposalPhase.CANARY:
             raise  # the canary's own turn reacts to the mismatch
         with ctx.store.write() as tx:
-            found = Proposals(tx).get(proposal.id)
-            recomputation.raise_mismatch_alert(tx, found, error.verdict, error.differences)
-            return _reject(ctx, tx, found, ProposalEvent.STALE, str(error))
+            current = Proposals(tx).get(proposal.id)
+            recomputation.raise_mismatch_alert(tx, current, error.verdict, error.differences)
+            return _reject(ctx, tx, current, ProposalEvent.STALE, str(error))
 
 
-def _by_phase(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
+def _call_step(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
     """Calls the step of the proposal's phase; does nothing for a closed proposal."""
     match proposal.phase:
         case ProposalPhase.PROPOSED:
-            return _start(ctx, proposal)
+            return _start_evaluation(ctx, proposal)
         case ProposalPhase.EVALUATING:
-            return (_choose if proposal.waits_for_rivals else _evaluate)(
+            return (_choose_best if proposal.waits_for_rivals else _evaluate_answers)(
                 ctx, canaries, proposal
             )
         case ProposalPhase.AWAITING_APPROVAL:
-            return _await(ctx, canaries, proposal)
+            return _open_or_expire(ctx, canaries, proposal)
         case ProposalPhase.CANARY:
             with ctx.store.read() as tx:
                 rollout = Rollouts(tx).get(proposal.rollout or "")
@@ -132,10 +132,10 @@ def _by_phase(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> 
             return []
 
 
-def _start(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
+def _start_evaluation(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
     """Attaches eval runs to a new proposal, and starts its evaluation.
 
-    A proposal whose incumbent has changed is rejected before it costs a call.
+    Rejects a proposal with another incumbent than the route's, before it costs a call.
     """
     with ctx.store.write() as tx:
         if base_change := _describe_base_change(tx, proposal):
@@ -146,12 +146,14 @@ def _start(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
             tx,
             saved,
             "proposal.start",
-            {"runs": sorted(evaluation.run_ids(saved))},
+            {"runs": sorted(evaluation.list_run_ids(saved))},
         )
     return [f"{proposal.id}: evaluating"]
 
 
-def _evaluate(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
+def _evaluate_answers(
+    ctx: ProposalsContext, canaries: Canaries, proposal: Proposal
+) -> list[str]:
     """Decides the verdict from the answers so far; waits if they cannot decide yet.
 
     Changes of the route, its rules or its suites end the proposal as stale, because its answers
@@ -161,65 +163,67 @@ def _evaluate(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> 
         return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
     with ctx.store.read() as tx:
         base_change = _describe_base_change(tx, proposal)
-        by_id = evaluation.load_runs(tx, proposal)
+        runs_by_id = evaluation.load_runs(tx, proposal)
         answers = evaluation.load_answers(tx, proposal)
         now = proof_validity.route_time(tx, proposal.route)
-        rules = "" if base_change else _other_rules(ctx, tx, proposal)
-        names = Targets(tx).all()
+        rule_differences = "" if base_change else _describe_rule_differences(ctx, tx, proposal)
+        targets_by_id = Targets(tx).all()
         changes = [
             change
             for plan in proposal.plans
             if (change := proof_validity.describe_suite_change(ctx, tx, plan))
         ]
     if base_change:
-        return _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
-    if changes or rules:
-        since = f"{'; '.join(changes)} since the proposal"
-        return _in_write(ctx, proposal, ProposalEvent.STALE, since if changes else rules)
-    stuck = evaluation.list_stuck_runs(proposal, by_id, ctx.clock.now())
-    judged = evaluation.drop_unreadable(ctx, proposal, by_id, answers)
-    try:
-        evaluation.check_arms(proposal, by_id)
-        models = (
-            names[proposal.incumbent].model,
-            names[proposal.candidate].model,
+        return _reject_in_transaction(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
+    if changes or rule_differences:
+        change_text = f"{'; '.join(changes)} since the proposal"
+        return _reject_in_transaction(
+            ctx, proposal, ProposalEvent.STALE, change_text if changes else rule_differences
         )
-        verdict = evaluation.decide_verdict(proposal, judged, stuck, now, models)
+    stuck_runs = evaluation.list_stuck_runs(proposal, runs_by_id, ctx.clock.now())
+    readable_answers = evaluation.drop_unreadable(ctx, proposal, runs_by_id, answers)
+    try:
+        evaluation.check_arms(proposal, runs_by_id)
+        models = (
+            targets_by_id[proposal.incumbent].model,
+            targets_by_id[proposal.candidate].model,
+        )
+        verdict = evaluation.decide_verdict(proposal, readable_answers, stuck_runs, now, models)
     except StaleEvidence as error:
-        return _in_write(ctx, proposal, ProposalEvent.STALE, str(error))
+        return _reject_in_transaction(ctx, proposal, ProposalEvent.STALE, str(error))
     if verdict is None:
-        _tell_of_wait(ctx, proposal, by_id)
-        return _wake(ctx, proposal)
+        _update_wait_alert(ctx, proposal, runs_by_id)
+        return _requeue_short_runs(ctx, proposal)
     with ctx.store.write() as tx:
-        return _apply(ctx, canaries, tx, proposal, verdict)
+        return _apply_verdict(ctx, canaries, tx, proposal, verdict)
 
 
-def _tell_of_wait(
+def _update_wait_alert(
     ctx: ProposalsContext,
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
 ) -> None:
-    """Raises or updates the alert on a provider for which the proposal waits: it is away, or
-    its users come first.
+    """Raises or updates the alert that the proposal waits for a provider: the provider is away,
+    or callers' requests come first.
     """
     now = ctx.clock.now()
-    waits = describe_waits(runs.values(), now)
+    wait_text = describe_waits(runs.values(), now)
     patience = format_span(proposal.policy.gate.infra_patience_s)
     text = f"The comparison keeps its answers; it ends as not measured after {patience}."
     with ctx.store.read() as tx:
-        users: Mapping[str, str] = {}
-        if not waits:
-            users = find_users_turn(tx, runs.values(), now)
-    if users:
+        providers_of_users: Mapping[str, str] = {}
+        if not wait_text:
+            providers_of_users = find_users_turn(tx, runs.values(), now)
+    if providers_of_users:
         # Without the changing figures, which would change the alert every second.
-        waits = f"gives way to callers of {', '.join(users)}"
-        why = describe_users_turn(users)
-        text = f"It {why}. It goes on in the room that callers leave, and keeps its answers."
-    title = f"the comparison {proposal.id} {waits}"
+        wait_text = f"gives way to callers of {', '.join(providers_of_users)}"
+        reason = describe_users_turn(providers_of_users)
+        text = f"It {reason}. It goes on in the room that callers leave, and keeps its answers."
+    title = f"the comparison {proposal.id} {wait_text}"
     with ctx.store.read() as tx:
         record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
     is_open = record is not None and record.open
-    if not waits or (record is not None and is_open and record.title == title):
+    if not wait_text or (record is not None and is_open and record.title == title):
         return
     with ctx.store.write() as tx:
         alerts.raise_alert(
@@ -233,19 +237,21 @@ def _tell_of_wait(
         )
 
 
-def _wake(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
-    """Queues shared runs again that another proposal's decision stopped too early."""
+def _requeue_short_runs(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
+    """Queues shared runs again that another proposal stopped before this proposal had enough
+    answers.
+    """
     with ctx.store.read() as tx:
-        asleep = evaluation.find_short_runs(tx, proposal)
-    if asleep:
+        short_runs = evaluation.find_short_runs(tx, proposal)
+    if short_runs:
         with ctx.store.write() as tx:
             for run, items in evaluation.find_short_runs(tx, proposal).items():
                 EvalRuns(tx).want(run, items)
                 EvalRuns(tx).set_state(run, RunState.QUEUED)
-    return [f"{proposal.id}: {run} continues" for run in asleep]
+    return [f"{proposal.id}: {run} continues" for run in short_runs]
 
 
-def _apply(
+def _apply_verdict(
     ctx: ProposalsContext,
     canaries: Canaries,
     tx: Transaction,
@@ -254,7 +260,7 @@ def _apply(
 ) -> list[str]:
     """Stores a verdict, and moves the proposal by the verdict's kind, in one transaction.
 
-    A passed verdict is checked again: a suite or provider may have changed during the run.
+    Checks a passed verdict again, because a suite or provider may have changed during the run.
     """
     Verdicts(tx).store(verdict, proposal.id)
     decided = replace(proposal, verdict=verdict.id)
@@ -275,17 +281,17 @@ def _apply(
                     tx,
                     decided,
                     ProposalEvent.STALE,
-                    _no_proof(verdict, validity),
+                    _describe_invalid_proof(verdict, validity),
                 )
                 return [line]
-            if uncharged := registration.find_uncharged(tx, decided):
-                _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
-                return [f"{line}, and {uncharged}"]
+            if uncounted_looks := registration.describe_uncounted_looks(tx, decided):
+                _reject(ctx, tx, decided, ProposalEvent.STALE, uncounted_looks)
+                return [f"{line}, and {uncounted_looks}"]
             if proposal.selection:
-                held = Proposals(tx).save(replace(decided, updated_at=ctx.clock.now()))
-                eval_queue.stop_unneeded_runs(ctx, tx, held)
+                waiting = Proposals(tx).save(replace(decided, updated_at=ctx.clock.now()))
+                eval_queue.stop_unneeded_runs(ctx, tx, waiting)
             else:
-                _passed(ctx, canaries, tx, decided, verdict)
+                _continue_passed(ctx, canaries, tx, decided, verdict)
         case Failed():
             _reject(ctx, tx, decided, ProposalEvent.FAILED, verdict.reason)
         case HarnessMismatch():
@@ -299,20 +305,20 @@ def _apply(
         case Inconclusive():
             _reject(ctx, tx, decided, ProposalEvent.INCONCLUSIVE, verdict.reason)
         case InfraError():
-            _not_measured(ctx, tx, decided, verdict)
+            _pause_or_end(ctx, tx, decided, verdict)
         case _:
             assert_never(verdict)
     return [line]
 
 
-def _choose(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
-    """Lets the best of a selection continue, and ends the other passed members, in one
-    transaction, so that no other member can continue later. Changes nothing if the given
-    proposal is not the best.
+def _choose_best(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
+    """Lets the best member of a selection continue, and ends the other passed members, in one
+    transaction, so that no other member can continue later. Changes nothing if this proposal is
+    not the best.
     """
-    proof, said = _proof_now(ctx, proposal)
-    if said:
-        return said
+    proof, log_lines = _check_proof(ctx, proposal)
+    if log_lines:
+        return log_lines
     if not isinstance(proof, Passed):
         raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
     with ctx.store.write() as tx:
@@ -333,36 +339,38 @@ def _choose(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> li
         best = ranked[0]
         name = Targets(tx).all()[proposal.candidate].name
         for other in ranked[1:]:
-            because = f"it passed with {other.text}, but {name} passed with {best.text}"
-            said += _reject(ctx, tx, other.proposal, ProposalEvent.NOT_CHOSEN, because)
-        _passed(ctx, canaries, tx, proposal, proof)
-    return [*said, f"{proposal.id}: the best of its selection"]
+            reason = f"it passed with {other.text}, but {name} passed with {best.text}"
+            log_lines += _reject(ctx, tx, other.proposal, ProposalEvent.NOT_CHOSEN, reason)
+        _continue_passed(ctx, canaries, tx, proposal, proof)
+    return [*log_lines, f"{proposal.id}: the best of its selection"]
 
 
-def _passed(
+def _continue_passed(
     ctx: ProposalsContext,
     canaries: Canaries,
     tx: Transaction,
     proposal: Proposal,
     proof: Passed,
 ) -> None:
-    """Lets a passed proposal continue: by notice, approval, a wait, or a canary."""
+    """Moves a passed proposal to its next step: a notice, an approval, the end of a freeze, or
+    a canary.
+    """
     if proposal.on_better is OnBetter.NOTIFY:
         _announce_better(ctx, tx, proposal, proof)
         return
     cost = cost_ratio.load_ratio(ctx, tx, proposal)
     setbacks = _find_setbacks(ctx, tx, proposal)
-    # No canary opens by itself for a model that was withdrawn from users.
-    withdrawn = any(setback.served for setback in setbacks)
-    if proposal.needs_approval or cost.ends_canary or withdrawn:
+    # No canary opens without a person for a model that was withdrawn from callers before.
+    was_withdrawn = any(setback.served for setback in setbacks)
+    if proposal.needs_approval or cost.ends_canary or was_withdrawn:
         now = ctx.clock.now()
-        waits = Proposals(tx).save(
+        waiting = Proposals(tx).save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
         )
-        wider = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
-        asks = f" It differs from the route's rules: {wider}." if wider else ""
-        asks += f" {cost.text}"
-        asks += f" {describe_setbacks(setbacks)}." if setbacks else ""
+        widening = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
+        details = f" It differs from the route's rules: {widening}." if widening else ""
+        details += f" {cost.text}"
+        details += f" {describe_setbacks(setbacks)}." if setbacks else ""
         alerts.raise_alert(
             tx,
             AlertKind.AWAITING_APPROVAL,
@@ -370,11 +378,11 @@ def _passed(
             subject=f"route {proposal.route}",
             title=f"a swap on route {proposal.route} waits for approval ({proposal.id})",
             text=f"{proposal.proposer} proposed it. {proof.words}: {describe_reason(proof)}"
-            f"{asks} "
-            f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
+            f"{details} "
+            f"It expires at {waiting.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
-    elif frozen := freezes.may_go_on(ctx, tx, proposal.route):
-        _wait_for_thaw(tx, proposal, proof, frozen[0])
+    elif freeze_reasons := freezes.list_refusals_of_step(ctx, tx, proposal.route):
+        _wait_for_freeze_end(tx, proposal, proof, freeze_reasons[0])
     else:
         canaries.open(ctx, tx, proposal, proof, ProposalEvent.PASSED)
     eval_queue.stop_unneeded_runs(ctx, tx, proposal)
@@ -385,7 +393,9 @@ def _find_setbacks(
     tx: Transaction,
     proposal: Proposal,
 ) -> Sequence[Setback]:
-    """Finds the setbacks of a schedule's candidate, also those since the round began."""
+    """Finds the setbacks of a schedule's candidate, including setbacks since the round
+    began.
+    """
     if proposal.on_better is None:
         return ()
     target = Targets(tx).all()[proposal.candidate]
@@ -402,7 +412,7 @@ def _announce_better(
     """Announces the candidate, because the route's schedule leaves the proposal to a person."""
     name = Targets(tx).all()[proposal.candidate].name
     setbacks = describe_setbacks(_find_setbacks(ctx, tx, proposal))
-    named = f" {setbacks}." if setbacks else ""
+    setback_text = f" {setbacks}." if setbacks else ""
     alerts.raise_alert(
         tx,
         AlertKind.BETTER_CANDIDATE,
@@ -410,33 +420,33 @@ def _announce_better(
         subject=f"route {proposal.route}",
         title=f"{name} passed on route {proposal.route}",
         text=f"{proof.words}: {describe_reason(proof)} "
-        f"`swapgate proposal create {proposal.route} {name}` proposes it.{named}",
+        f"`swapgate proposal create {proposal.route} {name}` proposes it.{setback_text}",
     )
-    because = f"it passed on schedule; propose {name} to swap"
-    _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, because)
+    reason = f"it passed on schedule; propose {name} to swap"
+    _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, reason)
 
 
-def _wait_for_thaw(
+def _wait_for_freeze_end(
     tx: Transaction,
     proposal: Proposal,
     proof: Passed,
-    frozen: str,
+    freeze_reason: str,
 ) -> None:
     """Stores the policy's approval. The canary opens after the freeze."""
-    waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, tx.now())
+    event_applied = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, tx.now())
     saved = Proposals(tx).save(
-        replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
+        replace(event_applied, approver=POLICY_APPROVER, approved_verdict=proof.id)
     )
-    _audit(tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": frozen})
+    _audit(tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": freeze_reason})
 
 
-def _not_measured(
+def _pause_or_end(
     ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
     verdict: InfraError,
 ) -> None:
-    """Pauses a proposal after an infrastructure error, or ends it if another attempt is
+    """Pauses a proposal after an infrastructure error, or ends it if another attempt would be
     useless.
 
     The policy's `infra_pause_s` gives the pause. If the answers were unreadable and the policy
@@ -444,25 +454,25 @@ def _not_measured(
     """
     now = ctx.clock.now()
     gate = proposal.policy.gate
-    if replaced := evaluation.find_replacement(ctx, tx, proposal):
-        _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
+    if replacement := evaluation.find_replacement(ctx, tx, proposal):
+        _reject(ctx, tx, proposal, ProposalEvent.STALE, _describe_second_look(replacement))
         return
     runs = evaluation.load_runs(tx, proposal)
     refused = evaluation.find_refused(tx, runs.values())
     attempts = proposal.infra_errors + 1
     pause_s = gate.infra_pause_s(attempts)
     # Another attempt would fail in the same way, because the same model answers.
-    in_vain = evaluation.has_silent_cut(tx, proposal) or (
+    is_useless = evaluation.has_silent_cut(tx, proposal) or (
         refused is not None and not gate.unreadable_is_wrong
     )
-    waited = evaluation.list_overdue_runs(proposal, runs, now)
-    if not pause_s or in_vain or waited:
-        why = polish_reason(verdict.reason)
-        after = format_quantity(attempts, "attempt")
-        if waited:
-            after = format_span(gate.infra_patience_s)
-        because = f"not measured after {after}: {why}"
-        _reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, because)
+    overdue_runs = evaluation.list_overdue_runs(proposal, runs, now)
+    if not pause_s or is_useless or overdue_runs:
+        cause = polish_reason(verdict.reason)
+        effort = format_quantity(attempts, "attempt")
+        if overdue_runs:
+            effort = format_span(gate.infra_patience_s)
+        reason = f"not measured after {effort}: {cause}"
+        _reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, reason)
         return
     paused = replace(
         apply_event(proposal, ProposalEvent.INFRA_ERROR, now),
@@ -476,29 +486,29 @@ def _not_measured(
 def _retry(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
     """Creates new runs after InfraError, because a sample that ended in an error stays.
 
-    A proposal that waits for `confirm_same_model` waits for the policy's patience: another
-    attempt would be served by the same model.
+    A proposal that waits for `confirm_same_model` waits for the policy's patience instead,
+    because the same model would serve another attempt.
     """
     if (waits_until := _find_unconfirmed(ctx, proposal)) is not None:
         if waits_until > ctx.clock.now():
             return []
-        because = "both models were served by the same, and no approver confirmed it in time"
-        return _in_write(ctx, proposal, ProposalEvent.INFRA_LIMIT, because)
+        reason = "both models were served by the same, and no approver confirmed it in time"
+        return _reject_in_transaction(ctx, proposal, ProposalEvent.INFRA_LIMIT, reason)
     with ctx.store.write() as tx:
         # An answer may have arrived after the verdict.
-        if replaced := evaluation.find_replacement(ctx, tx, proposal):
+        if replacement := evaluation.find_replacement(ctx, tx, proposal):
             return _reject(
                 ctx,
                 tx,
                 proposal,
                 ProposalEvent.STALE,
-                _another_look(replaced),
+                _describe_second_look(replacement),
             )
         # In a selection, a proposal with a verdict and no retry_at waits for its rivals.
         verdict = None if proposal.selection else proposal.verdict
-        due = replace(proposal, retry_at=None, verdict=verdict)
-        again = evaluation.attach_runs(ctx, tx, due)
-        saved = Proposals(tx).save(replace(again, updated_at=ctx.clock.now()))
+        without_verdict = replace(proposal, retry_at=None, verdict=verdict)
+        with_runs = evaluation.attach_runs(ctx, tx, without_verdict)
+        saved = Proposals(tx).save(replace(with_runs, updated_at=ctx.clock.now()))
         _audit(
             tx,
             saved,
@@ -509,7 +519,9 @@ def _retry(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
 
 
 def _find_unconfirmed(ctx: ProposalsContext, proposal: Proposal) -> datetime | None:
-    """Returns until when a proposal waits for `confirm_same_model`; None if it does not."""
+    """Returns the end of a proposal's wait for `confirm_same_model`; None if it does not
+    wait.
+    """
     with ctx.store.read() as tx:
         verdict = evaluation.find_unconfirmed(tx, proposal)
     if verdict is None:
@@ -517,18 +529,20 @@ def _find_unconfirmed(ctx: ProposalsContext, proposal: Proposal) -> datetime | N
     return add_seconds(verdict.decided_at, proposal.policy.gate.infra_patience_s)
 
 
-def _await(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
-    """Opens an approved canary unless a freeze holds it; expires a proposal in time."""
-    proof, said = _proof_now(ctx, proposal)
-    if said:
-        return said
+def _open_or_expire(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> list[str]:
+    """Opens an approved canary unless a freeze stops it. Expires a proposal without an approval
+    in time.
+    """
+    proof, log_lines = _check_proof(ctx, proposal)
+    if log_lines:
+        return log_lines
     if proposal.approver is not None:
         with ctx.store.read() as tx:
-            if freezes.may_go_on(ctx, tx, proposal.route):
+            if freezes.list_refusals_of_step(ctx, tx, proposal.route):
                 return []
         return _open_approved(ctx, canaries, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():
-        return _in_write(
+        return _reject_in_transaction(
             ctx,
             proposal,
             ProposalEvent.EXPIRED,
@@ -537,23 +551,27 @@ def _await(ctx: ProposalsContext, canaries: Canaries, proposal: Proposal) -> lis
     return []
 
 
-def _proof_now(ctx: ProposalsContext, proposal: Proposal) -> tuple[Verdict, list[str]]:
+def _check_proof(ctx: ProposalsContext, proposal: Proposal) -> tuple[Verdict, list[str]]:
     """Returns the proposal's verdict, and log lines if the verdict is no longer valid."""
     with ctx.store.read() as tx:
         base_change = _describe_base_change(tx, proposal)
         proof = Verdicts(tx).get(proposal.verdict or "")
         validity = proof_validity.assess_proof(ctx, tx, proof)
-        rules = "" if base_change else _other_rules(ctx, tx, proposal)
-        rules = rules or approvals.find_revocation(tx, proposal)
+        rule_change = "" if base_change else _describe_rule_differences(ctx, tx, proposal)
+        rule_change = rule_change or approvals.find_revocation(tx, proposal)
     if base_change:
-        return proof, _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
+        return proof, _reject_in_transaction(
+            ctx, proposal, ProposalEvent.BASE_CHANGED, base_change
+        )
     if not validity.holds:
         event = (
             ProposalEvent.STALE if validity.proof is ProofState.STALE else ProposalEvent.EXPIRED
         )
-        return proof, _in_write(ctx, proposal, event, _no_proof(proof, validity))
-    if rules:
-        return proof, _in_write(ctx, proposal, ProposalEvent.STALE, rules)
+        return proof, _reject_in_transaction(
+            ctx, proposal, event, _describe_invalid_proof(proof, validity)
+        )
+    if rule_change:
+        return proof, _reject_in_transaction(ctx, proposal, ProposalEvent.STALE, rule_change)
     return proof, []
 
 
@@ -573,12 +591,14 @@ def _open_approved(
     return [f"{proposal.id}: canary opened"]
 
 
-def _other_rules(
+def _describe_rule_differences(
     ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
 ) -> str:
-    """Describes how the proposal's rules differ from the route's present rules; else empty."""
+    """Describes the differences between the proposal's rules and the route's present rules;
+    else empty.
+    """
     rule_differences = route_rules.list_rule_differences(ctx, tx, proposal)
     return (
         f"{route_rules.OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
@@ -587,46 +607,49 @@ def _other_rules(
     )
 
 
-def _another_look(replaced: str) -> str:
-    """Explains why an item that already has a score is not asked again by this proposal."""
+def _describe_second_look(replacement: str) -> str:
+    """Explains why this proposal does not repeat a question that has a score."""
     return (
-        f"{replaced}. Asking a scored question again needs a new proposal, because every "
+        f"{replacement}. Asking a scored question again needs a new proposal, because every "
         "repeated comparison is tested at a smaller alpha: propose again"
     )
 
 
-def _no_proof(verdict: Verdict, validity: ProofValidity) -> str:
+def _describe_invalid_proof(verdict: Verdict, validity: ProofValidity) -> str:
     return f"verdict {verdict.id} is {validity.proof.value}: {validity.why}; propose again"
 
 
-_OTHER_BASE = "somebody changed the route's incumbent: this proof compares with the former one"
-_HAD_ITS_CANARY = (
+_INCUMBENT_CHANGED = (
+    "somebody changed the route's incumbent: this proof compares with the former one"
+)
+_CANARY_IN_HISTORY = (
     "the route's signed history already has this proposal's canary: the stored proposal is an "
     "older copy"
 )
 
 
 def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:
-    """Explains why the verdict's comparison no longer fits the route; empty if it fits.
+    """Returns the reason why the verdict's comparison no longer fits the route; empty if it
+    fits.
 
-    The second reason protects against a restored backup: a canary that the signed history has
-    already seen must not start again.
+    The second reason protects against a restored backup: a canary in the signed history must
+    not start again.
     """
     route = Routing(tx).route(proposal.route)
     if route is None or route.incumbent != proposal.incumbent:
-        return _OTHER_BASE
-    had = Routing(tx).has_had_rollout(proposal.route, rollout_id(proposal.id))
-    return _HAD_ITS_CANARY if had else ""
+        return _INCUMBENT_CHANGED
+    had_canary = Routing(tx).has_had_rollout(proposal.route, rollout_id(proposal.id))
+    return _CANARY_IN_HISTORY if had_canary else ""
 
 
-def _in_write(
+def _reject_in_transaction(
     ctx: ProposalsContext,
     proposal: Proposal,
     event: ProposalEvent,
-    because: str,
+    reason: str,
 ) -> list[str]:
     with ctx.store.write() as tx:
-        return _reject(ctx, tx, proposal, event, because)
+        return _reject(ctx, tx, proposal, event, reason)
 
 
 def _reject(
@@ -634,13 +657,15 @@ def _reject(
     tx: Transaction,
     proposal: Proposal,
     event: ProposalEvent,
-    because: str,
+    reason: str,
 ) -> list[str]:
-    """Ends the proposal, stops runs that no other proposal needs, and records why."""
-    saved = Proposals(tx).save(apply_event(proposal, event, ctx.clock.now(), because))
+    """Ends the proposal, stops the runs that no other proposal needs, and writes the audit
+    event.
+    """
+    saved = Proposals(tx).save(apply_event(proposal, event, ctx.clock.now(), reason))
     eval_queue.stop_unneeded_runs(ctx, tx, saved)
-    _audit(tx, saved, f"proposal.{event.value}", {"reason": because})
-    return [f"{proposal.id}: {saved.phase.value}: {because}"]
+    _audit(tx, saved, f"proposal.{event.value}", {"reason": reason})
+    return [f"{proposal.id}: {saved.phase.value}: {reason}"]
 
 
 def _audit(

@@ -51,16 +51,16 @@ from harness.routing.proposal import (
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns, Suites
 
-# Beyond this number, the oldest runs are not listed until the queue is shorter.
-MOST_WAITING: Final = 10_000
+# If more runs wait, the queue omits the oldest until it is shorter.
+MAX_WAITING: Final = 10_000
 
 
 @dataclass(frozen=True)
 class QueuedRun:
     """A run that has not ended, with its place in the queue and the reason of its wait.
 
-    A run with a position is ready for a worker. The fields `leased`, `unpaid` and `away`
-    explain why another run has no position.
+    A run with a position is ready for a worker. For a run without a position, `leased`,
+    `unpaid` or `away` gives the reason.
     """
 
     run: EvalRun
@@ -73,7 +73,7 @@ class QueuedRun:
 
     @property
     def text(self) -> str:
-        """Explains in one phrase where the run stands, for people."""
+        """The run's place in the queue or the reason of its wait, as a phrase for people."""
         if self.away:
             return self.away
         if self.leased:
@@ -90,7 +90,7 @@ class QueuedRun:
         return place
 
 
-def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
+def list_needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
     """Returns the ids of the runs for which the given proposals wait.
 
     Only a proposal in its evals needs runs: not during the pause after InfraError, and not
@@ -102,7 +102,7 @@ def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
         if proposal.phase is ProposalPhase.EVALUATING
         and proposal.retry_at is None
         and not proposal.waits_for_rivals
-        for run in evaluation.run_ids(proposal)
+        for run in evaluation.list_run_ids(proposal)
     )
 
 
@@ -119,17 +119,17 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
     Runs that a proposal needs precede all others, because a person waits for its verdict.
     Within both groups the oldest comes first.
     """
-    runs = EvalRuns(tx).list(states=RUNNABLE_STATES, limit=MOST_WAITING)
+    runs = EvalRuns(tx).list(states=RUNNABLE_STATES, limit=MAX_WAITING)
     proposals = Proposals(tx).open()
     needed = {
-        run: tuple(p.id for p in proposals if run in needed_runs([p]))
-        for run in needed_runs(proposals)
+        run: tuple(proposal.id for proposal in proposals if run in list_needed_runs([proposal]))
+        for run in list_needed_runs(proposals)
     }
-    unpaid = _unpaid_runs(tx, runs, now)
-    away = {run.id for run in runs if run.is_waiting(now)}
-    kept = {run.id for run in runs if run.is_leased(now)} | unpaid.keys() | away
-    waiting = [run for run in reversed(runs) if run.id not in kept]
-    first = [run for run in waiting if run.id in needed]
+    unpaid = _find_unpaid_runs(tx, runs, now)
+    away_runs = {run.id for run in runs if run.is_waiting(now)}
+    not_ready = {run.id for run in runs if run.is_leased(now)} | unpaid.keys() | away_runs
+    waiting = [run for run in reversed(runs) if run.id not in not_ready]
+    needed_first = [run for run in waiting if run.id in needed]
     others = [run for run in waiting if run.id not in needed]
     queue = [
         QueuedRun(
@@ -138,9 +138,9 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
             away=describe_waits([run], now),
             position=place,
             overtaken=run.id not in needed
-            and any(before.created_at > run.created_at for before in first),
+            and any(earlier.created_at > run.created_at for earlier in needed_first),
         )
-        for place, run in enumerate((*first, *others), start=1)
+        for place, run in enumerate((*needed_first, *others), start=1)
     ]
     return queue + [
         QueuedRun(
@@ -151,11 +151,11 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
             away=describe_waits([run], now),
         )
         for run in reversed(runs)
-        if run.id in kept
+        if run.id in not_ready
     ]
 
 
-def _unpaid_runs(
+def _find_unpaid_runs(
     tx: Transaction,
     runs: Iterable[EvalRun],
     now: datetime,
@@ -177,10 +177,10 @@ MAX_FAILURES = 5
 # If a signal killed the worker, the run is rarely the cause, so it may fail more often.
 MAX_KILLS = 20
 
-NO_LIMIT = RunBudget()
+NO_BUDGET = RunBudget()
 
-# A worker ends with this code if a signal stops it before it can handle signals.
-ASKED_TO_END = -signal.SIGTERM
+# The exit code of a worker that SIGTERM stops before it can handle signals.
+TERMINATED_EARLY = -signal.SIGTERM
 
 
 def run_once(ctx: ProposalsContext) -> list[str]:
@@ -191,18 +191,18 @@ def run_once(ctx: ProposalsContext) -> list[str]:
     """
     if ctx.workers is None:
         return []
-    did = collect_ended(ctx)
+    lines = collect_ended(ctx)
     alive = ctx.workers.alive()
     free = ctx.eval_workers - len(alive)
-    for run in _waiting(ctx):
+    for run in _list_waiting_runs(ctx):
         if free <= 0:
             break
         if run.id in alive:
             continue
-        failed = start_worker(ctx, run.id)
-        did.append(failed or f"{run.id}: worker started for {run.suite}")
+        failure = start_worker(ctx, run.id)
+        lines.append(failure or f"{run.id}: worker started for {run.suite}")
         free -= 1
-    return did
+    return lines
 
 
 def start_worker(ctx: ProposalsContext, run: str) -> str:
@@ -214,8 +214,8 @@ def start_worker(ctx: ProposalsContext, run: str) -> str:
     assert ctx.workers is not None  # noqa: S101 - only processes with workers start them
     try:
         with ctx.store.read() as tx:
-            found = EvalRuns(tx).get(run)
-        check_cleared(ctx, found)
+            eval_run = EvalRuns(tx).get(run)
+        check_data_class(ctx, eval_run)
         ctx.workers.start(run)
     except StoreUnavailable:
         raise
@@ -225,17 +225,17 @@ def start_worker(ctx: ProposalsContext, run: str) -> str:
     return ""
 
 
-def check_cleared(ctx: ProposalsContext, run: EvalRun) -> None:
+def check_data_class(ctx: ProposalsContext, run: EvalRun) -> None:
     """Checks the data class now, even if it was allowed before. Raises as `check_suite`.
 
-    The list of providers that may see a class can shrink while a run waits.
+    A provider may lose the permission for a class while a run waits.
     """
     with ctx.store.read() as tx:
         target = Targets(tx).all()[run.target]
     data_class_checks.check_suite(ctx, run.suite, [target])
 
 
-def _waiting(ctx: ProposalsContext) -> Sequence[EvalRun]:
+def _list_waiting_runs(ctx: ProposalsContext) -> Sequence[EvalRun]:
     with ctx.store.read() as tx:
         queue = list_queue(tx, ctx.clock.now())
     return [queued.run for queued in queue if queued.position]
@@ -244,23 +244,23 @@ def _waiting(ctx: ProposalsContext) -> Sequence[EvalRun]:
 def collect_ended(ctx: ProposalsContext) -> list[str]:
     """Releases the leases of this process's ended workers, and counts their failures.
 
-    An end with code 0 is no failure. Nor is the end of a worker that no longer had its run,
-    unless it died before it took the run. Returns log lines.
+    An end with code 0 is no failure. The end of a worker without its run's lease is a failure
+    only if the worker died before it took the run. Returns log lines.
     """
     assert ctx.workers is not None  # noqa: S101 - run_once has looked
-    did = []
-    for run, owner, code, words in ctx.workers.reap():
+    lines = []
+    for run, owner, code, message in ctx.workers.reap():
         with ctx.store.write() as tx:
-            had_it = run in EvalRuns(tx).release(owner)
-            if code == 0 or not (had_it or _died_early(ctx, tx, run, code)):
+            had_run = run in EvalRuns(tx).release(owner)
+            if code == 0 or not (had_run or _has_died_early(ctx, tx, run, code)):
                 continue
-            most = MAX_KILLS if code < 0 else MAX_FAILURES
-            because = f"the worker ended with {code}: {words}"
-            did.append(fail_run(tx, run, because, most=most))
-    return did
+            max_failures = MAX_KILLS if code < 0 else MAX_FAILURES
+            reason = f"the worker ended with {code}: {message}"
+            lines.append(fail_run(tx, run, reason, max_failures=max_failures))
+    return lines
 
 
-def _died_early(
+def _has_died_early(
     ctx: ProposalsContext,
     tx: Transaction,
     run: str,
@@ -268,26 +268,26 @@ def _died_early(
 ) -> bool:
     """Tells whether the worker ended before it took its run, and the run still waits."""
     eval_run = EvalRuns(tx).get(run)
-    waits = eval_run.state in RUNNABLE_STATES and not eval_run.is_leased(ctx.clock.now())
-    return waits and code != ASKED_TO_END
+    is_waiting = eval_run.state in RUNNABLE_STATES and not eval_run.is_leased(ctx.clock.now())
+    return is_waiting and code != TERMINATED_EARLY
 
 
 def fail_run(
     tx: Transaction,
     run: str,
-    because: str,
+    reason: str,
     *,
-    most: int = MAX_FAILURES,
+    max_failures: int = MAX_FAILURES,
 ) -> str:
-    """Counts a failure; the run is queued again until it has too many.
+    """Counts a failure, and queues the run again unless it has failed too often.
 
-    most: number of failures after which the run stays failed. Returns a log line.
+    max_failures: number of failures after which the run stays failed. Returns a log line.
     """
-    EvalRuns(tx).set_state(run, RunState.FAILED, because)
+    EvalRuns(tx).set_state(run, RunState.FAILED, reason)
     failures = EvalRuns(tx).get(run).failures
-    if failures < most:
-        EvalRuns(tx).set_state(run, RunState.QUEUED, because)
-    return f"{run}: {because}, attempt {failures}"
+    if failures < max_failures:
+        EvalRuns(tx).set_state(run, RunState.QUEUED, reason)
+    return f"{run}: {reason}, attempt {failures}"
 
 
 def stop_unneeded_runs(
@@ -300,15 +300,15 @@ def stop_unneeded_runs(
     Call it after the transaction's first write (a verdict or a proposal), so that no other
     process can change the needed runs meanwhile.
     """
-    others = [p for p in Proposals(tx).open() if p.id != proposal.id]
-    because = (
+    others = [other for other in Proposals(tx).open() if other.id != proposal.id]
+    reason = (
         "the gate had decided and needed no more answers"
         if proposal.verdict
         else "its proposal had ended"
     )
-    for run in sorted(evaluation.run_ids(proposal) - needed_runs(others)):
+    for run in sorted(evaluation.list_run_ids(proposal) - list_needed_runs(others)):
         if EvalRuns(tx).get(run).state in RUNNABLE_STATES:
-            EvalRuns(tx).set_state(run, RunState.STOPPED, because)
+            EvalRuns(tx).set_state(run, RunState.STOPPED, reason)
             if ctx.workers is not None:
                 ctx.workers.stop(run)
 
@@ -326,31 +326,31 @@ def cancel_run(
     unless the actor is an approver.
     """
     actor.require(Role.PROPOSER)
-    because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
+    cause = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         if EvalRuns(tx).get(run).state not in RUNNABLE_STATES:
             raise IllegalTransition(f"the run {run} has ended already: nothing to cancel")
         if Drift(tx).is_checking(run):
-            # A proposer who cancels it would choose among the incumbent's days.
+            # A proposer could otherwise choose among the incumbent's days.
             actor.require(Role.APPROVER)
         for proposal in Proposals(tx).open():
-            if run in needed_runs([proposal]):
+            if run in list_needed_runs([proposal]):
                 if proposal.proposer_principal != actor.principal:
                     actor.require(Role.APPROVER)
-                why = f"its run {run} was {because}"
+                proposal_reason = f"its run {run} was {cause}"
                 saved = Proposals(tx).save(
-                    apply_event(proposal, ProposalEvent.CANCELLED, now, why)
+                    apply_event(proposal, ProposalEvent.CANCELLED, now, proposal_reason)
                 )
                 stop_unneeded_runs(ctx, tx, saved)
                 AuditLog(tx).append(
                     actor,
                     "proposal.cancelled",
                     f"proposal {proposal.id}",
-                    {"reason": why},
+                    {"reason": proposal_reason},
                 )
-        EvalRuns(tx).set_state(run, RunState.STOPPED, because)
-        AuditLog(tx).append(actor, "eval.cancel", f"run {run}", {"reason": because})
+        EvalRuns(tx).set_state(run, RunState.STOPPED, cause)
+        AuditLog(tx).append(actor, "eval.cancel", f"run {run}", {"reason": cause})
         ended = EvalRuns(tx).get(run)
     if ctx.workers is not None:
         ctx.workers.stop(run)
@@ -363,7 +363,8 @@ def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
     The fingerprint covers suite content, target, item order and epochs.
     """
     return any(
-        queued.wanted >= run.wanted for queued in EvalRuns(tx).unfinished(run.fingerprint)
+        unfinished.wanted >= run.wanted
+        for unfinished in EvalRuns(tx).unfinished(run.fingerprint)
     )
 
 
@@ -374,7 +375,7 @@ def start_run(
     target: str,
     *,
     items: int | None = None,
-    budget: RunBudget = NO_LIMIT,
+    budget: RunBudget = NO_BUDGET,
     note_made: NoteCreated = note_nothing,
 ) -> EvalRun:
     """Queues an eval run, even if an equal run is queued already.
@@ -399,9 +400,9 @@ def _scheduled_id(
     target: str,
     slot: str,
 ) -> str:
-    """Names a scheduled run after suite, target and time.
+    """Builds the id of a scheduled run from suite, target and time.
 
-    Two control processes make the same id, so that they add the run only once.
+    Two control processes build the same id, so that they add the run only once.
     """
     return f"run_{short_hash(f'{suite} {target} {slot}').hex()}"
 
@@ -413,15 +414,15 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
     target: str,
     *,
     items: int | None = None,
-    budget: RunBudget = NO_LIMIT,
+    budget: RunBudget = NO_BUDGET,
     slot: str = "",
     because: str = "",
     note_made: NoteCreated = note_nothing,
 ) -> EvalRun | None:
     """Queue one run of a suite on a target, outside any proposal.
 
-    The run decides nothing about a route: its item order differs from a proposal's, so no
-    proposal shares it. An agent with `auto` starts such runs for targets of its route.
+    The run has no effect on a route: its item order differs from a proposal's, so no proposal
+    shares it. An agent with `auto` starts such runs for targets of its route.
 
     target: an id or a model's name. because: shown in the audit log. slot: the time of a
     scheduled run. With a slot, returns
@@ -431,9 +432,9 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)
     with ctx.store.write() as tx:
-        wanted = named_models.register_model(ctx, tx, actor, target)
-    found = wanted.id
-    data_class_checks.check_suite(ctx, suite, [wanted])
+        registered = named_models.register_model(ctx, tx, actor, target)
+    target_id = registered.id
+    data_class_checks.check_suite(ctx, suite, [registered])
     if items is not None and items < 1:
         raise InputError(f"a run needs at least one item, not {items}")
     for limit in (budget.max_tokens, budget.max_cost_usd):
@@ -441,10 +442,10 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
             raise InputError(f"a budget must be above 0 and finite, not {limit}")
     now = ctx.clock.now()
     run = EvalRun(
-        id=_scheduled_id(suite, found, slot) if slot else ctx.chance.token("run_"),
+        id=_scheduled_id(suite, target_id, slot) if slot else ctx.chance.token("run_"),
         suite=suite,
         suite_digest=pin.digest,
-        target=found,
+        target=target_id,
         order_seed=manual_order_seed(pin.digest),
         epochs=1,
         wanted=min(items or pin.items, pin.items),
@@ -465,7 +466,7 @@ def queue_run(  # noqa: PLR0913 - all parts of a run
             f"run {run.id}",
             {
                 "suite": suite,
-                "target": found,
+                "target": target_id,
                 "items": run.wanted,
                 **({"because": because} if because else {}),
             },

@@ -42,13 +42,13 @@ from harness.routing.proposal import (
     Proposal,
     ProposalPhase,
     SuiteRuns,
-    name_candidate_run,
+    build_candidate_run_id,
 )
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
-STUCK_STATES = (RunState.FAILED, RunState.OVER_BUDGET)
+FAILED_STATES = (RunState.FAILED, RunState.OVER_BUDGET)
 UNFINISHED_STATES = (*RUNNABLE_STATES, RunState.STOPPED)
 
 
@@ -127,10 +127,10 @@ def _continue_run(
     if targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(earlier_run).created_at):
         return _add_run(ctx, tx, proposal, plan, target)
     samples = EvalRuns(tx).samples(earlier_run)
-    scored = _scored(samples)
+    scored = _lasting_samples(samples)
     if is_mixed((sample.served for sample in scored), plan.served_pin):
         scored = []
-    if len(scored) == len(samples) and EvalRuns(tx).get(earlier_run).state not in STUCK_STATES:
+    if len(scored) == len(samples) and EvalRuns(tx).get(earlier_run).state not in FAILED_STATES:
         EvalRuns(tx).want(earlier_run, plan.planned_items)
         return earlier_run
     run = _add_run(ctx, tx, proposal, plan, target)
@@ -139,7 +139,7 @@ def _continue_run(
     return run
 
 
-def _scored(samples: Sequence[Sample]) -> list[Sample]:
+def _lasting_samples(samples: Sequence[Sample]) -> list[Sample]:
     """Keeps the samples that another attempt cannot change."""
     return [sample for sample in samples if sample.error in LASTING]
 
@@ -149,18 +149,19 @@ def find_replacement(
     tx: Transaction,
     proposal: Proposal,
 ) -> str:
-    """Explains why the candidate's scores cannot form one measurement; empty if they can.
+    """Returns the reason why the candidate's scores cannot form one measurement; empty if they
+    can.
 
     Two models may have answered under one name, or a provider may have moved meanwhile. A
-    proposal never repeats a scored question, which would be an uncounted look. So only the
-    incumbent is measured again after a replacement. The models' names come from samples,
-    because these are signed and sightings are not.
+    proposal never repeats a scored question, because that would be an uncounted look. After a
+    replacement, only the incumbent is therefore measured again. The models' names come from
+    samples, which are signed; sightings are not.
     """
     answers = load_answers(tx, proposal)
     for plan in proposal.plans:
         if move := _find_move(ctx, tx, proposal, plan):
             return move
-        incumbent, candidate = map(_scored, answers.get(plan.suite, ((), ())))
+        incumbent, candidate = map(_lasting_samples, answers.get(plan.suite, ((), ())))
         for role, served in (
             ("the candidate", [sample.served for sample in candidate]),
             (
@@ -180,8 +181,8 @@ def _find_move(
     proposal: Proposal,
     plan: SuitePlan,
 ) -> str:
-    """Explains that a provider of the candidate or judge moved since the runs began; empty if
-    neither moved.
+    """Returns a sentence if the provider of the candidate or the judge moved since the runs
+    began; else empty.
     """
     if plan.suite not in proposal.runs:
         return ""
@@ -207,14 +208,14 @@ def _share_run(
     """Returns the id of the incumbent's run: a stored run if it fits, otherwise a new one.
 
     A stored run fits if it is younger than the policy's `run_max_age_s` and `_can_share`
-    agrees. A new run starts with the answers of `_refused_before`.
+    agrees. A new run starts with the answers of `_load_refused_samples`.
     """
     gate = proposal.policy.gate
     new_run = _build_run(ctx, proposal, plan, proposal.incumbent)
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
     stored_run = EvalRuns(tx).shared(new_run.fingerprint, not_before=since)
     if stored_run is None or not _can_share(ctx, tx, stored_run, new_run, plan):
-        refused_samples = _refused_before(tx, new_run, since)
+        refused_samples = _load_refused_samples(tx, new_run, since)
         EvalRuns(tx).add(new_run)
         for sample in refused_samples:
             EvalRuns(tx).store_sample(replace(sample, run=new_run.id))
@@ -223,22 +224,24 @@ def _share_run(
     return stored_run.id
 
 
-def _refused_before(
+def _load_refused_samples(
     tx: Transaction,
     new_run: EvalRun,
     since: datetime,
 ) -> Sequence[Sample]:
     """Returns the answers of an earlier run that ended because they were unreadable.
 
-    A person who proposes again knows of these answers. So the new run starts with them and
-    continues.
+    A person who proposes again may have seen these answers. The new run therefore starts with
+    them.
     """
     suite_runs = EvalRuns(tx).of_suite(new_run.target, new_run.suite, new_run.suite_digest)
     equal_runs = (run for run in suite_runs if run.fingerprint == new_run.fingerprint)
     newest = next((run for run in equal_runs if not is_mean_run(run.id)), None)
     if newest is None or newest.created_at < since:
         return ()
-    return _scored(EvalRuns(tx).samples(newest.id)) if find_refused(tx, [newest]) else ()
+    return (
+        _lasting_samples(EvalRuns(tx).samples(newest.id)) if find_refused(tx, [newest]) else ()
+    )
 
 
 def find_refused(tx: Transaction, runs: Iterable[EvalRun]) -> EvalRun | None:
@@ -280,7 +283,7 @@ def _can_share(
     ):
         return False
     is_complete = run.state is RunState.DONE and run.wanted >= new_run.wanted
-    if run.state in STUCK_STATES or not (is_complete or run.budget == new_run.budget):
+    if run.state in FAILED_STATES or not (is_complete or run.budget == new_run.budget):
         return False
     samples = EvalRuns(tx).outcomes(run.id, below=new_run.wanted)
     if any(sample.error not in LASTING for sample in samples):
@@ -303,13 +306,13 @@ def _add_run(
 ) -> str:
     """Creates a run without answers, and stores it. Returns its id.
 
-    A candidate's run has an id that covers the registered plans (`name_candidate_run`), so that
-    its signed answers prove that the plans came first.
+    A candidate's run has an id that covers the registered plans (`build_candidate_run_id`), so
+    that its signed answers prove that the plans came first.
     """
     run = _build_run(ctx, proposal, plan, target)
     if target == proposal.candidate:
         nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
-        run = replace(run, id=name_candidate_run(proposal, nonce))
+        run = replace(run, id=build_candidate_run_id(proposal, nonce))
     EvalRuns(tx).add(run)
     return run.id
 
@@ -362,7 +365,7 @@ def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
                     )
 
 
-def run_ids(proposal: Proposal) -> frozenset[str]:
+def list_run_ids(proposal: Proposal) -> frozenset[str]:
     """Returns the ids of a proposal's runs, of both arms and all suites."""
     return frozenset(
         run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)
@@ -373,7 +376,7 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
     """Loads a proposal's runs by id. Raises NotFound for a deleted run, and
     SignatureInvalid.
     """
-    return {run: EvalRuns(tx).get(run) for run in sorted(run_ids(proposal))}
+    return {run: EvalRuns(tx).get(run) for run in sorted(list_run_ids(proposal))}
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
@@ -404,11 +407,11 @@ def find_unconfirmed(tx: Transaction, proposal: Proposal) -> Verdict | None:
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
     """Counts the stored answers of both arms, and the most that the proposal may need.
 
-    Returns (done, wanted). A shared run may have more answers than the proposal needs, so
-    `done` is never above `wanted`.
+    Returns (done, wanted), with `done` limited to `wanted`, because a shared run may have more
+    answers than the proposal needs.
     """
     wanted = sum(plan.most_answers for plan in proposal.plans)
-    done = sum(EvalRuns(tx).progress(run)[0] for run in run_ids(proposal))
+    done = sum(EvalRuns(tx).progress(run)[0] for run in list_run_ids(proposal))
     return min(done, wanted), wanted
 
 
@@ -494,7 +497,7 @@ def list_stuck_runs(
     """Lists the runs that cannot continue: failed runs, and runs over budget once the other arm
     has ended too. A run that waited for its provider longer than the policy allows has failed.
     """
-    stuck = [
+    stuck_runs = [
         replace(
             run,
             state=RunState.FAILED,
@@ -505,13 +508,13 @@ def list_stuck_runs(
     for pair in proposal.runs.values():
         arms = (runs[pair.incumbent], runs[pair.candidate])
         both_ended = not any(arm.state in UNFINISHED_STATES for arm in arms)
-        stuck += [
+        stuck_runs += [
             arm
             for arm in arms
             if arm.state is RunState.FAILED
             or (arm.state is RunState.OVER_BUDGET and both_ended)
         ]
-    return stuck
+    return stuck_runs
 
 
 def list_overdue_runs(
@@ -569,12 +572,13 @@ def decide_verdict(
 
     stuck_runs: result of `list_stuck_runs`. A failed run means "not measured", a run over
     budget "not enough evidence"; neither can pass.
-    now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
+    now: the time of the decision (`proof_validity.route_time`).
     models: the names of the incumbent's and the candidate's model.
     Raises StaleEvidence if the two arms of a suite do not match.
     """
     outcome_by_suite: dict[str, tuple[str, str]] = {}
-    # Failed runs come last: a suite with both a failed run and one over budget is not measured.
+    # Failed runs come last and win: a suite with a failed run and a run over budget is not
+    # measured.
     for run in sorted(stuck_runs, key=lambda run: run.state is RunState.FAILED):
         outcome = "infra_error" if run.state is RunState.FAILED else "inconclusive"
         outcome_by_suite[run.suite] = (outcome, run.message or run.state.value)

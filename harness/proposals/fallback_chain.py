@@ -1,9 +1,9 @@
 """Changes and lists a route's fallback chain. A new target needs evidence.
 
-Evidence is a passed verdict, service on this route before, or a waiver, by which a person takes
-the responsibility (`find_proof`). The module writes the chain by `SetChain` alone, whose
-evidence the store checks again; it never changes the incumbent. The order in which routers try
-the chain is in `harness.routing.plan`.
+Evidence is a passed verdict, earlier service on this route, or a waiver, by which a person
+takes the responsibility (`find_chain_proof`). The module writes the chain only by `SetChain`,
+and the store checks the evidence again. It never changes the incumbent. `harness.routing.plan`
+has the order in which routers try the chain.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ from harness.routing.route_changes import SetChain
 from harness.routing.table import Route
 
 # If a proposal is in one of these phases, its verdict does not prove a fallback.
-NO_PROOF: Final = frozenset(
+PHASES_WITHOUT_PROOF: Final = frozenset(
     {
         ProposalPhase.ROLLED_BACK,
         ProposalPhase.REJECTED,
@@ -60,7 +60,7 @@ LONGEST_WAIVER: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class WaiverRequest:
-    """A person's wish to use a target without a verdict.
+    """A person's request to use a target without a verdict.
 
     lasts: above 0 and at most `LONGEST_WAIVER`, from now.
     """
@@ -72,14 +72,16 @@ class WaiverRequest:
 def update_waiver_alerts(ctx: ProposalsContext) -> None:
     """Opens an alert for each fallback with an expired waiver, and resolves the others.
 
-    The fallback keeps its place until a person changes the chain, so that the end of a waiver
-    alone leaves no route without a fallback.
+    The fallback keeps its place until a person changes the chain. The end of a waiver therefore
+    leaves no route without a fallback.
     """
     expired = list_expired_waivers(ctx)
     with ctx.store.read() as tx:
-        names = {w.target: Targets(tx).all()[w.target].name for w in expired}
+        names = {waiver.target: Targets(tx).all()[waiver.target].name for waiver in expired}
     kind = AlertKind.WAIVER_EXPIRED
-    notices = {(kind, w.id): _expiry_notice(w, names[w.target]) for w in expired}
+    notices = {
+        (kind, waiver.id): _expiry_notice(waiver, names[waiver.target]) for waiver in expired
+    }
     alerts.update_alerts(ctx, [kind], notices)
 
 
@@ -95,10 +97,10 @@ def _expiry_notice(waiver: Waiver, name: str) -> alerts.AlertNotice:
 
 @dataclass(frozen=True, slots=True)
 class FallbackRequest:
-    """A fallback as a person wants it.
+    """A person's request for a fallback.
 
     capable: whether it may answer on a route of high stakes.
-    waive: a new waiver for it; None if it has other evidence, or is in the chain already.
+    waive: a new waiver; None if the target has other evidence or is in the chain already.
     """
 
     target: str  # id or `provider/model`
@@ -124,21 +126,21 @@ def list_fallbacks(ctx: ProposalsContext, name: str) -> Sequence[ChainEntry]:
         route = routes.require_route(tx, name)
         evidence = Routing(tx).evidence(name)
         waivers = {waiver.id: waiver for waiver in Waivers(tx).list(route=name)}
-        known = Targets(tx).all()
+        targets_by_id = Targets(tx).all()
     now = ctx.clock.now()
-    found = []
+    entries = []
     for fallback in evidence.fallbacks if evidence else ():
         waiver = waivers.get(fallback.proof)
         entry = ChainEntry(
-            target=known[fallback.target],
+            target=targets_by_id[fallback.target],
             capable=fallback.target in route.settings.capable,
             evidence=fallback.kind,
             verdict=fallback.proof if fallback.kind is EvidenceKind.VERDICT else None,
             waiver=waiver,
             waiver_expired=waiver is not None and waiver.expired(now),
         )
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def list_expired_waivers(ctx: ProposalsContext) -> Sequence[Waiver]:
@@ -164,12 +166,12 @@ def replace_chain(
 ) -> Route:
     """Replaces a route's chain.
 
-    expected: the chain that the actor saw; another chain raises StaleWrite. Raises as
-    `_changed`.
+    expected: the route that the actor saw; another chain raises StaleWrite. Also raises the
+    errors of `_edit_chain`.
     """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
-        if expected is not None and _chain_of(expected) != _chain_of(
+        if expected is not None and _chain_state(expected) != _chain_state(
             routes.require_route(tx, name)
         ):
             raise StaleWrite(
@@ -177,10 +179,10 @@ def replace_chain(
             )
         chain[:] = wanted
 
-    return _changed(ctx, actor, name, changed, reason)
+    return _edit_chain(ctx, actor, name, changed, reason)
 
 
-def _chain_of(route: Route) -> tuple[object, ...]:
+def _chain_state(route: Route) -> tuple[object, ...]:
     """Returns the parts of a route that `replace_chain` compares: fallbacks in order, and
     capable ones.
     """
@@ -193,26 +195,30 @@ def add_fallback(
     name: str,
     wanted: FallbackRequest,
     *,
-    place: int | None = None,
+    position_from_1: int | None = None,
     reason: str,
 ) -> Route:
     """Adds a fallback, or renews its evidence.
 
-    place: from 1; None for the end. Raises InputError for a place below 1, and as `_changed`.
+    position_from_1: from 1; None for the end. Raises InputError for a place below 1, and as
+    `_edit_chain`.
     """
 
-    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+    def edit(tx: Transaction, chain: list[FallbackRequest]) -> None:
         id_ = named_models.register_model(ctx, tx, actor, wanted.target).id
-        was = next(
-            (i for i, request in enumerate(chain) if request.target == id_),
+        position = next(
+            (index for index, request in enumerate(chain) if request.target == id_),
             len(chain),
         )
-        del chain[was : was + 1]
-        chain.insert(was if place is None else place - 1, replace(wanted, target=id_))
+        del chain[position : position + 1]
+        chain.insert(
+            position if position_from_1 is None else position_from_1 - 1,
+            replace(wanted, target=id_),
+        )
 
-    if place is not None and place < 1:
-        raise InputError(f"places count from 1, so {place} is not a place")
-    return _changed(ctx, actor, name, changed, reason)
+    if position_from_1 is not None and position_from_1 < 1:
+        raise InputError(f"places count from 1, so {position_from_1} is not a place")
+    return _edit_chain(ctx, actor, name, edit, reason)
 
 
 def remove_fallback(
@@ -225,10 +231,10 @@ def remove_fallback(
 ) -> Route:
     """Removes a target from the chain. Raises NotFound if it is not a fallback of the route."""
 
-    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
-        del chain[_place(ctx, tx, chain, name, target)]
+    def edit(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        del chain[_find_position(ctx, tx, chain, name, target)]
 
-    return _changed(ctx, actor, name, changed, reason)
+    return _edit_chain(ctx, actor, name, edit, reason)
 
 
 def mark_capable(
@@ -245,11 +251,11 @@ def mark_capable(
     Raises NotFound if the target is not a fallback of the route.
     """
 
-    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
-        place = _place(ctx, tx, chain, name, target)
-        chain[place] = replace(chain[place], capable=capable)
+    def edit(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        position = _find_position(ctx, tx, chain, name, target)
+        chain[position] = replace(chain[position], capable=capable)
 
-    return _changed(ctx, actor, name, changed, reason)
+    return _edit_chain(ctx, actor, name, edit, reason)
 
 
 def reorder_chain(
@@ -264,7 +270,7 @@ def reorder_chain(
     otherwise.
     """
 
-    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+    def edit(tx: Transaction, chain: list[FallbackRequest]) -> None:
         wanted = [named_models.find_model(ctx, tx, target_name).id for target_name in order]
         if sorted(wanted) != sorted(request.target for request in chain):
             raise InputError(
@@ -273,17 +279,17 @@ def reorder_chain(
             )
         chain.sort(key=lambda request: wanted.index(request.target))
 
-    return _changed(ctx, actor, name, changed, reason)
+    return _edit_chain(ctx, actor, name, edit, reason)
 
 
-def _changed(
+def _edit_chain(
     ctx: ProposalsContext,
     actor: Actor,
     name: str,
-    changed: Callable[[Transaction, list[FallbackRequest]], None],
+    edit: Callable[[Transaction, list[FallbackRequest]], None],
     reason: str,
 ) -> Route:
-    """Runs `changed` on the chain in a write transaction, and stores the result.
+    """Runs `edit` on the chain in a write transaction, and stores the result.
 
     Needs an admin. Raises InputError without a reason, and NotFound for an unknown route or
     target.
@@ -291,22 +297,24 @@ def _changed(
     Raises ProofRefused for a target without evidence, and for a fallback with an expired
     waiver.
 
-    changed: edits the list in place. The list omits the incumbent.
+    edit: edits the list in place. The list omits the incumbent.
     """
     actor.require(Role.ADMIN)
     require_reason(reason, "a change of the chain")
     with ctx.store.write() as tx:
         route = routes.require_route(tx, name)
         capable = route.settings.capable
-        # Skip a promoted fallback: as the incumbent it is served first anyway.
+        # Omit a promoted fallback: as the incumbent it answers first anyway.
         chain = [
-            FallbackRequest(t, t in capable) for t in route.fallbacks if t != route.incumbent
+            FallbackRequest(fallback, fallback in capable)
+            for fallback in route.fallbacks
+            if fallback != route.incumbent
         ]
-        changed(tx, chain)
-        return _commit(ctx, tx, actor, route, chain, reason)
+        edit(tx, chain)
+        return _commit_requests(ctx, tx, actor, route, chain, reason)
 
 
-def _place(
+def _find_position(
     ctx: ProposalsContext,
     tx: Transaction,
     chain: Sequence[FallbackRequest],
@@ -314,17 +322,17 @@ def _place(
     target: str,
 ) -> int:
     """Finds a target's index in the chain. Raises NotFound."""
-    id_ = named_models.find_model(ctx, tx, target).id
-    for place, request in enumerate(chain):
-        if request.target == id_:
-            return place
+    target_id = named_models.find_model(ctx, tx, target).id
+    for position, request in enumerate(chain):
+        if request.target == target_id:
+            return position
     raise NotFound(
         f"{target} is not a fallback of route {route!r}; `swapgate route fallback list "
         f"{route}` lists them"
     )
 
 
-def _commit(
+def _commit_requests(
     ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
@@ -336,20 +344,24 @@ def _commit(
 
     A target that is in the chain already keeps its evidence, unless the request renews it.
     """
-    found = [named_models.register_model(ctx, tx, actor, request.target) for request in wanted]
-    data_class_checks.check_targets(ctx, route.settings, found, route=route.name)
-    new = [target for target in found if target.id not in route.fallbacks]
-    primary = Targets(tx).all()[route.incumbent]
-    vector_checks.check_vectors(ctx, tx, route.name, route.settings, primary, new)
+    targets_ = [
+        named_models.register_model(ctx, tx, actor, request.target) for request in wanted
+    ]
+    data_class_checks.check_targets(ctx, route.settings, targets_, route=route.name)
+    new_targets = [target for target in targets_ if target.id not in route.fallbacks]
+    incumbent = Targets(tx).all()[route.incumbent]
+    vector_checks.check_vectors(ctx, tx, route.name, route.settings, incumbent, new_targets)
     proofs = {
-        target.id: find_proof(ctx, tx, actor, route, target, request.waive)
-        for target, request in zip(found, wanted, strict=True)
+        target.id: find_chain_proof(ctx, tx, actor, route, target, request.waive)
+        for target, request in zip(targets_, wanted, strict=True)
         if request.waive is not None or target.id not in route.fallbacks
     }
-    capable = (t.id for t, request in zip(found, wanted, strict=True) if request.capable)
-    fallbacks = tuple(target.id for target in found)
+    capable = (
+        target_.id for target_, request in zip(targets_, wanted, strict=True) if request.capable
+    )
+    fallbacks = tuple(target.id for target in targets_)
     change = SetChain(route.name, fallbacks, tuple(capable), proofs)
-    return _store(tx, actor, route, change, reason)
+    return _store_chain(tx, actor, route, change, reason)
 
 
 def drop_fallback(
@@ -361,19 +373,19 @@ def drop_fallback(
 ) -> Route:
     """Drops a fallback; needs no role and no proof. Raises ProofRefused for an expired waiver.
 
-    A candidate that harmed in its canary leaves the chain this way. The other fallbacks keep
+    A rollback drops its harmful candidate from the chain in this way. The other fallbacks keep
     their evidence.
     """
-    # Skip the incumbent too: it is served first anyway.
-    left = [
+    # Omit the incumbent too: it answers first anyway.
+    remaining = [
         fallback for fallback in route.fallbacks if fallback not in (target, route.incumbent)
     ]
-    capable = [id_ for id_ in route.settings.capable if id_ in left]
-    change = SetChain(route.name, tuple(left), tuple(capable))
-    return _store(tx, actor, route, change, reason)
+    capable = [id_ for id_ in route.settings.capable if id_ in remaining]
+    change = SetChain(route.name, tuple(remaining), tuple(capable))
+    return _store_chain(tx, actor, route, change, reason)
 
 
-def _store(
+def _store_chain(
     tx: Transaction,
     actor: Actor,
     route: Route,
@@ -402,28 +414,31 @@ def _store(
     return routes.require_route(tx, route.name)
 
 
-def find_proof(
+def find_chain_proof(
     ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
     route: Route,
     target: Target,
-    waive: WaiverRequest | None,
+    waiver_request: WaiverRequest | None,
 ) -> ChainProof:
     """Returns a new waiver if requested, otherwise existing evidence. Raises ProofRefused.
 
     Tries a passed verdict first, then service on this route before, then a stored waiver.
-    Service does not count for a target that was rolled back since (`routes.find_rolled_back`).
+    Service does not count for a target that was rolled back since
+    (`routes.find_last_rollback`).
     """
     now = ctx.clock.now()
-    if waive is not None:
-        return _add_waiver(ctx, tx, actor, route, target, waive)
-    verdict = _verdict(ctx, tx, actor, route, target)
+    if waiver_request is not None:
+        return _add_waiver(ctx, tx, actor, route, target, waiver_request)
+    verdict = _find_verdict(ctx, tx, actor, route, target)
     if verdict is not None:
         return verdict
     history = Routing(tx).history(route.name)
-    served = any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history)
-    if served and routes.find_rolled_back(tx, route.name, target.id, history) is None:
+    has_served = any(
+        target.id in (record.route.incumbent, *record.route.fallbacks) for record in history
+    )
+    if has_served and routes.find_last_rollback(tx, route.name, target.id, history) is None:
         return FormerTarget(target.id)
     for waiver in Waivers(tx).list(route=route.name):
         if waiver.target == target.id and not waiver.expired(now):
@@ -436,7 +451,7 @@ def find_proof(
     )
 
 
-def _verdict(
+def _find_verdict(
     ctx: ProposalsContext,
     tx: Transaction,
     actor: Actor,
@@ -447,7 +462,7 @@ def _verdict(
     A proposer cannot use their own open proposal, which would be a promotion by hand.
     """
     for proposal in Proposals(tx).of_pair(route.name, route.incumbent, target.id):
-        if proposal.verdict is None or proposal.phase in NO_PROOF:
+        if proposal.verdict is None or proposal.phase in PHASES_WITHOUT_PROOF:
             continue
         verdict = Verdicts(tx).get(proposal.verdict)
         if not isinstance(verdict, Passed):
@@ -472,22 +487,22 @@ def _add_waiver(
     actor: Actor,
     route: Route,
     target: Target,
-    waive: WaiverRequest,
+    request: WaiverRequest,
 ) -> Waiver:
     """Stores a waiver with its audit event.
 
     Raises InputError without a reason, and for a duration that is not above 0 and at most
     `LONGEST_WAIVER`.
     """
-    if not waive.reason.strip():
+    if not request.reason.strip():
         raise InputError(
             "a waiver needs a reason: every place that uses the waiver shows the reason"
         )
-    if not timedelta(0) < waive.lasts <= LONGEST_WAIVER:
+    if not timedelta(0) < request.lasts <= LONGEST_WAIVER:
         raise InputError(f"a waiver must last more than 0 and up to {LONGEST_WAIVER.days} days")
     id_ = ctx.chance.token("w_")
-    expires_at = ctx.clock.now() + waive.lasts
-    waiver = Waiver(id_, route.name, target.id, waive.reason, actor.name, expires_at)
+    expires_at = ctx.clock.now() + request.lasts
+    waiver = Waiver(id_, route.name, target.id, request.reason, actor.name, expires_at)
     Waivers(tx).add(waiver)
     details = {
         "route": route.name,

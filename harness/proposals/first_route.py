@@ -1,7 +1,7 @@
 """Creates the first route of an installation: provider, key, route and, if wanted, a proposal.
 
 The terminal's `swapgate init` and the dashboard's first page fill in a `FirstRoute`. The module
-only calls the use cases that later changes call too, so nothing here skips a check.
+only calls the use cases that later changes call too, so it skips no check.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,20 +55,20 @@ class FirstRouteResult:
     proposal: str  # its id, empty for none
 
 
-def provider_choices() -> Sequence[str]:
+def list_provider_choices() -> Sequence[str]:
     """Lists the providers that a first route may use, the simulator first.
 
     Omits kinds with a person's account, which needs a sign-in before a key.
     """
-    named = [
+    kinds = [
         name
         for name, kind in PROVIDER_KINDS.items()
         if name != SIMULATOR and kind.group is not ProviderGroup.OAUTH
     ]
-    return [SIMULATOR, *sorted(named)]
+    return [SIMULATOR, *sorted(kinds)]
 
 
-def usual_address(provider: str) -> str:
+def find_usual_address(provider: str) -> str:
     """Returns the usual address of a kind or of the simulator; empty for another name."""
     if provider == SIMULATOR:
         return FirstRoute().api_base
@@ -120,7 +120,7 @@ def prepare_provider(
 def create_first_route(
     ctx: ProposalsContext,
     actor: Actor,
-    wanted: FirstRoute,
+    first_route: FirstRoute,
 ) -> FirstRouteResult:
     """Creates provider, key, route and proposal, each in a transaction of its own.
 
@@ -135,18 +135,20 @@ def create_first_route(
     # Check the role first: a later refusal would not undo steps that need a lower role.
     actor.require(Role.ADMIN)
     for name in ("provider", "model", "route"):
-        if not getattr(wanted, name).strip():
+        if not getattr(first_route, name).strip():
             raise InputError(f"{name} is empty, but the first route needs it")
-    settings = settings_of_route(wanted)
+    settings = settings_of_route(first_route)
     # Check the route first, so that a typing error in it leaves no provider behind.
     routes.check_settings(ctx, settings)
-    prepare_provider(ctx, actor, wanted.provider, api_base=wanted.api_base, key=wanted.key)
-    incumbent = f"{wanted.provider}/{wanted.model}"
-    route = routes.create_route(ctx, actor, wanted.route, incumbent, settings=settings)
+    prepare_provider(
+        ctx, actor, first_route.provider, api_base=first_route.api_base, key=first_route.key
+    )
+    incumbent = f"{first_route.provider}/{first_route.model}"
+    route = routes.create_route(ctx, actor, first_route.route, incumbent, settings=settings)
     proposal = ""
-    if wanted.candidate:
-        candidate = f"{wanted.provider}/{wanted.candidate}"
-        request = ProposalRequest(wanted.route, candidate, reason=REASON)
+    if first_route.candidate:
+        candidate = f"{first_route.provider}/{first_route.candidate}"
+        request = ProposalRequest(first_route.route, candidate, reason=REASON)
         proposal = submission.create_proposal(ctx, actor, request).id
-    check = registered_providers.check_added(ctx, actor, wanted.provider)
+    check = registered_providers.check_added(ctx, actor, first_route.provider)
     return FirstRouteResult(route, check, proposal)

@@ -1,10 +1,10 @@
 """The canary judge is a model that reads a sample of both arms' answers. This module draws the
 sample, writes the prompt, parses the verdict, and checks the judge's settings and budget. Pure.
 
-The draw depends only on the arm and on chance, and is made before the answer. The judge does
-not know which model wrote an answer. `router.observers.judge` makes the calls, and
-`harness.gate.online` counts the verdicts as the guardrail `judge`. A suite's judge is another
-subject (`evals.scorers`).
+The draw depends only on the arm and on chance, and precedes the answer. The judge does not know
+which model wrote an answer. `router.observers.judge` makes the calls, and `harness.gate.online`
+counts the verdicts as the guardrail `judge`. A suite's judge is another subject
+(`evals.scorers`).
 """
 
 import json
@@ -17,8 +17,8 @@ from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.policy import CanaryPolicy
 from harness.routing.table import BUCKETS, hash_bucket
 
-# At most this many exposures of the larger arm are sampled for each exposure of the smaller
-# arm: more exposures cost much and hardly sharpen the comparison.
+# The judge reads at most this many exposures of the larger arm for each exposure of the smaller
+# arm. More exposures cost much and add little precision.
 MAX_ARM_RATIO: Final = 4
 MAX_CRITERIA_LENGTH: Final = 8_000
 MAX_WAIT_S: Final = 120.0
@@ -57,19 +57,19 @@ def sampling_share_bps(
     """Returns the share of an arm's exposures that the judge reads, in basis points from 1 to
     10 000.
 
-    The smaller arm is read at the judge's own share. The larger arm is read at a smaller share,
-    so that at most MAX_ARM_RATIO of its exposures are read for each of the smaller arm's.
+    The judge reads its own share of the smaller arm. It reads a smaller share of the larger
+    arm: at most MAX_ARM_RATIO exposures for each exposure of the smaller arm.
 
     candidate: whether the arm is the candidate's.
     candidate_bps: the candidate's share of the callers.
     """
-    own = candidate_bps if candidate else BUCKETS - candidate_bps
-    other = BUCKETS - own
-    if own <= other:
+    own_bps = candidate_bps if candidate else BUCKETS - candidate_bps
+    other_bps = BUCKETS - own_bps
+    if own_bps <= other_bps:
         return judge.share_bps
     return max(
         1,
-        min(judge.share_bps, judge.share_bps * MAX_ARM_RATIO * other // own),
+        min(judge.share_bps, judge.share_bps * MAX_ARM_RATIO * other_bps // own_bps),
     )
 
 
@@ -77,15 +77,15 @@ def is_sampled(
     exposure: str,
     rollout: str,
     period: int,
-    share: int,
+    share_bps: int,
 ) -> bool:
     """Tells whether the judge reads this exposure, equally in every worker.
 
     exposure: the caller's key. period: number of the rollout's period, so that each period
     draws anew.
-    share: result of `sampling_share_bps`.
+    share_bps: result of `sampling_share_bps`.
     """
-    return hash_bucket(exposure, salt=f"judge:{rollout}:{period}") < share
+    return hash_bucket(exposure, salt=f"judge:{rollout}:{period}") < share_bps
 
 
 def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
@@ -102,20 +102,20 @@ def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
 
 
 def parse_verdict(answer: str) -> JudgeOutcome:
-    """Parses the judge's answer; anything but the requested JSON object is no verdict.
+    """Parses the judge's answer. NO_VERDICT if it is not the requested JSON object.
 
-    Text around the object is ignored, because models like to add some.
+    Ignores text around the object, because many models add such text.
     """
     begin = answer.find("{")
     end = answer.rfind("}")
     try:
-        found = json.loads(answer[begin : end + 1])
+        document = json.loads(answer[begin : end + 1])
     except (ValueError, RecursionError):
         return JudgeOutcome.NO_VERDICT
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         return JudgeOutcome.NO_VERDICT
     return {"good": JudgeOutcome.GOOD, "bad": JudgeOutcome.BAD}.get(
-        str(found.get("verdict")), JudgeOutcome.NO_VERDICT
+        str(document.get("verdict")), JudgeOutcome.NO_VERDICT
     )
 
 
@@ -137,18 +137,18 @@ def check_judge(policy: CanaryPolicy) -> None:
     """Checks that a policy's judge and its guardrail `judge` fit together, and the judge's
     values.
 
-    Raises InputError if one of both is missing, or if a value is outside its range. Whether the
-    judge's provider may see a route's data is `route_rules.check_judge`'s question.
+    Raises InputError if only one of both is set, or if a value is outside its range.
+    `route_rules.check_judge` checks whether the judge's provider may see a route's data.
     """
     judge = policy.judge
-    listens = Guardrail.JUDGE in policy.guardrails.tolerated()
+    has_guardrail = Guardrail.JUDGE in policy.guardrails.tolerated()
     if judge is None:
-        if listens:
+        if has_guardrail:
             raise InputError(
                 "the guardrail `judge` needs `canary.judge`, the model that reads the answers"
             )
         return
-    if not listens:
+    if not has_guardrail:
         raise InputError("a judge needs a tolerated ratio: `guardrails: {judge: 1.25}`")
     if not all(judge.model.partition("/")):
         raise InputError(f"`model` must be PROVIDER/MODEL, not {judge.model!r}")

@@ -1,7 +1,8 @@
 """The simple operations on proposals, break-glasses, fallback chains and eval runs.
 
-By hand stay the list of proposals and an approval, which shows the review first. The list of
-break-glasses is declared in `harness.operations.operations`, with the lists for people.
+The list of proposals and the approval are not here: the approval shows the review first.
+`harness.operations.operations` declares the list of break-glasses, with the other lists for
+people.
 """
 
 import math
@@ -27,7 +28,7 @@ from harness.proposals.candidates import cost_ratio
 from harness.proposals.context import ProposalsContext
 from harness.proposals.fallback_chain import ChainEntry
 from harness.routing.control.routes import known_targets
-from harness.routing.evidence import LONGEST, BreakGlass, EvidenceKind
+from harness.routing.evidence import MAX_DURATION, BreakGlass, EvidenceKind
 from harness.routing.proposal import Proposal
 from harness.routing.table import Route
 
@@ -36,14 +37,14 @@ _SHOWN_REASON: Final = replace(
 )
 
 
-def _name_target(ctx: ProposalsContext, id_: str) -> str:
+def _load_target_name(ctx: ProposalsContext, id_: str) -> str:
     with ctx.store.read() as tx:
-        (known,) = known_targets(tx, [id_])
-    return known.name
+        (target,) = known_targets(tx, [id_])
+    return target.name
 
 
 def _describe_cancelled_proposal(ctx: ProposalsContext, proposal: Proposal) -> list[str]:
-    name = _name_target(ctx, proposal.candidate)
+    name = _load_target_name(ctx, proposal.candidate)
     text = (
         f"The comparison of **{name}** on route **{proposal.route}** ends; its measurements "
         "are kept."
@@ -140,7 +141,7 @@ PROPOSALS: Final = OperationGroup(
 
 
 def _describe_confirmation(ctx: ProposalsContext, record: BreakGlass) -> list[str]:
-    name = _name_target(ctx, record.target)
+    name = _load_target_name(ctx, record.target)
     effect = (
         f"**{name}** gets all traffic of route **{record.route}**, without proof, until "
         f"**{format_date_time(record.expires_at)}**. **{record.proposer}** asked for it: "
@@ -151,7 +152,7 @@ def _describe_confirmation(ctx: ProposalsContext, record: BreakGlass) -> list[st
 
 
 def _describe_end(ctx: ProposalsContext, record: BreakGlass) -> list[str]:
-    name = _name_target(ctx, record.incumbent)
+    name = _load_target_name(ctx, record.incumbent)
     effect = (
         f"**{name}** serves route **{record.route}** again at once."
         if record.confirmed
@@ -215,7 +216,7 @@ BREAK_GLASSES: Final = OperationGroup(
                 "target": Parameter(meaning="Id or `provider/model`."),
                 "lasts": Parameter(
                     meaning="Such as 2h, at most 7 days. Then the previous model returns.",
-                    range=Range(0, LONGEST.total_seconds(), above=True),
+                    range=Range(0, MAX_DURATION.total_seconds(), above=True),
                     flags=("--for",),
                     api_name="for_s",
                 ),
@@ -237,10 +238,10 @@ BREAK_GLASSES: Final = OperationGroup(
 def _list_chain_cells(
     listed: FinishedOperation[Sequence[ChainEntry]],
 ) -> Iterable[dict[str, object]]:
-    for place, entry in enumerate(listed.result, 1):
+    for position, entry in enumerate(listed.result, 1):
         waiver = entry.waiver
         yield {
-            "PLACE": place,
+            "PLACE": position,
             "TARGET": entry.target.name,
             "CAPABLE": "yes" if entry.capable else "no",
             "EVIDENCE": _describe_evidence(entry),
@@ -270,7 +271,7 @@ def _describe_change(changed: FinishedOperation[Route]) -> str:
     return describe_chain(changed.ctx, changed.result)
 
 
-# The API replaces a whole chain, by an endpoint that is written by hand.
+# The API replaces a whole chain, so its endpoint is not here (`interfaces.api`).
 FALLBACKS: Final = OperationGroup(
     command="route fallback",
     words="A route's fallback chain: targets that answer, in order, if its model fails.",

@@ -1,11 +1,10 @@
-"""Recomputes a verdict from its stored samples before Swapgate relies on it, and replays it
+"""Recomputes a verdict from its stored samples before Swapgate relies on it, and replays it.
 from its inputs. Results are cached by the content of verdict, registration and samples.
 
 A verdict's own inputs do not count as evidence: the terms come from the registration, and the
-pairs from the samples. Figures are compared within TOLERANCE, because another version of a
-numerical library may change the last digit. Whether a proof is still current (suites,
-providers, data classes) is `harness.evals.proof_validity`'s question. The gate's rules are in
-`harness.gate.offline`.
+pairs from the samples. Figures may differ by TOLERANCE, because another version of a numerical
+library may change the last digit. `harness.evals.proof_validity` checks whether a proof is
+still current (suites, providers, data classes). `harness.gate.offline` has the gate's rules.
 """
 
 import math
@@ -62,7 +61,7 @@ MAX_NAMED: Final = 5  # items and figures named in texts
 
 
 class AgreementLevel(StrEnum):
-    """How far a recomputed verdict agrees with the stored one.
+    """The agreement of a recomputed verdict with the stored verdict.
 
     Only AGREES lets a swap continue. A running canary pauses at FIGURES_DIFFER, and rolls back
     at DIFFERS.
@@ -88,7 +87,7 @@ class Recomputation:
         return "; ".join(self.differences)
 
 
-def other_rules_text(rules: object) -> str:
+def describe_other_rules(rules: object) -> str:
     return f"rules {rules} decided it, but this version has rules {RULES_VERSION}"
 
 
@@ -100,17 +99,17 @@ def recompute_verdict(
     """Decides the verdict again from `samples`, by suite, under the registration of `proposal`,
     and compares it with the stored verdict.
 
-    Never raises for a forged verdict: a verdict that cannot be decided again differs. A verdict
-    of another version of the rules has FIGURES_DIFFER, because this version cannot decide it.
+    Never raises for a forged verdict, but returns DIFFERS. Returns FIGURES_DIFFER for a verdict
+    of another version of the rules, because this version cannot decide it again.
 
     samples: incumbent's and candidate's, in the run's order, possibly with later samples.
     """
     if (rules := stored.inputs.get("rules")) != RULES_VERSION:
-        older = isinstance(rules, int) and rules < RULES_VERSION
-        step = "propose the swap again" if older else "upgrade"
+        is_older = isinstance(rules, int) and rules < RULES_VERSION
+        next_step = "propose the swap again" if is_older else "upgrade"
         return Recomputation(
             AgreementLevel.FIGURES_DIFFER,
-            (f"{other_rules_text(rules)}: {step}",),
+            (f"{describe_other_rules(rules)}: {next_step}",),
         )
     try:
         return _recompute(stored, proposal, samples)
@@ -122,7 +121,9 @@ def recompute_verdict(
         TypeError,
     ) as error:
         # A forged verdict may contain anything.
-        return _differs([f"it cannot be decided again: {type(error).__name__}: {error}"])
+        return _build_difference(
+            [f"it cannot be decided again: {type(error).__name__}: {error}"]
+        )
 
 
 def _recompute(
@@ -131,26 +132,26 @@ def _recompute(
     samples: Mapping[str, RunSamples],
 ) -> Recomputation:
     """Compares the terms and the pairs, and decides again only if both agree."""
-    cases = claims_from_json(stored.inputs)
-    found = [*_unregistered(stored, proposal, cases)]
-    again = []
-    for case in cases:
-        sides = samples.get(case.plan.suite, ((), ()))
-        measured, unlike = remeasure_claim(case, sides)
-        found += unlike
-        again.append(measured)
-    if found:
-        return _differs(found)
-    decided = decide_from_claims(stored, again)
+    claims = claims_from_json(stored.inputs)
+    differences = [*_list_registration_faults(stored, proposal, claims)]
+    remeasured = []
+    for claim in claims:
+        claim_samples = samples.get(claim.plan.suite, ((), ()))
+        remeasured_claim, claim_differences = remeasure_claim(claim, claim_samples)
+        differences += claim_differences
+        remeasured.append(remeasured_claim)
+    if differences:
+        return _build_difference(differences)
+    decided = decide_from_claims(stored, remeasured)
     if decided is None:
-        return _differs(["the stored scores do not decide"])
-    return _compared(stored, decided)
+        return _build_difference(["the stored scores do not decide"])
+    return _compare_verdicts(stored, decided)
 
 
-def _unregistered(
+def _list_registration_faults(
     stored: Verdict,
     proposal: Proposal,
-    cases: Sequence[SuiteClaim],
+    claims: Sequence[SuiteClaim],
 ) -> Iterator[str]:
     """Yields each difference between a verdict's terms and the proposal's registration.
 
@@ -159,27 +160,27 @@ def _unregistered(
     for name in ("route", "incumbent", "candidate"):
         if getattr(stored, name) != getattr(proposal, name):
             yield f"its {name} differs from {proposal.id}"
-    plans = {case.plan.suite: case.plan.as_json() for case in cases}
+    plans = {claim.plan.suite: claim.plan.as_json() for claim in claims}
     if plans != {plan.suite: plan.as_json() for plan in proposal.plans}:
         yield f"its suites and terms differ from the registration of {proposal.id}"
-    for case in cases:
-        pair = proposal.runs.get(case.plan.suite)
-        paired = case.paired
-        own = (pair.incumbent, pair.candidate) if pair else ("?", "?")
-        used = (paired.incumbent_run, paired.candidate_run)
+    for claim in claims:
+        pair = proposal.runs.get(claim.plan.suite)
+        paired = claim.paired
+        registered_runs = (pair.incumbent, pair.candidate) if pair else ("?", "?")
+        used_runs = (paired.incumbent_run, paired.candidate_run)
         if not paired.items:  # a side without answers has no run
-            used = (used[0] or own[0], used[1] or own[1])
-        if used != own or paired.days != (pair.days if pair else None):
-            yield f"{case.plan.suite}: its runs differ from the runs of {proposal.id}"
-    same = read_same_model(stored.inputs)
-    if same is not None and same.confirmed and proposal.same_model is None:
+            used_runs = (used_runs[0] or registered_runs[0], used_runs[1] or registered_runs[1])
+        if used_runs != registered_runs or paired.days != (pair.days if pair else None):
+            yield f"{claim.plan.suite}: its runs differ from the runs of {proposal.id}"
+    same_model = read_same_model(stored.inputs)
+    if same_model is not None and same_model.confirmed and proposal.same_model is None:
         yield f"no approver confirmed that both models of {proposal.id} may be the same"
     decided_at, expires_at = verdict_times(stored.inputs)
-    ends = add_seconds(decided_at, proposal.policy.gate.verdict_ttl_s)
+    expected_end = add_seconds(decided_at, proposal.policy.gate.verdict_ttl_s)
     if (stored.decided_at, stored.expires_at) != (
         decided_at,
         expires_at,
-    ) or ends != expires_at:
+    ) or expected_end != expires_at:
         yield "its times differ from its policy's"
 
 
@@ -190,80 +191,98 @@ def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, 
     the case is returned unchanged. samples: incumbent's and candidate's, in the run's order.
     """
     suite = case.plan.suite
-    used = case.paired.items
+    used_items = case.paired.items
     try:
         paired = pair_samples(case.plan, *samples)
     except SwapgateError as error:
         return case, [f"{suite}: the stored samples cannot be paired: {error}"]
-    items = paired.items[: len(used)]
-    if len(items) < len(used):
-        return case, [
-            f"{suite}: {len(used)} items were used, but the stored samples have {len(items)}"
-        ]
+    items = paired.items[: len(used_items)]
+    if len(items) < len(used_items):
+        shortage = (
+            f"{suite}: {len(used_items)} items were used, but the stored samples have "
+            f"{len(items)}"
+        )
+        return case, [shortage]
     # Later items may have been measured since.
-    again = replace(paired, items=items, blocked=case.paired.blocked, days=case.paired.days)
-    if case.paired.served != ServedModels() and again.served != case.paired.served:
+    remeasured = replace(
+        paired, items=items, blocked=case.paired.blocked, days=case.paired.days
+    )
+    if case.paired.served != ServedModels() and remeasured.served != case.paired.served:
         return case, [f"{suite}: the stored samples name other served models than the verdict"]
-    unlike = [now.pair.item for before, now in zip(used, items, strict=True) if before != now]
-    if unlike:
-        more = f" and {len(unlike) - MAX_NAMED} more" if len(unlike) > MAX_NAMED else ""
-        named = ", ".join(unlike[:MAX_NAMED])
-        return case, [f"{suite}: items {named}{more} differ from the samples"]
-    return replace(case, paired=again), []
+    changed_items = [
+        current.pair.item
+        for used_item, current in zip(used_items, items, strict=True)
+        if used_item != current
+    ]
+    if changed_items:
+        more_text = (
+            f" and {len(changed_items) - MAX_NAMED} more"
+            if len(changed_items) > MAX_NAMED
+            else ""
+        )
+        named = ", ".join(changed_items[:MAX_NAMED])
+        return case, [f"{suite}: items {named}{more_text} differ from the samples"]
+    return replace(case, paired=remeasured), []
 
 
-def _differs(differences: Sequence[str]) -> Recomputation:
+def _build_difference(differences: Sequence[str]) -> Recomputation:
     return Recomputation(AgreementLevel.DIFFERS, tuple(differences))
 
 
-def _compared(stored: Verdict, again: Verdict) -> Recomputation:
+def _compare_verdicts(stored: Verdict, recomputed: Verdict) -> Recomputation:
     """Compares two verdicts: outcome, then suites, then each figure of each suite's report."""
-    if stored.outcome != again.outcome:
-        return _differs(
-            [f"the stored scores give {again.words}, but the verdict is {stored.words}"]
+    if stored.outcome != recomputed.outcome:
+        return _build_difference(
+            [f"the stored scores give {recomputed.words}, but the verdict is {stored.words}"]
         )
-    if len(stored.suites) != len(again.suites):
-        return _differs(["the stored scores belong to other suites"])
-    figures: list[str] = []
-    others: list[str] = []
-    for before, now in zip(stored.suites, again.suites, strict=True):
-        for name, is_figure, words in _unlike("", report_json(before), report_json(now)):
-            (figures if is_figure else others).append(f"{before.suite}: {name} {words}")
-    if others:
-        return _differs(others[:MAX_NAMED])
-    if figures:
-        return Recomputation(AgreementLevel.FIGURES_DIFFER, tuple(figures[:MAX_NAMED]))
+    if len(stored.suites) != len(recomputed.suites):
+        return _build_difference(["the stored scores belong to other suites"])
+    figure_differences: list[str] = []
+    other_differences: list[str] = []
+    for stored_report, new_report in zip(stored.suites, recomputed.suites, strict=True):
+        for name, is_figure, words in _list_differences(
+            "", report_json(stored_report), report_json(new_report)
+        ):
+            (figure_differences if is_figure else other_differences).append(
+                f"{stored_report.suite}: {name} {words}"
+            )
+    if other_differences:
+        return _build_difference(other_differences[:MAX_NAMED])
+    if figure_differences:
+        return Recomputation(
+            AgreementLevel.FIGURES_DIFFER, tuple(figure_differences[:MAX_NAMED])
+        )
     return Recomputation(AgreementLevel.AGREES)
 
 
-def _unlike(
+def _list_differences(
     name: str,
-    before: Any,
-    now: Any,
+    stored: Any,
+    recomputed: Any,
 ) -> Iterator[tuple[str, bool, str]]:
     """Yields (name, is_figure, description) of each difference, except of sentences."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in sorted({*before, *now}):
+    if isinstance(stored, Mapping) and isinstance(recomputed, Mapping):
+        for key in sorted({*stored, *recomputed}):
             if key != "reason":
                 path = f"{name}.{key}" if name else str(key)
-                yield from _unlike(path, before.get(key), now.get(key))
-    elif _listed(before) and _listed(now) and len(before) == len(now):
-        for place, pair in enumerate(zip(before, now, strict=True)):
-            yield from _unlike(f"{name}[{place}]", *pair)
-    elif isinstance(before, float) or isinstance(now, float):
-        if not _close(before, now):
-            yield name, True, f"is {now}, but the verdict has {before}"
-    elif name.startswith("details.") and isinstance(before, str):
+                yield from _list_differences(path, stored.get(key), recomputed.get(key))
+    elif _is_list(stored) and _is_list(recomputed) and len(stored) == len(recomputed):
+        for index, pair in enumerate(zip(stored, recomputed, strict=True)):
+            yield from _list_differences(f"{name}[{index}]", *pair)
+    elif isinstance(stored, float) or isinstance(recomputed, float):
+        if not _are_close(stored, recomputed):
+            yield name, True, f"is {recomputed}, but the verdict has {stored}"
+    elif name.startswith("details.") and isinstance(stored, str):
         return  # texts that contain figures
-    elif before != now and not (_listed(before) and list(before) == list(now)):
-        yield name, False, f"is {now}, but the verdict has {before}"
+    elif stored != recomputed and not (_is_list(stored) and list(stored) == list(recomputed)):
+        yield name, False, f"is {recomputed}, but the verdict has {stored}"
 
 
-def _listed(value: object) -> bool:
+def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple)
 
 
-def _close(before: object, now: object) -> bool:
+def _are_close(before: object, now: object) -> bool:
     """Tells whether both are numbers that agree within TOLERANCE; two NaN agree."""
     return (
         isinstance(before, int | float)
@@ -293,21 +312,21 @@ def recompute_stored(
 ) -> Recomputation:
     """Recomputes a stored verdict from the stored samples of its proposal's runs.
 
-    The last MAX_REMEMBERED results are kept in `ctx.recomputed` under a digest of verdict,
-    plans and samples. So a changed row is never answered from memory. Missing or forged rows
-    give DIFFERS.
+    Keeps the last MAX_REMEMBERED results in `ctx.recomputed` under a digest of verdict, plans
+    and samples, so that a changed row never finds an old result. Missing or forged rows give
+    DIFFERS.
     """
     try:
-        runs = {run: EvalRuns(tx).get(run) for run in sorted(evaluation.run_ids(proposal))}
+        runs = {run: EvalRuns(tx).get(run) for run in sorted(evaluation.list_run_ids(proposal))}
         evaluation.check_arms(proposal, runs)
         samples = evaluation.load_answers(tx, proposal)
-        unlike = scheduled_runs.load_unlike_mean(tx, proposal)
+        mean_faults = scheduled_runs.load_mean_differences(tx, proposal)
         key = _digest(verdict, proposal, samples)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
         # A forged verdict may have figures that raise ValueError.
         return Recomputation(AgreementLevel.DIFFERS, (str(error),))
-    if unlike:
-        return _differs(unlike)
+    if mean_faults:
+        return _build_difference(mean_faults)
     recomputation = ctx.recomputed.get(key)
     if recomputation is None:
         recomputation = recompute_verdict(verdict, proposal, samples)
@@ -339,13 +358,13 @@ class OtherRules:
         return f"`{end}`, then `{again}`"
 
 
-def list_other_rules(ctx: ProposalsContext) -> Sequence[OtherRules]:
-    """Lists open proposals whose verdict this version of the rules cannot recompute. Leaves out
-    verdicts that are missing or forged.
+def list_other_rule_proposals(ctx: ProposalsContext) -> Sequence[OtherRules]:
+    """Lists the open proposals with a verdict that this version of the rules cannot recompute.
+    Omits missing and forged verdicts.
     """
-    found = []
+    other_rules = []
     with ctx.store.read() as tx:
-        known = Targets(tx).all()
+        targets_by_id = Targets(tx).all()
         for proposal in Proposals(tx).open():
             if proposal.verdict is None:
                 continue
@@ -354,9 +373,9 @@ def list_other_rules(ctx: ProposalsContext) -> Sequence[OtherRules]:
             except (NotFound, SignatureInvalid):
                 continue
             if rules != RULES_VERSION:
-                name = known[proposal.candidate].name
-                found.append(OtherRules(proposal, name, rules))
-    return found
+                name = targets_by_id[proposal.candidate].name
+                other_rules.append(OtherRules(proposal, name, rules))
+    return other_rules
 
 
 def require_agreement(
@@ -375,9 +394,10 @@ def raise_mismatch_alert(
     tx: Transaction,
     proposal: Proposal,
     verdict: str,
-    words: str,
+    differences: str,
 ) -> None:
-    """Opens the alert that stored scores no longer give the verdict, once per verdict.
+    """Opens the alert that stored scores no longer give the verdict. Each verdict has one such
+    alert.
 
     verdict: its id. words: the differences, as text. Also logs an error.
     """
@@ -385,7 +405,7 @@ def raise_mismatch_alert(
         "evidence_mismatch",
         proposal=proposal.id,
         verdict=verdict,
-        differences=words,
+        differences=differences,
     )
     alerts.raise_alert(
         tx,
@@ -393,12 +413,12 @@ def raise_mismatch_alert(
         verdict,
         subject=f"route {proposal.route}",
         title=f"the stored scores no longer give the verdict of {proposal.id}",
-        text=f"Verdict {verdict}: {words}. It does not prove anything any more.",
+        text=f"Verdict {verdict}: {differences}. It does not prove anything any more.",
     )
 
 
 @contextmanager
-def alerting_mismatch(ctx: ProposalsContext) -> Iterator[None]:
+def alert_on_mismatch(ctx: ProposalsContext) -> Iterator[None]:
     """Alerts people if a person's action in the block raises EvidenceMismatch.
 
     The block must contain the whole transaction, because the refusal rolls it back.
@@ -422,7 +442,7 @@ def _digest(
     samples: Mapping[str, RunSamples],
 ) -> str:
     """Hashes everything on which a recomputation depends: verdict, registration and samples."""
-    body = [
+    parts = [
         hash_content(verdict_bytes(verdict)),
         verdict.decided_at.isoformat(),
         verdict.expires_at.isoformat(),
@@ -430,12 +450,12 @@ def _digest(
         [plan.as_json() for plan in proposal.plans],
         proposal.policy.gate.verdict_ttl_s,
         proposal.same_model is not None,
-        {suite: [_rows(side) for side in sides] for suite, sides in samples.items()},
+        {suite: [_sample_fields(side) for side in sides] for suite, sides in samples.items()},
     ]
-    return digest(body)
+    return digest(parts)
 
 
-def _rows(samples: Sequence[Sample]) -> list[list[object]]:
+def _sample_fields(samples: Sequence[Sample]) -> list[list[object]]:
     """Lists the fields of samples that the gate reads."""
     return [
         [
@@ -474,7 +494,7 @@ class ReplayedVerdict:
 
 
 def replay_verdict(ctx: ProposalsContext, decision: str) -> ReplayedVerdict:
-    """Decides a verdict again from its stored inputs, and compares these with the samples.
+    """Decides a verdict again from its stored inputs, and compares the inputs with the samples.
 
     Unlike `recompute_verdict`, it expects the same bytes: both use the verdict's own inputs.
 
@@ -482,32 +502,32 @@ def replay_verdict(ctx: ProposalsContext, decision: str) -> ReplayedVerdict:
     Raises NotFound, also for a proposal without a verdict.
     """
     with ctx.store.read() as tx:
-        stored = _verdict(tx, decision)
-        cases = claims_from_json(stored.inputs)
-        samples = {case.plan.suite: _samples(tx, case) for case in cases}
-        differences = [fault for case in cases for fault in _unlike_mean(tx, case)]
-    for case in cases:
-        differences += remeasure_claim(case, samples[case.plan.suite])[1]
-    before = verdict_bytes(stored)
-    after = b""
+        stored = _load_verdict(tx, decision)
+        claims = claims_from_json(stored.inputs)
+        samples = {claim.plan.suite: _load_samples(tx, claim) for claim in claims}
+        differences = [fault for claim in claims for fault in _list_mean_faults(tx, claim)]
+    for claim in claims:
+        differences += remeasure_claim(claim, samples[claim.plan.suite])[1]
+    stored_bytes = verdict_bytes(stored)
+    replayed_bytes = b""
     try:
-        after = verdict_bytes(verdicts.replay_verdict(stored))
+        replayed_bytes = verdict_bytes(verdicts.replay_verdict(stored))
     except ValueError as error:
         differences.append(str(error))
-    if after and after != before:
+    if replayed_bytes and replayed_bytes != stored_bytes:
         differences.append(
             "the stored inputs give a verdict that differs from the stored verdict"
         )
     return ReplayedVerdict(
         stored=stored,
-        stored_sha256=hash_content(before),
-        again_sha256=hash_content(after),
-        items={case.plan.suite: len(case.paired.items) for case in cases},
+        stored_sha256=hash_content(stored_bytes),
+        again_sha256=hash_content(replayed_bytes),
+        items={claim.plan.suite: len(claim.paired.items) for claim in claims},
         differences=tuple(differences),
     )
 
 
-def _unlike_mean(tx: Transaction, case: SuiteClaim) -> list[str]:
+def _list_mean_faults(tx: Transaction, case: SuiteClaim) -> list[str]:
     """Describes how the incumbent's mean scores differ from its scheduled runs."""
     days = case.paired.days
     if days is None or not case.paired.incumbent_run:
@@ -518,7 +538,7 @@ def _unlike_mean(tx: Transaction, case: SuiteClaim) -> list[str]:
     return [f"{case.plan.suite}: {fault}" for fault in faults]
 
 
-def _verdict(tx: Transaction, decision: str) -> Verdict:
+def _load_verdict(tx: Transaction, decision: str) -> Verdict:
     """Loads a verdict by its id, or by its proposal's id, which begins with `p_`. Raises
     NotFound.
     """
@@ -530,7 +550,7 @@ def _verdict(tx: Transaction, decision: str) -> Verdict:
     return Verdicts(tx).get(verdict)
 
 
-def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
+def _load_samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
     """Loads the samples of a claim's runs, up to the planned items; empty for a side without a
     run.
     """

@@ -3,8 +3,8 @@ risk (docs/explanation/statistics.md §1.8, §1.16).
 
 The plans fix suites, claim, margin, items, order and alpha before the candidate's first answer.
 This module never reads a score's value. It only checks whether a score exists, because a
-score makes a look. `submission` stores the plans in a proposal; `harness.gate.budget` has the
-formulas.
+proposal with a score counts as a look. `submission` stores the plans in a proposal;
+`harness.gate.budget` has the formulas.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -52,12 +52,12 @@ from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import Route
 
 WINDOW: Final = timedelta(days=90)
-UNDRAWN: Final = UndrawnSeeds()
+NO_ORDER: Final = UndrawnSeeds()
 
 
 @dataclass(frozen=True, slots=True)
 class FalsePassRisk:
-    """Bounds the risk that any proposal of a route in 90 days is a false pass."""
+    """The upper limit of the risk that any proposal of a route in 90 days is a false pass."""
 
     number: int  # the candidate's number on this route
     spent: float  # risk of the earlier candidates, a share of 1
@@ -133,26 +133,29 @@ def risk_of_plans(
     gate: GatePolicy,
     now: datetime,
 ) -> FalsePassRisk:
-    """Bounds the risk of a route with these plans, before their proposal exists.
+    """Computes the upper limit of a route's risk with these plans, before their proposal
+    exists.
 
     Counts one further candidate for each member of the planned selection.
     """
     earlier = [proposal.plans for proposal in _proposals_before(tx, route, now)]
     n_candidates = max((plan.candidates for plan in plans), default=1)
-    return _risk([*earlier, *[plans] * n_candidates], gate, n_candidates)
+    return _sum_risk([*earlier, *[plans] * n_candidates], gate, n_candidates)
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
-    """Bounds the risk of a stored proposal and of the proposals in the 90 days before it."""
+    """Computes the upper limit of the risk of a stored proposal and of the proposals in the 90
+    days before it.
+    """
     earlier = [
         other.plans
         for other in _proposals_before(tx, proposal.route, proposal.created_at)
         if other.id != proposal.id and other.created_at <= proposal.created_at
     ]
-    return _risk([*earlier, proposal.plans], proposal.policy.gate)
+    return _sum_risk([*earlier, proposal.plans], proposal.policy.gate)
 
 
-def _risk(
+def _sum_risk(
     registered: Sequence[Sequence[SuitePlan]],
     gate: GatePolicy,
     n_newest: int = 1,
@@ -192,7 +195,7 @@ def find_lineage(
     """Returns the ids of all targets that are the same model as the candidate or its ancestor.
 
     Two targets are the same model if one host serves them under one name, requested or
-    reported. If only the target id counted, a model with a new name would have no looks yet.
+    reported. The id alone would not suffice: a renamed model would then start without looks.
 
     candidate: None for a model without a target.
     descends_from: id or name of the target on whose results the candidate was tuned.
@@ -203,11 +206,11 @@ def find_lineage(
     return frozenset(
         relative.id
         for target in (*candidates, *ancestors)
-        for relative in (target, *_same_model(tx, target))
+        for relative in (target, *_list_same_model(tx, target))
     )
 
 
-def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
+def _list_same_model(tx: Transaction, target: Target) -> Iterator[Target]:
     """Yields targets at the same host whose requested or reported model name is the same."""
     providers = Providers(tx).all()
     own_names = model_names.known_model_names(target, Sightings(tx).for_target(target.id))
@@ -222,7 +225,7 @@ def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
             yield other
 
 
-def with_alpha(
+def spend_look_alpha(
     tx: Transaction,
     pin: SuitePin,
     plan: SuitePlan,
@@ -232,10 +235,10 @@ def with_alpha(
 ) -> SuitePlan:
     """Returns the plan with its look's number and the alpha that this look spends.
 
-    A proposal is a look, on any route, once an answer of the candidate has a score: a person
-    who has seen scores may choose by them. An open proposal is a look too, because it will have
-    scores, and so is a manual run of another target of the lineage. Only new items restart the
-    number. The same items with another name, version, prompt, scorer or spelling do not.
+    A proposal on any route is a look once an answer of the candidate has a score, because a
+    person may choose by seen scores. An open proposal is a look too, because it will have
+    scores. So is a manual run of another target of the lineage. Only new items restart the
+    number; a new name, version, prompt, scorer or spelling of the same items does not.
 
     pin: the plan's suite. candidate: its id. lineage: result of `find_lineage`.
     Source: `budget.spend_alpha` (docs/explanation/statistics.md §1.8).
@@ -249,10 +252,10 @@ def with_alpha(
     )
 
 
-def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
-    """Describes the looks that a proposal's alpha does not count; empty if it counts all.
+def describe_uncounted_looks(tx: Transaction, proposal: Proposal) -> str:
+    """Describes the looks that a proposal's alpha does not count; empty if it counts all looks.
 
-    A look is missing if only the proposal's answers showed which model the candidate is. The
+    A look is missing if only the proposal's own answers revealed the candidate's model. The
     driver calls this once a proposal has passed. With a missing look the alpha was too large,
     so the verdict proves nothing.
     """
@@ -318,7 +321,7 @@ def _showed_no_score(
     proposal: Proposal,
     candidate: str,
 ) -> bool:
-    """Tells whether a proposal showed no score.
+    """Tells whether a proposal showed no score to people.
 
     That is so if its verdict used no score, and it has either the same candidate or no scored
     answer.
@@ -397,7 +400,7 @@ def charge_alpha(
     """
     charged = [
         budget.share_alpha(
-            with_alpha(tx, pin, plan, gate, candidate, lineage),
+            spend_look_alpha(tx, pin, plan, gate, candidate, lineage),
             place.candidates,
         )
         for pin, plan in registered
@@ -411,7 +414,7 @@ def plan_suites(
     ctx: ProposalsContext,
     settings: RouteSettings,
     gate: GatePolicy,
-    seeds: OrderSeeds = UNDRAWN,
+    seeds: OrderSeeds = NO_ORDER,
 ) -> RegisteredSuites:
     """Plans a route's suites at the policy's alpha; stores nothing.
 
@@ -423,8 +426,8 @@ def plan_suites(
     several primary suites without a joint claim or with the same items. Raises NotFound for an
     unknown suite.
     """
-    primary = [suite for suite in settings.suites if suite.role is SuiteRole.PRIMARY]
-    if not primary:
+    primary_suites = [suite for suite in settings.suites if suite.role is SuiteRole.PRIMARY]
+    if not primary_suites:
         raise ConfigError(
             "the gate needs a primary suite, and this route has no primary suite: set "
             "`suites:` of the route"
@@ -434,20 +437,22 @@ def plan_suites(
         raise ConfigError(
             f"a suite has one role on a route, but {names} contains a suite twice"
         )
-    combine = gate.primaries if len(primary) > 1 else None
+    combine = gate.primaries if len(primary_suites) > 1 else None
     if combine is PrimaryCombination.ANY and gate.claim is not Claim.SUPERIOR:
         raise ConfigError(
             "`primaries: any` tests whether one of several suites is better, which does not "
             f"fit the claim {gate.claim.value}: use `primaries: weighted`"
         )
     pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
-    _check_overlap([pins[suite.suite] for suite in primary])
+    _check_overlap([pins[suite.suite] for suite in primary_suites])
     groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
     seed_by_suite = {name: seeds.seed_of(pin.digest) for name, pin in pins.items()}
     return [
         (
             pins[suite.suite],
-            _plan(suite, pins, groups, gate, combine, primary, seed_by_suite[suite.suite]),
+            _plan_suite(
+                suite, pins, groups, gate, combine, primary_suites, seed_by_suite[suite.suite]
+            ),
         )
         for suite in settings.suites
     ]
@@ -508,7 +513,7 @@ def _claim_key(plan: SuitePlan) -> tuple[object, ...]:
     return plan.claim, margin, plan.population
 
 
-def _plan(
+def _plan_suite(
     suite: RouteSuite,
     pins: Mapping[str, SuitePin],
     groups: Mapping[str, ItemGroups],

@@ -1,4 +1,4 @@
-"""Gathers facts for an approver besides the verdict: what changed lately that may favour the
+"""Gathers facts for an approver besides the verdict: recent changes that may favour the
 candidate.
 """
 
@@ -26,8 +26,8 @@ from harness.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 
 DEFAULT: Final = "the default"
 
-# Differences that promotions cause. The proposals are listed anyway.
-TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
+# Differences that promotions cause. The review lists the proposals themselves.
+TRAFFIC_FIELDS: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class RouteChange:
     """One change that an approver should know, because it may favour the candidate."""
 
     at: datetime
-    by: str  # who changed it, or who made the first proposal with the change
+    by: str  # the author of the change, or of the first proposal with it
     what: str  # settings | incumbent | policy | suite | provider
     text: str
 
@@ -57,29 +57,31 @@ def review_proposal(ctx: ProposalsContext, proposal: str) -> ProposalReview:
     """
     since = ctx.clock.now() - WINDOW
     with ctx.store.read() as tx:
-        found = Proposals(tx).get(proposal)
+        current = Proposals(tx).get(proposal)
         changes = [
-            *_settings(tx, found.route, since),
-            *_proposed(tx, found.route, since),
-            *_moved_providers(ctx, tx, found, since),
+            *_list_setting_changes(tx, current.route, since),
+            *_list_registration_changes(tx, current.route, since),
+            *_list_moved_providers(ctx, tx, current, since),
         ]
         return ProposalReview(
-            proposal=found,
-            widened=route_rules.describe_second_person_reasons(found.widened),
-            risk=registration.risk_of_proposal(tx, found),
+            proposal=current,
+            widened=route_rules.describe_second_person_reasons(current.widened),
+            risk=registration.risk_of_proposal(tx, current),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
-            unlisted=named_models.find_unlisted(tx, Targets(tx).all()[found.candidate]),
+            unlisted=named_models.describe_missing_in_list(
+                tx, Targets(tx).all()[current.candidate]
+            ),
         )
 
 
-def _settings(
+def _list_setting_changes(
     tx: Transaction,
     route: str,
     since: datetime,
 ) -> Iterator[RouteChange]:
     """Yields changed settings, newest first, from the route's signed history.
 
-    A restored incumbent counts too. Changes of traffic that every promotion causes do not.
+    Includes a restored incumbent. Omits the changes of traffic that every promotion causes.
     """
     names = Targets(tx).all()
     for newer, older in pairwise(Routing(tx).history(route)):
@@ -90,16 +92,14 @@ def _settings(
             and newer.route.incumbent != older.route.incumbent
         ):
             # A rollback changes the model that a candidate must beat, without any proof.
-            was = names[older.route.incumbent].name
-            is_ = names[newer.route.incumbent].name
-            text = f"{was} → {is_}: {newer.reason}"
+            old_name = names[older.route.incumbent].name
+            new_name = names[newer.route.incumbent].name
+            text = f"{old_name} → {new_name}: {newer.reason}"
             yield RouteChange(newer.at, newer.actor, "incumbent", text)
         differences = [
-            f"{name}: {before or 'none'} → {after or 'none'}"
-            for name, (before, after) in routes.describe_difference(
-                older.route, newer.route
-            ).items()
-            if name not in TRAFFIC
+            f"{name}: {old or 'none'} → {new or 'none'}"
+            for name, (old, new) in routes.describe_difference(older.route, newer.route).items()
+            if name not in TRAFFIC_FIELDS
         ]
         digests = [
             {suite.suite: suite.digest for suite in record.route.settings.suites}
@@ -114,35 +114,36 @@ def _settings(
             yield RouteChange(newer.at, newer.actor, "settings", "; ".join(differences))
 
 
-def _proposed(
+def _list_registration_changes(
     tx: Transaction,
     route: str,
     since: datetime,
 ) -> Iterator[RouteChange]:
-    """Compares proposals, because changes of policies and suites record no author.
+    """Yields changes of policies and suites. It compares proposals, because the configuration
+    records no author.
 
     Yields a change for each policy or suite that differs between two consecutive proposals. The
     first proposal since `since` is compared with the last one before it, or else with the last
     admitted proposal.
     """
-    found = Proposals(tx).since(route, since - WINDOW)
-    lately = [proposal for proposal in found if proposal.created_at >= since]
-    before = [*found[len(lately) :], *Proposals(tx).let_in(route)]
-    first = [proposal for proposal in before if proposal.created_at < since][:1]
-    for older, newer in pairwise([*first, *reversed(lately)]):
-        by = f"{newer.proposer} ({newer.id})"
-        at = newer.created_at
-        if said := _policies(older.policy, newer.policy):
-            yield RouteChange(at, by, "policy", "; ".join(said))
-        known = {plan.suite: plan.suite_digest for plan in older.plans}
+    all_proposals = Proposals(tx).since(route, since - WINDOW)
+    recent = [proposal for proposal in all_proposals if proposal.created_at >= since]
+    earlier = [*all_proposals[len(recent) :], *Proposals(tx).approved_or_started(route)]
+    last_before = [proposal for proposal in earlier if proposal.created_at < since][:1]
+    for older, newer in pairwise([*last_before, *reversed(recent)]):
+        author = f"{newer.proposer} ({newer.id})"
+        created_at = newer.created_at
+        if differences := _list_policy_differences(older.policy, newer.policy):
+            yield RouteChange(created_at, author, "policy", "; ".join(differences))
+        digests = {plan.suite: plan.suite_digest for plan in older.plans}
         for plan in newer.plans:
-            was = known.get(plan.suite, plan.suite_digest)
-            if was != plan.suite_digest:
-                text = "; ".join(_pieces(tx, was, plan.suite_digest))
-                yield RouteChange(at, by, "suite", f"{plan.suite}: {text}")
+            old_digest = digests.get(plan.suite, plan.suite_digest)
+            if old_digest != plan.suite_digest:
+                text = "; ".join(_describe_suite_change(tx, old_digest, plan.suite_digest))
+                yield RouteChange(created_at, author, "suite", f"{plan.suite}: {text}")
 
 
-def _moved_providers(
+def _list_moved_providers(
     ctx: ProposalsContext,
     tx: Transaction,
     proposal: Proposal,
@@ -154,19 +155,21 @@ def _moved_providers(
     targets = Targets(tx).all()
     providers = Providers(tx).all()
     route = routes.require_route(tx, proposal.route)
-    asked = [targets[target] for target in (*route.targets, proposal.candidate)]
-    asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
-    for name in sorted({target.provider for target in asked}):
-        moved = providers[name].moved if name in providers else None
-        if moved is not None and moved.at >= since:
-            text = f"{name} has a new address since then: {moved.reason or 'no reason'}"
-            yield RouteChange(moved.at, moved.by, "provider", text)
+    targets_and_judges = [targets[target] for target in (*route.targets, proposal.candidate)]
+    targets_and_judges += [
+        ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges
+    ]
+    for name in sorted({target.provider for target in targets_and_judges}):
+        move = providers[name].moved if name in providers else None
+        if move is not None and move.at >= since:
+            text = f"{name} has a new address since then: {move.reason or 'no reason'}"
+            yield RouteChange(move.at, move.by, "provider", text)
 
 
-def _pieces(
+def _describe_suite_change(
     tx: Transaction,
-    before: str,
-    after: str,
+    old_digest: str,
+    new_digest: str,
 ) -> list[str]:
     """Describes the difference between two versions of a suite.
 
@@ -174,29 +177,31 @@ def _pieces(
     """
     try:
         return list(
-            proof_validity.list_pin_differences(Suites(tx).get(before), Suites(tx).get(after))
+            proof_validity.list_pin_differences(
+                Suites(tx).get(old_digest), Suites(tx).get(new_digest)
+            )
         )
     except NotFound:
-        return [f"content {before[:12]} → {after[:12]}"]
+        return [f"content {old_digest[:12]} → {new_digest[:12]}"]
 
 
-def _policies(before: Policy, after: Policy) -> list[str]:
+def _list_policy_differences(before: Policy, after: Policy) -> list[str]:
     """Lists the settings that differ, as `name: before → after`."""
-    ours = _flat(asdict(before))
-    theirs = _flat(asdict(after))
+    old_settings = _flatten(asdict(before))
+    new_settings = _flatten(asdict(after))
     return [
-        f"{name}: {ours.get(name, DEFAULT)} → {theirs.get(name, DEFAULT)}"
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
+        f"{name}: {old_settings.get(name, DEFAULT)} → {new_settings.get(name, DEFAULT)}"
+        for name in sorted(old_settings.keys() | new_settings.keys())
+        if old_settings.get(name) != new_settings.get(name)
     ]
 
 
-def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+def _flatten(policy: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flattens nested settings to dotted names, such as `gate.margin`."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, value in policy.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{place}{name}.")
+            flattened |= _flatten(value, f"{prefix}{name}.")
         else:
-            found[f"{place}{name}"] = value
-    return found
+            flattened[f"{prefix}{name}"] = value
+    return flattened

@@ -2,10 +2,10 @@
 differences from the route's present rules.
 
 Rules may change while a proposal is open. A person may also register a proposal on the command
-line with another configuration. The control plane's configuration counts. The functions only
-find and describe differences: `submission` stores them as the proposal's `widened`, and
-`harness.canary` refuses a proposal that no longer follows its route. ADR 22 explains why the
-proposer does not choose the rules.
+line with another configuration, but only the control plane's configuration counts. The
+functions only find and describe differences: `submission` stores them as the proposal's
+`widened`, and `harness.canary` refuses a proposal that no longer follows its route. ADR 22
+explains why the proposer does not choose the rules.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,18 +59,20 @@ def list_rule_differences(
         proposal.proposer_key,
     )
     candidate = Targets(tx).all()[proposal.candidate]
-    found = find_second_person_reasons(ctx, tx, route, pins, candidate, proposer)
-    known = proposal.widened.items()
-    new = {name: change for name, change in found.items() if (name, change) not in known}
+    reasons = find_second_person_reasons(ctx, tx, route, pins, candidate, proposer)
+    registered = proposal.widened.items()
+    new_reasons = {
+        name: change for name, change in reasons.items() if (name, change) not in registered
+    }
     incumbent = Targets(tx).all()[route.incumbent]
-    vectors = vector_checks.find_other_vectors(
+    vector_refusal = vector_checks.find_other_vectors(
         ctx, tx, route.name, route.settings, incumbent, [candidate]
     )
     return [
-        *filter(None, [vectors]),
-        *_policy(ctx, route, proposal),
-        *describe_second_person_reasons(new),
-        *_suites(route, proposal),
+        *filter(None, [vector_refusal]),
+        *_list_policy_differences(ctx, route, proposal),
+        *describe_second_person_reasons(new_reasons),
+        *_list_suite_differences(route, proposal),
     ]
 
 
@@ -89,7 +91,7 @@ def require_current_rules(
         )
 
 
-def _suites(route: Route, proposal: Proposal) -> Iterator[str]:
+def _list_suite_differences(route: Route, proposal: Proposal) -> Iterator[str]:
     """Yields differences between the route's suites and the proposal's: missing, or another
     role or weight. A suite that only the proposal has must not be primary.
     """
@@ -109,7 +111,7 @@ def _suites(route: Route, proposal: Proposal) -> Iterator[str]:
 
 
 ADDENDUM: Final = "prompt addendum"
-SHOWN: Final = 2000  # characters of an addendum
+MAX_SHOWN_ADDENDUM: Final = 2000  # characters of an addendum
 
 # Suite → its role on a route, and its weight.
 Parts = Mapping[str, tuple[SuiteRole, float]]
@@ -129,18 +131,18 @@ def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
 
     rules: the policy's gate. chosen: the same with the proposer's claim, margin and saving.
     """
-    found = []
+    beyond = []
     if chosen.claim not in rules.allowed_claims:
         allowed = ", ".join(rules.allowed_claims)
-        found.append(f"the claim {chosen.claim.value}, but the route allows only {allowed}")
+        beyond.append(f"the claim {chosen.claim.value}, but the route allows only {allowed}")
     if chosen.margin > rules.largest_margin:
-        found.append(f"a margin of {chosen.margin:g}, above {rules.largest_margin:g}")
+        beyond.append(f"a margin of {chosen.margin:g}, above {rules.largest_margin:g}")
     if chosen.min_saving < rules.min_saving:
-        found.append(f"a saving of {chosen.min_saving:g}, below {rules.min_saving:g}")
-    return found
+        beyond.append(f"a saving of {chosen.min_saving:g}, below {rules.min_saving:g}")
+    return beyond
 
 
-def _policy(
+def _list_policy_differences(
     ctx: ProposalsContext,
     route: Route,
     proposal: Proposal,
@@ -150,16 +152,19 @@ def _policy(
     Claim, margin and saving are the proposer's choices, so only their limits count.
     """
     rules = ctx.policy(route.settings.policy)
-    asked = proposal.policy
+    registered = proposal.policy
     chosen = replace(
         rules.gate,
-        claim=asked.gate.claim,
-        margin=asked.gate.margin,
-        min_saving=asked.gate.min_saving,
+        claim=registered.gate.claim,
+        margin=registered.gate.margin,
+        min_saving=registered.gate.min_saving,
     )
-    if asked != replace(rules, gate=chosen):
-        yield f"the policy {rules.name} has other rules than {asked.name} had at registration"
-    yield from list_choices_beyond(rules.gate, asked.gate)
+    if registered != replace(rules, gate=chosen):
+        yield (
+            f"the policy {rules.name} has other rules than {registered.name} had at "
+            "registration"
+        )
+    yield from list_choices_beyond(rules.gate, registered.gate)
 
 
 def find_second_person_reasons(
@@ -178,12 +183,12 @@ def find_second_person_reasons(
 
     pins: of the route's suites. candidate, proposer: None if unknown.
     """
-    found = _find_other_suites(ctx, tx, route, pins, proposer)
+    reasons = _find_other_suites(ctx, tx, route, pins, proposer)
     if proposer is not None:
-        found |= _find_restored_incumbent(tx, route, proposer, ctx.clock.now())
+        reasons |= _find_restored_incumbent(tx, route, proposer, ctx.clock.now())
     if candidate is not None:
-        found |= _find_added_prompt(Targets(tx).all()[route.incumbent], candidate)
-    return found
+        reasons |= _find_added_prompt(Targets(tx).all()[route.incumbent], candidate)
+    return reasons
 
 
 def _find_other_suites(
@@ -200,34 +205,36 @@ def _find_other_suites(
     the first proposal of a route sets the standard. proposer: None if unknown; then the suites
     of any person count.
     """
-    named = _named(ctx, tx, route, proposer)
-    let_in = next(iter(Proposals(tx).let_in(route.name)), None)
-    found: dict[str, Any] = {}
+    history = _history_since_suites_set(ctx, tx, route, proposer)
+    last_admitted = next(iter(Proposals(tx).approved_or_started(route.name)), None)
+    reasons: dict[str, Any] = {}
     for pin in pins:
-        accepted = _accepted(tx, named, pin.name)
+        accepted = _accepted_digest(tx, history, pin.name)
         if accepted and pin.digest != accepted:
-            found[f"suite {pin.name}"] = {
+            reasons[f"suite {pin.name}"] = {
                 "route": accepted,
                 "proposed": pin.digest,
                 "changed": list_changed_pieces(tx, accepted, pin),
             }
-    before = _parts(named[0].route.settings.suites)
-    if let_in is not None and let_in.created_at >= named[0].at:
-        before = {plan.suite: (plan.role, plan.weight) for plan in let_in.plans}
-    for name, (was, now) in _loosened(before, _parts(route.settings.suites)).items():
-        entry = found.setdefault(
+    earlier_parts = _suite_parts(history[0].route.settings.suites)
+    if last_admitted is not None and last_admitted.created_at >= history[0].at:
+        earlier_parts = {plan.suite: (plan.role, plan.weight) for plan in last_admitted.plans}
+    for name, (old, new) in _find_less_strict_suites(
+        earlier_parts, _suite_parts(route.settings.suites)
+    ).items():
+        entry = reasons.setdefault(
             f"suite {name}",
             {
-                "route": was,
-                "proposed": now,
+                "route": old,
+                "proposed": new,
                 "changed": [],
             },
         )
-        entry["changed"] = [f"{was} then and {now} now", *entry["changed"]]
-    return found
+        entry["changed"] = [f"{old} then and {new} now", *entry["changed"]]
+    return reasons
 
 
-def _named(
+def _history_since_suites_set(
     ctx: ProposalsContext,
     tx: Transaction,
     route: Route,
@@ -238,88 +245,96 @@ def _named(
     no such right, except by creating the route.
     """
     history = Routing(tx).history(route.name)
-    alone = proposer is None or ctx.policy(route.settings.policy).self_approval
+    any_person_counts = proposer is None or ctx.policy(route.settings.policy).self_approval
     for number, (newer, older) in enumerate(pairwise(history)):
-        if _content(newer) == _content(older):
+        if _suite_content(newer) == _suite_content(older):
             continue
-        if alone or proposer is None or four_eyes.is_other_person(tx, newer.actor, proposer):
+        if (
+            any_person_counts
+            or proposer is None
+            or four_eyes.is_other_person(tx, newer.actor, proposer)
+        ):
             return history[number:]
     return history[-1:]
 
 
-def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
+def _suite_content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
     """Returns the suites' settings and digests, which decide whether a version set the
     suites.
     """
     return [(suite, suite.digest) for suite in record.route.settings.suites]
 
 
-def _accepted(
+def _accepted_digest(
     tx: Transaction,
-    named: Sequence[RouteRecord],
+    history: Sequence[RouteRecord],
     suite: str,
 ) -> str:
-    """Returns the suite's accepted digest: of the last admitted proposal or of the route,
-    whichever is newer; empty without either.
+    """Returns the suite's accepted digest: the newer of the last admitted proposal's and the
+    route's; empty without both.
     """
-    let_in = (
+    admitted = (
         (proposal.created_at, plan.suite_digest)
-        for proposal in Proposals(tx).let_in(named[0].route.name)
+        for proposal in Proposals(tx).approved_or_started(history[0].route.name)
         for plan in proposal.plans
         if plan.suite == suite
     )
-    both = [*islice(let_in, 1), *_since(named, suite)]
-    return max(both, key=itemgetter(0), default=(None, ""))[1]
+    candidates = [*islice(admitted, 1), *_content_since(history, suite)]
+    return max(candidates, key=itemgetter(0), default=(None, ""))[1]
 
 
-def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str]]:
-    """Returns when the suite's present content appeared in the settings, and its digest."""
-    found: list[tuple[datetime, str]] = []
-    for record in named:
+def _content_since(history: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str]]:
+    """Returns the time at which the suite's present content appeared in the settings, and its
+    digest.
+    """
+    appeared: list[tuple[datetime, str]] = []
+    for record in history:
         suites = record.route.settings.suites
         digest = next(
             (route_suite.digest for route_suite in suites if route_suite.suite == suite),
             "",
         )
-        if not digest or (found and digest != found[0][1]):
+        if not digest or (appeared and digest != appeared[0][1]):
             break
-        found = [(record.at, digest)]
-    return found
+        appeared = [(record.at, digest)]
+    return appeared
 
 
-def _parts(suites: Sequence[RouteSuite]) -> Parts:
+def _suite_parts(suites: Sequence[RouteSuite]) -> Parts:
     """Returns each suite's role and weight.
 
-    Weights count only among several primary suites; all other weights are 1.0 here, so that
-    they do not differ.
+    Weights count only among several primary suites. The function sets all other weights to 1.0,
+    so that they do not differ.
     """
-    several = sum(suite.role is SuiteRole.PRIMARY for suite in suites) > 1
+    has_several_primaries = sum(suite.role is SuiteRole.PRIMARY for suite in suites) > 1
     return {
         suite.suite: (
             suite.role,
-            suite.weight if several and suite.role is SuiteRole.PRIMARY else 1.0,
+            suite.weight if has_several_primaries and suite.role is SuiteRole.PRIMARY else 1.0,
         )
         for suite in suites
     }
 
 
-def _loosened(before: Parts, now: Parts) -> dict[str, tuple[str, str]]:
-    """Returns the suites whose role or weight changed to a less strict one, as text.
+def _find_less_strict_suites(old_parts: Parts, new_parts: Parts) -> dict[str, tuple[str, str]]:
+    """Returns the suites with a less strict role or weight than before, as text.
 
     Each change of role or weight is less strict, except the changes in STRICTER. Empty without
     earlier suites, because the first suites of a route set the standard. Values: (before, now).
     """
-    if not before:
+    if not old_parts:
         return {}
-    pairs = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
+    pairs = {
+        name: (old_parts.get(name), new_parts.get(name)) for name in {**old_parts, **new_parts}
+    }
     return {
-        name: (_part(was), _part(is_))
-        for name, (was, is_) in pairs.items()
-        if was != is_ and (was and was[0], is_ and is_[0]) not in STRICTER
+        name: (_describe_part(old), _describe_part(new))
+        for name, (old, new) in pairs.items()
+        if old != new and (old and old[0], new and new[0]) not in STRICTER
     }
 
 
-def _part(part: tuple[SuiteRole, float] | None) -> str:
+def _describe_part(part: tuple[SuiteRole, float] | None) -> str:
     """Writes a role and, if it is not 1, its weight."""
     if part is None:
         return "none"
@@ -352,18 +367,22 @@ def _find_restored_incumbent(
     for newer, older in pairwise(Routing(tx).history(route.name)):
         if newer.route.incumbent == older.route.incumbent:
             continue
-        known = Principals(tx).named(newer.actor)
-        own = fold_name(newer.actor) == fold_name(proposer.name) or (
-            known is not None and known.id == proposer.principal
+        principal = Principals(tx).named(newer.actor)
+        is_proposer = fold_name(newer.actor) == fold_name(proposer.name) or (
+            principal is not None and principal.id == proposer.principal
         )
-        if newer.kind != CHANGE_KINDS[RestoreIncumbent] or newer.at < now - WINDOW or not own:
+        if (
+            newer.kind != CHANGE_KINDS[RestoreIncumbent]
+            or newer.at < now - WINDOW
+            or not is_proposer
+        ):
             return {}
-        was = names[older.route.incumbent].name
-        is_ = names[newer.route.incumbent].name
+        old_name = names[older.route.incumbent].name
+        new_name = names[newer.route.incumbent].name
         return {
             "incumbent": {
-                "route": was,
-                "proposed": is_,
+                "route": old_name,
+                "proposed": new_name,
                 "reason": newer.reason,
             }
         }
@@ -375,19 +394,19 @@ def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
     remedies that the gate suggests.
     """
     added = candidate.request_patch.prompt_addendum
-    rest = added
-    for known in (
+    remaining = added
+    for allowed_text in (
         incumbent.request_patch.prompt_addendum,
         *format_prompts(),
     ):
-        rest = rest.replace(known, "") if known else rest
-    if not rest.strip():
+        remaining = remaining.replace(allowed_text, "") if allowed_text else remaining
+    if not remaining.strip():
         return {}
-    before = incumbent.request_patch.prompt_addendum
+    incumbent_text = incumbent.request_patch.prompt_addendum
     return {
         ADDENDUM: {
-            "route": before[:SHOWN],
-            "proposed": added[:SHOWN],
+            "route": incumbent_text[:MAX_SHOWN_ADDENDUM],
+            "proposed": added[:MAX_SHOWN_ADDENDUM],
             "length": len(added),
         }
     }
@@ -395,10 +414,10 @@ def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
 
 def describe_second_person_reasons(reasons: Mapping[str, Any]) -> list[str]:
     """Writes one sentence for each setting of a proposal's `widened`."""
-    return [f"{name}: {_describe_one(name, change)}" for name, change in reasons.items()]
+    return [f"{name}: {_describe_reason(name, change)}" for name, change in reasons.items()]
 
 
-def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
+def _describe_reason(name: str, difference: Mapping[str, Any]) -> str:
     """Writes the change without its name. difference: a value of
     `find_second_person_reasons`.
     """
@@ -408,8 +427,12 @@ def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
             f"{difference['route']} ({difference['reason']})"
         )
     if name == ADDENDUM:
-        more = f" … ({difference['length']} characters)" if difference["length"] > SHOWN else ""
-        added = f"{difference['proposed']!r}{more}"
+        length_text = (
+            f" … ({difference['length']} characters)"
+            if difference["length"] > MAX_SHOWN_ADDENDUM
+            else ""
+        )
+        added = f"{difference['proposed']!r}{length_text}"
         return f"adds text to every prompt, which may contain answers: {added}"
     return (
         f"differs from the suite accepted for this route ({'; '.join(difference['changed'])})"

@@ -1,8 +1,8 @@
 """Finds an incumbent's scheduled runs of a suite, and stores their mean as a run that proposals
 use like any other run. Compares a stored mean with its scheduled runs again.
 
-The schedule is the drift watch's: only its own complete runs of the whole suite count, not runs
-that a person started. The rules of the mean are in `harness.gate.incumbent_days`.
+The drift watch schedules the runs. Only its complete runs of the whole suite count, not runs
+that a person started. `harness.gate.incumbent_days` has the rules of the mean.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,25 +47,25 @@ def store_mean(
     ctx: ProposalsContext,
     tx: Transaction,
     plan: SuitePlan,
-    ours: EvalRun,
+    new_run: EvalRun,
 ) -> MeanRun | None:
     """Stores the mean of the target's scheduled runs; None if it has too few of them.
 
-    ours: a new run of the plan on the incumbent. The stored run has another id and all items
+    new_run: a new run of the plan on the incumbent. The stored run has another id and all items
     of the suite. Equal scheduled runs give the same run, which proposals then share.
     """
     if not uses_days(plan, judged=Suites(tx).get(plan.suite_digest).judged):
         return None
-    samples = dict(_find_samples(ctx, tx, plan, ours))
+    samples = dict(_find_samples(ctx, tx, plan, new_run))
     scheduled = [ScheduledRun(run, EvalRuns(tx).get(run).created_at) for run in samples]
     chosen, recent = choose_days(scheduled, ctx.clock.now())
     if not chosen:
         return None
     days = IncumbentDays.measure(chosen, recent, samples)
     order = ctx.suites.groups(plan.suite).order(plan.order_seed)
-    places = {item: place for place, item in enumerate(order)}
+    positions = {item: position for position, item in enumerate(order)}
     run = replace(
-        ours,
+        new_run,
         id=name_mean_run(days, plan),
         wanted=len(order),
         state=RunState.DONE,
@@ -73,7 +73,7 @@ def store_mean(
     if EvalRuns(tx).add_new(run):
         newest = days.recent[-1].runs[-1]
         texts = {**samples, newest: EvalRuns(tx).samples(newest)}
-        for sample in mean_samples(days.recent, texts, run.id, places):
+        for sample in mean_samples(days.recent, texts, run.id, positions):
             EvalRuns(tx).store_sample(sample)
     return MeanRun(run.id, days)
 
@@ -82,14 +82,14 @@ def _find_samples(
     ctx: ProposalsContext,
     tx: Transaction,
     plan: SuitePlan,
-    ours: EvalRun,
+    new_run: EvalRun,
 ) -> Iterator[tuple[str, Samples]]:
-    """Yields the scheduled runs that count with their samples, the newest first.
+    """Yields the valid scheduled runs with their samples, the newest first.
 
-    The runs begin anew with a baseline, with a moved provider, with another served model, and
-    where an approver cancelled a scheduled run. A watch that found drift has no runs.
+    Stops at a baseline, at a move of the provider, at another served model, and at a scheduled
+    run that an approver cancelled. Yields nothing for a watch that found drift.
     """
-    watch = drift_watches.find_open_watches(tx).get((ours.target, plan.suite))
+    watch = drift_watches.find_open_watches(tx).get((new_run.target, plan.suite))
     items = Suites(tx).get(plan.suite_digest).items
     if watch is None or watch.is_drifted:
         return
@@ -108,10 +108,10 @@ def _find_samples(
         if _begins_anew(ctx, tx, check, run):
             return
         samples = EvalRuns(tx).outcomes(run.id, below=items)
-        now = named_models([*served, *(sample.served for sample in samples)])
-        if not is_still_served(tx, run.target, plan.served_pin, now):
+        served_models = named_models([*served, *(sample.served for sample in samples)])
+        if not is_still_served(tx, run.target, plan.served_pin, served_models):
             return
-        served = [*now]
+        served = [*served_models]
         if check.is_scheduled and _is_complete(run, samples, items * plan.epochs):
             yield run.id, samples
 
@@ -119,15 +119,15 @@ def _find_samples(
 def _begins_anew(
     ctx: ProposalsContext, tx: Transaction, check: DriftCheck, run: EvalRun
 ) -> bool:
-    """Tells whether no run up to this one counts."""
-    # A person who cancels runs by their first answers chooses among them.
-    cancelled = check.is_scheduled and run.state is RunState.STOPPED
-    return cancelled or bool(targets.find_move_since(ctx, tx, run.target, run.created_at))
+    """Tells whether this run and all earlier runs are invalid."""
+    # A person could cancel runs after their first answers, and so choose among them.
+    was_cancelled = check.is_scheduled and run.state is RunState.STOPPED
+    return was_cancelled or bool(targets.find_move_since(ctx, tx, run.target, run.created_at))
 
 
 def _is_complete(run: EvalRun, samples: Samples, answers: int) -> bool:
-    whole = run.state is RunState.DONE and len(samples) == answers
-    return whole and all(sample.error in LASTING for sample in samples)
+    has_all_answers = run.state is RunState.DONE and len(samples) == answers
+    return has_all_answers and all(sample.error in LASTING for sample in samples)
 
 
 def is_still_served(
@@ -149,7 +149,7 @@ def load_scheduled(tx: Transaction, days: IncumbentDays) -> dict[str, Samples]:
     }
 
 
-def find_unlike_mean(
+def find_mean_differences(
     proposal: Proposal,
     runs: Mapping[str, EvalRun],
     samples: Mapping[str, Samples],
@@ -159,20 +159,21 @@ def find_unlike_mean(
     runs, samples: of the incumbent's runs and of the scheduled runs, by run id. Empty for a
     proposal whose incumbent has one run.
     """
-    found: list[str] = []
+    differences: list[str] = []
     for plan in proposal.plans:
         pair = proposal.runs.get(plan.suite)
         if pair is not None and pair.days is not None:
             faults = [
-                *_unlike_runs(plan, pair, runs),
+                *_list_run_faults(plan, pair, runs),
                 *find_mean_faults(pair.days, samples.get(pair.incumbent, ()), samples),
             ]
-            found += [f"{plan.suite}: {fault}" for fault in faults]
-    return found
+            differences += [f"{plan.suite}: {fault}" for fault in faults]
+    return differences
 
 
-def load_unlike_mean(tx: Transaction, proposal: Proposal) -> list[str]:
-    """Describes how stored means differ from the stored scheduled runs, as `find_unlike_mean`.
+def load_mean_differences(tx: Transaction, proposal: Proposal) -> list[str]:
+    """Describes how stored means differ from the stored scheduled runs, like
+    `find_mean_differences`.
 
     Raises NotFound, SignatureInvalid.
     """
@@ -185,10 +186,10 @@ def load_unlike_mean(tx: Transaction, proposal: Proposal) -> list[str]:
             samples[mean.id] = EvalRuns(tx).outcomes(mean.id, below=mean.wanted)
             samples |= load_scheduled(tx, pair.days)
     runs = {run: EvalRuns(tx).get(run) for run in ids}
-    return find_unlike_mean(proposal, runs, samples)
+    return find_mean_differences(proposal, runs, samples)
 
 
-def _unlike_runs(
+def _list_run_faults(
     plan: SuitePlan,
     pair: SuiteRuns,
     runs: Mapping[str, EvalRun],

@@ -1,9 +1,10 @@
-"""Lets people submit proposals, of one candidate or of several that share one alpha.
+"""Registers proposals for people: for one candidate, or for several candidates that share one
+alpha.
 
-One finds here the request, its preview and its registration. A selection is registered whole or
-not at all, and its terms never change afterwards. No run starts here:
-`harness.proposals.driver` starts the runs on its next turn. `registration` computes the
-alpha of a look, and `route_rules` finds the rules that a proposer widens.
+The module has the request, its preview and its registration. It registers a selection whole or
+not at all, and the terms never change afterwards. `harness.proposals.driver` starts the runs on
+its next turn. `registration` computes the alpha of a look, and `route_rules` finds the rules
+that a proposer widens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ from harness.routing.reports import untaken
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Route
 
-MOST_CANDIDATES: Final = 10  # in one selection
+MAX_CANDIDATES: Final = 10  # in one selection
 ACCEPT_AT_PROPOSAL: Final = (
     "An approver may accept it in their own proposal (`--accept-cost {0} --because …`), or "
     "before yours: `swapgate proposal accept-cost ROUTE CANDIDATE --up-to {0} --because …`"
@@ -64,7 +65,7 @@ class ProposalRequest(ProposalTexts):
     route: str
     candidate: str
     reason: str = ""
-    claim: Claim | None = None  # claim, margin, min_saving: None uses the policy's value
+    claim: Claim | None = None  # None uses the policy's value, as for margin and min_saving
     margin: float | None = None
     # Id or name of a target whose results the candidate was tuned on; its looks count, too.
     descends_from: str | None = None
@@ -82,15 +83,18 @@ class ProposalRequest(ProposalTexts):
 
     @property
     def alone(self) -> tuple["ProposalRequest", ...]:
-        """Splits the request into one for each candidate, which names the others as its rivals.
+        """Splits the request into a request for each candidate, with the other candidates as
+        its rivals.
 
-        An estimate of one of them then still divides alpha among all.
+        An estimate of one candidate therefore still divides alpha among all.
         """
         return tuple(
             replace(
                 self,
                 candidate=candidate,
-                rivals=tuple(other for at, other in enumerate(self.candidates) if at != number),
+                rivals=tuple(
+                    other for index, other in enumerate(self.candidates) if index != number
+                ),
             )
             for number, candidate in enumerate(self.candidates)
         )
@@ -133,7 +137,7 @@ def create_selection(
     """Registers a proposal for each of the request's candidates, all or none. terms: of the
     route's schedule; None for a person's request, which ends the schedule's open proposals.
 
-    Each candidate gets the k-th part of alpha (statistics.md §1.16). Raises as
+    Each of k candidates gets the k-th part of alpha (statistics.md §1.16). Raises the errors of
     `create_proposal`, and InputError for a duplicate candidate.
 
     Stores the proposals, their suites' pins and audit events in one transaction. terms also
@@ -141,43 +145,44 @@ def create_selection(
     """
     actor.require(Role.PROPOSER)
     _check_rivals(request)
-    # Load suites first: loading may take seconds, and a transaction blocks all others.
+    # Load suites before the transaction: loading may take seconds, and a write transaction
+    # blocks all others.
     preview_proposal(ctx, request, actor)
-    several = len(request.candidates)
-    selection = ctx.chance.token("sel_") if several > 1 else ""
-    made: list[Proposal] = []
+    count = len(request.candidates)
+    selection = ctx.chance.token("sel_") if count > 1 else ""
+    proposals: list[Proposal] = []
     with ctx.store.write() as tx:
         if terms is None:
             _end_scheduled(ctx, tx, actor, request.route)
-        for number, candidate in enumerate(request.candidates):
+        for index, candidate in enumerate(request.candidates):
             place = SelectionPlace(
                 selection,
-                number,
-                several,
+                index,
+                count,
                 terms.most_alpha if terms else 1.0,
             )
             setbacks = terms.setbacks.get(candidate, "") if terms else ""
             reason = ". ".join(filter(None, (request.reason, setbacks)))
-            one = replace(
+            single_request = replace(
                 request,
                 candidate=candidate,
                 rivals=(),
                 reason=reason,
             )
             proposal = replace(
-                _register(ctx, tx, actor, one, place),
+                _register(ctx, tx, actor, single_request, place),
                 on_better=terms.on_better if terms else None,
             )
-            if any(proposal.candidate == other.candidate for other in made):
+            if any(proposal.candidate == other.candidate for other in proposals):
                 raise InputError(f"{candidate} is named twice; name each candidate once")
-            if not made:
+            if not proposals:
                 note_made(tx, proposal.id)
             Proposals(tx).add(proposal)
             subject = f"proposal {proposal.id}"
-            details = _registration(proposal)
+            details = _registration_details(proposal)
             AuditLog(tx).append(actor, "proposal.create", subject, details)
-            made.append(proposal)
-    return tuple(made)
+            proposals.append(proposal)
+    return tuple(proposals)
 
 
 def _end_scheduled(
@@ -189,14 +194,14 @@ def _end_scheduled(
     """Ends the schedule's open proposals, because a person's request takes precedence."""
     for proposal in Proposals(tx).open():
         if proposal.route == route and proposal.yields:
-            because = f"{actor.name} proposed another swap"
+            reason = f"{actor.name} proposed another swap"
             now = ctx.clock.now()
             saved = Proposals(tx).save(
-                apply_event(proposal, ProposalEvent.CANCELLED, now, because)
+                apply_event(proposal, ProposalEvent.CANCELLED, now, reason)
             )
             eval_queue.stop_unneeded_runs(ctx, tx, saved)
             subject = f"proposal {proposal.id}"
-            AuditLog(tx).append(actor, "proposal.cancelled", subject, {"reason": because})
+            AuditLog(tx).append(actor, "proposal.cancelled", subject, {"reason": reason})
 
 
 def _check_rivals(request: ProposalRequest) -> None:
@@ -204,9 +209,9 @@ def _check_rivals(request: ProposalRequest) -> None:
 
     Raises InputError: an ancestor's looks would count for every candidate of the selection.
     """
-    if len(request.candidates) > MOST_CANDIDATES:
+    if len(request.candidates) > MAX_CANDIDATES:
         raise InputError(
-            f"at most {MOST_CANDIDATES} candidates can be proposed together, not "
+            f"at most {MAX_CANDIDATES} candidates can be proposed together, not "
             f"{len(request.candidates)}, because they share alpha"
         )
     if request.rivals and request.descends_from:
@@ -235,7 +240,7 @@ def _register(
     """
     now = ctx.clock.now()
     route = routes.require_route(tx, request.route)
-    _check_baked(route)
+    _check_settled(route)
     candidate = named_models.register_model(ctx, tx, actor, request.candidate)
     if candidate.id == route.incumbent:
         raise InputError(
@@ -247,7 +252,7 @@ def _register(
     vector_checks.check_vectors(ctx, tx, route.name, route.settings, incumbent, [candidate])
     for suite in route.settings.suites:
         data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
-    policy = _policy(ctx, route.settings, request)
+    policy = _build_policy(ctx, route.settings, request)
     _check_reason(policy.gate, request)
     route_rules.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
@@ -285,7 +290,7 @@ def _register(
         accepted_cost=accepted,
         **texts,
     )
-    _check_change(proposal)
+    _check_change_reference(proposal)
     return proposal
 
 
@@ -309,10 +314,10 @@ def _find_accepted_cost(
     return cost_ratio.find_accepted_cost(ctx, tx, request.route, candidate)
 
 
-def _check_change(proposal: Proposal) -> None:
+def _check_change_reference(proposal: Proposal) -> None:
     """Raises InputError if a required change request is missing and no approval can add it."""
-    missing = proposal.needs_change_reference and not proposal.change_reference
-    if missing and not proposal.needs_approval:
+    is_missing = proposal.needs_change_reference and not proposal.change_reference
+    if is_missing and not proposal.needs_approval:
         raise InputError(
             f"the policy {proposal.policy.name!r} requires a change request, and this proposal "
             "needs no approval: give the reference (`--change CHG0012345`)"
@@ -343,7 +348,7 @@ def _check_share(subject: str, share: float | None) -> None:
     raise InputError(f"{subject} must be a share of {SHARE_RANGE.text}, not {share:g}{meant}")
 
 
-def _policy(
+def _build_policy(
     ctx: ProposalsContext,
     settings: RouteSettings,
     request: ProposalRequest,
@@ -374,11 +379,11 @@ def _policy(
     return replace(policy, gate=gate)
 
 
-def _check_baked(route: Route) -> None:
+def _check_settled(route: Route) -> None:
     """Requires that the route's incumbent is settled. Raises RouteBusy.
 
-    A comparison with a target that serves without proof, or that its bake may still take back,
-    would prove nothing about the route's model.
+    A target that serves without proof, or that its bake may still roll back, is not the route's
+    settled model, so a comparison with it would prove nothing.
     """
     if route.break_glass is not None:
         raise RouteBusy(
@@ -422,8 +427,8 @@ def _check_prices(
 
 @dataclass(frozen=True, slots=True)
 class ProposalPreview:
-    """A proposal as it would be registered now, and facts for the person who decides to submit
-    it.
+    """The terms that a submission would register now, and facts for the person who decides
+    about it.
 
     plans: with the alpha that this look would spend.
     risk: with this proposal's candidates.
@@ -436,7 +441,7 @@ class ProposalPreview:
     cost: CostRatio  # with the acceptance of an approver, if any
     candidate: str  # full name of the requested model
     unlisted: str  # set if the candidate's provider does not list it
-    untaken: Sequence[str]  # which part of the route's requests the candidate cannot take
+    untaken: Sequence[str]  # sentences about requests that the candidate cannot take
 
 
 def preview_proposal(
@@ -444,7 +449,7 @@ def preview_proposal(
     request: ProposalRequest,
     actor: Actor | None = None,
 ) -> ProposalPreview:
-    """Returns what `create_proposal` would register; stores nothing.
+    """Returns the terms that `create_proposal` would register; stores nothing.
 
     actor: None if the proposer is unknown; the preview then finds no restored incumbent.
     Raises NotFound for an unknown route, model or policy.
@@ -453,7 +458,7 @@ def preview_proposal(
     """
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)
-    policy = _policy(ctx, route.settings, request)
+    policy = _build_policy(ctx, route.settings, request)
     registered = registration.plan_suites(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
         candidate = named_models.find_listed_model(ctx, tx, request.candidate)
@@ -478,7 +483,7 @@ def preview_proposal(
                 accepted,
             ),
             candidate.name,
-            named_models.find_unlisted(tx, candidate),
+            named_models.describe_missing_in_list(tx, candidate),
             untaken.list_untaken(tx, route.name, incumbent, candidate, ctx.clock.now()),
         )
 
@@ -504,7 +509,7 @@ def count_phases(ctx: ProposalsContext) -> Mapping[ProposalPhase, int]:
         return Proposals(tx).phases()
 
 
-def _registration(proposal: Proposal) -> dict[str, object]:
+def _registration_details(proposal: Proposal) -> dict[str, object]:
     """Lists the registered terms for the audit event, without empty fields."""
     accepted = proposal.accepted_cost
     return {

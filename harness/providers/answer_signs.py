@@ -1,17 +1,17 @@
-"""Reads the signs of an answer that only looks like the asked model's. Pure.
+"""Reads the signs that another model than the requested one gave an answer. Pure.
 
-The signs are a gateway's mark that its fallback answered, a header that names the model, and a
-usage of 0 tokens. Evals and the router both read answers by these rules, so that an answer has
-one meaning in a verdict and in a canary. `tests/world/served` has the published answers that
-the rules come from. Bedrock's answers name no model, so no rule reads them.
+There are three signs: a gateway's mark that its fallback answered, a header that names another
+model, and a usage of 0 tokens. Evals and the router both read answers by these rules, so that
+an answer has one meaning in a verdict and in a canary. `tests/world/served` has the published
+answers that the rules come from. Bedrock's answers name no model, so no rule reads them.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-# A header counts the targets that a gateway left before the one that answered. LiteLLM repeats
-# the headers of a LiteLLM below it with a prefix.
-_FALLBACK_MARKS: Final = frozenset(
+# Headers with the number of targets that a gateway tried in vain before one answered. LiteLLM
+# repeats the headers of a LiteLLM below it with a prefix.
+_FALLBACK_HEADERS: Final = frozenset(
     {
         b"x-litellm-attempted-fallbacks",
         b"llm_provider-x-litellm-attempted-fallbacks",
@@ -19,11 +19,11 @@ _FALLBACK_MARKS: Final = frozenset(
         b"helicone-fallback-index",
     }
 )
-# A header names the model that answered; the body may repeat the name that was asked.
-_MODEL_NAMES: Final = frozenset({b"x-ms-served-model", b"ngrok-aig-model"})
+# Headers with the name of the model that answered. The body may only repeat the request's name.
+_MODEL_HEADERS: Final = frozenset({b"x-ms-served-model", b"ngrok-aig-model"})
 # The headers that `read_origin` reads.
-ORIGIN_HEADERS: Final = _FALLBACK_MARKS | _MODEL_NAMES
-# By these fields a caller lets a gateway choose another model. OpenRouter reads `models` and
+ORIGIN_HEADERS: Final = _FALLBACK_HEADERS | _MODEL_HEADERS
+# Request fields that let a gateway choose another model. OpenRouter reads `models` and
 # `route`, LiteLLM and Anthropic read `fallbacks`, LiteLLM reads `mock_testing_fallbacks`.
 # Vercel's gateway reads `providerOptions`, which may list models.
 _PROVIDER_OPTIONS: Final = "providerOptions"
@@ -31,7 +31,7 @@ CHOOSING_FIELDS: Final = frozenset(
     {"models", "route", "fallbacks", "mock_testing_fallbacks", _PROVIDER_OPTIONS}
 )
 LONGEST_NAME: Final = 200
-_COUNTS: Final = (
+_TOKEN_FIELDS: Final = (
     ("prompt_tokens", "completion_tokens"),
     ("input_tokens", "output_tokens"),
 )
@@ -40,8 +40,8 @@ _COUNTS: Final = (
 class AnswerOrigin(NamedTuple):
     """Where a gateway says that its answer comes from.
 
-    model: the model that a header names; empty without one. is_fallback: the gateway marks the
-    answer as its fallback's.
+    model: from a header; empty without one. is_fallback: whether the gateway says that its
+    fallback answered.
     """
 
     model: str = ""
@@ -56,9 +56,9 @@ def read_origin(headers: Iterable[tuple[bytes, bytes]]) -> AnswerOrigin:
     model = ""
     is_fallback = False
     for name, value in headers:
-        if name in _FALLBACK_MARKS:
+        if name in _FALLBACK_HEADERS:
             is_fallback = is_fallback or _is_positive(value)
-        elif name in _MODEL_NAMES:
+        elif name in _MODEL_HEADERS:
             model = model or value.decode("utf-8", "replace").strip()[:LONGEST_NAME]
     return AnswerOrigin(model, is_fallback) if model or is_fallback else NO_ORIGIN
 
@@ -91,12 +91,13 @@ def reports_no_tokens(usage: object) -> bool:
         return False
     counts = [value for value in usage.values() if isinstance(value, int | float)]
     return not any(counts) and any(
-        _is_zero(usage.get(given)) and _is_zero(usage.get(made)) for given, made in _COUNTS
+        _is_zero(usage.get(input_field)) and _is_zero(usage.get(output_field))
+        for input_field, output_field in _TOKEN_FIELDS
     )
 
 
 def reports_tokens(usage: object) -> bool:
-    """Tells whether a usage counts a token."""
+    """Tells whether a usage counts at least one token."""
     return isinstance(usage, Mapping) and any(
         isinstance(value, int | float) and value > 0 for value in usage.values()
     )

@@ -1,9 +1,11 @@
-"""A provider's `api_base` must not lead to a metadata service, which gives out the machine's
-credentials. Swapgate checks the URL when it is set, and each address before it connects. Pure.
+"""Refuses an `api_base` that leads to a metadata service, because such a service gives out the
+machine's credentials. Swapgate checks the URL when a person sets it, and each address before it
+connects. Pure.
 
 Names and addresses have many spellings, so all checks compare plain forms (`plain_host`), and
-look for IPv4 addresses inside IPv6 addresses. Private networks are allowed, because own servers
-run there. The connections themselves are in `calls.guarded_http` and `router.upstream`.
+look for IPv4 addresses inside IPv6 addresses. Private networks are allowed, because people run
+their own servers there. The connections themselves are in `calls.guarded_http` and
+`router.upstream`.
 """
 
 import re
@@ -39,12 +41,12 @@ def api_base_example(kind: str) -> str:
 def check_api_base_path(kind: str, url: str) -> None:
     """Checks that an api_base fits its kind's paths. Raises InputError."""
     if not url:
-        like = f": {example}" if (example := api_base_example(kind)) else ""
-        raise InputError(f"a provider of kind {kind!r} needs an api_base{like}")
+        suffix = f": {example}" if (example := api_base_example(kind)) else ""
+        raise InputError(f"a provider of kind {kind!r} needs an api_base{suffix}")
     if kind not in _API_BASES:
         return
-    ending, example = _API_BASES[kind]
-    if not ending.fullmatch(url):
+    pattern, example = _API_BASES[kind]
+    if not pattern.fullmatch(url):
         raise InputError(
             f"api_base of a provider of kind {kind!r} must have the form {example}"
         )
@@ -52,8 +54,8 @@ def check_api_base_path(kind: str, url: str) -> None:
 
 Address = IPv4Address | IPv6Address
 
-# Link-local addresses, which most clouds use for metadata services, and the rest: Amazon's and
-# Google's over IPv6, Alibaba's, Oracle's, Azure's platform (its WireServer gives out secrets).
+# Metadata services: link-local addresses (most clouds), then Amazon's and Google's over IPv6,
+# Alibaba's, Oracle's, and Azure's WireServer.
 CLOSED_NETWORKS: Final = tuple(
     ip_network(network_text)
     for network_text in (
@@ -77,7 +79,7 @@ CLOSED_NAMES: Final = frozenset(
 )
 # Networks whose last 32 bits are an IPv4 address: mapped, compatible, translated (RFC 6052, and
 # RFC 2765's `::ffff:0:a.b.c.d`).
-_EMBEDDING: Final = tuple(
+_EMBEDDING_NETWORKS: Final = tuple(
     IPv6Network(network_text)
     for network_text in (
         "::ffff:0:0/96",
@@ -86,15 +88,15 @@ _EMBEDDING: Final = tuple(
         "::ffff:0:0:0/96",
     )
 )
-# RFC 5214 (ISATAP): after any prefix, these bytes precede an IPv4 address. Two of their bits
-# vary, because they mark unique and group addresses.
+# RFC 5214 (ISATAP): these bytes stand between any prefix and an IPv4 address. Two of their bits
+# vary: they mark unique addresses and group addresses.
 _ISATAP: Final = b"\x00\x00\x5e\xfe"
 _ISATAP_FREE_BITS: Final = 0x03
-_SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # the IPv4 address follows the first 16 bits
-# Local-use translation (RFC 8215). The length of its prefix (RFC 6052) determines where
-# the four bytes are, around a byte that is always 0.
+_SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # an IPv4 address follows the first 16 bits
+# Local-use translation (RFC 8215). The length of its prefix (RFC 6052) determines the positions
+# of the IPv4 address's four bytes. Byte 8 is always 0.
 _OWN_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
-_PLACES: Final = (
+_TRANSLATED_BYTES: Final = (
     (6, 7, 9, 10),
     (7, 9, 10, 11),
     (9, 10, 11, 12),
@@ -112,11 +114,11 @@ def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
     allowed: entries of `router.allow_addresses`, which may name closed hosts and networks.
     Raises InputError, which omits the URL, because it may contain a secret.
     """
-    host = _host(url)
+    host = _parse_host(url)
     if not _is_open(host, allowed):
         raise InputError(
-            f"api_base names {host}, but Swapgate does not call link-local addresses and "
-            "clouds' metadata services. If a provider has this address, add it to "
+            f"api_base names {host}, but Swapgate calls no link-local addresses and no "
+            "metadata services of clouds. If a provider has this address, add it to "
             "`router.allow_addresses`"
         )
 
@@ -131,7 +133,9 @@ def may_connect(
     A name in `allowed` may resolve to any address. False for a broken host or address.
     """
     try:
-        return plain_host(host) in _names(allowed) or _is_open(plain_host(address), allowed)
+        return plain_host(host) in _allowed_hosts(allowed) or _is_open(
+            plain_host(address), allowed
+        )
     except ValueError:
         return False
 
@@ -144,30 +148,30 @@ def is_internal_host(host: str) -> bool:
         return False
 
 
-def _names(allowed: Collection[str]) -> set[str]:
+def _allowed_hosts(allowed: Collection[str]) -> set[str]:
     """Returns the allowed hosts in their plain form, without networks."""
     return {plain_host(name) for name in allowed if "/" not in name}
 
 
-def _host(url: str) -> str:
+def _parse_host(url: str) -> str:
     """Returns the URL's host in its plain form. Raises InputError."""
     if any(character <= " " or character in "\\\x7f" for character in url):
         raise InputError("api_base contains a space, a backslash or a control character")
     try:
-        found = urlsplit(url)
-        host = found.hostname
-        port = found.port
+        parts = urlsplit(url)
+        host = parts.hostname
+        port = parts.port
     except ValueError:
         host = None
         port = None
-    if not host or found.scheme not in ("http", "https") or port == 0:
+    if not host or parts.scheme not in ("http", "https") or port == 0:
         raise InputError("api_base does not have the form http(s)://host[:port]/path")
-    if "@" in found.netloc:
+    if "@" in parts.netloc:
         raise InputError(
             "api_base contains a user or a password, which Swapgate would show and log: give "
             "the key by `api_key_env` or `swapgate provider key set`"
         )
-    if found.query or found.fragment:
+    if parts.query or parts.fragment:
         raise InputError(
             "api_base has a query or a fragment: remove it, because Swapgate appends paths"
         )
@@ -180,38 +184,38 @@ def _host(url: str) -> str:
 def plain_host(host: str) -> str:
     """Returns a name in its DNS form, or an address in its usual form. Raises ValueError."""
     text = unicodedata.normalize("NFKC", host.translate(_DOTS)).lower().rstrip(".")
-    found = _address(text)
-    if found is not None:
-        return str(found)
+    address = _parse_address(text)
+    if address is not None:
+        return str(address)
     name = text.encode("idna").decode()
     if not _NAME.fullmatch(name):
         raise ValueError(host)
     return name
 
 
-def _address(text: str) -> Address | None:
+def _parse_address(text: str) -> Address | None:
     """Parses an address; None for a name. Raises ValueError for a broken IPv6 address."""
     if ":" in text:
         return IPv6Address(text.partition("%")[0])
-    return _ipv4(text)
+    return _parse_ipv4(text)
 
 
-def _ipv4(text: str) -> IPv4Address | None:
+def _parse_ipv4(text: str) -> IPv4Address | None:
     """Parses an IPv4 address like inet_aton: one to four parts, decimal, 0x or octal."""
     try:
-        *firsts, last = [_number(part) for part in text.split(".")]
+        *leading, last = [_parse_number(part) for part in text.split(".")]
     except ValueError:
         return None
     if (
-        len(firsts) > 3
-        or any(first > 255 for first in firsts)
-        or last >= 256 ** (4 - len(firsts))
+        len(leading) > 3
+        or any(first > 255 for first in leading)
+        or last >= 256 ** (4 - len(leading))
     ):
         return None
-    return IPv4Address(int.from_bytes([*firsts, *last.to_bytes(4 - len(firsts))]))
+    return IPv4Address(int.from_bytes([*leading, *last.to_bytes(4 - len(leading))]))
 
 
-def _number(part: str) -> int:
+def _parse_number(part: str) -> int:
     """Parses a part of an IPv4 address: decimal, hexadecimal or octal. Raises ValueError."""
     if not re.fullmatch(r"0x[0-9a-f]*|[0-9]+", part):
         raise ValueError(part)
@@ -221,28 +225,28 @@ def _number(part: str) -> int:
 
 
 def _is_open(host: str, allowed: Collection[str]) -> bool:
-    """Whether a provider may have this host, a name or an address in its plain form."""
-    found = _address(host)
-    if found is None:
-        return host not in CLOSED_NAMES or host in _names(allowed)
+    """Tells whether Swapgate may call a host. host: a name or an address in its plain form."""
+    address = _parse_address(host)
+    if address is None:
+        return host not in CLOSED_NAMES or host in _allowed_hosts(allowed)
     closed = [
-        address
-        for address in _meant(found)
-        if any(address in network for network in CLOSED_NETWORKS)
+        candidate
+        for candidate in _possible_addresses(address)
+        if any(candidate in network for network in CLOSED_NETWORKS)
     ]
-    return not closed or any(_covers(name, found, *closed) for name in allowed)
+    return not closed or any(_contains_any(name, address, *closed) for name in allowed)
 
 
-def _meant(address: Address) -> Iterator[Address]:
+def _possible_addresses(address: Address) -> Iterator[Address]:
     """Yields an address, and each IPv4 address that an IPv6 address may stand for."""
     yield address
     if isinstance(address, IPv6Address):
-        if _is_isatap(address) or any(address in network for network in _EMBEDDING):
+        if _is_isatap(address) or any(address in network for network in _EMBEDDING_NETWORKS):
             yield IPv4Address(address.packed[12:])
         if address in _SIX_TO_FOUR:
             yield IPv4Address(address.packed[2:6])
         elif address in _OWN_TRANSLATION:
-            for places in _PLACES:
+            for places in _TRANSLATED_BYTES:
                 yield IPv4Address(bytes(address.packed[place] for place in places))
         elif address in _TEREDO:
             yield IPv4Address(address.packed[4:8])
@@ -255,7 +259,7 @@ def _is_isatap(address: IPv6Address) -> bool:
     return bytes([first & ~_ISATAP_FREE_BITS, *rest]) == _ISATAP
 
 
-def _covers(allowed: str, *addresses: Address) -> bool:
+def _contains_any(allowed: str, *addresses: Address) -> bool:
     """Tells whether an allowed entry contains one of the addresses; False for an entry that is
     a name.
     """

@@ -26,8 +26,8 @@ class NoCipher:
 
 @dataclass(frozen=True, kw_only=True)
 class ProvidersContext(World):
-    """Adds keys, the known models and the ways to call providers. A port is None in a process
-    that lacks it.
+    """Adds keys, the known models and the ports that call providers. A port is None in a
+    process that lacks it.
     """
 
     uses: ProviderUses  # which routes, proposals and runs need a provider
@@ -39,8 +39,8 @@ class ProvidersContext(World):
     # The names of the providers that may see a data class, by class.
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     allow_addresses: tuple[str, ...] = ()  # closed addresses that providers may use
-    door: ProviderProbe | None = None  # None if this process calls no provider
-    oauth: OAuthServer | None = None  # people sign in there; None without sign-in
+    probe: ProviderProbe | None = None  # None if this process calls no provider
+    oauth: OAuthServer | None = None  # server where people sign in; None without sign-in
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
 
     @property

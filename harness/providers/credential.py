@@ -1,7 +1,7 @@
-"""The keys of providers: their storage, order, replacement, and rest after a failure. Pure.
+"""The keys of providers: their order, replacement, and rest after a failure. Pure.
 
-Also hides secrets in texts of providers, which some of them repeat in their errors. Values are
-encrypted and decrypted by `harness.providers.registry.provider_secrets`; the router decides
+Also hides secrets in providers' texts, because some providers repeat them in errors.
+`harness.providers.registry.provider_secrets` encrypts and decrypts the keys. The router decides
 when to try another key (`router.health.provider_keys`).
 """
 
@@ -27,11 +27,11 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 # The shortest keys of providers have more characters than any word of a variable's name.
 _KEY_LENGTH: Final = 24
 # First characters of escapes in JSON, URLs and HTML.
-_MARKS: Final = (b"\\", b"%", b"&", b"+")
-# Backslashes of JSON that is nested up to three times.
+_ESCAPE_MARKS: Final = (b"\\", b"%", b"&", b"+")
+# Backslashes in JSON that is encoded up to three times.
 _NESTED: Final = rb"\\{0,7}"
 _SLASHES: Final = rb"\\{1,7}"
-_SHORT: Final = {
+_SHORT_ESCAPES: Final = {
     character: letter.encode()
     for character, letter in zip("\a\b\t\n\v\f\r\0", "abtnvfr0", strict=True)
 }
@@ -63,61 +63,61 @@ def hide_secret(text: bytes, secret: str) -> bytes:
     """Removes a secret in every encoding. Leaves values that are too short for a secret."""
     if len(secret) < MIN_SECRET_LENGTH:
         return text
-    for spelling in _encoded(secret):
+    for spelling in _encoded_forms(secret):
         text = text.replace(spelling, HIDDEN_MARK)
-    if any(mark in text for mark in _MARKS):
-        text = _escaped(secret).sub(HIDDEN_MARK, text)
+    if any(mark in text for mark in _ESCAPE_MARKS):
+        text = _escaped_pattern(secret).sub(HIDDEN_MARK, text)
     return text
 
 
 @lru_cache(maxsize=512)
-def _encoded(secret: str) -> tuple[bytes, ...]:
+def _encoded_forms(secret: str) -> tuple[bytes, ...]:
     """Returns the secret's spellings as bytes: raw, hexadecimal, and base64 at each of three
     offsets.
     """
     raw = secret.encode("utf-8", "surrogatepass")
     latin_1 = secret.encode("latin-1", "replace")  # many clients encode headers in Latin-1
-    found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
-    for before in range(3):
-        # A base64 character at either end may contain bits of the bytes beside the secret, so
-        # we cut these characters off.
-        first = -(-before * 8 // 6)
-        last = (before + len(raw)) * 8 // 6
+    forms = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
+    for offset in range(3):
+        # The first and the last base64 character may contain bits of the neighbouring bytes, so
+        # the code cuts them off.
+        first = -(-offset * 8 // 6)
+        last = (offset + len(raw)) * 8 // 6
         for encode in (b64encode, urlsafe_b64encode):
-            inner = encode(bytes(before) + raw)[first:last]
-            found += (inner, inner.replace(b"/", b"\\/"))
-    return tuple(dict.fromkeys(found))
+            inner = encode(bytes(offset) + raw)[first:last]
+            forms += (inner, inner.replace(b"/", b"\\/"))
+    return tuple(dict.fromkeys(forms))
 
 
 @lru_cache(maxsize=512)
-def _escaped(secret: str) -> re.Pattern[bytes]:
+def _escaped_pattern(secret: str) -> re.Pattern[bytes]:
     """Returns a pattern of the secret in which each character may be escaped in its own way."""
     return re.compile(
-        b"".join(b"(?:%s)" % b"|".join(_spelled(character)) for character in secret)
+        b"".join(b"(?:%s)" % b"|".join(_escape_patterns(character)) for character in secret)
     )
 
 
-def _spelled(character: str) -> list[bytes]:
+def _escape_patterns(character: str) -> list[bytes]:
     """Lists patterns of a character's escapes: JSON, URL, HTML and Python."""
     raw = character.encode("utf-8", "surrogatepass")
     units = character.encode("utf-16-be", "surrogatepass").hex()
     number = ord(character)
-    words = {
+    html_words = {
         html.escape(character),
         html.escape(character).replace("&#x27;", "&apos;"),
     }
-    found = [re.escape(raw)]
+    patterns = [re.escape(raw)]
     if not character.isalnum():
-        found = [_NESTED + re.escape(raw)]
-    found += [re.escape(word.encode()) for word in sorted(words - {character})]
+        patterns = [_NESTED + re.escape(raw)]
+    patterns += [re.escape(word.encode()) for word in sorted(html_words - {character})]
     if character == " ":
-        found.append(rb"\+")
-    percents = b"".join(b"%%(?:25)*%02x" % byte for byte in raw)
-    unicodes = b"".join(
+        patterns.append(rb"\+")
+    url_escape = b"".join(b"%%(?:25)*%02x" % byte for byte in raw)
+    unicode_escape = b"".join(
         _SLASHES + b"u" + units[at : at + 4].encode() for at in range(0, len(units), 4)
     )
-    if character in _SHORT:
-        found.append(_SLASHES + _SHORT[character])
+    if character in _SHORT_ESCAPES:
+        patterns.append(_SLASHES + _SHORT_ESCAPES[character])
     numeric = b"&#(?:0*%d|x0*%x);" % (number, number)
     # Python's escapes of text and bytes.
     python = [
@@ -127,14 +127,14 @@ def _spelled(character: str) -> list[bytes]:
     if number <= _LAST_OF_LATIN_1:
         python.append(_SLASHES + b"x%02x" % number)
     return [
-        *found,
-        *(b"(?i:%s)" % form for form in (percents, unicodes, numeric, *python)),
+        *patterns,
+        *(b"(?i:%s)" % form for form in (url_escape, unicode_escape, numeric, *python)),
     ]
 
 
 Key = TypeVar("Key", bound=Hashable)
-# How long a refused key rests. Providers do not bill refused requests, so that one attempt in
-# this time costs nothing.
+# How long a refused key rests. One attempt in this time costs nothing, because providers do not
+# bill refused requests.
 REFUSED_S: Final = 300.0
 # How long a key rests after a rate limit without Retry-After.
 LIMITED_S: Final = 5.0
@@ -148,7 +148,8 @@ def key_rest_s(
     help.
 
     A rate limit lets a key rest for `retry_after_s`, another failure for REFUSED_S or longer.
-    No rest is longer than MAX_REST_S. retry_after_s: the provider's wish; None without one.
+    No rest is longer than MAX_REST_S. retry_after_s: from the provider's header; None without
+    one.
     """
     if not reach.is_of_key:
         return None
@@ -177,10 +178,10 @@ def choose_key(
     """Chooses the first key that does not rest, or else the key that rests for the shortest
     time.
 
-    So a request is tried even if all keys rest. keys: at least one.
+    Even if all keys rest, the router so tries the request. keys: at least one.
     """
-    able = rested_keys(keys, resting_until, now)
-    return able[0] if able else min(keys, key=lambda key: resting_until[key])
+    available = rested_keys(keys, resting_until, now)
+    return available[0] if available else min(keys, key=lambda key: resting_until[key])
 
 
 MAX_VALUE_LENGTH: Final = 8192
@@ -206,8 +207,8 @@ def keys_from_environment(
     provider: Provider, environ: Mapping[str, str]
 ) -> tuple[ProviderKey, ...]:
     """Returns the keys in a provider's environment variables, in order, without empty ones."""
-    found = ((name, environ.get(name, "")) for name in provider.key_envs)
-    return tuple(ProviderKey(name, secret) for name, secret in found if secret)
+    named_secrets = ((name, environ.get(name, "")) for name in provider.key_envs)
+    return tuple(ProviderKey(name, secret) for name, secret in named_secrets if secret)
 
 
 def hide_provider_secrets(
@@ -234,15 +235,17 @@ def lacks_key(
 ) -> bool:
     """Tells whether a provider needs a key but has neither a key nor a header with credentials.
 
-    A provider needs a key if its kind does, if it names a variable, or if it once had a stored
-    key: a removed key must not make it call without one. stored_before: whether it ever had
-    one.
+    A provider needs a key if its kind does, if it names a variable, or if it ever had a stored
+    key: after a person removes the key, the router must not call without one. stored_before:
+    whether it ever had a stored key.
     """
     if keys:
         return False
     kind = PROVIDER_KINDS.get(provider.kind)
-    wants = (kind is not None and kind.needs_key) or bool(provider.key_envs) or stored_before
-    return wants and _OWN_HEADERS.isdisjoint(name.lower() for name in provider.header_names)
+    needs_key = (
+        (kind is not None and kind.needs_key) or bool(provider.key_envs) or stored_before
+    )
+    return needs_key and _OWN_HEADERS.isdisjoint(name.lower() for name in provider.header_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,13 +287,13 @@ def check_key_value(value: str) -> str:
 
     The message does not repeat the value.
     """
-    found = value.strip()
-    if not found or len(found) > MAX_VALUE_LENGTH or not _SENDABLE.fullmatch(found):
+    stripped = value.strip()
+    if not stripped or len(stripped) > MAX_VALUE_LENGTH or not _SENDABLE.fullmatch(stripped):
         raise InputError(
             f"a key is 1 to {MAX_VALUE_LENGTH} printable ASCII characters without spaces; "
             "the value given is not"
         )
-    return found
+    return stripped
 
 
 def check_key_name(name: str) -> str:
@@ -307,28 +310,28 @@ def place_new_key(
     first: bool,
     keep_until: datetime | None,
 ) -> list[Credential]:
-    """Returns the keys to store for a new key. keep_until: how long the router still tries
-    the replaced key, after the new key.
+    """Returns the keys to store for a new key. keep_until: until when the router tries the
+    replaced key as well, after the new key; None drops it at once.
     """
-    before = next(
+    same_name = next(
         (credential for credential in stored if credential.name == new.name),
         None,
     )
-    places = [credential.position for credential in stored]
-    replaced = before is not None and before.ciphertext
+    positions = [credential.position for credential in stored]
+    replaced = same_name is not None and same_name.ciphertext
     # Positions rise by two, so that a replaced key fits between two keys.
-    last = max(places, default=-2) + 2
-    place = before.position if before is not None and replaced else last
+    last = max(positions, default=-2) + 2
+    position = same_name.position if same_name is not None and replaced else last
     if first:
-        place = min(places, default=0) - 2
-    written = [replace(new, position=place)]
-    if before is not None and replaced and keep_until is not None:
-        old = f"{before.name}{REPLACED_KEY_SUFFIX}"
-        kept = replace(
-            before,
-            name=old,
-            position=place + 1,
+        position = min(positions, default=0) - 2
+    written = [replace(new, position=position)]
+    if same_name is not None and replaced and keep_until is not None:
+        old_name = f"{same_name.name}{REPLACED_KEY_SUFFIX}"
+        old_key = replace(
+            same_name,
+            name=old_name,
+            position=position + 1,
             expires_at=keep_until,
         )
-        written.append(kept)
+        written.append(old_key)
     return written

@@ -1,10 +1,10 @@
-"""Switches: each forces or avoids a provider or a target, or freezes routes. Pure.
+"""Switches: a switch forces or avoids a provider or a target, or freezes routes. Pure.
 
 A switch removes targets from a route's plan. If it would remove all, the route keeps its plan.
-All avoiding switches apply, but only one forcing switch. The source decides first (environment,
-then CLI and REST, then file). Then a route's own switch precedes a switch for all routes, and
-then a newer switch an older one.
-A freeze changes no plan: it holds candidates back (`harness.routing.freeze`).
+All avoiding switches apply, but only one forcing switch. Its rank is first its source
+(environment, then CLI and REST, then file). Then a route's own switch precedes a switch for all
+routes. Then a newer switch precedes an older one. A freeze changes no plan: it stops candidates
+(`harness.routing.freeze`).
 
 Switches are stored by `harness.routing.records.interventions`, and people set them through
 `harness.routing.control.freezes`. A switch only removes targets, so it can serve no unproven
@@ -27,7 +27,7 @@ _ITEM: Final = re.compile(
 )
 _FORMS: Final = "write provider:NAME, target:ID, avoid:provider:NAME, avoid:target:ID"
 _GRAMMAR: Final = f"{_FORMS} or ROUTE=provider:NAME, separated by commas"
-_ONE: Final = f"{_FORMS} or freeze"
+_FORCE_FORMS: Final = f"{_FORMS} or freeze"
 
 
 class SwitchSource(StrEnum):
@@ -39,7 +39,7 @@ class SwitchSource(StrEnum):
     CONFIG = "config"
 
 
-_RANK: Final[Mapping[SwitchSource, int]] = {
+_SOURCE_RANK: Final[Mapping[SwitchSource, int]] = {
     SwitchSource.ENVIRONMENT: 2,
     SwitchSource.CLI: 1,
     SwitchSource.REST: 1,
@@ -69,7 +69,7 @@ class Force:
 
     @property
     def avoids(self) -> bool:
-        """Whether it only removes the named provider or target."""
+        """Whether the switch removes the named provider or target, instead of all others."""
         return self.kind in (
             ForceKind.AVOID_PROVIDER,
             ForceKind.AVOID_TARGET,
@@ -94,8 +94,8 @@ class Force:
 
 @dataclass(frozen=True, slots=True)
 class KillSwitch:
-    """A switch, stored or given by environment and file. It never changes; lifting is a
-    SwitchRecord.
+    """A switch from the database, the environment or the file. It never changes: a SwitchRecord
+    tells whether a person lifted it.
     """
 
     id: str
@@ -121,7 +121,7 @@ class SwitchRecord:
     """A stored switch, with the person who lifted it."""
 
     switch: KillSwitch
-    lifted_at: datetime | None = None  # lifted_at, lifted_by: None until a person lifts it
+    lifted_at: datetime | None = None  # None until a person lifts the switch, as `lifted_by`
     lifted_by: str | None = None
 
     def describe_state(self, now: datetime) -> str:
@@ -138,22 +138,24 @@ class ForcedPlan:
     """The part of a plan that a switch leaves."""
 
     switch: KillSwitch
-    kept: tuple[str, ...]  # target ids, in order
+    kept: tuple[str, ...]  # ids of the remaining targets, in order
     in_effect: bool  # False if the route keeps its plan
     reason: str  # for people
     idle: bool = False  # the plan never had the avoided provider or target
 
 
 def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[KillSwitch, ...]:
-    """Returns the switches of plans that have not expired, strongest first."""
-    live = [s for s in switches if not s.force.freezes and not s.is_over(now)]
+    """Returns the unexpired switches that are no freezes, strongest first."""
+    live = [
+        switch for switch in switches if not switch.force.freezes and not switch.is_over(now)
+    ]
     return tuple(sorted(live, key=_strength, reverse=True))
 
 
 def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | None:
     """Returns the switch that decides for the route. switches: those in force."""
-    about = [switch for switch in switches if switch.covers(route)]
-    return max(about, key=_strength, default=None)
+    covering = [switch for switch in switches if switch.covers(route)]
+    return max(covering, key=_strength, default=None)
 
 
 def decide_plan(
@@ -162,43 +164,44 @@ def decide_plan(
     plan: Sequence[Target],
 ) -> ForcedPlan | None:
     """Applies all switches to a route's plan; None without a switch for the route."""
-    about = sorted(
+    covering = sorted(
         (switch for switch in switches if switch.covers(route)),
         key=_strength,
         reverse=True,
     )
-    ruling = next((switch for switch in about if not switch.force.avoids), None)
-    applied = [switch for switch in about if switch.force.avoids]
-    decided = None
-    left = tuple(plan)
-    for switch in (*applied, *([ruling] if ruling else [])):
-        step = force_plan(switch, left)
-        left = tuple(target for target in left if target.id in step.kept)
-        if decided is None or decided.idle or (step.in_effect and not decided.in_effect):
-            decided = step
+    ruling = next((switch for switch in covering if not switch.force.avoids), None)
+    avoiding = [switch for switch in covering if switch.force.avoids]
+    decision = None
+    remaining = tuple(plan)
+    for switch in (*avoiding, *([ruling] if ruling else [])):
+        step = force_plan(switch, remaining)
+        remaining = tuple(target for target in remaining if target.id in step.kept)
+        if decision is None or decision.idle or (step.in_effect and not decision.in_effect):
+            decision = step
         elif step.in_effect or not switch.force.avoids:
-            decided = ForcedPlan(
-                step.switch if step.in_effect else decided.switch,
+            decision = ForcedPlan(
+                step.switch if step.in_effect else decision.switch,
                 step.kept,
-                in_effect=decided.in_effect or step.in_effect,
-                reason=f"{decided.reason}; {step.reason}",
+                in_effect=decision.in_effect or step.in_effect,
+                reason=f"{decision.reason}; {step.reason}",
             )
-    return decided
+    return decision
 
 
 def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
     """Applies one switch to a plan. If no target would remain, the whole plan stays.
 
-    Pure, so the router, previews and the check of four eyes agree. plan: targets in order.
+    The router, previews and the four-eyes check all call this function, so they agree. plan:
+    targets in order.
     """
     force = switch.force
-    named = _named_ids(force, plan)
-    kept = tuple(target.id for target in plan if (target.id in named) != force.avoids)
-    whole = tuple(target.id for target in plan)
+    named_ids = _named_ids(force, plan)
+    kept = tuple(target.id for target in plan if (target.id in named_ids) != force.avoids)
+    all_ids = tuple(target.id for target in plan)
     scope = "for all routes" if switch.route is None else "for this route"
     kind = "target" if force.names_target else "provider"
     text = f"{kind} {force.name} {scope} (switch {switch.id}) is {force.effect}"
-    if kept and not (force.avoids and kept == whole):
+    if kept and not (force.avoids and kept == all_ids):
         return ForcedPlan(
             switch,
             kept,
@@ -206,17 +209,17 @@ def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
             reason=text,
         )
     if not force.avoids:
-        why = "no such target has evidence for this route, or the route may not use it"
+        reason = "no such target has evidence for this route, or the route may not use it"
     elif kept:
-        why = "this route does not use it"
+        reason = "this route does not use it"
     else:
-        why = "this route may use no other target"
-    why = f"{text}, but {why}: the route keeps its plan"
+        reason = "this route may use no other target"
+    reason = f"{text}, but {reason}: the route keeps its plan"
     return ForcedPlan(
         switch,
-        whole,
+        all_ids,
         in_effect=False,
-        reason=why,
+        reason=reason,
         idle=force.avoids and bool(kept),
     )
 
@@ -226,12 +229,12 @@ def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ..
     items = [part.strip() for part in text.split(",")]
     if items == [""]:
         return ()
-    return _standing(items, now, SwitchSource.ENVIRONMENT, place=ENVIRONMENT_VARIABLE)
+    return _permanent_switches(items, now, SwitchSource.ENVIRONMENT, place=ENVIRONMENT_VARIABLE)
 
 
 def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch, ...]:
     """Parses the items under `switches:` in the configuration file."""
-    return _standing(
+    return _permanent_switches(
         [item.strip() for item in items],
         now,
         SwitchSource.CONFIG,
@@ -245,37 +248,37 @@ def parse_force(text: str) -> Force:
     """
     if text.strip() == ForceKind.FREEZE:
         return Force(ForceKind.FREEZE, "")
-    route, force = _parsed(
+    route, force = _parse_item(
         text.strip(),
         repr(text.strip()),
-        _ONE,
+        _FORCE_FORMS,
     )
     if route is not None:
         raise InputError(f"{text.strip()!r} names a route: give the route separately")
     return force
 
 
-def _standing(
+def _permanent_switches(
     items: Sequence[str],
     now: datetime,
     source: SwitchSource,
     *,
     place: str,
 ) -> tuple[KillSwitch, ...]:
-    """Builds the switches of an environment variable or a file, without an end.
+    """Builds the switches of an environment variable or a file. They never expire.
 
     place: for messages. Raises InputError for an invalid item, and for a second forcing switch
     of the same route.
     """
     switches: dict[tuple[str | None, Force | None], KillSwitch] = {}
     for number, item in enumerate(items, 1):
-        here = f"{place}: item {number} ({item!r})"
-        route, force = _parsed(item, here)
+        place_of_item = f"{place}: item {number} ({item!r})"
+        route, force = _parse_item(item, place_of_item)
         key = (route, force if force.avoids else None)
         if key in switches:
             scope = "all routes" if route is None else f"route {route!r}"
             raise InputError(
-                f"{here} forces {scope} for a second time; the first item is "
+                f"{place_of_item} forces {scope} for a second time; the first item is "
                 f"{switches[key].force}: keep one of them"
             )
         switches[key] = KillSwitch(
@@ -291,25 +294,25 @@ def _standing(
     return tuple(switches.values())
 
 
-def _parsed(
+def _parse_item(
     item: str,
     place: str,
     grammar: str = _GRAMMAR,
 ) -> tuple[str | None, Force]:
     """Parses an item to (route, force); the route is None for all routes. Raises InputError."""
-    found = _ITEM.fullmatch(item)
-    if found is None:
+    match = _ITEM.fullmatch(item)
+    if match is None:
         raise InputError(f"{place} is not a switch; {grammar}")
-    name = found["name"].strip()
+    name = match["name"].strip()
     if not name:
-        raise InputError(f"{place} names no {found['kind']}; {grammar}")
-    return found["route"], Force(ForceKind(found["kind"]), name)
+        raise InputError(f"{place} names no {match['kind']}; {grammar}")
+    return match["route"], Force(ForceKind(match["kind"]), name)
 
 
 def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
     """Returns the sort key of switches: a greater key decides."""
     return (
-        _RANK[switch.source],
+        _SOURCE_RANK[switch.source],
         switch.route is not None,
         switch.created_at,
         switch.id,
@@ -319,8 +322,9 @@ def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
 def _named_ids(force: Force, plan: Sequence[Target]) -> frozenset[str]:
     """Returns the ids of the targets that a switch names, by id, name or provider/model.
 
-    The name of a target with parameters or a patch ends in `#` and a short id, which a person
-    in an emergency does not know: without an exact match, provider/model names all its targets.
+    Without an exact match, provider/model names all targets of the model: the full name of a
+    target with parameters or a patch ends in `#` and a short id, which a person does not know
+    in an emergency.
     """
     if not force.names_target:
         return frozenset(target.id for target in plan if target.provider == force.name)

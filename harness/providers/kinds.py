@@ -1,10 +1,10 @@
-"""The table of provider kinds. The router translates requests for a kind's `adapted` endpoints
-(`router.upstream`), and passes on the bytes of requests for the endpoints that it `speaks`.
+"""The table of provider kinds. For a kind's `adapted` endpoints, the router translates
+requests (`router.upstream`). For the endpoints that it `speaks`, it passes on the bytes.
 
-A provider that speaks OpenAI's protocol needs one row here and nothing else. A row says how a
-kind is called. What its models take of a request is in the table of abilities
-(`models.abilities`), in the catalogue (`models.catalogue`) or in the provider's `models`.
-Nothing here calls a provider.
+A provider that speaks OpenAI's protocol needs one row here and nothing else. A row tells how to
+call a kind. The fields that its models accept are in the table of abilities
+(`models.abilities`), in the catalogue (`models.catalogue`) or in the provider's `models`. This
+module calls no provider.
 """
 
 import re
@@ -63,9 +63,9 @@ class KeyStyle(StrEnum):
 
 _CHAT: Final = frozenset({Endpoint.CHAT})
 _CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
-_OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
+_OPENAI_ENDPOINTS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
 # Endpoints that the router can translate to chat (`router.protocols`).
-_BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
+_TRANSLATED_TO_CHAT: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,31 +114,41 @@ class ProviderKind:
     @property
     def adapted(self) -> frozenset[Endpoint]:
         """The endpoints that the router translates for providers of this kind."""
-        chats = Endpoint.CHAT in self.speaks | self.translated
-        return self.translated | (_BRIDGED - self.speaks if chats else frozenset())
+        speaks_chat = Endpoint.CHAT in self.speaks | self.translated
+        return self.translated | (
+            _TRANSLATED_TO_CHAT - self.speaks if speaks_chat else frozenset()
+        )
 
     @property
     def serves(self) -> frozenset[Endpoint]:
         """All endpoints of this kind, native and translated."""
         return self.speaks | self.adapted
 
-    def translates(self, can: Capabilities) -> frozenset[Endpoint]:
+    def translates(self, capabilities: Capabilities) -> frozenset[Endpoint]:
         """Returns the endpoints that the router translates for a model of this kind.
 
-        can: the model's declared capabilities. `native` calls the server's own endpoint, and
-        False prefers the translation to chat.
+        capabilities: the model's declared capabilities. `native` calls the server's own
+        endpoint, and False prefers the translation to chat.
         """
         if Endpoint.CHAT not in self.speaks:
-            return self.adapted if can.chat else frozenset()
-        ways = {endpoint: getattr(can, endpoint.value) for endpoint in _BRIDGED}
-        native = {endpoint for endpoint, way in ways.items() if way == NATIVE}
-        chats = {endpoint for endpoint, way in ways.items() if not way}
-        return (self.adapted - native) | chats if can.chat else frozenset()
+            return self.adapted if capabilities.chat else frozenset()
+        declared = {
+            endpoint: getattr(capabilities, endpoint.value) for endpoint in _TRANSLATED_TO_CHAT
+        }
+        native = {endpoint for endpoint, way in declared.items() if way == NATIVE}
+        translated_to_chat = {endpoint for endpoint, way in declared.items() if not way}
+        return (
+            (self.adapted - native) | translated_to_chat if capabilities.chat else frozenset()
+        )
 
-    def serves_of(self, can: Capabilities) -> frozenset[Endpoint]:
+    def serves_of(self, capabilities: Capabilities) -> frozenset[Endpoint]:
         """Returns all endpoints that a model of this kind serves, native and translated."""
-        own = {endpoint for endpoint in _BRIDGED if getattr(can, endpoint.value) == NATIVE}
-        return self.speaks | own | self.translates(can)
+        native = {
+            endpoint
+            for endpoint in _TRANSLATED_TO_CHAT
+            if getattr(capabilities, endpoint.value) == NATIVE
+        }
+        return self.speaks | native | self.translates(capabilities)
 
 
 _OLD_LIMIT, _NEW_LIMIT = AnswerLimit
@@ -146,7 +156,7 @@ _HOSTED = ProviderGroup.HOSTED
 _LOCAL = ProviderGroup.LOCAL
 _OAUTH = ProviderGroup.OAUTH
 
-# By kind; the lists of models of vLLM and SGLang have the context window.
+# By kind. For vLLM and SGLang, the list of models already has the context window.
 _OWN_SERVERS: Final = {
     # `/api/ps` has the windows of loaded models; `/api/show` has only their possible windows.
     "ollama": OwnServer("/api/tags", "/api/ps", ("models", "context_length")),
@@ -159,7 +169,7 @@ _ALL: Final = (
     ProviderKind(
         "openai",
         _HOSTED,
-        _OPENAIS,
+        _OPENAI_ENDPOINTS,
         "https://api.openai.com/v1",
         "OPENAI_API_KEY",
         ("gpt", "chatgpt", "o1", "o3", "o4", "text-embedding"),
@@ -193,7 +203,7 @@ _ALL: Final = (
     ProviderKind(
         "azure_openai",
         _HOSTED,
-        _OPENAIS,
+        _OPENAI_ENDPOINTS,
         key_env="AZURE_OPENAI_API_KEY",
         key_style=KeyStyle.AZURE,
         answer_limit=_NEW_LIMIT,
@@ -253,7 +263,7 @@ _ALL: Final = (
     ProviderKind(
         "openrouter",
         _HOSTED,
-        _OPENAIS,
+        _OPENAI_ENDPOINTS,
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
         catalogue_names=("openrouter",),
@@ -314,8 +324,8 @@ _ALL: Final = (
 )
 
 PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
-# Beginnings of model names that belong to every local kind, because the vendor publishes the
-# weights, and Swapgate has no kind for the vendor's own API.
+# Beginnings of model names that belong to every local kind: their vendors publish the weights,
+# and Swapgate has no kind for these vendors' own APIs.
 LOCAL_KEYWORDS: Final = ("qwen",)
 # Other names of the kinds, by LiteLLM, vendors, and servers that speak OpenAI's protocol.
 _OTHER_NAMES: Final[Mapping[str, str]] = {
@@ -341,8 +351,8 @@ def check_kind(name: str) -> str:
     """Returns the name of a kind. Raises InputError, with the nearest kind, otherwise."""
     if name in PROVIDER_KINDS:
         return name
-    near = did_you_mean(name, PROVIDER_KINDS, meant=other_name(name))
-    raise InputError(f"unknown kind {name!r}{near}; kinds: {', '.join(PROVIDER_KINDS)}")
+    suggestion = did_you_mean(name, PROVIDER_KINDS, meant=other_name(name))
+    raise InputError(f"unknown kind {name!r}{suggestion}; kinds: {', '.join(PROVIDER_KINDS)}")
 
 
 def kind_at(api_base: str) -> str:
@@ -359,7 +369,7 @@ def kind_at(api_base: str) -> str:
 
 
 def other_name(name: str) -> str:
-    """Returns the kind for which another product's name stands; empty if there is none."""
+    """Returns the kind that another product calls by this name; empty for an unknown name."""
     return _OTHER_NAMES.get("".join(filter(str.isalnum, name.casefold())), "")
 
 
@@ -367,25 +377,27 @@ def add_command(kind: str) -> str:
     """Returns the command that sets up a provider of the kind. An OAuth provider needs a
     sign-in, and a kind without a usual address needs an address.
     """
-    row = PROVIDER_KINDS[kind]
-    if row.group is ProviderGroup.OAUTH:
+    provider_kind = PROVIDER_KINDS[kind]
+    if provider_kind.group is ProviderGroup.OAUTH:
         return f"swapgate provider key login {kind}"
-    return f"swapgate provider add {kind}{'' if row.api_base else ' --api-base URL'}"
+    return f"swapgate provider add {kind}{'' if provider_kind.api_base else ' --api-base URL'}"
 
 
 def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:
-    """Gives the answer's limit the name that the kind accepts. An existing limit of that name
-    stays.
+    """Gives the field that limits the answer the name that the kind accepts. An existing field
+    of that name keeps its value.
 
-    fields: of a request's body; they are not changed. An unknown kind, and a kind that accepts
-    both names, keeps the fields as they are.
+    fields: of a request's body; the function copies them. For an unknown kind, and for a kind
+    that accepts both names, all fields stay.
     """
-    known = PROVIDER_KINDS.get(kind)
-    named = known.answer_limit if known is not None else None
-    if named is None:
+    provider_kind = PROVIDER_KINDS.get(kind)
+    preferred = provider_kind.answer_limit if provider_kind is not None else None
+    if preferred is None:
         return dict(fields)
-    found = {name: value for name, value in fields.items() if name not in set(AnswerLimit)}
-    for answer_limit in (named, *AnswerLimit):
+    other_fields = {
+        name: value for name, value in fields.items() if name not in set(AnswerLimit)
+    }
+    for answer_limit in (preferred, *AnswerLimit):
         if answer_limit in fields:
-            return {**found, named.value: fields[answer_limit]}
-    return found
+            return {**other_fields, preferred.value: fields[answer_limit]}
+    return other_fields

@@ -1,8 +1,8 @@
 """The sign-in addresses of provider kinds, and the renewal of tokens. Pure.
 
-GitHub documents its device flow (RFC 8628); the other flows follow the vendors' programs. The
-functions take a SignIn and a time and return the next SignIn. Requests are sent by
-`calls.oauth_http`, and `harness.providers.registry.sign_in` stores the results.
+GitHub documents its device flow (RFC 8628). The other flow repeats the requests of OpenAI's own
+program. The functions take a SignIn and a time and return the next SignIn. `calls.oauth_http`
+sends the requests, and `harness.providers.registry.sign_in` stores the results.
 """
 
 import json
@@ -85,8 +85,8 @@ def oauth_endpoints(
     change: OAuthOverrides | None,
 ) -> OAuthEndpoints:
     """Returns the sign-in addresses. Raises InputError, ConfigError without a client id."""
-    known = OAUTH_ENDPOINTS.get(kind)
-    if known is None:
+    endpoints = OAUTH_ENDPOINTS.get(kind)
+    if endpoints is None:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes a key: "
             f"`swapgate provider key set {provider}`; people sign in for "
@@ -94,16 +94,16 @@ def oauth_endpoints(
         )
     if change is not None:
         values = {item.name: getattr(change, item.name) for item in fields(change)}
-        known = replace(
-            known,
-            **{name: it for name, it in values.items() if it is not None},
+        endpoints = replace(
+            endpoints,
+            **{name: value for name, value in values.items() if value is not None},
         )
-    if not known.client_id:
+    if not endpoints.client_id:
         raise ConfigError(
             f"provider {provider!r} has no client id: register an application with the vendor, "
             f"and set its id as `oauth.{provider}.client_id`"
         )
-    return known
+    return endpoints
 
 
 def key_command(provider: str, kind: str) -> str:
@@ -124,18 +124,18 @@ def check_kind_takes_key(provider: str, kind: str) -> None:
 def check_oauth_url(url: str) -> str:
     """Checks an address of tokens: https, or http on this machine. Raises InputError."""
     try:
-        found = urlsplit(url)
-        host = found.hostname or ""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
     except ValueError:
         raise InputError("is not a URL") from None
-    if not host or "@" in found.netloc or found.scheme not in ("http", "https"):
+    if not host or "@" in parts.netloc or parts.scheme not in ("http", "https"):
         raise InputError("does not have the form https://host/path")
-    if found.scheme == "http" and not _of_this_machine(host):
+    if parts.scheme == "http" and not _is_this_machine(host):
         raise InputError("is http, but tokens go there: use https")
     return url
 
 
-def _of_this_machine(host: str) -> bool:
+def _is_this_machine(host: str) -> bool:
     """Tells whether a host is a loopback address or `localhost`."""
     try:
         return ip_address(host).is_loopback
@@ -156,35 +156,39 @@ def read_claims(token: str) -> Mapping[str, object]:
     if len(parts) != JWT_PARTS:
         return {}
     try:
-        found = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return claims if isinstance(claims, dict) else {}
 
 
-def claim_headers(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def headers_from_claims(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Returns the headers that repeat claims of a token, such as an account's id.
 
-    headers: by name, the claim's path. A missing claim, or one that a header cannot carry, is
-    left out.
+    headers: by name, the claim's path. The result omits missing claims, and claims that a
+    header cannot carry.
     """
-    found = {}
+    result = {}
     for name, path in headers.items():
         value: object = read_claims(token)
         for step in path:
             value = value.get(step) if isinstance(value, dict) else None
         if isinstance(value, str) and _SENDABLE.fullmatch(value):
-            found[name] = value
-    return found
+            result[name] = value
+    return result
 
 
 def lifetime_s(token: str) -> float | None:
-    """Seconds from a token's issue to its expiry; None if it has no such claims."""
+    """Returns the seconds from a token's issue to its expiry; None if it has no such claims."""
     claims = read_claims(token)
-    begun = claims.get("iat")
-    ends = claims.get("exp")
-    if isinstance(begun, int | float) and isinstance(ends, int | float) and ends > begun:
-        return float(ends - begun)
+    issued_at = claims.get("iat")
+    expires_at = claims.get("exp")
+    if (
+        isinstance(issued_at, int | float)
+        and isinstance(expires_at, int | float)
+        and expires_at > issued_at
+    ):
+        return float(expires_at - issued_at)
     return None
 
 
@@ -199,8 +203,7 @@ MAX_WAIT_S: Final = 1800.0
 class DeviceCode:
     """A code that a person types at the vendor, to consent to a sign-in.
 
-    secret: with it, Swapgate asks for the result. interval_s: shortest pause between two
-    questions.
+    secret: Swapgate polls with it. interval_s: shortest pause between two polls.
     """
 
     secret: str = field(repr=False)
@@ -232,13 +235,13 @@ class PollAnswer(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-def next_interval_s(before_s: float, answer: PollAnswer) -> float:
+def next_interval_s(last_s: float, answer: PollAnswer) -> float:
     """Returns the pause before the next poll (RFC 8628, section 3.5)."""
     if answer is PollAnswer.SLOW_DOWN:
-        return before_s + SLOW_DOWN_S
+        return last_s + SLOW_DOWN_S
     if answer is PollAnswer.UNREACHABLE:
-        return max(before_s, min(2 * before_s, MAX_INTERVAL_S))
-    return before_s
+        return max(last_s, min(2 * last_s, MAX_INTERVAL_S))
+    return last_s
 
 
 TOKEN_KEY_NAME: Final = "oauth"  # noqa: S105 - the stored key's name
@@ -261,12 +264,12 @@ class Renewal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignInSecrets:
-    """The tokens of a sign-in that requests do not carry, unless the account's token is used
-    itself.
+    """The tokens of a sign-in that Swapgate keeps. Requests carry the account's token only if
+    the provider has no access tokens.
     """
 
     account_token: str = field(repr=False)
-    # If empty, the account's token is used until the provider refuses it.
+    # If empty, Swapgate uses the account's token until the provider refuses it.
     refresh_token: str = field(default="", repr=False)
 
 
@@ -282,7 +285,7 @@ class SignIn:
     signed_in_at: datetime
     signed_in_by: str
     renewed_at: datetime  # when the requests' token last changed
-    # account_due, access_due: when each token is renewed; None for never.
+    # When Swapgate renews each token; None for never.
     account_due: datetime | None = None
     access_due: datetime | None = None
     # When the token that requests carry expires; None if unknown.
@@ -293,7 +296,9 @@ class SignIn:
 
 
 def claim_renewal(sign_in: SignIn, now: datetime) -> SignIn:
-    """Keeps other processes from renewing, because a refresh token may be valid only once."""
+    """Marks a renewal as begun, so that no other process renews: a refresh token may be valid
+    only once.
+    """
     return replace(sign_in, retry_at=now + CLAIMED_FOR)
 
 
@@ -311,8 +316,8 @@ def renewal_due_at(tokens: OAuthTokens, now: datetime) -> datetime | None:
 def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
     """Returns the token to renew now; None if no token is due.
 
-    The account's token comes first, because it is needed to get the access token. A refused
-    sign-in is never due: a person must sign in again.
+    The account's token comes first, because Swapgate exchanges it for the access token. A
+    refused sign-in is never due: a person must sign in again.
     """
     if sign_in.refused or (sign_in.retry_at is not None and now < sign_in.retry_at):
         return None
@@ -338,7 +343,7 @@ def apply_account_tokens(
         sign_in,
         account_due=renewal_due_at(tokens, now) if renewable else None,
         access_due=now if exchanged else None,
-        access_ends=sign_in.access_ends if exchanged else _ends(tokens, now),
+        access_ends=sign_in.access_ends if exchanged else _expires_at(tokens, now),
         renewed_at=sign_in.renewed_at if exchanged else now,
         attempts=0,
         retry_at=None,
@@ -354,7 +359,7 @@ def apply_access_tokens(
     return replace(
         sign_in,
         access_due=renewal_due_at(tokens, now),
-        access_ends=_ends(tokens, now),
+        access_ends=_expires_at(tokens, now),
         renewed_at=now,
         attempts=0,
         retry_at=None,
@@ -363,14 +368,14 @@ def apply_access_tokens(
 
 def renew_sooner(
     sign_in: SignIn,
-    seen_at: datetime,
+    refused_at: datetime,
     now: datetime,
 ) -> SignIn:
-    """Makes a renewal due after a refusal, but not right after a renewal: routers may still
-    send the old token.
+    """Makes a renewal due after a provider refused the token. Not soon after a renewal, because
+    routers may still send the old token.
     """
     if (
-        seen_at <= sign_in.renewed_at + ADOPTION_TIME
+        refused_at <= sign_in.renewed_at + ADOPTION_TIME
         or now < sign_in.renewed_at + MIN_RENEWAL_INTERVAL
     ):
         return sign_in
@@ -389,9 +394,9 @@ def record_failed_renewal(sign_in: SignIn, now: datetime) -> SignIn:
     return replace(sign_in, attempts=sign_in.attempts + 1, retry_at=now + pause)
 
 
-def record_refusal(sign_in: SignIn, word: str) -> SignIn:
+def record_refusal(sign_in: SignIn, reason: str) -> SignIn:
     """Ends the renewals of a sign-in. word: the server's refusal, for people."""
-    return replace(sign_in, refused=word or "refused", retry_at=None)
+    return replace(sign_in, refused=reason or "refused", retry_at=None)
 
 
 def is_expired(sign_in: SignIn, now: datetime) -> bool:
@@ -404,12 +409,12 @@ def is_expired(sign_in: SignIn, now: datetime) -> bool:
     return sign_in.access_ends <= now
 
 
-def merge_secrets(before: SignInSecrets, tokens: OAuthTokens) -> SignInSecrets:
+def merge_secrets(old: SignInSecrets, tokens: OAuthTokens) -> SignInSecrets:
     """Keeps the old refresh token if the server sends no new one (RFC 6749, section 6)."""
-    return SignInSecrets(tokens.access_token, tokens.refresh_token or before.refresh_token)
+    return SignInSecrets(tokens.access_token, tokens.refresh_token or old.refresh_token)
 
 
-def _ends(tokens: OAuthTokens, now: datetime) -> datetime | None:
+def _expires_at(tokens: OAuthTokens, now: datetime) -> datetime | None:
     """Returns when a token expires; None if the server does not send it."""
     if tokens.expires_in_s is None:
         return None

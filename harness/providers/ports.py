@@ -55,7 +55,9 @@ class OAuthServer(Protocol):
     def device_code(self, place: OAuthEndpoints) -> DeviceCode: ...
 
     def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
-        """Asks whether the person has consented. Returns UNREACHABLE without a reply."""
+        """Asks whether the person has consented. Returns PollAnswer.UNREACHABLE without a
+        reply.
+        """
         ...
 
     def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens: ...
@@ -110,7 +112,9 @@ class ProviderCallsFactory(Protocol):
 
 class ModelTable(Protocol):
     def catalogue(self) -> Catalogue:
-        """Returns the same catalogue each time. The first call may read a file."""
+        """Returns the catalogue. The first call may read a file; later calls return the same
+        object.
+        """
         ...
 
 
@@ -132,11 +136,11 @@ class ProviderUses(Protocol):
         ...
 
     def outdated_work(self, tx: Transaction, provider: str) -> Sequence[str]:
-        """Lists canaries and proposals that a provider's move makes worthless, as texts for
-        people.
+        """Lists canaries and proposals that become worthless if the provider's address changes,
+        as texts for people.
         """
         ...
 
     def switches(self, tx: Transaction) -> Sequence[KillSwitch]:
-        """Lists the stored kill switches that send requests elsewhere now."""
+        """Lists the stored kill switches that change plans now."""
         ...

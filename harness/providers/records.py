@@ -1,8 +1,9 @@
 """Records of targets and providers, with keys, sign-ins, checks and models.
 
-Rows of targets, providers and keys are signed, and routers load them by the store's snapshot.
+Rows of targets, providers and keys are signed, and routers load them with the store's snapshot.
 The classes only read and write: use cases in `harness.providers.registry` check roles and write
-audit events. The dataclasses are beside their rules, such as `target` and `credential`.
+audit events. The dataclasses stand in the modules of their rules, such as `target` and
+`credential`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,24 +42,30 @@ TARGET: Final = record(
 )
 
 target = TARGET.table
-ALL_TARGETS: Final = sa.select(target)
+SELECT_TARGETS: Final = sa.select(target)
 
 
 def _move_to_row(provider: Provider) -> Values:
-    """Returns the columns of a provider's last move. A stored provider is not removed."""
-    moved = provider.moved
+    """Returns the columns of a provider's last move. Storing a removed provider brings it
+    back.
+    """
+    move = provider.moved
     return {
         "removed_at": None,
-        "answers_since": moved.at if moved else None,
-        "moved_by": moved.by if moved else None,
-        "moved_because": moved.reason if moved else None,
+        "answers_since": move.at if move else None,
+        "moved_by": move.by if move else None,
+        "moved_because": move.reason if move else None,
     }
 
 
 def provider_from_row(row: Row) -> Provider:
     """Builds a provider with its last move from a row."""
-    at = row.answers_since
-    moved = ProviderMove(at, row.moved_by or "", row.moved_because or "") if at else None
+    moved_at = row.answers_since
+    moved = (
+        ProviderMove(moved_at, row.moved_by or "", row.moved_because or "")
+        if moved_at
+        else None
+    )
     return record_of(Provider, row, provider, moved=moved)
 
 
@@ -80,7 +87,8 @@ PROVIDER: Final = record(
 
 provider = sign_rows_of(PROVIDER.table, live=PROVIDER.table.c.removed_at.is_(None))
 
-# The only place of a key's value; rows are never deleted. Triggers announce changes to routers.
+# The only place of a key's value. Swapgate never deletes a row. Triggers announce changes to
+# routers.
 CREDENTIAL: Final = record(
     Credential,
     "credential",
@@ -113,8 +121,9 @@ PROVIDER_CHECK: Final = record(
 
 provider_check = PROVIDER_CHECK.table
 
-# A few rows for each target; the oldest are deleted. Without a foreign key, because judges'
-# targets are not registered, and a router may write before a target's row is stored.
+# A few rows for each target; Swapgate deletes the oldest. There is no foreign key: judges'
+# targets are not registered, and a router may write before the control plane stores a target's
+# row.
 SIGHTING: Final = record(
     Sighting,
     "served_model",
@@ -140,7 +149,7 @@ LONGEST_NAME: Final = 200  # characters of a served model's name
 
 
 def _has_row(tx: Transaction, name: str) -> bool:
-    """Tells whether a provider has a row, also a removed one."""
+    """Tells whether a provider has a row. A removed provider still has one."""
     query = sa.select(provider.c.name).where(provider.c.name == name)
     return tx.read(query).first() is not None
 
@@ -163,17 +172,17 @@ class Targets:
 
     def all(self) -> Mapping[str, Target]:
         """Returns all stored targets by id, also those that no route uses."""
-        return self._tx.once((target.name,), lambda: self._read(ALL_TARGETS))
+        return self._tx.once((target.name,), lambda: self._read(SELECT_TARGETS))
 
     def among(self, ids: Iterable[str]) -> Mapping[str, Target]:
         """Returns the stored targets among the ids, by id."""
-        return self._read(ALL_TARGETS.where(target.c.id.in_(sorted(ids))))
+        return self._read(SELECT_TARGETS.where(target.c.id.in_(sorted(ids))))
 
     def get(self, id_: str) -> Target | None:
         """Returns a target by id; None if it is not stored."""
 
         def read() -> Target | None:
-            return self._read(ALL_TARGETS.where(target.c.id == id_)).get(id_)
+            return self._read(SELECT_TARGETS.where(target.c.id == id_)).get(id_)
 
         return self._tx.once(row_key(target, id_), read)
 
@@ -185,18 +194,18 @@ class Targets:
     def _read(self, query: Query) -> dict[str, Target]:
         """Reads targets by id.
 
-        Raises SnapshotInvalid for one whose content does not give its id.
+        Raises SnapshotInvalid if a target's content does not give its id.
         """
-        checked = self._tx.checked(target, self._tx.read(query))
-        found = {row.id: TARGET.read(row) for row in checked}
-        for id_, read in found.items():
-            if read.id != id_:
+        valid_rows = self._tx.checked(target, self._tx.read(query))
+        targets = {row.id: TARGET.read(row) for row in valid_rows}
+        for id_, stored in targets.items():
+            if stored.id != id_:
                 raise SnapshotInvalid(
                     f"somebody edited target {id_} in the database: its content "
-                    f"is that of {read.id}. "
+                    f"is that of {stored.id}. "
                     "Restore the row from a backup"
                 )
-        return found
+        return targets
 
 
 class Credentials(Records[Credential]):
@@ -276,23 +285,23 @@ class Providers(Records[Provider]):
     def remove(self, name: str) -> None:
         """Removes a provider. Raises NotFound."""
         self._tx.serialize()
-        known = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
-        gone = {
+        is_present = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
+        removed = {
             "removed_at": self._tx.now(),
             "extra_headers": {},
             "sealed_headers": {},
         }
-        if not self._tx.amend(provider, known, gone):
+        if not self._tx.amend(provider, is_present, removed):
             raise NotFound(f"there is no provider {name!r}")
 
     def all(self) -> Mapping[str, Provider]:  # type: ignore[override]  # by name
-        """Loads the providers that are not removed, by name, once for each reading
-        transaction.
+        """Loads the providers that are not removed, by name. A reading transaction loads them
+        once.
         """
 
         def read() -> Mapping[str, Provider]:
-            found = self._all(self._select(provider.c.removed_at.is_(None)))
-            return {stored.name: stored for stored in found}
+            providers = self._all(self._select(provider.c.removed_at.is_(None)))
+            return {stored.name: stored for stored in providers}
 
         return self._tx.once((provider.name,), read)
 
@@ -306,14 +315,14 @@ class ProviderChecks(Records[ProviderCheck]):
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
         """Replaces each provider's older check. Raises InputError for an unknown provider."""
         known = set(self._tx.read(sa.select(provider.c.name)).scalars())
-        # In one order for all writers, so that no two writers wait for each other.
+        # All writers use one order, so that no two writers wait for each other.
         for check in sorted(checks, key=lambda row: row.provider):
             if check.provider not in known:
                 raise _unknown_provider(check.provider)
             values = self.record.write(check)
             if not self._tx.write_new(provider_check, values):
-                older = provider_check.c.at <= check.at
-                self._change(self._is(check.provider), older, **values)
+                is_older = provider_check.c.at <= check.at
+                self._change(self._is(check.provider), is_older, **values)
 
 
 class DiscoveredModels(Records[DiscoveredModel]):
@@ -331,15 +340,15 @@ class DiscoveredModels(Records[DiscoveredModel]):
         return self._all(self._of_providers(discovered_model.c.gone_at.is_not(None)))
 
     def _of_providers(self, condition: sa.ColumnElement[bool]) -> Query:
-        is_there = provider.c.name == discovered_model.c.provider
+        same_provider = provider.c.name == discovered_model.c.provider
         query = self._select(condition, provider.c.removed_at.is_(None))
-        return query.join_from(discovered_model, provider, is_there)
+        return query.join_from(discovered_model, provider, same_provider)
 
-    def find(self, of_provider: str, model: str) -> DiscoveredModel | None:
+    def find(self, provider_name: str, model: str) -> DiscoveredModel | None:
         """Returns a model that a provider lists or has listed; None if it never did."""
         columns = discovered_model.c
         return self._first(
-            self._select(columns.provider == of_provider, columns.model == model)
+            self._select(columns.provider == provider_name, columns.model == model)
         )
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
@@ -348,9 +357,9 @@ class DiscoveredModels(Records[DiscoveredModel]):
         self._tx.serialize_by(discovered_model.name)
         if not _has_row(self._tx, of_provider):
             raise _unknown_provider(of_provider)
-        of_it = discovered_model.c.provider == of_provider
-        merged = merge_lists(self._all(self._select(of_it)), list(models))
-        self._delete(of_it)
+        of_this_provider = discovered_model.c.provider == of_provider
+        merged = merge_lists(self._all(self._select(of_this_provider)), list(models))
+        self._delete(of_this_provider)
         if rows := [self.record.write(model) for model in merged]:
             self._tx.write(sa.insert(discovered_model), rows)
 
@@ -364,12 +373,12 @@ class Sightings(Records[Sighting]):
         """Adds sightings, or raises `last_at` of known ones. Deletes a target's oldest rows."""
         for sighting in _storable_sightings(sightings):
             earlier = served_model.c.last_at < sighting.last_at
-            if self._change(*_is_same(sighting), earlier, last_at=sighting.last_at):
+            if self._change(*_same_sighting(sighting), earlier, last_at=sighting.last_at):
                 continue
             if self._tx.write_new(served_model, self.record.write(sighting)):
                 stored = self._stored(sighting.target)
                 for old in set(stored) - set(newest_sightings(stored)):
-                    self._delete(*_is_same(old))
+                    self._delete(*_same_sighting(old))
 
     def for_target(self, target: str) -> Sequence[Sighting]:
         """Returns a target's newest sightings."""
@@ -384,14 +393,16 @@ class Sightings(Records[Sighting]):
 
 def _storable_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
     """Cuts sightings to storable texts, in one order for all writers to avoid deadlocks."""
-    found = []
+    storable_ones = []
     for sighting in sightings:
         model, build = (storable(text)[:LONGEST_NAME] for text in sighting.served.pair)
         if model:
-            found.append(replace(sighting, served=ServedModel(model, build)))
-    return sorted(found, key=lambda sighting: (sighting.target, sighting.served))
+            storable_ones.append(replace(sighting, served=ServedModel(model, build)))
+    return sorted(storable_ones, key=lambda sighting: (sighting.target, sighting.served))
 
 
-def _is_same(sighting: Sighting) -> tuple[sa.ColumnElement[bool], ...]:
+def _same_sighting(sighting: Sighting) -> tuple[sa.ColumnElement[bool], ...]:
     key = (sighting.target, *sighting.served.pair)
-    return tuple(c == value for c, value in zip(served_model.primary_key, key, strict=True))
+    return tuple(
+        column == value for column, value in zip(served_model.primary_key, key, strict=True)
+    )

@@ -1,9 +1,9 @@
 """Targets, their providers and prices, and figures for the choice of a model. The id of a
 target is the hash of its content, so that every change of a target needs a verdict.
 
-The dataclasses are pure. A provider's address and headers are not part of a target: a move is
-recorded instead, and makes earlier proofs stale (ADR 29). `kinds` has the kinds of providers,
-and `harness.providers.registry.targets` stores targets and providers.
+The dataclasses are pure. A provider's address and headers are not part of a target. Swapgate
+records their change as a move, which makes earlier proofs stale (ADR 29). `kinds` has the kinds
+of providers, and `harness.providers.registry.targets` stores targets and providers.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ from harness.providers.models.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
 )
-from harness.providers.oauth import claim_headers
+from harness.providers.oauth import headers_from_claims
 
 JsonObject = Mapping[str, object]
 ANTHROPIC_KIND: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
@@ -71,7 +71,8 @@ class RequestPatch:
 
 @dataclass(frozen=True)
 class Target(ShowsMore):
-    """A model at a provider; `parameters` are defaults. Raises InputError for an empty name.
+    """A model at a provider. Requests may override its `parameters`. Raises InputError for an
+    empty name.
 
     Immutable: another parameter or patch is another target, with its own id, and needs its own
     verdict.
@@ -109,10 +110,10 @@ class Target(ShowsMore):
     @property
     def name(self) -> str:
         """Returns `provider/model`, with a short id if it has parameters or a patch."""
-        plain = not self.parameters and self.request_patch.empty
+        is_plain = not self.parameters and self.request_patch.empty
         return (
             f"{self.provider}/{self.model}"
-            if plain
+            if is_plain
             else f"{self.provider}/{self.model}#{self.id[2:8]}"
         )
 
@@ -127,10 +128,10 @@ class Target(ShowsMore):
 
 @dataclass(frozen=True)
 class SentTarget:
-    """A target as its provider is sent it (`Provider.as_sent`).
+    """A target in the form that Swapgate sends to its provider (`Provider.as_sent`).
 
-    It has no id and no name: routes, evidence and switches name the target itself, whose id is
-    the hash of what was proven.
+    It has no id and no name: routes, evidence and switches refer to the target, because its id
+    is the hash of the proven content.
     """
 
     provider: str
@@ -139,7 +140,7 @@ class SentTarget:
     request_patch: RequestPatch
 
 
-# What a request can be written for: a target, or the form that its provider is sent.
+# Both forms of a target from which Swapgate can write a request.
 RequestTarget = Target | SentTarget
 
 
@@ -203,18 +204,18 @@ class TokenPrice:
 
         cached_tokens: input read from the cache, a part of input_tokens.
         written_tokens: input written to the cache.
-        hour_tokens: the part of it that is kept for an hour.
+        hour_tokens: the part of written_tokens that the provider keeps for an hour.
         """
-        full = self.input_usd_per_mtok
-        cached = self.cached_input_usd_per_mtok
-        read = full if cached is None else cached
-        given = (input_tokens - cached_tokens) * full + cached_tokens * read
+        input_usd = self.input_usd_per_mtok
+        cached_usd = self.cached_input_usd_per_mtok
+        read_usd = input_usd if cached_usd is None else cached_usd
+        input_cost_usd = (input_tokens - cached_tokens) * input_usd + cached_tokens * read_usd
         if written_tokens:
-            write = self.cache_write_usd_per_mtok
-            write = full * WRITE_RATIO if write is None else write
-            given += written_tokens * (write - full)
-            given += hour_tokens * write * (HOUR_WRITE_RATIO / WRITE_RATIO - 1.0)
-        return (given + output_tokens * self.output_usd_per_mtok) / 1e6
+            write_usd = self.cache_write_usd_per_mtok
+            write_usd = input_usd * WRITE_RATIO if write_usd is None else write_usd
+            input_cost_usd += written_tokens * (write_usd - input_usd)
+            input_cost_usd += hour_tokens * write_usd * (HOUR_WRITE_RATIO / WRITE_RATIO - 1.0)
+        return (input_cost_usd + output_tokens * self.output_usd_per_mtok) / 1e6
 
     def cache_worth_usd(
         self,
@@ -223,20 +224,20 @@ class TokenPrice:
         written_tokens: int,
         hour_tokens: int,
     ) -> float:
-        """Returns the saving of an answer with all input from the cache, against no input from
-        it.
+        """Returns the saving if the whole input of an answer came from the cache, compared with
+        no cached input.
 
         In US dollars. With it, the canary compares both arms at the same share of cached
-        tokens, so that a cold cache is not read as a dear model.
+        tokens, so that a cold cache does not make a model look expensive.
         Source: docs/explanation/statistics.md §2.14.
         """
-        full = self.input_usd_per_mtok
-        cached = self.cached_input_usd_per_mtok
-        saved = 0.0 if cached is None else full - cached
-        if written_tokens and (rest := input_tokens - cached_tokens):
-            billed = self.cost_usd(written_tokens, 0, 0, written_tokens, hour_tokens)
-            saved += (billed * 1e6 - written_tokens * full) / rest
-        return input_tokens * saved / 1e6
+        input_usd = self.input_usd_per_mtok
+        cached_usd = self.cached_input_usd_per_mtok
+        saved_usd = 0.0 if cached_usd is None else input_usd - cached_usd
+        if written_tokens and (uncached_tokens := input_tokens - cached_tokens):
+            written_usd = self.cost_usd(written_tokens, 0, 0, written_tokens, hour_tokens)
+            saved_usd += (written_usd * 1e6 - written_tokens * input_usd) / uncached_tokens
+        return input_tokens * saved_usd / 1e6
 
     def as_json(self) -> dict[str, object]:
         return _without_nulls(asdict(self))
@@ -271,18 +272,20 @@ class Price(TierPrice):
     def for_answer(self, input_tokens: float, tier: str = "") -> TokenPrice | None:
         """Returns the prices of one answer; None if they are unknown.
 
-        tier: as the answer names it. A tier without a long price has no known price for a
-        request that is long at the standard tier.
+        tier: its name in the answer. If only the standard tier has a long price, a long request
+        at another tier has no known price.
         """
-        own: TierPrice | None = self
+        tier_price: TierPrice | None = self
         if tier not in STANDARD_TIERS:
-            own = {"flex": self.flex, "priority": self.priority}.get(TIER_NAMES.get(tier, tier))
-        if own is None:
+            tier_price = {"flex": self.flex, "priority": self.priority}.get(
+                TIER_NAMES.get(tier, tier)
+            )
+        if tier_price is None:
             return None
-        long = own.long or self.long
+        long = tier_price.long or self.long
         if long is None or input_tokens <= long.above_tokens:
-            return own
-        return own.long
+            return tier_price
+        return tier_price.long
 
     def answer_usd(
         self,
@@ -309,14 +312,16 @@ class Price(TierPrice):
         )
 
     def saves_on(self, other: TokenPrice) -> float | None:
-        """Returns the least saving, as a share of another price; None if that price is 0."""
-        pairs = (
+        """Returns the smaller saving of input and output, as a share of another price; None if
+        a part of that price is 0.
+        """
+        usd_pairs = (
             (self.input_usd_per_mtok, other.input_usd_per_mtok),
             (self.output_usd_per_mtok, other.output_usd_per_mtok),
         )
-        if not all(theirs for _, theirs in pairs):
+        if not all(other_usd for _, other_usd in usd_pairs):
             return None
-        return 1.0 - max(ours / theirs for ours, theirs in pairs)
+        return 1.0 - max(own_usd / other_usd for own_usd, other_usd in usd_pairs)
 
 
 def _without_nulls(fields: Mapping[str, object]) -> dict[str, object]:
@@ -395,7 +400,7 @@ class Provider(ProviderSettings):
     extra_body: JsonObject = field(default_factory=dict)
     # The extra headers as stored, with encrypted values.
     sealed_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Its last move; None if it never moved. Comparisons ignore it.
+    # The last move; None if the provider never moved. Comparisons ignore it.
     moved: ProviderMove | None = field(default=None, compare=False)
 
     @property
@@ -404,22 +409,24 @@ class Provider(ProviderSettings):
         return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> SentTarget:
-        """Returns the target as it is sent: with `extra_body`, and with the kind's name for the
-        limit of an answer.
+        """Returns the form of a target for requests: with `extra_body`, and with the kind's
+        name for the limit of an answer.
         """
-        own = {**self.extra_body, **target.parameters}
+        fields = {**self.extra_body, **target.parameters}
         patch = target.request_patch
-        patched = rename_answer_limit(patch.parameters, self.kind)
+        patch_parameters = rename_answer_limit(patch.parameters, self.kind)
         return SentTarget(
             target.provider,
             target.model,
-            parameters=rename_answer_limit(own, self.kind),
-            request_patch=replace(patch, parameters=patched),
+            parameters=rename_answer_limit(fields, self.kind),
+            request_patch=replace(patch, parameters=patch_parameters),
         )
 
     def same_place(self, other: "Provider") -> bool:
-        """Whether both have the same kind, address and headers. Both have decrypted headers."""
-        ours, theirs = (
+        """Tells whether two providers have the same kind, address and headers. Both must have
+        decrypted headers.
+        """
+        own, others = (
             (
                 provider.kind,
                 provider.api_base.rstrip("/"),
@@ -427,7 +434,7 @@ class Provider(ProviderSettings):
             )
             for provider in (self, other)
         )
-        return ours == theirs
+        return own == others
 
     def url(self, path: str) -> str:
         """Returns a path's URL. Adds the API's version if the kind's `api_base` may omit it."""
@@ -444,7 +451,9 @@ class Provider(ProviderSettings):
             return {}
         kind = PROVIDER_KINDS.get(self.kind)
         style = kind.key_style if kind is not None else KeyStyle.BEARER
-        claims = claim_headers(key, kind.claim_headers) if kind and kind.claim_headers else {}
+        claims = (
+            headers_from_claims(key, kind.claim_headers) if kind and kind.claim_headers else {}
+        )
         return {
             style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key,
             **claims,
@@ -455,17 +464,17 @@ class Provider(ProviderSettings):
         """Lists the environment variables of the keys, in the order in which routers
         try them.
         """
-        own = (self.api_key_env,) if self.api_key_env else ()
-        return tuple(dict.fromkeys((*own, *self.more_api_key_envs)))
+        first = (self.api_key_env,) if self.api_key_env else ()
+        return tuple(dict.fromkeys((*first, *self.more_api_key_envs)))
 
     def can(self, model: str) -> Capabilities:
         """Returns the declared capabilities of a model; all for a model without an entry."""
         return self.models.get(model, UNKNOWN_CAPABILITIES)
 
     def abilities(self, model: str) -> Capabilities:
-        """Returns the known abilities of a model: as declared, else by the table."""
-        known = find_abilities(self.kind, model, self.api_base)
-        return merge_abilities(self.can(model), known)
+        """Returns the known abilities of a model: the declared values, else the table's."""
+        published = find_abilities(self.kind, model, self.api_base)
+        return merge_abilities(self.can(model), published)
 
 
 # By data class: the names of the providers that may see it.
@@ -474,30 +483,32 @@ NO_DATA_CLASSES: Final[DataClasses] = {}
 
 
 def may_see(
-    classes: DataClasses,
+    data_classes: DataClasses,
     data_class: str,
     provider: str,
 ) -> bool:
-    """Whether a provider may see a data class. No provider may see an unknown class."""
-    return not data_class or provider in classes.get(data_class, frozenset())
+    """Tells whether a provider may see a data class. No provider may see an unknown class."""
+    return not data_class or provider in data_classes.get(data_class, frozenset())
 
 
-def classes_of_provider(classes: DataClasses, provider: str) -> list[str]:
+def classes_of_provider(data_classes: DataClasses, provider: str) -> list[str]:
     """Lists the data classes that a provider may see, by name."""
-    return sorted(name for name, allowed in classes.items() if provider in allowed)
+    return sorted(name for name, allowed in data_classes.items() if provider in allowed)
 
 
 def is_at_least_as_strict(
-    classes: DataClasses,
+    data_classes: DataClasses,
     data_class: str,
     *,
     than: str,
 ) -> bool:
-    """Whether every provider that may see `data_class` may see `than`."""
+    """Tells whether every provider that may see `data_class` may also see `than`."""
     if not than or data_class == than:
         return True
-    none: frozenset[str] = frozenset()
-    return bool(data_class) and classes.get(data_class, none) <= classes.get(than, none)
+    no_provider: frozenset[str] = frozenset()
+    return bool(data_class) and data_classes.get(data_class, no_provider) <= data_classes.get(
+        than, no_provider
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,13 +544,15 @@ class ModelFigures:
     def price_text(self) -> str:
         if self.price is None:
             return UNKNOWN
-        given = self.price.input_usd_per_mtok
-        answered = self.price.output_usd_per_mtok
-        return f"{format_usd(given)} in, {format_usd(answered)} out per million tokens"
+        input_usd = self.price.input_usd_per_mtok
+        output_usd = self.price.output_usd_per_mtok
+        return f"{format_usd(input_usd)} in, {format_usd(output_usd)} out per million tokens"
 
     @property
     def quality_text(self) -> str:
-        """Describes scores and verdict for people; says so if the model was not measured."""
+        """Describes scores and verdict for people, or states that the model was not
+        measured.
+        """
         parts = [score.text for score in self.scores]
         if self.verdict:
             parts.append(f"last verdict {self.verdict}")

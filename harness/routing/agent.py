@@ -3,8 +3,8 @@
 A model choice names a route, `auto` for a route, or a literal target. An agent grant is a
 person's signed consent to a literal target until it expires; the router verifies it.
 
-Nothing here calls a model or stores a turn: `harness.agents` does. The choice of `auto` is in
-`harness.agents.auto`.
+`harness.agents` calls the models and stores the turns. `harness.agents.auto` chooses the target
+for `auto`.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,7 +30,7 @@ class ModelKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A client's choice of a model, parsed. Two texts may mean one choice (`means`)."""
+    """A client's choice of a model, parsed. Two texts may mean the same choice (`means`)."""
 
     text: str  # as the client wrote it, such as `openai:gpt-4o-mini`
     kind: ModelKind
@@ -43,8 +43,8 @@ class ModelChoice:
 
     def means(self, other: "ModelChoice") -> bool:
         """Tells whether both choices lead to the same model, whatever their texts are."""
-        own = (self.kind, self.route, self.target)
-        return own == (other.kind, other.route, other.target)
+        fields = (self.kind, self.route, self.target)
+        return fields == (other.kind, other.route, other.target)
 
 
 def parse_routed_choice(
@@ -80,7 +80,7 @@ def literal_choice(text: str, target: str) -> ModelChoice:
 
 
 def literal_route_name(target: str) -> str:
-    """Names the route under which the router serves a granted literal target."""
+    """Returns the name of the route under which the router serves a granted literal target."""
     return f"{LITERAL_MARK}{target}"
 
 
@@ -110,7 +110,7 @@ class AgentTool:
     def runs_in_sub_tasks(self) -> bool:
         """Tells whether sub-tasks have the tool.
 
-        They can neither reach the client, nor switch, nor spawn.
+        Sub-tasks cannot reach the client, switch the model, or spawn further sub-tasks.
         """
         return not self.runs_at_client and self.name not in (
             SWITCH_MODEL,
@@ -118,7 +118,7 @@ class AgentTool:
         )
 
     def is_of_server(self, servers: Collection[str]) -> bool:
-        """Tells whether the tool is one of these tool servers, or a tool of one."""
+        """Tells whether the tool is one of these tool servers, or a tool of one of them."""
         server, dot, name = self.name.partition(".")
         return not self.runs_at_client and server in servers and bool(name) == bool(dot)
 
@@ -171,7 +171,7 @@ class AgentSession:
     cost_usd: float = 0.0  # cost of its messages and of its children's messages
     turn: str = ""  # id of the running turn, `tu_…`; empty if no turn runs
     owner: str = ""  # the process that runs the turn
-    # An owner that does not renew the lease by then counts as dead.
+    # If the owner does not renew the lease by this time, it counts as dead.
     lease_until: datetime | None = None
 
     def without_turn(self) -> "AgentSession":
@@ -184,8 +184,8 @@ class AgentSession:
         )
 
     def has_lapsed(self, now: datetime) -> bool:
-        """Returns whether the lease of the running turn has ended. A lease that is longer than
-        possible counts as ended, because the clock was set back.
+        """Tells whether the lease of the running turn has ended. A lease longer than any real
+        lease counts as ended: somebody set the clock back.
         """
         until = self.lease_until
         return until is not None and not now < until <= now + 2 * LEASE

@@ -1,4 +1,4 @@
-"""The schedule on which a route's suites measure further models. Pure.
+"""The schedule on which Swapgate measures further models for a route. Pure.
 
 A schedule selects models by name and price; it gives no model traffic.
 `harness.proposals.candidates` runs the rounds, and `harness.proposals.driver` follows
@@ -21,8 +21,8 @@ from harness.frame.formatting import format_usd
 from harness.frame.plain_data import short_hash
 from harness.gate.suite_plan import Claim
 
-_CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
-_MISSPELT: Final = re.compile(r":[^:<]*<=?")
+_PRICE_CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
+_MISSPELT_CEILING: Final = re.compile(r":[^:<]*<=?")
 _WILDCARDS: Final = "*?["
 MOST_USD: Final = 1_000_000.0  # for a round
 
@@ -54,7 +54,7 @@ class CandidateSchedule:
             range=Range(0, MOST_USD, above=True),
         )
     )
-    on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
+    on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passes
     prefer: Preference = Preference.BETTER  # claim that a candidate must show
 
     @property
@@ -105,8 +105,8 @@ class CandidatePattern:
         return fnmatchcase(name, self.provider)
 
     def takes(self, name: str, usd_per_mtok: float | None) -> bool:
-        """Whether the pattern selects a model. With a ceiling, False for a model without a
-        price.
+        """Tells whether the pattern selects a model. A pattern with a ceiling selects no model
+        without a price.
 
         usd_per_mtok: the higher of its prices for input and output.
         """
@@ -119,30 +119,34 @@ class CandidatePattern:
 
 def parse_patterns(models: Iterable[str]) -> Sequence[CandidatePattern]:
     """Parses names and patterns such as `openrouter/*:price<0.5`. Raises InputError."""
-    return [_parse(model.strip()) for model in models]
+    return [_parse_pattern(model.strip()) for model in models]
 
 
-def _parse(text: str) -> CandidatePattern:
+def _parse_pattern(text: str) -> CandidatePattern:
     """Parses one pattern. Raises InputError, which suggests `:price<` for a near miss."""
-    found = _CEILING.match(text)
-    name = found["name"] if found else text
+    match = _PRICE_CEILING.match(text)
+    name = match["name"] if match else text
     provider, slash, model = name.partition("/")
     is_ceiling = ":price" in text or "<" in text
-    if not (slash and provider and model) or (is_ceiling and not found):
-        near = _MISSPELT.sub(":price<", text)
-        hint = f"; did you mean {near!r}?" if near != text and _CEILING.match(near) else ""
+    if not (slash and provider and model) or (is_ceiling and not match):
+        correction = _MISSPELT_CEILING.sub(":price<", text)
+        hint = (
+            f"; did you mean {correction!r}?"
+            if correction != text and _PRICE_CEILING.match(correction)
+            else ""
+        )
         raise InputError(
             f"{text!r} selects no models: write provider/model, with `*` for any text, and "
             f"`:price<0.5` for a ceiling in US dollars a million tokens{hint}"
         )
-    return CandidatePattern(text, name, float(found["usd"]) if found else None)
+    return CandidatePattern(text, name, float(match["usd"]) if match else None)
 
 
 @dataclass(frozen=True)
 class CandidateRound:
     """One round of a schedule.
 
-    Route and time identify it, so that two control processes begin it once.
+    Route and time identify a round, so that two control processes begin it only once.
     """
 
     id: str
@@ -156,7 +160,7 @@ class CandidateRound:
     cost_usd: float | None = 0.0  # upper estimate; None if a candidate's price is unknown
 
 
-def build_start(
+def build_start_round(
     route: str,
     incumbent: str,
     now: datetime,
@@ -174,12 +178,12 @@ def round_id(route: str, at: datetime) -> str:
 
 BY_SCHEDULE: Final = "schedule"
 REGISTERED: Final = "the schedule was set"
-# Bounds the probability that a useless candidate passes in 90 days, over all rounds of a route.
+# Largest probability that a useless candidate passes in 90 days, over all rounds of a route.
 # Each round takes ROUND_SHARE of the remaining alpha (statistics.md §1.18).
 QUARTER_ALPHA: Final = 0.05
 ROUND_SHARE: Final = 0.125
 
 
-def round_alpha(spent: float, candidates: int) -> float:
+def round_alpha(spent_alpha: float, candidates: int) -> float:
     """Returns each candidate's alpha. spent: the alpha of all rounds in the last 90 days."""
-    return max(0.0, QUARTER_ALPHA - spent) * ROUND_SHARE / max(1, candidates)
+    return max(0.0, QUARTER_ALPHA - spent_alpha) * ROUND_SHARE / max(1, candidates)

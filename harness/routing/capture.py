@@ -1,7 +1,7 @@
 """A capture is a redacted sample of a route's requests, for a suite. Pure.
 
-Redaction happens in the router before content comes here (`router.observers.capture`). Reading,
-exporting and deleting captures is in `harness.operations.captures`.
+The router redacts the content before it stores a capture (`router.observers.capture`).
+`harness.operations.captures` reads, exports and deletes captures.
 """
 
 import unicodedata
@@ -60,15 +60,15 @@ class CapturedRequest:
     share_bps: int  # the route's capture share at that time
     rules: str  # the redactor's digest
     redactions: Mapping[str, int]  # the number of redactions by rule
-    # The fields of a chat completion, such as `messages` and `tools`, and `answer`.
+    # The request's fields, such as `messages` and `tools`, and the field `answer`.
     content: Mapping[str, Any] = field(repr=False)
     seen: int = 1
     body_bytes: int = 0  # request and answer together, before redaction
     # Whether it exceeds the route's copy_max_bytes; then `content` is not stored.
     too_large: bool = False
-    # How the request ended: `ok`, or why it has no answer. The draw does not depend on it.
+    # `ok`, or the reason for a missing answer. The sampling does not depend on it.
     outcome: str = "ok"
-    # caller, conversation: pseudonyms, keyed hashes; empty if the request names none.
+    # Pseudonyms (keyed hashes) of caller and conversation; empty if the request names neither.
     caller: str = ""
     conversation: str = ""
 
@@ -91,27 +91,34 @@ class CaptureSample:
     largest_left_out: int  # bytes
 
     @classmethod
-    def from_sizes(cls, drawn: Sequence[tuple[int, bool, int]]) -> Self:
-        """Sums up requests: (bytes, whether too large, how often Swapgate saw it)."""
+    def from_sizes(cls, sampled: Sequence[tuple[int, bool, int]]) -> Self:
+        """Summarises sampled requests. sampled: for each request its bytes, whether it is too
+        large, and its number of repetitions.
+        """
         kept: Counter[int] = Counter()
-        for size, too_large, times in drawn:
+        for size, too_large, times in sampled:
             if not too_large:
-                top = next(
-                    (most for most in _SHOWN_SIZES if size <= most),
+                upper_bytes = next(
+                    (bound_bytes for bound_bytes in _SHOWN_SIZES if size <= bound_bytes),
                     _SHOWN_SIZES[-1],
                 )
-                kept[top] += times
-        left_out = [(size, times) for size, too_large, times in drawn if too_large]
-        lost = sum(times for _, times in left_out)
+                kept[upper_bytes] += times
+        left_out = [(size, times) for size, too_large, times in sampled if too_large]
+        too_large_count = sum(times for _, times in left_out)
         largest = max((size for size, _ in left_out), default=0)
-        return cls(kept.total() + lost, lost, dict(sorted(kept.items())), largest)
+        return cls(
+            kept.total() + too_large_count, too_large_count, dict(sorted(kept.items())), largest
+        )
 
     @property
     def text(self) -> str:
         """Describes the sample in a sentence; empty without a request."""
         if not self.requests:
             return ""
-        sizes = [f"{n} of {_span(top)}" for top, n in self.kept_up_to.items()]
+        sizes = [
+            f"{count} of {_format_size_range(upper_bytes)}"
+            for upper_bytes, count in self.kept_up_to.items()
+        ]
         text = f"of {self.requests} sampled requests, {', '.join(sizes) or 'none'} are kept"
         if not self.too_large:
             return text
@@ -121,11 +128,11 @@ class CaptureSample:
         )
 
 
-def _span(top: int) -> str:
+def _format_size_range(upper_bytes: int) -> str:
     """Writes the sizes between two bounds, for people."""
-    place = _SHOWN_SIZES.index(top)
-    least = f"{format_bytes(_SHOWN_SIZES[place - 1])} to " if place else "up to "
-    return f"{least}{format_bytes(top)}"
+    index = _SHOWN_SIZES.index(upper_bytes)
+    lower_text = f"{format_bytes(_SHOWN_SIZES[index - 1])} to " if index else "up to "
+    return f"{lower_text}{format_bytes(upper_bytes)}"
 
 
 def is_sampled(request: str, share_bps: int) -> bool:
@@ -159,28 +166,33 @@ def day_start(at: datetime) -> datetime:
 
 
 def capture_expiry(at: datetime, keep_days: float) -> datetime:
-    """Returns when a capture is deleted.
+    """Returns when Swapgate deletes a capture.
 
-    keep_days: as the route has it when the capture is stored.
+    keep_days: the route's setting at the time of the capture.
     """
     return at + timedelta(days=keep_days)
 
 
-MOST_OF_A_CALLER: Final = 2  # 200 items in groups of 2 are worth 154 at a correlation of .3
+MOST_OF_A_CALLER: Final = 2  # at a correlation of 0.3, 200 items in pairs tell as much as 154
 
 
-def draw_per_caller(callers: Mapping[str, str], most: int = MOST_OF_A_CALLER) -> frozenset[str]:
-    """Draws at most `most` records of each caller, and every record of an unknown caller.
+def draw_per_caller(
+    callers: Mapping[str, str], max_records: int = MOST_OF_A_CALLER
+) -> frozenset[str]:
+    """Draws at most `max_records` records of each caller, and every record of an unknown
+    caller.
 
-    callers: a record's id to its caller's pseudonym, empty if unknown. The draw depends only on
-    the ids, so it looks at no answer and no label, and drawing again changes nothing.
+    callers: by a record's id, its caller's pseudonym; empty if unknown. The draw depends only
+    on the ids, not on answers or labels, so a second draw gives the same records.
     """
     kept: Counter[str] = Counter()
     drawn = set()
-    for id_ in sorted(callers, key=lambda id_: (hash_content(f"{_SALT}:{id_}"), id_)):
-        caller = callers[id_]
-        if not caller or kept[caller] < most:
-            drawn.add(id_)
+    for capture_id in sorted(
+        callers, key=lambda capture_id: (hash_content(f"{_SALT}:{capture_id}"), capture_id)
+    ):
+        caller = callers[capture_id]
+        if not caller or kept[caller] < max_records:
+            drawn.add(capture_id)
             kept[caller] += 1
     return frozenset(drawn)
 
@@ -190,12 +202,14 @@ def user_text(content: Mapping[str, Any]) -> str:
     of a route share most other text.
     """
     messages = content.get("messages", ())
-    own = (message for message in messages if message.get("role") == "user")
-    return "\n".join(message_text(message.get("content")) for message in own)
+    user_messages = (message for message in messages if message.get("role") == "user")
+    return "\n".join(message_text(message.get("content")) for message in user_messages)
 
 
 def answer_text(content: Mapping[str, Any]) -> str:
-    """The text of the answer, and each tool call as `name(arguments)`; empty without one."""
+    """Returns the text of the answer, and each tool call as `name(arguments)`; empty without an
+    answer.
+    """
     answer = content.get("answer")
     if not isinstance(answer, Mapping):
         return message_text(answer)

@@ -4,8 +4,8 @@ A proof is a file with the signed rows of one swap. An auditor verifies it with 
 (`signing.pub`), without the database or a secret. It has scores, digests and decisions, but no
 texts of people or models.
 
-Whether evidence is valid for a change is checked in `harness.routing.route_changes` and by the
-database; `harness.app.proof` verifies a file.
+`harness.routing.route_changes` and the database check whether evidence is valid for a change.
+`harness.app.proof` verifies a file.
 """
 
 import json
@@ -34,7 +34,9 @@ class EvidenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """Evidence without a verdict. A person cannot set fallbacks with an expired waiver."""
+    """A person's consent to a target without a verdict. An expired waiver does not allow a new
+    chain of fallbacks.
+    """
 
     id: str
     route: str
@@ -49,7 +51,9 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class FormerTarget:
-    """Claims a target as a former incumbent or fallback of this route; the store checks it."""
+    """A claim that a target was an incumbent or a fallback of this route before; the store
+    checks it.
+    """
 
     target: str
 
@@ -90,7 +94,7 @@ def baseline_evidence(route: str, target: str) -> TargetEvidence:
 
 
 def verdict_evidence(proof: Passed) -> TargetEvidence:
-    """Returns evidence by a passed verdict."""
+    """Returns the evidence that a passed verdict gives."""
     return TargetEvidence(
         proof.route,
         proof.candidate,
@@ -101,11 +105,11 @@ def verdict_evidence(proof: Passed) -> TargetEvidence:
 
 
 def waiver_evidence(waiver: Waiver) -> TargetEvidence:
-    """Returns evidence by a person's waiver."""
+    """Returns the evidence that a person's waiver gives."""
     return TargetEvidence(waiver.route, waiver.target, EvidenceKind.WAIVER, waiver.id)
 
 
-LONGEST: Final = timedelta(days=7)
+MAX_DURATION: Final = timedelta(days=7)
 CONFIRM_WITHIN: Final = timedelta(hours=1)
 
 
@@ -139,7 +143,7 @@ class BreakGlass:
 
     @property
     def self_approval(self) -> bool:
-        """Always False: no policy lets one person confirm an own break-glass."""
+        """Always False: no policy lets a person confirm their own break-glass."""
         return False
 
     @property
@@ -168,7 +172,8 @@ class Proof:
     exported_at: str  # ISO 8601, UTC
     # By table: the stored values of its rows' signed columns, and their signatures.
     rows: Mapping[str, Sequence[StoredValues]]
-    # By route version: its fallbacks, each as [target, evidence]. Its signature covers them.
+    # By route version: its fallbacks, each as [target, evidence]. The version's signature
+    # covers them.
     chains: Mapping[str, Sequence[Sequence[str]]]
     signature: str = ""  # covers the whole file
 
@@ -216,10 +221,10 @@ class ProvenRows:
 
 def format_proof(proof: Proof) -> str:
     """Writes a proof as its file; the same proof always gives the same bytes."""
-    whole = {**proof.content, "signature": proof.signature}
+    document = {**proof.content, "signature": proof.signature}
     return (
         json.dumps(
-            whole,
+            document,
             indent=1,
             sort_keys=True,
             ensure_ascii=True,
@@ -231,9 +236,9 @@ def format_proof(proof: Proof) -> str:
 def parse_proof(text: str) -> Proof:
     """Parses a proof. Raises InputError, with the line, if the file was changed."""
     try:
-        whole = json.loads(text)
-        if whole["format"] != FORMAT:
-            raise InputError(f"its format is {whole['format']!r}, not {FORMAT!r}")
+        document = json.loads(text)
+        if document["format"] != FORMAT:
+            raise InputError(f"its format is {document['format']!r}, not {FORMAT!r}")
         fields = (
             "installation",
             "proposal",
@@ -242,8 +247,8 @@ def parse_proof(text: str) -> Proof:
             "chains",
             "signature",
         )
-        proof = Proof(**{name: whole[name] for name in fields})
-        written = format_proof(proof)
+        proof = Proof(**{name: document[name] for name in fields})
+        canonical_text = format_proof(proof)
     except json.JSONDecodeError as error:
         raise InputError(f"line {error.lineno}: this is not JSON: {error.msg}") from None
     except KeyError as error:
@@ -252,13 +257,17 @@ def parse_proof(text: str) -> Proof:
         ) from None
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"`swapgate proof export` did not write this file: {error}") from None
-    if written != text:
-        raise InputError(f"line {_first_difference(written, text)} was changed")
+    if canonical_text != text:
+        raise InputError(f"line {_first_difference(canonical_text, text)} was changed")
     return proof
 
 
-def _first_difference(written: str, text: str) -> int:
+def _first_difference(canonical_text: str, text: str) -> int:
     """Returns the number of the first line that differs, from 1."""
-    pairs = zip(written.splitlines(), text.splitlines(), strict=False)
-    unlike = (number for number, (ours, theirs) in enumerate(pairs, 1) if ours != theirs)
-    return next(unlike, min(written.count("\n"), text.count("\n")) + 1)
+    pairs = zip(canonical_text.splitlines(), text.splitlines(), strict=False)
+    differing = (
+        number
+        for number, (canonical_line, file_line) in enumerate(pairs, 1)
+        if canonical_line != file_line
+    )
+    return next(differing, min(canonical_text.count("\n"), text.count("\n")) + 1)

@@ -1,8 +1,8 @@
 """Freezes: while one covers a route, no candidate advances. A switch, a weekly window of the
 configuration, or `control.observe_only` freezes routes. Pure.
 
-A freeze never stops a step back: an abort, a rollback and a kill switch work. Which freezes are
-in force is read in `harness.routing.control.freezes`.
+A freeze never stops an abort, a rollback or a kill switch. `harness.routing.control.freezes`
+loads the freezes in force.
 """
 
 import datetime as dt
@@ -22,9 +22,10 @@ from harness.providers.force import SwitchRecord
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WEEK: Final = timedelta(days=7)
 _WEEK_TIME: Final = re.compile(rf"({'|'.join(DAYS)})\w* (\d{{1,2}}):(\d\d)", re.IGNORECASE)
-# The end of a freeze that time does not end.
+# The end of a freeze without an end.
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
-# A freeze stops these: it also keeps the bake of a promotion from ending.
+# A freeze stops these signals. BAKED and FINISH are among them, so the bake of a promotion does
+# not end during a freeze.
 FROZEN_SIGNALS: Final = frozenset(
     {
         RolloutSignal.STEP_DONE,
@@ -60,10 +61,10 @@ class Freeze:
 
     @property
     def text(self) -> str:
-        why = f"{self.reason.rstrip('.')} ({self.source})."
+        reason = f"{self.reason.rstrip('.')} ({self.source})."
         return (
-            f"{why} No canary opens, continues or is promoted. Abort, rollback and kill switch "
-            "work."
+            f"{reason} No canary opens, continues or is promoted. Abort, rollback and "
+            "kill switch work."
         )
 
     def describe(self, route: str) -> str:
@@ -78,14 +79,14 @@ class Freeze:
 
 def build_freeze(stored: SwitchRecord) -> Freeze:
     """Builds a switch's freeze. A freeze that a person lifted ends at that time."""
-    thrown = stored.switch
-    ends_at = min(stored.lifted_at or NEVER, thrown.expires_at or NEVER)
-    starts_at = thrown.starts_at or thrown.created_at
+    switch = stored.switch
+    ends_at = min(stored.lifted_at or NEVER, switch.expires_at or NEVER)
+    starts_at = switch.starts_at or switch.created_at
     return Freeze(
-        thrown.id,
-        thrown.route,
-        thrown.reason,
-        thrown.actor,
+        switch.id,
+        switch.route,
+        switch.reason,
+        switch.actor,
         starts_at,
         ends_at,
     )
@@ -96,7 +97,7 @@ def build_standing_freeze(
     source: str,
     now: datetime,
 ) -> Freeze:
-    """Builds a freeze of all routes that no time ends."""
+    """Builds a freeze of all routes without an end."""
     return Freeze("", None, reason, source, now, NEVER)
 
 
@@ -135,38 +136,40 @@ class FreezeWindow(ShownAsJson):
 
     def list_freezes(self, since: datetime, until: datetime) -> Iterator[Freeze]:
         """Lists the window's freezes that overlap the time from `since` to `until`."""
-        local = since.astimezone(self.zone).date()
-        monday = local - timedelta(days=local.weekday()) - _WEEK
-        lasts_days = (self.ends.weekday - self.starts.weekday) % 7
-        if lasts_days == 0 and self.ends.time <= self.starts.time:
-            lasts_days = 7
+        local_date = since.astimezone(self.zone).date()
+        monday = local_date - timedelta(days=local_date.weekday()) - _WEEK
+        length_days = (self.ends.weekday - self.starts.weekday) % 7
+        if length_days == 0 and self.ends.time <= self.starts.time:
+            length_days = 7
         while True:
             day = monday + timedelta(days=self.starts.weekday)
             # Daylight saving time can skip or repeat a time. Then the longer freeze applies.
-            begins = min(self._moments(day, self.starts.time))
-            ends = max(self._moments(day + timedelta(days=lasts_days), self.ends.time))
-            if begins > until:
+            starts_at = min(self._possible_moments(day, self.starts.time))
+            ends_at = max(
+                self._possible_moments(day + timedelta(days=length_days), self.ends.time)
+            )
+            if starts_at > until:
                 return
-            if ends > since:
+            if ends_at > since:
                 source = f"every week, {self}"
                 for route in tuple(sorted(self.routes)) or (None,):
-                    yield Freeze("", route, self.reason, source, begins, ends)
+                    yield Freeze("", route, self.reason, source, starts_at, ends_at)
             monday += _WEEK
 
-    def _moments(self, day: date, time: dt.time) -> list[datetime]:
+    def _possible_moments(self, day: date, time: dt.time) -> list[datetime]:
         local = datetime.combine(day, time, self.zone)
         return [local.replace(fold=fold).astimezone(UTC) for fold in (0, 1)]
 
 
 def parse_week_time(text: str) -> WeekTime:
     """Parses `Fri 16:00`. Raises InputError."""
-    found = _WEEK_TIME.fullmatch(text.strip())
-    if found is None or int(found[2]) > 23 or int(found[3]) > 59:
+    match = _WEEK_TIME.fullmatch(text.strip())
+    if match is None or int(match[2]) > 23 or int(match[3]) > 59:
         raise InputError(
             f"{text!r} is not a time of the week: write a day and a time, `Fri 16:00`"
         )
-    weekday = DAYS.index(found[1].capitalize())
-    return WeekTime(weekday, dt.time(int(found[2]), int(found[3])))
+    weekday = DAYS.index(match[1].capitalize())
+    return WeekTime(weekday, dt.time(int(match[2]), int(match[3])))
 
 
 def build_window(
@@ -179,10 +182,10 @@ def build_window(
     """Builds a window from the configuration's texts. Raises InputError."""
     if not reason.strip():
         raise InputError("a freeze needs a `reason`: everybody whom it stops will see it")
-    first = parse_week_time(starts)
-    last = parse_week_time(ends)
-    if first == last:
-        raise InputError(f"the window from {first} to {last} is empty: change one of the two")
+    start = parse_week_time(starts)
+    end = parse_week_time(ends)
+    if start == end:
+        raise InputError(f"the window from {start} to {end} is empty: change one of the two")
     try:
         zone = ZoneInfo(time_zone)
     except (ValueError, OSError, KeyError):
@@ -190,7 +193,7 @@ def build_window(
             f"this machine does not know the time zone {time_zone!r}: write a name such as "
             "Europe/Berlin, or install the time zone data (the package tzdata)"
         ) from None
-    return FreezeWindow(first, last, zone, reason.strip(), frozenset(routes))
+    return FreezeWindow(start, end, zone, reason.strip(), frozenset(routes))
 
 
 def measure_frozen_time(

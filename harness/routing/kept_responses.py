@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from harness.frame.errors import InputError
 
-# Hours that an answer's history may be kept: 1 minute to 30 days, as OpenAI keeps responses.
+# Limits of the time for which Swapgate keeps a history: 1 minute to 30 days, like OpenAI.
 LEAST_STATE_H: Final = 1 / 60
 MOST_STATE_H: Final = 720.0
 OFF: Final = "off"
@@ -23,7 +23,7 @@ _TIME: Final = re.compile(r"(\d{1,5})([mhd])")
 
 @dataclass(frozen=True, slots=True)
 class KeptPiece:
-    """An item of a history, or a name for the items of one.
+    """An item of a conversation's history, or an answer's list of such items.
 
     caller: a keyed hash of the API key, the data class and the user that the request names; a
     request finds only pieces of its own caller. id: of an item, computed from its content; of a
@@ -47,10 +47,10 @@ def parse_state_time(text: str) -> float:
     """Parses `24h`, `90m`, `7d` or `off` into hours; 0 for off. Raises InputError."""
     if text in ("", OFF):
         return 0.0
-    found = _TIME.fullmatch(text)
-    if found is None:
+    match = _TIME.fullmatch(text)
+    if match is None:
         raise InputError(f"responses_state: {text!r} is not a time: write 90m, 24h, 7d or off")
-    return int(found[1]) * _HOURS[found[2]]
+    return int(match[1]) * _HOURS[match[2]]
 
 
 def format_state_time(hours: float) -> str:

@@ -1,11 +1,11 @@
 """A route plan: the targets that may answer a request, in order, and the excluded ones. Pure.
 
-The reason of an exclusion is the first that applies: data class, stakes, a missing key, a
+A target's exclusion has the first reason that applies: data class, stakes, a missing key, a
 switch, capabilities, an open breaker. `draw_keep_warm` sends a share of requests to fallbacks,
-so that Swapgate knows that they work.
+to test that they work.
 
-A plan is made once for each request and calls no target: `router.request.dispatch` follows it.
-The arm was chosen before, in `harness.routing.table`.
+The router makes one plan for each request; `router.request.dispatch` follows it.
+`harness.routing.table` chose the arm before.
 """
 
 import math
@@ -56,9 +56,9 @@ class TargetAvailability:
     retry_in_s: float = 0.0  # time until the router may call the target; 0 for now
     failed_at: float | None = None  # time of the last failure, in monotonic seconds
     pause_s: float = 0.0  # the rest of the pause that its provider requested
-    # Why the router calls it less or not at all, if no failure of its own is the cause.
+    # Why the router calls the target less or not at all, although the target did not fail.
     held: SendHold | None = None
-    # Its provider's pause only slows it: a request may wait for a turn.
+    # The provider's pause only slows the target: a request may wait for its turn.
     takes_turns: bool = False
 
     @property
@@ -95,7 +95,7 @@ class ExclusionReason(StrEnum):
     OPEN = "open"
 
 
-# Only an operator can remove these reasons; they exclude a target from every request.
+# These reasons exclude a target from every request, until an operator removes their cause.
 OPERATOR_REASONS: Final = (ExclusionReason.DATA_CLASS, ExclusionReason.KEY)
 
 
@@ -129,9 +129,11 @@ class RoutePlan:
 
     @property
     def all_open(self) -> bool:
-        """Whether no target may answer now, but one may later: 503 with Retry-After."""
+        """Whether no target may answer now, but an excluded target may answer later (503 with
+        Retry-After).
+        """
         return not self.targets and any(
-            e.because is ExclusionReason.OPEN for e in self.left_out
+            excluded.because is ExclusionReason.OPEN for excluded in self.left_out
         )
 
     @property
@@ -143,8 +145,13 @@ class RoutePlan:
         """
         return (
             not self.targets
-            and not (self.all_open or any(e.because in OPERATOR_REASONS for e in self.left_out))
-            and any(e.because is ExclusionReason.CAPABILITY for e in self.left_out)
+            and not (
+                self.all_open
+                or any(excluded.because in OPERATOR_REASONS for excluded in self.left_out)
+            )
+            and any(
+                excluded.because is ExclusionReason.CAPABILITY for excluded in self.left_out
+            )
         )
 
     @property
@@ -168,7 +175,9 @@ class RoutePlan:
 
     @property
     def guest_left_out(self) -> Excluded | None:
-        """Why the plan excludes `guest`. The guest's failure, unless a switch is the cause."""
+        """The exclusion of `guest`; None if the plan has it. It counts as the guest's failure,
+        unless a switch is the cause.
+        """
         return next(
             (excluded for excluded in self.left_out if excluded.target == self.guest),
             None,
@@ -207,21 +216,25 @@ def preferred_target(
     arm: Arm,
     warm: str | None = None,
 ) -> str | None:
-    """The target to try before the incumbent: the keep-warm target, or the arm's target."""
-    own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}.get(arm)
-    return warm or (own.target if own is not None else None)
+    """Returns the target to try before the incumbent: the keep-warm target, or else the arm's
+    target; None for neither.
+    """
+    arm_target = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}.get(arm)
+    return warm or (arm_target.target if arm_target is not None else None)
 
 
 def order_targets(route: Route, guest: str | None) -> tuple[str, ...]:
-    """Orders the targets. During a bake, the previous incumbent precedes the fallbacks."""
-    first = (guest,) if guest else ()
-    before = (route.holdback.target,) if route.holdback else ()
+    """Returns the targets in order: guest, incumbent, fallbacks. During a bake, the previous
+    incumbent precedes the fallbacks.
+    """
+    guest_first = (guest,) if guest else ()
+    previous_incumbent = (route.holdback.target,) if route.holdback else ()
     return tuple(
         dict.fromkeys(
             (
-                *first,
+                *guest_first,
                 route.incumbent,
-                *before,
+                *previous_incumbent,
                 *route.fallbacks,
             )
         )
@@ -238,40 +251,42 @@ def plan_request(
     """Plans a request.
 
     arm: the caller's arm, chosen before. needs: the capabilities that the request needs.
-    around: health, switches and keys at this moment. warm: the fallback that keep-warm drew for
-    this request; else None.
+    around: health, switches and keys at this moment. warm: the fallback that `draw_keep_warm`
+    selected for this request, or None.
 
-    If every target is excluded, requests wait for a turn at the slowed ones. Without a slowed
-    target, a target that only an open breaker excludes may be a last resort.
+    If every target is excluded, the request waits for a turn at a slowed target. Without a
+    slowed target, a target that only an open breaker excludes may be the last resort.
     """
     guest = preferred_target(route, arm, warm)
     ordered = order_targets(route, guest)
-    beneath = _beneath_the_stakes(route, guest)
-    out_anyway = beneath | around.keyless | around.barred
-    forced = _force_plan(route, [id_ for id_ in ordered if id_ not in out_anyway], around)
+    incapable = _list_incapable_fallbacks(route, guest)
+    never_allowed = incapable | around.keyless | around.barred
+    forced = _force_plan(route, [id_ for id_ in ordered if id_ not in never_allowed], around)
     targets: list[str] = []
     left_out: list[Excluded] = []
     for target in ordered:
-        out = _exclude_for_route(target, beneath, around) or _exclude_for_request(
+        exclusion = _exclude_for_route(target, incapable, around) or _exclude_for_request(
             target, needs, around, forced
         )
-        if out is None:
+        if exclusion is None:
             targets.append(target)
         else:
-            left_out.append(out)
-    targets = targets or _taking_turns(left_out, around)
-    last = None if targets else _last_resort(left_out, around)
-    if last is not None:
-        targets = [last]
+            left_out.append(exclusion)
+    targets = targets or _list_targets_with_turns(left_out, around)
+    last_resort = None if targets else _choose_last_resort(left_out, around)
+    if last_resort is not None:
+        targets = [last_resort]
     left_out = [excluded for excluded in left_out if excluded.target not in targets]
-    has = tuple(around.capabilities.get(target, UNKNOWN_CAPABILITIES) for target in targets)
+    plan_capabilities = tuple(
+        around.capabilities.get(target, UNKNOWN_CAPABILITIES) for target in targets
+    )
     return RoutePlan(
         incumbent=route.incumbent,
         guest=guest,
         targets=tuple(targets),
         left_out=tuple(left_out),
-        last_resort=last is not None,
-        serialize_tools=must_serialize_tools(needs, has),
+        last_resort=last_resort is not None,
+        serialize_tools=must_serialize_tools(needs, plan_capabilities),
         prefill=needs.prefill,
         forced=forced,
     )
@@ -298,38 +313,42 @@ def next_target(
 ) -> str | None:
     """Returns the target to call next; None if the client gets the last failure.
 
-    failures: of this request so far, the last one last; not empty.
+    failures: of this request so far, in order; not empty.
     policy_fallback: whether the route tries the next target after a content filter's refusal.
 
     A target whose window was too small excludes later targets whose window is not larger.
     """
-    last = failures[-1]
-    later = plan.targets[plan.targets.index(last.target) + 1 :]
-    if last.unable:
+    last_failure = failures[-1]
+    later = plan.targets[plan.targets.index(last_failure.target) + 1 :]
+    if last_failure.unable:
         return next(iter(later), None)
-    if last.failure in CLIENT_FAILURES and last.target == plan.guest:
-        # The incumbent may accept a request that the guest refuses, so it is tried once.
+    if last_failure.failure in CLIENT_FAILURES and last_failure.target == plan.guest:
+        # The incumbent may accept a request that the guest refuses, so the router tries it
+        # once.
         return plan.incumbent if plan.incumbent in later else None
-    rule = FAILURE_RULES[last.failure].next_target
+    rule = FAILURE_RULES[last_failure.failure].next_target
     if rule is NextTarget.NO or (rule is NextTarget.IF_ROUTE_SAYS and not policy_fallback):
         return None
-    small = [
+    too_small = [
         capabilities.get(failure.target, UNKNOWN_CAPABILITIES)
         for failure in failures
         if FAILURE_RULES[failure.failure].needs_larger_window and failure.target != plan.guest
     ]
-    fitting = (
-        id_
-        for id_ in later
+    candidates = (
+        target
+        for target in later
         if all(
-            capabilities.get(id_, UNKNOWN_CAPABILITIES).larger_than(window) for window in small
+            capabilities.get(target, UNKNOWN_CAPABILITIES).larger_than(window)
+            for window in too_small
         )
     )
-    return next(fitting, None)
+    return next(candidates, None)
 
 
-def _beneath_the_stakes(route: Route, guest: str | None) -> frozenset[str]:
-    """Lists the fallbacks that high stakes exclude: those not marked capable."""
+def _list_incapable_fallbacks(route: Route, guest: str | None) -> frozenset[str]:
+    """Returns the fallbacks that high stakes exclude, because no person marked them as
+    capable.
+    """
     if route.settings.stakes is not Stakes.HIGH:
         return frozenset()
     arms = {route.incumbent}
@@ -342,80 +361,83 @@ def _beneath_the_stakes(route: Route, guest: str | None) -> frozenset[str]:
 
 def _exclude_for_route(
     target: str,
-    beneath: frozenset[str],
-    around: PlanContext,
+    incapable: frozenset[str],
+    context: PlanContext,
 ) -> Excluded | None:
     """Returns an exclusion that holds for every request of the route; None without one."""
-    if target in around.barred:
-        why = "its provider may not see this route's class of data"
-        return Excluded(target, ExclusionReason.DATA_CLASS, why)
-    if target in beneath:
-        why = "the stakes are high and it is not marked capable"
-        return Excluded(target, ExclusionReason.STAKES, why)
+    if target in context.barred:
+        reason = "its provider may not see this route's class of data"
+        return Excluded(target, ExclusionReason.DATA_CLASS, reason)
+    if target in incapable:
+        reason = "the stakes are high and it is not marked capable"
+        return Excluded(target, ExclusionReason.STAKES, reason)
     return None
 
 
 def _force_plan(
     route: Route,
     allowed: Sequence[str],
-    around: PlanContext,
+    context: PlanContext,
 ) -> ForcedPlan | None:
     """Returns the decision of the kill switches; None if no switch is in force."""
-    if not around.switches:
+    if not context.switches:
         return None
-    plan = [around.targets[name] for name in allowed]
-    return decide_plan(around.switches, route.name, plan)
+    plan = [context.targets[name] for name in allowed]
+    return decide_plan(context.switches, route.name, plan)
 
 
 def _exclude_for_request(
     target: str,
     needs: Needs,
-    around: PlanContext,
+    context: PlanContext,
     forced: ForcedPlan | None,
 ) -> Excluded | None:
     """Returns an exclusion of this request at this moment; None if the target may answer."""
-    if target in around.keyless:
+    if target in context.keyless:
         return Excluded(target, ExclusionReason.KEY, "its provider has no key")
     if forced is not None and target not in forced.kept:
         return Excluded(target, ExclusionReason.SWITCH, forced.reason)
-    lacks = missing_capabilities(needs, around.capabilities.get(target, UNKNOWN_CAPABILITIES))
-    if lacks:
-        return Excluded(target, ExclusionReason.CAPABILITY, f"lacks {', '.join(lacks)}")
-    available = around.health.get(target, AVAILABLE)
-    wait_s = available.retry_in_s
+    missing = missing_capabilities(
+        needs, context.capabilities.get(target, UNKNOWN_CAPABILITIES)
+    )
+    if missing:
+        return Excluded(target, ExclusionReason.CAPABILITY, f"lacks {', '.join(missing)}")
+    availability = context.health.get(target, AVAILABLE)
+    wait_s = availability.retry_in_s
     if wait_s > 0:
         reason = f"its circuit is open, or it asked for a pause: {math.ceil(wait_s)} s to go"
-        return Excluded(target, ExclusionReason.OPEN, reason, wait_s, available.held)
+        return Excluded(target, ExclusionReason.OPEN, reason, wait_s, availability.held)
     return None
 
 
-def _taking_turns(left_out: Sequence[Excluded], around: PlanContext) -> list[str]:
+def _list_targets_with_turns(left_out: Sequence[Excluded], context: PlanContext) -> list[str]:
     """Lists the targets at which a request may wait for a turn."""
     return [
         excluded.target
         for excluded in left_out
         if excluded.held is SendHold.PAUSE
-        and around.health.get(excluded.target, AVAILABLE).takes_turns
+        and context.health.get(excluded.target, AVAILABLE).takes_turns
     ]
 
 
-def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | None:
-    """Chooses a target that only an open breaker excludes, the one whose last failure is
-    oldest.
+def _choose_last_resort(left_out: Sequence[Excluded], context: PlanContext) -> str | None:
+    """Chooses the target with the oldest last failure among the targets that only an open
+    breaker excludes.
 
-    None if the setting is to fail fast. A pause that a provider requested is kept.
+    None if the setting is to fail fast. Never chooses a target during a pause that its provider
+    requested.
     """
-    if around.when_all_open is not WhenAllOpen.TRY:
+    if context.when_all_open is not WhenAllOpen.TRY:
         return None
     only_open = [
         excluded.target
         for excluded in left_out
         if excluded.because is ExclusionReason.OPEN
-        and not around.health.get(excluded.target, AVAILABLE).keeps_pause
+        and not context.health.get(excluded.target, AVAILABLE).keeps_pause
     ]
 
     def failed_at(target: str) -> float:
-        at = around.health.get(target, AVAILABLE).failed_at
+        at = context.health.get(target, AVAILABLE).failed_at
         return -math.inf if at is None else at
 
     return min(only_open, key=failed_at, default=None)
@@ -440,17 +462,17 @@ class KeepWarm:
 def keep_warm_targets(route: Route, provider_of: Mapping[str, str]) -> tuple[str, ...]:
     """Lists the fallbacks to keep warm: one for each provider except the incumbent's.
 
-    Requests of users warm the incumbent's provider anyway. Excludes the canary, and fallbacks
-    that high stakes exclude.
+    The incumbent's provider gets requests anyway. The list omits the canary, and fallbacks that
+    high stakes exclude.
     """
-    first: dict[str, str] = {}
+    fallback_by_provider: dict[str, str] = {}
     for fallback in route.fallbacks:
         settings = route.settings
         if fallback in settings.capable or settings.stakes is not Stakes.HIGH:
-            first.setdefault(provider_of[fallback], fallback)
-    first.pop(provider_of[route.incumbent], None)
+            fallback_by_provider.setdefault(provider_of[fallback], fallback)
+    fallback_by_provider.pop(provider_of[route.incumbent], None)
     canary = route.canary.target if route.canary else None
-    return tuple(id_ for id_ in first.values() if id_ != canary)
+    return tuple(id_ for id_ in fallback_by_provider.values() if id_ != canary)
 
 
 def draw_keep_warm(
@@ -464,13 +486,15 @@ def draw_keep_warm(
 ) -> str | None:
     """Selects the fallback that answers a request; None for almost all requests.
 
-    key: the sticky key. A higher share keeps the selected keys, and selects more. The selection
-    changes each day, so that no caller always meets a fallback.
+    key: the sticky key. A higher share keeps the selected keys, and selects further keys. The
+    selection changes each day, so that no caller always gets a fallback.
     """
     if not targets or setting.side_effects or not setting.share_bps:
         return None
     width = BUCKETS // len(targets)
-    slot, place = divmod(hash_bucket(key, salt=f"keep-warm:{route}:{day.isoformat()}"), width)
-    if slot >= len(targets) or place >= setting.share_bps or not healthy(targets[slot]):
+    index, position = divmod(
+        hash_bucket(key, salt=f"keep-warm:{route}:{day.isoformat()}"), width
+    )
+    if index >= len(targets) or position >= setting.share_bps or not healthy(targets[index]):
         return None
-    return targets[slot]
+    return targets[index]

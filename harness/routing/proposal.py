@@ -2,10 +2,10 @@
 rules are the table TRANSITIONS; docs/explanation/architecture.md draws its diagram from it.
 
 The id of a candidate's run contains a hash of the registered plans, and the signature of each
-answer covers that id. So the answers prove that the plans, with margin and alpha, were fixed
-before the first answer.
+answer covers that id. The answers therefore prove that margin and alpha were fixed before the
+first answer.
 
-Nothing here checks a role or a proof: `harness.proposals` submits and approves, and
+The module checks no role and no proof: `harness.proposals` submits and approves, and
 `harness.proposals.driver` moves proposals.
 """
 
@@ -47,7 +47,9 @@ class ProposalPhase(StrEnum):
 
 
 class ProposalEvent(StrEnum):
-    """The events that move a proposal: the gate's, a person's, its canary's, a change's."""
+    """The events that move a proposal. They come from the gate, a person, the canary or a
+    change of the route.
+    """
 
     START = "start"
     PASSED = "passed"
@@ -76,7 +78,9 @@ class ApprovalKind(StrEnum):
 _P = ProposalPhase
 _E = ProposalEvent
 # Phase, next phase, and the events that lead from one to the other.
-_NEXT: Final[Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, ...]]]] = {
+_NEXT_PHASES: Final[
+    Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, ...]]]
+] = {
     _P.PROPOSED: {
         _P.EVALUATING: (_E.START,),
         _P.CANCELLED: (_E.CANCELLED,),
@@ -111,7 +115,7 @@ _NEXT: Final[Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, 
 }
 TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] = {
     (phase, event): after
-    for phase, ends in _NEXT.items()
+    for phase, ends in _NEXT_PHASES.items()
     for after, events in ends.items()
     for event in events
 }
@@ -119,11 +123,12 @@ TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] 
 # At most one proposal of a route may be in these phases.
 PAST_GATE_PHASES: Final = frozenset({ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY})
 
-# The approver of a proposal that needs no person's approval, and waits for a freeze's end.
+# The stored approver of a proposal that needs no person's approval, but waits for the end of a
+# freeze.
 POLICY_APPROVER: Final = "the policy"
 
-# Prefix of the reason with which a person rejected a proposal. A signed row has no other sign
-# of a person's rejection, so `Proposal.closed` reads this prefix.
+# Prefix of the reason if a person rejected the proposal. Signed rows have no other mark of a
+# person's rejection, so `Proposal.closed` reads this prefix.
 REFUSED_BY: Final = "refused by "
 
 OPEN_PHASES: Final = frozenset(
@@ -154,7 +159,8 @@ class SuiteRuns:
 
     incumbent: str
     candidate: str
-    # The scheduled runs whose mean scores the incumbent's run contains; None for one run.
+    # The scheduled runs from which the incumbent's run took its mean scores; None for a single
+    # run.
     days: IncumbentDays | None = None
 
 
@@ -195,8 +201,12 @@ class ProposalTexts:
     @property
     def texts(self) -> list[tuple[str, str, str]]:
         """Lists word, label and value of each text that is not empty."""
-        known = [(text, getattr(self, name)) for name, text in PROPOSAL_TEXTS.items()]
-        return [(text["word"], text["label"], value) for text, value in known if value]
+        texts_with_values = [
+            (text, getattr(self, name)) for name, text in PROPOSAL_TEXTS.items()
+        ]
+        return [
+            (text["word"], text["label"], value) for text, value in texts_with_values if value
+        ]
 
 
 PROPOSAL_TEXTS: Final = {text.name: text.metadata for text in fields(ProposalTexts)}
@@ -212,7 +222,7 @@ class Proposal(ProposalTexts):
 
     id: str
     route: str
-    incumbent: str  # incumbent, candidate: target ids
+    incumbent: str  # a target id, as `candidate`
     candidate: str
     claim: Claim
     reason: str
@@ -238,24 +248,25 @@ class Proposal(ProposalTexts):
     proposer_key: str | None = None  # the management key's id, None for the local operator
     # The selection's id, which candidates proposed together share; empty for one candidate.
     selection: str = ""
-    place: int = 0  # its place in the selection, from 0
+    place: int = 0  # its position in the selection, from 0
     # The step after its verdict, if a schedule proposed it; None if a person proposed it.
     on_better: OnBetter | None = None
     # A cost above the policy's guardrail that an approver accepted.
     accepted_cost: CostAcceptance | None = None
-    # Both arms may be served by one model, as an approver confirmed.
+    # An approver's confirmation that one model may serve both arms.
     same_model: SameModelConfirmation | None = None
-    # How its canary ended; None without such an end, and in older rows.
+    # The end of its canary; None without a canary's end, and in older rows.
     ending: CanaryEnding | None = None
 
     @property
     def waits_for_rivals(self) -> bool:
-        """Whether it has its verdict, and waits for the verdicts of its selection.
+        """Whether it has a verdict, and waits for the verdicts of its selection's other
+        proposals.
 
-        False after InfraError, because the proposal waits for its next attempt then.
+        False after InfraError, because the proposal then waits for its own next attempt.
         """
-        waits = self.phase is ProposalPhase.EVALUATING and self.retry_at is None
-        return bool(self.selection) and waits and self.verdict is not None
+        is_evaluating = self.phase is ProposalPhase.EVALUATING and self.retry_at is None
+        return bool(self.selection) and is_evaluating and self.verdict is not None
 
     @property
     def needs_approval(self) -> bool:
@@ -266,11 +277,11 @@ class Proposal(ProposalTexts):
 
     @property
     def yields(self) -> bool:
-        """Whether a person's proposal replaces it. True for a schedule's proposal during its
-        evals.
+        """Whether a person's proposal may replace it: a schedule proposed it, and it is still
+        in its evals.
         """
-        measured = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
-        return self.on_better is not None and self.phase in measured
+        evaluation_phases = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+        return self.on_better is not None and self.phase in evaluation_phases
 
     @property
     def needs_change_reference(self) -> bool:
@@ -287,20 +298,20 @@ class Proposal(ProposalTexts):
 
     @property
     def end(self) -> CanaryEnd | None:
-        """How its canary or promotion was undone; None if it was not undone."""
+        """How its canary was stopped or its promotion was rolled back; None for neither."""
         if self.phase is not ProposalPhase.ROLLED_BACK:
             return None
         return self.ending.end if self.ending else read_old_end(self.closed_because)
 
     @property
     def closed(self) -> bool:
-        """Whether it ended before its canary without a person's rejection."""
-        refused = self.closed_because.startswith(REFUSED_BY)
-        return self.phase is ProposalPhase.REJECTED and not refused
+        """Whether it ended before its canary, and no person rejected it."""
+        refused_by_person = self.closed_because.startswith(REFUSED_BY)
+        return self.phase is ProposalPhase.REJECTED and not refused_by_person
 
     @property
     def phase_text(self) -> str:
-        """The phase for people. `rejected` means by a person."""
+        """The phase for people. `rejected` means that a person rejected it."""
         if self.closed:
             return "closed"
         if self.phase is ProposalPhase.AWAITING_APPROVAL and self.approver is not None:
@@ -312,8 +323,8 @@ class Proposal(ProposalTexts):
         """The phase as a predicate: `is in its canary`, `was aborted`."""
         if self.end is not None:
             return end_predicate(self.end)
-        inside = "in its " if self.phase is ProposalPhase.CANARY else ""
-        return f"is {inside}{self.phase_text}"
+        prefix = "in its " if self.phase is ProposalPhase.CANARY else ""
+        return f"is {prefix}{self.phase_text}"
 
     @property
     def approval_ends_at(self) -> datetime:
@@ -321,54 +332,55 @@ class Proposal(ProposalTexts):
         return add_seconds(self.updated_at, self.policy.approval_ttl_s)
 
     def retry_due(self, now: datetime) -> bool:
-        """Whether the pause after InfraError is over.
+        """Tells whether the pause after InfraError is over.
 
-        If the remaining time exceeds a whole pause, the clock was set back, and the pause
-        counts as over.
+        The pause also counts as over if more than a whole pause remains, because somebody then
+        set the clock back.
         """
         if self.retry_at is None:
             return False
-        left = (self.retry_at - now).total_seconds()
-        return not 0 < left <= self.policy.gate.infra_pause_s(self.infra_errors)
+        left_s = (self.retry_at - now).total_seconds()
+        return not 0 < left_s <= self.policy.gate.infra_pause_s(self.infra_errors)
 
 
 def apply_event(
     proposal: Proposal,
     event: ProposalEvent,
     now: datetime,
-    because: str = "",
+    reason: str = "",
     ending: CanaryEnding | None = None,
 ) -> Proposal:
-    """Returns the proposal after `event`. ending: of its canary, if the event ends one.
+    """Returns the proposal after an event. ending: the canary's end, if the event ends a
+    canary.
 
     Raises IllegalTransition.
     """
     phase = next_phase(proposal.phase, event)
-    closed = because if phase not in OPEN_PHASES else proposal.closed_because
+    closed_because = reason if phase not in OPEN_PHASES else proposal.closed_because
     return replace(
         proposal,
         phase=phase,
         updated_at=now,
-        closed_because=closed,
+        closed_because=closed_because,
         ending=ending if phase is ProposalPhase.ROLLED_BACK else None,
     )
 
 
-PREFIX: Final = "run_"
+RUN_PREFIX: Final = "run_"
 NONCE_CHARACTERS: Final = 8
 HASH_CHARACTERS: Final = 32  # 128 bits
 
 
-def name_candidate_run(proposal: Proposal, nonce: str) -> str:
-    """Names a run of the proposal's candidate. nonce: differs for each attempt."""
-    registered = digest([nonce, proposal.id, [plan.as_json() for plan in proposal.plans]])
-    return f"{PREFIX}{nonce}{registered[:HASH_CHARACTERS]}"
+def build_candidate_run_id(proposal: Proposal, nonce: str) -> str:
+    """Builds the id of a run of the proposal's candidate. nonce: differs for each attempt."""
+    plans_hash = digest([nonce, proposal.id, [plan.as_json() for plan in proposal.plans]])
+    return f"{RUN_PREFIX}{nonce}{plans_hash[:HASH_CHARACTERS]}"
 
 
-def was_registered_before(proposal: Proposal, run: str) -> bool:
-    """Whether the run's id contains the hash of the proposal's current plans."""
-    nonce = run.removeprefix(PREFIX)[:-HASH_CHARACTERS]
-    return name_candidate_run(proposal, nonce) == run
+def has_registered_plans(proposal: Proposal, run: str) -> bool:
+    """Tells whether the run's id contains the hash of the proposal's current plans."""
+    nonce = run.removeprefix(RUN_PREFIX)[:-HASH_CHARACTERS]
+    return build_candidate_run_id(proposal, nonce) == run
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """`apply_change` is the only way from one version of a route to the next.
 
-Each change is a class, and a change that brings in a target carries its proof. The function is
-pure: it checks that the proof belongs to the route, and `harness.routing.records.routes` checks
-that it is stored and signed. Use cases check the roles of people.
+Each change is a class, and a change with a new target contains its proof. The function is pure:
+it checks that the proof belongs to the route. `harness.routing.records.routes` checks that the
+proof is stored and signed. Use cases check the roles of people.
 """
 
 import re
@@ -27,7 +27,7 @@ def spell_route_name(model: str) -> str:
 
 
 def check_route_name(name: str) -> None:
-    """Raises InputError for a name that clients cannot send, and for a name that begins with
+    """Checks a route's name. Raises InputError if clients cannot send it, and if it begins with
     LITERAL_MARK.
     """
     if name.startswith(LITERAL_MARK):
@@ -45,7 +45,9 @@ def check_chain(
     fallbacks: Sequence[str],
     capable: Sequence[str],
 ) -> None:
-    """Raises InputError if a target is named twice, or a capable target is not in the chain."""
+    """Checks a chain. Raises InputError if it names a target twice, or lacks a capable
+    target.
+    """
     chain = (incumbent, *fallbacks)
     if len(set(chain)) < len(chain):
         raise InputError(f"route {route!r} names a target twice: {', '.join(chain)}")
@@ -228,7 +230,7 @@ def find_rollback_target(history: Sequence[RouteRecord]) -> str | None:
 
     It is the incumbent before the last promotion in force. history: newest first.
     """
-    # Each rollback goes one promotion back, so a second rollback does not undo the first.
+    # Each rollback undoes one more promotion, so a second rollback does not undo the first.
     return next(iter(standing_incumbents(history)[-2:-1]), None)
 
 
@@ -248,18 +250,18 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
         case StartCanary():
             return _start_canary(successor, change)
         case RaiseWeight():
-            canary = _canary_of(route, change.rollout)
+            canary = _require_canary(route, change.rollout)
             if not canary.weight_bps < change.weight_bps <= BUCKETS:
                 raise IllegalTransition(
                     f"route {route.name!r}: a canary's weight can only rise above its present "
                     f"{canary.weight_bps} bps, not change to {change.weight_bps}"
                 )
-            raised = replace(
+            raised_canary = replace(
                 canary,
                 weight_bps=change.weight_bps,
                 handover=change.handover,
             )
-            return replace(successor, canary=raised)
+            return replace(successor, canary=raised_canary)
         case PromoteCanary():
             return _promote(successor, change)
         case EndBake():
@@ -269,7 +271,7 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
                 )
             return replace(successor, holdback=None)
         case AbortCanary():
-            _canary_of(route, change.rollout)
+            _require_canary(route, change.rollout)
             return replace(successor, canary=None)
         case RestoreIncumbent():
             return replace(
@@ -379,7 +381,7 @@ def _promote(successor: Route, change: PromoteCanary) -> Route:
     """Makes the canary the incumbent. During a bake, the former incumbent serves the holdback.
 
     The holdback is the control of the bake. It keeps the canary's salt, so that `choose_arm`
-    gives it the callers whom the canary reached last.
+    assigns to it the callers whom the canary reached last.
     """
     proof = change.proof
     _check_proof(successor, proof)
@@ -404,8 +406,8 @@ def _promote(successor: Route, change: PromoteCanary) -> Route:
 
 
 def _check_proof(route: Route, proof: Passed) -> None:
-    """Raises ProofRefused if the verdict compares with another incumbent, or is for another
-    route.
+    """Checks a verdict. Raises ProofRefused if it is for another route, or compares with
+    another incumbent.
     """
     if (proof.route, proof.incumbent) != (route.name, route.incumbent):
         raise ProofRefused(
@@ -414,7 +416,7 @@ def _check_proof(route: Route, proof: Passed) -> None:
         )
 
 
-def _canary_of(route: Route, rollout: str) -> Canary:
+def _require_canary(route: Route, rollout: str) -> Canary:
     """Returns the rollout's canary.
 
     Raises IllegalTransition if the route has no canary of that rollout.

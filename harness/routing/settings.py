@@ -34,8 +34,8 @@ from harness.routing.route_settings import RouteSettings
 
 
 def http_url(host: str, port: int) -> str:
-    """The URL of a server for clients on this machine. It is a loopback address if the server
-    listens on every address.
+    """Returns the URL of a server for clients on this machine. The host is a loopback address
+    if the server listens on every address.
     """
     client_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
     if ":" in client_host:

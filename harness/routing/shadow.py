@@ -5,8 +5,8 @@ has its own limits and budget.
 A shadow pair compares the answers of incumbent and candidate to one request: form, latency,
 tokens and cost. It needs no model, and yields only counts and sums.
 
-Calls are made in `router.observers.shadow`. The evidence of the counts, and starting and ending
-a shadow, are in `harness.canary.shadows`.
+`router.observers.shadow` makes the calls. `harness.canary.shadows` starts and ends a shadow,
+and interprets its counts.
 """
 
 import json
@@ -100,17 +100,17 @@ def within_budget(
     *,
     priced: bool,
 ) -> bool:
-    """Whether one more request fits. False for a candidate without a price if costs are
+    """Tells whether one more request fits. False for a candidate without a price if costs are
     limited.
     """
     if used.requests >= limits.requests_per_day:
         return False
-    most = limits.usd_per_day
-    return most is None or (priced and used.cost_usd < most)
+    max_usd = limits.usd_per_day
+    return max_usd is None or (priced and used.cost_usd < max_usd)
 
 
 def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
-    """Sums the workers' usage of one day (UTC)."""
+    """Sums up the workers' usage of one day (UTC)."""
     used = [row for row in rows if row.day == today]
     return ShadowUsage(
         sum(row.counts.get(MIRRORED, 0) for row in used),
@@ -118,12 +118,12 @@ def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
     )
 
 
-def add_tallies(tally: ShadowTally, more: ShadowTally) -> ShadowTally:
-    """Adds the counts and sums of `more`; keeps shadow, day and worker of `tally`."""
+def add_tallies(tally: ShadowTally, other: ShadowTally) -> ShadowTally:
+    """Adds the counts and sums of `other`; keeps shadow, day and worker of `tally`."""
     counts = Counter(tally.counts)
-    counts.update(more.counts)
+    counts.update(other.counts)
     sums = dict(tally.sums)
-    for name, value in more.sums.items():
+    for name, value in other.sums.items():
         sums[name] = sums.get(name, 0.0) + value
     return ShadowTally(tally.shadow, tally.day, tally.worker, dict(counts), sums)
 
@@ -171,17 +171,16 @@ def compare_pair(
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Compares the answers of one request. Returns counts by check and side, and sums by side.
 
-    A check that does not apply to the request is left out, and without both answers there are
-    no sums. Raises ValueError, TypeError, KeyError or AttributeError for an answer of another
-    form.
+    Omits checks that do not apply to the request. Without both answers, the sums are empty.
+    Raises ValueError, TypeError, KeyError or AttributeError for an answer of another form.
     """
-    ours = _checks(incumbent.content)
-    theirs = _checks(candidate.content)
-    counts = {
-        f"{check.value}.{_both(ours[check], theirs[check]).value}": 1
-        for check in ShadowCheck
-        if check in ours and check in theirs
-    }
+    incumbent_checks = _run_checks(incumbent.content)
+    candidate_checks = _run_checks(candidate.content)
+    counts: dict[str, int] = {}
+    for check in ShadowCheck:
+        if check in incumbent_checks and check in candidate_checks:
+            sides = _find_sides(incumbent_checks[check], candidate_checks[check])
+            counts[f"{check.value}.{sides.value}"] = 1
     if incumbent.content is None or candidate.content is None:
         return counts, {}
     counts[PAIRS] = 1
@@ -195,58 +194,68 @@ def compare_pair(
 
 def unit_counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Renames the checks of a caller's first pair, to count them once per caller."""
-    names = {f"{check.value}.{both.value}" for check in ShadowCheck for both in CheckSides}
-    return {f"{UNIT}.{name}": n for name, n in counts.items() if name in names}
+    names = {f"{check.value}.{sides.value}" for check in ShadowCheck for sides in CheckSides}
+    return {f"{UNIT}.{name}": count for name, count in counts.items() if name in names}
 
 
-def _both(incumbent: bool, candidate: bool) -> CheckSides:  # noqa: FBT001 - two of a kind
+def _find_sides(incumbent: bool, candidate: bool) -> CheckSides:  # noqa: FBT001 - two of a kind
     if incumbent:
         return CheckSides.BOTH if candidate else CheckSides.INCUMBENT
     return CheckSides.CANDIDATE if candidate else CheckSides.NEITHER
 
 
-def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
+def _run_checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
     """Returns the checks that apply to this request, and whether its answer passes them."""
     if content is None:
         return {ShadowCheck.ANSWERED: False}
     answer = content["answer"]
-    ended = answer.get("finish_reason")
+    finish_reason = answer.get("finish_reason")
     text = answer.get("content")
-    refused = (
-        ended in REFUSAL_REASONS or bool(answer.get("refusal")) or text == REDACTED_REFUSAL
+    is_refusal = (
+        finish_reason in REFUSAL_REASONS
+        or bool(answer.get("refusal"))
+        or text == REDACTED_REFUSAL
     )
-    found = {
+    checks = {
         ShadowCheck.ANSWERED: True,
-        ShadowCheck.NOT_REFUSED: not refused,
-        ShadowCheck.NOT_CUT_OFF: ended not in CUT_OFF_REASONS,
+        ShadowCheck.NOT_REFUSED: not is_refusal,
+        ShadowCheck.NOT_CUT_OFF: finish_reason not in CUT_OFF_REASONS,
     }
     calls = answer.get("tool_calls") or ()
     if content.get("tools"):
-        found[ShadowCheck.TOOLS] = all(_valid(call, content["tools"]) for call in calls)
-    form = content.get("response_format") or {}
-    if form.get("type") in ("json_object", "json_schema") and not calls:
-        is_json, value = _parsed(_answer_text(answer))
-        found[ShadowCheck.JSON] = is_json
-        if form["type"] == "json_schema":
-            schema = (form.get("json_schema") or {}).get("schema")
-            found[ShadowCheck.SCHEMA] = is_json and matches_schema(value, schema, THREAD_LIMITS)
-    return found
+        checks[ShadowCheck.TOOLS] = all(
+            _is_valid_call(call, content["tools"]) for call in calls
+        )
+    response_format = content.get("response_format") or {}
+    if response_format.get("type") in ("json_object", "json_schema") and not calls:
+        is_json, value = _parse_json(_answer_text(answer))
+        checks[ShadowCheck.JSON] = is_json
+        if response_format["type"] == "json_schema":
+            schema = (response_format.get("json_schema") or {}).get("schema")
+            checks[ShadowCheck.SCHEMA] = is_json and matches_schema(
+                value, schema, THREAD_LIMITS
+            )
+    return checks
 
 
-def _valid(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
-    """Whether the call names an offered tool, with arguments that match its schema."""
+def _is_valid_call(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
+    """Tells whether a call names an offered tool, with arguments that match its schema."""
     function = call.get("function") or {}
     offered = {
         tool["function"]["name"]: tool["function"] for tool in tools if "function" in tool
     }
     if function.get("name") not in offered:
         return False
-    is_json, given = _parsed(function.get("arguments") or "{}")
+    is_json, arguments = _parse_json(function.get("arguments") or "{}")
     schema = offered[function["name"]].get("parameters")
-    return is_json and isinstance(given, dict) and matches_schema(given, schema, THREAD_LIMITS)
+    return (
+        is_json
+        and isinstance(arguments, dict)
+        and matches_schema(arguments, schema, THREAD_LIMITS)
+    )
 
 
-def _parsed(text: object) -> tuple[bool, object]:
+def _parse_json(text: object) -> tuple[bool, object]:
     """Returns whether the text is JSON, and its value."""
     try:
         return True, json.loads(text) if isinstance(text, str) else None

@@ -23,9 +23,11 @@ from typing import Final
 from harness.frame.canonical_text import canonical
 from harness.frame.formatting import INVISIBLE_CHARACTERS
 
-ALIKE: Final = 0.6  # HumanEval, IFEval and few-shot GSM8K keep 99 % of their items single
+ALIKE_SIMILARITY: Final = (
+    0.6  # HumanEval, IFEval and few-shot GSM8K keep 99 % of their items single
+)
 SHARED_PART: Final = 0.05  # of the texts; more of them share a template
-LEAST_SHARED: Final = 10  # in small suites, up to so many texts are a group, not a template
+LEAST_SHARED: Final = 10  # in small suites, up to 10 texts with a common part are a group
 _EDGES: Final = re.compile(r"(?<!\S)[\"'(\[“„«‘‚]+|[.,;:!?\"')\]”“»’…]+(?!\S)")
 SHINGLE_WORDS: Final = 3
 # Scripts without spaces between words; each of their characters counts as a word.
@@ -59,7 +61,7 @@ def shingles(text: str) -> frozenset[tuple[str, ...]]:
 def jaccard_similarity(
     first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]
 ) -> float:
-    """The Jaccard similarity, 0 to 1, of two sets that are not empty."""
+    """Returns the Jaccard similarity, 0 to 1, of two sets that are not empty."""
     common = len(first & second)
     return common / (len(first) + len(second) - common)
 
@@ -69,81 +71,86 @@ def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[
 
     threshold: least similarity, above 0, at most 1.
     """
-    sets = {id_: shingles(text) for id_, text in texts.items()}
-    counted = Counter(shingle for of_text in sets.values() for shingle in of_text)
+    sets = {text_id: shingles(text) for text_id, text in texts.items()}
+    counted = Counter(shingle for runs in sets.values() for shingle in runs)
     kept_by: dict[tuple[str, ...], list[str]] = {}
-    near: dict[str, str] = {}
-    for id_, of_text in sets.items():
-        rarest = sorted(of_text, key=lambda shingle: (counted[shingle], shingle))
+    duplicates: dict[str, str] = {}
+    for text_id, runs in sets.items():
+        rarest = sorted(runs, key=lambda shingle: (counted[shingle], shingle))
         prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest)) + 1]
         # dict.fromkeys drops double ids and keeps their order.
         kept = dict.fromkeys(name for shingle in prefix for name in kept_by.get(shingle, ()))
-        like = (name for name in kept if jaccard_similarity(of_text, sets[name]) >= threshold)
-        if (first := next(like, None)) is not None:
-            near[id_] = first
+        similar = (name for name in kept if jaccard_similarity(runs, sets[name]) >= threshold)
+        if (original := next(similar, None)) is not None:
+            duplicates[text_id] = original
             continue
         for shingle in prefix:
-            kept_by.setdefault(shingle, []).append(id_)
-    return near
+            kept_by.setdefault(shingle, []).append(text_id)
+    return duplicates
 
 
 def find_alike(texts: Mapping[str, str]) -> Sequence[Sequence[str]]:
-    """Lists the clusters of two and more near-duplicates, by complete linkage at ALIKE."""
+    """Lists the clusters of two and more near-duplicates, by complete linkage at
+    ALIKE_SIMILARITY.
+    """
     similarity = _similarities(texts)
-    place = {item: number for number, item in enumerate(texts)}
+    position = {item: number for number, item in enumerate(texts)}
     cluster = {item: item for pair in similarity for item in pair}
     members = {item: [item] for item in cluster}
-    by_likeness = sorted(
-        similarity, key=lambda pair: (-similarity[pair], place[pair[0]], place[pair[1]])
+    pairs_by_similarity = sorted(
+        similarity, key=lambda pair: (-similarity[pair], position[pair[0]], position[pair[1]])
     )
-    for one, other in by_likeness:
-        into, gone = sorted((cluster[one], cluster[other]), key=place.__getitem__)
-        if into == gone:
+    for first_item, second_item in pairs_by_similarity:
+        kept_cluster, merged_cluster = sorted(
+            (cluster[first_item], cluster[second_item]), key=position.__getitem__
+        )
+        if kept_cluster == merged_cluster:
             continue
         pairs = (
-            tuple(sorted((a, b), key=place.__getitem__))
-            for a in members[into]
-            for b in members[gone]
+            tuple(sorted((left_item, right_item), key=position.__getitem__))
+            for left_item in members[kept_cluster]
+            for right_item in members[merged_cluster]
         )
         if all(pair in similarity for pair in pairs):
-            members[into] += members.pop(gone)
-            cluster |= dict.fromkeys(members[into], into)
+            members[kept_cluster] += members.pop(merged_cluster)
+            cluster |= dict.fromkeys(members[kept_cluster], kept_cluster)
     return [group for group in members.values() if len(group) > 1]
 
 
 def _similarities(texts: Mapping[str, str]) -> Mapping[tuple[str, ...], float]:
-    """Returns the similarity of each pair of items that is ALIKE or more, in the items' order.
+    """Returns the similarity of each pair of items that is ALIKE_SIMILARITY or more, in the
+    items' order.
 
     Items without a run of their own are alike only if all their runs are equal.
     """
-    whole = {item: shingles(_plain(text)) for item, text in texts.items()}
-    counted = Counter(run for runs in whole.values() for run in runs)
-    most = most_shared(len(whole))
-    own = {
-        item: frozenset(run for run in runs if counted[run] <= most)
-        for item, runs in whole.items()
+    all_runs = {item: shingles(_strip_edge_punctuation(text)) for item, text in texts.items()}
+    counted = Counter(run for runs in all_runs.values() for run in runs)
+    max_items = most_shared(len(all_runs))
+    rare_runs = {
+        item: frozenset(run for run in runs if counted[run] <= max_items)
+        for item, runs in all_runs.items()
     }
-    same: dict[object, list[str]] = defaultdict(list)
-    having: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    found: dict[tuple[str, ...], float] = {}
-    for item, runs in own.items():
-        common = Counter(other for run in runs for other in having[run])
+    items_with_runs: dict[object, list[str]] = defaultdict(list)
+    items_by_run: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    similarities: dict[tuple[str, ...], float] = {}
+    for item, runs in rare_runs.items():
+        common = Counter(other for run in runs for other in items_by_run[run])
         for other in common:
-            alike = jaccard_similarity(runs, own[other])
-            if alike >= ALIKE:
-                found[other, item] = alike
+            similarity = jaccard_similarity(runs, rare_runs[other])
+            if similarity >= ALIKE_SIMILARITY:
+                similarities[other, item] = similarity
         for run in runs:
-            having[run].append(item)
-        found |= {(other, item): 1.0 for other in same[whole[item]]}
-        same[whole[item]].append(item)
-    return found
+            items_by_run[run].append(item)
+        similarities |= {(other, item): 1.0 for other in items_with_runs[all_runs[item]]}
+        items_with_runs[all_runs[item]].append(item)
+    return similarities
 
 
-def most_shared(items: int) -> float:
-    """Returns how many items may share a part without its being a template."""
-    return max(LEAST_SHARED, SHARED_PART * items)
+def most_shared(item_count: int) -> float:
+    """Returns the largest number of items that may share a part which is not a template."""
+    return max(LEAST_SHARED, SHARED_PART * item_count)
 
 
-def _plain(text: str) -> str:
+def _strip_edge_punctuation(text: str) -> str:
     """Returns the text without punctuation at the edges of words."""
     return _EDGES.sub("", canonical(text))

@@ -1,9 +1,9 @@
 """The immutable routing table, overrides by kind of request, and the `Snapshot` from which a
 router serves.
 
-A table is replaced whole and never changed. The next version of a route comes from
-`harness.routing.route_changes`, storage is in `harness.routing.records`, and the order in which
-a route's targets are tried is in `harness.routing.plan`.
+A table never changes: Swapgate replaces it whole. `harness.routing.route_changes` computes the
+next version of a route. `harness.routing.records` stores the table, and `harness.routing.plan`
+orders a route's targets.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -47,8 +47,8 @@ from harness.routing.route_settings import (
 )
 from harness.routing.shadow import Shadow
 
-# A request of several kinds uses the override of the first kind here. The rarer ability comes
-# first: a model that reads video also reads pictures, but not the reverse.
+# A request of several kinds uses the override of the first kind in this list. The rarer ability
+# comes first: a model that reads video also reads pictures, but not the reverse.
 KIND_PRECEDENCE: Final = (
     RequestKind.EMBEDDING,
     RequestKind.IMAGE,
@@ -62,40 +62,46 @@ def choose_kind(
     declared: RequestKind | None,
     kinds: Collection[RequestKind],
 ) -> RequestKind | None:
-    """Returns the kind whose override answers. A declared kind takes precedence over detected
-    kinds.
+    """Returns the kind with the override that answers the request. A declared kind precedes
+    detected kinds.
     """
     if declared is not None:
         return declared if declared in overrides else None
-    found = (kind for kind in KIND_PRECEDENCE if kind in kinds and kind in overrides)
-    return next(found, None)
+    overridden_kinds = (kind for kind in KIND_PRECEDENCE if kind in kinds and kind in overrides)
+    return next(overridden_kinds, None)
 
 
 def override_errors(
     route: str,
     overrides: Overrides,
-    carried: Mapping[str, str],
+    data_classes: Mapping[str, str],
     classes: DataClasses,
 ) -> Iterator[tuple[RequestKind, SwapgateError]]:
     """Yields the errors of overrides, by kind. carried: route to its data class."""
     for kind, other in overrides.items():
-        about = f"route {route!r}: the override for {kind.value}"
+        subject = f"route {route!r}: the override for {kind.value}"
         if other == route:
             yield (
                 kind,
-                InputError(f"{about} names the route itself: leave it out"),
+                InputError(f"{subject} names the route itself: leave it out"),
             )
-        elif other not in carried:
-            words = f"{about} names {other!r}, which does not exist: create that route first"
-            yield kind, NotFound(words)
-        elif not is_at_least_as_strict(classes, carried[other], than=carried[route]):
-            own = f"carries {carried[other]} data" if carried[other] else "has no data class"
-            words = (
-                f"{about} names {other!r}, which {own}. {route!r} carries {carried[route]} "
-                f"data, and some providers that may serve {other!r} may not see it: give "
-                f"{other!r} a data class as strict, or remove the override"
+        elif other not in data_classes:
+            message = (
+                f"{subject} names {other!r}, which does not exist: create that route first"
             )
-            yield kind, NotAllowed(words)
+            yield kind, NotFound(message)
+        elif not is_at_least_as_strict(classes, data_classes[other], than=data_classes[route]):
+            class_text = (
+                f"carries {data_classes[other]} data"
+                if data_classes[other]
+                else "has no data class"
+            )
+            message = (
+                f"{subject} names {other!r}, which {class_text}. {route!r} carries "
+                f"{data_classes[route]} data, and some providers that may serve {other!r} may "
+                f"not see it: give {other!r} a data class as strict, or remove the override"
+            )
+            yield kind, NotAllowed(message)
 
 
 # Next step while there is no route; init, doctor, router and dashboard show it.
@@ -172,7 +178,7 @@ class Route(ShowsMore):
 
     name: str
     version: int  # rises by one
-    incumbent: str  # incumbent, fallbacks: target ids
+    incumbent: str  # a target id, as in `fallbacks`
     canary: Canary | None = None
     fallbacks: tuple[str, ...] = ()
     settings: RouteSettings = DEFAULT_ROUTE_SETTINGS
@@ -190,17 +196,21 @@ class Route(ShowsMore):
 
     @property
     def targets(self) -> frozenset[str]:
-        """The ids of all targets of this version, also fallbacks that high stakes forbid."""
-        trial = {self.experiment.target} if self.experiment else set()
-        return frozenset({self.incumbent, *self.fallbacks} | trial)
+        """The ids of all targets of this version, including fallbacks that high stakes
+        forbid.
+        """
+        experiment_targets = {self.experiment.target} if self.experiment else set()
+        return frozenset({self.incumbent, *self.fallbacks} | experiment_targets)
 
     @property
     def may_answer(self) -> frozenset[str]:
         """The route's targets without the fallbacks that high stakes forbid."""
         if self.settings.stakes is not Stakes.HIGH:
             return self.targets
-        beneath = set(self.fallbacks) - set(self.settings.capable) - {self.incumbent}
-        return self.targets - beneath | ({self.experiment.target} if self.experiment else set())
+        incapable = set(self.fallbacks) - set(self.settings.capable) - {self.incumbent}
+        return self.targets - incapable | (
+            {self.experiment.target} if self.experiment else set()
+        )
 
 
 @dataclass(frozen=True)
@@ -227,15 +237,15 @@ def choose_arm(route: Route, key: str) -> Arm:
 
     key: the caller's sticky key.
 
-    The same key always gets the same arm at the same weight, in every worker. Handovers are not
-    considered here.
+    The same key always gets the same arm at the same weight, in every worker. Ignores
+    handovers.
     """
     canary = route.canary
     if canary and hash_bucket(key, salt=canary.salt) < canary.weight_bps:
         return Arm.CANARY
     holdback = route.holdback
     if holdback and hash_bucket(key, salt=holdback.salt) >= BUCKETS - holdback.weight_bps:
-        # The canary grew from bucket 0, so these callers had the old model all the time.
+        # The canary grew from bucket 0, so these callers always had the old model.
         return Arm.HOLDBACK
     return Arm.INCUMBENT
 
@@ -246,7 +256,9 @@ def is_mirrored(shadow: Shadow, key: str) -> bool:
 
 
 def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
-    """Explains which change of the route ends the shadow; empty if none does."""
+    """Returns the change of the route that ends the shadow, as text; empty without such a
+    change.
+    """
     if route is None:
         return f"the route {shadow.route!r} does not exist any more"
     if route.settings.side_effects:
@@ -293,19 +305,19 @@ class Snapshot:
 
     def without(self, former: Sequence[Revocations]) -> "Snapshot":
         """Returns the snapshot without the keys that were revoked in earlier epochs."""
-        more = [
+        further_revocations = [
             revocations
             for revocations in former
             if not self.revoked.issuperset(revocations.ids)
         ]
-        if self.signed is None or not more:
+        if self.signed is None or not further_revocations:
             return self
-        revoked = self.revoked.union(*(revocations.ids for revocations in more))
+        revoked = self.revoked.union(*(revocations.ids for revocations in further_revocations))
         return replace(
             self,
             keys=tuple(key for key in self.keys if key.id not in revoked),
             revoked=revoked,
-            signed=replace(self.signed, former=tuple(more)),
+            signed=replace(self.signed, former=tuple(further_revocations)),
         )
 
 

@@ -12,7 +12,7 @@ from harness.gate.run import (
     SampleError,
 )
 from harness.providers.records import Targets
-from harness.routing.records.runs import ENDED, EvalRuns
+from harness.routing.records.runs import ENDED_STATES, EvalRuns
 from tests.support.store.records import LATER, NEW, NOW, OLD, RUN, SAMPLE
 
 MINUTE = timedelta(minutes=1)
@@ -245,7 +245,7 @@ def test_a_lease_from_a_clock_that_was_set_back_since_is_not_waited_for(store: S
 
 def test_a_run_that_has_ended_is_not_leased(store: Store) -> None:
     with store.write() as tx:
-        for ended in ENDED:
+        for ended in ENDED_STATES:
             EvalRuns(tx).set_state(RUN.id, ended)
             assert not EvalRuns(tx).lease(
                 RUN.id,

@@ -251,7 +251,7 @@ def forget_price(_world: SmallInstallation, ctx: Context) -> None:
 
 def throw_switch(_world: SmallInstallation, ctx: Context) -> None:
     force = Force(ForceKind.TARGET, "sim/better")
-    freezes.throw_switch(
+    freezes.set_switch(
         ctx,
         BEN,
         SwitchRequest(force, REASON, ROUTE),

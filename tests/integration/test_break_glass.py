@@ -337,7 +337,7 @@ def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
     ctx = world.context()
     asked = ask(world, ada)
     freeze = SwitchRequest(FREEZE, "the release", "chat", 5 * HOUR)
-    freezes.throw_switch(ctx, OPERATOR, freeze, source=SwitchSource.CLI)
+    freezes.set_switch(ctx, OPERATOR, freeze, source=SwitchSource.CLI)
     with pytest.raises(Conflict, match="is frozen until"):
         break_glass.confirm_break_glass(ctx, bo, asked.id)
     break_glass.end_break_glass(ctx, ada, asked.id, reason="the other way")

@@ -152,9 +152,9 @@ def test_a_stored_route_that_mixes_models_serves_on_with_a_critical_alert(
     ]
     assert "route search" in alert.title
     assert LARGE in str(alert)
-    assert list(vector_checks.list_mixed(world.context())) == ["search"]
+    assert list(vector_checks.list_mixed_vectors(world.context())) == ["search"]
     declare(comparable=True)
-    assert vector_checks.list_mixed(world.context()) == {}
+    assert vector_checks.list_mixed_vectors(world.context()) == {}
 
 
 @pytest.mark.parametrize("case", WORLD, ids=lambda case: case["name"])

@@ -311,7 +311,7 @@ def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(
     ours = eval_queue.start_run(world.context(), ANN, "colours", "sim/base")
     proposal = world.decided("sim/better")
 
-    assert ours.id not in evaluation.run_ids(world.get(proposal.id))
+    assert ours.id not in evaluation.list_run_ids(world.get(proposal.id))
     with world.store.read() as tx:
         assert EvalRuns(tx).get(ours.id).state is RunState.DONE
         assert len(EvalRuns(tx).done(ours.id)) == ITEMS

@@ -109,7 +109,7 @@ def sim() -> Iterator[ListServer]:
 @pytest.fixture
 def ctx(world: SmallInstallation, sim: ListServer) -> Context:
     """With a server of one's own, `attic`, that listed two models before."""
-    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    ctx = replace(world.context(), probe=HttpProviderProbe(SystemClock()))
     registered_providers.change_provider(
         ctx, SYSTEM, "attic", ProviderChange("custom", {"api_base": f"{sim.url}/v1"})
     )
@@ -318,7 +318,7 @@ def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
 
     lists(sim, listing("another"))
     with pytest.raises(Conflict, match="changed while"):
-        named_models.discover_models(replace(ctx, door=Mover()), ANN, "attic")  # type: ignore[arg-type]
+        named_models.discover_models(replace(ctx, probe=Mover()), ANN, "attic")  # type: ignore[arg-type]
     assert "another" not in names(ctx)
 
 
@@ -370,7 +370,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     def answer(*names: str) -> None:
         sim.answer.body = json.dumps({"data": [{"id": name} for name in names]})
 
-    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    ctx = replace(world.context(), probe=HttpProviderProbe(SystemClock()))
     with world.store.read() as tx:
         provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
@@ -420,7 +420,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
         world.route(),
         settings=replace(world.route().settings, candidates=plan),
     )
-    failed, old, *_ = candidate_rounds.judge_schedules(ctx, [changed])
+    failed, old, *_ = candidate_rounds.describe_schedule_faults(ctx, [changed])
     assert "provider 'sim' lists no models" in failed
     assert "could not read it since" in old
     names, _ = candidates.select_candidates(
@@ -439,7 +439,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
 def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
     world: SmallInstallation, sim: ListServer
 ) -> None:
-    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    ctx = replace(world.context(), probe=HttpProviderProbe(SystemClock()))
     with world.store.read() as tx:
         provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
@@ -472,7 +472,7 @@ def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
 def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
     world: SmallInstallation, sim: ListServer
 ) -> None:
-    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    ctx = replace(world.context(), probe=HttpProviderProbe(SystemClock()))
     registered_providers.change_provider(
         ctx, SYSTEM, "attic", ProviderChange("custom", {"api_base": f"{sim.url}/v1"})
     )
@@ -482,7 +482,7 @@ def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
     lists(sim, listing("new-one"))
     refresh(ctx)
     assert not names(ctx)
-    world.clock.advance(candidate_rounds.RETRY.total_seconds())
+    world.clock.advance(candidate_rounds.RETRY_AFTER.total_seconds())
     refresh(ctx)
     assert names(ctx) == ["new-one"]
 
@@ -516,7 +516,7 @@ def test_a_schedule_is_judged_by_lists_that_are_read_for_it(
     def faults(*models: str) -> str:
         plan = CandidateSchedule(models, "0 3 * * 1", 50.0)
         changed = replace(route, settings=replace(route.settings, candidates=plan))
-        return "; ".join(candidate_rounds.judge_schedules(ctx, [changed]))
+        return "; ".join(candidate_rounds.describe_schedule_faults(ctx, [changed]))
 
     assert "selects no model" not in faults("cellar/new-*")
     assert names(ctx, "cellar") == ["new-one"]

@@ -21,9 +21,9 @@ from harness.proposals.report import comparison
 from harness.proposals.report.comparison import Comparison
 from harness.proposals.report.findings import (
     FormatFailure,
+    add_json_mode,
     find_format_failures,
     patch_candidate,
-    with_json_mode,
 )
 from harness.providers.credential import ProviderKey
 from harness.providers.kinds import PROVIDER_KINDS
@@ -210,7 +210,7 @@ def test_a_remedy_as_a_request_patch_makes_another_target_that_passes(
     lost = the_loss(compared)
     first = compared.candidate
 
-    mended = with_json_mode(first) if json_mode else patch_candidate(first, lost.remedy)
+    mended = add_json_mode(first) if json_mode else patch_candidate(first, lost.remedy)
     assert mended.id == lost.mends[json_mode].target
     seed = Target(
         mended.provider,

@@ -67,7 +67,7 @@ def world(plain_world: SmallInstallation) -> SmallInstallation:
 
 def freeze(world: SmallInstallation, actor: Actor = BEN) -> KillSwitch:
     wanted = SwitchRequest(FREEZE, "the release week", "chat", HOUR)
-    return freezes.throw_switch(world.context(), actor, wanted, source=SwitchSource.CLI)
+    return freezes.set_switch(world.context(), actor, wanted, source=SwitchSource.CLI)
 
 
 def test_a_proposal_on_a_frozen_route_names_the_freeze_and_the_next_step(
@@ -147,7 +147,7 @@ def test_a_freeze_that_starts_later_holds_nothing_yet_and_says_when_it_begins(
     assert "within one year" in cli.run(*thrown, "--reason", "x", exits=2).stderr
     never = replace(WEEK, starts_at=datetime.max.replace(tzinfo=UTC))
     with pytest.raises(InputError, match="within one year"):
-        freezes.throw_switch(world.context(), BEN, never, source=SwitchSource.REST)
+        freezes.set_switch(world.context(), BEN, never, source=SwitchSource.REST)
 
     begins = SystemClock().now() + 48 * HOUR
     soon = (
@@ -162,7 +162,7 @@ def test_a_freeze_that_starts_later_holds_nothing_yet_and_says_when_it_begins(
     said = cli.run(*soon, "--reason", "x").stderr
     assert f"for all routes from {begins:%Y-%m-%d %H:%M:%S} UTC until " in said
     in_an_hour = replace(WEEK, starts_at=world.clock.now() + HOUR)
-    freezes.throw_switch(world.context(), BEN, in_an_hour, source=SwitchSource.CLI)
+    freezes.set_switch(world.context(), BEN, in_an_hour, source=SwitchSource.CLI)
     assert freezes.list_freeze_notices(world.context()) == []
     world.clock.advance(3600)
     (notice,) = freezes.list_freeze_notices(world.context())
@@ -292,7 +292,7 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
         freeze(world, ANN)
     endless = SwitchRequest(FREEZE, "for good")
     with pytest.raises(InputError, match="needs an end"):
-        freezes.throw_switch(world.context(), BEN, endless, source=SwitchSource.CLI)
+        freezes.set_switch(world.context(), BEN, endless, source=SwitchSource.CLI)
 
     engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
     for statement in (

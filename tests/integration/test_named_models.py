@@ -23,7 +23,11 @@ from harness.providers.models.catalogue import CatalogueEntry
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.records import DiscoveredModels, Providers, Targets
 from harness.providers.registry import targets
-from harness.providers.registry.named_models import explain_name, find_model, find_unlisted
+from harness.providers.registry.named_models import (
+    describe_missing_in_list,
+    explain_name,
+    find_model,
+)
 from harness.providers.target import Provider, Target
 from harness.routing.control import routes
 from harness.routing.records.proposals import Proposals
@@ -147,7 +151,7 @@ def test_a_loose_name_means_what_the_provider_lists_once_its_list_is_known(
         assert refused == f"no provider lists {words!r}"
         assert "gpt-5.1" not in near.partition(";")[0]
     with ctx.store.read() as tx:
-        unlisted = find_unlisted(tx, Target("main", "gpt-5"))
+        unlisted = describe_missing_in_list(tx, Target("main", "gpt-5"))
     assert unlisted == "main does not list gpt-5 among 3; did you mean 'gpt-5-2026-01-01'?"
     shown = [model.model for model in list_available(ctx, frozenset(), "main/").models]
     assert shown == [

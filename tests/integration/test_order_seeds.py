@@ -16,7 +16,7 @@ from harness.gate.order_seeds import InstallationSeeds, SeedOrigin
 from harness.gate.suite_plan import SuitePlan
 from harness.proposals import recomputation
 from harness.proposals.context import NoSeeds, dry_run_context
-from harness.proposals.recomputation import list_other_rules, replay_verdict
+from harness.proposals.recomputation import list_other_rule_proposals, replay_verdict
 from harness.proposals.report.comparison import load_comparison
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.runs import EvalRuns
@@ -143,10 +143,10 @@ def test_open_proposals_of_other_rules_are_listed_with_the_commands(
     plain_world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proposal = plain_world.in_canary()
-    assert list_other_rules(plain_world.context()) == []
+    assert list_other_rule_proposals(plain_world.context()) == []
 
     monkeypatch.setattr(recomputation, "RULES_VERSION", RULES_VERSION + 1)
-    (found,) = list_other_rules(plain_world.context())
+    (found,) = list_other_rule_proposals(plain_world.context())
 
     assert (found.proposal.id, found.rules) == (proposal.id, RULES_VERSION)
     assert found.next_step == (

@@ -160,7 +160,7 @@ def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
             return ProbeReply(None, 5.0, error="no answer")
         return ProbeReply(200, 0.1, b"{}", first_s=0.2)
 
-    ctx = replace(world.context(), door=ScriptedProviderProbe(answer))
+    ctx = replace(world.context(), probe=ScriptedProviderProbe(answer))
     registered_providers.change_provider(
         ctx,
         SYSTEM,
@@ -182,7 +182,7 @@ def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(
     world: SmallInstallation,
 ) -> None:
     door = ScriptedProviderProbe(lambda *_: ProbeReply(401, 0.1))
-    ctx = replace(world.context(), door=door, cipher=FernetCipher([new_key()].copy))
+    ctx = replace(world.context(), probe=door, cipher=FernetCipher([new_key()].copy))
     credentials.put_credential(
         ctx, SYSTEM, "sim", CredentialChange(value="sk-of-old-0123456789")
     )
@@ -280,7 +280,7 @@ def sim() -> Iterator[str]:
 
 
 def with_door(world: SmallInstallation, door: ProviderProbe) -> Context:
-    return replace(world.context(), door=door, environ={"UP_KEY": SECRET})
+    return replace(world.context(), probe=door, environ={"UP_KEY": SECRET})
 
 
 @pytest.mark.req("D5")

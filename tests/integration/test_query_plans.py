@@ -380,7 +380,7 @@ def ask_store(tx: Transaction, since: Any) -> None:
     Drift(tx).is_checking("r")
     Proposals(tx).of_pair("chat", "a", "b")
     Proposals(tx).of_candidates(["a"])
-    Proposals(tx).let_in("chat")
+    Proposals(tx).approved_or_started("chat")
     Verdicts(tx).list()
     Rollouts(tx).list()
     Rollouts(tx).list(route="chat")

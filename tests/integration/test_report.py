@@ -32,7 +32,7 @@ from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import (
     Report,
     gather_report,
-    list_pinned,
+    list_pins,
 )
 from harness.proposals.report.findings import find_format_failures
 from harness.proposals.report.junit import render_junit
@@ -102,7 +102,7 @@ def test_the_first_line_says_what_to_do(
     assert verdict.reason in text
     assert f"swapgate gate replay {verdict.id}" in text
     for side in report.comparison.suites:
-        assert side.pin.scorer_alone in dict(list_pinned(side)).values()
+        assert side.pin.scorer_alone in dict(list_pins(side)).values()
     cases = ET.fromstring(render_junit(report)).findall("testsuite/testcase")  # noqa: S314 - our own
     assert [case.find(problem) is not None for case in cases if problem] == [True] * bool(
         problem

@@ -15,7 +15,7 @@ from harness.providers.force import Force, ForceKind, SwitchSource
 from harness.providers.records import Targets
 from harness.routing.control import freezes, outages, routes
 from harness.routing.control.freezes import SwitchRequest
-from harness.routing.control.outage_rule import REPORTED_AFTER
+from harness.routing.control.outage_rule import REPORT_DELAY
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.reports import scorecard
@@ -61,7 +61,7 @@ def serve(
             0.0,
         )
         Observations(tx).append([], [row])
-    reported = minute + timedelta(minutes=1) + REPORTED_AFTER
+    reported = minute + timedelta(minutes=1) + REPORT_DELAY
     world.clock.advance((reported - world.clock.now()).total_seconds())
     outages.update_outage_alerts(world.context())
     alert_delivery.run_once(world.context())
@@ -358,7 +358,7 @@ def test_a_route_whose_requests_a_switch_refuses_is_not_down_by_its_targets(
 ) -> None:
     with_fallback(world, "help")
     forced = Force(ForceKind.TARGET, "sim/base")
-    freezes.throw_switch(
+    freezes.set_switch(
         world.context(),
         SYSTEM,
         SwitchRequest(forced, "drill", route="help"),

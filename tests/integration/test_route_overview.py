@@ -158,7 +158,7 @@ def test_a_route_names_the_fallback_that_a_kill_switch_puts_in_its_models_place(
 
     def throw(force: str) -> str:
         wanted = SwitchRequest(parse_force(force), "a test")
-        thrown = freezes.throw_switch(ctx, BEN, wanted, source=SwitchSource.CLI)
+        thrown = freezes.set_switch(ctx, BEN, wanted, source=SwitchSource.CLI)
         serves = route_queries.load_status(ctx, "chat").serves
         freezes.lift_switch(ctx, BEN, thrown.id, reason="a test")
         return serves

@@ -327,7 +327,7 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
         at.settled()
         at.ask()
         force = freezes.SwitchRequest(parse_force("provider:up"), "a drill")
-        freezes.throw_switch(at.ctx, ADA, force, source=SwitchSource.CLI)
+        freezes.set_switch(at.ctx, ADA, force, source=SwitchSource.CLI)
         at.settled()
         at.ask()
 

@@ -18,7 +18,7 @@ from harness.gate.pins import ServedModel
 from harness.gate.verdict import InfraError
 from harness.proposals import decisions, recomputation
 from harness.proposals.report.comparison import load_comparison
-from harness.proposals.report.content import list_pinned
+from harness.proposals.report.content import list_pins
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.verdicts import Verdicts
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation
@@ -109,7 +109,7 @@ def test_the_confirmation_is_part_of_the_proof_and_of_its_recomputation(
     assert replayed.stored_sha256 == replayed.again_sha256
 
     compared = load_comparison(ctx, decided.id)
-    assert dict(list_pinned(compared.suites[0]))["candidate served"] == "base-2026"
+    assert dict(list_pins(compared.suites[0]))["candidate served"] == "base-2026"
     exported = export_proof(ctx, decided.id)
     findings = check_proof(build_proven(exported, KEYRING))
     assert findings.holds

@@ -244,7 +244,7 @@ def test_a_verdict_on_days_replays_and_its_proof_is_verified_elsewhere(
     run_days(world, 8)
     proposal, _ = measured(world, "sim/better")
     with world.store.read() as tx:
-        verdict = recomputation._verdict(tx, proposal.id)
+        verdict = recomputation._load_verdict(tx, proposal.id)
         again = recomputation.recompute_stored(world.context(), tx, verdict, proposal)
     replayed = recomputation.replay_verdict(world.context(), proposal.id)
     found = verified(world, proposal, tmp_path)
@@ -265,7 +265,7 @@ def test_a_mean_that_its_scheduled_runs_do_not_give_is_found(
     other = replace(pair.days, spread=replace(pair.days.spread, sd=0.001))
     changed = replace(proposal, runs={"colours": replace(pair, days=other)})
     with world.store.read() as tx:
-        verdict = recomputation._verdict(tx, proposal.id)
+        verdict = recomputation._load_verdict(tx, proposal.id)
         again = recomputation.recompute_stored(world.context(), tx, verdict, changed)
 
     assert not again.agrees

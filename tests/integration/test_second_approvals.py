@@ -48,7 +48,7 @@ def force(
     route: str | None,
 ) -> None:
     wanted = freezes.SwitchRequest(Force(kind, name), "an incident", route=route)
-    freezes.throw_switch(world.context(), actor, wanted, source=SwitchSource.CLI)
+    freezes.set_switch(world.context(), actor, wanted, source=SwitchSource.CLI)
 
 
 def fallbacks(world: SmallInstallation) -> list[str]:

@@ -9,7 +9,7 @@ from harness.gate.verdict import Passed
 from harness.operations.route_queries import load_status
 from harness.proposals import decisions, review, submission
 from harness.proposals.report import comparison
-from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
+from harness.proposals.submission import MAX_CANDIDATES, ProposalRequest
 from harness.providers.registry import targets
 from harness.providers.target import Target
 from harness.routing.proposal import Proposal, ProposalPhase
@@ -116,7 +116,7 @@ def test_all_candidates_share_one_run_of_the_incumbent_and_one_alpha(
     [
         (("better", "better"), "named twice"),
         (("better", "base"), "serves route"),
-        (("better",) * (MOST_CANDIDATES + 1), "at most 10"),
+        (("better",) * (MAX_CANDIDATES + 1), "at most 10"),
     ],
 )
 def test_a_selection_that_makes_no_sense_stores_nothing(

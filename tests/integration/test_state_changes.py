@@ -204,7 +204,7 @@ def live(world: SmallInstallation) -> None:
         "an outage",
         lasts=timedelta(hours=1),
     )
-    freezes.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
+    freezes.set_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
     day = timedelta(days=1)
     break_glass.propose_break_glass(
         ctx,

@@ -47,13 +47,13 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
 ) -> None:
     ctx = world.context()
     hour = timedelta(hours=1)
-    short = freezes.throw_switch(
+    short = freezes.set_switch(
         ctx,
         BEN,
         SwitchRequest(SIM, "outage", lasts=hour),
         source=SwitchSource.CLI,
     )
-    long = freezes.throw_switch(
+    long = freezes.set_switch(
         ctx,
         BEN,
         SwitchRequest(SIM, "outage", "chat"),
@@ -97,21 +97,21 @@ def test_what_is_not_known_cannot_be_forced(
     world: SmallInstallation, wanted: SwitchRequest
 ) -> None:
     with pytest.raises(NotFound):
-        freezes.throw_switch(world.context(), BEN, wanted, source=SwitchSource.CLI)
+        freezes.set_switch(world.context(), BEN, wanted, source=SwitchSource.CLI)
 
 
 def test_a_switch_needs_a_reason_an_approver_and_some_time(world: SmallInstallation) -> None:
     ctx = world.context()
     ann = Actor("ann", Role.PROPOSER, "pr_ann")
     with pytest.raises(NotAllowed):
-        freezes.throw_switch(ctx, ann, SwitchRequest(SIM, "outage"), source=SwitchSource.CLI)
+        freezes.set_switch(ctx, ann, SwitchRequest(SIM, "outage"), source=SwitchSource.CLI)
     with pytest.raises(NotAllowed):
         freezes.lift_switch(ctx, ann, "sw_1", reason="over")
     with pytest.raises(InputError, match="reason"):
-        freezes.throw_switch(ctx, BEN, SwitchRequest(SIM, " "), source=SwitchSource.CLI)
+        freezes.set_switch(ctx, BEN, SwitchRequest(SIM, " "), source=SwitchSource.CLI)
     for lasts in (timedelta(0), timedelta(days=366)):
         with pytest.raises(InputError, match="year"):
-            freezes.throw_switch(
+            freezes.set_switch(
                 ctx,
                 BEN,
                 SwitchRequest(SIM, "outage", lasts=lasts),

@@ -11,7 +11,7 @@ import pytest
 from evals.sim import server as sim
 from harness.app.installation import open_installation
 from harness.frame.failures import FailureClass
-from harness.proposals.report.content import KEYRING, address
+from harness.proposals.report.content import KEYRING_VARIABLE, database_url
 from harness.providers.credential import ProviderKey
 from harness.providers.target import Provider
 from harness.routing.records.runs import EvalRuns
@@ -366,8 +366,8 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     assert [*old.refused, *new.refused] == [str(anthropic.OVERLOADED)] * 2
     # As it will serve: with the request patch, in the provider's words.
     assert {reading.temperature for reading in new.readings} == {0.25}
-    monkeypatch.setenv("SWAPGATE__DATABASE_URL", address(tmp_path / "kept"))
-    monkeypatch.setenv(KEYRING, str(tmp_path / "kept/signing.pub"))
+    monkeypatch.setenv("SWAPGATE__DATABASE_URL", database_url(tmp_path / "kept"))
+    monkeypatch.setenv(KEYRING_VARIABLE, str(tmp_path / "kept/signing.pub"))
     installation = open_installation(place.config, create_secret=True)
     try:
         with installation.store.read() as tx:

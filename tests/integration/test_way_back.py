@@ -113,7 +113,7 @@ def moved(world: SmallInstallation, upstream: Upstream) -> None:
 
 def asking(world: SmallInstallation) -> Context:
     probe = HttpProviderProbe(SystemClock(), classify=classify_reply)
-    return replace(world.context(), door=probe)
+    return replace(world.context(), probe=probe)
 
 
 def promoted_twice(world: SmallInstallation) -> None:
@@ -482,7 +482,7 @@ def test_a_break_glass_stays_while_the_former_model_is_gone(
     assert "its former model cannot serve" in told.title
 
     upstream.turns["base"] = STREAM
-    world.clock.advance(break_glass.ASK_AGAIN.total_seconds())
+    world.clock.advance(break_glass.RECHECK_EVERY.total_seconds())
     break_glass.run_once(ctx)
     assert world.serving() == "base"
 

@@ -279,7 +279,7 @@ def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     assert route_timeline.load_route(ctx, "faq").route.incumbent != view.route.incumbent
 
     request = SwitchRequest(parse_force("provider:sim"), "a vendor is down", route="faq")
-    switch = freezes.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)
+    switch = freezes.set_switch(ctx, BEN, request, source=SwitchSource.CLI)
     app = dialog(
         "from harness.routing.control import freezes",
         "(live,) = kept('live', freezes.list_live_switches(ctx))",
@@ -390,7 +390,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
         {"glass-why-quiet": "it is switched off tonight"},
         "glass-now-quiet",
     )
-    (asked,) = break_glass.list_open(page_frame.context())
+    (asked,) = break_glass.list_open_break_glasses(page_frame.context())
     assert (asked.route, asked.proposer, asked.confirmed) == (
         "quiet",
         "ben",
@@ -402,7 +402,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
 
     app = dialog(
         "from harness.proposals import break_glass",
-        "record = kept('record', next(iter(break_glass.list_open(ctx)), None))",
+        "record = kept('record', next(iter(break_glass.list_open_break_glasses(ctx)), None))",
         "operation_openers(BREAK_GLASSES, record)[1].open()",
     )
     assert "<b>sim/sim-base</b> continues to serve route <b>quiet</b>." in text(app)
@@ -411,7 +411,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
         {f"end-break-glass-why-{asked.id}": "it came back"},
         f"end-break-glass-now-{asked.id}",
     )
-    assert not break_glass.list_open(page_frame.context())
+    assert not break_glass.list_open_break_glasses(page_frame.context())
 
     for name in ("list_open", "list_notices"):
         monkeypatch.setattr(break_glass, name, _forged)

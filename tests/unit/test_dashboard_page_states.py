@@ -539,7 +539,7 @@ def test_a_switch_in_force_and_a_broken_audit_log_are_shown_on_every_page(
     ctx = page_frame.context()
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     thrown, lifted = (
-        freezes.throw_switch(
+        freezes.set_switch(
             ctx,
             ANA,
             SwitchRequest(parse_force("provider:sim"), why),

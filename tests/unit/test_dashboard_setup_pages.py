@@ -540,7 +540,7 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
     entry = CatalogueEntry("openai", "gpt-x", price)
     day = datetime(2026, 11, 20, tzinfo=UTC).date()
     known = build_catalogue([entry], "litellm 1.2.3", day)
-    own = CatalogueChange("openai", "gpt-x", price=price).over(entry)
+    own = CatalogueChange("openai", "gpt-x", price=price).apply_to(entry)
 
     def cell(price: Price | None, entry: CatalogueEntry | None) -> str:
         origin = find_price_origin(price, entry, known) if price else None

@@ -28,9 +28,9 @@ from harness.interfaces.cli.routing.route_options import (
     requested_target,
 )
 from harness.proposals.report.findings import (
-    model_add_command,
+    add_json_mode,
+    build_model_add_command,
     patch_candidate,
-    with_json_mode,
 )
 from harness.providers.target import RequestPatch, Target
 
@@ -282,8 +282,8 @@ def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
     mended = patch_candidate(CANDIDATE, remedy)
 
     assert mended.request_patch.prompt_addendum == f"Don't hurry. {remedy.prompt}"
-    for target in (mended, with_json_mode(CANDIDATE)):
-        words = shlex.split(model_add_command(target))
+    for target in (mended, add_json_mode(CANDIDATE)):
+        words = shlex.split(build_model_add_command(target))
         assert words[:4] == ["swapgate", "model", "add", "sim/m"]
         assert registered(words[3:]).id == target.id
 

@@ -18,7 +18,7 @@ from harness.gate.verdict import Failed, Verdict
 from harness.proposals.recomputation import (
     AgreementLevel,
     Recomputation,
-    _compared,
+    _compare_verdicts,
     recompute_verdict,
     remeasure_claim,
 )
@@ -252,7 +252,7 @@ def test_a_blocked_suite_keeps_its_reason_whatever_came_since() -> None:
 def compared(**changes: Any) -> Recomputation:
     verdict = decided()
     (report,) = verdict.suites
-    return _compared(replace(verdict, suites=(replace(report, **changes),)), verdict)
+    return _compare_verdicts(replace(verdict, suites=(replace(report, **changes),)), verdict)
 
 
 def test_sentences_and_last_digits_may_differ_and_each_other_figure_is_named() -> None:

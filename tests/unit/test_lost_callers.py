@@ -15,7 +15,7 @@ from harness.routing.reports.traffic_report import (
     RouteTraffic,
     TrafficReport,
     describe_traffic,
-    format_ends,
+    format_request_ends,
 )
 
 pytestmark = pytest.mark.req("B9")
@@ -43,7 +43,7 @@ def _minute(requests: int, failed: int, unanswered: int) -> TrafficMinute:
 def test_a_route_that_callers_left_never_reads_as_one_without_a_failure(
     minutes: Sequence[TrafficMinute], text: str
 ) -> None:
-    assert format_ends(minutes) == text
+    assert format_request_ends(minutes) == text
 
 
 def test_the_headline_of_traffic_names_callers_who_left() -> None:

@@ -12,7 +12,7 @@ from harness.providers.models.catalogue import (
     build_catalogue,
 )
 from harness.providers.models.model_match import (
-    NOTHING_OFFERED,
+    NO_OFFER,
     VENDOR_WORDS,
     ModelMatch,
     ModelOffer,
@@ -335,7 +335,7 @@ def test_any_text_can_be_read(name: str) -> None:
 
 
 def test_without_models_or_a_name_the_reason_says_so() -> None:
-    assert match_among("claude", (), today=TODAY) == ModelMatch(NOTHING_OFFERED)
+    assert match_among("claude", (), today=TODAY) == ModelMatch(NO_OFFER)
     assert match_name(" ") == ModelMatch("the name is empty")
 
 

@@ -257,8 +257,12 @@ def test_a_server_of_your_own_says_how_long_a_request_may_be(
     provider = Provider("up", kind, "http://up.test:8080/v1/")
     server = own_server.own_server(provider)
     assert server is not None
-    assert own_server.beside_api(provider).url(server.health).startswith("http://up.test:8080/")
-    assert "/v1" not in own_server.beside_api(provider).url(server.health)
+    assert (
+        own_server.at_server_root(provider)
+        .url(server.health)
+        .startswith("http://up.test:8080/")
+    )
+    assert "/v1" not in own_server.at_server_root(provider).url(server.health)
     about = R(200, 0.1, asked.encode()) if asked is not None else None
     assert bool(server.about) is (about is not None)
     models = R(200, 0.1, b'{"data":[{"id":"m"%b}]}' % listed.encode())

@@ -199,7 +199,7 @@ def test_a_value_that_no_header_carries_is_refused_and_not_repeated(value: str) 
 
 
 def test_names_are_one_whatever_their_case_and_not_too_many() -> None:
-    with pytest.raises(InputError, match="'x-a' is given twice"):
+    with pytest.raises(InputError, match="'x-a' occurs twice"):
         check_headers({"X-A": "1", "x-a": "2"})
     with pytest.raises(InputError, match=f"more than {MAX_HEADERS}"):
         check_headers({f"x-{number}": "v" for number in range(MAX_HEADERS + 1)})

@@ -12,7 +12,7 @@ from harness.app.store.guards import BY_SUBJECT, REFUSING, RefusingTrigger
 from harness.app.store.tables import APPEND_ONLY, metadata
 from harness.frame.records.columns import SIGNATURE
 from harness.gate.online.rollout import TRANSITIONS, RolloutState
-from harness.routing.evidence import LONGEST
+from harness.routing.evidence import MAX_DURATION
 from harness.routing.records.interventions import shadow, switch
 from harness.routing.records.proposals import (
     LIVE_STATE_VALUES,
@@ -182,5 +182,5 @@ def test_a_rollout_takes_only_the_transitions_of_the_code() -> None:
 
 
 def test_a_break_glass_lasts_as_long_as_the_code_allows() -> None:
-    longest_us = LONGEST // timedelta(microseconds=1)
+    longest_us = MAX_DURATION // timedelta(microseconds=1)
     assert f"NEW.created_at + {longest_us}" in NAMED["break_glass_guard"].sqlite

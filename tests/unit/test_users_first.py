@@ -13,10 +13,10 @@ from harness.frame.people.limits import MINUTE_S
 from harness.routing.reliability.rate_headers import RateKind, RateReading
 from harness.routing.reliability.users_first import (
     CAUTION_S,
-    FIRST,
     FREE,
     LONGEST_GAP_S,
     MOST_CALLS,
+    ONE_CALL,
     AccountState,
     RateReport,
     account_of,
@@ -78,8 +78,8 @@ def test_no_call_begins_when_only_the_users_reserve_is_left() -> None:
 
 
 def test_a_report_that_is_too_old_is_unknown_and_one_call_reads_it_again() -> None:
-    assert permit_calls(state_of(9000, 30, age_s=61), "m", NOW) == FIRST
-    assert permit_calls(state_of(10, 30, reset_s=20.0, age_s=21), "m", NOW) == FIRST
+    assert permit_calls(state_of(9000, 30, age_s=61), "m", NOW) == ONE_CALL
+    assert permit_calls(state_of(10, 30, reset_s=20.0, age_s=21), "m", NOW) == ONE_CALL
 
 
 def test_without_users_only_a_used_up_limit_stops_calls_and_names_no_user() -> None:

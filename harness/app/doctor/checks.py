@@ -37,7 +37,7 @@ from harness.frame.suggestions import did_you_mean
 from harness.operations import queries
 from harness.operations.context import Context
 from harness.proposals import fallback_chain, route_rules
-from harness.proposals.recomputation import list_other_rules, other_rules_text
+from harness.proposals.recomputation import describe_other_rules, list_other_rule_proposals
 from harness.providers.calls.probe import (
     ProbeFinding,
     ProbeStatus,
@@ -420,7 +420,7 @@ def _check_routes_rules(_: Settings, context: Context) -> Findings:
     for violation in data_class_checks.list_violations(context):
         step = "remove the target, or fix the file"
         yield DoctorFinding("data classes", "fail", violation, step)
-    for violation in vector_checks.list_mixed(context).values():
+    for violation in vector_checks.list_mixed_vectors(context).values():
         step = "remove the other model, or declare the vectors comparable"
         yield DoctorFinding("embeddings", "fail", violation, step)
     for violation in routes.list_override_violations(context):
@@ -430,8 +430,8 @@ def _check_routes_rules(_: Settings, context: Context) -> Findings:
 
 def _check_gate_rules(_: Settings, context: Context) -> Findings:
     """Reports open proposals whose verdict this version's gate rules cannot recompute."""
-    for outdated in list_other_rules(context):
-        reason = other_rules_text(outdated.rules)
+    for outdated in list_other_rule_proposals(context):
+        reason = describe_other_rules(outdated.rules)
         yield DoctorFinding(
             f"proposal {outdated.proposal.id}", "warn", reason, outdated.next_step
         )

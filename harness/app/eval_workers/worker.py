@@ -45,7 +45,7 @@ from harness.gate.run import (
     RunState,
     Sample,
 )
-from harness.proposals.eval_queue import needed_runs
+from harness.proposals.eval_queue import list_needed_runs
 from harness.providers.records import Providers, Sightings, Targets
 from harness.providers.target import Provider
 from harness.routing.records.proposals import Proposals
@@ -328,7 +328,9 @@ class EvalWorker:
             if since is None or patience_since is None:
                 since = patience_since = first_failed
             waited_s = (now - patience_since).total_seconds()
-            if waited_s >= DEFAULT_PATIENCE_S and id_ not in needed_runs(Proposals(tx).open()):
+            if waited_s >= DEFAULT_PATIENCE_S and id_ not in list_needed_runs(
+                Proposals(tx).open()
+            ):
                 message = f"gave up after {format_span(waited_s)}: {absence}"
                 released = EvalRuns(tx).leave(id_, self.owner, RunState.FAILED, message)
                 return RunState.FAILED if released else None

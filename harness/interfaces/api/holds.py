@@ -61,7 +61,7 @@ def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
         lasts,
         body.starts_at,
     )
-    return freezes.throw_switch(who.ctx, who.actor, request, source=SwitchSource.REST)
+    return freezes.set_switch(who.ctx, who.actor, request, source=SwitchSource.REST)
 
 
 break_glasses_router = APIRouter()

@@ -41,7 +41,7 @@ from harness.proposals.report.findings import (
     find_format_failures,
 )
 from harness.proposals.submission import (
-    MOST_CANDIDATES,
+    MAX_CANDIDATES,
     ProposalPreview,
     ProposalRequest,
 )
@@ -67,7 +67,7 @@ class _ProposalFields(Body):
     margin: Share | None = None
     descends_from: Name | None = None
     min_saving: Share | None = None
-    rivals: Annotated[tuple[Name, ...], Field(max_length=MOST_CANDIDATES - 1)] = ()
+    rivals: Annotated[tuple[Name, ...], Field(max_length=MAX_CANDIDATES - 1)] = ()
 
     def to_request(self) -> ProposalRequest:
         return ProposalRequest(**self.arguments())

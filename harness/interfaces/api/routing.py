@@ -33,7 +33,7 @@ from harness.interfaces.api.frame.setting_fields import settings_body
 from harness.operations import queries
 from harness.proposals import fallback_chain
 from harness.proposals.candidates import candidate_rounds, leaderboard
-from harness.proposals.candidates.candidate_rounds import JudgedRoute
+from harness.proposals.candidates.candidate_rounds import RouteWithFaults
 from harness.proposals.fallback_chain import (
     ChainEntry,
     FallbackRequest,
@@ -268,7 +268,7 @@ def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
 
 
 @endpoint(router, "POST", "/routes", status=201)
-def create_route(who: CallerParam, body: RouteBody) -> JudgedRoute:
+def create_route(who: CallerParam, body: RouteBody) -> RouteWithFaults:
     """Creates a route, whose first models are its baseline. Needs an admin. faults: problems of
     its candidate schedule.
     """
@@ -281,7 +281,7 @@ def create_route(who: CallerParam, body: RouteBody) -> JudgedRoute:
         capable=[entry.target for entry in body.chain if entry.capable],
         settings=body.over(RouteSettings()),
     )
-    return candidate_rounds.judge_route(who.ctx, created)
+    return candidate_rounds.add_schedule_faults(who.ctx, created)
 
 
 @endpoint(router, "GET", "/routes/{route}/diff")
@@ -305,14 +305,14 @@ def change_route(
     who: CallerParam,
     route: str,
     body: SettingsBody,
-) -> JudgedRoute:
+) -> RouteWithFaults:
     """Changes a route's settings, but not its models. Needs an admin. faults: problems of its
     candidate schedule.
     """
     changed = routes.change_settings(
         who.ctx, who.actor, route, body.over, reason=body.reason or ""
     )
-    return candidate_rounds.judge_route(who.ctx, changed)
+    return candidate_rounds.add_schedule_faults(who.ctx, changed)
 
 
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")

@@ -56,33 +56,36 @@ from harness.routing.table import Route
 LISTS_EVERY: Final = timedelta(days=1)
 NEWS_FOR: Final = timedelta(days=2)  # how long a model counts as new after a process starts
 STORED_WITHIN: Final = timedelta(minutes=1)  # maximum time to store a list after reading it
-# A round that begins later than this after its time says so; a job looks each half minute.
-LATE: Final = timedelta(minutes=5)
-RETRY: Final = timedelta(minutes=15)  # pause after a provider's list could not be read
+# A round that begins later than this after its time is marked as late. The job runs every half
+# minute.
+LATE_AFTER: Final = timedelta(minutes=5)
+RETRY_AFTER: Final = timedelta(minutes=15)  # pause after a provider's list could not be read
 
 
 def run_once(ctx: ProposalsContext) -> list[str]:
     """Starts each round that is due. A route that is busy with a swap keeps its round until it
     is free. Returns log lines; raises ConfigError with the routes whose round failed.
 
-    A round whose time passed while no process ran starts once, not once for each missed time.
+    If several times passed while no process ran, the round starts only once.
     """
-    did = []
+    lines = []
     failed = []
     with ctx.store.read() as tx:
         routes = [
-            r for _, r in sorted(Routing(tx).table().routes.items()) if r.settings.candidates
+            candidate_route
+            for _, candidate_route in sorted(Routing(tx).table().routes.items())
+            if candidate_route.settings.candidates
         ]
     for route in routes:
         try:
-            did += _run_route(ctx, route)
+            lines += _run_route(ctx, route)
         except StoreUnavailable:
             raise
         except SwapgateError as error:
             failed.append(f"route {route.name}: {error}")
     if failed:
         raise ConfigError("; ".join(failed))
-    return did
+    return lines
 
 
 def _run_route(ctx: ProposalsContext, route: Route) -> list[str]:
@@ -95,17 +98,17 @@ def _run_route(ctx: ProposalsContext, route: Route) -> list[str]:
     assert schedule is not None  # noqa: S101 - `run_once`
     with ctx.store.read() as tx:
         newest = CandidateRounds(tx).newest(route.name, 50)
-        waits = find_obstacle(tx, route)
-    because = _find_ending(ctx, route, newest)
-    if not because:
+        obstacle = find_obstacle(tx, route)
+    cause = _find_ending(ctx, route, newest)
+    if not cause:
         due = next_time(schedule.every, newest[0].due_at if newest else now)
         if due > now:
             return []
-        late = now - due > LATE
-        because = f"{BY_SCHEDULE}, late: due {due:%Y-%m-%d %H:%M} UTC" if late else BY_SCHEDULE
-    if waits:
+        is_late = now - due > LATE_AFTER
+        cause = f"{BY_SCHEDULE}, late: due {due:%Y-%m-%d %H:%M} UTC" if is_late else BY_SCHEDULE
+    if obstacle:
         return []  # the next run tries again
-    return _begin(ctx, route, schedule, because)
+    return _begin_round(ctx, route, schedule, cause)
 
 
 def find_obstacle(tx: Transaction, route: Route) -> str:
@@ -123,40 +126,40 @@ def _find_ending(
     route: Route,
     rounds: Sequence[CandidateRound],
 ) -> str:
-    """Describes the incumbent's end, if no round was started for it yet."""
-    for ending in deprecations.list_deprecations(ctx, ways_back=False):
-        because = (
+    """Describes the incumbent's end if no round began because of it; else empty."""
+    for ending in deprecations.list_deprecations(ctx, with_rollback_targets=False):
+        cause = (
             ending.text
             if ending.unlisted
             else f"{ending.name} ends on {ending.end_date.isoformat()}"
         )
-        known = any(one.because == because for one in rounds)
-        if ending.target == route.incumbent and not known:
-            return because
+        has_round = any(round_.because == cause for round_ in rounds)
+        if ending.target == route.incumbent and not has_round:
+            return cause
     return ""
 
 
-def _begin(
+def _begin_round(
     ctx: ProposalsContext,
     route: Route,
     schedule: CandidateSchedule,
-    because: str,
+    cause: str,
 ) -> list[str]:
     """Reads the lists, plans the round, proposes its models and stores the round.
 
-    A round without a new model is stored too, so that the schedule moves on. If a person
-    proposes first, nothing is stored, and a later run tries again. because: text that the round
-    shows.
+    Also stores a round without a new model, so that the schedule continues with its next time.
+    If a person proposes first, the function stores nothing, and a later run tries again.
+    because: the round's cause, for people.
     """
-    _read_lists_of(ctx, [route])
+    _refresh_schedule_lists(ctx, [route])
     plan = candidates.plan_round(ctx, route, schedule)
-    made: tuple[str, ...] = ()
+    proposal_ids: tuple[str, ...] = ()
     if plan.measured:
         first, *others = [candidate.name for candidate in plan.measured]
         request = ProposalRequest(
             route.name,
             first,
-            reason=f"candidates of {route.name}: {because}",
+            reason=f"candidates of {route.name}: {cause}",
             claim=schedule.prefer.claim,
             rivals=tuple(others),
         )
@@ -165,23 +168,23 @@ def _begin(
             selection = submission.create_selection(ctx, SYSTEM, request, terms)
         except RouteBusy:
             return []  # a person was faster; the next run tries again
-        made = tuple(proposal.id for proposal in selection)
-    _store(ctx, route, because, made, plan)
+        proposal_ids = tuple(proposal.id for proposal in selection)
+    _store_round(ctx, route, cause, proposal_ids, plan)
     measured = ", ".join(candidate.name for candidate in plan.measured) or "no candidate is new"
     setbacks = "".join(f"; {text}" for text in plan.setbacks.values())
-    return [f"route {route.name}: candidates by {because}: {measured}{setbacks}"]
+    return [f"route {route.name}: candidates by {cause}: {measured}{setbacks}"]
 
 
-def _store(
+def _store_round(
     ctx: ProposalsContext,
     route: Route,
-    because: str,
-    made: tuple[str, ...],
+    cause: str,
+    proposal_ids: tuple[str, ...],
     plan: RoundPlan,
 ) -> None:
-    """Stores a started round with its audit event, unless another control process was faster.
+    """Stores a round with its audit event, unless another control process was faster.
 
-    made: ids of the round's proposals, empty without one.
+    proposal_ids: of the round's proposals; may be empty.
     """
     now = ctx.clock.now()
     new = CandidateRound(
@@ -190,16 +193,16 @@ def _store(
         due_at=now,
         started_at=now,
         incumbent=route.incumbent,
-        because=because,
-        proposals=made,
+        because=cause,
+        proposals=proposal_ids,
         waiting=tuple(candidate.name for candidate in plan.waiting),
         cost_usd=plan.cost_usd,
     )
     with ctx.store.write() as tx:
         if CandidateRounds(tx).begin(new):
             details = {
-                "because": because,
-                "proposals": list(made),
+                "because": cause,
+                "proposals": list(proposal_ids),
                 "waiting": list(new.waiting),
                 **({"setbacks": dict(plan.setbacks)} if plan.setbacks else {}),
             }
@@ -207,8 +210,8 @@ def _store(
 
 
 class ListRefresh:
-    """Reads each provider's list once a day, a new provider's at once, and after RETRY if it
-    failed. Announces each new model that a route's schedule selects.
+    """Reads each provider's list once a day, a new provider's at once, and after RETRY_AFTER if
+    it failed. Announces each new model that a route's schedule selects.
 
     The object remembers its attempts, so each process needs one instance. After a restart it
     reads the stored lists again, and treats a model as new for NEWS_FOR.
@@ -216,17 +219,17 @@ class ListRefresh:
 
     def __init__(self) -> None:
         self._tried: dict[str, tuple[object, datetime]] = {}
-        self._looked_at: datetime | None = None
+        self._checked_at: datetime | None = None
 
     def __call__(self, ctx: ProposalsContext) -> Sequence[str]:
         """Reads the lists that are due, and announces new models. Returns log lines."""
         refresh_lists(ctx, partial(self._is_due, ctx))
         now = ctx.clock.now()
-        since = self._looked_at - STORED_WITHIN if self._looked_at else now - NEWS_FOR
-        self._looked_at = now
+        since = self._checked_at - STORED_WITHIN if self._checked_at else now - NEWS_FOR
+        self._checked_at = now
         with ctx.store.read() as tx:
             listed = named_models.read_lists(tx)
-        first = _find_first(listed)
+        first = _find_first_dates(listed)
         return _announce(
             ctx,
             {
@@ -240,26 +243,26 @@ class ListRefresh:
     def _is_due(self, ctx: ProposalsContext, provider: Provider) -> bool:
         """Tells whether to read a provider's list now, and notes the attempt.
 
-        A changed provider or key counts as a new attempt. A provider without its key is never
-        asked.
+        A changed provider or key ends the pause after a failure. Never reads the list of a
+        provider without its key.
         """
         keys = provider_secrets.keys_of_provider(ctx, provider)
         now = ctx.clock.now()
-        asked = (provider, tuple(keys))
-        before, tried_at = self._tried.get(provider.name, (None, now))
-        if before == asked and now - tried_at < RETRY:
+        state = (provider, tuple(keys))
+        last_state, tried_at = self._tried.get(provider.name, (None, now))
+        if last_state == state and now - tried_at < RETRY_AFTER:
             return False
-        self._tried[provider.name] = asked, now
+        self._tried[provider.name] = state, now
         return not lacks_key(provider, keys)
 
 
-def _find_first(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
+def _find_first_dates(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
     """Returns the oldest date in each provider's stored list, by provider."""
-    first: dict[str, datetime] = {}
+    first_dates: dict[str, datetime] = {}
     for model in listed:
         since = model.listed_since or model.found_at
-        first[model.provider] = min(since, first.get(model.provider, since))
-    return first
+        first_dates[model.provider] = min(since, first_dates.get(model.provider, since))
+    return first_dates
 
 
 def refresh_lists(ctx: ProposalsContext, wanted: Callable[[Provider], bool]) -> Sequence[str]:
@@ -276,38 +279,41 @@ def refresh_lists(ctx: ProposalsContext, wanted: Callable[[Provider], bool]) -> 
         for name, provider in sorted(providers.items())
         if not (name in read_at and now - read_at[name] < LISTS_EVERY) and wanted(provider)
     ]
-    found = named_models.discover_several(ctx, SYSTEM, due).values()
-    return [str(error) for error in found if isinstance(error, SwapgateError)]
+    results = named_models.discover_several(ctx, SYSTEM, due).values()
+    return [str(error) for error in results if isinstance(error, SwapgateError)]
 
 
-def judge_schedules(ctx: ProposalsContext, routes: Sequence[Route]) -> Sequence[str]:
-    """Describes schedule faults, by today's lists. Raises as `candidates.describe_faults`.
+def describe_schedule_faults(ctx: ProposalsContext, routes: Sequence[Route]) -> Sequence[str]:
+    """Describes schedule faults, by today's lists. Raises the errors of
+    `candidates.describe_faults`.
 
     Reads the lists of the schedules' providers first. Returns one sentence for each fault, and
     for each list that could not be read.
     """
-    failed = _read_lists_of(ctx, routes)
-    faults = [fault for one in routes for fault in candidates.describe_faults(ctx, one)]
-    return [*failed, *faults]
+    errors = _refresh_schedule_lists(ctx, routes)
+    faults = [fault for route in routes for fault in candidates.describe_faults(ctx, route)]
+    return [*errors, *faults]
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedRoute(Route):
+class RouteWithFaults(Route):
     """A route after a change, with descriptions of its candidate schedule's faults."""
 
     faults: tuple[str, ...] = ()
 
 
-def judge_route(ctx: ProposalsContext, route: Route) -> JudgedRoute:
-    """Adds the faults of the route's schedule. Raises as `judge_schedules`."""
-    own = {field.name: getattr(route, field.name) for field in fields(Route)}
-    return JudgedRoute(**own, faults=tuple(judge_schedules(ctx, [route])))
+def add_schedule_faults(ctx: ProposalsContext, route: Route) -> RouteWithFaults:
+    """Adds the faults of the route's schedule. Raises as `describe_schedule_faults`."""
+    values = {field.name: getattr(route, field.name) for field in fields(Route)}
+    return RouteWithFaults(**values, faults=tuple(describe_schedule_faults(ctx, [route])))
 
 
-def _read_lists_of(ctx: ProposalsContext, routes: Sequence[Route]) -> Sequence[str]:
+def _refresh_schedule_lists(ctx: ProposalsContext, routes: Sequence[Route]) -> Sequence[str]:
     """Reads the lists of all providers that the routes' schedules name. Lists the errors."""
     schedules = [route.settings.candidates for route in routes if route.settings.candidates]
-    patterns = [pattern for one in schedules for pattern in parse_patterns(one.models)]
+    patterns = [
+        pattern for schedule in schedules for pattern in parse_patterns(schedule.models)
+    ]
     return refresh_lists(
         ctx,
         lambda provider: any(p.takes_provider(provider.name) for p in patterns),
@@ -319,9 +325,9 @@ def _announce(ctx: ProposalsContext, new: set[str]) -> list[str]:
 
     new: names as `provider/model`. Returns log lines.
     """
-    said: list[str] = []
+    lines: list[str] = []
     if not new:
-        return said
+        return lines
     with ctx.store.read() as tx:
         routes = Routing(tx).table().routes
         targets = Targets(tx).all()
@@ -336,31 +342,31 @@ def _announce(ctx: ProposalsContext, new: set[str]) -> list[str]:
             schedule,
         )
         plan = candidates.plan_round(ctx, route, schedule)
-        planned = {one.name: one for one in (*plan.measured, *plan.waiting)}
+        planned = {candidate.name: candidate for candidate in (*plan.measured, *plan.waiting)}
         for model in selected:
-            about = f"{name}:{model.name}"
-            if model.name not in new or _was_announced(ctx, about):
+            subject_key = f"{name}:{model.name}"
+            if model.name not in new or _was_announced(ctx, subject_key):
                 continue
             step = _describe_step(ctx, route, planned.get(model.name))
-            provider, _, short = model.name.partition("/")
+            provider, _, model_name = model.name.partition("/")
             text = f"It matches {model.pattern} of {name}'s candidates. {step}"
             with ctx.store.write() as tx:
                 alerts.raise_alert(
                     tx,
                     AlertKind.NEW_CANDIDATE,
-                    about,
+                    subject_key,
                     subject=f"route {name}",
-                    title=f"new at {provider}: {short}",
+                    title=f"new at {provider}: {model_name}",
                     text=text,
                 )
-            said.append(f"new at {provider}: {short}, for route {name}")
-    return said
+            lines.append(f"new at {provider}: {model_name}, for route {name}")
+    return lines
 
 
-def _was_announced(ctx: ProposalsContext, about: str) -> bool:
+def _was_announced(ctx: ProposalsContext, subject_key: str) -> bool:
     """Tells whether the alert exists. about: `route:provider/model`, the alert's key."""
     with ctx.store.read() as tx:
-        return Alerts(tx).newest(f"{AlertKind.NEW_CANDIDATE.value}:{about}") is not None
+        return Alerts(tx).newest(f"{AlertKind.NEW_CANDIDATE.value}:{subject_key}") is not None
 
 
 def _describe_step(
@@ -368,9 +374,9 @@ def _describe_step(
     route: Route,
     planned: PlannedCandidate | None,
 ) -> str:
-    """Explains to people when a new model is measured, and for how much.
+    """Describes for people the time and the cost of a new model's measurement.
 
-    planned: the model in the next round's plan; None if the suites have measured it already.
+    planned: the model in the next round's plan; None if the route has measured it already.
     """
     if planned is None:
         return "These suites have measured it already."
@@ -378,19 +384,23 @@ def _describe_step(
         return f"It waits: {planned.remark}."
     with ctx.store.read() as tx:
         obstacle = find_obstacle(tx, route)
-    at = find_next_round(ctx, route)
+    next_round_at = find_next_round(ctx, route)
     if obstacle:
-        when = f"once the route is free ({obstacle})"
+        time_text = f"once the route is free ({obstacle})"
     else:
-        when = f"on {at:%A %Y-%m-%d at %H:%M} UTC" if at else "when a round is due"
+        time_text = (
+            f"on {next_round_at:%A %Y-%m-%d next_round_at %H:%M} UTC"
+            if next_round_at
+            else "when a round is due"
+        )
     setbacks = f" {planned.setbacks}." if planned.setbacks else ""
-    return f"It is measured {when}, about {format_usd(planned.cost_usd)}.{setbacks}"
+    return f"It is measured {time_text}, about {format_usd(planned.cost_usd)}.{setbacks}"
 
 
 def find_next_round(ctx: ProposalsContext, route: Route) -> datetime | None:
     """Finds the start of the route's next round, now if one is overdue; None for never.
 
-    Also None for a faulty time. Does not look ahead to the incumbent's end.
+    Also None for an invalid schedule. Ignores a round that the incumbent's end would start.
     """
     schedule = route.settings.candidates
     now = ctx.clock.now()
@@ -399,7 +409,7 @@ def find_next_round(ctx: ProposalsContext, route: Route) -> datetime | None:
     with ctx.store.read() as tx:
         newest = CandidateRounds(tx).newest(route.name)
     try:
-        at = next_time(schedule.every, newest[0].due_at if newest else now)
+        starts_at = next_time(schedule.every, newest[0].due_at if newest else now)
     except InputError:
         return None  # the job's alert names the fault
-    return max(at, now)
+    return max(starts_at, now)

@@ -28,7 +28,7 @@ from harness.proposals.candidates.setbacks import (
     find_setbacks,
 )
 from harness.proposals.context import ProposalsContext
-from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
+from harness.proposals.submission import MAX_CANDIDATES, ProposalRequest
 from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models
@@ -49,7 +49,7 @@ from harness.routing.table import Route
 # Swapgate reads a provider's list daily. A warning names the time of an older list.
 LIST_AGE: Final = timedelta(hours=36)
 # Models that run on the team's own machines cost no money per token.
-_FREE: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
+_FREE_GROUPS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,14 @@ class SelectedModel:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCandidate:
-    """A model of a round's plan, measured or waiting. Costs are in US dollars."""
+    """A model of a round's plan, which the round measures or which waits. Costs are in US
+    dollars.
+    """
 
     name: str
     cost_usd: float | None  # maximum cost of a round with this candidate only; None if unknown
-    shared_usd: float = 0.0  # part of it for the incumbent's answers, which a round pays once
-    remark: str = ""  # why the round does not measure it; empty if it does
+    shared_usd: float = 0.0  # the incumbent's part of the cost, which a round pays once
+    remark: str = ""  # why the round does not measure the model; empty if it does
     setbacks: str = ""  # its setbacks on any route, which its proposal names
 
 
@@ -81,8 +83,8 @@ def sum_costs(measured: Sequence[PlannedCandidate]) -> float:
 
     The incumbent answers once for all of them, at the cost of the largest share.
     """
-    own = sum((one.cost_usd or 0.0) - one.shared_usd for one in measured)
-    return own + max((one.shared_usd for one in measured), default=0.0)
+    own_usd = sum((candidate.cost_usd or 0.0) - candidate.shared_usd for candidate in measured)
+    return own_usd + max((candidate.shared_usd for candidate in measured), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -123,27 +125,29 @@ def select_candidates(
     listed = {f"{model.provider}/{model.model}" for model in lists}
     read_at = {model.provider: model.found_at for model in lists}
     last_day = (now + ALERT_AHEAD).date()
-    found: dict[str, SelectedModel] = {}
+    selected: dict[str, SelectedModel] = {}
     warnings = []
     patterns = parse_patterns(schedule.models)
     offers = named_models.list_configured_offers(ctx)
     for pattern in patterns:
-        matched = set()
+        matching_names = set()
         for name, entry in offers:
             provider = name.partition("/")[0]
             is_known = name in listed if provider in read_at else pattern.is_exact
-            ends = entry.end_date is not None and entry.end_date <= last_day
-            usable = is_known and not ends and entry.capabilities.chat
+            ends_soon = entry.end_date is not None and entry.end_date <= last_day
+            is_usable = is_known and not ends_soon and entry.capabilities.chat
             usd_per_mtok = entry.price.higher_usd_per_mtok if entry.price else None
-            if not usable or not pattern.takes(name, usd_per_mtok):
+            if not is_usable or not pattern.takes(name, usd_per_mtok):
                 continue
-            matched.add(name)
+            matching_names.add(name)
             if name != incumbent:
-                found.setdefault(name, SelectedModel(name, pattern.text, entry.price))
-        if not matched:
-            why = _explain_none(pattern, providers, read_at, [name for name, _ in offers])
-            warnings.append(f"{pattern.text} selects no model now{why}")
-        elif matched == {incumbent}:
+                selected.setdefault(name, SelectedModel(name, pattern.text, entry.price))
+        if not matching_names:
+            reason = _explain_no_match(
+                pattern, providers, read_at, [name for name, _ in offers]
+            )
+            warnings.append(f"{pattern.text} selects no model now{reason}")
+        elif matching_names == {incumbent}:
             warnings.append(f"{pattern.text} selects only {incumbent}, which serves already")
         warnings += [
             f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: Swapgate "
@@ -151,10 +155,12 @@ def select_candidates(
             for provider in filter(pattern.takes_provider, sorted(read_at))
             if now - read_at[provider] > LIST_AGE
         ]
-    return sorted(found.values(), key=lambda model: model.name), list(dict.fromkeys(warnings))
+    return sorted(selected.values(), key=lambda model: model.name), list(
+        dict.fromkeys(warnings)
+    )
 
 
-def _explain_none(
+def _explain_no_match(
     pattern: CandidatePattern,
     providers: Collection[str],
     read_at: Collection[str],
@@ -166,22 +172,22 @@ def _explain_none(
     providers: configured names. read_at: names of providers whose list was read.
     offered: names of all known models.
     """
-    asked = sorted(filter(pattern.takes_provider, providers))
-    if not asked:
+    matching_providers = sorted(filter(pattern.takes_provider, providers))
+    if not matching_providers:
         hint = did_you_mean(
             pattern.provider,
             providers,
             otherwise=" (`swapgate provider list`)",
         )
         return f": there is no provider {pattern.provider!r}{hint}"
-    unread = [name for name in asked if name not in read_at]
-    if unread:
-        return f": the list of {' and '.join(unread)} was never read"
-    named = [name for name in offered if fnmatchcase(name, pattern.name)]
-    if named and pattern.ceiling_usd is not None:
-        models = format_quantity(len(named), "model")
+    unread_providers = [name for name in matching_providers if name not in read_at]
+    if unread_providers:
+        return f": the list of {' and '.join(unread_providers)} was never read"
+    matching_names = [name for name in offered if fnmatchcase(name, pattern.name)]
+    if matching_names and pattern.ceiling_usd is not None:
+        models = format_quantity(len(matching_names), "model")
         return f": no price of its {models} is known and below the ceiling"
-    return "" if named else did_you_mean(pattern.name, offered)
+    return "" if matching_names else did_you_mean(pattern.name, offered)
 
 
 def plan_round(
@@ -197,14 +203,14 @@ def plan_round(
     """
     with ctx.store.read() as tx:
         incumbent = Targets(tx).all()[route.incumbent].name
-        spent = _spent_alpha(tx, route.name, ctx.clock.now())
+        spent_alpha = _sum_spent_alpha(tx, route.name, ctx.clock.now())
     selected, warnings = select_candidates(
         ctx,
         incumbent,
         schedule,
     )
     with ctx.store.read() as tx:
-        new = [
+        new_names = [
             model.name
             for model in selected
             if not was_measured(
@@ -215,21 +221,21 @@ def plan_round(
                 schedule.prefer.claim,
             )
         ]
-        setbacks = find_setbacks(tx, new, ctx.clock.now())
-    known = [
+        setbacks = find_setbacks(tx, new_names, ctx.clock.now())
+    priced = [
         replace(
             price_candidate(ctx, route, schedule, name),
             setbacks=describe_setbacks(setbacks.get(name, ())),
         )
-        for name in new
+        for name in new_names
     ]
-    ready = [one for one in known if not one.remark]
-    waiting = [one for one in known if one.remark]
+    ready = [item for item in priced if not item.remark]
+    waiting = [item for item in priced if item.remark]
     measured: list[PlannedCandidate] = []
-    for candidate in sorted(ready, key=lambda one: (one.cost_usd or 0.0, one.name)):
+    for candidate in sorted(ready, key=lambda item: (item.cost_usd or 0.0, item.name)):
         cost = sum_costs([*measured, candidate])
-        if len(measured) == MOST_CANDIDATES:
-            remark = f"a round has at most {MOST_CANDIDATES} candidates"
+        if len(measured) == MAX_CANDIDATES:
+            remark = f"a round has at most {MAX_CANDIDATES} candidates"
         elif cost > schedule.budget_usd:
             remark = (
                 f"with it, the round would cost {format_usd(cost)}; its budget is "
@@ -242,17 +248,17 @@ def plan_round(
     return RoundPlan(
         tuple(measured),
         tuple(waiting),
-        round_alpha(spent, len(measured)),
+        round_alpha(spent_alpha, len(measured)),
         tuple(warnings),
     )
 
 
-def _spent_alpha(
+def _sum_spent_alpha(
     tx: Transaction,
     route: str,
     now: datetime,
 ) -> float:
-    """Sums the false-pass risk of the rounds of the last 90 days, for all candidates.
+    """Sums up the false-pass risk of the rounds of the last 90 days, for all candidates.
 
     Proposals of people do not count: rounds have a budget of their own (`round_alpha`).
     """
@@ -270,8 +276,8 @@ def was_measured(
     candidate: str,
     claim: Claim,
 ) -> bool:
-    """Tells whether the gate has judged a target against the route's incumbent, on the current
-    suites, or is about to. The verdict `not measured` does not count.
+    """Tells whether the gate has compared a target with the route's incumbent on the current
+    suites, or an open proposal will. The verdict `not measured` does not count.
     """
     digests = {
         suite.suite: ctx.suites.pin(suite.suite).digest for suite in route.settings.suites
@@ -286,7 +292,7 @@ def was_measured(
             or (
                 proposal.policy.gate.claimed == claimed
                 and isinstance(
-                    _verdict_of(tx, proposal.verdict),
+                    _load_verdict(tx, proposal.verdict),
                     Passed | Failed | Inconclusive,
                 )
             )
@@ -295,7 +301,7 @@ def was_measured(
     )
 
 
-def _verdict_of(tx: Transaction, verdict: str | None) -> object:
+def _load_verdict(tx: Transaction, verdict: str | None) -> object:
     """Loads a verdict; None without one."""
     return Verdicts(tx).get(verdict) if verdict else None
 
@@ -303,8 +309,9 @@ def _verdict_of(tx: Transaction, verdict: str | None) -> object:
 def describe_faults(ctx: ProposalsContext, route: Route) -> Sequence[str]:
     """Describes faults of a route's schedule.
 
-    A fault leaves the schedule valid, but it measures less than its author expects: a time that
-    never comes, a pattern without a model, an old list, a budget below the smallest round.
+    A schedule with a fault is valid, but measures less than its author expects. Faults are a
+    time that never comes, a pattern without a model, an old list, and a budget below the
+    smallest round.
     """
     schedule = route.settings.candidates
     if schedule is None:
@@ -317,15 +324,17 @@ def describe_faults(ctx: ProposalsContext, route: Route) -> Sequence[str]:
     plan = plan_round(ctx, route, schedule)
     faults += plan.warnings
     if plan.waiting and not plan.measured:
-        costs = [one.cost_usd for one in plan.waiting if one.cost_usd is not None]
+        costs = [
+            candidate.cost_usd for candidate in plan.waiting if candidate.cost_usd is not None
+        ]
         if costs:
             faults.append(
                 f"budget_usd of {format_usd(schedule.budget_usd)} is below the smallest round, "
                 f"which costs about {format_usd(min(costs))}"
             )
         else:
-            first = plan.waiting[0]
-            faults.append(f"no candidate can be measured; {first.name}: {first.remark}")
+            example = plan.waiting[0]
+            faults.append(f"no candidate can be measured; {example.name}: {example.remark}")
     return [f"route {route.name}: {fault}" for fault in faults]
 
 
@@ -335,7 +344,7 @@ def price_candidate(
     schedule: CandidateSchedule,
     name: str,
 ) -> PlannedCandidate:
-    """Estimates the cost of measuring a model, or explains why it is not measured.
+    """Estimates the cost of measuring a model, or explains why a round cannot measure it.
 
     Any SwapgateError becomes the candidate's remark, so that one model does not stop a round.
     Raises StoreUnavailable.
@@ -353,7 +362,7 @@ def price_candidate(
         cost = _compare_costs(ctx, route, target, estimates)
         gate = ctx.policy(route.settings.policy).gate
         _check_prices(ctx, schedule, cost, capped=gate.max_cost_usd is not None)
-        return _add_up(name, estimates, cost)
+        return _sum_candidate_cost(name, estimates, cost)
     except StoreUnavailable:
         raise
     except SwapgateError as error:
@@ -397,21 +406,21 @@ def _check_prices(
     owners = sorted({name.partition("/")[0] for name in cost.unpriced})
     kinds = [PROVIDER_KINDS.get(providers[owner].kind) for owner in owners]
     if schedule.prefer is Preference.CHEAPER:
-        why = "no saving can be shown"
+        reason = "no saving can be shown"
     elif capped:
-        why = "the policy's `max_cost_usd` would end its run"
-    elif all(kind is not None and kind.group in _FREE for kind in kinds):
+        reason = "the policy's `max_cost_usd` would end its run"
+    elif all(kind is not None and kind.group in _FREE_GROUPS for kind in kinds):
         return
     else:
-        why = "`budget_usd` cannot limit the round"
+        reason = "`budget_usd` cannot limit the round"
     settings = " and ".join(f"providers.{owner}.prices" for owner in owners)
     raise InputError(
-        f"the price of {' and '.join(cost.unpriced)} is unknown, so {why}: set {settings}, "
+        f"the price of {' and '.join(cost.unpriced)} is unknown, so {reason}: set {settings}, "
         "then run `swapgate config apply`"
     )
 
 
-def _add_up(
+def _sum_candidate_cost(
     name: str,
     estimates: Sequence[SuiteEstimate],
     cost: CostRatio,
@@ -420,30 +429,32 @@ def _add_up(
 
     Raises InputError if the cost of one suite cannot be estimated.
     """
-    own = 0.0
-    whole = 0.0
+    own_usd = 0.0
+    whole_usd = 0.0
     for suite in estimates:
-        usd = suite.candidate.cost_usd if suite.candidate else None
-        total = 0.0 if cost.unpriced else suite.cost_usd
+        answer_usd = suite.candidate.cost_usd if suite.candidate else None
+        suite_usd = 0.0 if cost.unpriced else suite.cost_usd
         if name in cost.unpriced:
             # It runs on the team's machine: only the incumbent and the judge cost money.
-            total = _paid_without(suite, is_incumbent_priced=len(cost.unpriced) == 1)
-            usd = 0.0
-        if usd is None or total is None:
+            suite_usd = _cost_without_candidate(
+                suite, is_incumbent_priced=len(cost.unpriced) == 1
+            )
+            answer_usd = 0.0
+        if answer_usd is None or suite_usd is None:
             raise InputError(
                 f"its cost on {suite.plan.suite} cannot be estimated: the price of the "
                 "suite's judge is unknown, or its texts cannot be read"
             )
-        own += usd * suite.plan.planned_items * suite.plan.epochs
-        whole += total
-    whole = max(own, whole)
-    return PlannedCandidate(name, whole, shared_usd=whole - own)
+        own_usd += answer_usd * suite.plan.planned_items * suite.plan.epochs
+        whole_usd += suite_usd
+    whole_usd = max(own_usd, whole_usd)
+    return PlannedCandidate(name, whole_usd, shared_usd=whole_usd - own_usd)
 
 
-def _paid_without(suite: SuiteEstimate, *, is_incumbent_priced: bool) -> float | None:
+def _cost_without_candidate(suite: SuiteEstimate, *, is_incumbent_priced: bool) -> float | None:
     """Returns a suite's cost without the free candidate's answers; None if unknown."""
-    known = suite.incumbent.cost_usd if suite.incumbent else None
-    answer_usd = known if is_incumbent_priced else 0.0
+    incumbent_usd = suite.incumbent.cost_usd if suite.incumbent else None
+    answer_usd = incumbent_usd if is_incumbent_priced else 0.0
     if answer_usd is None or suite.judge_usd is None:
         return None
     return answer_usd * suite.plan.planned_items * suite.plan.epochs + suite.judge_usd

@@ -2,10 +2,10 @@
 estimated tokens, with the ratio at which the route's canary ends. The comparison costs nothing.
 An approver may accept a higher ratio.
 
-Without the check, a candidate could pass its evals and then end its canary for a cost that was
-known before. The ratio is a forecast and proves nothing: the canary's guardrail
-`cost_per_success` measures real traffic, and the gate tests a claimed saving. For a route's
-bill see `harness.routing.reports.monthly_bill`.
+Without the check, a candidate could pass its evals, and a cost that was known before could then
+end its canary. The ratio is a forecast and no proof: the canary's guardrail `cost_per_success`
+measures real traffic, and the gate tests a claimed saving.
+`harness.routing.reports.monthly_bill` forecasts a route's bill.
 """
 
 import math
@@ -36,11 +36,11 @@ from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns, Suites
 
-# Enough to know a mean, without reading every stored answer.
+# Enough for a mean, without reading every stored answer.
 MOST_SAMPLES: Final = 500
 
 
-def mean_usage(
+def find_mean_usage(
     tx: Transaction,
     plan: SuitePlan,
     target: Target | None,
@@ -53,31 +53,31 @@ def mean_usage(
     if target is None:
         return None
     with suppress(SignatureInvalid):
-        return _measured_usage(tx, plan, target)
+        return _find_measured_usage(tx, plan, target)
     return None
 
 
-def _measured_usage(
+def _find_measured_usage(
     tx: Transaction,
     plan: SuitePlan,
     target: Target,
 ) -> MeanUsage | None:
     for run in EvalRuns(tx).of_suite(target.id, plan.suite, plan.suite_digest):
         answers = EvalRuns(tx).figures(run.id, below=MOST_SAMPLES).answered
-        readable = not is_nothing_readable(zip(answers.error, answers.rule, strict=True))
-        if len(answers) and readable:
-            judged = Suites(tx).get(plan.suite_digest).judged
-            return _means(answers, judged=judged)
+        has_readable = not is_nothing_readable(zip(answers.error, answers.rule, strict=True))
+        if len(answers) and has_readable:
+            has_judge = Suites(tx).get(plan.suite_digest).judged
+            return _mean_usage_of(answers, has_judge=has_judge)
     return None
 
 
-def _means(answers: AnswerColumns, *, judged: bool) -> MeanUsage:
+def _mean_usage_of(answers: AnswerColumns, *, has_judge: bool) -> MeanUsage:
     """Computes the means of answers. A cost is None if one answer has an unknown cost.
 
-    judged: whether the suite has a judge, whose cost then counts.
+    has_judge: whether the suite has a judge, whose cost then counts.
     """
     costs = [cost for cost in answers.cost_usd if cost is not None]
-    judging = sum_judging_cost(answers, judged=judged)
+    judge_cost = sum_judging_cost(answers, judged=has_judge)
     count = len(answers)
     return MeanUsage(
         answers=count,
@@ -85,26 +85,26 @@ def _means(answers: AnswerColumns, *, judged: bool) -> MeanUsage:
         output_tokens=fmean(answers.output_tokens),
         cost_usd=fmean(costs) if len(costs) == count else None,
         duration_s=fmean(answers.duration_s),
-        judge_usd=None if judging.usd is None else judging.usd / count,
+        judge_usd=None if judge_cost.usd is None else judge_cost.usd / count,
     )
 
 
-def usage_at_price(
+def price_usage(
     ctx: ProposalsContext,
     tx: Transaction,
     target: Target | None,
-    of: MeanUsage,
+    usage: MeanUsage,
 ) -> MeanUsage:
     """Prices a target with the same tokens, time and judge cost.
 
     The result has 0 answers, which marks it as an estimate.
     """
     price = targets.find_list_price(ctx, tx, target)
-    per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
-    return replace(of, answers=0, cost_usd=per_answer)
+    per_answer = price.cost_usd(usage.input_tokens, usage.output_tokens) if price else None
+    return replace(usage, answers=0, cost_usd=per_answer)
 
 
-# Guessed times of an answer that was never measured: to the first token, and per token.
+# Guessed times of an answer: to the first token, and for each output token.
 GUESSED_START_S: Final = 0.5
 GUESSED_TOKEN_S: Final = 0.02
 # Guessed tokens of a judge: its verdict, and its input besides question and answer.
@@ -118,7 +118,8 @@ def guess_usage(
     plan: SuitePlan,
     target: Target | None,
 ) -> MeanUsage | None:
-    """Guesses from the items' texts and list prices; None if texts cannot be read.
+    """Guesses the usage from the items' texts and list prices; None if Swapgate cannot read the
+    texts.
 
     Times are GUESSED_START_S and GUESSED_TOKEN_S for each output token. The judge reads
     question, answer and GUESSED_RUBRIC_TOKENS, and writes GUESSED_VERDICT_TOKENS.
@@ -130,14 +131,16 @@ def guess_usage(
     judge_usd: float | None = 0.0
     if judge is not None:
         price = targets.find_list_price(ctx, tx, judge)
-        read = sum(tokens) + GUESSED_RUBRIC_TOKENS
-        judge_usd = price.cost_usd(read, GUESSED_VERDICT_TOKENS) if price else None
+        judge_input_tokens = sum(tokens) + GUESSED_RUBRIC_TOKENS
+        judge_usd = (
+            price.cost_usd(judge_input_tokens, GUESSED_VERDICT_TOKENS) if price else None
+        )
     duration_s = GUESSED_START_S + GUESSED_TOKEN_S * tokens[1]
     unpriced = MeanUsage(0, *tokens, None, duration_s, judge_usd)
-    return usage_at_price(ctx, tx, target, unpriced)
+    return price_usage(ctx, tx, target, unpriced)
 
 
-def estimate_sides(
+def estimate_usages(
     ctx: ProposalsContext,
     tx: Transaction,
     plan: SuitePlan,
@@ -146,23 +149,23 @@ def estimate_sides(
     """Estimates the usage of an answer of either model. For a candidate without answers, uses
     the incumbent's tokens; for an incumbent without answers, guesses from the items' texts.
     """
-    ours, theirs = (mean_usage(tx, plan, arm) for arm in arms)
-    if ours is None:
-        ours = guess_usage(ctx, tx, plan, arms[0])
-    if ours is not None and theirs is None:
-        theirs = usage_at_price(ctx, tx, arms[1], ours)
-    return ours, theirs
+    incumbent_usage, candidate_usage = (find_mean_usage(tx, plan, arm) for arm in arms)
+    if incumbent_usage is None:
+        incumbent_usage = guess_usage(ctx, tx, plan, arms[0])
+    if incumbent_usage is not None and candidate_usage is None:
+        candidate_usage = price_usage(ctx, tx, arms[1], incumbent_usage)
+    return incumbent_usage, candidate_usage
 
 
 # Without any answers: three input tokens for each output token.
-_BLEND: Final = (3.0, 1.0)
+_ASSUMED_TOKENS: Final = (3.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class CostRatio:
     """The cost of a candidate as a multiple of the incumbent's, for the same answers."""
 
-    candidate: str  # candidate, incumbent: names
+    candidate: str  # a name, as `incumbent`
     incumbent: str
     ratio: float | None  # None if a price is unknown, or the incumbent costs nothing
     free: bool  # whether the incumbent costs nothing and the candidate does not
@@ -182,8 +185,8 @@ class CostRatio:
     def ends_canary(self) -> bool:
         """Whether this cost is known to end the canary. False if a price is unknown."""
         limit = self.limit
-        beyond = self.ratio is not None and limit is not None and self.ratio > limit
-        return beyond or (self.free and limit is not None)
+        is_beyond = self.ratio is not None and limit is not None and self.ratio > limit
+        return is_beyond or (self.free and limit is not None)
 
     def is_covered_by(self, accepted: float) -> bool:
         """Tells whether accepting this ratio keeps the canary from ending for its cost."""
@@ -192,8 +195,8 @@ class CostRatio:
     @property
     def text(self) -> str:
         """Writes cost, guardrail and acceptance as sentences for people."""
-        said = f"{self._cost}. {self._guard}."
-        return f"{said} {self.accepted.text}." if self.accepted else said
+        description = f"{self._cost}. {self._guard}."
+        return f"{description} {self.accepted.text}." if self.accepted else description
 
     @property
     def _cost(self) -> str:
@@ -201,10 +204,11 @@ class CostRatio:
             return f"The price of {' and '.join(self.unpriced)} is unknown"
         if self.ratio is None:
             return f"{self.incumbent} costs nothing, and {self.candidate} costs money"
-        times = format_number(self.ratio)
-        much = "as much as" if times == "1" else f"{times} times as much as"
+        ratio_text = format_number(self.ratio)
+        multiple = "as much as" if ratio_text == "1" else f"{ratio_text} times as much as"
         return (
-            f"{self.candidate} costs {much} {self.incumbent}, by list prices and {self.tokens}"
+            f"{self.candidate} costs {multiple} {self.incumbent}, by list prices and "
+            f"{self.tokens}"
         )
 
     @property
@@ -212,17 +216,17 @@ class CostRatio:
         if self.unpriced and self.tolerated is not None and self.tolerated_tokens is not None:
             return (
                 "Instead of the cost, its canary guards output tokens: it ends above "
-                f"{_times(self.tolerated_tokens)} as many"
+                f"{_format_times(self.tolerated_tokens)} as many"
             )
         if self.limit is None or self.unpriced:
             return "No guardrail of the policy watches the cost in its canary"
-        ends = f"Its canary ends above {_times(self.limit)} as much"
-        return f"{ends}, so this cost ends it" if self.ends_canary else ends
+        limit_text = f"Its canary ends above {_format_times(self.limit)} as much"
+        return f"{limit_text}, so this cost ends it" if self.ends_canary else limit_text
 
-    def require_acceptance(self, how: str) -> None:
+    def require_acceptance(self, advice: str) -> None:
         """Refuses a known cost that would end the canary.
 
-        how: the way to accept the cost, with a place for the ratio. The message proposes a
+        advice: the way to accept the cost, with a place for the ratio. The message proposes a
         ratio at least a tenth above the cost.
         Raises InputError.
         """
@@ -233,11 +237,11 @@ class CostRatio:
                 f"{self.text} You cannot accept a multiple of 0: give the route a policy "
                 "with `cost_per_success: off`"
             )
-        enough = math.ceil((self.ratio or 0.0) * 1.1 * 2) / 2
-        raise InputError(f"{self.text} {how.format(format_number(enough))}")
+        sufficient_ratio = math.ceil((self.ratio or 0.0) * 1.1 * 2) / 2
+        raise InputError(f"{self.text} {advice.format(format_number(sufficient_ratio))}")
 
 
-def _times(ratio: float) -> str:
+def _format_times(ratio: float) -> str:
     return f"{format_number(ratio)} times"
 
 
@@ -252,29 +256,43 @@ def find_ratio(
     """Compares incumbent and candidate on their suites. Stores nothing.
 
     Each suite counts with its planned answers. Without any known tokens, the ratio assumes
-    three input tokens for each output token. Prompt caches are left out.
+    three input tokens for each output token. It ignores prompt caches.
 
     arms: incumbent, candidate. accepted: an approver's acceptance; None without one.
     """
-    by_arm = [targets.find_list_price(ctx, tx, arm) for arm in arms]
-    pairs = [(plan, estimate_sides(ctx, tx, plan, arms)) for plan in plans]
-    known = [
-        (plan.planned_items * plan.epochs, ours, theirs)
-        for plan, (ours, theirs) in pairs
-        if ours and theirs and _has_tokens(ours) and _has_tokens(theirs)
+    prices = [targets.find_list_price(ctx, tx, arm) for arm in arms]
+    pairs = [(plan, estimate_usages(ctx, tx, plan, arms)) for plan in plans]
+    usages = [
+        (plan.planned_items * plan.epochs, incumbent_usage, candidate_usage)
+        for plan, (incumbent_usage, candidate_usage) in pairs
+        if incumbent_usage
+        and candidate_usage
+        and _has_tokens(incumbent_usage)
+        and _has_tokens(candidate_usage)
     ]
-    before = _cost_usd(by_arm[0], [(count, ours) for count, ours, _ in known])
-    after = _cost_usd(by_arm[1], [(count, theirs) for count, _, theirs in known])
-    guardrails = policy.with_cost(None, priced=None not in by_arm).guardrails
+    incumbent_usd = _cost_usd(
+        prices[0], [(count, incumbent_usage) for count, incumbent_usage, _ in usages]
+    )
+    candidate_usd = _cost_usd(
+        prices[1], [(count, candidate_usage) for count, _, candidate_usage in usages]
+    )
+    guardrails = policy.with_cost(None, priced=None not in prices).guardrails
     return CostRatio(
         candidate=arms[1].name,
         incumbent=arms[0].name,
-        ratio=None if before is None or after is None else _ratio(before, after),
-        free=before == 0.0 and bool(after),
+        ratio=None
+        if incumbent_usd is None or candidate_usd is None
+        else _divide_costs(incumbent_usd, candidate_usd),
+        free=incumbent_usd == 0.0 and bool(candidate_usd),
         unpriced=tuple(
-            arm.name for arm, price in zip(arms, by_arm, strict=True) if price is None
+            arm.name for arm, price in zip(arms, prices, strict=True) if price is None
         ),
-        tokens=_describe_tokens([(ours, theirs) for _, ours, theirs in known]),
+        tokens=_describe_tokens(
+            [
+                (incumbent_usage, candidate_usage)
+                for _, incumbent_usage, candidate_usage in usages
+            ]
+        ),
         tolerated=guardrails.cost_per_success or None,
         tolerated_tokens=guardrails.output_tokens or None,
         accepted=accepted,
@@ -304,41 +322,48 @@ def _cost_usd(price: Price | None, answers: Sequence[tuple[int, MeanUsage]]) -> 
     if price is None:
         return None
     if not answers:
-        return price.cost_usd(*_BLEND)
+        return price.cost_usd(*_ASSUMED_TOKENS)
     return math.fsum(
         count * price.cost_usd(usage.input_tokens, usage.output_tokens)
         for count, usage in answers
     )
 
 
-def _ratio(before: float, after: float) -> float | None:
-    """Divides the costs; None if the incumbent costs nothing and the candidate does."""
-    if before:
-        return after / before
-    return None if after else 1.0
+def _divide_costs(incumbent_usd: float, candidate_usd: float) -> float | None:
+    """Divides the candidate's cost by the incumbent's; None if only the incumbent costs
+    nothing.
+    """
+    if incumbent_usd:
+        return candidate_usd / incumbent_usd
+    return None if candidate_usd else 1.0
 
 
 def _describe_tokens(sides: Sequence[tuple[MeanUsage, MeanUsage]]) -> str:
-    """Names the source of the tokens, the least certain one if suites differ."""
+    """Describes the source of the tokens. If suites have different sources, describes the least
+    certain source.
+    """
     if not sides:
         return "three input tokens for each output token"
-    if all(ours.answers and theirs.answers for ours, theirs in sides):
+    if all(
+        incumbent_usage.answers and candidate_usage.answers
+        for incumbent_usage, candidate_usage in sides
+    ):
         return "the tokens of both on the suites"
-    if all(ours.answers for ours, _ in sides):
+    if all(incumbent_usage.answers for incumbent_usage, _ in sides):
         return "the incumbent's tokens on the suites"
     return "tokens guessed from the suites' texts"
 
 
 MOST_ACCEPTED: Final = 1_000.0
 ACCEPT_COST: Final = "proposal.accept_cost"  # an action of the audit log
-LASTS: Final = timedelta(days=30)
-MOST_READ: Final = 200  # acceptances on a route
+ACCEPTED_FOR: Final = timedelta(days=30)
+MAX_EVENTS_READ: Final = 200  # acceptances on a route
 
 
 def accept_cost(
     actor: Actor,
     ratio: float,
-    because: str,
+    reason: str,
 ) -> CostAcceptance:
     """Builds an acceptance of an approver, without storing it.
 
@@ -348,13 +373,13 @@ def accept_cost(
     """
     actor.require(Role.APPROVER)
     if not 1.0 <= ratio <= MOST_ACCEPTED:
-        most = format_number(MOST_ACCEPTED)
+        max_ratio = format_number(MOST_ACCEPTED)
         raise InputError(
-            f"an accepted cost must be 1 to {most} times the incumbent's, not {ratio}"
+            f"an accepted cost must be 1 to {max_ratio} times the incumbent's, not {ratio}"
         )
-    if not because.strip():
+    if not reason.strip():
         raise InputError("an accepted cost needs a reason, which everybody sees")
-    return CostAcceptance(ratio, because.strip(), actor.name)
+    return CostAcceptance(ratio, reason.strip(), actor.name)
 
 
 def accept_cost_of(
@@ -404,23 +429,23 @@ def find_accepted_cost(
 ) -> CostAcceptance | None:
     """Finds an approver's acceptance for the next proposal of a candidate; None without one.
 
-    An acceptance is an audit event of the route. It counts for LASTS, or until a proposal of
-    this candidate is created after it.
+    An acceptance is an audit event of the route. It counts for ACCEPTED_FOR, or until the next
+    proposal of this candidate.
     """
-    since = ctx.clock.now() - LASTS
+    since = ctx.clock.now() - ACCEPTED_FOR
     events = AuditLog(tx).for_subject(
         f"route {route}",
         since=since,
-        limit=MOST_READ,
+        limit=MAX_EVENTS_READ,
         actions=[ACCEPT_COST],
     )
     newest = next(
-        (one for one in events if one.details["candidate"] == candidate.id),
+        (event for event in events if event.details["candidate"] == candidate.id),
         None,
     )
     if newest is None or any(
-        one.candidate == candidate.id and one.created_at >= newest.at
-        for one in Proposals(tx).list(route=route)
+        event.candidate == candidate.id and event.created_at >= newest.at
+        for event in Proposals(tx).list(route=route)
     ):
         return None
     accepted: Any = newest.details["accepted"]

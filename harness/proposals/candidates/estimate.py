@@ -93,14 +93,14 @@ class SuiteEstimate:
     # Spread of the recorded differences between the incumbent and an earlier candidate, or
     # between any two models; None if too few are recorded: then `sd` is the default guess.
     spread: DifferenceSpread | None
-    # incumbent, candidate: usage of one answer; None if unknown. estimated: the candidate has
-    # no answers on this suite, so its usage is the incumbent's tokens at its price.
+    # Usage of one answer of each model; None if unknown. `estimated`: the candidate has no
+    # answers on this suite, so its usage is the incumbent's tokens at its own price.
     incumbent: MeanUsage | None
     candidate: MeanUsage | None
     estimated: bool
     guessed: bool  # neither model has answers, so tokens are guessed from the items' texts
-    # cost_usd, duration_s: maximum for the registered design, including the judge; None if
-    # unknown.
+    # The maximum for the registered design, including the judge; None if unknown. So is
+    # `duration_s`.
     cost_usd: float | None
     # The judge's part of the cost; 0 for a suite without a judge.
     judge_usd: float | None
@@ -120,7 +120,7 @@ class SuiteEstimate:
 
     @property
     def basis(self) -> str:
-        """Explains an estimate that does not rest on both models' answers; empty if it does."""
+        """A sentence for an estimate that does not rest on both models' answers; else empty."""
         if self.guessed:
             return (
                 "neither model has answers yet; Swapgate guesses cost and time from the "
@@ -135,8 +135,8 @@ class SuiteEstimate:
 
     @property
     def texts(self) -> Sequence[str]:
-        """Describes for people the number of independent items, which loss fails, the guarded
-        slices, and how long they delay a promotion.
+        """Sentences for people: the number of independent items, the loss that fails, the
+        guarded slices, and the delay of a promotion.
         """
         plan = self.plan
         first = [_size_text(plan, self.effect, self.power)]
@@ -144,20 +144,20 @@ class SuiteEstimate:
             first.append(_fails_text(plan, self.failing))
         if not self.slices:
             return first
-        wait = (
+        delay = (
             f"no promotion before {self.plan.unit} {self.promotion_from:,}, due to the slices"
         )
-        return (*first, *(guarded.text for guarded in self.slices), wait)
+        return (*first, *(slice_.text for slice_ in self.slices), delay)
 
 
 def _fails_text(plan: SuitePlan, failing: float | None) -> str:
     allowed = format_score(plan.margin, None)
-    shown = (
+    power_text = (
         f"{plan.n_max_text} show no loss as FAILED"
         if failing is None
         else f"a loss of {format_score(failing)} points fails in 80 % of comparisons"
     )
-    return f"{shown}; a loss within the allowed {allowed} points does not count as FAILED"
+    return f"{power_text}; a loss within the allowed {allowed} points does not count as FAILED"
 
 
 def _size_text(plan: SuitePlan, effect: float, power: float | None) -> str:
@@ -180,15 +180,15 @@ def _size_text(plan: SuitePlan, effect: float, power: float | None) -> str:
 
 def describe_before_answers(ctx: ProposalsContext, plan: SuitePlan) -> Sequence[str]:
     """Describes what a plan can show, and what its suite omits, before any model is asked."""
-    effect = _effect(plan, None)
-    known = DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
-    sd = known.sd(plan.epochs)
-    test = planned_test(plan, ctx.suites.groups(plan.suite).units, known)
+    effect = _planned_effect(plan, None)
+    assumed_spread = DifferenceSpread(_guess_variance(plan, effect), 0.0, 0, bool(plan.cluster))
+    sd = assumed_spread.sd(plan.epochs)
+    test = planned_test(plan, ctx.suites.groups(plan.suite).units, assumed_spread)
     texts = [_size_text(plan, effect, test.power(sd, effect, plan.n_max))]
     if plan.claim is not Claim.SUPERIOR:
-        texts.append(_fails_text(plan, _failing(plan, sd)))
-    told = _dependence(ctx, plan.suite), ctx.suites.describe_sample(plan.suite)
-    return [*texts, *filter(None, told)]
+        texts.append(_fails_text(plan, _smallest_failing_loss(plan, sd)))
+    notes = _describe_dependence(ctx, plan.suite), ctx.suites.describe_sample(plan.suite)
+    return [*texts, *filter(None, notes)]
 
 
 def estimate_proposal(
@@ -200,7 +200,7 @@ def estimate_proposal(
 
     effect: the smallest difference that matters to the person, as a share of 1; None for
     `budget.EFFECT`. The claim `non_inferior` always plans for its allowed loss.
-    Raises as `submission.preview_proposal`.
+    Raises the errors of `submission.preview_proposal`.
     """
     preview = submission.preview_proposal(ctx, request)
     limit = RunBudget(preview.gate.max_tokens, preview.gate.max_cost_usd)
@@ -213,12 +213,12 @@ def estimate_proposal(
         earlier = Proposals(tx).list(limit=MOST_EARLIER)
         claims = registration.plan_claims(ctx, route.settings, preview.gate, preview.plans)
         return [
-            _of_suite(ctx, tx, plans, request.claim, arms, earlier, limit, effect)
+            _estimate_suite(ctx, tx, plans, request.claim, arms, earlier, limit, effect)
             for plans in claims
         ]
 
 
-def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
+def _estimate_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
     ctx: ProposalsContext,
     tx: Transaction,
     plans: Sequence[SuitePlan],
@@ -226,7 +226,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
     arms: tuple[Target, Target | None],
     earlier: Sequence[Proposal],
     limit: RunBudget,
-    wished: float | None,
+    wanted_effect: float | None,
 ) -> SuiteEstimate:
     """Estimates one suite.
 
@@ -236,25 +236,29 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
     limit: the policy's limit for a run.
     """
     plan = plans[0]
-    effect = _effect(plans[0], wished)
-    ours, theirs = sides = cost_ratio.estimate_sides(
+    effect = _planned_effect(plans[0], wanted_effect)
+    incumbent_usage, candidate_usage = usages = cost_ratio.estimate_usages(
         ctx,
         tx,
         plan,
         arms,
     )
     spread = _measure_spread(tx, plan, arms[0].id, earlier)
-    known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
-    sd = known.sd(plan.epochs)
+    assumed_spread = spread or DifferenceSpread(
+        _guess_variance(plan, effect), 0.0, 0, bool(plan.cluster)
+    )
+    sd = assumed_spread.sd(plan.epochs)
     units = ctx.suites.groups(plan.suite).units
-    test = planned_test(plan, units, known)
-    saving = _saving(ctx, tx, arms, sides)
-    advice = advise_claim(plans, chosen, units, known, sides, saving, wished or EFFECT)
-    judged = ctx.suites.pin(plan.suite).judged
+    test = planned_test(plan, units, assumed_spread)
+    saving = _expected_saving(ctx, tx, arms, usages)
+    advice = advise_claim(
+        plans, chosen, units, assumed_spread, usages, saving, wanted_effect or EFFECT
+    )
+    has_judge = ctx.suites.pin(plan.suite).judged
     warnings = (
-        _warning(plan, test, sd, effect, advice.own.enough),
-        _budget_warning(plan, sides, limit),
-        _dependence(ctx, plan.suite),
+        _describe_weakness(plan, test, sd, effect, advice.own.enough),
+        _budget_warning(plan, usages, limit),
+        _describe_dependence(ctx, plan.suite),
         ctx.suites.describe_sample(plan.suite),
     )
     return SuiteEstimate(
@@ -262,18 +266,25 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
         effect=effect,
         sd=sd,
         mde=test.smallest_effect(sd, plan.n_max),
-        failing=_failing(plan, sd),
+        failing=_smallest_failing_loss(plan, sd),
         spread=spread,
-        incumbent=ours,
-        candidate=theirs,
-        estimated=bool(ours and theirs and not theirs.answers),
-        guessed=bool(ours and theirs and not ours.answers and not theirs.answers),
+        incumbent=incumbent_usage,
+        candidate=candidate_usage,
+        estimated=bool(incumbent_usage and candidate_usage and not candidate_usage.answers),
+        guessed=bool(
+            incumbent_usage
+            and candidate_usage
+            and not incumbent_usage.answers
+            and not candidate_usage.answers
+        ),
         cost_usd=advice.own.cost_usd,
         judge_usd=(
-            budget.judging_cost_usd(plan.planned_items, plan.epochs, sides) if judged else 0.0
+            budget.judging_cost_usd(plan.planned_items, plan.epochs, usages)
+            if has_judge
+            else 0.0
         ),
         duration_s=budget.comparison_duration_s(
-            plan.planned_items, plan.epochs, sides, ctx.eval_connections
+            plan.planned_items, plan.epochs, usages, ctx.eval_connections
         ),
         advice=advice,
         warning=" ".join(filter(None, warnings)),
@@ -282,7 +293,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all facts about a suite
             if plan.claim is Claim.CHEAPER and saving is not None
             else None
         ),
-        slices=_slices(plan, sd),
+        slices=_estimate_slices(plan, sd),
         promotion_from=promotion_waits_for(plan),
         power=test.power(sd, effect, plan.n_max),
     )
@@ -296,29 +307,39 @@ def _measure_spread(
 ) -> DifferenceSpread | None:
     """Measures the newest comparison on this suite, preferably with the same incumbent."""
     for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
-        registered = {
+        registered_by_suite = {
             registered_plan.suite: registered_plan for registered_plan in proposal.plans
         }.get(plan.suite)
         runs = proposal.runs.get(plan.suite)
-        if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
+        if (
+            registered_by_suite is None
+            or runs is None
+            or registered_by_suite.suite_digest != plan.suite_digest
+        ):
             continue
-        ours = EvalRuns(tx).samples(runs.incumbent, below=cost_ratio.MOST_SAMPLES)
-        theirs = EvalRuns(tx).samples(runs.candidate, below=cost_ratio.MOST_SAMPLES)
-        spread = budget.measure_spread(_differences(registered, ours, theirs))
+        incumbent_samples = EvalRuns(tx).samples(runs.incumbent, below=cost_ratio.MOST_SAMPLES)
+        candidate_samples = EvalRuns(tx).samples(runs.candidate, below=cost_ratio.MOST_SAMPLES)
+        spread = budget.measure_spread(
+            _paired_differences(registered_by_suite, incumbent_samples, candidate_samples)
+        )
         if spread is not None:
             return spread
     return None
 
 
-def _differences(
+def _paired_differences(
     plan: SuitePlan,
-    ours: Sequence[Sample],
-    theirs: Sequence[Sample],
+    incumbent_samples: Sequence[Sample],
+    candidate_samples: Sequence[Sample],
 ) -> list[list[float]]:
     """Returns differences by unit and epoch, for answers with a score on both sides."""
-    scores = {(s.item, s.epoch): s.strict for s in ours if s.strict is not None}
+    scores = {
+        (sample_.item, sample_.epoch): sample_.strict
+        for sample_ in incumbent_samples
+        if sample_.strict is not None
+    }
     units: dict[int, dict[int, list[float]]] = {}
-    for sample in theirs:
+    for sample in candidate_samples:
         score = scores.get((sample.item, sample.epoch))
         if score is not None and sample.strict is not None:
             epochs = units.setdefault(plan.units_in(sample.position), {})
@@ -326,38 +347,44 @@ def _differences(
     return [[fmean(epoch) for epoch in epochs.values()] for epochs in units.values()]
 
 
-def _saving(
+def _expected_saving(
     ctx: ProposalsContext,
     tx: Transaction,
     arms: tuple[Target, Target | None],
-    sides: tuple[MeanUsage | None, MeanUsage | None],
+    usages: tuple[MeanUsage | None, MeanUsage | None],
 ) -> float | None:
     """Returns the expected saving, a share of 1; None if a price is unknown.
 
     From the usage of both models if it is known, otherwise from list prices.
     """
-    ours, theirs = sides
-    if ours is None or theirs is None:
-        before, after = (targets.find_list_price(ctx, tx, arm) for arm in arms)
-        return after.saves_on(before) if before and after else None
-    if not ours.cost_usd or theirs.cost_usd is None:
+    incumbent_usage, candidate_usage = usages
+    if incumbent_usage is None or candidate_usage is None:
+        incumbent_price, candidate_price = (
+            targets.find_list_price(ctx, tx, arm) for arm in arms
+        )
+        return (
+            candidate_price.saves_on(incumbent_price)
+            if incumbent_price and candidate_price
+            else None
+        )
+    if not incumbent_usage.cost_usd or candidate_usage.cost_usd is None:
         return None
-    return 1.0 - theirs.cost_usd / ours.cost_usd
+    return 1.0 - candidate_usage.cost_usd / incumbent_usage.cost_usd
 
 
-def _effect(plan: SuitePlan, wished: float | None) -> float:
+def _planned_effect(plan: SuitePlan, wanted_effect: float | None) -> float:
     """Returns the effect to plan for; for non_inferior the margin, as for equal models."""
     if plan.claim.quality is Claim.NON_INFERIOR:
         return plan.margin
-    return EFFECT if wished is None else wished
+    return EFFECT if wanted_effect is None else wanted_effect
 
 
-def _guess(plan: SuitePlan, effect: float) -> float:
+def _guess_variance(plan: SuitePlan, effect: float) -> float:
     """Guesses the variance of a unit's difference, before any comparison.
 
-    Assumes that the models differ on DISAGREEMENT of pass/fail items. Items of one cluster are
-    assumed to be similar by CLUSTER_ICC, so a cluster's mean varies more than independent
-    items' mean.
+    Assumes that the models differ on a share DISAGREEMENT of pass/fail items. Items of one
+    cluster correlate by CLUSTER_ICC, so a cluster's mean varies more than the mean of
+    independent items.
     """
     shift = effect if plan.claim is Claim.SUPERIOR else 0.0
     variance = sd_pass_fail(DISAGREEMENT, shift) ** 2
@@ -367,29 +394,30 @@ def _guess(plan: SuitePlan, effect: float) -> float:
     return variance * fmean(shares)
 
 
-def _warning(
+def _describe_weakness(
     plan: SuitePlan,
     test: PlannedTest,
     sd: float,
     effect: float,
-    best: DesignOption | None,
+    design: DesignOption | None,
 ) -> str:
     """Warns if the planned items cannot show the effect with power .8; else empty.
 
-    best: the cheapest design that could; None if the suite has too few items.
+    design: the cheapest design that could; None if the suite has too few items.
     """
     smallest = test.smallest_effect(sd, plan.n_max)
     if smallest <= effect:
         return ""
     wanted = format_score(effect, None)
     power = test.power(sd, effect, plan.n_max)
-    enough = test.items_needed(sd, effect)
+    sufficient_items = test.items_needed(sd, effect)
     advice = (
-        f"{best.items} {plan.unit}s with {best.epochs} epoch{'s' if best.epochs > 1 else ''} "
-        f"would show {wanted} points"
-        if best
+        f"{design.items} {plan.unit}s with {design.epochs} "
+        f"epoch{'s' if design.epochs > 1 else ''} would show {wanted} points"
+        if design
         else f"the suite's {test.suite_items:,} {plan.unit}s are too few to detect {wanted} "
-        f"points, for any number of epochs: about {enough:,} {plan.unit}s would be enough"
+        f"points, for any number of epochs: about {sufficient_items:,} {plan.unit}s would be "
+        "enough"
     )
     return (
         f"With {plan.n_max} {plan.unit}s the gate can only show differences of "
@@ -400,14 +428,14 @@ def _warning(
 
 def _budget_warning(
     plan: SuitePlan,
-    sides: Sequence[MeanUsage | None],
+    usages: Sequence[MeanUsage | None],
     limit: RunBudget,
 ) -> str:
     """Warns of a run that its policy's limit would end; else empty. sides: incumbent,
     candidate.
     """
-    found = []
-    for whose, usage in zip(("incumbent", "candidate"), sides, strict=True):
+    warnings = []
+    for arm, usage in zip(("incumbent", "candidate"), usages, strict=True):
         if usage is None:
             continue
         answers = plan.planned_items * plan.epochs
@@ -415,21 +443,21 @@ def _budget_warning(
         if limit.max_cost_usd is not None and (usage.cost_usd or 0.0) > 0.0:
             usd = answers * (usage.cost_usd or 0.0)
             if usd > limit.max_cost_usd:
-                found.append(
-                    f"The {whose}'s run of {answers:,} answers costs about {format_usd(usd)}, "
+                warnings.append(
+                    f"The {arm}'s run of {answers:,} answers costs about {format_usd(usd)}, "
                     f"and `max_cost_usd` ends it at {format_usd(limit.max_cost_usd)}."
                 )
         if limit.max_tokens is not None and tokens > limit.max_tokens:
-            found.append(
-                f"The {whose}'s run of {answers:,} answers takes about {tokens:,.0f} tokens, "
+            warnings.append(
+                f"The {arm}'s run of {answers:,} answers takes about {tokens:,.0f} tokens, "
                 f"and `max_tokens` ends it at {limit.max_tokens:,}."
             )
-    return " ".join(found)
+    return " ".join(warnings)
 
 
-def _failing(plan: SuitePlan, sd: float) -> float | None:
-    """Returns the field `failing`. A candidate among several mostly stops for futility, before
-    it has lost by more than the margin.
+def _smallest_failing_loss(plan: SuitePlan, sd: float) -> float | None:
+    """Returns `SuiteEstimate.failing`. With several candidates, most stop for futility before
+    they lose by more than the margin, so only the items up to that point count.
     """
     if plan.claim is Claim.SUPERIOR:
         return None
@@ -437,7 +465,7 @@ def _failing(plan: SuitePlan, sd: float) -> float | None:
     return budget.smallest_rejected(sd, -plan.margin, items)
 
 
-def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
+def _estimate_slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
     """Estimates each guarded slice, from the deviation of the whole suite."""
     levels = look_levels(plan)
     allowed = 0.0 if plan.claim is Claim.SUPERIOR else plan.margin
@@ -452,7 +480,7 @@ def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
     )
 
 
-def _dependence(ctx: ProposalsContext, suite: str) -> str:
+def _describe_dependence(ctx: ProposalsContext, suite: str) -> str:
     """Describes equal items and clusters, as a sentence; else empty."""
     dependence = ctx.suites.describe_dependence(suite)
     return f"{dependence[:1].upper()}{dependence[1:]}." if dependence else ""

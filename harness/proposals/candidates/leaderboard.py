@@ -1,5 +1,6 @@
 """The leaderboard of a route lists every model that its present suites have measured. A
-selection is a set of candidates proposed together; its best passed candidate continues.
+selection is a set of candidates that are proposed together; its best passed candidate
+continues.
 
 The page shows measurements and proves nothing: only a verdict lets a model serve. The functions
 for selections only read verdicts and answers, and `harness.proposals.driver` applies
@@ -43,8 +44,8 @@ from harness.routing.records.runs import EvalRuns
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.table import Route
 
-UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
-ENDED_AT_GATE = (ProposalPhase.REJECTED, ProposalPhase.CANCELLED)
+UNDECIDED_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+ENDED_AT_GATE_PHASES = (ProposalPhase.REJECTED, ProposalPhase.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ class Finalist:
 
     @property
     def text(self) -> str:
-        """Writes the figure that ranks it, for the reason that ends the other finalists."""
+        """The figure that ranks it, for the sentence that ends the other finalists'
+        proposals.
+        """
         if self.proposal.claim is Claim.CHEAPER and self.cost_usd is not None:
             return f"{format_usd(self.cost_usd * 1000)} for 1,000 answers"
         return f"{format_points(self.delta)} points"
@@ -68,11 +71,11 @@ class Finalist:
         `cheaper_and_not_worse`, cost comes first.
         """
         cost = math.inf if self.cost_usd is None else self.cost_usd
-        first = -self.delta
-        second = cost
+        primary_key = -self.delta
+        secondary_key = cost
         if self.proposal.claim is Claim.CHEAPER:
-            first, second = second, first
-        return first, second, self.proposal.id
+            primary_key, secondary_key = secondary_key, primary_key
+        return primary_key, secondary_key, self.proposal.id
 
 
 def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
@@ -81,43 +84,49 @@ def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
     Takes the gate's own weighted mean if there is one, otherwise the mean of the suites'
     differences by their weights. weights: by suite, as registered.
     """
-    primary = [report for report in verdict.suites if report.role is SuiteRole.PRIMARY]
-    whole = [report for report in primary if report.suite not in weights]
-    if whole:  # the gate's own weighted mean, over items that all suites have
-        return whole[0].delta
-    deltas = [report.delta for report in primary]
-    return fmean(deltas, [weights[report.suite] for report in primary])
+    primary_reports = [report for report in verdict.suites if report.role is SuiteRole.PRIMARY]
+    weighted_means = [report for report in primary_reports if report.suite not in weights]
+    if weighted_means:  # the gate's own weighted mean, over items that all suites have
+        return weighted_means[0].delta
+    deltas = [report.delta for report in primary_reports]
+    return fmean(deltas, [weights[report.suite] for report in primary_reports])
 
 
 def find_fault(members: Sequence[Proposal]) -> str:
-    """Explains why no member of a selection may continue; empty if all is as registered.
+    """Returns the reason why no member of a selection may continue; empty without a fault.
 
     The members' alphas add up to one candidate's alpha only if the number of members is the
     registered number.
     """
-    registered = {plan.candidates for member in members for plan in member.plans}
-    if registered != {len(members)}:
-        numbers = ", ".join(map(str, sorted(registered)))
+    registered_counts = {plan.candidates for member in members for plan in member.plans}
+    if registered_counts != {len(members)}:
+        numbers = ", ".join(map(str, sorted(registered_counts)))
         return f"the selection has {len(members)} candidates, but {numbers} were registered"
     if [member.place for member in members] != list(range(len(members))):
         return "the selection's candidates differ from the registered candidates"
     if len({(member.route, member.incumbent) for member in members}) > 1:
         return "the selection's candidates are not for the same swap"
-    continued = [m.id for m in members if m.phase not in (*UNDECIDED, *ENDED_AT_GATE)]
-    if continued:
-        return f"{continued[0]} of the same selection has continued already"
+    continued_ids = [
+        m.id for m in members if m.phase not in (*UNDECIDED_PHASES, *ENDED_AT_GATE_PHASES)
+    ]
+    if continued_ids:
+        return f"{continued_ids[0]} of the same selection has continued already"
     return ""
 
 
 def rank_passed(tx: Transaction, members: Sequence[Proposal]) -> list[Finalist]:
-    """Ranks passed members, best first; empty while the gate has not decided on all members."""
-    if any(member.phase in UNDECIDED and not member.waits_for_rivals for member in members):
+    """Returns the passed members, best first; empty until the gate has decided on all
+    members.
+    """
+    if any(
+        member.phase in UNDECIDED_PHASES and not member.waits_for_rivals for member in members
+    ):
         return []
     waiting = [member for member in members if member.waits_for_rivals]
-    return sorted((_finalist(tx, member) for member in waiting), key=attrgetter("rank"))
+    return sorted((_build_finalist(tx, member) for member in waiting), key=attrgetter("rank"))
 
 
-def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
+def _build_finalist(tx: Transaction, proposal: Proposal) -> Finalist:
     """Builds a finalist from its stored verdict and answers. Raises ProofRefused if it did not
     pass.
     """
@@ -132,16 +141,16 @@ def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
             proposal.runs[plan.suite].candidate, below=plan.planned_items
         )
     ]
-    known = [cost for cost in costs if cost is not None]
+    known_costs = [cost for cost in costs if cost is not None]
     return Finalist(
         proposal=proposal,
         delta=primary_difference(verdict, weights),
-        cost_usd=fmean(known) if known and len(known) == len(costs) else None,
+        cost_usd=fmean(known_costs) if known_costs and len(known_costs) == len(costs) else None,
     )
 
 
 ROUNDS_SHOWN: Final = 10
-SHORTLISTED: Final = 3
+SHORTLIST_LENGTH: Final = 3
 # Proposals to search for the incumbent's run with the most answers.
 MOST_COMPARED: Final = 20
 
@@ -200,23 +209,30 @@ def load_leaderboard(ctx: ProposalsContext, name: str) -> Leaderboard:
     """Loads the leaderboard of a route. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        known = Targets(tx).all()
+        targets_by_id = Targets(tx).all()
         providers = Providers(tx).all()
-        names = {id_: target.name for id_, target in known.items()}
+        names = {id_: target.name for id_, target in targets_by_id.items()}
         measured = _list_measured(ctx, tx, route)
         rows = [
-            _row(tx, proposal, names[proposal.candidate], route.incumbent)
+            _build_row(tx, proposal, names[proposal.candidate], route.incumbent)
             for proposal in _choose_newest(measured, route)
         ]
         if measured:
-            rows.append(_incumbent(tx, measured, route.incumbent, names[route.incumbent]))
+            rows.append(
+                _build_incumbent_row(tx, measured, route.incumbent, names[route.incumbent])
+            )
         rounds = CandidateRounds(tx).newest(name, ROUNDS_SHOWN)
         obstacle = candidate_rounds.find_obstacle(tx, route)
     schedule = route.settings.candidates
-    shown = [known[id_] for id_ in {route.incumbent, *(row.target for row in rows)}]
-    endings = {e.target: e.text for e in deprecations.list_endings(ctx, shown, providers)}
+    shown_targets = [
+        targets_by_id[id_] for id_ in {route.incumbent, *(row.target for row in rows)}
+    ]
+    endings = {
+        deprecation.target: deprecation.text
+        for deprecation in deprecations.list_endings(ctx, shown_targets, providers)
+    }
     rows = [replace(row, ending=endings.get(row.target, "")) for row in rows]
-    ranked = mark_frontier(sorted(rows, key=_rank))
+    ranked = mark_frontier(sorted(rows, key=_score_order))
     ending = endings.get(route.incumbent)
     return Leaderboard(
         route=name,
@@ -227,11 +243,11 @@ def load_leaderboard(ctx: ProposalsContext, name: str) -> Leaderboard:
         next_round_at=candidate_rounds.find_next_round(ctx, route),
         obstacle=obstacle if schedule else "",
         next_round=candidates.plan_round(ctx, route, schedule) if schedule else RoundPlan(),
-        rounds=[one for one in rounds if one.because != REGISTERED],
+        rounds=[round_ for round_ in rounds if round_.because != REGISTERED],
     )
 
 
-def _rank(row: LeaderboardRow) -> tuple[float, str]:
+def _score_order(row: LeaderboardRow) -> tuple[float, str]:
     """Sorts by score, highest first; rows without a score come last."""
     return -1.0 if row.score is None else -row.score, row.name
 
@@ -270,7 +286,7 @@ def _list_measured(
     route: Route,
 ) -> Sequence[Proposal]:
     """Lists proposals of any route on the current primary suites, newest first."""
-    wanted = {
+    primary_digests = {
         suite.suite: ctx.suites.pin(suite.suite).digest
         for suite in route.settings.suites
         if suite.role is SuiteRole.PRIMARY
@@ -278,36 +294,43 @@ def _list_measured(
     return [
         proposal
         for proposal in Proposals(tx).list()
-        if wanted.items() <= {plan.suite: plan.suite_digest for plan in proposal.plans}.items()
+        if primary_digests.items()
+        <= {plan.suite: plan.suite_digest for plan in proposal.plans}.items()
         and any(plan.suite in proposal.runs for plan in proposal.plans)
     ]
 
 
 def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Proposal]:
-    """Picks a candidate's proposal by: present incumbent, then decided, then newest."""
+    """Chooses one proposal for each candidate: first with the present incumbent, then with a
+    verdict, then the newest.
+    """
 
-    def worth(proposal: Proposal) -> tuple[bool, bool]:
+    def preference(proposal: Proposal) -> tuple[bool, bool]:
         return (
             proposal.incumbent == route.incumbent,
             proposal.verdict is not None,
         )
 
-    found: dict[str, Proposal] = {}
+    newest_by_candidate: dict[str, Proposal] = {}
     for proposal in measured:
-        known = found.get(proposal.candidate)
-        if known is None or worth(proposal) > worth(known):
-            found[proposal.candidate] = proposal
-    return [found[id_] for id_ in found if id_ != route.incumbent]
+        chosen = newest_by_candidate.get(proposal.candidate)
+        if chosen is None or preference(proposal) > preference(chosen):
+            newest_by_candidate[proposal.candidate] = proposal
+    return [
+        newest_by_candidate[candidate]
+        for candidate in newest_by_candidate
+        if candidate != route.incumbent
+    ]
 
 
-def _row(
+def _build_row(
     tx: Transaction,
     proposal: Proposal,
     name: str,
     incumbent: str,
 ) -> LeaderboardRow:
-    """Builds a candidate's row. Figures against the incumbent are left out if it was another
-    model's.
+    """Builds a candidate's row. Omits the difference if the proposal compared with another
+    incumbent.
 
     incumbent: id of the route's present incumbent. An interval is shown only for one suite, or
     for the gate's weighted mean.
@@ -316,22 +339,33 @@ def _row(
     row = LeaderboardRow(
         name=name,
         target=proposal.candidate,
-        standing=_standing(proposal, verdict)
+        standing=_classify(proposal, verdict)
         if proposal.incumbent == incumbent
         else Standing.EARLIER,
         proposal=proposal.id,
         measured_at=verdict.decided_at if verdict else None,
         look=max((plan.look for plan in proposal.plans), default=1),
     )
-    row = _with_answers(row, _answers(tx, proposal, "candidate"))
+    row = _add_answers(row, _load_answers(tx, proposal, "candidate"))
     if verdict is None or row.standing is Standing.EARLIER:
         return row
-    primary = [r for r in verdict.suites if r.role is SuiteRole.PRIMARY and not r.is_unscored]
-    if not primary:
+    primary_reports = [
+        report
+        for report in verdict.suites
+        if report.role is SuiteRole.PRIMARY and not report.is_unscored
+    ]
+    if not primary_reports:
         return row
     weights = {plan.suite: plan.weight for plan in proposal.plans}
-    whole = next((r for r in primary if r.suite not in weights), primary[0])
-    low, high = (whole.ci_low, whole.ci_high) if _is_whole(whole, primary) else (None, None)
+    whole_report = next(
+        (report for report in primary_reports if report.suite not in weights),
+        primary_reports[0],
+    )
+    low, high = (
+        (whole_report.ci_low, whole_report.ci_high)
+        if _covers_whole_difference(whole_report, primary_reports)
+        else (None, None)
+    )
     delta = primary_difference(verdict, weights)
     return replace(
         row,
@@ -341,29 +375,29 @@ def _row(
     )
 
 
-def _is_whole(report: SuiteReport, primary: Sequence[SuiteReport]) -> bool:
+def _covers_whole_difference(report: SuiteReport, primary: Sequence[SuiteReport]) -> bool:
     """Tells whether a report's interval belongs to the whole difference."""
     return len(primary) == 1 or report is not primary[0]
 
 
-def _incumbent(
+def _build_incumbent_row(
     tx: Transaction,
     measured: Sequence[Proposal],
     incumbent: str,
     name: str,
 ) -> LeaderboardRow:
     """Builds the incumbent's row from its run with the most answers, in either arm."""
-    found = [
-        _answers(tx, proposal, arm)
+    answers_by_proposal = [
+        _load_answers(tx, proposal, arm)
         for proposal in measured[:MOST_COMPARED]
         for arm in ("incumbent", "candidate")
         if getattr(proposal, arm) == incumbent
     ]
-    answers = max(found, key=lambda columns: sum(map(len, columns)), default=())
-    return _with_answers(LeaderboardRow(name, incumbent, Standing.INCUMBENT), answers)
+    answers = max(answers_by_proposal, key=lambda columns: sum(map(len, columns)), default=())
+    return _add_answers(LeaderboardRow(name, incumbent, Standing.INCUMBENT), answers)
 
 
-def _answers(
+def _load_answers(
     tx: Transaction,
     proposal: Proposal,
     arm: str,
@@ -377,11 +411,12 @@ def _answers(
     if is_large(proposal):
         return [EvalRuns(tx).figures(run, below=below) for run, below in runs]
     return [
-        AnswerColumns.from_samples(EvalRuns(tx).outcomes(r, below=below)) for r, below in runs
+        AnswerColumns.from_samples(EvalRuns(tx).outcomes(run_id, below=below))
+        for run_id, below in runs
     ]
 
 
-def _with_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> LeaderboardRow:
+def _add_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> LeaderboardRow:
     """Adds score, cost and latency. answers: of one model, by primary suite.
 
     A score is the mean over items of the mean over epochs; its interval is clipped to 0 to 1.
@@ -412,7 +447,7 @@ _STANDINGS: Final[Mapping[type[Verdict], Standing]] = {
 }
 
 
-def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
+def _classify(proposal: Proposal, verdict: Verdict | None) -> Standing:
     """Classifies a model by its proposal's verdict.
 
     Only the claim `superior` shows that a model is better; other claims show that it is not
@@ -422,7 +457,9 @@ def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
         return Standing.MEASURED_NOW if proposal.open else Standing.NOT_MEASURED
     if isinstance(verdict, Passed) and proposal.claim is not Claim.SUPERIOR:
         return Standing.NOT_WORSE
-    if isinstance(verdict, Inconclusive) and any(s.how == FUTILE for s in verdict.suites):
+    if isinstance(verdict, Inconclusive) and any(
+        suite.how == FUTILE for suite in verdict.suites
+    ):
         return Standing.HOPELESS
     return _STANDINGS.get(type(verdict), Standing.NOT_MEASURED)
 
@@ -436,19 +473,19 @@ def describe_shortlist(ctx: ProposalsContext, target: str) -> str:
         table = Routing(tx).table().routes
     serving = sorted(name for name, route in table.items() if route.incumbent == target)
     boards = [load_leaderboard(ctx, name) for name in serving]
-    return " ".join(filter(None, (_describe_best(one.route, one.rows) for one in boards)))
+    return " ".join(filter(None, (_describe_best(board.route, board.rows) for board in boards)))
 
 
 def _describe_best(route: str, rows: Sequence[LeaderboardRow]) -> str:
     """Writes `Measured for chat: openai/gpt-5.1 (+3.1 points, $0.80 for 1,000 answers).`"""
-    fit = (Standing.BETTER, Standing.NOT_WORSE, Standing.OPEN)
-    best = [row for row in rows if row.standing in fit and not row.ending]
-    named = [
+    good_standings = (Standing.BETTER, Standing.NOT_WORSE, Standing.OPEN)
+    best_rows = [row for row in rows if row.standing in good_standings and not row.ending]
+    descriptions = [
         f"{row.name} ({format_points(row.delta)} points, {_describe_price(row)})"
-        for row in best[:SHORTLISTED]
+        for row in best_rows[:SHORTLIST_LENGTH]
         if row.delta is not None
     ]
-    return f"Measured for {route}: {'; '.join(named)}." if named else ""
+    return f"Measured for {route}: {'; '.join(descriptions)}." if descriptions else ""
 
 
 def _describe_price(row: LeaderboardRow) -> str:

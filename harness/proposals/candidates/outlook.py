@@ -23,7 +23,7 @@ from harness.routing.reports.monthly_bill import CostForecast
 class CandidateOutlook:
     """The forecast for one candidate of a request."""
 
-    planned: Proposal  # as it would be registered now
+    planned: Proposal  # the proposal that a submission would register now
     candidate: str  # `provider/model`
     unlisted: str  # warning if the provider does not list the candidate
     planning: Sequence[SuiteEstimate]
@@ -48,8 +48,8 @@ def forecast_proposal(
 ) -> ProposalOutlook:
     """Checks a request as its submission would, and forecasts it; stores nothing.
 
-    effect: the smallest difference that matters to the person, as a share of 1. Raises as
-    `submission.create_selection`.
+    effect: the smallest difference that matters to the person, as a share of 1. Raises the
+    errors of `submission.create_selection`.
     """
     risk = submission.preview_proposal(ctx, request, actor).risk
     planned = submission.create_selection(dry_run_context(ctx), actor, request)
@@ -83,7 +83,7 @@ def _forecast_candidate(
 
 
 def describe_estimate(suite_estimate: SuiteEstimate) -> Iterator[str]:
-    """Yields what the figures of a suite's estimate do not show, most important first."""
+    """Yields sentences about a suite's estimate, the most important first."""
     plan = suite_estimate.plan
     advice = suite_estimate.advice
     if plan.role is SuiteRole.PRIMARY:
@@ -96,21 +96,21 @@ def describe_estimate(suite_estimate: SuiteEstimate) -> Iterator[str]:
         yield suite_estimate.warning
     yield from suite_estimate.texts
     if plan.claim is Claim.CHEAPER:
-        yield _saving(suite_estimate)
+        yield _describe_saving(suite_estimate)
     if plan.look > 1:
         yield spending_text(plan.look, plan.alpha, plan.spend)
     if suite_estimate.basis:
         yield suite_estimate.basis
 
 
-def _saving(suite_estimate: SuiteEstimate) -> str:
+def _describe_saving(suite_estimate: SuiteEstimate) -> str:
     plan = suite_estimate.plan
     if suite_estimate.saving is None:
         return (
             f"it is unknown whether it costs {format_percent(plan.min_saving)} less: no price"
         )
-    recorded = suite_estimate.incumbent and not suite_estimate.guessed
-    basis = "recorded answers" if recorded else "by list prices, answers"
+    is_recorded = suite_estimate.incumbent and not suite_estimate.guessed
+    basis = "recorded answers" if is_recorded else "by list prices, answers"
     saving = f"{basis} cost {format_percent(suite_estimate.saving)} less; the claim is "
     if suite_estimate.saving_items is None or suite_estimate.saving_items > plan.n_max:
         more = (

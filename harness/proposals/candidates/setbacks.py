@@ -1,8 +1,9 @@
-"""Finds setbacks of a model: on any route, an ended canary, a promotion that was rolled back,
-or a failed verdict. A schedule proposes without a person, so its proposals name them.
+"""Finds setbacks of a model on any route: a stopped canary, a promotion that was rolled back,
+or a failed verdict. A schedule proposes without a person, so its proposals describe the
+setbacks.
 
-A setback warns and refuses nothing: `candidates` plans the model all the same, and people read
-the setbacks in the proposal's reason. The functions only read stored proposals and verdicts.
+A setback only warns: `candidates` still plans the model, and people read the setbacks in the
+proposal's reason. The functions only read stored proposals and verdicts.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,7 +34,7 @@ class Setback:
     at: datetime
     predicate: str  # such as `was rolled back`
     reason: str
-    served: bool  # it answered requests of callers
+    served: bool  # whether it answered callers' requests
 
     @property
     def text(self) -> str:
@@ -55,29 +56,35 @@ def find_setbacks(
     names: Collection[str],
     now: datetime,
 ) -> Mapping[str, Sequence[Setback]]:
-    """Lists the setbacks of the last 90 days by model, the newest first; at most one for each
-    route: the newest outcome there. names: `provider/model`, which also stand for the model
-    with other settings.
+    """Lists the setbacks of the last 90 days by model, the newest first. A route counts only by
+    its newest outcome. names: `provider/model`, which also stand for the model with other
+    settings.
     """
-    known = Targets(tx).all()
+    targets_by_id = Targets(tx).all()
     models = {
         id_: name
-        for id_, target in known.items()
+        for id_, target in targets_by_id.items()
         if (name := f"{target.provider}/{target.model}") in names
     }
-    proposals = [p for p in Proposals(tx).of_candidates(models) if now - p.updated_at <= WINDOW]
-    decided: set[tuple[str, str]] = set()
-    found: dict[str, list[Setback]] = {}
-    for proposal in sorted(proposals, key=lambda p: (p.updated_at, p.id), reverse=True):
+    proposals = [
+        proposal_
+        for proposal_ in Proposals(tx).of_candidates(models)
+        if now - proposal_.updated_at <= WINDOW
+    ]
+    decided_routes: set[tuple[str, str]] = set()
+    setbacks: dict[str, list[Setback]] = {}
+    for proposal in sorted(
+        proposals, key=lambda proposal_: (proposal_.updated_at, proposal_.id), reverse=True
+    ):
         name = models[proposal.candidate]
-        if (name, proposal.route) in decided:
+        if (name, proposal.route) in decided_routes:
             continue
-        setback = _read_setback(tx, proposal, known[proposal.candidate].name)
+        setback = _read_setback(tx, proposal, targets_by_id[proposal.candidate].name)
         if setback is not None or proposal.phase is ProposalPhase.PROMOTED:
-            decided.add((name, proposal.route))
+            decided_routes.add((name, proposal.route))
         if setback is not None:
-            found.setdefault(name, []).append(setback)
-    return found
+            setbacks.setdefault(name, []).append(setback)
+    return setbacks
 
 
 def _read_setback(
@@ -111,6 +118,6 @@ def _has_failed(tx: Transaction, proposal: Proposal) -> bool:
 def describe_setbacks(setbacks: Iterable[Setback]) -> str:
     """Writes the newest setbacks in one text; empty without any."""
     texts = [setback.text for setback in setbacks]
-    more = len(texts) - MOST_NAMED
-    named = texts[:MOST_NAMED] + ([f"and on {more} other routes"] if more > 0 else [])
-    return "; ".join(named)
+    omitted = len(texts) - MOST_NAMED
+    shown = texts[:MOST_NAMED] + ([f"and on {omitted} other routes"] if omitted > 0 else [])
+    return "; ".join(shown)

@@ -1,5 +1,4 @@
-"""Completes the document of a comparison with its most telling answers and the steps to check
-it.
+"""Adds to the document of a comparison its most telling answers, and the steps to check it.
 
 Loads items' texts from the suite's data if the data have not changed since the measurement,
 otherwise from stored prompts. The rest of the document is in `document`.
@@ -28,7 +27,7 @@ from harness.proposals.report.blocks import (
     mark_code,
 )
 from harness.proposals.report.comparison import Comparison, SuiteAnswers
-from harness.proposals.report.content import Report, TellingAnswer, variables
+from harness.proposals.report.content import Report, TellingAnswer, replay_variables
 from harness.proposals.report.document import describe_comparison
 
 
@@ -37,34 +36,34 @@ def describe_report(report: Report) -> Blocks:
     yield from describe_comparison(
         report.comparison, standalone=report.standalone, next_step=report.next_step
     )
-    yield from _telling_answers(report.telling)
-    yield from _check(report)
+    yield from _build_telling_answers(report.telling)
+    yield from _build_check(report)
 
 
 # A text with only these characters needs no quotation: a table shows it.
-_SHORT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")
+_TABLE_TEXT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")
 
 
-def _telling_answers(telling: Sequence[TellingAnswer]) -> Blocks:
+def _build_telling_answers(telling: Sequence[TellingAnswer]) -> Blocks:
     """Shows the most telling answers, losses first, without the prompts' common start."""
     if not telling:
         return
-    lost = sum(answer.candidate_score < answer.incumbent_score for answer in telling)
+    losses = sum(answer.candidate_score < answer.incumbent_score for answer in telling)
     yield Heading("The most telling answers")
     prompts: dict[str, dict[str, str]] = {}
     for answer in telling:
         prompts.setdefault(answer.suite, {})[answer.item] = answer.prompt
     starts = {suite: strip_common_start(texts)[1] for suite, texts in prompts.items()}
-    wins = len(telling) - lost
-    note = f"{lost} losses and {wins} wins of the candidate, the largest of each."
+    wins = len(telling) - losses
+    note = f"{losses} losses and {wins} wins of the candidate, the largest of each."
     if any(starts.values()):
         note += " The common start of a suite's prompts is left out."
     yield Sentence(note)
     for answer in telling:
-        yield from _telling_answer(answer, answer.prompt[len(starts[answer.suite]) :])
+        yield from _build_telling_answer(answer, answer.prompt[len(starts[answer.suite]) :])
 
 
-def _telling_answer(answer: TellingAnswer, prompt: str) -> Blocks:
+def _build_telling_answer(answer: TellingAnswer, prompt: str) -> Blocks:
     """Shows one answer. Short answers share a table; others get a quotation each.
 
     prompt: without the common start.
@@ -73,14 +72,14 @@ def _telling_answer(answer: TellingAnswer, prompt: str) -> Blocks:
     broken = f", broken rule: {answer.rule}" if answer.rule else ""
     yield Heading(f"{answer.item} ({answer.suite}): {change} points{broken}", 3)
     yield Quotation("", prompt.strip())
-    ours = format_score(answer.incumbent_score, None)
-    theirs = format_score(answer.candidate_score, None)
+    incumbent_score = format_score(answer.incumbent_score, None)
+    candidate_score = format_score(answer.candidate_score, None)
     answers = (
         ("expected", answer.expected),
-        (f"incumbent: {ours}", answer.incumbent),
-        (f"candidate: {theirs}", answer.candidate),
+        (f"incumbent: {incumbent_score}", answer.incumbent),
+        (f"candidate: {candidate_score}", answer.candidate),
     )
-    if all(_SHORT.fullmatch(text) for _, text in answers):
+    if all(_TABLE_TEXT.fullmatch(text) for _, text in answers):
         yield Table([head for head, _ in answers], [[text for _, text in answers]])
         return
     for head, text in answers:
@@ -88,12 +87,12 @@ def _telling_answer(answer: TellingAnswer, prompt: str) -> Blocks:
             yield Quotation(head.capitalize(), text)
 
 
-def _check(report: Report) -> Blocks:
+def _build_check(report: Report) -> Blocks:
     """Shows the commands that check the verdict, or measure anew."""
     yield Heading("To check it")
     verdict = report.comparison.verdict
     if verdict is not None:
-        yield from _replay(report, verdict)
+        yield from _build_replay(report, verdict)
     command = findings.build_rerun_command(report.comparison)
     if not command:
         return
@@ -102,11 +101,11 @@ def _check(report: Report) -> Blocks:
     earlier = ""
     if any(plan.look > 1 for plan in report.comparison.proposal.plans):
         earlier = " It does not know earlier looks, so alpha is that of a first look."
-    before = "asks both models again, with the suites and the policy "
-    yield Sentence((before, policy, f" of your configuration.{earlier}"))
+    introduction = "asks both models again, with the suites and the policy "
+    yield Sentence((introduction, policy, f" of your configuration.{earlier}"))
 
 
-def _replay(report: Report, verdict: Verdict) -> Blocks:
+def _build_replay(report: Report, verdict: Verdict) -> Blocks:
     """Shows how to decide again from the stored answers, if they were kept."""
     if report.standalone and report.kept is None:
         yield Sentence(
@@ -116,13 +115,13 @@ def _replay(report: Report, verdict: Verdict) -> Blocks:
             )
         )
         return
-    words = ["swapgate", "gate", "replay", verdict.id]
-    place = "" if report.kept is None else f"{variables(report.kept)} "
-    yield Commands([place + shlex.join(words)])
+    arguments = ["swapgate", "gate", "replay", verdict.id]
+    environment = "" if report.kept is None else f"{replay_variables(report.kept)} "
+    yield Commands([environment + shlex.join(arguments)])
     yield Sentence("decides again from the stored answers, and must give the same bytes.")
 
 
-# Minimum lengths of a common start that is left out: of whole sentences, and of whole words
+# A report omits a common start of at least this length: of whole sentences, or of whole words
 # inside a common first sentence.
 SHORT_START: Final = 12
 SHORT_WORDS: Final = 60
@@ -144,7 +143,7 @@ class SuiteTexts:
 
     items: Mapping[str, ItemText]
     start: str  # the common start of every question, which is left out of each
-    missing: str  # why no expected answer is known; empty if any is
+    missing: str  # why no expected answer is known; empty if one is known
 
     def find(self, item: str) -> ItemText:
         """Returns an item's texts; empty texts for an unknown item."""
@@ -162,31 +161,33 @@ def strip_common_start(questions: Mapping[str, str]) -> tuple[Mapping[str, str],
     """
     texts = [*set(questions.values())]
     start = os.path.commonprefix(texts) if len(texts) > 1 else ""  # noqa: RUF071 - texts, not paths
-    sentences = _end_of(start, SENTENCE_ENDS)
-    words = _end_of(start, WORD_ENDS)
+    sentences = _last_mark_end(start, SENTENCE_ENDS)
+    words = _last_mark_end(start, WORD_ENDS)
     start = start[: sentences if sentences >= SHORT_START else words]
     if len(start) < (SHORT_START if sentences >= SHORT_START else SHORT_WORDS):
         return questions, ""
     return {item: text[len(start) :] for item, text in questions.items()}, start
 
 
-def _end_of(text: str, marks: tuple[str, ...]) -> int:
+def _last_mark_end(text: str, marks: tuple[str, ...]) -> int:
     """Returns the end of the last mark in a text; 0 without a mark."""
     return max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in marks)
 
 
 def _load_suite(ctx: ProposalsContext, side: SuiteAnswers) -> SuiteTexts:
     prompts = {sample.item: sample.prompt for sample in (*side.candidate, *side.incumbent)}
-    shown, missing = _read_suite(
+    shown_texts, missing = _read_suite(
         ctx,
         side,
         prompts,
     )
-    stored = {item: shown[item][0] if item in shown else prompts[item] for item in prompts}
+    stored = {
+        item: shown_texts[item][0] if item in shown_texts else prompts[item] for item in prompts
+    }
     questions, start = strip_common_start(stored)
     return SuiteTexts(
         {
-            item: ItemText(question, shown[item][1] if item in shown else "")
+            item: ItemText(question, shown_texts[item][1] if item in shown_texts else "")
             for item, question in questions.items()
         },
         start,
@@ -199,8 +200,8 @@ def _read_suite(
     side: SuiteAnswers,
     items: Iterable[str],
 ) -> tuple[Mapping[str, tuple[str, str]], str]:
-    """Reads (question, expected answer) by item from the suite's data, and why any of it is
-    missing.
+    """Reads (question, expected answer) by item from the suite's data. Also returns the reason
+    for missing texts.
 
     Without the data of the measurement, the items are empty: other data would show other
     questions.
@@ -209,9 +210,9 @@ def _read_suite(
     try:
         if ctx.suites.pin(suite).data_sha256 != side.pin.data_sha256:
             return {}, "the suite's data have changed since"
-        shown = {item: ctx.suites.item_texts(suite, item) for item in items}
+        shown_texts = {item: ctx.suites.item_texts(suite, item) for item in items}
     except SwapgateError as error:
         return {}, str(error)
-    if not any(expected for _, expected in shown.values()):
-        return shown, "the suite's items contain no expected answer"
-    return shown, ""
+    if not any(expected for _, expected in shown_texts.values()):
+        return shown_texts, "the suite's items contain no expected answer"
+    return shown_texts, ""

@@ -44,7 +44,7 @@ def mark_code(sentence: str) -> Text:
     parts = sentence.split("`")
     if len(parts) % 2 == 0:  # a backtick without its end is no code
         return sentence
-    spans = (Code(part) if at % 2 else part for at, part in enumerate(parts))
+    spans = (Code(part) if index % 2 else part for index, part in enumerate(parts))
     return tuple(span for span in spans if span)
 
 
@@ -72,7 +72,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class BulletList:
-    """A list. name: what it lists, such as `Against the swap`."""
+    """A list. name: its title, such as `Against the swap`."""
 
     name: str
     items: Sequence[Text]
@@ -95,7 +95,7 @@ class Commands:
 
 @dataclass(frozen=True, slots=True)
 class Quotation:
-    """A text that a model got or wrote. name: `Incumbent`; may be empty."""
+    """A text from or to a model. name: such as `Incumbent`; may be empty."""
 
     name: str
     text: str

@@ -1,8 +1,9 @@
 """A comparison shows people one proposal with both models' answers; it makes no decision.
 
-`load_comparison` reads all that pages, reports and the API show about a proposal. It does not
-write, call a model, or test anything: the verdict's figures are the gate's, and all other
-intervals are descriptive. `content` selects from a comparison, and `findings` explains it.
+`load_comparison` reads everything that pages, reports and the API show about a proposal. It
+does not write, call a model or test a hypothesis: the verdict's figures come from the gate, and
+all other intervals are descriptive. `content` selects from a comparison, and `findings`
+explains it.
 """
 
 import math
@@ -122,12 +123,12 @@ class SuiteAnswers:
     @property
     def served(self) -> ServedModels:
         """The models that providers reported serving, for both arms and the judge."""
-        ours = self.figures.incumbent
-        theirs = self.figures.candidate
+        incumbent_columns = self.figures.incumbent
+        candidate_columns = self.figures.candidate
         return ServedModels(
-            incumbent=named_models(ours.served),
-            candidate=named_models(theirs.served),
-            judge=named_models(ours.judges | theirs.judges),
+            incumbent=named_models(incumbent_columns.served),
+            candidate=named_models(candidate_columns.served),
+            judge=named_models(incumbent_columns.judges | candidate_columns.judges),
         )
 
 
@@ -171,9 +172,9 @@ class Comparison:
             (side.plan.suite, [*side.describe_faults(*models), *sample])
             for side, sample in zip(self.suites, samples, strict=True)
         ]
-        alone = len(faults) == 1
+        is_only_suite = len(faults) == 1
         return [
-            fault if alone else f"{suite}: {fault}"
+            fault if is_only_suite else f"{suite}: {fault}"
             for suite, suite_faults in faults
             for fault in suite_faults
         ]
@@ -186,11 +187,15 @@ class Comparison:
         notes = [f"Decided on {self.basis.items_text}."]
         if SeedOrigin.RUNNER in origins:
             notes.append("Seed chosen by the runner.")
-        elif fresh := sorted(
+        elif fresh_suites := sorted(
             name for name, pair in self.proposal.runs.items() if not pair.days
         ):
-            which = "" if len(fresh) == len(self.suites) else f" on {', '.join(fresh)}"
-            notes.append(describe_fresh_run(which))
+            suite_text = (
+                ""
+                if len(fresh_suites) == len(self.suites)
+                else f" on {', '.join(fresh_suites)}"
+            )
+            notes.append(describe_fresh_run(suite_text))
         return " ".join(notes)
 
 
@@ -204,70 +209,70 @@ def load_comparison(
 
     Loading whole answers verifies their signatures, which takes long for many answers.
 
-    most_texts: for more answers, loads only figures; `with_texts` adds the texts of some items.
+    most_texts: for more answers, loads only figures; `load_texts` adds the texts of some items.
     """
     with ctx.store.read() as tx:
-        found = Proposals(tx).get(proposal)
+        stored = Proposals(tx).get(proposal)
         targets = Targets(tx).all()
-        light = most_texts is not None and is_large(found, most_texts)
-        verdict = Verdicts(tx).get(found.verdict) if found.verdict else None
+        is_light = most_texts is not None and is_large(stored, most_texts)
+        verdict = Verdicts(tx).get(stored.verdict) if stored.verdict else None
         suites = [
-            _load_suite(tx, found, plan, verdict, light=light)
-            for plan in found.plans
-            if plan.suite in found.runs
+            _load_suite(tx, stored, plan, verdict, is_light=is_light)
+            for plan in stored.plans
+            if plan.suite in stored.runs
         ]
-        arms = targets[found.incumbent], targets[found.candidate]
+        arms = targets[stored.incumbent], targets[stored.candidate]
         answers = [(side.figures.incumbent, side.figures.candidate) for side in suites]
-        money = monthly_bill.forecast_from_answers(tx, found.route, arms, answers)
-        standing_ = None
+        forecast = monthly_bill.forecast_from_answers(tx, stored.route, arms, answers)
+        standing = None
         if verdict and verdict.outcome != "infra_error":
-            standing_ = proof_validity.assess_proof(ctx, tx, verdict)
-        rollout = Rollouts(tx).get(found.rollout) if found.rollout else None
-        ratio = cost_ratio.load_ratio(ctx, tx, found)
-        shown = ProposalView.from_proposal(
-            found,
+            standing = proof_validity.assess_proof(ctx, tx, verdict)
+        rollout = Rollouts(tx).get(stored.rollout) if stored.rollout else None
+        ratio = cost_ratio.load_ratio(ctx, tx, stored)
+        view = ProposalView.from_proposal(
+            stored,
             Routing(tx).route,
-            evaluation.describe_proposal_waits(tx, found),
+            evaluation.describe_proposal_waits(tx, stored),
         )
     return Comparison(
-        proposal=shown,
+        proposal=view,
         incumbent=arms[0],
         candidate=arms[1],
         verdict=verdict,
         suites=suites,
         incumbent_figures=compute_arm_figures(AnswerColumns.join(arm for arm, _ in answers)),
         candidate_figures=compute_arm_figures(AnswerColumns.join(arm for _, arm in answers)),
-        forecast=money,
+        forecast=forecast,
         cost=ratio,
-        standing=standing_,
-        next_step=(standing_ and standing_.describe_end(found))
-        or _next_step(ctx, found, verdict, rollout, suites),
-        without_texts=light,
-        left_out=_left_out(ctx, found),
+        standing=standing,
+        next_step=(standing and standing.describe_end(stored))
+        or _next_step(ctx, stored, verdict, rollout, suites),
+        without_texts=is_light,
+        left_out=_describe_excluded_requests(ctx, stored),
     )
 
 
-def _left_out(ctx: ProposalsContext, proposal: Proposal) -> Mapping[str, str]:
+def _describe_excluded_requests(ctx: ProposalsContext, proposal: Proposal) -> Mapping[str, str]:
     """Describes, by suite, the requests that the suite's sample excludes now."""
-    known = set(ctx.suites.names())
-    suites = [plan.suite for plan in proposal.plans if plan.suite in known]
+    known_suites = set(ctx.suites.names())
+    suites = [plan.suite for plan in proposal.plans if plan.suite in known_suites]
     sentences = {suite: ctx.suites.describe_sample(suite).rstrip(".") for suite in suites}
     return {suite: sentence for suite, sentence in sentences.items() if sentence}
 
 
 def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:
-    """Tells whether a proposal may have more answers than Swapgate checks at once."""
+    """Tells whether a proposal may have too many answers to check all signatures."""
     return sum(plan.most_answers for plan in proposal.plans) > most_texts
 
 
-def with_texts(
+def load_texts(
     ctx: ProposalsContext,
     comparison: Comparison,
     items: Mapping[str, Collection[str]],
 ) -> Comparison:
     """Loads only the answers to some items, whole and checked. items: by suite.
 
-    Suites without a named item are left out of the returned comparison.
+    The returned comparison omits suites without a named item.
     """
     with ctx.store.read() as tx:
         suites = [
@@ -299,13 +304,13 @@ def _next_step(
     answers = {
         side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
     }
-    frozen = gone = no_way_back = ""
+    freeze_text = absence_text = no_way_back = ""
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
-            frozen = "; ".join(freezes.may_go_on(ctx, tx, proposal.route))
+            freeze_text = "; ".join(freezes.list_refusals_of_step(ctx, tx, proposal.route))
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
-            gone = _describe_absence(tx, rollout)
+            absence_text = _describe_replacement(tx, rollout)
             no_way_back = find_no_way_back(tx, rollout)
     connections = ctx.eval_connections
     return describe_next_step(
@@ -315,27 +320,29 @@ def _next_step(
             rollout,
             answers,
             connections,
-            frozen,
-            gone,
+            freeze_text,
+            absence_text,
             no_way_back,
         )
     )
 
 
 def find_no_way_back(tx: Transaction, rollout: Rollout) -> str:
-    """Describes a way back that was gone at the promotion, from its audit event; else empty."""
+    """Describes a rollback target that could not serve at the promotion, from its audit event;
+    else empty.
+    """
     events = AuditLog(tx).for_subject(
         f"route {rollout.route}",
         since=rollout.started_at,
         limit=MOST_PROMOTIONS,
         actions=[f"canary.{RolloutSignal.PROMOTE.value}"],
     )
-    own = (event for event in events if event.details.get("rollout") == rollout.id)
-    return next((describe_no_way_back(event.details) for event in own), "")
+    promotions = (event for event in events if event.details.get("rollout") == rollout.id)
+    return next((describe_no_way_back(event.details) for event in promotions), "")
 
 
-def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
-    """Explains why a promoted candidate does not serve now; empty if it serves."""
+def _describe_replacement(tx: Transaction, rollout: Rollout) -> str:
+    """Returns the reason why a promoted candidate does not serve now; empty if it serves."""
     route = Routing(tx).route(rollout.route)
     if route is None or route.incumbent == rollout.candidate:
         return ""
@@ -352,21 +359,23 @@ def _load_suite(
     plan: SuitePlan,
     verdict: Verdict | None,
     *,
-    light: bool,
+    is_light: bool,
 ) -> SuiteAnswers:
-    """light: no signature checks, and texts only for the examples of a FORMAT MISMATCH."""
+    """Loads a suite's answers. is_light: without signature checks, and texts only for the
+    examples of a FORMAT MISMATCH.
+    """
     pair = proposal.runs[plan.suite]
     below = plan.planned_items
     reports = [r for r in (verdict.suites if verdict else ()) if r.suite == plan.suite]
-    shown = [item for report in reports for item in report.figures.examples]
+    example_items = [item for report in reports for item in report.figures.examples]
 
     def figures(run: str) -> AnswerColumns:
         return EvalRuns(tx).figures(run, below=below)
 
     def load(run: str) -> Sequence[Sample]:
-        if not light:
+        if not is_light:
             return EvalRuns(tx).samples(run, below=below)
-        return EvalRuns(tx).samples_of(run, shown) if shown else ()
+        return EvalRuns(tx).samples_of(run, example_items) if example_items else ()
 
     return SuiteAnswers(
         plan,
@@ -375,7 +384,7 @@ def _load_suite(
         load(pair.incumbent),
         load(pair.candidate),
         Suites(tx).get(plan.suite_digest),
-        SuiteColumns(figures(pair.incumbent), figures(pair.candidate)) if light else None,
+        SuiteColumns(figures(pair.incumbent), figures(pair.candidate)) if is_light else None,
     )
 
 
@@ -392,11 +401,11 @@ def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:
     costs = [cost for cost in answered.cost_usd if cost is not None]
     # Sorted here, because sorting a sorted list again is fast.
     times = sorted(answered.duration_s)
-    known = bool(costs) and len(costs) == len(answered)
-    cost_interval = mean_interval(costs) if known else None
+    has_all_costs = bool(costs) and len(costs) == len(answered)
+    cost_interval = mean_interval(costs) if has_all_costs else None
     return ArmFigures(
         samples=len(answers),
-        cost_usd_per_1000=math.fsum(costs) / len(costs) * 1000 if known else None,
+        cost_usd_per_1000=math.fsum(costs) / len(costs) * 1000 if has_all_costs else None,
         p50_s=median(times) if times else None,
         p95_s=quantiles(times, n=20)[-1] if len(times) > 1 else None,
         failed=1 - len(answered) / len(answers),

@@ -1,8 +1,7 @@
 """Gathers the content of a report on one comparison, for the renderers of Markdown and JUnit.
 
-One finds here the rows and the most telling answers, ready for a table. No sentence of a
-document and no markup is written here: see `markdown`, `formats`, and the pages of terminal and
-dashboard.
+It builds rows of tables and the most telling answers. It writes no sentences and no markup: see
+`markdown`, `junit`, and the pages of terminal and dashboard.
 """
 
 from collections import Counter
@@ -38,21 +37,23 @@ from harness.proposals.report.comparison import (
 )
 from harness.proposals.report.next_steps import NEXT_STEPS
 
-DATABASE: Final = "SWAPGATE__DATABASE_URL"
-FILE: Final = "swapgate.db"
-KEYRING: Final = "SWAPGATE_SIGNING_KEYRING_FILE"
-PUBLIC: Final = "signing.pub"
+DATABASE_VARIABLE: Final = "SWAPGATE__DATABASE_URL"
+DATABASE_FILE: Final = "swapgate.db"
+KEYRING_VARIABLE: Final = "SWAPGATE_SIGNING_KEYRING_FILE"
+PUBLIC_KEYS_FILE: Final = "signing.pub"
 
 
-def address(folder: Path) -> str:
+def database_url(folder: Path) -> str:
     """Writes the database URL of a folder in which `gate run --keep` keeps its database."""
-    return f"sqlite:///{folder.resolve() / FILE}"
+    return f"sqlite:///{folder.resolve() / DATABASE_FILE}"
 
 
-def variables(folder: Path) -> str:
+def replay_variables(folder: Path) -> str:
     """Writes the shell variables for `swapgate gate replay`: database and signers."""
+    keyring = folder.resolve() / PUBLIC_KEYS_FILE
     return (
-        f"{DATABASE}={quote(address(folder))} {KEYRING}={quote(str(folder.resolve() / PUBLIC))}"
+        f"{DATABASE_VARIABLE}={quote(database_url(folder))} "
+        f"{KEYRING_VARIABLE}={quote(str(keyring))}"
     )
 
 
@@ -70,7 +71,7 @@ def figure_cells(figures: ArmFigures) -> list[str]:
     ]
 
 
-def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
+def list_pins(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
     """Lists the pinned parts of a suite and the served models, as (name, text), without empty
     ones.
     """
@@ -86,9 +87,12 @@ def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
         ("scorer", pin.scorer_alone),
         ("judge", pin.judge_pin),
         ("prompt and settings", pin.template),
-        *((f"{arm} served", ", ".join(m.label for m in models)) for arm, models in arms),
+        *(
+            (f"{arm} served", ", ".join(model.label for model in models))
+            for arm, models in arms
+        ),
     )
-    return [(what, text) for what, text in pinned if text]
+    return [(name, text) for name, text in pinned if text]
 
 
 SUITE_HEADS: Final = (
@@ -183,7 +187,7 @@ class Report:
 
     @property
     def together(self) -> Sequence[SuiteReport]:
-        """The joint claim of several primary suites, if their weighted mean is the claim; else
+        """The report of several primary suites' weighted mean, if the claim is about it; else
         empty.
         """
         basis = self.comparison.basis
@@ -216,28 +220,30 @@ def gather_report(
 ) -> Report:
     """Gathers a proposal's report. Raises NotFound.
 
-    standalone, kept: as in `Report`. Answers that only broke the form are not telling, because
-    the report shows them as format failures.
+    standalone, kept: as in `Report`. Omits answers that only broke the form, because the report
+    shows them as format failures.
     """
     comparison = load_comparison(ctx, proposal)
     basis = comparison.basis
-    judged = {suite.suite: suite for suite in basis.suites} if basis else {}
-    parts: list[SuiteSection] = []
+    reports_by_suite = {suite.suite: suite for suite in basis.suites} if basis else {}
+    sections: list[SuiteSection] = []
     telling: list[TellingAnswer] = []
     for side in comparison.suites:
-        report = judged.get(side.plan.suite)
-        used = _used(side, basis)
+        report = reports_by_suite.get(side.plan.suite)
+        used_items = _list_used_items(side, basis)
         decides = report is None or basis is None or basis.decides(report)
-        parts.append(SuiteSection(side=side, report=report, decides=decides))
+        sections.append(SuiteSection(side=side, report=report, decides=decides))
         # The report already shows examples of a broken form.
-        by_form = report is not None and report.outcome == "harness_mismatch"
-        shown = report.figures.examples if report is not None and by_form else ()
+        failed_by_form = report is not None and report.outcome == "harness_mismatch"
+        example_items = report.figures.examples if report is not None and failed_by_form else ()
         telling += [
-            _telling_answer(ctx, side.plan.suite, item)
-            for item in used
-            if item.item not in shown and item.scores[0] != item.scores[1]
+            _build_telling_answer(ctx, side.plan.suite, item)
+            for item in used_items
+            if item.item not in example_items and item.scores[0] != item.scores[1]
         ]
-    return Report(comparison, parts, _most(telling), ctx.clock.now(), standalone, kept)
+    return Report(
+        comparison, sections, _choose_most_telling(telling), ctx.clock.now(), standalone, kept
+    )
 
 
 @dataclass(frozen=True)
@@ -250,42 +256,45 @@ class _Item:
 
     @property
     def scores(self) -> tuple[float, float]:
-        return _mean(self.incumbent), _mean(self.candidate)
+        return _mean_score(self.incumbent), _mean_score(self.candidate)
 
 
-def _used(side: SuiteAnswers, basis: VerdictBasis | None) -> Sequence[_Item]:
+def _list_used_items(side: SuiteAnswers, basis: VerdictBasis | None) -> Sequence[_Item]:
     """Lists the items behind the verdict whose answers have no error on either side."""
     limit = basis.items[side.plan.suite] if basis else side.plan.planned_items
-    ours = _by_item(side.incumbent, limit)
-    theirs = _by_item(side.candidate, limit)
+    incumbent_answers = _group_by_item(side.incumbent, limit)
+    candidate_answers = _group_by_item(side.candidate, limit)
     return [
-        _Item(item, ours[item], theirs[item])
-        for item in ours
-        if item in theirs and not any(one.error for one in (*ours[item], *theirs[item]))
+        _Item(item, incumbent_answers[item], candidate_answers[item])
+        for item in incumbent_answers
+        if item in candidate_answers
+        and not any(
+            sample.error for sample in (*incumbent_answers[item], *candidate_answers[item])
+        )
     ]
 
 
-def _mean(samples: Sequence[Sample]) -> float:
+def _mean_score(samples: Sequence[Sample]) -> float:
     return fmean(sample.strict or 0.0 for sample in samples)
 
 
-def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]]:
-    found: dict[str, list[Sample]] = {}
+def _group_by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]]:
+    samples_by_item: dict[str, list[Sample]] = {}
     for sample in samples:
         if sample.position < below:
-            found.setdefault(sample.item, []).append(sample)
-    return found
+            samples_by_item.setdefault(sample.item, []).append(sample)
+    return samples_by_item
 
 
-def _telling_answer(
+def _build_telling_answer(
     ctx: ProposalsContext,
     suite: str,
     item: _Item,
 ) -> TellingAnswer:
     """Builds a telling answer. A suite that is unknown here leaves `expected` empty."""
-    ours, theirs = item.scores
-    a = item.incumbent[0]
-    b = item.candidate[0]
+    incumbent_score, candidate_score = item.scores
+    incumbent_sample = item.incumbent[0]
+    candidate_sample = item.candidate[0]
     try:
         expected = ctx.suites.item_texts(suite, item.item)[1]
     except SwapgateError:
@@ -293,46 +302,52 @@ def _telling_answer(
     return TellingAnswer(
         suite=suite,
         item=item.item,
-        prompt=b.prompt or a.prompt,
+        prompt=candidate_sample.prompt or incumbent_sample.prompt,
         expected=expected,
-        incumbent=a.answer or a.error_text,
-        candidate=b.answer or b.error_text,
-        incumbent_score=ours,
-        candidate_score=theirs,
+        incumbent=incumbent_sample.answer or incumbent_sample.error_text,
+        candidate=candidate_sample.answer or candidate_sample.error_text,
+        incumbent_score=incumbent_score,
+        candidate_score=candidate_score,
         rule=next((sample.rule for sample in item.candidate if sample.rule), ""),
     )
 
 
-def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
+def _choose_most_telling(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
     """Returns the largest losses, then the largest wins, at most MAX_TELLING together.
 
     Losses come first, because a decision must consider them.
     """
     losses, wins = (
-        _largest(
-            [one for one in telling if (one.candidate_score < one.incumbent_score) is lost]
+        _sort_by_difference(
+            [
+                answer
+                for answer in telling
+                if (answer.candidate_score < answer.incumbent_score) is is_loss
+            ]
         )
-        for lost in (True, False)
+        for is_loss in (True, False)
     )
     half = MAX_TELLING // 2
     kept_losses = losses[: max(half, MAX_TELLING - len(wins))]
     return [*kept_losses, *wins[: MAX_TELLING - len(kept_losses)]]
 
 
-def _largest(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
-    """Sorts by the size of the difference; at equal size, takes suites in turn."""
+def _sort_by_difference(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
+    """Sorts answers by the size of the difference. At equal size, alternates between the
+    suites.
+    """
 
-    def size(answer: TellingAnswer) -> float:
+    def difference(answer: TellingAnswer) -> float:
         return abs(answer.candidate_score - answer.incumbent_score)
 
-    seen: Counter[tuple[str, float]] = Counter()
+    counts: Counter[tuple[str, float]] = Counter()
     ranked = []
     for answer in sorted(telling, key=lambda telling_answer: telling_answer.item):
-        seen[answer.suite, size(answer)] += 1
+        counts[answer.suite, difference(answer)] += 1
         ranked.append(
             (
-                -size(answer),
-                seen[answer.suite, size(answer)],
+                -difference(answer),
+                counts[answer.suite, difference(answer)],
                 answer.suite,
                 answer,
             )

@@ -2,7 +2,7 @@
 
 Markdown, the report's page and `proposal show` render the whole document; the dashboard renders
 the parts that it does not draw. Figures and rows come from `content`, drawbacks and format
-failures from `findings`. Nothing is loaded here.
+failures from `findings`. The module loads nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,14 +65,14 @@ from harness.proposals.report.measurements import (
 )
 from harness.routing.proposal import ProposalView
 
-HEADS: Final = {
+OUTCOME_PHRASES: Final = {
     "passed": "may replace",
     "failed": "must not replace",
     "harness_mismatch": "loses by form, not by substance, against",
     "inconclusive": "is not shown to be good enough to replace",
     "infra_error": "could not be measured against",
 }
-TERMS: Final = {
+CLAIM_PHRASES: Final = {
     Claim.SUPERIOR: "the candidate had to be better",
     Claim.NON_INFERIOR: "the candidate had to be at most the allowed loss worse",
     Claim.CHEAPER: "the candidate had to cost less, by the declared share, and be at most the "
@@ -88,17 +88,17 @@ def describe_comparison(
 ) -> Blocks:
     """Builds the whole document, without the answers' texts.
 
-    standalone: the comparison is a `gate run` without a route, so its commands are `gate run`s.
-    next_step: replaces the comparison's own.
+    standalone: the comparison comes from a `gate run` without a route, so its commands are
+    `gate run` too. next_step: replaces the comparison's own next step.
     """
-    yield _title(comparison)
-    yield from _notices(comparison)
-    yield from _intervals(comparison.verdict)
-    yield from _verdict(comparison, next_step or comparison.next_step)
-    yield from _drawbacks(comparison)
+    yield _build_title(comparison)
+    yield from _build_notices(comparison)
+    yield from _build_intervals(comparison.verdict)
+    yield from _build_verdict(comparison, next_step or comparison.next_step)
+    yield from _build_drawbacks(comparison)
     yield Facts([row for row in _proposal_facts(comparison, comparison.proposal) if row[1]])
-    yield from _widened(comparison, standalone=standalone)
-    yield from _glance(comparison)
+    yield from _build_widened(comparison, standalone=standalone)
+    yield from _build_overview(comparison)
     for failure in find_format_failures(comparison, standalone=standalone):
         yield from describe_format_failure(failure)
     yield from describe_suites(comparison)
@@ -113,7 +113,7 @@ def describe_comparison(
     yield from describe_measurement(comparison)
 
 
-def _title(comparison: Comparison) -> Heading:
+def _build_title(comparison: Comparison) -> Heading:
     incumbent = Code(comparison.incumbent.name)
     candidate = Code(comparison.candidate.name)
     verdict = comparison.verdict
@@ -121,11 +121,11 @@ def _title(comparison: Comparison) -> Heading:
         route = Code(comparison.proposal.route)
         title = ("No verdict yet: ", candidate, " against ", incumbent, " on route ", route)
         return Heading(title, 1)
-    relation = f" {HEADS[verdict.outcome]} "
+    relation = f" {OUTCOME_PHRASES[verdict.outcome]} "
     return Heading((f"{verdict.words}: ", candidate, relation, incumbent), 1)
 
 
-def _notices(comparison: Comparison) -> Blocks:
+def _build_notices(comparison: Comparison) -> Blocks:
     """Warns that the verdict is stale, or that answers may not be evidence."""
     standing = comparison.standing
     if standing is not None and standing.proof is ProofState.STALE:
@@ -134,24 +134,24 @@ def _notices(comparison: Comparison) -> Blocks:
         yield Facts([("Mind", fault) for fault in comparison.faults])
 
 
-def _intervals(verdict: Verdict | None) -> Blocks:
+def _build_intervals(verdict: Verdict | None) -> Blocks:
     for report in verdict.suites if verdict else ():
         if report.ci_low is not None and report.ci_high is not None:
             yield Interval(report.suite, report.delta, report.ci_low, report.ci_high)
 
 
-def _verdict(comparison: Comparison, next_step: str) -> Blocks:
-    """Describes what was decided and why, the result of each suite, and the next step."""
+def _build_verdict(comparison: Comparison, next_step: str) -> Blocks:
+    """Describes the decision, its reason, the result of each suite, and the next step."""
     verdict = comparison.verdict
     basis = comparison.basis
     if verdict is None or basis is None:
         yield Sentence(comparison.proposal.closed_because or "The gate is still open.")
         return
-    why = describe_reason(verdict)
+    reason = describe_reason(verdict)
     yield Facts(
         [
             ("Decided", describe_claim(basis)),
-            ("Why", f"{why[:1].upper()}{why[1:]}"),
+            ("Why", f"{reason[:1].upper()}{reason[1:]}"),
             ("Next", mark_code(next_step)),
         ]
     )
@@ -159,8 +159,8 @@ def _verdict(comparison: Comparison, next_step: str) -> Blocks:
     yield BulletList("Results", results)
 
 
-def _drawbacks(comparison: Comparison) -> Blocks:
-    """Lists the arguments against the swap, or says that there is no drawback."""
+def _build_drawbacks(comparison: Comparison) -> Blocks:
+    """Lists the arguments against the swap, or states that there is no drawback."""
     if comparison.verdict is None:
         return
     against = describe_against(comparison)
@@ -183,12 +183,12 @@ def describe_against(
 def _proposal_facts(
     comparison: Comparison, proposal: ProposalView
 ) -> Iterator[tuple[str, Text]]:
-    """Yields what was proposed, by whom, and its state; an unknown fact is empty."""
+    """Yields the facts about the proposal and its state; an unknown fact is empty."""
     yield "Proposal", Code(proposal.id)
     yield "Route", Code(proposal.route)
     yield "Candidate", Code(comparison.candidate.name)
     yield "Incumbent", Code(comparison.incumbent.name)
-    yield "Asked", TERMS[proposal.claim]
+    yield "Asked", CLAIM_PHRASES[proposal.claim]
     yield "Proposed by", f"{proposal.proposer}, {proposal.created_at:%Y-%m-%d %H:%M} UTC"
     yield "Proposed because", proposal.reason
     for _, label, value in proposal.texts:
@@ -197,12 +197,12 @@ def _proposal_facts(
     yield "Approved by", proposal.approver or ""
     yield "Phase", proposal.phase_text
     yield "Verdict", Code(comparison.verdict.id) if comparison.verdict else ""
-    yield "Proof", _proof(comparison)
+    yield "Proof", _describe_proof(comparison)
     decided = comparison.verdict.reason if comparison.verdict else ""
     yield "Ended", "" if proposal.closed_because == decided else proposal.closed_because
 
 
-def _proof(comparison: Comparison) -> str:
+def _describe_proof(comparison: Comparison) -> str:
     if comparison.verdict is None:
         return ""
     if not comparison.is_measured:
@@ -214,7 +214,7 @@ def _proof(comparison: Comparison) -> str:
     return comparison.standing.text
 
 
-def _widened(comparison: Comparison, *, standalone: bool) -> Blocks:
+def _build_widened(comparison: Comparison, *, standalone: bool) -> Blocks:
     widened = comparison.proposal.widened
     if widened and not standalone:
         reasons = route_rules.describe_second_person_reasons(widened)
@@ -222,33 +222,35 @@ def _widened(comparison: Comparison, *, standalone: bool) -> Blocks:
         yield BulletList("Widened", [Code(reason) for reason in reasons])
 
 
-def _glance(comparison: Comparison) -> Blocks:
+def _build_overview(comparison: Comparison) -> Blocks:
     """Compares both models: scores, cost, time, failures and the route's bill."""
     basis = comparison.basis
     reports = basis.suites if basis is not None else ()
     scores = [row for report in reports for row in _score_row(report)]
     if not scores:
         return
-    ours = comparison.incumbent_figures
-    theirs = comparison.candidate_figures
+    incumbent_figures = comparison.incumbent_figures
+    candidate_figures = comparison.candidate_figures
     rows = [
         *scores,
         (
             "cost per 1,000 answers",
-            format_thousand_price(ours.cost_usd_per_1000),
-            format_thousand_price(theirs.cost_usd_per_1000),
-            _change(ours.cost_usd_per_1000, theirs.cost_usd_per_1000),
+            format_thousand_price(incumbent_figures.cost_usd_per_1000),
+            format_thousand_price(candidate_figures.cost_usd_per_1000),
+            _format_change(
+                incumbent_figures.cost_usd_per_1000, candidate_figures.cost_usd_per_1000
+            ),
         ),
         (
             "median time",
-            format_latency(ours.p50_s),
-            format_latency(theirs.p50_s),
-            _change(ours.p50_s, theirs.p50_s),
+            format_latency(incumbent_figures.p50_s),
+            format_latency(candidate_figures.p50_s),
+            _format_change(incumbent_figures.p50_s, candidate_figures.p50_s),
         ),
         (
             "calls that failed",
-            format_percent(ours.failed, 1),
-            format_percent(theirs.failed, 1),
+            format_percent(incumbent_figures.failed, 1),
+            format_percent(candidate_figures.failed, 1),
             "",
         ),
         *_bill_row(comparison),
@@ -258,22 +260,22 @@ def _glance(comparison: Comparison) -> Blocks:
 
 
 def _bill_row(comparison: Comparison) -> Iterator[tuple[str, str, str, str]]:
-    now = comparison.forecast.now_usd
-    then = comparison.forecast.candidate_usd
-    if now is not None and then is not None:
+    now_usd = comparison.forecast.now_usd
+    candidate_usd = comparison.forecast.candidate_usd
+    if now_usd is not None and candidate_usd is not None:
         yield (
             "the route's bill in 30 days",
-            format_month_usd(now),
-            format_month_usd(then),
-            _change(now, then),
+            format_month_usd(now_usd),
+            format_month_usd(candidate_usd),
+            _format_change(now_usd, candidate_usd),
         )
 
 
 def _score_row(report: SuiteReport) -> Iterator[tuple[str, str, str, str]]:
     """Yields the row of a suite with scores; yields no row for a suite without scores."""
-    ours = report.figures.incumbent_mean
-    theirs = report.figures.candidate_mean
-    if ours is None or theirs is None or report.is_unscored:
+    incumbent_mean = report.figures.incumbent_mean
+    candidate_mean = report.figures.candidate_mean
+    if incumbent_mean is None or candidate_mean is None or report.is_unscored:
         return
     difference = format_points(report.delta)
     if report.ci_low is not None:
@@ -283,16 +285,16 @@ def _score_row(report: SuiteReport) -> Iterator[tuple[str, str, str, str]]:
         difference += f"; {bounds}"
     yield (
         f"{report.suite}: score of 100",
-        format_score(ours),
-        format_score(theirs),
+        format_score(incumbent_mean),
+        format_score(candidate_mean),
         difference,
     )
 
 
-def _change(before: float | None, after: float | None) -> str:
-    if not before or after is None:
+def _format_change(old: float | None, new: float | None) -> str:
+    if not old or new is None:
         return ""
-    return format_relative_change(before, after)
+    return format_relative_change(old, new)
 
 
 def describe_format_failure(
@@ -309,12 +311,12 @@ def describe_format_failure(
     rules = sorted(failure.rules.items(), key=lambda rule: (-rule[1], rule[0]))
     rows = [(Code(rule), failure.meanings[rule], f"{count:,}") for rule, count in rules]
     yield Table(("broken rule", "what it means", "answers"), rows)
-    fixes = [mark_code(mend.what) for mend in failure.mends]
+    fixes = [mark_code(fix.what) for fix in failure.mends]
     parser = f"a parser in your application that can {failure.remedy.parser}"
     yield BulletList("Each of these changes would help", [*fixes, parser])
-    for mend, which in zip(failure.mends, ("first", "second"), strict=False):
-        yield Sentence(f"The {which} creates another target, which needs a new evaluation:")
-        yield Commands(mend.commands)
+    for fix, ordinal in zip(failure.mends, ("first", "second"), strict=False):
+        yield Sentence(f"The {ordinal} creates another target, which needs a new evaluation:")
+        yield Commands(fix.commands)
     if failure.examples:
         name = f"{len(failure.examples)} of its answers"
         yield Folded(name, list(_format_examples(failure)))
@@ -325,8 +327,8 @@ def _format_examples(failure: FormatFailure) -> Blocks:
         (
             example.item,
             Code(example.rule or "unnamed"),
-            _score(example.candidate_score),
-            _score(example.lenient_score),
+            _format_strict_score(example.candidate_score),
+            _format_strict_score(example.lenient_score),
         )
         for example in failure.examples
     ]
@@ -336,5 +338,5 @@ def _format_examples(failure: FormatFailure) -> Blocks:
         yield Quotation(f"{example.item}, candidate", example.candidate)
 
 
-def _score(share: float | None) -> str:
+def _format_strict_score(share: float | None) -> str:
     return format_score(share, None, missing="none")

@@ -54,7 +54,7 @@ class Drawback:
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """One figure of both arms, of which a larger value is worse."""
+    """One figure of both arms. A larger value is worse."""
 
     old: float | None
     new: float | None
@@ -73,7 +73,7 @@ class _Figure:
 
     @property
     def clear(self) -> bool:
-        """Tells whether the intervals do not overlap, which is stricter than a test."""
+        """Whether the intervals do not overlap, which is stricter than a test."""
         if self.old_interval is None or self.new_interval is None:
             return False
         return self.new_interval[0] > self.old_interval[1]
@@ -101,55 +101,56 @@ def list_drawbacks(
     if not comparison.is_measured:
         return []
     names = titles or {}
-    found = [*_of_canary(comparison), *_of_arms(comparison)]
+    drawbacks = [*_canary_drawbacks(comparison), *_arm_drawbacks(comparison)]
     if comparison.basis is not None:
-        found += [
-            *_of_suites(comparison.basis, names),
-            *_of_slices(comparison.basis, names),
+        drawbacks += [
+            *_suite_drawbacks(comparison.basis, names),
+            *_slice_drawbacks(comparison.basis, names),
         ]
-    return sorted(found, key=lambda drawback: not drawback.clear)
+    return sorted(drawbacks, key=lambda drawback: not drawback.clear)
 
 
 def describe_absence(comparison: Comparison) -> str:
     """Describes what was compared without a drawback, as sentences for people.
 
-    Names only figures that were measured, so that a missing price does not read as "not
-    dearer".
+    Mentions only measured figures, so that a missing price does not read as "not dearer".
     """
-    before = comparison.incumbent_figures
-    after = comparison.candidate_figures
+    incumbent = comparison.incumbent_figures
+    candidate = comparison.candidate_figures
     if not comparison.is_measured:
         return "Unknown: it was not measured."
-    if None in (before.p50_s, after.p50_s):
+    if None in (incumbent.p50_s, candidate.p50_s):
         return "Its latency, cost and failures were not measured."
     parts = ["not slower (median, p95)"]
-    priced = None not in (before.cost_usd_per_1000, after.cost_usd_per_1000)
-    parts += ["not dearer"] if priced else []
+    has_costs = None not in (incumbent.cost_usd_per_1000, candidate.cost_usd_per_1000)
+    parts += ["not dearer"] if has_costs else []
     text = f"No drawback: it is {', '.join(parts)}, and no more of its calls failed."
     reports = comparison.basis.suites if comparison.basis else ()
     slices = [slice_ for report in reports for slice_ in report.figures.slices or ()]
     if slices:
         other = "other " if any(slice_.worse for slice_ in slices) else ""
         text += f" No {other}slice looks worse."
-    return text if priced else f"{text} Its cost compared with the current model is unknown."
+    return text if has_costs else f"{text} Its cost compared with the current model is unknown."
 
 
-def _of_canary(comparison: Comparison) -> Iterator[Drawback]:
-    """Yields a canary's rollback first, because users' requests count more than any eval."""
+def _canary_drawbacks(comparison: Comparison) -> Iterator[Drawback]:
+    """Yields a canary's rollback. It comes first, because callers' requests count more than any
+    eval.
+    """
     proposal = comparison.proposal
     if proposal.end is not None:
         ending = proposal.ending
-        why = (who_ended(ending) if ending else "") or proposal.closed_because
-        where = "" if proposal.end is CanaryEnd.PROMOTION_ROLLED_BACK else " in its canary"
-        heading = f"{end_words(proposal.end).capitalize()}{where}"
-        yield Drawback(heading, f"{why.rstrip('.')}.", clear=True)
+        reason = (who_ended(ending) if ending else "") or proposal.closed_because
+        place_text = "" if proposal.end is CanaryEnd.PROMOTION_ROLLED_BACK else " in its canary"
+        heading = f"{end_words(proposal.end).capitalize()}{place_text}"
+        yield Drawback(heading, f"{reason.rstrip('.')}.", clear=True)
 
 
-def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
+def _arm_drawbacks(comparison: Comparison) -> Iterator[Drawback]:
     """Yields drawbacks in latency, cost and failed calls."""
-    before = comparison.incumbent_figures
-    after = comparison.candidate_figures
-    if not (before.samples and after.samples):
+    incumbent = comparison.incumbent_figures
+    candidate = comparison.candidate_figures
+    if not (incumbent.samples and candidate.samples):
         return
 
     def compare(
@@ -157,13 +158,13 @@ def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
         interval: str,
         write: Callable[[float | None], str],
     ) -> _Figure:
-        old = getattr(before, name)
-        new = getattr(after, name)
+        old = getattr(incumbent, name)
+        new = getattr(candidate, name)
         return _Figure(
             old,
             new,
-            getattr(before, interval),
-            getattr(after, interval),
+            getattr(incumbent, interval),
+            getattr(candidate, interval),
             write,
         )
 
@@ -174,7 +175,7 @@ def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
         "cost_interval_usd_per_1000",
         format_thousand_price,
     )
-    failed = compare("failed", "failed_interval", _one_decimal)
+    failed = compare("failed", "failed_interval", _format_one_decimal)
     for figure, name in ((p95, "at p95"), (median, "at the median")):
         if figure.worse and figure.old is not None and figure.new is not None:
             slower = format_latency(figure.new - figure.old)
@@ -183,43 +184,43 @@ def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
         share = format_percent(cost.new / cost.old - 1, significant=2)
         text = f"per 1,000 requests {cost.text}"
         yield Drawback(f"{share} dearer", text, cost.clear)
-    if failed.worse and _one_decimal(failed.old) != _one_decimal(failed.new):
+    if failed.worse and _format_one_decimal(failed.old) != _format_one_decimal(failed.new):
         yield Drawback("More failed calls", failed.text, failed.clear)
 
 
-def _of_suites(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawback]:
+def _suite_drawbacks(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawback]:
     """Yields suites whose interval lies below 0.
 
-    A suite that decided with another outcome than `passed` is left out: the verdict names it
+    Omits a suite that decided with another outcome than `passed`, because the verdict names it
     already.
     """
     for report in basis.suites:
-        decided = basis.decides(report) and report.outcome != "passed"
-        if decided or not _below_zero(report.ci_high):
+        decided_failure = basis.decides(report) and report.outcome != "passed"
+        if decided_failure or not _is_below_zero(report.ci_high):
             continue
         allowed = f"; allowed loss {format_score(report.margin)}"
-        text = _effect(report.delta, report.ci_low, report.ci_high) + allowed
+        text = _describe_effect(report.delta, report.ci_low, report.ci_high) + allowed
         yield Drawback(f"{_title(report, names)} is worse", f"{text}.", clear=True)
 
 
-def _of_slices(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawback]:
-    """Yields the slices that look worse without being shown worse, the worst first.
+def _slice_drawbacks(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawback]:
+    """Yields the slices that look worse although the test shows no loss, the worst first.
 
-    No such drawback is clear, because by chance one of several slices easily looks worse.
+    These drawbacks are never clear, because one of several slices easily looks worse by chance.
     """
-    looking = [
+    worse_looking = [
         (slice_, report)
         for report in basis.suites
         for slice_ in report.figures.slices or ()
-        if not slice_.worse and _below_zero(slice_.ci_high)
+        if not slice_.worse and _is_below_zero(slice_.ci_high)
     ]
-    looking.sort(key=lambda pair: pair[0].delta)
-    for slice_, report in looking[:MOST_SLICES]:
-        effect = _effect(slice_.delta, slice_.ci_low, slice_.ci_high)
-        used = format_quantity(slice_.n_used, report.figures.unit)
+    worse_looking.sort(key=lambda pair: pair[0].delta)
+    for slice_, report in worse_looking[:MOST_SLICES]:
+        effect = _describe_effect(slice_.delta, slice_.ci_low, slice_.ci_high)
+        used_text = format_quantity(slice_.n_used, report.figures.unit)
         text = (
-            f"{effect}; {used}. By chance one of several slices easily looks worse: the test "
-            "of the slices does not show a loss."
+            f"{effect}; {used_text}. By chance one of several slices easily looks worse: the "
+            "test of the slices does not show a loss."
         )
         yield Drawback(
             f"{_title(report, names)}, {slice_.name} looks worse",
@@ -232,7 +233,7 @@ def _title(report: SuiteReport, names: Mapping[str, str]) -> str:
     return names.get(report.suite, report.suite)
 
 
-def _effect(
+def _describe_effect(
     delta: float,
     low: float | None,
     high: float | None,
@@ -240,11 +241,11 @@ def _effect(
     return f"{format_points(delta)} points, 95 % CI {format_points_interval(low, high)}"
 
 
-def _below_zero(high: float | None) -> bool:
+def _is_below_zero(high: float | None) -> bool:
     return high is not None and high < 0.0
 
 
-def _one_decimal(share: float | None) -> str:
+def _format_one_decimal(share: float | None) -> str:
     return format_percent(share, 1)
 
 
@@ -259,39 +260,39 @@ def patch_candidate(candidate: Target, remedy: FormatRemedy) -> Target:
     return replace(candidate, request_patch=replace(patch, prompt_addendum=lines))
 
 
-def with_json_mode(candidate: Target) -> Target:
+def add_json_mode(candidate: Target) -> Target:
     """Sets JSON mode on the candidate. The result is another target."""
     patch = replace(candidate.request_patch, response_format=JSON_MODE)
     return replace(candidate, request_patch=patch)
 
 
-def model_add_command(target: Target) -> str:
+def build_model_add_command(target: Target) -> str:
     """Writes the command that registers a target with its settings."""
     named = f"{target.provider}/{target.model}"
-    return shlex.join(["swapgate", "model", "add", named, *target_options(target)])
+    return shlex.join(["swapgate", "model", "add", named, *build_target_options(target)])
 
 
-def target_options(target: Target) -> Sequence[str]:
+def build_target_options(target: Target) -> Sequence[str]:
     """Writes a target's own settings as options of `model add` and `gate run`."""
     patch: RequestPatch = target.request_patch
-    words: list[str] = []
+    options: list[str] = []
     for option, fields in (
         ("--param", target.parameters),
         ("--patch-param", patch.parameters),
     ):
         for key, value in fields.items():
-            words += [
+            options += [
                 option,
                 f"{key}={json.dumps(value, ensure_ascii=False)}",
             ]
     if patch.prompt_addendum:
-        words += ["--prompt-addendum", patch.prompt_addendum]
+        options += ["--prompt-addendum", patch.prompt_addendum]
     if patch.response_format:
-        words += [
+        options += [
             "--response-format",
             json.dumps(dict(patch.response_format)),
         ]
-    return words
+    return options
 
 
 def build_rerun_command(comparison: Comparison, candidate: Target | None = None) -> str:
@@ -301,34 +302,34 @@ def build_rerun_command(comparison: Comparison, candidate: Target | None = None)
     proposal = comparison.proposal
     incumbent = comparison.incumbent
     primary = [plan.suite for plan in proposal.plans if plan.role is SuiteRole.PRIMARY]
-    own = incumbent.parameters or not incumbent.request_patch.empty
-    if len(primary) != 1 or own:
+    has_settings = incumbent.parameters or not incumbent.request_patch.empty
+    if len(primary) != 1 or has_settings:
         return ""
     target = candidate or comparison.candidate
     # `--suite` names the primary suite.
-    words = ["swapgate", "gate", "run", "--suite", *primary]
+    arguments = ["swapgate", "gate", "run", "--suite", *primary]
     for plan in proposal.plans:
         if plan.role is not SuiteRole.PRIMARY:
-            words += [OPTIONS[plan.role], plan.suite]
-    words += ["--incumbent", f"{incumbent.provider}/{incumbent.model}"]
-    words += [
+            arguments += [OPTIONS[plan.role], plan.suite]
+    arguments += ["--incumbent", f"{incumbent.provider}/{incumbent.model}"]
+    arguments += [
         "--candidate",
         f"{target.provider}/{target.model}",
-        *target_options(target),
+        *build_target_options(target),
     ]
-    words += [
+    arguments += [
         "--policy",
         proposal.policy.name,
         "--claim",
         proposal.claim.value,
     ]
     gate = proposal.policy.gate
-    words += ["--margin", f"{gate.margin!r}"]
+    arguments += ["--margin", f"{gate.margin!r}"]
     if proposal.claim is Claim.CHEAPER:
-        words += ["--min-saving", f"{gate.min_saving!r}"]
+        arguments += ["--min-saving", f"{gate.min_saving!r}"]
     if proposal.reason:
-        words += ["--reason", " ".join(proposal.reason.split())]
-    return shlex.join(words)
+        arguments += ["--reason", " ".join(proposal.reason.split())]
+    return shlex.join(arguments)
 
 
 @dataclass(frozen=True)
@@ -375,9 +376,10 @@ class FormatFailure:
 def find_format_failures(
     comparison: Comparison, *, standalone: bool = False
 ) -> Sequence[FormatFailure]:
-    """Returns a failure for each suite that was lost only by form.
+    """Returns a failure for each suite that the candidate lost only by form.
 
-    standalone: the comparison is a `gate run` without a route: its commands are `gate run`s.
+    standalone: the comparison comes from a `gate run` without a route, so its commands are
+    `gate run` too.
     """
     reports = (
         {suite.suite: suite for suite in comparison.verdict.suites}
@@ -386,10 +388,10 @@ def find_format_failures(
     )
     sides = [(side, reports.get(side.plan.suite)) for side in comparison.suites]
     return [
-        lost
+        failure
         for side, report in sides
         if report is not None and report.outcome == "harness_mismatch"
-        for lost in _failure_of_suite(comparison, side, report, standalone=standalone)
+        for failure in _failure_of_suite(comparison, side, report, standalone=standalone)
     ]
 
 
@@ -416,7 +418,7 @@ def _failure_of_suite(
             lenient_delta=lenient.delta,
             remedy=remedy,
             mends=_list_fixes(comparison, remedy, standalone=standalone),
-            examples=_examples(side, report),
+            examples=_build_examples(side, report),
         ),
     )
 
@@ -436,18 +438,18 @@ def _list_fixes(
     ]
     if remedy.json_mode:
         what = "`response_format: json_object`, if the provider supports it"
-        fixes.append((what, with_json_mode(comparison.candidate)))
+        fixes.append((what, add_json_mode(comparison.candidate)))
     return [
         FormatFix(
             what,
             target.id,
-            _commands(comparison, target, standalone=standalone),
+            _build_fix_commands(comparison, target, standalone=standalone),
         )
         for what, target in fixes
     ]
 
 
-def _commands(
+def _build_fix_commands(
     comparison: Comparison,
     target: Target,
     *,
@@ -455,57 +457,62 @@ def _commands(
 ) -> Sequence[str]:
     if standalone:
         return (build_rerun_command(comparison, target),)
-    return model_add_command(target), _proposing(target, comparison.proposal)
+    return build_model_add_command(target), _build_proposal_command(target, comparison.proposal)
 
 
-def _proposing(target: Target, proposal: Proposal) -> str:
+def _build_proposal_command(target: Target, proposal: Proposal) -> str:
     """Writes the command that proposes a fixed target with the terms of the failed proposal.
 
     `--descends-from` charges the candidate's looks to the fixed target, which was tuned on
     them.
     """
-    words = ["swapgate", "proposal", "create", proposal.route, target.id]
-    # `--descends-from` names the target whose results the new target was tuned on.
-    words += ["--claim", proposal.claim.value]
+    arguments = ["swapgate", "proposal", "create", proposal.route, target.id]
+    arguments += ["--claim", proposal.claim.value]
     margins = {plan.margin for plan in proposal.plans}
     if proposal.claim is not Claim.SUPERIOR and len(margins) == 1:
-        words += ["--margin", f"{min(margins):g}"]
+        arguments += ["--margin", f"{min(margins):g}"]
     savings = {plan.min_saving for plan in proposal.plans}
     if proposal.claim is Claim.CHEAPER and len(savings) == 1:
-        words += ["--min-saving", f"{min(savings):g}"]
-    words += ["--descends-from", proposal.candidate]
+        arguments += ["--min-saving", f"{min(savings):g}"]
+    arguments += ["--descends-from", proposal.candidate]
     if proposal.reason:
-        words += ["--reason", proposal.reason]
-    return shlex.join(words)
+        arguments += ["--reason", proposal.reason]
+    return shlex.join(arguments)
 
 
-def _examples(side: SuiteAnswers, report: SuiteReport) -> Sequence[FormatExample]:
-    """Returns the items that the verdict names; the verdict may not have used all of them."""
-    named = report.figures.examples
-    ours = _first(side.incumbent)
-    theirs = _first(side.candidate, broken=True)
+def _build_examples(side: SuiteAnswers, report: SuiteReport) -> Sequence[FormatExample]:
+    """Builds the examples of the items that the verdict names."""
+    example_items = report.figures.examples
+    incumbent_samples = _first_samples(side.incumbent)
+    candidate_samples = _first_samples(side.candidate, broken=True)
     return [
-        _example(ours[item], theirs[item]) for item in named if item in ours and item in theirs
+        _build_example(incumbent_samples[item], candidate_samples[item])
+        for item in example_items
+        if item in incumbent_samples and item in candidate_samples
     ]
 
 
-def _first(samples: Sequence[Sample], *, broken: bool = False) -> Mapping[str, Sample]:
-    """Returns a sample by item: of the first epoch, or with `broken` the first broken one."""
-    found: dict[str, Sample] = {}
+def _first_samples(samples: Sequence[Sample], *, broken: bool = False) -> Mapping[str, Sample]:
+    """Returns one sample of each item: of the first epoch, or with `broken` the first that
+    broke a rule.
+    """
+    samples_by_item: dict[str, Sample] = {}
     for sample in samples:
-        if sample.item not in found or (broken and sample.rule and not found[sample.item].rule):
-            found[sample.item] = sample
-    return found
+        if sample.item not in samples_by_item or (
+            broken and sample.rule and not samples_by_item[sample.item].rule
+        ):
+            samples_by_item[sample.item] = sample
+    return samples_by_item
 
 
-def _example(ours: Sample, theirs: Sample) -> FormatExample:
+def _build_example(incumbent: Sample, candidate: Sample) -> FormatExample:
     return FormatExample(
-        item=theirs.item,
-        rule=theirs.rule,
-        prompt=theirs.prompt or ours.prompt,
-        incumbent=ours.answer or ours.error_text,
-        candidate=theirs.answer or theirs.error_text,
-        incumbent_score=ours.strict,
-        candidate_score=theirs.strict,
-        lenient_score=theirs.lenient,
+        item=candidate.item,
+        rule=candidate.rule,
+        prompt=candidate.prompt or incumbent.prompt,
+        incumbent=incumbent.answer or incumbent.error_text,
+        candidate=candidate.answer or candidate.error_text,
+        incumbent_score=incumbent.strict,
+        candidate_score=candidate.strict,
+        lenient_score=candidate.lenient,
     )

@@ -7,7 +7,7 @@ from harness.gate.suite_plan import SuitePlan
 from harness.gate.verdict import SuiteReport
 from harness.proposals.report.content import Report, SuiteSection
 
-PROBLEMS: Final = {
+ELEMENTS_BY_OUTCOME: Final = {
     "failed": "failure",
     "harness_mismatch": "failure",
     "inconclusive": "failure",
@@ -22,16 +22,21 @@ Case = tuple[str, float, str, str]  # (name, seconds, outcome, reason)
 def render_junit(report: Report) -> str:
     """Renders counts and messages; times are the sums of the answers' times.
 
-    A verdict that is not measured, or still open, is an error; any other verdict but a pass is
-    a failure. A suite fails only if it decides alone and the verdict did not pass.
+    A missing verdict, or NOT MEASURED, is an error. Any other verdict except a pass is a
+    failure. A suite fails only if it decides alone and the verdict did not pass.
     """
     comparison = report.comparison
     passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
-    # A suite without an own decision is not a failure of the candidate.
-    cases = [(_case(part), part.decides and not passed) for part in report.suites]
+    # A suite that does not decide alone is no failure of the candidate.
+    cases = [(_build_case(part), part.decides and not passed) for part in report.suites]
     # The joint claim of several suites has no time, because each suite reports its own.
-    cases += [((_title(r), 0.0, r.outcome, r.reason), not passed) for r in report.together]
-    problems = [PROBLEMS.get(case[2], "") if counts else "" for case, counts in cases]
+    cases += [
+        ((_title(report_), 0.0, report_.outcome, report_.reason), not passed)
+        for report_ in report.together
+    ]
+    problems = [
+        ELEMENTS_BY_OUTCOME.get(case[2], "") if counts else "" for case, counts in cases
+    ]
     suite = ET.Element(
         "testsuite",
         name=f"swapgate: {comparison.candidate.name} against {comparison.incumbent.name}",
@@ -53,17 +58,17 @@ def render_junit(report: Report) -> str:
                 case,
                 problem,
                 type=outcome,
-                message=_text(reason),
+                message=_remove_controls(reason),
             )
         else:
-            ET.SubElement(case, "system-out").text = _text(reason)
+            ET.SubElement(case, "system-out").text = _remove_controls(reason)
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _case(part: SuiteSection) -> Case:
+def _build_case(part: SuiteSection) -> Case:
     """Builds the test case of one suite."""
     report = part.report
     answers = [*part.side.incumbent, *part.side.candidate]
@@ -78,10 +83,10 @@ def _case(part: SuiteSection) -> Case:
     return _title(part.side.plan), duration_s, report.outcome, report.reason
 
 
-def _title(of: SuitePlan | SuiteReport) -> str:
-    return f"{of.suite} ({of.role.value})"
+def _title(plan_or_report: SuitePlan | SuiteReport) -> str:
+    return f"{plan_or_report.suite} ({plan_or_report.role.value})"
 
 
-def _text(words: str) -> str:
+def _remove_controls(text: str) -> str:
     """Removes control characters, which XML does not allow even as references."""
-    return "".join(word for word in words if word >= " " or word in "\t\n")
+    return "".join(character for character in text if character >= " " or character in "\t\n")

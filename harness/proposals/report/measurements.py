@@ -1,7 +1,7 @@
-"""Builds the parts of a comparison's document that show what was measured: suites, slices, cost
-and time, the claimed saving, judging, the route's bill and the pinned versions.
+"""Builds the parts of a comparison's document about the measurement: suites, slices, cost and
+time, the claimed saving, judging, the route's bill and the pinned versions.
 
-`document` puts them in order. Nothing is loaded here.
+`document` puts them in order. The module loads nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ from harness.proposals.report.comparison import ArmFigures, Comparison
 from harness.proposals.report.content import (
     SUITE_HEADS,
     figure_cells,
-    list_pinned,
+    list_pins,
     slice_rows,
     suite_rows,
 )
@@ -66,7 +66,7 @@ def describe_suites(comparison: Comparison) -> Blocks:
     verdict = comparison.verdict
     yield Heading("Suites")
     if verdict is None:
-        yield from _progress(comparison)
+        yield from _describe_progress(comparison)
         return
     yield Table(SUITE_HEADS, suite_rows(verdict))
     notes = ["Differences are points of 100, candidate minus incumbent."]
@@ -84,7 +84,7 @@ def describe_suites(comparison: Comparison) -> Blocks:
             yield Sentence(f"{report.suite}: the candidate broke format rules: {counts}.")
 
 
-def _progress(comparison: Comparison) -> Blocks:
+def _describe_progress(comparison: Comparison) -> Blocks:
     """Counts the answers of an open gate, without a difference."""
     rows = [
         (
@@ -118,11 +118,12 @@ def describe_cost_and_time(comparison: Comparison) -> Blocks:
         return
     yield Heading("Cost and time of an answer")
     yield Table(ARM_HEADS, [_arm_row(name, figures) for name, figures in arms])
-    before = comparison.incumbent_figures.cost_usd_per_1000
-    after = comparison.candidate_figures.cost_usd_per_1000
-    if before and after is not None:
+    incumbent_usd = comparison.incumbent_figures.cost_usd_per_1000
+    candidate_usd = comparison.candidate_figures.cost_usd_per_1000
+    if incumbent_usd and candidate_usd is not None:
         yield Sentence(
-            f"An answer of the candidate costs {after / before:.2f} times the incumbent's."
+            f"An answer of the candidate costs {candidate_usd / incumbent_usd:.2f} times the "
+            "incumbent's."
         )
 
 
@@ -132,19 +133,21 @@ def _arm_row(name: str, figures: ArmFigures) -> Sequence[Text]:
 
 def describe_claimed_saving(verdict: Verdict | None) -> Blocks:
     """Describes the test of a claimed saving; nothing for another claim."""
-    claimed = [(suite, suite.figures.cost) for suite in (verdict.suites if verdict else ())]
+    costs_by_suite = [
+        (suite, suite.figures.cost) for suite in (verdict.suites if verdict else ())
+    ]
     rows = [
         (
             report.suite,
             cost.outcome,
             format_thousand_price(_per_1000(cost.incumbent_usd)),
             format_thousand_price(_per_1000(cost.candidate_usd)),
-            _share(cost.saving),
-            f"{_share(cost.saving_low)} to {_share(cost.saving_high)}",
-            _share(cost.min_saving),
+            _format_share(cost.saving),
+            f"{_format_share(cost.saving_low)} to {_format_share(cost.saving_high)}",
+            _format_share(cost.min_saving),
             f"{cost.n_used}",
         )
-        for report, cost in claimed
+        for report, cost in costs_by_suite
         if cost is not None
     ]
     if rows:
@@ -158,7 +161,7 @@ def _per_1000(usd: float | None) -> float | None:
     return None if usd is None else usd * 1000
 
 
-def _share(share: float | None) -> str:
+def _format_share(share: float | None) -> str:
     return format_percent(share, missing=DASH)
 
 
@@ -176,8 +179,8 @@ def describe_judging(comparison: Comparison) -> Blocks:
 def describe_bill(comparison: Comparison) -> Blocks:
     """Describes the route's monthly bill now and with the candidate."""
     yield Sentence(monthly_bill.describe_forecast(comparison.forecast))
-    if why := monthly_bill.describe_basis(comparison.forecast):
-        yield Sentence(why)
+    if basis := monthly_bill.describe_basis(comparison.forecast):
+        yield Sentence(basis)
 
 
 def describe_pins(comparison: Comparison, titles: Mapping[str, str] | None = None) -> Blocks:
@@ -186,7 +189,7 @@ def describe_pins(comparison: Comparison, titles: Mapping[str, str] | None = Non
     rows: list[Sequence[Text]] = [
         (names.get(side.plan.suite, side.plan.suite), pin, Code(measured))
         for side in comparison.suites
-        for pin, measured in list_pinned(side)
+        for pin, measured in list_pins(side)
     ]
     if rows:
         yield Table(("suite", "pin", "what was measured"), rows)

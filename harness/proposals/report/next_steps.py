@@ -24,7 +24,7 @@ from harness.gate.run import AnswerColumns, count_cut, is_nothing_readable
 from harness.gate.verdict import BaseVerdict
 from harness.routing.proposal import Proposal, ProposalPhase
 
-# By a verdict's outcome, for a verdict that decides no proposal, such as a `gate run`'s.
+# By a verdict's outcome, for a verdict without a proposal, such as a `gate run`'s.
 NEXT_STEPS: Final[Mapping[str, str]] = {
     "passed": "no eval result contradicts a canary: `swapgate proposal create` proposes the "
     "swap.",
@@ -55,8 +55,8 @@ UNREADABLE_STEPS: Final = (
     ),
 )
 
-# Beyond this multiple of the used items, asking for more items is not practical advice.
-HOPELESS: Final = 10
+# Advice to measure more than this multiple of the used items would not be practical.
+MAX_MULTIPLE_OF_ITEMS: Final = 10
 
 _LEAST_SPAN_S: Final = 60.0
 
@@ -80,101 +80,104 @@ def describe_next_step(decided: DecidedProposal) -> str:
     """Describes the next step as sentences for people, by outcome and phase."""
     outcome = decided.verdict.outcome
     if outcome == "passed":
-        return _after_passing(decided)
+        return _describe_step_after_pass(decided)
     if outcome == "inconclusive":
-        return _more_items(decided)
+        return _describe_more_items(decided)
     if outcome == "infra_error":
-        return _measure_again(decided)
+        return _describe_remeasurement(decided)
     return NEXT_STEPS[outcome]
 
 
-def _measure_again(decided: DecidedProposal) -> str:
+def _describe_remeasurement(decided: DecidedProposal) -> str:
     """Describes the step after NOT MEASURED: the next attempt, or the cause to fix first."""
     proposal = decided.proposal
     if proposal.retry_at is not None and proposal.open:
-        return f"Swapgate measures it again at {_time(proposal.retry_at)}."
-    if step := _unreadable_step(decided):
+        return f"Swapgate measures it again at {_format_time(proposal.retry_at)}."
+    if step := _find_unreadable_step(decided):
         return step
-    cut = filter(None, map(count_cut, chain.from_iterable(decided.answers.values())))
-    if longest := max(
-        (one for one in cut if one.silent),
+    cut_answers = filter(None, map(count_cut, chain.from_iterable(decided.answers.values())))
+    if longest_cut := max(
+        (cut_count for cut_count in cut_answers if cut_count.silent),
         key=attrgetter("limit"),
         default=None,
     ):
-        return (
-            f"{longest.advice}, then propose again. This is not evidence about the candidate."
-        )
-    lost = any(report.figures.measured is not None for report in decided.verdict.suites)
-    return MISSING_SCORES if lost else NEXT_STEPS["infra_error"]
+        advice = f"{longest_cut.advice}, then propose again."
+        return f"{advice} This is not evidence about the candidate."
+    has_missing_scores = any(
+        report.figures.measured is not None for report in decided.verdict.suites
+    )
+    return MISSING_SCORES if has_missing_scores else NEXT_STEPS["infra_error"]
 
 
-def _unreadable_step(decided: DecidedProposal) -> str:
+def _find_unreadable_step(decided: DecidedProposal) -> str:
     """Describes the step if the first answers of a model were unreadable; else empty.
 
-    Prefers the candidate's step: until it is done, the incumbent's answers do not help.
+    Prefers the candidate's step, because the incumbent's answers alone do not help.
     """
-    unread = [
+    steps = [
         step
         for arms in decided.answers.values()
         for arm, step in zip(arms, UNREADABLE_STEPS, strict=True)
         if is_nothing_readable(zip(arm.error, arm.rule, strict=True))
     ]
-    return next((step for step in reversed(UNREADABLE_STEPS) if step in unread), "")
+    return next((step for step in reversed(UNREADABLE_STEPS) if step in steps), "")
 
 
-def _after_passing(decided: DecidedProposal) -> str:
+def _describe_step_after_pass(decided: DecidedProposal) -> str:
     """Describes the step after a pass, by the proposal's phase."""
     proposal = decided.proposal
     rollout = decided.rollout
-    frozen = decided.frozen
+    freeze = decided.frozen
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
-            decides = (
+            decision = (
                 f"another person than {proposal.proposer} must approve or reject the canary."
             )
-            return f"{decides} Once approved it waits: {frozen}." if frozen else decides
+            return f"{decision} Once approved it waits: {freeze}." if freeze else decision
         case ProposalPhase.AWAITING_APPROVAL:
-            waits = f"it waits: {frozen}" if frozen else "the canary opens within seconds"
-            return f"{proposal.approver} approved it; {waits}."
+            state = f"it waits: {freeze}" if freeze else "the canary opens within seconds"
+            return f"{proposal.approver} approved it; {state}."
         case ProposalPhase.CANARY if rollout is not None:
             share = format_bps(rollout.current.weight_bps)
             return f"watch the canary; it is at {share} of the traffic."
         case ProposalPhase.PROMOTED:
-            since = f"serves the whole route since {_time(proposal.updated_at)}"
-            gone = f"does not serve now: {decided.gone}".rstrip(".")
-            back = f" At the promotion there was {decided.no_way_back.rstrip('.')}."
-            step = f"none; the candidate {gone if decided.gone else since}."
-            return f"{step}{back if decided.no_way_back else ''}"
+            serving_text = f"serves the whole route since {_format_time(proposal.updated_at)}"
+            absence_text = f"does not serve now: {decided.gone}".rstrip(".")
+            rollback_text = f" At the promotion there was {decided.no_way_back.rstrip('.')}."
+            step = f"none; the candidate {absence_text if decided.gone else serving_text}."
+            return f"{step}{rollback_text if decided.no_way_back else ''}"
         case _:
-            rivals = "the best candidate continues once the gate has judged all rivals."
-            return f"none; {rivals if proposal.open else 'the proposal is closed.'}"
+            rivals_text = "the best candidate continues once the gate has judged all rivals."
+            return f"none; {rivals_text if proposal.open else 'the proposal is closed.'}"
 
 
-def _more_items(decided: DecidedProposal) -> str:
+def _describe_more_items(decided: DecidedProposal) -> str:
     """Describes how many more items would decide, with their cost and time.
 
-    Advises against more than HOPELESS times the used items.
+    Advises against more than MAX_MULTIPLE_OF_ITEMS times the used items.
     """
     undecided = [r for r in decided.verdict.suites if r.outcome == "inconclusive"]
-    wanted = {report.suite: report.figures.more_items for report in undecided}
-    known = {suite: items for suite, items in wanted.items() if items is not None}
-    if not known or len(known) < len(wanted):
+    needed_items = {report.suite: report.figures.more_items for report in undecided}
+    known_items = {suite: items for suite, items in needed_items.items() if items is not None}
+    if not known_items or len(known_items) < len(needed_items):
         return NEXT_STEPS["inconclusive"]
-    suite, items = max(known.items(), key=lambda pair: pair[1])
-    used = max(report.n_used for report in decided.verdict.suites if report.suite == suite)
-    if items > HOPELESS * used:
+    suite, items = max(known_items.items(), key=lambda pair: pair[1])
+    used_items = max(
+        report.n_used for report in decided.verdict.suites if report.suite == suite
+    )
+    if items > MAX_MULTIPLE_OF_ITEMS * used_items:
         return (
             f"none: a difference this small would need about {format_count(items)} more items "
             f"of the suite {suite}. If a small loss is acceptable, claim “equal or better”."
         )
-    price = _price_of(decided.answers.get(suite, ()), items, decided.connections)
+    price = _describe_price(decided.answers.get(suite, ()), items, decided.connections)
     return (
         f"{format_quantity(items, 'more item')} of the suite {suite} should decide "
         f"(80 % power){price}. Then propose again."
     )
 
 
-def _price_of(
+def _describe_price(
     arms: Sequence[AnswerColumns],
     items: int,
     connections: int,
@@ -183,8 +186,8 @@ def _price_of(
 
     arms: the answers so far of both models. connections: requests that run at once.
     """
-    costs = [_mean(arm.cost_usd) for arm in arms]
-    times = [_mean(arm.answered.duration_s) for arm in arms]
+    costs = [_mean_or_none(arm.cost_usd) for arm in arms]
+    times = [_mean_or_none(arm.answered.duration_s) for arm in arms]
     known_costs = [cost for cost in costs if cost is not None]
     known_times = [time for time in times if time is not None]
     parts = []
@@ -196,11 +199,11 @@ def _price_of(
     return f", {' and '.join(parts)}" if parts else ""
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
     """Returns the mean; None if a value is missing, or without values."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers and len(numbers) == len(values) else None
 
 
-def _time(at: datetime) -> str:
+def _format_time(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -56,63 +56,63 @@ def render_page(blocks: Iterable[Block]) -> str:
 
 def render_html(blocks: Iterable[Block]) -> str:
     """Renders a part of a page."""
-    return "".join("".join(_parts(block)) for block in blocks)
+    return "".join("".join(_format_block(block)) for block in blocks)
 
 
-def _parts(block: Block) -> Iterator[str]:
+def _format_block(block: Block) -> Iterator[str]:
     match block:
         case Heading(text, level):
-            yield f"<h{level}>{_inline(text)}</h{level}>"
+            yield f"<h{level}>{_format_inline(text)}</h{level}>"
         case Sentence(text):
-            yield f"<p>{_inline(text)}</p>"
+            yield f"<p>{_format_inline(text)}</p>"
         case Facts(rows):
             yield from (
-                f"<p><b>{_escape(name)}:</b> {_inline(text)}</p>" for name, text in rows
+                f"<p><b>{_escape(name)}:</b> {_format_inline(text)}</p>" for name, text in rows
             )
         case BulletList(name, items):
-            lines = "".join(f"<li>{_inline(item)}</li>" for item in items)
+            lines = "".join(f"<li>{_format_inline(item)}</li>" for item in items)
             yield f"<p><b>{_escape(name)}:</b></p><ul>{lines}</ul>"
         case Table(heads, rows):
-            yield from _table(heads, rows)
+            yield from _format_table(heads, rows)
         case Commands(lines):
             yield f'<pre tabindex="0">{_escape(chr(10).join(lines))}</pre>'
         case Quotation(name, text):
             yield f"<p>{_escape(name)}</p>" if name else ""
             yield f'<pre tabindex="0">{_escape(text)}</pre>'
         case Interval():
-            yield from _drawing(block)
+            yield from _draw_interval(block)
         case Folded(name, blocks):
             yield f"<details><summary>{_escape(name)}</summary>{render_html(blocks)}</details>"
         case _:
             assert_never(block)
 
 
-def _fact(name: str, text: Text) -> str:
-    return f"<p><b>{_escape(name)}:</b> {_inline(text)}</p>"
+def _format_fact(name: str, text: Text) -> str:
+    return f"<p><b>{_escape(name)}:</b> {_format_inline(text)}</p>"
 
 
-def _bullet(item: Text) -> str:
-    return f"<li>{_inline(item)}</li>"
+def _format_bullet(item: Text) -> str:
+    return f"<li>{_format_inline(item)}</li>"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> Iterator[str]:
+def _format_table(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> Iterator[str]:
     """Yields a table in a box that scrolls, by the keyboard as well."""
     label = _escape(f"Table: {', '.join(filter(None, heads))}")
     yield f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>'
-    yield f"<thead>{_row('th', heads)}</thead>"
-    yield f"<tbody>{''.join(_row('td', row) for row in rows)}</tbody></table></div>"
+    yield f"<thead>{_format_row('th', heads)}</thead>"
+    yield f"<tbody>{''.join(_format_row('td', row) for row in rows)}</tbody></table></div>"
 
 
-def _row(tag: str, cells: Sequence[Text]) -> str:
-    inner = "".join(f"<{tag}>{_inline(cell)}</{tag}>" for cell in cells)
+def _format_row(tag: str, cells: Sequence[Text]) -> str:
+    inner = "".join(f"<{tag}>{_format_inline(cell)}</{tag}>" for cell in cells)
     return f"<tr>{inner}</tr>"
 
 
-def _inline(text: Text) -> str:
-    return "".join(map(_span, split_spans(text)))
+def _format_inline(text: Text) -> str:
+    return "".join(map(_format_span, split_spans(text)))
 
 
-def _span(span: str | Code | Strong) -> str:
+def _format_span(span: str | Code | Strong) -> str:
     match span:
         case Code(text):
             return f"<code>{_escape(text)}</code>"
@@ -128,25 +128,26 @@ def _escape(text: str) -> str:
     return escape(escape_controls(text), quote=True)
 
 
-def _drawing(interval: Interval) -> Iterator[str]:
+def _draw_interval(interval: Interval) -> Iterator[str]:
     """Draws a difference with its interval, between 100 points worse and 100 better."""
-    words = _escape(
+    caption = _escape(
         f"{interval.name}: {format_points(interval.delta)} points (95 % interval "
         f"{format_points_interval(interval.low, interval.high)}); left of the line the "
         "candidate is worse"
     )
-    low = _x(interval.low)
-    high = _x(interval.high)
+    low = _x_coordinate(interval.low)
+    high = _x_coordinate(interval.high)
+    delta = _x_coordinate(interval.delta)
     yield (
         f'<figure><svg viewBox="0 0 {_WIDTH} 40" width="100%" role="img" '
-        f'stroke="currentColor" aria-label="{words}">'
+        f'stroke="currentColor" aria-label="{caption}">'
         f'<line x1="{_MIDDLE}" x2="{_MIDDLE}" y1="0" y2="40" stroke-dasharray="3 3"/>'
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="20" y2="20" stroke-width="3"/>'
-        f'<circle cx="{_x(interval.delta):.1f}" cy="20" r="6" fill="currentColor"/></svg>'
-        f"<figcaption>{words}</figcaption></figure>"
+        f'<circle cx="{delta:.1f}" cy="20" r="6" fill="currentColor"/></svg>'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
-def _x(share: float) -> float:
+def _x_coordinate(share: float) -> float:
     """Returns the x coordinate of a difference in the drawing; 0 is in the middle."""
     return _MIDDLE * (1.0 + max(-1.0, min(share, 1.0)))

@@ -1,8 +1,8 @@
 """The control plane's HTTP client. It uses no proxy, follows no redirect, refuses forbidden
 addresses, and limits the time up to the last byte.
 
-Builds and checks the headers of requests to providers, also for the router. Errors omit values,
-which may be secrets.
+Also builds and checks the headers of requests to providers, for the control plane and the
+router. Errors omit the values, which may be secrets.
 
 Streams of clients do not pass here: `router.upstream` has the router's own connections, with
 the same rules of addresses (`harness.providers.api_base_rules`).
@@ -27,7 +27,7 @@ USER_AGENT: Final = "swapgate"
 
 
 class ClosedAddress(OSError):
-    """Raised if the name resolves to a forbidden address, before a request is sent."""
+    """A host's name resolves to a forbidden address. Raised before the request is sent."""
 
 
 class GuardedHttpClient:
@@ -52,15 +52,17 @@ class GuardedHttpClient:
         Raises OSError (TimeoutError, ClosedAddress), HTTPException and ValueError, also while
         the caller reads the body.
         """
-        ends = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s
         connection = _connection(url, timeout_s)
-        connection.response_class = partial(_TimedResponse, partial(_left_s, ends))  # type: ignore[assignment]  # a factory
+        connection.response_class = partial(_TimedResponse, partial(_left_s, deadline))  # type: ignore[assignment]  # a factory
         try:
             connection.connect()
             check_peer(connection.sock, connection.host, self._allowed)
-            connection.sock.settimeout(_left_s(ends))
-            default = "GET" if body is None else "POST"
-            connection.request(method or default, _target(url), body, _merged(headers))
+            connection.sock.settimeout(_left_s(deadline))
+            default_method = "GET" if body is None else "POST"
+            connection.request(
+                method or default_method, _request_target(url), body, _merge_headers(headers)
+            )
             with connection.getresponse() as answer:
                 yield answer
         finally:
@@ -82,19 +84,19 @@ def check_peer(
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """A response whose body is read within the time of the whole answer.
+    """A response that limits the time of its whole body, not only of single reads.
 
-    The socket's own timeout limits only single reads, so a server could send one byte at a
-    time.
+    The socket's own timeout starts again with each read, so a slow server could send one byte
+    at a time without end.
     """
 
     def __init__(
         self,
         left_s: Callable[[], float],
         sock: socket.socket,
-        **more: Any,
+        **other_arguments: Any,
     ) -> None:
-        super().__init__(sock, **more)
+        super().__init__(sock, **other_arguments)
         self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), left_s))
 
 
@@ -123,45 +125,49 @@ class _TimedReader(io.RawIOBase):
         super().close()
 
 
-def _left_s(ends: float) -> float:
-    """Raises TimeoutError if no time is left."""
-    left_s = ends - time.monotonic()
+def _left_s(deadline: float) -> float:
+    """Returns the seconds until a moment of the monotonic clock. Raises TimeoutError if it has
+    passed.
+    """
+    left_s = deadline - time.monotonic()
     if left_s <= 0.0:
         raise TimeoutError("timed out")
     return left_s
 
 
 def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
-    """Opens no connection yet. Raises ValueError for a URL without an http scheme and a
-    host.
+    """Builds a connection that is not open yet. Raises ValueError if the URL is not http or
+    https, or has no host.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http or https URL with a host")
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    return kind(parts.hostname, parts.port or kind.default_port, timeout=timeout_s)
+    is_https = parts.scheme == "https"
+    connection_class = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
+    return connection_class(
+        parts.hostname, parts.port or connection_class.default_port, timeout=timeout_s
+    )
 
 
-def _target(url: str) -> str:
+def _request_target(url: str) -> str:
     """Returns a URL's path and query, for the request line."""
     parts = urlsplit(url)
     return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
 
 
-def _merged(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _merge_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Keeps the last header of each name, ignoring case."""
-    ours = {"user-agent": USER_AGENT, "connection": "close"}
-    return ours | {name.lower(): value for name, value in headers.items()}
+    defaults = {"user-agent": USER_AGENT, "connection": "close"}
+    return defaults | {name.lower(): value for name, value in headers.items()}
 
 
 MAX_HEADERS: Final = 64
 MAX_NAME_LENGTH: Final = 200
 MAX_VALUE_LENGTH: Final = 8192
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
-_VALUE: Final = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
+_NAME_PATTERN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_VALUE_PATTERN: Final = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
 # Framing headers, and headers of one connection only (RFC 9110, section 7.6.1).
-_OURS: Final = frozenset(
+_CONNECTION_HEADERS: Final = frozenset(
     {
         "connection",
         "content-encoding",
@@ -186,16 +192,16 @@ def check_headers(headers: Mapping[str, str]) -> None:
     """Checks that HTTP can send a provider's extra headers. Raises InputError."""
     if len(headers) > MAX_HEADERS:
         raise InputError(f"{len(headers)} extra headers are more than {MAX_HEADERS}")
-    seen: set[str] = set()
+    lowercase_names: set[str] = set()
     for name, value in headers.items():
         shown = f"{name[:_SHOWN]!r}"
-        _check_name(name)
-        if name.lower() in seen:
+        _check_header_name(name)
+        if name.lower() in lowercase_names:
             raise InputError(
-                f"the extra header {shown} is given twice: names differ only in their case"
+                f"the extra header {shown} occurs twice: its names differ only in their case"
             )
-        seen.add(name.lower())
-        if len(value) > MAX_VALUE_LENGTH or not _VALUE.fullmatch(value):
+        lowercase_names.add(name.lower())
+        if len(value) > MAX_VALUE_LENGTH or not _VALUE_PATTERN.fullmatch(value):
             raise InputError(
                 f"the value of the extra header {shown} must be at most {MAX_VALUE_LENGTH} "
                 "visible ASCII characters, with spaces and tabs only between them"
@@ -208,38 +214,38 @@ def request_headers(
     *,
     stream: bool = False,
 ) -> dict[str, str]:
-    """Builds a request's headers. Evals and the router both use it, so that a provider cannot
-    tell them apart.
+    """Builds a request's headers. Evals and the router both call it, so that a provider cannot
+    tell their requests apart.
     """
-    own = {name.lower(): value for name, value in provider.extra_headers.items()}
+    extra = {name.lower(): value for name, value in provider.extra_headers.items()}
     return {
         "accept": "text/event-stream" if stream else "application/json",
         "content-type": "application/json",
         "accept-encoding": "identity",
         "user-agent": "swapgate",
         **provider.key_headers(key),
-        **own,
+        **extra,
     }
 
 
-def _check_name(name: str) -> None:
+def _check_header_name(name: str) -> None:
     """Checks a header's name. Raises InputError for a name that HTTP or Swapgate uses
     itself.
     """
     shown = f"{name[:_SHOWN]!r}"
-    if len(name) > MAX_NAME_LENGTH or not _TOKEN.fullmatch(name):
+    if len(name) > MAX_NAME_LENGTH or not _NAME_PATTERN.fullmatch(name):
         raise InputError(
             f"{shown} is not a header name: use 1 to {MAX_NAME_LENGTH} of a-z, A-Z, 0-9, `-` "
             "and `_`"
         )
-    if name.lower() in _OURS:
+    if name.lower() in _CONNECTION_HEADERS:
         raise InputError(
             f"Swapgate sets the extra header {shown} itself, for the connection: remove it"
         )
 
 
 def check_request_headers(provider: Provider, key: str) -> None:
-    """Checks a request's headers, including its key. Raises InputError."""
+    """Checks the extra headers and the key of a provider. Raises InputError."""
     try:
         check_headers(provider.extra_headers)
     except InputError as error:
@@ -247,7 +253,7 @@ def check_request_headers(provider: Provider, key: str) -> None:
             f"a header of this provider cannot be sent: {error}. Correct its extra headers"
         ) from None
     for name, value in provider.key_headers(key).items():
-        if not _VALUE.fullmatch(value):
+        if not _VALUE_PATTERN.fullmatch(value):
             raise InputError(
                 f"a header of this provider cannot be sent: the key in {name!r} is not visible "
                 f"ASCII. Set it again: `swapgate provider key set {provider.name}`"

@@ -1,8 +1,8 @@
 """Reads the published endpoints of servers that you run yourself: health and context. Pure.
 
 `harness.providers.registry.registered_providers` sends the requests and passes the replies. The
-paths of each kind are in `harness.providers.kinds.OwnServer`; the checks that all providers
-share in `probe`.
+paths of each kind are in `harness.providers.kinds.OwnServer`. `probe` has the checks that all
+providers share.
 """
 
 import json
@@ -38,12 +38,12 @@ class ServerReplies(NamedTuple):
 
 
 def own_server(provider: Provider) -> OwnServer | None:
-    """Returns the paths of a provider's kind; None for a kind that others run."""
+    """Returns the paths of a provider's kind; None for a kind that you do not run yourself."""
     kind = PROVIDER_KINDS.get(provider.kind)
     return kind.own_server if kind is not None else None
 
 
-def beside_api(provider: Provider) -> Provider:
+def at_server_root(provider: Provider) -> Provider:
     """Returns the provider with its server's root as its address, without `/v1`."""
     root = provider.api_base.rstrip("/").removesuffix("/v1")
     return replace(provider, api_base=root)
@@ -57,17 +57,17 @@ def server_findings(
 ) -> Iterator[ProbeFinding]:
     """Yields findings about health and context. models: the server's list of models."""
     server, health, about = replies
-    yield _health(server, health)
+    yield _judge_health(server, health)
     if target is None:
         return
     window = _described_window(server, target, about) or _listed_window(
         provider, target, models
     )
     if window is not None:
-        yield _context(provider, target, window)
+        yield _compare_windows(provider, target, window)
 
 
-def _health(server: OwnServer, health: ProbeReply) -> ProbeFinding:
+def _judge_health(server: OwnServer, health: ProbeReply) -> ProbeFinding:
     """Judges the answer of the health endpoint."""
     subject = ProbeSubject.SERVER
     status = health.status
@@ -78,30 +78,33 @@ def _health(server: OwnServer, health: ProbeReply) -> ProbeFinding:
         return ProbeFinding(subject, ProbeStatus.FAIL, health.error, step)
     if status is None or status >= 500:
         return ProbeFinding(subject, ProbeStatus.FAIL, health.error, "read the server's log")
-    found = f"{server.health} answers {status}, so another server may stand before it"
-    return ProbeFinding(subject, ProbeStatus.UNKNOWN, found)
+    text = f"{server.health} answers {status}, so another server may stand before it"
+    return ProbeFinding(subject, ProbeStatus.UNKNOWN, text)
 
 
-def _context(
+def _compare_windows(
     provider: Provider,
     target: Target,
     window: int,
 ) -> ProbeFinding:
     """Compares the server's context window with the declared one. window: tokens.
 
-    Warns if the server's window is smaller, because the router would send too long requests.
+    Warns if the server's window is smaller, because the router would send requests that are too
+    long.
     """
     subject = ProbeSubject.CONTEXT
-    expected = provider.can(target.model).context_window
-    found = f"{window:,} tokens for a request and its answer"
-    if expected is None or expected <= window:
-        return ProbeFinding(subject, ProbeStatus.OK, found)
-    found = f"{found}, but Swapgate expects {expected:,}: it refuses longer requests"
+    declared_window = provider.can(target.model).context_window
+    text = f"{window:,} tokens for a request and its answer"
+    if declared_window is None or declared_window <= window:
+        return ProbeFinding(subject, ProbeStatus.OK, text)
+    text = (
+        f"{text}, but Swapgate expects {declared_window:,}: the server refuses longer requests"
+    )
     step = (
         f"start the server with a larger context, or declare `context_window: {window}` for "
         f"{target.model} in the provider's `models`"
     )
-    return ProbeFinding(subject, ProbeStatus.WARN, found, step)
+    return ProbeFinding(subject, ProbeStatus.WARN, text, step)
 
 
 def _described_window(
@@ -113,19 +116,19 @@ def _described_window(
     number.
     """
     try:
-        found: Any = json.loads(about.content) if about is not None else None
+        value: Any = json.loads(about.content) if about is not None else None
     except (ValueError, RecursionError):
         return None
     for name in server.window:
-        if isinstance(found, list):
-            found = next((row for row in found if _is_of(row, target.model)), None)
-        if not isinstance(found, Mapping):
+        if isinstance(value, list):
+            value = next((row for row in value if _names_model(row, target.model)), None)
+        if not isinstance(value, Mapping):
             return None
-        found = found.get(name)
-    return found if type(found) is int and 0 < found <= LARGEST_WINDOW else None
+        value = value.get(name)
+    return value if type(value) is int and 0 < value <= LARGEST_WINDOW else None
 
 
-def _is_of(row: object, model: str) -> bool:
+def _names_model(row: object, model: str) -> bool:
     return isinstance(row, Mapping) and is_listed(model, (row.get("name"),))
 
 
@@ -136,8 +139,8 @@ def _listed_window(
 ) -> int | None:
     """Reads the context window from the server's list of models; None without one."""
     try:
-        listed = parse_listed_models(models.content, provider, datetime.min.replace(tzinfo=UTC))
+        parsed = parse_listed_models(models.content, provider, datetime.min.replace(tzinfo=UTC))
     except InputError:
         return None
-    windows = {model.model: model.context_window for model in listed.models}
+    windows = {model.model: model.context_window for model in parsed.models}
     return windows.get(target.model)

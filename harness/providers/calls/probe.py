@@ -2,7 +2,7 @@
 small streamed chat. Errors contain no keys.
 
 `HttpProviderProbe` sends single requests; the other functions are pure and turn replies into
-findings. A finding says what works, never how well a model answers.
+findings. A finding tells whether something works, never how well a model answers.
 `harness.providers.registry.registered_providers` chooses the providers to check.
 """
 
@@ -43,9 +43,10 @@ PROBE_QUESTION: Final = "Reply with the one word: ready"
 KEY_REFUSED_STATUSES: Final = (401, 403)
 # Without these queries, the providers list only a few models per page.
 _WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
-# Providers refuse signed requests and tokens if the clocks differ by minutes. We warn earlier.
+# Providers refuse signed requests and tokens if the clocks differ by minutes. Swapgate warns
+# earlier.
 MAX_SKEW_S: Final = 30.0
-MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # the rest of a plain answer is ignored
+MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # the probe ignores the rest of an answer
 _MESSAGES_TOKENS: Final = 64
 _RETIRED: Final = (
     "check its spelling; if it is retired, propose another with `swapgate proposal create`"
@@ -122,62 +123,65 @@ def streamed_probe_request(
     chat gets a request for an embedding, which cannot be streamed.
     """
     kind = PROVIDER_KINDS.get(provider.kind)
-    spoken = kind.speaks if kind is not None else frozenset()
-    sent = provider.as_sent(target)
-    fields = {**sent.parameters, **sent.request_patch.parameters}
+    native_endpoints = kind.speaks if kind is not None else frozenset()
+    adapted_target = provider.as_sent(target)
+    fields = {**adapted_target.parameters, **adapted_target.request_patch.parameters}
     body = {
         **{name: value for name, value in fields.items() if value is not None},
         "model": target.model,
         "messages": [{"role": "user", "content": PROBE_QUESTION}],
         "stream": True,
     }
-    if not provider.can(target.model).chat and Endpoint.EMBEDDINGS in spoken:
+    if not provider.can(target.model).chat and Endpoint.EMBEDDINGS in native_endpoints:
         return "/embeddings", {
             "model": target.model,
             "input": PROBE_QUESTION,
         }
-    if Endpoint.CHAT in spoken:
+    if Endpoint.CHAT in native_endpoints:
         return "/chat/completions", body
-    if Endpoint.MESSAGES in spoken:
+    if Endpoint.MESSAGES in native_endpoints:
         return "/messages", {"max_tokens": _MESSAGES_TOKENS, **body}
     return None
 
 
-def list_questions(
+def list_serving_requests(
     provider: Provider, target: Target
 ) -> Sequence[tuple[str, Mapping[str, Any]]]:
-    """Lists small requests, by path, that show whether a provider still serves a target.
+    """Lists small requests, as pairs of a path and a body, that show whether a provider still
+    serves a target.
 
     The first request is to the endpoint that the target most likely has. Empty for a kind
     whose protocol only the router speaks.
     """
     kind = PROVIDER_KINDS.get(provider.kind)
-    spoken = kind.speaks if kind is not None else frozenset()
-    own = streamed_probe_request(provider, target)
-    asked = {"model": target.model, "input": PROBE_QUESTION}
-    found: dict[str, Mapping[str, Any]] = dict([own] if own is not None else [])
-    if Endpoint.RESPONSES in spoken:
-        found.setdefault(
+    native_endpoints = kind.speaks if kind is not None else frozenset()
+    chat_request = streamed_probe_request(provider, target)
+    embedding_request = {"model": target.model, "input": PROBE_QUESTION}
+    requests: dict[str, Mapping[str, Any]] = dict(
+        [chat_request] if chat_request is not None else []
+    )
+    if Endpoint.RESPONSES in native_endpoints:
+        requests.setdefault(
             "/responses",
             {
-                **asked,
+                **embedding_request,
                 "stream": True,
                 "store": False,
             },
         )
-    if Endpoint.EMBEDDINGS in spoken:
-        found.setdefault("/embeddings", asked)
-    return list(found.items())
+    if Endpoint.EMBEDDINGS in native_endpoints:
+        requests.setdefault("/embeddings", embedding_request)
+    return list(requests.items())
 
 
 def is_content_event(data: bytes) -> bool:
     """Tells whether a stream's event has content of an answer, not only a role or a ping."""
     try:
         event = json.loads(data)
-        named = str(event.get("type") or "")
-        if named == "content_block_delta":
+        event_type = str(event.get("type") or "")
+        if event_type == "content_block_delta":
             return True
-        if named.startswith("response.") and named.endswith(".delta"):
+        if event_type.startswith("response.") and event_type.endswith(".delta"):
             return True
         delta = event["choices"][0]["delta"]
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -190,9 +194,9 @@ def probe_findings(
     target: Target | None,
     models: ProbeReply,
     chat: ProbeReply | None,
-    used: Collection[str] = (),
+    routed_models: Collection[str] = (),
 ) -> Iterator[ProbeFinding]:
-    """Yields a probe's findings. used: the models that routes use."""
+    """Yields a probe's findings. used: the provider's models that routes use."""
     yield _reachable(provider, models)
     if models.status is None:
         return
@@ -200,7 +204,7 @@ def probe_findings(
     if target is not None:
         yield _model(target, models, chat)
         listed = parse_model_list(models.content)
-        others = {*used} - {target.model}
+        others = {*routed_models} - {target.model}
         unlisted = sorted(model for model in others if not is_listed(model, listed))
         if listed and unlisted:
             found = f"it does not list {', '.join(unlisted)}, which routes use"
@@ -222,11 +226,11 @@ def missing_key_finding(provider: Provider) -> ProbeFinding:
 
 def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
     if models.status is None:
-        up = "check whether it runs"
+        advice = "check whether it runs"
         kind = PROVIDER_KINDS.get(provider.kind)
         if kind is not None and kind.group is ProviderGroup.SIMULATED:
-            up = f"`swapgate sim --port {urlsplit(provider.api_base).port}` starts it"
-        step = f"{up}, or `swapgate provider set {provider.name} --api-base URL`"
+            advice = f"`swapgate sim --port {urlsplit(provider.api_base).port}` starts it"
+        step = f"{advice}, or `swapgate provider set {provider.name} --api-base URL`"
         return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.FAIL, models.error, step)
     found = f"answers after {format_milliseconds(models.seconds * 1000)}"
     return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, found)
@@ -239,11 +243,11 @@ def _key(
 ) -> ProbeFinding:
     """Judges whether the provider accepts the key, by the statuses of both replies."""
     statuses = [reply.status for reply in (models, chat) if reply is not None]
-    if refused := [status for status in statuses if status in KEY_REFUSED_STATUSES]:
+    if refused_statuses := [status for status in statuses if status in KEY_REFUSED_STATUSES]:
         signs_in = provider.kind in OAUTH_ENDPOINTS
-        then = "signs in again" if signs_in else "with a valid key"
-        step = f"`{key_command(provider.name, provider.kind)}` {then}"
-        found = f"{refused[0]}: it refuses our key"
+        advice = "signs in again" if signs_in else "with a valid key"
+        step = f"`{key_command(provider.name, provider.kind)}` {advice}"
+        found = f"{refused_statuses[0]}: it refuses our key"
         return ProbeFinding(ProbeSubject.KEY, ProbeStatus.FAIL, found, step)
     if any(status is not None and 200 <= status < 300 for status in statuses):
         return ProbeFinding(ProbeSubject.KEY, ProbeStatus.OK, "accepted")
@@ -275,27 +279,27 @@ def _model(
 
 def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding:
     """Judges the small chat. chat: None if it was not sent."""
-    ask = ProbeSubject.FIRST_TOKEN
+    subject = ProbeSubject.FIRST_TOKEN
     if target is None:
         step = "`swapgate model add PROVIDER/MODEL` adds a target"
-        return ProbeFinding(ask, ProbeStatus.UNKNOWN, "it has no target", step)
+        return ProbeFinding(subject, ProbeStatus.UNKNOWN, "it has no target", step)
     if chat is None:
         found = "only the router speaks its protocol"
-        return ProbeFinding(ask, ProbeStatus.UNKNOWN, found, "send a request to its route")
+        return ProbeFinding(subject, ProbeStatus.UNKNOWN, found, "send a request to its route")
     if chat.first_s is not None:
         found = f"after {format_milliseconds(chat.first_s * 1000)}"
-        return ProbeFinding(ask, ProbeStatus.OK, found)
+        return ProbeFinding(subject, ProbeStatus.OK, found)
     if chat.status == 200:
         step = f"`swapgate model probe {target.provider}/{target.model}` shows the whole answer"
-        return ProbeFinding(ask, ProbeStatus.WARN, f"no content came: {chat.error}", step)
-    return ProbeFinding(ask, ProbeStatus.FAIL, chat.error, _step(chat.status))
+        return ProbeFinding(subject, ProbeStatus.WARN, f"no content came: {chat.error}", step)
+    return ProbeFinding(subject, ProbeStatus.FAIL, chat.error, _step(chat.status))
 
 
 def _step(status: int | None) -> str:
     """Returns the next step after a chat failed with a status."""
     match status:
         case 429:
-            return "its limit or quota is used up: wait, or ask the provider for more"
+            return "your rate limit or quota is used up: wait, or ask the provider for more"
         case 402:
             return "top up the account with the provider"
         case None:
@@ -310,13 +314,13 @@ def _step(status: int | None) -> str:
 
 
 def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
-    """Compares the clocks: signatures and tokens of some providers depend on them."""
-    known = [reply.skew_s for reply in (models, chat) if reply is not None]
-    skew = next((value for value in known if value is not None), None)
-    if skew is None:
+    """Compares our clock with the provider's: some signatures and tokens depend on both."""
+    skews_s = [reply.skew_s for reply in (models, chat) if reply is not None]
+    skew_s = next((value for value in skews_s if value is not None), None)
+    if skew_s is None:
         return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.UNKNOWN, "it sends no date")
-    if abs(skew) > MAX_SKEW_S:
-        found = f"ours is {format_span(abs(skew))} {'behind' if skew > 0 else 'ahead'}"
+    if abs(skew_s) > MAX_SKEW_S:
+        found = f"ours is {format_span(abs(skew_s))} {'behind' if skew_s > 0 else 'ahead'}"
         step = "set this machine's clock (NTP): signatures and expiries depend on it"
         return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.WARN, found, step)
     return ProbeFinding(
@@ -334,8 +338,8 @@ def models_path(kind: str) -> str:
 def parse_model_list(content: bytes) -> set[str]:
     """Reads the names in a list of models; empty for another content."""
     try:
-        found = json.loads(content)
-        names = map(listed_name, found.get("data") or found["models"])
+        document = json.loads(content)
+        names = map(listed_name, document.get("data") or document["models"])
         return {name for name in names if isinstance(name, str)}
     except (
         ValueError,
@@ -348,8 +352,8 @@ def parse_model_list(content: bytes) -> set[str]:
 
 
 def listed_name(entry: object) -> object:
-    """Returns a listed model's name, Google's without its prefix. Another name that begins
-    with `models/` is a file's path.
+    """Returns a listed model's name. Google's names lose their prefix `models/`. In other lists
+    this prefix is part of a file's path.
     """
     if not isinstance(entry, Mapping):
         return None
@@ -359,7 +363,7 @@ def listed_name(entry: object) -> object:
 
 
 def is_listed(model: str, names: Collection[object]) -> bool:
-    """Tells whether a list has a model. Ollama lists `:latest` and answers without it too."""
+    """Tells whether a list has a model. Ollama lists `NAME:latest`, and also accepts `NAME`."""
     return model in names or f"{model}:latest" in names
 
 
@@ -370,7 +374,7 @@ ProbeRequest = tuple[str, str]  # provider's name, path
 
 class HttpProviderProbe:
     """Probes providers over HTTP. allowed: entries of `router.allow_addresses`. classify:
-    classifies error answers; None leaves `ProbeReply.failure` unknown for them.
+    without it, `ProbeReply.failure` of error answers stays None.
     """
 
     def __init__(
@@ -396,23 +400,23 @@ class HttpProviderProbe:
     ) -> ProbeReply:
         """Sends one request. Never raises: the reply has the error, without secrets.
 
-        body: None for a GET. whole: also reads a stream to its end, for its content. Otherwise
-        a stream is read up to its first content.
+        body: None for a GET. whole: reads a stream to its end, for its content, instead of only
+        up to its first content.
         """
         try:
             check_api_base(provider.api_base, self._allowed)
             check_request_headers(provider, key)
-        except InputError as error:
-            return ProbeReply(None, 0.0, error=str(error))
-        content = None if body is None else json.dumps(body).encode()
-        hidden = (key, *provider.extra_headers.values())
+        except InputError as refusal_error:
+            return ProbeReply(None, 0.0, error=str(refusal_error))
+        request_body = None if body is None else json.dumps(body).encode()
+        secrets = (key, *provider.extra_headers.values())
         started = time.perf_counter()
         sent_at = self._clock.now()
         try:
             with self._client.send(
                 provider.url(path),
                 _headers(provider, key),
-                content,
+                request_body,
                 timeout_s=timeout_s,
             ) as answer:
                 seconds = time.perf_counter() - started
@@ -420,31 +424,31 @@ class HttpProviderProbe:
                 reply = partial(ProbeReply, answer.status, seconds, skew_s=skew)
                 if not 200 <= answer.status < 300:
                     refusal = _read_refusal(answer)
-                    text = f"{answer.status}: {error_message(refusal, hidden)}"
+                    text = f"{answer.status}: {error_message(refusal, secrets)}"
                     return reply(
                         error=text,
-                        failure=self._class_of(answer.status, refusal),
+                        failure=self._classify_answer(answer.status, refusal),
                     )
                 if whole or body is None:
                     return reply(answer.read(MAX_REPLY_BYTES))
                 if not body.get("stream"):
-                    content = answer.read(MAX_REPLY_BYTES)
+                    request_body = answer.read(MAX_REPLY_BYTES)
                     return reply(
-                        content,
-                        failure=self._class_of(answer.status, content),
+                        request_body,
+                        failure=self._classify_answer(answer.status, request_body),
                     )
-                first = _first(answer, started)
-                failure = first.failure or self._class_of(answer.status, first.answer)
-                why = first.why
+                first = _read_first_content(answer, started)
+                failure = first.failure or self._classify_answer(answer.status, first.answer)
+                reason = first.why
                 if failure is not None and first.answer is not None:
-                    why = error_message(first.answer, hidden)
-                return reply(error=why, first_s=first.seconds, failure=failure)
+                    reason = error_message(first.answer, secrets)
+                return reply(error=reason, first_s=first.seconds, failure=failure)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             seconds = time.perf_counter() - started
-            text = f"{provider.api_base} does not answer: {_reason(failed, hidden)}"
+            text = f"{provider.api_base} does not answer: {_reason(failed, secrets)}"
             return ProbeReply(None, seconds, error=text)
 
-    def _class_of(self, status: int, body: bytes | None) -> FailureClass | None:
+    def _classify_answer(self, status: int, body: bytes | None) -> FailureClass | None:
         """Classifies an answer. body: None for the beginning of a stream."""
         if self._classify is None or body is None:
             return None
@@ -474,11 +478,11 @@ class _FirstContent:
     answer: bytes | None = None
 
 
-def _first(answer: http.client.HTTPResponse, started: float) -> _FirstContent:
+def _read_first_content(answer: http.client.HTTPResponse, started: float) -> _FirstContent:
     """Reads a stream up to its first content, or the whole answer that comes in its place."""
     if answer.headers.get_content_type() == "application/json":
         return _FirstContent(why="it ignored `stream`", answer=answer.read(MAX_REPLY_BYTES))
-    came = False
+    has_line = False
     events = EventPayloads()
     try:
         for _ in range(MAX_LINES):
@@ -491,9 +495,9 @@ def _first(answer: http.client.HTTPResponse, started: float) -> _FirstContent:
                     return _FirstContent(why="an error came", answer=error)
             if not line:
                 return _FirstContent(why="the stream ended", failure=FailureClass.EMPTY)
-            came = True
+            has_line = True
     except TimeoutError:
-        if not came:
+        if not has_line:
             raise
         return _FirstContent(why="it took too long", failure=FailureClass.TIMEOUT)
     return _FirstContent(why="too many lines", failure=FailureClass.MALFORMED)
@@ -510,16 +514,18 @@ def _error_event(data: bytes) -> bytes:
 
 
 def _skew_s(
-    date: str | None,
-    sent: datetime,
-    came: datetime,
+    date_header: str | None,
+    sent_at: datetime,
+    answered_at: datetime,
 ) -> float | None:
-    """Compares the answer's date header with the middle between sending and answer."""
+    """Returns the provider's clock minus ours, in seconds; None without a valid date header.
+    Assumes that the provider wrote the date halfway between `sent_at` and `answered_at`.
+    """
     try:
-        theirs = parsedate_to_datetime(date or "").astimezone(UTC)
+        provider_time = parsedate_to_datetime(date_header or "").astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return (theirs - (sent + (came - sent) / 2)).total_seconds()
+    return (provider_time - (sent_at + (answered_at - sent_at) / 2)).total_seconds()
 
 
 def _read_refusal(answer: http.client.HTTPResponse) -> bytes:
@@ -530,20 +536,22 @@ def _read_refusal(answer: http.client.HTTPResponse) -> bytes:
         return b""
 
 
-def error_message(body: bytes, hidden: Sequence[str]) -> str:
-    """Extracts a refusal's message. Hides secrets before it cuts, so that no part remains."""
-    text = hide_secrets(body, hidden).decode("utf-8", "replace")
+def error_message(body: bytes, secrets: Sequence[str]) -> str:
+    """Extracts a refusal's message. Hides secrets before it shortens the text, so that no part
+    of a secret remains.
+    """
+    text = hide_secrets(body, secrets).decode("utf-8", "replace")
     try:
         error = json.loads(text)["error"]
-        said = str(error["message"]) if isinstance(error, dict) else error
-        return said[:MAX_TEXT] or "no text"
+        message = str(error["message"]) if isinstance(error, dict) else error
+        return message[:MAX_TEXT] or "no text"
     except (ValueError, LookupError, TypeError, RecursionError):
         return " ".join(text.split())[:MAX_TEXT] or "no text"
 
 
-def _reason(failed: Exception, hidden: Sequence[str]) -> str:
+def _reason(error: Exception, secrets: Sequence[str]) -> str:
     """Describes an error without secrets: some errors quote the request or the answer."""
-    inner = failed if isinstance(failed, OSError) else getattr(failed, "reason", failed)
-    text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
-    clean = hide_secrets(text.encode("utf-8", "surrogatepass"), hidden)
+    cause = error if isinstance(error, OSError) else getattr(error, "reason", error)
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    clean = hide_secrets(text.encode("utf-8", "surrogatepass"), secrets)
     return clean.decode("utf-8", "replace")[:MAX_TEXT]

@@ -42,11 +42,11 @@ TOOL_SCHEMAS: Final[Mapping[str, Mapping[str, object]]] = {
 }
 # Numbers that a model cannot guess.
 TOOL_ANSWERS: Final[Mapping[str, int]] = {STOCK_TOOL: 4817, PRICE_TOOL: 2963}
-_IN_NUMBER: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
+_THOUSANDS_SEPARATOR: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
 
 
 class ToolOutcome(StrEnum):
-    """Whether a capability works. NOT_SEEN: the loop gave no chance to see it."""
+    """Whether a capability works. NOT_SEEN: the loop did not use it."""
 
     WORKS = "works"
     ONE_AT_A_TIME = "one at a time"
@@ -68,7 +68,7 @@ class ToolLoopTrace:
 
     turns: Sequence[Sequence[ProbeToolCall]] = ()  # the calls of each of the model's answers
     text: str = ""  # text of its last answer
-    error: str = ""  # why the loop ended early, without secrets; empty if it did not
+    error: str = ""  # the reason for an early end, without secrets; empty after a whole loop
 
     @property
     def calls(self) -> list[ProbeToolCall]:
@@ -91,14 +91,14 @@ class ToolFinding:
 
     subject: str
     outcome: ToolOutcome
-    failed: bool  # the target is declared to have the capability, and lacks it
+    failed: bool  # the target lacks a declared capability
     found: str
     next_step: str = ""  # empty without a step
 
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """The capabilities that a person declared for a target, and their words."""
+    """The declared capabilities of a target, and their descriptions for people."""
 
     provider: Provider
     target: Target
@@ -125,60 +125,72 @@ def tool_findings(
     another.
     """
     declared = _Declared(provider, target)
-    unheard = _UNHEARD if not result.whole.turns else ""
-    yield _judged(declared, "tools", "tools", _calls(result.whole), unheard)
-    yield _parallel(declared, result.whole)
-    yield _judged(declared, "results", "tools", _results(result.whole), _RESULTS)
-    yield _judged(declared, "forced choice", "tools", _forced(result.forced), _FORCED)
-    yield _judged(declared, "strict schema", "tools", _strict(result), _STRICT)
-    yield _judged(declared, "streamed", "stream", _streamed(result), _STREAMED)
+    first_step = _NO_TURN_STEP if not result.whole.turns else ""
+    yield _build_finding(declared, "tools", "tools", _judge_calls(result.whole), first_step)
+    yield _find_parallel_calls(declared, result.whole)
+    yield _build_finding(
+        declared, "results", "tools", _judge_results(result.whole), _RESULTS_STEP
+    )
+    yield _build_finding(
+        declared, "forced choice", "tools", _judge_forced_choice(result.forced), _FORCED_STEP
+    )
+    yield _build_finding(
+        declared, "strict schema", "tools", _judge_schema(result), _STRICT_STEP
+    )
+    yield _build_finding(declared, "streamed", "stream", _judge_stream(result), _STREAMED_STEP)
 
 
-_Judged = tuple[ToolOutcome, str]
-_UNHEARD: Final = "fix the cause of the error; `swapgate doctor` checks key, address and model"
-_RESULTS: Final = "check whether its chat template keeps tool results, or propose another model"
-_FORCED: Final = "do not send tool_choice to this target's routes, or propose another model"
-_STRICT: Final = "check arguments in the tools, or propose a model that keeps to schemas"
-_STREAMED: Final = "send requests with tools without `stream`, or propose another model"
+_Judgement = tuple[ToolOutcome, str]
+_NO_TURN_STEP: Final = (
+    "fix the cause of the error; `swapgate doctor` checks key, address and model"
+)
+_RESULTS_STEP: Final = (
+    "check whether its chat template keeps tool results, or propose another model"
+)
+_FORCED_STEP: Final = (
+    "do not send tool_choice to this target's routes, or propose another model"
+)
+_STRICT_STEP: Final = "check arguments in the tools, or propose a model that keeps to schemas"
+_STREAMED_STEP: Final = "send requests with tools without `stream`, or propose another model"
 
 
-def _judged(
+def _build_finding(
     declared: _Declared,
     subject: str,
     capability: str,
-    judged: _Judged,
+    judgement: _Judgement,
     step: str = "",
 ) -> ToolFinding:
     """Compares an outcome with the declared capability, and proposes the next step.
 
-    capability: its name in `Capabilities`. step: for a declared capability that fails; empty
-    for declaring that it is missing.
+    capability: its name in `Capabilities`. step: for a declared capability that fails. If it is
+    empty, the finding proposes to declare that the capability is missing.
     """
-    outcome, found = judged
-    has = declared.has(capability)
-    works = outcome is ToolOutcome.WORKS
+    outcome, observation = judgement
+    is_declared = declared.has(capability)
+    is_working = outcome is ToolOutcome.WORKS
     next_step = ""
     failed = False
-    if outcome is ToolOutcome.NOT_SEEN or (works and has):
-        text = found
-    elif works:
-        text = f"{found}; {declared.describe(capability)} is declared"
+    if outcome is ToolOutcome.NOT_SEEN or (is_working and is_declared):
+        text = observation
+    elif is_working:
+        text = f"{observation}; {declared.describe(capability)} is declared"
         next_step = declared.setting(capability, to=True)
-    elif not has:
-        text = f"as declared: {found}"
+    elif not is_declared:
+        text = f"as declared: {observation}"
     else:
-        text = f"{declared.describe(capability)}; {found}"
+        text = f"{declared.describe(capability)}; {observation}"
         failed = True
         next_step = step or declared.setting(capability, to=False)
     return ToolFinding(subject, outcome, failed, text, next_step)
 
 
-def _calls(loop: ToolLoopTrace) -> _Judged:
+def _judge_calls(trace: ToolLoopTrace) -> _Judgement:
     """Judges whether the model calls offered tools with JSON objects."""
-    if not loop.calls:
-        why = loop.error or "it answers with text, but a tool call is required"
-        return ToolOutcome.DOES_NOT, why
-    for call in loop.calls:
+    if not trace.calls:
+        reason = trace.error or "it answers with text, but a tool call is required"
+        return ToolOutcome.DOES_NOT, reason
+    for call in trace.calls:
         if call.name not in TOOL_SCHEMAS:
             return (
                 ToolOutcome.OTHERS,
@@ -189,112 +201,115 @@ def _calls(loop: ToolLoopTrace) -> _Judged:
                 ToolOutcome.DOES_NOT,
                 f"its arguments of {call.name} are not a JSON object",
             )
-    return (
-        ToolOutcome.WORKS,
-        f"{_count(len(loop.calls), 'call')} in {_count(sum(map(bool, loop.turns)), 'turn')}",
+    turns_with_calls = sum(map(bool, trace.turns))
+    observation = (
+        f"{_count_of(len(trace.calls), 'call')} in {_count_of(turns_with_calls, 'turn')}"
     )
+    return ToolOutcome.WORKS, observation
 
 
-def _parallel(declared: _Declared, loop: ToolLoopTrace) -> ToolFinding:
+def _find_parallel_calls(declared: _Declared, trace: ToolLoopTrace) -> ToolFinding:
     """Judges whether the model calls several tools in one turn."""
-    if not loop.calls:
-        judged = ToolOutcome.NOT_SEEN, "it called no tool"
-    elif (most := max(len(turn) for turn in loop.turns)) > 1:
-        judged = ToolOutcome.WORKS, f"{most} calls in one turn"
+    if not trace.calls:
+        judgement = ToolOutcome.NOT_SEEN, "it called no tool"
+    elif (most_calls := max(len(turn) for turn in trace.turns)) > 1:
+        judgement = ToolOutcome.WORKS, f"{most_calls} calls in one turn"
     else:
-        judged = ToolOutcome.ONE_AT_A_TIME, "one call at a time"
-    return _judged(declared, "parallel calls", "parallel_tools", judged)
+        judgement = ToolOutcome.ONE_AT_A_TIME, "one call at a time"
+    return _build_finding(declared, "parallel calls", "parallel_tools", judgement)
 
 
-def _results(loop: ToolLoopTrace) -> _Judged:
+def _judge_results(trace: ToolLoopTrace) -> _Judgement:
     """Judges whether the last answer has the numbers that the tools returned."""
-    if loop.calls and loop.error:
-        return ToolOutcome.DOES_NOT, loop.error
-    called = {call.name for call in loop.calls}
+    if trace.calls and trace.error:
+        return ToolOutcome.DOES_NOT, trace.error
+    called = {call.name for call in trace.calls}
     if called.isdisjoint(TOOL_SCHEMAS):
         return ToolOutcome.NOT_SEEN, "it called none of the tools"
-    text = _IN_NUMBER.sub("", loop.text)
-    lost = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in text)
-    if not loop.text.strip():
+    text = _THOUSANDS_SEPARATOR.sub("", trace.text)
+    missing = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in text)
+    if not trace.text.strip():
         return (
             ToolOutcome.DOES_NOT,
             "its answer after the tools' results is empty",
         )
-    if uncalled := [name for name in lost if name not in called]:
+    if not_called := [name for name in missing if name not in called]:
         return (
             ToolOutcome.DOES_NOT,
-            f"it answers without calling {', '.join(uncalled)}",
+            f"it answers without calling {', '.join(not_called)}",
         )
-    if lost:
+    if missing:
         return (
             ToolOutcome.DOES_NOT,
-            f"its answer omits the result of {', '.join(lost)}",
+            f"its answer omits the result of {', '.join(missing)}",
         )
     return ToolOutcome.WORKS, "its answer has the results of both tools"
 
 
-def _forced(loop: ToolLoopTrace | None) -> _Judged:
+def _judge_forced_choice(trace: ToolLoopTrace | None) -> _Judgement:
     """Judges whether the model obeys a forced tool choice."""
-    if loop is None:
+    if trace is None:
         return (
             ToolOutcome.NOT_SEEN,
             "not tried, because the first loop got no answer",
         )
-    if loop.error:
-        return ToolOutcome.DOES_NOT, loop.error
-    called = {call.name for call in loop.calls}
+    if trace.error:
+        return ToolOutcome.DOES_NOT, trace.error
+    called = {call.name for call in trace.calls}
     if called == {PRICE_TOOL}:
         return ToolOutcome.WORKS, f"it calls {PRICE_TOOL}, as required"
-    instead = "another tool" if called else "no tool"
-    unknown = called and called.isdisjoint(TOOL_SCHEMAS)
-    outcome = ToolOutcome.OTHERS if unknown else ToolOutcome.DOES_NOT
-    return outcome, f"it calls {instead}, although {PRICE_TOOL} is forced"
+    actual = "another tool" if called else "no tool"
+    calls_unknown_tool = called and called.isdisjoint(TOOL_SCHEMAS)
+    outcome = ToolOutcome.OTHERS if calls_unknown_tool else ToolOutcome.DOES_NOT
+    return outcome, f"it calls {actual}, although {PRICE_TOOL} is forced"
 
 
-def _strict(result: ToolProbeResult) -> _Judged:
+def _judge_schema(result: ToolProbeResult) -> _Judgement:
     """Judges whether arguments fit the tools' schemas, in all loops."""
-    loops = [
+    traces = [
         loop for loop in (result.whole, result.forced, result.streamed) if loop is not None
     ]
-    known = [call for loop in loops for call in loop.calls if call.name in TOOL_SCHEMAS]
-    if not known:
+    offered_calls = [
+        item for loop in traces for item in loop.calls if item.name in TOOL_SCHEMAS
+    ]
+    if not offered_calls:
         return ToolOutcome.NOT_SEEN, "it called no tool"
-    for name in known:
-        if not matches_schema(read_object(name.arguments or "{}"), TOOL_SCHEMAS[name.name]):
+    for call in offered_calls:
+        if not matches_schema(read_object(call.arguments or "{}"), TOOL_SCHEMAS[call.name]):
             return (
                 ToolOutcome.DOES_NOT,
-                f"its arguments of {name.name} do not fit the schema",
+                f"its arguments of {call.name} do not fit the schema",
             )
     return (
         ToolOutcome.WORKS,
-        f"the arguments of {_count(len(known), 'call')} fit the schemas",
+        f"the arguments of {_count_of(len(offered_calls), 'item')} fit the schemas",
     )
 
 
-def _streamed(result: ToolProbeResult) -> _Judged:
+def _judge_stream(result: ToolProbeResult) -> _Judgement:
     """Judges whether the pieces of streamed calls form JSON objects."""
-    loop = result.streamed
-    if loop is None:
+    trace = result.streamed
+    if trace is None:
         return (
             ToolOutcome.NOT_SEEN,
             "not tried, because the first loop got no answer",
         )
-    if loop.error:
-        outcome = ToolOutcome.DOES_NOT if loop.turns else ToolOutcome.NO_ANSWER
-        return outcome, loop.error
-    if not loop.calls and not result.whole.calls:
+    if trace.error:
+        outcome = ToolOutcome.DOES_NOT if trace.turns else ToolOutcome.NO_ANSWER
+        return outcome, trace.error
+    if not trace.calls and not result.whole.calls:
         return (
             ToolOutcome.NOT_SEEN,
             "it called no tool, with a stream or without",
         )
-    outcome, found = _calls(loop)
+    outcome, observation = _judge_calls(trace)
     if outcome is not ToolOutcome.WORKS:
-        return outcome, f"in a stream {found}"
+        return outcome, f"in a stream {observation}"
     return (
         outcome,
-        f"the pieces of {_count(len(loop.calls), 'call')} form JSON",
+        f"the pieces of {_count_of(len(trace.calls), 'call')} form JSON",
     )
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count_of(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

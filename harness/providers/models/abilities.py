@@ -1,8 +1,8 @@
 """The table of abilities: the facts about models and kinds that decide how a request is sent.
 
-A row names kinds, a pattern of model names, the values of `Capabilities`, and the page that
-says so. For each ability, the first row that fits and has a value counts, so a specific row
-stands above a general one. An ability without a row is unknown, and counts as present.
+A row has kinds, a pattern of model names, values of `Capabilities`, and the page that documents
+them. For each ability, the first fitting row with a value counts, so a specific row stands
+above a general one. An ability without a row is unknown, and counts as present.
 
 Precedence: the provider's own `models` (configuration or registry), then a refusal that the
 router learned (`router.upstream.learned_repairs`), then this table.
@@ -24,22 +24,22 @@ from harness.providers.models.capabilities import (
 )
 
 # A region or vendor before the name, and a cloud's version after it.
-_BEFORE: Final = r"(?:.*[./])?"
-_AFTER: Final = r"(?:[-@:].*)?"
+_NAME_PREFIX: Final = r"(?:.*[./])?"
+_NAME_SUFFIX: Final = r"(?:[-@:].*)?"
 _ANY_MODEL: Final = r".*"
 
 
 def _model(name: str) -> re.Pattern[str]:
     """Compiles a pattern of a model's name, without its vendor, region and version."""
-    return re.compile(f"{_BEFORE}(?:{name}){_AFTER}", re.IGNORECASE | re.DOTALL)
+    return re.compile(f"{_NAME_PREFIX}(?:{name}){_NAME_SUFFIX}", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class AbilityRow:
     """Abilities of some models. kinds: empty for all kinds.
 
-    source: an https page, or owner/repo#number. shown: the models, for people; empty for all
-    models of the kinds.
+    source: an https page, or owner/repo#number of an issue. shown: the models' name for people;
+    empty for all models of the kinds.
     """
 
     kinds: frozenset[str]
@@ -79,7 +79,7 @@ def _row(
 
 _DOCS: Final = "https://platform.claude.com/docs/en"
 _OPENAIS: Final = "openai azure_openai"
-_LATER: Final = r"claude-(?:opus|sonnet|haiku|fable|mythos)"
+_CLAUDE_FAMILIES: Final = r"claude-(?:opus|sonnet|haiku|fable|mythos)"
 
 _EFFORTS: Final = ("low", "medium", "high")
 _MAX: Final = (*_EFFORTS, "max")
@@ -116,7 +116,7 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     ),
     _row(
         "",
-        _LATER + r"-(?:[5-9]|[1-9]\d)(?:[-.]\d)?",
+        _CLAUDE_FAMILIES + r"-(?:[5-9]|[1-9]\d)(?:[-.]\d)?",
         f"{_DOCS}/about-claude/models/whats-new-opus-5",
         "Claude 5 and later",
         thinking=ThinkingForm.ADAPTIVE,
@@ -347,7 +347,7 @@ ROWS: Final[tuple[AbilityRow, ...]] = (
     ),
 )
 
-_UNKNOWNS: Final = {ability.name: ability.default for ability in fields(Capabilities)}
+_UNKNOWN_VALUES: Final = {ability.name: ability.default for ability in fields(Capabilities)}
 
 
 @lru_cache(maxsize=4096)
@@ -357,11 +357,11 @@ def find_abilities(kind: str, model: str, api_base: str = "") -> Capabilities:
     kind: of the provider. api_base: the provider's address. The result is
     UNKNOWN_CAPABILITIES itself if no row fits.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for row in ROWS:
         if row.fits(kind, model, api_base):
-            found = {**row.values, **found}
-    return replace(UNKNOWN_CAPABILITIES, **found) if found else UNKNOWN_CAPABILITIES
+            values = {**row.values, **values}
+    return replace(UNKNOWN_CAPABILITIES, **values) if values else UNKNOWN_CAPABILITIES
 
 
 def kinds_with(ability: str, value: object) -> frozenset[str]:
@@ -371,7 +371,8 @@ def kinds_with(ability: str, value: object) -> frozenset[str]:
 
 
 def merge_abilities(own: Capabilities, known: Capabilities) -> Capabilities:
-    """Returns a model's abilities. An own value counts; a default stands for an unknown value.
+    """Returns a model's abilities. A declared value precedes the table's; a default value
+    counts as unknown.
 
     own: declared by the operator. known: from the table.
     """
@@ -381,7 +382,7 @@ def merge_abilities(own: Capabilities, known: Capabilities) -> Capabilities:
         return known
     declared = {
         name: value
-        for name, default in _UNKNOWNS.items()
+        for name, default in _UNKNOWN_VALUES.items()
         if (value := getattr(own, name)) != default
     }
     return replace(known, **declared)

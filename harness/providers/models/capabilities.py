@@ -57,7 +57,7 @@ class Prefill(StrEnum):
 
     @property
     def begins_anew(self) -> bool:
-        """Whether the model writes a further answer if the request does not say otherwise."""
+        """Whether the model writes a further answer unless the request sets a flag."""
         return self in (Prefill.BEGINS_ANEW, Prefill.PARTIAL, Prefill.FLAGS)
 
 
@@ -88,15 +88,15 @@ class Needs:
     # further answer follows it.
     prefill: bool = False
     new_answer: bool = False
-    # Estimated low, so that the router excludes no target that could answer.
+    # A low estimate, so that the router excludes no target that could answer.
     approx_input_tokens: int = 0
     max_output_tokens: int = 0  # the client's limit; 0 without one
-    # For people: a field or tool that the router cannot translate; else empty.
+    # For people: a field or tool that the router cannot translate; empty without one.
     native: str = ""
 
     @property
     def tokens(self) -> int:
-        """Returns input and answer together, which must fit into the context window."""
+        """The tokens of input and answer together, which must fit into the context window."""
         return self.approx_input_tokens + self.max_output_tokens
 
 
@@ -122,7 +122,7 @@ class Capabilities:
         ANSWER_TOKENS,
         unit="tokens",
     )
-    # Supports a seed. The abilities from `seed` to `top_k` are optional hints.
+    # Supports a seed. The abilities from `seed` to `top_k` are optional features.
     seed: bool = True
     logprobs: bool = True  # returns log probabilities
     reasoning: bool = True  # supports a reasoning effort
@@ -163,19 +163,19 @@ class Capabilities:
     several_choices: bool | None = None  # takes `n` above 1
     max_stop_sequences: int | None = number(
         None,
-        "Takes at most as many; 0 for no stop sequence.",
+        "Largest number of stop sequences; 0 if it takes none.",
         Range(0, 1_000),
     )
     max_output_tokens: int | None = number(
         None,
-        "Its largest limit of an answer, in tokens.",
+        "Longest answer, in tokens.",
         ANSWER_TOKENS,
     )
     documents: bool | None = None  # reads documents, such as PDF
     audio: bool | None = None  # reads sound
 
     def larger_than(self, other: "Capabilities") -> bool:
-        """Tells whether the context window is known to be larger than the other's."""
+        """Tells whether both context windows are known and this one is larger."""
         if self.context_window is None or other.context_window is None:
             return False
         return self.context_window > other.context_window
@@ -185,54 +185,60 @@ UNKNOWN_CAPABILITIES: Final = Capabilities()
 
 
 def restrict_endpoints(
-    has: Capabilities,
-    spoken: frozenset[Endpoint],
+    capabilities: Capabilities,
+    served: frozenset[Endpoint],
     translated: frozenset[Endpoint] = frozenset(),
 ) -> Capabilities:
     """Limits a target's endpoints to those of its kind. Returns the same object if nothing
     changes.
 
-    spoken: endpoints that the kind serves. translated: those that the router translates for it.
+    served: endpoints that the kind serves. translated: endpoints that the router translates for
+    the kind.
     """
     changes: dict[str, Any] = {
-        endpoint.value: endpoint in spoken
+        endpoint.value: endpoint in served
         for endpoint in Endpoint
-        if endpoint not in spoken or endpoint in translated
+        if endpoint not in served or endpoint in translated
     }
-    changed = any(bool(getattr(has, name)) is not able for name, able in changes.items())
-    return replace(has, **changes) if changed else has
+    is_changed = any(
+        bool(getattr(capabilities, name)) is not is_able for name, is_able in changes.items()
+    )
+    return replace(capabilities, **changes) if is_changed else capabilities
 
 
-def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
+def missing_capabilities(needs: Needs, capabilities: Capabilities) -> tuple[str, ...]:
     """Lists the capabilities that a request needs and a target lacks, as words for people."""
-    if has is UNKNOWN_CAPABILITIES:
+    if capabilities is UNKNOWN_CAPABILITIES:
         return ()
-    lacks = (
-        (needs.stream and not has.stream, "streaming"),
-        (needs.tools and not has.tools, "tools"),
+    requirements = (
+        (needs.stream and not capabilities.stream, "streaming"),
+        (needs.tools and not capabilities.tools, "tools"),
         (
-            needs.parallel_tools and not has.parallel_tools,
+            needs.parallel_tools and not capabilities.parallel_tools,
             "parallel tool calls",
         ),
-        (needs.json_schema and not has.json_schema, "JSON schema"),
-        (needs.vision and not has.vision, "vision"),
-        (needs.documents and has.documents is False, "documents"),
-        (needs.audio and has.audio is False, "sound"),
-        (needs.several_choices and has.several_choices is False, "several choices"),
-        (needs.prefill and not has.prefill.can_continue, "prefill"),
-        (needs.new_answer and not has.prefill.can_begin_anew, "new answer after an answer"),
+        (needs.json_schema and not capabilities.json_schema, "JSON schema"),
+        (needs.vision and not capabilities.vision, "vision"),
+        (needs.documents and capabilities.documents is False, "documents"),
+        (needs.audio and capabilities.audio is False, "sound"),
+        (needs.several_choices and capabilities.several_choices is False, "several choices"),
+        (needs.prefill and not capabilities.prefill.can_continue, "prefill"),
+        (
+            needs.new_answer and not capabilities.prefill.can_begin_anew,
+            "new answer after an answer",
+        ),
     )
-    words = [word for lack, word in lacks if lack]
-    if not getattr(has, needs.endpoint.value):
+    words = [word for is_missing, word in requirements if is_missing]
+    if not getattr(capabilities, needs.endpoint.value):
         words.append(needs.native or f"the {needs.endpoint.value} endpoint")
-    window = has.context_window
+    window = capabilities.context_window
     if window is not None and needs.tokens > window:
         words.append(f"a context window of about {needs.tokens} tokens (it has {window})")
     return tuple(words)
 
 
 def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
-    """Whether the request has tools, and a target of the plan lacks parallel calls."""
+    """Tells whether the request has tools, and a target of the plan lacks parallel calls."""
     return needs.tools and not all(capabilities.parallel_tools for capabilities in plan)
 
 
@@ -247,22 +253,24 @@ class OptionalFeature(StrEnum):
     TOP_K = "top_k"
 
 
-# OpenAI's chat lacks these features; chats of some kinds have them (`cache_marks`).
-LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[OptionalFeature]]] = {
+# Translation to OpenAI's chat loses these features, unless the kind has `cache_marks`.
+REMOVED_BY_TRANSLATION: Final[Mapping[Endpoint, frozenset[OptionalFeature]]] = {
     Endpoint.MESSAGES: frozenset({OptionalFeature.CACHING})
 }
 
 
 def dropped_features(
-    has: Capabilities,
+    capabilities: Capabilities,
     endpoint: Endpoint,
     *,
     translated: bool,
     cache_marks: bool = False,
 ) -> frozenset[OptionalFeature]:
     """Returns the optional features that the router removes from a request to a target."""
-    lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
+    removed = REMOVED_BY_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
     if cache_marks:
-        lost -= {OptionalFeature.CACHING}
-    own = {hint for hint in OptionalFeature if not getattr(has, hint.value)}
-    return lost | own
+        removed -= {OptionalFeature.CACHING}
+    unsupported = {
+        feature for feature in OptionalFeature if not getattr(capabilities, feature.value)
+    }
+    return removed | unsupported

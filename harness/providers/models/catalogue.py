@@ -1,9 +1,9 @@
-"""The catalogue: facts about models before they are called. Unknown prices are None.
+"""The catalogue: published facts about models. Unknown prices are None.
 
 `LitellmTable` reads it from the JSON file in litellm's package without importing litellm, which
-takes many seconds. The configuration's changes take precedence. A price includes those of the
-tiers `flex` and `priority` and of long requests, but not of batches. A provider's own prices
-precede the catalogue's, and nothing here calls a provider.
+takes many seconds. The configuration's changes take precedence. A price includes the tiers
+`flex` and `priority` and long requests, but not batches. A provider's own prices precede the
+catalogue's. This module calls no provider.
 """
 
 import json
@@ -47,11 +47,13 @@ class CatalogueEntry:
     model: str  # its name at the provider
     price: Price | None = None
     context_window: int | None = None  # tokens
-    has: frozenset[str] = frozenset()  # has, lacks: ABILITIES; the rest are unknown
+    has: frozenset[str] = (
+        frozenset()
+    )  # names of ABILITIES, as `lacks`; other abilities are unknown
     lacks: frozenset[str] = frozenset()
-    # The first day on which it may be gone; None if no end is announced.
+    # The first day on which the model may be gone; None if the vendor announced no end.
     end_date: date | None = None
-    own_family: str = ""  # set if its name does not show its family
+    own_family: str = ""  # only if the model's name does not show its family
     price_source: str = ""  # source of the price; empty for the catalogue's source
 
     @property
@@ -101,8 +103,8 @@ class CatalogueChange(CatalogueFacts):
     kind: str
     model: str
 
-    def over(self, entry: CatalogueEntry) -> CatalogueEntry:
-        has = frozenset(name for name, able in self.capabilities.items() if able)
+    def apply_to(self, entry: CatalogueEntry) -> CatalogueEntry:
+        has = frozenset(name for name, has_ability in self.capabilities.items() if has_ability)
         lacks = frozenset(self.capabilities) - has
         return replace(
             entry,
@@ -156,33 +158,37 @@ class PriceOrigin:
 def find_price_origin(
     price: Price,
     entry: CatalogueEntry | None,
-    known: Catalogue,
+    catalogue: Catalogue,
 ) -> PriceOrigin:
     """Finds a price's origin. A price that differs from the catalogue's comes from the
     configuration or an older catalogue.
     """
-    listed = entry.price if entry is not None else None
-    if entry is None or listed != price:
-        return PriceOrigin("", None, listed)
+    catalogue_price = entry.price if entry is not None else None
+    if entry is None or catalogue_price != price:
+        return PriceOrigin("", None, catalogue_price)
     if entry.price_source:
         return PriceOrigin(entry.price_source, None)
-    return PriceOrigin(known.source, known.as_of)
+    return PriceOrigin(catalogue.source, catalogue.as_of)
 
 
 def with_catalogue_prices(
     provider: Provider,
-    known: Catalogue,
+    catalogue: Catalogue,
     models: Iterable[str],
 ) -> Provider:
-    """Adds the catalogue's prices for models that the provider has no price for."""
-    found = {
+    """Adds the catalogue's prices for the models without a price at the provider."""
+    listed_prices = {
         model: entry.price
         for model in models
         if model not in provider.prices
-        and (entry := known.find(provider.kind, model)) is not None
+        and (entry := catalogue.find(provider.kind, model)) is not None
         and entry.price is not None
     }
-    return replace(provider, prices={**provider.prices, **found}) if found else provider
+    return (
+        replace(provider, prices={**provider.prices, **listed_prices})
+        if listed_prices
+        else provider
+    )
 
 
 # In the order of the columns.
@@ -198,7 +204,7 @@ COLUMNS: Final = (
     "thinking",
 )
 
-_CALLED: Final = {"thinking": "reasoning"}  # a column's name in `Capabilities`
+_CAPABILITY_NAMES: Final = {"thinking": "reasoning"}  # a column's name in `Capabilities`
 
 _ENDPOINTS: Final = {
     "chat": Endpoint.CHAT,
@@ -224,50 +230,54 @@ def model_abilities(
 
     own: declared by the operator, or by the table of abilities.
     """
-    return {column: _ability(column, kind, own, entry, price) for column in COLUMNS}
+    return {column: _find_ability(column, kind, own, entry, price) for column in COLUMNS}
 
 
-def _ability(
-    name: str,
+def _find_ability(
+    column: str,
     kind: ProviderKind,
     own: Capabilities,
     entry: CatalogueEntry | None,
     price: Price | None,
 ) -> Ability:
-    ability = _CALLED.get(name, name)
-    endpoint = _ENDPOINTS.get(name)
-    lacking = (
+    capability = _CAPABILITY_NAMES.get(column, column)
+    endpoint = _ENDPOINTS.get(column)
+    denials = (
         endpoint is not None and endpoint not in kind.serves,
-        # Only False counts, because True is the default.
-        not getattr(own, ability),
-        entry is not None and ability in entry.lacks,
+        # Only False is evidence, because True is the default.
+        not getattr(own, capability),
+        entry is not None and capability in entry.lacks,
     )
-    if any(lacking):
+    if any(denials):
         return Ability.NO
-    priced = price is not None and price.cached_input_usd_per_mtok is not None
-    has = entry is not None and ability in entry.has
+    has_cache_price = price is not None and price.cached_input_usd_per_mtok is not None
+    is_confirmed = entry is not None and capability in entry.has
     # A price for cached input shows that the model has a cache.
-    return Ability.YES if has or (name == "caching" and priced) else Ability.UNKNOWN
+    return (
+        Ability.YES
+        if is_confirmed or (column == "caching" and has_cache_price)
+        else Ability.UNKNOWN
+    )
 
 
 def kind_limitations(kind: ProviderKind) -> tuple[str, ...]:
     """Lists limitations of all models of a kind, as phrases for people."""
-    found = []
+    limitations = []
     if not kind.serves:
-        found.append("this router does not call it yet")
+        limitations.append("this router does not call it yet")
     if kind.adapted:
         names = ", ".join(sorted(kind.adapted))
-        found.append(f"answered by translation: {names}")
+        limitations.append(f"answered by translation: {names}")
     if not kind.name.startswith(("openai", "azure")):
-        found.append("its own tokenizer: token counts differ from other vendors'")
+        limitations.append("its own tokenizer: token counts differ from other vendors'")
     if kind.group is ProviderGroup.OAUTH:
-        found.append("uses a person's account: only if its name is given")
-    return tuple(found)
+        limitations.append("uses a person's account: only if its name is given")
+    return tuple(limitations)
 
 
 FILE: Final = "model_prices_and_context_window_backup.json"
 
-SAMPLE: Final = "sample_spec"
+SAMPLE_ROW: Final = "sample_spec"
 
 # Kinds by the table's provider names. Vertex's names may have a further suffix.
 KINDS: Final[Mapping[str, str]] = {
@@ -301,15 +311,15 @@ FLAGS: Final[Mapping[str, str]] = {
     "supports_native_streaming": "stream",
 }
 
-# Optional features: for these, only a yes counts.
-SHOWN: Final[Mapping[str, str]] = {
+# Flags of optional features. Only true is evidence: the table omits many of them.
+OPTIONAL_FLAGS: Final[Mapping[str, str]] = {
     "supports_prompt_caching": "caching",
     "supports_reasoning": "reasoning",
 }
 
-_YES: Final = (*FLAGS.items(), *SHOWN.items())
+_FLAGS_OF_YES: Final = (*FLAGS.items(), *OPTIONAL_FLAGS.items())
 
-_NO: Final = tuple(FLAGS.items())
+_FLAGS_OF_NO: Final = tuple(FLAGS.items())
 
 # Rows of these providers may begin with a region. Such rows are ignored, because their prices
 # differ.
@@ -332,24 +342,24 @@ class LitellmTable:
         self._file = file
 
     @cached_property
-    def _all(self) -> Catalogue:
+    def _catalogue(self) -> Catalogue:
         file = self._file or package_file(FILE)
         if file is None:
             return with_changes(Catalogue(), self._changes)
         return with_changes(_read_table(file, file.stat().st_mtime), self._changes)
 
     def catalogue(self) -> Catalogue:
-        return self._all
+        return self._catalogue
 
 
 @lru_cache(maxsize=1)
 def _read_table(file: Path, changed_at: float) -> Catalogue:
-    """Reads the file once in a process, which may have several installations.
-    changed_at: seconds since 1970.
+    """Reads the file. The cache serves all installations of a process. changed_at: seconds
+    since 1970, so that a new file is read again.
     """
     rows = json.loads(file.read_text(encoding="utf-8"))
-    since = datetime.fromtimestamp(changed_at, UTC).date()
-    return build_catalogue(_entries(rows), table_source(), since)
+    changed_on = datetime.fromtimestamp(changed_at, UTC).date()
+    return build_catalogue(_parse_entries(rows), table_source(), changed_on)
 
 
 def package_file(name: str) -> Path | None:
@@ -369,24 +379,25 @@ def table_source() -> str:
         return "a table of litellm"
 
 
-def with_changes(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalogue:
+def with_changes(catalogue: Catalogue, changes: Iterable[CatalogueChange]) -> Catalogue:
     """Returns the catalogue with the configuration's changes, which may add models."""
-    entries = dict(known.entries)
+    entries = dict(catalogue.entries)
     for change in changes:
         key = (change.kind, change.model)
-        entries[key] = change.over(entries.get(key, CatalogueEntry(*key)))
-    return replace(known, entries=entries)
+        entries[key] = change.apply_to(entries.get(key, CatalogueEntry(*key)))
+    return replace(catalogue, entries=entries)
 
 
-def _entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntry]:
+def _parse_entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntry]:
     """Yields the entries of litellm's table that a kind can use."""
-    # Names with a provider come last, because they are more specific and a later entry counts.
+    # Names with a provider come last: they are more specific, and a later entry replaces an
+    # earlier one.
     for key in sorted(rows, key=lambda row: ("/" in row, row)):
-        if key != SAMPLE and (entry := _entry(key, rows[key])) is not None:
+        if key != SAMPLE_ROW and (entry := _parse_entry(key, rows[key])) is not None:
             yield entry
 
 
-def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
+def _parse_entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
     """Builds an entry from a row; None for a row without a usable kind or mode."""
     mode = MODES.get(str(row.get("mode")))
     if mode is None:
@@ -398,60 +409,68 @@ def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
     model = key.removeprefix(f"{provider.partition('-')[0]}/")
     if provider.startswith(_REGIONS) and "/" in model:
         return None
-    able, unable = mode
-    has = frozenset([able, *(ability for flag, ability in _YES if row.get(flag) is True)])
-    denied = [ability for flag, ability in _NO if row.get(flag) is False]
+    own_ability, missing_abilities = mode
+    has = frozenset(
+        [own_ability, *(ability for flag, ability in _FLAGS_OF_YES if row.get(flag) is True)]
+    )
+    denied_abilities = [ability for flag, ability in _FLAGS_OF_NO if row.get(flag) is False]
     return CatalogueEntry(
         kind=kind,
         model=model,
-        price=_price(kind, able, row),
-        context_window=_tokens(row.get("max_input_tokens")),
+        price=_parse_price(kind, own_ability, row),
+        context_window=_parse_tokens(row.get("max_input_tokens")),
         has=has,
-        lacks=unable.union(denied) - has,
-        end_date=_day(row.get("deprecation_date")),
+        lacks=missing_abilities.union(denied_abilities) - has,
+        end_date=_parse_date(row.get("deprecation_date")),
     )
 
 
 # Columns of input, output, cached input and written input. A tier's columns end in its name.
-_RATES: Final = (
+_RATE_COLUMNS: Final = (
     "input_cost_per_token",
     "output_cost_per_token",
     "cache_read_input_token_cost",
     "cache_creation_input_token_cost",
 )
 _TIERS: Final = ("", "_flex", "_priority")
-_LONG: Final = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
+_LONG_COLUMN: Final = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
 
 
-def _price(
+def _parse_price(
     kind: str,
-    made_for: str,
+    ability: str,
     row: Mapping[str, object],
 ) -> Price | None:
     """Builds a price from a row; None if input or output has no price."""
-    free = PROVIDER_KINDS[kind].group is ProviderGroup.LOCAL
-    has_output = made_for != "embeddings"  # a vector has no output tokens
-    rates = _rates(row, has_output=has_output)
+    is_local = PROVIDER_KINDS[kind].group is ProviderGroup.LOCAL
+    has_output = ability != "embeddings"  # a vector has no output tokens
+    rates = _parse_rates(row, has_output=has_output)
     # For models that are not local, 0 in the table stands for an unknown price.
-    if rates is None or (rates[0] == rates[1] == 0 and not free):
+    if rates is None or (rates[0] == rates[1] == 0 and not is_local):
         return None
-    thousands = [int(found[1]) for name in row if (found := _LONG.fullmatch(name))]
+    thousands = [int(match[1]) for name in row if (match := _LONG_COLUMN.fullmatch(name))]
     if len(thousands) > 1:
-        # The table has no such row; one long price would be wrong for the other range.
+        # A price has one long range. For a row with several ranges, it would be wrong in the
+        # others.
         return None
-    above = thousands[0] if thousands else 0
+    threshold_thousands = thousands[0] if thousands else 0
     tiers: dict[str, TierPrice] = {}
     for suffix in _TIERS:
-        own = rates if not suffix else _rates(row, suffix, has_output=has_output)
-        wide = _rates(row, f"_above_{above}k_tokens{suffix}", has_output=has_output)
-        long = (
-            LongPrice(*wide, above_tokens=above * 1000) if above and wide is not None else None
+        tier_rates = rates if not suffix else _parse_rates(row, suffix, has_output=has_output)
+        long_rates = _parse_rates(
+            row, f"_above_{threshold_thousands}k_tokens{suffix}", has_output=has_output
         )
-        # Without a rate for cached input, a tier has no known price: it is not the plain one.
-        if own is not None and (own[2] is not None or rates[2] is None):
-            tiers[suffix] = TierPrice(*own, long=long)
+        long = (
+            LongPrice(*long_rates, above_tokens=threshold_thousands * 1000)
+            if threshold_thousands and long_rates is not None
+            else None
+        )
+        # A tier without a rate for cached input has no known price: the plain rate does not
+        # apply to it.
+        if tier_rates is not None and (tier_rates[2] is not None or rates[2] is None):
+            tiers[suffix] = TierPrice(*tier_rates, long=long)
     plain = tiers[""]
-    if above and plain.long is None:
+    if threshold_thousands and plain.long is None:
         return None
     return Price(
         *rates,
@@ -461,37 +480,45 @@ def _price(
     )
 
 
-def _rates(
+def _parse_rates(
     row: Mapping[str, object],
     suffix: str = "",
     *,
     has_output: bool,
 ) -> tuple[float, float, float | None, float | None] | None:
-    """Returns the rates of `_RATES`; None without a rate of input or output.
+    """Returns the rates of `_RATE_COLUMNS`; None without a rate of input or output.
 
-    suffix: of a tier or of long requests.
+    suffix: of the columns of a tier or of long requests.
     """
-    sent, output, read, written = (_usd(row, f"{name}{suffix}") for name in _RATES)
+    input_rate, output_rate, cached_rate, written_rate = (
+        _usd_per_mtok(row, f"{name}{suffix}") for name in _RATE_COLUMNS
+    )
     if not has_output:
-        output = output or 0.0
-    return None if sent is None or output is None else (sent, output, read, written)
+        output_rate = output_rate or 0.0
+    return (
+        None
+        if input_rate is None or output_rate is None
+        else (input_rate, output_rate, cached_rate, written_rate)
+    )
 
 
-def _usd(row: Mapping[str, object], name: str) -> float | None:
-    """Returns dollars per million tokens, without the multiplication's rounding error."""
+def _usd_per_mtok(row: Mapping[str, object], name: str) -> float | None:
+    """Returns a column's dollars per million tokens, without rounding errors; None without a
+    price.
+    """
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         return None
     return round(value * 1e6, 9)
 
 
-def _tokens(value: object) -> int | None:
+def _parse_tokens(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         return None
     return int(value)
 
 
-def _day(value: object) -> date | None:
+def _parse_date(value: object) -> date | None:
     try:
         return date.fromisoformat(str(value))
     except ValueError:

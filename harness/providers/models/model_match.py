@@ -1,9 +1,9 @@
 """Finds the model that a name means among the providers' offers. The lists of providers are
-untrusted: unusual names are left out. Pure.
+untrusted: the module ignores unusual names. Pure.
 
-A name may leave out provider, version or date; the newest model of the one family that has all
-its words is meant. A named version is never replaced by another. Which provider takes a name is
-decided by `name_resolution`; names are parsed by `model_names`.
+A name may omit provider, version or date. It then means the newest model of the one family that
+has all its words. The module never replaces a named version by another. `name_resolution`
+chooses the provider, and `model_names` parses names.
 """
 
 import json
@@ -32,12 +32,12 @@ from harness.providers.models.model_names import (
 from harness.providers.target import Price, Provider, Target
 
 MAX_MODELS: Final = 5_000
-GONE_KEPT: Final = timedelta(days=90)  # how long Swapgate keeps an unlisted model
+UNLISTED_KEPT_FOR: Final = timedelta(days=90)  # how long Swapgate keeps an unlisted model
 # ASCII only, because other letters can look alike, and people approve names by sight.
 _NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
 # Names of the context window's size at OpenRouter and Together, vLLM, Groq, Mistral and LM
 # Studio, and Google, in this order.
-_WINDOWS: Final = (
+_WINDOW_FIELDS: Final = (
     "context_length",
     "max_model_len",
     "context_window",
@@ -77,20 +77,20 @@ def parse_listed_models(
     found_at: datetime,
 ) -> DiscoveredList:
     """Parses a list in the form of OpenAI, Anthropic, Google or Together. Raises InputError."""
-    entries = _entries(content)
+    entries = _parse_entries(content)
     if len(entries) > MAX_MODELS:
         raise InputError(f"it lists {len(entries)} models, more than {MAX_MODELS}")
     models: dict[str, DiscoveredModel] = {}
     left_out = 0
     for entry in entries:
-        name = _name(entry)
+        name = _parse_name(entry)
         if not name or not isinstance(entry, Mapping):
             left_out += 1
             continue
-        place = provider.api_base
-        window = _window(entry)
-        price = _price(entry)
-        model = DiscoveredModel(provider.name, name, place, found_at, window, price, found_at)
+        source = provider.api_base
+        window = _parse_window(entry)
+        price = _parse_price(entry)
+        model = DiscoveredModel(provider.name, name, source, found_at, window, price, found_at)
         models.setdefault(name, model)
     return DiscoveredList(tuple(model for _, model in sorted(models.items())), left_out)
 
@@ -98,33 +98,37 @@ def parse_listed_models(
 def merge_lists(
     known: Sequence[DiscoveredModel], listed: Sequence[DiscoveredModel]
 ) -> Sequence[DiscoveredModel]:
-    """Merges lists. Keeps each model's first date, and a missing model for GONE_KEPT.
+    """Merges lists. Keeps each model's first date, and a missing model for UNLISTED_KEPT_FOR.
 
-    known: stored models, also unlisted ones. listed: the provider's new list; of an empty list
-    the time is unknown, and each missing model is gone since it was last found.
+    known: stored models, also unlisted ones. listed: the provider's new list. An empty list has
+    no time, so each missing model counts as gone since its last sighting.
     """
     names = {model.model for model in listed}
     sources = {model.source for model in listed}
     now = max((model.found_at for model in listed), default=None)
     since = {model.model: model.listed_since for model in known if not model.gone_at}
-    gone = [
+    unlisted = [
         replace(model, gone_at=model.gone_at or now or model.found_at)
         for model in known
         if model.model not in names and (not sources or model.source in sources)
     ]
-    first = [
+    still_listed = [
         replace(model, listed_since=since.get(model.model) or model.found_at)
         for model in listed
     ]
     return [
-        *first,
-        *(old for old in gone if not now or now - (old.gone_at or now) < GONE_KEPT),
+        *still_listed,
+        *(
+            model_without
+            for model_without in unlisted
+            if not now or now - (model_without.gone_at or now) < UNLISTED_KEPT_FOR
+        ),
     ]
 
 
-def _entries(content: bytes) -> Sequence[object]:
-    """Returns the entries of a list. Raises InputError for another document, or a list that may
-    be cut.
+def _parse_entries(content: bytes) -> Sequence[object]:
+    """Returns the entries of a list. Raises InputError for another document, and for a list so
+    long that it may be incomplete.
     """
     if len(content) >= MAX_REPLY_BYTES:
         raise InputError(f"its list is larger than {MAX_REPLY_BYTES // 2**20} MiB")
@@ -134,41 +138,43 @@ def _entries(content: bytes) -> Sequence[object]:
         raise InputError("its answer is not JSON") from None
     if isinstance(document, Mapping):
         lists = (document.get(field) for field in ("data", "models"))
-        found = [entries for entries in lists if isinstance(entries, list)]
-        document = max(found, key=bool, default=None)  # the first that is not empty
+        lists_of_models = [entries for entries in lists if isinstance(entries, list)]
+        document = max(lists_of_models, key=bool, default=None)  # the first that is not empty
     if not isinstance(document, list):
         raise InputError("its answer is not a list of models")
     return document
 
 
-def _name(entry: object) -> str:
-    """Returns an entry's name; empty for a name that people could mistake or not type."""
+def _parse_name(entry: object) -> str:
+    """Returns an entry's name; empty for a name that people could confuse or not type."""
     name = listed_name(entry)
     return name if isinstance(name, str) and _NAME.fullmatch(name) else ""
 
 
-def _window(entry: Mapping[str, object]) -> int | None:
+def _parse_window(entry: Mapping[str, object]) -> int | None:
     """Returns an entry's context window in tokens; None without a plausible number."""
     meta = entry.get("meta")
-    of_a_slot = meta.get("n_ctx") if isinstance(meta, Mapping) else None  # llama.cpp
-    for value in (of_a_slot, *map(entry.get, _WINDOWS)):
+    slot_window = meta.get("n_ctx") if isinstance(meta, Mapping) else None  # llama.cpp
+    for value in (slot_window, *map(entry.get, _WINDOW_FIELDS)):
         if type(value) is int and 0 < value <= LARGEST_WINDOW:
             return value
     return None
 
 
-def _price(entry: Mapping[str, object]) -> Price | None:
-    """Parses OpenRouter's prices, in US dollars per token. A negative price means that it
-    varies, so it is unknown.
+def _parse_price(entry: Mapping[str, object]) -> Price | None:
+    """Parses OpenRouter's prices, in US dollars per token. A negative price varies from request
+    to request, so it counts as unknown.
     """
     pricing = entry.get("pricing")
     if not isinstance(pricing, Mapping):
         return None
     names = ("prompt", "completion", "input_cache_read", "input_cache_write")
-    given, taken, read, written = (_usd_per_mtok(pricing.get(name)) for name in names)
-    if given is None or taken is None:
+    input_usd, output_usd, cached_usd, written_usd = (
+        _usd_per_mtok(pricing.get(name)) for name in names
+    )
+    if input_usd is None or output_usd is None:
         return None
-    return Price(given, taken, read, written)
+    return Price(input_usd, output_usd, cached_usd, written_usd)
 
 
 def _usd_per_mtok(value: object) -> float | None:
@@ -189,7 +195,7 @@ HOSTED, _LOCAL = (
     frozenset(name for name, kind in PROVIDER_KINDS.items() if kind.group is group)
     for group in (ProviderGroup.HOSTED, ProviderGroup.LOCAL)
 )
-NOTHING_OFFERED: Final = (
+NO_OFFER: Final = (
     "no configured provider offers a model: `swapgate provider add` adds a provider"
 )
 MOST_NAMED: Final = 5
@@ -219,15 +225,15 @@ class ModelOffer:
         return f"{self.provider}/{self.model}"
 
     def ended(self, today: date) -> bool:
-        """Tells whether it is gone: its provider's list lacks it, or without a list, its
-        announced end has passed.
+        """Tells whether the model is gone. The provider's list decides; without a list, the
+        announced end does.
         """
         if self.listed is not None:
             return not self.listed
         return self.entry is not None and self.entry.ended(today)
 
 
-_Read = tuple[ModelOffer, ModelName]
+_ParsedOffer = tuple[ModelOffer, ModelName]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,43 +250,46 @@ class ModelMatch:
 
 def list_offers(
     providers: Mapping[str, Provider],
-    known: Catalogue,
+    catalogue: Catalogue,
     targets: Iterable[Target],
     listed: Iterable[DiscoveredModel] = (),
 ) -> tuple[ModelOffer, ...]:
     """Lists the models that the configured providers may serve, by provider and name.
 
-    A provider's models are those that it lists, or without its list those of the catalogue,
-    and always those that the configuration or a registered target names. Kinds with a person's
-    account are left out: only their full name means them.
+    A provider's models come from its list, or without a list from the catalogue. Models in the
+    configuration and in registered targets always belong to them. The function omits kinds with
+    a person's account, because only a full name may choose such an account.
     """
-    own_word = {(model.provider, model.model): model for model in listed}
-    used: dict[str, set[str]] = {}
+    listed_models = {(model.provider, model.model): model for model in listed}
+    named_models: dict[str, set[str]] = {}
     for owner, model in (
         *((target.provider, target.model) for target in targets),
-        *own_word,
+        *listed_models,
     ):
-        used.setdefault(owner, set()).add(model)
-    has_list = {owner for owner, _ in own_word}
+        named_models.setdefault(owner, set()).add(model)
+    has_list = {owner for owner, _ in listed_models}
     found = []
     for name, provider in sorted(providers.items()):
         kind = PROVIDER_KINDS.get(provider.kind)
         if kind is not None and kind.group is ProviderGroup.OAUTH:
             continue
-        of_kind: set[str] = set()
+        catalogue_models: set[str] = set()
         if name not in has_list:
-            of_kind = {
-                e.model for e in known if e.kind == provider.kind and ":" not in e.model[:4]
+            catalogue_models = {
+                catalogue_entry.model
+                for catalogue_entry in catalogue
+                if catalogue_entry.kind == provider.kind
+                and ":" not in catalogue_entry.model[:4]
             }
-        own = {
+        configured_models = {
             *provider.models,
             *provider.prices,
-            *used.get(name, ()),
+            *named_models.get(name, ()),
         }
-        for model in sorted(of_kind | own):
-            entry = known.find(provider.kind, model)
-            own_entry = own_word.get((name, model))
-            # For a model that the catalogue does not know, uses the provider's own entry.
+        for model in sorted(catalogue_models | configured_models):
+            entry = catalogue.find(provider.kind, model)
+            own_entry = listed_models.get((name, model))
+            # The provider's list has facts about models that the catalogue does not know.
             if entry is None and own_entry is not None:
                 window = own_entry.context_window
                 entry = CatalogueEntry(provider.kind, model, own_entry.price, window)
@@ -289,8 +298,10 @@ def list_offers(
     return tuple(found)
 
 
-def know_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
-    """Returns the providers whose models are known. Other names at them are refused."""
+def providers_with_known_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
+    """Returns the providers with known models. Swapgate refuses other names at these
+    providers.
+    """
     return frozenset(
         offer.provider
         for offer in offers
@@ -299,43 +310,47 @@ def know_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
 
 
 def match_among(
-    given: str,
-    among: Sequence[ModelOffer],
+    name: str,
+    offers: Sequence[ModelOffer],
     *,
     today: date,
 ) -> ModelMatch:
     """Finds the model that a name means. Models that have ended by `today` come last."""
-    if not among or not given.strip():
-        return ModelMatch("the name is empty" if among else NOTHING_OFFERED)
-    text, here = _at_provider(given.strip(), among)
-    low = text.lower()
-    if not here:
-        return ModelMatch(f"no configured provider is called {_front(text)!r}")
-    if exact := _exact(low, here):
+    if not offers or not name.strip():
+        return ModelMatch("the name is empty" if offers else NO_OFFER)
+    text, matching = _split_provider(name.strip(), offers)
+    lower = text.lower()
+    if not matching:
+        return ModelMatch(f"no configured provider is called {_split_vendor(text)!r}")
+    if exact := _exact_matches(lower, matching):
         return ModelMatch("it is a model's exact name", min(exact, key=_preference))
-    wanted = parse_model_name(text)
-    words = frozenset(wanted.words)
-    if not any((words, wanted.version, wanted.date, wanted.preview, wanted.latest)):
-        here = []  # a name such as `b/`, to which every model would be similar
-    read = _of_local_kinds(words, wanted, [(offer, _named(offer)) for offer in here])
-    bare = words in VENDOR_WORDS
-    best = _having(words, read) if bare else _best_families(words, read)
+    wanted_name = parse_model_name(text)
+    words = frozenset(wanted_name.words)
+    if not any(
+        (words, wanted_name.version, wanted_name.date, wanted_name.preview, wanted_name.latest)
+    ):
+        matching = []  # a name such as `b/`, to which every model would be similar
+    parsed = _prefer_local(
+        words, wanted_name, [(offer, _parse_offer(offer)) for offer in matching]
+    )
+    is_vendor_only = words in VENDOR_WORDS
+    best = _with_words(words, parsed) if is_vendor_only else _best_families(words, parsed)
     if not best:
         return ModelMatch("no model has these words in its name")
-    fitting = _meant(best, wanted)
-    if not fitting:
-        # Another size may have the version that these families lack.
-        fitting = _best_families(words, _meant(_sizes(words, read), wanted))
-    if not fitting:
-        families = ", ".join(sorted({name.family for _, name in best}))
-        said = f"{families} has no such version, and Swapgate never replaces a named version"
-        ranked = sorted(best, key=lambda one: (one[1].rank, one[0].name), reverse=True)
-        return ModelMatch(said, near=tuple(offer.name for offer, _ in ranked[:MOST_NAMED]))
-    if bare and (wanted.version or wanted.date):
-        fitting = _best_families(words, fitting)
-    if not (wanted.version or wanted.date):
-        fitting = [(o, n) for o, n in fitting if not o.ended(today)] or fitting
-    return _decided(fitting, wanted)
+    fits = _with_version(best, wanted_name)
+    if not fits:
+        # Another size of the model may have the version that these families lack.
+        fits = _best_families(words, _with_version(_all_sizes(words, parsed), wanted_name))
+    if not fits:
+        families = ", ".join(sorted({parsed_name.family for _, parsed_name in best}))
+        reason = f"{families} has no such version, and Swapgate never replaces a named version"
+        ranked = sorted(best, key=lambda pair: (pair[1].rank, pair[0].name), reverse=True)
+        return ModelMatch(reason, near=tuple(offer.name for offer, _ in ranked[:MOST_NAMED]))
+    if is_vendor_only and (wanted_name.version or wanted_name.date):
+        fits = _best_families(words, fits)
+    if not (wanted_name.version or wanted_name.date):
+        fits = [(o, n) for o, n in fits if not o.ended(today)] or fits
+    return _choose_newest(fits, wanted_name)
 
 
 def is_short_for(name: str, full: str) -> bool:
@@ -349,131 +364,141 @@ def name_parts(name: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z]+|[0-9]+", name.lower()))
 
 
-def list_nearest(name: str, among: Iterable[str]) -> list[str]:
+def list_nearest(name: str, names: Iterable[str]) -> list[str]:
     """Sorts the other names by shared parts, then similar letters, then the later version."""
     parts = name_parts(name)
     letters = SequenceMatcher(b=name.lower(), autojunk=False)
 
-    def likeness(other: str) -> tuple[int, float]:
+    def similarity(other: str) -> tuple[int, float]:
         letters.set_seq1(other.lower())
         return len(parts & name_parts(other)), letters.ratio()
 
-    others = sorted({other for other in among if other != name}, reverse=True)
-    return sorted(others, key=likeness, reverse=True)
+    others = sorted({other for other in names if other != name}, reverse=True)
+    return sorted(others, key=similarity, reverse=True)
 
 
-def _decided(fitting: Sequence[_Read], wanted: ModelName) -> ModelMatch:
-    """Chooses the newest model if one family fits; otherwise all families are candidates."""
-    families: dict[Words, list[_Read]] = {}
-    for offer, name in fitting:
+def _choose_newest(parsed: Sequence[_ParsedOffer], wanted: ModelName) -> ModelMatch:
+    """Chooses the newest model if one family fits; else returns all families as candidates."""
+    families: dict[Words, list[_ParsedOffer]] = {}
+    for offer, name in parsed:
         families.setdefault(frozenset(name.words), []).append((offer, name))
-    newest = [_newest(family, wanted) for family in families.values()]
+    newest = [_newest_of_family(family, wanted) for family in families.values()]
     if len(newest) == 1:
         (found,) = newest
-        how = "that version" if wanted.version or wanted.date else "the newest"
-        return ModelMatch(f"{how} of the family {_named(found).family}", found)
+        description = "that version" if wanted.version or wanted.date else "the newest"
+        return ModelMatch(f"{description} of the family {_parse_offer(found).family}", found)
     newest.sort(key=lambda offer: offer.name)
-    said = f"{len(newest)} families fit equally well: name one of them"
-    return ModelMatch(said, candidates=tuple(newest))
+    reason = f"{len(newest)} families fit equally well: name one of them"
+    return ModelMatch(reason, candidates=tuple(newest))
 
 
-def _newest(several: Sequence[_Read], wanted: ModelName) -> ModelOffer:
-    """Returns the newest model of a family; of equal ones the preferred (`_preference`)."""
-    moving = [reading for reading in several if reading[1].latest] if wanted.latest else []
-    pool = moving or several
-    top = max((not name.preview, name.version) for _, name in pool)
-    pool = [(o, name) for o, name in pool if (not name.preview, name.version) == top]
-    by_provider: dict[str, list[_Read]] = {}
-    for offer, name in pool:
-        by_provider.setdefault(offer.provider, []).append((offer, name))
-    bests = [
-        max(
-            sorted(own, key=lambda one: _preference(one[0])),
-            key=lambda one: one[1].rank,
-        )
-        for own in by_provider.values()
+def _newest_of_family(parsed: Sequence[_ParsedOffer], wanted: ModelName) -> ModelOffer:
+    """Returns the newest model of a family. Between equal models, `_preference` decides."""
+    aliases = [reading for reading in parsed if reading[1].latest] if wanted.latest else []
+    candidates = aliases or parsed
+    top = max((not name.preview, name.version) for _, name in candidates)
+    candidates = [
+        (o, name) for o, name in candidates if (not name.preview, name.version) == top
     ]
-    # At another provider, a name without a date may mean the same model as the newest date.
-    same = (0, max(name.date for _, name in pool))
+    by_provider: dict[str, list[_ParsedOffer]] = {}
+    for model_offer, name in candidates:
+        by_provider.setdefault(model_offer.provider, []).append((model_offer, name))
+    newest_by_provider = [
+        max(
+            sorted(offers, key=lambda pair: _preference(pair[0])),
+            key=lambda pair: pair[1].rank,
+        )
+        for offers in by_provider.values()
+    ]
+    # At another provider, a name without a date may be the same model as the newest date.
+    same_dates = (0, max(name.date for _, name in candidates))
     return min(
-        (offer for offer, name in bests if name.date in same),
+        (model_offer for model_offer, name in newest_by_provider if name.date in same_dates),
         key=_preference,
     )
 
 
-def _meant(read: Sequence[_Read], wanted: ModelName) -> Sequence[_Read]:
-    return [(offer, name) for offer, name in read if _is_meant(name, wanted)]
+def _with_version(parsed: Sequence[_ParsedOffer], wanted: ModelName) -> Sequence[_ParsedOffer]:
+    return [(offer, name) for offer, name in parsed if _has_version(name, wanted)]
 
 
-def _is_meant(name: ModelName, wanted: ModelName) -> bool:
-    """Tells whether a model has the version, date and preview mark that a name asks for."""
-    version = not wanted.version or name.version == wanted.version
-    day = not wanted.date or name.date == wanted.date
-    return version and day and (name.preview or not wanted.preview)
+def _has_version(name: ModelName, wanted: ModelName) -> bool:
+    """Tells whether a model has the version, date and preview mark of the wanted name."""
+    same_version = not wanted.version or name.version == wanted.version
+    same_date = not wanted.date or name.date == wanted.date
+    return same_version and same_date and (name.preview or not wanted.preview)
 
 
-def _having(words: Words, read: Sequence[_Read]) -> Sequence[_Read]:
+def _with_words(words: Words, parsed: Sequence[_ParsedOffer]) -> Sequence[_ParsedOffer]:
     """Keeps the offers whose family has all the words."""
-    return [(offer, name) for offer, name in read if words <= frozenset(name.words)]
+    return [(offer, name) for offer, name in parsed if words <= frozenset(name.words)]
 
 
-def _best_families(words: Words, read: Sequence[_Read]) -> Sequence[_Read]:
+def _best_families(words: Words, parsed: Sequence[_ParsedOffer]) -> Sequence[_ParsedOffer]:
     """Keeps the offers whose family has all the words and the fewest other words."""
-    having = [
+    counted = [
         (count_other_words(frozenset(name.words), words), offer, name)
-        for offer, name in _having(words, read)
+        for offer, name in _with_words(words, parsed)
     ]
-    least = min((count for count, _, _ in having), default=None)
-    return [(offer, name) for count, offer, name in having if count == least]
+    fewest = min((count for count, _, _ in counted), default=None)
+    return [(offer, name) for count, offer, name in counted if count == fewest]
 
 
-def _sizes(words: Words, read: Sequence[_Read]) -> Sequence[_Read]:
+def _all_sizes(words: Words, parsed: Sequence[_ParsedOffer]) -> Sequence[_ParsedOffer]:
     return [
         (offer, name)
-        for offer, name in _having(words, read)
+        for offer, name in _with_words(words, parsed)
         if count_other_words(frozenset(name.words), words)[0] == 0
     ]
 
 
-def _of_local_kinds(
+def _prefer_local(
     words: Words,
     wanted: ModelName,
-    read: Sequence[_Read],
-) -> Sequence[_Read]:
-    """Returns only the offers of local providers, if the words are a local keyword and one of
-    these offers fits.
+    parsed: Sequence[_ParsedOffer],
+) -> Sequence[_ParsedOffer]:
+    """Keeps only the offers of local providers, if the words are a local keyword and a local
+    offer fits.
     """
     if words not in _LOCAL_WORDS:
-        return read
-    local = [(offer, name) for offer, name in read if offer.kind in _LOCAL]
-    return local if _meant(_having(words, local), wanted) else read
+        return parsed
+    local = [(offer, name) for offer, name in parsed if offer.kind in _LOCAL]
+    return local if _with_version(_with_words(words, local), wanted) else parsed
 
 
-def _exact(low: str, here: Sequence[ModelOffer]) -> Sequence[ModelOffer]:
-    """Returns the offers with this name, or else those whose name after its vendor it is."""
-    full = [offer for offer in here if low in (offer.model.lower(), offer.name.lower())]
-    return full or [offer for offer in here if low == offer.model.lower().rpartition("/")[2]]
+def _exact_matches(lower: str, offers: Sequence[ModelOffer]) -> Sequence[ModelOffer]:
+    """Returns the offers with this name, or else the offers with this name after a vendor."""
+    exact = [offer for offer in offers if lower in (offer.model.lower(), offer.name.lower())]
+    return exact or [
+        offer for offer in offers if lower == offer.model.lower().rpartition("/")[2]
+    ]
 
 
-def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[ModelOffer]]:
+def _split_provider(
+    text: str, offers: Sequence[ModelOffer]
+) -> tuple[str, Sequence[ModelOffer]]:
     """Splits off a provider, kind or vendor in front, by `/`, `:` or a space."""
     for separator in "/: ":
         head, _, rest = text.partition(separator)
-        own = [offer for offer in among if head.lower() in (offer.provider.lower(), offer.kind)]
+        own_offers = [
+            offer for offer in offers if head.lower() in (offer.provider.lower(), offer.kind)
+        ]
         # A family may begin with its vendor: "mistral large".
-        family = separator == " " and any(head.lower() in _named(offer).words for offer in own)
-        if rest.strip() and own and not family:
-            return rest.strip(), own
-    if not (front := _front(text)):
-        return text, among
+        is_family = separator == " " and any(
+            head.lower() in _parse_offer(offer).words for offer in own_offers
+        )
+        if rest.strip() and own_offers and not is_family:
+            return rest.strip(), own_offers
+    if not (front := _split_vendor(text)):
+        return text, offers
     # The first part stays, because it may name a vendor at a gateway.
-    here = [offer for offer in among if offer.model.lower().startswith(f"{front}/")]
-    if not here and front == "models":  # as Google writes its ids
-        return text[len("models/") :], [offer for offer in among if offer.kind == "gemini"]
-    return text, here
+    vendor_offers = [offer for offer in offers if offer.model.lower().startswith(f"{front}/")]
+    if not vendor_offers and front == "models":  # as Google writes its ids
+        return text[len("models/") :], [offer for offer in offers if offer.kind == "gemini"]
+    return text, vendor_offers
 
 
-def _front(text: str) -> str:
+def _split_vendor(text: str) -> str:
     """Returns the kind or vendor before a colon or slash, in lower case; empty without one."""
     kind, colon, _ = text.lower().partition(":")
     if colon and kind in PROVIDER_KINDS:
@@ -482,7 +507,7 @@ def _front(text: str) -> str:
     return vendor if slash else ""
 
 
-def _named(offer: ModelOffer) -> ModelName:
+def _parse_offer(offer: ModelOffer) -> ModelName:
     """Parses an offer's name, with the family that the configuration gives it."""
     name = parse_model_name(offer.model)
     if offer.entry is None or not offer.entry.own_family:
@@ -494,7 +519,7 @@ def _named(offer: ModelOffer) -> ModelName:
 def _preference(offer: ModelOffer) -> tuple[bool, str, int, str]:
     """Orders equal offers: the model's maker, the provider's name, then the shortest id."""
     kind = PROVIDER_KINDS.get(offer.kind)
-    low = offer.model.rpartition("/")[2].lower()
-    words = LOCAL_KEYWORDS if offer.kind in _LOCAL else ()
-    maker = kind is not None and low.startswith((*kind.keywords, *words))
-    return not maker, offer.provider, len(offer.model), offer.model
+    lower = offer.model.rpartition("/")[2].lower()
+    local_keywords = LOCAL_KEYWORDS if offer.kind in _LOCAL else ()
+    is_maker = kind is not None and lower.startswith((*kind.keywords, *local_keywords))
+    return not is_maker, offer.provider, len(offer.model), offer.model

@@ -1,8 +1,8 @@
 """Reads family, version and date of a model's name; compares names and hosts. Pure.
 
 Vendors follow no common form, so the rules read words, numbers, dates and marks such as
-`latest`, and accept any text. Nothing here knows which models exist: see `model_match`. The
-comparison of names and hosts keeps a renamed model from getting a new look
+`latest`, and accept any text. `model_match` knows the existing models. The comparison of names
+and hosts prevents that a renamed model gets a second test on the same items
 (`harness.proposals.registration`).
 """
 
@@ -32,65 +32,72 @@ def provider_host(provider: Provider | None) -> str:
     if provider is None:
         return ""
     try:
-        place = urlsplit(provider.api_base)
-        host = _one_machine(plain_host(place.hostname or ""))
-        port = place.port
+        parts = urlsplit(provider.api_base)
+        host = _normalize_host(plain_host(parts.hostname or ""))
+        port = parts.port
     except ValueError:
         return provider.api_base.casefold()
-    standard = {"http": 80, "https": 443}.get(place.scheme)
-    return host if port in (None, standard) else f"{host}:{port}"
+    usual_port = {"http": 80, "https": 443}.get(parts.scheme)
+    return host if port in (None, usual_port) else f"{host}:{port}"
 
 
-def _one_machine(host: str) -> str:
+def _normalize_host(host: str) -> str:
     """Maps all names and addresses of this machine to LOOPBACK, and IPv4 to one form."""
     if host in LOOPBACK_NAMES or host.endswith(".localhost"):
         return LOOPBACK
     try:
-        found = ip_address(host)
+        address = ip_address(host)
     except ValueError:
         return host
-    if isinstance(found, IPv6Address):
-        carried = IPv4Address(found.packed[-4:]) if found in NAT64 else found.ipv4_mapped
-        found = carried or found
-    return LOOPBACK if found.is_loopback or found.is_unspecified else str(found)
+    if isinstance(address, IPv6Address):
+        embedded = IPv4Address(address.packed[-4:]) if address in NAT64 else address.ipv4_mapped
+        address = embedded or address
+    return LOOPBACK if address.is_loopback or address.is_unspecified else str(address)
 
 
 def normalize_model_name(name: str) -> str:
-    """Removes differences that people cannot see: case, width, dashes, invisible characters."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    seen = (char for char in folded if unicodedata.category(char) != "Cf")
-    return "".join("-" if unicodedata.category(char) == "Pd" else char for char in seen).strip()
-
-
-def known_model_names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:
-    """Returns the names of a target's model in comparable form: requested, and reported by its
-    provider.
+    """Removes differences that people overlook: case, width, kinds of dashes, invisible
+    characters.
     """
-    seen = (sighting.served.model for sighting in served)
-    return frozenset(normalize_model_name(name) for name in (target.model, *seen) if name)
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    visible = (character for character in folded if unicodedata.category(character) != "Cf")
+    return "".join(
+        "-" if unicodedata.category(character) == "Pd" else character for character in visible
+    ).strip()
+
+
+def known_model_names(target: Target, sightings: Iterable[Sighting]) -> frozenset[str]:
+    """Returns the names of a target's model in comparable form: its requested name, and the
+    names that its provider reported.
+    """
+    served_names = (sighting.served.model for sighting in sightings)
+    return frozenset(
+        normalize_model_name(name) for name in (target.model, *served_names) if name
+    )
 
 
 def same_host(host: str, other: str) -> bool:
-    """Whether two hosts may be the same. An unknown host may be any host."""
+    """Tells whether two hosts may be the same. An empty (unknown) host may be any host."""
     return not host or not other or host == other
 
 
 Version = tuple[int, ...]
 
 PREVIEW_WORDS: Final = frozenset({"preview", "exp", "experimental", "beta", "alpha", "rc"})
-_SILENT: Final = frozenset({"default", "the", "model"})
+_MEANINGLESS_WORDS: Final = frozenset({"default", "the", "model"})
 # The vendor and region of a cloud's id: `us.anthropic.claude-…`.
-_CLOUD: Final = re.compile(r"^(?:[a-z-]+\.)?(?:[a-z0-9]*[a-z]{2}[a-z0-9]*)\.(?=[a-z])")
+_CLOUD_PREFIX: Final = re.compile(r"^(?:[a-z-]+\.)?(?:[a-z0-9]*[a-z]{2}[a-z0-9]*)\.(?=[a-z])")
 _CLOUD_VERSION: Final = re.compile(r"-v\d+(?::\d+(?::\w+)?)?$")
 _DATES: Final = re.compile(
     r"(?<!\d)(?:(?P<y>20\d\d)-?(?P<m>0[1-9]|1[0-2])-?(?P<d>0[1-9]|[12]\d|3[01])"
     r"|(?P<m2>0[1-9]|1[0-2])-(?P<y2>20\d\d))(?!\d)"
 )
-_STAMP: Final = re.compile(r"^(?P<a>\d\d)(?P<b>\d\d)$")  # mistral's 2512, openai's 0613
+_FOUR_DIGITS: Final = re.compile(r"^(?P<a>\d\d)(?P<b>\d\d)$")  # mistral's 2512, openai's 0613
 _NUMBER: Final = re.compile(r"^v?(\d{1,3}(?:\.\d{1,3})*)$")
-_GLUED: Final = re.compile(r"^([a-z]+?)v?(\d{1,2}(?:\.\d+)*)$")
-_GLUED_WORD: Final = re.compile(r"^([a-z]{2,})(\d+[a-z]+)$")
-# Words that open weights carry beside their size, because the base model has the same name.
+_WORD_WITH_NUMBER: Final = re.compile(r"^([a-z]+?)v?(\d{1,2}(?:\.\d+)*)$")
+_WORD_WITH_SIZE: Final = re.compile(r"^([a-z]{2,})(\d+[a-z]+)$")
+# Words beside the size in the names of open weights: they tell a tuned model from its base
+# model.
 _TUNING_WORDS: Final = frozenset({"chat", "instruct", "it"})
 _SIZE: Final = re.compile(r"^(?:[ae]?\d+(?:\.\d+)?(?:x\d+)?[bkm]|\d+x\d+b)$")
 
@@ -110,8 +117,8 @@ class ModelName:
 
     @property
     def rank(self) -> tuple[bool, Version, bool, int]:
-        """A key for sorting by age: a newer model is greater. Previews are the smallest. At
-        equal versions, `latest` aliases are smaller than other names.
+        """The sort key by age: a newer model has a greater key. Previews sort first. At equal
+        versions, `latest` aliases sort before other names.
         """
         return (
             not self.preview,
@@ -122,9 +129,9 @@ class ModelName:
 
 
 def count_other_words(family: frozenset[str], wanted: frozenset[str]) -> tuple[int, bool]:
-    """Counts the words that a family has beside those of a name, and tells whether it is one of
-    several sizes. All sizes of open weights rank equally: for `qwen`, `qwen-27b` and
-    `qwen-7b-instruct` are both (0, True).
+    """Counts the words of a family that a name lacks, without sizes, and tells whether the
+    family has a size or tuning word that the name lacks. All sizes of open weights count
+    equally: for `qwen`, both `qwen-27b` and `qwen-7b-instruct` give (0, True).
     """
     others = family - wanted
     sizes = {word for word in others if _SIZE.match(word)}
@@ -134,96 +141,100 @@ def count_other_words(family: frozenset[str], wanted: frozenset[str]) -> tuple[i
 
 
 @dataclass
-class _Reading:
+class _NameParts:
     words: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     date: int = 0
     preview: bool = False
     latest: bool = False
-    # Whether the last part was a number of the version, which the next number continues.
+    # Whether the last token was a number of the version; the next number then continues it.
     in_version: bool = False
 
 
 def parse_model_name(name: str) -> ModelName:
     """Parses a model's name, ignoring a vendor before its last slash. Accepts any text."""
     text = name.strip().lower().rpartition("/")[2]
-    if _CLOUD.match(text):
-        text = _CLOUD_VERSION.sub("", _CLOUD.sub("", text))
-    read = _Reading()
-    text = _DATES.sub(lambda match_: _dated(read, match_), text)
+    if _CLOUD_PREFIX.match(text):
+        text = _CLOUD_VERSION.sub("", _CLOUD_PREFIX.sub("", text))
+    parts = _NameParts()
+    text = _DATES.sub(lambda match: _take_date(parts, match), text)
     for token in re.split(r"[\s\-_:@/,]+", text):
-        _take(read, token)
-    while read.numbers and read.numbers[-1] == 0:
-        read.numbers.pop()
+        _take_token(parts, token)
+    while parts.numbers and parts.numbers[-1] == 0:
+        parts.numbers.pop()
     return ModelName(
-        tuple(read.words),
-        tuple(read.numbers),
-        read.date,
-        read.preview,
-        read.latest,
+        tuple(parts.words),
+        tuple(parts.numbers),
+        parts.date,
+        parts.preview,
+        parts.latest,
     )
 
 
-def _dated(read: _Reading, found: re.Match[str]) -> str:
-    """Notes a date, and returns a separator in its place."""
-    year = found["y"] or found["y2"]
-    month = found["m"] or found["m2"]
-    read.date = int(f"{year}{month}{found['d'] or '00'}")
+def _take_date(parts: _NameParts, match: re.Match[str]) -> str:
+    """Stores a date, and returns a space that takes its place in the text."""
+    year = match["y"] or match["y2"]
+    month = match["m"] or match["m2"]
+    parts.date = int(f"{year}{month}{match['d'] or '00'}")
     return " "
 
 
-def _take(read: _Reading, token: str) -> None:
+def _take_token(parts: _NameParts, token: str) -> None:
     """Reads one part of a name, such as `gpt`, `4.1`, `mini` or `2024`."""
-    continues = read.in_version
-    read.in_version = False
-    if not token.strip(".") or token in _SILENT:
+    continues_version = parts.in_version
+    parts.in_version = False
+    if not token.strip(".") or token in _MEANINGLESS_WORDS:
         return
     if token in PREVIEW_WORDS:
-        read.preview = True
+        parts.preview = True
     elif token == "latest":  # noqa: S105 - no secret
-        read.latest = True
-    elif stamp := _STAMP.match(token):
-        read.date = read.date or _stamped(stamp)
+        parts.latest = True
+    elif four_digits := _FOUR_DIGITS.match(token):
+        parts.date = parts.date or _parse_four_digits(four_digits)
     elif number := _NUMBER.match(token):
-        _count(
-            read,
+        _take_number(
+            parts,
             number[1],
-            continues=continues,
+            continues=continues_version,
             as_word=token,
         )
     elif _SIZE.match(token):
-        read.words.append(token)
-    elif glued := _GLUED.match(token):
-        read.words.append(glued[1])
-        _count(
-            read,
-            glued[2],
+        parts.words.append(token)
+    elif match := _WORD_WITH_NUMBER.match(token):
+        parts.words.append(match[1])
+        _take_number(
+            parts,
+            match[2],
             continues=False,
-            as_word=glued[2],
+            as_word=match[2],
         )
-    elif glued := _GLUED_WORD.match(token):
-        read.words += [glued[1], glued[2]]
+    elif match := _WORD_WITH_SIZE.match(token):
+        parts.words += [match[1], match[2]]
     else:
-        read.words.append(token)
+        parts.words.append(token)
 
 
-def _stamped(stamp: re.Match[str]) -> int:
+def _parse_four_digits(match: re.Match[str]) -> int:
     """Reads four digits as year and month if they are plausible, otherwise as month and day."""
-    a = int(stamp["a"])
-    b = int(stamp["b"])
-    return 20_000_000 + a * 10_000 + b * 100 if 23 <= a <= 49 and 1 <= b <= 12 else a * 100 + b
+    first = int(match["a"])
+    second = int(match["b"])
+    return (
+        20_000_000 + first * 10_000 + second * 100
+        if 23 <= first <= 49 and 1 <= second <= 12
+        else first * 100 + second
+    )
 
 
-def _count(
-    read: _Reading,
+def _take_number(
+    parts: _NameParts,
     text: str,
     *,
     continues: bool,
     as_word: str,
 ) -> None:
-    """Adds numbers to the version. After another word, numbers count as a word."""
-    if read.numbers and not continues:
-        read.words.append(as_word)
+    """Adds numbers to the version. Numbers after a later word belong to the family's words."""
+    if parts.numbers and not continues:
+        parts.words.append(as_word)
         return
-    read.numbers += [int(part) for part in text.split(".")]
-    read.in_version = True
+    parts.numbers += [int(part) for part in text.split(".")]
+    parts.in_version = True

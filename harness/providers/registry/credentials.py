@@ -1,8 +1,8 @@
 """Sets, imports, lists and removes providers' keys. It never returns a stored key.
 
-A provider may have several keys, which routers try in the order of their positions. Values are
-encrypted before they are stored, by `ctx.cipher`. `provider_secrets` decrypts them for calls,
-and `sign_in` stores the tokens of a person's account as a key of its own.
+A provider may have several keys, which routers try in the order of their positions.
+`ctx.cipher` encrypts the values before they are stored. `provider_secrets` decrypts them for
+calls. `sign_in` stores the token of a person's account as one more key.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,7 +71,7 @@ class KeyVariable(CamelCase):
 
     @property
     def removal(self) -> str:
-        """Tells a person how to take the key away."""
+        """Tells a person how to remove the key."""
         if self.file is None:
             return f"unset {self.variable} where Swapgate starts, and restart its processes"
         return (
@@ -118,7 +118,7 @@ class ImportedCredential:
 
     provider: str
     variable: str
-    kept: bool = False  # the provider had a key, which was kept
+    kept: bool = False  # whether the provider keeps its earlier key
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,26 +143,32 @@ def _credentials_of(
     tx: Transaction,
     provider: Provider,
 ) -> ProviderCredentials:
-    ever = provider_secrets.list_credentials_of(tx, provider.name)
-    stored = [credential for credential in ever if credential.live(ctx.clock.now())]
-    given = keys_from_environment(provider, ctx.environ)
-    source = "stored" if stored else "environment" if given else None
-    # Counts keys that cannot be decrypted; the router and `doctor` report them.
-    keys = [*stored, *given]
+    history = provider_secrets.list_credentials_of(tx, provider.name)
+    stored = [credential for credential in history if credential.live(ctx.clock.now())]
+    environment_keys = keys_from_environment(provider, ctx.environ)
+    source = "stored" if stored else "environment" if environment_keys else None
+    # Also counts keys that this process cannot decrypt; the router and `doctor` report these
+    # keys.
+    keys = [*stored, *environment_keys]
     return ProviderCredentials(
         name=provider.name,
         kind=provider.kind,
         has_value=bool(keys),
         source=source,
         keys=len(keys),
-        lacks_key=not keys and lacks_key(provider, (), stored_before=bool(ever)),
+        lacks_key=not keys and lacks_key(provider, (), stored_before=bool(history)),
         api_base=provider.api_base,
         extra_headers=provider.header_names,
         stored=[
-            StoredKeyView(**{f.name: getattr(key, f.name) for f in fields(StoredKeyView)})
+            StoredKeyView(
+                **{field_.name: getattr(key, field_.name) for field_ in fields(StoredKeyView)}
+            )
             for key in stored
         ],
-        variables=[KeyVariable(key.name, find_dotenv(key.name, ctx.environ)) for key in given],
+        variables=[
+            KeyVariable(key.name, find_dotenv(key.name, ctx.environ))
+            for key in environment_keys
+        ],
     )
 
 
@@ -176,21 +182,21 @@ def put_credential(
 ) -> ProviderCredentials:
     """Sets a provider's key and address. Adds a provider of a known kind. Raises Conflict.
 
-    Routers use a new key within seconds, without a restart. A moved provider needs new proof;
-    the answer lists the affected uses.
+    Routers use a new key within seconds, without a restart. A provider at a new address needs
+    new proof; the answer lists the affected uses.
 
     create_only: raises Conflict if the provider has a live key.
     Raises NotFound for a provider that is neither known nor named after a kind.
     Raises InputError for an invalid key, name or overlap, and for a kind that takes no key.
     Raises NotAllowed if the provider may see a data class, and its address would change.
     """
-    shown = _put(ctx, actor, name, change, create_only=create_only)
+    credentials = _store_credential(ctx, actor, name, change, create_only=create_only)
     if change.value is None:
-        return shown
-    return replace(shown, listing=named_models.describe_list(ctx, actor, name))
+        return credentials
+    return replace(credentials, listing=named_models.describe_list(ctx, actor, name))
 
 
-def _put(
+def _store_credential(
     ctx: ProvidersContext,
     actor: Actor,
     name: str,
@@ -214,25 +220,25 @@ def _put(
                 f"`swapgate provider key set {name}`"
             )
         providers = Providers(tx).all()
-        known = providers.get(name)
-        before = known or _new_provider(
+        existing = providers.get(name)
+        old = existing or _new_provider(
             name, change.kind, providers, with_variable=change.value is None
         )
-        if known is not None and change.kind not in (None, known.kind):
+        if existing is not None and change.kind not in (None, existing.kind):
             raise InputError(
-                f"provider {name!r} is of kind {known.kind!r}: `swapgate provider set {name} "
+                f"provider {name!r} is of kind {existing.kind!r}: `swapgate provider set {name} "
                 f"--kind {change.kind}` changes that"
             )
         value = None if change.value is None else check_key_value(change.value)
-        after = targets.change_of_provider(ctx, before, change)
+        after = targets.change_of_provider(ctx, old, change)
         if value is not None:
             check_kind_takes_key(name, after.kind)
-        changed = not targets.same(ctx, known, after)
+        changed = not targets.has_same_values(ctx, existing, after)
         if changed:
-            after = targets.with_move(ctx, tx, actor, known, after, change.reason)
+            after = targets.record_move(ctx, tx, actor, existing, after, change.reason)
             Providers(tx).put(provider_secrets.encrypt_headers(after, ctx.cipher))
         if value is not None:
-            new = Credential(
+            new_key = Credential(
                 name,
                 change.key,
                 ctx.cipher.encrypt(value),
@@ -241,17 +247,17 @@ def _put(
                 now,
                 actor.name,
             )
-            keep = now + change.overlap if change.overlap else None
+            keep_until = now + change.overlap if change.overlap else None
             for credential in place_new_key(
                 stored,
-                new,
+                new_key,
                 first=change.first,
-                keep_until=keep,
+                keep_until=keep_until,
             ):
                 Credentials(tx).put(credential)
-        details = _change_details(change, after, known, changed=changed)
+        details = _change_details(change, after, existing, changed=changed)
         AuditLog(tx).append(actor, "credential.put", f"provider {name}", details)
-        moved = known is not None and after.moved != known.moved
+        moved = existing is not None and after.moved != existing.moved
         outdated = ctx.uses.outdated_work(tx, name) if moved else ()
         return replace(_credentials_of(ctx, tx, after), outdated=outdated)
 
@@ -275,7 +281,7 @@ def _change_details(
             "api_base": after.api_base,
             "added": known is None,
         }
-        details |= targets.moved_details(after)
+        details |= targets.move_details(after)
     return details
 
 
@@ -303,8 +309,8 @@ def _new_provider(
 ) -> Provider:
     """Builds a provider that is not stored yet.
 
-    with_variable: whether it also reads its kind's environment variable. A provider with a
-    stored key does not, so that a variable that happens to be set adds no second key.
+    with_variable: whether the provider also reads its kind's environment variable. False for a
+    provider with a stored key, so that a variable that is set by chance adds no second key.
     """
     check_provider_name(name)
     kind = kind or (name if name in PROVIDER_KINDS else None)
@@ -314,12 +320,12 @@ def _new_provider(
             f"{did_you_mean(name, (*known, *PROVIDER_KINDS), otherwise='.')} Give its `kind` "
             f"and `apiBase`; kinds: {', '.join(PROVIDER_KINDS)}"
         )
-    row = PROVIDER_KINDS[check_kind(kind)]
+    kind_row = PROVIDER_KINDS[check_kind(kind)]
     return Provider(
         name,
         kind,
-        row.api_base,
-        row.key_env or None if with_variable else None,
+        kind_row.api_base,
+        kind_row.key_env or None if with_variable else None,
     )
 
 
@@ -330,42 +336,46 @@ def remove_credential(
     *,
     key: str | None = None,
 ) -> ProviderCredentials:
-    """Removes stored keys. Raises NotFound if there is none; the message says where the
-    provider's other keys are.
+    """Removes stored keys. Raises NotFound without a stored key; the message names the places
+    of the provider's other keys.
 
     key: name of the key to remove; None for all keys and the sign-in. Needs an admin.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         provider = targets.require_provider(tx, name)
-        removed = take_credentials_away(tx, actor, name, key)
-        left = _credentials_of(ctx, tx, provider)
+        removed = remove_stored_keys(tx, actor, name, key)
+        remaining = _credentials_of(ctx, tx, provider)
     if not removed:
-        lacking = f"no stored key {key!r}" if key else "no stored key"
-        raise NotFound(f"provider {name!r} has {lacking}{_describe_other_keys(left)}")
-    return left
+        missing = f"no stored key {key!r}" if key else "no stored key"
+        raise NotFound(f"provider {name!r} has {missing}{_describe_other_keys(remaining)}")
+    return remaining
 
 
-def _describe_other_keys(shown: ProviderCredentials) -> str:
+def _describe_other_keys(credentials: ProviderCredentials) -> str:
     """Describes the provider's other keys, as the end of an error's sentence."""
-    stored = f": it has {', '.join(key.name for key in shown.stored)}" if shown.stored else ""
-    if shown.variables:
-        return f"{stored}. {describe_variables(shown)}"
+    stored = (
+        f": it has {', '.join(key.name for key in credentials.stored)}"
+        if credentials.stored
+        else ""
+    )
+    if credentials.variables:
+        return f"{stored}. {describe_variables(credentials)}"
     return stored or ", and this process has no key of it: there is nothing to remove"
 
 
-def describe_variables(shown: ProviderCredentials) -> str:
-    """Tells where a provider's keys outside the database are, and how to take them away."""
-    places = " and ".join(variable.text for variable in shown.variables)
-    ways = "; ".join(variable.removal for variable in shown.variables)
-    if len(shown.variables) > 1:
-        begins = "Its other keys come" if shown.stored else "Its keys come"
-        return f"{begins} from {places}. To take them away, {ways}"
-    begins = "Another key comes" if shown.stored else "Its key comes"
-    return f"{begins} from {places}. To take it away, {ways}"
+def describe_variables(credentials: ProviderCredentials) -> str:
+    """Tells where a provider's keys outside the database are, and how to remove them."""
+    locations = " and ".join(variable.text for variable in credentials.variables)
+    ways = "; ".join(variable.removal for variable in credentials.variables)
+    if len(credentials.variables) > 1:
+        beginning = "Its other keys come" if credentials.stored else "Its keys come"
+        return f"{beginning} from {locations}. To take them away, {ways}"
+    beginning = "Another key comes" if credentials.stored else "Its key comes"
+    return f"{beginning} from {locations}. To take it away, {ways}"
 
 
-def take_credentials_away(
+def remove_stored_keys(
     tx: Transaction,
     actor: Actor,
     name: str,
@@ -377,17 +387,17 @@ def take_credentials_away(
     """
     stored = provider_secrets.list_credentials_of(tx, name)
     now = tx.now()
-    gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
-    for credential in gone:
+    removed = [entry for entry in stored if entry.ciphertext and key in (None, entry.name)]
+    for credential in removed:
         Credentials(tx).put(_without_value(credential, now))
-    # Ends the sign-in, because a renewal would store the token again.
+    # Ends the sign-in, because its next renewal would store the token again.
     ended = key in (None, TOKEN_KEY_NAME) and SignIns(tx).end(name)
     if ended:
         resolve_sign_in_alerts(tx, name)
-    if gone or ended:
-        details = {"keys": [credential.name for credential in gone]}
+    if removed or ended:
+        details = {"keys": [credential.name for credential in removed]}
         AuditLog(tx).append(actor, "credential.remove", f"provider {name}", details)
-    return bool(gone or ended)
+    return bool(removed or ended)
 
 
 def resolve_sign_in_alerts(tx: Transaction, provider: str) -> None:
@@ -397,19 +407,21 @@ def resolve_sign_in_alerts(tx: Transaction, provider: str) -> None:
 
 
 def expire_credentials(ctx: ProvidersContext) -> int:
-    """Removes the values of keys whose time is over. Returns their number.
+    """Removes the values of expired keys. Returns their number.
 
     The control process calls it. Routers already skip an expired key.
     """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        over = [e for e in Credentials(tx).all() if e.ciphertext and not e.live(now)]
-        for credential in over:
+        expired = [
+            entry for entry in Credentials(tx).all() if entry.ciphertext and not entry.live(now)
+        ]
+        for credential in expired:
             Credentials(tx).put(_without_value(credential, now))
             details = {"keys": [credential.name], "reason": "expired"}
             subject = f"provider {credential.provider}"
             AuditLog(tx).append(SYSTEM, "credential.remove", subject, details)
-    return len(over)
+    return len(expired)
 
 
 def _without_value(credential: Credential, now: datetime) -> Credential:
@@ -430,19 +442,23 @@ def rotate_encryption(ctx: ProvidersContext, actor: Actor) -> EncryptionRotation
     with ctx.store.write() as tx:
         stored = [credential for credential in Credentials(tx).all() if credential.ciphertext]
         for key in stored:
-            place = f"the key {key.name!r} of provider {key.provider!r}"
-            fresh = provider_secrets.reencrypt(ctx.cipher, key.ciphertext, place)
-            Credentials(tx).put(replace(key, ciphertext=fresh))
-        signed_in = SignIns(tx).all()
-        for account in signed_in:
-            place = f"the sign-in for provider {account.provider!r}"
-            fresh = provider_secrets.reencrypt(ctx.cipher, account.ciphertext, place)
-            SignIns(tx).save(replace(account, ciphertext=fresh))
-        known = [e for e in Providers(tx).all().values() if e.header_names]
-        for provider in known:
+            secret_name = f"the key {key.name!r} of provider {key.provider!r}"
+            ciphertext = provider_secrets.reencrypt(ctx.cipher, key.ciphertext, secret_name)
+            Credentials(tx).put(replace(key, ciphertext=ciphertext))
+        sign_ins = SignIns(tx).all()
+        for stored_sign_in in sign_ins:
+            secret_name = f"the sign-in for provider {stored_sign_in.provider!r}"
+            ciphertext = provider_secrets.reencrypt(
+                ctx.cipher, stored_sign_in.ciphertext, secret_name
+            )
+            SignIns(tx).save(replace(stored_sign_in, ciphertext=ciphertext))
+        with_headers = [
+            candidate for candidate in Providers(tx).all().values() if candidate.header_names
+        ]
+        for provider in with_headers:
             Providers(tx).put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
-        headers = sum(len(provider.header_names) for provider in known)
-        values = len(stored) + len(signed_in) + headers
+        headers = sum(len(provider.header_names) for provider in with_headers)
+        values = len(stored) + len(sign_ins) + headers
         action = "credential.rotate_encryption"
         details = {"values": values}
         AuditLog(tx).append(actor, action, "credentials", details)
@@ -463,30 +479,31 @@ def import_credentials(
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        known = Providers(tx).all()
+        providers = Providers(tx).all()
         stored = provider_secrets.list_live_credentials(tx)
-    have = {credential.provider for credential in stored}
-    done = []
-    named = [
+    with_key = {credential.provider for credential in stored}
+    imported = []
+    found_keys = [
         (provider, variable, value)
-        for provider, variable in name_variables(known.values())
+        for provider, variable in list_key_variables(providers.values())
         if (value := environ.get(variable, "").strip())
     ]
-    for provider, _, _ in named:
-        check_kind_takes_key(provider, known[provider].kind if provider in known else provider)
-    for provider, variable, value in named:
-        kept = provider in have and not replace_known
+    for provider, _, _ in found_keys:
+        check_kind_takes_key(
+            provider, providers[provider].kind if provider in providers else provider
+        )
+    for provider, variable, value in found_keys:
+        kept = provider in with_key and not replace_known
         if not kept:
             put_credential(ctx, actor, provider, CredentialChange(value=value))
-        done.append(ImportedCredential(provider, variable, kept))
-    return done
+        imported.append(ImportedCredential(provider, variable, kept))
+    return imported
 
 
-def name_variables(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
+def list_key_variables(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
     """Yields (provider, variable) for each key that the environment may contain.
 
-    Configured providers come first, then the kinds with an address of their own that no
-    provider has.
+    Configured providers come first, then the kinds with a usual address and without a provider.
     """
     configured = {provider.name: provider for provider in known}
     for provider in configured.values():
@@ -494,7 +511,7 @@ def name_variables(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
         variable = provider.api_key_env or (kind.key_env if kind else "")
         if variable:
             yield provider.name, variable
-    of_kinds = {provider.kind for provider in configured.values()} | set(configured)
+    used_kinds = {provider.kind for provider in configured.values()} | set(configured)
     for kind in PROVIDER_KINDS.values():
-        if kind.key_env and kind.api_base and kind.name not in of_kinds:
+        if kind.key_env and kind.api_base and kind.name not in used_kinds:
             yield kind.name, kind.key_env

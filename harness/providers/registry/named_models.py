@@ -1,9 +1,9 @@
 """Finds the model that a name means, for commands, routes and agents. Reads and stores the
 models that a provider lists. Listing a model does not call it.
 
-A name may be a target's id, `provider/model` or a short form (`harness.providers.models`). The
-rules of names are pure and live there; this module gives them stored providers, lists and keys.
-It stores no target, except in `register_model`.
+A name may be a target's id, `provider/model` or a short form. The rules of names are pure
+(`harness.providers.models`); this module gives them stored providers, lists and keys. Only
+`register_model` stores a target.
 """
 
 import re
@@ -63,7 +63,7 @@ from harness.providers.target import Provider, Target
 
 TIMEOUT_S: Final = 10.0
 AT_ONCE: Final = 8
-_OWN_MODELS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
+_OWN_MODEL_GROUPS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 
 def discover_models(
@@ -77,7 +77,7 @@ def discover_models(
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
-    return _keep(ctx, actor, provider, _ask(ctx, provider))
+    return _store_list(ctx, actor, provider, _request_list(ctx, provider))
 
 
 def discover_several(
@@ -85,51 +85,52 @@ def discover_several(
     actor: Actor,
     providers: Sequence[Provider],
 ) -> Mapping[str, DiscoveredList | SwapgateError]:
-    """Reads AT_ONCE lists at a time. One list takes at most TIMEOUT_S.
+    """Reads the lists of several providers, AT_ONCE at a time. One list takes at most
+    TIMEOUT_S.
 
-    Returns by provider its list, or the error that kept it from being read. Raises
-    StoreUnavailable.
+    Returns by provider its list, or the error of reading it. Raises StoreUnavailable.
     """
     actor.require(Role.PROPOSER)
 
     def ask(provider: Provider) -> ProbeReply | SwapgateError:
         try:
-            return _ask(ctx, provider)
+            return _request_list(ctx, provider)
         except SwapgateError as error:
             return error
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         replies = list(pool.map(ask, providers))
-    found: dict[str, DiscoveredList | SwapgateError] = {}
+    results: dict[str, DiscoveredList | SwapgateError] = {}
     for provider, reply in zip(providers, replies, strict=True):
         try:
-            found[provider.name] = (
+            results[provider.name] = (
                 reply
                 if isinstance(reply, SwapgateError)
-                else _keep(ctx, actor, provider, reply)
+                else _store_list(ctx, actor, provider, reply)
             )
         except StoreUnavailable:
             raise
         except SwapgateError as error:
-            found[provider.name] = error
-    return found
+            results[provider.name] = error
+    return results
 
 
-def _keep(
+def _store_list(
     ctx: ProvidersContext,
     actor: Actor,
     provider: Provider,
     reply: ProbeReply,
 ) -> DiscoveredList:
-    """Stores a list that a provider sent. Raises as `discover_models`.
+    """Stores a list that a provider sent. Raises the errors of `discover_models`.
 
-    The provider must not have changed since: a list of its former address would be wrong.
+    Refuses the list if the provider changed meanwhile: a list from its former address would be
+    wrong.
     """
     name = provider.name
     if reply.error:
         raise DiscoveryFailed(f"provider {name!r} lists no models: {reply.error}")
     try:
-        listed = parse_listed_models(reply.content, provider, ctx.clock.now())
+        parsed = parse_listed_models(reply.content, provider, ctx.clock.now())
     except InputError as error:
         raise DiscoveryFailed(
             f"provider {name!r} at {provider.api_base} lists no models: {error}"
@@ -139,14 +140,14 @@ def _keep(
             raise Conflict(
                 f"provider {name!r} was changed while Swapgate read its list: discover again"
             )
-        DiscoveredModels(tx).replace(name, listed.models)
+        DiscoveredModels(tx).replace(name, parsed.models)
         used = targets.used_models(ctx, tx, provider)
         targets.store_prices(ctx, tx, actor, provider, used)
-        count = {"models": len(listed.models), "left_out": listed.left_out}
+        count = {"models": len(parsed.models), "left_out": parsed.left_out}
         # A scheduled read decides nothing, so it needs no audit event.
         if actor != SYSTEM:
             AuditLog(tx).append(actor, "provider.discover", f"provider {name}", count)
-    return listed
+    return parsed
 
 
 def describe_unlisted(
@@ -159,13 +160,13 @@ def describe_unlisted(
     """
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, target.provider)
-    if has_own_models(provider) and ctx.door is not None:
+    if has_own_models(provider) and ctx.probe is not None:
         try:
             discover_models(ctx, actor, target.provider)
         except SwapgateError as error:
             return f"Swapgate could not read its models: {error}"
     with ctx.store.read() as tx:
-        return find_unlisted(tx, target)
+        return describe_missing_in_list(tx, target)
 
 
 def describe_list(
@@ -173,24 +174,24 @@ def describe_list(
     actor: Actor,
     provider: str,
 ) -> str:
-    """Reads a provider's list, and describes the result for people, also a failure.
+    """Reads a provider's list, and describes the result or the failure for people.
 
     Empty in a process that calls no provider.
     """
-    if ctx.door is None:
+    if ctx.probe is None:
         return ""
     try:
-        listed = discover_models(ctx, actor, provider)
+        models_list = discover_models(ctx, actor, provider)
     except SwapgateError as error:
         return f"Swapgate could not read its models: {error}"
-    return f"it lists {format_quantity(len(listed.models), 'model')}"
+    return f"it lists {format_quantity(len(models_list.models), 'model')}"
 
 
-def _ask(ctx: ProvidersContext, provider: Provider) -> ProbeReply:
+def _request_list(ctx: ProvidersContext, provider: Provider) -> ProbeReply:
     """Requests a provider's list. Raises ConfigError in a process that calls no provider, and
     Conflict without a key.
     """
-    if ctx.door is None:
+    if ctx.probe is None:
         raise ConfigError("this process does not call providers")
     keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):
@@ -200,7 +201,7 @@ def _ask(ctx: ProvidersContext, provider: Provider) -> ProbeReply:
         )
     clear = provider_secrets.decrypt_headers(provider, ctx.cipher)
     secret = keys[0].secret if keys else ""
-    return ctx.door.ask(clear, secret, models_path(provider.kind), None, TIMEOUT_S)
+    return ctx.probe.ask(clear, secret, models_path(provider.kind), None, TIMEOUT_S)
 
 
 def list_discovered(ctx: ProvidersContext, provider: str) -> Sequence[DiscoveredModel]:
@@ -211,19 +212,21 @@ def list_discovered(ctx: ProvidersContext, provider: str) -> Sequence[Discovered
 
 
 def has_own_models(provider: Provider) -> bool:
-    """Tells whether a provider's models are its operator's choice, so that no catalogue knows
+    """Tells whether only the provider's operator knows its models, because no catalogue lists
     them.
     """
     kind = PROVIDER_KINDS.get(provider.kind)
-    return kind is not None and (kind.group in _OWN_MODELS or kind.name in GATEWAYS)
+    return kind is not None and (kind.group in _OWN_MODEL_GROUPS or kind.name in GATEWAYS)
 
 
-SHORT: Final = 28  # most characters of the given name in an error, which has at most 200
-ROOM: Final = 55  # most characters of all nearest names in such an error
-UNKNOWN: Final = "model_not_found"  # an error's code
-NEAREST: Final = 2  # most nearest names in an error
-MOST_NEAR: Final = 5
-_NAMES_PROVIDER: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
+MAX_NAME_IN_ERROR: Final = (
+    28  # most characters of the requested name in an error, which has at most 200
+)
+MAX_NEAREST_LENGTH: Final = 55  # most characters of all nearest names in such an error
+MODEL_NOT_FOUND: Final = "model_not_found"  # an error's code
+MAX_NEAREST_IN_ERROR: Final = 2  # most nearest names in an error
+MAX_NEAREST: Final = 5
+_EXPLICIT_RULES: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +258,7 @@ def find_model(
         return reading.found
     if reading.candidates:
         raise AmbiguousName(reading.reason, candidates=reading.candidates)
-    raise NotFound(reading.reason, code=UNKNOWN)
+    raise NotFound(reading.reason, code=MODEL_NOT_FOUND)
 
 
 def find_listed_model(
@@ -263,7 +266,7 @@ def find_listed_model(
     tx: Transaction,
     words: str,
 ) -> Target:
-    """Finds the target of a name that its provider lists. Raises as `find_model` and
+    """Finds the target of a name that its provider lists. Raises the errors of `find_model` and
     `require_listed`.
     """
     target = find_model(ctx, tx, words)
@@ -281,18 +284,18 @@ def require_listed(
     A person names a model by adding a target, or by giving it a price or abilities in the
     configuration. Without a stored list, any model counts as listed.
     """
-    if not find_unlisted(tx, target):
+    if not describe_missing_in_list(tx, target):
         return
     provider = targets.provider_of(tx, target)
     name = target.name
-    known = {(stored.provider, stored.model) for stored in Targets(tx).all().values()}
-    settled = {*provider.models, *provider.prices}
-    if target.model in settled or (target.provider, target.model) in known:
+    registered = {(stored.provider, stored.model) for stored in Targets(tx).all().values()}
+    configured = {*provider.models, *provider.prices}
+    if target.model in configured or (target.provider, target.model) in registered:
         return
-    near = list_nearest(name, (offer.name for offer in read_offers(ctx, tx)))
-    copied = name if len(name) <= SHORT else "PROVIDER/MODEL"
-    add = f"`swapgate model add {copied}` adds it"
-    raise NotFound(_describe_unknown(name, near) + add, code=UNKNOWN)
+    nearest = list_nearest(name, (offer.name for offer in read_offers(ctx, tx)))
+    shown_name = name if len(name) <= MAX_NAME_IN_ERROR else "PROVIDER/MODEL"
+    advice = f"`swapgate model add {shown_name}` adds it"
+    raise NotFound(_describe_unknown(name, nearest) + advice, code=MODEL_NOT_FOUND)
 
 
 def describe_unchecked(
@@ -302,9 +305,9 @@ def describe_unchecked(
 ) -> str:
     """Returns a warning if Swapgate could not check the model's name; else empty."""
     provider = targets.provider_of(tx, target)
-    known = read_lists(tx)
+    listed_models = read_lists(tx)
     if (
-        any(model.provider == provider.name for model in known)
+        any(model.provider == provider.name for model in listed_models)
         or target.model in {*provider.models, *provider.prices}
         or ctx.catalogue.find(provider.kind, target.model)
     ):
@@ -321,7 +324,8 @@ def register_model(
     actor: Actor,
     words: str,
 ) -> Target:
-    """Finds the target of a name, and registers it if it is new. Raises as `find_listed_model`.
+    """Finds the target of a name, and registers it if it is new. Raises the errors of
+    `find_listed_model`.
 
     The caller checks the actor's role.
     """
@@ -335,26 +339,30 @@ def explain_name(
     ctx: ProvidersContext,
     name: str,
     *,
-    standing: Sequence[KillSwitch] = (),
+    configured: Sequence[KillSwitch] = (),
 ) -> NameReading:
     """Reads a name, with the rules that applied. Also applies the kill switch for all routes,
     which changes only the provider that answers now.
 
-    standing: switches of environment and file.
+    configured: switches from the environment and the file.
     """
     with ctx.store.read() as tx:
         reading = read_name(ctx, tx, name)
-        switches = (*standing, *ctx.uses.switches(tx))
+        switches = (*configured, *ctx.uses.switches(tx))
         active = active_switches(switches, ctx.clock.now())
-        forced = [s.force for s in active if s.route is None and not s.force.avoids]
+        forced = [
+            switch.force
+            for switch in active
+            if switch.route is None and not switch.force.avoids
+        ]
         if not forced:
             return reading
-        sent = _apply_rules(ctx, tx, name, (), forced=forced[0])
+        forced_resolution = _apply_rules(ctx, tx, name, (), forced=forced[0])
     return replace(
         reading,
-        provider=sent.provider,
-        model=sent.model,
-        rules=sent.rules,
+        provider=forced_resolution.provider,
+        model=forced_resolution.model,
+        rules=forced_resolution.rules,
     )
 
 
@@ -366,34 +374,42 @@ def read_name(
     """Reads a name by the rules. Raises InputError for an empty or ambiguous name.
 
     The result has the found model, or several models that fit equally well, or similar names.
-    It first tries the providers with a key, then all, to explain a missing key.
+    It first tries the providers with a key, then all providers, so that the reason can name a
+    missing key.
     """
     name = words.strip()
     if not name:
         raise InputError("the model's name is empty: write PROVIDER/MODEL")
     offers = read_offers(ctx, tx)
-    known = targets.find_known_target(tx, name)
-    if known is not None:
-        targets.provider_of(tx, known)
-        taken = _apply_rules(ctx, tx, f"{known.provider}/{known.model}", offers)
-        return replace(_read_as(tx, taken, "it is registered", known), name=name)
-    usable = provider_secrets.find_usable(ctx, tx)
-    taken = _apply_rules(ctx, tx, name, offers, usable=usable)
-    if taken.target is None and not taken.candidates:
-        taken = _apply_rules(ctx, tx, name, offers)
-    if taken.candidates:
-        text = f"{name[:SHORT]!r} may be one of {', '.join(taken.candidates)}: name one"
-        return replace(_reading(taken, text), candidates=taken.candidates)
-    if taken.target is None:
-        return _not_found(ctx, tx, taken, offers)
-    if taken.provider not in usable and not _decided_by(taken, *_NAMES_PROVIDER):
-        return _reading(
-            taken,
-            f"{name[:SHORT]!r} is {taken.target}, whose provider has no key: "
-            f"`swapgate provider key set {taken.provider}`",
+    registered = targets.find_known_target(tx, name)
+    if registered is not None:
+        targets.provider_of(tx, registered)
+        resolution = _apply_rules(ctx, tx, f"{registered.provider}/{registered.model}", offers)
+        return replace(
+            _build_found_reading(tx, resolution, "it is registered", registered), name=name
         )
-    target = targets.find_known_target(tx, taken.target) or Target.from_name(taken.target)
-    return _read_as(tx, taken, taken.reason, target)
+    usable_providers = provider_secrets.find_usable_providers(ctx, tx)
+    resolution = _apply_rules(ctx, tx, name, offers, usable=usable_providers)
+    if resolution.target is None and not resolution.candidates:
+        resolution = _apply_rules(ctx, tx, name, offers)
+    if resolution.candidates:
+        candidates = ", ".join(resolution.candidates)
+        text = f"{name[:MAX_NAME_IN_ERROR]!r} may be one of {candidates}: name one"
+        return replace(_build_reading(resolution, text), candidates=resolution.candidates)
+    if resolution.target is None:
+        return _build_unknown_reading(ctx, tx, resolution, offers)
+    if resolution.provider not in usable_providers and not _is_decided_by(
+        resolution, *_EXPLICIT_RULES
+    ):
+        return _build_reading(
+            resolution,
+            f"{name[:MAX_NAME_IN_ERROR]!r} is {resolution.target}, whose provider has no key: "
+            f"`swapgate provider key set {resolution.provider}`",
+        )
+    target = targets.find_known_target(tx, resolution.target) or Target.from_name(
+        resolution.target
+    )
+    return _build_found_reading(tx, resolution, resolution.reason, target)
 
 
 def _apply_rules(
@@ -409,10 +425,10 @@ def _apply_rules(
 
     usable: providers that may take a name without their prefix; None for all.
     """
-    tokens = {
-        e.provider
-        for e in provider_secrets.list_live_credentials(tx)
-        if e.name == TOKEN_KEY_NAME
+    token_providers = {
+        credential.provider
+        for credential in provider_secrets.list_live_credentials(tx)
+        if credential.name == TOKEN_KEY_NAME
     }
     query = ModelNameQuery(
         name,
@@ -422,58 +438,65 @@ def _apply_rules(
         catalogue=ctx.catalogue,
         usable=usable,
         forced=forced,
-        signed_in=tokens & {account.provider for account in SignIns(tx).all()},
+        signed_in=token_providers & {account.provider for account in SignIns(tx).all()},
     )
     return query.resolve()
 
 
-def _decided_by(taken: Resolution, *rules: ResolutionRule) -> bool:
-    return taken.deciding is not None and taken.deciding.rule in rules
+def _is_decided_by(resolution: Resolution, *rules: ResolutionRule) -> bool:
+    return resolution.deciding is not None and resolution.deciding.rule in rules
 
 
-def _reading(taken: Resolution, reason: str) -> NameReading:
-    return NameReading(taken.name, taken.provider, taken.model, taken.rules, reason)
+def _build_reading(resolution: Resolution, reason: str) -> NameReading:
+    return NameReading(
+        resolution.name, resolution.provider, resolution.model, resolution.rules, reason
+    )
 
 
-def _read_as(
+def _build_found_reading(
     tx: Transaction,
-    taken: Resolution,
+    resolution: Resolution,
     reason: str,
     target: Target,
 ) -> NameReading:
-    unlisted = find_unlisted(tx, target)
-    return replace(_reading(taken, reason), found=target, unlisted=unlisted)
+    unlisted = describe_missing_in_list(tx, target)
+    return replace(_build_reading(resolution, reason), found=target, unlisted=unlisted)
 
 
-def _not_found(
+def _build_unknown_reading(
     ctx: ProvidersContext,
     tx: Transaction,
-    taken: Resolution,
+    resolution: Resolution,
     offers: Sequence[ModelOffer],
 ) -> NameReading:
     """Builds the answer for an unknown name, with similar names."""
-    if _decided_by(taken, ResolutionRule.OAUTH):  # the account is not signed in
-        return _reading(taken, taken.reason)
-    name = taken.name
+    if _is_decided_by(resolution, ResolutionRule.OAUTH):  # the account is not signed in
+        return _build_reading(resolution, resolution.reason)
+    name = resolution.name
     versions = match_among(name, offers, today=ctx.clock.now().date()).near
-    known = {*(offer.name for offer in offers), *ctx.uses.routed_targets(tx)}
-    near = tuple(dict.fromkeys((*versions, *list_nearest(name, known))))[:MOST_NEAR]
-    add = "`swapgate model add PROVIDER/MODEL` adds a model"
-    if taken.add_command:
+    known_names = {*(offer.name for offer in offers), *ctx.uses.routed_targets(tx)}
+    nearest = tuple(dict.fromkeys((*versions, *list_nearest(name, known_names))))[:MAX_NEAREST]
+    advice = "`swapgate model add PROVIDER/MODEL` adds a model"
+    if resolution.add_command:
         model = re.split("[/:]", name, maxsplit=1)[-1]
-        near = tuple(other for other in near if is_short_for(model, other))
-        add = f"`{taken.add_command}` sets up its provider"
-    return replace(_reading(taken, _describe_unknown(name, near) + add), near=near)
+        nearest = tuple(other for other in nearest if is_short_for(model, other))
+        advice = f"`{resolution.add_command}` sets up its provider"
+    return replace(
+        _build_reading(resolution, _describe_unknown(name, nearest) + advice), near=nearest
+    )
 
 
-def _describe_unknown(unknown: str, near: Sequence[str]) -> str:
-    named: list[str] = []
-    for name in near:
-        # Omits long names instead of cutting them, so that people can copy each name.
-        if len(named) < NEAREST and sum(map(len, named)) + len(name) <= ROOM:
-            named.append(name)
-    hint = f"nearest: {' and '.join(named)}; " if named else ""
-    return f"no provider lists {unknown[:SHORT]!r}; {hint}"
+def _describe_unknown(unknown: str, nearest: Sequence[str]) -> str:
+    shown: list[str] = []
+    for nearest_name in nearest:
+        # Omits long names and never shortens a name, so that people can copy each name.
+        if (
+            len(shown) < MAX_NEAREST_IN_ERROR
+            and sum(map(len, shown)) + len(nearest_name) <= MAX_NEAREST_LENGTH
+        ):
+            shown.append(nearest_name)
+    hint = f"nearest: {' and '.join(shown)}; " if shown else ""
+    return f"no provider lists {unknown[:MAX_NAME_IN_ERROR]!r}; {hint}"
 
 
 def list_configured_offers(ctx: ProvidersContext) -> Sequence[tuple[str, CatalogueEntry]]:
@@ -484,12 +507,12 @@ def list_configured_offers(ctx: ProvidersContext) -> Sequence[tuple[str, Catalog
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
         offers = read_offers(ctx, tx)
-    found = []
+    offers_with_entries = []
     for offer in offers:
         entry = offer.entry or CatalogueEntry(offer.kind, offer.model)
-        own = providers[offer.provider].prices.get(offer.model)
-        found.append((offer.name, replace(entry, price=own or entry.price)))
-    return found
+        own_price = providers[offer.provider].prices.get(offer.model)
+        offers_with_entries.append((offer.name, replace(entry, price=own_price or entry.price)))
+    return offers_with_entries
 
 
 def search_catalogue(
@@ -497,8 +520,10 @@ def search_catalogue(
 ) -> Sequence[tuple[str, CatalogueEntry]]:
     """Finds catalogue entries whose names contain all words, in any case and order."""
     parts = [word.lower() for phrase in words for word in phrase.split()]
-    fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
-    return [(fit.name, fit) for fit in sorted(fits, key=lambda offer: offer.name)]
+    matches = [
+        entry for entry in ctx.catalogue if all(part in entry.name.lower() for part in parts)
+    ]
+    return [(match.name, match) for match in sorted(matches, key=lambda offer: offer.name)]
 
 
 def read_offers(ctx: ProvidersContext, tx: Transaction) -> Sequence[ModelOffer]:
@@ -515,14 +540,14 @@ def read_offers(ctx: ProvidersContext, tx: Transaction) -> Sequence[ModelOffer]:
 
 def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
     """Returns the lists of all providers, except lists of a provider's former address."""
-    known = Providers(tx).all()
-    listed = DiscoveredModels(tx).all()
-    return [model for model in listed if model.source == known[model.provider].api_base]
+    providers = Providers(tx).all()
+    models = DiscoveredModels(tx).all()
+    return [model for model in models if model.source == providers[model.provider].api_base]
 
 
-def find_unlisted(tx: Transaction, target: Target) -> str:
+def describe_missing_in_list(tx: Transaction, target: Target) -> str:
     """Returns a warning if the provider's list lacks a model. Empty if there is no list."""
-    names = {listed.model for listed in read_lists(tx) if listed.provider == target.provider}
+    names = {model.model for model in read_lists(tx) if model.provider == target.provider}
     if not names or is_listed(target.model, names):
         return ""
     kind = targets.provider_of(tx, target).kind
@@ -538,19 +563,19 @@ def model_capabilities(
     provider: Provider,
     model: str,
 ) -> Capabilities:
-    """Returns a model's capabilities: only those that its kind, the registry and the catalogue
-    all confirm. The registry's context window takes precedence.
+    """Returns the capabilities of a model that neither its kind nor the registry nor the
+    catalogue denies. The registry's context window takes precedence.
     """
     kind = PROVIDER_KINDS[provider.kind]
-    own = provider.abilities(model)
+    declared = provider.abilities(model)
     entry = ctx.catalogue.find(provider.kind, model)
-    known = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
-    able: dict[str, Any] = {
-        name: getattr(own, name) and getattr(known, name)
+    published = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
+    confirmed: dict[str, Any] = {
+        name: getattr(declared, name) and getattr(published, name)
         for name in ("stream", "tools", "parallel_tools", "vision")
     }
     return Capabilities(
-        chat=own.chat and known.chat and Endpoint.CHAT in kind.serves,
-        context_window=own.context_window or known.context_window,
-        **able,
+        chat=declared.chat and published.chat and Endpoint.CHAT in kind.serves,
+        context_window=declared.context_window or published.context_window,
+        **confirmed,
     )

@@ -1,6 +1,6 @@
 """The simple operations on providers, their keys and their models.
 
-By hand stay the wizards that add a provider or a key, which read secrets and then check the
+The wizards that add a provider or a key are not here: they read secrets, and then check the
 provider.
 """
 
@@ -41,7 +41,7 @@ def _describe_removal(_: Any, provider: str) -> list[str]:
     return [effect]
 
 
-# The command that removes a provider is by hand: it also looks into the file.
+# The command that removes a provider is not here, because it also reads the configuration file.
 PROVIDERS: Final = OperationGroup(
     command="provider",
     words="Providers: where models are called, and their keys.",
@@ -84,13 +84,13 @@ def _key_cells(row: ProviderCredentials) -> dict[str, object]:
         "KIND": row.kind,
         "KEY": row.source or ("missing" if row.lacks_key else "none needed"),
         "KEYS": row.keys,
-        "STORED": ", ".join(_stored(row)),
-        "ENVIRONMENT": ", ".join(map(_variable, row.variables)),
+        "STORED": ", ".join(_describe_stored_keys(row)),
+        "ENVIRONMENT": ", ".join(map(_describe_variable, row.variables)),
         "API BASE": row.api_base,
     }
 
 
-def _stored(row: ProviderCredentials) -> list[str]:
+def _describe_stored_keys(row: ProviderCredentials) -> list[str]:
     return [
         f"{entry.name} (until {format_timestamp(entry.expires_at)})"
         if entry.expires_at
@@ -99,7 +99,7 @@ def _stored(row: ProviderCredentials) -> list[str]:
     ]
 
 
-def _variable(key: KeyVariable) -> str:
+def _describe_variable(key: KeyVariable) -> str:
     return f"{key.variable} ({Path(key.file).name})" if key.file else key.variable
 
 
@@ -128,7 +128,8 @@ PROVIDER_KEYS: Final = OperationGroup(
                 "key",
             ),
         ),
-        # The API takes the key's name from the query, by an endpoint that is written by hand.
+        # No endpoint here, because the API reads the key's name from the query
+        # (`interfaces.api`).
         Operation(
             use_case=credentials.remove_credential,
             role=Role.ADMIN,

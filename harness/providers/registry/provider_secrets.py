@@ -1,8 +1,8 @@
 """Encrypts and decrypts providers' secrets. It logs a secret that it cannot decrypt.
 
-A secret without its encryption key must not stop a router: the provider then lacks that key or
+A secret that cannot be decrypted must not stop a router: the provider then lacks that key or
 header, and `swapgate doctor` reports it. Only a rotation raises DecryptionFailed. `credentials`
-stores the secrets; decrypted values are never stored or logged.
+stores the secrets. No module stores or logs a decrypted value.
 """
 
 import logging
@@ -28,14 +28,18 @@ log = logging.getLogger(__name__)
 
 
 def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """Encrypts the values of a provider's extra headers. Raises ConfigError without a key."""
+    """Encrypts the values of a provider's extra headers. Raises ConfigError without an
+    encryption key.
+    """
     if not provider.extra_headers:
         return provider
-    hidden = {name: cipher.encrypt(value) for name, value in provider.extra_headers.items()}
+    ciphertexts = {
+        name: cipher.encrypt(value) for name, value in provider.extra_headers.items()
+    }
     return replace(
         provider,
         extra_headers={},
-        sealed_headers={**provider.sealed_headers, **hidden},
+        sealed_headers={**provider.sealed_headers, **ciphertexts},
     )
 
 
@@ -45,50 +49,48 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
     """
     if not provider.sealed_headers:
         return provider
-    clear = dict(provider.extra_headers)
-    for name, token in provider.sealed_headers.items():
+    clear_headers = dict(provider.extra_headers)
+    for name, ciphertext in provider.sealed_headers.items():
         try:
-            clear[name] = cipher.decrypt(token)
+            clear_headers[name] = cipher.decrypt(ciphertext)
         except SwapgateError as error:
             log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message names the cause
-    return replace(provider, extra_headers=clear, sealed_headers={})
+    return replace(provider, extra_headers=clear_headers, sealed_headers={})
 
 
 def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
     """Encrypts a provider's headers with the newest key. Raises DecryptionFailed."""
-    fresh = {
+    ciphertexts = {
         name: reencrypt(
             cipher,
-            token,
+            ciphertext,
             f"the header {name!r} of provider {provider.name!r}",
         )
-        for name, token in provider.sealed_headers.items()
+        for name, ciphertext in provider.sealed_headers.items()
     }
-    return encrypt_headers(replace(provider, sealed_headers=fresh), cipher)
+    return encrypt_headers(replace(provider, sealed_headers=ciphertexts), cipher)
 
 
 def reencrypt(
     cipher: Cipher,
     ciphertext: str,
-    place: str,
+    secret_name: str,
 ) -> str:
     """Encrypts a stored value with the newest key.
 
-    place: names the secret in the message. Raises DecryptionFailed.
+    secret_name: the secret's name for the message. Raises DecryptionFailed.
     """
     try:
         return cipher.reencrypt(ciphertext)
     except DecryptionFailed as error:
-        raise DecryptionFailed(f"{place}: {error}") from None
+        raise DecryptionFailed(f"{secret_name}: {error}") from None
 
 
-def decrypt_credential(
-    stored: Iterable[StoredKey], cipher: Cipher
-) -> dict[str, list[ProviderKey]]:
+def decrypt_keys(stored: Iterable[StoredKey], cipher: Cipher) -> dict[str, list[ProviderKey]]:
     """Decrypts stored keys, by provider, in their order. Leaves out removed keys, and keys that
     it cannot decrypt.
     """
-    found: dict[str, list[ProviderKey]] = {}
+    keys_by_provider: dict[str, list[ProviderKey]] = {}
     for key in stored:
         if not key.ciphertext:
             continue
@@ -97,8 +99,10 @@ def decrypt_credential(
         except SwapgateError as error:
             log.error("the key %s of provider %s: %s", key.name, key.provider, error)  # noqa: TRY400 - the message names the cause
             continue
-        found.setdefault(key.provider, []).append(ProviderKey(f"stored:{key.name}", secret))
-    return found
+        keys_by_provider.setdefault(key.provider, []).append(
+            ProviderKey(f"stored:{key.name}", secret)
+        )
+    return keys_by_provider
 
 
 def key_sets(
@@ -107,18 +111,18 @@ def key_sets(
     cipher: Cipher,
     environ: Mapping[str, str],
 ) -> ProviderKeySets:
-    """Returns each provider's keys, in the order in which they are tried: stored keys, then
-    those of environment variables.
+    """Returns each provider's keys, in the order in which the router tries them: first stored
+    keys, then keys from environment variables.
 
     environ: the environment variables of the process that calls providers.
     """
-    clear = decrypt_credential(stored, cipher)
+    stored_keys = decrypt_keys(stored, cipher)
     return {
-        known.name: (
-            *clear.get(known.name, ()),
-            *keys_from_environment(known, environ),
+        provider.name: (
+            *stored_keys.get(provider.name, ()),
+            *keys_from_environment(provider, environ),
         )
-        for known in providers
+        for provider in providers
     }
 
 
@@ -133,24 +137,24 @@ def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
     return [stored for stored in Credentials(tx).all() if stored.provider == provider]
 
 
-def find_usable(ctx: ProvidersContext, tx: Transaction) -> frozenset[str]:
+def find_usable_providers(ctx: ProvidersContext, tx: Transaction) -> frozenset[str]:
     """Returns the names of the providers that have a key or need none."""
-    ever = Credentials(tx).all()
+    all_keys = Credentials(tx).all()
     now = ctx.clock.now()
-    before = {stored.provider for stored in ever}
-    have = {stored.provider for stored in ever if stored.live(now)}
+    with_history = {stored.provider for stored in all_keys}
+    with_live_key = {stored.provider for stored in all_keys if stored.live(now)}
     return frozenset(
         name
         for name, provider in Providers(tx).all().items()
-        if name in have
+        if name in with_live_key
         or keys_from_environment(provider, ctx.environ)
-        or not lacks_key(provider, (), stored_before=name in before)
+        or not lacks_key(provider, (), stored_before=name in with_history)
     )
 
 
 def keys_of_provider(ctx: ProvidersContext, provider: Provider) -> tuple[ProviderKey, ...]:
-    """Returns a provider's decrypted keys, in the order in which they are tried."""
+    """Returns a provider's decrypted keys, in the order in which the router tries them."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        stored = [key for key in list_credentials_of(tx, provider.name) if key.live(now)]
-    return tuple(key_sets([provider], stored, ctx.cipher, ctx.environ)[provider.name])
+        live_keys = [key for key in list_credentials_of(tx, provider.name) if key.live(now)]
+    return tuple(key_sets([provider], live_keys, ctx.cipher, ctx.environ)[provider.name])

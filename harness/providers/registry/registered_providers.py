@@ -1,9 +1,9 @@
 """Adds, changes, lists and removes providers while routers serve, with audit events. Checks
 whether providers work (`/check`), and stores the results.
 
-A check costs one or two tokens, and says nothing about a model's quality. The answers are
-judged by `harness.providers.calls.probe`; keys are in `credentials`, and a move to another
-address is recorded in `targets`.
+A check costs one or two tokens, and does not measure a model's quality.
+`harness.providers.calls.probe` judges the answers. `credentials` stores keys, and `targets`
+records a move to another address.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -49,10 +49,10 @@ AT_ONCE: Final = 8
 LIST_TIMEOUT_S: Final = 5.0
 CHAT_TIMEOUT_S: Final = 15.0
 SERVER_TIMEOUT_S: Final = 2.0  # for each endpoint of a server of your own
-# How long a stored check is used again, because each check costs one or two tokens.
-FRESH: Final = timedelta(minutes=1)
+# How long Swapgate reuses a stored check, because each check costs one or two tokens.
+REUSED_FOR: Final = timedelta(minutes=1)
 # How long a result counts as evidence of a provider's health.
-KNOWN_FOR: Final = timedelta(days=1)
+EVIDENCE_FOR: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,28 @@ def load_last_check(ctx: ProvidersContext) -> SelfTest:
     """Returns the stored results if all are younger than a minute, else checks again."""
     with ctx.store.read() as tx:
         names = Providers(tx).all().keys()
-        found = ProviderChecks(tx).all()
-    fresh = [check for check in found if ctx.clock.now() - check.at < FRESH]
-    return _reply_of(ctx, fresh) if len(fresh) == len(names) else run_check(ctx)
+        checks = ProviderChecks(tx).all()
+    fresh = [check for check in checks if ctx.clock.now() - check.at < REUSED_FOR]
+    return _build_self_test(ctx, fresh) if len(fresh) == len(names) else run_check(ctx)
 
 
-def known_check(ctx: ProvidersContext) -> Mapping[str, ProviderCheck]:
-    """Returns the last day's checks, by provider. Omits failures that precede a new key."""
+def list_recent_checks(ctx: ProvidersContext) -> Mapping[str, ProviderCheck]:
+    """Returns the last day's checks, by provider. Omits a failure if the provider got a new key
+    after it.
+    """
     with ctx.store.read() as tx:
-        found = ProviderChecks(tx).all()
-        stored = Credentials(tx).all()
+        checks = ProviderChecks(tx).all()
+        keys = Credentials(tx).all()
     now = ctx.clock.now()
 
-    def stands(check: ProviderCheck) -> bool:
-        changed = (key.updated_at for key in stored if key.provider == check.provider)
-        return check.ok or all(check.at >= at for at in changed)
+    def is_current(check: ProviderCheck) -> bool:
+        changed_at = (key.updated_at for key in keys if key.provider == check.provider)
+        return check.ok or all(check.at >= at for at in changed_at)
 
     return {
-        check.provider: check for check in found if now - check.at < KNOWN_FOR and stands(check)
+        check.provider: check
+        for check in checks
+        if now - check.at < EVIDENCE_FOR and is_current(check)
     }
 
 
@@ -104,38 +108,47 @@ def check_provider(
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
-    return _ask(ctx, [provider])[0]
+    return _check_all(ctx, [provider])[0]
 
 
 def run_check(ctx: ProvidersContext) -> SelfTest:
     """Checks every provider now. Takes at most 24 s for every eight providers."""
     with ctx.store.read() as tx:
         providers = list(Providers(tx).all().values())
-    return _reply_of(ctx, _ask(ctx, providers))
+    return _build_self_test(ctx, _check_all(ctx, providers))
 
 
-def _ask(ctx: ProvidersContext, providers: Sequence[Provider]) -> Sequence[ProviderCheck]:
+def _check_all(ctx: ProvidersContext, providers: Sequence[Provider]) -> Sequence[ProviderCheck]:
     """Checks providers in parallel, and stores the results."""
     with ctx.store.read() as tx:
         routed = ctx.uses.routed_targets(tx).values()
-        known = Targets(tx).all()
-    in_use = {target.id for targets_ in routed for target in targets_}
+        targets_by_id = Targets(tx).all()
+    routed_ids = {target.id for targets_ in routed for target in targets_}
 
-    def checked(provider: Provider) -> ProviderCheck:
-        own = [target for target in known.values() if target.provider == provider.name]
-        # Checks a target that serves a route, if there is one.
-        own.sort(key=lambda target: (target.id not in in_use, target.name))
-        used = {target.model for target in own if target.id in in_use}
-        return _check_one(ctx, provider, own[0] if own else None, used)
+    def check_with_target(provider: Provider) -> ProviderCheck:
+        targets_of_provider = [
+            target for target in targets_by_id.values() if target.provider == provider.name
+        ]
+        # Prefers a target that serves a route.
+        targets_of_provider.sort(key=lambda target: (target.id not in routed_ids, target.name))
+        routed_models = {
+            target.model for target in targets_of_provider if target.id in routed_ids
+        }
+        return _check_one(
+            ctx,
+            provider,
+            targets_of_provider[0] if targets_of_provider else None,
+            routed_models,
+        )
 
     with ThreadPoolExecutor(AT_ONCE, "check") as pool:
-        found = list(pool.map(checked, providers))
+        checks = list(pool.map(check_with_target, providers))
     with ctx.store.write() as tx:
-        ProviderChecks(tx).keep(found)
-    return found
+        ProviderChecks(tx).keep(checks)
+    return checks
 
 
-def _reply_of(ctx: ProvidersContext, checks: Sequence[ProviderCheck]) -> SelfTest:
+def _build_self_test(ctx: ProvidersContext, checks: Sequence[ProviderCheck]) -> SelfTest:
     at = max((check.at for check in checks), default=ctx.clock.now())
     return SelfTest(all(check.ok for check in checks), at, checks)
 
@@ -144,56 +157,57 @@ def _check_one(
     ctx: ProvidersContext,
     provider: Provider,
     target: Target | None,
-    used: Collection[str],
+    routed_models: Collection[str],
 ) -> ProviderCheck:
     """Checks one provider: its list of models, a small chat, and the health of a server of your
     own.
 
-    target: the target to call; None if the provider has none. used: its models that routes use.
+    target: the target to call; None if the provider has no target. routed_models: the
+    provider's models that routes use.
     Raises ConfigError in a process that calls no provider.
     """
-    if ctx.door is None:
+    if ctx.probe is None:
         raise ConfigError("this process does not call providers")
     provider = provider_secrets.decrypt_headers(provider, ctx.cipher)
     keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):
-        return _result(ctx, provider, target, [probe.missing_key_finding(provider)])
+        return _build_check(ctx, provider, target, [probe.missing_key_finding(provider)])
     secret = keys[0].secret if keys else ""
-    models = ctx.door.ask(provider, secret, models_path(provider.kind), None, LIST_TIMEOUT_S)
+    models = ctx.probe.ask(provider, secret, models_path(provider.kind), None, LIST_TIMEOUT_S)
     chat = None
     if (
         target is not None
         and models.status is not None
-        and (question := probe.streamed_probe_request(provider, target)) is not None
+        and (request := probe.streamed_probe_request(provider, target)) is not None
     ):
-        path, body = question
-        chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
+        path, body = request
+        chat = ctx.probe.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
         if chat.status == 200 and not body.get("stream"):
             chat = replace(chat, first_s=chat.seconds)
-    findings = list(probe.probe_findings(provider, target, models, chat, used))
+    findings = list(probe.probe_findings(provider, target, models, chat, routed_models))
     if models.status is not None and (server := own_server.own_server(provider)) is not None:
-        replies = _server_replies(ctx.door, provider, secret, server, target)
+        replies = _ask_own_server(ctx.probe, provider, secret, server, target)
         findings += own_server.server_findings(provider, target, models, replies)
-    return _result(ctx, provider, target, findings)
+    return _build_check(ctx, provider, target, findings)
 
 
-def _server_replies(
-    door: ProviderProbe,
+def _ask_own_server(
+    probe: ProviderProbe,
     provider: Provider,
     secret: str,
     server: OwnServer,
     target: Target | None,
 ) -> own_server.ServerReplies:
     """Asks a server of your own for its health and its context window."""
-    root = own_server.beside_api(provider)
+    root = own_server.at_server_root(provider)
     about = None
-    health = door.ask(root, secret, server.health, None, SERVER_TIMEOUT_S)
+    health = probe.ask(root, secret, server.health, None, SERVER_TIMEOUT_S)
     if server.about and target is not None and health.status is not None:
-        about = door.ask(root, secret, server.about, None, SERVER_TIMEOUT_S)
+        about = probe.ask(root, secret, server.about, None, SERVER_TIMEOUT_S)
     return own_server.ServerReplies(server, health, about)
 
 
-def _result(
+def _build_check(
     ctx: ProvidersContext,
     provider: Provider,
     target: Target | None,
@@ -256,25 +270,25 @@ def register_provider(
     """
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
-        known = Providers(tx).all()
-    there = known.get(name)
-    if there is not None and api_base and api_base != there.api_base:
+        providers = Providers(tx).all()
+    existing = providers.get(name)
+    if existing is not None and api_base and api_base != existing.api_base:
         raise Conflict(
-            f"provider {there.name} is configured at {there.api_base}: "
-            f"`swapgate provider set {there.name} --api-base {api_base}` changes that"
+            f"provider {existing.name} is configured at {existing.api_base}: "
+            f"`swapgate provider set {existing.name} --api-base {api_base}` changes that"
         )
-    if there is not None:
-        return there, False
-    provider = default_provider(name, known, api_base=api_base)
-    place = kind.api_base if (kind := PROVIDER_KINDS.get(name)) else ""
-    targets.check_address(ctx, provider.name, place, provider.api_base)
+    if existing is not None:
+        return existing, False
+    provider = default_provider(name, providers, api_base=api_base)
+    usual_address = kind.api_base if (kind := PROVIDER_KINDS.get(name)) else ""
+    targets.check_address(ctx, provider.name, usual_address, provider.api_base)
     targets.put_provider(ctx, actor, provider)
     return provider, True
 
 
 def default_provider(
     name: str,
-    known: Iterable[str] = (),
+    configured: Iterable[str] = (),
     *,
     api_base: str = "",
 ) -> Provider:
@@ -288,7 +302,7 @@ def default_provider(
     check_provider_name(name)
     kind = PROVIDER_KINDS.get(name)
     if kind is None and not api_base:
-        hint = did_you_mean(name, [*known, *PROVIDER_KINDS], otherwise=".")
+        hint = did_you_mean(name, [*configured, *PROVIDER_KINDS], otherwise=".")
         raise NotFound(
             f"there is no provider {name!r}, and no kind of that name{hint} Add it under "
             "`providers:` in swapgate.yaml, or give --api-base of an OpenAI-compatible server"
@@ -298,17 +312,17 @@ def default_provider(
             f"{name} needs a person's account, who signs in first: "
             f"`swapgate provider key login {name}`"
         )
-    base = api_base or (kind.api_base if kind else "")
-    if not base:
+    address = api_base or (kind.api_base if kind else "")
+    if not address:
         example = api_base_example(name) or "URL"
         raise InputError(
             f"a provider of kind {name!r} has no usual address: give --api-base {example}"
         )
-    where = urlsplit(base)
-    if where.scheme not in ("http", "https") or not where.hostname:
-        raise InputError(f"{base!r} is not an http or https address")
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"{address!r} is not an http or https address")
     key_env = kind.key_env if kind else ""
-    return Provider(name, kind.name if kind else CUSTOM_KIND, base, key_env or None)
+    return Provider(name, kind.name if kind else CUSTOM_KIND, address, key_env or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,32 +367,32 @@ def change_provider(
 ) -> ProviderSummary:
     """Adds a provider, or changes it.
 
-    create: True raises Conflict for a known provider, False NotFound for an unknown one; None
-    allows both. Needs an admin. Raises as `targets.change_of_provider` and
-    `targets.put_provider`.
+    create: True raises Conflict for an existing provider, False raises NotFound for an unknown
+    provider, None allows both. Needs an admin. Also raises the errors of
+    `targets.change_of_provider` and `targets.put_provider`.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        known = Providers(tx).all().get(name)
+        existing = Providers(tx).all().get(name)
         if create is False:
             targets.require_provider(tx, name)
-    if create and known is not None:
+    if create and existing is not None:
         raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
-    wanted = change_of_provider(ctx, known or _new(name, change.kind), change)
-    targets.put_provider(ctx, actor, wanted, change.reason)
+    changed = change_of_provider(ctx, existing or _build_provider(name, change.kind), change)
+    targets.put_provider(ctx, actor, changed, change.reason)
     with ctx.store.read() as tx:
-        after = targets.require_provider(tx, name)
-        moved = known is not None and after.moved != known.moved
+        stored = targets.require_provider(tx, name)
+        moved = existing is not None and stored.moved != existing.moved
         outdated = ctx.uses.outdated_work(tx, name) if moved else ()
         routes = targets.routes_using(ctx, tx, name)
-        return replace(_summarize(after, routes), outdated=outdated)
+        return replace(_summarize(stored, routes), outdated=outdated)
 
 
-def _new(name: str, kind: str | None) -> Provider:
+def _build_provider(name: str, kind: str | None) -> Provider:
     check_provider_name(name)
-    chosen = kind or name
-    provider_kind = PROVIDER_KINDS[check_kind(chosen)]
-    return Provider(name, chosen, provider_kind.api_base, provider_kind.key_env or None)
+    kind_name = kind or name
+    provider_kind = PROVIDER_KINDS[check_kind(kind_name)]
+    return Provider(name, kind_name, provider_kind.api_base, provider_kind.key_env or None)
 
 
 def remove_provider(
@@ -392,22 +406,28 @@ def remove_provider(
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         targets.require_provider(tx, name)
-        if needs := list(_needs(ctx, tx, name)):
+        if needs := list(_blocking_uses(ctx, tx, name)):
             raise Conflict(f"provider {name!r} is used by {', '.join(needs)}. End these first")
-        credentials.take_credentials_away(tx, actor, name)
+        credentials.remove_stored_keys(tx, actor, name)
         Providers(tx).remove(name)
         AuditLog(tx).append(actor, "provider.remove", f"provider {name}", {})
 
 
-def _needs(
+def _blocking_uses(
     ctx: ProvidersContext,
     tx: Transaction,
     name: str,
 ) -> Iterable[str]:
-    """Yields the uses that forbid a removal: routes, proposals, shadows and judges."""
+    """Yields the uses that prevent a removal, for people: routes, proposals, shadows and
+    judges.
+    """
     yield from (f"route {route}" for route in targets.routes_using(ctx, tx, name))
     yield from ctx.uses.open_work(tx, name)
-    yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
+    yield from (
+        f"judge of suite {suite}"
+        for suite, judge in ctx.judges.items()
+        if judge.provider == name
+    )
 
 
 def _summarize(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
@@ -461,5 +481,5 @@ def check_added(
     actor: Actor,
     name: str,
 ) -> ProviderCheck | None:
-    """Checks a provider; None in a process that calls no provider."""
-    return None if ctx.door is None else check_provider(ctx, actor, name)
+    """Checks a new or changed provider; None in a process that calls no provider."""
+    return None if ctx.probe is None else check_provider(ctx, actor, name)

@@ -1,10 +1,10 @@
 """Signs people in and out with their account at a provider (OAuth's device flow), and renews
 their tokens.
 
-The token that requests carry is stored as the key `oauth`, so that routers treat it like any
+Swapgate stores the token for requests as the key `oauth`, so that routers treat it like any
 other key. One process renews a token at a time, because a refresh token may be valid only once.
-The rules of renewal are pure (`harness.providers.oauth`); the requests are sent by
-`harness.providers.calls.oauth_http`.
+The rules of renewal are pure (`harness.providers.oauth`). `harness.providers.calls.oauth_http`
+sends the requests.
 """
 
 import json
@@ -94,7 +94,7 @@ def sign_in(
     """
     actor.require(Role.ADMIN)
     server = require_oauth_server(ctx)
-    provider, place = _place(
+    provider, place = _find_endpoints(
         ctx,
         actor,
         name,
@@ -139,7 +139,7 @@ def _wait_for_consent(
     ends_at = now + min(code.expires_in_s, MAX_WAIT_S)
     interval_s = min(max(code.interval_s, MIN_INTERVAL_S), MAX_INTERVAL_S)
     while True:
-        # The last pause ends at `ends_at`, for a person who consents just before the end.
+        # The last pause ends exactly at `ends_at`, so that a late consent still counts.
         pause(max(0.0, min(interval_s, ends_at - now)))
         answer = server.poll(place, code)
         now = ctx.clock.monotonic()
@@ -171,7 +171,7 @@ def sign_out(
         credentials.resolve_sign_in_alerts(tx, name)
 
 
-def _place(
+def _find_endpoints(
     ctx: ProvidersContext,
     actor: Actor,
     name: str,
@@ -180,18 +180,20 @@ def _place(
     kind.
     """
     with ctx.store.read() as tx:
-        known = Providers(tx).all().get(name)
-    kind = known.kind if known else name
+        provider = Providers(tx).all().get(name)
+    kind = provider.kind if provider else name
     place = oauth_endpoints(name, kind, ctx.oauth_changes.get(name))
-    if known is None:
+    if provider is None:
         credentials.put_credential(ctx, actor, name, credentials.CredentialChange())
         with ctx.store.read() as tx:
-            known = Providers(tx).all()[name]
-    return known, place
+            provider = Providers(tx).all()[name]
+    return provider, place
 
 
 def require_oauth_server(ctx: ProvidersContext) -> OAuthServer:
-    """Returns the server's client. Raises ConfigError in a process without one."""
+    """Returns the client of the OAuth servers. Raises ConfigError in a process without a
+    client.
+    """
     if ctx.oauth is None:
         raise ConfigError("this process cannot reach OAuth servers")
     return ctx.oauth
@@ -222,7 +224,7 @@ def store_access_key(
     now = ctx.clock.now()
     stored = list_credentials_of(tx, name)
     secret = ctx.cipher.encrypt(check_key_value(access.access_token))
-    new = Credential(
+    new_key = Credential(
         name,
         TOKEN_KEY_NAME,
         secret,
@@ -233,7 +235,7 @@ def store_access_key(
     )
     for credential in place_new_key(
         stored,
-        new,
+        new_key,
         first=False,
         keep_until=None,
     ):
@@ -250,7 +252,7 @@ def drop_access_key(tx: Transaction, provider: str) -> bool:
 
 
 log = structlog.get_logger("swapgate.renewals")
-ENDED, NOT_RENEWED = credentials.SIGN_IN_ALERTS
+SIGN_IN_ENDED, TOKEN_NOT_RENEWED = credentials.SIGN_IN_ALERTS
 
 
 def keep_renewed(ctx: ProvidersContext) -> bool:
@@ -267,27 +269,29 @@ def keep_renewed(ctx: ProvidersContext) -> bool:
 def renew_tokens(ctx: ProvidersContext) -> int:
     """Renews the tokens that are due, and removes expired ones. Returns the number of renewals.
 
-    The control process calls it every second. An alert that a provider refuses our key makes a
-    renewal due sooner.
+    The control process calls it every second. A renewal becomes due sooner if an alert says
+    that a provider refuses the key.
     """
     with ctx.store.read() as tx:
-        found = SignIns(tx).all()
+        sign_ins = SignIns(tx).all()
         providers = Providers(tx).all()
-        seen = {sign_in.provider: _refused_at(tx, sign_in.provider) for sign_in in found}
-    done = 0
-    for sign_in in (e for e in found if e.provider in providers):
-        refused_at = seen[sign_in.provider]
+        refused_times = {
+            sign_in.provider: _refused_at(tx, sign_in.provider) for sign_in in sign_ins
+        }
+    renewals = 0
+    for sign_in in (candidate for candidate in sign_ins if candidate.provider in providers):
+        refused_at = refused_times[sign_in.provider]
         now = ctx.clock.now()
         current = renew_sooner(sign_in, refused_at, now) if refused_at is not None else sign_in
-        # The account's token comes first, because it is needed to get the access token.
+        # The account's token comes first, because Swapgate exchanges it for the access token.
         while due_renewal(current, ctx.clock.now()) is not None:
-            after_it = _renewed(ctx, providers[sign_in.provider], current)
-            if after_it is None:
+            renewed = _renew_token(ctx, providers[sign_in.provider], current)
+            if renewed is None:
                 break
-            done += after_it.renewed_at > current.renewed_at
-            current = after_it
-    _take_away_ended(ctx)
-    return done
+            renewals += renewed.renewed_at > current.renewed_at
+            current = renewed
+    _remove_expired_tokens(ctx)
+    return renewals
 
 
 def _refused_at(tx: Transaction, provider: str) -> datetime | None:
@@ -295,25 +299,25 @@ def _refused_at(tx: Transaction, provider: str) -> datetime | None:
     alert.
     """
     keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
-    found = (Alerts(tx).newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
+    newest_alerts = (Alerts(tx).newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
     return max(
-        (alert.last_seen for alert in found if alert and alert.open),
+        (alert.last_seen for alert in newest_alerts if alert and alert.open),
         default=None,
     )
 
 
-def _renewed(
+def _renew_token(
     ctx: ProvidersContext,
     provider: Provider,
-    before: SignIn,
+    sign_in_before: SignIn,
 ) -> SignIn | None:
-    """Renews a token. Returns None if another process renews it, its server refuses, or the
-    request fails.
+    """Renews a token. Returns None if another process renews it, if the server refuses, and if
+    the request fails.
     """
-    claimed = claim_renewal(before, ctx.clock.now())
+    claimed = claim_renewal(sign_in_before, ctx.clock.now())
     try:
         with ctx.store.write() as tx:
-            SignIns(tx).replace(before, claimed)
+            SignIns(tx).replace(sign_in_before, claimed)
     except StaleWrite:
         return None
     try:
@@ -325,14 +329,14 @@ def _renewed(
         changed, access = _request_tokens(
             ctx,
             place,
-            before,
+            sign_in_before,
         )
     except SignInRefused as error:
-        changed = record_refusal(before, str(error))
+        changed = record_refusal(sign_in_before, str(error))
         access = None
         log.warning("sign_in_refused", provider=provider.name, because=str(error))
     except (SignInUnreachable, ConfigError) as error:
-        changed = record_failed_renewal(before, ctx.clock.now())
+        changed = record_failed_renewal(sign_in_before, ctx.clock.now())
         access = None
         log.warning("token_not_renewed", provider=provider.name, because=str(error))
         if changed.attempts >= ALERT_ATTEMPTS:
@@ -343,7 +347,7 @@ def _renewed(
             if access is not None:
                 store_access_key(ctx, tx, changed, access)
             if not (changed.attempts or changed.refused):
-                alerts.resolve_alert(tx, NOT_RENEWED, provider.name)
+                alerts.resolve_alert(tx, TOKEN_NOT_RENEWED, provider.name)
             if changed.refused:
                 _alert_refused(tx, changed)
     except StaleWrite:
@@ -358,7 +362,7 @@ def _request_tokens(
 ) -> tuple[SignIn, OAuthTokens | None]:
     """Requests the token that is due. Returns the sign-in after it, and the token for requests.
 
-    The second is None if the account's token was renewed and requests carry another token.
+    The token is None if the account's token was renewed and requests carry another token.
     Raises SignInRefused, SignInUnreachable.
     """
     server = require_oauth_server(ctx)
@@ -373,30 +377,40 @@ def _request_tokens(
     return changed, None if exchanged else tokens
 
 
-def _take_away_ended(ctx: ProvidersContext) -> None:
+def _remove_expired_tokens(ctx: ProvidersContext) -> None:
     """Removes expired tokens, because providers would refuse them."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        ended = {sign_in.provider for sign_in in SignIns(tx).all() if is_expired(sign_in, now)}
-        keys = [e for e in Credentials(tx).all() if e.name == TOKEN_KEY_NAME and e.ciphertext]
-    for provider in ended.intersection(key.provider for key in keys):
+        expired_providers = {
+            sign_in.provider for sign_in in SignIns(tx).all() if is_expired(sign_in, now)
+        }
+        token_keys = [
+            credential
+            for credential in Credentials(tx).all()
+            if credential.name == TOKEN_KEY_NAME and credential.ciphertext
+        ]
+    for provider in expired_providers.intersection(key.provider for key in token_keys):
         with ctx.store.write() as tx:
             drop_access_key(tx, provider)
 
 
 def _alert_refused(tx: Transaction, stored: SignIn) -> None:
     """Opens the alert that a sign-in has ended, because its server refused a renewal."""
-    ends = stored.access_ends
-    live = ends if ends and ends > tx.now() else None
-    carried = f"the present token until {live:%Y-%m-%d %H:%M} UTC" if live else "no token"
-    alerts.resolve_alert(tx, NOT_RENEWED, stored.provider)
+    expires_at = stored.access_ends
+    valid_until = expires_at if expires_at and expires_at > tx.now() else None
+    remaining = (
+        f"the present token until {valid_until:%Y-%m-%d %H:%M} UTC"
+        if valid_until
+        else "no token"
+    )
+    alerts.resolve_alert(tx, TOKEN_NOT_RENEWED, stored.provider)
     alerts.raise_alert(
         tx,
-        ENDED,
+        SIGN_IN_ENDED,
         stored.provider,
         subject=f"provider {stored.provider}",
         title=f"the sign-in of {stored.signed_in_by} for {stored.provider} has ended",
-        text=f"{stored.refused}. Requests carry {carried}: sign in again with "
+        text=f"{stored.refused}. Requests carry {remaining}: sign in again with "
         f"`swapgate provider key login {stored.provider}`.",
     )
 
@@ -404,15 +418,15 @@ def _alert_refused(tx: Transaction, stored: SignIn) -> None:
 def _alert_failing(
     ctx: ProvidersContext,
     stored: SignIn,
-    because: str,
+    error: str,
 ) -> None:
-    """Opens the alert that a token could not be renewed several times."""
+    """Opens the alert that several attempts to renew a token failed."""
     with ctx.store.write() as tx:
         alerts.raise_alert(
             tx,
-            NOT_RENEWED,
+            TOKEN_NOT_RENEWED,
             stored.provider,
             subject=f"provider {stored.provider}",
             title=f"the token of {stored.provider} could not be renewed",
-            text=f"{because}. Tried {stored.attempts} times.",
+            text=f"{error}. Tried {stored.attempts} times.",
         )

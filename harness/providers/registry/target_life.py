@@ -1,8 +1,9 @@
-"""Checks whether a target can serve now: first by known facts, then by one small request.
+"""Checks whether a target can serve now: first with stored facts, then with one small request.
 
-Lasting facts make it GONE: its provider was removed or has no key, its end date is past, the
-provider does not know the model, or refuses our key. All that may pass, such as a rate limit,
-a server error or a timeout, makes it UNSURE. `judge_life` is pure; `check_life` asks.
+Lasting facts make a target GONE: its provider was removed or has no key, its end date is past,
+or the provider does not know the model or refuses our key. A failure that may pass, such as a
+rate limit, a server error or a timeout, makes it UNSURE. `judge_life` is pure; `check_life`
+sends the requests.
 """
 
 import time
@@ -32,11 +33,11 @@ CHECK_S: Final = 5.0
 _GONE_STATUSES: Final = (404, 410)
 _NO_ANSWER: Final = "it did not answer in time"
 _NO_KEY: Final = "none"  # in the key of an alert: the provider has no key
-_REFUSED: Final = {
+_LASTING_ALERTS: Final = {
     AlertKind.MODEL_UNKNOWN: "routers report that its provider does not know the model",
     AlertKind.OUR_KEY: "routers report that its provider has no key that it accepts",
 }
-_SHUT: Final = {
+_PASSING_ALERTS: Final = {
     AlertKind.BREAKER_OPEN: "routers opened its circuit",
     AlertKind.QUOTA: "routers report that the account's quota is used up",
 }
@@ -66,18 +67,18 @@ class TargetLife:
 WAY_BACK: Final = "way_back"  # in an audit event's details: the check of a way back
 
 
-def list_details(life: TargetLife | None) -> Mapping[str, object]:
+def life_details(life: TargetLife | None) -> Mapping[str, object]:
     """Returns the details of a check for an audit event; empty without a check."""
     if life is None:
         return {}
-    found = {
+    facts = {
         "state": life.state.value,
         "target": life.target,
         "name": life.name,
     }
     return {
         WAY_BACK: {
-            **found,
+            **facts,
             "reason": life.reason,
             "at": life.at.isoformat(),
         }
@@ -85,11 +86,13 @@ def list_details(life: TargetLife | None) -> Mapping[str, object]:
 
 
 def describe_no_way_back(details: Mapping[str, object]) -> str:
-    """Describes a way back that was gone, from an audit event's details; else empty."""
-    checked = details.get(WAY_BACK)
-    if not isinstance(checked, Mapping) or checked.get("state") != LifeState.GONE.value:
+    """Describes, from an audit event's details, why a rollback had no target left; else
+    empty.
+    """
+    way_back = details.get(WAY_BACK)
+    if not isinstance(way_back, Mapping) or way_back.get("state") != LifeState.GONE.value:
         return ""
-    return f"no way back: {checked.get('name')} cannot serve: {checked.get('reason')}"
+    return f"no way back: {way_back.get('name')} cannot serve: {way_back.get('reason')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,37 +105,44 @@ class KnownFacts:
     ended: date | None = None  # its end date in the catalogue, if that is past
     unlisted: date | None = None  # when its provider stopped listing it
     refused: str = ""  # a lasting failure that routers report now
-    shut: str = ""  # a failure that may pass and that routers report now
+    shut: str = ""  # a passing failure that routers report now
 
 
 def judge_life(facts: KnownFacts, reply: ProbeReply | None) -> tuple[LifeState, str]:
-    """Judges a target by known facts and its provider's reply. Returns the state and why.
+    """Judges a target by known facts and its provider's reply. Returns the state and the
+    reason.
 
-    reply: None if no provider was asked. A reply outweighs the routers' reports, which may be
-    minutes old; it does not outweigh an end date or a missing key.
+    reply: None if Swapgate did not ask the provider. A reply outweighs the routers' reports,
+    which may be minutes old. It does not outweigh an end date or a missing key.
     """
-    answers = reply is not None and _answers(reply)
-    gone = _lasting_fact(facts) or (_refusal(reply) if reply is not None else "")
-    if not gone and not answers:
-        gone = facts.refused
-    unlisted = ""
+    has_answered = reply is not None and _is_answer(reply)
+    gone_reason = _describe_lasting_fact(facts) or (
+        _describe_lasting_refusal(reply) if reply is not None else ""
+    )
+    if not gone_reason and not has_answered:
+        gone_reason = facts.refused
+    unlisted_reason = ""
     if facts.unlisted is not None:
-        unlisted = f"its provider has not listed it since {facts.unlisted.isoformat()}"
-    if not gone and reply is None:
-        gone = unlisted
-    if gone:
-        return LifeState.GONE, gone
-    if answers and not facts.shut:
+        unlisted_reason = f"its provider has not listed it since {facts.unlisted.isoformat()}"
+    if not gone_reason and reply is None:
+        gone_reason = unlisted_reason
+    if gone_reason:
+        return LifeState.GONE, gone_reason
+    if has_answered and not facts.shut:
         return LifeState.ALIVE, ""
-    if answers:
+    if has_answered:
         return LifeState.UNSURE, f"it answers the check, but {facts.shut}"
-    why = (reply.error or _NO_ANSWER) if reply is not None else "Swapgate could not ask it"
+    unsure_reason = (
+        (reply.error or _NO_ANSWER) if reply is not None else "Swapgate could not ask it"
+    )
     if facts.unreadable_key:
-        why = "this process cannot read its provider's key"
-    return LifeState.UNSURE, "; ".join(filter(None, (why, facts.shut, unlisted)))
+        unsure_reason = "this process cannot read its provider's key"
+    return LifeState.UNSURE, "; ".join(
+        filter(None, (unsure_reason, facts.shut, unlisted_reason))
+    )
 
 
-def _lasting_fact(facts: KnownFacts) -> str:
+def _describe_lasting_fact(facts: KnownFacts) -> str:
     if facts.removed:
         return "its provider was removed"
     if facts.no_key:
@@ -142,46 +152,46 @@ def _lasting_fact(facts: KnownFacts) -> str:
     return ""
 
 
-def _refusal(reply: ProbeReply) -> str:
+def _describe_lasting_refusal(reply: ProbeReply) -> str:
     """Describes a refusal that lasts; empty for any other reply."""
     if reply.failure is FailureClass.MODEL_UNKNOWN or reply.status in _GONE_STATUSES:
-        words = FAILURE_WORDS[FailureClass.MODEL_UNKNOWN]
+        description = FAILURE_WORDS[FailureClass.MODEL_UNKNOWN]
     elif reply.failure is FailureClass.OUR_KEY or reply.status in KEY_REFUSED_STATUSES:
-        words = FAILURE_WORDS[FailureClass.OUR_KEY]
+        description = FAILURE_WORDS[FailureClass.OUR_KEY]
     else:
         return ""
-    return f"{words} ({reply.error})" if reply.error else words
+    return f"{description} ({reply.error})" if reply.error else description
 
 
-def _answers(reply: ProbeReply) -> bool:
-    succeeds = reply.status is not None and 200 <= reply.status < 300
-    return succeeds and reply.failure is None
+def _is_answer(reply: ProbeReply) -> bool:
+    is_success = reply.status is not None and 200 <= reply.status < 300
+    return is_success and reply.failure is None
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """A target before it is asked: its facts, and all that the request needs."""
+    """A target with its facts, and the provider and keys for the request."""
 
     target: Target
     facts: KnownFacts
     provider: Provider | None
     keys: Sequence[ProviderKey] = ()
 
-    def ask(self, door: ProviderProbe, ends: float) -> ProbeReply | None:
+    def ask(self, probe_port: ProviderProbe, deadline: float) -> ProbeReply | None:
         """Asks the provider. Tries the next key if it refuses one, as the router does, and the
         next endpoint if the target lacks one.
 
-        ends: the limit, in monotonic seconds. Returns None if it cannot ask.
+        deadline: the limit, in monotonic seconds. Returns None if it cannot ask.
         """
         if self.provider is None:
             return None
-        questions = probe.list_questions(self.provider, self.target)
-        if not questions:
-            return self._ask_list(door, self.provider, ends)
+        requests = probe.list_serving_requests(self.provider, self.target)
+        if not requests:
+            return self._ask_list(probe_port, self.provider, deadline)
         reply = None
         for secret in [key.secret for key in self.keys] or [""]:
-            for path, body in questions:
-                reply = door.ask(self.provider, secret, path, body, _left_s(ends))
+            for path, body in requests:
+                reply = probe_port.ask(self.provider, secret, path, body, _left_s(deadline))
                 if reply.failure is not FailureClass.ENDPOINT_MISSING:
                     break
             if not refuses_key(reply):
@@ -190,24 +200,25 @@ class _Check:
 
     def _ask_list(
         self,
-        door: ProviderProbe,
+        probe_port: ProviderProbe,
         provider: Provider,
-        ends: float,
+        deadline: float,
     ) -> ProbeReply | None:
         """Asks for the list of models, because only the router speaks the provider's protocol.
 
-        Returns None unless the list names the model, or the provider refuses the key.
+        Returns None if the list lacks the model, because the list alone does not prove that the
+        model is gone.
         """
         secret = self.keys[0].secret if self.keys else ""
         path = probe.models_path(provider.kind)
-        reply = door.ask(provider, secret, path, None, _left_s(ends))
+        reply = probe_port.ask(provider, secret, path, None, _left_s(deadline))
         if reply.failure is FailureClass.OUR_KEY:
             return reply
-        listed = probe.parse_model_list(reply.content)
-        if probe.is_listed(self.target.model, listed):
+        names = probe.parse_model_list(reply.content)
+        if probe.is_listed(self.target.model, names):
             return reply
-        unheard = reply.error or f"only the router can ask a provider of kind {provider.kind}"
-        return None if listed else ProbeReply(None, reply.seconds, error=unheard)
+        error = reply.error or f"only the router can ask a provider of kind {provider.kind}"
+        return None if names else ProbeReply(None, reply.seconds, error=error)
 
 
 def refuses_key(reply: ProbeReply | None) -> bool:
@@ -218,8 +229,8 @@ def refuses_key(reply: ProbeReply | None) -> bool:
     )
 
 
-def _left_s(ends: float) -> float:
-    return max(0.01, ends - time.monotonic())
+def _left_s(deadline: float) -> float:
+    return max(0.01, deadline - time.monotonic())
 
 
 def check_life(
@@ -228,81 +239,89 @@ def check_life(
     *,
     timeout_s: float = CHECK_S,
 ) -> Mapping[str, TargetLife]:
-    """Checks targets at once, in at most `timeout_s` seconds. Returns their lives, by id.
+    """Checks targets in parallel, in at most `timeout_s` seconds. Returns a TargetLife for each
+    id.
 
     targets: ids. An unknown id is GONE. Must run outside a transaction, because it waits for
     providers.
     """
     with ctx.store.read() as tx:
-        open_ = [record for record in Alerts(tx).unsettled() if record.open]
-        known = Targets(tx).all()
-        checks = [_prepare(ctx, tx, known[id_], open_) for id_ in targets if id_ in known]
-    asked = [check for check in checks if not _lasting_fact(check.facts)]
-    replies = _ask_all(ctx.door, asked, timeout_s) if ctx.door is not None else {}
+        open_alerts = [record for record in Alerts(tx).unsettled() if record.open]
+        targets_by_id = Targets(tx).all()
+        checks = [
+            _prepare_check(ctx, tx, targets_by_id[id_], open_alerts)
+            for id_ in targets
+            if id_ in targets_by_id
+        ]
+    checks_to_ask = [check for check in checks if not _describe_lasting_fact(check.facts)]
+    replies = _ask_all(ctx.probe, checks_to_ask, timeout_s) if ctx.probe is not None else {}
     at = ctx.clock.now()
-    found = {}
+    lives = {}
     for check in checks:
         state, reason = judge_life(check.facts, replies.get(check.target.id))
-        found[check.target.id] = TargetLife(
+        lives[check.target.id] = TargetLife(
             check.target.id, check.target.name, state, reason, at
         )
-    for id_ in set(targets) - found.keys():
-        found[id_] = TargetLife(id_, id_, LifeState.GONE, "Swapgate does not know it", at)
-    return found
+    for id_ in set(targets) - lives.keys():
+        lives[id_] = TargetLife(id_, id_, LifeState.GONE, "Swapgate does not know it", at)
+    return lives
 
 
 def _ask_all(
-    door: ProviderProbe,
+    probe_port: ProviderProbe,
     checks: Sequence[_Check],
     timeout_s: float,
 ) -> Mapping[str, ProbeReply]:
-    """Asks all targets at once. A target that cannot be asked has no reply.
+    """Asks all providers in parallel. A target without a possible request has no reply.
 
-    The threads are daemons, because a slow name server can exceed the time of a request.
+    The threads are daemons, because a slow name server can take longer than the timeout.
     """
-    ends = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s
     replies: dict[str, ProbeReply | None] = {}
 
     def ask(check: _Check) -> None:
-        replies[check.target.id] = check.ask(door, ends)
+        replies[check.target.id] = check.ask(probe_port, deadline)
 
     threads = [Thread(target=ask, args=(check,), daemon=True) for check in checks]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(_left_s(ends))
-    late = ProbeReply(None, timeout_s, error=_NO_ANSWER)
-    found = {check.target.id: replies.get(check.target.id, late) for check in checks}
-    return {id_: reply for id_, reply in found.items() if reply is not None}
+        thread.join(_left_s(deadline))
+    late_reply = ProbeReply(None, timeout_s, error=_NO_ANSWER)
+    all_replies = {
+        check.target.id: replies.get(check.target.id, late_reply) for check in checks
+    }
+    return {id_: reply for id_, reply in all_replies.items() if reply is not None}
 
 
-def _prepare(
+def _prepare_check(
     ctx: ProvidersContext,
     tx: Transaction,
     target: Target,
-    open_: Sequence[AlertRecord],
+    open_alerts: Sequence[AlertRecord],
 ) -> _Check:
     provider = Providers(tx).all().get(target.provider)
     if provider is None:
         return _Check(target, KnownFacts(removed=True), None)
     provider = provider_secrets.decrypt_headers(provider, ctx.cipher)
-    ever = provider_secrets.list_credentials_of(tx, provider.name)
-    live = [key for key in ever if key.live(ctx.clock.now())]
-    sets = provider_secrets.key_sets([provider], live, ctx.cipher, ctx.environ)
-    keys = tuple(sets[provider.name])
-    unreadable = bool(live) and not keys
+    key_history = provider_secrets.list_credentials_of(tx, provider.name)
+    live_keys = [key for key in key_history if key.live(ctx.clock.now())]
+    keys_by_provider = provider_secrets.key_sets([provider], live_keys, ctx.cipher, ctx.environ)
+    keys = tuple(keys_by_provider[provider.name])
+    has_unreadable_key = bool(live_keys) and not keys
     entry = ctx.catalogue.find(provider.kind, target.model)
-    ended = entry is not None and entry.ended(ctx.clock.now().date())
+    has_ended = entry is not None and entry.ended(ctx.clock.now().date())
     facts = KnownFacts(
-        no_key=not unreadable and lacks_key(provider, keys, stored_before=bool(ever)),
-        unreadable_key=unreadable,
-        ended=entry.end_date if entry is not None and ended else None,
+        no_key=not has_unreadable_key
+        and lacks_key(provider, keys, stored_before=bool(key_history)),
+        unreadable_key=has_unreadable_key,
+        ended=entry.end_date if entry is not None and has_ended else None,
         unlisted=_unlisted_since(tx, provider, target),
-        refused=_reported(_REFUSED, target, open_),
-        shut=_reported(_SHUT, target, open_),
+        refused=_describe_alert(_LASTING_ALERTS, target, open_alerts),
+        shut=_describe_alert(_PASSING_ALERTS, target, open_alerts),
     )
     # Without a readable key, a request would only show that the provider needs one.
-    return _Check(target, facts, None if unreadable else provider, keys)
+    return _Check(target, facts, None if has_unreadable_key else provider, keys)
 
 
 def _unlisted_since(
@@ -310,31 +329,33 @@ def _unlisted_since(
     provider: Provider,
     target: Target,
 ) -> date | None:
-    gone = (
+    unlisted_days = (
         model.gone_at.date()
         for model in DiscoveredModels(tx).gone()
         if model.gone_at is not None
         and (model.provider, model.model, model.source)
         == (provider.name, target.model, provider.api_base)
     )
-    return next(gone, None)
+    return next(unlisted_days, None)
 
 
-def _reported(
+def _describe_alert(
     kinds: Mapping[AlertKind, str],
     target: Target,
-    open_: Sequence[AlertRecord],
+    open_alerts: Sequence[AlertRecord],
 ) -> str:
     """Describes the first open alert of these kinds about the target or its provider.
 
-    An alert about one key of several is left out, because the others may serve.
+    Ignores an alert about one key of several, because the provider's other keys may work.
     """
-    keys: dict[str, str] = {}
-    for kind, words in kinds.items():
-        for about in (
+    descriptions: dict[str, str] = {}
+    for kind, description in kinds.items():
+        for subject in (
             target.id,
             target.provider,
             f"{target.provider}:{_NO_KEY}",
         ):
-            keys[f"{kind.value}:{about}"] = words
-    return next((keys[record.key] for record in open_ if record.key in keys), "")
+            descriptions[f"{kind.value}:{subject}"] = description
+    return next(
+        (descriptions[record.key] for record in open_alerts if record.key in descriptions), ""
+    )

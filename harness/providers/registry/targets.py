@@ -2,8 +2,8 @@
 results prove nothing about the model at the new address (ADR 29), but targets that already
 serve stay in service.
 
-A target never changes: its id is the hash of its content. Names that people type are read by
-`named_models`; API and commands for providers are in `registered_providers`.
+A target never changes: its id is the hash of its content. `named_models` reads the names that
+people type. `registered_providers` has the use cases of providers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,9 @@ from harness.providers.target import find_price as find_target_price
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
-    """Returns the provider's own price of a target; None if unknown, or without a target."""
+    """Returns the price of a target at its provider; None if it is unknown, or without a
+    target.
+    """
     return find_target_price(Providers(tx).all(), target.name) if target else None
 
 
@@ -53,15 +55,15 @@ def find_list_price(
     tx: Transaction,
     target: Target | None,
 ) -> Price | None:
-    """Returns the price of a target, also one that is not registered yet; None if unknown.
+    """Returns the price of a target, which need not be registered; None if it is unknown.
 
     Looks at the provider's own price, then the catalogue, then the provider's list.
     """
     provider = Providers(tx).all().get(target.provider) if target else None
     if target is None or provider is None:
         return None
-    known = fill_prices(ctx, tx, provider, [target.model]).prices
-    return find_price(tx, target) or known.get(target.model)
+    prices = fill_prices(ctx, tx, provider, [target.model]).prices
+    return find_price(tx, target) or prices.get(target.model)
 
 
 def fill_prices(
@@ -71,30 +73,32 @@ def fill_prices(
     models: Iterable[str],
 ) -> Provider:
     """Adds a provider's missing prices from the catalogue and its list of models, because the
-    router has neither.
+    router reads only the provider.
     """
     names = list(models)
-    known = with_catalogue_prices(provider, ctx.catalogue, names)
-    listed = [
+    priced = with_catalogue_prices(provider, ctx.catalogue, names)
+    offers = [
         DiscoveredModels(tx).find(provider.name, model)
         for model in names
-        if model not in known.prices
+        if model not in priced.prices
     ]
-    found = {
+    listed_prices = {
         offer.model: offer.price
-        for offer in listed
+        for offer in offers
         if offer and offer.price and offer.source == provider.api_base
     }
-    return replace(known, prices={**known.prices, **found}) if found else known
+    return (
+        replace(priced, prices={**priced.prices, **listed_prices}) if listed_prices else priced
+    )
 
 
 def describe_price(price: Price | None) -> str:
     """Writes a price for people, in US dollars per million tokens."""
     if price is None:
         return "an unknown price"
-    sent = format_usd(price.input_usd_per_mtok)
-    written = format_usd(price.output_usd_per_mtok)
-    return f"{sent} in and {written} out per million tokens"
+    input_usd = format_usd(price.input_usd_per_mtok)
+    output_usd = format_usd(price.output_usd_per_mtok)
+    return f"{input_usd} in and {output_usd} out per million tokens"
 
 
 def add_target(
@@ -114,7 +118,7 @@ def register_target(
     actor: Actor,
     target: Target,
 ) -> Target:
-    """Stores a target unless it is stored, and its model's price. Returns the target.
+    """Stores a target if it is new, and its model's price. Returns the target.
 
     The caller checks the actor's role. Raises NotFound for an unknown provider.
     """
@@ -146,16 +150,16 @@ def store_prices(
     """
     priced = fill_prices(ctx, tx, provider, models)
     if priced != provider:
-        _put(tx, actor, priced)
+        _store_provider(tx, actor, priced)
 
 
 def require_provider(tx: Transaction, name: str) -> Provider:
     """Returns a provider by its name. Raises NotFound, which lists the configured names."""
-    found = Providers(tx).all()
-    if name not in found:
-        listed = ", ".join(found) or "none"
-        raise NotFound(f"there is no provider {name!r}; configured: {listed}")
-    return found[name]
+    providers = Providers(tx).all()
+    if name not in providers:
+        names = ", ".join(providers) or "none"
+        raise NotFound(f"there is no provider {name!r}; configured: {names}")
+    return providers[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +167,19 @@ class ProviderChange:
     """A change of a provider. None keeps the value; for a new provider, it is the default.
 
     settings: the changed values of declared settings by name, such as `api_base`; see
-    `change_settings`. extra_body: cannot change once results depend on it (`put_provider`).
+    `change_settings`. extra_body: fixed once results depend on it (`put_provider`).
     """
 
     kind: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
     extra_body: JsonObject | None = None
-    reason: str = ""  # required to move a provider that a route uses (`with_move`)
+    reason: str = ""  # required to move a provider that a route uses (`record_move`)
 
 
 def change_of_provider(
     ctx: ProvidersContext,
-    before: Provider,
+    current: Provider,
     change: ProviderChange,
 ) -> Provider:
     """Applies a change; stores nothing.
@@ -186,33 +190,33 @@ def change_of_provider(
     Raises NotAllowed for another address if the provider may see a data class
     (`check_address`).
     """
-    wanted = change_settings(before, change.settings)
+    changed = change_settings(current, change.settings)
     if change.kind is not None:
-        wanted = replace(wanted, kind=check_kind(change.kind))
-    check_settings(wanted)
-    check_key_variable(wanted.api_key_env)
+        changed = replace(changed, kind=check_kind(change.kind))
+    check_settings(changed)
+    check_key_variable(changed.api_key_env)
     if change.extra_headers is not None:
         check_headers(change.extra_headers)
-        wanted = replace(wanted, extra_headers=change.extra_headers, sealed_headers={})
+        changed = replace(changed, extra_headers=change.extra_headers, sealed_headers={})
     if change.extra_body is not None:
-        wanted = replace(wanted, extra_body=change.extra_body)
-    check_address(ctx, before.name, before.api_base, wanted.api_base)
-    check_api_base_path(wanted.kind, wanted.api_base)
-    check_api_base(wanted.api_base, ctx.allow_addresses)
-    return wanted
+        changed = replace(changed, extra_body=change.extra_body)
+    check_address(ctx, current.name, current.api_base, changed.api_base)
+    check_api_base_path(changed.kind, changed.api_base)
+    check_api_base(changed.api_base, ctx.allow_addresses)
+    return changed
 
 
 def check_address(
     ctx: ProvidersContext,
     provider: str,
-    before: str,
-    after: str,
+    old_address: str,
+    new_address: str,
 ) -> None:
     """Refuses a new address for a provider that may see a data class, because people gave the
     permission for the present address. Raises NotAllowed.
     """
     classes = classes_of_provider(ctx.data_classes, provider)
-    if classes and after != before:
+    if classes and new_address != old_address:
         raise NotAllowed(
             f"provider {provider!r} may see {', '.join(classes)} data only at its present "
             f"address. To move it, change `providers.{provider}.api_base` in swapgate.yaml, "
@@ -261,54 +265,56 @@ def put_provider(
     check_extra_body(provider.extra_body)
     check_headers(provider.extra_headers)
     with ctx.store.write() as tx:
-        wanted = with_prices(ctx, tx, provider)
-        known = Providers(tx).all().get(provider.name)
-        if known is not None and known.extra_body != wanted.extra_body:
-            _check_unproven(ctx, tx, known)
-        if not same(ctx, known, wanted):
-            placed = with_move(ctx, tx, actor, known, wanted, reason)
-            _put(tx, actor, encrypt_headers(placed, ctx.cipher))
+        priced = add_missing_prices(ctx, tx, provider)
+        existing = Providers(tx).all().get(provider.name)
+        if existing is not None and existing.extra_body != priced.extra_body:
+            _check_extra_body_unused(ctx, tx, existing)
+        if not has_same_values(ctx, existing, priced):
+            moved = record_move(ctx, tx, actor, existing, priced, reason)
+            _store_provider(tx, actor, encrypt_headers(moved, ctx.cipher))
 
 
-def same(
+def has_same_values(
     ctx: ProvidersContext,
-    known: Provider | None,
+    existing: Provider | None,
     wanted: Provider,
 ) -> bool:
     """Tells whether two providers have the same values, with headers decrypted.
 
     Encryption gives another ciphertext each time, so stored headers cannot be compared.
     """
-    return known is not None and decrypt_headers(known, ctx.cipher) == decrypt_headers(
+    return existing is not None and decrypt_headers(existing, ctx.cipher) == decrypt_headers(
         wanted, ctx.cipher
     )
 
 
-def _check_unproven(
+def _check_extra_body_unused(
     ctx: ProvidersContext,
     tx: Transaction,
     provider: Provider,
 ) -> None:
     """Raises Conflict if results depend on `extra_body`, which a target's id does not cover."""
-    by_id = Targets(tx).all()
-    used = [f"route {route}" for route in routes_using(ctx, tx, provider.name)]
-    used += [
+    targets_by_id = Targets(tx).all()
+    uses = [f"route {route}" for route in routes_using(ctx, tx, provider.name)]
+    uses += [
         f"judge of suite {suite}"
         for suite, judge in ctx.judges.items()
         if judge.provider == provider.name
     ]
-    own = {id_ for id_, target in by_id.items() if target.provider == provider.name}
-    if ctx.uses.run_times(tx, own):
-        used.append("eval runs")
-    if used:
+    target_ids = {
+        id_ for id_, target in targets_by_id.items() if target.provider == provider.name
+    }
+    if ctx.uses.run_times(tx, target_ids):
+        uses.append("eval runs")
+    if uses:
         raise Conflict(
             f"extra_body of provider {provider.name!r} cannot change: every request carries "
-            f"it, and existing results depend on it ({', '.join(used)}). Add another provider "
+            f"it, and existing results depend on it ({', '.join(uses)}). Add another provider "
             "with the new value and propose its model, or set a target's parameters"
         )
 
 
-def with_prices(
+def add_missing_prices(
     ctx: ProvidersContext,
     tx: Transaction,
     provider: Provider,
@@ -320,11 +326,13 @@ def with_prices(
 
 def used_models(ctx: ProvidersContext, tx: Transaction, provider: Provider) -> list[str]:
     """Lists the models of a provider's targets and judges."""
-    used = (*Targets(tx).all().values(), *ctx.judges.values())
-    return sorted({target.model for target in used if target.provider == provider.name})
+    targets_and_judges = (*Targets(tx).all().values(), *ctx.judges.values())
+    return sorted(
+        {target.model for target in targets_and_judges if target.provider == provider.name}
+    )
 
 
-def _put(
+def _store_provider(
     tx: Transaction,
     actor: Actor,
     provider: Provider,
@@ -334,19 +342,19 @@ def _put(
         "kind": provider.kind,
         "api_base": provider.api_base,
         "extra_body": dict(provider.extra_body),
-        **moved_details(provider),
+        **move_details(provider),
     }
     AuditLog(tx).append(actor, "provider.put", f"provider {provider.name}", details)
 
 
-def moved_details(provider: Provider) -> dict[str, object]:
+def move_details(provider: Provider) -> dict[str, object]:
     """Returns the audit details of a provider's last move; empty if it never moved."""
-    if (moved := provider.moved) is None:
+    if (move := provider.moved) is None:
         return {}
     return {
-        "moved_at": moved.at.isoformat(),
-        "moved_by": moved.by,
-        "reason": moved.reason,
+        "moved_at": move.at.isoformat(),
+        "moved_by": move.by,
+        "reason": move.reason,
     }
 
 
@@ -357,18 +365,24 @@ def find_target(tx: Transaction, name: str) -> Target:
     targets = Targets(tx).all()
     if name in targets:
         return targets[name]
-    named = [t for t in targets.values() if name in (t.name, f"{t.provider}/{t.model}")]
-    exact = [t for t in named if t.name == name]
-    match exact or named:
+    matches = [
+        target
+        for target in targets.values()
+        if name in (target.name, f"{target.provider}/{target.model}")
+    ]
+    exact = [target for target in matches if target.name == name]
+    match exact or matches:
         case [only]:
             return only
         case []:
-            hint = did_you_mean(name, [t.name for t in targets.values()], otherwise=".")
+            hint = did_you_mean(
+                name, [target.name for target in targets.values()], otherwise="."
+            )
             raise NotFound(
                 f"there is no target {name!r}{hint} `swapgate model add {name}` adds it"
             )
         case several:
-            ids = ", ".join(f"{t.name} ({t.id})" for t in several)
+            ids = ", ".join(f"{target.name} ({target.id})" for target in several)
             raise InputError(f"{name!r} names several targets: {ids}. Give the id")
 
 
@@ -380,35 +394,36 @@ def find_known_target(tx: Transaction, name: str) -> Target | None:
         return None
 
 
-def with_move(
+def record_move(
     ctx: ProvidersContext,
     tx: Transaction,
     actor: Actor,
-    known: Provider | None,
+    existing: Provider | None,
     wanted: Provider,
     reason: str,
 ) -> Provider:
     """Records a provider's move. Raises InputError without a reason if a route uses it.
 
-    A move is a change of kind, address or headers: another model may answer there. Its time is
-    never before the newest run of the provider, even if the clock was set back.
+    A move is a change of kind, address or headers, after which another model may answer. Its
+    time is never before the newest run of the provider, even if somebody set the clock back.
 
-    known: the stored provider; None for a new one. A new provider counts as moved if targets of
-    a removed provider of that name exist.
+    existing: the stored provider; None for a new one. A new provider counts as moved if targets
+    of a removed provider of that name exist.
     """
-    if known is not None and decrypt_headers(known, ctx.cipher).same_place(
+    if existing is not None and decrypt_headers(existing, ctx.cipher).same_place(
         decrypt_headers(wanted, ctx.cipher)
     ):
-        return replace(wanted, moved=known.moved)
-    used = {id_ for id_, target in Targets(tx).all().items() if target.provider == wanted.name}
-    if known is None and not used:
+        return replace(wanted, moved=existing.moved)
+    target_ids = {
+        id_ for id_, target in Targets(tx).all().items() if target.provider == wanted.name
+    }
+    if existing is None and not target_ids:
         return wanted
     if routes := routes_using(ctx, tx, wanted.name):
-        act = f"to move provider {wanted.name!r}, which serves route {', '.join(routes)},"
-        require_reason(reason, act)
-    # Not before the newest run, even if the clock was set back.
-    at = max([ctx.clock.now(), *ctx.uses.run_times(tx, used)])
-    return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
+        action = f"to move provider {wanted.name!r}, which serves route {', '.join(routes)},"
+        require_reason(reason, action)
+    moved_at = max([ctx.clock.now(), *ctx.uses.run_times(tx, target_ids)])
+    return replace(wanted, moved=ProviderMove(moved_at, actor.name, reason.strip()))
 
 
 def routes_using(ctx: ProvidersContext, tx: Transaction, provider: str) -> list[str]:
@@ -418,11 +433,11 @@ def routes_using(ctx: ProvidersContext, tx: Transaction, provider: str) -> list[
 
 def routes_by_provider(ctx: ProvidersContext, tx: Transaction) -> Mapping[str, list[str]]:
     """Lists the routes of each provider, by name."""
-    found: dict[str, list[str]] = {}
+    routes: dict[str, list[str]] = {}
     for name, targets in ctx.uses.routed_targets(tx).items():
         for provider in {target.provider for target in targets}:
-            found.setdefault(provider, []).append(name)
-    return found
+            routes.setdefault(provider, []).append(name)
+    return routes
 
 
 def find_move_since(
@@ -431,17 +446,22 @@ def find_move_since(
     target: str,
     began: datetime,
 ) -> Provider | None:
-    """Returns the target's provider if it moved after a run began; else None.
+    """Returns the provider of a target if it moved after a run began; else None.
 
-    target: a target's or a judge's id. began: the run's start. A move at that very time counts.
+    target: a target's or a judge's id. began: the run's start. A move at exactly that time
+    counts.
     """
-    known = Targets(tx).all().get(target)
-    if known is None:
-        known = next(
+    target_or_judge = Targets(tx).all().get(target)
+    if target_or_judge is None:
+        target_or_judge = next(
             (judge for judge in ctx.judges.values() if judge.id == target),
             None,
         )
-    provider = Providers(tx).all().get(known.provider) if known is not None else None
+    provider = (
+        Providers(tx).all().get(target_or_judge.provider)
+        if target_or_judge is not None
+        else None
+    )
     if provider is None or provider.moved is None or began > provider.moved.at:
         return None
     return provider

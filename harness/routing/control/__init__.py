@@ -1,5 +1,5 @@
-"""Routes as people change and watch them: settings, freezes, checks of data, outages.
+"""The use cases of routes: settings, freezes, checks of data classes and vectors, outages.
 
-The routing table, its changes and its records are in `harness.routing`. Only `routes` writes a
-route here, and only its settings; a swap of models is the business of proposals and canaries.
+The routing table, its changes and its records are in `harness.routing`. Only `routes` writes
+routes here, and it changes only their settings. Proposals and canaries swap the models.
 """

@@ -1,8 +1,8 @@
 """Checks which providers may see a route's traffic or a suite's items.
 
 The configuration's `data_classes` names the providers of each class; data without a class may
-go anywhere. Callers check before each use, not only at the registration, because the list may
-shrink. Routers check again for each request (`harness.routing.plan`).
+go to any provider. Callers check before each use, not only at the registration, because a
+provider may lose its permission. Routers check again for each request (`harness.routing.plan`).
 """
 
 from collections.abc import Iterable
@@ -35,13 +35,13 @@ def check_suite(
     suite: str,
     targets: Iterable[Target],
 ) -> None:
-    """Checks that targets may see a suite's items. Raises as `check_targets`."""
+    """Checks that targets may see a suite's items. Raises the errors of `check_targets`."""
     _check(ctx, f"suite {suite!r} has", ctx.suites.data_class(suite), targets)
 
 
 def _check(
     ctx: RoutingContext,
-    having: str,
+    subject: str,
     data_class: str,
     targets: Iterable[Target],
 ) -> None:
@@ -57,7 +57,7 @@ def _check(
     for target in targets:
         if target.provider not in allowed:
             raise NotAllowed(
-                f"{having} {data_class} data, and provider {target.provider!r} of "
+                f"{subject} {data_class} data, and provider {target.provider!r} of "
                 f"{target.name} may not see it; allowed are "
                 f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:` in the file)"
             )
@@ -69,7 +69,7 @@ def find_refusal(
     *targets: Target,
     route: str,
 ) -> str:
-    """Explains why targets may not see a route's data; empty if they may."""
+    """Returns the reason why a target may not see a route's data; empty if all may."""
     try:
         check_targets(ctx, settings, targets, route=route)
     except (NotAllowed, NotFound) as error:
@@ -78,13 +78,13 @@ def find_refusal(
 
 
 def list_violations(ctx: RoutingContext) -> list[str]:
-    """Lists the routes that a target serves without permission, as sentences for people.
+    """Lists the routes with a target that may not see their data, as sentences for people.
 
     The configuration can change under a route, so `swapgate doctor` checks all routes.
     """
     with ctx.store.read() as tx:
         table = Routing(tx).table()
-    used = (
+    targets_by_route = (
         (
             name,
             route.settings,
@@ -92,7 +92,8 @@ def list_violations(ctx: RoutingContext) -> list[str]:
         )
         for name, route in sorted(table.routes.items())
     )
-    found = (
-        find_refusal(ctx, settings, *targets, route=name) for name, settings, targets in used
+    refusals = (
+        find_refusal(ctx, settings, *targets, route=name)
+        for name, settings, targets in targets_by_route
     )
-    return [refusal for refusal in found if refusal]
+    return [refusal for refusal in refusals if refusal]

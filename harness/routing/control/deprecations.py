@@ -1,8 +1,8 @@
 """Finds models in use that end within 90 days, have ended or are no longer listed.
 
-The ends come from the catalogue, and missing models from the providers' stored lists. The
-module only warns: it changes no route. The candidates that could take a model's place are
-ranked by `harness.proposals.candidates.leaderboard`.
+The catalogue announces ends, and the providers' stored lists show missing models. The module
+only warns: it changes no route. `harness.proposals.candidates.leaderboard` ranks the models
+that could take a model's place.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,43 +70,45 @@ class Deprecation:
 def find_deprecations(
     used: Iterable[tuple[Target, Sequence[str]]],
     providers: Mapping[str, Provider],
-    known: Catalogue,
+    catalogue: Catalogue,
     today: date,
-    gone: Iterable[DiscoveredModel] = (),  # models that providers no longer list
+    unlisted_models: Iterable[DiscoveredModel] = (),  # models that providers no longer list
 ) -> tuple[Deprecation, ...]:
-    """Finds the ending models among `used`, the earliest end first. Pure.
+    """Finds the ending models among used targets, the earliest end first. Pure.
 
-    An announced end counts once it is at most ALERT_AHEAD away. Otherwise a model counts if its
-    provider has stopped listing it at its present address.
+    A model ends if its announced end is at most ALERT_AHEAD away. Without such an end, it
+    counts as ended if its provider stopped listing it at its present address.
 
-    used: targets, each with its uses for people. providers: by name. known: the catalogue.
+    used: targets, each with its uses for people. providers: by name.
     """
-    gone_on = {
+    unlisted_since = {
         (model.provider, model.model, model.source): model.gone_at.date()
-        for model in gone
+        for model in unlisted_models
         if model.gone_at
     }
-    found = []
+    deprecations = []
     for target, uses in used:
         provider = providers.get(target.provider)
         if provider is None:
             continue
-        entry = known.find(provider.kind, target.model)
-        ends = entry.end_date if entry else None
-        announced = ends is not None and ends - today <= ALERT_AHEAD
+        entry = catalogue.find(provider.kind, target.model)
+        announced_end = entry.end_date if entry else None
+        is_near = announced_end is not None and announced_end - today <= ALERT_AHEAD
         end_date = (
-            ends
-            if announced
-            else gone_on.get((target.provider, target.model, provider.api_base))
+            announced_end
+            if is_near
+            else unlisted_since.get((target.provider, target.model, provider.api_base))
         )
         if end_date is None:
             continue
-        follows = find_successor(entry, known, today) if entry else None
+        successor_entry = find_successor(entry, catalogue, today) if entry else None
         successor = None
-        if follows is not None:
-            name = f"{provider.name}/{follows.model}"
-            price = provider.prices.get(follows.model, follows.price)
-            successor = Successor(name, price, follows.context_window, follows.end_date)
+        if successor_entry is not None:
+            name = f"{provider.name}/{successor_entry.model}"
+            price = provider.prices.get(successor_entry.model, successor_entry.price)
+            successor = Successor(
+                name, price, successor_entry.context_window, successor_entry.end_date
+            )
         deprecation = Deprecation(
             target=target.id,
             name=target.name,
@@ -115,24 +117,24 @@ def find_deprecations(
             uses=tuple(uses),
             price=provider.prices.get(target.model, entry.price if entry else None),
             successor=successor,
-            unlisted=not announced,
+            unlisted=not is_near,
         )
-        found.append(deprecation)
-    return tuple(sorted(found, key=lambda ending: (ending.end_date, ending.name)))
+        deprecations.append(deprecation)
+    return tuple(sorted(deprecations, key=lambda ending: (ending.end_date, ending.name)))
 
 
 def find_successor(
     entry: CatalogueEntry,
-    known: Iterable[CatalogueEntry],
+    entries: Iterable[CatalogueEntry],
     today: date,
 ) -> CatalogueEntry | None:
     """Finds the newest model of the family with the same abilities that ends later."""
-    # A successor that ends within ALERT_AHEAD would need a successor itself.
+    # A successor that ends within ALERT_AHEAD would soon need a successor itself.
     last = max(today + ALERT_AHEAD, entry.end_date or today)
     rank = parse_model_name(entry.model).rank
-    fits = [
+    candidates = [
         (parse_model_name(other.model).rank, other.model, other)
-        for other in known
+        for other in entries
         if other.kind == entry.kind
         and other.family == entry.family
         and parse_model_name(other.model).rank > rank
@@ -140,7 +142,7 @@ def find_successor(
         and (entry.context_window or 0) <= (other.context_window or 0)
         and (other.end_date is None or other.end_date > last)
     ]
-    return max(fits, key=lambda fit: fit[:2])[2] if fits else None
+    return max(candidates, key=lambda fit: fit[:2])[2] if candidates else None
 
 
 ENDS = AlertKind.MODEL_ENDS
@@ -151,18 +153,20 @@ def list_deprecations(
     ctx: RoutingContext,
     table: RoutingTable | None = None,
     *,
-    ways_back: bool = True,
+    with_rollback_targets: bool = True,
 ) -> Sequence[Deprecation]:
     """Lists the models in use that end within 90 days or have ended, earliest end first.
 
-    ways_back: also count models that only a rollback would restore, as in use.
+    with_rollback_targets: also count models that only a rollback would restore, as in use.
     """
     with ctx.store.read() as tx:
-        former = _list_ways_back(tx) if ways_back else {}
-        used = _used(ctx, table or Routing(tx).table(), former)
-        gone = DiscoveredModels(tx).gone()
+        rollback_targets = _list_rollback_targets(tx) if with_rollback_targets else {}
+        targets_with_uses = _list_uses(ctx, table or Routing(tx).table(), rollback_targets)
+        unlisted_models = DiscoveredModels(tx).gone()
         today = ctx.clock.now().date()
-        return find_deprecations(used, Providers(tx).all(), ctx.catalogue, today, gone)
+        return find_deprecations(
+            targets_with_uses, Providers(tx).all(), ctx.catalogue, today, unlisted_models
+        )
 
 
 def list_endings(
@@ -173,63 +177,69 @@ def list_endings(
     """Finds the endings of given targets, whether or not a route uses them."""
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
-        gone = DiscoveredModels(tx).gone()
-    unused = [(target, ()) for target in used]
-    return find_deprecations(unused, providers, ctx.catalogue, today, gone)
+        unlisted_models = DiscoveredModels(tx).gone()
+    targets_without_uses = [(target, ()) for target in used]
+    return find_deprecations(
+        targets_without_uses, providers, ctx.catalogue, today, unlisted_models
+    )
 
 
 def update_deprecation_alerts(
     ctx: RoutingContext,
     shortlist: Callable[[str], str] = lambda _target: "",
 ) -> None:
-    """Opens an alert for each ending model in use, and resolves the alerts of others.
+    """Opens an alert for each ending model in use, and resolves the alerts of other models.
 
     A model that has ended gets another kind of alert than a model that will end.
     """
-    # shortlist: describes the measured models that could replace a target, by its id.
-    found = list_deprecations(ctx)
+    # shortlist: describes the measured models that could replace a target. It takes the
+    # target's id.
+    deprecations = list_deprecations(ctx)
     notices = {
-        (ENDED if e.over else ENDS, e.target): _notice(e, shortlist(e.target)) for e in found
+        (ENDED if deprecation.over else ENDS, deprecation.target): _build_notice(
+            deprecation, shortlist(deprecation.target)
+        )
+        for deprecation in deprecations
     }
     alerts.update_alerts(ctx, (ENDS, ENDED), notices)
 
 
-def _list_ways_back(tx: Transaction) -> Mapping[str, Target]:
+def _list_rollback_targets(tx: Transaction) -> Mapping[str, Target]:
     """Lists the targets that a rollback by hand would restore, by route."""
-    known = Targets(tx).all()
-    found = {}
+    targets = Targets(tx).all()
+    rollback_targets = {}
     for name in Routing(tx).names():
         former = find_rollback_target(Routing(tx).history(name))
-        if former is not None and former in known:
-            found[name] = known[former]
-    return found
+        if former is not None and former in targets:
+            rollback_targets[name] = targets[former]
+    return rollback_targets
 
 
-def _used(
+def _list_uses(
     ctx: RoutingContext,
     table: RoutingTable,
-    ways_back: Mapping[str, Target],
+    rollback_targets: Mapping[str, Target],
 ) -> Sequence[tuple[Target, Sequence[str]]]:
     """Lists targets and judges in use, each with its uses."""
-    by_id: dict[str, Target] = {}
+    targets: dict[str, Target] = {}
     uses: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
-        for id_, role in _roles(route):
-            by_id[id_] = table.targets[id_]
-            uses.setdefault(id_, []).append(f"{role} of {name}")
-        if (former := ways_back.get(name)) is not None:
-            by_id[former.id] = former
-            uses.setdefault(former.id, []).append(f"way back of {name}")
+        for target_id, role in _list_roles(route):
+            targets[target_id] = table.targets[target_id]
+            uses.setdefault(target_id, []).append(f"{role} of {name}")
+        if (rollback_target := rollback_targets.get(name)) is not None:
+            targets[rollback_target.id] = rollback_target
+            uses.setdefault(rollback_target.id, []).append(f"way back of {name}")
         for suite in route.settings.suites:
             if (judge := ctx.judges.get(suite.suite)) is not None:
-                by_id[judge.id] = judge
+                targets[judge.id] = judge
                 uses.setdefault(judge.id, []).append(
                     f"judge of suite {suite.suite}, for {name}"
                 )
-    return [(by_id[id_], use) for id_, use in uses.items()]
+    return [(targets[target_id], target_uses) for target_id, target_uses in uses.items()]
 
 
-def _roles(route: Route) -> Sequence[tuple[str, str]]:
+def _list_roles(route: Route) -> Sequence[tuple[str, str]]:
     """Lists a route's targets with their roles."""
     roles = [(route.incumbent, "incumbent")]
     if route.canary:
@@ -242,20 +252,24 @@ def _roles(route: Route) -> Sequence[tuple[str, str]]:
     ]
 
 
-def _notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:
+def _build_notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:
     return alerts.AlertNotice(
         f"target {ending.name}",
         ending.text,
         f"It is {'; '.join(ending.uses)}. It costs {describe_price(ending.price)}. "
-        f"{_next(ending)}{shortlist and f' {shortlist}'}",
+        f"{_describe_successor(ending)}{shortlist and f' {shortlist}'}",
     )
 
 
-def _next(ending: Deprecation) -> str:
-    to = ending.successor
-    if to is None:
+def _describe_successor(ending: Deprecation) -> str:
+    successor = ending.successor
+    if successor is None:
         return (
             "Swapgate knows no newer model of its family with the same abilities: choose one."
         )
-    window = f", a window of {to.context_window} tokens" if to.context_window else ""
-    return f"Proposed successor: {to.name}, at {describe_price(to.price)}{window}."
+    window = (
+        f", a window of {successor.context_window} tokens" if successor.context_window else ""
+    )
+    return (
+        f"Proposed successor: {successor.name}, at {describe_price(successor.price)}{window}."
+    )

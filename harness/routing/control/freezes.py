@@ -1,9 +1,9 @@
-"""Checks whether a candidate may advance (`require_may_go_on`); throws and lifts switches. A
-switch adds no target to a route, so it needs no proof.
+"""Checks whether a candidate may advance (`require_step_allowed`), and sets and lifts switches.
+A switch adds no target to a route, so it needs no proof.
 
-A freeze holds candidates back and changes no request; it comes from the configuration's weekly
+A freeze stops candidates and changes no request. It comes from the configuration's weekly
 windows, from `control.observe_only`, or from a person. The other switches force or avoid a
-provider or a target at once. Their rules are pure: `harness.routing.freeze` and
+provider or a target at once. The rules are pure: `harness.routing.freeze` and
 `harness.providers.force`.
 """
 
@@ -44,7 +44,7 @@ from harness.routing.records.interventions import Switches
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.routes import Routing
 
-LONGEST: Final = timedelta(days=365)
+MAX_DURATION: Final = timedelta(days=365)
 OBSERVE_ONLY: Final = (
     "this installation only observes",
     "control.observe_only",
@@ -57,23 +57,25 @@ def load_freezes(
     route: str | None = None,
     since: datetime | None = None,
 ) -> Sequence[Freeze]:
-    """Lists the freezes now, or since a time, the latest end first. Stored freezes with an
-    invalid signature count as a freeze of all routes.
+    """Lists the freezes in force now, or since a time, the latest end first. If the stored
+    freezes have an invalid signature, all routes count as frozen.
     """
     now = ctx.clock.now()
     since = since or now
-    found = [
+    freezes = [
         freeze for window in ctx.freeze_windows for freeze in window.list_freezes(since, now)
     ]
     if ctx.observe_only:
-        found.append(build_standing_freeze(*OBSERVE_ONLY, now))
+        freezes.append(build_standing_freeze(*OBSERVE_ONLY, now))
     try:
-        found += Switches(tx).freezes(since)
+        freezes += Switches(tx).freezes(since)
     except SignatureInvalid as error:
-        why = f"the stored freezes cannot be trusted: {error}"
-        found.append(build_standing_freeze(why, "the database", now))
-    live = [f for f in found if f.covers(route) and f.starts_at <= now and f.ends_at > since]
-    return sorted(live, key=lambda freeze: freeze.ends_at, reverse=True)
+        reason = f"the stored freezes cannot be trusted: {error}"
+        freezes.append(build_standing_freeze(reason, "the database", now))
+    in_force = [
+        f for f in freezes if f.covers(route) and f.starts_at <= now and f.ends_at > since
+    ]
+    return sorted(in_force, key=lambda freeze: freeze.ends_at, reverse=True)
 
 
 def list_freeze_notices(ctx: RoutingContext, route: str | None = None) -> Sequence[Freeze]:
@@ -93,59 +95,64 @@ def list_unknown_routes(
     ]
 
 
-def may_go_on(
+def list_refusals_of_step(
     ctx: RoutingContext,
     tx: Transaction,
     route: str,
     step: RolloutSignal | None = None,
 ) -> Sequence[str]:
-    """Lists the reasons that refuse a step, as texts; empty if the step may go on.
+    """Lists the reasons that forbid a step, as texts; empty if the step is allowed.
 
-    step: None to open a canary. Rollbacks and aborts are never refused.
+    step: None for the opening of a canary. No freeze forbids a rollback or an abort.
     """
     if step is not None and step not in FROZEN_SIGNALS:
         return ()
     return [freeze.describe(route) for freeze in load_freezes(ctx, tx, route)]
 
 
-def require_may_go_on(
+def require_step_allowed(
     ctx: RoutingContext,
     tx: Transaction,
     route: str,
     step: RolloutSignal | None = None,
 ) -> None:
-    """Checks a step. Raises Conflict during a freeze. step: None to open a canary."""
-    if reasons := may_go_on(ctx, tx, route, step):
-        stays = f"its canary does not continue ({step.value})" if step else "no canary opens"
+    """Checks a step. Raises Conflict during a freeze. step: None for the opening of a
+    canary.
+    """
+    if reasons := list_refusals_of_step(ctx, tx, route, step):
+        consequence = (
+            f"its canary does not continue ({step.value})" if step else "no canary opens"
+        )
         raise Conflict(
-            f"{reasons[0]}: {stays}. Rollback, abort and kill switch work. Wait until it ends, "
-            "or lift it: `swapgate switch list` lists the freezes"
+            f"{reasons[0]}: {consequence}. Rollback, abort and kill switch work. Wait until it "
+            "ends, or lift it: `swapgate switch list` lists the freezes"
         )
 
 
-def describe_waits(
+def describe_canary_openings(
     ctx: RoutingContext,
     tx: Transaction,
     approved: Collection[Proposal],
 ) -> Mapping[str, str]:
     """Explains when the canary of each approved proposal opens. Returns sentences by route."""
-    frozen = load_freezes(ctx, tx) if approved else ()
-    found = dict[str, str]()
+    all_freezes = load_freezes(ctx, tx) if approved else ()
+    openings = dict[str, str]()
     for proposal in approved:
-        if freezes := [freeze for freeze in frozen if freeze.covers(proposal.route)]:
-            why = "; ".join(freeze.describe(proposal.route) for freeze in freezes)
-            ends = "".join(
+        if freezes := [freeze for freeze in all_freezes if freeze.covers(proposal.route)]:
+            reason = "; ".join(freeze.describe(proposal.route) for freeze in freezes)
+            how_to_lift = "".join(
                 f" An approver other than {proposal.proposer} can end it earlier: `swapgate "
                 f"switch lift {freeze.switch} --reason WHY`."
                 for freeze in freezes
                 if freeze.switch
             )
-            found[proposal.route] = (
-                f"{why[0].upper()}{why[1:]}. The canary opens when the freeze ends.{ends}"
+            openings[proposal.route] = (
+                f"{reason[0].upper()}{reason[1:]}. The canary opens when the freeze ends."
+                f"{how_to_lift}"
             )
         else:
-            found[proposal.route] = "The canary opens within seconds."
-    return found
+            openings[proposal.route] = "The canary opens within seconds."
+    return openings
 
 
 def measure_frozen(
@@ -167,11 +174,11 @@ class SwitchRequest:
     force: Force
     reason: str
     route: str | None = None  # None for all routes
-    lasts: timedelta | None = None  # None: until it is lifted
+    lasts: timedelta | None = None  # None: until a person lifts it
     starts_at: datetime | None = None  # only of a freeze; None for now
 
 
-def throw_switch(
+def set_switch(
     ctx: RoutingContext,
     actor: Actor,
     request: SwitchRequest,
@@ -182,13 +189,12 @@ def throw_switch(
 
     Needs an approver and a reason. source: the interface through which the person acts.
     Raises NotAllowed if it would force traffic to a candidate that the actor proposed.
-    Raises InputError for a freeze without an end, for a start that is not a freeze's, and for a
-    time beyond a year.
-    Raises NotFound for an unknown route, target or provider.
+    Raises InputError for a freeze without an end, for a later start of another switch, and for
+    more than a year. Raises NotFound for an unknown route, target or provider.
     """
     actor.require(Role.APPROVER)
     require_reason(request.reason, "a switch")
-    if request.lasts is not None and not timedelta(0) < request.lasts <= LONGEST:
+    if request.lasts is not None and not timedelta(0) < request.lasts <= MAX_DURATION:
         raise InputError("a switch's duration is longer than zero and at most one year")
     now = ctx.clock.now()
     if request.force.freezes and request.lasts is None:
@@ -196,10 +202,10 @@ def throw_switch(
     if request.starts_at is not None and not request.force.freezes:
         raise InputError("only a freeze can start later")
     starts_at = max(request.starts_at or now, now)
-    if starts_at - now > LONGEST:
+    if starts_at - now > MAX_DURATION:
         raise InputError("a freeze begins within one year")
     with ctx.store.write() as tx:
-        _check(tx, request)
+        _check_names_exist(tx, request)
         switch = KillSwitch(
             id=ctx.chance.token("sw_"),
             route=request.route,
@@ -225,7 +231,7 @@ def throw_switch(
     return switch
 
 
-def _check(tx: Transaction, request: SwitchRequest) -> None:
+def _check_names_exist(tx: Transaction, request: SwitchRequest) -> None:
     """Checks that the route, target or provider of a switch exists. Raises NotFound,
     InputError.
     """
@@ -235,9 +241,9 @@ def _check(tx: Transaction, request: SwitchRequest) -> None:
     if request.force.freezes:
         return
     if request.force.names_target:
-        known = Targets(tx).all().values()
+        targets_ = Targets(tx).all().values()
         # If several targets share the name, the switch means all of them.
-        if not any(name in (target.id, target.name) for target in known):
+        if not any(name in (target.id, target.name) for target in targets_):
             targets.find_target(tx, name)
     else:
         targets.require_provider(tx, name)
@@ -248,19 +254,20 @@ def _check_four_eyes(
     actor: Actor,
     switch: KillSwitch,
 ) -> None:
-    """Raises NotAllowed if the switch would make a candidate serve, and the actor proposed it.
+    """Raises NotAllowed if the switch would make a candidate serve that the actor proposed.
 
     A forcing switch would otherwise promote a candidate that no other person approved.
     """
-    by_name = Routing(tx).table().routes
-    stored = Targets(tx).all()
+    routes_by_name = Routing(tx).table().routes
+    targets_by_id = Targets(tx).all()
     for proposal in Proposals(tx).open():
-        route = by_name.get(proposal.route)
+        route = routes_by_name.get(proposal.route)
         if route is None or not switch.covers(route.name):
             continue
-        # Includes the candidate, which may become a target of the route during the switch.
-        ids = (route.incumbent, *route.fallbacks, proposal.candidate)
-        forced_plan = _force(switch, ids, stored)
+        # Includes the candidate, because a canary may add it to the route while the switch is
+        # in force.
+        target_ids = (route.incumbent, *route.fallbacks, proposal.candidate)
+        forced_plan = _apply_switch(switch, target_ids, targets_by_id)
         if forced_plan.in_effect and forced_plan.kept[0] == proposal.candidate:
             four_eyes.check_four_eyes(tx, actor, proposal, "force")
 
@@ -272,26 +279,26 @@ def lift_switch(
     *,
     reason: str,
 ) -> SwitchRecord:
-    """Lifts a switch within two seconds; does nothing if it is lifted. The proposer of an open
-    proposal that a freeze holds cannot lift it. Raises NotFound, NotAllowed, InputError without
-    a reason.
+    """Lifts a switch; routers follow within two seconds. Does nothing if it was lifted already.
+    A freeze cannot be lifted by the proposer of a proposal that it stops. Raises NotFound,
+    NotAllowed, and InputError without a reason.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "to lift a switch")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        before = Switches(tx).get(switch)
-        for proposal in Proposals(tx).open() if before.switch.force.freezes else ():
-            if before.switch.covers(proposal.route):
+        stored = Switches(tx).get(switch)
+        for proposal in Proposals(tx).open() if stored.switch.force.freezes else ():
+            if stored.switch.covers(proposal.route):
                 four_eyes.check_four_eyes(tx, actor, proposal, "lift a freeze for")
-        record = Switches(tx).lift(switch, actor=actor.name, now=now)
-        if before.lifted_at is None:
-            details = {"force": str(record.switch.force), "reason": reason}
+        lifted = Switches(tx).lift(switch, actor=actor.name, now=now)
+        if stored.lifted_at is None:
+            details = {"force": str(lifted.switch.force), "reason": reason}
             AuditLog(tx).append(actor, "switch.lift", f"switch {switch}", details)
-    return record
+    return lifted
 
 
-def _force(
+def _apply_switch(
     switch: KillSwitch,
     ids: Iterable[str],
     known: Mapping[str, Target],
@@ -303,7 +310,7 @@ def _force(
 class SwitchPreview:
     """The routes that a switch would change, before a person throws it."""
 
-    affected: list[str]  # routes whose requests the switch would redirect
+    affected: list[str]  # routes with requests that the switch would redirect
     unaffected: list[str]  # routes that keep their plans, because they lack the target
 
 
@@ -319,26 +326,24 @@ def preview_switch(
     with ctx.store.read() as tx:
         table = Routing(tx).table()
     preview = SwitchPreview([], [])
-    for name, reached in sorted(table.routes.items()):
+    for name, covered_route in sorted(table.routes.items()):
         if route in (None, name):
-            forced = _force(switch, sorted(reached.may_answer), table.targets).in_effect
-            (preview.affected if forced else preview.unaffected).append(name)
+            is_forced = _apply_switch(
+                switch, sorted(covered_route.may_answer), table.targets
+            ).in_effect
+            (preview.affected if is_forced else preview.unaffected).append(name)
     return preview
 
 
 def list_liftable_switches(ctx: RoutingContext, route: str) -> Sequence[KillSwitch]:
-    """Lists the switches that a person can lift for a route: stored, not lifted and not
-    over.
-    """
+    """Lists the stored switches for a route that are neither lifted nor expired."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        held = Switches(tx).liftable()
-    return [switch for switch in held if switch.covers(route) and not switch.is_over(now)]
+        liftable = Switches(tx).liftable()
+    return [switch for switch in liftable if switch.covers(route) and not switch.is_over(now)]
 
 
 def list_live_switches(ctx: RoutingContext) -> Sequence[KillSwitch]:
-    """Lists the stored switches that change plans now, strongest first; freezes are
-    left out.
-    """
+    """Lists the stored switches that change plans now, strongest first, without freezes."""
     with ctx.store.read() as tx:
         return active_switches(Switches(tx).not_lifted(), ctx.clock.now())

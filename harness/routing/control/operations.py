@@ -1,7 +1,7 @@
 """The simple operations on switches and freezes.
 
-By hand stay throwing a switch, which previews the routes that it changes, and the list, which
-also names the switches of the file.
+The command that sets a switch is not here, because it previews the changed routes. Nor is the
+list, because it also shows the switches of the file.
 """
 
 from typing import Any, Final
@@ -14,7 +14,7 @@ from harness.routing.control import freezes
 
 
 def describe_switch(switch: KillSwitch) -> str:
-    """Names a switch by what it forces, and a freeze by who set it."""
+    """Describes a switch by its effect, and a freeze by the person who set it."""
     if switch.force.freezes:
         return f"freeze of {switch.actor}"
     return f"switch of {switch.force}"
@@ -27,9 +27,9 @@ def _describe_lift(_: Any, switch: KillSwitch) -> list[str]:
             "holds them. A person whose proposal waits for this freeze cannot end it."
         )
     else:
-        goes = "All routes go" if switch.route is None else f"Route {switch.route} goes"
+        beginning = "All routes go" if switch.route is None else f"Route {switch.route} goes"
         effect = (
-            f"{goes} back to the plan within 2 s: **{switch.force}** is no longer "
+            f"{beginning} back to the plan within 2 s: **{switch.force}** is no longer "
             f"{switch.force.effect}."
         )
     return [effect]

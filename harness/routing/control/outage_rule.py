@@ -1,9 +1,9 @@
 """Decides from a route's recorded minutes whether its callers get errors or a fallback's
 answers. Pure.
 
-`outages` loads the minutes and raises the alerts. The rule reads counts only: it knows no
-model's quality, and changes no route. Circuits of single targets are in
-`harness.routing.reliability`.
+`outages` loads the minutes and raises the alerts. The rule reads only counts: it does not
+measure quality, and it changes no route. `harness.routing.reliability` has the circuits of
+single targets.
 """
 
 from collections import Counter
@@ -17,22 +17,22 @@ from harness.gate.online.observation import TrafficMinute
 from harness.routing.table import Arm, Route
 
 # An outage needs at least this many requests as evidence.
-FEW_REQUESTS: Final = 3
+MIN_REQUESTS: Final = 3
 # A larger share of errors in a minute counts as an outage.
 TOLERATED_ERRORS: Final = 0.01
-# Callers may leave for reasons of their own. They count as an outage if they are at least this
-# many, and with those who got errors more than this share.
-FEW_LEFT: Final = 5
+# Callers may leave for reasons of their own. They show an outage if at least MIN_CALLERS_LEFT
+# left, and if these and the failed requests exceed LEFT_SHARE of all requests.
+MIN_CALLERS_LEFT: Final = 5
 LEFT_SHARE: Final = 0.5
 # A fallback that answers a larger share of the requests serves the route.
 CARRIED_SHARE: Final = 0.5
 # Only minutes that began within this time show a route's present state.
 RECENT: Final = timedelta(minutes=15)
-# Minutes of this age are better evidence than the targets' circuits.
+# Minutes younger than this are better evidence than the targets' circuits.
 FRESH: Final = timedelta(minutes=2)
-# Routers report their requests every second, and long requests later. Before an alert ends, its
-# last good minute waits this long for late reports.
-REPORTED_AFTER: Final = timedelta(seconds=10)
+# Routers report their requests every second, and long requests later. An alert ends only this
+# long after its last good minute, because reports may be late.
+REPORT_DELAY: Final = timedelta(seconds=10)
 _MINUTE: Final = timedelta(minutes=1)
 
 
@@ -49,18 +49,20 @@ class OutageKind(StrEnum):
 class RouteOutage:
     """A route's outage, counted from its beginning.
 
-    no_answers: with no recorded request, all targets' circuits are open.
+    no_answers: True without any request means that all targets' circuits are open.
     """
 
     kind: OutageKind
     since: datetime
-    requests: int = 0  # requests, failed, carried: since `since`
+    requests: int = 0  # this count and the following counts begin at `since`
     failed: int = 0
     carried: int = 0  # requests that fallbacks answered
     no_answers: bool = False  # callers get no answers now
     fallback: str = ""  # id of the fallback that answers most requests; empty without one
     refused: int = 0  # failed requests for which the router called no target (`TrafficMinute`)
-    only_refused: bool = False  # all of them now: no target has failed
+    only_refused: bool = (
+        False  # whether the router refused all failed requests of the newest minutes
+    )
     unanswered: int = 0  # requests whose callers left without an answer
 
 
@@ -88,18 +90,18 @@ class _Window:
     @property
     def kind(self) -> OutageKind | None:
         """The kind of outage that the counts show; None without one."""
-        has_lost = self.failed >= FEW_REQUESTS or self.unanswered >= FEW_LEFT
-        if has_lost and self.shows(OutageKind.DOWN):
+        has_enough = self.failed >= MIN_REQUESTS or self.unanswered >= MIN_CALLERS_LEFT
+        if has_enough and self.shows(OutageKind.DOWN):
             return OutageKind.DOWN
-        if self.carried.total() >= FEW_REQUESTS and self.shows(OutageKind.ON_FALLBACK):
+        if self.carried.total() >= MIN_REQUESTS and self.shows(OutageKind.ON_FALLBACK):
             return OutageKind.ON_FALLBACK
         return None
 
     def shows(self, kind: OutageKind) -> bool:
-        """Tells whether the shares show this outage, however few the requests are."""
+        """Tells whether the shares show this outage, for any number of requests."""
         if kind is OutageKind.DOWN:
-            many_left = self.unanswered > 0 and self.lost > LEFT_SHARE * self.requests
-            return many_left or self.failed > TOLERATED_ERRORS * self.requests
+            callers_left = self.unanswered > 0 and self.lost > LEFT_SHARE * self.requests
+            return callers_left or self.failed > TOLERATED_ERRORS * self.requests
         return self.carried.total() > CARRIED_SHARE * self.requests
 
     @property
@@ -116,28 +118,32 @@ class _Window:
 def find_outage(
     route: Route,
     minutes: Iterable[TrafficMinute],
-    shut: Mapping[str, datetime],
+    open_since: Mapping[str, datetime],
     now: datetime,
-    known: OutageKind | None = None,
+    alerted_kind: OutageKind | None = None,
 ) -> RouteOutage | None:
     """Finds a route's outage; None without one.
 
-    Recent minutes decide. If all targets' circuits are open, and the minutes are old or show
-    failures, the route is down, because routers then call none of its targets.
+    Recent minutes decide. A route is also down if all targets' circuits are open and its
+    minutes are old or show failures: routers then call none of its targets.
 
     minutes: of the last hour, in any order.
-    shut: when each target's circuit opened, by target id.
-    known: the kind of the route's open alert. Such an outage ends only by a good minute that is
-    reported completely, and not while the newest minute, whole or not, shows it again.
+    open_since: when each target's circuit opened, by target id.
+    alerted_kind: the kind of the route's open alert. Such an outage ends only after a complete
+    good minute, and not while the newest minute shows it again.
     """
-    tallies = _tally(route, minutes)
-    newest = tallies[0] if tallies and now - tallies[0].begin < RECENT else None
-    reported = now - REPORTED_AFTER if known else now
-    windows = list(_windows(tallies, reported)) if newest else []
+    counts = _sum_minutes(route, minutes)
+    newest = counts[0] if counts and now - counts[0].begin < RECENT else None
+    settled_until = now - REPORT_DELAY if alerted_kind else now
+    windows = list(_join_minutes(counts, settled_until)) if newest else []
     kind = windows[0].kind if windows else None
-    answering = route.may_answer
-    if kind is not OutageKind.DOWN and answering and all(t in shut for t in answering):
-        since = max(shut[target] for target in answering)
+    target_ids = route.may_answer
+    if (
+        kind is not OutageKind.DOWN
+        and target_ids
+        and all(target_id in open_since for target_id in target_ids)
+    ):
+        since = max(open_since[target] for target in target_ids)
         if newest is None or now - newest.begin >= FRESH:
             return RouteOutage(OutageKind.DOWN, since, no_answers=True)
         if newest.lost:
@@ -149,66 +155,73 @@ def find_outage(
                 no_answers=True,
                 unanswered=newest.unanswered,
             )
-    if known and newest and kind not in (known, OutageKind.DOWN) and newest.shows(known):
-        kind = known
+    if (
+        alerted_kind
+        and newest
+        and kind not in (alerted_kind, OutageKind.DOWN)
+        and newest.shows(alerted_kind)
+    ):
+        kind = alerted_kind
         windows = [newest]
-    return _describe(kind, windows) if kind else None
+    return _build_outage(kind, windows) if kind else None
 
 
-def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
+def _build_outage(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
     """Sums the newest windows of one kind. windows: newest first."""
     no_answers = windows[0].lost == windows[0].requests
-    whole = _Window(windows[0].begin)
-    whole.add(windows[0])
+    total = _Window(windows[0].begin)
+    total.add(windows[0])
     for window in windows[1:]:
         if window.kind is not kind:
             break
-        whole.add(window)
-    carriers = windows[0].carried or whole.carried
+        total.add(window)
+    answers_by_fallback = windows[0].carried or total.carried
     return RouteOutage(
         kind=kind,
-        since=whole.begin,
-        requests=whole.requests,
-        failed=whole.failed,
-        carried=whole.carried.total(),
+        since=total.begin,
+        requests=total.requests,
+        failed=total.failed,
+        carried=total.carried.total(),
         no_answers=no_answers,
-        fallback=carriers.most_common(1)[0][0] if carriers and not no_answers else "",
-        refused=whole.refused,
+        fallback=answers_by_fallback.most_common(1)[0][0]
+        if answers_by_fallback and not no_answers
+        else "",
+        refused=total.refused,
         only_refused=0 < windows[0].refused == windows[0].lost,
-        unanswered=whole.unanswered,
+        unanswered=total.unanswered,
     )
 
 
-def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
+def _sum_minutes(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
     """Adds up the rows of each minute, newest first.
 
     Requests that keep a fallback warm do not count as carried.
     """
-    tallies: dict[datetime, _Window] = {}
+    counts: dict[datetime, _Window] = {}
     for row in minutes:
-        tally = tallies.setdefault(row.minute, _Window(row.minute))
-        tally.requests += row.requests
-        tally.failed += row.failed
-        tally.refused += row.refused
-        tally.unanswered += row.unanswered
+        count = counts.setdefault(row.minute, _Window(row.minute))
+        count.requests += row.requests
+        count.failed += row.failed
+        count.refused += row.refused
+        count.unanswered += row.unanswered
         if row.target in route.fallbacks and row.arm != Arm.KEEP_WARM.value:
             carried = max(0, row.charged - row.failed)
-            tally.carried += Counter({row.target: carried})  # `+=` drops zeros
-    return [tallies[at] for at in sorted(tallies, reverse=True)]
+            count.carried += Counter({row.target: carried})  # `+=` drops zeros
+    return [counts[minute] for minute in sorted(counts, reverse=True)]
 
 
-def _windows(tallies: Iterable[_Window], now: datetime) -> Iterator[_Window]:
+def _join_minutes(counts: Iterable[_Window], now: datetime) -> Iterator[_Window]:
     """Joins minutes, newest first, until a window has enough requests to judge it.
 
-    A window of only the current minute counts if it is one-sided; its other requests are to
-    come.
+    A window of only the current minute counts only if it is one-sided, because further requests
+    of the minute may follow.
     """
     window: _Window | None = None
-    for tally in tallies:
+    for count in counts:
         if window is None:
-            window = _Window(tally.begin)
-        window.add(tally)
+            window = _Window(count.begin)
+        window.add(count)
         is_whole = window.begin + _MINUTE <= now
-        if window.requests >= FEW_REQUESTS and (is_whole or window.is_one_sided):
+        if window.requests >= MIN_REQUESTS and (is_whole or window.is_one_sided):
             yield window
             window = None

@@ -1,9 +1,9 @@
 """Finds routes whose callers get errors or a fallback's answers in their recorded minutes, and
 raises alerts.
 
-`load_outages` reads minutes, alerts and scores; `outage_rule` decides. An outage is only
-reported: routers fail over and open circuits by themselves (`harness.routing.reliability`), and
-`harness.canary` ends a canary that harms.
+`load_outages` reads minutes, alerts and scores; `outage_rule` decides. This module only reports
+an outage: routers fail over and open circuits by themselves (`harness.routing.reliability`),
+and `harness.canary` ends a harmful canary.
 """
 
 from collections.abc import (
@@ -54,15 +54,15 @@ from harness.routing.records.routes import Routing
 from harness.routing.reports.scorecard import load_target_scores
 from harness.routing.table import Route
 
-HOUR: Final = timedelta(hours=1)
+LOADED_FOR: Final = timedelta(hours=1)
 ALERTS: Final[Mapping[OutageKind, AlertKind]] = {
     OutageKind.DOWN: AlertKind.ROUTE_DOWN,
     OutageKind.ON_FALLBACK: AlertKind.ON_FALLBACK,
 }
 _OUTAGES: Final = {alert: kind for kind, alert in ALERTS.items()}
 # While such an alert is open, routers do not call the target, or the provider's targets.
-_TARGETS_SHUT: Final = frozenset({AlertKind.BREAKER_OPEN, AlertKind.MODEL_UNKNOWN})
-_PROVIDERS_SHUT: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
+_TARGET_ALERTS: Final = frozenset({AlertKind.BREAKER_OPEN, AlertKind.MODEL_UNKNOWN})
+_PROVIDER_ALERTS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
 _NO_KEY: Final = "none"
 _Scores = Callable[[str], Sequence[MeasuredScore]]  # a target's scores, by its id
 
@@ -76,7 +76,7 @@ class OutageView:
     fallback: Target | None = None  # the fallback that answers now
     difference: str = ""  # its price and quality compared with the incumbent's
     switch: str = ""  # the kill switch that changes the route's plan; empty without one
-    tests: str = ""  # sentences about evals that use up the limit of callers; empty for none
+    tests: str = ""  # sentences about evals that use up the callers' rate limit; empty for none
 
     @property
     def kind(self) -> OutageKind:
@@ -84,7 +84,7 @@ class OutageView:
 
     @property
     def state_text(self) -> str:
-        """Names the state in a few words, for a table."""
+        """The state in a few words, for a table."""
         if self.fallback is not None and self.kind is OutageKind.ON_FALLBACK:
             return f"on fallback {self.fallback.name}"
         if self.outage.only_refused:
@@ -95,8 +95,8 @@ class OutageView:
 
     @property
     def reason(self) -> str:
-        """Describes the outage in sentences, with counts, the fallback's difference, and evals
-        that are a cause.
+        """The outage in sentences: counts, the fallback's difference, and evals that use up the
+        rate limit.
         """
         return f"{self._reason} {self.tests}".strip()
 
@@ -121,8 +121,8 @@ class OutageView:
         if outage.only_refused:
             return f"{text}. {self._refusal}"
         if outage.refused:
-            because = f" ({self.switch})" if self.switch else ""
-            text = f"{text}, {outage.refused:,} of them without a call to a target{because}"
+            cause = f" ({self.switch})" if self.switch else ""
+            text = f"{text}, {outage.refused:,} of them without a call to a target{cause}"
         if outage.no_answers:
             return f"{text}: no target of the route answers."
         carried = f" {self.fallback.name} answers in its place." if self.fallback else ""
@@ -131,8 +131,8 @@ class OutageView:
     def _left_text(self, since: str) -> str:
         """Describes an outage in which callers only left, and names the next step."""
         outage = self.outage
-        left = f"{outage.unanswered:,} of {format_quantity(outage.requests, 'caller')}"
-        text = f"{since} {left} left without an answer"
+        left_text = f"{outage.unanswered:,} of {format_quantity(outage.requests, 'caller')}"
+        text = f"{since} {left_text} left without an answer"
         if outage.no_answers:
             return f"{text}: no target of the route answers in time."
         return f"{text}. The others got one."
@@ -149,95 +149,115 @@ class OutageView:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shut:
-    """When targets and providers were shut, from open alerts: by target id, by
-    provider's name.
+class _OpenCircuits:
+    """The times since which routers call no target of an id, and no target of a provider, from
+    open alerts.
     """
 
     targets: Mapping[str, datetime]
     providers: Mapping[str, datetime]
 
     @classmethod
-    def from_alerts(cls, open_: Iterable[AlertRecord]) -> "_Shut":
+    def from_alerts(cls, open_alerts: Iterable[AlertRecord]) -> "_OpenCircuits":
         """Reads the routers' open alerts. An alert about a named key does not shut a
         provider.
         """
         targets = {}
         providers = {}
-        for record in open_:
-            about, *part = record.key.split(":")[1:] or [""]
-            if record.kind in _TARGETS_SHUT:
-                targets[about] = record.first_seen
-            elif record.kind in _PROVIDERS_SHUT and part in ([], [_NO_KEY]):
-                providers[about] = record.first_seen
+        for record in open_alerts:
+            subject, *key_names = record.key.split(":")[1:] or [""]
+            if record.kind in _TARGET_ALERTS:
+                targets[subject] = record.first_seen
+            elif record.kind in _PROVIDER_ALERTS and key_names in ([], [_NO_KEY]):
+                providers[subject] = record.first_seen
         return cls(targets, providers)
 
     def among(self, targets: Iterable[Target]) -> Mapping[str, datetime]:
-        """Maps the shut ones among targets to the time when each was shut."""
-        found = {t.id: self.targets.get(t.id, self.providers.get(t.provider)) for t in targets}
-        return {id_: since for id_, since in found.items() if since is not None}
+        """Returns when each of the targets stopped getting requests, by id; omits the
+        others.
+        """
+        opened_at = {
+            target.id: self.targets.get(target.id, self.providers.get(target.provider))
+            for target in targets
+        }
+        return {id_: since for id_, since in opened_at.items() if since is not None}
 
 
 def load_outages(
     ctx: RoutingContext, names: Collection[str] | None = None
 ) -> Mapping[str, OutageView]:
-    """Loads the outages of all routes or the named ones, without forged routes."""
+    """Loads the outages of all routes or of `names`. Skips a route with an invalid
+    signature.
+    """
     now = ctx.clock.now()
-    found = {}
+    views = {}
     with ctx.store.read() as tx:
-        open_ = [record for record in Alerts(tx).unsettled() if record.open]
-        shut = _Shut.from_alerts(open_)
-        begun = {rec.key: rec.first_seen for rec in open_}
-        told = {rec.key.partition(":")[2]: rec.kind for rec in open_ if rec.kind in _OUTAGES}
-        suspects = set(Observations(tx).failing_routes(since=now - RECENT))
-        if shut.targets or shut.providers:
-            suspects |= set(Routing(tx).names())
+        open_alerts = [record for record in Alerts(tx).unsettled() if record.open]
+        circuits = _OpenCircuits.from_alerts(open_alerts)
+        alerts_since = {alert.key: alert.first_seen for alert in open_alerts}
+        alerted_kinds = {
+            alert.key.partition(":")[2]: alert.kind
+            for alert in open_alerts
+            if alert.kind in _OUTAGES
+        }
+        suspected = set(Observations(tx).failing_routes(since=now - RECENT))
+        if circuits.targets or circuits.providers:
+            suspected |= set(Routing(tx).names())
         if names is not None:
-            suspects &= set(names)
-        Preload(tx).routes(suspects)
-        minutes = Observations(tx).traffic_of(suspects, since=now - HOUR)
+            suspected &= set(names)
+        Preload(tx).routes(suspected)
+        minutes = Observations(tx).traffic_of(suspected, since=now - LOADED_FOR)
         scores = cache(partial(load_target_scores, tx))
         switches = active_switches(Switches(tx).not_lifted(), now)
-        for name in sorted(suspects):
+        for name in sorted(suspected):
             with suppress(SignatureInvalid, NotFound):
                 route = routes.require_route(tx, name)
-                targets = {id_: Targets(tx).get(id_) for id_ in route.targets}
-                known = {id_: target for id_, target in targets.items() if target}
-                closed = shut.among(known.values())
-                kind = _OUTAGES.get(told[name]) if name in told else None
-                outage = find_outage(route, minutes.get(name, ()), closed, now, kind)
+                stored_targets = {id_: Targets(tx).get(id_) for id_ in route.targets}
+                targets_by_id = {
+                    id_: target for id_, target in stored_targets.items() if target
+                }
+                open_since = circuits.among(targets_by_id.values())
+                kind = _OUTAGES.get(alerted_kinds[name]) if name in alerted_kinds else None
+                outage = find_outage(route, minutes.get(name, ()), open_since, now, kind)
                 if outage is not None:
-                    outage = _begin_at_alert(
+                    outage = _extend_to_alert(
                         outage,
-                        begun.get(f"{ALERTS[outage.kind].value}:{name}"),
+                        alerts_since.get(f"{ALERTS[outage.kind].value}:{name}"),
                         now,
                     )
-                    view = _view(tx, route, known, outage, scores)
-                    found[name] = replace(view, switch=_switch_reason(route, known, switches))
-    return found
+                    view = _build_view(tx, route, targets_by_id, outage, scores)
+                    views[name] = replace(
+                        view, switch=_switch_reason(route, targets_by_id, switches)
+                    )
+    return views
 
 
 def update_outage_alerts(ctx: RoutingContext) -> None:
     """Opens, updates and resolves the alerts of all routes' outages.
 
-    If a route changes from one kind of outage to the other, one message tells people
-    (`_hand_over`). An alert that ends without any request says so in its title
-    (`_note_silence`).
+    If a route changes from one kind of outage to the other, people get one message
+    (`_replace_alert`). If an alert ends without any request, its title says so
+    (`_add_silence_to_title`).
     """
     notices = {
-        (ALERTS[view.kind], name): AlertNotice(f"route {name}", _title(name, view), view.reason)
+        (ALERTS[view.kind], name): AlertNotice(
+            f"route {name}", _write_title(name, view), view.reason
+        )
         for name, view in load_outages(ctx).items()
     }
     for kind, name in alerts.list_open(ctx, *ALERTS.values()) - notices.keys():
-        successor = next((k for k in ALERTS.values() if (k, name) in notices), None)
+        successor = next(
+            (other_kind for other_kind in ALERTS.values() if (other_kind, name) in notices),
+            None,
+        )
         if successor is not None:
-            _hand_over(ctx, name, kind, successor, notices[successor, name])
+            _replace_alert(ctx, name, kind, successor, notices[successor, name])
         else:
-            _note_silence(ctx, name, kind)
+            _add_silence_to_title(ctx, name, kind)
     alerts.update_alerts(ctx, frozenset(ALERTS.values()), notices)
 
 
-def _hand_over(
+def _replace_alert(
     ctx: RoutingContext,
     route: str,
     ended: AlertKind,
@@ -247,7 +267,8 @@ def _hand_over(
     """Ends an alert and raises its successor, in one message to each sink."""
     with ctx.store.write() as tx:
         record = Alerts(tx).newest(f"{ended.value}:{route}")
-        # After a return, the message of the end waits, and the successor has its own message.
+        # For an outage that returned, the message about its end waits, so the successor sends
+        # its own message.
         if record is None or not record.open or record.returned:
             return
         changed = replace(notice, title=f"{record.title}; now: {notice.title}")
@@ -265,17 +286,21 @@ def _hand_over(
         if ctx.sinks is None or opened is None or successor is AlertKind.ROUTE_DOWN:
             return
         if was_sent and opened.notified is not Notified.RAISED:
-            takes = ctx.sinks.takes
-            sinks = [s for s in ctx.sinks.names() if takes(s, successor) > takes(s, ended)]
+            is_wanted = ctx.sinks.takes
+            sinks = [
+                sink
+                for sink in ctx.sinks.names()
+                if is_wanted(sink, successor) > is_wanted(sink, ended)
+            ]
             alerts.queue_message(tx, opened, Notified.RAISED, sinks)
 
 
-def _note_silence(
+def _add_silence_to_title(
     ctx: RoutingContext,
     route: str,
     kind: AlertKind,
 ) -> None:
-    """Names in an ending alert's title that no request shows whether the route works."""
+    """Adds to an ending alert's title that no request shows whether the route works."""
     with ctx.store.write() as tx:
         record = Alerts(tx).newest(f"{kind.value}:{route}")
         last = Observations(tx).last_traffic(route)
@@ -302,7 +327,7 @@ def _note_silence(
         )
 
 
-def _title(name: str, view: OutageView) -> str:
+def _write_title(name: str, view: OutageView) -> str:
     if view.kind is OutageKind.ON_FALLBACK and view.fallback is not None:
         return f"{view.fallback.name} answers for {view.own.name} on route {name}"
     if view.outage.only_refused:
@@ -314,15 +339,15 @@ def _title(name: str, view: OutageView) -> str:
     return f"callers of route {name} get errors"
 
 
-def _begin_at_alert(
+def _extend_to_alert(
     outage: RouteOutage,
     first_seen: datetime | None,
     now: datetime,
 ) -> RouteOutage:
-    """Returns the outage with its alert's beginning if it reaches back to the start of the
-    loaded hour, because it may then be older.
+    """Lets an outage begin with its alert if it reaches back to the start of the loaded hour:
+    it may be older than the loaded minutes.
     """
-    if first_seen is None or outage.since > now - HOUR + FRESH:
+    if first_seen is None or outage.since > now - LOADED_FOR + FRESH:
         return outage
     return replace(outage, since=min(first_seen, outage.since))
 
@@ -337,11 +362,11 @@ def _switch_reason(
     targets: of the route, by id. switches: those in force.
     """
     ordered = [targets[id_] for id_ in order_targets(route, None) if id_ in targets]
-    decided = decide_plan(switches, route.name, ordered)
-    return decided.reason if decided is not None and decided.in_effect else ""
+    decision = decide_plan(switches, route.name, ordered)
+    return decision.reason if decision is not None and decision.in_effect else ""
 
 
-def _view(
+def _build_view(
     tx: Transaction,
     route: Route,
     targets: Mapping[str, Target],
@@ -349,66 +374,70 @@ def _view(
     scores: _Scores,
 ) -> OutageView:
     """Builds the view of an outage. targets: of the route, by id."""
-    own = targets[route.incumbent]
+    incumbent = targets[route.incumbent]
     fallback = targets.get(outage.fallback)
     difference = ""
     if fallback is not None:
-        price = _price_difference(tx, own, fallback)
+        price = _price_difference(tx, incumbent, fallback)
         differences = (
             price,
-            *_score_differences(scores, route, own, fallback),
+            *_score_differences(scores, route, incumbent, fallback),
         )
         difference = f"{'; '.join(differences)}."
-    tests = _describe_tests(tx, {target.provider for target in targets.values()})
-    return OutageView(outage, own, fallback, difference, tests=tests)
+    tests = _describe_eval_load(tx, {target.provider for target in targets.values()})
+    return OutageView(outage, incumbent, fallback, difference, tests=tests)
 
 
-def _describe_tests(tx: Transaction, providers: Collection[str]) -> str:
-    """Names evals that call accounts whose callers got a 429; empty without both."""
-    loads = AccountLoads(tx).of_providers(providers, tx.now())
-    refused = {load.account for load in loads if load.refused_at}
-    tests = {
-        load.provider: sum(one.tests for one in loads if one.account == load.account)
-        for load in loads
-        if load.account in refused
+def _describe_eval_load(tx: Transaction, providers: Collection[str]) -> str:
+    """Describes evals that share an account with callers who got a 429; empty without both."""
+    account_loads = AccountLoads(tx).of_providers(providers, tx.now())
+    refused_accounts = {load.account for load in account_loads if load.refused_at}
+    calls_by_provider = {
+        load.provider: sum(
+            other.tests for other in account_loads if other.account == load.account
+        )
+        for load in account_loads
+        if load.account in refused_accounts
     }
     return " ".join(
         f"{provider} refused callers' requests (429), and evals, judges or shadows share its "
         f"limit: they sent {format_quantity(calls, 'call')} in a minute. `swapgate eval list` "
         "shows the runs."
-        for provider, calls in sorted(tests.items())
+        for provider, calls in sorted(calls_by_provider.items())
         if calls
     )
 
 
 def _price_difference(
     tx: Transaction,
-    own: Target,
+    incumbent: Target,
     fallback: Target,
 ) -> str:
-    ours = describe_price(find_price(tx, own))
-    theirs = describe_price(find_price(tx, fallback))
-    if ours == theirs:
-        return f"Its price is the same: {theirs}"
-    return f"It costs {theirs}, {own.name} {ours}"
+    incumbent_price = describe_price(find_price(tx, incumbent))
+    fallback_price = describe_price(find_price(tx, fallback))
+    if incumbent_price == fallback_price:
+        return f"Its price is the same: {fallback_price}"
+    return f"It costs {fallback_price}, {incumbent.name} {incumbent_price}"
 
 
 def _score_differences(
     scores: _Scores,
     route: Route,
-    own: Target,
+    incumbent: Target,
     fallback: Target,
 ) -> Iterator[str]:
-    """Yields the scores of both models on each suite that measured both."""
-    ours, theirs = (
+    """Yields a sentence with both models' scores for each suite that measured both."""
+    incumbent_scores, fallback_scores = (
         {measured.suite: measured.score for measured in scores(target.id)}
-        for target in (own, fallback)
+        for target in (incumbent, fallback)
     )
     suites = [suite.suite for suite in route.settings.suites]
-    both = [suite for suite in suites if suite in ours and suite in theirs]
-    for suite in both:
-        here = format_score(theirs[suite])
-        there = format_score(ours[suite])
-        yield f"on {suite} it scores {here}, {own.name} {there}"
-    if not both:
+    common_suites = [
+        suite for suite in suites if suite in incumbent_scores and suite in fallback_scores
+    ]
+    for suite in common_suites:
+        fallback_text = format_score(fallback_scores[suite])
+        incumbent_text = format_score(incumbent_scores[suite])
+        yield f"on {suite} it scores {fallback_text}, {incumbent.name} {incumbent_text}"
+    if not common_suites:
         yield "no suite of the route has scores of both"

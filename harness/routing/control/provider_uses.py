@@ -1,5 +1,5 @@
-"""`StoredUses` finds the routes, proposals, canaries and eval runs that need a provider, in the
-database. Use cases of providers ask it by the protocol `ProviderUses`.
+"""`StoredUses` finds the routes, proposals, canaries and eval runs in the database that need a
+provider. Use cases of providers call it through the protocol `ProviderUses`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -31,13 +31,13 @@ class StoredUses:
         return [run.created_at for run in newest]
 
     def open_work(self, tx: Transaction, provider: str) -> Sequence[str]:
-        by_id = Targets(tx).all()
-        judged = (*Rollouts(tx).live(), *Rollouts(tx).baking())
+        targets = Targets(tx).all()
+        unfinished = (*Rollouts(tx).live(), *Rollouts(tx).baking())
         return [
             *(
                 f"proposal {proposal.id}"
                 for proposal in Proposals(tx).open()
-                if by_id[proposal.candidate].provider == provider
+                if targets[proposal.candidate].provider == provider
             ),
             *(
                 f"shadow of route {shadow.route}"
@@ -46,7 +46,7 @@ class StoredUses:
             ),
             *(
                 f"judge of the canary of route {rollout.route}"
-                for rollout in judged
+                for rollout in unfinished
                 if (judge := rollout.policy.judge) is not None
                 and Target.from_name(judge.model).provider == provider
             ),
@@ -55,24 +55,24 @@ class StoredUses:
     def outdated_work(self, tx: Transaction, provider: str) -> Sequence[str]:
         targets = Targets(tx).all()
 
-        def there(*arms: str) -> bool:
-            return any(targets[arm].provider == provider for arm in arms)
+        def is_affected(*target_ids: str) -> bool:
+            return any(targets[target_id].provider == provider for target_id in target_ids)
 
         rollouts = Rollouts(tx).live()
-        live = {rollout.proposal for rollout in rollouts}
+        live_proposals = {rollout.proposal for rollout in rollouts}
         return [
             *(
                 f"canary {rollout.id} of route {rollout.route}, which cannot advance: abort it "
                 "and propose again"
                 for rollout in rollouts
-                if there(rollout.incumbent, rollout.candidate)
+                if is_affected(rollout.incumbent, rollout.candidate)
             ),
             *(
                 f"proposal {proposal.id} of route {proposal.route}"
                 for proposal in Proposals(tx).open()
-                if proposal.id not in live
+                if proposal.id not in live_proposals
                 and proposal.runs
-                and there(proposal.incumbent, proposal.candidate)
+                and is_affected(proposal.incumbent, proposal.candidate)
             ),
         ]
 

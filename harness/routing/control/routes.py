@@ -37,7 +37,7 @@ from harness.providers.target import Target
 from harness.routing.candidate_schedule import (
     CandidateSchedule,
     OnBetter,
-    build_start,
+    build_start_round,
     check_schedule,
 )
 from harness.routing.context import RoutingContext
@@ -69,7 +69,7 @@ def check_overrides(
 ) -> None:
     """Checks the overrides from and to a route. Raises InputError, NotFound, NotAllowed."""
     table = Routing(tx).table()
-    for route, override, error in _override_faults(ctx, table):
+    for route, override, error in _find_override_errors(ctx, table):
         if name in (route, override):
             raise error
 
@@ -78,17 +78,17 @@ def list_override_violations(ctx: RoutingContext) -> list[str]:
     """Lists the invalid overrides of all routes, as sentences for people."""
     with ctx.store.read() as tx:
         table = Routing(tx).table()
-    return [str(error) for _, _, error in _override_faults(ctx, table)]
+    return [str(error) for _, _, error in _find_override_errors(ctx, table)]
 
 
-def _override_faults(
+def _find_override_errors(
     ctx: RoutingContext, table: RoutingTable
 ) -> Iterator[tuple[str, str, SwapgateError]]:
     """Yields (route, overriding route, error) for each invalid override."""
-    carried = {name: route.settings.data_class for name, route in table.routes.items()}
+    data_classes = {name: route.settings.data_class for name, route in table.routes.items()}
     for name, route in sorted(table.routes.items()):
         overrides = route.settings.overrides
-        for kind, error in override_errors(name, overrides, carried, ctx.data_classes):
+        for kind, error in override_errors(name, overrides, data_classes, ctx.data_classes):
             yield name, overrides[kind], error
 
 
@@ -137,17 +137,21 @@ def create_route(
                 f"there is a route {name!r} already: `swapgate proposal create {name} MODEL` "
                 "proposes another model for it, `swapgate route settings` changes its settings"
             )
-        first = named_models.register_model(ctx, tx, actor, incumbent).id
-        chain = [
+        incumbent_id = named_models.register_model(ctx, tx, actor, incumbent).id
+        fallback_ids = [
             named_models.register_model(ctx, tx, actor, fallback).id for fallback in fallbacks
         ]
         data_class_checks.check_targets(
-            ctx, settings, known_targets(tx, [first, *chain]), route=name
+            ctx, settings, known_targets(tx, [incumbent_id, *fallback_ids]), route=name
         )
-        (primary,) = known_targets(tx, [first])
-        vector_checks.check_vectors(ctx, tx, name, settings, primary, known_targets(tx, chain))
-        marked = tuple(named_models.find_model(ctx, tx, id_).id for id_ in capable)
-        change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
+        (primary,) = known_targets(tx, [incumbent_id])
+        vector_checks.check_vectors(
+            ctx, tx, name, settings, primary, known_targets(tx, fallback_ids)
+        )
+        capable_ids = tuple(named_models.find_model(ctx, tx, id_).id for id_ in capable)
+        change = CreateRoute(
+            name, incumbent_id, tuple(fallback_ids), replace(settings, capable=capable_ids)
+        )
         store_pins(ctx, tx, settings)
         commit(tx, actor, change, 0, "created", action="route.create")
         check_overrides(ctx, tx, name)
@@ -164,51 +168,54 @@ def change_settings(
 ) -> Route:
     """Changes settings and keeps the targets.
 
-    changed: returns the new settings; it may be called twice. It cannot change `capable`, which
-    is part of the fallback chain. reason: required for another policy.
+    changed: returns the new settings for the old settings. It may run twice. Its changes of
+    `capable` have no effect, because `capable` belongs to the fallback chain. reason: required
+    for another policy.
 
     Raises ProofRefused for an expired waiver.
     Raises RouteBusy for another policy while a proposal is open.
-    Raises as `check_settings`, `check_overrides` and `vector_checks.check_override`.
+    Also raises the errors of `check_settings`, `check_overrides` and
+    `vector_checks.check_override`.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        before = require_route(tx, name).settings
-    # A suite may take seconds to load, and a write transaction blocks all others.
-    pinned = check_settings(ctx, changed(before)).suites
+        settings_before = require_route(tx, name).settings
+    # Outside the write transaction: a suite may take seconds to load, and a write transaction
+    # blocks all others.
+    pinned_suites = check_settings(ctx, changed(settings_before)).suites
     with ctx.store.write() as tx:
         route = require_route(tx, name)
         settings = replace(changed(route.settings), capable=route.settings.capable)
-        if settings.suites == pinned:
-            settings = replace(settings, suites=pinned)
+        if settings.suites == pinned_suites:
+            settings = replace(settings, suites=pinned_suites)
         data_class_checks.check_targets(
             ctx, settings, known_targets(tx, route.targets), route=name
         )
         vector_checks.check_override(ctx, tx, route, settings)
         if settings.policy != route.settings.policy:
             # A proposal keeps the policy under which it was registered.
-            if found := Proposals(tx).list(route=name, open_only=True):
+            if open_proposals := Proposals(tx).list(route=name, open_only=True):
                 raise RouteBusy(
-                    f"route {name!r} has the open proposal {found[0].id} and keeps its policy "
-                    "until the proposal ends: wait, or cancel the proposal"
+                    f"route {name!r} has the open proposal {open_proposals[0].id} and keeps "
+                    "its policy until the proposal ends: wait, or cancel the proposal"
                 )
             require_reason(reason, "another policy")
         change = ChangeSettings(name, settings)
         store_pins(ctx, tx, settings)
         changes = describe_difference(route, replace(route, settings=settings)).items()
-        words = "; ".join(
-            f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in changes
+        summary = "; ".join(
+            f"{field}: {old or 'none'} → {new or 'none'}" for field, (old, new) in changes
         )
-        why = ": ".join(filter(None, (reason, words or "the same settings again")))
-        commit(tx, actor, change, route.version, why, action="route.settings")
+        full_reason = ": ".join(filter(None, (reason, summary or "the same settings again")))
+        commit(tx, actor, change, route.version, full_reason, action="route.settings")
         check_overrides(ctx, tx, name)
         return require_route(tx, name)
 
 
 def known_targets(tx: Transaction, ids: Iterable[str]) -> list[Target]:
-    """Returns the registered targets of ids, sorted by id."""
-    targets_ = Targets(tx).all()
-    return [targets_[id_] for id_ in sorted(ids)]
+    """Returns the registered targets of the ids, sorted by id."""
+    targets_by_id = Targets(tx).all()
+    return [targets_by_id[id_] for id_ in sorted(ids)]
 
 
 def describe_difference(older: Route, newer: Route) -> dict[str, tuple[str, str]]:
@@ -232,10 +239,10 @@ def describe_fields(route: Route) -> dict[str, str]:
 
 
 def check_settings(ctx: RoutingContext, settings: RouteSettings) -> RouteSettings:
-    """Pins the digest of each suite that has none. Raises NotFound, InputError.
+    """Adds the current digest to each suite without a digest. Raises NotFound, InputError.
 
-    Returns the settings with all digests. A digest in the settings stays, so that a changed
-    suite is not accepted by accident.
+    Returns the settings with all digests. An existing digest stays, so that nobody accepts a
+    changed suite by accident.
     """
     for record in (settings, *settings.suites):
         setting_values.check_settings(record)
@@ -292,11 +299,11 @@ def commit(
 ) -> None:
     """Writes a change with its audit event. Raises RevisionConflict.
 
-    version: the route's version before the change. details: further fields of the event. A
-    change that sets another schedule for candidates also starts that schedule.
+    version: the route's version before the change. details: further fields of the event. If the
+    change sets another schedule for candidates, it also starts that schedule.
     """
     now = tx.now()
-    before = Routing(tx).route(change.route)
+    old_route = Routing(tx).route(change.route)
     revision = Routing(tx).commit(
         change,
         expected_version=version,
@@ -311,10 +318,10 @@ def commit(
     }
     AuditLog(tx).append(actor, action, f"route {change.route}", event)
     if isinstance(change, CreateRoute | ChangeSettings):
-        cron_before = _find_cron(before.settings) if before else None
+        cron_before = _find_cron(old_route.settings) if old_route else None
         if _find_cron(change.settings) not in (None, cron_before):
             incumbent = require_route(tx, change.route).incumbent
-            CandidateRounds(tx).begin(build_start(change.route, incumbent, now))
+            CandidateRounds(tx).begin(build_start_round(change.route, incumbent, now))
 
 
 def _find_cron(settings: RouteSettings) -> str | None:
@@ -323,39 +330,48 @@ def _find_cron(settings: RouteSettings) -> str | None:
 
 
 def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None:
-    """Finds the change by which a person undid a promotion after its bake; None without one."""
-    if not is_over(rollout):
+    """Finds the change by which a person rolled back a promotion after its bake; None without
+    such a change.
+    """
+    if not is_bake_over(rollout):
         return None
     record = Routing(tx).first_after(rollout.id)
     restored = record is not None and record.kind == CHANGE_KINDS[RestoreIncumbent]
     return record if restored else None
 
 
-def is_over(rollout: Rollout) -> bool:
+def is_bake_over(rollout: Rollout) -> bool:
     """Tells whether a rollout promoted its candidate, and the bake has ended."""
     return rollout.state is RolloutState.PROMOTED and not rollout.baking
 
 
 def read_later_end(rollback: RouteRecord | None) -> CanaryEnding | None:
-    """Returns how a person undid the promotion after its bake; None without such a rollback."""
+    """Returns how a person rolled back the promotion after its bake; None without such a
+    rollback.
+    """
     if rollback is None:
         return None
     end = CanaryEnd.PROMOTION_ROLLED_BACK
     return CanaryEnding(end, RolloutSignal.ABORT, rollback.actor, rollback.reason)
 
 
-def find_rolled_back(
+def find_last_rollback(
     tx: Transaction,
     name: str,
     target: str,
     history: Sequence[RouteRecord],
 ) -> Rollout | None:
-    """Finds the rollout with which a target was last tried on a route, if that was rolled back.
+    """Finds the last rollout of a target on a route, if it was rolled back.
 
-    Returns None if the target stands as an incumbent in `history`, or was not rolled back.
+    Returns None if a later version of `history` still counts the target as an incumbent
+    (`standing_incumbents`).
     history: the route's versions, newest first.
     """
     if target in standing_incumbents(history):
         return None
-    last = next(iter(Rollouts(tx).list(route=name, candidate=target, limit=1)), None)
-    return last if last is not None and last.state is RolloutState.ROLLED_BACK else None
+    last_rollout = next(iter(Rollouts(tx).list(route=name, candidate=target, limit=1)), None)
+    return (
+        last_rollout
+        if last_rollout is not None and last_rollout.state is RolloutState.ROLLED_BACK
+        else None
+    )

@@ -1,8 +1,9 @@
-"""Keeps vectors of different models apart: an index with both gives wrong neighbours.
+"""Prevents that a route mixes vectors of different models: an index with both finds wrong
+neighbours.
 
 A route that serves embeddings takes only targets of the same model, unless its owner declares
 the vectors comparable (`comparable_vectors`). Callers check before a target comes to a route.
-Stored routes keep serving; `update_vector_alerts` names those that mix models.
+Existing routes keep serving; `update_vector_alerts` warns about those that mix models.
 """
 
 import re
@@ -26,10 +27,10 @@ from harness.routing.route_settings import RequestKind, RouteSettings
 from harness.routing.table import Route
 
 # Names of embedding models that neither the configuration nor the catalogue knows.
-_NAMES: Final = re.compile(
+_EMBEDDING_NAMES: Final = re.compile(
     r"embed|(?:^|[/._-])(?:bge|gte|e5|minilm|voyage)(?:[-_.:]|$)", re.IGNORECASE
 )
-_NO_EMBEDDINGS: Final = re.compile(r"rerank", re.IGNORECASE)
+_OTHER_NAMES: Final = re.compile(r"rerank", re.IGNORECASE)
 _WEEK: Final = timedelta(days=7)
 HOW_TO_SWAP: Final = (
     "To change the model, fill a second index through a route of its own with the new model, "
@@ -48,8 +49,8 @@ def check_vectors(
 ) -> None:
     """Checks that a route's targets make comparable vectors, if it serves embeddings.
 
-    primary: the route's incumbent. others: targets that are to answer in its place. Raises
-    NotAllowed for the first other model.
+    primary: the route's incumbent. others: targets that may answer in its place. Raises
+    NotAllowed for the first target of another model.
     """
     if refusal := find_other_vectors(ctx, tx, route, settings, primary, others):
         raise NotAllowed(refusal)
@@ -64,8 +65,11 @@ def check_override(
     """
     kind = RequestKind.EMBEDDING
     routing = Routing(tx)
-    names = (had.overrides.get(kind, route.name) for had in (route.settings, settings))
-    before, after = map(routing.route, names)
+    route_names = (
+        route_settings.overrides.get(kind, route.name)
+        for route_settings in (route.settings, settings)
+    )
+    before, after = map(routing.route, route_names)
     if before is None or after is None or before.name == after.name:
         return  # the check of overrides refuses an unknown route
     targets = Targets(tx).all()
@@ -81,15 +85,17 @@ def find_other_vectors(
     primary: Target,
     others: Iterable[Target],
 ) -> str:
-    """Explains which target makes other vectors than the primary one; empty if none does."""
+    """Returns a sentence about the first target with vectors of another model; empty without
+    such a target.
+    """
     if settings.comparable_vectors:
         return ""
-    strange = [other for other in others if not is_same_model(tx, primary, other)]
-    if not strange or not serves_embeddings(ctx, tx, route, primary):
+    other_models = [other for other in others if not is_same_model(tx, primary, other)]
+    if not other_models or not serves_embeddings(ctx, tx, route, primary):
         return ""
     return (
-        f"route {route!r} serves embeddings of {primary.name}, and {strange[0].name} is not "
-        "known to be the same model: the vectors of two models do not mix in one index. "
+        f"route {route!r} serves embeddings of {primary.name}, and {other_models[0].name} is "
+        "not known to be the same model: the vectors of two models do not mix in one index. "
         f"{HOW_TO_SWAP}"
     )
 
@@ -98,60 +104,67 @@ def is_same_model(tx: Transaction, one: Target, other: Target) -> bool:
     """Tells whether two targets are deployments of one named model, as requested or as their
     providers report it.
 
-    Vendors, regions and spellings do not count, but sizes, versions and dates do.
+    Ignores vendors, regions and spellings. Sizes, versions and dates must be equal.
     """
-    return one.id == other.id or bool(_names(tx, one) & _names(tx, other))
+    return one.id == other.id or bool(_comparable_names(tx, one) & _comparable_names(tx, other))
 
 
-def _names(tx: Transaction, target: Target) -> frozenset[tuple[object, ...]]:
-    served = Sightings(tx).for_target(target.id)
-    read = map(parse_model_name, known_model_names(target, served))
+def _comparable_names(tx: Transaction, target: Target) -> frozenset[tuple[object, ...]]:
+    sightings = Sightings(tx).for_target(target.id)
+    parsed_names = map(parse_model_name, known_model_names(target, sightings))
     return frozenset(
-        (name.words, name.version, name.date, name.preview) for name in read if name.words
+        (name.words, name.version, name.date, name.preview)
+        for name in parsed_names
+        if name.words
     )
 
 
 def serves_embeddings(
     ctx: RoutingContext, tx: Transaction, route: str, primary: Target
 ) -> bool:
-    """Tells whether a route serves embeddings: by its primary target's model, or because a
-    target answered requests for embeddings lately.
+    """Tells whether a route serves embeddings: its primary target is an embedding model, or the
+    route got requests for embeddings in the last week.
     """
     if is_embedding_model(ctx, tx, primary):
         return True
     since = (ctx.clock.now() - _WEEK).date()
-    names = Observations(tx).asked_names(since=since, route=route)
-    return any(row.name == f"{NEED}{Endpoint.EMBEDDINGS.value}" for row in names)
+    requested_names = Observations(tx).asked_names(since=since, route=route)
+    return any(row.name == f"{NEED}{Endpoint.EMBEDDINGS.value}" for row in requested_names)
 
 
 def is_embedding_model(ctx: RoutingContext, tx: Transaction, target: Target) -> bool:
-    """Tells whether a model makes embeddings and no chats: as declared, else as the catalogue
-    says, else by its name.
+    """Tells whether a model makes embeddings and no chats. The declaration decides first, then
+    the catalogue, then the model's name.
     """
     provider = Providers(tx).all()[target.provider]
-    own = provider.can(target.model)
-    if not own.embeddings:
+    declared = provider.can(target.model)
+    if not declared.embeddings:
         return False
     entry = ctx.catalogue.find(provider.kind, target.model)
-    if not own.chat:
+    if not declared.chat:
         return True
     if entry is not None and (entry.has or entry.lacks):
         return "embeddings" in entry.has and "chat" in entry.lacks
-    return bool(_NAMES.search(target.model)) and not _NO_EMBEDDINGS.search(target.model)
+    return bool(_EMBEDDING_NAMES.search(target.model)) and not _OTHER_NAMES.search(target.model)
 
 
-def list_mixed(ctx: RoutingContext) -> dict[str, str]:
-    """Explains, by route, which stored routes for embeddings have targets of another model."""
+def list_mixed_vectors(ctx: RoutingContext) -> dict[str, str]:
+    """Returns a sentence for each stored route for embeddings with targets of another model, by
+    route.
+    """
     with ctx.store.read() as tx:
         table = Routing(tx).table()
-        found = {name: _mixed(ctx, tx, route) for name, route in sorted(table.routes.items())}
-    return {name: refusal for name, refusal in found.items() if refusal}
+        refusals = {
+            name: _find_mixed_vectors(ctx, tx, route)
+            for name, route in sorted(table.routes.items())
+        }
+    return {name: refusal for name, refusal in refusals.items() if refusal}
 
 
-def _mixed(ctx: RoutingContext, tx: Transaction, route: Route) -> str:
-    known = Targets(tx).all()
-    others = [known[id_] for id_ in sorted(route.targets - {route.incumbent})]
-    primary = known[route.incumbent]
+def _find_mixed_vectors(ctx: RoutingContext, tx: Transaction, route: Route) -> str:
+    targets = Targets(tx).all()
+    others = [targets[id_] for id_ in sorted(route.targets - {route.incumbent})]
+    primary = targets[route.incumbent]
     return find_other_vectors(ctx, tx, route.name, route.settings, primary, others)
 
 
@@ -164,6 +177,6 @@ def update_vector_alerts(ctx: RoutingContext) -> None:
             f"route {name} may mix the vectors of two models",
             f"{why}. The route keeps serving as it is.",
         )
-        for name, why in list_mixed(ctx).items()
+        for name, why in list_mixed_vectors(ctx).items()
     }
     alerts.update_alerts(ctx, [kind], notices)

@@ -1,6 +1,7 @@
-"""Checks a block of observations before it is stored: its counts must not contradict.
+"""Checks a block of observations before it is stored: its counts must not contradict one
+another.
 
-A router that is attacked or faulty must not add evidence that no traffic could have caused.
+A faulty or attacked router must not add evidence that no real traffic could cause.
 """
 
 import math
@@ -28,7 +29,7 @@ MAX_BLOCK_NAMES: Final = 9
 
 def check_block(block: ObservationBlock) -> None:
     """Checks that a block's counts do not contradict one another. Raises InputError."""
-    errors = FailureTally(
+    error_tally = FailureTally(
         block.units,
         block.canary_units,
         block.failures,
@@ -36,12 +37,12 @@ def check_block(block: ObservationBlock) -> None:
     )
     fits = (
         0 <= block.weight_bps <= 10_000
-        and errors.fits
+        and error_tally.fits
         and 0 <= block.missing <= block.units
         and block.period >= 1
         and all(map(partial(_is_part, block), block.counts.values()))
-        and _is_whole(errors, block.counts.get(Guardrail.ERRORS))
-        and all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
+        and _is_whole(error_tally, block.counts.get(Guardrail.ERRORS))
+        and all(0.0 <= rank <= 1.0 for ranks in block.ranks.values() for rank in ranks)
         and all(
             0.0 < value < math.inf
             for level in block.levels.values()
@@ -85,10 +86,10 @@ def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
     if new is None:
         return True
     part = FailureTally(new.units, new.canary_units, new.failures, new.canary_failures)
-    whole = block.counted
+    block_counts = block.counted
     rest = FailureTally(
-        whole.failures - new.units,
-        whole.canary - new.canary_units,
+        block_counts.failures - new.units,
+        block_counts.canary - new.canary_units,
         block.failures - new.failures,
         block.canary_failures - new.canary_failures,
     )
@@ -108,23 +109,27 @@ def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
 
 
 def _has_fitting_outcomes(block: ObservationBlock) -> bool:
-    """Tells whether outcomes sum to the exposures, and served names are a part of them.
+    """Tells whether the outcomes sum up to the block's exposures, and the served names to at
+    most as many.
 
     A block without outcomes has no sum to check.
     """
-    lost = block.outcomes.get(MISSING.key, NO_SPLIT).failures
-    whole = ArmSplit(block.units, block.canary_units)
-    served = _sum(block.served.values())
+    missing_outcomes = block.outcomes.get(MISSING.key, NO_SPLIT).failures
+    exposures = ArmSplit(block.units, block.canary_units)
+    served = _add_splits(block.served.values())
     return (
         all(map(_is_outcome, block.outcomes))
-        and all(split.is_part_of(whole) for split in block.outcomes.values())
+        and all(split.is_part_of(exposures) for split in block.outcomes.values())
         and (
             not block.outcomes
-            or (_sum(block.outcomes.values()) == whole and lost == block.missing)
+            or (
+                _add_splits(block.outcomes.values()) == exposures
+                and missing_outcomes == block.missing
+            )
         )
         and all(0 <= split.canary <= split.failures for split in block.uncounted.values())
-        and all(split.is_part_of(whole) for split in block.served.values())
-        and served.is_part_of(whole)
+        and all(split.is_part_of(exposures) for split in block.served.values())
+        and served.is_part_of(exposures)
         and len(block.served) <= MAX_BLOCK_NAMES
         and all(0.0 < limit_s < math.inf for limit_s in block.waits.values())
         and all(0 <= split.canary <= split.failures for split in block.bounds.values())
@@ -140,14 +145,16 @@ def _is_outcome(key: str) -> bool:
     return True
 
 
-def _sum(splits: Iterable[ArmSplit]) -> ArmSplit:
-    found = list(splits)
-    return ArmSplit(sum(s.failures for s in found), sum(s.canary for s in found))
+def _add_splits(splits: Iterable[ArmSplit]) -> ArmSplit:
+    listed = list(splits)
+    return ArmSplit(
+        sum(split.failures for split in listed), sum(split.canary for split in listed)
+    )
 
 
 def _are_bets(bets: Iterable[tuple[float, ...]]) -> bool:
     """Tells whether all bets are in the range of `sums_path`."""
-    return all(-SUM_LEAST <= y <= 1.0 for values in bets for y in values)
+    return all(-SUM_LEAST <= bet <= 1.0 for values in bets for bet in values)
 
 
 def _are_keys_part(
@@ -155,7 +162,7 @@ def _are_keys_part(
     by_key: Mapping[str, Mapping[Guardrail, FailureTally]],
 ) -> bool:
     """Tells whether the counts by client key fit into the block's arms."""
-    tallies = (tally for of_key in by_key.values() for tally in of_key.values())
+    tallies = (tally for key_tallies in by_key.values() for tally in key_tallies.values())
     return len(by_key) <= MAX_BLOCK_KEYS and all(_is_part(block, tally) for tally in tallies)
 
 
@@ -170,8 +177,8 @@ def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
 
 
 def _fits_late(block: ObservationBlock) -> bool:
-    """Tells whether a block of late outcomes has no exposures of its own, and is about an
-    earlier block.
+    """Tells whether the block's late counts fit. A block of late outcomes has no exposures of
+    its own, and refers to an earlier block.
     """
     if not block.late_of:
         return (
@@ -183,8 +190,8 @@ def _fits_late(block: ObservationBlock) -> bool:
         and block.units == 0
         and 0 <= block.late_canary_units <= block.late_units
         and block.windows_known_s == 0.0
-        and block.counts.keys() <= _LATE
+        and block.counts.keys() <= _LATE_GUARDRAILS
     )
 
 
-_LATE: Final = frozenset({Guardrail.CALLER_ERRORS, Guardrail.FEEDBACK})
+_LATE_GUARDRAILS: Final = frozenset({Guardrail.CALLER_ERRORS, Guardrail.FEEDBACK})

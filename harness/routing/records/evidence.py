@@ -1,9 +1,8 @@
-"""Finds and writes the evidence for each target of a route's version: for the target that a
-change brings in (`proof_of`), and for fallbacks (`write_fallbacks`). Stores waivers
-(`Waivers`).
+"""Finds and writes the evidence for each target of a route's version: for a change's new target
+(`build_proof_columns`), and for fallbacks (`write_fallbacks`). Stores waivers (`Waivers`).
 
-Only `Routing.commit` writes evidence of a version. The tables, whose foreign keys hold the same
-rules, are in `harness.routing.records.versions`.
+Only `Routing.commit` writes evidence of a version. `harness.routing.records.versions` has the
+tables, and their foreign keys enforce the same rules.
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,7 +51,7 @@ from harness.routing.route_changes import (
 )
 from harness.routing.table import Route
 
-FORMER = (
+LAST_AS_INCUMBENT = (
     sa.select(route_version)
     .where(
         route_version.c.route == sa.bindparam("name"),
@@ -71,7 +70,7 @@ FALLBACK_EVIDENCE = (
     )
     .order_by(route_fallback.c.position)
 )
-_SERVED = sa.union_all(
+_SERVED_VERSIONS = sa.union_all(
     sa.select(
         route_version.c.version,
         route_version.c.incumbent_evidence.label("evidence"),
@@ -84,13 +83,15 @@ _SERVED = sa.union_all(
         route_fallback.c.target == sa.bindparam("target"),
     ),
 ).subquery()
-SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(1)
+LAST_SERVED_EVIDENCE = (
+    sa.select(_SERVED_VERSIONS.c.evidence).order_by(_SERVED_VERSIONS.c.version.desc()).limit(1)
+)
 
 
-def proof_of(  # noqa: PLR0911 - one return per class
+def build_proof_columns(  # noqa: PLR0911 - one return per class
     tx: Transaction,
     change: TableChange,
-    before: Row | None,
+    previous: Row | None,
     now: datetime,
 ) -> Values:
     """Returns the columns of a new version's proof: its base, evidence and verdict.
@@ -98,40 +99,46 @@ def proof_of(  # noqa: PLR0911 - one return per class
     Raises ProofRefused for a restore of a target that was never this route's incumbent.
     """
     if isinstance(change, CreateRoute):
-        first = baseline_evidence(change.route, change.incumbent)
-        return {"incumbent_evidence": ensure(tx, first, now)}
-    if before is None:
+        baseline = baseline_evidence(change.route, change.incumbent)
+        return {"incumbent_evidence": store_evidence(tx, baseline, now)}
+    if previous is None:
         raise ProofRefused(f"route {change.route!r} has no version to change: create it first")
     base: Values = {
-        "prev_version": before.version,
-        "prev_incumbent": before.incumbent,
-        "incumbent_evidence": before.incumbent_evidence,
-        "canary_evidence": before.canary_evidence,
+        "prev_version": previous.version,
+        "prev_incumbent": previous.incumbent,
+        "incumbent_evidence": previous.incumbent_evidence,
+        "canary_evidence": previous.canary_evidence,
     }
     match change:
         case StartCanary(proof=proof):
-            return base | _verdict(tx, proof) | {"canary_evidence": _proven(tx, proof, now)}
+            return (
+                base
+                | _verdict_columns(tx, proof)
+                | {"canary_evidence": _store_verdict_evidence(tx, proof, now)}
+            )
         case PromoteCanary(proof=proof):
-            new = {
-                "incumbent_evidence": _proven(tx, proof, now),
+            promoted = {
+                "incumbent_evidence": _store_verdict_evidence(tx, proof, now),
                 "canary_evidence": None,
             }
-            return base | _verdict(tx, proof) | new
+            return base | _verdict_columns(tx, proof) | promoted
         case RestoreIncumbent(incumbent=incumbent):
-            former = {"name": change.route, "incumbent": incumbent}
-            row = tx.read(FORMER, former).first()
+            parameters = {"name": change.route, "incumbent": incumbent}
+            row = tx.read(LAST_AS_INCUMBENT, parameters).first()
             if row is None:
                 raise ProofRefused(
                     f"{incumbent} was never the incumbent of route {change.route!r}: "
                     "`swapgate route history` lists its incumbents; propose a new target"
                 )
-            of_version(tx, row)
+            read_version_evidence(tx, row)
             return base | {
                 "incumbent_evidence": row.incumbent_evidence,
                 "canary_evidence": None,
             }
         case ServeByWaiver(waiver=stored):
-            return base | {"incumbent_evidence": ensure(tx, waiver_evidence(stored), now)}
+            return base | {
+                "incumbent_evidence": store_evidence(tx, waiver_evidence(stored), now)
+            }
         case AbortCanary():
             return base | {"canary_evidence": None}
         case RaiseWeight() | ChangeSettings() | SetChain() | EndBake():
@@ -140,7 +147,7 @@ def proof_of(  # noqa: PLR0911 - one return per class
             assert_never(change)
 
 
-def _verdict(tx: Transaction, proof: Passed) -> Values:
+def _verdict_columns(tx: Transaction, proof: Passed) -> Values:
     """Returns the columns that name the verdict.
 
     Raises SignatureInvalid for a forged verdict.
@@ -155,23 +162,23 @@ def _verdict(tx: Transaction, proof: Passed) -> Values:
     }
 
 
-def _proven(
+def _store_verdict_evidence(
     tx: Transaction,
     proof: Passed,
     now: datetime,
 ) -> str:
-    return ensure(tx, verdict_evidence(proof), now)
+    return store_evidence(tx, verdict_evidence(proof), now)
 
 
-def ensure(
+def store_evidence(
     tx: Transaction,
     new: TargetEvidence,
     now: datetime,
 ) -> str:
-    """Writes evidence unless it is stored, and returns its id."""
-    same = sa.select(evidence).where(evidence.c.id == new.id)
-    known = tx.read(same).all()
-    if not tx.checked(evidence, known):
+    """Writes evidence if it is new, and returns its id."""
+    is_same = sa.select(evidence).where(evidence.c.id == new.id)
+    stored = tx.read(is_same).all()
+    if not tx.checked(evidence, stored):
         tx.insert(evidence, evidence_to_row(new) | {"created_at": now})
     return new.id
 
@@ -180,14 +187,14 @@ def write_fallbacks(
     tx: Transaction,
     change: TableChange,
     after: Route,
-    before: Row | None,
+    previous: Row | None,
     now: datetime,
 ) -> list[list[str]]:
     """Writes a version's fallbacks before the version, and returns them for its signature.
 
     Raises ProofRefused for an expired waiver, and for a target that never served.
     """
-    chain = _chain(tx, change, after, before, now)
+    chain = _collect_chain_evidence(tx, change, after, previous, now)
     if chain and isinstance(change, SetChain | ChangeSettings):
         _check_waivers(tx, after.name, read(tx, chain.values()), now)
     for position, fallback in enumerate(after.fallbacks):
@@ -208,74 +215,82 @@ def _check_waivers(
     chain: Iterable[TargetEvidence],
     now: datetime,
 ) -> None:
-    """Refuses a chain with an expired waiver. Called only for people's changes, because a
-    rollout must always be able to go back.
+    """Refuses a chain with an expired waiver. Only people's changes need this check: an expired
+    waiver must never prevent a rollback.
     """
     waivers = Waivers(tx).list(route=route)
-    expired = {row.id: row for row in waivers if row.expired(now)}
-    for link in chain:
-        if past := expired.get(link.proof):
+    expired = {waiver_row.id: waiver_row for waiver_row in waivers if waiver_row.expired(now)}
+    for fallback_evidence in chain:
+        if expired_waiver := expired.get(fallback_evidence.proof):
             raise ProofRefused(
-                f"route {route!r}: the waiver of {past.author} for {past.target} expired on "
-                f"{past.expires_at:%Y-%m-%d}: remove it from the chain, or add a verdict or "
-                "a new waiver"
+                f"route {route!r}: the waiver of {expired_waiver.author} for "
+                f"{expired_waiver.target} expired on {expired_waiver.expires_at:%Y-%m-%d}: "
+                "remove it from the chain, or add a verdict or a new waiver"
             )
 
 
-def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
-    """Lists a version's fallbacks with their evidence, in the form that is signed."""
+def signed_chain(rows_: Iterable[Row]) -> list[list[str]]:
+    """Lists a version's fallbacks with their evidence, in the form that the signature
+    covers.
+    """
     return [[row.target, row.evidence] for row in rows_]
 
 
-def _chain(
+def _collect_chain_evidence(
     tx: Transaction,
     change: TableChange,
     after: Route,
-    before: Row | None,
+    previous: Row | None,
     now: datetime,
 ) -> dict[str, str]:
     """Returns the evidence of each fallback of the new version, by target.
 
-    Evidence of the previous version is kept. Raises ProofRefused for a target without any.
+    Keeps the evidence of the previous version. Raises ProofRefused for a target without
+    evidence.
     """
     name = after.name
-    if before is None:
+    if previous is None:
         return {
-            fallback: ensure(tx, baseline_evidence(name, fallback), now)
+            fallback: store_evidence(tx, baseline_evidence(name, fallback), now)
             for fallback in after.fallbacks
         }
-    found = tx.read(FALLBACK_EVIDENCE, {"name": name, "version": before.version})
-    chain = {row.target: row.evidence for row in found}
+    previous_rows = tx.read(FALLBACK_EVIDENCE, {"name": name, "version": previous.version})
+    chain = {row.target: row.evidence for row in previous_rows}
     if isinstance(change, SetChain):
-        new = {target: _proof(tx, name, proof, now) for target, proof in change.proofs.items()}
-        chain |= new
+        new_evidence = {
+            target: _store_proof(tx, name, proof, now)
+            for target, proof in change.proofs.items()
+        }
+        chain |= new_evidence
     if unproven := [fallback for fallback in after.fallbacks if fallback not in chain]:
         raise ProofRefused(f"route {name!r}: there is no proof of {', '.join(unproven)}")
     return {fallback: chain[fallback] for fallback in after.fallbacks}
 
 
-def _proof(
+def _store_proof(
     tx: Transaction,
     route: str,
     proof: ChainProof,
     now: datetime,
 ) -> str:
-    """Returns the id of one fallback's evidence, written if it is new."""
+    """Writes one fallback's evidence if it is new, and returns its id."""
     match proof:
         case Passed():
-            return _proven(tx, proof, now)
+            return _store_verdict_evidence(tx, proof, now)
         case Waiver():
-            return ensure(tx, waiver_evidence(proof), now)
+            return store_evidence(tx, waiver_evidence(proof), now)
         case FormerTarget(target):
-            found = tx.read(SERVED, {"name": route, "target": target}).scalar()
-            if found is None:
+            evidence_id = tx.read(
+                LAST_SERVED_EVIDENCE, {"name": route, "target": target}
+            ).scalar()
+            if evidence_id is None:
                 raise ProofRefused(
                     f"{target} never served route {route!r}: `swapgate route history` shows "
                     "its targets; a new target needs a passed verdict for this route, or a "
                     "waiver"
                 )
-            read(tx, [found])
-            return str(found)
+            read(tx, [evidence_id])
+            return str(evidence_id)
         case _:
             assert_never(proof)
 
@@ -289,14 +304,16 @@ def read(tx: Transaction, ids: Iterable[str]) -> list[TargetEvidence]:
     return [found[id_] for id_ in keys]
 
 
-def of_version(tx: Transaction, row: Row) -> RouteEvidence:
+def read_version_evidence(tx: Transaction, row: Row) -> RouteEvidence:
     """Reads the evidence of one version of a route. Raises SignatureInvalid."""
     key = {"name": row.route, "version": row.version}
     chain = tx.read(FALLBACK_EVIDENCE, key).all()
-    tx.checked(route_version, [row], fallbacks=chain_signed(chain))
+    tx.checked(route_version, [row], fallbacks=signed_chain(chain))
     [incumbent] = read(tx, [row.incumbent_evidence])
     canary = read(tx, [row.canary_evidence]) if row.canary_evidence else [None]
-    return RouteEvidence(incumbent, canary[0], tuple(read(tx, [r.evidence for r in chain])))
+    return RouteEvidence(
+        incumbent, canary[0], tuple(read(tx, [link.evidence for link in chain]))
+    )
 
 
 class Waivers(Records[Waiver]):
@@ -307,7 +324,7 @@ class Waivers(Records[Waiver]):
         """Stores a waiver together with the evidence that it gives."""
         self._tx.serialize()
         super().add(new)
-        ensure(self._tx, waiver_evidence(new), self._tx.now())
+        store_evidence(self._tx, waiver_evidence(new), self._tx.now())
 
     def list(self, *, route: str | None = None) -> Sequence[Waiver]:
         return self._all(self._select(given(waiver.c.route, route)))

@@ -1,4 +1,4 @@
-"""Stores failovers: the requests whose target changed, and why.
+"""Stores failovers: requests that moved to another target, with the reason.
 
 Routers write these rows, and the rows are not signed.
 """
@@ -51,7 +51,9 @@ class Failovers(Records[Failover]):
         return self._delete(failover.c.at < before)
 
     def blank_users(self, hashes: Sequence[str]) -> int:
-        """Blanks hashes and providers' messages in these users' failovers; counts the rows."""
+        """Blanks hashes and providers' messages in these users' failovers. Returns the number
+        of rows.
+        """
         blanked = sa.update(failover).values(user_hash="", sentence="")
         return sum(
             self._tx.write(blanked.where(failover.c.user_hash.in_(batch)))

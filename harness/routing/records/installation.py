@@ -1,11 +1,12 @@
 """The database's place in the history of its installation.
 
-If the database lacks a version that a router served, a person restored it from a backup. The
-version's time distinguishes two histories after a backup. Signatures cannot do that, because
-they change when the control plane signs rows again.
+If the database lacks a version that a router served, a person restored the database from a
+backup. The version's time distinguishes two histories after a backup. Signatures cannot do
+that, because they change when the control plane signs rows again.
 
-A router compares a lineage with its own and stops following an older one; a person then decides
-in `harness.operations.integrity`. Signing the manifest is in `harness.app.store.manifest`.
+A router compares the database's lineage with its own, and stops following an older database. A
+person then decides (`harness.operations.integrity`). `harness.app.store.manifest` signs the
+manifest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,8 @@ from harness.routing.records.versions import (
     route_version,
 )
 
-# One row. changes: triggers count changes of keys, providers and switches, for the ETag.
+# One row. Triggers count the changes of keys, providers and switches in `changes`, for the
+# ETag.
 meta = sa.Table(
     "meta",
     metadata,
@@ -78,7 +80,7 @@ manifest = sa.Table(
     at_least("epoch", 1),
 )
 
-LINEAGE: Final = sa.select(
+READ_LINEAGE: Final = sa.select(
     meta.c.installation,
     meta.c.epoch,
     meta.c.changes,
@@ -88,23 +90,23 @@ LINEAGE: Final = sa.select(
 
 # Revisions in traffic count only up to this many above the table's. Traffic is not signed, so
 # a forged revision could otherwise raise the floor for ever.
-FURTHEST: Final = 1_000_000
+MAX_REVISIONS_AHEAD: Final = 1_000_000
 
-HIGHEST: Final = sa.select(sa.func.coalesce(sa.func.max(traffic.c.revision), 0)).where(
-    traffic.c.revision <= REVISION.scalar_subquery() + FURTHEST
+HIGHEST_SERVED: Final = sa.select(sa.func.coalesce(sa.func.max(traffic.c.revision), 0)).where(
+    traffic.c.revision <= REVISION.scalar_subquery() + MAX_REVISIONS_AHEAD
 )
 
-HEAD: Final = sa.select(
+READ_HEADS: Final = sa.select(
     route_version.c.route,
     route_version.c.version,
     # The stored integer, which is signed.
     sa.type_coerce(route_version.c.at, sa.BigInteger).label("at"),
 )
 
-CURRENT_HEADS: Final = HEAD.where(IS_NEWEST)
+CURRENT_HEADS: Final = READ_HEADS.where(IS_NEWEST)
 
 # Fewer than the parameters that SQLite allows in a statement.
-AT_A_TIME: Final = 400
+BATCH_SIZE: Final = 400
 
 
 class Installations:
@@ -115,7 +117,7 @@ class Installations:
 
     def lineage(self) -> Lineage:
         """Returns the database's present place, with each route's newest version."""
-        row = self._tx.read(LINEAGE).one()
+        row = self._tx.read(READ_LINEAGE).one()
         return Lineage(
             row.installation,
             row.epoch,
@@ -126,14 +128,14 @@ class Installations:
         )
 
     def etag(self) -> str:
-        """Returns a text that changes with everything that a snapshot contains."""
-        row = self._tx.read(LINEAGE).one()
+        """Returns a text that changes with every change of a snapshot's content."""
+        row = self._tx.read(READ_LINEAGE).one()
         # Contains the digest, because a restored copy may have the same revision and changes.
         return f"{row.installation[:12]}-{row.revision}-{row.changes}-{row.digest[:12]}"
 
     def highest_served(self) -> int:
-        """The highest revision in recorded traffic; 0 without traffic."""
-        return int(self._tx.read(HIGHEST).scalar_one())
+        """Returns the highest revision in recorded traffic; 0 without traffic."""
+        return int(self._tx.read(HIGHEST_SERVED).scalar_one())
 
     def open_epoch(self, *, above: int) -> Lineage:
         """Begins an epoch whose revisions are higher than `above`; see `Lineage`."""
@@ -154,32 +156,38 @@ class Installations:
 
 def heads(tx: Transaction) -> dict[str, str]:
     """Maps each route to its newest version as `version:time`, for `Lineage.heads`."""
-    return {row.route: _text(row) for row in tx.read(CURRENT_HEADS)}
+    return {row.route: _head_text(row) for row in tx.read(CURRENT_HEADS)}
 
 
 def missing_lineage(tx: Transaction, known: Lineage) -> Sequence[str]:
-    """Lists the entries of a lineage's `heads` and `log_end` that are not stored."""
-    lost = [f"the served version of route {name}" for name in missing_heads(tx, known.heads)]
+    """Lists the entries of a lineage's `heads` and `log_end` that the database lacks, for
+    people.
+    """
+    missing = [
+        f"the served version of route {name}" for name in list_missing_heads(tx, known.heads)
+    ]
     number, _, mac = known.log_end.partition(":")
     if number and [event.mac for event in AuditLog(tx).after(int(number) - 1, 1)] != [mac]:
-        lost.append(f"event {number} of the audit log")
-    return lost
+        missing.append(f"event {number} of the audit log")
+    return missing
 
 
-def missing_heads(tx: Transaction, heads_: Mapping[str, str]) -> Sequence[str]:
+def list_missing_heads(tx: Transaction, heads_: Mapping[str, str]) -> Sequence[str]:
     """Lists the routes whose version is not stored. heads_: in the form of `heads`."""
-    found: set[tuple[str, str]] = set()
+    stored: set[tuple[str, str]] = set()
     names = sorted(heads_)
-    for first in range(0, len(names), AT_A_TIME):
+    for first in range(0, len(names), BATCH_SIZE):
         versions = [
             (name, int(heads_[name].partition(":")[0]))
-            for name in names[first : first + AT_A_TIME]
+            for name in names[first : first + BATCH_SIZE]
         ]
         key = sa.tuple_(route_version.c.route, route_version.c.version)
-        found |= {(row.route, _text(row)) for row in tx.read(HEAD.where(key.in_(versions)))}
-    return [name for name in names if (name, heads_[name]) not in found]
+        stored |= {
+            (row.route, _head_text(row)) for row in tx.read(READ_HEADS.where(key.in_(versions)))
+        }
+    return [name for name in names if (name, heads_[name]) not in stored]
 
 
-def _text(row: sa.Row[tuple[str, int, int]]) -> str:
+def _head_text(row: sa.Row[tuple[str, int, int]]) -> str:
     """Writes a version and its time as `Lineage.heads` has them."""
     return head_text(row.version, row.at)

@@ -1,7 +1,7 @@
 """Records of switches, break-glass and shadows.
 
-Each row begins with a person's act, and then only ends or is confirmed; triggers refuse other
-changes. Their rules are in `harness.routing.freeze`, `harness.routing.evidence` and
+A person creates each row. Later it can only be confirmed or ended; triggers refuse other
+changes. The rules are in `harness.routing.freeze`, `harness.routing.evidence` and
 `harness.routing.shadow`.
 """
 
@@ -37,9 +37,9 @@ from harness.routing.evidence import BreakGlass
 from harness.routing.freeze import Freeze, build_freeze
 from harness.routing.shadow import Shadow, ShadowTally, add_tallies
 
-IS_HELD = sa.text("lifted_at IS NULL")
+NOT_LIFTED = sa.text("lifted_at IS NULL")
 
-# Triggers allow one change: it is lifted.
+# Triggers allow one change: the lifting.
 SWITCH: Final = record(
     SwitchRecord,
     "switch",
@@ -55,21 +55,21 @@ SWITCH: Final = record(
     sa.CheckConstraint("kind = 'freeze' OR starts_at IS NULL", name="only_freezes_wait"),
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
     sa.Index("ix_switch_created_at", "created_at", "id"),
-    index_where("ix_switch_held", IS_HELD, "created_at"),
+    index_where("ix_switch_held", NOT_LIFTED, "created_at"),
     signed=True,
     flat="switch force",
 )
 
-# Routers do not need freezes, so a forged freeze must not make them or an abort refuse.
-_REROUTES: Final = sa.and_(
+# Routers ignore freezes, so a forged freeze must not stop a router or an abort.
+_CHANGES_PLANS: Final = sa.and_(
     SWITCH.table.c.lifted_at.is_(None),
     SWITCH.table.c.kind != ForceKind.FREEZE.value,
 )
-switch = sign_rows_of(SWITCH.table, live=_REROUTES)
+switch = sign_rows_of(SWITCH.table, live=_CHANGES_PLANS)
 
 IS_OPEN = sa.text("ended_at IS NULL")
 
-# Triggers allow two changes: it is confirmed, and it ends.
+# Triggers allow two changes: the confirmation and the end.
 BREAK_GLASS: Final = record(
     BreakGlass,
     "break_glass",
@@ -90,7 +90,7 @@ BREAK_GLASS: Final = record(
 
 break_glass = BREAK_GLASS.table
 
-# Triggers allow one change: it ends.
+# Triggers allow one change: the end.
 SHADOW: Final = record(
     Shadow,
     "shadow",
@@ -150,17 +150,19 @@ class Switches(Records[SwitchRecord]):
 
     def not_lifted(self) -> Sequence[KillSwitch]:
         """Lists the switches that change plans, without freezes."""
-        return [stored.switch for stored in self._all(self._select(_REROUTES))]
+        return [stored.switch for stored in self._all(self._select(_CHANGES_PLANS))]
 
     def liftable(self) -> Sequence[KillSwitch]:
         """Lists the switches that are not lifted, with freezes."""
-        return [held.switch for held in self._all(self._select(switch.c.lifted_at.is_(None)))]
+        return [
+            stored.switch for stored in self._all(self._select(switch.c.lifted_at.is_(None)))
+        ]
 
     def freezes(self, since: datetime) -> Sequence[Freeze]:
         """Lists the freezes that end after a moment, including lifted freezes."""
         is_freeze = switch.c.kind == ForceKind.FREEZE.value
-        found = self._all(self._select(is_freeze, switch.c.expires_at > since))
-        return [build_freeze(stored) for stored in found]
+        stored_freezes = self._all(self._select(is_freeze, switch.c.expires_at > since))
+        return [build_freeze(switch_record) for switch_record in stored_freezes]
 
 
 class BreakGlasses(Records[BreakGlass]):
@@ -185,8 +187,8 @@ class BreakGlasses(Records[BreakGlass]):
 
     def ended_on(self, route: str) -> Sequence[BreakGlass]:
         """Lists a route's ended break-glasses, without forged rows."""
-        ended = self._select(break_glass.c.route == route, break_glass.c.ended_at.is_not(None))
-        return self._trusted(self._tx.read(ended))
+        query = self._select(break_glass.c.route == route, break_glass.c.ended_at.is_not(None))
+        return self._trusted(self._tx.read(query))
 
 
 Found = list[Shadow]
@@ -202,10 +204,10 @@ class Shadows(Records[Shadow]):
     def add(self, new: Shadow) -> None:
         """Stores a shadow. Raises Conflict if the route has a live one."""
         self._tx.serialize()
-        live = self._tx.read(self._live().where(shadow.c.route == new.route)).first()
-        if live is not None:
+        existing = self._tx.read(self._live().where(shadow.c.route == new.route)).first()
+        if existing is not None:
             raise Conflict(
-                f"route {new.route!r} has the shadow {live.id} already: "
+                f"route {new.route!r} has the shadow {existing.id} already: "
                 f"`swapgate shadow stop {new.route}` ends it"
             )
         super().add(new)
@@ -233,38 +235,38 @@ class Shadows(Records[Shadow]):
         proposal: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[Shadow]:
-        where = (
+        conditions = (
             given(shadow.c.route, route),
             given(shadow.c.proposal, proposal),
         )
-        return self._all(self._select(*where).limit(limit))
+        return self._all(self._select(*conditions).limit(limit))
 
     def live(self) -> Sequence[Shadow]:
-        """Lists shadows that have not ended, newest first; their time may be up."""
-        live = self._all(self._live())
-        return sorted(live, key=lambda row: (row.started_at, row.id), reverse=True)
+        """Lists shadows that nobody ended, newest first. They may have expired."""
+        shadows = self._all(self._live())
+        return sorted(shadows, key=lambda row: (row.started_at, row.id), reverse=True)
 
     def _live(self) -> Query:
-        # In the order of the index of live shadows, so that the database reads no others.
+        # In the order of the index of live shadows, so that the database reads only these.
         return sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
 
-    def append(self, more: Iterable[ShadowTally]) -> None:
+    def append(self, tallies: Iterable[ShadowTally]) -> None:
         """Adds workers' counts to the stored ones, by shadow, day and worker.
 
-        All writers use one order, so that no two of them wait for each other.
+        All writers use one order, so that no two writers wait for each other.
         """
-        for tally in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
+        for tally in sorted(tallies, key=lambda t: (t.shadow, t.day, t.worker)):
             values = SHADOW_TALLY.write(tally)
             if self._tx.write_new(shadow_tally, values):
                 continue
-            is_same = sa.and_(
+            same_row = sa.and_(
                 *(shadow_tally.c[name] == values[name] for name in ("shadow", "day", "worker"))
             )
-            query = sa.select(shadow_tally).where(is_same).with_for_update()
-            both = SHADOW_TALLY.write(
+            query = sa.select(shadow_tally).where(same_row).with_for_update()
+            total = SHADOW_TALLY.write(
                 add_tallies(SHADOW_TALLY.read(self._tx.read(query).one()), tally)
             )
-            self._tx.write(sa.update(shadow_tally).where(is_same).values(both))
+            self._tx.write(sa.update(shadow_tally).where(same_row).values(total))
 
     def tallies(
         self, shadows: Sequence[str], *, since: date | None = None
@@ -277,10 +279,10 @@ class Shadows(Records[Shadow]):
 
     def _verified(self, rows: Iterable[Row]) -> Found:
         """Verifies the shadows and their candidates, and builds them."""
-        found = self._tx.checked(shadow, rows)
-        if not found:
+        valid_rows = self._tx.checked(shadow, rows)
+        if not valid_rows:
             return []
-        candidates = sorted({row.candidate for row in found})
-        stored = self._tx.read(sa.select(target).where(target.c.id.in_(candidates)))
-        known = {row.id: TARGET.read(row) for row in self._tx.checked(target, stored)}
-        return [shadow_from_row(row, known) for row in found]
+        candidates = sorted({row.candidate for row in valid_rows})
+        target_rows = self._tx.read(sa.select(target).where(target.c.id.in_(candidates)))
+        targets = {row.id: TARGET.read(row) for row in self._tx.checked(target, target_rows)}
+        return [shadow_from_row(row, targets) for row in valid_rows]

@@ -21,14 +21,14 @@ KEPT_PIECE: Final = record(
     "kept_piece",
     at_least("size", 1),
     sa.CheckConstraint("expires_at > at", name="expires_later"),
-    # Covers the sum of all sizes, and finds what expires.
+    # Covers the sum of all sizes, and finds expired pieces.
     sa.Index("ix_kept_piece_expires_at", "expires_at", "size"),
     sa.Index("ix_kept_piece_user_hash", "user_hash"),
     key="caller id",
 )
 
 kept_piece: Final = KEPT_PIECE.table
-_AT_A_TIME: Final = 500
+_BATCH_SIZE: Final = 500
 _REPLACED: Final = ("route", "data_class", "user_hash", "size", "content")
 
 
@@ -42,42 +42,48 @@ class KeptPieces(Records[KeptPiece]):
         for piece in pieces:
             self._tx.upsert(kept_piece, KEPT_PIECE.write(piece), put=_REPLACED)
         for caller, until in {(piece.caller, piece.expires_at) for piece in pieces}:
-            ids = [p.id for p in pieces if (p.caller, p.expires_at) == (caller, until)]
+            ids = [
+                other.id
+                for other in pieces
+                if (other.caller, other.expires_at) == (caller, until)
+            ]
             self.prolong(caller, ids, until)
 
     def prolong(self, caller: str, ids: Collection[str], until: datetime) -> int:
         """Keeps stored pieces at least until a time; returns how many of them it found."""
-        ends = kept_piece.c.expires_at
-        later = sa.case((ends < until, sa.literal(until, ends.type)), else_=ends)
+        expires_at = kept_piece.c.expires_at
+        new_end = sa.case(
+            (expires_at < until, sa.literal(until, expires_at.type)), else_=expires_at
+        )
         return sum(
             self._change(
                 kept_piece.c.caller == caller,
-                kept_piece.c.id.in_(some),
-                expires_at=later,
+                kept_piece.c.id.in_(batch),
+                expires_at=new_end,
             )
-            for some in _batches(ids)
+            for batch in _batches(ids)
         )
 
     def find(
         self, caller: str, ids: Collection[str], now: datetime
     ) -> Mapping[str, Mapping[str, Any]]:
         """Returns the contents of a caller's pieces by id, without expired pieces."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for some in _batches(ids):
+        contents: dict[str, Mapping[str, Any]] = {}
+        for batch in _batches(ids):
             rows = self._select(
                 kept_piece.c.caller == caller,
-                kept_piece.c.id.in_(some),
+                kept_piece.c.id.in_(batch),
                 kept_piece.c.expires_at > now,
             )
-            found |= {piece.id: piece.content for piece in self._all(rows)}
-        return found
+            contents |= {piece.id: piece.content for piece in self._all(rows)}
+        return contents
 
     def sizes(self, caller: str, ids: Collection[str]) -> Mapping[str, int]:
         """Returns the sizes of a caller's pieces in bytes, by id."""
         found: dict[str, int] = {}
-        for some in _batches(ids):
+        for batch in _batches(ids):
             query = sa.select(kept_piece.c.id, kept_piece.c.size).where(
-                kept_piece.c.caller == caller, kept_piece.c.id.in_(some)
+                kept_piece.c.caller == caller, kept_piece.c.id.in_(batch)
             )
             found |= {row.id: row.size for row in self._tx.read(query)}
         return found
@@ -92,14 +98,14 @@ class KeptPieces(Records[KeptPiece]):
         return self._delete(kept_piece.c.expires_at <= now)
 
     def purge(self, users: Sequence[str]) -> int:
-        """Deletes the pieces of users. users: hashes; any may match."""
+        """Deletes the pieces of users. users: hashes; a piece with any of them matches."""
         return sum(
-            self._delete(kept_piece.c.user_hash.in_(some))
-            for some in batch_user_hashes(self._tx, kept_piece.c.user_hash, users)
+            self._delete(kept_piece.c.user_hash.in_(batch))
+            for batch in batch_user_hashes(self._tx, kept_piece.c.user_hash, users)
         )
 
 
 def _batches(ids: Collection[str]) -> Iterator[Sequence[str]]:
     distinct = list(dict.fromkeys(ids))
-    for first in range(0, len(distinct), _AT_A_TIME):
-        yield distinct[first : first + _AT_A_TIME]
+    for first in range(0, len(distinct), _BATCH_SIZE):
+        yield distinct[first : first + _BATCH_SIZE]

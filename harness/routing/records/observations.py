@@ -43,7 +43,7 @@ from harness.gate.online.usual_rate import DayCount
 from harness.gate.online.waiting import WaitCounts, merge_waits, read_waits
 from harness.routing.records.block_checks import check_block
 from harness.routing.records.preload import json_rows, look_up, read_named
-from harness.routing.records.traffic import FAR, Traffic
+from harness.routing.records.traffic import OPEN_END, Traffic
 from harness.routing.records.traffic_tables import (
     ASKED_NAME,
     BLOCK,
@@ -120,12 +120,12 @@ def stored_minutes(dialect: str) -> sa.Select[Any]:
         for name in ADDING_ORDER
     }
     keys = json_rows("asked", columns, dialect)
-    same = sa.and_(
+    same_key = sa.and_(
         *(sa.type_coerce(traffic.c[name], columns[name]) == keys.c[name] for name in columns)
     )
     order = [traffic.c[name] for name in ADDING_ORDER]
     histograms = (traffic.c.latency_ms, traffic.c.waits)
-    query = sa.select(*order, *histograms).select_from(look_up(keys, traffic, same))
+    query = sa.select(*order, *histograms).select_from(look_up(keys, traffic, same_key))
     return query.order_by(*order).with_for_update(of=traffic)
 
 
@@ -139,9 +139,9 @@ ADD_TRAFFIC = (
     )
 )
 
-# The end of open spans. Without an end, SQLite expects a quarter of the table, and does not use
-# the index.
-FAR_DAY = date(9999, 12, 31)
+# The end of a span without an end. Without this bound, SQLite estimates that a quarter of the
+# table matches, and does not use the index.
+LAST_DAY = date(9999, 12, 31)
 
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
 
@@ -170,14 +170,14 @@ FAILING_ROUTES = (
     sa.select(traffic.c.route)
     .where(
         traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
-        traffic.c.minute < FAR,
+        traffic.c.minute < OPEN_END,
         sa.or_(traffic.c.failed > 0, traffic.c.charged > 0, traffic.c.unanswered > 0),
     )
     .distinct()
 )
 
 
-def _key_of(minute: TrafficMinute) -> tuple[object, ...]:
+def _minute_key(minute: TrafficMinute) -> tuple[object, ...]:
     """Returns the key of a minute, in ADDING_ORDER."""
     return tuple(getattr(minute, name) for name in ADDING_ORDER)
 
@@ -202,14 +202,16 @@ class Observations(Traffic):
         """Stores observations. A stored block (rollout, worker, sequence) stays unchanged.
 
         Adds up traffic by (route, minute, worker, arm, target, revision), the spend of keys by
-        (key, day, worker), and asked names by (route, name, day). Above MOST_ASKED_NAMES names
-        of a route and day, it stores only the sum of the further names.
+        (key, day, worker), and requested names by (route, name, day). A route has at most
+        MOST_ASKED_NAMES names a day; further names count as one.
         """
-        # In one order for all writers, so that no two writers wait for each other.
-        for observation_block in sorted(blocks, key=lambda b: b.rollout):
+        # All writers use one order, so that no two writers wait for each other.
+        for observation_block in sorted(
+            blocks, key=lambda observation_block_: observation_block_.rollout
+        ):
             self._append_block(observation_block)
         self._add_traffic(traffic)
-        for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
+        for spend in sorted(spends, key=lambda spend_: (spend_.key, spend_.day, spend_.worker)):
             self._tx.upsert(key_spend, KEY_SPEND.write(spend), add=SPEND_SUMS)
         for row in sorted(asked_names, key=lambda row: (row.day, row.route, row.name)):
             self._add_asked(row)
@@ -220,8 +222,8 @@ class Observations(Traffic):
         target: str,
         since: datetime,
     ) -> WaitCounts:
-        """Adds up how long the route's callers waited for a target's output. A caller who left
-        without any output waited for an unnamed target of the incumbent's arm.
+        """Adds up the waiting times of the route's callers for a target's output. Callers who
+        left without any output count too: their rows name no target.
         """
         rows = self._tx.read(
             WAITS,
@@ -240,8 +242,8 @@ class Observations(Traffic):
         since: datetime,
         until: datetime,
     ) -> dict[Guardrail, DayCount]:
-        """Adds up the first requests and windows of the route's callers at the incumbent, by
-        stream of errors.
+        """Counts the callers of the route's incumbent by stream of errors: those with a first
+        request, and those with a whole window.
         """
         values: Values = {
             "of": route,
@@ -257,8 +259,8 @@ class Observations(Traffic):
         }
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
-        """Notes that a batch is stored. Returns False for a batch that a router sends again,
-        because it got no acknowledgement.
+        """Marks a batch as stored. Returns False if it is stored already: a router sends a
+        batch again if it got no acknowledgement.
         """
         # The INSERT waits for a running transaction of the same batch.
         return self._tx.write_new(observation_batch, {"id": id_, "at": at})
@@ -270,46 +272,46 @@ class Observations(Traffic):
             self._tx.write(sa.delete(observation_batch).where(sent))
 
     def forget_batches_before(self, before: datetime) -> int:
-        return self._forget(observation_batch.c.at, before)
+        return self._delete_before(observation_batch.c.at, before)
 
     def _append_block(self, new: ObservationBlock) -> None:
-        """Stores a block with the rollout's next number, unless it is stored.
+        """Stores a new block with the rollout's next number.
 
         Raises InputError.
         """
         check_block(new)
         # Blocks must commit in the order of their numbers, so that a reader misses no block.
         self._tx.serialize_by(new.rollout)
-        last = sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0)).where(
+        highest_number = sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0)).where(
             block.c.rollout == new.rollout
         )
-        number = last.scalar_subquery() + 1
+        number = highest_number.scalar_subquery() + 1
         self._tx.write_new(block, BLOCK.write(new) | {"number": number})
 
     def _add_traffic(self, minutes: Iterable[TrafficMinute]) -> None:
         """Stores new minutes, and adds to stored ones."""
         ordered = sorted(
             minutes,
-            key=lambda minute: [str(part) for part in _key_of(minute)],
+            key=lambda minute: [str(part) for part in _minute_key(minute)],
         )
         stored = self._stored_histograms(ordered)
-        more: list[TrafficMinute] = []
+        additions: list[TrafficMinute] = []
         for minute in ordered:
-            key = _key_of(minute)
+            key = _minute_key(minute)
             if key not in stored:
                 # Stores the earlier minutes first, so that all writers keep one order.
-                self._add_to_stored(more)
+                self._add_to_stored(additions)
                 if self._tx.write_new(traffic, TRAFFIC.write(minute)):
                     stored[key] = _Histograms(minute.latency_ms, minute.waits)
                     continue
                 stored |= self._stored_histograms([minute])
-            before = stored[key]
+            earlier = stored[key]
             stored[key] = _Histograms(
-                merge_histograms([before.latency_ms, minute.latency_ms]),
-                merge_waits([before.waits, minute.waits]),
+                merge_histograms([earlier.latency_ms, minute.latency_ms]),
+                merge_waits([earlier.waits, minute.waits]),
             )
-            more.append(replace(minute, **stored[key]._asdict()))
-        self._add_to_stored(more)
+            additions.append(replace(minute, **stored[key]._asdict()))
+        self._add_to_stored(additions)
 
     def _stored_histograms(
         self, minutes: Sequence[TrafficMinute]
@@ -319,12 +321,12 @@ class Observations(Traffic):
             return {}
         keys = []
         for minute in minutes:
-            key = dict(zip(ADDING_ORDER, _key_of(minute), strict=True))
+            key = dict(zip(ADDING_ORDER, _minute_key(minute), strict=True))
             keys.append(key | {"minute": (minute.minute - EPOCH) // MICROSECOND})
         query = stored_minutes(self._tx.dialect)
         return {
             tuple(row[:-2]): _Histograms(
-                {int(bound): n for bound, n in row.latency_ms.items()},
+                {int(bound): count for bound, count in row.latency_ms.items()},
                 read_waits(row.waits),
             )
             for row in self._tx.read(query, {"asked": json.dumps(keys)})
@@ -346,46 +348,47 @@ class Observations(Traffic):
         self._tx.write(ADD_TRAFFIC, changes)
         minutes.clear()
 
-    def _add_asked(self, more: AskedName) -> None:
+    def _add_asked(self, addition: AskedName) -> None:
         """Adds to a name's count; a name beyond the limit counts as OTHER_NAMES."""
-        kept = self._asked_names(more.route, more.day, more.day)
-        name = storable(more.name)
-        if len(kept) >= MOST_ASKED_NAMES and all(name != row.name for row in kept):
+        stored = self._asked_names(addition.route, addition.day, addition.day)
+        name = storable(addition.name)
+        if len(stored) >= MOST_ASKED_NAMES and all(name != row.name for row in stored):
             name = OTHER_NAMES
-        values = ASKED_NAME.write(replace(more, name=name))
+        values = ASKED_NAME.write(replace(addition, name=name))
         self._tx.upsert(asked_name, values, add=("requests",))
 
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
         """Enters a block's keys into the rollout's ledger. Returns each key's earlier history,
-        in the claim's order. If two routers claim a key in a period, the first gets it.
+        in the claim's order. If two routers claim a key in one period, the first router gets
+        it.
         """
-        # One claim at a time, so that a key is new for only one router.
+        # Only one claim at a time, so that a key is new for only one router.
         self._tx.serialize_by(claim.rollout)
         pages_ = sorted({page_of(print_) for print_ in claim.fingerprints})
         read = self._tx.read(SEEN_PAGES, {"of": claim.rollout, "wanted": pages_})
-        before = {row.page: row.entries for row in read}
-        changed, found = claim_keys(before, claim)
-        if new := [page for page in changed if page not in before]:
+        entries_by_page = {row.page: row.entries for row in read}
+        changed, histories = claim_keys(entries_by_page, claim)
+        if new_pages := [page for page in changed if page not in entries_by_page]:
             rows = [
                 {
                     "rollout": claim.rollout,
                     "page": page,
                     "entries": changed[page],
                 }
-                for page in new
+                for page in new_pages
             ]
             self._tx.write(sa.insert(seen_keys), rows)
-        if old := [page for page in changed if page in before]:
+        if stored_pages := [page for page in changed if page in entries_by_page]:
             pages = [
                 {
                     "of": claim.rollout,
                     "of_page": page,
                     "new_entries": changed[page],
                 }
-                for page in old
+                for page in stored_pages
             ]
             self._tx.write(KEEP_PAGE, pages)
-        return found
+        return histories
 
     def exchange_failures(
         self,
@@ -397,8 +400,8 @@ class Observations(Traffic):
     ) -> FailedTurns:
         """Stores failures of a rollout's callers, and returns those of all routers.
 
-        after: the last number that the router has read. since: older failures are left out, in
-        seconds since 1970.
+        after: the last number that the router has read. since: seconds since 1970; the result
+        omits older failures.
         """
         # Failures must commit in the order of their numbers, so that a reader misses none.
         self._tx.serialize_by(rollout)
@@ -421,12 +424,12 @@ class Observations(Traffic):
         turns = [turn for row in rows for turn in unpack_turns(row.entries)]
         return FailedTurns(last, turns)
 
-    def forget_keys(self, but: Collection[str]) -> int:
+    def forget_keys(self, kept: Collection[str]) -> int:
         """Deletes the key ledgers and failures of all rollouts but these; returns the number of
         rows.
         """
         return sum(
-            self._tx.write(sa.delete(table).where(table.c.rollout.not_in(sorted(but))))
+            self._tx.write(sa.delete(table).where(table.c.rollout.not_in(sorted(kept))))
             for table in (seen_keys, failed_turns)
         )
 
@@ -458,22 +461,23 @@ class Observations(Traffic):
         self, routes: Collection[str], *, since: datetime
     ) -> Mapping[str, Sequence[TrafficMinute]]:
         """Lists minutes since a moment by route, without routes that had no traffic."""
-        found: dict[str, list[TrafficMinute]] = {}
+        minutes: dict[str, list[TrafficMinute]] = {}
         for row in read_named(self._tx, TRAFFIC_OF, routes, {"since": since}):
-            found.setdefault(row.route, []).append(TRAFFIC.read(row))
-        return found
+            minutes.setdefault(row.route, []).append(TRAFFIC.read(row))
+        return minutes
 
     def failing_routes(self, *, since: datetime) -> Sequence[str]:
-        """Lists the routes on which a request failed, failed at the route's own model, or got
-        no answer.
+        """Lists the routes on which a request or an attempt at the incumbent failed, or a
+        caller left without an answer.
         """
         return [row.route for row in self._tx.read(FAILING_ROUTES, {"since": since})]
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
-        """Lists the names that requests asked for, by day and name. For a route: features that
-        only a provider's own endpoint has. Without a route: models that have no route.
+        """Lists the requested names that Swapgate does not serve, by day and name. For a route,
+        these are features of providers' own endpoints. Without a route, these are models
+        without a route.
         """
-        return self._asked_names(route, since, FAR_DAY)
+        return self._asked_names(route, since, LAST_DAY)
 
     def _asked_names(
         self,
@@ -489,29 +493,29 @@ class Observations(Traffic):
     def forget_traffic(self, before: datetime) -> int:
         """Deletes minutes of traffic, sums of hours, and keys' spend; sums of days stay."""
         begin = floor_time(before, DAY)
-        self._forget(traffic_hour.c.begins_at, begin)
-        self._forget(key_spend.c.day, begin.date())
-        self._forget(asked_name.c.day, begin.date())
-        return self._forget(traffic.c.minute, begin)
+        self._delete_before(traffic_hour.c.begins_at, begin)
+        self._delete_before(key_spend.c.day, begin.date())
+        self._delete_before(asked_name.c.day, begin.date())
+        return self._delete_before(traffic.c.minute, begin)
 
-    def _forget(self, column: sa.Column[Any], before: date) -> int:
+    def _delete_before(self, column: sa.Column[Any], before: date) -> int:
         return self._tx.write(sa.delete(column.table).where(column < before))
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
-        """Sums today's and this month's spend by key; keys without spend are left out."""
-        row = key_spend.c
-        first = today.replace(day=1)
-        of_today = sa.case((row.day == today, row.cost_usd), else_=0.0)
+        """Sums up today's and this month's spend by key. Omits keys without spend."""
+        columns = key_spend.c
+        month_start = today.replace(day=1)
+        todays_cost = sa.case((columns.day == today, columns.cost_usd), else_=0.0)
         query = sa.select(
-            row.key,
-            sa.func.sum(of_today).label("day_usd"),
-            sa.func.sum(row.cost_usd).label("month_usd"),
-            sa.func.sum(row.unpriced).label("unpriced"),
-            sa.func.sum(row.bounded).label("bounded"),
+            columns.key,
+            sa.func.sum(todays_cost).label("day_usd"),
+            sa.func.sum(columns.cost_usd).label("month_usd"),
+            sa.func.sum(columns.unpriced).label("unpriced"),
+            sa.func.sum(columns.bounded).label("bounded"),
         ).where(
-            row.key.in_(sorted(keys)),
-            row.day >= first,
-            row.day < next_month(first),
+            columns.key.in_(sorted(keys)),
+            columns.day >= month_start,
+            columns.day < next_month(month_start),
         )
         return {
             sums.key: SpendTotals(
@@ -521,13 +525,13 @@ class Observations(Traffic):
                 int(sums.unpriced),
                 int(sums.bounded),
             )
-            for sums in self._tx.read(query.group_by(row.key))
+            for sums in self._tx.read(query.group_by(columns.key))
         }
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
         """Lists the spend since a day. keys: None for all."""
-        row = key_spend.c
-        named = None if keys is None else row.key.in_(sorted(keys))
-        query = select_where(key_spend, row.day >= since, row.day <= FAR_DAY, named)
+        columns = key_spend.c
+        has_key = None if keys is None else columns.key.in_(sorted(keys))
+        query = select_where(key_spend, columns.day >= since, columns.day <= LAST_DAY, has_key)
         rows = self._tx.read(query.order_by(*key_spend.primary_key.columns))
         return [KEY_SPEND.read(stored) for stored in rows]

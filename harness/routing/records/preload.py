@@ -1,10 +1,8 @@
-"""Queries for the newest versions of routes, and `Preload`, which reads all rows that a list
-needs in one statement. The transaction keeps these rows, and the repository that takes a row
-verifies it.
+"""Queries for the newest versions of routes, and `Preload`, which reads all rows of a list in
+one statement. The transaction keeps the rows, and the repository that uses a row verifies it.
 
-A preload changes only the number of statements, never a result. Repositories look rows up by
-the same keys (`newest_key`, `row_key`, `rows_key`), so a new preload needs its reader changed
-too.
+A preload changes only the number of statements, never a result. A repository must look up the
+rows by the same keys (`newest_key`, `row_key`, `rows_key`).
 """
 
 import json
@@ -35,18 +33,18 @@ class LookUp(sa.Join):
 
 
 @compiles(LookUp, "sqlite")
-def _in_this_order(
+def _compile_cross_join(
     join: LookUp,
     compiler: SQLCompiler,
     **options: Any,
 ) -> str:
     # Only CROSS JOIN keeps the order of tables in SQLite. In the other order, SQLite would read
     # the whole JSON for each row of the table.
-    return _as_planned(join, compiler, **options).replace(" JOIN ", " CROSS JOIN ", 1)
+    return _compile_join(join, compiler, **options).replace(" JOIN ", " CROSS JOIN ", 1)
 
 
 @compiles(LookUp)
-def _as_planned(
+def _compile_join(
     join: LookUp,
     compiler: SQLCompiler,
     **options: Any,
@@ -57,10 +55,10 @@ def _as_planned(
 def look_up(
     rows: sa.FromClause,
     table: sa.FromClause,
-    same: sa.ColumnElement[bool],
+    condition: sa.ColumnElement[bool],
 ) -> sa.FromClause:
     """Joins rows of JSON with a table. same: the condition, which should use a key."""
-    return LookUp(rows, table, same)
+    return LookUp(rows, table, condition)
 
 
 def json_rows(
@@ -108,49 +106,49 @@ def read_named(
     """
     sorted_names = sorted(set(names))
     for first in range(0, len(sorted_names), NAMES_AT_ONCE):
-        parameters = {
+        batch_parameters = {
             NAMES: sorted_names[first : first + NAMES_AT_ONCE],
             **(more or {}),
         }
         if stored is None:
-            yield from tx.read(query, parameters)
+            yield from tx.read(query, batch_parameters)
         else:
-            yield from tx.read_stored(stored, query, parameters)
+            yield from tx.read_stored(stored, query, batch_parameters)
 
 
-_version = route_version.alias("named_version").c
+_VERSION = route_version.alias("named_version").c
 
-_named = (
-    sa.select(_version.route, sa.func.max(_version.version).label("version"))
-    .where(among(_version.route))
-    .group_by(_version.route)
+_NAMED_VERSIONS = (
+    sa.select(_VERSION.route, sa.func.max(_VERSION.version).label("version"))
+    .where(among(_VERSION.route))
+    .group_by(_VERSION.route)
     .cte("newest_version")
 )
 
 # The newest versions of named routes, and their chains.
 VERSIONS_OF: Final = sa.select(*stored_columns(route_version)).where(
-    *(route_version.c[column.name] == column for column in _named.c)
+    *(route_version.c[column.name] == column for column in _NAMED_VERSIONS.c)
 )
 
 CHAINS_OF: Final = (
     sa.select(route_fallback)
-    .where(*(route_fallback.c[column.name] == column for column in _named.c))
+    .where(*(route_fallback.c[column.name] == column for column in _NAMED_VERSIONS.c))
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
 
-_served = route_version.alias("served")
+_SERVED = route_version.alias("served")
 
 _LAST_SERVED: Final = (
-    sa.select(sa.func.coalesce(sa.func.max(_served.c.version), 0))
+    sa.select(sa.func.coalesce(sa.func.max(_SERVED.c.version), 0))
     .where(
-        _served.c.route == rollout.c.route,
-        _served.c.incumbent == rollout.c.candidate,
+        _SERVED.c.route == rollout.c.route,
+        _SERVED.c.incumbent == rollout.c.candidate,
     )
     .correlate(rollout)
     .scalar_subquery()
 )
 
-_later = route_version.alias("later")
+_LATER = route_version.alias("later")
 
 # By rollout: the version that replaced its candidate for the last time. A break-glass does not
 # count as a replacement, because the candidate returns at its end.
@@ -158,11 +156,11 @@ FIRST_AFTER: Final = sa.select(route_version, rollout.c.id.label("of_rollout")).
     among(rollout.c.id),
     route_version.c.route == rollout.c.route,
     route_version.c.version
-    == sa.select(sa.func.min(_later.c.version))
+    == sa.select(sa.func.min(_LATER.c.version))
     .where(
-        _later.c.route == rollout.c.route,
-        _later.c.version > _LAST_SERVED,
-        _later.c.break_glass.is_(None),
+        _LATER.c.route == rollout.c.route,
+        _LATER.c.version > _LAST_SERVED,
+        _LATER.c.break_glass.is_(None),
     )
     .correlate(rollout)
     .scalar_subquery(),
@@ -170,7 +168,7 @@ FIRST_AFTER: Final = sa.select(route_version, rollout.c.id.label("of_rollout")).
 
 
 def after_key(rollout_: str) -> tuple[str, ...]:
-    """The transaction's key for the version that replaced a rollout's candidate."""
+    """Returns the transaction's key of the version that replaced a rollout's candidate."""
     return (route_version.name, "after", rollout_)
 
 
@@ -181,11 +179,11 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
     """
     newest = _NEWEST[table]
     names = json_rows(NAMES, {"name": sa.Text()}, dialect)
-    of = table.alias("of_group").c
+    group_rows = table.alias("of_group").c
     newest_id = (
-        sa.select(of.id)
-        .where(of[newest.group] == names.c.name)
-        .order_by(of[newest.time].desc(), newest.tie(of.id))
+        sa.select(group_rows.id)
+        .where(group_rows[newest.group] == names.c.name)
+        .order_by(group_rows[newest.time].desc(), newest.tie(group_rows.id))
         .limit(1)
         .scalar_subquery()
     )
@@ -222,8 +220,8 @@ DELIVERIES_OF: Final = (
 
 
 class Preload:
-    """Reads many rows at once, which a `read()` transaction would otherwise read one by one.
-    Results and errors stay the same. In a `write()` transaction it has no effect.
+    """Reads many rows at once for a `read()` transaction, instead of one by one. Results and
+    errors stay the same. In a `write()` transaction it has no effect.
     """
 
     def __init__(self, tx: Transaction) -> None:
@@ -241,8 +239,8 @@ class Preload:
 
     def verdicts(self, ids: Collection[str]) -> None:
         """Keeps verdicts by id."""
-        found = self._grouped(VERDICTS_NAMED, ids, lambda row: row.id, stored=verdict)
-        for id_, rows in found.items():
+        rows_by_id = self._grouped(VERDICTS_NAMED, ids, lambda row: row.id, stored=verdict)
+        for id_, rows in rows_by_id.items():
             self._tx.keep(row_key(verdict, id_), rows[0] if rows else None)
 
     def newest_verdicts(self, routes: Collection[str]) -> None:
@@ -269,8 +267,8 @@ class Preload:
 
     def first_after(self, rollouts: Collection[str]) -> None:
         """Keeps, for each rollout, the version that replaced its candidate."""
-        found = self._grouped(FIRST_AFTER, rollouts, lambda row: row.of_rollout)
-        for id_, rows in found.items():
+        rows_by_rollout = self._grouped(FIRST_AFTER, rollouts, lambda row: row.of_rollout)
+        for id_, rows in rows_by_rollout.items():
             self._tx.keep(after_key(id_), rows[0] if rows else None)
 
     def _keep_newest(self, table: sa.Table, groups: Collection[str]) -> None:
@@ -281,9 +279,9 @@ class Preload:
             if is_signed(table)
             else self._tx.read(query, names).all()
         )
-        found = {getattr(row, _NEWEST[table].group): row for row in rows}
+        newest_rows_ = {getattr(row, _NEWEST[table].group): row for row in rows}
         for name in groups:
-            self._tx.keep(newest_key(table, name), found.get(name))
+            self._tx.keep(newest_key(table, name), newest_rows_.get(name))
 
     def _grouped(
         self,
@@ -294,7 +292,7 @@ class Preload:
         stored: sa.Table | None = None,
     ) -> dict[str, list[Row]]:
         """Reads rows of all names, and groups them; a name without rows gets an empty list."""
-        found: dict[str, list[Row]] = {name: [] for name in names}
+        rows_by_name: dict[str, list[Row]] = {name: [] for name in names}
         for row in read_named(self._tx, query, names, stored=stored):
-            found[group(row)].append(row)
-        return found
+            rows_by_name[group(row)].append(row)
+        return rows_by_name

@@ -1,9 +1,9 @@
-"""Records of proposals, rollouts, approvals and candidate rounds. A save is refused if another
-process changed the record since it was loaded, so that two processes never move one rollout.
+"""Records of proposals, rollouts, approvals and candidate rounds. `save` refuses a record that
+another process changed meanwhile, so that two processes never move one rollout.
 
-The registered columns are written once; triggers refuse a change of them as the code does.
-States are moved in `harness.routing.proposal` and `harness.gate.online.rollout`, and only
-stored here.
+The registered columns never change: both the code and triggers refuse a change.
+`harness.routing.proposal` and `harness.gate.online.rollout` move the states; this module only
+stores them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -73,12 +73,12 @@ PROPOSAL_REGISTERED = (
 
 
 def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return sa.text(f"{column} IN ({listed})")
+    literals = ", ".join(f"'{value}'" for value in values)
+    return sa.text(f"{column} IN ({literals})")
 
 
 def added_text(name: str) -> sa.Column[str]:
-    """A text column that older databases get with an empty value."""
+    """Builds a text column. Older databases get it with an empty value."""
     return sa.Column(
         name,
         FreeText,
@@ -183,13 +183,13 @@ OPEN_ON_ROUTE = sa.select(proposal.c.id).where(
     HAS_NOT_ENDED, proposal.c.route == sa.bindparam("route")
 )
 
-WAS_LET_IN = proposal.c.approver.is_not(None) | proposal.c.rollout.is_not(None)
+WAS_APPROVED_OR_STARTED = proposal.c.approver.is_not(None) | proposal.c.rollout.is_not(None)
 
-MOST_LET_IN: Final = 20  # proposals with which a new proposal's suites are compared
+MAX_COMPARED: Final = 20  # proposals with which a new proposal's suites are compared
 
 
-def _unchanged(table: sa.Table, record: Proposal | Rollout) -> sa.ColumnElement[bool]:
-    """The condition that a row still has the version that was loaded."""
+def _is_unchanged(table: sa.Table, record: Proposal | Rollout) -> sa.ColumnElement[bool]:
+    """Returns the condition that a row still has the loaded version."""
     return sa.and_(table.c.id == record.id, table.c.version == record.version)
 
 
@@ -224,20 +224,20 @@ class Proposals(Records[Proposal]):
         registered field differs.
         """
         self._tx.serialize()
-        found = self.get(changed.id)
-        if found.version != changed.version:
-            raise _stale("proposal", changed, found)
+        stored = self.get(changed.id)
+        if stored.version != changed.version:
+            raise _stale_write("proposal", changed, stored)
         saved = replace(changed, version=changed.version + 1)
-        planned = () if found.phase is ProposalPhase.PROPOSED else ("plans",)
-        fixed = (*PROPOSAL_REGISTERED, *planned)
-        if self.record.only(found, *fixed) != self.record.only(saved, *fixed):
+        fixed_plans = () if stored.phase is ProposalPhase.PROPOSED else ("plans",)
+        fixed_columns = (*PROPOSAL_REGISTERED, *fixed_plans)
+        if self.record.only(stored, *fixed_columns) != self.record.only(saved, *fixed_columns):
             raise InputError(
                 f"proposal {changed.id}: its registered fields cannot change; cancel it and "
                 "propose again"
             )
-        values = _without(self.record.write(saved), fixed)
-        if not self._tx.amend(proposal, _unchanged(proposal, changed), values):
-            raise _stale("proposal", changed, found)
+        values = _without(self.record.write(saved), fixed_columns)
+        if not self._tx.amend(proposal, _is_unchanged(proposal, changed), values):
+            raise _stale_write("proposal", changed, stored)
         return saved
 
     def open(self, *, route: str | None = None) -> Sequence[Proposal]:
@@ -255,18 +255,18 @@ class Proposals(Records[Proposal]):
     ) -> Sequence[Proposal]:
         """Lists proposals. after: the id of the previous page's last proposal."""
         order = newest(proposal.c.created_at, proposal.c.id)
-        where = (
+        conditions = (
             HAS_NOT_ENDED if open_only else None,
             given(proposal.c.route, route),
             None if after is None else order.behind(self._tx, after),
         )
-        return self._all(self._select(*where).limit(limit))
+        return self._all(self._select(*conditions).limit(limit))
 
     def phases(self) -> Mapping[ProposalPhase, int]:
         """Counts the proposals in each phase, including forged rows."""
-        known = set(ProposalPhase)
+        known_phases = set(ProposalPhase)
         counts = self._tx.read(PHASES)
-        return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known}
+        return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known_phases}
 
     def of_pair(
         self,
@@ -285,14 +285,16 @@ class Proposals(Records[Proposal]):
         """Lists a route's proposals since a moment, newest first."""
         return self._all(self._select(proposal.c.route == route, proposal.c.created_at >= at))
 
-    def let_in(self, route: str) -> Sequence[Proposal]:
-        """Lists the last 20 proposals that a person approved or that had a canary."""
-        return self._all(self._select(proposal.c.route == route, WAS_LET_IN).limit(MOST_LET_IN))
+    def approved_or_started(self, route: str) -> Sequence[Proposal]:
+        """Lists the last 20 proposals that were approved or had a canary."""
+        return self._all(
+            self._select(proposal.c.route == route, WAS_APPROVED_OR_STARTED).limit(MAX_COMPARED)
+        )
 
     def of_selection(self, selection: str) -> Sequence[Proposal]:
         """Lists a selection's proposals by their place."""
-        found = self._all(self._select(proposal.c.selection == selection))
-        return sorted(found, key=lambda member: member.place)
+        members = self._all(self._select(proposal.c.selection == selection))
+        return sorted(members, key=lambda member: member.place)
 
     def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
         """Lists proposals of these candidates on any route, newest first."""
@@ -322,15 +324,15 @@ class CandidateRounds(Records[CandidateRound]):
         return self._all(self._select(candidate_round.c.route == route).limit(limit))
 
 
-def _stale(
+def _stale_write(
     kind: str,
-    mine: Proposal | Rollout,
+    loaded: Proposal | Rollout,
     stored: Proposal | Rollout,
 ) -> StaleWrite:
     """Builds the error for a record that another process has changed."""
     return StaleWrite(
-        f"{kind} {mine.id} is stored at version {stored.version}, not {mine.version}: load it "
-        "again, then decide"
+        f"{kind} {loaded.id} is stored at version {stored.version}, not {loaded.version}: load "
+        "it again, then decide"
     )
 
 
@@ -421,8 +423,8 @@ class Rollouts(Records[Rollout]):
         self._tx.serialize()
         saved = replace(changed, version=changed.version + 1)
         values = _without(self.record.write(saved), ROLLOUT_REGISTERED)
-        if not self._tx.amend(rollout, _unchanged(rollout, changed), values):
-            raise _stale("rollout", changed, self.get(changed.id))
+        if not self._tx.amend(rollout, _is_unchanged(rollout, changed), values):
+            raise _stale_write("rollout", changed, self.get(changed.id))
         return saved
 
     def newest(self, route: str) -> Rollout | None:
@@ -451,8 +453,8 @@ class Rollouts(Records[Rollout]):
         limit: int = MOST_LISTED,
     ) -> Sequence[Rollout]:
         """Lists rollouts, newest first. route, candidate: None for all."""
-        where = (
+        conditions = (
             given(rollout.c.route, route),
             given(rollout.c.candidate, candidate),
         )
-        return self._all(self._select(*where).limit(limit))
+        return self._all(self._select(*conditions).limit(limit))

@@ -1,9 +1,9 @@
 """`Routing` reads the routing table and routes' histories. It commits changes by
 compare-and-swap, with their proof.
 
-`commit` is the only writer of a version. The rule from one version to the next is
-`harness.routing.route_changes`, the proof's rows are written in
-`harness.routing.records.evidence`, and the tables are in `harness.routing.records.versions`.
+Only `commit` writes a version. `harness.routing.route_changes` decides the next version.
+`harness.routing.records.evidence` writes the proof's rows, and
+`harness.routing.records.versions` has the tables.
 """
 
 from collections import defaultdict
@@ -25,9 +25,9 @@ from harness.providers.records import Targets
 from harness.routing.evidence import RouteEvidence
 from harness.routing.records.evidence import (
     FALLBACK_EVIDENCE,
-    chain_signed,
-    of_version,
-    proof_of,
+    build_proof_columns,
+    read_version_evidence,
+    signed_chain,
     write_fallbacks,
 )
 from harness.routing.records.installation import meta
@@ -61,8 +61,8 @@ from harness.routing.route_changes import (
 from harness.routing.table import Route, RouteRecord, RoutingTable
 
 NEWEST_NAMES = sa.select(route_version.c.route).where(IS_NEWEST)
-_of_route = rollout.alias("of_route")
-_emergencies = sa.select(break_glass.c.route).where(break_glass.c.ended_at.is_(None))
+_OF_ROUTE = rollout.alias("of_route")
+_OPEN_BREAK_GLASSES = sa.select(break_glass.c.route).where(break_glass.c.ended_at.is_(None))
 ROUTE_HEADS = (
     sa.select(
         route_version.c.route.label("name"),
@@ -70,7 +70,7 @@ ROUTE_HEADS = (
         # Reads both rows of a break-glass, so that an edit of one row cannot hide it.
         sa.or_(
             route_version.c.break_glass.is_not(None),
-            route_version.c.route.in_(_emergencies),
+            route_version.c.route.in_(_OPEN_BREAK_GLASSES),
         ).label("break_glass"),
         rollout.c.id.label("rollout"),
         *(rollout.c[name] for name in ("state", "candidate", "updated_at")),
@@ -79,9 +79,9 @@ ROUTE_HEADS = (
     .outerjoin(
         rollout,
         rollout.c.id
-        == sa.select(_of_route.c.id)
-        .where(_of_route.c.route == route_version.c.route)
-        .order_by(_of_route.c.started_at.desc(), _of_route.c.id.desc())
+        == sa.select(_OF_ROUTE.c.id)
+        .where(_OF_ROUTE.c.route == route_version.c.route)
+        .order_by(_OF_ROUTE.c.started_at.desc(), _OF_ROUTE.c.id.desc())
         .limit(1)
         .correlate(route_version)
         .scalar_subquery(),
@@ -89,7 +89,7 @@ ROUTE_HEADS = (
     .where(IS_NEWEST)
     .order_by(route_version.c.route)
 )
-_STORED_CURRENT = (
+_SIGNED_CURRENT = (
     sa.select(*stored_columns(route_version)).where(IS_NEWEST).order_by(route_version.c.route)
 )
 CURRENT_OF = (
@@ -113,14 +113,14 @@ HISTORY = (
     .where(route_version.c.route == sa.bindparam("name"))
     .order_by(route_version.c.version.desc())
 )
-HAS_HAD = sa.select(
+HAS_ROLLOUT = sa.select(
     sa.exists().where(
         route_version.c.route == sa.bindparam("route"),
         route_version.c.rollout == sa.bindparam("rollout"),
     )
 )
 FLOOR = sa.select(meta.c.revision_floor)
-_TAKEN: Final = (
+_VERSION_CONSTRAINTS: Final = (
     "version_taken",
     "revision_follows",
     "pk_route_version",
@@ -139,17 +139,17 @@ def read_current(
     names: at most a page of routes; None for all.
     """
     if names is None:
-        query = _STORED_CURRENT
-        named = None
+        query = _SIGNED_CURRENT
+        parameters = None
         links = tx.read(CURRENT_FALLBACKS)
     else:
         query = VERSIONS_OF
-        named = {"names": sorted(names)}
-        links = tx.read(CHAINS_OF, named)
+        parameters = {"names": sorted(names)}
+        links = tx.read(CHAINS_OF, parameters)
     chains: dict[str, list[Row]] = defaultdict(list)
     for link in links:
         chains[link.route].append(link)
-    for row in tx.read_stored(route_version, query, named):
+    for row in tx.read_stored(route_version, query, parameters):
         yield row, chains[row.route]
 
 
@@ -165,10 +165,10 @@ class Routing:
         """Reads and verifies the whole table. Raises SignatureInvalid, SnapshotInvalid."""
         routes = {}
         for row, chain in read_current(self._tx):
-            self._tx.checked(route_version, [row], fallbacks=chain_signed(chain))
+            self._tx.checked(route_version, [row], fallbacks=signed_chain(chain))
             routes[row.route] = route_from_row(row, tuple(link.target for link in chain))
-        used = frozenset[str]().union(*(route.targets for route in routes.values()))
-        return RoutingTable(self._revision(), routes, Targets(self._tx).among(used))
+        target_ids = frozenset[str]().union(*(route.targets for route in routes.values()))
+        return RoutingTable(self._revision(), routes, Targets(self._tx).among(target_ids))
 
     def _revision(self) -> int:
         return int(self._tx.read(REVISION).scalar_one())
@@ -179,7 +179,7 @@ class Routing:
         return route_from_row(row, tuple(link.target for link in chain)) if row else None
 
     def _current(self, name: str) -> VersionRows:
-        """Raises SignatureInvalid."""
+        """Returns a route's newest version with its chain. Raises SignatureInvalid."""
         return self._tx.once(row_key(route_version, name), lambda: self._verified(name))
 
     def _verified(self, name: str) -> VersionRows:
@@ -187,7 +187,7 @@ class Routing:
         key = newest_key(route_version, name)
         row, chain = self._tx.once(key, lambda: self._newest(name))
         if row is not None:
-            self._tx.checked(route_version, [row], fallbacks=chain_signed(chain))
+            self._tx.checked(route_version, [row], fallbacks=signed_chain(chain))
         return row, chain
 
     def _newest(self, name: str) -> VersionRows:
@@ -199,10 +199,13 @@ class Routing:
 
     def _fallbacks(self, name: str) -> dict[int, tuple[str, ...]]:
         """Returns each version's fallbacks in order."""
-        found: dict[int, tuple[str, ...]] = {}
+        fallbacks_by_version: dict[int, tuple[str, ...]] = {}
         for row in self._tx.read(FALLBACKS_OF, {"name": name}):
-            found[row.version] = (*found.get(row.version, ()), row.target)
-        return found
+            fallbacks_by_version[row.version] = (
+                *fallbacks_by_version.get(row.version, ()),
+                row.target,
+            )
+        return fallbacks_by_version
 
     def history(self, name: str) -> Sequence[RouteRecord]:
         """Lists all versions of a route, newest first, without verifying them."""
@@ -212,7 +215,7 @@ class Routing:
         ]
 
     def first_after(self, rollout_: str) -> RouteRecord | None:
-        """Loads, without its chain, the version that last replaced a rollout's candidate; None
+        """Loads the version that last replaced a rollout's candidate, without its chain; None
         if the candidate serves.
         """
         names = {"names": [rollout_]}
@@ -223,8 +226,10 @@ class Routing:
         return None if row is None else record_from_row(row, {})
 
     def has_had_rollout(self, route: str, rollout: str) -> bool:
-        """Tells whether a version of the route, of any age, names the rollout."""
-        return bool(self._tx.read(HAS_HAD, {"route": route, "rollout": rollout}).scalar_one())
+        """Tells whether any version of the route, old or new, names the rollout."""
+        return bool(
+            self._tx.read(HAS_ROLLOUT, {"route": route, "rollout": rollout}).scalar_one()
+        )
 
     def names(self) -> Sequence[str]:
         """Lists the names of all routes, in order."""
@@ -236,9 +241,9 @@ class Routing:
         return row.at if row is not None else None
 
     def evidence(self, name: str) -> RouteEvidence | None:
-        """The evidence of the route's newest version; None without a route."""
+        """Returns the evidence of the route's newest version; None without a route."""
         row, _ = self._current(name)
-        return of_version(self._tx, row) if row is not None else None
+        return read_version_evidence(self._tx, row) if row is not None else None
 
     def commit(
         self,
@@ -251,8 +256,9 @@ class Routing:
     ) -> int:
         """Writes the route's next version, and returns its revision.
 
-        expected_version: the version that the caller decided by; 0 creates the route. now: the
-        version's time; a version with proof is never earlier than its proof.
+        expected_version: the version on which the caller's decision is based; 0 creates the
+        route. now: the version's time. A version with proof gets the proof's time if that is
+        later.
 
         Raises RevisionConflict if another writer was first, IllegalTransition if the change
         does not apply, ProofRefused if its proof does not suffice. After an error that the
@@ -272,14 +278,14 @@ class Routing:
         values = route_to_row(after) | {
             "revision": revision,
             "kind": CHANGE_KINDS[type(change)],
-            "at": _time_of(change, now, row.at if row is not None else None),
+            "at": _version_time(change, now, row.at if row is not None else None),
             "actor": actor,
             "reason": reason,
             "prev_signature": row.signature if row is not None else None,
         }
         try:
             with self._tx.attempt():
-                proof = proof_of(self._tx, change, row, now)
+                proof = build_proof_columns(self._tx, change, row, now)
                 chain = write_fallbacks(self._tx, change, after, row, now)
                 new = self._tx.signed(route_version, values | proof, fallbacks=chain)
                 self._tx.write(sa.insert(route_version), new)
@@ -288,26 +294,26 @@ class Routing:
         return revision
 
 
-def _time_of(
+def _version_time(
     change: TableChange,
     now: datetime,
-    before: datetime | None,
+    previous_at: datetime | None,
 ) -> datetime:
     """Returns a new version's time. A version with proof is never earlier than its proof and
-    the previous version, even if the clock was set back.
+    the previous version, even if somebody set the clock back.
     """
     match change:
-        case ServeByWaiver() if before is not None:
-            return max(now, before)
-        case StartCanary(proof=proof) | PromoteCanary(proof=proof) if before is not None:
-            return max(now, before, proof.decided_at)
+        case ServeByWaiver() if previous_at is not None:
+            return max(now, previous_at)
+        case StartCanary(proof=proof) | PromoteCanary(proof=proof) if previous_at is not None:
+            return max(now, previous_at, proof.decided_at)
         case _:
             return now
 
 
 def _refusal(change: TableChange, error: RowRefused) -> RevisionConflict | ProofRefused:
     """Turns a refusal of the database into the error that its constraint means."""
-    if error.names(*_TAKEN):
+    if error.names(*_VERSION_CONSTRAINTS):
         return RevisionConflict(
             f"route {change.route!r}: another writer was first; load it again, then decide"
         )

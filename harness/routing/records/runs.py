@@ -1,8 +1,8 @@
 """Records of suites (named by a hash of their content), eval runs with their leases, and
 samples.
 
-A run's signature leaves out the columns that workers change, because workers cannot sign runs.
-Asking models is in `evals.runner`, the queue in `harness.proposals.eval_queue`.
+A run's signature omits the columns that workers change, because workers cannot sign runs.
+`evals.runner` calls the models, and `harness.proposals.eval_queue` has the queue.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -145,7 +145,7 @@ sample = sign_rows_of(
 
 
 def text_digests(answer: str, prompt: str) -> dict[str, str]:
-    """SHA-256 of a sample's texts in their stored form."""
+    """Returns the SHA-256 digests of a sample's texts in their stored form."""
     return {
         "answer_sha256": hash_content(storable(answer)),
         "prompt_sha256": hash_content(storable(prompt)),
@@ -154,11 +154,11 @@ def text_digests(answer: str, prompt: str) -> dict[str, str]:
 
 NO_SUCH_RUN: Final = "there is no eval run {}; `swapgate eval list` shows them"
 
-NOTHING: Final = hash_content(b"")
+EMPTY_DIGEST: Final = hash_content(b"")
 
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
 
-_ranked = (
+_RANKED = (
     sa.select(
         eval_run.c.id,
         sa.func.row_number()
@@ -175,12 +175,12 @@ _ranked = (
     .subquery("ranked")
 )
 
-# Ranks by an index instead of reading all runs, because a target may have very many.
+# Ranks by an index instead of reading all runs, because a target may have very many runs.
 NEWEST_OF_TARGETS = NEWEST_RUNS.where(
-    eval_run.c.id.in_(sa.select(_ranked.c.id).where(_ranked.c.place == 1))
+    eval_run.c.id.in_(sa.select(_RANKED.c.id).where(_RANKED.c.place == 1))
 )
 
-ENDED: Final = tuple(state for state in RunState if state not in RUNNABLE_STATES)
+ENDED_STATES: Final = tuple(state for state in RunState if state not in RUNNABLE_STATES)
 
 IS_RUNNABLE = eval_run.c.state.in_([state.value for state in RUNNABLE_STATES])
 
@@ -208,7 +208,7 @@ NOT_WAITING: Final[Values] = {
     "patience_since": None,
 }
 
-LEAVE = CHANGE_RUN.where(eval_run.c.lease_owner == sa.bindparam("owner"))
+RELEASE_RUN = CHANGE_RUN.where(eval_run.c.lease_owner == sa.bindparam("owner"))
 
 SAMPLES = (
     sa.select(sample)
@@ -217,18 +217,18 @@ SAMPLES = (
 )
 
 # Reads the digest too, because retention may have blanked the answer.
-NO_ANSWER = sa.and_(
+IS_EMPTY_ANSWER = sa.and_(
     sample.c.answer == "",
-    sa.func.coalesce(sample.c.answer_sha256, NOTHING) == NOTHING,
+    sa.func.coalesce(sample.c.answer_sha256, EMPTY_DIGEST) == EMPTY_DIGEST,
 )
 
-TEXTS = {
-    "answer": sa.case((NO_ANSWER, ""), else_=ANSWER_PLACEHOLDER).label("answer"),
+TEXT_PLACEHOLDERS = {
+    "answer": sa.case((IS_EMPTY_ANSWER, ""), else_=ANSWER_PLACEHOLDER).label("answer"),
     "prompt": sa.literal("").label("prompt"),
 }
 
-OUTCOMES = (
-    sa.select(*(TEXTS.get(column.name, column) for column in sample.c))
+READ_OUTCOMES = (
+    sa.select(*(TEXT_PLACEHOLDERS.get(column.name, column) for column in sample.c))
     .where(
         sample.c.run == sa.bindparam("run"),
         sample.c.position < sa.bindparam("below"),
@@ -238,13 +238,13 @@ OUTCOMES = (
 
 # Reads in the order of the primary key. The index on position would look up each row by itself,
 # which takes twice as long; `+ 0` keeps the planner from that index.
-FIGURES = sa.select(*(sample.c[name] for name in COLUMNS)).where(
+READ_FIGURES = sa.select(*(sample.c[name] for name in COLUMNS)).where(
     sample.c.run == sa.bindparam("run"),
     sample.c.position + 0 < sa.bindparam("below"),
 )
 
 # Callers sort, because with ORDER BY, SQLite would read the whole run.
-OF_ITEMS = sa.select(sample).where(
+SAMPLES_OF_ITEMS = sa.select(sample).where(
     sample.c.run == sa.bindparam("run"),
     sample.c.item.in_(sa.bindparam("items", expanding=True)),
 )
@@ -252,9 +252,11 @@ OF_ITEMS = sa.select(sample).where(
 # Databases limit the parameters of a statement to some thousands.
 ITEMS_AT_ONCE: Final = 500
 
-DONE = sa.select(sample.c.item, sample.c.epoch).where(sample.c.run == sa.bindparam("run"))
+STORED_PAIRS = sa.select(sample.c.item, sample.c.epoch).where(
+    sample.c.run == sa.bindparam("run")
+)
 
-SCORED = (
+HAS_SCORE = (
     sa.select(sample.c.item)
     .where(
         sample.c.run == sa.bindparam("run"),
@@ -263,7 +265,8 @@ SCORED = (
     .limit(1)
 )
 
-# Shows whether a run is blanked, because retention blanks all prompts of a run at once.
+# The last prompt is enough to recognise a blanked run, because retention blanks all prompts of
+# a run at once.
 _LAST_PROMPT: Final = (
     sa.select(sample.c.prompt)
     .where(sample.c.run == eval_run.c.id)
@@ -272,10 +275,10 @@ _LAST_PROMPT: Final = (
     .scalar_subquery()
 )
 
-WITH_TEXTS: Final = (
+RUNS_WITH_TEXTS: Final = (
     sa.select(eval_run.c.id)
     .where(
-        eval_run.c.state.in_([state.value for state in ENDED]),
+        eval_run.c.state.in_([state.value for state in ENDED_STATES]),
         _LAST_PROMPT != "",
     )
     .order_by(eval_run.c.created_at, eval_run.c.id)
@@ -324,7 +327,7 @@ class EvalRuns(Records[EvalRun]):
     def list(
         self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
     ) -> Sequence[EvalRun]:
-        """Lists runs, newest first; leaves out forged rows. states: empty for all."""
+        """Lists runs, newest first, without forged rows. states: empty for all."""
         query = self._select(eval_run.c.state.in_(states) if states else None)
         return self._trusted(self._tx.read(query.limit(limit)))
 
@@ -339,13 +342,13 @@ class EvalRuns(Records[EvalRun]):
         suite_digest: str,
     ) -> Iterator[EvalRun]:
         """Yields a target's runs of one version of a suite lazily, newest first."""
-        of = {
+        wanted_values = {
             "target": target,
             "suite": suite,
             "suite_digest": suite_digest,
         }
-        same = (eval_run.c[name] == value for name, value in of.items())
-        for row in self._tx.read(self._select(*same)):
+        conditions = (eval_run.c[name] == value for name, value in wanted_values.items())
+        for row in self._tx.read(self._select(*conditions)):
             yield from self._verified([row])
 
     def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
@@ -363,20 +366,20 @@ class EvalRuns(Records[EvalRun]):
         return self._all(NEWEST_OF_TARGETS, values)
 
     def scored(self, run: str) -> bool:
-        """Whether at least one answer is readable and has a score."""
-        return self._tx.read(SCORED, {"run": run}).first() is not None
+        """Tells whether at least one answer is readable and has a score."""
+        return self._tx.read(HAS_SCORE, {"run": run}).first() is not None
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
         """Returns the newest run that another proposal may reuse; None without one.
 
-        not_before: the earliest start of a run that is fresh enough. Failed runs are not
-        reused, nor are means of other runs.
+        not_before: the earliest start of a run that is fresh enough. Failed runs and means of
+        other runs do not count.
         """
-        same = eval_run.c.fingerprint == fingerprint
+        same_fingerprint = eval_run.c.fingerprint == fingerprint
         has_not_failed = eval_run.c.state != RunState.FAILED.value
         is_one_run = ~eval_run.c.id.startswith(MEAN_RUN_PREFIX, autoescape=True)
-        fresh = eval_run.c.created_at >= not_before
-        query = self._select(same, fresh, has_not_failed, is_one_run)
+        is_fresh = eval_run.c.created_at >= not_before
+        query = self._select(same_fingerprint, is_fresh, has_not_failed, is_one_run)
         return self._first(query.limit(1))
 
     def set_state(
@@ -399,27 +402,27 @@ class EvalRuns(Records[EvalRun]):
         message: str = "",
     ) -> bool:
         """Sets the state for the lease's owner. Returns False if it is not the owner."""
-        # Compares the owner in the UPDATE itself, so that a worker cannot change a stopped run.
-        ours = LEAVE.values(_state_columns(state, message))
-        left = self._tx.write(ours, {"run": run, "owner": owner}) == 1
-        if not left:
+        # The UPDATE itself compares the owner, so that a worker cannot change a stopped run.
+        own_run = RELEASE_RUN.values(_state_columns(state, message))
+        has_left = self._tx.write(own_run, {"run": run, "owner": owner}) == 1
+        if not has_left:
             self.get(run)
-        return left
+        return has_left
 
     def wait(self, run: EvalRun, owner: str) -> bool:
         """Queues a run that waits for a provider. Returns False if another owner has the lease.
         owner: the worker that leaves the run.
         """
-        waits = {name: getattr(run, name) for name in NOT_WAITING}
-        changes = {**_state_columns(RunState.QUEUED, run.message), **waits}
-        return self._tx.write(LEAVE.values(changes), {"run": run.id, "owner": owner}) == 1
+        wait_columns = {name: getattr(run, name) for name in NOT_WAITING}
+        changes = {**_state_columns(RunState.QUEUED, run.message), **wait_columns}
+        return self._tx.write(RELEASE_RUN.values(changes), {"run": run.id, "owner": owner}) == 1
 
     def ask_again(self, run: str, now: datetime) -> None:
         """Ends the pause of a run that waits for a provider, and restarts its patience."""
         self._change_run(run, {"retry_at": now, "patience_since": now})
 
     def end_wait(self, run: str) -> None:
-        """Notes that the run's provider answers again."""
+        """Clears the wait of a run whose provider answers again."""
         self._change_run(run, {**NOT_WAITING, "message": ""}, decides=False)
 
     def blank_texts(
@@ -434,8 +437,10 @@ class EvalRuns(Records[EvalRun]):
 
         Returns the number of runs. Scores and the texts' digests stay.
         """
-        old = WITH_TEXTS.where(eval_run.c.suite == suite, eval_run.c.created_at < before)
-        runs = self._tx.read(old.limit(limit)).scalars().all()
+        old_runs = RUNS_WITH_TEXTS.where(
+            eval_run.c.suite == suite, eval_run.c.created_at < before
+        )
+        runs = self._tx.read(old_runs.limit(limit)).scalars().all()
         for run in runs:
             self._tx.write(BLANK_TEXTS, {"of_run": run})
         return len(runs)
@@ -444,11 +449,12 @@ class EvalRuns(Records[EvalRun]):
         """Increases the number of wanted items, and queues the run if it ended."""
         # Serializes before it locks a run, so that no two transactions wait for each other.
         self._tx.serialize()
-        found = self.get(run)
-        changes: dict[str, object] = {"wanted": max(items, found.wanted)}
-        # A DONE run without further items stays DONE, because it has no work left.
-        more = items > found.wanted or found.state is not RunState.DONE
-        if found.state in ENDED and more:
+        stored = self.get(run)
+        changes: dict[str, object] = {"wanted": max(items, stored.wanted)}
+        # A DONE run without further items stays DONE, because it has no work
+        # left.
+        has_more_work = items > stored.wanted or stored.state is not RunState.DONE
+        if stored.state in ENDED_STATES and has_more_work:
             changes |= {"state": RunState.QUEUED.value, "message": ""}
         self._change_run(run, changes)
 
@@ -483,23 +489,23 @@ class EvalRuns(Records[EvalRun]):
             "until": until,
             "furthest": furthest,
         }
-        taken = self._tx.write(LEASE, values, decides=False) == 1
-        if not taken:
+        is_taken = self._tx.write(LEASE, values, decides=False) == 1
+        if not is_taken:
             self.get(run)
-        return taken
+        return is_taken
 
     def release(self, owner: str) -> Sequence[str]:
         """Takes all leases from a worker, and queues its runs again. Returns their ids."""
-        own = eval_run.c.lease_owner == owner
-        given_up = self._tx.read(sa.select(eval_run.c.id).where(own)).scalars().all()
-        queued = {"state": RunState.QUEUED.value, **NOT_WAITING}
+        own_runs = eval_run.c.lease_owner == owner
+        released = self._tx.read(sa.select(eval_run.c.id).where(own_runs)).scalars().all()
+        queued_columns = {"state": RunState.QUEUED.value, **NOT_WAITING}
         self._change(
-            own,
+            own_runs,
             lease_owner=None,
             lease_until=None,
-            **queued,
+            **queued_columns,
         )
-        return given_up
+        return released
 
     def store_sample(self, sample_: Sample, *, owner: str | None = None) -> bool:
         """Stores a sample. Returns False if that run, item and epoch is stored already.
@@ -511,7 +517,7 @@ class EvalRuns(Records[EvalRun]):
         run = self._tx.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
         if run is None:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
-        if run.state not in ENDED:
+        if run.state not in ENDED_STATES:
             # Locks the run, so that it can neither end nor change its worker meanwhile.
             run = self._tx.read(STATE_OF_HELD_RUN, {"run": sample_.run}).one()
         if owner not in (None, run.lease_owner):
@@ -523,38 +529,42 @@ class EvalRuns(Records[EvalRun]):
 
     def done(self, run: str) -> frozenset[tuple[str, int]]:
         """Returns the stored (item, epoch) pairs of a run, with or without a score."""
-        return frozenset((row.item, row.epoch) for row in self._tx.read(DONE, {"run": run}))
+        return frozenset(
+            (row.item, row.epoch) for row in self._tx.read(STORED_PAIRS, {"run": run})
+        )
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
         """Lists a run's samples by position and epoch. below: only lower positions."""
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
-        found = self._tx.checked(sample, self._tx.read(query, {"run": run}))
-        return [SAMPLE.read(row) for row in found]
+        rows = self._tx.checked(sample, self._tx.read(query, {"run": run}))
+        return [SAMPLE.read(row) for row in rows]
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
         """Lists a run's samples without their texts, which is faster for the gate. Replaces an
         answer by ANSWER_PLACEHOLDER, unless it is empty.
         """
         values = {"run": run, "below": below}
-        found = self._tx.checked(sample, self._tx.read(OUTCOMES, values))
-        return [SAMPLE.read(row) for row in found]
+        rows = self._tx.checked(sample, self._tx.read(READ_OUTCOMES, values))
+        return [SAMPLE.read(row) for row in rows]
 
     def figures(self, run: str, *, below: int) -> AnswerColumns:
         """Loads the figures of a run's samples in any order. It verifies no signatures, because
         that would take too long for a page's sums.
         """
-        rows = self._tx.read(FIGURES, {"run": run, "below": below})
+        rows = self._tx.read(READ_FIGURES, {"run": run, "below": below})
         return AnswerColumns.from_rows(rows.all())
 
     def samples_of(self, run: str, items: Collection[str]) -> Sequence[Sample]:
         """Lists the samples of these items, by position and epoch."""
         names = sorted(set(items))
-        found = []
+        loaded = []
         for first in range(0, len(names), ITEMS_AT_ONCE):
             batch = names[first : first + ITEMS_AT_ONCE]
-            rows = self._tx.read(OF_ITEMS, {"run": run, "items": batch})
-            found += [SAMPLE.read(row) for row in self._tx.checked(sample, rows)]
-        return sorted(found, key=lambda read: (read.position, read.epoch, read.item))
+            rows = self._tx.read(SAMPLES_OF_ITEMS, {"run": run, "items": batch})
+            loaded += [SAMPLE.read(row) for row in self._tx.checked(sample, rows)]
+        return sorted(
+            loaded, key=lambda sample_: (sample_.position, sample_.epoch, sample_.item)
+        )
 
     def count(self, run: str) -> int:
         """Counts a run's stored samples."""

@@ -1,4 +1,4 @@
-"""Reads a window's traffic: whole days and hours from their sums, the rest from minutes.
+"""Reads a window's traffic: whole days and hours from their sums, the other parts from minutes.
 
 Triggers keep the sums (`harness.routing.records.traffic_tables`). Writing is in
 `harness.routing.records.observations`.
@@ -31,17 +31,17 @@ from harness.routing.records.traffic_tables import (
 )
 from harness.routing.reliability.latency import merge_histograms
 
-# The end of open spans. Without an end, SQLite expects a quarter of the table, and does not use
-# the index.
-FAR: Final = datetime(9999, 12, 31, tzinfo=UTC)
+# The end of a span without an end. Without this bound, SQLite estimates that a quarter of the
+# table matches, and does not use the index.
+OPEN_END: Final = datetime(9999, 12, 31, tzinfo=UTC)
 MINUTE: Final = timedelta(minutes=1)
 _TABLES: Final = {table.name: table for table in (traffic, traffic_hour, traffic_day)}
 # In the order of `TrafficTotal`.
 _TOTAL_SUMS: Final = tuple(
     name for name in TrafficTotal.__dataclass_fields__ if name in TRAFFIC_SUMS
 )
-_COUNTED: Final = ("requests", "failed", "charged")
-_BEGINS: Final = {
+_POINT_COLUMNS: Final = ("requests", "failed", "charged")
+_BEGIN_COLUMNS: Final = {
     traffic: traffic.c.minute,
     traffic_hour: traffic_hour.c.begins_at,
     traffic_day: traffic_day.c.begins_at,
@@ -76,47 +76,47 @@ def split_window(since: datetime, until: datetime) -> Sequence[Span]:
 
 
 class Traffic:
-    """Sums of traffic. Observations extends it by everything that is written."""
+    """Reads sums of traffic. `Observations` extends it by the writing methods."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
-        """Sums traffic by route, arm and target, in this order. Counts a whole day if its
-        minutes are deleted.
+        """Sums up traffic by route, arm and target, in this order. Counts the whole first day
+        if its minutes were deleted.
         """
         # By default each table has an empty span.
-        bounds = {f"{name}_{end}": FAR for name in _TABLES for end in ("begin", "end")}
-        for span in split_window(since, FAR):
+        bounds = {f"{name}_{end}": OPEN_END for name in _TABLES for end in ("begin", "end")}
+        for span in split_window(since, OPEN_END):
             name = span.table.name
             bounds |= {f"{name}_begin": span.begin, f"{name}_end": span.end}
-        query = _totals(route is not None)
-        named = {} if route is None else {"of": route}
-        return [total_from_row(row) for row in self._tx.read(query, {**bounds, **named})]
+        query = _totals_query(route is not None)
+        parameters = {} if route is None else {"of": route}
+        return [total_from_row(row) for row in self._tx.read(query, {**bounds, **parameters})]
 
     def latencies(
         self, *, since: datetime, route: str | None = None
     ) -> Mapping[tuple[str, str], Mapping[int, int]]:
-        """Sums latency histograms by route and target. It keeps only one histogram per pair in
+        """Adds up latency histograms by route and target. Keeps only one histogram per pair in
         memory.
         """
         sums: dict[tuple[str, str], Mapping[int, int]] = {}
         hour = ceil_time(since, HOUR)
         for span in (
             Span(traffic, since, hour),
-            Span(traffic_hour, hour, FAR),
+            Span(traffic_hour, hour, OPEN_END),
         ):
             query = _LATENCIES[span.table]
             if route is not None:
                 query = query.where(span.table.c.route == route)
             for row in self._tx.read(query, {"begin": span.begin, "end": span.end}):
                 histograms = json.loads(f"[{row.histograms}]")
-                own = merge_histograms(
-                    {int(bound): n for bound, n in histogram.items()}
+                row_histogram = merge_histograms(
+                    {int(bound): count for bound, count in histogram.items()}
                     for histogram in histograms
                 )
                 key = (row.route, row.target)
-                sums[key] = merge_histograms([sums.get(key, {}), own])
+                sums[key] = merge_histograms([sums.get(key, {}), row_histogram])
         return sums
 
     def traffic_points(
@@ -126,29 +126,30 @@ class Traffic:
         step: timedelta = MINUTE,
         route: str | None = None,
     ) -> Sequence[TrafficPoint]:
-        """Sums traffic by minute, oldest first; by hour or day if `since` begins one and `step`
-        is a multiple of it.
+        """Sums up traffic by minute, oldest first. Reads sums of hours or days if `since`
+        begins an hour or day, and `step` is a multiple of it.
         """
         table = traffic
         for length, sums in ((HOUR, traffic_hour), (DAY, traffic_day)):
             if not (since - EPOCH) % length and not step % length:
                 table = sums
-        query = _points(table)
+        query = _points_query(table)
         if route is not None:
             query = query.where(table.c.route == route)
         if table is traffic and route is None:
-            # With the routes' names, SQLite uses the key, which is faster than another index.
+            # With the routes' names, SQLite uses the primary key, which is faster than another
+            # index.
             query = query.where(traffic.c.route.in_(_ROUTES_SINCE))
         span = {
             "begin": since,
-            "end": FAR,
+            "end": OPEN_END,
             "day": floor_time(since, DAY),
         }
         return [traffic_point_from_row(row) for row in self._tx.read(query, span)]
 
 
-def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[bool]:
-    """The condition that a row begins within the bound span."""
+def _is_within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[bool]:
+    """Returns the condition that a row begins within the span of the bound parameters."""
     return sa.and_(
         begins >= sa.bindparam(f"{named}begin", type_=UtcTime()),
         begins < sa.bindparam(f"{named}end", type_=UtcTime()),
@@ -167,12 +168,12 @@ def _sums(
     yield from (sa.func.sum(table.c[name]).label(name) for name in _TOTAL_SUMS)
 
 
-def _sums_of(table: sa.Table) -> sa.Select[Any]:
+def _table_sums(table: sa.Table) -> sa.Select[Any]:
     names = ("minute", "minute") if table is traffic else ("first_minute", "last_minute")
     return sa.select(*_sums(table, *names)).group_by(*(table.c[name] for name in TOTAL_KEY))
 
 
-def _add_up(parts: Iterable[sa.Select[Any]]) -> sa.Select[Any]:
+def _union_totals(parts: Iterable[sa.Select[Any]]) -> sa.Select[Any]:
     """Adds up the totals of a window's parts, in order of route, arm and target."""
     part = sa.union_all(*parts).subquery("part")
     key = [part.c[name] for name in TOTAL_KEY]
@@ -180,38 +181,38 @@ def _add_up(parts: Iterable[sa.Select[Any]]) -> sa.Select[Any]:
 
 
 @cache
-def _totals(of_route: bool) -> sa.Select[Any]:  # noqa: FBT001 - a key of the cache
+def _totals_query(of_route: bool) -> sa.Select[Any]:  # noqa: FBT001 - a key of the cache
     """Builds the query of all tables' totals. Each table has bounds of its own."""
     parts = []
     for name, table in _TABLES.items():
-        part = _sums_of(table)
+        part = _table_sums(table)
         if of_route:
             part = part.where(table.c.route == sa.bindparam("of"))
-        parts.append(part.where(_within(_BEGINS[table], f"{name}_")))
-    return _add_up(parts)
+        parts.append(part.where(_is_within(_BEGIN_COLUMNS[table], f"{name}_")))
+    return _union_totals(parts)
 
 
 @cache
-def _points(table: sa.Table) -> sa.Select[Any]:
+def _points_query(table: sa.Table) -> sa.Select[Any]:
     """Builds the query of counts by minute, hour or day."""
-    begins = _BEGINS[table]
-    counts = (sa.func.sum(table.c[name]).label(name) for name in _COUNTED)
-    query = sa.select(begins.label("minute"), *counts).where(_within(begins))
+    begins = _BEGIN_COLUMNS[table]
+    counts = (sa.func.sum(table.c[name]).label(name) for name in _POINT_COLUMNS)
+    query = sa.select(begins.label("minute"), *counts).where(_is_within(begins))
     return query.group_by(begins).order_by(begins)
 
 
 _ROUTES_SINCE: Final = sa.select(traffic_day.c.route).where(
     traffic_day.c.begins_at >= sa.bindparam("day", type_=UtcTime()),
-    traffic_day.c.begins_at < FAR,
+    traffic_day.c.begins_at < OPEN_END,
 )
 
 
-def _latencies(table: sa.Table) -> sa.Select[Any]:
+def _latencies_query(table: sa.Table) -> sa.Select[Any]:
     """Builds the query of all histograms by route and target, joined as text."""
     texts = sa.type_coerce(table.c.latency_ms, sa.Text)
     histograms = sa.func.aggregate_strings(texts, ",").label("histograms")
     key = (table.c.route, table.c.target)
-    return sa.select(*key, histograms).where(_within(_BEGINS[table])).group_by(*key)
+    return sa.select(*key, histograms).where(_is_within(_BEGIN_COLUMNS[table])).group_by(*key)
 
 
-_LATENCIES: Final = {table: _latencies(table) for table in (traffic, traffic_hour)}
+_LATENCIES: Final = {table: _latencies_query(table) for table in (traffic, traffic_hour)}

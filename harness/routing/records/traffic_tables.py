@@ -4,8 +4,9 @@ Triggers on `traffic` keep its sums by UTC hour, with latencies, and by UTC day.
 its own rows of sums, so that two writers never wait for each other. A row that is deleted from
 `traffic` stays in its day's sum.
 
-The triggers' bodies are written here and installed by `harness.app.store.guards`. Reading is in
-`harness.routing.records.traffic`, writing in `harness.routing.records.observations`.
+This module writes the triggers' bodies, and `harness.app.store.guards` installs them.
+`harness.routing.records.traffic` reads the tables, and `harness.routing.records.observations`
+writes them.
 """
 
 # ruff: noqa: S608 - the statements consist of constants
@@ -62,7 +63,7 @@ COUNTS: Final = (
 )
 
 
-def _columns(table: str) -> Sequence[Any]:
+def _sum_columns(table: str) -> Sequence[Any]:
     """Returns the columns and constraints of one table of sums."""
     return (
         time("begins_at"),
@@ -83,11 +84,11 @@ def _columns(table: str) -> Sequence[Any]:
 traffic_hour = sa.Table(
     "traffic_hour",
     metadata,
-    *_columns("traffic_hour"),
+    *_sum_columns("traffic_hour"),
     json_value("latency_ms"),
 )
 
-traffic_day = sa.Table("traffic_day", metadata, *_columns("traffic_day"))
+traffic_day = sa.Table("traffic_day", metadata, *_sum_columns("traffic_day"))
 
 
 def floor_time(at: datetime, span: timedelta) -> datetime:
@@ -100,12 +101,12 @@ def ceil_time(at: datetime, span: timedelta) -> datetime:
     return at + (EPOCH - at) % span
 
 
-SUMMED: Final = "traffic"
-_SPANS: Final = {
+SUMMED_TABLE: Final = "traffic"
+_SPANS_US: Final = {
     "traffic_hour": HOUR // MICROSECOND,
     "traffic_day": DAY // MICROSECOND,
 }
-_ADDED: Final = (*COUNTS, "cost_usd")
+_SUMMED_COLUMNS: Final = (*COUNTS, "cost_usd")
 _LATENCY: Final = "latency_ms"
 # A histogram is a JSON object with a count for each upper bound.
 _SQLITE_MERGE: Final = (
@@ -122,84 +123,88 @@ _POSTGRES_PART: Final = (
 )
 
 
-def write_bodies(*, postgres: bool, schema: str = "") -> Mapping[str, str]:
+def write_trigger_bodies(*, postgres: bool, schema: str = "") -> Mapping[str, str]:
     """Maps INSERT and UPDATE to the trigger's statements. schema: PostgreSQL's, with a dot."""
     return {
         "INSERT": " ".join(
-            _on_insert(table, span, schema, postgres=postgres) for table, span in _SPANS.items()
+            _write_insert(table, span, schema, postgres=postgres)
+            for table, span in _SPANS_US.items()
         ),
         "UPDATE": " ".join(
-            _on_update(table, span, schema, postgres=postgres) for table, span in _SPANS.items()
+            _write_update(table, span, schema, postgres=postgres)
+            for table, span in _SPANS_US.items()
         ),
     }
 
 
-def _on_insert(
+def _write_insert(
     table: str,
-    span: int,
+    span_us: int,
     schema: str,
     *,
     postgres: bool,
 ) -> str:
     """Writes the statement that adds a new minute to one table of sums.
 
-    span: in microseconds.
+    span_us: in microseconds.
     """
-    columns = ["first_minute", "last_minute", *_ADDED]
+    columns = ["first_minute", "last_minute", *_SUMMED_COLUMNS]
     values = [
         "NEW.minute",
         "NEW.minute",
-        *(f"NEW.{name}" for name in _ADDED),
+        *(f"NEW.{name}" for name in _SUMMED_COLUMNS),
     ]
-    least, most = ("LEAST", "GREATEST") if postgres else ("MIN", "MAX")
+    minimum, maximum = ("LEAST", "GREATEST") if postgres else ("MIN", "MAX")
     changes = [
-        f"first_minute = {least}({table}.first_minute, excluded.first_minute)",
-        f"last_minute = {most}({table}.last_minute, excluded.last_minute)",
-        *(f"{name} = {table}.{name} + excluded.{name}" for name in _ADDED),
+        f"first_minute = {minimum}({table}.first_minute, excluded.first_minute)",
+        f"last_minute = {maximum}({table}.last_minute, excluded.last_minute)",
+        *(f"{name} = {table}.{name} + excluded.{name}" for name in _SUMMED_COLUMNS),
     ]
     if table == "traffic_hour":
         columns.append(_LATENCY)
         values.append(f"NEW.{_LATENCY}")
-        merged = _merge(f"{table}.{_LATENCY}", f"excluded.{_LATENCY}", postgres=postgres)
-        changes.append(f"{_LATENCY} = {merged}")
+        merge_expression = _write_merge(
+            f"{table}.{_LATENCY}", f"excluded.{_LATENCY}", postgres=postgres
+        )
+        changes.append(f"{_LATENCY} = {merge_expression}")
     key = "NEW.route, NEW.worker, NEW.arm, NEW.target"
     return (
         f"INSERT INTO {schema}{table} ({', '.join((*SUM_KEY, *columns))})"
-        f" VALUES ({_begin(span)}, {key}, {', '.join(values)})"
+        f" VALUES ({_write_begin(span_us)}, {key}, {', '.join(values)})"
         f" ON CONFLICT ({', '.join(SUM_KEY)}) DO UPDATE SET {', '.join(changes)};"
     )
 
 
-def _on_update(
+def _write_update(
     table: str,
-    span: int,
+    span_us: int,
     schema: str,
     *,
     postgres: bool,
 ) -> str:
     """Writes the statement that adds a minute's change to one table of sums.
 
-    span: in microseconds.
+    span_us: in microseconds.
     """
-    changes = [f"{name} = {name} + (NEW.{name} - OLD.{name})" for name in _ADDED]
+    changes = [f"{name} = {name} + (NEW.{name} - OLD.{name})" for name in _SUMMED_COLUMNS]
     if table == "traffic_hour":
         parts = (f"{table}.{_LATENCY}", f"NEW.{_LATENCY}")
-        merged = _merge(*parts, less=f"OLD.{_LATENCY}", postgres=postgres)
-        changes.append(f"{_LATENCY} = {merged}")
-    same = " AND ".join(f"{name} = NEW.{name}" for name in SUM_KEY[1:])
+        merge_expression = _write_merge(*parts, subtracted=f"OLD.{_LATENCY}", postgres=postgres)
+        changes.append(f"{_LATENCY} = {merge_expression}")
+    same_row = " AND ".join(f"{name} = NEW.{name}" for name in SUM_KEY[1:])
     return (
         f"UPDATE {schema}{table} SET {', '.join(changes)}"
-        f" WHERE begins_at = {_begin(span)} AND {same};"
+        f" WHERE begins_at = {_write_begin(span_us)} AND {same_row};"
     )
 
 
-def _begin(span: int) -> str:
-    return f"NEW.minute - NEW.minute % {span}"
+def _write_begin(span_us: int) -> str:
+    return f"NEW.minute - NEW.minute % {span_us}"
 
 
-def _merge(
+def _write_merge(
     *histograms: str,
-    less: str = "",
+    subtracted: str = "",
     postgres: bool,
 ) -> str:
     """Writes the expression that adds up histograms. less: a histogram to subtract."""
@@ -207,8 +212,8 @@ def _merge(
         (_POSTGRES_MERGE, _POSTGRES_PART) if postgres else (_SQLITE_MERGE, _SQLITE_PART)
     )
     parts = [part.format(sign="", histogram=histogram) for histogram in histograms]
-    if less:
-        parts.append(part.format(sign="-", histogram=less))
+    if subtracted:
+        parts.append(part.format(sign="-", histogram=subtracted))
     return merge.format(parts=" UNION ALL ".join(parts))
 
 
@@ -250,7 +255,8 @@ BLOCK: Final = record(
 
 block = BLOCK.table
 
-# Fingerprints of the keys that a rollout has counted; deleted when the rollout has ended.
+# Fingerprints of the keys that a rollout has counted. Swapgate deletes them after the rollout's
+# end.
 seen_keys = sa.Table(
     "seen_keys",
     metadata,
@@ -309,7 +315,7 @@ TRAFFIC: Final = record(
 
 traffic = TRAFFIC.table
 
-# Spend by key, UTC day and process. Without a foreign key, because spend outlasts its key.
+# Spend by key, UTC day and process. There is no foreign key, because spend outlasts its key.
 KEY_SPEND: Final = record(
     KeySpend,
     "key_spend",
@@ -322,7 +328,7 @@ KEY_SPEND: Final = record(
 
 key_spend = KEY_SPEND.table
 
-# By UTC day. The number of names per route and day is limited, because clients choose names.
+# By UTC day. Clients choose the names, so Swapgate limits their number per route and day.
 ASKED_NAME: Final = record(
     AskedName,
     "asked_name",
@@ -336,7 +342,7 @@ asked_name = ASKED_NAME.table
 def total_from_row(row: Row) -> TrafficTotal:
     """Builds a total from a row of sums, in the order of `TrafficTotal`."""
     # PostgreSQL returns a sum of integers as a decimal.
-    values: list[Any] = [int(v) if isinstance(v, Decimal) else v for v in row]
+    values: list[Any] = [int(value) if isinstance(value, Decimal) else value for value in row]
     return TrafficTotal(*values)
 
 
@@ -353,7 +359,7 @@ TRAFFIC_KEY: Final = (
     "revision",
 )
 
-# Minutes alone have the counts of callers: only the last days are read.
+# Only minutes have the counts of callers, because Swapgate reads only the last days.
 CALLER_COUNTS: Final = ("first_requests", "first_failed", "windows", "windows_failed")
 TRAFFIC_SUMS: Final = (*COUNTS, *CALLER_COUNTS, "cost_usd")
 

@@ -1,8 +1,8 @@
 """Records of verdicts.
 
-A verdict is written once, signed, and never changed; its outcome decides which of the five
-classes is read. Deciding is in `harness.gate.offline.verdicts`, and whether a stored verdict
-still counts in `harness.evals.proof_validity`.
+Swapgate writes a signed verdict once, and never changes it. The outcome column determines which
+of the five classes a reader gets. `harness.gate.offline.verdicts` decides verdicts, and
+`harness.evals.proof_validity` checks whether a stored verdict still counts.
 """
 
 import math
@@ -59,7 +59,7 @@ verdict = VERDICT.table
 
 def verdict_to_row(verdict_: Verdict, proposal: str) -> Values:
     """Returns the columns of a verdict. proposal: the id of the proposal that it decides."""
-    suites = [_report(report) for report in verdict_.suites]
+    suites = [_report_values(report) for report in verdict_.suites]
     return values_of(
         verdict_,
         verdict,
@@ -69,7 +69,7 @@ def verdict_to_row(verdict_: Verdict, proposal: str) -> Values:
     )
 
 
-def _report(report: SuiteReport) -> Values:
+def _report_values(report: SuiteReport) -> Values:
     """Writes infinite evidence as text, because JSON has no infinity."""
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -111,7 +111,9 @@ class Verdicts(Records[Verdict]):
         return self._verified([row])[0]
 
     def for_proposal(self, proposal_: str) -> Sequence[Verdict]:
-        """Lists a proposal's verdicts, newest first; repeated measurements give several."""
+        """Lists a proposal's verdicts, newest first. Each repeated measurement gives a
+        verdict.
+        """
         return self._all(self._select(verdict.c.proposal == proposal_))
 
     def proposal_of(self, verdict_: str) -> str:

@@ -4,8 +4,9 @@ Each route and version has one append-only row. The highest version is the curre
 the primary key is the compare-and-swap. CHECKs and foreign keys hold the rules of one row;
 triggers compare a row with its predecessor. A CHECK passes on NULL, so it needs `IS NOT NULL`.
 
-The rules stand here a second time on purpose: a change past the code must fail, too. The code's
-rules are in `harness.routing.route_changes`, the triggers in `harness.app.store.guards`.
+The database repeats the code's rules on purpose: a change that bypasses the code must fail,
+too. `harness.routing.route_changes` has the code's rules, and `harness.app.store.guards` has
+the triggers.
 """
 
 from collections.abc import Mapping
@@ -202,50 +203,50 @@ route_version = sa.Table(
     ),
 )
 
-_any_version = route_version.alias("any_version").c
+_ANY_VERSION = route_version.alias("any_version").c
 
 
-def _names() -> sa.CTE:
+def _build_route_names() -> sa.CTE:
     """Builds a query of the routes' names, which ends with a NULL.
 
     It steps from route to route in the index, because there are far more versions than routes.
     """
-    names = sa.select(sa.func.min(_any_version.route).label("route")).cte(
+    names = sa.select(sa.func.min(_ANY_VERSION.route).label("route")).cte(
         "route_names", recursive=True
     )
-    following = sa.select(sa.func.min(_any_version.route)).where(
-        _any_version.route > names.c.route
+    following = sa.select(sa.func.min(_ANY_VERSION.route)).where(
+        _ANY_VERSION.route > names.c.route
     )
     return names.union_all(
         sa.select(following.scalar_subquery()).where(names.c.route.is_not(None))
     )
 
 
-def _is_newest(of: sa.Table) -> sa.ColumnElement[bool]:
-    """The condition that a row of this table belongs to its route's newest version."""
-    names = _names()
-    version = sa.select(sa.func.max(_any_version.version)).where(
-        _any_version.route == names.c.route
+def _is_newest(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Returns the condition that a row of the table belongs to its route's newest version."""
+    names = _build_route_names()
+    version = sa.select(sa.func.max(_ANY_VERSION.version)).where(
+        _ANY_VERSION.route == names.c.route
     )
     newest = (
         sa.select(names, version.scalar_subquery().label("version"))
         .where(names.c.route.is_not(None))
         .cte("newest_version")
     )
-    return sa.and_(*(of.c[column.name] == column for column in newest.c))
+    return sa.and_(*(table.c[column.name] == column for column in newest.c))
 
 
 def _newest_signatures() -> sa.Select[Any]:
     """Builds a query of the signature of each route's newest version.
 
-    It looks up route by route. For a join, PostgreSQL would expect ten times as many routes
-    and read every version.
+    It looks up route by route. For a join, PostgreSQL would overestimate the number of routes
+    tenfold and read every version.
     """
-    names = _names()
+    names = _build_route_names()
     signature = (
-        sa.select(_any_version.signature)
-        .where(_any_version.route == names.c.route)
-        .order_by(_any_version.version.desc())
+        sa.select(_ANY_VERSION.signature)
+        .where(_ANY_VERSION.route == names.c.route)
+        .order_by(_ANY_VERSION.version.desc())
         .limit(1)
     )
     return sa.select(signature.scalar_subquery().label("signature")).where(
@@ -253,8 +254,8 @@ def _newest_signatures() -> sa.Select[Any]:
     )
 
 
-# Written before its version, because triggers refuse a row for a stored version. So its foreign
-# key is deferred.
+# Swapgate writes these rows before their version, because triggers refuse a row for a stored
+# version. The foreign key is therefore deferred.
 route_fallback = sa.Table(
     "route_fallback",
     metadata,
@@ -280,9 +281,9 @@ route_fallback = sa.Table(
     ),
 )
 
-_all_names = _names()
+_ALL_NAMES = _build_route_names()
 
-NAMES: Final = sa.select(_all_names.c.route).where(_all_names.c.route.is_not(None))
+NAMES: Final = sa.select(_ALL_NAMES.c.route).where(_ALL_NAMES.c.route.is_not(None))
 
 # Whether a row belongs to its route's newest version.
 IS_NEWEST: Final = _is_newest(route_version)
@@ -302,15 +303,15 @@ REVISION: Final = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revisio
 
 def evidence_to_row(evidence: TargetEvidence) -> Values:
     """Returns the columns of evidence, without its time."""
-    by_verdict = evidence.kind is EvidenceKind.VERDICT
+    is_by_verdict = evidence.kind is EvidenceKind.VERDICT
     return {
         "id": evidence.id,
         "route": evidence.route,
         "target": evidence.target,
         "kind": evidence.kind,
-        "verdict_id": evidence.proof if by_verdict else None,
+        "verdict_id": evidence.proof if is_by_verdict else None,
         "verdict_incumbent": evidence.verdict_incumbent,
-        "verdict_outcome": Passed.outcome if by_verdict else None,
+        "verdict_outcome": Passed.outcome if is_by_verdict else None,
         "waiver_id": evidence.proof if evidence.kind is EvidenceKind.WAIVER else None,
     }
 
@@ -342,13 +343,15 @@ def route_to_row(route: Route) -> Values:
         "handover": to_plain(canary.handover) if canary else None,
         "settings": to_plain(route.settings),
         "holdback": route.holdback.target if route.holdback else None,
-        "holdback_plan": _plan(route.holdback) if route.holdback else None,
+        "holdback_plan": _holdback_columns(route.holdback) if route.holdback else None,
         "break_glass": route.break_glass,
     }
 
 
-def _plan(holdback: Canary) -> Values:
-    """Returns the holdback as it is stored, except its target, which has its own column."""
+def _holdback_columns(holdback: Canary) -> Values:
+    """Returns the stored values of the holdback, without its target, which has its own
+    column.
+    """
     return {
         "weight_bps": holdback.weight_bps,
         "salt": holdback.salt,
@@ -363,15 +366,15 @@ def route_from_row(row: Row, fallbacks: tuple[str, ...]) -> Route:
         name=row.route,
         version=row.version,
         incumbent=row.incumbent,
-        canary=_canary(row) if row.canary else None,
+        canary=_build_canary(row) if row.canary else None,
         fallbacks=fallbacks,
         settings=parse_json(row, "settings", RouteSettings),
-        holdback=_holdback(row) if row.holdback else None,
+        holdback=_build_holdback(row) if row.holdback else None,
         break_glass=row.break_glass,
     )
 
 
-def _holdback(row: Row) -> Canary:
+def _build_holdback(row: Row) -> Canary:
     plan: Canary = from_plain(
         Canary,
         row.holdback_plan,
@@ -381,7 +384,7 @@ def _holdback(row: Row) -> Canary:
     return plan
 
 
-def _canary(row: Row) -> Canary:
+def _build_canary(row: Row) -> Canary:
     rule = parse_json(row, "unit_rule", ExposureRule)
     handover = from_plain(Handover | None, row.handover)
     return Canary(

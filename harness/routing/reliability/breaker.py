@@ -8,7 +8,7 @@ transitions and their causes.
 An open breaker admits one request each `trickle_s`. If the target answers it, the breaker
 becomes half open before `open_s` is over. Otherwise the breaker waits another `trickle_s`.
 
-A breaker that opened because of our key closes when the key is replaced (`renewed`).
+A breaker that opened because of our key closes when a person replaces the key (`renewed`).
 
 Pure: callers pass the time in monotonic seconds. A request takes a ticket from `admit` and
 returns it to `settle` at its end. An outcome counts only while its ticket is the breaker's
@@ -137,7 +137,7 @@ class Breaker(NamedTuple):
     state: BreakerState = BreakerState.CLOSED
     serial: Ticket = 0
     window: tuple[Bucket, ...] = ()  # closed only; at most BUCKETS entries, oldest first
-    # open_until: when the breaker admits its first probe. open_s: the wait until then.
+    # When the breaker admits its first probe, and the wait until then (`open_s`).
     open_until: float = 0.0
     open_s: float = 0.0
     good_probes: int = 0
@@ -148,7 +148,7 @@ class Breaker(NamedTuple):
 
 
 CLOSED_BREAKER: Final = Breaker()
-_HARM: Final = (BreakerEffect.FAILURE, BreakerEffect.OPENS)
+_HARMFUL_EFFECTS: Final = (BreakerEffect.FAILURE, BreakerEffect.OPENS)
 
 
 def retry_in_s(
@@ -191,25 +191,24 @@ def settle(
 ) -> Breaker:
     """Counts an outcome. failure: None for a success. CANCELLED lets another probe run.
 
-    An outcome with an old ticket only notes the time of a failure: the state that it belongs to
-    is over.
+    For an old ticket, only the time of a failure counts, because the ticket's state has ended.
     """
     effect = None if failure is None else FAILURE_RULES[failure].breaker
-    if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
+    if effect in _HARMFUL_EFFECTS and (breaker.failed_at is None or breaker.failed_at < now):
         breaker = breaker._replace(failed_at=now)
     if ticket != breaker.serial:
         return breaker
     if breaker.state is BreakerState.CLOSED:
-        return _counted(breaker, failure, effect, now, policy)
+        return _count_outcome(breaker, failure, effect, now, policy)
     if breaker.probe_since is None:
         return breaker
     if breaker.state is BreakerState.OPEN:
-        if effect in _HARM:
-            return _set_free(breaker)._replace(trickle_at=now + policy.trickle_s)
+        if effect in _HARMFUL_EFFECTS:
+            return _allow_probe(breaker)._replace(trickle_at=now + policy.trickle_s)
         if effect is not None:
-            return _set_free(breaker)
+            return _allow_probe(breaker)
         breaker = _apply_event(breaker, BreakerEvent.ANSWERED)
-    return _probed(breaker, failure, effect, now, policy)
+    return _settle_probe(breaker, failure, effect, now, policy)
 
 
 def bucket_number(now: float, policy: BreakerPolicy) -> int:
@@ -223,7 +222,7 @@ def count_successes(
     successes: int,
 ) -> Breaker:
     """Counts several successes in one bucket. Their tickets must be a closed breaker's."""
-    return breaker._replace(window=_with(breaker.window, number, successes, 0))
+    return breaker._replace(window=_add_to_window(breaker.window, number, successes, 0))
 
 
 def trip(
@@ -232,34 +231,36 @@ def trip(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
-    """Opens a closed breaker, because the requests that no outcome ended show a failure."""
+    """Opens a closed breaker because of requests without an outcome, such as callers who
+    left.
+    """
     if breaker.state is not BreakerState.CLOSED:
         return breaker
-    return _opened(breaker, BreakerEvent.TRIPPED, failure, policy.open_s, now, policy)
+    return _open(breaker, BreakerEvent.TRIPPED, failure, policy.open_s, now, policy)
 
 
 def reset_after_new_key(breaker: Breaker) -> Breaker:
     """Closes a breaker that a failure opened at once (`BreakerEffect.OPENS`), such as a refused
     key, a used-up quota or an unknown model. Other open breakers stay open.
 
-    Called after a provider's keys or headers changed.
+    The router calls it after a change of a provider's keys or headers.
     """
-    because = breaker.because
-    if breaker.state is BreakerState.CLOSED or because is None:
+    cause = breaker.because
+    if breaker.state is BreakerState.CLOSED or cause is None:
         return breaker
-    if FAILURE_RULES[because].breaker is not BreakerEffect.OPENS:
+    if FAILURE_RULES[cause].breaker is not BreakerEffect.OPENS:
         return breaker
-    return _closed(breaker, BreakerEvent.RENEWED)
+    return _close(breaker, BreakerEvent.RENEWED)
 
 
 def reset_breaker(breaker: Breaker) -> Breaker:
-    """Closes a breaker, because a person asked for it."""
+    """Closes a breaker on a person's request."""
     if breaker.state is BreakerState.CLOSED:
         return breaker
-    return _closed(breaker, BreakerEvent.RENEWED)
+    return _close(breaker, BreakerEvent.RENEWED)
 
 
-def _counted(
+def _count_outcome(
     breaker: Breaker,
     failure: FailureClass | None,
     effect: BreakerEffect | None,
@@ -269,15 +270,15 @@ def _counted(
     """Adds an outcome to a closed breaker's window; opens the breaker at both thresholds."""
     if effect is BreakerEffect.NEUTRAL:
         return breaker
-    failed = effect is not None
-    window = _with(breaker.window, bucket_number(now, policy), 1, int(failed))
-    after = breaker._replace(window=window)
-    if effect is BreakerEffect.OPENS or (failed and _over(window, policy)):
-        return _opened(after, BreakerEvent.TRIPPED, failure, policy.open_s, now, policy)
-    return after
+    is_failure = effect is not None
+    window = _add_to_window(breaker.window, bucket_number(now, policy), 1, int(is_failure))
+    counted = breaker._replace(window=window)
+    if effect is BreakerEffect.OPENS or (is_failure and _exceeds_thresholds(window, policy)):
+        return _open(counted, BreakerEvent.TRIPPED, failure, policy.open_s, now, policy)
+    return counted
 
 
-def _probed(
+def _settle_probe(
     breaker: Breaker,
     failure: FailureClass | None,
     effect: BreakerEffect | None,
@@ -285,21 +286,21 @@ def _probed(
     policy: BreakerPolicy,
 ) -> Breaker:
     """Moves a half-open breaker by a probe's outcome. A failed probe doubles the next wait."""
-    if effect in _HARM:
+    if effect in _HARMFUL_EFFECTS:
         open_s = min(2 * breaker.open_s, policy.open_max_s)
-        return _opened(breaker, BreakerEvent.PROBE_FAILED, failure, open_s, now, policy)
-    good = breaker.good_probes + (effect is None)
-    if good >= policy.probe_successes:
-        return _closed(breaker, BreakerEvent.PROVEN)
-    return _set_free(breaker)._replace(good_probes=good)
+        return _open(breaker, BreakerEvent.PROBE_FAILED, failure, open_s, now, policy)
+    good_probes = breaker.good_probes + (effect is None)
+    if good_probes >= policy.probe_successes:
+        return _close(breaker, BreakerEvent.PROVEN)
+    return _allow_probe(breaker)._replace(good_probes=good_probes)
 
 
-def _set_free(breaker: Breaker) -> Breaker:
-    """Allows another probe. Raises the serial, so that the old ticket counts no more."""
+def _allow_probe(breaker: Breaker) -> Breaker:
+    """Allows another probe. Raises the serial, so that the old ticket no longer counts."""
     return breaker._replace(serial=breaker.serial + 1, probe_since=None)
 
 
-def _opened(
+def _open(
     breaker: Breaker,
     move: BreakerEvent,
     failure: FailureClass | None,
@@ -319,7 +320,7 @@ def _opened(
     )
 
 
-def _closed(breaker: Breaker, move: BreakerEvent) -> Breaker:
+def _close(breaker: Breaker, move: BreakerEvent) -> Breaker:
     return _apply_event(breaker, move)._replace(
         open_until=0.0,
         open_s=0.0,
@@ -331,7 +332,7 @@ def _closed(breaker: Breaker, move: BreakerEvent) -> Breaker:
 
 
 def _apply_event(breaker: Breaker, move: BreakerEvent) -> Breaker:
-    """Raises IllegalTransition for a pair that is not in the table."""
+    """Moves the breaker by the table. Raises IllegalTransition for a pair that is not in it."""
     state = TRANSITIONS.get((breaker.state, move))
     if state is None:
         raise IllegalTransition(
@@ -340,7 +341,7 @@ def _apply_event(breaker: Breaker, move: BreakerEvent) -> Breaker:
     return breaker._replace(state=state, serial=breaker.serial + 1)
 
 
-def _with(
+def _add_to_window(
     window: tuple[Bucket, ...],
     number: int,
     requests: int,
@@ -348,14 +349,14 @@ def _with(
 ) -> tuple[Bucket, ...]:
     """Adds outcomes to a window, which keeps at most 12 buckets."""
     if window and window[-1].number >= number:
-        last, requests_before, failures_before = window[-1]
-        last_bucket = Bucket(last, requests_before + requests, failures_before + failures)
+        last_number, old_requests, old_failures = window[-1]
+        last_bucket = Bucket(last_number, old_requests + requests, old_failures + failures)
         return (*window[:-1], last_bucket)
     kept = tuple(bucket for bucket in window if bucket.number > number - BUCKETS)
     return (*kept, Bucket(number, requests, failures))
 
 
-def _over(window: tuple[Bucket, ...], policy: BreakerPolicy) -> bool:
+def _exceeds_thresholds(window: tuple[Bucket, ...], policy: BreakerPolicy) -> bool:
     """Tells whether the window reaches both thresholds: number and share of failures."""
     failures = sum(bucket.failures for bucket in window)
     requests = sum(bucket.requests for bucket in window)

@@ -1,10 +1,10 @@
 """Decides whether callers who leave a target show that the target hangs. Pure.
 
-A caller who leaves before the first output is a failure of the target only together with
-others: one person who stops a request says nothing. The rule reads the leaves of the last
-minute, and what else is known of the target in that time.
+A caller who leaves before the first output is a failure of the target only together with other
+callers: one person may stop a request for any reason. The rule reads the leaves of the last
+minute, and the target's answers in that time.
 
-`router.request.leaving` notes the leaves and opens the circuit. The thresholds are those of
+`router.request.leaving` records the leaves and opens the circuit. The thresholds are those of
 the circuit breaker (`BreakerPolicy`). Times are seconds on one clock.
 """
 
@@ -17,7 +17,7 @@ from harness.routing.reliability.breaker import BreakerPolicy
 SEVERAL_CALLERS: Final = 2
 # If several client keys use the target, at least this many of them must leave it.
 SEVERAL_KEYS: Final = 2
-# How many leaves a target keeps. More of them change no decision.
+# The most leaves of a target that the router keeps. Further leaves change no decision.
 MOST_LEAVES: Final = 100
 
 
@@ -35,7 +35,7 @@ class Leave(NamedTuple):
 
 
 class TargetUse(NamedTuple):
-    """What else is known of a target at the time of a leave.
+    """The other facts about a target at the time of a leave.
 
     answered_at: when it last answered a user in its usual time; minus infinity if never.
     late_answers: its answers since then, which all took longer.
@@ -58,12 +58,12 @@ def add_leave(
 ) -> Leaves:
     """Returns the leaves of the window with the new one.
 
-    telling_s: a shorter wait says nothing of the target, so that it is not added.
+    telling_s: the function ignores a shorter wait, because it is no evidence about the target.
     """
     if leave.at - leave.began < telling_s:
         return leaves
     since = leave.at - policy.window_s
-    kept = tuple(one for one in leaves if one.at > since)
+    kept = tuple(earlier for earlier in leaves if earlier.at > since)
     return (*kept[1 - MOST_LEAVES :], leave)
 
 
@@ -73,7 +73,7 @@ def shows_hang(
     now: float,
     policy: BreakerPolicy,
 ) -> bool:
-    """Returns whether the leaves show that the target hangs for everybody.
+    """Tells whether the leaves show that the target hangs for all callers.
 
     - A usual answer excuses the requests that began before it: the target works.
     - The other leaves reach the breaker's number, and its share of the requests that ended.
@@ -81,12 +81,14 @@ def shows_hang(
       several keys: one key that hangs up on purpose must not take the target from others.
     """
     since = now - policy.window_s
-    told = [leave for leave in leaves if leave.at > since and leave.began >= use.answered_at]
-    if len(told) < policy.failures:
+    telling_leaves = [
+        leave for leave in leaves if leave.at > since and leave.began >= use.answered_at
+    ]
+    if len(telling_leaves) < policy.failures:
         return False
-    if len(told) < policy.share * (len(told) + use.late_answers):
+    if len(telling_leaves) < policy.share * (len(telling_leaves) + use.late_answers):
         return False
-    keys = {leave.key for leave in told}
+    keys = {leave.key for leave in telling_leaves}
     if len(keys) < SEVERAL_KEYS <= len(keys | use.keys):
         return False
-    return len({(leave.caller, leave.key) for leave in told}) >= SEVERAL_CALLERS
+    return len({(leave.caller, leave.key) for leave in telling_leaves}) >= SEVERAL_CALLERS

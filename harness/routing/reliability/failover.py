@@ -1,8 +1,7 @@
 """A failover: a request that left a target, with the provider's redacted message.
 
-It keeps neither request nor answer, and a user only as a hash. Which target comes next is
-decided in `harness.routing.plan`; failovers are stored in
-`harness.routing.records.observations`.
+It contains neither request nor answer, and only a hash of the user. `harness.routing.plan`
+decides the next target. `harness.routing.records.failovers` stores failovers.
 """
 
 import re
@@ -16,11 +15,11 @@ from harness.frame.formatting import format_quantity
 from harness.frame.people.access import key_hash
 from harness.frame.redaction import Redactor
 
-# How many digits of a hash people see. They suffice to find the user.
+# Digits of a hash that people see. They suffice to find the user.
 SHOWN_HASH: Final = 12
 _HASH: Final = re.compile(rf"[0-9a-f]{{{SHOWN_HASH},32}}")
-# How many characters of a provider's message Swapgate reads, and how many it keeps.
-_READ: Final = 2000
+# Characters of a provider's message that Swapgate reads, and that it keeps.
+_MAX_READ: Final = 2000
 MAX_SENTENCE: Final = 300
 _QUOTED: Final = re.compile(r"(['\"`])(?:(?!\1).){41,}\1")
 _REDACTOR: Final = Redactor()
@@ -30,7 +29,7 @@ _REDACTOR: Final = Redactor()
 class Failover:
     """One step of a request away from a target."""
 
-    # worker, number: the key, by which the database stores a repeated row once.
+    # The key (worker, number), so that the database stores a repeated row only once.
     worker: str
     number: int
     at: datetime
@@ -115,7 +114,9 @@ def sum_failovers(counts: Iterable[FailoverCount]) -> Sequence[FailoverReason]:
 
 
 def hash_user(sticky_key: str, secret: bytes) -> str:
-    """HMAC-SHA-256, hex, of a sticky key such as `user:alice`, to search failovers by user."""
+    """Returns the HMAC-SHA-256 (hex) of a sticky key such as `user:alice`, to search failovers
+    by user.
+    """
     return key_hash(f"failover:{sticky_key}", secret)[:32]
 
 
@@ -142,5 +143,5 @@ def search_hashes(user: str, secret: bytes) -> tuple[str, ...]:
 @lru_cache(maxsize=256)
 def keep_sentence(message: str) -> str:
     """Redacts a provider's message, and cuts long quotations, which may be a client's text."""
-    text = _QUOTED.sub(lambda quoted: f"{quoted[1]}…{quoted[1]}", message[:_READ])
+    text = _QUOTED.sub(lambda quoted: f"{quoted[1]}…{quoted[1]}", message[:_MAX_READ])
     return str(_REDACTOR.redact(text).value)[:MAX_SENTENCE]

@@ -46,7 +46,7 @@ FEW_ANSWERS: Final = 3
 ANSWER_CLASSES: Final[tuple[int, ...]] = (256, 1024, 4096, 16_384)
 # Without a setting, a stream's first output has at least this time.
 FIRST_TOKEN_S: Final = 10.0
-# A setting is a limit: measured times raise it to this multiple at most.
+# Measured times raise a configured limit to this multiple at most.
 MOST_FACTOR: Final = 3.0
 # The least share of cut waits that shows a slow target, and not single requests that hang.
 SLOW_SHARE: Final = 0.5
@@ -55,15 +55,16 @@ _BUCKET_RATIO: Final = 1.25  # between the bounds of two buckets above 10 s
 # A usual answer takes at most USUAL_FACTOR times the USUAL_SHARE quantile.
 USUAL_SHARE: Final = 0.9
 USUAL_FACTOR: Final = 2.0
-# No answer within this time is unusual, and no caller who waits less shows a fault.
+# An answer within this time is always usual, and a shorter wait of a caller shows no fault.
 LEAST_WAIT_S: Final = 1.0
 
 
 class AnswerTimes(NamedTuple):
-    """How long a target's answers took to begin: two histograms over `WAIT_BOUNDS_MS`.
+    """The times to the first output of a target's answers: two histograms over
+    `WAIT_BOUNDS_MS`.
 
-    answered: waits that output ended. cut: waits that the router's own limit ended, so that
-    their whole length is unknown (censored).
+    answered: waits that ended with output. cut: waits that the router's own limit ended, so
+    that their whole length is unknown (censored).
     """
 
     answered: Mapping[int, int]
@@ -80,11 +81,11 @@ NO_TIMES: Final = AnswerTimes({}, {})
 
 def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
     """Adds up histograms, which have a count for each upper bound in ms (-1: no bound)."""
-    found: dict[int, int] = {}
+    total: dict[int, int] = {}
     for histogram in histograms:
         for bound, count in histogram.items():
-            found[bound] = found.get(bound, 0) + count
-    return found
+            total[bound] = total.get(bound, 0) + count
+    return total
 
 
 def quantile_ms(
@@ -98,23 +99,23 @@ def quantile_ms(
     rank = share * sum(histogram.values())
     if not rank:
         return None
-    below = 0
-    seen = 0
+    lower_ms = 0
+    counted = 0
     for bound in bounds_ms:
         count = histogram.get(bound, 0)
-        if count and seen + count >= rank:
-            return below + (bound - below) * (rank - seen) / count
-        below = bound
-        seen = seen + count
-    return float(below)
+        if count and counted + count >= rank:
+            return lower_ms + (bound - lower_ms) * (rank - counted) / count
+        lower_ms = bound
+        counted = counted + count
+    return float(lower_ms)
 
 
 def answer_class(max_tokens: int) -> int:
     """Classifies answers by length; 0 without a limit. max_tokens: the client's limit, or 0."""
     if max_tokens <= 0:
         return 0
-    place = bisect_left(ANSWER_CLASSES, max_tokens)
-    return ANSWER_CLASSES[place] if place < len(ANSWER_CLASSES) else ANSWER_CLASSES[-1] + 1
+    index = bisect_left(ANSWER_CLASSES, max_tokens)
+    return ANSWER_CLASSES[index] if index < len(ANSWER_CLASSES) else ANSWER_CLASSES[-1] + 1
 
 
 def add_waits(
@@ -123,14 +124,14 @@ def add_waits(
     cut_s: Iterable[float] = (),
 ) -> AnswerTimes:
     """Adds waits in seconds to the histograms. Above MAX_ANSWERS, it halves all counts."""
-    known = times or NO_TIMES
-    answered = dict(known.answered)
-    cut = dict(known.cut)
+    earlier = times or NO_TIMES
+    answered = dict(earlier.answered)
+    cut = dict(earlier.cut)
     total = sum(answered.values()) + sum(cut.values())
     for counts, waits_s in ((answered, answered_s), (cut, cut_s)):
         for seconds in waits_s:
-            place = min(bisect_left(WAIT_BOUNDS_MS, seconds * 1000), len(WAIT_BOUNDS_MS) - 1)
-            bound = WAIT_BOUNDS_MS[place]
+            index = min(bisect_left(WAIT_BOUNDS_MS, seconds * 1000), len(WAIT_BOUNDS_MS) - 1)
+            bound = WAIT_BOUNDS_MS[index]
             counts[bound] = counts.get(bound, 0) + 1
             total += 1
             if total > MAX_ANSWERS:
@@ -149,25 +150,25 @@ def wait_quantile_s(times: AnswerTimes, share: float) -> float | None:
     it equals `quantile_ms`. Source: Kaplan and Meier 1958. A cut wait counts as longer than
     answers in the same bucket.
     """
-    waiting = times.waits
-    longer = 1.0  # the estimated share of waits above `below`
-    below = 0
+    remaining = times.waits
+    longer_share = 1.0  # the estimated share of waits above `below`
+    lower_ms = 0
     for bound in WAIT_BOUNDS_MS:
         answered = times.answered.get(bound, 0)
         if answered:
-            after = longer * (1 - answered / waiting)
-            if after <= 1 - share + _ROUNDING:
-                part = (longer - (1 - share)) / (longer - after)
-                return (below + (bound - below) * min(1.0, part)) / 1000
-            longer = after
-        waiting -= answered + times.cut.get(bound, 0)
-        below = bound
+            next_share = longer_share * (1 - answered / remaining)
+            if next_share <= 1 - share + _ROUNDING:
+                fraction = (longer_share - (1 - share)) / (longer_share - next_share)
+                return (lower_ms + (bound - lower_ms) * min(1.0, fraction)) / 1000
+            longer_share = next_share
+        remaining -= answered + times.cut.get(bound, 0)
+        lower_ms = bound
     return None
 
 
 def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
-    """The limit before measurements: the time of a slow target for `max_tokens`. Infinite if
-    the target thinks, or there is no `max_tokens`.
+    """Returns the limit before measurements, in seconds: a slow target's time for `max_tokens`.
+    Infinite if the target thinks, or there is no `max_tokens`.
     """
     if max_tokens <= 0 or thinks:
         return math.inf
@@ -175,13 +176,14 @@ def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
 
 
 def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
-    """Returns three times the 99 % quantile. Below MIN_ANSWERS answers, returns at least
-    unmeasured_s: a lower limit would cut a slow target off, which could then never be measured.
+    """Returns three times the 99 % quantile, in seconds. Below MIN_ANSWERS answers, returns at
+    least unmeasured_s: a lower limit would end a slow target's answers, so that it could never
+    be measured.
     """
     if times is None:
         return unmeasured_s
-    enough = times.waits >= MIN_ANSWERS
-    return _adapted_s(times, MIN_LIMIT_S if enough else unmeasured_s, math.inf)
+    has_enough = times.waits >= MIN_ANSWERS
+    return _limit_from_times_s(times, MIN_LIMIT_S if has_enough else unmeasured_s, math.inf)
 
 
 def first_token_limit_s(
@@ -190,7 +192,7 @@ def first_token_limit_s(
     most_s: float = math.inf,
 ) -> float:
     """Returns three times the 99 % quantile, from least_s to most_s."""
-    return least_s if times is None else _adapted_s(times, least_s, most_s)
+    return least_s if times is None else _limit_from_times_s(times, least_s, most_s)
 
 
 def usual_wait_s(times: AnswerTimes | None) -> float | None:
@@ -204,14 +206,14 @@ def usual_wait_s(times: AnswerTimes | None) -> float | None:
 
 
 def telling_wait_s(times: AnswerTimes | None) -> float:
-    """Returns the wait in seconds after which a caller who leaves says something about the
-    target: the median of its answers, and at least LEAST_WAIT_S.
+    """Returns the wait in seconds after which a leaving caller is evidence about the target:
+    the median of its answers, and at least LEAST_WAIT_S.
     """
     half_ms = quantile_ms(times.answered, 0.5, WAIT_BOUNDS_MS) if times is not None else None
     return max(LEAST_WAIT_S, (half_ms or 0.0) / 1000)
 
 
-def _adapted_s(times: AnswerTimes, least_s: float, most_s: float) -> float:
+def _limit_from_times_s(times: AnswerTimes, least_s: float, most_s: float) -> float:
     """Returns three times the 99 % quantile, from least_s to most_s. Below MIN_ANSWERS waits, a
     lower quantile counts; for very few, returns least_s.
 
@@ -221,22 +223,24 @@ def _adapted_s(times: AnswerTimes, least_s: float, most_s: float) -> float:
     itself is slow or down: the limit rises with each cut until answers come, because the
     circuit breaker judges a target that is down.
     """
-    measured = times.waits
-    if measured <= FEW_ANSWERS:
+    waits_measured = times.waits
+    if waits_measured <= FEW_ANSWERS:
         return least_s
-    share = 0.99 if measured >= MIN_ANSWERS else 1 - FEW_ANSWERS / measured
+    share = 0.99 if waits_measured >= MIN_ANSWERS else 1 - FEW_ANSWERS / waits_measured
     slow_s = wait_quantile_s(times, share)
     if slow_s is not None:
         return max(least_s, min(P99_FACTOR * slow_s, most_s))
-    if sum(times.cut.values()) > SLOW_SHARE * measured:
+    if sum(times.cut.values()) > SLOW_SHARE * waits_measured:
         waits = merge_histograms(times)
         slow_ms = quantile_ms(waits, share, WAIT_BOUNDS_MS) or 0.0
         return max(least_s, min(P99_FACTOR * slow_ms / 1000, most_s))
     answered_ms = quantile_ms(times.answered, share, WAIT_BOUNDS_MS) or 0.0
     limit_s = max(least_s, min(P99_FACTOR * answered_ms / 1000, most_s))
-    tried_ms = 1000 * _BUCKET_RATIO * limit_s
-    tried = sum(count for bound, count in times.cut.items() if bound > tried_ms)
-    if tried >= FEW_ANSWERS:
+    longer_ms = 1000 * _BUCKET_RATIO * limit_s
+    cut_after_longer_time = sum(
+        count for bound, count in times.cut.items() if bound > longer_ms
+    )
+    if cut_after_longer_time >= FEW_ANSWERS:
         return limit_s
     return min(P99_FACTOR * limit_s, most_s)
 
@@ -253,7 +257,7 @@ FORGET_S: Final = 600.0  # after this long without an answer the limit starts ag
 
 
 class CallSpeed(NamedTuple):
-    """How many calls a target gets at once, and the sums that this number is adapted by."""
+    """The number of calls that a target gets at once, and the sums that adapt this number."""
 
     calls: float = START_CALLS
     changed_at: float = 0.0  # answers to earlier calls do not count
@@ -280,14 +284,14 @@ class EndedCall(NamedTuple):
 
 
 def current_speed(speed: CallSpeed, now: float) -> CallSpeed:
-    """Returns the speed, or a fresh one if the last answer is too old to say anything."""
+    """Returns the speed, or a new CallSpeed if the last answer is older than FORGET_S."""
     return speed if 0 <= now - speed.used_at <= FORGET_S else CallSpeed(used_at=now)
 
 
 def note_answer(
     speed: CallSpeed,
     call: EndedCall,
-    most: int,
+    max_calls: int,
 ) -> CallSpeed:
     """Returns the speed after an answer. most: the largest number of calls at once.
 
@@ -312,20 +316,20 @@ def note_answer(
     if speed.round_answers < max(ROUND_ANSWERS, int(speed.calls)):
         return speed
     if speed.round_s * speed.first_tokens > TOO_SLOW * speed.first_s * speed.round_tokens:
-        return _change(speed, speed.calls * SLOWER_SHARE, call.now)
-    more = speed.calls + speed.round_full
-    return _change(speed, min(float(most), more), call.now)
+        return _change_calls(speed, speed.calls * SLOWER_SHARE, call.now)
+    increased = speed.calls + speed.round_full
+    return _change_calls(speed, min(float(max_calls), increased), call.now)
 
 
 def note_overload(speed: CallSpeed, call: EndedCall) -> CallSpeed:
-    """Halves the limit, once for all calls that ran at the time of an overload."""
+    """Halves the limit after an overload, but only once for all calls that ran at that time."""
     speed = current_speed(speed, call.now)._replace(used_at=call.now)
     if call.started_at < speed.changed_at:
         return speed
-    return _change(speed, speed.calls * OVERLOAD_SHARE, call.now)
+    return _change_calls(speed, speed.calls * OVERLOAD_SHARE, call.now)
 
 
-def _change(
+def _change_calls(
     speed: CallSpeed,
     calls: float,
     now: float,

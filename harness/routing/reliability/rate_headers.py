@@ -1,4 +1,4 @@
-"""Reads what a provider's headers say about its rate limits. Pure.
+"""Reads a provider's rate limits from an answer's headers. Pure.
 
 Each header has the form of one family of providers; a header that is missing, negative or not a
 number is unknown. `tests/world/rates` has the published headers that the forms come from.
@@ -34,7 +34,7 @@ _FORMS: Final = (
     (_R, "x-ratelimit-{}"),  # OpenRouter
     (_R, "ratelimit-{}"),  # the first drafts of the IETF's standard
 )
-_NAMES: Final = tuple(
+_HEADER_NAMES: Final = tuple(
     (kind, form.format("remaining"), form.format("limit"), form.format("reset"))
     for kind, form in _FORMS
 )
@@ -42,7 +42,7 @@ _NAMES: Final = tuple(
 _NUMBER: Final = re.compile(r"\d{1,15}(\.\d{0,20})?", re.ASCII)
 _LONGEST: Final = 64
 # Units of a duration in Go's notation, in seconds.
-_SPANS: Final[Mapping[str, float]] = {
+_UNIT_SECONDS: Final[Mapping[str, float]] = {
     "h": 3600.0,
     "m": 60.0,
     "s": 1.0,
@@ -66,23 +66,25 @@ class RateReading:
 
 
 def read_rates(headers: Mapping[str, str], now: datetime) -> tuple[RateReading, ...]:
-    """Reads the headers of an answer; of several limits of a kind, the one with the least rest.
+    """Reads the headers of an answer. If a kind has several limits, returns the limit with the
+    least rest.
 
     headers: look-up ignores case, or names are lower case. now: aware.
     """
-    found: dict[RateKind, RateReading] = {}
-    for kind, remaining_name, limit_name, reset_name in _NAMES:
-        remaining = _number(headers.get(remaining_name, ""))
-        if remaining is None or (kind in found and found[kind].remaining <= remaining):
+    readings: dict[RateKind, RateReading] = {}
+    for kind, remaining_name, limit_name, reset_name in _HEADER_NAMES:
+        remaining = _parse_number(headers.get(remaining_name, ""))
+        if remaining is None or (kind in readings and readings[kind].remaining <= remaining):
             continue
-        limit = _number(headers.get(limit_name, "")) or None
-        reset_s = _reset_s(headers.get(reset_name, "").strip(), now)
-        found[kind] = RateReading(kind, remaining, limit, reset_s)
-    return tuple(found.values())
+        limit = _parse_number(headers.get(limit_name, "")) or None
+        reset_s = _parse_reset_s(headers.get(reset_name, "").strip(), now)
+        readings[kind] = RateReading(kind, remaining, limit, reset_s)
+    return tuple(readings.values())
 
 
 def used_up_for_s(headers: Mapping[str, str], now: datetime) -> float:
-    """Seconds until a used-up rate is renewed; 0 if the headers report no used-up rate.
+    """Returns the seconds until a used-up rate is renewed; 0 if the headers report no used-up
+    rate.
 
     headers, now: as for `read_rates`.
     """
@@ -95,30 +97,36 @@ def is_used_up(headers: Mapping[str, str]) -> bool:
 
     headers: as for `read_rates`.
     """
-    return any(_number(headers.get(remaining, "")) == 0 for _, remaining, *_ in _NAMES)
+    return any(
+        _parse_number(headers.get(remaining, "")) == 0 for _, remaining, *_ in _HEADER_NAMES
+    )
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     text = text.strip()
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
-def _reset_s(text: str, now: datetime) -> float | None:
+def _parse_reset_s(text: str, now: datetime) -> float | None:
     """Parses a duration in Go's notation such as `1m0.5s`, seconds, a Unix time, or a time in
     ISO 8601 with its zone; None for any other text.
     """
     if not text or len(text) > _LONGEST:
         return None
     if _SPAN.fullmatch(text):
-        return sum(float(number) * _SPANS[unit] for number, unit in _SPAN_PART.findall(text))
-    number = _number(text)
+        return sum(
+            float(number) * _UNIT_SECONDS[unit] for number, unit in _SPAN_PART.findall(text)
+        )
+    number = _parse_number(text)
     if number is not None:
         if number < _LEAST_UNIX_S:
             return number
         unix_s = number / 1000 if number >= _LEAST_UNIX_MS else number
         return max(0.0, unix_s - now.timestamp())
     with suppress(ValueError, OverflowError):
-        then = datetime.fromisoformat(text)
+        reset_at = datetime.fromisoformat(text)
         # Without its zone, the time is unknown.
-        return max(0.0, (then - now).total_seconds()) if then.tzinfo is not None else None
+        return (
+            max(0.0, (reset_at - now).total_seconds()) if reset_at.tzinfo is not None else None
+        )
     return None

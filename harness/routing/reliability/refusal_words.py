@@ -1,5 +1,5 @@
-"""Lists the words by which providers refuse a field or a length, and the fields that the router
-may change. A table without logic: `request_repair` reads it.
+"""Lists the words with which providers refuse a field or a length, and the fields that the
+router may change. A table without logic, for `request_repair`.
 
 Each pattern is a message that a provider has sent; add a provider's new message here.
 """
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-# Fields that a request can do without.
+# Optional fields of a request.
 HINTS: Final = (
     "temperature",
     "top_p",
@@ -76,7 +76,7 @@ REFUSES: Final = re.compile(
     r"only (be )?(allowed|defined|supported|valid) (when|if|with)",
     re.IGNORECASE,
 )
-# Refusals of the endpoint's schema: no other field makes the refused field known.
+# Refusals by the endpoint's schema, which do not depend on other fields.
 OF_THE_SCHEMA: Final = re.compile(
     r"extra inputs|unrecogni[sz]ed|unknown (parameter|name|field|argument)|unsupported field|"
     r"cannot find field|extraneous key|^property \S+ is unsupported",
@@ -95,9 +95,9 @@ JOINT: Final = re.compile(
     r"cannot both|only one|together|combin|\b(when|while|if|unless|without|requires?)\b",
     re.IGNORECASE,
 )
-# The way out that a refusal names, with a field and its value. From OpenAI.
+# The remedy that a refusal suggests, with a field and its value. From OpenAI.
 WAY_OUT: Final = re.compile(r"\bset [`'\"]?([\w.]+)[`'\"]? to [`'\"](\w+)[`'\"]", re.IGNORECASE)
-# The same refusal for older models, which does not name the way out.
+# The same refusal of older models, without a remedy.
 TOOLS_WITH_EFFORT: Final = re.compile(
     r"^function tools with reasoning_effort are not supported", re.IGNORECASE
 )

@@ -1,5 +1,6 @@
-"""Remembers which combinations of fields a model's endpoint refused, so that a repair changes
-only later requests with the same combination. Pure: functions of memory, observation and time.
+"""Remembers the combinations of fields that a model's endpoint refused, so that a repair
+changes only later requests with the same combination. Pure: functions of memory, observation
+and time.
 
 A combination has three parts. Beta headers and switches (the effort, thinking on or off) must
 be the same. All other fields are compared by name and by small values. Two refusals with the
@@ -25,7 +26,7 @@ from harness.routing.reliability.request_repair import (
     repair_request,
 )
 
-# A refusal counts for this long, and for this long before the first test.
+# How long a refusal counts, and how long it counts before the first test.
 KEPT_S: Final = 86_400.0
 FIRST_WAIT_S: Final = 600.0
 # While one test is under way, further requests are repaired.
@@ -51,7 +52,7 @@ _SWITCHES: Final = (
     "chat_template_kwargs.thinking",
 )
 # Names of callers, and the content: only its kinds count (`_content_kinds`).
-_NO_PART: Final = frozenset(
+_EXCLUDED_FIELDS: Final = frozenset(
     {
         "model",
         "messages",
@@ -65,9 +66,9 @@ _NO_PART: Final = frozenset(
         "prompt_cache_key",
     }
 )
-_SMALL: Final = re.compile(r"[\w.:-]{0,24}")
+_SMALL_VALUE: Final = re.compile(r"[\w.:-]{0,24}")
 # Fields beside HINTS and LENGTHS that people may see. Other names may be a client's text.
-_SHOWN: Final = frozenset(
+_SHOWN_FIELDS: Final = frozenset(
     {*HINTS, *LENGTHS, *_SWITCHES, "tools", "tool_choice", "stream", "response_format"}
 )
 _SHOWN_VALUES: Final = re.compile(
@@ -88,30 +89,34 @@ def read_combination(
     body: Mapping[str, Any], betas: Collection[str] = ()
 ) -> Combination | None:
     """Reads the combination of a request; None if its fields are too many or too long."""
-    given = {name: value for name, value in body.items() if _is_part(name, value)}
-    if len(given) > MOST_FIELDS or any(len(name) > MOST_LETTERS for name in given):
+    considered = {name: value for name, value in body.items() if _is_part(name, value)}
+    if len(considered) > MOST_FIELDS or any(len(name) > MOST_LETTERS for name in considered):
         return None
-    texts = (text for name, value in given.items() for text in _texts(name, value))
-    named = set(islice(chain(texts, _content_kinds(body)), MOST_TEXTS))
-    if len(named) == MOST_TEXTS:
+    texts = (text for name, value in considered.items() for text in _field_texts(name, value))
+    parts = set(islice(chain(texts, _content_kinds(body)), MOST_TEXTS))
+    if len(parts) == MOST_TEXTS:
         return None
-    switches = {text for text in named if text.partition("=")[0] in _SWITCHES}
-    return Combination(frozenset(betas), frozenset(switches), frozenset(named - switches))
+    switches = {text for text in parts if text.partition("=")[0] in _SWITCHES}
+    return Combination(frozenset(betas), frozenset(switches), frozenset(parts - switches))
 
 
 def _is_part(name: str, value: object) -> bool:
-    # Without a stream means the same as `stream: false`, and null the same as no field.
-    return name not in _NO_PART and value is not None and (name, value) != ("stream", False)
+    # `stream: false` and null mean the same as a missing field.
+    return (
+        name not in _EXCLUDED_FIELDS
+        and value is not None
+        and (name, value) != ("stream", False)
+    )
 
 
-def _texts(name: str, value: Any) -> Iterator[str]:
+def _field_texts(name: str, value: Any) -> Iterator[str]:
     """Yields a field's name, and its small values: `a`, `a=true`, `a.b=low`."""
     yield name
     inner = value.items() if isinstance(value, Mapping) else ()
     for path, part in ((name, value), *((f"{name}.{key}", part) for key, part in inner)):
         if isinstance(part, bool):
             yield f"{path}={json.dumps(part)}"
-        elif isinstance(part, str) and _SMALL.fullmatch(part):
+        elif isinstance(part, str) and _SMALL_VALUE.fullmatch(part):
             yield f"{path}={part}"
 
 
@@ -130,8 +135,10 @@ def _content_kinds(body: Mapping[str, Any]) -> set[str]:
         for part in content
         if isinstance(part, Mapping)
     }
-    small = {kind for kind in kinds if isinstance(kind, str) and _SMALL.fullmatch(kind)}
-    return {f"content.{kind}" for kind in small if "text" not in kind}
+    short_kinds = {
+        kind for kind in kinds if isinstance(kind, str) and _SMALL_VALUE.fullmatch(kind)
+    }
+    return {f"content.{kind}" for kind in short_kinds if "text" not in kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +168,23 @@ class RefusedCombination:
 
     def merged(self, other: "RefusedCombination") -> "RefusedCombination | None":
         """Joins two refusals that differ in fields alone; None for others."""
-        same = (self.betas, self.switches, self.value)
+        own = (self.betas, self.switches, self.value)
         if self.ever is None or other.ever is None:
             return None
-        if same != (other.betas, other.switches, other.value):
+        if own != (other.betas, other.switches, other.value):
             return None
         return replace(self, always=self.always & other.always, ever=self.ever | other.ever)
 
     def conditions(self, field: str) -> list[str]:
         """Names the other fields of the combination for people, without clients' texts."""
         named = [text.partition("=") for text in (self.switches or frozenset()) | self.always]
-        shown = {
+        names = {
             f"{name}={value}" if _SHOWN_VALUES.fullmatch(value) else name
             for name, _, value in named
-            if name in _SHOWN and name != field
+            if name in _SHOWN_FIELDS and name != field
         }
         # `reasoning_effort=high` says more than `reasoning_effort`.
-        said = sorted(text for text in shown if not any(f"{text}=" in more for more in shown))
+        said = sorted(text for text in names if not any(f"{text}=" in more for more in names))
         return [*said, *(["its beta headers"] if self.betas else [])]
 
 
@@ -212,18 +219,20 @@ class KnownRefusal:
 
     def applies(self, body: Mapping[str, Any], combination: Combination) -> bool:
         """Returns whether the request is covered, and the repair would change it."""
-        # A client may make the router learn many fields of a long history: do not read it.
-        value = _value(body, self.repair.field) if self.refused.value else ""
-        return self.refused.covers(combination, value) and _changes(
+        # A client may make the router learn many fields of a long history, so this code reads
+        # the value only if it counts.
+        value = _field_text(body, self.repair.field) if self.refused.value else ""
+        return self.refused.covers(combination, value) and _would_change(
             self.repair, body, combination
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RepairMemory:
-    """What an endpoint of a model refused, and accepted beside it.
+    """The combinations that an endpoint of a model refused, and related ones that it accepted.
 
-    accepted: fields with combinations that the endpoint took after a refusal of the field.
+    accepted: repairs of a field with a combination that the endpoint accepted after its
+    refusal.
     """
 
     known: tuple[KnownRefusal, ...] = ()
@@ -238,33 +247,33 @@ def remember_refusal(
     now_s: float,
 ) -> RepairMemory:
     """Adds a refusal of a request. body, combination: as the provider refused them."""
-    value = _value(body, repair.field)
-    new = _refused_combinations(repair, combination, value)
+    value = _field_text(body, repair.field)
+    new_refusal = _refused_combinations(repair, combination, value)
     accepted = tuple(entry for entry in memory.accepted if entry != (repair, combination))
-    kept: list[KnownRefusal] = []
-    added = False
+    refusals: list[KnownRefusal] = []
+    is_added = False
     for old in memory.known:
         if not old.counts(now_s):
             continue
-        covered = old.refused.covers(combination, value)
+        is_covered = old.refused.covers(combination, value)
         if old.repair != repair:
             # The provider names another repair of this field for the same combination.
-            if not (covered and old.repair.field == repair.field):
-                kept.append(old)
+            if not (is_covered and old.repair.field == repair.field):
+                refusals.append(old)
             continue
-        if not added and covered:
-            kept.append(_wait_longer(old, now_s))
-            added = True
+        if not is_added and is_covered:
+            refusals.append(_double_wait(old, now_s))
+            is_added = True
             continue
-        wider = None if added else _joined(old, new, accepted)
-        added = added or wider is not None
-        kept.append(old if wider is None else _fresh(repair, wider, now_s))
-    if not added:
-        kept.append(_fresh(repair, new, now_s))
-    return RepairMemory(tuple(kept[-MOST_REFUSALS:]), accepted)
+        joined = None if is_added else _join_refusals(old, new_refusal, accepted)
+        is_added = is_added or joined is not None
+        refusals.append(old if joined is None else _build_known_refusal(repair, joined, now_s))
+    if not is_added:
+        refusals.append(_build_known_refusal(repair, new_refusal, now_s))
+    return RepairMemory(tuple(refusals[-MOST_REFUSALS:]), accepted)
 
 
-def _joined(
+def _join_refusals(
     old: KnownRefusal,
     new: RefusedCombination,
     accepted: Collection[tuple[RequestRepair, Combination]],
@@ -272,21 +281,25 @@ def _joined(
     """Joins refusals of one repair, unless the provider accepted a request in between."""
     if old.repair.reach is not RepairReach.COMBINATION:
         return None
-    wider = old.refused.merged(new)
-    took = [combination for repair, combination in accepted if repair == old.repair]
-    if wider is None or any(wider.covers(combination, "") for combination in took):
+    joined = old.refused.merged(new)
+    accepted_combinations = [
+        combination for repair, combination in accepted if repair == old.repair
+    ]
+    if joined is None or any(
+        joined.covers(combination, "") for combination in accepted_combinations
+    ):
         return None
-    return wider
+    return joined
 
 
-def _fresh(repair: RequestRepair, refused: RefusedCombination, now_s: float) -> KnownRefusal:
+def _build_known_refusal(
+    repair: RequestRepair, refused: RefusedCombination, now_s: float
+) -> KnownRefusal:
     return KnownRefusal(repair, refused, now_s, FIRST_WAIT_S, now_s + FIRST_WAIT_S)
 
 
-def _wait_longer(old: KnownRefusal, now_s: float) -> KnownRefusal:
-    """Doubles the wait after a refused test. Requests that were under way together count
-    once.
-    """
+def _double_wait(old: KnownRefusal, now_s: float) -> KnownRefusal:
+    """Doubles the wait after a refused test. Requests that ran at the same time count once."""
     if now_s - old.at_s < old.wait_s:
         return old
     wait_s = min(KEPT_S, 2 * old.wait_s)
@@ -307,20 +320,22 @@ def note_answer(
         for entry in memory.known
         if entry.repair.kind is RepairKind.LEAVE_PIECE or not entry.applies(body, combination)
     )
-    took = {
+    newly_accepted = {
         (entry.repair, combination): None
         for entry in known
         if entry.repair.reach is RepairReach.COMBINATION
-        and _changes(entry.repair, body, combination)
+        and _would_change(entry.repair, body, combination)
     }
-    if len(known) == len(memory.known) and took.keys() <= set(memory.accepted):
+    if len(known) == len(memory.known) and newly_accepted.keys() <= set(memory.accepted):
         return memory
-    accepted = tuple({**dict.fromkeys(memory.accepted), **took})
+    accepted = tuple({**dict.fromkeys(memory.accepted), **newly_accepted})
     return RepairMemory(known, accepted[-MOST_ACCEPTED:])
 
 
 def begin_test(memory: RepairMemory, entry: KnownRefusal, now_s: float) -> RepairMemory:
-    """Marks that one request goes out unchanged, and keeps others from it for TEST_GAP_S."""
+    """Marks that one request goes out unchanged, and repairs further requests for
+    TEST_GAP_S.
+    """
     testing = replace(entry, test_at_s=now_s + TEST_GAP_S)
     return replace(
         memory,
@@ -328,7 +343,7 @@ def begin_test(memory: RepairMemory, entry: KnownRefusal, now_s: float) -> Repai
     )
 
 
-def _changes(
+def _would_change(
     repair: RequestRepair,
     body: Mapping[str, Any],
     combination: Combination,
@@ -338,7 +353,7 @@ def _changes(
     return repair_request(body, [repair])[0] != body
 
 
-def _value(body: Mapping[str, Any], path: str) -> str:
+def _field_text(body: Mapping[str, Any], path: str) -> str:
     name, _, inner = path.partition(".")
     value = body.get(name)
     if inner and isinstance(value, Mapping):

@@ -1,7 +1,7 @@
 """Decides whether and when the router calls the same target again.
 
-Pure: `uniform` is a number in [0, 1), times are seconds. Whether another target follows is
-decided in `harness.routing.plan`; the rules by class of failure are `FAILURE_RULES`.
+Pure: `uniform` is a number in [0, 1), times are seconds. `harness.routing.plan` decides whether
+another target follows. `FAILURE_RULES` has the rules by class of failure.
 """
 
 import math
@@ -17,7 +17,7 @@ from harness.frame.errors import InputError
 from harness.frame.failures import FAILURE_RULES, FailureClass, SameTarget
 
 # The number of units in a second, by header.
-_NUMBERS: Final[Mapping[str, float]] = {
+_UNITS_PER_SECOND: Final[Mapping[str, float]] = {
     "retry-after": 1.0,
     "retry-after-ms": 1000.0,
     "x-ms-retry-after-ms": 1000.0,
@@ -78,7 +78,7 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
     """
     waits = [
         wait
-        for name, per_second in _NUMBERS.items()
+        for name, per_second in _UNITS_PER_SECOND.items()
         if (text := headers.get(name)) is not None
         and (wait := _wait_s(text.strip(), per_second, now)) is not None
     ]
@@ -98,12 +98,12 @@ def _wait_s(
     if per_second != 1.0:
         return None
     try:
-        then = parsedate_to_datetime(text)
+        retry_at = parsedate_to_datetime(text)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max(0.0, (then - now).total_seconds())
+    if retry_at.tzinfo is None:
+        retry_at = retry_at.replace(tzinfo=UTC)
+    return max(0.0, (retry_at - now).total_seconds())
 
 
 def backoff_s(
@@ -138,7 +138,9 @@ def fits_budget(
     room: RetryBudget,
     policy: RetryPolicy = DEFAULT_RETRY,
 ) -> bool:
-    """Whether the rest allows an attempt. False for a long wait if another target is ready."""
+    """Tells whether the remaining time allows an attempt. False for a long wait if another
+    target is ready.
+    """
     if room.standby and wait_s > policy.max_wait_s:
         return False
     return wait_s + min(policy.attempt_s, room.share_s / 2) <= room.left_s
@@ -153,7 +155,7 @@ def retry_wait_s(
     room: RetryBudget,
     policy: RetryPolicy = DEFAULT_RETRY,
 ) -> float | None:
-    """Seconds until the router calls the same target again; None if it does not.
+    """Returns the seconds until the router calls the same target again; None if it does not.
 
     tries: calls of this target so far, at least 1.
     retry_after_s: the pause that the provider requested; None without one.
@@ -167,14 +169,16 @@ def retry_wait_s(
         case SameTarget.NEVER:
             return None
         case SameTarget.ONCE:
-            most = 2
+            max_tries = 2
             wait_s = 0.0
         case SameTarget.BACKOFF | SameTarget.RETRY_AFTER:
-            most = policy.tries_per_target
+            max_tries = policy.tries_per_target
             wait_s = backoff_s(tries, uniform, policy)
         case _:
             assert_never(rule)
     wait_s = max(wait_s, retry_after_s or 0.0)
-    if tries >= min(most, policy.tries_per_target) or not fits_budget(wait_s, room, policy):
+    if tries >= min(max_tries, policy.tries_per_target) or not fits_budget(
+        wait_s, room, policy
+    ):
         return None
     return wait_s

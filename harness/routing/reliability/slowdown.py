@@ -1,10 +1,10 @@
-"""If a provider asks for a pause, the router slows the target and does not stop it. Pure.
+"""Slows a target after its provider asked for a pause, instead of stopping it. Pure.
 
-One long prompt may exceed a rate limit although all other requests stay below it. So the router
-still sends probes: at most one request in `gap_s` seconds, over all workers of the machine. A
-refused probe doubles the gap, and a good answer ends the slowdown. A request much smaller than
-the refused requests does not wait for a doubled gap. If it succeeds, later refusals of large
-requests do not slow the target (`TooLarge`).
+One long prompt may exceed a rate limit although all other requests stay below it. The router
+therefore still sends probes: at most one request in `gap_s` seconds, over all workers of the
+machine. A refused probe doubles the gap, and a good answer ends the slowdown. A request much
+smaller than the refused requests does not wait for a doubled gap. If it succeeds, later
+refusals of large requests do not slow the target (`TooLarge`).
 
 The router stops probes for the whole pause in two cases: the provider reports that no request
 remains, or it refused two probes of different sizes. In the second case, much smaller requests
@@ -66,7 +66,7 @@ class Turns(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Slowdown:
-    """What one worker knows of a slowed target."""
+    """One worker's knowledge of a slowed target."""
 
     until: float  # the end of the pause that the provider asked for
     turns: Turns

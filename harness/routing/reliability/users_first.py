@@ -1,5 +1,5 @@
-"""Decides how many calls that no user waits for an account may get at once, so that users of
-the same account keep their share of its rate limit. Pure.
+"""Limits the concurrent background calls of an account, so that users of the same account keep
+their share of its rate limit. No user waits for a background call. Pure.
 
 An account is a provider's address with one key: its limits count all calls with that key.
 Evals, judges, drift checks, rounds of candidates, shadows and health checks obey this one rule.
@@ -17,7 +17,7 @@ from harness.frame.people.limits import MINUTE_S
 from harness.frame.plain_data import short_hash
 from harness.routing.reliability.rate_headers import RateKind, RateReading
 
-# How long a user's 429 keeps the other calls at one at a time.
+# After a user's 429, only one background call runs at a time for this long.
 CAUTION_S: Final = 600.0
 # The other calls grow in number only while the rest exceeds this many of the users' minutes.
 ROOM_MINUTES: Final = 2.0
@@ -33,7 +33,7 @@ USERS_PER_CALL: Final = 2.0
 LONGEST_GAP_S: Final = 10.0
 SHORTEST_RENEWAL_S: Final = 1.0
 MOST_CALLS: Final = 256
-# How old a report of users' requests may be to count as their last minute.
+# A report of users' requests counts as their last minute up to this age.
 FRESH_S: Final = 30.0
 
 
@@ -48,7 +48,7 @@ class RateReport:
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """Everything that is known of an account.
+    """The known facts about an account.
 
     per_min: users' requests and tokens in the last minute; a missing kind is unknown.
     users_seen: users called the account in the last CAUTION_S.
@@ -63,11 +63,11 @@ class AccountState:
 
 
 class Permit(NamedTuple):
-    """What calls that no user waits for may do now.
+    """The limits of background calls at this moment.
 
     calls: how many may be in progress at once, over all processes; 0 if none may begin.
     gap_s: the least time between the starts of two calls.
-    wait_s: until a call may begin, unless a newer report says otherwise.
+    wait_s: until a call may begin, unless a newer report allows it earlier.
     reason: names the users as the cause of a limit; empty if they are not.
     """
 
@@ -78,12 +78,12 @@ class Permit(NamedTuple):
 
 
 FREE: Final = Permit(MOST_CALLS)
-# While a rest is unknown, one call at a time reads it.
-FIRST: Final = Permit(1)
+# While the rest of a limit is unknown, one call at a time reads it.
+ONE_CALL: Final = Permit(1)
 
 
 def account_of(api_base: str, secret: str) -> str:
-    """Identifies an account; providers with the same address and key share it.
+    """Returns the id of an account; providers with the same address and key share it.
 
     The result is a one-way hash, because it is stored and the key is a secret.
     """
@@ -93,14 +93,16 @@ def account_of(api_base: str, secret: str) -> str:
 def permit_calls(state: AccountState, model: str, now: float) -> Permit:
     """Returns the strictest permit of all limits and refusals of an account.
 
-    model: the model that the calls ask, because some providers have limits for each model.
+    model: the called model, because some providers have limits for each model.
     """
-    permits = [FREE, *_after_refusal(state, now)]
+    permits = [FREE, *_permits_after_refusal(state, now)]
     newest = _newest_rates(state.rates, model)
-    found = [permit for report in newest for permit in _of_rate(state, report, now)]
-    if newest and not found:
-        permits.append(FIRST)
-    permits += found
+    rate_permits = [
+        permit for report in newest for permit in _permits_of_rate(state, report, now)
+    ]
+    if newest and not rate_permits:
+        permits.append(ONE_CALL)
+    permits += rate_permits
     strictest = min(permits, key=lambda permit: (permit.calls, not permit.reason))
     return strictest._replace(
         gap_s=max(permit.gap_s for permit in permits),
@@ -108,7 +110,7 @@ def permit_calls(state: AccountState, model: str, now: float) -> Permit:
     )
 
 
-def _after_refusal(state: AccountState, now: float) -> Iterator[Permit]:
+def _permits_after_refusal(state: AccountState, now: float) -> Iterator[Permit]:
     if state.resume_at > now:
         yield Permit(
             0,
@@ -116,7 +118,7 @@ def _after_refusal(state: AccountState, now: float) -> Iterator[Permit]:
             reason="the provider refused a caller's request (429) and asked for a pause",
         )
     if state.refused_at is not None and now - state.refused_at < CAUTION_S:
-        yield _in_turn(state, "the provider refused a caller's request (429)")
+        yield _permit_single_calls(state, "the provider refused a caller's request (429)")
 
 
 def _newest_rates(rates: Iterable[RateReport], model: str) -> list[RateReport]:
@@ -134,8 +136,8 @@ def _is_newer(report: RateReport, known: RateReport) -> bool:
     return (report.at, -report.rate.remaining) > (known.at, -known.rate.remaining)
 
 
-def _of_rate(state: AccountState, report: RateReport, now: float) -> Iterator[Permit]:
-    """Yields what one report allows; nothing if the report is too old to say anything."""
+def _permits_of_rate(state: AccountState, report: RateReport, now: float) -> Iterator[Permit]:
+    """Yields the permit that one report gives; nothing if the report is too old."""
     rate = report.rate
     age_s = now - report.at
     users = state.per_min.get(rate.kind, 0.0)
@@ -152,18 +154,21 @@ def _of_rate(state: AccountState, report: RateReport, now: float) -> Iterator[Pe
         return
     need = RESERVE_SHARE if rate.reset_s is None else left_s / MINUTE_S
     reserve = max(need * users, RESERVE_OF_LIMIT * limit)
-    what = format_quantity(int(rate.remaining), rate.kind.value.removesuffix("s"))
+    remaining_text = format_quantity(int(rate.remaining), rate.kind.value.removesuffix("s"))
     reason = (
-        f"{what} were left of the account's limit, and callers sent {users:,.0f} in a minute"
+        f"{remaining_text} were left of the account's limit, and callers sent {users:,.0f} in "
+        "a minute"
     )
     if rate.remaining <= reserve:
         yield Permit(0, wait_s=left_s, reason=reason if state.users_seen else "")
     else:
-        yield _in_turn(state, reason)
+        yield _permit_single_calls(state, reason)
 
 
-def _in_turn(state: AccountState, reason: str) -> Permit:
-    """One call at a time, at most one for each USERS_PER_CALL requests of users."""
+def _permit_single_calls(state: AccountState, reason: str) -> Permit:
+    """Permits one call at a time, and at most one call for each USERS_PER_CALL requests of
+    users.
+    """
     users = state.per_min.get(RateKind.REQUESTS, 0.0)
     gap_s = MINUTE_S * USERS_PER_CALL / users if users > 0 else LONGEST_GAP_S
     return Permit(1, min(LONGEST_GAP_S, gap_s), reason=reason)
@@ -189,7 +194,7 @@ class AccountLoad:
 def merge_loads(loads: Iterable[AccountLoad], now: float) -> AccountState:
     """Merges the reports of all processes about one account."""
     all_loads = list(loads)
-    fresh = [load for load in all_loads if now - load.at.timestamp() <= FRESH_S]
+    fresh_loads = [load for load in all_loads if now - load.at.timestamp() <= FRESH_S]
     users_at = [load.users_at.timestamp() for load in all_loads if load.users_at]
     return AccountState(
         rates=tuple(
@@ -199,8 +204,8 @@ def merge_loads(loads: Iterable[AccountLoad], now: float) -> AccountState:
             if now - report.at <= CAUTION_S
         ),
         per_min={
-            RateKind.REQUESTS: sum(load.users for load in fresh),
-            RateKind.TOKENS: sum(load.user_tokens for load in fresh),
+            RateKind.REQUESTS: sum(load.users for load in fresh_loads),
+            RateKind.TOKENS: sum(load.user_tokens for load in fresh_loads),
         },
         users_seen=any(now - at <= CAUTION_S for at in users_at),
         refused_at=max(

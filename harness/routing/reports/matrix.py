@@ -1,8 +1,9 @@
 """Builds the provider matrix: each provider with its models, abilities, prices and health.
 
 The matrix joins facts that other modules store: registry, catalogue, checks, alerts and
-traffic. It calls no provider, so its health may be a day old. A check that calls them is in
-`harness.providers.registry.registered_providers`; one route's figures are in `scorecard`.
+traffic. It calls no provider, so its health may be a day old.
+`harness.providers.registry.registered_providers` checks providers, and `scorecard` has one
+route's figures.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from harness.providers.models.catalogue import (
 )
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import credentials
-from harness.providers.registry.registered_providers import known_check
+from harness.providers.registry.registered_providers import list_recent_checks
 from harness.providers.target import (
     Price,
     Provider,
@@ -35,7 +36,7 @@ from harness.routing.context import RoutingContext
 from harness.routing.records.routes import Routing
 from harness.routing.reports import scorecard
 
-_TROUBLE: Final = frozenset(
+_TROUBLE_ALERTS: Final = frozenset(
     {
         AlertKind.BREAKER_OPEN,
         AlertKind.OUR_KEY,
@@ -94,34 +95,34 @@ def build_matrix(ctx: RoutingContext) -> Sequence[MatrixRow]:
         targets = Targets(tx).all()
         table = Routing(tx).table()
     keys = {credential.name: credential for credential in credentials.list_credentials(ctx)}
-    serves: dict[str, list[str]] = {}
+    routes_by_target: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
         for target in route.targets:
-            serves.setdefault(target, []).append(name)
+            routes_by_target.setdefault(target, []).append(name)
     speeds = scorecard.load_speeds(ctx, table.routes)
-    health = _Health(ctx, targets, speeds)
+    health = _HealthEvidence(ctx, targets, speeds)
     rows = []
     for name, provider in providers.items():
-        own = [target for target in targets.values() if target.provider == name]
+        targets_of_provider = [target for target in targets.values() if target.provider == name]
         kind = PROVIDER_KINDS[provider.kind]
-        found, because, ill = health.assess(provider)
+        state, evidence, ill_subject = health.assess(provider)
         row = MatrixRow(
             provider=name,
             kind=kind.name,
             group=kind.group,
             configured=not keys[name].lacks_key,
             has_key=keys[name].has_value,
-            health=found,
-            health_because=because,
-            ill=ill,
+            health=state,
+            health_because=evidence,
+            ill=ill_subject,
             data_classes=classes_of_provider(ctx.data_classes, name),
             limitations=kind_limitations(kind),
             repairs=health.learned(provider),
-            models=_models(ctx, provider, own, serves, speeds),
+            models=_build_models(ctx, provider, targets_of_provider, routes_by_target, speeds),
         )
         rows.append(row)
     configured = {provider.kind for provider in providers.values()}
-    further = [
+    unconfigured = [
         MatrixRow(
             provider=kind.name,
             kind=kind.name,
@@ -131,45 +132,48 @@ def build_matrix(ctx: RoutingContext) -> Sequence[MatrixRow]:
         for kind in PROVIDER_KINDS.values()
         if kind.name not in configured and kind.group is not ProviderGroup.SIMULATED
     ]
-    return [*rows, *further]
+    return [*rows, *unconfigured]
 
 
-def _models(
+def _build_models(
     ctx: RoutingContext,
     provider: Provider,
-    own: Iterable[Target],
-    serves: Mapping[str, Sequence[str]],
+    targets: Iterable[Target],
+    routes_by_target: Mapping[str, Sequence[str]],
     speeds: Mapping[str, float],
 ) -> Sequence[MatrixModel]:
     """Builds the rows of a provider's models: of its registered targets and its configuration.
 
-    own: the provider's targets. serves: routes by target id. speeds: medians in ms by target
-    id.
+    targets: the provider's targets. serves: routes by target id. speeds: medians in ms by
+    target id.
     """
-    by_model: dict[str, list[str]] = {name: [] for name in provider.models}
-    for target in own:
-        by_model.setdefault(target.model, []).append(target.id)
+    ids_by_model: dict[str, list[str]] = {name: [] for name in provider.models}
+    for target in targets:
+        ids_by_model.setdefault(target.model, []).append(target.id)
     rows = []
-    for model, ids in sorted(by_model.items()):
+    for model, ids in sorted(ids_by_model.items()):
         entry = ctx.catalogue.find(provider.kind, model)
         price = provider.prices.get(model) or (entry.price if entry else None)
-        can = provider.abilities(model)
+        capabilities = provider.abilities(model)
         rows.append(
             MatrixModel(
                 model=model,
-                abilities=model_abilities(PROVIDER_KINDS[provider.kind], can, entry, price),
-                context_window=can.context_window or (entry.context_window if entry else None),
+                abilities=model_abilities(
+                    PROVIDER_KINDS[provider.kind], capabilities, entry, price
+                ),
+                context_window=capabilities.context_window
+                or (entry.context_window if entry else None),
                 price=price,
                 price_origin=find_price_origin(price, entry, ctx.catalogue) if price else None,
                 end_date=entry.end_date if entry else None,
                 p50_ms=next((speeds[id_] for id_ in ids if id_ in speeds), None),
-                routes=sorted({name for id_ in ids for name in serves.get(id_, ())}),
+                routes=sorted({name for id_ in ids for name in routes_by_target.get(id_, ())}),
             )
         )
     return rows
 
 
-class _Health:
+class _HealthEvidence:
     """The evidence of providers' health, loaded once for all rows."""
 
     def __init__(
@@ -179,19 +183,21 @@ class _Health:
         speeds: Mapping[str, float],
     ) -> None:
         with ctx.store.read() as tx:
-            open_ = Alerts(tx).list(open_only=True)
-        self._alerts = [alert for alert in open_ if alert.kind in _TROUBLE]
-        self._repairs = [alert for alert in open_ if alert.kind is AlertKind.LEARNED_REPAIR]
+            open_alerts = Alerts(tx).list(open_only=True)
+        self._alerts = [alert for alert in open_alerts if alert.kind in _TROUBLE_ALERTS]
+        self._repairs = [
+            alert for alert in open_alerts if alert.kind is AlertKind.LEARNED_REPAIR
+        ]
         self._answered = {targets[speed].provider for speed in speeds}
         self._targets = targets
-        self._check = known_check(ctx)
+        self._check = list_recent_checks(ctx)
 
     def learned(self, provider: Provider) -> list[str]:
         """Lists the repairs that routers learned for the provider's targets, as titles of open
         alerts.
         """
         start = f"target {provider.name}/"
-        return sorted(a.title for a in self._repairs if a.subject.startswith(start))
+        return sorted(alert.title for alert in self._repairs if alert.subject.startswith(start))
 
     def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
         """Returns health, its evidence, and the unhealthy provider or target.
@@ -199,30 +205,30 @@ class _Health:
         An open alert of a router precedes the last check, and a failed check precedes answered
         requests.
         """
-        own = [e.name for e in self._targets.values() if e.provider == provider.name]
+        target_names = [e.name for e in self._targets.values() if e.provider == provider.name]
         # Routers' alerts have these subjects (`router.health.worker_alerts`).
         names = {
             f"provider {provider.name}",
-            *(f"target {target}" for target in own),
+            *(f"target {target}" for target in target_names),
         }
         for alert in self._alerts:
             if alert.subject in names:
                 ill = alert.subject.partition(" ")[2]
                 return ProviderHealth.UNHEALTHY, f"alert: {alert.title}", ill
-        last = self._check.get(provider.name)
-        if last is not None and not last.ok:
-            because = f"the check of {last.at:%F %H:%M} UTC"
-            return ProviderHealth.UNHEALTHY, because, provider.name
+        last_check = self._check.get(provider.name)
+        if last_check is not None and not last_check.ok:
+            evidence = f"the check of {last_check.at:%F %H:%M} UTC"
+            return ProviderHealth.UNHEALTHY, evidence, provider.name
         if provider.name in self._answered:
             return (
                 ProviderHealth.HEALTHY,
                 "it answered requests in the last day",
                 "",
             )
-        if last is not None:
+        if last_check is not None:
             return (
                 ProviderHealth.HEALTHY,
-                f"the check of {last.at:%F %H:%M} UTC",
+                f"the check of {last_check.at:%F %H:%M} UTC",
                 "",
             )
         return (

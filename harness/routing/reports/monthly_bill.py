@@ -2,11 +2,12 @@
 
 `measure_bill` measures the route's recorded traffic; `forecast_cost` adds the candidate.
 
-Models differ in their tokenizers and in the length of their answers. So the evals count the
-tokens of candidate and incumbent on the same items. Items differ from clients' requests, so the
-forecast uses only the ratio of the two; length and number of requests come from the route. A
-forecast decides nothing: `harness.proposals.candidates.cost_ratio` compares list prices with
-the canary's limit, and the gate tests a claimed saving. An unknown price is never read as 0.
+Models differ in their tokenizers and in the length of their answers. The evals therefore count
+the tokens of candidate and incumbent on the same items. Items differ from clients' requests, so
+the forecast uses only the ratio of these tokens. The length and number of requests come from
+the route. A forecast has no effect on a swap: `harness.proposals.candidates.cost_ratio`
+compares list prices with the canary's limit, and the gate tests a claimed saving. An unknown
+price never counts as 0.
 """
 
 import math
@@ -75,15 +76,15 @@ class RouteBill:
         return self.requests * MONTH.total_seconds() / self.window_s if self.requests else 0.0
 
     @property
-    def reckons_month(self) -> bool:
-        """Whether the traffic covers MIN_WINDOW, so that it allows an estimate of a month."""
+    def covers_month(self) -> bool:
+        """Whether the traffic covers MIN_WINDOW, which is enough to estimate a month."""
         return bool(self.requests) and self.window_s >= MIN_WINDOW.total_seconds()
 
     @property
     def month_usd(self) -> float | None:
         """The cost of 30 days at the window's rate; None if unknown (see `unknown`)."""
         usd_per_request = self.usd_per_request
-        if usd_per_request is None or not self.reckons_month:
+        if usd_per_request is None or not self.covers_month:
             return None
         return usd_per_request * self.requests_per_month
 
@@ -101,7 +102,7 @@ class RouteBill:
         """The reason why `month_usd` is None; empty if it is known."""
         if not self.requests:
             return "no traffic of this route was recorded in the last 30 days"
-        if not self.reckons_month:
+        if not self.covers_month:
             window = format_estimate(self.window_s)
             return f"less than a day of traffic is recorded ({window})"
         if self.tokens is None:
@@ -142,14 +143,14 @@ def measure_bill(
     price: the incumbent's price today.
     """
     since = min((total.first for total in totals), default=now)
-    own = [total for total in totals if total.target == incumbent]
-    answered = sum(total.requests for total in own)
-    tokens = _per_request(own, answered) if answered else None
+    incumbent_totals = [total for total in totals if total.target == incumbent]
+    answered = sum(total.requests for total in incumbent_totals)
+    tokens = _per_request(incumbent_totals, answered) if answered else None
     usd: float | None = None
-    if tokens is not None and any(total.unpriced for total in own):
+    if tokens is not None and any(total.unpriced for total in incumbent_totals):
         usd = tokens.cost_usd(price) if price else None
     elif tokens is not None:
-        usd = math.fsum(total.cost_usd for total in own) / answered
+        usd = math.fsum(total.cost_usd for total in incumbent_totals) / answered
     return RouteBill(
         since,
         observed_seconds(totals, now),
@@ -182,10 +183,10 @@ def forecast_cost(
     estimated: whether to use the incumbent's tokens if there are no such items.
     """
     estimated = estimated and not measured.items
-    unknown = _unknown(bill, measured, price, estimated=estimated)
-    tokens = None if unknown else _candidates(bill, measured)
+    unknown = _describe_unknown(bill, measured, price, estimated=estimated)
+    tokens = None if unknown else _estimate_candidate_tokens(bill, measured)
     usd: float | None = None
-    if tokens is not None and price is not None and bill.reckons_month:
+    if tokens is not None and price is not None and bill.covers_month:
         usd = bill.requests_per_month * tokens.cost_usd(price)
     return CostForecast(
         bill=bill,
@@ -199,29 +200,29 @@ def forecast_cost(
     )
 
 
-def _unknown(
+def _describe_unknown(
     bill: RouteBill,
     measured: MeasuredTokens,
     price: Price | None,
     *,
     estimated: bool,
 ) -> str:
-    """Explains why a forecast is unknown; empty if it can be computed."""
-    if bill.tokens is None or not bill.reckons_month:
+    """Returns the reason why a forecast is unknown; empty if Swapgate can compute it."""
+    if bill.tokens is None or not bill.covers_month:
         return bill.unknown
     if price is None:
         return "the candidate has no price"
     if not estimated and not measured.items:
         return "there are no items yet that both models have answered"
-    counted = [bill.tokens]
+    token_counts = [bill.tokens]
     if measured.items:
-        counted += [measured.incumbent, measured.candidate]
-    if not all(tokens.input and tokens.output for tokens in counted):
+        token_counts += [measured.incumbent, measured.candidate]
+    if not all(tokens.input and tokens.output for tokens in token_counts):
         return "a provider reported no tokens"
     return ""
 
 
-def _candidates(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None:
+def _estimate_candidate_tokens(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None:
     """Estimates the candidate's tokens of one request: the incumbent's, times the ratio on the
     same items.
 
@@ -230,11 +231,13 @@ def _candidates(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None
     """
     if bill.tokens is None or not measured.items:
         return bill.tokens
-    ours = measured.incumbent
-    theirs = measured.candidate
-    sent = bill.tokens.input * theirs.input / ours.input
-    written = bill.tokens.output * theirs.output / ours.output
-    return TokenCounts(sent, written, sent * theirs.cached / theirs.input)
+    incumbent = measured.incumbent
+    candidate = measured.candidate
+    input_tokens = bill.tokens.input * candidate.input / incumbent.input
+    output_tokens = bill.tokens.output * candidate.output / incumbent.output
+    return TokenCounts(
+        input_tokens, output_tokens, input_tokens * candidate.cached / candidate.input
+    )
 
 
 # Input, output and cached input tokens.
@@ -253,9 +256,9 @@ def forecast_from_answers(
     comparison's incumbent serves the route now, the forecast also has the bill of that model.
     Raises NotFound for an unknown route.
     """
-    bill = _bill(tx, route, arms[0])
+    bill = _load_bill(tx, route, arms[0])
     price = targets.find_price(tx, arms[1])
-    forecast = forecast_cost(bill, _measure(answers), price)
+    forecast = forecast_cost(bill, _sum_tokens(answers), price)
     if routes.require_route(tx, route).incumbent == arms[0].id:
         return forecast
     return replace(forecast, serving=bill_of_route(tx, route))
@@ -274,22 +277,26 @@ def forecast_from_history(
     Raises NotFound, AmbiguousName, InputError.
     """
     with ctx.store.read() as tx:
-        known = Targets(tx).all()
-        ours = known[routes.require_route(tx, route).incumbent]
-        theirs = named_models.find_model(ctx, tx, candidate)
-        measured = _measure(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
-        bill = _bill(tx, route, ours)
-        price = targets.find_list_price(ctx, tx, theirs)
+        targets_by_id = Targets(tx).all()
+        incumbent = targets_by_id[routes.require_route(tx, route).incumbent]
+        candidate_target = named_models.find_model(ctx, tx, candidate)
+        measured = _sum_tokens(
+            answers
+            for plan in plans
+            for answers in _load_earlier_answers(tx, plan, incumbent, candidate_target)
+        )
+        bill = _load_bill(tx, route, incumbent)
+        price = targets.find_list_price(ctx, tx, candidate_target)
         return forecast_cost(bill, measured, price, estimated=True)
 
 
 def bill_of_route(tx: Transaction, route: str) -> RouteBill:
     """Measures the bill of the route's present incumbent. Raises NotFound."""
     incumbent = Targets(tx).all()[routes.require_route(tx, route).incumbent]
-    return _bill(tx, route, incumbent)
+    return _load_bill(tx, route, incumbent)
 
 
-def _bill(
+def _load_bill(
     tx: Transaction,
     route: str,
     incumbent: Target,
@@ -299,66 +306,70 @@ def _bill(
     return measure_bill(totals, incumbent.id, targets.find_price(tx, incumbent), now)
 
 
-def _earlier(
+def _load_earlier_answers(
     tx: Transaction,
     plan: SuitePlan,
-    ours: Target,
-    theirs: Target | None,
+    incumbent: Target,
+    candidate: Target | None,
 ) -> Sequence[tuple[AnswerColumns, AnswerColumns]]:
     """Returns the answers of both targets' newest runs on this version of the suite."""
-    if theirs is None:
+    if candidate is None:
         return ()
     columns = []
-    for arm in (ours, theirs):
+    for arm in (incumbent, candidate):
         runs = EvalRuns(tx).of_suite(arm.id, plan.suite, plan.suite_digest)
-        answered = next(
+        run_id = next(
             (run.id for run in runs if EvalRuns(tx).progress(run.id)[0]),
             None,
         )
-        if answered is None:
+        if run_id is None:
             return ()
-        columns.append(AnswerColumns.from_samples(EvalRuns(tx).samples(answered)))
+        columns.append(AnswerColumns.from_samples(EvalRuns(tx).samples(run_id)))
     return [(columns[0], columns[1])]
 
 
-def _measure(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:
+def _sum_tokens(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:
     """Sums the tokens of the items that both models answered, over all suites."""
     rows: list[tuple[_Tokens, _Tokens]] = []
     for incumbent, candidate in answers:
-        ours = _tokens(incumbent)
-        theirs = _tokens(candidate)
-        rows += [(ours[item], theirs[item]) for item in ours if item in theirs]
+        incumbent_tokens = _tokens_by_item(incumbent)
+        candidate_tokens = _tokens_by_item(candidate)
+        rows += [
+            (incumbent_tokens[item], candidate_tokens[item])
+            for item in incumbent_tokens
+            if item in candidate_tokens
+        ]
     columns = [zip(*side, strict=True) for side in zip(*rows, strict=True)]
     return MeasuredTokens(len(rows), *(TokenCounts(*map(fsum, arm)) for arm in columns))
 
 
-def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
+def _tokens_by_item(answers: AnswerColumns) -> Mapping[str, _Tokens]:
     """Returns the tokens of each answered item, the mean over epochs."""
-    came = answers.answered
+    answered = answers.answered
     counts = list(
         zip(
-            came.input_tokens,
-            came.output_tokens,
-            came.cached_tokens,
+            answered.input_tokens,
+            answered.output_tokens,
+            answered.cached_tokens,
             strict=True,
         )
     )
-    first = dict(zip(came.item, counts, strict=True))
-    if len(first) == len(counts):
-        return first
+    tokens_by_item = dict(zip(answered.item, counts, strict=True))
+    if len(tokens_by_item) == len(counts):
+        return tokens_by_item
     repeated: dict[str, list[_Tokens]] = {}
-    for item, tokens in zip(came.item, counts, strict=True):
+    for item, tokens in zip(answered.item, counts, strict=True):
         repeated.setdefault(item, []).append(tokens)
     return {
-        item: tuple(map(fmean, zip(*several, strict=True)))  # type: ignore[misc]  # of three
-        for item, several in repeated.items()
+        item: tuple(map(fmean, zip(*epochs, strict=True)))  # type: ignore[misc]  # of three
+        for item, epochs in repeated.items()
     }
 
 
 def describe_forecast(forecast: CostForecast) -> str:
     """Writes the bill now and with the candidate as sentences for people."""
     bill = forecast.current
-    if not bill.reckons_month:
+    if not bill.covers_month:
         return f"This route's monthly cost is unknown: {bill.unknown}."
     now = f"This route's present cost is unknown: {bill.unknown}"
     if bill.month_usd is not None:
@@ -381,7 +392,7 @@ def describe_forecast(forecast: CostForecast) -> str:
 def describe_basis(forecast: CostForecast) -> str:
     """Writes the data behind a forecast; empty if the traffic does not suffice."""
     bill = forecast.current
-    if not bill.reckons_month:
+    if not bill.covers_month:
         return ""
     window = format_estimate(bill.window_s)
     recorded = f"{bill.requests:,} requests recorded in {window}, extrapolated to 30 days"

@@ -1,4 +1,4 @@
-"""Sums up the measurements of each route's incumbent. Reads only.
+"""Summarises the measurements of each route's incumbent. Reads only.
 
 A scorecard shows the newest eval of each suite, cost and failures of 30 days and latency of a
 day. It compares nothing: candidates are in `harness.proposals.candidates.leaderboard`, costs in
@@ -117,19 +117,23 @@ def list_facts(
     def share(value: float | None) -> str | None:
         return None if value is None else format_percent(value, 2)
 
-    def scored(score: SuiteScore) -> str:
+    def describe_score(score: SuiteScore) -> str:
         if score.score is None or score.measured_at is None:
             return "never measured"
         interval = format_range(score.interval, format_score)
-        between = f" ({interval})" if score.interval else ""
-        older = "" if score.current else ", on an older version of the suite"
-        when = f"{describe_time(score.measured_at)}{older}"
-        return f"{format_score(score.score)}{between} on {score.items:,} items, {when}"
+        interval_text = f" ({interval})" if score.interval else ""
+        version_text = "" if score.current else ", on an older version of the suite"
+        measured_text = f"{describe_time(score.measured_at)}{version_text}"
+        figure = f"{format_score(score.score)}{interval_text}"
+        return f"{figure} on {score.items:,} items, {measured_text}"
 
     p50 = seconds(scorecard.p50_ms)
     p95 = seconds(scorecard.p95_ms)
     return (
-        *((f"score, {names.get(s.suite, s.suite)}", scored(s)) for s in scorecard.scores),
+        *(
+            (f"score, {names.get(s.suite, s.suite)}", describe_score(s))
+            for s in scorecard.scores
+        ),
         ("cost per 1,000 requests", scorecard.price_text),
         ("cost a month", bill.month_text if bill.requests else None),
         (
@@ -145,7 +149,7 @@ def build_scorecard(ctx: RoutingContext, name: str) -> RouteScorecard:
     """Builds a scorecard: scores, cost and failures of 30 days, latency of a day."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        return _Figures(ctx, tx, [route], named=[name]).build(route)
+        return _StoredFigures(ctx, tx, [route], named=[name]).build(route)
 
 
 def build_scorecards(ctx: RoutingContext) -> Sequence[RouteScorecard]:
@@ -154,7 +158,7 @@ def build_scorecards(ctx: RoutingContext) -> Sequence[RouteScorecard]:
     """
     with ctx.store.read() as tx:
         table = Routing(tx).table().routes
-        figures = _Figures(ctx, tx, table.values())
+        figures = _StoredFigures(ctx, tx, table.values())
         return [figures.build(table[name]) for name in sorted(table)]
 
 
@@ -163,22 +167,24 @@ def build_sound_scorecards(
 ) -> Mapping[str, RouteScorecard]:
     """Builds the scorecards of named routes, without routes that have a forged row."""
     with ctx.store.read() as tx:
-        known: list[Route] = []
+        sound_routes: list[Route] = []
         Preload(tx).routes(names)
         for name in names:
             with suppress(SignatureInvalid):
-                known.append(routes.require_route(tx, name))
+                sound_routes.append(routes.require_route(tx, name))
         try:
-            shared = _Figures(ctx, tx, known, named=[route.name for route in known])
+            figures_of_all = _StoredFigures(
+                ctx, tx, sound_routes, named=[route.name for route in sound_routes]
+            )
         except SignatureInvalid:
             # Reads each route alone, so that a forged row hides only its own route.
-            shared = None
-        found = {}
-        for route in known:
+            figures_of_all = None
+        scorecards = {}
+        for route in sound_routes:
             with suppress(SignatureInvalid):
-                figures = shared or _Figures(ctx, tx, [route], named=[route.name])
-                found[route.name] = figures.build(route)
-        return found
+                figures = figures_of_all or _StoredFigures(ctx, tx, [route], named=[route.name])
+                scorecards[route.name] = figures.build(route)
+        return scorecards
 
 
 def load_speeds(
@@ -186,12 +192,12 @@ def load_speeds(
 ) -> Mapping[str, float]:
     """Maps targets to their median latencies of the last day in ms."""
     with ctx.store.read() as tx:
-        found = Observations(tx).latencies(since=ctx.clock.now() - DAY)
+        histograms = Observations(tx).latencies(since=ctx.clock.now() - DAY)
         table = Routing(tx).table().routes if table is None else table
     speeds = {}
     for name in sorted(table):
         target = table[name].incumbent
-        p50_ms = quantile_ms(found.get((name, target), {}), 0.5)
+        p50_ms = quantile_ms(histograms.get((name, target), {}), 0.5)
         if p50_ms is not None:
             speeds[target] = p50_ms
     return speeds
@@ -202,20 +208,20 @@ def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
     scores = []
     newest = EvalRuns(tx).newest_of_targets({target}, SCORED_STATES)
     for suite, run in sorted((run.suite, run) for run in newest):
-        items = _items(EvalRuns(tx).samples(run.id))
+        items = _mean_item_scores(EvalRuns(tx).samples(run.id))
         if items:
-            low, high = _interval(items)
+            low, high = _clipped_interval(items)
             scores.append(MeasuredScore(suite, fmean(items), low, high, len(items)))
     return scores
 
 
-def _interval(items: Sequence[float]) -> tuple[float | None, float | None]:
-    """95 % interval within 0 and 1; (None, None) below two items."""
+def _clipped_interval(items: Sequence[float]) -> tuple[float | None, float | None]:
+    """Returns the 95 % interval, limited to 0 to 1; (None, None) below two items."""
     interval = mean_interval(items)
     return (max(0.0, interval[0]), min(1.0, interval[1])) if interval else (None, None)
 
 
-class _Figures:
+class _StoredFigures:
     """The stored figures of several routes, loaded once for all their scorecards.
 
     named: the routes whose traffic to load; None for all.
@@ -251,25 +257,27 @@ class _Figures:
         price = provider.prices.get(incumbent.model) if provider else None
         totals = self._totals.get(route.name, [])
         bill = measure_bill(totals, incumbent.id, price, self._now)
-        asked = [total for total in totals if total.arm == Arm.INCUMBENT.value]
+        incumbent_totals = [total for total in totals if total.arm == Arm.INCUMBENT.value]
         speeds = self._speeds.get((route.name, route.incumbent), {})
-        each_usd = bill.usd_per_request
+        usd_per_request = bill.usd_per_request
         return RouteScorecard(
             route=route,
             incumbent=incumbent,
             scores=self._scores(route),
             bill=bill,
-            usd_per_1000=None if each_usd is None else each_usd * 1000,
+            usd_per_1000=None if usd_per_request is None else usd_per_request * 1000,
             month_usd=bill.month_usd,
-            failed=_share([(t.failed, t.requests) for t in totals]),
-            charged=_share([(t.charged, t.requests) for t in asked]),
+            failed=_divide_sums([(t.failed, t.requests) for t in totals]),
+            charged=_divide_sums([(t.charged, t.requests) for t in incumbent_totals]),
             p50_ms=quantile_ms(speeds, 0.5),
             p95_ms=quantile_ms(speeds, 0.95),
             requests_day=sum(speeds.values()),
         )
 
     def _scores(self, route: Route) -> Sequence[SuiteScore]:
-        newest = {r.suite: r for r in reversed(self._runs) if r.target == route.incumbent}
+        newest = {
+            run.suite: run for run in reversed(self._runs) if run.target == route.incumbent
+        }
         return [self._score(suite, newest.get(suite.suite)) for suite in route.settings.suites]
 
     def _score(self, suite: RouteSuite, run: EvalRun | None) -> SuiteScore:
@@ -277,7 +285,7 @@ class _Figures:
         items = self._items_of(run.id) if run else []
         if run is None or not items:
             return SuiteScore(suite.suite, suite.role)
-        low, high = _interval(items)
+        low, high = _clipped_interval(items)
         return SuiteScore(
             suite=suite.suite,
             role=suite.role,
@@ -292,7 +300,7 @@ class _Figures:
 
     def _items_of(self, run: str) -> list[float]:
         if run not in self._measured:
-            self._measured[run] = _items(EvalRuns(self._tx).samples(run))
+            self._measured[run] = _mean_item_scores(EvalRuns(self._tx).samples(run))
         return self._measured[run]
 
     def _digest(self, suite: str) -> str:
@@ -303,18 +311,18 @@ class _Figures:
         return self._digests[suite]
 
 
-def _share(parts: Sequence[tuple[int, int]]) -> float | None:
+def _divide_sums(parts: Sequence[tuple[int, int]]) -> float | None:
     """Divides the sum of the parts by the sum of the wholes; None for a sum of 0."""
-    whole = sum(of for _, of in parts)
-    return sum(part for part, _ in parts) / whole if whole else None
+    whole_sum = sum(total for _, total in parts)
+    return sum(part for part, _ in parts) / whole_sum if whole_sum else None
 
 
-def _items(samples: Sequence[Sample]) -> list[float]:
-    """Mean scores by item. An answer without a valid score counts 0; a missing answer does not
-    count.
+def _mean_item_scores(samples: Sequence[Sample]) -> list[float]:
+    """Returns the mean score of each item. An answer without a valid score counts 0; a missing
+    answer does not count.
     """
-    found: dict[str, list[float]] = {}
+    scores_by_item: dict[str, list[float]] = {}
     for sample in samples:
         if sample.is_own:
-            found.setdefault(sample.item, []).append(sample.strict or 0.0)
-    return [fmean(scores) for scores in found.values()]
+            scores_by_item.setdefault(sample.item, []).append(sample.strict or 0.0)
+    return [fmean(scores) for scores in scores_by_item.values()]

@@ -1,7 +1,7 @@
 """Reports the recorded traffic of a window. It reads only sums, to be fast.
 
-The records are counts by minute, arm and target, without content. Whether a route is down now
-is `outages`' question, and `monthly_bill` turns traffic into a cost.
+The records are counts by minute, arm and target, without content. `outages` decides whether a
+route is down now, and `monthly_bill` turns traffic into a cost.
 """
 
 import math
@@ -26,14 +26,16 @@ from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import FailoverReason
 from harness.routing.reliability.latency import merge_histograms, quantile_ms
 
-# How far back to look for the newest request if the window has none.
+# If the window has no request, the report looks this far back for the newest request.
 LOOK_BACK: Final = timedelta(days=30)
 # After this long without a request, a window's figures count as stale.
 QUIET: Final = timedelta(minutes=5)
 MOST_POINTS: Final = 96  # most points of a chart over time
 _DAY: Final = timedelta(days=1)
 _MINUTE: Final = timedelta(minutes=1)
-_STEPS: Final = tuple(timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240, 720, 1440))
+_CHART_STEPS: Final = tuple(
+    timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240, 720, 1440)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ class RouteTraffic:
     @property
     def known_cost_usd(self) -> float | None:
         """The cost of the priced requests, in US dollars; None if all requests lack a price."""
-        nothing_known = self.requests and self.unpriced >= self.requests
-        return None if nothing_known else self.cost_usd
+        has_no_price = self.requests and self.unpriced >= self.requests
+        return None if has_no_price else self.cost_usd
 
     @property
     def cost_text(self) -> str:
@@ -89,7 +91,9 @@ class RouteTraffic:
 
     @property
     def bounds_text(self) -> str:
-        """Says how many requests count at least; empty without them."""
+        """The number of requests whose cost is a lower bound, as text; empty without such
+        requests.
+        """
         if not self.bounded:
             return ""
         return (
@@ -98,7 +102,9 @@ class RouteTraffic:
 
     @property
     def refused_text(self) -> str:
-        """Names the refused requests among the errors; empty without them."""
+        """The number of refused requests among the errors, as text; empty without such
+        requests.
+        """
         if not self.refused:
             return ""
         return (
@@ -108,7 +114,9 @@ class RouteTraffic:
 
     @property
     def unanswered_text(self) -> str:
-        """Says how many callers left without an answer; empty without them."""
+        """The number of callers who left without an answer, as text; empty without such
+        callers.
+        """
         return f"{self.unanswered:,} left without an answer" if self.unanswered else ""
 
     @property
@@ -154,8 +162,10 @@ def load_traffic_report(
     points.
     """
     now = ctx.clock.now()
-    step = next((s for s in _STEPS if window <= MOST_POINTS * s), _STEPS[-1])
-    since = _floor(now - window, step)
+    step = next(
+        (step_ for step_ in _CHART_STEPS if window <= MOST_POINTS * step_), _CHART_STEPS[-1]
+    )
+    since = _floor_to_step(now - window, step)
     with ctx.store.read() as tx:
         totals = Observations(tx).totals(since=since, route=route)
         points = Observations(tx).traffic_points(since=since, step=step, route=route)
@@ -166,9 +176,9 @@ def load_traffic_report(
         since=since,
         now=now,
         all=RouteTraffic.from_totals("", totals),
-        routes=_by_route(totals),
+        routes=_sum_by_route(totals),
         step=step,
-        course=_course(points, since, now, step),
+        course=_build_course(points, since, now, step),
         last_request=None if last is None else last + _MINUTE,
         totals=totals,
     )
@@ -197,32 +207,32 @@ def describe_traffic(
 
     period: for people, such as `the last hour`.
     """
-    whole = report.all
+    totals = report.all
     failing = report.failing
-    where = f" on {mark(route)}" if route else ""
-    until = f"until {format_date_time(report.now)}"
-    if not whole.requests:
+    place = f" on {mark(route)}" if route else ""
+    end_text = f"until {format_date_time(report.now)}"
+    if not totals.requests:
         last = report.last_request
-        came = f"; the last one came {format_age(last, report.now)}" if last else ""
-        return f"No request{where} in {period}{came}", until
-    requests = format_quantity(whole.requests, "request")
+        last_text = f"; the last one came {format_age(last, report.now)}" if last else ""
+        return f"No request{place} in {period}{last_text}", end_text
+    requests = format_quantity(totals.requests, "request")
     if not failing:
         return (
-            f"No caller got an error{where} in {period}",
-            f"{requests} {until}",
+            f"No caller got an error{place} in {period}",
+            f"{requests} {end_text}",
         )
-    share = format_percent(whole.failed_share, significant=2)
-    note = f"{whole.failed:,} of {requests} ({share})"
-    if whole.unanswered:
-        share = format_percent(whole.unanswered / whole.requests, significant=2)
-        left = f"{whole.unanswered:,} of {requests} ({share}) left without an answer"
-        note = f"{note} failed, {left}" if whole.failed else left
-    note = f"{note}, {until}"
-    got = "errors" if whole.failed else "no answer"
+    share = format_percent(totals.failed_share, significant=2)
+    note = f"{totals.failed:,} of {requests} ({share})"
+    if totals.unanswered:
+        share = format_percent(totals.unanswered / totals.requests, significant=2)
+        left_text = f"{totals.unanswered:,} of {requests} ({share}) left without an answer"
+        note = f"{note} failed, {left_text}" if totals.failed else left_text
+    note = f"{note}, {end_text}"
+    outcome = "errors" if totals.failed else "no answer"
     if route:
-        return f"Callers of {mark(route)} got {got} in {period}", note
+        return f"Callers of {mark(route)} got {outcome} in {period}", note
     routes = f"{len(failing):,} of {format_quantity(len(report.routes), 'route')}"
-    return f"{mark(routes)} gave callers {got} in {period}", note
+    return f"{mark(routes)} gave callers {outcome} in {period}", note
 
 
 class RequestEnds(NamedTuple):
@@ -236,7 +246,7 @@ class RequestEnds(NamedTuple):
     def failures(self) -> Sequence[str]:
         """Lists the requests without an answer: `3 failed`.
 
-        A route whose callers left never reads as one without a failure.
+        Omits `0 failed` if callers left, because the route would then seem to work.
         """
         parts = [f"{self.failed:,} failed"] if self.failed or not self.unanswered else []
         if self.unanswered:
@@ -244,8 +254,8 @@ class RequestEnds(NamedTuple):
         return parts
 
 
-def count_ends(traffic: Iterable[TrafficMinute]) -> RequestEnds:
-    """Adds up how the requests of all minutes ended."""
+def sum_request_ends(traffic: Iterable[TrafficMinute]) -> RequestEnds:
+    """Sums up the ends of the requests of all minutes."""
     requests = failed = unanswered = 0
     for minute in traffic:
         requests += minute.requests
@@ -254,15 +264,15 @@ def count_ends(traffic: Iterable[TrafficMinute]) -> RequestEnds:
     return RequestEnds(requests, failed, unanswered)
 
 
-def format_ends(traffic: Iterable[TrafficMinute]) -> str:
+def format_request_ends(traffic: Iterable[TrafficMinute]) -> str:
     """Writes the number of requests and of those without an answer; empty without requests."""
-    ends = count_ends(traffic)
+    ends = sum_request_ends(traffic)
     if not ends.requests:
         return ""
     return ", ".join((format_quantity(ends.requests, "request"), *ends.failures))
 
 
-def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
+def _sum_by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
     grouped: dict[str, list[TrafficTotal]] = {}
     for total in totals:
         grouped.setdefault(total.route, []).append(total)
@@ -273,13 +283,13 @@ def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
     )
 
 
-def _floor(at: datetime, step: timedelta) -> datetime:
+def _floor_to_step(at: datetime, step: timedelta) -> datetime:
     """Returns the beginning of the step that contains a time, counted from 1970 UTC."""
     seconds = step.total_seconds()
     return at - timedelta(seconds=at.timestamp() % seconds)
 
 
-def _course(
+def _build_course(
     points: Iterable[TrafficPoint],
     since: datetime,
     now: datetime,
@@ -290,8 +300,8 @@ def _course(
     for point in points:
         place = (point.minute - since) // step
         if 0 <= place < len(sums):
-            for index, count in enumerate((point.requests, point.failed, point.charged)):
-                sums[place][index] += count
+            for field_index, count in enumerate((point.requests, point.failed, point.charged)):
+                sums[place][field_index] += count
     return [TrafficPoint(since + number * step, *counts) for number, counts in enumerate(sums)]
 
 
@@ -327,9 +337,9 @@ def sum_by_target(
     target).
     reasons: failovers, by the name of the target that was left.
     """
-    left: Counter[str] = Counter()
+    left_counts: Counter[str] = Counter()
     for reason in reasons:
-        left[reason.target] += reason.times
+        left_counts[reason.target] += reason.times
     totals: dict[str, list[TrafficTotal]] = defaultdict(list)
     for total in answered:
         totals[names.get(total.target, total.target)].append(total)
@@ -337,38 +347,38 @@ def sum_by_target(
     for (_, target), histogram in latencies.items():
         name = names.get(target, target)
         times[name] = merge_histograms((times.get(name, {}), histogram))
-    by_provider: dict[str, list[str]] = defaultdict(list)
-    for name in totals.keys() | left.keys():
-        by_provider[name.partition("/")[0]].append(name)
+    names_by_provider: dict[str, list[str]] = defaultdict(list)
+    for name in totals.keys() | left_counts.keys():
+        names_by_provider[name.partition("/")[0]].append(name)
     rows: list[Sequence[TargetTraffic]] = []
-    for provider, targets in by_provider.items():
-        own = [
-            _row(provider, name, totals[name], left[name], times.get(name, {}))
+    for provider, targets in names_by_provider.items():
+        target_rows = [
+            _build_row(provider, name, totals[name], left_counts[name], times.get(name, {}))
             for name in sorted(targets)
         ]
-        together = [total for name in targets for total in totals[name]]
+        provider_totals = [total for name in targets for total in totals[name]]
         histogram = merge_histograms(times.get(name, {}) for name in targets)
-        whole = _row(
+        provider_row = _build_row(
             provider,
             "",
-            together,
-            sum(left[name] for name in targets),
+            provider_totals,
+            sum(left_counts[name] for name in targets),
             histogram,
         )
-        rows.append([whole, *sorted(own, key=lambda row: -row.requests)])
+        rows.append([provider_row, *sorted(target_rows, key=lambda row: -row.requests)])
     rows.sort(key=lambda group: (-group[0].requests, group[0].provider))
     return [row for group in rows for row in group]
 
 
 def hide_single_sums(rows: Sequence[TargetTraffic]) -> Sequence[TargetTraffic]:
-    """Leaves out the sum of a provider with a single target, which would repeat the target's
+    """Omits the sum of a provider with a single target, because it would repeat the target's
     row.
     """
     targets = Counter(row.provider for row in rows if row.target)
     return [row for row in rows if row.target or targets[row.provider] > 1]
 
 
-def _row(
+def _build_row(
     provider: str,
     target: str,
     totals: Sequence[TrafficTotal],

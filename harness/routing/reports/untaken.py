@@ -1,4 +1,4 @@
-"""Says which part of a route's recent requests a candidate cannot take.
+"""Describes the part of a route's recent requests that a candidate cannot take.
 
 The router records features that only an endpoint's own provider supports, and the needs of a
 sample of requests (`router.observers.needs_sample`). This module compares them with the
@@ -50,16 +50,18 @@ def list_untaken(
 ) -> Sequence[str]:
     """Describes the requests of the last 7 days that the candidate cannot take.
 
-    An ability that the incumbent lacks too is no loss, so it is left out.
+    Omits an ability that the incumbent lacks too, because its absence is no loss.
     """
     since = (now - WINDOW + timedelta(days=1)).date()
     names = Observations(tx).asked_names(since=since, route=route)
-    ours = find_abilities(tx, candidate)
-    theirs = _missing_needs(find_abilities(tx, incumbent))
-    lost = [need for need in _missing_needs(ours) if need not in theirs]
+    candidate_abilities = find_abilities(tx, candidate)
+    incumbent_missing = _missing_needs(find_abilities(tx, incumbent))
+    lost_needs = [
+        need for need in _missing_needs(candidate_abilities) if need not in incumbent_missing
+    ]
     return (
-        *_features(tx, route, candidate, ours, names, now),
-        *_describe_lost(route, ours, lost, names),
+        *_describe_features(tx, route, candidate, candidate_abilities, names, now),
+        *_describe_lost(route, candidate_abilities, lost_needs, names),
     )
 
 
@@ -76,24 +78,24 @@ def find_abilities(tx: Transaction, target: Target) -> Capabilities:
     """Returns a target's abilities as routers compare them with a request's needs."""
     provider = Providers(tx).all()[target.provider]
     kind = PROVIDER_KINDS[provider.kind]
-    can = provider.abilities(target.model)
-    return restrict_endpoints(can, kind.serves_of(can), kind.translates(can))
+    declared = provider.abilities(target.model)
+    return restrict_endpoints(declared, kind.serves_of(declared), kind.translates(declared))
 
 
-def _missing_needs(can: Capabilities) -> Mapping[str, str]:
+def _missing_needs(abilities: Capabilities) -> Mapping[str, str]:
     """Returns the needs that a model cannot meet, each with the ability that it lacks."""
-    found: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for endpoint in Endpoint:
-        if lacks := missing_capabilities(Needs(endpoint), can):
-            found[endpoint.value] = lacks[0]
-    served = next((endpoint for endpoint in Endpoint if endpoint.value not in found), None)
+        if words := missing_capabilities(Needs(endpoint), abilities):
+            missing[endpoint.value] = words[0]
+    served = next((endpoint for endpoint in Endpoint if endpoint.value not in missing), None)
     if served is None:
-        return found
+        return missing
     for name in _NEEDS:
         need: dict[str, Any] = {name: True}
-        if lacks := missing_capabilities(Needs(served, **need), can):
-            found[name] = lacks[0]
-    return found
+        if words := missing_capabilities(Needs(served, **need), abilities):
+            missing[name] = words[0]
+    return missing
 
 
 _NEEDS: Final = tuple(
@@ -104,24 +106,24 @@ _NEEDS: Final = tuple(
 def _describe_lost(
     route: str,
     can: Capabilities,
-    lost: Sequence[str],
+    lost_needs: Sequence[str],
     names: Sequence[AskedName],
 ) -> list[str]:
     """Writes a sentence for each lost ability that requests need, the most frequent first."""
-    words = _missing_needs(can)
+    missing = _missing_needs(can)
     counts = count_needs(names)
     period = name_period(WINDOW)
     if not counts[""]:
-        abilities = ", ".join(words[need] for need in lost if need not in _ENDPOINTS)
-        unknown = (
+        abilities = ", ".join(missing[need] for need in lost_needs if need not in _ENDPOINTS)
+        sentence = (
             f"the candidate has no {abilities}; which part of {route}'s requests needs it is "
             f"unknown, because no router recorded needs in {period}"
         )
-        return [unknown] if abilities else []
+        return [sentence] if abilities else []
     return [
         f"{format_percent(counts[need] / counts[''], significant=2)} of {route}'s requests of "
-        f"{period} {_verb(need)}; the candidate has no {words[need]}"
-        for need in sorted(lost, key=lambda need: -counts[need])
+        f"{period} {_verb_phrase(need)}; the candidate has no {missing[need]}"
+        for need in sorted(lost_needs, key=lambda need: -counts[need])
         if counts[need]
     ]
 
@@ -129,17 +131,17 @@ def _describe_lost(
 _ENDPOINTS: Final = frozenset(endpoint.value for endpoint in Endpoint)
 
 
-def _verb(need: str) -> str:
+def _verb_phrase(need: str) -> str:
     if need in _ENDPOINTS:
         return f"call the endpoint {need}"
     return _VERBS.get(need, f"need {need.replace('_', ' ')}")
 
 
-def _features(
+def _describe_features(
     tx: Transaction,
     route: str,
     candidate: Target,
-    can: Capabilities,
+    abilities: Capabilities,
     names: Sequence[AskedName],
     now: datetime,
 ) -> list[str]:
@@ -147,7 +149,7 @@ def _features(
     serve itself.
     """
     kind = PROVIDER_KINDS[Providers(tx).all()[candidate.provider].kind]
-    native = kind.serves_of(can) - kind.translates(can)
+    native = kind.serves_of(abilities) - kind.translates(abilities)
     counts: Counter[str] = Counter()
     for day in names:
         endpoint, _, feature = day.name.partition(":")

@@ -137,9 +137,9 @@ def _build_for_sqlite() -> Iterator[Trigger]:
             rows = f" WHERE {COUNTED_ROWS[table]}" if table in COUNTED_ROWS else ""
             body = f"UPDATE meta SET changes = changes + 1{rows};"  # noqa: S608 - constants
             yield _build_sqlite_trigger(name, table, f"AFTER {event}", body)
-    for event, body in traffic_tables.write_bodies(postgres=False).items():
-        name = f"{traffic_tables.SUMMED}_summed_{event.lower()}"
-        yield _build_sqlite_trigger(name, traffic_tables.SUMMED, f"AFTER {event}", body)
+    for event, body in traffic_tables.write_trigger_bodies(postgres=False).items():
+        name = f"{traffic_tables.SUMMED_TABLE}_summed_{event.lower()}"
+        yield _build_sqlite_trigger(name, traffic_tables.SUMMED_TABLE, f"AFTER {event}", body)
 
 
 def _build_sqlite_trigger(
@@ -212,13 +212,13 @@ def _build_for_postgres(schema: str) -> Iterator[Trigger]:
         f" BEGIN {notify}",
         settings,
     )
-    for event, statements in traffic_tables.write_bodies(
+    for event, statements in traffic_tables.write_trigger_bodies(
         postgres=True, schema=f"{schema}."
     ).items():
-        name = f"{traffic_tables.SUMMED}_summed_{event.lower()}"
+        name = f"{traffic_tables.SUMMED_TABLE}_summed_{event.lower()}"
         kind = _ROW_BIT | _TIME_BITS["AFTER"] | _EVENT_BITS[event]
         body = f" BEGIN {statements} RETURN NULL; END "
-        yield Trigger(name, traffic_tables.SUMMED, kind, (), name, body, settings)
+        yield Trigger(name, traffic_tables.SUMMED_TABLE, kind, (), name, body, settings)
 
 
 def _read_schema(db: sa.Connection) -> str:

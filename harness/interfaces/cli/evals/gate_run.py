@@ -62,10 +62,10 @@ from harness.proposals import evaluation
 from harness.proposals.candidates import estimate
 from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import (
-    FILE,
+    DATABASE_FILE,
     Report,
     gather_report,
-    variables,
+    replay_variables,
 )
 from harness.proposals.report.document import describe_format_failure
 from harness.proposals.report.findings import find_format_failures
@@ -307,7 +307,7 @@ def _progress(ctx: Context, proposal: Proposal) -> Progress:
             reason = next((verdict.reason for verdict in verdicts), "")
             return Progress(f"{reason[:1].lower()}{reason[1:]} Trying again.")
         done, total = evaluation.count_answers(tx, proposal)
-        cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
+        cost = sum_cost_so_far(tx, evaluation.list_run_ids(proposal))
         note = evaluation.describe_proposal_waits(tx, proposal)
     stage = "asking" if total else "starting"
     return Progress(
@@ -345,8 +345,8 @@ def print_report(report: Report, folder: Path | None) -> None:
             comparison.print_blocks(describe_format_failure(failure))
     if folder is not None and compared.verdict:
         output.note(
-            f"every answer is in {folder / FILE}: "
-            f"{variables(folder)} "
+            f"every answer is in {folder / DATABASE_FILE}: "
+            f"{replay_variables(folder)} "
             f"swapgate gate replay {compared.verdict.id}"
         )
 

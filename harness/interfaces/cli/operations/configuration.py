@@ -212,7 +212,7 @@ def apply(
     done = session.decide(seed.apply_file, session.settings, reason)
     table = routes.load_table(session.context).routes
     filed = [table[name] for name in session.settings.routes]
-    faults = list(candidate_rounds.judge_schedules(session.context, filed))
+    faults = list(candidate_rounds.describe_schedule_faults(session.context, filed))
     if output.documented({**dataclasses.asdict(done), "faults": faults}):
         return
     for name in done.added:

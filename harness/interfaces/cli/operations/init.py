@@ -25,8 +25,8 @@ from harness.proposals.first_route import (
     SIMULATOR,
     FirstRoute,
     FirstRouteResult,
-    provider_choices,
-    usual_address,
+    find_usual_address,
+    list_provider_choices,
 )
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.records import Providers
@@ -231,7 +231,7 @@ def _ask(ctx: Context) -> FirstRoute:
         providers = Providers(tx).all()
     usual = FirstRoute()
     output.note("A few questions about a first route; Return accepts the value in brackets.")
-    output.note(f"Providers: {', '.join(provider_choices())}, or your own name")
+    output.note(f"Providers: {', '.join(list_provider_choices())}, or your own name")
     # A provider that is there has a key: `init` added it, or a person did.
     real = sorted(name for name in providers if name != SIMULATOR)
     provider, address = _ask_provider(real[0] if real else usual.provider, providers)
@@ -309,8 +309,8 @@ def _ask_provider(usual: str, known: Mapping[str, Provider]) -> tuple[str, str]:
         provider = _prompt("Provider", usual)
         if provider == SIMULATOR:
             output.note(SIMULATOR_HINT)
-        elif provider not in (*there, *provider_choices()):
-            hint = did_you_mean(provider, [*there, *provider_choices()])
+        elif provider not in (*there, *list_provider_choices()):
+            hint = did_you_mean(provider, [*there, *list_provider_choices()])
             output.note(
                 f"{provider!r} is your own name for an OpenAI-compatible server; give its "
                 f"address{hint}"
@@ -318,7 +318,7 @@ def _ask_provider(usual: str, known: Mapping[str, Provider]) -> tuple[str, str]:
         if provider in known:
             output.note(f"It is configured at {known[provider].api_base}.")
             return provider, known[provider].api_base
-        address = _prompt("Its address", usual_address(provider))
+        address = _prompt("Its address", find_usual_address(provider))
         try:
             default_provider(provider, there, api_base=address)
         except (InputError, NotFound) as error:

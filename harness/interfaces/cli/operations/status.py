@@ -40,7 +40,7 @@ from harness.operations.route_status import (
     describe_needs,
 )
 from harness.proposals.break_glass import count_unconfirmed
-from harness.routing.reports.traffic_report import format_ends
+from harness.routing.reports.traffic_report import format_request_ends
 from harness.routing.table import FIRST_ROUTE_STEP
 
 
@@ -258,7 +258,7 @@ def _cells(status: RouteStatus) -> dict[str, object]:
         "CANARY": f"{status.candidate.name} at {format_bps(canary.weight_bps)}"
         if canary and status.candidate
         else None,
-        "LAST HOUR": format_ends(status.traffic) or None,
+        "LAST HOUR": format_request_ends(status.traffic) or None,
     }
 
 

@@ -94,7 +94,7 @@ def _count(
     now: datetime,
 ) -> Progress:
     done, wanted = evaluation.count_answers(tx, proposal)
-    cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
+    cost = sum_cost_so_far(tx, evaluation.list_run_ids(proposal))
     return Progress(
         stage,
         done,

@@ -45,7 +45,7 @@ def add(
         session.deciding_actor,
         route,
         FallbackRequest(target, capable, request),
-        place=place,
+        position_from_1=place,
         reason=reason,
     )
     output.answer(changed, describe_chain(session.context, changed))

@@ -77,7 +77,7 @@ def throw(
         now = session.installation.clock.now()
         lasts = ends_at - max(starts_at or now, now)
     request = freezes.SwitchRequest(parse_force(force), reason, route, lasts, starts_at)
-    thrown = session.decide(freezes.throw_switch, request, source=SwitchSource.CLI)
+    thrown = session.decide(freezes.set_switch, request, source=SwitchSource.CLI)
     scope = "all routes" if route is None else f"route {route}"
     until = (
         f"until {timestamp(thrown.expires_at)} UTC"

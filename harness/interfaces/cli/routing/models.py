@@ -23,7 +23,7 @@ from harness.interfaces.cli.routing.route_options import (
 )
 from harness.operations import queries
 from harness.providers.models.catalogue import CatalogueEntry
-from harness.providers.models.model_match import NOTHING_OFFERED
+from harness.providers.models.model_match import NO_OFFER
 from harness.providers.records import Providers
 from harness.providers.registry import (
     named_models,
@@ -88,7 +88,7 @@ def list_models(
     """List the targets, their prices and the routes that use them."""
     if every:
         there = named_models.list_configured_offers(session.context_with_providers)
-        show_entries(there, empty=NOTHING_OFFERED)
+        show_entries(there, empty=NO_OFFER)
         return
     ctx = session.context
     found = ctx.store.lists.targets(page_request)
@@ -246,7 +246,7 @@ def match_name(session: Session, name: str) -> int:
 
 def _read(session: Session, name: str) -> NameReading:
     standing = session.installation.standing_switches
-    return named_models.explain_name(session.context_with_providers, name, standing=standing)
+    return named_models.explain_name(session.context_with_providers, name, configured=standing)
 
 
 def _show_meaning(reading: NameReading) -> None:

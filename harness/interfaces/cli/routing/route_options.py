@@ -263,6 +263,6 @@ def settings(
         return options.over(before, suites.over(before.suites))
 
     route = session.decide(routes.change_settings, name, changed, reason=reason)
-    judged = candidate_rounds.judge_route(session.context, route)
+    judged = candidate_rounds.add_schedule_faults(session.context, route)
     text = f"route {name} is at version {route.version}"
     output.answer(judged, text, advice="\n".join(judged.faults))

@@ -145,7 +145,7 @@ def create(
         capable=capable,
         settings=options.over(RouteSettings(), suites.over()),
     )
-    judged = candidate_rounds.judge_route(session.context_with_providers, created)
+    judged = candidate_rounds.add_schedule_faults(session.context_with_providers, created)
     text = f"route {created.name} is served by {_name_incumbent(session, created)}"
     output.answer(judged, text, advice="\n".join(judged.faults))
 
