@@ -8,6 +8,7 @@ router. The other side is in `harness.agents`.
 
 import re
 import ssl
+import sys
 from collections import Counter
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -46,6 +47,8 @@ BELOW_AGENTS: Final = f"{AGENTS_PATH}/"
 RETRY_AFTER_S: Final = 2
 SOON: Final[Header] = (b"retry-after", b"%d" % RETRY_AFTER_S)
 REQUEST_ID: Final = b"x-swapgate-request-id"
+# A turn of an agent streams for as long as the agent works.
+UNLIMITED_BYTES: Final = sys.maxsize
 # A request with one of these headers came through a proxy, so its peer is not the client.
 _FORWARDING: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
 _FORWARDED_PREFIX: Final = b"x-forwarded-"
@@ -238,7 +241,7 @@ class AgentsPassThrough:
         wire = await self._origin.lend(fresh=True)
         try:
             with self._timers.limit(wire.loop.time() + self._silence_s):
-                await wire.ask(head, body)
+                await wire.ask(head, body, UNLIMITED_BYTES)
         except BaseException:
             self._origin.give_back(wire)
             raise

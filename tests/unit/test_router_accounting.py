@@ -411,8 +411,8 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
         for number in ("1", "2"):
             ticket = served.admit(GUARDED, Arm.CANARY, f"user:{number}")
             request_id = f"req_{served.worker}-{number}"
-            request = "support", "canary", "k", ticket
-            doors[0]._served.put(request_id, request)
+            request = request_id, "support", "canary", "k", ticket
+            doors[0]._latest.append(request)
             served.finish(ticket, ended(), SEEN, ANSWERED)
         for worker, request_id, key in (
             (told, "req_w0-1", "k"),

@@ -226,8 +226,8 @@ def _store_credential(
         )
         if existing is not None and change.kind not in (None, existing.kind):
             raise InputError(
-                f"provider {name!r} is of kind {existing.kind!r}: `swapgate provider set {name} "
-                f"--kind {change.kind}` changes that"
+                f"provider {name!r} is of kind {existing.kind!r}: `swapgate provider set "
+                f"{name} --kind {change.kind}` changes that"
             )
         value = None if change.value is None else check_key_value(change.value)
         after = targets.change_of_provider(ctx, old, change)

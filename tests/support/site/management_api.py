@@ -165,7 +165,7 @@ def installation(world: SmallInstallation, probe: ProviderProbe = UNKNOWING) -> 
         world.context(),
         cipher=FernetCipher(lambda: [key]),
         environ={"OPENAI_API_KEY": "sk-of-the-environment"},
-        door=probe,
+        probe=probe,
     )
     made.__dict__.update(store=world.store, context=context)
     return made
