@@ -31,6 +31,7 @@ from evals.suites.items import UNLABELLED, json_lines, read_item
 from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.evals.settings import JudgeSettings, SuiteSettings
 from harness.frame.configuration.config_conversion import ConversionNote, ConversionOutcome
+from harness.frame.configuration.core_yaml import write_value
 from harness.frame.errors import Conflict, InputError
 from harness.frame.plain_data import canonical_json
 from harness.gate.suite_plan import read_slice
@@ -420,18 +421,6 @@ def _entry(
         "imported_at": now.isoformat(timespec="seconds"),
         "imported_by": actor,
     }
-
-
-# Characters that YAML or TOML refuses, or reads as the end of a line.
-_UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-
-
-def write_value(value: object) -> str:
-    """Writes JSON that is also valid YAML and TOML. It escapes no characters beyond U+FFFF,
-    because YAML and TOML misread JSON's escapes of them.
-    """
-    text = json.dumps(value, ensure_ascii=False)
-    return _UNSAFE.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
 
 
 def _toml(entries: list[dict[str, object]]) -> str:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from evals.suites.suite_import import write_value
 from harness.app.configuration import configuration
 from harness.frame import package_data
+from harness.frame.configuration.core_yaml import write_value
 
 
 def format_entry(name: str, settings: Mapping[str, object]) -> str:

@@ -341,7 +341,7 @@ def _need_warm_up(
     if not missing_callers and not left_s:
         return []
     exposure_s = _seconds_per_exposure(rollout, pace)
-    parts = [f"{counted:,} of {policy.cold_exposures:,} units"] if missing_callers else []
+    parts = [f"{counted:,} of {policy.cold_exposures:,} callers"] if missing_callers else []
     parts += [f"another {format_estimate(left_s)}"] if left_s else []
     words = f"{' and '.join(parts)} of the warm-up, in which times do not count"
     share = (

@@ -1,8 +1,10 @@
-"""Reads YAML 1.2, as JavaScript's tools write it: `yes`, `no`, `on` and `off` are texts there.
+"""Reads YAML 1.2, in which `yes`, `no`, `on` and `off` are texts, and writes values for YAML.
 
-PyYAML reads YAML 1.1, in which they are true and false, `1:30` is 90, and `010` is 8.
+JavaScript's tools write YAML 1.2. PyYAML reads YAML 1.1, in which these words are true and
+false, `1:30` is 90, and `010` is 8.
 """
 
+import json
 import re
 from typing import Any, Final
 
@@ -50,3 +52,15 @@ def parse_core_yaml(text: str) -> Any:
         return yaml.load(text, _CoreLoader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"not YAML: {' '.join(str(error).split())[:200]}") from None
+
+
+# Characters that YAML or TOML refuses, or reads as the end of a line.
+_UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def write_value(value: object) -> str:
+    """Writes JSON that is also valid YAML and TOML. It escapes no characters beyond U+FFFF,
+    because YAML and TOML misread JSON's escapes of them.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return _UNSAFE.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
