@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from harness.frame.configuration.setting import SHARE_RANGE
+from harness.frame.configuration.setting import SHARE_RANGE, format_bound
 from harness.frame.errors import InputError, NotAllowed, RouteBusy
 from harness.frame.idempotency import NoteCreated, note_nothing
 from harness.frame.people.access import Actor, Role
@@ -344,8 +344,11 @@ def _check_share(subject: str, share: float | None) -> None:
     """
     if share is None or SHARE_RANGE.holds(share):
         return
-    meant = f". For {share:g} points, write {share / 100:g}" if 1 <= share < 100 else ""
-    raise InputError(f"{subject} must be a share of {SHARE_RANGE.text}, not {share:g}{meant}")
+    given = format_bound(share)
+    text = f"{subject} must be a share of {SHARE_RANGE.text}, not {given}"
+    if 1 <= share < 100:
+        text += f". For {given} points, write {format_bound(share / 100)}"
+    raise InputError(text)
 
 
 def _build_policy(

@@ -191,7 +191,7 @@ suites:
         (
             HEADED + "X-A: c\n",
             4,
-            "p.extra_headers: the extra header 'X-A' is given twice",
+            "p.extra_headers: the extra header 'X-A' occurs twice",
         ),
         (
             "providers:\n  a:b: {api_base: http://h}\n",
