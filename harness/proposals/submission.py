@@ -346,8 +346,9 @@ def _check_share(subject: str, share: float | None) -> None:
         return
     given = format_bound(share)
     text = f"{subject} must be a share of {SHARE_RANGE.text}, not {given}"
-    if 1 <= share < 100:
-        text += f". For {given} points, write {format_bound(share / 100)}"
+    meant = share / 100
+    if SHARE_RANGE.holds(meant):
+        text += f". For {given} points, write {format_bound(meant)}"
     raise InputError(text)
 
 

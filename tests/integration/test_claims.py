@@ -161,7 +161,7 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
         plain.propose("sim/better", claim=CHEAPER)
     with pytest.raises(InputError, match="needs the claim cheaper_and_not_worse"):
         plain.propose("sim/good", min_saving=0.2)
-    with pytest.raises(InputError, match="a saving must be in 0"):
+    with pytest.raises(InputError, match="the smallest saving must be a share of 0"):
         plain.propose("sim/good", claim=CHEAPER, min_saving=1.0)
 
 
