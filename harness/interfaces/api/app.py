@@ -93,7 +93,7 @@ def build_app(
         app.include_router(router, prefix=PREFIX, tags=[tag])
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
-    locks = AccessRules(
+    rules = AccessRules(
         installation.store,
         installation.secret,
         installation.clock,
@@ -101,7 +101,7 @@ def build_app(
     )
     # The middleware added last runs first.
     app.add_middleware(StrictBody)
-    app.add_middleware(Authenticated, locks=locks)
+    app.add_middleware(Authenticated, rules=rules)
     app.add_middleware(ErrorGuard, chance=installation.context.chance)
     return app
 
@@ -132,7 +132,9 @@ def _seed(installation: Installation) -> None:
 
 
 def run_control(config: Path | None) -> None:
-    """Blocks until SIGTERM or Ctrl-C. Eval workers end too, and continue after a restart."""
+    """Blocks until SIGTERM or Ctrl-C. Then the eval workers stop too; their runs continue after
+    a restart.
+    """
     # At its end, uvicorn raises the signal again. Without this handler, `finally` would not
     # run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -140,7 +142,7 @@ def run_control(config: Path | None) -> None:
     upgrade_database(installation.settings)
     _seed(installation)
     schedule = control_schedule(installation)
-    where = installation.settings.control
+    address = installation.settings.control
     app = build_app(
         installation,
         metrics_token=os.environ.get(METRICS_TOKEN) or None,
@@ -151,8 +153,8 @@ def run_control(config: Path | None) -> None:
     try:
         run_app(
             SignsForAgents(app, installation),
-            host=where.host,
-            port=where.port,
+            host=address.host,
+            port=address.port,
             **SERVER,
         )
     finally:
