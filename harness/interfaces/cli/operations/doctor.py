@@ -54,9 +54,9 @@ def doctor(
     if live is not None:
         if max_usd is None:
             raise click.UsageError("--live costs money: limit it with --max-usd")
-        return 0 if _live(session, live, max_usd, timeout_s) else 1
+        return 0 if _check_live(session, live, max_usd, timeout_s) else 1
     if tools is not None:
-        return 0 if _tools(session, tools, timeout_s) else 1
+        return 0 if _check_tools(session, tools, timeout_s) else 1
     from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
 
     findings = list(checks.run_checks(lambda: session.settings, lambda: session.context))
@@ -74,7 +74,7 @@ def doctor(
     return 1 if failed else 0
 
 
-def _tools(
+def _check_tools(
     session: Session,
     name: str,
     timeout_s: float,
@@ -96,7 +96,7 @@ def _tools(
             lambda pair: {
                 "TARGET": pair[0],
                 "CHECK": pair[1].subject,
-                "": _mark(pair[1].outcome, pair[1].failed),
+                "": _format_outcome(pair[1].outcome, pair[1].failed),
                 "FOUND": pair[1].found,
             },
             lambda pair: pair[1].next_step,
@@ -104,7 +104,7 @@ def _tools(
     return ok
 
 
-def _live(
+def _check_live(
     session: Session,
     name: str,
     max_usd: float,
@@ -135,7 +135,7 @@ def _live(
         lambda pair: {
             "TARGET": pair[0],
             "SCENARIO": pair[1].scenario,
-            "": _mark(pair[1].outcome, pair[1].outcome == "fails"),
+            "": _format_outcome(pair[1].outcome, pair[1].outcome == "fails"),
             "EXPECTED": pair[1].expected,
             "FOUND": pair[1].found,
         },
@@ -161,5 +161,5 @@ def _without_router_logs() -> Iterator[None]:
         logger.setLevel(former_level)
 
 
-def _mark(outcome: str, failed: bool) -> str:  # noqa: FBT001 - two fields of a finding
+def _format_outcome(outcome: str, failed: bool) -> str:  # noqa: FBT001 - two fields of a finding
     return f"FAIL: {outcome}" if failed else outcome
