@@ -108,9 +108,9 @@ class AsgiCall:
             raise
         finally:
             self._head_arrived.set()
-            await self._put(None)
+            await self._put_piece(None)
 
-    async def _put(self, piece: bytes | None) -> None:
+    async def _put_piece(self, piece: bytes | None) -> None:
         if not self._has_left:
             await self._pieces.put(piece)
 
@@ -128,7 +128,7 @@ class AsgiCall:
             return
         self._is_complete = self._is_complete or not message.get("more_body", False)
         if piece := message.get("body", b""):
-            await self._put(piece)
+            await self._put_piece(piece)
 
     def _on_leaving(self, leave: Callable[[], None] | None) -> None:
         """Stores the application's callback for a disconnect. If the client has left already,

@@ -66,7 +66,7 @@ def parse_completion(body: bytes, served: Served) -> CompletionResponse:
     choice = next(iter(_list_objects(raw.get("choices"))), None)
     message = choice.get("message") if choice else None
     if choice is None or not isinstance(message, dict):
-        raise _build_unreadable("an answer without a message", served)
+        raise _build_unreadable_error("an answer without a message", served)
     chunk = _read_chunk(raw, choice, message)
     return CompletionResponse(
         text=chunk.text,
@@ -128,7 +128,7 @@ def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
         rows = sorted(rows, key=lambda row: int(str(row["index"])))
     vectors = tuple(_read_vector(row.get("embedding"), served) for row in rows)
     if not vectors:
-        raise _build_unreadable("an answer without vectors", served)
+        raise _build_unreadable_error("an answer without vectors", served)
     return EmbeddingResponse(
         vectors, served, _read_usage(raw.get("usage")), _read_text(raw.get("model"))
     )
@@ -136,22 +136,24 @@ def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
 
 def _read_vector(value: object, served: Served) -> tuple[float, ...]:
     if not isinstance(value, list) or not all(_is_number(item) for item in value):
-        raise _build_unreadable("a vector that is not a list of numbers", served)
+        raise _build_unreadable_error("a vector that is not a list of numbers", served)
     try:
         return tuple(float(item) for item in value)
     except OverflowError:
-        raise _build_unreadable("a vector with a number that is too large", served) from None
+        raise _build_unreadable_error(
+            "a vector with a number that is too large", served
+        ) from None
 
 
 def _parse_object(body: bytes, served: Served) -> dict[str, object]:
     """Parses a body as a JSON object. Raises AnswerUnreadable."""
     value = read_object(body)
     if value is None:
-        raise _build_unreadable("an answer that is not a JSON object", served)
+        raise _build_unreadable_error("an answer that is not a JSON object", served)
     return value
 
 
-def _build_unreadable(fault: str, served: Served) -> AnswerUnreadable:
+def _build_unreadable_error(fault: str, served: Served) -> AnswerUnreadable:
     return AnswerUnreadable(
         f"the router sent {fault} (request {served.request_id or 'without an id'}); check that "
         "the address is a Swapgate router's",
@@ -290,7 +292,7 @@ def error_from_stream(
 
 
 def _choose_error(status: int) -> type[CallFailed]:
-    """Chooses the error of a status other than 200. A router sends none below 400."""
+    """Chooses the error of a status other than 200. A router's errors have at least 400."""
     if status in (401, 403):
         return KeyRefused
     if status == 429:

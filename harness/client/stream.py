@@ -223,7 +223,7 @@ class AsyncStream:
                 async for data in events:
                     if data == _DONE:
                         break
-                    chunk = self._read(data)
+                    chunk = self._parse_event(data)
                     self._assembly.add(chunk)
                     # The first event often has only the role.
                     if chunk != StreamChunk(model=chunk.model):
@@ -238,7 +238,7 @@ class AsyncStream:
         finally:
             await answer.aclose()
 
-    def _read(self, data: bytes) -> StreamChunk:
+    def _parse_event(self, data: bytes) -> StreamChunk:
         """Parses an event. Raises StreamBroken for an error event."""
         raw = read_object(data)
         if raw is None:

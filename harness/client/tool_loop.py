@@ -45,7 +45,7 @@ async def run_tool_loop(
     Raises InputError for missing tools, and ToolLoopUnfinished, whose `conversation` has the
     messages so far.
     """
-    _check(request, tools, max_turns)
+    _check_tools(request, tools, max_turns)
     messages: list[Message] = list(request.messages)
     usage = Usage()
     for turn in range(1, max_turns + 1):
@@ -70,7 +70,7 @@ async def run_tool_loop(
     raise unfinished
 
 
-def _check(
+def _check_tools(
     request: CompletionRequest,
     tools: Mapping[str, ToolFunction],
     max_turns: int,
@@ -104,12 +104,12 @@ async def _run_tool(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> 
             is_error=True,
         )
     try:
-        return _build_response(request, await _call(function, request))
+        return _build_response(request, await _call_function(function, request))
     except Exception as error:  # noqa: BLE001 - the model gets the error, and may continue
         return ToolResponse(request.id, f"{type(error).__name__}: {error}", is_error=True)
 
 
-async def _call(function: ToolFunction, request: ToolRequest) -> object:
+async def _call_function(function: ToolFunction, request: ToolRequest) -> object:
     """Calls a function with the model's arguments by name, or with the request itself."""
     positional: Sequence[object] = (request,) if _takes_request(function) else ()
     keywords = {} if positional else request.arguments

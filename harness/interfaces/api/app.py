@@ -72,7 +72,7 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
 }
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
+def _complete_document(document: dict[str, Any]) -> dict[str, Any]:
     add_answers(document, documented_answers())
     add_errors_and_keys(document, ERROR, f"a management key, {MANAGEMENT_KEY_PREFIX}…")
     return document
@@ -84,7 +84,7 @@ def build_app(
     metrics_token: str | None = None,
     turn_age_s: TurnAge | None = None,
 ) -> FastAPI:
-    app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete)
+    app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete_document)
     app.state.installation = installation
     app.state.turn_age_s = turn_age_s
     app.include_router(health.probes)
@@ -124,7 +124,7 @@ log = structlog.get_logger("swapgate.control")
 METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a variable's name, not a secret
 
 
-def _seed(installation: Installation) -> None:
+def _apply_seed(installation: Installation) -> None:
     try:
         seed.apply_seed(installation.context, installation.settings)
     except SignatureInvalid as error:
@@ -140,7 +140,7 @@ def run_control(config: Path | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_with_workers(config)
     upgrade_database(installation.settings)
-    _seed(installation)
+    _apply_seed(installation)
     schedule = control_schedule(installation)
     address = installation.settings.control
     app = build_app(

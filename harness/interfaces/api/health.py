@@ -84,16 +84,16 @@ class _MetricsCollector(Collector):
             yield GaugeMetricFamily("swapgate_reconcile_age_seconds", spec.meaning, age)
 
     def _count_proposals(self) -> Metric:
-        family = _new_gauge("swapgate_proposals")
+        family = _build_gauge("swapgate_proposals")
         counts = submission.count_phases(self._ctx)
         for phase in ProposalPhase:
             family.add_metric([phase.value], counts.get(phase, 0))
         return family
 
     def _measure_canaries(self) -> Iterable[Metric]:
-        weight = _new_gauge("swapgate_canary_weight_bps")
-        log_e = _new_gauge("swapgate_canary_log_e")
-        distance = _new_gauge("swapgate_canary_distance_to_trip")
+        weight = _build_gauge("swapgate_canary_weight_bps")
+        log_e = _build_gauge("swapgate_canary_log_e")
+        distance = _build_gauge("swapgate_canary_distance_to_trip")
         for status in canary_status.list_canaries(self._ctx):
             rollout = status.rollout
             weight.add_metric(
@@ -105,6 +105,6 @@ class _MetricsCollector(Collector):
         return weight, log_e, distance
 
 
-def _new_gauge(name: str) -> GaugeMetricFamily:
+def _build_gauge(name: str) -> GaugeMetricFamily:
     spec = CONTROL_METRICS[name]
     return GaugeMetricFamily(name, spec.meaning, labels=spec.labels)

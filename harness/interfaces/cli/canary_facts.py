@@ -123,8 +123,8 @@ class AwaitedCanary:
     def text(self) -> str:
         proposal = self.proposal
         if not proposal.open:
-            why = f": {proposal.closed_because}" if proposal.closed_because else ""
-            return f"{proposal.route}: no canary opened: {self.progress}{why}"
+            reason = f": {proposal.closed_because}" if proposal.closed_because else ""
+            return f"{proposal.route}: no canary opened: {self.progress}{reason}"
         text = f"{proposal.route}: waits for a canary: {self.progress}"
         if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None:
             text += f"; `swapgate proposal approve {proposal.id}` lets it open"
@@ -177,7 +177,7 @@ class CanaryFollower:
         canaries = []
         awaited = []
         for proposal_id in self._followed:
-            row = live.get(proposal_id) or self._find_ended(proposal_id)
+            row = live.get(proposal_id) or self._find_ended_canary(proposal_id)
             if row is not None:
                 canaries.append(row)
                 continue
@@ -187,7 +187,7 @@ class CanaryFollower:
                 awaited.append(AwaitedCanary(proposal, progress.describe()))
         return CanaryReading(canaries, awaited)
 
-    def _find_ended(self, proposal_id: str) -> CanaryStatus | None:
+    def _find_ended_canary(self, proposal_id: str) -> CanaryStatus | None:
         proposal = submission.get_proposal(self._ctx, proposal_id)
         rows = canary_status.list_canaries(self._ctx, route=proposal.route)
         return next((row for row in rows if row.rollout.proposal == proposal_id), None)

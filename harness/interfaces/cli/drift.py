@@ -67,7 +67,7 @@ def _list_watches(session: Session) -> None:
     )
 
 
-def _run_cells(check: DriftCheck) -> dict[str, object]:
+def _build_run_cells(check: DriftCheck) -> dict[str, object]:
     return {
         "STARTED (UTC)": timestamp(check.started_at),
         "RUN": check.run,
@@ -135,7 +135,7 @@ def _print_report(report: DriftReport) -> None:
         )
     if report.checks:
         click.echo()
-        output.table_of(report.checks, _run_cells)
+        output.table_of(report.checks, _build_run_cells)
     click.echo()
     if drift_status.state == DRIFTED:
         output.note(

@@ -49,13 +49,13 @@ def show_matrix(session: Session) -> None:
     rows = build_matrix(session.context_with_providers)
     output.listing(
         [(row, model) for row in rows for model in (row.models or (None,))],
-        lambda pair: _matrix_cells(*pair),
+        lambda pair: _build_matrix_cells(*pair),
         empty="no provider is known",
         as_document=lambda _: rows,
     )
 
 
-def _matrix_cells(row: "MatrixRow", model: "MatrixModel | None") -> dict[str, object]:
+def _build_matrix_cells(row: "MatrixRow", model: "MatrixModel | None") -> dict[str, object]:
     return {
         "PROVIDER": row.provider,
         "CONFIGURED": "yes" if row.configured else "no",

@@ -2,9 +2,9 @@
 `open_on_loopback` as this machine's operator without a key.
 
 A web page in the operator's browser shares the operator's connection. So a request without a
-key must come from a loopback peer without a proxy, name this machine as its Host, and have no
-other Origin. Its body must be JSON, which a browser sends to another Origin only after a CORS
-preflight.
+key must come from a loopback peer, without a proxy. It must name this machine as its Host, and
+have no other Origin. Its body must be JSON, which a browser sends to another Origin only after
+a CORS preflight.
 """
 
 import json
@@ -203,7 +203,7 @@ class FailedKeys:
     def count(self, scope: Scope) -> int:
         """Counts a failure of the request's address; returns the seconds to wait."""
         peer = find_peer(scope, self._installation)
-        address = client_address(_socket_peer(scope) if peer is None else peer, (), ())
+        address = client_address(_find_socket_peer(scope) if peer is None else peer, (), ())
         wait_s = self._attempts.wait_s(address)
         if not wait_s:
             self._attempts.failed(address)
@@ -295,13 +295,13 @@ def find_peer(scope: Scope, installation: Installation) -> str | None:
     """
     peer_headers = Headers(scope=scope).getlist(PEER_HEADER.decode())
     if not peer_headers:
-        return _socket_peer(scope)
+        return _find_socket_peer(scope)
     now = installation.clock.now().timestamp()
     peer = read_peer_header(peer_headers[0].encode("latin-1"), installation.secret, now)
     return None if len(peer_headers) > 1 or isinstance(peer, HeaderFault) else peer
 
 
-def _socket_peer(scope: Scope) -> str:
+def _find_socket_peer(scope: Scope) -> str:
     return str(scope["client"][0]) if scope.get("client") else ""
 
 

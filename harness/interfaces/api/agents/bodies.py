@@ -54,7 +54,7 @@ class AgentsBody(BaseModel):
     )
 
 
-def _examples(*values: JsonValue) -> ConfigDict:
+def _set_examples(*values: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": list(values)})
 
 
@@ -113,7 +113,7 @@ class AgentBody(AgentFields):
     sessions.
     """
 
-    model_config = _examples(
+    model_config = _set_examples(
         {
             "name": "support",
             "model": "chat",
@@ -135,13 +135,13 @@ class AgentBody(AgentFields):
 class AgentPatchBody(AgentFields):
     """An agent's fields to change; other fields stay. config.fallbackModel: null removes it."""
 
-    model_config = _examples({"description": "Helps customers"}, {"model": "chat"})
+    model_config = _set_examples({"description": "Helps customers"}, {"model": "chat"})
 
 
 class SessionBody(AgentsBody):
     """A session to open. user_id: the client's id of the session's user."""
 
-    model_config = _examples({"userId": "user-42", "metadata": {"channel": "web"}})
+    model_config = _set_examples({"userId": "user-42", "metadata": {"channel": "web"}})
 
     user_id: Annotated[str, Field(max_length=200)] = ""
     metadata: Annotated[dict[str, JsonValue], Field(max_length=64)] = {}
@@ -153,7 +153,7 @@ class SwitchModelBody(AgentsBody):
     wait for the decision.
     """
 
-    model_config = _examples(
+    model_config = _set_examples(
         {"action": "list"},
         {
             "action": "switch",
@@ -222,7 +222,7 @@ class MessageBody(AgentsBody):
     answer comes as server-sent events.
     """
 
-    model_config = _examples(
+    model_config = _set_examples(
         {"role": "user", "content": "Where is my order 1001?"},
         {
             "role": "user",

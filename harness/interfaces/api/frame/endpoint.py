@@ -104,8 +104,8 @@ class ApiCaller:
         """Handles a repeated request only once. Raises as `idempotency.do_once`."""
         if self.idempotency_key is None:
             return do(note_nothing)
-        # The role is part of the place, because a caller with a lower role must not get an
-        # answer that was stored for a higher role.
+        # The place includes the role: a lower role must not get an answer that Swapgate stored
+        # for a higher role.
         place = [
             self.actor.principal,
             self.actor.role.name,

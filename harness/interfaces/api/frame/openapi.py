@@ -63,7 +63,7 @@ class SchemaComponents:
         if origin is Literal:
             return {"enum": list(arguments)}
         if origin is Page:
-            return self._page_schema(arguments[0])
+            return self._build_page_schema(arguments[0])
         if origin is Mapping or origin is dict:
             return {
                 "type": "object",
@@ -90,7 +90,7 @@ class SchemaComponents:
             return self._define(kind)
         raise TypeError(f"{kind!r} has no JSON Schema here")
 
-    def _page_schema(self, kind: Any) -> Schema:
+    def _build_page_schema(self, kind: Any) -> Schema:
         hints = get_type_hints(Page)
         items = {"type": "array", "items": self.schema_for(kind)}
         other_fields = {
@@ -108,7 +108,9 @@ class SchemaComponents:
                 for field in fields(kind)
                 if field.name not in HIDDEN
             }
-            self.schemas[name] = object_schema({**_list_computed(kind), **properties})
+            self.schemas[name] = object_schema(
+                {**_list_computed_properties(kind), **properties}
+            )
         return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -119,7 +121,7 @@ def _describe_enum(kind: type[Enum]) -> Schema:
     return {"type": "string", "enum": values}
 
 
-def _list_computed(kind: type) -> Schema:
+def _list_computed_properties(kind: type) -> Schema:
     text = {"type": "string"}
     if issubclass(kind, Target):
         return {"id": text, "name": text}
@@ -190,7 +192,7 @@ def add_answers(document: Schema, answers: Mapping[tuple[str, str], Any]) -> Non
     for (path, method), kind in answers.items():
         for status, response in document["paths"][path][method]["responses"].items():
             if status not in ("204", "422"):
-                response["content"] = _json_content(components.schema_for(kind))
+                response["content"] = _wrap_json(components.schema_for(kind))
     document.setdefault("components", {}).setdefault("schemas", {}).update(components.schemas)
 
 
@@ -208,7 +210,7 @@ def add_errors_and_keys(
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = {
                 "description": "An error",
-                "content": _json_content({"$ref": "#/components/schemas/Error"}),
+                "content": _wrap_json({"$ref": "#/components/schemas/Error"}),
             }
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -224,5 +226,5 @@ def add_errors_and_keys(
     document["security"] = [{"key": []}]
 
 
-def _json_content(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _wrap_json(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}

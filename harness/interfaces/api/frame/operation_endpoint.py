@@ -42,7 +42,7 @@ def operation_body(operation: Operation[Any]) -> type[Body] | None:
     if not inputs:
         return None
     fields: dict[str, Any] = {
-        input_.name: (_field_type(input_), ... if input_.is_required else input_.default)
+        input_.name: (_build_field_type(input_), ... if input_.is_required else input_.default)
         for input_ in inputs
         if input_.name != PAGE
     }
@@ -55,8 +55,8 @@ def operation_body(operation: Operation[Any]) -> type[Body] | None:
     base = PageQuery if is_paged else Body
     if name not in _BODIES:
         text = operation.body_text or None
-        built: Any = create_model(name, __base__=base, __doc__=text, **fields)
-        _BODIES[name] = built
+        new_body: Any = create_model(name, __base__=base, __doc__=text, **fields)
+        _BODIES[name] = new_body
     if set(_BODIES[name].model_fields) != {*base.model_fields, *fields}:
         raise TypeError(f"{operation.id}: the body {name} has other fields; give another name")
     return _BODIES[name]
@@ -74,9 +74,9 @@ def _build_name(name: str) -> str:
     return "".join(word.title() for word in name.split("_")) + "Body"
 
 
-def _field_type(input_: Input) -> Any:
+def _build_field_type(input_: Input) -> Any:
     kind = float if input_.plain_kind is timedelta else input_.plain_kind
-    bounded: Any = Annotated[kind, Field(**_bounds(input_, kind))]
+    bounded: Any = Annotated[kind, Field(**_build_bounds(input_, kind))]
     optional: Any = bounded | None if input_.takes_none else bounded
     attributes: dict[str, Any] = {}
     if input_.declared.meaning and input_.name != "reason":
@@ -86,7 +86,7 @@ def _field_type(input_: Input) -> Any:
     return Annotated[optional, Field(**attributes)] if attributes else optional
 
 
-def _bounds(input_: Input, kind: Any) -> dict[str, Any]:
+def _build_bounds(input_: Input, kind: Any) -> dict[str, Any]:
     if kind is str:
         length = input_.declared.length
         min_length = {"min_length": int(length.low)} if length.low else {}

@@ -17,21 +17,21 @@ def settings_body(record: type, *, whole: bool = False) -> type[Body]:
     """
     fields: dict[str, Any] = {
         declaration.name: (
-            (_field_type(declaration), declaration.default)
+            (_build_field_type(declaration), declaration.default)
             if whole and not declaration.optional
-            else (_field_type(declaration) | None, None)
+            else (_build_field_type(declaration) | None, None)
         )
         for declaration in plain_settings(record)
     }
     return create_model("SettingFields", __base__=Body, **fields)
 
 
-def _field_type(declaration: Declaration) -> Any:
-    bounds = _bounds(declaration)
+def _build_field_type(declaration: Declaration) -> Any:
+    bounds = _build_bounds(declaration)
     return Annotated[declaration.kind, Field(**bounds)] if bounds else declaration.kind
 
 
-def _bounds(declaration: Declaration) -> dict[str, Any]:
+def _build_bounds(declaration: Declaration) -> dict[str, Any]:
     """Returns pydantic's bounds. A number that 0 turns off or removes begins at 0."""
     if declaration.kind is str:
         low = {"min_length": int(declaration.length.low)} if declaration.length.low else {}

@@ -100,7 +100,7 @@ def recognise_format(text: str) -> str:
             "looks like promptfoo's results as a page or table, which have no assertions: "
             "write them as JSON, `promptfoo export eval ID --output results.json`"
         )
-    names = next((cells for _, cells in csv_rows(text, _build_fault)), [])
+    names = next((cells for _, cells in csv_rows(text, _build_line_fault)), [])
     columns = {name.strip().lower() for name in names}
     if {"item", "incumbent", "candidate"} <= columns:
         return "pairs"
@@ -128,11 +128,11 @@ def _read_json_rows(text: str) -> tuple[Mapping[str, object], list[Mapping[str, 
     if isinstance(value, list):
         return {}, [as_mapping(row) for row in value[:_MAX_EXAMINED_ROWS]]
     document = as_mapping(value)
-    listed = next(
+    row_list = next(
         (document[n] for n in _ROW_FIELDS if isinstance(document.get(n), list)),
         None,
     )
-    rows = listed[:_MAX_EXAMINED_ROWS] if isinstance(listed, list) else [document]
+    rows = row_list[:_MAX_EXAMINED_ROWS] if isinstance(row_list, list) else [document]
     return document, [as_mapping(row) for row in rows]
 
 
@@ -175,14 +175,14 @@ def _refuse(document: Mapping[str, object], rows: list[Mapping[str, object]]) ->
         (description for name, description in _WITHOUT_RESULTS.items() if name in names),
         "",
     )
-    listed = ", ".join(dict.fromkeys(name[:40] for name in names[:200]))[:200]
+    fields = ", ".join(dict.fromkeys(name[:40] for name in names[:200]))[:200]
     if not names:
         raise InputError("is neither JSON nor a table: give results that an eval tool wrote")
     origin = f"looks like {likeness}" if likeness else "is not from a known eval tool"
-    raise InputError(f"{origin}, and has no readable scores; its fields are {listed or 'none'}")
+    raise InputError(f"{origin}, and has no readable scores; its fields are {fields or 'none'}")
 
 
-def _build_fault(line: int, fault: str) -> InputError:
+def _build_line_fault(line: int, fault: str) -> InputError:
     return InputError(f"line {line}: {fault}")
 
 
@@ -377,23 +377,23 @@ def parse_file(file: str, format_name: str) -> list[ScoredRun]:
         runs = export_format.parse(_read_archive(file) if is_archive else read_text(file))
     except InputError as error:
         raise InputError(
-            f"{_name_file(file, error)} ({export_format.title}: {export_format.files})"
+            f"{_prefix_file(file, error)} ({export_format.title}: {export_format.files})"
         ) from None
     if format_name == "lm-eval" and (name_match := _LM_EVAL_FILE.fullmatch(Path(file).name)):
         return [_add_results(run, Path(file), *name_match.groups()) for run in runs]
     return runs
 
 
-def _add_results(run: ScoredRun, file: Path, task: str, when: str) -> ScoredRun:
+def _add_results(run: ScoredRun, file: Path, task: str, time_text: str) -> ScoredRun:
     """Adds the task, and the statements of the results file that lm-eval wrote beside it."""
     named_run = replace(run, terms={**run.terms, "task": task})
-    results_file = file.with_name(f"results_{when}.json")
+    results_file = file.with_name(f"results_{time_text}.json")
     if not results_file.is_file():
         return named_run
     try:
         results = as_mapping(parse_json(read_text(str(results_file))))
     except InputError as error:
-        fault = _name_file(str(results_file), error)
+        fault = _prefix_file(str(results_file), error)
         raise InputError(
             f"{fault}; it stands beside {file.name}: remove or repair it"
         ) from None
@@ -412,8 +412,8 @@ def recognise_files(files: Sequence[str]) -> dict[str, str]:
     formats = {file: recognise_file(file) for file in files}
     names = {*formats.values()}
     if len(names) > 1 or (names == {PAIRS} and len(formats) > 1):
-        listed = ", ".join(f"{file} is from {title(name)}" for file, name in formats.items())
-        raise InputError(f"{listed}: give two files of one tool, or one file of pairs")
+        origins = ", ".join(f"{file} is from {title(name)}" for file, name in formats.items())
+        raise InputError(f"{origins}: give two files of one tool, or one file of pairs")
     return formats
 
 
@@ -423,10 +423,10 @@ def recognise_file(file: str) -> str:
     try:
         return recognise_format(read_text(file))
     except InputError as error:
-        raise InputError(_name_file(file, error)) from None
+        raise InputError(_prefix_file(file, error)) from None
 
 
-def _name_file(file: str, error: InputError) -> str:
+def _prefix_file(file: str, error: InputError) -> str:
     text = str(error)
     return text if text.startswith(f"{file}:") else f"{file}: {text}"
 

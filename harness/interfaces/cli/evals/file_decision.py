@@ -1,5 +1,5 @@
-"""`swapgate gate decide` and `canary decide` apply the rules of gate and canary to a CSV file,
-without an installation, so that anyone can check them. Also defines the group `gate`.
+"""`swapgate gate decide` and `canary decide` apply the rules of gate and canary to a CSV file.
+They need no installation, so that anyone can check the rules. Also defines the group `gate`.
 """
 
 import json

@@ -123,7 +123,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     with temporary_installation(config_copy, folder, reuses_state=True) as installation:
         ctx = build_comparison_context(installation.context, seeds)
         try:
-            proposal = _find_earlier(ctx) or register_comparison(
+            proposal = _find_earlier_proposal(ctx) or register_comparison(
                 ctx, OPERATOR, installation.settings, request
             )
         except NotFound as error:  # for example, a misspelt scorer
@@ -263,7 +263,7 @@ def _name_folder(trial: SuiteTrial, providers: Mapping[str, object]) -> str:
     return digest(json.loads(json.dumps([*parts, content])))[:12]
 
 
-def _find_earlier(ctx: Context) -> Proposal | None:
+def _find_earlier_proposal(ctx: Context) -> Proposal | None:
     with ctx.store.read() as tx:
         proposals = Proposals(tx).list(route=ROUTE)
     return max(proposals, key=lambda proposal: proposal.created_at, default=None)
@@ -357,7 +357,7 @@ def exit_code(report: Report) -> int:
     return TIMED_OUT if report.comparison.proposal.open else 1
 
 
-def _write(path: Path, text: str) -> None:
+def _write_file(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
@@ -441,8 +441,8 @@ def gate_run(
                 kept=keep,
             )
         if markdown_file is not None:
-            _write(markdown_file, render_markdown(describe_report(report)))
+            _write_file(markdown_file, render_markdown(describe_report(report)))
         if junit_file is not None:
-            _write(junit_file, render_junit(report))
+            _write_file(junit_file, render_junit(report))
         print_report(report, keep)
     return exit_code(report)

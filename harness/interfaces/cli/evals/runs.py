@@ -98,7 +98,7 @@ def run_suite(
             timeout_s=timeout_s,
         )
         code = EXIT_CODES[run.state] if in_time else TIMED_OUT
-    _show(session, run.id, with_samples=False)
+    _show_run(session, run.id, with_samples=False)
     return code
 
 
@@ -161,7 +161,7 @@ def list_runs(
             {
                 **output.plain_fields(run),
                 "samples": sample_counts[run.id],
-                **_queue_json(queue.get(run.id)),
+                **_build_queue_json(queue.get(run.id)),
             }
             for run in rows
         ],
@@ -177,7 +177,7 @@ def _explain_state(run: EvalRun, queued_run: QueuedRun | None) -> str | None:
     return queued_run.text if queued_run else run.message or None
 
 
-def _queue_json(queued_run: QueuedRun | None) -> dict[str, object]:
+def _build_queue_json(queued_run: QueuedRun | None) -> dict[str, object]:
     if queued_run is None:
         return {
             "needed_by": [],
@@ -201,10 +201,10 @@ def show(
     samples: bool = opt("Show every answer."),
 ) -> None:
     """Show one run: score, failures, cost and time."""
-    _show(session, run, with_samples=samples)
+    _show_run(session, run, with_samples=samples)
 
 
-def _show(
+def _show_run(
     session: Session,
     run_id: str,
     *,
@@ -224,7 +224,7 @@ def _show(
     if session.json:
         document = {
             "run": output.plain_fields(run),
-            **_queue_json(queued_run),
+            **_build_queue_json(queued_run),
             "figures": figures,
             "strict": strict,
             "lenient": lenient,

@@ -45,7 +45,7 @@ def list_suites(session: Session) -> None:
     suites = queries.list_suites(session.context, pinned=session.json)
     users, invalid = queries.list_route_users(
         session.context,
-        lambda route: [used.suite for used in route.settings.suites],
+        lambda route: [route_suite.suite for route_suite in route.settings.suites],
     )
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")

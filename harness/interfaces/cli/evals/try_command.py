@@ -243,8 +243,8 @@ def _write_sentences(
     repeats = {len(row.incumbent) for row in export.pairs}
     epochs = max(repeats)
     if epochs > 1:
-        most = "" if len(repeats) == 1 else "up to "
-        questions += f" × {most}{epochs} repeats"
+        up_to = "" if len(repeats) == 1 else "up to "
+        questions += f" × {up_to}{epochs} repeats"
     verb = "is" if count == 1 else "are"
     yield f"{questions} {verb} {format_quantity(count, 'item')}, scored by `{export.metric}`."
     turned = ", so the scores are turned round" if export.direction is Direction.LOWER else ""

@@ -30,17 +30,17 @@ from harness.interfaces.cli.frame.session import Session, adopt_options
 
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
-    where: str  # `module:attribute`
+    location: str  # `module:attribute`
     help: str  # the first line of the command's own help
     hidden: bool = False
 
     def load(self) -> click.Command:
-        module, _, attribute = self.where.partition(":")
+        module, _, attribute = self.location.partition(":")
         with pause_garbage_collection():
             import_plain_structlog()
             command = getattr(import_module(module), attribute)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{self.where} is not a click command")
+            raise TypeError(f"{self.location} is not a click command")
         return command
 
 
@@ -88,7 +88,7 @@ class LazyCommandGroup(click.Group):
         ctx: click.Context,  # noqa: ARG002 - click's signature
         formatter: click.HelpFormatter,
     ) -> None:
-        rows = dict(self._list_visible())
+        rows = dict(self._list_visible_commands())
         width = max(map(len, rows), default=0)
         for heading, names in self._group_by_section(rows):
             with formatter.section(heading):
@@ -108,11 +108,11 @@ class LazyCommandGroup(click.Group):
         options = click.Command.shell_complete(self, ctx, incomplete)
         return options + [
             CompletionItem(name, help=text)
-            for name, text in self._list_visible()
+            for name, text in self._list_visible_commands()
             if name.startswith(incomplete)
         ]
 
-    def _list_visible(self) -> list[tuple[str, str]]:
+    def _list_visible_commands(self) -> list[tuple[str, str]]:
         eager = {
             name: LazyCommand("", command.get_short_help_str(200), command.hidden)
             for name, command in self.commands.items()

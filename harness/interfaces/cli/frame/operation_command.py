@@ -70,10 +70,10 @@ def operation_group(declaration: OperationGroup) -> click.Group:
 def add_commands(group: click.Group, declaration: OperationGroup) -> None:
     for operation in declaration.operations:
         if operation.command:
-            group.add_command(_build(operation))
+            group.add_command(_build_command(operation))
 
 
-def _build(operation: Operation[Any]) -> click.Command:
+def _build_command(operation: Operation[Any]) -> click.Command:
     def run(call: Session, **inputs: Any) -> None:
         _print(operation, operation.run(_CommandCaller(call, operation), inputs))
 

@@ -53,9 +53,9 @@ MOST_NAMED: Final = 20  # names in a cell
 
 def name_some(names: Sequence[str]) -> str:
     """Joins at most MOST_NAMED names for a table's cell."""
-    shown = ", ".join(names[:MOST_NAMED])
+    first_names = ", ".join(names[:MOST_NAMED])
     omitted_count = len(names) - MOST_NAMED
-    return f"{shown} and {omitted_count:,} more" if omitted_count > 0 else shown
+    return f"{first_names} and {omitted_count:,} more" if omitted_count > 0 else first_names
 
 
 def document(value: object) -> None:
@@ -145,10 +145,10 @@ def table_of(
     *,
     empty: str = "",
 ) -> None:
-    shown = [cells(row) for row in rows]
+    columns_of_rows = [cells(row) for row in rows]
     table(
-        list(shown[0]) if shown else (),
-        [list(row.values()) for row in shown],
+        list(columns_of_rows[0]) if columns_of_rows else (),
+        [list(columns.values()) for columns in columns_of_rows],
         empty=empty,
     )
 
@@ -163,15 +163,19 @@ def findings(
 
     next_step: returns an empty string if there is no next step.
     """
-    shown = [(cells(row), next_step(row)) for row in rows]
-    if not shown:
+    columns_and_steps = [(cells(row), next_step(row)) for row in rows]
+    if not columns_and_steps:
         return
-    texts = [[_format_cell(value) for value in columns.values()] for columns, _ in shown]
-    aligned = _align_columns([list(shown[0][0]), *texts])
-    column_start = aligned[0].rindex(list(shown[0][0])[-1])  # where the last column begins
+    texts = [
+        [_format_cell(value) for value in columns.values()] for columns, _ in columns_and_steps
+    ]
+    aligned = _align_columns([list(columns_and_steps[0][0]), *texts])
+    column_start = aligned[0].rindex(
+        list(columns_and_steps[0][0])[-1]
+    )  # where the last column begins
     width = min(LINE_COLUMNS, shutil.get_terminal_size((LINE_COLUMNS, 0)).columns)
     click.echo(aligned[0])
-    for line, row, (_, step) in zip(aligned[1:], texts, shown, strict=True):
+    for line, row, (_, step) in zip(aligned[1:], texts, columns_and_steps, strict=True):
         room = max(UNCUT_CHARACTERS, width - column_start)
         wrapped = textwrap.wrap(row[-1], room, break_on_hyphens=False)
         click.echo(line[:column_start] + f"\n{' ' * column_start}".join(wrapped))
@@ -205,8 +209,8 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """
     present = [(name, value) for name, value in pairs if value is not None]
     indent = "\n" + " " * (max((len(name) for name, _ in present), default=0) + 2)
-    shown = [[name, indent.join(_format_cell(value).split("\n"))] for name, value in present]
-    for line in _align_columns(shown):
+    lines = [[name, indent.join(_format_cell(value).split("\n"))] for name, value in present]
+    for line in _align_columns(lines):
         click.echo(line)
 
 

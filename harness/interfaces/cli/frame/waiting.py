@@ -48,8 +48,8 @@ class Progress:
         if self.done and self.cost_usd is not None:
             parts.append(f"{format_usd(self.cost_usd)} so far")
         if left_s is not None and self.done < self.wanted:
-            most = "at most " if self.at_most else "about "
-            parts.append(f"{most}{format_estimate(left_s)} left")
+            bound = "at most " if self.at_most else "about "
+            parts.append(f"{bound}{format_estimate(left_s)} left")
         return ", ".join(parts) + (f": {self.note}" if self.note else "")
 
     @property
@@ -67,25 +67,25 @@ class ProgressLine:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._last: object = None
+        self._previous_key: object = None
         self._start: tuple[float, int] | None = (
             None  # monotonic seconds, number done until then
         )
 
     def say(self, progress: Progress, now_s: float) -> None:
         """Writes the line if it changed. now_s: monotonic seconds."""
-        text = progress.describe(self._time_left_s(progress, now_s))
+        text = progress.describe(self._estimate_left_s(progress, now_s))
         line_key = text if self._terminal else progress.milestone
-        if line_key == self._last:
+        if line_key == self._previous_key:
             return
-        self._last = line_key
+        self._previous_key = line_key
         click.echo(
             f"\r\033[K{text}" if self._terminal else text,
             err=True,
             nl=not self._terminal,
         )
 
-    def _time_left_s(self, progress: Progress, now_s: float) -> float | None:
+    def _estimate_left_s(self, progress: Progress, now_s: float) -> float | None:
         """Estimates from the pace since the first call; None in the first PACE_KNOWN_S."""
         start_s, done_before = self._start = self._start or (now_s, progress.done)
         elapsed_s = now_s - start_s
@@ -95,7 +95,7 @@ class ProgressLine:
         return (progress.wanted - progress.done) * elapsed_s / done_since
 
     def end(self) -> None:
-        if self._terminal and self._last is not None:
+        if self._terminal and self._previous_key is not None:
             click.echo(err=True)
 
 
@@ -177,7 +177,7 @@ def _read_repeatedly(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | 
     """Yields each loaded value, or the retryable error, until the value has ended."""
     is_first = True
     while True:
-        began = clock.monotonic()
+        start_s = clock.monotonic()
         reading: Shown | SwapgateError
         try:
             reading = watched.load()
@@ -189,7 +189,7 @@ def _read_repeatedly(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | 
         if not isinstance(reading, SwapgateError) and watched.ended(reading):
             return
         is_first = False
-        sleep(max(REDRAW_S, PAUSE_FACTOR * (clock.monotonic() - began)))
+        sleep(max(REDRAW_S, PAUSE_FACTOR * (clock.monotonic() - start_s)))
 
 
 def _print_lines(
@@ -197,7 +197,7 @@ def _print_lines(
     clock: Clock,
     write: Callable[[Shown], Mapping[str, str]],
 ) -> None:
-    last: dict[str, str] = {}
+    previous_texts: dict[str, str] = {}
     for reading in _read_repeatedly(watched, clock):
         if isinstance(reading, SwapgateError):
             click.echo(f"swapgate: {reading}; trying again", err=True)
@@ -205,8 +205,8 @@ def _print_lines(
         for subject, line in write(reading).items():
             # Compares without the time: a line in which only the time differs is no change.
             text = line.partition("\t")[2] or line
-            if last.get(subject) != text:
-                last[subject] = text
+            if previous_texts.get(subject) != text:
+                previous_texts[subject] = text
                 click.echo(line.replace("\t", "  ", 1))
 
 

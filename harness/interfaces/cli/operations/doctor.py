@@ -84,7 +84,7 @@ def _check_tools(
 
     _ = session.context_with_providers  # stores the file's providers
     targets = tool_checks.find_targets(session.installation, name)
-    with _without_router_logs():
+    with _hide_router_logs():
         reports = [
             tool_checks.probe_tools(session.installation, target, provider, timeout_s)
             for target, provider in targets
@@ -116,7 +116,7 @@ def _check_live(
     _ = session.context_with_providers  # stores the file's providers
     meter = live_checks.LiveMeter(max_usd)
     models = live_checks.find_models(session.installation, name)
-    with _without_router_logs():
+    with _hide_router_logs():
         reports = [
             live_checks.probe_model(session.installation, provider, model, meter, timeout_s)
             for provider, model in models
@@ -150,7 +150,7 @@ def _check_live(
 
 
 @contextmanager
-def _without_router_logs() -> Iterator[None]:
+def _hide_router_logs() -> Iterator[None]:
     """Hides the router's warnings, because the checks send requests that must be refused."""
     logger = logging.getLogger("swapgate")
     former_level = logger.level

@@ -213,17 +213,17 @@ def guide(config: Path | None) -> None:
                 f"route {names[0]} exists already, and --guided creates only the first route: "
                 "`swapgate route create` creates more"
             )
-        request = _ask(ctx)
+        request = _ask_first_route(ctx)
         result = first_route.create_first_route(ctx, OPERATOR, request)
         with ctx.store.read() as tx:
             provider = Providers(tx).all()[request.provider]
     finally:
         installation.close()
     is_written = write_first_route(config, request, provider)
-    _print(result, request, is_written=is_written)
+    _print_result(result, request, is_written=is_written)
 
 
-def _ask(ctx: Context) -> FirstRoute:
+def _ask_first_route(ctx: Context) -> FirstRoute:
     """Asks each question until the answer is valid. Registers the provider before it asks for
     the model, so that it can list the provider's models.
     """
@@ -382,7 +382,7 @@ def _choose(
     )
 
 
-def _print(result: FirstRouteResult, request: FirstRoute, *, is_written: bool) -> None:
+def _print_result(result: FirstRouteResult, request: FirstRoute, *, is_written: bool) -> None:
     click.echo(f"created route {request.route}: {request.provider}/{request.model} serves it")
     if result.proposal:
         click.echo(f"proposed {request.provider}/{request.candidate} ({result.proposal})")

@@ -135,7 +135,7 @@ def status(session: Session, *, is_watching: bool = WATCH) -> None:
         watch(
             session,
             Watched(
-                load=lambda: _load(session, MOST_LISTED_ROUTES),
+                load=lambda: _load_view(session, MOST_LISTED_ROUTES),
                 draw=lambda view: _print(session, view),
                 lines=_list_lines,
                 document=_as_json,
@@ -143,9 +143,9 @@ def status(session: Session, *, is_watching: bool = WATCH) -> None:
             ),
         )
     elif session.json:
-        output.document(_as_json(_load(session, MOST_LISTED_ROUTES)))
+        output.document(_as_json(_load_view(session, MOST_LISTED_ROUTES)))
     else:
-        _print(session, _load(session, MOST_ROUTES))
+        _print(session, _load_view(session, MOST_ROUTES))
         output.note(ALL_COMMANDS)
 
 
@@ -165,7 +165,7 @@ def _print_first_steps(*, as_json: bool) -> None:
     output.note(ALL_COMMANDS)
 
 
-def _load(session: Session, max_routes: int) -> _StatusView:
+def _load_view(session: Session, max_routes: int) -> _StatusView:
     """most: number of routes to show."""
     ctx = session.context
     overview = load_overview(ctx)
@@ -202,7 +202,7 @@ def _print(session: Session, view: _StatusView) -> None:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     if not view.overview.heads:
         click.echo(f"next: {FIRST_ROUTE_STEP}")
-    _print_urgent(view)
+    _print_urgent_routes(view)
     _print_routes(view)
     _print_alerts(view)
     if advice := describe_missing_control(session.settings.control):
@@ -211,7 +211,7 @@ def _print(session: Session, view: _StatusView) -> None:
         output.note(NO_SINK)
 
 
-def _print_urgent(view: _StatusView) -> None:
+def _print_urgent_routes(view: _StatusView) -> None:
     urgent = view.overview.urgent
     if not urgent and not view.requests:
         return
@@ -240,16 +240,16 @@ def next_command(status: RouteStatus) -> str:
 
 
 def _print_routes(view: _StatusView) -> None:
-    shown = view.routes[:MOST_ROUTES]
-    if not shown:
+    visible_routes = view.routes[:MOST_ROUTES]
+    if not visible_routes:
         return
     click.echo()
-    output.table_of(shown, _route_cells)
+    output.table_of(visible_routes, _build_route_cells)
     if (hidden_count := len(view.overview.names) - MOST_ROUTES) > 0:
         click.echo(f"{hidden_count:,} more routes: `swapgate route list`")
 
 
-def _route_cells(status: RouteStatus) -> dict[str, object]:
+def _build_route_cells(status: RouteStatus) -> dict[str, object]:
     canary = status.route.canary
     return {
         "ROUTE": status.route.name,
@@ -271,8 +271,8 @@ def _print_alerts(view: _StatusView) -> None:
     for alert in alerts[:MOST_ALERTS]:
         click.echo(f"{alert.severity.name.lower()}: {alert.title}")
         click.echo(f"  {alert.next_step}")
-    shown = min(len(alerts), MOST_ALERTS)
-    if hidden_count := len(alerts) - shown + view.state_alerts_count:
+    visible_count = min(len(alerts), MOST_ALERTS)
+    if hidden_count := len(alerts) - visible_count + view.state_alerts_count:
         click.echo(
             f"{format_quantity(hidden_count, 'more open alert')}: `swapgate alert list --open`"
         )
@@ -290,8 +290,8 @@ def _list_lines(view: _StatusView) -> dict[str, str]:
     requests = {f"request {request.id}": request.question for request in view.requests}
     banners = {
         f"{kind} {banner.heading}": str(banner)
-        for kind, shown in view.banners.items()
-        for banner in shown
+        for kind, kind_banners in view.banners.items()
+        for banner in kind_banners
     }
     return {
         "": view.headline,
@@ -307,7 +307,7 @@ def _as_json(view: _StatusView) -> dict[str, object]:
         "installation": True,
         "headline": view.headline,
         "routes_total": len(view.overview.names),
-        **{kind: list(map(str, shown)) for kind, shown in view.banners.items()},
+        **{kind: list(map(str, kind_banners)) for kind, kind_banners in view.banners.items()},
         "routes": [
             {
                 "route": status.route.name,

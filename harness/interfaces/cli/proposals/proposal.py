@@ -135,7 +135,7 @@ def _print(session: Session, proposal_id: str) -> None:
     proposal_review = review.review_proposal(context, proposal_id)
     approval_rows = approvals.list_approvals(context, proposal_id)
     if session.json:
-        document = {"approvals": approval_rows, "review": _review_json(proposal_review)}
+        document = {"approvals": approval_rows, "review": _build_review_json(proposal_review)}
         output.document({**comparison.as_json(proposal_comparison, canary), **document})
         return
     comparison.print_comparison(proposal_comparison, canary)
@@ -157,7 +157,7 @@ def _print_queue(ctx: Context, proposal_id: str) -> None:
             output.note(f"{queued_run.run.suite}, {queued_run.run.id}: {queued_run.text}")
 
 
-def _review_json(proposal_review: ProposalReview) -> object:
+def _build_review_json(proposal_review: ProposalReview) -> object:
     return output.pick(proposal_review, "widened", "risk", "changes", "unlisted")
 
 

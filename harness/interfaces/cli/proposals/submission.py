@@ -64,13 +64,13 @@ def plan_ramp(
 
 def print_plan(plan: RampPlan) -> None:
     if plan.steps:
-        output.table_of(plan.steps, _plan_cells)
+        output.table_of(plan.steps, _build_plan_cells)
     output.paragraph(plan.words)
     for option in plan.options:
         output.paragraph(f"option: {option}")
 
 
-def _plan_cells(step: StepPlan) -> dict[str, object]:
+def _build_plan_cells(step: StepPlan) -> dict[str, object]:
     needs = f"{step.min_exposures:,} callers" + (", certified" if step.certify else "")
     return {
         "SHARE": format_bps(step.weight_bps),
@@ -292,7 +292,7 @@ def _describe_next_step(proposal: Proposal) -> str:
 
 
 def print_planning(planning: Sequence[SuiteEstimate]) -> None:
-    output.table_of(planning, _planning_cells, empty="no suites")
+    output.table_of(planning, _build_planning_cells, empty="no suites")
     _print_advice(planning)
     for suite_estimate in planning:
         for text in describe_estimate(suite_estimate):
@@ -315,7 +315,7 @@ def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
         [
             [
                 suite_estimate.plan.suite,
-                *_option_cells(option, suite_estimate.advice),
+                *_build_option_cells(option, suite_estimate.advice),
             ]
             for suite_estimate in planning
             for option in suite_estimate.advice.options
@@ -324,7 +324,7 @@ def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
     )
 
 
-def _option_cells(option: ClaimOption, advice: ClaimAdvice) -> list[object]:
+def _build_option_cells(option: ClaimOption, advice: ClaimAdvice) -> list[object]:
     mark = "→" if option is advice.recommended else " "
     enough = option.enough
     loss = f"{format_score(option.margin, None)} points"
@@ -346,7 +346,7 @@ def _format_items(items: int, epochs: int) -> str:
     return f"{items:,} x {epochs}" if epochs > 1 else f"{items:,}"
 
 
-def _planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
+def _build_planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
     plan = suite_estimate.plan
     duration_s = suite_estimate.duration_s
     return {

@@ -40,30 +40,32 @@ from harness.routing.control.deprecations import Deprecation
 def show_entries(entries: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
     output.listing(
         entries,
-        lambda entry_pair: _entry_cells(*entry_pair),
+        lambda entry_pair: _build_entry_cells(*entry_pair),
         empty=empty,
-        as_document=lambda rows: [{"name": name, **_entry_json(entry)} for name, entry in rows],
+        as_document=lambda rows: [
+            {"name": name, **_build_entry_json(entry)} for name, entry in rows
+        ],
     )
 
 
-def _entry_cells(name: str, entry: CatalogueEntry) -> dict[str, object]:
+def _build_entry_cells(name: str, entry: CatalogueEntry) -> dict[str, object]:
     return {
         "MODEL": name,
-        **_price_cells(entry.price),
+        **_build_price_cells(entry.price),
         "WINDOW": entry.context_window or "unknown",
         "CAN": " ".join(sorted(entry.has)) or "unknown",
         "ENDS": entry.end_date.isoformat() if entry.end_date else "",
     }
 
 
-def _price_cells(price: Price | None) -> dict[str, object]:
+def _build_price_cells(price: Price | None) -> dict[str, object]:
     return {
         "INPUT $/MTOK": f"{price.input_usd_per_mtok:g}" if price else "unknown",
         "OUTPUT $/MTOK": f"{price.output_usd_per_mtok:g}" if price else "unknown",
     }
 
 
-def _entry_json(entry: CatalogueEntry) -> dict[str, object]:
+def _build_entry_json(entry: CatalogueEntry) -> dict[str, object]:
     return {
         **output.pick(entry, "family", "context_window", "has", "lacks", "end_date"),
         "price": entry.price.as_json() if entry.price else None,
@@ -111,7 +113,7 @@ def list_models(
         lambda target: {
             "TARGET": target.name,
             "ID": target.id,
-            **_price_cells(prices[target.id]),
+            **_build_price_cells(prices[target.id]),
             "ENDS": _describe_end(endings_by_target.get(target.id)),
             "ROUTES": output.name_some(users.get(target.id, ())),
         },
@@ -131,9 +133,9 @@ def list_models(
 def _describe_end(ending: Deprecation | None) -> str:
     if ending is None:
         return ""
-    then = f", then {ending.successor.name}" if ending.successor else ""
+    successor_text = f", then {ending.successor.name}" if ending.successor else ""
     unlisted = "not listed since " if ending.unlisted else ""
-    return f"{unlisted}{ending.end_date.isoformat()}{then}"
+    return f"{unlisted}{ending.end_date.isoformat()}{successor_text}"
 
 
 @command(model)
@@ -169,7 +171,7 @@ def add(
     has_key = bool(provider_secrets.keys_of_provider(session.context, registered.provider))
     lacks_key = registered.needs_key and not has_key
     if registered.added:
-        output.note(_describe_added(registered.provider, lacks_key=lacks_key))
+        output.note(_describe_new_provider(registered.provider, lacks_key=lacks_key))
     if discovers and not lacks_key:
         unlisted = named_models.describe_unlisted(session.context, session.actor, target)
         if unlisted:
@@ -188,7 +190,7 @@ def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
         listing.models,
         lambda model: {
             "MODEL": model.model,
-            **_price_cells(model.price),
+            **_build_price_cells(model.price),
             "WINDOW": model.context_window or "unknown",
         },
         empty=f"{provider} lists no models",
@@ -198,7 +200,7 @@ def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
         output.note(f"left out {listing.left_out} entries that do not name a model")
 
 
-def _describe_added(provider: Provider, *, lacks_key: bool) -> str:
+def _describe_new_provider(provider: Provider, *, lacks_key: bool) -> str:
     text = f"added provider {provider.name} at {provider.api_base}"
     if not lacks_key:
         return text

@@ -104,11 +104,11 @@ def _read_weighted_suite(text: str) -> RouteSuite:
     if not equals:
         return RouteSuite(text)
     try:
-        chosen = RouteSuite(suite, weight=float(weight))
+        route_suite = RouteSuite(suite, weight=float(weight))
     except ValueError:
         raise InputError(f"{text!r} is not SUITE=WEIGHT with a number as weight") from None
-    check_settings(chosen)
-    return chosen
+    check_settings(route_suite)
+    return route_suite
 
 
 _WEIGHTED_SUITE: Final = Reads("suite", _read_weighted_suite)
@@ -140,11 +140,11 @@ class SuiteOptions:
         suites = before
         required = tuple(RouteSuite(name, SuiteRole.REQUIRED) for name in self.required)
         guards = tuple(RouteSuite(name, SuiteRole.GUARD) for name in self.guards)
-        for role, chosen in zip(ORDER, (self.primaries, required, guards), strict=True):
-            if chosen:
-                names = {suite.suite for suite in chosen}
+        for role, new_suites in zip(ORDER, (self.primaries, required, guards), strict=True):
+            if new_suites:
+                names = {suite.suite for suite in new_suites}
                 kept_suites = (e for e in suites if e.role is not role and e.suite not in names)
-                suites = (*kept_suites, *chosen)
+                suites = (*kept_suites, *new_suites)
         return tuple(sorted(suites, key=lambda suite: ORDER.index(suite.role)))
 
 

@@ -315,7 +315,7 @@ def list_candidates(session: Session, name: str = ROUTE) -> None:
         return
     output.table_of(
         board.rows,
-        _cells,
+        _build_candidate_cells,
         empty="no candidate has been measured on this route's present suites yet",
     )
     if any(row.is_cheapest_so_good for row in board.rows):
@@ -325,10 +325,10 @@ def list_candidates(session: Session, name: str = ROUTE) -> None:
             output.note(row.ending)
     if board.ending:
         output.paragraph(board.ending)
-    _print_next(board)
+    _print_next_round(board)
 
 
-def _cells(row: LeaderboardRow) -> dict[str, object]:
+def _build_candidate_cells(row: LeaderboardRow) -> dict[str, object]:
     mark = "*" if row.is_cheapest_so_good else " "
     return {
         "MODEL": f"{mark} {row.name}",
@@ -350,7 +350,7 @@ def _format_difference(row: LeaderboardRow) -> str | None:
     return f"{format_points(row.delta)} ({interval})" if interval else format_points(row.delta)
 
 
-def _print_next(board: Leaderboard) -> None:
+def _print_next_round(board: Leaderboard) -> None:
     if not board.schedule:
         output.note(
             f"no candidates on a schedule: `swapgate route settings {board.route} --candidates "

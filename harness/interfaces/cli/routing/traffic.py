@@ -78,7 +78,7 @@ def route_traffic(
     if name:
         queries.find_route(context, name)
     view = Watched(
-        load=lambda: _load(context, name, since),
+        load=lambda: _load_traffic(context, name, since),
         draw=_print,
         lines=lambda traffic: {row.route: _describe_row(row) for row in traffic.report.routes},
         document=_as_json,
@@ -87,7 +87,7 @@ def route_traffic(
     show(session, view, is_watching=is_watching)
 
 
-def _load(
+def _load_traffic(
     ctx: Context,
     route: str | None,
     window: timedelta,
@@ -162,7 +162,7 @@ def _print(traffic: _Traffic) -> None:
         )
     if traffic.targets:
         click.echo()
-        output.table_of(hide_single_sums(traffic.targets), _target_cells)
+        output.table_of(hide_single_sums(traffic.targets), _build_target_cells)
     if traffic.reasons:
         click.echo()
         output.table_of(
@@ -179,7 +179,7 @@ def _print(traffic: _Traffic) -> None:
         output.note("`swapgate route failovers` lists each failover")
 
 
-def _target_cells(row: TargetTraffic) -> dict[str, object]:
+def _build_target_cells(row: TargetTraffic) -> dict[str, object]:
     return {
         "TARGET": row.target or f"{row.provider}, all",
         "ANSWERED": f"{row.requests:,}",
@@ -249,7 +249,7 @@ def route_measured(
 
     view = Watched(
         load=load,
-        draw=_print_measured,
+        draw=_print_scorecards,
         lines=lambda scorecards: {
             row.route.name: _describe_scorecard(row) for row in scorecards
         },
@@ -267,22 +267,22 @@ def _describe_scorecard(row: RouteScorecard) -> str:
     )
 
 
-def _print_measured(scorecards: Sequence[RouteScorecard]) -> None:
+def _print_scorecards(scorecards: Sequence[RouteScorecard]) -> None:
     output.table_of(
         scorecards,
-        _traffic_cells,
+        _build_traffic_cells,
         empty="no routes yet: `swapgate route create` creates one",
     )
     if scorecards:
         click.echo()
         output.table_of(
             [(row, score) for row in scorecards for score in row.scores],
-            lambda pair: _score_cells(*pair),
+            lambda pair: _build_score_cells(*pair),
             empty="no route has a suite: `swapgate route settings` gives it one",
         )
 
 
-def _traffic_cells(row: RouteScorecard) -> dict[str, object]:
+def _build_traffic_cells(row: RouteScorecard) -> dict[str, object]:
     return {
         "ROUTE": row.route.name,
         "MODEL": row.incumbent.name,
@@ -317,7 +317,7 @@ def _format_share(value: float | None) -> str | None:
     return None if value is None else format_percent(value, 2)
 
 
-def _score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, object]:
+def _build_score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, object]:
     return {
         "ROUTE": row.route.name,
         "SUITE": score.suite,
