@@ -19,7 +19,7 @@ MOST_WAITING: Final = 16  # unread pieces of an answer; at this number, the prov
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRouter:
-    """A router inside another program's process, with the calls that end it."""
+    """A router inside another program's process, with the functions that stop it."""
 
     app: App  # an ASGI application, which needs its lifespan
     stop_following: Callable[[], None]  # stops following the database; may block for a moment

@@ -68,7 +68,7 @@ from harness.interfaces.api.agents.access import (
     FailedKeys,
     answer_error,
     answer_unforeseen,
-    key_client,
+    authenticate_key,
 )
 from harness.interfaces.api.frame.access import SERVER
 from harness.interfaces.api.frame.endpoint import ApiCaller, Body, Name
@@ -288,7 +288,7 @@ class McpServer:
             client = await anyio.to_thread.run_sync(self._client, context)
         except SwapgateError:
             return ListToolsResult(tools=[])
-        actor = management_actor(client)
+        actor = find_management_actor(client)
         tools = [
             tool.describe()
             for tool in MANAGEMENT_TOOLS.values()
@@ -338,7 +338,7 @@ class McpServer:
         arguments: Mapping[str, Any],
         client: AgentsClient,
     ) -> str:
-        actor = management_actor(client)
+        actor = find_management_actor(client)
         if actor is None:
             raise NotAllowed(f"{tool.name} needs a management key; you sent a client key")
         actor.require(tool.role)
@@ -386,7 +386,7 @@ class McpServer:
         return ToolCaller(session, self._ctx.agents.limits)
 
 
-def management_actor(client: AgentsClient) -> Actor | None:
+def find_management_actor(client: AgentsClient) -> Actor | None:
     """Finds the caller of management tools: a viewer without a key, None for a client key."""
     if client.actor is None or not client.is_open:
         return client.actor
@@ -417,23 +417,25 @@ KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"
 PATH: Final = "/mcp"
 
 
-def own_client(installation: Installation, _: RequestContext | None = None) -> AgentsClient:
+def authenticate_process(
+    installation: Installation, _: RequestContext | None = None
+) -> AgentsClient:
     """Authenticates the key in this process's environment, again for each request. Without a
     key, the caller is this machine's operator as a proposer. Raises NotAllowed.
     """
     if key := os.environ.get(KEY_VARIABLE, ""):
-        return key_client(installation, key)
+        return authenticate_key(installation, key)
     return AgentsClient.of_person(replace(OPERATOR, role=Role.PROPOSER))
 
 
-def request_client(context: RequestContext) -> AgentsClient:
+def find_request_client(context: RequestContext) -> AgentsClient:
     """Returns the client that `AgentsAccess` admitted."""
     assert isinstance(context.request, Request)  # noqa: S101 - the transport is HTTP
     client: AgentsClient = context.request.scope["state"]["client"]
     return client
 
 
-def http_app(
+def build_http_app(
     installation: Installation,
     server: Server[Any],
     host: str,
@@ -476,7 +478,7 @@ def run_mcp(
     try:
         if address is None:
             # Checks the key now: later, a client with a wrong key would only see no tools.
-            own_client(installation)
+            authenticate_process(installation)
         asyncio.run(_serve(installation, address, session))
     finally:
         installation.close()
@@ -488,7 +490,7 @@ async def _serve(
     session: str,
 ) -> None:
     turns = TurnService(installation, place=f"mcp:{os.getpid()}")
-    client = request_client if address else partial(own_client, installation)
+    client = find_request_client if address else partial(authenticate_process, installation)
     server = McpServer(installation, client, turns.session_tools, session).build()
     async with turns.running():
         if address is None:
@@ -498,7 +500,7 @@ async def _serve(
                 )
             return
         host, port = address
-        app = http_app(installation, server, host)
+        app = build_http_app(installation, server, host)
         freeze_application()
         await CalmServer(
             uvicorn.Config(

@@ -38,13 +38,13 @@ def requests(
     """List the switch requests that wait for a person."""
     ctx = session.context
     now = session.context.clock.now()
-    request_page = ctx.store.lists.switch_requests(
+    views = ctx.store.lists.switch_requests(
         page_request,
         session=session_id,
         pending_at=None if show_all else now,
     ).map(lambda request: view_switch(ctx, request))
     output.listing(
-        request_page,
+        views,
         lambda view: {
             "ID": view.id,
             "ASKED": timestamp(view.asked_at),

@@ -1,5 +1,5 @@
 """`swapgate canary`. On a terminal, an operation that ends a canary or overrules its evidence
-explains its effect and asks.
+explains its effect, and asks for confirmation.
 """
 
 import sys

@@ -11,7 +11,7 @@ from harness.gate.canary_sentences import failed_callers
 from harness.gate.online.rollout import Rollout
 from harness.gate.outcome_rows import describe_outcomes
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.output import harm_text
+from harness.interfaces.cli.frame.output import describe_harm
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.proposals.verdict_wait import (
     find_exit_code,
@@ -38,7 +38,7 @@ DOCUMENT_ATTRIBUTES: Final = (
 )
 
 
-def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
+def list_brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
     state = status.state
     return [
         ("canary", state.words),
@@ -46,7 +46,7 @@ def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("next", state.next_step),
         ("failed", failed_callers(status.action.figures)),
         ("outcomes", describe_outcomes(status.action.figures) or None),
-        ("harm", harm_text(status.action.distance_to_trip)),
+        ("harm", describe_harm(status.action.distance_to_trip)),
         ("more", f"`swapgate canary status {status.rollout.route}`"),
     ]
 
@@ -81,7 +81,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
             "cost",
             status.accepted_cost.text if status.accepted_cost else None,
         ),
-        ("harm", harm_text(action.distance_to_trip)),
+        ("harm", describe_harm(action.distance_to_trip)),
         (
             f"for {goal}",
             (needs + (", and the certificate of no harm" if step.certify else ""))
@@ -205,7 +205,7 @@ class CanaryFollower:
 
 def _describe_row(row: CanaryStatus) -> str:
     needs = row.rollout.current.min_exposures
-    harm = harm_text(row.action.distance_to_trip)
+    harm = describe_harm(row.action.distance_to_trip)
     counts = f"{row.action.step_exposures:,} of {needs:,} callers; {harm}"
     hold_text = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
     counts_text = f"; {counts}" if row.rollout.live else ""

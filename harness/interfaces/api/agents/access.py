@@ -146,7 +146,7 @@ def answer_error(error: SwapgateError) -> ErrorAnswer | None:
 
 
 async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this error only
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     text = f"{error.detail}: see /agents/openapi.json for the endpoints"
     return ErrorAnswer(error.status_code, text, code, headers=error.headers)
@@ -154,7 +154,7 @@ async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:
 
 async def answer_validation_error(request: Request, error: Exception) -> ErrorAnswer:
     """Names every wrong field, but not its value, which may be a secret."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this error only
     faults = describe_request_faults(request, error)
     places = [(".".join(path), reason) for _, path, reason in faults]
     text = "; ".join(f"{place}: {reason}" if place else reason for place, reason in places)
@@ -180,7 +180,7 @@ _PROXY_HEADERS: Final = (
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
-def key_client(installation: Installation, key: str) -> AgentsClient:
+def authenticate_key(installation: Installation, key: str) -> AgentsClient:
     """Authenticates a client. Raises NotAllowed for an invalid key."""
     store = installation.store
     secret = installation.secret
@@ -192,8 +192,10 @@ def key_client(installation: Installation, key: str) -> AgentsClient:
 
 
 class FailedKeys:
-    """Counts failed keys by address. Callers check a key before its address, so that a guesser
-    does not lock out other clients of the address.
+    """Counts failed keys by address.
+
+    Callers count an address only after a wrong key. So a guesser does not lock out clients with
+    a valid key at the same address.
     """
 
     def __init__(self, installation: Installation) -> None:
@@ -211,8 +213,10 @@ class FailedKeys:
 
 
 class AgentsAccess:
-    """Adds the AgentsClient to a request's state, or refuses the request. is_open: this machine
-    needs no key, because router and agents listen on loopback only.
+    """Adds the AgentsClient to a request's state, or refuses the request.
+
+    is_open: callers on this machine need no key, because router and agents listen on loopback
+    only.
     """
 
     def __init__(
@@ -254,7 +258,7 @@ class AgentsAccess:
         try:
             if authorizations:
                 key = read_bearer(authorizations[0]) if len(authorizations) == 1 else ""
-                return await run_in_threadpool(key_client, self._installation, key)
+                return await run_in_threadpool(authenticate_key, self._installation, key)
             self._check_keyless(scope, headers)
         except NotAllowed as error:
             return self._refuse(scope, str(error))

@@ -158,14 +158,15 @@ class ApprovalPages:
             actor = keys.authenticate(self._ctx.store, key, secret=self._secret)
         except NotAllowed as error:
             return _build_page("Not decided", str(error), HTTPStatus.UNAUTHORIZED)
-        switch = decide(
+        decided_switch = decide(
             self._ctx,
             actor,
             switch.id,
             fields.get("reason", ""),
             fingerprint=switch.hash,
         )
-        text = f"{actor.name}: the switch request {switch.id} is {switch.state.value}."
+        state = decided_switch.state.value
+        text = f"{actor.name}: the switch request {switch.id} is {state}."
         return _build_page("Decided", text, HTTPStatus.OK)
 
 

@@ -43,7 +43,7 @@ from harness.interfaces.api.frame.endpoint import PageQuery
 from harness.interfaces.api.frame.error_status import RETRY_AFTER_S
 
 
-def failure_answer(error: CallFailed) -> ErrorAnswer:
+def answer_failure(error: CallFailed) -> ErrorAnswer:
     wait_s = error.retry_after_s
     if wait_s is None and error.retryable:
         wait_s = RETRY_AFTER_S
@@ -131,7 +131,7 @@ async def post_message(
 
 def _build_answer(outcome: TurnOutcome) -> Response:
     if outcome.error is not None:
-        return failure_answer(outcome.error)
+        return answer_failure(outcome.error)
     answer = Response(_write_turn(outcome), media_type="application/json")
     if failed_model := outcome.message.served.fallback_from:
         answer.headers["x-swapgate-agent-fallback"] = quote(failed_model, safe="/:@")
@@ -189,7 +189,7 @@ def _write_event(event: TurnEvent) -> bytes:
             delta = {name: piece for name, piece in pieces.items() if piece}
             return _format_event("message.delta", json.dumps(delta, ensure_ascii=False))
         case TurnOutcome() if event.error is not None:
-            return _format_error(failure_answer(event.error))
+            return _format_error(answer_failure(event.error))
         case TurnOutcome():
             return _format_event("turn.completed", _write_turn(event))
         case _:

@@ -101,7 +101,10 @@ class ApiCaller:
         do: Callable[[NoteCreated], T],
         load: Callable[[Context, str], T],
     ) -> T:
-        """Handles a repeated request only once. Raises as `idempotency.do_once`."""
+        """Handles a repeated request only once. Raises as `idempotency.do_once`.
+
+        do: handles the request. load: loads the result of the earlier request by its id.
+        """
         if self.idempotency_key is None:
             return do(note_nothing)
         # The place includes the role: a lower role must not get an answer that Swapgate stored

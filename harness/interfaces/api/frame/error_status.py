@@ -123,14 +123,14 @@ def answer_error(error: SwapgateError) -> JsonAnswer | None:
 
 
 async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this error only
     kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "").replace("-", "")
     return problem(error.status_code, kind, f"{error.detail}.", headers=error.headers)
 
 
 async def answer_validation_error(request: Request, error: Exception) -> JsonAnswer:
     """Names every wrong field, but not its value, which may be a secret."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this error only
     text = "; ".join(
         f"{'.'.join((part, *path))}: {reason}"
         for part, path, reason in describe_request_faults(request, error)

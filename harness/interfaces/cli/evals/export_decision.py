@@ -253,7 +253,9 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class ExportChoice:
-    """The choice of runs and metric; empty for the only run and the default metric."""
+    """The user's choice of runs and metric. An empty field means the only run, or the default
+    metric.
+    """
 
     format: str
     incumbent: str = ""
@@ -403,7 +405,7 @@ def _add_results(run: ScoredRun, file: Path, task: str, time_text: str) -> Score
     return replace(named_run, terms=terms, statement=statement)
 
 
-def title(format_name: str) -> str:
+def find_title(format_name: str) -> str:
     export_format = EXPORT_FORMATS.get(format_name)
     return export_format.title if export_format else "pairs of scores"
 
@@ -412,7 +414,9 @@ def recognise_files(files: Sequence[str]) -> dict[str, str]:
     formats = {file: recognise_file(file) for file in files}
     names = {*formats.values()}
     if len(names) > 1 or (names == {PAIRS} and len(formats) > 1):
-        origins = ", ".join(f"{file} is from {title(name)}" for file, name in formats.items())
+        origins = ", ".join(
+            f"{file} is from {find_title(name)}" for file, name in formats.items()
+        )
         raise InputError(f"{origins}: give two files of one tool, or one file of pairs")
     return formats
 
@@ -470,7 +474,7 @@ def _build_log(archive: zipfile.ZipFile) -> dict[str, object]:
 
 
 def _is_withdrawn(archive: zipfile.ZipFile, row: Mapping[str, object]) -> bool:
-    """Tells whether a person invalidated a sample. The sample's summary does not tell it."""
+    """Tells whether a person invalidated a sample. The sample's summary lacks this fact."""
     name = f"samples/{row.get('id')}_epoch_{row.get('epoch')}.json"
     if name not in archive.namelist():
         return False

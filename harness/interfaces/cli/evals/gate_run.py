@@ -105,7 +105,8 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     candidate = _parse_target(trial.candidate)
     file = config_file(config, os.environ)
     if file is not None:
-        load_settings(file)  # an error names the line in the user's file, not in the copy
+        # Checks the user's file before the copy, so that an error names the user's line.
+        load_settings(file)
     providers = _build_providers([incumbent, candidate], file)
     folder = FOLDER / _name_folder(trial, providers)
     seeds = open_runner_seeds(incumbent, candidate)
@@ -334,7 +335,7 @@ def print_report(report: Report, folder: Path | None) -> None:
     if result.verdict is None and result.proposal.open:
         click.echo("not decided within --timeout: run the command again with more time")
     elif result.verdict is None:
-        click.echo(comparison.outcome_text(result))
+        click.echo(comparison.describe_outcome(result))
     else:
         click.echo(f"{result.verdict.words}: {describe_reason(result.verdict)}")
         comparison.print_blocks(describe_suites(result))

@@ -166,7 +166,7 @@ def _try_files(
     formats = export_decision.recognise_files(files)
     if not as_json:
         for file, name in formats.items():
-            click.echo(f"read {escape_controls(file)}: {export_decision.title(name)}")
+            click.echo(f"read {escape_controls(file)}: {export_decision.find_title(name)}")
     # A late import, so that the first lines appear before numpy and scipy load.
     from harness.evals.file_gate.pair_judgement import find_sight  # noqa: PLC0415
 

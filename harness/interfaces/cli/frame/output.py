@@ -26,11 +26,11 @@ def timestamp(moment: datetime | None) -> str:
     return format_timestamp(moment) if moment else DASH
 
 
-def known_price(target: Target, provider: Provider | None) -> Price | None:
+def find_price(target: Target, provider: Provider | None) -> Price | None:
     return provider.prices.get(target.model) if provider else None
 
 
-def harm_text(distance_to_trip: float) -> str:
+def describe_harm(distance_to_trip: float) -> str:
     return f"evidence of harm: {format_harm(distance_to_trip)}"
 
 
@@ -166,19 +166,18 @@ def findings(
     columns_and_steps = [(cells(row), next_step(row)) for row in rows]
     if not columns_and_steps:
         return
+    headings = list(columns_and_steps[0][0])
     texts = [
         [_format_cell(value) for value in columns.values()] for columns, _ in columns_and_steps
     ]
-    aligned = _align_columns([list(columns_and_steps[0][0]), *texts])
-    column_start = aligned[0].rindex(
-        list(columns_and_steps[0][0])[-1]
-    )  # where the last column begins
+    aligned = _align_columns([headings, *texts])
+    last_column_start = aligned[0].rindex(headings[-1])
     width = min(LINE_COLUMNS, shutil.get_terminal_size((LINE_COLUMNS, 0)).columns)
     click.echo(aligned[0])
     for line, row, (_, step) in zip(aligned[1:], texts, columns_and_steps, strict=True):
-        room = max(UNCUT_CHARACTERS, width - column_start)
+        room = max(UNCUT_CHARACTERS, width - last_column_start)
         wrapped = textwrap.wrap(row[-1], room, break_on_hyphens=False)
-        click.echo(line[:column_start] + f"\n{' ' * column_start}".join(wrapped))
+        click.echo(line[:last_column_start] + f"\n{' ' * last_column_start}".join(wrapped))
         if step:
             advice = f"next: {escape_controls(step)}"
             room = width - len(INDENT)

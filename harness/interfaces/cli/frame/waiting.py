@@ -20,7 +20,7 @@ from harness.frame.ports import Clock
 from harness.interfaces.cli.frame.output import document, timestamp
 from harness.interfaces.cli.frame.session import Session
 
-TIMED_OUT: Final = 5
+TIMED_OUT: Final = 5  # exit code
 PAUSE_S: Final = 0.5
 # The progress line shows the time left after this many seconds.
 PACE_KNOWN_S: Final = 5.0
@@ -68,9 +68,8 @@ class ProgressLine:
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._previous_key: object = None
-        self._start: tuple[float, int] | None = (
-            None  # monotonic seconds, number done until then
-        )
+        # Monotonic seconds at the first call, and `Progress.done` at that time.
+        self._start: tuple[float, int] | None = None
 
     def say(self, progress: Progress, now_s: float) -> None:
         """Writes the line if it changed. now_s: monotonic seconds."""

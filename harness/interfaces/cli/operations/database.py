@@ -83,9 +83,9 @@ def grant(
 
     statements = grant_runtime(session.settings, role, only_show=only_show)
     text = f"the role {role} can run Swapgate, but cannot change its tables' structure"
-    statements = "\n".join(f"{statement};" for statement in statements)
+    script = "\n".join(f"{statement};" for statement in statements)
     document = {"granted": not only_show, "statements": statements}
-    output.answer(document, statements if only_show else text)
+    output.answer(document, script if only_show else text)
 
 
 @command(db)

@@ -457,7 +457,7 @@ def sim(
     )
 
 
-assert isinstance(sim, click.Group)  # noqa: S101 - `cls` says so
+assert isinstance(sim, click.Group)  # noqa: S101 - built with `cls=click.Group`
 
 
 @command(sim)

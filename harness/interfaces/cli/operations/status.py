@@ -67,7 +67,7 @@ def spending(session: Session) -> None:
 
 
 MOST_ROUTES: Final = 12
-# For JSON documents and logs.
+# The limit for JSON documents and logs.
 MOST_LISTED_ROUTES: Final = 100
 MOST_ALERTS: Final = 5
 FIRST_STEPS: Final = (

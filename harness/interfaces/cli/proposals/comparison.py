@@ -43,7 +43,7 @@ DOCUMENT_ATTRIBUTES = (
 )
 
 
-def outcome_text(comparison: Comparison) -> str:
+def describe_outcome(comparison: Comparison) -> str:
     state = f"{comparison.proposal.id} {comparison.proposal.predicate}"
     if comparison.verdict is None:
         reason = comparison.proposal.closed_because
@@ -56,11 +56,11 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
     print_blocks(describe_comparison(comparison))
     if status:
         click.echo()
-        output.facts(canary_facts.brief_facts(status))
+        output.facts(canary_facts.list_brief_facts(status))
 
 
 def print_blocks(blocks: Iterable[Block]) -> None:
-    """Prints a document's blocks. Folded details and answers stay in the report."""
+    """Prints a document's blocks, without folded details and answers, which the report has."""
     for block in blocks:
         _print_block(block)
 
@@ -108,7 +108,7 @@ def as_json(
     *,
     standalone: bool = False,
 ) -> dict[str, object]:
-    """Converts a comparison without answers, which `eval show RUN --samples` prints."""
+    """Converts a comparison to JSON, without answers: `eval show RUN --samples` prints them."""
     return {
         **output.pick(comparison, *DOCUMENT_ATTRIBUTES),
         "pins": [

@@ -57,7 +57,7 @@ def plan_ramp(
 ) -> None:
     """Estimate the duration of a canary on ROUTE at today's traffic."""
     plan = duration_estimate.estimate_for_route(session.context, route, policy)
-    if output.documented({**plan_json(plan), "in_time": plan.in_time}):
+    if output.documented({**build_plan_json(plan), "in_time": plan.in_time}):
         return
     print_plan(plan)
 
@@ -102,7 +102,7 @@ _OPTIONS = [
 TEXTS: Final = taken_from(make_dataclass("_Texts", _OPTIONS, kw_only=True))
 
 
-def plan_json(plan: RampPlan) -> dict[str, object]:
+def build_plan_json(plan: RampPlan) -> dict[str, object]:
     return output.pick(plan, "route", "pace", "steps", "options", "words")
 
 
@@ -183,7 +183,7 @@ def create_proposal(
     if not session.json:
         _print_outlook(outlook, ramp)
     if dry_run:
-        _print_dry_run(session, outlook.candidates, {"canary": plan_json(ramp), **risk})
+        _print_dry_run(session, outlook.candidates, {"canary": build_plan_json(ramp), **risk})
         return 0
     proposals = submission.create_selection(context, session.deciding_actor, request)
     if advice := describe_missing_control(session.settings.control):
@@ -204,7 +204,7 @@ def create_proposal(
         _print_documents(proposals, outlook.candidates, risk)
     elif wait:
         for proposal in proposals:
-            click.echo(comparison.outcome_text(load_comparison(context, proposal.id)))
+            click.echo(comparison.describe_outcome(load_comparison(context, proposal.id)))
     return code
 
 
@@ -252,7 +252,7 @@ def _print_documents(
             "proposal": proposal,
             "candidate": outlook.candidate,
             "unlisted": outlook.unlisted,
-            "planning": planning_json(outlook.planning),
+            "planning": build_planning_json(outlook.planning),
             "forecast": outlook.bill,
             "cost": outlook.cost,
             "untaken": list(outlook.untaken),
@@ -361,7 +361,7 @@ def _build_planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
     }
 
 
-def planning_json(planning: Sequence[SuiteEstimate]) -> object:
+def build_planning_json(planning: Sequence[SuiteEstimate]) -> object:
     figures = [field.name for field in fields(SuiteEstimate) if field.name != "plan"]
     return [
         {"suite": suite.plan.suite, "figures": output.pick(suite, *figures)}

@@ -15,7 +15,7 @@ from harness.interfaces.cli.frame.command import (
     opt,
     taken_from,
 )
-from harness.interfaces.cli.frame.output import known_price
+from harness.interfaces.cli.frame.output import find_price
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.routing.route_options import (
     TargetOptions,
@@ -107,7 +107,7 @@ def list_models(
         else deprecations.list_endings(ctx, used_targets, providers)
     )
     endings_by_target = {ending.target: ending for ending in endings}
-    prices = {t.id: known_price(t, providers.get(t.provider)) for t in target_page}
+    prices = {t.id: find_price(t, providers.get(t.provider)) for t in target_page}
     output.listing(
         target_page,
         lambda target: {

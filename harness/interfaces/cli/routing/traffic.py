@@ -261,7 +261,7 @@ def route_measured(
 
 def _describe_scorecard(row: RouteScorecard) -> str:
     return (
-        f"{row.route.name}: {row.incumbent.name}, {requests(row)}, median "
+        f"{row.route.name}: {row.incumbent.name}, {describe_requests(row)}, median "
         f"{_format_ms(row.p50_ms) or DASH}, 95th percentile {_format_ms(row.p95_ms) or DASH}, "
         f"callers failed {_format_share(row.failed) or DASH}"
     )
@@ -288,7 +288,7 @@ def _build_traffic_cells(row: RouteScorecard) -> dict[str, object]:
         "MODEL": row.incumbent.name,
         "PER 1,000": row.price_text,
         "A MONTH": _format_month(row),
-        "REQUESTS": requests(row, ""),
+        "REQUESTS": describe_requests(row, ""),
         "MEDIAN": _format_ms(row.p50_ms),
         "95TH PERCENTILE": _format_ms(row.p95_ms),
         "CALLERS FAILED": _format_share(row.failed),
@@ -303,7 +303,7 @@ def _format_month(route_scorecard: RouteScorecard) -> str | None:
     return format_month_usd(route_scorecard.month_usd)
 
 
-def requests(route_scorecard: RouteScorecard, noun: str = " requests") -> str:
+def describe_requests(route_scorecard: RouteScorecard, noun: str = " requests") -> str:
     bill = route_scorecard.bill
     window = format_estimate(bill.window_s)
     return f"{bill.requests:,}{noun} in {window}" if bill.requests else "0"
