@@ -316,7 +316,7 @@ class AgentAnswer(AgentsAnswer):
     data_class: str
     created_at: datetime
     updated_at: datetime
-    notes: list[str] = []  # unchecked properties of a new model
+    notes: list[str] = []  # properties of a new model that Swapgate has not checked
 
 
 class SessionAnswer(AgentsAnswer):

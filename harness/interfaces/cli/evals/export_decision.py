@@ -234,7 +234,7 @@ PAIRS: Final = "pairs"
 REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapgate measures again"
 _HEADER: Final = "header.json"
 _SUMMARIES: Final = "summaries.json"
-# Parts of a log whose run did not end.
+# The files of an Inspect archive whose run did not end.
 _START: Final = "_journal/start.json"
 _JOURNAL: Final = re.compile(r"_journal/summaries/(\d+)\.json")
 # lm-eval writes a task's name only into the name of its file.
@@ -271,10 +271,10 @@ def judge_exports(
 ) -> dict[str, object]:
     rows = export.pairs
     terms = replace(terms, cluster=export.cluster)
-    units = len({row.groups for row in rows}) if export.cluster else len(rows)
-    if terms.n_max is not None and units > terms.n_max:
-        unit = "clusters" if export.cluster else "items"
-        raise InputError(f"{units} {unit} are more than the planned {terms.n_max}")
+    count = len({row.groups for row in rows}) if export.cluster else len(rows)
+    if terms.n_max is not None and count > terms.n_max:
+        noun = "clusters" if export.cluster else "items"
+        raise InputError(f"{count} {noun} are more than the planned {terms.n_max}")
     answer = judge_rows(rows, terms, export.file_score)
     incumbent_score = answer.pop("incumbent_score")
     candidate_score = answer.pop("candidate_score")

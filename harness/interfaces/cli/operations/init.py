@@ -279,8 +279,8 @@ def _ask_model(models: Sequence[str], suggestion: str | None) -> str:
 def _ask_suite(ctx: Context, suggestion: str | None) -> str:
     """Asks for the suite that decides. suggestion: None if no shipped suite fits.
 
-    The answer may be no suite, an empty text, because a shipped suite does not measure a real
-    feature.
+    Returns an empty text for a route without a suite, because a shipped suite does not measure
+    a real feature.
     """
     if suggestion is not None:
         return _choose("Suite that decides", sorted(ctx.suites.names()), suggestion)

@@ -100,7 +100,7 @@ class _StatusView:
     overview: RouteOverview
     routes: Page[RouteStatus]  # the first routes
     alerts: Sequence[AlertView]
-    state_alerts_count: int  # alerts that the routes' states already show
+    route_alert_count: int  # alerts that the routes' states already show
     requests: Sequence[SwitchRequestView]
     banners: Mapping[str, Sequence[Banner]]  # by kind
     unconfirmed: int  # break-glasses that wait for a second person
@@ -166,7 +166,7 @@ def _print_first_steps(*, as_json: bool) -> None:
 
 
 def _load_view(session: Session, max_routes: int) -> _StatusView:
-    """most: number of routes to show."""
+    """Loads the state of the installation. max_routes: the largest number of its routes."""
     ctx = session.context
     overview = load_overview(ctx)
     routes = load_statuses(ctx, overview, overview.names[:max_routes])
@@ -175,7 +175,7 @@ def _load_view(session: Session, max_routes: int) -> _StatusView:
     )
     open_alerts = list_alerts(ctx, open_only=True)
     alerts = [alert for alert in open_alerts if alert.kind not in ALERTS_OF_STATES]
-    state_alerts_count = len(open_alerts) - len(alerts)
+    route_alert_count = len(open_alerts) - len(alerts)
     standing_switches = session.installation.standing_switches
     banners = {
         "switches": route_status.list_switch_banners(ctx, standing_switches),
@@ -187,7 +187,7 @@ def _load_view(session: Session, max_routes: int) -> _StatusView:
         overview,
         routes,
         alerts,
-        state_alerts_count,
+        route_alert_count,
         requests.items,
         banners,
         unconfirmed,
@@ -272,7 +272,7 @@ def _print_alerts(view: _StatusView) -> None:
         click.echo(f"{alert.severity.name.lower()}: {alert.title}")
         click.echo(f"  {alert.next_step}")
     visible_count = min(len(alerts), MOST_ALERTS)
-    if hidden_count := len(alerts) - visible_count + view.state_alerts_count:
+    if hidden_count := len(alerts) - visible_count + view.route_alert_count:
         click.echo(
             f"{format_quantity(hidden_count, 'more open alert')}: `swapgate alert list --open`"
         )
