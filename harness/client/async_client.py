@@ -2,7 +2,8 @@
 
 `AsyncModelClient` builds bodies with `chat_request`, sends them through a `Channel` (`http` or
 `in_process`), and reads answers with `response_parsing`. `sync_client` wraps it for code
-without asyncio, so rules about requests and retries are here only. Docs: docs/how-to/client.md.
+without asyncio, so only this module has rules about requests and retries. Docs:
+docs/how-to/client.md.
 """
 
 import asyncio
@@ -36,13 +37,13 @@ TIMEOUT_S: Final = 600.0  # longer than the default `total_timeout_s` of any rou
 PAUSE_S: Final = 10.0  # the longest pause before a retry; a router may request one retry
 
 
-# The function that builds a router in this process, once it is registered.
+# At most one function, which builds a router in this process: see `register_router_builder`.
 _router_builders: "list[Callable[[Path | None], EmbeddedRouter]]" = []
 
 
 def register_router_builder(build: "Callable[[Path | None], EmbeddedRouter]") -> None:
-    """Sets how `in_process` builds its router. `swapgate.client` calls it, because only the
-    package swapgate has a router.
+    """Sets the function that builds a router for `in_process`. `swapgate.client` calls it,
+    because only the package swapgate may import a router.
     """
     _router_builders[:] = [build]
 
@@ -50,7 +51,8 @@ def register_router_builder(build: "Callable[[Path | None], EmbeddedRouter]") ->
 class AsyncModelClient:
     """The asyncio twin of ModelClient, for one event loop. Close it, or use `async with`.
 
-    All methods raise a kind of CallFailed, and InputError for a request that is not valid.
+    Every method raises InputError for an invalid request, and a kind of CallFailed if the call
+    fails.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class AsyncModelClient:
         from harness.frame.runtime.clock import SystemClock  # noqa: PLC0415
 
         return cls(
-            HttpChannel(base_url, _key(key), timeout_s=timeout_s),
+            HttpChannel(base_url, _find_key(key), timeout_s=timeout_s),
             SystemClock(),
         )
 
@@ -87,13 +89,13 @@ class AsyncModelClient:
         """Opens a client as `ModelClient.in_process` does; blocks while it reads files and the
         database.
         """
-        found = _key(key)
+        client_key = _find_key(key)
         (build,) = _router_builders
         router = build(Path(config) if config is not None else None)
         from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - not needed over HTTP
         from harness.frame.runtime.clock import SystemClock  # noqa: PLC0415
 
-        return cls(InProcessChannel(router, found), SystemClock())
+        return cls(InProcessChannel(router, client_key), SystemClock())
 
     async def complete(self, request: CompletionRequest) -> CompletionResponse:
         """Sends a request, and returns the whole answer."""
@@ -101,7 +103,7 @@ class AsyncModelClient:
         route = request.asked_route
         answer = await self._post_with_retry(chat_request.CHAT, body, request.caller, route)
         return response_parsing.parse_completion(
-            await _whole(answer),
+            await _read_whole(answer),
             response_parsing.parse_served(answer.headers),
         )
 
@@ -110,10 +112,10 @@ class AsyncModelClient:
         body = chat_request.chat_body(request, stream=True)
         route = request.asked_route
 
-        async def opening() -> ChannelAnswer:
+        async def open_answer() -> ChannelAnswer:
             return await self._post_with_retry(chat_request.CHAT, body, request.caller, route)
 
-        return AsyncStream(opening, route)
+        return AsyncStream(open_answer, route)
 
     async def complete_with_tools(
         self,
@@ -123,16 +125,18 @@ class AsyncModelClient:
         max_turns: int = MAX_TURNS,
         on_chunk: Callable[[StreamChunk], None] | None = None,
     ) -> ToolRun:
-        """Does what `ModelClient.complete_with_tools` does."""
+        """Works like `ModelClient.complete_with_tools`."""
 
-        async def streamed(completion_request: CompletionRequest) -> CompletionResponse:
-            assert on_chunk is not None  # noqa: S101 - chosen below
+        async def complete_by_stream(
+            completion_request: CompletionRequest,
+        ) -> CompletionResponse:
+            assert on_chunk is not None  # noqa: S101 - called only with `on_chunk`
             async with self.stream(completion_request) as chunks:
                 async for chunk in chunks:
                     on_chunk(chunk)
                 return chunks.response()
 
-        complete = streamed if on_chunk is not None else self.complete
+        complete = complete_by_stream if on_chunk is not None else self.complete
         return await tool_loop.run_tool_loop(complete, request, tools, max_turns)
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
@@ -143,7 +147,7 @@ class AsyncModelClient:
             chat_request.EMBEDDINGS, body, request.caller, route
         )
         return response_parsing.parse_embeddings(
-            await _whole(answer),
+            await _read_whole(answer),
             response_parsing.parse_served(answer.headers),
         )
 
@@ -171,30 +175,30 @@ class AsyncModelClient:
         that is not JSON.
         """
         try:
-            sent = json.dumps(body, allow_nan=False).encode()
+            content = json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError) as fault:
             raise InputError(f"the request is not valid JSON: {fault}") from None
         headers = chat_request.request_headers(caller)
-        answer = await self._channel.post(path, sent, headers)
+        answer = await self._channel.post(path, content, headers)
         if answer.status == 200:
             return answer
-        error = await self._failed(answer, route)
+        error = await self._build_error(answer, route)
         pause_s = error.retry_after_s or 0.0
         if not (self._repeats and error.should_retry) or pause_s > PAUSE_S:
             raise error
         await asyncio.sleep(pause_s)
-        answer = await self._channel.post(path, sent, headers)
+        answer = await self._channel.post(path, content, headers)
         if answer.status != 200:
-            raise await self._failed(answer, route)
+            raise await self._build_error(answer, route)
         return answer
 
-    async def _failed(self, answer: ChannelAnswer, route: str) -> CallFailed:
+    async def _build_error(self, answer: ChannelAnswer, route: str) -> CallFailed:
         """Builds the error of an answer without status 200, and closes the answer."""
-        body = await _whole(answer)
+        body = await _read_whole(answer)
         return error_from_answer(answer.status, answer.headers, body, route, self._clock.now())
 
 
-async def _whole(answer: ChannelAnswer) -> bytes:
+async def _read_whole(answer: ChannelAnswer) -> bytes:
     """Reads an answer's body, and closes the answer in any case."""
     try:
         return await answer.body()
@@ -202,11 +206,12 @@ async def _whole(answer: ChannelAnswer) -> bytes:
         await answer.aclose()
 
 
-def _key(given: str | None) -> str:
-    """Returns the given client key, or the environment's. Raises InputError without a
-    usable key.
+def _find_key(key: str | None) -> str:
+    """Returns the client key of the caller, or else of the environment. Raises InputError
+    without a usable key.
     """
-    key = given if given is not None else os.environ.get(KEY_VARIABLE, "")
+    if key is None:
+        key = os.environ.get(KEY_VARIABLE, "")
     if not key or not key.isprintable() or not key.isascii():
         raise InputError(
             "key: it is missing or not a client key; give one (`swapgate key create`), or set "

@@ -1,6 +1,6 @@
 """Builds the bodies and headers of requests to a router, in the form of OpenAI's API. Pure.
 
-Fields that a request does not set are left out, so that the target's own defaults apply. The
+The bodies omit fields that a request does not set, so that the target's own defaults apply. The
 router translates for other protocols; `response_parsing` reads the answers.
 """
 
@@ -21,7 +21,7 @@ from harness.frame.errors import InputError
 
 CHAT: Final = "/v1/chat/completions"
 EMBEDDINGS: Final = "/v1/embeddings"
-_CHOICES: Final = ("auto", "none", "required")
+_CHOICE_WORDS: Final = ("auto", "none", "required")
 
 
 def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, object]:
@@ -32,8 +32,8 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
     """
     body: dict[str, object] = {
         "model": request.asked_route,
-        "messages": _messages(request),
-        **_given_fields(
+        "messages": _build_messages(request),
+        **_drop_unset(
             {
                 "max_tokens": request.max_tokens,
                 "temperature": request.temperature,
@@ -41,12 +41,12 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
                 "stop": list(request.stop) or None,
                 "seed": request.seed,
                 "reasoning_effort": request.effort or None,
-                "response_format": _response_format(request),
+                "response_format": _build_response_format(request),
                 "prompt_cache_key": request.cache_key or None,
                 "user": request.user or None,
                 "parallel_tool_calls": request.parallel_tools if request.tools else None,
-                "tools": [_tool(tool) for tool in request.tools] or None,
-                "tool_choice": _choice(request.tool_choice),
+                "tools": [_build_tool(tool) for tool in request.tools] or None,
+                "tool_choice": _build_choice(request.tool_choice),
                 "logprobs": None if request.top_logprobs is None else True,
                 "top_logprobs": request.top_logprobs or None,
             }
@@ -60,7 +60,7 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
-    return _with_extra(body, request.extra)
+    return _add_extra(body, request.extra)
 
 
 def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
@@ -69,71 +69,71 @@ def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
         "model": request.asked_route,
         "input": list(request.inputs),
     }
-    body |= _given_fields({"dimensions": request.dimensions, "user": request.user or None})
-    return _with_extra(body, request.extra)
+    body |= _drop_unset({"dimensions": request.dimensions, "user": request.user or None})
+    return _add_extra(body, request.extra)
 
 
 def request_headers(caller: Caller) -> dict[str, str]:
     """Builds the headers that only the router reads. Raises InputError for an invalid value."""
     timeout = "" if caller.timeout_s is None else f"{caller.timeout_s:g}"
-    found = {
+    headers = {
         "x-swapgate-sticky": caller.sticky,
         "x-swapgate-task": caller.task,
         "x-swapgate-kind": caller.kind,
         "x-swapgate-timeout": timeout,
     }
-    for name, value in found.items():
+    for name, value in headers.items():
         if not value.isprintable():
             raise InputError(f"caller: {name} must be one printable line, not {value!r}")
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in headers.items() if value}
 
 
-def _given_fields(fields: Mapping[str, object]) -> dict[str, object]:
+def _drop_unset(fields: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _with_extra(body: dict[str, object], extra: Mapping[str, object]) -> dict[str, object]:
+def _add_extra(body: dict[str, object], extra: Mapping[str, object]) -> dict[str, object]:
     """Adds the request's further fields. Raises InputError for a field that the body has
     already.
     """
-    twice = sorted(body.keys() & extra.keys())
-    if twice:
+    duplicates = sorted(body.keys() & extra.keys())
+    if duplicates:
         raise InputError(
-            f"extra: {', '.join(twice)} is a parameter too; give it only as the parameter"
+            f"extra: {', '.join(duplicates)} is a parameter too; give it only as the parameter"
         )
     return {**body, **extra}
 
 
-def _messages(request: CompletionRequest) -> list[dict[str, object]]:
+def _build_messages(request: CompletionRequest) -> list[dict[str, object]]:
     """Builds the messages; the request's `system` comes first."""
-    first = (Message("system", request.system),) if request.system else ()
-    return [_message(message) for message in (*first, *request.messages)]
+    system = (Message("system", request.system),) if request.system else ()
+    return [_build_message(message) for message in (*system, *request.messages)]
 
 
-def _message(message: Message) -> dict[str, object]:
+def _build_message(message: Message) -> dict[str, object]:
     content: object = message.content
     if not isinstance(message.content, str):
-        content = [_part(part) for part in message.content]
+        content = [_build_part(part) for part in message.content]
     chat: dict[str, object] = {"role": message.role, "content": content}
     if message.tool_requests:
         chat["content"] = content or None
-        chat["tool_calls"] = _calls(message.tool_requests)
+        chat["tool_calls"] = _build_calls(message.tool_requests)
     if message.response_to:
         chat["tool_call_id"] = message.response_to
     return {**chat, **message.extra}
 
 
-def _part(part: Text | Image) -> dict[str, object]:
+def _build_part(part: Text | Image) -> dict[str, object]:
     if isinstance(part, Image):
         image = {"url": part.url, "detail": part.detail or None}
-        return {"type": "image_url", "image_url": _given_fields(image)}
+        return {"type": "image_url", "image_url": _drop_unset(image)}
     text: dict[str, object] = {"type": "text", "text": part.text}
     if part.cache:
         text["cache_control"] = {"type": "ephemeral"}
     return text
 
 
-def _calls(requests: Sequence[ToolRequest]) -> list[dict[str, object]]:
+def _build_calls(requests: Sequence[ToolRequest]) -> list[dict[str, object]]:
     return [
         {
             **request.extra,
@@ -148,24 +148,24 @@ def _calls(requests: Sequence[ToolRequest]) -> list[dict[str, object]]:
     ]
 
 
-def _tool(tool: ToolDefinition) -> dict[str, object]:
+def _build_tool(tool: ToolDefinition) -> dict[str, object]:
     function = {
         "name": tool.name,
         "description": tool.description or None,
         "parameters": dict(tool.parameters),
         "strict": tool.strict,
     }
-    return {"type": "function", "function": _given_fields(function)}
+    return {"type": "function", "function": _drop_unset(function)}
 
 
-def _choice(choice: str) -> object:
-    """Builds the tool choice; another word than OpenAI's three names a tool."""
-    if choice in _CHOICES or not choice:
+def _build_choice(choice: str) -> object:
+    """Builds the tool choice. Any word besides OpenAI's three is the name of a tool."""
+    if choice in _CHOICE_WORDS or not choice:
         return choice or None
     return {"type": "function", "function": {"name": choice}}
 
 
-def _response_format(request: CompletionRequest) -> object:
+def _build_response_format(request: CompletionRequest) -> object:
     """Builds the form of structured output; None for plain text."""
     if request.json_output:
         return {"type": "json_object"}

@@ -89,14 +89,14 @@ class HttpChannel:
             raise InputError(
                 f"base_url: {base_url!r} is not an address such as http://127.0.0.1:8080"
             )
-        self._base = base_url.rstrip("/").removesuffix("/v1")
+        self._base_url = base_url.rstrip("/").removesuffix("/v1")
         self._headers = {"content-type": "application/json"}
         if key:
             self._headers["authorization"] = f"Bearer {key}"
         self._timeout_s = timeout_s
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
-        self._closed = False
+        self._is_closed = False
 
     async def post(
         self,
@@ -109,10 +109,10 @@ class HttpChannel:
         Raises RouterUnreachable without an answer. Raises InputError if the channel is closed,
         or belongs to another event loop.
         """
-        url = f"{self._base}{path}"
+        url = f"{self._base_url}{path}"
         try:
-            # The key is for this address only, so the client follows no redirect.
-            response = await self._opened().post(
+            # A redirect would send the key to another address.
+            response = await self._open_session().post(
                 url,
                 data=body,
                 headers={**self._headers, **headers},
@@ -130,9 +130,9 @@ class HttpChannel:
             ) from error
         return HttpAnswer(response)
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         """Returns the session, which the first request opens. Raises InputError as `post`."""
-        if self._closed:
+        if self._is_closed:
             raise InputError("this client is closed; create a new client")
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_S)
@@ -145,6 +145,6 @@ class HttpChannel:
 
     async def aclose(self) -> None:
         """Closes all connections. Further requests raise InputError."""
-        self._closed = True
+        self._is_closed = True
         if self._session is not None:
             await self._session.close()

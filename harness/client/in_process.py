@@ -19,7 +19,7 @@ MOST_WAITING: Final = 16  # unread pieces of an answer; at this number, the prov
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRouter:
-    """A router inside another program's process, with the calls that end it."""
+    """A router inside another program's process, with the functions that stop it."""
 
     app: App  # an ASGI application, which needs its lifespan
     stop_following: Callable[[], None]  # stops following the database; may block for a moment
@@ -37,12 +37,12 @@ class AsgiCall:
             BODY: body,
             ON_LEAVING: self._on_leaving,
         }
-        self._begun = asyncio.Event()
+        self._head_arrived = asyncio.Event()
         # None marks the end of the answer.
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(MOST_WAITING)
-        self._whole = False
-        self._gone = False
-        self._leave: Callable[[], None] | None = None
+        self._is_complete = False
+        self._has_left = False
+        self._on_leave: Callable[[], None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self, app: App) -> asyncio.Task[None]:
@@ -50,15 +50,17 @@ class AsgiCall:
         self._task = asyncio.create_task(self._run(app))
         return self._task
 
-    async def begun(self) -> None:
-        """Waits for the head. Raises RouterUnreachable if the application ends without one."""
+    async def wait_for_head(self) -> None:
+        """Waits for the answer's head. Raises RouterUnreachable if the application ends without
+        an answer.
+        """
         try:
-            await self._begun.wait()
+            await self._head_arrived.wait()
         except asyncio.CancelledError:
             self.leave()
             raise
         if not self.status:
-            raise RouterUnreachable(f"{self._end()}; there is no answer")
+            raise RouterUnreachable(f"{self._describe_end()}; there is no answer")
 
     async def body(self) -> bytes:
         """Reads the whole body. Raises StreamBroken if it is incomplete."""
@@ -72,8 +74,8 @@ class AsgiCall:
         """
         while (piece := await self._pieces.get()) is not None:
             yield piece
-        if self._gone or not self._whole:
-            raise StreamBroken(f"{self._end()}; the answer is incomplete")
+        if self._has_left or not self._is_complete:
+            raise StreamBroken(f"{self._describe_end()}; the answer is incomplete")
 
     async def aclose(self) -> None:
         """Leaves the request, and waits until the application has ended it."""
@@ -83,18 +85,18 @@ class AsgiCall:
 
     def leave(self) -> None:
         """Leaves the request like a client that closes its connection. May be called twice."""
-        if self._gone:
+        if self._has_left:
             return
-        self._gone = True
-        # Emptying the queue unblocks the application; the None ends a waiting reader.
+        self._has_left = True
+        # An empty queue unblocks the application; the None ends a waiting reader.
         while not self._pieces.empty():
             self._pieces.get_nowait()
         self._pieces.put_nowait(None)
-        if self._leave is not None and not self._whole:
-            self._leave()
+        if self._on_leave is not None and not self._is_complete:
+            self._on_leave()
 
-    def _end(self) -> str:
-        if self._gone:
+    def _describe_end(self) -> str:
+        if self._has_left:
             return "this client was closed during the request"
         return "the router in this process failed (its log has the error); send it again"
 
@@ -105,11 +107,11 @@ class AsgiCall:
             self.leave()
             raise
         finally:
-            self._begun.set()
-            await self._put(None)
+            self._head_arrived.set()
+            await self._put_piece(None)
 
-    async def _put(self, piece: bytes | None) -> None:
-        if not self._gone:
+    async def _put_piece(self, piece: bytes | None) -> None:
+        if not self._has_left:
             await self._pieces.put(piece)
 
     async def _receive(self) -> Message:
@@ -122,16 +124,18 @@ class AsgiCall:
             self.status = message["status"]
             for name, value in message["headers"]:
                 self.headers[name.decode("latin-1")] = value.decode("latin-1")
-            self._begun.set()
+            self._head_arrived.set()
             return
-        self._whole = self._whole or not message.get("more_body", False)
+        self._is_complete = self._is_complete or not message.get("more_body", False)
         if piece := message.get("body", b""):
-            await self._put(piece)
+            await self._put_piece(piece)
 
     def _on_leaving(self, leave: Callable[[], None] | None) -> None:
-        """Notes the application's callback for a disconnect; calls it at once after `leave`."""
-        self._leave = leave
-        if leave is not None and self._gone:
+        """Stores the application's callback for a disconnect. If the client has left already,
+        calls it at once.
+        """
+        self._on_leave = leave
+        if leave is not None and self._has_left:
             leave()
 
 
@@ -147,8 +151,8 @@ class InProcessChannel:
             b"authorization",
             f"Bearer {key}".encode("utf-8", "surrogatepass"),
         )
-        self._starting = asyncio.Lock()
-        self._running: Lifespan | None = None
+        self._start_lock = asyncio.Lock()
+        self._lifespan: Lifespan | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: dict[asyncio.Task[None], AsgiCall] = {}
         self._closed = False
@@ -161,11 +165,11 @@ class InProcessChannel:
     ) -> AsgiCall:
         """Posts a body, and returns the answer as soon as its head arrives.
 
-        Raises RouterUnreachable if the application fails before. Raises InputError if the
-        channel is closed, or belongs to another event loop.
+        Raises RouterUnreachable if the application fails before the head. Raises InputError if
+        the channel is closed, or belongs to another event loop.
         """
-        await self._started()
-        more = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._ensure_started()
+        further_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope: Scope = {
             "type": "http",
             "method": "POST",
@@ -173,23 +177,23 @@ class InProcessChannel:
             "headers": [
                 self._key,
                 (b"content-type", b"application/json"),
-                *more,
+                *further_headers,
             ],
         }
         call = AsgiCall(scope, body)
         task = call.start(self._router.app)
         self._calls[task] = call
-        task.add_done_callback(self._ended)
-        await call.begun()
+        task.add_done_callback(self._forget)
+        await call.wait_for_head()
         return call
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _forget(self, task: asyncio.Task[None]) -> None:
         del self._calls[task]
         if not task.cancelled():
-            # Keeps asyncio from logging an unread error: the router logs it, `pieces` raises.
+            # Otherwise asyncio would also log the error, which the router has logged already.
             task.exception()
 
-    async def _started(self) -> None:
+    async def _ensure_started(self) -> None:
         """Starts the router at the first request. Raises InputError as `post`."""
         if self._closed:
             raise InputError("this client is closed; create a new client")
@@ -198,10 +202,10 @@ class InProcessChannel:
             self._loop = loop
         if self._loop is not loop:
             raise InputError("this client belongs to another event loop; create one per loop")
-        async with self._starting:
-            if self._running is None:
-                self._running = Lifespan(self._router.app)
-                await self._running.start()
+        async with self._start_lock:
+            if self._lifespan is None:
+                self._lifespan = Lifespan(self._router.app)
+                await self._lifespan.start()
 
     async def aclose(self) -> None:
         """Ends all requests, then stops the router. Does nothing if it is closed."""
@@ -214,8 +218,8 @@ class InProcessChannel:
             await asyncio.wait(list(self._calls))
         # In a thread, because it may wait for the database.
         await asyncio.to_thread(self._router.stop_following)
-        if self._running is not None:
-            await self._running.stop()
+        if self._lifespan is not None:
+            await self._lifespan.stop()
         await asyncio.to_thread(self._router.close)
 
 

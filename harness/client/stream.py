@@ -1,7 +1,7 @@
 """A streamed answer, and the `Channel` interface that `http` and `in_process` implement.
 
-`AsyncStream` reads events and joins them to the whole answer. It knows no transport;
-`sync_client` has the stream for code without asyncio. Events are parsed by `response_parsing`.
+`AsyncStream` reads events and joins them to the whole answer. It knows no transport.
+`response_parsing` parses the events; `sync_client` has the stream for code without asyncio.
 """
 
 from collections.abc import (
@@ -74,8 +74,8 @@ class Channel(Protocol):
 class StreamAssembly:
     """Joins the chunks of one answer.
 
-    Texts are appended, and of single values the last one counts. Pieces of a tool's request
-    belong together by their index.
+    It appends texts, and keeps the last of each single value. Pieces of a tool's request with
+    the same index form one request.
     """
 
     def __init__(self) -> None:
@@ -101,16 +101,16 @@ class StreamAssembly:
             if isinstance(value, list):
                 _add_details(self._extra.setdefault(name, []), value)
         for delta in chunk.tool_deltas:
-            self._call(delta)
+            self._add_delta(delta)
 
-    def _call(self, delta: ToolDelta) -> None:
-        known = self._calls.get(delta.index) or ToolRequest("", "", "")
+    def _add_delta(self, delta: ToolDelta) -> None:
+        request = self._calls.get(delta.index) or ToolRequest("", "", "")
         self._calls[delta.index] = replace(
-            known,
-            id=known.id or delta.id,
-            name=known.name or delta.name,
-            arguments_text=known.arguments_text + delta.arguments_text,
-            extra={**known.extra, **delta.extra},
+            request,
+            id=request.id or delta.id,
+            name=request.name or delta.name,
+            arguments_text=request.arguments_text + delta.arguments_text,
+            extra={**request.extra, **delta.extra},
         )
 
     def response(self, served: Served) -> CompletionResponse:
@@ -136,21 +136,20 @@ _DETAIL_TEXTS: Final = {
 }
 
 
-def _add_details(known: list[Any], pieces: Sequence[Any]) -> None:
-    """Joins the pieces of a detail. Adds up their texts; the last piece has the signature.
-
-    Changes `known` in place.
+def _add_details(details: list[Any], pieces: Sequence[Any]) -> None:
+    """Adds pieces to `details`, in place. Pieces of the same detail become one detail with
+    their joined text; the last piece has the signature.
     """
     for piece in pieces:
-        if not known or not _continues(known[-1], piece):
-            known.append(piece)
+        if not details or not _continues(details[-1], piece):
+            details.append(piece)
             continue
         name = _DETAIL_TEXTS[piece["type"]]
-        text = f"{known[-1].get(name) or ''}{piece.get(name) or ''}"
-        given = {field: value for field, value in piece.items() if value is not None}
-        known[-1] = {
-            **known[-1],
-            **given,
+        text = f"{details[-1].get(name) or ''}{piece.get(name) or ''}"
+        fields = {field: value for field, value in piece.items() if value is not None}
+        details[-1] = {
+            **details[-1],
+            **fields,
             name: text,
         }
 
@@ -171,17 +170,17 @@ _DONE: Final = b"[DONE]"
 
 
 class AsyncStream:
-    """The chunks of one answer, once. To end the provider's work early, use `aclose` or `async
-    with`.
+    """Yields the chunks of one answer, once. To end the provider's work early, use `aclose` or
+    `async with`.
     """
 
-    def __init__(self, opening: Callable[[], Awaitable[ChannelAnswer]], route: str) -> None:
-        self._opening = opening
+    def __init__(self, open_answer: Callable[[], Awaitable[ChannelAnswer]], route: str) -> None:
+        self._open_answer = open_answer
         self._route = route
-        self._gathered = StreamAssembly()
+        self._assembly = StreamAssembly()
         self._served: Served | None = None
-        self._whole = False
-        self._chunks = self._run()
+        self._is_complete = False
+        self._chunks = self._read_chunks()
 
     def __aiter__(self) -> AsyncIterator[StreamChunk]:
         return self._chunks
@@ -204,58 +203,60 @@ class AsyncStream:
 
     def response(self) -> CompletionResponse:
         """Returns the whole answer. Raises InputError before the stream has ended."""
-        if not self._whole:
+        if not self._is_complete:
             raise InputError("this stream has not ended: read all of its chunks first")
-        return self._gathered.response(self.served)
+        return self._assembly.response(self.served)
 
-    async def _run(self) -> AsyncGenerator[StreamChunk, None]:
+    async def _read_chunks(self) -> AsyncGenerator[StreamChunk, None]:
         """Opens the answer at the first chunk, and yields chunks until its end.
 
-        Raises StreamBroken for an error event, an event that is no JSON object, an end without
-        `[DONE]`, and an answer without a finish reason: such an answer may be cut.
+        Raises StreamBroken for an error event, or an event that is not a JSON object. Also
+        raises it without `[DONE]` or a finish reason, because the answer may be cut.
         """
-        answer = await self._opening()
+        answer = await self._open_answer()
         try:
             self._served = response_parsing.parse_served(answer.headers)
             async with (
                 aclosing(answer.pieces()) as pieces,
-                aclosing(_data(pieces)) as events,
+                aclosing(_read_events(pieces)) as events,
             ):
                 async for data in events:
                     if data == _DONE:
                         break
-                    chunk = self._read(data)
-                    self._gathered.add(chunk)
+                    chunk = self._parse_event(data)
+                    self._assembly.add(chunk)
                     # The first event often has only the role.
                     if chunk != StreamChunk(model=chunk.model):
                         yield chunk
                 else:
-                    raise self._broken({})
-            if not self._gathered.finish_reason:
-                raise self._broken({})
-            self._whole = True
+                    raise self._build_error({})
+            if not self._assembly.finish_reason:
+                raise self._build_error({})
+            self._is_complete = True
         except EventTooLarge as error:
-            raise self._broken({"message": str(error)}) from None
+            raise self._build_error({"message": str(error)}) from None
         finally:
             await answer.aclose()
 
-    def _read(self, data: bytes) -> StreamChunk:
+    def _parse_event(self, data: bytes) -> StreamChunk:
         """Parses an event. Raises StreamBroken for an error event."""
         raw = read_object(data)
         if raw is None:
-            raise self._broken({"message": "an event of the stream is not a JSON object"})
+            raise self._build_error({"message": "an event of the stream is not a JSON object"})
         error = raw.get("error")
         if error:
-            raise self._broken(error if isinstance(error, dict) else {"message": str(error)})
+            raise self._build_error(
+                error if isinstance(error, dict) else {"message": str(error)}
+            )
         return response_parsing.parse_chunk(raw)
 
-    def _broken(self, error: dict[str, object]) -> Exception:
+    def _build_error(self, error: dict[str, object]) -> Exception:
         return error_from_stream(error, self._route, self.served.request_id)
 
 
-async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def _read_events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Yields the data of each event, as bytes."""
-    # Drops an incomplete last event, because the stream broke off there.
+    # An incomplete last event yields nothing, because the stream broke off within it.
     events = EventPayloads()
     async for piece in pieces:
         for data in events.read(piece):

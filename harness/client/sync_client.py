@@ -1,7 +1,7 @@
 """The client for code without asyncio runs the asyncio client on a loop in a thread.
 
-Only threads and Ctrl-C are handled here. Requests, retries and errors are those of
-`async_client`, whose methods these call.
+This module handles only threads and Ctrl-C. Its methods call those of `async_client`, which has
+the rules about requests, retries and errors.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from harness.client.types import (
 )
 from harness.frame.errors import InputError, RouterUnreachable
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 _END: Final = object()
 
 
@@ -46,7 +46,7 @@ class BackgroundLoop:
     def closed(self) -> bool:
         return self._loop.is_closed()
 
-    def run(self, work: Coroutine[Any, Any, _Found]) -> _Found:
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Runs the work to its end. Ctrl-C in this thread cancels it. Raises InputError."""
         if self.closed:
             work.close()
@@ -76,13 +76,13 @@ class BackgroundLoop:
 
 
 class Stream:
-    """Yields the chunks of one answer, once. Leave it early by `close`, or use `with`."""
+    """Yields the chunks of one answer, once. To end it early, use `close` or `with`."""
 
     def __init__(self, loop: BackgroundLoop, stream: AsyncStream) -> None:
         self._loop = loop
         self._stream = stream
         self._chunks = self._run()
-        # Ctrl-C may interrupt a step. `_closing` waits here until the step has ended.
+        # Ctrl-C may interrupt a step. `_close_stream` waits for this lock until the step ends.
         self._step = asyncio.Lock()
 
     def __iter__(self) -> Iterator[StreamChunk]:
@@ -97,9 +97,9 @@ class Stream:
     def close(self) -> None:
         """Ends the stream and the provider's work. Does nothing after the client is closed."""
         if not self._loop.closed:
-            self._loop.run(self._closing())
+            self._loop.run(self._close_stream())
 
-    async def _closing(self) -> None:
+    async def _close_stream(self) -> None:
         async with self._step:
             await self._stream.aclose()
 
@@ -113,28 +113,30 @@ class Stream:
         return self._stream.response()
 
     def _run(self) -> Iterator[StreamChunk]:
-        async def following() -> object:
+        async def read_next() -> object:
             async with self._step:
                 return await anext(aiter(self._stream), _END)
 
         try:
-            while isinstance(chunk := self._loop.run(following()), StreamChunk):
+            while isinstance(chunk := self._loop.run(read_next()), StreamChunk):
                 yield chunk
         except GeneratorExit:
-            # Does not wait, because the garbage collector may raise this in the loop's own
-            # thread, which would wait for itself.
-            self._loop.begin(self._closing())
+            # Does not wait: the garbage collector may raise this in the loop's own thread,
+            # which would then wait for itself.
+            self._loop.begin(self._close_stream())
             raise
 
 
 class ModelClient:
-    """Calls routes; several threads may share one client. Close it, or use `with`. All methods
-    raise a kind of CallFailed, and InputError for a request that is not valid.
+    """Calls routes; several threads may share one client. Close it, or use `with`.
+
+    Every method raises InputError for an invalid request, and a kind of CallFailed if the call
+    fails.
     """
 
-    def __init__(self, make: Callable[[], AsyncModelClient]) -> None:
+    def __init__(self, open_client: Callable[[], AsyncModelClient]) -> None:
         """Use `over_http` or `in_process` instead."""
-        self._client = make()
+        self._client = open_client()
         self._loop = BackgroundLoop()
 
     @classmethod
@@ -178,7 +180,7 @@ class ModelClient:
         max_turns: int = MAX_TURNS,
         on_chunk: Callable[[StreamChunk], None] | None = None,
     ) -> ToolRun:
-        """Calls the model, and runs the tools that it calls in threads, until it calls no tool.
+        """Calls the model, and runs in threads the tools that it calls, until it calls no tool.
         Raises ToolLoopUnfinished after max_turns answers.
 
         tools: a function for each of the request's tools, by name.

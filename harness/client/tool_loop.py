@@ -1,7 +1,8 @@
-"""Runs the functions that the model calls, and calls the model again, until it calls none.
+"""Runs the functions that the model calls, and sends it their results, until it calls no
+function.
 
 The loop is a convenience for one process: agents with sessions and tool servers are in
-`harness.agents`. It decides nothing about models, and each turn is an ordinary request.
+`harness.agents`. Each turn is an ordinary request, so the router chooses its model.
 """
 
 import asyncio
@@ -36,13 +37,15 @@ async def run_tool_loop(
     tools: Mapping[str, ToolFunction],
     max_turns: int,
 ) -> ToolRun:
-    """Runs the tools of each turn in parallel, plain functions in threads. The model gets the
-    error of a tool. Raises InputError for missing tools, ToolLoopUnfinished.
+    """Runs the tools of each turn in parallel; plain functions run in threads. If a tool fails,
+    the model gets its error.
 
     complete: sends one request. tools: a function for each of the request's tools, by name.
-    max_turns: number of answers, at least 1. ToolLoopUnfinished has the `conversation` so far.
+    max_turns: the largest number of answers, at least 1.
+    Raises InputError for missing tools, and ToolLoopUnfinished, whose `conversation` has the
+    messages so far.
     """
-    _check(request, tools, max_turns)
+    _check_tools(request, tools, max_turns)
     messages: list[Message] = list(request.messages)
     usage = Usage()
     for turn in range(1, max_turns + 1):
@@ -51,11 +54,11 @@ async def run_tool_loop(
         messages.append(response.message)
         if not response.tool_requests:
             return ToolRun(response, tuple(messages), turn, usage)
-        answered = await asyncio.gather(
-            *(_answered(tool_request, tools) for tool_request in response.tool_requests)
+        responses = await asyncio.gather(
+            *(_run_tool(tool_request, tools) for tool_request in response.tool_requests)
         )
-        messages += [Message.tool(answer) for answer in answered]
-        # Forces a tool only once, because the model would call it in every turn.
+        messages += [Message.tool(tool_response) for tool_response in responses]
+        # Forces a tool only once: otherwise the model would have to call it in every turn.
         if request.tool_choice not in ("", "auto"):
             request = replace(request, tool_choice="auto")
     unfinished = ToolLoopUnfinished(
@@ -67,7 +70,7 @@ async def run_tool_loop(
     raise unfinished
 
 
-def _check(
+def _check_tools(
     request: CompletionRequest,
     tools: Mapping[str, ToolFunction],
     max_turns: int,
@@ -88,32 +91,32 @@ def _check(
             raise InputError(f"tools: {fault} {', '.join(sorted(missing))}; {remedy}")
 
 
-async def _answered(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> ToolResponse:
+async def _run_tool(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> ToolResponse:
     """Runs one tool. An unknown tool or an exception becomes an error that the model
     can read.
     """
     function = tools.get(request.name)
     if function is None:
-        known = ", ".join(sorted(tools))
+        names = ", ".join(sorted(tools))
         return ToolResponse(
             request.id,
-            f"there is no tool {request.name!r}; there are: {known}",
+            f"there is no tool {request.name!r}; there are: {names}",
             is_error=True,
         )
     try:
-        return _response(request, await _called(function, request))
+        return _build_response(request, await _call_function(function, request))
     except Exception as error:  # noqa: BLE001 - the model gets the error, and may continue
         return ToolResponse(request.id, f"{type(error).__name__}: {error}", is_error=True)
 
 
-async def _called(function: ToolFunction, request: ToolRequest) -> object:
+async def _call_function(function: ToolFunction, request: ToolRequest) -> object:
     """Calls a function with the model's arguments by name, or with the request itself."""
-    given: Sequence[object] = (request,) if _takes_request(function) else ()
-    named = {} if given else request.arguments
+    positional: Sequence[object] = (request,) if _takes_request(function) else ()
+    keywords = {} if positional else request.arguments
     if inspect.iscoroutinefunction(function):
-        return await function(*given, **named)
-    found = await asyncio.to_thread(function, *given, **named)
-    return await found if inspect.isawaitable(found) else found
+        return await function(*positional, **keywords)
+    result = await asyncio.to_thread(function, *positional, **keywords)
+    return await result if inspect.isawaitable(result) else result
 
 
 def _takes_request(function: ToolFunction) -> bool:
@@ -127,9 +130,9 @@ def _takes_request(function: ToolFunction) -> bool:
     return annotation is ToolRequest
 
 
-def _response(request: ToolRequest, found: object) -> ToolResponse:
+def _build_response(request: ToolRequest, result: object) -> ToolResponse:
     """Turns a function's result into a response: a text as it is, other values as JSON."""
-    if isinstance(found, ToolResponse):
-        return replace(found, id=request.id)
-    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    if isinstance(result, ToolResponse):
+        return replace(result, id=request.id)
+    text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
     return ToolResponse(request.id, text)

@@ -56,14 +56,14 @@ class ToolRequest:
     def arguments(self) -> dict[str, object]:
         """The parsed arguments. Raises InputError if the model wrote no JSON object."""
         try:
-            found = json.loads(self.arguments_text or "{}")
+            value = json.loads(self.arguments_text or "{}")
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"tool {self.name!r}: the model's arguments are not JSON ({error})"
             ) from None
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             raise InputError(f"tool {self.name!r}: the model's arguments are not a JSON object")
-        return found
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressedRequest:
-    """Names exactly one of `route` and `model_tier`. A tier is a route, such as `fast`."""
+    """A request to either `route` or `model_tier`. A tier is a route, such as `fast`."""
 
     route: str = ""
     model_tier: str = ""

@@ -72,7 +72,7 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
 }
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
+def _complete_document(document: dict[str, Any]) -> dict[str, Any]:
     add_answers(document, documented_answers())
     add_errors_and_keys(document, ERROR, f"a management key, {MANAGEMENT_KEY_PREFIX}…")
     return document
@@ -84,7 +84,7 @@ def build_app(
     metrics_token: str | None = None,
     turn_age_s: TurnAge | None = None,
 ) -> FastAPI:
-    app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete)
+    app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete_document)
     app.state.installation = installation
     app.state.turn_age_s = turn_age_s
     app.include_router(health.probes)
@@ -93,7 +93,7 @@ def build_app(
         app.include_router(router, prefix=PREFIX, tags=[tag])
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
-    locks = AccessRules(
+    rules = AccessRules(
         installation.store,
         installation.secret,
         installation.clock,
@@ -101,7 +101,7 @@ def build_app(
     )
     # The middleware added last runs first.
     app.add_middleware(StrictBody)
-    app.add_middleware(Authenticated, locks=locks)
+    app.add_middleware(Authenticated, rules=rules)
     app.add_middleware(ErrorGuard, chance=installation.context.chance)
     return app
 
@@ -124,7 +124,7 @@ log = structlog.get_logger("swapgate.control")
 METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a variable's name, not a secret
 
 
-def _seed(installation: Installation) -> None:
+def _apply_seed(installation: Installation) -> None:
     try:
         seed.apply_seed(installation.context, installation.settings)
     except SignatureInvalid as error:
@@ -132,15 +132,17 @@ def _seed(installation: Installation) -> None:
 
 
 def run_control(config: Path | None) -> None:
-    """Blocks until SIGTERM or Ctrl-C. Eval workers end too, and continue after a restart."""
+    """Blocks until SIGTERM or Ctrl-C. Then the eval workers stop too; their runs continue after
+    a restart.
+    """
     # At its end, uvicorn raises the signal again. Without this handler, `finally` would not
     # run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_with_workers(config)
     upgrade_database(installation.settings)
-    _seed(installation)
+    _apply_seed(installation)
     schedule = control_schedule(installation)
-    where = installation.settings.control
+    address = installation.settings.control
     app = build_app(
         installation,
         metrics_token=os.environ.get(METRICS_TOKEN) or None,
@@ -151,8 +153,8 @@ def run_control(config: Path | None) -> None:
     try:
         run_app(
             SignsForAgents(app, installation),
-            host=where.host,
-            port=where.port,
+            host=address.host,
+            port=address.port,
             **SERVER,
         )
     finally:

@@ -65,46 +65,46 @@ class CanaryOperationResult(Rollout):
 
 
 @endpoint(router, "GET", "/canaries")
-def list_canaries(who: CallerParam) -> Page[CanaryStatus]:
+def list_canaries(caller: CallerParam) -> Page[CanaryStatus]:
     """Lists the live canaries."""
-    return json_answer(canary_status.list_canaries(who.ctx))
+    return json_answer(canary_status.list_canaries(caller.ctx))
 
 
 @endpoint(router, "GET", "/canaries/{route}")
-def get_canary(who: CallerParam, route: str) -> CanaryStatus:
+def get_canary(caller: CallerParam, route: str) -> CanaryStatus:
     """Shows the route's newest canary, live or not."""
-    for canary in canary_status.list_canaries(who.ctx, route=route):
+    for canary in canary_status.list_canaries(caller.ctx, route=route):
         return canary
     raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
 
 
 @endpoint(router, "GET", "/canaries/{route}/plan")
 def plan_canary(
-    who: CallerParam,
+    caller: CallerParam,
     route: str,
     policy: str | None = None,
 ) -> RampPlan:
     """Estimates how long each step of a canary would take at today's traffic."""
-    return duration_estimate.estimate_for_route(who.ctx, route, policy)
+    return duration_estimate.estimate_for_route(caller.ctx, route, policy)
 
 
 def _add_operation(signal: RolloutSignal, text: str) -> None:
     def act(
-        who: CallerParam,
+        caller: CallerParam,
         route: str,
         body: CanaryOperationBody,
     ) -> Rollout:
-        done = operate(
-            who.ctx,
-            who.actor,
+        result = operate(
+            caller.ctx,
+            caller.actor,
             route,
             signal,
             body.reason,
             expected_version=body.version,
         )
         if signal not in OVERRULES:
-            return done.rollout
-        return extend(CanaryOperationResult, done.rollout, warnings=done.warnings)
+            return result.rollout
+        return extend(CanaryOperationResult, result.rollout, warnings=result.warnings)
 
     act.__name__ = f"{signal.value}_canary"
     act.__doc__ = text
@@ -119,7 +119,7 @@ for _signal, _text in OPERATIONS.items():
 
 @endpoint(router, "POST", "/shadows/{route}/start")
 def start_shadow(
-    who: CallerParam,
+    caller: CallerParam,
     route: str,
     body: ShadowBody,
 ) -> Shadow:
@@ -127,15 +127,15 @@ def start_shadow(
     caller gets the candidate's answers.
     """
     limits = ShadowLimits(body.share_bps, body.at_once, body.requests_per_day, body.usd_per_day)
-    lasts = timedelta(seconds=body.for_s)
+    duration = timedelta(seconds=body.for_s)
     return shadows.start_shadow(
-        who.ctx,
-        who.actor,
+        caller.ctx,
+        caller.actor,
         route,
         body.candidate,
         limits,
         reason=body.reason,
-        lasts=lasts,
+        lasts=duration,
     )
 
 

@@ -14,8 +14,8 @@ from harness.interfaces.api.frame.endpoint import (
     CallerParam,
     Count,
     Name,
+    PageParam,
     PageQuery,
-    PathPart,
     SpenderParam,
     Text,
     endpoint,
@@ -65,20 +65,20 @@ class EvalProgress:
 
 
 @endpoint(router, "GET", "/evals")
-def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
+def list_evals(caller: CallerParam, query: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
     """Lists the eval runs, newest first."""
-    states = (piece.state,) if piece.state else ()
-    return who.ctx.store.lists.runs(piece.page, states=states)
+    states = (query.state,) if query.state else ()
+    return caller.ctx.store.lists.runs(query.page, states=states)
 
 
 @endpoint(router, "POST", "/evals", status=201)
-def start_eval(who: SpenderParam, body: EvalBody) -> EvalRun:
+def start_eval(caller: SpenderParam, body: EvalBody) -> EvalRun:
     """Queues a run outside any proposal. Its result decides nothing."""
 
     def start(note: NoteCreated) -> EvalRun:
         return eval_queue.start_run(
-            who.ctx,
-            who.actor,
+            caller.ctx,
+            caller.actor,
             body.suite,
             body.target,
             items=body.items,
@@ -86,22 +86,22 @@ def start_eval(who: SpenderParam, body: EvalBody) -> EvalRun:
             note_made=note,
         )
 
-    return who.once(body, start, lambda ctx, run: queries.load_run_progress(ctx, run)[0])
+    return caller.once(body, start, lambda ctx, run: queries.load_run_progress(ctx, run)[0])
 
 
 @endpoint(router, "GET", "/evals/{run}")
-def get_eval(who: CallerParam, run: str) -> EvalProgress:
-    return EvalProgress(*queries.load_run_progress(who.ctx, run))
+def get_eval(caller: CallerParam, run: str) -> EvalProgress:
+    return EvalProgress(*queries.load_run_progress(caller.ctx, run))
 
 
 @endpoint(router, "GET", "/evals/{run}/samples")
 def eval_samples(
-    who: CallerParam,
+    caller: CallerParam,
     run: str,
-    piece: PathPart,
+    query: PageParam,
 ) -> Page[Sample]:
     """Lists a run's samples, in the order in which the run asks the items."""
-    return who.ctx.store.lists.samples(piece.page, run=run)
+    return caller.ctx.store.lists.samples(query.page, run=run)
 
 
 add_endpoints(router, EVAL_RUNS)

@@ -21,7 +21,7 @@ from harness.routing.proposal import ProposalPhase
 
 log = structlog.get_logger("swapgate.api")
 router = APIRouter(include_in_schema=False)
-probes = APIRouter(include_in_schema=False)  # every process with an API serves these
+probes = APIRouter(include_in_schema=False)  # every process with an API serves these paths
 TurnAge = Callable[[], float | None]
 
 
@@ -76,24 +76,24 @@ class _MetricsCollector(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        yield self._proposals()
-        yield from self._canaries()
+        yield self._count_proposals()
+        yield from self._measure_canaries()
         age = self._turn_age_s() if self._turn_age_s else None
         if age is not None:
             spec = CONTROL_METRICS["swapgate_reconcile_age_seconds"]
             yield GaugeMetricFamily("swapgate_reconcile_age_seconds", spec.meaning, age)
 
-    def _proposals(self) -> Metric:
-        family = _gauge("swapgate_proposals")
+    def _count_proposals(self) -> Metric:
+        family = _build_gauge("swapgate_proposals")
         counts = submission.count_phases(self._ctx)
         for phase in ProposalPhase:
             family.add_metric([phase.value], counts.get(phase, 0))
         return family
 
-    def _canaries(self) -> Iterable[Metric]:
-        weight = _gauge("swapgate_canary_weight_bps")
-        log_e = _gauge("swapgate_canary_log_e")
-        distance = _gauge("swapgate_canary_distance_to_trip")
+    def _measure_canaries(self) -> Iterable[Metric]:
+        weight = _build_gauge("swapgate_canary_weight_bps")
+        log_e = _build_gauge("swapgate_canary_log_e")
+        distance = _build_gauge("swapgate_canary_distance_to_trip")
         for status in canary_status.list_canaries(self._ctx):
             rollout = status.rollout
             weight.add_metric(
@@ -105,6 +105,6 @@ class _MetricsCollector(Collector):
         return weight, log_e, distance
 
 
-def _gauge(name: str) -> GaugeMetricFamily:
+def _build_gauge(name: str) -> GaugeMetricFamily:
     spec = CONTROL_METRICS[name]
     return GaugeMetricFamily(name, spec.meaning, labels=spec.labels)

@@ -11,7 +11,7 @@ from harness.interfaces.api.frame.endpoint import (
     Body,
     CallerParam,
     Name,
-    PathPart,
+    PageParam,
     Text,
     endpoint,
 )
@@ -45,23 +45,23 @@ class SwitchBody(Body):
 
 
 @endpoint(switches_router, "GET", "/switches")
-def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
+def list_switches(caller: CallerParam, query: PageParam) -> Page[SwitchRecord]:
     """Lists all switches, newest first."""
-    return who.ctx.store.lists.switches(piece.page)
+    return caller.ctx.store.lists.switches(query.page)
 
 
 @endpoint(switches_router, "POST", "/switches", status=201)
-def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
+def throw_switch(caller: CallerParam, body: SwitchBody) -> KillSwitch:
     """Throws a switch within two seconds. Needs an approver."""
-    lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
+    duration = None if body.for_s is None else timedelta(seconds=body.for_s)
     request = freezes.SwitchRequest(
         parse_force(body.force),
         body.reason,
         body.route,
-        lasts,
+        duration,
         body.starts_at,
     )
-    return freezes.set_switch(who.ctx, who.actor, request, source=SwitchSource.REST)
+    return freezes.set_switch(caller.ctx, caller.actor, request, source=SwitchSource.REST)
 
 
 break_glasses_router = APIRouter()

@@ -68,7 +68,7 @@ from harness.interfaces.api.agents.access import (
     FailedKeys,
     answer_error,
     answer_unforeseen,
-    key_client,
+    authenticate_key,
 )
 from harness.interfaces.api.frame.access import SERVER
 from harness.interfaces.api.frame.endpoint import ApiCaller, Body, Name
@@ -84,7 +84,7 @@ from harness.providers.registry import credentials
 from harness.routing.agent import SWITCH_MODEL
 
 Answer = Callable[[ApiCaller, Any], object]  # takes the caller and the arguments
-Caller = ServerRequestContext[Any, Any]
+RequestContext = ServerRequestContext[Any, Any]
 log = structlog.get_logger("swapgate.mcp")
 
 
@@ -154,7 +154,7 @@ class CredentialsArguments(Body):
 
 
 @management_tool(NoArguments)
-def list_routes(who: ApiCaller, _: NoArguments) -> object:
+def list_routes(caller: ApiCaller, _: NoArguments) -> object:
     """Lists the routes, each with its current model, its canary, its open proposal and its last
     verdict.
     """
@@ -175,68 +175,68 @@ def list_routes(who: ApiCaller, _: NoArguments) -> object:
             "proof": status.standing.text if status.standing else None,
             "waits_for_a_person": status.needs_decision,
         }
-        for status in route_queries.load_page(who.ctx, PageRequest(MOST_LISTED))
+        for status in route_queries.load_page(caller.ctx, PageRequest(MOST_LISTED))
     ]
 
 
 @management_tool(CompareArguments)
-def compare(who: ApiCaller, given: CompareArguments) -> object:
+def compare(caller: ApiCaller, arguments: CompareArguments) -> object:
     """Compares a proposal's two models on the route's suites. Give the id of a proposal, or a
     route for its newest proposal. Returns the verdict with its evidence, whether the verdict is
     still valid proof, and the scores, costs and cost ratio of both models.
     """
-    if (given.proposal is None) == (given.route is None):
+    if (arguments.proposal is None) == (arguments.route is None):
         raise InputError("give one of `proposal` and `route`")
-    proposal = given.proposal
+    proposal = arguments.proposal
     if proposal is None:
-        newest = queries.list_proposals(who.ctx, PageRequest(1), route=given.route)
+        newest = queries.list_proposals(caller.ctx, PageRequest(1), route=arguments.route)
         if not newest:
-            raise NotFound(f"route {given.route!r} has no proposal yet: propose a swap")
+            raise NotFound(f"route {arguments.route!r} has no proposal yet: propose a swap")
         proposal = newest[0].id
-    return proposals.compare_proposal(who, proposal)
+    return proposals.compare_proposal(caller, proposal)
 
 
 @management_tool(CanaryArguments)
-def canary_status(who: ApiCaller, given: CanaryArguments) -> object:
+def canary_status(caller: ApiCaller, arguments: CanaryArguments) -> object:
     """Shows a canary's progress: its share of traffic, its evidence so far, and the condition
     for its next step.
     """
-    if given.route is None:
-        return canary.list_canaries(who)
-    return canary.get_canary(who, given.route)
+    if arguments.route is None:
+        return canary.list_canaries(caller)
+    return canary.get_canary(caller, arguments.route)
 
 
 @management_tool(RouteArguments)
-def list_candidates(who: ApiCaller, given: RouteArguments) -> object:
+def list_candidates(caller: ApiCaller, arguments: RouteArguments) -> object:
     """Lists the models measured on a route's suites, best first, with score, difference to the
     incumbent, price and time; and the models that the route's schedule measures next.
     """
-    return leaderboard.load_leaderboard(who.ctx, given.route)
+    return leaderboard.load_leaderboard(caller.ctx, arguments.route)
 
 
 @management_tool(proposals.ProposalBody, Role.PROPOSER)
-def preview_swap(who: ApiCaller, given: proposals.ProposalBody) -> object:
+def preview_swap(caller: ApiCaller, body: proposals.ProposalBody) -> object:
     """Previews a proposal: its measurements, its cost, and the approvals that it needs. Stores
     nothing. `cost_text` compares the candidate's cost with the incumbent's, and tells whether
     that cost would end the canary.
     """
-    return proposals.preview_proposal(who, given)
+    return proposals.preview_proposal(caller, body)
 
 
 @management_tool(proposals.ProposalBody, Role.PROPOSER)
-def propose_swap(who: ApiCaller, given: Any) -> object:
+def propose_swap(caller: ApiCaller, body: Any) -> object:
     """Proposes another model for a route. Swapgate measures both models, and starts a canary if
     the verdict is `passed`. If the policy requires an approval, a person approves, never an
     agent. Swapgate refuses a candidate whose cost would end its canary, unless an approver
     proposes it and accepts the cost.
     """
-    return proposals.create_proposal(who, given)
+    return proposals.create_proposal(caller, body)
 
 
 @management_tool(CredentialsArguments)
-def manage_credentials(who: ApiCaller, _: CredentialsArguments) -> object:
+def manage_credentials(caller: ApiCaller, _: CredentialsArguments) -> object:
     """Lists the providers, and whether each has a key. It cannot show or change a key."""
-    return json_answer(credentials.list_credentials(who.ctx))
+    return json_answer(credentials.list_credentials(caller.ctx))
 
 
 INSTRUCTIONS: Final = (
@@ -256,7 +256,7 @@ class McpServer:
     def __init__(
         self,
         installation: Installation,
-        client: Callable[[Caller], AgentsClient],
+        client: Callable[[RequestContext], AgentsClient],
         session_tools: Sequence[BuiltInTool],
         session: str = "",
     ) -> None:
@@ -268,7 +268,7 @@ class McpServer:
         self._secret = installation.secret
         self._client = client
         self._session = session
-        self._in_session = {tool.offered.name: tool for tool in session_tools}
+        self._session_tools = {tool.offered.name: tool for tool in session_tools}
 
     def build(self) -> Server[Any]:
         return Server(
@@ -281,14 +281,14 @@ class McpServer:
         )
 
     async def list_tools(
-        self, context: Caller, _: PaginatedRequestParams | None
+        self, context: RequestContext, _: PaginatedRequestParams | None
     ) -> ListToolsResult:
         """Lists the tools that the caller's key may call."""
         try:
             client = await anyio.to_thread.run_sync(self._client, context)
         except SwapgateError:
             return ListToolsResult(tools=[])
-        actor = management_actor(client)
+        actor = find_management_actor(client)
         tools = [
             tool.describe()
             for tool in MANAGEMENT_TOOLS.values()
@@ -296,12 +296,14 @@ class McpServer:
         ]
         if client.actor is None or client.actor.role >= Role.PROPOSER:
             tools += [
-                _describe_in_session(tool, bound=bool(self._session))
-                for tool in self._in_session.values()
+                _describe_session_tool(tool, has_session=bool(self._session))
+                for tool in self._session_tools.values()
             ]
         return ListToolsResult(tools=tools)
 
-    async def call_tool(self, context: Caller, params: CallToolRequestParams) -> CallToolResult:
+    async def call_tool(
+        self, context: RequestContext, params: CallToolRequestParams
+    ) -> CallToolResult:
         try:
             text = await self._answer(context, params)
             is_error = False
@@ -315,36 +317,39 @@ class McpServer:
             is_error = True
         return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
 
-    async def _answer(self, context: Caller, params: CallToolRequestParams) -> str:
+    async def _answer(self, context: RequestContext, params: CallToolRequestParams) -> str:
         name = params.name
         arguments = params.arguments or {}
         check_json(json.dumps(arguments).encode())
         client = await anyio.to_thread.run_sync(self._client, context)
-        if name in self._in_session:
-            return await self._call_in_session(name, arguments, client)
+        if name in self._session_tools:
+            return await self._call_session_tool(name, arguments, client)
         if name in MANAGEMENT_TOOLS:
             tool = MANAGEMENT_TOOLS[name]
-            return await anyio.to_thread.run_sync(self._manage, tool, arguments, client)
-        names = ", ".join((*MANAGEMENT_TOOLS, *self._in_session))
+            return await anyio.to_thread.run_sync(
+                self._call_management_tool, tool, arguments, client
+            )
+        names = ", ".join((*MANAGEMENT_TOOLS, *self._session_tools))
         raise NotFound(f"there is no tool {name[:64]!r}; there are: {names}")
 
-    def _manage(
+    def _call_management_tool(
         self,
         tool: ManagementTool,
         arguments: Mapping[str, Any],
         client: AgentsClient,
     ) -> str:
-        actor = management_actor(client)
+        actor = find_management_actor(client)
         if actor is None:
             raise NotAllowed(f"{tool.name} needs a management key; you sent a client key")
         actor.require(tool.role)
         try:
-            given = tool.arguments.model_validate(arguments)
+            checked_arguments = tool.arguments.model_validate(arguments)
         except ValidationError as error:
             raise InputError(describe_places(tool.arguments, error, arguments)) from None
-        return write_json(tool.answer(ApiCaller(self._ctx, actor, self._secret), given))
+        caller = ApiCaller(self._ctx, actor, self._secret)
+        return write_json(tool.answer(caller, checked_arguments))
 
-    async def _call_in_session(
+    async def _call_session_tool(
         self,
         name: str,
         arguments: Mapping[str, Any],
@@ -355,19 +360,23 @@ class McpServer:
             raise InputError(f"{SESSION}: this server acts only on behalf of {self._session}")
         if not session and name == SWITCH_MODEL and arguments.get("action") == "list":
             words = str(arguments.get("model") or "")
-            listed = anyio.to_thread.run_sync(list_available, self._ctx, client.routes, words)
-            return (await listed).model_dump_json(by_alias=True, exclude_unset=True)
+            models = await anyio.to_thread.run_sync(
+                list_available, self._ctx, client.routes, words
+            )
+            return models.model_dump_json(by_alias=True, exclude_unset=True)
         if not isinstance(session, str) or not session:
             raise InputError(
                 f"{SESSION}: give the id (se_…) of the session on whose behalf you call this"
             )
 
-        caller = await anyio.to_thread.run_sync(self._caller, client, session)
-        given = {field: value for field, value in arguments.items() if field != SESSION}
-        answer = await self._in_session[name].answer(given, caller)
+        caller = await anyio.to_thread.run_sync(self._find_tool_caller, client, session)
+        tool_arguments = {
+            field: value for field, value in arguments.items() if field != SESSION
+        }
+        answer = await self._session_tools[name].answer(tool_arguments, caller)
         return write_json(answer.content)
 
-    def _caller(self, client: AgentsClient, session: str) -> ToolCaller:
+    def _find_tool_caller(self, client: AgentsClient, session: str) -> ToolCaller:
         client.require_write()
         try:
             with self._ctx.store.read() as tx:
@@ -377,23 +386,25 @@ class McpServer:
         return ToolCaller(session, self._ctx.agents.limits)
 
 
-def management_actor(client: AgentsClient) -> Actor | None:
+def find_management_actor(client: AgentsClient) -> Actor | None:
     """Finds the caller of management tools: a viewer without a key, None for a client key."""
     if client.actor is None or not client.is_open:
         return client.actor
     return replace(client.actor, role=Role.VIEWER)
 
 
-def _describe_in_session(tool: BuiltInTool, *, bound: bool) -> Tool:
-    """Describes a tool. bound: the server knows the session, so a call does not name it."""
+def _describe_session_tool(tool: BuiltInTool, *, has_session: bool) -> Tool:
+    """Describes a tool. has_session: the server acts only for one session, so a call does not
+    name it.
+    """
     offered = tool.offered
     schema = dict[str, Any](tool.offered.parameters)
-    if not bound:
+    if not has_session:
         schema["properties"] = {
             **schema.get("properties", {}),
             SESSION: _SESSION_FIELD,
         }
-        if offered.name != SWITCH_MODEL:  # whose action `list` needs no session
+        if offered.name != SWITCH_MODEL:  # its action `list` needs no session
             schema["required"] = [*schema.get("required", ()), SESSION]
     return Tool(
         name=offered.name,
@@ -406,23 +417,25 @@ KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"
 PATH: Final = "/mcp"
 
 
-def own_client(installation: Installation, _: Caller | None = None) -> AgentsClient:
+def authenticate_process(
+    installation: Installation, _: RequestContext | None = None
+) -> AgentsClient:
     """Authenticates the key in this process's environment, again for each request. Without a
     key, the caller is this machine's operator as a proposer. Raises NotAllowed.
     """
     if key := os.environ.get(KEY_VARIABLE, ""):
-        return key_client(installation, key)
+        return authenticate_key(installation, key)
     return AgentsClient.of_person(replace(OPERATOR, role=Role.PROPOSER))
 
 
-def request_client(context: Caller) -> AgentsClient:
+def find_request_client(context: RequestContext) -> AgentsClient:
     """Returns the client that `AgentsAccess` admitted."""
     assert isinstance(context.request, Request)  # noqa: S101 - the transport is HTTP
     client: AgentsClient = context.request.scope["state"]["client"]
     return client
 
 
-def http_app(
+def build_http_app(
     installation: Installation,
     server: Server[Any],
     host: str,
@@ -464,8 +477,8 @@ def run_mcp(
     installation = open_agents(config, signs_as=KeyPurpose.CONTROL)
     try:
         if address is None:
-            # Fails at the start, because a client with a wrong key would see no tools.
-            own_client(installation)
+            # Checks the key now: later, a client with a wrong key would only see no tools.
+            authenticate_process(installation)
         asyncio.run(_serve(installation, address, session))
     finally:
         installation.close()
@@ -477,15 +490,17 @@ async def _serve(
     session: str,
 ) -> None:
     turns = TurnService(installation, place=f"mcp:{os.getpid()}")
-    client = request_client if address else partial(own_client, installation)
+    client = find_request_client if address else partial(authenticate_process, installation)
     server = McpServer(installation, client, turns.session_tools, session).build()
     async with turns.running():
         if address is None:
-            async with stdio_server() as (received, sent):
-                await server.run(received, sent, server.create_initialization_options())
+            async with stdio_server() as (read_stream, write_stream):
+                await server.run(
+                    read_stream, write_stream, server.create_initialization_options()
+                )
             return
         host, port = address
-        app = http_app(installation, server, host)
+        app = build_http_app(installation, server, host)
         freeze_application()
         await CalmServer(
             uvicorn.Config(

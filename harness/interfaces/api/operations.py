@@ -149,27 +149,29 @@ class AuditCheck:
 
 
 @endpoint(router, "GET", "/overview")
-def overview(who: CallerParam, piece: Annotated[OverviewQuery, Query()]) -> Page[RouteGlance]:
+def overview(
+    caller: CallerParam, query: Annotated[OverviewQuery, Query()]
+) -> Page[RouteGlance]:
     """Lists the routes. Routes that wait for a person come first."""
-    return route_queries.load_page(who.ctx, piece.page).map(
+    return route_queries.load_page(caller.ctx, query.page).map(
         lambda status: extend(RouteGlance, status, waits_for_person=status.needs_decision)
     )
 
 
 @endpoint(router, "GET", "/policies")
-def list_policies(who: CallerParam) -> Page[Policy]:
-    return json_answer(list(who.ctx.policies.values()))
+def list_policies(caller: CallerParam) -> Page[Policy]:
+    return json_answer(list(caller.ctx.policies.values()))
 
 
 @endpoint(router, "POST", "/keys", status=201)
-def create_key(who: CallerParam, body: KeyBody) -> NewKey:
+def create_key(caller: CallerParam, body: KeyBody) -> NewKey:
     """Creates a management key with a role, or a client key without a role. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
     key, text = keys.create_key(
-        who.ctx,
-        who.actor,
+        caller.ctx,
+        caller.actor,
         body.name,
-        secret=who.secret,
+        secret=caller.secret,
         role=role,
         routes=body.routes,
         limits=body.limits.limits() if body.limits else None,
@@ -182,26 +184,28 @@ def create_key(who: CallerParam, body: KeyBody) -> NewKey:
 
 @endpoint(router, "PUT", "/keys/{key}/limits")
 def limit_key(
-    who: CallerParam,
+    caller: CallerParam,
     key: str,
     body: LimitsBody,
 ) -> ApiKey:
     """Replaces all limits of a client key; an omitted field sets no limit."""
-    return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
+    return keys.set_limits(caller.ctx, caller.actor, key, lambda _: body.limits())
 
 
 @endpoint(router, "GET", "/audit")
-def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
+def audit_tail(caller: CallerParam, query: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
     """Lists the audit events, newest first. For single sign-on events, only an admin sees the
     server and the subject.
     """
-    return queries.list_audit_events(who.ctx, piece.page, piece.selection, reader=who.actor)
+    return queries.list_audit_events(
+        caller.ctx, query.page, query.selection, reader=caller.actor
+    )
 
 
 @endpoint(router, "GET", "/audit/verify")
-def verify_audit(who: CallerParam) -> AuditCheck:
-    broken = queries.find_audit_break(who.ctx)
-    return AuditCheck(broken is None, broken)
+def verify_audit(caller: CallerParam) -> AuditCheck:
+    first_break = queries.find_audit_break(caller.ctx)
+    return AuditCheck(first_break is None, first_break)
 
 
 alerts_router = APIRouter()
@@ -209,22 +213,22 @@ alerts_router = APIRouter()
 
 @endpoint(alerts_router, "GET", "/failovers")
 def list_failovers(
-    who: CallerParam, piece: Annotated[FailoverQuery, Query()]
+    caller: CallerParam, query: Annotated[FailoverQuery, Query()]
 ) -> Page[Failover]:
     """Lists failovers, newest first, with hashed user ids and without content."""
     return queries.list_failovers(
-        who.ctx,
-        piece.page,
-        secret=who.secret,
-        route=piece.route,
-        user=piece.user,
-        since=timedelta(seconds=piece.since_s),
+        caller.ctx,
+        query.page,
+        secret=caller.secret,
+        route=query.route,
+        user=query.user,
+        since=timedelta(seconds=query.since_s),
     )
 
 
 @endpoint(router, "POST", "/people/{name}/declarations", status=201)
 def declare_person(
-    who: CallerParam,
+    caller: CallerParam,
     name: str,
     body: DeclarationBody,
 ) -> PersonLink:
@@ -232,8 +236,8 @@ def declare_person(
     own. Needs an admin.
     """
     if body.person is None:
-        return keys.separate_people(who.ctx, who.actor, name, body.reason)
-    return keys.link_people(who.ctx, who.actor, name, body.person, body.reason)
+        return keys.separate_people(caller.ctx, caller.actor, name, body.reason)
+    return keys.link_people(caller.ctx, caller.actor, name, body.person, body.reason)
 
 
 captures_router = APIRouter()

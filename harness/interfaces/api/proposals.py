@@ -50,7 +50,7 @@ from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalView
 from harness.routing.reports.monthly_bill import CostForecast
 
 router = APIRouter()
-_TEXTS: dict[str, Any] = {
+_TEXT_FIELDS: dict[str, Any] = {
     name: (Name | None, Field(default=None, description=text["help"]))
     for name, text in PROPOSAL_TEXTS.items()
 }
@@ -73,7 +73,7 @@ class _ProposalFields(Body):
         return ProposalRequest(**self.arguments())
 
 
-class ProposalBody(create_model("_", __base__=_ProposalFields, **_TEXTS)):  # type: ignore[misc]
+class ProposalBody(create_model("_", __base__=_ProposalFields, **_TEXT_FIELDS)):  # type: ignore[misc]
     """A swap to propose. candidate: an id or `provider/model`. claim, margin, min_saving: null
     for the policy's values. min_saving is a share of 1, for the claim cheaper_and_not_worse.
 
@@ -162,7 +162,7 @@ class ProposalComparison:
 
 
 @endpoint(router, "POST", "/proposals", status=201)
-def create_proposal(who: SpenderParam, body: AcceptingProposalBody) -> Proposal:
+def create_proposal(caller: SpenderParam, body: AcceptingProposalBody) -> Proposal:
     """Creates a proposal, which registers suites, claim, margin and alpha before the first
     score. 409 on a busy route.
 
@@ -170,41 +170,41 @@ def create_proposal(who: SpenderParam, body: AcceptingProposalBody) -> Proposal:
     """
 
     def create(note: NoteCreated) -> Proposal:
-        return submission.create_proposal(who.ctx, who.actor, body.to_request(), note)
+        return submission.create_proposal(caller.ctx, caller.actor, body.to_request(), note)
 
-    return who.once(body, create, submission.get_proposal)
+    return caller.once(body, create, submission.get_proposal)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison")
-def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
-    found = comparison.load_comparison(who.ctx, proposal, most_texts=comparison.MOST_TEXTS)
+def compare_proposal(caller: CallerParam, proposal: str) -> ProposalComparison:
+    report = comparison.load_comparison(caller.ctx, proposal, most_texts=comparison.MOST_TEXTS)
     suites = [
         extend(
             SuiteComparison,
-            side,
-            incumbent_samples=len(side.figures.incumbent),
-            candidate_samples=len(side.figures.candidate),
+            suite,
+            incumbent_samples=len(suite.figures.incumbent),
+            candidate_samples=len(suite.figures.candidate),
         )
-        for side in found.suites
+        for suite in report.suites
     ]
-    lost = find_format_failures(found)
+    format_failures = find_format_failures(report)
     return extend(
         ProposalComparison,
-        found,
+        report,
         suites=suites,
-        lost_by_form=lost,
+        lost_by_form=format_failures,
     )
 
 
 @endpoint(router, "POST", "/proposals/preview")
-def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
+def preview_proposal(caller: CallerParam, body: ProposalBody) -> PlannedProposal:
     """Previews a proposal: its looks and alphas, the approvals that it needs, its risk, and the
     claims that its suites can show. Stores nothing.
     """
-    who.actor.require(Role.PROPOSER)
+    caller.actor.require(Role.PROPOSER)
     request = body.to_request()
-    preview = submission.preview_proposal(who.ctx, request, who.actor)
-    planning = estimate.estimate_proposal(who.ctx, request)
+    preview = submission.preview_proposal(caller.ctx, request, caller.actor)
+    planning = estimate.estimate_proposal(caller.ctx, request)
     advice = {suite.plan.suite: suite.advice for suite in planning}
     return extend(
         PlannedProposal,

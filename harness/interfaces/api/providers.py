@@ -61,7 +61,7 @@ class ProviderBody(PlainFields):
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """The given values of declared settings."""
+        """The declared settings that the body changes, without null fields."""
         values = ((name, getattr(self, name)) for name in settings_of(ProviderSettings))
         return {name: value for name, value in values if value is not None}
 
@@ -69,7 +69,7 @@ class ProviderBody(PlainFields):
     def headers(self) -> Mapping[str, str] | None:
         if self.extra_headers is None:
             return None
-        return {name: _clear(value) for name, value in self.extra_headers.items()}
+        return {name: _reveal(value) for name, value in self.extra_headers.items()}
 
     def to_change(self) -> ProviderChange:
         return ProviderChange(
@@ -78,10 +78,10 @@ class ProviderBody(PlainFields):
 
 
 @endpoint(router, "POST", "/check")
-def check_now(who: CallerParam) -> SelfTest:
+def check_now(caller: CallerParam) -> SelfTest:
     """Checks every provider with a short streamed question, which the provider charges for."""
-    who.actor.require(Role.PROPOSER)
-    return registered_providers.run_check(who.ctx)
+    caller.actor.require(Role.PROPOSER)
+    return registered_providers.run_check(caller.ctx)
 
 
 # Registered before `/providers/{provider}`, which matches this path too.
@@ -90,12 +90,14 @@ operation(router, "GET /providers/matrix", "provider_matrix", build_matrix)
 
 @endpoint(router, "PUT", "/providers/{provider}")
 def put_provider(
-    who: CallerParam,
+    caller: CallerParam,
     provider: str,
     body: ProviderBody,
 ) -> ProviderSummary:
     """Adds or changes a provider, on every router within two seconds. Needs an admin."""
-    return registered_providers.change_provider(who.ctx, who.actor, provider, body.to_change())
+    return registered_providers.change_provider(
+        caller.ctx, caller.actor, provider, body.to_change()
+    )
 
 
 credentials_router = APIRouter()
@@ -118,7 +120,7 @@ class CredentialBody(ProviderBody):
 
     def change(self) -> CredentialChange:
         return CredentialChange(
-            value=None if self.value is None else _clear(self.value),
+            value=None if self.value is None else _reveal(self.value),
             key=self.key,
             first=self.first,
             overlap=timedelta(seconds=self.overlap_s) if self.overlap_s else None,
@@ -139,36 +141,36 @@ class NewCredentialBody(CredentialBody):
     value: Annotated[Secret, Field(validation_alias=KEY_FIELDS)]
 
 
-def _clear(value: SecretStr) -> str:
+def _reveal(value: SecretStr) -> str:
     return value.get_secret_value()
 
 
 @endpoint(credentials_router, "POST", "/credentials/providers", status=201)
-def create_credential(who: CallerParam, body: NewCredentialBody) -> ProviderCredentials:
+def create_credential(caller: CallerParam, body: NewCredentialBody) -> ProviderCredentials:
     """Stores a provider's first key; 409 if the provider has a key. Needs an admin."""
     return credentials.put_credential(
-        who.ctx, who.actor, body.name, body.change(), create_only=True
+        caller.ctx, caller.actor, body.name, body.change(), create_only=True
     )
 
 
 @endpoint(credentials_router, "PUT", "/credentials/providers/{provider}")
 def put_credential(
-    who: CallerParam,
+    caller: CallerParam,
     provider: str,
     body: CredentialBody,
 ) -> ProviderCredentials:
     """Adds or replaces a provider's key, on every router within two seconds. Needs an admin."""
-    return credentials.put_credential(who.ctx, who.actor, provider, body.change())
+    return credentials.put_credential(caller.ctx, caller.actor, provider, body.change())
 
 
 @endpoint(credentials_router, "DELETE", "/credentials/providers/{provider}")
 def remove_credential(
-    who: CallerParam,
+    caller: CallerParam,
     provider: str,
     key: str | None = None,
 ) -> ProviderCredentials:
     """Removes all stored keys of a provider, or only `key`. Needs an admin."""
-    return credentials.remove_credential(who.ctx, who.actor, provider, key=key)
+    return credentials.remove_credential(caller.ctx, caller.actor, provider, key=key)
 
 
 operation(router, "GET /check", "last_check", registered_providers.load_last_check)

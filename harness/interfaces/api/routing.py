@@ -21,8 +21,8 @@ from harness.interfaces.api.frame.endpoint import (
     Count,
     Json,
     Name,
+    PageParam,
     PageQuery,
-    PathPart,
     Text,
     endpoint,
     operation,
@@ -72,7 +72,7 @@ class ModelBody(Body):
     request_patch: PatchBody = PatchBody()
     discover: bool = True  # whether to ask the provider for its list of models
 
-    def seed(self) -> Target:
+    def to_target(self) -> Target:
         patch = self.request_patch
         return Target(
             self.provider,
@@ -127,15 +127,15 @@ class RouteFields(PlainFields):
     overrides: dict[RequestKind, Name] | None = None
     candidates: CandidateSchedule | None = None
 
-    def over(self, before: RouteSettings) -> RouteSettings:
-        given = ((name, getattr(self, name)) for name in RouteFields.model_fields)
-        changed = {name: value for name, value in given if value is not None}
+    def apply_to(self, settings: RouteSettings) -> RouteSettings:
+        fields = ((name, getattr(self, name)) for name in RouteFields.model_fields)
+        changes = {name: value for name, value in fields if value is not None}
         if self.suites is not None:
-            chosen = ((body.suite, body.role, body.weight) for body in self.suites)
-            changed["suites"] = tuple(RouteSuite(*suite) for suite in chosen)
+            suites = ((body.suite, body.role, body.weight) for body in self.suites)
+            changes["suites"] = tuple(RouteSuite(*suite) for suite in suites)
         if self.candidates is not None and not self.candidates.models:
-            changed["candidates"] = None
-        return change_settings(before, changed)
+            changes["candidates"] = None
+        return change_settings(settings, changes)
 
 
 class SettingsBody(RouteFields):
@@ -145,11 +145,11 @@ class SettingsBody(RouteFields):
 
 
 def _document_defaults(schema: dict[str, Any]) -> None:
-    new = to_shown(RouteSettings())
-    assert isinstance(new, dict)  # noqa: S101 - as all dataclasses
+    defaults = to_shown(RouteSettings())
+    assert isinstance(defaults, dict)  # noqa: S101 - a dataclass becomes a dict
     for name in RouteFields.model_fields:
-        if new[name] != {}:  # client generators refuse an object as a default
-            schema["properties"][name]["default"] = new[name]
+        if defaults[name] != {}:  # client generators refuse an object as a default
+            schema["properties"][name]["default"] = defaults[name]
 
 
 class RouteBody(RouteFields):
@@ -184,10 +184,10 @@ class LinkBody(FallbackBody):
     @property
     def request(self) -> FallbackRequest:
         waiver = self.waiver
-        waive = (
+        waiver_request = (
             WaiverRequest(waiver.reason, timedelta(seconds=waiver.for_s)) if waiver else None
         )
-        return FallbackRequest(self.target, self.capable, waive)
+        return FallbackRequest(self.target, self.capable, waiver_request)
 
 
 class ChainBody(Body):
@@ -245,54 +245,54 @@ class RouteDiff:
 
 
 @endpoint(router, "GET", "/models")
-def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
-    return who.ctx.store.lists.targets(piece.page)
+def list_models(caller: CallerParam, query: PageParam) -> Page[Target]:
+    return caller.ctx.store.lists.targets(query.page)
 
 
 @endpoint(router, "POST", "/models", status=201)
-def add_model(who: CallerParam, body: ModelBody) -> AddedTarget:
+def add_model(caller: CallerParam, body: ModelBody) -> AddedTarget:
     """Adds a model. Adding the same content again changes nothing, because a model's id is the
     hash of its content. Unless `discover` is false, Swapgate asks a gateway, a self-hosted
     server or a simulator for its list of models.
     """
-    added = targets.add_target(who.ctx, who.actor, body.seed())
+    added = targets.add_target(caller.ctx, caller.actor, body.to_target())
     unlisted = (
-        named_models.describe_unlisted(who.ctx, who.actor, added) if body.discover else ""
+        named_models.describe_unlisted(caller.ctx, caller.actor, added) if body.discover else ""
     )
     return extend(AddedTarget, added, unlisted=unlisted)
 
 
 @endpoint(router, "GET", "/routes")
-def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
-    return who.ctx.store.lists.routes(piece.page)
+def list_routes(caller: CallerParam, query: PageParam) -> Page[Route]:
+    return caller.ctx.store.lists.routes(query.page)
 
 
 @endpoint(router, "POST", "/routes", status=201)
-def create_route(who: CallerParam, body: RouteBody) -> RouteWithFaults:
+def create_route(caller: CallerParam, body: RouteBody) -> RouteWithFaults:
     """Creates a route, whose first models are its baseline. Needs an admin. faults: problems of
     its candidate schedule.
     """
-    created = routes.create_route(
-        who.ctx,
-        who.actor,
+    new_route = routes.create_route(
+        caller.ctx,
+        caller.actor,
         body.name,
         body.incumbent,
         fallbacks=[entry.target for entry in body.chain],
         capable=[entry.target for entry in body.chain if entry.capable],
-        settings=body.over(RouteSettings()),
+        settings=body.apply_to(RouteSettings()),
     )
-    return candidate_rounds.add_schedule_faults(who.ctx, created)
+    return candidate_rounds.add_schedule_faults(caller.ctx, new_route)
 
 
 @endpoint(router, "GET", "/routes/{route}/diff")
 def route_diff(
-    who: CallerParam,
+    caller: CallerParam,
     route: str,
     versions: Annotated[VersionsQuery, Query()],
 ) -> RouteDiff:
-    newer = queries.load_route_version(who.ctx, route, versions.newer)
+    newer = queries.load_route_version(caller.ctx, route, versions.newer)
     before = versions.older or max(newer.route.version - 1, 1)
-    older = queries.load_route_version(who.ctx, route, before)
+    older = queries.load_route_version(caller.ctx, route, before)
     difference = routes.describe_difference(older.route, newer.route)
     changes = {
         field: TargetSwap(before, after) for field, (before, after) in difference.items()
@@ -302,29 +302,29 @@ def route_diff(
 
 @endpoint(router, "PATCH", "/routes/{route}")
 def change_route(
-    who: CallerParam,
+    caller: CallerParam,
     route: str,
     body: SettingsBody,
 ) -> RouteWithFaults:
     """Changes a route's settings, but not its models. Needs an admin. faults: problems of its
     candidate schedule.
     """
-    changed = routes.change_settings(
-        who.ctx, who.actor, route, body.over, reason=body.reason or ""
+    changed_route = routes.change_settings(
+        caller.ctx, caller.actor, route, body.apply_to, reason=body.reason or ""
     )
-    return candidate_rounds.add_schedule_faults(who.ctx, changed)
+    return candidate_rounds.add_schedule_faults(caller.ctx, changed_route)
 
 
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")
 def put_fallbacks(
-    who: CallerParam,
+    caller: CallerParam,
     route: str,
     body: ChainBody,
 ) -> Page[ChainEntry]:
     """Replaces the chain. Needs an admin, and for each new model evidence or a waiver."""
     chain = [fallback.request for fallback in body.fallbacks]
-    fallback_chain.replace_chain(who.ctx, who.actor, route, chain, reason=body.reason)
-    return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
+    fallback_chain.replace_chain(caller.ctx, caller.actor, route, chain, reason=body.reason)
+    return json_answer(fallback_chain.list_fallbacks(caller.ctx, route))
 
 
 operation(

@@ -31,20 +31,20 @@ class SwitchRequestQuery(PageQuery):
 
 @endpoint(router, "GET", "/switch-requests")
 def list_switch_requests(
-    who: CallerParam, piece: Annotated[SwitchRequestQuery, Query()]
+    caller: CallerParam, query: Annotated[SwitchRequestQuery, Query()]
 ) -> Page[SwitchRequestView]:
     """Lists switch requests, newest first; with `pending`, only waiting requests."""
-    found = who.ctx.store.lists.switch_requests(
-        piece.page,
-        session=piece.session,
-        pending_at=who.ctx.clock.now() if piece.pending else None,
+    requests = caller.ctx.store.lists.switch_requests(
+        query.page,
+        session=query.session,
+        pending_at=caller.ctx.clock.now() if query.pending else None,
     )
-    return found.map(lambda request: view_switch(who.ctx, request))
+    return requests.map(lambda request: view_switch(caller.ctx, request))
 
 
 @endpoint(router, "GET", "/switch-requests/{request}")
-def get_switch_request(who: CallerParam, request: str) -> SwitchRequestView:
-    return view_switch(who.ctx, switches.load_switch(who.ctx, request))
+def get_switch_request(caller: CallerParam, request: str) -> SwitchRequestView:
+    return view_switch(caller.ctx, switches.load_switch(caller.ctx, request))
 
 
 add_endpoints(router, AGENTS, GRANT_LISTS)

@@ -38,13 +38,13 @@ def requests(
     """List the switch requests that wait for a person."""
     ctx = session.context
     now = session.context.clock.now()
-    found = ctx.store.lists.switch_requests(
+    views = ctx.store.lists.switch_requests(
         page_request,
         session=session_id,
         pending_at=None if show_all else now,
     ).map(lambda request: view_switch(ctx, request))
     output.listing(
-        found,
+        views,
         lambda view: {
             "ID": view.id,
             "ASKED": timestamp(view.asked_at),
@@ -66,11 +66,11 @@ def show(session: Session, request_id: str = arg("ID")) -> None:
         return
     click.echo(view.question)
     output.facts((fact["name"], fact["text"]) for fact in view.facts)
-    decided = timestamp(view.decided_at) if view.decided_at else None
+    decided_at = timestamp(view.decided_at) if view.decided_at else None
     output.facts(
         [
             ("State", view.state.value),
-            ("Decided", decided),
+            ("Decided", decided_at),
             ("Decided by", view.decided_by or None),
             ("Reason", view.decision_reason or None),
         ]

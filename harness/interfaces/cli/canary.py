@@ -1,5 +1,5 @@
 """`swapgate canary`. On a terminal, an operation that ends a canary or overrules its evidence
-explains its effect and asks.
+explains its effect, and asks for confirmation.
 """
 
 import sys
@@ -43,7 +43,7 @@ from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.frame.waiting import Watched, watch
 
 # On a terminal, these operations ask for confirmation.
-ASKS: Final = frozenset({*OVERRULES, RolloutSignal.ABORT})
+ASKING_OPERATIONS: Final = frozenset({*OVERRULES, RolloutSignal.ABORT})
 VERSION: Final = opt("Act only if the rollout is still at this version.")
 
 
@@ -57,25 +57,27 @@ def _confirm(
 
     Returns the version that the signal applies to: after a confirmation, the version shown.
     """
-    shown = next(iter(list_canaries(session.context, route=route)), None)
-    if shown is None or not (shown.rollout.live or shown.rollout.baking):
+    live_canary = next(iter(list_canaries(session.context, route=route)), None)
+    if live_canary is None or not (live_canary.rollout.live or live_canary.rollout.baking):
         return version
-    objections = shown.objections(signal)
+    objections = live_canary.objections(signal)
     for objection in objections:
         output.note(f"warning: {objection}")
     if not at_a_terminal() or not (objections or signal is RolloutSignal.ABORT):
         return version
     output.note(
-        describe_effect(shown.rollout, shown.candidate.name, shown.incumbent.name, signal)
+        describe_effect(
+            live_canary.rollout, live_canary.candidate.name, live_canary.incumbent.name, signal
+        )
     )
-    stage = "bake" if shown.rollout.baking else "canary"
+    stage = "bake" if live_canary.rollout.baking else "canary"
     question = (
         f"Abort the {stage} of {route}, as {session.deciding_actor.name}?"
         if signal is RolloutSignal.ABORT
         else "Continue anyway?"
     )
     click.confirm(question, abort=True, err=True)
-    return shown.rollout.version if version is None else version
+    return live_canary.rollout.version if version is None else version
 
 
 def at_a_terminal() -> bool:
@@ -117,10 +119,10 @@ def operation_command(signal: RolloutSignal) -> click.Command:
             version=version,
         )
 
-    asks = "\n\nOn a terminal, the command explains the effect, and asks."
-    text = OPERATIONS[signal] + (asks if signal is RolloutSignal.ABORT else "")
+    asks_text = "\n\nOn a terminal, the command explains the effect, and asks."
+    text = OPERATIONS[signal] + (asks_text if signal is RolloutSignal.ABORT else "")
     register = command(name=signal.value, help=text, short_help=OPERATIONS[signal])
-    return register(ask_and_operate if signal in ASKS else operate)
+    return register(ask_and_operate if signal in ASKING_OPERATIONS else operate)
 
 
 def _describe(rollout: Rollout) -> str:
@@ -167,14 +169,14 @@ def status(
     session: Session,
     route: str | None,
     *,
-    watched: bool = WATCH,
+    is_watching: bool = WATCH,
 ) -> int:
     """Show the live canaries; with ROUTE its newest canary, live or ended.
 
     With --watch, the command also follows open proposals until their canaries. Exit code with
     ROUTE: 0 promoted, 3 rolled back or failed, 4 not enough evidence.
     """
-    if watched:
+    if is_watching:
         follower = CanaryFollower(session, route)
         watch(
             session,
@@ -182,7 +184,7 @@ def status(
                 load=follower.load,
                 draw=_print_reading,
                 lines=CanaryReading.lines,
-                document=_reading_json,
+                document=_document_reading,
                 ended=lambda reading: reading.ended,
             ),
         )
@@ -200,8 +202,8 @@ def _print_reading(reading: CanaryReading) -> None:
         _print_canaries(reading.canaries)
 
 
-def _reading_json(reading: CanaryReading) -> object:
-    awaited = [
+def _document_reading(reading: CanaryReading) -> object:
+    awaited_rows = [
         {
             "rollout": None,
             "proposal": row.proposal.id,
@@ -209,7 +211,7 @@ def _reading_json(reading: CanaryReading) -> object:
         }
         for row in reading.awaited
     ]
-    return [*(as_json(row) for row in reading.canaries), *awaited]
+    return [*(as_json(row) for row in reading.canaries), *awaited_rows]
 
 
 def _print_canaries(canaries: Sequence[CanaryStatus]) -> None:
@@ -233,10 +235,10 @@ def explain(session: Session, route: str) -> None:
         }
     ):
         return
-    _print_explained(history)
+    _print_explanation(history)
 
 
-def _print_explained(history: CanaryHistory) -> None:
+def _print_explanation(history: CanaryHistory) -> None:
     status = history.status
     explanation = history.status.explanation
     rollout = status.rollout
@@ -267,7 +269,7 @@ def _print_explained(history: CanaryHistory) -> None:
             lambda need: {
                 "": "✓" if need.done else "◷",
                 "STILL NEEDED": need.words,
-                "WHEN": _when(need),
+                "WHEN": _describe_time(need),
             },
         )
     output.table_of(explanation.guardrails, guardrail_cells, empty="no guardrails")
@@ -315,7 +317,7 @@ def guardrail_cells(row: GuardrailRow) -> dict[str, object]:
     }
 
 
-def _when(need: StepNeed) -> str:
+def _describe_time(need: StepNeed) -> str:
     if need.done:
         return "done"
     return "unknown" if need.eta_s is None else f"about {format_estimate(need.eta_s)}"

@@ -11,7 +11,7 @@ from harness.gate.canary_sentences import failed_callers
 from harness.gate.online.rollout import Rollout
 from harness.gate.outcome_rows import describe_outcomes
 from harness.interfaces.cli.frame import output
-from harness.interfaces.cli.frame.output import harm_text
+from harness.interfaces.cli.frame.output import describe_harm
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.proposals.verdict_wait import (
     find_exit_code,
@@ -22,7 +22,7 @@ from harness.proposals import submission
 from harness.routing.proposal import Proposal, ProposalPhase
 
 # Attributes of a canary that the document copies.
-SHOWN: Final = (
+DOCUMENT_ATTRIBUTES: Final = (
     "incumbent",
     "candidate",
     "action",
@@ -38,7 +38,7 @@ SHOWN: Final = (
 )
 
 
-def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
+def list_brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
     state = status.state
     return [
         ("canary", state.words),
@@ -46,7 +46,7 @@ def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("next", state.next_step),
         ("failed", failed_callers(status.action.figures)),
         ("outcomes", describe_outcomes(status.action.figures) or None),
-        ("harm", harm_text(status.action.distance_to_trip)),
+        ("harm", describe_harm(status.action.distance_to_trip)),
         ("more", f"`swapgate canary status {status.rollout.route}`"),
     ]
 
@@ -57,7 +57,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
     step = rollout.current
     state = status.state
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} callers at this share"
-    ends = "promotion" if rollout.last_step else format_bps(_next_weight(status))
+    goal = "promotion" if rollout.last_step else format_bps(_find_next_weight_bps(status))
     return [
         ("route", rollout.route),
         ("rollout", f"{rollout.id}, of proposal {rollout.proposal}"),
@@ -70,7 +70,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("next", state.next_step),
         (
             "share",
-            _share(rollout) if rollout.live or rollout.baking else None,
+            _describe_share(rollout) if rollout.live or rollout.baking else None,
         ),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
         ("failed", failed_callers(action.figures)),
@@ -81,9 +81,9 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
             "cost",
             status.accepted_cost.text if status.accepted_cost else None,
         ),
-        ("harm", harm_text(action.distance_to_trip)),
+        ("harm", describe_harm(action.distance_to_trip)),
         (
-            f"for {ends}",
+            f"for {goal}",
             (needs + (", and the certificate of no harm" if step.certify else ""))
             if rollout.live
             else None,
@@ -91,7 +91,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
     ]
 
 
-def _share(rollout: Rollout) -> str:
+def _describe_share(rollout: Rollout) -> str:
     if rollout.baking:
         return f"100 %, except {format_bps(rollout.policy.bake_bps)} held back as a control"
     return format_bps(rollout.current.weight_bps)
@@ -102,12 +102,12 @@ def as_json(status: CanaryStatus) -> object:
     return {
         "rollout": rollout,
         "weight_bps": rollout.current.weight_bps if rollout.live else 0,
-        **output.pick(status, *SHOWN),
+        **output.pick(status, *DOCUMENT_ATTRIBUTES),
         "blocks": len(status.blocks),
     }
 
 
-def _next_weight(status: CanaryStatus) -> int:
+def _find_next_weight_bps(status: CanaryStatus) -> int:
     return status.rollout.policy.steps[status.rollout.step + 1].weight_bps
 
 
@@ -123,8 +123,8 @@ class AwaitedCanary:
     def text(self) -> str:
         proposal = self.proposal
         if not proposal.open:
-            why = f": {proposal.closed_because}" if proposal.closed_because else ""
-            return f"{proposal.route}: no canary opened: {self.progress}{why}"
+            reason = f": {proposal.closed_because}" if proposal.closed_because else ""
+            return f"{proposal.route}: no canary opened: {self.progress}{reason}"
         text = f"{proposal.route}: waits for a canary: {self.progress}"
         if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None:
             text += f"; `swapgate proposal approve {proposal.id}` lets it open"
@@ -143,7 +143,7 @@ class CanaryReading:
 
     def lines(self) -> Mapping[str, str]:
         lines = {awaited.proposal.id: awaited.text for awaited in self.awaited}
-        lines |= {row.rollout.proposal: _line(row) for row in self.canaries}
+        lines |= {row.rollout.proposal: _describe_row(row) for row in self.canaries}
         return lines or {"": NO_CANARY}
 
 
@@ -168,41 +168,45 @@ class CanaryFollower:
             for row in newest
             if row.rollout.live or row.rollout.baking
         }
-        opened = submission.list_proposals(ctx, route=route, open_only=True)
-        self._followed.update(dict.fromkeys([*live, *(proposal.id for proposal in opened)]))
+        open_proposals = submission.list_proposals(ctx, route=route, open_only=True)
+        self._followed.update(
+            dict.fromkeys([*live, *(proposal.id for proposal in open_proposals)])
+        )
         if not self._followed:
             return CanaryReading(newest, ())
         canaries = []
         awaited = []
-        for id_ in self._followed:
-            row = live.get(id_) or self._find_ended(id_)
+        for proposal_id in self._followed:
+            row = live.get(proposal_id) or self._find_ended_canary(proposal_id)
             if row is not None:
                 canaries.append(row)
                 continue
-            proposal, progress = load_progress(ctx, id_)
+            proposal, progress = load_progress(ctx, proposal_id)
             # Skips a proposal whose canary has ended and is no longer the route's newest.
             if proposal.open or proposal.rollout is None:
                 awaited.append(AwaitedCanary(proposal, progress.describe()))
         return CanaryReading(canaries, awaited)
 
-    def _find_ended(self, id_: str) -> CanaryStatus | None:
-        proposal = submission.get_proposal(self._ctx, id_)
+    def _find_ended_canary(self, proposal_id: str) -> CanaryStatus | None:
+        proposal = submission.get_proposal(self._ctx, proposal_id)
         rows = canary_status.list_canaries(self._ctx, route=proposal.route)
-        return next((row for row in rows if row.rollout.proposal == id_), None)
+        return next((row for row in rows if row.rollout.proposal == proposal_id), None)
 
     def find_exit_code(self) -> int:
         """Returns the best exit code of the route's proposals; 0 without a route."""
         if self._route is None:
             return 0
-        proposals = [submission.get_proposal(self._ctx, id_) for id_ in self._followed]
+        proposals = [
+            submission.get_proposal(self._ctx, proposal_id) for proposal_id in self._followed
+        ]
         codes = [find_exit_code(self._session, proposal) for proposal in proposals]
         return min(codes, default=0)
 
 
-def _line(row: CanaryStatus) -> str:
+def _describe_row(row: CanaryStatus) -> str:
     needs = row.rollout.current.min_exposures
-    harm = harm_text(row.action.distance_to_trip)
+    harm = describe_harm(row.action.distance_to_trip)
     counts = f"{row.action.step_exposures:,} of {needs:,} callers; {harm}"
-    held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
-    more = f"; {counts}" if row.rollout.live else ""
-    return f"{row.rollout.route}: {row.state.words}{held}{more}"
+    hold_text = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
+    counts_text = f"; {counts}" if row.rollout.live else ""
+    return f"{row.rollout.route}: {row.state.words}{hold_text}{counts_text}"

@@ -56,9 +56,9 @@ def _list_watches(session: Session) -> None:
             "ROUTES": ", ".join(row.routes),
             "SUITE": row.suite,
             "MODEL": row.model,
-            "STATE": _state(row),
+            "STATE": _describe_state(row),
             "COMPARED": describe_comparison(row.comparisons),
-            "CHANGE": _change(row.last.evidence if row.last else None),
+            "CHANGE": _describe_change(row.last.evidence if row.last else None),
             "LAST (UTC)": timestamp(row.last.ended_at if row.last else None),
             "NEXT (UTC)": timestamp(row.next_at),
         },
@@ -67,13 +67,13 @@ def _list_watches(session: Session) -> None:
     )
 
 
-def _run_cells(check: DriftCheck) -> dict[str, object]:
+def _build_run_cells(check: DriftCheck) -> dict[str, object]:
     return {
         "STARTED (UTC)": timestamp(check.started_at),
         "RUN": check.run,
-        "RESULT": _result(check),
-        "CHANGE": _change(check.evidence),
-        "EVIDENCE": _evidence(check.evidence),
+        "RESULT": _describe_result(check),
+        "CHANGE": _describe_change(check.evidence),
+        "EVIDENCE": _describe_evidence(check.evidence),
         "SERVED": ", ".join(check.served) or "–",
     }
 
@@ -91,38 +91,40 @@ def _show_route(
             f"no suite watches route {route}: see `swapgate docs open explanation/drift`"
         )
     for report in drift_reports:
-        _show(report)
+        _print_report(report)
 
 
-def _show(shown: DriftReport) -> None:
-    status_ = shown.status
-    baseline = shown.status.baseline
-    last = status_.last
-    evidence = last.evidence if last else None
+def _print_report(report: DriftReport) -> None:
+    drift_status = report.status
+    baseline = report.status.baseline
+    last_check = drift_status.last
+    evidence = last_check.evidence if last_check else None
     output.facts(
         [
-            ("suite", status_.suite),
-            ("model", status_.model),
-            ("state", _state(status_)),
+            ("suite", drift_status.suite),
+            ("model", drift_status.model),
+            ("state", _describe_state(drift_status)),
             (
                 "baseline",
                 f"{timestamp(baseline.started_at)}, {baseline.reason}" if baseline else None,
             ),
-            ("compared", describe_comparison(status_.comparisons)),
-            ("change", _change(evidence) if evidence else None),
-            ("evidence", _evidence(evidence) if evidence else None),
+            ("compared", describe_comparison(drift_status.comparisons)),
+            ("change", _describe_change(evidence) if evidence else None),
+            ("evidence", _describe_evidence(evidence) if evidence else None),
             (
                 "served",
-                ", ".join(last.served) or "not named by the provider" if last else None,
+                ", ".join(last_check.served) or "not named by the provider"
+                if last_check
+                else None,
             ),
-            ("served before", _served_before(shown)),
-            ("message", last.message or None if last else None),
+            ("served before", _name_former_models(report)),
+            ("message", last_check.message or None if last_check else None),
         ]
     )
-    if shown.changes:
+    if report.changes:
         click.echo()
         output.table_of(
-            shown.changes,
+            report.changes,
             lambda change: {
                 "ITEM": change.item,
                 "BEFORE": f"{change.score_before:g}",
@@ -131,14 +133,14 @@ def _show(shown: DriftReport) -> None:
                 "ANSWER NOW": format_excerpt(change.answer_now, 60),
             },
         )
-    if shown.checks:
+    if report.checks:
         click.echo()
-        output.table_of(shown.checks, _run_cells)
+        output.table_of(report.checks, _build_run_cells)
     click.echo()
-    if status_.state == DRIFTED:
+    if drift_status.state == DRIFTED:
         output.note(
             f"next: accept the current answers with `swapgate drift accept "
-            f"{status_.routes[0]} --reason …`, or propose another model"
+            f"{drift_status.routes[0]} --reason …`, or propose another model"
         )
 
 
@@ -150,12 +152,12 @@ def run(
     suite: str = SUITE,
 ) -> None:
     """Start a drift run of ROUTE's incumbent at once, in the control process."""
-    started = drift_watches.start_checks(session.context, session.actor, route, suite=suite)
+    new_checks = drift_watches.start_checks(session.context, session.actor, route, suite=suite)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
-    if output.documented(started):
+    if output.documented(new_checks):
         return
-    for check in started:
+    for check in new_checks:
         click.echo(check.run)
     output.note(f"started; `swapgate drift status {route}` shows the result")
 
@@ -169,36 +171,36 @@ def accept(
     reason: str = REASON,
 ) -> None:
     """Accept the current answers of ROUTE's model: measure a new baseline, end its alerts."""
-    opened = session.decide(
+    baselines = session.decide(
         drift_watches.accept_baseline,
         route,
         suite=suite,
         reason=reason,
     )
-    if output.documented(opened):
+    if output.documented(baselines):
         return
-    for baseline in opened:
+    for baseline in baselines:
         click.echo(baseline.watch)
         output.note(f"suite {baseline.suite}: measuring a new baseline")
 
 
-def _served_before(shown: DriftReport) -> str | None:
+def _name_former_models(report: DriftReport) -> str | None:
     """Names the models that answered the changed items before, if the names differ now."""
-    names = {change.served_before for change in shown.changes if change.served_before}
-    last = shown.status.last
-    return ", ".join(sorted(names)) if last and names - set(last.served) else None
+    names = {change.served_before for change in report.changes if change.served_before}
+    last_check = report.status.last
+    return ", ".join(sorted(names)) if last_check and names - set(last_check.served) else None
 
 
-def _state(status_: DriftStatus) -> str:
+def _describe_state(drift_status: DriftStatus) -> str:
     words = {"baseline": "measuring the baseline", "drifted": "DRIFTED"}
-    state = words.get(status_.state, status_.state)
-    last = status_.last
-    if last is not None and last.state is DriftCheckState.NOT_MEASURED:
+    state = words.get(drift_status.state, drift_status.state)
+    last_check = drift_status.last
+    if last_check is not None and last_check.state is DriftCheckState.NOT_MEASURED:
         return f"{state}, last not measured"
     return state
 
 
-def _result(check: DriftCheck) -> str:
+def _describe_result(check: DriftCheck) -> str:
     if check.state is DriftCheckState.RUNNING:
         return "running"
     if check.state is DriftCheckState.NOT_MEASURED:
@@ -208,9 +210,9 @@ def _result(check: DriftCheck) -> str:
     return "DRIFT" if check.evidence.drifted else "no drift"
 
 
-def _change(evidence: DriftEvidence | None) -> str:
+def _describe_change(evidence: DriftEvidence | None) -> str:
     return evidence.change_text if evidence else "–"
 
 
-def _evidence(evidence: DriftEvidence | None) -> str:
+def _describe_evidence(evidence: DriftEvidence | None) -> str:
     return evidence.share_text if evidence else "–"

@@ -15,7 +15,7 @@ from harness.interfaces.cli.frame.command import (
 )
 from harness.interfaces.cli.frame.session import Session, global_options
 
-INTERRUPTED = 130
+INTERRUPTED_CODE = 130
 
 
 class RootCommand(LazyCommandGroup):
@@ -32,15 +32,15 @@ class RootCommand(LazyCommandGroup):
         try:
             code = super().main(words, prog_name, **extra)
         except click.Abort:
-            code = INTERRUPTED
+            code = INTERRUPTED_CODE
         except click.ClickException as error:
             if isinstance(error, click.NoSuchCommand):
-                error = _if_retired(error)
+                error = _explain_retired(error)
             error.show()
             if isinstance(error, click.NoSuchCommand):
                 _list_commands(error)
             code = error.exit_code
-            _document(words, type(error).__name__, error.format_message(), code)
+            _print_error(words, type(error).__name__, error.format_message(), code)
         except SwapgateError as error:
             click.echo(f"swapgate: {error}", err=True)
             if error.docs_page and sys.stderr.isatty():
@@ -49,20 +49,20 @@ class RootCommand(LazyCommandGroup):
                     err=True,
                 )
             code = error.exit_code
-            _document(
+            _print_error(
                 words,
                 type(error).__name__,
                 str(error),
                 code,
                 retry=error.retryable,
             )
-        except Exception as error:  # noqa: BLE001 - the last resort
+        except Exception as error:  # noqa: BLE001 - no error may leave a traceback without --debug
             code = 1
-            _unexpected(words, error)
+            _report_unexpected(words, error)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
+def _explain_retired(error: click.NoSuchCommand) -> click.UsageError:
     from harness.app.configuration.validation_errors import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
 
     words = [error.command_name]
@@ -70,20 +70,22 @@ def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
     while ctx is not None and ctx.parent is not None:
         words.insert(0, str(ctx.info_name))
         ctx = ctx.parent
-    instead = RETIRED_COMMANDS.get(" ".join(words))
-    if instead is None:
+    replacement = RETIRED_COMMANDS.get(" ".join(words))
+    if replacement is None:
         return error
-    return click.UsageError(f"`swapgate {' '.join(words)}` is retired: {instead}", error.ctx)
+    return click.UsageError(
+        f"`swapgate {' '.join(words)}` is retired: {replacement}", error.ctx
+    )
 
 
 def _list_commands(error: click.NoSuchCommand) -> None:
     group = error.ctx.command if error.ctx else None
     if not error.possibilities and isinstance(group, click.Group) and error.ctx:
-        shown = (name for name in group.list_commands(error.ctx) if name not in _HIDDEN)
-        click.echo(f"There are: {', '.join(shown)}.", err=True)
+        names = (name for name in group.list_commands(error.ctx) if name not in _HIDDEN)
+        click.echo(f"There are: {', '.join(names)}.", err=True)
 
 
-def _unexpected(words: Sequence[str], error: Exception) -> None:
+def _report_unexpected(words: Sequence[str], error: Exception) -> None:
     if "--debug" in words:
         click.echo(traceback.format_exc(), err=True, nl=False)
     text = f"{type(error).__name__}: {error}"
@@ -92,10 +94,10 @@ def _unexpected(words: Sequence[str], error: Exception) -> None:
         "output of the same command with --debug",
         err=True,
     )
-    _document(words, "Unexpected", text, 1)
+    _print_error(words, "Unexpected", text, 1)
 
 
-def _document(
+def _print_error(
     words: Sequence[str],
     kind: str,
     message: str,
@@ -253,7 +255,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
     },
 }
-# Swapgate's own processes start these.
+# Only Swapgate's own processes start these commands.
 _HIDDEN: Final = {
     "eval-worker": (
         ".operations.serve",
@@ -269,17 +271,21 @@ _HIDDEN: Final = {
     ),
 }
 # Computed, because the package's name is `swapgate.harness…` in a wheel.
-_HERE: Final = __name__.rpartition(".")[0]
+_PACKAGE: Final = __name__.rpartition(".")[0]
 
 
-def _locate(verb: str, where: str) -> str:
-    return f"{_HERE}{where}" if ":" in where else f"{_HERE}{where}:{verb.replace('-', '_')}"
+def _locate(verb: str, location: str) -> str:
+    return (
+        f"{_PACKAGE}{location}"
+        if ":" in location
+        else f"{_PACKAGE}{location}:{verb.replace('-', '_')}"
+    )
 
 
 VERBS = {
-    name: LazyCommand(_locate(name, where), text, hidden=name in _HIDDEN)
+    name: LazyCommand(_locate(name, location), text, hidden=name in _HIDDEN)
     for verbs in (*_SECTIONS.values(), _HIDDEN)
-    for name, (where, text) in verbs.items()
+    for name, (location, text) in verbs.items()
 }
 
 
@@ -312,7 +318,7 @@ def program(ctx: click.Context) -> None:
     """
     ctx.call_on_close(ctx.ensure_object(Session).close)
     if ctx.invoked_subcommand is None:
-        ctx.invoke(VERBS["status"].load(), watched=False)
+        ctx.invoke(VERBS["status"].load(), is_watching=False)
 
 
 program.params.extend(global_options(root=True))

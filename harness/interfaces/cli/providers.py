@@ -49,13 +49,13 @@ def show_matrix(session: Session) -> None:
     rows = build_matrix(session.context_with_providers)
     output.listing(
         [(row, model) for row in rows for model in (row.models or (None,))],
-        lambda pair: _matrix_cells(*pair),
+        lambda pair: _build_matrix_cells(*pair),
         empty="no provider is known",
         as_document=lambda _: rows,
     )
 
 
-def _matrix_cells(row: "MatrixRow", model: "MatrixModel | None") -> dict[str, object]:
+def _build_matrix_cells(row: "MatrixRow", model: "MatrixModel | None") -> dict[str, object]:
     return {
         "PROVIDER": row.provider,
         "CONFIGURED": "yes" if row.configured else "no",
@@ -110,14 +110,14 @@ class _ProviderOptions:
     )
 
     def change(self, kind: str | None = None, reason: str = "") -> ProviderChange:
-        named = [header.partition("=") for header in self.headers]
-        for name, equals, _ in named:
+        pairs = [header.partition("=") for header in self.headers]
+        for name, equals, _ in pairs:
             if not (name and equals):
                 # Do not show the value, which may be a secret.
                 raise click.BadParameter("a header is NAME=VALUE", param_hint="--extra-header")
-        if len({name for name, _, _ in named}) < len(named):
+        if len({name for name, _, _ in pairs}) < len(pairs):
             raise click.BadParameter("a header is given twice", param_hint="--extra-header")
-        headers = {name: value for name, _, value in named} if named else None
+        headers = {name: value for name, _, value in pairs} if pairs else None
         body = body_fields("--extra-body", self.body) if self.body else None
         return ProviderChange(kind, given_options(self.plain), headers, body, reason)
 
@@ -136,10 +136,10 @@ def add(
     """
     change = options.change(kind)
     ctx = session.context_with_providers
-    who = session.deciding_actor
+    actor = session.deciding_actor
     _print_provider(
         session,
-        registered_providers.change_provider(ctx, who, name, change, create=True),
+        registered_providers.change_provider(ctx, actor, name, change, create=True),
     )
 
 
@@ -162,10 +162,10 @@ def set_provider(
     """
     change = options.change(kind, reason=reason)
     ctx = session.context_with_providers
-    who = session.deciding_actor
+    actor = session.deciding_actor
     _print_provider(
         session,
-        registered_providers.change_provider(ctx, who, name, change, create=False),
+        registered_providers.change_provider(ctx, actor, name, change, create=False),
     )
 
 
@@ -186,19 +186,19 @@ def login(session: Session, provider: str) -> None:
 
     Needs `oauth.PROVIDER.client_id` in the file. The control process renews the tokens.
     """
-    done = sign_in.sign_in(
+    tokens = sign_in.sign_in(
         session.context_with_providers,
         session.deciding_actor,
         provider,
-        show=_show,
+        show=_print_code,
         pause=time.sleep,
     )
-    until = f"; the token in use lasts until {timestamp(done.access_ends)}"
-    text = f"{provider}: signed in{until if done.access_ends else ''}"
-    output.answer(done, text)
+    until = f"; the token in use lasts until {timestamp(tokens.access_ends)}"
+    text = f"{provider}: signed in{until if tokens.access_ends else ''}"
+    output.answer(tokens, text)
 
 
-def _show(code: DeviceCode) -> None:
+def _print_code(code: DeviceCode) -> None:
     output.note(
         f"open {code.verification_url} and type {code.user_code}\n"
         f"(within {code.expires_in_s / 60:.0f} minutes; keep the code secret)"
@@ -235,7 +235,7 @@ def set_credential(
     take precedence over environment variables.
     """
     credentials.check_provider(session.context, provider, kind)
-    value = _value(provider)
+    value = _read_key(provider)
     change = CredentialChange(
         kind,
         {} if api_base is None else {"api_base": api_base},
@@ -245,20 +245,20 @@ def set_credential(
         first=first,
         overlap=overlap,
     )
-    shown = credentials.put_credential(
+    stored_key = credentials.put_credential(
         session.context_with_providers,
         session.deciding_actor,
         provider,
         change,
     )
-    output.answer(shown, f"{provider}: key {key!r} is stored")
-    for entry in () if session.json else shown.outdated:
+    output.answer(stored_key, f"{provider}: key {key!r} is stored")
+    for entry in () if session.json else stored_key.outdated:
         output.note(f"waits for new proof: {entry}")
-    if shown.listing:
-        output.note(shown.listing)
+    if stored_key.listing:
+        output.note(stored_key.listing)
 
 
-def _value(provider: str) -> str:
+def _read_key(provider: str) -> str:
     if sys.stdin.isatty():
         return str(click.prompt(f"Key of {provider}", hide_input=True, err=True))
     return sys.stdin.read()
@@ -278,14 +278,14 @@ def import_credentials(
 ) -> None:
     """Store keys from environment variables or a .env file, such as OPENAI_API_KEY."""
     ctx = session.context_with_providers
-    found = credentials.import_credentials(
+    imported_keys = credentials.import_credentials(
         ctx,
         session.deciding_actor,
-        _read(file) if file else os.environ,
+        _read_env_file(file) if file else os.environ,
         replace_known=replace,
     )
     output.listing(
-        found,
+        imported_keys,
         lambda row: {
             "PROVIDER": row.provider,
             "FROM": row.variable,
@@ -295,14 +295,14 @@ def import_credentials(
     )
 
 
-def _read(file: Path) -> Mapping[str, str]:
+def _read_env_file(file: Path) -> Mapping[str, str]:
     from dotenv import dotenv_values  # noqa: PLC0415 - `--help` stays quick
 
     try:
-        found = dotenv_values(file, interpolate=False)
+        variables = dotenv_values(file, interpolate=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{file} is not a .env file: {type(error).__name__}") from None
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in variables.items() if value}
 
 
 @command(provider_key, "rotate-encryption")
@@ -319,5 +319,5 @@ def rotate_encryption(
 
     if new_key:
         add_encryption_key(session.installation.settings)
-    done = session.decide(credentials.rotate_encryption)
-    output.answer(done, f"{done.values} values are encrypted with the newest key")
+    rotation = session.decide(credentials.rotate_encryption)
+    output.answer(rotation, f"{rotation.values} values are encrypted with the newest key")

@@ -57,7 +57,7 @@ def start(
         type=WholeRange(min=1),
         default=DEFAULT.at_once,
     ),
-    lasts: timedelta = opt("Duration: 90m, 2h, 7d.", "--for", default="7d"),
+    duration: timedelta = opt("Duration: 90m, 2h, 7d.", "--for", default="7d"),
     reason: str = REASON,
 ) -> None:
     """Mirror a share of a route's requests to a target (by id or provider/model).
@@ -65,25 +65,25 @@ def start(
     Callers get the incumbent's answers. Needs an open proposal for the candidate, or an
     approver.
     """
-    limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
-    started = session.decide(
+    limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _read_usd(usd_per_day))
+    started_shadow = session.decide(
         shadows.start_shadow,
         route,
         candidate,
         limits,
         reason=reason,
-        lasts=lasts,
+        lasts=duration,
     )
     output.answer(
-        started,
-        started.id,
+        started_shadow,
+        started_shadow.id,
         advice=f"requests of {format_bps(limits.share_bps)} of route {route}'s callers are "
-        f"mirrored to {started.candidate.name} until {timestamp(started.expires_at)} UTC: "
-        f"`swapgate shadow status {route}`",
+        f"mirrored to {started_shadow.candidate.name} until "
+        f"{timestamp(started_shadow.expires_at)} UTC: `swapgate shadow status {route}`",
     )
 
 
-def _usd(text: str) -> float | None:
+def _read_usd(text: str) -> float | None:
     if text == "none":
         return None
     try:
@@ -101,7 +101,7 @@ def status(
 ) -> None:
     """List the shadows, newest first; with ROUTE show the figures of its newest shadow."""
     if route is None:
-        _list(session, page_request)
+        _list_shadows(session, page_request)
         return
     shadow_status = shadows.load_status(session.context, route)
     if not output.documented(shadow_status):
@@ -109,18 +109,18 @@ def status(
 
 
 def _print_status(shadow_status: ShadowStatus) -> None:
-    started = shadow_status.shadow
+    started_shadow = shadow_status.shadow
     output.facts(
         [
-            ("shadow", started.id),
+            ("shadow", started_shadow.id),
             ("state", shadow_status.state),
-            ("candidate", started.candidate.name),
-            ("proposal", started.proposal or "none: an approver started it"),
+            ("candidate", started_shadow.candidate.name),
+            ("proposal", started_shadow.proposal or "none: an approver started it"),
             (
                 "share",
-                f"{format_bps(started.limits.share_bps)} of the callers",
+                f"{format_bps(started_shadow.limits.share_bps)} of the callers",
             ),
-            ("until", timestamp(started.expires_at)),
+            ("until", timestamp(started_shadow.expires_at)),
             *shadows.list_figures(shadow_status),
         ]
     )
@@ -141,7 +141,7 @@ def _print_status(shadow_status: ShadowStatus) -> None:
         output.note(f"{number:,} not mirrored: {LEFT_OUT[name]}")
 
 
-def _list(session: Session, page_request: PageRequest) -> None:
+def _list_shadows(session: Session, page_request: PageRequest) -> None:
     output.listing(
         queries.list_shadows(session.context, page_request),
         lambda row: {

@@ -2,9 +2,9 @@
 `open_on_loopback` as this machine's operator without a key.
 
 A web page in the operator's browser shares the operator's connection. So a request without a
-key must come from a loopback peer without a proxy, name this machine as its Host, and have no
-other Origin. Its body must be JSON, which a browser sends to another Origin only after a CORS
-preflight.
+key must come from a loopback peer, without a proxy. It must name this machine as its Host, and
+have no other Origin. Its body must be JSON, which a browser sends to another Origin only after
+a CORS preflight.
 """
 
 import json
@@ -55,7 +55,7 @@ from harness.frame.people.access import (
     listens_on_loopback,
 )
 from harness.interfaces.api.frame import error_status
-from harness.interfaces.api.frame.access import OPEN, read_bearer
+from harness.interfaces.api.frame.access import KEYLESS_PATHS, read_bearer
 from harness.interfaces.api.frame.error_status import (
     RETRY_AFTER_S,
     describe_request_faults,
@@ -75,7 +75,7 @@ STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
     DecryptionFailed: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
-# Codes of errors that have no code of their own.
+# The codes, by status, of errors without a code of their own.
 _CODES: Final[Mapping[int, str]] = {
     400: "invalid_request",
     403: "not_allowed",
@@ -85,9 +85,9 @@ _CODES: Final[Mapping[int, str]] = {
 }
 
 # Messages about a client's input begin with the field's name.
-_PARAM: Final = re.compile(r"([a-z][A-Za-z0-9_]*(?:[.\[][A-Za-z0-9_\]]+)*): ")
+_FIELD_NAME: Final = re.compile(r"([a-z][A-Za-z0-9_]*(?:[.\[][A-Za-z0-9_\]]+)*): ")
 
-_TYPES: Final[Mapping[int, str]] = {
+_ERROR_TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
     403: "permission_error",
     429: "rate_limit_error",
@@ -107,7 +107,7 @@ class ErrorAnswer(Response):
         retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        kind = _TYPES.get(
+        kind = _ERROR_TYPES.get(
             status,
             "server_error" if status >= 500 else "invalid_request_error",
         )
@@ -130,9 +130,9 @@ def find_status(error: SwapgateError) -> HTTPStatus | None:
 def answer_error(error: SwapgateError) -> ErrorAnswer | None:
     if (status := find_status(error)) is None:
         return None
-    is_away = isinstance(error, StoreUnavailable)
-    code = "store_unavailable" if is_away else _CODES.get(status, "server_error")
-    named = _PARAM.match(str(error))
+    is_store_down = isinstance(error, StoreUnavailable)
+    code = "store_unavailable" if is_store_down else _CODES.get(status, "server_error")
+    field_match = _FIELD_NAME.match(str(error))
     # Every 503 is temporary: clients may retry after the operator has repaired the
     # installation.
     is_temporary = error.retryable or status is HTTPStatus.SERVICE_UNAVAILABLE
@@ -140,13 +140,13 @@ def answer_error(error: SwapgateError) -> ErrorAnswer | None:
         status,
         str(error),
         error.code or code,
-        param=named.group(1) if named else None,
+        param=field_match.group(1) if field_match else None,
         retry_after_s=RETRY_AFTER_S if is_temporary else None,
     )
 
 
 async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this error only
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     text = f"{error.detail}: see /agents/openapi.json for the endpoints"
     return ErrorAnswer(error.status_code, text, code, headers=error.headers)
@@ -154,7 +154,7 @@ async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:
 
 async def answer_validation_error(request: Request, error: Exception) -> ErrorAnswer:
     """Names every wrong field, but not its value, which may be a secret."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this error only
     faults = describe_request_faults(request, error)
     places = [(".".join(path), reason) for _, path, reason in faults]
     text = "; ".join(f"{place}: {reason}" if place else reason for place, reason in places)
@@ -168,7 +168,7 @@ def answer_unforeseen(name: str) -> ErrorAnswer:
     return ErrorAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal_error")
 
 
-# A request with one of these headers came through a proxy, so its peer is not the sender.
+# A request with such a header came through a proxy, so its peer is not the sender.
 _PROXY_HEADERS: Final = (
     "x-forwarded-for",
     "x-forwarded-host",
@@ -180,7 +180,7 @@ _PROXY_HEADERS: Final = (
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
-def key_client(installation: Installation, key: str) -> AgentsClient:
+def authenticate_key(installation: Installation, key: str) -> AgentsClient:
     """Authenticates a client. Raises NotAllowed for an invalid key."""
     store = installation.store
     secret = installation.secret
@@ -192,8 +192,10 @@ def key_client(installation: Installation, key: str) -> AgentsClient:
 
 
 class FailedKeys:
-    """Counts failed keys by address. Callers check a key before its address, so that a guesser
-    does not lock out other clients of the address.
+    """Counts failed keys by address.
+
+    Callers count an address only after a wrong key. So a guesser does not lock out clients with
+    a valid key at the same address.
     """
 
     def __init__(self, installation: Installation) -> None:
@@ -203,7 +205,7 @@ class FailedKeys:
     def count(self, scope: Scope) -> int:
         """Counts a failure of the request's address; returns the seconds to wait."""
         peer = find_peer(scope, self._installation)
-        address = client_address(_socket_peer(scope) if peer is None else peer, (), ())
+        address = client_address(_find_socket_peer(scope) if peer is None else peer, (), ())
         wait_s = self._attempts.wait_s(address)
         if not wait_s:
             self._attempts.failed(address)
@@ -211,8 +213,10 @@ class FailedKeys:
 
 
 class AgentsAccess:
-    """Adds the AgentsClient to a request's state, or refuses the request. is_open: this machine
-    needs no key, because router and agents listen on loopback only.
+    """Adds the AgentsClient to a request's state, or refuses the request.
+
+    is_open: callers on this machine need no key, because router and agents listen on loopback
+    only.
     """
 
     def __init__(
@@ -235,7 +239,7 @@ class AgentsAccess:
         send: Send,
     ) -> None:
         app = self._app
-        if scope["type"] == "http" and scope["path"] not in OPEN:
+        if scope["type"] == "http" and scope["path"] not in KEYLESS_PATHS:
             client = await self._find_client(scope, Headers(scope=scope))
             if isinstance(client, AgentsClient):
                 scope.setdefault("state", {})["client"] = client
@@ -244,17 +248,17 @@ class AgentsAccess:
         await app(scope, receive, send)
 
     async def _find_client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
-        if not _is_json(scope["method"], headers):
+        if not _is_json_or_empty(scope["method"], headers):
             return ErrorAnswer(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 "send the body as JSON, with the header Content-Type: application/json",
                 "unsupported_media_type",
             )
-        given = headers.getlist("authorization")
+        authorizations = headers.getlist("authorization")
         try:
-            if given:
-                key = read_bearer(given[0]) if len(given) == 1 else ""
-                return await run_in_threadpool(key_client, self._installation, key)
+            if authorizations:
+                key = read_bearer(authorizations[0]) if len(authorizations) == 1 else ""
+                return await run_in_threadpool(authenticate_key, self._installation, key)
             self._check_keyless(scope, headers)
         except NotAllowed as error:
             return self._refuse(scope, str(error))
@@ -290,18 +294,18 @@ class AgentsAccess:
 
 
 def find_peer(scope: Scope, installation: Installation) -> str | None:
-    """Finds the client's address, in the router's signed header or otherwise of the socket.
-    Returns None if the header is not the router's.
+    """Finds the client's address: from the router's signed header, or without it from the
+    socket. Returns None if the header is not the router's.
     """
-    given = Headers(scope=scope).getlist(PEER_HEADER.decode())
-    if not given:
-        return _socket_peer(scope)
+    peer_headers = Headers(scope=scope).getlist(PEER_HEADER.decode())
+    if not peer_headers:
+        return _find_socket_peer(scope)
     now = installation.clock.now().timestamp()
-    peer = read_peer_header(given[0].encode("latin-1"), installation.secret, now)
-    return None if len(given) > 1 or isinstance(peer, HeaderFault) else peer
+    peer = read_peer_header(peer_headers[0].encode("latin-1"), installation.secret, now)
+    return None if len(peer_headers) > 1 or isinstance(peer, HeaderFault) else peer
 
 
-def _socket_peer(scope: Scope) -> str:
+def _find_socket_peer(scope: Scope) -> str:
     return str(scope["client"][0]) if scope.get("client") else ""
 
 
@@ -325,18 +329,18 @@ def _is_own_host(host: str) -> bool:
         return False
     name = parts.hostname or ""
     plain = f"[{name}]" if ":" in name else name
-    same = host.lower() in (plain, f"{plain}:{port}")
-    return same and listens_on_loopback(name)
+    is_exact = host.lower() in (plain, f"{plain}:{port}")
+    return is_exact and listens_on_loopback(name)
 
 
-def _is_json(method: str, headers: Headers) -> bool:
+def _is_json_or_empty(method: str, headers: Headers) -> bool:
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or (method not in _BODY_METHODS and not has_body)
 
 
-# Headers of the client that the control plane checks.
-_PASSED_ON: Final = frozenset(
+# The client's headers that the control plane needs for its checks.
+_FORWARDED_HEADERS: Final = frozenset(
     {
         "accept",
         "authorization",
@@ -347,8 +351,8 @@ _PASSED_ON: Final = frozenset(
     }
 )
 
-# Headers of the control plane's answer that this process's server writes itself.
-_NOT_SENT_BACK: Final = frozenset(
+# The control plane's headers that the client does not get: this process writes its own.
+_DROPPED_HEADERS: Final = frozenset(
     {
         "cache-control",
         "connection",
@@ -368,15 +372,17 @@ def pass_on(
     request: Request,
     body: bytes,
 ) -> Response:
-    """Sends a request that needs a signature to the control plane, which makes its own checks
-    of the client's key and of the agent. Raises ConfigError.
+    """Sends a request that needs a signature to the control plane, and returns its answer. The
+    control plane checks the client's key and the agent itself. Raises ConfigError.
     """
     settings = installation.settings
     secret = installation.secret
     url = settings.agents.control_url or http_url(settings.control.host, settings.control.port)
     peer = find_peer(request.scope, installation) or ""
     now = installation.clock.now().timestamp()
-    headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+    headers = {
+        name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers
+    }
     headers[PEER_HEADER.decode()] = sign_peer_header(peer, secret, now).decode()
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
@@ -384,8 +390,10 @@ def pass_on(
         with closing(kind(parts.netloc, timeout=CONTROL_TIMEOUT_S)) as connection:
             connection.request(request.method, quote(request.url.path), body, headers)
             answer = connection.getresponse()
-            kept = {n: v for n, v in answer.getheaders() if n.lower() not in _NOT_SENT_BACK}
-            return Response(answer.read(), answer.status, kept)
+            answer_headers = {
+                n: v for n, v in answer.getheaders() if n.lower() not in _DROPPED_HEADERS
+            }
+            return Response(answer.read(), answer.status, answer_headers)
     except (OSError, ConnectionFailed) as error:
         raise ConfigError(
             "this process has no signing key, and the control plane, which has it, does "
@@ -410,12 +418,12 @@ class AgentsRequest:
     def ctx(self) -> Context:
         return self.installation.context
 
-    def require_session(self, agent: str, id_: str) -> AgentSession:
-        return agents.load_session(self.ctx, self.client, agent, id_)
+    def require_session(self, agent: str, session_id: str) -> AgentSession:
+        return agents.load_session(self.ctx, self.client, agent, session_id)
 
 
-def _agents_request(request: Request) -> AgentsRequest:
+def _build_request(request: Request) -> AgentsRequest:
     return AgentsRequest(request.state.client, request.app.state.installation, request)
 
 
-AgentsRequestParam = Annotated[AgentsRequest, Depends(_agents_request)]
+AgentsRequestParam = Annotated[AgentsRequest, Depends(_build_request)]

@@ -48,7 +48,7 @@ from harness.routing.agent import (
 
 router = APIRouter()
 PATH = "/agents"
-ONE = "/agents/{agent_id}"
+AGENT = "/agents/{agent_id}"
 SESSIONS = "/agents/{agent_id}/sessions"
 SESSION = "/agents/{agent_id}/sessions/{session_id}"
 
@@ -63,16 +63,16 @@ def create_agent(request: AgentsRequestParam, body: AgentBody) -> AgentAnswer | 
     """Creates an agent. A literal model needs the key of an approver, because no route's proof
     covers it.
     """
-    fields = _fields(request, body)
-    if (signed := _sign(request, body, fields)) is not None:
-        return signed
+    fields = _read_fields(request, body)
+    if (signed_answer := _sign_by_control_plane(request, body, fields)) is not None:
+        return signed_answer
     agent = agents.create_agent(
         request.ctx,
         request.client,
         reason=body.reason,
         **fields,
     )
-    return _with_notes(request, agent)
+    return _add_notes(request, agent)
 
 
 @router.get(PATH, response_model=ListAnswer[AgentAnswer], summary="List agents")
@@ -84,30 +84,30 @@ def list_agents(
     return request.ctx.store.lists.agents(page.page, owner_key=owner_key)
 
 
-@router.get(ONE, response_model=AgentAnswer, summary="Show an agent")
+@router.get(AGENT, response_model=AgentAnswer, summary="Show an agent")
 def get_agent(request: AgentsRequestParam, agent_id: str) -> Agent:
     return agents.load_agent(request.ctx, request.client, agent_id)
 
 
-@router.patch(ONE, response_model=AgentAnswer, summary="Change an agent")
+@router.patch(AGENT, response_model=AgentAnswer, summary="Change an agent")
 def change_agent(
     request: AgentsRequestParam,
     agent_id: str,
     body: AgentPatchBody,
 ) -> AgentAnswer | Response:
     """Changes an agent. A new model applies to sessions that are opened later."""
-    changes = _fields(request, body)
+    changes = _read_fields(request, body)
     if not changes:
         raise InputError("the body changes nothing: give a field of the agent")
-    if (signed := _sign(request, body, changes)) is not None:
-        return signed
+    if (signed_answer := _sign_by_control_plane(request, body, changes)) is not None:
+        return signed_answer
     ctx = request.ctx
     client = request.client
-    changed = agents.change_agent(ctx, client, agent_id, body.reason, **changes)
-    return _with_notes(request, changed)
+    changed_agent = agents.change_agent(ctx, client, agent_id, body.reason, **changes)
+    return _add_notes(request, changed_agent)
 
 
-@router.delete(ONE, status_code=204, summary="Delete an agent")
+@router.delete(AGENT, status_code=204, summary="Delete an agent")
 def delete_agent(request: AgentsRequestParam, agent_id: str) -> None:
     """Deletes an agent and closes its sessions. Their messages are kept as usual."""
     agents.delete_agent(request.ctx, request.client, agent_id)
@@ -206,31 +206,35 @@ def list_switch_requests(
     """Lists the session's switch requests with their decisions, newest first."""
     session = request.require_session(agent_id, session_id)
     expire_switches(request.ctx)
-    found = request.ctx.store.lists.switch_requests(page.page, session=session.id)
-    return found.map(lambda switch: switch_answer(request.ctx, switch))
+    switches = request.ctx.store.lists.switch_requests(page.page, session=session.id)
+    return switches.map(lambda switch: switch_answer(request.ctx, switch))
 
 
-def _fields(request: AgentsRequest, body: AgentFields) -> dict[str, Any]:
-    """Reads an agent's given fields. Raises InputError and NotFound with the field's name."""
+def _read_fields(request: AgentsRequest, body: AgentFields) -> dict[str, Any]:
+    """Reads the agent's fields in the body. Raises InputError and NotFound with the field's
+    name.
+    """
     plain = {"name", "description", "instructions", "data_class"}
     fields: dict[str, Any] = body.model_dump(include=plain, exclude_unset=True)
     if body.model:
-        fields["model"] = _model(request, "model", body.model)
+        fields["model"] = _read_model(request, "model", body.model)
     if "tools" in body.model_fields_set:
-        fields["tools"] = _tools(request, body.tools)
+        fields["tools"] = _read_tools(request, body.tools)
     if body.config.model_fields_set:
         text = body.config.fallback_model
-        fields["fallback_model"] = text and _model(request, "config.fallbackModel", text)
+        fields["fallback_model"] = text and _read_model(request, "config.fallbackModel", text)
     return fields
 
 
-def _sign(
+def _sign_by_control_plane(
     request: AgentsRequest,
     body: BaseModel,
     fields: Mapping[str, Any],
 ) -> Response | None:
-    """Has the control plane sign the consent to a literal model. Returns its answer; None
-    without a literal model, or if this process signs itself.
+    """Passes a request for a literal model on to the control plane, which signs the consent.
+
+    Returns the control plane's answer; None without a literal model, or if this process signs
+    itself.
     """
     models = (fields.get("model"), fields.get("fallback_model"))
     is_literal = any(model is not None and model.is_literal for model in models)
@@ -240,13 +244,13 @@ def _sign(
     return pass_on(request.installation, request.http, content)
 
 
-def _with_notes(request: AgentsRequest, agent: Agent) -> AgentAnswer:
+def _add_notes(request: AgentsRequest, agent: Agent) -> AgentAnswer:
     choices = (agent.model, agent.fallback_model)
     notes = describe_unchecked(request.ctx, [choice for choice in choices if choice])
     return AgentAnswer.model_validate(agent).model_copy(update={"notes": notes})
 
 
-def _model(
+def _read_model(
     request: AgentsRequest,
     field: str,
     text: str,
@@ -258,10 +262,10 @@ def _model(
         raise type(error)(f"{field}: {reason}", code=error.code) from error
 
 
-def _tools(request: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]:
-    """Raises InputError for an unknown tool, and for a name given twice."""
-    read: dict[str, AgentTool] = {}
-    for body in given:
+def _read_tools(request: AgentsRequest, bodies: list[ToolBody]) -> tuple[AgentTool, ...]:
+    """Converts the tools. Raises InputError for an unknown tool, and for a duplicate name."""
+    tools: dict[str, AgentTool] = {}
+    for body in bodies:
         if isinstance(body, str):
             tool = AgentTool(body)
             if not (
@@ -275,7 +279,7 @@ def _tools(request: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ..
         else:
             function = body.function
             tool = AgentTool(function.name, function.parameters, function.description)
-        if tool.name in read:
+        if tool.name in tools:
             raise InputError(f"tools: {tool.name!r} is given twice; give it once")
-        read[tool.name] = tool
-    return tuple(read.values())
+        tools[tool.name] = tool
+    return tuple(tools.values())

@@ -104,29 +104,29 @@ class ApprovalPages:
         try:
             answer = await self._answer(Request(scope, receive))
         except SwapgateError as error:
-            answer = _refusal(error)
+            answer = _show_refusal(error)
         if answer.status_code == HTTPStatus.UNAUTHORIZED and (
             wait_s := self._failed.count(scope)
         ):
             text = f"Too many wrong keys came from your address. Try again in {wait_s} s."
-            answer = _page("Not decided", text, 429)
+            answer = _build_page("Not decided", text, 429)
             answer.headers["retry-after"] = str(wait_s)
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         token = request.url.path.removeprefix(APPROVAL_PATH)
-        switch, agent = await run_in_threadpool(self._find, token)
+        switch, agent = await run_in_threadpool(self._find_switch, token)
         if request.method in ("GET", "HEAD"):
             return self._show(switch, agent)
         if request.method != "POST":
-            return _page("Not allowed", "Open the link in a browser.", 405)
+            return _build_page("Not allowed", "Open the link in a browser.", 405)
         body = await _read_body(request)
         if self._installation.signs_as is None:
             return await run_in_threadpool(pass_on, self._installation, request, body)
         kind = request.headers.get("content-type", "")
         return await run_in_threadpool(self._decide, switch, _read_form(kind, body))
 
-    def _find(self, token: str) -> tuple[ModelSwitchRequest, str]:
+    def _find_switch(self, token: str) -> tuple[ModelSwitchRequest, str]:
         """Returns the link's request, and its agent's name. Raises NotFound."""
         links = ApprovalLinks("", self._secret)
         with self._ctx.store.read() as tx, suppress(NotFound):
@@ -141,13 +141,13 @@ class ApprovalPages:
         if state is not SwitchState.PENDING:
             by = f" by {switch.decided_by}" if switch.decided_by else ""
             text = f"The switch request {switch.id} is {state.value}{by}."
-            return _page("Decided", text, HTTPStatus.GONE)
-        facts = "".join(
+            return _build_page("Decided", text, HTTPStatus.GONE)
+        rows = "".join(
             f"<dt>{escape(title)}</dt><dd>{escape(value)}</dd>"
             for title, value in switch_lines(switch, now)
         )
         question = switch_question(switch, agent)
-        return _page(question, "", HTTPStatus.OK, f"<dl>{facts}</dl>{_FORM}")
+        return _build_page(question, "", HTTPStatus.OK, f"<dl>{rows}</dl>{_FORM}")
 
     def _decide(self, switch: ModelSwitchRequest, fields: Mapping[str, str]) -> Response:
         decide = _DECISIONS.get(fields.get("decision", ""))
@@ -157,16 +157,17 @@ class ApprovalPages:
         try:
             actor = keys.authenticate(self._ctx.store, key, secret=self._secret)
         except NotAllowed as error:
-            return _page("Not decided", str(error), HTTPStatus.UNAUTHORIZED)
-        done = decide(
+            return _build_page("Not decided", str(error), HTTPStatus.UNAUTHORIZED)
+        decided_switch = decide(
             self._ctx,
             actor,
             switch.id,
             fields.get("reason", ""),
             fingerprint=switch.hash,
         )
-        text = f"{actor.name}: the switch request {done.id} is {done.state.value}."
-        return _page("Decided", text, HTTPStatus.OK)
+        state = decided_switch.state.value
+        text = f"{actor.name}: the switch request {switch.id} is {state}."
+        return _build_page("Decided", text, HTTPStatus.OK)
 
 
 def _read_form(kind: str, body: bytes) -> Mapping[str, str]:
@@ -190,17 +191,17 @@ async def _read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _refusal(error: SwapgateError) -> Response:
+def _show_refusal(error: SwapgateError) -> Response:
     status = find_status(error)
     if status is None:
         raise error
     hint = ""
     if isinstance(error, ConfigError):
         hint = " Decide with `swapgate agent approve` or `reject`, or on the dashboard."
-    return _page("Not decided", f"{error}.{hint}", status)
+    return _build_page("Not decided", f"{error}.{hint}", status)
 
 
-def _page(
+def _build_page(
     title: str,
     text: str,
     status: int,

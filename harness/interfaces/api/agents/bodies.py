@@ -54,7 +54,7 @@ class AgentsBody(BaseModel):
     )
 
 
-def _examples(*values: JsonValue) -> ConfigDict:
+def _set_examples(*values: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": list(values)})
 
 
@@ -72,7 +72,7 @@ class FunctionToolBody(AgentsBody):
     function: FunctionBody
 
 
-def _tool_form(tool: object) -> str | None:
+def _name_tool_form(tool: object) -> str | None:
     if isinstance(tool, str):
         return "name"
     return "function" if isinstance(tool, dict) else None
@@ -81,7 +81,7 @@ def _tool_form(tool: object) -> str | None:
 ToolBody = Annotated[
     Annotated[Name, Tag("name")] | Annotated[FunctionToolBody, Tag("function")],
     Discriminator(
-        _tool_form,
+        _name_tool_form,
         custom_error_type="tool_form",
         custom_error_message="send the name of a tool, or a function",
     ),
@@ -113,7 +113,7 @@ class AgentBody(AgentFields):
     sessions.
     """
 
-    model_config = _examples(
+    model_config = _set_examples(
         {
             "name": "support",
             "model": "chat",
@@ -135,13 +135,13 @@ class AgentBody(AgentFields):
 class AgentPatchBody(AgentFields):
     """An agent's fields to change; other fields stay. config.fallbackModel: null removes it."""
 
-    model_config = _examples({"description": "Helps customers"}, {"model": "chat"})
+    model_config = _set_examples({"description": "Helps customers"}, {"model": "chat"})
 
 
 class SessionBody(AgentsBody):
     """A session to open. user_id: the client's id of the session's user."""
 
-    model_config = _examples({"userId": "user-42", "metadata": {"channel": "web"}})
+    model_config = _set_examples({"userId": "user-42", "metadata": {"channel": "web"}})
 
     user_id: Annotated[str, Field(max_length=200)] = ""
     metadata: Annotated[dict[str, JsonValue], Field(max_length=64)] = {}
@@ -153,7 +153,7 @@ class SwitchModelBody(AgentsBody):
     wait for the decision.
     """
 
-    model_config = _examples(
+    model_config = _set_examples(
         {"action": "list"},
         {
             "action": "switch",
@@ -200,7 +200,7 @@ ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 ContentParts = Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_PARTS)]
 
 
-def _content_form(content: object) -> str | None:
+def _name_content_form(content: object) -> str | None:
     if isinstance(content, str):
         return "text"
     return "parts" if isinstance(content, list) else None
@@ -209,7 +209,7 @@ def _content_form(content: object) -> str | None:
 ContentBody = Annotated[
     Annotated[str, Tag("text")] | Annotated[ContentParts, Tag("parts")],
     Discriminator(
-        _content_form,
+        _name_content_form,
         custom_error_type="content_form",
         custom_error_message="send a text, or a list of parts",
     ),
@@ -222,7 +222,7 @@ class MessageBody(AgentsBody):
     answer comes as server-sent events.
     """
 
-    model_config = _examples(
+    model_config = _set_examples(
         {"role": "user", "content": "Where is my order 1001?"},
         {
             "role": "user",
@@ -240,7 +240,7 @@ class MessageBody(AgentsBody):
     tool_call_id: Annotated[str, Field(max_length=200)] = ""
     stream: bool = False
 
-    def incoming(self) -> IncomingMessage:
+    def to_message(self) -> IncomingMessage:
         """Builds the client's message. Raises InputError with the field's name."""
         is_tool = self.role == MessageRole.TOOL
         if not is_tool and self.role != MessageRole.USER:
@@ -272,7 +272,7 @@ class SessionsQuery(PageQuery):
     user_id: Annotated[str | None, Field(max_length=200, alias="userId")] = None
 
 
-def _tool_answer(tool: AgentTool) -> object:
+def _write_tool(tool: AgentTool) -> object:
     if tool.parameters is None:
         return tool.name
     return {"type": "function", "function": {**asdict(tool)}}
@@ -299,7 +299,7 @@ class AgentConfigAnswer(AgentsAnswer):
     fallback_model: str | None
 
 
-def _config(fallback: ModelChoice | None) -> object:
+def _write_config(fallback: ModelChoice | None) -> object:
     return {"fallback_model": fallback.text if fallback else None}
 
 
@@ -309,14 +309,14 @@ class AgentAnswer(AgentsAnswer):
     description: str
     instructions: str
     model: ChoiceText
-    tools: list[Annotated[str | FunctionToolBody, BeforeValidator(_tool_answer)]]
-    config: Annotated[AgentConfigAnswer, BeforeValidator(_config)] = Field(
+    tools: list[Annotated[str | FunctionToolBody, BeforeValidator(_write_tool)]]
+    config: Annotated[AgentConfigAnswer, BeforeValidator(_write_config)] = Field(
         validation_alias="fallback_model"
     )
     data_class: str
     created_at: datetime
     updated_at: datetime
-    notes: list[str] = []  # properties of a new model that nothing has checked
+    notes: list[str] = []  # properties of a new model that Swapgate has not checked
 
 
 class SessionAnswer(AgentsAnswer):
@@ -384,19 +384,19 @@ class MessageAnswer(AgentsAnswer):
 
     @field_validator("fallback", mode="before")
     @classmethod
-    def _fallback(cls, served: ServedBy) -> ServedBy | None:
+    def _select_fallback(cls, served: ServedBy) -> ServedBy | None:
         return served if served.fallback_from else None
 
     @field_validator("auto", mode="before")
     @classmethod
-    def _auto(cls, served: ServedBy) -> str | None:
+    def _select_auto(cls, served: ServedBy) -> str | None:
         return None if served.fallback_from else served.reason or None
 
     @field_validator("usage", mode="before")
     @classmethod
-    def _usage(cls, used: MessageUsage, read: ValidationInfo) -> MessageUsage | None:
-        is_answered = read.data["role"] == MessageRole.ASSISTANT and read.data["done_at"]
-        return used if is_answered else None
+    def _select_usage(cls, usage: MessageUsage, fields: ValidationInfo) -> MessageUsage | None:
+        is_answered = fields.data["role"] == MessageRole.ASSISTANT and fields.data["done_at"]
+        return usage if is_answered else None
 
 
 class TurnAnswer(MessageAnswer):

@@ -43,7 +43,7 @@ from harness.interfaces.api.frame.endpoint import PageQuery
 from harness.interfaces.api.frame.error_status import RETRY_AFTER_S
 
 
-def failure_answer(error: CallFailed) -> ErrorAnswer:
+def answer_failure(error: CallFailed) -> ErrorAnswer:
     wait_s = error.retry_after_s
     if wait_s is None and error.retryable:
         wait_s = RETRY_AFTER_S
@@ -64,11 +64,11 @@ def failure_answer(error: CallFailed) -> ErrorAnswer:
 
 log = structlog.get_logger("swapgate.agents")
 router = APIRouter()
-EVENTS: Final = "text/event-stream"
+EVENT_STREAM: Final = "text/event-stream"
 HEARTBEAT_S: Final = 15.0  # a silent stream sends a comment this often
 AUTO_HEADER: Final = "x-swapgate-auto"  # the target that `auto` chose, and why
-SAFE: Final = " !$&'()*+,/:;=@"
-EVENTS_EXAMPLE: Final = (
+UNQUOTED_CHARACTERS: Final = " !$&'()*+,/:;=@"
+EVENT_STREAM_EXAMPLE: Final = (
     'event: message.started\ndata: {"id": "ms_…", "state": "streaming", …}\n\n'
     'event: message.delta\ndata: {"text": "Your order"}\n\n'
     'event: message.stored\ndata: {"id": "ms_…", "state": "complete", …}\n\n'
@@ -82,7 +82,7 @@ PATH: Final = "/agents/{agent_id}/sessions/{session_id}/messages"
     PATH,
     response_model=TurnAnswer,
     summary="Send a message and get its answer",
-    responses={200: {"content": {EVENTS: {"example": EVENTS_EXAMPLE}}}},
+    responses={200: {"content": {EVENT_STREAM: {"example": EVENT_STREAM_EXAMPLE}}}},
 )
 async def post_message(
     request: AgentsRequestParam,
@@ -98,108 +98,110 @@ async def post_message(
     """Returns the whole answer, or server-sent events with `stream: true` or `Accept:
     text/event-stream`. A message of the role `tool` gets an answer once no call is open.
     """
-    streams = body.stream or EVENTS in accept.lower()
-    key = None
+    streams = body.stream or EVENT_STREAM in accept.lower()
+    request_key = None
     if idempotency_key is not None:
-        # Without `stream`, because a client may repeat a message with or without streaming.
+        # Omits `stream`, because a client may repeat a message with or without streaming.
         content = digest(body.model_dump(mode="json", exclude={"stream"}))
-        key = IdempotencyKey(request.client.name, idempotency_key, content)
+        request_key = IdempotencyKey(request.client.name, idempotency_key, content)
     posted = PostedMessage(
         request.client,
         agent_id,
         session_id,
-        body.incoming(),
-        key,
+        body.to_message(),
+        request_key,
         streams=streams,
-        keep=lambda outcome: "" if outcome.error else _turn_json(outcome),
+        keep=lambda outcome: "" if outcome.error else _write_turn(outcome),
     )
     request.client.require_write()
     run = await request.turns.start(posted)
     if isinstance(run, str):
-        return _replayed(run, streams=streams)
-    headers = {AUTO_HEADER: quote(run.auto, safe=SAFE)} if run.auto else {}
+        return _replay(run, streams=streams)
+    headers = {AUTO_HEADER: quote(run.auto, safe=UNQUOTED_CHARACTERS)} if run.auto else {}
     if streams:
         return StreamingResponse(
-            _events(run, request.ctx.chance),
-            media_type=EVENTS,
+            _stream_events(run, request.ctx.chance),
+            media_type=EVENT_STREAM,
             headers={"x-accel-buffering": "no", **headers},
         )
-    answer = _answer(await run.outcome())
+    answer = _build_answer(await run.outcome())
     answer.headers.update(headers)
     return answer
 
 
-def _answer(outcome: TurnOutcome) -> Response:
+def _build_answer(outcome: TurnOutcome) -> Response:
     if outcome.error is not None:
-        return failure_answer(outcome.error)
-    answer = Response(_turn_json(outcome), media_type="application/json")
-    if fallen := outcome.message.served.fallback_from:
-        answer.headers["x-swapgate-agent-fallback"] = quote(fallen, safe="/:@")
+        return answer_failure(outcome.error)
+    answer = Response(_write_turn(outcome), media_type="application/json")
+    if failed_model := outcome.message.served.fallback_from:
+        answer.headers["x-swapgate-agent-fallback"] = quote(failed_model, safe="/:@")
     return answer
 
 
-def _replayed(body: str, *, streams: bool) -> Response:
+def _replay(body: str, *, streams: bool) -> Response:
     headers = {"idempotent-replayed": "true"}
     if not streams:
         return Response(body, headers=headers, media_type="application/json")
-    return Response(_event("turn.completed", body), headers=headers, media_type=EVENTS)
+    return Response(
+        _format_event("turn.completed", body), headers=headers, media_type=EVENT_STREAM
+    )
 
 
-async def _events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:
+async def _stream_events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:
     """Yields the turn's events; the last one is `turn.completed` or `error`."""
     events = run.events()
-    waiting = asyncio.ensure_future(anext(events, None))
+    next_event = asyncio.ensure_future(anext(events, None))
     try:
         while True:
-            done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT_S)
-            if not done:
+            finished, _ = await asyncio.wait({next_event}, timeout=HEARTBEAT_S)
+            if not finished:
                 yield b": still at work\n\n"
                 continue
-            if (event := waiting.result()) is None:
+            if (event := next_event.result()) is None:
                 return
-            yield _written(event)
-            waiting = asyncio.ensure_future(anext(events, None))
+            yield _write_event(event)
+            next_event = asyncio.ensure_future(anext(events, None))
     except Exception as error:  # too late for an error status
-        known = answer_error(error) if isinstance(error, SwapgateError) else None
-        if known is None:
+        answer = answer_error(error) if isinstance(error, SwapgateError) else None
+        if answer is None:
             name = chance.token("e_")
             log.exception("turn_failed", id=name)
-            known = answer_unforeseen(name)
-        yield _error_event(known)
+            answer = answer_unforeseen(name)
+        yield _format_error(answer)
     finally:
-        waiting.cancel()
-        await asyncio.wait({waiting})
+        next_event.cancel()
+        await asyncio.wait({next_event})
         await events.aclose()
 
 
-def _turn_json(outcome: TurnOutcome) -> str:
+def _write_turn(outcome: TurnOutcome) -> str:
     return TurnAnswer.from_outcome(outcome).model_dump_json(by_alias=True)
 
 
-def _written(event: TurnEvent) -> bytes:
+def _write_event(event: TurnEvent) -> bytes:
     match event:
         case SessionMessage():
-            is_begun = event.state is MessageState.STREAMING
-            name = "message.started" if is_begun else "message.stored"
-            return _event(name, MessageAnswer.write(event))
+            is_started = event.state is MessageState.STREAMING
+            name = "message.started" if is_started else "message.stored"
+            return _format_event(name, MessageAnswer.write(event))
         case AnswerPiece(text, reasoning):
             pieces = {"text": text, "reasoning": reasoning}
-            given = {name: piece for name, piece in pieces.items() if piece}
-            return _event("message.delta", json.dumps(given, ensure_ascii=False))
+            delta = {name: piece for name, piece in pieces.items() if piece}
+            return _format_event("message.delta", json.dumps(delta, ensure_ascii=False))
         case TurnOutcome() if event.error is not None:
-            return _error_event(failure_answer(event.error))
+            return _format_error(answer_failure(event.error))
         case TurnOutcome():
-            return _event("turn.completed", _turn_json(event))
+            return _format_event("turn.completed", _write_turn(event))
         case _:
             assert_never(event)
 
 
-def _event(name: str, data: str) -> bytes:
+def _format_event(name: str, data: str) -> bytes:
     return f"event: {name}\ndata: {data}\n\n".encode()
 
 
-def _error_event(answer: ErrorAnswer) -> bytes:
-    return _event("error", bytes(answer.body).decode())
+def _format_error(answer: ErrorAnswer) -> bytes:
+    return _format_event("error", bytes(answer.body).decode())
 
 
 @router.get(PATH, response_model=ListAnswer[MessageAnswer], summary="List messages")

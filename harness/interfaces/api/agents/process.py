@@ -1,5 +1,5 @@
-"""The agents process serves the agents API and runs turns. After a signal, running turns get
-`router.drain_s` to end before they are interrupted.
+"""The agents process serves the agents API and runs turns. After a signal, the process waits up
+to `router.drain_s` for running turns, and then interrupts them.
 """
 
 import signal
@@ -78,27 +78,29 @@ def build_agents_app(installation: Installation, service: "TurnService") -> Fast
     )
     app.state.turns = service.turns
     app.include_router(health.probes)
-    for subject in (agents, messages):
-        app.include_router(subject.router, tags=[subject.__name__.rpartition(".")[2]])
-    return _guarded(app, installation)
+    for module in (agents, messages):
+        app.include_router(module.router, tags=[module.__name__.rpartition(".")[2]])
+    return _add_middleware(app, installation)
 
 
-def _guarded(app: FastAPI, installation: Installation) -> FastAPI:
-    where = installation.settings.agents
+def _add_middleware(app: FastAPI, installation: Installation) -> FastAPI:
+    settings = installation.settings.agents
     failed = FailedKeys(installation)
     app.state.installation = installation
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
     # The middleware added last runs first.
-    app.add_middleware(StrictBody, max_bytes=where.max_message_bytes, too_large=_too_large)
+    app.add_middleware(
+        StrictBody, max_bytes=settings.max_message_bytes, too_large=_answer_too_large
+    )
     app.add_middleware(
         AgentsAccess,
         installation=installation,
-        is_open=where.open_on_loopback,
+        is_open=settings.open_on_loopback,
         failed=failed,
     )
-    # This runs before `AgentsAccess`, because a browser sends no key, and a form instead of
-    # JSON.
+    # This runs before `AgentsAccess`, which would refuse a browser's form: it is not JSON, and
+    # its request has no key.
     app.add_middleware(ApprovalPages, installation=installation, failed=failed)
     chance = installation.context.chance
     app.add_middleware(
@@ -111,16 +113,16 @@ def _guarded(app: FastAPI, installation: Installation) -> FastAPI:
 
 
 class SignsForAgents:
-    """Serves the requests that the agents process passes on to the control plane for its
-    signature. Their signed header proves their origin; other clients get 404.
+    """Serves the requests that the agents process passes on to the control plane for a
+    signature. A signed header proves that the agents process sent them; other clients get 404.
     """
 
     def __init__(self, app: ASGIApp, installation: Installation) -> None:
-        passed_on = FastAPI(openapi_url=None)
-        passed_on.include_router(agents.router)
+        signing_app = FastAPI(openapi_url=None)
+        signing_app.include_router(agents.router)
         self._app = app
         self._installation = installation
-        self._passed_on = _guarded(passed_on, installation)
+        self._signing_app = _add_middleware(signing_app, installation)
 
     async def __call__(
         self,
@@ -132,7 +134,7 @@ class SignsForAgents:
         if scope["type"] == "http" and scope["path"].startswith(agents.PATH):
             is_signed = PEER_HEADER.decode() in Headers(scope=scope)
             if is_signed and find_peer(scope, self._installation) is not None:
-                app = self._passed_on
+                app = self._signing_app
             else:
                 text = "agents are served below the router's /agents"
                 if is_signed:
@@ -144,7 +146,7 @@ class SignsForAgents:
         await app(scope, receive, send)
 
 
-def _too_large(max_bytes: int) -> Response:
+def _answer_too_large(max_bytes: int) -> Response:
     return ErrorAnswer(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"the body has more than {max_bytes} bytes (agents.max_message_bytes)",
@@ -153,7 +155,7 @@ def _too_large(max_bytes: int) -> Response:
     )
 
 
-LAST_BYTES_S: Final = 5  # time to send the rest of the answers after the turns have ended
+LAST_BYTES_S: Final = 5  # time to send the last answers after the turns have ended
 
 
 class AgentsServer(CalmServer):
@@ -170,18 +172,18 @@ class AgentsServer(CalmServer):
 
 def run_agents(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C."""
-    from harness.app.agents import TurnService, open_agents  # noqa: PLC0415 - the control plane, which serves a part of this, needs no aiohttp
+    from harness.app.agents import TurnService, open_agents  # noqa: PLC0415 - the control plane imports this module without aiohttp
 
     # At its end, uvicorn raises the signal again. Without this handler, `finally` would not
     # run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_agents(config)
-    where = installation.settings.agents
+    settings = installation.settings.agents
     turns = TurnService(installation)
     server = uvicorn.Config(
         build_agents_app(installation, turns),
-        host=where.host,
-        port=where.port,
+        host=settings.host,
+        port=settings.port,
         timeout_graceful_shutdown=round(turns.drain_s) + LAST_BYTES_S,
         **SERVER,
     )

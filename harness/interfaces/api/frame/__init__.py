@@ -1,1 +1,1 @@
-"""The frame of the REST API: who may call what, how bodies are read, and answers written."""
+"""The frame of the REST API: access, request bodies, answers and the OpenAPI document."""

@@ -37,14 +37,14 @@ SERVER: Final[Mapping[str, Any]] = {
 }
 
 
-OPEN = frozenset({"/healthz", "/readyz"})
-METRICS = "/metrics"
-SCRAPER = Actor("metrics token", Role.VIEWER, "metrics token")
+KEYLESS_PATHS = frozenset({"/healthz", "/readyz"})
+METRICS_PATH = "/metrics"
+METRICS_ACTOR = Actor("metrics token", Role.VIEWER, "metrics token")
 
 
 @dataclass(frozen=True)
 class AccessRules:
-    """The keys that `Authenticated` accepts. metrics_token: gives access to /metrics only."""
+    """Finds the valid keys for `Authenticated`. metrics_token: opens only /metrics."""
 
     store: Database
     secret: bytes
@@ -55,14 +55,14 @@ class AccessRules:
 class Authenticated:
     """Adds the bearer key's Actor to the request's state, or answers 401 or 429.
 
-    It checks the key before the address, so that a guesser does not lock out other callers of
-    the address.
+    It checks the key first and limits the address only after a wrong key. So a guesser does
+    not lock out callers with a valid key at the same address.
     """
 
-    def __init__(self, app: ASGIApp, *, locks: AccessRules) -> None:
+    def __init__(self, app: ASGIApp, *, rules: AccessRules) -> None:
         self._app = app
-        self._locks = locks
-        self._attempts = FailedAttempts(locks.clock)
+        self._rules = rules
+        self._failed_attempts = FailedAttempts(rules.clock)
 
     async def __call__(
         self,
@@ -70,45 +70,45 @@ class Authenticated:
         receive: Receive,
         send: Send,
     ) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in KEYLESS_PATHS:
             await self._app(scope, receive, send)
             return
         token = read_bearer(Headers(scope=scope).get("authorization", ""))
         try:
-            actor = await self._actor(token, scope["path"])
-        except NotAllowed as refused:
-            answer = self._refusal(scope, str(refused), given=bool(token))
+            actor = await self._find_actor(token, scope["path"])
+        except NotAllowed as error:
+            answer = self._refuse(scope, str(error), has_token=bool(token))
             await answer(scope, receive, send)
             return
         scope.setdefault("state", {})["actor"] = actor
         await self._app(scope, receive, send)
 
-    def _refusal(
+    def _refuse(
         self,
         scope: Scope,
-        why: str,
+        reason: str,
         *,
-        given: bool,
+        has_token: bool,
     ) -> JsonAnswer:
         peer = scope["client"][0] if scope.get("client") else None
         address = client_address(peer, (), ())
-        wait_s = self._attempts.wait_s(address)
+        wait_s = self._failed_attempts.wait_s(address)
         if wait_s > 0:
-            return _slow_down(wait_s)
-        self._attempts.failed(address)
-        return _unknown(why, given=given)
+            return _ask_to_wait(wait_s)
+        self._failed_attempts.failed(address)
+        return _refuse_key(reason, has_token=has_token)
 
-    async def _actor(self, token: str, path: str) -> Actor:
-        locks = self._locks
-        scraper = path == METRICS and locks.metrics_token is not None
-        if scraper and hmac.compare_digest(
-            token.encode(), (locks.metrics_token or "").encode()
+    async def _find_actor(self, token: str, path: str) -> Actor:
+        rules = self._rules
+        is_scrape = path == METRICS_PATH and rules.metrics_token is not None
+        if is_scrape and hmac.compare_digest(
+            token.encode(), (rules.metrics_token or "").encode()
         ):
-            return SCRAPER
+            return METRICS_ACTOR
         if not token.startswith(MANAGEMENT_KEY_PREFIX):
             raise NotAllowed(f"send `Authorization: Bearer {MANAGEMENT_KEY_PREFIX}…`")
         return await run_in_threadpool(
-            keys.authenticate, locks.store, token, secret=locks.secret
+            keys.authenticate, rules.store, token, secret=rules.secret
         )
 
 
@@ -118,8 +118,8 @@ def read_bearer(header: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _unknown(message: str, *, given: bool) -> JsonAnswer:
-    challenge = 'Bearer realm="swapgate"' + (', error="invalid_token"' if given else "")
+def _refuse_key(message: str, *, has_token: bool) -> JsonAnswer:
+    challenge = 'Bearer realm="swapgate"' + (', error="invalid_token"' if has_token else "")
     return problem(
         HTTPStatus.UNAUTHORIZED,
         "Unauthenticated",
@@ -128,7 +128,7 @@ def _unknown(message: str, *, given: bool) -> JsonAnswer:
     )
 
 
-def _slow_down(wait_s: float) -> JsonAnswer:
+def _ask_to_wait(wait_s: float) -> JsonAnswer:
     return problem(
         HTTPStatus.TOO_MANY_REQUESTS,
         "TooManyFailures",

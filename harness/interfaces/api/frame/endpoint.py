@@ -42,8 +42,8 @@ class Body(BaseModel):
 
     def arguments(self) -> dict[str, Any]:
         """Returns the fields as arguments of a use case, without null fields."""
-        given = ((name, getattr(self, name)) for name in type(self).model_fields)
-        return {name: value for name, value in given if value is not None}
+        fields = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: value for name, value in fields if value is not None}
 
 
 class PageQuery(Body):
@@ -78,7 +78,7 @@ class RouteQuery(PageQuery):
     route: Name | None = None
 
 
-REPLAYED: Final = "idempotent-replayed"
+REPLAYED_HEADER: Final = "idempotent-replayed"
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -101,11 +101,14 @@ class ApiCaller:
         do: Callable[[NoteCreated], T],
         load: Callable[[Context, str], T],
     ) -> T:
-        """Handles a repeated request only once. Raises as `idempotency.do_once`."""
+        """Handles a repeated request only once. Raises as `idempotency.do_once`.
+
+        do: handles the request. load: loads the result of the earlier request by its id.
+        """
         if self.idempotency_key is None:
             return do(note_nothing)
-        # The role is part of the place, because a caller with a lower role must not get an
-        # answer that was stored for a higher role.
+        # The place includes the role: a lower role must not get an answer that Swapgate stored
+        # for a higher role.
         place = [
             self.actor.principal,
             self.actor.role.name,
@@ -124,28 +127,30 @@ class ApiCaller:
             load,
         )
         if is_repeated:
-            self.headers[REPLAYED] = "true"
+            self.headers[REPLAYED_HEADER] = "true"
         return result
 
 
-def _caller(request: Request) -> ApiCaller:
+def _identify_caller(request: Request) -> ApiCaller:
     installation: Installation = request.app.state.installation
     actor: Actor = request.state.actor
     return ApiCaller(installation.context, actor, installation.secret)
 
 
-CallerParam = Annotated[ApiCaller, Depends(_caller)]
+CallerParam = Annotated[ApiCaller, Depends(_identify_caller)]
 IdempotencyKeyParam = Annotated[
     str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)
 ]
 
 
-def _spender(who: CallerParam, idempotency_key: IdempotencyKeyParam = None) -> ApiCaller:
-    return replace(who, idempotency_key=idempotency_key)
+def _identify_spender(
+    caller: CallerParam, idempotency_key: IdempotencyKeyParam = None
+) -> ApiCaller:
+    return replace(caller, idempotency_key=idempotency_key)
 
 
-SpenderParam = Annotated[ApiCaller, Depends(_spender)]
-PathPart = Annotated[PageQuery, Query()]
+SpenderParam = Annotated[ApiCaller, Depends(_identify_spender)]
+PageParam = Annotated[PageQuery, Query()]
 
 
 def endpoint(
@@ -155,20 +160,20 @@ def endpoint(
     *,
     status: int = 200,
 ) -> Callable[[F], F]:
-    """Registers a handler, which takes `who` and its parameters, and runs in a thread."""
+    """Registers a handler, which takes `caller` and its parameters, and runs in a thread."""
 
     def register(handler: F) -> F:
         @wraps(handler)
-        def answered(**given: Any) -> Response:
-            who: ApiCaller = given["who"]
-            found = handler(**given)
+        def answer(**arguments: Any) -> Response:
+            caller: ApiCaller = arguments["caller"]
+            content = handler(**arguments)
             if status == 204:
                 return Response(status_code=status)
-            return JsonAnswer(found, status_code=status, headers=who.headers)
+            return JsonAnswer(content, status_code=status, headers=caller.headers)
 
         router.add_api_route(
             path,
-            answered,
+            answer,
             methods=[method],
             status_code=status,
             response_model=None,
@@ -187,12 +192,12 @@ def operation(
     *,
     status: int = 200,
 ) -> None:
-    """Registers a use case whose body, or GET query, is written by hand. Its fields are the use
-    case's further arguments.
+    """Registers a use case whose body, or GET query, is written by hand.
 
-    call: `METHOD /path/{name}`. The path's names are the use case's first arguments.
+    call: `METHOD /path/{name}`. The path's names are the use case's first arguments; the body's
+    fields are its further arguments.
     """
-    declared = Operation(
+    declaration = Operation(
         use_case=use_case,
         role=Role.VIEWER,
         words="",
@@ -200,77 +205,81 @@ def operation(
         name=name,
         status=status,
     )
-    operation_endpoint(router, declared, body)
+    operation_endpoint(router, declaration, body)
 
 
 def operation_endpoint(
     router: APIRouter,
-    declared: Operation[Any],
+    declaration: Operation[Any],
     body: type[Body] | None,
 ) -> None:
     """Registers a declared operation with the use case's docstring."""
-    use_case = declared.use_case
-    method, path = declared.endpoint.split()
-    names = declared.path_names
-    in_path = dict(zip(names, (entered.name for entered in declared.inputs), strict=False))
-    durations = {entered.name for entered in declared.inputs if _is_duration(entered.kind)}
+    use_case = declaration.use_case
+    method, path = declaration.endpoint.split()
+    path_names = declaration.path_names
+    input_names = dict(
+        zip(path_names, (input_.name for input_ in declaration.inputs), strict=False)
+    )
+    durations = {input_.name for input_ in declaration.inputs if _is_duration(input_.kind)}
 
     def handler(
-        who: ApiCaller,
+        caller: ApiCaller,
         body: Body | None = None,
-        **given: str,
+        **path_values: str,
     ) -> object:
-        named: dict[str, Any] = {in_path[name]: value for name, value in given.items()}
+        inputs: dict[str, Any] = {
+            input_names[name]: value for name, value in path_values.items()
+        }
         for name, value in (body.arguments() if body else {}).items():
-            named[name] = timedelta(seconds=value) if name in durations else value
-        found = declared.run(who, named).result
+            inputs[name] = timedelta(seconds=value) if name in durations else value
+        result = declaration.run(caller, inputs).result
         if kind is None:
             return None
-        return json_answer(found) if is_list else found
+        return json_answer(result) if is_list else result
 
-    no_content = declared.status == HTTPStatus.NO_CONTENT
+    no_content = declaration.status == HTTPStatus.NO_CONTENT
     kind = None if no_content else use_case.__annotations__["return"]
     origin: object = get_origin(kind)
     is_list = origin in (list, Sequence)
     returns = Page[get_args(kind)[0]] if is_list else kind  # type: ignore[misc]
-    handler.__name__ = declared.id
-    handler.__doc__ = _description(use_case)
-    parameters = list(_parameters(method, names, body))
+    handler.__name__ = declaration.id
+    handler.__doc__ = _describe(use_case)
+    parameters = list(_list_parameters(method, path_names, body))
     signature = inspect.Signature(parameters, return_annotation=returns)
     handler.__signature__ = signature  # type: ignore[attr-defined]
     handler.__annotations__ = {"return": returns}
-    endpoint(router, method, path, status=declared.status)(handler)
+    endpoint(router, method, path, status=declaration.status)(handler)
 
 
 def _is_duration(kind: Any) -> bool:
     return kind is timedelta or timedelta in get_args(kind)
 
 
-def _parameters(
+def _list_parameters(
     method: str,
-    names: Sequence[str],
+    path_names: Sequence[str],
     body: type[Body] | None,
 ) -> Iterator[inspect.Parameter]:
-    make = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
-    yield make("who", annotation=CallerParam)
-    yield from (make(name, annotation=str) for name in names)
+    new_parameter = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    yield new_parameter("caller", annotation=CallerParam)
+    yield from (new_parameter(name, annotation=str) for name in path_names)
     if body is None:
         return
     if method in ("GET", "DELETE"):
-        yield make("body", annotation=Annotated[body, Query()])
+        yield new_parameter("body", annotation=Annotated[body, Query()])
         return
-    needed = any(field.is_required() for field in body.model_fields.values())
-    yield make(
+    is_required = any(field.is_required() for field in body.model_fields.values())
+    yield new_parameter(
         "body",
         annotation=body,
-        default=inspect.Parameter.empty if needed else body(),
+        default=inspect.Parameter.empty if is_required else body(),
     )
 
 
-def _description(use_case: Callable[..., Any]) -> str:
+def _describe(use_case: Callable[..., Any]) -> str:
     """Removes argument notes and `Raises` from a use case's docstring, because the API
     documents fields and statuses itself.
     """
-    names = "|".join(inspect.signature(use_case).parameters)
-    left_out = rf"\s*\b(?:Raises\b.*|(?:{names}): .*?(?=\n\n|\Z))"
-    return re.sub(left_out, "", inspect.getdoc(use_case) or "", flags=re.DOTALL).strip()
+    arguments = "|".join(inspect.signature(use_case).parameters)
+    argument_notes = rf"\s*\b(?:Raises\b.*|(?:{arguments}): .*?(?=\n\n|\Z))"
+    return re.sub(argument_notes, "", inspect.getdoc(use_case) or "", flags=re.DOTALL).strip()

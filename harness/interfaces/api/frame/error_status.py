@@ -36,18 +36,18 @@ from harness.frame.suggestions import describe_fault, find_fault_path
 T = TypeVar("T")
 
 
-def json_answer(everything: Sequence[T]) -> Page[T]:
-    return Page(everything, len(everything))
+def json_answer(items: Sequence[T]) -> Page[T]:
+    return Page(items, len(items))
 
 
 def extend(
     kind: type[T],
-    found: Any,
+    source: Any,
     **more: Any,
 ) -> T:
-    """Builds a dataclass from the attributes of `found` and the further fields `more`."""
+    """Builds a dataclass from the attributes of `source` and the further fields `more`."""
     names = {field.name for field in fields(kind)} - more.keys()  # type: ignore[arg-type]
-    return kind(**{name: getattr(found, name) for name in names}, **more)
+    return kind(**{name: getattr(source, name) for name in names}, **more)
 
 
 class JsonAnswer(Response):
@@ -80,7 +80,7 @@ def problem(
 
 log = structlog.get_logger("swapgate.api")
 
-# ProofRefused is 409, not 403, because another key would not help, but a new proposal does.
+# ProofRefused is 409, not 403: another key would not help, but a new proposal would.
 STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -123,14 +123,14 @@ def answer_error(error: SwapgateError) -> JsonAnswer | None:
 
 
 async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this error only
     kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "").replace("-", "")
     return problem(error.status_code, kind, f"{error.detail}.", headers=error.headers)
 
 
 async def answer_validation_error(request: Request, error: Exception) -> JsonAnswer:
     """Names every wrong field, but not its value, which may be a secret."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this error only
     text = "; ".join(
         f"{'.'.join((part, *path))}: {reason}"
         for part, path, reason in describe_request_faults(request, error)
@@ -144,7 +144,7 @@ def describe_request_faults(
     """Yields each fault's part of the request, its path in there, and its description with the
     nearest valid key or word.
     """
-    parts = request.scope["route"].dependant
+    dependant = request.scope["route"].dependant
     values: dict[str, object] = {
         "query": request.query_params,
         "path": request.path_params,
@@ -152,7 +152,7 @@ def describe_request_faults(
     }
     for fault in error.errors():
         part, *place = fault["loc"]
-        fields = parts.query_params if part == "query" else parts.body_params
+        fields = dependant.query_params if part == "query" else dependant.body_params
         schema = TypeAdapter(fields[0].field_info.annotation).json_schema() if fields else {}
         path = find_fault_path({**fault, "loc": place}, values.get(part, error.body))
         yield part, [*map(str, path)], describe_fault(fault, path, schema)
@@ -185,7 +185,7 @@ class ErrorGuard:
     """The outermost middleware, which turns errors into answers.
 
     answer: answers a Swapgate error; returns None for an internal error.
-    unforeseen: answers any other error, by its id in the log.
+    unforeseen: answers any other error. Its argument is the error's id in the log.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class ErrorGuard:
     ) -> None:
         self._app = app
         self._chance = chance
-        self._known = answer
+        self._answer_known = answer
         self._unforeseen = unforeseen
 
     async def __call__(
@@ -210,27 +210,30 @@ class ErrorGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = False
+        has_started = False
 
-        async def sending(message: Message) -> None:
-            nonlocal began
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_started
             if message["type"] == "http.response.start":
-                began = True
-                message["headers"] = [*message["headers"], *_ALWAYS]
+                has_started = True
+                message["headers"] = [*message["headers"], *_FIXED_HEADERS]
             await send(message)
 
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             return
         except Exception as error:
-            if began:
+            if has_started:
                 raise
-            await self._answer(error, scope)(scope, receive, sending)
+            await self._answer(error, scope)(scope, receive, send_with_headers)
 
     def _answer(self, error: Exception, scope: Scope) -> Response:
-        if isinstance(error, SwapgateError) and (known := self._known(error)) is not None:
-            return known
+        if (
+            isinstance(error, SwapgateError)
+            and (answer := self._answer_known(error)) is not None
+        ):
+            return answer
         name = self._chance.token("e_")
         log.error(
             "api_failed",
@@ -242,7 +245,7 @@ class ErrorGuard:
 
 
 # Caches must not store an answer, and browsers must not treat it as HTML.
-_ALWAYS = (
+_FIXED_HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 )

@@ -63,7 +63,7 @@ class SchemaComponents:
         if origin is Literal:
             return {"enum": list(arguments)}
         if origin is Page:
-            return self._page(arguments[0])
+            return self._build_page_schema(arguments[0])
         if origin is Mapping or origin is dict:
             return {
                 "type": "object",
@@ -85,39 +85,43 @@ class SchemaComponents:
         if any(origin is container for container in LISTS):
             return {"type": "array", "items": self.schema_for(arguments[0])}
         if isinstance(kind, type) and issubclass(kind, Enum):
-            return _enum(kind)
+            return _describe_enum(kind)
         if is_dataclass(kind) and isinstance(kind, type):
-            return self._reference(kind)
+            return self._define(kind)
         raise TypeError(f"{kind!r} has no JSON Schema here")
 
-    def _page(self, kind: Any) -> Schema:
+    def _build_page_schema(self, kind: Any) -> Schema:
         hints = get_type_hints(Page)
         items = {"type": "array", "items": self.schema_for(kind)}
-        others = {name: self.schema_for(hints[name]) for name in ("total", "next", "invalid")}
-        return object_schema({"items": items, **others})
+        other_fields = {
+            name: self.schema_for(hints[name]) for name in ("total", "next", "invalid")
+        }
+        return object_schema({"items": items, **other_fields})
 
-    def _reference(self, kind: type) -> Schema:
+    def _define(self, kind: type) -> Schema:
         name = kind.__name__
         if name not in self.schemas:
             self.schemas[name] = {}  # a type may contain itself
             hints = get_type_hints(kind)
-            shown = {
+            properties = {
                 shown_name(kind, field.name): self.schema_for(hints[field.name])
                 for field in fields(kind)
                 if field.name not in HIDDEN
             }
-            self.schemas[name] = object_schema({**_computed_properties(kind), **shown})
+            self.schemas[name] = object_schema(
+                {**_list_computed_properties(kind), **properties}
+            )
         return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _enum(kind: type[Enum]) -> Schema:
+def _describe_enum(kind: type[Enum]) -> Schema:
     values = [
         member.name.lower() if issubclass(kind, IntEnum) else member.value for member in kind
     ]
     return {"type": "string", "enum": values}
 
 
-def _computed_properties(kind: type) -> Schema:
+def _list_computed_properties(kind: type) -> Schema:
     text = {"type": "string"}
     if issubclass(kind, Target):
         return {"id": text, "name": text}
@@ -188,7 +192,7 @@ def add_answers(document: Schema, answers: Mapping[tuple[str, str], Any]) -> Non
     for (path, method), kind in answers.items():
         for status, response in document["paths"][path][method]["responses"].items():
             if status not in ("204", "422"):
-                response["content"] = _json(components.schema_for(kind))
+                response["content"] = _wrap_json(components.schema_for(kind))
     document.setdefault("components", {}).setdefault("schemas", {}).update(components.schemas)
 
 
@@ -206,7 +210,7 @@ def add_errors_and_keys(
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = {
                 "description": "An error",
-                "content": _json({"$ref": "#/components/schemas/Error"}),
+                "content": _wrap_json({"$ref": "#/components/schemas/Error"}),
             }
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -222,5 +226,5 @@ def add_errors_and_keys(
     document["security"] = [{"key": []}]
 
 
-def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _wrap_json(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}

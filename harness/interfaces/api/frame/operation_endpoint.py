@@ -18,7 +18,7 @@ from harness.interfaces.api.frame.endpoint import (
     operation_endpoint,
 )
 
-# The bodies by name: those that several endpoints share, and those built so far.
+# The shared bodies by name; `operation_body` adds each body that it builds.
 _BODIES: Final[dict[str, type[Body]]] = {
     body.__name__: body for body in (PageQuery, RouteQuery, ReasonBody, OverruleBody)
 }
@@ -38,27 +38,31 @@ def operation_body(operation: Operation[Any]) -> type[Body] | None:
     Operations with the same inputs share a body by its name. Raises TypeError if two bodies of
     one name differ.
     """
-    entered = operation.inputs[len(operation.path_names) :]
-    if not entered:
+    inputs = operation.inputs[len(operation.path_names) :]
+    if not inputs:
         return None
     fields: dict[str, Any] = {
-        field.name: (_field_type(field), ... if field.is_required else field.default)
-        for field in entered
-        if field.name != PAGE
+        input_.name: (_build_field_type(input_), ... if input_.is_required else input_.default)
+        for input_ in inputs
+        if input_.name != PAGE
     }
-    is_paged = any(field.name == PAGE for field in entered)
-    name = operation.body or _usual_name(fields, is_paged=is_paged) or _title(operation.id)
+    is_paged = any(input_.name == PAGE for input_ in inputs)
+    name = (
+        operation.body
+        or _find_shared_name(fields, is_paged=is_paged)
+        or _build_name(operation.id)
+    )
     base = PageQuery if is_paged else Body
     if name not in _BODIES:
         text = operation.body_text or None
-        built: Any = create_model(name, __base__=base, __doc__=text, **fields)
-        _BODIES[name] = built
+        new_body: Any = create_model(name, __base__=base, __doc__=text, **fields)
+        _BODIES[name] = new_body
     if set(_BODIES[name].model_fields) != {*base.model_fields, *fields}:
         raise TypeError(f"{operation.id}: the body {name} has other fields; give another name")
     return _BODIES[name]
 
 
-def _usual_name(fields: Mapping[str, tuple[Any, Any]], *, is_paged: bool) -> str:
+def _find_shared_name(fields: Mapping[str, tuple[Any, Any]], *, is_paged: bool) -> str:
     if is_paged:
         return "" if fields else "PageQuery"
     if set(fields) != {"reason"}:
@@ -66,29 +70,29 @@ def _usual_name(fields: Mapping[str, tuple[Any, Any]], *, is_paged: bool) -> str
     return "OverruleBody" if fields["reason"][1] is ... else "ReasonBody"
 
 
-def _title(name: str) -> str:
+def _build_name(name: str) -> str:
     return "".join(word.title() for word in name.split("_")) + "Body"
 
 
-def _field_type(entered: Input) -> Any:
-    kind = float if entered.plain_kind is timedelta else entered.plain_kind
-    bounded: Any = Annotated[kind, Field(**_bounds(entered, kind))]
-    whole: Any = bounded | None if entered.takes_none else bounded
+def _build_field_type(input_: Input) -> Any:
+    kind = float if input_.plain_kind is timedelta else input_.plain_kind
+    bounded: Any = Annotated[kind, Field(**_build_bounds(input_, kind))]
+    optional: Any = bounded | None if input_.takes_none else bounded
     attributes: dict[str, Any] = {}
-    if entered.declared.meaning and entered.name != "reason":
-        attributes["description"] = entered.declared.meaning
-    if entered.declared.api_name:
-        attributes["alias"] = entered.declared.api_name
-    return Annotated[whole, Field(**attributes)] if attributes else whole
+    if input_.declared.meaning and input_.name != "reason":
+        attributes["description"] = input_.declared.meaning
+    if input_.declared.api_name:
+        attributes["alias"] = input_.declared.api_name
+    return Annotated[optional, Field(**attributes)] if attributes else optional
 
 
-def _bounds(entered: Input, kind: Any) -> dict[str, Any]:
+def _build_bounds(input_: Input, kind: Any) -> dict[str, Any]:
     if kind is str:
-        length = entered.declared.length
-        least = {"min_length": int(length.low)} if length.low else {}
-        return {**least, "max_length": int(length.high)}
-    allowed = entered.declared.range
-    if allowed is None:
+        length = input_.declared.length
+        min_length = {"min_length": int(length.low)} if length.low else {}
+        return {**min_length, "max_length": int(length.high)}
+    allowed_range = input_.declared.range
+    if allowed_range is None:
         return {}
-    low = {"gt" if allowed.above else "ge": allowed.low}
-    return low if math.isinf(allowed.high) else {**low, "le": allowed.high}
+    low = {"gt" if allowed_range.above else "ge": allowed_range.low}
+    return low if math.isinf(allowed_range.high) else {**low, "le": allowed_range.high}

@@ -18,7 +18,7 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 
 
-def _too_large(max_bytes: int) -> Response:
+def _answer_too_large(max_bytes: int) -> Response:
     return problem(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "BodyTooLarge",
@@ -28,8 +28,9 @@ def _too_large(max_bytes: int) -> Response:
 
 
 class StrictBody:
-    """Answers 413 to a body over `max_bytes`, by `too_large`. Raises InputError for a body that
-    is not strict JSON.
+    """Refuses a body over `max_bytes`. Raises InputError for a body that is not strict JSON.
+
+    too_large: builds the refusal, with the status 413 by default.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class StrictBody:
         app: ASGIApp,
         *,
         max_bytes: int = MAX_BODY_BYTES,
-        too_large: Callable[[int], Response] = _too_large,
+        too_large: Callable[[int], Response] = _answer_too_large,
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
@@ -68,12 +69,12 @@ async def _read(
     max_bytes: int,
 ) -> bytes | None:
     """Reads the whole body; returns None as soon as it exceeds the limit."""
-    declared = Headers(scope=scope).get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    declared_length = Headers(scope=scope).get("content-length", "")
+    if declared_length.isdecimal() and int(declared_length) > max_bytes:
         return None
     body = bytearray()
-    more = True
-    while more:
+    has_more = True
+    while has_more:
         message = await receive()
         if message["type"] == "http.disconnect":
             # An incomplete body must not look complete.
@@ -81,25 +82,25 @@ async def _read(
         body += message.get("body", b"")
         if len(body) > max_bytes:
             return None
-        more = message.get("more_body", False)
+        has_more = message.get("more_body", False)
     return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    given = False
+    is_sent = False
 
-    async def replayed() -> Message:
-        nonlocal given
-        if given:
+    async def receive_again() -> Message:
+        nonlocal is_sent
+        if is_sent:
             return await receive()
-        given = True
+        is_sent = True
         return {
             "type": "http.request",
             "body": body,
             "more_body": False,
         }
 
-    return replayed
+    return receive_again
 
 
 def check_json(body: bytes) -> None:
@@ -109,35 +110,35 @@ def check_json(body: bytes) -> None:
     if not body:
         return
     try:
-        value = json.loads(body, object_pairs_hook=_object)
+        value = json.loads(body, object_pairs_hook=_build_object)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
-        what = "too deep" if isinstance(error, RecursionError) else str(error)
-        raise InputError(f"the body is not strict JSON: {what}") from None
+        fault = "too deep" if isinstance(error, RecursionError) else str(error)
+        raise InputError(f"the body is not strict JSON: {fault}") from None
     _check_levels(value)
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _build_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Refuses a duplicate key, because parsers disagree about its value."""
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in value if names.count(name) > 1)
-        raise InputError(f"the body has the key {twice[:100]!r} twice in one object")
+        duplicate = next(name for name in value if names.count(name) > 1)
+        raise InputError(f"the body has the key {duplicate[:100]!r} twice in one object")
     return value
 
 
 def _check_levels(value: object) -> None:
-    level = [value]
+    values = [value]  # of one level
     for _ in range(MAX_DEPTH):
-        if any(isinstance(part, str) and "\0" in part for part in level):
+        if any(isinstance(part, str) and "\0" in part for part in values):
             raise InputError("the body contains a NUL, which the database cannot store")
-        level = [inner for part in level for inner in _inside(part)]
-    if level:
+        values = [inner for part in values for inner in _list_parts(part)]
+    if values:
         raise InputError(f"the body is nested more than {MAX_DEPTH} deep")
 
 
-def _inside(value: object) -> list[object]:
+def _list_parts(value: object) -> list[object]:
     match value:
         case dict():
             return [*value, *value.values()]

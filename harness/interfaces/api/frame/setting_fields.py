@@ -16,29 +16,29 @@ def settings_body(record: type, *, whole: bool = False) -> type[Body]:
     omitted field has its default.
     """
     fields: dict[str, Any] = {
-        declared.name: (
-            (_field_type(declared), declared.default)
-            if whole and not declared.optional
-            else (_field_type(declared) | None, None)
+        declaration.name: (
+            (_build_field_type(declaration), declaration.default)
+            if whole and not declaration.optional
+            else (_build_field_type(declaration) | None, None)
         )
-        for declared in plain_settings(record)
+        for declaration in plain_settings(record)
     }
     return create_model("SettingFields", __base__=Body, **fields)
 
 
-def _field_type(declared: Declaration) -> Any:
-    bounds = _bounds(declared)
-    return Annotated[declared.kind, Field(**bounds)] if bounds else declared.kind
+def _build_field_type(declaration: Declaration) -> Any:
+    bounds = _build_bounds(declaration)
+    return Annotated[declaration.kind, Field(**bounds)] if bounds else declaration.kind
 
 
-def _bounds(declared: Declaration) -> dict[str, Any]:
+def _build_bounds(declaration: Declaration) -> dict[str, Any]:
     """Returns pydantic's bounds. A number that 0 turns off or removes begins at 0."""
-    if declared.kind is str:
-        low = {"min_length": int(declared.length.low)} if declared.length.low else {}
-        return {**low, "max_length": int(declared.length.high)}
-    allowed = declared.range
-    if allowed is None:
+    if declaration.kind is str:
+        low = {"min_length": int(declaration.length.low)} if declaration.length.low else {}
+        return {**low, "max_length": int(declaration.length.high)}
+    allowed_range = declaration.range
+    if allowed_range is None:
         return {}
-    if allowed.zero or (declared.optional and declared.removal == 0):
-        return {"ge": 0, "le": allowed.high}
-    return {"gt" if allowed.above else "ge": allowed.low, "le": allowed.high}
+    if allowed_range.zero or (declaration.optional and declaration.removal == 0):
+        return {"ge": 0, "le": allowed_range.high}
+    return {"gt" if allowed_range.above else "ge": allowed_range.low, "le": allowed_range.high}

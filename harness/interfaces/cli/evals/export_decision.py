@@ -1,5 +1,5 @@
 """Recognises, reads and judges results of other eval tools, for `gate decide --from`. Swapgate
-stores none of them, and no proposal can use them.
+does not store these results, and proposals cannot use them.
 """
 
 import json
@@ -52,9 +52,9 @@ from harness.frame.text_files import (
     text_lines,
 )
 
-# Number of examined rows: a tool's first rows may lack fields that later rows have.
-_ROWS: Final = 50
-_LISTS: Final = (
+# Examines several rows, because a tool's first rows may lack fields that later rows have.
+_MAX_EXAMINED_ROWS: Final = 50
+_ROW_FIELDS: Final = (
     "item_results",
     "itemResults",
     "events",
@@ -88,11 +88,11 @@ def recognise_format(text: str) -> str:
     Raises InputError, whose message describes the file.
     """
     if text.lstrip()[:1] in {"{", "["}:
-        document, rows = _json_rows(text)
+        document, rows = _read_json_rows(text)
         if not (document or any(rows)):
             parse_json(text)  # its error names the line of a fault
             raise InputError("has no results: give results that an eval tool wrote")
-        return _of_document(document) or _of_rows(rows) or _refuse(document, rows)
+        return _recognise_document(document) or _recognise_rows(rows) or _refuse(document, rows)
     if _PROMPTFOO_YAML.match(text):
         return "promptfoo"
     if _PROMPTFOO_OTHER.match(text):
@@ -100,7 +100,7 @@ def recognise_format(text: str) -> str:
             "looks like promptfoo's results as a page or table, which have no assertions: "
             "write them as JSON, `promptfoo export eval ID --output results.json`"
         )
-    names = next((cells for _, cells in csv_rows(text, _fault)), [])
+    names = next((cells for _, cells in csv_rows(text, _build_line_fault)), [])
     columns = {name.strip().lower() for name in names}
     if {"item", "incumbent", "candidate"} <= columns:
         return "pairs"
@@ -116,34 +116,34 @@ def recognise_format(text: str) -> str:
     return _refuse({}, [dict.fromkeys(names)])
 
 
-def _json_rows(text: str) -> tuple[Mapping[str, object], list[Mapping[str, object]]]:
+def _read_json_rows(text: str) -> tuple[Mapping[str, object], list[Mapping[str, object]]]:
     """Returns the document and its first rows; JSON lines have no document."""
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     if value is None:
-        lines = islice(text_lines(text), _ROWS)
-        return {}, [as_mapping(_value(line)) for _, line in lines]
+        lines = islice(text_lines(text), _MAX_EXAMINED_ROWS)
+        return {}, [as_mapping(_parse_line(line)) for _, line in lines]
     if isinstance(value, list):
-        return {}, [as_mapping(row) for row in value[:_ROWS]]
+        return {}, [as_mapping(row) for row in value[:_MAX_EXAMINED_ROWS]]
     document = as_mapping(value)
-    listed = next(
-        (document[n] for n in _LISTS if isinstance(document.get(n), list)),
+    row_list = next(
+        (document[n] for n in _ROW_FIELDS if isinstance(document.get(n), list)),
         None,
     )
-    rows = listed[:_ROWS] if isinstance(listed, list) else [document]
+    rows = row_list[:_MAX_EXAMINED_ROWS] if isinstance(row_list, list) else [document]
     return document, [as_mapping(row) for row in rows]
 
 
-def _value(line: str) -> object:
+def _parse_line(line: str) -> object:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
 
 
-def _of_document(document: Mapping[str, object]) -> str:
+def _recognise_document(document: Mapping[str, object]) -> str:
     if "testCases" in document or "testRunData" in document:
         return "deepeval"
     if "samples" in document and "eval" in document:
@@ -153,16 +153,16 @@ def _of_document(document: Mapping[str, object]) -> str:
     return ""
 
 
-def _of_rows(rows: list[Mapping[str, object]]) -> str:
+def _recognise_rows(rows: list[Mapping[str, object]]) -> str:
     names = {name for row in rows for name in row}
-    scored = next((row["scores"] for row in rows if row.get("scores")), None)
+    scores = next((row["scores"] for row in rows if row.get("scores")), None)
     if names & {"datasource_item_id", "spec"} or {"sample_id", "run_id", "type"} <= names:
         return "openai-evals"
     if "doc_id" in names:
         return "lm-eval"
-    if "evaluations" in names or isinstance(scored, list):
+    if "evaluations" in names or isinstance(scores, list):
         return "langfuse"
-    if isinstance(scored, Mapping) or {"span_id", "scores"} <= names:
+    if isinstance(scores, Mapping) or {"span_id", "scores"} <= names:
         return "braintrust"
     if names & {"promptIdx", "gradingResult", "testIdx"}:
         return "promptfoo"
@@ -171,21 +171,19 @@ def _of_rows(rows: list[Mapping[str, object]]) -> str:
 
 def _refuse(document: Mapping[str, object], rows: list[Mapping[str, object]]) -> str:
     names = [*document, *(name for row in rows for name in row)]
-    looks = next(
-        (what for name, what in _WITHOUT_RESULTS.items() if name in names),
+    likeness = next(
+        (description for name, description in _WITHOUT_RESULTS.items() if name in names),
         "",
     )
-    listed = ", ".join(dict.fromkeys(name[:40] for name in names[:200]))[:200]
+    fields = ", ".join(dict.fromkeys(name[:40] for name in names[:200]))[:200]
     if not names:
         raise InputError("is neither JSON nor a table: give results that an eval tool wrote")
-    raise InputError(
-        f"{'looks like ' + looks if looks else 'is not from a known eval tool'}, and has no "
-        f"readable scores; its fields are {listed or 'none'}"
-    )
+    origin = f"looks like {likeness}" if likeness else "is not from a known eval tool"
+    raise InputError(f"{origin}, and has no readable scores; its fields are {fields or 'none'}")
 
 
-def _fault(line: int, wrong: str) -> InputError:
-    return InputError(f"line {line}: {wrong}")
+def _build_line_fault(line: int, fault: str) -> InputError:
+    return InputError(f"line {line}: {fault}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +234,7 @@ PAIRS: Final = "pairs"
 REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapgate measures again"
 _HEADER: Final = "header.json"
 _SUMMARIES: Final = "summaries.json"
-# Parts of a log whose run did not end.
+# The files of an Inspect archive whose run did not end.
 _START: Final = "_journal/start.json"
 _JOURNAL: Final = re.compile(r"_journal/summaries/(\d+)\.json")
 # lm-eval writes a task's name only into the name of its file.
@@ -255,7 +253,9 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class ExportChoice:
-    """The choice of runs and metric; empty for the only run and the default metric."""
+    """The user's choice of runs and metric. An empty field means the only run, or the default
+    metric.
+    """
 
     format: str
     incumbent: str = ""
@@ -265,46 +265,46 @@ class ExportChoice:
 
 
 def judge_exports(
-    exported: ExportedPairs,
+    export: ExportedPairs,
     choice: ExportChoice,
     terms: FileTerms,
 ) -> dict[str, object]:
-    rows = exported.pairs
-    terms = replace(terms, cluster=exported.cluster)
-    units = len({row.groups for row in rows}) if exported.cluster else len(rows)
-    if terms.n_max is not None and units > terms.n_max:
-        unit = "clusters" if exported.cluster else "items"
-        raise InputError(f"{units} {unit} are more than the planned {terms.n_max}")
-    answer = judge_rows(rows, terms, exported.file_score)
+    rows = export.pairs
+    terms = replace(terms, cluster=export.cluster)
+    count = len({row.groups for row in rows}) if export.cluster else len(rows)
+    if terms.n_max is not None and count > terms.n_max:
+        noun = "clusters" if export.cluster else "items"
+        raise InputError(f"{count} {noun} are more than the planned {terms.n_max}")
+    answer = judge_rows(rows, terms, export.file_score)
     incumbent_score = answer.pop("incumbent_score")
     candidate_score = answer.pop("candidate_score")
     return {
         "from": choice.format,
-        "metric": exported.metric,
-        "direction": f"{exported.direction} ({exported.direction_source})",
-        "incumbent": exported.incumbent,
-        "candidate": exported.candidate,
+        "metric": export.metric,
+        "direction": f"{export.direction} ({export.direction_source})",
+        "incumbent": export.incumbent,
+        "candidate": export.candidate,
         **answer,
         "items": len(rows),
         "epochs": max(len(row.incumbent) for row in rows),
-        "incumbent_gaps": asdict(exported.incumbent_gaps),
-        "candidate_gaps": asdict(exported.candidate_gaps),
-        "incumbent_mean": {"score": incumbent_score, **asdict(exported.incumbent_mean)},
-        "candidate_mean": {"score": candidate_score, **asdict(exported.candidate_mean)},
-        **_setting_digests(exported),
-        **exported.accepted,
-        **({"notes": list(exported.notes)} if exported.notes else {}),
+        "incumbent_gaps": asdict(export.incumbent_gaps),
+        "candidate_gaps": asdict(export.candidate_gaps),
+        "incumbent_mean": {"score": incumbent_score, **asdict(export.incumbent_mean)},
+        "candidate_mean": {"score": candidate_score, **asdict(export.candidate_mean)},
+        **_describe_settings(export),
+        **export.accepted,
+        **({"notes": list(export.notes)} if export.notes else {}),
         "use": REPORT_ONLY,
     }
 
 
-def _setting_digests(exported: ExportedPairs) -> dict[str, object]:
-    """Returns digests of how the models were asked, if a file tells it."""
-    incumbent, candidate = exported.settings
+def _describe_settings(export: ExportedPairs) -> dict[str, object]:
+    """Returns the digests of both models' request settings, if a file has one."""
+    incumbent, candidate = export.settings
     if not (incumbent or candidate):
         return {}
-    untold = "the file does not tell"
-    return {"asked": {"incumbent": incumbent or untold, "candidate": candidate or untold}}
+    unknown = "the file does not tell"
+    return {"asked": {"incumbent": incumbent or unknown, "candidate": candidate or unknown}}
 
 
 def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
@@ -312,27 +312,27 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
         raise InputError("give one file with both runs, or the incumbent's and the candidate's")
     if choice.format == PAIRS:
         return _read_pairs(files[0], choice.acceptance)
-    form = EXPORT_FORMATS[choice.format]
+    export_format = EXPORT_FORMATS[choice.format]
     runs = [parse_file(file, choice.format) for file in files]
-    ours = runs[0]
-    theirs = runs[-1]
+    incumbent_runs = runs[0]
+    candidate_runs = runs[-1]
     if len(files) == 1 and not (choice.incumbent and choice.candidate):
-        names = ", ".join(repr(run.model) for run in ours)
+        names = ", ".join(repr(run.model) for run in incumbent_runs)
         raise InputError(
             f"{files[0]}: choose its runs with --incumbent and --candidate; it has {names}. Or "
             "give two files, the incumbent's first"
         )
-    incumbent = _named(files[0], ours, choice.incumbent, "--incumbent")
-    candidate = _named(files[-1], theirs, choice.candidate, "--candidate")
-    metric = choose_metric(incumbent, candidate, choice.metric, form.metric)
+    incumbent = _choose_run(files[0], incumbent_runs, choice.incumbent, "--incumbent")
+    candidate = _choose_run(files[-1], candidate_runs, choice.candidate, "--candidate")
+    metric = choose_metric(incumbent, candidate, choice.metric, export_format.metric)
     try:
         return group_similar(pair_runs(incumbent, candidate, metric, choice.acceptance))
     except InputError as error:
         raise InputError(f"{' and '.join(dict.fromkeys(files))}: {error}") from None
 
 
-def _read_pairs(file: str, accepted: Acceptance) -> ExportedPairs:
-    if accepted.reasons:
+def _read_pairs(file: str, acceptance: Acceptance) -> ExportedPairs:
+    if acceptance.reasons:
         raise InputError(
             f"{file}: a file of pairs tells neither how the models were asked nor whether the "
             "runs are whole: leave out --asked-differently and --partial"
@@ -346,13 +346,13 @@ def _read_pairs(file: str, accepted: Acceptance) -> ExportedPairs:
         "score",
         "incumbent",
         "candidate",
-        tuple(turned_round(rows) if accepted.direction is Direction.LOWER else rows),
+        tuple(turned_round(rows) if acceptance.direction is Direction.LOWER else rows),
         _count_gaps(incumbent),
         _count_gaps(candidate),
         AnswerMeans(),
         AnswerMeans(),
-        direction=accepted.direction or Direction.HIGHER,
-        direction_source="your option" if accepted.direction else "the form of such a file",
+        direction=acceptance.direction or Direction.HIGHER,
+        direction_source="your option" if acceptance.direction else "the form of such a file",
     )
 
 
@@ -360,7 +360,7 @@ def _count_gaps(scores: Sequence[Sequence[float | None]]) -> GapCount:
     return GapCount(sum(map(len, scores)), 0, sum(row.count(None) for row in scores), 0)
 
 
-def _named(
+def _choose_run(
     file: str,
     runs: Sequence[ScoredRun],
     name: str,
@@ -373,28 +373,31 @@ def _named(
 
 
 def parse_file(file: str, format_name: str) -> list[ScoredRun]:
-    form = EXPORT_FORMATS[format_name]
-    zipped = format_name == "inspect" and _is_archive(file)
+    export_format = EXPORT_FORMATS[format_name]
+    is_archive = format_name == "inspect" and _is_archive(file)
     try:
-        runs = form.parse(_archive_text(file) if zipped else read_text(file))
+        runs = export_format.parse(_read_archive(file) if is_archive else read_text(file))
     except InputError as error:
-        raise InputError(f"{_placed(file, error)} ({form.title}: {form.files})") from None
-    if format_name == "lm-eval" and (named := _LM_EVAL_FILE.fullmatch(Path(file).name)):
-        return [_with_results(run, Path(file), *named.groups()) for run in runs]
+        raise InputError(
+            f"{_prefix_file(file, error)} ({export_format.title}: {export_format.files})"
+        ) from None
+    if format_name == "lm-eval" and (name_match := _LM_EVAL_FILE.fullmatch(Path(file).name)):
+        return [_add_results(run, Path(file), *name_match.groups()) for run in runs]
     return runs
 
 
-def _with_results(run: ScoredRun, file: Path, task: str, when: str) -> ScoredRun:
+def _add_results(run: ScoredRun, file: Path, task: str, time_text: str) -> ScoredRun:
     """Adds the task, and the statements of the results file that lm-eval wrote beside it."""
     named_run = replace(run, terms={**run.terms, "task": task})
-    beside = file.with_name(f"results_{when}.json")
-    if not beside.is_file():
+    results_file = file.with_name(f"results_{time_text}.json")
+    if not results_file.is_file():
         return named_run
     try:
-        results = as_mapping(parse_json(read_text(str(beside))))
+        results = as_mapping(parse_json(read_text(str(results_file))))
     except InputError as error:
+        fault = _prefix_file(str(results_file), error)
         raise InputError(
-            f"{_placed(str(beside), error)}; it stands beside {file.name}: remove or repair it"
+            f"{fault}; it stands beside {file.name}: remove or repair it"
         ) from None
     statement = lm_eval_statement(results, task, run)
     version = statement.data.version if statement.data else ""
@@ -402,17 +405,19 @@ def _with_results(run: ScoredRun, file: Path, task: str, when: str) -> ScoredRun
     return replace(named_run, terms=terms, statement=statement)
 
 
-def title(format_name: str) -> str:
-    form = EXPORT_FORMATS.get(format_name)
-    return form.title if form else "pairs of scores"
+def find_title(format_name: str) -> str:
+    export_format = EXPORT_FORMATS.get(format_name)
+    return export_format.title if export_format else "pairs of scores"
 
 
 def recognise_files(files: Sequence[str]) -> dict[str, str]:
     formats = {file: recognise_file(file) for file in files}
     names = {*formats.values()}
     if len(names) > 1 or (names == {PAIRS} and len(formats) > 1):
-        listed = ", ".join(f"{file} is from {title(name)}" for file, name in formats.items())
-        raise InputError(f"{listed}: give two files of one tool, or one file of pairs")
+        origins = ", ".join(
+            f"{file} is from {find_title(name)}" for file, name in formats.items()
+        )
+        raise InputError(f"{origins}: give two files of one tool, or one file of pairs")
     return formats
 
 
@@ -422,10 +427,10 @@ def recognise_file(file: str) -> str:
     try:
         return recognise_format(read_text(file))
     except InputError as error:
-        raise InputError(_placed(file, error)) from None
+        raise InputError(_prefix_file(file, error)) from None
 
 
-def _placed(file: str, error: InputError) -> str:
+def _prefix_file(file: str, error: InputError) -> str:
     text = str(error)
     return text if text.startswith(f"{file}:") else f"{file}: {text}"
 
@@ -434,7 +439,7 @@ def _is_archive(file: str) -> bool:
     return file.endswith(".eval") or (Path(file).is_file() and zipfile.is_zipfile(file))
 
 
-def _archive_text(file: str) -> str:
+def _read_archive(file: str) -> str:
     """Returns an `.eval` archive as a JSON log, without the answers. A run that did not end has
     no header: its journal has the samples so far.
     """
@@ -442,41 +447,41 @@ def _archive_text(file: str) -> str:
         import zipfile_zstd  # type: ignore[import-untyped]  # noqa: F401, PLC0415 - reads zstd
     try:
         with zipfile.ZipFile(Path(file)) as archive:
-            return json.dumps(_archived_log(archive))
+            return json.dumps(_build_log(archive))
     except _UNREADABLE:
         raise InputError(
             "cannot be read: convert it with `inspect log convert --to json`"
         ) from None
 
 
-def _archived_log(archive: zipfile.ZipFile) -> dict[str, object]:
+def _build_log(archive: zipfile.ZipFile) -> dict[str, object]:
     names = archive.namelist()
     if _HEADER in names and _SUMMARIES in names:
-        header = as_mapping(_part(archive, _HEADER))
-        samples = _part(archive, _SUMMARIES)
+        header = as_mapping(_read_part(archive, _HEADER))
+        samples = _read_part(archive, _SUMMARIES)
         rows = [as_mapping(row) for row in samples] if isinstance(samples, list) else []
         if header.get("invalidated"):
             rows = [{**row, "invalidation": _is_withdrawn(archive, row)} for row in rows]
         fields = ("version", "status", "eval", "plan", "results", "invalidated")
         return {**{name: header[name] for name in fields if name in header}, "samples": rows}
     if _START in names:
-        start = as_mapping(_part(archive, _START))
+        start = as_mapping(_read_part(archive, _START))
         journal = sorted(filter(_JOURNAL.fullmatch, names), key=lambda name: (len(name), name))
-        parts = [_part(archive, name) for name in journal]
+        parts = [_read_part(archive, name) for name in journal]
         rows = [row for part in parts if isinstance(part, list) for row in part]
         return {**start, "status": "started", "samples": rows}
     raise InputError("has an older format: convert it with `inspect log convert --to json`")
 
 
 def _is_withdrawn(archive: zipfile.ZipFile, row: Mapping[str, object]) -> bool:
-    """Tells whether a person invalidated a sample, which its summary does not contain."""
+    """Tells whether a person invalidated a sample. The sample's summary lacks this fact."""
     name = f"samples/{row.get('id')}_epoch_{row.get('epoch')}.json"
     if name not in archive.namelist():
         return False
-    return bool(as_mapping(_part(archive, name)).get("invalidation"))
+    return bool(as_mapping(_read_part(archive, name)).get("invalidation"))
 
 
-def _part(archive: zipfile.ZipFile, name: str) -> object:
+def _read_part(archive: zipfile.ZipFile, name: str) -> object:
     if archive.getinfo(name).file_size > MAX_BYTES:
         raise InputError(f"{name}: larger than {MAX_BYTES // 2**20} MiB")
     try:

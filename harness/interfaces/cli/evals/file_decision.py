@@ -1,5 +1,5 @@
-"""`swapgate gate decide` and `canary decide` apply the rules of gate and canary to a CSV file,
-without an installation, so that anyone can check them. Also defines the group `gate`.
+"""`swapgate gate decide` and `canary decide` apply the rules of gate and canary to a CSV file.
+They need no installation, so that anyone can check the rules. Also defines the group `gate`.
 """
 
 import json
@@ -75,7 +75,7 @@ N_MAX_HELP = "Planned number of items, or clusters, of a file that grows in rand
 LOOK_HELP = "Number of this look at a file that grew unplanned. Later looks get less alpha."
 
 
-def accept(
+def build_acceptance(
     *,
     lower: bool = opt("A lower score is better.", "--lower-is-better"),
     higher: bool = opt("A higher score is better.", "--higher-is-better"),
@@ -86,8 +86,8 @@ def accept(
         "Why a partial run counts. Its missing items have no score.", metavar="WHY", default=""
     ),
 ) -> Acceptance:
-    """Returns the user's answers to what files do not tell. Raises InputError for two
-    directions.
+    """Builds the user's statements about facts that result files lack. Raises InputError for
+    two directions.
     """
     if lower and higher:
         raise InputError("give --lower-is-better or --higher-is-better, not both")
@@ -107,7 +107,7 @@ def gate_decide(
     incumbent: str = opt("With --from: the incumbent's run.", metavar="NAME", default=""),
     candidate: str = opt("With --from: the candidate's run.", metavar="NAME", default=""),
     metric: str = opt("With --from: the score that counts.", metavar="NAME", default=""),
-    accepted: Acceptance = taken_from(accept),
+    acceptance: Acceptance = taken_from(build_acceptance),
     claim: str = opt(
         "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
@@ -142,8 +142,10 @@ def gate_decide(
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or not
     enough items yet.
     """
-    named = tuple(column.strip().lower() for column in slices)
-    terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named, look)
+    slice_columns = tuple(column.strip().lower() for column in slices)
+    terms = FileTerms(
+        Claim(claim), margin, alpha, n_max, cluster.strip().lower(), slice_columns, look
+    )
     if format_name is not None:
         if terms.columns:
             raise InputError(
@@ -153,16 +155,16 @@ def gate_decide(
         from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415
 
         choice = export_decision.ExportChoice(
-            format_name, incumbent, candidate, metric, accepted
+            format_name, incumbent, candidate, metric, acceptance
         )
-        exported = export_decision.read_exports(files, choice)
-        answer = export_decision.judge_exports(exported, choice, terms)
-    elif incumbent or candidate or metric or accepted.reasons:
+        export = export_decision.read_exports(files, choice)
+        answer = export_decision.judge_exports(export, choice, terms)
+    elif incumbent or candidate or metric or acceptance.reasons:
         raise InputError(
             "--incumbent, --candidate, --metric, --asked-differently and --partial need --from"
         )
     else:
-        answer = _judge_pairs(files, terms, accepted.direction)
+        answer = _judge_pairs(files, terms, acceptance.direction)
     _print(answer, as_json=as_json)
     return GATE_EXITS[str(answer["verdict"])]
 
@@ -215,15 +217,15 @@ def _print(answer: dict[str, object], *, as_json: bool) -> None:
                 if isinstance(row, str):
                     click.echo(f"{name:<{width}}  {escape_controls(row)}")
                     continue
-                text = ", ".join(f"{key} {_shown(part)}" for key, part in row.items())
+                text = ", ".join(f"{key} {_format_value(part)}" for key, part in row.items())
                 click.echo(f"{name:<{width}}  {text}")
         else:
-            click.echo(f"{name:<{width}}  {_shown(value)}")
+            click.echo(f"{name:<{width}}  {_format_value(value)}")
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, dict):
-        return ", ".join(f"{_shown(part)} {name}" for name, part in value.items())
+        return ", ".join(f"{_format_value(part)} {name}" for name, part in value.items())
     return f"{value:.6g}" if isinstance(value, float) else escape_controls(str(value))

@@ -52,7 +52,7 @@ from harness.interfaces.cli.frame.waiting import (
     ProgressLine,
 )
 from harness.interfaces.cli.proposals import comparison
-from harness.interfaces.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
+from harness.interfaces.cli.proposals.verdict_wait import EXIT_CODES_BY_VERDICT
 from harness.interfaces.cli.routing.route_options import (
     TargetOptions,
     requested_target,
@@ -80,7 +80,7 @@ from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.verdicts import Verdicts
 
-INTERRUPTED: Final = 130
+INTERRUPTED_CODE: Final = 130
 _SUITE: Final = "try"
 # The price of a model on a local server.
 _FREE_PRICE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}
@@ -101,17 +101,18 @@ class SuiteTrial:
 def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     """Asks both models and writes the page. Returns the exit code. Raises InputError."""
     read_dotenv(Path.cwd())
-    incumbent = _seed(trial.incumbent)
-    candidate = _seed(trial.candidate)
+    incumbent = _parse_target(trial.incumbent)
+    candidate = _parse_target(trial.candidate)
     file = config_file(config, os.environ)
     if file is not None:
-        load_settings(file)  # an error names the line in the user's file, not in the copy
-    providers = _providers([incumbent, candidate], file)
-    folder = FOLDER / _folder_name(trial, providers)
+        # Checks the user's file before the copy, so that an error names the user's line.
+        load_settings(file)
+    providers = _build_providers([incumbent, candidate], file)
+    folder = FOLDER / _name_folder(trial, providers)
     seeds = open_runner_seeds(incumbent, candidate)
     folder.mkdir(parents=True, exist_ok=True)
     config_copy = folder / "swapgate.yaml"
-    config_copy.write_text(yaml.safe_dump(_config(trial, providers)), encoding="utf-8")
+    config_copy.write_text(yaml.safe_dump(_build_config(trial, providers)), encoding="utf-8")
     request = ComparisonRequest(
         [_SUITE],
         incumbent,
@@ -123,20 +124,20 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     with temporary_installation(config_copy, folder, reuses_state=True) as installation:
         ctx = build_comparison_context(installation.context, seeds)
         try:
-            proposal = _find_earlier(ctx) or register_comparison(
+            proposal = _find_earlier_proposal(ctx) or register_comparison(
                 ctx, OPERATOR, installation.settings, request
             )
         except NotFound as error:  # for example, a misspelt scorer
             raise InputError(str(error)) from None
         _note_plans(ctx, proposal)
-        ended_early = ""
+        early_end = ""
         try:
             with progress_pauses(ctx, installation.clock) as pause:
                 proposal = run_until_decided(ctx, proposal.id, pause)
         except KeyboardInterrupt:
-            ended_early = "stopped"
+            early_end = "stopped"
         except SpendingPaused:
-            ended_early = _describe_pause(ctx, trial.max_usd, [incumbent, candidate])
+            early_end = _describe_pause(ctx, trial.max_usd, [incumbent, candidate])
         report = gather_report(
             installation.context,
             proposal.id,
@@ -145,12 +146,11 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
         )
     page = render_page(describe_report(report))
     trial.page.write_text(page, encoding="utf-8")
-    if ended_early:
+    if early_end:
         output.note(
-            f"{ended_early}. All answers so far are in {folder}; "
-            "the same command continues there"
+            f"{early_end}. All answers so far are in {folder}; the same command continues there"
         )
-        return INTERRUPTED if ended_early == "stopped" else SpendingPaused.exit_code
+        return INTERRUPTED_CODE if early_end == "stopped" else SpendingPaused.exit_code
     print_report(report, folder)
     output.note(f"report: {trial.page}")
     if exit_code(report) == 1:
@@ -159,7 +159,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
 
 
 def _note_plans(ctx: Context, proposal: Proposal) -> None:
-    """Prints what each suite can show and what it omits, before the models get questions."""
+    """Prints the limits of each suite's measurement before the models get questions."""
     for plan in proposal.plans:
         for text in estimate.describe_before_answers(ctx, plan):
             output.note(f"{ctx.suites.title(plan.suite)}: {text}")
@@ -185,7 +185,7 @@ def _describe_pause(
     )
 
 
-def _seed(name: str) -> Target:
+def _parse_target(name: str) -> Target:
     """Parses a target. A model without a provider gets the vendor that its name suggests."""
     if "/" in name:
         return parse_target_seed(name)
@@ -198,11 +198,10 @@ def _seed(name: str) -> Target:
     return parse_target_seed(f"{max(vendors)[1]}/{name}" if vendors else name)
 
 
-def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
-    """Builds the providers' settings.
+def _build_providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
+    """Builds the settings of the targets' providers.
 
-    They come from the configuration file. A provider that is missing there gets its kind's
-    address and key variable.
+    A provider outside the configuration file gets its kind's address and key variable.
     """
     configured = parse_file(file).values.get("providers") if file else None
     providers: dict[str, object] = {}
@@ -221,8 +220,8 @@ def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
             raise InputError(
                 f"{name} needs a key: export {kind.key_env or 'its key'}, and try again"
             )
-        base = os.environ.get(f"{name.upper()}_BASE_URL") or kind.api_base
-        if not base:
+        api_base = os.environ.get(f"{name.upper()}_BASE_URL") or kind.api_base
+        if not api_base:
             raise InputError(f"{name} has no address: export {name.upper()}_BASE_URL")
         key = {"api_key_env": kind.key_env} if os.environ.get(kind.key_env) else {}
         is_free = kind.group in {ProviderGroup.LOCAL, ProviderGroup.SIMULATED}
@@ -231,14 +230,14 @@ def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
         }
         providers[name] = {
             "kind": name,
-            "api_base": base,
+            "api_base": api_base,
             **key,
             "prices": prices,
         }
     return providers
 
 
-def _config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, object]:
+def _build_config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, object]:
     suite = {
         **trial.suite,
         "path": str(trial.file.resolve()),
@@ -251,7 +250,7 @@ def _config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, obj
     }
 
 
-def _folder_name(trial: SuiteTrial, providers: Mapping[str, object]) -> str:
+def _name_folder(trial: SuiteTrial, providers: Mapping[str, object]) -> str:
     """Returns the folder's name, a hash of everything that the comparison depends on."""
     parts = [
         trial.incumbent,
@@ -265,14 +264,14 @@ def _folder_name(trial: SuiteTrial, providers: Mapping[str, object]) -> str:
     return digest(json.loads(json.dumps([*parts, content])))[:12]
 
 
-def _find_earlier(ctx: Context) -> Proposal | None:
+def _find_earlier_proposal(ctx: Context) -> Proposal | None:
     with ctx.store.read() as tx:
         proposals = Proposals(tx).list(route=ROUTE)
     return max(proposals, key=lambda proposal: proposal.created_at, default=None)
 
 
 PAUSE_S: Final = 0.2
-EXITS: Final = REJECTED_BY_VERDICT | {"passed": 0}
+EXIT_CODES: Final = EXIT_CODES_BY_VERDICT | {"passed": 0}
 
 
 @contextmanager
@@ -288,7 +287,7 @@ def progress_pauses(
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
 
     def pause(proposal: Proposal) -> bool:
-        line.say(_progress(ctx, proposal), clock.monotonic())
+        line.say(_build_progress(ctx, proposal), clock.monotonic())
         if deadline is not None and clock.monotonic() >= deadline:
             return False
         time.sleep(PAUSE_S)
@@ -300,7 +299,7 @@ def progress_pauses(
         line.end()
 
 
-def _progress(ctx: Context, proposal: Proposal) -> Progress:
+def _build_progress(ctx: Context, proposal: Proposal) -> Progress:
     with ctx.store.read() as tx:
         if proposal.retry_at is not None:
             verdicts = Verdicts(tx).for_proposal(proposal.id)
@@ -323,43 +322,43 @@ def _progress(ctx: Context, proposal: Proposal) -> Progress:
 
 def print_report(report: Report, folder: Path | None) -> None:
     """Prints the verdict with its suites. folder: the folder that holds every answer."""
-    compared = report.comparison
+    result = report.comparison
     if output.documented(
         {
-            **comparison.as_json(compared, None, standalone=True),
+            **comparison.as_json(result, None, standalone=True),
             "exit_code": exit_code(report),
         }
     ):
         return
-    for fault in compared.faults:
+    for fault in result.faults:
         click.echo(f"mind: {fault}")
-    if compared.verdict is None and compared.proposal.open:
+    if result.verdict is None and result.proposal.open:
         click.echo("not decided within --timeout: run the command again with more time")
-    elif compared.verdict is None:
-        click.echo(comparison.outcome_text(compared))
+    elif result.verdict is None:
+        click.echo(comparison.describe_outcome(result))
     else:
-        click.echo(f"{compared.verdict.words}: {describe_reason(compared.verdict)}")
-        comparison.print_blocks(describe_suites(compared))
+        click.echo(f"{result.verdict.words}: {describe_reason(result.verdict)}")
+        comparison.print_blocks(describe_suites(result))
         click.echo(f"next: {report.next_step}")
-        for failure in find_format_failures(compared, standalone=True):
+        for failure in find_format_failures(result, standalone=True):
             comparison.print_blocks(describe_format_failure(failure))
-    if folder is not None and compared.verdict:
+    if folder is not None and result.verdict:
         output.note(
             f"every answer is in {folder / DATABASE_FILE}: "
             f"{replay_variables(folder)} "
-            f"swapgate gate replay {compared.verdict.id}"
+            f"swapgate gate replay {result.verdict.id}"
         )
 
 
 def exit_code(report: Report) -> int:
     verdict = report.comparison.verdict
     if verdict is not None:
-        return EXITS[verdict.outcome]
+        return EXIT_CODES[verdict.outcome]
     # Without a verdict, the comparison timed out (still open) or measured nothing.
     return TIMED_OUT if report.comparison.proposal.open else 1
 
 
-def _write(path: Path, text: str) -> None:
+def _write_file(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
@@ -443,8 +442,8 @@ def gate_run(
                 kept=keep,
             )
         if markdown_file is not None:
-            _write(markdown_file, render_markdown(describe_report(report)))
+            _write_file(markdown_file, render_markdown(describe_report(report)))
         if junit_file is not None:
-            _write(junit_file, render_junit(report))
+            _write_file(junit_file, render_junit(report))
         print_report(report, keep)
     return exit_code(report)

@@ -45,7 +45,7 @@ from harness.proposals.report import comparison
 from harness.routing.records.runs import EvalRuns
 
 # Exit code for each end of a run.
-EXITS = {
+EXIT_CODES = {
     RunState.DONE: 0,
     RunState.STOPPED: 1,
     RunState.FAILED: 1,
@@ -93,12 +93,12 @@ def run_suite(
         (run, _, _), in_time = follow(
             session,
             lambda: _load_progress(context, run.id),
-            ended=lambda progress: progress[0].state in EXITS,
-            describe=lambda progress: _progress(*progress, queue=load_queue(context)),
+            ended=lambda progress: progress[0].state in EXIT_CODES,
+            describe=lambda progress: _build_progress(*progress, queue=load_queue(context)),
             timeout_s=timeout_s,
         )
-        code = EXITS[run.state] if in_time else TIMED_OUT
-    _show(session, run.id, with_samples=False)
+        code = EXIT_CODES[run.state] if in_time else TIMED_OUT
+    _show_run(session, run.id, with_samples=False)
     return code
 
 
@@ -109,25 +109,25 @@ def _load_progress(ctx: Context, run_id: str) -> tuple[EvalRun, int, float | Non
         return run, samples, sum_cost_so_far(tx, [run_id])
 
 
-def _progress(
+def _build_progress(
     run: EvalRun,
     samples: int,
     cost_usd: float | None,
     *,
     queue: Mapping[str, QueuedRun],
 ) -> Progress:
-    queued = queue.get(run.id)
-    waits = queued is not None and not queued.leased
+    queued_run = queue.get(run.id)
+    waits = queued_run is not None and not queued_run.leased
     return Progress(
-        f"{run.id}: {_state(run)}",
+        f"{run.id}: {_format_state(run)}",
         samples,
         run.wanted * run.epochs,
         cost_usd=cost_usd,
-        note=queued.text if queued is not None and waits else "",
+        note=queued_run.text if queued_run is not None and waits else "",
     )
 
 
-def _state(run: EvalRun) -> str:
+def _format_state(run: EvalRun) -> str:
     return run.state.value.replace("_", " ")
 
 
@@ -141,7 +141,7 @@ def list_runs(
     """List the runs, newest first. A waiting run shows its place and why it waits."""
     runs = session.context.store.lists.runs(page_request, states=states)
     with session.context.store.read() as tx:
-        done = {run.id: EvalRuns(tx).progress(run.id)[0] for run in runs}
+        sample_counts = {run.id: EvalRuns(tx).progress(run.id)[0] for run in runs}
     names = queries.load_target_names(session.context, {run.target for run in runs})
     queue = load_queue(session.context)
     output.listing(
@@ -150,44 +150,44 @@ def list_runs(
             "RUN": run.id,
             "SUITE": run.suite,
             "TARGET": names.get(run.target, run.target),
-            "STATE": _state(run),
-            "SAMPLES": f"{done[run.id]} of {run.wanted * run.epochs}",
+            "STATE": _format_state(run),
+            "SAMPLES": f"{sample_counts[run.id]} of {run.wanted * run.epochs}",
             "CREATED (UTC)": timestamp(run.created_at),
-            "PROPOSAL": _needed_by(queue.get(run.id)),
-            "WHY": _why(run, queue.get(run.id)),
+            "PROPOSAL": _name_proposals(queue.get(run.id)),
+            "WHY": _explain_state(run, queue.get(run.id)),
         },
         empty="no runs yet: `swapgate eval run SUITE TARGET` queues one",
         as_document=lambda rows: [
             {
                 **output.plain_fields(run),
-                "samples": done[run.id],
-                **_queue_json(queue.get(run.id)),
+                "samples": sample_counts[run.id],
+                **_build_queue_json(queue.get(run.id)),
             }
             for run in rows
         ],
     )
 
 
-def _needed_by(queued: QueuedRun | None) -> str | None:
-    return ", ".join(queued.needed_by) if queued else None
+def _name_proposals(queued_run: QueuedRun | None) -> str | None:
+    return ", ".join(queued_run.needed_by) if queued_run else None
 
 
-def _why(run: EvalRun, queued: QueuedRun | None) -> str | None:
+def _explain_state(run: EvalRun, queued_run: QueuedRun | None) -> str | None:
     """Returns why a run waits, or why it ended."""
-    return queued.text if queued else run.message or None
+    return queued_run.text if queued_run else run.message or None
 
 
-def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
-    if queued is None:
+def _build_queue_json(queued_run: QueuedRun | None) -> dict[str, object]:
+    if queued_run is None:
         return {
             "needed_by": [],
             "position": None,
             "waits": None,
         }
-    waits = None if queued.leased and not queued.away else queued.text
-    place = queued.position or None
+    waits = None if queued_run.leased and not queued_run.away else queued_run.text
+    place = queued_run.position or None
     return {
-        "needed_by": list(queued.needed_by),
+        "needed_by": list(queued_run.needed_by),
         "position": place,
         "waits": waits,
     }
@@ -201,10 +201,10 @@ def show(
     samples: bool = opt("Show every answer."),
 ) -> None:
     """Show one run: score, failures, cost and time."""
-    _show(session, run, with_samples=samples)
+    _show_run(session, run, with_samples=samples)
 
 
-def _show(
+def _show_run(
     session: Session,
     run_id: str,
     *,
@@ -218,31 +218,31 @@ def _show(
     figures = comparison.compute_arm_figures(answers)
     unscored = len(samples) - answers.error.count(None)
     cut = count_cut(answers)
-    queued = load_queue(session.context).get(run_id)
-    strict = _mean(sample.strict for sample in samples)
-    lenient = _mean(sample.lenient for sample in samples)
+    queued_run = load_queue(session.context).get(run_id)
+    strict = _average(sample.strict for sample in samples)
+    lenient = _average(sample.lenient for sample in samples)
     if session.json:
-        shown = {
+        document = {
             "run": output.plain_fields(run),
-            **_queue_json(queued),
+            **_build_queue_json(queued_run),
             "figures": figures,
             "strict": strict,
             "lenient": lenient,
             "unscored": sum(sample.error is SampleError.UNSCORED for sample in samples),
             "cut": cut,
         }
-        output.document({**shown, "answers": samples} if with_samples else shown)
+        output.document({**document, "answers": samples} if with_samples else document)
         return
     output.facts(
         [
             ("run", run.id),
             ("suite", run.suite),
             ("target", names.get(run.target, run.target)),
-            ("state", _state(run)),
-            ("queue", queued.text if queued else None),
-            ("proposal", _needed_by(queued) or None),
+            ("state", _format_state(run)),
+            ("queue", queued_run.text if queued_run else None),
+            ("proposal", _name_proposals(queued_run) or None),
             ("samples", f"{len(samples)} of {run.wanted * run.epochs}"),
-            ("score", _scores(strict, lenient)),
+            ("score", _format_scores(strict, lenient)),
             (
                 "without a score",
                 f"{unscored} of {len(samples)}" if unscored else None,
@@ -260,7 +260,7 @@ def _show(
                 "time",
                 f"{format_latency(figures.p50_s, DASH)} (median)" if samples else None,
             ),
-            ("message", run.message or None if queued is None else None),
+            ("message", run.message or None if queued_run is None else None),
         ]
     )
     if with_samples:
@@ -278,12 +278,12 @@ def _show(
         )
 
 
-def _mean(scores: Iterable[float | None]) -> float | None:
-    known = [score for score in scores if score is not None]
-    return fmean(known) if known else None
+def _average(scores: Iterable[float | None]) -> float | None:
+    present_scores = [score for score in scores if score is not None]
+    return fmean(present_scores) if present_scores else None
 
 
-def _scores(strict: float | None, lenient: float | None) -> str | None:
+def _format_scores(strict: float | None, lenient: float | None) -> str | None:
     if strict is None or lenient is None:
         return None
     return f"{strict:.3f} ({lenient:.3f} if format errors are forgiven)"

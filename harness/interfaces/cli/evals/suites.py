@@ -45,7 +45,7 @@ def list_suites(session: Session) -> None:
     suites = queries.list_suites(session.context, pinned=session.json)
     users, invalid = queries.list_route_users(
         session.context,
-        lambda route: [used.suite for used in route.settings.suites],
+        lambda route: [route_suite.suite for route_suite in route.settings.suites],
     )
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
@@ -126,21 +126,21 @@ def import_suite(
     from harness.evals.settings import JudgeSettings, SuiteSettings  # noqa: PLC0415
     from harness.providers.target import Target  # noqa: PLC0415
 
-    wished = SuiteSettings(
+    suite_settings = SuiteSettings(
         name=suite,
         scorer=scorer,
-        scorer_options=dict(map(_option, options)),
+        scorer_options=dict(map(_read_option, options)),
         max_output_tokens=max_output_tokens,
         judge=JudgeSettings(Target.from_name(judge)) if judge else None,
         slices=slices,
     )
     choice = suite_import.SourceChoice(from_ or "", human_score, route)
     try:
-        done = suite_import.import_source(
+        result = suite_import.import_source(
             session.installation,
             session.actor,
             source,
-            wished,
+            suite_settings,
             choice,
             replace_=replace_,
         )
@@ -151,67 +151,73 @@ def import_suite(
     if session.json:
         suites = [
             {
-                **vars(made),
-                "data": str(made.data),
-                "manifest": str(made.manifest),
+                **vars(new_suite),
+                "data": str(new_suite.data),
+                "manifest": str(new_suite.manifest),
             }
-            for made in done.suites
+            for new_suite in result.suites
         ]
-        waiting = done.to_label and output.plain_fields(done.to_label)
+        requests = result.to_label and output.plain_fields(result.to_label)
         output.document(
             {
                 "suites": suites,
-                "notes": done.notes,
-                "configured": done.configured,
-                "replaced": done.replaced,
-                **({"to_label": waiting} if waiting else {}),
+                "notes": result.notes,
+                "configured": result.configured,
+                "replaced": result.replaced,
+                **({"to_label": requests} if requests else {}),
             }
         )
         return
-    output.conversion(done.notes)
-    if done.to_label is not None:
-        _show_waiting(done.to_label, suite)
+    output.conversion(result.notes)
+    if result.to_label is not None:
+        _show_requests_to_label(result.to_label, suite)
         return
-    for made in done.suites:
-        click.echo(f"suite {made.suite}: {format_quantity(made.items, 'item')} in {made.data}")
-        if made.unlabelled:
-            output.note(f"{made.unlabelled} more have no label: their scores are missing")
-        if made.left_out:
+    for new_suite in result.suites:
+        click.echo(
+            f"suite {new_suite.suite}: {format_quantity(new_suite.items, 'item')} "
+            f"in {new_suite.data}"
+        )
+        if new_suite.unlabelled:
+            output.note(f"{new_suite.unlabelled} more have no label: their scores are missing")
+        if new_suite.left_out:
             output.note(
-                f"left out {made.left_out} of {made.suite} that its scorer cannot judge"
+                f"left out {new_suite.left_out} of {new_suite.suite} that its scorer "
+                "cannot judge"
             )
-    _show_settings(done, session.settings.source)
+    _show_settings(result, session.settings.source)
 
 
-def _show_settings(done: "SuiteImport", config_file: Path | None) -> None:
+def _show_settings(result: "SuiteImport", config_file: Path | None) -> None:
     from harness.app.config_entries import format_entry  # noqa: PLC0415 - only one command needs it
 
-    if done.configured:
-        if done.replaced:
-            names = ", ".join(done.replaced)
+    if result.configured:
+        if result.replaced:
+            names = ", ".join(result.replaced)
             click.echo(f"replaced the settings of {names} in {config_file}")
-        if len(done.replaced) < len(done.suites):
+        if len(result.replaced) < len(result.suites):
             click.echo(f"added to {config_file}")
     else:
-        entries = "".join(format_entry(made.suite, made.settings) for made in done.suites)
-        old = ", instead of the old settings" if done.replaced else ""
+        entries = "".join(
+            format_entry(new_suite.suite, new_suite.settings) for new_suite in result.suites
+        )
+        old = ", instead of the old settings" if result.replaced else ""
         output.note(f"write this into {config_file}, under `suites:`{old}\n{entries.rstrip()}")
 
 
-def _show_waiting(waiting: "RequestsToLabel", suite: str) -> None:
-    count = format_quantity(waiting.written, "request")
-    click.echo(f"{count} in {waiting.file} without a label")
-    redacted = ", ".join(f"{name} {n}" for name, n in waiting.redactions.items())
+def _show_requests_to_label(requests: "RequestsToLabel", suite: str) -> None:
+    count = format_quantity(requests.written, "request")
+    click.echo(f"{count} in {requests.file} without a label")
+    redacted = ", ".join(f"{name} {n}" for name, n in requests.redactions.items())
     output.note(f"redacted: {redacted or 'no match of a rule'}")
-    if not waiting.data_class:
+    if not requests.data_class:
         output.note("no data class: if the requests are personal, name their --route")
     output.note(
         "fill in `label` and `label_author` of each line, then run `swapgate suite import "
-        f"{waiting.file} --suite {suite}`"
+        f"{requests.file} --suite {suite}`"
     )
 
 
-def _option(text: str) -> tuple[str, object]:
+def _read_option(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise InputError(f"--option {text!r}: write NAME=JSON, such as ignore_case=true")
@@ -256,7 +262,7 @@ def export(
         near=near,
     )
     captures.write_export(file, capture_export.lines, advice="name another")
-    done = {
+    result = {
         "file": str(file),
         "written": len(capture_export.lines),
         "near_duplicates": dict(capture_export.near_duplicates),
@@ -264,8 +270,8 @@ def export(
         "sample": capture_export.sample,
     }
     left_out = [
-        f"{number} {what}"
-        for number, what in (
+        f"{number} {kind}"
+        for number, kind in (
             (len(capture_export.near_duplicates), "near duplicates"),
             (
                 capture_export.of_frequent_callers,
@@ -276,7 +282,7 @@ def export(
     ]
     sample = capture_export.sample.text
     output.answer(
-        done,
+        result,
         f"wrote {format_quantity(len(capture_export.lines), 'request')} to {file}",
         advice=f"left out {', '.join(left_out)}; {sample}" if left_out else sample,
     )

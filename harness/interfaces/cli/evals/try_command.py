@@ -24,7 +24,7 @@ from harness.interfaces.cli.evals.file_decision import (
     GATE_EXITS,
     LOOK_HELP,
     N_MAX_HELP,
-    accept,
+    build_acceptance,
 )
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
@@ -87,7 +87,7 @@ def try_(
         default="swapgate-try.html",
     ),
     metric: str = opt("The score that counts, if there are several.", default=""),
-    accepted: Acceptance = taken_from(accept),
+    acceptance: Acceptance = taken_from(build_acceptance),
     claim: str = opt(
         "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
@@ -114,7 +114,7 @@ def try_(
     if suite is not None:
         if files or not (incumbent and candidate):
             raise InputError("--suite needs --incumbent and --candidate, and no result files")
-        if accepted != Acceptance():
+        if acceptance != Acceptance():
             raise InputError(
                 "directions, --asked-differently and --partial are for result files"
             )
@@ -148,51 +148,51 @@ def try_(
         return try_suite(trial, session.config)
     if not files:
         raise InputError("give the incumbent's and the candidate's results, or --suite FILE")
-    named = incumbent, candidate, metric
-    return _try_files(files, named, accepted, terms, as_json=session.json)
+    names = incumbent, candidate, metric
+    return _try_files(files, names, acceptance, terms, as_json=session.json)
 
 
 def _try_files(
     files: Sequence[str],
-    named: tuple[str, str, str],
-    accepted: Acceptance,
+    names: tuple[str, str, str],
+    acceptance: Acceptance,
     terms: FileTerms,
     *,
     as_json: bool,
 ) -> int:
-    """Judges result files. named: incumbent, candidate and metric, as in `ExportChoice`."""
+    """Judges result files. names: incumbent, candidate and metric, as in `ExportChoice`."""
     from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
 
     formats = export_decision.recognise_files(files)
     if not as_json:
         for file, name in formats.items():
-            click.echo(f"read {escape_controls(file)}: {export_decision.title(name)}")
+            click.echo(f"read {escape_controls(file)}: {export_decision.find_title(name)}")
     # A late import, so that the first lines appear before numpy and scipy load.
     from harness.evals.file_gate.pair_judgement import find_sight  # noqa: PLC0415
 
-    choice = export_decision.ExportChoice(formats[files[0]], *named, accepted)
-    exported = export_decision.read_exports(files, choice)
-    answer = export_decision.judge_exports(exported, choice, terms)
-    sight = find_sight(exported.pairs, replace(terms, cluster=exported.cluster))
+    choice = export_decision.ExportChoice(formats[files[0]], *names, acceptance)
+    export = export_decision.read_exports(files, choice)
+    answer = export_decision.judge_exports(export, choice, terms)
+    sight = find_sight(export.pairs, replace(terms, cluster=export.cluster))
     verdict = str(answer["verdict"])
-    next_step = _next_step(answer, terms)
+    next_step = _describe_next_step(answer, terms)
     if as_json:
         document = {
             **answer,
             "smallest_difference": sight.smallest,
             "items_for_5_points": None if _is_loss(answer) else sight.items_needed,
-            "notes": exported.notes,
+            "notes": export.notes,
             "next": next_step,
         }
         click.echo(json.dumps(document, allow_nan=False))
     else:
-        for sentence in _sentences(exported, answer, sight, terms):
+        for sentence in _write_sentences(export, answer, sight, terms):
             click.echo(escape_controls(sentence))
         click.echo(f"next: {next_step}")
     return GATE_EXITS[verdict]
 
 
-_NEXT: Final[Mapping[str, str]] = {
+_NEXT_STEPS: Final[Mapping[str, str]] = {
     "passed": (
         "this report promotes nothing. `swapgate init` sets up Swapgate, which measures both "
         "models itself, and gives the candidate 1 % of your callers first"
@@ -213,52 +213,52 @@ _NEXT: Final[Mapping[str, str]] = {
 }
 
 
-# The step if the data point to a loss, without advice to look for a gain.
-_NEXT_OF_LOSS: Final = (
+# The next step if the data point to a loss. It gives no advice to look for a gain.
+_NEXT_STEP_OF_LOSS: Final = (
     "keep the incumbent, or try another candidate or prompt. If you add questions, run both "
     "models over all of them, and give the new files to `swapgate try` with --look {look}"
 )
 
 
-def _next_step(answer: Mapping[str, object], terms: FileTerms) -> str:
+def _describe_next_step(answer: Mapping[str, object], terms: FileTerms) -> str:
     verdict = str(answer["verdict"])
-    loss = verdict == "inconclusive" and _is_loss(answer)
-    step = _NEXT_OF_LOSS if loss else _NEXT[verdict]
+    is_loss = verdict == "inconclusive" and _is_loss(answer)
+    step = _NEXT_STEP_OF_LOSS if is_loss else _NEXT_STEPS[verdict]
     return step.format(look=terms.look + 1)
 
 
 def _is_loss(answer: Mapping[str, object]) -> bool:
-    """Tells whether the candidate is shown to be worse, or is probably worse."""
+    """Tells whether the data show, or point to, a worse candidate."""
     return answer["verdict"] == "failed" or answer["points_to"] == "worse"
 
 
-def _sentences(
-    exported: "ExportedPairs",
+def _write_sentences(
+    export: "ExportedPairs",
     answer: Mapping[str, object],
     sight: "Sight",
     terms: FileTerms,
 ) -> Iterator[str]:
-    count = len(exported.pairs)
+    count = len(export.pairs)
     questions = format_quantity(count, "question")
-    repeats = {len(row.incumbent) for row in exported.pairs}
+    repeats = {len(row.incumbent) for row in export.pairs}
     epochs = max(repeats)
     if epochs > 1:
-        most = "" if len(repeats) == 1 else "up to "
-        questions += f" × {most}{epochs} repeats"
-    be = "is" if count == 1 else "are"
-    yield f"{questions} {be} {format_quantity(count, 'item')}, scored by `{exported.metric}`."
-    turned = ", so the scores are turned round" if exported.direction is Direction.LOWER else ""
-    yield f"{exported.direction.capitalize()} ({exported.direction_source}){turned}."
-    for option, reason in exported.accepted.items():
+        up_to = "" if len(repeats) == 1 else "up to "
+        questions += f" × {up_to}{epochs} repeats"
+    verb = "is" if count == 1 else "are"
+    yield f"{questions} {verb} {format_quantity(count, 'item')}, scored by `{export.metric}`."
+    turned = ", so the scores are turned round" if export.direction is Direction.LOWER else ""
+    yield f"{export.direction.capitalize()} ({export.direction_source}){turned}."
+    for option, reason in export.accepted.items():
         yield f"accepted: {option.replace('_', ' ')}: {reason}"
-    if means := _means_text(exported, answer):
-        yield f"Means of {exported.candidate} against {exported.incumbent}: {means}."
-    yield _outcome(exported, answer, terms)
+    if means := _describe_means(export, answer):
+        yield f"Means of {export.candidate} against {export.incumbent}: {means}."
+    yield _describe_outcome(export, answer, terms)
     if not _is_loss(answer):
-        yield _sight_text(count, sight)
+        yield _describe_sight(count, sight)
     for side, gaps in (
-        ("incumbent", exported.incumbent_gaps),
-        ("candidate", exported.candidate_gaps),
+        ("incumbent", export.incumbent_gaps),
+        ("candidate", export.candidate_gaps),
     ):
         if gaps.total:
             yield (
@@ -266,32 +266,35 @@ def _sentences(
                 f"{gaps.unscored + gaps.grader_failed + gaps.invalidated} have no score, and "
                 f"{gaps.missing} are missing. A missing score never counts for the candidate."
             )
-    for note in exported.notes:
+    for note in export.notes:
         yield f"mind: {note}"
 
 
-def _means_text(exported: "ExportedPairs", answer: Mapping[str, object]) -> str:
+def _describe_means(export: "ExportedPairs", answer: Mapping[str, object]) -> str:
     """Lists both runs' means, so that people can compare them with the means in their tool.
 
-    The scores' means are of the items that the verdict's difference is of.
+    The means of the scores cover the same items as the verdict's difference.
     """
-    ours = exported.incumbent_mean
-    theirs = exported.candidate_mean
+    incumbent_mean = export.incumbent_mean
+    candidate_mean = export.candidate_mean
     parts = []
     means = [as_mapping(answer[f"{side}_mean"]) for side in ("candidate", "incumbent")]
     scores = [score for mean in means if isinstance(score := mean["score"], float)]
     if len(scores) == len(means):
         parts.append(f"score {' against '.join(map(format_number, scores))}")
-    if ours.usd is not None and theirs.usd is not None:
-        parts.append(f"cost {format_price_pair(theirs.usd, ours.usd)}")
-    if ours.latency_ms is not None and theirs.latency_ms is not None:
-        times = (format_milliseconds(run.latency_ms or 0.0) for run in (theirs, ours))
+    if incumbent_mean.usd is not None and candidate_mean.usd is not None:
+        parts.append(f"cost {format_price_pair(candidate_mean.usd, incumbent_mean.usd)}")
+    if incumbent_mean.latency_ms is not None and candidate_mean.latency_ms is not None:
+        times = (
+            format_milliseconds(run.latency_ms or 0.0)
+            for run in (candidate_mean, incumbent_mean)
+        )
         parts.append(f"time {' against '.join(times)}")
     return "; ".join(parts)
 
 
-def _outcome(
-    exported: "ExportedPairs",
+def _describe_outcome(
+    export: "ExportedPairs",
     answer: Mapping[str, object],
     terms: FileTerms,
 ) -> str:
@@ -300,51 +303,56 @@ def _outcome(
     high = answer["ci_high"]
     if verdict == "not_measured" or not isinstance(low, float) or not isinstance(high, float):
         return str(answer["reason"])
-    against = f" than {exported.incumbent}" if exported.incumbent != "incumbent" else ""
-    margin = f"at most {_points(terms.margin)} points worse"
-    shown = "better" if terms.claim == "superior" else margin
+    against = f" than {export.incumbent}" if export.incumbent != "incumbent" else ""
+    margin = f"at most {_format_points(terms.margin)} points worse"
+    expected = "better" if terms.claim == "superior" else margin
     worse = "worse"
     if terms.claim != "superior":
-        worse = f"more than {_points(terms.margin)} points worse"
+        worse = f"more than {_format_points(terms.margin)} points worse"
     if points_to := answer["points_to"]:
-        likely = shown if points_to != "worse" else worse
-        extent = _extent(low, high) if likely in ("better", "worse") else _range(low, high)
-        return f"{exported.candidate} is probably {likely}{against} ({extent}){_more(answer)}."
-    end = {
-        "passed": f"that shows that it is {shown}",
+        likely = expected if points_to != "worse" else worse
+        extent = (
+            _describe_extent(low, high)
+            if likely in ("better", "worse")
+            else _describe_interval(low, high)
+        )
+        remedy = _describe_more_items(answer)
+        return f"{export.candidate} is probably {likely}{against} ({extent}){remedy}."
+    conclusion = {
+        "passed": f"that shows that it is {expected}",
         "failed": f"that shows that it is {worse}",
     }.get(str(verdict), "not enough to decide")
-    return f"{exported.candidate} is {_range(low, high)}{against}: {end}."
+    return f"{export.candidate} is {_describe_interval(low, high)}{against}: {conclusion}."
 
 
-def _more(answer: Mapping[str, object]) -> str:
-    """Names the items that would show the result to which the data point."""
-    more = answer["more_items"]
-    if not isinstance(more, int):
+def _describe_more_items(answer: Mapping[str, object]) -> str:
+    """Describes how many further items would prove the probable result."""
+    item_count = answer["more_items"]
+    if not isinstance(item_count, int):
         return ""
-    return f"; about {format_quantity(more, 'more item')} would show it"
+    return f"; about {format_quantity(item_count, 'more item')} would show it"
 
 
-def _range(low: float, high: float) -> str:
+def _describe_interval(low: float, high: float) -> str:
     """Describes an interval: `between 31 points worse and 12 better`."""
     if low < 0.0 < high:
-        return f"between {_points(low)} points worse and {_points(high)} better"
+        return f"between {_format_points(low)} points worse and {_format_points(high)} better"
     word = "better" if high > 0.0 else "worse"
     near, far = sorted((abs(low), abs(high)))
-    return f"between {_points(near)} and {_points(far)} points {word}"
+    return f"between {_format_points(near)} and {_format_points(far)} points {word}"
 
 
-def _extent(low: float, high: float) -> str:
+def _describe_extent(low: float, high: float) -> str:
     """Writes an interval on one side of 0: `6.5 to 31 points`."""
     near, far = sorted((abs(low), abs(high)))
-    return f"{_points(near)} to {_points(far)} points"
+    return f"{_format_points(near)} to {_format_points(far)} points"
 
 
-def _points(share: float) -> str:
+def _format_points(share: float) -> str:
     return format_number(abs(share) * 100, 2)
 
 
-def _sight_text(count: int, sight: "Sight") -> str:
+def _describe_sight(count: int, sight: "Sight") -> str:
     with_these = "with this one" if count == 1 else f"with these {count:,}"
     needed = int(float(f"{sight.items_needed:.2g}"))  # an estimate; two digits are enough
     if sight.items_needed <= count:
@@ -352,5 +360,5 @@ def _sight_text(count: int, sight: "Sight") -> str:
     if sight.smallest > 1.0:
         seen = f"{with_these}, no difference can be seen"
     else:
-        seen = f"{with_these}, only {_points(sight.smallest)} points can be seen"
+        seen = f"{with_these}, only {_format_points(sight.smallest)} points can be seen"
     return f"For a difference of 5 points you need about {needed:,} questions; {seen}."

@@ -30,17 +30,17 @@ from harness.interfaces.cli.frame.session import Session, adopt_options
 
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
-    where: str  # `module:attribute`
+    location: str  # `module:attribute`
     help: str  # the first line of the command's own help
     hidden: bool = False
 
     def load(self) -> click.Command:
-        module, _, attribute = self.where.partition(":")
+        module, _, attribute = self.location.partition(":")
         with pause_garbage_collection():
             import_plain_structlog()
             command = getattr(import_module(module), attribute)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{self.where} is not a click command")
+            raise TypeError(f"{self.location} is not a click command")
         return command
 
 
@@ -88,41 +88,41 @@ class LazyCommandGroup(click.Group):
         ctx: click.Context,  # noqa: ARG002 - click's signature
         formatter: click.HelpFormatter,
     ) -> None:
-        rows = dict(self._visible())
+        rows = dict(self._list_visible_commands())
         width = max(map(len, rows), default=0)
-        for heading, names in self._grouped(rows):
+        for heading, names in self._group_by_section(rows):
             with formatter.section(heading):
                 # Equal widths align the texts of all sections.
                 formatter.write_dl([(name.ljust(width), rows[name]) for name in names])
 
-    def _grouped(self, names: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    def _group_by_section(self, names: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
         if not self.sections:
             yield "Commands", list(names)
             return
         yield from self.sections.items()
-        placed = {name for section in self.sections.values() for name in section}
-        if remaining := [name for name in names if name not in placed]:
+        section_names = {name for section in self.sections.values() for name in section}
+        if remaining := [name for name in names if name not in section_names]:
             yield "Others", remaining
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         options = click.Command.shell_complete(self, ctx, incomplete)
         return options + [
             CompletionItem(name, help=text)
-            for name, text in self._visible()
+            for name, text in self._list_visible_commands()
             if name.startswith(incomplete)
         ]
 
-    def _visible(self) -> list[tuple[str, str]]:
+    def _list_visible_commands(self) -> list[tuple[str, str]]:
         eager = {
             name: LazyCommand("", command.get_short_help_str(200), command.hidden)
             for name, command in self.commands.items()
         }
-        shown = {**eager, **self.lazy}
+        commands = {**eager, **self.lazy}
         names = [
             *self.lazy,
             *(name for name in sorted(eager) if name not in self.lazy),
         ]
-        return [(name, shown[name].help) for name in names if not shown[name].hidden]
+        return [(name, commands[name].help) for name in names if not commands[name].hidden]
 
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -199,10 +199,10 @@ UNITS = {
 
 
 def _read_duration(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if found is None:
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None:
         raise InputError(f"{text!r} is not a duration: write 90s, 30m, 2h or 1d")
-    return timedelta(**{UNITS[found[2]]: int(found[1])})
+    return timedelta(**{UNITS[match[2]]: int(match[1])})
 
 
 class Reads(click.ParamType[Value]):
@@ -255,47 +255,48 @@ def command(
 
     def register(function: Callable[..., int | None]) -> click.Command:
         @wraps(function)
-        def run(**given: Any) -> None:
+        def run(**values: Any) -> None:
             context = click.get_current_context()
-            code = function(**_bind(function, given, context.ensure_object(Session)))
+            code = function(**_bind(function, values, context.ensure_object(Session)))
             if code is not None:
                 context.exit(code)
 
-        parameters = list(_click_parameters(function))
+        parameters = list(_build_parameters(function))
         decorate: Callable[[Callable[..., None]], click.Command]
         decorate = click.command(name, params=parameters, **attributes)
-        built = decorate(run)
+        click_command = decorate(run)
         if group is not None:
-            group.add_command(built)
-        return built
+            group.add_command(click_command)
+        return click_command
 
     return register
 
 
 def _bind(
     function: Callable[..., object],
-    given: Mapping[str, Any],
+    values: Mapping[str, Any],
     session: Session,
 ) -> dict[str, Any]:
-    bound: dict[str, Any] = {}
+    """Builds the function's arguments from the values that click parsed, by parameter name."""
+    arguments: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
         spec = parameter.default
         if parameter.annotation is Session:
-            bound[parameter.name] = session
+            arguments[parameter.name] = session
         elif isinstance(spec, TakenFrom):
-            bound[parameter.name] = spec.build(**_bind(spec.build, given, session))
+            arguments[parameter.name] = spec.build(**_bind(spec.build, values, session))
         else:
-            bound[parameter.name] = given[parameter.name]
-    return bound
+            arguments[parameter.name] = values[parameter.name]
+    return arguments
 
 
-def _click_parameters(function: Callable[..., object]) -> Iterator[click.Parameter]:
+def _build_parameters(function: Callable[..., object]) -> Iterator[click.Parameter]:
     for parameter in inspect.signature(function).parameters.values():
         spec = parameter.default
         if isinstance(spec, TakenFrom):
-            yield from _click_parameters(spec.build)
+            yield from _build_parameters(spec.build)
         elif parameter.annotation is not Session:
-            yield _click_parameter(parameter, spec if isinstance(spec, Spec) else Spec((), {}))
+            yield _build_parameter(parameter, spec if isinstance(spec, Spec) else Spec((), {}))
 
 
 def _names_route(attributes: Mapping[str, Any]) -> bool:
@@ -320,7 +321,7 @@ def complete_route(
     return [name for name in names if name.startswith(incomplete)]
 
 
-def _click_parameter(parameter: inspect.Parameter, spec: Spec) -> click.Parameter:
+def _build_parameter(parameter: inspect.Parameter, spec: Spec) -> click.Parameter:
     attributes = {**_read_type(parameter.annotation), **spec.attributes}
     if parameter.name == "route" or _names_route(attributes):
         attributes.setdefault("shell_complete", complete_route)

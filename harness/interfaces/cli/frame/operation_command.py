@@ -60,24 +60,24 @@ class _CommandCaller:
         return self.session.installation.secret
 
 
-def operation_group(declared: OperationGroup) -> click.Group:
-    """Builds the group of commands of all its operations."""
-    group = click.Group(declared.command.rpartition(" ")[2], help=declared.words)
-    add_commands(group, declared)
+def operation_group(declaration: OperationGroup) -> click.Group:
+    """Builds a group with the commands of all declared operations."""
+    group = click.Group(declaration.command.rpartition(" ")[2], help=declaration.words)
+    add_commands(group, declaration)
     return group
 
 
-def add_commands(group: click.Group, declared: OperationGroup) -> None:
-    for operation in declared.operations:
+def add_commands(group: click.Group, declaration: OperationGroup) -> None:
+    for operation in declaration.operations:
         if operation.command:
-            group.add_command(_build(operation))
+            group.add_command(_build_command(operation))
 
 
-def _build(operation: Operation[Any]) -> click.Command:
-    def run(call: Session, **given: Any) -> None:
-        _print(operation, operation.run(_CommandCaller(call, operation), given))
+def _build_command(operation: Operation[Any]) -> click.Command:
+    def run(call: Session, **inputs: Any) -> None:
+        _print(operation, operation.run(_CommandCaller(call, operation), inputs))
 
-    run.__signature__ = inspect.Signature(list(_parameters(operation)))  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(list(_list_parameters(operation)))  # type: ignore[attr-defined]
     return command(name=operation.verb, help=_wrap(operation.words))(run)
 
 
@@ -87,46 +87,46 @@ def _wrap(words: str) -> str:
     return "\n\n".join(textwrap.fill(text, HELP_COLUMNS) for text in paragraphs)
 
 
-def _parameters(operation: Operation[Any]) -> Iterator[inspect.Parameter]:
+def _list_parameters(operation: Operation[Any]) -> Iterator[inspect.Parameter]:
     names = operation.argument_names
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     yield inspect.Parameter("call", positional, annotation=Session)
     # The paging options stand last.
-    inputs = sorted(operation.inputs, key=lambda entered: entered.name == PAGE)
-    for place, entered in enumerate(inputs):
+    inputs = sorted(operation.inputs, key=lambda input_: input_.name == PAGE)
+    for place, input_ in enumerate(inputs):
         is_argument = place < len(names)
-        if entered.declared.for_programs:
+        if input_.declared.for_programs:
             continue
         yield inspect.Parameter(
-            entered.name,
+            input_.name,
             positional if is_argument else inspect.Parameter.KEYWORD_ONLY,
-            annotation=entered.kind,
-            default=arg(names[place]) if is_argument else _option(entered),
+            annotation=input_.kind,
+            default=arg(names[place]) if is_argument else _build_option(input_),
         )
 
 
-def _option(entered: Input) -> Any:
-    if entered.name == PAGE:
+def _build_option(input_: Input) -> Any:
+    if input_.name == PAGE:
         return PAGE_OPTIONS
-    declared = entered.declared
+    declaration = input_.declared
     attributes: dict[str, Any] = {}
-    if declared.metavar is not None:
-        attributes["metavar"] = declared.metavar
-    if declared.range is not None and entered.kind in (int, float):
-        attributes["type"] = _number(declared.range, entered.kind)
-    if not entered.is_required and entered.default is not None:
-        attributes["default"] = entered.default
-    elif entered.is_required and entered.kind is bool:
+    if declaration.metavar is not None:
+        attributes["metavar"] = declaration.metavar
+    if declaration.range is not None and input_.kind in (int, float):
+        attributes["type"] = _build_number_type(declaration.range, input_.kind)
+    if not input_.is_required and input_.default is not None:
+        attributes["default"] = input_.default
+    elif input_.is_required and input_.kind is bool:
         attributes["required"] = True
-    return opt(declared.meaning, *declared.flags, **attributes)
+    return opt(declaration.meaning, *declaration.flags, **attributes)
 
 
-def _number(allowed: Range, kind: type) -> click.ParamType[Any]:
+def _build_number_type(allowed_range: Range, kind: type) -> click.ParamType[Any]:
     if kind is int:
-        return WholeRange(int(allowed.low), int(allowed.high))
-    # A range without an upper bound prints none.
-    high = None if math.isinf(allowed.high) else allowed.high
-    return FiniteRange(allowed.low, high, min_open=allowed.above)
+        return WholeRange(int(allowed_range.low), int(allowed_range.high))
+    # Otherwise the help would show an infinite upper bound.
+    high = None if math.isinf(allowed_range.high) else allowed_range.high
+    return FiniteRange(allowed_range.low, high, min_open=allowed_range.above)
 
 
 def _print(operation: Operation[Value], outcome: FinishedOperation[Value]) -> None:
@@ -136,9 +136,9 @@ def _print(operation: Operation[Value], outcome: FinishedOperation[Value]) -> No
         return
     if operation.done is None:
         raise TypeError(f"the operation {operation.id} has neither `done` nor `listing`")
-    shown = operation.document(outcome) if operation.document else outcome.result
+    document = operation.document(outcome) if operation.document else outcome.result
     advice = operation.advice(outcome) if operation.advice else ""
-    output.answer(shown, operation.done(outcome), advice=advice)
+    output.answer(document, operation.done(outcome), advice=advice)
 
 
 def _print_list(listing: Listing, outcome: FinishedOperation[Any]) -> None:

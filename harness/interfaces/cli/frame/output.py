@@ -26,11 +26,11 @@ def timestamp(moment: datetime | None) -> str:
     return format_timestamp(moment) if moment else DASH
 
 
-def known_price(target: Target, provider: Provider | None) -> Price | None:
+def find_price(target: Target, provider: Provider | None) -> Price | None:
     return provider.prices.get(target.model) if provider else None
 
 
-def harm_text(distance_to_trip: float) -> str:
+def describe_harm(distance_to_trip: float) -> str:
     return f"evidence of harm: {format_harm(distance_to_trip)}"
 
 
@@ -53,9 +53,9 @@ MOST_NAMED: Final = 20  # names in a cell
 
 def name_some(names: Sequence[str]) -> str:
     """Joins at most MOST_NAMED names for a table's cell."""
-    shown = ", ".join(names[:MOST_NAMED])
-    more = len(names) - MOST_NAMED
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    first_names = ", ".join(names[:MOST_NAMED])
+    omitted_count = len(names) - MOST_NAMED
+    return f"{first_names} and {omitted_count:,} more" if omitted_count > 0 else first_names
 
 
 def document(value: object) -> None:
@@ -91,7 +91,9 @@ def plain_fields(value: object) -> dict[str, object]:
 
 
 def documented(value: object) -> bool:
-    """Prints the document with `--json`. Returns True if it did; print nothing else then."""
+    """Prints the document with `--json`, and returns whether it did. After True, callers print
+    nothing else.
+    """
     if wants_document():
         document(value)
     return wants_document()
@@ -143,10 +145,10 @@ def table_of(
     *,
     empty: str = "",
 ) -> None:
-    shown = [cells(row) for row in rows]
+    columns_of_rows = [cells(row) for row in rows]
     table(
-        list(shown[0]) if shown else (),
-        [list(row.values()) for row in shown],
+        list(columns_of_rows[0]) if columns_of_rows else (),
+        [list(columns.values()) for columns in columns_of_rows],
         empty=empty,
     )
 
@@ -161,18 +163,21 @@ def findings(
 
     next_step: returns an empty string if there is no next step.
     """
-    shown = [(cells(row), next_step(row)) for row in rows]
-    if not shown:
+    columns_and_steps = [(cells(row), next_step(row)) for row in rows]
+    if not columns_and_steps:
         return
-    texts = [[_cell(value) for value in columns.values()] for columns, _ in shown]
-    aligned = _align_columns([list(shown[0][0]), *texts])
-    begin = aligned[0].rindex(list(shown[0][0])[-1])  # of the last column
+    headings = list(columns_and_steps[0][0])
+    texts = [
+        [_format_cell(value) for value in columns.values()] for columns, _ in columns_and_steps
+    ]
+    aligned = _align_columns([headings, *texts])
+    last_column_start = aligned[0].rindex(headings[-1])
     width = min(LINE_COLUMNS, shutil.get_terminal_size((LINE_COLUMNS, 0)).columns)
     click.echo(aligned[0])
-    for line, row, (_, step) in zip(aligned[1:], texts, shown, strict=True):
-        room = max(UNCUT_CHARACTERS, width - begin)
+    for line, row, (_, step) in zip(aligned[1:], texts, columns_and_steps, strict=True):
+        room = max(UNCUT_CHARACTERS, width - last_column_start)
         wrapped = textwrap.wrap(row[-1], room, break_on_hyphens=False)
-        click.echo(line[:begin] + f"\n{' ' * begin}".join(wrapped))
+        click.echo(line[:last_column_start] + f"\n{' ' * last_column_start}".join(wrapped))
         if step:
             advice = f"next: {escape_controls(step)}"
             room = width - len(INDENT)
@@ -187,7 +192,7 @@ def table(
     empty: str,
 ) -> None:
     """Prints a table. empty: the note for a table without rows."""
-    texts = [[_cell(value) for value in row] for row in rows]
+    texts = [[_format_cell(value) for value in row] for row in rows]
     if not texts:
         note(empty)
     elif sys.stdout.isatty():
@@ -201,14 +206,14 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Prints name and value, one pair per line; omits values of None. Indents further lines of
     a value, so that user-written text cannot look like a fact.
     """
-    known = [(name, value) for name, value in pairs if value is not None]
-    indent = "\n" + " " * (max((len(name) for name, _ in known), default=0) + 2)
-    shown = [[name, indent.join(_cell(value).split("\n"))] for name, value in known]
-    for line in _align_columns(shown):
+    present = [(name, value) for name, value in pairs if value is not None]
+    indent = "\n" + " " * (max((len(name) for name, _ in present), default=0) + 2)
+    lines = [[name, indent.join(_format_cell(value).split("\n"))] for name, value in present]
+    for line in _align_columns(lines):
         click.echo(line)
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     if isinstance(value, datetime):
         return timestamp(value)
     return "–" if value is None or value == "" else escape_controls(str(value))
@@ -231,19 +236,19 @@ def _draw_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     console = Console()
-    if _least_width(headings, rows) > console.width:
+    if _find_min_width(headings, rows) > console.width:
         _print_blocks(headings, rows)
         return
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    rich_table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
-        drawn.add_column(heading, overflow="fold")
+        rich_table.add_column(heading, overflow="fold")
     for row in rows:
         # Text, because rich would parse a str as markup.
-        drawn.add_row(*(Text(cell) for cell in row))
-    console.print(drawn)
+        rich_table.add_row(*(Text(cell) for cell in row))
+    console.print(rich_table)
 
 
-def _least_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+def _find_min_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     columns = zip(headings, *rows, strict=True)
     words = ([len(word) for cell in column for word in cell.split()] for column in columns)
     widths = [min(UNCUT_CHARACTERS, max(lengths, default=0)) for lengths in words]

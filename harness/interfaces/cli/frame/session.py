@@ -23,7 +23,7 @@ R = TypeVar("R")
 KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
 # These commands set up or repair this machine's installation, or need no installation. They
 # must work without a database, so they check a management key only when they use it.
-OF_THE_MACHINE: Final = frozenset(
+LOCAL_COMMANDS: Final = frozenset(
     {
         "init",
         "serve",
@@ -73,7 +73,9 @@ class Session:
 
     @cached_property
     def deciding_actor(self) -> "Actor":
-        """The actor of a deciding command; stderr names the actor once. Raises as `actor`."""
+        """The actor of a command that decides. Its first use prints the actor on stderr. Raises
+        as `actor`.
+        """
         actor = self.actor
         click.echo(f"acting as {self._describe(actor)}", err=True)
         return actor
@@ -81,17 +83,17 @@ class Session:
     def decide(
         self,
         use_case: "Callable[Concatenate[Context, Actor, P], R]",
-        *given: P.args,
-        **named: P.kwargs,
+        *arguments: P.args,
+        **keywords: P.kwargs,
     ) -> R:
         """Calls a use case as `deciding_actor`. Raises as `actor` and the use case do."""
-        return use_case(self.context, self.deciding_actor, *given, **named)
+        return use_case(self.context, self.deciding_actor, *arguments, **keywords)
 
     def _describe(self, actor: "Actor") -> str:
         if actor is OPERATOR:
             return f"{actor.name}, the operator of this machine (admin)"
-        where = self.key_file or KEY_VARIABLE
-        return f"{actor.name} ({actor.role.name.lower()}), by the key in {where}"
+        source = self.key_file or KEY_VARIABLE
+        return f"{actor.name} ({actor.role.name.lower()}), by the key in {source}"
 
     def key_text(self) -> str | None:
         """Reads the management key from the file, else the environment. Raises InputError."""
@@ -100,8 +102,8 @@ class Session:
         try:
             text = self.key_file.read_text(encoding="utf-8").strip()
         except OSError as error:
-            why = error.strerror
-            raise InputError(f"the key in {self.key_file} cannot be read: {why}") from None
+            reason = error.strerror
+            raise InputError(f"the key in {self.key_file} cannot be read: {reason}") from None
         except UnicodeDecodeError:
             raise InputError(f"{self.key_file} is not text: it must hold a key") from None
         if not text:
@@ -109,20 +111,20 @@ class Session:
         return text
 
     @cached_property
-    def _read(self) -> "tuple[Settings, FileVersion | None]":
+    def _settings_and_version(self) -> "tuple[Settings, FileVersion | None]":
         from harness.app.installation import read_settings  # noqa: PLC0415 - pydantic and YAML are slow to import
 
         return read_settings(self.config)
 
     @property
     def settings(self) -> "Settings":
-        return self._read[0]
+        return self._settings_and_version[0]
 
     @cached_property
     def installation(self) -> "Installation":
         from harness.app.installation import open_installation  # noqa: PLC0415 - pydantic and YAML are slow to import
 
-        return open_installation(self.config, read=self._read)
+        return open_installation(self.config, read=self._settings_and_version)
 
     @property
     def context(self) -> "Context":
@@ -138,9 +140,9 @@ class Session:
         ctx = self.context
         settings = self.installation.settings
         with ctx.store.read() as tx:
-            known = Providers(tx).all()
+            stored_providers = Providers(tx).all()
         for name, provider in settings.providers.items():
-            if name not in known:
+            if name not in stored_providers:
                 targets.put_provider(ctx, self.actor, provider)
         return ctx
 
@@ -149,7 +151,7 @@ class Session:
             self.installation.close()
 
 
-def _remember(
+def _store_option(
     ctx: click.Context,
     param: click.Parameter,
     value: object,
@@ -158,7 +160,7 @@ def _remember(
     name = param.opts[0].lstrip("-").replace("-", "_")
     if value:
         setattr(session, name, value)
-        # Reads the file now, so that commands that need no key report a bad file, too.
+        # Reads the file now, so that even a command that needs no key reports a bad file.
         session.key_text()
     return getattr(session, name)
 
@@ -185,17 +187,17 @@ def global_options(*, root: bool) -> list[click.Option]:
         click.Option(
             [name],
             help=text,
-            callback=_remember,
+            callback=_store_option,
             expose_value=False,
             hidden=not root and name != "--json",
-            **kind,
+            **attributes,
         )
-        for name, (kind, text) in options.items()
+        for name, (attributes, text) in options.items()
     ]
 
 
-def _is_of_the_machine(path: str) -> bool:
-    return path in OF_THE_MACHINE or path.partition(" ")[0] in OF_THE_MACHINE
+def _is_local(path: str) -> bool:
+    return path in LOCAL_COMMANDS or path.partition(" ")[0] in LOCAL_COMMANDS
 
 
 def _check_key_first(command: click.Command) -> None:
@@ -205,16 +207,16 @@ def _check_key_first(command: click.Command) -> None:
         return
 
     @wraps(callback)
-    def checked(*args: object, **given: object) -> object:
-        running = click.get_current_context()
-        session = running.ensure_object(Session)
-        path = running.command_path.partition(" ")[2]
-        if session.key_text() is not None and not _is_of_the_machine(path):
+    def check_and_run(*args: object, **kwargs: object) -> object:
+        context = click.get_current_context()
+        session = context.ensure_object(Session)
+        path = context.command_path.partition(" ")[2]
+        if session.key_text() is not None and not _is_local(path):
             _ = session.actor
-        return callback(*args, **given)
+        return callback(*args, **kwargs)
 
-    checked.checks_key = True  # type: ignore[attr-defined]  # a command may be adopted several times
-    command.callback = checked
+    check_and_run.checks_key = True  # type: ignore[attr-defined]  # a command may be adopted several times
+    command.callback = check_and_run
 
 
 def adopt_options(command: click.Command) -> click.Command:
@@ -226,11 +228,13 @@ def adopt_options(command: click.Command) -> click.Command:
             adopt_options(subcommand)
     else:
         _check_key_first(command)
-    taken = {name for param in command.params for name in param.opts}
+    own_flags = {name for param in command.params for name in param.opts}
     for param in command.params:
         # A --json before the verb must also set the command's own --json.
         if "--json" in param.opts and param.callback is None:
-            param.callback = _remember
-    new = [o for o in global_options(root=False) if not taken.intersection(o.opts)]
-    command.params.extend(new)
+            param.callback = _store_option
+    missing_options = [
+        o for o in global_options(root=False) if not own_flags.intersection(o.opts)
+    ]
+    command.params.extend(missing_options)
     return command

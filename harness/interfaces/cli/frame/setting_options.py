@@ -18,11 +18,12 @@ _UNIT: Final = re.compile(r"_(s|h|bps|usd)$")  # an option's metavar shows its u
 def options_of(record: type, *, new: str) -> Callable[..., object]:
     """Builds a dataclass whose fields are the options of a record's plain settings.
 
-    Each is None if it is not given. new: the name of new records, whose default the help gives.
+    An omitted option is None. new: the subject of the help's sentence about a default, such as
+    `New routes`.
     """
     options = [
-        (declared.name, declared.kind | None, _option(declared, new))
-        for declared in plain_settings(record)
+        (declaration.name, declaration.kind | None, _build_option(declaration, new))
+        for declaration in plain_settings(record)
     ]
     return make_dataclass("SettingOptions", options, frozen=True, kw_only=True)
 
@@ -32,31 +33,35 @@ def given_options(options: object) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if value is not None}
 
 
-def _option(declared: Declaration, new: str) -> Spec:
+def _build_option(declaration: Declaration, new: str) -> Spec:
     attributes: dict[str, Any] = {}
-    if declared.metavar is not None:
-        attributes["metavar"] = declared.metavar
-    if declared.written is not None and declared.written.name:
-        attributes["type"] = Reads(declared.written.name, partial(read_setting, declared))
-    elif declared.optional and isinstance(declared.removal, str) and declared.kind is not str:
-        attributes["type"] = Reads("limit", partial(_read_number, declared.removal))
-    flag = _UNIT.sub("", declared.name).replace("_", "-")
-    usual = f"--{flag}/--no-{flag}" if declared.kind is bool else f"--{flag}"
-    text = " ".join(filter(None, (declared.meaning, _default(declared, new))))
-    spec: Spec = opt(text, declared.flags or usual, **attributes)
+    if declaration.metavar is not None:
+        attributes["metavar"] = declaration.metavar
+    if declaration.written is not None and declaration.written.name:
+        attributes["type"] = Reads(declaration.written.name, partial(read_setting, declaration))
+    elif (
+        declaration.optional
+        and isinstance(declaration.removal, str)
+        and declaration.kind is not str
+    ):
+        attributes["type"] = Reads("limit", partial(_read_number, declaration.removal))
+    flag = _UNIT.sub("", declaration.name).replace("_", "-")
+    default_flag = f"--{flag}/--no-{flag}" if declaration.kind is bool else f"--{flag}"
+    text = " ".join(filter(None, (declaration.meaning, _describe_default(declaration, new))))
+    spec: Spec = opt(text, declaration.flags or default_flag, **attributes)
     return spec
 
 
-def _default(declared: Declaration, new: str) -> str:
-    """Writes what applies without the option; empty for an empty text."""
-    default = declared.written_default
-    if declared.optional:
-        removal = "Empty" if declared.removal == "" else f"{declared.removal} (default)"
-        return f"{removal}: {declared.unset}."
-    if default is None and declared.unset:
-        return f"{new}: {declared.unset}."
-    if declared.kind is bool:
-        return f"{new}: {'yes' if declared.default else 'no'}."
+def _describe_default(declaration: Declaration, new: str) -> str:
+    """Describes the value that applies without the option; empty if the default is empty."""
+    default = declaration.written_default
+    if declaration.optional:
+        removal = "Empty" if declaration.removal == "" else f"{declaration.removal} (default)"
+        return f"{removal}: {declaration.unset}."
+    if default is None and declaration.unset:
+        return f"{new}: {declaration.unset}."
+    if declaration.kind is bool:
+        return f"{new}: {'yes' if declaration.default else 'no'}."
     if isinstance(default, StrEnum):
         return f"{new}: {default.value}."
     if isinstance(default, float):

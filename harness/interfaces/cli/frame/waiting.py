@@ -1,6 +1,6 @@
-"""`follow` waits for an end, with a progress line on stderr and a deadline. `watch` implements
-`--watch`: it redraws a terminal, and prints one line per change into a pipe or a file. With
-`--json` each line is a document.
+"""`follow` loads a value until it ends, with a progress line on stderr and a deadline. `watch`
+implements `--watch`: it redraws a terminal, and prints one line per change into a pipe or a
+file. With `--json` each line is a document.
 """
 
 import sys
@@ -20,7 +20,7 @@ from harness.frame.ports import Clock
 from harness.interfaces.cli.frame.output import document, timestamp
 from harness.interfaces.cli.frame.session import Session
 
-TIMED_OUT: Final = 5
+TIMED_OUT: Final = 5  # exit code
 PAUSE_S: Final = 0.5
 # The progress line shows the time left after this many seconds.
 PACE_KNOWN_S: Final = 5.0
@@ -48,8 +48,8 @@ class Progress:
         if self.done and self.cost_usd is not None:
             parts.append(f"{format_usd(self.cost_usd)} so far")
         if left_s is not None and self.done < self.wanted:
-            most = "at most " if self.at_most else "about "
-            parts.append(f"{most}{format_estimate(left_s)} left")
+            bound = "at most " if self.at_most else "about "
+            parts.append(f"{bound}{format_estimate(left_s)} left")
         return ", ".join(parts) + (f": {self.note}" if self.note else "")
 
     @property
@@ -67,33 +67,34 @@ class ProgressLine:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._last: object = None
-        self._began: tuple[float, int] | None = None  # monotonic seconds, number done
+        self._previous_key: object = None
+        # Monotonic seconds at the first call, and `Progress.done` at that time.
+        self._start: tuple[float, int] | None = None
 
     def say(self, progress: Progress, now_s: float) -> None:
         """Writes the line if it changed. now_s: monotonic seconds."""
-        text = progress.describe(self._time_left_s(progress, now_s))
-        new = text if self._terminal else progress.milestone
-        if new == self._last:
+        text = progress.describe(self._estimate_left_s(progress, now_s))
+        line_key = text if self._terminal else progress.milestone
+        if line_key == self._previous_key:
             return
-        self._last = new
+        self._previous_key = line_key
         click.echo(
             f"\r\033[K{text}" if self._terminal else text,
             err=True,
             nl=not self._terminal,
         )
 
-    def _time_left_s(self, progress: Progress, now_s: float) -> float | None:
-        """Estimates from the pace since the first call; None until PACE_KNOWN_S have passed."""
-        began_s, before = self._began = self._began or (now_s, progress.done)
-        took_s = now_s - began_s
-        did = progress.done - before
-        if took_s < PACE_KNOWN_S or did <= 0:
+    def _estimate_left_s(self, progress: Progress, now_s: float) -> float | None:
+        """Estimates from the pace since the first call; None in the first PACE_KNOWN_S."""
+        start_s, done_before = self._start = self._start or (now_s, progress.done)
+        elapsed_s = now_s - start_s
+        done_since = progress.done - done_before
+        if elapsed_s < PACE_KNOWN_S or done_since <= 0:
             return None
-        return (progress.wanted - progress.done) * took_s / did
+        return (progress.wanted - progress.done) * elapsed_s / done_since
 
     def end(self) -> None:
-        if self._terminal and self._last is not None:
+        if self._terminal and self._previous_key is not None:
             click.echo(err=True)
 
 
@@ -107,24 +108,24 @@ def follow(
 ) -> tuple[T, bool]:
     """Loads a value until it ends. Returns the last value, and whether it ended in time."""
     clock = session.installation.clock
-    ticker = ProgressLine()
+    progress_line = ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     try:
         while True:
-            found = load()
-            ticker.say(describe(found), clock.monotonic())
-            if ended(found):
-                return found, True
+            value = load()
+            progress_line.say(describe(value), clock.monotonic())
+            if ended(value):
+                return value, True
             if deadline is not None and clock.monotonic() >= deadline:
-                return found, False
+                return value, False
             sleep(PAUSE_S)
     finally:
-        ticker.end()
+        progress_line.end()
 
 
 REDRAW_S: Final = 2.0
 # `watch` sleeps this many times as long as loading took, to limit the load on the database.
-REST: Final = 3
+PAUSE_FACTOR: Final = 3
 
 Shown = TypeVar("Shown")
 
@@ -142,9 +143,9 @@ def show(
     session: Session,
     watched: Watched[Shown],
     *,
-    again: bool,
+    is_watching: bool,
 ) -> None:
-    if again:
+    if is_watching:
         watch(session, watched)
     elif session.json:
         document(watched.document(watched.load()))
@@ -167,27 +168,27 @@ def watch(session: Session, watched: Watched[Shown]) -> None:
         _print_lines(
             watched,
             clock,
-            lambda value: _stamped(watched.lines(value), clock),
+            lambda value: _add_time(watched.lines(value), clock),
         )
 
 
-def _readings(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | SwapgateError]:
+def _read_repeatedly(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | SwapgateError]:
     """Yields each loaded value, or the retryable error, until the value has ended."""
-    first = True
+    is_first = True
     while True:
-        began = clock.monotonic()
+        start_s = clock.monotonic()
         reading: Shown | SwapgateError
         try:
             reading = watched.load()
         except SwapgateError as error:
-            if first or not error.retryable:
+            if is_first or not error.retryable:
                 raise
             reading = error
         yield reading
         if not isinstance(reading, SwapgateError) and watched.ended(reading):
             return
-        first = False
-        sleep(max(REDRAW_S, REST * (clock.monotonic() - began)))
+        is_first = False
+        sleep(max(REDRAW_S, PAUSE_FACTOR * (clock.monotonic() - start_s)))
 
 
 def _print_lines(
@@ -195,20 +196,20 @@ def _print_lines(
     clock: Clock,
     write: Callable[[Shown], Mapping[str, str]],
 ) -> None:
-    last: dict[str, str] = {}
-    for reading in _readings(watched, clock):
+    previous_texts: dict[str, str] = {}
+    for reading in _read_repeatedly(watched, clock):
         if isinstance(reading, SwapgateError):
             click.echo(f"swapgate: {reading}; trying again", err=True)
             continue
         for subject, line in write(reading).items():
-            # Compares without the time, because a new time alone is no change.
+            # Compares without the time: a line in which only the time differs is no change.
             text = line.partition("\t")[2] or line
-            if last.get(subject) != text:
-                last[subject] = text
+            if previous_texts.get(subject) != text:
+                previous_texts[subject] = text
                 click.echo(line.replace("\t", "  ", 1))
 
 
-def _stamped(lines: Mapping[str, str], clock: Clock) -> Mapping[str, str]:
+def _add_time(lines: Mapping[str, str], clock: Clock) -> Mapping[str, str]:
     now = timestamp(clock.now())
     return {subject: f"{now}\t{line}" for subject, line in lines.items()}
 
@@ -225,20 +226,20 @@ def _redraw(watched: Watched[Shown], clock: Clock) -> None:
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    shown = ""
-    foot = ""
+    drawing = ""
+    footer = ""
     with Live(console=Console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
-        for reading in _readings(watched, clock):
+        for reading in _read_repeatedly(watched, clock):
             if isinstance(reading, SwapgateError):
-                foot = f"not refreshed since then: {reading}; trying again"
+                footer = f"not refreshed since then: {reading}; trying again"
             else:
-                shown = _drawn(watched, reading)
-                foot = f"{timestamp(clock.now())} UTC, refreshed every {REDRAW_S:g} s; "
-                foot = "" if watched.ended(reading) else f"{foot}Ctrl-C stops"
-            live.update(Text.from_ansi(f"{shown}\n{foot}".rstrip()), refresh=True)
+                drawing = _draw_to_text(watched, reading)
+                footer = f"{timestamp(clock.now())} UTC, refreshed every {REDRAW_S:g} s; "
+                footer = "" if watched.ended(reading) else f"{footer}Ctrl-C stops"
+            live.update(Text.from_ansi(f"{drawing}\n{footer}".rstrip()), refresh=True)
 
 
-def _drawn(watched: Watched[Shown], value: Shown) -> str:
+def _draw_to_text(watched: Watched[Shown], value: Shown) -> str:
     text = _TerminalText()
     with redirect_stdout(text), redirect_stderr(text):
         watched.draw(value)

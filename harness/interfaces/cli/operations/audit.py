@@ -39,7 +39,7 @@ def audit() -> None:
     """The audit log: append-only, hash-chained."""
 
 
-def _selection(
+def _build_filter(
     *,
     actor: str = opt(
         "Text in the actor's name, or a key's id.",
@@ -52,7 +52,7 @@ def _selection(
     until: datetime | None = opt("Only before this day or time, UTC.", type=DAY_OR_TIME),
 ) -> AuditFilter:
     # Users enter UTC, because every printed time is UTC.
-    begin, end = (at.replace(tzinfo=UTC) if at else None for at in (since, until))
+    begin, end = (time.replace(tzinfo=UTC) if time else None for time in (since, until))
     return AuditFilter(actor, action, subject, begin, end)
 
 
@@ -60,7 +60,7 @@ def _selection(
 def tail(
     session: Session,
     *,
-    selection: AuditFilter = taken_from(_selection),
+    selection: AuditFilter = taken_from(_build_filter),
     page_request: PageRequest = page_of(20, "-n"),
 ) -> None:
     """Show the newest events as sentences, in the order in which they happened.
@@ -87,7 +87,7 @@ def export(
     session: Session,
     file: Path = arg(type=FILE),
     *,
-    selection: AuditFilter = taken_from(_selection),
+    selection: AuditFilter = taken_from(_build_filter),
 ) -> None:
     """Write events to FILE, newest first: .csv for spreadsheets, .jsonl for programs.
 
@@ -98,8 +98,8 @@ def export(
         raise InputError(f"{file}: the name must end in {' or '.join(WRITERS)}")
     events = queries.read_audit_events(session.context, selection, reader=session.actor)
     try:
-        with file.open("x", encoding="utf-8", newline="") as opened:
-            count = write(events, opened)
+        with file.open("x", encoding="utf-8", newline="") as stream:
+            count = write(events, stream)
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from None
     if not output.documented({"file": str(file), "events": count}):
@@ -120,25 +120,25 @@ def verify(
     Exit code 1 if a check fails, or if the log lacks an event that HEAD names.
     """
     faults = session.context.store.signature_faults()
-    broken = queries.find_audit_break(session.context)
+    first_break = queries.find_audit_break(session.context)
     events = queries.list_audit_events(session.context, PageRequest(1)).total
     heads = [] if head is None else _read_heads(session, head)
-    missing = integrity.find_missing_head(session.context, heads)
+    missing_event = integrity.find_missing_head(session.context, heads)
     if not output.documented(
         {
-            "whole": broken is None,
+            "whole": first_break is None,
             "events": events,
-            "first_break": broken,
+            "first_break": first_break,
             "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
             "heads": len(heads),
-            "missing_head": missing,
+            "missing_head": missing_event,
         }
     ):
-        _print_chain(broken, events)
+        _print_chain(first_break, events)
         if heads:
-            _print_heads(len(heads), missing)
+            _print_heads(len(heads), missing_event)
         print_faults(faults)
-    return 0 if broken is None and missing is None and not faults else 1
+    return 0 if first_break is None and missing_event is None and not faults else 1
 
 
 def _read_heads(session: Session, head: str) -> Sequence[AuditPosition]:
@@ -146,23 +146,23 @@ def _read_heads(session: Session, head: str) -> Sequence[AuditPosition]:
     return integrity.read_heads(text, session.installation.signatures)
 
 
-def _print_chain(broken: int | None, events: int) -> None:
-    if broken is None:
+def _print_chain(first_break: int | None, events: int) -> None:
+    if first_break is None:
         click.echo(f"the audit log is whole: {events} events")
         return
     click.echo(
-        f"the audit log is broken at event {broken}: this event, or an earlier one, was "
+        f"the audit log is broken at event {first_break}: this event, or an earlier one, was "
         "changed or is missing"
     )
 
 
-def _print_heads(heads: int, missing: int | None) -> None:
-    if missing is None:
+def _print_heads(heads: int, missing_event: int | None) -> None:
+    if missing_event is None:
         click.echo(f"the log has the events of {format_quantity(heads, 'printed head')}")
         return
     click.echo(
-        f"a printed head names event {missing}, but the log lacks it or holds other content: "
-        "someone cut or changed the log"
+        f"a printed head names event {missing_event}, but the log lacks it or holds other "
+        "content: someone cut or changed the log"
     )
 
 
@@ -180,14 +180,14 @@ def list_alerts(
     page_request: PageRequest = page_of(50),
 ) -> None:
     """List alerts, most recent first, with the next step of each."""
-    found = queries.list_alerts(
+    alerts = queries.list_alerts(
         session.context,
         page_request,
         open_only=open_only,
         search=search,
     )
     output.listing(
-        found,
+        alerts,
         lambda row: {
             "LAST SEEN": timestamp(row.last_seen),
             "SEVERITY": row.severity.name.lower(),
@@ -199,7 +199,7 @@ def list_alerts(
         },
         empty="no alert is open" if open_only else "there were no alerts",
     )
-    if any(row.open for row in found) and not session.json:
+    if any(row.open for row in alerts) and not session.json:
         output.note("step by step: `swapgate docs open runbook`")
 
 
@@ -209,9 +209,9 @@ def test(session: Session) -> int:
 
     Exit code 1 if a sink did not accept it.
     """
-    tried = alert_delivery.send_test(session.context, session.actor)
+    attempts = alert_delivery.send_test(session.context, session.actor)
     output.listing(
-        tried,
+        attempts,
         lambda attempt: {
             "SINK": attempt.sink,
             "DELIVERED": "yes" if attempt.delivered else "NO",
@@ -219,4 +219,4 @@ def test(session: Session) -> int:
         },
         empty="",
     )
-    return 0 if all(attempt.delivered for attempt in tried) else 1
+    return 0 if all(attempt.delivered for attempt in attempts) else 1

@@ -96,12 +96,14 @@ def change_limits(
     """Change a client key's limits; `none` removes one. Routers follow within two seconds."""
     if not given_options(limits):
         raise click.UsageError("nothing to change: give a limit, or `none` to remove one")
-    changed = session.decide(
+    changed_key = session.decide(
         keys.set_limits,
         key_id,
         lambda before: change_settings(before, given_options(limits)),
     )
-    output.answer(changed, f"{key_id}: {describe_limits(changed.limits) or 'no limits'}")
+    output.answer(
+        changed_key, f"{key_id}: {describe_limits(changed_key.limits) or 'no limits'}"
+    )
 
 
 @command(key, "opt-outs")
@@ -120,10 +122,10 @@ def change_opt_outs(
     """
     if NONE in opt_outs and len(set(opt_outs)) > 1:
         raise click.UsageError("`none` cannot be combined with other opt-outs")
-    chosen = [OptOut(name) for name in opt_outs if name != NONE]
-    changed = session.decide(keys.set_opt_outs, key_id, chosen)
-    left = ", ".join(sorted(changed.opt_outs))
-    output.answer(changed, f"{key_id}: {left or 'no opt-outs'}")
+    new_opt_outs = [OptOut(name) for name in opt_outs if name != NONE]
+    changed_key = session.decide(keys.set_opt_outs, key_id, new_opt_outs)
+    opt_out_names = ", ".join(sorted(changed_key.opt_outs))
+    output.answer(changed_key, f"{key_id}: {opt_out_names or 'no opt-outs'}")
 
 
 @command(key, "sign-in-link")

@@ -31,7 +31,7 @@ SECRET_KEYS: Final = re.compile(
     r"(^|[_-])(secret|passwords?|passwd|api[_-]?key|apikey|(?<!first_)token|authorization"
     r"|credentials?)$"
 )
-_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_CAMEL_BOUNDARY: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 HIDDEN_GROUP: Final = "extra_headers"
 # Addresses with a secret in their path.
 SECRET_ADDRESSES: Final = frozenset({"url", "webhook"})
@@ -58,42 +58,42 @@ class Setting:
 
 def list_settings(settings: Settings) -> Sequence[Setting]:
     """Lists all settings with their current values. Raises ConfigError."""
-    shipped = package_data.path("config/default.yaml")
-    document = configuration.read_document(settings.source, os.environ, defaults=shipped)
+    default_file = package_data.path("config/default.yaml")
+    document = configuration.read_document(settings.source, os.environ, defaults=default_file)
     schema = json_schema()
     return [
         Setting(
             name=".".join(map(str, path)),
-            value=_shown(path, value),
+            value=_show_value(path, value),
             source=source,
             place=place,
-            meaning=_meaning(schema, path),
+            meaning=_find_meaning(schema, path),
         )
-        for path, value in _leaves((), to_shown(configuration.whole_file(document)))
-        for source, place in [_origin(document, path, shipped)]
+        for path, value in _list_leaves((), to_shown(configuration.whole_file(document)))
+        for source, place in [_find_origin(document, path, default_file)]
     ]
 
 
-def _leaves(path: KeyPath, value: Plain) -> Iterator[tuple[KeyPath, Plain]]:
+def _list_leaves(path: KeyPath, value: Plain) -> Iterator[tuple[KeyPath, Plain]]:
     if path and path[-1] == HIDDEN_GROUP and value:
         yield path, HIDDEN
     elif isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from _leaves((*path, name), inner)
+            yield from _list_leaves((*path, name), inner)
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
         for number, item in enumerate(value):
-            yield from _leaves((*path, number), item)
+            yield from _list_leaves((*path, number), item)
     else:
         yield path, value
 
 
-def _origin(
+def _find_origin(
     document: Document,
     path: KeyPath,
-    shipped: Path,
+    default_file: Path,
 ) -> tuple[SettingSource, str]:
     place = document.places.get(path, "")
-    if not place or place.startswith(f"{shipped}:"):
+    if not place or place.startswith(f"{default_file}:"):
         return SettingSource.DEFAULT, ""
     if place.startswith("environment "):
         return SettingSource.ENVIRONMENT, place.removeprefix("environment variable ")
@@ -101,7 +101,7 @@ def _origin(
     return SettingSource.FILE, f"{Path(file).name}:{line}"
 
 
-def _shown(path: KeyPath, value: Plain) -> str:  # noqa: PLR0911 - one per kind of value
+def _show_value(path: KeyPath, value: Plain) -> str:  # noqa: PLR0911 - one per kind of value
     key = str(path[-1])
     match value:
         case None:
@@ -110,21 +110,23 @@ def _shown(path: KeyPath, value: Plain) -> str:  # noqa: PLR0911 - one per kind 
             return "true" if value else "false"
         case str() if not value:
             return "empty"
-        case str() if SECRET_KEYS.search(_HUMP.sub("_", key).lower()) or any(find_keys(value)):
+        case str() if SECRET_KEYS.search(_CAMEL_BOUNDARY.sub("_", key).lower()) or any(
+            find_keys(value)
+        ):
             return HIDDEN
         case str() if key in SECRET_ADDRESSES and "://" in value:
-            return _address(value)
+            return _hide_address(value)
         case str():
             return without_password(value) if "://" in value else value
         case dict() | list() if not value:
             return "none"
         case list():
-            return ", ".join(_shown((*path, "item"), item) for item in value)
+            return ", ".join(_show_value((*path, "item"), item) for item in value)
         case _:
             return str(value)
 
 
-def _address(url: str) -> str:
+def _hide_address(url: str) -> str:
     """Returns only the host of a webhook's address, or the scheme of an Apprise address
     (`slack://`), because the rest may be a secret.
     """
@@ -134,28 +136,29 @@ def _address(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}/{HIDDEN}"
 
 
-def _meaning(schema: Mapping[str, Any], path: KeyPath) -> str:
-    place: Mapping[str, Any] = schema
+def _find_meaning(schema: Mapping[str, Any], path: KeyPath) -> str:
+    node: Mapping[str, Any] = schema
     for part in path:
-        place = _resolved(schema, place)
+        node = _resolve(schema, node)
         if isinstance(part, int):
-            place = place.get("items", {})
+            node = node.get("items", {})
         else:
-            extra = place.get("additionalProperties")
-            inner = place.get("properties", {}).get(part, extra)
-            place = inner if isinstance(inner, Mapping) else {}
-    return str(place.get("description", ""))
+            extra = node.get("additionalProperties")
+            inner = node.get("properties", {}).get(part, extra)
+            node = inner if isinstance(inner, Mapping) else {}
+    return str(node.get("description", ""))
 
 
-def _resolved(schema: Mapping[str, Any], place: Mapping[str, Any]) -> Mapping[str, Any]:
-    options = [place, *place.get("anyOf", ()), *place.get("allOf", ())]
+def _resolve(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Follows a node's reference, or the option of a union that describes parts."""
+    options = [node, *node.get("anyOf", ()), *node.get("allOf", ())]
     for option in options:
         name = str(option.get("$ref", ""))
         if name:
-            found: Mapping[str, Any] = schema["$defs"][name.rpartition("/")[2]]
-            return found
+            definition: Mapping[str, Any] = schema["$defs"][name.rpartition("/")[2]]
+            return definition
     objects = [option for option in options if "properties" in option or "items" in option]
-    return objects[0] if objects else place
+    return objects[0] if objects else node
 
 
 @click.group()
@@ -182,9 +185,9 @@ def show(
     if origin:
         _show_origin(session, section)
         return
-    shown = effective(session.settings)
-    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).rstrip("\n")
-    output.answer(shown, text)
+    plain_settings = effective(session.settings)
+    text = yaml.safe_dump(plain_settings, sort_keys=False, allow_unicode=True).rstrip("\n")
+    output.answer(plain_settings, text)
 
 
 @command(config)
@@ -204,26 +207,26 @@ def apply(
     from harness.proposals.candidates import candidate_rounds  # noqa: PLC0415 - `--help` stays quick
     from harness.routing.control import routes  # noqa: PLC0415 - `--help` stays quick
 
-    shipped = package_data.path("config/default.yaml")
+    default_file = package_data.path("config/default.yaml")
     for fault in configuration.list_schedule_faults(
-        session.settings, os.environ, defaults=shipped
+        session.settings, os.environ, defaults=default_file
     ):
         raise ConfigError(fault)
-    done = session.decide(seed.apply_file, session.settings, reason)
+    changes = session.decide(seed.apply_file, session.settings, reason)
     table = routes.load_table(session.context).routes
-    filed = [table[name] for name in session.settings.routes]
-    faults = list(candidate_rounds.describe_schedule_faults(session.context, filed))
-    if output.documented({**dataclasses.asdict(done), "faults": faults}):
+    file_routes = [table[name] for name in session.settings.routes]
+    faults = list(candidate_rounds.describe_schedule_faults(session.context, file_routes))
+    if output.documented({**dataclasses.asdict(changes), "faults": faults}):
         return
-    for name in done.added:
+    for name in changes.added:
         click.echo(f"added provider {name}")
-    for name in done.changed:
+    for name in changes.changed:
         click.echo(f"changed provider {name}")
-    for name in done.created:
+    for name in changes.created:
         click.echo(f"created route {name}")
-    if not (done.added or done.changed or done.created):
+    if not (changes.added or changes.changed or changes.created):
         click.echo("nothing to change")
-    for difference in done.not_taken:
+    for difference in changes.not_taken:
         output.note(f"not taken: {difference}")
     for fault in faults:
         output.note(fault)
@@ -248,23 +251,23 @@ def _show_origin(session: Session, section: str) -> None:
 
 def effective(settings: Settings) -> Plain:
     """Returns the settings; hides the database's password, sinks' URLs and extra headers."""
-    shown = to_shown(_with_texts(settings))
-    assert isinstance(shown, dict)  # noqa: S101 - a dataclass becomes an object
-    shown["database_url"] = without_password(settings.database_url)
-    for sink in shown["alerts"]["sinks"]:  # type: ignore[index, call-overload, union-attr]  # plain data
+    plain_settings = to_shown(_replace_paths(settings))
+    assert isinstance(plain_settings, dict)  # noqa: S101 - a dataclass becomes an object
+    plain_settings["database_url"] = without_password(settings.database_url)
+    for sink in plain_settings["alerts"]["sinks"]:  # type: ignore[index, call-overload, union-attr]  # plain data
         sink["url"] = HIDDEN if sink["url"] else ""  # type: ignore[index, call-overload]  # plain data
     for provider in settings.providers.values():
         hidden: Plain = dict.fromkeys(provider.extra_headers, HIDDEN)
-        shown["providers"][provider.name]["extra_headers"] = hidden  # type: ignore[index, call-overload]  # plain data
-    return shown
+        plain_settings["providers"][provider.name]["extra_headers"] = hidden  # type: ignore[index, call-overload]  # plain data
+    return plain_settings
 
 
-def _with_texts(value: object) -> object:
+def _replace_paths(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {key: _with_texts(inner) for key, inner in value.items()}
+        return {key: _replace_paths(inner) for key, inner in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, Enum | type):
         fields = dataclasses.fields(value)
-        return {field.name: _with_texts(getattr(value, field.name)) for field in fields}
+        return {field.name: _replace_paths(getattr(value, field.name)) for field in fields}
     return value

@@ -58,12 +58,12 @@ def accept_restore(
     from harness.app.router_process import read_revision_on_disk  # noqa: PLC0415 - `--help` stays quick
     from harness.operations import integrity  # noqa: PLC0415 - `--help` stays quick
 
-    served = read_revision_on_disk(session.settings)
-    highest = integrity.highest_known_revision(session.context, (above, served))
-    after = session.decide(integrity.accept_restore, reason=reason, above=highest)
+    served_revision = read_revision_on_disk(session.settings)
+    highest = integrity.highest_known_revision(session.context, (above, served_revision))
+    restored = session.decide(integrity.accept_restore, reason=reason, above=highest)
     output.answer(
-        {"epoch": after.epoch, "revisions_above": highest},
-        f"epoch {after.epoch} begins; the next revision is {highest + 1}",
+        {"epoch": restored.epoch, "revisions_above": highest},
+        f"epoch {restored.epoch} begins; the next revision is {highest + 1}",
         advice="routers accept it within seconds: see /readyz",
     )
 
@@ -81,11 +81,11 @@ def grant(
     """
     from harness.app.database import grant_runtime  # noqa: PLC0415 - `--help` stays quick
 
-    found = grant_runtime(session.settings, role, only_show=only_show)
+    statements = grant_runtime(session.settings, role, only_show=only_show)
     text = f"the role {role} can run Swapgate, but cannot change its tables' structure"
-    statements = "\n".join(f"{statement};" for statement in found)
-    done = {"granted": not only_show, "statements": found}
-    output.answer(done, statements if only_show else text)
+    script = "\n".join(f"{statement};" for statement in statements)
+    document = {"granted": not only_show, "statements": statements}
+    output.answer(document, script if only_show else text)
 
 
 @command(db)
@@ -117,9 +117,11 @@ def _print_check(state: "SchemaState", faults: "Sequence[RowFault]") -> None:
     for difference in state.differences:
         click.echo(difference)
     print_faults(faults)
-    found = f"revision {state.found}" if state.found else "no tables"
+    revision = f"revision {state.found}" if state.found else "no tables"
     if state.differences:
-        output.note(f"this version needs revision {state.needed}, but the database has {found}")
+        output.note(
+            f"this version needs revision {state.needed}, but the database has {revision}"
+        )
         output.note("run `swapgate db upgrade`")
     elif faults:
         output.note(
@@ -128,7 +130,8 @@ def _print_check(state: "SchemaState", faults: "Sequence[RowFault]") -> None:
         )
     else:
         click.echo(
-            f"the database fits this version ({found}), and the signature of every row is valid"
+            f"the database fits this version ({revision}), and the signature of every row is "
+            "valid"
         )
 
 
@@ -178,8 +181,8 @@ def rotate_key(
     """
     from harness.app.database import rotate_signing_key  # noqa: PLC0415 - `--help` stays quick
 
-    new = rotate_signing_key(session.installation, session.deciding_actor, purpose)
-    _print_result(f"from now on, the {purpose} key {new.id} signs", 1)
+    new_key = rotate_signing_key(session.installation, session.deciding_actor, purpose)
+    _print_result(f"from now on, the {purpose} key {new_key.id} signs", 1)
 
 
 @command(db, "retire-key")

@@ -32,21 +32,21 @@ def open_page(
     PAGE is a path or its last part: `gate`, `reference/config`, `runbook`. Without a browser or
     a built site, the command prints the page.
     """
-    found = package_data.find_page(page)
+    page_files = package_data.find_page(page)
     if session.json:
         output.document(
             {
-                "page": found.name,
-                "title": found.title,
-                "markdown": str(found.markdown),
-                "html": None if found.html is None else str(found.html),
+                "page": page_files.name,
+                "title": page_files.title,
+                "markdown": str(page_files.markdown),
+                "html": None if page_files.html is None else str(page_files.html),
             }
         )
-    elif not text and found.html is not None and open_browser(found.html.as_uri()):
-        output.note(f"opened {found.html}")
+    elif not text and page_files.html is not None and open_browser(page_files.html.as_uri()):
+        output.note(f"opened {page_files.html}")
     else:
-        output.note(str(found.markdown))
-        click.echo(found.markdown.read_text(encoding="utf-8"), nl=False)
+        output.note(str(page_files.markdown))
+        click.echo(page_files.markdown.read_text(encoding="utf-8"), nl=False)
 
 
 def open_browser(address: str) -> bool:
@@ -68,7 +68,7 @@ def list_pages() -> None:
     )
 
 
-def _program() -> click.Command:
+def _find_program() -> click.Command:
     return click.get_current_context().find_root().command
 
 
@@ -85,7 +85,7 @@ def generate(
         raise ConfigError("only a checkout can generate docs") from None
     stale = {
         path: text
-        for path, text in generated_files(_program(), FOLDER).items()
+        for path, text in generated_files(_find_program(), FOLDER).items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     }
     names = [f"docs/{path.relative_to(FOLDER).as_posix()}" for path in stale]
@@ -114,4 +114,4 @@ def completion(shell: str = arg(type=click.Choice(["bash", "zsh", "fish"]))) -> 
     """
     completion_class = get_completion_class(shell)
     assert completion_class is not None  # noqa: S101 - click supports these shells
-    click.echo(completion_class(_program(), {}, "swapgate", VARIABLE).source())
+    click.echo(completion_class(_find_program(), {}, "swapgate", VARIABLE).source())

@@ -54,9 +54,9 @@ def doctor(
     if live is not None:
         if max_usd is None:
             raise click.UsageError("--live costs money: limit it with --max-usd")
-        return 0 if _live(session, live, max_usd, timeout_s) else 1
+        return 0 if _check_live(session, live, max_usd, timeout_s) else 1
     if tools is not None:
-        return 0 if _tools(session, tools, timeout_s) else 1
+        return 0 if _check_tools(session, tools, timeout_s) else 1
     from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
 
     findings = list(checks.run_checks(lambda: session.settings, lambda: session.context))
@@ -74,7 +74,7 @@ def doctor(
     return 1 if failed else 0
 
 
-def _tools(
+def _check_tools(
     session: Session,
     name: str,
     timeout_s: float,
@@ -84,7 +84,7 @@ def _tools(
 
     _ = session.context_with_providers  # stores the file's providers
     targets = tool_checks.find_targets(session.installation, name)
-    with _without_router_logs():
+    with _hide_router_logs():
         reports = [
             tool_checks.probe_tools(session.installation, target, provider, timeout_s)
             for target, provider in targets
@@ -96,7 +96,7 @@ def _tools(
             lambda pair: {
                 "TARGET": pair[0],
                 "CHECK": pair[1].subject,
-                "": _mark(pair[1].outcome, pair[1].failed),
+                "": _format_outcome(pair[1].outcome, pair[1].failed),
                 "FOUND": pair[1].found,
             },
             lambda pair: pair[1].next_step,
@@ -104,7 +104,7 @@ def _tools(
     return ok
 
 
-def _live(
+def _check_live(
     session: Session,
     name: str,
     max_usd: float,
@@ -116,7 +116,7 @@ def _live(
     _ = session.context_with_providers  # stores the file's providers
     meter = live_checks.LiveMeter(max_usd)
     models = live_checks.find_models(session.installation, name)
-    with _without_router_logs():
+    with _hide_router_logs():
         reports = [
             live_checks.probe_model(session.installation, provider, model, meter, timeout_s)
             for provider, model in models
@@ -135,7 +135,7 @@ def _live(
         lambda pair: {
             "TARGET": pair[0],
             "SCENARIO": pair[1].scenario,
-            "": _mark(pair[1].outcome, pair[1].outcome == "fails"),
+            "": _format_outcome(pair[1].outcome, pair[1].outcome == "fails"),
             "EXPECTED": pair[1].expected,
             "FOUND": pair[1].found,
         },
@@ -150,7 +150,7 @@ def _live(
 
 
 @contextmanager
-def _without_router_logs() -> Iterator[None]:
+def _hide_router_logs() -> Iterator[None]:
     """Hides the router's warnings, because the checks send requests that must be refused."""
     logger = logging.getLogger("swapgate")
     former_level = logger.level
@@ -161,5 +161,5 @@ def _without_router_logs() -> Iterator[None]:
         logger.setLevel(former_level)
 
 
-def _mark(outcome: str, failed: bool) -> str:  # noqa: FBT001 - two fields of a finding
+def _format_outcome(outcome: str, failed: bool) -> str:  # noqa: FBT001 - two fields of a finding
     return f"FAIL: {outcome}" if failed else outcome

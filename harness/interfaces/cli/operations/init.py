@@ -76,63 +76,63 @@ def init(
     if guided and session.json:
         raise click.UsageError("--guided asks questions, so it cannot be used with --json")
     try:
-        taken = import_config(*source, session.config) if source else None
+        imported = import_config(*source, session.config) if source else None
     except NothingTaken as error:
         if not session.json:
             output.conversion(error.notes)
         raise
-    done = set_up(session.config, takes=lambda keys: _agrees(keys, yes=yes))
-    if output.documented({"import": taken, **asdict(done)} if taken else done):
+    result = set_up(session.config, takes=lambda keys: _ask_consent(keys, yes=yes))
+    if output.documented({"import": imported, **asdict(result)} if imported else result):
         return
-    if taken:
-        _print_import(taken)
-    _print_files(done, taken)
-    _print_keys(done)
-    _ask_keep_warm(session.config, done)
+    if imported:
+        _print_import(imported)
+    _print_files(result, imported)
+    _print_keys(result)
+    _ask_keep_warm(session.config, result)
     if guided:
         guide(session.config)
         return
-    missing = "a route" if done.has_providers else "a provider and a route"
-    first = f"add {missing} to {done.config}, or run `swapgate init --guided`; then run "
-    if done.has_routes:
-        first = "run "
-    output.note(f"next: {first}`swapgate serve all`, and `swapgate doctor` once it runs")
+    missing = "a route" if result.has_providers else "a provider and a route"
+    next_step = f"add {missing} to {result.config}, or run `swapgate init --guided`; then run "
+    if result.has_routes:
+        next_step = "run "
+    output.note(f"next: {next_step}`swapgate serve all`, and `swapgate doctor` once it runs")
 
 
-def _print_files(done: "SetUpResult", taken: "ConfigImport | None") -> None:
-    for name in done.created:
+def _print_files(result: "SetUpResult", imported: "ConfigImport | None") -> None:
+    for name in result.created:
         click.echo(f"created {name}")
-    for name in done.kept:
-        if taken and name == taken.config:
+    for name in result.kept:
+        if imported and name == imported.config:
             continue
         click.echo(f"kept {name}: it existed, and did not change")
-    for name in done.seeded:
-        click.echo(f"added {name} from {done.config}")
-    for key in done.found_keys:
+    for name in result.seeded:
+        click.echo(f"added {name} from {result.config}")
+    for key in result.found_keys:
         output.note(
             f"found {key.text}, but no provider uses it: `swapgate provider add "
             f"{key.provider}` adds its provider"
         )
 
 
-def _agrees(found: "Sequence[FoundKey]", *, yes: bool) -> bool:
+def _ask_consent(keys: "Sequence[FoundKey]", *, yes: bool) -> bool:
     """Returns whether the user agrees. Asks only on a terminal."""
     if not (yes or is_terminal()):
         return False
-    output.note(f"found {', '.join(key.text for key in found)}")
-    names = ", ".join(key.provider for key in found)
-    return yes or click.confirm(f"Add their providers ({names})?", default=True, err=True)
+    output.note(f"found {', '.join(key.text for key in keys)}")
+    providers = ", ".join(key.provider for key in keys)
+    return yes or click.confirm(f"Add their providers ({providers})?", default=True, err=True)
 
 
-def _print_keys(done: "SetUpResult") -> None:
-    if done.admin_key is None:
+def _print_keys(result: "SetUpResult") -> None:
+    if result.admin_key is None:
         output.note("keys exist already: `swapgate key create` creates more")
         return
     output.facts(
         [
-            ("admin key", done.admin_key),
-            ("client key", done.data_key),
-            ("dashboard", done.sign_in_link),
+            ("admin key", result.admin_key),
+            ("client key", result.data_key),
+            ("dashboard", result.sign_in_link),
         ]
     )
     output.note("store the keys now: they are not shown again")
@@ -149,14 +149,14 @@ def is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _ask_keep_warm(config: Path | None, done: "SetUpResult") -> None:
-    if not done.not_warm:
+def _ask_keep_warm(config: Path | None, result: "SetUpResult") -> None:
+    if not result.not_warm:
         return
     if not is_terminal():
         output.note(
-            f"the fallback provider of {output.name_some(done.not_warm)} gets no requests "
+            f"the fallback provider of {output.name_some(result.not_warm)} gets no requests "
             "before a failure. To test it all the time: "
-            f"`swapgate route settings {quote(done.not_warm[0])} --keep-warm {WARM_SHARE}`"
+            f"`swapgate route settings {quote(result.not_warm[0])} --keep-warm {WARM_SHARE}`"
         )
         return
     share = parse_share_bps(WARM_SHARE, what="keep_warm")
@@ -164,29 +164,29 @@ def _ask_keep_warm(config: Path | None, done: "SetUpResult") -> None:
         f"Send {WARM_SHARE} of {{}}'s callers to its fallback at another provider, to test "
         "it all the time?"
     )
-    warm = [
+    chosen_routes = [
         name
-        for name in done.not_warm
+        for name in result.not_warm
         if click.confirm(question.format(name), default=True, err=True)
     ]
     installation = open_installation(config)
     try:
-        for name in warm:
+        for name in chosen_routes:
             routes.change_settings(
                 installation.context,
                 OPERATOR,
                 name,
                 lambda settings: replace(settings, keep_warm_bps=share),
             )
-            place = f"routes.{name} in {done.config}"
+            place = f"routes.{name} in {result.config}"
             output.note(f"also write `keep_warm: {WARM_SHARE}` under {place}")
     finally:
         installation.close()
 
 
-def _print_import(done: "ConfigImport") -> None:
-    conversion = done.conversion
-    click.echo(f"created {done.config} from {done.source}")
+def _print_import(result: "ConfigImport") -> None:
+    conversion = result.conversion
+    click.echo(f"created {result.config} from {result.source}")
     output.conversion(conversion.notes)
     if conversion.variables:
         output.note(f"before `swapgate serve all`, set {', '.join(conversion.variables)}")
@@ -208,43 +208,45 @@ def guide(config: Path | None) -> None:
     installation = open_installation(config)
     try:
         ctx = installation.context
-        if there := sorted(routes.load_table(ctx).routes):
+        if names := sorted(routes.load_table(ctx).routes):
             raise InputError(
-                f"route {there[0]} exists already, and --guided creates only the first route: "
+                f"route {names[0]} exists already, and --guided creates only the first route: "
                 "`swapgate route create` creates more"
             )
-        request = _ask(ctx)
+        request = _ask_first_route(ctx)
         result = first_route.create_first_route(ctx, OPERATOR, request)
         with ctx.store.read() as tx:
             provider = Providers(tx).all()[request.provider]
     finally:
         installation.close()
-    written = write_first_route(config, request, provider)
-    _print(result, request, written=written)
+    is_written = write_first_route(config, request, provider)
+    _print_result(result, request, is_written=is_written)
 
 
-def _ask(ctx: Context) -> FirstRoute:
-    """Asks each question until the answer is valid, and registers the provider on the way, so
-    that its models can be offered.
+def _ask_first_route(ctx: Context) -> FirstRoute:
+    """Asks each question until the answer is valid. Registers the provider before it asks for
+    the model, so that it can list the provider's models.
     """
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
-    usual = FirstRoute()
+    suggestion = FirstRoute()
     output.note("A few questions about a first route; Return accepts the value in brackets.")
     output.note(f"Providers: {', '.join(list_provider_choices())}, or your own name")
-    # A provider that is there has a key: `init` added it, or a person did.
-    real = sorted(name for name in providers if name != SIMULATOR)
-    provider, address = _ask_provider(real[0] if real else usual.provider, providers)
-    simulated = provider == SIMULATOR
-    key = "" if simulated else _ask_key(provider, providers.get(provider))
+    # A configured provider has a key, because `init` or a person added it.
+    provider_names = sorted(name for name in providers if name != SIMULATOR)
+    provider, address = _ask_provider(
+        provider_names[0] if provider_names else suggestion.provider, providers
+    )
+    is_simulated = provider == SIMULATOR
+    key = "" if is_simulated else _ask_key(provider, providers.get(provider))
     models = first_route.prepare_provider(ctx, OPERATOR, provider, api_base=address, key=key)
-    model = _ask_model(models, usual.model if simulated else None)
+    model = _ask_model(models, suggestion.model if is_simulated else None)
     route = _prompt(
         "Route, the name that clients use as `model`",
-        usual.route,
+        suggestion.route,
         check=check_route_name,
     )
-    suite = _ask_suite(ctx, usual.suite if simulated else None)
+    suite = _ask_suite(ctx, suggestion.suite if is_simulated else None)
     return FirstRoute(
         provider=provider,
         api_base=address,
@@ -253,30 +255,37 @@ def _ask(ctx: Context) -> FirstRoute:
         route=route,
         suite=suite,
         policy=_choose(
-            "Policy", sorted(ctx.policies), usual.policy if simulated else "default"
+            "Policy", sorted(ctx.policies), suggestion.policy if is_simulated else "default"
         ),
-        candidate=_ask_candidate(usual.candidate if simulated else NONE) if suite else "",
+        candidate=_ask_candidate(suggestion.candidate if is_simulated else NONE)
+        if suite
+        else "",
     )
 
 
-def _ask_model(models: Sequence[str], usual: str | None) -> str:
+def _ask_model(models: Sequence[str], suggestion: str | None) -> str:
     """Asks for the model that serves now. models: the provider's list; may be empty."""
     if models:
-        more = len(models) - MODELS_SHOWN
-        end = f" and {more} more: `swapgate model discover` lists all" if more > 0 else ""
+        hidden_count = len(models) - MODELS_SHOWN
+        end = (
+            f" and {hidden_count} more: `swapgate model discover` lists all"
+            if hidden_count > 0
+            else ""
+        )
         output.note(f"Models: {', '.join(models[:MODELS_SHOWN])}{end}")
-    return _prompt("Model that serves now", usual)
+    return _prompt("Model that serves now", suggestion)
 
 
-def _ask_suite(ctx: Context, usual: str | None) -> str:
-    """Asks for the suite that decides. usual: None if no shipped suite fits.
+def _ask_suite(ctx: Context, suggestion: str | None) -> str:
+    """Asks for the suite that decides. suggestion: None if no shipped suite fits.
 
-    Returns an empty text for none: a shipped suite says nothing about a real feature.
+    Returns an empty text for a route without a suite, because a shipped suite does not measure
+    a real feature.
     """
-    if usual is not None:
-        return _choose("Suite that decides", sorted(ctx.suites.names()), usual)
-    own = ctx.suites.own_names()
-    if not own:
+    if suggestion is not None:
+        return _choose("Suite that decides", sorted(ctx.suites.names()), suggestion)
+    own_suites = ctx.suites.own_names()
+    if not own_suites:
         output.note(
             "The shipped suites only show how Swapgate works, so this route starts without a "
             "suite. `swapgate docs open how-to/own-suites` makes one of your own questions."
@@ -284,43 +293,43 @@ def _ask_suite(ctx: Context, usual: str | None) -> str:
     choice = _choose(
         "Suite that decides (- for none yet)",
         [NONE, *sorted(ctx.suites.names())],
-        own[0] if own else NONE,
+        own_suites[0] if own_suites else NONE,
     )
     return choice.removeprefix(NONE)
 
 
-def _ask_candidate(usual: str) -> str:
-    return _prompt("Candidate to propose now (- for none)", usual).removeprefix(NONE)
+def _ask_candidate(suggestion: str) -> str:
+    return _prompt("Candidate to propose now (- for none)", suggestion).removeprefix(NONE)
 
 
-def _ask_key(name: str, known: Provider | None) -> str:
+def _ask_key(name: str, configured: Provider | None) -> str:
     """Asks for the key; returns an empty string if the provider's variable holds it."""
     kind = PROVIDER_KINDS.get(name)
-    variable = known.api_key_env if known else kind.key_env if kind else ""
+    variable = configured.api_key_env if configured else kind.key_env if kind else ""
     if variable and os.environ.get(variable):
         output.note(f"Its key is in {variable}.")
         return ""
     return _prompt("Its key (not shown; Return for none)", "", hide=True)
 
 
-def _ask_provider(usual: str, known: Mapping[str, Provider]) -> tuple[str, str]:
-    there = sorted(known)
+def _ask_provider(suggestion: str, configured: Mapping[str, Provider]) -> tuple[str, str]:
+    names = sorted(configured)
     while True:
-        provider = _prompt("Provider", usual)
+        provider = _prompt("Provider", suggestion)
         if provider == SIMULATOR:
             output.note(SIMULATOR_HINT)
-        elif provider not in (*there, *list_provider_choices()):
-            hint = did_you_mean(provider, [*there, *list_provider_choices()])
+        elif provider not in (*names, *list_provider_choices()):
+            hint = did_you_mean(provider, [*names, *list_provider_choices()])
             output.note(
                 f"{provider!r} is your own name for an OpenAI-compatible server; give its "
                 f"address{hint}"
             )
-        if provider in known:
-            output.note(f"It is configured at {known[provider].api_base}.")
-            return provider, known[provider].api_base
+        if provider in configured:
+            output.note(f"It is configured at {configured[provider].api_base}.")
+            return provider, configured[provider].api_base
         address = _prompt("Its address", find_usual_address(provider))
         try:
-            default_provider(provider, there, api_base=address)
+            default_provider(provider, names, api_base=address)
         except (InputError, NotFound) as error:
             output.note(f"Error: {error}")
         else:
@@ -336,7 +345,7 @@ def _prompt(
 ) -> str:
     """default: None if an answer is required. check: raises InputError to ask again."""
 
-    def checked(answer: str) -> str:
+    def check_answer(answer: str) -> str:
         try:
             if check is not None:
                 check(answer.strip())
@@ -350,7 +359,7 @@ def _prompt(
             default=default,
             show_default=bool(default),
             hide_input=hide,
-            value_proc=checked,
+            value_proc=check_answer,
             err=True,
         )
     )
@@ -359,9 +368,9 @@ def _prompt(
 def _choose(
     question: str,
     names: list[str],
-    usual: str,
+    suggestion: str,
 ) -> str:
-    default = usual if usual in names else names[0]
+    default = suggestion if suggestion in names else names[0]
     choice = click.Choice(names)
     return str(
         click.prompt(
@@ -373,11 +382,11 @@ def _choose(
     )
 
 
-def _print(result: FirstRouteResult, request: FirstRoute, *, written: bool) -> None:
+def _print_result(result: FirstRouteResult, request: FirstRoute, *, is_written: bool) -> None:
     click.echo(f"created route {request.route}: {request.provider}/{request.model} serves it")
     if result.proposal:
         click.echo(f"proposed {request.provider}/{request.candidate} ({result.proposal})")
-    if written:
+    if is_written:
         click.echo(f"wrote provider {request.provider} and route {request.route} to the file")
     else:
         output.note(

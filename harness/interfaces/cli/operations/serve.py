@@ -28,21 +28,20 @@ from harness.interfaces.cli.frame.command import (
 )
 from harness.interfaces.cli.frame.session import KEY_VARIABLE, Session
 
-WHAT = {
+SERVICE_NAMES = {
     "router": "the router",
     "control": "the control plane",
     "agents": "the agents process",
     "ui": "the dashboard",
 }
-PARTS = tuple(WHAT)
-# Hidden options of the parts that `serve all` starts. The router then does not warn about
-# missing routes, which the control plane creates. `serve all` prints the addresses for all
-# parts.
-BESIDE_OTHERS = "--beside-others"
-MORE = {
+PARTS = tuple(SERVICE_NAMES)
+# Hidden options of the parts that `serve all` starts. With them, the router does not warn about
+# missing routes, which the control plane creates, and no part prints its address.
+BESIDE_OTHERS_FLAG = "--beside-others"
+HIDDEN_OPTIONS = {
     "router": ["--beside-control"],
-    "control": [BESIDE_OTHERS],
-    "ui": [BESIDE_OTHERS],
+    "control": [BESIDE_OTHERS_FLAG],
+    "ui": [BESIDE_OTHERS_FLAG],
 }
 # The CLI loads API and dashboard by name, because it may not import them.
 ENTRY_POINTS = {
@@ -50,20 +49,20 @@ ENTRY_POINTS = {
     "agents": "harness.interfaces.api.agents.process:run_agents",
     "ui": "dashboard.serve:run",
 }
-BESIDE = {
+HIDDEN_ARGUMENTS = {
     part: {option.lstrip("-").replace("-", "_"): True for option in options}
-    for part, options in MORE.items()
+    for part, options in HIDDEN_OPTIONS.items()
 }
-_BESIDE_OTHERS = opt(
+_BESIDE_OTHERS_OPTION = opt(
     "Set by `serve all`, which prints the addresses itself.",
-    BESIDE_OTHERS,
+    BESIDE_OTHERS_FLAG,
     hidden=True,
 )
 
 
 def own_command(*words: str, config: Path | None = None) -> list[str]:
-    chosen = ["--config", str(config)] if config else []
-    return [sys.executable, "-m", "swapgate", *chosen, *words]
+    config_option = ["--config", str(config)] if config else []
+    return [sys.executable, "-m", "swapgate", *config_option, *words]
 
 
 @click.group()
@@ -98,7 +97,7 @@ def router(
 
 
 @command(serve)
-def control(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
+def control(session: Session, *, beside_others: bool = _BESIDE_OTHERS_OPTION) -> None:
     """Run the reconcile loop, eval workers and the management API."""
     _run_part(session, "control", beside_others=beside_others)
 
@@ -113,7 +112,7 @@ def agents(session: Session) -> None:
 
 
 @command(serve)
-def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
+def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS_OPTION) -> None:
     """Serve the dashboard."""
     _run_part(session, "ui", beside_others=beside_others)
 
@@ -154,28 +153,28 @@ def _run_part(
     # The dashboard shows faults of the database on its pages.
     if part != "ui":
         require_database(settings)
-    where = getattr(settings, part)
-    require_port(where, service=WHAT[part], setting=f"{part}.port")
-    again = own_command(
+    part_settings = getattr(settings, part)
+    require_port(part_settings, service=SERVICE_NAMES[part], setting=f"{part}.port")
+    restart_command = own_command(
         "serve",
         part,
-        *MORE.get(part, ()) if beside_others else (),
+        *HIDDEN_OPTIONS.get(part, ()) if beside_others else (),
         config=session.config,
     )
-    address = (where.host, where.port) if part == "ui" else ()
+    address = (part_settings.host, part_settings.port) if part == "ui" else ()
     with (
         _announce(session, part, beside_others=beside_others),
-        reloading(again, session.config, settings),
+        reloading(restart_command, session.config, settings),
     ):
         _run_entry_point(ENTRY_POINTS[part], session.config, *address)
 
 
-def _run_entry_point(entry_point: str, *given: object) -> None:
+def _run_entry_point(entry_point: str, *arguments: object) -> None:
     module, _, function = entry_point.partition(":")
     with pause_garbage_collection():
         run = getattr(import_module(module), function)
     freeze_modules()
-    run(*given)
+    run(*arguments)
 
 
 @serve.group()
@@ -286,9 +285,10 @@ def serve_all(session: Session) -> None:
     settings = load_settings(config)
     require_database(settings)
     parts = [part for part in PARTS if part != "agents" or settings.agents.enabled]
-    processes.require_ports(settings, {part: WHAT[part] for part in parts})
+    processes.require_ports(settings, {part: SERVICE_NAMES[part] for part in parts})
     commands: dict[str, Sequence[str]] = {
-        part: own_command("serve", part, *MORE.get(part, ()), config=config) for part in parts
+        part: own_command("serve", part, *HIDDEN_OPTIONS.get(part, ()), config=config)
+        for part in parts
     }
 
     def say(text: str) -> None:
@@ -302,8 +302,8 @@ def serve_all(session: Session) -> None:
     code = processes.supervise(commands, settings, say, import_shared=import_shared)
     if isinstance(code, int):
         raise SystemExit(code)
-    # This is a forked process, which from here on runs only its part.
-    click.get_current_context().invoke(serve.commands[code], **BESIDE.get(code, {}))
+    # A text is the name of a part: this is the forked process that must run that part.
+    click.get_current_context().invoke(serve.commands[code], **HIDDEN_ARGUMENTS.get(code, {}))
 
 
 @command()
@@ -330,8 +330,8 @@ def mcp(
 
     require_database(session.settings)
     if http:
-        where = replace(session.settings.agents, host=host, port=port)
-        require_port(where, service="the MCP server", setting="--port")
+        listener = replace(session.settings.agents, host=host, port=port)
+        require_port(listener, service="the MCP server", setting="--port")
     elif (text := session.key_text()) is not None:
         os.environ[KEY_VARIABLE] = text
     address = (host, port) if http else None
@@ -408,7 +408,7 @@ def router_worker(
 
 
 CLIENT_KEY_VARIABLE = "SWAPGATE_KEY"
-TIMED_OUT = 5
+TIMED_OUT_CODE = 5
 
 
 @command(cls=click.Group, invoke_without_command=True)
@@ -457,7 +457,7 @@ def sim(
     )
 
 
-assert isinstance(sim, click.Group)  # noqa: S101 - `cls` says so
+assert isinstance(sim, click.Group)  # noqa: S101 - built with `cls=click.Group`
 
 
 @command(sim)
@@ -517,7 +517,7 @@ def traffic(
     )
     output.documented(result)
     if not result.settled:
-        raise SystemExit(TIMED_OUT)
+        raise SystemExit(TIMED_OUT_CODE)
 
 
 @command()

@@ -67,7 +67,7 @@ def spending(session: Session) -> None:
 
 
 MOST_ROUTES: Final = 12
-# For JSON documents and logs.
+# The limit for JSON documents and logs.
 MOST_LISTED_ROUTES: Final = 100
 MOST_ALERTS: Final = 5
 FIRST_STEPS: Final = (
@@ -96,11 +96,11 @@ CANARY_STATES: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class _Standing:
+class _StatusView:
     overview: RouteOverview
     routes: Page[RouteStatus]  # the first routes
     alerts: Sequence[AlertView]
-    alerts_of_states: int  # alerts that the routes' states already show
+    route_alert_count: int  # alerts that the routes' states already show
     requests: Sequence[SwitchRequestView]
     banners: Mapping[str, Sequence[Banner]]  # by kind
     unconfirmed: int  # break-glasses that wait for a second person
@@ -121,7 +121,7 @@ class _Standing:
 
 
 @command()
-def status(session: Session, *, watched: bool = WATCH) -> None:
+def status(session: Session, *, is_watching: bool = WATCH) -> None:
     """Show the state of all routes, and what waits for a person.
 
     `swapgate` alone does the same.
@@ -131,21 +131,21 @@ def status(session: Session, *, watched: bool = WATCH) -> None:
     if not has_state(session.settings):
         _print_first_steps(as_json=session.json)
         return
-    if watched:
+    if is_watching:
         watch(
             session,
             Watched(
-                load=lambda: _load(session, MOST_LISTED_ROUTES),
-                draw=lambda standing: _print(session, standing),
-                lines=_lines,
+                load=lambda: _load_view(session, MOST_LISTED_ROUTES),
+                draw=lambda view: _print(session, view),
+                lines=_list_lines,
                 document=_as_json,
                 ended=lambda _: False,
             ),
         )
     elif session.json:
-        output.document(_as_json(_load(session, MOST_LISTED_ROUTES)))
+        output.document(_as_json(_load_view(session, MOST_LISTED_ROUTES)))
     else:
-        _print(session, _load(session, MOST_ROUTES))
+        _print(session, _load_view(session, MOST_ROUTES))
         output.note(ALL_COMMANDS)
 
 
@@ -165,64 +165,64 @@ def _print_first_steps(*, as_json: bool) -> None:
     output.note(ALL_COMMANDS)
 
 
-def _load(session: Session, most: int) -> _Standing:
-    """most: number of routes to show."""
+def _load_view(session: Session, max_routes: int) -> _StatusView:
+    """Loads the state of the installation. max_routes: the largest number of its routes."""
     ctx = session.context
     overview = load_overview(ctx)
-    routes = load_statuses(ctx, overview, overview.names[:most])
+    routes = load_statuses(ctx, overview, overview.names[:max_routes])
     requests = ctx.store.lists.switch_requests(pending_at=ctx.clock.now()).map(
         lambda r: view_switch(ctx, r)
     )
-    opened = list_alerts(ctx, open_only=True)
-    alerts = [alert for alert in opened if alert.kind not in ALERTS_OF_STATES]
-    others = len(opened) - len(alerts)
-    standing = session.installation.standing_switches
-    in_force = {
-        "switches": route_status.list_switch_banners(ctx, standing),
+    open_alerts = list_alerts(ctx, open_only=True)
+    alerts = [alert for alert in open_alerts if alert.kind not in ALERTS_OF_STATES]
+    route_alert_count = len(open_alerts) - len(alerts)
+    standing_switches = session.installation.standing_switches
+    banners = {
+        "switches": route_status.list_switch_banners(ctx, standing_switches),
         "break_glass": route_status.list_break_glass_banners(ctx),
         "freezes": route_status.list_freeze_banners(ctx),
     }
     unconfirmed = count_unconfirmed(ctx)
-    return _Standing(
+    return _StatusView(
         overview,
         routes,
         alerts,
-        others,
+        route_alert_count,
         requests.items,
-        in_force,
+        banners,
         unconfirmed,
     )
 
 
-def _print(session: Session, standing: _Standing) -> None:
-    click.echo(f"{standing.headline}.")
-    for banner in chain.from_iterable(standing.banners.values()):
+def _print(session: Session, view: _StatusView) -> None:
+    click.echo(f"{view.headline}.")
+    for banner in chain.from_iterable(view.banners.values()):
         click.echo(escape_controls(str(banner)))
-    for fault in standing.faults:
+    for fault in view.faults:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
-    if not standing.overview.heads:
+    if not view.overview.heads:
         click.echo(f"next: {FIRST_ROUTE_STEP}")
-    _print_urgent(standing)
-    _print_routes(standing)
-    _print_alerts(standing)
+    _print_urgent_routes(view)
+    _print_routes(view)
+    _print_alerts(view)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
     if not session.settings.alerts.sinks:
         output.note(NO_SINK)
 
 
-def _print_urgent(standing: _Standing) -> None:
-    urgent = standing.overview.urgent
-    if not urgent and not standing.requests:
+def _print_urgent_routes(view: _StatusView) -> None:
+    urgent = view.overview.urgent
+    if not urgent and not view.requests:
         return
     click.echo()
     for route in urgent[:MOST_ROUTES]:
-        why = f": {route.reason}" if route.reason else ""
-        click.echo(f"▲ {route.route.name}: {route.state_text}{why}")
+        reason = f": {route.reason}" if route.reason else ""
+        click.echo(f"▲ {route.route.name}: {route.state_text}{reason}")
         click.echo(f"  {next_command(route)}")
-    if (more := len(urgent) - MOST_ROUTES) > 0:
-        click.echo(f"▲ {format_quantity(more, 'more route')}: `swapgate route list`")
-    for request in standing.requests:
+    if (hidden_count := len(urgent) - MOST_ROUTES) > 0:
+        click.echo(f"▲ {format_quantity(hidden_count, 'more route')}: `swapgate route list`")
+    for request in view.requests:
         click.echo(f"▲ {request.question}")
         click.echo(f"  swapgate agent show {request.id}")
 
@@ -239,17 +239,17 @@ def next_command(status: RouteStatus) -> str:
     return f"swapgate route show {status.route.name}"
 
 
-def _print_routes(standing: _Standing) -> None:
-    shown = standing.routes[:MOST_ROUTES]
-    if not shown:
+def _print_routes(view: _StatusView) -> None:
+    visible_routes = view.routes[:MOST_ROUTES]
+    if not visible_routes:
         return
     click.echo()
-    output.table_of(shown, _cells)
-    if (more := len(standing.overview.names) - MOST_ROUTES) > 0:
-        click.echo(f"{more:,} more routes: `swapgate route list`")
+    output.table_of(visible_routes, _build_route_cells)
+    if (hidden_count := len(view.overview.names) - MOST_ROUTES) > 0:
+        click.echo(f"{hidden_count:,} more routes: `swapgate route list`")
 
 
-def _cells(status: RouteStatus) -> dict[str, object]:
+def _build_route_cells(status: RouteStatus) -> dict[str, object]:
     canary = status.route.canary
     return {
         "ROUTE": status.route.name,
@@ -262,50 +262,52 @@ def _cells(status: RouteStatus) -> dict[str, object]:
     }
 
 
-def _print_alerts(standing: _Standing) -> None:
+def _print_alerts(view: _StatusView) -> None:
     # An agent's request is already listed above, with its question.
-    alerts = [alert for alert in standing.alerts if alert.kind is not AlertKind.MODEL_SWITCH]
+    alerts = [alert for alert in view.alerts if alert.kind is not AlertKind.MODEL_SWITCH]
     if not alerts:
         return
     click.echo()
     for alert in alerts[:MOST_ALERTS]:
         click.echo(f"{alert.severity.name.lower()}: {alert.title}")
         click.echo(f"  {alert.next_step}")
-    shown = min(len(alerts), MOST_ALERTS)
-    if more := len(alerts) - shown + standing.alerts_of_states:
-        click.echo(f"{format_quantity(more, 'more open alert')}: `swapgate alert list --open`")
+    visible_count = min(len(alerts), MOST_ALERTS)
+    if hidden_count := len(alerts) - visible_count + view.route_alert_count:
+        click.echo(
+            f"{format_quantity(hidden_count, 'more open alert')}: `swapgate alert list --open`"
+        )
 
 
-def _lines(standing: _Standing) -> dict[str, str]:
+def _list_lines(view: _StatusView) -> dict[str, str]:
     routes = {
         f"route {status.route.name}": f"{status.route.name}: {status.line}"
-        for status in standing.routes
+        for status in view.routes
     }
     alerts = {
         f"alert {alert.id}": f"{alert.severity.name.lower()}: {alert.title}"
-        for alert in standing.alerts
+        for alert in view.alerts
     }
-    requests = {f"request {request.id}": request.question for request in standing.requests}
-    in_force = {
+    requests = {f"request {request.id}": request.question for request in view.requests}
+    banners = {
         f"{kind} {banner.heading}": str(banner)
-        for kind, shown in standing.banners.items()
-        for banner in shown
+        for kind, kind_banners in view.banners.items()
+        for banner in kind_banners
     }
     return {
-        "": standing.headline,
-        **in_force,
+        "": view.headline,
+        **banners,
         **routes,
         **alerts,
         **requests,
     }
 
 
-def _as_json(standing: _Standing) -> dict[str, object]:
+def _as_json(view: _StatusView) -> dict[str, object]:
     return {
         "installation": True,
-        "headline": standing.headline,
-        "routes_total": len(standing.overview.names),
-        **{kind: list(map(str, shown)) for kind, shown in standing.banners.items()},
+        "headline": view.headline,
+        "routes_total": len(view.overview.names),
+        **{kind: list(map(str, kind_banners)) for kind, kind_banners in view.banners.items()},
         "routes": [
             {
                 "route": status.route.name,
@@ -316,7 +318,7 @@ def _as_json(standing: _Standing) -> dict[str, object]:
                 "serves": status.serves,
                 "next": next_command(status),
             }
-            for status in standing.routes
+            for status in view.routes
         ],
         "alerts": [
             {
@@ -326,9 +328,9 @@ def _as_json(standing: _Standing) -> dict[str, object]:
                 "title": alert.title,
                 "next": alert.next_step,
             }
-            for alert in standing.alerts
+            for alert in view.alerts
         ],
         "agents_ask": [
-            {"id": request.id, "question": request.question} for request in standing.requests
+            {"id": request.id, "question": request.question} for request in view.requests
         ],
     }

@@ -29,7 +29,7 @@ from harness.proposals.report.document import describe_comparison
 from harness.proposals.report.findings import find_format_failures
 
 # Attributes of a comparison that the document copies.
-SHOWN = (
+DOCUMENT_ATTRIBUTES = (
     "proposal",
     "incumbent",
     "candidate",
@@ -43,24 +43,24 @@ SHOWN = (
 )
 
 
-def outcome_text(comparison: Comparison) -> str:
-    now = f"{comparison.proposal.id} {comparison.proposal.predicate}"
+def describe_outcome(comparison: Comparison) -> str:
+    state = f"{comparison.proposal.id} {comparison.proposal.predicate}"
     if comparison.verdict is None:
-        why = comparison.proposal.closed_because
-        return now + (f": {why}" if why else "")
-    why = describe_reason(comparison.verdict)
-    return f"{comparison.verdict.words}: {why} ({now})"
+        reason = comparison.proposal.closed_because
+        return state + (f": {reason}" if reason else "")
+    reason = describe_reason(comparison.verdict)
+    return f"{comparison.verdict.words}: {reason} ({state})"
 
 
 def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> None:
     print_blocks(describe_comparison(comparison))
     if status:
         click.echo()
-        output.facts(canary_facts.brief_facts(status))
+        output.facts(canary_facts.list_brief_facts(status))
 
 
 def print_blocks(blocks: Iterable[Block]) -> None:
-    """Prints a document's blocks. Folded details and answers stay in the report."""
+    """Prints a document's blocks, without folded details and answers, which the report has."""
     for block in blocks:
         _print_block(block)
 
@@ -76,8 +76,8 @@ def _print_block(block: Block) -> None:
             _print_facts(rows)
         case BulletList(name, items):
             _echo(*(f"{name.lower()}: {plain_text(item)}" for item in items))
-        case Table(heads, rows):
-            _print_table(heads, rows)
+        case Table(headings, rows):
+            _print_table(headings, rows)
         case Commands(lines):
             _echo(*(f"{output.INDENT}{line}" for line in lines))
         case Folded(name):
@@ -92,9 +92,9 @@ def _print_facts(rows: Sequence[tuple[str, Text]]) -> None:
     output.facts([(name.lower(), plain_text(text)) for name, text in rows])
 
 
-def _print_table(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
     cells = [[plain_text(cell) for cell in row] for row in rows]
-    output.table([head.upper() for head in heads], cells, empty="")
+    output.table([heading.upper() for heading in headings], cells, empty="")
 
 
 def _echo(*lines: str) -> None:
@@ -108,29 +108,29 @@ def as_json(
     *,
     standalone: bool = False,
 ) -> dict[str, object]:
-    """Converts a comparison without answers, which `eval show RUN --samples` prints."""
+    """Converts a comparison to JSON, without answers: `eval show RUN --samples` prints them."""
     return {
-        **output.pick(comparison, *SHOWN),
+        **output.pick(comparison, *DOCUMENT_ATTRIBUTES),
         "pins": [
             {
-                "suite": side.plan.suite,
-                "pin": side.pin,
-                "digest": side.pin.digest,
-                "served": side.served,
-                "order_seed": side.plan.order_seed,
-                "seed_origin": side.plan.seed_origin,
+                "suite": suite.plan.suite,
+                "pin": suite.pin,
+                "digest": suite.pin.digest,
+                "served": suite.served,
+                "order_seed": suite.plan.order_seed,
+                "seed_origin": suite.plan.seed_origin,
             }
-            for side in comparison.suites
+            for suite in comparison.suites
         ],
         "progress": [
             {
-                "suite": side.plan.suite,
-                "incumbent": len(side.figures.incumbent),
-                "candidate": len(side.figures.candidate),
-                "of": side.plan.planned_items * side.plan.epochs,
-                "judging": side.judging,
+                "suite": suite.plan.suite,
+                "incumbent": len(suite.figures.incumbent),
+                "candidate": len(suite.figures.candidate),
+                "of": suite.plan.planned_items * suite.plan.epochs,
+                "judging": suite.judging,
             }
-            for side in comparison.suites
+            for suite in comparison.suites
         ],
         "lost_by_form": find_format_failures(comparison, standalone=standalone),
         "canary": canary_facts.as_json(status) if status else None,

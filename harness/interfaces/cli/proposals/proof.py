@@ -61,7 +61,7 @@ def proposal_report(
         click.echo(text, nl=False)
 
 
-DOES_NOT_HOLD = 1
+DOES_NOT_HOLD_CODE = 1
 
 
 @click.group()
@@ -91,27 +91,27 @@ def export(
     from harness.app.proof import export_proof, find_missing_way_back  # noqa: PLC0415 - `--help` stays quick
     from harness.routing.evidence import format_proof  # noqa: PLC0415
 
-    found = export_proof(session.context, proposal_id)
+    proof_content = export_proof(session.context, proposal_id)
     try:
-        with file.open("x", encoding="utf-8") as new:
-            new.write(format_proof(found))
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(format_proof(proof_content))
     except FileExistsError:
         raise InputError(f"{file} exists: delete it, or name another file with -o") from None
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from None
-    back = find_missing_way_back(session.context, proposal_id)
-    rows = {table: len(stored) for table, stored in found.rows.items()}
+    missing_way_back = find_missing_way_back(session.context, proposal_id)
+    rows = {table: len(table_rows) for table, table_rows in proof_content.rows.items()}
     if not output.documented(
         {
-            "proposal": found.proposal,
+            "proposal": proof_content.proposal,
             "file": str(file),
             "rows": rows,
-            "no_way_back": back,
+            "no_way_back": missing_way_back,
         }
     ):
         click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
-        if back:
-            click.echo(f"At the promotion there was {back}")
+        if missing_way_back:
+            click.echo(f"At the promotion there was {missing_way_back}")
 
 
 @command(proof)
@@ -131,17 +131,17 @@ def verify(
     """
     from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
 
-    found = verify_proof(file, key)
-    if not output.documented({"holds": found.holds, "found": found}):
-        for sentence in found.shown:
+    result = verify_proof(file, key)
+    if not output.documented({"holds": result.holds, "found": result}):
+        for sentence in result.shown:
             click.echo(escape_controls(sentence))
-        for fault in found.faults:
+        for fault in result.faults:
             click.echo(f"DOES NOT HOLD: {escape_controls(fault)}")
-        click.echo("The proof holds." if found.holds else "The proof does not hold.")
-    return 0 if found.holds else DOES_NOT_HOLD
+        click.echo("The proof holds." if result.holds else "The proof does not hold.")
+    return 0 if result.holds else DOES_NOT_HOLD_CODE
 
 
-DIFFERS = 1
+DIFFERS_CODE = 1
 
 
 @command()
@@ -155,55 +155,55 @@ def replay(
     event, decided again from the canary's blocks. Exit code 1 if the result differs.
     """
     if decision.isdigit():
-        return 0 if _replay_action(session, int(decision)) else DIFFERS
-    found = recomputation.replay_verdict(session.context, decision)
-    _print_replayed(found)
-    return 0 if found.agrees else DIFFERS
+        return 0 if _replay_action(session, int(decision)) else DIFFERS_CODE
+    repetition = recomputation.replay_verdict(session.context, decision)
+    _print_verdict_replay(repetition)
+    return 0 if repetition.agrees else DIFFERS_CODE
 
 
 def _replay_action(session: Session, number: int) -> bool:
-    again = audit.replay_action(session.context, number)
-    event = again.event
-    decided = again.decided
+    repetition = audit.replay_action(session.context, number)
+    event = repetition.event
+    decided = repetition.decided
     at = f"{timestamp(event.at)} UTC"
     document = {
         "event": event.number,
         "action": event.action,
         "decided": decided,
-        "rollout": again.rollout,
-        "blocks": again.blocks,
+        "rollout": repetition.rollout,
+        "blocks": repetition.blocks,
     }
     facts = [
         (
             "action",
             f"{event.action}, event {event.number}, by {event.actor}",
         ),
-        ("of", f"{event.subject}, rollout {again.rollout}, {at}"),
+        ("of", f"{event.subject}, rollout {repetition.rollout}, {at}"),
         ("said", event.details.get("reason", "")),
         (
             "evidence",
             decided.reason if decided else "cannot be decided again",
         ),
-        ("blocks", f"{again.blocks:,}"),
+        ("blocks", f"{repetition.blocks:,}"),
     ]
-    _print_again(document, facts, again, ", from the stored blocks")
-    return again.agrees
+    _print_replay(document, facts, repetition, ", from the stored blocks")
+    return repetition.agrees
 
 
-def _print_again(
+def _print_replay(
     document: dict[str, object],
     facts: Sequence[tuple[str, object]],
-    again: ReplayedVerdict | ReplayedAction,
-    same: str,
+    repetition: ReplayedVerdict | ReplayedAction,
+    ending: str,
 ) -> None:
     """Prints a repeated decision. same: end of the sentence if nothing differs."""
     digests = {
-        "stored_sha256": again.stored_sha256,
-        "again_sha256": again.again_sha256,
+        "stored_sha256": repetition.stored_sha256,
+        "again_sha256": repetition.again_sha256,
     }
     differences = {
-        "differences": list(again.differences),
-        "agrees": again.agrees,
+        "differences": list(repetition.differences),
+        "agrees": repetition.agrees,
     }
     if output.documented(
         {
@@ -216,32 +216,32 @@ def _print_again(
     output.facts(
         [
             *facts,
-            ("stored", f"sha256 {again.stored_sha256}"),
-            ("again", f"sha256 {again.again_sha256}" if again.again_sha256 else None),
+            ("stored", f"sha256 {repetition.stored_sha256}"),
+            ("again", f"sha256 {repetition.again_sha256}" if repetition.again_sha256 else None),
         ]
     )
-    if again.agrees:
-        click.echo(f"The same, to the byte{same}.")
-    for difference in again.differences:
+    if repetition.agrees:
+        click.echo(f"The same, to the byte{ending}.")
+    for difference in repetition.differences:
         click.echo(f"NOT THE SAME: {difference}")
 
 
-def _print_replayed(verdict: ReplayedVerdict) -> None:
-    stored = verdict.stored
-    _print_again(
+def _print_verdict_replay(repetition: ReplayedVerdict) -> None:
+    verdict = repetition.stored
+    _print_replay(
         {
-            "verdict": stored.id,
-            "outcome": stored.outcome,
-            "items": dict(verdict.items),
+            "verdict": verdict.id,
+            "outcome": verdict.outcome,
+            "items": dict(repetition.items),
         },
         [
-            ("verdict", stored.id),
-            ("says", f"{stored.words}: {describe_reason(stored)}"),
+            ("verdict", verdict.id),
+            ("says", f"{verdict.words}: {describe_reason(verdict)}"),
             (
                 "items",
-                ", ".join(f"{suite} {n}" for suite, n in verdict.items.items()),
+                ", ".join(f"{suite} {n}" for suite, n in repetition.items.items()),
             ),
         ],
-        verdict,
+        repetition,
         "; and its pairs follow from the stored samples",
     )

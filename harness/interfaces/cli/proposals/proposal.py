@@ -83,7 +83,7 @@ def list_proposals(
             "ROUTE": row.route,
             "CANDIDATE": names.get(row.candidate, row.candidate),
             "PHASE": row.phase_text,
-            "VERDICT": _verdict_words(row.verdict, verdicts),
+            "VERDICT": _describe_verdict(row.verdict, verdicts),
             "PROPOSER": row.proposer,
             "CREATED (UTC)": timestamp(row.created_at),
         },
@@ -91,10 +91,10 @@ def list_proposals(
     )
 
 
-def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | None:
+def _describe_verdict(verdict: str | None, verdicts_by_id: Mapping[str, Verdict]) -> str | None:
     if verdict is None:
         return None
-    return known[verdict].words if verdict in known else INVALID_ROWS_HINT
+    return verdicts_by_id[verdict].words if verdict in verdicts_by_id else INVALID_ROWS_HINT
 
 
 @command(proposal)
@@ -102,11 +102,11 @@ def show(
     session: Session,
     proposal_id: str = arg("ID"),
     *,
-    watched: bool = WATCH,
+    is_watching: bool = WATCH,
 ) -> None:
     """Show a proposal: verdict, figures by suite, reason and canary."""
     context = session.context
-    if watched:
+    if is_watching:
         watch(
             session,
             Watched(
@@ -126,21 +126,23 @@ def show(
 
 def _print(session: Session, proposal_id: str) -> None:
     context = session.context
-    compared = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
-    rollout = compared.proposal.rollout
-    canaries = list_canaries(context, route=compared.proposal.route) if rollout else ()
+    proposal_comparison = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
+    rollout = proposal_comparison.proposal.rollout
+    canaries = (
+        list_canaries(context, route=proposal_comparison.proposal.route) if rollout else ()
+    )
     canary = next((status for status in canaries if status.rollout.id == rollout), None)
     proposal_review = review.review_proposal(context, proposal_id)
     approval_rows = approvals.list_approvals(context, proposal_id)
     if session.json:
-        document = {"approvals": approval_rows, "review": _review_json(proposal_review)}
-        output.document({**comparison.as_json(compared, canary), **document})
+        document = {"approvals": approval_rows, "review": _build_review_json(proposal_review)}
+        output.document({**comparison.as_json(proposal_comparison, canary), **document})
         return
-    comparison.print_comparison(compared, canary)
-    if compared.proposal.selection:
-        route = compared.proposal.route
+    comparison.print_comparison(proposal_comparison, canary)
+    if proposal_comparison.proposal.selection:
+        route = proposal_comparison.proposal.route
         output.note(f"`swapgate route candidates {route}` shows the candidates side by side")
-    if waits := compared.proposal.waits:
+    if waits := proposal_comparison.proposal.waits:
         output.note(f"the proposal {waits}")
     _print_queue(context, proposal_id)
     _print_review(proposal_review)
@@ -150,12 +152,12 @@ def _print(session: Session, proposal_id: str) -> None:
 
 
 def _print_queue(ctx: Context, proposal_id: str) -> None:
-    for queued in load_queue(ctx).values():
-        if queued.position and not queued.away and proposal_id in queued.needed_by:
-            output.note(f"{queued.run.suite}, {queued.run.id}: {queued.text}")
+    for queued_run in load_queue(ctx).values():
+        if queued_run.position and not queued_run.away and proposal_id in queued_run.needed_by:
+            output.note(f"{queued_run.run.suite}, {queued_run.run.id}: {queued_run.text}")
 
 
-def _review_json(proposal_review: ProposalReview) -> object:
+def _build_review_json(proposal_review: ProposalReview) -> object:
     return output.pick(proposal_review, "widened", "risk", "changes", "unlisted")
 
 
@@ -200,15 +202,16 @@ def approve(
         output.note(proposal_review.unlisted)
     for line in proposal_review.widened:
         output.note(f"widened: {line}")
-    approved = session.decide(
+    approved_proposal = session.decide(
         decisions.approve_proposal,
         proposal_id,
         reason,
         change_reference=change,
         accept_cost=accept_cost,
     )
-    text = f"{approved.id} is approved by {approved.approver}: its canary opens next"
-    output.answer(approved, text)
-    for approval in approvals.list_approvals(session.context, approved.id):
+    approver = approved_proposal.approver
+    text = f"{approved_proposal.id} is approved by {approver}: its canary opens next"
+    output.answer(approved_proposal, text)
+    for approval in approvals.list_approvals(session.context, approved_proposal.id):
         for remark in approval.remarks:
             output.note(remark)

@@ -57,32 +57,32 @@ def plan_ramp(
 ) -> None:
     """Estimate the duration of a canary on ROUTE at today's traffic."""
     plan = duration_estimate.estimate_for_route(session.context, route, policy)
-    if output.documented({**plan_json(plan), "in_time": plan.in_time}):
+    if output.documented({**build_plan_json(plan), "in_time": plan.in_time}):
         return
     print_plan(plan)
 
 
 def print_plan(plan: RampPlan) -> None:
     if plan.steps:
-        output.table_of(plan.steps, _plan_cells)
+        output.table_of(plan.steps, _build_plan_cells)
     output.paragraph(plan.words)
     for option in plan.options:
         output.paragraph(f"option: {option}")
 
 
-def _plan_cells(step: StepPlan) -> dict[str, object]:
+def _build_plan_cells(step: StepPlan) -> dict[str, object]:
     needs = f"{step.min_exposures:,} callers" + (", certified" if step.certify else "")
     return {
         "SHARE": format_bps(step.weight_bps),
         "NEEDS": needs,
-        "TAKES ABOUT": _step_time(step.typical_s),
-        "FOUR OF FIVE": _step_time(step.cautious_s),
+        "TAKES ABOUT": _format_step_time(step.typical_s),
+        "FOUR OF FIVE": _format_step_time(step.cautious_s),
         "ITS TIME": format_estimate(step.deadline_s),
         "": "✓" if step.in_time else "too slow",
     }
 
 
-def _step_time(seconds: float | None) -> str:
+def _format_step_time(seconds: float | None) -> str:
     return "longer than allowed" if seconds is None else format_estimate(seconds)
 
 
@@ -102,7 +102,7 @@ _OPTIONS = [
 TEXTS: Final = taken_from(make_dataclass("_Texts", _OPTIONS, kw_only=True))
 
 
-def plan_json(plan: RampPlan) -> dict[str, object]:
+def build_plan_json(plan: RampPlan) -> dict[str, object]:
     return output.pick(plan, "route", "pace", "steps", "options", "words")
 
 
@@ -183,7 +183,7 @@ def create_proposal(
     if not session.json:
         _print_outlook(outlook, ramp)
     if dry_run:
-        _print_dry(session, outlook.candidates, {"canary": plan_json(ramp), **risk})
+        _print_dry_run(session, outlook.candidates, {"canary": build_plan_json(ramp), **risk})
         return 0
     proposals = submission.create_selection(context, session.deciding_actor, request)
     if advice := describe_missing_control(session.settings.control):
@@ -191,7 +191,7 @@ def create_proposal(
     if not session.json:
         for proposal in proposals:
             click.echo(f"{proposal.id} proposed")
-        output.note(_next(proposals[0]))
+        output.note(_describe_next_step(proposals[0]))
     code = 0
     if wait:
         proposals, code = verdict_wait.follow_candidates(
@@ -204,7 +204,7 @@ def create_proposal(
         _print_documents(proposals, outlook.candidates, risk)
     elif wait:
         for proposal in proposals:
-            click.echo(comparison.outcome_text(load_comparison(context, proposal.id)))
+            click.echo(comparison.describe_outcome(load_comparison(context, proposal.id)))
     return code
 
 
@@ -216,23 +216,23 @@ def _note_freeze(ctx: Context, route: str) -> None:
         )
 
 
-def _print_outlook(found: ProposalOutlook, ramp: RampPlan) -> None:
-    for outlook in found.candidates:
-        click.echo(f"candidate: {outlook.candidate}")
-        if outlook.unlisted:
-            output.note(outlook.unlisted)
-        print_planning(outlook.planning)
-        for line in route_rules.describe_second_person_reasons(outlook.planned.widened):
+def _print_outlook(outlook: ProposalOutlook, ramp: RampPlan) -> None:
+    for candidate in outlook.candidates:
+        click.echo(f"candidate: {candidate.candidate}")
+        if candidate.unlisted:
+            output.note(candidate.unlisted)
+        print_planning(candidate.planning)
+        for line in route_rules.describe_second_person_reasons(candidate.planned.widened):
             output.note(f"waits for another person's approval: {line}")
-        for line in outlook.untaken:
+        for line in candidate.untaken:
             output.paragraph(line)
-        output.paragraph(outlook.cost.text)
-        forecast = monthly_bill.describe_forecast(outlook.bill)
-        basis = monthly_bill.describe_basis(outlook.bill)
+        output.paragraph(candidate.cost.text)
+        forecast = monthly_bill.describe_forecast(candidate.bill)
+        basis = monthly_bill.describe_basis(candidate.bill)
         output.paragraph("\n".join(filter(None, (forecast, basis))))
-    if len(found.candidates) > 1:
-        output.note(share_text(len(found.candidates)))
-    output.paragraph(found.risk.text)
+    if len(outlook.candidates) > 1:
+        output.note(share_text(len(outlook.candidates)))
+    output.paragraph(outlook.risk.text)
     output.paragraph(ramp.words)
     for option in ramp.options:
         output.paragraph(f"option: {option}")
@@ -241,18 +241,18 @@ def _print_outlook(found: ProposalOutlook, ramp: RampPlan) -> None:
 def _print_documents(
     proposals: Sequence[Proposal],
     outlooks: Sequence[CandidateOutlook],
-    more: Mapping[str, object],
+    shared_facts: Mapping[str, object],
 ) -> None:
-    """Prints the proposals; after a dry run, which stores none, the plans.
+    """Prints the proposals, or the plans after a dry run, which stores no proposal.
 
-    more: facts that all candidates share.
+    shared_facts: facts that all candidates share.
     """
     documents = [
         {
             "proposal": proposal,
             "candidate": outlook.candidate,
             "unlisted": outlook.unlisted,
-            "planning": planning_json(outlook.planning),
+            "planning": build_planning_json(outlook.planning),
             "forecast": outlook.bill,
             "cost": outlook.cost,
             "untaken": list(outlook.untaken),
@@ -261,30 +261,30 @@ def _print_documents(
         for proposal, outlook in zip_longest(proposals, outlooks)
     ]
     if len(documents) == 1:
-        output.document({**documents[0], **more})
+        output.document({**documents[0], **shared_facts})
     else:
         selection = proposals[0].selection if proposals else None
         output.document(
             {
                 "selection": selection,
                 "candidates": documents,
-                **more,
+                **shared_facts,
             }
         )
 
 
-def _print_dry(
+def _print_dry_run(
     session: Session,
     outlooks: Sequence[CandidateOutlook],
-    more: Mapping[str, object],
+    shared_facts: Mapping[str, object],
 ) -> None:
     if session.json:
-        _print_documents((), outlooks, more)
+        _print_documents((), outlooks, shared_facts)
     else:
         output.note("nothing was stored; to propose, run the command without --dry-run")
 
 
-def _next(proposal: Proposal) -> str:
+def _describe_next_step(proposal: Proposal) -> str:
     return (
         "next: the suites run on both models; a candidate that passes gets its canary, or "
         f"waits for approval. `swapgate proposal show {proposal.id} --watch` follows it"
@@ -292,7 +292,7 @@ def _next(proposal: Proposal) -> str:
 
 
 def print_planning(planning: Sequence[SuiteEstimate]) -> None:
-    output.table_of(planning, _planning_cells, empty="no suites")
+    output.table_of(planning, _build_planning_cells, empty="no suites")
     _print_advice(planning)
     for suite_estimate in planning:
         for text in describe_estimate(suite_estimate):
@@ -300,7 +300,7 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
 
 
 def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
-    better = {format_score(suite_estimate.advice.effect, None) for suite_estimate in planning}
+    effects = {format_score(suite_estimate.advice.effect, None) for suite_estimate in planning}
     output.table(
         [
             "SUITE",
@@ -309,13 +309,13 @@ def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
             "ITEMS",
             "COSTS",
             "IF EQUAL",
-            *(f"IF {points} BETTER" for points in better),
+            *(f"IF {points} BETTER" for points in effects),
             "80 % TAKES",
         ],
         [
             [
                 suite_estimate.plan.suite,
-                *_option_cells(option, suite_estimate.advice),
+                *_build_option_cells(option, suite_estimate.advice),
             ]
             for suite_estimate in planning
             for option in suite_estimate.advice.options
@@ -324,27 +324,29 @@ def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
     )
 
 
-def _option_cells(option: ClaimOption, advice: ClaimAdvice) -> list[object]:
+def _build_option_cells(option: ClaimOption, advice: ClaimAdvice) -> list[object]:
     mark = "→" if option is advice.recommended else " "
     enough = option.enough
     loss = f"{format_score(option.margin, None)} points"
-    these = ", these" if option.population is ClaimPopulation.THESE else ""
+    population_note = ", these" if option.population is ClaimPopulation.THESE else ""
     return [
         f"{mark} {option.claim.value.replace('_', '-')}",
         None if option.claim is Claim.SUPERIOR else loss,
-        _times(option.items, option.epochs) + these,
+        _format_items(option.items, option.epochs) + population_note,
         format_usd(option.cost_usd),
         format_percent(option.if_equal, 0),
         format_percent(option.if_better, 0),
-        _times(enough.items, enough.epochs) if enough else f"over {advice.suite_items:,}",
+        _format_items(enough.items, enough.epochs)
+        if enough
+        else f"over {advice.suite_items:,}",
     ]
 
 
-def _times(items: int, epochs: int) -> str:
+def _format_items(items: int, epochs: int) -> str:
     return f"{items:,} x {epochs}" if epochs > 1 else f"{items:,}"
 
 
-def _planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
+def _build_planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
     plan = suite_estimate.plan
     duration_s = suite_estimate.duration_s
     return {
@@ -359,7 +361,7 @@ def _planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
     }
 
 
-def planning_json(planning: Sequence[SuiteEstimate]) -> object:
+def build_planning_json(planning: Sequence[SuiteEstimate]) -> object:
     figures = [field.name for field in fields(SuiteEstimate) if field.name != "plan"]
     return [
         {"suite": suite.plan.suite, "figures": output.pick(suite, *figures)}

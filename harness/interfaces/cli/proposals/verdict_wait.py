@@ -19,15 +19,16 @@ from harness.routing.records.proposals import Proposals, Rollouts
 from harness.routing.records.verdicts import Verdicts
 
 UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})
-BY_PHASE: Final = {
+EXIT_CODES_BY_PHASE: Final = {
     ProposalPhase.AWAITING_APPROVAL: 0,
     ProposalPhase.CANARY: 0,
     ProposalPhase.PROMOTED: 0,
     ProposalPhase.ROLLED_BACK: 3,
     ProposalPhase.CANCELLED: 1,
 }
-# A rejected proposal with the verdict `passed` was refused, expired or superseded.
-REJECTED_BY_VERDICT: Final = {
+# The exit codes of rejected proposals. A rejected proposal with the verdict `passed` was
+# refused, expired or superseded.
+EXIT_CODES_BY_VERDICT: Final = {
     "passed": 7,
     "failed": 3,
     "harness_mismatch": 3,
@@ -46,24 +47,26 @@ def follow_candidates(
     """Waits for all proposals. Returns their last states and the exit code."""
     clock = session.installation.clock
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
-    ends = []
+    results = []
     for proposal in proposals:
         left_s = None if deadline is None else max(0.0, deadline - clock.monotonic())
-        ends.append(_follow(session, proposal.id, until, left_s))
-    last = tuple(proposal for proposal, _ in ends)
-    if not all(in_time for _, in_time in ends):
-        return last, TIMED_OUT
+        results.append(_follow_proposal(session, proposal.id, until, left_s))
+    final_proposals = tuple(proposal for proposal, _ in results)
+    if not all(in_time for _, in_time in results):
+        return final_proposals, TIMED_OUT
     # The lowest code, because the command succeeds if any candidate does.
-    return last, min(find_exit_code(session, proposal) for proposal in last)
+    return final_proposals, min(
+        find_exit_code(session, proposal) for proposal in final_proposals
+    )
 
 
-def _follow(
+def _follow_proposal(
     session: Session,
     proposal_id: str,
     until: str,
     timeout_s: float | None,
 ) -> tuple[Proposal, bool]:
-    found, in_time = follow(
+    (proposal, _), in_time = follow(
         session,
         lambda: load_progress(session.context, proposal_id),
         ended=lambda progress: (
@@ -72,7 +75,7 @@ def _follow(
         describe=lambda pair: pair[1],
         timeout_s=timeout_s,
     )
-    return found[0], in_time
+    return proposal, in_time
 
 
 def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
@@ -81,13 +84,15 @@ def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
         proposal = Proposals(tx).get(proposal_id)
         stage = f"{proposal.id}: {proposal.phase_text}"
         if proposal.phase is ProposalPhase.EVALUATING and proposal.runs:
-            return proposal, _count(tx, proposal, stage, now)
+            return proposal, _measure_progress(tx, proposal, stage, now)
         if proposal.phase is ProposalPhase.CANARY and proposal.rollout:
-            return proposal, Progress(f"{stage}{_canary(Rollouts(tx).get(proposal.rollout))}")
+            return proposal, Progress(
+                f"{stage}{_describe_canary(Rollouts(tx).get(proposal.rollout))}"
+            )
     return proposal, Progress(stage)
 
 
-def _count(
+def _measure_progress(
     tx: Transaction,
     proposal: Proposal,
     stage: str,
@@ -112,22 +117,26 @@ def _describe_wait(
 ) -> str:
     if waits := evaluation.describe_proposal_waits(tx, proposal):
         return waits
-    runs = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]
-    if any(queued.leased for queued in runs):
+    queued_runs = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]
+    if any(queued.leased for queued in queued_runs):
         return ""
-    first = next((queued for queued in runs if queued.position > 1), None)
-    return first.text if first is not None and first is runs[0] else ""
+    first_waiting = next((queued for queued in queued_runs if queued.position > 1), None)
+    return (
+        first_waiting.text
+        if first_waiting is not None and first_waiting is queued_runs[0]
+        else ""
+    )
 
 
-def _canary(rollout: Rollout) -> str:
+def _describe_canary(rollout: Rollout) -> str:
     return f" at {format_bps(rollout.current.weight_bps)}, {rollout.state.value}"
 
 
 def find_exit_code(session: Session, proposal: Proposal) -> int:
     if proposal.phase is not ProposalPhase.REJECTED:
-        return BY_PHASE[proposal.phase]
+        return EXIT_CODES_BY_PHASE[proposal.phase]
     verdict: Verdict | None = None
     if proposal.verdict is not None:
         with session.context.store.read() as tx:
             verdict = Verdicts(tx).get(proposal.verdict)
-    return REJECTED_BY_VERDICT[verdict.outcome if verdict else ""]
+    return EXIT_CODES_BY_VERDICT[verdict.outcome if verdict else ""]

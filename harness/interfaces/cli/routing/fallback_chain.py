@@ -29,7 +29,7 @@ def add(
         "Add the target without a verdict, for this reason; needs --for.",
         metavar="REASON",
     ),
-    lasts: timedelta | None = opt("Duration of the waiver: 30d.", "--for"),
+    duration: timedelta | None = opt("Duration of the waiver: 30d.", "--for"),
     reason: str = REASON,
 ) -> None:
     """Add a target to the chain, or renew a fallback's evidence.
@@ -37,15 +37,17 @@ def add(
     A target needs a passed verdict against the route's incumbent, or must have served this
     route. Otherwise it needs a waiver of up to 90 days.
     """
-    if (waive is None) != (lasts is None):
+    if (waive is None) != (duration is None):
         raise InputError("a waiver needs both --waive REASON and --for TIME")
-    request = WaiverRequest(waive, lasts) if waive is not None and lasts is not None else None
-    changed = fallback_chain.add_fallback(
+    waiver_request = (
+        WaiverRequest(waive, duration) if waive is not None and duration is not None else None
+    )
+    changed_route = fallback_chain.add_fallback(
         session.context_with_providers,
         session.deciding_actor,
         route,
-        FallbackRequest(target, capable, request),
+        FallbackRequest(target, capable, waiver_request),
         position_from_1=place,
         reason=reason,
     )
-    output.answer(changed, describe_chain(session.context, changed))
+    output.answer(changed_route, describe_chain(session.context, changed_route))

@@ -36,7 +36,7 @@ def _read_moment(text: str) -> datetime:
     return moment
 
 
-_MOMENT: Final = Reads("time", _read_moment)
+_MOMENT_TYPE: Final = Reads("time", _read_moment)
 
 
 break_glass = operation_group(BREAK_GLASSES)
@@ -52,13 +52,13 @@ def throw(
     force: str = arg("[avoid:]provider:NAME|target:ID|freeze"),
     *,
     starts_at: datetime | None = opt(
-        "When a freeze begins. [default: now]", "--from", type=_MOMENT
+        "When a freeze begins. [default: now]", "--from", type=_MOMENT_TYPE
     ),
     ends_at: datetime | None = opt(
-        "When it ends, with its time zone.", "--until", type=_MOMENT
+        "When it ends, with its time zone.", "--until", type=_MOMENT_TYPE
     ),
     route: str | None = opt("Only this route. [default: all routes]", metavar="ROUTE"),
-    lasts: timedelta | None = opt(
+    duration: timedelta | None = opt(
         "Duration: 90s, 30m, 2h, 1d. [default: until `switch lift`]", "--for"
     ),
     reason: str = REASON,
@@ -72,30 +72,30 @@ def throw(
     continue; rollback, abort and other switches work.
     """
     if ends_at is not None:
-        if lasts is not None:
+        if duration is not None:
             raise InputError("give either --until or --for")
         now = session.installation.clock.now()
-        lasts = ends_at - max(starts_at or now, now)
-    request = freezes.SwitchRequest(parse_force(force), reason, route, lasts, starts_at)
-    thrown = session.decide(freezes.set_switch, request, source=SwitchSource.CLI)
+        duration = ends_at - max(starts_at or now, now)
+    request = freezes.SwitchRequest(parse_force(force), reason, route, duration, starts_at)
+    new_switch = session.decide(freezes.set_switch, request, source=SwitchSource.CLI)
     scope = "all routes" if route is None else f"route {route}"
     until = (
-        f"until {timestamp(thrown.expires_at)} UTC"
-        if thrown.expires_at
+        f"until {timestamp(new_switch.expires_at)} UTC"
+        if new_switch.expires_at
         else "until it is lifted"
     )
-    begins = f"from {timestamp(thrown.starts_at)} UTC " if thrown.starts_at else ""
-    lift = f"swapgate switch lift {thrown.id} --reason …"
-    advice = f"{thrown.force.text} for {scope} {begins}{until}. To lift it: `{lift}`"
-    output.answer(thrown, thrown.id, advice=advice)
-    if thrown.force.freezes:
+    begins = f"from {timestamp(new_switch.starts_at)} UTC " if new_switch.starts_at else ""
+    lift = f"swapgate switch lift {new_switch.id} --reason …"
+    advice = f"{new_switch.force.text} for {scope} {begins}{until}. To lift it: `{lift}`"
+    output.answer(new_switch, new_switch.id, advice=advice)
+    if new_switch.force.freezes:
         return
-    preview = freezes.preview_switch(session.context, thrown.force, thrown.route)
-    kept = () if session.json else preview.unaffected
-    if kept:
-        names = ", ".join(kept)
-        why = "have no other target" if thrown.force.avoids else "cannot use it"
-        output.note(f"these routes {why}, so they keep their plans: {names}")
+    preview = freezes.preview_switch(session.context, new_switch.force, new_switch.route)
+    unaffected = () if session.json else preview.unaffected
+    if unaffected:
+        names = ", ".join(unaffected)
+        cause = "have no other target" if new_switch.force.avoids else "cannot use it"
+        output.note(f"these routes {cause}, so they keep their plans: {names}")
 
 
 @command(switch, "list")
@@ -107,8 +107,9 @@ def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None
     switches = session.context.store.lists.switches(page_request)
     now = session.installation.clock.now()
     if not session.json:
-        for standing in session.installation.standing_switches:
-            output.note(f"{standing.reason}: {standing.force} for {_scope(standing.route)}")
+        for standing_switch in session.installation.standing_switches:
+            scope = _name_scope(standing_switch.route)
+            output.note(f"{standing_switch.reason}: {standing_switch.force} for {scope}")
         for window in session.context.freeze_windows:
             scope = ", ".join(sorted(window.routes)) or "all routes"
             output.note(f"every week, {window}: {scope} ({window.reason})")
@@ -120,7 +121,7 @@ def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None
         lambda record: {
             "ID": record.switch.id,
             "FORCES": record.switch.force,
-            "ROUTE": _scope(record.switch.route),
+            "ROUTE": _name_scope(record.switch.route),
             "STATE": record.describe_state(now),
             "UNTIL": timestamp(record.switch.expires_at),
             "BY": record.switch.actor,
@@ -131,5 +132,5 @@ def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None
     )
 
 
-def _scope(route: str | None) -> str:
+def _name_scope(route: str | None) -> str:
     return "all" if route is None else route

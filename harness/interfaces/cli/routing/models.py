@@ -15,7 +15,7 @@ from harness.interfaces.cli.frame.command import (
     opt,
     taken_from,
 )
-from harness.interfaces.cli.frame.output import known_price
+from harness.interfaces.cli.frame.output import find_price
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.routing.route_options import (
     TargetOptions,
@@ -37,40 +37,42 @@ from harness.routing.control import deprecations
 from harness.routing.control.deprecations import Deprecation
 
 
-def show_entries(found: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
+def show_entries(entries: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
     output.listing(
-        found,
-        lambda named: _entry_cells(*named),
+        entries,
+        lambda entry_pair: _build_entry_cells(*entry_pair),
         empty=empty,
-        as_document=lambda rows: [{"name": name, **_json(entry)} for name, entry in rows],
+        as_document=lambda rows: [
+            {"name": name, **_build_entry_json(entry)} for name, entry in rows
+        ],
     )
 
 
-def _entry_cells(name: str, entry: CatalogueEntry) -> dict[str, object]:
+def _build_entry_cells(name: str, entry: CatalogueEntry) -> dict[str, object]:
     return {
         "MODEL": name,
-        **_price_cells(entry.price),
+        **_build_price_cells(entry.price),
         "WINDOW": entry.context_window or "unknown",
         "CAN": " ".join(sorted(entry.has)) or "unknown",
         "ENDS": entry.end_date.isoformat() if entry.end_date else "",
     }
 
 
-def _price_cells(price: Price | None) -> dict[str, object]:
+def _build_price_cells(price: Price | None) -> dict[str, object]:
     return {
         "INPUT $/MTOK": f"{price.input_usd_per_mtok:g}" if price else "unknown",
         "OUTPUT $/MTOK": f"{price.output_usd_per_mtok:g}" if price else "unknown",
     }
 
 
-def _json(entry: CatalogueEntry) -> dict[str, object]:
+def _build_entry_json(entry: CatalogueEntry) -> dict[str, object]:
     return {
         **output.pick(entry, "family", "context_window", "has", "lacks", "end_date"),
         "price": entry.price.as_json() if entry.price else None,
     }
 
 
-CONFLICT = 6
+CONFLICT_CODE = 6
 
 
 @click.group()
@@ -82,37 +84,37 @@ def model() -> None:
 def list_models(
     session: Session,
     *,
-    every: bool = opt("List every model that the configured providers offer.", "--all"),
+    shows_all: bool = opt("List every model that the configured providers offer.", "--all"),
     page_request: PageRequest = PAGE,
 ) -> None:
     """List the targets, their prices and the routes that use them."""
-    if every:
-        there = named_models.list_configured_offers(session.context_with_providers)
-        show_entries(there, empty=NO_OFFER)
+    if shows_all:
+        offers = named_models.list_configured_offers(session.context_with_providers)
+        show_entries(offers, empty=NO_OFFER)
         return
     ctx = session.context
-    found = ctx.store.lists.targets(page_request)
+    target_page = ctx.store.lists.targets(page_request)
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
     users, invalid = queries.list_route_users(ctx, lambda route: route.targets)
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     judges = {judge.id for judge in ctx.judges.values()}
-    in_use = [target for target in found if target.id in users.keys() | judges]
+    used_targets = [target for target in target_page if target.id in users.keys() | judges]
     endings = (
         deprecations.list_deprecations(ctx)
         if session.json
-        else deprecations.list_endings(ctx, in_use, providers)
+        else deprecations.list_endings(ctx, used_targets, providers)
     )
-    ends = {ending.target: ending for ending in endings}
-    prices = {t.id: known_price(t, providers.get(t.provider)) for t in found}
+    endings_by_target = {ending.target: ending for ending in endings}
+    prices = {t.id: find_price(t, providers.get(t.provider)) for t in target_page}
     output.listing(
-        found,
+        target_page,
         lambda target: {
             "TARGET": target.name,
             "ID": target.id,
-            **_price_cells(prices[target.id]),
-            "ENDS": _ends(ends.get(target.id)),
+            **_build_price_cells(prices[target.id]),
+            "ENDS": _describe_end(endings_by_target.get(target.id)),
             "ROUTES": output.name_some(users.get(target.id, ())),
         },
         empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
@@ -121,19 +123,19 @@ def list_models(
                 "target": target,
                 "price": prices[target.id],
                 "routes": sorted(users.get(target.id, ())),
-                "ending": ends.get(target.id),
+                "ending": endings_by_target.get(target.id),
             }
             for target in rows
         ],
     )
 
 
-def _ends(ending: Deprecation | None) -> str:
+def _describe_end(ending: Deprecation | None) -> str:
     if ending is None:
         return ""
-    then = f", then {ending.successor.name}" if ending.successor else ""
+    successor_text = f", then {ending.successor.name}" if ending.successor else ""
     unlisted = "not listed since " if ending.unlisted else ""
-    return f"{unlisted}{ending.end_date.isoformat()}{then}"
+    return f"{unlisted}{ending.end_date.isoformat()}{successor_text}"
 
 
 @command(model)
@@ -169,7 +171,7 @@ def add(
     has_key = bool(provider_secrets.keys_of_provider(session.context, registered.provider))
     lacks_key = registered.needs_key and not has_key
     if registered.added:
-        output.note(_added(registered.provider, lacks_key=lacks_key))
+        output.note(_describe_new_provider(registered.provider, lacks_key=lacks_key))
     if discovers and not lacks_key:
         unlisted = named_models.describe_unlisted(session.context, session.actor, target)
         if unlisted:
@@ -183,22 +185,22 @@ def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
     From then on, `model match` and `model list --all` know these models.
     """
     ctx = session.context_with_providers
-    listed = named_models.discover_models(ctx, session.actor, provider)
+    listing = named_models.discover_models(ctx, session.actor, provider)
     output.listing(
-        listed.models,
+        listing.models,
         lambda model: {
             "MODEL": model.model,
-            **_price_cells(model.price),
+            **_build_price_cells(model.price),
             "WINDOW": model.context_window or "unknown",
         },
         empty=f"{provider} lists no models",
-        as_document=lambda _: listed,
+        as_document=lambda _: listing,
     )
-    if listed.left_out and not session.json:
-        output.note(f"left out {listed.left_out} entries that do not name a model")
+    if listing.left_out and not session.json:
+        output.note(f"left out {listing.left_out} entries that do not name a model")
 
 
-def _added(provider: Provider, *, lacks_key: bool) -> str:
+def _describe_new_provider(provider: Provider, *, lacks_key: bool) -> str:
     text = f"added provider {provider.name} at {provider.api_base}"
     if not lacks_key:
         return text
@@ -212,7 +214,7 @@ def _added(provider: Provider, *, lacks_key: bool) -> str:
 @command(model, "resolve")
 def resolve_name(session: Session, name: str) -> int:
     """Show, rule by rule, the provider that a model name resolves to; exit code 1 if none."""
-    reading = _read(session, name)
+    reading = _explain_name(session, name)
     if not output.documented(reading):
         output.table(
             ["RULE", "OUTCOME", "WHY"],
@@ -238,13 +240,13 @@ def match_name(session: Session, name: str) -> int:
 
     Exit code 1 if no model fits, 6 if several families fit equally well.
     """
-    reading = _read(session, name)
+    reading = _explain_name(session, name)
     if not output.documented(reading):
         _show_meaning(reading)
-    return 0 if reading.found else CONFLICT if reading.candidates else 1
+    return 0 if reading.found else CONFLICT_CODE if reading.candidates else 1
 
 
-def _read(session: Session, name: str) -> NameReading:
+def _explain_name(session: Session, name: str) -> NameReading:
     standing = session.installation.standing_switches
     return named_models.explain_name(session.context_with_providers, name, configured=standing)
 
@@ -281,27 +283,27 @@ def probe(
     with session.context_with_providers.store.read() as tx:
         target = named_models.find_model(session.context_with_providers, tx, name)
         provider = targets.provider_of(tx, target)
-    allowed = session.context.allow_addresses
+    allowed_addresses = session.context.allow_addresses
     provider = provider_secrets.decrypt_headers(provider, session.context.cipher)
     keys = provider_secrets.keys_of_provider(session.context, provider)
-    first = keys[0] if keys else None
-    found = provider_requests.probe_target(
+    first_key = keys[0] if keys else None
+    result = provider_requests.probe_target(
         provider,
         target,
-        key=first,
+        key=first_key,
         timeout_s=timeout_s,
-        allowed=allowed,
+        allowed=allowed_addresses,
     )
     output.record(
-        found,
+        result,
         [
-            ("target", found.target),
-            ("result", "answered" if found.ok else f"failed: {found.error}"),
-            ("latency", format_milliseconds(found.latency_ms)),
-            ("served model", found.served_model or None),
-            ("answer", found.answer or None),
-            *((f"own {name}", gap or "fully supported") for name, gap in found.native.items()),
-            ("declare", found.declare or None),
+            ("target", result.target),
+            ("result", "answered" if result.ok else f"failed: {result.error}"),
+            ("latency", format_milliseconds(result.latency_ms)),
+            ("served model", result.served_model or None),
+            ("answer", result.answer or None),
+            *((f"own {name}", gap or "fully supported") for name, gap in result.native.items()),
+            ("declare", result.declare or None),
         ],
     )
-    return 0 if found.ok else 1
+    return 0 if result.ok else 1

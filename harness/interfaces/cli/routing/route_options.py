@@ -38,7 +38,7 @@ class TargetOptions:
         "--param",
         metavar="KEY=VALUE",
     )
-    patched: tuple[str, ...] = opt(
+    patches: tuple[str, ...] = opt(
         "Body field that overrides the client's value; may be repeated.",
         "--patch-param",
         metavar="KEY=VALUE",
@@ -53,35 +53,35 @@ class TargetOptions:
 
 def requested_target(name: str, options: TargetOptions) -> Target:
     """Builds a target from name and options. Raises InputError, BadParameter."""
-    plain = parse_target_seed(name)
+    seed = parse_target_seed(name)
     patch = RequestPatch(
-        parameters=body_fields("--patch-param", options.patched),
+        parameters=body_fields("--patch-param", options.patches),
         prompt_addendum=options.prompt_addendum,
-        response_format=_object("--response-format", options.response_format),
+        response_format=_read_object("--response-format", options.response_format),
     )
-    own = body_fields("--param", options.parameters)
-    return Target(plain.provider, plain.model, own, patch)
+    parameters = body_fields("--param", options.parameters)
+    return Target(seed.provider, seed.model, parameters, patch)
 
 
-def body_fields(option: str, given: tuple[str, ...]) -> dict[str, object]:
+def body_fields(option: str, pairs: tuple[str, ...]) -> dict[str, object]:
     """Parses KEY=VALUE pairs as body fields. VALUE is JSON, or else text."""
     fields: dict[str, object] = {}
-    for value in given:
-        key, equals, text = value.partition("=")
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
         if not (key and equals):
-            raise click.BadParameter(f"{value!r} is not KEY=VALUE", param_hint=option)
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint=option)
         try:
-            fields[key] = json.loads(text, parse_constant=_no_constant)
+            fields[key] = json.loads(text, parse_constant=_refuse_constant)
         except ValueError:
             fields[key] = text
     return fields
 
 
-def _no_constant(name: str) -> object:
+def _refuse_constant(name: str) -> object:
     raise ValueError(name)
 
 
-def _object(option: str, text: str | None) -> dict[str, object] | None:
+def _read_object(option: str, text: str | None) -> dict[str, object] | None:
     if text is None:
         return None
     try:
@@ -104,23 +104,25 @@ def _read_weighted_suite(text: str) -> RouteSuite:
     if not equals:
         return RouteSuite(text)
     try:
-        chosen = RouteSuite(suite, weight=float(weight))
+        route_suite = RouteSuite(suite, weight=float(weight))
     except ValueError:
         raise InputError(f"{text!r} is not SUITE=WEIGHT with a number as weight") from None
-    check_settings(chosen)
-    return chosen
+    check_settings(route_suite)
+    return route_suite
 
 
-_WEIGHTED: Final = Reads("suite", _read_weighted_suite)
-_PRIMARY: Final = "Primary suite, which decides the claim. Several count as a weighted mean."
+_WEIGHTED_SUITE: Final = Reads("suite", _read_weighted_suite)
+_PRIMARY_HELP: Final = (
+    "Primary suite, which decides the claim. Several count as a weighted mean."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteOptions:
     primaries: tuple[RouteSuite, ...] = opt(
-        _PRIMARY,
+        _PRIMARY_HELP,
         "--suite",
-        type=_WEIGHTED,
+        type=_WEIGHTED_SUITE,
         metavar="SUITE[=WEIGHT]",
     )
     required: tuple[str, ...] = opt(
@@ -134,24 +136,24 @@ class SuiteOptions:
         metavar="SUITE",
     )
 
-    def over(self, before: tuple[RouteSuite, ...] = ()) -> tuple[RouteSuite, ...]:
+    def apply_to(self, before: tuple[RouteSuite, ...] = ()) -> tuple[RouteSuite, ...]:
         suites = before
         required = tuple(RouteSuite(name, SuiteRole.REQUIRED) for name in self.required)
         guards = tuple(RouteSuite(name, SuiteRole.GUARD) for name in self.guards)
-        for role, chosen in zip(ORDER, (self.primaries, required, guards), strict=True):
-            if chosen:
-                names = {suite.suite for suite in chosen}
-                kept = (e for e in suites if e.role is not role and e.suite not in names)
-                suites = (*kept, *chosen)
+        for role, new_suites in zip(ORDER, (self.primaries, required, guards), strict=True):
+            if new_suites:
+                names = {suite.suite for suite in new_suites}
+                kept_suites = (e for e in suites if e.role is not role and e.suite not in names)
+                suites = (*kept_suites, *new_suites)
         return tuple(sorted(suites, key=lambda suite: ORDER.index(suite.role)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewRouteSuites(SuiteOptions):
     primaries: tuple[RouteSuite, ...] = opt(
-        _PRIMARY,
+        _PRIMARY_HELP,
         "--suite",
-        type=_WEIGHTED,
+        type=_WEIGHTED_SUITE,
         metavar="SUITE[=WEIGHT]",
         required=True,
     )
@@ -196,53 +198,53 @@ class SettingsOptions:
 
     @property
     def is_empty(self) -> bool:
-        """Tells whether no option was given."""
-        composite = (getattr(self, name) for name in ("overrides", *_OF_SCHEDULE))
-        return not given_options(self.plain) and all(v in (None, ()) for v in composite)
+        """Whether the user gave no option."""
+        values = (getattr(self, name) for name in ("overrides", *_SCHEDULE_OPTIONS))
+        return not given_options(self.plain) and all(v in (None, ()) for v in values)
 
-    def over(self, before: RouteSettings, suites: tuple[RouteSuite, ...]) -> RouteSettings:
-        schedule = {name: getattr(self, name) for name in _OF_SCHEDULE}
+    def apply_to(self, before: RouteSettings, suites: tuple[RouteSuite, ...]) -> RouteSettings:
+        schedule = {name: getattr(self, name) for name in _SCHEDULE_OPTIONS}
         overrides = {**before.overrides, **dict(self.overrides)}
         return replace(
             change_settings(before, given_options(self.plain)),
-            candidates=self._schedule(before.candidates, schedule),
+            candidates=self._change_schedule(before.candidates, schedule),
             overrides={kind: route for kind, route in overrides.items() if route},
             suites=suites,
         )
 
     @staticmethod
-    def _schedule(
-        before: CandidateSchedule | None, given: dict[str, Any]
+    def _change_schedule(
+        before: CandidateSchedule | None, options: dict[str, Any]
     ) -> CandidateSchedule | None:
-        models = tuple(given.pop("candidates"))
+        models = tuple(options.pop("candidates"))
         if models == ("",):
             return None
-        changed = {name: value for name, value in given.items() if value is not None}
+        changes = {name: value for name, value in options.items() if value is not None}
         if models:
-            changed["models"] = models
-        if not changed or before is not None:
-            return replace(before, **changed) if before and changed else before
-        missing = [option for name, option in _NEEDED.items() if name not in changed]
+            changes["models"] = models
+        if not changes or before is not None:
+            return replace(before, **changes) if before and changes else before
+        missing = [flag for name, flag in _REQUIRED_FLAGS.items() if name not in changes]
         if missing:
             raise click.UsageError(
-                f"a route's candidates need {', '.join(missing)} too: {_EXAMPLE}"
+                f"a route's candidates need {', '.join(missing)} too: {_SCHEDULE_EXAMPLE}"
             )
-        return CandidateSchedule(**changed)
+        return CandidateSchedule(**changes)
 
 
-_OF_SCHEDULE: Final = (
+_SCHEDULE_OPTIONS: Final = (
     "candidates",
     "every",
     "budget_usd",
     "on_better",
     "prefer",
 )
-_NEEDED: Final = {
+_REQUIRED_FLAGS: Final = {
     "models": "--candidates",
     "every": "--every",
     "budget_usd": "--round-budget",
 }
-_EXAMPLE: Final = "--candidates 'openai/gpt-5*' --every '0 3 * * 1' --round-budget 5"
+_SCHEDULE_EXAMPLE: Final = "--candidates 'openai/gpt-5*' --every '0 3 * * 1' --round-budget 5"
 
 
 @command()
@@ -259,10 +261,10 @@ def settings(
     if options.is_empty and not any(vars(suites).values()):
         raise click.UsageError("give an option: no setting would change")
 
-    def changed(before: RouteSettings) -> RouteSettings:
-        return options.over(before, suites.over(before.suites))
+    def apply_options(before: RouteSettings) -> RouteSettings:
+        return options.apply_to(before, suites.apply_to(before.suites))
 
-    route = session.decide(routes.change_settings, name, changed, reason=reason)
-    judged = candidate_rounds.add_schedule_faults(session.context, route)
+    route = session.decide(routes.change_settings, name, apply_options, reason=reason)
+    route_with_faults = candidate_rounds.add_schedule_faults(session.context, route)
     text = f"route {name} is at version {route.version}"
-    output.answer(judged, text, advice="\n".join(judged.faults))
+    output.answer(route_with_faults, text, advice="\n".join(route_with_faults.faults))

@@ -82,8 +82,8 @@ def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) ->
             "ROUTE": status.route.name,
             "STATE": status.state_text,
             "INCUMBENT": status.incumbent.name,
-            "CANARY": _canary(status),
-            "OPEN PROPOSAL": _proposal(status),
+            "CANARY": _describe_canary(status),
+            "OPEN PROPOSAL": _describe_proposal(status),
             "LAST VERDICT": status.last_verdict.words if status.last_verdict else None,
         },
         empty="no routes yet: `swapgate route create` creates one",
@@ -94,14 +94,14 @@ def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) ->
             output.note(f"{status.route.name}: {status.reason}")
 
 
-def _canary(status: RouteStatus) -> str | None:
+def _describe_canary(status: RouteStatus) -> str | None:
     canary = status.route.canary
     if canary is None or status.candidate is None:
         return None
     return f"{status.candidate.name} {format_bps(canary.weight_bps)}"
 
 
-def _proposal(status: RouteStatus) -> str | None:
+def _describe_proposal(status: RouteStatus) -> str | None:
     proposal = status.open_proposal
     return f"{proposal.id} {proposal.phase_text}" if proposal else None
 
@@ -136,18 +136,20 @@ def create(
     options: SettingsOptions = taken_from(SettingsOptions),
 ) -> None:
     """Create a route. Its first targets are its baseline; later targets need proof."""
-    created = routes.create_route(
+    new_route = routes.create_route(
         session.context_with_providers,
         session.deciding_actor,
         name,
         incumbent,
         fallbacks=fallbacks,
         capable=capable,
-        settings=options.over(RouteSettings(), suites.over()),
+        settings=options.apply_to(RouteSettings(), suites.apply_to()),
     )
-    judged = candidate_rounds.add_schedule_faults(session.context_with_providers, created)
-    text = f"route {created.name} is served by {_name_incumbent(session, created)}"
-    output.answer(judged, text, advice="\n".join(judged.faults))
+    route_with_faults = candidate_rounds.add_schedule_faults(
+        session.context_with_providers, new_route
+    )
+    text = f"route {new_route.name} is served by {_name_incumbent(session, new_route)}"
+    output.answer(route_with_faults, text, advice="\n".join(route_with_faults.faults))
 
 
 @command(route)
@@ -158,15 +160,15 @@ def show(session: Session, name: str = ROUTE) -> None:
     if output.documented({**as_json(status), "measured": figures}):
         return
     names = queries.load_target_names(session.context, status.route.targets)
-    found = status.route
-    fields = routes.describe_fields(found).items()
+    shown_route = status.route
+    fields = routes.describe_fields(shown_route).items()
     output.facts(
         [
-            ("route", found.name),
-            ("version", found.version),
+            ("route", shown_route.name),
+            ("version", shown_route.version),
             ("state", status.line),
-            *((field, _named(text, names) or None) for field, text in fields),
-            ("open proposal", _proposal(status) or "none"),
+            *((field, _name_targets(text, names) or None) for field, text in fields),
+            ("open proposal", _describe_proposal(status) or "none"),
             (
                 "last verdict",
                 status.last_verdict.words if status.last_verdict else "none",
@@ -222,42 +224,49 @@ def diff(
     By default, V2 is the newest version, and V1 the version before V2.
     """
     context = session.context
-    last = queries.load_route_version(context, name, newer)
-    version = older if older is not None else max(1, last.route.version - 1)
-    first = queries.load_route_version(context, name, version)
-    changed = routes.describe_difference(first.route, last.route)
-    filed = [
+    newer_record = queries.load_route_version(context, name, newer)
+    version = older if older is not None else max(1, newer_record.route.version - 1)
+    older_record = queries.load_route_version(context, name, version)
+    differences = routes.describe_difference(older_record.route, newer_record.route)
+    file_differences = [
         str(difference)
         for difference in seed.list_seed_differences(session.context, session.settings)
         if difference.subject == f"route {name}"
     ]
     if session.json:
-        fields = {field: {"before": a, "after": b} for field, (a, b) in changed.items()}
+        fields = {
+            field: {"before": before, "after": after}
+            for field, (before, after) in differences.items()
+        }
         output.document(
             {
-                "from": first.route.version,
-                "to": last.route.version,
+                "from": older_record.route.version,
+                "to": newer_record.route.version,
                 "changed": fields,
-                "file": filed,
+                "file": file_differences,
             }
         )
         return
-    ids = {id_ for pair in changed.values() for text in pair for id_ in text.split(", ")}
+    ids = {id_ for pair in differences.values() for text in pair for id_ in text.split(", ")}
     names = queries.load_target_names(context, ids)
     output.table(
         [
             "FIELD",
-            f"VERSION {first.route.version}",
-            f"VERSION {last.route.version}",
+            f"VERSION {older_record.route.version}",
+            f"VERSION {newer_record.route.version}",
         ],
-        [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
-        empty=f"versions {first.route.version} and {last.route.version} are the same",
+        [
+            [field, _name_targets(before, names), _name_targets(after, names)]
+            for field, (before, after) in differences.items()
+        ],
+        empty=f"versions {older_record.route.version} and {newer_record.route.version} "
+        "are the same",
     )
-    for proposal in filed:
-        output.note(proposal)
+    for difference in file_differences:
+        output.note(difference)
 
 
-def _named(text: str, names: Mapping[str, str]) -> str:
+def _name_targets(text: str, names: Mapping[str, str]) -> str:
     return ", ".join(names.get(part, part) for part in text.split(", "))
 
 
@@ -278,18 +287,18 @@ def rollback(
     First asks the model's provider, in at most 5 seconds. If the model is gone or its key is
     refused, the command names the next former incumbent that answers.
     """
-    found = session.decide(
+    restored_route = session.decide(
         operations.roll_back,
         name,
         to_version=to_version,
         reason=reason,
         force=force,
     )
-    for warning in found.warnings:
+    for warning in restored_route.warnings:
         output.note(f"warning: {warning}")
     output.answer(
-        found,
-        f"route {name} is served by {_name_incumbent(session, found)} again",
+        restored_route,
+        f"route {name} is served by {_name_incumbent(session, restored_route)} again",
     )
 
 
@@ -306,7 +315,7 @@ def list_candidates(session: Session, name: str = ROUTE) -> None:
         return
     output.table_of(
         board.rows,
-        _cells,
+        _build_candidate_cells,
         empty="no candidate has been measured on this route's present suites yet",
     )
     if any(row.is_cheapest_so_good for row in board.rows):
@@ -316,16 +325,16 @@ def list_candidates(session: Session, name: str = ROUTE) -> None:
             output.note(row.ending)
     if board.ending:
         output.paragraph(board.ending)
-    _print_next(board)
+    _print_next_round(board)
 
 
-def _cells(row: LeaderboardRow) -> dict[str, object]:
+def _build_candidate_cells(row: LeaderboardRow) -> dict[str, object]:
     mark = "*" if row.is_cheapest_so_good else " "
     return {
         "MODEL": f"{mark} {row.name}",
         "STANDING": row.standing.value,
         "SCORE": DASH if row.score is None else format_score(row.score),
-        "DIFFERENCE": _difference(row),
+        "DIFFERENCE": _format_difference(row),
         "ITEMS": f"{row.items:,}",
         "1,000 ANSWERS": format_usd(row.usd_per_1000),
         "MEDIAN": format_latency(row.p50_s, DASH),
@@ -334,32 +343,32 @@ def _cells(row: LeaderboardRow) -> dict[str, object]:
     }
 
 
-def _difference(row: LeaderboardRow) -> str | None:
+def _format_difference(row: LeaderboardRow) -> str | None:
     if row.delta is None:
         return None
     interval = format_points_interval(row.delta_low, row.delta_high)
     return f"{format_points(row.delta)} ({interval})" if interval else format_points(row.delta)
 
 
-def _print_next(board: Leaderboard) -> None:
+def _print_next_round(board: Leaderboard) -> None:
     if not board.schedule:
         output.note(
             f"no candidates on a schedule: `swapgate route settings {board.route} --candidates "
             "'PROVIDER/*' --every '0 3 * * 1' --round-budget 5` sets one"
         )
         return
-    at = timestamp(board.next_round_at) if board.next_round_at else "never"
+    begins = timestamp(board.next_round_at) if board.next_round_at else "never"
     if board.obstacle:
-        at = f"once unblocked ({board.obstacle})"
+        begins = f"once unblocked ({board.obstacle})"
     plan = board.next_round
     output.paragraph(f"schedule: {board.schedule}")
     measured = ", ".join(
         f"{candidate.name} ({format_usd(candidate.cost_usd)})" for candidate in plan.measured
     )
     output.paragraph(
-        f"next round, {at}: {measured}; about {format_usd(plan.cost_usd)} in all"
+        f"next round, {begins}: {measured}; about {format_usd(plan.cost_usd)} in all"
         if measured
-        else f"next round, {at}: no new candidate"
+        else f"next round, {begins}: no new candidate"
     )
     for candidate in plan.waiting:
         output.paragraph(f"waits: {candidate.name}: {candidate.remark}")

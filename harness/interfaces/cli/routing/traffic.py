@@ -68,7 +68,7 @@ def route_traffic(
     name: str | None = arg("[ROUTE]"),
     *,
     since: timedelta = opt("How far back: 30m, 2h, 1d.", default="1h"),
-    watched: bool = WATCH,
+    is_watching: bool = WATCH,
 ) -> None:
     """Show whether callers get answers: requests, errors, and figures of each target.
 
@@ -77,17 +77,17 @@ def route_traffic(
     context = session.context
     if name:
         queries.find_route(context, name)
-    shown = Watched(
-        load=lambda: _load(context, name, since),
+    view = Watched(
+        load=lambda: _load_traffic(context, name, since),
         draw=_print,
-        lines=lambda traffic: {row.route: _line(row) for row in traffic.report.routes},
+        lines=lambda traffic: {row.route: _describe_row(row) for row in traffic.report.routes},
         document=_as_json,
         ended=lambda _: False,
     )
-    show(session, shown, again=watched)
+    show(session, view, is_watching=is_watching)
 
 
-def _load(
+def _load_traffic(
     ctx: Context,
     route: str | None,
     window: timedelta,
@@ -116,19 +116,20 @@ def _as_json(traffic: _Traffic) -> dict[str, object]:
     }
 
 
-def _line(row: RouteTraffic) -> str:
+def _describe_row(row: RouteTraffic) -> str:
+    errors = _format_count(row.failed, row.failed_share)
+    own_failures = _format_count(row.left, row.left_share)
     return (
-        f"{row.route}: {row.requests:,} requests, {_count(row.failed, row.failed_share)} with "
-        f"an error to the caller{_left(row)}, {_count(row.left, row.left_share)} whose own "
-        "model failed"
+        f"{row.route}: {row.requests:,} requests, {errors} with an error to the caller"
+        f"{_describe_unanswered(row)}, {own_failures} whose own model failed"
     )
 
 
-def _left(row: RouteTraffic) -> str:
+def _describe_unanswered(row: RouteTraffic) -> str:
     return f", {row.unanswered_text}" if row.unanswered else ""
 
 
-def _count(number: int, share: float | None) -> str:
+def _format_count(number: int, share: float | None) -> str:
     return f"{number:,} ({format_percent(share, significant=2)})" if number else "none"
 
 
@@ -140,10 +141,10 @@ def _print(traffic: _Traffic) -> None:
         click.echo(f"{refused}.")
     if bounds := report.all.bounds_text:
         click.echo(f"The cost includes {bounds}.")
-    if (quiet := report.quiet_since) is not None:
+    if (quiet_since := report.quiet_since) is not None:
         output.note(
-            f"no request was recorded since {timestamp(quiet)} UTC: either no client sends "
-            "requests, or the router cannot reach the database (`swapgate doctor`)"
+            f"no request was recorded since {timestamp(quiet_since)} UTC: either no client "
+            "sends requests, or the router cannot reach the database (`swapgate doctor`)"
         )
     if report.routes:
         click.echo()
@@ -152,16 +153,16 @@ def _print(traffic: _Traffic) -> None:
             lambda row: {
                 "ROUTE": row.route,
                 "REQUESTS": f"{row.requests:,}",
-                "ERRORS TO CALLERS": _count(row.failed, row.failed_share)
+                "ERRORS TO CALLERS": _format_count(row.failed, row.failed_share)
                 + (f", {row.refused:,} refused" if row.refused else "")
                 + (f", {row.unanswered_text}" if row.unanswered else ""),
-                "OWN MODEL FAILED": _count(row.left, row.left_share),
+                "OWN MODEL FAILED": _format_count(row.left, row.left_share),
                 "COST": row.cost_text,
             },
         )
     if traffic.targets:
         click.echo()
-        output.table_of(hide_single_sums(traffic.targets), _target_cells)
+        output.table_of(hide_single_sums(traffic.targets), _build_target_cells)
     if traffic.reasons:
         click.echo()
         output.table_of(
@@ -178,12 +179,12 @@ def _print(traffic: _Traffic) -> None:
         output.note("`swapgate route failovers` lists each failover")
 
 
-def _target_cells(row: TargetTraffic) -> dict[str, object]:
+def _build_target_cells(row: TargetTraffic) -> dict[str, object]:
     return {
         "TARGET": row.target or f"{row.provider}, all",
         "ANSWERED": f"{row.requests:,}",
         "TIMES LEFT": f"{row.left:,}",
-        "95 % WITHIN": _seconds(row.p95_ms),
+        "95 % WITHIN": _format_ms(row.p95_ms),
         "COST": row.cost_text,
     }
 
@@ -233,7 +234,7 @@ def route_measured(
     session: Session,
     name: str | None = arg("[ROUTE]"),
     *,
-    watched: bool = WATCH,
+    is_watching: bool = WATCH,
 ) -> None:
     """Show measured quality, cost, latency and failures of every route, or of ROUTE.
 
@@ -246,75 +247,77 @@ def route_measured(
             return [scorecard.build_scorecard(context, name)]
         return scorecard.build_scorecards(context)
 
-    shown = Watched(
+    view = Watched(
         load=load,
-        draw=_print_measured,
-        lines=lambda scorecards: {row.route.name: _measured_line(row) for row in scorecards},
+        draw=_print_scorecards,
+        lines=lambda scorecards: {
+            row.route.name: _describe_scorecard(row) for row in scorecards
+        },
         document=lambda scorecards: scorecards,
         ended=lambda scorecards: not scorecards,
     )
-    show(session, shown, again=watched)
+    show(session, view, is_watching=is_watching)
 
 
-def _measured_line(row: RouteScorecard) -> str:
+def _describe_scorecard(row: RouteScorecard) -> str:
     return (
-        f"{row.route.name}: {row.incumbent.name}, {requests(row)}, median "
-        f"{_seconds(row.p50_ms) or DASH}, 95th percentile {_seconds(row.p95_ms) or DASH}, "
-        f"callers failed {_share(row.failed) or DASH}"
+        f"{row.route.name}: {row.incumbent.name}, {describe_requests(row)}, median "
+        f"{_format_ms(row.p50_ms) or DASH}, 95th percentile {_format_ms(row.p95_ms) or DASH}, "
+        f"callers failed {_format_share(row.failed) or DASH}"
     )
 
 
-def _print_measured(found: Sequence[RouteScorecard]) -> None:
+def _print_scorecards(scorecards: Sequence[RouteScorecard]) -> None:
     output.table_of(
-        found,
-        _traffic_cells,
+        scorecards,
+        _build_traffic_cells,
         empty="no routes yet: `swapgate route create` creates one",
     )
-    if found:
+    if scorecards:
         click.echo()
         output.table_of(
-            [(row, score) for row in found for score in row.scores],
-            lambda pair: _score_cells(*pair),
+            [(row, score) for row in scorecards for score in row.scores],
+            lambda pair: _build_score_cells(*pair),
             empty="no route has a suite: `swapgate route settings` gives it one",
         )
 
 
-def _traffic_cells(row: RouteScorecard) -> dict[str, object]:
+def _build_traffic_cells(row: RouteScorecard) -> dict[str, object]:
     return {
         "ROUTE": row.route.name,
         "MODEL": row.incumbent.name,
         "PER 1,000": row.price_text,
-        "A MONTH": _month(row),
-        "REQUESTS": requests(row, ""),
-        "MEDIAN": _seconds(row.p50_ms),
-        "95TH PERCENTILE": _seconds(row.p95_ms),
-        "CALLERS FAILED": _share(row.failed),
-        "MODEL FAILED": _share(row.charged),
+        "A MONTH": _format_month(row),
+        "REQUESTS": describe_requests(row, ""),
+        "MEDIAN": _format_ms(row.p50_ms),
+        "95TH PERCENTILE": _format_ms(row.p95_ms),
+        "CALLERS FAILED": _format_share(row.failed),
+        "MODEL FAILED": _format_share(row.charged),
     }
 
 
-def _month(route_scorecard: RouteScorecard) -> str | None:
+def _format_month(route_scorecard: RouteScorecard) -> str | None:
     """Returns the monthly cost; None without recorded requests."""
     if not route_scorecard.bill.requests:
         return None
     return format_month_usd(route_scorecard.month_usd)
 
 
-def requests(route_scorecard: RouteScorecard, noun: str = " requests") -> str:
+def describe_requests(route_scorecard: RouteScorecard, noun: str = " requests") -> str:
     bill = route_scorecard.bill
     window = format_estimate(bill.window_s)
     return f"{bill.requests:,}{noun} in {window}" if bill.requests else "0"
 
 
-def _seconds(ms: float | None) -> str | None:
+def _format_ms(ms: float | None) -> str | None:
     return None if ms is None else format_latency(ms / 1000)
 
 
-def _share(value: float | None) -> str | None:
+def _format_share(value: float | None) -> str | None:
     return None if value is None else format_percent(value, 2)
 
 
-def _score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, object]:
+def _build_score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, object]:
     return {
         "ROUTE": row.route.name,
         "SUITE": score.suite,
@@ -322,11 +325,11 @@ def _score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, object]:
         "SCORE": None if score.score is None else format_score(score.score),
         "95 % INTERVAL": format_range(score.interval, format_score) if score.interval else None,
         "ITEMS": score.items or None,
-        "MEASURED (UTC)": _when(score),
+        "MEASURED (UTC)": _describe_age(score),
     }
 
 
-def _when(score: SuiteScore) -> str:
+def _describe_age(score: SuiteScore) -> str:
     if score.measured_at is None:
         return "never"
     return timestamp(score.measured_at) + ("" if score.current else " (older suite)")
