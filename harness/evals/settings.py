@@ -105,6 +105,5 @@ class SuiteSettings(SuiteFields):
     name: str
     path: Path | None = field(default=None, kw_only=True)
     judge: JudgeSettings | None = None  # for scorers that use a model
-    code_uncontained: bool = (
-        False  # whether a model's code may run on a machine without a sandbox
-    )
+    # Whether a model's code may run on a machine without a sandbox.
+    code_uncontained: bool = False
