@@ -36,7 +36,7 @@ class LoggedRequest:
 
 @dataclass(frozen=True)
 class RequestLog:
-    """The requests of a file, and what of the file was not read."""
+    """The requests of a file, and the parts of the file that the reader did not use."""
 
     requests: Sequence[LoggedRequest]
     keys: Mapping[str, tuple[bool, str]]  # key → (taken, the reason or the number of uses)

@@ -335,7 +335,7 @@ def _describe_served(checks: Sequence[DriftCheck]) -> str:
         return "The provider does not say which model answers."
     if now == before:
         return f"The provider names the same model as before: {', '.join(now)}."
-    return f"The provider named {', '.join(before) or 'none'} before, {', '.join(now)} now."
+    return f"The provider named {', '.join(before) or 'no model'} before, {', '.join(now)} now."
 
 
 def _shorten(text: str) -> str:

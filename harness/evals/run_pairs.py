@@ -458,7 +458,10 @@ def _describe_weaknesses(
         ("candidate", candidate, candidate_items, incumbent_items),
     ):
         if run.statement.settings is None and has_settings:
-            yield f"{side}: the file does not tell how the model was asked, as the other does"
+            yield (
+                f"{side}: the file does not tell how the model was asked, but the other file "
+                "does"
+            )
         if cached := sum(sample.cached for sample in run.samples):
             yield f"{side}: {cached} of {len(run.samples)} answers are from a cache"
         unpaired = sorted(

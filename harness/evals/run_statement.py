@@ -400,7 +400,7 @@ def check_completion(
         listed = "; ".join(f"{side}: {reason}" for side, reason in reasons.items())
         raise InputError(
             f"a run is partial ({listed}): finish it in your tool, or give --partial WHY, "
-            "which counts their missing items as unknown"
+            "which counts its missing items as unknown"
         )
     remarks = [f"{side} is partial: {reason}" for side, reason in reasons.items()]
     if len(limits) == 1 and len(completions) == len(sides) and (limit := limits.pop()):
