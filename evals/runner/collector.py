@@ -102,8 +102,8 @@ class Collector:
         self.error: Exception | None = None
 
     def state(self) -> RunState:
-        """Returns the run's state. A run is done if every question has a sample, even if it was
-        stopped.
+        """Returns the run's state. A run with a sample for every question is done, even if
+        something stopped it.
         """
         if self._ended in (None, RunState.STOPPED) and len(self.taken) == len(self.asked):
             return RunState.DONE
@@ -116,8 +116,8 @@ class Collector:
         self._check_drained()
 
     async def _hand_over(self, sample: EvalSample) -> None:
-        """Passes a sample on, unless it is cancelled, known, or blocked by the monthly cap.
-        Ends the run if the sample shows that it cannot go on.
+        """Passes a sample on, unless Inspect cancelled it, the run has it, or the monthly cap
+        blocked it. Ends the run if the sample shows that it cannot go on.
         """
         question = self._by_id.get(str(sample.id))
         is_cancelled = sample.error is not None and sample.error.message.startswith(CANCELLED)
@@ -157,8 +157,8 @@ class Collector:
             self._end(RunState.FAILED)
 
     def _is_refused(self, sample: Sample) -> bool:
-        """Returns whether the first answers show that the model cannot answer this suite. Only
-        a run without stored samples is checked.
+        """Returns whether the first answers show that the model cannot answer this suite.
+        Checks only runs without stored samples.
         """
         if self._job.stored or len(self._first_samples) == FIRST_ANSWERS:
             return False

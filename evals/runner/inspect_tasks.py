@@ -263,7 +263,7 @@ class DataSuite:
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
         """Reads the score from Inspect's sample. Raises NotJudged if the judge or the sandbox
-        gave none.
+        gave no score.
         """
         score = first_score(sample)
         notes = notes_of(sample)

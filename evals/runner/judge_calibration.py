@@ -36,7 +36,7 @@ from harness.providers.target import Price, Provider
 
 @dataclass
 class JudgeBill:
-    """The calls that one sample caused at its judge."""
+    """The calls to the judge that one sample caused."""
 
     calls: int = 0
     cost_usd: float | None = 0.0  # None if the judge's price is unknown
@@ -114,8 +114,8 @@ class Judge:
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Asks the judge once, at temperature 0, and returns its text.
 
-        Raises NotJudged if no further call is allowed, if the judge does not answer, or if its
-        answer was cut off before it could contain a judgement.
+        Raises NotJudged if no further call is allowed, or if the judge does not answer. Also
+        raises it if the token limit cut the answer before its judgement.
         """
         self._charge()
         settings = {
@@ -224,7 +224,7 @@ class CalibrationCache:
             return None
 
     def keep(self, key: str, agreement: RaterAgreement) -> None:
-        """Stores an agreement as measured now. The newest replaces an older one."""
+        """Stores an agreement as measured now. The new agreement replaces an older one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # Another worker may write the same file at this moment.
         part = self._file(key).with_suffix(f".{os.getpid()}.part")

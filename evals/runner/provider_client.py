@@ -113,7 +113,7 @@ ITEM_FAILURES: Final = (
     FailureClass.CONTENT_POLICY,
     FailureClass.CONTEXT_WINDOW,
 )
-# A call without any answer counts as overload, too, because the causes look alike.
+# A call without any answer also counts as overload, because the causes look alike.
 OVERLOADS: Final = (
     FailureClass.RATE_LIMITED,
     FailureClass.OVERLOADED,

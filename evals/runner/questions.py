@@ -1,7 +1,7 @@
 """Plans a run's questions in seeded order, and builds the samples that a run stores.
 
-Pure. A run's order follows from its seed and the suite's groups, so a later worker continues
-where an earlier one stopped, and both models of a comparison get the same items.
+Pure. A run's order follows from its seed and the suite's groups. So a later worker continues
+where an earlier worker stopped, and both models of a comparison get the same items.
 """
 
 import json

@@ -3,7 +3,7 @@
 It also finds the speed at which each target answers well. The limits apply to both models of a
 comparison, to judges, and to pauses that a provider asks for.
 
-Users of the same account come first, on all hosts: each call reads what the routers report.
+Users of the same account come first, on all hosts: each call reads the reports of the routers.
 
 The rules of speeds, rates and users are pure and in other modules (`note_answer`,
 `admit_request`, `permit_calls`); this module shares their states between processes.

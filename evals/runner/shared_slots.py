@@ -24,7 +24,7 @@ JITTER: Final = random.Random()  # noqa: S311 - not for security
 class Slots:
     """Locked files that this machine's processes share. count: returns the current number.
 
-    fair: a single slot goes to another process first, if one waits for it. Otherwise this
+    fair: if another process waits for a single slot, it gets the slot first. Otherwise this
     process, which notices its own release at once, could keep the slot.
     """
 

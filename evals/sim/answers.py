@@ -4,10 +4,10 @@ If an item expects a tool call, the call has right or wrong arguments by the mod
 Other calls have made-up arguments that fit the tool's schema. After a call, the model repeats
 the tools' results.
 
-A judge follows fixed rules. A rubric scores 1 if the answer contains the reference (if there is
-none, any digit), else 0. Of two answers, the answer with more different words wins; equal
-numbers are a tie. A canary's answer is good if it contains a digit. The profile's skill in
-`judge` is the share of judgements that follow the rules; the others are reversed.
+A judge follows fixed rules. A rubric scores 1 if the answer contains the reference, else 0.
+Without a reference, it looks for a digit. Of two answers, the answer with more different words
+wins; equal numbers are a tie. A canary's answer is good if it contains a digit. The profile's
+skill in `judge` is the share of judgements that follow the rules; the others are reversed.
 """
 
 import json
@@ -203,7 +203,7 @@ def build_call(
 
 
 def alter_arguments(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
-    """Changes one of the arguments, so that the call is wrong in a plausible way."""
+    """Changes one argument, so that the call is wrong in a plausible way."""
     bits = simulated_model.random_bits(seed)
     key = sorted(arguments)[bits % len(arguments)] if arguments else "note"
     return {

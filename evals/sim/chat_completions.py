@@ -99,7 +99,7 @@ class ChatRequest(BaseModel):
 
     @cached_property
     def prompt(self) -> str:
-        """The newest text of a user, else the last text."""
+        """The newest text of a user. Without one, the last text of any role."""
         prompts = [message.text for message in self.messages if message.role == "user"]
         return prompts[-1] if prompts else self.texts[-1]
 

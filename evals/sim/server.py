@@ -192,7 +192,7 @@ def simulator(
     suites: Sequence[Source] = (),
     time_scale: float = 1.0,
 ) -> Simulator:
-    """Builds the simulator with the shipped suites. suites: further ones of the user.
+    """Builds the simulator with the shipped suites. suites: further suites of the user.
 
     time_scale: factor on all latencies; 0 answers at once.
     """

@@ -1,16 +1,16 @@
 """A simulated model answers an item, right or plausibly wrong.
 
-Its ability is fitted so that its share of right answers on a whole suite is its profile's
-skill. The model is a one-parameter item-response model with shared luck (Rasch 1960). The
-probability of a right answer is `logistic(ability - hardness(difficulty))`, with
+Its ability is fitted to the profile's skill: the share of right answers on a whole suite. The
+model is a one-parameter item-response model with shared luck (Rasch 1960). The probability of a
+right answer is `logistic(ability - hardness(difficulty))`, with
 `hardness(d) = SLOPE * (d - 1/2)`. The answer is right if the luck `u` on the item is below it:
 
     u = Φ(√SHARED·z₁ + √(1-SHARED-SEEDED)·z₂ + √SEEDED·z₃)
 
-The z are standard normal, from hashes of the item (z₁), of model and item (z₂), and of both
-and the request's `seed` or 0 (z₃). z₁ is the same for all models: as with real models, two
-models tend to miss the same items, so that pairing removes noise. The same seed gives the same
-answer in every process, because all random numbers are hashes.
+The z are standard normal numbers from hashes: z₁ of the item, z₂ of model and item, and z₃ of
+model, item and the request's `seed` or 0. z₁ is the same for all models: as with real models,
+two models tend to miss the same items, so that pairing removes noise. The same seed gives the
+same answer in every process, because all random numbers are hashes.
 
 A provider sees only text. The item bank therefore looks up the whole prompt, then searches it
 for items that a template wrapped. White space does not matter.

@@ -315,7 +315,7 @@ def vector(text: str, dimensions: int) -> list[float]:
 def embeddings_body(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     """Builds the body that answers `POST /v1/embeddings`. Raises Refused."""
     value = data.get("input")
-    # Token numbers become the text of their digits.
+    # Writes token numbers as the text of their digits.
     is_tokens = isinstance(value, list) and all(isinstance(token, int) for token in value)
     inputs = [value] if isinstance(value, str) or (value and is_tokens) else value
     if not isinstance(inputs, list) or not inputs:

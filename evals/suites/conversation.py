@@ -76,7 +76,9 @@ def message_text(message: Message) -> str:
 
 
 def find_input_text(messages: Sequence[Message]) -> str:
-    """Returns the text that people read as input: the last user's text, else the last text."""
+    """Returns the text that people read as input: the user's last text that is not blank, else
+    the last text of any role.
+    """
     users = [
         message
         for message in messages

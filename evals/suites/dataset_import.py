@@ -126,7 +126,7 @@ def _explain_empty(
     names: DatasetFormat,
     human_score: str,
 ) -> str:
-    """Explains why a file gave no item, and what to do."""
+    """Explains why a file has no item, and how the user can correct that."""
     if not source.records:
         return f"{source.path}: has no records; a suite needs at least one item"
     looks = f"looks like a data set of {tool}" if names is not PLAIN else "is no known data set"

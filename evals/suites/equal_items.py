@@ -1,9 +1,9 @@
 """Finds equal items of a data file: they ask a model the same question and expect the same
 answer. Pure, except that an error reads the file for its line numbers.
 
-Texts are compared in Unicode's form NFC (`harness.frame.canonical_text`), and without the width
-of spaces. Case, marks and punctuation can change what a text asks; items that differ only in
-them are near-duplicates (`item_clusters`).
+The comparison uses texts in Unicode's form NFC (`harness.frame.canonical_text`), and ignores
+the width of spaces. Case, marks and punctuation can change the meaning of a question; items
+that differ only in them are near-duplicates (`item_clusters`).
 """
 
 import re
@@ -17,7 +17,7 @@ from harness.frame.canonical_text import canonical_value
 from harness.frame.errors import InputError
 from harness.frame.plain_data import canonical_json
 
-# Metadata that decides the score of an answer, beside the target.
+# Metadata that, like the target, decides the score of an answer.
 _DECIDING: Final = ("rules", "schema", "assert", "threshold", "rubric")
 _INNER_SPACES: Final = re.compile(r"(?<=\S)\s+")
 
@@ -27,8 +27,7 @@ def find_repeats(
     path: Path,
     input_field: str,
 ) -> Mapping[str, str]:
-    """Maps each item that asks and expects the same as another item to the one that stays: the
-    first with a label.
+    """Maps each item that repeats another item to the item that stays: the first with a label.
 
     Raises InputError with both lines if one question has two targets: a model can only give one
     answer. Items that differ in the rules of their scorer stay.
@@ -55,8 +54,8 @@ def find_repeats(
 def refuse_second_target(
     targets: dict[str, tuple[object, str]], item: Item, place: str
 ) -> None:
-    """Raises InputError, with both places, if an earlier record asks the same as this one and
-    has another target. targets: the question to its target and place; the call adds the item.
+    """Raises InputError, with both places, if an earlier record has the same question and
+    another target. targets: the question to its target and place; the call adds the item.
     """
     if item.unlabelled:
         return

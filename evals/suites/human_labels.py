@@ -65,7 +65,7 @@ def is_free_text(answer: object) -> bool:
 
 
 def repeats_answer(label: object, answer: object) -> bool:
-    """Tells whether a label has a free text that repeats, or nearly repeats, one of the answer.
+    """Tells whether a free text of the label repeats, or nearly repeats, a text of the answer.
 
     Both may be texts, messages, or objects with texts, such as a tool call's arguments. Case
     and punctuation do not matter.

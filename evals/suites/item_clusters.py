@@ -104,7 +104,8 @@ def _provenance_names(metadata: Mapping[str, Any]) -> Sequence[str]:
 
 def describe_template(texts: Mapping[str, str]) -> str:
     """Describes items that differ in few words from many others; empty unless REPEATED_SHARE of
-    the items do. A text alone does not tell a template from one question asked many times.
+    the items do. From a text alone, Swapgate cannot tell a template from a question that many
+    people asked.
     """
     compared = dict(islice(texts.items(), MOST_COMPARED))
     near = find_near_duplicates(compared, threshold=NEAR_REPEAT)
@@ -168,7 +169,7 @@ class _Partition:
         return item
 
     def join(self, items: Sequence[str]) -> None:
-        """Makes one group of these items and of the groups that contain them."""
+        """Joins the groups of these items into one group."""
         firsts = {self.first(item) for item in items}
         top = min(firsts, key=self._place.__getitem__)
         self._above |= dict.fromkeys(firsts, top)

@@ -408,7 +408,7 @@ class Reference:
 
 
 def load_references(path: Path) -> tuple[Reference, ...]:
-    """Loads a judge's references. Raises InputError for a faulty one, and for fewer than
+    """Loads a judge's references. Raises InputError for a faulty reference, and for fewer than
     `MIN_REFERENCES`.
     """
     references = []

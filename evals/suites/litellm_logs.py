@@ -86,7 +86,8 @@ def _build_request(record: SourceRecord) -> LoggedRequest | str:
         return "that LiteLLM cut: raise MAX_STRING_LENGTH_PROMPT_IN_DB"
     if _REMOVED in text:
         return "whose content LiteLLM redacted (`turn_off_message_logging`)"
-    # The answer decides nothing: requests with long or failed answers stay in the sample.
+    # Requests with long or failed answers stay in the sample, because the draw must ignore
+    # answers.
     failed = str(row.get("status") or "success") != "success"
     answer = canonical_json(response)
     has_no_answer = failed or not response or _CUT in answer or _REMOVED in answer

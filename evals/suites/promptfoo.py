@@ -5,7 +5,7 @@ taken.
 
 Source: promptfoo's documentation, "Configuration reference", "Test cases" and "Prompts".
 
-No code of the configuration runs here. The assertions are scored in `evals.scorers.assertions`.
+No code of the configuration runs here. `evals.scorers.assertions` scores the assertions.
 """
 
 import itertools
@@ -442,7 +442,9 @@ def _merge(default: Test, test: Test) -> Test:
 
 
 def _list_combinations(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yields one test for each combination of the values of variables with lists of texts."""
+    """Yields one set of values for each combination of the variables whose values are lists of
+    texts.
+    """
     lists = [
         value if isinstance(value, list) and value and isinstance(value[0], str) else [value]
         for value in values.values()

@@ -75,7 +75,7 @@ def _read_variable(name: str, values: Test) -> str:
 
 
 def _fill_nested(text: str, values: Test) -> str:
-    """Fills in the variables within a variable's text. Stops if one of them is unknown."""
+    """Fills in the variables within a variable's text. Stops at an unknown variable."""
     for _ in range(_MAX_DEPTH):
         names = [variable[1].partition(".")[0] for variable in VARIABLE.finditer(text)]
         if not names or any(values.get(name) is None for name in names):

@@ -1,7 +1,8 @@
 """Loads a suite from its settings and data file: items, prompts, scorer and pin.
 
-The pin hashes everything that decides a score. A change of what is asked or scored must change
-the pin, because a verdict is valid for one pin only. `inspect_tasks` has suites that are code.
+The pin hashes everything that decides a score. Each change of the questions or of the scoring
+must change the pin, because a verdict is valid for one pin only. `inspect_tasks` has suites
+that are code.
 """
 
 import re
@@ -88,8 +89,8 @@ class Suite:
     data_sha256: str  # of the data file
     judge_pin: str  # the judge's part of the pin; empty without a judge
     uncontained: bool = False  # answers' code runs without a container
-    # Item id → the id of the earlier item that asks and expects the same; the later one is left
-    # out, because equal items are one item (statistics.md §1.12).
+    # Item id → the id of the earlier item that asks and expects the same; the suite leaves out
+    # the later item, because equal items are one item (statistics.md §1.12).
     repeats: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -160,7 +161,7 @@ class Suite:
 
     @cached_property
     def unlabelled(self) -> Mapping[str, str]:
-        """Maps each item without a label to the reason; no model is asked for these."""
+        """Maps each item without a label to the reason; runs do not ask these items."""
         return {item.id: item.unlabelled for item in self.items.values() if item.unlabelled}
 
     @cached_property
@@ -266,8 +267,8 @@ def spoken_text(item: Item) -> str:
 
 
 def load_suite(settings: SuiteSettings) -> Suite:
-    """Loads a suite with a data file. Raises ConfigError for faulty settings, InputError for a
-    faulty file, and for a suite of which the scorer can judge no item.
+    """Loads a suite with a data file. Raises ConfigError for faulty settings. Raises InputError
+    for a faulty file, and if the scorer can judge no item.
     """
     if settings.path is None:
         raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
@@ -360,7 +361,7 @@ def _check_metadata(settings: SuiteSettings, item: Item) -> None:
 
 
 def _check_class(settings: SuiteSettings, item: Item) -> None:
-    """Raises InputError if the item was captured with another data class than the suite's."""
+    """Raises InputError if the item's capture has another data class than the suite."""
     provenance = item.metadata.get("provenance")
     item_class = provenance.get("data_class") if isinstance(provenance, Mapping) else None
     if item_class and item_class != settings.data_class:

@@ -193,7 +193,7 @@ def _check_provenance(
     *,
     labelled: bool,
 ) -> Mapping[str, object]:
-    """Checks where a captured request came from and who labelled it. Raises InputError.
+    """Checks the origin of a captured request and the author of its label. Raises InputError.
 
     A label needs an author, so that a reader of the suite can ask the person.
     """
@@ -274,7 +274,8 @@ def converted(
 
 def _sum_count(provenance: Iterable[Mapping[str, Any]], count: str) -> int:
     """Sums a count of the exports that the items came from; 0 if they have none. A file may
-    join several exports, so that a person's deletions from one cannot hide behind another.
+    join several exports. The sum counts each export, so that deletions from one export stay
+    visible.
     """
     samples = [entry["sample"] for entry in provenance if isinstance(entry.get("sample"), dict)]
     exports = {canonical_json(sample): sample for sample in samples}

@@ -1,5 +1,6 @@
 """Watches incumbents for drift: runs a suite on them by schedule, compares the scores with
-earlier runs, and alerts. All state is in the store; a second control process repeats nothing.
+earlier runs, and alerts. All state is in the store, so a second control process repeats no
+step.
 
 The monitor never changes a route: a person accepts a new baseline or swaps the model. The test
 is in `harness.gate.drift`; opening and closing a watch is in `harness.evals.drift_watches`.
@@ -53,7 +54,7 @@ ANSWER_WIDTH: Final = 120
 def run_once(ctx: EvalsContext) -> list[str]:
     """Advances all watches. Returns log lines.
 
-    Raises InputError at the end if suites failed, with all of them, so that one broken suite
+    Raises InputError with all suites that failed, but only at the end, so that a broken suite
     does not stop other watches. Raises a retryable SwapgateError at once.
     """
     with ctx.store.read() as tx:
@@ -192,7 +193,9 @@ class _WatchTurn:
         return [f"{watch.id}: {title}"]
 
     def find_other_model(self, tx: Transaction) -> Sighting | None:
-        """Finds a model that was served after the last counted run, but in no counted run."""
+        """Finds a model that the provider served after the last counted run, but in no counted
+        run.
+        """
         counted = self.watch.counted
         if not counted:
             return None
@@ -295,8 +298,8 @@ def _explain_unmeasured(
 ) -> str:
     """Explains why a run gives no evidence; empty if its scores count.
 
-    A run with too many missing answers is left out, because missing answers are not evidence
-    about the model.
+    The watch ignores a run with too many missing answers, because they are not evidence about
+    the model.
     """
     missing = [sample for sample in samples if sample.error not in LASTING]
     if run.state in (RunState.FAILED, RunState.STOPPED):

@@ -41,7 +41,7 @@ _SAME_SCORE: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class WatchedPair:
-    """A target and a suite that one watch measures, for all routes that they have in common."""
+    """A target and a suite that one watch measures, for all routes with both."""
 
     target: str
     suite: str

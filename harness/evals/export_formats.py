@@ -134,7 +134,7 @@ def _parse_items(
 ) -> list[ScoredRun]:
     """Builds one run per model from output items of OpenAI's Evals API.
 
-    A check without a score counts by `passed`, and one with an error has no score.
+    A check without a score counts by `passed`. A check with an error has no score.
     """
     statement = RunStatement(
         "OpenAI evals",
@@ -212,7 +212,9 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
 def _read_lm_eval_scores(
     row: Mapping[str, object],
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Returns the row's metrics, suffixed with the filter name unless the filter is `none`."""
+    """Returns the scores of a row's metrics. A metric's name ends with its filter, unless that
+    is `none`.
+    """
     names = row.get("metrics")
     metrics = [str(name) for name in names] if isinstance(names, list) else []
     filtered = str(row.get("filter", "none"))
@@ -513,7 +515,7 @@ def _read_langfuse_scores(row: Mapping[str, object]) -> object:
 
 
 def _build_langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
-    """Builds a sample. A categorical score keeps its text, and is reported as unreadable."""
+    """Builds a sample. A categorical score keeps its text, and counts as unreadable."""
     item = as_mapping(row.get("item")) or row
     item_scores = _read_langfuse_scores(row)
     values: dict[str, object] = {}

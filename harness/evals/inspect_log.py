@@ -1,4 +1,4 @@
-"""Parses logs of Inspect, with what they state about their run."""
+"""Parses logs of Inspect, and the statements about their run."""
 
 import json
 import math
@@ -249,7 +249,7 @@ def _read_settings(spec: Mapping[str, object], plan: Mapping[str, object]) -> Ca
 
 
 def _describe_solver(step: Mapping[str, object]) -> str:
-    # Newer versions list the defaults too, which older logs lack.
+    # Only newer versions also list the defaults.
     params = as_mapping(step.get("params_passed", step.get("params")))
     set_params = {name: value for name, value in params.items() if is_set(value)}
     return f"{step.get('solver')}{text_of(set_params) if set_params else ''}"

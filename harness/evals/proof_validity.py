@@ -61,7 +61,7 @@ class ProofValidity:
 def route_time(tx: Transaction, route: str) -> datetime:
     """Returns the time of a route's decisions: now, but never before its newest version.
 
-    Versions are ordered in time, and a verdict must be valid at the time of the version that it
+    Versions are ordered in time. A verdict must be valid at the time of the version that it
     proves. After a clock was set back, the route's time stops until the clock has caught up.
     """
     now = tx.now()
@@ -116,7 +116,7 @@ def find_unreadable(verdict: Verdict) -> str:
 
 
 def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
-    """Returns the verdict's plans, and why its inputs cannot be read; one of both is empty."""
+    """Returns the verdict's plans, or an empty list and why its inputs cannot be read."""
     try:
         plans = [*_parse_plans(verdict)]
         for plan in plans:

@@ -71,7 +71,7 @@ _SERIAL: Final = "spending"
 class Spending:
     """Reads and changes the cap and the months' sums, within one transaction.
 
-    Writers are serialized, so that two processes that add at once lose no cost.
+    Each writer waits for the others, so that two processes that add at once lose no cost.
     """
 
     def __init__(self, tx: Transaction) -> None:

@@ -1,4 +1,4 @@
-"""Pairs two runs. An item is identified by its question's content: repeats of a question are
+"""Pairs two runs. The content of the question identifies an item. Repeats of a question are
 epochs, and a pair is two answers to one question. The command line passes the pairs to
 `harness.gate.offline`.
 """

@@ -92,7 +92,7 @@ class RunStatement:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The user's answers to what the files do not tell, with a reason for each exception."""
+    """The user's answers where the files do not tell, with a reason for each exception."""
 
     direction: Direction | None = None
     asked_differently: str = ""

@@ -46,8 +46,9 @@ class ScoredSample:
     def score(self, metric: str) -> float | None:
         """Returns the sample's score of a metric.
 
-        A failed or withdrawn sample, and one whose grader failed, has no score, even if the
-        file has a number. A score beyond 0 or 1 by a rounding error is 0 or 1.
+        A sample has no score if it failed, if a person withdrew it, or if its grader failed.
+        The file may have a number even then. A score beyond 0 or 1 by a rounding error is 0 or
+        1.
         """
         if self.failed or self.invalidated or metric in self.ungraded:
             return None
@@ -228,7 +229,7 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class GapCount:
-    """Counts the scores that one run lacks, by cause.
+    """Counts a run's missing scores by cause.
 
     `samples` is the number of all its samples, the other fields count parts of them, except
     `missing`.

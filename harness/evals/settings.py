@@ -1,7 +1,7 @@
 """Settings of suites and judges, as the configuration declares them.
 
-The configuration's reader, its reference page and the runner use this one declaration. Values
-are checked where they are read (`harness.app.configuration`), not here.
+The configuration's reader, its reference page and the runner use this one declaration.
+`harness.app.configuration` checks the values when it reads them.
 """
 
 from collections.abc import Mapping

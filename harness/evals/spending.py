@@ -111,7 +111,7 @@ class SpendingReport:
 
     @property
     def headline(self) -> str:
-        """Summarizes the month in one line; names calls of unknown price beside the sum."""
+        """Summarizes the month in one line; names calls of unknown price separately."""
         since = f"since {format_date(self.month)} (UTC)"
         calls = format_quantity(self.unpriced, "call")
         if self.unpriced and not self.spent_usd:

@@ -6,8 +6,8 @@ call, it stores the cost.
 The sum excludes calls in progress, so each process may exceed the cap by one batch of calls. A
 killed process loses the costs of its last seconds.
 
-The meter decides nothing about the cap itself: `MonthSpending.find_obstacle` does. An old sum
-counts as unknown, and with a cap an unknown sum refuses a call.
+`MonthSpending.find_obstacle` has the rule of the cap. An old sum counts as unknown, and with a
+cap an unknown sum refuses a call.
 """
 
 import math
@@ -130,7 +130,7 @@ class SpendingMeter:
     def _write(self) -> None:
         """Stores the collected costs.
 
-        After an error they are collected again, so no cost is lost.
+        After an error, the meter collects them again, so no cost is lost.
         """
         with self._sums_lock:
             self._costs_in_write = self._costs

@@ -1,4 +1,4 @@
-"""Reads from each tool's file what it states about its run: `harness.evals.run_statement`.
+"""Reads the statements of each tool's file about its run: `harness.evals.run_statement`.
 
 The functions take parts of a parsed file. A field that a tool does not write stays None.
 """
@@ -110,7 +110,7 @@ def _read_promptfoo_metrics(rows: Iterable[Mapping[str, object]]) -> dict[str, M
 
 
 def list_graded_parts(result: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """Returns the grades of the single assertions, of nested assertion sets too."""
+    """Returns the grade of each assertion, also within nested assertion sets."""
     parts: list[Mapping[str, object]] = []
     for part in map(as_mapping, as_list(result.get("componentResults"))):
         parts += [part, *list_graded_parts(part)]
@@ -199,7 +199,7 @@ def lm_eval_statement(
 
 
 def _drop_model_arguments(config: Mapping[str, object]) -> object:
-    """Returns the model's arguments without those that name the model itself."""
+    """Returns the model's arguments, except those that name the model itself."""
     model_arguments = config.get("model_args")
     names = ("pretrained=", "model=", "base_url=", "tokenizer=", "peft=", "revision=")
     if isinstance(model_arguments, str):
@@ -365,7 +365,7 @@ _OWN_NAME: Final = re.compile(
 
 
 def is_setting(name: str) -> bool:
-    """Tells whether a column's name is one of a setting of the calls."""
+    """Tells whether a column's name is the name of a setting of the calls."""
     return bool(_FIXED_NAME.search(name) or _NOTED_NAME.search(name))
 
 

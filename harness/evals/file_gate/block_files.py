@@ -59,7 +59,7 @@ def judge_blocks(
     rho: float,
 ) -> dict[str, object]:
     """Returns whether the canary holds or rolls back, with the evidence of harm. Reads the
-    blocks in order, up to the first one that trips the guardrail.
+    blocks in order, up to the first block that trips the guardrail.
 
     alpha: the chance of a false rollback. rho: the tolerated odds ratio of failure.
     """
