@@ -93,10 +93,10 @@ def request_body(
         fields["tools"] = list(tools)
     if patch.response_format is not None:
         fields["response_format"] = dict(patch.response_format)
-    kept = {key: value for key, value in fields.items() if value is not None}
-    kept.pop("stream", None)
+    sent_fields = {key: value for key, value in fields.items() if value is not None}
+    sent_fields.pop("stream", None)
     return {
-        **kept,
+        **sent_fields,
         "model": target.model,
         "messages": with_addendum(messages, patch.prompt_addendum),
     }

@@ -264,12 +264,12 @@ class Collector:
             *(sample.output.metadata or {}).get(SERVED, (sample.output.model,))
         )
         if (sample.output.metadata or {}).get(FALLBACK):
-            why = "a gateway's fallback answered, not the model"
+            reason = "a gateway's fallback answered, not the model"
             return replace(
                 unscored,
                 answer=answer,
                 error=SampleError.FALLBACK,
-                error_text=why,
+                error_text=reason,
             )
         judge = ServedModel(*self._suite.judges(sample))
         answered = replace(
@@ -282,19 +282,19 @@ class Collector:
             finish=FINISHES.get(stop_reason, ""),
         )
         if sample.error is not None:
-            why = f"the scorer failed with {error_kind(sample)}"
-            return scored_sample(answered, UNSCORED, why_unscored=why)
+            reason = f"the scorer failed with {error_kind(sample)}"
+            return scored_sample(answered, UNSCORED, why_unscored=reason)
         if answered.finish == CUT and not text_after_thinking(answer):
             limit = (
                 f"{answered.output_tokens:,} tokens" if answered.output_tokens else "its limit"
             )
-            why = f"the answer was cut at {limit} before any text: thinking used all of them"
-            return scored_sample(answered, UNSCORED, why_unscored=why)
+            reason = f"the answer was cut at {limit} before any text: thinking used all of them"
+            return scored_sample(answered, UNSCORED, why_unscored=reason)
         try:
-            scored, why = self._suite.scored(sample)
+            scored, reason = self._suite.scored(sample)
         except NotJudged as error:
             return replace(answered, error_text=str(error))
-        return scored_sample(answered, scored, why_unscored=why)
+        return scored_sample(answered, scored, why_unscored=reason)
 
     def _provider_failure(self, sample: EvalSample) -> str:
         """Returns only our failure text, because Inspect's message may contain the request."""

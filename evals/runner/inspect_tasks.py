@@ -293,11 +293,11 @@ class TaskSuite:
         return sample_text(self.samples[item])
 
     def task(self, questions: Sequence[Question], stopping: EarlyStopping) -> Task:
-        chosen = [
+        samples = [
             self.samples[question.item].model_copy(update={"id": question.id}, deep=True)
             for question in questions
         ]
-        dataset = MemoryDataset(chosen, name=self.settings.name)
+        dataset = MemoryDataset(samples, name=self.settings.name)
         return task_with(
             self.inner,
             dataset=dataset,
@@ -387,14 +387,16 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         raise InputError(f"{file}: has no function with Inspect's @task")
     if not name and len(functions) > 1:
         raise InputError(f"{file}: has several tasks; name one: {file}:{next(iter(functions))}")
-    chosen = name or next(iter(functions))
-    if chosen not in functions:
-        hint = did_you_mean(chosen, functions, cutoff=0.0)
-        raise NotFound(f"{file}: no task {chosen!r}{hint}")
+    task_name = name or next(iter(functions))
+    if task_name not in functions:
+        hint = did_you_mean(task_name, functions, cutoff=0.0)
+        raise NotFound(f"{file}: no task {task_name!r}{hint}")
     try:
-        inner: Task = functions[chosen]()
+        inner: Task = functions[task_name]()
     except Exception as error:
-        raise InputError(f"{file}: task {chosen!r} failed: {_describe_error(error)}") from error
+        raise InputError(
+            f"{file}: task {task_name!r} failed: {_describe_error(error)}"
+        ) from error
     samples = _collect_samples(settings, inner)
     groups = _group_items(settings, samples)
     version = importlib.metadata.version("inspect_ai")
@@ -417,7 +419,7 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
                 *([dict(groups.clusters)] if groups.clusters else []),
             ]
         ),
-        scorer=f"task:{chosen}@{sha256[:12]}/{options}",
+        scorer=f"task:{task_name}@{sha256[:12]}/{options}",
         template=f"inspect_ai {version}",
         items=len(samples),
         texts=texts_fingerprint(
@@ -431,9 +433,9 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
 
 
 def _group_items(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:
-    def values(field: str, read: Callable[..., str]) -> dict[str, str]:
+    def values(field: str, read_field: Callable[..., str]) -> dict[str, str]:
         return {
-            item: read(
+            item: read_field(
                 sample.metadata or {},
                 field,
                 f"suite {settings.name!r}, item {item!r}",

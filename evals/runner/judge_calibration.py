@@ -48,8 +48,8 @@ class JudgeBill:
 
     def pay(self, cost_usd: float | None) -> None:
         """Adds a call's cost. One call with an unknown price makes the whole cost unknown."""
-        known = self.cost_usd is not None and cost_usd is not None
-        self.cost_usd = (self.cost_usd or 0.0) + (cost_usd or 0.0) if known else None
+        is_known = self.cost_usd is not None and cost_usd is not None
+        self.cost_usd = (self.cost_usd or 0.0) + (cost_usd or 0.0) if is_known else None
 
 
 _bill: ContextVar[JudgeBill | None] = ContextVar("bill", default=None)

@@ -375,7 +375,9 @@ def _have_common_text(
     """
     text = text.casefold()
     source = source.casefold()
-    return any(text[at : at + length] in source for at in range(len(text) - length + 1))
+    return any(
+        text[start : start + length] in source for start in range(len(text) - length + 1)
+    )
 
 
 def _contains_secret(words: str, secret: str) -> bool:

@@ -289,13 +289,13 @@ async def _apply_mid_answer(
 
 
 def _list_prices(price: Price) -> dict[str, str]:
-    listed = {
+    prices = {
         "prompt": price.input_usd_per_mtok,
         "completion": price.output_usd_per_mtok,
         "input_cache_read": price.cached_input_usd_per_mtok,
         "input_cache_write": price.cache_write_usd_per_mtok,
     }
-    return {name: f"{usd / 1e6:.15f}" for name, usd in listed.items() if usd is not None}
+    return {name: f"{usd / 1e6:.15f}" for name, usd in prices.items() if usd is not None}
 
 
 DIMENSIONS = 256

@@ -273,11 +273,13 @@ class _Reader:
             question = canonical_json([item["input"], item["metadata"].get("messages")])
             callers[f"{question}:{question_counts[question]}"] = _find_caller(item)
             question_counts[question] += 1
-        drawn = draw_per_caller(callers)
-        kept = [item for id_, item in zip(callers, self.items, strict=True) if id_ in drawn]
-        if excess := len(self.items) - len(kept):
+        drawn_ids = draw_per_caller(callers)
+        drawn_items = [
+            item for id_, item in zip(callers, self.items, strict=True) if id_ in drawn_ids
+        ]
+        if excess := len(self.items) - len(drawn_items):
             self.lost[f"of callers with more than {MOST_OF_A_CALLER} records"] += excess
-        self.items = kept
+        self.items = drawn_items
 
     def _is_new(self, item: Item, place: str) -> bool:
         """Returns whether the content is new. Raises InputError if an id has two contents."""
@@ -320,8 +322,8 @@ class _Reader:
             count = format_quantity(self.repeating_labels, "record")
             text = f"{count} without a label, because it repeats the model's own free text"
             yield ConversionNote(place, "items", ConversionOutcome.CHANGED, text)
-        for why, number in self.lost.items():
-            text = f"{format_quantity(number, 'record')} {why}"
+        for reason, number in self.lost.items():
+            text = f"{format_quantity(number, 'record')} {reason}"
             yield ConversionNote(place, "items", ConversionOutcome.LEFT, text)
         if self.repeats:
             count = format_quantity(self.repeats, "record")

@@ -103,8 +103,8 @@ def _list_texts(value: object) -> Iterator[str]:
 
 
 def _strip_punctuation(text: str) -> str:
-    kept = (char if unicodedata.category(char)[0] in "LMN" else " " for char in text)
-    return "".join(kept)
+    characters = (char if unicodedata.category(char)[0] in "LMN" else " " for char in text)
+    return "".join(characters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,14 +108,14 @@ def describe_template(texts: Mapping[str, str]) -> str:
     people asked.
     """
     compared = dict(islice(texts.items(), MOST_COMPARED))
-    near = find_near_duplicates(compared, threshold=NEAR_REPEAT)
-    if len(near) < REPEATED_SHARE * len(compared):
+    similar = find_near_duplicates(compared, threshold=NEAR_REPEAT)
+    if len(similar) < REPEATED_SHARE * len(compared):
         return ""
-    repeat, first = next(iter(near.items()))
+    repeat, first = next(iter(similar.items()))
     return (
-        f"{len(near)} of {len(compared)} items differ in few words from another item, such as "
-        f"{repeat} and {first}; unless they come from one template, name a `cluster` field "
-        "(`swapgate docs open suites`)"
+        f"{len(similar)} of {len(compared)} items differ in few words from another item, "
+        f"such as {repeat} and {first}; unless they come from one template, name a `cluster` "
+        "field (`swapgate docs open suites`)"
     )
 
 
@@ -146,10 +146,10 @@ def describe_dependence(groups: ItemGroups, repeats: Mapping[str, str]) -> str:
     return "; ".join(remarks)
 
 
-def _group_by_name(named: Iterable[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
+def _group_by_name(pairs: Iterable[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
     """Lists the items of each name, from pairs of item and name."""
     items_by_name: dict[str, list[str]] = defaultdict(list)
-    for item, name in named:
+    for item, name in pairs:
         items_by_name[name].append(item)
     return items_by_name
 

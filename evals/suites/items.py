@@ -301,9 +301,9 @@ def split_conversation(
     """
     if input_field in record:
         return
-    *before, last = record["messages"] or [None]
-    if before and isinstance(last, dict) and last.get("role") == "assistant":
-        record[input_field] = before
+    *earlier_messages, last = record["messages"] or [None]
+    if earlier_messages and isinstance(last, dict) and last.get("role") == "assistant":
+        record[input_field] = earlier_messages
         record.setdefault(target_field, last.get("content"))
 
 

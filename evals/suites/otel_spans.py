@@ -286,8 +286,8 @@ def _read_content(attributes: Json, events: Sequence[Event]) -> tuple[Json, Json
         lambda: _read_flat(attributes),
         lambda: _read_openinference(attributes),
     )
-    for read in readers:
-        messages, answers, tools = read()
+    for reader in readers:
+        messages, answers, tools = reader()
         if messages:
             message = answers[0] if answers else {"role": "assistant", "content": None}
             finish = message.pop("finish_reason", None)
@@ -405,14 +405,14 @@ def _convert_call(call: Json) -> Json:
     inner = call.get("function")
     function = inner if isinstance(inner, dict) else call
     arguments = function.get("arguments")
-    named = {
+    function_fields = {
         "name": str(function.get("name")),
         "arguments": "{}" if arguments in (None, "") else _write_text(arguments),
     }
     return {
         "id": str(call.get("id") or ""),
         "type": "function",
-        "function": named,
+        "function": function_fields,
     }
 
 

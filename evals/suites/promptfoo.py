@@ -137,9 +137,9 @@ def _note_others(source: SourceConfig) -> None:
         source.take(("description",), "the suites' title")
     if source.value(("assertionTemplates",)):
         source.take(("assertionTemplates",), "copied into the tests that name them")
-    for key, where in _KEYS_ELSEWHERE.items():
+    for key, counterpart in _KEYS_ELSEWHERE.items():
         if source.value((key,)):
-            source.take((key,), where, changed=True)
+            source.take((key,), counterpart, changed=True)
     if repeat := source.value(("evaluateOptions", "repeat")):
         source.take(
             ("evaluateOptions", "repeat"),
@@ -147,9 +147,9 @@ def _note_others(source: SourceConfig) -> None:
             "each item and adds no items",
             changed=True,
         )
-    for key, why in _UNSUPPORTED_KEYS.items():
+    for key, reason in _UNSUPPORTED_KEYS.items():
         if source.value((key,)) is not None:
-            source.leave((key,), why)
+            source.leave((key,), reason)
 
 
 @dataclass
@@ -253,12 +253,12 @@ class _Reader:
         for path, count in self.counts.items():
             reasons = [*self.lost.get(path, {}).values()]
             note = f"{count - len(reasons)} of {count} tests became items of each suite"
-            shown = "; ".join(reasons[:_MAX_SHOWN])
-            more = len(reasons) - _MAX_SHOWN
-            shown += f" and {more} more" if more > 0 else ""
+            shown_reasons = "; ".join(reasons[:_MAX_SHOWN])
+            hidden_count = len(reasons) - _MAX_SHOWN
+            shown_reasons += f" and {hidden_count} more" if hidden_count > 0 else ""
             self.source.take(
                 path,
-                f"{note}; not taken: {shown}" if reasons else note,
+                f"{note}; not taken: {shown_reasons}" if reasons else note,
                 changed=bool(reasons),
             )
 
@@ -268,9 +268,9 @@ class _Reader:
             raise InputError("it is not a test")
         stated = test.get("options")
         options: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
-        for name, why in _TEST_REFUSALS.items():
+        for name, reason in _TEST_REFUSALS.items():
             if test.get(name) or options.get(name):
-                raise InputError(f"its `{name}` {why}")
+                raise InputError(f"its `{name}` {reason}")
         assertions = test.get("assert") or []
         values = self.load(test.get("vars") or {})
         if not isinstance(assertions, list):
@@ -318,11 +318,11 @@ class _Reader:
             default=str,
         )
 
-    def _list_assertions(self, given: Sequence[object], path: ConfigPath) -> list[Test]:
+    def _list_assertions(self, assertions: Sequence[object], path: ConfigPath) -> list[Test]:
         """Reads usable assertions, and notes the others. Raises InputError without any."""
         usable = []
         reasons = []
-        for number, entry in enumerate(given):
+        for number, entry in enumerate(assertions):
             place = (*path, "assert", number)
             try:
                 usable.append(self._read_assertion(entry, place))

@@ -234,8 +234,8 @@ def describe_sample(settings: SuiteSettings) -> str:
     ]
     if not left_out:
         return ""
-    drawn = f", from {entry['drawn']} sampled requests," if entry.get("drawn") else ""
-    return f"Its {entry.get('items')} items{drawn} omit: {', '.join(left_out)}."
+    sample_note = f", from {entry['drawn']} sampled requests," if entry.get("drawn") else ""
+    return f"Its {entry.get('items')} items{sample_note} omit: {', '.join(left_out)}."
 
 
 def render_prompt(template: str, item: Item) -> str:
@@ -260,10 +260,10 @@ def canonical_text(item: Item) -> str:
 def spoken_text(item: Item) -> str:
     """Joins an item's texts as `canonical_text` does, without system messages."""
     messages = conversation(item)
-    spoken = [
+    texts = [
         message_text(message) for message in messages if message["role"] not in _SYSTEM_ROLES
     ]
-    return "\n".join([*(spoken or [item.input]), *sorted(item.choices)])
+    return "\n".join([*(texts or [item.input]), *sorted(item.choices)])
 
 
 def load_suite(settings: SuiteSettings) -> Suite:

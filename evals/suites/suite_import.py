@@ -90,8 +90,8 @@ def read_labelled(path: Path, draft: SuiteSettings) -> SuiteItems:
         items.append(_build_item(record, place, draft.scorer))
         refuse_second_target(targets, read_item(items[-1], place), place)
     caller_by_id = {item["id"]: _find_caller(item) for item in items}
-    drawn = draw_per_caller(caller_by_id)
-    items = [item for item in items if item["id"] in drawn]
+    drawn_ids = draw_per_caller(caller_by_id)
+    items = [item for item in items if item["id"] in drawn_ids]
     unlabelled = sum(item["target"] is None for item in items)
     if unlabelled == len(items):
         raise InputError(f"{path}: no line has a label; fill in `label` and import it again")
@@ -135,10 +135,10 @@ def with_slices(
                 place = f"{file}: item {item.get('id', number)!r}"
                 read_slice(item["metadata"], name, place)
             if missing == len(items):
-                known = sorted({key for item in suite.items for key in item["metadata"]})
+                names = sorted({key for item in suite.items for key in item["metadata"]})
                 raise InputError(
                     f"{file}: no item has the metadata {name!r}; --slice can name "
-                    f"{', '.join(known) or 'nothing'}"
+                    f"{', '.join(names) or 'nothing'}"
                 )
             if missing:
                 text = f"{missing} items without it are the slice `{_NO_VALUE}`"

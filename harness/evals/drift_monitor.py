@@ -247,7 +247,7 @@ class _WatchTurn:
         runs = "run" if evidence.window == 1 else f"{evidence.window} runs"
         change = evidence.change_text.replace("(", "(95 % interval ")
         changes = drift_watches.list_item_changes(tx, self.watch)
-        shown = changes if evidence.direction == "worse" else changes[::-1]
+        examples = changes if evidence.direction == "worse" else changes[::-1]
         figures = (
             f"The newest {runs} against earlier runs: {change} over {evidence.items} items; "
             f"{evidence.worse} worse, {evidence.same} the same, {evidence.better} better."
@@ -259,7 +259,7 @@ class _WatchTurn:
                 f"Item {change.item}: {change.score_before:g} before, {change.score_now:g} "
                 f"now. Before: “{_shorten(change.answer_before)}” Now: "
                 f"“{_shorten(change.answer_now)}”"
-                for change in shown[:EXAMPLES]
+                for change in examples[:EXAMPLES]
             ),
         ]
         name = self._target_name(tx)
@@ -274,17 +274,17 @@ def _judge_check(
     check: DriftCheck,
     run: EvalRun,
     samples: Sequence[Sample],
-    before: Sequence[DriftCheck],
+    counted_before: Sequence[DriftCheck],
 ) -> DriftCheck:
-    """Judges a check whose run has ended. before: the counted checks of its watch."""
+    """Judges a check whose run has ended. counted_before: the watch's counted checks."""
     if message := _explain_unmeasured(check, run, samples):
         return replace(check, message=message)
     counted = replace(check, scores=_load_scores(samples, check.plan.epochs))
-    if not before:
+    if not counted_before:
         return counted
-    last = before[-1].evidence
+    last = counted_before[-1].evidence
     evidence = drift.compare_runs(
-        [earlier.scores for earlier in (*before, counted)],
+        [earlier.scores for earlier in (*counted_before, counted)],
         check.plan.alpha,
         -float("inf") if last is None else last.log_e,
     )
@@ -309,8 +309,8 @@ def _explain_unmeasured(
         count = f"{len(missing)} of {len(samples)} answers have no score"
         return f"{count}: {missing[-1].error_text or 'no reply'}"
     if len(samples) < MIN_MEASURED_SHARE * check.plan.items * check.plan.epochs:
-        why = run.message or run.state.value.replace("_", " ")
-        return f"{len(samples)} answers are too few for {check.plan.items} items: {why}"
+        reason = run.message or run.state.value.replace("_", " ")
+        return f"{len(samples)} answers are too few for {check.plan.items} items: {reason}"
     return ""
 
 

@@ -186,18 +186,21 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
         revision = str(row.get("doc_hash") or "")
         scores, unread = _read_lm_eval_scores(row)
         question = question_key(row.get("doc")) or revision
-        before = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
+        earlier_sample = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
         # A second attempt at a document in the same file has other scores.
         scores, conflicts = read_scores(
-            {name: single_value(before.scores, name, score) for name, score in scores.items()}
+            {
+                name: single_value(earlier_sample.scores, name, score)
+                for name, score in scores.items()
+            }
         )
         prompt, plain_prompt = prompt_digests(row.get("arguments"))
         merged[f"{id_} {revision}"] = ScoredSample(
             id_,
-            {**before.scores, **scores},
+            {**earlier_sample.scores, **scores},
             question=question,
             revision=revision,
-            unread={**before.unread, **unread, **conflicts},
+            unread={**earlier_sample.unread, **unread, **conflicts},
             prompt=prompt,
             plain_prompt=plain_prompt,
         )
@@ -346,8 +349,8 @@ def _read_promptfoo_rows(
     text: str,
 ) -> tuple[Mapping[str, object], Sequence[Mapping[str, object]]]:
     """Reads document and rows of JSON or YAML (`.yaml` and `.txt`), or rows of JSON lines."""
-    first, _, others = text.strip().partition("\n")
-    if others and first.startswith("{") and first.rstrip().endswith("}"):
+    first, _, other_lines = text.strip().partition("\n")
+    if other_lines and first.startswith("{") and first.rstrip().endswith("}"):
         return {}, [row for _, row in parse_json_lines(text)]
     document = as_mapping(
         parse_json(text) if first[:1] in "{[" else canonical_value(parse_core_yaml(text))

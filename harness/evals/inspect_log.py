@@ -71,8 +71,8 @@ def parse_inspect(text: str) -> list[ScoredRun]:
 
 def _read_terms(spec: Mapping[str, object]) -> dict[str, str]:
     """Returns task, version and scorers' options, which must be equal in both runs."""
-    named = {"task": "task", "task version": "task_version"}
-    terms = {term: str(spec[key]) for term, key in named.items() if key in spec}
+    keys_by_term = {"task": "task", "task version": "task_version"}
+    terms = {term: str(spec[key]) for term, key in keys_by_term.items() if key in spec}
     scorers = spec.get("scorers")
     roles = as_mapping(spec.get("model_roles"))
     for scorer in map(as_mapping, scorers if isinstance(scorers, list) else ()):

@@ -78,9 +78,9 @@ def assess_proof(
 
     Never raises for unreadable inputs: a verdict that cannot be read is STALE.
     """
-    plans, why = _read_plans(verdict)
-    if why:
-        return ProofValidity(ProofState.STALE, why)
+    plans, reason = _read_plans(verdict)
+    if reason:
+        return ProofValidity(ProofState.STALE, reason)
     changes = [
         *list_clearance_faults(ctx, tx, verdict),
         *list_moved_providers(ctx, tx, verdict),

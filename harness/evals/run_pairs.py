@@ -407,8 +407,10 @@ def _describe_grading(
     data = [run.statement.data for run in runs]
     versions_by_name = {(stated.name, stated.version) for stated in data if stated is not None}
     if None not in data and len(versions_by_name) > 1:
-        listed = " and ".join(" ".join(filter(None, pair)) for pair in sorted(versions_by_name))
-        yield f"the data sets have other names or versions: {listed}"
+        data_versions = " and ".join(
+            " ".join(filter(None, pair)) for pair in sorted(versions_by_name)
+        )
+        yield f"the data sets have other names or versions: {data_versions}"
     versions = [run.statement.version for run in runs]
     if None not in versions and versions[0] != versions[1]:
         yield f"the versions of {runs[0].statement.tool} differ: {versions[0]}, {versions[1]}"
@@ -426,11 +428,13 @@ def _check_scores(run: ScoredRun, metric: str, span: tuple[float, float]) -> Non
             )
     values = Counter(sample.unread[metric] for sample in run.samples if metric in sample.unread)
     if values:
-        listed = "; ".join(
+        shown_values = "; ".join(
             f"{count} {'sample has' if count == 1 else 'samples have'} the value {value[:40]!r}"
             for value, count in values.most_common(_MAX_SHOWN)
         )
-        raise InputError(f"{metric} of run {run.model!r} cannot be read as scores: {listed}")
+        raise InputError(
+            f"{metric} of run {run.model!r} cannot be read as scores: {shown_values}"
+        )
     if all(sample.score(metric) is None for sample in run.samples):
         raise InputError(f"run {run.model!r} has no score of {metric}: its samples failed")
 
@@ -470,11 +474,11 @@ def _describe_weaknesses(
             if key not in other_items
         )
         if unpaired:
-            listed = ", ".join(repr(id_[:40]) for id_ in unpaired[:_MAX_SHOWN])
+            shown_ids = ", ".join(repr(id_[:40]) for id_ in unpaired[:_MAX_SHOWN])
             rest = (
                 f" and {len(unpaired) - _MAX_SHOWN} more" if len(unpaired) > _MAX_SHOWN else ""
             )
-            yield f"{side}: {len(unpaired)} without a partner: {listed}{rest}"
+            yield f"{side}: {len(unpaired)} without a partner: {shown_ids}{rest}"
 
 
 def _fill_epochs(scores: Sequence[float | None], epochs: int) -> tuple[float | None, ...]:

@@ -100,8 +100,11 @@ class Acceptance:
 
     @property
     def reasons(self) -> dict[str, str]:
-        named = {"asked_differently": self.asked_differently, "partial": self.partial}
-        return {name: reason for name, reason in named.items() if reason}
+        reason_by_exception = {
+            "asked_differently": self.asked_differently,
+            "partial": self.partial,
+        }
+        return {name: reason for name, reason in reason_by_exception.items() if reason}
 
 
 DIRECTION_FLAGS: Final = "--lower-is-better or --higher-is-better"
@@ -330,9 +333,9 @@ def resolve_direction(
         )
     spans = {None if statement is None else statement.span for statement in statements}
     if len(spans) > 1:
-        listed = " and ".join(sorted(map(_format_span, spans)))
+        span_texts = " and ".join(sorted(map(_format_span, spans)))
         raise InputError(
-            f"the scores of {metric} have other ranges: {listed}; give both files one range"
+            f"the scores of {metric} have other ranges: {span_texts}; give both files one range"
         )
     span = next(iter(spans), None)
     source = next(
@@ -397,10 +400,10 @@ def check_completion(
                     f"a limit ended it: {completion.limit}; the other run had another"
                 )
     if reasons and not accepted_reason:
-        listed = "; ".join(f"{side}: {reason}" for side, reason in reasons.items())
+        reason_texts = "; ".join(f"{side}: {reason}" for side, reason in reasons.items())
         raise InputError(
-            f"a run is partial ({listed}): finish it in your tool, or give --partial WHY, "
-            "which counts its missing items as unknown"
+            f"a run is partial ({reason_texts}): finish it in your tool, or give --partial "
+            "WHY, which counts its missing items as unknown"
         )
     remarks = [f"{side} is partial: {reason}" for side, reason in reasons.items()]
     if len(limits) == 1 and len(completions) == len(sides) and (limit := limits.pop()):

@@ -258,8 +258,8 @@ class AnswerMeans:
 
 def mean_known(values: Iterable[float | None]) -> float | None:
     """Returns the mean of the known values; None without any."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    known_values = [value for value in values if value is not None]
+    return math.fsum(known_values) / len(known_values) if known_values else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,10 @@ def _read_promptfoo_metrics(rows: Iterable[Mapping[str, object]]) -> dict[str, M
         name: direction_of_successes(values, "`pass`")
         for name, values in rows_by_metric.items()
     }
-    named = {name: statement for name, statement in statements.items() if statement is not None}
-    return {**named, "score": higher, "pass": higher}
+    stated = {
+        name: statement for name, statement in statements.items() if statement is not None
+    }
+    return {**stated, "score": higher, "pass": higher}
 
 
 def list_graded_parts(result: Mapping[str, object]) -> list[Mapping[str, object]]:
@@ -169,8 +171,8 @@ def lm_eval_statement(
     shots = as_mapping(results.get("n-shot")).get(task)
     planned = as_count(counts.get("effective"))
     limit = config.get("limit")
-    found = len(run.samples)
-    is_partial = planned is not None and found < planned
+    documents = len(run.samples)
+    is_partial = planned is not None and documents < planned
     fixed = {"shots": shots, "system_instruction": results.get("system_instruction")}
     fixed["description"] = task_config.get("description")
     chat = results.get("chat_template_sha") or results.get("chat_template")
@@ -185,7 +187,7 @@ def lm_eval_statement(
             run, as_mapping(as_mapping(results.get("higher_is_better")).get(task))
         ),
         RunCompletion(
-            f"it has {found} of {planned} documents" if is_partial else "",
+            f"it has {documents} of {planned} documents" if is_partial else "",
             planned,
             1,
             text_of(limit) if is_set(limit) else "",

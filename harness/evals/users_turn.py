@@ -53,7 +53,9 @@ def find_users_turn(
 
 def describe_users_turn(reasons: Mapping[str, str]) -> str:
     """Describes the result of `find_users_turn` in one line; empty for no provider."""
-    return "; ".join(f"gives way to callers of {name}: {why}" for name, why in reasons.items())
+    return "; ".join(
+        f"gives way to callers of {name}: {reason}" for name, reason in reasons.items()
+    )
 
 
 def _find_reason(loads: Iterable[AccountLoad], model: str, now: datetime) -> str:
