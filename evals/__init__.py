@@ -2,6 +2,6 @@
 
 Only evals.runner imports inspect_ai; the other packages import fast.
 
-Evals give scores and decide nothing: the gate in `harness.gate` compares them. The sources of
-`evals.scorers` are hashed into proofs, so even a comment there starts a new scorer.
+Evals give scores and decide nothing: the gate in `harness.gate` compares them. Proofs contain
+hashes of the sources of `evals.scorers`, so even a changed comment there makes a new scorer.
 """

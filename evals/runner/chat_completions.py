@@ -47,9 +47,9 @@ class ChatReply:
     output_tokens: int
     model: str
     fingerprint: str
-    # Its usage counts 0 tokens; False without a usage.
+    # Whether its usage reports 0 tokens; False without a usage.
     no_tokens: bool = False
-    is_fallback: bool = False  # a gateway marks it as its fallback's
+    is_fallback: bool = False  # a gateway says that its fallback answered
     tier: str = ""  # the service tier, as the provider names it
 
     @property
@@ -93,10 +93,10 @@ def request_body(
         fields["tools"] = list(tools)
     if patch.response_format is not None:
         fields["response_format"] = dict(patch.response_format)
-    kept = {key: value for key, value in fields.items() if value is not None}
-    kept.pop("stream", None)
+    sent_fields = {key: value for key, value in fields.items() if value is not None}
+    sent_fields.pop("stream", None)
     return {
-        **kept,
+        **sent_fields,
         "model": target.model,
         "messages": with_addendum(messages, patch.prompt_addendum),
     }
@@ -117,7 +117,7 @@ def with_addendum(messages: Sequence[Message], addendum: str) -> list[dict[str, 
 def parse_reply(raw: bytes, origin: AnswerOrigin = NO_ORIGIN) -> ChatReply:
     """Parses the body of a chat completion. Raises MalformedReply.
 
-    origin: as the headers tell. A header's name of the model precedes the body's.
+    origin: the sender that the headers name. Its model takes precedence over the body's.
     """
     try:
         # A lone surrogate in an answer must not break its evaluation.
@@ -132,19 +132,19 @@ def parse_reply(raw: bytes, origin: AnswerOrigin = NO_ORIGIN) -> ChatReply:
         choice = payload["choices"][0]
         message = choice["message"]
         return ChatReply(
-            text=_text(message),
+            text=_read_text(message),
             tool_calls=tuple(
                 ReplyToolCall(
                     str(call["id"]),
                     call["function"]["name"],
-                    _arguments(call["function"]),
+                    _read_arguments(call["function"]),
                 )
                 for call in message.get("tool_calls") or ()
             ),
             finish=str(choice.get("finish_reason") or ""),
-            **_usage(payload.get("usage") or {}),
+            **_read_usage(payload.get("usage") or {}),
             model=origin.model or str(payload.get("model") or ""),
-            fingerprint=str(payload.get("system_fingerprint") or _provider(payload)),
+            fingerprint=str(payload.get("system_fingerprint") or _find_provider(payload)),
             is_fallback=origin.is_fallback,
             no_tokens=reports_no_tokens(payload.get("usage")),
             tier=str(payload.get("service_tier") or ""),
@@ -153,19 +153,19 @@ def parse_reply(raw: bytes, origin: AnswerOrigin = NO_ORIGIN) -> ChatReply:
         raise MalformedReply("the answer is not a chat completion") from None
 
 
-def _provider(payload: Mapping[str, Any]) -> str:
+def _find_provider(payload: Mapping[str, Any]) -> str:
     """Returns the provider that OpenRouter names; empty without one."""
-    named = payload.get("provider")
-    return named[:LONGEST_NAME] if isinstance(named, str) else ""
+    provider = payload.get("provider")
+    return provider[:LONGEST_NAME] if isinstance(provider, str) else ""
 
 
-def _arguments(function: Mapping[str, Any]) -> Any:
-    """Returns the arguments as text; some servers send an object, as the router allows, too."""
-    given = function["arguments"]
-    return json.dumps(given) if isinstance(given, dict) else given
+def _read_arguments(function: Mapping[str, Any]) -> Any:
+    """Returns the arguments as text. Some servers send an object; the router allows it too."""
+    arguments = function["arguments"]
+    return json.dumps(arguments) if isinstance(arguments, dict) else arguments
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def _read_text(message: Mapping[str, Any]) -> str:
     """Returns the text of a message. A refusal counts as the answer; text parts are joined."""
     content = message.get("content")
     if content is None:
@@ -175,12 +175,12 @@ def _text(message: Mapping[str, Any]) -> str:
     return "".join(part.get("text", "") for part in content)
 
 
-def _usage(usage: Mapping[str, Any]) -> dict[str, int]:
+def _read_usage(usage: Mapping[str, Any]) -> dict[str, int]:
     """Reads the usage. Cached tokens are never more than the input tokens that contain them."""
     details = usage.get("prompt_tokens_details") or {}
-    given = int(usage.get("prompt_tokens") or 0)
+    input_tokens = int(usage.get("prompt_tokens") or 0)
     return {
-        "input_tokens": given,
-        "cached_tokens": min(int(details.get("cached_tokens") or 0), given),
+        "input_tokens": input_tokens,
+        "cached_tokens": min(int(details.get("cached_tokens") or 0), input_tokens),
         "output_tokens": int(usage.get("completion_tokens") or 0),
     }

@@ -20,17 +20,17 @@ from harness.frame.errors import ConfigError
 COMPOSE: Final = Path(__file__).with_suffix(".yaml")
 LOCAL: Final = "local"
 PYTHON: Final = ["python3", "-I", "-"]
-DOCKER_ANSWERS_WITHIN_S: Final = 20
-LEFT_BEHIND_S: Final = 10  # time for the sandbox to end a program after its limit
+DOCKER_TIMEOUT_S: Final = 20
+CLEANUP_S: Final = 10  # time for the sandbox to end a program after its limit
 
 
 def find_sandbox(*, uncontained: bool) -> str | tuple[str, str]:
     """Returns Inspect's sandbox for a task. Raises ConfigError if Docker does not work."""
     if uncontained:
         return LOCAL
-    if why := why_no_docker():
+    if reason := why_no_docker():
         raise ConfigError(
-            f"the scorer 'code' runs a model's code in a Docker container, and {why}: start "
+            f"the scorer 'code' runs a model's code in a Docker container, and {reason}: start "
             "Docker here, or take the risk with `code.uncontained: true`"
         )
     return "docker", str(COMPOSE)
@@ -43,17 +43,17 @@ def why_no_docker() -> str:
     if docker is None:
         return "there is no `docker` on PATH"
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed command
+        process = subprocess.run(  # noqa: S603 - a fixed command
             [docker, "info", "--format", "{{.ServerVersion}}"],
             capture_output=True,
             check=False,
             text=True,
-            timeout=DOCKER_ANSWERS_WITHIN_S,
+            timeout=DOCKER_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"`docker info` failed: {error}"
-    if done.returncode:
-        reason = done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}"
+    if process.returncode:
+        reason = process.stderr.strip().partition("\n")[0] or f"exit code {process.returncode}"
         return f"`docker info` failed: {reason}"
     return ""
 
@@ -61,21 +61,21 @@ def why_no_docker() -> str:
 async def run_program(program: str, timeout_s: float) -> str | None:
     """Runs a Python program and returns its stdout, or None if it fails or takes too long.
 
-    timeout_s: rounded to whole seconds, at least 1. Raises NotJudged if the sandbox itself
-    fails, because then the answer is not at fault.
+    timeout_s: rounded to whole seconds, at least 1. Raises NotJudged if the sandbox fails,
+    because then the answer may be right.
     """
-    limit = max(1, round(timeout_s))
+    limit_s = max(1, round(timeout_s))
     try:
         # A process that the program leaves behind may keep its output open.
-        async with asyncio.timeout(limit + LEFT_BEHIND_S):
-            done = await sandbox().exec(
+        async with asyncio.timeout(limit_s + CLEANUP_S):
+            result = await sandbox().exec(
                 PYTHON,
                 input=program,
-                timeout=limit,
+                timeout=limit_s,
                 timeout_retry=False,
             )
     except (TimeoutError, UnicodeDecodeError, OutputLimitExceededError):
         return None
     except (OSError, RuntimeError) as error:
         raise NotJudged(f"the sandbox failed: {error}") from None
-    return done.stdout if done.success else None
+    return result.stdout if result.success else None

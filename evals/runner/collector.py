@@ -48,7 +48,7 @@ from harness.gate.run import (
 )
 
 CANCELLED = ("CancelledError", "Cancelled(")
-ASK_S = 0.5  # interval between calls of `stop` while no sample starts
+STOP_CHECK_S = 0.5  # interval between calls of `stop` while no sample starts
 UNDER_WAY_S = 20.0  # an ending run waits this long for answers in progress
 FINISHES = {
     "max_tokens": CUT,
@@ -92,7 +92,7 @@ class Collector:
         self._away = away
         self.waits_for = ""  # the error text of an unavailable provider
         self._failed_in_a_row = 0
-        self._first: list[Sample] = []
+        self._first_samples: list[Sample] = []
         self.remark = ""
         self._ended: RunState | None = None
         self._under_way = 0
@@ -102,8 +102,8 @@ class Collector:
         self.error: Exception | None = None
 
     def state(self) -> RunState:
-        """Returns the run's state. A run is done if every question has a sample, even if it was
-        stopped.
+        """Returns the run's state. A run with a sample for every question is done, even if
+        something stopped it.
         """
         if self._ended in (None, RunState.STOPPED) and len(self.taken) == len(self.asked):
             return RunState.DONE
@@ -116,48 +116,54 @@ class Collector:
         self._check_drained()
 
     async def _hand_over(self, sample: EvalSample) -> None:
-        """Passes a sample on, unless it is cancelled, known, or blocked by the monthly cap.
-        Ends the run if the sample shows that it cannot go on.
+        """Passes a sample on, unless Inspect cancelled it, the run has it, or the monthly cap
+        blocked it. Ends the run if the sample shows that it cannot go on.
         """
         question = self._by_id.get(str(sample.id))
-        cancelled = sample.error is not None and sample.error.message.startswith(CANCELLED)
+        is_cancelled = sample.error is not None and sample.error.message.startswith(CANCELLED)
         # A later run asks the samples that the monthly cap blocked.
-        unpaid = error_kind(sample).rpartition(".")[2] == SpendingPaused.__name__
-        if question is None or question.id in self.taken or cancelled or unpaid or self.error:
+        is_unpaid = error_kind(sample).rpartition(".")[2] == SpendingPaused.__name__
+        if (
+            question is None
+            or question.id in self.taken
+            or is_cancelled
+            or is_unpaid
+            or self.error
+        ):
             return
-        found = self._sample(question, sample)
-        why = next((text for text in self._away if text in found.error_text), "")
-        if why:
-            self.waits_for = why
+        stored = self._build_sample(question, sample)
+        away_text = next((text for text in self._away if text in stored.error_text), "")
+        if away_text:
+            self.waits_for = away_text
             if self._ended is None:
                 self._end(RunState.STOPPED)
             return
         self.taken.add(question.id)
         try:
-            infra = not found.is_own
-            self._failed_in_a_row = self._failed_in_a_row + 1 if infra else 0
-            wanted = await self._call(self._on_sample, found)
+            is_infra = not stored.is_own
+            self._failed_in_a_row = self._failed_in_a_row + 1 if is_infra else 0
+            may_continue = await self._call(self._on_sample, stored)
         except Exception as error:  # noqa: BLE001 - the runner raises it
             self.error = error
             self._end(RunState.FAILED)
             return
-        if not wanted:
+        if not may_continue:
             self._end(RunState.OVER_BUDGET)
         elif self._ended is None and (
-            self._refuses(found)
+            self._is_refused(stored)
             or self._failed_in_a_row >= GIVE_UP_AFTER
-            or (infra and self._suite.spent())
+            or (is_infra and self._suite.spent())
         ):
             self._end(RunState.FAILED)
 
-    def _refuses(self, found: Sample) -> bool:
-        """Returns whether the first answers show that the model cannot answer this suite. Only
-        a run without stored samples is checked.
+    def _is_refused(self, sample: Sample) -> bool:
+        """Returns whether the first answers show that the model cannot answer this suite.
+        Checks only runs without stored samples.
         """
-        if self._job.stored or len(self._first) == FIRST_ANSWERS:
+        if self._job.stored or len(self._first_samples) == FIRST_ANSWERS:
             return False
-        self._first.append(found)
-        self.remark = refuse_first(self._first, self._job.target.model)
+        self._first_samples.append(sample)
+        self.remark = refuse_first(self._first_samples, self._job.target.model)
         return bool(self.remark) and len(self.taken) < len(self.asked)
 
     async def _call(self, function: Callable[..., bool], *args: object) -> bool:
@@ -199,7 +205,7 @@ class Collector:
         """Returns after the run's end, when no answer is in progress or UNDER_WAY_S is over."""
         while self._ended is None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ASK_S):
+                async with asyncio.timeout(STOP_CHECK_S):
                     await self._ending.wait()
             await self._ask_to_stop()
         self._check_drained()
@@ -239,54 +245,56 @@ class Collector:
     async def complete_task(self) -> dict[str, JsonValue]:
         return {}
 
-    def _sample(self, question: Question, sample: EvalSample) -> Sample:
+    def _build_sample(self, question: Question, sample: EvalSample) -> Sample:
         """Builds our sample from Inspect's: scored, without a score and a reason, or failed.
 
         A failure of the provider is an infrastructure error. A failure of the scorer leaves the
         answer unscored, because the model has answered.
         """
-        spent = sample_usage(sample)
+        usage = sample_usage(sample)
         prompt = self._suite.prompt(question.item)
-        failed = unscored_sample(self._job, question, spent, prompt=prompt)
+        unscored = unscored_sample(self._job, question, usage, prompt=prompt)
         answer = answer_text(sample.output.completion, calls_of(sample.output))
         failure = self._provider_failure(sample)
         if sample.error is not None and (failure or not answer):
             text = failure or f"the task failed with {error_kind(sample)}"
-            return replace(failed, error_text=text)
-        end = sample.output.choices[0].stop_reason if sample.output.choices else ""
+            return replace(unscored, error_text=text)
+        stop_reason = sample.output.choices[0].stop_reason if sample.output.choices else ""
         served = ServedModel(
             *(sample.output.metadata or {}).get(SERVED, (sample.output.model,))
         )
         if (sample.output.metadata or {}).get(FALLBACK):
-            why = "a gateway's fallback answered, not the model"
+            reason = "a gateway's fallback answered, not the model"
             return replace(
-                failed,
+                unscored,
                 answer=answer,
                 error=SampleError.FALLBACK,
-                error_text=why,
+                error_text=reason,
             )
         judge = ServedModel(*self._suite.judges(sample))
         answered = replace(
-            failed,
+            unscored,
             answer=answer,
             served_model=served.model,
             served_build=served.build,
             judge_model=judge.model,
             judge_build=judge.build,
-            finish=FINISHES.get(end, ""),
+            finish=FINISHES.get(stop_reason, ""),
         )
         if sample.error is not None:
-            why = f"the scorer failed with {error_kind(sample)}"
-            return scored_sample(answered, UNSCORED, why_unscored=why)
+            reason = f"the scorer failed with {error_kind(sample)}"
+            return scored_sample(answered, UNSCORED, why_unscored=reason)
         if answered.finish == CUT and not text_after_thinking(answer):
-            at = f"{answered.output_tokens:,} tokens" if answered.output_tokens else "its limit"
-            why = f"the answer was cut at {at} before any text: thinking used all of them"
-            return scored_sample(answered, UNSCORED, why_unscored=why)
+            limit = (
+                f"{answered.output_tokens:,} tokens" if answered.output_tokens else "its limit"
+            )
+            reason = f"the answer was cut at {limit} before any text: thinking used all of them"
+            return scored_sample(answered, UNSCORED, why_unscored=reason)
         try:
-            scored, why = self._suite.scored(sample)
+            scored, reason = self._suite.scored(sample)
         except NotJudged as error:
             return replace(answered, error_text=str(error))
-        return scored_sample(answered, scored, why_unscored=why)
+        return scored_sample(answered, scored, why_unscored=reason)
 
     def _provider_failure(self, sample: EvalSample) -> str:
         """Returns only our failure text, because Inspect's message may contain the request."""
@@ -303,13 +311,13 @@ def text_after_thinking(answer: str) -> str:
 def error_kind(sample: EvalSample) -> str:
     """Returns the exception's name without its text, which may contain the prompt."""
     lines = sample.error.traceback.strip().splitlines() if sample.error else []
-    named = (LAST_LINE.match(line) for line in reversed(lines))
-    return next((match[1] for match in named if match), "an error")
+    matches = (LAST_LINE.match(line) for line in reversed(lines))
+    return next((match[1] for match in matches if match), "an error")
 
 
 def sample_usage(sample: EvalSample) -> AnswerUsage:
     """Sums the usage of the sample's calls; `seconds` is the last answer's time."""
-    used = list(sample.model_usage.values())
+    usages = list(sample.model_usage.values())
     judge = notes_of(sample).get(JUDGE)
     seconds = (sample.output.metadata or {}).get(SECONDS) or sample.working_time or 0.0
     return AnswerUsage(
@@ -317,11 +325,11 @@ def sample_usage(sample: EvalSample) -> AnswerUsage:
             usage.input_tokens
             + (usage.input_tokens_cache_read or 0)
             + (usage.input_tokens_cache_write or 0)
-            for usage in used
+            for usage in usages
         ),
-        output_tokens=sum(usage.output_tokens for usage in used),
+        output_tokens=sum(usage.output_tokens for usage in usages),
         seconds=float(seconds),
-        cached_tokens=sum(usage.input_tokens_cache_read or 0 for usage in used),
+        cached_tokens=sum(usage.input_tokens_cache_read or 0 for usage in usages),
         judge_calls=judge["calls"] if judge else 0,
         judge_cost_usd=judge["cost_usd"] if judge else None,
     )

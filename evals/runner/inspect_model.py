@@ -44,29 +44,29 @@ SECONDS = "swapgate_seconds"
 SERVED = "swapgate_served"
 FALLBACK = "swapgate_fallback"  # a gateway's fallback answered
 CALLS = "swapgate_calls"
-MEASURED_ON: Final = 10  # answers
-LEAST_MEASURED: Final = 512  # tokens
+MEASURED_ANSWERS: Final = 10
+MIN_LIMIT_TOKENS: Final = 512
 
 
 class MeasuredLimit:
     """The token limit for a suite with `max_output_tokens: auto`: four times the longest of the
-    first `MEASURED_ON` answers, at least `LEAST_MEASURED`.
+    first `MEASURED_ANSWERS` answers, at least `MIN_LIMIT_TOKENS`.
     """
 
     def __init__(self) -> None:
-        self._first: list[int] = []
+        self._first_lengths: list[int] = []
 
     @property
     def tokens(self) -> int | None:
         """The limit; None for the first answers, which have the model's own limit."""
-        if len(self._first) < MEASURED_ON:
+        if len(self._first_lengths) < MEASURED_ANSWERS:
             return None
-        return max(LEAST_MEASURED, 4 * max(self._first))
+        return max(MIN_LIMIT_TOKENS, 4 * max(self._first_lengths))
 
     def learn(self, output_tokens: int) -> None:
         """Notes the length of an answer, in tokens. Later answers change nothing."""
-        if len(self._first) < MEASURED_ON:
-            self._first.append(output_tokens)
+        if len(self._first_lengths) < MEASURED_ANSWERS:
+            self._first_lengths.append(output_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,10 @@ class TargetConnection:
 _connections: dict[str, TargetConnection] = {}
 
 
-def open_model(to: TargetConnection) -> Model:
+def open_model(connection: TargetConnection) -> Model:
     """Returns the Inspect model for this target. The caller closes the client."""
-    name = f"{to.target.provider}/{to.target.model}"
-    _connections[name] = to
+    name = f"{connection.target.provider}/{connection.target.model}"
+    _connections[name] = connection
     return get_model(f"swapgate/{name}", memoize=False)
 
 
@@ -102,7 +102,7 @@ class TargetAPI(ModelAPI):
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         try:
-            self._to = _connections[model_name]
+            self._connection = _connections[model_name]
         except KeyError:
             targets = ", ".join(_connections) or "none"
             raise InputError(
@@ -121,27 +121,27 @@ class TargetAPI(ModelAPI):
         is neither text nor image. A refused item is an empty answer.
         """
         settings = generation_settings(config)
-        limit = self._to.limit
+        limit = self._connection.limit
         if limit is not None and limit.tokens is not None:
             settings["max_tokens"] = limit.tokens
         if tools:
             settings["tool_choice"] = tool_choice_of(tool_choice)
         request = request_body(
-            self._to.target,
+            self._connection.target,
             [message_of(message) for message in input],
             settings,
             [tool_of(tool) for tool in tools],
         )
         try:
-            answered = await self._to.client.ask(request)
+            reply_and_seconds = await self._connection.client.ask(request)
         except ItemRefused as error:
-            return refusal_of(self._to.target.model, error)
+            return refusal_of(self._connection.target.model, error)
         except ProviderFailed as error:
-            self._to.failures.add(str(error))
+            self._connection.failures.add(str(error))
             raise
         if limit is not None:
-            limit.learn(answered[0].output_tokens)
-        return output_of(*answered)
+            limit.learn(reply_and_seconds[0].output_tokens)
+        return output_of(*reply_and_seconds)
 
     def connection_key(self) -> str:
         return self.model_name
@@ -270,15 +270,15 @@ STOPS: Mapping[str, StopReason] = {
 def output_of(reply: ChatReply, seconds: float) -> ModelOutput:
     """Translates a reply into Inspect's output. seconds: the time of the answer.
 
-    The metadata keeps what Inspect's output has no place for: seconds, the serving model, and
-    the tool calls as the provider wrote them.
+    Inspect's output has no field for the seconds, for the serving model, and for the tool calls
+    as the provider wrote them. The metadata keeps these.
     """
     message = ChatMessageAssistant(
         content=reply.text,
         model=reply.model,
         source="generate",
         tool_calls=[
-            parse_tool_call(use.id, use.name, use.arguments) for use in reply.tool_calls
+            parse_tool_call(call.id, call.name, call.arguments) for call in reply.tool_calls
         ]
         or None,
     )
@@ -298,7 +298,7 @@ def output_of(reply: ChatReply, seconds: float) -> ModelOutput:
             SERVED: list(reply.served.pair),
             FALLBACK: reply.is_fallback,
             # Inspect drops arguments that are not JSON, but a scorer may accept them.
-            CALLS: [[use.name, use.arguments] for use in reply.tool_calls],
+            CALLS: [[call.name, call.arguments] for call in reply.tool_calls],
         },
     )
 

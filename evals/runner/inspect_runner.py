@@ -201,7 +201,7 @@ class InspectRunner:
         if collector.error is not None:
             raise collector.error
         if collector.waits_for:
-            raise self._provider_away(collector.waits_for)
+            raise self._build_away_error(collector.waits_for)
         state = collector.state()
         if state is RunState.FAILED:
             self.remark = self._full_disk or suite.spent() or collector.remark
@@ -216,13 +216,13 @@ class InspectRunner:
     ) -> None:
         global _collector  # noqa: PLW0603 - Inspect creates the hook's only instance
         target_call = job.provider, job.api_key, job.target, job.spending
-        client = self._client(job, *target_call, waiting=collector.waiting)
+        client = self._build_client(job, *target_call, waiting=collector.waiting)
         _collector = collector
         try:
-            await self._confirm(job, suite)
+            await self._calibrate_judge(job, suite)
             target = job.provider.as_sent(job.target)
-            measured = isinstance(suite, DataSuite) and suite.fixed_limit is None
-            limit = MeasuredLimit() if measured else None
+            is_measured = isinstance(suite, DataSuite) and suite.fixed_limit is None
+            limit = MeasuredLimit() if is_measured else None
             model = open_model(TargetConnection(target, client, collector.failures, limit))
             evaluation = _evaluate(suite, collector, model, folder, job.max_connections)
             eval_ = asyncio.create_task(evaluation)
@@ -232,10 +232,10 @@ class InspectRunner:
             if not eval_.done():
                 eval_.cancel()
             await asyncio.wait({eval_, ended})
-            done = None if eval_.cancelled() else eval_.result()
-            if done is not None:
-                self._full_disk = _describe_full_disk(done, folder)
-                await _reconcile(done, collector)
+            eval_log = None if eval_.cancelled() else eval_.result()
+            if eval_log is not None:
+                self._full_disk = _describe_full_disk(eval_log, folder)
+                await _reconcile(eval_log, collector)
         finally:
             _collector = None
             await client.close()
@@ -262,20 +262,20 @@ class InspectRunner:
             settings.target,
             job.judge_spending,
         )
-        client = self._client(job, *judge_call, timeout_s=settings.timeout_s)
+        client = self._build_client(job, *judge_call, timeout_s=settings.timeout_s)
         return replace(
             suite,
             judging=Judge(settings, provider, client, calls=len(job.stored)),
         )
 
-    def _client(
+    def _build_client(
         self,
         job: EvalJob,
         provider: Provider,
         api_key: str | None,
         target: Target,
         spending: CallSpending | None,
-        **more: Any,
+        **options: Any,
     ) -> EvalProviderClient:
         """Builds a client for the target or the judge, with the rate gate and the costs of its
         model.
@@ -285,15 +285,15 @@ class InspectRunner:
             provider,
             api_key,
             connections=job.max_connections,
-            pace=self._pace(provider, api_key, target),
+            pace=self._find_gate(provider, api_key, target),
             allowed=self._allowed,
             calls=self._calls,
             spending=ModelSpending(spending, price, target.name) if spending else None,
             away=self._away,
-            **more,
+            **options,
         )
 
-    def _pace(
+    def _find_gate(
         self,
         provider: Provider,
         api_key: str | None,
@@ -304,15 +304,15 @@ class InspectRunner:
         account = account_of(provider.api_base, api_key or "")
         return self._paces.gate_for(provider.name, target.model, account)
 
-    def _provider_away(self, text: str) -> ProviderAway:
+    def _build_away_error(self, text: str) -> ProviderAway:
         provider, first_failed = self._away[text]
         return ProviderAway(provider, text, time.perf_counter() - first_failed)
 
-    async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
+    async def _calibrate_judge(self, job: EvalJob, suite: InspectSuite) -> None:
         """Calibrates the judge unless it was done recently. Raises JudgeUnfit, ProviderAway."""
         if isinstance(suite, DataSuite) and suite.judging is not None:
             try:
-                measured = await measure_judge(
+                agreement = await measure_judge(
                     suite.suite,
                     suite.judging,
                     checks=self._checks,
@@ -320,14 +320,14 @@ class InspectRunner:
                 )
             except JudgeUnfit:
                 for text in self._away:
-                    raise self._provider_away(text) from None
+                    raise self._build_away_error(text) from None
                 raise
-            if measured is None:
+            if agreement is None:
                 return
             # Also store a refused judge's calibration, so that repeated attempts stay visible.
-            self.calibration = JudgeCalibration(measured.n, measured.kappa)
-            demand_agreement(suite.suite.settings, measured)
-            self.remark = agreement_text(suite.suite.settings, measured)
+            self.calibration = JudgeCalibration(agreement.n, agreement.kappa)
+            demand_agreement(suite.suite.settings, agreement)
+            self.remark = agreement_text(suite.suite.settings, agreement)
 
 
 async def _evaluate(
@@ -362,9 +362,9 @@ async def _evaluate(
     return logs[0] if logs else None
 
 
-def _describe_full_disk(done: EvalLog, folder: Path) -> str:
+def _describe_full_disk(eval_log: EvalLog, folder: Path) -> str:
     """Returns our message if the disk was full, because Inspect's may contain the prompt."""
-    message = done.error.message if done.error is not None else ""
+    message = eval_log.error.message if eval_log.error is not None else ""
     if not any(f"OSError({number}, " in message for number in FULL):
         return ""
     return (
@@ -373,18 +373,18 @@ def _describe_full_disk(done: EvalLog, folder: Path) -> str:
     )
 
 
-async def _reconcile(done: EvalLog, collector: Collector) -> None:
+async def _reconcile(eval_log: EvalLog, collector: Collector) -> None:
     """Passes on samples that are only in Inspect's log, for example after a cancelled hook."""
-    if done.status != "success" and not collector.taken:
+    if eval_log.status != "success" and not collector.taken:
         # Without Inspect's text, which may contain the prompt.
         log.error(
             "inspect ended the eval with status %s before any sample",
-            done.status,
+            eval_log.status,
         )
-    for summary in await read_eval_log_sample_summaries_async(done.location):
+    for summary in await read_eval_log_sample_summaries_async(eval_log.location):
         if str(summary.id) not in collector.taken and summary.completed:
-            lost = await read_eval_log_sample_async(done.location, summary.id)
-            await collector.take(lost)
+            sample = await read_eval_log_sample_async(eval_log.location, summary.id)
+            await collector.take(sample)
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -410,6 +410,6 @@ def clear_abandoned() -> None:
     """Deletes the folders of runs whose process has ended without deleting them."""
     for mark in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{IN_USE}"):
         # The folder may belong to another user, or another run may just have deleted it.
-        with contextlib.suppress(OSError), mark.open("r+") as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError), mark.open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(mark.parent, ignore_errors=True)

@@ -120,9 +120,11 @@ def calls_of(output: ModelOutput) -> list[AnswerToolCall]:
 
 def served_labels(models: Iterable[ServedModel]) -> tuple[str, str]:
     """Returns the names and the builds of all models that answered for a sample."""
-    known = named_models(models)
-    builds = {model.build for model in known if model.build}
-    return ", ".join(sorted({model.model for model in known})), ", ".join(sorted(builds))
+    models_by_name = named_models(models)
+    builds = {model.build for model in models_by_name if model.build}
+    return ", ".join(sorted({model.model for model in models_by_name})), ", ".join(
+        sorted(builds)
+    )
 
 
 def first_score(sample: EvalSample) -> Score | None:
@@ -172,14 +174,14 @@ class DataSuite:
         settings = self.suite.settings
         return Task(
             name=settings.name,
-            dataset=MemoryDataset([self._sample(question) for question in questions]),
+            dataset=MemoryDataset([self._build_sample(question) for question in questions]),
             solver=asked_as_written(),
-            scorer=self._scorer(),
+            scorer=self._build_scorer(),
             config=GenerateConfig(
                 temperature=settings.temperature, max_tokens=self.fixed_limit
             ),
             early_stopping=stopping,
-            sandbox=self._sandbox(),
+            sandbox=self._choose_sandbox(),
         )
 
     @property
@@ -188,12 +190,12 @@ class DataSuite:
         limit = self.suite.settings.max_output_tokens
         return None if limit == "auto" else limit
 
-    def _sandbox(self) -> str | tuple[str, str] | None:
+    def _choose_sandbox(self) -> str | tuple[str, str] | None:
         if self.suite.scorer.sandboxed is None:
             return None
         return find_sandbox(uncontained=self.suite.uncontained)
 
-    def _sample(self, question: Question) -> InspectSample:
+    def _build_sample(self, question: Question) -> InspectSample:
         prompt = self.prompt(question.item)
         system = self.suite.settings.system
         metadata = {FIELDS: dict(self.suite.fields(question.item))}
@@ -206,26 +208,26 @@ class DataSuite:
         ]
         return InspectSample(id=question.id, input=messages, metadata=metadata)
 
-    def _scorer(self) -> InspectScorer:
+    def _build_scorer(self) -> InspectScorer:
         # A closure without parameters, because Inspect would log the parameters.
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
-                noted: dict[str, Any]
+                notes: dict[str, Any]
                 with track_judge_bill() as bill:
                     try:
                         result = await self._score_answer(state)
-                        noted = {LENIENT: result.lenient, RULE: result.rule}
+                        notes = {LENIENT: result.lenient, RULE: result.rule}
                     except NotJudged as error:
                         result = UNSCORED
-                        noted = {NOT_JUDGED: str(error)}
+                        notes = {NOT_JUDGED: str(error)}
                 if self.judging is not None:
-                    noted |= {
+                    notes |= {
                         JUDGE: bill.noted,
                         JUDGES: served_labels(bill.served),
                     }
                 value = math.nan if result.strict is None else result.strict
-                return Score(value=value, metadata=noted)
+                return Score(value=value, metadata=notes)
 
             return score
 
@@ -241,7 +243,7 @@ class DataSuite:
         item = item_of(state.sample_id)
         calls = calls_of(state.output)
         if self.judging is not None:
-            return await self.suite.judged(
+            return await self.suite.judge_answer(
                 answer_text(state.output.completion, calls),
                 self.suite.items[item],
                 self.judging,
@@ -261,16 +263,16 @@ class DataSuite:
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
         """Reads the score from Inspect's sample. Raises NotJudged if the judge or the sandbox
-        gave none.
+        gave no score.
         """
         score = first_score(sample)
-        noted = notes_of(sample)
-        if NOT_JUDGED in noted:
-            raise NotJudged(noted[NOT_JUDGED])
+        notes = notes_of(sample)
+        if NOT_JUDGED in notes:
+            raise NotJudged(notes[NOT_JUDGED])
         value = score.value if score else None
         if not isinstance(value, int | float) or math.isnan(value):
             return UNSCORED, ""
-        return ScoreResult(float(value), float(noted[LENIENT]), str(noted[RULE])), ""
+        return ScoreResult(float(value), float(notes[LENIENT]), str(notes[RULE])), ""
 
 
 @dataclass(frozen=True)
@@ -291,11 +293,11 @@ class TaskSuite:
         return sample_text(self.samples[item])
 
     def task(self, questions: Sequence[Question], stopping: EarlyStopping) -> Task:
-        chosen = [
+        samples = [
             self.samples[question.item].model_copy(update={"id": question.id}, deep=True)
             for question in questions
         ]
-        dataset = MemoryDataset(chosen, name=self.settings.name)
+        dataset = MemoryDataset(samples, name=self.settings.name)
         return task_with(
             self.inner,
             dataset=dataset,
@@ -315,21 +317,21 @@ class TaskSuite:
         scorer_options may name one of several scorers and one of several metrics. A value must
         be a number from 0 to 1, or one of Inspect's words for it.
         """
-        named = str(self.settings.scorer_options.get("scorer", ""))
-        key = str(self.settings.scorer_options.get("metric", ""))
-        score = (sample.scores or {}).get(named) if named else first_score(sample)
+        scorer_name = str(self.settings.scorer_options.get("scorer", ""))
+        metric = str(self.settings.scorer_options.get("metric", ""))
+        score = (sample.scores or {}).get(scorer_name) if scorer_name else first_score(sample)
         if score is None:
-            return UNSCORED, f"scorer {named or 'of the task'} gave no score"
+            return UNSCORED, f"scorer {scorer_name or 'of the task'} gave no score"
         value: Value = score.value
         if isinstance(value, dict):
-            if not key and len(value) > 1:
+            if not metric and len(value) > 1:
                 names = ", ".join(value)
                 return (
                     UNSCORED,
                     f"several scores; set scorer_options.metric: {names}",
                 )
-            found = value.get(key or next(iter(value), ""))
-            value = math.nan if found is None else found
+            metric_value = value.get(metric or next(iter(value), ""))
+            value = math.nan if metric_value is None else metric_value
         number = as_share(value)
         if number is None:
             return UNSCORED, "the score is not a number from 0 to 1"
@@ -375,30 +377,34 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
             f"suite {settings.name!r}: a task's scorer_options are scorer and metric, "
             f"not {', '.join(sorted(unknown))}"
         )
-    module = _module(settings)
+    module = _import_file(settings)
     functions = {
-        key: var
-        for key, var in vars(module).items()
-        if getattr(getattr(var, "__registry_info__", None), "type", None) == "task"
+        function_name: function
+        for function_name, function in vars(module).items()
+        if getattr(getattr(function, "__registry_info__", None), "type", None) == "task"
     }
     if not functions:
         raise InputError(f"{file}: has no function with Inspect's @task")
     if not name and len(functions) > 1:
         raise InputError(f"{file}: has several tasks; name one: {file}:{next(iter(functions))}")
-    chosen = name or next(iter(functions))
-    if chosen not in functions:
-        hint = did_you_mean(chosen, functions, cutoff=0.0)
-        raise NotFound(f"{file}: no task {chosen!r}{hint}")
+    task_name = name or next(iter(functions))
+    if task_name not in functions:
+        hint = did_you_mean(task_name, functions, cutoff=0.0)
+        raise NotFound(f"{file}: no task {task_name!r}{hint}")
     try:
-        inner: Task = functions[chosen]()
+        inner: Task = functions[task_name]()
     except Exception as error:
-        raise InputError(f"{file}: task {chosen!r} failed: {_error_text(error)}") from error
-    samples = _samples(settings, inner)
-    groups = _groups(settings, samples)
+        raise InputError(
+            f"{file}: task {task_name!r} failed: {_describe_error(error)}"
+        ) from error
+    samples = _collect_samples(settings, inner)
+    groups = _group_items(settings, samples)
     version = importlib.metadata.version("inspect_ai")
-    counted = grouping(settings)
+    grouping_terms = grouping(settings)
     options = digest(
-        [dict(settings.scorer_options), *counted] if counted else dict(settings.scorer_options)
+        [dict(settings.scorer_options), *grouping_terms]
+        if grouping_terms
+        else dict(settings.scorer_options)
     )[:8]
     pin = SuitePin(
         name=settings.name,
@@ -406,26 +412,30 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         data_sha256=digest(
             [
                 sha256,
-                [_content(key, sample) for key, sample in samples.items()],
+                [
+                    _list_hashed_parts(function_name, sample)
+                    for function_name, sample in samples.items()
+                ],
                 *([dict(groups.clusters)] if groups.clusters else []),
             ]
         ),
-        scorer=f"task:{chosen}@{sha256[:12]}/{options}",
+        scorer=f"task:{task_name}@{sha256[:12]}/{options}",
         template=f"inspect_ai {version}",
         items=len(samples),
         texts=texts_fingerprint(
             compared_texts(
-                [*map(_spoken_text, samples.values())], [*map(_input_text, samples.values())]
+                [*map(_join_spoken_texts, samples.values())],
+                [*map(_join_texts, samples.values())],
             )
         ),
     )
     return TaskSuite(settings, inner, samples, pin, groups)
 
 
-def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:
-    def values(field: str, read: Callable[..., str]) -> dict[str, str]:
+def _group_items(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:
+    def values(field: str, read_field: Callable[..., str]) -> dict[str, str]:
         return {
-            item: read(
+            item: read_field(
                 sample.metadata or {},
                 field,
                 f"suite {settings.name!r}, item {item!r}",
@@ -439,36 +449,36 @@ def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> It
         settings.cluster,
         {field: values(field, read_slice) for field in settings.slices},
     )
-    texts = {item: _input_text(sample) for item, sample in samples.items()}
+    texts = {item: _join_texts(sample) for item, sample in samples.items()}
     owners = item_owners(
         {item: sample.metadata or {} for item, sample in samples.items()},
-        {item: _turns(sample) for item, sample in samples.items()},
+        {item: _list_turns(sample) for item, sample in samples.items()},
     )
     return cluster_items(declared.items, texts, owners, declared)
 
 
-def _turns(sample: InspectSample) -> Sequence[str]:
+def _list_turns(sample: InspectSample) -> Sequence[str]:
     if isinstance(sample.input, str):
         return [sample.input]
     return [message.text for message in sample.input]
 
 
-def _spoken_text(sample: InspectSample) -> str:
+def _join_spoken_texts(sample: InspectSample) -> str:
     """Joins a sample's texts as `_input_text` does, without system messages."""
-    spoken = (
-        _turns(sample)
+    texts = (
+        _list_turns(sample)
         if isinstance(sample.input, str)
         else [message.text for message in sample.input if message.role != "system"]
     )
-    return "\n".join([*spoken, *sorted(sample.choices or ())])
+    return "\n".join([*texts, *sorted(sample.choices or ())])
 
 
-def _input_text(sample: InspectSample) -> str:
+def _join_texts(sample: InspectSample) -> str:
     """Joins a sample's texts and its sorted choices, to compare items of several suites."""
-    return "\n".join([*_turns(sample), *sorted(sample.choices or ())])
+    return "\n".join([*_list_turns(sample), *sorted(sample.choices or ())])
 
 
-def _error_text(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
@@ -479,7 +489,7 @@ class _SourceLoader(SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
-def _module(settings: SuiteSettings) -> ModuleType:
+def _import_file(settings: SuiteSettings) -> ModuleType:
     """Imports the user's file afresh. Raises InputError with the error of its code."""
     file, _ = task_file(settings)
     name = f"swapgate_task_{digest(str(file))[:12]}"
@@ -494,13 +504,13 @@ def _module(settings: SuiteSettings) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"{file}: cannot be imported: {_error_text(error)}") from error
+        raise InputError(f"{file}: cannot be imported: {_describe_error(error)}") from error
     finally:
         sys.path.remove(str(file.resolve().parent))
     return module
 
 
-def _samples(settings: SuiteSettings, task: Task) -> Mapping[str, InspectSample]:
+def _collect_samples(settings: SuiteSettings, task: Task) -> Mapping[str, InspectSample]:
     """Lists the samples by id. A sample without an id is `NAME-0001`, by its place."""
     samples: dict[str, InspectSample] = {}
     for number, sample in enumerate(task.dataset, start=1):
@@ -513,8 +523,10 @@ def _samples(settings: SuiteSettings, task: Task) -> Mapping[str, InspectSample]
     return samples
 
 
-def _content(key: str, sample: InspectSample) -> list[Any]:
-    """Returns the sample's content without message ids, which Inspect draws at random."""
+def _list_hashed_parts(key: str, sample: InspectSample) -> list[Any]:
+    """Returns the parts of a sample that its hash covers. Inspect draws message ids at random,
+    so the hash excludes them.
+    """
     metadata = json.loads(json.dumps(sample.metadata, default=str, sort_keys=True))
     return [
         key,

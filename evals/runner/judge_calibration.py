@@ -36,7 +36,7 @@ from harness.providers.target import Price, Provider
 
 @dataclass
 class JudgeBill:
-    """The calls that one sample caused at its judge."""
+    """The calls to the judge that one sample caused."""
 
     calls: int = 0
     cost_usd: float | None = 0.0  # None if the judge's price is unknown
@@ -48,8 +48,8 @@ class JudgeBill:
 
     def pay(self, cost_usd: float | None) -> None:
         """Adds a call's cost. One call with an unknown price makes the whole cost unknown."""
-        known = self.cost_usd is not None and cost_usd is not None
-        self.cost_usd = (self.cost_usd or 0.0) + (cost_usd or 0.0) if known else None
+        is_known = self.cost_usd is not None and cost_usd is not None
+        self.cost_usd = (self.cost_usd or 0.0) + (cost_usd or 0.0) if is_known else None
 
 
 _bill: ContextVar[JudgeBill | None] = ContextVar("bill", default=None)
@@ -94,27 +94,28 @@ class Judge:
     @property
     def spent(self) -> str:
         """The reason why no further call is allowed; empty while calls are allowed."""
-        most = self._settings.max_calls
-        limit = self._settings.max_cost_usd
+        max_calls = self._settings.max_calls
+        max_usd = self._settings.max_cost_usd
         name = self._settings.target.name
-        if self._calls >= most:
-            return f"the judge {name} has had {most} calls, the most that `judge` allows"
-        if limit is not None and self._price is None:
+        if self._calls >= max_calls:
+            return f"the judge {name} has had {max_calls} calls, the most that `judge` allows"
+        if max_usd is not None and self._price is None:
             return (
                 f"the price of the judge {name} is unknown, so Swapgate cannot limit its cost "
-                f"to {format_usd(limit)}: give its provider a price"
+                f"to {format_usd(max_usd)}: give its provider a price"
             )
-        if limit is not None and self.cost_usd >= limit:
+        if max_usd is not None and self.cost_usd >= max_usd:
             return (
-                f"the judge {name} has cost {format_usd(self.cost_usd)} of {format_usd(limit)}"
+                f"the judge {name} has cost {format_usd(self.cost_usd)} of "
+                f"{format_usd(max_usd)}"
             )
         return ""
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Asks the judge once, at temperature 0, and returns its text.
 
-        Raises NotJudged if no further call is allowed, if the judge does not answer, or if its
-        answer was cut off before it could contain a judgement.
+        Raises NotJudged if no further call is allowed, or if the judge does not answer. Also
+        raises it if the token limit cut the answer before its judgement.
         """
         self._charge()
         settings = {
@@ -128,9 +129,9 @@ class Judge:
             raise NotJudged(f"the judge {name} did not answer: {error}") from None
         self._pay(reply)
         if reply.finish == CUT and "}" not in reply.text:
-            most = f"{self._settings.max_output_tokens:,} tokens"
+            limit = f"{self._settings.max_output_tokens:,} tokens"
             raise NotJudged(
-                f"the judge {self._settings.target.name} was cut at {most} (finish reason: "
+                f"the judge {self._settings.target.name} was cut at {limit} (finish reason: "
                 "length): raise the suite's judge.max_output_tokens"
             )
         return reply.text
@@ -176,24 +177,26 @@ def cohens_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> RaterAgreement:
     if not n:
         raise InputError("agreement needs at least one pair of ratings")
     cells = {cell: count / n for cell, count in Counter(pairs).items()}
-    firsts = _shares([first for first, _ in pairs])
-    seconds = _shares([second for _, second in pairs])
+    first_shares = _count_shares([first for first, _ in pairs])
+    second_shares = _count_shares([second for _, second in pairs])
     observed = math.fsum(share for (first, second), share in cells.items() if first == second)
-    chance = math.fsum(share * seconds.get(category, 0.0) for category, share in firsts.items())
+    chance = math.fsum(
+        share * second_shares.get(category, 0.0) for category, share in first_shares.items()
+    )
     if chance >= 1.0:
         return RaterAgreement(None, None, None, n)
     kappa = (observed - chance) / (1 - chance)
     spread = 0.0
     for (first, second), share in cells.items():
-        mean = seconds.get(first, 0.0) + firsts.get(second, 0.0)
+        mean = second_shares.get(first, 0.0) + first_shares.get(second, 0.0)
         agrees = 1.0 if first == second else 0.0
         spread += share * (agrees - mean * (1 - kappa)) ** 2
     variance = (spread - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
-    reach = NormalDist().inv_cdf(0.975) * math.sqrt(max(variance, 0.0))
-    return RaterAgreement(kappa, max(kappa - reach, -1.0), min(kappa + reach, 1.0), n)
+    half_width = NormalDist().inv_cdf(0.975) * math.sqrt(max(variance, 0.0))
+    return RaterAgreement(kappa, max(kappa - half_width, -1.0), min(kappa + half_width, 1.0), n)
 
 
-def _shares(ratings: Sequence[Hashable]) -> dict[Hashable, float]:
+def _count_shares(ratings: Sequence[Hashable]) -> dict[Hashable, float]:
     return {category: count / len(ratings) for category, count in Counter(ratings).items()}
 
 
@@ -213,20 +216,20 @@ class CalibrationCache:
         """
         now = self.clock.now().timestamp()
         try:
-            found = json.loads(self._file(key).read_text(encoding="utf-8"))
+            content = json.loads(self._file(key).read_text(encoding="utf-8"))
             # If the clock is set back, an old measurement must not stay valid forever.
-            fresh = now - max_age_s < found.pop("at") <= now
-            return RaterAgreement(**found) if fresh else None
+            is_fresh = now - max_age_s < content.pop("at") <= now
+            return RaterAgreement(**content) if is_fresh else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
     def keep(self, key: str, agreement: RaterAgreement) -> None:
-        """Stores an agreement as measured now. The newest replaces an older one."""
+        """Stores an agreement as measured now. The new agreement replaces an older one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # Another worker may write the same file at this moment.
         part = self._file(key).with_suffix(f".{os.getpid()}.part")
-        noted = {**asdict(agreement), "at": self.clock.now().timestamp()}
-        part.write_text(json.dumps(noted), encoding="utf-8")
+        content = {**asdict(agreement), "at": self.clock.now().timestamp()}
+        part.write_text(json.dumps(content), encoding="utf-8")
         part.replace(self._file(key))
 
     def _file(self, key: str) -> Path:
@@ -254,27 +257,27 @@ async def measure_judge(
     judge = suite.settings.judge
     if judge is None or judge.references is None:
         return None
-    found = checks.recent(_key(suite), judge.recheck_s) if checks else None
-    if found is None:
+    agreement = checks.recent(_cache_key(suite), judge.recheck_s) if checks else None
+    if agreement is None:
         try:
-            found = await _measure(suite, judging, judge, connections)
+            agreement = await _rate_references(suite, judging, judge, connections)
         except NotJudged as error:
             raise JudgeUnfit(
                 f"suite {suite.settings.name}: Swapgate could not check its judge: {error}"
             ) from None
         if checks:
-            checks.keep(_key(suite), found)
-    return found
+            checks.keep(_cache_key(suite), agreement)
+    return agreement
 
 
-def _key(suite: Suite) -> str:
+def _cache_key(suite: Suite) -> str:
     """Returns the cache's key: it differs for another scorer, rubric, judge or other
     references.
     """
     return digest([suite.pin.name, suite.pin.scorer])[:24]
 
 
-async def _measure(
+async def _rate_references(
     suite: Suite,
     judging: AnswerJudge,
     judge: JudgeSettings,
@@ -287,10 +290,10 @@ async def _measure(
     async def rate(reference: Reference) -> tuple[float, float | None] | NotJudged:
         async with gate:
             try:
-                found = await suite.judged(reference.answer, reference.item, judging)
+                result = await suite.judge_answer(reference.answer, reference.item, judging)
             except NotJudged as error:
                 return error
-        return reference.score, found.strict
+        return reference.score, result.strict
 
     scored: list[tuple[float, float | None]] = []
     for rating in await asyncio.gather(*map(rate, references)):
@@ -298,8 +301,8 @@ async def _measure(
             raise rating
         scored.append(rating)
     bands = [
-        (score_band(people, judge.levels), score_band(ours, judge.levels))
-        for people, ours in scored
+        (score_band(human_score, judge.levels), score_band(judge_score, judge.levels))
+        for human_score, judge_score in scored
     ]
     return cohens_kappa(bands)
 

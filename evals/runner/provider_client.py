@@ -51,13 +51,13 @@ RETRIES: Final = 3  # statistics.md §1.1
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 20.0
 # The client does not wait longer, even if the provider asks for it.
-LONGEST_ASKED_S: Final = 600.0
+MAX_PROVIDER_PAUSE_S: Final = 600.0
 LONGEST_USED_UP_S: Final = 60.0  # longest pause if the rate limit is used up
 RETRYABLE: Final = frozenset({408, 409, 425, 429})
-# Asked if an item gets no answer and no other item got an answer meanwhile: an answer shows
-# that the provider is available.
+# The client asks this if an item gets no answer and no other item got one meanwhile. An answer
+# shows that the provider is available.
 SHORT_QUESTION: Final = "Say OK."
-OF_AN_ITEM: Final = frozenset({"messages", "tools", "tool_choice", "response_format"})
+ITEM_FIELDS: Final = frozenset({"messages", "tools", "tool_choice", "response_format"})
 SHARED_TEXT: Final = 16  # characters of the request that an error text must not repeat
 SHARED_SECRET: Final = 8  # the same for the key and the provider's extra headers
 # A short outage of the database does not end a run.
@@ -113,7 +113,7 @@ ITEM_FAILURES: Final = (
     FailureClass.CONTENT_POLICY,
     FailureClass.CONTEXT_WINDOW,
 )
-# A call without any answer counts as overload, too, because the causes look alike.
+# A call without any answer also counts as overload, because the causes look alike.
 OVERLOADS: Final = (
     FailureClass.RATE_LIMITED,
     FailureClass.OVERLOADED,
@@ -204,23 +204,25 @@ class EvalProviderClient:
         answers = self._answers
         while True:
             try:
-                return await self._attempted(request, body)
+                return await self._attempt(request, body)
             except _AttemptFailed as error:
-                failed = error
+                last_error = error
             if self._first_failed[0] != self._answers:
                 self._first_failed = self._answers, time.perf_counter()
-            if failed.failure in ITEM_FAILURES:
+            if last_error.failure in ITEM_FAILURES:
                 self._answers += 1
-                raise ItemRefused(str(failed), failed.failure)
-            if not failed.retry:
-                raise ProviderFailed(str(failed))
-            asked_s = failed.pause_s or 0.0
-            if asked_s > LONGEST_ASKED_S or attempt == RETRIES:
-                long = f"it asks for a pause of {format_span(asked_s)}"
-                tries = format_quantity(attempt + 1, "attempt")
-                text = f"{failed} ({long if asked_s > LONGEST_ASKED_S else tries})"
-                answered = self._answers != answers
-                if not answered and (asked_s or not await self._answers_another(body)):
+                raise ItemRefused(str(last_error), last_error.failure)
+            if not last_error.retry:
+                raise ProviderFailed(str(last_error))
+            asked_s = last_error.pause_s or 0.0
+            if asked_s > MAX_PROVIDER_PAUSE_S or attempt == RETRIES:
+                pause = f"it asks for a pause of {format_span(asked_s)}"
+                attempts = format_quantity(attempt + 1, "attempt")
+                text = f"{last_error} ({pause if asked_s > MAX_PROVIDER_PAUSE_S else attempts})"
+                has_answered = self._answers != answers
+                if not has_answered and (
+                    asked_s or not await self._answers_short_question(body)
+                ):
                     self._away[text] = (
                         self._provider.name,
                         self._first_failed[1],
@@ -232,7 +234,7 @@ class EvalProviderClient:
             await asyncio.sleep(max(self._pause_s(attempt), asked_s))
             attempt += 1
 
-    async def _attempted(
+    async def _attempt(
         self, request: bytes, body: Mapping[str, Any]
     ) -> tuple[ChatReply, float]:
         """Makes one attempt. Raises _AttemptFailed, SpendingPaused at the monthly cap."""
@@ -241,36 +243,38 @@ class EvalProviderClient:
             if self._pace is not None:
                 async with self._waiting():
                     try:
-                        waited = self._pace.acquire(len(request))
-                        turn = await stack.enter_async_context(waited)
+                        admission = self._pace.acquire(len(request))
+                        turn = await stack.enter_async_context(admission)
                     except OSError as error:
-                        why = error.strerror or error
-                        text = f"Swapgate cannot keep the provider's limits: {why}"
+                        reason = error.strerror or error
+                        text = f"Swapgate cannot keep the provider's limits: {reason}"
                         raise _AttemptFailed(text, retry=True) from None
             if self._spending is not None:
                 await self._spending.require_money()
             started = time.perf_counter()
             try:
-                posted = await self._post(request, body)
+                response = await self._post(request, body)
             except _AttemptFailed as error:
                 if error.overloaded and turn is not None:
                     turn.overloaded()
                 raise
             seconds = time.perf_counter() - started
             try:
-                found = self._read(posted)
+                reply = self._read_reply(response)
             except MalformedReply as error:
                 raise _AttemptFailed(str(error), retry=True) from None
             self._answers += 1
             if turn is not None:
-                turn.answered(found.tokens)
+                turn.answered(reply.tokens)
             if self._spending is not None:
-                self._spending.pay(found)
-            return found, seconds
+                self._spending.pay(reply)
+            return reply, seconds
 
-    def _read(self, posted: Posted) -> ChatReply:
-        """Reads a reply. Raises MalformedReply, also for a text with a usage of 0 tokens if an
-        earlier answer reported tokens: a gateway writes an error so.
+    def _read_reply(self, posted: Posted) -> ChatReply:
+        """Reads a reply. Raises MalformedReply.
+
+        Also raises it for a text with a usage of 0 tokens, if an earlier answer reported
+        tokens. Some gateways write errors in this way.
         """
         headers = (
             (
@@ -279,20 +283,20 @@ class EvalProviderClient:
             )
             for name, value in posted.headers.items()
         )
-        found = parse_reply(posted.body, read_origin(headers))
-        if found.no_tokens and found.text and self._counts_tokens:
+        reply = parse_reply(posted.body, read_origin(headers))
+        if reply.no_tokens and reply.text and self._counts_tokens:
             raise MalformedReply(
                 "the answer reports 0 tokens for its text, unlike earlier answers"
             )
-        self._counts_tokens = self._counts_tokens or found.tokens > 0
-        return found
+        self._counts_tokens = self._counts_tokens or reply.tokens > 0
+        return reply
 
-    async def _answers_another(self, body: Mapping[str, Any]) -> bool:
+    async def _answers_short_question(self, body: Mapping[str, Any]) -> bool:
         """Returns whether the provider answers a short question; then the item is the cause."""
-        short = {key: value for key, value in body.items() if key not in OF_AN_ITEM}
+        short = {key: value for key, value in body.items() if key not in ITEM_FIELDS}
         short["messages"] = [{"role": "user", "content": SHORT_QUESTION}]
         try:
-            await self._attempted(json.dumps(short).encode(), short)
+            await self._attempt(json.dumps(short).encode(), short)
         except _AttemptFailed as error:
             return not error.retry
         return True
@@ -319,7 +323,7 @@ class EvalProviderClient:
             raise _AttemptFailed(str(error), retry=False) from None
         except NoAnswer as error:
             raise _AttemptFailed(str(error), retry=error.again) from None
-        used_up_s = used_up_for_s(posted.headers, _time_of(posted))
+        used_up_s = used_up_for_s(posted.headers, _read_time(posted))
         if used_up_s and self._pace is not None:
             self._pace.hold(min(LONGEST_USED_UP_S, used_up_s))
         if self._pace is not None:
@@ -332,7 +336,7 @@ class EvalProviderClient:
         raise _AttemptFailed(
             f"HTTP {posted.status}{text}",
             retry=retry,
-            pause_s=retry_after_s(posted.headers, _time_of(posted)),
+            pause_s=retry_after_s(posted.headers, _read_time(posted)),
             failure=posted.failure,
         )
 
@@ -345,21 +349,23 @@ class EvalProviderClient:
             words = str(error["message"] if isinstance(error, dict) else error)
         except (ValueError, LookupError, TypeError, RecursionError):
             return ""
-        words = _flat(words)[:300]
-        prompt = "\n".join(_flat(str(message["content"])) for message in body["messages"])
-        if _share(words, prompt, SHARED_TEXT) or any(
-            _share(words, secret, SHARED_SECRET) or _spells(words, secret)
+        words = _flatten_spaces(words)[:300]
+        prompt = "\n".join(
+            _flatten_spaces(str(message["content"])) for message in body["messages"]
+        )
+        if _have_common_text(words, prompt, SHARED_TEXT) or any(
+            _have_common_text(words, secret, SHARED_SECRET) or _contains_secret(words, secret)
             for secret in self._secrets
         ):
             return " (its message repeats the request, so Swapgate does not show it)"
         return f": {words}"
 
 
-def _flat(text: str) -> str:
+def _flatten_spaces(text: str) -> str:
     return " ".join(text.split())
 
 
-def _share(
+def _have_common_text(
     text: str,
     source: str,
     length: int,
@@ -369,16 +375,18 @@ def _share(
     """
     text = text.casefold()
     source = source.casefold()
-    return any(text[at : at + length] in source for at in range(len(text) - length + 1))
+    return any(
+        text[start : start + length] in source for start in range(len(text) - length + 1)
+    )
 
 
-def _spells(words: str, secret: str) -> bool:
+def _contains_secret(words: str, secret: str) -> bool:
     """Returns whether a text contains a secret in another spelling, such as an encoded one."""
     text = words.encode("utf-8", "surrogatepass")
     return hide_secret(text, secret) != text
 
 
-def _time_of(answer: Posted) -> datetime:
+def _read_time(answer: Posted) -> datetime:
     """Returns the answer's `date`; else the latest time, so that reset times are past."""
     try:
         return parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)

@@ -1,7 +1,7 @@
 """Plans a run's questions in seeded order, and builds the samples that a run stores.
 
-Pure. A run's order follows from its seed and the suite's groups, so a later worker continues
-where an earlier one stopped, and both models of a comparison get the same items.
+Pure. A run's order follows from its seed and the suite's groups. So a later worker continues
+where an earlier worker stopped, and both models of a comparison get the same items.
 """
 
 import json
@@ -72,7 +72,9 @@ def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSe
 
 
 class RunSuite(Protocol):
-    """What a run needs of a suite. unlabelled: item id → why the item has no label."""
+    """The parts of a suite that a run uses. unlabelled: item id → the reason for its missing
+    label.
+    """
 
     @property
     def pin(self) -> SuitePin: ...
@@ -102,7 +104,9 @@ def open_questions(job: EvalJob, suite: RunSuite) -> tuple[Question, ...]:
         wanted=run.wanted,
         epochs=run.epochs,
     )
-    return tuple(q for q in planned if (q.item, q.epoch) not in job.stored)
+    return tuple(
+        question for question in planned if (question.item, question.epoch) not in job.stored
+    )
 
 
 def unlabelled_samples(
@@ -110,13 +114,15 @@ def unlabelled_samples(
     suite: RunSuite,
     questions: Sequence[Question],
 ) -> Iterator[Sample]:
-    """Yields samples for the questions without a label. The run asks the model none of them:
-    no scorer could score the answer, so every model's score is missing.
+    """Yields samples for the questions without a label.
+
+    The run does not ask the model these questions. No scorer could score the answers, so every
+    model's scores are missing.
     """
     for question in questions:
-        if why := suite.unlabelled.get(question.item):
+        if reason := suite.unlabelled.get(question.item):
             sample = unscored_sample(job, question, AnswerUsage(), prompt="")
-            text = f"{NO_LABEL}: {why}"
+            text = f"{NO_LABEL}: {reason}"
             yield replace(sample, error=SampleError.UNLABELLED, error_text=text, cost_usd=0.0)
 
 
@@ -124,8 +130,8 @@ def labelled_questions(
     suite: RunSuite,
     questions: Sequence[Question],
 ) -> tuple[Question, ...]:
-    """Returns the questions that a model is asked."""
-    return tuple(one for one in questions if one.item not in suite.unlabelled)
+    """Returns the questions with a label. The run asks the model only these."""
+    return tuple(question for question in questions if question.item not in suite.unlabelled)
 
 
 def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
@@ -147,14 +153,14 @@ def parse_arguments(call: AnswerToolCall) -> object:
 def unscored_sample(
     job: EvalJob,
     question: Question,
-    spent: AnswerUsage,
+    usage: AnswerUsage,
     *,
     prompt: str,
     text: str = "",
 ) -> Sample:
     """Builds the sample of an infrastructure error, without a score. text: the reason."""
     price = job.provider.prices.get(job.target.model)
-    tokens = spent.input_tokens, spent.output_tokens, spent.cached_tokens
+    tokens = usage.input_tokens, usage.output_tokens, usage.cached_tokens
     return Sample(
         run=job.run.id,
         item=question.item,
@@ -163,16 +169,16 @@ def unscored_sample(
         answer="",
         strict=None,
         lenient=None,
-        input_tokens=spent.input_tokens,
-        output_tokens=spent.output_tokens,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
         cost_usd=None if price is None else price.cost_usd(*tokens),
-        duration_s=spent.seconds,
+        duration_s=usage.seconds,
         error=SampleError.INFRA,
         error_text=text,
         prompt=prompt,
-        cached_tokens=spent.cached_tokens,
-        judge_calls=spent.judge_calls,
-        judge_cost_usd=spent.judge_cost_usd,
+        cached_tokens=usage.cached_tokens,
+        judge_calls=usage.judge_calls,
+        judge_cost_usd=usage.judge_cost_usd,
     )
 
 

@@ -3,7 +3,7 @@
 It also finds the speed at which each target answers well. The limits apply to both models of a
 comparison, to judges, and to pauses that a provider asks for.
 
-Users of the same account come first, on all hosts: each call reads what the routers report.
+Users of the same account come first, on all hosts: each call reads the reports of the routers.
 
 The rules of speeds, rates and users are pure and in other modules (`note_answer`,
 `admit_request`, `permit_calls`); this module shares their states between processes.
@@ -54,7 +54,7 @@ NO_LIMITS: Final = EvalLimits()
 
 @dataclass(frozen=True, slots=True)
 class UsersTurn:
-    """What one client's calls may do, so that users of its account come first."""
+    """Asks permits for one client's calls, so that users of its account come first."""
 
     meter: AccountMeter
     stored: StoredLoads
@@ -63,7 +63,9 @@ class UsersTurn:
     model: str
 
     async def permit(self) -> Permit:
-        """Reads the newest reports, and decides. Without the database, the last ones count."""
+        """Reads the newest reports, and returns the permit. Without the database, it uses the
+        last reports.
+        """
         if self.meter.is_due:
             with suppress(StoreUnavailable):
                 await asyncio.to_thread(self.meter.refresh, self.stored)
@@ -75,16 +77,18 @@ class UsersTurn:
 
     @property
     def has_begun(self) -> bool:
-        """Whether this process has got an answer. Other processes do not wait for its first."""
+        """Whether the account has sent this process an answer. Each process waits for its own
+        first answer.
+        """
         return self.meter.has_answer(self.account)
 
     def note(self, headers: Mapping[str, str], *, refused: bool) -> None:
         """Notes the headers of an answer, or of a 429. headers: names in lower case."""
-        about = self.account, self.provider, self.model, headers
+        call = self.account, self.provider, self.model, headers
         if refused:
-            self.meter.note_refusal(*about, of_user=False)
+            self.meter.note_refusal(*call, of_user=False)
         else:
-            self.meter.note_answer(*about)
+            self.meter.note_answer(*call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,28 +98,28 @@ class RateGates:
     limits: Mapping[str, EvalLimits]  # by provider
     book: RateBook  # shared by all workers of this machine
     folder: Path  # the slots of all providers, shared by all workers of this machine
-    # meter, stored: the reports about accounts; None to give way to no users.
+    # meter, stored: the reports about accounts; None if calls need not give way to users.
     meter: AccountMeter | None = None
     stored: StoredLoads | None = None
 
     def gate_for(self, provider: str, model: str, account: str = "") -> "RateGate":
         """Opens the gate for one client of a target; close it in the same event loop.
 
-        account: see `account_of`; empty to give way to no users.
+        account: see `account_of`; empty if the client need not give way to users.
         """
-        users = self._users(provider, model, account)
+        users = self._build_turn(provider, model, account)
         limits = self.limits.get(provider, NO_LIMITS)
-        most = limits.max_concurrent
+        max_calls = limits.max_concurrent
         # A provider's name may contain characters that a file's name cannot.
         folder = self.folder / short_hash(provider).hex()
-        slots = Slots(folder, lambda: most) if most else None
-        speed = SharedSpeed(folder / short_hash(model).hex(), most or MOST_CALLS)
+        slots = Slots(folder, lambda: max_calls) if max_calls else None
+        speed = SharedSpeed(folder / short_hash(model).hex(), max_calls or MOST_CALLS)
         in_turn = None
         if users is not None:
             in_turn = Slots(self.folder / f"account-{account}", users.count_calls, fair=True)
         return RateGate(provider, limits.rate, self.book, speed, slots, users, in_turn)
 
-    def _users(self, provider: str, model: str, account: str) -> UsersTurn | None:
+    def _build_turn(self, provider: str, model: str, account: str) -> UsersTurn | None:
         if self.meter is None or self.stored is None or not account:
             return None
         return UsersTurn(self.meter, self.stored, account, provider, model)
@@ -159,8 +163,12 @@ class SharedSpeed:
         os.close(self._file)
 
     def _load(self) -> CallSpeed:
-        kept = os.pread(self._file, SPEED.size, 0)
-        return CallSpeed(*SPEED.unpack(kept)) if len(kept) == SPEED.size else CallSpeed()
+        stored_bytes = os.pread(self._file, SPEED.size, 0)
+        return (
+            CallSpeed(*SPEED.unpack(stored_bytes))
+            if len(stored_bytes) == SPEED.size
+            else CallSpeed()
+        )
 
 
 @dataclass(slots=True)
@@ -197,13 +205,13 @@ class RateGate:
     book: RateBook
     speed: SharedSpeed  # of the target
     slots: Slots | None = None  # of the provider, if it limits parallel calls
-    # users, in_turn: the rule and the slots of the account; None to give way to no users.
+    # users, in_turn: the rule and the slots of the account; None without a rule for users.
     users: UsersTurn | None = None
     in_turn: Slots | None = None
     # One call at a time waits for the rate; the other calls wait in order.
-    _first: asyncio.Lock = field(default_factory=asyncio.Lock)
-    # One call runs until the first answer.
-    _beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _rate_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Only one call may run until the first answer.
+    _first_answer_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def acquire(self, request_bytes: int) -> AsyncIterator[Turn]:
@@ -215,17 +223,17 @@ class RateGate:
         tokens = request_bytes / BYTES_PER_TOKEN
         async with AsyncExitStack() as stack:
             if self.users is not None and not self.users.has_begun:
-                await self._beginning.acquire()
+                await self._first_answer_lock.acquire()
                 if self.users.has_begun:
-                    self._beginning.release()
+                    self._first_answer_lock.release()
                 else:
-                    stack.callback(self._beginning.release)
+                    stack.callback(self._first_answer_lock.release)
             slot = await stack.enter_async_context(self.speed.slots.one())
             full = slot + 1 >= self.speed.count_calls()
             for slots in (self.slots, self.in_turn):
                 if slots is not None:
                     await stack.enter_async_context(slots.one())
-            async with self._first:
+            async with self._rate_lock:
                 # Other processes change the files without a signal, so we must poll.
                 while (wait_s := await self._users_wait_s() or self._wait_s(tokens)) > 0:  # noqa: ASYNC110
                     await asyncio.sleep(min(LONGEST_NAP_S, wait_s))
@@ -234,8 +242,8 @@ class RateGate:
             yield Turn(self, tokens, full)
 
     async def _users_wait_s(self) -> float:
-        """Returns how many seconds the account's users make a call wait; 0 for none, which
-        takes the turn.
+        """Returns the seconds that a call must wait for the account's users. With 0 seconds,
+        the call takes its turn.
         """
         if self.users is None:
             return 0.0
@@ -245,19 +253,19 @@ class RateGate:
         if permit.gap_s == 0:
             return 0.0
         now = time.monotonic()
-        waits_s = 0.0
+        wait_s = 0.0
 
-        def take(state: RateState) -> RateState:
-            nonlocal waits_s
-            # A longer wait was counted by another clock.
-            waits_s = state.requests_until - now
-            if 0 < waits_s <= LONGEST_GAP_S:
+        def take_turn(state: RateState) -> RateState:
+            nonlocal wait_s
+            # Only another clock, such as one before a restart, can count a longer wait.
+            wait_s = state.requests_until - now
+            if 0 < wait_s <= LONGEST_GAP_S:
                 return state
-            waits_s = 0.0
+            wait_s = 0.0
             return state._replace(requests_until=now + permit.gap_s)
 
-        self.book.change(f"users:{self.users.account}", take)
-        return waits_s
+        self.book.change(f"users:{self.users.account}", take_turn)
+        return wait_s
 
     def hold(self, seconds: float) -> None:
         """Delays all calls to the provider by this pause, for all workers of this machine."""
@@ -281,19 +289,19 @@ class RateGate:
     def _wait_s(self, tokens: float) -> float:
         """Returns how many seconds the call has to wait; 0 admits it and counts it."""
         now = time.monotonic()
-        held = self.book.change(f"hold:{self.provider}", lambda state: state)
-        if held.requests_until > now:
-            return held.requests_until - now
+        pause = self.book.change(f"hold:{self.provider}", lambda state: state)
+        if pause.requests_until > now:
+            return pause.requests_until - now
         if self.limit.requests_per_min is None and self.limit.tokens_per_min is None:
             return 0.0
-        decided: list[RateDecision] = []
+        decisions: list[RateDecision] = []
 
-        def change(state: RateState) -> RateState:
-            decided.append(admit_request(state, self.limit, tokens, now))
-            return decided[-1].state
+        def admit(state: RateState) -> RateState:
+            decisions.append(admit_request(state, self.limit, tokens, now))
+            return decisions[-1].state
 
-        self.book.change(self.provider, change)
-        return decided[-1].retry_after_s
+        self.book.change(self.provider, admit)
+        return decisions[-1].retry_after_s
 
     def settle(self, estimated: float, actual: int) -> None:
         """Replaces the estimated tokens of a call by the provider's count."""

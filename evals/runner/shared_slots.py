@@ -24,7 +24,7 @@ JITTER: Final = random.Random()  # noqa: S311 - not for security
 class Slots:
     """Locked files that this machine's processes share. count: returns the current number.
 
-    fair: a single slot goes to another process first, if one waits for it. Otherwise this
+    fair: if another process waits for a single slot, it gets the slot first. Otherwise this
     process, which notices its own release at once, could keep the slot.
     """
 
@@ -39,12 +39,12 @@ class Slots:
         self._folder = folder
         self._count = count
         self._fair = fair
-        self._left_at = -math.inf  # monotonic seconds
+        self._released_at_s = -math.inf  # monotonic seconds
         self._freed = asyncio.Event()
         self._files: dict[int, int] = {}
-        self._ours: set[int] = set()
+        self._own_slots: set[int] = set()
         # One call at a time looks for a free slot; the other calls wait in order.
-        self._first = asyncio.Lock()
+        self._search_lock = asyncio.Lock()
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[int]:
@@ -53,31 +53,31 @@ class Slots:
         try:
             yield slot
         finally:
-            self._left(slot)
+            self._release(slot)
 
     def close(self) -> None:
         for file in self._files.values():
             os.close(file)
         self._files.clear()
 
-    def _left(self, slot: int) -> None:
-        self._ours.discard(slot)
-        self._left_at = time.monotonic()
+    def _release(self, slot: int) -> None:
+        self._own_slots.discard(slot)
+        self._released_at_s = time.monotonic()
         self._freed.set()
         if slot in self._files:
             fcntl.flock(self._files[slot], fcntl.LOCK_UN)
 
     async def _acquire(self) -> int:
         nap_s = SHORTEST_NAP_S
-        async with self._first:
+        async with self._search_lock:
             while True:
                 self._freed.clear()
                 count = self._count()
                 if self._fair and count == 1:
-                    await asyncio.sleep(self._left_at + COURTESY_S - time.monotonic())
+                    await asyncio.sleep(self._released_at_s + COURTESY_S - time.monotonic())
                 for slot in range(count):
-                    if slot not in self._ours and self._try_lock(slot):
-                        self._ours.add(slot)
+                    if slot not in self._own_slots and self._try_lock(slot):
+                        self._own_slots.add(slot)
                         return slot
                 # A slot of this process wakes us; for other processes we must poll.
                 with suppress(TimeoutError):

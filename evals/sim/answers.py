@@ -4,10 +4,10 @@ If an item expects a tool call, the call has right or wrong arguments by the mod
 Other calls have made-up arguments that fit the tool's schema. After a call, the model repeats
 the tools' results.
 
-A judge follows fixed rules. A rubric scores 1 if the answer contains the reference (if there is
-none, any digit), else 0. Of two answers, the answer with more different words wins; equal
-numbers are a tie. A canary's answer is good if it contains a digit. The profile's skill in
-`judge` is the share of judgements that follow the rules; the others are reversed.
+A judge follows fixed rules. A rubric scores 1 if the answer contains the reference, else 0.
+Without a reference, it looks for a digit. Of two answers, the answer with more different words
+wins; equal numbers are a tie. A canary's answer is good if it contains a digit. The profile's
+skill in `judge` is the share of judgements that follow the rules; the others are reversed.
 """
 
 import json
@@ -30,7 +30,7 @@ FILLER = (
 )
 WORDS = tuple(FILLER.split())
 DEFAULT_WORDS = 24
-MOST_WORDS = 20_000
+MAX_WORDS = 20_000
 ASKED_LENGTH = re.compile(r"\b(\d{1,5}) words\b")
 ASKED_AT_ONCE = re.compile(r"\b(?:both|all) tools at once\b", re.IGNORECASE)
 
@@ -52,14 +52,14 @@ def answer(
     habits = Habits() if form_asked else profile.habits
     place = (profile.seed, verdict.item.suite, verdict.item.id)
     if isinstance(value, dict):
-        text = bare(value)
+        text = write_json(value)
         u = simulated_model.uniform("form", *place)
         if json_asked or u >= habits.json_fences + habits.trailing_prose:
             return text
         return f"```json\n{text}\n```" if u < habits.json_fences else f"{text}\n\n{TRAILER}"
     if isinstance(value, list) and value:  # the first of several accepted answers
         value = value[0]
-    text = value if isinstance(value, str) else bare(value)
+    text = value if isinstance(value, str) else write_json(value)
     if "ANSWER:" in prompt:
         numbers = ", ".join(re.findall(r"\d[\d.,]*\d|\d", verdict.item.input)[:4])
         working = f"I start from {numbers or 'what is given'} and go step by step."
@@ -76,15 +76,15 @@ def insists_on_form(system: str) -> bool:
     return INSISTENT.search(system) is not None
 
 
-def bare(value: Any) -> str:
+def write_json(value: Any) -> str:
     """Writes a value as plain JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def filler(prompt: str) -> str:
+def write_filler(prompt: str) -> str:
     """Answers an unknown prompt, with the number of words that the prompt asks for."""
     length = ASKED_LENGTH.search(prompt)
-    count = min(int(length[1]), MOST_WORDS) if length else DEFAULT_WORDS
+    count = min(int(length[1]), MAX_WORDS) if length else DEFAULT_WORDS
     start = simulated_model.random_bits("filler", prompt) % len(WORDS)
     text = " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
     return f"{text.capitalize()}."
@@ -113,21 +113,21 @@ CONTRARY: dict[object, object] = {
 
 def answer_as_judge(prompt: str, profile: Profile) -> str | None:
     """Answers a judge's prompt by the fixed rules; None for another prompt."""
-    _, mark, shown = prompt.rpartition(DATA)
+    _, mark, data_text = prompt.rpartition(DATA)
     try:
-        data = json.loads(shown) if mark else None
+        data = json.loads(data_text) if mark else None
     except ValueError:
         return None
-    found = judgement(data) if isinstance(data, dict) else None
-    if found is None:
+    key_and_value = judge_data(data) if isinstance(data, dict) else None
+    if key_and_value is None:
         return None
-    key, value = found
-    if simulated_model.uniform("judge", profile.seed, shown) >= profile.skill_in(SUITE):
+    key, value = key_and_value
+    if simulated_model.uniform("judge", profile.seed, data_text) >= profile.skill_in(SUITE):
         value = CONTRARY[value]
     return json.dumps({"reason": "Simulated, by a rule.", key: value})
 
 
-def judgement(data: dict[str, Any]) -> tuple[str, object] | None:
+def judge_data(data: dict[str, Any]) -> tuple[str, object] | None:
     """Judges data of one of the three kinds of prompts. Returns the answer's key and value, or
     None.
     """
@@ -138,17 +138,19 @@ def judgement(data: dict[str, Any]) -> tuple[str, object] | None:
         )
         return "score", int(reference in text if reference else bool(DIGIT.search(text)))
     if {"task", "A", "B"} <= data.keys():
-        a, b = (len(set(WORD.findall(str(data[key]).casefold()))) for key in ("A", "B"))
-        return "winner", "tie" if a == b else "A" if a > b else "B"
+        words_a, words_b = (
+            len(set(WORD.findall(str(data[key]).casefold()))) for key in ("A", "B")
+        )
+        return "winner", "tie" if words_a == words_b else "A" if words_a > words_b else "B"
     if {"conversation", "answer"} <= data.keys():
         message = data["answer"]
-        shown = str(message.get("content") if isinstance(message, dict) else message)
-        return "verdict", "good" if DIGIT.search(shown) else "bad"
+        answer_text = str(message.get("content") if isinstance(message, dict) else message)
+        return "verdict", "good" if DIGIT.search(answer_text) else "bad"
     return None
 
 
 NAMES = ("alpha", "harbour", "lantern", "meadow", "quartz", "willow")
-DEEPEST = 8
+MAX_DEPTH = 8
 
 
 def calls_for(
@@ -163,7 +165,7 @@ def calls_for(
     it calls all tools. Without a script it does not call again after a tool's result.
     """
     if line is not None:
-        return (written(request, line.tool, line.arguments),) if line.tool else ()
+        return (build_call(request, line.tool, line.arguments),) if line.tool else ()
     schemas = request.schemas
     if request.tool_choice == "none" or request.after_tool:
         return ()
@@ -172,19 +174,24 @@ def calls_for(
         wrong = verdict.value
         arguments = call["arguments"]
         if not verdict.right:
-            shaped = isinstance(wrong, dict) and isinstance(wrong.get("arguments"), dict)
-            arguments = wrong["arguments"] if shaped else altered(arguments, request.prompt)
-        return (written(request, str(call["name"]), arguments),)
+            has_arguments = isinstance(wrong, dict) and isinstance(wrong.get("arguments"), dict)
+            arguments = (
+                wrong["arguments"]
+                if has_arguments
+                else alter_arguments(arguments, request.prompt)
+            )
+        return (build_call(request, str(call["name"]), arguments),)
     names: Iterable[str] = (request.forced_tool,) if request.forced_tool else ()
-    several = request.tool_choice == "required" and request.parallel_tool_calls is not False
-    if several and ASKED_AT_ONCE.search(request.prompt):
+    calls_all = request.tool_choice == "required" and request.parallel_tool_calls is not False
+    if calls_all and ASKED_AT_ONCE.search(request.prompt):
         names = schemas
     return tuple(
-        written(request, name, make_up(schemas[name], (request.prompt, name))) for name in names
+        build_call(request, name, make_up(schemas[name], (request.prompt, name)))
+        for name in names
     )
 
 
-def written(
+def build_call(
     request: ChatRequest,
     name: str,
     arguments: object,
@@ -195,13 +202,13 @@ def written(
     return SimulatedToolCall(f"call_{mark:016x}", name, text)
 
 
-def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
-    """Changes one of the arguments, so that the call is wrong in a plausible way."""
-    draw = simulated_model.random_bits(seed)
-    key = sorted(arguments)[draw % len(arguments)] if arguments else "note"
+def alter_arguments(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
+    """Changes one argument, so that the call is wrong in a plausible way."""
+    bits = simulated_model.random_bits(seed)
+    key = sorted(arguments)[bits % len(arguments)] if arguments else "note"
     return {
         **arguments,
-        key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip(),
+        key: f"{arguments.get(key, '')} {NAMES[bits % len(NAMES)]}".strip(),
     }
 
 
@@ -212,29 +219,35 @@ def make_up(
 ) -> Any:
     """Invents a value that fits the schema's type, enum and lower bound.
 
-    It takes the first of several alternatives. A value that is not a schema gives null.
+    The first of several alternatives counts. A value that is not a schema gives None.
     """
-    plain = schema if isinstance(schema, dict) else {"type": "null"}
-    if isinstance(ways := plain.get("anyOf"), list) and ways and depth < DEEPEST:
-        return make_up(ways[0], seed, depth + 1)
-    draw = simulated_model.random_bits(*seed)
-    options = plain.get("enum", [plain["const"]] if "const" in plain else None)
+    valid_schema = schema if isinstance(schema, dict) else {"type": "null"}
+    if (
+        isinstance(alternatives := valid_schema.get("anyOf"), list)
+        and alternatives
+        and depth < MAX_DEPTH
+    ):
+        return make_up(alternatives[0], seed, depth + 1)
+    bits = simulated_model.random_bits(*seed)
+    options = valid_schema.get(
+        "enum", [valid_schema["const"]] if "const" in valid_schema else None
+    )
     if isinstance(options, list) and options:
-        return options[draw % len(options)]
-    kind = plain.get("type", "object")
+        return options[bits % len(options)]
+    kind = valid_schema.get("type", "object")
     if isinstance(kind, list):
         kind = next((name for name in kind if name != "null"), "null")
-    if kind in ("object", "array") and depth >= DEEPEST:
+    if kind in ("object", "array") and depth >= MAX_DEPTH:
         return None
     if kind == "object":
-        fields = plain.get("properties")
+        fields = valid_schema.get("properties")
         parts = fields.items() if isinstance(fields, dict) else ()
         return {key: make_up(part, (*seed, key), depth + 1) for key, part in parts}
     if kind == "array":
-        return [make_up(plain.get("items"), (*seed, 0), depth + 1)]
-    least = plain.get("minimum")
-    number = least if isinstance(least, int) and abs(least) < 1e15 else 1
-    values = {"boolean": draw % 2 == 0, "string": NAMES[draw % len(NAMES)]}
+        return [make_up(valid_schema.get("items"), (*seed, 0), depth + 1)]
+    minimum = valid_schema.get("minimum")
+    number = minimum if isinstance(minimum, int) and abs(minimum) < 1e15 else 1
+    values = {"boolean": bits % 2 == 0, "string": NAMES[bits % len(NAMES)]}
     return {
         "integer": number,
         "number": float(number),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from pydantic_core import from_json
 
 
-def encoded(value: object) -> bytes:
+def encode(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -31,15 +31,15 @@ class Refused(Exception):
     param: str | None = None
 
 
-def error_body(why: Refused) -> dict[str, Any]:
+def error_body(refusal: Refused) -> dict[str, Any]:
     """Writes an error as OpenAI does."""
-    kind = "invalid_request_error" if why.status < 500 else "server_error"
-    kind = "rate_limit_error" if why.status == 429 else kind
+    kind = "invalid_request_error" if refusal.status < 500 else "server_error"
+    kind = "rate_limit_error" if refusal.status == 429 else kind
     error = {
-        "message": why.message,
+        "message": refusal.message,
         "type": kind,
-        "param": why.param,
-        "code": why.code,
+        "param": refusal.param,
+        "code": refusal.code,
     }
     return {"error": error}
 
@@ -99,7 +99,7 @@ class ChatRequest(BaseModel):
 
     @cached_property
     def prompt(self) -> str:
-        """The newest text of a user, else the last text."""
+        """The newest text of a user. Without one, the last text of any role."""
         prompts = [message.text for message in self.messages if message.role == "user"]
         return prompts[-1] if prompts else self.texts[-1]
 
@@ -110,8 +110,10 @@ class ChatRequest(BaseModel):
 
     @property
     def system(self) -> str:
-        ours = (m.text for m in self.messages if m.role in ("system", "developer"))
-        return "\n".join(ours)
+        texts = (
+            message.text for message in self.messages if message.role in ("system", "developer")
+        )
+        return "\n".join(texts)
 
     @property
     def include_usage(self) -> bool:
@@ -141,17 +143,17 @@ class ChatRequest(BaseModel):
         """The tool that `tool_choice` forces: a named tool, or the first if it requires any."""
         if self.tool_choice == "required":
             return next(iter(self.schemas), "")
-        named = self.tool_choice if isinstance(self.tool_choice, dict) else None
-        return None if named is None else str((named.get("function") or {}).get("name"))
+        choice = self.tool_choice if isinstance(self.tool_choice, dict) else None
+        return None if choice is None else str((choice.get("function") or {}).get("name"))
 
     @property
     def answer_schema(self) -> Mapping[str, Any] | None:
         """The JSON Schema of the answer; None for an answer in text."""
-        form = self.response_format or {"type": "text"}
-        if form.get("type") == "text":
+        answer_format = self.response_format or {"type": "text"}
+        if answer_format.get("type") == "text":
             return None
-        given = (form.get("json_schema") or {}).get("schema")
-        return given or {
+        schema = (answer_format.get("json_schema") or {}).get("schema")
+        return schema or {
             "type": "object",
             "properties": {"answer": {"type": "string"}},
         }
@@ -200,11 +202,11 @@ def text_of(content: object) -> str:
     if not isinstance(content, list):
         return str(content or "")
     parts = [part for part in content if isinstance(part, dict)]
-    found = (
+    texts = (
         text_of(part.get("content")) if part.get("type") == "tool_result" else part.get("text")
         for part in parts
     )
-    return "\n".join(text for text in found if isinstance(text, str))
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def function_tools(tools: object, schema: str) -> object:
@@ -268,7 +270,9 @@ def body(answer: Completion) -> dict[str, Any]:
         "content": answer.text or None,
     }
     if answer.calls:
-        message["tool_calls"] = [called(call, call.arguments) for call in answer.calls]
+        message["tool_calls"] = [
+            build_call_entry(call, call.arguments) for call in answer.calls
+        ]
     return {
         "id": answer.id,
         "object": "chat.completion",
@@ -297,7 +301,7 @@ def choice(
     }
 
 
-def called(call: SimulatedToolCall, arguments: str) -> dict[str, Any]:
+def build_call_entry(call: SimulatedToolCall, arguments: str) -> dict[str, Any]:
     function = {"name": call.name, "arguments": arguments}
     return {
         "id": call.id,
@@ -309,7 +313,7 @@ def called(call: SimulatedToolCall, arguments: str) -> dict[str, Any]:
 def event(data: Mapping[str, Any]) -> bytes:
     """Writes an event. The `type` of its data, if any, is the event's name."""
     name = f"event: {data['type']}\n".encode() if "type" in data else b""
-    return name + b"data: " + encoded(data) + b"\n\n"
+    return name + b"data: " + encode(data) + b"\n\n"
 
 
 def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
@@ -333,8 +337,8 @@ def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
     for number, call in enumerate(answer.calls):
         pieces = answer.pieces[number]
         parts = [
-            called(call, ""),
-            *({"function": {"arguments": p}} for p in pieces),
+            build_call_entry(call, ""),
+            *({"function": {"arguments": piece}} for piece in pieces),
         ]
         deltas += [{"tool_calls": [{"index": number, **part}]} for part in parts]
     end = chunk({}, answer.finish_reason)

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from evals.sim.chat_completions import (
     EndpointDialect,
     Refused,
-    encoded,
+    encode,
     no_such_model,
 )
 from evals.sim.profiles import STRICT_FIELDS, AtLeastZero, Share, parse
@@ -29,7 +29,7 @@ from harness.frame.errors import InputError
 
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 HeaderValue = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
-PAGE = b"<!doctype html><title>Bad gateway</title><h1>502 Bad gateway</h1><p>simulated</p>"
+HTML_PAGE = b"<!doctype html><title>Bad gateway</title><h1>502 Bad gateway</h1><p>simulated</p>"
 
 
 class FaultKind(StrEnum):
@@ -51,7 +51,7 @@ GARBAGE: Mapping[str, bytes] = {
     "text": b'{"id": "chatcmpl-sim", "choices": [{"mess',
     "nan": b'{"choices": [{"message": {"content": NaN}}], "usage": Infinity}',
     "nested": b"[" * 10_000 + b"]" * 10_000,
-    "no_choices": encoded(
+    "no_choices": encode(
         {
             "id": "chatcmpl-sim",
             "object": "chat.completion",
@@ -79,7 +79,7 @@ class Fault:
     # streaming, the fault cuts the answer in its middle.
     after_chunks: Annotated[int, Field(ge=0)] = 0
     role_first: bool = False  # send a ping and the role chunk before the fault
-    until_count: Annotated[int, Field(ge=0)] | None = None  # the number of hits
+    until_count: Annotated[int, Field(ge=0)] | None = None  # the most hits; None for any number
     from_turn: Annotated[int, Field(ge=1)] = 1  # the conversation's first turn with the fault
     variant: Literal["text", "nan", "nested", "no_choices"] = "text"
 
@@ -100,7 +100,7 @@ class FaultBook:
 
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
-        self._counts: dict[str, tuple[int, int]] = {}  # requests seen, requests hit
+        self._counts: dict[str, tuple[int, int]] = {}  # requests, hits
 
     def set(self, model: str, fault: Fault) -> None:
         self._faults[model] = fault
@@ -120,12 +120,14 @@ class FaultBook:
         fault = self._faults.get(name)
         if fault is None or turn < fault.from_turn:
             return None
-        seen, hit = self._counts[name]
-        tiny = 1e-9  # 0.29 * 100 is a little less than 29
-        due = math.floor((seen + 1) * fault.rate + tiny) > math.floor(seen * fault.rate + tiny)
-        struck = due and (fault.until_count is None or hit < fault.until_count)
-        self._counts[name] = seen + 1, hit + struck
-        return fault if struck else None
+        requests, hits = self._counts[name]
+        rounding = 1e-9  # 0.29 * 100 is a little less than 29
+        is_due = math.floor((requests + 1) * fault.rate + rounding) > math.floor(
+            requests * fault.rate + rounding
+        )
+        is_hit = is_due and (fault.until_count is None or hits < fault.until_count)
+        self._counts[name] = requests + 1, hits + is_hit
+        return fault if is_hit else None
 
 
 TRANSPORT = "swapgate.transport"
@@ -155,7 +157,7 @@ class HttpExchange(Request):
 
     async def reply(self, status: int, value: object) -> None:
         """Sends a whole answer in JSON."""
-        await self.whole(status, encoded(value), "application/json")
+        await self.whole(status, encode(value), "application/json")
 
     async def whole(
         self,
@@ -248,7 +250,7 @@ async def replace_answer(
         case FaultKind.GARBAGE:
             await exchange.whole(200, GARBAGE[fault.variant], "application/json")
         case FaultKind.HTML:
-            await exchange.whole(fault.status, PAGE, "text/html; charset=utf-8")
+            await exchange.whole(fault.status, HTML_PAGE, "text/html; charset=utf-8")
         case FaultKind.RESET | FaultKind.CLOSE if fault.before_all:
             await exchange.break_off(reset=fault.kind is FaultKind.RESET)
         case FaultKind.HANG:

@@ -121,9 +121,9 @@ def parse(
         value: T = adapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        field_path = ".".join(map(str, first["loc"]))
         fault = describe_fault(first, first["loc"], adapter(kind).json_schema())
-        raise InputError(f"{place}: {where}: {fault}") from None
+        raise InputError(f"{place}: {field_path}: {fault}") from None
     return value
 
 
@@ -152,8 +152,8 @@ class Profile:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the profile in the form in which `change_profile` reads it."""
-        shown: dict[str, Any] = adapter(Profile).dump_python(self, mode="json")
-        return shown
+        fields: dict[str, Any] = adapter(Profile).dump_python(self, mode="json")
+        return fields
 
 
 def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:
@@ -179,14 +179,14 @@ def change_profile(
     """
     if not isinstance(changes, dict):
         raise InputError(f"{place}: must be an object")
-    before = profile.as_json()
-    given = {**changes}
-    if "skill" in given:
-        skill = given.pop("skill")
+    old_fields = profile.as_json()
+    fields = {**changes}
+    if "skill" in fields:
+        skill = fields.pop("skill")
         by_suite = {**skill} if isinstance(skill, dict) else {"default": skill}
-        given["default_skill"] = by_suite.pop("default", profile.default_skill)
-        given["skill"] = {**profile.skill, **by_suite} if isinstance(skill, dict) else {}
+        fields["default_skill"] = by_suite.pop("default", profile.default_skill)
+        fields["skill"] = {**profile.skill, **by_suite} if isinstance(skill, dict) else {}
     for part in ("habits", "latency", "price"):
-        if isinstance(given.get(part), dict):
-            given[part] = {**before[part], **given[part]}
-    return parse(Profile, {**before, **given}, place)
+        if isinstance(fields.get(part), dict):
+            fields[part] = {**old_fields[part], **fields[part]}
+    return parse(Profile, {**old_fields, **fields}, place)

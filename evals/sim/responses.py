@@ -23,8 +23,10 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
     """Parses a request. Raises Refused. A call's output becomes a message with the role
     `tool`.
     """
-    given = data.get("input")
-    items = [{"role": "user", "content": given}] if isinstance(given, str) and given else given
+    input_ = data.get("input")
+    items = (
+        [{"role": "user", "content": input_}] if isinstance(input_, str) and input_ else input_
+    )
     if not items or not isinstance(items, list) or not all(isinstance(i, dict) for i in items):
         invalid("'input' is required: a text, or a list of objects.", "input")
     system = [{"role": "system", "content": data.get("instructions")}]
@@ -150,14 +152,14 @@ def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
             }
         )
 
-    under_way: dict[str, Any] = {"status": "in_progress"}
-    began = under_way | {
+    in_progress: dict[str, Any] = {"status": "in_progress"}
+    open_fields = in_progress | {
         "incomplete_details": None,
         "output": [],
         "usage": None,
     }
-    opening = write("created", response=whole | began)
-    opening += write("in_progress", response=whole | began)
+    opening = write("created", response=whole | open_fields)
+    opening += write("in_progress", response=whole | open_fields)
     frames: list[bytes] = []
     for index, (output, pieces) in enumerate(zip(whole["output"], answer.pieces, strict=True)):
         is_call = output["type"] == "function_call"
@@ -165,32 +167,38 @@ def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
             "item_id": output["id"],
             "output_index": index,
         }
-        empty = under_way | {"arguments" if is_call else "content": "" if is_call else []}
-        added = write("output_item.added", output_index=index, item=output | empty)
+        empty_fields = in_progress | {
+            "arguments" if is_call else "content": "" if is_call else []
+        }
+        opening_events = write(
+            "output_item.added", output_index=index, item=output | empty_fields
+        )
         if is_call:
             name = "function_call_arguments"
-            extra = dict[str, Any]()
-            last = {"name": output["name"], "arguments": output["arguments"]}
+            delta_fields = dict[str, Any]()
+            final_fields = {"name": output["name"], "arguments": output["arguments"]}
         else:
             name = "output_text"
-            extra = {"logprobs": []}
+            delta_fields = {"logprobs": []}
             place = place | {"content_index": 0}
-            last = {"text": answer.text, "logprobs": []}
-            added += write("content_part.added", **place, part=part(""))
-        frames.append(added)
+            final_fields = {"text": answer.text, "logprobs": []}
+            opening_events += write("content_part.added", **place, part=part(""))
+        frames.append(opening_events)
         frames += [
             write(
                 f"{name}.delta",
                 **place,
-                delta=d,
-                **extra,
+                delta=piece,
+                **delta_fields,
             )
-            for d in pieces
+            for piece in pieces
         ]
-        done = write(f"{name}.done", **place, **last)
+        closing_events = write(f"{name}.done", **place, **final_fields)
         if not is_call:
-            done += write("content_part.done", **place, part=part(answer.text))
-        frames.append(done + write("output_item.done", output_index=index, item=output))
+            closing_events += write("content_part.done", **place, part=part(answer.text))
+        frames.append(
+            closing_events + write("output_item.done", output_index=index, item=output)
+        )
     frames[0] = opening + frames[0]
     frames[-1] += write(whole["status"], response=whole)
     return frames

@@ -1,7 +1,7 @@
 """Serves a simulator under uvicorn, in this process until a signal, or in a thread.
 
-Loopback clients also get the `/sim/` switches for faults, profiles and statistics. The answers
-are written in `simulator`; this module knows paths, keys and connections.
+Loopback clients also get the `/sim/` switches for faults, profiles and statistics. `simulator`
+writes the answers. This module handles paths, keys and connections.
 """
 
 import asyncio
@@ -80,18 +80,20 @@ def act(
             return {"cleared": name or ANY_MODEL}
         case "POST profiles", str(name) if name != ANY_MODEL:
             changes = decoded(body)
-            like = simulator.model(str(changes.pop("like", name))).profile
-            profile = change_profile(like, changes, place=name)
+            base = simulator.model(str(changes.pop("like", name))).profile
+            profile = change_profile(base, changes, place=name)
             simulator.set_profile(name, profile)
             return {name: profile.as_json()}
         case "GET stats", None:
-            return {"models": {name: s.as_json() for name, s in simulator.stats.items()}}
+            return {
+                "models": {name: stats.as_json() for name, stats in simulator.stats.items()}
+            }
         case "DELETE stats", None:
             simulator.stats.clear()
             return {"models": {}}
         case _:
-            known = "see `swapgate docs open simulator`"
-            raise Refused(404, f"There is no switch {switch}; {known}.")
+            advice = "see `swapgate docs open simulator`"
+            raise Refused(404, f"There is no switch {switch}; {advice}.")
 
 
 def build_app(simulator: Simulator, *, key: str = "") -> ASGIApp:
@@ -190,18 +192,20 @@ def simulator(
     suites: Sequence[Source] = (),
     time_scale: float = 1.0,
 ) -> Simulator:
-    """Builds the simulator with the shipped suites. suites: further ones of the user.
+    """Builds the simulator with the shipped suites. suites: further suites of the user.
 
     time_scale: factor on all latencies; 0 answers at once.
     """
-    shipped = simulated_model.load_suites(
+    shipped_items = simulated_model.load_suites(
         simulated_model.suite_files(package_data.path("datasets"))
     )
-    own = simulated_model.load_suites(suites)
+    user_items = simulated_model.load_suites(suites)
     version = (
-        digest(adapter(list[simulated_model.BankItem]).dump_python(own))[:6] if own else ""
+        digest(adapter(list[simulated_model.BankItem]).dump_python(user_items))[:6]
+        if user_items
+        else ""
     )
-    bank = ItemBank([*shipped, *own], version)
+    bank = ItemBank([*shipped_items, *user_items], version)
     models = load_profiles(profiles)
     return Simulator(models, bank, time_scale=time_scale)
 
@@ -236,16 +240,19 @@ def serve_forever(
 
     on_ready: gets the base URL (without `/v1`) once the server accepts connections.
     """
-    known = profiles or DEFAULT_PROFILES
-    sim = simulator(profiles=known, suites=suites, time_scale=time_scale)
+    profiles_file = profiles or DEFAULT_PROFILES
+    provider_simulator = simulator(profiles=profiles_file, suites=suites, time_scale=time_scale)
     with open_listener(host, port) as listener:
-        serving = server(build_app(sim, key=key))
+        sim_server = server(build_app(provider_simulator, key=key))
         # uvicorn raises the signals again when it ends; they must not kill the process.
-        before = {sign: signal.signal(sign, lambda *_: None) for sign in STOP_SIGNALS}
+        old_handlers = {
+            signal_number: signal.signal(signal_number, lambda *_: None)
+            for signal_number in STOP_SIGNALS
+        }
         try:
             if on_ready:
                 on_ready(listener_url(listener))
-            serving.run(sockets=[listener])
+            sim_server.run(sockets=[listener])
         finally:
-            for sign, handler in before.items():
-                signal.signal(sign, handler)
+            for signal_number, handler in old_handlers.items():
+                signal.signal(signal_number, handler)

@@ -1,16 +1,16 @@
 """A simulated model answers an item, right or plausibly wrong.
 
-Its ability is fitted so that its share of right answers on a whole suite is its profile's
-skill. The model is a one-parameter item-response model with shared luck (Rasch 1960). The
-probability of a right answer is `logistic(ability - hardness(difficulty))`, with
+Its ability is fitted to the profile's skill: the share of right answers on a whole suite. The
+model is a one-parameter item-response model with shared luck (Rasch 1960). The probability of a
+right answer is `logistic(ability - hardness(difficulty))`, with
 `hardness(d) = SLOPE * (d - 1/2)`. The answer is right if the luck `u` on the item is below it:
 
     u = Φ(√SHARED·z₁ + √(1-SHARED-SEEDED)·z₂ + √SEEDED·z₃)
 
-The z are standard normal, from hashes of the item (z₁), of model and item (z₂), and of both
-and the request's `seed` or 0 (z₃). z₁ is the same for all models: as with real models, two
-models tend to miss the same items, so that pairing removes noise. The same seed gives the same
-answer in every process, because all random numbers are hashes.
+The z are standard normal numbers from hashes: z₁ of the item, z₂ of model and item, and z₃ of
+model, item and the request's `seed` or 0. z₁ is the same for all models: as with real models,
+two models tend to miss the same items, so that pairing removes noise. The same seed gives the
+same answer in every process, because all random numbers are hashes.
 
 A provider sees only text. The item bank therefore looks up the whole prompt, then searches it
 for items that a template wrapped. White space does not matter.
@@ -106,8 +106,10 @@ class ItemBank:
         text = flatten_whitespace(prompt)
         if (exact := self._exact.get(text)) or len(text) < self._shortest:
             return exact
-        found = [known for known in self._exact if known and known in text]
-        best = max(found, key=lambda k: (text.rfind(k) + len(k), len(k)), default="")
+        matches = [known for known in self._exact if known and known in text]
+        best = max(
+            matches, key=lambda known: (text.rfind(known) + len(known), len(known)), default=""
+        )
         return self._exact.get(best)
 
 
@@ -125,21 +127,21 @@ def load_suite_items(source: Source) -> list[BankItem]:
     (an Inspect task) has no items here, so the simulator does not know its prompts.
     """
     if not isinstance(source, SuiteSettings):
-        given, _, file = str(source).rpartition("=")
-        source = SuiteSettings(given or Path(file).stem, path=Path(file))
+        name, _, file = str(source).rpartition("=")
+        source = SuiteSettings(name or Path(file).stem, path=Path(file))
     if source.path is None:
         return []
     if not source.path.is_file():
         raise InputError(
             f"there is no suite file {source.path}; give an existing JSONL or CSV file"
         )
-    read = items.load_items(
+    suite_items = items.load_items(
         source.path,
         name=source.name,
         input_field=source.input_field,
         target_field=source.target_field,
     )
-    return [bank_item(item, suite=source.name, place=str(source.path)) for item in read]
+    return [bank_item(item, suite=source.name, place=str(source.path)) for item in suite_items]
 
 
 def suite_files(folder: Path) -> list[Path]:
@@ -153,10 +155,10 @@ def bank_item(
     place: str,
 ) -> BankItem:
     """Reads an item. Its call is `metadata.tool_call` or its target. Raises InputError."""
-    known = sample.metadata
+    metadata = sample.metadata
     calls = [
         call
-        for call in (known.get("tool_call"), sample.target)
+        for call in (metadata.get("tool_call"), sample.target)
         if isinstance(call, dict) and {"name", "arguments"} == set(call)
     ]
     fields = {
@@ -164,8 +166,8 @@ def bank_item(
         "id": sample.id,
         "input": sample.input,
         "target": sample.target,
-        "difficulty": known.get("difficulty", 0.5),
-        "distractors": known.get("distractors", other_choices(sample)),
+        "difficulty": metadata.get("difficulty", 0.5),
+        "distractors": metadata.get("distractors", other_choices(sample)),
         "tool_call": calls[0] if calls else None,
     }
     return parse(BankItem, fields, f"{place}: item {sample.id}")
@@ -270,12 +272,14 @@ class SimulatedModel:
             self._abilities[suite] = ability_for(items, share=share, model_seed=seed)
         needed = needed_ability(item, model_seed=seed, request_seed=request_seed)
         right = self._abilities[suite] > needed
-        return SimulatedAnswer(item, right, item.target if right else self._slip(item))
+        return SimulatedAnswer(
+            item, right, item.target if right else self._choose_wrong_answer(item)
+        )
 
-    def _slip(self, item: BankItem) -> Any:
+    def _choose_wrong_answer(self, item: BankItem) -> Any:
         """Chooses a wrong answer: a distractor of the item, else the target of another item."""
         targets = (entry.target for entry in self._bank.suites[item.suite][:200])
         options = [wrong for wrong in item.distractors if wrong != item.target]
         options = options or [target for target in targets if target != item.target]
-        pick = random_bits("slip", self.profile.seed, item.suite, item.id)
-        return options[pick % len(options)] if options else "I do not know."
+        bits = random_bits("slip", self.profile.seed, item.suite, item.id)
+        return options[bits % len(options)] if options else "I do not know."

@@ -24,7 +24,7 @@ from evals.sim.chat_completions import (
     Completion,
     EndpointDialect,
     Refused,
-    encoded,
+    encode,
     invalid,
 )
 from evals.sim.faults import (
@@ -49,7 +49,7 @@ DIALECTS: Mapping[str, EndpointDialect] = {
 OVERLOADED = Refused(503, "This error in mid-answer is simulated.", "overloaded")
 
 
-class Written(NamedTuple):
+class EncodedAnswer(NamedTuple):
     """An answer as bytes. frames: events of a stream, or the whole body as one frame."""
 
     frames: Sequence[bytes]
@@ -95,20 +95,20 @@ class Simulator:
 
     def catalogue(self) -> dict[str, Any]:
         """Lists the models with prices, as `GET /v1/models` answers."""
-        known = {
+        model_fields = {
             "object": "model",
             "created": 0,
             "owned_by": "simulated",
         }
-        listed = [
+        models = [
             {
                 "id": name,
-                **known,
-                "pricing": _pricing(model.profile.price),
+                **model_fields,
+                "pricing": _list_prices(model.profile.price),
             }
             for name, model in self.models.items()
         ]
-        return {"object": "list", "data": listed}
+        return {"object": "list", "data": models}
 
     async def answer(self, exchange: HttpExchange, dialect: EndpointDialect) -> None:
         """Answers a chat, message or response. Raises Refused, ClientDisconnect."""
@@ -117,24 +117,24 @@ class Simulator:
         model = self.model(name)
         request = dialect.parse(data)
 
-        def written() -> Written:
+        def write_answer() -> EncodedAnswer:
             answer = self._complete(request, model)
             frames = dialect.stream(answer, request) if request.stream else None
             tokens = answer.completion_tokens
-            return Written(
-                frames or [encoded(dialect.body(answer))],
+            return EncodedAnswer(
+                frames or [encode(dialect.body(answer))],
                 bool(frames),
                 tokens,
             )
 
-        await self._serve(exchange, dialect, (name, request.turn_number), written)
+        await self._serve(exchange, dialect, (name, request.turn_number), write_answer)
 
     async def embed(self, exchange: HttpExchange) -> None:
         """Answers embeddings, the same for all models. Raises Refused, ClientDisconnect."""
         data = chat_completions.decoded(await exchange.body())
         name = chat_completions.model_name(data)
         body = embeddings_body(data, model=self.model(name).profile.serves or name)
-        await self._serve(exchange, CHAT, (name, 1), lambda: Written([encoded(body)]))
+        await self._serve(exchange, CHAT, (name, 1), lambda: EncodedAnswer([encode(body)]))
 
     def model(self, name: str) -> SimulatedModel:
         if name not in self.models:
@@ -146,7 +146,7 @@ class Simulator:
         exchange: HttpExchange,
         dialect: EndpointDialect,
         request: tuple[str, int],
-        written: Callable[[], Written],
+        write_answer: Callable[[], EncodedAnswer],
     ) -> None:
         """Counts the request, and sends its answer or its fault. Raises ClientDisconnect.
 
@@ -160,7 +160,7 @@ class Simulator:
         try:
             if fault and await replace_answer(exchange, fault, name, dialect):
                 return
-            answer = written()
+            answer = write_answer()
             profile = self.model(name).profile
             z = simulated_model.normal("latency", profile.seed, next(self._numbers))
             first_s = self._time_scale * profile.latency.first_token_s(z)
@@ -173,17 +173,18 @@ class Simulator:
     def _complete(self, request: ChatRequest, model: SimulatedModel) -> Completion:
         """Writes the model's answer to a request.
 
-        The first that fits decides: a line of the script, a judge's prompt, an item of the
-        bank, the results of tools, a schema; else filler. A limit cuts the text off.
+        The first match decides: a line of the script, a judge's prompt, an item of the bank,
+        the results of tools, a schema. Without a match, the answer is filler. A limit cuts the
+        text off.
         """
         profile = model.profile
         prompt = request.prompt
         line = find_line(profile.script, request.texts, request.schemas)
-        fixed = line.text if line else answers.answer_as_judge(prompt, profile)
-        item = None if line or fixed else self.bank.find(prompt)
+        fixed_text = line.text if line else answers.answer_as_judge(prompt, profile)
+        item = None if line or fixed_text else self.bank.find(prompt)
         verdict = model.sit(item, request_seed=request.seed or 0) if item else None
         calls = answers.calls_for(request, verdict, line)
-        text = fixed or ""
+        text = fixed_text or ""
         reason = "stop"
         schema = request.answer_schema
         if calls:
@@ -199,9 +200,9 @@ class Simulator:
             )
         elif not text and schema is None:
             results = request.tool_results
-            text = answers.repeat_results(results) if results else answers.filler(prompt)
+            text = answers.repeat_results(results) if results else answers.write_filler(prompt)
         elif not text:
-            text = answers.bare(answers.make_up(schema, (profile.seed, prompt)))
+            text = answers.write_json(answers.make_up(schema, (profile.seed, prompt)))
         if request.limit is not None and simulated_model.count_tokens(text) > request.limit:
             text = simulated_model.cut(text, request.limit)
             reason = "length"
@@ -223,7 +224,7 @@ class Simulator:
 async def send(
     exchange: HttpExchange,
     dialect: EndpointDialect,
-    answer: Written,
+    answer: EncodedAnswer,
     pace: tuple[float, float],
     fault: Fault | None,
 ) -> None:
@@ -234,34 +235,40 @@ async def send(
     """
     frames = [*answer.frames]
     first_s, rest_s = pace
-    struck = fault if fault and fault.kind in MID_ANSWER else None
-    at = -1
-    if struck and answer.streamed and struck.role_first:
+    mid_fault = fault if fault and fault.kind in MID_ANSWER else None
+    fault_index = -1
+    if mid_fault and answer.streamed and mid_fault.role_first:
         frames[0] = dialect.ping + frames[0]
-    if struck and not answer.streamed:
+    if mid_fault and not answer.streamed:
         half = len(frames[0]) // 2
         frames = [frames[0][:half], frames[0][half:]]
-    if struck:
-        at = 0 if struck.before_all else min(1 + struck.after_chunks, len(frames) - 1)
+    if mid_fault:
+        fault_index = (
+            0 if mid_fault.before_all else min(1 + mid_fault.after_chunks, len(frames) - 1)
+        )
     await exchange.pause(first_s if answer.streamed else first_s + rest_s)
-    if struck and not answer.streamed and struck.kind is FaultKind.ERROR_IN_STREAM:
+    if mid_fault and not answer.streamed and mid_fault.kind is FaultKind.ERROR_IN_STREAM:
         await exchange.reply(200, dialect.error(OVERLOADED))
         return
-    length = None if answer.streamed or struck else len(frames[0])
+    length = None if answer.streamed or mid_fault else len(frames[0])
     kind = "text/event-stream; charset=utf-8" if answer.streamed else "application/json"
     if fault and fault.kind is FaultKind.WRONG_CONTENT_TYPE:
         kind = "text/plain; charset=utf-8"
     await exchange.start(200, kind, length=length)
     last = len(frames) - 1
-    for n, frame in enumerate(frames):
-        if struck and n == at and not await _survives(exchange, struck, dialect):
+    for index, frame in enumerate(frames):
+        if (
+            mid_fault
+            and index == fault_index
+            and not await _apply_mid_answer(exchange, mid_fault, dialect)
+        ):
             return
-        if answer.streamed and 0 < n < last:
+        if answer.streamed and 0 < index < last:
             await exchange.pause(rest_s / (last - 1))
-        await exchange.write(frame, last=n == last)
+        await exchange.write(frame, last=index == last)
 
 
-async def _survives(
+async def _apply_mid_answer(
     exchange: HttpExchange,
     fault: Fault,
     dialect: EndpointDialect,
@@ -281,14 +288,14 @@ async def _survives(
     return False
 
 
-def _pricing(price: Price) -> dict[str, str]:
-    listed = {
+def _list_prices(price: Price) -> dict[str, str]:
+    prices = {
         "prompt": price.input_usd_per_mtok,
         "completion": price.output_usd_per_mtok,
         "input_cache_read": price.cached_input_usd_per_mtok,
         "input_cache_write": price.cache_write_usd_per_mtok,
     }
-    return {name: f"{usd / 1e6:.15f}" for name, usd in listed.items() if usd is not None}
+    return {name: f"{usd / 1e6:.15f}" for name, usd in prices.items() if usd is not None}
 
 
 DIMENSIONS = 256
@@ -299,24 +306,24 @@ def vector(text: str, dimensions: int) -> list[float]:
     """Draws a unit vector from a text: equal texts have equal vectors, without any other
     meaning.
     """
-    chance = random.Random(text)  # noqa: S311 - no secret
-    drawn = [chance.gauss() for _ in range(dimensions)]
-    length = math.hypot(*drawn)
-    return [x / length for x in drawn]
+    generator = random.Random(text)  # noqa: S311 - no secret
+    numbers = [generator.gauss() for _ in range(dimensions)]
+    length = math.hypot(*numbers)
+    return [x / length for x in numbers]
 
 
 def embeddings_body(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     """Builds the body that answers `POST /v1/embeddings`. Raises Refused."""
-    given = data.get("input")
-    # Token numbers become the text of their digits.
-    tokens = isinstance(given, list) and all(isinstance(n, int) for n in given)
-    many = [given] if isinstance(given, str) or (given and tokens) else given
-    if not isinstance(many, list) or not many:
+    value = data.get("input")
+    # Writes token numbers as the text of their digits.
+    is_tokens = isinstance(value, list) and all(isinstance(token, int) for token in value)
+    inputs = [value] if isinstance(value, str) or (value and is_tokens) else value
+    if not isinstance(inputs, list) or not inputs:
         invalid(
             "'input' must be a text, a list of texts, or lists of tokens.",
             "input",
         )
-    texts = [entry if isinstance(entry, str) else " ".join(map(str, entry)) for entry in many]
+    texts = [entry if isinstance(entry, str) else " ".join(map(str, entry)) for entry in inputs]
     size = DIMENSIONS if data.get("dimensions") is None else data["dimensions"]
     if not isinstance(size, int) or not 1 <= size <= MOST_DIMENSIONS:
         invalid(
@@ -331,10 +338,10 @@ def embeddings_body(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     rows = [
         {
             "object": "embedding",
-            "index": n,
-            "embedding": v,
+            "index": index,
+            "embedding": numbers,
         }
-        for n, v in enumerate(vectors)
+        for index, numbers in enumerate(vectors)
     ]
     usage = {"prompt_tokens": count, "total_tokens": count}
     return {

@@ -71,12 +71,14 @@ class ConfiguredSuites:
         try:
             return self._suites[suite]
         except KeyError:
-            known = self.names()
-            there = ", ".join(known) or "none; add one under `suites` in the configuration"
+            names = self.names()
+            listed_names = (
+                ", ".join(names) or "none; add one under `suites` in the configuration"
+            )
             hint = did_you_mean(
                 suite,
-                known,
-                otherwise=f"; there are: {there}",
+                names,
+                otherwise=f"; there are: {listed_names}",
                 cutoff=0.4,
             )
             raise NotFound(f"no suite {suite!r}{hint}") from None
@@ -84,17 +86,17 @@ class ConfiguredSuites:
     def suite(self, suite: str) -> Suite:
         """Returns a suite with a data file. Raises NotFound, ConfigError, InputError."""
         settings = self.settings(suite)
-        key = _version(suite, settings.path or Path())
+        key = _build_cache_key(suite, settings.path or Path())
         if key not in self._loaded:
             self._loaded[key] = load_suite(settings)
         return self._loaded[key]
 
-    def _data(self, suite: str) -> Suite | None:
+    def _load_data(self, suite: str) -> Suite | None:
         return None if self.settings(suite).task is not None else self.suite(suite)
 
-    def _task(self, suite: str) -> tuple[SuitePin, ItemGroups]:
+    def _load_task(self, suite: str) -> tuple[SuitePin, ItemGroups]:
         settings = self.settings(suite)
-        key = _version(settings.name, task_file(settings)[0])
+        key = _build_cache_key(settings.name, task_file(settings)[0])
         if key not in self._tasks:
             # The import takes seconds.
             from evals.runner.inspect_tasks import load_task_suite  # noqa: PLC0415
@@ -104,20 +106,20 @@ class ConfiguredSuites:
         return self._tasks[key]
 
     def pin(self, suite: str) -> SuitePin:
-        return data.pin if (data := self._data(suite)) else self._task(suite)[0]
+        return data.pin if (data := self._load_data(suite)) else self._load_task(suite)[0]
 
     def groups(self, suite: str) -> ItemGroups:
-        return data.groups if (data := self._data(suite)) else self._task(suite)[1]
+        return data.groups if (data := self._load_data(suite)) else self._load_task(suite)[1]
 
     def describe_dependence(self, suite: str) -> str:
         """Describes equal items, found clusters and large clusters; empty without any."""
-        if data := self._data(suite):
+        if data := self._load_data(suite):
             return data.dependence
-        return describe_dependence(self._task(suite)[1], {})
+        return describe_dependence(self._load_task(suite)[1], {})
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
         """Returns the estimated mean tokens of question and answer; None for a task."""
-        return data.guessed_tokens if (data := self._data(suite)) else None
+        return data.guessed_tokens if (data := self._load_data(suite)) else None
 
     def title(self, suite: str) -> str:
         return self.settings(suite).title or suite
@@ -126,8 +128,8 @@ class ConfiguredSuites:
         return self.settings(suite).data_class
 
     def describe_sample(self, suite: str) -> str:
-        """Describes what the suite's data omits or could not be read; empty if there is nothing
-        to say.
+        """Describes the data that the suite omits, its unlabelled items and its unreadable
+        characters; empty if there are none.
         """
         settings = self.settings(suite)
         data = None if settings.path is None else self.suite(suite)
@@ -138,12 +140,12 @@ class ConfiguredSuites:
             f"{broken} items contain {REPLACED} instead of a character that Swapgate could not "
             "read."
         )
-        found = [
+        remarks = [
             describe_sample(settings),
             describe_unlabelled(unlabelled, len(items)) if unlabelled else "",
             replaced if broken else "",
         ]
-        return " ".join(filter(None, found))
+        return " ".join(filter(None, remarks))
 
     def item_texts(self, suite: str, item: str) -> tuple[str, str]:
         """Returns an item's input and target as texts for people.
@@ -151,15 +153,15 @@ class ConfiguredSuites:
         Raises NotFound for an unknown item, and for an Inspect task, whose items are not loaded
         here.
         """
-        data = self._data(suite)
+        data = self._load_data(suite)
         if data is None:
             raise NotFound(
                 f"suite {suite!r} is an Inspect task; only the stored prompts have its items"
             )
-        found = data.items.get(item)
-        if found is None:
+        suite_item = data.items.get(item)
+        if suite_item is None:
             raise NotFound(f"suite {suite!r} has no item {item!r}; check if its data changed")
-        return found.input, written(found.target)
+        return suite_item.input, written(suite_item.target)
 
 
 def describe_unlabelled(unlabelled: int, items: int) -> str:
@@ -194,7 +196,7 @@ class SuiteJudges(Mapping[str, Target]):
         return sum(1 for _ in self)
 
 
-def _version(suite: str, path: Path) -> tuple[str, int, int]:
+def _build_cache_key(suite: str, path: Path) -> tuple[str, int, int]:
     """Returns a key that changes with the file's time and size."""
     try:
         stat = path.stat()

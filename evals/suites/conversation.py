@@ -16,21 +16,23 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
 def conversation(item: Item) -> tuple[Message, ...]:
     """Reads an item's conversation; empty if the item uses the template. Raises InputError."""
-    given = item.metadata.get("messages")
+    messages = item.metadata.get("messages")
     return (
-        () if given is None else check_messages(given, f"item {item.id!r}: metadata.messages")
+        ()
+        if messages is None
+        else check_messages(messages, f"item {item.id!r}: metadata.messages")
     )
 
 
-def check_messages(given: object, place: str) -> tuple[Message, ...]:
+def check_messages(messages: object, place: str) -> tuple[Message, ...]:
     """Checks a conversation in the form of Chat Completions, and returns it.
 
     Contents are texts. The last message must not be the model's, because the run asks for it.
     Raises InputError with the place and the message's number.
     """
-    if not isinstance(given, list) or not given:
+    if not isinstance(messages, list) or not messages:
         raise InputError(f"{place}: must be a list of messages that is not empty")
-    for number, message in enumerate(given):
+    for number, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise InputError(
                 f"{place}: message {number}: must be an object with a role of "
@@ -44,9 +46,9 @@ def check_messages(given: object, place: str) -> tuple[Message, ...]:
             raise InputError(f"{place}: message {number}: a tool call without a function")
         if message["role"] == "tool" and not isinstance(message.get("tool_call_id"), str):
             raise InputError(f"{place}: message {number}: needs the tool_call_id")
-    if given[-1]["role"] == "assistant":
+    if messages[-1]["role"] == "assistant":
         raise InputError(f"{place}: the last message is the model's; end with another role")
-    return tuple(given)
+    return tuple(messages)
 
 
 def _has_content(message: Message) -> bool:
@@ -73,8 +75,10 @@ def message_text(message: Message) -> str:
     return content or ""
 
 
-def asked_text(messages: Sequence[Message]) -> str:
-    """Returns the text that people read as input: the last user's text, else the last text."""
+def find_input_text(messages: Sequence[Message]) -> str:
+    """Returns the text that people read as input: the user's last text that is not blank, else
+    the last text of any role.
+    """
     users = [
         message
         for message in messages
@@ -86,20 +90,20 @@ def asked_text(messages: Sequence[Message]) -> str:
 FIELDS: Final = ("tools", "tool_choice", "response_format")
 
 
-def check_fields(given: Mapping[str, object], place: str) -> None:
+def check_fields(fields: Mapping[str, object], place: str) -> None:
     """Checks additional request fields. Raises InputError with the place."""
-    for name in given:
+    for name in fields:
         if name not in FIELDS:
             raise InputError(f"{place}: unknown field {name!r}; it knows {', '.join(FIELDS)}")
-    tools = given.get("tools", [])
+    tools = fields.get("tools", [])
     if not isinstance(tools, list) or not all(map(_is_tool, tools)):
         raise InputError(
             f"{place}: tools must be a list of objects of the form "
             '{"type": "function", "function": {"name": "…", "parameters": {…}}}'
         )
-    if not isinstance(given.get("tool_choice", ""), str | dict):
+    if not isinstance(fields.get("tool_choice", ""), str | dict):
         raise InputError(f"{place}: tool_choice must be a text or an object")
-    if not isinstance(given.get("response_format", {}), dict):
+    if not isinstance(fields.get("response_format", {}), dict):
         raise InputError(f"{place}: response_format must be an object")
 
 
@@ -110,6 +114,8 @@ def _is_tool(tool: object) -> bool:
 
 def merge_fields(suite: Mapping[str, object], item: Item) -> dict[str, object]:
     """Returns the suite's fields; the item's own fields replace them. Raises InputError."""
-    own = {name: item.metadata[name] for name in FIELDS if item.metadata.get(name) is not None}
-    check_fields(own, f"item {item.id!r}: metadata")
-    return {**suite, **own}
+    item_fields = {
+        name: item.metadata[name] for name in FIELDS if item.metadata.get(name) is not None
+    }
+    check_fields(item_fields, f"item {item.id!r}: metadata")
+    return {**suite, **item_fields}

@@ -103,14 +103,14 @@ def read_dataset(
     reader.draw_per_caller()
     notes = [*reader.notes(human_score)]
     if reader.unlabelled == len(reader.items):
-        why = _nothing(source, tool, names, human_score)
+        reason = _explain_empty(source, tool, names, human_score)
         if number := reader.labels.too_free:
-            why += (
+            reason += (
                 f". People approved {format_quantity(number, 'answer')}; such a text is a "
                 "reference for a judge (`--scorer rubric`), and a label (`--scorer label`) "
                 "only if it is one of a few short texts"
             )
-        raise NothingTaken(why, notes)
+        raise NothingTaken(reason, notes)
     return ImportedDataset(
         tool if names is not PLAIN else "",
         reader.items,
@@ -120,13 +120,13 @@ def read_dataset(
     )
 
 
-def _nothing(
+def _explain_empty(
     source: SourceFile,
     tool: str,
     names: DatasetFormat,
     human_score: str,
 ) -> str:
-    """Explains why a file gave no item, and what to do."""
+    """Explains why a file has no item, and how the user can correct that."""
     if not source.records:
         return f"{source.path}: has no records; a suite needs at least one item"
     looks = f"looks like a data set of {tool}" if names is not PLAIN else "is no known data set"
@@ -155,13 +155,13 @@ class _Reader:
         self.items: list[Mapping[str, Any]] = []
         self.lost: Counter[str] = Counter()
         self.repeats = 0
-        self.repeating = 0  # records whose label repeats the model's free text
+        self.repeating_labels = 0  # records whose label repeats the model's free text
         self.conversations = 0  # records with `messages` instead of an input
         self.metadata: Counter[str] = Counter()
         self.grouped: Counter[str] = Counter()  # metadata keys with values for slices
-        self._known: dict[str, str] = {}  # content → id or place
-        self._ids: dict[str, tuple[str, str]] = {}  # id → content, place
-        self._targets: dict[str, tuple[object, str]] = {}  # question → target, place
+        self._place_by_content: dict[str, str] = {}  # content → id or place
+        self._content_by_id: dict[str, tuple[str, str]] = {}  # id → content, place
+        self._target_by_question: dict[str, tuple[object, str]] = {}  # question → target, place
 
     def add(self, record: SourceRecord) -> None:
         """Adds a record's item, if it has a label and is new. Raises InputError for a faulty
@@ -174,86 +174,88 @@ class _Reader:
         ):
             self.lost["archived"] += 1
             return
-        found = {SPELLINGS.get(name, name): value for name, value in fields.items()}
+        values = {SPELLINGS.get(name, name): value for name, value in fields.items()}
         if self.source.form == "csv":
             question = self.names.input
-            found = {
+            values = {
                 name: value if name == question and self.names is PLAIN else parse_cell(value)
-                for name, value in found.items()
+                for name, value in values.items()
             }
-        if self.names is PLAIN and isinstance(found.get("messages"), list):
-            self.conversations += "input" not in found
-            split_conversation(found, "input", "target")
-        target = self._target(replace(record, fields=found))
+        if self.names is PLAIN and isinstance(values.get("messages"), list):
+            self.conversations += "input" not in values
+            split_conversation(values, "input", "target")
+        target = self._find_label(replace(record, fields=values))
         if target in (None, "", {}):  # [] is a label: no tool call is right
             target = None
-            asked = found.get(self.names.input) not in (None, "", [], {})
-            if not (asked and self._is_drawn(found)):
+            has_question = values.get(self.names.input) not in (None, "", [], {})
+            if not (has_question and self._is_drawn(values)):
                 self.lost["without a right answer"] += 1
                 return
-        if found.get(self.names.input) in (None, "", [], {}):
+        if values.get(self.names.input) in (None, "", [], {}):
             raise InputError(
                 f"{record.place}: field {self.names.input!r}: missing or empty; fields here: "
                 f"{', '.join(sorted(fields))}"
             )
-        raw = self._raw_item(found, target)
+        raw = self._build_line(values, target)
         item = read_item(raw, record.place)
-        refuse_second_target(self._targets, item, record.place)
+        refuse_second_target(self._target_by_question, item, record.place)
         if self._is_new(item, record.place):
             self.items.append(raw)
             for name, value in raw["metadata"].items():
                 self.metadata[name] += 1
                 self.grouped[name] += isinstance(value, str | int)
 
-    def _is_drawn(self, found: Mapping[str, Any]) -> bool:
+    def _is_drawn(self, values: Mapping[str, Any]) -> bool:
         """Tells whether a record was drawn from traffic: its file has models' answers, or it
-        names its trace. A failed request has no answer, but its place among the others.
+        names its trace. A failed request has no answer, but belongs to the sample.
         """
         answers = self.source.names & {self.names.answer, *_ANSWERS}
-        return bool(answers) or any(found.get(name) for name in _TRACES)
+        return bool(answers) or any(values.get(name) for name in _TRACES)
 
-    def _target(self, record: SourceRecord) -> object:
+    def _find_label(self, record: SourceRecord) -> object:
         """Returns the record's label: an expected output, else a person's label; None without
         one.
         """
         names = TARGET_FIELDS if self.names is PLAIN else self.names.targets
-        found = (_answer_text(record.fields.get(name)) for name in names)
-        target = next((value for value in found if value not in (None, "", {})), None)
+        candidates = (_reduce_answer(record.fields.get(name)) for name in names)
+        target = next((value for value in candidates if value not in (None, "", {})), None)
         if target is None:
-            answer = _answer_text(record.fields.get(self.names.answer))
-            target = _answer_text(self.labels.label(record, answer))
+            answer = _reduce_answer(record.fields.get(self.names.answer))
+            target = _reduce_answer(self.labels.label(record, answer))
         answers = [record.fields.get(name) for name in (self.names.answer, *_ANSWERS)]
         if not accepts_approved(self.labels.scorer, target) and repeats_answer(target, answers):
-            self.repeating += 1
+            self.repeating_labels += 1
             return None
         return target
 
-    def _raw_item(self, found: Mapping[str, Any], target: object) -> Mapping[str, Any]:
+    def _build_line(self, values: Mapping[str, Any], target: object) -> Mapping[str, Any]:
         """Builds an item's line. Another tool's metadata loses keys that Swapgate would
         misread.
         """
-        metadata = found.get(self.names.metadata)
-        kept = dict(metadata) if isinstance(metadata, Mapping) else {}
+        metadata = values.get(self.names.metadata)
+        item_metadata = dict(metadata) if isinstance(metadata, Mapping) else {}
         if self.names is not PLAIN:
-            kept = {name: value for name, value in kept.items() if name not in _RESERVED}
-        question = found.get(self.names.input)
+            item_metadata = {
+                name: value for name, value in item_metadata.items() if name not in _RESERVED
+            }
+        question = values.get(self.names.input)
         if isinstance(question, Mapping) and isinstance(question.get("messages"), list):
-            kept |= {name: question[name] for name in FIELDS if question.get(name)}
+            item_metadata |= {name: question[name] for name in FIELDS if question.get(name)}
             question = question["messages"]
         if isinstance(question, list):
-            question = [_message(message) for message in question]
-        tags = found.get("tags")
-        id_ = found.get("id")
+            question = [_convert_message(message) for message in question]
+        tags = values.get("tags")
+        id_ = values.get("id")
         id_ = str(id_) if isinstance(id_, int) else id_
         return {
             **({"id": id_} if id_ not in (None, "") else {}),
             "input": question,
             "target": target,
-            **({"choices": found["choices"]} if found.get("choices") else {}),
+            **({"choices": values["choices"]} if values.get("choices") else {}),
             "metadata": {
-                **kept,
+                **item_metadata,
                 **({UNLABELLED: WITHOUT_LABEL} if target is None else {}),
-                **_people(found),
+                **_hash_people(values),
                 **({"tags": tags} if isinstance(tags, list) and tags else {}),
             },
         }
@@ -264,41 +266,45 @@ class _Reader:
 
     def draw_per_caller(self) -> None:
         """Keeps at most MOST_OF_A_CALLER items of each caller."""
-        # Neither the records' order nor their labels decide, which people may have chosen.
-        asked: Counter[str] = Counter()
+        # The draw ignores the records' order and labels, because people may have chosen both.
+        question_counts: Counter[str] = Counter()
         callers: dict[str, str] = {}
         for item in self.items:
             question = canonical_json([item["input"], item["metadata"].get("messages")])
-            callers[f"{question}:{asked[question]}"] = _caller(item)
-            asked[question] += 1
-        drawn = draw_per_caller(callers)
-        kept = [item for id_, item in zip(callers, self.items, strict=True) if id_ in drawn]
-        if beyond := len(self.items) - len(kept):
-            self.lost[f"of callers with more than {MOST_OF_A_CALLER} records"] += beyond
-        self.items = kept
+            callers[f"{question}:{question_counts[question]}"] = _find_caller(item)
+            question_counts[question] += 1
+        drawn_ids = draw_per_caller(callers)
+        drawn_items = [
+            item for id_, item in zip(callers, self.items, strict=True) if id_ in drawn_ids
+        ]
+        if excess := len(self.items) - len(drawn_items):
+            self.lost[f"of callers with more than {MOST_OF_A_CALLER} records"] += excess
+        self.items = drawn_items
 
     def _is_new(self, item: Item, place: str) -> bool:
         """Returns whether the content is new. Raises InputError if an id has two contents."""
-        asked = item.metadata.get("messages") or item.input
+        question = item.metadata.get("messages") or item.input
         deciding = {name: item.metadata.get(name) for name in _DECIDING}
-        content = canonical_json([asked, item.target, list(item.choices), deciding])
+        content = canonical_json([question, item.target, list(item.choices), deciding])
         if item.id:
-            before, at = self._ids.setdefault(item.id, (content, place))
-            if before != content:
+            first_content, first_place = self._content_by_id.setdefault(
+                item.id, (content, place)
+            )
+            if first_content != content:
                 raise InputError(
-                    f"{place}: field 'id': {item.id!r} is already the id of {at}, which has "
-                    "another question or answer; give each item its own id"
+                    f"{place}: field 'id': {item.id!r} is already the id of {first_place}, "
+                    "which has another question or answer; give each item its own id"
                 )
-        new = content not in self._known
-        self._known.setdefault(content, place)
-        self.repeats += not new
-        return new
+        is_new = content not in self._place_by_content
+        self._place_by_content.setdefault(content, place)
+        self.repeats += not is_new
+        return is_new
 
     def notes(self, human_score: str) -> Iterator[ConversionNote]:
         place = str(self.source.path)
         fields = Counter(name for record in self.source.records for name in record.fields)
         for name, number in sorted(fields.items()):
-            outcome, text = self._outcome(name, human_score)
+            outcome, text = self._describe_field(name, human_score)
             count = (
                 "" if outcome is ConversionOutcome.LEFT else format_quantity(number, "record")
             )
@@ -312,12 +318,12 @@ class _Reader:
                 )
             yield ConversionNote(place, f"metadata.{name}", ConversionOutcome.TAKEN, text)
         yield from self.labels.notes(place)
-        if self.repeating:
-            count = format_quantity(self.repeating, "record")
+        if self.repeating_labels:
+            count = format_quantity(self.repeating_labels, "record")
             text = f"{count} without a label, because it repeats the model's own free text"
             yield ConversionNote(place, "items", ConversionOutcome.CHANGED, text)
-        for why, number in self.lost.items():
-            text = f"{format_quantity(number, 'record')} {why}"
+        for reason, number in self.lost.items():
+            text = f"{format_quantity(number, 'record')} {reason}"
             yield ConversionNote(place, "items", ConversionOutcome.LEFT, text)
         if self.repeats:
             count = format_quantity(self.repeats, "record")
@@ -330,8 +336,8 @@ class _Reader:
             text = "� replaces lone surrogates"
             yield ConversionNote(place, "texts", ConversionOutcome.CHANGED, text)
 
-    def _outcome(self, name: str, human_score: str) -> tuple[ConversionOutcome, str]:
-        """Describes what became of one of the file's fields."""
+    def _describe_field(self, name: str, human_score: str) -> tuple[ConversionOutcome, str]:
+        """Describes how the import used one of the file's fields: the outcome and a text."""
         names = self.names
         spelled = SPELLINGS.get(name, name)
         outcome = ConversionOutcome.TAKEN
@@ -358,40 +364,40 @@ class _Reader:
         return outcome, text
 
 
-def _people(found: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+def _hash_people(values: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
     """Returns the pseudonyms of a trace's user and conversation, as captures have them."""
-    named = {
-        kind: next((found[name] for name in names if found.get(name)), None)
+    people = {
+        kind: next((values[name] for name in names if values.get(name)), None)
         for kind, names in _PEOPLE.items()
     }
     hashed = {
         kind: short_hash(f"{kind}:{value}", _PSEUDONYM_BYTES).hex()
-        for kind, value in named.items()
+        for kind, value in people.items()
         if isinstance(value, str | int)
     }
     return {"provenance": hashed} if hashed else {}
 
 
-def _caller(item: Mapping[str, Any]) -> str:
+def _find_caller(item: Mapping[str, Any]) -> str:
     return str(item["metadata"].get("provenance", {}).get(CALLER, ""))
 
 
-def _message(given: object) -> object:
+def _convert_message(message: object) -> object:
     """Reads a message of LangChain, too: `type: human` instead of a role."""
-    if not isinstance(given, dict) or given.get("role"):
-        return given
-    kind = given.get("type")
-    return {"role": _ROLES.get(kind, kind), "content": given.get("content")}
+    if not isinstance(message, dict) or message.get("role"):
+        return message
+    kind = message.get("type")
+    return {"role": _ROLES.get(kind, kind), "content": message.get("content")}
 
 
-def _answer_text(value: object) -> object:
+def _reduce_answer(value: object) -> object:
     """Reduces an answer in a chat's form to its text; other values stay."""
     if isinstance(value, Mapping):
         match value:
             case {"choices": [{"message": Mapping() as message}, *_]}:
-                return _answer_text(message)
+                return _reduce_answer(message)
             case {"messages": [*_, Mapping() as message]} if len(value) == 1:
-                return _answer_text(message)
+                return _reduce_answer(message)
             case {"content": str() as text, "role": "assistant"} | {
                 "content": str() as text,
                 "type": "ai",
@@ -400,5 +406,5 @@ def _answer_text(value: object) -> object:
             case _:
                 return value
     if isinstance(value, list) and value and isinstance(value[-1], Mapping):
-        return _answer_text(value[-1]) if value[-1].get("role") == "assistant" else value
+        return _reduce_answer(value[-1]) if value[-1].get("role") == "assistant" else value
     return value

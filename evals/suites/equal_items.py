@@ -1,9 +1,9 @@
-"""Finds the items of a data file that are one item: they ask a model the same, and expect the
-same answer. Pure, but for the line numbers of errors.
+"""Finds equal items of a data file: they ask a model the same question and expect the same
+answer. Pure, except that an error reads the file for its line numbers.
 
-Texts are compared in Unicode's form NFC (`harness.frame.canonical_text`), and without the width
-of spaces. Case, marks and punctuation can change what a text asks; items that differ only in
-them are near-duplicates (`item_clusters`).
+The comparison uses texts in Unicode's form NFC (`harness.frame.canonical_text`), and ignores
+the width of spaces. Case, marks and punctuation can change the meaning of a question; items
+that differ only in them are near-duplicates (`item_clusters`).
 """
 
 import re
@@ -17,7 +17,7 @@ from harness.frame.canonical_text import canonical_value
 from harness.frame.errors import InputError
 from harness.frame.plain_data import canonical_json
 
-# Metadata that decides the score of an answer, beside the target.
+# Metadata that, like the target, decides the score of an answer.
 _DECIDING: Final = ("rules", "schema", "assert", "threshold", "rubric")
 _INNER_SPACES: Final = re.compile(r"(?<=\S)\s+")
 
@@ -27,22 +27,21 @@ def find_repeats(
     path: Path,
     input_field: str,
 ) -> Mapping[str, str]:
-    """Maps each item that asks and expects the same as another item to the one that stays: the
-    first with a label.
+    """Maps each item that repeats another item to the item that stays: the first with a label.
 
     Raises InputError with both lines if one question has two targets: a model can only give one
     answer. Items that differ in the rules of their scorer stay.
     """
-    asking: dict[str, list[int]] = {}
+    places_by_question: dict[str, list[int]] = {}
     for place, item in enumerate(loaded):
-        asking.setdefault(_question_key(item), []).append(place)
+        places_by_question.setdefault(_question_key(item), []).append(place)
     repeats: dict[str, str] = {}
-    for places in asking.values():
+    for places in places_by_question.values():
         labelled = [place for place in places if not loaded[place].unlabelled]
         first = (labelled or places)[0]
         for place in labelled:
             if canonical_value(loaded[place].target) != canonical_value(loaded[first].target):
-                lines = [find_line(path, at, input_field) for at in (first, place)]
+                lines = [find_line(path, index, input_field) for index in (first, place)]
                 raise InputError(
                     f"{path}:{lines[1]}: item {loaded[place].id!r} asks the same as item "
                     f"{loaded[first].id!r} in line {lines[0]}, but has another target; keep "
@@ -55,29 +54,32 @@ def find_repeats(
 def refuse_second_target(
     targets: dict[str, tuple[object, str]], item: Item, place: str
 ) -> None:
-    """Raises InputError, with both places, if an earlier record asks the same as this one and
-    has another target. targets: the question to its target and place; the call adds the item.
+    """Raises InputError, with both places, if an earlier record has the same question and
+    another target. targets: the question to its target and place; the call adds the item.
     """
     if item.unlabelled:
         return
     target = canonical_value(item.target)
-    before, at = targets.setdefault(_question_key(item), (target, place))
-    if before != target:
+    first_target, first_place = targets.setdefault(_question_key(item), (target, place))
+    if first_target != target:
         raise InputError(
-            f"{place}: asks the same as {at}, but has another target; keep the right one"
+            f"{place}: asks the same as {first_place}, but has another target; keep the right "
+            "one"
         )
 
 
 def _question_key(item: Item) -> str:
-    """Returns a text that items have in common if a model gets the same question, and the
-    scorer the same rules. Ignores Unicode forms and the width of spaces.
+    """Builds a key that is equal for items with the same question for a model and the same
+    rules for the scorer. Ignores Unicode forms and the width of spaces.
     """
-    asked = [dict(message) for message in conversation(item)] or item.input
-    decides = {name: item.metadata.get(name) for name in (*FIELDS, *_DECIDING)}
-    return canonical_json(_spaced(canonical_value([asked, list(item.choices), decides])))
+    question = [dict(message) for message in conversation(item)] or item.input
+    deciding_metadata = {name: item.metadata.get(name) for name in (*FIELDS, *_DECIDING)}
+    return canonical_json(
+        _normalize_spaces(canonical_value([question, list(item.choices), deciding_metadata]))
+    )
 
 
-def _spaced(value: Any) -> Any:
+def _normalize_spaces(value: Any) -> Any:
     """Replaces each run of spaces in all texts by one, and drops blank lines. Keeps the
     indentation of lines, which decides what code does.
     """
@@ -86,8 +88,8 @@ def _spaced(value: Any) -> Any:
             lines = (line for line in value.strip().splitlines() if line.strip())
             return "\n".join(_INNER_SPACES.sub(" ", line.rstrip()) for line in lines)
         case list():
-            return [_spaced(part) for part in value]
+            return [_normalize_spaces(part) for part in value]
         case dict():
-            return {key: _spaced(part) for key, part in value.items()}
+            return {key: _normalize_spaces(part) for key, part in value.items()}
         case _:
             return value

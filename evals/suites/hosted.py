@@ -72,12 +72,14 @@ def _fetch_braintrust(name: str) -> Rows:
     project, _, dataset = name.partition("/")
     datasets = braintrust.login_to_state().api_client().datasets
     # Not init_dataset(), which creates a data set that does not exist.
-    found = datasets.get_dataset(project_name=unquote(project), dataset_name=unquote(dataset))
-    if not found["objects"]:
+    response = datasets.get_dataset(
+        project_name=unquote(project), dataset_name=unquote(dataset)
+    )
+    if not response["objects"]:
         raise InputError(f"project {project!r} has no data set {dataset!r}")
     body: dict[str, Any] = {"limit": 1000}
     while True:
-        page = datasets.post_dataset_id_fetch(found["objects"][0]["id"], body=body)
+        page = datasets.post_dataset_id_fetch(response["objects"][0]["id"], body=body)
         yield from page["events"]
         if not page["events"] or not page.get("cursor"):
             return
@@ -108,11 +110,11 @@ def tool_of(source: str) -> str:
     """Returns a key of TOOLS. Raises InputError for another scheme, or without a name."""
     name, _, rest = source.partition("://")
     if name not in TOOLS:
-        known = ", ".join(f"{tool}://{form.names}" for tool, form in TOOLS.items())
-        raise InputError(f"{source}: no file, and no address that Swapgate knows: {known}")
-    wanted = TOOLS[name].names
-    if not all(rest.partition("/")[::2] if "/" in wanted else [rest]):
-        raise InputError(f"{source}: write {name}://{wanted}")
+        addresses = ", ".join(f"{tool}://{form.names}" for tool, form in TOOLS.items())
+        raise InputError(f"{source}: no file, and no address that Swapgate knows: {addresses}")
+    name_form = TOOLS[name].names
+    if not all(rest.partition("/")[::2] if "/" in name_form else [rest]):
+        raise InputError(f"{source}: write {name}://{name_form}")
     return name
 
 

@@ -25,7 +25,7 @@ from harness.frame.formatting import format_quantity
 from harness.routing.similar_texts import UNSPACED, shingles
 
 SCORE_FIELDS: Final = ("scores", "feedback")
-_APPROVED: Final = 1.0  # the best score of a scale from 0 to 1
+_BEST_SCORE: Final = 1.0  # the best score of a scale from 0 to 1
 _BY_PEOPLE: Final = ("ANNOTATION", "APP")
 _UNNAMED: Final = (
     "the file does not mark the score as a person's; if it is, name it by --human-score"
@@ -65,44 +65,46 @@ def is_free_text(answer: object) -> bool:
 
 
 def repeats_answer(label: object, answer: object) -> bool:
-    """Tells whether a label has a free text that repeats, or nearly repeats, one of the answer.
+    """Tells whether a free text of the label repeats, or nearly repeats, a text of the answer.
 
     Both may be texts, messages, or objects with texts, such as a tool call's arguments. Case
     and punctuation do not matter.
     """
-    written = [text for text in _texts(answer) if is_free_text(text)]
+    answer_texts = [text for text in _list_texts(answer) if is_free_text(text)]
     return any(
-        _is_nearly(text, other)
-        for text in _texts(label)
+        _nearly_repeats(text, other)
+        for text in _list_texts(label)
         if is_free_text(text)
-        for other in written
+        for other in answer_texts
     )
 
 
-def _is_nearly(text: str, other: str) -> bool:
-    ours, theirs = (shingles(_without_punctuation(one)) for one in (text, other))
-    return len(ours & theirs) >= _REPEATED * len(ours)
+def _nearly_repeats(text: str, other: str) -> bool:
+    label_shingles, answer_shingles = (
+        shingles(_strip_punctuation(part)) for part in (text, other)
+    )
+    return len(label_shingles & answer_shingles) >= _REPEATED * len(label_shingles)
 
 
-def _texts(value: object) -> Iterator[str]:
+def _list_texts(value: object) -> Iterator[str]:
     """Yields all texts of a JSON value. A text that is JSON itself has its own texts."""
     if isinstance(value, Mapping):
         for part in value.values():
-            yield from _texts(part)
+            yield from _list_texts(part)
     elif isinstance(value, list):
         for part in value:
-            yield from _texts(part)
+            yield from _list_texts(part)
     elif isinstance(value, str):
         try:
             inner = DECODER.decode(value) if value.lstrip()[:1] in ("{", "[") else None
         except (ValueError, RecursionError):
             inner = None
-        yield from (value,) if inner is None else _texts(inner)
+        yield from (value,) if inner is None else _list_texts(inner)
 
 
-def _without_punctuation(text: str) -> str:
-    kept = (char if unicodedata.category(char)[0] in "LMN" else " " for char in text)
-    return "".join(kept)
+def _strip_punctuation(text: str) -> str:
+    characters = (char if unicodedata.category(char)[0] in "LMN" else " " for char in text)
+    return "".join(characters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class HumanLabels:
     def learn_scales(self, records: Iterable[SourceRecord]) -> None:
         """Collects the scores with values outside 0 to 1: for them, 1 is not the best value."""
         for record in records:
-            for score in self._read(record.fields):
+            for score in self._read_scores(record.fields):
                 value = score.value
                 if isinstance(value, int | float) and not 0 <= value <= 1:
                     self._off_scale.add(score.name)
@@ -146,7 +148,7 @@ class HumanLabels:
         Raises InputError for two corrections of an answer, or categories of two scores.
         """
         scores = []
-        for score in self._read(record.fields):
+        for score in self._read_scores(record.fields):
             if score.left:
                 self._count(score.name, ConversionOutcome.LEFT, score.left)
             else:
@@ -165,10 +167,10 @@ class HumanLabels:
             return score.value
         for score in scores:
             if isinstance(score.value, str):
-                return self._category(score, record.place)
-        return self._approval(scores, answer)
+                return self._take_category(score, record.place)
+        return self._take_approval(scores, answer)
 
-    def _category(self, score: HumanScore, place: str) -> object:
+    def _take_category(self, score: HumanScore, place: str) -> object:
         """Returns a person's category as the label. Raises InputError if two scores have
         categories.
         """
@@ -183,50 +185,56 @@ class HumanLabels:
         self._count(score.name, ConversionOutcome.CHANGED, text)
         return score.value
 
-    def _approval(self, scores: Sequence[HumanScore], answer: object) -> object:
+    def _take_approval(self, scores: Sequence[HumanScore], answer: object) -> object:
         """Returns the model's answer if a person gave it the best value in every score."""
-        off = any(score.name in self._off_scale for score in scores)
-        best = bool(scores) and not off and all(score.value == _APPROVED for score in scores)
-        lost = answer in (None, "", {}, [])
-        exact = not accepts_approved(self.scorer, answer)
+        is_off_scale = any(score.name in self._off_scale for score in scores)
+        is_best = (
+            bool(scores)
+            and not is_off_scale
+            and all(score.value == _BEST_SCORE for score in scores)
+        )
+        has_no_answer = answer in (None, "", {}, [])
+        needs_exact_target = not accepts_approved(self.scorer, answer)
         for score in scores:
-            if best and not lost and not exact:
+            if is_best and not has_no_answer and not needs_exact_target:
                 text = "a person's best score: the model's answer is the label"
                 self._count(score.name, ConversionOutcome.CHANGED, text)
             else:
-                why = f"it approves free text, and scorer {self.scorer!r} needs an exact answer"
-                why = "the record has no answer" if lost else why
-                why = why if best else "below the best score"
-                why = "its scale is not 0 to 1" if off else why
+                reason = (
+                    f"it approves free text, and scorer {self.scorer!r} needs an exact answer"
+                )
+                reason = "the record has no answer" if has_no_answer else reason
+                reason = reason if is_best else "below the best score"
+                reason = "its scale is not 0 to 1" if is_off_scale else reason
                 self._count(
                     score.name,
                     ConversionOutcome.LEFT,
-                    f"a person's score: {why}",
+                    f"a person's score: {reason}",
                 )
-        taken = best and not lost and not exact
-        self.approved += taken
-        self.too_free += best and not lost and exact
-        return answer if taken else None
+        is_label = is_best and not has_no_answer and not needs_exact_target
+        self.approved += is_label
+        self.too_free += is_best and not has_no_answer and needs_exact_target
+        return answer if is_label else None
 
-    def _read(self, fields: Mapping[str, Any]) -> Iterator[HumanScore]:
+    def _read_scores(self, fields: Mapping[str, Any]) -> Iterator[HumanScore]:
         for name in SCORE_FIELDS:
-            given = fields.get(name)
-            if isinstance(given, Mapping):
-                for score, value in given.items():
-                    yield from self._named(score, value)
-            for score in given if isinstance(given, list) else ():
+            scores = fields.get(name)
+            if isinstance(scores, Mapping):
+                for score, value in scores.items():
+                    yield from self._read_named(score, value)
+            for score in scores if isinstance(scores, list) else ():
                 if isinstance(score, Mapping):
-                    yield from self._listed(score)
+                    yield from self._read_listed(score)
         if self.wanted in fields:
-            yield from self._named(self.wanted, fields[self.wanted])
+            yield from self._read_named(self.wanted, fields[self.wanted])
 
-    def _listed(self, score: Mapping[str, Any]) -> Iterator[HumanScore]:
+    def _read_listed(self, score: Mapping[str, Any]) -> Iterator[HumanScore]:
         """Reads a score of a list, as Langfuse and LangSmith have them."""
         name = str(score.get("name") or score.get("key") or "score")
         source = score.get("source") or score.get("feedback_source")
         source = source.get("type") if isinstance(source, Mapping) else source
-        human = str(source).upper() in _BY_PEOPLE
-        left = "" if human else f"its source is {source}, not a person"
+        is_human = str(source).upper() in _BY_PEOPLE
+        left = "" if is_human else f"its source is {source}, not a person"
         if self.wanted:
             left = "" if name == self.wanted else _OTHER
         correction = score.get("correction")
@@ -245,16 +253,16 @@ class HumanLabels:
         values = [score.get(part) for part in ("score", "value")]
         value = next((value for value in values if value is not None), None)
         value = text if kind == "CATEGORICAL" and text else value
-        plain = str(value) if kind == "CATEGORICAL" and value else _plain(value)
+        plain = str(value) if kind == "CATEGORICAL" and value else _parse_value(value)
         if plain is not None:
             yield HumanScore(name, plain, left=left)
 
-    def _named(self, name: str, value: object) -> Iterator[HumanScore]:
+    def _read_named(self, name: str, value: object) -> Iterator[HumanScore]:
         """Reads a score that has only a name and a value. It counts only if the user
         named it.
         """
         left = _UNNAMED if not self.wanted else "" if name == self.wanted else _OTHER
-        if (plain := _plain(value)) is not None:
+        if (plain := _parse_value(value)) is not None:
             yield HumanScore(name, plain, left=left)
 
     @property
@@ -271,14 +279,14 @@ class HumanLabels:
 
     def notes(self, place: str) -> list[ConversionNote]:
         """Lists the outcome of each score, with its number of records."""
-        found = []
+        notes = []
         for (name, outcome, text), number in sorted(self._outcomes.items()):
             count = format_quantity(number, "record")
-            found.append(ConversionNote(place, f"scores.{name}", outcome, f"{text}, {count}"))
-        return found
+            notes.append(ConversionNote(place, f"scores.{name}", outcome, f"{text}, {count}"))
+        return notes
 
 
-def _plain(value: object) -> object:
+def _parse_value(value: object) -> object:
     """Reads a score or a cell: a number, True, False or a category; None for anything else."""
     if isinstance(value, list) and len(value) == 1:
         (value,) = value

@@ -37,23 +37,25 @@ def cluster_items(
     """Returns the groups with the clusters that the items themselves show.
 
     owners: names of an item's caller and conversation; items that share a name belong together,
-    unless more than SHARED_PART of the items have one opening: it is the application's.
+    unless more than SHARED_PART of the items share one opening. The application wrote it then.
     declared: the suite's slices and, if it names a `cluster` field, its own clusters. Found
-    clusters join declared ones, but split none.
+    clusters join declared ones, but never split one.
     """
-    found = _Partition(items)
-    owned = _by_name((item, name) for item, names in owners.items() for name in names)
+    partition = _Partition(items)
+    items_by_owner = _group_by_name(
+        (item, name) for item, names in owners.items() for name in names
+    )
     for members in (
-        *_by_name(declared.clusters.items()).values(),
+        *_group_by_name(declared.clusters.items()).values(),
         *(
             members
-            for name, members in owned.items()
+            for name, members in items_by_owner.items()
             if not name.startswith(CONVERSATION) or len(members) <= most_shared(len(items))
         ),
         *find_alike(texts),
     ):
-        found.join(members)
-    clusters = {item: found.first(item) for item in items}
+        partition.join(members)
+    clusters = {item: partition.first(item) for item in items}
     sizes = [*Counter(clusters.values()).values()]
     if declared.clusters:
         # The first item's own name stays the cluster's name.
@@ -72,9 +74,11 @@ def item_owners(
     metadata: by item. turns: by item, the texts of its turns; an item whose turns begin with
     all turns of another item continues its conversation.
     """
-    whole = {tuple(texts) for texts in turns.values()}
-    begun = {tuple(texts[:end]) for texts in turns.values() for end in range(1, len(texts))}
-    continued = whole & begun
+    conversations = {tuple(texts) for texts in turns.values()}
+    beginnings = {
+        tuple(texts[:end]) for texts in turns.values() for end in range(1, len(texts))
+    }
+    continued = conversations & beginnings
     return {
         item: (
             *_provenance_names(metadata[item]),
@@ -100,17 +104,18 @@ def _provenance_names(metadata: Mapping[str, Any]) -> Sequence[str]:
 
 def describe_template(texts: Mapping[str, str]) -> str:
     """Describes items that differ in few words from many others; empty unless REPEATED_SHARE of
-    the items do. A text alone does not tell a template from one question asked many times.
+    the items do. From a text alone, Swapgate cannot tell a template from a question that many
+    people asked.
     """
     compared = dict(islice(texts.items(), MOST_COMPARED))
-    near = find_near_duplicates(compared, threshold=NEAR_REPEAT)
-    if len(near) < REPEATED_SHARE * len(compared):
+    similar = find_near_duplicates(compared, threshold=NEAR_REPEAT)
+    if len(similar) < REPEATED_SHARE * len(compared):
         return ""
-    repeat, first = next(iter(near.items()))
+    repeat, first = next(iter(similar.items()))
     return (
-        f"{len(near)} of {len(compared)} items differ in few words from another item, such as "
-        f"{repeat} and {first}; unless they come from one template, name a `cluster` field "
-        "(`swapgate docs open suites`)"
+        f"{len(similar)} of {len(compared)} items differ in few words from another item, "
+        f"such as {repeat} and {first}; unless they come from one template, name a `cluster` "
+        "field (`swapgate docs open suites`)"
     )
 
 
@@ -118,35 +123,35 @@ def describe_dependence(groups: ItemGroups, repeats: Mapping[str, str]) -> str:
     """Describes equal items, the clusters that Swapgate found, and a cluster that is large;
     empty without any. repeats: an item to the earlier item that it repeats.
     """
-    found = []
+    remarks = []
     if repeats:
         repeat, first = next(iter(repeats.items()))
-        found.append(
+        remarks.append(
             f"{format_quantity(len(repeats), 'item')} repeat the question and the target of "
             f"another item, such as {repeat} and {first}, and count once"
         )
     if groups.cluster_field == FOUND_CLUSTERS:
-        found.append(
+        remarks.append(
             f"{len(groups.items):,} items form {groups.units:,} clusters of similar texts, or "
             "of the same caller or conversation: a cluster counts as one item"
         )
     name, size = groups.largest
     if size > max(1, LARGE_CLUSTER * len(groups.items)) and groups.units > 1:
         share = format_percent(size / len(groups.items))
-        found.append(
+        remarks.append(
             f"the cluster of {format_excerpt(name, EXCERPT)} has {size:,} items ({share}), "
             f"more than {format_percent(LARGE_CLUSTER)}: check if they belong together; items "
             "about other things would show more"
         )
-    return "; ".join(found)
+    return "; ".join(remarks)
 
 
-def _by_name(named: Iterable[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
+def _group_by_name(pairs: Iterable[tuple[str, str]]) -> Mapping[str, Sequence[str]]:
     """Lists the items of each name, from pairs of item and name."""
-    having: dict[str, list[str]] = defaultdict(list)
-    for item, name in named:
-        having[name].append(item)
-    return having
+    items_by_name: dict[str, list[str]] = defaultdict(list)
+    for item, name in pairs:
+        items_by_name[name].append(item)
+    return items_by_name
 
 
 class _Partition:
@@ -164,7 +169,7 @@ class _Partition:
         return item
 
     def join(self, items: Sequence[str]) -> None:
-        """Makes one group of these items and of the groups that contain them."""
+        """Joins the groups of these items into one group."""
         firsts = {self.first(item) for item in items}
         top = min(firsts, key=self._place.__getitem__)
         self._above |= dict.fromkeys(firsts, top)

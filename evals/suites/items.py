@@ -2,7 +2,7 @@
 
 Errors name file and line. It also reads a judge's references: answers with people's scores.
 
-An item is independent of its scorer: whether the scorer can judge it is checked in `suite`.
+An item is independent of its scorer. `suite` checks whether the scorer can judge it.
 """
 
 import json
@@ -25,7 +25,7 @@ from harness.frame.text_files import (
 )
 from harness.gate.suite_plan import read_group, read_slice
 
-# A key of an item's metadata: why a record that was drawn has no label.
+# A key of an item's metadata: the reason why a drawn record has no label.
 UNLABELLED: Final = "unlabelled"
 TARGET_FIELDS = ("target", "expected")
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -37,7 +37,7 @@ _ASSERTION: Final = re.compile(
     re.DOTALL,
 )
 # Assertions that need no colon and value.
-_ALONE: Final = frozenset({"is-json", "contains-json", "not-is-json", "not-contains-json"})
+_VALUELESS: Final = frozenset({"is-json", "contains-json", "not-is-json", "not-contains-json"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,9 @@ class Item:
 
     @property
     def unlabelled(self) -> str:
-        """Why the drawn record has no label, so that every model's score is missing; else
-        empty.
+        """The reason why the drawn record has no label; empty if it has one.
+
+        Without a label, every model's score is missing.
         """
         return str(self.metadata.get(UNLABELLED, "")) if self.target is None else ""
 
@@ -77,7 +78,7 @@ def load_items(
     Raises InputError as `file:line: reason` at the first fault, and for an empty file.
     """
     items: list[Item] = []
-    seen: dict[str, int] = {}
+    line_by_id: dict[str, int] = {}
     for number, (line, record) in enumerate(read_records(path, input_field), start=1):
         place = f"{path}:{line}"
         item = read_item(
@@ -87,12 +88,12 @@ def load_items(
             input_field=input_field,
             target_field=target_field,
         )
-        if item.id in seen:
+        if item.id in line_by_id:
             raise InputError(
-                f"{place}: field 'id': {item.id!r} is already the id of line {seen[item.id]}; "
-                "give each item its own id"
+                f"{place}: field 'id': {item.id!r} is already the id of line "
+                f"{line_by_id[item.id]}; give each item its own id"
             )
-        seen[item.id] = line
+        line_by_id[item.id] = line
         if cluster_field:
             cluster = read_group(item.metadata, cluster_field, place)
             item = replace(item, cluster=cluster)
@@ -113,18 +114,18 @@ def find_line(path: Path, place: int, input_field: str = "input") -> int:
 
 def file_sha256(path: Path) -> str:
     """Hashes a file's bytes. Raises InputError if it cannot be read."""
-    return hash_content(_bytes(path))
+    return hash_content(_read_bytes(path))
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _text(path: Path) -> str:
-    return decode_text(_bytes(path), str(path))
+def _read_text(path: Path) -> str:
+    return decode_text(_read_bytes(path), str(path))
 
 
 def read_records(
@@ -138,9 +139,9 @@ def read_records(
         case ".jsonl" | ".ndjson":
             return json_lines(path)
         case ".json":
-            return _json_array(path)
+            return _read_json_array(path)
         case ".csv" | ".tsv":
-            return _csv_rows(path, input_field)
+            return _read_csv(path, input_field)
         case ".yaml" | ".yml":
             raise InputError(
                 f"{path}: a YAML file, such as promptfoo's configuration, has no items; use "
@@ -152,9 +153,9 @@ def read_records(
             )
 
 
-def _json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        records = replace_surrogates(DECODER.decode(_text(path)))
+        records = replace_surrogates(DECODER.decode(_read_text(path)))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}:1: not JSON: {error}") from None
     if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
@@ -162,12 +163,12 @@ def _json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     yield from enumerate(records, start=1)
 
 
-def _no_nan(constant: str) -> float:
+def _refuse_nan(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
 # Shared, because building a decoder takes longer than reading a line.
-DECODER: Final = json.JSONDecoder(parse_constant=_no_nan)
+DECODER: Final = json.JSONDecoder(parse_constant=_refuse_nan)
 
 
 ESCAPE: Final = "\\u"  # JSON can write a lone surrogate only as an escape
@@ -175,7 +176,7 @@ ESCAPE: Final = "\\u"  # JSON can write a lone surrogate only as an escape
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields number and object of each non-blank line. Raises InputError as `file:line: …`."""
-    for number, line in text_lines(_text(path)):
+    for number, line in text_lines(_read_text(path)):
         try:
             record = DECODER.decode(line)
             if ESCAPE in line:
@@ -191,11 +192,11 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
-def _csv_rows(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_csv(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]]]:
     def fault(line: int, reason: str) -> InputError:
         return InputError(f"{path}:{line}: {reason}")
 
-    for line, row in csv_records(_text(path), fault):
+    for line, row in csv_records(_read_text(path), fault):
         yield (
             line,
             {
@@ -232,25 +233,25 @@ def read_item(
         input_field=input_field,
         target_fields=targets,
     )
-    question = _required(record, (input_field,), place)
+    question = _require_field(record, (input_field,), place)
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{place}: field {input_field!r}: must be a text that is not empty")
-    metadata = _metadata(record.get("metadata"), place)
-    why = metadata.get(UNLABELLED)
-    if isinstance(why, str) and why and all(record.get(name) is None for name in targets):
+    metadata = _read_metadata(record.get("metadata"), place)
+    reason = metadata.get(UNLABELLED)
+    if isinstance(reason, str) and reason and all(record.get(name) is None for name in targets):
         target: object = None
     elif "+" in target_field:
-        target = {part: _required(record, (part,), place) for part in targets}
+        target = {part: _require_field(record, (part,), place) for part in targets}
     else:
-        target = _required(record, targets, place)
-    given = record.get("id")
-    if given is not None and not (isinstance(given, str | int) and str(given).strip()):
+        target = _require_field(record, targets, place)
+    given_id = record.get("id")
+    if given_id is not None and not (isinstance(given_id, str | int) and str(given_id).strip()):
         raise InputError(f"{place}: field 'id': must be a text or a whole number")
     return Item(
-        id=default_id if given is None else canonical(str(given)),
+        id=default_id if given_id is None else canonical(str(given_id)),
         input=question,
         target=target,
-        choices=_choices(record.get("choices"), place),
+        choices=_read_choices(record.get("choices"), place),
         metadata=metadata,
     )
 
@@ -266,43 +267,47 @@ def _read_record(
 
     Raises InputError for an assertion as target.
     """
-    found = dict(record)
-    if isinstance(found.get("messages"), list):
-        split_conversation(found, input_field, target_fields[0])
-    question = found.get(input_field)
-    metadata = found.get("metadata")
+    fields = dict(record)
+    if isinstance(fields.get("messages"), list):
+        split_conversation(fields, input_field, target_fields[0])
+    question = fields.get(input_field)
+    metadata = fields.get("metadata")
     if isinstance(question, list) and isinstance(metadata or {}, dict):
-        found["metadata"] = {**(metadata or {}), "messages": question}
-        found[input_field] = _last_text(question) or json.dumps(question, ensure_ascii=False)
+        fields["metadata"] = {**(metadata or {}), "messages": question}
+        fields[input_field] = _find_last_text(question) or json.dumps(
+            question, ensure_ascii=False
+        )
     elif isinstance(question, dict) and question:
-        found[input_field] = _only_text(question) or json.dumps(question, ensure_ascii=False)
+        fields[input_field] = _find_only_text(question) or json.dumps(
+            question, ensure_ascii=False
+        )
         for name in target_fields:
-            if isinstance(found.get(name), dict):
-                found[name] = _only_text(found[name]) or found[name]
-    _unite_choices(found, target_fields)
+            if isinstance(fields.get(name), dict):
+                fields[name] = _find_only_text(fields[name]) or fields[name]
+    _replace_choices(fields, target_fields)
     for name in target_fields:
-        if isinstance(found.get(name), str):
-            found[name] = _without_assertion(found[name], place, name)
-    return found
+        if isinstance(fields.get(name), str):
+            fields[name] = _strip_assertion(fields[name], place, name)
+    return fields
 
 
 def split_conversation(
-    found: dict[str, Any],
+    record: dict[str, Any],
     input_field: str,
     target_field: str,
 ) -> None:
     """Splits a conversation, as for fine-tuning, into the input and the last answer, unless
     the record has an input.
     """
-    if input_field in found:
+    if input_field in record:
         return
-    *before, last = found["messages"] or [None]
-    if before and isinstance(last, dict) and last.get("role") == "assistant":
-        found[input_field] = before
-        found.setdefault(target_field, last.get("content"))
+    *earlier_messages, last = record["messages"] or [None]
+    if earlier_messages and isinstance(last, dict) and last.get("role") == "assistant":
+        record[input_field] = earlier_messages
+        record.setdefault(target_field, last.get("content"))
 
 
-def _last_text(messages: list[Any]) -> str:
+def _find_last_text(messages: list[Any]) -> str:
     texts = (
         message.get("content") for message in reversed(messages) if isinstance(message, dict)
     )
@@ -312,36 +317,39 @@ def _last_text(messages: list[Any]) -> str:
     )
 
 
-def _only_text(value: Mapping[str, Any]) -> str:
+def _find_only_text(value: Mapping[str, Any]) -> str:
     texts = [*value.values()]
     return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""
 
 
-def _unite_choices(found: dict[str, Any], target_fields: tuple[str, ...]) -> None:
-    """Reads choices with labels, as ARC has them; the target's label becomes a letter."""
-    choices = found.get("choices")
+def _replace_choices(record: dict[str, Any], target_fields: tuple[str, ...]) -> None:
+    """Replaces choices with labels, as ARC has them, by their texts, and the target's label by
+    its letter.
+    """
+    choices = record.get("choices")
     if not isinstance(choices, dict):
         return
     texts = choices.get("text")
     labels = choices.get("label")
     if not isinstance(texts, list) or not isinstance(labels, list):
         return
-    found["choices"] = texts
+    record["choices"] = texts
     for name in target_fields:
-        if found.get(name) in labels[: len(_LETTERS)]:
-            found[name] = _LETTERS[labels.index(found[name])]
+        if record.get(name) in labels[: len(_LETTERS)]:
+            record[name] = _LETTERS[labels.index(record[name])]
 
 
-def _without_assertion(
+def _strip_assertion(
     target: str,
     place: str,
     name: str,
 ) -> str:
-    """Returns the target; of promptfoo's `equals: VALUE`, the value. Raises InputError for
-    another assertion, which a scorer would compare as a text.
+    """Returns the target, or the value of promptfoo's `equals: VALUE`.
+
+    Raises InputError for another assertion, because a scorer would compare it as a text.
     """
     match = _ASSERTION.fullmatch(target.strip())
-    if match is None or (match["value"] is None and match["kind"] not in _ALONE):
+    if match is None or (match["value"] is None and match["kind"] not in _VALUELESS):
         return target
     if match["kind"] == "equals":
         return str(match["value"])
@@ -351,7 +359,7 @@ def _without_assertion(
     )
 
 
-def _required(
+def _require_field(
     record: Mapping[str, Any],
     names: tuple[str, ...],
     place: str,
@@ -364,7 +372,7 @@ def _required(
     raise InputError(f"{place}: field {fields}: missing or empty; fields here: {present}")
 
 
-def _choices(value: object, place: str) -> tuple[str, ...]:
+def _read_choices(value: object, place: str) -> tuple[str, ...]:
     """Reads the choices of an item. Raises InputError for fewer than two."""
     if value is None:
         return ()
@@ -379,7 +387,7 @@ def _choices(value: object, place: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _metadata(value: object, place: str) -> Mapping[str, Any]:
+def _read_metadata(value: object, place: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -400,30 +408,30 @@ class Reference:
 
 
 def load_references(path: Path) -> tuple[Reference, ...]:
-    """Loads a judge's references. Raises InputError for a faulty one, and for fewer than
+    """Loads a judge's references. Raises InputError for a faulty reference, and for fewer than
     `MIN_REFERENCES`.
     """
-    found = []
+    references = []
     for item in load_items(path, name="reference", target_field="answer+score"):
-        given = item.target
-        score = given["score"] if isinstance(given, dict) else None
-        answer = given["answer"] if isinstance(given, dict) else None
-        number = _number(score)
+        fields = item.target
+        score = fields["score"] if isinstance(fields, dict) else None
+        answer = fields["answer"] if isinstance(fields, dict) else None
+        number = _parse_share(score)
         if not isinstance(answer, str) or number is None:
             raise InputError(
                 f"{path}: item {item.id!r}: a reference needs `answer`, a text, and `score`, a "
                 "number from 0 to 1"
             )
-        shown = replace(item, target=item.metadata.get("target", ""))
-        found.append(Reference(shown, answer, number))
-    if len(found) < MIN_REFERENCES:
+        judged_item = replace(item, target=item.metadata.get("target", ""))
+        references.append(Reference(judged_item, answer, number))
+    if len(references) < MIN_REFERENCES:
         raise InputError(
-            f"{path}: {len(found)} references; agreement needs {MIN_REFERENCES} or more"
+            f"{path}: {len(references)} references; agreement needs {MIN_REFERENCES} or more"
         )
-    return tuple(found)
+    return tuple(references)
 
 
-def _number(score: object) -> float | None:
+def _parse_share(score: object) -> float | None:
     """Reads a number from 0 to 1, also from the text of a CSV cell."""
     try:
         number = float(score) if isinstance(score, int | float | str) else math.nan

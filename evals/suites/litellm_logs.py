@@ -48,11 +48,11 @@ def read_spend_logs(source: SourceFile) -> RequestLog:
     lost: Counter[str] = Counter()
     fields = Counter(name for record in source.records for name in record.fields)
     for record in source.records:
-        found = _request(record)
-        if isinstance(found, str):
-            lost[found] += 1
+        request = _build_request(record)
+        if isinstance(request, str):
+            lost[request] += 1
         else:
-            requests.append(found)
+            requests.append(request)
     keys = {
         name: (
             name in _TAKEN,
@@ -63,7 +63,7 @@ def read_spend_logs(source: SourceFile) -> RequestLog:
     return RequestLog(requests, keys, lost)
 
 
-def _request(record: SourceRecord) -> LoggedRequest | str:
+def _build_request(record: SourceRecord) -> LoggedRequest | str:
     """Returns a request, or the reason why the row has none."""
     row = {name: parse_cell(value) for name, value in record.fields.items()}
     call = str(row.get("call_type") or "")
@@ -86,32 +86,33 @@ def _request(record: SourceRecord) -> LoggedRequest | str:
         return "that LiteLLM cut: raise MAX_STRING_LENGTH_PROMPT_IN_DB"
     if _REMOVED in text:
         return "whose content LiteLLM redacted (`turn_off_message_logging`)"
-    # The answer decides nothing: requests with long or failed answers stay in the sample.
+    # Requests with long or failed answers stay in the sample, because the draw must ignore
+    # answers.
     failed = str(row.get("status") or "success") != "success"
     answer = canonical_json(response)
-    lost = failed or not response or _CUT in answer or _REMOVED in answer
+    has_no_answer = failed or not response or _CUT in answer or _REMOVED in answer
     return LoggedRequest(
         place=record.place,
         id=str(row.get("request_id") or ""),
-        at=_time(row.get("startTime"), record.place),
+        at=_parse_time(row.get("startTime"), record.place),
         endpoint=endpoint,
         model=str(row.get("model_group") or row.get("model") or ""),
         source="",
         body=body,
-        answer={} if lost else response,
-        outcome=FAILED if failed else NO_ANSWER if lost else OK,
+        answer={} if has_no_answer else response,
+        outcome=FAILED if failed else NO_ANSWER if has_no_answer else OK,
         caller=str(row.get("end_user") or ""),
         conversation=str(row.get("session_id") or ""),
     )
 
 
-def _time(value: Any, place: str) -> datetime:
+def _parse_time(value: Any, place: str) -> datetime:
     """Reads a time; without a zone it is UTC. Raises InputError."""
     try:
-        found = datetime.fromisoformat(str(value))
+        time = datetime.fromisoformat(str(value))
     except ValueError:
         raise InputError(
-            f"{place}: field 'startTime': {str(value)[:40]!r} is no time, such as "
+            f"{place}: field 'startTime': {str(value)[:40]!r} is not a time, such as "
             "2026-11-20T14:00:00Z"
         ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -22,14 +22,14 @@ from harness.frame.formatting import format_quantity
 from harness.providers.models.capabilities import Endpoint
 
 Json = dict[str, Any]
-_NO_CHAT: Final = (
+_OTHER_OPERATIONS: Final = (
     "embeddings",
     "execute_tool",
     "invoke_agent",
     "create_agent",
     "EMBEDDING",
 )
-_SILENT: Final = (
+_NO_CONTENT: Final = (
     "calls of a model without content: let the instrumentation record it "
     "(OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT, TRACELOOP_TRACE_CONTENT)"
 )
@@ -57,40 +57,44 @@ def read_spans(source: SourceFile) -> RequestLog:
     requests: list[LoggedRequest] = []
     keys: Counter[str] = Counter()
     lost: Counter[str] = Counter()
-    events = _log_events(source)
-    for place, resource, span in _entries(source, "resourceSpans", "scopeSpans", "spans"):
-        attributes = _attributes(span.get("attributes"), place)
-        called = [name for name in attributes if name.startswith(_MARKS)]
-        own = events.pop(_span_id(span), [])
-        if not called and not own:
+    events = _read_log_events(source)
+    for place, resource, span in _list_entries(source, "resourceSpans", "scopeSpans", "spans"):
+        attributes = _read_attributes(span.get("attributes"), place)
+        model_attributes = [name for name in attributes if name.startswith(_MARKS)]
+        span_log_events = events.pop(_identify_span(span), [])
+        if not model_attributes and not span_log_events:
             lost["spans of other work"] += 1
             continue
         kinds = (
             attributes.get("gen_ai.operation.name"),
             attributes.get(_SPAN_KIND),
         )
-        if any(kind in _NO_CHAT for kind in kinds):
+        if any(kind in _OTHER_OPERATIONS for kind in kinds):
             lost["spans of embeddings, tools and agents, not calls of a chat model"] += 1
             continue
-        spoken = _objects(span.get("events"), place, "events")
-        happened = [*(_span_event(event, place) for event in spoken), *own]
-        found = _content(attributes, happened)
-        keys.update({_generic(name) for name in called})
-        keys.update({name for name, _ in happened if name.startswith(_EVENT)})
-        if found is None:
-            lost[_SILENT] += 1
+        span_events = _require_objects(span.get("events"), place, "events")
+        all_events = [
+            *(_read_span_event(event, place) for event in span_events),
+            *span_log_events,
+        ]
+        content = _read_content(attributes, all_events)
+        keys.update({_cut_index(name) for name in model_attributes})
+        keys.update({name for name, _ in all_events if name.startswith(_EVENT)})
+        if content is None:
+            lost[_NO_CONTENT] += 1
         else:
-            requests.append(_request(place, resource, span, attributes, found))
-    for (trace, span_id), own in events.items():  # log records whose span is in another file
-        if (found := _content({}, own)) is not None:
-            keys.update({name for name, _ in own})
+            requests.append(_build_request(place, resource, span, attributes, content))
+    # The log records whose span is in another file.
+    for (trace, span_id), span_log_events in events.items():
+        if (content := _read_content({}, span_log_events)) is not None:
+            keys.update({name for name, _ in span_log_events})
             ids = {"traceId": trace, "spanId": span_id}
             place = str(source.path)
-            at = {"startTimeUnixNano": own[0][1].get("_at")}
-            requests.append(_request(place, {}, {**ids, **at}, {}, found))
+            at = {"startTimeUnixNano": span_log_events[0][1].get("_at")}
+            requests.append(_build_request(place, {}, {**ids, **at}, {}, content))
     return RequestLog(
         requests,
-        {key: _key_outcome(key, n) for key, n in keys.items()},
+        {key: _describe_key(key, n) for key, n in keys.items()},
         lost,
     )
 
@@ -117,20 +121,20 @@ _CONTENT_KEYS: Final = (
 )
 
 
-def _key_outcome(key: str, number: int) -> tuple[bool, str]:
+def _describe_key(key: str, number: int) -> tuple[bool, str]:
     """Returns whether a key's content is taken, and a text about it. number: of its spans."""
-    taken = key in _CONTENT_KEYS or key.endswith(".message")
-    return taken, format_quantity(number, "span") if taken else "not used in a request"
+    is_taken = key in _CONTENT_KEYS or key.endswith(".message")
+    return is_taken, format_quantity(number, "span") if is_taken else "not used in a request"
 
 
-def _generic(name: str) -> str:
+def _cut_index(name: str) -> str:
     """Cuts a flattened list at its first index: `gen_ai.prompt.0.role` → `gen_ai.prompt`."""
     parts = name.split(".")
     index = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
     return ".".join(parts[:index])
 
 
-def _entries(
+def _list_entries(
     source: SourceFile,
     resources: str,
     scopes: str,
@@ -138,16 +142,18 @@ def _entries(
 ) -> Iterator[tuple[str, Json, Json]]:
     """Yields place, the resource's attributes and each entry."""
     for record in source.records:
-        for resource in _objects(record.fields.get(resources), record.place, resources):
-            about = resource.get("resource")
-            listed = about.get("attributes") if isinstance(about, dict) else None
-            known = _attributes(listed, record.place)
-            for scope in _objects(resource.get(scopes), record.place, scopes):
-                for entry in _objects(scope.get(entries), record.place, entries):
-                    yield record.place, known, entry
+        for resource in _require_objects(record.fields.get(resources), record.place, resources):
+            resource_fields = resource.get("resource")
+            attributes = (
+                resource_fields.get("attributes") if isinstance(resource_fields, dict) else None
+            )
+            resource_attributes = _read_attributes(attributes, record.place)
+            for scope in _require_objects(resource.get(scopes), record.place, scopes):
+                for entry in _require_objects(scope.get(entries), record.place, entries):
+                    yield record.place, resource_attributes, entry
 
 
-def _objects(
+def _require_objects(
     value: object,
     place: str,
     name: str,
@@ -160,21 +166,21 @@ def _objects(
     return value
 
 
-def _attributes(listed: object, place: str) -> Json:
-    found = {}
-    for entry in _objects(listed, place, "attributes"):
-        found[str(entry.get("key"))] = _checked_value(entry, "value", place)
-    return found
+def _read_attributes(entries: object, place: str) -> Json:
+    attributes = {}
+    for entry in _require_objects(entries, place, "attributes"):
+        attributes[str(entry.get("key"))] = _read_value(entry, "value", place)
+    return attributes
 
 
-def _checked_value(
+def _read_value(
     entry: Mapping[str, Any],
     name: str,
     place: str,
 ) -> Any:
     """Reads an AnyValue of an entry. Raises InputError with the place."""
     try:
-        return _value(entry.get(name))
+        return _parse_value(entry.get(name))
     except (TypeError, ValueError):
         raise InputError(
             f"{place}: field {name!r} of {entry.get('key', 'a log record')!r}: is not a value "
@@ -182,14 +188,14 @@ def _checked_value(
         ) from None
 
 
-def _value(value: object) -> Any:
+def _parse_value(value: object) -> Any:
     """Reads OTLP's AnyValue."""
     match value:
         case {"arrayValue": dict() as array}:
-            return [_value(inner) for inner in array.get("values") or ()]
+            return [_parse_value(inner) for inner in array.get("values") or ()]
         case {"kvlistValue": dict() as pairs}:
             return {
-                str(entry.get("key")): _value(entry.get("value"))
+                str(entry.get("key")): _parse_value(entry.get("value"))
                 for entry in pairs.get("values") or ()
                 if isinstance(entry, dict)
             }
@@ -201,36 +207,36 @@ def _value(value: object) -> Any:
             return None
 
 
-def _span_id(entry: Mapping[str, Any]) -> tuple[str, str]:
+def _identify_span(entry: Mapping[str, Any]) -> tuple[str, str]:
     return str(entry.get("traceId")), str(entry.get("spanId"))
 
 
 Event = tuple[str, Json]
 
 
-def _span_event(event: Json, place: str) -> Event:
-    return str(event.get("name")), _attributes(event.get("attributes"), place)
+def _read_span_event(event: Json, place: str) -> Event:
+    return str(event.get("name")), _read_attributes(event.get("attributes"), place)
 
 
-def _log_events(source: SourceFile) -> dict[tuple[str, str], list[Event]]:
+def _read_log_events(source: SourceFile) -> dict[tuple[str, str], list[Event]]:
     """Returns the events that are log records, by the span that they belong to."""
-    found: dict[tuple[str, str], list[Event]] = {}
-    for place, _, entry in _entries(source, "resourceLogs", "scopeLogs", "logRecords"):
-        attributes = _attributes(entry.get("attributes"), place)
+    events: dict[tuple[str, str], list[Event]] = {}
+    for place, _, entry in _list_entries(source, "resourceLogs", "scopeLogs", "logRecords"):
+        attributes = _read_attributes(entry.get("attributes"), place)
         name = str(entry.get("eventName") or attributes.get("event.name") or "")
         if name.startswith(_EVENT):
-            body = _checked_value(entry, "body", place)
+            body = _read_value(entry, "body", place)
             at = entry.get("timeUnixNano") or entry.get("observedTimeUnixNano")
             fields = {
                 **attributes,
                 **(body if isinstance(body, dict) else {}),
                 "_at": at,
             }
-            found.setdefault(_span_id(entry), []).append((name, fields))
-    return found
+            events.setdefault(_identify_span(entry), []).append((name, fields))
+    return events
 
 
-def _request(
+def _build_request(
     place: str,
     resource: Json,
     span: Json,
@@ -245,16 +251,16 @@ def _request(
         "gen_ai.request.model",
         "llm.model_name",
     )
-    model = _named(attributes, names)
-    given = span.get("status")
-    status = given if isinstance(given, dict) else {}
+    model = _find_text(attributes, names)
+    span_status = span.get("status")
+    status = span_status if isinstance(span_status, dict) else {}
     try:
         at = datetime.fromtimestamp(int(span.get("startTimeUnixNano") or 0) / 1e9, UTC)
     except (ValueError, OverflowError, TypeError):
         raise InputError(f"{place}: field 'startTimeUnixNano': must be a number") from None
     return LoggedRequest(
         place=place,
-        id=":".join(_span_id(span)),
+        id=":".join(_identify_span(span)),
         at=at,
         endpoint=Endpoint.CHAT.value,
         model=f"{provider}/{model}".lower() if provider and model else model,
@@ -262,26 +268,26 @@ def _request(
         body=content[0],
         answer=content[1],
         outcome=FAILED if status.get("code") in _ERROR else OK,
-        caller=_named(attributes, _CALLERS),
-        conversation=_named(attributes, _CONVERSATIONS),
+        caller=_find_text(attributes, _CALLERS),
+        conversation=_find_text(attributes, _CONVERSATIONS),
     )
 
 
-def _named(attributes: Json, names: Sequence[str]) -> str:
+def _find_text(attributes: Json, names: Sequence[str]) -> str:
     """Returns the first of these attributes that has a text; empty without one."""
     return next((str(attributes[name]) for name in names if attributes.get(name)), "")
 
 
-def _content(attributes: Json, events: Sequence[Event]) -> tuple[Json, Json] | None:
+def _read_content(attributes: Json, events: Sequence[Event]) -> tuple[Json, Json] | None:
     """Returns a chat's body and answer, from the first form that the span has."""
     readers: tuple[Callable[[], tuple[list[Json], list[Json], list[Json]]], ...] = (
-        lambda: _from_attributes(attributes, events),
-        lambda: _from_events(events),
-        lambda: _from_flat(attributes),
-        lambda: _from_openinference(attributes),
+        lambda: _read_conventions(attributes, events),
+        lambda: _read_events(events),
+        lambda: _read_flat(attributes),
+        lambda: _read_openinference(attributes),
     )
-    for read in readers:
-        messages, answers, tools = read()
+    for reader in readers:
+        messages, answers, tools = reader()
         if messages:
             message = answers[0] if answers else {"role": "assistant", "content": None}
             finish = message.pop("finish_reason", None)
@@ -298,7 +304,7 @@ def _content(attributes: Json, events: Sequence[Event]) -> tuple[Json, Json] | N
     return None
 
 
-def _parsed(value: object) -> Any:
+def _parse_json(value: object) -> Any:
     """Reads an attribute that is JSON in a text, or a structured value."""
     if not isinstance(value, str):
         return value
@@ -308,14 +314,14 @@ def _parsed(value: object) -> Any:
         return value
 
 
-def _dicts(value: object) -> list[Json]:
-    value = _parsed(value)
+def _list_objects(value: object) -> list[Json]:
+    value = _parse_json(value)
     return (
         [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
     )
 
 
-def _from_attributes(
+def _read_conventions(
     attributes: Json, events: Sequence[Event]
 ) -> tuple[list[Json], list[Json], list[Json]]:
     """Reads the semantic conventions' messages: questions, answers and tools, each as chats
@@ -325,29 +331,33 @@ def _from_attributes(
         (fields for _, fields in events if "gen_ai.input.messages" in fields),
         {},
     )
-    known = {**details, **attributes}
-    system = _parsed(known.get("gen_ai.system_instructions"))
-    parts = [{"type": "text", "content": system}] if isinstance(system, str) else _dicts(system)
-    messages = _part_messages({"role": "system", "parts": parts}) if parts else []
-    for message in _dicts(known.get("gen_ai.input.messages")):
-        messages += _part_messages(message)
+    known_fields = {**details, **attributes}
+    system = _parse_json(known_fields.get("gen_ai.system_instructions"))
+    parts = (
+        [{"type": "text", "content": system}]
+        if isinstance(system, str)
+        else _list_objects(system)
+    )
+    messages = _convert_parts({"role": "system", "parts": parts}) if parts else []
+    for message in _list_objects(known_fields.get("gen_ai.input.messages")):
+        messages += _convert_parts(message)
     answers = [
         {**turn, "finish_reason": message.get("finish_reason")}
-        for message in _dicts(known.get("gen_ai.output.messages"))
-        for turn in _part_messages(message)
+        for message in _list_objects(known_fields.get("gen_ai.output.messages"))
+        for turn in _convert_parts(message)
     ]
     return (
         messages,
         answers,
-        [*map(_tool, _dicts(known.get("gen_ai.tool.definitions")))],
+        [*map(_convert_tool, _list_objects(known_fields.get("gen_ai.tool.definitions")))],
     )
 
 
-def _part_messages(message: Json) -> list[Json]:
+def _convert_parts(message: Json) -> list[Json]:
     """Converts a message with parts; each tool's response is a message of its own."""
     parts = message.get("parts")
     if not isinstance(parts, list):
-        return [_message(message)]
+        return [_convert_message(message)]
     role = str(message.get("role") or "user")
     turns: list[Json] = []
     texts: list[Json] = []
@@ -357,10 +367,10 @@ def _part_messages(message: Json) -> list[Json]:
             case "text":
                 texts.append({"type": "text", "text": str(part.get("content") or "")})
             case "tool_call":
-                calls.append(_call(part))
+                calls.append(_convert_call(part))
             case "tool_call_response":
                 response = part.get("response", part.get("result"))
-                turns.append(_tool_turn(part.get("id"), response))
+                turns.append(_build_tool_turn(part.get("id"), response))
             case "reasoning" | "thinking":
                 pass
             case _:
@@ -378,89 +388,91 @@ def _part_messages(message: Json) -> list[Json]:
     return turns
 
 
-def _tool_turn(id_: object, response: object) -> Json:
+def _build_tool_turn(id_: object, response: object) -> Json:
     return {
         "role": "tool",
         "tool_call_id": str(id_ or ""),
-        "content": _text(response),
+        "content": _write_text(response),
     }
 
 
-def _text(value: object) -> str:
+def _write_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _call(call: Json) -> Json:
+def _convert_call(call: Json) -> Json:
     """Converts a tool call, flat or with a `function`."""
     inner = call.get("function")
     function = inner if isinstance(inner, dict) else call
     arguments = function.get("arguments")
-    named = {
+    function_fields = {
         "name": str(function.get("name")),
-        "arguments": "{}" if arguments in (None, "") else _text(arguments),
+        "arguments": "{}" if arguments in (None, "") else _write_text(arguments),
     }
     return {
         "id": str(call.get("id") or ""),
         "type": "function",
-        "function": named,
+        "function": function_fields,
     }
 
 
-def _tool(tool: Json) -> Json:
+def _convert_tool(tool: Json) -> Json:
     """Converts a tool's definition, flat or with a `function`."""
-    inner = _parsed(tool.get("function"))
+    inner = _parse_json(tool.get("function"))
     function = dict(inner) if isinstance(inner, dict) else dict(tool)
     function.pop("type", None)
-    function["parameters"] = _parsed(function.get("parameters")) or {}
+    function["parameters"] = _parse_json(function.get("parameters")) or {}
     return {"type": "function", "function": function}
 
 
-def _message(message: Json) -> Json:
+def _convert_message(message: Json) -> Json:
     """Converts a message with `content`, which may be JSON of a list of parts."""
     content = message.get("content")
     if isinstance(content, str) and content.startswith("[{"):
-        content = _parsed(content)
-    found = {"role": str(message.get("role") or "user"), "content": content}
-    if calls := _dicts(message.get("tool_calls")):
-        found["tool_calls"] = [*map(_call, calls)]
+        content = _parse_json(content)
+    converted = {"role": str(message.get("role") or "user"), "content": content}
+    if calls := _list_objects(message.get("tool_calls")):
+        converted["tool_calls"] = [*map(_convert_call, calls)]
     id_ = message.get("tool_call_id") or (
-        message.get("id") if found["role"] == "tool" else None
+        message.get("id") if converted["role"] == "tool" else None
     )
-    if found["role"] == "tool":
-        found["tool_call_id"] = str(id_ or "")
-        found["content"] = _text(content)
-    return found
+    if converted["role"] == "tool":
+        converted["tool_call_id"] = str(id_ or "")
+        converted["content"] = _write_text(content)
+    return converted
 
 
-def _from_events(events: Sequence[Event]) -> tuple[list[Json], list[Json], list[Json]]:
+def _read_events(events: Sequence[Event]) -> tuple[list[Json], list[Json], list[Json]]:
     """Reads the messages of events. They contain no definitions of tools."""
     messages: list[Json] = []
     answers: list[Json] = []
     for name, fields in events:
-        nested = _parsed(fields.get("gen_ai.event.content"))
-        known = {**fields, **(nested if isinstance(nested, dict) else {})}
+        nested = _parse_json(fields.get("gen_ai.event.content"))
+        all_fields = {**fields, **(nested if isinstance(nested, dict) else {})}
         if name == "gen_ai.content.prompt":
-            messages += map(_message, _dicts(known.get("gen_ai.prompt")))
+            messages += map(_convert_message, _list_objects(all_fields.get("gen_ai.prompt")))
         elif name == "gen_ai.content.completion":
-            spoken_turns = _dicts(known.get("gen_ai.completion"))
-            answers += [_message({"role": "assistant", **turn}) for turn in spoken_turns]
+            spoken_turns = _list_objects(all_fields.get("gen_ai.completion"))
+            answers += [
+                _convert_message({"role": "assistant", **turn}) for turn in spoken_turns
+            ]
         elif name == "gen_ai.choice":
-            message = _parsed(known.get("message"))
-            spoken = message if isinstance(message, dict) else known
-            turn = _message({"role": "assistant", **spoken})
-            answers.append({**turn, "finish_reason": known.get("finish_reason")})
+            message = _parse_json(all_fields.get("message"))
+            content = message if isinstance(message, dict) else all_fields
+            turn = _convert_message({"role": "assistant", **content})
+            answers.append({**turn, "finish_reason": all_fields.get("finish_reason")})
         elif name.startswith(_EVENT) and name.endswith(".message"):
-            role = known.get("role") or name.split(".")[1]
-            messages.append(_message({**known, "role": role}))
+            role = all_fields.get("role") or name.split(".")[1]
+            messages.append(_convert_message({**all_fields, "role": role}))
     return messages, answers, []
 
 
-def _from_flat(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
+def _read_flat(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
     """Reads OpenLLMetry's attributes, one for each field of each message."""
-    messages = [*map(_message, _unflatten(attributes, "gen_ai.prompt."))]
+    messages = [*map(_convert_message, _unflatten(attributes, "gen_ai.prompt."))]
     answers = [
         {
-            **_message({"role": "assistant", **turn}),
+            **_convert_message({"role": "assistant", **turn}),
             "finish_reason": turn.get("finish_reason"),
         }
         for turn in _unflatten(attributes, "gen_ai.completion.")
@@ -468,22 +480,22 @@ def _from_flat(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
     return (
         messages,
         answers,
-        [*map(_tool, _unflatten(attributes, "llm.request.functions."))],
+        [*map(_convert_tool, _unflatten(attributes, "llm.request.functions."))],
     )
 
 
-def _from_openinference(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
+def _read_openinference(attributes: Json) -> tuple[list[Json], list[Json], list[Json]]:
     """Reads OpenInference's attributes, which nest each message in a `message`."""
 
     def turns(prefix: str) -> list[Json]:
-        found = []
+        messages = []
         for entry in _unflatten(attributes, prefix):
             message = entry.get("message") or {}
             contents = [part.get("message_content", {}) for part in message.get("contents", ())]
             calls = [call.get("tool_call", {}) for call in message.get("tool_calls", ())]
             content = contents or message.get("content")
-            found.append(
-                _message(
+            messages.append(
+                _convert_message(
                     {
                         **message,
                         "content": content,
@@ -491,13 +503,13 @@ def _from_openinference(attributes: Json) -> tuple[list[Json], list[Json], list[
                     }
                 )
             )
-        return found
+        return messages
 
     tools = [
-        _tool(schema)
+        _convert_tool(schema)
         for entry in _unflatten(attributes, "llm.tools.")
         if isinstance(
-            schema := _parsed((entry.get("tool") or {}).get("json_schema")),
+            schema := _parse_json((entry.get("tool") or {}).get("json_schema")),
             dict,
         )
     ]
@@ -516,19 +528,19 @@ def _unflatten(attributes: Json, prefix: str) -> list[Json]:
             inner = place.setdefault(part, {})
             place = inner if isinstance(inner, dict) else place.setdefault(f"{part}.", {})
         place[last] = value
-    built = _lists({"list": tree})["list"]
+    built = _restore_lists({"list": tree})["list"]
     return [entry for entry in built if isinstance(entry, dict)] if tree else []
 
 
-def _lists(tree: Json) -> Json:
+def _restore_lists(tree: Json) -> Json:
     """Makes a list of each object whose keys are all numbers."""
-    found: Json = {}
+    restored: Json = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            inner = _lists(value)
+            inner = _restore_lists(value)
             numbered = bool(inner) and all(name.isdigit() for name in inner)
             in_order = [inner[name] for name in sorted(inner, key=int)] if numbered else []
-            found[key] = in_order or inner
+            restored[key] = in_order or inner
         else:
-            found[key] = value
-    return found
+            restored[key] = value
+    return restored

@@ -5,7 +5,7 @@ taken.
 
 Source: promptfoo's documentation, "Configuration reference", "Test cases" and "Prompts".
 
-No code of the configuration runs here. The assertions are scored in `evals.scorers.assertions`.
+No code of the configuration runs here. `evals.scorers.assertions` scores the assertions.
 """
 
 import itertools
@@ -42,17 +42,17 @@ from harness.frame.errors import InputError
 
 _FILE: Final = "file://"
 _SCRIPTS: Final = (".js", ".cjs", ".mjs", ".ts", ".py", ".rb")
-_MOST_ITEMS: Final = 100_000  # a test with several lists makes an item for each combination
-_MOST_SHOWN: Final = 5  # reasons shown for the tests of a file
-_ELSEWHERE: Final = "a suite has no models: `swapgate proposal create ROUTE MODEL`"
+_MAX_ITEMS: Final = 100_000  # a test with several lists makes an item for each combination
+_MAX_SHOWN: Final = 5  # reasons shown for the tests of a file
+_MODELS_ELSEWHERE: Final = "a suite has no models: `swapgate proposal create ROUTE MODEL`"
 # Keys with a counterpart elsewhere in Swapgate, and the sentence that names it.
-_CHANGED: Final[Mapping[str, str]] = {
-    "providers": _ELSEWHERE,
-    "targets": _ELSEWHERE,
+_KEYS_ELSEWHERE: Final[Mapping[str, str]] = {
+    "providers": _MODELS_ELSEWHERE,
+    "targets": _MODELS_ELSEWHERE,
     "evaluateOptions": "promptfoo's speed; the setting here is `eval_connections`",
 }
 # Keys that the conversion does not take, and why.
-_LEFT: Final[Mapping[str, str]] = {
+_UNSUPPORTED_KEYS: Final[Mapping[str, str]] = {
     "scenarios": "write its tests out under `tests`",
     "outputPath": "results are stored: `swapgate eval show RUN --samples`",
     "env": "put keys into the environment or .env",
@@ -61,7 +61,7 @@ _LEFT: Final[Mapping[str, str]] = {
     "derivedMetrics": "a verdict depends on the score of each item",
     "transform": "it runs your code on each answer",
 }
-_WHY_TEST: Final[Mapping[str, str]] = {
+_TEST_REFUSALS: Final[Mapping[str, str]] = {
     "transform": "runs your code on the answer",
     "postprocess": "runs your code on the answer",
     "transformVars": "runs your code",
@@ -109,20 +109,20 @@ def convert(
     suites = [reader.make_suite(prompt, tests, default) for prompt in reader.list_prompts()]
     reader.note_files()
     _note_others(source)
-    if found := [suite for suite in suites if suite.items]:
-        return found
+    if suites_with_items := [suite for suite in suites if suite.items]:
+        return suites_with_items
     raise NothingTaken(
         "no prompt has a usable test; the report gives the reason for each test",
         [*source.notes()],
     )
 
 
-def _count_scenarios(given: object) -> int:
+def _count_scenarios(scenarios: object) -> int:
     """Counts the tests that the scenarios would make, so that the report counts them as left
     out.
     """
     count = 0
-    for scenario in given if isinstance(given, list) else ():
+    for scenario in scenarios if isinstance(scenarios, list) else ():
         if isinstance(scenario, Mapping):
             sizes = [
                 len(part) if isinstance(part := scenario.get(name), list) else 1
@@ -137,9 +137,9 @@ def _note_others(source: SourceConfig) -> None:
         source.take(("description",), "the suites' title")
     if source.value(("assertionTemplates",)):
         source.take(("assertionTemplates",), "copied into the tests that name them")
-    for key, where in _CHANGED.items():
+    for key, counterpart in _KEYS_ELSEWHERE.items():
         if source.value((key,)):
-            source.take((key,), where, changed=True)
+            source.take((key,), counterpart, changed=True)
     if repeat := source.value(("evaluateOptions", "repeat")):
         source.take(
             ("evaluateOptions", "repeat"),
@@ -147,14 +147,14 @@ def _note_others(source: SourceConfig) -> None:
             "each item and adds no items",
             changed=True,
         )
-    for key, why in _LEFT.items():
+    for key, reason in _UNSUPPORTED_KEYS.items():
         if source.value((key,)) is not None:
-            source.leave((key,), why)
+            source.leave((key,), reason)
 
 
 @dataclass
 class _Reader:
-    """Reads one configuration, and notes what becomes of each key."""
+    """Reads one configuration, and notes how the conversion treats each key."""
 
     source: SourceConfig
     read: Callable[[str], str]
@@ -166,15 +166,15 @@ class _Reader:
 
     @property
     def _templates(self) -> Mapping[str, object]:
-        given = self.source.value(("assertionTemplates",))
-        return given if isinstance(given, Mapping) else {}
+        templates = self.source.value(("assertionTemplates",))
+        return templates if isinstance(templates, Mapping) else {}
 
     def list_prompts(self) -> Iterator[str]:
         """Yields the texts of the prompts. A file may have several, separated by `---`."""
-        given = self.source.value(("prompts",))
-        alone = isinstance(given, str)
-        for number, entry in enumerate([given] if alone else given or ["{{prompt}}"]):
-            path: ConfigPath = ("prompts",) if alone or not given else ("prompts", number)
+        prompts = self.source.value(("prompts",))
+        is_single = isinstance(prompts, str)
+        for number, entry in enumerate([prompts] if is_single else prompts or ["{{prompt}}"]):
+            path: ConfigPath = ("prompts",) if is_single or not prompts else ("prompts", number)
             raw = entry.get("raw") or entry.get("id") if isinstance(entry, Mapping) else entry
             try:
                 yield from self._read_prompt(raw)
@@ -200,20 +200,20 @@ class _Reader:
     def read_default(self) -> Test:
         """Reads `defaultTest`, whose parts apply to all tests. Raises InputError."""
         path: ConfigPath = ("defaultTest",)
-        given = self.load(self.source.value(path) or {})
-        if not isinstance(given, Mapping):
+        default = self.load(self.source.value(path) or {})
+        if not isinstance(default, Mapping):
             raise InputError("`defaultTest` is not a mapping")
-        if given:
+        if default:
             self.source.take(path, "part of each item")
-        return self._read_test(given, path)
+        return self._read_test(default, path)
 
     def list_tests(self) -> Iterator[Test]:
         """Yields the usable tests, inline and from files, and notes the others."""
-        given = self.source.value(("tests",)) or ()
+        tests = self.source.value(("tests",)) or ()
         entries: Iterator[tuple[ConfigPath, Any]] = (
-            iter([(("tests",), given)])
-            if isinstance(given, str)
-            else ((("tests", number), entry) for number, entry in enumerate(given))
+            iter([(("tests",), tests)])
+            if isinstance(tests, str)
+            else ((("tests", number), entry) for number, entry in enumerate(tests))
         )
         for path, entry in entries:
             if isinstance(entry, str):
@@ -251,36 +251,36 @@ class _Reader:
 
     def note_files(self) -> None:
         for path, count in self.counts.items():
-            lost = [*self.lost.get(path, {}).values()]
-            note = f"{count - len(lost)} of {count} tests became items of each suite"
-            shown = "; ".join(lost[:_MOST_SHOWN])
-            more = len(lost) - _MOST_SHOWN
-            shown += f" and {more} more" if more > 0 else ""
+            reasons = [*self.lost.get(path, {}).values()]
+            note = f"{count - len(reasons)} of {count} tests became items of each suite"
+            shown_reasons = "; ".join(reasons[:_MAX_SHOWN])
+            hidden_count = len(reasons) - _MAX_SHOWN
+            shown_reasons += f" and {hidden_count} more" if hidden_count > 0 else ""
             self.source.take(
                 path,
-                f"{note}; not taken: {shown}" if lost else note,
-                changed=bool(lost),
+                f"{note}; not taken: {shown_reasons}" if reasons else note,
+                changed=bool(reasons),
             )
 
     def _read_test(self, test: object, path: ConfigPath) -> Test:
         """Reads a test. Raises InputError if it runs code, or has no usable assertion."""
         if not isinstance(test, Mapping):
             raise InputError("it is not a test")
-        given = test.get("options")
-        options: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
-        for name, why in _WHY_TEST.items():
+        stated = test.get("options")
+        options: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
+        for name, reason in _TEST_REFUSALS.items():
             if test.get(name) or options.get(name):
-                raise InputError(f"its `{name}` {why}")
-        given = test.get("assert") or []
+                raise InputError(f"its `{name}` {reason}")
+        assertions = test.get("assert") or []
         values = self.load(test.get("vars") or {})
-        if not isinstance(given, list):
+        if not isinstance(assertions, list):
             raise InputError("its `assert` is not a list")
         if not isinstance(values, Mapping):
             raise InputError("its `vars` is not a mapping")
         return {
             "vars": {str(name): self._load_variable(value) for name, value in values.items()},
-            "assert": (taken := self._list_assertions(given, path)),
-            "lost": _count(given) - _count(taken),
+            "assert": (usable := self._list_assertions(assertions, path)),
+            "lost": _count_assertions(assertions) - _count_assertions(usable),
             "threshold": test.get("threshold"),
             "description": test.get("description") or "",
             "metadata": test.get("metadata") or {},
@@ -318,20 +318,20 @@ class _Reader:
             default=str,
         )
 
-    def _list_assertions(self, given: Sequence[object], path: ConfigPath) -> list[Test]:
+    def _list_assertions(self, assertions: Sequence[object], path: ConfigPath) -> list[Test]:
         """Reads usable assertions, and notes the others. Raises InputError without any."""
-        taken = []
-        why = []
-        for number, entry in enumerate(given):
+        usable = []
+        reasons = []
+        for number, entry in enumerate(assertions):
             place = (*path, "assert", number)
             try:
-                taken.append(self._read_assertion(entry, place))
+                usable.append(self._read_assertion(entry, place))
             except InputError as error:
                 self.source.leave(place, str(error))
-                why.append(str(error))
-        if why and not taken and path != ("defaultTest",):
-            raise InputError(f"none of its assertions is taken: {why[0]}")
-        return taken
+                reasons.append(str(error))
+        if reasons and not usable and path != ("defaultTest",):
+            raise InputError(f"none of its assertions is taken: {reasons[0]}")
+        return usable
 
     def _read_assertion(self, entry: object, path: ConfigPath) -> Test:
         """Reads an assertion, also in short form or by `$ref`. Raises InputError if no scorer
@@ -339,24 +339,26 @@ class _Reader:
         """
         if isinstance(entry, str):
             entry = parse_expected(entry)
-        if isinstance(entry, Mapping) and isinstance(named := entry.get("$ref"), str):
-            entry = self._templates.get(named.rpartition("/")[2])
+        if isinstance(entry, Mapping) and isinstance(reference := entry.get("$ref"), str):
+            entry = self._templates.get(reference.rpartition("/")[2])
         if not isinstance(entry, Mapping):
             raise InputError("it is not an assertion")
         kind = str(entry.get("type"))
         base = kind.removeprefix(NOT)
-        self._refuse(kind, entry)
-        kept = {name: entry[name] for name in ("type", "weight", "threshold") if name in entry}
+        self._check_supported(kind, entry)
+        assertion = {
+            name: entry[name] for name in ("type", "weight", "threshold") if name in entry
+        }
         if kind == SET:
-            kept["assert"] = self._list_assertions(entry.get("assert") or [], path)
+            assertion["assert"] = self._list_assertions(entry.get("assert") or [], path)
         elif "value" in entry:
-            kept["value"] = self.load(entry["value"])
-            if base in ("is-json", "contains-json") and isinstance(kept["value"], str):
-                kept["value"] = self._read_schema(kept["value"])
-        check_assertion(kept, judged=self.judged)
-        return kept
+            assertion["value"] = self.load(entry["value"])
+            if base in ("is-json", "contains-json") and isinstance(assertion["value"], str):
+                assertion["value"] = self._read_schema(assertion["value"])
+        check_assertion(assertion, judged=self.judged)
+        return assertion
 
-    def _refuse(self, kind: str, entry: Test) -> None:
+    def _check_supported(self, kind: str, entry: Test) -> None:
         """Raises InputError for assertions that run code, need a missing judge or score no
         answer.
         """
@@ -388,29 +390,31 @@ class _Reader:
         it.
         """
         items: list[Mapping[str, Any]] = []
-        left = self.tests - len(tests)
-        lost = 0
-        for number, own in enumerate(tests, start=1):
-            test = _merge(default, own)
+        tests_left = self.tests - len(tests)
+        assertions_left = 0
+        for number, own_test in enumerate(tests, start=1):
+            test = _merge(default, own_test)
             try:
-                for part, values in enumerate(_combinations(test["vars"])):
+                for part, values in enumerate(_list_combinations(test["vars"])):
                     id_ = f"test-{number:04}" + (f"-{part + 1}" if part else "")
-                    items.append(_item(id_, prompt, values, test))
-                    if len(items) > _MOST_ITEMS:
-                        raise InputError(f"its tests make more than {_MOST_ITEMS:,} items")
-                lost += test["lost"]
+                    items.append(_build_item(id_, prompt, values, test))
+                    if len(items) > _MAX_ITEMS:
+                        raise InputError(f"its tests make more than {_MAX_ITEMS:,} items")
+                assertions_left += test["lost"]
             except UnsupportedTest as error:
-                left += 1
+                tests_left += 1
                 self.lose(test["place"], error)
         checks = (check for item in items for check in list_single(item["metadata"]["assert"]))
         kinds = {str(check["type"]).removeprefix(NOT) for check in checks}
-        return ConvertedSuite(items, RUBRIC in kinds, left, lost + default["lost"])
+        return ConvertedSuite(
+            items, RUBRIC in kinds, tests_left, assertions_left + default["lost"]
+        )
 
 
-def _count(checks: Sequence[Any]) -> int:
+def _count_assertions(checks: Sequence[Any]) -> int:
     """Counts assertions, also those within sets."""
     return sum(
-        _count(check.get("assert") or ())
+        _count_assertions(check.get("assert") or ())
         if isinstance(check, Mapping) and check.get("type") == SET
         else 1
         for check in checks
@@ -437,17 +441,19 @@ def _merge(default: Test, test: Test) -> Test:
     }
 
 
-def _combinations(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yields one test for each combination of the values of variables with lists of texts."""
+def _list_combinations(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yields one set of values for each combination of the variables whose values are lists of
+    texts.
+    """
     lists = [
         value if isinstance(value, list) and value and isinstance(value[0], str) else [value]
         for value in values.values()
     ]
-    for chosen in itertools.product(*lists):
-        yield dict(zip(values, chosen, strict=True))
+    for combination in itertools.product(*lists):
+        yield dict(zip(values, combination, strict=True))
 
 
-def _item(
+def _build_item(
     id_: str,
     prompt: str,
     values: Test,
@@ -459,11 +465,11 @@ def _item(
     if not test["assert"]:
         raise UnsupportedTest("it has no usable assertion")
     checks = [fill_check(check, values) for check in test["assert"]]
-    known = {
+    own_metadata = {
         name: value for name, value in test["metadata"].items() if name not in _OWN_METADATA
     }
     metadata = {
-        **known,
+        **own_metadata,
         "vars": values,
         "assert": checks,
     }
@@ -472,14 +478,16 @@ def _item(
         for name in ("threshold", "description")
         if test[name] not in (None, "")
     }
-    described = [f"{check['type']}: {check.get('value', '')}".rstrip(": ") for check in checks]
+    descriptions = [
+        f"{check['type']}: {check.get('value', '')}".rstrip(": ") for check in checks
+    ]
     item = {
         "id": id_,
-        "target": described,
+        "target": descriptions,
         "metadata": metadata,
     }
     text = f"{test['options'].get('prefix', '')}{prompt}{test['options'].get('suffix', '')}"
-    if (messages := _chat(text)) is None:
+    if (messages := _parse_chat(text)) is None:
         return {**item, "input": fill(text, values)}
     metadata["messages"] = fill(messages, values)
     return {**item, "input": str(metadata["messages"][-1].get("content"))}
@@ -488,15 +496,15 @@ def _item(
 _OWN_METADATA: Final = ("messages", "tools")  # in an item these keys mean something else
 
 
-def _chat(text: str) -> list[Any] | None:
+def _parse_chat(text: str) -> list[Any] | None:
     """Parses a prompt that is a list of messages, in JSON or YAML; None for a text."""
     if not text.lstrip().startswith(("[", "- role:")):
         return None
     try:
-        found = parse_core_yaml(text)
+        messages = parse_core_yaml(text)
     except InputError:
         return None
-    is_chat = isinstance(found, list) and all(
-        isinstance(turn, Mapping) and "role" in turn for turn in found
+    is_chat = isinstance(messages, list) and all(
+        isinstance(turn, Mapping) and "role" in turn for turn in messages
     )
-    return found if is_chat and found else None
+    return messages if is_chat and messages else None

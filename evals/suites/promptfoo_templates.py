@@ -48,7 +48,7 @@ def fill(value: Any, values: Test) -> Any:
                 raise UnsupportedTest(
                     "the text has a filter or block of Nunjucks, which Swapgate cannot run"
                 )
-            return VARIABLE.sub(lambda variable: _variable_text(variable[1], values), value)
+            return VARIABLE.sub(lambda variable: _read_variable(variable[1], values), value)
         case Mapping():
             return {name: fill(inner, values) for name, inner in value.items()}
         case list():
@@ -57,7 +57,7 @@ def fill(value: Any, values: Test) -> Any:
             return value
 
 
-def _variable_text(name: str, values: Test) -> str:
+def _read_variable(name: str, values: Test) -> str:
     """Returns a variable's text; empty for an unknown variable, as in promptfoo.
 
     Raises UnsupportedTest for an environment variable, a list and a mapping.
@@ -75,12 +75,12 @@ def _variable_text(name: str, values: Test) -> str:
 
 
 def _fill_nested(text: str, values: Test) -> str:
-    """Fills in the variables within a variable's text. Stops if one of them is unknown."""
+    """Fills in the variables within a variable's text. Stops at an unknown variable."""
     for _ in range(_MAX_DEPTH):
         names = [variable[1].partition(".")[0] for variable in VARIABLE.finditer(text)]
         if not names or any(values.get(name) is None for name in names):
             break
-        text = VARIABLE.sub(lambda variable: _nested_text(variable[1], values), text)
+        text = VARIABLE.sub(lambda variable: _read_nested(variable[1], values), text)
     if _BLOCK.search(VARIABLE.sub("", text)):
         raise UnsupportedTest(
             "a variable has a filter or block of Nunjucks, which Swapgate cannot run"
@@ -88,7 +88,7 @@ def _fill_nested(text: str, values: Test) -> str:
     return text
 
 
-def _nested_text(name: str, values: Test) -> str:
+def _read_nested(name: str, values: Test) -> str:
     value: Any = values
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

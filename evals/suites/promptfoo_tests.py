@@ -23,7 +23,7 @@ _EXPECTED: Final = re.compile(
 )
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
 # promptfoo's assertions without a counterpart here. A text in short form may name them.
-_OTHERS: Final = re.compile(
+_UNSUPPORTED: Final = re.compile(
     r"agent-rubric|answer-relevance|bleu|classifier|contains-(?:html|sql|xml)|"
     r"context-(?:faithfulness|recall|relevance)|conversation-relevance|cost|factuality|"
     r"finish-reason|g-eval|gleu|guardrails|is-(?:html|refusal|sql|xml)|latency|"
@@ -46,17 +46,18 @@ def parse_expected(text: str) -> Mapping[str, Any]:
             "type": RUBRIC,
             "value": stripped.removeprefix("grade:").strip(),
         }
-    found = _EXPECTED.fullmatch(stripped)
-    known = found and (
-        found["base"] in {*CHECKS, *PROGRAMS, RUBRIC} or _OTHERS.fullmatch(found["base"])
+    short_form = _EXPECTED.fullmatch(stripped)
+    is_assertion = short_form and (
+        short_form["base"] in {*CHECKS, *PROGRAMS, RUBRIC}
+        or _UNSUPPORTED.fullmatch(short_form["base"])
     )
-    if not (found and known):
+    if not (short_form and is_assertion):
         return {"type": "equals", "value": text}
-    check: dict[str, Any] = {"type": found["type"]}
-    if found["value"] is not None:
-        check["value"] = found["value"].strip()
-    if found["base"] == "levenshtein":
-        check["threshold"] = float(found["threshold"] or _SHORT_DISTANCE)
+    check: dict[str, Any] = {"type": short_form["type"]}
+    if short_form["value"] is not None:
+        check["value"] = short_form["value"].strip()
+    if short_form["base"] == "levenshtein":
+        check["threshold"] = float(short_form["threshold"] or _SHORT_DISTANCE)
     return check
 
 
@@ -71,7 +72,7 @@ def file_records(text: str, name: str) -> Iterator[tuple[int, object]]:
     """Yields each test of a file, with its line or place. Raises InputError."""
     if name.lower().endswith(".csv"):
         for line, row in csv_records(text, lambda at, what: InputError(f"{name}:{at}: {what}")):
-            yield line, _csv_test(row)
+            yield line, _read_csv_test(row)
         return
     if name.lower().endswith((".jsonl", ".ndjson")):
         try:
@@ -79,39 +80,43 @@ def file_records(text: str, name: str) -> Iterator[tuple[int, object]]:
         except ValueError as error:
             raise InputError(f"{name}: not JSON lines: {error}") from None
         return
-    listed = parse_yaml(text, name)
-    if not isinstance(listed, list):
+    tests = parse_yaml(text, name)
+    if not isinstance(tests, list):
         raise InputError(f"{name} does not contain a list of tests")
-    yield from enumerate(listed, start=1)
+    yield from enumerate(tests, start=1)
 
 
-def _csv_test(row: Mapping[str, str]) -> Test:
+def _read_csv_test(row: Mapping[str, str]) -> Test:
     """Reads a row: columns with `__` have a meaning, each other column is a variable."""
     cells = {name.strip(): cell for name, cell in row.items()}
-    named = {name[2:]: cell for name, cell in cells.items() if name.startswith("__")}
-    known = {name: cell for name, cell in named.items() if cell.strip()}
+    special_cells = {name[2:]: cell for name, cell in cells.items() if name.startswith("__")}
+    filled = {name: cell for name, cell in special_cells.items() if cell.strip()}
     checks = [
         dict(parse_expected(cell))
-        for name, cell in known.items()
+        for name, cell in filled.items()
         if name.startswith("expected")
     ]
-    for name, cell in known.items():
+    for name, cell in filled.items():
         if setting := re.fullmatch(r"config:__expected([1-9]\d*)?:threshold", name):
             number = int(setting[1] or 1)
             if number <= len(checks):
-                checks[number - 1]["threshold"] = _number(cell)
+                checks[number - 1]["threshold"] = _parse_number(cell)
     return {
         "vars": {name: cell for name, cell in cells.items() if not name.startswith("__")},
         "assert": checks,
-        "description": known.get("description", ""),
-        "metadata": dict(_csv_metadata(known)),
-        "options": {name: named[name] for name in ("prefix", "suffix") if named.get(name)},
-        "threshold": _number(known.get("threshold", "")),
-        "providerOutput": known.get("providerOutput"),
+        "description": filled.get("description", ""),
+        "metadata": dict(_read_csv_metadata(filled)),
+        "options": {
+            name: special_cells[name]
+            for name in ("prefix", "suffix")
+            if special_cells.get(name)
+        },
+        "threshold": _parse_number(filled.get("threshold", "")),
+        "providerOutput": filled.get("providerOutput"),
     }
 
 
-def _csv_metadata(cells: Mapping[str, str]) -> Iterator[tuple[str, object]]:
+def _read_csv_metadata(cells: Mapping[str, str]) -> Iterator[tuple[str, object]]:
     """Yields the metadata of a row. A key that ends in `[]` has a list, separated by commas."""
     for name, cell in cells.items():
         if name.startswith("metadata:"):
@@ -120,6 +125,6 @@ def _csv_metadata(cells: Mapping[str, str]) -> Iterator[tuple[str, object]]:
             yield (key[:-2], parts) if key.endswith("[]") else (key, cell)
 
 
-def _number(cell: str) -> float | None:
+def _parse_number(cell: str) -> float | None:
     """Reads a number; promptfoo ignores another text."""
     return float(cell) if _NUMBER.fullmatch(cell.strip()) else None

@@ -26,7 +26,7 @@ class LoggedRequest:
     model: str  # the model that answered; empty if unknown
     source: str  # the service that sent it; empty if unknown
     body: Mapping[str, Any]
-    # In the endpoint's form, or that of a chat completion; empty without an answer.
+    # In the form of the endpoint or of a chat completion; empty without an answer.
     answer: Mapping[str, Any]
     outcome: str = OK  # or why the request has no answer
     # The user's and the conversation's names in the log; empty if it has none.
@@ -36,7 +36,7 @@ class LoggedRequest:
 
 @dataclass(frozen=True)
 class RequestLog:
-    """The requests of a file, and what of the file was not read."""
+    """The requests of a file, and the parts of the file that the reader did not use."""
 
     requests: Sequence[LoggedRequest]
     keys: Mapping[str, tuple[bool, str]]  # key → (taken, the reason or the number of uses)

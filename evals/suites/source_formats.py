@@ -25,7 +25,10 @@ class DatasetFormat:
     answer: str = "output"  # the model's answer, in exports of traces
 
     def for_fields(self, names: AbstractSet[str]) -> "DatasetFormat":
-        """The `outputs` of LangSmith's runs are the model's answers, not labels."""
+        """Adapts the format to a file's fields.
+
+        The `outputs` of LangSmith's runs are the model's answers, not labels.
+        """
         if self.input == "inputs" and names & _RUN_MARKS:
             return replace(
                 self,
@@ -135,25 +138,29 @@ def check_source(source: SourceFile, wanted: str) -> str:
 
     Raises InputError if the file has another format, or contains results.
     """
-    found = recognise(source)
-    if kind := next((text for name, text in _RESULTS.items() if name in source.names), ""):
+    source_format = recognise(source)
+    if results_kind := next(
+        (text for name, text in _RESULTS.items() if name in source.names), ""
+    ):
         raise InputError(
-            f"{source.path}: looks like {kind}, which has results and no items: compare the "
-            f"results by `swapgate try {source.path}`"
+            f"{source.path}: looks like {results_kind}, which has results and no items: "
+            f"compare the results by `swapgate try {source.path}`"
         )
     if not wanted or wanted == source.form:  # `json` or `csv` may have any fields
-        return found
-    if wanted == found or _fits(source, wanted):
+        return source_format
+    if wanted == source_format or _has_fields(source, wanted):
         return wanted
     fields = ", ".join(sorted(source.names)[:12]) or "none"
-    advice = f"use `--from {found}`" if found in SUITE_SOURCES else "omit `--from`"
+    advice = (
+        f"use `--from {source_format}`" if source_format in SUITE_SOURCES else "omit `--from`"
+    )
     raise InputError(
-        f"{source.path}: is not {_TITLES[wanted]}: it looks like {_TITLES[found]}, with the "
-        f"fields {fields}; {advice}, or give another file"
+        f"{source.path}: is not {_TITLES[wanted]}: it looks like {_TITLES[source_format]}, "
+        f"with the fields {fields}; {advice}, or give another file"
     )
 
 
-def _fits(source: SourceFile, wanted: str) -> bool:
+def _has_fields(source: SourceFile, wanted: str) -> bool:
     """Returns whether the fields could be of the wanted format, although its marks are
     missing.
     """

@@ -15,7 +15,7 @@ from harness.frame.errors import InputError
 from harness.frame.text_files import csv_records, decode_text, replace_surrogates
 
 # Fields that contain the records if the whole file is one object.
-_LISTS: Final = (
+_LIST_FIELDS: Final = (
     "data",
     "items",
     "events",
@@ -26,7 +26,7 @@ _LISTS: Final = (
     "traces",
 )
 # Prefixes of a table's columns that together form one object: `inputs.question`, `inputs.id`.
-_NESTED: Final = tuple(
+_NESTED_PREFIXES: Final = tuple(
     f"{name}."
     for name in (
         "input",
@@ -44,7 +44,7 @@ _NESTED: Final = tuple(
     )
 )
 # JSON's escape of a lone surrogate.
-_HALF: Final = re.compile(
+_LONE_SURROGATE: Final = re.compile(
     r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
 )
 # The first bytes of binary files, and the end of the message about them.
@@ -75,8 +75,8 @@ class SourceFile:
 
     @property
     def names(self) -> frozenset[str]:
-        found = {name for record in self.records for name in record.fields}
-        return frozenset(found | self.document.keys())
+        record_fields = {name for record in self.records for name in record.fields}
+        return frozenset(record_fields | self.document.keys())
 
 
 def read_source(path: Path) -> SourceFile:
@@ -103,17 +103,17 @@ def read_source(path: Path) -> SourceFile:
     try:
         document = DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        if "Extra data" in str(error) or _is_line(text):
+        if "Extra data" in str(error) or _starts_with_object(text):
             return _read_lines(path, text)
         place = f"{path}:{getattr(error, 'lineno', 1)}"
         raise InputError(f"{place}: not JSON: {error}") from None
-    whole = replace_surrogates(document) if ESCAPE in text else document
-    read = _read_document(path, whole)
+    repaired = replace_surrogates(document) if ESCAPE in text else document
+    source = _read_document(path, repaired)
     form = "jsonl" if isinstance(document, dict) and "\n" not in text.strip() else "json"
-    return replace(read, form=form, replaced=whole != document)
+    return replace(source, form=form, replaced=repaired != document)
 
 
-def _is_line(text: str) -> bool:
+def _starts_with_object(text: str) -> bool:
     """Returns whether line 1 alone is a JSON object, so that a later line has the fault."""
     try:
         return isinstance(DECODER.decode(text.lstrip().split("\n", 1)[0]), dict)
@@ -125,18 +125,18 @@ def _read_lines(path: Path, text: str) -> SourceFile:
     records = [
         SourceRecord(f"{path}:{line}", _nest(fields)) for line, fields in json_lines(path)
     ]
-    return SourceFile(path, "jsonl", records, {}, bool(_HALF.search(text)))
+    return SourceFile(path, "jsonl", records, {}, bool(_LONE_SURROGATE.search(text)))
 
 
 def _read_document(path: Path, document: Any) -> SourceFile:
     """Reads a JSON document: a list, an object with one known list, or a single record."""
-    around: Mapping[str, Any] = {}
-    listed = document
+    outer: Mapping[str, Any] = {}
+    entries = document
     if isinstance(document, dict):
-        found = [name for name in _LISTS if _are_records(document.get(name))]
-        if len(found) == 1:
-            around = document
-            listed = document[found[0]]
+        list_fields = [name for name in _LIST_FIELDS if _is_record_list(document.get(name))]
+        if len(list_fields) == 1:
+            outer = document
+            entries = document[list_fields[0]]
         else:
             return SourceFile(
                 path,
@@ -144,33 +144,33 @@ def _read_document(path: Path, document: Any) -> SourceFile:
                 [SourceRecord(f"{path}:1", _nest(document))],
                 {},
             )
-    for number, record in enumerate(listed, start=1):
+    for number, record in enumerate(entries, start=1):
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}:1: entry {number} of the list must be an object, one for each item"
             )
     records = [
         SourceRecord(f"{path}:{number}", _nest(fields))
-        for number, fields in enumerate(listed, start=1)
+        for number, fields in enumerate(entries, start=1)
     ]
-    return SourceFile(path, "json", records, around)
+    return SourceFile(path, "json", records, outer)
 
 
 def _nest(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Builds objects from columns such as `inputs.question`, as tables have them."""
-    if not any(name.startswith(_NESTED) for name in fields):
+    if not any(name.startswith(_NESTED_PREFIXES) for name in fields):
         return fields
     nested: dict[str, Any] = {}
     for name, value in fields.items():
         parent, dot, child = name.partition(".")
-        if not (dot and child and f"{parent}." in _NESTED):
+        if not (dot and child and f"{parent}." in _NESTED_PREFIXES):
             nested[name] = value
         elif isinstance(inner := nested.setdefault(parent, {}), dict):
             inner[child] = value
     return nested
 
 
-def _are_records(value: object) -> bool:
+def _is_record_list(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 

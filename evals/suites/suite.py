@@ -1,7 +1,8 @@
 """Loads a suite from its settings and data file: items, prompts, scorer and pin.
 
-The pin hashes everything that decides a score. A change of what is asked or scored must change
-the pin, because a verdict is valid for one pin only. `inspect_tasks` has suites that are code.
+The pin hashes everything that decides a score. Each change of the questions or of the scoring
+must change the pin, because a verdict is valid for one pin only. `inspect_tasks` has suites
+that are code.
 """
 
 import re
@@ -88,8 +89,8 @@ class Suite:
     data_sha256: str  # of the data file
     judge_pin: str  # the judge's part of the pin; empty without a judge
     uncontained: bool = False  # answers' code runs without a container
-    # Item id → the id of the earlier item that asks and expects the same; the later one is left
-    # out, because equal items are one item (statistics.md §1.12).
+    # Item id → the id of the earlier item that asks and expects the same; the suite leaves out
+    # the later item, because equal items are one item (statistics.md §1.12).
     repeats: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -102,7 +103,7 @@ class Suite:
             scorer=scorer_identity(self.scorer, self.options)
             + UNCONTAINED * self.uncontained
             + self.judge_pin,
-            template=_prompt_sha256(self.settings, self.groups)[:16],
+            template=_hash_prompt(self.settings, self.groups)[:16],
             items=len(self.items),
             texts=texts_fingerprint(
                 compared_texts(
@@ -124,7 +125,7 @@ class Suite:
         """Returns the item's conversation, which replaces the template; empty without one."""
         return conversation(self.items[item])
 
-    async def judged(
+    async def judge_answer(
         self,
         answer: str,
         item: Item,
@@ -137,7 +138,9 @@ class Suite:
     @cached_property
     def groups(self) -> ItemGroups:
         """The items' order, clusters and slices, for the plan of a run."""
-        named = {item.id: item.cluster for item in self.items.values() if item.cluster}
+        cluster_by_item = {
+            item.id: item.cluster for item in self.items.values() if item.cluster
+        }
         slices = {
             name: {item.id: item.slices[index] for item in self.items.values()}
             for index, name in enumerate(self.settings.slices)
@@ -153,24 +156,24 @@ class Suite:
                     for item in self.items.values()
                 },
             ),
-            ItemGroups(items, named, self.settings.cluster, slices),
+            ItemGroups(items, cluster_by_item, self.settings.cluster, slices),
         )
 
     @cached_property
     def unlabelled(self) -> Mapping[str, str]:
-        """Maps each item without a label to the reason; no model is asked for these."""
+        """Maps each item without a label to the reason; runs do not ask these items."""
         return {item.id: item.unlabelled for item in self.items.values() if item.unlabelled}
 
     @cached_property
     def dependence(self) -> str:
         """Describes equal items, found clusters and large clusters; empty without any."""
-        told = describe_dependence(self.groups, self.repeats)
+        description = describe_dependence(self.groups, self.repeats)
         if self.groups.clusters:
-            return told
+            return description
         template = describe_template(
             {item.id: canonical_text(item) for item in self.items.values()}
         )
-        return "; ".join(filter(None, [told, template]))
+        return "; ".join(filter(None, [description, template]))
 
     @cached_property
     def guessed_tokens(self) -> tuple[float, float]:
@@ -185,8 +188,8 @@ class Suite:
         )
         output = 16 + target / CHARACTERS_PER_TOKEN
         limit = self.settings.max_output_tokens
-        least = output if limit == "auto" else min(limit, output)
-        return (fixed + question) / CHARACTERS_PER_TOKEN, least
+        answer_tokens = output if limit == "auto" else min(limit, output)
+        return (fixed + question) / CHARACTERS_PER_TOKEN, answer_tokens
 
     def fields(self, item: str) -> Mapping[str, object]:
         return merge_fields(self.settings.request, self.items[item])
@@ -210,39 +213,41 @@ def manifest_entries(manifest: Path) -> list[dict[str, object]]:
     if not manifest.exists():
         return []
     try:
-        listed = tomllib.loads(manifest.read_text(encoding="utf-8")).get("dataset", [])
+        entries = tomllib.loads(manifest.read_text(encoding="utf-8")).get("dataset", [])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{manifest}: is not TOML: {error}") from None
-    return [dict(item) for item in listed]
+    return [dict(entry) for entry in entries]
 
 
 def describe_sample(settings: SuiteSettings) -> str:
     """Describes what a captured or converted suite omits; empty if it omits nothing."""
     if settings.path is None:
         return ""
-    named = (
+    matches = (
         entry
         for entry in manifest_entries(settings.path.with_name(MANIFEST))
         if entry.get("file") == settings.path.name
     )
-    entry = next(named, {})
-    left_out = [f"{entry[name]} {what}" for name, what in LEFT_OUT.items() if entry.get(name)]
+    entry = next(matches, {})
+    left_out = [
+        f"{entry[name]} {reason}" for name, reason in LEFT_OUT.items() if entry.get(name)
+    ]
     if not left_out:
         return ""
-    drawn = f", from {entry['drawn']} sampled requests," if entry.get("drawn") else ""
-    return f"Its {entry.get('items')} items{drawn} omit: {', '.join(left_out)}."
+    sample_note = f", from {entry['drawn']} sampled requests," if entry.get("drawn") else ""
+    return f"Its {entry.get('items')} items{sample_note} omit: {', '.join(left_out)}."
 
 
 def render_prompt(template: str, item: Item) -> str:
     """Writes an item's message. Choices follow it unless the template has `{choices}`."""
-    listed = "\n".join(
+    choices = "\n".join(
         f"{letter}) {choice}"
         for letter, choice in zip(ascii_uppercase, item.choices, strict=False)
     )
     # One pass, so that braces in an item's own text stay as they are.
-    values = {"input": item.input, "choices": listed}
+    values = {"input": item.input, "choices": choices}
     text = PLACEHOLDER.sub(lambda match_: values[match_[1]], template)
-    return f"{text}\n\n{listed}" if listed and "{choices}" not in template else text
+    return f"{text}\n\n{choices}" if choices and "{choices}" not in template else text
 
 
 def canonical_text(item: Item) -> str:
@@ -255,20 +260,22 @@ def canonical_text(item: Item) -> str:
 def spoken_text(item: Item) -> str:
     """Joins an item's texts as `canonical_text` does, without system messages."""
     messages = conversation(item)
-    spoken = [message_text(one) for one in messages if one["role"] not in _SYSTEM_ROLES]
-    return "\n".join([*(spoken or [item.input]), *sorted(item.choices)])
+    texts = [
+        message_text(message) for message in messages if message["role"] not in _SYSTEM_ROLES
+    ]
+    return "\n".join([*(texts or [item.input]), *sorted(item.choices)])
 
 
 def load_suite(settings: SuiteSettings) -> Suite:
-    """Loads a suite with a data file. Raises ConfigError for faulty settings, InputError for a
-    faulty file, and for a suite of which the scorer can judge no item.
+    """Loads a suite with a data file. Raises ConfigError for faulty settings. Raises InputError
+    for a faulty file, and if the scorer can judge no item.
     """
     if settings.path is None:
         raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
     if "{input}" not in settings.template:
         raise ConfigError(f"suite {settings.name!r}: its template must contain {{input}}")
-    judge = find_scorer(settings.scorer)
-    _check_judge(settings, judge)
+    scorer = find_scorer(settings.scorer)
+    _check_judge(settings, scorer)
     check_fields(settings.request, f"suite {settings.name!r}: request")
     loaded = load_items(
         settings.path,
@@ -282,25 +289,25 @@ def load_suite(settings: SuiteSettings) -> Suite:
     if not labelled:
         raise InputError(f"{settings.path}: no item has a label, so no answer gets a score")
     try:
-        options = judge.complete(labelled, judge.options(settings.scorer_options))
+        options = scorer.complete(labelled, scorer.options(settings.scorer_options))
     except InputError as error:
         raise InputError(f"{settings.path}: {error}") from None
-    uncontained = judge.name == CODE.name and settings.code_uncontained
-    left_out = _check_items(settings, settings.path, loaded, judge, options)
+    uncontained = scorer.name == CODE.name and settings.code_uncontained
+    left_out = _check_items(settings, settings.path, loaded, scorer, options)
     repeats = find_repeats(loaded, settings.path, settings.input_field)
     items = {
         item.id: item for item in loaded if item.id not in left_out and item.id not in repeats
     }
     if all(item.unlabelled for item in items.values()):
-        raise InputError(f"{settings.path}: scorer {judge.name!r} cannot judge any item")
+        raise InputError(f"{settings.path}: scorer {scorer.name!r} cannot judge any item")
     return Suite(
         settings,
         items,
-        judge,
+        scorer,
         options,
         left_out,
         file_sha256(settings.path),
-        _judge_pin(settings),
+        _build_judge_pin(settings),
         uncontained,
         repeats,
     )
@@ -310,22 +317,22 @@ def _check_items(
     settings: SuiteSettings,
     path: Path,
     loaded: Sequence[Item],
-    judge: Scorer,
+    scorer: Scorer,
     options: Options,
 ) -> Mapping[str, str]:
     """Returns the items that the scorer cannot judge, with the reason. Raises InputError as
     `file:line: …` for a faulty item.
     """
     left_out: dict[str, str] = {}
-    for place, item in enumerate(loaded):
+    for index, item in enumerate(loaded):
         try:
-            reason = None if item.unlabelled else judge.check(item, options)
+            reason = None if item.unlabelled else scorer.check(item, options)
             if item.metadata:
                 _check_metadata(settings, item)
             if not (reason or item.unlabelled):
-                _check_target(judge, item, options)
+                _check_target(scorer, item, options)
         except InputError as error:
-            line = find_line(path, place, settings.input_field)
+            line = find_line(path, index, settings.input_field)
             raise InputError(f"{path}:{line}: {error}") from None
         if reason:
             left_out[item.id] = reason
@@ -354,40 +361,42 @@ def _check_metadata(settings: SuiteSettings, item: Item) -> None:
 
 
 def _check_class(settings: SuiteSettings, item: Item) -> None:
-    """Raises InputError if the item was captured with another data class than the suite's."""
+    """Raises InputError if the item's capture has another data class than the suite."""
     provenance = item.metadata.get("provenance")
-    found = provenance.get("data_class") if isinstance(provenance, Mapping) else None
-    if found and found != settings.data_class:
+    item_class = provenance.get("data_class") if isinstance(provenance, Mapping) else None
+    if item_class and item_class != settings.data_class:
         raise InputError(
-            f"item {item.id!r} was captured as {found} data: set `data_class: {found}` of "
-            f"suite {settings.name!r}"
+            f"item {item.id!r} was captured as {item_class} data: set `data_class: "
+            f"{item_class}` of suite {settings.name!r}"
         )
 
 
-def _check_judge(settings: SuiteSettings, chosen: Scorer) -> None:
-    """Raises ConfigError if the scorer needs a judge and there is none, or the other
-    way round.
+def _check_judge(settings: SuiteSettings, scorer: Scorer) -> None:
+    """Raises ConfigError if the scorer needs a judge that the suite lacks, or does not use the
+    suite's judge.
     """
-    if (chosen.judged is None) != (settings.judge is None):
-        lack = f"scorer {chosen.name!r} needs a `judge` with a `target`"
-        extra = f"scorer {chosen.name!r} uses no judge; remove `judge`"
-        raise ConfigError(f"suite {settings.name!r}: {extra if settings.judge else lack}")
+    if (scorer.judged is None) != (settings.judge is None):
+        missing_judge = f"scorer {scorer.name!r} needs a `judge` with a `target`"
+        unused_judge = f"scorer {scorer.name!r} uses no judge; remove `judge`"
+        raise ConfigError(
+            f"suite {settings.name!r}: {unused_judge if settings.judge else missing_judge}"
+        )
     if settings.judge is not None and settings.judge.references is not None:
         load_references(settings.judge.references)
 
 
-def _judge_pin(settings: SuiteSettings) -> str:
+def _build_judge_pin(settings: SuiteSettings) -> str:
     """Returns the judge's target and a hash of its settings: `+judge:t_3f…/9a1b…`."""
     judge = settings.judge
     if judge is None:
         return ""
     references = file_sha256(judge.references) if judge.references else ""
-    decides = [judge.attempts, judge.max_output_tokens, references]
-    trusted = [judge.min_agreement, judge.levels] if references else []
-    return f"{JUDGE_SEPARATOR}{judge.target.id}/{digest([decides, trusted])[:8]}"
+    answer_terms = [judge.attempts, judge.max_output_tokens, references]
+    agreement_terms = [judge.min_agreement, judge.levels] if references else []
+    return f"{JUDGE_SEPARATOR}{judge.target.id}/{digest([answer_terms, agreement_terms])[:8]}"
 
 
-def _prompt_sha256(settings: SuiteSettings, groups: ItemGroups) -> str:
+def _hash_prompt(settings: SuiteSettings, groups: ItemGroups) -> str:
     """Hashes the settings, and the clusters, that decide how a run asks and counts an item."""
     return digest(
         [
@@ -406,16 +415,16 @@ def _prompt_sha256(settings: SuiteSettings, groups: ItemGroups) -> str:
 
 def grouping(settings: SuiteSettings) -> Sequence[object]:
     """Returns the pin's grouping settings; empty without any, so that older pins stay valid."""
-    named: dict[str, object] = {}
+    grouping_settings: dict[str, object] = {}
     if settings.cluster:
-        named["cluster"] = settings.cluster
+        grouping_settings["cluster"] = settings.cluster
     if settings.slices:
-        named["slices"] = list(settings.slices)
-    return [named] if named else []
+        grouping_settings["slices"] = list(settings.slices)
+    return [grouping_settings] if grouping_settings else []
 
 
 def task_file(settings: SuiteSettings) -> tuple[Path, str]:
     """Returns the file of a task suite, and the task's name; empty for the file's only task."""
-    given = settings.task or ""
-    file, _, name = given.rpartition(":") if given.count(".py:") else (given, "", "")
+    task = settings.task or ""
+    file, _, name = task.rpartition(":") if task.count(".py:") else (task, "", "")
     return Path(file), name

@@ -1,7 +1,7 @@
 """Writes labelled captured requests or records of a data set as suites.
 
-If an import fails, it leaves no file behind. The manifest beside the data says where the items
-came from and what was left out. The configuration is written by the caller
+If an import fails, it leaves no file behind. The manifest beside the data names the
+origin of the items and counts the omitted ones. The caller writes the configuration
 (`harness.app.suite_import`).
 """
 
@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from evals.suites.conversation import (
     FIELDS,
-    asked_text,
     check_fields,
     check_messages,
+    find_input_text,
 )
 from evals.suites.equal_items import refuse_second_target
 from evals.suites.human_labels import (
@@ -66,42 +66,46 @@ class SuiteItems:
         return text.encode("utf-8", "backslashreplace")
 
 
-def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
+def read_labelled(path: Path, draft: SuiteSettings) -> SuiteItems:
     """Reads a file of `swapgate capture export` in which people filled in `label`.
 
-    A line without a label becomes an item whose scores are missing: without it, the suite would
-    consist of the requests that somebody chose by their answers. A label with a free text of
+    A line without a label becomes an item whose scores are missing. Without it, the suite would
+    consist of the requests that a person chose by their answers. A label with a free text of
     the production answer counts only for a judge (`accepts_approved`).
 
     Raises InputError as `file:line: field: reason` at the first fault.
     """
     items: list[Mapping[str, Any]] = []
-    seen: dict[str, int] = {}
+    line_by_id: dict[str, int] = {}
     targets: dict[str, tuple[object, str]] = {}
     for number, record in json_lines(path):
         place = f"{path}:{number}"
         id_ = record.get("id")
         if not isinstance(id_, str) or not id_:
             raise InputError(f"{place}: field 'id': missing; keep the export's value")
-        if id_ in seen:
-            raise InputError(f"{place}: field 'id': line {seen[id_]} has the same id {id_!r}")
-        seen[id_] = number
-        items.append(_item(record, place, wished.scorer))
+        if id_ in line_by_id:
+            raise InputError(
+                f"{place}: field 'id': line {line_by_id[id_]} has the same id {id_!r}"
+            )
+        line_by_id[id_] = number
+        items.append(_build_item(record, place, draft.scorer))
         refuse_second_target(targets, read_item(items[-1], place), place)
-    of_callers = {item["id"]: _caller(item) for item in items}
-    drawn = draw_per_caller(of_callers)
-    items = [item for item in items if item["id"] in drawn]
+    caller_by_id = {item["id"]: _find_caller(item) for item in items}
+    drawn_ids = draw_per_caller(caller_by_id)
+    items = [item for item in items if item["id"] in drawn_ids]
     unlabelled = sum(item["target"] is None for item in items)
     if unlabelled == len(items):
         raise InputError(f"{path}: no line has a label; fill in `label` and import it again")
-    settings = replace(wished, data_class=_data_class(items, path))
-    origin = {**_origin(items), "of_frequent_callers": len(of_callers) - len(items)}
-    if written := _counted((item["metadata"]["provenance"] for item in items), "written"):
-        origin["deleted"] = max(0, written - len(of_callers))
+    settings = replace(draft, data_class=_require_one_data_class(items, path))
+    origin = {**_summarize_origin(items), "of_frequent_callers": len(caller_by_id) - len(items)}
+    if written_count := _sum_count(
+        (item["metadata"]["provenance"] for item in items), "written"
+    ):
+        origin["deleted"] = max(0, written_count - len(caller_by_id))
     return SuiteItems(settings, items, unlabelled, origin)
 
 
-def _caller(item: Mapping[str, Any]) -> str:
+def _find_caller(item: Mapping[str, Any]) -> str:
     return str(item["metadata"]["provenance"].get("caller") or "")
 
 
@@ -117,8 +121,8 @@ def with_slices(
 
     Raises InputError for a field that no item has, and for a value that pages cannot show.
     """
-    added: list[ConversionNote] = []
-    done: list[SuiteItems] = []
+    new_notes: list[ConversionNote] = []
+    new_suites: list[SuiteItems] = []
     for suite in found:
         items = [{**item, "metadata": {**item["metadata"]}} for item in suite.items]
         for name in suite.settings.slices:
@@ -132,20 +136,22 @@ def with_slices(
                 place = f"{file}: item {item.get('id', number)!r}"
                 read_slice(item["metadata"], name, place)
             if missing == len(items):
-                known = sorted({key for item in suite.items for key in item["metadata"]})
+                names = sorted({key for item in suite.items for key in item["metadata"]})
                 raise InputError(
                     f"{file}: no item has the metadata {name!r}; --slice can name "
-                    f"{', '.join(known) or 'nothing'}"
+                    f"{', '.join(names) or 'nothing'}"
                 )
             if missing:
                 text = f"{missing} items without it are the slice `{_NO_VALUE}`"
                 key = f"metadata.{name}"
-                added.append(ConversionNote(str(file), key, ConversionOutcome.CHANGED, text))
-        done.append(replace(suite, items=items))
-    return done, [*notes, *added]
+                new_notes.append(
+                    ConversionNote(str(file), key, ConversionOutcome.CHANGED, text)
+                )
+        new_suites.append(replace(suite, items=items))
+    return new_suites, [*notes, *new_notes]
 
 
-def _item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
+def _build_item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
     """Builds an item from a line of the export. Its target is None if the line has no label."""
     messages = check_messages(record.get("messages"), f"{place}: field 'messages'")
     fields = {name: record[name] for name in FIELDS if record.get(name) is not None}
@@ -153,13 +159,13 @@ def _item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
     tags = record.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
         raise InputError(f"{place}: field 'tags': must be a list of texts")
-    question = asked_text(messages)
+    question = find_input_text(messages)
     if not question.strip():
         raise InputError(f"{place}: field 'messages': the messages have no text")
     label = record.get("label")
     if isinstance(label, str) and not label.strip():
         label = None
-    provenance = _provenance(record, place, labelled=label is not None)
+    provenance = _check_provenance(record, place, labelled=label is not None)
     missing = WITHOUT_LABEL if label is None else ""
     if not accepts_approved(scorer, label) and repeats_answer(label, record.get("answer")):
         label = None
@@ -182,23 +188,23 @@ def _item(record: Mapping[str, Any], place: str, scorer: str) -> dict[str, Any]:
     }
 
 
-def _provenance(
+def _check_provenance(
     record: Mapping[str, Any],
     place: str,
     *,
     labelled: bool,
 ) -> Mapping[str, object]:
-    """Checks where a captured request came from and who labelled it. Raises InputError.
+    """Checks the origin of a captured request and the author of its label. Raises InputError.
 
     A label needs an author, so that a reader of the suite can ask the person.
     """
-    given = record.get("provenance")
-    if not isinstance(given, dict):
+    provenance = record.get("provenance")
+    if not isinstance(provenance, dict):
         raise InputError(f"{place}: field 'provenance': missing; keep the export's value")
     for name, type_ in PROVENANCE.items():
-        if type(given.get(name)) is not type_:
+        if type(provenance.get(name)) is not type_:
             raise InputError(f"{place}: field 'provenance.{name}': missing, or of another type")
-    _moment(given["at"], f"{place}: field 'provenance.at'")
+    _parse_time(provenance["at"], f"{place}: field 'provenance.at'")
     author = record.get("label_author") or ""
     at = record.get("labelled_at") or ""
     if not isinstance(author, str) or not isinstance(at, str):
@@ -206,15 +212,15 @@ def _provenance(
     if labelled and not author.strip():
         raise InputError(f"{place}: field 'label_author': missing; add the labeller's name")
     if at:
-        _moment(at, f"{place}: field 'labelled_at'")
+        _parse_time(at, f"{place}: field 'labelled_at'")
     return {
-        **given,
+        **provenance,
         "label_author": author,
         "labelled_at": at,
     }
 
 
-def _moment(text: str, place: str) -> datetime:
+def _parse_time(text: str, place: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
@@ -223,34 +229,34 @@ def _moment(text: str, place: str) -> datetime:
         ) from None
 
 
-def _data_class(items: Sequence[Mapping[str, Any]], path: Path) -> str:
+def _require_one_data_class(items: Sequence[Mapping[str, Any]], path: Path) -> str:
     """Returns the data class of all items. Raises InputError if there are several."""
-    found = {item["metadata"]["provenance"]["data_class"] for item in items}
-    if len(found) > 1:
+    data_classes = {item["metadata"]["provenance"]["data_class"] for item in items}
+    if len(data_classes) > 1:
         raise InputError(
-            f"{path}: data of several classes ({', '.join(sorted(map(repr, found)))}): import "
-            "each class on its own, because different providers may see them"
+            f"{path}: data of several classes ({', '.join(sorted(map(repr, data_classes)))}): "
+            "import each class on its own, because different providers may see them"
         )
-    return str(found.pop())
+    return str(data_classes.pop())
 
 
-def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+def _summarize_origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     """Summarizes the items' provenance for the manifest."""
-    all_ = [item["metadata"]["provenance"] for item in items]
-    times = sorted(item["at"] for item in all_)
-    labelled = sorted(item["labelled_at"] for item in all_ if item["labelled_at"])
+    provenances = [item["metadata"]["provenance"] for item in items]
+    times = sorted(item["at"] for item in provenances)
+    label_times = sorted(item["labelled_at"] for item in provenances if item["labelled_at"])
     return {
         "origin": "captured from production",
-        "routes": sorted({item["route"] for item in all_}),
+        "routes": sorted({item["route"] for item in provenances}),
         "captured_from": times[0],
         "captured_until": times[-1],
-        "share_bps": sorted({item["share_bps"] for item in all_}),
-        "rules_sha256": sorted({item["rules_sha256"] for item in all_}),
-        **_drawn(all_),
-        "data_class": all_[0]["data_class"],
-        "label_authors": sorted({item["label_author"] for item in all_} - {""}),
-        "labelled_from": labelled[0] if labelled else "",
-        "labelled_until": labelled[-1] if labelled else "",
+        "share_bps": sorted({item["share_bps"] for item in provenances}),
+        "rules_sha256": sorted({item["rules_sha256"] for item in provenances}),
+        **_summarize_draw(provenances),
+        "data_class": provenances[0]["data_class"],
+        "label_authors": sorted({item["label_author"] for item in provenances} - {""}),
+        "labelled_from": label_times[0] if label_times else "",
+        "labelled_until": label_times[-1] if label_times else "",
     }
 
 
@@ -267,17 +273,18 @@ def converted(
     }
 
 
-def _counted(provenance: Iterable[Mapping[str, Any]], count: str) -> int:
+def _sum_count(provenance: Iterable[Mapping[str, Any]], count: str) -> int:
     """Sums a count of the exports that the items came from; 0 if they have none. A file may
-    join several exports, so that a person's deletions from one cannot hide behind another.
+    join several exports. The sum counts each export, so that deletions from one export stay
+    visible.
     """
-    samples = [one["sample"] for one in provenance if isinstance(one.get("sample"), dict)]
+    samples = [entry["sample"] for entry in provenance if isinstance(entry.get("sample"), dict)]
     exports = {canonical_json(sample): sample for sample in samples}
     return sum(int(sample.get(count) or 0) for sample in exports.values())
 
 
-def _drawn(provenance: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    counts = {name: _counted(provenance, name) for name in ("drawn", "too_large")}
+def _summarize_draw(provenance: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    counts = {name: _sum_count(provenance, name) for name in ("drawn", "too_large")}
     sampled = any(isinstance(item.get("sample"), dict) for item in provenance)
     return dict(counts) if sampled else {}
 
@@ -314,7 +321,7 @@ def import_suites(
     A suite's file is `suites/NAME.jsonl`; a copied file keeps its suffix. An error undoes
     all of it. Raises InputError, Conflict for an existing suite, and as `configure`.
     """
-    done: list[ImportedSuite] = []
+    imported: list[ImportedSuite] = []
     with ExitStack() as stack:
         for suite in found:
             name = suite.settings.name
@@ -324,33 +331,39 @@ def import_suites(
             if data.exists() and not replace_:
                 raise Conflict(f"{data} exists: choose another name, or add --replace")
             stack.enter_context(writing(data, suite.content))
-            done.append(_imported(replace(suite.settings, path=data), suite.unlabelled))
+            imported.append(
+                _describe_import(replace(suite.settings, path=data), suite.unlabelled)
+            )
             if suite.origin:
-                manifest = done[-1].manifest
-                kept = [old for old in manifest_entries(manifest) if old.get("name") != name]
-                entry = _entry(suite, done[-1], actor, now)
-                stack.enter_context(writing(manifest, _toml([*kept, entry]).encode()))
-        configure(done)
-    return done
+                manifest = imported[-1].manifest
+                other_entries = [
+                    old_entry
+                    for old_entry in manifest_entries(manifest)
+                    if old_entry.get("name") != name
+                ]
+                entry = _build_entry(suite, imported[-1], actor, now)
+                stack.enter_context(writing(manifest, _toml([*other_entries, entry]).encode()))
+        configure(imported)
+    return imported
 
 
 @contextmanager
 def writing(file: Path, content: bytes) -> Iterator[None]:
     """Replaces a file in one step, and restores its old content if the block fails."""
-    before = file.read_bytes() if file.exists() else None
+    old_content = file.read_bytes() if file.exists() else None
     file.parent.mkdir(parents=True, exist_ok=True)
     _write_whole(file, content)
     try:
         yield
     except BaseException:
-        if before is None:
+        if old_content is None:
             file.unlink()
         else:
-            _write_whole(file, before)
+            _write_whole(file, old_content)
         raise
 
 
-def _imported(settings: SuiteSettings, unlabelled: int) -> ImportedSuite:
+def _describe_import(settings: SuiteSettings, unlabelled: int) -> ImportedSuite:
     """Loads the written file, as a run would, and describes it. Raises as `load_suite`."""
     suite = load_suite(settings)
     data = settings.path or Path()
@@ -362,7 +375,7 @@ def _imported(settings: SuiteSettings, unlabelled: int) -> ImportedSuite:
         sha256=suite.pin.data_sha256,
         data=data,
         manifest=data.parent / MANIFEST,
-        settings=_settings(settings, data),
+        settings=_list_changed_settings(settings, data),
     )
 
 
@@ -377,46 +390,46 @@ def _write_whole(file: Path, content: bytes) -> None:
         new.unlink(missing_ok=True)
 
 
-def _settings(wished: SuiteSettings, data: Path) -> dict[str, object]:
+def _list_changed_settings(settings: SuiteSettings, data: Path) -> dict[str, object]:
     """Returns the settings that differ from the defaults, as the configuration has them."""
-    given: dict[str, object] = {
+    changed: dict[str, object] = {
         "path": f"{FOLDER}/{data.name}",
-        "scorer": wished.scorer,
+        "scorer": settings.scorer,
     }
-    if wished.title:
-        given["title"] = wished.title
-    if wished.scorer_options:
-        given["scorer_options"] = dict(wished.scorer_options)
-    if wished.max_output_tokens != SuiteSettings("").max_output_tokens:
-        given["max_output_tokens"] = wished.max_output_tokens
-    if wished.judge is not None:
-        given["judge"] = _judge(wished.judge)
-    if wished.data_class:
-        given["data_class"] = wished.data_class
-    if wished.slices:
-        given["slices"] = list(wished.slices)
-    return given
+    if settings.title:
+        changed["title"] = settings.title
+    if settings.scorer_options:
+        changed["scorer_options"] = dict(settings.scorer_options)
+    if settings.max_output_tokens != SuiteSettings("").max_output_tokens:
+        changed["max_output_tokens"] = settings.max_output_tokens
+    if settings.judge is not None:
+        changed["judge"] = _write_judge(settings.judge)
+    if settings.data_class:
+        changed["data_class"] = settings.data_class
+    if settings.slices:
+        changed["slices"] = list(settings.slices)
+    return changed
 
 
-def _judge(judge: JudgeSettings) -> dict[str, object]:
+def _write_judge(judge: JudgeSettings) -> dict[str, object]:
     limit = {} if judge.max_cost_usd is None else {"max_cost_usd": judge.max_cost_usd}
     return {"target": judge.target.name, **limit}
 
 
-def _entry(
+def _build_entry(
     items: SuiteItems,
-    done: ImportedSuite,
+    imported: ImportedSuite,
     actor: str,
     now: datetime,
 ) -> dict[str, object]:
     """Builds the suite's entry in the manifest."""
     return {
-        "name": done.suite,
-        "file": done.data.name,
+        "name": imported.suite,
+        "file": imported.data.name,
         "items": len(items.items),
-        "sha256": done.sha256,
-        "without_label": done.unlabelled,
-        "unscorable": done.left_out,
+        "sha256": imported.sha256,
+        "without_label": imported.unlabelled,
+        "unscorable": imported.left_out,
         **items.origin,
         "imported_at": now.isoformat(timespec="seconds"),
         "imported_by": actor,

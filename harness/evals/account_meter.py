@@ -1,8 +1,8 @@
-"""Shares what this process knows of the accounts that it calls with all other processes, so
-that users come first (`harness.routing.reliability.users_first`).
+"""Shares this process's reports on provider accounts with all other processes, so that users
+come first (`harness.routing.reliability.users_first`).
 
-A router reports its users' requests, an eval worker its own calls, and both the headers and the
-429s that they got. A killed process loses the report of its last seconds.
+A router reports its users' requests. An eval worker reports its own calls. Both report the rate
+headers and the 429s of the providers. A killed process loses the report of its last seconds.
 """
 
 import math
@@ -30,13 +30,13 @@ from harness.routing.reliability.users_first import (
     permit_calls,
 )
 
-# How often a process reads the others' reports, and writes its own if they matter at once.
+# How often a process reads the reports of other processes, and writes its own urgent reports.
 SHARE_EVERY_S: Final = 1.0
-# How often it writes its report otherwise.
+# How often a process writes reports that are not urgent.
 WRITE_EVERY_S: Final = 5.0
-# A process that decides nothing reads nothing.
+# A process stops reading reports if no call asked for a permit for this long.
 IDLE_S: Final = 60.0
-# The models of an account with a report of their own.
+# The most models of an account that get a rate report.
 MOST_MODELS: Final = 8
 LONGEST_PAUSE_S: Final = 600.0
 
@@ -60,19 +60,21 @@ class StoredLoads:
 
 @dataclass(slots=True)
 class _Account:
-    """What this process knows of an account."""
+    """This process's report on an account, and whether other processes lack it."""
 
     load: AccountLoad
     rates: dict[tuple[str, str], RateReport] = field(default_factory=dict)  # by model and kind
-    tests: deque[float] = field(default_factory=deque)  # monotonic times of calls
+    # Monotonic times of calls without a user.
+    tests: deque[float] = field(default_factory=deque)
     answered: bool = False
     changed: bool = True
 
 
 class AccountMeter:
-    """Knows the state of accounts. Thread-safe; `refresh` alone waits for the database.
+    """Merges all reports into the state of each account. Thread-safe. Only `refresh` waits for
+    the database.
 
-    source: names this process, unlike any other.
+    source: a unique name of this process.
     """
 
     def __init__(self, clock: Clock, source: str) -> None:
@@ -82,30 +84,32 @@ class AccountMeter:
         self._own: dict[str, _Account] = {}
         self._others: Mapping[str, Sequence[AccountLoad]] = {}
         self._urgent = False
-        self._read_at = -math.inf
-        self._written_at = -math.inf
-        self._asked_at = -math.inf
+        self._read_at_s = -math.inf
+        self._written_at_s = -math.inf
+        self._permit_at_s = -math.inf
 
     @property
     def is_due(self) -> bool:
         """Whether `refresh` would read or write."""
-        return self._clock.monotonic() - self._read_at >= SHARE_EVERY_S
+        return self._clock.monotonic() - self._read_at_s >= SHARE_EVERY_S
 
     def permit(self, account: str, model: str) -> Permit:
-        """Decides what calls without a user may do, by all reports that were read."""
+        """Returns the permit for calls without a user, by all reports read so far."""
         with self._lock:
-            self._asked_at = self._clock.monotonic()
-            return permit_calls(self._state(account), model, self._clock.now().timestamp())
+            self._permit_at_s = self._clock.monotonic()
+            return permit_calls(
+                self._merge_state(account), model, self._clock.now().timestamp()
+            )
 
     def has_answer(self, account: str) -> bool:
-        """Returns whether this process has got an answer from the account, or a refusal."""
+        """Returns whether the account has sent this process an answer or a refusal."""
         with self._lock:
             return account in self._own and self._own[account].answered
 
     def note_call(self, account: str, provider: str) -> None:
         """Notes the start of a call that no user waits for."""
         with self._lock:
-            own = self._account(account, provider)
+            own = self._get_or_add(account, provider)
             own.tests.append(self._clock.monotonic())
             own.changed = True
 
@@ -120,7 +124,7 @@ class AccountMeter:
         now = self._clock.now()
         rates = read_rates(headers, now)
         with self._lock:
-            own = self._account(account, provider)
+            own = self._get_or_add(account, provider)
             own.answered = True
             self._put_rates(own, model, rates, now)
 
@@ -133,17 +137,19 @@ class AccountMeter:
         *,
         of_user: bool,
     ) -> None:
-        """Notes a 429. One of a test counts as a user's if users called the account lately:
-        they meet the same limit.
+        """Notes a 429. of_user: a user waited for the call.
+
+        A 429 of another call counts as a user's if users called the account recently, because
+        both share the limit.
         """
         now = self._clock.now()
         rates = read_rates(headers, now)
         pause_s = min(LONGEST_PAUSE_S, retry_after_s(headers, now) or 0.0)
         with self._lock:
-            own = self._account(account, provider)
+            own = self._get_or_add(account, provider)
             own.answered = True
             self._put_rates(own, model, rates, now)
-            if of_user or self._state(account).users_seen:
+            if of_user or self._merge_state(account).users_seen:
                 resume_at = max(own.load.resume_at or now, now + timedelta(seconds=pause_s))
                 own.load = replace(own.load, refused_at=now, resume_at=resume_at)
                 own.changed = True
@@ -156,11 +162,11 @@ class AccountMeter:
         requests_per_min: float,
         tokens_per_min: float,
     ) -> None:
-        """Notes users' requests and tokens of the last minute, instead of earlier figures."""
+        """Replaces the figures of users' requests and tokens by those of the last minute."""
         with self._lock:
             if not requests_per_min and account not in self._own:
                 return
-            own = self._account(account, provider)
+            own = self._get_or_add(account, provider)
             if not requests_per_min and not own.load.users:
                 return
             at = self._clock.now() if requests_per_min else own.load.users_at
@@ -170,44 +176,44 @@ class AccountMeter:
             own.changed = True
 
     def refresh(self, stored: StoredLoads) -> None:
-        """Writes new reports and reads the others', if they are due. Raises StoreUnavailable,
-        and then keeps the earlier ones.
+        """Writes new reports and reads the reports of other processes, if they are due. Raises
+        StoreUnavailable; then the earlier reports stay in force.
         """
         now_s = self._clock.monotonic()
         if not self.is_due:
             return
         with self._lock:
-            loads = self._due_loads(now_s)
-            is_asked = now_s - self._asked_at < IDLE_S
+            loads = self._take_due_loads(now_s)
+            is_in_use = now_s - self._permit_at_s < IDLE_S
         now = self._clock.now()
         if loads:
             try:
-                found = stored.share(loads, now)
+                all_loads = stored.share(loads, now)
             except StoreUnavailable:
                 self._write_again(loads)
                 raise
-        elif is_asked:
-            found = stored.read(now)
+        elif is_in_use:
+            all_loads = stored.read(now)
         else:
             return
         others: dict[str, list[AccountLoad]] = {}
-        for load in found:
+        for load in all_loads:
             if load.source != self._source:
                 others.setdefault(load.account, []).append(load)
         with self._lock:
             self._others = others
-            self._read_at = now_s
+            self._read_at_s = now_s
 
-    def _due_loads(self, now_s: float) -> list[AccountLoad]:
+    def _take_due_loads(self, now_s: float) -> list[AccountLoad]:
         """Returns the changed reports if they are due. The caller holds the lock."""
-        every_s = SHARE_EVERY_S if self._urgent or self._tests_run() else WRITE_EVERY_S
-        if now_s - self._written_at < every_s:
+        every_s = SHARE_EVERY_S if self._urgent or self._have_tests() else WRITE_EVERY_S
+        if now_s - self._written_at_s < every_s:
             return []
-        loads = [self._load(own, now_s) for own in self._own.values() if own.changed]
+        loads = [self._build_report(own, now_s) for own in self._own.values() if own.changed]
         for own in self._own.values():
             own.changed = False
         if loads:
-            self._written_at = now_s
+            self._written_at_s = now_s
             self._urgent = False
         return loads
 
@@ -217,12 +223,12 @@ class AccountMeter:
                 self._own[load.account].changed = True
             self._urgent = True
 
-    def _tests_run(self) -> bool:
+    def _have_tests(self) -> bool:
         return any(own.tests for own in self._own.values()) or any(
             load.tests for loads in self._others.values() for load in loads
         )
 
-    def _load(self, own: _Account, now_s: float) -> AccountLoad:
+    def _build_report(self, own: _Account, now_s: float) -> AccountLoad:
         while own.tests and now_s - own.tests[0] > MINUTE_S:
             own.tests.popleft()
         return replace(
@@ -232,14 +238,14 @@ class AccountMeter:
             rates=tuple(own.rates.values()),
         )
 
-    def _state(self, account: str) -> AccountState:
+    def _merge_state(self, account: str) -> AccountState:
         own = self._own.get(account)
         loads = list(self._others.get(account, ()))
         if own is not None:
-            loads.append(self._load(own, self._clock.monotonic()))
+            loads.append(self._build_report(own, self._clock.monotonic()))
         return merge_loads(loads, self._clock.now().timestamp())
 
-    def _account(self, account: str, provider: str) -> _Account:
+    def _get_or_add(self, account: str, provider: str) -> _Account:
         own = self._own.get(account)
         if own is None:
             load = AccountLoad(account, self._source, provider, self._clock.now())

@@ -1,5 +1,6 @@
 """Watches incumbents for drift: runs a suite on them by schedule, compares the scores with
-earlier runs, and alerts. All state is in the store; a second control process repeats nothing.
+earlier runs, and alerts. All state is in the store, so a second control process repeats no
+step.
 
 The monitor never changes a route: a person accepts a new baseline or swaps the model. The test
 is in `harness.gate.drift`; opening and closing a watch is in `harness.evals.drift_watches`.
@@ -43,8 +44,9 @@ from harness.routing.records.runs import EvalRuns
 
 log = structlog.get_logger("swapgate.drift")
 # If a larger share of samples has no score, Swapgate ignores the run.
-MOST_MISSING: Final = 0.02
-LEAST_MEASURED: Final = 0.5
+MAX_MISSING_SHARE: Final = 0.02
+# If the run stored a smaller share of the planned answers, Swapgate ignores it too.
+MIN_MEASURED_SHARE: Final = 0.5
 EXAMPLES: Final = 3
 ANSWER_WIDTH: Final = 120
 
@@ -52,21 +54,23 @@ ANSWER_WIDTH: Final = 120
 def run_once(ctx: EvalsContext) -> list[str]:
     """Advances all watches. Returns log lines.
 
-    Raises InputError at the end if suites failed, with all of them, so that one broken suite
+    Raises InputError with all suites that failed, but only at the end, so that a broken suite
     does not stop other watches. Raises a retryable SwapgateError at once.
     """
     with ctx.store.read() as tx:
         pairs = drift_watches.list_watched_pairs(ctx, tx)
-        open_ = drift_watches.find_open_watches(tx)
-    did = []
-    failed = []
-    for key in sorted(set(open_) - {pair.key for pair in pairs}):
+        open_watches = drift_watches.find_open_watches(tx)
+    log_lines = []
+    errors = []
+    for key in sorted(set(open_watches) - {pair.key for pair in pairs}):
         with ctx.store.write() as tx:
-            if drift_watches.close_watch(ctx, tx, open_[key]):
-                did.append(f"{open_[key].id}: closed, because no route asks for it any more")
+            if drift_watches.close_watch(ctx, tx, open_watches[key]):
+                log_lines.append(
+                    f"{open_watches[key].id}: closed, because no route asks for it any more"
+                )
     for pair in pairs:
         try:
-            did += _advance_pair(ctx, pair, open_.get(pair.key))
+            log_lines += _advance_pair(ctx, pair, open_watches.get(pair.key))
         except Conflict:
             # Another control process was first; the next turn reads its result.
             continue
@@ -74,12 +78,12 @@ def run_once(ctx: EvalsContext) -> list[str]:
             if error.retryable:
                 raise
             # A suite that does not load must not block the watches of other suites.
-            failed.append(f"suite {pair.suite}: {error}")
-    for words in did:
-        log.info("drift_watch", did=words)
-    if failed:
-        raise InputError("; ".join(failed))
-    return did
+            errors.append(f"suite {pair.suite}: {error}")
+    for line in log_lines:
+        log.info("drift_watch", did=line)
+    if errors:
+        raise InputError("; ".join(errors))
+    return log_lines
 
 
 def _advance_pair(
@@ -96,25 +100,25 @@ def _advance_pair(
     if watch is None:
         return _begin_watch(ctx, pair, "the first")
     turn = _WatchTurn(ctx, pair, watch)
-    did = []
+    log_lines = []
     with ctx.store.read() as tx:
-        another = turn.find_other_model(tx)
-    if another is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
+        other_model = turn.find_other_model(tx)
+    if other_model is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
         with ctx.store.write() as tx:
             # A person may have closed the watch a moment ago.
             if Drift(tx).is_open(watch.id):
-                did = turn.alert_other_model(tx)
+                log_lines = turn.alert_other_model(tx)
     if watch.running is not None:
-        return did + turn.finish_run(watch.running)
+        return log_lines + turn.finish_run(watch.running)
     if watch.is_drifted:
-        return did
+        return log_lines
     if watch.plan != plan:
-        return did + _begin_watch(ctx, pair, "the suite or its plan changed", after=watch)
+        return log_lines + _begin_watch(ctx, pair, "the suite or its plan changed", after=watch)
     if ctx.clock.now() < watch.find_next_due(pair.policy.every_s):
-        return did
+        return log_lines
     with ctx.store.write() as tx:
         drift_watches.start_check(ctx, tx, SYSTEM, pair, watch)
-    return [*did, f"{watch.id}: a new run of {pair.suite} starts"]
+    return [*log_lines, f"{watch.id}: a new run of {pair.suite} starts"]
 
 
 def _begin_watch(
@@ -150,16 +154,18 @@ class _WatchTurn:
             if run.state in RUNNABLE_STATES:
                 return []
             samples = EvalRuns(tx).samples(run.id)
-        served = tuple(sorted({one.served_model for one in samples if one.served_model}))
+        served = tuple(
+            sorted({sample.served_model for sample in samples if sample.served_model})
+        )
         check = replace(check, served=served, ended_at=self.ctx.clock.now())
         ended = _judge_check(check, run, samples, self.watch.counted)
         with self.ctx.store.write() as tx:
             if not Drift(tx).end(ended):
                 return []
             # The run's last answers may come from another model, and no turn has checked them.
-            did = self.alert_other_model(tx)
-            after = DriftWatch((*self.watch.checks[:-1], ended))
-            return did + replace(self, watch=after).record_result(tx)
+            log_lines = self.alert_other_model(tx)
+            new_watch = DriftWatch((*self.watch.checks[:-1], ended))
+            return log_lines + replace(self, watch=new_watch).record_result(tx)
 
     def record_result(self, tx: Transaction) -> list[str]:
         """Writes the alerts and the audit event of the newest check. Returns log lines."""
@@ -187,25 +193,27 @@ class _WatchTurn:
         return [f"{watch.id}: {title}"]
 
     def find_other_model(self, tx: Transaction) -> Sighting | None:
-        """Finds a model that was served after the last counted run, but in no counted run."""
-        measured = self.watch.counted
-        if not measured:
+        """Finds a model that the provider served after the last counted run, but in no counted
+        run.
+        """
+        counted = self.watch.counted
+        if not counted:
             return None
-        met = {ServedModel(name) for name in list_served(measured)}
-        since = measured[-1].ended_at
-        seen = Sightings(tx).for_target(self.pair.target)
-        return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
+        measured_models = {ServedModel(name) for name in list_served(counted)}
+        since = counted[-1].ended_at
+        sighting = Sightings(tx).for_target(self.pair.target)
+        return find_replacement(measured_models, sighting, ServedPin.MODEL, decided_at=since)
 
     def alert_other_model(self, tx: Transaction) -> list[str]:
         """Raises one alert for each watch, because the next run measures the new model."""
-        another = self.find_other_model(tx)
+        other_model = self.find_other_model(tx)
         record = Alerts(tx).newest(f"{AlertKind.SERVED_MODEL.value}:{self.watch.id}")
-        if another is None or (record is not None and record.open):
+        if other_model is None or (record is not None and record.open):
             return []
-        model = another.served.model
+        model = other_model.served.model
         title = f"the provider of {self._target_name(tx)} serves another model: {model}"
         text = (
-            f"First seen {another.first_at:%Y-%m-%d %H:%M} UTC; the runs so far used "
+            f"First seen {other_model.first_at:%Y-%m-%d %H:%M} UTC; the runs so far used "
             f"{', '.join(list_served(self.watch.counted))}. The next run measures whether it "
             f"answers as well: `swapgate drift run {self.pair.routes[0]}` starts the run now."
         )
@@ -219,12 +227,12 @@ class _WatchTurn:
         title: str,
         text: str,
     ) -> None:
-        about = self.watch.id
+        key = self.watch.id
         subject = self.pair.subject
         alerts.raise_alert(
             tx,
             kind,
-            about,
+            key,
             subject=subject,
             title=title,
             text=text,
@@ -235,13 +243,13 @@ class _WatchTurn:
 
     def _describe_drift(self, tx: Transaction, evidence: DriftEvidence) -> tuple[str, str]:
         """Returns title and text of the alert, with the EXAMPLES items that changed most."""
-        by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
-        which = "run" if evidence.window == 1 else f"{evidence.window} runs"
+        difference = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
+        runs = "run" if evidence.window == 1 else f"{evidence.window} runs"
         change = evidence.change_text.replace("(", "(95 % interval ")
         changes = drift_watches.list_item_changes(tx, self.watch)
-        shown = changes if evidence.direction == "worse" else changes[::-1]
+        examples = changes if evidence.direction == "worse" else changes[::-1]
         figures = (
-            f"The newest {which} against earlier runs: {change} over {evidence.items} items; "
+            f"The newest {runs} against earlier runs: {change} over {evidence.items} items; "
             f"{evidence.worse} worse, {evidence.same} the same, {evidence.better} better."
         )
         lines = [
@@ -249,15 +257,15 @@ class _WatchTurn:
             f"The model serves {self.pair.subject}. {_describe_served(self.watch.counted)}",
             *(
                 f"Item {change.item}: {change.score_before:g} before, {change.score_now:g} "
-                f"now. Before: “{_short(change.answer_before)}” Now: "
-                f"“{_short(change.answer_now)}”"
-                for change in shown[:EXAMPLES]
+                f"now. Before: “{_shorten(change.answer_before)}” Now: "
+                f"“{_shorten(change.answer_now)}”"
+                for change in examples[:EXAMPLES]
             ),
         ]
         name = self._target_name(tx)
         suite = self.pair.suite
         return (
-            f"{name} answers {suite} differently than before: {by}",
+            f"{name} answers {suite} differently than before: {difference}",
             "\n".join(lines),
         )
 
@@ -266,51 +274,51 @@ def _judge_check(
     check: DriftCheck,
     run: EvalRun,
     samples: Sequence[Sample],
-    before: Sequence[DriftCheck],
+    counted_before: Sequence[DriftCheck],
 ) -> DriftCheck:
-    """Judges a check whose run has ended. before: the counted checks of its watch."""
-    if because := _unmeasured(check, run, samples):
-        return replace(check, message=because)
+    """Judges a check whose run has ended. counted_before: the watch's counted checks."""
+    if message := _explain_unmeasured(check, run, samples):
+        return replace(check, message=message)
     counted = replace(check, scores=_load_scores(samples, check.plan.epochs))
-    if not before:
+    if not counted_before:
         return counted
-    last = before[-1].evidence
+    last = counted_before[-1].evidence
     evidence = drift.compare_runs(
-        [one.scores for one in (*before, counted)],
+        [earlier.scores for earlier in (*counted_before, counted)],
         check.plan.alpha,
         -float("inf") if last is None else last.log_e,
     )
     return replace(counted, evidence=evidence)
 
 
-def _unmeasured(
+def _explain_unmeasured(
     check: DriftCheck,
     run: EvalRun,
     samples: Sequence[Sample],
 ) -> str:
     """Explains why a run gives no evidence; empty if its scores count.
 
-    A run with too many missing answers is left out, because missing answers are not evidence
-    about the model.
+    The watch ignores a run with too many missing answers, because they are not evidence about
+    the model.
     """
     missing = [sample for sample in samples if sample.error not in LASTING]
     if run.state in (RunState.FAILED, RunState.STOPPED):
         last = missing[-1].error_text if missing else ""
         return ": ".join(filter(None, (f"the run {run.state.value}", run.message or last)))
-    if len(missing) > MOST_MISSING * len(samples):
-        many = f"{len(missing)} of {len(samples)} answers have no score"
-        return f"{many}: {missing[-1].error_text or 'no reply'}"
-    if len(samples) < LEAST_MEASURED * check.plan.items * check.plan.epochs:
-        why = run.message or run.state.value.replace("_", " ")
-        return f"{len(samples)} answers are too few for {check.plan.items} items: {why}"
+    if len(missing) > MAX_MISSING_SHARE * len(samples):
+        count = f"{len(missing)} of {len(samples)} answers have no score"
+        return f"{count}: {missing[-1].error_text or 'no reply'}"
+    if len(samples) < MIN_MEASURED_SHARE * check.plan.items * check.plan.epochs:
+        reason = run.message or run.state.value.replace("_", " ")
+        return f"{len(samples)} answers are too few for {check.plan.items} items: {reason}"
     return ""
 
 
 def _load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
     """Returns each item's mean strict score; None if an epoch is missing or failed."""
-    found: dict[str, list[Sample]] = {}
+    groups: dict[str, list[Sample]] = {}
     for sample in samples:
-        found.setdefault(sample.item, []).append(sample)
+        groups.setdefault(sample.item, []).append(sample)
     return tuple(
         (
             item,
@@ -318,7 +326,7 @@ def _load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
             if len(group) < epochs or any(sample.error for sample in group)
             else sum(sample.strict or 0.0 for sample in group) / len(group),
         )
-        for item, group in found.items()
+        for item, group in groups.items()
     )
 
 
@@ -330,9 +338,9 @@ def _describe_served(checks: Sequence[DriftCheck]) -> str:
         return "The provider does not say which model answers."
     if now == before:
         return f"The provider names the same model as before: {', '.join(now)}."
-    return f"The provider named {', '.join(before) or 'none'} before, {', '.join(now)} now."
+    return f"The provider named {', '.join(before) or 'no model'} before, {', '.join(now)} now."
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= ANSWER_WIDTH else f"{flat[: ANSWER_WIDTH - 1]}…"

@@ -34,14 +34,14 @@ from harness.routing.control import routes
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 
-OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
+WATCH_ALERTS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
 DRIFTED: Final = "drifted"  # until a person accepts a new baseline, or swaps the model
 _SAME_SCORE: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedPair:
-    """A target and a suite that one watch measures, for all routes that they have in common."""
+    """A target and a suite that one watch measures, for all routes with both."""
 
     target: str
     suite: str
@@ -54,12 +54,12 @@ class WatchedPair:
 
     @property
     def subject(self) -> str:
-        what = "route" if len(self.routes) == 1 else "routes"
-        return f"{what} {', '.join(self.routes)}, suite {self.suite}"
+        noun = "route" if len(self.routes) == 1 else "routes"
+        return f"{noun} {', '.join(self.routes)}, suite {self.suite}"
 
 
 def list_watched_pairs(ctx: EvalsContext, tx: Transaction) -> list[WatchedPair]:
-    """Lists the pairs that the routing table and the configuration ask to watch."""
+    """Lists each incumbent with the suites of its routes that have a drift policy."""
     if not ctx.drift:
         return []
     by_pair: dict[tuple[str, str], list[str]] = {}
@@ -75,8 +75,8 @@ def list_watched_pairs(ctx: EvalsContext, tx: Transaction) -> list[WatchedPair]:
 
 def find_open_watches(tx: Transaction) -> Mapping[tuple[str, str], DriftWatch]:
     """Returns the open watches by target and suite. Each pair has at most one."""
-    found = Drift(tx).open_watches()
-    return {(watch.baseline.target, watch.baseline.suite): watch for watch in found}
+    watches = Drift(tx).open_watches()
+    return {(watch.baseline.target, watch.baseline.suite): watch for watch in watches}
 
 
 def plan_watch(ctx: EvalsContext, pair: WatchedPair) -> DriftPlan:
@@ -152,21 +152,23 @@ def close_watch(
 ) -> bool:
     """Closes a watch, and stops its run; returns False if another process was first."""
     now = ctx.clock.now()
-    because = "the drift watch was closed"
+    message = "the drift watch was closed"
     if not Drift(tx).close(watch.id, now):
         return False
     last = Drift(tx).checks(watch.id)[-1]
-    stopped = Drift(tx).end(replace(last, ended_at=now, message=because))
-    if stopped and EvalRuns(tx).get(last.run).state in RUNNABLE_STATES:
-        EvalRuns(tx).set_state(last.run, RunState.STOPPED, because)
-    for kind in OURS:
+    was_running = Drift(tx).end(replace(last, ended_at=now, message=message))
+    if was_running and EvalRuns(tx).get(last.run).state in RUNNABLE_STATES:
+        EvalRuns(tx).set_state(last.run, RunState.STOPPED, message)
+    for kind in WATCH_ALERTS:
         alerts.resolve_alert(tx, kind, watch.id)
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class ItemChange:
-    """One item in the baseline and in the newest run. served_*: the provider's model name."""
+    """One item in the baseline and in the newest run. served_*: the model that the provider
+    names.
+    """
 
     item: str
     score_before: float
@@ -184,34 +186,34 @@ def list_item_changes(tx: Transaction, watch: DriftWatch) -> list[ItemChange]:
     Shows each item's first stored answer, because one example is enough to see the change.
     Empty below two counted runs.
     """
-    measured = watch.counted
-    if len(measured) < 2:
+    counted = watch.counted
+    if len(counted) < 2:
         return []
-    before = measured[0]
-    now = measured[-1]
-    old = _first_answers(tx, before.run)
-    new = _first_answers(tx, now.run)
+    before = counted[0]
+    now = counted[-1]
+    old_samples = _load_first_samples(tx, before.run)
+    new_samples = _load_first_samples(tx, now.run)
     scores = dict(now.scores)
-    found = []
+    changes = []
     for item, score in before.scores:
-        present = scores.get(item)
-        if score is None or present is None or abs(present - score) < _SAME_SCORE:
+        new_score = scores.get(item)
+        if score is None or new_score is None or abs(new_score - score) < _SAME_SCORE:
             continue
-        a = old[item]
-        b = new[item]
-        found.append(
+        old_sample = old_samples[item]
+        new_sample = new_samples[item]
+        changes.append(
             ItemChange(
                 item,
                 score,
-                present,
-                a.answer,
-                b.answer,
-                a.served_model,
-                b.served_model,
+                new_score,
+                old_sample.answer,
+                new_sample.answer,
+                old_sample.served_model,
+                new_sample.served_model,
             )
         )
     return sorted(
-        found,
+        changes,
         key=lambda change: (
             change.score_now - change.score_before,
             change.item,
@@ -219,15 +221,15 @@ def list_item_changes(tx: Transaction, watch: DriftWatch) -> list[ItemChange]:
     )
 
 
-def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
-    found: dict[str, Sample] = {}
+def _load_first_samples(tx: Transaction, run: str) -> dict[str, Sample]:
+    first_samples: dict[str, Sample] = {}
     for sample in EvalRuns(tx).samples(run):
-        found.setdefault(sample.item, sample)
-    return found
+        first_samples.setdefault(sample.item, sample)
+    return first_samples
 
 
-def describe_comparison(times: int) -> str:
-    return {0: "not yet", 1: "once"}.get(times, f"{times} times")
+def describe_comparison(comparisons: int) -> str:
+    return {0: "not yet", 1: "once"}.get(comparisons, f"{comparisons} times")
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,25 +281,25 @@ def _list_reports(
     *,
     with_changes: bool,
 ) -> list[DriftReport]:
-    found = []
+    reports = []
     with ctx.store.read() as tx:
         if route:
-            watched = routes.require_route(tx, route).settings.suites
-            if not any(used.suite in ctx.drift for used in watched):
+            route_suites = routes.require_route(tx, route).settings.suites
+            if not any(suite_use.suite in ctx.drift for suite_use in route_suites):
                 return []
-        open_ = find_open_watches(tx)
+        open_watches = find_open_watches(tx)
         targets = Targets(tx).all()
         for pair in list_watched_pairs(ctx, tx):
             if route in ("", *pair.routes) and suite in ("", pair.suite):
-                watch = open_.get(pair.key)
+                watch = open_watches.get(pair.key)
                 changes = list_item_changes(tx, watch) if watch and with_changes else ()
-                status = _describe(pair, targets[pair.target].name, watch)
+                status = _build_status(pair, targets[pair.target].name, watch)
                 checks = watch.checks[::-1] if watch else ()
-                found.append(DriftReport(status, checks, tuple(changes)))
-    return found
+                reports.append(DriftReport(status, checks, tuple(changes)))
+    return reports
 
 
-def _describe(
+def _build_status(
     pair: WatchedPair,
     model: str,
     watch: DriftWatch | None,
@@ -308,21 +310,21 @@ def _describe(
     """
     if watch is None:
         return DriftStatus(pair.routes, pair.suite, model, "starting")
-    measured = watch.counted
-    ended = watch.ended
+    counted = watch.counted
+    ended_checks = watch.ended
     running = watch.running
-    state = DRIFTED if watch.is_drifted else "watching" if measured else "baseline"
-    waits = running or watch.is_drifted
+    state = DRIFTED if watch.is_drifted else "watching" if counted else "baseline"
+    has_no_due_time = running or watch.is_drifted
     return DriftStatus(
         routes=pair.routes,
         suite=pair.suite,
         model=model,
         state=state,
         baseline=watch.baseline,
-        comparisons=max(len(measured) - 1, 0),
+        comparisons=max(len(counted) - 1, 0),
         running=running.run if running else None,
-        last=ended[-1] if ended else None,
-        next_at=None if waits else watch.find_next_due(pair.policy.every_s),
+        last=ended_checks[-1] if ended_checks else None,
+        next_at=None if has_no_due_time else watch.find_next_due(pair.policy.every_s),
     )
 
 
@@ -333,11 +335,14 @@ def start_checks(
     *,
     suite: str = "",
 ) -> list[DriftCheck]:
-    """Starts runs now. Raises NotFound without a watched suite, Conflict after found drift."""
+    """Starts a run of each watched suite of the route, without waiting for the schedule.
+
+    Raises NotFound without a watched suite, Conflict if a watch has found drift.
+    """
     actor.require(Role.PROPOSER)
-    started = []
+    checks = []
     with ctx.store.write() as tx:
-        for pair in _of_route(ctx, tx, route, suite):
+        for pair in _require_pairs(ctx, tx, route, suite):
             watch = find_open_watches(tx).get(pair.key)
             if watch is not None and watch.is_drifted:
                 raise Conflict(
@@ -352,14 +357,14 @@ def start_checks(
                 watch,
                 "" if watch else "requested by hand",
             )
-            started.append(check)
+            checks.append(check)
             AuditLog(tx).append(
                 actor,
                 "drift.run",
                 f"drift watch {check.watch}",
                 {"run": check.run},
             )
-    return started
+    return checks
 
 
 def accept_baseline(
@@ -376,17 +381,17 @@ def accept_baseline(
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a new baseline")
-    opened = []
+    baselines = []
     with ctx.store.write() as tx:
-        for pair in _of_route(ctx, tx, route, suite):
-            before = find_open_watches(tx).get(pair.key)
-            if before is not None:
-                close_watch(ctx, tx, before)
-            opened.append(start_check(ctx, tx, actor, pair, reason=reason))
-    return opened
+        for pair in _require_pairs(ctx, tx, route, suite):
+            old_watch = find_open_watches(tx).get(pair.key)
+            if old_watch is not None:
+                close_watch(ctx, tx, old_watch)
+            baselines.append(start_check(ctx, tx, actor, pair, reason=reason))
+    return baselines
 
 
-def _of_route(
+def _require_pairs(
     ctx: EvalsContext,
     tx: Transaction,
     route: str,
@@ -403,9 +408,9 @@ def _of_route(
         if route in pair.routes and suite in ("", pair.suite)
     ]
     if not pairs:
-        which = f"suite {suite!r} does not watch" if suite else "no suite watches"
+        subject = f"suite {suite!r} does not watch" if suite else "no suite watches"
         raise NotFound(
-            f"{which} route {route!r}: give a suite of the route a `drift` section in "
+            f"{subject} route {route!r}: give a suite of the route a `drift` section in "
             "the configuration (`swapgate docs open explanation/drift`)"
         )
     return pairs

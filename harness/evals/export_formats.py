@@ -29,8 +29,8 @@ from harness.evals.tool_statements import (
     LM_EVAL_LOWER,
     deepeval_graders,
     deepeval_statement,
-    graded_parts,
     is_grader_error,
+    list_graded_parts,
     openai_evals_statement,
     page_completion,
     prompt_digests,
@@ -47,13 +47,13 @@ def parse_openai_evals(text: str) -> list[ScoredRun]:
     """Parses a log, or a run's output items. Raises InputError for any other file."""
     rows = parse_json_rows(text, "data")
     if any("datasource_item_id" in row for row in rows):
-        return _parse_items(rows, _document(text))
+        return _parse_items(rows, _read_document(text))
     if any("sample_id" in row and "type" in row for row in rows):
         return [_parse_events(rows)]
     raise InputError("contains neither events of oaieval nor output items of a run")
 
 
-def _document(text: str) -> Mapping[str, object]:
+def _read_document(text: str) -> Mapping[str, object]:
     """Returns the object around a file's rows; empty for rows without one."""
     try:
         return as_mapping(json.loads(text))
@@ -76,16 +76,16 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
             continue
         item = str(row["sample_id"])
         data = as_mapping(row.get("data"))
-        own = values.setdefault(item, {})  # an item of the run, perhaps without scores
+        item_values = values.setdefault(item, {})  # an item of the run, perhaps without scores
         match row.get("type"):
             case "match":
                 correct = numeric_score(data.get("correct"))
-                own["match"] = single_value(own, "match", correct)
+                item_values["match"] = single_value(item_values, "match", correct)
                 expected.setdefault(item, data.get("expected"))
             case "metrics":
                 for name, score in numeric_scores(data).items():
-                    own[name] = single_value(own, name, score)
-                # A model that grades answered with no choice; oaieval gives the lowest score.
+                    item_values[name] = single_value(item_values, name, score)
+                # The grading model made no choice, so oaieval gives the lowest score.
                 if data.get("choice") == "__invalid__":
                     ungraded[item] = frozenset(numeric_scores(data))
             case "sampling":  # the first one has the item's prompt
@@ -95,8 +95,8 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
             case _:
                 pass
     samples = []
-    for item, own in values.items():
-        scores, unread = read_scores(own)
+    for item, item_values in values.items():
+        scores, unread = read_scores(item_values)
         samples.append(
             ScoredSample(
                 item,
@@ -111,19 +111,19 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
     return ScoredRun.from_samples(
         model,
         samples,
-        _event_terms(spec),
+        _read_event_terms(spec),
         statement=openai_evals_statement(rows, spec),
     )
 
 
-def _event_terms(spec: Mapping[str, object]) -> dict[str, str]:
+def _read_event_terms(spec: Mapping[str, object]) -> dict[str, str]:
     """Returns the eval, and the model that grades, which must be equal in both runs."""
     functions = spec.get("completion_fns")
     name = spec.get("eval_name")
     terms = {"eval": str(name)} if name else {}
-    own = as_mapping(as_mapping(spec.get("run_config")).get("eval_spec"))
+    eval_spec = as_mapping(as_mapping(spec.get("run_config")).get("eval_spec"))
     # The last model grades: the measured model itself, if there is no other.
-    if isinstance(functions, list) and functions and "ModelBased" in str(own.get("cls")):
+    if isinstance(functions, list) and functions and "ModelBased" in str(eval_spec.get("cls")):
         terms["grader model"] = str(functions[-1])
     return terms
 
@@ -134,7 +134,7 @@ def _parse_items(
 ) -> list[ScoredRun]:
     """Builds one run per model from output items of OpenAI's Evals API.
 
-    A check without a score counts by `passed`, and one with an error has no score.
+    A check without a score counts by `passed`. A check with an error has no score.
     """
     statement = RunStatement(
         "OpenAI evals",
@@ -184,20 +184,23 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
         # lm-eval writes one row per filter for each document.
         id_ = str(row["doc_id"])
         revision = str(row.get("doc_hash") or "")
-        scores, unread = _lm_eval_scores(row)
+        scores, unread = _read_lm_eval_scores(row)
         question = question_key(row.get("doc")) or revision
-        before = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
+        earlier_sample = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
         # A second attempt at a document in the same file has other scores.
-        scores, twice = read_scores(
-            {name: single_value(before.scores, name, one) for name, one in scores.items()}
+        scores, conflicts = read_scores(
+            {
+                name: single_value(earlier_sample.scores, name, score)
+                for name, score in scores.items()
+            }
         )
         prompt, plain_prompt = prompt_digests(row.get("arguments"))
         merged[f"{id_} {revision}"] = ScoredSample(
             id_,
-            {**before.scores, **scores},
+            {**earlier_sample.scores, **scores},
             question=question,
             revision=revision,
-            unread={**before.unread, **unread, **twice},
+            unread={**earlier_sample.unread, **unread, **conflicts},
             prompt=prompt,
             plain_prompt=plain_prompt,
         )
@@ -209,15 +212,17 @@ def parse_lm_eval(text: str) -> list[ScoredRun]:
     return [replace(run, statement=RunStatement("lm-eval", metrics=directions))]
 
 
-def _lm_eval_scores(
+def _read_lm_eval_scores(
     row: Mapping[str, object],
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Returns the row's metrics, suffixed with the filter name unless the filter is `none`."""
+    """Returns the scores of a row's metrics. A metric's name ends with its filter, unless that
+    is `none`.
+    """
     names = row.get("metrics")
-    known = [str(name) for name in names] if isinstance(names, list) else []
+    metrics = [str(name) for name in names] if isinstance(names, list) else []
     filtered = str(row.get("filter", "none"))
     ending = "" if filtered == "none" else f",{filtered}"
-    return read_scores({f"{name}{ending}": row.get(name) for name in known})
+    return read_scores({f"{name}{ending}": row.get(name) for name in metrics})
 
 
 def parse_braintrust(text: str) -> list[ScoredRun]:
@@ -227,63 +232,71 @@ def parse_braintrust(text: str) -> list[ScoredRun]:
     """
     spans = parse_json_rows(text, "events", "rows", "data")
     rows = [row for row in spans if _is_root(row)]
-    raised = _raised_scorers(spans)
+    failed_scorers = _find_failed_scorers(spans)
     if not any("scores" in row for row in rows):
         raise InputError("has no rows with `scores`: export the experiment's rows as JSON")
     runs: dict[str, list[Mapping[str, object]]] = {}
     for row in rows:
         name = str(row.get("experiment_name") or row.get("experiment_id") or "")
         runs.setdefault(name, []).append(row)
-    document = _document(text)
-    around = _metadata(as_mapping(document.get("experiment"))) or _metadata(document)
+    document = _read_document(text)
+    shared_metadata = _read_metadata(as_mapping(document.get("experiment"))) or _read_metadata(
+        document
+    )
     return [
         ScoredRun.from_samples(
             name,
-            [_braintrust_sample(row, raised) for row in own],
+            [_build_braintrust_sample(row, failed_scorers) for row in run_rows],
             statement=RunStatement(
                 "Braintrust",
                 completion=page_completion(document, len(rows)),
-                settings=shared_settings([{**around, **_metadata(row)} for row in own]),
+                settings=shared_settings(
+                    [{**shared_metadata, **_read_metadata(row)} for row in run_rows]
+                ),
                 tells_grader_failures=True,
             ),
         )
-        for name, own in runs.items()
+        for name, run_rows in runs.items()
     ]
 
 
-def _braintrust_sample(
+def _build_braintrust_sample(
     row: Mapping[str, object],
-    raised: Mapping[str, frozenset[str]],
+    failed_scorers: Mapping[str, frozenset[str]],
 ) -> ScoredSample:
-    """raised: names of scorers with an error, by the root's span."""
+    """Builds a sample. failed_scorers: names of scorers with an error, by the root's span."""
     scores, unread = read_scores(as_mapping(row.get("scores")))
-    given = row.get("input")
+    question = row.get("input")
     # The library gives 0 for a scorer that raised, and lists it here.
-    listed = map(str, as_mapping(_metadata(row).get("scorer_errors")))
-    broken = frozenset(listed) | raised.get(str(row.get("span_id")), frozenset())
+    scorer_errors = map(str, as_mapping(_read_metadata(row).get("scorer_errors")))
+    ungraded = frozenset(scorer_errors) | failed_scorers.get(
+        str(row.get("span_id")), frozenset()
+    )
     return ScoredSample(
-        _braintrust_item(row),
-        {**dict.fromkeys(broken), **scores},
+        _name_braintrust_item(row),
+        {**dict.fromkeys(ungraded), **scores},
         bool(row.get("error")),
-        question_key(given, row.get("expected")) if given else "",
+        question_key(question, row.get("expected")) if question else "",
         question_key(row.get("expected")),
         unread=unread,
-        ungraded=broken,
+        ungraded=ungraded,
     )
 
 
-def _raised_scorers(spans: Sequence[Mapping[str, object]]) -> Mapping[str, frozenset[str]]:
+def _find_failed_scorers(spans: Sequence[Mapping[str, object]]) -> Mapping[str, frozenset[str]]:
     """Returns the names of scorers whose own span has an error, by the root's span."""
-    found: dict[str, frozenset[str]] = {}
+    failed_scorers: dict[str, frozenset[str]] = {}
     for span in spans:
         attributes = as_mapping(span.get("span_attributes"))
         if attributes.get("type") == "score" and span.get("error") and not _is_root(span):
             root = str(span.get("root_span_id"))
-            found[root] = found.get(root, frozenset()) | {str(attributes.get("name"))}
-    return found
+            failed_scorers[root] = failed_scorers.get(root, frozenset()) | {
+                str(attributes.get("name"))
+            }
+    return failed_scorers
 
 
-def _metadata(row: Mapping[str, object]) -> Mapping[str, object]:
+def _read_metadata(row: Mapping[str, object]) -> Mapping[str, object]:
     return as_mapping(row.get("metadata"))
 
 
@@ -295,7 +308,7 @@ def _is_root(row: Mapping[str, object]) -> bool:
     return not parents and row.get("span_id") == row.get("root_span_id", row.get("span_id"))
 
 
-def _braintrust_item(row: Mapping[str, object]) -> str:
+def _name_braintrust_item(row: Mapping[str, object]) -> str:
     """Returns the dataset record's id, or the input, by which Braintrust matches rows."""
     origin = as_mapping(row.get("origin"))
     record = row.get("dataset_record_id") or origin.get("id")
@@ -303,7 +316,7 @@ def _braintrust_item(row: Mapping[str, object]) -> str:
 
 
 # The value of `failureReason` for an error; 1 is a failed assertion, which counts as a score.
-_ERROR: Final = 2
+_ERROR_REASON: Final = 2
 
 
 def parse_promptfoo(text: str) -> list[ScoredRun]:
@@ -312,12 +325,12 @@ def parse_promptfoo(text: str) -> list[ScoredRun]:
     A provider with several prompts gives several runs, whose names contain the prompt's index.
     Raises InputError without results.
     """
-    document, rows = _promptfoo_rows(text)
+    document, rows = _read_promptfoo_rows(text)
     runs: dict[tuple[str, str], list[ScoredSample]] = {}
     prompts: dict[tuple[str, str], str] = {}
     for row in rows:
-        key = (_provider(row), str(row.get("promptIdx", 0)))
-        runs.setdefault(key, []).append(_promptfoo_sample(row))
+        key = (_name_provider(row), str(row.get("promptIdx", 0)))
+        runs.setdefault(key, []).append(_build_promptfoo_sample(row))
         label = as_mapping(row.get("prompt")).get("label")
         prompts.setdefault(key, str(row.get("promptId") or label or ""))
     providers = [provider for provider, _ in runs]
@@ -332,12 +345,12 @@ def parse_promptfoo(text: str) -> list[ScoredRun]:
     ]
 
 
-def _promptfoo_rows(
+def _read_promptfoo_rows(
     text: str,
 ) -> tuple[Mapping[str, object], Sequence[Mapping[str, object]]]:
     """Reads document and rows of JSON or YAML (`.yaml` and `.txt`), or rows of JSON lines."""
-    first, _, others = text.strip().partition("\n")
-    if others and first.startswith("{") and first.rstrip().endswith("}"):
+    first, _, other_lines = text.strip().partition("\n")
+    if other_lines and first.startswith("{") and first.rstrip().endswith("}"):
         return {}, [row for _, row in parse_json_lines(text)]
     document = as_mapping(
         parse_json(text) if first[:1] in "{[" else canonical_value(parse_core_yaml(text))
@@ -351,37 +364,39 @@ def _promptfoo_rows(
     return document, [as_mapping(row) for row in rows]
 
 
-def _provider(row: Mapping[str, object]) -> str:
-    """Prefers the label that a person gave to the provider's id."""
+def _name_provider(row: Mapping[str, object]) -> str:
+    """Returns the label that a person gave the provider, else its id."""
     provider = row.get("provider")
     if isinstance(provider, str):
         return provider
-    named = as_mapping(provider)
-    return str(named.get("label") or named.get("id") or "provider")
+    fields = as_mapping(provider)
+    return str(fields.get("label") or fields.get("id") or "provider")
 
 
-def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
+def _build_promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
     """Builds a sample with the metrics `score`, `pass` and each named score.
 
     A cost of 0 counts as unknown.
     """
     reason = row.get("failureReason")
     # Older promptfoo versions have no `failureReason`; there, a missing grade marks an error.
-    failed = reason == _ERROR or (
+    failed = reason == _ERROR_REASON or (
         reason is None and bool(row.get("error")) and not row.get("gradingResult")
     )
     values = {"score": row.get("score"), "pass": row.get("success")}
     scores, unread = read_scores(values | dict(as_mapping(row.get("namedScores"))))
-    name, question = _promptfoo_question(row)
+    name, question = _read_promptfoo_question(row)
     if not name:
         raise InputError(
             "has rows with neither vars nor a prompt, so their questions are unknown"
         )
     cached = bool(as_mapping(row.get("response")).get("cached") or row.get("cached"))
     graded = as_mapping(row.get("gradingResult"))
-    broken = [part for part in (graded, *graded_parts(graded)) if is_grader_error(part)]
-    ungraded = {as_mapping(part.get("assertion")).get("metric") for part in broken}
-    if broken:
+    failed_parts = [
+        part for part in (graded, *list_graded_parts(graded)) if is_grader_error(part)
+    ]
+    ungraded = {as_mapping(part.get("assertion")).get("metric") for part in failed_parts}
+    if failed_parts:
         ungraded |= {"score", "pass"}
     return ScoredSample(
         name,
@@ -397,7 +412,7 @@ def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
     )
 
 
-_GRADING: Final = (
+_GRADING_OPTIONS: Final = (
     "provider",
     "rubricPrompt",
     "factuality",
@@ -406,24 +421,24 @@ _GRADING: Final = (
 )
 
 
-def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
+def _read_promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
     """Returns a readable question, and a key of the question and its assertions."""
     test = as_mapping(row.get("testCase"))
-    given = as_mapping(row.get("vars")) or as_mapping(test.get("vars"))
+    all_variables = as_mapping(row.get("vars")) or as_mapping(test.get("vars"))
     # promptfoo ignores the same variables, because they belong to a run and not to a test.
     variables = {
         name: value
-        for name, value in given.items()
+        for name, value in all_variables.items()
         if not name.startswith("_") and name != "sessionId"
     }
     prompt = row.get("prompt")
     raw = as_mapping(prompt).get("raw") if isinstance(prompt, Mapping) else prompt
     options = as_mapping(test.get("options"))
-    graded = [test.get("assert") or [], test.get("threshold")]
-    graded += [options.get(name) for name in _GRADING]
+    grading = [test.get("assert") or [], test.get("threshold")]
+    grading += [options.get(name) for name in _GRADING_OPTIONS]
     content: object = variables or raw
     name = json.dumps(content, sort_keys=True, ensure_ascii=False) if content else ""
-    return name, question_key([content], graded) if content else ""
+    return name, question_key([content], grading) if content else ""
 
 
 def parse_deepeval(text: str) -> list[ScoredRun]:
@@ -436,25 +451,25 @@ def parse_deepeval(text: str) -> list[ScoredRun]:
     cases = document.get("testCases")
     if not isinstance(cases, list) or not cases:
         raise InputError("has no testCases: give the file test_run_….json of a test run")
-    samples = [_deepeval_sample(as_mapping(case)) for case in cases]
+    samples = [_build_deepeval_sample(as_mapping(case)) for case in cases]
     model = as_mapping(document.get("hyperparameters")).get("model")
     statement = deepeval_statement(document, [as_mapping(case) for case in cases])
     terms = deepeval_graders([as_mapping(case) for case in cases])
     return [ScoredRun.from_samples(str(model or ""), samples, terms, statement=statement)]
 
 
-def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
+def _build_deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
     """Builds a sample; DeepEval's seconds become milliseconds."""
     metrics = case.get("metricsData")
     data = [as_mapping(metric) for metric in (metrics if isinstance(metrics, list) else ())]
     # A metric that failed has an error and no score.
     values: dict[str, object] = {}
-    for one in data:
-        name = str(one.get("name"))
+    for metric in data:
+        name = str(metric.get("name"))
         values[name] = single_value(
-            values, name, None if one.get("error") else one.get("score")
+            values, name, None if metric.get("error") else metric.get("score")
         )
-    ungraded = frozenset(str(one.get("name")) for one in data if one.get("error"))
+    ungraded = frozenset(str(metric.get("name")) for metric in data if metric.get("error"))
     scores, unread = read_scores(values)
     question = question_key(case.get("input"), case.get("expectedOutput"), case.get("context"))
     seconds = numeric_score(case.get("completionTime"))
@@ -478,47 +493,47 @@ def parse_langfuse(text: str) -> list[ScoredRun]:
     Raises InputError if no row has a list of scores.
     """
     rows = parse_json_rows(text, "item_results", "itemResults", "data")
-    if not any(isinstance(_langfuse_scores(row), list) for row in rows):
+    if not any(isinstance(_read_langfuse_scores(row), list) for row in rows):
         raise InputError(
             "contains neither item_results with evaluations nor traces with scores"
         )
-    document = _document(text)
+    document = _read_document(text)
     statement = RunStatement(
         "Langfuse",
         completion=page_completion(document, len(rows)),
-        settings=shared_settings([_metadata(document)]),
+        settings=shared_settings([_read_metadata(document)]),
     )
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
-        named = _first(row, "dataset_run_name", "datasetRunName", "run_name", "runName")
-        runs.setdefault(str(named or ""), []).append(_langfuse_sample(row))
+        run_name = _find_first(row, "dataset_run_name", "datasetRunName", "run_name", "runName")
+        runs.setdefault(str(run_name or ""), []).append(_build_langfuse_sample(row))
     return [
         ScoredRun.from_samples(name, samples, statement=statement)
         for name, samples in runs.items()
     ]
 
 
-def _langfuse_scores(row: Mapping[str, object]) -> object:
+def _read_langfuse_scores(row: Mapping[str, object]) -> object:
     return row.get("evaluations") if "evaluations" in row else row.get("scores")
 
 
-def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
-    """Builds a sample. A categorical score keeps its text, and is reported as unreadable."""
+def _build_langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
+    """Builds a sample. A categorical score keeps its text, and counts as unreadable."""
     item = as_mapping(row.get("item")) or row
-    listed = _langfuse_scores(row)
+    item_scores = _read_langfuse_scores(row)
     values: dict[str, object] = {}
-    for score in map(as_mapping, listed if isinstance(listed, list) else ()):
-        kind = _first(score, "dataType", "data_type")
-        text = _first(score, "stringValue", "string_value")
+    for score in map(as_mapping, item_scores if isinstance(item_scores, list) else ()):
+        kind = _find_first(score, "dataType", "data_type")
+        text = _find_first(score, "stringValue", "string_value")
         name = str(score.get("name"))
         value = text if kind == "CATEGORICAL" else score.get("value")
         values[name] = single_value(values, name, value)
     scores, unread = read_scores(values)
     metadata = as_mapping(row.get("metadata"))
-    id_ = _first(row, "dataset_item_id", "datasetItemId") or _first(
+    id_ = _find_first(row, "dataset_item_id", "datasetItemId") or _find_first(
         metadata, "dataset_item_id", "datasetItemId"
     )
-    expected = _first(item, "expected_output", "expectedOutput")
+    expected = _find_first(item, "expected_output", "expectedOutput")
     question = question_key(item.get("input"), expected) if item.get("input") else ""
     failed = row.get("level") == "ERROR" or bool(row.get("error"))
     return ScoredSample(
@@ -531,6 +546,6 @@ def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
     )
 
 
-def _first(row: Mapping[str, object], *names: str) -> object:
+def _find_first(row: Mapping[str, object], *names: str) -> object:
     """Returns the first present value: the API and the SDK spell names differently."""
     return next((row[name] for name in names if row.get(name) is not None), None)

@@ -1,4 +1,4 @@
-"""Parses logs of Inspect, with what they state about their run."""
+"""Parses logs of Inspect, and the statements about their run."""
 
 import json
 import math
@@ -15,10 +15,10 @@ from harness.evals.scored_run import (
     question_key,
     read_scores,
 )
-from harness.evals.tool_statements import count_of, is_set, listed, named_texts, text_of
+from harness.evals.tool_statements import as_count, as_list, is_set, named_texts, text_of
 from harness.frame.errors import InputError
 
-# CallSettings of Inspect's calls that change no question and no answer, only how it is sent.
+# Settings of Inspect's calls that change neither the question nor the answer.
 _TRANSPORT: Final = frozenset(
     {
         "max_retries",
@@ -63,16 +63,16 @@ def parse_inspect(text: str) -> list[ScoredRun]:
     if not isinstance(rows, list) or not rows:
         raise InputError("has no samples: give the log of an eval that ran with log_samples")
     spec = as_mapping(document.get("eval"))
-    samples = [_inspect_sample(as_mapping(row)) for row in rows]
+    samples = [_read_sample(as_mapping(row)) for row in rows]
     model = str(spec.get("model", ""))
     statement = inspect_statement(document)
-    return [ScoredRun.from_samples(model, samples, _inspect_terms(spec), statement=statement)]
+    return [ScoredRun.from_samples(model, samples, _read_terms(spec), statement=statement)]
 
 
-def _inspect_terms(spec: Mapping[str, object]) -> dict[str, str]:
+def _read_terms(spec: Mapping[str, object]) -> dict[str, str]:
     """Returns task, version and scorers' options, which must be equal in both runs."""
-    named = {"task": "task", "task version": "task_version"}
-    terms = {term: str(spec[key]) for term, key in named.items() if key in spec}
+    keys_by_term = {"task": "task", "task version": "task_version"}
+    terms = {term: str(spec[key]) for term, key in keys_by_term.items() if key in spec}
     scorers = spec.get("scorers")
     roles = as_mapping(spec.get("model_roles"))
     for scorer in map(as_mapping, scorers if isinstance(scorers, list) else ()):
@@ -88,7 +88,7 @@ def _inspect_terms(spec: Mapping[str, object]) -> dict[str, str]:
     return terms
 
 
-def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
+def _read_sample(row: Mapping[str, object]) -> ScoredSample:
     """Names a scorer's parts `SCORER.PART`, if its value has several."""
     values: dict[str, object] = {}
     ungraded: set[str] = set()
@@ -99,16 +99,16 @@ def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
         else:
             parts = {scorer: value}
         values |= parts
-        if _grader_failed(as_mapping(score)):
+        if _is_grader_failure(as_mapping(score)):
             ungraded |= parts.keys()
-    scores, unread = read_scores(values, _grade)
+    scores, unread = read_scores(values, _read_grade)
     id_ = str(row.get("id"))
     return ScoredSample(
         id_,
         scores,
-        # A summary that is not completed is of a sample that the run left.
+        # A summary that is not completed belongs to a sample that the run did not finish.
         bool(row.get("error")) or (row.get("completed") is False and not scores),
-        _inspect_question(row, id_),
+        _build_question_key(row, id_),
         question_key(row.get("target")),
         unread=unread,
         ungraded=frozenset(ungraded),
@@ -120,7 +120,7 @@ def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
 _NO_GRADE: Final = "Grade not found in model output"
 
 
-def _grader_failed(score: Mapping[str, object]) -> bool:
+def _is_grader_failure(score: Mapping[str, object]) -> bool:
     """Tells whether a scorer left a sample out and says why, as Inspect's graders do."""
     if str(score.get("explanation")).startswith(_NO_GRADE):
         return True
@@ -130,31 +130,34 @@ def _grader_failed(score: Mapping[str, object]) -> bool:
     return is_missing and bool(reason)
 
 
-_CUT: Final = 5_120  # characters of a text in a log's summary
+_SUMMARY_CHARACTERS: Final = 5_120  # characters of a text in a log's summary
 
 
-def _inspect_question(row: Mapping[str, object], id_: str) -> str:
+def _build_question_key(row: Mapping[str, object], id_: str) -> str:
     """Returns the question key of a log's summary; adds the id if the summary truncates it."""
-    given = row.get("input")
+    messages = row.get("input")
     target = row.get("target")
-    if not given:
+    if not messages:
         return ""
-    cut = False
+    is_truncated = False
     texts = []
-    for message in given if isinstance(given, list) else [{"content": given}]:
+    for message in messages if isinstance(messages, list) else [{"content": messages}]:
         content = as_mapping(message).get("content")
         parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
         for part in map(as_mapping, parts):
             text = part.get("text") if part.get("type") == "text" else None
-            beside = not isinstance(text, str) or (text.startswith("(") and len(parts) > 1)
-            cut = cut or beside or len(str(text)) > _CUT
-            texts.append("" if beside else str(text)[:_CUT])
+            has_no_text = not isinstance(text, str) or (text.startswith("(") and len(parts) > 1)
+            is_truncated = is_truncated or has_no_text or len(str(text)) > _SUMMARY_CHARACTERS
+            texts.append("" if has_no_text else str(text)[:_SUMMARY_CHARACTERS])
         texts.append(str(as_mapping(message).get("role")))
-    expected = [str(one)[:_CUT] for one in (target if isinstance(target, list) else [target])]
-    return question_key(texts, expected, row.get("choices"), id_ if cut else None)
+    expected = [
+        str(entry)[:_SUMMARY_CHARACTERS]
+        for entry in (target if isinstance(target, list) else [target])
+    ]
+    return question_key(texts, expected, row.get("choices"), id_ if is_truncated else None)
 
 
-def _grade(value: object) -> float | None:
+def _read_grade(value: object) -> float | None:
     """Reads a grade as Inspect's own metrics do: a letter, a word, or a number.
 
     None for other values.
@@ -181,16 +184,16 @@ def inspect_statement(document: Mapping[str, object]) -> RunStatement:
     return RunStatement(
         "Inspect",
         str(packages["inspect_ai"]) if "inspect_ai" in packages else None,
-        completion=_inspect_completion(document, spec),
-        settings=_inspect_settings(spec, as_mapping(document.get("plan"))) if spec else None,
-        data=DataStatement(str(data.get("name") or ""), version, count_of(data.get("samples")))
+        completion=_read_completion(document, spec),
+        settings=_read_settings(spec, as_mapping(document.get("plan"))) if spec else None,
+        data=DataStatement(str(data.get("name") or ""), version, as_count(data.get("samples")))
         if data or version
         else None,
         tells_grader_failures=True,
     )
 
 
-def _inspect_completion(
+def _read_completion(
     document: Mapping[str, object],
     spec: Mapping[str, object],
 ) -> RunCompletion | None:
@@ -198,13 +201,13 @@ def _inspect_completion(
     data = as_mapping(spec.get("dataset"))
     status = document.get("status")
     limit = config.get("limit") or config.get("sample_id")
-    planned = len(listed(data.get("sample_ids"))) or count_of(data.get("samples"))
-    epochs = count_of(config.get("epochs")) or 1
+    planned = len(as_list(data.get("sample_ids"))) or as_count(data.get("samples"))
+    epochs = as_count(config.get("epochs")) or 1
     if planned and isinstance(limit, int):
         planned = min(planned, limit)
-    rows = [as_mapping(row) for row in listed(document.get("samples"))]
-    found = len({str(row.get("id")) for row in rows})
-    total = count_of(as_mapping(document.get("results")).get("total_samples")) or 0
+    rows = [as_mapping(row) for row in as_list(document.get("samples"))]
+    found_items = len({str(row.get("id")) for row in rows})
+    total = as_count(as_mapping(document.get("results")).get("total_samples")) or 0
     answers = max(planned * epochs if planned else 0, total)
     partial = ""
     if status is not None and status != "success":
@@ -214,22 +217,22 @@ def _inspect_completion(
     elif document.get("invalidated") and not any(row.get("invalidation") for row in rows):
         partial = "samples were invalidated, and the file does not tell which"
     if partial and planned:
-        partial += f", with {found} of {planned} items"
+        partial += f", with {found_items} of {planned} items"
     if status is None and not partial:
         return None
     return RunCompletion(partial, planned, epochs, text_of(limit) if is_set(limit) else "")
 
 
-def _inspect_settings(spec: Mapping[str, object], plan: Mapping[str, object]) -> CallSettings:
+def _read_settings(spec: Mapping[str, object], plan: Mapping[str, object]) -> CallSettings:
     config = as_mapping(spec.get("config"))
     calls = {
         **as_mapping(plan.get("config")),
         **as_mapping(spec.get("model_generate_config")),
     }
     fixed = named_texts(as_mapping(spec.get("task_args")), "task argument ")
-    steps = [as_mapping(step) for step in listed(plan.get("steps"))]
+    steps = [as_mapping(step) for step in as_list(plan.get("steps"))]
     if steps:
-        fixed["solvers"] = ", ".join(map(_solver, steps))
+        fixed["solvers"] = ", ".join(map(_describe_solver, steps))
     elif spec.get("solver"):
         fixed["solvers"] = text_of([spec["solver"], spec.get("solver_args")])
     fixed |= named_texts({name: config.get(name) for name in _TURN_LIMITS})
@@ -239,14 +242,14 @@ def _inspect_settings(spec: Mapping[str, object], plan: Mapping[str, object]) ->
     )
     noted |= named_texts({name: config.get(name) for name in _SPENDING_LIMITS})
     noted |= named_texts(as_mapping(spec.get("model_args")), "model argument ")
-    reducers = listed(config.get("epochs_reducer"))
+    reducers = as_list(config.get("epochs_reducer"))
     if reducers and reducers != ["mean"]:
         noted["epochs_reducer (Swapgate takes the mean)"] = text_of(reducers)
     return CallSettings(fixed, noted)
 
 
-def _solver(step: Mapping[str, object]) -> str:
-    # Newer versions list the defaults too, which older logs lack.
+def _describe_solver(step: Mapping[str, object]) -> str:
+    # Only newer versions also list the defaults.
     params = as_mapping(step.get("params_passed", step.get("params")))
-    given = {name: one for name, one in params.items() if is_set(one)}
-    return f"{step.get('solver')}{text_of(given) if given else ''}"
+    set_params = {name: value for name, value in params.items() if is_set(value)}
+    return f"{step.get('solver')}{text_of(set_params) if set_params else ''}"

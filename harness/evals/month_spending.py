@@ -122,5 +122,7 @@ def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...
     """Returns a row for each purpose, in SpendingPurpose's order. A purpose without calls gets
     zeros.
     """
-    row_of = {row.purpose: row for row in rows}
-    return tuple(row_of.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)
+    row_by_purpose = {row.purpose: row for row in rows}
+    return tuple(
+        row_by_purpose.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose
+    )

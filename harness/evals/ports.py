@@ -16,7 +16,7 @@ from harness.routing.context import PinnedSuites
 
 
 class EvalWorkers(Protocol):
-    """Processes on this host. Each works on one run."""
+    """Starts and ends worker processes on this host. Each works on one run."""
 
     def start(self, run: str) -> str:
         """Starts a worker for a run, and returns its owner name for the lease."""

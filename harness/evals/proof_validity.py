@@ -61,7 +61,7 @@ class ProofValidity:
 def route_time(tx: Transaction, route: str) -> datetime:
     """Returns the time of a route's decisions: now, but never before its newest version.
 
-    Versions are ordered in time, and a verdict must be valid at the time of the version that it
+    Versions are ordered in time. A verdict must be valid at the time of the version that it
     proves. After a clock was set back, the route's time stops until the clock has caught up.
     """
     now = tx.now()
@@ -73,25 +73,26 @@ def assess_proof(
     tx: Transaction,
     verdict: Verdict,
 ) -> ProofValidity:
-    """Prefers STALE to EXPIRED, because STALE names the cause. Reloads a changed suite.
+    """Assesses a verdict. Reports STALE before EXPIRED, because STALE names the cause. Reloads
+    a changed suite.
 
     Never raises for unreadable inputs: a verdict that cannot be read is STALE.
     """
-    plans, why = _read_plans(verdict)
-    if why:
-        return ProofValidity(ProofState.STALE, why)
+    plans, reason = _read_plans(verdict)
+    if reason:
+        return ProofValidity(ProofState.STALE, reason)
     changes = [
         *list_clearance_faults(ctx, tx, verdict),
         *list_moved_providers(ctx, tx, verdict),
-        *_suites(ctx, tx, plans),
-        *_served(tx, verdict, plans),
+        *_describe_suite_changes(ctx, tx, plans),
+        *_describe_served_changes(tx, verdict, plans),
     ]
     if changes:
         return ProofValidity(ProofState.STALE, "; ".join(changes))
     if verdict.expires_at <= route_time(tx, verdict.route):
         return ProofValidity(
             ProofState.EXPIRED,
-            f"it was valid until {_at(verdict.expires_at)}",
+            f"it was valid until {_format_time(verdict.expires_at)}",
         )
     return ProofValidity(ProofState.HOLDS)
 
@@ -115,9 +116,9 @@ def find_unreadable(verdict: Verdict) -> str:
 
 
 def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
-    """Returns the verdict's plans, and why its inputs cannot be read; one of both is empty."""
+    """Returns the verdict's plans, or an empty list and why its inputs cannot be read."""
     try:
-        plans = [*_plans(verdict)]
+        plans = [*_parse_plans(verdict)]
         for plan in plans:
             served_from_json(verdict.inputs, plan.suite)
             run_ids(verdict.inputs, plan.suite)
@@ -154,30 +155,30 @@ def list_moved_providers(
     verdict: Verdict,
 ) -> list[str]:
     """Describes the providers of arms and judges that moved since the measurement."""
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     if not has_moved_providers(tx):
         return []
-    for plan in _plans(verdict):
+    for plan in _parse_plans(verdict):
         runs = [EvalRuns(tx).get(run) for run in run_ids(verdict.inputs, plan.suite) if run]
-        asked = [(run.target, run.created_at) for run in runs]
-        asked += [(_judge(tx, plan), run.created_at) for run in runs]
-        for target, began in asked:
-            provider = targets.find_move_since(ctx, tx, target, began)
+        calls = [(run.target, run.created_at) for run in runs]
+        calls += [(_find_judge(tx, plan), run.created_at) for run in runs]
+        for target, called_at in calls:
+            provider = targets.find_move_since(ctx, tx, target, called_at)
             if provider is not None and provider.moved is not None:
-                found[provider.name] = (
+                descriptions[provider.name] = (
                     f"provider {provider.name} was moved by {provider.moved.by} at "
-                    f"{_at(provider.moved.at)}, after the measurement"
+                    f"{_format_time(provider.moved.at)}, after the measurement"
                 )
-    return list(found.values())
+    return list(descriptions.values())
 
 
 def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
     """Finds an unmeasured model that now answers under the candidate's name, or None."""
-    for plan in _plans(verdict):
-        measured = served_from_json(verdict.inputs, plan.suite).candidate
+    for plan in _parse_plans(verdict):
+        measured_models = served_from_json(verdict.inputs, plan.suite).candidate
         sighting = Sightings(tx).for_target(verdict.candidate)
         replacement = find_replacement(
-            measured,
+            measured_models,
             sighting,
             plan.served_pin,
             decided_at=verdict.decided_at,
@@ -187,7 +188,7 @@ def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | Non
     return None
 
 
-def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
+def _parse_plans(verdict: Verdict) -> Iterator[SuitePlan]:
     """Yields the plans in a verdict's inputs. Raises TypeError, LookupError, ValueError."""
     stored = verdict.inputs["plans"]
     if not isinstance(stored, list | tuple):
@@ -195,7 +196,7 @@ def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
     yield from (from_plain(SuitePlan, plan) for plan in stored)
 
 
-def _suites(
+def _describe_suite_changes(
     ctx: EvalsContext,
     tx: Transaction,
     plans: Iterable[SuitePlan],
@@ -213,16 +214,18 @@ def describe_suite_change(
 ) -> str:
     """Describes changes of the suite since its registration; empty if there are none."""
     try:
-        now = ctx.suites.pin(plan.suite)
+        present_pin = ctx.suites.pin(plan.suite)
     except Exception as error:  # noqa: BLE001 - a suite may be the user's Python file
         return f"{plan.suite} can no longer be loaded ({error})"
-    if now.digest == plan.suite_digest:
+    if present_pin.digest == plan.suite_digest:
         return ""
     try:
-        pieces = ", ".join(list_pin_differences(Suites(tx).get(plan.suite_digest), now))
+        differences = ", ".join(
+            list_pin_differences(Suites(tx).get(plan.suite_digest), present_pin)
+        )
     except NotFound:
-        pieces = ""
-    return f"{plan.suite} changed" + (f" ({pieces})" if pieces else "")
+        differences = ""
+    return f"{plan.suite} changed" + (f" ({differences})" if differences else "")
 
 
 def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
@@ -239,7 +242,7 @@ def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
         yield f"version, {before.version} then and {now.version} now"
 
 
-def _served(
+def _describe_served_changes(
     tx: Transaction,
     verdict: Verdict,
     plans: Iterable[SuitePlan],
@@ -250,7 +253,7 @@ def _served(
         for target, measured in (
             (verdict.incumbent, served.incumbent),
             (verdict.candidate, served.candidate),
-            (_judge(tx, plan), served.judge),
+            (_find_judge(tx, plan), served.judge),
         ):
             replacement = find_replacement(
                 measured,
@@ -260,16 +263,17 @@ def _served(
             )
             if replacement is None:
                 continue
-            known = Targets(tx).get(target)
-            who = known.name if known else f"the judge {target}"
-            was = ", ".join(model.label for model in named_models(measured))
+            stored_target = Targets(tx).get(target)
+            name = stored_target.name if stored_target else f"the judge {target}"
+            measured_names = ", ".join(model.label for model in named_models(measured))
             yield (
-                f"the provider of {who} serves {replacement.served.label} (last seen "
-                f"{_at(replacement.last_at)}), but {was} was measured on {plan.suite}"
+                f"the provider of {name} serves {replacement.served.label} (last seen "
+                f"{_format_time(replacement.last_at)}), but {measured_names} was measured on "
+                f"{plan.suite}"
             )
 
 
-def _judge(tx: Transaction, plan: SuitePlan) -> str:
+def _find_judge(tx: Transaction, plan: SuitePlan) -> str:
     """Returns the target id of the suite's judge; empty without a judge or a stored pin."""
     try:
         return Suites(tx).get(plan.suite_digest).judge
@@ -277,5 +281,5 @@ def _judge(tx: Transaction, plan: SuitePlan) -> str:
         return ""
 
 
-def _at(when: datetime) -> str:
+def _format_time(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M} UTC"

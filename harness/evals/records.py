@@ -71,7 +71,7 @@ _SERIAL: Final = "spending"
 class Spending:
     """Reads and changes the cap and the months' sums, within one transaction.
 
-    Writers are serialized, so that two processes that add at once lose no cost.
+    Each writer waits for the others, so that two processes that add at once lose no cost.
     """
 
     def __init__(self, tx: Transaction) -> None:
@@ -82,18 +82,18 @@ class Spending:
         return self._tx.read(CAP).scalar()
 
     def set_cap(self, usd: float | None, now: datetime) -> bool:
-        """Sets the cap, None for no cap; returns whether it changed."""
+        """Sets the cap, and returns whether it changed. usd: None for no cap."""
         self._tx.serialize_by(_SERIAL)
         row = {
             "id": THE_CAP,
             "cap_usd": usd,
             "set_at": now,
         }
-        known = self._tx.read(CAP).first()
-        if known is None:
+        stored = self._tx.read(CAP).first()
+        if stored is None:
             # A missing row means no cap.
             return self._tx.write_new(spending_cap, row) and usd is not None
-        if known.cap_usd == usd:
+        if stored.cap_usd == usd:
             return False
         self._tx.write(sa.update(spending_cap).values(cap_usd=usd, set_at=now))
         return True
@@ -135,7 +135,7 @@ DRIFT_CHECK: Final = record(
 
 drift_check = DRIFT_CHECK.table
 
-_OF_THE_END: Final = ("ended_at", "message", "served", "scores", "evidence")
+_END_COLUMNS: Final = ("ended_at", "message", "served", "scores", "evidence")
 
 _IS_RUNNING: Final = drift_check.c.ended_at.is_(None)
 
@@ -150,8 +150,8 @@ class Drift(Records[DriftCheck]):
 
     def open_watches(self) -> Sequence[DriftWatch]:
         """Returns watches whose baseline is not closed, each with its checks by number."""
-        is_open = drift_check.c.watch.in_(sa.select(drift_check.c.watch).where(IS_OPEN))
-        checks = groupby(self._all(self._select(is_open)), lambda check: check.watch)
+        in_open_watch = drift_check.c.watch.in_(sa.select(drift_check.c.watch).where(IS_OPEN))
+        checks = groupby(self._all(self._select(in_open_watch)), lambda check: check.watch)
         return [DriftWatch(tuple(of_watch)) for _, of_watch in checks]
 
     def is_open(self, watch: str) -> bool:
@@ -166,19 +166,21 @@ class Drift(Records[DriftCheck]):
         return self._first(self._select(drift_check.c.run == run, _IS_RUNNING)) is not None
 
     def start(self, check: DriftCheck) -> bool:
-        """Starts a run; False if the watch has a run, or target and suite have a baseline."""
+        """Stores a running check. Returns False if the watch has a running check, or the
+        target and suite have an open baseline.
+        """
         self._tx.serialize()
         return self._tx.write_new(drift_check, DRIFT_CHECK.write(check))
 
     def end(self, check: DriftCheck) -> bool:
-        """Stores the end of a run; False if it has ended already."""
+        """Stores the end of a check. Returns False if it has ended already."""
         self._tx.serialize()
-        is_this = drift_check.c.run == check.run
-        ended = self.record.only(check, *_OF_THE_END)
-        return self._change(is_this, _IS_RUNNING, **ended) == 1
+        is_same_run = drift_check.c.run == check.run
+        ended = self.record.only(check, *_END_COLUMNS)
+        return self._change(is_same_run, _IS_RUNNING, **ended) == 1
 
     def close(self, watch: str, now: datetime) -> bool:
-        """Closes a watch; False if it is closed already."""
+        """Closes a watch. Returns False if it is closed already."""
         self._tx.serialize()
         return self._change(drift_check.c.watch == watch, _IS_OPEN, closed_at=now) == 1
 

@@ -1,8 +1,9 @@
 """Statements of a results file about its run, and the rules for comparing two runs.
 
-Each importer fills one RunStatement. A field that is None means: the file does not tell.
-The rules never guess: a run that says that it is partial, a score whose good end is unknown
-and two runs that were asked differently are refused until the user states a reason.
+Each importer fills one RunStatement. A field is None if the file does not tell it.
+
+The rules never guess. They refuse a partial run, a score of unknown direction, and two runs
+that were asked differently, until the user states a reason.
 """
 
 import json
@@ -17,7 +18,7 @@ from harness.frame.errors import InputError
 
 
 class Direction(StrEnum):
-    """The good end of a score."""
+    """Whether higher or lower scores are better."""
 
     HIGHER = "higher is better"
     LOWER = "lower is better"
@@ -91,7 +92,7 @@ class RunStatement:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The user's answers to what the files do not tell, with a reason for each exception."""
+    """The user's answers where the files do not tell, with a reason for each exception."""
 
     direction: Direction | None = None
     asked_differently: str = ""
@@ -99,13 +100,16 @@ class Acceptance:
 
     @property
     def reasons(self) -> dict[str, str]:
-        named = {"asked_differently": self.asked_differently, "partial": self.partial}
-        return {name: reason for name, reason in named.items() if reason}
+        reason_by_exception = {
+            "asked_differently": self.asked_differently,
+            "partial": self.partial,
+        }
+        return {name: reason for name, reason in reason_by_exception.items() if reason}
 
 
 DIRECTION_FLAGS: Final = "--lower-is-better or --higher-is-better"
-_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
-# Beginnings of words in names of scores whose good end is usually 0.
+_WORD_BREAK: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
+# Beginnings of words in names of scores that are usually better when lower.
 _LOWER_STEMS: Final = (
     "hallucinat",
     "toxic",
@@ -209,7 +213,8 @@ _LOWER_WORDS: Final = frozenset(
         "bits",
     }
 )
-# Words that state the good end, as in `error_free` and `hallucination_detection_accuracy`.
+# Words that make a higher score better, as in `error_free` and
+# `hallucination_detection_accuracy`.
 _HIGHER_WORDS: Final = frozenset(
     {
         "accuracy",
@@ -251,18 +256,18 @@ _NEGATIONS: Final = frozenset({"no", "non", "not", "without"})
 
 
 def is_usually_lower(metric: str) -> bool:
-    """Tells whether scores of this name usually have their good end at 0.
+    """Tells whether a metric of this name is usually better when lower.
 
     The last word counts: `error_handling` is good when high, `safety_violations` when low. A
-    negation turns the next word. Only a statement of the file or of the user decides the
+    negation inverts the next word. Only a statement of the file or of the user decides the
     direction. A name can only make Swapgate ask for it.
     """
-    words = [word.lower() for word in _CAMEL.split(metric) if word]
+    words = [word.lower() for word in _WORD_BREAK.split(metric) if word]
     is_lower = False
-    for before, word in zip(["", *words], words, strict=False):
+    for previous, word in zip(["", *words], words, strict=False):
         if word in _LOWER_WORDS or word.startswith(_LOWER_STEMS):
-            is_lower = before not in _NEGATIONS
-        elif before in _NEGATIONS:
+            is_lower = previous not in _NEGATIONS
+        elif previous in _NEGATIONS:
             is_lower = True
         elif word in _HIGHER_WORDS:
             is_lower = False
@@ -297,14 +302,14 @@ def direction_of_successes(
             votes.add(Direction.HIGHER)
         elif max(passed) < min(failed):
             votes.add(Direction.LOWER)
-    shared = thresholds.pop() if len(thresholds) == 1 else None
+    common_threshold = thresholds.pop() if len(thresholds) == 1 else None
     if len(votes) > 1:
         return MetricStatement(
-            source=f"{source} contradict each other between rows", threshold=shared
+            source=f"{source} contradict each other between rows", threshold=common_threshold
         )
     if not votes:
-        return None if shared is None else MetricStatement(threshold=shared)
-    return MetricStatement(votes.pop(), source, threshold=shared)
+        return None if common_threshold is None else MetricStatement(threshold=common_threshold)
+    return MetricStatement(votes.pop(), source, threshold=common_threshold)
 
 
 def resolve_direction(
@@ -317,21 +322,25 @@ def resolve_direction(
     Raises InputError if statements contradict each other or the user, and if a name that
     usually means "lower is better" has no statement.
     """
-    known = [statement for statement in statements if statement is not None]
-    directions = {statement.direction for statement in known if statement.direction is not None}
+    stated = [statement for statement in statements if statement is not None]
+    directions = {
+        statement.direction for statement in stated if statement.direction is not None
+    }
     if len(directions) > 1:
         raise InputError(
             f"the files contradict each other: {metric} is better when higher in one, and when "
             "lower in the other; export both runs with one version of the tool"
         )
-    spans = {None if one is None else one.span for one in statements}
+    spans = {None if statement is None else statement.span for statement in statements}
     if len(spans) > 1:
-        listed = " and ".join(sorted(map(_span_text, spans)))
+        span_texts = " and ".join(sorted(map(_format_span, spans)))
         raise InputError(
-            f"the scores of {metric} have other ranges: {listed}; give both files one range"
+            f"the scores of {metric} have other ranges: {span_texts}; give both files one range"
         )
     span = next(iter(spans), None)
-    source = next((one.source for one in known if one.direction is not None), "")
+    source = next(
+        (statement.source for statement in stated if statement.direction is not None), ""
+    )
     if directions:
         direction = directions.pop()
         if chosen is not None and chosen is not direction:
@@ -342,49 +351,61 @@ def resolve_direction(
         return MetricStatement(direction, source, span)
     if chosen is not None:
         return MetricStatement(chosen, "your option", span)
-    unclear = next((one.source for one in known if one.source), "")
-    if unclear or is_usually_lower(metric):
-        reason = unclear or "the file does not tell the direction, and such a name is often"
-        end = "" if unclear else " better when low"
-        raise InputError(f"{metric}: {reason}{end}; say {DIRECTION_FLAGS}")
-    usual = "the usual direction; the file does not tell"
-    return MetricStatement(Direction.HIGHER, usual, span)
+    unclear_source = next((statement.source for statement in stated if statement.source), "")
+    if unclear_source or is_usually_lower(metric):
+        reason = (
+            unclear_source or "the file does not tell the direction, and such a name is often"
+        )
+        name_note = "" if unclear_source else " better when low"
+        raise InputError(f"{metric}: {reason}{name_note}; say {DIRECTION_FLAGS}")
+    default_source = "the usual direction; the file does not tell"
+    return MetricStatement(Direction.HIGHER, default_source, span)
 
 
-def _span_text(span: tuple[float, float] | None) -> str:
+def _format_span(span: tuple[float, float] | None) -> str:
     return "one that the file does not tell" if span is None else f"{span[0]:g} to {span[1]:g}"
 
 
-def setting_differences(
-    ours: Mapping[str, str],
-    theirs: Mapping[str, str],
+def list_setting_differences(
+    incumbent: Mapping[str, str],
+    candidate: Mapping[str, str],
 ) -> Iterator[str]:
     """Yields each setting that differs, with both values, by name; `–` for an absent one."""
-    for name in sorted({*ours, *theirs}):
-        pair = ours.get(name, "–"), theirs.get(name, "–")
+    for name in sorted({*incumbent, *candidate}):
+        pair = incumbent.get(name, "–"), candidate.get(name, "–")
         if pair[0] != pair[1]:
             yield f"{name}: {pair[0][:80]} against {pair[1][:80]}"
 
 
 def check_completion(
     sides: Mapping[str, RunStatement],
-    accepted: str,
+    accepted_reason: str,
 ) -> list[str]:
     """Returns remarks on partial runs. Raises InputError unless the user accepts them."""
-    known = {side: one.completion for side, one in sides.items() if one.completion is not None}
-    reasons = {side: one.partial for side, one in known.items() if one.partial}
-    limits = {one.limit for one in known.values()}
-    if len(known) == len(sides) and len(limits) > 1:
-        for side, one in known.items():
-            if one.limit and side not in reasons:
-                reasons[side] = f"a limit ended it: {one.limit}; the other run had another"
-    if reasons and not accepted:
-        listed = "; ".join(f"{side}: {reason}" for side, reason in reasons.items())
+    completions = {
+        side: statement.completion
+        for side, statement in sides.items()
+        if statement.completion is not None
+    }
+    reasons = {
+        side: completion.partial
+        for side, completion in completions.items()
+        if completion.partial
+    }
+    limits = {completion.limit for completion in completions.values()}
+    if len(completions) == len(sides) and len(limits) > 1:
+        for side, completion in completions.items():
+            if completion.limit and side not in reasons:
+                reasons[side] = (
+                    f"a limit ended it: {completion.limit}; the other run had another"
+                )
+    if reasons and not accepted_reason:
+        reason_texts = "; ".join(f"{side}: {reason}" for side, reason in reasons.items())
         raise InputError(
-            f"a run is partial ({listed}): finish it in your tool, or give --partial WHY, "
-            "which counts their missing items as unknown"
+            f"a run is partial ({reason_texts}): finish it in your tool, or give --partial "
+            "WHY, which counts its missing items as unknown"
         )
     remarks = [f"{side} is partial: {reason}" for side, reason in reasons.items()]
-    if len(limits) == 1 and len(known) == len(sides) and (limit := limits.pop()):
+    if len(limits) == 1 and len(completions) == len(sides) and (limit := limits.pop()):
         remarks.append(f"both runs measured a part of the data (limit {limit})")
     return remarks

@@ -32,14 +32,13 @@ class ScoredSample:
     failed: bool = False  # the model or the tool gave an error instead of an answer
     question: str = ""  # key of question and expected answer; empty if the file has none
     revision: str = ""  # the tool's own hash of the item
-    unread: Mapping[str, str] = field(
-        default_factory=dict
-    )  # metric → value that is not a score
+    # Metric → value that is not a score.
+    unread: Mapping[str, str] = field(default_factory=dict)
     cached: bool = False  # from a cache, without a call of the model
     usd: float | None = None  # cost and time of the answer, if the tool measured them
     latency_ms: float | None = None
     ungraded: frozenset[str] = frozenset()  # metrics whose grader failed
-    doubtful: bool = False  # its reason reads like a grader's error, without a mark of one
+    doubtful: bool = False  # its reason reads like a grader's error, but the tool marked none
     invalidated: bool = False  # a person withdrew the answer
     prompt: str = ""  # digest of the whole text that the model got, if the file has it
     plain_prompt: str = ""  # the same without the marks of a chat template
@@ -47,8 +46,9 @@ class ScoredSample:
     def score(self, metric: str) -> float | None:
         """Returns the sample's score of a metric.
 
-        A failed or withdrawn sample, and one whose grader failed, has no score, even if the
-        file has a number. A score beyond 0 or 1 by a rounding error is 0 or 1.
+        A sample has no score if it failed, if a person withdrew it, or if its grader failed.
+        The file may have a number even then. A score beyond 0 or 1 by a rounding error is 0 or
+        1.
         """
         if self.failed or self.invalidated or metric in self.ungraded:
             return None
@@ -66,7 +66,7 @@ class ScoredRun:
     model: str  # the model's name, or another name of the run in the file
     samples: Sequence[ScoredSample]
     metrics: tuple[str, ...] = field(default=())
-    # CallSettings that must be equal in both runs, such as `task version` → `2`; a scorer's
+    # Settings that must be equal in both runs, such as `task version` → `2`; a scorer's
     # settings by its name.
     terms: Mapping[str, str] = field(default_factory=dict)
     prompt: str = ""  # the template, if the file contains it
@@ -186,9 +186,9 @@ def single_value(
     name: str,
     value: object,
 ) -> object:
-    """Returns a name's value, or a text that is no score if `values` has another one for it.
+    """Returns a score's value, or an unreadable text if its name has another value already.
 
-    Neither the first nor the last of two scores with one name is known to be the right one.
+    Swapgate cannot know which of two values with one name is right.
     """
     if name in values and values[name] != value:
         return f"two scores of one name: {values[name]} and {value}"
@@ -200,16 +200,17 @@ _ROW_NAMES: Final = frozenset({"id", "_id", "idx", "index", "doc_id", "uuid", "r
 
 
 def question_key(*parts: object) -> str:
-    """Builds a key of question and expected answer, without a row's id and the width of spaces;
-    empty for none.
+    """Builds a key of question and expected answer; empty if all parts are empty.
+
+    Ignores a row's id and the width of spaces.
     """
-    plain = [_content(part) for part in parts]
+    plain = [_drop_row_names(part) for part in parts]
     if not any(part not in (None, "", {}, []) for part in plain):
         return ""
     return json.dumps(single_spaced(canonical_value(plain)), sort_keys=True)
 
 
-def _content(part: object) -> object:
+def _drop_row_names(part: object) -> object:
     if not isinstance(part, Mapping):
         return part
     return {name: value for name, value in part.items() if name.lower() not in _ROW_NAMES}
@@ -228,7 +229,7 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class GapCount:
-    """Counts the scores that one run lacks, by cause.
+    """Counts a run's missing scores by cause.
 
     `samples` is the number of all its samples, the other fields count parts of them, except
     `missing`.
@@ -257,8 +258,8 @@ class AnswerMeans:
 
 def mean_known(values: Iterable[float | None]) -> float | None:
     """Returns the mean of the known values; None without any."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    known_values = [value for value in values if value is not None]
+    return math.fsum(known_values) / len(known_values) if known_values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +277,13 @@ class ExportedPairs:
     notes: tuple[str, ...] = ()  # remarks for people about these pairs
     direction: Direction = Direction.HIGHER  # of the metric; the pairs are higher if better
     direction_source: str = ""
-    settings: tuple[str, str] = (
-        "",
-        "",
-    )  # digests of how the incumbent and candidate were asked
+    # Digests of how the incumbent and the candidate were asked; empty if unknown.
+    settings: tuple[str, str] = ("", "")
     accepted: Mapping[str, str] = field(default_factory=dict)  # the user's reasons, by option
     span: tuple[float, float] = (0.0, 1.0)  # the metric's lowest and highest score in the file
-    cluster: str = ""  # what groups the pairs, whose `groups` then has the cluster; else empty
+    cluster: str = (
+        ""  # the kind of the clusters in `groups` of the pairs; empty without clusters
+    )
 
     def file_score(self, score: float) -> float:
         """Returns a score of the pairs in the file's own range and direction."""

@@ -1,7 +1,7 @@
 """Settings of suites and judges, as the configuration declares them.
 
-The configuration's reader, its reference page and the runner use this one declaration. Values
-are checked where they are read (`harness.app.configuration`), not here.
+The configuration's reader, its reference page and the runner use this one declaration.
+`harness.app.configuration` checks the values when it reads them.
 """
 
 from collections.abc import Mapping
@@ -105,6 +105,5 @@ class SuiteSettings(SuiteFields):
     name: str
     path: Path | None = field(default=None, kw_only=True)
     judge: JudgeSettings | None = None  # for scorers that use a model
-    code_uncontained: bool = (
-        False  # whether a model's code may run on a machine without a sandbox
-    )
+    # Whether a model's code may run on a machine without a sandbox.
+    code_uncontained: bool = False

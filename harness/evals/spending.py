@@ -36,7 +36,7 @@ ALERT_KEY = "spending"
 
 def run_once(ctx: EvalsContext) -> list[str]:
     """Stores the configured cap if it changed, and updates the alert. Returns log lines."""
-    did = []
+    log_lines = []
     with ctx.store.read() as tx:
         stored = Spending(tx).cap_usd()
     if stored != ctx.monthly_cap_usd:
@@ -47,9 +47,9 @@ def run_once(ctx: EvalsContext) -> list[str]:
                     "after_usd": ctx.monthly_cap_usd,
                 }
                 AuditLog(tx).append(SYSTEM, "spending.cap", "spending", details)
-        did.append(f"the monthly cap is {_cap_text(ctx.monthly_cap_usd)} now")
-    _watch(ctx)
-    return did
+        log_lines.append(f"the monthly cap is {_format_cap(ctx.monthly_cap_usd)} now")
+    _update_alert(ctx)
+    return log_lines
 
 
 def load_spending(ctx: EvalsContext) -> MonthSpending:
@@ -72,17 +72,17 @@ def find_money_obstacle(
     """Explains why a run may not call a model now; empty if it may. judge: id of its target."""
     if month.cap_usd is None:
         return ""
-    known = Targets(tx).all()
+    targets = Targets(tx).all()
     providers = Providers(tx).all()
     for id_ in filter(None, (run.target, judge)):
-        target: Target | None = known.get(id_)
+        target: Target | None = targets.get(id_)
         provider = providers.get(target.provider) if target else None
         if target and provider and target.model not in provider.prices:
             return month.find_obstacle(unpriced_model=target.name)
     return month.find_obstacle()
 
 
-def _watch(ctx: EvalsContext) -> None:
+def _update_alert(ctx: EvalsContext) -> None:
     """Raises the alert while the cap is reached, and ends it afterwards."""
     notice: alerts.AlertNotice | None = None
     if reason := load_spending(ctx).find_obstacle():
@@ -94,7 +94,7 @@ def _watch(ctx: EvalsContext) -> None:
     alerts.update_alert(ctx, AlertKind.SPENDING_CAP, ALERT_KEY, notice)
 
 
-def _cap_text(usd: float | None) -> str:
+def _format_cap(usd: float | None) -> str:
     return "none" if usd is None else format_usd(usd)
 
 
@@ -107,23 +107,23 @@ class SpendingReport:
     spent_usd: float
     left_usd: float | None  # None without a cap
     purposes: tuple[PurposeSpending, ...]
-    reason: str  # that the cap is reached; empty below the cap
+    reason: str  # says that the cap is reached; empty below the cap
 
     @property
     def headline(self) -> str:
-        """Summarizes the month in one line; names calls of unknown price beside the sum."""
+        """Summarizes the month in one line; names calls of unknown price separately."""
         since = f"since {format_date(self.month)} (UTC)"
         calls = format_quantity(self.unpriced, "call")
         if self.unpriced and not self.spent_usd:
             cap = "" if self.cap_usd is None else f", below a cap of {format_usd(self.cap_usd)}"
-            spent = f"{calls} {since}{cap}, all of unknown price"
+            summary = f"{calls} {since}{cap}, all of unknown price"
         else:
-            share = "" if self.cap_usd is None else f" of {format_usd(self.cap_usd)}"
-            more = f", plus {calls} of unknown price" if self.unpriced else ""
-            spent = f"{format_usd(self.spent_usd)} spent {since}{share}{more}"
+            of_cap = "" if self.cap_usd is None else f" of {format_usd(self.cap_usd)}"
+            unpriced_calls = f", plus {calls} of unknown price" if self.unpriced else ""
+            summary = f"{format_usd(self.spent_usd)} spent {since}{of_cap}{unpriced_calls}"
         if self.reason:
-            return f"{spent}: {EFFECTS_OF_CAP}"
-        return spent if self.cap_usd is not None else f"{spent}; there is no monthly cap"
+            return f"{summary}: {EFFECTS_OF_CAP}"
+        return summary if self.cap_usd is not None else f"{summary}; there is no monthly cap"
 
     @property
     def unpriced(self) -> int:
@@ -160,10 +160,10 @@ def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
         return JudgingCost(0, 0.0)
     calls = sum(answers.judge_calls)
     costs = list(compress(answers.judge_cost_usd, answers.judge_calls))
-    known = [usd for usd in costs if usd is not None]
+    known_usd = [usd for usd in costs if usd is not None]
     return JudgingCost(
         calls,
-        math.fsum(known) if costs and len(known) == len(costs) else None,
+        math.fsum(known_usd) if costs and len(known_usd) == len(costs) else None,
     )
 
 

@@ -1,11 +1,13 @@
-"""Keeps one purpose of this process within the monthly cap. Before a call the meter compares
-the last read sum of stored costs with the cap. After the call it stores the cost.
+"""Keeps the spending of one purpose in this process within the monthly cap.
+
+Before a call, the meter compares the last read sum of stored costs with the cap. After the
+call, it stores the cost.
 
 The sum excludes calls in progress, so each process may exceed the cap by one batch of calls. A
 killed process loses the costs of its last seconds.
 
-The meter decides nothing about the cap itself: `MonthSpending.find_obstacle` does. An old sum
-counts as unknown, and with a cap an unknown sum refuses a call.
+`MonthSpending.find_obstacle` has the rule of the cap. An old sum counts as unknown, and with a
+cap an unknown sum refuses a call.
 """
 
 import math
@@ -48,13 +50,13 @@ class StoredSpending:
     def add(self, costs: Costs, month: date) -> MonthSpending:
         """Adds costs by month, and returns the new spending of `month`."""
         with self._store.write() as tx:
-            for of, cost in costs.items():
-                Spending(tx).add(of, cost)
+            for cost_month, cost in costs.items():
+                Spending(tx).add(cost_month, cost)
             return Spending(tx).month(month)
 
 
 class SpendingMeter:
-    """Spends on one purpose. Thread-safe.
+    """Checks and records the spending on one purpose. Thread-safe.
 
     `find_obstacle` never waits for the database; `require_money` and `refresh` may.
     """
@@ -68,12 +70,12 @@ class SpendingMeter:
         self._stored = stored
         self._clock = clock
         self._purpose = purpose
-        self._writing = threading.Lock()  # taken before `_numbers`
-        self._numbers = threading.Lock()  # held only while adding up
+        self._write_lock = threading.Lock()  # taken before `_sums_lock`
+        self._sums_lock = threading.Lock()  # held only while adding up
         self._month: MonthSpending | None = None
-        self._read_s = -math.inf
+        self._read_at_s = -math.inf
         self._costs: Costs = {}  # not yet in the database
-        self._in_write: Costs = {}  # being stored; the last read sum lacks them
+        self._costs_in_write: Costs = {}  # the last read sum lacks them
         self.refusal = ""  # why `require_money` refused the last call; else empty
 
     def find_obstacle(self, unpriced_model: str = "") -> str:
@@ -81,13 +83,13 @@ class SpendingMeter:
 
         unpriced_model: the called model's name if its price is unknown.
         """
-        with self._numbers:
+        with self._sums_lock:
             month = self._month
             if month is None or month.month != month_of(self._clock.now()):
                 return UNKNOWN
             if month.cap_usd is not None and self._age_s > TRUSTED_S:
                 return UNKNOWN
-            unstored = (costs.get(month.month) for costs in (self._costs, self._in_write))
+            unstored = (costs.get(month.month) for costs in (self._costs, self._costs_in_write))
             unstored_usd = math.fsum(cost.spent_usd for cost in unstored if cost)
             return month.find_obstacle(unstored_usd, unpriced_model)
 
@@ -102,18 +104,18 @@ class SpendingMeter:
     def pay(self, cost_usd: float | None) -> None:
         """Records the cost of a call; None if its price or its tokens are unknown."""
         cost = PurposeSpending(self._purpose, cost_usd or 0.0, 1, int(cost_usd is None))
-        with self._numbers:
-            self._note(month_of(self._clock.now()), cost)
+        with self._sums_lock:
+            self._collect(month_of(self._clock.now()), cost)
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Stores new costs, or reads the sum again if it is due. at_once: reads it in any case.
         Raises StoreUnavailable; then no cost is lost.
         """
-        with self._writing:
+        with self._write_lock:
             if self._costs:
                 self._write()
             elif at_once or self._age_s >= READ_EVERY_S:
-                self._put(self._stored.month(month_of(self._clock.now())))
+                self._set_month(self._stored.month(month_of(self._clock.now())))
 
     @property
     def cap_usd(self) -> float | None:
@@ -123,34 +125,34 @@ class SpendingMeter:
     @property
     def _age_s(self) -> float:
         """Monotonic seconds since the last read; infinite before the first."""
-        return self._clock.monotonic() - self._read_s
+        return self._clock.monotonic() - self._read_at_s
 
     def _write(self) -> None:
         """Stores the collected costs.
 
-        After an error they are collected again, so no cost is lost.
+        After an error, the meter collects them again, so no cost is lost.
         """
-        with self._numbers:
-            self._in_write = self._costs
+        with self._sums_lock:
+            self._costs_in_write = self._costs
             self._costs = {}
         try:
-            read = self._stored.add(self._in_write, month_of(self._clock.now()))
+            stored_month = self._stored.add(self._costs_in_write, month_of(self._clock.now()))
         except BaseException:
-            with self._numbers:
-                for month, cost in self._in_write.items():
-                    self._note(month, cost)
-                self._in_write = {}
+            with self._sums_lock:
+                for month, cost in self._costs_in_write.items():
+                    self._collect(month, cost)
+                self._costs_in_write = {}
             raise
-        self._put(read)
+        self._set_month(stored_month)
 
-    def _put(self, month: MonthSpending) -> None:
-        """Takes over a read sum, which now contains the stored costs."""
-        with self._numbers:
+    def _set_month(self, month: MonthSpending) -> None:
+        """Replaces the sum by a newly read one, which contains the costs in the write."""
+        with self._sums_lock:
             self._month = month
-            self._read_s = self._clock.monotonic()
-            self._in_write = {}
+            self._read_at_s = self._clock.monotonic()
+            self._costs_in_write = {}
 
-    def _note(self, month: date, cost: PurposeSpending) -> None:
+    def _collect(self, month: date, cost: PurposeSpending) -> None:
         """Collects a cost. The caller holds `_numbers`."""
-        known = self._costs.get(month)
-        self._costs[month] = known.plus(cost) if known else cost
+        collected_cost = self._costs.get(month)
+        self._costs[month] = collected_cost.plus(cost) if collected_cost else cost

@@ -1,6 +1,6 @@
 """Parses results in tables: LangSmith, Ragas, and the CSV files of teams.
 
-Columns are found by name, as the lists in this module say. Nested formats are in
+The parsers find columns by the names in the lists of this module. Nested formats are in
 `harness.evals.export_formats`; pairing is in `harness.evals.scored_run`.
 """
 
@@ -44,12 +44,12 @@ def parse_langsmith(text: str) -> list[ScoredRun]:
 
     Raises InputError without such a column, and for a row with neither an example nor inputs.
     """
-    rows = [canonical_value(row) for _, row in csv_records(text, _line_fault)]
+    rows = [canonical_value(row) for _, row in csv_records(text, _build_fault)]
     columns = list(dict.fromkeys(column for row in rows for column in row if column))
     metrics = [column for column in columns if column.startswith(_FEEDBACK)]
     if not metrics:
         raise InputError("has no columns feedback.NAME, which contain the scores")
-    samples = [_langsmith_sample(row, columns, metrics) for row in rows]
+    samples = [_build_langsmith_sample(row, columns, metrics) for row in rows]
     setting_columns = [name for name in columns if name.startswith(_METADATA)]
     settings = shared_settings(
         [
@@ -61,11 +61,11 @@ def parse_langsmith(text: str) -> list[ScoredRun]:
     return [ScoredRun.from_samples("", samples, statement=statement)]
 
 
-def _line_fault(line: int, wrong: str) -> InputError:
+def _build_fault(line: int, wrong: str) -> InputError:
     return InputError(f"line {line}: {wrong}")
 
 
-def _langsmith_sample(
+def _build_langsmith_sample(
     row: Mapping[str, str],
     columns: list[str],
     metrics: list[str],
@@ -77,13 +77,13 @@ def _langsmith_sample(
     question = question_key(inputs, expected) if any(inputs.values()) else ""
     if not (example or question):
         raise InputError("has rows with neither an example_id nor inputs")
-    named = {name.removeprefix(_FEEDBACK): _score_cell(row.get(name)) for name in metrics}
-    scores, unread = read_scores(named, _number)
+    cells = {name.removeprefix(_FEEDBACK): _clean_score(row.get(name)) for name in metrics}
+    scores, unread = read_scores(cells, _parse_score)
     failed = bool((row.get("error") or "").strip())
     return ScoredSample(example or str(inputs), scores, failed, question, unread=unread)
 
 
-def _number(text: object) -> float | None:
+def _parse_score(text: object) -> float | None:
     """Reads a cell as a score: a number, `true` or `false`; None for any other text."""
     plain = str(text or "").strip()
     if plain.lower() in {"true", "false"}:
@@ -141,7 +141,7 @@ _NO_NUMBER: Final = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "-"})
 # Columns of the reason for a score.
 _REASONS: Final = ("reason", "comment", "explanation", "judge_reason", "judge_reasoning")
 _YES_NO: Final = frozenset({"pass", "passed", "correct", "success", "is_correct"})
-_SPAN: Final = ("min_score", "max_score")  # columns of the range of all scores
+_SPAN_COLUMNS: Final = ("min_score", "max_score")  # columns of the range of all scores
 _SUCCESSES: Final = ("success", "passed", "pass")
 # Columns of Ragas that are no scores; its metrics have names of their own.
 _RAGAS_FIELDS: Final = frozenset(
@@ -195,22 +195,24 @@ def has_csv_scores(names: Sequence[str]) -> bool:
 def parse_csv_scores(text: str) -> list[ScoredRun]:
     """Parses one row for each answer, with its question or id, and its scores. A column
     `model` separates runs. Raises InputError."""
-    rows = [canonical_value(row) for _, row in csv_records(text, _line_fault)]
+    rows = [canonical_value(row) for _, row in csv_records(text, _build_fault)]
     columns = {name.strip().lower(): name for row in rows[:1] for name in row}
     if not has_csv_scores([*columns]):
         raise InputError(
             "needs a column of questions or ids (input, question, prompt or id) and a column "
             f"of scores ({', '.join(_SCORES)} or score…)"
         )
-    metrics = _csv_metrics(rows, columns)
+    metrics = _find_csv_metrics(rows, columns)
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
-        model = _cell(row, columns, "model")
-        runs.setdefault(model, []).append(_csv_sample(row, columns, metrics))
-    statement = _csv_statement(rows, columns, metrics)
+        model = _read_cell(row, columns, "model")
+        runs.setdefault(model, []).append(_build_csv_sample(row, columns, metrics))
+    statement = _read_csv_statement(rows, columns, metrics)
     settings = {
-        model: _csv_settings(
-            [row for row in rows if _cell(row, columns, "model") == model], columns, metrics
+        model: _read_csv_settings(
+            [row for row in rows if _read_cell(row, columns, "model") == model],
+            columns,
+            metrics,
         )
         for model in runs
     }
@@ -222,57 +224,72 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
     ]
 
 
-def _csv_sample(
+def _build_csv_sample(
     row: Mapping[str, str],
     columns: Mapping[str, str],
     metrics: Sequence[str],
 ) -> ScoredSample:
-    """columns: the columns' names by their plain forms."""
+    """Builds the sample of a row. columns: the columns' names by their plain forms."""
     ids, questions, targets = (
         [columns[name] for name in names if name in columns]
         for names in (_IDS, _QUESTIONS, _TARGETS)
     )
-    cells = {name: _score_cell(row.get(name)) for name in metrics}
-    scores, unread = read_scores(cells, _number)
-    given = [row.get(name) or "" for name in questions]
-    question = question_key(given, [row.get(name) for name in targets]) if any(given) else ""
-    id_ = next((row[name] for name in ids if row.get(name)), " ".join(given))
+    cells = {name: _clean_score(row.get(name)) for name in metrics}
+    scores, unread = read_scores(cells, _parse_score)
+    question_texts = [row.get(name) or "" for name in questions]
+    question = (
+        question_key(question_texts, [row.get(name) for name in targets])
+        if any(question_texts)
+        else ""
+    )
+    id_ = next((row[name] for name in ids if row.get(name)), " ".join(question_texts))
     if not (id_ or question):
         raise InputError("has rows with neither a question nor an id")
-    broken = any(_is_error(_cell(row, columns, name)) for name in _GRADER_ERRORS)
+    has_grader_error = any(_is_error(_read_cell(row, columns, name)) for name in _GRADER_ERRORS)
     # Ragas leaves a score empty if its judge failed.
     is_judged = _is_ragas([*columns])
-    lost = [name for name, cell in cells.items() if broken or (is_judged and not cell)]
+    ungraded = [
+        name for name, cell in cells.items() if has_grader_error or (is_judged and not cell)
+    ]
     return ScoredSample(
         id_,
         scores,
-        _is_error(_cell(row, columns, "error")),
+        _is_error(_read_cell(row, columns, "error")),
         question,
         question_key([row.get(name) for name in targets]),
         unread=unread,
-        ungraded=frozenset(lost),
-        doubtful=any(reads_like_error(_cell(row, columns, name)) for name in _REASONS),
+        ungraded=frozenset(ungraded),
+        doubtful=any(reads_like_error(_read_cell(row, columns, name)) for name in _REASONS),
     )
 
 
-def _csv_settings(
+def _read_csv_settings(
     rows: Sequence[Mapping[str, str]],
     columns: Mapping[str, str],
     metrics: Sequence[str],
 ) -> CallSettings | None:
     """Reads the columns of settings that are equal in all rows of a run."""
-    taken = {*_IDS, *_QUESTIONS, *_TARGETS, *_RAGAS_FIELDS, *_SPAN, *map(str.lower, metrics)}
+    other_columns = {
+        *_IDS,
+        *_QUESTIONS,
+        *_TARGETS,
+        *_RAGAS_FIELDS,
+        *_SPAN_COLUMNS,
+        *map(str.lower, metrics),
+    }
     names = [
-        name for plain, name in columns.items() if plain not in taken and is_setting(plain)
+        name
+        for plain, name in columns.items()
+        if plain not in other_columns and is_setting(plain)
     ]
     return shared_settings([{name: row.get(name) for name in names} for row in rows])
 
 
-def _cell(row: Mapping[str, str], columns: Mapping[str, str], name: str) -> str:
+def _read_cell(row: Mapping[str, str], columns: Mapping[str, str], name: str) -> str:
     return (row.get(columns[name]) or "").strip() if name in columns else ""
 
 
-def _score_cell(text: str | None) -> str:
+def _clean_score(text: str | None) -> str:
     """Returns a cell of a score; empty for the words that stand for a missing number."""
     plain = (text or "").strip()
     return "" if plain.lower() in _NO_NUMBER else plain
@@ -282,7 +299,7 @@ def _is_error(text: str) -> bool:
     return text.lower() not in _NO_ERROR
 
 
-def _csv_metrics(
+def _find_csv_metrics(
     rows: Sequence[Mapping[str, str]],
     columns: Mapping[str, str],
 ) -> list[str]:
@@ -298,12 +315,14 @@ def _csv_metrics(
         for plain, name in columns.items()
         if plain not in _RAGAS_FIELDS
         and all(
-            _number(cell) is not None for row in rows if (cell := _score_cell(row.get(name)))
+            _parse_score(cell) is not None
+            for row in rows
+            if (cell := _clean_score(row.get(name)))
         )
     ]
 
 
-def _span(
+def _read_span(
     rows: Sequence[Mapping[str, str]],
     columns: Mapping[str, str],
 ) -> tuple[float, float] | None:
@@ -311,12 +330,12 @@ def _span(
 
     Raises InputError for rows with several ranges, and for a range that cannot be read.
     """
-    if not {*_SPAN} & columns.keys():
+    if not {*_SPAN_COLUMNS} & columns.keys():
         return None
-    stated = {tuple(_cell(row, columns, name) for name in _SPAN) for row in rows}
+    stated = {tuple(_read_cell(row, columns, name) for name in _SPAN_COLUMNS) for row in rows}
     lowest, highest = next(iter(stated))
-    low = _number(lowest) if "min_score" in columns else 0.0
-    high = _number(highest) if "max_score" in columns else 1.0
+    low = _parse_score(lowest) if "min_score" in columns else 0.0
+    high = _parse_score(highest) if "max_score" in columns else 1.0
     if len(stated) > 1 or low is None or high is None or low >= high:
         raise InputError(
             "has no single range in min_score and max_score: give all rows two numbers, the "
@@ -325,22 +344,25 @@ def _span(
     return low, high
 
 
-def _doubted(
-    found: MetricStatement,
+def _check_direction(
+    statement: MetricStatement,
     rows: Sequence[tuple[float | None, float | None, bool | None]],
     passed: str,
 ) -> MetricStatement:
-    """Returns the direction, or a reason to ask for it: a column that says the same of each row
-    may tell of the request, so it does not make a low score good.
+    """Returns the direction, or the reason why Swapgate must ask for it.
+
+    A success column with one value in all rows may describe the request. So it does not show
+    that low scores are good.
     """
-    if found.direction is not Direction.LOWER or len({success for *_, success in rows}) > 1:
-        return found
+    if statement.direction is not Direction.LOWER or len({success for *_, success in rows}) > 1:
+        return statement
     return MetricStatement(
-        source=f"`{passed}` has one value, so it tells no direction", threshold=found.threshold
+        source=f"`{passed}` has one value, so it tells no direction",
+        threshold=statement.threshold,
     )
 
 
-def _csv_statement(
+def _read_csv_statement(
     rows: Sequence[Mapping[str, str]],
     columns: Mapping[str, str],
     metrics: Sequence[str],
@@ -350,20 +372,20 @@ def _csv_statement(
     passed = next((columns[name] for name in _SUCCESSES if name in columns), "")
     if passed and "threshold" in columns:
         for name in metrics:
-            seen = [
+            outcomes = [
                 (
-                    _number(row.get(name)),
-                    _number(row.get(columns["threshold"])),
-                    None if (one := _number(row.get(passed))) is None else bool(one),
+                    _parse_score(row.get(name)),
+                    _parse_score(row.get(columns["threshold"])),
+                    None if (cell := _parse_score(row.get(passed))) is None else bool(cell),
                 )
                 for row in rows
             ]
-            found = direction_of_successes(seen, f"`{passed}` and `threshold`")
-            if found is not None and name != passed:
-                statements[name] = _doubted(found, seen, passed)
-            elif found is not None:
-                statements[name] = MetricStatement(threshold=found.threshold)
-    if span := _span(rows, columns):
+            statement = direction_of_successes(outcomes, f"`{passed}` and `threshold`")
+            if statement is not None and name != passed:
+                statements[name] = _check_direction(statement, outcomes, passed)
+            elif statement is not None:
+                statements[name] = MetricStatement(threshold=statement.threshold)
+    if span := _read_span(rows, columns):
         graded = [name for name in metrics if name.strip().lower() not in _YES_NO]
         statements |= {
             name: replace(statements.get(name, MetricStatement()), span=span) for name in graded
@@ -372,7 +394,7 @@ def _csv_statement(
     if ragas:
         lower = MetricStatement(Direction.LOWER, "Ragas documents it so")
         statements |= {name: lower for name in metrics if name.startswith("noise_sensitivity")}
-    tells = ragas or any(name in columns for name in _GRADER_ERRORS)
+    tells_failures = ragas or any(name in columns for name in _GRADER_ERRORS)
     return RunStatement(
-        "Ragas" if ragas else "", metrics=statements, tells_grader_failures=tells
+        "Ragas" if ragas else "", metrics=statements, tells_grader_failures=tells_failures
     )

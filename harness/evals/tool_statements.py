@@ -1,4 +1,4 @@
-"""Reads from each tool's file what it states about its run: `harness.evals.run_statement`.
+"""Reads the statements of each tool's file about its run: `harness.evals.run_statement`.
 
 The functions take parts of a parsed file. A field that a tool does not write stays None.
 """
@@ -28,10 +28,10 @@ def text_of(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def named_texts(values: Mapping[str, object], before: str = "") -> dict[str, str]:
-    """Returns settings that have a value, each with `before` in front of its name."""
+def named_texts(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Returns settings that have a value, each with `prefix` before its name."""
     return {
-        f"{before}{name}": text_of(value) for name, value in values.items() if is_set(value)
+        f"{prefix}{name}": text_of(value) for name, value in values.items() if is_set(value)
     }
 
 
@@ -39,11 +39,13 @@ def is_set(value: object) -> bool:
     return value not in (None, "", [], {})
 
 
-def count_of(value: object) -> int | None:
+def as_count(value: object) -> int | None:
+    """Returns a whole number; None for any other value, also for true and false."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def listed(value: object) -> Sequence[object]:
+def as_list(value: object) -> Sequence[object]:
+    """Returns a list as it is, and an empty one for any other value."""
     return value if isinstance(value, list) else ()
 
 
@@ -59,56 +61,61 @@ def promptfoo_statement(
     results = as_mapping(document.get("results"))
     metadata = as_mapping(document.get("metadata"))
     stats = as_mapping(results.get("stats"))
-    counted = [count_of(stats.get(name)) for name in ("successes", "failures", "errors")]
+    counted = [as_count(stats.get(name)) for name in ("successes", "failures", "errors")]
     completion = None
     if counted[0] is not None and counted[1] is not None:
         total = sum(count or 0 for count in counted)
-        lost = f"it has {len(rows)} of {total} results" if len(rows) < total else ""
-        completion = RunCompletion(lost)
+        partial = f"it has {len(rows)} of {total} results" if len(rows) < total else ""
+        completion = RunCompletion(partial)
     config = as_mapping(document.get("config"))
     noted: dict[str, str] = {}
-    for one in map(as_mapping, listed(config.get("providers"))):
-        if provider in (one.get("label"), one.get("id")):
-            noted = named_texts(as_mapping(one.get("config")))
+    for provider_config in map(as_mapping, as_list(config.get("providers"))):
+        if provider in (provider_config.get("label"), provider_config.get("id")):
+            noted = named_texts(as_mapping(provider_config.get("config")))
     version = metadata.get("promptfooVersion")
     return RunStatement(
         "promptfoo",
         str(version) if version else None,
-        _promptfoo_metrics(rows),
+        _read_promptfoo_metrics(rows),
         completion,
         CallSettings({}, noted) if "providers" in config else None,
         tells_grader_failures=True,
     )
 
 
-def _promptfoo_metrics(rows: Iterable[Mapping[str, object]]) -> dict[str, MetricStatement]:
+def _read_promptfoo_metrics(rows: Iterable[Mapping[str, object]]) -> dict[str, MetricStatement]:
     """Returns directions: promptfoo's own scores are 1 for a passed test; a named score's
     direction is that of its assertions.
     """
     higher = MetricStatement(Direction.HIGHER, "promptfoo's score is 1 for a passed test")
-    seen: dict[str, list[tuple[float | None, float | None, bool | None]]] = {}
+    rows_by_metric: dict[str, list[tuple[float | None, float | None, bool | None]]] = {}
     for row in rows:
-        for part in graded_parts(as_mapping(row.get("gradingResult"))):
+        for part in list_graded_parts(as_mapping(row.get("gradingResult"))):
             assertion = as_mapping(part.get("assertion"))
             passed = part.get("pass")
             if (name := assertion.get("metric")) and not is_grader_error(part):
-                seen.setdefault(str(name), []).append(
+                rows_by_metric.setdefault(str(name), []).append(
                     (
                         numeric_score(part.get("score")),
                         numeric_score(assertion.get("threshold")),
                         passed if isinstance(passed, bool) else None,
                     )
                 )
-    found = {name: direction_of_successes(values, "`pass`") for name, values in seen.items()}
-    named = {name: one for name, one in found.items() if one is not None}
-    return {**named, "score": higher, "pass": higher}
+    statements = {
+        name: direction_of_successes(values, "`pass`")
+        for name, values in rows_by_metric.items()
+    }
+    stated = {
+        name: statement for name, statement in statements.items() if statement is not None
+    }
+    return {**stated, "score": higher, "pass": higher}
 
 
-def graded_parts(result: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """Returns the grades of the single assertions, of nested assertion sets too."""
+def list_graded_parts(result: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Returns the grade of each assertion, also within nested assertion sets."""
     parts: list[Mapping[str, object]] = []
-    for part in map(as_mapping, listed(result.get("componentResults"))):
-        parts += [part, *graded_parts(part)]
+    for part in map(as_mapping, as_list(result.get("componentResults"))):
+        parts += [part, *list_graded_parts(part)]
     return parts
 
 
@@ -132,23 +139,23 @@ _ERROR_TEXT: Final = re.compile(
 )
 
 
-_BEGINNING: Final = 60  # characters; later on, a judge may quote an error
+_START_CHARACTERS: Final = 60  # characters; later on, a judge may quote an error
 _ERROR_NAME: Final = re.compile(r"[\w. ]*(_error|Error|Exception)(:.*)?", re.DOTALL)
 
 
 def reads_like_error(reason: str) -> bool:
     """Tells whether the reason for a score begins like an error, such as `gen_error`."""
     plain = reason.strip()
-    return bool(_ERROR_TEXT.search(plain[:_BEGINNING]) or _ERROR_NAME.fullmatch(plain))
+    return bool(_ERROR_TEXT.search(plain[:_START_CHARACTERS]) or _ERROR_NAME.fullmatch(plain))
 
 
 def reads_like_grader_error(result: Mapping[str, object]) -> bool:
-    """Tells whether a model-graded assertion's reason reads like an error without a mark."""
+    """Tells whether a model-graded assertion's reason reads like an unmarked error."""
     return any(
         not is_grader_error(part)
         and _MODEL_GRADED.fullmatch(str(as_mapping(part.get("assertion")).get("type", "")))
         and reads_like_error(str(part.get("reason") or ""))
-        for part in graded_parts(result)
+        for part in list_graded_parts(result)
     )
 
 
@@ -159,63 +166,65 @@ def lm_eval_statement(
 ) -> RunStatement:
     """Reads `results_….json` of lm-eval, which stands beside the samples of its tasks."""
     config = as_mapping(results.get("config"))
-    own = as_mapping(as_mapping(results.get("configs")).get(task))
+    task_config = as_mapping(as_mapping(results.get("configs")).get(task))
     counts = as_mapping(as_mapping(results.get("n-samples")).get(task))
     shots = as_mapping(results.get("n-shot")).get(task)
-    planned = count_of(counts.get("effective"))
+    planned = as_count(counts.get("effective"))
     limit = config.get("limit")
-    found = len(run.samples)
-    short = planned is not None and found < planned
+    documents = len(run.samples)
+    is_partial = planned is not None and documents < planned
     fixed = {"shots": shots, "system_instruction": results.get("system_instruction")}
-    fixed["description"] = own.get("description")
+    fixed["description"] = task_config.get("description")
     chat = results.get("chat_template_sha") or results.get("chat_template")
-    noted = {"chat_template": chat, "generation_kwargs": own.get("generation_kwargs")}
+    noted = {"chat_template": chat, "generation_kwargs": task_config.get("generation_kwargs")}
     version = results.get("lm_eval_version")
-    data = str(own.get("dataset_path") or task)
-    of_task = as_mapping(results.get("versions")).get(task)
+    data = str(task_config.get("dataset_path") or task)
+    task_version = as_mapping(results.get("versions")).get(task)
     return RunStatement(
         "lm-eval",
         str(version) if version else None,
-        _lm_eval_metrics(
+        _read_lm_eval_metrics(
             run, as_mapping(as_mapping(results.get("higher_is_better")).get(task))
         ),
         RunCompletion(
-            f"it has {found} of {planned} documents" if short else "",
+            f"it has {documents} of {planned} documents" if is_partial else "",
             planned,
             1,
             text_of(limit) if is_set(limit) else "",
         ),
         CallSettings(
             named_texts(fixed),
-            named_texts(noted) | named_texts({"model_args": _own_arguments(config)}),
+            named_texts(noted) | named_texts({"model_args": _drop_model_arguments(config)}),
         ),
-        DataStatement(data, text_of(of_task) if is_set(of_task) else "", planned),
+        DataStatement(data, text_of(task_version) if is_set(task_version) else "", planned),
     )
 
 
-def _own_arguments(config: Mapping[str, object]) -> object:
-    """Returns the model's arguments without those that name the model itself."""
-    given = config.get("model_args")
+def _drop_model_arguments(config: Mapping[str, object]) -> object:
+    """Returns the model's arguments, except those that name the model itself."""
+    model_arguments = config.get("model_args")
     names = ("pretrained=", "model=", "base_url=", "tokenizer=", "peft=", "revision=")
-    if isinstance(given, str):
-        return ",".join(part for part in given.split(",") if not part.startswith(names))
-    arguments = as_mapping(given)
-    return {name: one for name, one in arguments.items() if f"{name}=" not in names}
+    if isinstance(model_arguments, str):
+        return ",".join(
+            part for part in model_arguments.split(",") if not part.startswith(names)
+        )
+    arguments = as_mapping(model_arguments)
+    return {name: value for name, value in arguments.items() if f"{name}=" not in names}
 
 
-def _lm_eval_metrics(
+def _read_lm_eval_metrics(
     run: ScoredRun,
     directions: Mapping[str, object],
 ) -> dict[str, MetricStatement]:
     """Returns a statement for each metric of a run, whose name may end with its filter."""
     source = "`higher_is_better` in its results"
-    found = dict(run.statement.metrics)
+    statements = dict(run.statement.metrics)
     for name in run.metrics:
         is_higher = directions.get(name.partition(",")[0])
         if isinstance(is_higher, bool):
             direction = Direction.HIGHER if is_higher else Direction.LOWER
-            found[name] = MetricStatement(direction, source)
-    return found
+            statements[name] = MetricStatement(direction, source)
+    return statements
 
 
 # lm-eval registers these metrics as better when lower, also without a results file.
@@ -242,34 +251,34 @@ def prompt_digests(arguments: object) -> tuple[str, str]:
     """Returns digests of all texts that lm-eval sent for a document: exact, and without the
     marks of a chat template. Empty without texts.
     """
-    texts = [_chat_text(text) for text in _texts(arguments)]
+    texts = [_read_chat(text) for text in _list_texts(arguments)]
     if not texts:
         return "", ""
     marked = "\n".join(texts)
     plain = _TEMPLATE_TEXTS.sub(" ", _TEMPLATE_MARKS.sub(" ", marked))
-    return _digest(marked), _digest(" ".join(plain.split()))
+    return _hash_text(marked), _hash_text(" ".join(plain.split()))
 
 
-def _digest(text: str) -> str:
+def _hash_text(text: str) -> str:
     return sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def _texts(value: object) -> Iterable[str]:
-    """Yields the texts of arguments; settings of the calls, which are mappings with other keys
-    than `arg_N`, are left out.
+def _list_texts(value: object) -> Iterable[str]:
+    """Yields the texts of arguments. Leaves out the calls' settings, which are mappings with
+    other keys than `arg_N`.
     """
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
+            yield from _list_texts(inner)
     elif isinstance(value, Mapping):
         for name, inner in value.items():
             if str(name).startswith(("gen_args_", "arg_")):
-                yield from _texts(inner)
+                yield from _list_texts(inner)
 
 
-def _chat_text(text: str) -> str:
+def _read_chat(text: str) -> str:
     """Returns the contents of a chat that is written as JSON, or the text itself."""
     if not text.lstrip().startswith("[{"):
         return text
@@ -277,7 +286,7 @@ def _chat_text(text: str) -> str:
         messages = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return "\n".join(text_of(as_mapping(one).get("content")) for one in messages)
+    return "\n".join(text_of(as_mapping(message).get("content")) for message in messages)
 
 
 def deepeval_statement(
@@ -287,28 +296,30 @@ def deepeval_statement(
     """Reads a test run of DeepEval. Its directions changed between versions, so they come from
     each row's `success` and `threshold`.
     """
-    seen: dict[str, list[tuple[float | None, float | None, bool | None]]] = {}
+    rows_by_metric: dict[str, list[tuple[float | None, float | None, bool | None]]] = {}
     for case in cases:
-        for one in map(as_mapping, listed(case.get("metricsData"))):
-            if one.get("error"):
+        for metric in map(as_mapping, as_list(case.get("metricsData"))):
+            if metric.get("error"):
                 continue
-            success = one.get("success")
-            seen.setdefault(str(one.get("name")), []).append(
+            success = metric.get("success")
+            rows_by_metric.setdefault(str(metric.get("name")), []).append(
                 (
-                    numeric_score(one.get("score")),
-                    numeric_score(one.get("threshold")),
+                    numeric_score(metric.get("score")),
+                    numeric_score(metric.get("threshold")),
                     success if isinstance(success, bool) else None,
                 )
             )
     source = "its `success` and `threshold`"
-    found = {name: direction_of_successes(rows, source) for name, rows in seen.items()}
-    passed = count_of(document.get("testPassed"))
-    failed = count_of(document.get("testFailed"))
+    statements = {
+        name: direction_of_successes(rows, source) for name, rows in rows_by_metric.items()
+    }
+    passed = as_count(document.get("testPassed"))
+    failed = as_count(document.get("testFailed"))
     completion = None
     if passed is not None and failed is not None:
         total = passed + failed
-        lost = f"it has {len(cases)} of {total} test cases" if len(cases) < total else ""
-        completion = RunCompletion(lost, total or None)
+        partial = f"it has {len(cases)} of {total} test cases" if len(cases) < total else ""
+        completion = RunCompletion(partial, total or None)
     elif "testPassed" in document:
         completion = RunCompletion("it has no totals: the test run did not end")
     parameters = document.get("hyperparameters")
@@ -316,7 +327,7 @@ def deepeval_statement(
     version = document.get("datasetVersion")
     return RunStatement(
         "DeepEval",
-        metrics={name: one for name, one in found.items() if one is not None},
+        metrics={name: stated for name, stated in statements.items() if stated is not None},
         completion=completion,
         settings=named_settings(parameters) if isinstance(parameters, Mapping) else None,
         data=DataStatement(str(name or ""), str(version or "")) if name or version else None,
@@ -326,15 +337,15 @@ def deepeval_statement(
 
 def deepeval_graders(cases: Sequence[Mapping[str, object]]) -> dict[str, str]:
     """Returns the models that graded each metric, as terms of `ScoredRun`."""
-    found: dict[str, set[str]] = {}
+    graders: dict[str, set[str]] = {}
     for case in cases:
-        for one in map(as_mapping, listed(case.get("metricsData"))):
-            if model := one.get("evaluationModel"):
-                found.setdefault(f"scorer {one.get('name')}", set()).add(str(model))
-    return {term: f"graded by {', '.join(sorted(models))}" for term, models in found.items()}
+        for metric in map(as_mapping, as_list(case.get("metricsData"))):
+            if model := metric.get("evaluationModel"):
+                graders.setdefault(f"scorer {metric.get('name')}", set()).add(str(model))
+    return {term: f"graded by {', '.join(sorted(models))}" for term, models in graders.items()}
 
 
-# Names of free parameters that say how a model was asked, which must be equal in both runs.
+# Names of free parameters that must be equal in both runs, because they say how a tool asked.
 _FIXED_NAME: Final = re.compile(
     r"shots?$|^(num|n)?few|few.?shot|examples?$|^solver|^task.?(args?|param)|"
     r"(max.?|^)(messages?|turns?)(.?limit)?$|message.?limit|turn.?limit|"
@@ -356,7 +367,7 @@ _OWN_NAME: Final = re.compile(
 
 
 def is_setting(name: str) -> bool:
-    """Tells whether a column's name is one of a setting of the calls."""
+    """Tells whether a column's name is the name of a setting of the calls."""
     return bool(_FIXED_NAME.search(name) or _NOTED_NAME.search(name))
 
 
@@ -391,8 +402,8 @@ def openai_evals_statement(
 ) -> RunStatement:
     """Reads an oaieval log: its `spec`, and its `final_report`, which ends a whole run."""
     config = as_mapping(spec.get("run_config"))
-    own = as_mapping(config.get("eval_spec"))
-    arguments = dict(as_mapping(own.get("args")))
+    eval_spec = as_mapping(config.get("eval_spec"))
+    arguments = dict(as_mapping(eval_spec.get("args")))
     limit = config.get("max_samples")
     ended = any("final_report" in row for row in rows)
     name = str(spec.get("base_eval") or spec.get("eval_name") or "")
@@ -416,7 +427,7 @@ def page_completion(document: Mapping[str, object], found: int) -> RunCompletion
         more = document["has_more"]
         return RunCompletion("it is one page: `has_more` is true" if more else "")
     meta = as_mapping(document.get("meta"))
-    total = count_of(meta.get("totalItems"))
+    total = as_count(meta.get("totalItems"))
     if total is None:
         return None
     return RunCompletion(

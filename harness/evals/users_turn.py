@@ -27,38 +27,43 @@ def find_users_turn(
     runs: Iterable[EvalRun],
     now: datetime,
 ) -> Mapping[str, str]:
-    """Finds the providers whose users come before these runs now, each with the reason."""
+    """Finds the providers whose users come before these runs now.
+
+    Returns provider → the reason why its runs wait.
+    """
     waiting = [run for run in runs if run.state in RUNNABLE_STATES and not run.waits_since]
     if not waiting:
         return {}
     targets = {
-        target.id: target for run in waiting for target in _targets_of(tx, run) if target
+        target.id: target for run in waiting for target in _load_targets(tx, run) if target
     }
     loads = AccountLoads(tx).of_providers(
         {target.provider for target in targets.values()},
         now,
     )
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for target in targets.values():
         accounts = {load.account for load in loads if load.provider == target.provider}
         for account in sorted(accounts):
-            of_it = [load for load in loads if load.account == account]
-            if reason := _reason(of_it, target.model, now):
-                found[target.provider] = reason
-    return found
+            account_loads = [load for load in loads if load.account == account]
+            if reason := _find_reason(account_loads, target.model, now):
+                reasons[target.provider] = reason
+    return reasons
 
 
-def describe_users_turn(found: Mapping[str, str]) -> str:
+def describe_users_turn(reasons: Mapping[str, str]) -> str:
     """Describes the result of `find_users_turn` in one line; empty for no provider."""
-    return "; ".join(f"gives way to callers of {name}: {why}" for name, why in found.items())
+    return "; ".join(
+        f"gives way to callers of {name}: {reason}" for name, reason in reasons.items()
+    )
 
 
-def _reason(loads: Iterable[AccountLoad], model: str, now: datetime) -> str:
+def _find_reason(loads: Iterable[AccountLoad], model: str, now: datetime) -> str:
     state = merge_loads(loads, now.timestamp())
     return permit_calls(state, model, now.timestamp()).reason
 
 
-def _targets_of(tx: Transaction, run: EvalRun) -> Iterable[Target | None]:
+def _load_targets(tx: Transaction, run: EvalRun) -> Iterable[Target | None]:
     """Yields a run's target and its suite's judge."""
     yield Targets(tx).get(run.target)
     with suppress(NotFound, SignatureInvalid):

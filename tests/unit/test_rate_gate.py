@@ -61,7 +61,7 @@ async def free(slots: Slots) -> int:
                     slot = await slots._acquire()
             except TimeoutError:
                 return count
-            stack.callback(slots._left, slot)
+            stack.callback(slots._release, slot)
     raise AssertionError("no end of slots")
 
 

@@ -33,16 +33,16 @@ def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
     """
     counts = ("requests", "canary_requests", "failures", "canary_failures")
     missing = ("missing", "canary_missing")
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}
     blocks = []
     for row in table_rows(text, place, ("block", *counts), missing):
         name = row.name("block")
-        earlier = seen.setdefault(name, row.line)
-        if earlier != row.line:
-            raise row.error(f"block {name!r} is already in line {earlier}")
-        known = {column: row.count(column) for column in counts}
-        known |= {column: row.count(column) for column in missing if column in row.cells}
-        block = BlockRow(name, row.line, **known)
+        earlier_line = lines.setdefault(name, row.line)
+        if earlier_line != row.line:
+            raise row.error(f"block {name!r} is already in line {earlier_line}")
+        counted = {column: row.count(column) for column in counts}
+        counted |= {column: row.count(column) for column in missing if column in row.cells}
+        block = BlockRow(name, row.line, **counted)
         if block.canary_missing > block.missing:
             raise row.error(
                 f"canary_missing is {block.canary_missing}, but missing, which includes it, is "
@@ -59,7 +59,7 @@ def judge_blocks(
     rho: float,
 ) -> dict[str, object]:
     """Returns whether the canary holds or rolls back, with the evidence of harm. Reads the
-    blocks in order, up to the first one that trips the guardrail.
+    blocks in order, up to the first block that trips the guardrail.
 
     alpha: the chance of a false rollback. rho: the tolerated odds ratio of failure.
     """
@@ -67,23 +67,23 @@ def judge_blocks(
         odds_grid(rho)
     except InputError as error:
         raise InputError(f"--rho: {error}") from None
-    bounds = [_bounds(row, place) for row in rows]
+    bounds = [_bound_tallies(row, place) for row in rows]
     favour = [pair[0] for pair in bounds]
     against = [pair[1] for pair in bounds]
     path = counts_path(favour, rho, weights=()).tolist()
     limit = math.log(1.0 / alpha)
-    tripped = next((at for at, log_e in enumerate(path) if log_e >= limit), None)
-    read = len(path) if tripped is None else tripped + 1
-    log_e = path[read - 1] if path else 0.0
+    tripped = next((index for index, log_e in enumerate(path) if log_e >= limit), None)
+    rows_read = len(path) if tripped is None else tripped + 1
+    log_e = path[rows_read - 1] if path else 0.0
     answer: dict[str, object] = {
         "action": "hold" if tripped is None else "rollback",
         "log_e": log_e,
         "block": None if tripped is None else rows[tripped].block,
         "distance_to_trip": distance_to_trip(log_e, limit),
-        "exposures": sum(count.canary for count in favour[:read]),
+        "exposures": sum(count.canary for count in favour[:rows_read]),
     }
-    if missing := sum(row.missing for row in rows[:read]):
-        worst = counts_path(against[:read], rho, weights=())
+    if missing := sum(row.missing for row in rows[:rows_read]):
+        worst = counts_path(against[:rows_read], rho, weights=())
         answer |= {
             "missing": missing,
             "log_e_if_missing_failed": float(worst.max()),
@@ -91,22 +91,22 @@ def judge_blocks(
     return answer
 
 
-def _bounds(row: BlockRow, place: str) -> tuple[FailureTally, FailureTally]:
+def _bound_tallies(row: BlockRow, place: str) -> tuple[FailureTally, FailureTally]:
     """Returns two tallies: missing outcomes count in favour of the canary, and against it."""
-    units = (row.requests, row.canary_requests)
+    requests = (row.requests, row.canary_requests)
     failed = row.failures
     missing = row.missing
-    elsewhere = missing - row.canary_missing
-    own = row.canary_missing
-    readings = [
-        (*units, failed, row.canary_failures),
-        (*units, failed + elsewhere, row.canary_failures),
-        (*units, failed + own, row.canary_failures + own),
+    control_missing = missing - row.canary_missing
+    canary_missing = row.canary_missing
+    counts_to_check = [
+        (*requests, failed, row.canary_failures),
+        (*requests, failed + control_missing, row.canary_failures),
+        (*requests, failed + canary_missing, row.canary_failures + canary_missing),
     ]
     try:
-        for counts in readings:
+        for counts in counts_to_check:
             check_counts(*counts)
     except InputError as error:
         raise InputError(f"{place}:{row.line}: {error}") from None
-    favour, against = (FailureTally(*counts) for counts in readings[1:])
+    favour, against = (FailureTally(*counts) for counts in counts_to_check[1:])
     return favour, against

@@ -26,34 +26,34 @@ def parse_pairs(
     groups = [canonical(name) for name in groups]
     required = ("item", "incumbent", "candidate")
     optional = ("epoch",)
-    if taken := {*groups} & {*required, *optional}:
-        raise InputError(f"column {min(taken)!r} cannot name a cluster or a slice")
+    if reserved := {*groups} & {*required, *optional}:
+        raise InputError(f"column {min(reserved)!r} cannot name a cluster or a slice")
     members: dict[str, tuple[str, ...]] = {}
     scores: dict[str, dict[int, tuple[float | None, float | None]]] = {}
     lines: dict[str, int] = {}
-    seen: dict[tuple[str, int], int] = {}
+    lines_by_epoch: dict[tuple[str, int], int] = {}
     for row in table_rows(text, place, (*required, *dict.fromkeys(groups)), optional):
         item = row.name("item")
-        epoch = _epoch(row)
-        named = tuple(row.name(column) for column in groups)
-        if members.setdefault(item, named) != named:
+        epoch = _read_epoch(row)
+        group_names = tuple(row.name(column) for column in groups)
+        if members.setdefault(item, group_names) != group_names:
             raise row.error(
-                f"item {item!r} is in {', '.join(named)} here, but in an earlier row in "
+                f"item {item!r} is in {', '.join(group_names)} here, but in an earlier row in "
                 f"{', '.join(members[item])}"
             )
-        earlier = seen.setdefault((item, epoch), row.line)
-        if earlier != row.line:
-            raise row.error(_twice(item, row, earlier))
+        earlier_line = lines_by_epoch.setdefault((item, epoch), row.line)
+        if earlier_line != row.line:
+            raise row.error(_describe_repeat(item, row, earlier_line))
         if item not in scores and n_max is not None and len(scores) == n_max:
             raise row.error(f"item {item!r} exceeds the planned {n_max} items")
         lines[item] = row.line
         epochs = scores.setdefault(item, {})
-        epochs[epoch] = (_score(row, "incumbent"), _score(row, "candidate"))
-    _same_epochs(place, scores, lines)
-    return tuple(_item_row(item, epochs, members[item]) for item, epochs in scores.items())
+        epochs[epoch] = (_read_score(row, "incumbent"), _read_score(row, "candidate"))
+    _check_epochs(place, scores, lines)
+    return tuple(_build_row(item, epochs, members[item]) for item, epochs in scores.items())
 
 
-def _score(row: TableRow, column: str) -> float | None:
+def _read_score(row: TableRow, column: str) -> float | None:
     text = row.cells[column]
     if not text:
         return None
@@ -65,13 +65,13 @@ def _score(row: TableRow, column: str) -> float | None:
     return score + 0.0
 
 
-def _epoch(row: TableRow) -> int:
+def _read_epoch(row: TableRow) -> int:
     if "epoch" not in row.cells:
         return 0
     return row.count("epoch")
 
 
-def _twice(
+def _describe_repeat(
     item: str,
     row: TableRow,
     earlier: int,
@@ -84,7 +84,7 @@ def _twice(
     )
 
 
-def _same_epochs(
+def _check_epochs(
     place: str,
     scores: Mapping[str, Mapping[int, object]],
     lines: Mapping[str, int],
@@ -95,16 +95,16 @@ def _same_epochs(
         first = first or set(epochs)
         if set(epochs) != first:
             raise InputError(
-                f"{place}:{lines[item]}: item {item!r} has epochs {_listed(epochs)}, "
-                f"the first item has {_listed(first)}; leave a missing score empty"
+                f"{place}:{lines[item]}: item {item!r} has epochs {_join_epochs(epochs)}, "
+                f"the first item has {_join_epochs(first)}; leave a missing score empty"
             )
 
 
-def _listed(epochs: Mapping[int, object] | set[int]) -> str:
+def _join_epochs(epochs: Mapping[int, object] | set[int]) -> str:
     return ", ".join(str(epoch) for epoch in sorted(epochs))
 
 
-def _item_row(
+def _build_row(
     item: str,
     epochs: Mapping[int, tuple[float | None, float | None]],
     groups: tuple[str, ...],
@@ -112,7 +112,7 @@ def _item_row(
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
     return PairRow(
         item=item,
-        incumbent=tuple(ours for ours, _ in ordered),
-        candidate=tuple(theirs for _, theirs in ordered),
+        incumbent=tuple(incumbent for incumbent, _ in ordered),
+        candidate=tuple(candidate for _, candidate in ordered),
         groups=groups,
     )

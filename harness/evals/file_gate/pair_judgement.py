@@ -78,7 +78,7 @@ def judge_rows(
 
     file_score: converts a mean of the rows to the file's own range and direction.
     """
-    ordered, sizes = _in_order(rows, clustered=bool(terms.cluster))
+    ordered, sizes = _sort_rows(rows, clustered=bool(terms.cluster))
     units = len(sizes) if terms.cluster else len(ordered)
     n_max = terms.n_max or units
     if units > n_max:
@@ -90,7 +90,9 @@ def judge_rows(
             "tested once, on all its items"
         )
     # Clusters that are missing in the file count with the mean size.
-    to_come = (round(fmean(sizes)) if sizes else 1,) * (n_max - units) if terms.cluster else ()
+    absent_sizes = (
+        (round(fmean(sizes)) if sizes else 1,) * (n_max - units) if terms.cluster else ()
+    )
     plan = SuitePlan(
         suite="file",
         suite_digest="",
@@ -102,15 +104,15 @@ def judge_rows(
         epochs=1,
         order_seed=0,
         cluster=terms.cluster,
-        cluster_sizes=(*sizes, *to_come),
-        slices=_guarded(ordered, sizes, terms),
+        cluster_sizes=(*sizes, *absent_sizes),
+        slices=_find_slices(ordered, sizes, terms),
         look=terms.look,
         spend=FIRST_FULL,
         looks=terms.looks,
     )
-    paired = PairedSuite(tuple(map(_item, ordered)), "", "")
+    paired = PairedSuite(tuple(map(_build_item, ordered)), "", "")
     report = judge_pairs(plan, paired).report
-    used = plan.items_in(report.n_used)
+    used_items = plan.items_in(report.n_used)
     slices = [
         {
             "slice": slice_.name,
@@ -124,8 +126,8 @@ def judge_rows(
         for slice_ in report.figures.slices or ()
     ]
     return {
-        **_answer(report, file_score),
-        **({"items": used} if terms.cluster else {}),
+        **_build_answer(report, file_score),
+        **({"items": used_items} if terms.cluster else {}),
         **({"slices": slices} if terms.slices else {}),
     }
 
@@ -172,29 +174,32 @@ def group_similar(exported: ExportedPairs) -> ExportedPairs:
 
 
 def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
-    found: dict[str, list[float]] = {}
-    for row, item in zip(rows, map(_item, rows), strict=True):
+    """Estimates the power of the file's items from the differences of their scores."""
+    differences_by_unit: dict[str, list[float]] = {}
+    for row, item in zip(rows, map(_build_item, rows), strict=True):
         if item.complete:
             unit = row.groups[0] if terms.cluster else row.item
-            found.setdefault(unit, []).append(item.pair.candidate - item.pair.incumbent)
-    differences = [fmean(of_unit) for of_unit in found.values()] or [0.0]
+            differences_by_unit.setdefault(unit, []).append(
+                item.pair.candidate - item.pair.incumbent
+            )
+    differences = [fmean(of_unit) for of_unit in differences_by_unit.values()] or [0.0]
     count = len(differences)
     # The gate's prior: if all items tie, the standard deviation may still be above 0.
     sd: float = max(pstdev(sorted(differences)), (0.25 / (count + 1)) ** 0.5)
-    graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
+    is_graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
     margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin
     test = PlannedTest(
         spend_alpha(terms.alpha, terms.look),
         count,
         count,
-        graded=graded,
+        graded=is_graded,
         margin=margin,
         looks=terms.looks,
     )
 
     def spread(effect: float) -> float:
         # A mean difference of `effect` needs at least that share of differing pass/fail items.
-        return sd if graded or margin else max(sd, sd_pass_fail(effect, effect))
+        return sd if is_graded or margin else max(sd, sd_pass_fail(effect, effect))
 
     smallest = 0.0
     for _ in range(_STEPS):
@@ -205,7 +210,7 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
 _RowKey = tuple[object, ...]
 
 
-def _in_order(
+def _sort_rows(
     rows: Sequence[PairRow],
     *,
     clustered: bool,
@@ -234,7 +239,7 @@ def _row_key(row: PairRow) -> _RowKey:
     return (*sides, row.groups, row.item)
 
 
-def _guarded(
+def _find_slices(
     rows: Sequence[PairRow],
     sizes: Sequence[int],
     terms: FileTerms,
@@ -250,55 +255,55 @@ def _guarded(
                 f"{value!r} is not a slice name: use at most 64 letters, digits, spaces "
                 "and .,:+/()&-"
             )
-    found = guard_slices(fields, sizes, len(rows))
-    if terms.slices and not found:
+    slices = guard_slices(fields, sizes, len(rows))
+    if terms.slices and not slices:
         raise InputError(
             f"no slice of {', '.join(terms.slices)} has the {MIN_SLICE_UNITS} units that a "
             "guarded slice needs"
         )
-    return found
+    return slices
 
 
-def _item(row: PairRow) -> PairedItem:
+def _build_item(row: PairRow) -> PairedItem:
     """Builds an item. A file has no lenient scores, so the worst case replaces them."""
     epochs = len(row.incumbent)
-    lost = row.incumbent.count(None), row.candidate.count(None)
+    missing_counts = row.incumbent.count(None), row.candidate.count(None)
     incumbent = mean_score(row.incumbent, 1.0)
     candidate = mean_score(row.candidate, 0.0)
     return PairedItem(
         ScorePair(row.item, incumbent, candidate, 1.0, 0.0),
-        unscored_incumbent=lost[0],
-        unscored_candidate=lost[1],
-        missing=(lost[0] / epochs, lost[1] / epochs),
-        reasons=(NO_SCORE * lost[0], NO_SCORE * lost[1]),
+        unscored_incumbent=missing_counts[0],
+        unscored_candidate=missing_counts[1],
+        missing=(missing_counts[0] / epochs, missing_counts[1] / epochs),
+        reasons=(NO_SCORE * missing_counts[0], NO_SCORE * missing_counts[1]),
     )
 
 
-def _answer(
-    found: SuiteReport,
+def _build_answer(
+    report: SuiteReport,
     file_score: Callable[[float], float],
 ) -> dict[str, object]:
-    figures = found.figures
+    figures = report.figures
     means = [
         None if mean is None else file_score(mean)
         for mean in (figures.incumbent_mean, figures.candidate_mean)
     ]
     return {
-        "verdict": VERDICT_WORDS.get(found.outcome, found.outcome),
-        "how": found.how,
-        "n_used": found.n_used,
-        "n": found.n_max,
+        "verdict": VERDICT_WORDS.get(report.outcome, report.outcome),
+        "how": report.how,
+        "n_used": report.n_used,
+        "n": report.n_max,
         "incumbent_score": means[0],
         "candidate_score": means[1],
-        "delta": None if found.is_unscored else found.delta,
-        "ci_low": found.ci_low,
-        "ci_high": found.ci_high,
-        "ci_method": found.ci_method if found.ci_low is not None else None,
-        "log_e_bad": found.log_e_bad,
-        "p_final": found.p_final,
-        "wins": found.wins,
-        "ties": found.ties,
-        "losses": found.losses,
+        "delta": None if report.is_unscored else report.delta,
+        "ci_low": report.ci_low,
+        "ci_high": report.ci_high,
+        "ci_method": report.ci_method if report.ci_low is not None else None,
+        "log_e_bad": report.log_e_bad,
+        "p_final": report.p_final,
+        "wins": report.wins,
+        "ties": report.ties,
+        "losses": report.losses,
         **(
             {}
             if figures.measured is None
@@ -308,12 +313,14 @@ def _answer(
                 "bound_high": figures.bound_high,
             }
         ),
-        "points_to": find_direction((found.ci_low, found.ci_high), found.claim, found.margin)
-        if found.outcome in UNDECIDED
+        "points_to": find_direction(
+            (report.ci_low, report.ci_high), report.claim, report.margin
+        )
+        if report.outcome in UNDECIDED
         else None,
-        "more_items": figures.more_items if found.outcome in UNDECIDED else None,
+        "more_items": figures.more_items if report.outcome in UNDECIDED else None,
         "look": figures.look,
         "alpha": figures.alpha,
-        "reason": found.reason,
-        **({"next": FILL_IN} if found.outcome == "infra_error" else {}),
+        "reason": report.reason,
+        **({"next": FILL_IN} if report.outcome == "infra_error" else {}),
     }

@@ -16,7 +16,7 @@ class FileTerms:
     n_max: int | None  # planned units of a file that grows; None for a finished file
     cluster: str = ""  # the column that names an item's cluster
     slices: tuple[str, ...] = ()  # columns of guarded slices
-    look: int = 1  # how often the items, or fewer of them, have been judged, with this time
+    look: int = 1  # number of this look, from 1; earlier looks had these items or fewer
 
     def __post_init__(self) -> None:
         between_0_and_1("--margin", self.margin)
@@ -40,6 +40,6 @@ class FileTerms:
 
 
 def between_0_and_1(option: str, value: float) -> None:
-    """Raises InputError for a share outside of 0 to 1, both excluded."""
+    """Raises InputError unless the value is above 0 and below 1."""
     if not 0.0 < value < 1.0:
         raise InputError(f"{option} is {value:g}; it must be above 0 and below 1")
