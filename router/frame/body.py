@@ -1,8 +1,7 @@
 """Reads the fields of a client's JSON body that routing needs; the body stays unchanged.
 
-Edits are made in the text, so that all other bytes reach the provider as the client sent
-them. `json_spans` finds the places. What each protocol's fields mean is in
-`router.protocols`.
+It edits the text, so that all other bytes reach the provider as the client sent them.
+`json_spans` finds the places. `router.protocols` knows the meaning of each protocol's fields.
 """
 
 import json
@@ -38,7 +37,7 @@ _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 
 @dataclass(slots=True)
 class ClientRequest:
-    """A parsed body, as all rooms of the router read it.
+    """A parsed body, as all parts of the router read it.
 
     text: the body as text. model: the name that the client asks for, usually a route's.
     """
@@ -55,7 +54,10 @@ class ClientRequest:
         return self.members.get(name)
 
     def for_kind(self, kind: str) -> "ClientRequest":
-        """Gives a chat's output limit the kind's name, unless the body has that name."""
+        """Renames a chat's output limit to the field that the provider kind reads.
+
+        Returns the request unchanged if the body has that field.
+        """
         limit = PROVIDER_KINDS[kind].answer_limit
         if limit is None or self.endpoint is not _CHAT or limit.value in self.members:
             return self
@@ -141,12 +143,12 @@ def setting_edits(
     values = request.members.values
     defaults = {names.get(name, name): value for name, value in target.parameters.items()}
     patch = {names.get(k, k): v for k, v in target.request_patch.parameters.items()}
-    wanted = {name: value for name, value in defaults.items() if name not in values}
-    wanted.update(patch)
+    changes = {name: value for name, value in defaults.items() if name not in values}
+    changes.update(patch)
     # A null has no effect unless it replaces a value.
     return {
         name: value
-        for name, value in wanted.items()
+        for name, value in changes.items()
         if name not in reserved and (value is not None or name in values)
     }
 
@@ -166,12 +168,12 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Te
         for name, value in wanted.items()
         if name in members
     ]
-    new = "".join(
+    additions = "".join(
         f",{to_json(name)}:{to_json(value)}"
         for name, value in wanted.items()
         if name not in members
     )
-    return [*edits, TextEdit(close, close, new)]
+    return [*edits, TextEdit(close, close, additions)]
 
 
 def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
@@ -195,16 +197,16 @@ def patched_body(
 ) -> bytes:
     """Writes the patched body. rules: the system prompt's field, which gets the addendum."""
     addendum = target.request_patch.prompt_addendum
-    more = []
-    given = request.members.values.get(rules) if addendum else None
-    if addendum and given is None:
+    addendum_edits = []
+    rules_span = request.members.values.get(rules) if addendum else None
+    if addendum and rules_span is None:
         wanted[rules] = addendum
-    elif given is not None and rules not in wanted:
-        more = append_members(given, addendum)
+    elif rules_span is not None and rules not in wanted:
+        addendum_edits = append_members(rules_span, addendum)
     edits = [
         model_edit(request, target),
         *field_edits(request, wanted),
-        *more,
+        *addendum_edits,
     ]
     return apply_edits(request.text, edits)
 
@@ -215,7 +217,7 @@ def to_json(value: object) -> str:
     try:
         return _dumps(value)
     except ValueError:
-        return _dumps(_finite(value))
+        return _dumps(_replace_infinity(value))
 
 
 def _dumps(value: object) -> str:
@@ -223,20 +225,26 @@ def _dumps(value: object) -> str:
         value,
         separators=(",", ":"),
         allow_nan=False,
-        default=_plain,
+        default=_to_plain_dict,
     )
 
 
-def _finite(value: object) -> object:
-    """JSON allows 1e999. Python reads it as infinity, which JSON does not allow."""
+def _replace_infinity(value: object) -> object:
+    """Replaces infinity by the largest finite number. Python reads JSON's 1e999 as infinity,
+    which JSON does not allow.
+    """
     if isinstance(value, float) and math.isinf(value):
         return math.copysign(sys.float_info.max, value)
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {name: _replace_infinity(item) for name, item in value.items()}
+    return (
+        [_replace_infinity(item) for item in value]
+        if isinstance(value, list | tuple)
+        else value
+    )
 
 
-def _plain(value: object) -> object:
+def _to_plain_dict(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
@@ -246,8 +254,8 @@ def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
     """Returns the first object of a list. Raises UpstreamFailed for a list without objects."""
     member = members.get(name)
     if not isinstance(member, list) or not member or not isinstance(member[0], dict):
-        what = "an error" if "error" in members else f"no {name}"
-        raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")
+        problem = "an error" if "error" in members else f"no {name}"
+        raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {problem}")
     return member[0]
 
 

@@ -1,9 +1,8 @@
 """Failures of an attempt at a provider, and the provider's error details.
 
-The classes of failures and the router's reactions are in `harness.frame.failures`. Here is
-the exception that carries one, and the reading of error bodies of many providers. A class
-is chosen in `router.protocols.provider_failures`; a reply is made in
-`router.request.refusals`.
+The classes of failures and the router's reactions are in `harness.frame.failures`. This
+module has the exception that carries a class, and reads the error bodies of many providers.
+`router.protocols.provider_failures` chooses a class; `router.request.refusals` makes a reply.
 """
 
 import json
@@ -81,7 +80,7 @@ def untranslatable_error(what: str) -> Untranslatable:
     return no_chat_error(what, what.strip("`") if what.startswith("`") else "tools")
 
 
-# Longest message of a provider in lists of attempts, alerts and reports, in characters.
+# The longest message of a provider in lists of attempts, alerts and reports, in characters.
 MAX_MESSAGE: Final = 300
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,63}")
 # `tools[12]`, `messages.1.content.0`, `temperature`.
@@ -165,7 +164,7 @@ class UpstreamFailed(UpstreamError):
     @property
     def sentence(self) -> str:
         """The provider's message, in one line; `keep_sentence` cuts it for storage."""
-        return _one_line((error_object(self.body) or {}).get("message"))
+        return _join_lines((error_object(self.body) or {}).get("message"))
 
     @property
     def provider_words(self) -> ProviderWords:
@@ -192,41 +191,41 @@ def read_message(body: bytes) -> str:
     if error is None:
         title = _TITLE.search(body)
         return title[1].decode("utf-8", "replace").strip() if title else ""
-    named = [str(error[name]) for name in ("code", "param") if error.get(name)]
-    beside = f" ({', '.join(named)})" if named else ""
-    message = _one_line(error.get("message") or error.get("type"))
-    return message[: MAX_MESSAGE - len(beside)] + beside if message else ""
+    details = [str(error[name]) for name in ("code", "param") if error.get(name)]
+    suffix = f" ({', '.join(details)})" if details else ""
+    message = _join_lines(error.get("message") or error.get("type"))
+    return message[: MAX_MESSAGE - len(suffix)] + suffix if message else ""
 
 
 def read_code(error: Mapping[str, object]) -> str:
     """Returns the first of code, status and type that is an identifier, else empty."""
-    named = (str(error.get(name) or "") for name in ("code", "status", "type"))
-    return next((name for name in named if _CODE.fullmatch(name)), "")
+    candidates = (str(error.get(name) or "") for name in ("code", "status", "type"))
+    return next((name for name in candidates if _CODE.fullmatch(name)), "")
 
 
 def read_place(error: Mapping[str, object]) -> str:
     """Returns the place up to its last index, because the client's own names may follow."""
-    named = error.get("param") or _field_of(error)
-    if not isinstance(named, str):
+    place = error.get("param") or _read_google_field(error)
+    if not isinstance(place, str):
         beginning = _AT_BEGINNING.match(str(error.get("message") or ""))
-        named = beginning[0] if beginning else ""
-    found = _PLACE.match(named)
-    return found[0] if found else ""
+        place = beginning[0] if beginning else ""
+    match = _PLACE.match(place)
+    return match[0] if match else ""
 
 
 def read_reasons(error: Mapping[str, object]) -> list[str]:
     """Returns the reasons in the details of Google's errors, such as `API_KEY_INVALID`."""
     lists = (error.get(name) for name in ("details", "errors"))
-    details = (detail for given in lists if isinstance(given, list) for detail in given)
+    details = (detail for entries in lists if isinstance(entries, list) for detail in entries)
     reasons = (detail.get("reason") for detail in details if isinstance(detail, dict))
     return [str(reason) for reason in reasons if reason]
 
 
-def _one_line(text: object) -> str:
+def _join_lines(text: object) -> str:
     return " ".join(str(text or "").split())
 
 
-def _field_of(error: Mapping[str, object]) -> object:
+def _read_google_field(error: Mapping[str, object]) -> object:
     match error.get("details"):
         case [*_, {"fieldViolations": [{"field": str(field)}, *_]}] | [
             {"fieldViolations": [{"field": str(field)}, *_]},
@@ -246,18 +245,18 @@ def error_object(body: bytes) -> Mapping[str, object] | None:
     text), Google (a list), Cloudflare (`errors`) and gateways (`message`).
     """
     try:
-        found = json.loads(body)
+        parsed = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    match found:
+    match parsed:
         case [dict(first)] | {"errors": [dict(first), *_]}:
-            return _inner_error(first)
+            return _unwrap_error(first)
         case _:
-            return _inner_error(found)
+            return _unwrap_error(parsed)
 
 
-def _inner_error(found: Any) -> Mapping[str, object] | None:
-    match found:
+def _unwrap_error(parsed: Any) -> Mapping[str, object] | None:
+    match parsed:
         case (
             {"error": {"metadata": {"raw": str(raw)}}}
             | {"error": {"message": str(raw)}}
@@ -268,7 +267,7 @@ def _inner_error(found: Any) -> Mapping[str, object] | None:
         case {"error": dict(error)}:
             return dict(error)
         case {"error": str(message)} | {"detail": str(message)}:
-            return {**found, "message": message}
+            return {**parsed, "message": message}
         case {"detail": [dict(first), *_]} | {"message": {"detail": [dict(first), *_]}}:
             place = first.get("loc")
             steps = [str(step) for step in place] if isinstance(place, list) else []
@@ -280,7 +279,7 @@ def _inner_error(found: Any) -> Mapping[str, object] | None:
                 "param": param,
             }
         case {"message": str()}:
-            return dict(found)
+            return dict(parsed)
         case _:
             return None
 
