@@ -162,14 +162,14 @@ class Admission:
         if limit is None:
             return RateReservation(key, RateLimit(), 0, 0, budget_headers)
         input_tokens = size // BYTES_PER_TOKEN if request is not None else 0
-        tokens = input_tokens + (_max_output_tokens(request) if request is not None else 0)
+        tokens = input_tokens + (_read_max_output_tokens(request) if request is not None else 0)
         now = self._clock.monotonic()
         rate_decision = rate_limits.take_tokens(self._book, key, limit, tokens, now)
         rate_headers = _build_rate_headers(limit_statuses(rate_decision.state, limit, now))
         if not rate_decision.allowed:
             self._counters["rate_limited"] += 1
             reason = rate_decision.reason + (ONE_OF_SEVERAL if self._rate_share < 1 else "")
-            return _too_many_requests(reason, rate_decision.retry_after_s, rate_headers)
+            return _refuse_rate(reason, rate_decision.retry_after_s, rate_headers)
         return RateReservation(
             key, limit, input_tokens, tokens, (*budget_headers, *rate_headers)
         )
@@ -191,7 +191,7 @@ class Admission:
         self._counters["rate_limited"] += 1
         reason = f"this key has sent as much {aside} as it may send requests in a minute"
         rate_headers = _build_rate_headers(limit_statuses(decision.state, limit, now))
-        return _too_many_requests(reason, decision.retry_after_s, rate_headers)
+        return _refuse_rate(reason, decision.retry_after_s, rate_headers)
 
     def settle(self, reservation: RateReservation, actual: int) -> None:
         """Corrects a reservation by the tokens that the request really took."""
@@ -223,7 +223,7 @@ class Admission:
             message = "no valid key: send `Authorization: Bearer sk-sg-…`"
             return error_reply(401, message, "invalid_api_key")
         reason = "too many requests came from your address with unknown keys; send a valid one"
-        return _too_many_requests(reason, decision.retry_after_s, ())
+        return _refuse_rate(reason, decision.retry_after_s, ())
 
     def _read_limits(self, key: str, limits: KeyLimits) -> ActiveLimits:
         """Returns the key's limits with this router's part of the rate, and keeps them.
@@ -274,20 +274,20 @@ class Admission:
         return Reply(429, (JSON, *headers), error_body(decision.reason, code, code))
 
 
-def _max_output_tokens(request: ClientRequest) -> int:
+def _read_max_output_tokens(request: ClientRequest) -> int:
     """Returns the largest limit that the client gives for the answer, at most MOST_TOKENS;
     0 without one.
     """
     get = request.members.get
-    most = 0
+    largest = 0
     for name in MAX_TOKENS:
         allowed = get(name)
-        if isinstance(allowed, int) and allowed > most:
-            most = allowed
-    return min(most, MOST_TOKENS)
+        if isinstance(allowed, int) and allowed > largest:
+            largest = allowed
+    return min(largest, MOST_TOKENS)
 
 
-def _too_many_requests(
+def _refuse_rate(
     reason: str,
     wait_s: float,
     headers: tuple[Header, ...],
@@ -318,5 +318,5 @@ def _build_rate_headers(limits: tuple[LimitStatus, ...]) -> tuple[Header, ...]:
 
 def _format_duration(seconds: float) -> bytes:
     """Formats longer times as OpenAI does: 6s, 1m30s."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest
+    minutes, rest_s = divmod(math.ceil(seconds), 60)
+    return b"%dm%ds" % (minutes, rest_s) if minutes else b"%ds" % rest_s

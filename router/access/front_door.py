@@ -79,7 +79,7 @@ class Callers:
         if grant is None and (speaks_anthropic(scope) or scope["path"].startswith(FLAGS_PATH)):
             grant = find_grant(header(scope, b"x-api-key"), serving, self._secret)
         if grant is None:
-            return self._admission.refuse_unknown_key(self._address(scope))
+            return self._admission.refuse_unknown_key(self._read_address(scope))
         return grant
 
     def _identify_agent(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
@@ -109,7 +109,7 @@ class Callers:
         message = f"{AGENT_HEADER.decode()} is refused: {reason}"
         return error_reply(401, message, "invalid_agent_header")
 
-    def _address(self, scope: Scope) -> str:
+    def _read_address(self, scope: Scope) -> str:
         """Returns the client's address, behind the proxies that the settings trust."""
         client = scope.get("client")
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]

@@ -109,7 +109,7 @@ NO_NAMES: Final[Mapping[str, str]] = {}
 
 def model_alone(request: ClientRequest, target: RequestTarget) -> bytes | None:
     """Replaces only the model. Returns None if its place is not obvious."""
-    return request.members.with_text("model", _quoted(target.model))
+    return request.members.with_text("model", _quote_model(target.model))
 
 
 def model_edit(request: ClientRequest, target: RequestTarget) -> TextEdit:
@@ -119,11 +119,11 @@ def model_edit(request: ClientRequest, target: RequestTarget) -> TextEdit:
     model = request.members.text_place("model")
     if model is None:
         raise ValueError("the request has no `model`")
-    return TextEdit(model.start, model.end, _quoted(target.model))
+    return TextEdit(model.start, model.end, _quote_model(target.model))
 
 
 @lru_cache(maxsize=1024)
-def _quoted(model: str) -> str:
+def _quote_model(model: str) -> str:
     return to_json(model)
 
 
@@ -153,9 +153,9 @@ def setting_edits(
     }
 
 
-def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[TextEdit]:
+def field_edits(request: ClientRequest, new_fields: Mapping[str, object]) -> list[TextEdit]:
     """Returns the edits that set top-level fields: replaced in place, or added at the end."""
-    if not wanted:
+    if not new_fields:
         return []
     members = request.members
     close = members.close
@@ -165,12 +165,12 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Te
             members.values[name].end,
             to_json(value),
         )
-        for name, value in wanted.items()
+        for name, value in new_fields.items()
         if name in members
     ]
     additions = "".join(
         f",{to_json(name)}:{to_json(value)}"
-        for name, value in wanted.items()
+        for name, value in new_fields.items()
         if name not in members
     )
     return [*edits, TextEdit(close, close, additions)]
@@ -192,7 +192,7 @@ def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
 def patched_body(
     request: ClientRequest,
     target: RequestTarget,
-    wanted: dict[str, object],
+    new_fields: dict[str, object],
     rules: str,
 ) -> bytes:
     """Writes the patched body. rules: the system prompt's field, which gets the addendum."""
@@ -200,12 +200,12 @@ def patched_body(
     addendum_edits = []
     rules_span = request.members.values.get(rules) if addendum else None
     if addendum and rules_span is None:
-        wanted[rules] = addendum
-    elif rules_span is not None and rules not in wanted:
+        new_fields[rules] = addendum
+    elif rules_span is not None and rules not in new_fields:
         addendum_edits = append_members(rules_span, addendum)
     edits = [
         model_edit(request, target),
-        *field_edits(request, wanted),
+        *field_edits(request, new_fields),
         *addendum_edits,
     ]
     return apply_edits(request.text, edits)

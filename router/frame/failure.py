@@ -54,30 +54,30 @@ class ForeignReference(Untranslatable):
     """The request refers to an item that only another provider stores."""
 
 
-def is_unable(why: Untranslatable) -> bool:
-    """Tells whether another target may take a request that one target has no form for."""
-    return not isinstance(why, MalformedRequest | ForeignReference)
+def is_unable(error: Untranslatable) -> bool:
+    """Returns whether another target may take the request that a target cannot translate."""
+    return not isinstance(error, MalformedRequest | ForeignReference)
 
 
-def no_chat_error(what: str, param: str) -> Untranslatable:
-    """Builds the error for `what`, a part as the client wrote it, in the field `param`."""
-    return Untranslatable(f"the protocol of the route's target does not support {what}", param)
+def no_chat_error(part: str, param: str) -> Untranslatable:
+    """Builds the error for a part as the client wrote it, in the field `param`."""
+    return Untranslatable(f"the protocol of the route's target does not support {part}", param)
 
 
 def reference_error() -> Untranslatable:
     """Builds the error for a reference to an item that only another provider stores."""
-    why = f"{REFERENCE} refers to an item that another provider stores"
-    return ForeignReference(f"{why}; {SEND_ALL}", "input")
+    reason = f"{REFERENCE} refers to an item that another provider stores"
+    return ForeignReference(f"{reason}; {SEND_ALL}", "input")
 
 
-def untranslatable_error(what: str) -> Untranslatable:
-    """Builds the error for `what`: a field in backquotes, else a tool."""
-    if what == REFERENCE:
+def untranslatable_error(part: str) -> Untranslatable:
+    """Builds the error for a part: a field in backquotes, or the name of a tool."""
+    if part == REFERENCE:
         return reference_error()
-    if what == _EARLIER:
-        why = f"{what} refers to an answer that another provider stores"
-        return Untranslatable(f"{why}; {SEND_ALL}", what.strip("`"))
-    return no_chat_error(what, what.strip("`") if what.startswith("`") else "tools")
+    if part == _EARLIER:
+        reason = f"{part} refers to an answer that another provider stores"
+        return Untranslatable(f"{reason}; {SEND_ALL}", part.strip("`"))
+    return no_chat_error(part, part.strip("`") if part.startswith("`") else "tools")
 
 
 # The longest message of a provider in lists of attempts, alerts and reports, in characters.
@@ -284,19 +284,17 @@ def _unwrap_error(parsed: Any) -> Mapping[str, object] | None:
             return None
 
 
-def refused_request(why: Untranslatable) -> UpstreamFailed:
-    """Builds the failure of a request that cannot be translated: 422, made by the router
-    itself.
-    """
-    message = f"{why.message}; leave it out, or ask another route"
-    body = error_body(message, "invalid_request_error", why.code, param=why.param)
-    failed = UpstreamFailed(
+def refused_request(error: Untranslatable) -> UpstreamFailed:
+    """Builds the router's own failure, a 422, for a request that it cannot translate."""
+    message = f"{error.message}; leave it out, or ask another route"
+    body = error_body(message, "invalid_request_error", error.code, param=error.param)
+    failure = UpstreamFailed(
         FailureClass.BAD_REQUEST,
-        why.message,
+        error.message,
         status=422,
         body=body,
     )
-    failed.local = True
-    failed.unable = is_unable(why)
-    failed.names_foreign_item = isinstance(why, ForeignReference)
-    return failed
+    failure.local = True
+    failure.unable = is_unable(error)
+    failure.names_foreign_item = isinstance(error, ForeignReference)
+    return failure

@@ -133,7 +133,7 @@ class ParsedObject:
         """Returns a member with its place, quickly if it is a string. name: ASCII letters."""
         value = self.found.get(name)
         if self._spans is None and isinstance(value, str):
-            span = _string_span(self.text, name)
+            span = _find_string_span(self.text, name)
             if span is not None:
                 return JsonSpan(value, *span)
         return self.values.get(name)
@@ -146,12 +146,12 @@ class ParsedObject:
         text = self.text
         if self._spans is not None or not isinstance(self.found.get(name), str):
             return None
-        span = _string_span(text, name)
+        span = _find_string_span(text, name)
         return None if span is None else f"{text[: span[0]]}{new}{text[span[1] :]}".encode()
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
         """Renames a member; every other byte stays. old: ASCII letters. new: absent so far."""
-        colon = _string_span(self.text, old, _COLON)
+        colon = _find_string_span(self.text, old, _COLON)
         if colon is None:
             # The name may contain escapes.
             after = self.text.rindex('"', 0, self.values[old].start) + 1
@@ -160,8 +160,8 @@ class ParsedObject:
             start = colon[0] - len(old) - 2
             after = colon[0]
         text = f'{self.text[:start]}"{new}"{self.text[after:]}'
-        found = {new if name == old else name: value for name, value in self.found.items()}
-        return ParsedObject(text, found)
+        members = {new if name == old else name: value for name, value in self.found.items()}
+        return ParsedObject(text, members)
 
     @property
     def values(self) -> dict[str, JsonSpan]:
@@ -353,7 +353,7 @@ def _is_non_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _string_span(
+def _find_string_span(
     text: str,
     name: str,
     match_value: Match = _STRING_VALUE,

@@ -189,7 +189,7 @@ class TargetHealth:
         now = self._monotonic()
         return {
             target: target_availability(
-                self._breaker(target),
+                self._read_breaker(target),
                 now,
                 self.policy,
                 self.slowdowns.current(target, now),
@@ -198,7 +198,7 @@ class TargetHealth:
         }
 
     def state(self, target: str) -> BreakerState:
-        return self._breaker(target).state
+        return self._read_breaker(target).state
 
     def admit(self, target: str) -> Ticket | None:
         """Returns a ticket for one attempt, which the caller must settle; None if refused."""
@@ -314,7 +314,7 @@ class TargetHealth:
         failure: FailureClass | None,
     ) -> None:
         """Ends an attempt: for a stream at its end. failure: None for a success."""
-        before = self._breaker(target)
+        before = self._read_breaker(target)
         now = self._monotonic()
         if failure is None:
             self.answered_at[target] = now
@@ -325,7 +325,7 @@ class TargetHealth:
 
     def open_circuit(self, target: str, failure: FailureClass) -> bool:
         """Opens a closed circuit at once; returns whether it was closed."""
-        before = self._breaker(target)
+        before = self._read_breaker(target)
         after = breaker.trip(before, failure, self._monotonic(), self.policy)
         self._store(target, before, after)
         return after is not before
@@ -360,7 +360,7 @@ class TargetHealth:
 
         Called when the provider's keys or headers changed. Other open circuits stay open.
         """
-        before = self._breaker(target)
+        before = self._read_breaker(target)
         self._store(target, before, breaker.reset_after_new_key(before))
         self.slowdowns.end(target)
 
@@ -368,11 +368,11 @@ class TargetHealth:
         """Ends a slowdown and closes the circuit, because an operator chose the target by a
         switch.
         """
-        before = self._breaker(target)
+        before = self._read_breaker(target)
         self._store(target, before, breaker.reset_breaker(before))
         self.slowdowns.end(target)
 
-    def _breaker(self, target: str) -> Breaker:
+    def _read_breaker(self, target: str) -> Breaker:
         if target in self._successes:
             self._flush_successes(target)
         return self._breakers.get(target, CLOSED_BREAKER)

@@ -417,13 +417,17 @@ class WorkerAlerts:
             reason = BECAUSE.get(because, reason)
             # One alert is enough, because all targets of a provider share its account.
             is_account_fault = FAILURE_RULES[because].reach.is_of_account
-        about = f"provider {provider}" if is_account_fault else f"target {name}"
-        last = self._health.failures.get(target)
-        failure = last if last is not None and last.failure is because else None
+        subject = f"provider {provider}" if is_account_fault else f"target {name}"
+        last_failure = self._health.failures.get(target)
+        failure = (
+            last_failure
+            if last_failure is not None and last_failure.failure is because
+            else None
+        )
         self._raise(
             f"{TARGET}{target}",
             kind,
-            about,
+            subject,
             provider if is_account_fault else target,
             f"{name} gets no requests: {reason}",
             f"The circuit of {name} is open.",
@@ -453,8 +457,8 @@ class WorkerAlerts:
 
     def _name_target(self, target: str) -> tuple[str, str]:
         serving = self._holder.current
-        known = serving.snapshot.table.targets.get(target) if serving else None
-        return (known.name, known.provider) if known else (target, target)
+        declared = serving.snapshot.table.targets.get(target) if serving else None
+        return (declared.name, declared.provider) if declared else (target, target)
 
     def _build_alert(
         self,

@@ -57,8 +57,8 @@ def bound_usage(
         if input_tokens and not output_tokens:
             return None  # an empty answer has no tokens
     input_tokens = input_tokens or estimate_prompt(observed.request)
-    least = TokenUsage(input_tokens, output_tokens, cached, written, hour, tier)
-    return BoundedUsage(attempt.upstream, least)
+    lower_bound = TokenUsage(input_tokens, output_tokens, cached, written, hour, tier)
+    return BoundedUsage(attempt.upstream, lower_bound)
 
 
 def _estimate_output_tokens(observed: RoutedRequest, answer: UpstreamAnswer) -> int:

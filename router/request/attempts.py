@@ -67,7 +67,7 @@ def first_token_s(
     )
 
 
-def _least_candidate_limit_s(job: RoutedRequest, attempt: Attempt) -> float:
+def _find_least_candidate_limit_s(job: RoutedRequest, attempt: Attempt) -> float:
     """Returns the least limit of a rollout's candidate in seconds; 0 for another target.
 
     It is three times the wait that is unusual for the incumbent. The incumbent may have no
@@ -107,18 +107,19 @@ class FirstByteTimer:
         self._limit.when = self._until
 
 
-# A limit is computed anew once the new waits are this part of the waits that it came from.
+# The router computes a limit again once the new waits are this part of the waits that it came
+# from: 16 for a sixteenth.
 NEW_PART: Final = 16
 
 
 class _KnownLimit(NamedTuple):
     """A computed limit in seconds.
 
-    sums: `TimeLimits._sums` when it was computed. most_new: with so many waits that are not in
-    `TimeLimits._times`, it is computed anew.
+    move_count: `TimeLimits._move_count` when it was computed. most_new: how many waits outside
+    `TimeLimits._times` make the router compute it again.
     """
 
-    sums: int
+    move_count: int
     most_new: int
     seconds: float
 
@@ -139,7 +140,7 @@ class TimeLimits:
         # them.
         self._new_waits: list[tuple[str, Endpoint, int, float, float | None]] = []
         # How often waits have moved to `_times`, and the limits that came from these times.
-        self._sums = 0
+        self._move_count = 0
         self._limits: BoundedMap[tuple[Kind, tuple[float, ...]], _KnownLimit] = BoundedMap(KEPT)
         # By target: the kind, seconds and time of its latest answers to users.
         self._latest_answers: dict[str, deque[tuple[Kind, float, float]]] = {}
@@ -163,7 +164,7 @@ class TimeLimits:
             )
             if limit_s is not None:
                 return limit_s
-            return math.inf if is_last else self._first_token_s(job, attempt)
+            return math.inf if is_last else self._adapt_first_token_s(job, attempt)
         limit_s = (
             job.route.route.settings.first_byte_timeout_s
             or attempt.upstream.can.first_byte_timeout_s
@@ -177,10 +178,10 @@ class TimeLimits:
         limit = output_limit(job.request)
         unmeasured_s = unmeasured_limit_s(limit, thinks=thinks)
         kind = attempt.upstream.id, attempt.endpoint, answer_class(limit)
-        own_s = self._limit_s(kind, first_byte_limit_s, unmeasured_s)
-        return max(own_s, _least_candidate_limit_s(job, attempt))
+        own_s = self._find_limit_s(kind, first_byte_limit_s, unmeasured_s)
+        return max(own_s, _find_least_candidate_limit_s(job, attempt))
 
-    def _first_token_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+    def _adapt_first_token_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns the adaptive limit of a stream: three times the 99 % quantile, in
         seconds.
 
@@ -196,36 +197,40 @@ class TimeLimits:
         set_s = self._settings.first_token_timeout_s
         if set_s is None:
             least_s = MIN_LIMIT_S if thinks else FIRST_TOKEN_S
-            least_s = max(least_s, _least_candidate_limit_s(job, attempt))
-            return self._limit_s(kind, first_token_limit_s, least_s)
+            least_s = max(least_s, _find_least_candidate_limit_s(job, attempt))
+            return self._find_limit_s(kind, first_token_limit_s, least_s)
         most_s = MOST_FACTOR * set_s
         most_s = max(most_s, MIN_LIMIT_S) if thinks else most_s
-        return self._limit_s(kind, first_token_limit_s, set_s, most_s)
+        return self._find_limit_s(kind, first_token_limit_s, set_s, most_s)
 
-    def _limit_s(
+    def _find_limit_s(
         self,
         kind: Kind,
         compute: Callable[..., float],
         *bounds_s: float,
     ) -> float:
-        """Returns the limit that `compute` returns from the times of a kind and its bounds.
+        """Returns the limit that `compute` finds from the times of a kind and its bounds.
 
         A known limit holds until a part of the waits is new (`NEW_PART`), or a wait was cut:
         one more answer among hundreds does not move the quantile.
         """
         key = kind, bounds_s
-        known = self._limits.get(key)
-        if known is None or known.sums != self._sums or len(self._new_waits) >= known.most_new:
-            self._sum_up()
+        known_limit = self._limits.get(key)
+        if (
+            known_limit is None
+            or known_limit.move_count != self._move_count
+            or len(self._new_waits) >= known_limit.most_new
+        ):
+            self._move_waits()
             times = self._times.get(kind)
             waits = 0 if times is None else times.waits
             most_new = waits // NEW_PART
             if waits < MIN_ANSWERS:
                 # From MIN_ANSWERS waits on, another formula applies.
                 most_new = min(most_new, MIN_ANSWERS - waits)
-            known = _KnownLimit(self._sums, most_new, compute(times, *bounds_s))
-            self._limits.put(key, known)
-        return known.seconds
+            known_limit = _KnownLimit(self._move_count, most_new, compute(times, *bounds_s))
+            self._limits.put(key, known_limit)
+        return known_limit.seconds
 
     def usual_s(self, job: RoutedRequest, target: str) -> float | None:
         """Returns how long a target's usual answers to such requests take at most, in seconds;
@@ -259,7 +264,7 @@ class TimeLimits:
         """Returns when a target last answered a user in its usual time, on the event loop's
         clock, and the number of its later answers since then; minus infinity if never.
         """
-        self._sum_up()
+        self._move_waits()
         late = 0
         for kind, seconds, at in reversed(self._latest_answers.get(target, ())):
             usual_s = usual_wait_s(self._times.get(kind))
@@ -285,16 +290,16 @@ class TimeLimits:
             at = -math.inf  # a check is no user's answer
         self._new_waits.append((attempt.upstream.id, attempt.endpoint, limit, seconds, at))
         if at is None or len(self._new_waits) >= MAX_NEW_WAITS:
-            self._sum_up()
+            self._move_waits()
 
     def _find_times(self, job: RoutedRequest, target: str) -> AnswerTimes | None:
         """Returns a target's times for requests of the same kind; None if it has none."""
-        self._sum_up()
+        self._move_waits()
         request = job.request
         length = STREAMED if request.stream else answer_class(output_limit(request))
         return self._times.get((target, request.endpoint, length))
 
-    def _sum_up(self) -> None:
+    def _move_waits(self) -> None:
         """Moves the noted times into the histograms: streams by first token, others by
         class.
         """
@@ -302,7 +307,7 @@ class TimeLimits:
         if not new_waits:
             return
         self._new_waits = []
-        self._sums += 1
+        self._move_count += 1
         by_kind: dict[Kind, tuple[list[float], list[float]]] = {}
         for target, endpoint, limit, seconds, at in new_waits:
             kind = target, endpoint, STREAMED if limit == STREAMED else answer_class(limit)

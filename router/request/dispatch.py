@@ -140,13 +140,13 @@ class Dispatcher:
                 if target in self._slowed:
                     attempt = await self._take_turn(job, tries, wait_s)
                 else:
-                    attempt = self._next_attempt(job, tries)
+                    attempt = self._build_attempt(job, tries)
                 if attempt is None:
                     break
                 tries.failure = await self._attempt(job, attempt, progress)
                 if tries.failure is None:
                     return
-                wait_s = self._retry_in_s(job, tries, attempt, tries.failure, progress)
+                wait_s = self._find_retry_in_s(job, tries, attempt, tries.failure, progress)
                 if wait_s:
                     await asyncio.sleep(wait_s)
             failure = tries.failure or progress.shut(target)
@@ -263,13 +263,13 @@ class Dispatcher:
         key = self._keys.key(upstream) if len(upstream.keys) > 1 else upstream.only_key
         share_s = max(0.0, job.deadline - now) / targets_left
         if job.answer_by < job.deadline and targets_left > 1:
-            share_s = self._patient_share_s(
+            share_s = self._divide_patience_s(
                 job, target, max(0.0, job.answer_by - now), targets_left
             )
             return TargetTries(upstream, share_s, now + share_s, key, impatient=True)
         return TargetTries(upstream, share_s, now + share_s, key)
 
-    def _patient_share_s(
+    def _divide_patience_s(
         self,
         job: RoutedRequest,
         target: str,
@@ -305,18 +305,18 @@ class Dispatcher:
             turn = await self._health.slowdowns.take_turn(
                 tries.upstream.id,
                 size,
-                self._turn_patience_s(job, tries, waited_s),
+                self._find_turn_patience_s(job, tries, waited_s),
                 waited=waited_s > 0,
             )
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             turn = _PROBE
-        attempt = self._next_attempt(job, tries) if turn is not _NO_TURN else None
+        attempt = self._build_attempt(job, tries) if turn is not _NO_TURN else None
         if attempt is not None and turn is _PROBE:
             attempt.probe_size = size
         return attempt
 
-    def _turn_patience_s(
+    def _find_turn_patience_s(
         self, job: RoutedRequest, tries: TargetTries, waited_s: float
     ) -> float:
         """Returns how long a request may wait for its turn, so that an attempt still fits."""
@@ -327,7 +327,7 @@ class Dispatcher:
         left_s = tries.until - self.timers.loop.time()
         return max(0.0, min(longest_s, left_s - min(retry.attempt_s, tries.share_s / 2)))
 
-    def _next_attempt(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
+    def _build_attempt(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
         """Returns the next attempt at a target; None if its circuit is open.
 
         A plan of last resort needs no ticket: it asks a target whose circuit is open, and
@@ -354,7 +354,7 @@ class Dispatcher:
             tries.impatient,
         )
 
-    def _retry_in_s(
+    def _find_retry_in_s(
         self,
         job: RoutedRequest,
         tries: TargetTries,
@@ -387,12 +387,12 @@ class Dispatcher:
         try:
             left_s = tries.until - self.timers.loop.time()
             budget = RetryBudget(left_s, tries.share_s, self._has_standby(job, upstream.id))
-            return self._retry_wait_s(job, failure, tries.count, retry_after_s, budget)
+            return self._choose_retry_wait_s(job, failure, tries.count, retry_after_s, budget)
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             return None
 
-    def _retry_wait_s(
+    def _choose_retry_wait_s(
         self,
         job: RoutedRequest,
         failure: UpstreamFailed,
@@ -442,7 +442,7 @@ class Dispatcher:
         started = attempt.began = loop.time()
         progress.current = attempt
         limit = self.timers.limit(
-            min(attempt.until, started + self._first_output_limit_s(job, attempt))
+            min(attempt.until, started + self._find_first_output_limit_s(job, attempt))
         )
         # An answer that has begun outlasts the caller's patience: no fallback is faster now.
         answer_until = job.deadline if attempt.impatient else attempt.until
@@ -488,7 +488,7 @@ class Dispatcher:
         progress.current = None
         return end.failure
 
-    def _first_output_limit_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+    def _find_first_output_limit_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns how many seconds an attempt may wait for its first output; infinite for no
         limit.
         """

@@ -86,15 +86,13 @@ class RequestCost(NamedTuple):
     """
 
     elapsed_s: float
-    first_token_s: (
-        float | None
-    )  # first_token_s, last_token_s: since the request came; None without a stream
+    first_token_s: float | None
     last_token_s: float | None
     output_tokens: int
     cost_usd: float | None
     usage: TokenUsage = NO_USAGE
-    price: TokenPrice | None = None  # of the answer
-    opening_s: float = 0.0  # the part of elapsed_s for opening the connection
+    price: TokenPrice | None = None
+    opening_s: float = 0.0
     bounded: bool = False
 
 
@@ -200,14 +198,14 @@ def hash_question(request: ClientRequest) -> int:
     """
     members = request.members.found
     content = request.value("messages" if "messages" in members else "input")
-    words = content.split() if isinstance(content, str) else _last_user_words(content)
+    words = content.split() if isinstance(content, str) else _find_last_user_words(content)
     if not words:
         return 0
     text = normalize("NFC", " ".join(words)).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=DIGEST_BYTES).digest())
 
 
-def _last_user_words(messages: object) -> list[str]:
+def _find_last_user_words(messages: object) -> list[str]:
     """Returns the words of the last user message that has some; empty without one."""
     # Loops instead of generators, which would cost a call for each message and part.
     for message in reversed(messages) if isinstance(messages, list) else ():

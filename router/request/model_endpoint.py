@@ -146,7 +146,7 @@ class ModelEndpoint:
         count = await self.dispatcher.count_tokens(job)
         return Reply(200, (JSON,), count) if count else estimate_tokens(request)
 
-    def _finish(self, response: RoutedResponse) -> None:
+    def _end_response(self, response: RoutedResponse) -> None:
         """Tells the observers that a response ended, whether or not an answer was sent."""
         if response.caller_gone:
             self._counters["callers_gone"] += 1
@@ -239,7 +239,7 @@ class ModelEndpoint:
             headers,
             self.dispatcher,
             self._errors,
-            self._finish,
+            self._end_response,
             heartbeat_s,
         )
         # Do this last: an observer that saw the beginning must also see the end.

@@ -65,14 +65,14 @@ def detect_needs(
     if request.endpoint is Endpoint.EMBEDDINGS:
         value = request.value("input")
         items = value if isinstance(value, list) else [value]
-        longest = max((_text_bytes(item, set()) for item in items), default=0)
+        longest = max((_count_text_bytes(item, set()) for item in items), default=0)
         return Needs(
             Endpoint.EMBEDDINGS,
             approx_input_tokens=longest // BYTES_PER_TOKEN,
         )
     members = request.members.found
     kinds: set[str] = set()
-    size = sum(_text_bytes(members[name], kinds) for name in _INPUTS if name in members)
+    size = sum(_count_text_bytes(members[name], kinds) for name in _INPUTS if name in members)
     last = detect_last_turn(request, incumbent)
     return Needs(
         endpoint=request.endpoint,
@@ -141,11 +141,11 @@ def estimate_prompt(request: ClientRequest) -> int:
     size = 0
     for name in _INPUTS:
         if name in members:
-            size += _text_bytes(members[name], set())
+            size += _count_text_bytes(members[name], set())
     return max(1, size // BYTES_PER_TOKEN)
 
 
-def _text_bytes(value: object, kinds: set[str]) -> int:
+def _count_text_bytes(value: object, kinds: set[str]) -> int:
     """Returns the bytes of all texts in a value as UTF-8, and adds the types of its other
     parts, such as pictures, to `kinds`.
     """
@@ -153,14 +153,14 @@ def _text_bytes(value: object, kinds: set[str]) -> int:
     if type(value) is str:
         return len(value if value.isascii() else value.encode("utf-8", "surrogatepass"))
     if type(value) is list:
-        return sum([_text_bytes(item, kinds) for item in value])
+        return sum([_count_text_bytes(item, kinds) for item in value])
     if type(value) is not dict:
         return 0
     kind = value.get("type")
     if type(kind) is str and kind in _NO_TEXT:
         kinds.add(kind)
         return 0
-    return sum([_text_bytes(item, kinds) for item in value.values()])
+    return sum([_count_text_bytes(item, kinds) for item in value.values()])
 
 
 def _asks_for_schema(members: Mapping[str, object]) -> bool:
@@ -236,11 +236,11 @@ def remove_fields(
     removes a feature's parts in other places, such as cache marks inside messages.
     body: JSON of an object.
     """
-    own = {*target.parameters, *target.request_patch.parameters}
+    target_fields = {*target.parameters, *target.request_patch.parameters}
     fields: dict[str, Any] = json.loads(body)
     for feature in features:
         for name in OPTIONAL_FIELDS[endpoint][feature]:
-            if name not in own:
+            if name not in target_fields:
                 fields.pop(name, None)
         if feature in _INCLUDED and isinstance(fields.get("include"), list):
             prefix = _INCLUDED[feature]

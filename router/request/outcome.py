@@ -124,11 +124,13 @@ def _check_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
         is_foreign = own_attempt.failure.names_foreign_item
         reason = OutcomeReason.FOREIGN_STATE if is_foreign else OutcomeReason.UNSUPPORTED
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, reason, name)
-    others = [attempt.failure for target, attempt in last.items() if attempt is not own_attempt]
+    other_failures = [
+        attempt.failure for target, attempt in last.items() if attempt is not own_attempt
+    ]
     classes = [
         # A request that names no state was refused for itself.
         FailureClass.BAD_REQUEST if failure in UNCHARGED else failure,
-        *(other.failure if other else None for other in others),
+        *(other.failure if other else None for other in other_failures),
     ]
     charged = is_arm_charged(response.job.arm, classes)
     kind = OutcomeKind.FAILED if charged else OutcomeKind.REFUSED

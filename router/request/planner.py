@@ -286,9 +286,9 @@ class Planner:
             return False
         needs, can = _find_needs(route, request)
         arms = (trial.target, route.route.incumbent)
-        candidate, other = reversed(arms) if trial.control else arms
-        lacks = missing_capabilities(needs, can[candidate])
-        return bool(lacks) and not missing_capabilities(needs, can[other])
+        candidate_target, other_arm_target = reversed(arms) if trial.control else arms
+        lacks = missing_capabilities(needs, can[candidate_target])
+        return bool(lacks) and not missing_capabilities(needs, can[other_arm_target])
 
     def held_outcome(
         self,

@@ -65,16 +65,16 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
         status = 422
     if failed.failure is FailureClass.BLOCKED:
         words = failed.message or f"status {status}"
-        why = f"a system in front of the provider refused this request: {words}"
-        return error_reply(status, why, failed.failure.value)
+        reason = f"a system in front of the provider refused this request: {words}"
+        return error_reply(status, reason, failed.failure.value)
     members: ParsedObject | None = None
     with suppress(InputError):
         members = parse_object(failed.body)
     error = None if members is None else members.get("error")
     if failed.failure is FailureClass.ENDPOINT_MISSING:
         words = f": {failed.message}" if failed.message else ""
-        why = f"the target does not serve this endpoint{words}"
-        return error_reply(status, why, failed.failure.value)
+        reason = f"the target does not serve this endpoint{words}"
+        return error_reply(status, reason, failed.failure.value)
     details = error_object(failed.body)
     if details is None:
         text = failed.body[:500].decode("utf-8", "replace")
@@ -166,15 +166,15 @@ def _find_availability(
     target: str,
 ) -> TargetAvailability | None:
     """Returns the state of a target that got no request because of its provider's pause."""
-    known = (progress.waits or {}).get(target)
-    if known is not None and target in progress.shut_out:
-        return known if known.held is SendHold.PAUSE else None
+    availability = (progress.waits or {}).get(target)
+    if availability is not None and target in progress.shut_out:
+        return availability if availability.held is SendHold.PAUSE else None
     excluded = next(
         (excluded for excluded in job.plan.left_out if excluded.target == target), None
     )
     if excluded is None or excluded.held is not SendHold.PAUSE:
         return None
-    return known or TargetAvailability(excluded.retry_in_s, held=excluded.held)
+    return availability or TargetAvailability(excluded.retry_in_s, held=excluded.held)
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
@@ -228,7 +228,7 @@ def _build_passing_reply(
     attempts = _list_attempts(progress)
     left_out = _list_excluded(job, progress)
     is_limited = passing.failure is _LIMITED
-    why = "limits requests" if is_limited else "is overloaded"
+    reason = "limits requests" if is_limited else "is overloaded"
     headers: tuple[Header, ...] = (RETRY,)
     when = "later"
     if passing.wait_s is not None:
@@ -240,7 +240,7 @@ def _build_passing_reply(
         headers = (retry_after, RETRY if is_heeded else DO_NOT_RETRY)
     return error_reply(
         passing.status,
-        f"the provider of route {job.route.route.name!r} {why}: try again {when} "
+        f"the provider of route {job.route.route.name!r} {reason}: try again {when} "
         f"({_describe_attempts(attempts, left_out)})",
         "rate_limit_exceeded" if is_limited else "overloaded",
         headers=headers,

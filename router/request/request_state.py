@@ -96,7 +96,7 @@ def check_content_type(headers: Mapping[bytes, bytes], content_type: bytes) -> N
     the type do not matter.
     """
     received = headers.get(b"content-type", b"")
-    if received != content_type and _media_type(received) != content_type:
+    if received != content_type and _read_media_type(received) != content_type:
         detail = (
             f"content type {decode_header(received)[:60]!r} instead of {content_type.decode()}"
         )
@@ -158,7 +158,7 @@ def read_answer(
 
 
 @lru_cache(maxsize=256)
-def _media_type(content_type: bytes) -> bytes:
+def _read_media_type(content_type: bytes) -> bytes:
     return content_type.split(b";", 1)[0].strip().lower()
 
 

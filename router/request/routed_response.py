@@ -227,8 +227,8 @@ class RoutedResponse:
             )
             return Reply(result.status, (JSON, *passed), result.body)
         if result is None and self._has_internal_failure(every=True):
-            why = f"the router failed; quote {self._headers[0][1].decode()}"
-            return self._write_client_error(error_reply(500, why, "internal_error"))
+            message = f"the router failed; quote {self._headers[0][1].decode()}"
+            return self._write_client_error(error_reply(500, message, "internal_error"))
         if result is None:
             return self._write_client_error(no_answer_reply(self.job, self.progress))
         return self._write_client_error(refusal_reply(result))
@@ -360,7 +360,7 @@ class RoutedResponse:
                         "more_body": True,
                     }
                 )
-                self._copy(piece)
+                self._copy_piece(piece)
         finally:
             await pieces.aclose()
         if self.job.probe is not None:
@@ -370,10 +370,10 @@ class RoutedResponse:
         """Writes a piece, and copies it if it was written."""
         is_written = write(piece)
         if is_written:
-            self._copy(piece)
+            self._copy_piece(piece)
         return is_written
 
-    def _copy(self, piece: bytes) -> None:
+    def _copy_piece(self, piece: bytes) -> None:
         for answer_copy in self.copies:
             try:
                 answer_copy.add(piece)

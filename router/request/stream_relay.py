@@ -209,24 +209,24 @@ class CommittedStream:
         """
         deadline = self._deadline
         self._deadline = min(until, self._deadline)
-        held: list[bytes] = []
+        pieces_held: list[bytes] = []
         size = 0
         try:
             async with aclosing(self.sent()) as pieces:
                 async for piece in pieces:
-                    held.append(piece)
+                    pieces_held.append(piece)
                     size += len(piece)
                     if size > MOST_HELD_BYTES:
                         break
             if self.failure is not None:
                 events = self.events
-                why = self._break_reason or events.failure or "the stream reports a failure"
-                raise UpstreamFailed(self.failure, why, body=events.refusal)  # noqa: TRY301
+                reason = self._break_reason or events.failure or "the stream reports a failure"
+                raise UpstreamFailed(self.failure, reason, body=events.refusal)  # noqa: TRY301
         except BaseException:
             self._on_end = None
             await self.aclose()
             raise
-        self._held = b"".join(held)
+        self._held = b"".join(pieces_held)
         self._deadline = deadline
 
     async def aclose(self) -> None:

@@ -196,7 +196,7 @@ class UpstreamCalls:
             if request.stream:
                 check_content_type(reply.named, b"text/event-stream")
                 events = self._build_filter(job)
-                held = await _read_until_commit(reply, events, _max_held_bytes(job))
+                held = await _read_until_commit(reply, events, _limit_held_bytes(job))
                 stream = self._build_stream(job, attempt, reply, events, on_end, held)
                 reply = None  # the stream closes it
                 return stream
@@ -307,7 +307,7 @@ class UpstreamCalls:
         )
 
 
-def _max_held_bytes(job: RoutedRequest) -> int:
+def _limit_held_bytes(job: RoutedRequest) -> int:
     """Returns how many bytes of a stream may precede its first output."""
     # A response's metadata events repeat the whole request, so allow its length, too.
     return MAX_HELD_BYTES + 4 * len(job.request.text)

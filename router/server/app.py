@@ -84,7 +84,7 @@ class Router(RouterParts):
 
     stopping: bool = False
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         self._start()
         await send({"type": "lifespan.startup.complete"})
@@ -99,7 +99,7 @@ class Router(RouterParts):
         send: Send,
     ) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await self._serve_lifespan(receive, send)
             return
         request_id = self._front_door.next_id()
         if self._cors.origins:

@@ -209,8 +209,8 @@ class Connection(asyncio.Protocol):
         returns False.
         """
         self._discarded_bytes += len(data)
-        most = DISCARD_BYTES if self._refusal is None else DISCARD_NO_HTTP_BYTES
-        if self._discarded_bytes > most:
+        max_bytes = DISCARD_BYTES if self._refusal is None else DISCARD_NO_HTTP_BYTES
+        if self._discarded_bytes > max_bytes:
             self.transport.abort()
             return False
         return True
@@ -219,10 +219,10 @@ class Connection(asyncio.Protocol):
         """Serves a request whose head is the last one's, without the parser. Returns False
         for another head.
         """
-        known = head.read(data)
-        if known is None:
+        request = head.read(data)
+        if request is None:
             return False
-        scope, length, body = known
+        scope, length, body = request
         if length != len(body):
             self._known_scope = scope
             self._read(_FRAME % (length, body))
@@ -337,9 +337,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._parser.should_upgrade() and self._list_framing():
             return  # the parser believes that the body is another protocol
-        self._complete()
+        self._end_body()
 
-    def _complete(self) -> None:
+    def _end_body(self) -> None:
         if self._arriving is not None:
             self._arriving.feed_end()
             self._arriving = None
@@ -366,7 +366,7 @@ class Connection(asyncio.Protocol):
         self.data_received(b"POST / HTTP/1.1\r\n%b\r\n%b" % (b"".join(lines), rest))
 
     def _end_last_request(self) -> None:
-        self._complete()
+        self._end_body()
         self._refusal = b""
         if self._current is None:
             self._close()

@@ -100,8 +100,8 @@ class FlagEvaluation:
             route = self._find(flag, caller)
             evaluation = self._evaluate(flag, route, targeting_key, caller, exposed=True)
         except FlagFault as fault:
-            return _reply(fault.to_plain(flag), fault.status)
-        return _reply(evaluation)
+            return _build_reply(fault.to_plain(flag), fault.status)
+        return _build_reply(evaluation)
 
     def _find(self, flag: str, caller: FlagCaller) -> CompiledRoute:
         route = caller.serving.routes.get(flag) or self._names.find(flag, caller.serving)
@@ -221,5 +221,5 @@ def _read_targeting_key(body: bytes) -> str:
     return key
 
 
-def _reply(plain: dict[str, object], status: int = 200) -> Reply:
+def _build_reply(plain: dict[str, object], status: int = 200) -> Reply:
     return Reply(status, (JSON,), json.dumps(plain).encode())

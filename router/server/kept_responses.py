@@ -71,10 +71,10 @@ _T = TypeVar("_T")
 class HistoryTooLong(Exception):
     """The history to which a request refers is larger than a request may be."""
 
-    def __init__(self, size: int, most: int) -> None:
+    def __init__(self, size_bytes: int, max_bytes: int) -> None:
         super().__init__(
-            f"the history to which this request refers has {size} bytes; the router takes at "
-            f"most {most}: begin a new conversation, or summarize this one"
+            f"the history to which this request refers has {size_bytes} bytes; the router "
+            f"takes at most {max_bytes}: begin a new conversation, or summarize this one"
         )
 
 
@@ -295,17 +295,17 @@ class KeptResponses:
             cut = cut_history(opened.history, answer, maker, users)
             if cut is None:
                 return
-            kept = False
+            is_kept = False
             if self._clock.monotonic() >= self._rests_until:
-                kept = await self._threads.run(partial(self._write, opened, cut, users))
+                is_kept = await self._threads.run(partial(self._write, opened, cut, users))
         except (StoreUnavailable, TimeoutError):
             # A database that hangs must not delay the end of each answer.
             self._rests_until = self._clock.monotonic() + REST_S
-            kept = False
+            is_kept = False
         except Exception as error:  # noqa: BLE001 - its text may contain content
             log.warning("an answer is not kept: %s", type(error).__name__)
-            kept = False
-        self._counters["responses_kept" if kept else "responses_not_kept"] += 1
+            is_kept = False
+        self._counters["responses_kept" if is_kept else "responses_not_kept"] += 1
 
     def _write(self, opened: OpenedHistory, cut: CutHistory, users: str) -> bool:
         """Returns False if the answer, or all answers together, would be too large."""
@@ -451,7 +451,7 @@ class AnswerEvents(SseParser):
 
 def _read_object(body: bytes) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(body)
+        value = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None

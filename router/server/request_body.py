@@ -75,35 +75,37 @@ def decode_body(
 def _decode_zlib(
     bits: int,
     body: bytes,
-    most: int,
+    max_bytes: int,
 ) -> tuple[bytes, bool]:
-    """Returns at most `most` decoded bytes, and whether the body is complete.
+    """Returns at most `max_bytes` decoded bytes, and whether the body is complete.
 
     bits: zlib's window bits, which select the format.
     """
     decoded = b""
     for _ in range(MOST_MEMBERS):
         decoder = zlib.decompressobj(bits)
-        decoded += decoder.decompress(body, most - len(decoded))
+        decoded += decoder.decompress(body, max_bytes - len(decoded))
         body = decoder.unused_data
         # A gzip body may consist of several members.
-        if not (decoder.eof and body) or len(decoded) >= most:
+        if not (decoder.eof and body) or len(decoded) >= max_bytes:
             return decoded, decoder.eof
     raise zlib.error("too many members")
 
 
-def _decode_deflate(body: bytes, most: int) -> tuple[bytes, bool]:
+def _decode_deflate(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
     try:
-        return _decode_zlib(_ZLIB, body, most)
+        return _decode_zlib(_ZLIB, body, max_bytes)
     except zlib.error:
-        return _decode_zlib(_RAW, body, most)  # some clients send deflate without zlib's frame
+        return _decode_zlib(
+            _RAW, body, max_bytes
+        )  # some clients send deflate without zlib's frame
 
 
-def _decode_zstd(body: bytes, most: int) -> tuple[bytes, bool]:
-    """Returns at most `most` decoded bytes, and whether the last frame is complete."""
+def _decode_zstd(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
+    """Returns at most `max_bytes` decoded bytes, and whether the last frame is complete."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    decoded = decompressor.stream_reader(body, read_across_frames=True).read(most)
-    if len(decoded) >= most:
+    decoded = decompressor.stream_reader(body, read_across_frames=True).read(max_bytes)
+    if len(decoded) >= max_bytes:
         return decoded, True
     # stream_reader cannot detect a truncated frame; decompressobj can, and the size is bounded.
     for _ in range(MOST_MEMBERS):
@@ -117,11 +119,11 @@ def _decode_zstd(body: bytes, most: int) -> tuple[bytes, bool]:
     raise zstandard.ZstdError("too many frames")
 
 
-def _decode_brotli(body: bytes, most: int) -> tuple[bytes, bool]:
+def _decode_brotli(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
     decompressor = brotli.Decompressor()
-    decoded = bytes(decompressor.process(body, output_buffer_limit=most))
-    while len(decoded) < most and not decompressor.can_accept_more_data():
-        decoded += decompressor.process(b"", output_buffer_limit=most - len(decoded))
+    decoded = bytes(decompressor.process(body, output_buffer_limit=max_bytes))
+    while len(decoded) < max_bytes and not decompressor.can_accept_more_data():
+        decoded += decompressor.process(b"", output_buffer_limit=max_bytes - len(decoded))
     return decoded, decompressor.is_finished()
 
 

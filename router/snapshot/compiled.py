@@ -281,7 +281,8 @@ class RouteNames:
             route,
             json_name=name,
             overrides={
-                kind: replace(other, json_name=name) for kind, other in route.overrides.items()
+                kind: replace(override, json_name=name)
+                for kind, override in route.overrides.items()
             },
         )
         self._routes_by_name.put(model, aliased)

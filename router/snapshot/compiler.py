@@ -298,7 +298,7 @@ def _compile_shadow(
 ) -> CompiledShadow | None:
     for shadow in snapshot.shadows:
         if shadow.route == route.name and not find_shadow_end(shadow, route):
-            upstream, why = _compile_extra_target(
+            upstream, reason = _compile_extra_target(
                 snapshot,
                 route,
                 shadow.candidate,
@@ -307,7 +307,7 @@ def _compile_shadow(
             )
             if upstream is not None:
                 return CompiledShadow(shadow, upstream)
-            log.warning("shadow %s mirrors no request: %s", shadow.id, why)
+            log.warning("shadow %s mirrors no request: %s", shadow.id, reason)
     return None
 
 
@@ -330,7 +330,7 @@ def _compile_judge(
     if judge is None:
         return None
     target = Target.from_name(judge.model)
-    upstream, why = _compile_extra_target(
+    upstream, reason = _compile_extra_target(
         snapshot,
         route,
         target,
@@ -338,12 +338,12 @@ def _compile_judge(
         classes,
     )
     if upstream is not None and upstream.price is None:
-        why = f"{upstream.name} has no price, so max_usd cannot limit its cost"
+        reason = f"{upstream.name} has no price, so max_usd cannot limit its cost"
     elif upstream is not None and not upstream.can.chat:
-        why = f"{upstream.name} does not serve chats"
-    if upstream is not None and not why:
+        reason = f"{upstream.name} does not serve chats"
+    if upstream is not None and not reason:
         return CompiledJudge(judge, upstream)
-    log.warning("route %s: no judge compares its canary: %s", route.name, why)
+    log.warning("route %s: no judge compares its canary: %s", route.name, reason)
     return None
 
 

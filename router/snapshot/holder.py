@@ -58,10 +58,10 @@ def save_snapshot(snapshot: Snapshot, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(json.dumps(envelope).encode())
-        out.flush()
-        os.fsync(out.fileno())
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(json.dumps(envelope).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
     temporary.replace(file)
     _sync_folder(file.parent)
 
@@ -133,8 +133,8 @@ class LineageGuard:
             offered.installation,
             offered.epoch,
         )
-        if not reason and same_epoch and (lost := find_missing(served)):
-            reason = fork_reason(lost)
+        if not reason and same_epoch and (missing := find_missing(served)):
+            reason = fork_reason(missing)
         if not reason and same_epoch and self._refused is not None:
             reason = older_reason(served, self._refused) or fork_reason(
                 ["an earlier revision that was refused"]

@@ -45,10 +45,10 @@ def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
     If all targets reject the request, no arm is charged. failures: the last failure of each
     target, the arm's own first, None for an answer.
     """
-    own = failures[0] if failures else None
-    if own is None or own in UNCHARGED:
+    own_failure = failures[0] if failures else None
+    if own_failure is None or own_failure in UNCHARGED:
         return False
-    if own in CLIENT_FAILURES:
+    if own_failure in CLIENT_FAILURES:
         return arm is not Arm.INCUMBENT and failures[-1] is None
     return True
 
@@ -68,15 +68,15 @@ def compile_overrides(
     overrides = route.route.settings.overrides
     if not overrides:
         return route
-    for kind, other in overrides.items():
-        if other not in routes:
+    for kind, name in overrides.items():
+        if name not in routes:
             raise SnapshotInvalid(
-                f"route {route.route.name!r} names route {other!r} for {kind.value} requests, "
+                f"route {route.route.name!r} names route {name!r} for {kind.value} requests, "
                 "which does not exist; the last good revision keeps serving"
             )
     compiled = {
-        kind: _build_override(route, routes[other], kind, classes)
-        for kind, other in overrides.items()
+        kind: _build_override(route, routes[name], kind, classes)
+        for kind, name in overrides.items()
     }
     return replace(route, overrides=compiled)
 

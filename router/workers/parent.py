@@ -123,7 +123,7 @@ class WorkerPool:
 
     async def start(self) -> int:
         """Returns 0 once all serve, else a worker's exit code, or 1 after START_S."""
-        all_started = asyncio.create_task(self._all_started())
+        all_started = asyncio.create_task(self._wait_until_all_serve())
         try:
             await asyncio.wait(
                 (all_started, self._failed),
@@ -137,7 +137,7 @@ class WorkerPool:
         finally:
             all_started.cancel()
 
-    async def _all_started(self) -> None:
+    async def _wait_until_all_serve(self) -> None:
         for process in self._started:
             await process.wait()
 
@@ -222,8 +222,8 @@ class WorkerPool:
                 if silences == 2:
                     self._kill(slot, process, "it has stopped reporting")
             if not ended.done():
-                done, _ = await asyncio.wait((ended,), timeout=self._end_limit_s)
-                if not done:
+                ended_tasks, _ = await asyncio.wait((ended,), timeout=self._end_limit_s)
+                if not ended_tasks:
                     self._kill(slot, process, "it does not end")
                 await ended
             await reports.gone.wait()
@@ -341,7 +341,7 @@ class WorkerParent:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {self._reload_on})
         pool = WorkerPool(spec, self._listeners, self._aggregator)
         code = await self._start_pool(pool)
-        while code == 0 and await self._reload_wanted():
+        while code == 0 and await self._wait_for_reload():
             pool = await self._replace_pool(pool)
         # Close the parent's copies, so that the system refuses connections once the last worker
         # has closed its copy. Otherwise connections would wait in its queue without an answer.
@@ -356,7 +356,7 @@ class WorkerParent:
         self._signal = number
         self._stopping.set()
 
-    async def _reload_wanted(self) -> bool:
+    async def _wait_for_reload(self) -> bool:
         """Waits until new workers may start. Signals in the meantime cause only one reload."""
         stop = asyncio.create_task(self._stopping.wait())
         reload = asyncio.create_task(self._reload.wait())
