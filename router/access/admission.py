@@ -90,13 +90,13 @@ class RateReservation(NamedTuple):
     """The part of a key's rate that one request took, to be corrected by
     `Admission.settle`.
 
-    input_tokens: estimated from the body's size. tokens: input_tokens plus the client's
-    limit for the answer; this is what the rate lost.
+    input_tokens: estimated from the body's size. tokens: taken from the rate, which are
+    input_tokens plus the client's limit for the answer.
     """
 
     key: str
     limit: RateLimit
-    input_tokens: int  # input_tokens, tokens: estimates before the request is sent
+    input_tokens: int
     tokens: int
     headers: tuple[Header, ...]  # for the answer's head
 

@@ -85,8 +85,8 @@ class Callers:
     def _identify_agent(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
         """Returns the grant of the key that an agent's signed header names.
 
-        Only this installation's agents process can write the header. A request may not have
-        such a header and a key at once. The scope keeps the caller under CALLER.
+        Only this installation's agents process can write the header. A request with the header
+        must not have a key. The scope keeps the caller under CALLER.
         """
         headers = scope["headers"]
         values = [value for name, value in headers if name == AGENT_HEADER]

@@ -198,7 +198,7 @@ def read_message(body: bytes) -> str:
 
 
 def read_code(error: Mapping[str, object]) -> str:
-    """Returns the first of code, status and type that is an identifier, else empty."""
+    """Returns the first identifier among code, status and type; empty without one."""
     candidates = (str(error.get(name) or "") for name in ("code", "status", "type"))
     return next((name for name in candidates if _CODE.fullmatch(name)), "")
 

@@ -45,8 +45,8 @@ _SCAN: Final = json.scanner.make_scanner(
     json.JSONDecoder(parse_int=str, parse_float=str)  # type: ignore[arg-type]  # as json does
 )
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
-# Matches a name without escapes, up to its value. _AFTER_VALUE matches what follows a value:
-# the next name, or the object's end with an empty group.
+# Matches a name without escapes, up to its value. _AFTER_VALUE matches the text after a
+# value: the next name, or the object's end with an empty group.
 _PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
 _PLAIN_NAME: Final = re.compile(_PLAIN).match
 _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match

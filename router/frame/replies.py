@@ -134,7 +134,7 @@ def error_reply(
 ) -> Reply:
     """Builds an error reply. Its status decides whether clients may retry.
 
-    code: what programs read. more: as for `error_body`.
+    code: for programs. more: as for `error_body`.
     """
     kind = "invalid_request_error" if status < 500 else "router_error"
     all_headers = (JSON, *headers)

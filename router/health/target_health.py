@@ -80,8 +80,7 @@ def due_targets(
     now: float,
     interval_s: float,
 ) -> tuple[str, ...]:
-    """Returns the targets whose check is due; the one that was checked longest ago comes
-    first.
+    """Returns the targets whose check is due, the least recently checked target first.
 
     interval_s: the time between checks of a healthy target without users; 0 for no checks.
     """

@@ -262,7 +262,7 @@ class TimeLimits:
 
     def last_answers(self, target: str) -> tuple[float, int]:
         """Returns when a target last answered a user in its usual time, on the event loop's
-        clock, and the number of its later answers since then; minus infinity if never.
+        clock; minus infinity if never. Also returns the number of its slower answers since.
         """
         self._move_waits()
         late = 0

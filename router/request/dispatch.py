@@ -56,7 +56,7 @@ class AttemptEnd(NamedTuple):
     """How an attempt ended.
 
     failure: None for an answer, and for a client who left.
-    outcome: what it counts as for the target's health and the provider's key.
+    outcome: its result for the target's health and the provider's key.
     """
 
     failure: UpstreamFailed | None
@@ -238,8 +238,8 @@ class Dispatcher:
         return now >= job.deadline or len(progress.attempts) >= self._settings.retry.attempts
 
     def _is_any_passing(self, job: RoutedRequest, progress: RequestProgress) -> bool:
-        """Returns whether another target's failure passes by itself, so that the client should
-        rather try again than change the request.
+        """Returns whether another target's failure passes by itself. Then the client should try
+        again, and need not change the request.
         """
         try:
             return find_passing(job, progress) is not None

@@ -225,7 +225,8 @@ def _find_last_user_words(messages: object) -> list[str]:
 class RouteGuardrails(NamedTuple):
     """The measurements that one route's guardrails need, compiled once for each revision."""
 
-    traits: int  # traits of each request; traits, heard and kept are flags of `RequestTraits`
+    # traits, heard and kept are flags of `RequestTraits`.
+    traits: int  # of each request
     heard: int  # if a request has one of these, the probe needs the answer's signals
     kept: int  # if a request has one of these, it keeps the answer's text
     has_caches: bool = True

@@ -1,9 +1,9 @@
-"""Notes callers who leave before any output, opens the circuit of a target that hangs, and
-sends the callers who still wait there to their next target.
+"""Notes callers who leave before any output, and opens the circuit of a target that hangs.
 
-`dispatch` reports each leave. The rule is in `harness.routing.reliability.caller_leaves`, the
-times of answers in `attempts.TimeLimits`. The last target of a plan gets no limit, because no
-other target can answer: an alert tells that it is silent (`router.health.worker_alerts`).
+The callers who still wait there then go to their next target. `dispatch` reports
+each leave. The rule is in `harness.routing.reliability.caller_leaves`, the times of answers in
+`attempts.TimeLimits`. The last target of a plan gets no limit, because no other target can
+answer: an alert tells that it is silent (`router.health.worker_alerts`).
 """
 
 from typing import Final

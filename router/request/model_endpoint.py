@@ -370,8 +370,8 @@ class ModelEndpoint:
     ) -> None:
         """Counts a request that becomes no exposure. Raises nothing.
 
-        If the candidate cannot take it, counts each caller once a day, as exposures do: else
-        one caller in a loop would hold a canary.
+        If the candidate cannot take it, counts each caller once a day, as exposures do. So one
+        caller in a loop cannot hold a canary.
         """
         try:
             if reason == UncountedReason.UNSUPPORTED:

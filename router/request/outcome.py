@@ -311,8 +311,8 @@ def _shows_nothing(attempt: Attempt) -> bool:
     """Returns whether an attempt shows nothing about its target: the caller's deadline cut it
     off, or the provider had closed its idle connection.
 
-    The connections of an arm with few requests are idle for longer, so the latter would count
-    against a candidate with a small share.
+    The connections of an arm with few requests are idle for longer. So closed connections would
+    count against a candidate with a small share.
     """
     failure = attempt.failure
     return _is_cut_by_deadline(attempt) or (failure is not None and failure.stale)

@@ -178,8 +178,8 @@ def _find_availability(
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """Replies with the provider's own status to a failure that passes by itself. Else replies
-    503 if no target gets requests, 502 if all failed, 422 if unable.
+    """Replies with the provider's own status to a failure that passes by itself. For other
+    failures, replies 503 if no target gets requests, 502 if all failed, 422 if unable.
 
     A reply for a pause has a Retry-After in whole seconds.
     """

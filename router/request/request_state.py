@@ -197,8 +197,8 @@ class RequestSpan(Protocol):
 class AnswerCopy:
     """A copy of the client's answer for observers; empty once it is too large.
 
-    most_bytes: the size up to which a copy is kept. Half an answer would mislead a judge or
-    a shadow, so a copy has the whole answer or no part of it.
+    most_bytes: the size up to which a copy is kept. A part of an answer would mislead a
+    judge or a shadow, so a copy has the whole answer or nothing.
     """
 
     def __init__(self, most_bytes: int) -> None:

@@ -229,8 +229,9 @@ class AttemptSettlement:
         time.
 
         Pauses the use of the refused key. Slows the target down after a rate limit that reaches
-        beyond the request, if the limit names a time or the request was the probe of a slowed
-        target. A target with several keys is slow only until its first key is usable again.
+        beyond the request. The limit must name a time, or the request must be the probe of a
+        slowed target. A target with several keys is slow only until its first key is usable
+        again.
 
         now: with a time zone, to read an HTTP date. size: the request's size.
         """

@@ -68,8 +68,9 @@ MAX_CHECK_BYTES: Final = 1024 * 1024
 class CountedUsage:
     """Remembers the targets whose answers report tokens, for one event loop.
 
-    A text with a usage of 0 tokens from such a target is malformed: a gateway wrote an error
-    as an answer. A rollout's rule names the targets whose answers in evals reported tokens.
+    If such a target answers with a text and a usage of 0 tokens, the answer is malformed: a
+    gateway wrote an error as an answer. A rollout's rule names the targets whose answers in
+    evals reported tokens.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Parses one client's HTTP/1.1 within limits, and closes without losing an answer.
 
-It replaces uvicorn's protocol, which takes as much time as all routing may take, reads a
-head of any size, and waits for ever for the rest of a request. `request_cycle` has a request
+It replaces uvicorn's protocol. That protocol takes as much time as all routing may take, reads
+a head of any size, and waits for ever for the rest of a request. `request_cycle` has a request
 under way, `known_head` a repeated head, `slow_reader` a slow client. This module reads no
 path, key or body.
 """

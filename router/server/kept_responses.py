@@ -102,9 +102,7 @@ class DatabaseThreads:
         self._free = asyncio.Semaphore(AT_ONCE)
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """Returns what the work returns. Raises TimeoutError after DATABASE_S, and the work's
-        errors.
-        """
+        """Returns the work's result. Raises its errors, and TimeoutError after DATABASE_S."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(DATABASE_S):
             # Only a free thread gets work, so that waiting requests are not kept in memory.

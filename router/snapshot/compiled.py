@@ -1,8 +1,8 @@
 """One immutable revision of the routing table, with everything that a request needs.
 
-Data and look-ups only: `compiler` builds a revision, `holder` replaces it. Whatever can be
-computed once for each revision is a field here, so that a request need not compute it.
-Only `RouteNames`, which finds routes by aliases, has a state.
+Data and look-ups only: `compiler` builds a revision, `holder` replaces it. Values that are the
+same for a whole revision are fields here, so that no request computes them. Only `RouteNames`,
+which finds routes by aliases, has a state.
 """
 
 import json

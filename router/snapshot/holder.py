@@ -1,8 +1,8 @@
-"""Keeps the serving revision: from the database, else from disk.
+"""Keeps the serving revision: from the database, or from disk if the database gives none.
 
-A thread follows the database; requests only read `SnapshotHolder.current`. It refuses
-a faulty, foreign or older revision whole, and keeps the last good one serving. `compiler`
-makes a revision usable. The holder writes the file on disk, and never the database.
+A thread follows the database; requests only read `SnapshotHolder.current`. The holder refuses
+a faulty, foreign or older revision whole, and the last good one keeps serving. `compiler`
+makes a revision usable. The holder writes the file on disk, never the database.
 """
 
 import json

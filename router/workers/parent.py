@@ -122,7 +122,9 @@ class WorkerPool:
         ]
 
     async def start(self) -> int:
-        """Returns 0 once all serve, else a worker's exit code, or 1 after START_S."""
+        """Returns 0 once all workers serve. Otherwise returns a worker's exit code, or 1 after
+        START_S.
+        """
         all_started = asyncio.create_task(self._wait_until_all_serve())
         try:
             await asyncio.wait(
