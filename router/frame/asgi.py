@@ -50,7 +50,7 @@ OnLeaving = Callable[[Callable[[], None] | None], None]
 WritePiece = Callable[[bytes], bool]
 
 
-def no_write(piece: bytes) -> bool:  # noqa: ARG001 - a WritePiece
+def refuse_piece(piece: bytes) -> bool:  # noqa: ARG001 - a WritePiece
     return False
 
 
@@ -60,7 +60,7 @@ def piece_writer(send: Send) -> WritePiece:
     A `send` that changes an answer, or of another server, has no such function.
     """
     cycle = getattr(send, "__self__", None)
-    return getattr(cycle, "write_piece", no_write)
+    return getattr(cycle, "write_piece", refuse_piece)
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

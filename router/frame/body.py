@@ -53,7 +53,7 @@ class ClientRequest:
         """Returns a member of the body; None if it is null or absent."""
         return self.members.get(name)
 
-    def for_kind(self, kind: str) -> "ClientRequest":
+    def with_kinds_limit(self, kind: str) -> "ClientRequest":
         """Renames a chat's output limit to the field that the provider kind reads.
 
         Returns the request unchanged if the body has that field.

@@ -71,7 +71,7 @@ def passed_on(headers: Iterable[Header]) -> list[Header]:
     return [header for header in kept if header[0] not in nominated] if nominated else kept
 
 
-def end_to_end(headers: Iterable[Header], dropped: Collection[bytes]) -> list[Header]:
+def drop_hop_by_hop(headers: Iterable[Header], dropped: Collection[bytes]) -> list[Header]:
     """Removes hop-by-hop headers (RFC 9110, 7.6.1) and `dropped`; names in lower case."""
     kept: list[Header] = []
     nominated: set[bytes] = set()
@@ -89,7 +89,7 @@ def _may_reach_client(name: bytes) -> bool:
     return name not in _NOT_PASSED_ON and not name.startswith(_NOT_PASSED_ON_PREFIXES)
 
 
-def header_text(text: str) -> bytes:
+def encode_header_text(text: str) -> bytes:
     """Percent-encodes all but printable ASCII, so that no name can break a header."""
     return quote(text, safe=" !#$&'()*+,/:;=?@[]~").encode()
 

@@ -28,7 +28,7 @@ from harness.routing.reliability.latency import (
 )
 from harness.routing.settings import RouterSettings
 from router.frame.limits import BoundedMap, Timer
-from router.request.needs import output_limit, used_features
+from router.request.needs import read_output_limit, used_features
 from router.request.request_state import Attempt, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 
@@ -175,7 +175,7 @@ class TimeLimits:
         if is_last:
             return math.inf
         thinks = bool(used_features(job.request, (OptionalFeature.REASONING,)))
-        limit = output_limit(job.request)
+        limit = read_output_limit(job.request)
         unmeasured_s = unmeasured_limit_s(limit, thinks=thinks)
         kind = attempt.upstream.id, attempt.endpoint, answer_class(limit)
         own_s = self._find_limit_s(kind, first_byte_limit_s, unmeasured_s)
@@ -285,7 +285,7 @@ class TimeLimits:
         at: when the output came, on the event loop's clock; None if the router's limit ended
         the wait, so that its whole length is unknown.
         """
-        limit = STREAMED if job.request.stream else output_limit(job.request)
+        limit = STREAMED if job.request.stream else read_output_limit(job.request)
         if attempt.check and at is not None:
             at = -math.inf  # a check is no user's answer
         self._new_waits.append((attempt.upstream.id, attempt.endpoint, limit, seconds, at))
@@ -296,7 +296,7 @@ class TimeLimits:
         """Returns a target's times for requests of the same kind; None if it has none."""
         self._move_waits()
         request = job.request
-        length = STREAMED if request.stream else answer_class(output_limit(request))
+        length = STREAMED if request.stream else answer_class(read_output_limit(request))
         return self._times.get((target, request.endpoint, length))
 
     def _move_waits(self) -> None:

@@ -35,7 +35,7 @@ _DIGEST_BYTES: Final = 16
 _MARSHAL_FORMAT: Final = 2
 
 
-def opening_digest(opening: list[object]) -> str:
+def digest_opening(opening: list[object]) -> str:
     """Returns the hexadecimal digest (16 bytes) of a conversation's opening, for a sticky
     key.
 
@@ -183,7 +183,7 @@ def sticky_key(
     if callers := body_callers(request.members.found):
         return callers[0]
     if opening := DIALECTS[request.endpoint].opening(request):
-        return f"{OPENING}{opening_digest(opening)}"
+        return f"{OPENING}{digest_opening(opening)}"
     return f"key:{key_id}" if request.endpoint is Endpoint.RESPONSES else ""
 
 
@@ -199,7 +199,7 @@ def conversation_keys(request: ClientRequest) -> Iterator[str]:
         opening = dialect.opening(request, skipped)
         if not opening:
             return
-        yield f"{OPENING}{opening_digest(opening)}"
+        yield f"{OPENING}{digest_opening(opening)}"
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:

@@ -28,8 +28,8 @@ from router.frame.replies import (
     JSON,
     Header,
     Reply,
+    encode_header_text,
     error_reply,
-    header_text,
 )
 from router.protocols.endpoints import (
     CONTENT,
@@ -358,7 +358,7 @@ class ModelEndpoint:
         if is_varied and planner.is_unsupported(route, request):
             return UncountedReason.UNSUPPORTED
         if planner.not_closed or planner.paused:
-            return planner.held_outcome(route, arm, plan)
+            return planner.find_held_outcome(route, arm, plan)
         return ""
 
     def note_uncounted(
@@ -446,7 +446,7 @@ class ModelEndpoint:
             effect = "in_effect" if plan.forced.in_effect else "not_in_effect"
             self._counters[f"switch_{effect}"] += 1
             words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
-            return ((b"x-swapgate-switch", header_text(words)),)
+            return ((b"x-swapgate-switch", encode_header_text(words)),)
         except Exception as error:
             self._errors.note(RouterPart.HEADERS, error, job.route, job.arm)
             return ()

@@ -87,7 +87,7 @@ def detect_needs(
         prefill=last.prefill,
         new_answer=last.new_answer,
         approx_input_tokens=size // BYTES_PER_TOKEN,
-        max_output_tokens=output_limit(request),
+        max_output_tokens=read_output_limit(request),
     )
 
 
@@ -173,7 +173,7 @@ def _asks_for_schema(members: Mapping[str, object]) -> bool:
     return False
 
 
-def output_limit(request: ClientRequest) -> int:
+def read_output_limit(request: ClientRequest) -> int:
     """Returns the client's limit for the answer in tokens; 0 without a valid limit."""
     get = request.members.get
     for name in _LIMITS:
@@ -191,7 +191,7 @@ _CHARS_PER_TOKEN: Final = 4
 
 def request_size(request: ClientRequest) -> RequestSize:
     """Returns the size of a request with the answers that it allows."""
-    tokens = _count_choices(request) * output_limit(request)
+    tokens = _count_choices(request) * read_output_limit(request)
     return RequestSize(len(request.text), _CHARS_PER_TOKEN * tokens)
 
 
@@ -317,7 +317,7 @@ def lost_features(
     return used_features(request, lacks) if lacks else ()
 
 
-def degradation_header(
+def build_degradation_header(
     plan: RoutePlan,
     request: ClientRequest,
     upstream: CompiledTarget | None,

@@ -98,7 +98,7 @@ def _check_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
             OutcomeKind.LEFT, OutcomeReason.DEADLINE_EARLY, waited_s=waited_s
         )
     stream = response.progress.result
-    if isinstance(stream, CommittedStream) and stream.blameless:
+    if isinstance(stream, CommittedStream) and stream.is_clients_end:
         return _build_departure(response, stream, OutcomeReason.DEADLINE_EARLY)
     return None
 

@@ -290,7 +290,7 @@ class Planner:
         lacks = missing_capabilities(needs, can[candidate_target])
         return bool(lacks) and not missing_capabilities(needs, can[other_arm_target])
 
-    def held_outcome(
+    def find_held_outcome(
         self,
         route: CompiledRoute,
         arm: Arm,

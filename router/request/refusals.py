@@ -53,7 +53,7 @@ _LIMITED: Final = FailureClass.RATE_LIMITED
 _LIMITED_STATUS: Final = LATER_STATUSES[_LIMITED][0]
 
 
-def refusal_reply(failed: UpstreamFailed) -> Reply:
+def build_refusal_reply(failed: UpstreamFailed) -> Reply:
     """Repeats the provider's message, and its status if the client must change the request.
 
     A status of 500 or more, and 405, become 422 if the request is the cause: client
@@ -96,7 +96,7 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
     return Reply(status, (JSON, DO_NOT_RETRY), body)
 
 
-class Passing(NamedTuple):
+class PassingFailure(NamedTuple):
     """A failure that passes by itself. wait_s: until the provider may answer; None if it did
     not say.
     """
@@ -108,14 +108,14 @@ class Passing(NamedTuple):
     keeps: bool = False
 
 
-def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | None:
+def find_passing(job: RoutedRequest, progress: RequestProgress) -> PassingFailure | None:
     """Returns the failure for which the client should try again later; None without one.
 
     It is the first in the plan's order, with the shortest wait. A guest's failure does not
     count: the incumbent was asked after it. A target that its provider's pause excludes counts
     like a target that was asked and refused.
     """
-    passing_failures: list[Passing] = []
+    passing_failures: list[PassingFailure] = []
     last = {attempt.upstream.id: attempt for attempt in progress.attempts}
     for target in order_targets(job.route.route, job.plan.guest):
         passing = None
@@ -123,7 +123,7 @@ def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | Non
             passing = _read_passing(last[target])
         elif (available := _find_availability(job, progress, target)) is not None:
             wait_s = available.pause_s or available.retry_in_s
-            passing = Passing(_LIMITED, _LIMITED_STATUS, wait_s, available.keeps_pause)
+            passing = PassingFailure(_LIMITED, _LIMITED_STATUS, wait_s, available.keeps_pause)
         if passing is not None and (target == job.plan.incumbent or target != job.plan.guest):
             passing_failures.append(passing)
     if not passing_failures:
@@ -148,11 +148,11 @@ def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | Non
     )
 
 
-def _read_passing(attempt: Attempt) -> Passing | None:
+def _read_passing(attempt: Attempt) -> PassingFailure | None:
     failure = attempt.failure
     if failure is None or failure.failure not in PASSING:
         return None
-    return Passing(
+    return PassingFailure(
         failure.failure,
         later_status(failure),
         attempt.retry_after_s,
@@ -177,7 +177,7 @@ def _find_availability(
     return availability or TargetAvailability(excluded.retry_in_s, held=excluded.held)
 
 
-def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
+def build_no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
     """Replies with the provider's own status to a failure that passes by itself. For other
     failures, replies 503 if no target gets requests, 502 if all failed, 422 if unable.
 
@@ -222,7 +222,7 @@ def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
 def _build_passing_reply(
     job: RoutedRequest,
     progress: RequestProgress,
-    passing: Passing,
+    passing: PassingFailure,
 ) -> Reply:
     """Tells the client to try again later. It may do so earlier, unless the pause is kept."""
     attempts = _list_attempts(progress)

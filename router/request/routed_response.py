@@ -35,8 +35,8 @@ from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.endpoints import DIALECTS
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.dispatch import Dispatcher
-from router.request.needs import degradation_header
-from router.request.refusals import no_answer_reply, refusal_reply
+from router.request.needs import build_degradation_header
+from router.request.refusals import build_no_answer_reply, build_refusal_reply
 from router.request.request_state import (
     AnswerCopy,
     RequestProgress,
@@ -45,7 +45,7 @@ from router.request.request_state import (
 )
 from router.request.stream_relay import CommittedStream, Heartbeat
 from router.snapshot.compiled import CompiledTarget
-from router.snapshot.route_plans import incumbent_plan
+from router.snapshot.route_plans import find_incumbent_plan
 
 ATTEMPTS: Final = b"x-swapgate-attempts"
 ONE_ATTEMPT: Final[Header] = (ATTEMPTS, b"1")
@@ -202,7 +202,9 @@ class RoutedResponse:
         if isinstance(progress.result, CommittedStream):
             await progress.result.aclose()
         progress.result = None
-        plan = incumbent_plan(job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan)
+        plan = find_incumbent_plan(
+            job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan
+        )
         plain = replace(
             job,
             plan=plan,
@@ -230,8 +232,8 @@ class RoutedResponse:
             message = f"the router failed; quote {self._headers[0][1].decode()}"
             return self._write_client_error(error_reply(500, message, "internal_error"))
         if result is None:
-            return self._write_client_error(no_answer_reply(self.job, self.progress))
-        return self._write_client_error(refusal_reply(result))
+            return self._write_client_error(build_no_answer_reply(self.job, self.progress))
+        return self._write_client_error(build_refusal_reply(result))
 
     def _write_client_error(self, error: Reply) -> Reply:
         dialect = DIALECTS[self.job.request.endpoint]
@@ -431,7 +433,7 @@ class RoutedResponse:
     ) -> tuple[Header, ...]:
         try:
             dropped = result.dropped if isinstance(result, ANSWERS) else ()
-            return degradation_header(self.job.plan, self.job.request, upstream, dropped)
+            return build_degradation_header(self.job.plan, self.job.request, upstream, dropped)
         except Exception as error:
             self._errors.note(RouterPart.HEADERS, error, self.job.route, self.job.arm)
             return ()

@@ -15,7 +15,7 @@ from typing import Final
 
 from harness.frame.failures import FailureClass
 from harness.providers.answer_signs import NO_ORIGIN, read_origin
-from router.frame.asgi import Send, WritePiece, no_write
+from router.frame.asgi import Send, WritePiece, refuse_piece
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import TimeLimit, Timers
 from router.frame.replies import EVENTS, Header, passed_on
@@ -82,10 +82,10 @@ class CommittedStream:
         self._has_output = True  # since `last_output_at`
         self._wait_began_s = 0.0
         self._next_due = math.inf  # when the next output is due
-        self._write: WritePiece = no_write
+        self._write: WritePiece = refuse_piece
         self._deadline = deadline
         self._hurried = hurried
-        self._blameless = False
+        self._is_clients_end = False
         self._break_reason = ""
         self._loop = timers.loop
         self._timers = timers
@@ -123,7 +123,7 @@ class CommittedStream:
             yield RouterPart.GUARDRAILS, self.events.signals_fault
 
     async def sent(  # noqa: C901 - each way a wait ends
-        self, write: WritePiece = no_write
+        self, write: WritePiece = refuse_piece
     ) -> AsyncGenerator[bytes, None]:
         """Yields the client's bytes that `write` did not take. Raises no error of the provider.
 
@@ -181,9 +181,9 @@ class CommittedStream:
         return True
 
     @property
-    def blameless(self) -> bool:
+    def is_clients_end(self) -> bool:
         """Whether the client's own deadline, or its slow reading, broke the stream off."""
-        return self._blameless
+        return self._is_clients_end
 
     @property
     def has_unread(self) -> bool:
@@ -251,7 +251,11 @@ class CommittedStream:
         if on_end is not None:
             early_end = None if self.events.finished else FailureClass.CANCELLED
             try:
-                on_end(FailureClass.CANCELLED if self._blameless else self.failure or early_end)
+                on_end(
+                    FailureClass.CANCELLED
+                    if self._is_clients_end
+                    else self.failure or early_end
+                )
             except Exception as error:
                 self._faults.append((RouterPart.RECORDING, error))
 
@@ -289,7 +293,7 @@ class CommittedStream:
         failure, and neither is a client that read until the deadline.
         """
         is_clients = self._hurried or self._wait_began_s >= self._deadline
-        self._blameless = is_total and is_clients
+        self._is_clients_end = is_total and is_clients
         limit_name = "total time" if is_total else "time between chunks"
         self._end_early(FailureClass.TIMEOUT, f"{limit_name} is up")
 

@@ -381,7 +381,7 @@ def _write_body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
     """Writes the body for a target: its model, parameters and patch, without the features
     that it lacks.
     """
-    request = job.request.for_kind(upstream.provider.kind)
+    request = job.request.with_kinds_limit(upstream.provider.kind)
     # A target that never calls tools in parallel may not know the field.
     serialize = job.plan.serialize_tools and upstream.can.parallel_tools
     dialect = DIALECTS[request.endpoint]

@@ -35,7 +35,7 @@ from router.frame.replies import (
     CLOSE,
     Header,
     Reply,
-    end_to_end,
+    drop_hop_by_hop,
     error_reply,
 )
 from router.server.request_body import read_request_body
@@ -197,7 +197,7 @@ class AgentsPassThrough:
             (b"host", hosts[0] if hosts else self._authority),
             *(
                 header
-                for header in end_to_end(scope["headers"], _NOT_SENT_ON)
+                for header in drop_hop_by_hop(scope["headers"], _NOT_SENT_ON)
                 if not header[0].startswith(_FORWARDED_PREFIX)
             ),
             (PEER_HEADER, self._sign_peer(scope)),
@@ -255,7 +255,7 @@ class AgentsPassThrough:
         request_id: Header,
     ) -> bool:
         """Sends the answer as it comes. Returns False if it broke off or fell silent."""
-        headers = end_to_end(wire.headers, _NOT_SENT_BACK)
+        headers = drop_hop_by_hop(wire.headers, _NOT_SENT_BACK)
         if REQUEST_ID not in dict(headers):
             headers.append(request_id)
         await send(

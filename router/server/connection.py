@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
     Refuses heads and trailers over MAX_HEAD_BYTES, and hangs up on slow senders and
     readers.
 
-    full: the client reads too slowly; wait for `drained` before you write more.
+    full: the client reads too slowly; wait for `wait_until_drained` before you write more.
     paused: the connection reads nothing, because enough bytes or requests wait.
     tasks: the requests under way on all connections, which the server cancels at its end.
     """
@@ -414,9 +414,9 @@ class Connection(asyncio.Protocol):
             self.paused = False
             self.transport.resume_reading()
 
-    async def drained(self) -> None:
+    async def wait_until_drained(self) -> None:
         """Waits until the client has read enough for more bytes to be written."""
-        await self._reader.drained()
+        await self._reader.wait_until_drained()
 
     # The server calls the following methods.
 

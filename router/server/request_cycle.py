@@ -231,7 +231,7 @@ class RequestCycle:
         client has left, it writes nothing.
         """
         if self._connection.full and not self._gone:
-            await self._connection.drained()
+            await self._connection.wait_until_drained()
         if self._gone:
             return
         if message["type"] == "http.response.start" and not self.has_begun:

@@ -20,7 +20,7 @@ STALLED_S: Final = 60.0
 
 
 class SlowReader:
-    """Writes to one client as it reads. full: writers must wait (`drained`)."""
+    """Writes to one client as it reads. full: writers must wait (`wait_until_drained`)."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.full = False
@@ -77,7 +77,7 @@ class SlowReader:
         self._on_all_written = None
         on_written()
 
-    async def drained(self) -> None:
+    async def wait_until_drained(self) -> None:
         if self.full:
             waiter = self._loop.create_future()
             self._waiting_writers.append(waiter)

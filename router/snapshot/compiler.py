@@ -41,7 +41,7 @@ from harness.routing.plan import KeepWarm, PlanContext, keep_warm_targets
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Arm, Route, Snapshot, find_shadow_end
 from router.conversation.intake import maker_of
-from router.frame.replies import header_text
+from router.frame.replies import encode_header_text
 from router.protocols.endpoints import DIALECTS
 from router.snapshot.compiled import (
     NO_KEYS,
@@ -151,7 +151,7 @@ def _compile_route(
         native=_find_native(upstreams),
         headers={
             arm: (
-                (b"x-swapgate-route", header_text(route.name)),
+                (b"x-swapgate-route", encode_header_text(route.name)),
                 (b"x-swapgate-arm", arm.value.encode()),
                 (b"x-swapgate-revision", revision),
                 *((b"x-swapgate-break-glass", reason) for reason in break_glass_reasons),
@@ -420,7 +420,7 @@ def _compile_target(
         name=target.name,
         provider=provider,
         price=provider.prices.get(target.model),
-        header=(b"x-swapgate-target", header_text(target.name)),
+        header=(b"x-swapgate-target", encode_header_text(target.name)),
         can=can,
         lacks=lacks,
         plain_models=_find_plain_models(sent, kind, lacks),

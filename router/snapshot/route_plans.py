@@ -28,7 +28,7 @@ def build_plans(
     }
 
 
-def incumbent_plan(full_plan: RoutePlan, plan: RoutePlan) -> RoutePlan:
+def find_incumbent_plan(full_plan: RoutePlan, plan: RoutePlan) -> RoutePlan:
     """Returns the incumbent's own plan; if a switch is in force, only its targets in `plan`."""
     if plan.forced is None:
         return full_plan
