@@ -146,7 +146,7 @@ class AccountWatch:
 
     def _sum_last_minute(self, name: str) -> tuple[float, float]:
         """Returns a target's requests and tokens in the last minute. In the worker's first
-        minute, extrapolates: an uncounted time is unknown, not idle.
+        minute, it extrapolates, because an uncounted time is unknown and not idle.
         """
         now = self._monotonic()
         counts = self._counts[name]

@@ -235,16 +235,16 @@ class WorkerAlerts:
 
     def internal_error(
         self,
-        about: str,
+        cause: str,
         subject: str,
         words: str,
     ) -> None:
-        """Reports a fault. about: the live rollout that the fault holds, else `subject`."""
-        key = f"{AlertKind.INTERNAL_ERROR.value}:{about}"
+        """Reports a fault. cause: the live rollout that it holds, or `subject` without one."""
+        key = f"{AlertKind.INTERNAL_ERROR.value}:{cause}"
         alert = self._build_alert(
             AlertKind.INTERNAL_ERROR,
             subject,
-            about,
+            cause,
             f"the router failed in a request of {subject}",
             words,
         )

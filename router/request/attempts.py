@@ -33,7 +33,7 @@ from router.request.request_state import Attempt, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 
 # How many combinations of target, endpoint and class of answers a worker keeps times for.
-KEPT: Final = 2048
+MAX_KINDS: Final = 2048
 # The most answer times that wait to be added up.
 MAX_NEW_WAITS: Final = 256
 # How many answers of a target show whether it answers in its usual time.
@@ -128,20 +128,22 @@ class TimeLimits:
     """The adaptive time limits of one worker's attempts.
 
     An instance belongs to one event loop, and knows only this worker's times. It keeps a
-    histogram for each combination of target, endpoint and class of answers. `KEPT` bounds
+    histogram for each combination of target, endpoint and class of answers. `MAX_KINDS` bounds
     their number.
     """
 
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
-        self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(KEPT)
+        self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(MAX_KINDS)
         # Waits that are not in `_times` yet: target, endpoint, output limit in tokens, seconds,
         # and when the output came; None for a cut wait. They are added only when a limit needs
         # them.
         self._new_waits: list[tuple[str, Endpoint, int, float, float | None]] = []
         # How often waits have moved to `_times`, and the limits that came from these times.
         self._move_count = 0
-        self._limits: BoundedMap[tuple[Kind, tuple[float, ...]], _KnownLimit] = BoundedMap(KEPT)
+        self._limits: BoundedMap[tuple[Kind, tuple[float, ...]], _KnownLimit] = BoundedMap(
+            MAX_KINDS
+        )
         # By target: the kind, seconds and time of its latest answers to users.
         self._latest_answers: dict[str, deque[tuple[Kind, float, float]]] = {}
 

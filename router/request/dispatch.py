@@ -79,12 +79,12 @@ class TargetTries:
     """
 
     upstream: CompiledTarget
-    share_s: float  # its share of the request's time
+    share_s: float
     until: float
     first_key: ProviderKey | None
     impatient: bool = False  # the caller's patience limits its time
     count: int = 0
-    failure: UpstreamFailed | None = None  # the latest
+    failure: UpstreamFailed | None = None
     is_key_refused: bool = False
 
 

@@ -46,11 +46,11 @@ from router.request.request_state import Attempt, RequestProgress, RoutedRequest
 from router.snapshot.compiled import CompiledRoute
 
 # The longest Retry-After that the official clients obey.
-CLIENTS_HEED_S: Final = 60.0
+LONGEST_OBEYED_S: Final = 60.0
 # OpenAI's code, on which its clients shorten the conversation and continue.
 TOO_LONG: Final = "context_length_exceeded"
-_LIMITED: Final = FailureClass.RATE_LIMITED
-_LIMITED_STATUS: Final = LATER_STATUSES[_LIMITED][0]
+_RATE_LIMITED: Final = FailureClass.RATE_LIMITED
+_RATE_LIMITED_STATUS: Final = LATER_STATUSES[_RATE_LIMITED][0]
 
 
 def build_refusal_reply(failed: UpstreamFailed) -> Reply:
@@ -123,7 +123,9 @@ def find_passing(job: RoutedRequest, progress: RequestProgress) -> PassingFailur
             passing = _read_passing(last[target])
         elif (available := _find_availability(job, progress, target)) is not None:
             wait_s = available.pause_s or available.retry_in_s
-            passing = PassingFailure(_LIMITED, _LIMITED_STATUS, wait_s, available.keeps_pause)
+            passing = PassingFailure(
+                _RATE_LIMITED, _RATE_LIMITED_STATUS, wait_s, available.keeps_pause
+            )
         if passing is not None and (target == job.plan.incumbent or target != job.plan.guest):
             passing_failures.append(passing)
     if not passing_failures:
@@ -136,7 +138,7 @@ def find_passing(job: RoutedRequest, progress: RequestProgress) -> PassingFailur
     # A provider that is overloaded for an unknown time is a reason for a retry only instead of
     # a change of the request: the router has tried all targets.
     is_lasting = all(
-        passing.wait_s is None and passing.failure is not _LIMITED
+        passing.wait_s is None and passing.failure is not _RATE_LIMITED
         for passing in passing_failures
     )
     if is_lasting and fails.isdisjoint(PASSED_ON):
@@ -227,7 +229,7 @@ def _build_passing_reply(
     """Tells the client to try again later. It may do so earlier, unless the pause is kept."""
     attempts = _list_attempts(progress)
     left_out = _list_excluded(job, progress)
-    is_limited = passing.failure is _LIMITED
+    is_limited = passing.failure is _RATE_LIMITED
     reason = "limits requests" if is_limited else "is overloaded"
     headers: tuple[Header, ...] = (RETRY,)
     when = "later"
@@ -235,7 +237,7 @@ def _build_passing_reply(
         wait_s = max(1, math.ceil(passing.wait_s))
         when = f"in {wait_s} s"
         # Official clients ignore longer times, and would retry too early.
-        is_heeded = not passing.keeps or wait_s <= CLIENTS_HEED_S
+        is_heeded = not passing.keeps or wait_s <= LONGEST_OBEYED_S
         retry_after = (b"retry-after", str(wait_s).encode())
         headers = (retry_after, RETRY if is_heeded else DO_NOT_RETRY)
     return error_reply(
@@ -281,7 +283,7 @@ def _build_waiting_reply(
     left_out = _list_excluded(job, progress)
     # Official clients ignore longer times and would retry too early, so the reply then forbids
     # a retry. It also does if attempts have just failed.
-    is_heeded = wait_s <= min(CLIENTS_HEED_S, job.route.route.settings.total_timeout_s)
+    is_heeded = wait_s <= min(LONGEST_OBEYED_S, job.route.route.settings.total_timeout_s)
     return error_reply(
         503,
         f"every target of route {job.route.route.name!r} gets no requests for now: try again "

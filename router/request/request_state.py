@@ -71,7 +71,7 @@ class UpstreamAnswer:
     model: str = ""
     dropped: tuple[str, ...] = ()  # dropped, refused, opening_s: see `UpstreamReply`
     refused: tuple[str, ...] = ()
-    irregularity: str | None = None  # of the answer's end
+    irregularity: str | None = None
     opening_s: float = 0.0
     is_fallback: bool = False
 

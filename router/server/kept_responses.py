@@ -142,8 +142,8 @@ class KeptResponses:
         self._counters = counters
         self._max_body_bytes = max_body_bytes
         self._stored_bytes = 0
-        self._summed_until = 0.0
-        self._rests_until = 0.0
+        self._summed_until_s = 0.0
+        self._rests_until_s = 0.0
 
     async def open(
         self,
@@ -294,11 +294,11 @@ class KeptResponses:
             if cut is None:
                 return
             is_kept = False
-            if self._clock.monotonic() >= self._rests_until:
+            if self._clock.monotonic() >= self._rests_until_s:
                 is_kept = await self._threads.run(partial(self._write, opened, cut, users))
         except (StoreUnavailable, TimeoutError):
             # A database that hangs must not delay the end of each answer.
-            self._rests_until = self._clock.monotonic() + REST_S
+            self._rests_until_s = self._clock.monotonic() + REST_S
             is_kept = False
         except Exception as error:  # noqa: BLE001 - its text may contain content
             log.warning("an answer is not kept: %s", type(error).__name__)
@@ -329,9 +329,9 @@ class KeptResponses:
         if added > MOST_ADDED_BYTES:
             return False
         with self._store.write() as tx:
-            if self._clock.monotonic() >= self._summed_until:
+            if self._clock.monotonic() >= self._summed_until_s:
                 self._stored_bytes = tx.kept_pieces.total_bytes()
-                self._summed_until = self._clock.monotonic() + SUM_LASTS_S
+                self._summed_until_s = self._clock.monotonic() + SUM_LASTS_S
             if self._stored_bytes + added > MOST_BYTES:
                 return False
             # The names, too: a client may send them again with each request.

@@ -28,7 +28,7 @@ METHODS: Final[Mapping[str, str]] = {
 AGENTS_METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
 _VERSION: Final = "/v1"
 # Beginnings of paths that the router does not serve, the longest first, with the reason.
-_ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
+_UNSERVED_PATHS: Final[tuple[tuple[str, str], ...]] = (
     (
         "/v1/responses/",
         f"Swapgate returns no stored answers: {SEND_ALL}",
@@ -108,7 +108,7 @@ def refuse_websocket(scope: Scope) -> Reply | None:
 
 def _advise(path: str) -> str:
     clean_path = "/" + "/".join(step for step in path.split("/") if step)
-    for beginning, advice in _ELSEWHERE:
+    for beginning, advice in _UNSERVED_PATHS:
         if clean_path.startswith(beginning):
             return f". {advice}"
     for known_path in sorted(METHODS, key=len, reverse=True):
@@ -125,7 +125,7 @@ def _advise(path: str) -> str:
 
 ANY: Final = "*"
 SETTING: Final = "router.cors.origins"
-LASTS: Final[Header] = (b"access-control-max-age", b"600")
+PREFLIGHT_MAX_AGE: Final[Header] = (b"access-control-max-age", b"600")
 VARY: Final[Header] = (b"vary", b"origin")
 EXPOSED: Final[Header] = (b"access-control-expose-headers", b"*")
 
@@ -156,7 +156,7 @@ class CrossOrigins:
         if self.is_from_listed_page(scope):
             headers = [
                 (b"access-control-allow-methods", methods.encode()),
-                LASTS,
+                PREFLIGHT_MAX_AGE,
             ]
             if requested is not None:
                 headers.append((b"access-control-allow-headers", requested))

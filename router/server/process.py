@@ -29,7 +29,7 @@ from router.workers.parent import (
     open_listeners,
 )
 
-ENOUGH_FILES: Final = 65_536
+MAX_OPEN_FILES: Final = 65_536
 TICK_S: Final = 0.1
 # How much of an answer may wait in a client's socket, besides bytes in transit.
 UNSENT_BYTES: Final = 128 * 1024
@@ -153,7 +153,9 @@ def allow_connections() -> None:
     soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS refuses the value that it reports as unlimited.
     limit = (
-        ENOUGH_FILES if hard_limit == resource.RLIM_INFINITY else min(hard_limit, ENOUGH_FILES)
+        MAX_OPEN_FILES
+        if hard_limit == resource.RLIM_INFINITY
+        else min(hard_limit, MAX_OPEN_FILES)
     )
     if soft_limit != resource.RLIM_INFINITY and soft_limit < limit:
         with suppress(OSError, ValueError):

@@ -30,7 +30,7 @@ class SlowReader:
         self._unwritten = memoryview(b"")  # of an answer that is written in slices
         self._on_all_written: Callable[[], None] | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._unread_bytes_before = 0  # bytes that were unread at the last check
+        self._unread_bytes_before = 0  # at the last check
 
     def fill(self) -> None:
         """Notes that the transport's buffer is full, and begins to watch the client."""

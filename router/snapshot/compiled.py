@@ -240,7 +240,7 @@ def feature_fields(endpoint: Endpoint, features: Collection[OptionalFeature]) ->
 
 
 MOST_KNOWN_NAMES: Final = 1_000
-LONGEST: Final = 100  # characters of a name in a metric or a hint
+LONGEST_NAME: Final = 100  # characters of a name in a metric or a hint
 MOST_COMPARED: Final = 200  # routes that are compared to find the nearest name
 MOST_COUNTED: Final = 100
 
@@ -254,10 +254,12 @@ class RouteNames:
     """
 
     def __init__(self, aliases: Mapping[str, str], count: Callable[[str], None]) -> None:
-        self._exact = {name: route for name, route in aliases.items() if "*" not in name}
+        self._exact_aliases = {
+            name: route for name, route in aliases.items() if "*" not in name
+        }
         self._patterns = [(name, route) for name, route in aliases.items() if "*" in name]
         self._count = count
-        self._counted: set[str] = set()
+        self._counted_names: set[str] = set()
         self._routes_by_name: BoundedMap[str, CompiledRoute] = BoundedMap(MOST_KNOWN_NAMES)
         self._hints: BoundedMap[str, str] = BoundedMap(MOST_KNOWN_NAMES)
         self._serving: CompiledSnapshot | None = None
@@ -290,27 +292,27 @@ class RouteNames:
 
     def exact_aliases(self) -> Mapping[str, str]:
         """Returns the aliases without `*`, which lists of models show."""
-        return self._exact
+        return self._exact_aliases
 
     def resolve_name(self, model: str) -> str:
         """Returns the route's name for a client's name of a model. The route need not
         exist.
         """
-        if (route := self._exact.get(model)) is not None:
+        if (route := self._exact_aliases.get(model)) is not None:
             return route
         matching = (route for name, route in self._patterns if fnmatchcase(model, name))
         return next(matching, spell_route_name(model))
 
     def note_missing(self, model: str, allowed: list[str]) -> str:
         """Counts a name without a route; returns a hint with the nearest `allowed` name."""
-        name = model[:LONGEST]
-        if name in self._counted or len(self._counted) < MOST_COUNTED:
-            self._counted.add(name)
+        name = model[:LONGEST_NAME]
+        if name in self._counted_names or len(self._counted_names) < MOST_COUNTED:
+            self._counted_names.add(name)
             self._count(name)
         else:
             self._count(OTHER_NAMES)
         hint = self._hints.get(name)
         if hint is None:
-            hint = did_you_mean(name, [*allowed[:MOST_COMPARED], *self._exact])
+            hint = did_you_mean(name, [*allowed[:MOST_COMPARED], *self._exact_aliases])
             self._hints.put(name, hint)
         return hint
