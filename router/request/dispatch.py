@@ -305,7 +305,7 @@ class Dispatcher:
             turn = await self._health.slowdowns.take_turn(
                 tries.upstream.id,
                 size,
-                self._find_turn_patience_s(job, tries, waited_s),
+                self._find_patience_s(job, tries, waited_s),
                 waited=waited_s > 0,
             )
         except Exception as error:
@@ -316,7 +316,7 @@ class Dispatcher:
             attempt.probe_size = size
         return attempt
 
-    def _find_turn_patience_s(
+    def _find_patience_s(
         self, job: RoutedRequest, tries: TargetTries, waited_s: float
     ) -> float:
         """Returns how long a request may wait for its turn, so that an attempt still fits."""
@@ -442,7 +442,7 @@ class Dispatcher:
         started = attempt.began = loop.time()
         progress.current = attempt
         limit = self.timers.limit(
-            min(attempt.until, started + self._find_first_output_limit_s(job, attempt))
+            min(attempt.until, started + self._find_first_s(job, attempt))
         )
         # An answer that has begun outlasts the caller's patience: no fallback is faster now.
         answer_until = job.deadline if attempt.impatient else attempt.until
@@ -472,23 +472,23 @@ class Dispatcher:
             if isinstance(progress.result, CommittedStream):
                 self._note_commit(job, attempt, progress)
             else:
-                self._record_safely(job, settle, end.outcome)
+                self._record(job, settle, end.outcome)
         if end is _ANSWERED:
             if first_byte is not None and first_byte.at is not None:
-                self._record_safely(
+                self._record(
                     job, self._limits.note, job, attempt, first_byte.at - started, first_byte.at
                 )
         elif end.outcome is _TIMEOUT and attempt.upstream.id in self._health.not_closed:
             # The target's circuit opened because it is silent: end the long waits for it.
             move_on = partial(self._leaves.move_on, only_slow=True)
-            self._record_safely(job, move_on, attempt.upstream.id, loop.time())
+            self._record(job, move_on, attempt.upstream.id, loop.time())
         attempt.failure = end.failure
         attempt.ms = (loop.time() - started) * 1000
         progress.attempts.append(attempt)
         progress.current = None
         return end.failure
 
-    def _find_first_output_limit_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+    def _find_first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns how many seconds an attempt may wait for its first output; infinite for no
         limit.
         """
@@ -526,7 +526,7 @@ class Dispatcher:
                 if error.failure is FailureClass.INTERNAL:
                     self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
                 failure = error.kept()
-                self._record_safely(job, self._outcomes.narrow_to_endpoint, attempt, failure)
+                self._record(job, self._outcomes.narrow_to_endpoint, attempt, failure)
                 attempt.failure = failure
                 attempt.hasty = is_hurried and is_whole_time
                 is_neutral = error.stale or attempt.hasty
@@ -553,9 +553,9 @@ class Dispatcher:
         now = self.timers.loop.time()
         progress.first_token_s = now - job.begun
         if attempt.probe_size:
-            self._record_safely(job, self._outcomes.accept, attempt)
+            self._record(job, self._outcomes.accept, attempt)
         if attempt.upstream.id != job.plan.targets[-1]:
-            self._record_safely(job, self._limits.note, job, attempt, now - attempt.began, now)
+            self._record(job, self._limits.note, job, attempt, now - attempt.began, now)
 
     def _choose_next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
         """Returns the next target after the latest failure; None if no other target may
@@ -589,9 +589,7 @@ class Dispatcher:
             attempt.silent_since = attempt.began
             self.note_leave(job, attempt, until)
         elif not (attempt.probe or attempt.moved):
-            self._record_safely(
-                job, self._limits.note, job, attempt, until - attempt.began, None
-            )
+            self._record(job, self._limits.note, job, attempt, until - attempt.began, None)
 
     def note_leave(
         self,
@@ -604,13 +602,11 @@ class Dispatcher:
         An attempt that had a byte does not count. at: on the event loop's clock.
         """
         if attempt is not None and attempt.silent_since is not None:
-            self._record_safely(job, self._leaves.note, job, attempt, attempt.silent_since, at)
+            self._record(job, self._leaves.note, job, attempt, attempt.silent_since, at)
 
-    def _record_safely(
-        self, job: RoutedRequest, record: Callable[..., object], *arguments: object
-    ) -> None:
+    def _record(self, job: RoutedRequest, record: Callable[..., object], *args: object) -> None:
         """Records something. A fault of the record is noted, and never fails the request."""
         try:
-            record(*arguments)
+            record(*args)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
