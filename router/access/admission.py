@@ -79,29 +79,30 @@ RATE_HEADERS: Final = {
     kind: tuple(b"x-ratelimit-%b-%b" % (part, kind.encode()) for part in _RATE_PARTS)
     for kind in ("requests", "tokens")
 }
-_LAST_MS: Final = 0.999  # seconds; up to this time the header has milliseconds
-# A key's limits, and this process's own limits if it has some.
+_LONGEST_IN_MS_S: Final = 0.999  # the longest time that a header gives in milliseconds
+# A key's limits, and this router's part of its rate and its budget; None if it has no such
+# limit.
 ActiveLimits = tuple[KeyLimits, RateLimit | None, SpendBudget | None]
-OF_SEVERAL: Final = " at this router, one of several that share the key's rate"
+ONE_OF_SEVERAL: Final = " at this router, one of several that share the key's rate"
 
 
 class RateReservation(NamedTuple):
     """The part of a key's rate that one request took, to be corrected by
     `Admission.settle`.
 
-    input_tokens: estimated from the body's size. tokens: input_tokens plus the client's
-    limit for the answer; this is what the rate lost.
+    input_tokens: estimated from the body's size. tokens: taken from the rate, which are
+    input_tokens plus the client's limit for the answer.
     """
 
     key: str
     limit: RateLimit
-    input_tokens: int  # input_tokens, tokens: estimates before the request is sent
+    input_tokens: int
     tokens: int
     headers: tuple[Header, ...]  # for the answer's head
 
 
 class Admission:
-    """Decides for this process.
+    """Admits or refuses requests, for one process.
 
     spent: returns a key's spending, as far as this process knows it.
     tell: called when a budget is nearly or fully spent.
@@ -126,11 +127,11 @@ class Admission:
         self._spent = spent
         self._counters = counters
         self._clock = clock
-        self._tell = tell
+        self._send_alert = tell
         self._worker = worker
         self._rate_share = rate_share
-        self._alerted: dict[str, tuple[SpendLevel, date | None]] = {}
-        self._active: dict[str, ActiveLimits] = {}  # by key
+        self._last_alerts: dict[str, tuple[SpendLevel, date | None]] = {}
+        self._active_limits: dict[str, ActiveLimits] = {}  # by key
 
     def admit(
         self,
@@ -139,37 +140,39 @@ class Admission:
         request: ClientRequest | None,
         size: int,
     ) -> RateReservation | Reply:
-        """Reserves or refuses.
+        """Reserves a request's part of the key's rate, or returns the refusal.
 
         request: None for an invalid request, which counts. size: in bytes. The budget is
         checked before the rate, so that a stopped key takes nothing from its rate. Its
         refusal forbids clients to retry.
         """
-        active = self._active.get(key)
+        active = self._active_limits.get(key)
         if active is None or active[0] is not limits:
             active = self._read_limits(key, limits)
         _, limit, budget = active
-        headers: tuple[Header, ...] = ()
+        budget_headers: tuple[Header, ...] = ()
         if budget is not None:
             today = self._clock.now().date()
             decision = check_budget(budget, self._spent(key, today), today)
             if decision is not FINE:
                 self._alert(key, decision)
                 if not decision.allowed:
-                    return self._stopped(decision)
-                headers = ((b"x-swapgate-budget", b"%d%%" % (100 * decision.share)),)
+                    return self._refuse_spent_key(decision)
+                budget_headers = ((b"x-swapgate-budget", b"%d%%" % (100 * decision.share)),)
         if limit is None:
-            return RateReservation(key, RateLimit(), 0, 0, headers)
-        given = size // BYTES_PER_TOKEN if request is not None else 0
-        tokens = given + (_max_output_tokens(request) if request is not None else 0)
+            return RateReservation(key, RateLimit(), 0, 0, budget_headers)
+        input_tokens = size // BYTES_PER_TOKEN if request is not None else 0
+        tokens = input_tokens + (_read_max_output_tokens(request) if request is not None else 0)
         now = self._clock.monotonic()
-        decided = rate_limits.take_tokens(self._book, key, limit, tokens, now)
-        headers_ = _rate_headers(limit_statuses(decided.state, limit, now))
-        if not decided.allowed:
+        rate_decision = rate_limits.take_tokens(self._book, key, limit, tokens, now)
+        rate_headers = _build_rate_headers(limit_statuses(rate_decision.state, limit, now))
+        if not rate_decision.allowed:
             self._counters["rate_limited"] += 1
-            reason = decided.reason + (OF_SEVERAL if self._rate_share < 1 else "")
-            return _too_many_requests(reason, decided.retry_after_s, headers_)
-        return RateReservation(key, limit, given, tokens, (*headers, *headers_))
+            reason = rate_decision.reason + (ONE_OF_SEVERAL if self._rate_share < 1 else "")
+            return _refuse_rate(reason, rate_decision.retry_after_s, rate_headers)
+        return RateReservation(
+            key, limit, input_tokens, tokens, (*budget_headers, *rate_headers)
+        )
 
     def admit_aside(
         self,
@@ -182,13 +185,13 @@ class Admission:
             return None
         limit = RateLimit(requests_per_min=limits.rate.part(self._rate_share).requests_per_min)
         now = self._clock.monotonic()
-        decided = rate_limits.take_tokens(self._book, f"{aside} of {key}", limit, 0, now)
-        if decided.allowed:
+        decision = rate_limits.take_tokens(self._book, f"{aside} of {key}", limit, 0, now)
+        if decision.allowed:
             return None
         self._counters["rate_limited"] += 1
         reason = f"this key has sent as much {aside} as it may send requests in a minute"
-        headers_ = _rate_headers(limit_statuses(decided.state, limit, now))
-        return _too_many_requests(reason, decided.retry_after_s, headers_)
+        rate_headers = _build_rate_headers(limit_statuses(decision.state, limit, now))
+        return _refuse_rate(reason, decision.retry_after_s, rate_headers)
 
     def settle(self, reservation: RateReservation, actual: int) -> None:
         """Corrects a reservation by the tokens that the request really took."""
@@ -212,26 +215,26 @@ class Admission:
         """
         digest = blake2b(address.encode(), key=self._salt, digest_size=4).digest()
         count = f"{UNKNOWN_KEY_PREFIX}{int.from_bytes(digest) % UNKNOWN_KEY_BUCKETS}"
-        decided = rate_limits.take_tokens(
+        decision = rate_limits.take_tokens(
             self._book, count, UNKNOWN_KEY_LIMIT, 0, self._clock.monotonic()
         )
         self._counters["unknown_keys"] += 1
-        if decided.allowed:
+        if decision.allowed:
             message = "no valid key: send `Authorization: Bearer sk-sg-…`"
             return error_reply(401, message, "invalid_api_key")
         reason = "too many requests came from your address with unknown keys; send a valid one"
-        return _too_many_requests(reason, decided.retry_after_s, ())
+        return _refuse_rate(reason, decision.retry_after_s, ())
 
     def _read_limits(self, key: str, limits: KeyLimits) -> ActiveLimits:
         """Returns the key's limits with this router's part of the rate, and keeps them.
 
         Rate or budget is None if it limits nothing, so that most requests skip the check.
         """
-        if len(self._active) >= KEPT_KEYS:
-            self._active.clear()
+        if len(self._active_limits) >= KEPT_KEYS:
+            self._active_limits.clear()
         rate = limits.rate.part(self._rate_share)
         budget = limits.budget
-        active = self._active[key] = (
+        active = self._active_limits[key] = (
             limits,
             None if rate == RateLimit() else rate,
             budget if limits.budgeted else None,
@@ -240,28 +243,28 @@ class Admission:
 
     def _alert(self, key: str, decision: SpendDecision) -> None:
         """Alerts a budget once for each level and period, not once for each request."""
-        if self._alerted.get(key) == (decision.level, decision.until):
+        if self._last_alerts.get(key) == (decision.level, decision.until):
             return
-        self._alerted[key] = decision.level, decision.until
+        self._last_alerts[key] = decision.level, decision.until
         kind = AlertKind.KEY_BUDGET
         level = decision.level.name.lower()
-        gone = (
+        state_text = (
             "is stopped: it spent" if not decision.allowed else "comes near its end: it spent"
         )
-        self._tell(
+        self._send_alert(
             Alert(
                 kind,
                 subject=f"key {key}",
                 # Two alerts: one near the end of the budget, one at its end.
                 key=f"{kind.value}:{key}:{decision.until}:{level}",
-                title=f"key {key} {gone} {format_percent(decision.share, 0)} of a budget",
+                title=f"key {key} {state_text} {format_percent(decision.share, 0)} of a budget",
                 text=decision.reason,
                 at=self._clock.now(),
                 source=self._worker,
             )
         )
 
-    def _stopped(self, decision: SpendDecision) -> Reply:
+    def _refuse_spent_key(self, decision: SpendDecision) -> Reply:
         """Refuses a key whose budget is spent, until the next period begins (UTC)."""
         self._counters["budget_stopped"] += 1
         begins = datetime.combine(decision.until or date.max, time(), UTC)
@@ -271,37 +274,37 @@ class Admission:
         return Reply(429, (JSON, *headers), error_body(decision.reason, code, code))
 
 
-def _max_output_tokens(request: ClientRequest) -> int:
+def _read_max_output_tokens(request: ClientRequest) -> int:
     """Returns the largest limit that the client gives for the answer, at most MOST_TOKENS;
     0 without one.
     """
     get = request.members.get
-    most = 0
+    largest = 0
     for name in MAX_TOKENS:
         allowed = get(name)
-        if isinstance(allowed, int) and allowed > most:
-            most = allowed
-    return min(most, MOST_TOKENS)
+        if isinstance(allowed, int) and allowed > largest:
+            largest = allowed
+    return min(largest, MOST_TOKENS)
 
 
-def _too_many_requests(
+def _refuse_rate(
     reason: str,
     wait_s: float,
     headers: tuple[Header, ...],
 ) -> Reply:
-    headers_: tuple[Header, ...] = (
+    retry_headers: tuple[Header, ...] = (
         (b"retry-after", b"%d" % max(1, math.ceil(wait_s))),
         (b"retry-after-ms", b"%d" % max(1, math.ceil(wait_s * 1000))),
     )
     body = error_body(reason, "rate_limit_error", "rate_limit_exceeded")
-    return Reply(429, (JSON, *headers_, *headers), body)
+    return Reply(429, (JSON, *retry_headers, *headers), body)
 
 
-def _rate_headers(limits: tuple[LimitStatus, ...]) -> tuple[Header, ...]:
+def _build_rate_headers(limits: tuple[LimitStatus, ...]) -> tuple[Header, ...]:
     headers: list[Header] = []
     for kind, per_minute, remaining, reset_s in limits:
         limit_name, remaining_name, reset_name = RATE_HEADERS[kind]
-        is_soon = reset_s <= _LAST_MS
+        is_soon = reset_s <= _LONGEST_IN_MS_S
         headers += (
             (limit_name, b"%d" % per_minute),
             (remaining_name, b"%d" % remaining),
@@ -315,5 +318,5 @@ def _rate_headers(limits: tuple[LimitStatus, ...]) -> tuple[Header, ...]:
 
 def _format_duration(seconds: float) -> bytes:
     """Formats longer times as OpenAI does: 6s, 1m30s."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest
+    minutes, rest_s = divmod(math.ceil(seconds), 60)
+    return b"%dm%ds" % (minutes, rest_s) if minutes else b"%ds" % rest_s

@@ -1,6 +1,6 @@
 """Identifies callers, finds the serving revision, and counts requests under way.
 
-The first room after `router.server.app`: a request without a known key goes no further.
+The first step after `router.server.app`: a request without a known key goes no further.
 This module reads only a request's head. The key's limits are in `admission`, the routes of
 the request in `router.request.model_endpoint`.
 """
@@ -76,17 +76,17 @@ class Callers:
             elif name == AGENT_HEADER:
                 return self._identify_agent(scope, serving)
         grant = find_grant(bearer_key(authorization), serving, self._secret)
-        if grant is None and (is_anthropics(scope) or scope["path"].startswith(FLAGS_PATH)):
+        if grant is None and (speaks_anthropic(scope) or scope["path"].startswith(FLAGS_PATH)):
             grant = find_grant(header(scope, b"x-api-key"), serving, self._secret)
         if grant is None:
-            return self._admission.refuse_unknown_key(self._address(scope))
+            return self._admission.refuse_unknown_key(self._read_address(scope))
         return grant
 
     def _identify_agent(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
         """Returns the grant of the key that an agent's signed header names.
 
-        Only this installation's agents process can write the header. A request may not have
-        such a header and a key at once. The scope keeps the caller under CALLER.
+        Only this installation's agents process can write the header. A request with the header
+        must not have a key. The scope keeps the caller under CALLER.
         """
         headers = scope["headers"]
         values = [value for name, value in headers if name == AGENT_HEADER]
@@ -109,14 +109,14 @@ class Callers:
         message = f"{AGENT_HEADER.decode()} is refused: {reason}"
         return error_reply(401, message, "invalid_agent_header")
 
-    def _address(self, scope: Scope) -> str:
+    def _read_address(self, scope: Scope) -> str:
         """Returns the client's address, behind the proxies that the settings trust."""
         client = scope.get("client")
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         return client_address(client[0] if client else None, forwarded, self._proxies)
 
 
-def open_literal(
+def find_literal(
     scope: Scope,
     model: str,
     serving: CompiledSnapshot,
@@ -138,15 +138,15 @@ SOON: Final[Header] = (b"retry-after", b"1")
 class FrontDoor:
     """Gives requests an id, a grant, a revision and a place among the requests under way.
 
-    most: how many requests a worker serves at once.
-    renewals: ends pauses of targets, when a new revision is first seen.
+    max_under_way: how many requests a worker serves at once.
+    renewals: ends pauses of targets when a new revision begins to serve.
     """
 
     def __init__(
         self,
         holder: SnapshotHolder,
         recorder: Recording,
-        most: int,
+        max_under_way: int,
         callers: Callers,
         renewals: EarlyRecovery,
         errors: InternalErrors,
@@ -154,16 +154,16 @@ class FrontDoor:
         self.under_way = 0
         self._holder = holder
         self._recorder = recorder
-        self._most = most
+        self._max_under_way = max_under_way
         self._callers = callers
         self._renewals = renewals
         self._errors = errors
-        self._count = itertools.count(1)
+        self._numbers = itertools.count(1)
 
     def next_id(self) -> Header:
         # Each process has a new worker name, so that ids never repeat.
-        number = f"req_{self._recorder.worker}-{next(self._count):x}"
-        return b"x-swapgate-request-id", number.encode()
+        id_ = f"req_{self._recorder.worker}-{next(self._numbers):x}"
+        return b"x-swapgate-request-id", id_.encode()
 
     def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
         """Returns the caller's grant and the serving revision, or the refusal.
@@ -186,7 +186,7 @@ class FrontDoor:
         """Counts a request in, or returns a 503 if the worker is full. After None, call
         `leave` once.
         """
-        if self.under_way >= self._most:
+        if self.under_way >= self._max_under_way:
             self._recorder.counters["refused_when_full"] += 1
             return error_reply(
                 503,
@@ -210,7 +210,7 @@ class FrontDoor:
         self._errors.note(RouterPart.REQUEST, error)
         return error_reply(500, f"the router failed; quote {number}", "internal_error")
 
-    def client_reply(
+    def rewrite_reply(
         self,
         scope: Scope,
         request_id: Header,
@@ -219,12 +219,12 @@ class FrontDoor:
         """Rewrites an error for a client of Anthropic's protocol; returns other replies
         unchanged.
         """
-        if reply.status >= 400 and is_anthropics(scope):
+        if reply.status >= 400 and speaks_anthropic(scope):
             return anthropic_error(reply, request_id[1].decode())
         return reply
 
 
-def is_anthropics(scope: Scope) -> bool:
+def speaks_anthropic(scope: Scope) -> bool:
     """Returns whether the client speaks Anthropic's protocol, by its path or its version
     header.
     """
@@ -251,28 +251,28 @@ def list_models(
     def is_open(route: str) -> bool:
         return route in serving.routes and is_route_allowed(grant, route)
 
-    alias_names = {name for name, route in aliases.listed().items() if is_open(route)}
+    alias_names = {name for name, route in aliases.exact_aliases().items() if is_open(route)}
     names = sorted(alias_names.union(filter(is_open, serving.routes)))
     name = path[len(MODELS) + 1 :]
-    described = _anthropics if anthropic else _openais
-    if name in names or (name and is_open(aliases.route_of(name))):
-        return Reply(200, (JSON,), json.dumps(described(name)).encode())
+    describe = _describe_for_anthropic if anthropic else _describe_for_openai
+    if name in names or (name and is_open(aliases.resolve_name(name))):
+        return Reply(200, (JSON,), json.dumps(describe(name)).encode())
     if name:
         message = f"there is no route {name!r}"
         return error_reply(404, message, "model_not_found", param="model")
-    listed: dict[str, object] = {"data": [described(name) for name in names]}
+    body: dict[str, object] = {"data": [describe(name) for name in names]}
     if anthropic:
-        listed |= {
+        body |= {
             "has_more": False,
-            "first_id": _at(names, 0),
-            "last_id": _at(names, -1),
+            "first_id": _name_at(names, 0),
+            "last_id": _name_at(names, -1),
         }
     else:
-        listed["object"] = "list"
-    return Reply(200, (JSON,), json.dumps(listed).encode())
+        body["object"] = "list"
+    return Reply(200, (JSON,), json.dumps(body).encode())
 
 
-def _openais(name: str) -> dict[str, object]:
+def _describe_for_openai(name: str) -> dict[str, object]:
     return {
         "id": name,
         "object": "model",
@@ -281,7 +281,7 @@ def _openais(name: str) -> dict[str, object]:
     }
 
 
-def _anthropics(name: str) -> dict[str, object]:
+def _describe_for_anthropic(name: str) -> dict[str, object]:
     return {
         "id": name,
         "type": "model",
@@ -291,7 +291,7 @@ def _anthropics(name: str) -> dict[str, object]:
     }
 
 
-def _at(names: list[str], place: int) -> str | None:
+def _name_at(names: list[str], place: int) -> str | None:
     return names[place] if names else None
 
 

@@ -66,84 +66,84 @@ class SharedRates:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._users = os.open(file.with_suffix(".users"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            self._file = self._opened(file)
+            self._file = self._open_file(file)
         except OSError:
             os.close(self._users)
             raise
         self._places: dict[str, int] = {}
-        self._alone = LocalRates()
-        self._told = False
+        self._local = LocalRates()
+        self._has_warned = False
 
     def change(self, key: str, change: Change) -> RateState:
         try:
             place = self._places.get(key)
             if place is None:
-                place = self._places[key] = self._place(key)
-            held = self._lock(place) or self._lock_soon(place)
+                place = self._places[key] = self._find_place(key)
+            is_locked = self._try_lock(place) or self._wait_for_lock(place)
             try:
                 before = RateState(*STATE.unpack(os.pread(self._file, STATE.size, place)))
                 os.pwrite(self._file, STATE.pack(*change(before)), place)
             finally:
-                if held:
+                if is_locked:
                     fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
         except OSError as error:
             self._warn_once(error)
-            return self._alone.change(key, change)
+            return self._local.change(key, change)
         return before
 
     def close(self) -> None:
         os.close(self._file)
         os.close(self._users)
 
-    def _opened(self, file: Path) -> int:
+    def _open_file(self, file: Path) -> int:
         """Each process locks a second file while it lives; a process that finds no other lock
         clears the states.
         """
-        opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
                 fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 pass
             else:
-                os.ftruncate(opened, 0)
-                os.ftruncate(opened, SLOTS * SLOT.size)
+                os.ftruncate(descriptor, 0)
+                os.ftruncate(descriptor, SLOTS * SLOT.size)
             fcntl.flock(self._users, fcntl.LOCK_SH)
         except OSError:
-            os.close(opened)
+            os.close(descriptor)
             raise
-        return opened
+        return descriptor
 
-    def _place(self, key: str) -> int:
+    def _find_place(self, key: str) -> int:
         """Returns the byte offset of a key's state, and takes a free slot for a new key.
 
         Raises OSError if PROBES slots are taken, or another worker holds the file's lock
         too long.
         """
         name = short_hash(key, len(FREE))
-        if not (self._lock(0) or self._lock_soon(0)):
+        if not (self._try_lock(0) or self._wait_for_lock(0)):
             raise OSError(errno.EAGAIN, "another worker is busy with it")
         try:
-            for slot in _slots(name):
-                found, *_ = SLOT.unpack(os.pread(self._file, SLOT.size, slot))
-                if found == FREE:
+            for slot in _iter_slots(name):
+                slot_name, *_ = SLOT.unpack(os.pread(self._file, SLOT.size, slot))
+                if slot_name == FREE:
                     os.pwrite(self._file, name, slot)
-                if found in (FREE, name):
+                if slot_name in (FREE, name):
                     return slot + len(FREE)
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
         raise OSError(errno.ENOSPC, "no slot is left")
 
-    def _lock_soon(self, place: int) -> bool:
+    def _wait_for_lock(self, place: int) -> bool:
         """Waits up to LOCK_S for the lock of one byte; returns whether this process has it."""
         until = time.monotonic() + LOCK_S
         while time.monotonic() < until:
             time.sleep(PAUSE_S)
-            if self._lock(place):
+            if self._try_lock(place):
                 return True
         return False
 
-    def _lock(self, place: int) -> bool:
+    def _try_lock(self, place: int) -> bool:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except (BlockingIOError, PermissionError):
@@ -151,12 +151,12 @@ class SharedRates:
         return True
 
     def _warn_once(self, error: OSError) -> None:
-        if not self._told:
-            self._told = True
+        if not self._has_warned:
+            self._has_warned = True
             log.warning("this process alone counts the rates of keys: %s", error)
 
 
-def _slots(name: bytes) -> Iterator[int]:
+def _iter_slots(name: bytes) -> Iterator[int]:
     """Yields the byte offsets of the slots in which a name may be: linear probing, PROBES
     slots.
     """
@@ -175,11 +175,11 @@ def take_tokens(
 
     now: monotonic seconds. A refused request takes nothing.
     """
-    decided: list[RateDecision] = []
+    decisions: list[RateDecision] = []
 
     def change(state: RateState) -> RateState:
-        decided.append(limits.admit_request(state, limit, tokens, now))
-        return decided[-1].state
+        decisions.append(limits.admit_request(state, limit, tokens, now))
+        return decisions[-1].state
 
     book.change(key, change)
-    return decided[-1]
+    return decisions[-1]

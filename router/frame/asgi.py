@@ -50,7 +50,7 @@ OnLeaving = Callable[[Callable[[], None] | None], None]
 WritePiece = Callable[[bytes], bool]
 
 
-def no_write(piece: bytes) -> bool:  # noqa: ARG001 - a WritePiece
+def refuse_piece(piece: bytes) -> bool:  # noqa: ARG001 - a WritePiece
     return False
 
 
@@ -60,7 +60,7 @@ def piece_writer(send: Send) -> WritePiece:
     A `send` that changes an answer, or of another server, has no such function.
     """
     cycle = getattr(send, "__self__", None)
-    return getattr(cycle, "write_piece", no_write)
+    return getattr(cycle, "write_piece", refuse_piece)
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -113,9 +113,9 @@ async def send_reply(
     headers: Iterable[Header],
 ) -> None:
     """Sends a whole reply with its content-length. headers: added to the reply's own."""
-    status, own, body = reply
-    listed = [
-        *own,
+    status, own_headers, body = reply
+    all_headers = [
+        *own_headers,
         *headers,
         (b"content-length", b"%d" % len(body)),
     ]
@@ -123,7 +123,7 @@ async def send_reply(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": listed,
+            "headers": all_headers,
         }
     )
     await send({"type": "http.response.body", "body": body})
@@ -146,8 +146,8 @@ class DisconnectWatch:
         self._receive = receive
         self._on_leaving = on_leaving
         self._timers = timers
-        self._gone = False
-        self._watch: asyncio.Task[None] | None = None
+        self._has_left = False
+        self._watch_task: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         task = asyncio.current_task(self._timers.loop)
@@ -155,7 +155,7 @@ class DisconnectWatch:
             raise RuntimeError("DisconnectWatch needs a running task; use it in a coroutine")
         self._task = task
         if self._on_leaving is not None:
-            self._on_leaving(self._left)
+            self._on_leaving(self._cancel_block)
             return self
         self.when = asyncio.get_running_loop().time() + WATCH_AFTER_S
         self._timers.add(self)
@@ -171,20 +171,20 @@ class DisconnectWatch:
             self._on_leaving(None)
         else:
             self._timers.discard(self)
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
+        if self._watch_task is not None:
+            self._watch_task.cancel()
+        if self._has_left and kind is asyncio.CancelledError and self._task.uncancel() == 0:
             raise ClientDisconnected from None
 
     def due(self) -> None:
         """Begins to wait for the client's disconnect; `Timers` calls it."""
-        self._watch = asyncio.get_running_loop().create_task(self._wait())
+        self._watch_task = asyncio.get_running_loop().create_task(self._await_disconnect())
 
-    async def _wait(self) -> None:
+    async def _await_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._left()
+        self._cancel_block()
 
-    def _left(self) -> None:
-        self._gone = True
+    def _cancel_block(self) -> None:
+        self._has_left = True
         self._task.cancel()

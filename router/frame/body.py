@@ -1,8 +1,7 @@
 """Reads the fields of a client's JSON body that routing needs; the body stays unchanged.
 
-Edits are made in the text, so that all other bytes reach the provider as the client sent
-them. `json_spans` finds the places. What each protocol's fields mean is in
-`router.protocols`.
+It edits the text, so that all other bytes reach the provider as the client sent them.
+`json_spans` finds the places. `router.protocols` knows the meaning of each protocol's fields.
 """
 
 import json
@@ -38,7 +37,7 @@ _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 
 @dataclass(slots=True)
 class ClientRequest:
-    """A parsed body, as all rooms of the router read it.
+    """A parsed body, as all parts of the router read it.
 
     text: the body as text. model: the name that the client asks for, usually a route's.
     """
@@ -54,8 +53,11 @@ class ClientRequest:
         """Returns a member of the body; None if it is null or absent."""
         return self.members.get(name)
 
-    def for_kind(self, kind: str) -> "ClientRequest":
-        """Gives a chat's output limit the kind's name, unless the body has that name."""
+    def with_kinds_limit(self, kind: str) -> "ClientRequest":
+        """Renames a chat's output limit to the field that the provider kind reads.
+
+        Returns the request unchanged if the body has that field.
+        """
         limit = PROVIDER_KINDS[kind].answer_limit
         if limit is None or self.endpoint is not _CHAT or limit.value in self.members:
             return self
@@ -107,7 +109,7 @@ NO_NAMES: Final[Mapping[str, str]] = {}
 
 def model_alone(request: ClientRequest, target: RequestTarget) -> bytes | None:
     """Replaces only the model. Returns None if its place is not obvious."""
-    return request.members.with_text("model", _quoted(target.model))
+    return request.members.with_text("model", _quote_model(target.model))
 
 
 def model_edit(request: ClientRequest, target: RequestTarget) -> TextEdit:
@@ -117,11 +119,11 @@ def model_edit(request: ClientRequest, target: RequestTarget) -> TextEdit:
     model = request.members.text_place("model")
     if model is None:
         raise ValueError("the request has no `model`")
-    return TextEdit(model.start, model.end, _quoted(target.model))
+    return TextEdit(model.start, model.end, _quote_model(target.model))
 
 
 @lru_cache(maxsize=1024)
-def _quoted(model: str) -> str:
+def _quote_model(model: str) -> str:
     return to_json(model)
 
 
@@ -141,19 +143,19 @@ def setting_edits(
     values = request.members.values
     defaults = {names.get(name, name): value for name, value in target.parameters.items()}
     patch = {names.get(k, k): v for k, v in target.request_patch.parameters.items()}
-    wanted = {name: value for name, value in defaults.items() if name not in values}
-    wanted.update(patch)
+    changes = {name: value for name, value in defaults.items() if name not in values}
+    changes.update(patch)
     # A null has no effect unless it replaces a value.
     return {
         name: value
-        for name, value in wanted.items()
+        for name, value in changes.items()
         if name not in reserved and (value is not None or name in values)
     }
 
 
-def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[TextEdit]:
+def field_edits(request: ClientRequest, new_fields: Mapping[str, object]) -> list[TextEdit]:
     """Returns the edits that set top-level fields: replaced in place, or added at the end."""
-    if not wanted:
+    if not new_fields:
         return []
     members = request.members
     close = members.close
@@ -163,15 +165,15 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Te
             members.values[name].end,
             to_json(value),
         )
-        for name, value in wanted.items()
+        for name, value in new_fields.items()
         if name in members
     ]
-    new = "".join(
+    additions = "".join(
         f",{to_json(name)}:{to_json(value)}"
-        for name, value in wanted.items()
+        for name, value in new_fields.items()
         if name not in members
     )
-    return [*edits, TextEdit(close, close, new)]
+    return [*edits, TextEdit(close, close, additions)]
 
 
 def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
@@ -190,21 +192,21 @@ def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
 def patched_body(
     request: ClientRequest,
     target: RequestTarget,
-    wanted: dict[str, object],
+    new_fields: dict[str, object],
     rules: str,
 ) -> bytes:
     """Writes the patched body. rules: the system prompt's field, which gets the addendum."""
     addendum = target.request_patch.prompt_addendum
-    more = []
-    given = request.members.values.get(rules) if addendum else None
-    if addendum and given is None:
-        wanted[rules] = addendum
-    elif given is not None and rules not in wanted:
-        more = append_members(given, addendum)
+    addendum_edits = []
+    rules_span = request.members.values.get(rules) if addendum else None
+    if addendum and rules_span is None:
+        new_fields[rules] = addendum
+    elif rules_span is not None and rules not in new_fields:
+        addendum_edits = append_members(rules_span, addendum)
     edits = [
         model_edit(request, target),
-        *field_edits(request, wanted),
-        *more,
+        *field_edits(request, new_fields),
+        *addendum_edits,
     ]
     return apply_edits(request.text, edits)
 
@@ -215,7 +217,7 @@ def to_json(value: object) -> str:
     try:
         return _dumps(value)
     except ValueError:
-        return _dumps(_finite(value))
+        return _dumps(_replace_infinity(value))
 
 
 def _dumps(value: object) -> str:
@@ -223,20 +225,26 @@ def _dumps(value: object) -> str:
         value,
         separators=(",", ":"),
         allow_nan=False,
-        default=_plain,
+        default=_to_plain_dict,
     )
 
 
-def _finite(value: object) -> object:
-    """JSON allows 1e999. Python reads it as infinity, which JSON does not allow."""
+def _replace_infinity(value: object) -> object:
+    """Replaces infinity by the largest finite number. Python reads JSON's 1e999 as infinity,
+    which JSON does not allow.
+    """
     if isinstance(value, float) and math.isinf(value):
         return math.copysign(sys.float_info.max, value)
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {name: _replace_infinity(item) for name, item in value.items()}
+    return (
+        [_replace_infinity(item) for item in value]
+        if isinstance(value, list | tuple)
+        else value
+    )
 
 
-def _plain(value: object) -> object:
+def _to_plain_dict(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
@@ -246,8 +254,8 @@ def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
     """Returns the first object of a list. Raises UpstreamFailed for a list without objects."""
     member = members.get(name)
     if not isinstance(member, list) or not member or not isinstance(member[0], dict):
-        what = "an error" if "error" in members else f"no {name}"
-        raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")
+        problem = "an error" if "error" in members else f"no {name}"
+        raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {problem}")
     return member[0]
 
 

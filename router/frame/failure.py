@@ -1,9 +1,8 @@
 """Failures of an attempt at a provider, and the provider's error details.
 
-The classes of failures and the router's reactions are in `harness.frame.failures`. Here is
-the exception that carries one, and the reading of error bodies of many providers. A class
-is chosen in `router.protocols.provider_failures`; a reply is made in
-`router.request.refusals`.
+The classes of failures and the router's reactions are in `harness.frame.failures`. This
+module has the exception that carries a class, and reads the error bodies of many providers.
+`router.protocols.provider_failures` chooses a class; `router.request.refusals` makes a reply.
 """
 
 import json
@@ -55,33 +54,33 @@ class ForeignReference(Untranslatable):
     """The request refers to an item that only another provider stores."""
 
 
-def is_unable(why: Untranslatable) -> bool:
-    """Tells whether another target may take a request that one target has no form for."""
-    return not isinstance(why, MalformedRequest | ForeignReference)
+def is_unable(error: Untranslatable) -> bool:
+    """Returns whether another target may take the request that a target cannot translate."""
+    return not isinstance(error, MalformedRequest | ForeignReference)
 
 
-def no_chat_error(what: str, param: str) -> Untranslatable:
-    """Builds the error for `what`, a part as the client wrote it, in the field `param`."""
-    return Untranslatable(f"the protocol of the route's target does not support {what}", param)
+def no_chat_error(part: str, param: str) -> Untranslatable:
+    """Builds the error for a part as the client wrote it, in the field `param`."""
+    return Untranslatable(f"the protocol of the route's target does not support {part}", param)
 
 
 def reference_error() -> Untranslatable:
     """Builds the error for a reference to an item that only another provider stores."""
-    why = f"{REFERENCE} refers to an item that another provider stores"
-    return ForeignReference(f"{why}; {SEND_ALL}", "input")
+    reason = f"{REFERENCE} refers to an item that another provider stores"
+    return ForeignReference(f"{reason}; {SEND_ALL}", "input")
 
 
-def untranslatable_error(what: str) -> Untranslatable:
-    """Builds the error for `what`: a field in backquotes, else a tool."""
-    if what == REFERENCE:
+def untranslatable_error(part: str) -> Untranslatable:
+    """Builds the error for a part: a field in backquotes, or the name of a tool."""
+    if part == REFERENCE:
         return reference_error()
-    if what == _EARLIER:
-        why = f"{what} refers to an answer that another provider stores"
-        return Untranslatable(f"{why}; {SEND_ALL}", what.strip("`"))
-    return no_chat_error(what, what.strip("`") if what.startswith("`") else "tools")
+    if part == _EARLIER:
+        reason = f"{part} refers to an answer that another provider stores"
+        return Untranslatable(f"{reason}; {SEND_ALL}", part.strip("`"))
+    return no_chat_error(part, part.strip("`") if part.startswith("`") else "tools")
 
 
-# Longest message of a provider in lists of attempts, alerts and reports, in characters.
+# The longest message of a provider in lists of attempts, alerts and reports, in characters.
 MAX_MESSAGE: Final = 300
 _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,63}")
 # `tools[12]`, `messages.1.content.0`, `temperature`.
@@ -165,7 +164,7 @@ class UpstreamFailed(UpstreamError):
     @property
     def sentence(self) -> str:
         """The provider's message, in one line; `keep_sentence` cuts it for storage."""
-        return _one_line((error_object(self.body) or {}).get("message"))
+        return _join_lines((error_object(self.body) or {}).get("message"))
 
     @property
     def provider_words(self) -> ProviderWords:
@@ -192,41 +191,41 @@ def read_message(body: bytes) -> str:
     if error is None:
         title = _TITLE.search(body)
         return title[1].decode("utf-8", "replace").strip() if title else ""
-    named = [str(error[name]) for name in ("code", "param") if error.get(name)]
-    beside = f" ({', '.join(named)})" if named else ""
-    message = _one_line(error.get("message") or error.get("type"))
-    return message[: MAX_MESSAGE - len(beside)] + beside if message else ""
+    details = [str(error[name]) for name in ("code", "param") if error.get(name)]
+    suffix = f" ({', '.join(details)})" if details else ""
+    message = _join_lines(error.get("message") or error.get("type"))
+    return message[: MAX_MESSAGE - len(suffix)] + suffix if message else ""
 
 
 def read_code(error: Mapping[str, object]) -> str:
-    """Returns the first of code, status and type that is an identifier, else empty."""
-    named = (str(error.get(name) or "") for name in ("code", "status", "type"))
-    return next((name for name in named if _CODE.fullmatch(name)), "")
+    """Returns the first identifier among code, status and type; empty without one."""
+    candidates = (str(error.get(name) or "") for name in ("code", "status", "type"))
+    return next((name for name in candidates if _CODE.fullmatch(name)), "")
 
 
 def read_place(error: Mapping[str, object]) -> str:
     """Returns the place up to its last index, because the client's own names may follow."""
-    named = error.get("param") or _field_of(error)
-    if not isinstance(named, str):
+    place = error.get("param") or _read_google_field(error)
+    if not isinstance(place, str):
         beginning = _AT_BEGINNING.match(str(error.get("message") or ""))
-        named = beginning[0] if beginning else ""
-    found = _PLACE.match(named)
-    return found[0] if found else ""
+        place = beginning[0] if beginning else ""
+    match = _PLACE.match(place)
+    return match[0] if match else ""
 
 
 def read_reasons(error: Mapping[str, object]) -> list[str]:
     """Returns the reasons in the details of Google's errors, such as `API_KEY_INVALID`."""
     lists = (error.get(name) for name in ("details", "errors"))
-    details = (detail for given in lists if isinstance(given, list) for detail in given)
+    details = (detail for entries in lists if isinstance(entries, list) for detail in entries)
     reasons = (detail.get("reason") for detail in details if isinstance(detail, dict))
     return [str(reason) for reason in reasons if reason]
 
 
-def _one_line(text: object) -> str:
+def _join_lines(text: object) -> str:
     return " ".join(str(text or "").split())
 
 
-def _field_of(error: Mapping[str, object]) -> object:
+def _read_google_field(error: Mapping[str, object]) -> object:
     match error.get("details"):
         case [*_, {"fieldViolations": [{"field": str(field)}, *_]}] | [
             {"fieldViolations": [{"field": str(field)}, *_]},
@@ -246,18 +245,18 @@ def error_object(body: bytes) -> Mapping[str, object] | None:
     text), Google (a list), Cloudflare (`errors`) and gateways (`message`).
     """
     try:
-        found = json.loads(body)
+        parsed = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    match found:
+    match parsed:
         case [dict(first)] | {"errors": [dict(first), *_]}:
-            return _inner_error(first)
+            return _unwrap_error(first)
         case _:
-            return _inner_error(found)
+            return _unwrap_error(parsed)
 
 
-def _inner_error(found: Any) -> Mapping[str, object] | None:
-    match found:
+def _unwrap_error(parsed: Any) -> Mapping[str, object] | None:
+    match parsed:
         case (
             {"error": {"metadata": {"raw": str(raw)}}}
             | {"error": {"message": str(raw)}}
@@ -268,7 +267,7 @@ def _inner_error(found: Any) -> Mapping[str, object] | None:
         case {"error": dict(error)}:
             return dict(error)
         case {"error": str(message)} | {"detail": str(message)}:
-            return {**found, "message": message}
+            return {**parsed, "message": message}
         case {"detail": [dict(first), *_]} | {"message": {"detail": [dict(first), *_]}}:
             place = first.get("loc")
             steps = [str(step) for step in place] if isinstance(place, list) else []
@@ -280,24 +279,22 @@ def _inner_error(found: Any) -> Mapping[str, object] | None:
                 "param": param,
             }
         case {"message": str()}:
-            return dict(found)
+            return dict(parsed)
         case _:
             return None
 
 
-def refused_request(why: Untranslatable) -> UpstreamFailed:
-    """Builds the failure of a request that cannot be translated: 422, made by the router
-    itself.
-    """
-    message = f"{why.message}; leave it out, or ask another route"
-    body = error_body(message, "invalid_request_error", why.code, param=why.param)
-    failed = UpstreamFailed(
+def refused_request(error: Untranslatable) -> UpstreamFailed:
+    """Builds the router's own failure, a 422, for a request that it cannot translate."""
+    message = f"{error.message}; leave it out, or ask another route"
+    body = error_body(message, "invalid_request_error", error.code, param=error.param)
+    failure = UpstreamFailed(
         FailureClass.BAD_REQUEST,
-        why.message,
+        error.message,
         status=422,
         body=body,
     )
-    failed.local = True
-    failed.unable = is_unable(why)
-    failed.names_foreign_item = isinstance(why, ForeignReference)
-    return failed
+    failure.local = True
+    failure.unable = is_unable(error)
+    failure.names_foreign_item = isinstance(error, ForeignReference)
+    return failure

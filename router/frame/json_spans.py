@@ -2,8 +2,8 @@
 
 `parse_object` alone reads values. The functions `member_spans` and `element_spans` find the
 places of values that it has read, so they meet only valid JSON. A body nested deeper than
-MAX_DEPTH, or an object with more than MAX_MEMBERS names, is refused. Nothing here knows a
-protocol: `body` does.
+MAX_DEPTH, or an object with more than MAX_MEMBERS names, is refused. This module
+knows no protocol: `body` does.
 """
 
 import json
@@ -45,8 +45,8 @@ _SCAN: Final = json.scanner.make_scanner(
     json.JSONDecoder(parse_int=str, parse_float=str)  # type: ignore[arg-type]  # as json does
 )
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
-# Matches a name without escapes, up to its value. _AFTER_VALUE matches what follows a value:
-# the next name, or the object's end with an empty group.
+# Matches a name without escapes, up to its value. _AFTER_VALUE matches the text after a
+# value: the next name, or the object's end with an empty group.
 _PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
 _PLAIN_NAME: Final = re.compile(_PLAIN).match
 _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
@@ -63,23 +63,23 @@ def member_spans(
     if len(values) > MAX_MEMBERS:
         raise InputError(_TOO_MANY)
     spans: dict[str, JsonSpan] = {}
-    at = _skip(text, start + 1)
-    if text[at] == "}":
-        return ObjectSpans(spans, at)
-    name, at = _name(text, at)
+    index = _skip_space(text, start + 1)
+    if text[index] == "}":
+        return ObjectSpans(spans, index)
+    name, index = _read_name(text, index)
     while True:
         if name in spans:
-            raise InputError(f"the name {name!r} occurs twice, again at character {at}")
-        _, end = _SCAN(text, at)
-        spans[name] = JsonSpan(values[name], at, end)
+            raise InputError(f"the name {name!r} occurs twice, again at character {index}")
+        _, end = _SCAN(text, index)
+        spans[name] = JsonSpan(values[name], index, end)
         after = _AFTER_VALUE(text, end)
         if after is None:
-            name, at = _name(text, _skip(text, _skip(text, end) + 1))
+            name, index = _read_name(text, _skip_space(text, _skip_space(text, end) + 1))
             continue
         name = after[1]
-        at = after.end()
+        index = after.end()
         if name is None:
-            return ObjectSpans(spans, at - 1)
+            return ObjectSpans(spans, index - 1)
 
 
 def element_spans(
@@ -91,24 +91,24 @@ def element_spans(
     spans: list[JsonSpan] = []
     end = start
     for value in values:
-        at = _skip(text, _skip(text, end) + 1)
-        _, end = _SCAN(text, at)
-        spans.append(JsonSpan(value, at, end))
+        index = _skip_space(text, _skip_space(text, end) + 1)
+        _, end = _SCAN(text, index)
+        spans.append(JsonSpan(value, index, end))
     return spans
 
 
-def _name(text: str, at: int) -> tuple[str, int]:
-    """Returns the name at text[at] and the index of its value."""
-    plain = _PLAIN_NAME(text, at)
+def _read_name(text: str, index: int) -> tuple[str, int]:
+    """Returns the name at text[index] and the index of its value."""
+    plain = _PLAIN_NAME(text, index)
     if plain:
         return plain[1], plain.end()
-    name, end = _SCAN(text, at)
-    return name, _skip(text, _skip(text, end) + 1)
+    name, end = _SCAN(text, index)
+    return name, _skip_space(text, _skip_space(text, end) + 1)
 
 
-def _skip(text: str, at: int) -> int:
-    found = _SPACE(text, at)
-    return found.end() if found else at
+def _skip_space(text: str, index: int) -> int:
+    match = _SPACE(text, index)
+    return match.end() if match else index
 
 
 class ParsedObject:
@@ -133,7 +133,7 @@ class ParsedObject:
         """Returns a member with its place, quickly if it is a string. name: ASCII letters."""
         value = self.found.get(name)
         if self._spans is None and isinstance(value, str):
-            span = _string_span(self.text, name)
+            span = _find_string_span(self.text, name)
             if span is not None:
                 return JsonSpan(value, *span)
         return self.values.get(name)
@@ -146,12 +146,12 @@ class ParsedObject:
         text = self.text
         if self._spans is not None or not isinstance(self.found.get(name), str):
             return None
-        span = _string_span(text, name)
+        span = _find_string_span(text, name)
         return None if span is None else f"{text[: span[0]]}{new}{text[span[1] :]}".encode()
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
         """Renames a member; every other byte stays. old: ASCII letters. new: absent so far."""
-        colon = _string_span(self.text, old, _COLON)
+        colon = _find_string_span(self.text, old, _COLON)
         if colon is None:
             # The name may contain escapes.
             after = self.text.rindex('"', 0, self.values[old].start) + 1
@@ -160,12 +160,12 @@ class ParsedObject:
             start = colon[0] - len(old) - 2
             after = colon[0]
         text = f'{self.text[:start]}"{new}"{self.text[after:]}'
-        found = {new if name == old else name: value for name, value in self.found.items()}
-        return ParsedObject(text, found)
+        members = {new if name == old else name: value for name, value in self.found.items()}
+        return ParsedObject(text, members)
 
     @property
     def values(self) -> dict[str, JsonSpan]:
-        """The members with their places. To find them takes as long as to parse the text."""
+        """The members with their places. Finding them takes as long as parsing the text."""
         if self._spans is None:
             self._spans = member_spans(self.text, self.text.index("{"), self.found).values
         return self._spans
@@ -205,7 +205,7 @@ _BRACES: Final = bytes.maketrans(b"[]", b"{}")
 # The check counts all brackets of a body up to this length. In a longer body it searches for
 # the first brackets, which reads fewer bytes.
 _COUNTED_BYTES: Final = 4096
-_MANY: Final = MAX_DEPTH + 1  # the most brackets of a kind that the check counts
+_MOST_BRACKETS: Final = MAX_DEPTH + 1  # the most brackets of a kind that the check counts
 # With fewer bytes of text per member, it is faster to check the brackets.
 _BYTES_PER_MEMBER: Final = 64
 
@@ -215,21 +215,23 @@ def _has_many_brackets(body: bytes) -> bool:
     if len(body) <= _COUNTED_BYTES:
         # Each removed bracket shortens the text by one byte. CPython 3.11's `bytes.count` looks
         # at each byte, so it is slower than `replace`, which searches.
-        without = len(body.replace(b"{", b"", _MANY)) + len(body.replace(b"[", b"", _MANY))
-        return 2 * len(body) - without > MAX_DEPTH
-    left = MAX_DEPTH
+        length_without = len(body.replace(b"{", b"", _MOST_BRACKETS)) + len(
+            body.replace(b"[", b"", _MOST_BRACKETS)
+        )
+        return 2 * len(body) - length_without > MAX_DEPTH
+    brackets_left = MAX_DEPTH
     for bracket in (b"{", b"["):
-        at = body.find(bracket)
-        while at >= 0:
-            if not left:
+        index = body.find(bracket)
+        while index >= 0:
+            if not brackets_left:
                 return True
-            left -= 1
-            at = body.find(bracket, at + 1)
+            brackets_left -= 1
+            index = body.find(bracket, index + 1)
     return False
 
 
-def _too_deep(body: bytes) -> bool:
-    """Returns whether the brackets outside of strings are nested deeper than MAX_DEPTH."""
+def _are_brackets_too_deep(body: bytes) -> bool:
+    """Returns whether the brackets outside strings are nested deeper than MAX_DEPTH."""
     # This is exact for valid JSON; the parser refuses other text anyway.
     outside = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(outside.translate(_BRACES, _NOT_STRUCTURE).split(b'"')[::2])
@@ -240,21 +242,21 @@ def _too_deep(body: bytes) -> bool:
     return bool(brackets)
 
 
-def _nests_too_deep(found: dict[str, object], body: bytes) -> bool:
+def _are_values_too_deep(root: dict[str, object], body: bytes) -> bool:
     """Returns whether parsed values are nested too deep, level by level.
 
-    If the values have many members, the brackets of the body are checked instead, which is
+    If the values have many members, it checks the brackets of the body instead, which is
     faster.
     """
-    level: list[dict[str, object] | list[object]] = [found]
-    left = len(body) // _BYTES_PER_MEMBER
+    level: list[dict[str, object] | list[object]] = [root]
+    members_left = len(body) // _BYTES_PER_MEMBER
     for _ in range(MAX_DEPTH):
         members: list[object] = []
         for holder in level:
             members += holder.values() if isinstance(holder, dict) else holder
-        left -= len(members)
-        if left < 0:
-            return _too_deep(body)
+        members_left -= len(members)
+        if members_left < 0:
+            return _are_brackets_too_deep(body)
         level = [member for member in members if isinstance(member, dict | list)]
         if not level:
             return False
@@ -268,7 +270,7 @@ def parse_object(data: bytes) -> ParsedObject:
     try:
         text = data.decode()
         # The next request seldom has the same texts, but often the same names.
-        found = from_json(
+        value = from_json(
             data,
             allow_inf_nan=False,
             catch_duplicate_keys=True,
@@ -276,30 +278,32 @@ def parse_object(data: bytes) -> ParsedObject:
         )
     except ValueError:
         return _parse_strictly(data)
-    if not isinstance(found, dict):
-        raise InputError(_NO_OBJECT)
-    if len(found) > MAX_MEMBERS:
+    if not isinstance(value, dict):
+        raise InputError(_NOT_AN_OBJECT)
+    if len(value) > MAX_MEMBERS:
         raise InputError(_TOO_MANY)
     length = len(data)
     if length <= _COUNTED_BYTES:
         # `_has_many_brackets`, inlined.
-        without = len(data.replace(b"{", b"", _MANY)) + len(data.replace(b"[", b"", _MANY))
-        many_brackets = 2 * length - without > MAX_DEPTH
+        length_without = len(data.replace(b"{", b"", _MOST_BRACKETS)) + len(
+            data.replace(b"[", b"", _MOST_BRACKETS)
+        )
+        many_brackets = 2 * length - length_without > MAX_DEPTH
     else:
         many_brackets = _has_many_brackets(data)
-    if many_brackets and _nests_too_deep(found, data):
+    if many_brackets and _are_values_too_deep(value, data):
         raise InputError(TOO_DEEP)
-    return ParsedObject(text, found)
+    return ParsedObject(text, value)
 
 
-_NO_OBJECT: Final = "expected an object at character 0"
+_NOT_AN_OBJECT: Final = "expected an object at character 0"
 
 
-def _refuse(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_STRICT: Final = json.JSONDecoder(parse_constant=_refuse)
+_STRICT: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _parse_strictly(data: bytes) -> ParsedObject:
@@ -312,17 +316,17 @@ def _parse_strictly(data: bytes) -> ParsedObject:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"byte {error.start} is not UTF-8") from None
-    if _has_many_brackets(data) and _too_deep(data):
+    if _has_many_brackets(data) and _are_brackets_too_deep(data):
         raise InputError(TOO_DEEP)
     try:
-        found = _STRICT.decode(text)
+        value = _STRICT.decode(text)
     except RecursionError:
         raise InputError(TOO_DEEP) from None
     except ValueError as error:
         raise InputError(f"not valid JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(_NO_OBJECT)
-    parsed = ParsedObject(text, found)
+    if not isinstance(value, dict):
+        raise InputError(_NOT_AN_OBJECT)
+    parsed = ParsedObject(text, value)
     _ = parsed.values  # raises for a duplicate name
     return parsed
 
@@ -330,29 +334,29 @@ def _parse_strictly(data: bytes) -> ParsedObject:
 def parse_finite_object(data: bytes) -> ParsedObject:
     """Removes NaN and infinities from objects; in arrays makes them null. Raises InputError."""
     try:
-        found = from_json(data, allow_inf_nan=True, catch_duplicate_keys=True)
+        value = from_json(data, allow_inf_nan=True, catch_duplicate_keys=True)
     except ValueError as error:
         raise InputError(f"not valid JSON: {error}") from None
-    return parse_object(json.dumps(_finite(found), separators=(",", ":")).encode())
+    return parse_object(json.dumps(_drop_non_finite(value), separators=(",", ":")).encode())
 
 
-def _finite(value: object) -> object:
+def _drop_non_finite(value: object) -> object:
     if isinstance(value, dict):
-        kept = {name: item for name, item in value.items() if not _is_infinite(item)}
-        return {name: _finite(item) for name, item in kept.items()}
+        kept = {name: item for name, item in value.items() if not _is_non_finite(item)}
+        return {name: _drop_non_finite(item) for name, item in kept.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if _is_infinite(value) else value
+        return [_drop_non_finite(item) for item in value]
+    return None if _is_non_finite(value) else value
 
 
-def _is_infinite(value: object) -> bool:
+def _is_non_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _string_span(
+def _find_string_span(
     text: str,
     name: str,
-    value: Match = _STRING_VALUE,
+    match_value: Match = _STRING_VALUE,
 ) -> tuple[int, int] | None:
     """Returns the place of a member's value, or None if that is not obvious.
 
@@ -360,14 +364,14 @@ def _string_span(
     only once. The member must exist. The search does not find a name with escapes.
     """
     quoted = f'"{name}"'
-    at = text.find(quoted)
-    after = at + len(quoted)
-    if at < 1 or text[at - 1] == "\\":
+    index = text.find(quoted)
+    after = index + len(quoted)
+    if index < 1 or text[index - 1] == "\\":
         return None
-    if text.count("{", 0, at) != 1 and (text.find(quoted, after) >= 0 or "\\u00" in text):
+    if text.count("{", 0, index) != 1 and (text.find(quoted, after) >= 0 or "\\u00" in text):
         return None
-    found = value(text, after)
-    return found.span(1) if found else None
+    match = match_value(text, after)
+    return match.span(1) if match else None
 
 
 def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
@@ -377,9 +381,9 @@ def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
         start, end, new = edits[0]
         return f"{text[:start]}{new}{text[end:]}".encode()
     parts: list[str] = []
-    at = 0
+    copied_to = 0
     for start, end, new in sorted(edits, key=_START):
-        parts += (text[at:start], new)
-        at = end
-    parts.append(text[at:])
+        parts += (text[copied_to:start], new)
+        copied_to = end
+    parts.append(text[copied_to:])
     return "".join(parts).encode()

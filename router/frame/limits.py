@@ -31,10 +31,10 @@ class Timers:
     """The timers of one event loop: the loop that adds the first timer."""
 
     def __init__(self) -> None:
-        self._set: set[Timer] = set()
-        self._check: asyncio.TimerHandle | None = None
+        self._pending: set[Timer] = set()
+        self._check_timer: asyncio.TimerHandle | None = None
         # Removing a timer that has fired is allowed.
-        self.discard: Callable[[Timer], None] = self._set.discard
+        self.discard: Callable[[Timer], None] = self._pending.discard
 
     @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -43,9 +43,9 @@ class Timers:
 
     def add(self, timer: Timer) -> None:
         """Sets a timer. It fires at most TICK_S late while the event loop is free."""
-        self._set.add(timer)
-        if self._check is None:
-            self._check = self.loop.call_later(TICK_S, self._fire_due)
+        self._pending.add(timer)
+        if self._check_timer is None:
+            self._check_timer = self.loop.call_later(TICK_S, self._fire_due)
 
     def limit(self, when: float) -> "TimeLimit":
         """Returns a limit for a block that ends at `when`, on the event loop's clock."""
@@ -54,14 +54,14 @@ class Timers:
     def _fire_due(self) -> None:
         loop = self.loop
         now = loop.time()
-        due = [timer for timer in self._set if timer.when <= now]
+        due = [timer for timer in self._pending if timer.when <= now]
         if due:
-            self._set.difference_update(due)
+            self._pending.difference_update(due)
             # After a stall, several timers are due at once: the earliest fires first.
             due.sort(key=attrgetter("when"))
         for timer in due:
             timer.due()
-        self._check = loop.call_later(TICK_S, self._fire_due) if self._set else None
+        self._check_timer = loop.call_later(TICK_S, self._fire_due) if self._pending else None
 
 
 class TimeLimit:
@@ -118,20 +118,20 @@ V = TypeVar("V")
 
 
 class BoundedMap(Generic[K, V]):
-    """A map of the latest entries: at least `least`, at most a sixteenth more.
+    """A map of the latest entries: at least `min_entries`, at most a sixteenth more.
 
     An entry that is put again is the latest one. Reading an entry does not renew it.
     """
 
-    def __init__(self, least: int) -> None:
+    def __init__(self, min_entries: int) -> None:
         # It removes several entries at once, because deleted entries slow a dict's iteration.
-        self._surplus = least // 16 + 1
-        self._most = least + self._surplus
+        self._surplus = min_entries // 16 + 1
+        self._max_entries = min_entries + self._surplus
         self._entries: dict[K, V] = {}
 
     def put(self, key: K, value: V) -> None:
         entries = self._entries
-        if len(entries) >= self._most:
+        if len(entries) >= self._max_entries:
             for oldest in list(islice(entries, self._surplus)):
                 del entries[oldest]
         entries.pop(key, None)

@@ -1,7 +1,7 @@
 """The router's replies, error bodies and error events, in OpenAI's shape.
 
-Other protocols rewrite these replies (`router.protocols`). Also decides which of a
-provider's headers a client gets. No reply is sent here: `asgi` sends.
+Other protocols rewrite these replies (`router.protocols`). This module also decides which
+of a provider's headers a client gets. It sends no reply: `asgi` does.
 """
 
 import json
@@ -60,18 +60,18 @@ _NOT_PASSED_ON: Final = _HOP_BY_HOP | {
 
 def passed_on(headers: Iterable[Header]) -> list[Header]:
     """Returns the provider's headers that the client receives. headers: names in lower case."""
-    found: list[Header] = []
+    kept: list[Header] = []
     nominated: list[bytes] = []
     for header in headers:
         name, value = header
-        if _is_clients(name):
-            found.append(header)
+        if _may_reach_client(name):
+            kept.append(header)
         elif name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
             nominated += (part.strip().lower() for part in value.split(b","))
-    return [header for header in found if header[0] not in nominated] if nominated else found
+    return [header for header in kept if header[0] not in nominated] if nominated else kept
 
 
-def end_to_end(headers: Iterable[Header], dropped: Collection[bytes]) -> list[Header]:
+def drop_hop_by_hop(headers: Iterable[Header], dropped: Collection[bytes]) -> list[Header]:
     """Removes hop-by-hop headers (RFC 9110, 7.6.1) and `dropped`; names in lower case."""
     kept: list[Header] = []
     nominated: set[bytes] = set()
@@ -85,18 +85,18 @@ def end_to_end(headers: Iterable[Header], dropped: Collection[bytes]) -> list[He
 
 
 @lru_cache(maxsize=1024)
-def _is_clients(name: bytes) -> bool:
+def _may_reach_client(name: bytes) -> bool:
     return name not in _NOT_PASSED_ON and not name.startswith(_NOT_PASSED_ON_PREFIXES)
 
 
-def header_text(text: str) -> bytes:
+def encode_header_text(text: str) -> bytes:
     """Percent-encodes all but printable ASCII, so that no name can break a header."""
     return quote(text, safe=" !#$&'()*+,/:;=?@[]~").encode()
 
 
 # Statuses below 500 for which a retry may succeed. For other statuses the router sends
 # `x-should-retry: false`, because some clients would retry silently for a minute.
-_WORTH_A_RETRY: Final = (408, 409, 425, 429)
+_RETRYABLE_STATUSES: Final = (408, 409, 425, 429)
 
 
 class Reply(NamedTuple):
@@ -132,16 +132,16 @@ def error_reply(
     headers: Iterable[Header] = (),
     **more: object,
 ) -> Reply:
-    """Builds an error reply. From its status it decides whether clients may retry.
+    """Builds an error reply. Its status decides whether clients may retry.
 
-    code: what programs read. more: as for `error_body`.
+    code: for programs. more: as for `error_body`.
     """
     kind = "invalid_request_error" if status < 500 else "router_error"
-    given = (JSON, *headers)
+    all_headers = (JSON, *headers)
     # Tells clients that a retry would fail, too.
-    if status < 500 and status not in _WORTH_A_RETRY:
-        given = (*given, DO_NOT_RETRY)
-    return Reply(status, given, error_body(message, kind, code, **more))
+    if status < 500 and status not in _RETRYABLE_STATUSES:
+        all_headers = (*all_headers, DO_NOT_RETRY)
+    return Reply(status, all_headers, error_body(message, kind, code, **more))
 
 
 def error_event(message: str, code: str) -> bytes:

@@ -1,9 +1,9 @@
-"""Chooses among a provider's keys: a refused key rests while another is left.
+"""Chooses among a provider's keys: a refused key rests while another key is left.
 
-A key rests for one model, such as after a rate limit, or for all, such as after a 401. How long
-a key rests is decided in `harness.providers.credential`. With a single key there is no choice,
-so its targets' circuit breakers act instead (`target_health`). No key leaves this module in a
-log or an alert: only its name does.
+A key rests for one model, such as after a rate limit, or for all, such as after a 401.
+`harness.providers.credential` decides how long. With a single key there is no choice, so its
+targets' circuit breakers act instead (`target_health`). Logs and alerts get a key's name,
+never the key.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -31,7 +31,7 @@ from router.snapshot.compiled import (
 # Names of provider and key; the refusal, or None when the key works again.
 OnKey = Callable[[str, str, UpstreamFailed | None], None]
 SEVERAL: Final = 2
-_ALL: Final = ""
+_ALL_MODELS: Final = ""
 
 
 class ProviderKeys:
@@ -43,30 +43,30 @@ class ProviderKeys:
     def __init__(self, monotonic: Callable[[], float], on_key: OnKey) -> None:
         self._monotonic = monotonic
         self._on_key = on_key
-        # By provider's name: until when a key rests, for one model or for all (`_ALL`).
+        # By provider's name: until when a key rests, for one model or for all (`_ALL_MODELS`).
         self._resting_until: dict[str, dict[tuple[ProviderKey, str], float]] = {}
         # refused: the keys that a provider refuses now, by its name
         self.refused: set[tuple[str, ProviderKey]] = set()
-        self._there: ProviderKeySets = NO_KEYS
+        self._serving_keys: ProviderKeySets = NO_KEYS
 
     def key(self, upstream: CompiledTarget) -> ProviderKey | None:
         """Returns the key for the next attempt; None if the provider needs none.
 
-        The first key that does not rest is used. If all rest, the one that rests shortest
-        is.
+        That is the first key that does not rest. If all rest, it is the key whose rest ends
+        first.
         """
         if len(upstream.keys) < SEVERAL:
             return upstream.only_key
         if not self._resting_until.get(upstream.provider.name):
             return upstream.keys[0]
-        return choose_key(upstream.keys, self._resting_keys(upstream), self._monotonic())
+        return choose_key(upstream.keys, self._find_resting(upstream), self._monotonic())
 
-    def other(
+    def next_key(
         self, upstream: CompiledTarget, refused: ProviderKey | None
     ) -> ProviderKey | None:
         """Returns the next key after a refused one, which need not rest."""
-        able = self._able(upstream)
-        return next((key for key in able if key != refused), self.key(upstream))
+        usable = self._list_usable(upstream)
+        return next((key for key in usable if key != refused), self.key(upstream))
 
     def has_other_key(
         self,
@@ -77,7 +77,7 @@ class ProviderKeys:
         """Returns whether another key of the provider may succeed where this one failed."""
         if len(upstream.keys) < SEVERAL or not reach.is_of_key:
             return False
-        return any(name != key for name in self._able(upstream))
+        return any(usable != key for usable in self._list_usable(upstream))
 
     def rest(
         self,
@@ -95,21 +95,21 @@ class ProviderKeys:
             return
         provider = upstream.provider.name
         resting = self._resting_until.setdefault(provider, {})
-        model = _ALL if refusal.reach.is_of_account else upstream.target.model
+        model = _ALL_MODELS if refusal.reach.is_of_account else upstream.target.model
         resting[key, model] = self._monotonic() + wait_s
         alerts = FAILURE_RULES[refusal.failure].alerts
         if alerts and (provider, key) not in self.refused:
             self.refused.add((provider, key))
             self._on_key(provider, key.name, refusal)
 
-    def accepted(self, upstream: CompiledTarget, key: ProviderKey | None) -> None:
+    def note_accepted(self, upstream: CompiledTarget, key: ProviderKey | None) -> None:
         """Ends a key's rest and its alert, because an attempt with it succeeded."""
         provider = upstream.provider.name
         resting = self._resting_until.get(provider)
         if key is None or not resting:
             return
         resting.pop((key, upstream.target.model), None)
-        resting.pop((key, _ALL), None)
+        resting.pop((key, _ALL_MODELS), None)
         if (provider, key) in self.refused:
             self.refused.remove((provider, key))
             self._on_key(provider, key.name, None)
@@ -125,38 +125,48 @@ class ProviderKeys:
     def is_removed(self, upstream: CompiledTarget, key: ProviderKey | None) -> bool:
         """Returns whether the serving snapshot no longer has this key."""
         name = upstream.provider.name
-        return key is not None and name in self._there and key not in self._there[name]
+        return (
+            key is not None
+            and name in self._serving_keys
+            and key not in self._serving_keys[name]
+        )
 
-    def forget_gone(self, serving: CompiledSnapshot) -> None:
+    def forget_removed(self, serving: CompiledSnapshot) -> None:
         """Notes a snapshot's keys, and ends the rests and alerts of keys that it does not
         have.
         """
-        self._there = serving.provider_keys
-        there = {(name, key) for name, own in serving.provider_keys.items() for key in own}
-        for provider, key in self.refused - there:
+        self._serving_keys = serving.provider_keys
+        present = {
+            (name, key)
+            for name, provider_keys in serving.provider_keys.items()
+            for key in provider_keys
+        }
+        for provider, key in self.refused - present:
             self.refused.remove((provider, key))
             self._on_key(provider, key.name, None)
         for provider, resting in self._resting_until.items():
-            for place in [place for place in resting if (provider, place[0]) not in there]:
+            for place in [place for place in resting if (provider, place[0]) not in present]:
                 del resting[place]
 
     def back_in_s(self, upstream: CompiledTarget) -> float:
         """Returns the seconds until one of several keys may be used again; 0 for now."""
         now = self._monotonic()
-        resting = self._resting_keys(upstream)
+        resting = self._find_resting(upstream)
         return max(0.0, min(resting.get(key, now) - now for key in upstream.keys))
 
-    def _able(self, upstream: CompiledTarget) -> tuple[ProviderKey, ...]:
-        return rested_keys(upstream.keys, self._resting_keys(upstream), self._monotonic())
+    def _list_usable(self, upstream: CompiledTarget) -> tuple[ProviderKey, ...]:
+        return rested_keys(upstream.keys, self._find_resting(upstream), self._monotonic())
 
-    def _resting_keys(self, upstream: CompiledTarget) -> dict[ProviderKey, float]:
+    def _find_resting(self, upstream: CompiledTarget) -> dict[ProviderKey, float]:
         """Returns until when each resting key rests for the target's model."""
-        found: dict[ProviderKey, float] = {}
+        until_by_key: dict[ProviderKey, float] = {}
         model = upstream.target.model
-        for (key, about), until in self._resting_until.get(upstream.provider.name, {}).items():
-            if about in (_ALL, model):
-                found[key] = max(until, found.get(key, until))
-        return found
+        for (key, model_name), until in self._resting_until.get(
+            upstream.provider.name, {}
+        ).items():
+            if model_name in (_ALL_MODELS, model):
+                until_by_key[key] = max(until, until_by_key.get(key, until))
+        return until_by_key
 
 
 @dataclass(frozen=True, slots=True, repr=False)  # it contains secrets
@@ -166,7 +176,7 @@ class CredentialProof:
     """
 
     keys: tuple[ProviderKey, ...]
-    # If somebody stores the same key again, this changes, too: perhaps the account was paid.
+    # These also change if a person stores the same key again, perhaps after paying the account.
     stored: tuple[StoredKey, ...]
     headers: tuple[tuple[str, str], ...]
 
@@ -195,27 +205,27 @@ class EarlyRecovery:
             return
         self.serving = serving
         before = self._proofs
-        self._proofs = _proofs(serving)
-        thrown = [
+        self._proofs = _collect_proofs(serving)
+        new_switches = [
             switch
             for switch in serving.snapshot.switches
             if switch.id not in (self._switches or ())
         ]
-        known = self._switches
+        known_switches = self._switches
         self._switches = {switch.id for switch in serving.snapshot.switches}
-        self._keys.forget_gone(serving)
-        for upstream in _upstreams(serving):
+        self._keys.forget_removed(serving)
+        for upstream in _iter_targets(serving):
             name = upstream.provider.name
             if name in before and before[name] != self._proofs[name]:
                 self._health.renew(upstream.id)
             # Ignore the first snapshot's switches: they are older than this process.
-            if known is not None and any(
-                force_plan(switch, [upstream.target]).in_effect for switch in thrown
+            if known_switches is not None and any(
+                force_plan(switch, [upstream.target]).in_effect for switch in new_switches
             ):
                 self._health.reopen(upstream.id)
 
 
-def _proofs(serving: CompiledSnapshot) -> dict[str, CredentialProof]:
+def _collect_proofs(serving: CompiledSnapshot) -> dict[str, CredentialProof]:
     snapshot = serving.snapshot
     return {
         name: CredentialProof(
@@ -227,7 +237,7 @@ def _proofs(serving: CompiledSnapshot) -> dict[str, CredentialProof]:
     }
 
 
-def _upstreams(serving: CompiledSnapshot) -> Iterable[CompiledTarget]:
+def _iter_targets(serving: CompiledSnapshot) -> Iterable[CompiledTarget]:
     for route in serving.routes.values():
         yield from route.upstreams.values()
         if route.shadow is not None:

@@ -1,7 +1,7 @@
 """The evidence of targets that all workers of a machine share: good answers, and endpoints.
 
-A worker that has just started knows by it that a target serves chats, so that a refusal of
-embeddings says nothing of them. `target_health` keeps the evidence of one worker.
+It tells a new worker that a target serves chats, so that a refusal of embeddings does not
+count against its chats. `target_health` keeps the evidence of one worker.
 """
 
 from harness.frame.people.limits import RateState
@@ -26,29 +26,29 @@ class SharedEvidence:
         """Notes that a target answered at an endpoint."""
         if (target, endpoint) not in self._noted:
             self._noted.add((target, endpoint))
-            self._marks.add(_served_mark(target, endpoint))
+            self._marks.add(_name_served_mark(target, endpoint))
 
-    def served(self, target: str) -> frozenset[Endpoint]:
+    def served_endpoints(self, target: str) -> frozenset[Endpoint]:
         """Returns the endpoints at which a target has answered, also before this process."""
         return frozenset(
             endpoint
             for endpoint in Endpoint
             if (target, endpoint) in self._noted
-            or self._marks.has(_served_mark(target, endpoint))
+            or self._marks.has(_name_served_mark(target, endpoint))
         )
 
-    def find_well(self, target: str, until: float) -> None:
+    def note_good_until(self, target: str, until: float) -> None:
         """Notes until when a user's good answer counts; 0 after a counted failure."""
-        self._book.change(_well_mark(target), lambda _: RateState(until))
+        self._book.change(_name_good_answer(target), lambda _: RateState(until))
 
-    def found_well(self, target: str, now: float) -> bool:
+    def has_good_answer(self, target: str, now: float) -> bool:
         """Returns whether a user's good answer counts now. Times are monotonic seconds."""
-        return self._book.change(_well_mark(target), lambda state: state)[0] > now
+        return self._book.change(_name_good_answer(target), lambda state: state)[0] > now
 
 
-def _well_mark(target: str) -> str:
+def _name_good_answer(target: str) -> str:
     return f"well:{target}"
 
 
-def _served_mark(target: str, endpoint: Endpoint) -> str:
+def _name_served_mark(target: str, endpoint: Endpoint) -> str:
     return f"served:{target}:{endpoint.value}"

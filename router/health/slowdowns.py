@@ -27,7 +27,7 @@ from harness.routing.reliability.slowdown import (
 )
 
 # The beginning of a target's name in the book of rates.
-_BOOKED: Final = "pause:"
+_BOOK_PREFIX: Final = "pause:"
 _NO_TURNS: Final = Turns()
 
 
@@ -50,7 +50,7 @@ class Slowdowns:
         self._book = book
         self.slowed: dict[str, Slowdown] = {}  # an entry may be over already
         self.on_pause: Callable[[str, float], None] | None = None
-        self._next: set[str] = set()  # targets at which a request waits for the next turn
+        self._reserved: set[str] = set()  # targets at which a request waits for the next turn
         # Requests that wait for a turn or a probe's result, with their size.
         self._waiting: dict[str, list[tuple[RequestSize, asyncio.Future[None]]]] = {}
         self._too_large: dict[str, TooLarge] = {}
@@ -88,7 +88,7 @@ class Slowdowns:
             return
         turns = self._change(target, lambda turns: start_turns(turns, now, pause_s))
         after = begin_slowdown(before, turns, now, pause_s, size, exhausted=exhausted)
-        self._keep(target, before, after)
+        self._store(target, before, after)
 
     def is_too_large(self, target: str, size: RequestSize) -> bool:
         """Returns whether the size of a refused request is known to be the cause."""
@@ -113,7 +113,7 @@ class Slowdowns:
         rest_s = before.rest_s(now) if pause_s is None else pause_s
         turns = self._change(target, lambda turns: widen_turns(turns, now, rest_s))
         after = refuse_probe(before, turns, size, now, pause_s, exhausted=exhausted)
-        self._keep(target, before, after)
+        self._store(target, before, after)
 
     def end(self, target: str, accepted: RequestSize | None = None) -> bool:
         """Ends a slowdown: after a good answer, or because a person asked for it.
@@ -158,9 +158,9 @@ class Slowdowns:
             may_wait = left_s > 0 and (
                 slowdown.may_wait(size) or (waited and not slowdown.exhausted)
             )
-            if target in self._next and may_wait:
-                # Another request has the next turn. It may also bring the good answer.
-                await self._woken(target, size, left_s)
+            if target in self._reserved and may_wait:
+                # Another request has the next turn. Its answer may also end the slowdown.
+                await self._wait_for_news(target, size, left_s)
                 continue
             may_go = slowdown.may_go(size) or may_wait
             wait_s = self._reserve(
@@ -172,19 +172,19 @@ class Slowdowns:
                 return TargetTurn.PROBE
             if not may_wait or left_s < wait_s:
                 return TargetTurn.NONE
-            if not await self._own_turn(target, size, wait_s):
+            if not await self._wait_reserved_turn(target, size, wait_s):
                 return TargetTurn.PROBE
 
-    async def _own_turn(self, target: str, size: RequestSize, wait_s: float) -> bool:
-        """Waits for a reserved turn; returns whether there is news of the target before it.
+    async def _wait_reserved_turn(self, target: str, size: RequestSize, wait_s: float) -> bool:
+        """Waits for a reserved turn; returns whether news of the target comes before it.
 
-        Then, or if the caller leaves, the next request may have a turn.
+        At its end, even if the caller leaves, it wakes the next waiting request.
         """
-        self._next.add(target)
+        self._reserved.add(target)
         try:
-            return await self._woken(target, size, wait_s)
+            return await self._wait_for_news(target, size, wait_s)
         finally:
-            self._next.discard(target)
+            self._reserved.discard(target)
             self._wake(target, most=1)
 
     def _reserve(
@@ -200,22 +200,22 @@ class Slowdowns:
         next turn; None if another worker's good answer ended the slowdown.
         """
         now = self._monotonic()
-        found: list[float] = []
+        waits_s: list[float] = []
 
         def change(turns: Turns) -> Turns:
-            found.append(slowdown.with_turns(turns).wait_s(now, size))
-            takes = may_go and turns.is_slowed and found[-1] <= patience_s
-            return reserve_turn(turns, now + found[-1]) if takes else turns
+            waits_s.append(slowdown.with_turns(turns).wait_s(now, size))
+            may_take = may_go and turns.is_slowed and waits_s[-1] <= patience_s
+            return reserve_turn(turns, now + waits_s[-1]) if may_take else turns
 
         turns = self._change(target, change)
         if not turns.is_slowed:
             self.end(target)
             return None
         self.slowed[target] = slowdown.with_turns(turns)
-        return found[-1] if may_go else slowdown.rest_s(now)
+        return waits_s[-1] if may_go else slowdown.rest_s(now)
 
-    async def _woken(self, target: str, size: RequestSize, wait_s: float) -> bool:
-        """Waits for news of the target; returns whether there is some within `wait_s`."""
+    async def _wait_for_news(self, target: str, size: RequestSize, wait_s: float) -> bool:
+        """Waits for news of the target; returns whether it comes within `wait_s`."""
         news = asyncio.get_running_loop().create_future()
         entry = size, news
         self._waiting.setdefault(target, []).append(entry)
@@ -236,11 +236,11 @@ class Slowdowns:
 
         most: how many; None for all.
         """
-        asleep = [entry for entry in self._waiting.get(target, ()) if not entry[1].done()]
-        for _, news in sorted(asleep, key=lambda entry: entry[0].total)[:most]:
+        entries = [entry for entry in self._waiting.get(target, ()) if not entry[1].done()]
+        for _, news in sorted(entries, key=lambda entry: entry[0].total)[:most]:
             news.set_result(None)
 
-    def _keep(self, target: str, before: Slowdown | None, after: Slowdown) -> None:
+    def _store(self, target: str, before: Slowdown | None, after: Slowdown) -> None:
         """Stores a slowdown. Wakes the waiting requests if their turns are void."""
         self.slowed[target] = after
         stops = after.exhausted and (before is None or not before.exhausted)
@@ -251,11 +251,11 @@ class Slowdowns:
 
     def _change(self, target: str, change: Callable[[Turns], Turns]) -> Turns:
         """Changes a target's turns for all workers, and returns them."""
-        after: list[Turns] = []
+        new_turns: list[Turns] = []
 
-        def changed(state: RateState) -> RateState:
-            after.append(change(Turns(*state)))
-            return RateState(*after[-1])
+        def change_state(state: RateState) -> RateState:
+            new_turns.append(change(Turns(*state)))
+            return RateState(*new_turns[-1])
 
-        self._book.change(f"{_BOOKED}{target}", changed)
-        return after[-1]
+        self._book.change(f"{_BOOK_PREFIX}{target}", change_state)
+        return new_turns[-1]

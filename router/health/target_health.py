@@ -1,7 +1,8 @@
 """Target health keeps each target's circuit breaker, slowdown and latest answers.
 
-It also decides when a health check is due. A target that answers users needs no check, but
-one whose users only wait does. A failed check opens no circuit while users get good answers.
+It also decides when a health check is due. A target that answers users needs no check, a
+target whose users only wait needs one. A failed check opens no circuit while users get good
+answers.
 Times are monotonic seconds.
 The breaker's rules are in `harness.routing.reliability.breaker`; `router.request.settlement`
 records the attempts, `router.observers.health_checks` makes the checks.
@@ -42,6 +43,8 @@ MAX_SLEEP_S: Final = 1.0
 
 
 class HealthCheckState(NamedTuple):
+    """The state of a target, as the schedule of health checks needs it."""
+
     state: BreakerState
     retry_in_s: float  # until the target may get a request
     answered_at: float  # when the last good answer came
@@ -59,8 +62,8 @@ def check_due_in_s(
     if interval_s <= 0:
         return math.inf
     if state.state is BreakerState.CLOSED:
-        doubtful = state.suspect and state.answered_at <= state.checked_at
-        every_s = min(SUSPECT_EVERY_S, interval_s) if doubtful else interval_s
+        is_doubtful = state.suspect and state.answered_at <= state.checked_at
+        every_s = min(SUSPECT_EVERY_S, interval_s) if is_doubtful else interval_s
         wait_s = max(state.answered_at, state.checked_at) + every_s - now
     else:
         # If a probe got no answer, do not repeat it early.
@@ -77,15 +80,14 @@ def due_targets(
     now: float,
     interval_s: float,
 ) -> tuple[str, ...]:
-    """Returns the targets whose check is due; the one that was checked longest ago comes
-    first.
+    """Returns the targets whose check is due, the least recently checked target first.
 
     interval_s: the time between checks of a healthy target without users; 0 for no checks.
     """
-    able = [
+    due = [
         id_ for id_, target in targets.items() if check_due_in_s(target, now, interval_s) <= 0
     ]
-    return tuple(sorted(able, key=lambda name: targets[name].checked_at))
+    return tuple(sorted(due, key=lambda name: targets[name].checked_at))
 
 
 def next_check_in_s(
@@ -143,7 +145,7 @@ class TargetHealth:
     ) -> None:
         self.policy = policy
         trickle_s = min(policy.trickle_s, CANDIDATE_TRICKLE_S)
-        self._policy_of_candidates = replace(policy, trickle_s=trickle_s)
+        self._candidate_policy = replace(policy, trickle_s=trickle_s)
         self._candidates: frozenset[str] = frozenset()
         # How each target's last attempt failed, for the text of an alert.
         self.failures: dict[str, ProviderWords] = {}
@@ -152,11 +154,11 @@ class TargetHealth:
         self._monotonic = monotonic
         self._shared = SharedEvidence(book, marks)
         self.slowdowns = Slowdowns(monotonic, book)
-        self.slowdowns.on_pause = self._paused
+        self.slowdowns.on_pause = self._note_pause
         self._slowed = self.slowdowns.slowed
         self._breakers: dict[str, Breaker] = {}
-        # By target: the successes that the breaker lacks. Counting here spares most requests a
-        # new breaker.
+        # By target: the successes that its breaker does not have yet. Counting them here spares
+        # most requests a new breaker.
         self._successes: dict[str, _Successes] = {}
         self.not_closed: set[str] = set()
         # When each target last answered, and at which endpoint.
@@ -165,9 +167,9 @@ class TargetHealth:
         # The endpoint of users' last failure that counts; for an open circuit, where it opened.
         self.failed_at: dict[str, Endpoint] = {}
         # For `fails_several_callers`: each target's refused callers since its last answer.
-        self._refused: dict[str, set[object]] = {}
+        self._refused_callers: dict[str, set[object]] = {}
         # When a user of this worker last got an answer.
-        self._found_well_at: dict[str, float] = {}
+        self._good_answer_at: dict[str, float] = {}
         # When callers last left a target that no other one follows in their plan.
         self._silent_at: dict[str, float] = {}
 
@@ -186,7 +188,7 @@ class TargetHealth:
         now = self._monotonic()
         return {
             target: target_availability(
-                self._breaker(target),
+                self._read_breaker(target),
                 now,
                 self.policy,
                 self.slowdowns.current(target, now),
@@ -195,7 +197,7 @@ class TargetHealth:
         }
 
     def state(self, target: str) -> BreakerState:
-        return self._breaker(target).state
+        return self._read_breaker(target).state
 
     def admit(self, target: str) -> Ticket | None:
         """Returns a ticket for one attempt, which the caller must settle; None if refused."""
@@ -207,7 +209,7 @@ class TargetHealth:
             self._monotonic(),
             self.policy,
         )
-        self._keep(target, before, after)
+        self._store(target, before, after)
         return ticket
 
     def answered(
@@ -216,20 +218,22 @@ class TargetHealth:
         ticket: Ticket,
         endpoint: Endpoint,
     ) -> None:
-        """Records a success: same as `judge` and `settle` in turn."""
+        """Records a user's success: a faster form of `note_user_outcome` and `settle`."""
         if self.spoken.get(target) is not endpoint:
             self.note_served(target, endpoint)
-        if self._refused:
-            self._refused.pop(target, None)
-        now = self._found_well_at[target] = self._monotonic()
+        if self._refused_callers:
+            self._refused_callers.pop(target, None)
+        now = self._good_answer_at[target] = self._monotonic()
         successes = self._successes.get(target)
         if successes is None or now >= successes.until_s or successes.ticket != ticket:
             before = self._breakers.get(target, CLOSED_BREAKER)
             if before.state is not _CLOSED or before.serial != ticket:
                 self.settle(target, ticket, None)
                 return
-            self._find_well(target, now)  # for all workers, at most once in a bucket's time
-            self._enter_successes(target)
+            self._note_user_evidence(
+                target, now
+            )  # for all workers, at most once in a bucket's time
+            self._flush_successes(target)
             number = breaker.bucket_number(now, self.policy)
             until_s = (number + 1) * self.policy.window_s / BUCKETS
             successes = self._successes[target] = _Successes(number, until_s, ticket)
@@ -241,15 +245,15 @@ class TargetHealth:
         self.spoken[target] = endpoint
         self._shared.note_served(target, endpoint)
 
-    def served(self, target: str) -> frozenset[Endpoint]:
+    def served_endpoints(self, target: str) -> frozenset[Endpoint]:
         """Returns the endpoints at which a target has answered, in any worker."""
-        return self._shared.served(target)
+        return self._shared.served_endpoints(target)
 
     def fails_several_callers(self, target: str, caller: object) -> bool:
         """Notes a caller's failure. Returns whether SEVERAL_CALLERS got failures since the
         target's last answer.
         """
-        refused = self._refused.setdefault(target, set())
+        refused = self._refused_callers.setdefault(target, set())
         if len(refused) < SEVERAL_CALLERS:
             refused.add(caller)
         return len(refused) >= SEVERAL_CALLERS
@@ -266,31 +270,31 @@ class TargetHealth:
         failure: None for an answer. The method ignores a neutral failure.
         """
         if failure is None:
-            self._find_well(target, self._monotonic())
+            self._note_user_evidence(target, self._monotonic())
         elif FAILURE_RULES[failure].breaker is not BreakerEffect.NEUTRAL:
-            self._find_well(target, None)
+            self._note_user_evidence(target, None)
             self.failed_at[target] = endpoint
 
     def users_get_good_answers(self, target: str) -> bool:
         """Returns whether a user of any worker lately got a good answer, and no user a counted
         failure since then. Such an answer outweighs failed checks and one caller's refusal.
         """
-        at = self._found_well_at.get(target)
+        at = self._good_answer_at.get(target)
         now = self._monotonic()
         is_recent = at is not None and now < at + USER_EVIDENCE_S
-        return is_recent or self._shared.found_well(target, now)
+        return is_recent or self._shared.has_good_answer(target, now)
 
-    def _find_well(self, target: str, now: float | None) -> None:
+    def _note_user_evidence(self, target: str, now: float | None) -> None:
         """Notes a user's good answer at a time; None for a counted failure."""
         if now is None:
-            self._found_well_at.pop(target, None)
+            self._good_answer_at.pop(target, None)
         else:
-            self._found_well_at[target] = now
-        self._shared.find_well(target, 0.0 if now is None else now + USER_EVIDENCE_S)
+            self._good_answer_at[target] = now
+        self._shared.note_good_until(target, 0.0 if now is None else now + USER_EVIDENCE_S)
 
     def answered_within(self, target: str, seconds: float) -> bool:
         """Returns whether a user got an answer in this time, and no failure since then."""
-        at = self._found_well_at.get(target)
+        at = self._good_answer_at.get(target)
         return at is not None and self._monotonic() <= at + seconds
 
     def answered_lately(self, target: str, seconds: float) -> bool:
@@ -298,7 +302,9 @@ class TargetHealth:
         USER_EVIDENCE_S, and no counted failure since then.
         """
         since = self._monotonic() + USER_EVIDENCE_S - seconds
-        return self.answered_within(target, seconds) or self._shared.found_well(target, since)
+        return self.answered_within(target, seconds) or self._shared.has_good_answer(
+            target, since
+        )
 
     def settle(
         self,
@@ -307,20 +313,20 @@ class TargetHealth:
         failure: FailureClass | None,
     ) -> None:
         """Ends an attempt: for a stream at its end. failure: None for a success."""
-        before = self._breaker(target)
+        before = self._read_breaker(target)
         now = self._monotonic()
         if failure is None:
             self.answered_at[target] = now
-            self._refused.pop(target, None)
-        policy = self._policy_of_candidates if target in self._candidates else self.policy
+            self._refused_callers.pop(target, None)
+        policy = self._candidate_policy if target in self._candidates else self.policy
         after = breaker.settle(before, ticket, failure, now, policy)
-        self._keep(target, before, after)
+        self._store(target, before, after)
 
     def open_circuit(self, target: str, failure: FailureClass) -> bool:
         """Opens a closed circuit at once; returns whether it was closed."""
-        before = self._breaker(target)
+        before = self._read_breaker(target)
         after = breaker.trip(before, failure, self._monotonic(), self.policy)
-        self._keep(target, before, after)
+        self._store(target, before, after)
         return after is not before
 
     def note_silence(self, target: str) -> None:
@@ -335,7 +341,7 @@ class TargetHealth:
         return [
             target
             for target, at in self._silent_at.items()
-            if now < at + SILENT_S and self._found_well_at.get(target, -math.inf) < at
+            if now < at + SILENT_S and self._good_answer_at.get(target, -math.inf) < at
         ]
 
     def note_candidates(self, serving: CompiledSnapshot) -> None:
@@ -353,25 +359,25 @@ class TargetHealth:
 
         Called when the provider's keys or headers changed. Other open circuits stay open.
         """
-        before = self._breaker(target)
-        self._keep(target, before, breaker.reset_after_new_key(before))
+        before = self._read_breaker(target)
+        self._store(target, before, breaker.reset_after_new_key(before))
         self.slowdowns.end(target)
 
     def reopen(self, target: str) -> None:
         """Ends a slowdown and closes the circuit, because an operator chose the target by a
         switch.
         """
-        before = self._breaker(target)
-        self._keep(target, before, breaker.reset_breaker(before))
+        before = self._read_breaker(target)
+        self._store(target, before, breaker.reset_breaker(before))
         self.slowdowns.end(target)
 
-    def _breaker(self, target: str) -> Breaker:
+    def _read_breaker(self, target: str) -> Breaker:
         if target in self._successes:
-            self._enter_successes(target)
+            self._flush_successes(target)
         return self._breakers.get(target, CLOSED_BREAKER)
 
-    def _enter_successes(self, target: str) -> None:
-        """Moves the counted successes into the breaker, before somebody reads it."""
+    def _flush_successes(self, target: str) -> None:
+        """Moves the counted successes into the breaker, before its state is read."""
         successes = self._successes.pop(target, None)
         if successes is not None:
             before = self._breakers.get(target, CLOSED_BREAKER)
@@ -379,13 +385,13 @@ class TargetHealth:
                 before, successes.number, successes.count
             )
 
-    def _keep(
+    def _store(
         self,
         target: str,
         before: Breaker,
         after: Breaker,
     ) -> None:
-        """Stores a breaker's new state, and tells of a move between states."""
+        """Stores a breaker's new state, and reports a move between states."""
         if after is before:
             return
         self._breakers[target] = after
@@ -396,6 +402,6 @@ class TargetHealth:
         if after.state is not before.state and self.on_move is not None:
             self.on_move(target, after)
 
-    def _paused(self, target: str, wait_s: float) -> None:
+    def _note_pause(self, target: str, wait_s: float) -> None:
         if wait_s > self.policy.open_max_s and self.on_pause is not None:
             self.on_pause(target, wait_s)

@@ -1,8 +1,8 @@
-"""Notes which client keys use each target and which callers it fails, so that one caller whose
-requests make a target fail does not take it from the others.
+"""Notes which client keys use each target, and which callers it fails. So one caller whose
+requests make a target fail cannot close it for the others.
 
-A prompt may cause a 500, an empty answer, or a firewall's 403. Such failures say something
-about the target once several callers meet them. `router.request.settlement` asks before it
+A prompt may cause a 500, an empty answer, or a firewall's 403. Such failures count against
+the target only after several callers got them. `router.request.settlement` asks before it
 counts a failure; `router.request.leaving` reads the keys. Times are on the event loop's clock.
 """
 
@@ -40,8 +40,8 @@ class TargetUsers:
         self.used_at = {use: at for use, at in self.used_at.items() if at > oldest}
         return frozenset(
             key
-            for (used, key), at in self.used_at.items()
-            if key and at >= since and used in (target, target or used)
+            for (used_target, key), at in self.used_at.items()
+            if key and at >= since and used_target in (target, target or used_target)
         )
 
     def fails_one_key(
@@ -54,17 +54,19 @@ class TargetUsers:
         """Notes a caller's failure. Returns whether the target fails for a single client key,
         although another key has used it since `since`.
         """
-        failed = self.failed(target, now)
-        if len(failed) < MOST_FAILED:
-            failed[caller] = now
-        failed_keys = {key for _, key in failed}
+        failed_at = self.find_failed_callers(target, now)
+        if len(failed_at) < MOST_FAILED:
+            failed_at[caller] = now
+        failed_keys = {key for _, key in failed_at}
         if len(failed_keys) >= SEVERAL_KEYS:
             return False
         return not self.keys(target, since, now) <= failed_keys
 
-    def failed(self, target: str, now: float) -> dict[Caller, float]:
+    def find_failed_callers(self, target: str, now: float) -> dict[Caller, float]:
         """Returns when each caller last got a failure of a target, within the window."""
-        failed = self._failed_at.get(target, {})
-        failed = {one: at for one, at in failed.items() if at > now - self._window_s}
-        self._failed_at[target] = failed
-        return failed
+        failed_at = self._failed_at.get(target, {})
+        failed_at = {
+            caller: at for caller, at in failed_at.items() if at > now - self._window_s
+        }
+        self._failed_at[target] = failed_at
+        return failed_at

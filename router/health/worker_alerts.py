@@ -1,8 +1,8 @@
-"""Sends a worker's alerts, and ends them with their cause. No request waits for them.
+"""Sends a worker's alerts, and ends each alert when its cause ends. No request waits for them.
 
 Other parts report causes here: breakers, keys, faults, aborts. A timer looks for causes
-without an event of their own, such as a refused revision. Whom an alert reaches is decided
-by the control plane (`harness.frame.alerts`); this module has no address and no secret.
+without an event of their own, such as a refused revision. The control plane decides
+who gets an alert (`harness.frame.alerts`); this module has no address and no secret.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from router.upstream.learned_repairs import LearnedFields
 WATCH_S: Final = 1.0
 # How often a worker reports that a cause continues: below `silent` in
 # harness.frame.alerts.alert.
-STILL_S: Final = 60.0
+REPORT_OPEN_EVERY_S: Final = 60.0
 # How often a worker reports that the router's own faults continue.
 AGAIN_S: Final = 10.0
 NO_KEY: Final = "no key of "
@@ -43,9 +43,9 @@ PAUSE: Final = "pause of "
 REPAIRS: Final = "repairs of "
 SILENT: Final = "silence of "
 REVISION: Final = "revision"
-OF_WORKER: Final = (NO_KEY, REVISION)
-OF_KEYS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
-KIND_OF: Final = {
+WORKER_CAUSES: Final = (NO_KEY, REVISION)
+KEY_ALERTS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
+ALERT_KINDS: Final = {
     FailureClass.OUR_KEY: AlertKind.OUR_KEY,
     FailureClass.QUOTA: AlertKind.QUOTA,
     FailureClass.MODEL_UNKNOWN: AlertKind.MODEL_UNKNOWN,
@@ -90,30 +90,30 @@ class WorkerAlerts:
         self._clock = clock
         self._open: dict[str, Alert] = {}
         self._refused = ""
-        self._faults_told_s: dict[str, float] = {}
-        self._faults_untold: dict[str, Alert] = {}
+        self._faults_sent_at_s: dict[str, float] = {}
+        self._unsent_faults: dict[str, Alert] = {}
         self.shares = CallerShares(self._note_shares)
-        self._looking: list[Callable[[CompiledSnapshot], None]] = [
+        self._followers: list[Callable[[CompiledSnapshot], None]] = [
             health.note_candidates,
             self.shares.evaluate,
         ]
 
-    def add_follower(self, look: Callable[[CompiledSnapshot], None]) -> None:
-        """Adds a function that gets the serving snapshot at each look, about once a second."""
-        self._looking.append(look)
+    def add_follower(self, follower: Callable[[CompiledSnapshot], None]) -> None:
+        """Adds a function that gets the serving snapshot about once a second."""
+        self._followers.append(follower)
 
-    def breaker_moved(self, target: str, after: Breaker) -> None:
+    def note_breaker_move(self, target: str, after: Breaker) -> None:
         """Alerts an open circuit, and ends the alert once the circuit closes."""
         if after.state is BreakerState.HALF_OPEN:
             return
         if after.state is BreakerState.CLOSED:
             self._resolve(f"{TARGET}{target}")
         else:
-            self._opened(target, after.because)
+            self._alert_open_circuit(target, after.because)
 
-    def paused(self, target: str, wait_s: float) -> None:
+    def note_pause(self, target: str, wait_s: float) -> None:
         """Alerts a provider's request for a long pause. wait_s: in seconds."""
-        name, _ = self._names(target)
+        name, _ = self._name_target(target)
         until = self._clock.now() + timedelta(seconds=wait_s)
         self._raise(
             f"{PAUSE}{target}",
@@ -123,11 +123,11 @@ class WorkerAlerts:
             f"{name} gets no requests: its provider asked for a pause",
             f"The provider asked for no requests until {until:%F %H:%M} UTC.",
             f"To ask it at once: `swapgate switch throw target:{target} --for 10s --reason …`.",
-            *self._carried(target),
+            *self._describe_load(target),
             source=target,
         )
 
-    def key_moved(
+    def note_key_change(
         self,
         provider: str,
         key: str,
@@ -140,17 +140,17 @@ class WorkerAlerts:
             return
         self._raise(
             name,
-            KIND_OF[refusal.failure],
+            ALERT_KINDS[refusal.failure],
             f"provider {provider}",
             f"{provider}:{key}",
             f"the router stopped using the key in {key}: {BECAUSE[refusal.failure]}",
             f"Another key of {provider} serves while one is left.",
-            *_words_of(refusal.provider_words),
+            *_quote_provider(refusal.provider_words),
             source=f"{provider}/{key}",
         )
 
-    def canary_aborted(self, abort: LocalAbort) -> None:
-        """The control plane reads this alert as a request to roll back."""
+    def note_canary_abort(self, abort: LocalAbort) -> None:
+        """Alerts a stopped canary, which makes the control plane roll it back."""
         alert = Alert(
             AlertKind.LOCAL_ABORT,
             f"route {abort.route}",
@@ -174,22 +174,22 @@ class WorkerAlerts:
             key=lambda key: (not key.startswith(OPENING), shares[key]),
         )
         share = format_percent(shares[key], 0)
-        of = f"of {route}'s requests"
-        what = f"carry one key ({key[:SHOWN_KEY]}), so it names an application"
+        share_text = f"of {route}'s requests"
+        finding = f"carry one key ({key[:SHOWN_KEY]}), so it names an application"
         if key.startswith(OPENING):
-            what = "begin with one message and name no caller, so it is a template"
+            finding = "begin with one message and name no caller, so it is a template"
         self._raise(
             name,
             AlertKind.SHARED_KEY,
             f"route {route}",
             route,
             f"one key carries {share} of the requests of {route}",
-            f"{share} {of} {what} and no person: a canary that draws keys would move all of "
-            "them at once.",
+            f"{share} {share_text} {finding} and no person: a canary that draws keys would "
+            "move all of them at once.",
             "So Swapgate assigns each conversation separately.",
         )
 
-    def _keep_open(self, prefix: str, subjects: Collection[str]) -> None:
+    def _resolve_missing(self, prefix: str, subjects: Collection[str]) -> None:
         """Ends the alerts of subjects that no longer exist."""
         for name in [open_name for open_name in self._open if open_name.startswith(prefix)]:
             if name.removeprefix(prefix) not in subjects:
@@ -197,7 +197,7 @@ class WorkerAlerts:
 
     def _look_at_repairs(self) -> None:
         learned = self._learned()
-        self._keep_open(REPAIRS, learned)
+        self._resolve_missing(REPAIRS, learned)
         for target, fields in learned.items():
             name = f"{REPAIRS}{target}"
             words = ", ".join(field.words for field in fields)
@@ -217,11 +217,11 @@ class WorkerAlerts:
 
     def _look_at_silence(self) -> None:
         silent = self._health.silent_targets()
-        self._keep_open(SILENT, silent)
+        self._resolve_missing(SILENT, silent)
         for target in silent:
             if f"{SILENT}{target}" in self._open:
                 continue
-            name, _ = self._names(target)
+            name, _ = self._name_target(target)
             self._raise(
                 f"{SILENT}{target}",
                 AlertKind.TARGET_SILENT,
@@ -235,33 +235,33 @@ class WorkerAlerts:
 
     def internal_error(
         self,
-        about: str,
+        cause: str,
         subject: str,
         words: str,
     ) -> None:
-        """Reports a fault. about: the live rollout that the fault holds, else `subject`."""
-        key = f"{AlertKind.INTERNAL_ERROR.value}:{about}"
-        alert = self._alert(
+        """Reports a fault. cause: the live rollout that it holds, or `subject` without one."""
+        key = f"{AlertKind.INTERNAL_ERROR.value}:{cause}"
+        alert = self._build_alert(
             AlertKind.INTERNAL_ERROR,
             subject,
-            about,
+            cause,
             f"the router failed in a request of {subject}",
             words,
         )
         now = self._clock.monotonic()
-        if now - self._faults_told_s.get(key, -AGAIN_S) < AGAIN_S:
-            self._faults_untold[key] = alert
+        if now - self._faults_sent_at_s.get(key, -AGAIN_S) < AGAIN_S:
+            self._unsent_faults[key] = alert
             return
-        self._faults_told_s[key] = now
+        self._faults_sent_at_s[key] = now
         self.raise_alert(alert)
 
     def _look_at_faults(self) -> None:
         """Reports later faults, because a person may have acknowledged only earlier faults."""
         now = self._clock.monotonic()
-        for key in list(self._faults_untold):
-            if now - self._faults_told_s[key] >= AGAIN_S:
-                self._faults_told_s[key] = now
-                self.raise_alert(self._faults_untold.pop(key))
+        for key in list(self._unsent_faults):
+            if now - self._faults_sent_at_s[key] >= AGAIN_S:
+                self._faults_sent_at_s[key] = now
+                self.raise_alert(self._unsent_faults.pop(key))
 
     def evaluate(self) -> None:
         """Looks for causes that began or ended, and tells the followers of the serving
@@ -269,14 +269,14 @@ class WorkerAlerts:
         """
         serving = self._holder.current
         if serving is not None:
-            for look in self._looking:
-                look(serving)
+            for follower in self._followers:
+                follower(serving)
         self._look_at_keys()
         self._look_at_repairs()
         self._look_at_silence()
         self._look_at_revision()
         paused = [name.removeprefix(PAUSE) for name in self._open if name.startswith(PAUSE)]
-        self._keep_open(
+        self._resolve_missing(
             PAUSE,
             [target for target in paused if self._health.slowdowns.rest_s(target) > 0],
         )
@@ -293,9 +293,9 @@ class WorkerAlerts:
         # A removed key is no longer refused. A provider without a key has an alert of its own.
         for id_ in {id_ for route in served for id_ in route.keyless}:
             name = f"{TARGET}{id_}"
-            if name in self._open and self._open[name].kind in OF_KEYS:
+            if name in self._open and self._open[name].kind in KEY_ALERTS:
                 self._resolve(name)
-        self._keep_open(NO_KEY, lacking)
+        self._resolve_missing(NO_KEY, lacking)
         for provider in sorted(lacking):
             name = f"{NO_KEY}{provider}"
             if name not in self._open:
@@ -312,7 +312,7 @@ class WorkerAlerts:
     def _look_at_revision(self) -> None:
         if refused_because := self._holder.disk_refused:
             self._holder.disk_refused = ""
-            alert = self._alert(
+            alert = self._build_alert(
                 AlertKind.REVISION_REFUSED,
                 "snapshot on disk",
                 "disk",
@@ -352,7 +352,7 @@ class WorkerAlerts:
             await asyncio.sleep(WATCH_S)
             self.evaluate()
             turns += 1
-            if turns >= STILL_S / WATCH_S:
+            if turns >= REPORT_OPEN_EVERY_S / WATCH_S:
                 turns = 0
                 self.still()
 
@@ -371,7 +371,7 @@ class WorkerAlerts:
         name: the cause. key: identifies the alert at the control plane; several causes may
         share it.
         """
-        alert = self._alert(kind, subject, key, title, " ".join(sentences), source)
+        alert = self._build_alert(kind, subject, key, title, " ".join(sentences), source)
         before = self._open.get(name)
         if before is not None and before.key != alert.key:
             self._resolve(name)
@@ -380,9 +380,9 @@ class WorkerAlerts:
 
     def close(self) -> None:
         """Ends the alerts that the next worker raises at once; other alerts end by silence."""
-        for prefix in OF_WORKER:
-            self._keep_open(prefix, ())
-        self._recorder.notify(*self._faults_untold.values())
+        for prefix in WORKER_CAUSES:
+            self._resolve_missing(prefix, ())
+        self._recorder.notify(*self._unsent_faults.values())
         self._open.clear()
 
     def raise_alert(self, alert: Alert) -> None:
@@ -404,36 +404,40 @@ class WorkerAlerts:
         self._recorder.notify(alert.now(AlertEvent.ENDED, self._clock.now()))
         self._events.put("alert_resolved", kind=alert.kind.value, subject=alert.subject)
 
-    def _opened(self, target: str, because: FailureClass | None) -> None:
+    def _alert_open_circuit(self, target: str, because: FailureClass | None) -> None:
         """Alerts an open circuit: a fault of our account once for the provider, others by
         target.
         """
-        name, provider = self._names(target)
+        name, provider = self._name_target(target)
         kind = AlertKind.BREAKER_OPEN
-        why = "it fails"
-        ours = False
+        reason = "it fails"
+        is_account_fault = False
         if because is not None:
-            kind = KIND_OF.get(because, kind)
-            why = BECAUSE.get(because, why)
+            kind = ALERT_KINDS.get(because, kind)
+            reason = BECAUSE.get(because, reason)
             # One alert is enough, because all targets of a provider share its account.
-            ours = FAILURE_RULES[because].reach.is_of_account
-        about = f"provider {provider}" if ours else f"target {name}"
-        last = self._health.failures.get(target)
-        failure = last if last is not None and last.failure is because else None
+            is_account_fault = FAILURE_RULES[because].reach.is_of_account
+        subject = f"provider {provider}" if is_account_fault else f"target {name}"
+        last_failure = self._health.failures.get(target)
+        failure = (
+            last_failure
+            if last_failure is not None and last_failure.failure is because
+            else None
+        )
         self._raise(
             f"{TARGET}{target}",
             kind,
-            about,
-            provider if ours else target,
-            f"{name} gets no requests: {why}",
+            subject,
+            provider if is_account_fault else target,
+            f"{name} gets no requests: {reason}",
             f"The circuit of {name} is open.",
-            *self._carried(target),
-            *_words_of(failure),
+            *self._describe_load(target),
+            *_quote_provider(failure),
             source=target,
         )
 
-    def _carried(self, target: str) -> Iterator[str]:
-        """Yields a sentence for each route of the target: which target has its load now."""
+    def _describe_load(self, target: str) -> Iterator[str]:
+        """Yields a sentence for each route of the target, with the target that has its load."""
         serving = self._holder.current
         for route in serving.routes.values() if serving else ():
             if target not in route.upstreams:
@@ -451,12 +455,12 @@ class WorkerAlerts:
                 load = f"{route.upstreams[carrier].name} carries its load now"
             yield f"Route {route.route.name}: {load}."
 
-    def _names(self, target: str) -> tuple[str, str]:
+    def _name_target(self, target: str) -> tuple[str, str]:
         serving = self._holder.current
-        known = serving.snapshot.table.targets.get(target) if serving else None
-        return (known.name, known.provider) if known else (target, target)
+        declared = serving.snapshot.table.targets.get(target) if serving else None
+        return (declared.name, declared.provider) if declared else (target, target)
 
-    def _alert(
+    def _build_alert(
         self,
         kind: AlertKind,
         subject: str,
@@ -470,7 +474,7 @@ class WorkerAlerts:
         return Alert(kind, subject, key, title, text, self._clock.now(), source)
 
 
-def _words_of(failure: ProviderWords | None) -> Iterator[str]:
+def _quote_provider(failure: ProviderWords | None) -> Iterator[str]:
     if failure is not None and failure.sentence:
         cause = f" ({failure.cause})" if failure.cause else ""
         yield f"Its provider said{cause}: {keep_sentence(failure.sentence)}"

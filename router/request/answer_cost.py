@@ -24,7 +24,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 
 
 class BoundedUsage(NamedTuple):
-    """What a request used at least. target: the one that read the prompt."""
+    """The least usage of a request. target: the target that read the prompt."""
 
     target: CompiledTarget
     usage: TokenUsage
@@ -53,15 +53,15 @@ def bound_usage(
     input_tokens, output_tokens, cached, written, hour, tier = usage
     is_embedding = observed.request.endpoint is _EMBEDDINGS
     if isinstance(result, UpstreamAnswer) and not (output_tokens or is_embedding):
-        output_tokens = _output_tokens(observed, result)
+        output_tokens = _estimate_output_tokens(observed, result)
         if input_tokens and not output_tokens:
             return None  # an empty answer has no tokens
     input_tokens = input_tokens or estimate_prompt(observed.request)
-    least = TokenUsage(input_tokens, output_tokens, cached, written, hour, tier)
-    return BoundedUsage(attempt.upstream, least)
+    lower_bound = TokenUsage(input_tokens, output_tokens, cached, written, hour, tier)
+    return BoundedUsage(attempt.upstream, lower_bound)
 
 
-def _output_tokens(observed: RoutedRequest, answer: UpstreamAnswer) -> int:
+def _estimate_output_tokens(observed: RoutedRequest, answer: UpstreamAnswer) -> int:
     signals = AnswerSignals(keeps=True)
     DIALECTS[observed.request.endpoint].note_signals(signals, answer.members)
     return -(-signals.length // CHARACTERS_PER_TOKEN)

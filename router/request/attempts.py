@@ -28,14 +28,14 @@ from harness.routing.reliability.latency import (
 )
 from harness.routing.settings import RouterSettings
 from router.frame.limits import BoundedMap, Timer
-from router.request.needs import given_fields, output_limit
+from router.request.needs import read_output_limit, used_features
 from router.request.request_state import Attempt, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 
 # How many combinations of target, endpoint and class of answers a worker keeps times for.
-KEPT: Final = 2048
+MAX_KINDS: Final = 2048
 # The most answer times that wait to be added up.
-MAX_NOTED: Final = 256
+MAX_NEW_WAITS: Final = 256
 # How many answers of a target show whether it answers in its usual time.
 LATEST_ANSWERS: Final = 64
 # The least time for the first output of a request that probes an open circuit. Without
@@ -58,16 +58,16 @@ def first_token_s(
 
     The limit is fixed, because a shadow's answers do not adapt `TimeLimits`.
     """
-    own = route.route.settings.first_token_timeout_s
+    route_limit_s = route.route.settings.first_token_timeout_s
     return (
-        own
+        route_limit_s
         or upstream.can.first_token_timeout_s
         or settings.first_token_timeout_s
         or FIRST_TOKEN_S
     )
 
 
-def _incumbents_limit_s(job: RoutedRequest, attempt: Attempt) -> float:
+def _find_least_candidate_limit_s(job: RoutedRequest, attempt: Attempt) -> float:
     """Returns the least limit of a rollout's candidate in seconds; 0 for another target.
 
     It is three times the wait that is unusual for the incumbent. The incumbent may have no
@@ -107,18 +107,19 @@ class FirstByteTimer:
         self._limit.when = self._until
 
 
-# A limit is computed anew once the new waits are this part of the waits that it came from.
+# The router computes a limit again once the new waits are this part of the waits that it came
+# from: 16 for a sixteenth.
 NEW_PART: Final = 16
 
 
 class _KnownLimit(NamedTuple):
     """A computed limit in seconds.
 
-    sums: `TimeLimits._sums` when it was computed. most_new: with so many waits that are not in
-    `TimeLimits._times`, it is computed anew.
+    move_count: `TimeLimits._move_count` when it was computed. most_new: how many waits outside
+    `TimeLimits._times` make the router compute it again.
     """
 
-    sums: int
+    move_count: int
     most_new: int
     seconds: float
 
@@ -127,22 +128,24 @@ class TimeLimits:
     """The adaptive time limits of one worker's attempts.
 
     An instance belongs to one event loop, and knows only this worker's times. It keeps a
-    histogram for each combination of target, endpoint and class of answers. `KEPT` bounds
+    histogram for each combination of target, endpoint and class of answers. `MAX_KINDS` bounds
     their number.
     """
 
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
-        self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(KEPT)
+        self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(MAX_KINDS)
         # Waits that are not in `_times` yet: target, endpoint, output limit in tokens, seconds,
         # and when the output came; None for a cut wait. They are added only when a limit needs
         # them.
-        self._noted: list[tuple[str, Endpoint, int, float, float | None]] = []
+        self._new_waits: list[tuple[str, Endpoint, int, float, float | None]] = []
         # How often waits have moved to `_times`, and the limits that came from these times.
-        self._sums = 0
-        self._limits: BoundedMap[tuple[Kind, tuple[float, ...]], _KnownLimit] = BoundedMap(KEPT)
+        self._move_count = 0
+        self._limits: BoundedMap[tuple[Kind, tuple[float, ...]], _KnownLimit] = BoundedMap(
+            MAX_KINDS
+        )
         # By target: the kind, seconds and time of its latest answers to users.
-        self._latest: dict[str, deque[tuple[Kind, float, float]]] = {}
+        self._latest_answers: dict[str, deque[tuple[Kind, float, float]]] = {}
 
     def first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns how many seconds an attempt may wait for its first output; infinite for
@@ -163,7 +166,7 @@ class TimeLimits:
             )
             if limit_s is not None:
                 return limit_s
-            return math.inf if is_last else self._first_token_s(job, attempt)
+            return math.inf if is_last else self._adapt_first_token_s(job, attempt)
         limit_s = (
             job.route.route.settings.first_byte_timeout_s
             or attempt.upstream.can.first_byte_timeout_s
@@ -173,14 +176,14 @@ class TimeLimits:
             return limit_s
         if is_last:
             return math.inf
-        thinks = bool(given_fields(job.request, (OptionalFeature.REASONING,)))
-        limit = output_limit(job.request)
+        thinks = bool(used_features(job.request, (OptionalFeature.REASONING,)))
+        limit = read_output_limit(job.request)
         unmeasured_s = unmeasured_limit_s(limit, thinks=thinks)
         kind = attempt.upstream.id, attempt.endpoint, answer_class(limit)
-        own_s = self._limit_s(kind, first_byte_limit_s, unmeasured_s)
-        return max(own_s, _incumbents_limit_s(job, attempt))
+        own_s = self._find_limit_s(kind, first_byte_limit_s, unmeasured_s)
+        return max(own_s, _find_least_candidate_limit_s(job, attempt))
 
-    def _first_token_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+    def _adapt_first_token_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns the adaptive limit of a stream: three times the 99 % quantile, in
         seconds.
 
@@ -190,54 +193,58 @@ class TimeLimits:
         """
         upstream = attempt.upstream
         thinks = bool(
-            given_fields(job.request, (OptionalFeature.REASONING,))
+            used_features(job.request, (OptionalFeature.REASONING,))
         ) or not _THINKING.isdisjoint(upstream.sent.parameters)
         kind = upstream.id, attempt.endpoint, STREAMED
         set_s = self._settings.first_token_timeout_s
         if set_s is None:
             least_s = MIN_LIMIT_S if thinks else FIRST_TOKEN_S
-            least_s = max(least_s, _incumbents_limit_s(job, attempt))
-            return self._limit_s(kind, first_token_limit_s, least_s)
+            least_s = max(least_s, _find_least_candidate_limit_s(job, attempt))
+            return self._find_limit_s(kind, first_token_limit_s, least_s)
         most_s = MOST_FACTOR * set_s
         most_s = max(most_s, MIN_LIMIT_S) if thinks else most_s
-        return self._limit_s(kind, first_token_limit_s, set_s, most_s)
+        return self._find_limit_s(kind, first_token_limit_s, set_s, most_s)
 
-    def _limit_s(
+    def _find_limit_s(
         self,
         kind: Kind,
-        find: Callable[..., float],
+        compute: Callable[..., float],
         *bounds_s: float,
     ) -> float:
-        """Returns the limit that `find` computes from the times of a kind and its bounds.
+        """Returns the limit that `compute` finds from the times of a kind and its bounds.
 
         A known limit holds until a part of the waits is new (`NEW_PART`), or a wait was cut:
         one more answer among hundreds does not move the quantile.
         """
-        place = kind, bounds_s
-        known = self._limits.get(place)
-        if known is None or known.sums != self._sums or len(self._noted) >= known.most_new:
-            self._sum_up()
+        key = kind, bounds_s
+        known_limit = self._limits.get(key)
+        if (
+            known_limit is None
+            or known_limit.move_count != self._move_count
+            or len(self._new_waits) >= known_limit.most_new
+        ):
+            self._move_waits()
             times = self._times.get(kind)
             waits = 0 if times is None else times.waits
             most_new = waits // NEW_PART
             if waits < MIN_ANSWERS:
-                # With so many waits, another formula applies.
+                # From MIN_ANSWERS waits on, another formula applies.
                 most_new = min(most_new, MIN_ANSWERS - waits)
-            known = _KnownLimit(self._sums, most_new, find(times, *bounds_s))
-            self._limits.put(place, known)
-        return known.seconds
+            known_limit = _KnownLimit(self._move_count, most_new, compute(times, *bounds_s))
+            self._limits.put(key, known_limit)
+        return known_limit.seconds
 
     def usual_s(self, job: RoutedRequest, target: str) -> float | None:
         """Returns how long a target's usual answers to such requests take at most, in seconds;
         None if too few are known.
         """
-        return usual_wait_s(self._times_of(job, target))
+        return usual_wait_s(self._find_times(job, target))
 
     def telling_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns the wait in seconds after which a caller who leaves is a sign of a slow
         target.
         """
-        return telling_wait_s(self._times_of(job, attempt.upstream.id))
+        return telling_wait_s(self._find_times(job, attempt.upstream.id))
 
     def probe_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns how long a user's request waits at an open circuit's target, in seconds.
@@ -250,18 +257,18 @@ class TimeLimits:
         is_alone = attempt.check or self._settings.health_check_interval_s <= 0
         if is_alone or target in {job.plan.targets[-1], job.plan.guest}:
             return math.inf
-        times = self._times_of(job, target)
+        times = self._find_times(job, target)
         if usual_wait_s(times) is None:
             return FIRST_TOKEN_S
         return first_token_limit_s(times, PROBE_S)
 
     def last_answers(self, target: str) -> tuple[float, int]:
         """Returns when a target last answered a user in its usual time, on the event loop's
-        clock, and the number of its later answers since then; minus infinity if never.
+        clock; minus infinity if never. Also returns the number of its slower answers since.
         """
-        self._sum_up()
+        self._move_waits()
         late = 0
-        for kind, seconds, at in reversed(self._latest.get(target, ())):
+        for kind, seconds, at in reversed(self._latest_answers.get(target, ())):
             usual_s = usual_wait_s(self._times.get(kind))
             if usual_s is None or seconds <= usual_s:
                 return at, late
@@ -280,31 +287,31 @@ class TimeLimits:
         at: when the output came, on the event loop's clock; None if the router's limit ended
         the wait, so that its whole length is unknown.
         """
-        limit = STREAMED if job.request.stream else output_limit(job.request)
+        limit = STREAMED if job.request.stream else read_output_limit(job.request)
         if attempt.check and at is not None:
             at = -math.inf  # a check is no user's answer
-        self._noted.append((attempt.upstream.id, attempt.endpoint, limit, seconds, at))
-        if at is None or len(self._noted) >= MAX_NOTED:
-            self._sum_up()
+        self._new_waits.append((attempt.upstream.id, attempt.endpoint, limit, seconds, at))
+        if at is None or len(self._new_waits) >= MAX_NEW_WAITS:
+            self._move_waits()
 
-    def _times_of(self, job: RoutedRequest, target: str) -> AnswerTimes | None:
+    def _find_times(self, job: RoutedRequest, target: str) -> AnswerTimes | None:
         """Returns a target's times for requests of the same kind; None if it has none."""
-        self._sum_up()
+        self._move_waits()
         request = job.request
-        length = STREAMED if request.stream else answer_class(output_limit(request))
+        length = STREAMED if request.stream else answer_class(read_output_limit(request))
         return self._times.get((target, request.endpoint, length))
 
-    def _sum_up(self) -> None:
+    def _move_waits(self) -> None:
         """Moves the noted times into the histograms: streams by first token, others by
         class.
         """
-        noted = self._noted
-        if not noted:
+        new_waits = self._new_waits
+        if not new_waits:
             return
-        self._noted = []
-        self._sums += 1
+        self._new_waits = []
+        self._move_count += 1
         by_kind: dict[Kind, tuple[list[float], list[float]]] = {}
-        for target, endpoint, limit, seconds, at in noted:
+        for target, endpoint, limit, seconds, at in new_waits:
             kind = target, endpoint, STREAMED if limit == STREAMED else answer_class(limit)
             answered_s, cut_s = by_kind.setdefault(kind, ([], []))
             if at is None:
@@ -312,7 +319,7 @@ class TimeLimits:
                 continue
             answered_s.append(seconds)
             if at > -math.inf:
-                latest = self._latest.setdefault(target, deque(maxlen=LATEST_ANSWERS))
+                latest = self._latest_answers.setdefault(target, deque(maxlen=LATEST_ANSWERS))
                 latest.append((kind, seconds, at))
         for kind, waits_s in by_kind.items():
             self._times.put(kind, add_waits(self._times.get(kind), *waits_s))

@@ -28,7 +28,7 @@ PATIENCE_HEADERS: Final = {
 MARGIN_SHARE: Final = 0.1
 MOST_MARGIN_S: Final = 1.0
 # Longer texts are no number of seconds. Python reads very long ones slowly.
-_LONGEST: Final = 24
+_LONGEST_TEXT: Final = 24
 
 
 def read_patience_s(headers: Iterable[tuple[bytes, bytes]]) -> float:
@@ -39,7 +39,7 @@ def read_patience_s(headers: Iterable[tuple[bytes, bytes]]) -> float:
     shortest_s = math.inf
     for name, value in headers:
         if name in PATIENCE_HEADERS:
-            shortest_s = min(shortest_s, _seconds(value, PATIENCE_HEADERS[name]))
+            shortest_s = min(shortest_s, _read_seconds(value, PATIENCE_HEADERS[name]))
     return shortest_s
 
 
@@ -48,10 +48,10 @@ def answer_by(begun: float, patience_s: float) -> float:
     return begun + patience_s - min(MOST_MARGIN_S, MARGIN_SHARE * patience_s)
 
 
-def _seconds(value: bytes, unit_s: float) -> float:
+def _read_seconds(value: bytes, unit_s: float) -> float:
     try:
         # float() alone would accept "1_0".
-        number = math.nan if b"_" in value or len(value) > _LONGEST else float(value)
+        number = math.nan if b"_" in value or len(value) > _LONGEST_TEXT else float(value)
     except ValueError:
         return math.inf
     return number * unit_s if 0 < number < math.inf else math.inf

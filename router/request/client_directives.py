@@ -35,7 +35,7 @@ _DIGEST_BYTES: Final = 16
 _MARSHAL_FORMAT: Final = 2
 
 
-def opening_digest(opening: list[object]) -> str:
+def digest_opening(opening: list[object]) -> str:
     """Returns the hexadecimal digest (16 bytes) of a conversation's opening, for a sticky
     key.
 
@@ -43,8 +43,8 @@ def opening_digest(opening: list[object]) -> str:
     value alone, so that all workers agree.
     """
     # Not JSON, which takes ten times as long for a picture in the first message.
-    written = marshal.dumps(opening, _MARSHAL_FORMAT)
-    return blake2b(written, digest_size=_DIGEST_BYTES).hexdigest()
+    encoded = marshal.dumps(opening, _MARSHAL_FORMAT)
+    return blake2b(encoded, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 # The types of parts in chats, responses and messages that hold pictures or videos.
@@ -67,20 +67,25 @@ def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
     if request.endpoint is Endpoint.EMBEDDINGS:
         return frozenset({RequestKind.EMBEDDING})
     turns = (request.value("messages"), request.value("input"))
-    seen = {PARTS[kind] for turn in turns for kind in _kinds(turn) if kind in PARTS}
+    kinds = {
+        PARTS[part_type]
+        for turn in turns
+        for part_type in _iter_part_types(turn)
+        if part_type in PARTS
+    }
     if _wants_image(request):
-        seen.add(RequestKind.IMAGE)
-    return frozenset(seen)
+        kinds.add(RequestKind.IMAGE)
+    return frozenset(kinds)
 
 
-def _kinds(value: object) -> Iterator[str]:
+def _iter_part_types(value: object) -> Iterator[str]:
     """Yields the `type` of each part, also of parts in a tool's result."""
     for part in iter_objects(value):
         kind = part.get("type")
         if isinstance(kind, str):
             yield kind
         for holder in _HOLDERS:
-            yield from _kinds(part.get(holder))
+            yield from _iter_part_types(part.get(holder))
 
 
 def _wants_image(request: ClientRequest) -> bool:
@@ -124,9 +129,9 @@ def read_directives(scope: Scope) -> Directives:
     """Reads the directives from the head."""
     return Directives(
         sticky=header(scope, STICKY) or header_caller(scope["headers"]),
-        kind=_declared_kind(header(scope, KIND)),
+        kind=_read_kind(header(scope, KIND)),
         task=header(scope, TASK),
-        timeout_s=_requested_timeout_s(header(scope, TIMEOUT)),
+        timeout_s=_read_timeout_s(header(scope, TIMEOUT)),
         patience_s=read_patience_s(scope["headers"]),
         takes_heartbeat=header(scope, HEARTBEAT) != b"off",
     )
@@ -157,7 +162,7 @@ def plan_head(
     *,
     is_plain: bool,
 ) -> HeadPlan:
-    """Reads a head for a revision. A path that asks no model passes no headers up."""
+    """Reads a head for a revision. A path without a model passes no headers up."""
     path = scope["path"]
     endpoint = ENDPOINTS.get(path) or COUNT_PATHS.get(path)
     passed_up = client_headers(scope, DIALECTS[endpoint].passed_up) if endpoint else ()
@@ -178,7 +183,7 @@ def sticky_key(
     if callers := body_callers(request.members.found):
         return callers[0]
     if opening := DIALECTS[request.endpoint].opening(request):
-        return f"{OPENING}{opening_digest(opening)}"
+        return f"{OPENING}{digest_opening(opening)}"
     return f"key:{key_id}" if request.endpoint is Endpoint.RESPONSES else ""
 
 
@@ -194,7 +199,7 @@ def conversation_keys(request: ClientRequest) -> Iterator[str]:
         opening = dialect.opening(request, skipped)
         if not opening:
             return
-        yield f"{OPENING}{opening_digest(opening)}"
+        yield f"{OPENING}{digest_opening(opening)}"
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:
@@ -204,41 +209,43 @@ def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:
     then the prompt cache's key.
     """
     cache_key = request.value("prompt_cache_key")
-    more = [f"prompt_cache_key:{cache_key}"] if cache_key and isinstance(cache_key, str) else ()
-    return [*body_callers(request.members.found), sticky_key, *more]
+    cache_keys = (
+        [f"prompt_cache_key:{cache_key}"] if cache_key and isinstance(cache_key, str) else ()
+    )
+    return [*body_callers(request.members.found), sticky_key, *cache_keys]
 
 
-def _declared_kind(given: bytes | None) -> RequestKind | Reply | None:
-    if given is None:
+def _read_kind(value: bytes | None) -> RequestKind | Reply | None:
+    if value is None:
         return None
-    kind = KINDS.get(given)
+    kind = KINDS.get(value)
     if kind is not None:
         return kind
-    shown = given[:40].decode("latin-1")
+    value_text = value[:40].decode("latin-1")
     return error_reply(
         400,
-        f"{KIND.decode()} is one of {', '.join(RequestKind)}, not {shown!r}",
+        f"{KIND.decode()} is one of {', '.join(RequestKind)}, not {value_text!r}",
         "invalid_header",
     )
 
 
-def _requested_timeout_s(given: bytes | None) -> float | Reply:
+def _read_timeout_s(value: bytes | None) -> float | Reply:
     """Returns the client's time limit in seconds, infinity without one, or the refusal."""
-    if given is None:
+    if value is None:
         return math.inf
     try:
         # float() alone would accept "1_0".
-        wished_s = math.nan if b"_" in given else float(given)
+        timeout_s = math.nan if b"_" in value else float(value)
     except ValueError:
-        wished_s = math.nan
-    if not 0 < wished_s < math.inf:
-        shown = given[:40].decode("latin-1")
+        timeout_s = math.nan
+    if not 0 < timeout_s < math.inf:
+        value_text = value[:40].decode("latin-1")
         return error_reply(
             400,
-            f"{TIMEOUT.decode()} is a number of seconds above 0, not {shown!r}",
+            f"{TIMEOUT.decode()} is a number of seconds above 0, not {value_text!r}",
             "invalid_header",
         )
-    return wished_s
+    return timeout_s
 
 
 def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Header, ...]:
@@ -248,15 +255,17 @@ def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Heade
     An empty default drops the header if the client sends none. A value is valid if it is
     printable ASCII.
     """
-    given = ((name, _joined(scope, name), default) for name, default in defaults.items())
-    chosen = (
-        (name, value if value and value.isascii() and value.decode().isprintable() else other)
-        for name, value, other in given
+    candidates = (
+        (name, _join_header(scope, name), default) for name, default in defaults.items()
     )
-    return tuple((name, value) for name, value in chosen if value)
+    headers = (
+        (name, value if value and value.isascii() and value.decode().isprintable() else default)
+        for name, value, default in candidates
+    )
+    return tuple((name, value) for name, value in headers if value)
 
 
-def _joined(scope: Scope, name: bytes) -> bytes | None:
+def _join_header(scope: Scope, name: bytes) -> bytes | None:
     """Returns a header's value, with the lines of a list joined (RFC 9110, section 5.3)."""
     if name.decode() not in LISTS:
         return header(scope, name)

@@ -49,14 +49,14 @@ _HELD_BACK: Final = StreamCommit.WHOLE
 _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
 _TIMEOUT: Final = FailureClass.TIMEOUT
 _PROBE: Final = TargetTurn.PROBE
-_NONE: Final = TargetTurn.NONE
+_NO_TURN: Final = TargetTurn.NONE
 
 
 class AttemptEnd(NamedTuple):
     """How an attempt ended.
 
     failure: None for an answer, and for a client who left.
-    outcome: what it counts as for the target's health and the provider's key.
+    outcome: its result for the target's health and the provider's key.
     """
 
     failure: UpstreamFailed | None
@@ -64,7 +64,7 @@ class AttemptEnd(NamedTuple):
 
 
 _ANSWERED: Final = AttemptEnd(None, None)
-_LEFT: Final = AttemptEnd(None, FailureClass.CANCELLED)
+_CALLER_LEFT: Final = AttemptEnd(None, FailureClass.CANCELLED)
 
 
 @dataclass(slots=True)
@@ -79,12 +79,12 @@ class TargetTries:
     """
 
     upstream: CompiledTarget
-    share_s: float  # its share of the request's time
+    share_s: float
     until: float
     first_key: ProviderKey | None
     impatient: bool = False  # the caller's patience limits its time
     count: int = 0
-    failure: UpstreamFailed | None = None  # the latest
+    failure: UpstreamFailed | None = None
     is_key_refused: bool = False
 
 
@@ -140,18 +140,18 @@ class Dispatcher:
                 if target in self._slowed:
                     attempt = await self._take_turn(job, tries, wait_s)
                 else:
-                    attempt = self._admitted(job, tries)
+                    attempt = self._build_attempt(job, tries)
                 if attempt is None:
                     break
                 tries.failure = await self._attempt(job, attempt, progress)
                 if tries.failure is None:
                     return
-                wait_s = self._retry_in_s(job, tries, attempt, tries.failure, progress)
+                wait_s = self._find_retry_in_s(job, tries, attempt, tries.failure, progress)
                 if wait_s:
                     await asyncio.sleep(wait_s)
             failure = tries.failure or progress.shut(target)
             failures.append(FailedAttempt(target, failure.failure, failure.unable))
-            target = self._next(job, failures)
+            target = self._choose_next(job, failures)
             if target is None and failure.failure in PASSED_ON:
                 # If the target before was down, reply with its outage, so that the client
                 # retries: perhaps only that target has the conversation's state.
@@ -162,9 +162,9 @@ class Dispatcher:
                         and failures[-2].failure not in CLIENT_FAILURES
                     )
                 )
-                if not hides_outage and not self._passes(job, progress):
+                if not hides_outage and not self._is_any_passing(job, progress):
                     progress.result = failure
-            if self._spent(job, progress):
+            if self._is_spent(job, progress):
                 return
 
     async def check(
@@ -181,7 +181,7 @@ class Dispatcher:
         """
         size = request_size(job.request)
         turn = await self._health.slowdowns.take_turn(upstream.id, size, 0.0)
-        ticket = self._health.admit(upstream.id) if turn is not _NONE else None
+        ticket = self._health.admit(upstream.id) if turn is not _NO_TURN else None
         if ticket is None:
             return progress.shut(upstream.id)
         key = self._keys.key(upstream)
@@ -232,14 +232,14 @@ class Dispatcher:
         ]
         return self._health.readiness(targets)
 
-    def _spent(self, job: RoutedRequest, progress: RequestProgress) -> bool:
+    def _is_spent(self, job: RoutedRequest, progress: RequestProgress) -> bool:
         """Returns whether the request's time or its number of attempts is used up."""
         now = self.timers.loop.time()
         return now >= job.deadline or len(progress.attempts) >= self._settings.retry.attempts
 
-    def _passes(self, job: RoutedRequest, progress: RequestProgress) -> bool:
-        """Returns whether another target's failure passes by itself, so that the client should
-        rather try again than change the request.
+    def _is_any_passing(self, job: RoutedRequest, progress: RequestProgress) -> bool:
+        """Returns whether another target's failure passes by itself. Then the client should try
+        again, and need not change the request.
         """
         try:
             return find_passing(job, progress) is not None
@@ -258,28 +258,30 @@ class Dispatcher:
         """
         now = self.timers.loop.time()
         targets = job.plan.targets
-        left = len(targets) - targets.index(target)
+        targets_left = len(targets) - targets.index(target)
         upstream = job.route.upstreams[target]
         key = self._keys.key(upstream) if len(upstream.keys) > 1 else upstream.only_key
-        share_s = max(0.0, job.deadline - now) / left
-        if job.answer_by < job.deadline and left > 1:
-            share_s = self._patient_share_s(job, target, max(0.0, job.answer_by - now), left)
+        share_s = max(0.0, job.deadline - now) / targets_left
+        if job.answer_by < job.deadline and targets_left > 1:
+            share_s = self._divide_patience_s(
+                job, target, max(0.0, job.answer_by - now), targets_left
+            )
             return TargetTries(upstream, share_s, now + share_s, key, impatient=True)
         return TargetTries(upstream, share_s, now + share_s, key)
 
-    def _patient_share_s(
+    def _divide_patience_s(
         self,
         job: RoutedRequest,
         target: str,
         patience_s: float,
-        left: int,
+        targets_left: int,
     ) -> float:
         """Returns a target's part of the caller's patience, in seconds.
 
         A target whose usual answers take longer than an equal share gets their time: to cut
         it off earlier would lose good answers.
         """
-        share_s = patience_s / left
+        share_s = patience_s / targets_left
         try:
             usual_s = self._limits.usual_s(job, target)
         except Exception as error:
@@ -303,27 +305,29 @@ class Dispatcher:
             turn = await self._health.slowdowns.take_turn(
                 tries.upstream.id,
                 size,
-                self._patience_s(job, tries, waited_s),
+                self._find_patience_s(job, tries, waited_s),
                 waited=waited_s > 0,
             )
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             turn = _PROBE
-        attempt = self._admitted(job, tries) if turn is not _NONE else None
+        attempt = self._build_attempt(job, tries) if turn is not _NO_TURN else None
         if attempt is not None and turn is _PROBE:
             attempt.probe_size = size
         return attempt
 
-    def _patience_s(self, job: RoutedRequest, tries: TargetTries, waited_s: float) -> float:
+    def _find_patience_s(
+        self, job: RoutedRequest, tries: TargetTries, waited_s: float
+    ) -> float:
         """Returns how long a request may wait for its turn, so that an attempt still fits."""
         retry = self._settings.retry
         longest_s = math.inf
-        if self._standby(job, tries.upstream.id):
+        if self._has_standby(job, tries.upstream.id):
             longest_s = retry.max_wait_s if waited_s else 0.0
         left_s = tries.until - self.timers.loop.time()
         return max(0.0, min(longest_s, left_s - min(retry.attempt_s, tries.share_s / 2)))
 
-    def _admitted(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
+    def _build_attempt(self, job: RoutedRequest, tries: TargetTries) -> Attempt | None:
         """Returns the next attempt at a target; None if its circuit is open.
 
         A plan of last resort needs no ticket: it asks a target whose circuit is open, and
@@ -333,7 +337,7 @@ class Dispatcher:
         tries.count = tries.count + 1
         key = tries.first_key
         if tries.is_key_refused:
-            key = self._keys.other(upstream, key)
+            key = self._keys.next_key(upstream, key)
         elif tries.count > 1:
             key = self._keys.key(upstream)
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
@@ -350,7 +354,7 @@ class Dispatcher:
             tries.impatient,
         )
 
-    def _retry_in_s(
+    def _find_retry_in_s(
         self,
         job: RoutedRequest,
         tries: TargetTries,
@@ -373,7 +377,7 @@ class Dispatcher:
             retry_after_s = self._outcomes.note_retry_after_s(attempt, failure, now, size)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-        if self._spent(job, progress):
+        if self._is_spent(job, progress):
             return None
         if key == tries.first_key and self._keys.has_other_key(upstream, key, failure.reach):
             tries.is_key_refused = True
@@ -382,19 +386,19 @@ class Dispatcher:
             return None  # a keep-warm target: the incumbent answers instead
         try:
             left_s = tries.until - self.timers.loop.time()
-            room = RetryBudget(left_s, tries.share_s, self._standby(job, upstream.id))
-            return self._wait_s(job, failure, tries.count, retry_after_s, room)
+            budget = RetryBudget(left_s, tries.share_s, self._has_standby(job, upstream.id))
+            return self._choose_retry_wait_s(job, failure, tries.count, retry_after_s, budget)
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             return None
 
-    def _wait_s(
+    def _choose_retry_wait_s(
         self,
         job: RoutedRequest,
         failure: UpstreamFailed,
         tries: int,
         retry_after_s: float | None,
-        room: RetryBudget,
+        budget: RetryBudget,
     ) -> float | None:
         if job.plan.last_resort and failure.failure is not FailureClass.RATE_LIMITED:
             return None  # the target is known to be down: one attempt is enough
@@ -403,11 +407,11 @@ class Dispatcher:
             tries=tries,
             retry_after_s=retry_after_s,
             uniform=self._uniform(),
-            room=room,
+            room=budget,
             policy=self._settings.retry,
         )
 
-    def _standby(self, job: RoutedRequest, target: str) -> bool:
+    def _has_standby(self, job: RoutedRequest, target: str) -> bool:
         """Returns whether a later target of the plan may be asked now.
 
         If so, the router does not wait long for this target.
@@ -437,50 +441,54 @@ class Dispatcher:
         loop = self.timers.loop
         started = attempt.began = loop.time()
         progress.current = attempt
-        limit = self.timers.limit(min(attempt.until, started + self._first_s(job, attempt)))
+        limit = self.timers.limit(
+            min(attempt.until, started + self._find_first_s(job, attempt))
+        )
         # An answer that has begun outlasts the caller's patience: no fallback is faster now.
-        rest = job.deadline if attempt.impatient else attempt.until
-        head = None if job.request.stream else FirstByteTimer(limit, rest, loop)
+        answer_until = job.deadline if attempt.impatient else attempt.until
+        first_byte = None if job.request.stream else FirstByteTimer(limit, answer_until, loop)
         settle: OnEnd = partial(self._outcomes.settle, attempt)
         if job.span is not None:
             settle = job.span.attempt(attempt.upstream, len(progress.attempts) + 1, settle)
-        self._leaves.waiting[limit] = job, attempt, head, started
+        self._leaves.waiting[limit] = job, attempt, first_byte, started
         self._users.used_at[attempt.upstream.id, job.key_id] = started
-        end = _LEFT
+        end = _CALLER_LEFT
         try:
             with limit:
-                result = await self._calls.make(job, attempt, settle, head)
+                result = await self._calls.make(job, attempt, settle, first_byte)
             commit = job.route.route.settings.commit
             if commit is _HELD_BACK and isinstance(result, CommittedStream):
-                await result.hold(rest)
+                await result.hold(answer_until)
             progress.result = result
             end = _ANSWERED
         except asyncio.CancelledError:
-            if head is None or head.at is None:
+            if first_byte is None or first_byte.at is None:
                 attempt.silent_since = started
             raise
         except Exception as error:
-            end = self._end_of(error, job, attempt, limit, head)
+            end = self._classify_end(error, job, attempt, limit, first_byte)
         finally:
             del self._leaves.waiting[limit]
             if isinstance(progress.result, CommittedStream):
                 self._note_commit(job, attempt, progress)
             else:
-                self._keep(job, settle, end.outcome)
+                self._record(job, settle, end.outcome)
         if end is _ANSWERED:
-            if head is not None and head.at is not None:
-                self._keep(job, self._limits.note, job, attempt, head.at - started, head.at)
+            if first_byte is not None and first_byte.at is not None:
+                self._record(
+                    job, self._limits.note, job, attempt, first_byte.at - started, first_byte.at
+                )
         elif end.outcome is _TIMEOUT and attempt.upstream.id in self._health.not_closed:
             # The target's circuit opened because it is silent: end the long waits for it.
             move_on = partial(self._leaves.move_on, only_slow=True)
-            self._keep(job, move_on, attempt.upstream.id, loop.time())
+            self._record(job, move_on, attempt.upstream.id, loop.time())
         attempt.failure = end.failure
         attempt.ms = (loop.time() - started) * 1000
         progress.attempts.append(attempt)
         progress.current = None
         return end.failure
 
-    def _first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
+    def _find_first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns how many seconds an attempt may wait for its first output; infinite for no
         limit.
         """
@@ -495,13 +503,13 @@ class Dispatcher:
             return math.inf
         return first_s
 
-    def _end_of(
+    def _classify_end(
         self,
         error: Exception,
         job: RoutedRequest,
         attempt: Attempt,
         limit: TimeLimit,
-        head: FirstByteTimer | None,
+        first_byte: FirstByteTimer | None,
     ) -> AttemptEnd:
         """Returns how an error ends an attempt.
 
@@ -518,7 +526,7 @@ class Dispatcher:
                 if error.failure is FailureClass.INTERNAL:
                     self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
                 failure = error.kept()
-                self._keep(job, self._outcomes.narrow_to_endpoint, attempt, failure)
+                self._record(job, self._outcomes.narrow_to_endpoint, attempt, failure)
                 attempt.failure = failure
                 attempt.hasty = is_hurried and is_whole_time
                 is_neutral = error.stale or attempt.hasty
@@ -529,7 +537,7 @@ class Dispatcher:
                 # A client's short time limit must not open circuits.
                 is_whole_time = limit.when == attempt.until
                 is_neutral = attempt.hasty = is_hurried and is_whole_time
-                if head is None or head.at is None:
+                if first_byte is None or first_byte.at is None:
                     attempt.slow = not (is_whole_time or attempt.check or attempt.probe)
                     self._note_silence(job, attempt, limit.when)
             case _:
@@ -545,11 +553,11 @@ class Dispatcher:
         now = self.timers.loop.time()
         progress.first_token_s = now - job.begun
         if attempt.probe_size:
-            self._keep(job, self._outcomes.accept, attempt)
+            self._record(job, self._outcomes.accept, attempt)
         if attempt.upstream.id != job.plan.targets[-1]:
-            self._keep(job, self._limits.note, job, attempt, now - attempt.began, now)
+            self._record(job, self._limits.note, job, attempt, now - attempt.began, now)
 
-    def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
+    def _choose_next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
         """Returns the next target after the latest failure; None if no other target may
         answer.
 
@@ -581,7 +589,7 @@ class Dispatcher:
             attempt.silent_since = attempt.began
             self.note_leave(job, attempt, until)
         elif not (attempt.probe or attempt.moved):
-            self._keep(job, self._limits.note, job, attempt, until - attempt.began, None)
+            self._record(job, self._limits.note, job, attempt, until - attempt.began, None)
 
     def note_leave(
         self,
@@ -594,11 +602,11 @@ class Dispatcher:
         An attempt that had a byte does not count. at: on the event loop's clock.
         """
         if attempt is not None and attempt.silent_since is not None:
-            self._keep(job, self._leaves.note, job, attempt, attempt.silent_since, at)
+            self._record(job, self._leaves.note, job, attempt, attempt.silent_since, at)
 
-    def _keep(self, job: RoutedRequest, record: Callable[..., object], *given: object) -> None:
+    def _record(self, job: RoutedRequest, record: Callable[..., object], *args: object) -> None:
         """Records something. A fault of the record is noted, and never fails the request."""
         try:
-            record(*given)
+            record(*args)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)

@@ -39,15 +39,17 @@ def are_calls_valid(calls: Iterable[tuple[str, object]], offered: Mapping[str, o
     """Returns whether each call names an offered tool and fits its schema.
 
     calls: name and arguments, as JSON text or parsed. offered: schemas by tool; None
-    accepts any text. No calls are valid.
+    accepts any text. An empty list of calls is valid.
     """
-    for name, given in calls:
+    for name, raw_arguments in calls:
         if name not in offered:
             return False
         schema = offered[name]
         if schema is None:
             continue
-        arguments = parse_json(given) if isinstance(given, str) else given
+        arguments = (
+            parse_json(raw_arguments) if isinstance(raw_arguments, str) else raw_arguments
+        )
         if not isinstance(arguments, Mapping):
             return False
         if isinstance(schema, Mapping) and not matches_schema(arguments, schema):
@@ -55,8 +57,8 @@ def are_calls_valid(calls: Iterable[tuple[str, object]], offered: Mapping[str, o
     return True
 
 
-_WORDS: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
-_LISTENING: Final = _WORDS | {
+_TEXT_GUARDRAILS: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
+_SIGNAL_GUARDRAILS: Final = _TEXT_GUARDRAILS | {
     Guardrail.TRUNCATION,
     Guardrail.REFUSALS,
     Guardrail.OUTPUT_TOKENS,
@@ -84,15 +86,13 @@ class RequestCost(NamedTuple):
     """
 
     elapsed_s: float
-    first_token_s: (
-        float | None
-    )  # first_token_s, last_token_s: since the request came; None without a stream
+    first_token_s: float | None
     last_token_s: float | None
     output_tokens: int
     cost_usd: float | None
     usage: TokenUsage = NO_USAGE
-    price: TokenPrice | None = None  # of the answer
-    opening_s: float = 0.0  # the part of elapsed_s for opening the connection
+    price: TokenPrice | None = None
+    opening_s: float = 0.0
     bounded: bool = False
 
 
@@ -140,12 +140,14 @@ class GuardrailProbe(NamedTuple):
             between_s = None
         elif last_s is not None and tokens >= 2.0:
             between_s = max(0.0, last_s - first_s) / (tokens - 1.0)
-        given, _, cached, written, hour, _ = usage
+        input_tokens, _, cached, written, hour, _ = usage
         cache = CacheUse(
-            given,
+            input_tokens,
             cached,
-            price.cache_worth_usd(given, cached, written, hour) if price is not None else 0.0,
-            saved_seconds(given, cached, first_s - opening_s)
+            price.cache_worth_usd(input_tokens, cached, written, hour)
+            if price is not None
+            else 0.0,
+            saved_seconds(input_tokens, cached, first_s - opening_s)
             if cached and self.has_caches
             else 0.0,
         )
@@ -163,30 +165,30 @@ class GuardrailProbe(NamedTuple):
             return GuardrailSample(values)
         question = hash_question(self.request) if signals.text_length else 0
         texts = signals.text_digest, signals.text_length, question
-        return GuardrailSample(values, self._bad(signals), *texts)
+        return GuardrailSample(values, self._find_faults(signals), *texts)
 
-    def _bad(self, signals: AnswerSignals) -> int:
+    def _find_faults(self, signals: AnswerSignals) -> int:
         """Returns the flags of the guardrails that the answer breaks.
 
         A refusal is not tested for validity, a truncated answer is. If the answer was too
         long to keep, its validity is unknown, and counts as good.
         """
-        bad = FAULTS[Guardrail.TRUNCATION] if signals.truncated else 0
+        faults = FAULTS[Guardrail.TRUNCATION] if signals.truncated else 0
         if signals.declined:
             return (
-                bad | FAULTS[Guardrail.REFUSALS]
+                faults | FAULTS[Guardrail.REFUSALS]
             )  # a refusal in plain text is not invalid JSON
         if not self.keeps or signals.cut:
-            return bad
+            return faults
         dialect = DIALECTS[self.request.endpoint]
         calls = signals.calls
         if self.traits & _JSON and not (calls or _is_json(signals, self.request)):
-            bad |= FAULTS[Guardrail.JSON_VALIDITY]
+            faults |= FAULTS[Guardrail.JSON_VALIDITY]
         if calls and self.traits & _TOOLS:
-            made = ((call.name, call.arguments) for call in calls)
-            if not are_calls_valid(made, dialect.tools(self.request)):
-                bad |= FAULTS[Guardrail.TOOL_VALIDITY]
-        return bad
+            made_calls = ((call.name, call.arguments) for call in calls)
+            if not are_calls_valid(made_calls, dialect.tools(self.request)):
+                faults |= FAULTS[Guardrail.TOOL_VALIDITY]
+        return faults
 
 
 def hash_question(request: ClientRequest) -> int:
@@ -194,16 +196,16 @@ def hash_question(request: ClientRequest) -> int:
 
     Messages that differ only in white space or Unicode's form are one question (NFC).
     """
-    found = request.members.found
-    given = request.value("messages" if "messages" in found else "input")
-    words = given.split() if isinstance(given, str) else _last_user_words(given)
+    members = request.members.found
+    content = request.value("messages" if "messages" in members else "input")
+    words = content.split() if isinstance(content, str) else _find_last_user_words(content)
     if not words:
         return 0
     text = normalize("NFC", " ".join(words)).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=DIGEST_BYTES).digest())
 
 
-def _last_user_words(messages: object) -> list[str]:
+def _find_last_user_words(messages: object) -> list[str]:
     """Returns the words of the last user message that has some; empty without one."""
     # Loops instead of generators, which would cost a call for each message and part.
     for message in reversed(messages) if isinstance(messages, list) else ():
@@ -223,7 +225,8 @@ def _last_user_words(messages: object) -> list[str]:
 class RouteGuardrails(NamedTuple):
     """The measurements that one route's guardrails need, compiled once for each revision."""
 
-    traits: int  # traits of each request; traits, heard and kept are flags of `RequestTraits`
+    # traits, heard and kept are flags of `RequestTraits`.
+    traits: int  # of each request
     heard: int  # if a request has one of these, the probe needs the answer's signals
     kept: int  # if a request has one of these, it keeps the answer's text
     has_caches: bool = True
@@ -245,9 +248,9 @@ class RouteGuardrails(NamedTuple):
         )
         # Each of these guardrails applies only to requests with a certain trait.
         heard = kept = 0
-        for guardrail in _LISTENING.intersection(rule.guardrails):
+        for guardrail in _SIGNAL_GUARDRAILS.intersection(rule.guardrails):
             heard |= NEEDS[guardrail]
-            kept |= NEEDS[guardrail] if guardrail in _WORDS else 0
+            kept |= NEEDS[guardrail] if guardrail in _TEXT_GUARDRAILS else 0
         return cls(_SERVED_PRICED if is_priced else _SERVED, heard, kept, has_caches)
 
     def probe(self, request: ClientRequest, *, is_judged: bool = False) -> GuardrailProbe:

@@ -1,9 +1,9 @@
-"""Notes callers who leave before any output, opens the circuit of a target that hangs, and
-sends the callers who still wait there to their next target.
+"""Notes callers who leave before any output, and opens the circuit of a target that hangs.
 
-`dispatch` reports each leave. The rule is in `harness.routing.reliability.caller_leaves`, the
-times of answers in `attempts.TimeLimits`. The last target of a plan gets no limit, because no
-other target can answer: an alert tells that it is silent (`router.health.worker_alerts`).
+The callers who still wait there then go to their next target. `dispatch` reports
+each leave. The rule is in `harness.routing.reliability.caller_leaves`, the times of answers in
+`attempts.TimeLimits`. The last target of a plan gets no limit, because no other target can
+answer: an alert tells that it is silent (`router.health.worker_alerts`).
 """
 
 from typing import Final
@@ -62,14 +62,14 @@ class CallerLeaves:
         )
         self._leaves[target, is_last] = leaves
         answered_at, late_answers = self._limits.last_answers(target)
-        use = TargetUse(answered_at, late_answers, frozenset())
-        if not shows_hang(leaves, use, now, policy):
+        target_use = TargetUse(answered_at, late_answers, frozenset())
+        if not shows_hang(leaves, target_use, now, policy):
             return  # before the keys, which take longer to find
         # A canary has few callers, and one of them alone must not end it: there, the keys of
         # all requests count.
         is_guest = target == job.plan.guest
         keys = self._users.keys("" if is_guest else target, now - policy.window_s, now)
-        if not shows_hang(leaves, use._replace(keys=keys), now, policy):
+        if not shows_hang(leaves, target_use._replace(keys=keys), now, policy):
             return
         if is_last:
             self._health.note_silence(target)
@@ -81,7 +81,7 @@ class CallerLeaves:
     def move_on(self, target: str, now: float, *, only_slow: bool = False) -> None:
         """Ends the waits of requests that have no output yet and have a next target.
 
-        only_slow: of those alone that have waited for longer than most answers take.
+        only_slow: only the waits that have lasted longer than most answers take.
         """
         for limit, (job, attempt, head, began) in self.waiting.items():
             is_silent = head is None or head.at is None

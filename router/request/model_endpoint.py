@@ -19,7 +19,7 @@ from harness.routing.route_settings import RequestKind
 from harness.routing.settings import RouterSettings
 from harness.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant, choose_kind
 from router.access.admission import Admission, RateReservation
-from router.access.front_door import CALLER, is_route_allowed, open_literal
+from router.access.front_door import CALLER, find_literal, is_route_allowed
 from router.conversation.prefill_forms import ANSWER
 from router.frame.asgi import Scope
 from router.frame.body import ClientRequest, FieldError, read_request
@@ -28,8 +28,8 @@ from router.frame.replies import (
     JSON,
     Header,
     Reply,
+    encode_header_text,
     error_reply,
-    header_text,
 )
 from router.protocols.endpoints import (
     CONTENT,
@@ -69,8 +69,8 @@ _KEEP_WARM: Final = Arm.KEEP_WARM
 _RESPONSES: Final = Endpoint.RESPONSES
 # The most callers in memory whose request the candidate could not take.
 LACKING_CALLERS: Final = 65_536
-# The provider would be paid for an answer that this request does not bring: no usage, no time
-# and no success is known of it.
+# The provider would charge for an answer that this request does not return. The router would
+# not know its usage, its time or its success.
 NO_BACKGROUND: Final = (
     "`background`: Swapgate does not fetch answers later, so no target is asked. Send the "
     "request without `background`, with `stream: true` for a long answer, or ask the provider "
@@ -111,7 +111,7 @@ class ModelEndpoint:
         self._clock = clock
         self._errors = errors
         # Callers of a day whose request the candidate could not take, as hashes.
-        self._lacking: BoundedMap[int, bool] = BoundedMap(LACKING_CALLERS)
+        self._lacking_callers: BoundedMap[int, bool] = BoundedMap(LACKING_CALLERS)
 
     async def count_tokens(
         self,
@@ -127,10 +127,10 @@ class ModelEndpoint:
         The key's rate limits for calls beside requests apply before, in
         `router.server.app`.
         """
-        routed = self._routed(scope, body, head, serving)
-        if isinstance(routed, Reply):
-            return routed
-        request, route = routed
+        lookup = self._find_route(scope, body, head, serving)
+        if isinstance(lookup, Reply):
+            return lookup
+        request, route = lookup
         id_ = request_id[1].decode()
         _, arm, plan, _, _ = self.assign(
             scope,
@@ -143,10 +143,10 @@ class ModelEndpoint:
         now = self.dispatcher.timers.loop.time()
         until = now + COUNT_TIMEOUT_S
         job = RoutedRequest(request, route, arm, plan, now, until, head.passed_up)
-        counted = await self.dispatcher.count_tokens(job)
-        return Reply(200, (JSON,), counted) if counted else estimate_tokens(request)
+        count = await self.dispatcher.count_tokens(job)
+        return Reply(200, (JSON,), count) if count else estimate_tokens(request)
 
-    def _finish(self, response: RoutedResponse) -> None:
+    def _end_response(self, response: RoutedResponse) -> None:
         """Tells the observers that a response ended, whether or not an answer was sent."""
         if response.caller_gone:
             self._counters["callers_gone"] += 1
@@ -173,20 +173,20 @@ class ModelEndpoint:
         started = self._clock.monotonic()
         grant = head.grant
         directives = head.directives
-        routed = self._routed(scope, body, head, serving)
+        lookup = self._find_route(scope, body, head, serving)
         timeout_s = directives.timeout_s
         if isinstance(timeout_s, Reply):
             return timeout_s
         reservation: RateReservation | None = None
         if grant.limits is not None:
-            limited = None if isinstance(routed, Reply) else routed[0]
-            admitted = self._admitted(grant.id, grant.limits, limited, len(body))
+            valid_request = None if isinstance(lookup, Reply) else lookup[0]
+            admitted = self._reserve_rate(grant.id, grant.limits, valid_request, len(body))
             if isinstance(admitted, Reply):
                 return admitted
             reservation = admitted
-        if isinstance(routed, Reply):
-            return routed
-        request, route = routed
+        if isinstance(lookup, Reply):
+            return lookup
+        request, route = lookup
         longest_s = min(
             route.route.settings.total_timeout_s,
             self._settings.total_timeout_s,
@@ -228,7 +228,7 @@ class ModelEndpoint:
             job.answer_by = answer_by(begun, directives.patience_s)
         headers = (request_id, *route.headers[arm])
         if plan.serialize_tools or plan.forced is not None:
-            headers = (*headers, *self._plan_headers(job))
+            headers = (*headers, *self._note_plan_effects(job))
         if reservation is not None:
             headers = (*headers, *reservation.headers)
         has_heartbeat = request.stream and directives.takes_heartbeat
@@ -239,7 +239,7 @@ class ModelEndpoint:
             headers,
             self.dispatcher,
             self._errors,
-            self._finish,
+            self._end_response,
             heartbeat_s,
         )
         # Do this last: an observer that saw the beginning must also see the end.
@@ -277,7 +277,7 @@ class ModelEndpoint:
             self._waiting[name].append(key)
             template = 0
             if applications and key in applications.get(name, ()):
-                key, template = self._conversation(
+                key, template = self._distinguish_conversation(
                     name,
                     key,
                     request,
@@ -287,12 +287,12 @@ class ModelEndpoint:
                 self._counters["unnamed_callers"] += 1
             if CALLER in scope and (target := scope[CALLER].target):
                 # The agent chose the target itself, so the request is not evidence.
-                chosen = self._planner.prefer(route, request, target)
-                if chosen is not None:
+                agent_plan = self._planner.prefer(route, request, target)
+                if agent_plan is not None:
                     return (
                         key,
                         _KEEP_WARM,
-                        chosen,
+                        agent_plan,
                         None,
                         UncountedReason.AGENT,
                     )
@@ -314,16 +314,18 @@ class ModelEndpoint:
             trial = route.experiment
             uncounted = ""
             if trial is not None:
-                uncounted = self._uncounted_reason(route, request, arm, plan, scored=scored)
+                uncounted = self._find_uncounted_reason(
+                    route, request, arm, plan, scored=scored
+                )
             if uncounted:
                 trial = None
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
-            plan = self._incumbent_plan(route, request)
+            plan = self._plan_incumbent(route, request)
             return request_id, Arm.INCUMBENT, plan, None, ""
         return key, arm, plan, trial, uncounted
 
-    def _uncounted_reason(
+    def _find_uncounted_reason(
         self,
         route: CompiledRoute,
         request: ClientRequest,
@@ -334,10 +336,10 @@ class ModelEndpoint:
     ) -> str:
         """Returns why a request counts in neither arm; empty if it counts.
 
-        A request is evidence only if its arm's own target is to answer it, not if a switch or
-        the keep-warm share chose the target, nor if the candidate lacks an ability that the
-        request needs, nor while a pause or a used-up quota keeps requests from either arm's
-        target.
+        A request is evidence only if its arm's own target is to answer it. It does not count:
+        - if a switch or the keep-warm share chose the target;
+        - if the candidate lacks an ability that the request needs;
+        - while a pause or a used-up quota keeps requests from either arm's target.
         """
         planner = self._planner
         if not scored:
@@ -347,7 +349,7 @@ class ModelEndpoint:
             return UncountedReason.SWITCH
         if arm is _KEEP_WARM:
             return UncountedReason.KEEP_WARM
-        # Else the call would take time for nothing.
+        # For other requests, the check below finds nothing, so spare its time.
         is_varied = (
             route.particular
             or route.native
@@ -356,7 +358,7 @@ class ModelEndpoint:
         if is_varied and planner.is_unsupported(route, request):
             return UncountedReason.UNSUPPORTED
         if planner.not_closed or planner.paused:
-            return planner.held_outcome(route, arm, plan)
+            return planner.find_held_outcome(route, arm, plan)
         return ""
 
     def note_uncounted(
@@ -368,21 +370,21 @@ class ModelEndpoint:
     ) -> None:
         """Counts a request that becomes no exposure. Raises nothing.
 
-        If the candidate cannot take it, counts each caller once a day, as exposures do: else
-        one caller in a loop would hold a canary.
+        If the candidate cannot take it, counts each caller once a day, as exposures do. So one
+        caller in a loop cannot hold a canary.
         """
         try:
             if reason == UncountedReason.UNSUPPORTED:
                 place = (trial.rollout, trial.candidate_bps, self._clock.now().date())
                 caller = hash((*place, sticky_key))
-                if self._lacking.get(caller):
+                if self._lacking_callers.get(caller):
                     return
-                self._lacking.put(caller, True)  # noqa: FBT003 - a set's member
+                self._lacking_callers.put(caller, True)  # noqa: FBT003 - a set's member
             self._recording.note_uncounted(trial, arm, reason)
         except Exception as error:
             self._errors.note(RouterPart.SCORING, error)
 
-    def _conversation(
+    def _distinguish_conversation(
         self,
         route: str,
         key: str,
@@ -401,7 +403,7 @@ class ModelEndpoint:
         is_kept = template < 0 and request.endpoint is _RESPONSES
         return key if is_kept else "", max(template, 0)
 
-    def _incumbent_plan(self, route: CompiledRoute, request: ClientRequest) -> RoutePlan:
+    def _plan_incumbent(self, route: CompiledRoute, request: ClientRequest) -> RoutePlan:
         """Plans for the incumbent; if that fails, too, returns the plan for targets that
         are all well.
         """
@@ -411,7 +413,7 @@ class ModelEndpoint:
             self._errors.note(RouterPart.PLAN, error, route)
             return route.plans[request.endpoint][Arm.INCUMBENT]
 
-    def _admitted(
+    def _reserve_rate(
         self,
         key: str,
         limits: KeyLimits,
@@ -429,7 +431,7 @@ class ModelEndpoint:
             self._errors.note(RouterPart.LIMITS, error)
             return None
 
-    def _plan_headers(self, job: RoutedRequest) -> tuple[Header, ...]:
+    def _note_plan_effects(self, job: RoutedRequest) -> tuple[Header, ...]:
         """Counts the plan's effects, and returns the header that names a kill switch in
         force.
 
@@ -444,12 +446,12 @@ class ModelEndpoint:
             effect = "in_effect" if plan.forced.in_effect else "not_in_effect"
             self._counters[f"switch_{effect}"] += 1
             words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
-            return ((b"x-swapgate-switch", header_text(words)),)
+            return ((b"x-swapgate-switch", encode_header_text(words)),)
         except Exception as error:
             self._errors.note(RouterPart.HEADERS, error, job.route, job.arm)
             return ()
 
-    def _routed(  # noqa: PLR0911 - what refuses a request ends it
+    def _find_route(  # noqa: PLR0911 - what refuses a request ends it
         self,
         scope: Scope,
         body: bytes,
@@ -478,11 +480,15 @@ class ModelEndpoint:
             )
         directives = head.directives
         grant = head.grant
-        found = request.members.found
-        if endpoint is _RESPONSES and "background" in found and found["background"]:
+        members = request.members.found
+        if endpoint is _RESPONSES and "background" in members and members["background"]:
             return error_reply(400, NO_BACKGROUND, "unsupported_parameter", param="background")
         misfit = None
-        if CONTENT[request.endpoint] not in found or "tools" in found or "thread" in found:
+        if (
+            CONTENT[request.endpoint] not in members
+            or "tools" in members
+            or "thread" in members
+        ):
             try:
                 misfit = misfit_reply(request)
             except Exception as error:
@@ -497,9 +503,9 @@ class ModelEndpoint:
             # Only agents' requests, which are few, read the clock.
             literal = None
             if CALLER in scope:
-                literal = open_literal(scope, model, serving, self._clock.now())
+                literal = find_literal(scope, model, serving, self._clock.now())
             if literal is None:
-                return self._no_such_route(model, serving, grant)
+                return self._refuse_model(model, serving, grant)
             # A person's grant gives access to the target, whichever routes the key may use.
             return request, literal
         # Check only the requested route, because its overrides belong to it.
@@ -507,9 +513,9 @@ class ModelEndpoint:
             message = f"this key may not use route {route.route.name!r}; ask an admin"
             return error_reply(403, message, "route_not_allowed", param="model")
         is_plain = not route.route.settings.overrides
-        return request, route if is_plain else self._override(request, route, declared)
+        return request, route if is_plain else self._choose_override(request, route, declared)
 
-    def _no_such_route(
+    def _refuse_model(
         self,
         name: str,
         serving: CompiledSnapshot,
@@ -528,7 +534,7 @@ class ModelEndpoint:
             )
         return error_reply(404, message, "model_not_found", param="model")
 
-    def _override(
+    def _choose_override(
         self,
         request: ClientRequest,
         route: CompiledRoute,

@@ -65,21 +65,21 @@ def detect_needs(
     if request.endpoint is Endpoint.EMBEDDINGS:
         value = request.value("input")
         items = value if isinstance(value, list) else [value]
-        longest = max((_text_bytes(item, set()) for item in items), default=0)
+        longest = max((_count_text_bytes(item, set()) for item in items), default=0)
         return Needs(
             Endpoint.EMBEDDINGS,
             approx_input_tokens=longest // BYTES_PER_TOKEN,
         )
-    found = request.members.found
+    members = request.members.found
     kinds: set[str] = set()
-    size = sum(_text_bytes(found[name], kinds) for name in _INPUTS if name in found)
+    size = sum(_count_text_bytes(members[name], kinds) for name in _INPUTS if name in members)
     last = detect_last_turn(request, incumbent)
     return Needs(
         endpoint=request.endpoint,
         stream=request.stream,
         tools=bool(request.value("tools") or request.value("functions")),
         parallel_tools=request.value("parallel_tool_calls") is True,
-        json_schema=_asks_for_schema(found),
+        json_schema=_asks_for_schema(members),
         vision=not kinds.isdisjoint(_IMAGES),
         documents=not kinds.isdisjoint(_DOCUMENTS),
         audio=not kinds.isdisjoint(_AUDIO),
@@ -87,16 +87,18 @@ def detect_needs(
         prefill=last.prefill,
         new_answer=last.new_answer,
         approx_input_tokens=size // BYTES_PER_TOKEN,
-        max_output_tokens=output_limit(request),
+        max_output_tokens=read_output_limit(request),
     )
 
 
-_FLAGS: Final = tuple(need.name for need in fields(Needs) if isinstance(need.default, bool))
+_FLAG_NAMES: Final = tuple(
+    need.name for need in fields(Needs) if isinstance(need.default, bool)
+)
 
 
 def need_names(needs: Needs) -> tuple[str, ...]:
     """Names the needs as traffic counts them: the endpoint, and the fields that are true."""
-    return (needs.endpoint.value, *(name for name in _FLAGS if getattr(needs, name)))
+    return (needs.endpoint.value, *(name for name in _FLAG_NAMES if getattr(needs, name)))
 
 
 # A role of another turn than the assistant's.
@@ -107,13 +109,13 @@ def detect_last_turn(request: ClientRequest, incumbent: Prefill) -> Needs:
     """Returns `prefill` or `new_answer` if the last turn is a text of the assistant's.
 
     Messages continues it, and Responses begins a further answer. A chat continues it if a
-    field says so. Without a field, the chat means what the route's incumbent does.
+    field says so. Without a field, the chat is meant as the route's incumbent reads it.
     """
     endpoint = request.endpoint
     text = request.text
-    last = text.rfind(ANSWER)
+    start = text.rfind(ANSWER)
     # Most conversations end here, without a parse.
-    if last < 0 or _OTHER_ROLE.search(text, last) or endpoint is Endpoint.EMBEDDINGS:
+    if start < 0 or _OTHER_ROLE.search(text, start) or endpoint is Endpoint.EMBEDDINGS:
         return Needs(endpoint)
     turns = request.value("input" if endpoint is Endpoint.RESPONSES else "messages")
     if not isinstance(turns, list) or not turns or not is_open_answer(turns[-1]):
@@ -122,9 +124,11 @@ def detect_last_turn(request: ClientRequest, incumbent: Prefill) -> Needs:
         return Needs(endpoint, new_answer=True)
     if endpoint is Endpoint.MESSAGES or is_prefill_marked(turns[-1], request.value):
         return Needs(endpoint, prefill=True)
-    anew = incumbent.begins_anew
+    begins_anew = incumbent.begins_anew
     return Needs(
-        endpoint, prefill=not anew and incumbent is not Prefill.UNKNOWN, new_answer=anew
+        endpoint,
+        prefill=not begins_anew and incumbent is not Prefill.UNKNOWN,
+        new_answer=begins_anew,
     )
 
 
@@ -133,15 +137,15 @@ def estimate_prompt(request: ClientRequest) -> int:
 
     Pictures, sound and files count no tokens, so that the estimate tends to be too low.
     """
-    found = request.members.found
+    members = request.members.found
     size = 0
     for name in _INPUTS:
-        if name in found:
-            size += _text_bytes(found[name], set())
+        if name in members:
+            size += _count_text_bytes(members[name], set())
     return max(1, size // BYTES_PER_TOKEN)
 
 
-def _text_bytes(value: object, kinds: set[str]) -> int:
+def _count_text_bytes(value: object, kinds: set[str]) -> int:
     """Returns the bytes of all texts in a value as UTF-8, and adds the types of its other
     parts, such as pictures, to `kinds`.
     """
@@ -149,27 +153,27 @@ def _text_bytes(value: object, kinds: set[str]) -> int:
     if type(value) is str:
         return len(value if value.isascii() else value.encode("utf-8", "surrogatepass"))
     if type(value) is list:
-        return sum([_text_bytes(item, kinds) for item in value])
+        return sum([_count_text_bytes(item, kinds) for item in value])
     if type(value) is not dict:
         return 0
     kind = value.get("type")
     if type(kind) is str and kind in _NO_TEXT:
         kinds.add(kind)
         return 0
-    return sum([_text_bytes(item, kinds) for item in value.values()])
+    return sum([_count_text_bytes(item, kinds) for item in value.values()])
 
 
-def _asks_for_schema(found: Mapping[str, object]) -> bool:
+def _asks_for_schema(members: Mapping[str, object]) -> bool:
     for name in _FORMATS:
-        given = found.get(name)
-        if isinstance(given, dict):
-            schema = given if name == "response_format" else given.get("format")
+        format_ = members.get(name)
+        if isinstance(format_, dict):
+            schema = format_ if name == "response_format" else format_.get("format")
             if isinstance(schema, dict) and schema.get("type") == "json_schema":
                 return True
     return False
 
 
-def output_limit(request: ClientRequest) -> int:
+def read_output_limit(request: ClientRequest) -> int:
     """Returns the client's limit for the answer in tokens; 0 without a valid limit."""
     get = request.members.get
     for name in _LIMITS:
@@ -187,7 +191,7 @@ _CHARS_PER_TOKEN: Final = 4
 
 def request_size(request: ClientRequest) -> RequestSize:
     """Returns the size of a request with the answers that it allows."""
-    tokens = _count_choices(request) * output_limit(request)
+    tokens = _count_choices(request) * read_output_limit(request)
     return RequestSize(len(request.text), _CHARS_PER_TOKEN * tokens)
 
 
@@ -206,59 +210,65 @@ _INCLUDED: Final = {
 }
 
 
-def given_fields(
-    request: ClientRequest, among: Collection[OptionalFeature]
+def used_features(
+    request: ClientRequest, features: Collection[OptionalFeature]
 ) -> tuple[OptionalFeature, ...]:
-    """Returns the optional features that the request uses, among the given ones."""
+    """Returns the optional features that the request uses, among `features`."""
     fields = OPTIONAL_FIELDS[request.endpoint]
-    return tuple([hint for hint in fields if hint in among and _gives(request, hint, fields)])
+    return tuple(
+        [
+            feature
+            for feature in fields
+            if feature in features and _uses_feature(request, feature, fields)
+        ]
+    )
 
 
-def without_fields(
+def remove_fields(
     body: bytes,
     endpoint: Endpoint,
-    hints: Collection[OptionalFeature],
+    features: Collection[OptionalFeature],
     target: RequestTarget,
 ) -> bytes:
     """Returns the body without the fields of some optional features.
 
     Fields that the target's own configuration sets stay: its operator chose them. Also
-    removes what belongs to a feature in other places, such as cache marks inside messages.
+    removes a feature's parts in other places, such as cache marks inside messages.
     body: JSON of an object.
     """
-    own = {*target.parameters, *target.request_patch.parameters}
+    target_fields = {*target.parameters, *target.request_patch.parameters}
     fields: dict[str, Any] = json.loads(body)
-    for hint in hints:
-        for name in OPTIONAL_FIELDS[endpoint][hint]:
-            if name not in own:
+    for feature in features:
+        for name in OPTIONAL_FIELDS[endpoint][feature]:
+            if name not in target_fields:
                 fields.pop(name, None)
-        if hint in _INCLUDED and isinstance(fields.get("include"), list):
-            word = _INCLUDED[hint]
+        if feature in _INCLUDED and isinstance(fields.get("include"), list):
+            prefix = _INCLUDED[feature]
             fields["include"] = [
-                option for option in fields["include"] if word not in str(option)
+                option for option in fields["include"] if prefix not in str(option)
             ]
-    if OptionalFeature.REASONING in hints and isinstance(fields.get("output_config"), dict):
+    if OptionalFeature.REASONING in features and isinstance(fields.get("output_config"), dict):
         fields["output_config"].pop("effort", None)
         if not fields["output_config"]:
             del fields["output_config"]
-    if OptionalFeature.CACHING in hints:
-        _unmark(fields)
+    if OptionalFeature.CACHING in features:
+        _remove_cache_marks(fields)
     return to_json(fields).encode()
 
 
-def _gives(
+def _uses_feature(
     request: ClientRequest,
-    hint: OptionalFeature,
+    feature: OptionalFeature,
     fields: Mapping[OptionalFeature, tuple[str, ...]],
 ) -> bool:
     """Returns whether the request uses a feature.
 
-    For Anthropic's protocol, disabled thinking is no use of reasoning, and an effort is
-    one.
+    In Anthropic's protocol, a request with disabled thinking does not use reasoning, and a
+    request with an effort does.
     """
-    if hint is OptionalFeature.CACHING and CACHE_MARK in request.text:
+    if feature is OptionalFeature.CACHING and CACHE_MARK in request.text:
         return True
-    if hint is OptionalFeature.REASONING and request.endpoint is Endpoint.MESSAGES:
+    if feature is OptionalFeature.REASONING and request.endpoint is Endpoint.MESSAGES:
         thinking = request.value("thinking")
         config = request.value("output_config")
         if isinstance(thinking, dict) and thinking.get("type") == "disabled":
@@ -266,17 +276,17 @@ def _gives(
         if isinstance(config, dict) and config.get("effort"):
             return True
     get = request.members.get
-    for name in fields[hint]:  # noqa: SIM110 - a generator takes a call for each
+    for name in fields[feature]:  # noqa: SIM110 - a generator takes a call for each
         if get(name) is not None:
             return True
     return False
 
 
-def _unmark(value: object) -> None:
+def _remove_cache_marks(value: object) -> None:
     """Removes cache marks from a value, in place. A tool call's arguments stay unchanged."""
     if isinstance(value, list):
         for item in value:
-            _unmark(item)
+            _remove_cache_marks(item)
     elif isinstance(value, dict):
         value.pop("cache_control", None)
         for name in (
@@ -290,24 +300,24 @@ def _unmark(value: object) -> None:
             # A call's arguments are the client's own data.
             is_data = name == "input" and value.get("type") == "tool_use"
             if isinstance(value.get(name), list | dict) and not is_data:
-                _unmark(value[name])
+                _remove_cache_marks(value[name])
 
 
-NAME: Final = b"x-swapgate-degraded"
+DEGRADED_HEADER: Final = b"x-swapgate-degraded"
 SERIALIZED: Final = "parallel_tool_calls"
 MOST_FIELDS: Final = 20
 _FIELD: Final = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 
 
-def dropped_fields(
+def lost_features(
     request: ClientRequest, upstream: CompiledTarget
 ) -> tuple[OptionalFeature, ...]:
     """Returns the optional features of the request that the target does not get."""
     lacks = upstream.lacks[request.endpoint]
-    return given_fields(request, lacks) if lacks else ()
+    return used_features(request, lacks) if lacks else ()
 
 
-def degradation_header(
+def build_degradation_header(
     plan: RoutePlan,
     request: ClientRequest,
     upstream: CompiledTarget | None,
@@ -322,12 +332,12 @@ def degradation_header(
     names: list[str] = []
     if is_serializing_tools(plan, request):
         names.append(SERIALIZED)
-    if upstream is not None and (hints := dropped_fields(request, upstream)):
-        names += (hint.value for hint in hints)
+    if upstream is not None and (features := lost_features(request, upstream)):
+        names += (feature.value for feature in features)
     if dropped:
         # A client may have chosen the names, and a header cannot hold every name.
         names += islice((name for name in dropped if _FIELD.fullmatch(name)), MOST_FIELDS)
-    return ((NAME, ", ".join(dict.fromkeys(names)).encode()),) if names else ()
+    return ((DEGRADED_HEADER, ", ".join(dict.fromkeys(names)).encode()),) if names else ()
 
 
 def is_serializing_tools(plan: RoutePlan, request: ClientRequest) -> bool:
@@ -371,13 +381,13 @@ COUNT_TIMEOUT_S: Final = 10.0
 TOKENS_PER_FILE: Final = 1_600
 
 
-def count_body(body: bytes, endpoint: Endpoint) -> bytes:
+def build_count_body(body: bytes, endpoint: Endpoint) -> bytes:
     """Returns the body for a provider's counting endpoint, with only the fields that it
     takes.
     """
     fields = json.loads(body)
-    counted = COUNTED_FIELDS[endpoint]
-    return json.dumps({name: fields[name] for name in counted if name in fields}).encode()
+    names = COUNTED_FIELDS[endpoint]
+    return json.dumps({name: fields[name] for name in names if name in fields}).encode()
 
 
 def estimate_tokens(request: ClientRequest) -> Reply:
@@ -389,17 +399,17 @@ def estimate_tokens(request: ClientRequest) -> Reply:
     """
     names = COUNTED_FIELDS[request.endpoint]
     fields = [request.value(name) for name in names if name != "model"]
-    characters, files = _weigh([value for value in fields if value is not None])
+    characters, files = _count_text([value for value in fields if value is not None])
     tokens = -(-characters // CHARACTERS_PER_TOKEN) + files * TOKENS_PER_FILE
-    counted: dict[str, object] = {"input_tokens": max(tokens, 1)}
+    result: dict[str, object] = {"input_tokens": max(tokens, 1)}
     if request.endpoint is Endpoint.RESPONSES:
-        counted["object"] = "response.input_tokens"
+        result["object"] = "response.input_tokens"
     path = PROVIDER_PATHS[request.endpoint]
-    estimated = (b"x-swapgate-degraded", path.rpartition("/")[2].encode())
-    return Reply(200, (JSON, estimated), json.dumps(counted).encode())
+    estimate_header = (b"x-swapgate-degraded", path.rpartition("/")[2].encode())
+    return Reply(200, (JSON, estimate_header), json.dumps(result).encode())
 
 
-def _weigh(value: object) -> tuple[int, int]:
+def _count_text(value: object) -> tuple[int, int]:
     """Counts the characters of a value, and its files, whose base64 is not text."""
     if isinstance(value, str):
         return (0, 1) if value.startswith("data:") else (len(value), 0)
@@ -407,9 +417,11 @@ def _weigh(value: object) -> tuple[int, int]:
         if value.get("type") == "base64":
             return 0, 1
         parts = [len(str(name)) for name in value]
-        weights = [_weigh(member) for member in value.values()]
-        return sum(parts) + sum(c for c, _ in weights), sum(f for _, f in weights)
+        weights = [_count_text(member) for member in value.values()]
+        return sum(parts) + sum(count for count, _ in weights), sum(
+            files for _, files in weights
+        )
     if isinstance(value, list):
-        weights = [_weigh(member) for member in value]
-        return sum(c for c, _ in weights), sum(f for _, f in weights)
+        weights = [_count_text(member) for member in value]
+        return sum(count for count, _ in weights), sum(files for _, files in weights)
     return 1, 0

@@ -1,10 +1,12 @@
 """Decides how a request's exposure ended (`harness.gate.online.outcome`).
 
-`decide_outcome` asks the rules in the order of `_RULES`; the first that applies decides. The
-order matters: the router's own fault excuses the arm, a real failure of the arm's own target
-counts even if the caller left afterwards, and the caller's own deadline comes before the
-timeout that it caused. Requests outside a rollout use the same function for `CHARGED` failures
-of their arm, except plain successes, whose outcome is known without it.
+`decide_outcome` asks the rules in the order of `_RULES`; the first rule that applies decides.
+The order matters. The router's own fault excuses the arm. A real failure of the arm's own
+target counts even if the caller left afterwards. The caller's own deadline comes before the
+timeout that it caused.
+
+Requests outside a rollout use the same function, to find the failures of their arm
+(`CHARGED_KINDS`). A plain success needs no rule.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +39,7 @@ from router.request.stream_relay import CommittedStream
 from router.snapshot.route_plans import is_arm_charged
 
 # The kinds whose name charges the arm in the sums of traffic.
-CHARGED: Final = frozenset(
+CHARGED_KINDS: Final = frozenset(
     {
         OutcomeKind.FAILED,
         OutcomeKind.CUT,
@@ -45,7 +47,7 @@ CHARGED: Final = frozenset(
         OutcomeKind.NOT_SENT,
     }
 )
-_LIMITED: Final = {
+_LIMIT_REASONS: Final = {
     FailureClass.RATE_LIMITED: OutcomeReason.RATE,
     FailureClass.QUOTA: OutcomeReason.QUOTA,
 }
@@ -58,7 +60,7 @@ _CIRCUIT_OPEN: Final = ArmFailure.CIRCUIT_OPEN.value
 
 def charged_failure(outcome: ExposureOutcome) -> str:
     """Returns the name of the failure that charges the arm; empty if it is not charged."""
-    return outcome.name if outcome.kind in CHARGED else ""
+    return outcome.name if outcome.kind in CHARGED_KINDS else ""
 
 
 def decide_outcome(response: RoutedResponse) -> ExposureOutcome:
@@ -74,66 +76,68 @@ def decide_outcome(response: RoutedResponse) -> ExposureOutcome:
     return ROUTER_FAULT
 
 
-def _of_router_fault(response: RoutedResponse) -> ExposureOutcome | None:
+def _check_router_fault(response: RoutedResponse) -> ExposureOutcome | None:
     """The router's own fault changed the plan, so that the arm was not measured."""
     return ROUTER_FAULT if response.router_failed else None
 
 
-def _of_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
+def _check_own_deadline(response: RoutedResponse) -> ExposureOutcome | None:
     """The caller's own deadline ended the attempts at the arm's target, or its stream.
 
     A failure before the deadline counts, although the deadline ended its retry.
     """
-    own = _own_attempts(response)
-    last = own[-1] if own else None
+    own_attempts = _list_own_attempts(response)
+    last = own_attempts[-1] if own_attempts else None
     if last is None:
         return None
     if last.failure is not None:
-        if not (_is_cut_by_deadline(last) and all(map(_shows_nothing, own))):
+        if not (_is_cut_by_deadline(last) and all(map(_shows_nothing, own_attempts))):
             return None
-        waited_s = sum(attempt.ms for attempt in own) / 1000
+        waited_s = sum(attempt.ms for attempt in own_attempts) / 1000
         return ExposureOutcome(
             OutcomeKind.LEFT, OutcomeReason.DEADLINE_EARLY, waited_s=waited_s
         )
     stream = response.progress.result
-    if isinstance(stream, CommittedStream) and stream.blameless:
-        return _departure(response, stream, OutcomeReason.DEADLINE_EARLY)
+    if isinstance(stream, CommittedStream) and stream.is_clients_end:
+        return _build_departure(response, stream, OutcomeReason.DEADLINE_EARLY)
     return None
 
 
-def _of_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
+def _check_own_failure(response: RoutedResponse) -> ExposureOutcome | None:
     """The last attempt at the arm's own target failed, even if another target answered.
 
     An attempt that shows nothing (`_shows_nothing`) is left out: the failure before it counts.
     """
-    last = _last_attempts(response)
-    own = last.get(response.job.arm_target)
-    if own is None or own.failure is None:
+    last = _find_last_attempts(response)
+    own_attempt = last.get(response.job.arm_target)
+    if own_attempt is None or own_attempt.failure is None:
         return None
-    failure = own.failure.failure
-    name = own.failure.named
+    failure = own_attempt.failure.failure
+    name = own_attempt.failure.named
     if failure in UNCHARGED and may_name_state(response.job.request):
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.FOREIGN_STATE, name)
-    if reason := _LIMITED.get(failure):
+    if reason := _LIMIT_REASONS.get(failure):
         return ExposureOutcome(OutcomeKind.LIMITED, reason, name)
-    has_no_form = own.failure.local or own.failure.unable
+    has_no_form = own_attempt.failure.local or own_attempt.failure.unable
     if has_no_form and any(other.failure is None for other in last.values()):
         # The router's translation, or the target, has no form for the request.
-        is_foreign = own.failure.names_foreign_item
+        is_foreign = own_attempt.failure.names_foreign_item
         reason = OutcomeReason.FOREIGN_STATE if is_foreign else OutcomeReason.UNSUPPORTED
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, reason, name)
-    others = [attempt.failure for target, attempt in last.items() if attempt is not own]
+    other_failures = [
+        attempt.failure for target, attempt in last.items() if attempt is not own_attempt
+    ]
     classes = [
         # A request that names no state was refused for itself.
         FailureClass.BAD_REQUEST if failure in UNCHARGED else failure,
-        *(other.failure if other else None for other in others),
+        *(other.failure if other else None for other in other_failures),
     ]
     charged = is_arm_charged(response.job.arm, classes)
     kind = OutcomeKind.FAILED if charged else OutcomeKind.REFUSED
-    return ExposureOutcome(kind, _fault(failure), name)
+    return ExposureOutcome(kind, _find_fault(failure), name)
 
 
-def _last_attempts(response: RoutedResponse) -> Mapping[str, Attempt]:
+def _find_last_attempts(response: RoutedResponse) -> Mapping[str, Attempt]:
     """Returns the last attempt at each target that shows something about it."""
     return {
         attempt.upstream.id: attempt
@@ -144,41 +148,41 @@ def _last_attempts(response: RoutedResponse) -> Mapping[str, Attempt]:
 
 def find_own_status(response: RoutedResponse) -> int | None:
     """Returns the HTTP status with which the arm's own target failed; None without a reply."""
-    own = _last_attempts(response).get(response.job.arm_target)
-    return own.failure.status if own and own.failure else None
+    own_attempt = _find_last_attempts(response).get(response.job.arm_target)
+    return own_attempt.failure.status if own_attempt and own_attempt.failure else None
 
 
-def _of_exclusion(response: RoutedResponse) -> ExposureOutcome | None:
+def _check_exclusion(response: RoutedResponse) -> ExposureOutcome | None:
     """The plan left the arm's own target out, or its circuit opened before its turn."""
     job = response.job
     progress = response.progress
-    out = next(
-        (one for one in job.plan.left_out if one.target == job.arm_target),
+    excluded_target = next(
+        (excluded for excluded in job.plan.left_out if excluded.target == job.arm_target),
         None,
     )
-    if out is not None:
-        return _excluded(response, out)
+    if excluded_target is not None:
+        return _decide_exclusion(response, excluded_target)
     if job.arm_target in progress.shut_out:
         return ExposureOutcome(OutcomeKind.NOT_SENT, OutcomeReason.CIRCUIT_RACE, _CIRCUIT_OPEN)
     return None
 
 
-def _excluded(response: RoutedResponse, out: Excluded) -> ExposureOutcome | None:
+def _decide_exclusion(response: RoutedResponse, excluded: Excluded) -> ExposureOutcome | None:
     plan = response.job.plan
-    if out.held is not None:
-        return ExposureOutcome(OutcomeKind.NOT_SENT, HELD_REASONS[out.held], _CIRCUIT_OPEN)
-    if failure := FAILING.get(out.because):
-        is_open = out.because is ExclusionReason.OPEN
+    if excluded.held is not None:
+        return ExposureOutcome(OutcomeKind.NOT_SENT, HELD_REASONS[excluded.held], _CIRCUIT_OPEN)
+    if failure := FAILING.get(excluded.because):
+        is_open = excluded.because is ExclusionReason.OPEN
         reason = OutcomeReason.PROVIDER if is_open else OutcomeReason.OURS
         return ExposureOutcome(OutcomeKind.FAILED, reason, failure.value)
-    if out.because is ExclusionReason.CAPABILITY and plan.targets:
+    if excluded.because is ExclusionReason.CAPABILITY and plan.targets:
         return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.UNSUPPORTED)
     if plan.unable:
         return ExposureOutcome(OutcomeKind.REFUSED, OutcomeReason.CLIENT)
     return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_TARGET)
 
 
-def _of_gateway_fallback(response: RoutedResponse) -> ExposureOutcome | None:
+def _check_gateway_fallback(response: RoutedResponse) -> ExposureOutcome | None:
     """A gateway marks the own target's answer as its fallback's: another model answered."""
     result = response.progress.result
     if not isinstance(result, (UpstreamAnswer, CommittedStream)) or not result.is_fallback:
@@ -188,16 +192,16 @@ def _of_gateway_fallback(response: RoutedResponse) -> ExposureOutcome | None:
     return ExposureOutcome(OutcomeKind.NOT_MEASURED, OutcomeReason.GATEWAY_FALLBACK)
 
 
-def _of_broken_stream(response: RoutedResponse) -> ExposureOutcome | None:
+def _check_broken_stream(response: RoutedResponse) -> ExposureOutcome | None:
     """The stream of the arm's own target broke off after output, or reports a failure."""
     stream = response.progress.result
     if not isinstance(stream, CommittedStream) or stream.failure is None:
         return None
-    if not _own_attempts(response):
+    if not _list_own_attempts(response):
         return None
     return ExposureOutcome(
         OutcomeKind.FAILED if stream.events.finished else OutcomeKind.CUT,
-        _fault(stream.failure),
+        _find_fault(stream.failure),
         stream.failure.value,
         sent=True,
         first_s=response.progress.first_token_s,
@@ -205,7 +209,7 @@ def _of_broken_stream(response: RoutedResponse) -> ExposureOutcome | None:
     )
 
 
-def _of_departure(response: RoutedResponse) -> ExposureOutcome | None:
+def _check_departure(response: RoutedResponse) -> ExposureOutcome | None:
     """The caller left before the end of the answer."""
     stream = response.progress.result
     if not response.caller_gone:
@@ -213,12 +217,12 @@ def _of_departure(response: RoutedResponse) -> ExposureOutcome | None:
     if isinstance(stream, CommittedStream):
         if stream.events.finished:
             return None
-        return _departure(response, stream, OutcomeReason.EARLY)
+        return _build_departure(response, stream, OutcomeReason.EARLY)
     waited_s = max(0.0, response.ended_at - response.job.begun)
     return ExposureOutcome(OutcomeKind.LEFT, OutcomeReason.EARLY, waited_s=waited_s)
 
 
-def _departure(
+def _build_departure(
     response: RoutedResponse,
     stream: CommittedStream,
     reason: OutcomeReason,
@@ -238,10 +242,10 @@ def _departure(
     )
 
 
-def _of_answer(response: RoutedResponse) -> ExposureOutcome | None:
-    """A target answered: the arm's own, or another one without a failure of the own one.
+def _check_answer(response: RoutedResponse) -> ExposureOutcome | None:
+    """A target answered: the arm's own, or another target although the own one did not fail.
 
-    A stream without an end, a failure or a caller who left was ended by the router.
+    If a stream has no end and no failure, and its caller stayed, the router ended it.
     """
     result = response.progress.result
     progress = response.progress
@@ -265,8 +269,8 @@ def time_answer(progress: RequestProgress, elapsed_s: float) -> ExposureOutcome:
 
 
 def limit_to_share(job: RoutedRequest, outcome: ExposureOutcome) -> ExposureOutcome:
-    """Counts the first output after the arm's share of the caller's own deadline as left at the
-    deadline.
+    """Turns an outcome into a departure at the deadline, if its first output came after the
+    arm's share of the caller's own deadline.
 
     The router divides a deadline equally among the targets of a plan, and the candidate's plan
     has one target more than the incumbent's. So without this rule, equal targets would miss the
@@ -288,7 +292,7 @@ def limit_to_share(job: RoutedRequest, outcome: ExposureOutcome) -> ExposureOutc
     )
 
 
-def _own_attempts(response: RoutedResponse) -> list[Attempt]:
+def _list_own_attempts(response: RoutedResponse) -> list[Attempt]:
     """Returns the attempts at the arm's own target that have ended, in their order."""
     target = response.job.arm_target
     return [attempt for attempt in response.progress.attempts if attempt.upstream.id == target]
@@ -307,8 +311,8 @@ def _shows_nothing(attempt: Attempt) -> bool:
     """Returns whether an attempt shows nothing about its target: the caller's deadline cut it
     off, or the provider had closed its idle connection.
 
-    The connections of an arm with few requests are idle for longer, so the latter would count
-    against a candidate with a small share.
+    The connections of an arm with few requests are idle for longer. So closed connections would
+    count against a candidate with a small share.
     """
     failure = attempt.failure
     return _is_cut_by_deadline(attempt) or (failure is not None and failure.stale)
@@ -320,18 +324,18 @@ def _is_cut_by_deadline(attempt: Attempt) -> bool:
     return attempt.hasty and failure is not None and failure.failure is FailureClass.TIMEOUT
 
 
-def _fault(failure: FailureClass) -> OutcomeReason:
+def _find_fault(failure: FailureClass) -> OutcomeReason:
     return OutcomeReason(FAILURE_RULES[failure].fault.value)
 
 
 _Rule = Callable[[RoutedResponse], ExposureOutcome | None]
 _RULES: Final[tuple[_Rule, ...]] = (
-    _of_router_fault,
-    _of_own_deadline,
-    _of_own_failure,
-    _of_exclusion,
-    _of_gateway_fallback,
-    _of_broken_stream,
-    _of_departure,
-    _of_answer,
+    _check_router_fault,
+    _check_own_deadline,
+    _check_own_failure,
+    _check_exclusion,
+    _check_gateway_fallback,
+    _check_broken_stream,
+    _check_departure,
+    _check_answer,
 )

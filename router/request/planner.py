@@ -102,10 +102,10 @@ class Handovers:
         is_settled = hash_bucket(key, salt=canary.salt) < handover.settled_bps
         if drawn is not _CANARY or is_settled:
             return HandedOver(drawn, scored=False)
-        is_candidates = self._begun.has(at_candidate) or is_made_by(
+        began_at_candidate = self._begun.has(at_candidate) or is_made_by(
             request.text, route.upstreams[canary.target].maker
         )
-        return HandedOver(_CANARY if is_candidates else _INCUMBENT, scored=False)
+        return HandedOver(_CANARY if began_at_candidate else _INCUMBENT, scored=False)
 
 
 def is_under_way(request: ClientRequest, template: int = 0) -> bool:
@@ -144,7 +144,7 @@ HELD_REASONS: Final[Mapping[SendHold, OutcomeReason]] = {
     SendHold.PAUSE: OutcomeReason.PAUSE,
     SendHold.QUOTA: OutcomeReason.LIMIT,
 }
-PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
+PLAIN_NEEDS: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
 class Planner:
@@ -163,7 +163,7 @@ class Planner:
         begun: SharedMarks,
         stopped: Callable[[Canary | None], bool] = lambda _: False,
     ) -> None:
-        self._stopped = stopped
+        self._has_aborted = stopped
         self._handovers = Handovers(lambda: clock.now().timestamp(), begun)
         self._health = health
         self.not_closed = health.not_closed  # targets whose circuit is open or half open
@@ -184,7 +184,7 @@ class Planner:
         warm; embeddings never do.
         """
         if route.warmed and request.endpoint is not _EMBEDDINGS:
-            plan = self._warming(route, request, key)
+            plan = self._plan_keep_warm(route, request, key)
             if plan is not None:
                 return Arm.KEEP_WARM, plan, True
         arm = _INCUMBENT if route.experiment is None else choose_arm(route.route, key)
@@ -198,11 +198,11 @@ class Planner:
                 arm,
                 template,
             )
-        if arm is _CANARY and self._stopped(canary):
+        if arm is _CANARY and self._has_aborted(canary):
             arm = _INCUMBENT
         return arm, self.plan(route, arm, request), scored
 
-    def _warming(
+    def _plan_keep_warm(
         self,
         route: CompiledRoute,
         request: ClientRequest,
@@ -233,10 +233,10 @@ class Planner:
         """
         if target not in route.route.fallbacks:
             return None
-        needs, can = _needs(route, request)
-        live = active_switches(route.switches, self._clock.now())
-        around = self._build_context(route, can, route.upstreams, live)
-        plan = plan_request(route.route, Arm.KEEP_WARM, needs, around, target)
+        needs, can = _find_needs(route, request)
+        switches = active_switches(route.switches, self._clock.now())
+        context = self._build_context(route, can, route.upstreams, switches)
+        plan = plan_request(route.route, Arm.KEEP_WARM, needs, context, target)
         return plan if target in plan.targets and not _is_switched(plan) else None
 
     def plan(
@@ -258,19 +258,19 @@ class Planner:
             if not is_any_unwell or self._health.all_well(well.targets):
                 return well
         # Read the wall clock and the input only if the route has switches or special needs.
-        live = active_switches(route.switches, self._clock.now()) if route.switches else ()
-        needs, can = _needs(route, request)
-        answered = needs.prefill or needs.new_answer
-        plain = not route.particular and can is route.capabilities and not answered
-        suits = plain or _suits(can, well, needs)
-        if suits and not live and not needs.prefill and self._health.all_well(well.targets):
+        switches = active_switches(route.switches, self._clock.now()) if route.switches else ()
+        needs, can = _find_needs(route, request)
+        ends_with_answer = needs.prefill or needs.new_answer
+        is_plain = not route.particular and can is route.capabilities and not ends_with_answer
+        suits = is_plain or _are_needs_met(can, well, needs)
+        if suits and not switches and not needs.prefill and self._health.all_well(well.targets):
             return well
-        around = self._build_context(route, can, well.targets, live)
-        plan = plan_request(route.route, arm, needs, around)
+        context = self._build_context(route, can, well.targets, switches)
+        plan = plan_request(route.route, arm, needs, context)
         if plan.unable and needs.tokens:
             # The number of tokens is an estimate: it must not exclude all targets.
-            sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
-            return plan_request(route.route, arm, sure, around)
+            certain_needs = replace(needs, approx_input_tokens=0, max_output_tokens=0)
+            return plan_request(route.route, arm, certain_needs, context)
         return plan
 
     def is_switched(self, route: CompiledRoute, request: ClientRequest) -> bool:
@@ -284,13 +284,13 @@ class Planner:
         trial = route.experiment
         if trial is None:
             return False
-        needs, can = _needs(route, request)
+        needs, can = _find_needs(route, request)
         arms = (trial.target, route.route.incumbent)
-        candidate, other = reversed(arms) if trial.control else arms
-        lacks = missing_capabilities(needs, can[candidate])
-        return bool(lacks) and not missing_capabilities(needs, can[other])
+        candidate_target, other_arm_target = reversed(arms) if trial.control else arms
+        lacks = missing_capabilities(needs, can[candidate_target])
+        return bool(lacks) and not missing_capabilities(needs, can[other_arm_target])
 
-    def held_outcome(
+    def find_held_outcome(
         self,
         route: CompiledRoute,
         arm: Arm,
@@ -307,8 +307,8 @@ class Planner:
         if trial is None or self._health.all_well((trial.target, incumbent)):
             return ""
         available = self._health.readiness((trial.target, incumbent))
-        own = incumbent if arm is _INCUMBENT else trial.target
-        if (hold := available[own].held) is not None and own not in plan.targets:
+        own_target = incumbent if arm is _INCUMBENT else trial.target
+        if (hold := available[own_target].held) is not None and own_target not in plan.targets:
             return outcome_key(OutcomeKind.NOT_SENT, HELD_REASONS[hold])
         if any(target.held is not None for target in available.values()):
             return outcome_key(OutcomeKind.NOT_MEASURED, OutcomeReason.OTHER_HELD)
@@ -319,13 +319,13 @@ class Planner:
         route: CompiledRoute,
         can: Mapping[str, Capabilities],
         targets: Iterable[str],
-        live: Sequence[KillSwitch],
+        switches: Sequence[KillSwitch],
     ) -> PlanContext:
         return PlanContext(
             capabilities=can,
             health=self._health.readiness(targets),
             targets=route.targets,
-            switches=live,
+            switches=switches,
             keyless=route.keyless,
             barred=route.barred,
             when_all_open=self._when_all_open,
@@ -336,7 +336,7 @@ def _is_switched(plan: RoutePlan) -> bool:
     return plan.forced is not None and plan.forced.in_effect
 
 
-def _needs(
+def _find_needs(
     route: CompiledRoute, request: ClientRequest
 ) -> tuple[Needs, Mapping[str, Capabilities]]:
     """Returns the request's needs, and the capabilities of the route's targets for it.
@@ -344,24 +344,24 @@ def _needs(
     They differ for a request with fields that no translation carries: only targets that
     speak its protocol can then answer.
     """
-    needs = PLAIN[request.endpoint]
+    needs = PLAIN_NEEDS[request.endpoint]
     if route.particular:
         needs = detect_needs(request, route.incumbent_prefill)
     elif request.endpoint in route.prefills:
         needs = detect_last_turn(request, route.incumbent_prefill)
     native = route.native.get(request.endpoint)
-    held = UNTRANSLATABLE_FIELDS[request.endpoint](request.value) if native else ""
-    if native and held:
-        return replace(needs, native=held), native
+    untranslatable = UNTRANSLATABLE_FIELDS[request.endpoint](request.value) if native else ""
+    if native and untranslatable:
+        return replace(needs, native=untranslatable), native
     return needs, route.capabilities
 
 
-def _suits(
+def _are_needs_met(
     can: Mapping[str, Capabilities],
     plan: RoutePlan,
     needs: Needs,
 ) -> bool:
-    has = tuple(can[target] for target in plan.targets)
+    target_capabilities = tuple(can[target] for target in plan.targets)
     return not any(
-        missing_capabilities(needs, capabilities) for capabilities in has
-    ) and not must_serialize_tools(needs, has)
+        missing_capabilities(needs, capabilities) for capabilities in target_capabilities
+    ) and not must_serialize_tools(needs, target_capabilities)

@@ -46,14 +46,14 @@ from router.request.request_state import Attempt, RequestProgress, RoutedRequest
 from router.snapshot.compiled import CompiledRoute
 
 # The longest Retry-After that the official clients obey.
-CLIENTS_HEED_S: Final = 60.0
+LONGEST_OBEYED_S: Final = 60.0
 # OpenAI's code, on which its clients shorten the conversation and continue.
 TOO_LONG: Final = "context_length_exceeded"
-_LIMITED: Final = FailureClass.RATE_LIMITED
-_LIMITED_STATUS: Final = LATER_STATUSES[_LIMITED][0]
+_RATE_LIMITED: Final = FailureClass.RATE_LIMITED
+_RATE_LIMITED_STATUS: Final = LATER_STATUSES[_RATE_LIMITED][0]
 
 
-def refusal_reply(failed: UpstreamFailed) -> Reply:
+def build_refusal_reply(failed: UpstreamFailed) -> Reply:
     """Repeats the provider's message, and its status if the client must change the request.
 
     A status of 500 or more, and 405, become 422 if the request is the cause: client
@@ -65,28 +65,28 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
         status = 422
     if failed.failure is FailureClass.BLOCKED:
         words = failed.message or f"status {status}"
-        why = f"a system in front of the provider refused this request: {words}"
-        return error_reply(status, why, failed.failure.value)
+        reason = f"a system in front of the provider refused this request: {words}"
+        return error_reply(status, reason, failed.failure.value)
     members: ParsedObject | None = None
     with suppress(InputError):
         members = parse_object(failed.body)
     error = None if members is None else members.get("error")
     if failed.failure is FailureClass.ENDPOINT_MISSING:
         words = f": {failed.message}" if failed.message else ""
-        why = f"the target does not serve this endpoint{words}"
-        return error_reply(status, why, failed.failure.value)
-    found = error_object(failed.body)
-    if found is None:
+        reason = f"the target does not serve this endpoint{words}"
+        return error_reply(status, reason, failed.failure.value)
+    details = error_object(failed.body)
+    if details is None:
         text = failed.body[:500].decode("utf-8", "replace")
         return error_reply(status, text or failed.detail, failed.failure.value)
-    too_long = failed.failure is FailureClass.CONTEXT_WINDOW
+    is_too_long = failed.failure is FailureClass.CONTEXT_WINDOW
     body = failed.body
     if members is None or not isinstance(error, dict):
-        code = TOO_LONG if too_long else str(found.get("code") or failed.failure.value)
-        words = str(found.get("message"))
-        place = found.get("param")
+        code = TOO_LONG if is_too_long else str(details.get("code") or failed.failure.value)
+        words = str(details.get("message"))
+        place = details.get("param")
         body = error_body(words, "invalid_request_error", code, param=place)
-    elif too_long and members.get("type") != "error":
+    elif is_too_long and members.get("type") != "error":
         window = {
             "type": "invalid_request_error",
             "param": None,
@@ -96,7 +96,7 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
     return Reply(status, (JSON, DO_NOT_RETRY), body)
 
 
-class Passing(NamedTuple):
+class PassingFailure(NamedTuple):
     """A failure that passes by itself. wait_s: until the provider may answer; None if it did
     not say.
     """
@@ -108,25 +108,27 @@ class Passing(NamedTuple):
     keeps: bool = False
 
 
-def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | None:
+def find_passing(job: RoutedRequest, progress: RequestProgress) -> PassingFailure | None:
     """Returns the failure for which the client should try again later; None without one.
 
     It is the first in the plan's order, with the shortest wait. A guest's failure does not
     count: the incumbent was asked after it. A target that its provider's pause excludes counts
     like a target that was asked and refused.
     """
-    found: list[Passing] = []
+    passing_failures: list[PassingFailure] = []
     last = {attempt.upstream.id: attempt for attempt in progress.attempts}
     for target in order_targets(job.route.route, job.plan.guest):
         passing = None
         if target in last:
-            passing = _of_attempt(last[target])
-        elif (available := _availability(job, progress, target)) is not None:
+            passing = _read_passing(last[target])
+        elif (available := _find_availability(job, progress, target)) is not None:
             wait_s = available.pause_s or available.retry_in_s
-            passing = Passing(_LIMITED, _LIMITED_STATUS, wait_s, available.keeps_pause)
+            passing = PassingFailure(
+                _RATE_LIMITED, _RATE_LIMITED_STATUS, wait_s, available.keeps_pause
+            )
         if passing is not None and (target == job.plan.incumbent or target != job.plan.guest):
-            found.append(passing)
-    if not found:
+            passing_failures.append(passing)
+    if not passing_failures:
         return None
     fails = {
         attempt.failure.failure
@@ -135,19 +137,24 @@ def find_passing(job: RoutedRequest, progress: RequestProgress) -> Passing | Non
     }
     # A provider that is overloaded for an unknown time is a reason for a retry only instead of
     # a change of the request: the router has tried all targets.
-    lasts = all(passing.wait_s is None and passing.failure is not _LIMITED for passing in found)
-    if lasts and fails.isdisjoint(PASSED_ON):
+    is_lasting = all(
+        passing.wait_s is None and passing.failure is not _RATE_LIMITED
+        for passing in passing_failures
+    )
+    if is_lasting and fails.isdisjoint(PASSED_ON):
         return None
-    waits = [passing for passing in found if passing.wait_s is not None]
-    soonest = min(waits, key=lambda passing: passing.wait_s or 0.0, default=found[0])
-    return soonest._replace(failure=found[0].failure, status=found[0].status)
+    waits = [passing for passing in passing_failures if passing.wait_s is not None]
+    soonest = min(waits, key=lambda passing: passing.wait_s or 0.0, default=passing_failures[0])
+    return soonest._replace(
+        failure=passing_failures[0].failure, status=passing_failures[0].status
+    )
 
 
-def _of_attempt(attempt: Attempt) -> Passing | None:
+def _read_passing(attempt: Attempt) -> PassingFailure | None:
     failure = attempt.failure
     if failure is None or failure.failure not in PASSING:
         return None
-    return Passing(
+    return PassingFailure(
         failure.failure,
         later_status(failure),
         attempt.retry_after_s,
@@ -155,89 +162,91 @@ def _of_attempt(attempt: Attempt) -> Passing | None:
     )
 
 
-def _availability(
+def _find_availability(
     job: RoutedRequest,
     progress: RequestProgress,
     target: str,
 ) -> TargetAvailability | None:
     """Returns the state of a target that got no request because of its provider's pause."""
-    known = (progress.waits or {}).get(target)
-    if known is not None and target in progress.shut_out:
-        return known if known.held is SendHold.PAUSE else None
-    out = next((out for out in job.plan.left_out if out.target == target), None)
-    if out is None or out.held is not SendHold.PAUSE:
+    availability = (progress.waits or {}).get(target)
+    if availability is not None and target in progress.shut_out:
+        return availability if availability.held is SendHold.PAUSE else None
+    excluded = next(
+        (excluded for excluded in job.plan.left_out if excluded.target == target), None
+    )
+    if excluded is None or excluded.held is not SendHold.PAUSE:
         return None
-    return known or TargetAvailability(out.retry_in_s, held=out.held)
+    return availability or TargetAvailability(excluded.retry_in_s, held=excluded.held)
 
 
-def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """Replies with the provider's own status to a failure that passes by itself. Else replies
-    503 if no target gets requests, 502 if all failed, 422 if unable.
+def build_no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
+    """Replies with the provider's own status to a failure that passes by itself. For other
+    failures, replies 503 if no target gets requests, 502 if all failed, 422 if unable.
 
     A reply for a pause has a Retry-After in whole seconds.
     """
     passing = find_passing(job, progress)
     if passing is not None:
-        return _passing_reply(job, progress, passing)
+        return _build_passing_reply(job, progress, passing)
     wait_s = _wait_s(job, progress)
     name = job.route.route.name
     if wait_s is not None:
-        return _all_waiting(job, progress, wait_s)
+        return _build_waiting_reply(job, progress, wait_s)
     if progress.attempts:
-        tried = _tried(progress)
-        left_out = _passed_over(job, progress)
+        attempts = _list_attempts(progress)
+        left_out = _list_excluded(job, progress)
         return error_reply(
             502,
-            f"no target of route {name!r} answered ({_attempts_text(tried, left_out)})",
+            f"no target of route {name!r} answered ({_describe_attempts(attempts, left_out)})",
             "all_targets_failed",
             headers=(DO_NOT_RETRY,),
-            attempts=tried,
+            attempts=attempts,
             left_out=left_out,
         )
-    left_out = [_left_out(job.route, excluded) for excluded in job.plan.left_out]
+    left_out = [_describe_excluded(job.route, excluded) for excluded in job.plan.left_out]
     if job.plan.unable:
         return error_reply(
             422,
-            f"no target of route {name!r} can do what this request needs ({_listed(left_out)})"
-            f"{_elsewhere(job)}{_whole_history(job)}",
+            f"no target of route {name!r} can do what this request needs "
+            f"({_join_reasons(left_out)}){_name_endpoints(job)}{_advise_history(job)}",
             "not_supported_by_route",
             targets=left_out,
         )
     return error_reply(
         503,
-        f"no target of route {name!r} may answer this ({_listed(left_out)})",
+        f"no target of route {name!r} may answer this ({_join_reasons(left_out)})",
         "no_target_left",
         headers=(DO_NOT_RETRY,),
         targets=left_out,
     )
 
 
-def _passing_reply(
+def _build_passing_reply(
     job: RoutedRequest,
     progress: RequestProgress,
-    passing: Passing,
+    passing: PassingFailure,
 ) -> Reply:
     """Tells the client to try again later. It may do so earlier, unless the pause is kept."""
-    tried = _tried(progress)
-    left_out = _passed_over(job, progress)
-    is_limited = passing.failure is _LIMITED
-    why = "limits requests" if is_limited else "is overloaded"
+    attempts = _list_attempts(progress)
+    left_out = _list_excluded(job, progress)
+    is_limited = passing.failure is _RATE_LIMITED
+    reason = "limits requests" if is_limited else "is overloaded"
     headers: tuple[Header, ...] = (RETRY,)
     when = "later"
     if passing.wait_s is not None:
         wait_s = max(1, math.ceil(passing.wait_s))
         when = f"in {wait_s} s"
         # Official clients ignore longer times, and would retry too early.
-        heeded = not passing.keeps or wait_s <= CLIENTS_HEED_S
-        told = (b"retry-after", str(wait_s).encode())
-        headers = (told, RETRY if heeded else DO_NOT_RETRY)
+        is_heeded = not passing.keeps or wait_s <= LONGEST_OBEYED_S
+        retry_after = (b"retry-after", str(wait_s).encode())
+        headers = (retry_after, RETRY if is_heeded else DO_NOT_RETRY)
     return error_reply(
         passing.status,
-        f"the provider of route {job.route.route.name!r} {why}: try again {when} "
-        f"({_attempts_text(tried, left_out)})",
+        f"the provider of route {job.route.route.name!r} {reason}: try again {when} "
+        f"({_describe_attempts(attempts, left_out)})",
         "rate_limit_exceeded" if is_limited else "overloaded",
         headers=headers,
-        attempts=tried,
+        attempts=attempts,
         targets=left_out,
     )
 
@@ -248,48 +257,48 @@ def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
     """
     if not job.plan.targets:
         return job.plan.retry_after_s
-    opened = (
+    open_targets = (
         excluded.target
         for excluded in job.plan.left_out
         if excluded.because is ExclusionReason.OPEN
     )
-    first_s = min(_retry_in_s(progress, id_) for id_ in (*job.plan.targets, *opened))
+    first_s = min(_retry_in_s(progress, id_) for id_ in (*job.plan.targets, *open_targets))
     if first_s <= 0 and progress.attempts:
         return None
     return max(1, math.ceil(first_s))
 
 
 def _retry_in_s(progress: RequestProgress, target: str) -> float:
-    found = (progress.waits or {}).get(target)
-    return 0.0 if found is None else found.retry_in_s
+    availability = (progress.waits or {}).get(target)
+    return 0.0 if availability is None else availability.retry_in_s
 
 
-def _all_waiting(
+def _build_waiting_reply(
     job: RoutedRequest,
     progress: RequestProgress,
     wait_s: int,
 ) -> Reply:
     """Tells the client when to retry; the router does not wait."""
-    tried = _tried(progress)
-    left_out = _passed_over(job, progress)
+    attempts = _list_attempts(progress)
+    left_out = _list_excluded(job, progress)
     # Official clients ignore longer times and would retry too early, so the reply then forbids
     # a retry. It also does if attempts have just failed.
-    heeded = wait_s <= min(CLIENTS_HEED_S, job.route.route.settings.total_timeout_s)
+    is_heeded = wait_s <= min(LONGEST_OBEYED_S, job.route.route.settings.total_timeout_s)
     return error_reply(
         503,
         f"every target of route {job.route.route.name!r} gets no requests for now: try again "
-        f"in {wait_s} s ({_attempts_text(tried, left_out)})",
+        f"in {wait_s} s ({_describe_attempts(attempts, left_out)})",
         "all_circuits_open",
         headers=(
             (b"retry-after", str(wait_s).encode()),
-            RETRY if heeded and not progress.attempts else DO_NOT_RETRY,
+            RETRY if is_heeded and not progress.attempts else DO_NOT_RETRY,
         ),
-        attempts=tried,
+        attempts=attempts,
         targets=left_out,
     )
 
 
-def _elsewhere(job: RoutedRequest) -> str:
+def _name_endpoints(job: RoutedRequest) -> str:
     """Names the endpoints at which the route has targets; empty if this one has some."""
     speaks = [
         path
@@ -300,7 +309,7 @@ def _elsewhere(job: RoutedRequest) -> str:
     return "" if targets or not speaks else f"; it answers at {', '.join(speaks)}"
 
 
-def _whole_history(job: RoutedRequest) -> str:
+def _advise_history(job: RoutedRequest) -> str:
     """Says how a request without its whole history reaches another target; else empty."""
     request = job.request
     if request.endpoint is not Endpoint.RESPONSES or not list_references(request.members.found):
@@ -308,7 +317,7 @@ def _whole_history(job: RoutedRequest) -> str:
     return f"; {SEND_ALL}"
 
 
-def _tried(progress: RequestProgress) -> list[dict[str, object]]:
+def _list_attempts(progress: RequestProgress) -> list[dict[str, object]]:
     """Lists the failed attempts for the reply. `message` is None if clients may not see it."""
     return [
         {
@@ -326,7 +335,7 @@ def _tried(progress: RequestProgress) -> list[dict[str, object]]:
     ]
 
 
-def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str, object]]:
+def _list_excluded(job: RoutedRequest, progress: RequestProgress) -> list[dict[str, object]]:
     """Lists the targets that got no attempt: by the plan, or by a circuit that opened
     since.
     """
@@ -339,27 +348,29 @@ def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str
         )
         for excluded in progress.shut_out
     )
-    return [_left_out(job.route, excluded) for excluded in (*job.plan.left_out, *shut)]
+    return [_describe_excluded(job.route, excluded) for excluded in (*job.plan.left_out, *shut)]
 
 
-def _attempts_text(tried: list[dict[str, object]], left_out: list[dict[str, object]]) -> str:
+def _describe_attempts(
+    attempts: list[dict[str, object]], left_out: list[dict[str, object]]
+) -> str:
     failures = [
         f"{attempt['target']}: {attempt['failure']}"
         + (f" ({attempt['message']})" if attempt["message"] else "")
-        for attempt in tried
+        for attempt in attempts
     ]
-    skipped = [f"not asked: {_listed(left_out)}"] if left_out else []
+    skipped = [f"not asked: {_join_reasons(left_out)}"] if left_out else []
     return "; ".join((*failures, *skipped))
 
 
-def _left_out(route: CompiledRoute, out: Excluded) -> dict[str, object]:
+def _describe_excluded(route: CompiledRoute, excluded: Excluded) -> dict[str, object]:
     return {
-        "target": route.upstreams[out.target].name,
-        "left_out": out.because.value,
-        "reason": out.reason,
-        "retry_in_s": math.ceil(out.retry_in_s),
+        "target": route.upstreams[excluded.target].name,
+        "left_out": excluded.because.value,
+        "reason": excluded.reason,
+        "retry_in_s": math.ceil(excluded.retry_in_s),
     }
 
 
-def _listed(left_out: list[dict[str, object]]) -> str:
+def _join_reasons(left_out: list[dict[str, object]]) -> str:
     return "; ".join(f"{excluded['target']}: {excluded['reason']}" for excluded in left_out)

@@ -75,12 +75,12 @@ class RequestObservers:
         new revision serves by then.
         """
         route = observed.route
-        known = self._by_route.get(id(route))
-        if known is None or known[0] is not route:
-            known = self._compile(route, observed.revision)
-        _, free, limited = known
-        kinds = free if observed.reservation is None else limited
-        hooks = observed.hooks = kinds[observed.experiment is not None]
+        route_hooks = self._by_route.get(id(route))
+        if route_hooks is None or route_hooks[0] is not route:
+            route_hooks = self._compile(route, observed.revision)
+        _, unlimited, limited = route_hooks
+        hooks_by_evidence = unlimited if observed.reservation is None else limited
+        hooks = observed.hooks = hooks_by_evidence[observed.experiment is not None]
         for part, hook in hooks.begin:
             try:
                 hook(observed)
@@ -105,13 +105,13 @@ class RequestObservers:
         evidence = [
             observer for observer in self._of_evidence if self._watches(observer, route)
         ]
-        limited = _both(always, evidence)
-        free = _both(
+        limited = _build_hooks(always, evidence)
+        unlimited = _build_hooks(
             [observer for observer in always if not observer.of_limited],
             evidence,
         )
-        self._by_route[id(route)] = made = route, free, limited
-        return made
+        self._by_route[id(route)] = route_hooks = route, unlimited, limited
+        return route_hooks
 
     def _watches(self, observer: RequestObserver, route: CompiledRoute) -> bool:
         """Asks an observer. After a fault, the observer watches the route."""
@@ -122,24 +122,24 @@ class RequestObservers:
             return True
 
 
-def _both(
+def _build_hooks(
     always: Sequence[RequestObserver], evidence: Sequence[RequestObserver]
 ) -> tuple[ObserverHooks, ObserverHooks]:
     """Returns the hooks for all requests, and the hooks for requests that are evidence."""
-    plain = _hooks(always, always)
-    return plain, _hooks([*evidence, *always], [*always, *evidence])
+    plain = _collect_hooks(always, always)
+    return plain, _collect_hooks([*evidence, *always], [*always, *evidence])
 
 
-def _hooks(
+def _collect_hooks(
     before: Sequence[RequestObserver], after: Sequence[RequestObserver]
 ) -> ObserverHooks:
     return ObserverHooks(
-        _overrides(before, "before_attempt"),
-        _overrides(after, "after_answer") + _overrides(after, "at_end"),
+        _list_overrides(before, "before_attempt"),
+        _list_overrides(after, "after_answer") + _list_overrides(after, "at_end"),
     )
 
 
-def _overrides(observers: Sequence[RequestObserver], hook: str) -> Hooks:
+def _list_overrides(observers: Sequence[RequestObserver], hook: str) -> Hooks:
     default = getattr(RequestObserver, hook)
     return tuple(
         (observer.part, getattr(observer, hook))

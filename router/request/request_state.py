@@ -71,7 +71,7 @@ class UpstreamAnswer:
     model: str = ""
     dropped: tuple[str, ...] = ()  # dropped, refused, opening_s: see `UpstreamReply`
     refused: tuple[str, ...] = ()
-    irregularity: str | None = None  # of the answer's end
+    irregularity: str | None = None
     opening_s: float = 0.0
     is_fallback: bool = False
 
@@ -91,14 +91,14 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
     return failed
 
 
-def check_content_type(named: Mapping[bytes, bytes], content_type: bytes) -> None:
-    """Raises UpstreamFailed (MALFORMED) if the content type, without parameters, is another
-    one.
+def check_content_type(headers: Mapping[bytes, bytes], content_type: bytes) -> None:
+    """Raises UpstreamFailed (MALFORMED) if the reply has another content type. Parameters of
+    the type do not matter.
     """
-    found = named.get(b"content-type", b"")
-    if found != content_type and _media_type(found) != content_type:
+    received = headers.get(b"content-type", b"")
+    if received != content_type and _read_media_type(received) != content_type:
         detail = (
-            f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"
+            f"content type {decode_header(received)[:60]!r} instead of {content_type.decode()}"
         )
         raise UpstreamFailed(FailureClass.MALFORMED, detail)
 
@@ -132,11 +132,11 @@ def read_answer(
         answer = dict(members.found)
         changed = AnswerIds(request_body).mend(answer)
         edits = [member_edit(members, name, to_json(answer[name])) for name in changed]
-    named = None
+    renamed_body = None
     if json_name is not None and not edits:
-        named = members.with_text("model", json_name)
-    if named is not None:
-        body = named
+        renamed_body = members.with_text("model", json_name)
+    if renamed_body is not None:
+        body = renamed_body
     elif edits or json_name is not None:
         place = members.text_place("model") if json_name is not None else None
         if place and json_name:
@@ -158,7 +158,7 @@ def read_answer(
 
 
 @lru_cache(maxsize=256)
-def _media_type(content_type: bytes) -> bytes:
+def _read_media_type(content_type: bytes) -> bytes:
     return content_type.split(b";", 1)[0].strip().lower()
 
 
@@ -167,7 +167,7 @@ def decode_header(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-# A target that is left out for one of these reasons would have failed in this way.
+# By the reason why a plan leaves a target out: how the target would have failed.
 FAILING: Final = {
     ExclusionReason.OPEN: ArmFailure.CIRCUIT_OPEN,
     ExclusionReason.KEY: ArmFailure.NO_KEY,
@@ -197,18 +197,18 @@ class RequestSpan(Protocol):
 class AnswerCopy:
     """A copy of the client's answer for observers; empty once it is too large.
 
-    most_bytes: the size up to which a copy is kept. Half an answer would mislead a judge or
-    a shadow, so a copy has the whole answer or no part of it.
+    most_bytes: the size up to which a copy is kept. A part of an answer would mislead a
+    judge or a shadow, so a copy has the whole answer or nothing.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self.too_large = False
-        self._room = most_bytes
+        self._bytes_left = most_bytes
         self._pieces: list[bytes] = []
 
     def add(self, piece: bytes) -> None:
-        self._room -= len(piece)
-        if self._room < 0:
+        self._bytes_left -= len(piece)
+        if self._bytes_left < 0:
             self.too_large = True
             self._pieces.clear()
         else:
@@ -278,8 +278,8 @@ class RoutedRequest:
     # How its exposure ended; None until the end, or if an observer failed.
     outcome: ExposureOutcome | None = None
     sample: GuardrailSample | None = None
-    # When the caller is likely to leave without output, on the event loop's clock. Only a
-    # target that another one follows must begin its output before.
+    # When the caller is likely to leave without output, on the event loop's clock. The
+    # last target of the plan may begin its output later.
     answer_by: float = math.inf
     hooks: ObserverHooks | None = None  # of the observers that watch this request
 
@@ -338,8 +338,8 @@ class RequestProgress:
     # Under way; None between attempts, and if the last one has ended. A caller who leaves cuts
     # it off, so that it does not get into `attempts`.
     current: Attempt | None = None
-    # Targets that were not asked after all, by id: since the plan, their circuit opened, or
-    # another request took their turn.
+    # Ids of planned targets that the router did not ask: since the plan, their circuit opened,
+    # or another request took their turn.
     shut_out: tuple[str, ...] = ()
     # The client's answer; None if all targets failed.
     result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None
@@ -357,7 +357,7 @@ class RequestProgress:
         return self.attempts[-1].upstream if self.result is not None else None
 
     def shut(self, target: str) -> UpstreamFailed:
-        """Notes a target that the plan has and that is not asked, and returns the failure that
+        """Notes that the router does not ask a target of the plan, and returns the failure that
         stands for it.
         """
         self.shut_out = (*self.shut_out, target)

@@ -1,7 +1,7 @@
 """Serves one planned request to its last byte, and reports its outcome.
 
-`model_endpoint` builds the response, `router.server.app` awaits `serve`. Attempts are made
-by `dispatch`, error bodies by `refusals`, a stream's bytes by `stream_relay`. The observers
+`model_endpoint` builds the response, `router.server.app` awaits `serve`. `dispatch`
+makes the attempts, `refusals` the error bodies, `stream_relay` a stream's bytes. The observers
 read the properties below after the end. This is the only module of the request that writes
 to the client.
 """
@@ -35,8 +35,8 @@ from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.endpoints import DIALECTS
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.dispatch import Dispatcher
-from router.request.needs import degradation_header
-from router.request.refusals import no_answer_reply, refusal_reply
+from router.request.needs import build_degradation_header
+from router.request.refusals import build_no_answer_reply, build_refusal_reply
 from router.request.request_state import (
     AnswerCopy,
     RequestProgress,
@@ -45,7 +45,7 @@ from router.request.request_state import (
 )
 from router.request.stream_relay import CommittedStream, Heartbeat
 from router.snapshot.compiled import CompiledTarget
-from router.snapshot.route_plans import incumbent_plan
+from router.snapshot.route_plans import find_incumbent_plan
 
 ATTEMPTS: Final = b"x-swapgate-attempts"
 ONE_ATTEMPT: Final[Header] = (ATTEMPTS, b"1")
@@ -89,7 +89,7 @@ class RoutedResponse:
         self._ended_at: float | None = None  # when the caller left, on the event loop's clock
         self._headers = headers
         # The headers then name our rate limits, not the provider's.
-        self._limited = job.reservation is not None
+        self._has_limits = job.reservation is not None
         # The server's notice of a disconnect.
         self._on_leaving: OnLeaving | None = job.scope.get(ON_LEAVING)
         self.copies: Sequence[AnswerCopy] = job.copies
@@ -107,10 +107,10 @@ class RoutedResponse:
         beat = None
         try:
             if self._heartbeat_s:
-                beat = self._heartbeat(send)
+                beat = self._begin_heartbeat(send)
             # The watch ends before the last bytes, after which a client may disconnect.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
-                broken = False
+                is_broken = False
                 try:
                     await dispatcher.run(self.job, self.progress)
                 except Exception as error:
@@ -121,9 +121,9 @@ class RoutedResponse:
                         self.job.route,
                         self.job.arm,
                     )
-                    self.router_failed = broken = True
+                    self.router_failed = is_broken = True
                 result = self.progress.result
-                if broken or (result is None and self._failed_inside()):
+                if is_broken or (result is None and self._has_internal_failure()):
                     await self._run_plainly(dispatcher)
                     result = self.progress.result
                 if result is None:
@@ -146,11 +146,11 @@ class RoutedResponse:
                 await send(
                     {
                         "type": "http.response.body",
-                        "body": self._late_error(result),
+                        "body": self._write_late_error(result),
                     }
                 )
             else:
-                await send_reply(send, self._reply(result), self._truth())
+                await send_reply(send, self._build_reply(result), self._build_headers())
         except ClientDisconnected:
             self.caller_gone = True
             self._ended_at = dispatcher.timers.loop.time()
@@ -173,7 +173,7 @@ class RoutedResponse:
         except Exception as error:
             self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
 
-    def _heartbeat(self, send: Send) -> Heartbeat | None:
+    def _begin_heartbeat(self, send: Send) -> Heartbeat | None:
         job = self.job
         # No target has answered yet; most likely the first target will.
         upstream = next(
@@ -181,19 +181,19 @@ class RoutedResponse:
             None,
         )
         try:
-            head = (*self._headers, *self._degraded(upstream))
+            head = (*self._headers, *self._name_losses(upstream))
             return Heartbeat(send, head, self._heartbeat_s, since=job.begun)
         except Exception as error:
             self._errors.note(RouterPart.HEARTBEAT, error, job.route, job.arm)
             return None
 
-    def _failed_inside(self, *, every: bool = False) -> bool:
+    def _has_internal_failure(self, *, every: bool = False) -> bool:
         failures = [attempt.failure for attempt in self.progress.attempts]
-        ours = [
+        are_internal = [
             failure is not None and failure.failure is FailureClass.INTERNAL
             for failure in failures
         ]
-        return bool(ours) and all(ours) if every else any(ours)
+        return bool(are_internal) and all(are_internal) if every else any(are_internal)
 
     async def _run_plainly(self, dispatcher: Dispatcher) -> None:
         """Asks the incumbent and the targets after it once, without observers."""
@@ -202,7 +202,9 @@ class RoutedResponse:
         if isinstance(progress.result, CommittedStream):
             await progress.result.aclose()
         progress.result = None
-        plan = incumbent_plan(job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan)
+        plan = find_incumbent_plan(
+            job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan
+        )
         plain = replace(
             job,
             plan=plan,
@@ -211,27 +213,29 @@ class RoutedResponse:
         )
         await dispatcher.run(plain, progress)
 
-    def _late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:
+    def _write_late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:
         """Returns an error as an event, for an answer whose head is already sent."""
-        reply = json.loads(self._reply(result).body)
+        reply = json.loads(self._build_reply(result).body)
         error = reply.get("error") if isinstance(reply, dict) else None
         message = error.get("message") if isinstance(error, dict) else None
         failure = result.failure if isinstance(result, UpstreamFailed) else None
         events = DIALECTS[self.job.request.endpoint].stream(self.job.request, None)
         return events.broken(str(message or reply), failure or FailureClass.OVERLOADED)
 
-    def _reply(self, result: UpstreamAnswer | UpstreamFailed | None) -> Reply:
+    def _build_reply(self, result: UpstreamAnswer | UpstreamFailed | None) -> Reply:
         if isinstance(result, UpstreamAnswer):
-            passed = self._passed_on(result.headers) if self._limited else result.headers
+            passed = (
+                self._drop_rate_limits(result.headers) if self._has_limits else result.headers
+            )
             return Reply(result.status, (JSON, *passed), result.body)
-        if result is None and self._failed_inside(every=True):
-            why = f"the router failed; quote {self._headers[0][1].decode()}"
-            return self._client_error(error_reply(500, why, "internal_error"))
+        if result is None and self._has_internal_failure(every=True):
+            message = f"the router failed; quote {self._headers[0][1].decode()}"
+            return self._write_client_error(error_reply(500, message, "internal_error"))
         if result is None:
-            return self._client_error(no_answer_reply(self.job, self.progress))
-        return self._client_error(refusal_reply(result))
+            return self._write_client_error(build_no_answer_reply(self.job, self.progress))
+        return self._write_client_error(build_refusal_reply(result))
 
-    def _client_error(self, error: Reply) -> Reply:
+    def _write_client_error(self, error: Reply) -> Reply:
         dialect = DIALECTS[self.job.request.endpoint]
         return dialect.error(error, self._headers[0][1].decode())
 
@@ -261,7 +265,7 @@ class RoutedResponse:
             return result.failure not in CLIENT_FAILURES
         if result is None:
             return not self.job.plan.unable
-        return self._break is not None
+        return self._stream_failure is not None
 
     @property
     def refused(self) -> bool:
@@ -298,13 +302,13 @@ class RoutedResponse:
         """Returns the answer's signals for guardrails; None if no guardrail needs them, or
         no target answered.
         """
-        watch = self.job.probe
+        probe = self.job.probe
         result = self.progress.result
-        if watch is None or result is None:
+        if probe is None or result is None:
             return None
         if isinstance(result, CommittedStream):
             return result.events.signals
-        signals = watch.new_signals()
+        signals = probe.new_signals()
         if signals is None:
             return None
         if isinstance(result, UpstreamAnswer):
@@ -321,7 +325,7 @@ class RoutedResponse:
         return self._dispatcher.timers.loop.time()
 
     @property
-    def _break(self) -> FailureClass | None:
+    def _stream_failure(self) -> FailureClass | None:
         result = self.progress.result
         return result.failure if isinstance(result, CommittedStream) else None
 
@@ -331,11 +335,11 @@ class RoutedResponse:
         send: Send,
         beat: Heartbeat | None,
     ) -> None:
-        passed = self._passed_on(stream.headers) if self._limited else stream.headers
+        passed = self._drop_rate_limits(stream.headers) if self._has_limits else stream.headers
         headers = [
             *EVENTS,
             *passed,
-            *self._truth(),
+            *self._build_headers(),
         ]
         if beat is None or await beat.watch(stream):
             await send(
@@ -346,7 +350,7 @@ class RoutedResponse:
                 }
             )
         write = piece_writer(send)
-        pieces = stream.sent(partial(self._copy_written, write) if self.copies else write)
+        pieces = stream.sent(partial(self._write_and_copy, write) if self.copies else write)
         try:
             async for piece in pieces:
                 if beat is not None and beat.under_way is not None:
@@ -358,31 +362,31 @@ class RoutedResponse:
                         "more_body": True,
                     }
                 )
-                self._copy(piece)
+                self._copy_piece(piece)
         finally:
             await pieces.aclose()
         if self.job.probe is not None:
             self.progress.last_token_s = asyncio.get_running_loop().time() - self.job.begun
 
-    def _copy_written(self, write: WritePiece, piece: bytes) -> bool:
+    def _write_and_copy(self, write: WritePiece, piece: bytes) -> bool:
         """Writes a piece, and copies it if it was written."""
         is_written = write(piece)
         if is_written:
-            self._copy(piece)
+            self._copy_piece(piece)
         return is_written
 
-    def _copy(self, piece: bytes) -> None:
-        for copied in self.copies:
+    def _copy_piece(self, piece: bytes) -> None:
+        for answer_copy in self.copies:
             try:
-                copied.add(piece)
+                answer_copy.add(piece)
             except Exception as error:
-                self._drop(copied, error)
+                self._drop_copy(answer_copy, error)
 
-    def _drop(self, copied: AnswerCopy, error: Exception) -> None:
+    def _drop_copy(self, dropped: AnswerCopy, error: Exception) -> None:
         """Marks a copy as too large, so that no observer gets a part of the answer."""
         self._errors.note(RouterPart.CAPTURE, error, self.job.route, self.job.arm)
-        copied.too_large = True
-        self.copies = [copy for copy in self.copies if copy is not copied]
+        dropped.too_large = True
+        self.copies = [answer_copy for answer_copy in self.copies if answer_copy is not dropped]
 
     def note_faults(self) -> None:
         """Notes the faults of the router's own code in a stream, which had to wait for its
@@ -394,7 +398,7 @@ class RoutedResponse:
             for part, error in result.faults:
                 self._errors.note(part, error, job.route, job.arm)
 
-    def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
+    def _drop_rate_limits(self, headers: Sequence[Header]) -> Sequence[Header]:
         """Removes the provider's rate limits, which would contradict ours."""
         passed = []
         for header in headers:
@@ -402,10 +406,8 @@ class RoutedResponse:
                 passed.append(header)  # noqa: PERF401 - up to Python 3.11, that is a call
         return passed
 
-    def _truth(self) -> Sequence[Header]:
-        """Returns the headers that say what served the request: attempts, target and
-        losses.
-        """
+    def _build_headers(self) -> Sequence[Header]:
+        """Returns the headers that name the request's attempts, target and losses."""
         progress = self.progress
         plan = self.job.plan
         request = self.job.request
@@ -413,30 +415,30 @@ class RoutedResponse:
         result = progress.result
         attempts = ONE_ATTEMPT if count == 1 else (ATTEMPTS, b"%d" % count)
         if result is None:
-            return (*self._headers, attempts, *self._degraded(None))
+            return (*self._headers, attempts, *self._name_losses(None))
         upstream = progress.attempts[-1].upstream
         if (
             isinstance(result, ANSWERS)
             and not (plan.serialize_tools or result.dropped)
-            and (not upstream.lacks[request.endpoint] or _is_whole(request, upstream))
+            and (not upstream.lacks[request.endpoint] or _loses_nothing(request, upstream))
         ):
             return (*self._headers, attempts, upstream.header)  # the request lost nothing
-        degraded = self._degraded(upstream, result)
+        degraded = self._name_losses(upstream, result)
         return (*self._headers, attempts, upstream.header, *degraded)
 
-    def _degraded(
+    def _name_losses(
         self,
         upstream: CompiledTarget | None,
         result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None,
     ) -> tuple[Header, ...]:
         try:
-            left = result.dropped if isinstance(result, ANSWERS) else ()
-            return degradation_header(self.job.plan, self.job.request, upstream, left)
+            dropped = result.dropped if isinstance(result, ANSWERS) else ()
+            return build_degradation_header(self.job.plan, self.job.request, upstream, dropped)
         except Exception as error:
             self._errors.note(RouterPart.HEADERS, error, self.job.route, self.job.arm)
             return ()
 
 
-def _is_whole(request: ClientRequest, upstream: CompiledTarget) -> bool:
+def _loses_nothing(request: ClientRequest, upstream: CompiledTarget) -> bool:
     plain = upstream.plain_models.get(request.endpoint)
     return plain is not None and plain.suits(request.members.found, request.text)

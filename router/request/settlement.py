@@ -94,7 +94,7 @@ class AttemptSettlement:
         A second call for the same attempt does nothing. Otherwise the end of a stream could
         end a slowdown that began after the stream did.
         """
-        self._keys.accepted(attempt.upstream, attempt.key)
+        self._keys.note_accepted(attempt.upstream, attempt.key)
         if attempt.probe_size:
             if self._health.slowdowns.end(attempt.upstream.id, attempt.probe_size):
                 self._keys.end_rests(attempt.upstream)
@@ -103,13 +103,13 @@ class AttemptSettlement:
     def _is_neutral(self, attempt: Attempt, outcome: FailureClass) -> bool:
         """Returns whether a failure is no evidence against the target, or not yet enough."""
         upstream = attempt.upstream
-        reach = _reach(attempt, outcome)
+        reach = _find_reach(attempt, outcome)
         if self._keys.has_other_key(upstream, attempt.key, reach):
             return True
         if reach.is_of_key and self._keys.is_removed(upstream, attempt.key):
             return True  # the provider already uses a new key
         # Without a connection, no endpoint answers.
-        if outcome is not FailureClass.CONNECT and self._is_of_endpoint(attempt, reach):
+        if outcome is not FailureClass.CONNECT and self._concerns_endpoint(attempt, reach):
             return True
         if attempt.check:
             return self._health.users_get_good_answers(upstream.id)
@@ -131,12 +131,12 @@ class AttemptSettlement:
         if (
             opens_for_our_fault
             and not attempt.check
-            and self._is_of_endpoint(attempt, failure.reach)
+            and self._concerns_endpoint(attempt, failure.reach)
         ):
             failure.failure = FailureClass.ENDPOINT_MISSING
             failure.reach = Reach.ENDPOINT
 
-    def _is_of_endpoint(self, attempt: Attempt, reach: Reach) -> bool:
+    def _concerns_endpoint(self, attempt: Attempt, reach: Reach) -> bool:
         """Returns whether a failure may concern only the attempt's endpoint.
 
         Few models serve both chats and embeddings. So if no worker knows any endpoint that the
@@ -146,9 +146,10 @@ class AttemptSettlement:
         if reach.is_of_account:
             return False
         served = {
-            _provider_endpoint(upstream, name) for name in self._health.served(upstream.id)
+            _find_provider_endpoint(upstream, name)
+            for name in self._health.served_endpoints(upstream.id)
         }
-        endpoint = _provider_endpoint(upstream, attempt.endpoint)
+        endpoint = _find_provider_endpoint(upstream, attempt.endpoint)
         if endpoint in served:
             return False
         if served:
@@ -191,7 +192,9 @@ class AttemptSettlement:
         # After a timeout, only answers since the slow attempt began show that the target works.
         is_slow = outcome is FailureClass.TIMEOUT
         recent_s = now - attempt.began if is_slow else self._health.policy.window_s
-        is_only_failing_caller = self.users.failed(target, now).keys() <= {attempt.caller}
+        is_only_failing_caller = self.users.find_failed_callers(target, now).keys() <= {
+            attempt.caller
+        }
         answers_others = (
             self._health.answered_lately(target, recent_s)
             and self.users.last_answered.get(target) != attempt.caller
@@ -226,8 +229,9 @@ class AttemptSettlement:
         time.
 
         Pauses the use of the refused key. Slows the target down after a rate limit that reaches
-        beyond the request, if the limit names a time or the request was the probe of a slowed
-        target. A target with several keys is slow only until its first key is usable again.
+        beyond the request. The limit must name a time, or the request must be the probe of a
+        slowed target. A target with several keys is slow only until its first key is usable
+        again.
 
         now: with a time zone, to read an HTTP date. size: the request's size.
         """
@@ -235,9 +239,9 @@ class AttemptSettlement:
         attempt.retry_after_s = requested_s
         upstream = attempt.upstream
         slowdowns = self._health.slowdowns
-        exhausted = is_used_up(failure.headers)
+        is_exhausted = is_used_up(failure.headers)
         is_limit = failure.failure is FailureClass.RATE_LIMITED
-        if is_limit and not exhausted and slowdowns.is_too_large(upstream.id, size):
+        if is_limit and not is_exhausted and slowdowns.is_too_large(upstream.id, size):
             return requested_s
         if failure.reach.is_of_key and (
             attempt.check
@@ -250,13 +254,13 @@ class AttemptSettlement:
         if requested_s and len(upstream.keys) >= SEVERAL:
             pause_s = self._keys.back_in_s(upstream)
         if attempt.probe_size:
-            slowdowns.note_refused_probe(upstream.id, size, pause_s, exhausted=exhausted)
+            slowdowns.note_refused_probe(upstream.id, size, pause_s, exhausted=is_exhausted)
         elif pause_s:
-            slowdowns.note_refusal(upstream.id, size, pause_s, exhausted=exhausted)
+            slowdowns.note_refusal(upstream.id, size, pause_s, exhausted=is_exhausted)
         return requested_s
 
 
-def _reach(attempt: Attempt, outcome: FailureClass) -> Reach:
+def _find_reach(attempt: Attempt, outcome: FailureClass) -> Reach:
     """Returns how far an attempt's failure reaches. A stream's late failure has no details."""
     failure = attempt.failure
     if failure is not None and failure.failure is outcome:
@@ -264,7 +268,7 @@ def _reach(attempt: Attempt, outcome: FailureClass) -> Reach:
     return FAILURE_RULES[outcome].reach
 
 
-def _provider_endpoint(upstream: CompiledTarget, endpoint: Endpoint) -> Endpoint:
+def _find_provider_endpoint(upstream: CompiledTarget, endpoint: Endpoint) -> Endpoint:
     """Returns the endpoint that the provider sees: a bridged request becomes a chat."""
     is_bridged = endpoint in upstream.adapted and DIALECTS[endpoint].path in upstream.bridged
     return Endpoint.CHAT if is_bridged else endpoint

@@ -1,9 +1,9 @@
-"""Relays a stream after its first output, within its time limits. Its target stays.
+"""Relays a stream after its first output, within its time limits. The stream keeps its target.
 
 After the commit point, the text of two models must not mix. So a failure ends the stream
 with an error event in the client's protocol. `upstream_call` reads up to the commit point.
-`routed_response` writes the bytes that come from here. The events are read in
-`router.protocols.event_stream`.
+`routed_response` writes the bytes that come from here. `router.protocols.event_stream`
+reads the events.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Final
 
 from harness.frame.failures import FailureClass
 from harness.providers.answer_signs import NO_ORIGIN, read_origin
-from router.frame.asgi import Send, WritePiece, no_write
+from router.frame.asgi import Send, WritePiece, refuse_piece
 from router.frame.failure import UpstreamFailed
 from router.frame.limits import TimeLimit, Timers
 from router.frame.replies import EVENTS, Header, passed_on
@@ -32,7 +32,7 @@ MOST_HELD_BYTES: Final = 16 * 1024 * 1024
 OnEnd = Callable[[FailureClass | None], None]
 
 
-def _ignore(_: bytes) -> bool:
+def _ignore_chunk(_: bytes) -> bool:
     return True
 
 
@@ -52,7 +52,7 @@ class CommittedStream:
     judge_usage: returns the failure that the usage of a finished stream shows, if any.
     """
 
-    def __init__(  # noqa: PLR0913 - all by name but what it reads
+    def __init__(  # noqa: PLR0913 - all by name, except its inputs
         self,
         reply: UpstreamReply,
         events: StreamFilter,
@@ -75,18 +75,18 @@ class CommittedStream:
         self._held = held
         self._between_s = between_s
         self._left_s = between_s  # the part of between_s that is left
-        self._moved = events.progress_events + reply.progress_events
+        self._seen_progress = events.progress_events + reply.progress_events
         self.silent_since = math.inf
         self.last_output_at = math.inf
         self.longest_gap_s = 0.0
         self._has_output = True  # since `last_output_at`
-        self._waits_since = 0.0
-        self._due = math.inf  # when the next output is due
-        self._write: WritePiece = no_write
+        self._wait_began_s = 0.0
+        self._next_due = math.inf  # when the next output is due
+        self._write: WritePiece = refuse_piece
         self._deadline = deadline
         self._hurried = hurried
-        self._blameless = False
-        self._why = ""
+        self._is_clients_end = False
+        self._break_reason = ""
         self._loop = timers.loop
         self._timers = timers
         self._on_end: OnEnd | None = on_end
@@ -123,7 +123,7 @@ class CommittedStream:
             yield RouterPart.GUARDRAILS, self.events.signals_fault
 
     async def sent(  # noqa: C901 - each way a wait ends
-        self, write: WritePiece = no_write
+        self, write: WritePiece = refuse_piece
     ) -> AsyncGenerator[bytes, None]:
         """Yields the client's bytes that `write` did not take. Raises no error of the provider.
 
@@ -136,10 +136,10 @@ class CommittedStream:
         with self._timers.limit(math.inf) as limit:
             while True:
                 if self._held:
-                    out = self._held
+                    piece = self._held
                     self._held = b""
                     self.silent_since = math.inf
-                    yield self._hide(out) if events.failure_class else out
+                    yield self._hide(piece) if events.failure_class else piece
                 if self.failure is not None:
                     return
                 if events.finished:
@@ -157,7 +157,7 @@ class CommittedStream:
                 except asyncio.CancelledError:
                     if not limit.is_own_cancellation():
                         raise
-                    self._time_out(is_total=self._due == self._deadline)
+                    self._time_out(is_total=self._next_due == self._deadline)
                 except UpstreamFailed as error:
                     self._end_early(error.failure, error.detail)
                 except Exception as error:
@@ -168,12 +168,12 @@ class CommittedStream:
     def _relay(self, limit: TimeLimit, chunk: bytes) -> bool:
         """Passes a chunk on to the client. Returns False if `sent` must do it, or ends."""
         events = self.events
-        out = self._held = events.feed(chunk)
+        piece = self._held = events.feed(chunk)
         self._note_progress()
         if events.failure_class or events.finished or events.failure:
             return False
-        if out:
-            if not self._write(out):
+        if piece:
+            if not self._write(piece):
                 return False
             self._held = b""
             self.silent_since = math.inf
@@ -181,9 +181,9 @@ class CommittedStream:
         return True
 
     @property
-    def blameless(self) -> bool:
+    def is_clients_end(self) -> bool:
         """Whether the client's own deadline, or its slow reading, broke the stream off."""
-        return self._blameless
+        return self._is_clients_end
 
     @property
     def has_unread(self) -> bool:
@@ -209,24 +209,24 @@ class CommittedStream:
         """
         deadline = self._deadline
         self._deadline = min(until, self._deadline)
-        held: list[bytes] = []
+        pieces_held: list[bytes] = []
         size = 0
         try:
             async with aclosing(self.sent()) as pieces:
                 async for piece in pieces:
-                    held.append(piece)
+                    pieces_held.append(piece)
                     size += len(piece)
                     if size > MOST_HELD_BYTES:
                         break
             if self.failure is not None:
                 events = self.events
-                why = self._why or events.failure or "the stream reports a failure"
-                raise UpstreamFailed(self.failure, why, body=events.refusal)  # noqa: TRY301
+                reason = self._break_reason or events.failure or "the stream reports a failure"
+                raise UpstreamFailed(self.failure, reason, body=events.refusal)  # noqa: TRY301
         except BaseException:
             self._on_end = None
             await self.aclose()
             raise
-        self._held = b"".join(held)
+        self._held = b"".join(pieces_held)
         self._deadline = deadline
 
     async def aclose(self) -> None:
@@ -239,7 +239,7 @@ class CommittedStream:
         if self.events.finished and self.failure is None:
             try:
                 with self._timers.limit(self._loop.time() + LAST_BYTES_S):
-                    await self._reply.pass_on(_ignore)
+                    await self._reply.pass_on(_ignore_chunk)
             except (TimeoutError, UpstreamFailed):
                 pass
         await self._reply.aclose()
@@ -249,15 +249,19 @@ class CommittedStream:
         on_end = self._on_end
         self._on_end = None
         if on_end is not None:
-            left = None if self.events.finished else FailureClass.CANCELLED
+            early_end = None if self.events.finished else FailureClass.CANCELLED
             try:
-                on_end(FailureClass.CANCELLED if self._blameless else self.failure or left)
+                on_end(
+                    FailureClass.CANCELLED
+                    if self._is_clients_end
+                    else self.failure or early_end
+                )
             except Exception as error:
                 self._faults.append((RouterPart.RECORDING, error))
 
     def _begin_wait(self, limit: TimeLimit) -> None:
         """Sets the limit to the time when the next output is due."""
-        now = self._waits_since = self._loop.time()
+        now = self._wait_began_s = self._loop.time()
         if self.silent_since == math.inf:
             self.silent_since = now
         if self._has_output:
@@ -269,29 +273,29 @@ class CommittedStream:
         if self.events.finish_reasons and self.events.ended:
             self._left_s = min(self._left_s, LAST_EVENTS_S)
         due = now + self._left_s
-        limit.when = self._due = min(self._deadline, due)
+        limit.when = self._next_due = min(self._deadline, due)
 
     def _note_progress(self) -> None:
         """Notes whether the last chunk had progress. Only the provider's own time counts, and a
         ping does not restart it.
         """
-        moved = self.events.progress_events + self._reply.progress_events
-        if moved != self._moved:
-            self._moved = moved
+        progress = self.events.progress_events + self._reply.progress_events
+        if progress != self._seen_progress:
+            self._seen_progress = progress
             self._left_s = self._between_s
             # Thinking that the client does not get is progress, and no output.
             self._has_output = bool(self._held)
         else:
-            self._left_s -= self._loop.time() - self._waits_since
+            self._left_s -= self._loop.time() - self._wait_began_s
 
     def _time_out(self, *, is_total: bool) -> None:
         """Ends the stream at a limit. The client's own deadline is not the provider's
         failure, and neither is a client that read until the deadline.
         """
-        is_clients = self._hurried or self._waits_since >= self._deadline
-        self._blameless = is_total and is_clients
-        what = "total time" if is_total else "time between chunks"
-        self._end_early(FailureClass.TIMEOUT, f"{what} is up")
+        is_clients = self._hurried or self._wait_began_s >= self._deadline
+        self._is_clients_end = is_total and is_clients
+        limit_name = "total time" if is_total else "time between chunks"
+        self._end_early(FailureClass.TIMEOUT, f"{limit_name} is up")
 
     def _end_early(self, failure: FailureClass, detail: str) -> None:
         """Breaks the stream off, unless only the protocol's last event is missing."""
@@ -310,7 +314,7 @@ class CommittedStream:
 
     def _break_off(self, failure: FailureClass, detail: str) -> None:
         self.failure = failure
-        self._why = detail
+        self._break_reason = detail
         event = self.events.broken(f"the provider's stream broke off: {detail}", failure)
         self._held = self._hide(event)
 
@@ -345,9 +349,9 @@ class Heartbeat:
         self._head = head
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
-        self._last = since
+        self._last_comment_s = since
         self._stream: CommittedStream | None = None
-        self._timer = self._loop.call_at(since + interval_s, self._due)
+        self._timer = self._loop.call_at(since + interval_s, self._send_if_silent)
 
     async def watch(self, stream: CommittedStream) -> bool:
         """Sends comments from now on while the stream is silent.
@@ -357,9 +361,9 @@ class Heartbeat:
         if self.under_way is not None:
             await asyncio.wait({self.under_way})
         self._stream = stream
-        is_headless = not self.begun
+        needs_head = not self.begun
         self.begun = True
-        return is_headless
+        return needs_head
 
     async def settle(self) -> None:
         """Ends the comments, and waits for the one that is being sent. No comment follows."""
@@ -375,16 +379,16 @@ class Heartbeat:
         if self.under_way is not None:
             self.under_way.cancel()
 
-    def _due(self) -> None:
+    def _send_if_silent(self) -> None:
         """Sends a comment if the silence is long enough, and sets the next time to look."""
-        since = self._stream.silent_since if self._stream is not None else self._last
-        quiet_s = self._loop.time() - max(since, self._last)
+        since = self._stream.silent_since if self._stream is not None else self._last_comment_s
+        quiet_s = self._loop.time() - max(since, self._last_comment_s)
         left_s = self._interval_s
         if self.under_way is None and quiet_s >= left_s:
             self.under_way = self._loop.create_task(self._send_beat())
         elif 0.0 < quiet_s < left_s:
             left_s -= quiet_s
-        self._timer = self._loop.call_later(left_s, self._due)
+        self._timer = self._loop.call_later(left_s, self._send_if_silent)
 
     async def _send_beat(self) -> None:
         try:
@@ -406,5 +410,5 @@ class Heartbeat:
                 }
             )
         finally:
-            self._last = self._loop.time()
+            self._last_comment_s = self._loop.time()
             self.under_way = None

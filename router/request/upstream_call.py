@@ -33,9 +33,9 @@ from router.protocols.event_stream import StreamFilter
 from router.protocols.provider_refusals import GOOD_STATUSES
 from router.request.needs import (
     PROVIDER_PATHS,
-    count_body,
-    dropped_fields,
-    without_fields,
+    build_count_body,
+    lost_features,
+    remove_fields,
 )
 from router.request.request_state import (
     NO_CALLER,
@@ -68,8 +68,9 @@ MAX_CHECK_BYTES: Final = 1024 * 1024
 class CountedUsage:
     """Remembers the targets whose answers report tokens, for one event loop.
 
-    A text with a usage of 0 tokens from such a target is malformed: a gateway wrote an error
-    as an answer. A rollout's rule names the targets whose answers in evals reported tokens.
+    If such a target answers with a text and a usage of 0 tokens, the answer is malformed: a
+    gateway wrote an error as an answer. A rollout's rule names the targets whose answers in
+    evals reported tokens.
     """
 
     def __init__(self) -> None:
@@ -83,9 +84,9 @@ class CountedUsage:
         answer: UpstreamAnswer,
     ) -> None:
         """Raises UpstreamFailed (MALFORMED) for a plain answer with a text and 0 tokens."""
-        translated = _is_translated(job, attempt)
-        given = reply.given_usage if translated else answer.members.get("usage")
-        if not (reports_no_tokens(given) and self._is_known(job, attempt)):
+        is_translated = _is_translated(job, attempt)
+        reported_usage = reply.given_usage if is_translated else answer.members.get("usage")
+        if not (reports_no_tokens(reported_usage) and self._reports_tokens(job, attempt)):
             return
         signals = AnswerSignals(keeps=False)
         DIALECTS[job.request.endpoint].note_signals(signals, answer.members)
@@ -110,23 +111,23 @@ class CountedUsage:
             if usage is not None:
                 self.targets.add(attempt.upstream.id)
             return None
-        translated = _is_translated(job, attempt)
-        given = reply.given_usage if translated else events.given_usage
-        if reports_tokens(given):
+        is_translated = _is_translated(job, attempt)
+        reported_usage = reply.given_usage if is_translated else events.given_usage
+        if reports_tokens(reported_usage):
             self.targets.add(attempt.upstream.id)
             return None
         signals = events.signals
         is_suspect = signals is not None and signals.text_length > 0
-        if not (is_suspect and reports_no_tokens(given)):
+        if not (is_suspect and reports_no_tokens(reported_usage)):
             return None
-        return FailureClass.MALFORMED if self._is_known(job, attempt) else None
+        return FailureClass.MALFORMED if self._reports_tokens(job, attempt) else None
 
-    def _is_known(self, job: RoutedRequest, attempt: Attempt) -> bool:
+    def _reports_tokens(self, job: RoutedRequest, attempt: Attempt) -> bool:
         """Returns whether the target reports tokens."""
         trial = job.route.route.experiment
-        measured = trial.unit_rule.counts_usage if trial is not None else ()
+        eval_targets = trial.unit_rule.counts_usage if trial is not None else ()
         target = attempt.upstream.id
-        is_counted = target in self.targets or target in measured
+        is_counted = target in self.targets or target in eval_targets
         return is_counted and job.request.endpoint is not _EMBEDDINGS
 
 
@@ -161,7 +162,7 @@ class UpstreamCalls:
         self._transport_for = transport_for
         self._between_s = settings.between_chunks_timeout_s
         self._names_route = settings.response_model is AnsweredModel.ROUTE
-        self._counted = CountedUsage()
+        self._counted_usage = CountedUsage()
 
     async def make(
         self,
@@ -182,11 +183,11 @@ class UpstreamCalls:
         """
         request = job.request
         dialect = DIALECTS[request.endpoint]
-        silence = job.route.route.settings.on_empty_answer is _ACCEPT
+        accepts_silence = job.route.route.settings.on_empty_answer is _ACCEPT
         reply: UpstreamReply | None = None
         try:
             transport = self._transport_for(attempt.upstream.provider)
-            reply = await transport.send(_request(job, attempt))
+            reply = await transport.send(_build_request(job, attempt))
             if reply.status not in GOOD_STATUSES:
                 raise await read_refusal(reply)
             if attempt.upstream.id in self._due:
@@ -195,24 +196,28 @@ class UpstreamCalls:
                 on_head()
             if request.stream:
                 check_content_type(reply.named, b"text/event-stream")
-                events = self._events(job)
-                held = await _until_commit(reply, events, _most_held(job))
-                stream = self._committed(job, attempt, reply, events, on_end, held)
+                events = self._build_filter(job)
+                held = await _read_until_commit(reply, events, _limit_held_bytes(job))
+                stream = self._build_stream(job, attempt, reply, events, on_end, held)
                 reply = None  # the stream closes it
                 return stream
             check_content_type(reply.named, b"application/json")
             name = job.route.json_name if self._names_route else None
             body = await reply.body()
-            answer = read_answer(reply, body, name, dialect, request.text, silence=silence)
+            answer = read_answer(
+                reply, body, name, dialect, request.text, silence=accepts_silence
+            )
             if not ORIGIN_HEADERS.isdisjoint(reply.named):
                 answer.note_origin(read_origin(reply.headers))
             usage = answer.usage
             target = attempt.upstream.id
             if usage is not None and not (usage[0] or usage[1]):
-                self._counted.require_tokens(job, attempt, reply, answer)
-            elif usage is not None and target not in self._counted.targets:
-                self._counted.targets.add(target)
-            return _checked(request, answer) if request.endpoint is _EMBEDDINGS else answer
+                self._counted_usage.require_tokens(job, attempt, reply, answer)
+            elif usage is not None and target not in self._counted_usage.targets:
+                self._counted_usage.targets.add(target)
+            return (
+                _check_vectors(request, answer) if request.endpoint is _EMBEDDINGS else answer
+            )
         except UpstreamFailed as failed:
             self._note_failed(attempt, failed)
             raise
@@ -250,8 +255,10 @@ class UpstreamCalls:
         endpoint = job.request.endpoint
         if endpoint in upstream.adapted:
             return b""
-        body = count_body(_body(job, upstream), endpoint)
-        request = replace(_request(job, attempt), body=body, path=PROVIDER_PATHS[endpoint])
+        body = build_count_body(_write_body(job, upstream), endpoint)
+        request = replace(
+            _build_request(job, attempt), body=body, path=PROVIDER_PATHS[endpoint]
+        )
         reply = await self._transport_for(upstream.provider).send(request)
         try:
             if reply.status not in GOOD_STATUSES:
@@ -260,7 +267,7 @@ class UpstreamCalls:
         finally:
             await reply.aclose()
 
-    def _events(self, job: RoutedRequest) -> StreamFilter:
+    def _build_filter(self, job: RoutedRequest) -> StreamFilter:
         """Returns the filter of the stream's events, with the route's rules for empty
         answers and bad events.
         """
@@ -273,7 +280,7 @@ class UpstreamCalls:
             events.listen(job.probe.new_signals)
         return events
 
-    def _committed(
+    def _build_stream(
         self,
         job: RoutedRequest,
         attempt: Attempt,
@@ -297,27 +304,29 @@ class UpstreamCalls:
             timers=self.timers,
             on_end=on_end,
             hide=hide,
-            judge_usage=partial(self._counted.stream_failure, job, attempt, reply),
+            judge_usage=partial(self._counted_usage.stream_failure, job, attempt, reply),
         )
 
 
-def _most_held(job: RoutedRequest) -> int:
+def _limit_held_bytes(job: RoutedRequest) -> int:
     """Returns how many bytes of a stream may precede its first output."""
-    # Read on: a response's metadata events repeat the whole request.
+    # A response's metadata events repeat the whole request, so allow its length, too.
     return MAX_HELD_BYTES + 4 * len(job.request.text)
 
 
-async def _until_commit(reply: UpstreamReply, events: StreamFilter, most: int) -> bytes:
+async def _read_until_commit(
+    reply: UpstreamReply, events: StreamFilter, max_bytes: int
+) -> bytes:
     """Reads until the first output, and returns the client's bytes up to there.
 
     Until then another target may still answer, so the client gets no byte. Raises
-    UpstreamFailed if the stream fails or ends before, or has more than `most` bytes.
+    UpstreamFailed if the stream fails or ends before, or has more than `max_bytes` bytes.
     """
     held = bytearray()
 
     def hold(chunk: bytes) -> bool:
         held.extend(events.feed(chunk))
-        if not (events.committed or events.failure) and len(held) > most:
+        if not (events.committed or events.failure) and len(held) > max_bytes:
             raise UpstreamFailed(FailureClass.MALFORMED, "metadata without end")
         return not (events.committed or events.failure)
 
@@ -329,7 +338,7 @@ async def _until_commit(reply: UpstreamReply, events: StreamFilter, most: int) -
     return bytes(held)
 
 
-def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
+def _build_request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
     """Builds the upstream request. Most bodies change only in the name of the model.
 
     A body needs more for a target with parameters or a patch of its own. It also does if
@@ -342,7 +351,7 @@ def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
     body = None
     plain = upstream.plain_models.get(endpoint)
     if plain is not None and not (job.plan.serialize_tools or job.plan.prefill):
-        if plain.is_choosy and not plain.suits(members.found, request.text):
+        if plain.may_not_suit and not plain.suits(members.found, request.text):
             body = None
         elif request.stream and endpoint is _CHAT:
             body = CHAT.plain_stream(members, plain.json_name)
@@ -350,7 +359,7 @@ def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
             body = members.with_text("model", plain.json_name)
     return UpstreamRequest(
         upstream.provider,
-        _body(job, upstream) if body is None else body,
+        _write_body(job, upstream) if body is None else body,
         request.stream,
         attempt.number > 1,
         DIALECTS[endpoint].path,
@@ -363,23 +372,23 @@ def _request(job: RoutedRequest, attempt: Attempt) -> UpstreamRequest:
     )
 
 
-def _checked(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
+def _check_vectors(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
     EMBEDDINGS.check_vectors(request, answer.members)
     return answer
 
 
-def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
-    """Writes the body for a target: its model, parameters and patch, without what it does
-    not take.
+def _write_body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
+    """Writes the body for a target: its model, parameters and patch, without the features
+    that it lacks.
     """
-    request = job.request.for_kind(upstream.provider.kind)
+    request = job.request.with_kinds_limit(upstream.provider.kind)
     # A target that never calls tools in parallel may not know the field.
     serialize = job.plan.serialize_tools and upstream.can.parallel_tools
     dialect = DIALECTS[request.endpoint]
     body = dialect.patched(request, upstream.sent, serialize_tools=serialize)
-    dropped = dropped_fields(request, upstream)
+    dropped = lost_features(request, upstream)
     if dropped:
-        body = without_fields(body, request.endpoint, dropped, upstream.sent)
+        body = remove_fields(body, request.endpoint, dropped, upstream.sent)
     if job.plan.prefill and request.endpoint is _CHAT:
         body = mark_prefill(body, upstream.can.prefill)
     return body

@@ -35,7 +35,7 @@ from router.frame.replies import (
     CLOSE,
     Header,
     Reply,
-    end_to_end,
+    drop_hop_by_hop,
     error_reply,
 )
 from router.server.request_body import read_request_body
@@ -128,11 +128,11 @@ class AgentsPassThrough:
             return error_reply(503, message, "overloaded", headers=(SOON, CLOSE))
         self.under_way += 1
         try:
-            return await self._serve(scope, receive, send, request_id)
+            return await self._pass_on(scope, receive, send, request_id)
         finally:
             self.under_way -= 1
 
-    async def _serve(
+    async def _pass_on(
         self,
         scope: Scope,
         receive: Receive,
@@ -149,7 +149,7 @@ class AgentsPassThrough:
         )
         if isinstance(body, Reply):
             return body
-        head = self._head(scope, request_id, len(body))
+        head = self._write_head(scope, request_id, len(body))
         if isinstance(head, Reply):
             return head
         try:
@@ -177,7 +177,7 @@ class AgentsPassThrough:
             self._counters["agents_broke_off"] += 1
         return None
 
-    def _head(
+    def _write_head(
         self,
         scope: Scope,
         request_id: Header,
@@ -197,20 +197,20 @@ class AgentsPassThrough:
             (b"host", hosts[0] if hosts else self._authority),
             *(
                 header
-                for header in end_to_end(scope["headers"], _NOT_SENT_ON)
+                for header in drop_hop_by_hop(scope["headers"], _NOT_SENT_ON)
                 if not header[0].startswith(_FORWARDED_PREFIX)
             ),
-            (PEER_HEADER, self._peer(scope)),
+            (PEER_HEADER, self._sign_peer(scope)),
             request_id,
         ]
         if body_bytes or scope["method"] in _BODY_EXPECTED:
             headers.append((b"content-length", b"%d" % body_bytes))
-        is_sound = (
+        is_safe = (
             len(hosts) <= 1
             and _TARGET.fullmatch(target)
             and all(_TOKEN.fullmatch(name) and _VALUE.fullmatch(v) for name, v in headers)
         )
-        if not is_sound:
+        if not is_safe:
             message = "the path, the Host or another header is invalid"
             return error_reply(400, message, "invalid_request", headers=(CLOSE,))
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
@@ -220,7 +220,7 @@ class AgentsPassThrough:
             lines,
         )
 
-    def _peer(self, scope: Scope) -> bytes:
+    def _sign_peer(self, scope: Scope) -> bytes:
         """Signs the client's address. A client behind a proxy does not count as a loopback
         peer, even if the proxy runs on this machine.
         """
@@ -255,7 +255,7 @@ class AgentsPassThrough:
         request_id: Header,
     ) -> bool:
         """Sends the answer as it comes. Returns False if it broke off or fell silent."""
-        headers = end_to_end(wire.headers, _NOT_SENT_BACK)
+        headers = drop_hop_by_hop(wire.headers, _NOT_SENT_BACK)
         if REQUEST_ID not in dict(headers):
             headers.append(request_id)
         await send(

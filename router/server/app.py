@@ -16,8 +16,8 @@ from router.access.front_door import (
     CALLER,
     FLAGS_PATH,
     SOON,
-    is_anthropics,
     list_models,
+    speaks_anthropic,
 )
 from router.frame.asgi import (
     BODY,
@@ -52,12 +52,12 @@ from router.server.flags import MAX_CONTEXT_BYTES, FlagCaller
 from router.server.parts import RouterParts
 from router.server.paths import (
     AGENTS_METHODS,
-    ASKED,
     METRICS,
-    method_of,
-    not_allowed,
-    nothing_at,
-    takes_no_websocket,
+    MODEL_PATHS,
+    find_method,
+    refuse_method,
+    refuse_unknown_path,
+    refuse_websocket,
 )
 from router.server.request_body import (
     is_plain_json,
@@ -70,7 +70,7 @@ log = logging.getLogger(__name__)
 _HEAD_PLAN: Final = "plan"  # the key of a head's plan in its facts
 _RESPONSES: Final = f"/v1{RESPONSES_PATH}"
 # By path: the largest body, and the kind of limit that applies to the key.
-_ASIDE: Final = {
+_SIDE_CALLS: Final = {
     FEEDBACK_PATH: (MAX_BODY_BYTES, AsideKind.FEEDBACK),
     TRACES_PATH: (MAX_BATCH_BYTES, AsideKind.FEEDBACK),
 }
@@ -84,7 +84,7 @@ class Router(RouterParts):
 
     stopping: bool = False
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         self._start()
         await send({"type": "lifespan.startup.complete"})
@@ -99,55 +99,57 @@ class Router(RouterParts):
         send: Send,
     ) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await self._serve_lifespan(receive, send)
             return
         request_id = self._front_door.next_id()
         if self._cors.origins:
-            send = self._cors.marked(scope, send)
-        failed: Reply | None = None
+            send = self._cors.add_headers(scope, send)
+        failure_reply: Reply | None = None
         try:
             answer = self._answer(scope, receive, send, request_id)
             reply = answer if isinstance(answer, Reply) else await answer
             if reply is not None:
-                client_reply = self._front_door.client_reply(scope, request_id, reply)
+                client_reply = self._front_door.rewrite_reply(scope, request_id, reply)
                 await send_reply(send, client_reply, (request_id,))
         except ClientDisconnected:
             return
         except Exception as error:
-            failed = self._front_door.note_failure(request_id, error)
-        if failed is not None:
-            client_reply = self._front_door.client_reply(scope, request_id, failed)
+            failure_reply = self._front_door.note_failure(request_id, error)
+        if failure_reply is not None:
+            client_reply = self._front_door.rewrite_reply(scope, request_id, failure_reply)
             # The server refuses a second head, and so closes the connection of an answer that
             # has begun.
             with suppress(RuntimeError):
                 await send_reply(send, client_reply, (request_id,))
 
-    def _caller(  # noqa: PLR0911 - what refuses a request ends it
+    def _identify(  # noqa: PLR0911 - what refuses a request ends it
         self, scope: Scope
     ) -> Reply | AgentsPassThrough | tuple[KeyGrant, CompiledSnapshot]:
         """Returns the caller's grant and revision, the refusal, or the way to the agents
         process.
 
-        Health paths need no key. A web page's preflight is answered before the key is read.
+        Health paths need no key, and neither does a web page's preflight.
         """
         path = scope["path"]
         method = scope["method"]
-        if path in ASKED and method == "POST":
+        if path in MODEL_PATHS and method == "POST":
             return self._front_door.identify(scope)
         if path in HEALTH:
-            return HEALTH[path](self) if method in ("GET", "HEAD") else not_allowed("GET")
+            return HEALTH[path](self) if method in ("GET", "HEAD") else refuse_method("GET")
         for_agents = path == AGENTS_PATH or path.startswith(BELOW_AGENTS)
-        allowed = AGENTS_METHODS if self._agents and for_agents else method_of(path)
+        allowed = AGENTS_METHODS if self._agents and for_agents else find_method(path)
         if allowed is None:
-            return nothing_at(method, path)
-        if method == "OPTIONS" and (allowed != AGENTS_METHODS or self._cors.concern(scope)):
+            return refuse_unknown_path(method, path)
+        if method == "OPTIONS" and (
+            allowed != AGENTS_METHODS or self._cors.is_from_listed_page(scope)
+        ):
             return self._cors.answer_preflight(scope, allowed)
         if self._agents and for_agents:
             return self._agents
-        if (refusal := takes_no_websocket(scope)) is not None:
+        if (refusal := refuse_websocket(scope)) is not None:
             return refusal
         if method != allowed and not (method == "HEAD" and allowed == "GET"):
-            return not_allowed(allowed)
+            return refuse_method(allowed)
         return self._front_door.identify(scope)
 
     def _answer(
@@ -157,34 +159,36 @@ class Router(RouterParts):
         send: Send,
         request_id: Header,
     ) -> Reply | Awaitable[Reply | None]:
-        """Returns a reply, or an awaitable: of a reply, or of None if the answer was sent."""
+        """Returns a reply or an awaitable. The awaitable returns a reply, or None if it sent
+        the answer itself.
+        """
         facts = scope.get(HEAD_FACTS)
         head: HeadPlan | None = facts.get(_HEAD_PLAN) if facts is not None else None
         serving = self._holder.current
         if serving is None or head is None or head.revision() is not serving:
-            caller = self._caller(scope)
+            caller = self._identify(scope)
             if isinstance(caller, Reply):
                 return caller
             if isinstance(caller, AgentsPassThrough):
                 return caller.serve(scope, receive, send, request_id)
             grant, serving = caller
             head = plan_head(scope, serving, grant, is_plain=is_plain_json(scope))
-            # Do not keep agents' heads, which expire after a minute.
+            # Do not keep the plans of agents' heads, which expire after a minute.
             if facts is not None and CALLER not in scope:
                 facts[_HEAD_PLAN] = head
         path = scope["path"]
-        if path in ASKED:
-            return self._complete(scope, receive, send, head, serving, request_id)
+        if path in MODEL_PATHS:
+            return self._serve_model(scope, receive, send, head, serving, request_id)
         if path == METRICS:
             return self.metrics()
-        if path in _ASIDE or path.startswith(FLAGS_PATH):
+        if path in _SIDE_CALLS or path.startswith(FLAGS_PATH):
             return self._answer_aside(scope, receive, head.grant, serving, request_id)
         return list_models(
             serving,
             head.grant,
             path,
             self._names,
-            anthropic=is_anthropics(scope),
+            anthropic=speaks_anthropic(scope),
         )
 
     async def _answer_aside(
@@ -199,15 +203,15 @@ class Router(RouterParts):
         flags.
         """
         path = scope["path"]
-        most_bytes, kind = _ASIDE.get(path, (MAX_CONTEXT_BYTES, AsideKind.FLAGS))
+        most_bytes, kind = _SIDE_CALLS.get(path, (MAX_CONTEXT_BYTES, AsideKind.FLAGS))
         is_protobuf = path == TRACES_PATH and media_type(scope) == PROTOBUF
         body = await read_request_body(
             scope, receive, self._timers, most_bytes, any_type=is_protobuf
         )
         if isinstance(body, Reply):
             return body
-        if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
-            return too_many
+        if refusal := self._admission.admit_aside(kind, grant.id, grant.limits):
+            return refusal
         if path == FEEDBACK_PATH:
             return await self._feedback.take(body, grant.id)
         if path == TRACES_PATH:
@@ -215,7 +219,7 @@ class Router(RouterParts):
         caller = FlagCaller(scope, grant, serving, request_id[1].decode())
         return self._flags.answer(body, caller)
 
-    async def _complete(  # noqa: PLR0911 - what refuses a request ends it
+    async def _serve_model(  # noqa: PLR0911 - what refuses a request ends it
         self,
         scope: Scope,
         receive: Receive,
@@ -239,14 +243,14 @@ class Router(RouterParts):
             if isinstance(body, Reply):
                 return body
             if scope["path"] in COUNT_PATHS:
-                return await self._count(scope, body, head, serving, request_id)
+                return await self._count_tokens(scope, body, head, serving, request_id)
             if scope["path"] == COMPLETIONS:
                 chat = as_chat(scope, send, body)
                 if isinstance(chat, Reply):
                     return chat
                 scope, send, body = chat
             if serving.keeps_responses and scope["path"] == _RESPONSES:
-                return await self._respond(
+                return await self._serve_kept_response(
                     scope, receive, send, body, head, serving, request_id
                 )
             response = self._calls.prepare(
@@ -263,7 +267,7 @@ class Router(RouterParts):
         finally:
             self._front_door.leave()
 
-    async def _count(
+    async def _count_tokens(
         self,
         scope: Scope,
         body: bytes,
@@ -273,8 +277,8 @@ class Router(RouterParts):
     ) -> Reply:
         grant = head.grant
         kind = AsideKind.COUNTS
-        if too_many := self._admission.admit_aside(kind, grant.id, grant.limits):
-            return too_many
+        if refusal := self._admission.admit_aside(kind, grant.id, grant.limits):
+            return refusal
         if serving.keeps_responses and scope["path"].startswith(_RESPONSES):
             opened = await self._kept.open(scope, body, head, serving)
             if isinstance(opened, Reply):
@@ -282,7 +286,7 @@ class Router(RouterParts):
             body = body if opened is None else opened.body
         return await self._calls.count_tokens(scope, body, head, serving, request_id)
 
-    async def _respond(
+    async def _serve_kept_response(
         self,
         scope: Scope,
         receive: Receive,
@@ -308,7 +312,7 @@ class Router(RouterParts):
         if isinstance(response, Reply):
             return response
         if opened is not None:
-            send = self._kept.keeping(opened, response, send)
+            send = self._kept.wrap_send(opened, response, send)
         await response.serve(receive, send)
         return None
 
@@ -321,7 +325,7 @@ class Router(RouterParts):
         self.stopping = True
 
     def healthz(self) -> Reply:
-        """Answers as long as the process lives; `readyz` tells whether it has routes."""
+        """Answers 200 as long as the process lives; `readyz` tells whether it has routes."""
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     def readyz(self) -> Reply:

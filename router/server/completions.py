@@ -27,14 +27,14 @@ _NOT_IN_CHATS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def chat_of_completion(body: bytes) -> bytes:
+def completion_to_chat(body: bytes) -> bytes:
     """Converts a completion's body. Raises InputError for bad JSON, and FieldError for a
     field that chats do not have.
     """
     parse_object(body)
     fields: dict[str, object] = json.loads(body)
-    for name, nothing in _NOT_IN_CHATS.items():
-        if json.dumps(fields.get(name)) not in nothing:
+    for name, neutral_values in _NOT_IN_CHATS.items():
+        if json.dumps(fields.get(name)) not in neutral_values:
             raise FieldError(
                 name,
                 f"`{name}` has no counterpart in chats, which answer here",
@@ -47,11 +47,15 @@ def chat_of_completion(body: bytes) -> bytes:
             "prompt",
             "`prompt` must be one text, not a list of texts or tokens",
         )
-    kept = {name: v for name, v in fields.items() if name not in {*_NOT_IN_CHATS, "prompt"}}
-    return json.dumps(kept | {"messages": [{"role": "user", "content": prompt}]}).encode()
+    other_fields = {
+        name: value for name, value in fields.items() if name not in {*_NOT_IN_CHATS, "prompt"}
+    }
+    return json.dumps(
+        other_fields | {"messages": [{"role": "user", "content": prompt}]}
+    ).encode()
 
 
-def completion_of_chat(body: bytes) -> bytes:
+def chat_to_completion(body: bytes) -> bytes:
     """Converts an answer or a chunk; returns any other body, such as an error, unchanged."""
     chat = json.loads(body)
     choices = chat.get("choices")
@@ -61,12 +65,12 @@ def completion_of_chat(body: bytes) -> bytes:
         **chat,
         "id": "cmpl-" + str(chat.get("id") or "").removeprefix("chatcmpl-"),
         "object": "text_completion",
-        "choices": [_choice(choice) for choice in choices],
+        "choices": [_convert_choice(choice) for choice in choices],
     }
     return json.dumps(completion, ensure_ascii=False).encode()
 
 
-def _choice(choice: Mapping[str, object]) -> dict[str, object]:
+def _convert_choice(choice: Mapping[str, object]) -> dict[str, object]:
     message = choice.get("message") or choice.get("delta")
     text = message.get("content") if isinstance(message, Mapping) else None
     return {
@@ -93,18 +97,18 @@ class CompletionBody:
         """
         self._rest += data
         if not self._events:
-            return b"" if more else completion_of_chat(self._rest)
+            return b"" if more else chat_to_completion(self._rest)
         *lines, rest = self._rest.split(b"\n")
         self._rest = rest if more else b""
-        body = b"".join(_line(line) + b"\n" for line in lines)
+        body = b"".join(_convert_line(line) + b"\n" for line in lines)
         return body if more else body + rest
 
 
-def _line(line: bytes) -> bytes:
+def _convert_line(line: bytes) -> bytes:
     data = line.removeprefix(_DATA).lstrip()
     if not (line.startswith(_DATA) and data.startswith(b"{")):
         return line
-    return b"%b %b" % (_DATA, completion_of_chat(data))
+    return b"%b %b" % (_DATA, chat_to_completion(data))
 
 
 _CHAT = f"/v1{DIALECTS[Endpoint.CHAT].path}"
@@ -117,36 +121,36 @@ def as_chat(
 ) -> Reply | tuple[Scope, Send, bytes]:
     """Returns the chat and a `send` that converts its answer back, or a refusal."""
     try:
-        chat = chat_of_completion(body)
+        chat = completion_to_chat(body)
     except InputError as error:
         param = error.param if isinstance(error, FieldError) else None
         code = "unsupported_parameter" if param else "invalid_json"
         return error_reply(400, f"the request body: {error}", code, param=param)
-    return {**scope, "path": _CHAT}, _turning(send), chat
+    return {**scope, "path": _CHAT}, _wrap_send(send), chat
 
 
-def _turning(send: Send) -> Send:
+def _wrap_send(send: Send) -> Send:
     """Holds the head of a whole answer back until the length of its body is known."""
     head: Message = {}
-    turned = CompletionBody(events=True)
+    completion = CompletionBody(events=True)
 
-    async def turning_send(message: Message) -> None:
-        nonlocal head, turned
+    async def send_completion(message: Message) -> None:
+        nonlocal head, completion
         if message["type"] == "http.response.start":
-            whole = JSON in message["headers"]
-            turned = CompletionBody(events=not whole)
-            if not whole:
+            is_whole = JSON in message["headers"]
+            completion = CompletionBody(events=not is_whole)
+            if not is_whole:
                 await send(message)
             else:
                 head = message
             return
         more = bool(message.get("more_body"))
-        body = turned.feed(message.get("body", b""), more=more)
+        body = completion.feed(message.get("body", b""), more=more)
         if head and not more:
-            kept = [line for line in head["headers"] if line[0] != b"content-length"]
+            other_headers = [line for line in head["headers"] if line[0] != b"content-length"]
             length = (b"content-length", b"%d" % len(body))
-            await send({**head, "headers": [*kept, length]})
+            await send({**head, "headers": [*other_headers, length]})
         if not (head and more):
             await send({**message, "body": body})
 
-    return turning_send
+    return send_completion

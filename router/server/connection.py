@@ -1,9 +1,9 @@
 """Parses one client's HTTP/1.1 within limits, and closes without losing an answer.
 
-It replaces uvicorn's protocol, which takes as much time as all routing may take, reads a
-head of any size, and waits for ever for the rest of a request. A request under way is in
-`request_cycle`, a repeated head in `known_head`, a slow client in `slow_reader`. This
-module reads no path, key or body.
+It replaces uvicorn's protocol. That protocol takes as much time as all routing may take, reads
+a head of any size, and waits for ever for the rest of a request. `request_cycle` has a request
+under way, `known_head` a repeated head, `slow_reader` a slow client. This module reads no
+path, key or body.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ LINGER_S: Final = 1.0
 # once would reset the connection and lose the answer, because many clients read it only after
 # they have sent everything. The limits: seconds in all, seconds without a byte, bytes, and
 # bytes of a client that does not send HTTP.
-READ_ON_S: Final = 30.0
-READ_ON_QUIET_S: Final = 5.0
-READ_ON_BYTES: Final = 256 * 1024 * 1024
-READ_ON_NO_HTTP_BYTES: Final = 1024 * 1024
+DISCARD_S: Final = 30.0
+DISCARD_QUIET_S: Final = 5.0
+DISCARD_BYTES: Final = 256 * 1024 * 1024
+DISCARD_NO_HTTP_BYTES: Final = 1024 * 1024
 # A client that closed its own side of the connection may wait for its answer, or have left. The
 # router checks after the first interval, then after twice the last one, up to the longest.
 FIRST_LOOK_S = 0.05
@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
     Refuses heads and trailers over MAX_HEAD_BYTES, and hangs up on slow senders and
     readers.
 
-    full: the client reads too slowly; wait for `drained` before you write more.
+    full: the client reads too slowly; wait for `wait_until_drained` before you write more.
     paused: the connection reads nothing, because enough bytes or requests wait.
     tasks: the requests under way on all connections, which the server cancels at its end.
     """
@@ -115,21 +115,23 @@ class Connection(asyncio.Protocol):
         self._keep_alive_s = config.timeout_keep_alive
         self._parser = httptools.HttpRequestParser(self)
         self._arriving: RequestCycle | None = None  # the request whose body is incomplete
-        self._answered: RequestCycle | None = None  # the request whose answer is due
+        self._current: RequestCycle | None = None  # the request whose answer is due
         self._waiting: deque[RequestCycle] = deque()
-        self._known: KnownHead | None = None
+        self._known_head: KnownHead | None = None
         self._known_scope: Scope | None = None  # of the head that the parser reads now
-        self._fed = 0  # bytes read of a head, or since the last piece of a body
+        self._fed_bytes = 0  # bytes read of a head, or since the last piece of a body
         self._in_head = True
         self._head_too_large = self.paused = False
         self._refusal: bytes | None = None  # if set, the last bytes to send; reads no more
         self._ending = False  # the server ends, and waits for LINGER_S
-        self._reads_on: asyncio.TimerHandle | None = None  # reads on and drops what arrives
-        self._reads_on_until = 0.0
-        self._thrown_away = self._thrown_away_before = 0
-        self._look: asyncio.TimerHandle | None = None
-        self._limit: asyncio.TimerHandle | None = None
-        self._idle: asyncio.TimerHandle | None = None
+        self._discard_timer: asyncio.TimerHandle | None = (
+            None  # reads on and drops what arrives
+        )
+        self._discard_until_s = 0.0
+        self._discarded_bytes = self._discarded_bytes_before = 0
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._arrival_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
 
     # The event loop calls the following methods.
@@ -140,40 +142,40 @@ class Connection(asyncio.Protocol):
         self._client = transport.get_extra_info("peername")
         # The server calls only `shutdown` and `abort` on connections.
         self._state.connections.add(cast("Any", self))
-        self._wait()
+        self._start_arrival_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
-        """Ends what waits for the client. The request under way learns that the client has
-        left.
+        """Ends all timers and waiting requests. The request under way learns that the client
+        has left.
         """
         self._state.connections.discard(cast("Any", self))
-        self._arrived()
-        for timer in (self._idle, self._reads_on, self._look):
+        self._stop_arrival_timer()
+        for timer in (self._idle_timer, self._discard_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
         self._waiting.clear()
         self.full = False
         self._reader.leave()
-        call = self._answered
-        self._answered = None
-        if call is not None:
-            call.hang_up()
+        cycle = self._current
+        self._current = None
+        if cycle is not None:
+            cycle.hang_up()
         # The parser refers to this connection: this breaks the reference cycle.
         del self._parser
 
     def eof_received(self) -> bool:
         """Returns whether the connection stays open for the answers to whole requests."""
-        call = self._answered
-        if call is None or self._arriving is not None or self._reads_on is not None:
+        cycle = self._current
+        if cycle is None or self._arriving is not None or self._discard_timer is not None:
             return False
-        self._say_last()
+        self._announce_close()
         self._refusal = b""
         # If the client has left, its system now resets the connection.
-        call.probe()
-        self._look = self.loop.call_later(FIRST_LOOK_S, self._is_gone, FIRST_LOOK_S)
+        cycle.probe()
+        self._look_timer = self.loop.call_later(FIRST_LOOK_S, self._check_gone, FIRST_LOOK_S)
         return True
 
-    def _is_gone(self, after_s: float) -> None:
+    def _check_gone(self, after_s: float) -> None:
         """Closes the connection if its client has left; else looks again after twice the
         time.
         """
@@ -183,28 +185,32 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         again_s = min(2 * after_s, LONGEST_LOOK_S)
-        self._look = self.loop.call_later(again_s, self._is_gone, again_s)
+        self._look_timer = self.loop.call_later(again_s, self._check_gone, again_s)
 
     def data_received(self, data: bytes) -> None:
-        if self._reads_on is not None and not self._throw_away(data):
+        if self._discard_timer is not None and not self._count_discarded(data):
             return
         if self._refusal is not None:
             return
-        idle = self._answered is None and not self._fed and self._reads_on is None
-        if idle and self._known is not None and self._serve_known(self._known, data):
+        is_idle = self._current is None and not self._fed_bytes and self._discard_timer is None
+        if (
+            is_idle
+            and self._known_head is not None
+            and self._serve_known(self._known_head, data)
+        ):
             return
         self._read(data)
-        call = self._answered
-        if idle and call is not None and call.keep_alive:
-            self._known = KnownHead.learn(data, call.scope, call.unread_bytes)
+        cycle = self._current
+        if is_idle and cycle is not None and cycle.keep_alive:
+            self._known_head = KnownHead.learn(data, cycle.scope, cycle.unread_bytes)
 
-    def _throw_away(self, data: bytes) -> bool:
-        """Counts bytes that are read only to be dropped; aborts and returns False beyond
-        the limit.
+    def _count_discarded(self, data: bytes) -> bool:
+        """Counts bytes that the router reads only to drop them. Beyond the limit, aborts and
+        returns False.
         """
-        self._thrown_away += len(data)
-        most = READ_ON_BYTES if self._refusal is None else READ_ON_NO_HTTP_BYTES
-        if self._thrown_away > most:
+        self._discarded_bytes += len(data)
+        max_bytes = DISCARD_BYTES if self._refusal is None else DISCARD_NO_HTTP_BYTES
+        if self._discarded_bytes > max_bytes:
             self.transport.abort()
             return False
         return True
@@ -213,45 +219,45 @@ class Connection(asyncio.Protocol):
         """Serves a request whose head is the last one's, without the parser. Returns False
         for another head.
         """
-        known = head.read(data)
-        if known is None:
+        request = head.read(data)
+        if request is None:
             return False
-        scope, length, body = known
+        scope, length, body = request
         if length != len(body):
             self._known_scope = scope
             self._read(_FRAME % (length, body))
             return True
-        call = RequestCycle(self, scope, body)
+        cycle = RequestCycle(self, scope, body)
         if self._state.ending:
-            call.keep_alive = False
-        self._answered = call
-        self._take_turn(call)
+            cycle.keep_alive = False
+        self._current = cycle
+        self._start_in_turn(cycle)
         return True
 
-    def _take_turn(self, call: RequestCycle) -> None:
+    def _start_in_turn(self, cycle: RequestCycle) -> None:
         """Starts a request now, or in a later turn if many requests start at once."""
         if self._state.starts.may_start():
-            call.start()
+            cycle.start()
         else:
-            self._state.starts.wait(call, self.loop)
+            self._state.starts.wait(cycle, self.loop)
 
     def _read(self, data: bytes) -> None:
-        self._fed += len(data)
+        self._fed_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self._refusal is None:
-                self._not_upgraded(data[upgrade.args[0] :])
+                self._ignore_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
             if self._refusal is None:
                 self._refuse()
             return
-        if self._fed > MAX_HEAD_BYTES:
+        if self._fed_bytes > MAX_HEAD_BYTES:
             self._head_too_large = True
             self._refuse()
-        elif self._fed and self._limit is None:
-            self._wait()
+        elif self._fed_bytes and self._arrival_timer is None:
+            self._start_arrival_timer()
 
     def pause_writing(self) -> None:
         self.full = True
@@ -281,33 +287,33 @@ class Connection(asyncio.Protocol):
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._fed > MAX_HEAD_BYTES:
+        if self._fed_bytes > MAX_HEAD_BYTES:
             # The bytes over the limit may belong to the body that arrived with the head.
             lines = (len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
             if len(self._url) + sum(lines) > MAX_HEAD_BYTES:
                 self._head_too_large = True
                 raise HeadTooLarge
         self._in_head = False
-        self._fed = 1
-        scope = self._known_scope or self._scope()
+        self._fed_bytes = 1
+        scope = self._known_scope or self._build_scope()
         self._known_scope = None
-        call = RequestCycle(self, scope)
-        call.expects_100 = self._expects_100
-        call.keep_alive = (
+        cycle = RequestCycle(self, scope)
+        cycle.expects_100 = self._expects_100
+        cycle.keep_alive = (
             scope["http_version"] == "1.1"
             and self._parser.should_keep_alive()
             and not self._state.ending
         )
-        self._arriving = call
-        if self._answered is None:
-            self._answered = call
-            self._take_turn(call)
+        self._arriving = cycle
+        if self._current is None:
+            self._current = cycle
+            self._start_in_turn(cycle)
         else:
-            self._waiting.append(call)
+            self._waiting.append(cycle)
             self._pause()
 
-    def _scope(self) -> Scope:
-        path, raw_path, query = _place(self._url)
+    def _build_scope(self) -> Scope:
+        path, raw_path, query = _split_url(self._url)
         return {
             "type": "http",
             "asgi": _ASGI,
@@ -324,43 +330,45 @@ class Connection(asyncio.Protocol):
         }
 
     def on_body(self, body: bytes) -> None:
-        self._fed = 1
+        self._fed_bytes = 1
         if self._arriving is not None and self._arriving.feed(body) > HIGH_WATER_BYTES:
             self._pause()
 
     def on_message_complete(self) -> None:
-        if self._parser.should_upgrade() and self._framing():
+        if self._parser.should_upgrade() and self._list_framing():
             return  # the parser believes that the body is another protocol
-        self._complete()
+        self._end_body()
 
-    def _complete(self) -> None:
+    def _end_body(self) -> None:
         if self._arriving is not None:
             self._arriving.feed_end()
             self._arriving = None
-        self._fed = 0
+        self._fed_bytes = 0
         self._in_head = True
-        self._arrived()
-        if self._reads_on is not None:
+        self._stop_arrival_timer()
+        if self._discard_timer is not None:
             self._refusal = b""
             self._close_now()
 
-    def _framing(self) -> list[bytes]:
+    def _list_framing(self) -> list[bytes]:
         return [b"%b: %b\r\n" % header for header in self._headers if header[0] in _FRAMING]
 
-    def _not_upgraded(self, rest: bytes) -> None:
+    def _ignore_upgrade(self, rest: bytes) -> None:
         """Ignores a request to upgrade: Java's client asks for HTTP/2 each time."""
-        self._say_last()
-        lines = self._framing()
+        self._announce_close()
+        lines = self._list_framing()
         if not lines:
-            self._last_came()
+            self._end_last_request()
             return
-        self._parser = httptools.HttpRequestParser(BodyProtocol(self.on_body, self._last_came))
+        self._parser = httptools.HttpRequestParser(
+            BodyProtocol(self.on_body, self._end_last_request)
+        )
         self.data_received(b"POST / HTTP/1.1\r\n%b\r\n%b" % (b"".join(lines), rest))
 
-    def _last_came(self) -> None:
-        self._complete()
+    def _end_last_request(self) -> None:
+        self._end_body()
         self._refusal = b""
-        if self._answered is None:
+        if self._current is None:
             self._close()
 
     # The request under way calls the following methods.
@@ -375,40 +383,40 @@ class Connection(asyncio.Protocol):
     def write_in_slices(self, data: bytes, on_written: Callable[[], None]) -> None:
         self._reader.write_in_slices(data, on_written)
 
-    def ended(self) -> None:
+    def end_request(self) -> None:
         """Ends the request under way, and begins the next one, closes, or waits for a
         further request.
         """
-        call = self._answered
-        self._answered = None
+        cycle = self._current
+        self._current = None
         self._state.total_requests += 1
-        if call is None or self.transport.is_closing():
+        if cycle is None or self.transport.is_closing():
             return
-        if not call.keep_alive:
+        if not cycle.keep_alive:
             self._close()
         elif self._waiting:
-            self._answered = self._waiting.popleft()
+            self._current = self._waiting.popleft()
             # Start it in a later turn, because pipelined requests would nest hundreds of calls.
-            self._state.starts.wait(self._answered, self.loop)
-            self.read_on()
+            self._state.starts.wait(self._current, self.loop)
+            self.resume_reading()
         elif self._refusal is not None:
             self._hang_up()
         else:
             if self.paused:
-                self.read_on()
+                self.resume_reading()
             self._idle_since = self.loop.time()
-            if self._idle is None:
-                self._idle = self.loop.call_later(self._keep_alive_s, self._tired)
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self._keep_alive_s, self._close_idle)
 
-    def read_on(self) -> None:
+    def resume_reading(self) -> None:
         """Reads on unless requests already wait, because each further request takes memory."""
         if self.paused and self._refusal is None and not self._waiting:
             self.paused = False
             self.transport.resume_reading()
 
-    async def drained(self) -> None:
+    async def wait_until_drained(self) -> None:
         """Waits until the client has read enough for more bytes to be written."""
-        await self._reader.drained()
+        await self._reader.wait_until_drained()
 
     # The server calls the following methods.
 
@@ -418,44 +426,46 @@ class Connection(asyncio.Protocol):
         """
         if not (self._ending or self._state.handed_over):
             self._ending = True
-            self.loop.call_later(LINGER_S, self._leave)
-        self._say_last()
+            self.loop.call_later(LINGER_S, self._close_if_idle)
+        self._announce_close()
 
     def abort(self) -> None:
-        """Ends the connection at once. The request under way learns that no client has left."""
-        if self._answered is not None:
-            self._answered.scope[ABORTED] = True
+        """Ends the connection at once, and tells the request under way that its client did not
+        leave.
+        """
+        if self._current is not None:
+            self._current.scope[ABORTED] = True
         self.transport.abort()
 
-    def _say_last(self) -> None:
+    def _announce_close(self) -> None:
         """Makes the answer to the last request announce the end of the connection."""
-        last = self._waiting[-1] if self._waiting else self._answered
+        last = self._waiting[-1] if self._waiting else self._current
         if last is not None:
             last.keep_alive = False
 
-    def _leave(self) -> None:
-        if self._answered is None and not self._fed:
+    def _close_if_idle(self) -> None:
+        if self._current is None and not self._fed_bytes:
             self._close()
 
     def _close(self) -> None:
         """Closes once all answers are sent and the rest of the client's request has arrived."""
         if self._arriving is None and not self._refusal:
             self._close_now()
-        elif self._reads_on is None and not self.transport.is_closing():
-            self._reads_on_until = self.loop.time() + READ_ON_S
-            self._reads_on = self.loop.call_later(READ_ON_QUIET_S, self._read_on_enough)
+        elif self._discard_timer is None and not self.transport.is_closing():
+            self._discard_until_s = self.loop.time() + DISCARD_S
+            self._discard_timer = self.loop.call_later(DISCARD_QUIET_S, self._check_discarding)
             self.transport.write_eof()
             if self.paused:
                 self.paused = False
                 self.transport.resume_reading()
 
-    def _read_on_enough(self) -> None:
-        quiet = self._thrown_away == self._thrown_away_before
-        if quiet or self.loop.time() >= self._reads_on_until:
+    def _check_discarding(self) -> None:
+        is_quiet = self._discarded_bytes == self._discarded_bytes_before
+        if is_quiet or self.loop.time() >= self._discard_until_s:
             self._close_now()
             return
-        self._thrown_away_before = self._thrown_away
-        self._reads_on = self.loop.call_later(READ_ON_QUIET_S, self._read_on_enough)
+        self._discarded_bytes_before = self._discarded_bytes
+        self._discard_timer = self.loop.call_later(DISCARD_QUIET_S, self._check_discarding)
 
     def _close_now(self) -> None:
         self.transport.close()
@@ -482,12 +492,12 @@ class Connection(asyncio.Protocol):
         broken = self._arriving
         if broken is not None:
             broken.hang_up()
-            if broken is self._answered:
-                self._answered = None
+            if broken is self._current:
+                self._current = None
                 self._refusal = b"" if broken.has_begun else self._refusal
             else:
                 self._waiting.remove(broken)
-        if self._answered is None:
+        if self._current is None:
             self._hang_up()
 
     def _hang_up(self) -> None:
@@ -495,38 +505,38 @@ class Connection(asyncio.Protocol):
             self.transport.write(self._refusal)
         self._close()
 
-    def _wait(self) -> None:
-        self._limit = self.loop.call_later(REQUEST_ARRIVES_S, self._late)
+    def _start_arrival_timer(self) -> None:
+        self._arrival_timer = self.loop.call_later(REQUEST_ARRIVES_S, self._close_late)
 
-    def _arrived(self) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
-            self._limit = None
+    def _stop_arrival_timer(self) -> None:
+        if self._arrival_timer is not None:
+            self._arrival_timer.cancel()
+            self._arrival_timer = None
 
-    def _late(self) -> None:
+    def _close_late(self) -> None:
         """Closes a connection whose request did not arrive in time."""
-        self._limit = None
-        if self._answered is not None:
-            self._wait()  # the application reads, within a time limit of its own
+        self._arrival_timer = None
+        if self._current is not None:
+            self._start_arrival_timer()  # the application reads, within a time limit of its own
         else:
             self._close_now()
 
-    def _tired(self) -> None:
+    def _close_idle(self) -> None:
         """Closes an idle connection. A timer for each request would cost more than this."""
-        self._idle = None
-        if self._answered is not None or self._fed:
+        self._idle_timer = None
+        if self._current is not None or self._fed_bytes:
             return
         left_s = self._idle_since + self._keep_alive_s - self.loop.time()
         if left_s > 0:
-            self._idle = self.loop.call_later(left_s, self._tired)
+            self._idle_timer = self.loop.call_later(left_s, self._close_idle)
         else:
             self._close()
 
 
 @lru_cache(maxsize=256)
-def _place(url: bytes) -> tuple[str, bytes, bytes]:
+def _split_url(url: bytes) -> tuple[str, bytes, bytes]:
     # The type stub does not show that `query` may be None.
-    found: Any = httptools.parse_url(url)
-    raw: bytes = found.path
+    parsed: Any = httptools.parse_url(url)
+    raw: bytes = parsed.path
     path = raw.decode("ascii")
-    return (unquote(path) if "%" in path else path), raw, found.query or b""
+    return (unquote(path) if "%" in path else path), raw, parsed.query or b""

@@ -3,7 +3,7 @@ variant.
 
 One evaluated flag is an exposure of the canary, and feedback its outcome. A bulk evaluation
 is not an exposure. The arm comes from `ModelEndpoint.assign`, as for a request with the
-same sticky header. No target is asked here. Source:
+same sticky header. This module asks no target. Source:
 https://github.com/open-feature/protocol/blob/main/service/openapi.yaml
 """
 
@@ -98,10 +98,10 @@ class FlagEvaluation:
             if not flag:
                 return self._evaluate_all(targeting_key, caller)
             route = self._find(flag, caller)
-            flagged = self._evaluate(flag, route, targeting_key, caller, exposed=True)
+            evaluation = self._evaluate(flag, route, targeting_key, caller, exposed=True)
         except FlagFault as fault:
-            return _reply(fault.to_plain(flag), fault.status)
-        return _reply(flagged)
+            return _build_reply(fault.to_plain(flag), fault.status)
+        return _build_reply(evaluation)
 
     def _find(self, flag: str, caller: FlagCaller) -> CompiledRoute:
         route = caller.serving.routes.get(flag) or self._names.find(flag, caller.serving)
@@ -151,7 +151,7 @@ class FlagEvaluation:
             message = "send `context.targetingKey`: the route has a canary, which is sticky"
             raise FlagFault("TARGETING_KEY_MISSING", message)
         sticky = targeting_key.encode(errors="replace")
-        assigned = self._calls.assign(
+        assignment = self._calls.assign(
             caller.scope,
             sticky,
             route,
@@ -159,7 +159,7 @@ class FlagEvaluation:
             caller.grant,
             caller.request_id,
         )
-        _, arm, plan, _, _ = assigned
+        _, arm, plan, _, _ = assignment
         if not plan.targets:
             message = f"no target of route {flag!r} can answer now; `swapgate status` shows why"
             raise FlagFault("GENERAL", message, 503)
@@ -175,7 +175,7 @@ class FlagEvaluation:
             metadata |= dict.fromkeys(("request_id", "contextId"), caller.request_id)
             self._expose(
                 route,
-                assigned,
+                assignment,
                 caller,
                 (caller.grant.id, flag, targeting_key),
             )
@@ -190,11 +190,11 @@ class FlagEvaluation:
     def _expose(
         self,
         route: CompiledRoute,
-        assigned: Assignment,
+        assignment: Assignment,
         caller: FlagCaller,
         subject: tuple[str, str, str],
     ) -> None:
-        key, arm, _, trial, uncounted = assigned
+        key, arm, _, trial, uncounted = assignment
         ticket = None
         experiment = route.experiment
         if uncounted and experiment is not None:
@@ -221,5 +221,5 @@ def _read_targeting_key(body: bytes) -> str:
     return key
 
 
-def _reply(plain: dict[str, object], status: int = 200) -> Reply:
+def _build_reply(plain: dict[str, object], status: int = 200) -> Reply:
     return Reply(status, (JSON,), json.dumps(plain).encode())

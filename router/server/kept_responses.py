@@ -3,7 +3,7 @@ references to them before the request is planned (ADR 47).
 
 The next request may reach another worker or router at once. So the history is in the database
 before the client gets the end of its answer. Only requests to such routes come here, and only
-those with references read the database. `router.conversation.kept_history` does the cutting.
+those with references read the database. `router.conversation.kept_history` cuts the histories.
 """
 
 import asyncio
@@ -71,10 +71,10 @@ _T = TypeVar("_T")
 class HistoryTooLong(Exception):
     """The history to which a request refers is larger than a request may be."""
 
-    def __init__(self, size: int, most: int) -> None:
+    def __init__(self, size_bytes: int, max_bytes: int) -> None:
         super().__init__(
-            f"the history to which this request refers has {size} bytes; the router takes at "
-            f"most {most}: begin a new conversation, or summarize this one"
+            f"the history to which this request refers has {size_bytes} bytes; the router "
+            f"takes at most {max_bytes}: begin a new conversation, or summarize this one"
         )
 
 
@@ -102,16 +102,14 @@ class DatabaseThreads:
         self._free = asyncio.Semaphore(AT_ONCE)
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """Returns what the work returns. Raises TimeoutError after DATABASE_S, and the work's
-        errors.
-        """
+        """Returns the work's result. Raises its errors, and TimeoutError after DATABASE_S."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(DATABASE_S):
             # Only a free thread gets work, so that waiting requests are not kept in memory.
             await self._free.acquire()
-            asked = self._threads.submit(work)
-            asked.add_done_callback(partial(self._release, loop))
-            return await asyncio.wrap_future(asked)
+            future = self._threads.submit(work)
+            future.add_done_callback(partial(self._release, loop))
+            return await asyncio.wrap_future(future)
 
     def _release(self, loop: asyncio.AbstractEventLoop, _: Future[Any]) -> None:
         with suppress(RuntimeError):  # the worker has ended
@@ -144,8 +142,8 @@ class KeptResponses:
         self._counters = counters
         self._max_body_bytes = max_body_bytes
         self._stored_bytes = 0
-        self._summed_until = 0.0
-        self._rests_until = 0.0
+        self._summed_until_s = 0.0
+        self._rests_until_s = 0.0
 
     async def open(
         self,
@@ -156,40 +154,41 @@ class KeptResponses:
     ) -> OpenedHistory | Reply | None:
         """Resolves a request's references. Returns None if its route keeps no answers.
 
-        The setting of the route that the client names counts, not the one of its overrides. A
-        body that is invalid, or continues a provider's conversation, is left to the endpoint.
+        The setting of the route that the client names applies, not the settings of its
+        overrides. The endpoint handles a body that is invalid, or that continues a provider's
+        conversation.
         """
         try:
             request = read_request(body, Endpoint.RESPONSES)
         except InputError:
             return None
-        found = request.members.found
+        members = request.members.found
         grant = head.grant
-        route = self._route(head.directives.task, request.model, serving)
-        refused = route is None or not is_route_allowed(grant, route.name)
-        if route is None or refused or found.get("conversation"):
+        route = self._find_route(head.directives.task, request.model, serving)
+        is_refused = route is None or not is_route_allowed(grant, route.name)
+        if route is None or is_refused or members.get("conversation"):
             return None
-        caller = self._caller(scope, grant, route, found)
-        history = await self._resolve(caller, grant, route, found)
+        caller = self._hash_caller(scope, grant, route, members)
+        history = await self._resolve_references(caller, grant, route, members)
         if isinstance(history, Reply):
             return history
         if any(item.piece for item in history):
-            body = joined_body(found, history)
-        return OpenedHistory(body, history, list_references(found), caller, route)
+            body = joined_body(members, history)
+        return OpenedHistory(body, history, list_references(members), caller, route)
 
-    def _route(
+    def _find_route(
         self,
         task: bytes | None,
         model: str,
         serving: CompiledSnapshot,
     ) -> Route | None:
         """Returns the route that the client names, if it keeps its answers."""
-        known = serving.tasks.get(task) if task is not None else None
-        known = known or serving.routes.get(model) or self._names.find(model, serving)
-        keeps = known is not None and known.route.settings.responses_state_h
-        return known.route if known is not None and keeps else None
+        compiled = serving.tasks.get(task) if task is not None else None
+        compiled = compiled or serving.routes.get(model) or self._names.find(model, serving)
+        keeps_answers = compiled is not None and compiled.route.settings.responses_state_h
+        return compiled.route if compiled is not None and keeps_answers else None
 
-    def keeping(
+    def wrap_send(
         self,
         opened: OpenedHistory,
         response: RoutedResponse,
@@ -203,25 +202,25 @@ class KeptResponses:
             return send
         return _KeepingSend(self, opened, response, send)
 
-    async def _resolve(
+    async def _resolve_references(
         self,
         caller: str,
         grant: KeyGrant,
         route: Route,
-        found: Mapping[str, object],
+        members: Mapping[str, object],
     ) -> Sequence[HistoryItem] | Reply:
-        """Returns a request's whole history, or the refusal. found: the request's members."""
-        references = list_references(found)
+        """Returns a request's whole history, or the refusal. members: the request's."""
+        references = list_references(members)
         # The limit of requests comes later, and a refused reference never reaches it.
-        too_many = references and self._admission.admit_aside(
+        refusal = references and self._admission.admit_aside(
             AsideKind.HISTORIES, grant.id, grant.limits
         )
-        if too_many:
-            return too_many
+        if refusal:
+            return refusal
         try:
-            return await self._history(caller, found, references)
+            return await self._read_history(caller, members, references)
         except NotKept as missing:
-            return _not_found(missing, route)
+            return _refuse_reference(missing, route)
         except HistoryTooLong as error:
             return error_reply(413, str(error), "request_too_large")
         except Exception as error:  # noqa: BLE001 - its text may contain content
@@ -229,51 +228,51 @@ class KeptResponses:
             message = "the database with this route's answers does not answer: try again"
             return error_reply(503, message, "responses_state_unavailable", headers=(RETRY,))
 
-    def _caller(
+    def _hash_caller(
         self,
         scope: Scope,
         grant: KeyGrant,
         route: Route,
-        found: Mapping[str, object],
+        members: Mapping[str, object],
     ) -> str:
         """Returns a hash of all that a request must share with the request before it.
 
         `x-swapgate-sticky` is no part of it: that header chooses the arm, and a client may give
         each request of a thread another value.
         """
-        users = [name for name in body_callers(found) if name.startswith(_USERS)]
+        users = [name for name in body_callers(members) if name.startswith(_USERS)]
         person = header_person(scope["headers"])
         if person:
             users.append(f"header:{person.decode('latin-1')}")
-        named = [grant.id, route.settings.data_class, *users]
-        return hash_user(f"responses:{canonical_json(named)}", self._secret)
+        parts = [grant.id, route.settings.data_class, *users]
+        return hash_user(f"responses:{canonical_json(parts)}", self._secret)
 
-    async def _history(
+    async def _read_history(
         self,
         caller: str,
-        found: Mapping[str, object],
+        members: Mapping[str, object],
         references: Sequence[str],
     ) -> Sequence[HistoryItem]:
         """Returns a request's whole history. Raises NotKept, HistoryTooLong, StoreUnavailable.
 
-        found: the request's members. Reads the database only for references.
+        members: the request's. Reads the database only for references.
         """
         # No database takes a NUL or a lone surrogate in an id, and no answer has such an id.
-        known = [id_ for id_ in references if id_.isprintable()]
-        if not known:
-            return join_history(found, {}, {})
+        ids = [id_ for id_ in references if id_.isprintable()]
+        if not ids:
+            return join_history(members, {}, {})
 
         def read() -> Sequence[HistoryItem]:
             now = self._clock.now()
             with self._store.read() as tx:
-                names = tx.kept_pieces.find(caller, known, now)
-                pieces = list_pieces(found, names)
+                names = tx.kept_pieces.find(caller, ids, now)
+                pieces = list_pieces(members, names)
                 sizes = tx.kept_pieces.sizes(caller, pieces)
                 # A request may refer to one piece many times.
                 size = sum(sizes.get(piece, 0) for piece in pieces)
                 if size > self._max_body_bytes:
                     raise HistoryTooLong(size, self._max_body_bytes)
-                return join_history(found, names, tx.kept_pieces.find(caller, pieces, now))
+                return join_history(members, names, tx.kept_pieces.find(caller, pieces, now))
 
         return await self._threads.run(read)
 
@@ -294,17 +293,17 @@ class KeptResponses:
             cut = cut_history(opened.history, answer, maker, users)
             if cut is None:
                 return
-            kept = False
-            if self._clock.monotonic() >= self._rests_until:
-                kept = await self._threads.run(partial(self._write, opened, cut, users))
+            is_kept = False
+            if self._clock.monotonic() >= self._rests_until_s:
+                is_kept = await self._threads.run(partial(self._write, opened, cut, users))
         except (StoreUnavailable, TimeoutError):
             # A database that hangs must not delay the end of each answer.
-            self._rests_until = self._clock.monotonic() + REST_S
-            kept = False
+            self._rests_until_s = self._clock.monotonic() + REST_S
+            is_kept = False
         except Exception as error:  # noqa: BLE001 - its text may contain content
             log.warning("an answer is not kept: %s", type(error).__name__)
-            kept = False
-        self._counters["responses_kept" if kept else "responses_not_kept"] += 1
+            is_kept = False
+        self._counters["responses_kept" if is_kept else "responses_not_kept"] += 1
 
     def _write(self, opened: OpenedHistory, cut: CutHistory, users: str) -> bool:
         """Returns False if the answer, or all answers together, would be too large."""
@@ -330,9 +329,9 @@ class KeptResponses:
         if added > MOST_ADDED_BYTES:
             return False
         with self._store.write() as tx:
-            if self._clock.monotonic() >= self._summed_until:
+            if self._clock.monotonic() >= self._summed_until_s:
                 self._stored_bytes = tx.kept_pieces.total_bytes()
-                self._summed_until = self._clock.monotonic() + SUM_LASTS_S
+                self._summed_until_s = self._clock.monotonic() + SUM_LASTS_S
             if self._stored_bytes + added > MOST_BYTES:
                 return False
             # The names, too: a client may send them again with each request.
@@ -344,13 +343,13 @@ class KeptResponses:
         return True
 
 
-def _not_found(missing: NotKept, route: Route) -> Reply:
+def _refuse_reference(missing: NotKept, route: Route) -> Reply:
     is_answer = missing.param == PREVIOUS
-    what = "Previous response" if is_answer else "Item"
-    lasts = format_state_time(route.settings.responses_state_h)
+    kind = "Previous response" if is_answer else "Item"
+    duration = format_state_time(route.settings.responses_state_h)
     message = (
-        f"{what} with id {missing.id[:100]!r} not found. Route {route.name!r} keeps an answer "
-        f"for {lasts}, for the API key and the user that got it; {SEND_WHOLE}"
+        f"{kind} with id {missing.id[:100]!r} not found. Route {route.name!r} keeps an answer "
+        f"for {duration}, for the API key and the user that got it; {SEND_WHOLE}"
     )
     code = "previous_response_not_found" if is_answer else "item_not_found"
     return error_reply(404, message, code, param=missing.param)
@@ -371,18 +370,18 @@ class _KeepingSend:
         self._response = response
         self._send = send
         self._events: AnswerEvents | None = None
-        self._whole: list[bytes] | None = None
+        self._plain_parts: list[bytes] | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             is_answer = message["status"] == 200
             is_plain = JSON in message["headers"]
-            self._whole = [] if is_answer and is_plain else None
+            self._plain_parts = [] if is_answer and is_plain else None
             self._events = AnswerEvents() if is_answer and not is_plain else None
             await self._send(message)
             return
-        if self._whole is not None:
-            await self._keep_plain(message, self._whole)
+        if self._plain_parts is not None:
+            await self._keep_plain(message, self._plain_parts)
         elif self._events is not None:
             message = await self._keep_stream(message, self._events)
         await self._send(message)
@@ -450,7 +449,7 @@ class AnswerEvents(SseParser):
 
 def _read_object(body: bytes) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(body)
+        value = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None

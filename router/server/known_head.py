@@ -45,11 +45,11 @@ class KnownHead(NamedTuple):
         body_bytes: how many bytes of the body the parser found in data.
         """
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        named = [name for name, _ in headers]
+        names = [name for name, _ in headers]
         end = data.find(_END) + len(_END)
-        if end > MAX_KNOWN_BYTES or named.count(_NAME) != 1 or _UNUSUAL & set(named):
+        if end > MAX_KNOWN_BYTES or names.count(_NAME) != 1 or _UNUSUAL & set(names):
             return None
-        place = named.index(_NAME)
+        place = names.index(_NAME)
         start = data.find(_LENGTH, 0, end) + len(_LENGTH)
         line = data.rfind(b"\n", 0, start) + 1
         digits = headers[place][1]
@@ -65,7 +65,7 @@ class KnownHead(NamedTuple):
 
         Returns None if data begins with another head.
         """
-        before, after, known, place = self
+        before, after, known_scope, place = self
         if not data.startswith(before):
             return None
         start = len(before)
@@ -75,7 +75,7 @@ class KnownHead(NamedTuple):
         digits = data[start:end]
         if not digits.isdigit():
             return None
-        scope = known.copy()
-        headers = scope["headers"] = known["headers"].copy()
+        scope = known_scope.copy()
+        headers = scope["headers"] = known_scope["headers"].copy()
         headers[place] = _NAME, digits
         return scope, int(digits), data[end + len(after) :]

@@ -139,9 +139,9 @@ class RouterParts:
         self._alerts = WorkerAlerts(
             holder, self._health, recorder, clock, self._events, learned
         )
-        self._health.on_move = self._alerts.breaker_moved
-        self._health.on_pause = self._alerts.paused
-        self._metrics = RouterMetrics(self._state)
+        self._health.on_move = self._alerts.note_breaker_move
+        self._health.on_pause = self._alerts.note_pause
+        self._metrics = RouterMetrics(self._read_state)
         self._cors = CrossOrigins(settings.cors)
         self._names = RouteNames(settings.aliases, self._metrics.without_route)
         recorder.attach(self._metrics)
@@ -152,7 +152,7 @@ class RouterParts:
         self._guards = self._boot_guards(guard_files or GuardFiles(), clock)
         self._feedback = FeedbackIntake(recorder, self._metrics)
         self._outcomes = OutcomeIntake(self._feedback)
-        keys = ProviderKeys(clock.monotonic, self._alerts.key_moved)
+        keys = ProviderKeys(clock.monotonic, self._alerts.note_key_change)
         self._renewals = EarlyRecovery(self._health, keys)
         self._alerts.add_follower(self._renewals.evaluate)
         accounts = self._watch_accounts(keys, clock)
@@ -280,7 +280,7 @@ class RouterParts:
             workers=self._settings.workers,
             worker=self._recorder.worker,
             announce=self._recorder.announce,
-            on_abort=self._alerts.canary_aborted,
+            on_abort=self._alerts.note_canary_abort,
         )
         guards.boot()
         self._recorder.on_abort = guards.apply_abort
@@ -330,7 +330,7 @@ class RouterParts:
         if self._on_stop is not None:
             await self._on_stop()
 
-    def _state(self) -> list[StateSample]:
+    def _read_state(self) -> list[StateSample]:
         """Reads the gauges and counters for a scrape."""
         holder = self._holder
         health = self._health
@@ -364,14 +364,17 @@ class RouterParts:
                 check_by_target[name] = min(check_by_target.get(name, check), check)
         return [
             *(StateSample(name, value) for name, value in unlabelled.items()),
-            *(StateSample("breaker_state", n, (name,)) for name, n in state_by_target.items()),
             *(
-                StateSample("target_pause_seconds", s, (name,))
-                for name, s in pause_by_target.items()
+                StateSample("breaker_state", level, (name,))
+                for name, level in state_by_target.items()
             ),
             *(
-                StateSample("health_check_up", c.up, (name,))
-                for name, c in check_by_target.items()
+                StateSample("target_pause_seconds", pause_s, (name,))
+                for name, pause_s in pause_by_target.items()
+            ),
+            *(
+                StateSample("health_check_up", check.up, (name,))
+                for name, check in check_by_target.items()
             ),
             *(
                 StateSample("health_check_duration_seconds", check.seconds, (name,))

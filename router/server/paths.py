@@ -20,15 +20,15 @@ from router.server.flags import FLAG_PREFIX
 
 METRICS: Final = "/metrics"
 # Paths that ask a model, or count the tokens of a request to it.
-ASKED: Final = frozenset((*ENDPOINTS, *COUNT_PATHS, COMPLETIONS))
+MODEL_PATHS: Final = frozenset((*ENDPOINTS, *COUNT_PATHS, COMPLETIONS))
 METHODS: Final[Mapping[str, str]] = {
-    **dict.fromkeys((*ASKED, FEEDBACK_PATH, TRACES_PATH, FLAGS_PATH), "POST"),
+    **dict.fromkeys((*MODEL_PATHS, FEEDBACK_PATH, TRACES_PATH, FLAGS_PATH), "POST"),
     **dict.fromkeys((MODELS, METRICS), "GET"),
 }
 AGENTS_METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
 _VERSION: Final = "/v1"
 # Beginnings of paths that the router does not serve, the longest first, with the reason.
-_ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
+_UNSERVED_PATHS: Final[tuple[tuple[str, str], ...]] = (
     (
         "/v1/responses/",
         f"Swapgate returns no stored answers: {SEND_ALL}",
@@ -69,20 +69,20 @@ _ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
 )
 
 
-def method_of(path: str) -> str | None:
-    """Returns the method of a path; None if the router does not serve the path."""
+def find_method(path: str) -> str | None:
+    """Returns the method that a path allows; None if the router does not serve the path."""
     if path.startswith(FLAG_PREFIX):
         return "POST"
     return METHODS.get(path, "GET" if path.startswith(f"{MODELS}/") else None)
 
 
-def nothing_at(method: str, path: str) -> Reply:
+def refuse_unknown_path(method: str, path: str) -> Reply:
     """Refuses an unknown path, with advice if the path is a known mistake."""
-    message = f"there is nothing at {method} {path[:200]}{_advice(path)}"
+    message = f"there is nothing at {method} {path[:200]}{_advise(path)}"
     return error_reply(404, message, "unknown_url")
 
 
-def not_allowed(method: str) -> Reply:
+def refuse_method(method: str) -> Reply:
     """Refuses a method. method: the allowed one, or several with commas."""
     allow = (b"allow", method.encode())
     return error_reply(
@@ -93,37 +93,39 @@ def not_allowed(method: str) -> Reply:
     )
 
 
-def takes_no_websocket(scope: Scope) -> Reply | None:
+def refuse_websocket(scope: Scope) -> Reply | None:
     """Refuses a WebSocket at a model's path with 426; None for another request.
 
     Codex opens a WebSocket first, and sends a POST at once only after a 426; after any other
     refusal it tries again for some seconds (github.com/openai/codex, `core/src/client.rs`).
     """
-    upgrade = header(scope, b"upgrade") if scope["path"] in ASKED else None
+    upgrade = header(scope, b"upgrade") if scope["path"] in MODEL_PATHS else None
     if upgrade is None or upgrade.lower() != b"websocket":
         return None
     message = "the router takes no WebSockets: send a POST, with `stream: true` for events"
     return error_reply(426, message, "websocket_not_supported", headers=(CLOSE,))
 
 
-def _advice(path: str) -> str:
-    plain = "/" + "/".join(step for step in path.split("/") if step)
-    for beginning, advice in _ELSEWHERE:
-        if plain.startswith(beginning):
+def _advise(path: str) -> str:
+    clean_path = "/" + "/".join(step for step in path.split("/") if step)
+    for beginning, advice in _UNSERVED_PATHS:
+        if clean_path.startswith(beginning):
             return f". {advice}"
-    for known in sorted(METHODS, key=len, reverse=True):
-        if plain == known.removeprefix(_VERSION):
-            return f": the client's base URL must end in {_VERSION}; this is at {known}"
-        if plain.endswith(_VERSION + known):
-            return f": the client's base URL must not end in {_VERSION}; this is at {known}"
-        if plain.endswith(known.removeprefix(_VERSION)) and known != METRICS:
-            return f": this is at {known}, below the router's own address"
+    for known_path in sorted(METHODS, key=len, reverse=True):
+        if clean_path == known_path.removeprefix(_VERSION):
+            return f": the client's base URL must end in {_VERSION}; this is at {known_path}"
+        if clean_path.endswith(_VERSION + known_path):
+            return (
+                f": the client's base URL must not end in {_VERSION}; this is at {known_path}"
+            )
+        if clean_path.endswith(known_path.removeprefix(_VERSION)) and known_path != METRICS:
+            return f": this is at {known_path}, below the router's own address"
     return ""
 
 
 ANY: Final = "*"
 SETTING: Final = "router.cors.origins"
-LASTS: Final[Header] = (b"access-control-max-age", b"600")
+PREFLIGHT_MAX_AGE: Final[Header] = (b"access-control-max-age", b"600")
 VARY: Final[Header] = (b"vary", b"origin")
 EXPOSED: Final[Header] = (b"access-control-expose-headers", b"*")
 
@@ -134,11 +136,11 @@ class CrossOrigins:
     def __init__(self, settings: CorsSettings) -> None:
         self.origins = frozenset(settings.origins)
 
-    def concern(self, scope: Scope) -> bool:
+    def is_from_listed_page(self, scope: Scope) -> bool:
         """Returns whether the request comes from a page of a listed origin."""
-        return bool(self.origins) and self._allowed(scope) is not None
+        return bool(self.origins) and self._find_origin(scope) is not None
 
-    def _allowed(self, scope: Scope) -> bytes | None:
+    def _find_origin(self, scope: Scope) -> bytes | None:
         origin = header(scope, b"origin")
         if origin is None:
             return None
@@ -151,28 +153,32 @@ class CrossOrigins:
         """
         requested = header(scope, b"access-control-request-headers")
         origin = header(scope, b"origin")
-        if self.concern(scope):
-            allowed = [
+        if self.is_from_listed_page(scope):
+            headers = [
                 (b"access-control-allow-methods", methods.encode()),
-                LASTS,
+                PREFLIGHT_MAX_AGE,
             ]
             if requested is not None:
-                allowed.append((b"access-control-allow-headers", requested))
-            return Reply(204, tuple(allowed), b"")
-        about = f" from {origin.decode('latin-1')[:200]!r}" if origin else ""
-        message = f"only {methods} works here; for pages{about}, add their origin to {SETTING}"
+                headers.append((b"access-control-allow-headers", requested))
+            return Reply(204, tuple(headers), b"")
+        origin_text = f" from {origin.decode('latin-1')[:200]!r}" if origin else ""
+        message = (
+            f"only {methods} works here; for pages{origin_text}, add their origin to {SETTING}"
+        )
         allow = (b"allow", methods.encode())
         return error_reply(405, message, "method_not_allowed", headers=(allow,))
 
-    def marked(self, scope: Scope, send: Send) -> Send:
+    def add_headers(self, scope: Scope, send: Send) -> Send:
         """Returns a `send` that adds the headers for pages of the listed origins."""
-        added: list[Header] = [VARY]  # a cache must not give a refused page's answer to others
-        if (origin := self._allowed(scope)) is not None:
-            added += [(b"access-control-allow-origin", origin), EXPOSED]
+        cors_headers: list[Header] = [
+            VARY
+        ]  # a cache must not give a refused page's answer to others
+        if (origin := self._find_origin(scope)) is not None:
+            cors_headers += [(b"access-control-allow-origin", origin), EXPOSED]
 
-        def marking(message: Message) -> Awaitable[None]:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *added]
+                message["headers"] = [*message["headers"], *cors_headers]
             return send(message)
 
-        return marking
+        return send_with_headers

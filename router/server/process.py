@@ -29,7 +29,7 @@ from router.workers.parent import (
     open_listeners,
 )
 
-ENOUGH_FILES: Final = 65_536
+MAX_OPEN_FILES: Final = 65_536
 TICK_S: Final = 0.1
 # How much of an answer may wait in a client's socket, besides bytes in transit.
 UNSENT_BYTES: Final = 128 * 1024
@@ -59,7 +59,7 @@ class WorkerServer(CalmServer):
         self._drain_s = drain_s
         self._delay_s = shutdown_delay_s
         self._on_stop = on_stop
-        self._delayed = False
+        self._waits_for_balancers = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Bounds the send buffers of the listeners before the server accepts."""
@@ -72,11 +72,11 @@ class WorkerServer(CalmServer):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in STOP}
+        handlers = {number: signal.signal(number, self.handle_exit) for number in STOP}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
@@ -86,7 +86,7 @@ class WorkerServer(CalmServer):
             state.handed_over = not self.should_exit
         else:
             state.handed_over = False
-            self._delayed = sig == signal.SIGTERM and not self.should_exit
+            self._waits_for_balancers = sig == signal.SIGTERM and not self.should_exit
             if self._on_stop is not None:
                 self._on_stop()
         state.ending = self.should_exit = True
@@ -116,7 +116,7 @@ class WorkerServer(CalmServer):
 
     async def _wait_for_balancers(self) -> None:
         until = time.monotonic() + self._delay_s
-        while self._delayed and time.monotonic() < until:
+        while self._waits_for_balancers and time.monotonic() < until:
             await asyncio.sleep(TICK_S)
             await self.on_tick(0)  # updates the date header
 
@@ -150,12 +150,16 @@ def bound_unsent(listener: socket.socket) -> None:
 
 def allow_connections() -> None:
     """Increases the limit of open files: the usual 1,024 would also limit the clients."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS refuses the value that it reports as unlimited.
-    limit = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
-    if now != resource.RLIM_INFINITY and now < limit:
+    limit = (
+        MAX_OPEN_FILES
+        if hard_limit == resource.RLIM_INFINITY
+        else min(hard_limit, MAX_OPEN_FILES)
+    )
+    if soft_limit != resource.RLIM_INFINITY and soft_limit < limit:
         with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard_limit))
 
 
 def server(
@@ -192,7 +196,7 @@ def server(
     )
 
 
-def serve(made: WorkerServer, sockets: list[socket.socket] | None = None) -> None:
+def serve(worker_server: WorkerServer, sockets: list[socket.socket] | None = None) -> None:
     """Serves until a signal.
 
     sockets: already bound. Raises ConfigError if the port is taken.
@@ -201,4 +205,6 @@ def serve(made: WorkerServer, sockets: list[socket.socket] | None = None) -> Non
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
-    made.run(sockets=sockets or open_listeners(made.config.host, made.config.port))
+    worker_server.run(
+        sockets=sockets or open_listeners(worker_server.config.host, worker_server.config.port)
+    )

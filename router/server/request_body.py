@@ -1,8 +1,8 @@
 """Reads a request's whole body and undoes its content encodings, or refuses it.
 
 A body that decodes to more than the limit is cut off there, so a small compressed body
-cannot fill the memory. Each refusal is a whole reply. JSON is not read here:
-`router.frame.body` does.
+cannot fill the memory. Each refusal is a whole reply. This module reads no
+JSON: `router.frame.body` does.
 """
 
 import zlib
@@ -72,38 +72,40 @@ def decode_body(
     return body
 
 
-def _zlib_decoded(
+def _decode_zlib(
     bits: int,
     body: bytes,
-    most: int,
+    max_bytes: int,
 ) -> tuple[bytes, bool]:
-    """Returns at most `most` decoded bytes, and whether the body is complete.
+    """Returns at most `max_bytes` decoded bytes, and whether the body is complete.
 
     bits: zlib's window bits, which select the format.
     """
     decoded = b""
     for _ in range(MOST_MEMBERS):
         decoder = zlib.decompressobj(bits)
-        decoded += decoder.decompress(body, most - len(decoded))
+        decoded += decoder.decompress(body, max_bytes - len(decoded))
         body = decoder.unused_data
         # A gzip body may consist of several members.
-        if not (decoder.eof and body) or len(decoded) >= most:
+        if not (decoder.eof and body) or len(decoded) >= max_bytes:
             return decoded, decoder.eof
     raise zlib.error("too many members")
 
 
-def _deflate(body: bytes, most: int) -> tuple[bytes, bool]:
+def _decode_deflate(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
     try:
-        return _zlib_decoded(_ZLIB, body, most)
+        return _decode_zlib(_ZLIB, body, max_bytes)
     except zlib.error:
-        return _zlib_decoded(_RAW, body, most)  # some clients send deflate without zlib's frame
+        return _decode_zlib(
+            _RAW, body, max_bytes
+        )  # some clients send deflate without zlib's frame
 
 
-def _zstd(body: bytes, most: int) -> tuple[bytes, bool]:
-    """Returns at most `most` decoded bytes, and whether the last frame is complete."""
+def _decode_zstd(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
+    """Returns at most `max_bytes` decoded bytes, and whether the last frame is complete."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    decoded = decompressor.stream_reader(body, read_across_frames=True).read(most)
-    if len(decoded) >= most:
+    decoded = decompressor.stream_reader(body, read_across_frames=True).read(max_bytes)
+    if len(decoded) >= max_bytes:
         return decoded, True
     # stream_reader cannot detect a truncated frame; decompressobj can, and the size is bounded.
     for _ in range(MOST_MEMBERS):
@@ -117,24 +119,24 @@ def _zstd(body: bytes, most: int) -> tuple[bytes, bool]:
     raise zstandard.ZstdError("too many frames")
 
 
-def _br(body: bytes, most: int) -> tuple[bytes, bool]:
+def _decode_brotli(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
     decompressor = brotli.Decompressor()
-    decoded = bytes(decompressor.process(body, output_buffer_limit=most))
-    while len(decoded) < most and not decompressor.can_accept_more_data():
-        decoded += decompressor.process(b"", output_buffer_limit=most - len(decoded))
+    decoded = bytes(decompressor.process(body, output_buffer_limit=max_bytes))
+    while len(decoded) < max_bytes and not decompressor.can_accept_more_data():
+        decoded += decompressor.process(b"", output_buffer_limit=max_bytes - len(decoded))
     return decoded, decompressor.is_finished()
 
 
 _DECODERS: Final[Mapping[str, Callable[[bytes, int], tuple[bytes, bool]]]] = {
-    "zstd": _zstd,
-    "gzip": partial(_zlib_decoded, _GZIP),
-    "deflate": _deflate,
-    "br": _br,
+    "zstd": _decode_zstd,
+    "gzip": partial(_decode_zlib, _GZIP),
+    "deflate": _decode_deflate,
+    "br": _decode_brotli,
 }
-TAKEN_CODINGS: Final = ", ".join(_DECODERS)
+SUPPORTED_CODINGS: Final = ", ".join(_DECODERS)
 
 
-ACCEPTED: Final[Header] = (b"accept-encoding", TAKEN_CODINGS.encode())
+ACCEPTED: Final[Header] = (b"accept-encoding", SUPPORTED_CODINGS.encode())
 
 
 def media_type(scope: Scope) -> bytes:
@@ -174,13 +176,15 @@ async def read_request_body(
         body = await read_body(receive, limit, timers) if body is None else body
         return decode_body(body, body_codings(scope), limit)
     except CodingUnknown as error:
-        message = f"the body's encoding {error} is not supported: send one of {TAKEN_CODINGS}"
+        message = (
+            f"the body's encoding {error} is not supported: send one of {SUPPORTED_CODINGS}"
+        )
         return error_reply(415, message, "unsupported_content_encoding", headers=(ACCEPTED,))
     except BodyCut as error:
         return error_reply(400, f"the body's encoding {error} ends too early", "body_cut")
     except BodyTooLarge:
-        named = f" ({setting})" if setting else ""
-        message = f"the body is larger than {limit} bytes{named}"
+        setting_text = f" ({setting})" if setting else ""
+        message = f"the body is larger than {limit} bytes{setting_text}"
         return error_reply(413, message, "request_too_large", headers=(CLOSE,))
     except TimeoutError:
         message = "the body did not arrive in time"

@@ -88,7 +88,7 @@ SLICE_BYTES: Final = 128 * 1024
 _BODILESS: Final = (204, 304)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A comment in an event stream, as an HTTP chunk.
-_NO_EVENT: Final = b"3\r\n:\n\n\r\n"
+_EMPTY_COMMENT: Final = b"3\r\n:\n\n\r\n"
 
 
 class RequestCycle:
@@ -96,7 +96,7 @@ class RequestCycle:
 
     has_begun: the head of the answer is sent.
     keep_alive: more requests may follow on the connection.
-    expects_100: the client waits for leave to send the body.
+    expects_100: the client waits for permission to send the body.
     body: the whole body, if it arrived with the head.
     """
 
@@ -106,9 +106,9 @@ class RequestCycle:
     expects_100: bool = False
     complete: bool = False
     _gone: bool = False
-    _leaving_call: Callable[[], None] | None = None
-    # Bytes of the request's body that wait in `_parts`.
-    _size: int = 0
+    _leaving_callback: Callable[[], None] | None = None
+    # Bytes of the request's body that wait in `_body_parts`.
+    _waiting_bytes: int = 0
     _more_body: bool = True
     _has_news: bool = False
     _waiter: asyncio.Future[None] | None = None
@@ -129,10 +129,10 @@ class RequestCycle:
     ) -> None:
         self.scope = scope
         self._connection = connection
-        self._parts: list[bytes] = []
+        self._body_parts: list[bytes] = []
         if body is not None:
-            self._parts.append(body)
-            self._size = len(body)
+            self._body_parts.append(body)
+            self._waiting_bytes = len(body)
             self._more_body = False
             self._has_news = True
 
@@ -153,14 +153,14 @@ class RequestCycle:
         """
         if self.complete:
             return 0
-        self._parts.append(body)
-        self._size += len(body)
+        self._body_parts.append(body)
+        self._waiting_bytes += len(body)
         self._wake()
-        return self._size
+        return self._waiting_bytes
 
     @property
     def unread_bytes(self) -> int:
-        return self._size
+        return self._waiting_bytes
 
     def feed_end(self) -> None:
         """Notes that the request's body is complete."""
@@ -171,8 +171,8 @@ class RequestCycle:
         """Tells the application that the client has left."""
         self._gone = True
         self._wake()
-        if self._leaving_call is not None:
-            self._leaving_call()
+        if self._leaving_callback is not None:
+            self._leaving_callback()
 
     def probe(self) -> None:
         """Sends bytes that every HTTP/1.1 client ignores; HTTP/1.0 has no such bytes."""
@@ -181,20 +181,20 @@ class RequestCycle:
         if not self.has_begun:
             self._connection.transport.write(_CONTINUE)
         elif self._is_event_stream and not (self._head or self._is_last_sent):
-            self._connection.transport.write(_NO_EVENT)
+            self._connection.transport.write(_EMPTY_COMMENT)
 
-    def on_leaving(self, call: Callable[[], None] | None) -> None:
+    def on_leaving(self, callback: Callable[[], None] | None) -> None:
         """Sets the function to call when the client leaves; None removes it.
 
         Calls the function at once if the client has left already.
         """
-        self._leaving_call = call
-        if call is not None:
+        self._leaving_callback = callback
+        if callback is not None:
             if self._connection.paused:
                 # A paused connection does not notice that the client leaves.
-                self._connection.read_on()
+                self._connection.resume_reading()
             if self._gone:
-                call()
+                callback()
 
     async def receive(self) -> Message:
         """Returns the bytes of the body that have arrived, or a disconnect. The ASGI
@@ -206,7 +206,7 @@ class RequestCycle:
             if not (self.has_begun or connection.transport.is_closing()):
                 connection.transport.write(_CONTINUE)
         while not (self._has_news or self._gone or self.complete):
-            connection.read_on()
+            connection.resume_reading()
             self._waiter = connection.loop.create_future()
             try:
                 await self._waiter
@@ -214,10 +214,10 @@ class RequestCycle:
                 self._waiter = None
         if self._gone or self.complete:
             return _DISCONNECT
-        body = self._body()
+        body = self._join_body()
         self._has_news = False
-        self._parts = []
-        self._size = 0
+        self._body_parts = []
+        self._waiting_bytes = 0
         return {
             "type": "http.request",
             "body": body,
@@ -231,11 +231,11 @@ class RequestCycle:
         client has left, it writes nothing.
         """
         if self._connection.full and not self._gone:
-            await self._connection.drained()
+            await self._connection.wait_until_drained()
         if self._gone:
             return
         if message["type"] == "http.response.start" and not self.has_begun:
-            self._begin(message["status"], message["headers"])
+            self._prepare_head(message["status"], message["headers"])
         elif (
             message["type"] == "http.response.body"
             and self.has_begun
@@ -259,7 +259,7 @@ class RequestCycle:
         connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return True
 
-    def _begin(self, status: int, headers: Sequence[Header]) -> None:
+    def _prepare_head(self, status: int, headers: Sequence[Header]) -> None:
         """Prepares the answer's head, to be sent with the first bytes of its body."""
         header_by_name = dict(headers)
         lines = list(map(b": ".join, headers))
@@ -305,23 +305,23 @@ class RequestCycle:
         self._is_last_sent = not more
         if len(data) > SLICE_BYTES and not more:
             # The application has finished, so its task need not wait for a slow client.
-            self._connection.write_in_slices(data, self._all_written)
+            self._connection.write_in_slices(data, self._note_written)
             return
         if data:
             self._connection.transport.write(data)
         if not more:
-            self._all_written()
+            self._note_written()
 
-    def _all_written(self) -> None:
+    def _note_written(self) -> None:
         self.complete = True
         self._wake()
-        self._connection.ended()
+        self._connection.end_request()
 
     async def _run(self) -> None:
         connection = self._connection
         self.scope[ON_LEAVING] = self.on_leaving
         if not (self._more_body or self.expects_100):
-            self.scope[BODY] = self._body()
+            self.scope[BODY] = self._join_body()
         try:
             await connection.app(self.scope, self.receive, self.send)
         except Exception as error:  # noqa: BLE001 - its message may contain content
@@ -333,8 +333,8 @@ class RequestCycle:
             if not self._is_last_sent:
                 connection.transport.close()
 
-    def _body(self) -> bytes:
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+    def _join_body(self) -> bytes:
+        return self._body_parts[0] if len(self._body_parts) == 1 else b"".join(self._body_parts)
 
     def _wake(self) -> None:
         self._has_news = True

@@ -20,7 +20,7 @@ STALLED_S: Final = 60.0
 
 
 class SlowReader:
-    """Writes to one client as it reads. full: writers must wait (`drained`)."""
+    """Writes to one client as it reads. full: writers must wait (`wait_until_drained`)."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.full = False
@@ -30,7 +30,7 @@ class SlowReader:
         self._unwritten = memoryview(b"")  # of an answer that is written in slices
         self._on_all_written: Callable[[], None] | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._unread_before = 0  # bytes that were unread at the last check
+        self._unread_bytes_before = 0  # at the last check
 
     def fill(self) -> None:
         """Notes that the transport's buffer is full, and begins to watch the client."""
@@ -43,9 +43,9 @@ class SlowReader:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
-        for drain in self._waiting_writers:
-            if not drain.done():
-                drain.set_result(None)
+        for waiter in self._waiting_writers:
+            if not waiter.done():
+                waiter.set_result(None)
         self._waiting_writers.clear()
         if self._on_all_written is not None:
             self._write_slice()
@@ -77,11 +77,11 @@ class SlowReader:
         self._on_all_written = None
         on_written()
 
-    async def drained(self) -> None:
+    async def wait_until_drained(self) -> None:
         if self.full:
-            drain = self._loop.create_future()
-            self._waiting_writers.append(drain)
-            await drain
+            waiter = self._loop.create_future()
+            self._waiting_writers.append(waiter)
+            await waiter
 
     def watch_to_end(self) -> None:
         """Watches the client until the last bytes of a closing connection are read."""
@@ -90,10 +90,10 @@ class SlowReader:
 
     def watch(self) -> None:
         """Checks after STALLED_S whether the client has read anything since now."""
-        self._unread_before = self._left_to_read()
-        self._stall_timer = self._loop.call_later(STALLED_S, self._stalled)
+        self._unread_bytes_before = self._count_unread_bytes()
+        self._stall_timer = self._loop.call_later(STALLED_S, self._check_stall)
 
-    def _left_to_read(self) -> int:
+    def _count_unread_bytes(self) -> int:
         """Counts the bytes that the client has not received. Includes the system's send buffer
         if its size is known, because it can hold megabytes.
         """
@@ -106,8 +106,8 @@ class SlowReader:
             )
         return self._transport.get_write_buffer_size() + len(self._unwritten) + count[0]
 
-    def _stalled(self) -> None:
-        if self._left_to_read() < self._unread_before:
+    def _check_stall(self) -> None:
+        if self._count_unread_bytes() < self._unread_bytes_before:
             self.watch()
         else:
             self._transport.abort()

@@ -1,8 +1,8 @@
 """One immutable revision of the routing table, with everything that a request needs.
 
-Data and look-ups only: `compiler` builds a revision, `holder` replaces it. Whatever can be
-computed once for each revision is a field here, so that a request need not compute it.
-Finding a route by an alias (`RouteNames`) is the one part with a state of its own.
+Data and look-ups only: `compiler` builds a revision, `holder` replaces it. Values that are the
+same for a whole revision are fields here, so that no request computes them. Only `RouteNames`,
+which finds routes by aliases, has a state.
 """
 
 import json
@@ -35,7 +35,7 @@ from router.frame.replies import Header
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
 # Marks a part that the provider is to cache, anywhere in a request.
 CACHE_MARK: Final = '"cache_control"'
-_EVERYWHERE: Final[Mapping[OptionalFeature, tuple[str, ...]]] = {
+_COMMON_FIELDS: Final[Mapping[OptionalFeature, tuple[str, ...]]] = {
     OptionalFeature.SEED: ("seed",),
     OptionalFeature.LOGPROBS: ("logprobs", "top_logprobs"),
     OptionalFeature.REASONING: ("reasoning_effort", "reasoning"),
@@ -44,10 +44,10 @@ _EVERYWHERE: Final[Mapping[OptionalFeature, tuple[str, ...]]] = {
     OptionalFeature.TOP_K: ("top_k",),
 }
 OPTIONAL_FIELDS: Final[Mapping[Endpoint, Mapping[OptionalFeature, tuple[str, ...]]]] = {
-    Endpoint.CHAT: _EVERYWHERE,
-    Endpoint.RESPONSES: _EVERYWHERE,
+    Endpoint.CHAT: _COMMON_FIELDS,
+    Endpoint.RESPONSES: _COMMON_FIELDS,
     Endpoint.MESSAGES: {
-        **_EVERYWHERE,
+        **_COMMON_FIELDS,
         OptionalFeature.REASONING: ("thinking", "reasoning_effort"),
     },
     Endpoint.EMBEDDINGS: {},
@@ -63,15 +63,15 @@ class PlainModel(NamedTuple):
     """
 
     json_name: str
-    without: frozenset[str]  # with one of these members, a request needs further changes
+    blocking_members: frozenset[str]  # a request with one of these needs further changes
     is_unmarked: bool  # with a cache mark, a request needs further changes, too
-    is_choosy: bool  # `without` or `is_unmarked` applies
+    may_not_suit: bool  # `suits` can return False
 
     def suits(self, request: RequestMembers, text: str) -> bool:
         """Returns whether replacing the model is enough. The request must allow parallel tool
         calls.
         """
-        return self.without.isdisjoint(request) and not (
+        return self.blocking_members.isdisjoint(request) and not (
             self.is_unmarked and CACHE_MARK in text
         )
 
@@ -94,7 +94,7 @@ class CompiledTarget:
     # By endpoint, without endpoints at which each request is rewritten.
     plain_models: Mapping[Endpoint, PlainModel] = field(default_factory=dict)
     keys: tuple[ProviderKey, ...] = ()  # the provider's, in order
-    # The only key, or None without one; several keys are chosen for each attempt.
+    # The first key; None without a key. With several keys, each attempt chooses its own.
     only_key: ProviderKey | None = field(init=False)
     keyless: bool = False  # the provider needs a key and has none
     maker: str = ""  # signs its answers, by the name in `router.conversation.intake`
@@ -157,8 +157,8 @@ class CompiledRoute:
     judge: CompiledJudge | None = None
     # A copy of `Route.experiment`, because each request reads it several times.
     experiment: Canary | None = field(init=False)
-    # Whether `plans` apply while all targets are well: neither the time nor a request's
-    # content, apart from a prefill, makes another plan.
+    # Whether `plans` apply while all targets are well. Then only a prefill can make another
+    # plan, not the time or the rest of a request's content.
     is_fixed: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -227,16 +227,20 @@ class CompiledSnapshot:
         return frozenset(route.experiment.rollout for route in routes if route.experiment)
 
 
-def feature_fields(endpoint: Endpoint, among: Collection[OptionalFeature]) -> frozenset[str]:
-    """Returns members: a request without them has no such field, except perhaps cache marks."""
-    names = {name for hint in among for name in OPTIONAL_FIELDS[endpoint].get(hint, ())}
-    if endpoint is Endpoint.MESSAGES and OptionalFeature.REASONING in among:
+def feature_fields(endpoint: Endpoint, features: Collection[OptionalFeature]) -> frozenset[str]:
+    """Returns the members that belong to some optional features. Cache marks may also stand
+    elsewhere.
+    """
+    names = {
+        name for feature in features for name in OPTIONAL_FIELDS[endpoint].get(feature, ())
+    }
+    if endpoint is Endpoint.MESSAGES and OptionalFeature.REASONING in features:
         names.add("output_config")
     return frozenset(names)
 
 
-KNOWN: Final = 1_000
-LONGEST: Final = 100  # characters of a name in a metric or a hint
+MOST_KNOWN_NAMES: Final = 1_000
+LONGEST_NAME: Final = 100  # characters of a name in a metric or a hint
 MOST_COMPARED: Final = 200  # routes that are compared to find the nearest name
 MOST_COUNTED: Final = 100
 
@@ -250,63 +254,65 @@ class RouteNames:
     """
 
     def __init__(self, aliases: Mapping[str, str], count: Callable[[str], None]) -> None:
-        self._exact = {name: route for name, route in aliases.items() if "*" not in name}
+        self._exact_aliases = {
+            name: route for name, route in aliases.items() if "*" not in name
+        }
         self._patterns = [(name, route) for name, route in aliases.items() if "*" in name]
         self._count = count
-        self._counted: set[str] = set()
-        self._known: BoundedMap[str, CompiledRoute] = BoundedMap(KNOWN)
-        self._hints: BoundedMap[str, str] = BoundedMap(KNOWN)
+        self._counted_names: set[str] = set()
+        self._routes_by_name: BoundedMap[str, CompiledRoute] = BoundedMap(MOST_KNOWN_NAMES)
+        self._hints: BoundedMap[str, str] = BoundedMap(MOST_KNOWN_NAMES)
         self._serving: CompiledSnapshot | None = None
 
     def find(self, model: str, serving: CompiledSnapshot) -> CompiledRoute | None:
         """Finds a route by an alias, or by another spelling of its name; None without one.
 
-        The answers then have the client's name of the model. The caller has looked for the
-        exact name before.
+        The answers then have the client's name of the model. Look for the exact name first.
         """
         if self._serving is not serving:
             self._serving = serving
-            self._known = BoundedMap(KNOWN)
-            self._hints = BoundedMap(KNOWN)
-        if (known := self._known.get(model)) is not None:
-            return known
-        route = serving.routes.get(self.route_of(model))
+            self._routes_by_name = BoundedMap(MOST_KNOWN_NAMES)
+            self._hints = BoundedMap(MOST_KNOWN_NAMES)
+        if (known_route := self._routes_by_name.get(model)) is not None:
+            return known_route
+        route = serving.routes.get(self.resolve_name(model))
         if route is None:
             return None
         name = json.dumps(model)
-        found = replace(
+        aliased = replace(
             route,
             json_name=name,
             overrides={
-                kind: replace(other, json_name=name) for kind, other in route.overrides.items()
+                kind: replace(override, json_name=name)
+                for kind, override in route.overrides.items()
             },
         )
-        self._known.put(model, found)
-        return found
+        self._routes_by_name.put(model, aliased)
+        return aliased
 
-    def listed(self) -> Mapping[str, str]:
+    def exact_aliases(self) -> Mapping[str, str]:
         """Returns the aliases without `*`, which lists of models show."""
-        return self._exact
+        return self._exact_aliases
 
-    def route_of(self, model: str) -> str:
+    def resolve_name(self, model: str) -> str:
         """Returns the route's name for a client's name of a model. The route need not
         exist.
         """
-        if (route := self._exact.get(model)) is not None:
+        if (route := self._exact_aliases.get(model)) is not None:
             return route
-        fitting = (route for name, route in self._patterns if fnmatchcase(model, name))
-        return next(fitting, spell_route_name(model))
+        matching = (route for name, route in self._patterns if fnmatchcase(model, name))
+        return next(matching, spell_route_name(model))
 
     def note_missing(self, model: str, allowed: list[str]) -> str:
         """Counts a name without a route; returns a hint with the nearest `allowed` name."""
-        name = model[:LONGEST]
-        if name in self._counted or len(self._counted) < MOST_COUNTED:
-            self._counted.add(name)
+        name = model[:LONGEST_NAME]
+        if name in self._counted_names or len(self._counted_names) < MOST_COUNTED:
+            self._counted_names.add(name)
             self._count(name)
         else:
             self._count(OTHER_NAMES)
         hint = self._hints.get(name)
         if hint is None:
-            hint = did_you_mean(name, [*allowed[:MOST_COMPARED], *self._exact])
+            hint = did_you_mean(name, [*allowed[:MOST_COMPARED], *self._exact_aliases])
             self._hints.put(name, hint)
         return hint

@@ -1,8 +1,8 @@
 """Compiles a whole snapshot for serving, or raises SnapshotInvalid.
 
-A revision with one faulty route is refused whole, and the last good one keeps serving. An
-addition that cannot be used (a shadow, a judge, a grant) is left out with a warning. This
-module reads no database: `holder` does. Plans are made in `route_plans`.
+A revision with one faulty route is refused whole, and the last good one keeps serving. If
+an addition cannot be used (a shadow, a judge, a grant), the module warns and leaves it out.
+`holder` reads the database, and `route_plans` makes the plans.
 """
 
 import json
@@ -41,7 +41,7 @@ from harness.routing.plan import KeepWarm, PlanContext, keep_warm_targets
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Arm, Route, Snapshot, find_shadow_end
 from router.conversation.intake import maker_of
-from router.frame.replies import header_text
+from router.frame.replies import encode_header_text
 from router.protocols.endpoints import DIALECTS
 from router.snapshot.compiled import (
     NO_KEYS,
@@ -75,28 +75,28 @@ def compile_snapshot(
     """
     switches = (*standing, *snapshot.switches)
     routes = {
-        name: _served(snapshot, route, switches, keys, classes)
+        name: _compile_route(snapshot, route, switches, keys, classes)
         for name, route in snapshot.table.routes.items()
     }
     routes = {name: compile_overrides(route, routes, classes) for name, route in routes.items()}
     return CompiledSnapshot(
         snapshot=snapshot,
         routes=routes,
-        tasks=_by_task(routes),
+        tasks=_index_by_task(routes),
         provider_keys=keys,
         grants={grant.hash: grant for grant in snapshot.keys},
         budgeted=frozenset(
             grant.id for grant in snapshot.keys if grant.limits and grant.limits.budgeted
         ),
         keys_by_id={grant.id: grant for grant in snapshot.keys},
-        literals=_literals(snapshot, switches, keys, classes),
+        literals=_compile_literals(snapshot, switches, keys, classes),
         keeps_responses=any(
             route.route.settings.responses_state_h for route in routes.values()
         ),
     )
 
 
-def _by_task(routes: Mapping[str, CompiledRoute]) -> Mapping[bytes, CompiledRoute]:
+def _index_by_task(routes: Mapping[str, CompiledRoute]) -> Mapping[bytes, CompiledRoute]:
     # If two routes have the same task, every worker gives it to the first route by name.
     return {
         route.route.settings.task.encode("utf-8", "surrogatepass"): route
@@ -124,7 +124,7 @@ def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
     )
 
 
-def _served(
+def _compile_route(
     snapshot: Snapshot,
     route: Route,
     switches: Sequence[KillSwitch],
@@ -133,26 +133,28 @@ def _served(
 ) -> CompiledRoute:
     """Compiles one route. Raises SnapshotInvalid if a target or its provider is missing."""
     revision = str(snapshot.table.revision).encode()
-    broken = [route.break_glass.encode()] if route.break_glass is not None else []
-    upstreams = {target: _upstream(snapshot, route, target, keys) for target in route.targets}
+    break_glass_reasons = [route.break_glass.encode()] if route.break_glass is not None else []
+    upstreams = {
+        target: _compile_route_target(snapshot, route, target, keys) for target in route.targets
+    }
     can = {id_: upstream.can for id_, upstream in upstreams.items()}
     keyless = frozenset(id_ for id_, upstream in upstreams.items() if upstream.keyless)
-    barred = _barred(route, upstreams, classes)
-    well = PlanContext(capabilities=can, keyless=keyless, barred=barred)
+    barred = _find_barred(route, upstreams, classes)
+    context = PlanContext(capabilities=can, keyless=keyless, barred=barred)
     keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
     return CompiledRoute(
         route=route,
         json_name=json.dumps(route.name),
-        plans=build_plans(route, well),
+        plans=build_plans(route, context),
         upstreams=upstreams,
         capabilities=can,
-        native=_native(upstreams),
+        native=_find_native(upstreams),
         headers={
             arm: (
-                (b"x-swapgate-route", header_text(route.name)),
+                (b"x-swapgate-route", encode_header_text(route.name)),
                 (b"x-swapgate-arm", arm.value.encode()),
                 (b"x-swapgate-revision", revision),
-                *((b"x-swapgate-break-glass", glass) for glass in broken),
+                *((b"x-swapgate-break-glass", reason) for reason in break_glass_reasons),
             )
             for arm in Arm
         },
@@ -162,17 +164,17 @@ def _served(
             upstream.provider.can(upstream.target.model) != UNKNOWN_CAPABILITIES
             for upstream in upstreams.values()
         ),
-        prefills=_prefills(can),
-        warmed=_warmed(route, keep_warm, upstreams, barred),
+        prefills=_find_prefill_endpoints(can),
+        warmed=_choose_warmed(route, keep_warm, upstreams, barred),
         keep_warm=keep_warm,
-        shadow=_shadow(snapshot, route, keys, classes),
+        shadow=_compile_shadow(snapshot, route, keys, classes),
         keyless=keyless,
         barred=barred,
-        judge=_judge(snapshot, route, keys, classes),
+        judge=_compile_judge(snapshot, route, keys, classes),
     )
 
 
-def _literals(
+def _compile_literals(
     snapshot: Snapshot,
     switches: Sequence[KillSwitch],
     keys: ProviderKeySets,
@@ -187,8 +189,8 @@ def _literals(
         key = grant.target, grant.data_class
         if key not in routes:
             try:
-                route = _literal_route(snapshot, *key)
-                routes[key] = _served(snapshot, route, switches, keys, classes)
+                route = _build_literal_route(snapshot, *key)
+                routes[key] = _compile_route(snapshot, route, switches, keys, classes)
             except SnapshotInvalid as error:
                 log.warning("grant %s has no effect: %s", grant.id, error)
                 routes[key] = None
@@ -197,7 +199,7 @@ def _literals(
     return literals
 
 
-def _literal_route(
+def _build_literal_route(
     snapshot: Snapshot,
     target_id: str,
     data_class: str,
@@ -210,7 +212,7 @@ def _literal_route(
     return Route(literal_route_name(target.name), 1, target_id, settings=settings)
 
 
-def _barred(
+def _find_barred(
     route: Route,
     upstreams: Mapping[str, CompiledTarget],
     classes: DataClasses,
@@ -233,19 +235,19 @@ def _barred(
     return frozenset(target.id for target in targets)
 
 
-def _native(
+def _find_native(
     upstreams: Mapping[str, CompiledTarget],
 ) -> Mapping[Endpoint, Mapping[str, Capabilities]]:
     """Returns, by endpoint, the capabilities of the targets without their translations.
 
-    Only endpoints that some targets translate and others do not are included: for others
-    the distinction decides nothing.
+    Includes only endpoints that some targets translate and other targets do not: elsewhere
+    the distinction changes no plan.
     """
     endpoints: dict[Endpoint, Mapping[str, Capabilities]] = {}
     for endpoint in UNTRANSLATABLE_FIELDS:
-        rest = frozenset(Endpoint) - {endpoint}
+        other_endpoints = frozenset(Endpoint) - {endpoint}
         can = {
-            id_: restrict_endpoints(upstream.can, rest)
+            id_: restrict_endpoints(upstream.can, other_endpoints)
             if endpoint in upstream.adapted
             else upstream.can
             for id_, upstream in upstreams.items()
@@ -255,19 +257,19 @@ def _native(
     return endpoints
 
 
-def _prefills(can: Mapping[str, Capabilities]) -> frozenset[Endpoint]:
+def _find_prefill_endpoints(can: Mapping[str, Capabilities]) -> frozenset[Endpoint]:
     """Returns the endpoints at which the last turn's role matters to a request's plan."""
-    ways = {has.prefill for has in can.values()}
-    # Without a field for it, an unknown server reads a chat as it likes.
+    prefills = {capabilities.prefill for capabilities in can.values()}
+    # Without a field for it, an unknown server may continue the turn or begin a new one.
     matters = {
-        Endpoint.CHAT: bool(ways - {Prefill.UNKNOWN}),
-        Endpoint.MESSAGES: not all(way.can_continue for way in ways),
-        Endpoint.RESPONSES: not all(way.can_begin_anew for way in ways),
+        Endpoint.CHAT: bool(prefills - {Prefill.UNKNOWN}),
+        Endpoint.MESSAGES: not all(way.can_continue for way in prefills),
+        Endpoint.RESPONSES: not all(way.can_begin_anew for way in prefills),
     }
-    return frozenset(endpoint for endpoint, does in matters.items() if does)
+    return frozenset(endpoint for endpoint, is_relevant in matters.items() if is_relevant)
 
 
-def _beside(
+def _compile_extra_target(
     snapshot: Snapshot,
     route: Route,
     target: Target,
@@ -278,7 +280,7 @@ def _beside(
     be asked, returns None and the reason, and the revision is still compiled.
     """
     try:
-        upstream = _upstream_of(snapshot, route, target, keys)
+        upstream = _compile_target(snapshot, route, target, keys)
     except SnapshotInvalid as error:
         return None, str(error)
     if not may_see(classes, route.settings.data_class, upstream.provider.name):
@@ -288,7 +290,7 @@ def _beside(
     return upstream, ""
 
 
-def _shadow(
+def _compile_shadow(
     snapshot: Snapshot,
     route: Route,
     keys: ProviderKeySets,
@@ -296,7 +298,7 @@ def _shadow(
 ) -> CompiledShadow | None:
     for shadow in snapshot.shadows:
         if shadow.route == route.name and not find_shadow_end(shadow, route):
-            upstream, why = _beside(
+            upstream, reason = _compile_extra_target(
                 snapshot,
                 route,
                 shadow.candidate,
@@ -305,7 +307,7 @@ def _shadow(
             )
             if upstream is not None:
                 return CompiledShadow(shadow, upstream)
-            log.warning("shadow %s mirrors no request: %s", shadow.id, why)
+            log.warning("shadow %s mirrors no request: %s", shadow.id, reason)
     return None
 
 
@@ -313,7 +315,7 @@ def canary_judge(route: Route) -> CanaryJudge | None:
     return route.experiment.unit_rule.judge if route.experiment else None
 
 
-def _judge(
+def _compile_judge(
     snapshot: Snapshot,
     route: Route,
     keys: ProviderKeySets,
@@ -328,7 +330,7 @@ def _judge(
     if judge is None:
         return None
     target = Target.from_name(judge.model)
-    upstream, why = _beside(
+    upstream, reason = _compile_extra_target(
         snapshot,
         route,
         target,
@@ -336,16 +338,16 @@ def _judge(
         classes,
     )
     if upstream is not None and upstream.price is None:
-        why = f"{upstream.name} has no price, so max_usd cannot limit its cost"
+        reason = f"{upstream.name} has no price, so max_usd cannot limit its cost"
     elif upstream is not None and not upstream.can.chat:
-        why = f"{upstream.name} does not serve chats"
-    if upstream is not None and not why:
+        reason = f"{upstream.name} does not serve chats"
+    if upstream is not None and not reason:
         return CompiledJudge(judge, upstream)
-    log.warning("route %s: no judge compares its canary: %s", route.name, why)
+    log.warning("route %s: no judge compares its canary: %s", route.name, reason)
     return None
 
 
-def _warmed(
+def _choose_warmed(
     route: Route,
     keep_warm: KeepWarm,
     upstreams: Mapping[str, CompiledTarget],
@@ -357,14 +359,14 @@ def _warmed(
     """
     if keep_warm.side_effects or not keep_warm.share_bps:
         return ()
-    found = keep_warm_targets(
+    targets = keep_warm_targets(
         route,
         {id_: upstream.provider.name for id_, upstream in upstreams.items()},
     )
-    return tuple(id_ for id_ in found if id_ not in barred)
+    return tuple(id_ for id_ in targets if id_ not in barred)
 
 
-def _upstream(
+def _compile_route_target(
     snapshot: Snapshot,
     route: Route,
     target_id: str,
@@ -376,10 +378,10 @@ def _upstream(
             f"route {route.name!r} names target {target_id}, which revision "
             f"{snapshot.table.revision} does not have; the last good revision keeps serving"
         )
-    return _upstream_of(snapshot, route, target, keys)
+    return _compile_target(snapshot, route, target, keys)
 
 
-def _upstream_of(
+def _compile_target(
     snapshot: Snapshot,
     route: Route,
     target: Target,
@@ -396,10 +398,10 @@ def _upstream_of(
             f"route {route.name!r}: provider {provider.name!r} is of kind {provider.kind!r}; "
             f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
         )
-    can = _capabilities(target, provider)
+    can = _restrict_capabilities(target, provider)
     kind = PROVIDER_KINDS[provider.kind]
     adapted = kind.translates(provider.can(target.model))
-    own = tuple(keys.get(provider.name, ()))
+    provider_keys = tuple(keys.get(provider.name, ()))
     stored_before = any(key.provider == provider.name for key in snapshot.stored_keys)
     sent = provider.as_sent(target)
     lacks = {
@@ -418,19 +420,19 @@ def _upstream_of(
         name=target.name,
         provider=provider,
         price=provider.prices.get(target.model),
-        header=(b"x-swapgate-target", header_text(target.name)),
+        header=(b"x-swapgate-target", encode_header_text(target.name)),
         can=can,
         lacks=lacks,
-        plain_models=_plain_models(sent, kind, lacks),
-        keys=own,
-        keyless=lacks_key(provider, own, stored_before=stored_before),
+        plain_models=_find_plain_models(sent, kind, lacks),
+        keys=provider_keys,
+        keyless=lacks_key(provider, provider_keys, stored_before=stored_before),
         maker=maker_of(target),
         adapted=adapted,
         bridged=frozenset(DIALECTS[name].path for name in adapted & TRANSLATIONS.keys()),
     )
 
 
-def _plain_models(
+def _find_plain_models(
     sent: SentTarget,
     kind: ProviderKind,
     lacks: Mapping[Endpoint, Collection[OptionalFeature]],
@@ -443,21 +445,25 @@ def _plain_models(
     name = json.dumps(sent.model)
     plain: dict[Endpoint, PlainModel] = {}
     for endpoint in Endpoint:
-        without = feature_fields(endpoint, lacks[endpoint])
+        blocking_members = feature_fields(endpoint, lacks[endpoint])
         if endpoint is Endpoint.CHAT and kind.answer_limit is not None:
-            without |= {limit.value for limit in AnswerLimit if limit is not kind.answer_limit}
+            blocking_members |= {
+                limit.value for limit in AnswerLimit if limit is not kind.answer_limit
+            }
         is_unmarked = OptionalFeature.CACHING in lacks[endpoint]
-        plain[endpoint] = PlainModel(name, without, is_unmarked, bool(without) or is_unmarked)
+        plain[endpoint] = PlainModel(
+            name, blocking_members, is_unmarked, bool(blocking_members) or is_unmarked
+        )
     return plain
 
 
-def _capabilities(target: Target, provider: Provider) -> Capabilities:
+def _restrict_capabilities(target: Target, provider: Provider) -> Capabilities:
     """Returns the target's capabilities: without the endpoint Messages if its patch has a
     `response_format`. The target was measured with that field, which Messages does not have.
     """
     kind = PROVIDER_KINDS[provider.kind]
     can = provider.abilities(target.model)
-    spoken = kind.serves_of(can)
+    endpoints = kind.serves_of(can)
     if target.request_patch.response_format:
-        spoken -= {Endpoint.MESSAGES}
-    return restrict_endpoints(can, spoken, kind.translates(can))
+        endpoints -= {Endpoint.MESSAGES}
+    return restrict_endpoints(can, endpoints, kind.translates(can))

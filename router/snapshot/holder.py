@@ -1,8 +1,8 @@
-"""Keeps the serving revision: from the database, else from disk.
+"""Keeps the serving revision: from the database, or from disk if the database gives none.
 
-A thread follows the database; requests only read `SnapshotHolder.current`. A faulty,
-foreign or older revision is refused whole, and the last good one keeps serving. `compiler`
-makes a revision usable. The holder writes the file on disk, and never the database.
+A thread follows the database; requests only read `SnapshotHolder.current`. The holder refuses
+a faulty, foreign or older revision whole, and the last good one keeps serving. `compiler`
+makes a revision usable. The holder writes the file on disk, never the database.
 """
 
 import json
@@ -44,13 +44,13 @@ from router.snapshot.compiler import compile_snapshot
 
 FORMAT: Final = 1
 # The fields of a snapshot that come from signed rows.
-_OF_SIGNED_ROWS: Final = frozenset({"lineage", "revoked"})
+_SIGNED_FIELDS: Final = frozenset({"lineage", "revoked"})
 
 
 def save_snapshot(snapshot: Snapshot, file: Path) -> None:
     """Writes atomically: after a crash, the old or the new file exists. Raises OSError."""
     content = canonical_json(snapshot_to_json(snapshot))
-    whole = {
+    envelope = {
         "format": FORMAT,
         "sha256": hash_content(content),
         "snapshot": content,
@@ -58,10 +58,10 @@ def save_snapshot(snapshot: Snapshot, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(json.dumps(whole).encode())
-        out.flush()
-        os.fsync(out.fileno())
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(json.dumps(envelope).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
     temporary.replace(file)
     _sync_folder(file.parent)
 
@@ -73,12 +73,12 @@ def load_snapshot(file: Path) -> Snapshot:
     The checksum finds damage, not forgery: the holder's `restored` checks the signed rows.
     """
     try:
-        whole = json.loads(file.read_bytes())
-        if whole["format"] != FORMAT:
-            raise SnapshotInvalid(f"{file} has format {whole['format']}, not {FORMAT}")
-        content: str = whole["snapshot"]
-        found = hash_content(content)
-        if found != whole["sha256"]:
+        envelope = json.loads(file.read_bytes())
+        if envelope["format"] != FORMAT:
+            raise SnapshotInvalid(f"{file} has format {envelope['format']}, not {FORMAT}")
+        content: str = envelope["snapshot"]
+        checksum = hash_content(content)
+        if checksum != envelope["sha256"]:
             raise SnapshotInvalid(f"{file} is damaged: its checksum does not fit")
         return snapshot_from_json(json.loads(content))
     except OSError as error:
@@ -99,17 +99,17 @@ def _sync_folder(folder: Path) -> None:
 def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
     """Returns a snapshot as plain data, without the fields that signed rows prove."""
     plain = to_plain(snapshot)
-    return {name: value for name, value in plain.items() if name not in _OF_SIGNED_ROWS}
+    return {name: value for name, value in plain.items() if name not in _SIGNED_FIELDS}
 
 
 def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
-    if _OF_SIGNED_ROWS & data.keys():
+    if _SIGNED_FIELDS & data.keys():
         raise ValueError("it contains its own place in the history")
     snapshot: Snapshot = from_plain(Snapshot, data)
     return snapshot
 
 
-Lacking = Callable[[Lineage], Sequence[str]]
+FindMissing = Callable[[Lineage], Sequence[str]]
 
 
 class LineageGuard:
@@ -122,30 +122,30 @@ class LineageGuard:
         self._revoked: Sequence[Revocations] = ()
         self._refused: Lineage | None = None
 
-    def admit(self, snapshot: Snapshot, lacking: Lacking) -> Snapshot:
+    def admit(self, snapshot: Snapshot, find_missing: FindMissing) -> Snapshot:
         """Admits a snapshot, without revoked keys. Raises DatabaseRestored, SnapshotInvalid."""
         offered = snapshot.lineage
         served = self.served
-        if other := foreign_reason(served, offered):
-            raise SnapshotInvalid(other)
-        why = older_reason(served, offered)
+        if other_installation := foreign_reason(served, offered):
+            raise SnapshotInvalid(other_installation)
+        reason = older_reason(served, offered)
         same_epoch = (served.installation, served.epoch) == (
             offered.installation,
             offered.epoch,
         )
-        if not why and same_epoch and (lost := lacking(served)):
-            why = fork_reason(lost)
-        if not why and same_epoch and self._refused is not None:
-            why = older_reason(served, self._refused) or fork_reason(
+        if not reason and same_epoch and (missing := find_missing(served)):
+            reason = fork_reason(missing)
+        if not reason and same_epoch and self._refused is not None:
+            reason = older_reason(served, self._refused) or fork_reason(
                 ["an earlier revision that was refused"]
             )
-        if why:
+        if reason:
             self._refused = self._refused or offered
-            raise DatabaseRestored(why)
+            raise DatabaseRestored(reason)
         return snapshot.without(self._revoked)
 
     def note(self, admitted: Snapshot) -> None:
-        """Notes the revision that serves from now on; later ones must continue its history."""
+        """Notes the revision that serves now. Later revisions must continue its history."""
         self.served = admitted.lineage
         self._refused = None
         signed = admitted.signed
@@ -205,12 +205,12 @@ class SnapshotHolder:
         self._keys_of = keys_of
         self._prepare = prepare
         self._classes = classes
-        self._opened = opened
-        self._restored = restored
-        self._seen = ""
+        self._decrypt = opened
+        self._check_signed_rows = restored
+        self._seen_etag = ""
         self._refused_at = time.monotonic()
         self._guard = LineageGuard()
-        self._confirmed = time.monotonic()
+        self._confirmed_at_s = time.monotonic()
         self._followers: list[Callable[[RouterStore], None]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
@@ -222,12 +222,12 @@ class SnapshotHolder:
 
     @property
     def age_s(self) -> float:
-        return time.monotonic() - self._confirmed
+        return time.monotonic() - self._confirmed_at_s
 
     def boot(self) -> CompiledSnapshot:
         """Loads the snapshot from the database, else from disk. Raises SnapshotInvalid."""
         try:
-            self._guard.note(self._on_disk())
+            self._guard.note(self._load_from_disk())
         except SnapshotInvalid as error:
             if self._file.exists():
                 self.disk_refused = str(error)
@@ -237,22 +237,22 @@ class SnapshotHolder:
         except Exception as error:
             if not isinstance(error, StoreUnavailable | SnapshotInvalid):
                 log.exception("the database gave no snapshot")
-            why = str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
             if isinstance(error, DatabaseRestored):
                 self._refuse(error)
         try:
-            self.current = self._made(self._on_disk())
+            self.current = self._compile(self._load_from_disk())
         except SnapshotInvalid as error:
             raise SnapshotInvalid(
-                f"the router cannot start: the database gave no snapshot ({why}), and neither "
-                f"did the disk ({error}). Start it once while the database answers"
+                f"the router cannot start: the database gave no snapshot ({reason}), and "
+                f"neither did the disk ({error}). Start it once while the database answers"
             ) from error
         self.stale = True
-        log.warning("serving revision %d from disk: %s", self.current.revision, why)
+        log.warning("serving revision %d from disk: %s", self.current.revision, reason)
         return self.current
 
-    def _on_disk(self) -> Snapshot:
-        return self._restored(load_snapshot(self._file))
+    def _load_from_disk(self) -> Snapshot:
+        return self._check_signed_rows(load_snapshot(self._file))
 
     def add_follower(self, follower: Callable[[RouterStore], None]) -> None:
         """Adds a function that the store's thread calls; it may raise StoreUnavailable."""
@@ -287,14 +287,14 @@ class SnapshotHolder:
         """
         etag = self._store.etag()
         self.stale = False
-        if etag == self._seen and not self._asks_again():
+        if etag == self._seen_etag and not self._must_reread():
             if not self.refused:
-                self._confirmed = time.monotonic()
+                self._confirmed_at_s = time.monotonic()
             return False
         try:
             self._swap(self._store.snapshot())
         except SnapshotInvalid as error:
-            self._seen = etag
+            self._seen_etag = etag
             self._refused_at = time.monotonic()
             if str(error) == self.refused:
                 return False
@@ -303,7 +303,7 @@ class SnapshotHolder:
             return False
         return True
 
-    def _asks_again(self) -> bool:
+    def _must_reread(self) -> bool:
         """Returns whether to read a refused revision again. A repair keeps the etag."""
         return bool(self.refused) and time.monotonic() - self._refused_at >= AGAIN_S
 
@@ -318,14 +318,14 @@ class SnapshotHolder:
         keeps serving.
         """
         snapshot = self._guard.admit(offered, self._store.missing_lineage)
-        serving = self._made(snapshot)
+        serving = self._compile(snapshot)
         self._guard.note(snapshot)
         self.current = serving
-        self._seen = snapshot.etag
+        self._seen_etag = snapshot.etag
         self.refused = ""
         self.undercut = False
         self.stale = False
-        self._confirmed = time.monotonic()
+        self._confirmed_at_s = time.monotonic()
         try:
             save_snapshot(snapshot, self._file)
         except OSError as error:
@@ -336,9 +336,9 @@ class SnapshotHolder:
             )
         return serving
 
-    def _made(self, snapshot: Snapshot) -> CompiledSnapshot:
+    def _compile(self, snapshot: Snapshot) -> CompiledSnapshot:
         """Prepares a snapshot before it serves, so that its first answers do not wait."""
-        opened = self._opened(snapshot)
+        opened = self._decrypt(snapshot)
         serving = compile_snapshot(
             opened, self._standing, self._keys_of(snapshot), self._classes
         )

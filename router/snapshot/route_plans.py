@@ -1,7 +1,7 @@
 """Makes a route's plans while all targets are well, and charges arms with failures.
 
-The rules of a plan are in `harness.routing.plan`. A plan for a request that needs more, or
-for a target that is not well, is made by `router.request.planner`.
+The rules of a plan are in `harness.routing.plan`. `router.request.planner` makes
+the plan for a request that needs more, or for a target that is not well.
 """
 
 import logging
@@ -19,22 +19,22 @@ from router.snapshot.compiled import CompiledRoute
 
 
 def build_plans(
-    route: Route, around: PlanContext
+    route: Route, context: PlanContext
 ) -> Mapping[Endpoint, Mapping[Arm, RoutePlan]]:
     """Returns the plans by endpoint and arm for a request without special needs."""
     return {
-        endpoint: {arm: plan_request(route, arm, Needs(endpoint), around) for arm in Arm}
+        endpoint: {arm: plan_request(route, arm, Needs(endpoint), context) for arm in Arm}
         for endpoint in Endpoint
     }
 
 
-def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
+def find_incumbent_plan(full_plan: RoutePlan, plan: RoutePlan) -> RoutePlan:
     """Returns the incumbent's own plan; if a switch is in force, only its targets in `plan`."""
     if plan.forced is None:
-        return well
+        return full_plan
     return replace(
-        well,
-        targets=tuple(target for target in well.targets if target in plan.targets),
+        full_plan,
+        targets=tuple(target for target in full_plan.targets if target in plan.targets),
     )
 
 
@@ -45,10 +45,10 @@ def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
     If all targets reject the request, no arm is charged. failures: the last failure of each
     target, the arm's own first, None for an answer.
     """
-    own = failures[0] if failures else None
-    if own is None or own in UNCHARGED:
+    own_failure = failures[0] if failures else None
+    if own_failure is None or own_failure in UNCHARGED:
         return False
-    if own in CLIENT_FAILURES:
+    if own_failure in CLIENT_FAILURES:
         return arm is not Arm.INCUMBENT and failures[-1] is None
     return True
 
@@ -65,22 +65,23 @@ def compile_overrides(
 
     Raises SnapshotInvalid for an override that names a missing route.
     """
-    named = route.route.settings.overrides
-    if not named:
+    overrides = route.route.settings.overrides
+    if not overrides:
         return route
-    for kind, other in named.items():
-        if other not in routes:
+    for kind, name in overrides.items():
+        if name not in routes:
             raise SnapshotInvalid(
-                f"route {route.route.name!r} names route {other!r} for {kind.value} requests, "
+                f"route {route.route.name!r} names route {name!r} for {kind.value} requests, "
                 "which does not exist; the last good revision keeps serving"
             )
-    found = {
-        kind: _in_place_of(route, routes[other], kind, classes) for kind, other in named.items()
+    compiled = {
+        kind: _build_override(route, routes[name], kind, classes)
+        for kind, name in overrides.items()
     }
-    return replace(route, overrides=found)
+    return replace(route, overrides=compiled)
 
 
-def _in_place_of(
+def _build_override(
     route: CompiledRoute,
     served: CompiledRoute,
     kind: RequestKind,
@@ -89,8 +90,8 @@ def _in_place_of(
     """Returns the other route with the requested route's name in answers, and its switches."""
     kind_header = (b"x-swapgate-kind", kind.value.encode())
     data_class = route.route.settings.data_class
-    own = served.route.settings.data_class
-    if not is_at_least_as_strict(classes, own, than=data_class):
+    served_class = served.route.settings.data_class
+    if not is_at_least_as_strict(classes, served_class, than=data_class):
         log.warning(
             "route %s answers no requests of kind %s: route %s is not as strict as "
             "data_classes.%s",
@@ -99,7 +100,7 @@ def _in_place_of(
             served.route.name,
             data_class,
         )
-        served = _shut(served)
+        served = _block_route(served)
     switches = (
         replace(switch, route=served.route.name)
         for switch in route.switches
@@ -113,18 +114,18 @@ def _in_place_of(
     )
 
 
-def _shut(route: CompiledRoute) -> CompiledRoute:
+def _block_route(route: CompiledRoute) -> CompiledRoute:
     """Returns the route without a target that may answer, so that it sends nothing
     anywhere.
     """
-    all_ = frozenset(route.upstreams)
-    quiet = replace(route.route, canary=None, holdback=None)
+    all_targets = frozenset(route.upstreams)
+    quiet_route = replace(route.route, canary=None, holdback=None)
     return replace(
         route,
-        route=quiet,
-        plans=build_plans(quiet, PlanContext(barred=all_)),
+        route=quiet_route,
+        plans=build_plans(quiet_route, PlanContext(barred=all_targets)),
         warmed=(),
         shadow=None,
         judge=None,
-        barred=all_,
+        barred=all_targets,
     )

@@ -41,15 +41,15 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
     """
     sockets: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(
+        addresses = socket.getaddrinfo(
             host,
             port,
             type=socket.SOCK_STREAM,
             flags=socket.AI_PASSIVE,
         )
-        for family, address in dict.fromkeys((info[0], info[4]) for info in found):
-            made = socket.create_server(address, family=family, backlog=BACKLOG)
-            sockets.append(made)
+        for family, address in dict.fromkeys((info[0], info[4]) for info in addresses):
+            listener = socket.create_server(address, family=family, backlog=BACKLOG)
+            sockets.append(listener)
     except OSError as error:
         for listener in sockets:
             listener.close()
@@ -103,39 +103,43 @@ class WorkerPool:
 
     def __init__(
         self,
-        orders: WorkerSpec,
+        spec: WorkerSpec,
         listeners: Sequence[socket.socket],
         aggregator: "WorkerAggregator",
     ) -> None:
-        self._orders = orders
+        self._spec = spec
         self._listeners = listeners
         self._aggregator = aggregator
         self._retiring = asyncio.Event()
         self._signal = signal.SIGTERM
-        self._last_s = 0.0  # how long a worker may take to end
+        self._end_limit_s = 0.0  # how long a worker may take to end
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._complete = False
+        self._has_started = False
         self._processes: dict[int, asyncio.subprocess.Process] = {}
-        self._started = [asyncio.Event() for _ in range(orders.workers)]
-        self._keepers = [asyncio.create_task(self._keep(n)) for n in range(orders.workers)]
+        self._started = [asyncio.Event() for _ in range(spec.workers)]
+        self._keepers = [
+            asyncio.create_task(self._keep_slot_filled(n)) for n in range(spec.workers)
+        ]
 
     async def start(self) -> int:
-        """Returns 0 once all serve, else a worker's exit code, or 1 after START_S."""
-        everybody = asyncio.create_task(self._all_started())
+        """Returns 0 once all workers serve. Otherwise returns a worker's exit code, or 1 after
+        START_S.
+        """
+        all_started = asyncio.create_task(self._wait_until_all_serve())
         try:
             await asyncio.wait(
-                (everybody, self._failed),
+                (all_started, self._failed),
                 timeout=START_S,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if everybody.done():
-                self._complete = True
+            if all_started.done():
+                self._has_started = True
                 return 0
             return self._failed.result() if self._failed.done() else 1
         finally:
-            everybody.cancel()
+            all_started.cancel()
 
-    async def _all_started(self) -> None:
+    async def _wait_until_all_serve(self) -> None:
         for process in self._started:
             await process.wait()
 
@@ -144,66 +148,66 @@ class WorkerPool:
 
         number: of `STOP`. A second call may turn a hand-over into a stop.
         """
-        before_s = {
-            signal.SIGTERM: self._orders.shutdown_delay_s,
+        grace_s = {
+            signal.SIGTERM: self._spec.shutdown_delay_s,
             HAND_OVER: KEEP_ALIVE_S,
         }
-        self._last_s = before_s.get(number, 0.0) + self._orders.drain_s + STOP_TIMEOUT_S
+        self._end_limit_s = grace_s.get(number, 0.0) + self._spec.drain_s + STOP_TIMEOUT_S
         self._signal = number
         self._retiring.set()
         for slot, process in self._processes.items():
             self._request_stop(slot, process)
         await asyncio.gather(*self._keepers)
 
-    async def _keep(self, slot: int) -> None:
+    async def _keep_slot_filled(self, slot: int) -> None:
         """Keeps one slot filled until the pool retires."""
-        early = 0
+        early_deaths = 0
         loop = asyncio.get_running_loop()
         while not self._retiring.is_set():
             since = loop.time()
-            code, served = await self._one(slot)
+            code, served = await self._run_worker(slot)
             if self._retiring.is_set():
                 return
-            if not (self._complete or served):
+            if not (self._has_started or served):
                 if not self._failed.done():
                     self._failed.set_result(code if code > 0 else 1)
                 return
-            early = early + 1 if loop.time() - since < STEADY_S else 0
+            early_deaths = early_deaths + 1 if loop.time() - since < STEADY_S else 0
             log.error(
                 "worker_died",
                 worker=slot,
                 code=code,
-                again_in_s=restart_pause_s(early),
+                again_in_s=restart_pause_s(early_deaths),
             )
             self._aggregator.counters["worker_restarts"] += 1
             with suppress(TimeoutError):
-                async with asyncio.timeout(restart_pause_s(early)):
+                async with asyncio.timeout(restart_pause_s(early_deaths)):
                     await self._retiring.wait()
 
-    async def _one(self, slot: int) -> tuple[int, bool]:
+    async def _run_worker(self, slot: int) -> tuple[int, bool]:
         """Runs one worker to its end. Returns its exit code, and whether it ever served."""
-        account = self._aggregator.open(slot)
+        reports = self._aggregator.open(slot)
         try:
-            process = await self._launch(slot, account)
+            process = await self._launch(slot, reports)
         except OSError as error:
             log.error("worker_not_started", worker=slot, reason=str(error))  # noqa: TRY400 - the system's message
-            self._aggregator.closed(account)
+            self._aggregator.closed(reports)
             return 1, False
         if self._retiring.is_set():
             self._request_stop(slot, process)
-        await self._watch(slot, process, account)
-        return process.returncode or 0, account.ready.is_set()
+        await self._watch(slot, process, reports)
+        return process.returncode or 0, reports.ready.is_set()
 
     async def _watch(
         self,
         slot: int,
         process: asyncio.subprocess.Process,
-        account: "WorkerReports",
+        reports: "WorkerReports",
     ) -> None:
         """Waits for a worker's end. Kills it if it stops reporting, or does not end in
         time.
         """
-        serves = asyncio.create_task(self._note_ready(slot, process, account))
+        serves = asyncio.create_task(self._note_ready(slot, process, reports))
         retiring = asyncio.create_task(self._retiring.wait())
         ended = asyncio.create_task(process.wait())
         waits = (ended, retiring)
@@ -216,15 +220,15 @@ class WorkerPool:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 # Check twice: after a pause of the machine, workers need a moment to report.
-                silences = silences + 1 if account.silent_s > SILENT_S else 0
+                silences = silences + 1 if reports.silent_s > SILENT_S else 0
                 if silences == 2:
                     self._kill(slot, process, "it has stopped reporting")
             if not ended.done():
-                done, _ = await asyncio.wait((ended,), timeout=self._last_s)
-                if not done:
+                ended_tasks, _ = await asyncio.wait((ended,), timeout=self._end_limit_s)
+                if not ended_tasks:
                     self._kill(slot, process, "it does not end")
                 await ended
-            await account.gone.wait()
+            await reports.gone.wait()
         finally:
             serves.cancel()
             retiring.cancel()
@@ -253,38 +257,38 @@ class WorkerPool:
         self,
         slot: int,
         process: asyncio.subprocess.Process,
-        account: "WorkerReports",
+        reports: "WorkerReports",
     ) -> None:
-        await account.ready.wait()
+        await reports.ready.wait()
         log.info("worker_serves", worker=slot, pid=process.pid)
         self._started[slot].set()
 
-    async def _launch(self, slot: int, account: "WorkerReports") -> asyncio.subprocess.Process:
+    async def _launch(self, slot: int, reports: "WorkerReports") -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                process = await self._begun(slot, theirs.fileno())
+                process = await self._spawn(slot, theirs.fileno())
         except OSError:
             ours.close()
             raise
         self._processes[slot] = process
-        await asyncio.get_running_loop().create_unix_connection(lambda: account, sock=ours)
+        await asyncio.get_running_loop().create_unix_connection(lambda: reports, sock=ours)
         return process
 
-    async def _begun(self, slot: int, channel: int) -> asyncio.subprocess.Process:
+    async def _spawn(self, slot: int, channel: int) -> asyncio.subprocess.Process:
         fds = [listener.fileno() for listener in self._listeners]
-        with tempfile.TemporaryFile() as given:
-            given.write(self._orders.given)
-            given.seek(0)
+        with tempfile.TemporaryFile() as stdin_file:
+            stdin_file.write(self._spec.given)
+            stdin_file.seek(0)
             return await asyncio.create_subprocess_exec(
-                *self._orders.command,
+                *self._spec.command,
                 "--slot",
                 str(slot),
                 "--channel",
                 str(channel),
                 *(word for fd in fds for word in ("--listen", str(fd))),
-                stdin=given,
-                env=dict(self._orders.environment),
+                stdin=stdin_file,
+                env=dict(self._spec.environment),
                 pass_fds=(channel, *fds),
                 # Ctrl-C reaches only the parent, which then ends the workers in order.
                 start_new_session=True,
@@ -323,30 +327,30 @@ class WorkerParent:
     ) -> None:
         self._listeners = listeners
         self._aggregator = aggregator
-        self._again = again
+        self._read_spec = again
         self._reload_on = reload_on
         self._stopping = asyncio.Event()
         self._signal = signal.SIGTERM
         self._reload = asyncio.Event()
         self._retiring: dict[asyncio.Task[None], WorkerPool] = {}
 
-    async def run(self, orders: WorkerSpec) -> int:
+    async def run(self, spec: WorkerSpec) -> int:
         """Returns 0 after an ordered end, else the exit code of the start that failed."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(self._reload_on, self._reload.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {self._reload_on})
-        crew = WorkerPool(orders, self._listeners, self._aggregator)
-        code = await self._started(crew)
-        while code == 0 and await self._reload_wanted():
-            crew = await self._reloaded(crew)
+        pool = WorkerPool(spec, self._listeners, self._aggregator)
+        code = await self._start_pool(pool)
+        while code == 0 and await self._wait_for_reload():
+            pool = await self._replace_pool(pool)
         # Close the parent's copies, so that the system refuses connections once the last worker
-        # has closed its copy. Otherwise connections would wait in its queue in vain.
+        # has closed its copy. Otherwise connections would wait in its queue without an answer.
         for listener in self._listeners:
             listener.close()
-        leaving = [crew, *self._retiring.values()]
-        await asyncio.gather(*(pool.retire(self._signal) for pool in leaving))
+        pools = [pool, *self._retiring.values()]
+        await asyncio.gather(*(pool.retire(self._signal) for pool in pools))
         await asyncio.gather(*self._retiring)
         return code
 
@@ -354,7 +358,7 @@ class WorkerParent:
         self._signal = number
         self._stopping.set()
 
-    async def _reload_wanted(self) -> bool:
+    async def _wait_for_reload(self) -> bool:
         """Waits until new workers may start. Signals in the meantime cause only one reload."""
         stop = asyncio.create_task(self._stopping.wait())
         reload = asyncio.create_task(self._reload.wait())
@@ -371,8 +375,8 @@ class WorkerParent:
         self._reload.clear()
         return not self._stopping.is_set()
 
-    async def _started(self, crew: WorkerPool) -> int:
-        start = asyncio.create_task(crew.start())
+    async def _start_pool(self, pool: WorkerPool) -> int:
+        start = asyncio.create_task(pool.start())
         stop = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -381,32 +385,32 @@ class WorkerParent:
             start.cancel()
             stop.cancel()
 
-    async def _reloaded(self, old: WorkerPool) -> WorkerPool:
+    async def _replace_pool(self, old: WorkerPool) -> WorkerPool:
         """Returns the pool that serves after a reload: a new one, or the old one if the
         reload failed.
         """
         try:
-            orders = self._again()
+            spec = self._read_spec()
         except SwapgateError as error:
             log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message names the cause
             self._aggregator.counters["reloads_refused"] += 1
             return old
-        new = WorkerPool(orders, self._listeners, self._aggregator)
-        code = await self._started(new)
+        new = WorkerPool(spec, self._listeners, self._aggregator)
+        code = await self._start_pool(new)
         if code or self._stopping.is_set():
             if code:
                 reason = f"a new worker ended with {code}; the old ones keep serving"
                 log.error("reload_refused", reason=reason)
                 self._aggregator.counters["reloads_refused"] += 1
-            self._leave(new, signal.SIGINT)
+            self._begin_retirement(new, signal.SIGINT)
             return old
-        log.info("reloaded", workers=orders.workers)
+        log.info("reloaded", workers=spec.workers)
         self._aggregator.counters["reloads"] += 1
-        self._leave(old, HAND_OVER)
+        self._begin_retirement(old, HAND_OVER)
         return new
 
-    def _leave(self, crew: WorkerPool, number: signal.Signals) -> None:
+    def _begin_retirement(self, pool: WorkerPool, number: signal.Signals) -> None:
         """Ends old workers in a task, so that a signal to stop reaches all workers at once."""
-        leaving = asyncio.create_task(crew.retire(number))
-        self._retiring[leaving] = crew
-        leaving.add_done_callback(self._retiring.pop)
+        retirement = asyncio.create_task(pool.retire(number))
+        self._retiring[retirement] = pool
+        retirement.add_done_callback(self._retiring.pop)

@@ -276,8 +276,8 @@ def test_a_client_that_sends_on_after_its_last_answer_is_read_on_for_a_while_alo
     *,
     quiet: bool,
 ) -> None:
-    monkeypatch.setattr("router.server.connection.READ_ON_QUIET_S", 0.1)
-    monkeypatch.setattr("router.server.connection.READ_ON_BYTES", 1024 * 1024)
+    monkeypatch.setattr("router.server.connection.DISCARD_QUIET_S", 0.1)
+    monkeypatch.setattr("router.server.connection.DISCARD_BYTES", 1024 * 1024)
     small = replace(QUICK, max_body_bytes=1024)
     with (
         running_router(snapshot(upstream.url), tmp_path, small) as world,

@@ -105,9 +105,9 @@ def test_a_targets_own_limit_is_the_weaker_one_under_either_name() -> None:
         ({NEW: 8}, 8),
         ({}, 3),
     ):
-        request = read_request(json.dumps({**ASK, **client}).encode(), Endpoint.CHAT).for_kind(
-            "openai"
-        )
+        request = read_request(
+            json.dumps({**ASK, **client}).encode(), Endpoint.CHAT
+        ).with_kinds_limit("openai")
         sent = json.loads(chat.patched(request, target))
         assert (sent.get(OLD), sent[NEW]) == (None, limit)
 
@@ -117,7 +117,7 @@ def test_a_targets_own_limit_is_the_weaker_one_under_either_name() -> None:
 def test_other_endpoints_are_left_as_they_are(kind: str, endpoint: Endpoint) -> None:
     request = read_request(json.dumps({**ASK, OLD: 7}).encode(), endpoint)
 
-    assert request.for_kind(kind) is request
+    assert request.with_kinds_limit(kind) is request
 
 
 @pytest.mark.req("A2")
@@ -143,7 +143,7 @@ def test_only_the_name_changes_and_every_other_byte_stays(
     parts = [limit, *others] if first else [*others, limit]
     before = f"{space}{{{space}{', '.join(parts)} }}"
 
-    after = read_request(before.encode(), Endpoint.CHAT).for_kind("openai")
+    after = read_request(before.encode(), Endpoint.CHAT).with_kinds_limit("openai")
 
     assert after.text == before.replace(limit, limit.replace(name, NEW, 1))
     assert after.members.values[NEW].value == 7

@@ -22,8 +22,8 @@ from router.protocols.messages.answer_writer import MessageEventWriter
 from router.protocols.messages.dialect import MessagesStream
 from router.protocols.provider_refusals import Piece
 from router.protocols.responses.dialect import ResponsesStream
-from router.request.needs import given_fields as hints_of
-from router.request.needs import without_fields
+from router.request.needs import remove_fields
+from router.request.needs import used_features as hints_of
 from router.upstream.endpoint_translation import (
     TRANSLATIONS,
     UNTRANSLATABLE_FIELDS,
@@ -325,7 +325,7 @@ def test_any_request(
     text = json.dumps({"model": "m", **body}).encode()
     request = read_request(text, endpoint)
     UNTRANSLATABLE_FIELDS[endpoint](request.value)
-    less = without_fields(
+    less = remove_fields(
         text,
         endpoint,
         hints_of(request, frozenset(OptionalFeature)),

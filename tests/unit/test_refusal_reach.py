@@ -111,7 +111,7 @@ async def test_all_workers_know_which_endpoint_a_target_serves(tmp_path: Path) -
     late = Place(tmp_path / "b", {INCUMBENT: completion()})
     late.app._health._shared._marks = other
 
-    assert late.app._health.served(target) == {Endpoint.CHAT}
+    assert late.app._health.served_endpoints(target) == {Endpoint.CHAT}
 
 
 async def test_a_models_limit_rests_its_key_for_this_model_alone(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from harness.routing.reliability.request_repair import (
     repair_request,
 )
 from router.frame.body import read_request
-from router.request.needs import given_fields, without_fields
+from router.request.needs import remove_fields, used_features
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
@@ -271,8 +271,8 @@ def lost(
 ) -> dict[str, object]:
     """What is left of the body without any hint."""
     text = json.dumps({"model": "r", **body}).encode()
-    hints = given_fields(read_request(text, endpoint), frozenset(OptionalFeature))
-    found: dict[str, object] = json.loads(without_fields(text, endpoint, hints, target))
+    hints = used_features(read_request(text, endpoint), frozenset(OptionalFeature))
+    found: dict[str, object] = json.loads(remove_fields(text, endpoint, hints, target))
     del found["model"]
     return found
 

@@ -144,7 +144,7 @@ async def test_more_failovers_than_the_log_takes_are_counted(tmp_path: Path) -> 
 def test_alerts_that_wait_are_bounded_too(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
     recording = Recording("w", place.clock)
-    alert = place.app._alerts._alert(AlertKind.BREAKER_OPEN, "target t", "t", "", "")
+    alert = place.app._alerts._build_alert(AlertKind.BREAKER_OPEN, "target t", "t", "", "")
 
     recording.notify(*[alert] * (MAX_ALERTS + 2))
 

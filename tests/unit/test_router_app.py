@@ -259,7 +259,7 @@ async def test_the_end_comes_where_the_request_breaks_off_right_after_its_beginn
     [
         (client_directives, "client_headers"),
         (model_endpoint, "RoutedResponse"),
-        (RoutedResponse, "_reply"),
+        (RoutedResponse, "_build_reply"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )

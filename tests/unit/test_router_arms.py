@@ -26,7 +26,7 @@ from harness.routing.table import (
 from router.frame.body import ClientRequest, read_request
 from router.recording.sums import KEPT, RouteKeys
 from router.request.client_directives import (
-    opening_digest,
+    digest_opening,
     read_directives,
     sticky_key,
 )
@@ -373,7 +373,7 @@ def test_an_opening_has_the_same_digest_in_every_process_and_version() -> None:
             "n": [1, 1.5, None, True],
         }
     ]
-    assert opening_digest([("system", "Be kind."), ("user", parts)]) == (
+    assert digest_opening([("system", "Be kind."), ("user", parts)]) == (
         "4563e2bb6473bbda68553f829c912746"
     )
 
@@ -392,4 +392,4 @@ def test_an_opening_has_the_same_digest_in_every_process_and_version() -> None:
 def test_openings_that_python_could_take_for_one_have_digests_of_their_own(
     content: object, other: object
 ) -> None:
-    assert opening_digest([("user", content)]) != opening_digest([("user", other)])
+    assert digest_opening([("user", content)]) != digest_opening([("user", other)])

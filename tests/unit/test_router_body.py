@@ -556,9 +556,9 @@ def test_a_body_is_written_alike_in_a_short_way_and_by_patches(kind: str) -> Non
             endpoint=endpoint,
         )
 
-        sent = upstream_call._request(job, attempt).body
+        sent = upstream_call._build_request(job, attempt).body
 
-        assert sent == upstream_call._body(job, upstream)
+        assert sent == upstream_call._write_body(job, upstream)
 
 
 LIMIT = 100_000

@@ -114,7 +114,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.request.upstream_call",
         "router.request.attempts:FirstByteTimer.__init__",
         "router.request.attempts:FirstByteTimer.__call__",
-        "router.request.needs:dropped_fields",
+        "router.request.needs:lost_features",
         "router.protocols.answers",
         "router.protocols.answer_signals",
         "router.protocols.chat.dialect",
@@ -123,9 +123,9 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.request.dispatch",
         "router.request.routed_response",
         "router.health.target_health",
-        "router.request.needs:given_fields",
-        "router.request.needs:without_fields",
-        "router.request.needs:_gives",
+        "router.request.needs:used_features",
+        "router.request.needs:remove_fields",
+        "router.request.needs:_uses_feature",
         "router.recording.internal_errors",
         "router.request.model_endpoint",
         "router.request.request_observers",
@@ -138,9 +138,9 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.protocols.event_stream",
         "harness.frame.sse",
         "router.request.client_directives:client_headers",
-        "router.request.client_directives:_declared_kind",
+        "router.request.client_directives:_read_kind",
         "router.protocols.caller_names:header_caller",
-        "router.request.client_directives:_requested_timeout_s",
+        "router.request.client_directives:_read_timeout_s",
         "router.request.client_directives:read_directives",
     }
 )
@@ -265,7 +265,7 @@ def is_own_way(code: CodeType) -> bool:
     )
 
 
-ANSWER: Final = Router._complete.__code__
+ANSWER: Final = Router._serve_model.__code__
 
 
 @pytest.mark.req("A5", "F2")

@@ -23,7 +23,7 @@ from harness.routing.route_settings import (
 )
 from harness.routing.table import Canary, KeyGrant, Route, RoutingTable, Snapshot
 from router.access.front_door import bearer_key, find_grant
-from router.frame.replies import header_text
+from router.frame.replies import encode_header_text
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import (
@@ -304,8 +304,8 @@ def test_a_provider_of_another_protocol_is_refused_by_name(kind: str) -> None:
 
 
 def test_a_name_cannot_break_a_header() -> None:
-    assert header_text("a/b\r\nx: y") == b"a/b%0D%0Ax: y"
-    assert header_text("sim/größe#1") == b"sim/gr%C3%B6%C3%9Fe#1"
+    assert encode_header_text("a/b\r\nx: y") == b"a/b%0D%0Ax: y"
+    assert encode_header_text("sim/größe#1") == b"sim/gr%C3%B6%C3%9Fe#1"
 
 
 def test_a_key_opens_what_the_current_snapshot_grants() -> None:
