@@ -103,7 +103,7 @@ def _show_chosen(view: ProposalsView) -> None:
             _lead_to(newest)
     # No link for open proposals, because every page lists all of them.
     if state != "open":
-        page_frame.show_turns("proposals", "proposals", view.page.next)
+        page_frame.show_page_links("proposals", "proposals", view.page.next)
 
 
 def _command(_: None) -> Sequence[Sequence[str]]:

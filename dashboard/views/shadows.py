@@ -24,7 +24,7 @@ from dashboard.dialog_forms import (
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, noted, strong
 from dashboard.operation_dialogs import operation_openers
-from dashboard.resource_page import EVERY, Cards, ResourceList
+from dashboard.resource_page import REFRESH_INTERVAL, Cards, ResourceList
 from harness.canary import shadows
 from harness.canary.shadow_operations import SHADOWS
 from harness.canary.shadows import (
@@ -84,7 +84,7 @@ def show(routes: Sequence[str]) -> None:
         draw(load(page_frame.context(), routes))
 
 
-@st.fragment(run_every=EVERY)
+@st.fragment(run_every=REFRESH_INTERVAL)
 def live(routes: Sequence[str]) -> None:
     """Refreshes the section while a shadow runs."""
     with current_user.live_part("The figures"):

@@ -328,7 +328,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
         return user
     st.html(markup.table(map(_failover_cells, page), stacked=True))
     st.html(markup.note(f"{len(page)} of {labels.plural(page.total, 'failover')}."))
-    page_frame.offer_csv("failovers", lambda: page_frame.frame_of(read()))
+    page_frame.offer_csv("failovers", lambda: page_frame.build_frame(read()))
     return user
 
 
