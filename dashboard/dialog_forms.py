@@ -402,7 +402,7 @@ class Form:
         return self.text("why", REASON, need=REASON_MISSING)
 
     def confirm(self, name: str) -> None:
-        """Asks the person to type a name, so that no accidental click does irreversible harm."""
+        """Asks the person to type a name, so that no stray click does irreversible harm."""
         text = self.text("sure", f"Write {name} to confirm")
         self.need(text == name.strip(), NAME_MISSING)
 

@@ -1,7 +1,7 @@
 """The Canary page answers: does the candidate harm callers now? It refreshes every 2 s.
 
 Texts and figures are in `canary_text`, the chart in `canary_timeline`, shadows in `shadows`.
-The page must not refresh a dialog, because a person may be typing.
+The page must not refresh an open dialog, because a person may be typing in it.
 """
 
 from collections.abc import Mapping
@@ -84,9 +84,11 @@ def show() -> None:
             else:
                 figures(view, view.status)
         # A new action raises the version, which reruns the page.
-        moves = canary_text.history_rows(rollout, canary_status.list_canary_moves(ctx, rollout))
+        action_rows = canary_text.history_rows(
+            rollout, canary_status.list_canary_moves(ctx, rollout)
+        )
         note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
-        st.html(markup.listing("Actions", note, moves, "No action since it started."))
+        st.html(markup.listing("Actions", note, action_rows, "No action since it started."))
     st.html(
         markup.section(
             "Kill switch",
@@ -149,8 +151,8 @@ def timeline(view: CanaryView, status: CanaryStatus) -> None:
     if not status.blocks:
         st.html(markup.note("No request has been counted yet."))
         return
-    found = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
-    panels = canary_timeline.draw(found, page_frame.palette())
+    frames = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
+    panels = canary_timeline.draw(frames, page_frame.palette())
     for number, panel in enumerate(panels):
         st.vega_lite_chart(
             panel,
@@ -190,7 +192,7 @@ BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
     RolloutSignal.PROMOTE: ("Promote now", ":material/verified:"),
     RolloutSignal.FINISH: ("Finish the bake", ":material/flag:"),
 }
-TAKE_BACK = "Bring the old model back"
+RESTORE_LABEL = "Bring the old model back"
 ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
 LAST = "There is no further step: the promotion comes next."
 FROZEN = "The route is frozen: the canary continues after the freeze. You can abort it."
@@ -199,79 +201,82 @@ HARM = "The evidence calls for a rollback, so the canary cannot advance."
 
 def show_controls(status: CanaryStatus) -> None:
     """Shows the buttons, and explains disabled buttons. Only a missing role disables Abort."""
-    frozen = freezes.list_freeze_notices(page_frame.context(), status.rollout.route)
-    off = dict.fromkeys(FROZEN_SIGNALS if frozen else (), FROZEN)
+    freeze_notices = freezes.list_freeze_notices(page_frame.context(), status.rollout.route)
+    refusals = dict.fromkeys(FROZEN_SIGNALS if freeze_notices else (), FROZEN)
     if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
-        off = dict.fromkeys(BUTTONS, refusal)
-    buttons = {signal: off.get(signal, why) for signal, why in list_buttons(status).items()}
+        refusals = dict.fromkeys(BUTTONS, refusal)
+    obstacles = {
+        signal: refusals.get(signal, obstacle)
+        for signal, obstacle in list_buttons(status).items()
+    }
     with st.container(horizontal=True, vertical_alignment="center"):
-        for signal, why in buttons.items():
+        for signal, obstacle in obstacles.items():
             label, icon = BUTTONS[signal]
             if signal is RolloutSignal.ABORT and status.rollout.baking:
-                label = TAKE_BACK
+                label = RESTORE_LABEL
             if st.button(
                 label,
                 icon=icon,
-                disabled=bool(why),
+                disabled=bool(obstacle),
                 key=f"hand-{signal.value}",
             ):
                 ask(status, signal)
-        if reasons := dict.fromkeys(filter(None, buttons.values())):
+        if reasons := dict.fromkeys(filter(None, obstacles.values())):
             st.html(markup.note(" ".join(reasons)), width="content")
-    if not buttons:
+    if not obstacles:
         st.html(markup.note(ENDED))
 
 
 def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
-    """Lists the signals that a person may send now. Value: why a button is disabled; empty if
-    enabled.
+    """Lists the signals of the present buttons. The value explains why a button is disabled; it
+    is empty for an enabled one.
     """
     rollout = status.rollout
-    why = dict[RolloutSignal, str]()
+    obstacles = dict[RolloutSignal, str]()
     if rollout.baking:
-        shown = {RolloutSignal.ABORT, RolloutSignal.FINISH}
+        signals = {RolloutSignal.ABORT, RolloutSignal.FINISH}
     elif rollout.live:
-        paused = rollout.state is RolloutState.PAUSED
-        shown = {RolloutSignal.ABORT, *OVERRULES}
-        shown.add(RolloutSignal.RESUME if paused else RolloutSignal.PAUSE)
+        is_paused = rollout.state is RolloutState.PAUSED
+        signals = {RolloutSignal.ABORT, *OVERRULES}
+        signals.add(RolloutSignal.RESUME if is_paused else RolloutSignal.PAUSE)
         if status.action.signal is RolloutSignal.HARM:
-            why = dict.fromkeys(OVERRULES, HARM)
+            obstacles = dict.fromkeys(OVERRULES, HARM)
         elif rollout.last_step:
-            why = {RolloutSignal.ADVANCE: LAST}
+            obstacles = {RolloutSignal.ADVANCE: LAST}
     else:
         return {}
     if status.faults:  # Resume acknowledges faults
-        shown.add(RolloutSignal.RESUME)
-    return {signal: why.get(signal, "") for signal in BUTTONS if signal in shown}
+        signals.add(RolloutSignal.RESUME)
+    return {signal: obstacles.get(signal, "") for signal in BUTTONS if signal in signals}
 
 
 def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
-    """Opens the dialog that confirms a signal. Its keys have the rollout's version, so that a
-    new action does not find an old dialog's text.
+    """Opens the dialog that confirms a signal. Its keys contain the rollout's version, so that
+    the dialog does not show a text that was typed for an earlier version.
     """
-    words = BUTTONS[signal][0]
+    label = BUTTONS[signal][0]
     if signal is RolloutSignal.ABORT and status.rollout.baking:
-        words = TAKE_BACK
+        label = RESTORE_LABEL
     rollout = status.rollout
-    title = f"{words}: route {rollout.route}"
-    about = f"{rollout.id}-{rollout.version}"
-    dialog(title, Role.APPROVER, signal.value)(confirm)(about, status, signal)
+    title = f"{label}: route {rollout.route}"
+    dialog_subject = f"{rollout.id}-{rollout.version}"
+    dialog(title, Role.APPROVER, signal.value)(confirm)(dialog_subject, status, signal)
 
 
 def confirm(
     form: Form,
-    _about: str,
+    _dialog_subject: str,
     status: CanaryStatus,
     signal: RolloutSignal,
 ) -> None:
-    """Asks a person to confirm a signal, with its effect and what the data say against it.
+    """Asks a person to confirm a signal. Shows its effect and the objections of the data.
 
-    The action names the version that the person saw; another action in between makes it fail.
+    The action names the version that the person saw, and fails after another action.
     """
     rollout = status.rollout
     # After the action, a second click on the page's button must not open the dialog again.
-    acted = form.key("acted")
-    if st.session_state.get(acted):
+    acted_key = form.key("acted")
+    if st.session_state.get(acted_key):
         st.rerun()
     candidate = status.candidate.name
     incumbent = status.incumbent.name
@@ -295,11 +300,13 @@ def confirm(
             reason,
             expected_version=rollout.version,
         )
-        st.session_state[acted] = True
+        st.session_state[acted_key] = True
 
     actor = current_user.signed_in()
-    by = actor.name if actor else ""
-    form.success_message = f"{signal.value.capitalize()} by {by} on route {rollout.route}."
+    actor_name = actor.name if actor else ""
+    form.success_message = (
+        f"{signal.value.capitalize()} by {actor_name} on route {rollout.route}."
+    )
     form.submit(f"Yes, {signal.value}", "", act, form.reason())
 
 
