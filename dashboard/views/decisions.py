@@ -221,9 +221,9 @@ def approve(
     incumbent = view.comparison.incumbent.name
     share = labels.weight(proposal.policy.canary.steps[0].weight_bps)
     form.say(
-        f"Route {strong(proposal.route)}: {strong(share)} of its traffic goes to {strong(candidate)}"
-        f"; the rest stays with {strong(incumbent)}. Its share rises step by step while no harm "
-        "shows, and drops to 0 % as soon as harm shows."
+        f"Route {strong(proposal.route)}: {strong(share)} of its traffic goes to "
+        f"{strong(candidate)}; the rest stays with {strong(incumbent)}. Its share rises step "
+        "by step while no harm shows, and drops to 0 % as soon as harm shows."
     )
     st.html(markup.facts(_list_facts(view, proposal_review)))
     _show_changes(proposal_review)

@@ -324,8 +324,8 @@ def _find_obstacle(request: submission.ProposalRequest, busy: Mapping[str, Propo
         open_proposal = busy[request.route].proposal
         phase_words = labels.phase_label(open_proposal).words
         return (
-            f"Route {request.route} has an open proposal, {open_proposal.id} ({phase_words}); propose "
-            "again after it has ended."
+            f"Route {request.route} has an open proposal, {open_proposal.id} ({phase_words}); "
+            "propose again after it has ended."
         )
     if not request.candidate:
         return "Choose a candidate first."

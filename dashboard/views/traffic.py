@@ -385,7 +385,8 @@ def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
         for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
             if count and point.requests:
                 share = count / point.requests
-                detail = f"{time_text}: {name} in {format_percent(share, significant=2)} of {request_count}"
+                percent = format_percent(share, significant=2)
+                detail = f"{time_text}: {name} in {percent} of {request_count}"
                 middle_ms = (start_ms + end_ms) / 2
                 shares.append(
                     {
