@@ -313,8 +313,8 @@ def find(
     hint: str,
     text: Callable[[Item], str],
 ) -> Sequence[Item]:
-    """Asks for words, and returns the items whose text contains them. With at most `most`
-    items, returns all and asks for nothing.
+    """Asks for words, and returns the items whose text contains them. If there are at most
+    `most` items, returns all without asking.
     """
     if len(items) <= most:
         return items

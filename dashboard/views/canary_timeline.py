@@ -28,7 +28,7 @@ PANEL_HEIGHTS_PX: Final = (110, 150, 240)  # with titles and labels
 _MOST_TICKS: Final = 8
 _BY_SECOND_MS: Final = 5 * 60_000  # the labels of a shorter axis have seconds
 _BY_DATE_MS: Final = 8 * 86_400_000  # the labels of a longer axis are dates
-# The axis grows in at most this many steps, so that the browser redraws it rarely.
+# The axis grows in about this many steps, so that the browser redraws it rarely.
 _END_STEPS: Final = 40
 # The panels refer to their data by these names.
 _SHARES = alt.NamedData("shares")

@@ -316,8 +316,8 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
     if expired_names := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
         text = (
             f"{expired_names} continues to serve, but the route cannot be changed as long as "
-            f"it is in the chain. Remove it with `swapgate route fallback remove {route} …`, or "
-            "evaluate it on the route's suites."
+            f"it is in the chain. Remove it with `swapgate route fallback remove {route} …`, "
+            "or evaluate it on the route's suites."
         )
         section = markup.banner("A waiver has expired.", text) + section
     return section
