@@ -51,21 +51,21 @@ def named_pages(nav: Any) -> list[str]:
             return []
 
 
-def expand(nav: Any, others: list[str]) -> Any:
+def expand(nav: Any, unlisted: list[str]) -> Any:
     """Returns the navigation with `folder/*.md` replaced by the other pages there."""
     match nav:
         case list():
-            return [page for item in nav for page in expand_item(item, others)]
+            return [page for item in nav for page in expand_item(item, unlisted)]
         case dict():
-            return {title: expand(item, others) for title, item in nav.items()}
+            return {title: expand(item, unlisted) for title, item in nav.items()}
         case _:
             return nav
 
 
-def expand_item(item: Any, others: list[str]) -> list[Any]:
+def expand_item(item: Any, unlisted: list[str]) -> list[Any]:
     if isinstance(item, str) and "*" in item:
-        return [page for page in others if fnmatch(page, item)]
-    return [expand(item, others)]
+        return [page for page in unlisted if fnmatch(page, item)]
+    return [expand(item, unlisted)]
 
 
 def on_page_markdown(

@@ -182,7 +182,7 @@ class Field:
     def ask(
         self,
         name: str,
-        before: Any,
+        present: Any,
         key: str,
     ) -> Any:
         """Shows the field with the present value, and returns the value that the visitor
@@ -197,23 +197,23 @@ class Field:
             return st.selectbox(
                 label,
                 choices,
-                index=choices.index(before),
+                index=choices.index(present),
                 format_func=self._words.__getitem__,
                 **options,
             )
-        if isinstance(before, bool):
-            return st.checkbox(label, before, **options)
-        if isinstance(before, str):
-            return (st.text_input(label, before, **options) or "").strip()
-        if isinstance(before, tuple):
-            text = st.text_input(label, ", ".join(before), **options) or ""
+        if isinstance(present, bool):
+            return st.checkbox(label, present, **options)
+        if isinstance(present, str):
+            return (st.text_input(label, present, **options) or "").strip()
+        if isinstance(present, tuple):
+            text = st.text_input(label, ", ".join(present), **options) or ""
             return tuple(part.strip() for part in text.split(",") if part.strip())
         if name.endswith("_bps"):
-            share = st.number_input(label, *self._range, before / 100, **options)
+            share = st.number_input(label, *self._range, present / 100, **options)
             return 0 if share is None else round(share * 100)
-        if before is not None and isinstance(self._range[0], float):
-            before = float(before)  # the database may return an int
-        return st.number_input(label, *self._range, before, **options)
+        if present is not None and isinstance(self._range[0], float):
+            present = float(present)  # the database may return an int
+        return st.number_input(label, *self._range, present, **options)
 
 
 Fields = Mapping[str, Field]  # by the name of the record's field
@@ -221,17 +221,17 @@ Fields = Mapping[str, Field]  # by the name of the record's field
 
 def ask_fields(
     columns: Sequence[Fields],
-    before: object,
+    present_record: object,
     key: Callable[[str], str],
 ) -> dict[str, Any]:
-    """Shows fields in columns, and returns the entered values by name. before: the record with
+    """Shows fields in columns, and returns the entered values by name. present_record: has
     the present values.
     """
     values: dict[str, Any] = {}
     for container, fields in zip(st.columns(len(columns)), columns, strict=True):
         with container:
             for name, entry in fields.items():
-                values[name] = entry.ask(name, getattr(before, name), key(name))
+                values[name] = entry.ask(name, getattr(present_record, name), key(name))
     return values
 
 
@@ -255,7 +255,7 @@ class SettingsForm:
         self._helps = helps
 
     def ask(
-        self, before: object, key: Callable[[str], str], *, advanced: bool
+        self, present_record: object, key: Callable[[str], str], *, advanced: bool
     ) -> dict[str, Any]:
         """Shows two columns of fields, and the wide ones side by side below them. Returns the
         values by name.
@@ -263,9 +263,9 @@ class SettingsForm:
         left, right, wide = (
             self._list_fields(column, advanced=advanced) for column in ("left", "right", "wide")
         )
-        values = ask_fields([left, right], before, key) if left or right else {}
+        values = ask_fields([left, right], present_record, key) if left or right else {}
         wide_columns = [{name: entry} for name, entry in wide.items()]
-        return values | (ask_fields(wide_columns, before, key) if wide_columns else {})
+        return values | (ask_fields(wide_columns, present_record, key) if wide_columns else {})
 
     def _list_fields(self, column: str, *, advanced: bool) -> Fields:
         entries = [
@@ -309,8 +309,8 @@ def _convert_range(declared: Declaration) -> tuple[float | None, float | None]:
         return allowed.low / 100, allowed.high / 100
     if declared.kind is int:
         return int(allowed.low), int(allowed.high)
-    least = SMALLEST_ABOVE_0 if allowed.above else allowed.low
-    return (0.0 if allowed.zero else float(least)), float(allowed.high)
+    lowest = SMALLEST_ABOVE_0 if allowed.above else allowed.low
+    return (0.0 if allowed.zero else float(lowest)), float(allowed.high)
 
 
 def ask_object(
@@ -360,9 +360,11 @@ class Form:
 
     def say(self, *paragraphs: str, note: str = "") -> None:
         """Shows paragraphs of HTML. note: a plain text below them."""
-        text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
-        below = f'<p class="note">{markup.rich(note)}</p>' if note else ""
-        st.html(markup.block(text + below))
+        paragraphs_html = "".join(
+            f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph
+        )
+        note_html = f'<p class="note">{markup.rich(note)}</p>' if note else ""
+        st.html(markup.block(paragraphs_html + note_html))
 
     def need(self, condition: object, words: str) -> None:
         """Disables the button until a condition is met. The form shows the words of the first
@@ -414,38 +416,38 @@ class Form:
         *,
         need: str = "",
         placeholder: str = "Choose",
-        **more: Any,
+        **widget_options: Any,
     ) -> Option | None:
         """Shows a choice without a preselection. Returns None until the visitor has chosen."""
-        chosen: Option | None = st.selectbox(
+        choice: Option | None = st.selectbox(
             label,
             list(options),
             index=None,
             placeholder=placeholder,
             key=self.key(part),
-            **more,
+            **widget_options,
         )
         if need:
-            self.need(chosen, need)
-        return chosen
+            self.need(choice, need)
+        return choice
 
     def pick(
         self,
         part: str,
         label: str,
         options: Mapping[str, Option],
-        first: Option | None = None,
+        default: Option | None = None,
     ) -> Option:
         """Shows a choice with a preselection. options: values by label. Returns the value."""
         values = list(options.values())
-        index = values.index(first) if first is not None else 0
-        chosen = st.selectbox(
+        index = values.index(default) if default is not None else 0
+        chosen_label = st.selectbox(
             label,
             list(options),
             index=index,
             key=self.key(part),
         )
-        return options[chosen]
+        return options[chosen_label]
 
     def choose_or_type(
         self,
@@ -454,22 +456,22 @@ class Form:
         options: Iterable[str],
         *,
         need: str = "",
-        **more: Any,
+        **widget_options: Any,
     ) -> str:
         """Shows a choice that also takes a typed text. Returns an empty text until the visitor
         has chosen or typed.
         """
-        placeholder = more.pop("placeholder", TYPE_A_MODEL)
-        chosen = self.choose(
+        placeholder = widget_options.pop("placeholder", TYPE_A_MODEL)
+        choice = self.choose(
             part,
             label,
             options,
             need=need,
             placeholder=placeholder,
             accept_new_options=True,
-            **more,
+            **widget_options,
         )
-        return (chosen or "").strip()
+        return (choice or "").strip()
 
     def choose_scope(self, route: str) -> str | None:
         """Asks whether an action applies to one route or to all. Returns None for all."""
@@ -483,12 +485,14 @@ class Form:
     def submit(
         self,
         label: str,
-        done: str,
-        act: Callable[Concatenate[Context, Actor, Arguments], object],
+        done_text: str,
+        use_case: Callable[Concatenate[Context, Actor, Arguments], object],
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> None:
-        """Shows a button that calls `act`. done: the message after the actor's name."""
+        """Shows a button that calls a use case. done_text: follows the actor's name in the
+        message after success.
+        """
         disabled_because = current_user.why_not(self.role) or self.missing
         if st.button(
             label,
@@ -498,8 +502,8 @@ class Form:
         ):
             with st.spinner(f"{self.spinner_text} …") if self.spinner_text else nullcontext():
                 current_user.attempt(
-                    lambda actor: act(page_frame.context(), actor, *args, **kwargs),
-                    lambda actor: self.success_message or f"{actor.name} {done}",
+                    lambda actor: use_case(page_frame.context(), actor, *args, **kwargs),
+                    lambda actor: self.success_message or f"{actor.name} {done_text}",
                 )
         if disabled_because:
             st.html(markup.note(disabled_because))
@@ -534,8 +538,10 @@ class Dialog(Generic[Arguments]):
                     **kwargs,
                 )
             except SwapgateError as error:
-                why = str(error)
-                st.html(markup.failure(CANNOT_OPEN, why, UNCHANGED, docs_page=error.docs_page))
+                reason = str(error)
+                st.html(
+                    markup.failure(CANNOT_OPEN, reason, UNCHANGED, docs_page=error.docs_page)
+                )
             except Exception:
                 # A fault of Swapgate: its details belong in the log.
                 log.exception("dialog_failed: %s", self.title)
@@ -555,9 +561,9 @@ class Dialog(Generic[Arguments]):
     ) -> Opener:
         """Builds the dialog's button. missing: an obstacle to opening it; empty without one."""
         icon = f":material/{self.icon}:" if self.icon else ""
-        words = label or self.label or self.title
+        button_label = label or self.label or self.title
         key = "-".join(filter(None, ("open", self.name, _find_subject_id(*args))))
-        return Opener(words, icon, partial(self, *args), key, self.role, missing)
+        return Opener(button_label, icon, partial(self, *args), key, self.role, missing)
 
 
 def _find_subject_id(*args: object) -> str:

@@ -167,17 +167,17 @@ date_time: Final = format_date_time
 
 def few(names: Sequence[str], most: int) -> str:
     """Joins at most `most` names, and counts the names that it leaves out."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
+    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{rest}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     return format_percent(share, digits)
 
 
-def left(until: datetime, now: datetime) -> str:
+def left(end: datetime, now: datetime) -> str:
     """Writes the time that is left: `6 d 4 h left`, `no time left`."""
-    remaining_s = (until - now).total_seconds()
+    remaining_s = (end - now).total_seconds()
     return f"{span(remaining_s)} left" if remaining_s > 0 else "no time left"
 
 
@@ -216,13 +216,13 @@ def describe_change(
     difference, given the former value. least: the smallest difference to report, in addition to
     `SMALLEST_CLEAR_CHANGE`.
     """
-    was = f"was {write(old)}"
+    former = f"was {write(old)}"
     if new is None or old is None:
-        return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
+        return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, former)
     difference = new - old
     if abs(difference) < max(least, SMALLEST_CLEAR_CHANGE * old) or write(new) == write(old):
-        return FigureChange("=", "no clear change,", Tone.NEUTRAL, was)
+        return FigureChange("=", "no clear change,", Tone.NEUTRAL, former)
     size = amount(abs(difference), old) if amount else write(abs(difference))
     if difference < 0:
-        return FigureChange("▼", f"{size} {words[0]},", Tone.BETTER, was)
-    return FigureChange("▲", f"{size} {words[1]},", Tone.WORSE, was)
+        return FigureChange("▼", f"{size} {words[0]},", Tone.BETTER, former)
+    return FigureChange("▲", f"{size} {words[1]},", Tone.WORSE, former)

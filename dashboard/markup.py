@@ -54,14 +54,14 @@ def block(*parts: str, kind: str = "") -> str:
 
 def title(heading: str, note: str = "") -> str:
     """Renders the page's one h1. heading, note: HTML."""
-    below = f'<p class="note">{note}</p>' if note else ""
-    return block(f"<h1>{heading}</h1>{below}")
+    note_html = f'<p class="note">{note}</p>' if note else ""
+    return block(f"<h1>{heading}</h1>{note_html}")
 
 
 def section(heading: str, note: str = "") -> str:
     """Renders a heading with a note below it. The note may contain `backticks`."""
-    below = f'<p class="note">{rich(note)}</p>' if note else ""
-    return block(f"<h2>{escape(heading)}</h2>{below}")
+    note_html = f'<p class="note">{rich(note)}</p>' if note else ""
+    return block(f"<h2>{escape(heading)}</h2>{note_html}")
 
 
 def note(text: str) -> str:
@@ -134,16 +134,16 @@ def tiles(row: Iterable[Tile], *, stale: bool = False) -> str:
 
 
 def _render_tile(tile: Tile) -> str:
-    below = escape(tile.below)
+    below_html = escape(tile.below)
     if tile.change is not None:
         change = tile.change
         change_text = f"{escape(change.symbol)} {escape(change.words)}"
-        below = f'<span class="{change.tone}">{change_text}</span> {escape(change.was)}'
+        below_html = f'<span class="{change.tone}">{change_text}</span> {escape(change.was)}'
     interval = f'<p class="note">{escape(tile.interval)}</p>' if tile.interval else ""
     return (
         f'<div class="sg-card"><p class="note">{escape(tile.name)}</p>'
         f'<div class="figure">{escape(tile.figure)}</div>{interval}'
-        f'<p class="note">{below}</p></div>'
+        f'<p class="note">{below_html}</p></div>'
     )
 
 
@@ -193,10 +193,10 @@ def meter(
 
 
 def checklist(rows: Iterable[tuple[Label, str]]) -> str:
-    """Renders conditions. Each row has a condition's state, and a text about when it is met."""
+    """Renders conditions. Each row has a condition's state, and an estimate of the time."""
     lines = "".join(
-        f'<p class="check">{state(label)} <span class="when">{escape(when)}</span></p>'
-        for label, when in rows
+        f'<p class="check">{state(label)} <span class="when">{escape(estimate)}</span></p>'
+        for label, estimate in rows
     )
     return block(lines)
 
@@ -262,10 +262,10 @@ def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -
     value_cells = [
         (
             escape(name),
-            f"<del>{escape(before)}</del>",
-            f"<ins>{escape(after)}</ins>",
+            f"<del>{escape(old)}</del>",
+            f"<ins>{escape(new)}</ins>",
         )
-        for name, before, after in rows
+        for name, old, new in rows
     ]
     return table(dict(zip(heads, row, strict=True)) for row in value_cells)
 

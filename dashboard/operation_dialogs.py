@@ -107,9 +107,9 @@ def _ask_input(form: Form, wanted_input: Input) -> Any:
     if isinstance(value_type, type) and issubclass(value_type, StrEnum):
         return form.pick(wanted_input.name, label, {word.value: word for word in value_type})
     if value_type in (int, float):
-        least, most = declared.range[:2] if declared.range else (None, None)
+        lowest, highest = declared.range[:2] if declared.range else (None, None)
         default = None if wanted_input.is_required else wanted_input.default
-        number = Field(label, least, most).ask(wanted_input.name, default, key)
+        number = Field(label, lowest, highest).ask(wanted_input.name, default, key)
         form.need(
             number is not None or not wanted_input.is_required, f"{label}: enter a number."
         )

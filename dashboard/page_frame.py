@@ -243,8 +243,8 @@ def choose_route(routes: Sequence[str]) -> str | None:
     """Asks for a route, which the page's address may name. If the route does not exist, shows
     that, and returns None.
     """
-    wanted = st.query_params.get("route")
-    if wanted is None or wanted in routes:
+    named_route = st.query_params.get("route")
+    if named_route is None or named_route in routes:
         return (
             st.selectbox(
                 "Route",
@@ -255,7 +255,7 @@ def choose_route(routes: Sequence[str]) -> str | None:
             or routes[0]
         )
     note = "The page's address names it. `swapgate route list` lists all routes."
-    st.html(markup.title(f"There is no route {markup.strong(wanted)}", markup.rich(note)))
+    st.html(markup.title(f"There is no route {markup.strong(named_route)}", markup.rich(note)))
     choice = st.selectbox(
         "Show another route",
         routes,

@@ -133,13 +133,13 @@ def forest(
         color=colour,
         shape=shape,
     )
-    text = base.mark_text(
+    point_labels = base.mark_text(
         dy=-14,
         fontSize=12,
         fontWeight=600,
         color=palette.text,
     ).encode(x=alt.X("delta:Q"), y=rows, text="label:N")
-    figure = alt.layer(zero, whisker, limit, point, text)
+    figure = alt.layer(zero, whisker, limit, point, point_labels)
     return dressed(figure, palette, ROW_HEIGHT_PX * len(frame) + EDGES_PX)
 
 
@@ -198,14 +198,14 @@ def quality_against_cost(
         color=colour,
         shape=shape,
     )
-    text = base.mark_text(
+    name_labels = base.mark_text(
         dx=8,
         dy=-10,
         align="left",
         fontSize=12,
         color=palette.text,
     ).encode(x=x, y=y, text="name:N")
-    return dressed(alt.layer(line, whisker, point, text), palette, COST_HEIGHT_PX)
+    return dressed(alt.layer(line, whisker, point, name_labels), palette, COST_HEIGHT_PX)
 
 
 def top_legend(**options: Any) -> alt.Legend:
@@ -268,18 +268,23 @@ def time_axis(
     """Builds an axis of times in milliseconds, with labels at round UTC times."""
     patterns = {timedelta(days=2): "%H:%M", timedelta(days=300): "%d %b"}
     pattern = next(
-        (text for most, text in patterns.items() if end - begin <= most),
+        (text for longest, text in patterns.items() if end - begin <= longest),
         "%b %Y",
     )
     hours = (end - begin).total_seconds() / 3600
-    step_h = next((h for h in TICKS_H if hours <= MOST_TICKS * h), hours / MOST_TICKS)
+    step_h = next(
+        (tick_h for tick_h in TICKS_H if hours <= MOST_TICKS * tick_h), hours / MOST_TICKS
+    )
     step_ms = step_h * 3_600_000.0
     begin_ms = to_ms(begin)
     end_ms = to_ms(end)
-    first = -(-begin_ms // step_ms) * step_ms
+    first_tick_ms = -(-begin_ms // step_ms) * step_ms
     axis = alt.Axis(
         labelExpr=f"utcFormat(datum.value, '{pattern}')",
-        values=[first + n * step_ms for n in range(int((end_ms - first) // step_ms) + 1)],
+        values=[
+            first_tick_ms + n * step_ms
+            for n in range(int((end_ms - first_tick_ms) // step_ms) + 1)
+        ],
         labelOverlap=True,
         **options,
     )

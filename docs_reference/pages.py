@@ -237,8 +237,8 @@ def diagram(
     live: the states that are not final.
     """
     arrows: dict[tuple[str, str], list[str]] = {}
-    for (state, event), after in transitions.items():
-        arrows.setdefault((state.value, after.value), []).append(event.value)
+    for (state, event), next_state in transitions.items():
+        arrows.setdefault((state.value, next_state.value), []).append(event.value)
     final_states = [state for state in type(start) if state not in live]
     lines = [
         "```mermaid",

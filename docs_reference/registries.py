@@ -116,10 +116,10 @@ def _group_by_deletion(
 ) -> Iterator[tuple[str, str, str]]:
     """Yields a row for all places with the same end and the same deletion."""
     places_by_deletion: dict[tuple[str, str], list[str]] = {}
-    for place, holds, ends, deletion in rows:
-        places_by_deletion.setdefault((ends, deletion), []).append(f"{place}: {holds}")
-    for (ends, deletion), places in places_by_deletion.items():
-        yield "; ".join(places), ends, deletion
+    for place, holds, end, deletion in rows:
+        places_by_deletion.setdefault((end, deletion), []).append(f"{place}: {holds}")
+    for (end, deletion), places in places_by_deletion.items():
+        yield "; ".join(places), end, deletion
 
 
 def _build_place_rows(columns: Iterable[ContentColumn]) -> Iterator[tuple[str, str, str, str]]:
@@ -265,7 +265,7 @@ def _join_parts(*parts: str) -> str:
 
 
 def list_policies(shipped: str) -> str:
-    """Writes the settings of the shipped policies. shipped: the default configuration's text."""
+    """Writes the shipped policies' settings. shipped: the text of the default configuration."""
     policies: Mapping[str, object] = yaml.safe_load(shipped)["policies"]
     parts = []
     for name, policy in policies.items():
@@ -297,12 +297,12 @@ def list_policy_keys() -> str:
 
 
 def _find_group(path: str) -> str:
-    first, dot, rest = path.partition(".")
+    section, dot, subpath = path.partition(".")
     if not dot:
         return "Approval"
-    if first == "gate":
+    if section == "gate":
         return "The gate"
-    key_name = re.split(r"[.\[]", rest)[0]
+    key_name = re.split(r"[.\[]", subpath)[0]
     titles = {
         "steps": "Steps of the canary",
         "guardrails": "Guardrails of the canary",

@@ -167,16 +167,16 @@ def _describe_reasoning(intake: HistoryIntake) -> str:
 
 
 def _list_refused(intake: HistoryIntake) -> str:
-    fields = dict.fromkeys(intake.refused)
+    field_names = dict.fromkeys(intake.refused)
     groups = []
     for group, words in (
         (FOREIGN, "marks of other providers¹"),
         (OPENAI_ALONE, "OpenAI's own fields²"),
     ):
-        if set(group) <= fields.keys():
+        if set(group) <= field_names.keys():
             groups.append(words)
-            fields = {name: None for name in fields if name not in group}
-    return ", ".join([*groups, *(f"`{name}`" for name in fields)])
+            field_names = {name: None for name in field_names if name not in group}
+    return ", ".join([*groups, *(f"`{name}`" for name in field_names)])
 
 
 def fault_lines() -> Iterator[str]:

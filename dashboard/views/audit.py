@@ -184,16 +184,16 @@ def _render_details(details: Mapping[str, object]) -> str:
     if not details:
         return ""
     plain = {name: to_shown(value) for name, value in details.items() if value is not None}
-    short = "; ".join(
+    short_text = "; ".join(
         f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in plain.items()
     )
-    if len(short) <= SHOWN_DETAILS:
-        return f'<span class="note details">{escape(short)}</span>'
-    whole = json.dumps(plain, ensure_ascii=False, indent=2)
+    if len(short_text) <= SHOWN_DETAILS:
+        return f'<span class="note details">{escape(short_text)}</span>'
+    full_text = json.dumps(plain, ensure_ascii=False, indent=2)
     return (
-        f'<details><summary class="note">{escape(format_excerpt(short, SHOWN_DETAILS))}'
-        f"</summary><pre>{escape(whole)}</pre></details>"
+        f'<details><summary class="note">{escape(format_excerpt(short_text, SHOWN_DETAILS))}'
+        f"</summary><pre>{escape(full_text)}</pre></details>"
     )
 
 

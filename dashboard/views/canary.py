@@ -51,19 +51,19 @@ def show() -> None:
     with top:
         page_frame.show_done_message()
         page_frame.show_freezes(route)
-    proposed = None
+    route_status = None
     if view.status is None or not view.status.rollout.live:
-        proposed = load_status(ctx, route)
+        route_status = load_status(ctx, route)
     if view.status is None:
         state.html(markup.title(f"No canary on {strong(route)}"))
-        if proposed is None or proposed.open_proposal is None:
+        if route_status is None or route_status.open_proposal is None:
             page_frame.show_empty(
                 "This route has never had a canary. A canary opens when a proposal passes:",
                 f"swapgate proposal create {route} PROVIDER/MODEL",
             )
-    if proposed is not None:
+    if route_status is not None:
         with top:
-            show_proposed(proposed)
+            show_proposed(route_status)
     if view.status is not None:
         rollout = view.status.rollout
         state.html(canary_text.headline(view, view.status))
@@ -139,9 +139,9 @@ def figures(view: CanaryView, status: CanaryStatus) -> None:
         st.html(markup.note(f"{status.accepted_cost.text}."))
     if status.callers:
         st.html(markup.note(f"Callers: {status.callers}"))
-    needs = canary_text.needs(status)
-    if needs:
-        st.html(markup.section("Conditions for the next step") + markup.checklist(needs))
+    conditions = canary_text.needs(status)
+    if conditions:
+        st.html(markup.section("Conditions for the next step") + markup.checklist(conditions))
     timeline(view, status)
     evidence(status, stale=stale)
 

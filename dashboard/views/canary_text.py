@@ -56,8 +56,8 @@ class CanaryView:
         minutes = [t.minute for t in self.traffic if t.requests]
         if self.status is None or not self.status.rollout.live or not minutes:
             return None
-        last = max(minutes) + timedelta(minutes=1)
-        return last if self.now - last > QUIET else None
+        last_request_at = max(minutes) + timedelta(minutes=1)
+        return last_request_at if self.now - last_request_at > QUIET else None
 
 
 def load_canary(ctx: Context, route: str) -> CanaryView:
@@ -65,9 +65,9 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
     canaries = list_canaries(ctx, route=route)
     if not canaries:
         return CanaryView(None, (), ctx.clock.now())
-    since = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
+    first_minute = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
     with ctx.store.read() as tx:
-        traffic = Observations(tx).traffic(since=since, route=route)
+        traffic = Observations(tx).traffic(since=first_minute, route=route)
     rollout = canaries[0].rollout
     if not rollout.live and not rollout.baking:
         # Requests after the end took no part in the decision that the page shows.
@@ -172,10 +172,10 @@ def _label_need(need: StepNeed) -> tuple[labels.Label, str]:
     if need.done:
         return labels.Label("✓", need.words, labels.Tone.BETTER), ""
     if need.eta_s is None:
-        when = "" if need.what == "person" else "no estimate yet"
-        return labels.Label("?", need.words, labels.Tone.UNDECIDED), when
-    when = f"about {format_estimate(need.eta_s)}"
-    return labels.Label("◷", need.words, labels.Tone.NEUTRAL), when
+        estimate = "" if need.what == "person" else "no estimate yet"
+        return labels.Label("?", need.words, labels.Tone.UNDECIDED), estimate
+    estimate = f"about {format_estimate(need.eta_s)}"
+    return labels.Label("◷", need.words, labels.Tone.NEUTRAL), estimate
 
 
 def guardrails(status: CanaryStatus, *, stale: bool) -> str:
@@ -368,12 +368,12 @@ def _build_progress_tile(view: CanaryView, status: CanaryStatus) -> Tile:
 
 def _build_failure_tile(
     arm: str,
-    failed: int,
+    failures: int,
     callers: int,
 ) -> Tile:
     # The guardrails' rows round in the same way.
-    share = format_percent(_divide(failed, callers), significant=2)
-    return Tile(f"Failed {arm}", share, below=f"{failed:,} of {callers:,} callers")
+    share = format_percent(_divide(failures, callers), significant=2)
+    return Tile(f"Failed {arm}", share, below=f"{failures:,} of {callers:,} callers")
 
 
 def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
@@ -409,8 +409,8 @@ def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
     return label, figures
 
 
-def _divide(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _divide(part: int, total: int) -> float | None:
+    return part / total if total else None
 
 
 def _format_p95(view: CanaryView, arm: str) -> str:
@@ -463,10 +463,10 @@ def _name_event(rollout: Rollout, event: AuditEvent) -> str:
         former_step = inputs.get("step") if isinstance(inputs, Mapping) else None
         steps = rollout.policy.steps
         if isinstance(former_step, int) and former_step + 1 < len(steps):
-            old, new = (
+            old_share, new_share = (
                 labels.weight(step.weight_bps) for step in steps[former_step : former_step + 2]
             )
-            return f"{old} to {new}"
+            return f"{old_share} to {new_share}"
     if event.action == "canary.abort":
         inputs = event.details.get("inputs")
         state = inputs.get("state") if isinstance(inputs, Mapping) else None

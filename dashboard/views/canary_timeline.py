@@ -205,11 +205,11 @@ def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]
 @lru_cache(maxsize=32)
 def _write_panels(steps: Sequence[float], palette: Palette) -> Sequence[Mapping[str, Any]]:
     """Renders the panels without data. steps: the shares so far, in percent."""
-    share, evidence, failed = PANEL_HEIGHTS_PX
+    share_height, evidence_height, failure_height = PANEL_HEIGHTS_PX
     panels = (
-        plots.dressed(_draw_shares(steps, palette), palette, share),
-        plots.dressed(_draw_evidence(palette), palette, evidence),
-        plots.dressed(_draw_failures(palette), palette, failed),
+        plots.dressed(_draw_shares(steps, palette), palette, share_height),
+        plots.dressed(_draw_evidence(palette), palette, evidence_height),
+        plots.dressed(_draw_failures(palette), palette, failure_height),
     )
     return [panel.to_dict() for panel in panels]
 
@@ -223,7 +223,9 @@ def _draw_shares(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
             color=palette.better,
             opacity=0.16,
         )
-        .encode(x=_build_time_axis(shown=False), y=_build_share_axis(steps), tooltip="text:N")
+        .encode(
+            x=_build_time_axis(has_labels=False), y=_build_share_axis(steps), tooltip="text:N"
+        )
     )
     return plots.panel(SHARE, palette, line, _draw_time_bounds())
 
@@ -252,7 +254,7 @@ def _draw_evidence(palette: Palette) -> alt.LayerChart:
         alt.Chart(_EVIDENCE)
         .mark_line(interpolate="step-after", strokeWidth=2, color=palette.undecided)
         .encode(
-            x=_build_time_axis(shown=False),
+            x=_build_time_axis(has_labels=False),
             y=alt.Y(
                 "percent:Q",
                 title=None,
@@ -278,7 +280,7 @@ def _draw_failures(palette: Palette) -> alt.LayerChart:
 
     colour = by_arm(alt.Color, palette.worse, palette.better)
     base = alt.Chart(_FAILURES)
-    time = _build_time_axis(shown=True)
+    time = _build_time_axis(has_labels=True)
     band = base.mark_area(opacity=0.18).encode(
         x=time,
         y=_build_percent_axis("low:Q"),
@@ -307,14 +309,14 @@ def _draw_failures(palette: Palette) -> alt.LayerChart:
         tooltip="text:N",
         shape=by_arm(alt.Shape, "square", "circle"),
     )
-    corners = _draw_time_bounds(shown=True).encode(y=_build_percent_axis("top:Q"))
+    corners = _draw_time_bounds(has_labels=True).encode(y=_build_percent_axis("top:Q"))
     return plots.panel(FAILED, palette, band, line, newest_interval, point, corners)
 
 
-def _draw_time_bounds(*, shown: bool = False) -> alt.Chart:
+def _draw_time_bounds(*, has_labels: bool = False) -> alt.Chart:
     """Draws an invisible layer, whose data make all panels' axes of time equally long."""
     chart: alt.Chart = alt.Chart(_CORNERS).mark_point(opacity=0)
-    return chart.encode(x=_build_time_axis(shown=shown))
+    return chart.encode(x=_build_time_axis(has_labels=has_labels))
 
 
 def _find_top(failures: pd.DataFrame) -> float:
@@ -351,7 +353,7 @@ def _build_share_axis(steps: Sequence[float]) -> alt.Y:
     )
 
 
-def _build_time_axis(*, shown: bool) -> alt.X:
+def _build_time_axis(*, has_labels: bool) -> alt.X:
     """Builds the axis of time. Its labels depend on its length, which the browser knows."""
     # The browser computes the axis's length from its data.
     length_ms = "domain('x')[1] - domain('x')[0]"
@@ -364,8 +366,8 @@ def _build_time_axis(*, shown: bool) -> alt.X:
     axis = alt.Axis(
         tickCount=_MOST_TICKS,
         labelExpr=f"{by_date} ? {date_label} : {by_second} ? {second_label} : {clock_label}",
-        labels=shown,
-        ticks=shown,
+        labels=has_labels,
+        ticks=has_labels,
         labelOverlap=True,
         grid=True,
     )

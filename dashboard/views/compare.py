@@ -202,8 +202,8 @@ def effects(view: ComparisonView) -> None:
     if basis is None:
         return
     reports = list_reports(basis)
-    shown = [r for r in reports if r.suite not in view.differing]
-    frame = plots.suite_frame(shown, view.titles, basis)
+    comparable = [r for r in reports if r.suite not in view.differing]
+    frame = plots.suite_frame(comparable, view.titles, basis)
     if frame.empty:
         return
     note = (
@@ -216,7 +216,9 @@ def effects(view: ComparisonView) -> None:
         theme=None,
         width="stretch",
     )
-    imprecise = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < FEWEST_PAIRS]
+    imprecise = [
+        view.titles.get(r.suite, r.suite) for r in comparable if r.n_used < FEWEST_PAIRS
+    ]
     imprecise_note = (
         f" Fewer than {FEWEST_PAIRS} pairs, so no interval: {', '.join(imprecise)}."
     )
@@ -226,7 +228,7 @@ def effects(view: ComparisonView) -> None:
     )
     mark = '<span class="limit"></span>'
     st.html(markup.block(f'<p class="note">{mark}{escape(limit_note)}</p>'))
-    single_suites = [report for report in shown if report is not basis.mean]
+    single_suites = [report for report in comparable if report is not basis.mean]
     st.html(
         markup.section("Won, tied, lost", verdict_text.bars_note(single_suites, view.titles))
     )
@@ -246,27 +248,27 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
             continue
         name = view.titles.get(report.suite, report.suite)
         st.html(markup.section(f"Slices of {name}", verdict_text.slices_note(report)))
-        everything = pd.concat(charts.values())
+        scale_rows = pd.concat(charts.values())
         fields = list(charts)
         columns = min(CHARTS_PER_ROW, len(charts))
-        for first in range(0, len(fields), columns):
+        for start in range(0, len(fields), columns):
             # The last row may have fewer charts, but they keep the width.
-            row = fields[first : first + columns]
+            row = fields[start : start + columns]
             for column, field in zip(st.columns(columns), row, strict=False):
                 with column:
                     st.html(markup.block(f"<p>By {strong(field)}</p>"))
-                    chart = plots.forest(charts[field], page_frame.palette(), everything)
+                    chart = plots.forest(charts[field], page_frame.palette(), scale_rows)
                     st.altair_chart(chart, theme=None, width="stretch")
 
 
 def progress(view: ComparisonView) -> None:
     """Shows how many items both models have answered."""
     st.html(markup.section("Progress", "Items that both models have answered."))
-    for suite, done, planned in verdict_text.progress(view.comparison):
+    for suite, answered, planned in verdict_text.progress(view.comparison):
         name = view.titles.get(suite, suite)
         st.html(
-            markup.block(f"<p>{escape(name)}: {done:,} of {planned:,} on both sides</p>")
-            + markup.meter(f"Progress of {name}", done / planned, labels.Tone.NEUTRAL)
+            markup.block(f"<p>{escape(name)}: {answered:,} of {planned:,} on both sides</p>")
+            + markup.meter(f"Progress of {name}", answered / planned, labels.Tone.NEUTRAL)
         )
     if st.button("Refresh", icon=":material/refresh:"):
         st.rerun()

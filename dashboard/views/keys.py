@@ -59,7 +59,7 @@ class KeysView:
     now: datetime
 
     @property
-    def live(self) -> Sequence[KeySummary]:
+    def active(self) -> Sequence[KeySummary]:
         return [*self.clients, *self.managers]
 
 
@@ -67,9 +67,9 @@ def load(ctx: Context, _: None) -> KeysView:
     """Loads the keys that are not revoked, the people, and Swapgate's spending this month."""
     page = list_keys(ctx, PageRequest(MOST_LISTED))
     now = ctx.clock.now()
-    live = [key for key in page if key.revoked_at is None]
-    clients = [key for key in live if key.role is None]
-    managers = [key for key in live if key.role is not None]
+    active = [key for key in page if key.revoked_at is None]
+    clients = [key for key in active if key.role is None]
+    managers = [key for key in active if key.role is not None]
     people = keys.list_people(ctx, current_user.signed_in())
     return KeysView(
         clients=replace(
@@ -87,11 +87,11 @@ def load(ctx: Context, _: None) -> KeysView:
 
 def _list_actions(view: KeysView) -> Sequence[Opener]:
     owners = sorted({key.principal_name for key in view.managers})
-    obstacle = "" if view.live else "There is no key to change."
+    obstacle = "" if view.active else "There is no key to change."
     return [
         create_client_key.opener(),
         create_management_key.opener(owners),
-        change_key.opener(view.live, missing=obstacle),
+        change_key.opener(view.active, missing=obstacle),
     ]
 
 
@@ -208,8 +208,8 @@ def _render_meter(
 
 def unpriced(requests: int, *, known: bool = True) -> str:
     """Counts the requests of unknown price. known: whether a sum of known prices precedes."""
-    words = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
-    return f" {faint(words)}" if requests else ""
+    text = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
+    return f" {faint(text)}" if requests else ""
 
 
 def _render_rates(limits: KeyLimits) -> str:
@@ -295,8 +295,8 @@ PEOPLE_NOTE: Final = (
 
 
 def _list_people_openers(view: KeysView) -> Sequence[Opener]:
-    others = [person for person in view.people if person.kind is not PrincipalKind.LOCAL]
-    obstacle = "" if others else "The operator of this machine is the only person."
+    declarable = [person for person in view.people if person.kind is not PrincipalKind.LOCAL]
+    obstacle = "" if declarable else "The operator of this machine is the only person."
     return [declare.opener(view.people, missing=obstacle)]
 
 
@@ -420,14 +420,14 @@ def _create(
 ) -> None:
     """Creates a key, and keeps its text in the session until its creator has stored it."""
     secret = page_frame.installation().secret
-    _, text = keys.create_key(
+    _, key_text = keys.create_key(
         ctx,
         actor,
         name,
         secret=secret,
         **options,
     )
-    st.session_state[NEW_KEY] = (actor.principal, name, text)
+    st.session_state[NEW_KEY] = (actor.principal, name, key_text)
 
 
 def show_new_key(_: object = None) -> None:
@@ -435,7 +435,7 @@ def show_new_key(_: object = None) -> None:
     new_key = st.session_state.get(NEW_KEY)
     if new_key is None:
         return
-    creator, name, text = new_key
+    creator, name, key_text = new_key
     actor = current_user.signed_in()
     if actor is None or actor.principal != creator:
         del st.session_state[NEW_KEY]
@@ -443,7 +443,7 @@ def show_new_key(_: object = None) -> None:
     with st.container(border=True):
         warning = "Swapgate does not store it in clear text, and never shows it again."
         st.html(markup.block(f"<p>The key of {strong(name)}. {escape(warning)}</p>"))
-        st.code(text, language=None, wrap_lines=True)
+        st.code(key_text, language=None, wrap_lines=True)
         if st.button("I have stored it", key="stored", type="primary"):
             del st.session_state[NEW_KEY]
             st.rerun()
@@ -502,19 +502,19 @@ def change_key(form: Form, active_keys: Sequence[KeySummary]) -> None:
 def _change_limits(key: KeySummary) -> None:
     """Asks for a key's limits. Fails if another person changed them meanwhile."""
     form = Form(Role.ADMIN, "limit", key.id)
-    shown = key.limits or KeyLimits()
+    shown_limits = key.limits or KeyLimits()
     st.html(markup.note("Past spending still counts. Routers apply the limits within 2 s."))
-    wanted = _ask_limits(shown, form)
-    form.need(wanted != shown, "These are its limits already.")
+    new_limits = _ask_limits(shown_limits, form)
+    form.need(new_limits != shown_limits, "These are its limits already.")
 
-    def change(stored: KeyLimits) -> KeyLimits:
+    def change(stored_limits: KeyLimits) -> KeyLimits:
         # Writing all limits would undo another person's change.
-        if stored != shown:
+        if stored_limits != shown_limits:
             raise StaleWrite(
                 "another person changed this key's limits after this dialog was opened: "
                 "close it and open it again to see the limits as they are now"
             )
-        return wanted
+        return new_limits
 
     done_text = f"changed the limits of {key.name}."
     form.submit("Set the limits", done_text, keys.set_limits, key.id, change)
@@ -523,10 +523,10 @@ def _change_limits(key: KeySummary) -> None:
 def _change_opt_outs(key: KeySummary) -> None:
     form = Form(Role.ADMIN, "opt-out", key.id)
     st.html(markup.note("Routers apply it within 2 s. Copies that are already stored stay."))
-    wanted = _ask_opt_outs(key.opt_outs, form)
-    form.need(frozenset(wanted) != key.opt_outs, "These are its opt-outs already.")
+    new_opt_outs = _ask_opt_outs(key.opt_outs, form)
+    form.need(frozenset(new_opt_outs) != key.opt_outs, "These are its opt-outs already.")
     done_text = f"changed the opt-outs of {key.name}."
-    form.submit("Set the opt-outs", done_text, keys.set_opt_outs, key.id, wanted)
+    form.submit("Set the opt-outs", done_text, keys.set_opt_outs, key.id, new_opt_outs)
 
 
 def _revoke(key: KeySummary) -> None:

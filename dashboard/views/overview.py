@@ -185,8 +185,8 @@ def _show_alerts(
         symbol = "✕" if critical else "?"
         tone = Tone.WORSE if critical else Tone.UNDECIDED
         times = f", {alert.count:,} times" if alert.count > 1 else ""
-        when = f"First seen {labels.age(alert.first_seen, now)}{times}."
-        text = f"{alert.text} {when} Next: {alert.next_step}."
+        first_seen = f"First seen {labels.age(alert.first_seen, now)}{times}."
+        text = f"{alert.text} {first_seen} Next: {alert.next_step}."
         st.html(
             markup.banner(
                 f"{symbol} {alert.title}.",
@@ -197,8 +197,8 @@ def _show_alerts(
                 page=_find_page(alert),
             )
         )
-    if rest := visible[MOST_ALERTS:]:
-        count_text = labels.plural(len(rest), "more alert")
+    if other_alerts := visible[MOST_ALERTS:]:
+        count_text = labels.plural(len(other_alerts), "more alert")
         st.html(markup.banner(f"? {count_text}.", "“All alerts” below lists them."))
 
 
@@ -219,8 +219,8 @@ def _show_all_alerts(
         listed = [*open_alerts, *ended][:MOST_TABLE_ROWS]
         st.html(markup.table(map(_build_alert_row, listed), stacked=True))
         if len(listed) < page.total:
-            rest = f"{len(listed):,} of {page.total:,} alerts, open alerts first"
-            st.html(markup.note(f"{rest}; `swapgate alert list` lists all."))
+            count_text = f"{len(listed):,} of {page.total:,} alerts, open alerts first"
+            st.html(markup.note(f"{count_text}; `swapgate alert list` lists all."))
 
 
 def _find_page(alert: AlertView) -> str:
@@ -335,17 +335,17 @@ def _render_card(
     reason_html = f'<p class="why">{markup.rich(status.reason)}</p>' if status.reason else ""
     if status.outage is not None and status.progress is not RouteState.STEADY:
         reason_html += f'<p class="note">{escape(status.progress_text)}</p>'
-    when = ""
+    verdict_origin = ""
     proof = '<p class="neutral">none: no candidate was judged for this route</p>'
     if verdict is not None:
-        when = f" on {judged_model}, {labels.age(verdict.decided_at, now)}"
+        verdict_origin = f" on {judged_model}, {labels.age(verdict.decided_at, now)}"
         proof = f"<p>{_render_verdict(status)}</p>"
     return markup.block(
         f'<div><span class="name">{escape(status.route.name)}</span> '
         f"<p>{_render_state(status, now)}</p>"
         f'<p class="note">{_describe_serving(status)}{candidate_text}</p></div>'
-        f'{reason_html}<div class="proof"><p class="note">last verdict{escape(when)}</p>'
-        f"{proof}</div>"
+        f'{reason_html}<div class="proof"><p class="note">last verdict'
+        f"{escape(verdict_origin)}</p>{proof}</div>"
         f'<div class="figures">{figures}</div>',
         kind="sg-route",
     )
@@ -357,8 +357,8 @@ def _describe_serving(status: RouteStatus) -> str:
     if not status.serves:
         return f"no model answers; the incumbent is {incumbent}"
     if status.serves != status.incumbent.name:
-        by = ", by a kill switch" if status.outage is None else ""
-        return f"now served by {strong(status.serves)}, in place of {incumbent}{by}"
+        cause = ", by a kill switch" if status.outage is None else ""
+        return f"now served by {strong(status.serves)}, in place of {incumbent}{cause}"
     return f"serves {incumbent}"
 
 
@@ -422,15 +422,15 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     """Renders the requests of the last hour, with the trend of their cost if all prices are
     known.
     """
-    ends = sum_request_ends(traffic)
-    if not ends.requests:
+    request_ends = sum_request_ends(traffic)
+    if not request_ends.requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
     # A minute of unknown price would look like a fall in cost.
     trend = [] if any(t.unpriced for t in traffic) else cost_trend(traffic)
     bars = markup.trend(trend, name="cost per 1,000 requests, every 5 min")
-    noun = "request" if ends.requests == 1 else "requests"
-    failures = ", ".join((noun, *ends.failures))
-    number = strong(f"{ends.requests:,}")
+    noun = "request" if request_ends.requests == 1 else "requests"
+    failures = ", ".join((noun, *request_ends.failures))
+    number = strong(f"{request_ends.requests:,}")
     return f'<p class="note">last hour</p><p>{number} {escape(failures)} {bars}</p>'
 
 

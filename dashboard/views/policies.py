@@ -41,29 +41,29 @@ NOTE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PoliciesView:
-    """The section's data. others: the other policies, those of the most routes first."""
+    """The section's data. other_policies: sorted by the number of their routes, most first."""
 
-    own: Sequence[Policy]  # the policy of the page's route; empty without a route
-    others: Sequence[Policy]
-    used: Mapping[str, Sequence[str]]  # the routes that use a policy, by its name
+    own_policy: Sequence[Policy]  # the policy of the page's route; empty without a route
+    other_policies: Sequence[Policy]
+    routes_by_policy: Mapping[str, Sequence[str]]  # the routes that use a policy
 
 
-def load(ctx: Context, own: str) -> PoliciesView:
+def load(ctx: Context, own_name: str) -> PoliciesView:
     """Loads the policies, and the routes that use each."""
-    used: dict[str, list[str]] = {name: [] for name in ctx.policies}
+    routes_by_policy: dict[str, list[str]] = {name: [] for name in ctx.policies}
     for route in ctx.store.lists.routes():
-        used.setdefault(route.settings.policy, []).append(route.name)
-    ordered = sorted(ctx.policies, key=lambda name: (-len(used[name]), name))
+        routes_by_policy.setdefault(route.settings.policy, []).append(route.name)
+    ordered = sorted(ctx.policies, key=lambda name: (-len(routes_by_policy[name]), name))
     return PoliciesView(
-        [ctx.policies[own]] if own in ctx.policies else [],
-        [ctx.policies[name] for name in ordered if name != own],
-        used,
+        [ctx.policies[own_name]] if own_name in ctx.policies else [],
+        [ctx.policies[name] for name in ordered if name != own_name],
+        routes_by_policy,
     )
 
 
-def show(own: str = "") -> None:
-    """Shows the policies. own: the policy of the page's route, shown first and unfolded."""
-    view = load(page_frame.context(), own)
+def show(own_name: str = "") -> None:
+    """Shows the policies. own_name: the policy of the page's route, which comes first."""
+    view = load(page_frame.context(), own_name)
     st.html(markup.section("Policy", NOTE))
     OWN.show(view)
     OTHERS.show(view)
@@ -74,7 +74,7 @@ def _render_card(view: PoliciesView, policy: Policy) -> Sequence[str]:
     needs_person = policy.promotion is PromotionMode.APPROVED
     approval = "a person approves" if needs_person else "automatic"
     tone = labels.Tone.UNDECIDED if needs_person else labels.Tone.NEUTRAL
-    routes = view.used[policy.name]
+    routes = view.routes_by_policy[policy.name]
     users = "No route uses it."
     if routes:
         names = [markup.link("routes", escape(name), route=name) for name in routes]
@@ -128,12 +128,12 @@ def _explain_claim(gate: GatePolicy) -> str:
             words = (
                 f"The candidate must save {saving} of the cost, and be at most {loss} worse."
             )
-    others = [labels.CLAIMS[c] for c in gate.allowed_claims if c is not gate.claim]
-    if others:
+    other_claims = [labels.CLAIMS[c] for c in gate.allowed_claims if c is not gate.claim]
+    if other_claims:
         largest = f"{format_score(gate.largest_margin, None)} points"
         words += (
-            f" A proposal may claim “{'” or “'.join(others)}” instead, with an allowed loss of "
-            f"up to {largest}."
+            f" A proposal may claim “{'” or “'.join(other_claims)}” instead, with an allowed "
+            f"loss of up to {largest}."
         )
     return words
 
@@ -248,9 +248,9 @@ def _describe_conditions(step: CanaryStep) -> str:
 CARDS: Final = Cards[PoliciesView, Policy](
     key=lambda policy: f"policy-{policy.name}", parts=_render_card
 )
-OWN: Final = ResourceList[PoliciesView, Policy](rows=lambda view: view.own, cards=CARDS)
+OWN: Final = ResourceList[PoliciesView, Policy](rows=lambda view: view.own_policy, cards=CARDS)
 OTHERS: Final = ResourceList[PoliciesView, Policy](
-    rows=lambda view: view.others,
+    rows=lambda view: view.other_policies,
     cards=CARDS,
     folded=("other policy", "other policies"),
 )

@@ -45,7 +45,7 @@ class ProposalsView:
     state: str = "all"
 
     @property
-    def busy(self) -> Mapping[str, ProposalRow]:
+    def open_by_route(self) -> Mapping[str, ProposalRow]:
         """The open proposals by route. Each prevents a further proposal for its route."""
         return {
             row.proposal.route: row
@@ -54,7 +54,7 @@ class ProposalsView:
         }
 
     @property
-    def chosen(self) -> Sequence[ProposalRow]:
+    def in_state(self) -> Sequence[ProposalRow]:
         """The proposals in the chosen state."""
         return [
             row
@@ -95,7 +95,7 @@ def _show_chosen(view: ProposalsView) -> None:
     )
     filtered = replace(view, state=state or "open")
     PROPOSALS.show(filtered)
-    if not filtered.chosen:
+    if not filtered.in_state:
         newest = next(iter(view.page), None)
         decided_text = " The newest decided proposal:" if newest and state == "open" else ""
         st.html(markup.note(f"No proposal is “{state}”.{decided_text}"))
@@ -128,12 +128,12 @@ def _load_canary_labels(ctx: Context, rows: Sequence[ProposalRow]) -> Mapping[st
     """
     if not any(row.proposal.phase is ProposalPhase.CANARY for row in rows):
         return {}
-    live = status.list_canaries(ctx)
+    live_canaries = status.list_canaries(ctx)
     return {
         canary.rollout.route: replace(
             labels.canary_label(canary.state), words=canary.state.of_route
         )
-        for canary in live
+        for canary in live_canaries
         if not canary.rollout.baking
     }
 
@@ -212,7 +212,7 @@ def _render_progress(row: ProposalRow) -> Sequence[str]:
 def create(view: ProposalsView) -> None:
     """Shows the form for a proposal. A route with an open proposal takes no further one."""
     routes = view.routes
-    busy = view.busy
+    open_by_route = view.open_by_route
     prefilled = st.query_params.get("candidate")
     with st.expander(
         "Propose a swap",
@@ -225,12 +225,12 @@ def create(view: ProposalsView) -> None:
                 "swapgate init --guided",
             )
             return
-        request = _read_form(routes, prefilled, busy)
-        obstacle = _find_obstacle(request, busy)
+        request = _read_form(routes, prefilled, open_by_route)
+        obstacle = _find_obstacle(request, open_by_route)
         if not obstacle:
             obstacle = _show_forecast(request)
-        elif request.route in busy:
-            _show_link(busy[request.route])
+        elif request.route in open_by_route:
+            _show_link(open_by_route[request.route])
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Propose", type="primary", disabled=bool(obstacle)):
                 current_user.attempt(
@@ -263,13 +263,13 @@ def _show_link(row: ProposalRow) -> None:
 def _read_form(
     routes: Sequence[str],
     prefilled: str | None,
-    busy: Mapping[str, ProposalRow],
+    open_by_route: Mapping[str, ProposalRow],
 ) -> submission.ProposalRequest:
     """Shows the fields of a proposal. The address may name the route and the candidate."""
     ctx = page_frame.context()
     left, right = st.columns(2)
     named_route = st.query_params.get("route")
-    free_route = next((name for name in routes if name not in busy), routes[0])
+    free_route = next((name for name in routes if name not in open_by_route), routes[0])
     index = routes.index(named_route if named_route in routes else free_route)
     route = left.selectbox(
         "Route",
@@ -305,8 +305,10 @@ def _read_form(
     )
     reason = left.text_input("Reason", key="wish-reason")
     texts: dict[str, Any] = {
-        name: right.text_input(f"{text['label']} (optional)", key=f"wish-{text['word']}")
-        for name, text in PROPOSAL_TEXTS.items()
+        name: right.text_input(
+            f"{declaration['label']} (optional)", key=f"wish-{declaration['word']}"
+        )
+        for name, declaration in PROPOSAL_TEXTS.items()
     }
     return submission.ProposalRequest(
         route=route,
@@ -318,10 +320,12 @@ def _read_form(
     )
 
 
-def _find_obstacle(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow]) -> str:
+def _find_obstacle(
+    request: submission.ProposalRequest, open_by_route: Mapping[str, ProposalRow]
+) -> str:
     """Names the obstacle to making the proposal now; empty without one."""
-    if request.route in busy:
-        open_proposal = busy[request.route].proposal
+    if request.route in open_by_route:
+        open_proposal = open_by_route[request.route].proposal
         phase_words = labels.phase_label(open_proposal).words
         return (
             f"Route {request.route} has an open proposal, {open_proposal.id} ({phase_words}); "
@@ -384,7 +388,7 @@ def _show_forecast(request: submission.ProposalRequest) -> str:
 
 
 PROPOSALS: Final = ResourceList[ProposalsView, ProposalRow](
-    rows=lambda view: view.chosen,
+    rows=lambda view: view.in_state,
     cards=Cards(
         key=lambda row: f"proposal-{row.proposal.id}",
         parts=_render_card,

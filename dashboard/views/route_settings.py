@@ -93,29 +93,29 @@ CANDIDATES: Final[Sequence[Fields]] = (
 def merge(
     stored: RouteSettings,
     shown: RouteSettings,
-    wanted: RouteSettings,
+    entered: RouteSettings,
 ) -> RouteSettings:
     """Applies only the settings that the dialog changed. Raises Conflict if another person
     changed one of them after the dialog opened.
     """
     names = [field.name for field in fields(RouteSettings) if field.name != "capable"]
-    changed = {
-        name: getattr(wanted, name)
+    changes = {
+        name: getattr(entered, name)
         for name in names
-        if getattr(wanted, name) != getattr(shown, name)
+        if getattr(entered, name) != getattr(shown, name)
     }
-    for name, value in changed.items():
+    for name, value in changes.items():
         if getattr(stored, name) not in (getattr(shown, name), value):
             raise Conflict(
                 f"another person changed {name} after this dialog was opened: close it and "
                 "open it again to see the setting as it is now"
             )
-    return replace(stored, **changed)
+    return replace(stored, **changes)
 
 
-def preview(route: Route, wanted: RouteSettings) -> str:
+def preview(route: Route, entered: RouteSettings) -> str:
     """Renders the changes of the new settings; empty without a change."""
-    changes = routes.describe_difference(route, replace(route, settings=wanted))
+    changes = routes.describe_difference(route, replace(route, settings=entered))
     if not changes:
         return ""
     rows = [(name, old or "none", new or "none") for name, (old, new) in changes.items()]
@@ -178,22 +178,22 @@ def _ask_overrides(
     other_routes = [route for route in page_frame.route_names(ctx) if route != own_route]
     st.html(markup.note("Another route can answer some kinds of this route's requests."))
     columns = st.columns(2)
-    wanted: dict[RequestKind, str] = {}
-    for place, (kind, words) in enumerate(KIND_WORDS.items()):
+    overrides: dict[RequestKind, str] = {}
+    for place, (kind, label) in enumerate(KIND_WORDS.items()):
         present_route = present.overrides.get(kind)
         names = list(
             dict.fromkeys((*other_routes, *([present_route] if present_route else [])))
         )
         chosen_route = columns[place % 2].selectbox(
-            words,
+            label,
             names,
             index=names.index(present_route) if present_route else None,
             placeholder="This route",
             key=build_key(f"override-{kind.value}"),
         )
         if chosen_route:
-            wanted[kind] = chosen_route
-    return wanted
+            overrides[kind] = chosen_route
+    return overrides
 
 
 def _ask_suites(
@@ -203,21 +203,21 @@ def _ask_suites(
 ) -> tuple[RouteSuite, ...]:
     """Asks for the suites by role. A suite has one role, and keeps its other settings."""
     names = sorted({*ctx.suites.names(), *(suite.suite for suite in present)})
-    chosen: dict[str, RouteSuite] = {}
-    for role, words in ROLE_WORDS.items():
-        free_names = [name for name in names if name not in chosen]
+    suites: dict[str, RouteSuite] = {}
+    for role, label in ROLE_WORDS.items():
+        free_names = [name for name in names if name not in suites]
         suites_of_role = {suite.suite: suite for suite in present if suite.role is role}
         picked_names = st.multiselect(
-            words,
+            label,
             free_names,
             [name for name in suites_of_role if name in free_names],
             key=f"suites-{role.value}-{key}",
             placeholder="None",
         )
-        chosen |= {
+        suites |= {
             name: suites_of_role.get(name) or RouteSuite(name, role) for name in picked_names
         }
-    return tuple(chosen.values())
+    return tuple(suites.values())
 
 
 ORDER_LABEL = "Fallbacks, in the order in which they are tried"
@@ -278,15 +278,15 @@ def change_settings(form: Form, view: RouteView) -> None:
     """Asks for a route's settings. A change of the policy needs a reason."""
     name = view.id
     shown = view.route.settings
-    wanted = ask(page_frame.context(), shown, name)
-    page_frame.show_html(preview(view.route, wanted))
-    form.need(wanted != shown, "These are its settings already.")
+    entered = ask(page_frame.context(), shown, name)
+    page_frame.show_html(preview(view.route, entered))
+    form.need(entered != shown, "These are its settings already.")
     reason = ""
-    if wanted.policy != shown.policy:
+    if entered.policy != shown.policy:
         reason = form.text("why", REASON, need="Give the reason why the policy changes.")
 
     def change(stored: RouteSettings) -> RouteSettings:
-        return merge(stored, shown, wanted)
+        return merge(stored, shown, entered)
 
     done_text = f"changed the settings of {name}."
     form.submit(

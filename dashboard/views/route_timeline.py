@@ -111,10 +111,10 @@ FEWEST_VERSIONS: Final = 2
 def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
     """Lists the periods in which a model served or had a share; each may span versions."""
     records = list(reversed(view.history.items))
-    ends = [*(record.at for record in records[1:]), view.now]
+    end_times = [*(record.at for record in records[1:]), view.now]
     stays: list[dict[str, Any]] = []
     open_stays: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for record, end in zip(records, ends, strict=True):
+    for record, end in zip(records, end_times, strict=True):
         parts = [(view.name(record.route.incumbent), SERVES, 10_000)]
         if share := record.route.experiment:
             parts.append((view.name(share.target), SHARES, share.weight_bps))
@@ -135,14 +135,14 @@ def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
 
 def _describe_stay(stay: Mapping[str, Any], now: datetime) -> str:
     """Describes a period for a tooltip: the model, its part, and the period's begin and end."""
-    since = labels.date_time(stay["since"])
-    until = labels.date_time(stay["until"])
+    begin_text = labels.date_time(stay["since"])
+    end_text = labels.date_time(stay["until"])
     predicate = (
         "serves" if stay["part"] == SERVES else f"has {labels.weight(stay['weight_bps'])}"
     )
     duration = labels.span((stay["until"] - stay["since"]).total_seconds())
-    end = "now" if stay["until"] == now else until
-    return f"{stay['model']} {predicate} from {since} to {end} ({duration})"
+    end_words = "now" if stay["until"] == now else end_text
+    return f"{stay['model']} {predicate} from {begin_text} to {end_words} ({duration})"
 
 
 def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:

@@ -202,11 +202,11 @@ def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
         )
         if len(set(digests)) > 1:
             with ctx.store.read() as tx:
-                first, second = map(Suites(tx).get, digests)
+                incumbent_suite, candidate_suite = map(Suites(tx).get, digests)
             differing[side.plan.suite] = [
-                words
-                for name, words in PINS.items()
-                if getattr(first, name) != getattr(second, name)
+                pin
+                for name, pin in PINS.items()
+                if getattr(incumbent_suite, name) != getattr(candidate_suite, name)
             ]
     titles = {**mean_title, **page_frame.titles(ctx)}
     return ComparisonView(comparison, titles, differing, ctx.clock.now())
@@ -388,19 +388,19 @@ def _read_texts(
     }
     text_rows = []
     for key in zip(rows["suite"], rows["item"], rows["epoch"], strict=True):
-        old = answers[*key, "incumbent"]
-        new = answers[*key, "candidate"]
-        text = texts.get(key[0], NO_TEXTS).find(key[1])
+        incumbent_answer = answers[*key, "incumbent"]
+        candidate_answer = answers[*key, "candidate"]
+        item_text = texts.get(key[0], NO_TEXTS).find(key[1])
         text_rows.append(
             {
                 "title": view.titles.get(key[0], key[0]),
-                "question": text.question,
-                "expected": text.expected,
-                "incumbent": rating(old),
-                "candidate": rating(new),
-                "latency_s": new.duration_s,
-                "incumbent_answer": old.answer,
-                "candidate_answer": new.answer,
+                "question": item_text.question,
+                "expected": item_text.expected,
+                "incumbent": rating(incumbent_answer),
+                "candidate": rating(candidate_answer),
+                "latency_s": candidate_answer.duration_s,
+                "incumbent_answer": incumbent_answer.answer,
+                "candidate_answer": candidate_answer.answer,
             }
         )
     texts_frame = pd.DataFrame(text_rows, index=rows.index)
@@ -538,19 +538,21 @@ def _render_panel(answer: AnswerPanel, body: str) -> str:
 
 def difference(before: str, after: str) -> tuple[str, str]:
     """Renders two texts as HTML, and marks the words that only one text has."""
-    old = _TOKENS.findall(before[:SHOWN_CHARACTERS])
-    new = _TOKENS.findall(after[:SHOWN_CHARACTERS])
+    old_tokens = _TOKENS.findall(before[:SHOWN_CHARACTERS])
+    new_tokens = _TOKENS.findall(after[:SHOWN_CHARACTERS])
     old_parts = []
     new_parts = []
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    matcher = difflib.SequenceMatcher(None, old_tokens, new_tokens, autojunk=False)
     steps = matcher.get_opcodes()
-    shared = (token for kind, a0, a1, *_ in steps if kind == "equal" for token in old[a0:a1])
+    shared = (
+        token for kind, a0, a1, *_ in steps if kind == "equal" for token in old_tokens[a0:a1]
+    )
     if not any(map(str.isalnum, shared)):
         # Without a common word, marks on every word would make both answers hard to read.
-        return plain_escape("".join(old)), plain_escape("".join(new))
+        return plain_escape("".join(old_tokens)), plain_escape("".join(new_tokens))
     for kind, a0, a1, b0, b1 in steps:
-        old_text = plain_escape("".join(old[a0:a1]))
-        new_text = plain_escape("".join(new[b0:b1]))
+        old_text = plain_escape("".join(old_tokens[a0:a1]))
+        new_text = plain_escape("".join(new_tokens[b0:b1]))
         if kind == "equal":
             old_parts.append(old_text)
             new_parts.append(new_text)

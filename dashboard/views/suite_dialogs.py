@@ -255,8 +255,8 @@ def write_labelled(
     """
     now = page_frame.context().clock.now()
     labelled = captures.label_lines(lines, labels_by_id, author, now)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in labelled)
-    return escape_surrogates(text).encode()
+    json_lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in labelled)
+    return escape_surrogates(json_lines).encode()
 
 
 def _add_labelled(

@@ -403,7 +403,7 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
     )
     score = DASH if row.score is None else format_score(row.score)
     delta_interval = format_points_interval(row.delta_low, row.delta_high)
-    measured = row.measured_at.date().isoformat() if row.measured_at else ""
+    date_text = row.measured_at.date().isoformat() if row.measured_at else ""
     look_text = f", look {row.look}" if row.look > 1 else ""
     efficiency_note = (
         "no other model is both better and cheaper" if row.is_cheapest_so_good else ""
@@ -428,7 +428,7 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
         else noted(escape(format_points(row.delta)), delta_interval),
         "1,000 answers": escape(format_usd(row.usd_per_1000)),
         "Median": escape(format_latency(row.p50_s, DASH)),
-        "Measured": noted(escape(measured or DASH), f"{row.items:,} items{look_text}"),
+        "Measured": noted(escape(date_text or DASH), f"{row.items:,} items{look_text}"),
         "Swap": propose_link,
     }
 

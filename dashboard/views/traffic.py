@@ -144,13 +144,13 @@ def _ask_choices(names: Sequence[str]) -> tuple[str, str | None]:
 
 def _render_stale_banner(report: TrafficReport) -> str:
     """Renders a banner if the routers have recorded no request lately; else empty."""
-    since = report.quiet_since
-    if since is None:
+    quiet_since = report.quiet_since
+    if quiet_since is None:
         return ""
     text = (
-        f"No request has been recorded since {labels.date_time(since)} "
-        f"({labels.age(since, report.now)}). Either no client sends requests, or the router "
-        "does not reach the database: `swapgate doctor` checks it."
+        f"No request has been recorded since {labels.date_time(quiet_since)} "
+        f"({labels.age(quiet_since, report.now)}). Either no client sends requests, or the "
+        "router does not reach the database: `swapgate doctor` checks it."
     )
     return markup.banner("STALE.", text)
 
@@ -373,27 +373,27 @@ def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
         end_ms = plots.to_ms(point.minute + report.step)
         request_count = labels.plural(point.requests, "request")
         time_text = labels.date_time(point.minute)
-        text = f"{time_text}: {request_count}"
+        tooltip = f"{time_text}: {request_count}"
         counts.append(
             {
                 "at": start_ms,
                 "until": end_ms,
                 "requests": point.requests,
-                "text": text,
+                "text": tooltip,
             }
         )
         for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
             if count and point.requests:
                 share = count / point.requests
                 percent = format_percent(share, significant=2)
-                detail = f"{time_text}: {name} in {percent} of {request_count}"
+                share_tooltip = f"{time_text}: {name} in {percent} of {request_count}"
                 middle_ms = (start_ms + end_ms) / 2
                 shares.append(
                     {
                         "at": middle_ms,
                         "share": 100 * share,
                         "what": name,
-                        "text": detail,
+                        "text": share_tooltip,
                     }
                 )
     panels = [_draw_requests(report, pd.DataFrame(counts), palette, has_time_labels=not shares)]
@@ -417,7 +417,7 @@ def _draw_requests(
         alt.Chart(counts)
         .mark_rect(color=palette.neutral, opacity=0.75)
         .encode(
-            x=_build_time_axis(report, shown=has_time_labels),
+            x=_build_time_axis(report, has_labels=has_time_labels),
             x2="until:Q",
             y=alt.Y("requests:Q", title=None, axis=axis),
             y2=alt.datum(0),
@@ -438,7 +438,7 @@ def _draw_shares(
     scale = alt.Scale(domain=[0, top], nice=False)
     legend = plots.top_legend()
     base = alt.Chart(shares).encode(
-        x=_build_time_axis(report, shown=True),
+        x=_build_time_axis(report, has_labels=True),
         y=alt.Y(
             "share:Q",
             title=None,
@@ -461,14 +461,14 @@ def _draw_shares(
     return plots.panel("Share of the requests", palette, stems, points)
 
 
-def _build_time_axis(report: TrafficReport, *, shown: bool) -> alt.X:
+def _build_time_axis(report: TrafficReport, *, has_labels: bool) -> alt.X:
     end = report.course[-1].minute + report.step
     return plots.time_axis(
         "at",
         report.course[0].minute,
         end,
-        labels=shown,
-        ticks=shown,
+        labels=has_labels,
+        ticks=has_labels,
     )
 
 

@@ -135,10 +135,10 @@ def _build_undecided_card(view: ComparisonView) -> VerdictCard:
 
 
 def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
-    """Lists suite, items that both models have answered, and planned items."""
-    done = {side.plan.suite: _count_pairs(side) for side in comparison.suites}
+    """Lists each suite with its number of paired items, and of planned items."""
+    pairs_by_suite = {side.plan.suite: _count_pairs(side) for side in comparison.suites}
     return [
-        (plan.suite, done.get(plan.suite, 0), plan.planned_items)
+        (plan.suite, pairs_by_suite.get(plan.suite, 0), plan.planned_items)
         for plan in comparison.proposal.plans
     ]
 
@@ -147,11 +147,11 @@ def _count_pairs(side: SuiteAnswers) -> int:
     return len(set(side.figures.incumbent.item) & set(side.figures.candidate.item))
 
 
-def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
+def tiles(incumbent: ArmFigures, candidate: ArmFigures) -> Sequence[Tile]:
     """Builds the figures of both models beside the score: cost, latency, failures and speed."""
     change = labels.describe_change
     speed_words = ("faster", "slower")
-    cost = after.cost_usd_per_1000
+    cost = candidate.cost_usd_per_1000
     price = format_thousand_price
     time = labels.seconds
     cost_words = ("cheaper", "more expensive")
@@ -160,34 +160,34 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
             "Cost per 1,000 requests",
             price,
             cost,
-            after.cost_interval_usd_per_1000,
-            change(cost, before.cost_usd_per_1000, price, cost_words, amount=_format_saving),
+            candidate.cost_interval_usd_per_1000,
+            change(cost, incumbent.cost_usd_per_1000, price, cost_words, amount=_format_saving),
         ),
         (
             "Latency, median",
             time,
-            after.p50_s,
-            after.p50_interval_s,
-            change(after.p50_s, before.p50_s, time, speed_words, least=0.005),
+            candidate.p50_s,
+            candidate.p50_interval_s,
+            change(candidate.p50_s, incumbent.p50_s, time, speed_words, least=0.005),
         ),
         (
             "Latency, p95",
             time,
-            after.p95_s,
-            after.p95_interval_s,
-            change(after.p95_s, before.p95_s, time, speed_words, least=0.005),
+            candidate.p95_s,
+            candidate.p95_interval_s,
+            change(candidate.p95_s, incumbent.p95_s, time, speed_words, least=0.005),
         ),
         (
             "Failed calls",
             labels.percent,
-            after.failed,
-            after.failed_interval,
+            candidate.failed,
+            candidate.failed_interval,
             change(
-                after.failed,
-                before.failed,
+                candidate.failed,
+                incumbent.failed,
                 labels.percent,
                 ("fewer", "more"),
-                amount=lambda more, _: f"{format_score(more)} points",
+                amount=lambda difference, _: f"{format_score(difference)} points",
             ),
         ),
     )
@@ -203,8 +203,8 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
         ),
         Tile(
             "Output tokens per second",
-            _format_speed(after),
-            below="" if before.tokens_per_s is None else f"was {_format_speed(before)}",
+            _format_speed(candidate),
+            below="" if incumbent.tokens_per_s is None else f"was {_format_speed(incumbent)}",
         ),
     ]
 
@@ -345,8 +345,8 @@ def slices_note(report: SuiteReport) -> str:
         items_by_field[slice_report.field] += slice_report.n_used
     if max(items_by_field.values(), default=0) <= report.n_used:
         return note
-    used = labels.plural(report.n_used, report.figures.unit)
-    return f"{note} The mean was decided on the first {used}; the slices were tested on more."
+    item_count = labels.plural(report.n_used, report.figures.unit)
+    return f"{note} The mean was decided on the first {item_count}; the slices were tested on more."
 
 
 def bars_note(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> str:
