@@ -346,7 +346,10 @@ def slices_note(report: SuiteReport) -> str:
     if max(items_by_field.values(), default=0) <= report.n_used:
         return note
     item_count = labels.plural(report.n_used, report.figures.unit)
-    return f"{note} The mean was decided on the first {item_count}; the slices were tested on more."
+    return (
+        f"{note} The mean was decided on the first {item_count}; "
+        "the slices were tested on more."
+    )
 
 
 def bars_note(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> str:
