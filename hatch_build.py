@@ -27,7 +27,7 @@ ENTRY_POINT = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+:\w+")
 
 
 class NamespaceHook(BuildHookInterface[BuilderConfig]):
-    """Gives the wheel a rewritten copy of every Python file. An editable install needs none."""
+    """Gives the wheel a rewritten copy of every Python file; editable installs need no copy."""
 
     PLUGIN_NAME = "custom"
 

@@ -343,7 +343,7 @@ def ask_object(
 
 @dataclass(slots=True)
 class Form:
-    """The content of an open dialog: its fields, what is missing, and its button."""
+    """The content of an open dialog: its fields, the first missing input, and its button."""
 
     role: Role  # the required role
     name: str  # prefix of the fields' keys, unique among the page's dialogs

@@ -202,7 +202,7 @@ def checklist(rows: Iterable[tuple[Label, str]]) -> str:
 
 
 def scrolled_text(body: str, kind: str = "") -> str:
-    """Renders a text in a box that scrolls, by the keyboard as well. body: HTML."""
+    """Renders a text in a box that scrolls, also by the keyboard. body: HTML."""
     class_attribute = f' class="{kind}"' if kind else ""
     return f'<pre{class_attribute} tabindex="0">{body}</pre>'
 

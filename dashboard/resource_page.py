@@ -73,9 +73,9 @@ class ResourceList(Generic[Data, Item]):
     folded: tuple[str, str] | None = None  # a folded list's label: for one row, for several
     actions: Callable[[Data], Sequence[Action]] = lambda _: ()
     search: Search[Item] | None = None
-    what: str = "rows"  # the rows' plural, for the sentences about the rest
+    what: str = "rows"  # the plural noun for the rows, in sentences about their number
     lists_all: str = ""  # the command that lists all rows
-    page: str = ""  # the page whose address takes a cursor to older rows
+    page: str = ""  # the page that shows older rows, by a cursor in its address
     live: bool = False  # whether the list is in a part that refreshes itself
 
     def show(self, data: Data) -> None:

@@ -244,7 +244,10 @@ def diagram(
         "```mermaid",
         "stateDiagram-v2",
         f"    [*] --> {start.value}",
-        *(f"    {a} --> {b}: {', '.join(events)}" for (a, b), events in arrows.items()),
+        *(
+            f"    {before} --> {after}: {', '.join(events)}"
+            for (before, after), events in arrows.items()
+        ),
         *(f"    {state.value} --> [*]" for state in final_states),
         "```",
     ]

@@ -170,7 +170,7 @@ class Key(NamedTuple):
 
 
 def list_keys() -> str:
-    """Writes the keys by section, those without a section first."""
+    """Writes the keys by section. Keys without a section come first."""
     schema = json_schema()
     properties: Schema = schema["properties"]  # type: ignore[assignment]
     keys = [

@@ -1,6 +1,8 @@
-"""Writes the reference's tables of the router: the parts of a history that each kind of
-provider takes, the models' abilities, the rules of each class of failure, and the meaning of
-each reason to end.
+"""Writes the reference's tables of the router.
+
+The tables have the parts of a history that each kind of provider takes, and the models'
+abilities. They also have the rules of each class of failure, and the meanings of the reasons to
+end an answer.
 """
 
 from collections.abc import Collection, Iterator

@@ -33,7 +33,7 @@ from harness.routing.freeze import FROZEN_SIGNALS
 
 
 def show() -> None:
-    """Shows a route's canary, or what is proposed for the route, and the shadows."""
+    """Shows a route's canary, its open proposal if no canary runs, and the shadows."""
     with page_frame.loading("the canary"):
         ctx = page_frame.context()
         routes = canary_text.list_canary_routes(ctx)
@@ -80,9 +80,9 @@ def show() -> None:
         # styles.css selects this key, to prevent fading during refreshes.
         with st.container(key="live"):
             if rollout.live or rollout.baking:
-                live(route, rollout.version, state)
+                refresh_figures(route, rollout.version, state)
             else:
-                figures(view, view.status)
+                show_figures(view, view.status)
         # A new action raises the version, which reruns the page.
         action_rows = canary_text.history_rows(
             rollout, canary_status.list_canary_moves(ctx, rollout)
@@ -111,7 +111,7 @@ def show_proposed(status: RouteStatus) -> None:
 
 
 @st.fragment(run_every="2s")
-def live(
+def refresh_figures(
     route: str,
     version: int,
     state: DeltaGenerator,
@@ -122,16 +122,16 @@ def live(
         if view.status is None or view.status.rollout.version != version:
             st.rerun()
         state.html(canary_text.headline(view, view.status))
-        figures(view, view.status)
+        show_figures(view, view.status)
 
 
-def figures(view: CanaryView, status: CanaryStatus) -> None:
+def show_figures(view: CanaryView, status: CanaryStatus) -> None:
     """Shows the steps, the figures, the conditions of the next step, the timeline and the
     evidence.
     """
     # The page never greys a state that needs a person.
     stale = view.quiet_since is not None and canary_text.is_calm(status)
-    st.html(markup.steps(*canary_text.plan(status)))
+    st.html(markup.steps(*canary_text.list_steps(status)))
     st.html(markup.tiles(canary_text.tiles(view, status), stale=stale))
     if status.shared_key:
         st.html(markup.note(status.shared_key))
@@ -142,11 +142,11 @@ def figures(view: CanaryView, status: CanaryStatus) -> None:
     conditions = canary_text.needs(status)
     if conditions:
         st.html(markup.section("Conditions for the next step") + markup.checklist(conditions))
-    timeline(view, status)
-    evidence(status, stale=stale)
+    show_timeline(view, status)
+    show_evidence(status, stale=stale)
 
 
-def timeline(view: CanaryView, status: CanaryStatus) -> None:
+def show_timeline(view: CanaryView, status: CanaryStatus) -> None:
     st.html(markup.section("Timeline", canary_text.TIMELINE_NOTE))
     if not status.blocks:
         st.html(markup.note("No request has been counted yet."))
@@ -162,7 +162,7 @@ def timeline(view: CanaryView, status: CanaryStatus) -> None:
         )
 
 
-def evidence(status: CanaryStatus, *, stale: bool) -> None:
+def show_evidence(status: CanaryStatus, *, stale: bool) -> None:
     """Shows the evidence of harm, and each guardrail's part in it."""
     st.html(
         markup.section("Evidence of harm", canary_text.harm_line(status))
@@ -170,7 +170,7 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
             "Evidence of harm",
             status.action.distance_to_trip,
             canary_text.harm_tone(status),
-            furthest=canary_text.furthest(status),
+            furthest=canary_text.find_highest_evidence(status),
         )
     )
     st.html(

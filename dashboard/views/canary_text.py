@@ -52,8 +52,8 @@ class CanaryView:
 
     @property
     def quiet_since(self) -> datetime | None:
-        """The time of a live canary's last request; None if it is more recent than QUIET."""
-        minutes = [t.minute for t in self.traffic if t.requests]
+        """Returns the time of a live canary's last request; None within QUIET of the request."""
+        minutes = [minute.minute for minute in self.traffic if minute.requests]
         if self.status is None or not self.status.rollout.live or not minutes:
             return None
         last_request_at = max(minutes) + timedelta(minutes=1)
@@ -257,13 +257,13 @@ def evidence_label(row: GuardrailRow) -> labels.Label:
     return labels.Label("=", row.says, labels.Tone.NEUTRAL)
 
 
-def furthest(status: CanaryStatus) -> float:
+def find_highest_evidence(status: CanaryStatus) -> float:
     """Returns the highest evidence so far, as a share of the rollback level."""
     figures = status.action.figures
     return max(0.0, figures.log_e_max / figures.rollback_at) if figures.rollback_at else 0.0
 
 
-def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, str]:
+def list_steps(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, str]:
     """Returns the canary's steps, the index of the present step, and the mark of that step."""
     rollout = status.rollout
     steps = [
@@ -390,7 +390,8 @@ def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
     planned_bps = rollout.current.weight_bps
     step_blocks = [block for block in status.blocks if block.weight_bps == planned_bps]
     measured_share = _divide(
-        sum(b.canary_units for b in step_blocks), sum(b.units for b in step_blocks)
+        sum(block.canary_units for block in step_blocks),
+        sum(block.units for block in step_blocks),
     )
     figures = f"planned {labels.weight(planned_bps)} of the callers, "
     figures += (

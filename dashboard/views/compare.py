@@ -44,11 +44,11 @@ def show() -> None:
         page_frame.show_empty("No candidate is proposed yet. Propose one:", command)
         return
     _show_header(view)
-    is_stale = banner(view)
+    is_stale = show_banners(view)
     if view.comparison.proposal.open:
         page_frame.show_freezes(view.comparison.proposal.route)
-    decide(view, stale=is_stale)
-    figures(view, stale=is_stale)
+    show_decision(view, stale=is_stale)
+    show_figures(view, stale=is_stale)
     if view.comparison.proposal.selection:
         route = view.comparison.proposal.route
         leaderboard_link = markup.link(
@@ -60,14 +60,14 @@ def show() -> None:
     if view.comparison.verdict is not None:
         show_format_failures(view.comparison, view.titles)
         if view.comparison.is_measured:
-            effects(view)
-            slices(view, view.comparison.verdict.suites)
+            show_effects(view)
+            show_slices(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
-        progress(view)
+        show_progress(view)
     # Samples must not influence a decision that is still open.
     if view.comparison.verdict is not None or not view.comparison.proposal.open:
         samples.show(view)
-    pins(view)
+    show_pins(view)
     page_frame.link("proposals", "Other comparisons", "balance", state="all")
     page_frame.copy_as_cli(["proposal", "show", view.comparison.proposal.id])
 
@@ -89,7 +89,7 @@ def _show_header(view: ComparisonView) -> None:
     st.html(markup.title(heading, f"Route {route} · {escape(' · '.join(facts))}"))
 
 
-def banner(view: ComparisonView) -> bool:
+def show_banners(view: ComparisonView) -> bool:
     """Shows a banner if the comparison is stale, not comparable or faulty. Returns whether it
     is stale.
     """
@@ -109,7 +109,7 @@ def banner(view: ComparisonView) -> bool:
     return bool(reason)
 
 
-def decide(view: ComparisonView, *, stale: bool) -> None:
+def show_decision(view: ComparisonView, *, stale: bool) -> None:
     """Shows the verdict beside the drawbacks of the swap, and the buttons of the next step."""
     comparison = view.comparison
     drawbacks = verdict_text.against_card(view)
@@ -131,14 +131,14 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
                 )
             )
         else:
-            next_button(view)
+            show_next_button(view)
         if card.foot:
             st.html(markup.note(card.foot))
     if side is not None:
         side.html(drawbacks)
 
 
-def next_button(view: ComparisonView) -> None:
+def show_next_button(view: ComparisonView) -> None:
     """Shows where a decided proposal continues, or how to propose again."""
     proposal = view.comparison.proposal
     query = {"route": proposal.route}
@@ -173,7 +173,7 @@ def next_button(view: ComparisonView) -> None:
         st.html(markup.note(note), width="content")
 
 
-def figures(view: ComparisonView, *, stale: bool) -> None:
+def show_figures(view: ComparisonView, *, stale: bool) -> None:
     """Shows cost, latency and speed of both models, and the forecast of the monthly bill."""
     comparison = view.comparison
     cost = f"<p>{escape(comparison.cost.text)}</p>"
@@ -189,14 +189,14 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
     st.html(markup.block(f"{cost}{render_html(describe_bill(comparison))}"))
 
 
-def pins(view: ComparisonView) -> None:
+def show_pins(view: ComparisonView) -> None:
     """Shows the versions of data, scorer and prompt for which the verdict is valid."""
     if pins_html := render_html(describe_pins(view.comparison, view.titles)):
         with st.expander("Pinned versions of data, scorer and prompt"):
             st.html(markup.block(pins_html))
 
 
-def effects(view: ComparisonView) -> None:
+def show_effects(view: ComparisonView) -> None:
     """Draws the change in score of each suite, and the pairs that each model won."""
     basis = view.comparison.basis
     if basis is None:
@@ -240,7 +240,7 @@ def effects(view: ComparisonView) -> None:
     st.html(markup.pair_bars(bars))
 
 
-def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
+def show_slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
     """Draws the change in score within each slice. All charts of a suite share their scale."""
     for report in sort_for_reading(reports):
         charts = plots.slice_frames(report)
@@ -261,10 +261,10 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
                     st.altair_chart(chart, theme=None, width="stretch")
 
 
-def progress(view: ComparisonView) -> None:
+def show_progress(view: ComparisonView) -> None:
     """Shows how many items both models have answered."""
     st.html(markup.section("Progress", "Items that both models have answered."))
-    for suite, answered, planned in verdict_text.progress(view.comparison):
+    for suite, answered, planned in verdict_text.list_progress(view.comparison):
         name = view.titles.get(suite, suite)
         st.html(
             markup.block(f"<p>{escape(name)}: {answered:,} of {planned:,} on both sides</p>")

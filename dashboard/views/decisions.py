@@ -55,7 +55,7 @@ class ProposalRow:
 
 
 def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
-    """Lists all open proposals and a page of others, those that await approval first."""
+    """Lists all open proposals and a page of others. Proposals awaiting approval come first."""
     open_page = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
     proposals = [*open_page, *(proposal for proposal in page if not proposal.open)]

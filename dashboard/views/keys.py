@@ -54,7 +54,7 @@ class KeysView:
 
     clients: Page[KeySummary]  # client keys, the worst state and the fullest budget first
     managers: Sequence[KeySummary]  # management keys, by owner
-    people: Sequence[PersonView]  # those without a declaration first
+    people: Sequence[PersonView]  # people without a declaration first
     report: SpendingReport  # Swapgate's own spending
     now: datetime
 
@@ -468,19 +468,21 @@ def _ask_opt_outs(present: Iterable[OptOut], form: Form) -> list[OptOut]:
 @dialog("Change or revoke a key", Role.ADMIN, "chosen", "edit", width="medium")
 def change_key(form: Form, active_keys: Sequence[KeySummary]) -> None:
     """Asks for a key, and then for its limits, its opt-outs or its revocation."""
-    by_id = {key.id: key for key in sorted(active_keys, key=lambda key: key.name.casefold())}
+    keys_by_id = {
+        key.id: key for key in sorted(active_keys, key=lambda key: key.name.casefold())
+    }
     titles = {}
-    for id_, summary in by_id.items():
+    for key_id, summary in keys_by_id.items():
         kind = f"{summary.role.name.lower()} key" if summary.role else "client key"
-        titles[id_] = f"{summary.name} · {kind} …{summary.hint}"
+        titles[key_id] = f"{summary.name} · {kind} …{summary.hint}"
     chosen_id = form.choose(
         "key",
         "Key",
-        by_id,
+        keys_by_id,
         placeholder="Choose a key, or write a part of its name",
-        format_func=lambda id_: titles.get(id_, id_),
+        format_func=lambda key_id: titles.get(key_id, key_id),
     )
-    key = by_id.get(chosen_id or "")
+    key = keys_by_id.get(chosen_id or "")
     if key is None:
         return
     forms = {

@@ -69,7 +69,9 @@ def show() -> None:
         overview = load_overview(ctx)
         routes = ctx.store.lists.routes()
         open_page = list_alerts(ctx, PageRequest(MOST_LISTED), open_only=True)
-        alerts = sorted(open_page, key=lambda a: (-a.severity, -a.last_seen.timestamp()))
+        alerts = sorted(
+            open_page, key=lambda alert: (-alert.severity, -alert.last_seen.timestamp())
+        )
     shown_count = sum(alert.kind not in ALERTS_OF_STATES for alert in alerts)
     st.html(markup.title(*_write_headline(overview, shown_count, count_unconfirmed(ctx))))
     page_frame.show_html(markup.invalid(routes.invalid))
@@ -96,7 +98,7 @@ def _show_routes(
     routes_by_name = {route.name: route for route in routes}
     models = load_target_names(ctx, {route.incumbent for route in routes})
 
-    def text(name: str) -> str:
+    def describe_route(name: str) -> str:
         route = routes_by_name[name]
         return f"{name} {route.settings.description} {models.get(route.incumbent, '')}"
 
@@ -105,14 +107,14 @@ def _show_routes(
         MOST_CARDS,
         "Find a route",
         "Part of its name, description or model",
-        text,
+        describe_route,
     )
     if routes_by_name and not matches:
         st.html(markup.note("No route's name, description or model contains this text."))
     statuses = load_statuses(ctx, overview, matches[: MOST_CARDS + MOST_TABLE_ROWS])
     # Faults of verdicts and rollouts alone, because `show` has shown the routes' faults.
     page_frame.show_html(
-        markup.invalid([f for f in statuses.invalid if f not in routes.invalid])
+        markup.invalid([fault for fault in statuses.invalid if fault not in routes.invalid])
     )
     all_as_cards = len(overview.names) <= FEW_ROUTES
     cards = [
@@ -426,7 +428,7 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     if not request_ends.requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
     # A minute of unknown price would look like a fall in cost.
-    trend = [] if any(t.unpriced for t in traffic) else cost_trend(traffic)
+    trend = [] if any(minute.unpriced for minute in traffic) else cost_trend(traffic)
     bars = markup.trend(trend, name="cost per 1,000 requests, every 5 min")
     noun = "request" if request_ends.requests == 1 else "requests"
     failures = ", ".join((noun, *request_ends.failures))
@@ -602,7 +604,7 @@ def _find_index(names: list[str], name: str) -> int:
 
 
 def show_next_steps() -> None:
-    """Shows what to do after the first route, to the visitor who made it."""
+    """Shows the next steps after the first route to the visitor who made the route."""
     route = st.session_state.get(CREATED_ROUTE_KEY)
     if route is None:
         return

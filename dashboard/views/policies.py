@@ -128,7 +128,9 @@ def _explain_claim(gate: GatePolicy) -> str:
             words = (
                 f"The candidate must save {saving} of the cost, and be at most {loss} worse."
             )
-    other_claims = [labels.CLAIMS[c] for c in gate.allowed_claims if c is not gate.claim]
+    other_claims = [
+        labels.CLAIMS[claim] for claim in gate.allowed_claims if claim is not gate.claim
+    ]
     if other_claims:
         largest = f"{format_score(gate.largest_margin, None)} points"
         words += (

@@ -46,7 +46,7 @@ class ProposalsView:
 
     @property
     def open_by_route(self) -> Mapping[str, ProposalRow]:
-        """The open proposals by route. Each prevents a further proposal for its route."""
+        """Returns the open proposals by route, if they prevent a further one for it."""
         return {
             row.proposal.route: row
             for row in self.page
@@ -55,7 +55,7 @@ class ProposalsView:
 
     @property
     def in_state(self) -> Sequence[ProposalRow]:
-        """The proposals in the chosen state."""
+        """Returns the proposals in the chosen state."""
         return [
             row
             for row in self.page

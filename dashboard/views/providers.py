@@ -133,7 +133,7 @@ def _build_kind_row(_: ProvidersView, row: MatrixRow) -> markup.Row:
     }
 
 
-def card(view: ProvidersView, row: MatrixRow) -> Sequence[str]:
+def render_card(view: ProvidersView, row: MatrixRow) -> Sequence[str]:
     """Renders a provider's card: its health, its last check and its models."""
     parts = (
         _render_heading(row),
@@ -284,7 +284,7 @@ CARDS: Final = ResourceList[ProvidersView, MatrixRow](
     rows=lambda view: view.rows,
     cards=Cards(
         key=lambda row: f"provider-{row.provider}",
-        parts=card,
+        parts=render_card,
         actions=lambda _, row: _list_openers(row),
     ),
     actions=lambda _: [dialogs.add_provider.opener()],

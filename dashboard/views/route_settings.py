@@ -90,7 +90,7 @@ CANDIDATES: Final[Sequence[Fields]] = (
 )
 
 
-def merge(
+def merge_settings(
     stored: RouteSettings,
     shown: RouteSettings,
     entered: RouteSettings,
@@ -113,7 +113,7 @@ def merge(
     return replace(stored, **changes)
 
 
-def preview(route: Route, entered: RouteSettings) -> str:
+def render_changes(route: Route, entered: RouteSettings) -> str:
     """Renders the changes of the new settings; empty without a change."""
     changes = routes.describe_difference(route, replace(route, settings=entered))
     if not changes:
@@ -123,7 +123,7 @@ def preview(route: Route, entered: RouteSettings) -> str:
     return heading + markup.changes(("Setting", "Now", "Then"), rows)
 
 
-def ask(
+def ask_settings(
     ctx: Context,
     present: RouteSettings,
     key: str,
@@ -251,7 +251,7 @@ def add_route(form: Form) -> None:
         placeholder="None",
         key=form.key("fallbacks"),
     )
-    settings = ask(ctx, NEW_SETTINGS, "new")
+    settings = ask_settings(ctx, NEW_SETTINGS, "new")
     st.html(markup.note(BASELINE_NOTE))
     has_deciding_suite = any(suite.role is SuiteRole.PRIMARY for suite in settings.suites)
     form.need(has_deciding_suite, "Choose a suite that decides first.")
@@ -278,15 +278,15 @@ def change_settings(form: Form, view: RouteView) -> None:
     """Asks for a route's settings. A change of the policy needs a reason."""
     name = view.id
     shown = view.route.settings
-    entered = ask(page_frame.context(), shown, name)
-    page_frame.show_html(preview(view.route, entered))
+    entered = ask_settings(page_frame.context(), shown, name)
+    page_frame.show_html(render_changes(view.route, entered))
     form.need(entered != shown, "These are its settings already.")
     reason = ""
     if entered.policy != shown.policy:
         reason = form.text("why", REASON, need="Give the reason why the policy changes.")
 
     def change(stored: RouteSettings) -> RouteSettings:
-        return merge(stored, shown, entered)
+        return merge_settings(stored, shown, entered)
 
     done_text = f"changed the settings of {name}."
     form.submit(

@@ -160,7 +160,8 @@ def _show_settings(page: RoutePage) -> None:
     canary = route.canary
     titles = page.titles
     suites = ", ".join(
-        f"{titles.get(s.suite, s.suite)} ({s.role.value})" for s in route.settings.suites
+        f"{titles.get(suite.suite, suite.suite)} ({suite.role.value})"
+        for suite in route.settings.suites
     )
     rows = [
         ("Serves", view.name(route.incumbent)),

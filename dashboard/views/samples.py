@@ -173,11 +173,11 @@ def load(ctx: Context, proposal: str) -> ComparisonView:
         stored_proposal.open and stored_proposal.verdict is None
     ):
         return load_comparison_view(ctx, proposal)
-    return _load_kept(ctx, proposal, stored_proposal.version)
+    return _load_cached(ctx, proposal, stored_proposal.version)
 
 
 @st.cache_resource(max_entries=MOST_CACHED, ttl=CACHE_S, show_spinner=False)
-def _load_kept(
+def _load_cached(
     _ctx: Context,
     proposal: str,
     version: int,  # noqa: ARG001 - the key

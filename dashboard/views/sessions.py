@@ -72,7 +72,7 @@ GONE: Final = (
 class SessionsView:
     """The data of the list of sessions."""
 
-    sessions: Page[AgentSession]  # those that no session spawned, the newest first
+    sessions: Page[AgentSession]  # without spawned sessions, the newest first
     waiting: Sequence[ModelSwitchRequest]  # switches that wait for a person
     grants: Page[AgentGrant]
     agents: Mapping[str, str]  # the agents' names, by id
@@ -190,9 +190,11 @@ def _render_content(message: SessionMessage) -> str:
     css_class = "call" if message.role is MessageRole.TOOL else ""
     if not isinstance(text, str):
         text = "\n".join(map(_format_part, text))
-    parts = [markup.scrolled_text(escape(_cut(text)), css_class)] if text else []
+    parts = [markup.scrolled_text(escape(_shorten(text)), css_class)] if text else []
     parts += [
-        markup.scrolled_text(f"→ {escape(call.name)} {escape(_cut(call.arguments))}", "call")
+        markup.scrolled_text(
+            f"→ {escape(call.name)} {escape(_shorten(call.arguments))}", "call"
+        )
         for call in message.tool_calls
     ]
     parts += [
@@ -213,7 +215,7 @@ def _format_part(part: Mapping[str, object]) -> str:
     return f"[image: {url}]" if url else f"[{part.get('type', 'part')}]"
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     if len(text) <= SHOWN_CHARACTERS:
         return text
     return f"{text[:SHOWN_CHARACTERS]} … ({len(text):,} characters in all)"

@@ -205,7 +205,7 @@ def _describe_pace(report: TrafficReport) -> str:
 
 
 def _show_routes(routes: Sequence[RouteTraffic]) -> None:
-    """Shows the routes with traffic, those with the most errors first."""
+    """Shows the routes with traffic, routes with the most errors first."""
     st.html(markup.section("Routes", "Routes with the most errors first."))
     matches = page_frame.find(
         routes,

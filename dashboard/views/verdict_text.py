@@ -77,7 +77,7 @@ def _describe_later_end(view: ComparisonView, verdict: BaseVerdict) -> str:
 
 
 def why_again(verdict: BaseVerdict | None) -> str:
-    """Explains what a new proposal would change."""
+    """Explains the effect of a new proposal."""
     if verdict is not None and verdict.outcome == "passed":
         return "A new proposal is measured again before it may get a canary."
     return "A canary opens only after a PASSED verdict."
@@ -134,7 +134,7 @@ def _build_undecided_card(view: ComparisonView) -> VerdictCard:
     )
 
 
-def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
+def list_progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
     """Lists each suite with its number of paired items, and of planned items."""
     pairs_by_suite = {side.plan.suite: _count_pairs(side) for side in comparison.suites}
     return [
