@@ -52,7 +52,7 @@ class CanaryView:
 
     @property
     def quiet_since(self) -> datetime | None:
-        """Returns the time of a live canary's last request; None within QUIET of the request."""
+        """Returns the time of a live canary's last request; None if that is within `QUIET`."""
         minutes = [minute.minute for minute in self.traffic if minute.requests]
         if self.status is None or not self.status.rollout.live or not minutes:
             return None
