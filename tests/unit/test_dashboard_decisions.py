@@ -413,7 +413,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     )
     assert not break_glass.list_open_break_glasses(page_frame.context())
 
-    for name in ("list_open", "list_notices"):
+    for name in ("list_open_break_glasses", "list_notices"):
         monkeypatch.setattr(break_glass, name, _forged)
     app = shown(monkeypatch, house.config, "routes", query)
     assert "Swapgate cannot tell which routes serve without proof." in text(app)
