@@ -1,8 +1,8 @@
 """MkDocs calls these hooks while it builds the docs site (mkdocs.yml).
 
-They bring the pages beside README into the site, expand `folder/*.md` in the navigation, mend
-links that lead out of docs/, and write a state diagram as a table, since the library that would
-draw it comes from elsewhere.
+They add the pages beside README to the site, expand `folder/*.md` in the navigation, and
+correct links that lead out of docs/. They write state diagrams as tables, because a browser
+would load the drawing library from another host.
 """
 
 import re
@@ -15,9 +15,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent
-# Pages of the repository that the site has as well; others become plain text.
+# Pages of the repository that the site also has. Links to other files become plain text.
 BESIDE_README = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-BLUE = "#2F6FD0"  # of the logo, which stands on blue here
+BLUE = "#2F6FD0"  # the logo's blue; the site's header is blue, so the logo there is white
 LINK = re.compile(r"(?<!!)\[([^\]\[]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 DIAGRAM = re.compile(r"```mermaid\nstateDiagram-v2\n(.*?)```", re.DOTALL)
 ARROW = re.compile(r"^ +(\w+) --> (\w+): (.+)$", re.MULTILINE)
@@ -33,8 +33,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.append(File.generated(config, "assets/logo.svg", content=logo.replace(BLUE, "#fff")))
     if config.nav:
         listed = set(named_pages(config.nav))
-        there = sorted(file.src_uri for file in files.documentation_pages())
-        config.nav = expand(config.nav, [page for page in there if page not in listed])
+        pages = sorted(file.src_uri for file in files.documentation_pages())
+        config.nav = expand(config.nav, [page for page in pages if page not in listed])
     return files
 
 
@@ -51,21 +51,21 @@ def named_pages(nav: Any) -> list[str]:
             return []
 
 
-def expand(nav: Any, others: list[str]) -> Any:
+def expand(nav: Any, unlisted: list[str]) -> Any:
     """Returns the navigation with `folder/*.md` replaced by the other pages there."""
     match nav:
         case list():
-            return [page for item in nav for page in expand_item(item, others)]
+            return [page for item in nav for page in expand_item(item, unlisted)]
         case dict():
-            return {title: expand(item, others) for title, item in nav.items()}
+            return {title: expand(item, unlisted) for title, item in nav.items()}
         case _:
             return nav
 
 
-def expand_item(item: Any, others: list[str]) -> list[Any]:
+def expand_item(item: Any, unlisted: list[str]) -> list[Any]:
     if isinstance(item, str) and "*" in item:
-        return [page for page in others if fnmatch(page, item)]
-    return [expand(item, others)]
+        return [page for page in unlisted if fnmatch(page, item)]
+    return [expand(item, unlisted)]
 
 
 def on_page_markdown(
@@ -73,26 +73,26 @@ def on_page_markdown(
     page: Page,
     **_: Any,
 ) -> str:
-    """Mends what is meant for a reader of the repository."""
-    here = page.file.src_uri
-    # A page beside README is in `project/` here.
-    source = PurePosixPath(here)
+    """Adapts a page that was written for readers of the repository: its links and diagrams."""
+    page_uri = page.file.src_uri
+    # In the site, a page beside README is in `project/`.
+    source = PurePosixPath(page_uri)
     if source.parent.name == "project" and source.name.upper() in map(str.upper, BESIDE_README):
         source = PurePosixPath("..", source.name.upper())
 
-    def mended(match: re.Match[str]) -> str:
-        return mend_link(match, here, source.parent)
+    def correct(match: re.Match[str]) -> str:
+        return correct_link(match, page_uri, source.parent)
 
-    return DIAGRAM.sub(transition_table, LINK.sub(mended, markdown))
+    return DIAGRAM.sub(transition_table, LINK.sub(correct, markdown))
 
 
-def mend_link(
+def correct_link(
     match: re.Match[str],
-    here: str,
+    page_uri: str,
     folder: PurePosixPath,
 ) -> str:
-    """The link of a page: within the site as it is, to a page beside README to its place here,
-    to any other file its text alone.
+    """Corrects a link of a page. A link to a page beside README leads to its place in the site.
+    A link to any other file outside of docs/ becomes its text.
     """
     text = match[1]
     target = match[2]
@@ -100,11 +100,11 @@ def mend_link(
     if "://" in target or target.startswith("mailto:"):
         return match[0]
     path = (ROOT / "docs" / folder / target).resolve()
-    up = "../" * here.count("/")
+    to_root = "../" * page_uri.count("/")
     if path.is_relative_to(ROOT / "docs"):
-        return f"[{text}]({up}{path.relative_to(ROOT / 'docs').as_posix()}{anchor})"
+        return f"[{text}]({to_root}{path.relative_to(ROOT / 'docs').as_posix()}{anchor})"
     if path.name in BESIDE_README and path.parent == ROOT:
-        return f"[{text}]({up}project/{path.name.lower()}{anchor})"
+        return f"[{text}]({to_root}project/{path.name.lower()}{anchor})"
     return text if path.exists() else match[0]
 
 

@@ -1,11 +1,11 @@
-"""Builds the wheel: the packages of the checkout move below `swapgate`, imports follow, and the
-docs site comes along.
+"""Builds the wheel: moves the packages of the checkout below `swapgate`, rewrites their
+imports, and adds the docs site.
 
 In the checkout `harness`, `router`, `evals` and `dashboard` lie side by side. In site-packages
-they would meet a user's own `router.py` or another library's `evals`. So pyproject.toml maps
-each folder to `swapgate/…`, and this hook rewrites what names it: `from harness.frame import
-errors` becomes `from swapgate.harness.frame import errors`. Nothing else changes, and no line
-moves (ADR 0030).
+they would clash with a user's own `router.py` or another library's `evals`. So pyproject.toml
+maps each folder to `swapgate/…`, and this hook rewrites the references to it: `from
+harness.frame import errors` becomes `from swapgate.harness.frame import errors`. The hook
+changes nothing else, and moves no line (ADR 0030).
 """
 
 import ast
@@ -22,12 +22,12 @@ from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGES = ("harness", "router", "evals", "dashboard")
-# A lazy command names what it loads as `module:attribute`.
+# A lazy command names its function as `module:attribute`.
 ENTRY_POINT = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+:\w+")
 
 
 class NamespaceHook(BuildHookInterface[BuilderConfig]):
-    """Gives the wheel a rewritten copy of every Python file. An editable install needs none."""
+    """Gives the wheel a rewritten copy of every Python file; editable installs need no copy."""
 
     PLUGIN_NAME = "custom"
 
@@ -47,7 +47,9 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
             build_data["force_include"][str(site)] = "swapgate/site"
 
     def build_site(self, root: Path) -> Path:
-        """Builds the docs site, without what only its makers need. Returns its folder."""
+        """Builds the docs site without source maps and search data of other languages. Returns
+        its folder.
+        """
         site = Path(self.copies.name, "site")
         command = [
             sys.executable,
@@ -58,11 +60,11 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
             "--site-dir",
             str(site),
         ]
-        quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-        subprocess.run(command, cwd=root, env=quiet, check=True)  # noqa: S603 - our own docs
+        environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+        subprocess.run(command, cwd=root, env=environment, check=True)  # noqa: S603 - our own docs
         for file in site.rglob("*.map"):
             file.unlink()
-        # Words of other languages, for the search.
+        # Search data of other languages.
         shutil.rmtree(site / "assets" / "javascripts" / "lunr", ignore_errors=True)
         return site
 
@@ -76,9 +78,9 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
 
 
 def below_package(source: bytes, package: str) -> bytes:
-    """The source with every reference to our packages prefixed by the package's name.
+    """Prefixes every reference to our packages in a source by the package's name.
 
-    Raises ValueError for `import harness.x`, whose uses would have to be rewritten as well.
+    Raises ValueError for `import harness.x`, because its uses would need a prefix too.
     """
     prefix = f"{package}.".encode()
     lines = source.splitlines(keepends=True)
@@ -88,24 +90,24 @@ def below_package(source: bytes, package: str) -> bytes:
 
 
 def references(tree: ast.Module, lines: list[bytes]) -> set[tuple[int, int]]:
-    """Where a name of our packages begins: line from 0, and column in bytes."""
-    found = set()
+    """Finds where names of our packages begin: the line, from 0, and the column in bytes."""
+    positions = set()
     for node in ast.walk(tree):
         match node:
             case ast.ImportFrom(module=str(module), level=0) if is_ours(module):
-                found.add((node.lineno - 1, node.col_offset + len("from ")))
+                positions.add((node.lineno - 1, node.col_offset + len("from ")))
             case ast.Import(names=names):
                 for name in names:
                     if is_ours(name.name):
                         if name.asname is None:
                             raise ValueError(f"line {node.lineno}: write `from … import …`")
-                        found.add((name.lineno - 1, name.col_offset))
+                        positions.add((name.lineno - 1, name.col_offset))
             case ast.Constant(value=str(text)) if ENTRY_POINT.fullmatch(text):
-                quote = lines[node.lineno - 1].index(text.encode(), node.col_offset)
-                found.add((node.lineno - 1, quote))
+                column = lines[node.lineno - 1].index(text.encode(), node.col_offset)
+                positions.add((node.lineno - 1, column))
             case _:
                 pass
-    return found
+    return positions
 
 
 def is_ours(module: str) -> bool:

@@ -33,8 +33,8 @@ SIGN_IN_BROKEN: Final = (
 def show_account() -> bool:
     """Shows the signed-in actor, or a link to sign in.
 
-    Returns whether the page may be shown. False if single sign-on is required and there is no
-    session, or if the installation cannot be opened.
+    Returns whether the page may be shown. A visitor without a session sees no page under
+    single sign-on, and no visitor sees one if the installation cannot open.
     """
     if not page_frame.is_open():
         return False
@@ -46,7 +46,7 @@ def show_account() -> bool:
         reason = _hide_database_error(error) if page_frame.needs_sign_in() else ""
     if session is not None:
         actor = session.actor
-        st.session_state[page_frame.STATE] = actor
+        st.session_state[page_frame.ACTOR_KEY] = actor
         credential = (
             f"with the key {actor.key}" if actor.key else "as the operator of this machine"
         )
@@ -59,31 +59,31 @@ def show_account() -> bool:
             if st.button("Sign out", icon=":material/logout:", type="tertiary"):
                 _sign_out()
         return True
-    st.session_state.pop(page_frame.STATE, None)
+    st.session_state.pop(page_frame.ACTOR_KEY, None)
     if not page_frame.needs_sign_in():
-        st.html(_account_line(reason or READING_ONLY, sign_in_address()))
+        st.html(_render_account_line(reason or READING_ONLY, sign_in_address()))
         return True
     _ask_sign_on(reason)
     return False
 
 
 def _ask_sign_on(reason: str) -> None:
-    """Shows the ways to sign in, instead of the page. reason: why the visitor has no valid
-    session.
+    """Shows the ways to sign in, instead of the page. reason: explains why the visitor has no
+    valid session.
     """
     st.html(markup.title("<b>Sign in</b> to Swapgate", markup.escape(reason)))
     if page_frame.sign_on() is None:
-        st.html(_account_line("With a key or a link:", sign_in_address()))
+        st.html(_render_account_line("With a key or a link:", sign_in_address()))
         return
     address = escape(sign_in_page.sign_on_address(current_page()))
     link = (
         f'<a class="sg-action" href="{address}" target="_self">Sign in with single sign-on</a>'
     )
     st.html(f'<p class="sg">{link}</p>')
-    st.html(_account_line("Or with a key or a link:", sign_in_address()))
+    st.html(_render_account_line("Or with a key or a link:", sign_in_address()))
     if st.user.get("is_logged_in"):
-        # The identity provider knows the visitor, but this account has no access here. Signing
-        # out there lets the visitor use another account.
+        # The identity provider knows the visitor, but this account has no access to Swapgate.
+        # After a sign-out at the provider, the visitor can use another account.
         st.button("Sign out there", type="tertiary", on_click=st.logout)
 
 
@@ -130,7 +130,7 @@ def _find_sign_on(former: str = "") -> ActorSession | None:
     """Finds or begins the session of a person whom the identity provider knows. Returns None
     for other visitors.
 
-    former: the cookie of an earlier session; the new session ends that one. Raises NotAllowed.
+    former: the cookie of an earlier session, which the new session ends. Raises NotAllowed.
     """
     oidc = page_frame.sign_on()
     if oidc is None or not st.user.get("is_logged_in"):
@@ -166,7 +166,7 @@ def require_reader() -> None:
 
 
 @contextmanager
-def live_part(what: str) -> Iterator[None]:
+def live_part(name: str) -> Iterator[None]:
     """Checks that the visitor may still read a fragment, and shows its errors as text."""
     require_reader()
     try:
@@ -175,7 +175,7 @@ def live_part(what: str) -> Iterator[None]:
         st.html(markup.note(f"updated {time_of_day(now)} UTC, every 2 s"))
     except SwapgateError as error:
         advice = f"Trying again. {page_frame.ROUTER_SERVES}"
-        st.html(markup.failure(f"{what} cannot be read at the moment", str(error), advice))
+        st.html(markup.failure(f"{name} cannot be read at the moment", str(error), advice))
 
 
 def session_cookie() -> str:
@@ -186,7 +186,7 @@ def session_cookie() -> str:
 
 
 def sign_in_address() -> str:
-    """Returns the sign-in page's address, which leads back to the present page."""
+    """Returns the sign-in page's address, with the present page to return to."""
     return f"{SIGN_IN_PATH}?next={quote(current_page(), safe='/')}"
 
 
@@ -224,7 +224,7 @@ def _sign_out() -> None:
 def signed_in() -> Actor | None:
     """Returns the actor for whom the page was drawn; None for a reader.
 
-    The session may have ended since then. So `attempt` finds the actor again.
+    The session may have ended since then, so `attempt` finds the actor again.
     """
     return page_frame.visitor()
 
@@ -235,9 +235,9 @@ def why_not(role: Role) -> str:
     if actor is None:
         return SIGN_IN
     if actor.role < role:
-        present = actor.role.name.lower()
-        needed = role.name.lower()
-        return f"{actor.name} has the role {present}; this needs {needed}."
+        own_role = actor.role.name.lower()
+        required_role = role.name.lower()
+        return f"{actor.name} has the role {own_role}; this needs {required_role}."
     return ""
 
 
@@ -260,7 +260,7 @@ def attempt(
     describes the state after a refusal.
     """
     docs_page = ""
-    state = page_frame.UNCHANGED
+    consequence = page_frame.UNCHANGED
     try:
         actor, reason = _find_actor()
     except SwapgateError as error:
@@ -276,13 +276,13 @@ def attempt(
         except SwapgateError as error:
             reason = str(error)
             docs_page = error.docs_page
-            state = refused
+            consequence = refused
         else:
-            st.session_state[page_frame.DONE] = done(actor)
+            st.session_state[page_frame.DONE_KEY] = done(actor)
             st.rerun()
-    st.html(markup.failure("Not done", reason or SIGN_IN, state, docs_page=docs_page))
+    st.html(markup.failure("Not done", reason or SIGN_IN, consequence, docs_page=docs_page))
 
 
-def _account_line(text: str, address: str) -> str:
+def _render_account_line(text: str, address: str) -> str:
     link = f'<a href="{escape(address)}" target="_self"><b>Sign in</b></a>'
     return f'<div class="sg sg-account"><span>{escape(text)}</span> {link}</div>'

@@ -1,9 +1,9 @@
-"""Dialogs, the buttons that open them, and their fields. Enter in a field does nothing, and a
-dialog's button is disabled until its required fields are filled.
+"""Builds dialogs, the buttons that open them, and their fields. The Enter key does nothing in
+a field. A dialog's button is disabled until the visitor has filled the required fields.
 
 A page declares a dialog by `@dialog` on a function that gets a `Form`, and shows its button by
-`show_openers`. The form checks the role, shows what is missing, and calls the use case with
-`current_user.attempt`. A dialog must not change anything by itself.
+`show_openers`. The form checks the role, names the first missing input, and calls the use case
+with `current_user.attempt`. A dialog must not change anything by itself.
 """
 
 import json
@@ -49,7 +49,7 @@ TYPE_A_MODEL: Final = "Choose, or type PROVIDER/MODEL"
 HEIGHT_PX: Final = 72  # height of a JSON field
 _ALL_ROUTES: Final = "All routes"
 DEFERRED: Final = "deferred-dialog"  # session key of a dialog to open at the page's next run
-ABOVE_0: Final = 0.001  # the least number in a field that excludes 0
+SMALLEST_ABOVE_0: Final = 0.001  # the least number in a field that excludes 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Opener:
     open: Callable[[], None]
     key: str
     role: Role
-    missing: str = ""  # why it cannot open, other than the role; empty if it can
+    missing: str = ""  # an obstacle other than the role; empty if the dialog can open
     primary: bool = False  # whether it is the next sensible step
 
 
@@ -84,10 +84,10 @@ def show_openers(
     explain: Sequence[Opener] | None = None,
     deferred: bool = False,
 ) -> None:
-    """Shows links and buttons, and why some buttons are disabled.
+    """Shows links and buttons, and explains why some buttons are disabled.
 
     explain: the openers to explain; all by default. deferred: opens the dialog at the page's
-    next run, because a part that refreshes itself would close it.
+    next run. Parts that refresh themselves need this, because they would close the dialog.
     """
     with st.container(horizontal=True, vertical_alignment="center"):
         for action in actions:
@@ -118,7 +118,9 @@ def _show_opener(opener: Opener, *, deferred: bool) -> None:
 
 
 def open_deferred() -> None:
-    """Opens the dialog that `show_openers` or `Dialog.reopen` left for this run of the page."""
+    """Opens the dialog that `show_openers` or `Dialog.reopen` deferred to this run of the
+    page.
+    """
     open_dialog = st.session_state.pop(DEFERRED, None)
     if open_dialog is not None:
         open_dialog()
@@ -127,14 +129,14 @@ def open_deferred() -> None:
 def describe_refusals(openers: Sequence[Opener]) -> str:
     """Explains why buttons are disabled.
 
-    A signed-in visitor whose role is too low for several buttons reads which role each button
-    needs. All other texts are the buttons' own reasons, without repetition.
+    If a visitor's role is too low for several buttons, the text names the role that each
+    button needs. Else it joins the buttons' own reasons, without repetition.
     """
     labels_by_role: dict[Role, dict[str, None]] = {}
     for opener in openers:
         if current_user.why_not(opener.role):
             labels_by_role.setdefault(opener.role, {})[opener.label.removesuffix(" …")] = None
-    missing = dict.fromkeys(
+    obstacles = dict.fromkeys(
         opener.missing
         for opener in openers
         if opener.missing and opener.role not in labels_by_role
@@ -142,7 +144,7 @@ def describe_refusals(openers: Sequence[Opener]) -> str:
     actor = current_user.signed_in()
     if actor is None or len(labels_by_role) < 2:
         reasons = dict.fromkeys(current_user.why_not(role) for role in labels_by_role)
-        return " ".join((*reasons, *missing))
+        return " ".join((*reasons, *obstacles))
     required_roles = "; ".join(
         f"{', '.join(labels)} {'needs' if len(labels) == 1 else 'need'} {role.name.lower()}"
         for role, labels in sorted(labels_by_role.items())
@@ -150,7 +152,7 @@ def describe_refusals(openers: Sequence[Opener]) -> str:
     return " ".join(
         (
             f"{actor.name} has the role {actor.role.name.lower()}: {required_roles}.",
-            *missing,
+            *obstacles,
         )
     )
 
@@ -180,7 +182,7 @@ class Field:
     def ask(
         self,
         name: str,
-        before: Any,
+        present: Any,
         key: str,
     ) -> Any:
         """Shows the field with the present value, and returns the value that the visitor
@@ -195,23 +197,23 @@ class Field:
             return st.selectbox(
                 label,
                 choices,
-                index=choices.index(before),
+                index=choices.index(present),
                 format_func=self._words.__getitem__,
                 **options,
             )
-        if isinstance(before, bool):
-            return st.checkbox(label, before, **options)
-        if isinstance(before, str):
-            return (st.text_input(label, before, **options) or "").strip()
-        if isinstance(before, tuple):
-            text = st.text_input(label, ", ".join(before), **options) or ""
+        if isinstance(present, bool):
+            return st.checkbox(label, present, **options)
+        if isinstance(present, str):
+            return (st.text_input(label, present, **options) or "").strip()
+        if isinstance(present, tuple):
+            text = st.text_input(label, ", ".join(present), **options) or ""
             return tuple(part.strip() for part in text.split(",") if part.strip())
         if name.endswith("_bps"):
-            share = st.number_input(label, *self._range, before / 100, **options)
+            share = st.number_input(label, *self._range, present / 100, **options)
             return 0 if share is None else round(share * 100)
-        if before is not None and isinstance(self._range[0], float):
-            before = float(before)  # the database may return an int
-        return st.number_input(label, *self._range, before, **options)
+        if present is not None and isinstance(self._range[0], float):
+            present = float(present)  # the database may return an int
+        return st.number_input(label, *self._range, present, **options)
 
 
 Fields = Mapping[str, Field]  # by the name of the record's field
@@ -219,17 +221,17 @@ Fields = Mapping[str, Field]  # by the name of the record's field
 
 def ask_fields(
     columns: Sequence[Fields],
-    before: object,
+    present_record: object,
     key: Callable[[str], str],
 ) -> dict[str, Any]:
-    """Shows fields in columns, and returns the entered values by name. before: the present
-    record.
+    """Shows fields in columns, and returns the entered values by name. present_record: has
+    the present values.
     """
     values: dict[str, Any] = {}
     for container, fields in zip(st.columns(len(columns)), columns, strict=True):
         with container:
             for name, entry in fields.items():
-                values[name] = entry.ask(name, getattr(before, name), key(name))
+                values[name] = entry.ask(name, getattr(present_record, name), key(name))
     return values
 
 
@@ -253,28 +255,30 @@ class SettingsForm:
         self._helps = helps
 
     def ask(
-        self, before: object, key: Callable[[str], str], *, advanced: bool
+        self, present_record: object, key: Callable[[str], str], *, advanced: bool
     ) -> dict[str, Any]:
         """Shows two columns of fields, and the wide ones side by side below them. Returns the
         values by name.
         """
         left, right, wide = (
-            self._column(column, advanced=advanced) for column in ("left", "right", "wide")
+            self._list_fields(column, advanced=advanced) for column in ("left", "right", "wide")
         )
-        values = ask_fields([left, right], before, key) if left or right else {}
+        values = ask_fields([left, right], present_record, key) if left or right else {}
         wide_columns = [{name: entry} for name, entry in wide.items()]
-        return values | (ask_fields(wide_columns, before, key) if wide_columns else {})
+        return values | (ask_fields(wide_columns, present_record, key) if wide_columns else {})
 
-    def _column(self, column: str, *, advanced: bool) -> Fields:
-        shown = [
+    def _list_fields(self, column: str, *, advanced: bool) -> Fields:
+        entries = [
             (entry, declared)
             for declared in self._settings
             if (entry := declared.form) and (entry.column, entry.advanced) == (column, advanced)
         ]
-        shown.sort(key=lambda pair: pair[0].row)
-        return {declared.name: self._field(declared, entry) for entry, declared in shown}
+        entries.sort(key=lambda pair: pair[0].row)
+        return {
+            declared.name: self._build_field(declared, entry) for entry, declared in entries
+        }
 
-    def _field(self, declared: Declaration, entry: FormEntry) -> Field:
+    def _build_field(self, declared: Declaration, entry: FormEntry) -> Field:
         options: dict[str, Any] = {}
         words = self._words.get(declared.name, entry.words)
         if words is None and issubclass(declared.kind, StrEnum):
@@ -291,10 +295,10 @@ class SettingsForm:
             options["step"] = entry.step
             if not declared.name.endswith("_bps"):
                 options["format"] = "%g"
-        return Field(entry.label, *_form_range(declared), words=words, **options)
+        return Field(entry.label, *_convert_range(declared), words=words, **options)
 
 
-def _form_range(declared: Declaration) -> tuple[float | None, float | None]:
+def _convert_range(declared: Declaration) -> tuple[float | None, float | None]:
     """Returns the bounds of a number field, in the type of its values. The bounds of basis
     points are percentages.
     """
@@ -305,8 +309,8 @@ def _form_range(declared: Declaration) -> tuple[float | None, float | None]:
         return allowed.low / 100, allowed.high / 100
     if declared.kind is int:
         return int(allowed.low), int(allowed.high)
-    least = ABOVE_0 if allowed.above else allowed.low
-    return (0.0 if allowed.zero else float(least)), float(allowed.high)
+    lowest = SMALLEST_ABOVE_0 if allowed.above else allowed.low
+    return (0.0 if allowed.zero else float(lowest)), float(allowed.high)
 
 
 def ask_object(
@@ -318,7 +322,7 @@ def ask_object(
     """Asks for a JSON object. Returns it and an empty text, or an empty object and an error
     message.
     """
-    typed = (
+    text = (
         st.text_area(
             label,
             key=key,
@@ -328,7 +332,7 @@ def ask_object(
         or ""
     ).strip()
     try:
-        value = json.loads(typed or "{}")
+        value = json.loads(text or "{}")
     except ValueError:
         value = None
     if isinstance(value, dict):
@@ -339,7 +343,7 @@ def ask_object(
 
 @dataclass(slots=True)
 class Form:
-    """The content of an open dialog: its fields, what is missing, and its button."""
+    """The content of an open dialog: its fields, the first missing input, and its button."""
 
     role: Role  # the required role
     name: str  # prefix of the fields' keys, unique among the page's dialogs
@@ -356,16 +360,19 @@ class Form:
 
     def say(self, *paragraphs: str, note: str = "") -> None:
         """Shows paragraphs of HTML. note: a plain text below them."""
-        text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
-        below = f'<p class="note">{markup.rich(note)}</p>' if note else ""
-        st.html(markup.block(text + below))
+        paragraphs_html = "".join(
+            f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph
+        )
+        note_html = f'<p class="note">{markup.rich(note)}</p>' if note else ""
+        st.html(markup.block(paragraphs_html + note_html))
 
-    def need(self, met: object, words: str) -> None:
-        """Disables the button until a condition is met, and shows the first unmet condition.
+    def need(self, condition: object, words: str) -> None:
+        """Disables the button until a condition is met. The form shows the words of the first
+        unmet condition.
 
-        words: tells the visitor what to do.
+        words: an instruction to the visitor.
         """
-        if not met:
+        if not condition:
             self.missing = self.missing or words
 
     def text(
@@ -398,8 +405,8 @@ class Form:
 
     def confirm(self, name: str) -> None:
         """Asks the person to type a name, so that no stray click does irreversible harm."""
-        typed = self.text("sure", f"Write {name} to confirm")
-        self.need(typed == name.strip(), NAME_MISSING)
+        text = self.text("sure", f"Write {name} to confirm")
+        self.need(text == name.strip(), NAME_MISSING)
 
     def choose(
         self,
@@ -409,38 +416,38 @@ class Form:
         *,
         need: str = "",
         placeholder: str = "Choose",
-        **more: Any,
+        **widget_options: Any,
     ) -> Option | None:
         """Shows a choice without a preselection. Returns None until the visitor has chosen."""
-        chosen: Option | None = st.selectbox(
+        choice: Option | None = st.selectbox(
             label,
             list(options),
             index=None,
             placeholder=placeholder,
             key=self.key(part),
-            **more,
+            **widget_options,
         )
         if need:
-            self.need(chosen, need)
-        return chosen
+            self.need(choice, need)
+        return choice
 
     def pick(
         self,
         part: str,
         label: str,
         options: Mapping[str, Option],
-        first: Option | None = None,
+        default: Option | None = None,
     ) -> Option:
         """Shows a choice with a preselection. options: values by label. Returns the value."""
         values = list(options.values())
-        index = values.index(first) if first is not None else 0
-        chosen = st.selectbox(
+        index = values.index(default) if default is not None else 0
+        chosen_label = st.selectbox(
             label,
             list(options),
             index=index,
             key=self.key(part),
         )
-        return options[chosen]
+        return options[chosen_label]
 
     def choose_or_type(
         self,
@@ -449,25 +456,25 @@ class Form:
         options: Iterable[str],
         *,
         need: str = "",
-        **more: Any,
+        **widget_options: Any,
     ) -> str:
         """Shows a choice that also takes a typed text. Returns an empty text until the visitor
         has chosen or typed.
         """
-        placeholder = more.pop("placeholder", TYPE_A_MODEL)
-        chosen = self.choose(
+        placeholder = widget_options.pop("placeholder", TYPE_A_MODEL)
+        choice = self.choose(
             part,
             label,
             options,
             need=need,
             placeholder=placeholder,
             accept_new_options=True,
-            **more,
+            **widget_options,
         )
-        return (chosen or "").strip()
+        return (choice or "").strip()
 
     def choose_scope(self, route: str) -> str | None:
-        """Asks whether an action is for one route or for all. Returns None for all."""
+        """Asks whether an action applies to one route or to all. Returns None for all."""
         scope = st.radio(
             "Where",
             [f"Route {route} alone", _ALL_ROUTES],
@@ -478,12 +485,14 @@ class Form:
     def submit(
         self,
         label: str,
-        done: str,
-        act: Callable[Concatenate[Context, Actor, Arguments], object],
+        done_text: str,
+        use_case: Callable[Concatenate[Context, Actor, Arguments], object],
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> None:
-        """Shows a button that calls `act`. done: the message after the actor's name."""
+        """Shows a button that calls a use case. done_text: follows the actor's name in the
+        message after success.
+        """
         disabled_because = current_user.why_not(self.role) or self.missing
         if st.button(
             label,
@@ -493,8 +502,8 @@ class Form:
         ):
             with st.spinner(f"{self.spinner_text} …") if self.spinner_text else nullcontext():
                 current_user.attempt(
-                    lambda actor: act(page_frame.context(), actor, *args, **kwargs),
-                    lambda actor: self.success_message or f"{actor.name} {done}",
+                    lambda actor: use_case(page_frame.context(), actor, *args, **kwargs),
+                    lambda actor: self.success_message or f"{actor.name} {done_text}",
                 )
         if disabled_because:
             st.html(markup.note(disabled_because))
@@ -520,17 +529,19 @@ class Dialog(Generic[Arguments]):
         @st.dialog(self.title, width=self.width)  # noqa: TID251
         @wraps(self.show)
         def show_with_errors() -> None:
-            # Streamlit reruns a dialog without its page, which checked who may read.
+            # Streamlit reruns a dialog without its page, whose check would be missing.
             current_user.require_reader()
             try:
                 self.show(
-                    Form(self.role, self.name, _subject_id(*args)),
+                    Form(self.role, self.name, _find_subject_id(*args)),
                     *args,
                     **kwargs,
                 )
             except SwapgateError as error:
-                why = str(error)
-                st.html(markup.failure(CANNOT_OPEN, why, UNCHANGED, docs_page=error.docs_page))
+                reason = str(error)
+                st.html(
+                    markup.failure(CANNOT_OPEN, reason, UNCHANGED, docs_page=error.docs_page)
+                )
             except Exception:
                 # A fault of Swapgate: its details belong in the log.
                 log.exception("dialog_failed: %s", self.title)
@@ -548,14 +559,14 @@ class Dialog(Generic[Arguments]):
         label: str = "",
         missing: str = "",
     ) -> Opener:
-        """Builds the dialog's button. missing: why the dialog cannot open; empty if it can."""
+        """Builds the dialog's button. missing: an obstacle to opening it; empty without one."""
         icon = f":material/{self.icon}:" if self.icon else ""
-        words = label or self.label or self.title
-        key = "-".join(filter(None, ("open", self.name, _subject_id(*args))))
-        return Opener(words, icon, partial(self, *args), key, self.role, missing)
+        button_label = label or self.label or self.title
+        key = "-".join(filter(None, ("open", self.name, _find_subject_id(*args))))
+        return Opener(button_label, icon, partial(self, *args), key, self.role, missing)
 
 
-def _subject_id(*args: object) -> str:
+def _find_subject_id(*args: object) -> str:
     """Returns the id of the dialog's subject: a text itself, or the `id` of an object."""
     subject = args[0] if args else ""
     return subject if isinstance(subject, str) else str(getattr(subject, "id", ""))

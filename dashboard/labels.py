@@ -33,7 +33,7 @@ from harness.routing.proposal import Proposal, ProposalPhase, ProposalView
 
 RUNBOOK: Final = "Step by step"  # the link to an alert's section of the runbook
 # Changes below this share of the former value are reported as "no clear change".
-CLEAR: Final = 0.02
+SMALLEST_CLEAR_CHANGE: Final = 0.02
 
 
 class Tone(StrEnum):
@@ -79,7 +79,7 @@ VERDICT_LABELS: Final[Mapping[str, Label]] = {
     "running": Label("◷", "NOT DECIDED YET", Tone.NEUTRAL),
 }
 
-# Results of a slice's test. The test can show a loss, but cannot show that there is no loss.
+# Results of a slice's test. The test can prove a loss, but not its absence.
 SLICE_LABELS: Final[Mapping[str, Label]] = {
     "worse": Label("✕", "shown worse", Tone.WORSE),
     "kept": Label("=", "no loss shown", Tone.NEUTRAL),
@@ -103,10 +103,10 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
 
 
 def phase_label(proposal: Proposal) -> Label:
-    """Returns the label of a proposal's phase, with how it ended.
+    """Returns the label of a proposal's phase, and of its end once it has ended.
 
-    A proposal whose swap was rolled back, or which a person closed, is neutral and not green or
-    red.
+    The label is neutral if a promoted candidate no longer serves, or if a person closed the
+    proposal.
     """
     label = PHASE_LABELS[proposal.phase]
     if isinstance(proposal, ProposalView) and proposal.serves is False:
@@ -149,7 +149,7 @@ CLAIMS: Final[Mapping[Claim, str]] = {
 
 
 def verdict_label(verdict: BaseVerdict | None) -> Label:
-    """Returns the label of a verdict; of None, that it is not decided yet."""
+    """Returns the label of a verdict; None has the label of a verdict that is still open."""
     return VERDICT_LABELS[verdict.outcome if verdict else "running"]
 
 
@@ -166,18 +166,18 @@ date_time: Final = format_date_time
 
 
 def few(names: Sequence[str], most: int) -> str:
-    """Joins at most `most` names, and says how many more there are."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
+    """Joins at most `most` names, and counts the names that it leaves out."""
+    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{rest}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     return format_percent(share, digits)
 
 
-def left(until: datetime, now: datetime) -> str:
+def left(end: datetime, now: datetime) -> str:
     """Writes the time that is left: `6 d 4 h left`, `no time left`."""
-    remaining_s = (until - now).total_seconds()
+    remaining_s = (end - now).total_seconds()
     return f"{span(remaining_s)} left" if remaining_s > 0 else "no time left"
 
 
@@ -196,9 +196,9 @@ class FigureChange:
     was: str  # the former value, such as `was $1.12`
 
 
-def interval(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
-    """Writes a 95 % interval, each end by `words`; empty without an interval."""
-    return "" if found is None else f"95 % CI {format_range(found, words)}"
+def interval(bounds: tuple[float, float] | None, write: Callable[[float | None], str]) -> str:
+    """Writes a 95 % interval; empty without one. write: formats each bound."""
+    return "" if bounds is None else f"95 % CI {format_range(bounds, write)}"
 
 
 def describe_change(
@@ -210,17 +210,19 @@ def describe_change(
     amount: Callable[[float, float], str] | None = None,
     least: float = 0.0,
 ) -> FigureChange:
-    """Describes a change of a figure for which less is better. words: for less, and for more.
-    amount: formats a difference and the former value. least: the smallest difference to report,
-    in addition to CLEAR.
+    """Describes a change of a figure for which less is better.
+
+    write: formats the figure. words: name a decrease, and an increase. amount: formats a
+    difference, given the former value. least: the smallest difference to report, in addition to
+    `SMALLEST_CLEAR_CHANGE`.
     """
-    was = f"was {write(old)}"
+    former = f"was {write(old)}"
     if new is None or old is None:
-        return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
+        return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, former)
     difference = new - old
-    if abs(difference) < max(least, CLEAR * old) or write(new) == write(old):
-        return FigureChange("=", "no clear change,", Tone.NEUTRAL, was)
+    if abs(difference) < max(least, SMALLEST_CLEAR_CHANGE * old) or write(new) == write(old):
+        return FigureChange("=", "no clear change,", Tone.NEUTRAL, former)
     size = amount(abs(difference), old) if amount else write(abs(difference))
     if difference < 0:
-        return FigureChange("▼", f"{size} {words[0]},", Tone.BETTER, was)
-    return FigureChange("▲", f"{size} {words[1]},", Tone.WORSE, was)
+        return FigureChange("▼", f"{size} {words[0]},", Tone.BETTER, former)
+    return FigureChange("▲", f"{size} {words[1]},", Tone.WORSE, former)

@@ -1,7 +1,7 @@
 """The dashboard's entry script: Streamlit runs it for every visit and click.
 
-It sets up the page, lists the pages, and runs the chosen one if the visitor may see it. A
-page's own code is in `views`; the order of the calls matters to Streamlit.
+It sets up Streamlit, lists the pages, and runs the chosen page if the visitor may see it.
+`views` has the pages' code. Streamlit needs the calls in this order.
 """
 
 from datetime import timedelta
@@ -11,24 +11,26 @@ import streamlit as st
 
 from dashboard import current_user, theme
 
-HERE = Path(__file__).parent
-ALIVE_EVERY = timedelta(minutes=1)
+FOLDER = Path(__file__).parent
+KEEP_ALIVE_INTERVAL = timedelta(minutes=1)
 
 
-@st.fragment(run_every=ALIVE_EVERY)
+@st.fragment(run_every=KEEP_ALIVE_INTERVAL)
 def stay_alive() -> None:
-    """Draws nothing. After a restart, a browser reloads only pages with a fragment."""
+    """Draws nothing. Every page needs a fragment, because without one a browser does not reload
+    it after a restart of the dashboard.
+    """
 
 
 st.set_page_config(
     page_title="Swapgate",
-    page_icon=str(HERE / "logo.svg"),
+    page_icon=str(FOLDER / "logo.svg"),
     layout="wide",
     initial_sidebar_state="collapsed",
     menu_items={},
 )
 st.html(theme.css(st.context.theme.type))
-st.logo(str(HERE / "wordmark.svg"), size="large")
+st.logo(str(FOLDER / "wordmark.svg"), size="large")
 
 page = st.navigation(
     {

@@ -15,16 +15,16 @@ from harness.frame.formatting import escape_directions
 from harness.frame.pagination import INVALID_ROWS_HINT
 from harness.frame.signing.signed_rows import RowFault
 
-# Pages cut a longer answer and note its length; the CLI prints all of it.
+# Pages cut longer answers and note their length; the CLI prints whole answers.
 SHOWN_CHARACTERS = 6_000
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 _CODE = re.compile(r"`([^`\n]+)`")
-# No line breaks between a number and its unit.
+# The space between a number and its unit, where no line may break.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
 
 
 def escape(value: object) -> str:
-    """Escapes for elements and quoted attributes, and makes direction marks visible."""
+    """Escapes a text for elements and quoted attributes, and makes direction marks visible."""
     return _UNIT.sub("\u00a0", html.escape(escape_directions(str(value)), quote=True))
 
 
@@ -54,14 +54,14 @@ def block(*parts: str, kind: str = "") -> str:
 
 def title(heading: str, note: str = "") -> str:
     """Renders the page's one h1. heading, note: HTML."""
-    below = f'<p class="note">{note}</p>' if note else ""
-    return block(f"<h1>{heading}</h1>{below}")
+    note_html = f'<p class="note">{note}</p>' if note else ""
+    return block(f"<h1>{heading}</h1>{note_html}")
 
 
 def section(heading: str, note: str = "") -> str:
     """Renders a heading with a note below it. The note may contain `backticks`."""
-    below = f'<p class="note">{rich(note)}</p>' if note else ""
-    return block(f"<h2>{escape(heading)}</h2>{below}")
+    note_html = f'<p class="note">{rich(note)}</p>' if note else ""
+    return block(f"<h2>{escape(heading)}</h2>{note_html}")
 
 
 def note(text: str) -> str:
@@ -73,9 +73,7 @@ def faint(words: object) -> str:
 
 
 def noted(cell: str, words: object) -> str:
-    """Adds a faint line below a cell. cell: HTML. words: plain text; nothing is added without
-    any.
-    """
+    """Adds a faint line below a cell. cell: HTML. words: plain text; empty for no line."""
     return f"{cell}<br>{faint(words)}" if words else cell
 
 
@@ -104,20 +102,22 @@ def verdict(card: VerdictCard, *, stale: bool = False) -> str:
     advice = f": {escape(label.advice)}" if label.advice else ""
     # The words are empty if the page's first line already shows the label.
     head = f'<div class="headline">{escape(label.words)}{advice}</div>' if label.words else ""
-    bullets = "".join(f"<p>{strong(what)}: {rich(fact)}</p>" for what, fact in card.bullets)
-    following = f"<p>{strong('Next:')} {rich(card.next_step)}</p>" if card.next_step else ""
+    bullets = "".join(
+        f"<p>{strong(name)}: {rich(finding)}</p>" for name, finding in card.bullets
+    )
+    next_step = f"<p>{strong('Next:')} {rich(card.next_step)}</p>" if card.next_step else ""
     foot = f'<p class="note">{escape(card.foot)}</p>' if card.foot else ""
     return (
         f'<div class="sg sg-verdict {label.tone}{" sg-stale" if stale else ""}">'
         f'<div class="sg-round {label.tone}" aria-hidden="true">{escape(label.symbol)}</div>'
         f'<div class="body">{head}'
-        f"<p>{rich(card.lead)}</p>{bullets}{following}{foot}</div></div>"
+        f"<p>{rich(card.lead)}</p>{bullets}{next_step}{foot}</div></div>"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A figure with its name. interval: in words; below: a line of text instead of a change."""
+    """A figure with its name. interval: as text. below: a line of text instead of a change."""
 
     name: str
     figure: str
@@ -129,44 +129,44 @@ class Tile:
 def tiles(row: Iterable[Tile], *, stale: bool = False) -> str:
     """Renders tiles in a row. stale: greys them."""
     return f'<div class="sg sg-tiles{" sg-stale" if stale else ""}">' + (
-        "".join(_tile(tile) for tile in row) + "</div>"
+        "".join(_render_tile(tile) for tile in row) + "</div>"
     )
 
 
-def _tile(tile: Tile) -> str:
-    below = escape(tile.below)
+def _render_tile(tile: Tile) -> str:
+    below_html = escape(tile.below)
     if tile.change is not None:
         change = tile.change
-        moved = f"{escape(change.symbol)} {escape(change.words)}"
-        below = f'<span class="{change.tone}">{moved}</span> {escape(change.was)}'
-    between = f'<p class="note">{escape(tile.interval)}</p>' if tile.interval else ""
+        change_text = f"{escape(change.symbol)} {escape(change.words)}"
+        below_html = f'<span class="{change.tone}">{change_text}</span> {escape(change.was)}'
+    interval = f'<p class="note">{escape(tile.interval)}</p>' if tile.interval else ""
     return (
         f'<div class="sg-card"><p class="note">{escape(tile.name)}</p>'
-        f'<div class="figure">{escape(tile.figure)}</div>{between}'
-        f'<p class="note">{below}</p></div>'
+        f'<div class="figure">{escape(tile.figure)}</div>{interval}'
+        f'<p class="note">{below_html}</p></div>'
     )
 
 
 def pair_bars(suites: Sequence[tuple[str, int, int, int]]) -> str:
     """Draws lost and won pairs on one scale. suites: name, won, lost, tied."""
-    most = max([1, *(max(won, lost) for _, won, lost, _ in suites)])
-    rows = (
+    most_pairs = max([1, *(max(won, lost) for _, won, lost, _ in suites)])
+    bars = (
         '<div class="row"><span class="name"></span><span class="lost head">candidate lost'
         '</span><span class="won head">candidate won</span><span class="ties"></span></div>'
     )
     for name, won, lost, tied in suites:
-        # Room for the number beside the longest bar.
-        left = 78 * lost / most
-        right = 78 * won / most
-        rows += (
+        # Widths in percent. The longest bar leaves room for the number beside it.
+        lost_width = 78 * lost / most_pairs
+        won_width = 78 * won / most_pairs
+        bars += (
             f'<div class="row"><span class="name">{escape(name)}</span>'
             f'<span class="lost"><span class="worse">▼ {lost:,}</span>'
-            f'<span class="bar" style="width:{left:.2f}%"></span></span>'
-            f'<span class="won"><span class="bar" style="width:{right:.2f}%"></span>'
+            f'<span class="bar" style="width:{lost_width:.2f}%"></span></span>'
+            f'<span class="won"><span class="bar" style="width:{won_width:.2f}%"></span>'
             f'<span class="better">▲ {won:,}</span></span>'
             f'<span class="ties">{tied:,} tied of {won + lost + tied:,}</span></div>'
         )
-    return block(f'<div class="pairbars">{rows}</div>')
+    return block(f'<div class="pairbars">{bars}</div>')
 
 
 def meter(
@@ -175,30 +175,36 @@ def meter(
     tone: Tone,
     furthest: float = 0.0,
 ) -> str:
-    """Renders a meter. name: for screen readers. furthest: the highest share so far; a tick."""
-    width = 100 * min(1.0, max(0.0, share))
-    tick = 100 * min(1.0, max(0.0, furthest))
-    mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
+    """Renders a meter. name: for screen readers. furthest: the highest share so far, which a
+    tick marks.
+    """
+    width_percent = 100 * min(1.0, max(0.0, share))
+    tick_percent = 100 * min(1.0, max(0.0, furthest))
+    mark = (
+        f'<em style="left:{tick_percent:.1f}%"></em>'
+        if tick_percent > width_percent + 0.5
+        else ""
+    )
     return (
         f'<div class="sg sg-meter" role="meter" aria-label="{escape(name)}" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{width:.0f}">'
-        f'<i class="{tone}" style="width:{width:.1f}%"></i>{mark}</div>'
+        f'aria-valuemax="100" aria-valuenow="{width_percent:.0f}">'
+        f'<i class="{tone}" style="width:{width_percent:.1f}%"></i>{mark}</div>'
     )
 
 
 def checklist(rows: Iterable[tuple[Label, str]]) -> str:
-    """Renders conditions, each with a text about when it is met."""
+    """Renders conditions. Each row has a condition's state, and an estimate of the time."""
     lines = "".join(
-        f'<p class="check">{state(label)} <span class="when">{escape(when)}</span></p>'
-        for label, when in rows
+        f'<p class="check">{state(label)} <span class="when">{escape(estimate)}</span></p>'
+        for label, estimate in rows
     )
     return block(lines)
 
 
 def scrolled_text(body: str, kind: str = "") -> str:
-    """Renders a text in a box that scrolls, by the keyboard as well. body: HTML."""
-    named = f' class="{kind}"' if kind else ""
-    return f'<pre{named} tabindex="0">{body}</pre>'
+    """Renders a text in a box that scrolls, also by the keyboard. body: HTML."""
+    class_attribute = f' class="{kind}"' if kind else ""
+    return f'<pre{class_attribute} tabindex="0">{body}</pre>'
 
 
 Row = Mapping[str, str]  # a table row: HTML cells by column head (plain text)
@@ -209,71 +215,76 @@ def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
     cells = [list(row.items()) for row in rows]
     if not cells:
         return ""
-    heads = [head.strip() for head, _ in cells[0]]
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in heads)
+    heads = [head_cells.strip() for head_cells, _ in cells[0]]
+    head_cells = "".join(f"<th>{escape(heading)}</th>" for heading in heads)
     if stacked:
         # On a phone, CSS shows the heads; a screen reader finds them in the first row.
-        named = [f'<td data-head="{escape(heading)}">' for heading in heads]
+        cell_tags = [f'<td data-head="{escape(heading)}">' for heading in heads]
     else:
-        named = ["<td>"] * len(heads)
+        cell_tags = ["<td>"] * len(heads)
     # A stacked row is a grid, so a cell's content must be one element.
     start = "<div>" if stacked else ""
     end = "</div>" if stacked else ""
     body = "".join(
         "<tr>"
         + "".join(
-            f"{td}{start}{cell}{end}</td>" for td, (_, cell) in zip(named, row, strict=True)
+            f"{cell_tag}{start}{cell}{end}</td>"
+            for cell_tag, (_, cell) in zip(cell_tags, row, strict=True)
         )
         + "</tr>"
         for row in cells
     )
-    kinds = [
+    classes = [
         *(["wide"] if len(heads) > 4 else []),
         *(["stacked"] if stacked else []),
     ]
-    wide = f' class="{" ".join(kinds)}"' if kinds else ""
-    name = f"Table: {', '.join(filter(None, heads))}"
+    class_attribute = f' class="{" ".join(classes)}"' if classes else ""
+    aria_label = f"Table: {', '.join(filter(None, heads))}"
     return block(
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
-        f"<table{wide}><thead><tr>{head}</tr></thead>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(aria_label)}">'
+        f"<table{class_attribute}><thead><tr>{head_cells}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
 def listing(
     heading: str,
-    below: str,
+    note_text: str,
     rows: Iterable[Row],
-    nothing: str = "",
+    empty_text: str = "",
 ) -> str:
-    """Renders a section with a table, or with `nothing` if there are no rows."""
-    return section(heading, below) + (table(rows, stacked=True) or note(nothing))
+    """Renders a section with a table, or with `empty_text` if there are no rows."""
+    return section(heading, note_text) + (table(rows, stacked=True) or note(empty_text))
 
 
 def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -> str:
     """Renders a table of old and new values. heads: of the name, the old and the new value."""
-    cells = [
+    value_cells = [
         (
             escape(name),
-            f"<del>{escape(before)}</del>",
-            f"<ins>{escape(after)}</ins>",
+            f"<del>{escape(old)}</del>",
+            f"<ins>{escape(new)}</ins>",
         )
-        for name, before, after in rows
+        for name, old, new in rows
     ]
-    return table(dict(zip(heads, row, strict=True)) for row in cells)
+    return table(dict(zip(heads, row, strict=True)) for row in value_cells)
 
 
 def steps(
     plan: Sequence[tuple[str, str]],
-    now: int | None,
+    current: int | None,
     words: str = "now",
 ) -> str:
-    """Renders a canary's steps. plan: (share, exit conditions). now: current index."""
+    """Renders a canary's steps. plan: (share, exit conditions). current: the index of the
+    present step; None without one. words: the mark of the present step.
+    """
     cells = []
-    for at, (share, needs) in enumerate(plan):
-        kind = "step now" if at == now else "step"
-        mark = f" ◂ {escape(words)}" if at == now else ""
-        cells.append(f'<div class="{kind}"><b>{escape(share)}{mark}</b>{escape(needs)}</div>')
+    for index, (share, conditions) in enumerate(plan):
+        step_class = "step now" if index == current else "step"
+        mark = f" ◂ {escape(words)}" if index == current else ""
+        cells.append(
+            f'<div class="{step_class}"><b>{escape(share)}{mark}</b>{escape(conditions)}</div>'
+        )
     return f'<div class="sg sg-steps">{"".join(cells)}</div>'
 
 
@@ -287,12 +298,12 @@ def banner(
     page: str = "",
 ) -> str:
     """Builds a banner. page: the address to which the heading links."""
-    more = f" {docs_link(docs_page, docs_label)}" if docs_page else ""
+    docs = f" {docs_link(docs_page, docs_label)}" if docs_page else ""
     head = strong(heading)
     if page:
         head = f'<a href="{escape(page)}" target="_self">{head}</a>'
-    words = f"{head} {rich(text)}{more}"
-    return f'<div class="sg sg-banner {tone}" role="status">{words}</div>'
+    body = f"{head} {rich(text)}{docs}"
+    return f'<div class="sg sg-banner {tone}" role="status">{body}</div>'
 
 
 def invalid(faults: Sequence[RowFault]) -> str:
@@ -302,18 +313,18 @@ def invalid(faults: Sequence[RowFault]) -> str:
     )
 
 
-def loading(what: str) -> str:
-    """Renders a placeholder of a fixed height, so that the page does not jump when the part
-    arrives.
+def loading(part: str) -> str:
+    """Renders a placeholder while a part of the page loads. Its height is fixed, so that the
+    page does not jump when the part arrives.
     """
     return (
         '<div class="sg sg-loading" aria-busy="true" style="min-height: 150px">'
-        f"Reading {escape(what)} …</div>"
+        f"Reading {escape(part)} …</div>"
     )
 
 
 def empty(sentence: str, command: str) -> str:
-    """Renders what to do on a page without content. command: a command that begins it."""
+    """Renders the advice of a page without content. command: creates the first content."""
     return block(
         f"<p>{escape(sentence)}</p><p><code>{escape(command)}</code></p>",
         kind="sg-card",
@@ -321,17 +332,20 @@ def empty(sentence: str, command: str) -> str:
 
 
 def failure(
-    what: str,
-    why: str,
-    works: str,
+    problem: str,
+    reason: str,
+    still_works: str,
     *,
     docs_page: str = "",
 ) -> str:
-    """Renders an error: what failed, why, and what still works. docs_page: explains it."""
-    more = f"<p>{docs_link(docs_page, 'More about it')}</p>" if docs_page else ""
+    """Renders an error. still_works: names the parts that the error does not affect. docs_page:
+    explains the error.
+    """
+    docs = f"<p>{docs_link(docs_page, 'More about it')}</p>" if docs_page else ""
     return (
         '<div class="sg sg-banner worse" role="alert">'
-        f"<p><b>✕ {escape(what)}</b></p><p>{rich(why)}</p><p>{rich(works)}</p>{more}</div>"
+        f"<p><b>✕ {escape(problem)}</b></p><p>{rich(reason)}</p>"
+        f"<p>{rich(still_works)}</p>{docs}</div>"
     )
 
 
@@ -340,22 +354,24 @@ def folded(summary: str, body: str) -> str:
     return block(f'<details><summary class="note">{escape(summary)}</summary>{body}</details>')
 
 
-def docs_link(page: str, shown: str) -> str:
-    """Links to a page of the docs, such as `runbook#drift`, in a tab of its own."""
-    name, mark, section = page.partition("#")
-    address = escape(f"docs/{name}.html{mark}{section}")
-    return f'<a href="{address}" target="_blank" rel="noopener">{escape(shown)}</a>'
+def docs_link(page: str, label: str) -> str:
+    """Renders a link to a page of the docs, such as `runbook#drift`, which opens a new tab."""
+    name, hash_sign, section = page.partition("#")
+    address = escape(f"docs/{name}.html{hash_sign}{section}")
+    return f'<a href="{address}" target="_blank" rel="noopener">{escape(label)}</a>'
 
 
 def trend(values: Sequence[float], *, name: str) -> str:
-    """Renders values as small bars, the highest full. Empty for fewer than two. name: for
-    screen readers.
+    """Renders values as small bars; the highest value fills its bar. Empty for fewer than two
+    values. name: for screen readers.
     """
     if len(values) < 2:
         return ""
-    high = max(values) or 1.0
-    heights = (max(4.0, 100 * value / high) for value in values)
-    bars = "".join(f'<i style="height:{height:.0f}%"></i>' for height in heights)
+    highest = max(values) or 1.0
+    heights_percent = (max(4.0, 100 * value / highest) for value in values)
+    bars = "".join(
+        f'<i style="height:{height_percent:.0f}%"></i>' for height_percent in heights_percent
+    )
     return f'<span class="trend" role="img" aria-label="{escape(name)}">{bars}</span>'
 
 
@@ -369,9 +385,9 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
 
 def link(
     page: str,
-    shown: str,
+    content: str,
     **query: str,
 ) -> str:
-    """Renders a link to a page of the dashboard. shown: HTML. query: the page's filters."""
+    """Renders a link to a page of the dashboard. content: HTML. query: the page's filters."""
     query_text = f"?{urlencode(query)}" if query else ""
-    return f'<a href="{escape(f"{page}{query_text}")}" target="_self">{shown}</a>'
+    return f'<a href="{escape(f"{page}{query_text}")}" target="_self">{content}</a>'

@@ -1,8 +1,8 @@
 """The frame of every page: one installation for all visitors, banners, and errors as text.
 
 A page calls `show_page` with its function, gets its data by `context`, and never shows a
-traceback. The other functions are parts that several pages have: choosing a route, searching,
-paging, exporting. Forms are in `dialog_forms`, HTML in `markup`.
+traceback. The other functions are shared parts: choosing a route, searching, paging,
+exporting. Forms are in `dialog_forms`, HTML in `markup`.
 """
 
 import csv
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("swapgate.dashboard")
 Item = TypeVar("Item")
 
-STATE: Final = "acting"  # session key of the actor for whom the page was drawn
-DONE: Final = "done"
+ACTOR_KEY: Final = "acting"  # session key of the actor for whom the page was drawn
+DONE_KEY: Final = "done"  # session key of the message after an action
 NOT_SIGNED_IN: Final = "you are not signed in: reload the page, and sign in"
 UNCHANGED = "Nothing was changed."
 ROUTER_SERVES = "The router continues to serve its last valid table; nothing was changed."
@@ -60,8 +60,9 @@ WHY_NOT_OPEN = (
 
 @cache
 def installation() -> Installation:
-    """Opens the installation once for the process. Raises SwapgateError, and tries again at the
-    next call.
+    """Returns the process's installation, which the first call opens.
+
+    Raises SwapgateError if it cannot open; the next call tries again.
     """
     return open_installation()
 
@@ -73,8 +74,8 @@ def reopen() -> None:
 
 def visitor() -> Actor | None:
     """Returns the actor for whom this page was drawn; None for a reader."""
-    found = st.session_state.get(STATE)
-    return found if isinstance(found, Actor) else None
+    actor = st.session_state.get(ACTOR_KEY)
+    return actor if isinstance(actor, Actor) else None
 
 
 def context() -> Context:
@@ -97,28 +98,32 @@ def serve_with(sign_on: OidcSettings | None) -> None:
 
 
 def sign_on() -> OidcSettings | None:
-    """Returns the settings of single sign-on: from the file, else those of the start, so that
-    an edit of the file cannot make the pages public. Raises SwapgateError.
+    """Returns the settings of single sign-on. Raises SwapgateError.
+
+    Without settings in the file, the settings at the process's start hold, so that an edit of
+    the file cannot make the pages public.
     """
     return installation().settings.ui.oidc or _Process.sign_on
 
 
 def needs_sign_in() -> bool:
-    """Tells whether reading needs a sign-in, as it does with single sign-on. Raises
+    """Tells whether visitors must sign in to read; single sign-on requires it. Raises
     SwapgateError.
     """
     return sign_on() is not None
 
 
 def is_open() -> bool:
-    """Tells whether the installation opens. Under single sign-on, only the log says why not."""
+    """Tells whether the installation opens, and shows an error if it does not. With single
+    sign-on, only the log has the error's details.
+    """
     if _Process.sign_on is None:
         return _guard("The dashboard", installation)
     try:
         installation()
     except SwapgateError as error:
         log.warning("not_open: %s", error)
-        _failed(NOT_OPEN, WHY_NOT_OPEN, ROUTER_SERVES)
+        _show_failure(NOT_OPEN, WHY_NOT_OPEN, ROUTER_SERVES)
         return False
     return True
 
@@ -129,9 +134,8 @@ def palette() -> Palette:
 
 
 def show_page(name: str, show: Callable[[], None]) -> None:
-    """Shows a page below the banners that every page has: kill switches, break-glasses and a
-    broken
-    audit log. name: for the message if the page fails.
+    """Shows a page below the banners of every page: kill switches, break-glasses and a broken
+    audit log. name: the page's name in an error message.
     """
 
     def show_all() -> None:
@@ -148,31 +152,31 @@ def show_page(name: str, show: Callable[[], None]) -> None:
 
 
 def _guard(name: str, show: Callable[[], object]) -> bool:
-    """Runs a part of a page, and shows its errors as text. Returns whether it succeeded.
+    """Runs a part of a page, and shows its errors as text. Returns whether the part succeeded.
 
-    An error of Swapgate's own code is shown without details, which only the log has.
+    Only the log has the details of an error in Swapgate's own code.
     """
     try:
         show()
     except SwapgateError as error:
-        what = f"{name} could not be shown"
-        works = f"The other pages work. {ROUTER_SERVES}"
+        problem = f"{name} could not be shown"
+        still_works = f"The other pages work. {ROUTER_SERVES}"
         if isinstance(error, NotFound):
-            works = "The other pages work."
+            still_works = "The other pages work."
         elif isinstance(error, StoreUnavailable):
-            what = "The database does not answer"
-            works = ROUTER_SERVES
+            problem = "The database does not answer"
+            still_works = ROUTER_SERVES
         elif isinstance(error, ConfigError):
-            what = "The configuration cannot be used"
-            works = ROUTER_SERVES
-        _failed(what, str(error), works, error.docs_page)
+            problem = "The configuration cannot be used"
+            still_works = ROUTER_SERVES
+        _show_failure(problem, str(error), still_works, error.docs_page)
     except Exception:
-        # A fault of Swapgate: its details belong in the log and not on the page.
+        # A fault of Swapgate: the log gets its details, and the page does not.
         log.exception("page_failed: %s", name)
-        why = "An unexpected error; its details are in the dashboard's log."
-        _failed(
+        reason = "An unexpected error; its details are in the dashboard's log."
+        _show_failure(
             f"{name} could not be shown",
-            why,
+            reason,
             f"The other pages may work. {ROUTER_SERVES}",
         )
     else:
@@ -180,14 +184,14 @@ def _guard(name: str, show: Callable[[], object]) -> bool:
     return False
 
 
-def _failed(
-    what: str,
-    why: str,
-    works: str,
+def _show_failure(
+    problem: str,
+    reason: str,
+    still_works: str,
     docs_page: str = "",
 ) -> None:
     """Shows an error with a button to try again."""
-    st.html(markup.failure(what, why, works, docs_page=docs_page))
+    st.html(markup.failure(problem, reason, still_works, docs_page=docs_page))
     if st.button("Try again", icon=":material/refresh:"):
         st.rerun()
 
@@ -197,8 +201,8 @@ def show_freezes(route: str | None = None) -> None:
     _show_banners(route_status.list_freeze_banners(context(), route))
 
 
-def _show_banners(found: Sequence[Banner]) -> None:
-    for banner in found:
+def _show_banners(banners: Sequence[Banner]) -> None:
+    for banner in banners:
         tone = labels.Tone.WORSE if banner.serious else labels.Tone.UNDECIDED
         page = banner.docs_page
         st.html(
@@ -221,26 +225,26 @@ def first_break() -> int | None:
 
 
 @contextmanager
-def loading(what: str) -> Iterator[None]:
-    """Shows a placeholder while the block reads, at the first run only."""
-    key = f"shown:{what}"
-    # Without a slot at each run, Streamlit would move and redraw all parts below.
+def loading(part: str) -> Iterator[None]:
+    """Shows a placeholder while the block runs, at the page's first run only."""
+    shown_key = f"shown:{part}"
+    # Every run needs the slot: without it, Streamlit would move and redraw all parts below.
     slot = st.empty()
-    if key not in st.session_state:
-        slot.html(markup.loading(what))
+    if shown_key not in st.session_state:
+        slot.html(markup.loading(part))
     try:
         yield
     finally:
         slot.empty()
-    st.session_state[key] = True
+    st.session_state[shown_key] = True
 
 
 def choose_route(routes: Sequence[str]) -> str | None:
-    """Asks for a route; the page's address may name it. Returns None after showing that there
-    is no such route.
+    """Asks for a route, which the page's address may name. If the route does not exist, shows
+    that, and returns None.
     """
-    name = st.query_params.get("route")
-    if name is None or name in routes:
+    named_route = st.query_params.get("route")
+    if named_route is None or named_route in routes:
         return (
             st.selectbox(
                 "Route",
@@ -250,8 +254,8 @@ def choose_route(routes: Sequence[str]) -> str | None:
             )
             or routes[0]
         )
-    why = "The page's address names it. `swapgate route list` lists all routes."
-    st.html(markup.title(f"There is no route {markup.strong(name)}", markup.rich(why)))
+    note = "The page's address names it. `swapgate route list` lists all routes."
+    st.html(markup.title(f"There is no route {markup.strong(named_route)}", markup.rich(note)))
     choice = st.selectbox(
         "Show another route",
         routes,
@@ -267,7 +271,7 @@ def choose_route(routes: Sequence[str]) -> str | None:
 
 def show_done_message() -> None:
     """Shows the message of the action that just succeeded, once."""
-    message = st.session_state.pop(DONE, None)
+    message = st.session_state.pop(DONE_KEY, None)
     if message:
         st.html(markup.banner("Done.", message, tone=labels.Tone.BETTER))
 
@@ -292,13 +296,13 @@ def search(label: str, placeholder: str, key: str = "find") -> Callable[[str], b
     """Asks for words, which the page's address keeps under `key`. Returns a function that tells
     whether a text contains all of them.
     """
-    wanted = st.text_input(
+    entered = st.text_input(
         label,
         key=key,
         bind="query-params",
         placeholder=placeholder,
     )
-    words = (wanted or "").casefold().split()
+    words = (entered or "").casefold().split()
     return lambda text: all(word in text.casefold() for word in words)
 
 
@@ -309,11 +313,13 @@ def find(
     hint: str,
     text: Callable[[Item], str],
 ) -> Sequence[Item]:
-    """Returns the items whose text a person searches for; all if there are at most `most`."""
+    """Asks for words, and returns the items whose text contains them. If there are at most
+    `most` items, returns all without asking.
+    """
     if len(items) <= most:
         return items
-    wanted = search(label, hint)
-    return [item for item in items if wanted(text(item))]
+    is_match = search(label, hint)
+    return [item for item in items if is_match(text(item))]
 
 
 def show_no_route() -> None:
@@ -325,15 +331,15 @@ def ask_filter(
     key: str,
     placeholder: str,
 ) -> str:
-    """Asks for a filter that the page's address keeps. A change goes back to the first page."""
-    wanted = st.text_input(
+    """Asks for a filter, which the page's address keeps. A new filter shows the first page."""
+    entered = st.text_input(
         label,
         key=key,
         bind="query-params",
         placeholder=placeholder,
         on_change=show_first_page,
     )
-    return (wanted or "").strip()
+    return (entered or "").strip()
 
 
 def show_first_page() -> None:
@@ -347,33 +353,35 @@ def show_empty(sentence: str, command: str) -> None:
 
 def show_rest(
     page: Page[Any],
-    what: str,
+    noun: str,
     command: str,
 ) -> None:
-    """Says how many more there are. command: lists all of them."""
+    """Counts the shown rows of an incomplete page. noun: names the rows. command: lists all."""
     if page.next is not None:
-        st.html(markup.note(f"{len(page):,} of {page.total:,} {what}; `{command}` lists all."))
+        st.html(markup.note(f"{len(page):,} of {page.total:,} {noun}; `{command}` lists all."))
 
 
-def show_turns(
+def show_page_links(
     page: str,
-    what: str,
-    following: str | None,
+    noun: str,
+    next_cursor: str | None,
 ) -> None:
-    """Shows links to the newest and to older entries. following: the next cursor; None at the
-    end.
+    """Shows links to the newest and to older entries. noun: names the entries. next_cursor:
+    None at the end.
     """
-    chosen = {k: v for k, v in st.query_params.to_dict().items() if k != "after"}
+    filters = {
+        name: value for name, value in st.query_params.to_dict().items() if name != "after"
+    }
     if "after" in st.query_params:
-        st.html(markup.block(markup.link(page, f"Newest {what}", **chosen)))
-    if following is not None:
+        st.html(markup.block(markup.link(page, f"Newest {noun}", **filters)))
+    if next_cursor is not None:
         st.html(
             markup.block(
                 markup.link(
                     page,
-                    f"Older {what}",
-                    after=following,
-                    **chosen,
+                    f"Older {noun}",
+                    after=next_cursor,
+                    **filters,
                 )
             )
         )
@@ -385,23 +393,23 @@ def show_html(text: str) -> None:
 
 
 def missing_control() -> str | None:
-    """Returns advice if no control process answers; else None."""
+    """Returns the advice for a missing control process; None if one answers."""
     return processes.describe_missing_control(installation().settings.control)
 
 
 def warn_without_control() -> None:
-    """Shows that an action will wait, if no control process answers."""
+    """Warns that an action will wait, if no control process answers."""
     advice = missing_control()
     if advice is not None:
         st.html(markup.banner("Not now:", advice))
 
 
 def copy_as_cli(*commands: Sequence[str]) -> None:
-    """Shows the commands that give the page's content in a terminal."""
+    """Shows the commands that print the page's content in a terminal."""
     with st.expander("Copy as CLI", icon=":material/terminal:"):
-        for words in commands:
+        for arguments in commands:
             st.code(
-                shlex.join(["swapgate", *words]),
+                shlex.join(["swapgate", *arguments]),
                 language=None,
                 wrap_lines=True,
             )
@@ -429,28 +437,28 @@ def candidates(ctx: Context, route: str) -> Sequence[str]:
     """Lists the targets that could replace the route's incumbent, by name. Raises NotFound."""
     with ctx.store.read() as tx:
         incumbent = routes.require_route(tx, route).incumbent
-        found = Targets(tx).all()
-    return sorted(target.name for target in found.values() if target.id != incumbent)
+        targets = Targets(tx).all()
+    return sorted(target.name for target in targets.values() if target.id != incumbent)
 
 
 def model_names(ctx: Context) -> list[str]:
     """Lists the names of registered targets, then of models that configured providers offer."""
     with ctx.store.read() as tx:
-        known = sorted({target.name for target in Targets(tx).all().values()})
-    offered = (name for name, _ in named_models.list_configured_offers(ctx))
-    return list(dict.fromkeys((*known, *offered)))
+        registered = sorted({target.name for target in Targets(tx).all().values()})
+    offered_names = (name for name, _ in named_models.list_configured_offers(ctx))
+    return list(dict.fromkeys((*registered, *offered_names)))
 
 
 def to_csv(frame: "pd.DataFrame") -> bytes:
     """Writes CSV with a byte-order mark, by which spreadsheets recognise UTF-8. It quotes every
     text, so that a `;` in it never starts a new cell.
     """
-    text = frame.map(escape_formula).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
-    return text.encode("utf-8-sig")
+    csv_text = frame.map(escape_formula).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return csv_text.encode("utf-8-sig")
 
 
-def frame_of(rows: Iterable[object]) -> "pd.DataFrame":
-    """Builds a row of each record; lists and objects in it become JSON."""
+def build_frame(rows: Iterable[object]) -> "pd.DataFrame":
+    """Builds a table with a row for each record; lists and objects become JSON."""
     import pandas as pd  # noqa: PLC0415 - slow to import, and large
 
     plain = pd.DataFrame([to_shown(row) for row in rows])
@@ -462,8 +470,8 @@ def frame_of(rows: Iterable[object]) -> "pd.DataFrame":
 
 
 def offer_csv(name: str, load: "Callable[[], pd.DataFrame]") -> None:
-    """Shows a button that downloads a table. load: builds the table when the button is used, in
-    a thread without the visitor's session.
+    """Shows a button that downloads a table. load: builds the table at a click, in a thread
+    without the visitor's session.
     """
     st.download_button(
         "CSV",

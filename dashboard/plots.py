@@ -1,7 +1,7 @@
-"""Charts of a comparison, and what all charts share: panels, axes, scales.
+"""Draws the charts of a comparison, and has the parts of all charts: panels, axes, scales.
 
-Frames are built from reports by pure functions (`suite_frame`, `slice_frames`); charts draw
-frames. Other charts are beside their pages in `views` and use the parts here. Charts read no
+The pure functions `suite_frame` and `slice_frames` build frames from reports, and charts draw
+frames. Other charts are beside their pages in `views`, and use the parts here. Charts read no
 data by themselves.
 """
 
@@ -26,10 +26,10 @@ from harness.gate.verdict_sentences import FEWEST_PAIRS
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape, alt.StrokeDash)
 # Width of the labels of stacked panels, so that their axes of time align.
-LABELS_WIDTH: Final = 46
-ROW_HEIGHT = 58
-COST_HEIGHT: Final = 300
-EDGES = 104
+LABELS_WIDTH_PX: Final = 46
+ROW_HEIGHT_PX = 58
+COST_HEIGHT_PX: Final = 300
+EDGES_PX = 104
 TICKS_H: Final = (1 / 60, 5 / 60, 0.25, 0.5, 1, 2, 4, 8, 24, 48, 168, 720)
 MOST_TICKS: Final = 8
 SHAPES = {
@@ -53,10 +53,10 @@ LABELS = {
 def forest(
     frame: pd.DataFrame,
     palette: Palette,
-    beside: pd.DataFrame | None = None,
+    scale_rows: pd.DataFrame | None = None,
 ) -> alt.LayerChart:
     """Draws one row per suite: a point, a whisker if there is an interval, and a tick if there
-    is a limit. beside: the rows of all charts that share the scale.
+    is a limit. scale_rows: the rows of all charts that share the scale.
     """
     rows = alt.Y(
         "row:N",
@@ -72,20 +72,33 @@ def forest(
             labelPadding=8,
         ),
     )
-    labels = {o: LABELS[o] for o in SHAPES if o in set(frame["outcome"])}
-    names = {o: f"{label.symbol} {label.words.lower()}" for o, label in labels.items()}
+    outcome_labels = {
+        outcome: LABELS[outcome] for outcome in SHAPES if outcome in set(frame["outcome"])
+    }
+    names = {
+        outcome: f"{label.symbol} {label.words.lower()}"
+        for outcome, label in outcome_labels.items()
+    }
     legend = top_legend(symbolSize=110)
-    tones = {names[o]: palette.colour_for(label.tone) for o, label in labels.items()}
+    tones = {
+        names[outcome]: palette.colour_for(label.tone)
+        for outcome, label in outcome_labels.items()
+    }
     colour = named(alt.Color, "verdict:N", tones, legend)
-    shape = named(alt.Shape, "verdict:N", {names[o]: SHAPES[o] for o in labels}, legend)
+    shape = named(
+        alt.Shape,
+        "verdict:N",
+        {names[outcome]: SHAPES[outcome] for outcome in outcome_labels},
+        legend,
+    )
     base = alt.Chart(frame)
-    scale = _scale(frame if beside is None else beside)
+    scale = _build_scale(frame if scale_rows is None else scale_rows)
     axis = alt.Axis(
         tickCount=7,
         labelExpr="replace(datum.label, '-', '−')",
         labelFlush=False,
     )
-    across = alt.X(
+    x_axis = alt.X(
         "low:Q",
         title="points (→ candidate better)",
         scale=scale,
@@ -101,7 +114,7 @@ def forest(
         # Without an interval, a screen reader would find an image without a name.
         .mark_rule(size=2.5, aria=bool(frame["low"].notna().any()))
         .encode(
-            x=across,
+            x=x_axis,
             x2="high:Q",
             y=rows,
             color=colour,
@@ -120,14 +133,14 @@ def forest(
         color=colour,
         shape=shape,
     )
-    text = base.mark_text(
+    point_labels = base.mark_text(
         dy=-14,
         fontSize=12,
         fontWeight=600,
         color=palette.text,
     ).encode(x=alt.X("delta:Q"), y=rows, text="label:N")
-    figure = alt.layer(zero, whisker, limit, point, text)
-    return dressed(figure, palette, ROW_HEIGHT * len(frame) + EDGES)
+    figure = alt.layer(zero, whisker, limit, point, point_labels)
+    return dressed(figure, palette, ROW_HEIGHT_PX * len(frame) + EDGES_PX)
 
 
 def quality_against_cost(
@@ -142,14 +155,14 @@ def quality_against_cost(
     (whether the model is on the line). standings: labels and shapes.
     """
     present = set(frame["standing"])
-    marks = [(label, shape) for label, shape in standings if label.words in present]
+    shapes = [(label, shape) for label, shape in standings if label.words in present]
     legend = top_legend(symbolSize=110)
-    tones = {label.words: palette.colour_for(label.tone) for label, _ in marks}
+    tones = {label.words: palette.colour_for(label.tone) for label, _ in shapes}
     colour = named(alt.Color, "standing:N", tones, legend)
     shape = named(
         alt.Shape,
         "standing:N",
-        {label.words: shape for label, shape in marks},
+        {label.words: shape for label, shape in shapes},
         legend,
     )
     x = alt.X(
@@ -185,14 +198,14 @@ def quality_against_cost(
         color=colour,
         shape=shape,
     )
-    text = base.mark_text(
+    name_labels = base.mark_text(
         dx=8,
         dy=-10,
         align="left",
         fontSize=12,
         color=palette.text,
     ).encode(x=x, y=y, text="name:N")
-    return dressed(alt.layer(line, whisker, point, text), palette, COST_HEIGHT)
+    return dressed(alt.layer(line, whisker, point, name_labels), palette, COST_HEIGHT_PX)
 
 
 def top_legend(**options: Any) -> alt.Legend:
@@ -240,8 +253,8 @@ def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.A
     return alt.Axis(
         labelExpr=expression,
         tickCount=3,
-        minExtent=LABELS_WIDTH,
-        maxExtent=LABELS_WIDTH,
+        minExtent=LABELS_WIDTH_PX,
+        maxExtent=LABELS_WIDTH_PX,
         **options,
     )
 
@@ -252,21 +265,26 @@ def time_axis(
     end: datetime,
     **options: Any,
 ) -> alt.X:
-    """Makes an axis of times in milliseconds, with labels at round UTC times."""
+    """Builds an axis of times in milliseconds, with labels at round UTC times."""
     patterns = {timedelta(days=2): "%H:%M", timedelta(days=300): "%d %b"}
     pattern = next(
-        (text for most, text in patterns.items() if end - begin <= most),
+        (text for longest, text in patterns.items() if end - begin <= longest),
         "%b %Y",
     )
     hours = (end - begin).total_seconds() / 3600
-    step_h = next((h for h in TICKS_H if hours <= MOST_TICKS * h), hours / MOST_TICKS)
+    step_h = next(
+        (tick_h for tick_h in TICKS_H if hours <= MOST_TICKS * tick_h), hours / MOST_TICKS
+    )
     step_ms = step_h * 3_600_000.0
     begin_ms = to_ms(begin)
     end_ms = to_ms(end)
-    first = -(-begin_ms // step_ms) * step_ms
+    first_tick_ms = -(-begin_ms // step_ms) * step_ms
     axis = alt.Axis(
         labelExpr=f"utcFormat(datum.value, '{pattern}')",
-        values=[first + n * step_ms for n in range(int((end_ms - first) // step_ms) + 1)],
+        values=[
+            first_tick_ms + n * step_ms
+            for n in range(int((end_ms - first_tick_ms) // step_ms) + 1)
+        ],
         labelOverlap=True,
         **options,
     )
@@ -281,21 +299,21 @@ def time_axis(
 
 
 def to_ms(at: datetime) -> float:
-    # A float of milliseconds: pandas would give a timestamp its own unit and zone, and browsers
-    # would read an integer of this size as a BigInt.
+    # Not a timestamp, because pandas would give it its own unit and zone. Not an integer,
+    # because browsers would read one of this size as a BigInt.
     return at.timestamp() * 1000.0
 
 
-def _scale(frame: pd.DataFrame) -> alt.Scale:
+def _build_scale(frame: pd.DataFrame) -> alt.Scale:
     """Builds the scale of a forest plot, which always shows 0 and some room on both sides."""
     values = pd.concat([frame[name] for name in ("low", "high", "delta", "limit")]).dropna()
-    reach = max(1.0, float(values.abs().max()) * 1.08)
+    largest = max(1.0, float(values.abs().max()) * 1.08)
     low = min(0.0, float(values.min()))
     high = max(0.0, float(values.max()))
     return alt.Scale(
         domain=[
-            min(low * 1.08, -0.12 * reach),
-            max(high * 1.08, 0.12 * reach),
+            min(low * 1.08, -0.12 * largest),
+            max(high * 1.08, 0.12 * largest),
         ],
         nice=True,
     )
@@ -343,10 +361,10 @@ def suite_frame(
         outcome = report.outcome if decides else "member"
         label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS}[outcome]
         title = titles.get(report.suite, report.suite)
-        shown = report.n_used >= FEWEST_PAIRS and report.ci_low is not None
-        low, high = (report.ci_low, report.ci_high) if shown else (None, None)
+        has_interval = report.n_used >= FEWEST_PAIRS and report.ci_low is not None
+        low, high = (report.ci_low, report.ci_high) if has_interval else (None, None)
         limit = report.limit if decides else None
-        row = _forest_row(
+        row = _build_row(
             [title],
             outcome,
             label.words.lower(),
@@ -359,10 +377,10 @@ def suite_frame(
                 **row,
             }
         )
-    return _forest_frame(rows, ["suite", "title"])
+    return _build_frame(rows, ["suite", "title"])
 
 
-def _forest_row(
+def _build_row(
     name: Sequence[str],
     outcome: str,
     words: str,
@@ -386,9 +404,9 @@ def _forest_row(
     }
 
 
-def _forest_frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> pd.DataFrame:
-    """Builds a frame with the forest plot's columns, also without any row. first: further
-    columns.
+def _build_frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> pd.DataFrame:
+    """Builds a frame with the forest plot's columns, even without rows. first: the names of
+    further columns.
     """
     columns = [*first, "row", "outcome", "verdict", "label", *FIGURES]
     frame = pd.DataFrame(rows, columns=columns)
@@ -399,14 +417,16 @@ def slice_frames(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
     """Builds a frame for each slice field of a suite, with a row per slice, in points. The rows
     have no limit, because any proven loss of a slice fails the candidate.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
-    for part in report.figures.slices or ():
-        if part.n_used == 0:
+    rows_by_field: dict[str, list[dict[str, Any]]] = {}
+    for slice_report in report.figures.slices or ():
+        if slice_report.n_used == 0:
             continue
-        outcome = "worse" if part.worse else "untested" if part.p is None else "kept"
+        outcome = (
+            "worse" if slice_report.worse else "untested" if slice_report.p is None else "kept"
+        )
         words = labels.SLICE_LABELS[outcome].words
-        used = labels.plural(part.n_used, report.figures.unit)
-        figures = (part.delta, part.ci_low, part.ci_high, None)
-        row = _forest_row([part.value, used], outcome, words, figures)
-        found.setdefault(part.field, []).append(row)
-    return {name: _forest_frame(rows) for name, rows in found.items()}
+        item_count = labels.plural(slice_report.n_used, report.figures.unit)
+        figures = (slice_report.delta, slice_report.ci_low, slice_report.ci_high, None)
+        row = _build_row([slice_report.value, item_count], outcome, words, figures)
+        rows_by_field.setdefault(slice_report.field, []).append(row)
+    return {name: _build_frame(rows) for name, rows in rows_by_field.items()}

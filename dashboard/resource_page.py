@@ -1,12 +1,12 @@
 """A page of resources, such as providers, keys or sessions.
 
 A page is one declaration: `load` reads everything that the page shows, and the other fields are
-functions of what it returned. `ResourceList` declares one list of the page: its rows, their
+functions of its result. `ResourceList` declares one list of the page: its rows, their
 columns or cards, its search, and the actions with the role that each needs. This module draws
 them.
 
-The pages on which people compare and watch (Overview, Compare, Canary, Traffic) are drawn by
-hand. They show single lists by `ResourceList`.
+Overview, Compare, Canary and Traffic have code of their own, because people compare and watch
+there. They show single lists by `ResourceList`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,19 +21,19 @@ from dashboard.dialog_forms import Action, Opener, open_deferred, show_openers
 from harness.frame.pagination import Page
 from harness.operations.context import Context
 
-Data = TypeVar("Data")  # what a page's `load` returns
+Data = TypeVar("Data")  # the result of a page's `load`
 Item = TypeVar("Item")  # a row of a list
-Query = TypeVar("Query")  # what the visitor asks a page for: its filters, or an id
+Query = TypeVar("Query")  # the visitor's request to a page: its filters, or an id
 
-EVERY: Final = "2s"  # how often a live page reads its data again
+REFRESH_INTERVAL: Final = "2s"  # how often a live page reads its data again
 
 
 # The classes have no slots, because a frozen generic class with slots cannot be called with its
 # types, as in `Search[Item](…)`.
 @dataclass(frozen=True)
 class Search(Generic[Item]):
-    """The search of a long list. It appears when the list has more than `most` rows, and the
-    list then shows `most` of the rows that match.
+    """The search of a list with more than `most` rows. The list then shows at most `most`
+    matching rows.
     """
 
     label: str
@@ -59,8 +59,8 @@ class Cards(Generic[Data, Item]):
 class ResourceList(Generic[Data, Item]):
     """A list of a page: a heading, its actions, and its rows as a table or as cards.
 
-    A list without rows shows `nothing`, or is left out if `nothing` is empty. A `Page` also
-    shows its invalid rows, and how to see the rest.
+    A list without rows shows `nothing`; if `nothing` is empty too, the page omits the list. If
+    the rows are a `Page`, the list also shows its invalid rows, and how to see the rest.
     """
 
     rows: Callable[[Data], Sequence[Item]]
@@ -73,9 +73,9 @@ class ResourceList(Generic[Data, Item]):
     folded: tuple[str, str] | None = None  # a folded list's label: for one row, for several
     actions: Callable[[Data], Sequence[Action]] = lambda _: ()
     search: Search[Item] | None = None
-    what: str = "rows"  # the rows' plural, for the sentences about the rest
+    what: str = "rows"  # the plural noun for the rows, in sentences about their number
     lists_all: str = ""  # the command that lists all rows
-    page: str = ""  # the page whose address takes a cursor to older rows
+    page: str = ""  # the page that shows older rows, by a cursor in its address
     live: bool = False  # whether the list is in a part that refreshes itself
 
     def show(self, data: Data) -> None:
@@ -88,24 +88,24 @@ class ResourceList(Generic[Data, Item]):
         if self.heading:
             st.html(markup.section(self.heading, self.note))
         actions = self.actions(data)
-        of_cards = self._actions_of_cards(data, rows)
-        if actions or of_cards:
+        card_openers = self._list_card_openers(data, rows)
+        if actions or card_openers:
             # One note above the cards names the roles that their buttons need.
-            explained = [*find_openers(actions), *of_cards]
+            explained = [*find_openers(actions), *card_openers]
             show_openers(actions, explain=explained, deferred=self.live)
         if not rows:
             self._show_nothing()
             return
-        found = self._find(rows)
+        matches = self._find(rows)
         if self.folded is None:
-            self._show_rows(data, found)
+            self._show_rows(data, matches)
         else:
             with st.expander(labels.plural(len(rows), *self.folded)):
-                self._show_rows(data, found)
+                self._show_rows(data, matches)
         if isinstance(rows, Page):
             self._show_rest(rows)
 
-    def _actions_of_cards(self, data: Data, rows: Iterable[Item]) -> Sequence[Opener]:
+    def _list_card_openers(self, data: Data, rows: Iterable[Item]) -> Sequence[Opener]:
         if self.cards is None:
             return ()
         return [
@@ -124,11 +124,11 @@ class ResourceList(Generic[Data, Item]):
         search = self.search
         if search is None or len(rows) <= search.most:
             return rows
-        matches = page_frame.search(search.label, search.hint, search.key)
-        found = [item for item in rows if matches(search.text(item))]
-        shown = f"{min(len(found), search.most):,} of {len(rows):,} {self.what}"
-        st.html(markup.note(shown if found else search.nothing))
-        return found[: search.most]
+        is_match = page_frame.search(search.label, search.hint, search.key)
+        matches = [item for item in rows if is_match(search.text(item))]
+        count_text = f"{min(len(matches), search.most):,} of {len(rows):,} {self.what}"
+        st.html(markup.note(count_text if matches else search.nothing))
+        return matches[: search.most]
 
     def _show_rows(self, data: Data, rows: Sequence[Item]) -> None:
         if self.cells is not None:
@@ -153,7 +153,7 @@ class ResourceList(Generic[Data, Item]):
 
     def _show_rest(self, page: Page[Item]) -> None:
         if self.page:
-            page_frame.show_turns(self.page, self.what, page.next)
+            page_frame.show_page_links(self.page, self.what, page.next)
         elif self.lists_all:
             page_frame.show_rest(page, self.what, self.lists_all)
 
@@ -165,7 +165,7 @@ def find_openers(actions: Sequence[Action]) -> list[Opener]:
 
 @dataclass(frozen=True, kw_only=True)
 class ResourcePage(Generic[Query, Data]):
-    """A page, declared once. A part is the `show` of a list, or a function drawn by hand."""
+    """A page, declared once. A part is the `show` of a list, or a function of its own."""
 
     name: str  # in messages, such as "The providers"
     ask: Callable[[], Query]  # shows the filters, or reads the page's address
@@ -203,12 +203,12 @@ class ResourcePage(Generic[Query, Data]):
             if actions := self.actions(data):
                 show_openers(actions)
         for part in self.parts:
-            # Streamlit does not redraw the parts below one that appears or disappears.
+            # With containers, Streamlit need not redraw the parts below a part that disappears.
             with st.container():
                 part(data)
 
 
-@st.fragment(run_every=EVERY)
+@st.fragment(run_every=REFRESH_INTERVAL)
 def _draw_live(page: ResourcePage[Query, Data], query: Query) -> None:
     """Draws a live page, and draws it again every 2 s."""
     with current_user.live_part(page.name):

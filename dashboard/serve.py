@@ -1,8 +1,8 @@
 """Serves the dashboard, on loopback alone unless people sign in by OpenID Connect.
 
-Beside Streamlit's pages it serves the docs, the sign-in page, health checks and the way to the
-identity provider. It refuses writing requests of other sites, and foreign host names. Imports
-of pages come late, because Streamlit's options must be set first.
+Beside Streamlit's pages it serves the docs, the sign-in page, health checks and the redirect
+to the identity provider. It refuses foreign host names, and writing requests of other sites.
+Imports of pages come late, because Streamlit's options must be set first.
 """
 
 import argparse
@@ -50,14 +50,14 @@ def docs_routes() -> list[BaseRoute]:
     """Serves the built site of the docs, or its Markdown if the site was not built."""
     if (package_data.SITE / "index.html").exists():
         site = StaticFiles(directory=package_data.SITE, html=True)
-        return [Route(DOCS_PATH, show_first_page), Mount(DOCS_PATH, site)]
+        return [Route(DOCS_PATH, redirect_to_docs), Mount(DOCS_PATH, site)]
     return [
         Route(f"{DOCS_PATH}/{{page:path}}", show_markdown),
         Route(DOCS_PATH, show_markdown),
     ]
 
 
-def show_first_page(_request: Request) -> Response:
+def redirect_to_docs(_request: Request) -> Response:
     """Redirects to the site's first page, whose links are relative to its folder."""
     return RedirectResponse(f"{DOCS_PATH}/")
 
@@ -71,7 +71,7 @@ def show_markdown(request: Request) -> Response:
     return PlainTextResponse(page.markdown.read_text(encoding="utf-8"))
 
 
-STRANGER: Final = "this request comes from a page that is not the dashboard's\n"
+FOREIGN_REQUEST: Final = "this request comes from a page that is not the dashboard's\n"
 READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY_VIOLATION: Final = 1008
 HEADERS: Final = {
@@ -97,7 +97,7 @@ class OwnOrigin:
         receive: Receive,
         send: Send,
     ) -> None:
-        if scope["type"] == "websocket" and _is_stranger(scope):
+        if scope["type"] == "websocket" and _is_foreign(scope):
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
         if scope["type"] != "http":
@@ -112,22 +112,22 @@ class OwnOrigin:
                     headers.setdefault(name, value)
             await send(message)
 
-        if scope["method"] not in READ_METHODS and _is_stranger(scope):
-            await PlainTextResponse(STRANGER, 403)(scope, receive, send_protected)
+        if scope["method"] not in READ_METHODS and _is_foreign(scope):
+            await PlainTextResponse(FOREIGN_REQUEST, 403)(scope, receive, send_protected)
             return
         await self._app(scope, receive, send_protected)
 
 
-def _is_stranger(scope: Scope) -> bool:
+def _is_foreign(scope: Scope) -> bool:
     """Tells whether another site sent the request; browsers then add an Origin header."""
     connection = HTTPConnection(scope)
     return "origin" in connection.headers and not sign_in_page.is_own_page(connection)
 
 
 SCRIPT: Final = Path(__file__).with_name("main.py")
-GRACE_S: Final = 3
-PING_S: Final = 30.0
-PONG_S: Final = 90.0
+SHUTDOWN_S: Final = 3
+PING_INTERVAL_S: Final = 30.0
+PING_TIMEOUT_S: Final = 90.0
 
 
 def run(
@@ -144,7 +144,7 @@ def run(
     routes = [
         Route("/readyz", readyz),
         Route("/healthz", healthz),
-        *(Route(path, show_overview) for path in OVERVIEW_PATHS),
+        *(Route(path, redirect_to_overview) for path in OVERVIEW_PATHS),
         *sign_in_page.routes(),
         SIGN_ON_ROUTE,
         *docs_routes(),
@@ -168,15 +168,17 @@ def run(
         port=port,
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=GRACE_S,
-        # The limit is long, because a browser on a busy machine may answer a ping late.
-        ws_ping_interval=PING_S,
-        ws_ping_timeout=PONG_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        # The timeout is long, because a browser on a busy machine may answer a ping late.
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
     )
 
 
 def load_sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
-    """Builds `st.login`'s secrets. Raises ConfigError without client secret or Authlib."""
+    """Builds the secrets of `st.login`; None without single sign-on. Raises ConfigError without
+    a client secret or Authlib.
+    """
     oidc = settings.ui.oidc
     if oidc is None:
         return None
@@ -213,9 +215,9 @@ def options(
     """Returns Streamlit's options. They turn off telemetry, tracebacks, reloads and foreign
     host names.
     """
-    names = {host, "localhost", "127.0.0.1", "::1"}
+    host_names = {host, "localhost", "127.0.0.1", "::1"}
     if oidc is not None:
-        names = {
+        host_names = {
             urlsplit(oidc.public_url).hostname or "",
             "localhost",
             "127.0.0.1",
@@ -234,7 +236,7 @@ def options(
         "server.fileWatcherType": "none",
         # Refuses other host names: a page of another site could send requests through them (DNS
         # rebinding).
-        "server.allowedHosts": sorted(names),
+        "server.allowedHosts": sorted(host_names),
         "server.enableXsrfProtection": True,
         # Megabytes; no page takes more.
         "server.maxUploadSize": 50,
@@ -247,10 +249,10 @@ def options(
 def require_loopback(host: str, oidc: OidcSettings | None = None) -> None:
     """Refuses a host beyond loopback if reading needs no sign-in. Raises ConfigError."""
     try:
-        safe = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        safe = False
-    if not safe and oidc is None:
+        is_loopback = False
+    if not is_loopback and oidc is None:
         raise ConfigError(
             f"without single sign-on the dashboard listens on loopback only, not on {host!r}: "
             "set ui.oidc, or set ui.host to 127.0.0.1 and reach it by an SSH tunnel"
@@ -263,7 +265,9 @@ def healthz(_request: Request) -> Response:
 
 
 def readyz(_request: Request) -> Response:
-    """Answers whether the dashboard can read the routing table; 503 with the reason if not."""
+    """Answers whether the dashboard can read the routing table. 503 with the reason if it
+    cannot.
+    """
     from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first
 
     try:
@@ -278,7 +282,7 @@ def readyz(_request: Request) -> Response:
 OVERVIEW_PATHS: Final = ("/overview", "/alerts", "/settings")
 
 
-def show_overview(request: Request) -> Response:
+def redirect_to_overview(request: Request) -> Response:
     """Redirects to `/`, the only address of Streamlit's first page."""
     query = request.url.query if request.url.path == "/overview" else ""
     return RedirectResponse(f"/?{query}" if query else "/")
@@ -296,18 +300,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 RETURN_PATH: Final = "/oauth2callback"
-# A visitor who takes longer at the identity provider returns to the first page.
-WAITS_S: Final = 1_800
+# A visitor who stays longer at the identity provider returns to the first page.
+NEXT_PAGE_COOKIE_S: Final = 1_800
 PROVIDER: Final = "default"
-NOT_BEGUN: Final = "Single sign-on is not set up in this process: restart the dashboard.\n"
+NO_SIGN_ON: Final = "Single sign-on is not set up in this process: restart the dashboard.\n"
 
 
 def next_page_cookie() -> str:
-    """Names the cookie that keeps the page to return to, by the port."""
+    """Returns the name of the cookie that keeps the page to return to. The name has the port,
+    because browsers share a host's cookies among its ports.
+    """
     return f"swapgate-next-{st.get_option('server.port')}"
 
 
-async def begin(request: Request) -> Response:
+async def begin_sign_on(request: Request) -> Response:
     """Redirects to the identity provider, and keeps the page to return to. 421 for another host
     name, 503 if this process has no single sign-on.
     """
@@ -316,7 +322,7 @@ async def begin(request: Request) -> Response:
     try:
         address = generate_login_redirect_url(PROVIDER)
     except StreamlitAuthError:
-        return Response(NOT_BEGUN, 503)
+        return Response(NO_SIGN_ON, 503)
     answer = RedirectResponse(address, 303)
     answer.headers["Cache-Control"] = "no-store"
     page = sign_in_page.own_page(request.query_params.get("next", "/"))
@@ -324,14 +330,14 @@ async def begin(request: Request) -> Response:
     answer.set_cookie(
         next_page_cookie(),
         quote(page, safe=""),
-        max_age=WAITS_S,
+        max_age=NEXT_PAGE_COOKIE_S,
         httponly=True,
         samesite="lax",
     )
     return answer
 
 
-SIGN_ON_ROUTE: Final = Route(sign_in_page.SIGN_ON_PATH, begin, methods=["GET"])
+SIGN_ON_ROUTE: Final = Route(sign_in_page.SIGN_ON_PATH, begin_sign_on, methods=["GET"])
 
 
 class SignOnReturn:
@@ -351,36 +357,38 @@ class SignOnReturn:
             await self._app(scope, receive, send)
             return
         request_headers = Headers(scope=scope)
-        by_tls = (
+        uses_tls = (
             self._public.scheme == "https"
             and request_headers.get("host") == self._public.netloc
         )
-        place = _remembered(request_headers) if scope["path"] == RETURN_PATH else None
+        next_page = _read_next_page(request_headers) if scope["path"] == RETURN_PATH else None
 
-        async def send_changed(message: Message) -> None:
+        async def send_redirected(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                # Streamlit does not know the page before, and redirects to its first page.
-                if place is not None and headers.get("location") == "/":
-                    headers["location"] = place
+                # Streamlit does not know the previous page, and redirects to its first page.
+                if next_page is not None and headers.get("location") == "/":
+                    headers["location"] = next_page
                     headers.append(
                         "set-cookie",
                         f"{next_page_cookie()}=; Max-Age=0; Path=/",
                     )
-                if by_tls:
+                if uses_tls:
                     _mark_secure(message)
             await send(message)
 
-        await self._app(scope, receive, send_changed)
+        await self._app(scope, receive, send_redirected)
 
 
-def _remembered(headers: Headers) -> str | None:
-    """Returns only a page of the dashboard: servers on other ports can set this cookie, too."""
+def _read_next_page(headers: Headers) -> str | None:
+    """Reads the page to return to from the cookie. Accepts only pages of the dashboard, because
+    servers on other ports can set this cookie too.
+    """
     cookies: SimpleCookie = SimpleCookie()
     for line in headers.getlist("cookie"):
         cookies.load(line)
-    found = cookies.get(next_page_cookie())
-    return None if found is None else sign_in_page.own_page(unquote(found.value))
+    cookie = cookies.get(next_page_cookie())
+    return None if cookie is None else sign_in_page.own_page(unquote(cookie.value))
 
 
 def _mark_secure(message: Message) -> None:

@@ -2,8 +2,8 @@
 SameSite=Strict. The page accepts a POST only if its Origin is the dashboard. It logs wrong keys
 and links and limits them by address; a valid key or link always works.
 
-It is a plain page and not Streamlit's, because Streamlit cannot set such a cookie. The sessions
-and links are checked in `harness.operations`.
+Streamlit does not serve this page, because Streamlit cannot set such a cookie.
+`harness.operations` checks the sessions and links.
 """
 
 import logging
@@ -45,72 +45,76 @@ addEventListener("hashchange", () => location.reload());
 
 @dataclass(frozen=True, slots=True)
 class PageFrame:
-    """What each rendering of the page needs."""
+    """The values that every rendering of the page needs."""
 
     nonce: str  # allows the page's script and styles
-    going_to: str  # the page to show next
+    next_page: str  # the page to show after the sign-in
 
 
 def ask_key(frame: PageFrame, problem: str = "") -> str:
-    """Renders the form for a key. problem: why the last key was refused."""
+    """Renders the form for a key. problem: the reason for refusing the last key."""
     field = (
         '<label for="key">Management key</label>'
         '<input id="key" name="key" type="password" autocomplete="off" autofocus required>'
         "<button>Sign in</button>"
     )
-    ways = (
+    other_ways = (
         '<p class="note">Or open a sign-in link: <code>swapgate key sign-in-link</code> prints '
         "one. It works once, and needs no key here.</p>"
-        f'<p class="note"><a href="{escape(frame.going_to)}">Read without signing in</a></p>'
+        f'<p class="note"><a href="{escape(frame.next_page)}">Read without signing in</a></p>'
     )
-    hidden = f'<form id="by-link" method="post" action="{SIGN_IN_PATH}" hidden>{_going(frame)}'
-    hidden += '<input type="hidden" name="link"></form>'
-    refused = failure("Not signed in", problem, "") if problem else ""
-    return _page(frame, f"{refused}{_form(frame, field)}{ways}{hidden}")
+    link_form = f'<form id="by-link" method="post" action="{SIGN_IN_PATH}" hidden>'
+    link_form += _render_next_field(frame)
+    link_form += '<input type="hidden" name="link"></form>'
+    failure_html = failure("Not signed in", problem, "") if problem else ""
+    return _render_page(
+        frame, f"{failure_html}{_render_form(frame, field)}{other_ways}{link_form}"
+    )
 
 
-def ask_whether(
+def ask_confirmation(
     frame: PageFrame,
     link: str,
     actor: Actor,
-    before: Actor | None,
+    present: Actor | None,
 ) -> str:
-    """Asks whether to sign in by a link, before the link is used up. before: who is signed in
-    now.
+    """Asks the visitor to confirm a sign-in by a link, before the link is used up. present: the
+    actor who is signed in now.
 
     The question protects from a link that signs people in under another person's name.
     """
-    who = f"{strong(actor.name)} ({escape(actor.role.name.lower())})"
+    identity = f"{strong(actor.name)} ({escape(actor.role.name.lower())})"
     if actor.key is None:
-        who += ", the operator of this machine"
-    now = ""
-    if before is not None:
-        now = f"<p>You are signed in as {strong(before.name)}; that session ends then.</p>"
+        identity += ", the operator of this machine"
+    notice = ""
+    if present is not None:
+        notice = f"<p>You are signed in as {strong(present.name)}; that session ends then.</p>"
     field = (
-        f"<p>This link signs you in as {who}. The audit log records your acts under this "
+        f"<p>This link signs you in as {identity}. The audit log records your acts under this "
         "name.</p>"
-        f'{now}<input type="hidden" name="link" value="{escape(link)}">'
+        f'{notice}<input type="hidden" name="link" value="{escape(link)}">'
         f'<button name="confirm" value="yes">Sign in as {escape(actor.name)}</button>'
     )
-    refuse = '<p class="note">If that is not you, close this page and tell the sender.</p>'
-    return _page(frame, f"{_form(frame, field)}{refuse}")
+    advice = '<p class="note">If that is not you, close this page and tell the sender.</p>'
+    return _render_page(frame, f"{_render_form(frame, field)}{advice}")
 
 
-def refuse(frame: PageFrame, why: str) -> str:
-    """Renders a refusal, with a way to the form."""
-    on = f'<p><a href="{SIGN_IN_PATH}">Sign in another way</a></p>'
-    return _page(frame, f"{failure('Not signed in', why, '')}{on}")
+def refuse(frame: PageFrame, reason: str) -> str:
+    """Renders a refusal, with a link to the form."""
+    form_link = f'<p><a href="{SIGN_IN_PATH}">Sign in another way</a></p>'
+    return _render_page(frame, f"{failure('Not signed in', reason, '')}{form_link}")
 
 
-def _form(frame: PageFrame, fields: str) -> str:
-    return f'<form method="post" action="{SIGN_IN_PATH}">{_going(frame)}{fields}</form>'
+def _render_form(frame: PageFrame, fields: str) -> str:
+    next_field = _render_next_field(frame)
+    return f'<form method="post" action="{SIGN_IN_PATH}">{next_field}{fields}</form>'
 
 
-def _going(frame: PageFrame) -> str:
-    return f'<input type="hidden" name="next" value="{escape(frame.going_to)}">'
+def _render_next_field(frame: PageFrame) -> str:
+    return f'<input type="hidden" name="next" value="{escape(frame.next_page)}">'
 
 
-def _page(frame: PageFrame, body: str) -> str:
+def _render_page(frame: PageFrame, body: str) -> str:
     styles = theme.css().replace("<style>", f'<style nonce="{frame.nonce}">', 1)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -124,20 +128,22 @@ def _page(frame: PageFrame, body: str) -> str:
 log = logging.getLogger("swapgate.dashboard")
 
 SIGN_ON_PATH: Final = f"{SIGN_IN_PATH}/single-sign-on"
-MOST_BYTES: Final = 8_192
+MOST_FORM_BYTES: Final = 8_192
 # A page of the dashboard with its filters, never another host.
 OWN_PAGE: Final = re.compile(r"/[A-Za-z0-9_-]*(\?[A-Za-z0-9_.~%=&+:/,-]*)?")
-STRANGER: Final = (
+FOREIGN_FORM: Final = (
     "the form was not sent from this dashboard's own page: open the dashboard and sign in there"
 )
-TOO_MANY: Final = (
+TOO_MANY_ATTEMPTS: Final = (
     "too many wrong keys or links came from this address: wait {} s before the next wrong one. "
     "A valid key or link works at once"
 )
 
 
 def cookie_name() -> str:
-    """Names the cookie by the port: browsers give one host's cookies to all of its ports."""
+    """Returns the cookie's name. It has the port, because browsers share a host's cookies among
+    its ports.
+    """
     return f"swapgate-session-{st.get_option('server.port')}"
 
 
@@ -150,8 +156,8 @@ async def show(request: Request) -> Response:
     """Answers with the form. 421 for another host name."""
     if not is_own_host(request):
         return Response("this host is not the dashboard's", 421)
-    frame = _frame(request.query_params.get("next", "/"))
-    return _answer(frame, ask_key(frame))
+    frame = _build_frame(request.query_params.get("next", "/"))
+    return _build_answer(frame, ask_key(frame))
 
 
 class SignInForm:
@@ -163,15 +169,15 @@ class SignInForm:
         self._attempts: FailedAttempts | None = None
 
     async def sign_in(self, request: Request) -> Response:
-        """Answers a posted form: signs in, asks whether, or refuses. 403 for a form of another
-        site.
+        """Answers a posted form: signs in, asks for a confirmation, or refuses. 403 for a form
+        of another site.
         """
         if not is_own_host(request):
             return Response("this host is not the dashboard's", 421)
         fields = await _read_form(request)
-        frame = _frame(fields.get("next", "/"))
+        frame = _build_frame(fields.get("next", "/"))
         if fields == {} or not is_own_page(request):
-            return _answer(frame, refuse(frame, STRANGER), 403)
+            return _build_answer(frame, refuse(frame, FOREIGN_FORM), 403)
         try:
             return await run_in_threadpool(_sign_in, request, fields, frame)
         except NotAllowed as error:
@@ -182,23 +188,23 @@ class SignInForm:
         request: Request,
         fields: Mapping[str, str],
         frame: PageFrame,
-        why: str,
+        reason: str,
     ) -> Response:
         """Refuses a wrong key or link. 429 after too many from the same address."""
-        page = refuse if _field(fields, "link") else ask_key
+        page = refuse if _get_field(fields, "link") else ask_key
         if self._attempts is None:
-            self._attempts = FailedAttempts(_installation().clock)
+            self._attempts = FailedAttempts(_get_installation().clock)
         peer = request.client.host if request.client is not None else None
         address = client_address(peer, (), ())
         wait_s = math.ceil(self._attempts.wait_s(address))
         if wait_s > 0:
-            answer = _answer(frame, page(frame, TOO_MANY.format(wait_s)), 429)
+            answer = _build_answer(frame, page(frame, TOO_MANY_ATTEMPTS.format(wait_s)), 429)
             answer.headers["Retry-After"] = str(wait_s)
             return answer
         self._attempts.failed(address)
-        by = "link" if _field(fields, "link") else "key"
-        log.warning("sign_in_refused: by a %s, from %s: %s", by, address, why)
-        return _answer(frame, page(frame, why), 403)
+        credential = "link" if _get_field(fields, "link") else "key"
+        log.warning("sign_in_refused: by a %s, from %s: %s", credential, address, reason)
+        return _build_answer(frame, page(frame, reason), 403)
 
 
 def _sign_in(
@@ -210,22 +216,22 @@ def _sign_in(
     a wrong one; answers 503 if the database fails.
     """
     former = request.cookies.get(cookie_name(), "")
-    link = _field(fields, "link")
-    key = _field(fields, "key")
-    installation = _installation()
+    link = _get_field(fields, "link")
+    key = _get_field(fields, "key")
+    installation = _get_installation()
     ctx = installation.context
     secret = installation.secret
     lasts = installation.settings.ui.session_duration
     try:
         if link and "confirm" not in fields:
-            offered = dashboard_sessions.preview_link(
+            preview = dashboard_sessions.preview_link(
                 ctx,
                 link,
                 secret=secret,
                 former=former,
             )
-            page = ask_whether(frame, link, offered.actor, _find_actor(former))
-            return _answer(frame, page)
+            page = ask_confirmation(frame, link, preview.actor, _find_actor(former))
+            return _build_answer(frame, page)
         if link:
             _, cookie = dashboard_sessions.open_link(
                 ctx,
@@ -245,19 +251,19 @@ def _sign_in(
     except NotAllowed:
         raise
     except SwapgateError as error:
-        return _answer(frame, refuse(frame, str(error)), 503)
-    answer = RedirectResponse(frame.going_to, 303)
-    _protect(answer, frame)
+        return _build_answer(frame, refuse(frame, str(error)), 503)
+    answer = RedirectResponse(frame.next_page, 303)
+    _add_security_headers(answer, frame)
     _set_cookie(request, answer, cookie)
     return answer
 
 
-def _field(fields: Mapping[str, str], name: str) -> str:
+def _get_field(fields: Mapping[str, str], name: str) -> str:
     return fields.get(name, "").strip()
 
 
 def _find_actor(cookie: str) -> Actor | None:
-    """Returns who is signed in by a cookie; None if its session has ended."""
+    """Returns the actor of a cookie's session; None if the session has ended."""
     try:
         return resume(cookie).actor if cookie else None
     except NotAllowed:
@@ -266,22 +272,22 @@ def _find_actor(cookie: str) -> Actor | None:
 
 def resume(cookie: str) -> ActorSession:
     """Finds the session of a cookie. Raises NotAllowed, SwapgateError."""
-    installation = _installation()
+    installation = _get_installation()
     return dashboard_sessions.resume(installation.context, cookie, secret=installation.secret)
 
 
-def _installation() -> Installation:
+def _get_installation() -> Installation:
     from dashboard.page_frame import installation  # noqa: PLC0415 - Streamlit's options come first
 
     return installation()
 
 
 async def _read_form(request: Request) -> Mapping[str, str]:
-    """Reads a form of at most `MOST_BYTES`. Empty for a longer or malformed one."""
+    """Reads a form of at most `MOST_FORM_BYTES`. Empty for a longer or malformed one."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MOST_BYTES:
+        if len(body) > MOST_FORM_BYTES:
             return {}
     try:
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
@@ -290,17 +296,21 @@ async def _read_form(request: Request) -> Mapping[str, str]:
     return {name: values[-1] for name, values in fields.items()}
 
 
-def _frame(going_to: str) -> PageFrame:
-    return PageFrame(secrets.token_urlsafe(16), own_page(going_to))
+def _build_frame(next_page: str) -> PageFrame:
+    return PageFrame(secrets.token_urlsafe(16), own_page(next_page))
 
 
-def own_page(going_to: str) -> str:
-    """Returns the dashboard's page, else `/`, so that no link redirects to another site."""
-    return going_to if OWN_PAGE.fullmatch(going_to) else "/"
+def own_page(next_page: str) -> str:
+    """Returns the page if it is the dashboard's, else `/`, so that no link redirects to another
+    site.
+    """
+    return next_page if OWN_PAGE.fullmatch(next_page) else "/"
 
 
 def is_own_host(request: Request) -> bool:
-    """Checks the host's name: any other name could give another site's page our origin."""
+    """Tells whether the request names an allowed host. With any other name, another site's page
+    could get our origin.
+    """
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname
     return host in st.get_option("server.allowedHosts")
 
@@ -314,24 +324,24 @@ def is_own_page(request: HTTPConnection) -> bool:
     ) and origin.netloc == request.headers.get("host")
 
 
-def _answer(
+def _build_answer(
     frame: PageFrame,
     page: str,
     status: int = 200,
 ) -> Response:
     answer = HTMLResponse(page, status)
-    _protect(answer, frame)
+    _add_security_headers(answer, frame)
     return answer
 
 
-def _protect(answer: Response, frame: PageFrame) -> None:
+def _add_security_headers(answer: Response, frame: PageFrame) -> None:
     """Adds headers that allow only this page's own script and styles, and forbid caching and
     framing.
     """
-    own = f"'nonce-{frame.nonce}'"
+    nonce_source = f"'nonce-{frame.nonce}'"
     answer.headers["Content-Security-Policy"] = (
-        f"default-src 'none'; script-src {own}; style-src {own}; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src {nonce_source}; style-src {nonce_source}; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["X-Content-Type-Options"] = "nosniff"
@@ -344,17 +354,17 @@ def _set_cookie(
     answer: Response,
     cookie: str,
 ) -> None:
-    """Sets the session's cookie, secure under TLS, also behind a proxy."""
-    ui = _installation().settings.ui
+    """Sets the session's cookie. The cookie is secure under TLS, even if a proxy ends TLS."""
+    ui = _get_installation().settings.ui
     public = urlsplit(ui.url)
     # A proxy may have ended TLS without a header that says so.
-    by_proxy = public.scheme == "https" and request.headers.get("host") == public.netloc
+    proxy_uses_tls = public.scheme == "https" and request.headers.get("host") == public.netloc
     answer.set_cookie(
         cookie_name(),
         cookie,
         max_age=int(ui.session_duration.total_seconds()),
         path="/",
-        secure=request.url.scheme == "https" or by_proxy,
+        secure=request.url.scheme == "https" or proxy_uses_tls,
         httponly=True,
         samesite="strict",
     )

@@ -1,7 +1,7 @@
 """Palettes for light and dark mode with a contrast of 4.5:1 or more, and the style sheet.
 
-Meanings of colours are in `labels.Tone`. styles.css has the rules; this module writes the
-colours before them as CSS variables.
+`labels.Tone` has the meanings of the colours. styles.css has the rules; this module writes
+the colours before them as CSS variables.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-s
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours as #RRGGBB. `…_wash` is the pale background of the tone. ground, raised: the
-    page's background, and that of cards.
+    """Colours as #RRGGBB. `…_wash` is the pale background of a tone, `ground` the page's
+    background, and `raised` the cards' background.
     """
 
     better: str

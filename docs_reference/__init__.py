@@ -1,3 +1,3 @@
-"""Writes the generated parts of docs/, for `swapgate docs generate` in a checkout. It is in no
-wheel.
+"""Writes the generated parts of docs/, for `swapgate docs generate` in a checkout. No wheel
+contains this package.
 """

@@ -1,4 +1,4 @@
-"""The table of `outcome.READINGS`: how each guardrail reads each outcome of an exposure."""
+"""Writes the table of `outcome.READINGS`: each guardrail's reading of each outcome."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -7,20 +7,20 @@ from docs_reference.registries import table
 from harness.gate.online.guardrails import RANK_GUARDRAILS, Guardrail
 from harness.gate.online.outcome import READINGS, OutcomeKind, Reading
 
-_COUNTED: Final = {
+_COUNT_WORDS: Final = {
     Reading.GOOD: "good",
     Reading.BAD: "**bad**",
     Reading.CENSORED: "at least",
     Reading.UNKNOWN: "–",
 }
-_VALUES: Final = {
-    **_COUNTED,
+_VALUE_WORDS: Final = {
+    **_COUNT_WORDS,
     Reading.GOOD: "value",
     Reading.BAD: "**worst**",
 }
-# Guardrails that find their units' faults in the answer or in the caller's opinion.
-_OPINIONS: Final = {**_COUNTED, Reading.GOOD: "by the answer"}
-_BY_ANSWER: Final = frozenset(
+# Guardrails whose faults lie in the answer or in the caller's opinion.
+_ANSWER_WORDS: Final = {**_COUNT_WORDS, Reading.GOOD: "by the answer"}
+_ANSWER_GUARDRAILS: Final = frozenset(
     {
         Guardrail.TRUNCATION,
         Guardrail.REFUSALS,
@@ -31,8 +31,8 @@ _BY_ANSWER: Final = frozenset(
         Guardrail.REPEATS,
     }
 )
-# Cells that `outcome.read` refines.
-_REFINED: Final[Mapping[tuple[Guardrail, OutcomeKind], str]] = {
+# Cells in which `outcome.read` refines the table.
+_REFINED_CELLS: Final[Mapping[tuple[Guardrail, OutcomeKind], str]] = {
     (
         Guardrail.LEAVING,
         OutcomeKind.LEFT,
@@ -48,25 +48,25 @@ def outcome_table() -> str:
     """Writes a row for each guardrail; guardrails with equal rows share one."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for guardrail in Guardrail:
-        rows.setdefault(_cells(guardrail), []).append(f"`{guardrail.value}`")
+        rows.setdefault(_build_cells(guardrail), []).append(f"`{guardrail.value}`")
     heads = [
         "guardrail",
         *(kind.value.replace("_", " ") for kind in OutcomeKind),
     ]
-    return table(heads, _joined(rows))
+    return table(heads, _join_names(rows))
 
 
-def _joined(rows: Mapping[tuple[str, ...], list[str]]) -> Iterable[tuple[str, ...]]:
+def _join_names(rows: Mapping[tuple[str, ...], list[str]]) -> Iterable[tuple[str, ...]]:
     return ((", ".join(names), *cells) for cells, names in rows.items())
 
 
-def _cells(guardrail: Guardrail) -> tuple[str, ...]:
-    words = _COUNTED
+def _build_cells(guardrail: Guardrail) -> tuple[str, ...]:
+    words = _COUNT_WORDS
     if guardrail in RANK_GUARDRAILS:
-        words = _VALUES
-    elif guardrail in _BY_ANSWER:
-        words = _OPINIONS
+        words = _VALUE_WORDS
+    elif guardrail in _ANSWER_GUARDRAILS:
+        words = _ANSWER_WORDS
     readings = READINGS[guardrail]
     return tuple(
-        _REFINED.get((guardrail, kind)) or words[readings[kind]] for kind in OutcomeKind
+        _REFINED_CELLS.get((guardrail, kind)) or words[readings[kind]] for kind in OutcomeKind
     )

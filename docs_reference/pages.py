@@ -1,5 +1,5 @@
-"""Gathers each generated file of docs/ with the text that it should have: the reference pages,
-and the state diagrams of proposal and rollout.
+"""Builds the text of each generated file of docs/: the reference pages, and the state diagrams
+of proposal and rollout.
 """
 
 from collections import Counter
@@ -40,17 +40,15 @@ from harness.routing import proposal
 
 State = TypeVar("State", bound=StrEnum)
 Event = TypeVar("Event", bound=StrEnum)
-# An option that as many commands have is explained once.
-COMMON: Final = 4
+# The reference explains an option of at least this many commands once.
+FEWEST_COMMON_USES: Final = 4
 
 
 def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
-    """Returns each generated file with the text it should have. Raises ConfigError,
-    InputError.
-    """
+    """Returns the text of each generated file. Raises ConfigError, InputError."""
     reference = folder / "reference"
-    shipped = package_data.path("config/default.yaml").read_text(encoding="utf-8")
-    parts = {
+    default_config = package_data.path("config/default.yaml").read_text(encoding="utf-8")
+    parts_by_page = {
         folder / "explanation" / "architecture.md": diagrams(),
         folder / "explanation" / "canary.md": {"outcomes": outcome_table()},
         reference / "router.md": {
@@ -65,7 +63,7 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         reference / "cli.md": {"commands": command_reference(program, "swapgate")},
         reference / "config.md": {"keys": list_keys()},
         reference / "policies.md": {
-            "built in": list_policies(shipped),
+            "built in": list_policies(default_config),
             "keys": list_policy_keys(),
         },
         reference / "metrics.md": metric_tables(),
@@ -73,10 +71,13 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         reference / "triggers.md": trigger_parts(),
         reference / "exit-codes.md": {"errors": error_table()},
     }
-    return {page: _with_parts(page, named) for page, named in parts.items()}
+    return {
+        page: _replace_parts(page, parts_by_name)
+        for page, parts_by_name in parts_by_page.items()
+    }
 
 
-def _with_parts(page: Path, parts: Mapping[str, str]) -> str:
+def _replace_parts(page: Path, parts: Mapping[str, str]) -> str:
     if not page.exists():
         raise ConfigError(f"{page} is missing: docs are written in a checkout")
     text = page.read_text(encoding="utf-8")
@@ -89,8 +90,8 @@ def _with_parts(page: Path, parts: Mapping[str, str]) -> str:
 
 
 def diagrams() -> dict[str, str]:
-    """Draws the transition tables of proposal and rollout as diagrams, by the marker of
-    each.
+    """Draws the transition tables of proposal and rollout as diagrams. The keys are the names
+    of their markers.
     """
     return {
         "proposal": diagram(
@@ -107,32 +108,36 @@ def diagrams() -> dict[str, str]:
 
 
 def command_reference(program: click.Command, name: str) -> str:
-    """Writes every visible command with its text, arguments and options. An option of four
-    commands or more is explained once, before them.
+    """Writes every visible command with its text, arguments and options. Options of at least
+    `FEWEST_COMMON_USES` commands come once, before the commands.
     """
     with click.Context(program, info_name=name) as ctx:
-        commands = list(_commands(ctx))
+        commands = list(_read_commands(ctx))
         uses = Counter(option for command in commands for option in command.options)
-        frequent = [option for option, n in uses.most_common() if n >= COMMON]
-        # Of options with the same name, the most frequent one.
+        frequent = [
+            option for option, count in uses.most_common() if count >= FEWEST_COMMON_USES
+        ]
+        # Among options with the same name, the most frequent one stays.
         common = list({option.names: option for option in reversed(frequent)}.values())[::-1]
         return "\n".join(
             [
                 "## Global options",
                 "",
-                *_listed(_options(ctx, left_out=())),
+                *_list_options(_read_options(ctx, omitted=())),
                 "",
                 "## Common options",
                 "",
-                *_listed(common),
+                *_list_options(common),
                 "",
-                *_sections(commands, common),
+                *_write_sections(commands, common),
             ]
         ).rstrip()
 
 
 class _Option(NamedTuple):
-    """names: the option as it is typed, `--limit`. form: with what it takes, `--limit N`."""
+    """An option of a command. names: the option, such as `--limit`. form: with the name of its
+    value, such as `--limit N`.
+    """
 
     names: str
     form: str
@@ -150,7 +155,7 @@ class _Command(NamedTuple):
     options: tuple[_Option, ...]
 
 
-def _commands(parent: click.Context) -> Iterator[_Command]:
+def _read_commands(parent: click.Context) -> Iterator[_Command]:
     group = parent.command
     if not isinstance(group, click.Group):
         return
@@ -159,63 +164,65 @@ def _commands(parent: click.Context) -> Iterator[_Command]:
         if command is None or command.hidden:
             continue
         with click.Context(command, info_name=name, parent=parent) as ctx:
-            runs = not isinstance(command, click.Group) or command.invoke_without_command
-            pieces = command.collect_usage_pieces(ctx) if runs else []
+            is_runnable = not isinstance(command, click.Group) or command.invoke_without_command
+            pieces = command.collect_usage_pieces(ctx) if is_runnable else []
             yield _Command(
                 ctx.command_path,
                 # Only newer Pythons take the indentation out of a docstring themselves.
                 cleandoc(command.help or ""),
                 " ".join(piece for piece in pieces if piece != "[OPTIONS]"),
-                tuple(_options(ctx, left_out={"--json", "--help"})) if runs else (),
+                tuple(_read_options(ctx, omitted={"--json", "--help"})) if is_runnable else (),
             )
-            yield from _commands(ctx)
+            yield from _read_commands(ctx)
 
 
-def _options(ctx: click.Context, *, left_out: Collection[str]) -> Iterator[_Option]:
+def _read_options(ctx: click.Context, *, omitted: Collection[str]) -> Iterator[_Option]:
     for param in ctx.command.get_params(ctx):
         record = param.get_help_record(ctx)
-        if record is not None and record[1] and not set(param.opts) & set(left_out):
+        if record is not None and record[1] and not set(param.opts) & set(omitted):
             form = record[0].replace(" INTEGER", " N").replace(" NUMBER", " X")
-            meaning = _in_one_line(record[1]).replace(" [default: none]", "")
+            meaning = _join_lines(record[1]).replace(" [default: none]", "")
             yield _Option(max(param.opts, key=len), form, meaning)
 
 
-def _sections(commands: Iterable[_Command], common: Collection[_Option]) -> Iterator[str]:
-    """Writes a section for each command. Its heading has the common options that it requires;
-    an option that an earlier command has as well is named with that command.
+def _write_sections(commands: Iterable[_Command], common: Collection[_Option]) -> Iterator[str]:
+    """Writes a section for each command. Its heading has the required common options. Options
+    that an earlier command has too appear with that command's name.
     """
-    shown: dict[_Option, str] = {}
+    first_paths: dict[_Option, str] = {}
     for command in commands:
-        required = [o for o in command.options if o in common and o.required]
+        required = [
+            option for option in command.options if option in common and option.required
+        ]
         usage = filter(
             None,
-            (command.path, command.arguments, *(o.form for o in required)),
+            (command.path, command.arguments, *(option.form for option in required)),
         )
         yield f"#{'#' * command.path.count(' ')} `{' '.join(usage)}`"
         yield from ("", command.text, "")
-        own: list[_Option] = []
-        elsewhere: dict[str, list[_Option]] = {}
+        own_options: list[_Option] = []
+        options_by_path: dict[str, list[_Option]] = {}
         for option in command.options:
             if option in required:
                 continue
-            place = "" if option in common else shown.setdefault(option, command.path)
-            if place == command.path:
-                own.append(option)
+            path = "" if option in common else first_paths.setdefault(option, command.path)
+            if path == command.path:
+                own_options.append(option)
             else:
-                elsewhere.setdefault(place, []).append(option)
-        lines = list(_listed(own))
-        for place, options in elsewhere.items():
-            title = f"As in `{place}`" if place else "Common"
+                options_by_path.setdefault(path, []).append(option)
+        lines = list(_list_options(own_options))
+        for path, options in options_by_path.items():
+            title = f"As in `{path}`" if path else "Common"
             lines.append(f"- {title}: {', '.join(f'`{option.names}`' for option in options)}")
         yield from (*lines, "") if lines else ()
 
 
-def _listed(options: Iterable[_Option]) -> Iterator[str]:
+def _list_options(options: Iterable[_Option]) -> Iterator[str]:
     for option in options:
         yield f"- `{option.form}`: {option.meaning}"
 
 
-def _in_one_line(text: str) -> str:
+def _join_lines(text: str) -> str:
     return " ".join(text.split())
 
 
@@ -225,20 +232,23 @@ def diagram(
     start: State,
     live: Collection[State],
 ) -> str:
-    """A Mermaid state diagram: an arrow per pair of states, with its events.
+    """Draws a Mermaid state diagram: an arrow per pair of states, with its events.
 
     live: the states that are not final.
     """
     arrows: dict[tuple[str, str], list[str]] = {}
-    for (state, event), after in transitions.items():
-        arrows.setdefault((state.value, after.value), []).append(event.value)
-    final = [state for state in type(start) if state not in live]
+    for (state, event), next_state in transitions.items():
+        arrows.setdefault((state.value, next_state.value), []).append(event.value)
+    final_states = [state for state in type(start) if state not in live]
     lines = [
         "```mermaid",
         "stateDiagram-v2",
         f"    [*] --> {start.value}",
-        *(f"    {a} --> {b}: {', '.join(events)}" for (a, b), events in arrows.items()),
-        *(f"    {state.value} --> [*]" for state in final),
+        *(
+            f"    {before} --> {after}: {', '.join(events)}"
+            for (before, after), events in arrows.items()
+        ),
+        *(f"    {state.value} --> [*]" for state in final_states),
         "```",
     ]
     return "\n".join(lines)
@@ -249,14 +259,14 @@ def replace_part(
     name: str,
     content: str,
 ) -> str:
-    """`text` with what stands between the markers of `name` replaced.
+    """Replaces the part of a text between the markers of `name`.
 
-    Raises ValueError where the markers are missing.
+    Raises ValueError if the markers are missing.
     """
     begin = f"<!-- generated: {name} -->"
     end = f"<!-- end: {name} -->"
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
+    before, has_begin, rest = text.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not (has_begin and has_end):
         raise ValueError(f"the markers {begin} and {end} are missing")
     return f"{before}{begin}\n{content}\n{end}{after}"

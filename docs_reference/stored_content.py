@@ -1,5 +1,6 @@
-"""Lists every place that holds what people and models wrote, or that tells one user from
-another. docs/reference/privacy.md is written from it, and a test holds it against the schema: a
+"""Lists every place that holds texts of people and models, or that identifies users.
+
+docs/reference/privacy.md is generated from the list, and a test compares it with the schema. A
 new column of text belongs here, or to `tests/unit/test_stored_content.py`.
 """
 
@@ -9,18 +10,18 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class ContentColumn:
-    """A column of the database with content, or with what names a user."""
+    """A column of the database that holds content or identifies a user."""
 
     table: str
     column: str
     holds: str
-    ends: str  # when it is deleted by itself
-    deletion: str  # what `swapgate user delete` does with it
+    ends: str  # the time of its automatic deletion
+    deletion: str  # the effect of `swapgate user delete`
 
 
 @dataclass(frozen=True, slots=True)
 class ContentFile:
-    """A file that Swapgate writes, with content or near it."""
+    """A file that Swapgate writes. It has content, or stands beside content."""
 
     place: str
     holds: str
@@ -28,9 +29,9 @@ class ContentFile:
     deletion: str
 
 
-_SESSION_END: Final = "`agents.keep_days` after the session's last message"
+_END_OF_SESSION: Final = "`agents.keep_days` after the session's last message"
 _WITH_SESSION: Final = "deleted with the user's sessions"
-_TEXTS_END: Final = "blanked after `texts_keep_days` of its suite, else kept with its scores"
+_END_OF_TEXTS: Final = "blanked after `texts_keep_days` of its suite, else kept with its scores"
 _WITH_SCORES: Final = "kept with its scores"
 _NO_USER: Final = "no user is known"
 
@@ -50,7 +51,7 @@ COLUMNS: Final = (
         "deleted",
     ),
     *(
-        ContentColumn(table, column, holds, _SESSION_END, _WITH_SESSION)
+        ContentColumn(table, column, holds, _END_OF_SESSION, _WITH_SESSION)
         for table, column, holds in (
             ("agent_message", "content", "a message of a session"),
             (
@@ -85,7 +86,7 @@ COLUMNS: Final = (
             "agent_switch",
             column,
             holds,
-            f"blanked {_SESSION_END}",
+            f"blanked {_END_OF_SESSION}",
             "blanked",
         )
         for column, holds in (
@@ -114,8 +115,8 @@ COLUMNS: Final = (
     *(
         ContentColumn("sample", column, holds, ends, _NO_USER)
         for column, holds, ends in (
-            ("prompt", "a question of an eval suite", _TEXTS_END),
-            ("answer", "a model's answer to it", _TEXTS_END),
+            ("prompt", "a question of an eval suite", _END_OF_TEXTS),
+            ("answer", "a model's answer to it", _END_OF_TEXTS),
             (
                 "error_text",
                 "the reason why there is no answer",
@@ -145,13 +146,13 @@ COLUMNS: Final = (
         "no user is known",
     ),
 )
-# What names a user, or stands for one.
+# Columns that identify a user, by name or by hash.
 USERS: Final = (
     ContentColumn(
         "agent_session",
         "user_id",
         "the user's id that the client sent, by which you find sessions",
-        _SESSION_END,
+        _END_OF_SESSION,
         _WITH_SESSION,
     ),
     ContentColumn(

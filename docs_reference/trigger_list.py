@@ -12,24 +12,24 @@ _STATEMENTS: Final = {"INSERT": "INSERT INTO", "UPDATE": "UPDATE", "DELETE": "DE
 def trigger_parts() -> dict[str, str]:
     """Returns the generated parts of the page by name."""
     return {
-        "triggers": "\n".join(_sections()).rstrip(),
+        "triggers": "\n".join(_write_sections()).rstrip(),
         "never emptied": ", ".join(map(code, NEVER_EMPTIED)),
         "kept": ", ".join(map(code, KEPT)),
     }
 
 
-def _sections() -> Iterator[str]:
+def _write_sections() -> Iterator[str]:
     for subject, triggers in BY_SUBJECT.items():
         yield from (f"## {subject}", "")
         for trigger in triggers:
-            yield from _section(trigger)
+            yield from _write_section(trigger)
 
 
-def _section(trigger: RefusingTrigger) -> Iterator[str]:
+def _write_section(trigger: RefusingTrigger) -> Iterator[str]:
     yield from (f"### `{trigger.name}`", "")
     statement = f"{_STATEMENTS[trigger.event]} {trigger.table}"
-    refused = f"{trigger.refuses[0].lower()}{trigger.refuses[1:]}"
-    yield from (f"On `{statement}`, the database refuses {refused} For example:", "")
+    refused_rows = f"{trigger.refuses[0].lower()}{trigger.refuses[1:]}"
+    yield from (f"On `{statement}`, the database refuses {refused_rows} For example:", "")
     yield from ("```sql", trigger.statement, "```", "")
     yield from ("Messages:", "")
     yield from (f"- `{message}`" for message in trigger.messages)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Imports the client at the first use of one of its names. A wheel has all our modules
-        below this package (ADR 0030), and most processes need no client.
+        """Imports the client at the first use of one of its names. In a wheel, every process
+        imports this package (ADR 0030), and most need no client.
         """
         return getattr(import_module("swapgate.client"), name)
 

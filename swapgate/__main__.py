@@ -1,16 +1,15 @@
-"""Entry point of the command `swapgate`, and of `python -m swapgate`, which our processes use
-to start one another. It refuses old Python versions, so any Python 3 must be able to run this
-file.
+"""Starts the command `swapgate`, and `python -m swapgate`, by which our processes start one
+another. It refuses old Python versions, so any Python 3 must be able to run this file.
 """
 
 import sys
 
-OLDEST = (3, 11)
+OLDEST_PYTHON = (3, 11)
 
 
 def main() -> None:
     """Runs the command line. Does not return."""
-    if sys.version_info < OLDEST:
+    if sys.version_info < OLDEST_PYTHON:
         sys.exit(
             "swapgate: Python 3.11 or newer is needed, and this is %d.%d: "  # noqa: UP031 - an old Python must be able to run this
             "install a newer one and run swapgate with it" % sys.version_info[:2]

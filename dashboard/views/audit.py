@@ -1,7 +1,7 @@
-"""The Audit page answers: who changed what, and is the log intact?
+"""The Audit page lists the changes and their authors, and answers: is the log intact?
 
-Only an admin sees people's identities at the server of single sign-on: the use case hides them
-from other readers. The page only filters and shows.
+Only an admin sees people's identities at the identity provider: the use case hides them from
+other readers. The page only filters and shows.
 """
 
 import json
@@ -33,7 +33,7 @@ FIELDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class AuditView:
-    """What the page shows. events: a page of the selected ones, the newest first."""
+    """The page's data. events: a page of the selected events, the newest first."""
 
     events: Page[AuditEvent]
     total: int  # number of events of the whole log
@@ -60,21 +60,21 @@ def ask() -> AuditFilter:
     if not queries.list_audit_events(page_frame.context(), PageRequest(1)).total:
         return ALL_EVENTS
     texts = {}
-    asked = any(st.query_params.get(name) for name in (*FIELDS, "since", "until"))
+    has_filter = any(st.query_params.get(name) for name in (*FIELDS, "since", "until"))
     with st.expander(
         "Filter by who, what and when",
         icon=":material/filter_alt:",
-        expanded=asked,
+        expanded=has_filter,
     ):
         columns = st.columns([2, 2, 2, 1.3, 1.3])
         for column, (name, (label, example)) in zip(columns, FIELDS.items(), strict=False):
             with column:
                 texts[name] = page_frame.ask_filter(label, name, example)
         with columns[3]:
-            first = _ask_day("From, UTC", "since")
+            since = _ask_day("From, UTC", "since")
         with columns[4]:
-            last = _ask_day("To, UTC", "until")
-    return AuditFilter(**texts, since=first, until=last and last + timedelta(days=1))
+            last_day = _ask_day("To, UTC", "until")
+    return AuditFilter(**texts, since=since, until=last_day and last_day + timedelta(days=1))
 
 
 def _ask_day(label: str, key: str) -> datetime | None:
@@ -98,16 +98,16 @@ def _show_export(view: AuditView) -> None:
     ctx = page_frame.context()
     reader = current_user.signed_in()
 
-    def read() -> pd.DataFrame:
+    def load_frame() -> pd.DataFrame:
         events = queries.read_audit_events(ctx, view.selection, reader=reader)
         rows = [integrity.event_row(event) for event in events]
         return pd.DataFrame(rows, columns=list(integrity.CSV_COLUMNS))
 
-    page_frame.offer_csv("audit", read)
+    page_frame.offer_csv("audit", load_frame)
 
 
-def _explain_nothing(view: AuditView) -> None:
-    """Says why the page shows no event."""
+def _explain_empty_page(view: AuditView) -> None:
+    """Explains a page without events."""
     if view.events:
         return
     if view.total:
@@ -119,15 +119,15 @@ def _explain_nothing(view: AuditView) -> None:
         )
 
 
-def _options(selection: AuditFilter) -> list[str]:
+def _list_options(selection: AuditFilter) -> list[str]:
     """Returns the filters as options of `swapgate audit tail`."""
     options = []
     for name in FIELDS:
-        if text := getattr(selection, name):
-            options += [f"--{name}", text]
+        if value := getattr(selection, name):
+            options += [f"--{name}", value]
     for name in ("since", "until"):
-        if at := getattr(selection, name):
-            options += [f"--{name}", f"{at:%Y-%m-%d}"]
+        if day := getattr(selection, name):
+            options += [f"--{name}", f"{day:%Y-%m-%d}"]
     return options
 
 
@@ -135,37 +135,39 @@ SHOWN_DETAILS: Final = 140
 CHAIN_NOTE: Final = "Swapgate checks the chain of events every minute"
 
 
-def _headline(view: AuditView) -> str:
-    """Answers whether the log is intact, and how many events fit the filter."""
+def _write_headline(view: AuditView) -> str:
+    """Answers whether the log is intact, and counts the events that match the filter."""
     total = view.total
     if view.broken is not None:
         return f"The audit log is {strong(f'broken at event {view.broken:,}')}"
     if not total:
         return "The audit log is empty: there was no change yet"
     if view.selection != ALL_EVENTS:
-        share = f"{view.events.total:,} of {labels.plural(total, 'event')} match"
-        return f"The audit log is {strong('intact')}; {strong(share)}"
+        match_count = f"{view.events.total:,} of {labels.plural(total, 'event')} match"
+        return f"The audit log is {strong('intact')}; {strong(match_count)}"
     return f"The audit log is {strong('intact')}: {labels.plural(total, 'event')}"
 
 
-def _cells(view: AuditView, event: AuditEvent) -> markup.Row:
+def _build_row(view: AuditView, event: AuditEvent) -> markup.Row:
     details = dict(event.details)
     reason = details.pop("reason", "")
-    why = f"{escape(str(reason))}<br>" if reason else ""
-    at = escape(f"{event.at:%d %b %Y %H:%M:%S}".removeprefix("0"))
-    when = noted(f'<span class="neutral">{at}</span>', labels.age(event.at, view.now))
-    key = f'<br><span class="note mono">{escape(event.key)}</span>' if event.key else ""
+    reason_html = f"{escape(str(reason))}<br>" if reason else ""
+    time_text = escape(f"{event.at:%d %b %Y %H:%M:%S}".removeprefix("0"))
+    time_html = noted(
+        f'<span class="neutral">{time_text}</span>', labels.age(event.at, view.now)
+    )
+    key_html = f'<br><span class="note mono">{escape(event.key)}</span>' if event.key else ""
     return {
-        "Event, UTC": f"{strong(f'{event.number:,}')}<br>{when}",
-        "Who": f"<span>{escape(event.actor)}{key}</span>",
+        "Event, UTC": f"{strong(f'{event.number:,}')}<br>{time_html}",
+        "Who": f"<span>{escape(event.actor)}{key_html}</span>",
         "Did what": f'<span class="mono">{escape(event.action)}</span>',
-        "To what": _subject(event.subject),
+        "To what": _render_subject(event.subject),
         # One element, because on a phone a cell shows its elements side by side.
-        "Why and what else": f"<div>{why}{_details(details)}</div>",
+        "Why and what else": f"<div>{reason_html}{_render_details(details)}</div>",
     }
 
 
-def _subject(subject: str) -> str:
+def _render_subject(subject: str) -> str:
     """Renders an event's subject, with a link to its page if it has one."""
     kind, _, name = subject.partition(" ")
     match kind:
@@ -177,27 +179,27 @@ def _subject(subject: str) -> str:
             return escape(subject)
 
 
-def _details(details: Mapping[str, object]) -> str:
+def _render_details(details: Mapping[str, object]) -> str:
     """Renders an event's further details, folded if they are long."""
     if not details:
         return ""
     plain = {name: to_shown(value) for name, value in details.items() if value is not None}
-    short = "; ".join(
+    short_text = "; ".join(
         f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in plain.items()
     )
-    if len(short) <= SHOWN_DETAILS:
-        return f'<span class="note details">{escape(short)}</span>'
-    whole = json.dumps(plain, ensure_ascii=False, indent=2)
+    if len(short_text) <= SHOWN_DETAILS:
+        return f'<span class="note details">{escape(short_text)}</span>'
+    full_text = json.dumps(plain, ensure_ascii=False, indent=2)
     return (
-        f'<details><summary class="note">{escape(format_excerpt(short, SHOWN_DETAILS))}'
-        f"</summary><pre>{escape(whole)}</pre></details>"
+        f'<details><summary class="note">{escape(format_excerpt(short_text, SHOWN_DETAILS))}'
+        f"</summary><pre>{escape(full_text)}</pre></details>"
     )
 
 
 EVENTS: Final = ResourceList[AuditView, AuditEvent](
     rows=lambda view: view.events,
-    cells=_cells,
+    cells=_build_row,
     what="events",
     page="audit",
 )
@@ -206,12 +208,12 @@ PAGE: Final = ResourcePage[AuditFilter, AuditView](
     ask=ask,
     load=load,
     title=lambda view: (
-        _headline(view),
+        _write_headline(view),
         escape(f"{CHAIN_NOTE} · {labels.date_time(view.now)}"),
     ),
-    parts=(EVENTS.show, _explain_nothing, _show_export),
+    parts=(EVENTS.show, _explain_empty_page, _show_export),
     commands=lambda selection: [
-        ["audit", "tail", "-n", str(MOST_EVENTS), *_options(selection)]
+        ["audit", "tail", "-n", str(MOST_EVENTS), *_list_options(selection)]
     ],
 )
 

@@ -1,7 +1,7 @@
 """The Canary page answers: does the candidate harm callers now? It refreshes every 2 s.
 
 Texts and figures are in `canary_text`, the chart in `canary_timeline`, shadows in `shadows`.
-The page must not refresh a dialog, because a person may be typing.
+The page must not refresh an open dialog, because a person may be typing in it.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from harness.routing.freeze import FROZEN_SIGNALS
 
 
 def show() -> None:
-    """Shows a route's canary, or what is proposed for the route, and the shadows."""
+    """Shows a route's canary, its open proposal if no canary runs, and the shadows."""
     with page_frame.loading("the canary"):
         ctx = page_frame.context()
         routes = canary_text.list_canary_routes(ctx)
@@ -51,19 +51,19 @@ def show() -> None:
     with top:
         page_frame.show_done_message()
         page_frame.show_freezes(route)
-    proposed = None
+    route_status = None
     if view.status is None or not view.status.rollout.live:
-        proposed = load_status(ctx, route)
+        route_status = load_status(ctx, route)
     if view.status is None:
         state.html(markup.title(f"No canary on {strong(route)}"))
-        if proposed is None or proposed.open_proposal is None:
+        if route_status is None or route_status.open_proposal is None:
             page_frame.show_empty(
                 "This route has never had a canary. A canary opens when a proposal passes:",
                 f"swapgate proposal create {route} PROVIDER/MODEL",
             )
-    if proposed is not None:
+    if route_status is not None:
         with top:
-            show_proposed(proposed)
+            show_proposed(route_status)
     if view.status is not None:
         rollout = view.status.rollout
         state.html(canary_text.headline(view, view.status))
@@ -80,13 +80,15 @@ def show() -> None:
         # styles.css selects this key, to prevent fading during refreshes.
         with st.container(key="live"):
             if rollout.live or rollout.baking:
-                live(route, rollout.version, state)
+                refresh_figures(route, rollout.version, state)
             else:
-                figures(view, view.status)
+                show_figures(view, view.status)
         # A new action raises the version, which reruns the page.
-        moves = canary_text.history_rows(rollout, canary_status.list_canary_moves(ctx, rollout))
+        action_rows = canary_text.history_rows(
+            rollout, canary_status.list_canary_moves(ctx, rollout)
+        )
         note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
-        st.html(markup.listing("Actions", note, moves, "No action since it started."))
+        st.html(markup.listing("Actions", note, action_rows, "No action since it started."))
     st.html(
         markup.section(
             "Kill switch",
@@ -109,7 +111,7 @@ def show_proposed(status: RouteStatus) -> None:
 
 
 @st.fragment(run_every="2s")
-def live(
+def refresh_figures(
     route: str,
     version: int,
     state: DeltaGenerator,
@@ -120,16 +122,16 @@ def live(
         if view.status is None or view.status.rollout.version != version:
             st.rerun()
         state.html(canary_text.headline(view, view.status))
-        figures(view, view.status)
+        show_figures(view, view.status)
 
 
-def figures(view: CanaryView, status: CanaryStatus) -> None:
+def show_figures(view: CanaryView, status: CanaryStatus) -> None:
     """Shows the steps, the figures, the conditions of the next step, the timeline and the
     evidence.
     """
     # The page never greys a state that needs a person.
     stale = view.quiet_since is not None and canary_text.is_calm(status)
-    st.html(markup.steps(*canary_text.plan(status)))
+    st.html(markup.steps(*canary_text.list_steps(status)))
     st.html(markup.tiles(canary_text.tiles(view, status), stale=stale))
     if status.shared_key:
         st.html(markup.note(status.shared_key))
@@ -137,20 +139,20 @@ def figures(view: CanaryView, status: CanaryStatus) -> None:
         st.html(markup.note(f"{status.accepted_cost.text}."))
     if status.callers:
         st.html(markup.note(f"Callers: {status.callers}"))
-    needs = canary_text.needs(status)
-    if needs:
-        st.html(markup.section("Conditions for the next step") + markup.checklist(needs))
-    timeline(view, status)
-    evidence(status, stale=stale)
+    conditions = canary_text.needs(status)
+    if conditions:
+        st.html(markup.section("Conditions for the next step") + markup.checklist(conditions))
+    show_timeline(view, status)
+    show_evidence(status, stale=stale)
 
 
-def timeline(view: CanaryView, status: CanaryStatus) -> None:
+def show_timeline(view: CanaryView, status: CanaryStatus) -> None:
     st.html(markup.section("Timeline", canary_text.TIMELINE_NOTE))
     if not status.blocks:
         st.html(markup.note("No request has been counted yet."))
         return
-    found = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
-    panels = canary_timeline.draw(found, page_frame.palette())
+    frames = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
+    panels = canary_timeline.draw(frames, page_frame.palette())
     for number, panel in enumerate(panels):
         st.vega_lite_chart(
             panel,
@@ -160,7 +162,7 @@ def timeline(view: CanaryView, status: CanaryStatus) -> None:
         )
 
 
-def evidence(status: CanaryStatus, *, stale: bool) -> None:
+def show_evidence(status: CanaryStatus, *, stale: bool) -> None:
     """Shows the evidence of harm, and each guardrail's part in it."""
     st.html(
         markup.section("Evidence of harm", canary_text.harm_line(status))
@@ -168,7 +170,7 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
             "Evidence of harm",
             status.action.distance_to_trip,
             canary_text.harm_tone(status),
-            furthest=canary_text.furthest(status),
+            furthest=canary_text.find_highest_evidence(status),
         )
     )
     st.html(
@@ -190,7 +192,7 @@ BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
     RolloutSignal.PROMOTE: ("Promote now", ":material/verified:"),
     RolloutSignal.FINISH: ("Finish the bake", ":material/flag:"),
 }
-TAKE_BACK = "Bring the old model back"
+RESTORE_LABEL = "Bring the old model back"
 ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
 LAST = "There is no further step: the promotion comes next."
 FROZEN = "The route is frozen: the canary continues after the freeze. You can abort it."
@@ -199,79 +201,82 @@ HARM = "The evidence calls for a rollback, so the canary cannot advance."
 
 def show_controls(status: CanaryStatus) -> None:
     """Shows the buttons, and explains disabled buttons. Only a missing role disables Abort."""
-    frozen = freezes.list_freeze_notices(page_frame.context(), status.rollout.route)
-    off = dict.fromkeys(FROZEN_SIGNALS if frozen else (), FROZEN)
+    freeze_notices = freezes.list_freeze_notices(page_frame.context(), status.rollout.route)
+    refusals = dict.fromkeys(FROZEN_SIGNALS if freeze_notices else (), FROZEN)
     if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
-        off = dict.fromkeys(BUTTONS, refusal)
-    buttons = {signal: off.get(signal, why) for signal, why in list_buttons(status).items()}
+        refusals = dict.fromkeys(BUTTONS, refusal)
+    obstacles = {
+        signal: refusals.get(signal, obstacle)
+        for signal, obstacle in list_buttons(status).items()
+    }
     with st.container(horizontal=True, vertical_alignment="center"):
-        for signal, why in buttons.items():
+        for signal, obstacle in obstacles.items():
             label, icon = BUTTONS[signal]
             if signal is RolloutSignal.ABORT and status.rollout.baking:
-                label = TAKE_BACK
+                label = RESTORE_LABEL
             if st.button(
                 label,
                 icon=icon,
-                disabled=bool(why),
+                disabled=bool(obstacle),
                 key=f"hand-{signal.value}",
             ):
                 ask(status, signal)
-        if reasons := dict.fromkeys(filter(None, buttons.values())):
+        if reasons := dict.fromkeys(filter(None, obstacles.values())):
             st.html(markup.note(" ".join(reasons)), width="content")
-    if not buttons:
+    if not obstacles:
         st.html(markup.note(ENDED))
 
 
 def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
-    """Lists the signals that a person may send now. Value: why a button is disabled; empty if
-    enabled.
+    """Lists the signals of the present buttons. The value explains why a button is disabled; it
+    is empty for an enabled one.
     """
     rollout = status.rollout
-    why = dict[RolloutSignal, str]()
+    obstacles = dict[RolloutSignal, str]()
     if rollout.baking:
-        shown = {RolloutSignal.ABORT, RolloutSignal.FINISH}
+        signals = {RolloutSignal.ABORT, RolloutSignal.FINISH}
     elif rollout.live:
-        paused = rollout.state is RolloutState.PAUSED
-        shown = {RolloutSignal.ABORT, *OVERRULES}
-        shown.add(RolloutSignal.RESUME if paused else RolloutSignal.PAUSE)
+        is_paused = rollout.state is RolloutState.PAUSED
+        signals = {RolloutSignal.ABORT, *OVERRULES}
+        signals.add(RolloutSignal.RESUME if is_paused else RolloutSignal.PAUSE)
         if status.action.signal is RolloutSignal.HARM:
-            why = dict.fromkeys(OVERRULES, HARM)
+            obstacles = dict.fromkeys(OVERRULES, HARM)
         elif rollout.last_step:
-            why = {RolloutSignal.ADVANCE: LAST}
+            obstacles = {RolloutSignal.ADVANCE: LAST}
     else:
         return {}
     if status.faults:  # Resume acknowledges faults
-        shown.add(RolloutSignal.RESUME)
-    return {signal: why.get(signal, "") for signal in BUTTONS if signal in shown}
+        signals.add(RolloutSignal.RESUME)
+    return {signal: obstacles.get(signal, "") for signal in BUTTONS if signal in signals}
 
 
 def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
-    """Opens the dialog that confirms a signal. Its keys have the rollout's version, so that a
-    new action does not find an old dialog's text.
+    """Opens the dialog that confirms a signal. Its keys contain the rollout's version, so that
+    the dialog does not show a text that was typed for an earlier version.
     """
-    words = BUTTONS[signal][0]
+    label = BUTTONS[signal][0]
     if signal is RolloutSignal.ABORT and status.rollout.baking:
-        words = TAKE_BACK
+        label = RESTORE_LABEL
     rollout = status.rollout
-    title = f"{words}: route {rollout.route}"
-    about = f"{rollout.id}-{rollout.version}"
-    dialog(title, Role.APPROVER, signal.value)(confirm)(about, status, signal)
+    title = f"{label}: route {rollout.route}"
+    dialog_subject = f"{rollout.id}-{rollout.version}"
+    dialog(title, Role.APPROVER, signal.value)(confirm)(dialog_subject, status, signal)
 
 
 def confirm(
     form: Form,
-    _about: str,
+    _dialog_subject: str,
     status: CanaryStatus,
     signal: RolloutSignal,
 ) -> None:
-    """Asks a person to confirm a signal, with its effect and what the data say against it.
+    """Asks a person to confirm a signal. Shows its effect and the objections of the data.
 
-    The action names the version that the person saw; another action in between makes it fail.
+    The action names the version that the person saw, and fails after another action.
     """
     rollout = status.rollout
     # After the action, a second click on the page's button must not open the dialog again.
-    acted = form.key("acted")
-    if st.session_state.get(acted):
+    acted_key = form.key("acted")
+    if st.session_state.get(acted_key):
         st.rerun()
     candidate = status.candidate.name
     incumbent = status.incumbent.name
@@ -295,11 +300,13 @@ def confirm(
             reason,
             expected_version=rollout.version,
         )
-        st.session_state[acted] = True
+        st.session_state[acted_key] = True
 
     actor = current_user.signed_in()
-    by = actor.name if actor else ""
-    form.success_message = f"{signal.value.capitalize()} by {by} on route {rollout.route}."
+    actor_name = actor.name if actor else ""
+    form.success_message = (
+        f"{signal.value.capitalize()} by {actor_name} on route {rollout.route}."
+    )
     form.submit(f"Yes, {signal.value}", "", act, form.reason())
 
 

@@ -52,12 +52,12 @@ class CanaryView:
 
     @property
     def quiet_since(self) -> datetime | None:
-        """The time of a live canary's last request; None if it is more recent than QUIET."""
-        minutes = [t.minute for t in self.traffic if t.requests]
+        """Returns the time of a live canary's last request; None if that is within `QUIET`."""
+        minutes = [minute.minute for minute in self.traffic if minute.requests]
         if self.status is None or not self.status.rollout.live or not minutes:
             return None
-        last = max(minutes) + timedelta(minutes=1)
-        return last if self.now - last > QUIET else None
+        last_request_at = max(minutes) + timedelta(minutes=1)
+        return last_request_at if self.now - last_request_at > QUIET else None
 
 
 def load_canary(ctx: Context, route: str) -> CanaryView:
@@ -65,9 +65,9 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
     canaries = list_canaries(ctx, route=route)
     if not canaries:
         return CanaryView(None, (), ctx.clock.now())
-    since = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
+    first_minute = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
     with ctx.store.read() as tx:
-        traffic = Observations(tx).traffic(since=since, route=route)
+        traffic = Observations(tx).traffic(since=first_minute, route=route)
     rollout = canaries[0].rollout
     if not rollout.live and not rollout.baking:
         # Requests after the end took no part in the decision that the page shows.
@@ -101,92 +101,94 @@ def headline(view: CanaryView, status: CanaryStatus) -> str:
     """Renders the state of the canary, the next step, and a warning if no requests arrive."""
     rollout = status.rollout
     state = status.state
-    since = view.quiet_since
+    quiet_since = view.quiet_since
     note = (
         f"Route {strong(rollout.route)} · incumbent {strong(status.incumbent.name)} · started "
         f"{escape(labels.age(rollout.started_at, view.now))}"
     )
-    stale = ""
-    if since is not None:
-        words = (
-            f"No request has arrived since {labels.date_time(since)}. Check that clients call "
-            "the route and that the router runs: `swapgate doctor`."
+    stale_banner = ""
+    if quiet_since is not None:
+        text = (
+            f"No request has arrived since {labels.date_time(quiet_since)}. Check that clients "
+            "call the route and that the router runs: `swapgate doctor`."
         )
-        stale = markup.banner("STALE.", words)
+        stale_banner = markup.banner("STALE.", text)
     heading = markup.title(f"{strong(status.candidate.name)} {escape(state.predicate)}", note)
-    card = markup.verdict(_card(view, status), stale=bool(stale) and is_calm(status))
-    return f'<div class="sg-top">{heading}{stale}{card}</div>'
+    card = markup.verdict(
+        _build_card(view, status), stale=bool(stale_banner) and is_calm(status)
+    )
+    return f'<div class="sg-top">{heading}{stale_banner}{card}</div>'
 
 
 def is_calm(status: CanaryStatus) -> bool:
-    """Tells whether the canary needs no person, so that its figures may be greyed when they are
-    old.
-    """
+    """Tells whether the canary needs no person. Only then may the page grey old figures."""
     return status.state.kind in (
         CanaryStateKind.HEALTHY,
         CanaryStateKind.EMPTY,
     )
 
 
-def _card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
-    """Builds the card of a canary's state; in a bake, with its end and the share that is held
-    back.
+def _build_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
+    """Builds the card of a canary's state. In a bake, the card has the bake's end and the
+    control's share.
     """
     rollout = status.rollout
     state = status.state
-    at = status.changed_at
+    changed_at = status.changed_at
     bullets: Sequence[tuple[str, str]] = ()
     if rollout.baking:
-        ends = rollout.bake_ends_at
-        when = f"{labels.date_time(ends)}, {labels.left(ends, view.now)}" if ends else "unknown"
-        kept = f"{labels.weight(rollout.policy.bake_bps)} of the callers still get "
-        bullets = (
-            ("Ends", when),
-            ("Held back", f"{kept}{status.incumbent.name}, as a control"),
+        bake_ends_at = rollout.bake_ends_at
+        end_text = (
+            f"{labels.date_time(bake_ends_at)}, {labels.left(bake_ends_at, view.now)}"
+            if bake_ends_at
+            else "unknown"
         )
-    ended = f"ended {labels.date_time(at)}, {labels.age(at, view.now)}"
+        control_text = f"{labels.weight(rollout.policy.bake_bps)} of the callers still get "
+        bullets = (
+            ("Ends", end_text),
+            ("Held back", f"{control_text}{status.incumbent.name}, as a control"),
+        )
+    ended_text = f"ended {labels.date_time(changed_at)}, {labels.age(changed_at, view.now)}"
     return VerdictCard(
         label=replace(labels.canary_label(state), words=""),
         lead=state.reason,
         bullets=bullets,
         next_step=state.next_step,
-        foot="" if rollout.live or rollout.baking else ended,
+        foot="" if rollout.live or rollout.baking else ended_text,
     )
 
 
 def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
-    """Lists the conditions for the next step with their state. Empty if there is no
-    next step.
-    """
+    """Lists the conditions for the next step with their states; empty without a next step."""
     explanation = status.explanation
     if not explanation.needs:
         return ()
-    # The check of the split shows the sample ratio with its figures.
-    shown = [_need(need) for need in explanation.needs if need.what != "sample ratio"]
-    return [*shown, split_check(status)]
+    # `split_check` shows the sample ratio with its figures.
+    rows = [_label_need(need) for need in explanation.needs if need.what != "sample ratio"]
+    return [*rows, split_check(status)]
 
 
-def _need(need: StepNeed) -> tuple[labels.Label, str]:
+def _label_need(need: StepNeed) -> tuple[labels.Label, str]:
     if need.done:
         return labels.Label("✓", need.words, labels.Tone.BETTER), ""
     if need.eta_s is None:
-        when = "" if need.what == "person" else "no estimate yet"
-        return labels.Label("?", need.words, labels.Tone.UNDECIDED), when
-    when = f"about {format_estimate(need.eta_s)}"
-    return labels.Label("◷", need.words, labels.Tone.NEUTRAL), when
+        estimate = "" if need.what == "person" else "no estimate yet"
+        return labels.Label("?", need.words, labels.Tone.UNDECIDED), estimate
+    estimate = f"about {format_estimate(need.eta_s)}"
+    return labels.Label("◷", need.words, labels.Tone.NEUTRAL), estimate
 
 
 def guardrails(status: CanaryStatus, *, stale: bool) -> str:
     """Renders the guardrails that have counted something, the most harmful first."""
-    seen = [row for row in status.explanation.guardrails if row.exposures]
-    rows = map(_guardrail, sorted(seen, key=lambda row: -row.distance))
+    rows_with_data = [row for row in status.explanation.guardrails if row.exposures]
+    parts = map(_render_guardrail, sorted(rows_with_data, key=lambda row: -row.distance))
     return markup.block(
-        "".join(rows),
+        "".join(parts),
         kind="sg-measures sg-stale" if stale else "sg-measures",
     )
 
 
-def _guardrail(row: GuardrailRow) -> str:
+def _render_guardrail(row: GuardrailRow) -> str:
     label = evidence_label(row)
     figures = ""
     if row.candidate:
@@ -202,7 +204,7 @@ def _guardrail(row: GuardrailRow) -> str:
 
 
 def outcome_rows(status: CanaryStatus) -> Sequence[markup.Row]:
-    """Returns a row for each way in which the requests of both models ended."""
+    """Builds a row for each outcome of the requests of both models."""
     explanation = status.explanation
     return [
         {
@@ -219,20 +221,20 @@ def outcome_rows(status: CanaryStatus) -> Sequence[markup.Row]:
 
 
 def how_it_decides(status: CanaryStatus) -> str:
-    """Renders the statistics: what each guardrail compares, and the rules of the decision."""
+    """Renders each guardrail's comparison, and the rules of the decision."""
     rows = [
         (row.name, "<br>".join(map(escape, row.classes)))
         for row in status.explanation.guardrails
         if row.exposures and row.classes
     ]
     rows.append(("Rules", escape(f"This canary {status.explanation.judged_by}.")))
-    if missing := _without_data(status):
-        rows.append(("Not counted", escape(missing)))
+    if missing_text := _describe_missing_data(status):
+        rows.append(("Not counted", escape(missing_text)))
     return markup.facts(rows)
 
 
-def _without_data(status: CanaryStatus) -> str:
-    """Names the guardrails that have counted nothing, by reason."""
+def _describe_missing_data(status: CanaryStatus) -> str:
+    """Lists the guardrails without data by the reason."""
     missing: dict[str, list[str]] = {}
     for row in status.explanation.guardrails:
         if not row.exposures:
@@ -243,7 +245,7 @@ def _without_data(status: CanaryStatus) -> str:
 
 
 def evidence_label(row: GuardrailRow) -> labels.Label:
-    """Returns the label of a guardrail: from no evidence of harm to the level of a rollback."""
+    """Returns the label of a guardrail, by its evidence of harm."""
     if row.distance >= 1:
         return labels.Label("✕", row.says, labels.Tone.WORSE)
     if row.warns:
@@ -255,14 +257,14 @@ def evidence_label(row: GuardrailRow) -> labels.Label:
     return labels.Label("=", row.says, labels.Tone.NEUTRAL)
 
 
-def furthest(status: CanaryStatus) -> float:
+def find_highest_evidence(status: CanaryStatus) -> float:
     """Returns the highest evidence so far, as a share of the rollback level."""
     figures = status.action.figures
     return max(0.0, figures.log_e_max / figures.rollback_at) if figures.rollback_at else 0.0
 
 
-def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, str]:
-    """Returns the steps of the canary, the index of the present step, and its words."""
+def list_steps(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, str]:
+    """Returns the canary's steps, the index of the present step, and the mark of that step."""
     rollout = status.rollout
     steps = [
         (
@@ -272,18 +274,18 @@ def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, s
         for step in rollout.policy.steps
     ]
     if rollout.baking:
-        kept = labels.weight(rollout.policy.bake_bps)
+        control_share = labels.weight(rollout.policy.bake_bps)
         return (
-            [*steps, ("100 %", f"baking; {kept} held back")],
+            [*steps, ("100 %", f"baking; {control_share} held back")],
             len(steps),
             "now",
         )
-    promoted = rollout.state is RolloutState.PROMOTED
-    at = len(steps) if promoted else rollout.step
-    last = "promoted, then rolled back" if status.rollback else "promoted"
+    is_promoted = rollout.state is RolloutState.PROMOTED
+    index = len(steps) if is_promoted else rollout.step
+    last_text = "promoted, then rolled back" if status.rollback else "promoted"
     return (
-        [*steps, ("100 %", last)],
-        at,
+        [*steps, ("100 %", last_text)],
+        index,
         "now" if rollout.live else "ended here",
     )
 
@@ -298,108 +300,127 @@ def harm_line(status: CanaryStatus) -> str:
 def harm_tone(status: CanaryStatus) -> labels.Tone:
     if status.action.distance_to_trip >= 1:
         return labels.Tone.WORSE
-    shows = status.action.distance_to_trip >= HALF_DISTANCE
-    return labels.Tone.UNDECIDED if shows else labels.Tone.BETTER
+    is_visible = status.action.distance_to_trip >= HALF_DISTANCE
+    return labels.Tone.UNDECIDED if is_visible else labels.Tone.BETTER
 
 
 def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
-    """Builds the four figures at the top. In a bake, the former model takes the incumbent's
-    place.
+    """Builds the four figures at the top. In a bake, the former model stands for the
+    incumbent.
     """
     rollout = status.rollout
     figures = status.action.figures
-    new = "in the canary"
-    old = "with the incumbent"
-    beside = "incumbent"
+    candidate_words = "in the canary"
+    incumbent_words = "with the incumbent"
+    incumbent_name = "incumbent"
     if rollout.baking:
-        new = "with the candidate"
-        old = "with the former model"
-        beside = "former model"
-    failed = _failed(new, figures.canary_failures, figures.canary_units)
+        candidate_words = "with the candidate"
+        incumbent_words = "with the former model"
+        incumbent_name = "former model"
+    candidate_tile = _build_failure_tile(
+        candidate_words, figures.canary_failures, figures.canary_units
+    )
     if figures.guard is not None and not figures.canary_units:
-        guarded = _failed(new, figures.guard.canary_failures, figures.guard.exposures)
-        failed = replace(guarded, below=f"{guarded.below}, by a router's own guard")
+        guard_tile = _build_failure_tile(
+            candidate_words, figures.guard.canary_failures, figures.guard.exposures
+        )
+        candidate_tile = replace(
+            guard_tile, below=f"{guard_tile.below}, by a router's own guard"
+        )
     return (
-        failed,
-        _failed(old, figures.control_failures, figures.control_units),
-        _progress(view, status),
+        candidate_tile,
+        _build_failure_tile(incumbent_words, figures.control_failures, figures.control_units),
+        _build_progress_tile(view, status),
         Tile(
             "Latency, p95",
-            _p95(view, "canary"),
-            below=f"{beside} {_p95(view, 'incumbent')}",
+            _format_p95(view, "canary"),
+            below=f"{incumbent_name} {_format_p95(view, 'incumbent')}",
         ),
     )
 
 
-def _progress(view: CanaryView, status: CanaryStatus) -> Tile:
-    """Builds the figure of the step's callers; in a bake, of the time that is left."""
+def _build_progress_tile(view: CanaryView, status: CanaryStatus) -> Tile:
+    """Builds the tile of the step's callers; in a bake, of the remaining time."""
     rollout = status.rollout
     figures = status.action.figures
     if rollout.baking:
-        ends = rollout.bake_ends_at
-        left_s = (ends - view.now).total_seconds() if ends else None
-        left = "unknown" if left_s is None else labels.span(max(0.0, left_s))
-        return Tile("The bake ends in", left, below=labels.date_time(ends) if ends else "")
-    decided = rollout.decided
-    if decided is not None and decided.guard is not None:
+        bake_ends_at = rollout.bake_ends_at
+        left_s = (bake_ends_at - view.now).total_seconds() if bake_ends_at else None
+        left_text = "unknown" if left_s is None else labels.span(max(0.0, left_s))
+        return Tile(
+            "The bake ends in",
+            left_text,
+            below=labels.date_time(bake_ends_at) if bake_ends_at else "",
+        )
+    decision = rollout.decided
+    if decision is not None and decision.guard is not None:
         # The guard decided before the control plane had counted the step's callers.
-        lasted_s = (decided.at - rollout.started_at).total_seconds()
-        at = f"rolled back {labels.date_time(decided.at)}"
-        return Tile("The canary lasted", labels.span(lasted_s), below=at)
-    left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
+        lasted_s = (decision.at - rollout.started_at).total_seconds()
+        rolled_back_text = f"rolled back {labels.date_time(decision.at)}"
+        return Tile("The canary lasted", labels.span(lasted_s), below=rolled_back_text)
+    left_text = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
     return Tile(
         "Callers at this step" if rollout.live else "Callers at its last step",
         f"{status.action.step_exposures:,}",
-        below=f"of {rollout.current.min_exposures:,} needed{left}",
+        below=f"of {rollout.current.min_exposures:,} needed{left_text}",
     )
 
 
-def _failed(
+def _build_failure_tile(
     arm: str,
-    failed: int,
+    failures: int,
     callers: int,
 ) -> Tile:
     # The guardrails' rows round in the same way.
-    share = format_percent(_share(failed, callers), significant=2)
-    return Tile(f"Failed {arm}", share, below=f"{failed:,} of {callers:,} callers")
+    share = format_percent(_divide(failures, callers), significant=2)
+    return Tile(f"Failed {arm}", share, below=f"{failures:,} of {callers:,} callers")
 
 
 def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
-    """Tells whether callers are split as planned. A split that is not makes every comparison
+    """Describes whether callers are split as planned. Any other split makes every comparison
     unsound.
     """
     rollout = status.rollout
     if rollout.baking:
-        kept = labels.weight(rollout.policy.bake_bps)
-        words = f"{kept} of the callers stay with {status.incumbent.name}, as the control"
+        control_share = labels.weight(rollout.policy.bake_bps)
+        words = (
+            f"{control_share} of the callers stay with {status.incumbent.name}, as the control"
+        )
         return labels.Label("=", words, labels.Tone.NEUTRAL), ""
-    now = rollout.current.weight_bps
-    step = [block for block in status.blocks if block.weight_bps == now]
-    seen = _share(sum(b.canary_units for b in step), sum(b.units for b in step))
-    figures = f"planned {labels.weight(now)} of the callers, "
+    planned_bps = rollout.current.weight_bps
+    step_blocks = [block for block in status.blocks if block.weight_bps == planned_bps]
+    measured_share = _divide(
+        sum(block.canary_units for block in step_blocks),
+        sum(block.units for block in step_blocks),
+    )
+    figures = f"planned {labels.weight(planned_bps)} of the callers, "
     figures += (
-        f"measured {labels.percent(seen, 2)}" if seen is not None else "none measured yet"
+        f"measured {labels.percent(measured_share, 2)}"
+        if measured_share is not None
+        else "none measured yet"
     )
     words = "callers are split as planned, and each keeps its model"
     label = labels.Label("✓", words, labels.Tone.BETTER)
     if status.action.figures.log_srm >= ALARM_LOG_E:
         words = "callers are not split as planned: check their sticky keys and the routing"
         label = labels.Label("▲", words, labels.Tone.WORSE)
-    elif seen is None:
+    elif measured_share is None:
         words = "no request yet to check the split with"
         label = labels.Label("◷", words, labels.Tone.NEUTRAL)
     return label, figures
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _divide(part: int, total: int) -> float | None:
+    return part / total if total else None
 
 
-def _p95(view: CanaryView, arm: str) -> str:
-    """Returns the arm's 95th percentile of latency, from histograms; so it is approximate."""
+def _format_p95(view: CanaryView, arm: str) -> str:
+    """Formats the arm's 95th percentile of latency, which is approximate, as it comes from
+    histograms.
+    """
     minutes = (minute.latency_ms for minute in view.traffic if minute.arm == arm)
-    found = quantile_ms(merge_histograms(minutes), 0.95)
-    return "unknown" if found is None else f"about {labels.seconds(found / 1000)}"
+    p95_ms = quantile_ms(merge_histograms(minutes), 0.95)
+    return "unknown" if p95_ms is None else f"about {labels.seconds(p95_ms / 1000)}"
 
 
 HISTORY_NOTE: Final = (
@@ -421,31 +442,36 @@ _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})
 
 
 def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[markup.Row]:
-    """Builds the table of a canary's actions. moves: its events, as the audit log has them."""
+    """Builds the table of a canary's actions. moves: its events of the audit log."""
     return [
         {
             "When": f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",
-            "What": f"<span>{strong(_what(rollout, move))}<br>by {escape(move.actor)}</span>",
+            "What": f"<span>{strong(_name_event(rollout, move))}<br>"
+            f"by {escape(move.actor)}</span>",
             "Why": escape(move.details.get("reason", "")),
         }
         for move in moves
     ]
 
 
-def _what(rollout: Rollout, event: AuditEvent) -> str:
-    """Names an event: a rise by its shares, an end by how it ended, else by its action."""
+def _name_event(rollout: Rollout, event: AuditEvent) -> str:
+    """Names an event. A rise has both shares as its name, an abort the end that it caused, and
+    other events their action.
+    """
     if event.action in _UPWARD:
-        # The event's inputs hold the step before the move.
+        # The event's inputs contain the step before the rise.
         inputs = event.details.get("inputs")
-        before = inputs.get("step") if isinstance(inputs, Mapping) else None
+        former_step = inputs.get("step") if isinstance(inputs, Mapping) else None
         steps = rollout.policy.steps
-        if isinstance(before, int) and before + 1 < len(steps):
-            old, new = (labels.weight(step.weight_bps) for step in steps[before : before + 2])
-            return f"{old} to {new}"
+        if isinstance(former_step, int) and former_step + 1 < len(steps):
+            old_share, new_share = (
+                labels.weight(step.weight_bps) for step in steps[former_step : former_step + 2]
+            )
+            return f"{old_share} to {new_share}"
     if event.action == "canary.abort":
         inputs = event.details.get("inputs")
         state = inputs.get("state") if isinstance(inputs, Mapping) else None
         baking = state == RolloutState.PROMOTED.value
         return end_words(name_end(RolloutSignal.ABORT, baking=baking))
-    plain = event.action.removeprefix("canary.").replace("_", " ")
-    return _WORDS.get(event.action, plain)
+    action_words = event.action.removeprefix("canary.").replace("_", " ")
+    return _WORDS.get(event.action, action_words)

@@ -1,6 +1,6 @@
 """Draws a canary's timeline: share of the traffic, evidence of harm and both arms' failures, on
-one axis of time. The ends of the axes are part of the data, because a browser visibly redraws a
-live chart if anything but its data changes.
+one axis of time. The ends of the axes are part of the data, because other changes of a live
+chart make the browser redraw it visibly.
 
 `build_frames` computes the data, `draw` joins them with panels that are rendered once.
 """
@@ -24,11 +24,11 @@ INCUMBENT = "incumbent"
 SHARE = "Share of the traffic"
 EVIDENCE = "Evidence of harm, in % of the rollback level"
 FAILED = "Failed so far"
-PANELS: Final = (110, 150, 240)  # heights in pixels, with titles and labels
+PANEL_HEIGHTS_PX: Final = (110, 150, 240)  # with titles and labels
 _MOST_TICKS: Final = 8
 _BY_SECOND_MS: Final = 5 * 60_000  # the labels of a shorter axis have seconds
 _BY_DATE_MS: Final = 8 * 86_400_000  # the labels of a longer axis are dates
-# The axis grows in this many steps, so that a browser draws only visible changes.
+# The axis grows in about this many steps, so that the browser redraws it rarely.
 _END_STEPS: Final = 40
 # The panels refer to their data by these names.
 _SHARES = alt.NamedData("shares")
@@ -56,44 +56,44 @@ def build_frames(
     now: datetime,
 ) -> TimelineFrames:
     """Computes the data of the panels up to now, or up to the canary's end."""
-    began = rollout.started_at
-    last = points[-1].at if points else began
-    ended = not rollout.live and not rollout.baking
-    ends = max(
-        last,
-        rollout.updated_at if ended else _rounded(began, max(now, last)),
+    started_at = rollout.started_at
+    last_at = points[-1].at if points else started_at
+    has_ended = not rollout.live and not rollout.baking
+    ends_at = max(
+        last_at,
+        rollout.updated_at if has_ended else _round_end(started_at, max(now, last_at)),
     )
-    shares = _shares(rollout, points, ends)
-    ends = max(ends, began + timedelta(minutes=1))
-    failures = _failures(points)
-    top = _top(failures)
+    shares = _build_shares(rollout, points, ends_at)
+    ends_at = max(ends_at, started_at + timedelta(minutes=1))
+    failures = _build_failures(points)
+    top = _find_top(failures)
     return TimelineFrames(
         shares=shares,
-        evidence=_evidence(began, points),
-        failures=_below(failures, top),
+        evidence=_build_evidence(started_at, points),
+        failures=_cut_failures(failures, top),
         corners=pd.DataFrame(
             {
-                "at": [plots.to_ms(began), plots.to_ms(ends)],
+                "at": [plots.to_ms(started_at), plots.to_ms(ends_at)],
                 "top": [0.0, top],
             }
         ),
-        ends=ends,
+        ends=ends_at,
     )
 
 
-def _rounded(began: datetime, now: datetime) -> datetime:
+def _round_end(started_at: datetime, now: datetime) -> datetime:
     """Rounds the axis's end up, so that it moves rarely while the canary runs."""
-    step = max(60.0, (now - began).total_seconds() / _END_STEPS)
-    # Powers of two, because the step must rarely change while the canary runs.
-    step = 60.0 * 2 ** max(0, round(step / 60.0).bit_length() - 1)
-    steps = -(-(now - began).total_seconds() // step)
-    return began + timedelta(seconds=steps * step)
+    step_s = max(60.0, (now - started_at).total_seconds() / _END_STEPS)
+    # Powers of two change rarely while the canary runs.
+    step_s = 60.0 * 2 ** max(0, round(step_s / 60.0).bit_length() - 1)
+    step_count = -(-(now - started_at).total_seconds() // step_s)
+    return started_at + timedelta(seconds=step_count * step_s)
 
 
-def _shares(
+def _build_shares(
     rollout: Rollout,
     points: Sequence[TimelinePoint],
-    ends: datetime,
+    ends_at: datetime,
 ) -> pd.DataFrame:
     """Builds the candidate's share over time, as steps. After the canary's end the share is 0
     if the canary was rolled back, else 100 %.
@@ -103,15 +103,15 @@ def _shares(
         if point.weight_bps != rows[-1][1]:
             # The last step began before its first block closed.
             last_step = point.weight_bps == rollout.current.weight_bps
-            began = min(point.at, rollout.step_started_at) if last_step else point.at
-            rows.append((max(rows[-1][0], began), point.weight_bps))
+            began_at = min(point.at, rollout.step_started_at) if last_step else point.at
+            rows.append((max(rows[-1][0], began_at), point.weight_bps))
     # A canary may end before its last step has counted a request.
     if rollout.current.weight_bps != rows[-1][1]:
         rows.append((rollout.step_started_at, rollout.current.weight_bps))
     if not rollout.live:
-        back = rollout.state is RolloutState.ROLLED_BACK
-        rows.append((min(rollout.updated_at, ends), 0 if back else 10_000))
-    rows.append((ends, rows[-1][1]))
+        is_rolled_back = rollout.state is RolloutState.ROLLED_BACK
+        rows.append((min(rollout.updated_at, ends_at), 0 if is_rolled_back else 10_000))
+    rows.append((ends_at, rows[-1][1]))
     return pd.DataFrame(
         [
             {
@@ -124,10 +124,10 @@ def _shares(
     )
 
 
-def _evidence(began: datetime, points: Sequence[TimelinePoint]) -> pd.DataFrame:
+def _build_evidence(started_at: datetime, points: Sequence[TimelinePoint]) -> pd.DataFrame:
     rows = [
         {
-            "at": plots.to_ms(began),
+            "at": plots.to_ms(started_at),
             "percent": 0.0,
             "text": "no request counted yet",
         }
@@ -144,22 +144,22 @@ def _evidence(began: datetime, points: Sequence[TimelinePoint]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _failures(points: Sequence[TimelinePoint]) -> pd.DataFrame:
+def _build_failures(points: Sequence[TimelinePoint]) -> pd.DataFrame:
     """Builds the failures of both arms so far, with their intervals."""
     rows = [
-        _failure_row(point.at, arm, counted)
+        _build_failure_row(point.at, arm, failure_share)
         for point in points
-        for arm, counted in (
+        for arm, failure_share in (
             (CANDIDATE, point.candidate),
             (INCUMBENT, point.incumbent),
         )
-        if counted.units
+        if failure_share.units
     ]
-    found = pd.DataFrame(rows, columns=["at", "arm", "rate", "low", "high", "text"])
-    return found.assign(latest=~found["arm"].duplicated(keep="last"))
+    frame = pd.DataFrame(rows, columns=["at", "arm", "rate", "low", "high", "text"])
+    return frame.assign(latest=~frame["arm"].duplicated(keep="last"))
 
 
-def _below(failures: pd.DataFrame, top: float) -> pd.DataFrame:
+def _cut_failures(failures: pd.DataFrame, top: float) -> pd.DataFrame:
     """Cuts the failures at the top of the axis, because marks above it would leave the
     panel.
     """
@@ -170,51 +170,51 @@ def _below(failures: pd.DataFrame, top: float) -> pd.DataFrame:
     )
 
 
-def _failure_row(
+def _build_failure_row(
     at: datetime,
     arm: str,
-    counted: FailureShare,
+    failure_share: FailureShare,
 ) -> dict[str, object]:
-    low, high = counted.interval or (0.0, 1.0)
+    low, high = failure_share.interval or (0.0, 1.0)
     return {
         "at": plots.to_ms(at),
         "arm": arm,
-        "rate": 100 * (counted.share or 0.0),
+        "rate": 100 * (failure_share.share or 0.0),
         "low": 100 * low,
         "high": 100 * high,
-        "text": f"{arm}: {labels.percent(counted.share)} failed "
-        f"({counted.failures:,} of {counted.units:,}), 95 % CI {labels.percent(low)} to "
-        f"{labels.percent(high)}; {labels.time_of_day(at)} UTC",
+        "text": f"{arm}: {labels.percent(failure_share.share)} failed "
+        f"({failure_share.failures:,} of {failure_share.units:,}), 95 % CI "
+        f"{labels.percent(low)} to {labels.percent(high)}; {labels.time_of_day(at)} UTC",
     }
 
 
 def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]]:
     """Builds the panels as Vega-Lite with their data."""
     panels = _write_panels(tuple(sorted({0.0, *frames.shares["share"]})), palette)
-    own = {
+    frames_by_name = {
         "shares": frames.shares,
         "evidence": frames.evidence,
         "failures": frames.failures,
     }
     return [
         {**panel, "datasets": {name: frame, "corners": frames.corners}}
-        for panel, (name, frame) in zip(panels, own.items(), strict=True)
+        for panel, (name, frame) in zip(panels, frames_by_name.items(), strict=True)
     ]
 
 
 @lru_cache(maxsize=32)
 def _write_panels(steps: Sequence[float], palette: Palette) -> Sequence[Mapping[str, Any]]:
     """Renders the panels without data. steps: the shares so far, in percent."""
-    share, evidence, failed = PANELS
+    share_height, evidence_height, failure_height = PANEL_HEIGHTS_PX
     panels = (
-        plots.dressed(_share_panel(steps, palette), palette, share),
-        plots.dressed(_evidence_panel(palette), palette, evidence),
-        plots.dressed(_failure_panel(palette), palette, failed),
+        plots.dressed(_draw_shares(steps, palette), palette, share_height),
+        plots.dressed(_draw_evidence(palette), palette, evidence_height),
+        plots.dressed(_draw_failures(palette), palette, failure_height),
     )
     return [panel.to_dict() for panel in panels]
 
 
-def _share_panel(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
+def _draw_shares(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
     line = (
         alt.Chart(_SHARES)
         .mark_area(
@@ -223,24 +223,26 @@ def _share_panel(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
             color=palette.better,
             opacity=0.16,
         )
-        .encode(x=_time(shown=False), y=_shares_axis(steps), tooltip="text:N")
+        .encode(
+            x=_build_time_axis(has_labels=False), y=_build_share_axis(steps), tooltip="text:N"
+        )
     )
-    return plots.panel(SHARE, palette, line, _reach_of_time())
+    return plots.panel(SHARE, palette, line, _draw_time_bounds())
 
 
-def _evidence_panel(palette: Palette) -> alt.LayerChart:
+def _draw_evidence(palette: Palette) -> alt.LayerChart:
     scale = alt.Scale(domain=[0, 115], nice=False)
     axis = plots.narrow_axis(values=[0, 50, 100])
     # One row of data, so that Vega-Lite draws the rule once.
-    first = alt.Chart(_CORNERS).transform_filter("datum.top == 0")
-    level = first.encode(y=alt.datum(100.0))
-    rule = level.mark_rule(
+    first_corner = alt.Chart(_CORNERS).transform_filter("datum.top == 0")
+    level_base = first_corner.encode(y=alt.datum(100.0))
+    rule = level_base.mark_rule(
         color=palette.worse,
         size=2,
         strokeDash=[6, 3],
         description="rollback level",
     )
-    name = level.mark_text(
+    level_name = level_base.mark_text(
         text="rollback",
         x=4,
         align="left",
@@ -252,7 +254,7 @@ def _evidence_panel(palette: Palette) -> alt.LayerChart:
         alt.Chart(_EVIDENCE)
         .mark_line(interpolate="step-after", strokeWidth=2, color=palette.undecided)
         .encode(
-            x=_time(shown=False),
+            x=_build_time_axis(has_labels=False),
             y=alt.Y(
                 "percent:Q",
                 title=None,
@@ -262,10 +264,10 @@ def _evidence_panel(palette: Palette) -> alt.LayerChart:
             tooltip="text:N",
         )
     )
-    return plots.panel(EVIDENCE, palette, line, rule, name, _reach_of_time())
+    return plots.panel(EVIDENCE, palette, line, rule, level_name, _draw_time_bounds())
 
 
-def _failure_panel(palette: Palette) -> alt.LayerChart:
+def _draw_failures(palette: Palette) -> alt.LayerChart:
     legend = plots.top_legend(symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
 
     def by_arm(
@@ -278,57 +280,58 @@ def _failure_panel(palette: Palette) -> alt.LayerChart:
 
     colour = by_arm(alt.Color, palette.worse, palette.better)
     base = alt.Chart(_FAILURES)
-    time = _time(shown=True)
+    time = _build_time_axis(has_labels=True)
     band = base.mark_area(opacity=0.18).encode(
         x=time,
-        y=_percent("low:Q"),
+        y=_build_percent_axis("low:Q"),
         y2="high:Q",
         color=colour,
     )
     line = base.mark_line(strokeWidth=2).encode(
         x=time,
-        y=_percent("rate:Q"),
+        y=_build_percent_axis("rate:Q"),
         color=colour,
         tooltip="text:N",
         strokeDash=by_arm(alt.StrokeDash, [1, 0], [5, 3]),
     )
     # A point for each arm's newest figures, because a single value draws no line.
-    now = base.transform_filter("datum.latest")
-    reach = now.mark_rule(strokeWidth=2).encode(
+    newest = base.transform_filter("datum.latest")
+    newest_interval = newest.mark_rule(strokeWidth=2).encode(
         x=time,
-        y=_percent("low:Q"),
+        y=_build_percent_axis("low:Q"),
         y2="high:Q",
         color=colour,
     )
-    point = now.mark_point(filled=True, size=60, opacity=1).encode(
+    point = newest.mark_point(filled=True, size=60, opacity=1).encode(
         x=time,
-        y=_percent("rate:Q"),
+        y=_build_percent_axis("rate:Q"),
         color=colour,
         tooltip="text:N",
         shape=by_arm(alt.Shape, "square", "circle"),
     )
-    corners = _reach_of_time(shown=True).encode(y=_percent("top:Q"))
-    return plots.panel(FAILED, palette, band, line, reach, point, corners)
+    corners = _draw_time_bounds(has_labels=True).encode(y=_build_percent_axis("top:Q"))
+    return plots.panel(FAILED, palette, band, line, newest_interval, point, corners)
 
 
-def _reach_of_time(*, shown: bool = False) -> alt.Chart:
-    """Builds an invisible layer, whose data make all panels' axes of time equally long."""
+def _draw_time_bounds(*, has_labels: bool = False) -> alt.Chart:
+    """Draws an invisible layer, whose data make all panels' axes of time equally long."""
     chart: alt.Chart = alt.Chart(_CORNERS).mark_point(opacity=0)
-    return chart.encode(x=_time(shown=shown))
+    return chart.encode(x=_build_time_axis(has_labels=has_labels))
 
 
-def _top(failures: pd.DataFrame) -> float:
-    """Ends the axis of failures 20 % above the newest intervals, or 50 % above the shares of
-    the later half. The far wider intervals of the first blocks would flatten the chart.
+def _find_top(failures: pd.DataFrame) -> float:
+    """Returns the end of the axis of failures: 20 % above the newest intervals, or 50 % above
+    the shares of the later half. The first blocks' intervals are far wider, and would flatten
+    the chart.
     """
     if failures.empty:
         return 1.0
-    today = failures.groupby("arm").tail(1)["high"].max()
-    settled = failures["rate"].tail(max(2, len(failures) // 2)).max()
-    return float(min(100.0, max(1.2 * today, 1.5 * settled, 0.1)))
+    newest = failures.groupby("arm").tail(1)["high"].max()
+    recent = failures["rate"].tail(max(2, len(failures) // 2)).max()
+    return float(min(100.0, max(1.2 * newest, 1.5 * recent, 0.1)))
 
 
-def _percent(field: str) -> alt.Y:
+def _build_percent_axis(field: str) -> alt.Y:
     return alt.Y(
         field,
         title=None,
@@ -337,7 +340,7 @@ def _percent(field: str) -> alt.Y:
     )
 
 
-def _shares_axis(steps: Sequence[float]) -> alt.Y:
+def _build_share_axis(steps: Sequence[float]) -> alt.Y:
     top = steps[-1]
     return alt.Y(
         "share:Q",
@@ -350,19 +353,21 @@ def _shares_axis(steps: Sequence[float]) -> alt.Y:
     )
 
 
-def _time(*, shown: bool) -> alt.X:
+def _build_time_axis(*, has_labels: bool) -> alt.X:
     """Builds the axis of time. Its labels depend on its length, which the browser knows."""
     # The browser computes the axis's length from its data.
-    length = "domain('x')[1] - domain('x')[0]"
-    by_date = f"{length} > {_BY_DATE_MS}"
-    by_second = f"{length} < {_BY_SECOND_MS}"
+    length_ms = "domain('x')[1] - domain('x')[0]"
+    by_date = f"{length_ms} > {_BY_DATE_MS}"
+    by_second = f"{length_ms} < {_BY_SECOND_MS}"
     patterns = ("%d %b", "%H:%M", "%H:%M:%S")
-    date, clock, second = (f"utcFormat(datum.value, '{pattern}')" for pattern in patterns)
+    date_label, clock_label, second_label = (
+        f"utcFormat(datum.value, '{pattern}')" for pattern in patterns
+    )
     axis = alt.Axis(
         tickCount=_MOST_TICKS,
-        labelExpr=f"{by_date} ? {date} : {by_second} ? {second} : {clock}",
-        labels=shown,
-        ticks=shown,
+        labelExpr=f"{by_date} ? {date_label} : {by_second} ? {second_label} : {clock_label}",
+        labels=has_labels,
+        ticks=has_labels,
         labelOverlap=True,
         grid=True,
     )

@@ -1,7 +1,7 @@
 """The Compare page answers: may I swap to this candidate, and if not, why?
 
 Texts are in `verdict_text`, buttons and dialogs in `decisions`, single answers in `samples`.
-The page shows no difference before the gate has decided, so that no person decides by it. It
+Before the gate has decided, the page shows no difference, so that no person decides by one. It
 draws figures and charts; its other parts are the blocks of the comparison's document.
 """
 
@@ -28,7 +28,7 @@ from harness.proposals.report.measurements import describe_bill, describe_pins
 from harness.proposals.report.page import render_html
 from harness.routing.proposal import ProposalPhase
 
-CHARTS_A_ROW = 3
+CHARTS_PER_ROW = 3
 
 
 def show() -> None:
@@ -36,50 +36,50 @@ def show() -> None:
     with page_frame.loading("the comparison"):
         ctx = page_frame.context()
         newest = next(iter(list_proposals(ctx, PageRequest(1))), None)
-        chosen = st.query_params.get("id") or (newest.id if newest else None)
-        view = samples.load(ctx, chosen) if chosen else None
+        proposal_id = st.query_params.get("id") or (newest.id if newest else None)
+        view = samples.load(ctx, proposal_id) if proposal_id else None
     if view is None:
         st.html(markup.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
         page_frame.show_empty("No candidate is proposed yet. Propose one:", command)
         return
-    _header(view)
-    stale = banner(view)
+    _show_header(view)
+    is_stale = show_banners(view)
     if view.comparison.proposal.open:
         page_frame.show_freezes(view.comparison.proposal.route)
-    decide(view, stale=stale)
-    figures(view, stale=stale)
+    show_decision(view, stale=is_stale)
+    show_figures(view, stale=is_stale)
     if view.comparison.proposal.selection:
         route = view.comparison.proposal.route
-        board = markup.link(
+        leaderboard_link = markup.link(
             "/suites",
             "All candidates of the route side by side",
             route=route,
         )
-        st.html(markup.block(f'<p class="note">{board}.</p>'))
+        st.html(markup.block(f'<p class="note">{leaderboard_link}.</p>'))
     if view.comparison.verdict is not None:
         show_format_failures(view.comparison, view.titles)
         if view.comparison.is_measured:
-            effects(view)
-            slices(view, view.comparison.verdict.suites)
+            show_effects(view)
+            show_slices(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
-        progress(view)
+        show_progress(view)
     # Samples must not influence a decision that is still open.
     if view.comparison.verdict is not None or not view.comparison.proposal.open:
         samples.show(view)
-    pins(view)
+    show_pins(view)
     page_frame.link("proposals", "Other comparisons", "balance", state="all")
     page_frame.copy_as_cli(["proposal", "show", view.comparison.proposal.id])
 
 
-def _header(view: ComparisonView) -> None:
+def _show_header(view: ComparisonView) -> None:
     comparison = view.comparison
     proposal = view.comparison.proposal
     at = comparison.verdict.decided_at if comparison.verdict else proposal.created_at
-    what = "decided" if comparison.verdict else "proposed"
+    event = "decided" if comparison.verdict else "proposed"
     facts = [
         f"comparison {proposal.id}",
-        f"{what} {labels.date_time(at)}, {labels.age(at, view.now)}",
+        f"{event} {labels.date_time(at)}, {labels.age(at, view.now)}",
         f"proposed by {proposal.proposer}",
         *(f"{label.lower()} {value}" for _, label, value in proposal.texts),
     ]
@@ -89,41 +89,39 @@ def _header(view: ComparisonView) -> None:
     st.html(markup.title(heading, f"Route {route} · {escape(' · '.join(facts))}"))
 
 
-def banner(view: ComparisonView) -> bool:
-    """Shows why the comparison is stale, not comparable or faulty. Returns whether it
+def show_banners(view: ComparisonView) -> bool:
+    """Shows a banner if the comparison is stale, not comparable or faulty. Returns whether it
     is stale.
     """
-    because = verdict_text.stale_reason(view)
-    if because:
-        words = f"This verdict is no longer valid: {because}. Propose again to renew it."
-        st.html(markup.banner("STALE.", words))
-    for suite, pieces in view.differing.items():
+    reason = verdict_text.stale_reason(view)
+    if reason:
+        text = f"This verdict is no longer valid: {reason}. Propose again to renew it."
+        st.html(markup.banner("STALE.", text))
+    for suite, pin_names in view.differing.items():
         name = view.titles.get(suite, suite)
-        words = (
-            f"{name}: the two models were measured with a different {', '.join(pieces)}, so "
+        text = (
+            f"{name}: the two models were measured with a different {', '.join(pin_names)}, so "
             "their scores cannot be compared."
         )
-        st.html(markup.banner("Not comparable.", words))
+        st.html(markup.banner("Not comparable.", text))
     for fault in view.comparison.faults:
         st.html(markup.banner("Note.", f"{fault}."))
-    return bool(because)
+    return bool(reason)
 
 
-def decide(view: ComparisonView, *, stale: bool) -> None:
-    """Shows the verdict beside what speaks against the swap, and the buttons of the
-    next step.
-    """
+def show_decision(view: ComparisonView, *, stale: bool) -> None:
+    """Shows the verdict beside the drawbacks of the swap, and the buttons of the next step."""
     comparison = view.comparison
-    against = verdict_text.against_card(view)
-    main, side = st.columns([3, 2]) if against else (st.container(), None)
+    drawbacks = verdict_text.against_card(view)
+    main, side = st.columns([3, 2]) if drawbacks else (st.container(), None)
     with main:
         card = verdict_text.verdict_card(view)
         # The foot goes below the buttons. Above them, it would push the next step off a phone's
         # screen.
         st.html(markup.verdict(replace(card, foot=""), stale=stale))
         proposal = comparison.proposal
-        paused = proposal.open and proposal.retry_at is not None
-        if decisions.awaits_decision(proposal) or proposal.waits or paused:
+        is_paused = proposal.open and proposal.retry_at is not None
+        if decisions.awaits_decision(proposal) or proposal.waits or is_paused:
             show_openers(
                 decisions.openers(
                     comparison.proposal,
@@ -133,14 +131,14 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
                 )
             )
         else:
-            next_button(view)
+            show_next_button(view)
         if card.foot:
             st.html(markup.note(card.foot))
     if side is not None:
-        side.html(against)
+        side.html(drawbacks)
 
 
-def next_button(view: ComparisonView) -> None:
+def show_next_button(view: ComparisonView) -> None:
     """Shows where a decided proposal continues, or how to propose again."""
     proposal = view.comparison.proposal
     query = {"route": proposal.route}
@@ -148,34 +146,34 @@ def next_button(view: ComparisonView) -> None:
         case ProposalPhase.CANARY:
             label = "Watch the canary"
             icon = "monitor_heart"
-            target = "canary"
-            why = (
+            page = "canary"
+            note = (
                 "Its share rises automatically while no harm shows, and drops to 0 % as soon "
                 "as harm shows."
             )
         case ProposalPhase.PROMOTED:
             label = "See the route's history"
             icon = "history"
-            target = "routes"
-            why = "The former model can be brought back there."
+            page = "routes"
+            note = "The former model can be brought back there."
         case (
-            # These need no button, because the control plane continues them.
+            # The control plane continues these proposals, so they need no button.
             ProposalPhase.AWAITING_APPROVAL | ProposalPhase.PROPOSED | ProposalPhase.EVALUATING
         ):
             return
         case _:
             label = "Propose again"
             icon = "add"
-            target = "proposals"
+            page = "proposals"
             query["candidate"] = view.comparison.candidate.name
-            why = verdict_text.why_again(view.comparison.verdict)
+            note = verdict_text.why_again(view.comparison.verdict)
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(label, icon=f":material/{icon}:", type="primary"):
-            st.switch_page(f"views/{target}.py", query_params=query)
-        st.html(markup.note(why), width="content")
+            st.switch_page(f"views/{page}.py", query_params=query)
+        st.html(markup.note(note), width="content")
 
 
-def figures(view: ComparisonView, *, stale: bool) -> None:
+def show_figures(view: ComparisonView, *, stale: bool) -> None:
     """Shows cost, latency and speed of both models, and the forecast of the monthly bill."""
     comparison = view.comparison
     cost = f"<p>{escape(comparison.cost.text)}</p>"
@@ -191,21 +189,21 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
     st.html(markup.block(f"{cost}{render_html(describe_bill(comparison))}"))
 
 
-def pins(view: ComparisonView) -> None:
+def show_pins(view: ComparisonView) -> None:
     """Shows the versions of data, scorer and prompt for which the verdict is valid."""
-    if pinned := render_html(describe_pins(view.comparison, view.titles)):
+    if pins_html := render_html(describe_pins(view.comparison, view.titles)):
         with st.expander("Pinned versions of data, scorer and prompt"):
-            st.html(markup.block(pinned))
+            st.html(markup.block(pins_html))
 
 
-def effects(view: ComparisonView) -> None:
+def show_effects(view: ComparisonView) -> None:
     """Draws the change in score of each suite, and the pairs that each model won."""
     basis = view.comparison.basis
     if basis is None:
         return
     reports = list_reports(basis)
-    shown = [r for r in reports if r.suite not in view.differing]
-    frame = plots.suite_frame(shown, view.titles, basis)
+    comparable = [r for r in reports if r.suite not in view.differing]
+    frame = plots.suite_frame(comparable, view.titles, basis)
     if frame.empty:
         return
     note = (
@@ -218,23 +216,31 @@ def effects(view: ComparisonView) -> None:
         theme=None,
         width="stretch",
     )
-    few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < FEWEST_PAIRS]
-    less = f" Fewer than {FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
-    limit = (
+    imprecise = [
+        view.titles.get(r.suite, r.suite) for r in comparable if r.n_used < FEWEST_PAIRS
+    ]
+    imprecise_note = (
+        f" Fewer than {FEWEST_PAIRS} pairs, so no interval: {', '.join(imprecise)}."
+    )
+    limit_note = (
         "limit: the largest loss that the policy allows; 0 if the candidate must be better."
-        f"{less if few else ''}"
+        f"{imprecise_note if imprecise else ''}"
     )
     mark = '<span class="limit"></span>'
-    st.html(markup.block(f'<p class="note">{mark}{escape(limit)}</p>'))
-    alone = [report for report in shown if report is not basis.mean]
-    st.html(markup.section("Won, tied, lost", verdict_text.bars_note(alone, view.titles)))
-    counted = [
-        (view.titles.get(r.suite, r.suite), r.wins, r.losses, r.ties) for r in alone if r.n_used
+    st.html(markup.block(f'<p class="note">{mark}{escape(limit_note)}</p>'))
+    single_suites = [report for report in comparable if report is not basis.mean]
+    st.html(
+        markup.section("Won, tied, lost", verdict_text.bars_note(single_suites, view.titles))
+    )
+    bars = [
+        (view.titles.get(r.suite, r.suite), r.wins, r.losses, r.ties)
+        for r in single_suites
+        if r.n_used
     ]
-    st.html(markup.pair_bars(counted))
+    st.html(markup.pair_bars(bars))
 
 
-def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
+def show_slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
     """Draws the change in score within each slice. All charts of a suite share their scale."""
     for report in sort_for_reading(reports):
         charts = plots.slice_frames(report)
@@ -242,27 +248,27 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
             continue
         name = view.titles.get(report.suite, report.suite)
         st.html(markup.section(f"Slices of {name}", verdict_text.slices_note(report)))
-        everything = pd.concat(charts.values())
+        scale_rows = pd.concat(charts.values())
         fields = list(charts)
-        columns = min(CHARTS_A_ROW, len(charts))
-        for first in range(0, len(fields), columns):
+        columns = min(CHARTS_PER_ROW, len(charts))
+        for start in range(0, len(fields), columns):
             # The last row may have fewer charts, but they keep the width.
-            row = fields[first : first + columns]
+            row = fields[start : start + columns]
             for column, field in zip(st.columns(columns), row, strict=False):
                 with column:
                     st.html(markup.block(f"<p>By {strong(field)}</p>"))
-                    chart = plots.forest(charts[field], page_frame.palette(), everything)
+                    chart = plots.forest(charts[field], page_frame.palette(), scale_rows)
                     st.altair_chart(chart, theme=None, width="stretch")
 
 
-def progress(view: ComparisonView) -> None:
+def show_progress(view: ComparisonView) -> None:
     """Shows how many items both models have answered."""
     st.html(markup.section("Progress", "Items that both models have answered."))
-    for suite, done, planned in verdict_text.progress(view.comparison):
+    for suite, answered, planned in verdict_text.list_progress(view.comparison):
         name = view.titles.get(suite, suite)
         st.html(
-            markup.block(f"<p>{escape(name)}: {done:,} of {planned:,} on both sides</p>")
-            + markup.meter(f"Progress of {name}", done / planned, labels.Tone.NEUTRAL)
+            markup.block(f"<p>{escape(name)}: {answered:,} of {planned:,} on both sides</p>")
+            + markup.meter(f"Progress of {name}", answered / planned, labels.Tone.NEUTRAL)
         )
     if st.button("Refresh", icon=":material/refresh:"):
         st.rerun()

@@ -1,7 +1,7 @@
 """Lists proposals, and has the dialogs that approve, reject, cancel or retry a proposal.
 
-Compare and Proposals both use it. Who may decide is checked by the use cases; the buttons only
-explain it beforehand.
+Compare and Proposals both use it. The use cases check a person's right to decide; the buttons
+only explain it beforehand.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ MOST_PROPOSALS: Final = 100
 
 @dataclass(frozen=True)
 class ProposalRow:
-    """A proposal with what a list shows about it."""
+    """A proposal with the facts that a list shows."""
 
     proposal: ProposalView
     incumbent: str
@@ -55,22 +55,27 @@ class ProposalRow:
 
 
 def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
-    """Lists all open proposals and a page of others, those that await approval first."""
-    opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
+    """Lists all open proposals and a page of others. Proposals awaiting approval come first."""
+    open_page = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
-    found = [*opened, *(proposal for proposal in page if not proposal.open)]
+    proposals = [*open_page, *(proposal for proposal in page if not proposal.open)]
     invalid = [
         *page.invalid,
-        *(fault for fault in opened.invalid if fault not in page.invalid),
+        *(fault for fault in open_page.invalid if fault not in page.invalid),
     ]
     verdicts = ctx.store.lists.verdicts(
-        {proposal.verdict for proposal in found if proposal.verdict}
+        {proposal.verdict for proposal in proposals if proposal.verdict}
     )
     names = queries.load_target_names(
-        ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
+        ctx,
+        {
+            target
+            for proposal in proposals
+            for target in (proposal.incumbent, proposal.candidate)
+        },
     )
     with ctx.store.read() as tx:
-        Preload(tx).routes({proposal.route for proposal in opened})
+        Preload(tx).routes({proposal.route for proposal in open_page})
         rows = [
             ProposalRow(
                 proposal=proposal,
@@ -79,19 +84,19 @@ def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
                 verdict=verdicts.get(proposal.verdict) if proposal.verdict else None,
                 cost=proposal.accepted_cost.text if proposal.accepted_cost else "",
             )
-            for proposal in found
+            for proposal in proposals
         ]
-        rows = [_with_open(ctx, tx, row) if row.proposal.open else row for row in rows]
+        rows = [_add_open_facts(ctx, tx, row) if row.proposal.open else row for row in rows]
     rows.sort(key=lambda row: row.proposal.phase is not ProposalPhase.AWAITING_APPROVAL)
     return Page(rows, page.total, page.next, invalid)
 
 
-def _with_open(
+def _add_open_facts(
     ctx: Context,
     tx: Transaction,
     row: ProposalRow,
 ) -> ProposalRow:
-    """Adds an open proposal's facts, without facts that have a bad signature."""
+    """Adds an open proposal's facts, but omits facts with an invalid signature."""
     proposal = row.proposal
     standing = None
     answers = None
@@ -107,8 +112,8 @@ def _with_open(
         cost = cost_ratio.load_ratio(ctx, tx, proposal).text
     if proposal.approver is not None:
         with suppress(SignatureInvalid):
-            shown = approvals.list_approvals(ctx, proposal.id)
-            remarks = [remark for approval in shown for remark in approval.remarks]
+            listed = approvals.list_approvals(ctx, proposal.id)
+            remarks = [remark for approval in listed for remark in approval.remarks]
     return replace(
         row,
         standing=standing,
@@ -134,11 +139,11 @@ def openers(
     validity: ProofValidity | None,
     now: datetime,
 ) -> list[Opener]:
-    """Returns the buttons that this proposal allows now, with the obstacles to some of them."""
+    """Returns the buttons for a proposal's present phase, some with an obstacle."""
     actor = current_user.signed_in()
     key = proposal.id
     if awaits_decision(proposal):
-        why = why_not_approve(proposal, verdict, validity, actor, now)
+        obstacle = why_not_approve(proposal, verdict, validity, actor, now)
         return [
             Opener(
                 "Approve",
@@ -146,7 +151,7 @@ def openers(
                 lambda: approve(*load(key)),
                 f"approve-{key}",
                 Role.APPROVER,
-                why,
+                obstacle,
                 primary=True,
             ),
             Opener(
@@ -159,16 +164,16 @@ def openers(
         ]
     if proposal.phase not in EARLY_PHASES:
         return []
-    own = actor is not None and actor.principal == proposal.proposer_principal
+    is_own = actor is not None and actor.principal == proposal.proposer_principal
     # Only an approver may cancel another person's proposal.
-    role = Role.PROPOSER if own else Role.APPROVER
-    shown = []
+    role = Role.PROPOSER if is_own else Role.APPROVER
+    buttons = []
     if isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at):
         retry = operation_opener(RETRY_PROPOSAL, proposal)
-        shown.append(replace(retry, key=f"retry-{key}", role=role))
+        buttons.append(replace(retry, key=f"retry-{key}", role=role))
     cancel = operation_opener(CANCEL_PROPOSAL, proposal)
-    shown.append(replace(cancel, label="Cancel", key=f"cancel-{key}", role=role))
-    return shown
+    buttons.append(replace(cancel, label="Cancel", key=f"cancel-{key}", role=role))
+    return buttons
 
 
 def why_not_approve(
@@ -178,22 +183,23 @@ def why_not_approve(
     actor: Actor | None,
     now: datetime,
 ) -> str:
-    """Explains why an approver cannot approve the proposal; empty if the visitor can.
+    """Explains why the visitor cannot approve the proposal, apart from the role; empty if the
+    visitor can.
 
     validity: of the verdict; None if it was not assessed.
     """
     if validity is not None and verdict is not None and not validity.holds:
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
-        why = validity.why if validity.proof is ProofState.STALE else expired
-        return f"STALE: {why}. Propose again to renew it."
-    own = actor is not None and proposal.proposer_principal == actor.principal
-    if actor is not None and own and not proposal.self_approval:
+        reason = validity.why if validity.proof is ProofState.STALE else expired
+        return f"STALE: {reason}. Propose again to renew it."
+    is_own = actor is not None and proposal.proposer_principal == actor.principal
+    if actor is not None and is_own and not proposal.self_approval:
         return f"{actor.name} proposed this, so another person must approve it."
     return ""
 
 
 def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
-    """Loads what the dialogs of a proposal show. Raises NotFound."""
+    """Loads the data of a proposal's dialogs. Raises NotFound."""
     ctx = page_frame.context()
     return load_comparison_view(ctx, proposal), review.review_proposal(ctx, proposal)
 
@@ -202,34 +208,34 @@ def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
 def approve(
     form: Form,
     view: ComparisonView,
-    found: ProposalReview,
+    proposal_review: ProposalReview,
 ) -> None:
-    """Asks for the approval, with the facts on which a person should decide.
+    """Asks for the approval, and shows the facts for the decision.
 
     The approval names the verdict that the person saw. If the cost would end the canary, the
-    person has to accept it.
+    person has to accept the cost.
     """
     proposal = view.comparison.proposal
     verdict = view.comparison.verdict
-    new = view.comparison.candidate.name
-    old = view.comparison.incumbent.name
+    candidate = view.comparison.candidate.name
+    incumbent = view.comparison.incumbent.name
     share = labels.weight(proposal.policy.canary.steps[0].weight_bps)
     form.say(
-        f"Route {strong(proposal.route)}: {strong(share)} of its traffic goes to {strong(new)}"
-        f"; the rest stays with {strong(old)}. Its share rises step by step while no harm "
-        "shows, and drops to 0 % as soon as harm shows."
+        f"Route {strong(proposal.route)}: {strong(share)} of its traffic goes to "
+        f"{strong(candidate)}; the rest stays with {strong(incumbent)}. Its share rises step "
+        "by step while no harm shows, and drops to 0 % as soon as harm shows."
     )
-    st.html(markup.facts(_facts(view, found)))
-    _changes(found)
-    change = proposal.change_reference
-    if not change:
-        needed = CHANGE_MISSING if proposal.needs_change_reference else ""
-        label = "Change request" + ("" if needed else " (optional)")
-        change = form.text("change", label, need=needed)
-    accepted = None
+    st.html(markup.facts(_list_facts(view, proposal_review)))
+    _show_changes(proposal_review)
+    change_request = proposal.change_reference
+    if not change_request:
+        need = CHANGE_MISSING if proposal.needs_change_reference else ""
+        label = "Change request" + ("" if need else " (optional)")
+        change_request = form.text("change", label, need=need)
+    accepted_cost = None
     cost = view.comparison.cost
     if cost.ends_canary:
-        accepted = st.number_input(
+        accepted_cost = st.number_input(
             "Accept a cost of up to … times",
             1.0,
             cost_ratio.MOST_ACCEPTED,
@@ -238,7 +244,7 @@ def approve(
             key=form.key("cost"),
         )
         form.need(
-            accepted is not None and cost.is_covered_by(accepted),
+            accepted_cost is not None and cost.is_covered_by(accepted_cost),
             COST_MISSING,
         )
     form.submit(
@@ -248,8 +254,8 @@ def approve(
         proposal.id,
         form.reason(),
         expected_verdict=verdict.id if verdict else None,
-        change_reference=change,
-        accept_cost=accepted,
+        change_reference=change_request,
+        accept_cost=accepted_cost,
     )
 
 
@@ -257,7 +263,7 @@ def approve(
 def reject(
     form: Form,
     view: ComparisonView,
-    found: ProposalReview,
+    proposal_review: ProposalReview,
 ) -> None:
     proposal = view.comparison.proposal
     form.say(
@@ -265,45 +271,45 @@ def reject(
         f"{strong(view.comparison.candidate.name)} gets no traffic. "
         f"{escape(proposal.proposer)} will read the reason."
     )
-    st.html(markup.facts(_facts(view, found)))
-    done = f"rejected {proposal.id}."
-    form.submit("Reject", done, decisions.refuse_proposal, proposal.id, form.reason())
+    st.html(markup.facts(_list_facts(view, proposal_review)))
+    done_text = f"rejected {proposal.id}."
+    form.submit("Reject", done_text, decisions.refuse_proposal, proposal.id, form.reason())
 
 
-def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]:
+def _list_facts(view: ComparisonView, proposal_review: ProposalReview) -> list[tuple[str, str]]:
     """Lists the facts of a decision: verdict, drawbacks, texts, cost, risk and widened
     rules.
     """
-    held = view.comparison
+    comparison = view.comparison
     facts: list[tuple[str, str]] = []
-    if held.verdict is not None:
-        claim = describe_claim(VerdictBasis.from_verdict(held.verdict), view.titles)
-        verdict = markup.state(labels.verdict_label(held.verdict))
+    if comparison.verdict is not None:
+        claim = describe_claim(VerdictBasis.from_verdict(comparison.verdict), view.titles)
+        verdict = markup.state(labels.verdict_label(comparison.verdict))
         facts.append(("Verdict", f"{verdict}: {escape(claim)}"))
-    against = [
+    drawbacks = [
         f"{strong(drawback.what)}: {escape(drawback.text)}"
-        for drawback in findings.list_drawbacks(held, view.titles)
+        for drawback in findings.list_drawbacks(comparison, view.titles)
     ]
     facts.append(
         (
             "Against",
-            "<br>".join(against) or escape(findings.describe_absence(held)),
+            "<br>".join(drawbacks) or escape(findings.describe_absence(comparison)),
         )
     )
-    facts += [(label, escape(value)) for _, label, value in held.proposal.texts]
-    forecast = monthly_bill.describe_forecast(held.forecast)
-    facts.append(("Cost", escape(f"{held.cost.text} {forecast}")))
-    facts.append(("Risk", f"This is the {escape(found.risk.text)}."))
-    if found.unlisted:
-        facts.append(("Listing", escape(found.unlisted)))
-    if found.widened:
-        facts.append(("Beyond the rules", "<br>".join(map(escape, found.widened))))
+    facts += [(label, escape(value)) for _, label, value in comparison.proposal.texts]
+    forecast = monthly_bill.describe_forecast(comparison.forecast)
+    facts.append(("Cost", escape(f"{comparison.cost.text} {forecast}")))
+    facts.append(("Risk", f"This is the {escape(proposal_review.risk.text)}."))
+    if proposal_review.unlisted:
+        facts.append(("Listing", escape(proposal_review.unlisted)))
+    if proposal_review.widened:
+        facts.append(("Beyond the rules", "<br>".join(map(escape, proposal_review.widened))))
     return facts
 
 
-def _changes(found: ProposalReview) -> None:
-    """Shows the route's other changes in the last 90 days, folded."""
-    if not found.changes:
+def _show_changes(proposal_review: ProposalReview) -> None:
+    """Shows the route's other changes in the last 90 days, in a folded part."""
+    if not proposal_review.changes:
         return
     rows = [
         {
@@ -312,7 +318,7 @@ def _changes(found: ProposalReview) -> None:
             "What": change.what,
             "How": escape(change.text),
         }
-        for change in found.changes
+        for change in proposal_review.changes
     ]
     with st.expander(f"{labels.plural(len(rows), 'change')} on this route in 90 days"):
         st.html(markup.table(rows))

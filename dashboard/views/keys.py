@@ -1,8 +1,8 @@
-"""The Keys & spending page answers: does any client run out of its budget, who may act, and
-what did Swapgate spend?
+"""The Keys & spending page answers: does any client run out of its budget, which people may
+act, and how much did Swapgate spend?
 
-A new key is shown once, to the person who created it. Budgets are decided by the same pure
-function as in the router.
+The page shows a new key once, to the person who created it. The same pure function as in the
+router decides budgets.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ from harness.operations.context import Context
 from harness.operations.keys import KeySummary, PersonView
 from harness.operations.queries import list_keys
 
-# The page shows at most this many client keys at once; with more keys it has a search field.
+# The page shows at most this many client keys; with more keys it has a search field.
 MOST_ROWS: Final = 50
 LEVELS: Final = {
     SpendLevel.FINE: Label("✓", "within", Tone.BETTER),
@@ -50,29 +50,31 @@ LEVELS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class KeysView:
-    """What the page shows."""
+    """The page's data."""
 
     clients: Page[KeySummary]  # client keys, the worst state and the fullest budget first
     managers: Sequence[KeySummary]  # management keys, by owner
-    people: Sequence[PersonView]  # those without a declaration first
+    people: Sequence[PersonView]  # people without a declaration first
     report: SpendingReport  # Swapgate's own spending
     now: datetime
 
     @property
-    def live(self) -> Sequence[KeySummary]:
+    def active(self) -> Sequence[KeySummary]:
         return [*self.clients, *self.managers]
 
 
 def load(ctx: Context, _: None) -> KeysView:
-    """Loads the keys that are not revoked, the people, and what Swapgate spent this month."""
+    """Loads the keys that are not revoked, the people, and Swapgate's spending this month."""
     page = list_keys(ctx, PageRequest(MOST_LISTED))
     now = ctx.clock.now()
-    live = [key for key in page if key.revoked_at is None]
-    clients = [key for key in live if key.role is None]
-    managers = [key for key in live if key.role is not None]
+    active = [key for key in page if key.revoked_at is None]
+    clients = [key for key in active if key.role is None]
+    managers = [key for key in active if key.role is not None]
     people = keys.list_people(ctx, current_user.signed_in())
     return KeysView(
-        clients=replace(page, items=sorted(clients, key=lambda key: _urgency(key, now.date()))),
+        clients=replace(
+            page, items=sorted(clients, key=lambda key: _build_sort_key(key, now.date()))
+        ),
         managers=sorted(
             managers, key=lambda key: (key.principal_name.casefold(), key.created_at)
         ),
@@ -83,13 +85,13 @@ def load(ctx: Context, _: None) -> KeysView:
     )
 
 
-def _actions(view: KeysView) -> Sequence[Opener]:
+def _list_actions(view: KeysView) -> Sequence[Opener]:
     owners = sorted({key.principal_name for key in view.managers})
-    lack = "" if view.live else "There is no key to change."
+    obstacle = "" if view.active else "There is no key to change."
     return [
         create_client_key.opener(),
         create_management_key.opener(owners),
-        change_key.opener(view.live, missing=lack),
+        change_key.opener(view.active, missing=obstacle),
     ]
 
 
@@ -100,28 +102,30 @@ def _decide(key: KeySummary, today: date) -> SpendDecision | None:
     return check_budget(key.limits.budget, key.spent, today)
 
 
-def _headline(clients: Sequence[KeySummary], today: date) -> str:
+def _write_headline(clients: Sequence[KeySummary], today: date) -> str:
     """Names the clients with a used up or nearly used up budget."""
     if not clients:
         return "No client has a key yet"
-    decided = {key.name: _decide(key, today) for key in clients}
-    known = {name: decision.level for name, decision in decided.items() if decision is not None}
-    for level, words in (
+    decisions = {key.name: _decide(key, today) for key in clients}
+    levels = {
+        name: decision.level for name, decision in decisions.items() if decision is not None
+    }
+    for level, phrase in (
         (SpendLevel.STOPPED, "used up a budget: requests are refused"),
         (SpendLevel.WARNING, "nearly used up a budget"),
     ):
-        if names := [name for name, reached in known.items() if reached is level]:
+        if names := [name for name, reached_level in levels.items() if reached_level is level]:
             verb = "has" if len(names) == 1 else "have"
-            return f"{strong(labels.few(names, 3))} {verb} {words}"
+            return f"{strong(labels.few(names, 3))} {verb} {phrase}"
     count = labels.plural(len(clients), "client key")
-    if not known:
+    if not levels:
         return f"{count}, none with a budget"
-    if len(known) == len(clients):
+    if len(levels) == len(clients):
         return f"{count}, {'within its' if len(clients) == 1 else 'all within'} budget"
-    return f"{count}; {len(known)} with a budget, all within it"
+    return f"{count}; {len(levels)} with a budget, all within it"
 
 
-def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
+def _build_sort_key(key: KeySummary, today: date) -> tuple[int, float, str]:
     """Returns the sort key of clients: the worst state first, then the fullest budget."""
     decision = _decide(key, today)
     limits = key.limits or KeyLimits()
@@ -138,23 +142,27 @@ def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
     )
 
 
-def _client_cells(view: KeysView, key: KeySummary) -> markup.Row:
+def _build_client_row(view: KeysView, key: KeySummary) -> markup.Row:
     """Builds a client key's row. Costs of unknown price are counted beside the known sum."""
     today = view.now.date()
     limits = key.limits or KeyLimits()
     spent = key.spent
     routes = labels.few(sorted(key.routes), 2)
     opt_outs = ", ".join(sorted(key.opt_outs))
-    warn = limits.warn_share
-    # A month with a bound may begin with days without one: each day is read as bounded.
-    open_ = spent.unpriced + spent.bounded
-    month = _spent(spent.month_usd, open_, limits.budget_month_usd, warn)
+    warn_share = limits.warn_share
+    # Only some days of a month may have a bounded cost. The row shows all of them as bounded.
+    inexact_requests = spent.unpriced + spent.bounded
+    month_html = _render_spent(
+        spent.month_usd, inexact_requests, limits.budget_month_usd, warn_share
+    )
     return {
         "Client": noted(strong(key.name), f"…{key.hint}"),
-        "Budget": _budget(_decide(key, today)),
-        "Today": _spent(spent.day_usd, open_, limits.budget_day_usd, warn),
-        "This month": month + unpriced(spent.unpriced, known=bool(spent.month_usd)),
-        "Rate": _rates(limits),
+        "Budget": _render_budget(_decide(key, today)),
+        "Today": _render_spent(
+            spent.day_usd, inexact_requests, limits.budget_day_usd, warn_share
+        ),
+        "This month": month_html + unpriced(spent.unpriced, known=bool(spent.month_usd)),
+        "Rate": _render_rates(limits),
         "Routes": noted(
             escape(routes) if routes else faint("all"),
             opt_outs and f"opted out of {opt_outs}",
@@ -162,58 +170,58 @@ def _client_cells(view: KeysView, key: KeySummary) -> markup.Row:
     }
 
 
-def _budget(found: SpendDecision | None) -> str:
-    if found is None:
+def _render_budget(decision: SpendDecision | None) -> str:
+    if decision is None:
         return faint("none")
-    refused = found.until and not found.allowed
+    is_refused = decision.until and not decision.allowed
     return noted(
-        state(LEVELS[found.level]),
-        f"until {found.until:%d %b}" if refused else "",
+        state(LEVELS[decision.level]),
+        f"until {decision.until:%d %b}" if is_refused else "",
     )
 
 
-def _spent(
+def _render_spent(
     spent_usd: float,
     unpriced: int,
     budget_usd: float | None,
     warn_share: float,
 ) -> str:
-    """Renders what was spent, with a meter if there is a budget."""
-    spent = format_spent_usd(spent_usd, unpriced)
+    """Renders a spent amount, with a meter if there is a budget."""
+    spent_text = format_spent_usd(spent_usd, unpriced)
     if budget_usd is None:
-        return escape(spent)
+        return escape(spent_text)
     share = spent_usd / budget_usd if budget_usd else 1.0
-    words = f"{spent} of {labels.usd(budget_usd)}"
-    return _filled(words, "Spent of the budget", share, warn_share)
+    text = f"{spent_text} of {labels.usd(budget_usd)}"
+    return _render_meter(text, "Spent of the budget", share, warn_share)
 
 
-def _filled(
+def _render_meter(
     words: str,
     name: str,
     share: float,
-    warns_at: float,
+    warn_share: float,
 ) -> str:
-    """Renders words above a meter. warns_at: the share from which it warns."""
-    tone = Tone.WORSE if share >= 1 else Tone.UNDECIDED if share >= warns_at else Tone.BETTER
+    """Renders words above a meter. warn_share: the meter warns from this share on."""
+    tone = Tone.WORSE if share >= 1 else Tone.UNDECIDED if share >= warn_share else Tone.BETTER
     return f"{escape(words)}{meter(name, share, tone)}"
 
 
 def unpriced(requests: int, *, known: bool = True) -> str:
     """Counts the requests of unknown price. known: whether a sum of known prices precedes."""
-    words = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
-    return f" {faint(words)}" if requests else ""
+    text = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
+    return f" {faint(text)}" if requests else ""
 
 
-def _rates(limits: KeyLimits) -> str:
-    known = (
+def _render_rates(limits: KeyLimits) -> str:
+    rates = (
         (limits.requests_per_min, "requests"),
         (limits.tokens_per_min, "tokens"),
     )
-    parts = [f"{value:,.15g} {unit} / min" for value, unit in known if value is not None]
+    parts = [f"{value:,.15g} {unit} / min" for value, unit in rates if value is not None]
     return "<br>".join(map(escape, parts)) or faint("not limited")
 
 
-def _manager_cells(_: KeysView, key: KeySummary) -> markup.Row:
+def _build_manager_row(_: KeysView, key: KeySummary) -> markup.Row:
     return {
         "Owner": strong(key.principal_name),
         "Role": escape(key.role.name.lower() if key.role else ""),
@@ -222,8 +230,8 @@ def _manager_cells(_: KeysView, key: KeySummary) -> markup.Row:
     }
 
 
-def _spending(view: KeysView) -> None:
-    """Shows what Swapgate itself spent this month by purpose, and whether the cap stops it."""
+def _show_spending(view: KeysView) -> None:
+    """Shows Swapgate's own spending this month by purpose, and whether the cap stops it."""
     report = view.report
     headline = f"<p>{markup.rich(report.headline)}</p>"
     st.html(markup.block("<h2>Swapgate's own spending this month</h2>", headline))
@@ -248,37 +256,37 @@ def _spending(view: KeysView) -> None:
         )
 
 
-_KINDS: Final = {
+_KIND_WORDS: Final = {
     PrincipalKind.LOCAL: "the command line of this machine",
     PrincipalKind.SERVICE: "a key, as a service",
     PrincipalKind.PERSON: "a key",
 }
 
 
-def _person_cells(_: KeysView, view: PersonView) -> markup.Row:
-    way = f"single sign-on at {view.issuer}" if view.issuer else _KINDS[view.kind]
+def _build_person_row(_: KeysView, view: PersonView) -> markup.Row:
+    access = f"single sign-on at {view.issuer}" if view.issuer else _KIND_WORDS[view.kind]
     if view.person:
         relation = (
             "a separate person" if view.person == view.name else f"the same as {view.person}"
         )
-        declared = noted(
+        declaration = noted(
             escape(relation),
             f"declared by {view.declared_by}: {view.reason}",
         )
     elif view.issuer:
-        declared = state(Label("?", "not declared yet", Tone.UNDECIDED))
+        declaration = state(Label("?", "not declared yet", Tone.UNDECIDED))
     else:
-        declared = faint("as named")
+        declaration = faint("as named")
     return {
         "Name": strong(view.name),
-        "Acts by": escape(way),
-        "Person": declared,
+        "Acts by": escape(access),
+        "Person": declaration,
     }
 
 
-NO_OTHER: Final = "No other person here"
-OWN: Final = "An admin sees every person here; other people see only themselves."
-NOTE: Final = (
+SEPARATE_PERSON: Final = "No other person here"
+VISIBILITY_NOTE: Final = "An admin sees every person here; other people see only themselves."
+PEOPLE_NOTE: Final = (
     "The proposer and the approver of a swap must be two people. If a person has a key and "
     "uses single sign-on, declare that both names are one person. Before an admin's "
     "declaration, people of single sign-on and people with keys cannot approve each other's "
@@ -286,30 +294,32 @@ NOTE: Final = (
 )
 
 
-def _declare_opener(view: KeysView) -> Sequence[Opener]:
-    others = [person for person in view.people if person.kind is not PrincipalKind.LOCAL]
-    alone = "" if others else "The operator of this machine is the only person."
-    return [declare.opener(view.people, missing=alone)]
+def _list_people_openers(view: KeysView) -> Sequence[Opener]:
+    declarable = [person for person in view.people if person.kind is not PrincipalKind.LOCAL]
+    obstacle = "" if declarable else "The operator of this machine is the only person."
+    return [declare.opener(view.people, missing=obstacle)]
 
 
-def _explain_reach(view: KeysView) -> None:
-    """Tells people other than admins that they do not see everybody."""
+def _explain_visibility(view: KeysView) -> None:
+    """Explains to visitors other than admins that the list is incomplete."""
     actor = current_user.signed_in()
     if view.people and (actor is None or actor.role < Role.ADMIN):
-        st.html(markup.note(OWN))
+        st.html(markup.note(VISIBILITY_NOTE))
 
 
 @dialog("Declare a person", Role.ADMIN, "declaration", "group", width="medium")
-def declare(form: Form, known: Sequence[PersonView]) -> None:
-    lacks = "Choose two names and give a reason: the audit log keeps it."
-    names = [view.name for view in known if view.kind is not PrincipalKind.LOCAL]
+def declare(form: Form, people: Sequence[PersonView]) -> None:
+    missing_text = "Choose two names and give a reason: the audit log keeps it."
+    names = [view.name for view in people if view.kind is not PrincipalKind.LOCAL]
     name = form.choose("name", "Who", names, placeholder="Choose a name")
-    persons = [NO_OTHER, *(view.name for view in known if view.name != name)]
+    persons = [SEPARATE_PERSON, *(view.name for view in people if view.name != name)]
     person = form.choose("person", "Is the same person as", persons)
-    form.need(name and person, lacks)
-    reason = form.text("why", REASON, need=lacks)
-    one = f"{name} and {person} are one person."
-    form.success_message = f"{name} is a separate person." if person == NO_OTHER else one
+    form.need(name and person, missing_text)
+    reason = form.text("why", REASON, need=missing_text)
+    joined_text = f"{name} and {person} are one person."
+    form.success_message = (
+        f"{name} is a separate person." if person == SEPARATE_PERSON else joined_text
+    )
     form.submit("Declare it", "", _declare, name or "", person or "", reason)
 
 
@@ -321,7 +331,7 @@ def _declare(
     reason: str,
 ) -> None:
     """Declares two names to be one person, or a name to be a separate person."""
-    if person == NO_OTHER:
+    if person == SEPARATE_PERSON:
         keys.separate_people(ctx, actor, name, reason)
     else:
         keys.link_people(ctx, actor, name, person, reason)
@@ -375,13 +385,13 @@ def create_management_key(form: Form, people: Sequence[str]) -> None:
     """Asks for a key with a role, for a new person or service, or for an owner who has a key
     already.
     """
-    whose = st.radio(
+    owner_kind = st.radio(
         "Whose key",
         [PERSON, SERVICE, *([KNOWN] if people else [])],
         key=form.key("whose"),
     )
-    owner = st.selectbox("Name", people, key=form.key("owner")) if whose == KNOWN else None
-    label = "Name of the key" if whose == KNOWN else "Name"
+    owner = st.selectbox("Name", people, key=form.key("owner")) if owner_kind == KNOWN else None
+    label = "Name of the key" if owner_kind == KNOWN else "Name"
     name = form.text("name", label, need="Name it first.")
     roles = {role.name.lower(): role for role in Role}
     role = roles[st.selectbox("Role", list(roles), key=form.key("role"))]
@@ -389,7 +399,7 @@ def create_management_key(form: Form, people: Sequence[str]) -> None:
     form.success_message = (
         f"Created the key {name}. Copy it below: Swapgate shows it only once."
     )
-    service = whose == SERVICE
+    is_service = owner_kind == SERVICE
     form.submit(
         "Create the key",
         "",
@@ -397,7 +407,7 @@ def create_management_key(form: Form, people: Sequence[str]) -> None:
         name,
         role=role,
         principal=owner,
-        service=service,
+        service=is_service,
     )
 
 
@@ -410,14 +420,14 @@ def _create(
 ) -> None:
     """Creates a key, and keeps its text in the session until its creator has stored it."""
     secret = page_frame.installation().secret
-    _, text = keys.create_key(
+    _, key_text = keys.create_key(
         ctx,
         actor,
         name,
         secret=secret,
         **options,
     )
-    st.session_state[NEW_KEY] = (actor.principal, name, text)
+    st.session_state[NEW_KEY] = (actor.principal, name, key_text)
 
 
 def show_new_key(_: object = None) -> None:
@@ -425,30 +435,30 @@ def show_new_key(_: object = None) -> None:
     new_key = st.session_state.get(NEW_KEY)
     if new_key is None:
         return
-    creator, name, text = new_key
+    creator, name, key_text = new_key
     actor = current_user.signed_in()
     if actor is None or actor.principal != creator:
         del st.session_state[NEW_KEY]
         return
     with st.container(border=True):
-        how = "Swapgate does not store it in clear text, and never shows it again."
-        st.html(markup.block(f"<p>The key of {strong(name)}. {escape(how)}</p>"))
-        st.code(text, language=None, wrap_lines=True)
+        warning = "Swapgate does not store it in clear text, and never shows it again."
+        st.html(markup.block(f"<p>The key of {strong(name)}. {escape(warning)}</p>"))
+        st.code(key_text, language=None, wrap_lines=True)
         if st.button("I have stored it", key="stored", type="primary"):
             del st.session_state[NEW_KEY]
             st.rerun()
 
 
-def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
+def _ask_limits(present: KeyLimits, form: Form) -> KeyLimits:
     st.html(markup.note("An empty field means no limit."))
-    return KeyLimits(**SettingsForm(KeyLimits).ask(before, form.key, advanced=False))
+    return KeyLimits(**SettingsForm(KeyLimits).ask(present, form.key, advanced=False))
 
 
-def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
+def _ask_opt_outs(present: Iterable[OptOut], form: Form) -> list[OptOut]:
     return st.multiselect(
         "Keep its requests out of",
         list(OPT_OUTS),
-        default=sorted(before),
+        default=sorted(present),
         format_func=OPT_OUTS.__getitem__,
         key=form.key("opt-outs"),
         placeholder="Nothing",
@@ -456,78 +466,79 @@ def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
 
 
 @dialog("Change or revoke a key", Role.ADMIN, "chosen", "edit", width="medium")
-def change_key(form: Form, live: Sequence[KeySummary]) -> None:
+def change_key(form: Form, active_keys: Sequence[KeySummary]) -> None:
     """Asks for a key, and then for its limits, its opt-outs or its revocation."""
-    by_id = {key.id: key for key in sorted(live, key=lambda key: key.name.casefold())}
+    keys_by_id = {
+        key.id: key for key in sorted(active_keys, key=lambda key: key.name.casefold())
+    }
     titles = {}
-    for id_, summary in by_id.items():
+    for key_id, summary in keys_by_id.items():
         kind = f"{summary.role.name.lower()} key" if summary.role else "client key"
-        titles[id_] = f"{summary.name} · {kind} …{summary.hint}"
-    chosen = form.choose(
+        titles[key_id] = f"{summary.name} · {kind} …{summary.hint}"
+    chosen_id = form.choose(
         "key",
         "Key",
-        by_id,
+        keys_by_id,
         placeholder="Choose a key, or write a part of its name",
-        format_func=lambda id_: titles.get(id_, id_),
+        format_func=lambda key_id: titles.get(key_id, key_id),
     )
-    key = by_id.get(chosen or "")
+    key = keys_by_id.get(chosen_id or "")
     if key is None:
         return
-    acts = {
+    forms = {
         "Limits": _change_limits,
         "Opt-outs": _change_opt_outs,
         "Revoke": _revoke,
     }
-    names = list(acts) if key.role is None else ["Revoke"]
-    act = st.segmented_control(
+    names = list(forms) if key.role is None else ["Revoke"]
+    action = st.segmented_control(
         "What",
         names,
         default=names[0],
         required=True,
         key=f"act-{key.id}",
     )
-    acts[act](key)
+    forms[action](key)
 
 
 def _change_limits(key: KeySummary) -> None:
     """Asks for a key's limits. Fails if another person changed them meanwhile."""
     form = Form(Role.ADMIN, "limit", key.id)
-    before = key.limits or KeyLimits()
+    shown_limits = key.limits or KeyLimits()
     st.html(markup.note("Past spending still counts. Routers apply the limits within 2 s."))
-    wanted = _ask_limits(before, form)
-    form.need(wanted != before, "These are its limits already.")
+    new_limits = _ask_limits(shown_limits, form)
+    form.need(new_limits != shown_limits, "These are its limits already.")
 
-    def change(now: KeyLimits) -> KeyLimits:
+    def change(stored_limits: KeyLimits) -> KeyLimits:
         # Writing all limits would undo another person's change.
-        if now != before:
+        if stored_limits != shown_limits:
             raise StaleWrite(
                 "another person changed this key's limits after this dialog was opened: "
                 "close it and open it again to see the limits as they are now"
             )
-        return wanted
+        return new_limits
 
-    done = f"changed the limits of {key.name}."
-    form.submit("Set the limits", done, keys.set_limits, key.id, change)
+    done_text = f"changed the limits of {key.name}."
+    form.submit("Set the limits", done_text, keys.set_limits, key.id, change)
 
 
 def _change_opt_outs(key: KeySummary) -> None:
     form = Form(Role.ADMIN, "opt-out", key.id)
     st.html(markup.note("Routers apply it within 2 s. Copies that are already stored stay."))
-    wanted = _ask_opt_outs(key.opt_outs, form)
-    form.need(frozenset(wanted) != key.opt_outs, "These are its opt-outs already.")
-    done = f"changed the opt-outs of {key.name}."
-    form.submit("Set the opt-outs", done, keys.set_opt_outs, key.id, wanted)
+    new_opt_outs = _ask_opt_outs(key.opt_outs, form)
+    form.need(frozenset(new_opt_outs) != key.opt_outs, "These are its opt-outs already.")
+    done_text = f"changed the opt-outs of {key.name}."
+    form.submit("Set the opt-outs", done_text, keys.set_opt_outs, key.id, new_opt_outs)
 
 
 def _revoke(key: KeySummary) -> None:
     """Asks to revoke a key. The person types the key's name."""
     form = Form(Role.ADMIN, "revoke", key.id)
     actor = current_user.signed_in()
-    client = "Routers refuse its requests within 2 s. You cannot undo this."
-    person = "Its owner can no longer act with it, from the next click or request on."
-    form.say(
-        f"{strong(key.name)} …{escape(key.hint)}: {escape(person if key.role else client)}"
-    )
+    client_note = "Routers refuse its requests within 2 s. You cannot undo this."
+    owner_note = "Its owner can no longer act with it, from the next click or request on."
+    effect = owner_note if key.role else client_note
+    form.say(f"{strong(key.name)} …{escape(key.hint)}: {escape(effect)}")
     if actor is not None and actor.key == key.id:
         st.html(markup.banner("▲ You act with this key.", "You will be signed out."))
     form.confirm(key.name)
@@ -541,7 +552,7 @@ def _revoke(key: KeySummary) -> None:
 
 CLIENTS: Final = ResourceList[KeysView, KeySummary](
     rows=lambda view: view.clients,
-    cells=_client_cells,
+    cells=_build_client_row,
     heading="Client keys",
     note="A request's cost counts as soon as it is recorded, within seconds.",
     nothing="Clients of the router send a key. This creates one:",
@@ -558,18 +569,18 @@ CLIENTS: Final = ResourceList[KeysView, KeySummary](
 )
 MANAGERS: Final = ResourceList[KeysView, KeySummary](
     rows=lambda view: view.managers,
-    cells=_manager_cells,
+    cells=_build_manager_row,
     heading="Management keys",
     note="Keys of people and services, with a role in API, command line and dashboard.",
     nothing="There is no management key: only the operator of this machine can act.",
 )
 PEOPLE: Final = ResourceList[KeysView, PersonView](
     rows=lambda view: view.people,
-    cells=_person_cells,
+    cells=_build_person_row,
     heading="People",
-    note=NOTE,
-    nothing=OWN,
-    actions=_declare_opener,
+    note=PEOPLE_NOTE,
+    nothing=VISIBILITY_NOTE,
+    actions=_list_people_openers,
     search=Search(
         "Find a person",
         "Part of a name",
@@ -585,11 +596,18 @@ PAGE: Final = ResourcePage[None, KeysView](
     ask=lambda: None,
     load=load,
     title=lambda view: (
-        _headline(view.clients, view.now.date()),
+        _write_headline(view.clients, view.now.date()),
         escape(labels.date_time(view.now)),
     ),
-    actions=_actions,
-    parts=(show_new_key, CLIENTS.show, MANAGERS.show, PEOPLE.show, _explain_reach, _spending),
+    actions=_list_actions,
+    parts=(
+        show_new_key,
+        CLIENTS.show,
+        MANAGERS.show,
+        PEOPLE.show,
+        _explain_visibility,
+        _show_spending,
+    ),
     commands=lambda _: [["key", "list"], ["spending"]],
 )
 

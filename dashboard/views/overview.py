@@ -1,7 +1,7 @@
 """The Overview page answers: does any route need me now? It also makes the first route.
 
 States and their reasons come from `harness.operations.route_status`; the page adds signs and
-order. With many routes it shows cards only for those where something happens.
+order. With many routes, only active routes have cards.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ from harness.routing.table import Route
 
 MOST_ALERTS: Final = 5  # shown as banners
 # The control process queues messages within seconds.
-QUEUED_WITHIN: Final = timedelta(minutes=2)
+LONGEST_QUEUEING: Final = timedelta(minutes=2)
 SEVERITY_SIGNS: Final = {
     Severity.CRITICAL: ("✕", Tone.WORSE),
     Severity.WARNING: ("?", Tone.UNDECIDED),
@@ -57,31 +57,33 @@ SEVERITY_SIGNS: Final = {
 # With more than MOST_CARDS, the page has a search.
 FEW_ROUTES: Final = 6
 MOST_CARDS: Final = 12
-MOST_LINES: Final = 50
+MOST_TABLE_ROWS: Final = 50
 
 
 def show() -> None:
-    """Shows what needs a person, the alerts and the routes; without a route, the first
-    steps.
+    """Shows the work that waits for people, the alerts and the routes. Without a route, shows
+    the first steps.
     """
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
         overview = load_overview(ctx)
         routes = ctx.store.lists.routes()
-        opened = list_alerts(ctx, PageRequest(MOST_LISTED), open_only=True)
-        alerts = sorted(opened, key=lambda a: (-a.severity, -a.last_seen.timestamp()))
-    alarming = sum(alert.kind not in ALERTS_OF_STATES for alert in alerts)
-    st.html(markup.title(*_headline(overview, alarming, count_unconfirmed(ctx))))
+        open_page = list_alerts(ctx, PageRequest(MOST_LISTED), open_only=True)
+        alerts = sorted(
+            open_page, key=lambda alert: (-alert.severity, -alert.last_seen.timestamp())
+        )
+    shown_count = sum(alert.kind not in ALERTS_OF_STATES for alert in alerts)
+    st.html(markup.title(*_write_headline(overview, shown_count, count_unconfirmed(ctx))))
     page_frame.show_html(markup.invalid(routes.invalid))
     page_frame.show_done_message()
     show_next_steps()
-    _alerts(ctx, alerts, overview.at)
+    _show_alerts(ctx, alerts, overview.at)
     page_frame.show_freezes()
     if overview.names:
         _show_routes(ctx, overview, routes)
     else:
         ask_first_route()
-    _all_alerts(ctx, alerts, opened.total)
+    _show_all_alerts(ctx, alerts, open_page.total)
     page_frame.copy_as_cli(["status"], ["alert", "list"])
 
 
@@ -90,157 +92,171 @@ def _show_routes(
     overview: RouteOverview,
     routes: Page[Route],
 ) -> None:
-    """Shows active routes as cards and the others as lines, with a search if there are many."""
-    known = {route.name: route for route in routes}
+    """Shows active routes as cards and the others as table rows, with a search if there are
+    many.
+    """
+    routes_by_name = {route.name: route for route in routes}
     models = load_target_names(ctx, {route.incumbent for route in routes})
 
-    def text(name: str) -> str:
-        route = known[name]
+    def describe_route(name: str) -> str:
+        route = routes_by_name[name]
         return f"{name} {route.settings.description} {models.get(route.incumbent, '')}"
 
-    found = page_frame.find(
-        [name for name in overview.names if name in known],
+    matches = page_frame.find(
+        [name for name in overview.names if name in routes_by_name],
         MOST_CARDS,
         "Find a route",
         "Part of its name, description or model",
-        text,
+        describe_route,
     )
-    if known and not found:
+    if routes_by_name and not matches:
         st.html(markup.note("No route's name, description or model contains this text."))
-    shown = load_statuses(ctx, overview, found[: MOST_CARDS + MOST_LINES])
-    # Shows faults of verdicts and rollouts; code above shows the faults of routes.
-    page_frame.show_html(markup.invalid([f for f in shown.invalid if f not in routes.invalid]))
-    few = len(overview.names) <= FEW_ROUTES
-    cards = [status for status in shown if few or status.state is not RouteState.STEADY]
+    statuses = load_statuses(ctx, overview, matches[: MOST_CARDS + MOST_TABLE_ROWS])
+    # Faults of verdicts and rollouts alone, because `show` has shown the routes' faults.
+    page_frame.show_html(
+        markup.invalid([fault for fault in statuses.invalid if fault not in routes.invalid])
+    )
+    all_as_cards = len(overview.names) <= FEW_ROUTES
+    cards = [
+        status for status in statuses if all_as_cards or status.state is not RouteState.STEADY
+    ]
     cards = cards[:MOST_CARDS]
-    _cards(cards, overview.at)
-    lines = [status for status in shown if status not in cards][:MOST_LINES]
-    if not lines:
+    _show_cards(cards, overview.at)
+    other_statuses = [status for status in statuses if status not in cards][:MOST_TABLE_ROWS]
+    if not other_statuses:
         return
-    count = f"{len(lines):,} of {len(overview.names):,}"
-    if more := len(found) - len(cards) - len(lines):
-        count += f". Search above to see the {more:,} others."
+    count_text = f"{len(other_statuses):,} of {len(overview.names):,}"
+    if hidden_count := len(matches) - len(cards) - len(other_statuses):
+        count_text += f". Search above to see the {hidden_count:,} others."
     heading = "All other routes" if cards else "All routes"
-    st.html(markup.listing(heading, count, [_line(status, overview.at) for status in lines]))
+    st.html(
+        markup.listing(
+            heading,
+            count_text,
+            [_build_route_row(status, overview.at) for status in other_statuses],
+        )
+    )
 
 
-def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
+def _show_cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
     """Shows a card for each route, with its scores and its last hour."""
     ctx = page_frame.context()
     titles = page_frame.titles(ctx)
     routes = [status.route.name for status in statuses]
-    lines: Mapping[str, str] = {
-        name: score_line(measured, titles)
-        for name, measured in scorecard.build_sound_scorecards(ctx, routes).items()
+    score_lines: Mapping[str, str] = {
+        name: score_line(route_scorecard, titles)
+        for name, route_scorecard in scorecard.build_sound_scorecards(ctx, routes).items()
     }
     verdicts = [status.last_verdict for status in statuses if status.last_verdict]
     names = load_target_names(ctx, {verdict.candidate for verdict in verdicts})
     for status in statuses:
-        id_ = status.last_verdict.candidate if status.last_verdict else ""
-        figures = last_hour(status.traffic) + lines.get(status.route.name, "")
+        candidate_id = status.last_verdict.candidate if status.last_verdict else ""
+        figures = last_hour(status.traffic) + score_lines.get(status.route.name, "")
         with st.container(border=True):
-            st.html(_card(status, now, figures, names.get(id_, id_)))
-            _links(status)
+            st.html(_render_card(status, now, figures, names.get(candidate_id, candidate_id)))
+            _show_links(status)
 
 
-def _alerts(
+def _show_alerts(
     ctx: Context,
-    open_: Sequence[AlertView],
+    open_alerts: Sequence[AlertView],
     now: datetime,
 ) -> None:
     """Shows the open alerts as banners, and whether their messages are sent."""
     sinks = ctx.sinks.names() if ctx.sinks is not None else ()
     if ctx.sinks is not None and not sinks:
         st.html(markup.note(f"{NO_SINK[:1].upper()}{NO_SINK[1:]}."))
-    unsent = [
+    unsent_since = [
         alert.first_seen
-        for alert in open_
+        for alert in open_alerts
         if not (alert.delivered or alert.waiting or alert.given_up)
-        and now - alert.first_seen > QUEUED_WITHIN
+        and now - alert.first_seen > LONGEST_QUEUEING
         and any(ctx.sinks is not None and ctx.sinks.takes(sink, alert.kind) for sink in sinks)
     ]
-    if unsent:
-        words = (
-            f"No message was sent about {labels.plural(len(unsent), 'open alert')}; the "
-            f"oldest opened {labels.age(min(unsent), now)}. The control process sends "
+    if unsent_since:
+        text = (
+            f"No message was sent about {labels.plural(len(unsent_since), 'open alert')}; the "
+            f"oldest opened {labels.age(min(unsent_since), now)}. The control process sends "
             "messages and ends alerts, and it seems not to run: `swapgate doctor` checks it, "
             "`swapgate serve control` starts it."
         )
-        st.html(markup.banner("STALE.", words))
-    shown = [alert for alert in open_ if alert.kind not in ALERTS_OF_STATES]
-    for alert in shown[:MOST_ALERTS]:
+        st.html(markup.banner("STALE.", text))
+    visible = [alert for alert in open_alerts if alert.kind not in ALERTS_OF_STATES]
+    for alert in visible[:MOST_ALERTS]:
         critical = alert.severity is Severity.CRITICAL
-        mark = "✕" if critical else "?"
+        symbol = "✕" if critical else "?"
         tone = Tone.WORSE if critical else Tone.UNDECIDED
         times = f", {alert.count:,} times" if alert.count > 1 else ""
-        when = f"First seen {labels.age(alert.first_seen, now)}{times}."
-        text = f"{alert.text} {when} Next: {alert.next_step}."
+        first_seen = f"First seen {labels.age(alert.first_seen, now)}{times}."
+        text = f"{alert.text} {first_seen} Next: {alert.next_step}."
         st.html(
             markup.banner(
-                f"{mark} {alert.title}.",
+                f"{symbol} {alert.title}.",
                 text,
                 tone=tone,
                 docs_page=f"runbook#{alert.kind}",
                 docs_label=labels.RUNBOOK,
-                page=_page_of(alert),
+                page=_find_page(alert),
             )
         )
-    if more := shown[MOST_ALERTS:]:
-        many = labels.plural(len(more), "more alert")
-        st.html(markup.banner(f"? {many}.", "“All alerts” below lists them."))
+    if other_alerts := visible[MOST_ALERTS:]:
+        count_text = labels.plural(len(other_alerts), "more alert")
+        st.html(markup.banner(f"? {count_text}.", "“All alerts” below lists them."))
 
 
-def _all_alerts(
+def _show_all_alerts(
     ctx: Context,
-    open_: Sequence[AlertView],
-    count: int,
+    open_alerts: Sequence[AlertView],
+    open_count: int,
 ) -> None:
-    """Lists the alerts. open_: the open alerts, the most severe first. count: their number."""
-    page = list_alerts(ctx, PageRequest(MOST_LINES))
+    """Lists the alerts. open_alerts: the most severe first. open_count: the number of all open
+    alerts.
+    """
+    page = list_alerts(ctx, PageRequest(MOST_TABLE_ROWS))
     if not page.total:
         return
-    heading = f"All alerts: {count:,} open of {page.total:,}"
+    heading = f"All alerts: {open_count:,} open of {page.total:,}"
     with st.expander(heading, icon=":material/notifications:"):
-        over = [alert for alert in page if not alert.open]
-        shown = [*open_, *over][:MOST_LINES]
-        st.html(markup.table(map(_alert_cells, shown), stacked=True))
-        if len(shown) < page.total:
-            rest = f"{len(shown):,} of {page.total:,} alerts, open alerts first"
-            st.html(markup.note(f"{rest}; `swapgate alert list` lists all."))
+        ended = [alert for alert in page if not alert.open]
+        listed = [*open_alerts, *ended][:MOST_TABLE_ROWS]
+        st.html(markup.table(map(_build_alert_row, listed), stacked=True))
+        if len(listed) < page.total:
+            count_text = f"{len(listed):,} of {page.total:,} alerts, open alerts first"
+            st.html(markup.note(f"{count_text}; `swapgate alert list` lists all."))
 
 
-def _page_of(alert: AlertView) -> str:
+def _find_page(alert: AlertView) -> str:
     """Returns the address of the page on which people act on an alert; empty for Overview."""
     return alert.page.removeprefix("/alerts").removeprefix("/")
 
 
-def _alert_cells(alert: AlertView) -> markup.Row:
+def _build_alert_row(alert: AlertView) -> markup.Row:
     """Builds an alert's row. An open alert has its next step and a link to the runbook."""
     title = f'<b class="long">{escape(alert.title)}</b>'
-    if page := _page_of(alert):
+    if page := _find_page(alert):
         title = f'<a href="{escape(page)}" target="_self">{title}</a>'
     error = f" ({alert.last_error})" if alert.last_error else ""
-    lasted = "still open"
+    duration = "still open"
     if alert.resolved_at is not None:
         seconds = (alert.resolved_at - alert.first_seen).total_seconds()
-        lasted = labels.span(seconds) if seconds >= 1 else DASH
+        duration = labels.span(seconds) if seconds >= 1 else DASH
     symbol, tone = SEVERITY_SIGNS[alert.severity]
     text = f"{alert.text} Next: {alert.next_step}." if alert.open else alert.text
-    about = escape(alert.subject)
+    subject = escape(alert.subject)
     if alert.open:
-        about += f"<br>{markup.docs_link(f'runbook#{alert.kind}', labels.RUNBOOK)}"
+        subject += f"<br>{markup.docs_link(f'runbook#{alert.kind}', labels.RUNBOOK)}"
     return {
         "Alert": f'{title}<br><span class="note">{markup.rich(text)}</span>',
-        "About": about,
+        "About": subject,
         "Severity": markup.state(Label(symbol, alert.severity.name.lower(), tone)),
         "First seen": escape(labels.date_time(alert.first_seen)),
-        "Lasted": escape(lasted),
+        "Lasted": escape(duration),
         "Times": labels.count(alert.count),
         "Messages": escape(f"{alert.message_counts or 'none'}{error}"),
     }
 
 
-def _links(status: RouteStatus) -> None:
+def _show_links(status: RouteStatus) -> None:
     """Shows the links of a card: to the decision, the comparison, the canary and the
     history.
     """
@@ -279,19 +295,19 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
 }
 
 
-def _headline(
+def _write_headline(
     overview: RouteOverview,
     alerts: int,
     unconfirmed: int,
 ) -> tuple[str, str]:
-    """Builds the headline. alerts: number of alerts shown below. unconfirmed: number of
-    break-glasses that wait for a second person.
+    """Writes the headline, and a note below it. alerts: number of alerts that the page shows.
+    unconfirmed: number of break-glasses that wait for a second person.
     """
     now = overview.at
     statuses = overview.active
     routes = labels.plural(len(overview.names) - len(overview.faults), "route")
     note = f"{routes} · {escape(labels.date_time(now))}"
-    also = list_news(statuses, now, mark=strong)[1:]
+    news = list_news(statuses, now, mark=strong)[1:]
     needs = describe_needs(
         statuses,
         alerts,
@@ -300,94 +316,95 @@ def _headline(
         others=overview.others,
         mark=strong,
     )
-    return markup.keep_units(needs), markup.keep_units(" · ".join([*also, note]))
+    return markup.keep_units(needs), markup.keep_units(" · ".join([*news, note]))
 
 
-def _card(
+def _render_card(
     status: RouteStatus,
     now: datetime,
     figures: str,
-    verdict_of: str,
+    judged_model: str,
 ) -> str:
-    """Renders a route's card. figures: HTML. verdict_of: the name of the model that was
-    judged.
+    """Renders a route's card. figures: HTML. judged_model: the name of the last verdict's
+    candidate.
     """
     candidate = status.candidate or status.proposed
     verdict = status.last_verdict
-    beside = ""
+    candidate_text = ""
     if candidate:
         rivals = f" and {labels.plural(status.rivals, 'other')}" if status.rivals else ""
-        beside = f" · candidate {strong(candidate.name)}{rivals}"
-    why = f'<p class="why">{markup.rich(status.reason)}</p>' if status.reason else ""
+        candidate_text = f" · candidate {strong(candidate.name)}{rivals}"
+    reason_html = f'<p class="why">{markup.rich(status.reason)}</p>' if status.reason else ""
     if status.outage is not None and status.progress is not RouteState.STEADY:
-        why += f'<p class="note">{escape(status.progress_text)}</p>'
-    when = ""
+        reason_html += f'<p class="note">{escape(status.progress_text)}</p>'
+    verdict_origin = ""
     proof = '<p class="neutral">none: no candidate was judged for this route</p>'
     if verdict is not None:
-        when = f" on {verdict_of}, {labels.age(verdict.decided_at, now)}"
-        proof = f"<p>{_verdict(status)}</p>"
+        verdict_origin = f" on {judged_model}, {labels.age(verdict.decided_at, now)}"
+        proof = f"<p>{_render_verdict(status)}</p>"
     return markup.block(
         f'<div><span class="name">{escape(status.route.name)}</span> '
-        f"<p>{_state(status, now)}</p>"
-        f'<p class="note">{_serves(status)}{beside}</p></div>'
-        f'{why}<div class="proof"><p class="note">last verdict{escape(when)}</p>{proof}</div>'
+        f"<p>{_render_state(status, now)}</p>"
+        f'<p class="note">{_describe_serving(status)}{candidate_text}</p></div>'
+        f'{reason_html}<div class="proof"><p class="note">last verdict'
+        f"{escape(verdict_origin)}</p>{proof}</div>"
         f'<div class="figures">{figures}</div>',
         kind="sg-route",
     )
 
 
-def _serves(status: RouteStatus) -> str:
-    """Says which model answers now, if it is not the incumbent."""
-    own = strong(status.incumbent.name)
+def _describe_serving(status: RouteStatus) -> str:
+    """Describes which model answers now, in place of the incumbent or as the incumbent."""
+    incumbent = strong(status.incumbent.name)
     if not status.serves:
-        return f"no model answers; the incumbent is {own}"
+        return f"no model answers; the incumbent is {incumbent}"
     if status.serves != status.incumbent.name:
-        by = ", by a kill switch" if status.outage is None else ""
-        return f"now served by {strong(status.serves)}, in place of {own}{by}"
-    return f"serves {own}"
+        cause = ", by a kill switch" if status.outage is None else ""
+        return f"now served by {strong(status.serves)}, in place of {incumbent}{cause}"
+    return f"serves {incumbent}"
 
 
-def _state(status: RouteStatus, now: datetime) -> str:
+def _render_state(status: RouteStatus, now: datetime) -> str:
     symbol, tone = ROUTE_SIGNS[status.state]
-    ago = f" {escape(status.ended_ago(now))}" if status.state in ENDED_STATES else ""
-    return f"{markup.state(Label(symbol, status.state_text, tone))}{ago}"
+    age = f" {escape(status.ended_ago(now))}" if status.state in ENDED_STATES else ""
+    return f"{markup.state(Label(symbol, status.state_text, tone))}{age}"
 
 
-def _verdict(status: RouteStatus) -> str:
-    """Renders the last verdict of a route, marked if it is stale or if its swap ended."""
+def _render_verdict(status: RouteStatus) -> str:
+    """Renders the last verdict of a route, with a mark if it is stale or if its swap ended."""
     verdict = status.last_verdict
     validity = status.standing
     if verdict is None:
         return '<span class="neutral">none yet</span>'
-    stale = validity and not validity.holds and verdict.candidate != status.route.incumbent
-    mark = f" {markup.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
-    shown = markup.state(labels.verdict_label(verdict))
+    is_stale = validity and not validity.holds and verdict.candidate != status.route.incumbent
+    mark = f" {markup.pill('STALE', labels.Tone.UNDECIDED)}" if is_stale else ""
+    verdict_html = markup.state(labels.verdict_label(verdict))
     end = status.end if status.state in ENDED_STATES else None
     if end is not None and verdict.outcome == "passed":
-        shown += f'<span class="neutral">, but {escape(end_clause(end))}</span>'
+        verdict_html += f'<span class="neutral">, but {escape(end_clause(end))}</span>'
     if status.verdict_proposal:
-        shown = markup.link("compare", shown, id=status.verdict_proposal)
-    return f"{shown}{mark}"
+        verdict_html = markup.link("compare", verdict_html, id=status.verdict_proposal)
+    return f"{verdict_html}{mark}"
 
 
-def _line(status: RouteStatus, now: datetime) -> markup.Row:
+def _build_route_row(status: RouteStatus, now: datetime) -> markup.Row:
     """Builds the row of a route without a card."""
     name = status.route.name
-    state = _state(status, now)
+    state = _render_state(status, now)
     if status.last_rollout is not None:
         state = markup.link("canary", state, route=name)
     return {
         "Route": markup.link("routes", strong(name), route=name),
         "State": state,
         "Serves": escape(status.serves or "nothing"),
-        "Last verdict": _verdict(status),
+        "Last verdict": _render_verdict(status),
         "Last hour": format_request_ends(status.traffic) or "–",
     }
 
 
 def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
-    """Renders a route's scores and bill as lines. titles: by suite. Empty if nothing was
-    measured.
+    """Renders a route's scores and bill as lines; empty without measurements. titles: by
+    suite.
     """
     scores = [
         f"{escape(titles.get(score.suite, score.suite))} {strong(format_score(score.score))}"
@@ -407,38 +424,38 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     """Renders the requests of the last hour, with the trend of their cost if all prices are
     known.
     """
-    ends = sum_request_ends(traffic)
-    if not ends.requests:
+    request_ends = sum_request_ends(traffic)
+    if not request_ends.requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
     # A minute of unknown price would look like a fall in cost.
-    trend = [] if any(t.unpriced for t in traffic) else cost_trend(traffic)
+    trend = [] if any(minute.unpriced for minute in traffic) else cost_trend(traffic)
     bars = markup.trend(trend, name="cost per 1,000 requests, every 5 min")
-    noun = "request" if ends.requests == 1 else "requests"
-    rest = ", ".join((noun, *ends.failures))
-    number = strong(f"{ends.requests:,}")
-    return f'<p class="note">last hour</p><p>{number} {escape(rest)} {bars}</p>'
+    noun = "request" if request_ends.requests == 1 else "requests"
+    failures = ", ".join((noun, *request_ends.failures))
+    number = strong(f"{request_ends.requests:,}")
+    return f'<p class="note">last hour</p><p>{number} {escape(failures)} {bars}</p>'
 
 
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:
     """Computes USD per 1,000 requests in each `minutes` of recorded traffic, oldest first."""
     sums: dict[int, tuple[float, int]] = {}
     for minute in traffic:
-        at = int(minute.minute.timestamp()) // (60 * minutes)
-        cost_usd, requests = sums.get(at, (0.0, 0))
-        sums[at] = (cost_usd + minute.cost_usd, requests + minute.requests)
-    return [1000 * cost_usd / n for _, (cost_usd, n) in sorted(sums.items()) if n]
+        period = int(minute.minute.timestamp()) // (60 * minutes)
+        cost_usd, requests = sums.get(period, (0.0, 0))
+        sums[period] = (cost_usd + minute.cost_usd, requests + minute.requests)
+    return [1000 * cost_usd / count for _, (cost_usd, count) in sorted(sums.items()) if count]
 
 
-ABOUT = (
+ABOUT_ROUTES = (
     "A route is the name that your clients send as `model`. One model of a provider answers "
     "its requests; a suite of questions decides whether another model may replace it."
 )
-SIMULATED = (
+SIMULATOR_NOTE = (
     "The simulator needs no key. Start it in a terminal: `swapgate sim`. `swapgate sim "
     "traffic` simulates callers."
 )
 NO_SUITE: Final = "none yet"
-OWN_QUESTIONS = (
+OWN_SUITE_NOTE = (
     "To use your own questions, first add a suite on Suites. The simulator learns their "
     "answers by `swapgate sim --suite NAME=FILE`."
 )
@@ -446,8 +463,8 @@ NEXT_PAGES = {
     "proposals": "Proposals: what is being evaluated",
     "canary": "Canary: how a candidate does with callers",
 }
-MADE = "first-route"  # key of the route that this visitor just created
-REFUSED = (
+CREATED_ROUTE_KEY = "first-route"  # session key of the route that this visitor just created
+REFUSAL_NOTE = (
     "The earlier steps of the form are stored. Correct the field and make the route again: "
     "it continues from there."
 )
@@ -457,12 +474,12 @@ def ask_first_route() -> None:
     """Shows the form for the first route: provider, route and, optionally, a first proposal."""
     note = "You can change everything later. `swapgate init --guided` asks the same questions."
     st.html(markup.section("First steps: make your first route", note))
-    st.html(markup.note(ABOUT))
+    st.html(markup.note(ABOUT_ROUTES))
     with st.container(border=True):
         st.html(markup.section("1. Provider", "The provider of the model that serves now."))
-        entered = _ask_provider()
-    provider = entered.provider
-    simulated = entered.provider == SIMULATOR
+        draft = _ask_provider()
+    provider = draft.provider
+    is_simulated = draft.provider == SIMULATOR
     with st.container(border=True):
         st.html(
             markup.section(
@@ -473,28 +490,28 @@ def ask_first_route() -> None:
         known_suites = page_frame.context().suites
         suites = sorted(known_suites.names())
         # A shipped suite decides only for the simulator: it says nothing about a real feature.
-        suites = suites if simulated else ["", *suites]
+        suites = suites if is_simulated else ["", *suites]
         own_suites = known_suites.own_names()
-        usual_suite = entered.suite if simulated else next(iter(own_suites), "")
+        default_suite = draft.suite if is_simulated else next(iter(own_suites), "")
         policies = sorted(page_frame.context().policies)
-        usual = entered.policy if simulated else "default"
-        first, second, third = st.columns(3)
-        route = first.text_input("Route, the name that clients use", entered.route)
-        suite = second.selectbox(
+        default_policy = draft.policy if is_simulated else "default"
+        left, middle, right = st.columns(3)
+        route = left.text_input("Route, the name that clients use", draft.route)
+        suite = middle.selectbox(
             "Suite that decides",
             suites,
-            index=_index(suites, usual_suite),
+            index=_find_index(suites, default_suite),
             format_func=lambda name: name or NO_SUITE,
             key=f"suite-{provider}",
         )
-        policy = third.selectbox(
+        policy = right.selectbox(
             "Policy",
             policies,
-            index=_index(policies, usual),
+            index=_find_index(policies, default_policy),
             key=f"policy-{provider}",
             help="quick decides within minutes, on too little evidence for production.",
         )
-        st.html(markup.note(OWN_QUESTIONS))
+        st.html(markup.note(OWN_SUITE_NOTE))
     with st.container(border=True):
         st.html(
             markup.section(
@@ -504,15 +521,15 @@ def ask_first_route() -> None:
         )
         candidate = st.text_input(
             "Candidate, another model of this provider",
-            entered.candidate if simulated else "",
+            draft.candidate if is_simulated else "",
             key=f"candidate-{provider}",
         )
-    _create(
+    _show_create_button(
         replace(
-            entered,
+            draft,
             route=route.strip(),
             suite=suite or "",
-            policy=policy or usual,
+            policy=policy or default_policy,
             candidate=candidate.strip() if suite else "",
         )
     )
@@ -520,7 +537,7 @@ def ask_first_route() -> None:
 
 def _ask_provider() -> FirstRoute:
     """Asks for the provider. The simulator needs no key."""
-    usual = FirstRoute()
+    example = FirstRoute()
     left, right = st.columns(2)
     provider = left.selectbox(
         "Provider",
@@ -529,19 +546,19 @@ def _ask_provider() -> FirstRoute:
         help="A kind of provider, or your own name for an OpenAI-compatible server.",
     )
     provider = provider or SIMULATOR
-    simulated = provider == SIMULATOR
+    is_simulated = provider == SIMULATOR
     address = first_route.find_usual_address(provider)
     api_base = right.text_input("Address", address, key=f"address-{provider}")
     key = ""
-    if simulated:
-        st.html(markup.note(SIMULATED))
+    if is_simulated:
+        st.html(markup.note(SIMULATOR_NOTE))
     left, right = st.columns(2)
     model = left.text_input(
         "Model that serves now",
-        usual.model if simulated else "",
+        example.model if is_simulated else "",
         key=f"model-{provider}",
     )
-    if not simulated:
+    if not is_simulated:
         key = right.text_input(
             "Key",
             type="password",
@@ -550,7 +567,7 @@ def _ask_provider() -> FirstRoute:
         )
         right.html(markup.note("Stored encrypted. Leave it empty if no key is needed."))
     return replace(
-        usual,
+        example,
         provider=provider,
         api_base=api_base.strip(),
         key=key,
@@ -558,54 +575,54 @@ def _ask_provider() -> FirstRoute:
     )
 
 
-def _create(wanted: FirstRoute) -> None:
+def _show_create_button(draft: FirstRoute) -> None:
     """Shows the button that makes the route. After a refusal, a second click continues where
     the first one stopped.
     """
 
     def make(actor: Actor) -> None:
-        first_route.create_first_route(page_frame.context(), actor, wanted)
-        st.session_state[MADE] = wanted.route
+        first_route.create_first_route(page_frame.context(), actor, draft)
+        st.session_state[CREATED_ROUTE_KEY] = draft.route
 
-    done = f"Route {wanted.route} is made."
-    missing = "" if wanted.model and wanted.route else "Name the model and the route first."
-    missing = missing or current_user.why_not(Role.ADMIN)
+    done_text = f"Route {draft.route} is made."
+    obstacle = "" if draft.model and draft.route else "Name the model and the route first."
+    obstacle = obstacle or current_user.why_not(Role.ADMIN)
     if st.button(
         "Make the route",
         key="make-route",
         type="primary",
-        disabled=bool(missing),
+        disabled=bool(obstacle),
     ):
         with st.spinner("Making the route and checking whether its provider answers"):
-            current_user.attempt(make, lambda _: done, refused=REFUSED)
-    if missing:
-        st.html(markup.note(missing))
+            current_user.attempt(make, lambda _: done_text, refused=REFUSAL_NOTE)
+    if obstacle:
+        st.html(markup.note(obstacle))
 
 
-def _index(names: list[str], wanted: str) -> int:
-    return names.index(wanted) if wanted in names else 0
+def _find_index(names: list[str], name: str) -> int:
+    return names.index(name) if name in names else 0
 
 
 def show_next_steps() -> None:
-    """Shows what to do after the first route, to the visitor who made it."""
-    route = st.session_state.get(MADE)
+    """Shows the next steps after the first route to the visitor who made the route."""
+    route = st.session_state.get(CREATED_ROUTE_KEY)
     if route is None:
         return
     for check in registered_providers.load_last_check(page_frame.context()).providers:
         for finding in check.findings:
             if finding.next_step:
-                words = f"{finding.found}. Next: {finding.next_step}"
-                st.html(markup.banner(f"{check.provider}:", words))
-    traffic = f"<code>swapgate sim traffic {escape(route)} --until-settled</code>"
-    entered = (
+                text = f"{finding.found}. Next: {finding.next_step}"
+                st.html(markup.banner(f"{check.provider}:", text))
+    command = f"<code>swapgate sim traffic {escape(route)} --until-settled</code>"
+    client_note = (
         f"<p>Clients send {strong(route)} as the model to the router's address, with a key "
         "from <code>swapgate key create</code>.</p>"
     )
-    evaluated = (
-        f"<p>The control plane runs a proposal's evals. A canary then needs callers: {traffic} "
+    canary_note = (
+        f"<p>The control plane runs a proposal's evals. A canary then needs callers: {command} "
         "simulates them with the client key in SWAPGATE_KEY.</p>"
     )
-    st.html(markup.block(entered + evaluated))
+    st.html(markup.block(client_note + canary_note))
     for page, label in NEXT_PAGES.items():
         page_frame.link(page, label, "arrow_forward")
 

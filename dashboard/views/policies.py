@@ -1,7 +1,7 @@
-"""The section of the Routes page about policies: what must a candidate prove, and how?
+"""The section of the Routes page about policies, the rules of proof for candidates.
 
-It explains each rule of a policy in a sentence. Policies are changed in the configuration file
-alone.
+It explains each rule of a policy in a sentence. People change policies in the configuration
+file alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,49 +41,54 @@ NOTE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PoliciesView:
-    """What the section shows. others: those of the most routes first."""
+    """The section's data. other_policies: sorted by the number of their routes, most first."""
 
-    own: Sequence[Policy]  # the policy of the page's route; empty without a route
-    others: Sequence[Policy]
-    used: Mapping[str, Sequence[str]]  # the routes that use a policy, by its name
+    own_policy: Sequence[Policy]  # the policy of the page's route; empty without a route
+    other_policies: Sequence[Policy]
+    routes_by_policy: Mapping[str, Sequence[str]]  # the routes that use a policy
 
 
-def load(ctx: Context, own: str) -> PoliciesView:
+def load(ctx: Context, own_name: str) -> PoliciesView:
     """Loads the policies, and the routes that use each."""
-    used: dict[str, list[str]] = {name: [] for name in ctx.policies}
+    routes_by_policy: dict[str, list[str]] = {name: [] for name in ctx.policies}
     for route in ctx.store.lists.routes():
-        used.setdefault(route.settings.policy, []).append(route.name)
-    ordered = sorted(ctx.policies, key=lambda name: (-len(used[name]), name))
+        routes_by_policy.setdefault(route.settings.policy, []).append(route.name)
+    ordered = sorted(ctx.policies, key=lambda name: (-len(routes_by_policy[name]), name))
     return PoliciesView(
-        [ctx.policies[own]] if own in ctx.policies else [],
-        [ctx.policies[name] for name in ordered if name != own],
-        used,
+        [ctx.policies[own_name]] if own_name in ctx.policies else [],
+        [ctx.policies[name] for name in ordered if name != own_name],
+        routes_by_policy,
     )
 
 
-def show(own: str = "") -> None:
-    """Shows the policies. own: the policy of the page's route, shown first and unfolded."""
-    view = load(page_frame.context(), own)
+def show(own_name: str = "") -> None:
+    """Shows the policies. own_name: the policy of the page's route, which comes first."""
+    view = load(page_frame.context(), own_name)
     st.html(markup.section("Policy", NOTE))
     OWN.show(view)
     OTHERS.show(view)
 
 
-def _card(view: PoliciesView, policy: Policy) -> Sequence[str]:
-    """Renders a policy: who uses it, its rules and the steps of its canary."""
-    people = policy.promotion is PromotionMode.APPROVED
-    who = "a person approves" if people else "automatic"
-    tone = labels.Tone.UNDECIDED if people else labels.Tone.NEUTRAL
-    routes = view.used[policy.name]
-    used = "No route uses it."
+def _render_card(view: PoliciesView, policy: Policy) -> Sequence[str]:
+    """Renders a policy: the routes that use it, its rules and the steps of its canary."""
+    needs_person = policy.promotion is PromotionMode.APPROVED
+    approval = "a person approves" if needs_person else "automatic"
+    tone = labels.Tone.UNDECIDED if needs_person else labels.Tone.NEUTRAL
+    routes = view.routes_by_policy[policy.name]
+    users = "No route uses it."
     if routes:
         names = [markup.link("routes", escape(name), route=name) for name in routes]
         count = escape(labels.plural(len(routes), "route"))
-        used = f"{count}: {labels.few(names, MOST_ROUTES)}"
+        users = f"{count}: {labels.few(names, MOST_ROUTES)}"
     name = f'<span class="name">{strong(policy.name)}</span>'
-    plan = [(format_bps(step.weight_bps), _needs(step)) for step in policy.canary.steps]
+    plan = [
+        (format_bps(step.weight_bps), _describe_conditions(step))
+        for step in policy.canary.steps
+    ]
     return [
-        markup.block(f"<p>{name} {markup.pill(who, tone)}</p>", f'<p class="note">{used}</p>'),
+        markup.block(
+            f"<p>{name} {markup.pill(approval, tone)}</p>", f'<p class="note">{users}</p>'
+        ),
         summary(policy),
         markup.steps([*plan, ("100 %", "promoted")], None),
     ]
@@ -92,24 +97,26 @@ def _card(view: PoliciesView, policy: Policy) -> Sequence[str]:
 def summary(policy: Policy) -> str:
     """Renders the rules of a policy, one sentence for each."""
     rows = (
-        ("To pass", _claim(policy.gate)),
-        ("Wrong passes", _risk(policy.gate)),
-        ("Items", _items(policy.gate)),
-        ("Money", _money(policy)),
-        ("Approval", _approval(policy)),
+        ("To pass", _explain_claim(policy.gate)),
+        ("Wrong passes", _explain_risk(policy.gate)),
+        ("Items", _explain_items(policy.gate)),
+        ("Money", _explain_limits(policy)),
+        ("Approval", _explain_approval(policy)),
         (
             "Proof",
             f"A verdict is proof for {labels.span(policy.gate.verdict_ttl_s)}.",
         ),
-        ("Canary", _canary(policy.canary)),
-        ("Guarded by", _guardrails(policy.canary)),
-        ("Afterwards", _bake(policy.canary)),
+        ("Canary", _explain_canary(policy.canary)),
+        ("Guarded by", _list_guardrails(policy.canary)),
+        ("Afterwards", _explain_bake(policy.canary)),
     )
     return markup.facts([(name, escape(words)) for name, words in rows])
 
 
-def _claim(gate: GatePolicy) -> str:
-    """Explains what a candidate must show, and which other claims a proposal may make."""
+def _explain_claim(gate: GatePolicy) -> str:
+    """Explains the claim that a candidate must prove, and the other claims that a proposal may
+    make.
+    """
     loss = f"{format_score(gate.margin, None)} points"
     match gate.claim:
         case Claim.SUPERIOR:
@@ -121,33 +128,37 @@ def _claim(gate: GatePolicy) -> str:
             words = (
                 f"The candidate must save {saving} of the cost, and be at most {loss} worse."
             )
-    others = [labels.CLAIMS[c] for c in gate.allowed_claims if c is not gate.claim]
-    if others:
+    other_claims = [
+        labels.CLAIMS[claim] for claim in gate.allowed_claims if claim is not gate.claim
+    ]
+    if other_claims:
         largest = f"{format_score(gate.largest_margin, None)} points"
         words += (
-            f" A proposal may claim “{'” or “'.join(others)}” instead, with an allowed loss of "
-            f"up to {largest}."
+            f" A proposal may claim “{'” or “'.join(other_claims)}” instead, with an allowed "
+            f"loss of up to {largest}."
         )
     return words
 
 
-def _risk(gate: GatePolicy) -> str:
-    """Explains alpha: how often a candidate that should fail passes by luck, also over repeated
-    proposals.
+def _explain_risk(gate: GatePolicy) -> str:
+    """Explains alpha: how often a candidate that should fail passes by luck, in one proposal
+    and in repeated ones.
     """
-    chance = format_score(gate.alpha, None)
+    passes = format_score(gate.alpha, None)
     budget = ""
     if gate.alpha_budget is not None:
-        most = format_score(gate.alpha_budget, None)
-        budget = f" All candidates of a route in 90 days together: at most {most} in 100."
+        budget_passes = format_score(gate.alpha_budget, None)
+        budget = (
+            f" All candidates of a route in 90 days together: at most {budget_passes} in 100."
+        )
     return (
-        f"Of 100 candidates that should fail, at most {chance} pass by luck. If they are "
+        f"Of 100 candidates that should fail, at most {passes} pass by luck. If they are "
         f"proposed again and again, at most {format_score(gate.alpha * ALL_LOOKS, None)} pass."
         f"{budget}"
     )
 
 
-def _items(gate: GatePolicy) -> str:
+def _explain_items(gate: GatePolicy) -> str:
     amount = (
         "All items of each suite are"
         if gate.n_max is None
@@ -157,7 +168,7 @@ def _items(gate: GatePolicy) -> str:
     return f"{amount} asked {times} of both models; a clear result ends the run earlier."
 
 
-def _money(policy: Policy) -> str:
+def _explain_limits(policy: Policy) -> str:
     gate = policy.gate
     limits = []
     if gate.max_cost_usd is not None:
@@ -175,15 +186,15 @@ def _money(policy: Policy) -> str:
     return words
 
 
-def _approval(policy: Policy) -> str:
-    """Explains who must approve a swap, how long the proposal waits, and if a change request is
-    needed.
+def _explain_approval(policy: Policy) -> str:
+    """Explains the approval of a swap, the time for it, and whether it needs a change
+    request.
     """
     words = "No approval is needed: the canary of a candidate that passed opens at once."
     if policy.promotion is not PromotionMode.AUTOMATIC:
-        who = "A person" if policy.self_approval else "A person other than the proposer"
+        approver = "A person" if policy.self_approval else "A person other than the proposer"
         words = (
-            f"{who} approves before the canary starts, within "
+            f"{approver} approves before the canary starts, within "
             f"{labels.span(policy.approval_ttl_s)}; else the proposal expires."
         )
     if policy.change_reference is ChangeReferenceRule.REQUIRED:
@@ -191,7 +202,7 @@ def _approval(policy: Policy) -> str:
     return words
 
 
-def _canary(canary: CanaryPolicy) -> str:
+def _explain_canary(canary: CanaryPolicy) -> str:
     alarm = format_score(canary.alpha + canary.local_alpha, None)
     return (
         "Swapgate rolls the canary back as soon as harm is shown. Of 100 canaries that do "
@@ -199,32 +210,32 @@ def _canary(canary: CanaryPolicy) -> str:
     )
 
 
-def _guardrails(canary: CanaryPolicy) -> str:
+def _list_guardrails(canary: CanaryPolicy) -> str:
     """Lists the guardrails by the increase that they tolerate."""
-    grouped: dict[float, list[str]] = {}
+    names_by_ratio: dict[float, list[str]] = {}
     for guardrail, ratio in canary.tolerated.items():
         name = GUARDRAIL_NAMES[guardrail]
-        grouped.setdefault(ratio, []).append(name[0].lower() + name[1:])
+        names_by_ratio.setdefault(ratio, []).append(name[0].lower() + name[1:])
     parts = []
-    for ratio, names in sorted(grouped.items()):
+    for ratio, names in sorted(names_by_ratio.items()):
         allowed = "No increase" if ratio == 1.0 else f"At most {format_number(ratio)} times"
         parts.append(f"{allowed}: {', '.join(names)}")
     return f"{'. '.join(parts)}. All compared with the current model."
 
 
-def _bake(canary: CanaryPolicy) -> str:
-    """Explains the comparison after a promotion; that there is none, for a policy without a
-    bake.
-    """
+def _explain_bake(canary: CanaryPolicy) -> str:
+    """Explains the comparison after a promotion. A policy without a bake has no comparison."""
     if not canary.bake_s:
         return "After the promotion all traffic goes to the new model; nothing is compared."
     share = format_bps(canary.bake_bps)
-    time = labels.span(canary.bake_s)
-    return f"For {time} after the promotion, the former model keeps {share}, for comparison."
+    duration = labels.span(canary.bake_s)
+    return (
+        f"For {duration} after the promotion, the former model keeps {share}, for comparison."
+    )
 
 
-def _needs(step: CanaryStep) -> str:
-    """Describes what a canary needs to leave a step."""
+def _describe_conditions(step: CanaryStep) -> str:
+    """Describes the conditions for leaving a step."""
     parts = [f"{step.min_exposures:,} callers"]
     if step.certify:
         parts.append("and shown to do no harm")
@@ -237,11 +248,11 @@ def _needs(step: CanaryStep) -> str:
 
 
 CARDS: Final = Cards[PoliciesView, Policy](
-    key=lambda policy: f"policy-{policy.name}", parts=_card
+    key=lambda policy: f"policy-{policy.name}", parts=_render_card
 )
-OWN: Final = ResourceList[PoliciesView, Policy](rows=lambda view: view.own, cards=CARDS)
+OWN: Final = ResourceList[PoliciesView, Policy](rows=lambda view: view.own_policy, cards=CARDS)
 OTHERS: Final = ResourceList[PoliciesView, Policy](
-    rows=lambda view: view.others,
+    rows=lambda view: view.other_policies,
     cards=CARDS,
     folded=("other policy", "other policies"),
 )

@@ -1,4 +1,4 @@
-"""The Proposals page answers: what is proposed, and who has to act?
+"""The Proposals page answers: which swaps are proposed, and which wait for a person?
 
 It also has the form that proposes a swap, with its forecast. The buttons of a proposal are in
 `decisions`.
@@ -35,7 +35,7 @@ AS_THE_POLICY: Final = "as the policy says"
 
 @dataclass(frozen=True, slots=True)
 class ProposalsView:
-    """What the page shows. page: all open proposals, and a page of the others."""
+    """The page's data. page: all open proposals, and a page of the others."""
 
     page: Page[ProposalRow]
     routes: Sequence[str]
@@ -45,8 +45,8 @@ class ProposalsView:
     state: str = "all"
 
     @property
-    def busy(self) -> Mapping[str, ProposalRow]:
-        """The open proposals that exclude another one on their route, by route."""
+    def open_by_route(self) -> Mapping[str, ProposalRow]:
+        """Returns the open proposals by route, if they prevent a further one for it."""
         return {
             row.proposal.route: row
             for row in self.page
@@ -54,8 +54,8 @@ class ProposalsView:
         }
 
     @property
-    def chosen(self) -> Sequence[ProposalRow]:
-        """The proposals in the chosen state."""
+    def in_state(self) -> Sequence[ProposalRow]:
+        """Returns the proposals in the chosen state."""
         return [
             row
             for row in self.page
@@ -69,7 +69,7 @@ def load(ctx: Context, _: None) -> ProposalsView:
     return ProposalsView(
         page,
         page_frame.route_names(ctx),
-        _canary_labels(ctx, page),
+        _load_canary_labels(ctx, page),
         page_frame.titles(ctx),
         ctx.clock.now(),
     )
@@ -93,70 +93,72 @@ def _show_chosen(view: ProposalsView) -> None:
         wrap=True,
         label_visibility="collapsed",
     )
-    chosen = replace(view, state=state or "open")
-    PROPOSALS.show(chosen)
-    if not chosen.chosen:
+    filtered = replace(view, state=state or "open")
+    PROPOSALS.show(filtered)
+    if not filtered.in_state:
         newest = next(iter(view.page), None)
-        decided = " The newest decided proposal:" if newest and state == "open" else ""
-        st.html(markup.note(f"No proposal is “{state}”.{decided}"))
-        if newest and decided:
-            _lead_to(newest)
+        decided_text = " The newest decided proposal:" if newest and state == "open" else ""
+        st.html(markup.note(f"No proposal is “{state}”.{decided_text}"))
+        if newest and decided_text:
+            _show_link(newest)
     # No link for open proposals, because every page lists all of them.
     if state != "open":
-        page_frame.show_turns("proposals", "proposals", view.page.next)
+        page_frame.show_page_links("proposals", "proposals", view.page.next)
 
 
-def _command(_: None) -> Sequence[Sequence[str]]:
+def _build_command(_: None) -> Sequence[Sequence[str]]:
     state = st.session_state.get("state", "open")
     return [["proposal", "list", *([] if state == "all" else [f"--{state}"])]]
 
 
-def _headline(page: Page[ProposalRow]) -> tuple[str, str]:
+def _write_headline(page: Page[ProposalRow]) -> tuple[str, str]:
     routes = [row.proposal.route for row in page if decisions.awaits_decision(row.proposal)]
-    opened = sum(row.proposal.open for row in page)
-    note = f"{labels.plural(opened, 'open proposal')} of {page.total:,}"
+    open_count = sum(row.proposal.open for row in page)
+    note = f"{labels.plural(open_count, 'open proposal')} of {page.total:,}"
     if not routes:
         return "No proposal waits for a person", note
     verb = "waits" if len(routes) == 1 else "wait"
-    many = labels.plural(len(routes), "proposal")
-    return f"{many} {verb} for approval: {strong(', '.join(routes))}", note
+    count_text = labels.plural(len(routes), "proposal")
+    return f"{count_text} {verb} for approval: {strong(', '.join(routes))}", note
 
 
-def _canary_labels(ctx: Context, rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
-    """Maps routes with a live canary to its label. Reads no canary if no proposal is in one."""
+def _load_canary_labels(ctx: Context, rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
+    """Maps routes with a live canary to the canary's label. Without a proposal in canary, reads
+    no canary.
+    """
     if not any(row.proposal.phase is ProposalPhase.CANARY for row in rows):
         return {}
-    live = status.list_canaries(ctx)
+    live_canaries = status.list_canaries(ctx)
     return {
         canary.rollout.route: replace(
             labels.canary_label(canary.state), words=canary.state.of_route
         )
-        for canary in live
+        for canary in live_canaries
         if not canary.rollout.baking
     }
 
 
-def _live_canary(view: ProposalsView, row: ProposalRow) -> Label | None:
+def _find_live_canary(view: ProposalsView, row: ProposalRow) -> Label | None:
     """Returns the state of the proposal's canary; None without a live one."""
     if row.proposal.phase is not ProposalPhase.CANARY:
         return None
     return view.canaries.get(row.proposal.route)
 
 
-def _card(view: ProposalsView, row: ProposalRow) -> Sequence[str]:
-    label = _live_canary(view, row) or labels.phase_label(row.proposal)
-    return [markup.block(_what(row, label, view.titles, view.now))]
+def _render_card(view: ProposalsView, row: ProposalRow) -> Sequence[str]:
+    label = _find_live_canary(view, row) or labels.phase_label(row.proposal)
+    return [markup.block(_render_lines(row, label, view.titles, view.now))]
 
 
-def _card_actions(view: ProposalsView, row: ProposalRow) -> Sequence[Action]:
+def _list_card_actions(view: ProposalsView, row: ProposalRow) -> Sequence[Action]:
     proposal = row.proposal
     links = [PageLink("compare", "Compare", "balance", {"id": proposal.id})]
-    if _live_canary(view, row) is not None:
+    if _find_live_canary(view, row) is not None:
         links.append(PageLink("canary", "Canary", "monitor_heart", {"route": proposal.route}))
     return [*links, *decisions.openers(proposal, row.verdict, row.standing, view.now)]
 
 
-def _what(
+def _render_lines(
     row: ProposalRow,
     label: Label,
     titles: Mapping[str, str],
@@ -164,21 +166,21 @@ def _what(
 ) -> str:
     """Renders a proposal's lines: models, route, state, reasons and texts."""
     proposal = row.proposal
-    phase = markup.state(label)
+    phase_html = markup.state(label)
     comparison = markup.link("compare", escape(proposal.id), id=proposal.id)
     route = markup.link("routes", strong(proposal.route), route=proposal.route)
-    proposed = f"{comparison} · proposed by {strong(proposal.proposer)}"
-    when = labels.age(proposal.created_at, now)
+    origin = f"{comparison} · proposed by {strong(proposal.proposer)}"
+    age_text = labels.age(proposal.created_at, now)
     if proposal.approver is not None:
-        when += f" · approvals 1 of 1, by {proposal.approver}"
+        age_text += f" · approvals 1 of 1, by {proposal.approver}"
     elif decisions.awaits_decision(proposal):
-        when += f" · approvals 0 of 1 · {labels.left(proposal.approval_ends_at, now)}"
+        age_text += f" · approvals 0 of 1 · {labels.left(proposal.approval_ends_at, now)}"
     lines = [
         f"{strong(row.candidate)} instead of {strong(row.incumbent)}",
-        f"Route {route} · {phase} · claim: {labels.CLAIMS[proposal.claim]}",
-        f'<span class="note">{proposed} {escape(when)}</span>',
+        f"Route {route} · {phase_html} · claim: {labels.CLAIMS[proposal.claim]}",
+        f'<span class="note">{origin} {escape(age_text)}</span>',
     ]
-    lines += _progress(row)
+    lines += _render_progress(row)
     lines += [f"▲ {escape(remark)}" for remark in row.remarks]
     if proposal.reason:
         lines.append(f"Reason: {escape(proposal.reason)}")
@@ -186,31 +188,31 @@ def _what(
     if row.cost:
         lines.append(f"Cost: {escape(row.cost)}")
     if row.verdict is not None:
-        decided = markup.state(labels.verdict_label(row.verdict))
-        lines.append(f"{decided}: {escape(describe_reason(row.verdict, titles))}")
-    why = proposal.closed_because
-    if why and row.verdict is None:
-        lines.append(escape(why))
-    elif row.verdict and why not in ("", row.verdict.reason):
-        lines.append(f"Closed: {escape(why[:1].upper() + why[1:])}")
+        verdict_html = markup.state(labels.verdict_label(row.verdict))
+        lines.append(f"{verdict_html}: {escape(describe_reason(row.verdict, titles))}")
+    closing_reason = proposal.closed_because
+    if closing_reason and row.verdict is None:
+        lines.append(escape(closing_reason))
+    elif row.verdict and closing_reason not in ("", row.verdict.reason):
+        lines.append(f"Closed: {escape(closing_reason[:1].upper() + closing_reason[1:])}")
     return "".join(f"<p>{line}</p>" for line in lines)
 
 
-def _progress(row: ProposalRow) -> Sequence[str]:
+def _render_progress(row: ProposalRow) -> Sequence[str]:
     """Renders the progress of an evaluation, and why it waits."""
-    waits = [f"It {escape(row.proposal.waits)}."] if row.proposal.waits else []
-    done, most = row.answers or (0, 0)
-    if not most:
-        return waits
-    counted = f"{done:,} of at most {most:,} answers; the gate may stop earlier"
-    meter = markup.meter("Progress", done / most, labels.Tone.NEUTRAL)
-    return [*waits, escape(counted) + meter]
+    wait_lines = [f"It {escape(row.proposal.waits)}."] if row.proposal.waits else []
+    answered, most_answers = row.answers or (0, 0)
+    if not most_answers:
+        return wait_lines
+    count_text = f"{answered:,} of at most {most_answers:,} answers; the gate may stop earlier"
+    meter = markup.meter("Progress", answered / most_answers, labels.Tone.NEUTRAL)
+    return [*wait_lines, escape(count_text) + meter]
 
 
 def create(view: ProposalsView) -> None:
-    """Shows the form for a proposal. An open proposal of the route excludes another one."""
+    """Shows the form for a proposal. A route with an open proposal takes no further one."""
     routes = view.routes
-    busy = view.busy
+    open_by_route = view.open_by_route
     prefilled = st.query_params.get("candidate")
     with st.expander(
         "Propose a swap",
@@ -223,37 +225,37 @@ def create(view: ProposalsView) -> None:
                 "swapgate init --guided",
             )
             return
-        request = _read_form(routes, prefilled, busy)
-        why_not = _why_not(request, busy)
-        if not why_not:
-            why_not = _outlook(request)
-        elif request.route in busy:
-            _lead_to(busy[request.route])
+        request = _read_form(routes, prefilled, open_by_route)
+        obstacle = _find_obstacle(request, open_by_route)
+        if not obstacle:
+            obstacle = _show_forecast(request)
+        elif request.route in open_by_route:
+            _show_link(open_by_route[request.route])
         with st.container(horizontal=True, vertical_alignment="center"):
-            if st.button("Propose", type="primary", disabled=bool(why_not)):
+            if st.button("Propose", type="primary", disabled=bool(obstacle)):
                 current_user.attempt(
                     lambda actor: submission.create_proposal(
                         page_frame.context(), actor, request
                     ),
                     lambda actor: (
                         f"{actor.name} proposed {request.candidate} for route {request.route}; "
-                        f"{_what_follows()}."
+                        f"{_describe_next()}."
                     ),
                 )
             actor = current_user.signed_in()
-            whose = f"Proposed as {actor.name}." if actor else current_user.SIGN_IN
-            st.html(markup.note(why_not or whose), width="content")
+            proposer_note = f"Proposed as {actor.name}." if actor else current_user.SIGN_IN
+            st.html(markup.note(obstacle or proposer_note), width="content")
 
 
-def _what_follows() -> str:
-    """Says what happens after a proposal, and if it has to wait for the control process."""
+def _describe_next() -> str:
+    """Describes the next step after a proposal, which may wait for the control process."""
     advice = page_frame.missing_control()
     if advice is None:
         return "its evaluation starts within seconds"
     return f"it waits, as {advice}"
 
 
-def _lead_to(row: ProposalRow) -> None:
+def _show_link(row: ProposalRow) -> None:
     label = f"See {row.candidate} instead of {row.incumbent}"
     page_frame.link("compare", label, "balance", id=row.proposal.id)
 
@@ -261,18 +263,18 @@ def _lead_to(row: ProposalRow) -> None:
 def _read_form(
     routes: Sequence[str],
     prefilled: str | None,
-    busy: Mapping[str, ProposalRow],
+    open_by_route: Mapping[str, ProposalRow],
 ) -> submission.ProposalRequest:
     """Shows the fields of a proposal. The address may name the route and the candidate."""
     ctx = page_frame.context()
     left, right = st.columns(2)
-    param = st.query_params.get("route")
-    free = next((name for name in routes if name not in busy), routes[0])
-    at = routes.index(param if param in routes else free)
+    named_route = st.query_params.get("route")
+    free_route = next((name for name in routes if name not in open_by_route), routes[0])
+    index = routes.index(named_route if named_route in routes else free_route)
     route = left.selectbox(
         "Route",
         routes,
-        index=at,
+        index=index,
         key="wish-route",
     )
     claims: list[Claim | None] = [None, *Claim]
@@ -282,11 +284,11 @@ def _read_form(
         key="wish-claim",
         format_func=lambda claim: labels.CLAIMS[claim] if claim else AS_THE_POLICY,
     )
-    known = list(page_frame.candidates(ctx, route))
-    names = list(dict.fromkeys([*([prefilled] if prefilled else []), *known]))
+    registered = list(page_frame.candidates(ctx, route))
+    candidates = list(dict.fromkeys([*([prefilled] if prefilled else []), *registered]))
     candidate = right.selectbox(
         "Candidate",
-        names,
+        candidates,
         index=0 if prefilled else None,
         accept_new_options=True,
         placeholder=TYPE_A_MODEL,
@@ -303,8 +305,10 @@ def _read_form(
     )
     reason = left.text_input("Reason", key="wish-reason")
     texts: dict[str, Any] = {
-        name: right.text_input(f"{text['label']} (optional)", key=f"wish-{text['word']}")
-        for name, text in PROPOSAL_TEXTS.items()
+        name: right.text_input(
+            f"{declaration['label']} (optional)", key=f"wish-{declaration['word']}"
+        )
+        for name, declaration in PROPOSAL_TEXTS.items()
     }
     return submission.ProposalRequest(
         route=route,
@@ -316,14 +320,16 @@ def _read_form(
     )
 
 
-def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow]) -> str:
-    """Explains why the proposal cannot be made yet; empty if it can."""
-    if request.route in busy:
-        open_ = busy[request.route].proposal
-        waiting = labels.phase_label(open_).words
+def _find_obstacle(
+    request: submission.ProposalRequest, open_by_route: Mapping[str, ProposalRow]
+) -> str:
+    """Names the obstacle to making the proposal now; empty without one."""
+    if request.route in open_by_route:
+        open_proposal = open_by_route[request.route].proposal
+        phase_words = labels.phase_label(open_proposal).words
         return (
-            f"Route {request.route} has an open proposal, {open_.id} ({waiting}); propose "
-            "again after it has ended."
+            f"Route {request.route} has an open proposal, {open_proposal.id} ({phase_words}); "
+            "propose again after it has ended."
         )
     if not request.candidate:
         return "Choose a candidate first."
@@ -332,39 +338,39 @@ def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow
     return ""
 
 
-def _outlook(request: submission.ProposalRequest) -> str:
-    """Shows the forecast: items, cost, time, risk and who must approve.
+def _show_forecast(request: submission.ProposalRequest) -> str:
+    """Shows the forecast: items, cost, time, risk and the required approval.
 
-    Returns why the proposal cannot be made: its cost would end the canary. Empty if it can.
+    Returns the obstacle if the candidate's cost would end its canary; else an empty text.
     """
     ctx = page_frame.context()
     try:
-        planned = estimate.estimate_proposal(ctx, request)
+        estimates = estimate.estimate_proposal(ctx, request)
     except SwapgateError as error:
         st.html(markup.note(f"No forecast is possible: {error}"))
         return ""
     terms = submission.preview_proposal(ctx, request, current_user.signed_in())
-    names = page_frame.titles(ctx)
+    titles = page_frame.titles(ctx)
     rows = [
         {
-            "Suite": escape(names.get(suite.plan.suite, suite.plan.suite)),
+            "Suite": escape(titles.get(suite.plan.suite, suite.plan.suite)),
             "Items": suite.plan.n_max_text,
             "Smallest difference it can show": f"{format_score(suite.mde)} points",
             "Loss that fails": verdict_text.failing_loss(suite),
         }
-        for suite in planned
+        for suite in estimates
     ]
-    claims = verdict_text.claim_rows(planned, names)
+    claims = verdict_text.claim_rows(estimates, titles)
     page_frame.show_html(markup.table(rows) + markup.table(claims, stacked=True))
-    widening = route_rules.describe_second_person_reasons(terms.widened)
+    second_person_reasons = route_rules.describe_second_person_reasons(terms.widened)
     ramp = duration_estimate.estimate_for_route(ctx, request.route)
     for line in (
         f"The candidate is {terms.candidate}.",
         *filter(None, [terms.unlisted]),
-        verdict_text.outlook_line(planned),
+        verdict_text.outlook_line(estimates),
         terms.cost.text,
         f"This would be the {terms.risk.text}.",
-        *(f"Another person must approve it: {line}" for line in widening),
+        *(f"Another person must approve it: {line}" for line in second_person_reasons),
         *(f"{line}." for line in terms.untaken),
         ramp.words,
         *(f"Option: {option}" for option in ramp.options),
@@ -382,23 +388,25 @@ def _outlook(request: submission.ProposalRequest) -> str:
 
 
 PROPOSALS: Final = ResourceList[ProposalsView, ProposalRow](
-    rows=lambda view: view.chosen,
+    rows=lambda view: view.in_state,
     cards=Cards(
-        key=lambda row: f"proposal-{row.proposal.id}", parts=_card, actions=_card_actions
+        key=lambda row: f"proposal-{row.proposal.id}",
+        parts=_render_card,
+        actions=_list_card_actions,
     ),
 )
 PAGE: Final = ResourcePage[None, ProposalsView](
     name="The proposals",
     ask=lambda: None,
     load=load,
-    title=lambda view: _headline(view.page),
+    title=lambda view: _write_headline(view.page),
     parts=(
         lambda view: page_frame.show_html(markup.invalid(view.page.invalid)),
         lambda _: page_frame.show_freezes(),
         create,
         _show_chosen,
     ),
-    commands=_command,
+    commands=_build_command,
 )
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The dialogs of the Providers page.
 
-A stored key is never shown again. Adding a provider, a new address and a new key are followed
-by a check, whose findings the provider's card shows.
+No dialog shows a stored key again. After a new provider, address or key, Swapgate checks the
+provider, and its card shows the findings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,16 +33,16 @@ from harness.providers.registry.credentials import (
 from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import ProviderSettings, Target
 
-ASKS: Final = "Asking the provider, for 20 s at most"
-STORE = "Add or replace"
-REMOVE = "Remove"
-ANOTHER: Final = "Add another key"
+SPINNER_TEXT: Final = "Asking the provider, for 20 s at most"
+STORE_LABEL = "Add or replace"
+REMOVE_LABEL = "Remove"
+ANOTHER_KEY: Final = "Add another key"
 MOST_OVERLAP_H: Final = credentials.LONGEST_OVERLAP / timedelta(hours=1)
-OUTDATED: Final = "outdated-by-a-move"
+OUTDATED_KEY: Final = "outdated-by-a-move"
 UNLISTED: Final = "unlisted-model"
-SHOWN: Final = 5
+MOST_SHOWN_ROUTES: Final = 5
 KIND_NOTE: Final = "The kind sets the protocol. For your own server: vllm, ollama or custom."
-PARAMETERS: Final = "`swapgate model add` adds a model with its own parameters."
+PARAMETERS_NOTE: Final = "`swapgate model add` adds a model with its own parameters."
 
 
 @dialog("Add a provider", Role.ADMIN, "new", "add", width="medium")
@@ -63,7 +63,7 @@ def add_provider(form: Form) -> None:
             show_account_commands(list(OAUTH_ENDPOINTS))
         return
     form.subject_id = kind
-    form.spinner_text = ASKS
+    form.spinner_text = SPINNER_TEXT
     name = form.text("name", "Name, which precedes its models, as in NAME/MODEL", kind)
     address = form.text("address", "Address", first_route.find_usual_address(kind))
     form.need(name and address, "Name and address are needed.")
@@ -77,10 +77,10 @@ def add_provider(form: Form) -> None:
         markup.note("Stored encrypted and never shown. Leave it empty if no key is needed.")
     )
     change = CredentialChange(kind, {"api_base": address} if address else {}, value=key or None)
-    done = f"added {name}. Its card shows what the check found."
+    done_text = f"added {name}. Its card shows what the check found."
     form.submit(
         "Add and check",
-        done,
+        done_text,
         registered_providers.add_provider,
         name or kind,
         change,
@@ -90,10 +90,10 @@ def add_provider(form: Form) -> None:
 @dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
 def add_model(form: Form, provider: str) -> None:
     """Asks for a model of a provider, from its list or by name."""
-    form.spinner_text = ASKS
+    form.spinner_text = SPINNER_TEXT
     offers = named_models.list_configured_offers(page_frame.context())
-    named = [name for name, _ in offers if name.startswith(f"{provider}/")]
-    models = [name.removeprefix(f"{provider}/") for name in named]
+    offered_names = [name for name, _ in offers if name.startswith(f"{provider}/")]
+    models = [name.removeprefix(f"{provider}/") for name in offered_names]
     model = form.choose_or_type(
         "of",
         f"Model of {provider}",
@@ -101,15 +101,17 @@ def add_model(form: Form, provider: str) -> None:
         need="Choose a model first.",
         placeholder="Choose one, or write its name",
     )
-    known = f"{len(models):,} models are known." if models else "No model is known yet."
-    st.html(markup.note(f"{known} It serves only where a route uses it. {PARAMETERS}"))
+    count_text = f"{len(models):,} models are known." if models else "No model is known yet."
+    st.html(
+        markup.note(f"{count_text} It serves only where a route uses it. {PARAMETERS_NOTE}")
+    )
     if st.button(
         "Ask for its list of models",
         key=f"list-{provider}",
         type="tertiary",
         disabled=bool(current_user.why_not(Role.PROPOSER)),
     ):
-        with st.spinner(f"{ASKS} …"):
+        with st.spinner(f"{SPINNER_TEXT} …"):
             current_user.attempt(
                 lambda actor: _read_list(actor, provider),
                 lambda _: f"{provider} listed its models.",
@@ -129,36 +131,40 @@ def _add_model(
     actor: Actor,
     name: str,
 ) -> None:
-    added = targets.add_target(ctx, actor, Target.from_name(name))
-    if unlisted := named_models.describe_unlisted(ctx, actor, added):
-        st.session_state[UNLISTED] = (added.name, unlisted)
+    target = targets.add_target(ctx, actor, Target.from_name(name))
+    if warning := named_models.describe_unlisted(ctx, actor, target):
+        st.session_state[UNLISTED] = (target.name, warning)
 
 
 @dialog("Change the address", Role.ADMIN, "base", "link", width="medium")
 def change_address(form: Form, provider: str) -> None:
-    """Asks for a new address. Verdicts on the old address are then no proof for the routes."""
-    before = registered_providers.get_provider(page_frame.context(), provider)
-    form.spinner_text = ASKS
+    """Asks for a new address. The routes then need new proof, because verdicts hold only for
+    the old address.
+    """
+    provider_view = registered_providers.get_provider(page_frame.context(), provider)
+    form.spinner_text = SPINNER_TEXT
     address = form.text(
         "address",
         f"Address of {provider}",
-        before.api_base,
+        provider_view.api_base,
         need="An address is needed.",
     )
-    others = SettingsForm(ProviderSettings).ask(before, form.key, advanced=False)
-    settings = {"api_base": address, **others}
-    changed = any(getattr(before, name) != value for name, value in settings.items())
-    form.need(changed, "This is its address already.")
-    used = ", ".join(before.routes[:SHOWN]) + (" …" if len(before.routes) > SHOWN else "")
-    goes_on = (
-        f"Routes that use it ({used}) use the new address at once, and verdicts on the old "
-        "address are no longer proof for them."
+    other_settings = SettingsForm(ProviderSettings).ask(provider_view, form.key, advanced=False)
+    settings = {"api_base": address, **other_settings}
+    is_changed = any(getattr(provider_view, name) != value for name, value in settings.items())
+    form.need(is_changed, "This is its address already.")
+    route_names = ", ".join(provider_view.routes[:MOST_SHOWN_ROUTES]) + (
+        " …" if len(provider_view.routes) > MOST_SHOWN_ROUTES else ""
     )
-    st.html(markup.note(goes_on if before.routes else "No route uses it."))
-    done = f"moved {provider} to {address}."
+    consequence = (
+        f"Routes that use it ({route_names}) use the new address at once, and verdicts on the "
+        "old address are no longer proof for them."
+    )
+    st.html(markup.note(consequence if provider_view.routes else "No route uses it."))
+    done_text = f"moved {provider} to {address}."
     form.submit(
         "Change and check",
-        done,
+        done_text,
         _change_address,
         provider,
         settings,
@@ -173,28 +179,28 @@ def _change_address(
     settings: Mapping[str, object],
     reason: str,
 ) -> None:
-    """Moves the provider and checks it. Keeps which routes need new proof, for a banner."""
+    """Moves the provider and checks it. Keeps the routes that need new proof, for a banner."""
     change = ProviderChange(settings=settings, reason=reason)
-    moved = registered_providers.change_provider(ctx, actor, provider, change, create=False)
-    if moved.outdated:
-        st.session_state[OUTDATED] = (provider, ", ".join(moved.outdated))
+    result = registered_providers.change_provider(ctx, actor, provider, change, create=False)
+    if result.outdated:
+        st.session_state[OUTDATED_KEY] = (provider, ", ".join(result.outdated))
     registered_providers.check_provider(ctx, actor, provider)
 
 
 def show_once(_: object) -> None:
     """Shows the remarks of the last action, once."""
-    for key, words in (
-        (OUTDATED, "{} was moved: waiting for new proof."),
+    for key, heading in (
+        (OUTDATED_KEY, "{} was moved: waiting for new proof."),
         (UNLISTED, "{} is added, but may not answer:"),
     ):
-        name, why = st.session_state.pop(key, ("", ""))
-        if why:
-            st.html(markup.banner(words.format(name), why))
+        name, text = st.session_state.pop(key, ("", ""))
+        if text:
+            st.html(markup.banner(heading.format(name), text))
 
 
 def check_now(provider: str) -> None:
     """Checks a provider, and shows the result on its card."""
-    with st.spinner(f"{ASKS} …"):
+    with st.spinner(f"{SPINNER_TEXT} …"):
         current_user.attempt(
             lambda actor: registered_providers.check_provider(
                 page_frame.context(), actor, provider
@@ -204,10 +210,12 @@ def check_now(provider: str) -> None:
 
 
 def show_account_commands(kinds: Sequence[str]) -> None:
-    """Shows commands: a sign-in waits in a terminal for a code from a browser."""
+    """Shows the commands for an account's sign-in, which waits in a terminal for a code from a
+    browser.
+    """
     for kind in kinds:
         lines = f"oauth:\n  {kind}:\n    client_id: YOUR-CLIENT-ID"
-        # Wrapped: a keyboard cannot scroll code sideways on a phone.
+        # Wrapped, because a keyboard cannot scroll code sideways on a phone.
         st.code(lines, language="yaml", wrap_lines=True)
         st.code(
             f"swapgate provider key login {kind}",
@@ -226,64 +234,72 @@ def show_account_commands(kinds: Sequence[str]) -> None:
 @dialog("Keys and sign-in", Role.ADMIN, "set", "key", width="medium")
 def change_keys(_form: Form, provider: str) -> None:
     """Shows the provider's keys in the order of use, and asks to store or remove one."""
-    known = credentials.get_credentials(page_frame.context(), provider)
-    if known.kind in OAUTH_ENDPOINTS:
-        _account(known)
+    provider_credentials = credentials.get_credentials(page_frame.context(), provider)
+    if provider_credentials.kind in OAUTH_ENDPOINTS:
+        _show_account(provider_credentials)
         return
-    st.html(markup.block(_listed(known)))
-    act = STORE
-    if known.stored:
-        act = st.segmented_control(
+    st.html(markup.block(_render_keys(provider_credentials)))
+    action = STORE_LABEL
+    if provider_credentials.stored:
+        action = st.segmented_control(
             "What",
-            [STORE, REMOVE],
-            default=STORE,
+            [STORE_LABEL, REMOVE_LABEL],
+            default=STORE_LABEL,
             required=True,
             key=f"keys-act-{provider}",
         )
-    if act == REMOVE:
-        _remove(known)
+    if action == REMOVE_LABEL:
+        _ask_removal(provider_credentials)
     else:
-        _store(known)
+        _ask_key(provider_credentials)
 
 
-def _listed(known: ProviderCredentials) -> str:
-    if not known.keys:
-        lack = "It has no key, so its models get no requests." if known.lacks_key else "No key."
-        return f"<p>{escape(lack)}</p>"
-    rows = "".join(f"<li>{_stored(key)}</li>" for key in known.stored)
-    rows += "".join(f"<li>{escape(variable.text)}</li>" for variable in known.variables)
-    first = "If a key is refused or out of quota, the next key serves meanwhile."
-    listed = (
-        f"<p>Keys, in the order in which they are tried. {escape(first)}</p><ol>{rows}</ol>"
+def _render_keys(provider_credentials: ProviderCredentials) -> str:
+    if not provider_credentials.keys:
+        empty_text = (
+            "It has no key, so its models get no requests."
+            if provider_credentials.lacks_key
+            else "No key."
+        )
+        return f"<p>{escape(empty_text)}</p>"
+    rows = "".join(f"<li>{_render_key(key)}</li>" for key in provider_credentials.stored)
+    rows += "".join(
+        f"<li>{escape(variable.text)}</li>" for variable in provider_credentials.variables
     )
-    if known.variables:
-        listed += markup.note(f"{credentials.describe_variables(known)}.")
-    return listed
+    fallback_note = "If a key is refused or out of quota, the next key serves meanwhile."
+    keys_html = (
+        f"<p>Keys, in the order in which they are tried. {escape(fallback_note)}</p>"
+        f"<ol>{rows}</ol>"
+    )
+    if provider_credentials.variables:
+        keys_html += markup.note(f"{credentials.describe_variables(provider_credentials)}.")
+    return keys_html
 
 
-def _stored(key: StoredKeyView) -> str:
-    until = f", until {labels.date_time(key.expires_at)}" if key.expires_at else ""
-    by = f"by {key.created_by}, {labels.date_time(key.updated_at)}{until}"
-    return f'{strong(key.name)} <span class="note">{escape(by)}</span>'
+def _render_key(key: StoredKeyView) -> str:
+    until_text = f", until {labels.date_time(key.expires_at)}" if key.expires_at else ""
+    details = f"by {key.created_by}, {labels.date_time(key.updated_at)}{until_text}"
+    return f'{strong(key.name)} <span class="note">{escape(details)}</span>'
 
 
-def _store(known: ProviderCredentials) -> None:
-    """Asks for a key: a new one, or another value of a stored one.
+def _ask_key(provider_credentials: ProviderCredentials) -> None:
+    """Asks for a new key, or for a new value of a stored key.
 
-    The old value may stay as second choice for some hours, so that a rotation fails no request.
+    The old value may stay as second choice for some hours, so that no request fails during a
+    rotation.
     """
-    provider = known.name
-    stored = [key.name for key in known.stored]
-    form = Form(Role.ADMIN, "key", provider, spinner_text=ASKS)
+    provider = provider_credentials.name
+    stored_names = [key.name for key in provider_credentials.stored]
+    form = Form(Role.ADMIN, "key", provider, spinner_text=SPINNER_TEXT)
     name = DEFAULT_KEY_NAME
-    if stored:
+    if stored_names:
         name = st.selectbox(
             "Which key",
-            [*stored, ANOTHER],
+            [*stored_names, ANOTHER_KEY],
             key=form.key("name"),
-            format_func=lambda name: name if name == ANOTHER else f"Replace {name}",
+            format_func=lambda name: name if name == ANOTHER_KEY else f"Replace {name}",
         )
-    if name == ANOTHER:
+    if name == ANOTHER_KEY:
         name = form.text("new", "Name of the new key")
     value = form.text(
         "value",
@@ -292,10 +308,10 @@ def _store(known: ProviderCredentials) -> None:
         autocomplete="off",
     )
     form.need(value and name, "A name and the key are needed.")
-    first = False
-    hours = 0.0
-    if name in stored:
-        hours = st.number_input(
+    is_first = False
+    overlap_h = 0.0
+    if name in stored_names:
+        overlap_h = st.number_input(
             "Hours for which the old value stays as second choice",
             0.0,
             MOST_OVERLAP_H,
@@ -304,53 +320,57 @@ def _store(known: ProviderCredentials) -> None:
             format="%g",
             key=form.key("overlap"),
         )
-    elif stored:
-        first = st.checkbox("Try it before the other keys", key=form.key("first"))
+    elif stored_names:
+        is_first = st.checkbox("Try it before the other keys", key=form.key("first"))
     st.html(markup.note("Stored encrypted and never shown. Routers use it within 2 s."))
-    overlap = timedelta(hours=hours) if hours else None
+    overlap = timedelta(hours=overlap_h) if overlap_h else None
     change = CredentialChange(
         value=value,
         key=name,
-        first=first,
+        first=is_first,
         overlap=overlap,
     )
-    typed = form.key("value")
+    value_key = form.key("value")
 
     def store(ctx: Context, actor: Actor) -> None:
         # The session does not keep the typed key after the click.
-        st.session_state.pop(typed, None)
+        st.session_state.pop(value_key, None)
         registered_providers.replace_key(ctx, actor, provider, change)
 
     form.submit("Store and check", f"stored the key {name} of {provider}.", store)
 
 
-def _remove(known: ProviderCredentials) -> None:
-    provider = known.name
-    form = Form(Role.ADMIN, "key-gone", known.name)
-    names = [key.name for key in known.stored]
+def _ask_removal(provider_credentials: ProviderCredentials) -> None:
+    provider = provider_credentials.name
+    form = Form(Role.ADMIN, "key-gone", provider_credentials.name)
+    names = [key.name for key in provider_credentials.stored]
     name = st.selectbox("Which key", names, key=form.key("name"))
-    last = "It is the last key: without another, the provider's models get no requests."
-    others = "This deletes the stored key for good. The other keys continue to serve."
-    st.html(markup.note(others if known.keys > 1 else last))
+    last_key_note = (
+        "It is the last key: without another, the provider's models get no requests."
+    )
+    other_keys_note = "This deletes the stored key for good. The other keys continue to serve."
+    st.html(markup.note(other_keys_note if provider_credentials.keys > 1 else last_key_note))
     form.confirm(name)
-    done = f"removed the key {name} of {provider}."
+    done_text = f"removed the key {name} of {provider}."
     form.submit(
         "Remove the key",
-        done,
+        done_text,
         credentials.remove_credential,
         provider,
         key=name,
     )
 
 
-def _account(known: ProviderCredentials) -> None:
+def _show_account(provider_credentials: ProviderCredentials) -> None:
     """Shows the sign-in of an account, or the commands that begin one."""
-    form = Form(Role.ADMIN, "sign-out", known.name)
-    signed = next((key for key in known.stored if key.name == TOKEN_KEY_NAME), None)
-    if signed is None:
-        form.say(f"There is no sign-in for {strong(known.name)}.")
-        show_account_commands([known.name])
+    form = Form(Role.ADMIN, "sign-out", provider_credentials.name)
+    token = next(
+        (key for key in provider_credentials.stored if key.name == TOKEN_KEY_NAME), None
+    )
+    if token is None:
+        form.say(f"There is no sign-in for {strong(provider_credentials.name)}.")
+        show_account_commands([provider_credentials.name])
         return
-    form.say(f"Signed in: {_stored(signed)}. Swapgate renews it automatically.")
-    done = f"signed {known.name} out; revoke the access at the vendor, too."
-    form.submit("Sign out", done, sign_in.sign_out, known.name)
+    form.say(f"Signed in: {_render_key(token)}. Swapgate renews it automatically.")
+    done_text = f"signed {provider_credentials.name} out; revoke the access at the vendor, too."
+    form.submit("Sign out", done_text, sign_in.sign_out, provider_credentials.name)

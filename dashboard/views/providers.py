@@ -1,4 +1,4 @@
-"""The Providers page answers: which models can I reach, with which abilities and prices?
+"""The Providers page answers: which models can I reach, and with which abilities and prices?
 
 The figures are the same as in `swapgate provider matrix`. The dialogs are in
 `provider_dialogs`.
@@ -48,12 +48,12 @@ MOST_CARDS: Final = 12
 # With more models than these, a provider's card has rows only for models that routes use.
 MOST_MODELS: Final = 25
 # In the cards' order: unhealthy providers first.
-HEALTH: Final = {
+HEALTH_LABELS: Final = {
     ProviderHealth.UNHEALTHY: Label("✕", "unhealthy", Tone.WORSE),
     ProviderHealth.UNKNOWN: Label("?", "not asked lately", Tone.UNDECIDED),
     ProviderHealth.HEALTHY: Label("✓", "healthy", Tone.BETTER),
 }
-PROBED: Final = {
+PROBE_SIGNS: Final = {
     ProbeStatus.OK: ("✓", Tone.BETTER),
     ProbeStatus.WARN: ("?", Tone.UNDECIDED),
     ProbeStatus.FAIL: ("✕", Tone.WORSE),
@@ -63,7 +63,7 @@ PROBED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ProvidersView:
-    """What the page shows. rows: those of providers, unhealthy ones first."""
+    """The page's data. rows: the providers, unhealthy ones first."""
 
     rows: Sequence[MatrixRow]
     kinds: Sequence[MatrixRow]  # kinds without a provider
@@ -76,56 +76,56 @@ def load(ctx: Context, _: None) -> ProvidersView:
     """Loads the providers with their models, and the newest check of each."""
     rows = build_matrix(ctx)
     with ctx.store.read() as tx:
-        stored = {(name, provider.kind) for name, provider in Providers(tx).all().items()}
-    order = list(HEALTH)
-    here = sorted(
-        (row for row in rows if (row.provider, row.kind) in stored),
+        stored_kinds = {(name, provider.kind) for name, provider in Providers(tx).all().items()}
+    order = list(HEALTH_LABELS)
+    configured = sorted(
+        (row for row in rows if (row.provider, row.kind) in stored_kinds),
         key=lambda row: (order.index(row.health), row.configured, row.provider.casefold()),
     )
-    kinds = [row for row in rows if row not in here]
+    kinds = [row for row in rows if row not in configured]
     checks = registered_providers.load_checks(ctx)
     limits = page_frame.installation().settings.eval_limits
-    return ProvidersView(here, kinds, checks, limits, ctx.clock.now())
+    return ProvidersView(configured, kinds, checks, limits, ctx.clock.now())
 
 
-def _headline(here: Sequence[MatrixRow]) -> str:
-    """Names the providers that are unhealthy, lack a key or were not asked lately; else says
-    that all work.
+def _write_headline(providers: Sequence[MatrixRow]) -> str:
+    """Names the providers that are unhealthy, lack a key or had no request lately. Without such
+    a provider, states that all work.
     """
-    ill = [row.ill for row in here if row.health is ProviderHealth.UNHEALTHY]
-    keyless = [row.provider for row in here if not row.configured]
-    unknown = [row.provider for row in here if row.health is ProviderHealth.UNKNOWN]
-    others = "" if len(unknown) == len(here) else "; the others work"
-    for names, one, several, words in (
-        (ill, "is", "are", "unhealthy"),
+    unhealthy = [row.ill for row in providers if row.health is ProviderHealth.UNHEALTHY]
+    keyless = [row.provider for row in providers if not row.configured]
+    unknown = [row.provider for row in providers if row.health is ProviderHealth.UNKNOWN]
+    other_text = "" if len(unknown) == len(providers) else "; the others work"
+    for names, singular, plural, words in (
+        (unhealthy, "is", "are", "unhealthy"),
         (keyless, "has", "have", "no key"),
-        (unknown, "was", "were", f"not asked lately{others}"),
+        (unknown, "was", "were", f"not asked lately{other_text}"),
     ):
         if names:
-            verb = one if len(names) == 1 else several
+            verb = singular if len(names) == 1 else plural
             return f"{strong(labels.few(names, 3))} {verb} {words}"
-    if not here:
+    if not providers:
         return "There is no provider yet"
-    everybody = labels.few([row.provider for row in here], 3)
-    return f"{strong(everybody)} {'works' if len(here) == 1 else 'work'}"
+    names_text = labels.few([row.provider for row in providers], 3)
+    return f"{strong(names_text)} {'works' if len(providers) == 1 else 'work'}"
 
 
-def _openers(row: MatrixRow) -> list[Opener]:
+def _list_openers(row: MatrixRow) -> list[Opener]:
     """Builds the buttons of a provider's card."""
     name = row.provider
-    access = "Sign in or out" if row.group is ProviderGroup.OAUTH else "Keys"
+    keys_label = "Sign in or out" if row.group is ProviderGroup.OAUTH else "Keys"
     check = partial(dialogs.check_now, name)
     icon = ":material/network_check:"
     return [
         Opener("Check now", icon, check, f"check-{name}", Role.PROPOSER),
         dialogs.add_model.opener(name),
-        dialogs.change_keys.opener(name, label=access),
+        dialogs.change_keys.opener(name, label=keys_label),
         dialogs.change_address.opener(name),
         *operation_openers(PROVIDERS, name),
     ]
 
 
-def _kind_cells(_: ProvidersView, row: MatrixRow) -> markup.Row:
+def _build_kind_row(_: ProvidersView, row: MatrixRow) -> markup.Row:
     return {
         "Kind": escape(row.kind),
         "Group": escape(row.group),
@@ -133,54 +133,55 @@ def _kind_cells(_: ProvidersView, row: MatrixRow) -> markup.Row:
     }
 
 
-def card(view: ProvidersView, row: MatrixRow) -> Sequence[str]:
+def render_card(view: ProvidersView, row: MatrixRow) -> Sequence[str]:
     """Renders a provider's card: its health, its last check and its models."""
     parts = (
-        _heading(row),
-        _limits(view.limits.get(row.provider, EvalLimits())),
-        _last_check(view.checks.get(row.provider), view.now),
+        _render_heading(row),
+        _render_limits(view.limits.get(row.provider, EvalLimits())),
+        _render_last_check(view.checks.get(row.provider), view.now),
     )
-    return [markup.block(*parts, kind="sg-provider"), *_models(row)]
+    return [markup.block(*parts, kind="sg-provider"), *_render_models(row)]
 
 
-def _heading(row: MatrixRow) -> str:
+def _render_heading(row: MatrixRow) -> str:
     """Renders name, health, key and limitations of a provider."""
-    key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
+    key_text = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
     if row.group is ProviderGroup.OAUTH:
-        key = "signed in" if row.has_key else "not signed in"
-    known = row.health is not ProviderHealth.UNKNOWN
-    why = f' <span class="note">{rich(row.health_because)}</span>' if known else ""
-    parts = [f"{row.kind}, {row.group}", key]
+        key_text = "signed in" if row.has_key else "not signed in"
+    is_known = row.health is not ProviderHealth.UNKNOWN
+    reason_html = f' <span class="note">{rich(row.health_because)}</span>' if is_known else ""
+    parts = [f"{row.kind}, {row.group}", key_text]
     if row.data_classes:
         parts.append(f"may see {', '.join(row.data_classes)} data")
-    health = HEALTH[row.health]
+    health = HEALTH_LABELS[row.health]
     if row.ill not in ("", row.provider):
         health = replace(health, words="a model is unhealthy")
     notes = (" · ".join((*parts, *row.limitations)), *row.repairs)
-    return f'<p><span class="name">{escape(row.provider)}</span> {state(health)}{why}</p>' + (
-        "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    return (
+        f'<p><span class="name">{escape(row.provider)}</span> {state(health)}{reason_html}</p>'
+        + ("".join(f'<p class="note">{escape(note)}</p>' for note in notes))
     )
 
 
-def _limits(limits: EvalLimits) -> str:
-    known = (
+def _render_limits(limits: EvalLimits) -> str:
+    rates = (
         (limits.requests_per_min, "requests / min"),
         (limits.tokens_per_min, "tokens / min"),
         (limits.max_concurrent, "at a time"),
     )
-    parts = ", ".join(f"{value:,.15g} {unit}" for value, unit in known if value is not None)
+    parts = ", ".join(f"{value:,.15g} {unit}" for value, unit in rates if value is not None)
     words = f"at most {parts}" if parts else "not limited"
     return f'<p class="note">{escape(f"Evals: {words}")}</p>'
 
 
-def _last_check(check: ProviderCheck | None, now: datetime) -> str:
+def _render_last_check(check: ProviderCheck | None, now: datetime) -> str:
     """Renders the findings of the last check, and a banner for each failure."""
     if check is None:
         return '<p class="note">Not checked yet: “Check now” tests whether it works.</p>'
-    found = " · ".join(map(_finding, check.findings))
-    when = f"Checked {labels.age(check.at, now)}, {labels.date_time(check.at)}"
-    line = f'<p class="note">{escape(when)}: {found}</p>'
-    return line + "".join(
+    findings = " · ".join(map(_render_finding, check.findings))
+    check_time = f"Checked {labels.age(check.at, now)}, {labels.date_time(check.at)}"
+    check_line = f'<p class="note">{escape(check_time)}: {findings}</p>'
+    return check_line + "".join(
         banner(
             f"✕ {finding.subject.capitalize()}: {finding.found}.",
             f"Next: {finding.next_step}." if finding.next_step else "",
@@ -191,31 +192,33 @@ def _last_check(check: ProviderCheck | None, now: datetime) -> str:
     )
 
 
-def _finding(finding: ProbeFinding) -> str:
-    symbol, tone = PROBED[finding.status]
-    measured = finding.subject is ProbeSubject.FIRST_TOKEN and finding.status is ProbeStatus.OK
-    words = f"{finding.subject.value} {finding.found}" if measured else finding.subject.value
+def _render_finding(finding: ProbeFinding) -> str:
+    symbol, tone = PROBE_SIGNS[finding.status]
+    is_measured = (
+        finding.subject is ProbeSubject.FIRST_TOKEN and finding.status is ProbeStatus.OK
+    )
+    words = f"{finding.subject.value} {finding.found}" if is_measured else finding.subject.value
     return f'<span class="{tone}">{symbol}</span>&nbsp;{escape(words)}'
 
 
-def _models(row: MatrixRow) -> Sequence[str]:
-    """Renders the models of a provider, those of routes first. Folds the rest if there
-    are many.
+def _render_models(row: MatrixRow) -> Sequence[str]:
+    """Renders the models of a provider, models of routes first. Folds the rest if there are
+    many.
     """
     ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
     if not ordered:
         return [markup.note("No model is known yet. Add the model that a route should use.")]
-    shown = [markup.table(map(_cells, ordered[:MOST_MODELS]), stacked=True)]
-    if others := ordered[MOST_MODELS:]:
-        count = labels.plural(len(others), "more model")
-        names = ", ".join(model.model for model in others)
-        shown.append(markup.folded(f"{count} that no route uses", f"<p>{escape(names)}</p>"))
-    return shown
+    parts = [markup.table(map(_build_model_row, ordered[:MOST_MODELS]), stacked=True)]
+    if folded_models := ordered[MOST_MODELS:]:
+        count = labels.plural(len(folded_models), "more model")
+        names = ", ".join(model.model for model in folded_models)
+        parts.append(markup.folded(f"{count} that no route uses", f"<p>{escape(names)}</p>"))
+    return parts
 
 
-def _cells(model: MatrixModel) -> markup.Row:
-    window = model.context_window
-    speed = model.p50_ms
+def _build_model_row(model: MatrixModel) -> markup.Row:
+    window_tokens = model.context_window
+    median_ms = model.p50_ms
     routes = labels.few(model.routes, 2)
     return {
         "Model": noted(
@@ -223,32 +226,32 @@ def _cells(model: MatrixModel) -> markup.Row:
             model.end_date and f"ends {model.end_date:%d %b %Y}",
         ),
         "In / out, 1M tokens": price_cell(model),
-        "Can": _abilities(model.abilities),
-        "Window": escape(f"{window:,} tokens") if window else faint("unknown"),
+        "Can": _render_abilities(model.abilities),
+        "Window": escape(f"{window_tokens:,} tokens") if window_tokens else faint("unknown"),
         "Median": faint("not measured")
-        if speed is None
-        else escape(format_milliseconds(speed)),
+        if median_ms is None
+        else escape(format_milliseconds(median_ms)),
         "Routes": escape(routes) if routes else faint("none"),
     }
 
 
-def _abilities(known: Mapping[str, Ability]) -> str:
-    """Renders what a model can and cannot do. Unknown abilities are folded, not shown as
+def _render_abilities(abilities: Mapping[str, Ability]) -> str:
+    """Renders a model's present and missing abilities. Folds unknown ones, because they are not
     missing.
     """
-    named: dict[Ability, list[str]] = {ability: [] for ability in Ability}
+    columns: dict[Ability, list[str]] = {ability: [] for ability in Ability}
     for column in COLUMNS:
-        named[known[column]].append(column.replace("_", " ").replace("json", "JSON"))
+        columns[abilities[column]].append(column.replace("_", " ").replace("json", "JSON"))
     parts = [
-        f'<span class="{tone}">{symbol}</span>&nbsp;{escape(", ".join(named[ability]))}'
+        f'<span class="{tone}">{symbol}</span>&nbsp;{escape(", ".join(columns[ability]))}'
         for ability, symbol, tone in (
             (Ability.YES, "✓", Tone.BETTER),
             (Ability.NO, "✕", Tone.WORSE),
         )
-        if named[ability]
+        if columns[ability]
     ]
     folded = ""
-    if unknown := named[Ability.UNKNOWN]:
+    if unknown := columns[Ability.UNKNOWN]:
         folded = (
             f'<details><summary class="note">{len(unknown)} unknown</summary>'
             f"{faint(', '.join(unknown))}</details>"
@@ -262,14 +265,18 @@ def price_cell(model: MatrixModel) -> str:
         return faint("unknown")
     origin = model.price_origin
     if origin is None or not origin.source:
-        now = origin.current if origin is not None else None
-        other = f"; the catalogue lists {_price(now)}" if now is not None else ""
-        return noted(escape(_price(model.price)), f"set for this provider{other}")
-    since = f", {origin.as_of:%d %b %Y}" if origin.as_of else ""
-    return noted(escape(_price(model.price)), f"{origin.source}{since}")
+        listed_price = origin.current if origin is not None else None
+        listed_text = (
+            f"; the catalogue lists {_format_price(listed_price)}"
+            if listed_price is not None
+            else ""
+        )
+        return noted(escape(_format_price(model.price)), f"set for this provider{listed_text}")
+    date_text = f", {origin.as_of:%d %b %Y}" if origin.as_of else ""
+    return noted(escape(_format_price(model.price)), f"{origin.source}{date_text}")
 
 
-def _price(price: Price) -> str:
+def _format_price(price: Price) -> str:
     return f"{labels.usd(price.input_usd_per_mtok)} / {labels.usd(price.output_usd_per_mtok)}"
 
 
@@ -277,8 +284,8 @@ CARDS: Final = ResourceList[ProvidersView, MatrixRow](
     rows=lambda view: view.rows,
     cards=Cards(
         key=lambda row: f"provider-{row.provider}",
-        parts=card,
-        actions=lambda _, row: _openers(row),
+        parts=render_card,
+        actions=lambda _, row: _list_openers(row),
     ),
     actions=lambda _: [dialogs.add_provider.opener()],
     nothing="Add a provider above, or by this command:",
@@ -294,14 +301,14 @@ CARDS: Final = ResourceList[ProvidersView, MatrixRow](
 )
 KINDS: Final = ResourceList[ProvidersView, MatrixRow](
     rows=lambda view: view.kinds,
-    cells=_kind_cells,
+    cells=_build_kind_row,
     folded=("more kind that could be added", "more kinds that could be added"),
 )
 PAGE: Final = ResourcePage[None, ProvidersView](
     name="The providers",
     ask=lambda: None,
     load=load,
-    title=lambda view: (_headline(view.rows), escape(labels.date_time(view.now))),
+    title=lambda view: (_write_headline(view.rows), escape(labels.date_time(view.now))),
     parts=(dialogs.show_once, CARDS.show, KINDS.show),
     commands=lambda _: [["provider", "matrix"]],
 )

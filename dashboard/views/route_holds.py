@@ -34,24 +34,26 @@ from harness.routing.control import freezes, routes
 from harness.routing.control.freezes import SwitchPreview, SwitchRequest
 from harness.routing.control.operations import SWITCHES
 
-SWITCH_LASTS: Final[Mapping[str, timedelta | None]] = {
+SWITCH_DURATIONS: Final[Mapping[str, timedelta | None]] = {
     "until it is lifted": None,
     "30 minutes": timedelta(minutes=30),
     "2 hours": timedelta(hours=2),
     "1 day": timedelta(days=1),
 }
-GLASS_LASTS: Final[Mapping[str, timedelta]] = {
+BREAK_GLASS_DURATIONS: Final[Mapping[str, timedelta]] = {
     "1 hour": timedelta(hours=1),
     "4 hours": timedelta(hours=4),
     "1 day": timedelta(days=1),
     "7 days": timedelta(days=7),
 }
-SHOWN: Final = 5
-BUSY: Final = "Break-glass: the route has a canary or a bake. Abort it on Canary first."
-WAITS: Final = (
+MOST_SHOWN_ROUTES: Final = 5
+CANARY_OBSTACLE: Final = (
+    "Break-glass: the route has a canary or a bake. Abort it on Canary first."
+)
+DRIFT_OBSTACLE: Final = (
     "Drift waits for a decision: accept the model's answers, or propose another model."
 )
-HELD_BACK: Final = (
+FREEZE_NOTE: Final = (
     "No canary opens, advances or is promoted. Evals, approvals and shadows continue, and an "
     "approved canary opens when the freeze ends. Abort, rollback and kill switch work."
 )
@@ -66,35 +68,39 @@ HELD_BACK: Final = (
     width="medium",
 )
 def add(form: Form, route: str) -> None:
-    """Asks for a freeze of a route or of all routes, with its begin and end in UTC."""
+    """Asks for a freeze of one route or of all routes, with its start and end in UTC."""
     ctx = page_frame.context()
     now = ctx.clock.now()
-    reach = form.choose_scope(route)
+    scope_route = form.choose_scope(route)
     left, right = st.columns(2)
-    begins = left.datetime_input("From, UTC (empty: now)", None, key=form.key("from"))
-    ends = right.datetime_input("Until, UTC", None, key=form.key("until"))
-    starts_at = begins and begins.replace(tzinfo=UTC)
-    ends_at = ends and ends.replace(tzinfo=UTC)
-    live = canary_status.list_canaries(ctx, route=reach)
-    held = ", ".join(f"{canary.candidate.name} on {canary.rollout.route}" for canary in live)
+    entered_start = left.datetime_input("From, UTC (empty: now)", None, key=form.key("from"))
+    entered_end = right.datetime_input("Until, UTC", None, key=form.key("until"))
+    starts_at = entered_start and entered_start.replace(tzinfo=UTC)
+    ends_at = entered_end and entered_end.replace(tzinfo=UTC)
+    canaries = canary_status.list_canaries(ctx, route=scope_route)
+    held_canaries = ", ".join(
+        f"{canary.candidate.name} on {canary.rollout.route}" for canary in canaries
+    )
     form.say(
-        f"Held back: {strong(held)}." if held else "No canary runs there now.",
-        HELD_BACK,
+        f"Held back: {strong(held_canaries)}."
+        if held_canaries
+        else "No canary runs there now.",
+        FREEZE_NOTE,
     )
     form.need(ends_at, "Choose when the freeze ends first.")
-    until = ends_at or now
+    freeze_end = ends_at or now
     form.need(
-        until > max(starts_at or now, now),
+        freeze_end > max(starts_at or now, now),
         "The freeze would end before it begins: choose a later end.",
     )
-    scope = "all routes" if reach is None else f"route {route}"
-    done = f"froze {scope} until {labels.date_time(until)}."
+    scope_text = "all routes" if scope_route is None else f"route {route}"
+    done_text = f"froze {scope_text} until {labels.date_time(freeze_end)}."
     freeze = Force(ForceKind.FREEZE, "")
-    lasts = until - max(starts_at or now, now)
-    request = SwitchRequest(freeze, form.reason(), reach, lasts, starts_at)
+    duration = freeze_end - max(starts_at or now, now)
+    request = SwitchRequest(freeze, form.reason(), scope_route, duration, starts_at)
     form.submit(
         "Freeze",
-        done,
+        done_text,
         freezes.set_switch,
         request,
         source=SwitchSource.REST,
@@ -102,12 +108,14 @@ def add(form: Form, route: str) -> None:
 
 
 def lift_openers(route: str) -> list[Opener]:
-    """Returns no button if stored switches cannot be trusted; a banner reports that."""
+    """Lists the buttons that lift the route's switches. If a stored switch has an invalid
+    signature, there is no button, and a banner reports the fault.
+    """
     try:
-        found = freezes.list_liftable_switches(page_frame.context(), route)
+        switches = freezes.list_liftable_switches(page_frame.context(), route)
     except SignatureInvalid:
         return []
-    return [opener for switch in found for opener in operation_openers(SWITCHES, switch)]
+    return [opener for switch in switches for opener in operation_openers(SWITCHES, switch)]
 
 
 @dialog(
@@ -120,7 +128,7 @@ def lift_openers(route: str) -> list[Opener]:
 )
 def throw(form: Form, route: str) -> None:
     """Asks for a kill switch, and shows which routes it would change."""
-    reach = form.choose_scope(route)
+    scope_route = form.choose_scope(route)
     force = form.choose(
         "force",
         "Force or avoid",
@@ -129,52 +137,57 @@ def throw(form: Form, route: str) -> None:
         need="Choose a model or a provider first.",
         placeholder="Choose a model or a provider",
     )
-    lasts = st.selectbox("How long", list(SWITCH_LASTS), key=form.key("lasts"))
+    duration = st.selectbox("How long", list(SWITCH_DURATIONS), key=form.key("lasts"))
     preview = None
     if force is not None:
-        preview = freezes.preview_switch(page_frame.context(), parse_force(force), reach)
-        form.say(*_effect(preview))
+        preview = freezes.preview_switch(page_frame.context(), parse_force(force), scope_route)
+        form.say(*_describe_effect(preview))
     form.need(preview is not None and preview.affected, "It would change no route.")
-    scope = "all routes" if reach is None else f"route {reach}"
-    done = f"threw the kill switch for {scope}: {_name_force(force or '')} {lasts}."
+    scope_text = "all routes" if scope_route is None else f"route {scope_route}"
+    done_text = (
+        f"threw the kill switch for {scope_text}: {_name_force(force or '')} {duration}."
+    )
     reason = form.reason()
 
     def act(ctx: Context, actor: Actor) -> None:
-        request = SwitchRequest(parse_force(force or ""), reason, reach, SWITCH_LASTS[lasts])
+        request = SwitchRequest(
+            parse_force(force or ""), reason, scope_route, SWITCH_DURATIONS[duration]
+        )
         # The audit log has no separate source for the dashboard.
         freezes.set_switch(ctx, actor, request, source=SwitchSource.REST)
 
-    form.submit("Throw the switch", done, act)
+    form.submit("Throw the switch", done_text, act)
 
 
 def _list_forces(route: str) -> list[str]:
-    """Lists what a switch can force or avoid: the route's targets, and all providers."""
+    """Lists the choices of a switch: to force or avoid a target of the route, or a provider."""
     with page_frame.context().store.read() as tx:
-        known = Targets(tx).all()
-        own = routes.require_route(tx, route).may_answer
+        targets = Targets(tx).all()
+        own_targets = routes.require_route(tx, route).may_answer
         providers = sorted(Providers(tx).all())
-    names = sorted({known[target].name for target in own})
+    names = sorted({targets[target].name for target in own_targets})
     forces = [f"target:{name}" for name in names] + [f"provider:{name}" for name in providers]
     return [*forces, *(f"avoid:{force}" for force in forces)]
 
 
 def _name_force(force: str) -> str:
-    avoided = force.removeprefix("avoid:")
-    kind, _, name = avoided.partition(":")
+    subject = force.removeprefix("avoid:")
+    kind, _, name = subject.partition(":")
     phrase = f"{name} (the whole provider)" if kind == "provider" else name
-    return phrase if avoided == force else f"all but {phrase}"
+    return phrase if subject == force else f"all but {phrase}"
 
 
-def _effect(preview: SwitchPreview) -> Sequence[str]:
-    """Describes which routes a switch changes, and which lack evidence for it."""
+def _describe_effect(preview: SwitchPreview) -> Sequence[str]:
+    """Describes the routes that a switch changes, and the routes without evidence for it."""
     count = labels.plural(len(preview.affected), "route")
-    parts = [
-        f"{strong(count)} within 2 s: {escape(labels.few(preview.affected, SHOWN) or 'none')}."
-    ]
+    affected = labels.few(preview.affected, MOST_SHOWN_ROUTES) or "none"
+    parts = [f"{strong(count)} within 2 s: {escape(affected)}."]
     if preview.unaffected:
-        kept = labels.plural(len(preview.unaffected), "route")
-        names = escape(labels.few(preview.unaffected, SHOWN))
-        parts.append(f"{strong(kept)} without evidence for it: unchanged ({names}).")
+        unaffected_count = labels.plural(len(preview.unaffected), "route")
+        names = escape(labels.few(preview.unaffected, MOST_SHOWN_ROUTES))
+        parts.append(
+            f"{strong(unaffected_count)} without evidence for it: unchanged ({names})."
+        )
     return parts
 
 
@@ -190,7 +203,7 @@ def break_glass_openers(route: str) -> list[Opener]:
     except SignatureInvalid:
         return []
     if record is None:
-        missing = BUSY if find_route(ctx, route).experiment is not None else ""
+        missing = CANARY_OBSTACLE if find_route(ctx, route).experiment is not None else ""
         return [propose.opener(route, missing=missing)]
     return operation_openers(BREAK_GLASSES, record)
 
@@ -206,11 +219,11 @@ def break_glass_openers(route: str) -> list[Opener]:
 def propose(form: Form, route: str) -> None:
     """Asks for a break-glass: a model without proof, which a second person must confirm."""
     ctx = page_frame.context()
-    name = strong(page_frame.incumbent_name(ctx, route))
+    incumbent = strong(page_frame.incumbent_name(ctx, route))
     form.say(
         f"The model gets all traffic of route {strong(route)} without evals, gate or canary, "
-        f"instead of {name}. Nothing changes until a second person, an admin, confirms it. "
-        f"At its end {name} returns."
+        f"instead of {incumbent}. Nothing changes until a second person, an admin, confirms "
+        f"it. At its end {incumbent} returns."
     )
     target = form.choose_or_type(
         "target",
@@ -219,22 +232,22 @@ def propose(form: Form, route: str) -> None:
         need="Choose a model first.",
         placeholder=TYPE_A_MODEL,
     )
-    lasts = form.pick("lasts", "How long", GLASS_LASTS)
-    through = st.checkbox("Also while the route is frozen", key=form.key("through"))
+    duration = form.pick("lasts", "How long", BREAK_GLASS_DURATIONS)
+    through_freeze = st.checkbox("Also while the route is frozen", key=form.key("through"))
     reason = form.reason()
-    done = (
+    done_text = (
         f"asked for a break-glass of route {route}; a second person must confirm it within "
         "an hour."
     )
     form.submit(
         "Ask for it",
-        done,
+        done_text,
         break_glass.propose_break_glass,
         route,
         target,
-        lasts=lasts,
+        lasts=duration,
         reason=reason,
-        through_freeze=through,
+        through_freeze=through_freeze,
     )
 
 
@@ -242,9 +255,9 @@ def drift_openers(route: str, statuses: Sequence[DriftStatus]) -> list[Opener]:
     """Lists the buttons of the drift watch. While a drift waits for a decision, no check may
     start.
     """
-    calm = [status for status in statuses if not is_drifted(status)]
+    without_drift = [status for status in statuses if not is_drifted(status)]
     return [
-        run.opener(route, calm, missing="" if calm else WAITS),
+        run.opener(route, without_drift, missing="" if without_drift else DRIFT_OBSTACLE),
         accept.opener(route, statuses),
     ]
 
@@ -274,8 +287,8 @@ def run(
         "counts the calls as drift checks."
     )
     page_frame.warn_without_control()
-    done = f"asked {model} again; the drift watch of route {route} shows the result."
-    form.submit("Check it", done, drift_watches.start_checks, route, suite=suite)
+    done_text = f"asked {model} again; the drift watch of route {route} shows the result."
+    form.submit("Check it", done_text, drift_watches.start_checks, route, suite=suite)
 
 
 @dialog(
@@ -296,20 +309,24 @@ def accept(
     suite = _choose_suite(form, sorted(statuses, key=lambda status: not is_drifted(status)))
     status = next(status for status in statuses if status.suite == suite)
     evidence = status.last.evidence if status.last else None
-    found = f" So far: {escape(evidence.change_text)}." if evidence else ""
-    others = ", ".join(name for name in status.routes if name != route)
-    also = f" The model also serves {strong(others)}." if others else ""
+    evidence_text = f" So far: {escape(evidence.change_text)}." if evidence else ""
+    other_routes = ", ".join(name for name in status.routes if name != route)
+    other_routes_text = (
+        f" The model also serves {strong(other_routes)}." if other_routes else ""
+    )
     form.say(
         f"The control process measures a new baseline of {strong(status.model)} on "
         f"{strong(suite)}. Later checks compare with it, and this drift's alert "
-        f"ends.{found}{also}"
+        f"ends.{evidence_text}{other_routes_text}"
     )
     page_frame.warn_without_control()
-    done = f"accepted how {status.model} answers on suite {suite}: a new baseline is measured."
+    done_text = (
+        f"accepted how {status.model} answers on suite {suite}: a new baseline is measured."
+    )
     reason = form.reason()
     form.submit(
         "Accept it",
-        done,
+        done_text,
         drift_watches.accept_baseline,
         route,
         suite=suite,
@@ -318,6 +335,6 @@ def accept(
 
 
 def _choose_suite(form: Form, statuses: Sequence[DriftStatus]) -> str:
-    """Asks for a suite, if there are several."""
+    """Asks for a suite if there are several; returns the only one otherwise."""
     names = [status.suite for status in statuses]
     return names[0] if len(names) == 1 else st.selectbox("Suite", names, key=form.key("suite"))

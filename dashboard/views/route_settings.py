@@ -1,8 +1,8 @@
 """The dialogs of the Routes page, and the fields of a route's settings.
 
 The fields of plain settings follow from their declarations in `harness.routing.route_settings`.
-The composite ones, suites, overrides and candidates, are here; checks are in
-`harness.routing.control`. A change of the model itself is a proposal and no setting.
+The fields for suites, overrides and candidates are here; `harness.routing.control` checks the
+values. A change of the model itself is a proposal and not a setting.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ from harness.routing.control import routes
 from harness.routing.route_settings import Overrides, RequestKind, RouteSettings, RouteSuite
 from harness.routing.table import Route
 
-NEW: Final = RouteSettings()
+NEW_SETTINGS: Final = RouteSettings()
 ROLE_WORDS: Final[Mapping[SuiteRole, str]] = {
     SuiteRole.PRIMARY: "Suites that decide the claim",
     SuiteRole.REQUIRED: "Suites that must pass within the allowed loss (optional)",
@@ -55,7 +55,7 @@ KIND_WORDS: Final[Mapping[RequestKind, str]] = {
     RequestKind.EMBEDDING: "Embeddings",
     RequestKind.SUBAGENT: "Requests of a subagent",
 }
-FORCE: Final = "Roll back even if the model cannot serve: callers may then get errors"
+FORCE_LABEL: Final = "Roll back even if the model cannot serve: callers may then get errors"
 NO_DATA_CLASS: Final = "none: every provider may see it"
 
 
@@ -90,128 +90,138 @@ CANDIDATES: Final[Sequence[Fields]] = (
 )
 
 
-def merge(
-    now: RouteSettings,
-    before: RouteSettings,
-    wanted: RouteSettings,
+def merge_settings(
+    stored: RouteSettings,
+    shown: RouteSettings,
+    entered: RouteSettings,
 ) -> RouteSettings:
     """Applies only the settings that the dialog changed. Raises Conflict if another person
     changed one of them after the dialog opened.
     """
     names = [field.name for field in fields(RouteSettings) if field.name != "capable"]
-    changed = {
-        name: getattr(wanted, name)
+    changes = {
+        name: getattr(entered, name)
         for name in names
-        if getattr(wanted, name) != getattr(before, name)
+        if getattr(entered, name) != getattr(shown, name)
     }
-    for name, value in changed.items():
-        if getattr(now, name) not in (getattr(before, name), value):
+    for name, value in changes.items():
+        if getattr(stored, name) not in (getattr(shown, name), value):
             raise Conflict(
                 f"another person changed {name} after this dialog was opened: close it and "
                 "open it again to see the setting as it is now"
             )
-    return replace(now, **changed)
+    return replace(stored, **changes)
 
 
-def preview(route: Route, wanted: RouteSettings) -> str:
-    """Renders what the new settings change; empty if nothing."""
-    changes = routes.describe_difference(route, replace(route, settings=wanted))
+def render_changes(route: Route, entered: RouteSettings) -> str:
+    """Renders the changes of the new settings; empty without a change."""
+    changes = routes.describe_difference(route, replace(route, settings=entered))
     if not changes:
         return ""
-    rows = [(name, was or "none", is_ or "none") for name, (was, is_) in changes.items()]
+    rows = [(name, old or "none", new or "none") for name, (old, new) in changes.items()]
     heading = markup.section("What changes", "Routers apply it within 2 s.")
     return heading + markup.changes(("Setting", "Now", "Then"), rows)
 
 
-def ask(
+def ask_settings(
     ctx: Context,
-    before: RouteSettings,
+    present: RouteSettings,
     key: str,
 ) -> RouteSettings:
     """Asks for all settings. key: the route's name, or `new`."""
 
-    def name(field: str) -> str:
+    def build_key(field: str) -> str:
         return f"{field}-{key}"
 
-    suites = _ask_suites(ctx, before.suites, key)
-    policies = sorted({*ctx.policies, before.policy})
-    classes = list(dict.fromkeys(("", *sorted(ctx.data_classes), before.data_class)))
+    suites = _ask_suites(ctx, present.suites, key)
+    policies = sorted({*ctx.policies, present.policy})
+    data_classes = list(dict.fromkeys(("", *sorted(ctx.data_classes), present.data_class)))
     form = SettingsForm(
         RouteSettings,
         words={
             "policy": {policy: policy for policy in policies},
-            "data_class": {word: word or NO_DATA_CLASS for word in classes},
+            "data_class": {word: word or NO_DATA_CLASS for word in data_classes},
         },
-        helps={"capture_bps": f"At most {before.capture_per_day} a day are kept."},
+        helps={"capture_bps": f"At most {present.capture_per_day} a day are kept."},
     )
     # Folded for a new route, whose defaults suffice: the dialog stays short on a phone.
-    with st.expander("Policy, stakes, time, capture") if before is NEW else st.container():
-        given = form.ask(before, name, advanced=False)
+    with (
+        st.expander("Policy, stakes, time, capture")
+        if present is NEW_SETTINGS
+        else st.container()
+    ):
+        values = form.ask(present, build_key, advanced=False)
     with st.expander("Advanced: data class, other routes, time limits, streams, keep warm"):
-        given |= form.ask(before, name, advanced=True)
-        overrides = _ask_overrides(ctx, before, name, others_than="" if before is NEW else key)
+        values |= form.ask(present, build_key, advanced=True)
+        overrides = _ask_overrides(
+            ctx, present, build_key, own_route="" if present is NEW_SETTINGS else key
+        )
     with st.expander("Candidates: models to measure on a schedule"):
-        schedule = ask_fields(CANDIDATES, before.candidates or NO_CANDIDATES, name)
-    given["candidates"] = CandidateSchedule(**schedule) if schedule["models"] else None
+        schedule = ask_fields(CANDIDATES, present.candidates or NO_CANDIDATES, build_key)
+    values["candidates"] = CandidateSchedule(**schedule) if schedule["models"] else None
     return replace(
-        before,
+        present,
         suites=suites,
         overrides=overrides,
-        **given,
+        **values,
     )
 
 
 def _ask_overrides(
     ctx: Context,
-    before: RouteSettings,
-    name: Callable[[str], str],
+    present: RouteSettings,
+    build_key: Callable[[str], str],
     *,
-    others_than: str,
+    own_route: str,
 ) -> Overrides:
-    """Asks which other routes answer some kinds of requests. others_than: the route itself."""
-    others = [route for route in page_frame.route_names(ctx) if route != others_than]
+    """Asks for the routes that answer some kinds of requests. own_route: the route itself."""
+    other_routes = [route for route in page_frame.route_names(ctx) if route != own_route]
     st.html(markup.note("Another route can answer some kinds of this route's requests."))
     columns = st.columns(2)
-    wanted: dict[RequestKind, str] = {}
-    for place, (kind, words) in enumerate(KIND_WORDS.items()):
-        known = before.overrides.get(kind)
-        names = list(dict.fromkeys((*others, *([known] if known else []))))
-        chosen = columns[place % 2].selectbox(
-            words,
-            names,
-            index=names.index(known) if known else None,
-            placeholder="This route",
-            key=name(f"override-{kind.value}"),
+    overrides: dict[RequestKind, str] = {}
+    for place, (kind, label) in enumerate(KIND_WORDS.items()):
+        present_route = present.overrides.get(kind)
+        names = list(
+            dict.fromkeys((*other_routes, *([present_route] if present_route else [])))
         )
-        if chosen:
-            wanted[kind] = chosen
-    return wanted
+        chosen_route = columns[place % 2].selectbox(
+            label,
+            names,
+            index=names.index(present_route) if present_route else None,
+            placeholder="This route",
+            key=build_key(f"override-{kind.value}"),
+        )
+        if chosen_route:
+            overrides[kind] = chosen_route
+    return overrides
 
 
 def _ask_suites(
     ctx: Context,
-    before: Sequence[RouteSuite],
+    present: Sequence[RouteSuite],
     key: str,
 ) -> tuple[RouteSuite, ...]:
     """Asks for the suites by role. A suite has one role, and keeps its other settings."""
-    names = sorted({*ctx.suites.names(), *(suite.suite for suite in before)})
-    chosen: dict[str, RouteSuite] = {}
-    for role, words in ROLE_WORDS.items():
-        free = [name for name in names if name not in chosen]
-        own = {suite.suite: suite for suite in before if suite.role is role}
-        picked = st.multiselect(
-            words,
-            free,
-            [name for name in own if name in free],
+    names = sorted({*ctx.suites.names(), *(suite.suite for suite in present)})
+    suites: dict[str, RouteSuite] = {}
+    for role, label in ROLE_WORDS.items():
+        free_names = [name for name in names if name not in suites]
+        suites_of_role = {suite.suite: suite for suite in present if suite.role is role}
+        picked_names = st.multiselect(
+            label,
+            free_names,
+            [name for name in suites_of_role if name in free_names],
             key=f"suites-{role.value}-{key}",
             placeholder="None",
         )
-        chosen |= {name: own.get(name) or RouteSuite(name, role) for name in picked}
-    return tuple(chosen.values())
+        suites |= {
+            name: suites_of_role.get(name) or RouteSuite(name, role) for name in picked_names
+        }
+    return tuple(suites.values())
 
 
-ORDER = "Fallbacks, in the order in which they are tried"
-BASELINE = "These models are the route's baseline. Later models need proof or a waiver."
+ORDER_LABEL = "Fallbacks, in the order in which they are tried"
+BASELINE_NOTE = "These models are the route's baseline. Later models need proof or a waiver."
 
 
 @dialog(
@@ -235,16 +245,16 @@ def add_route(form: Form) -> None:
     )
     form.need(name and incumbent, "Name the route and its model first.")
     chain = st.multiselect(
-        f"{ORDER} (optional)",
+        f"{ORDER_LABEL} (optional)",
         [model for model in models if model != incumbent],
         accept_new_options=True,
         placeholder="None",
         key=form.key("fallbacks"),
     )
-    settings = ask(ctx, NEW, "new")
-    st.html(markup.note(BASELINE))
-    decided = any(suite.role is SuiteRole.PRIMARY for suite in settings.suites)
-    form.need(decided, "Choose a suite that decides first.")
+    settings = ask_settings(ctx, NEW_SETTINGS, "new")
+    st.html(markup.note(BASELINE_NOTE))
+    has_deciding_suite = any(suite.role is SuiteRole.PRIMARY for suite in settings.suites)
+    form.need(has_deciding_suite, "Choose a suite that decides first.")
     form.submit(
         "Add the route",
         f"added the route {name}.",
@@ -267,21 +277,21 @@ def add_route(form: Form) -> None:
 def change_settings(form: Form, view: RouteView) -> None:
     """Asks for a route's settings. A change of the policy needs a reason."""
     name = view.id
-    before = view.route.settings
-    wanted = ask(page_frame.context(), before, name)
-    page_frame.show_html(preview(view.route, wanted))
-    form.need(wanted != before, "These are its settings already.")
+    shown = view.route.settings
+    entered = ask_settings(page_frame.context(), shown, name)
+    page_frame.show_html(render_changes(view.route, entered))
+    form.need(entered != shown, "These are its settings already.")
     reason = ""
-    if wanted.policy != before.policy:
+    if entered.policy != shown.policy:
         reason = form.text("why", REASON, need="Give the reason why the policy changes.")
 
-    def change(now: RouteSettings) -> RouteSettings:
-        return merge(now, before, wanted)
+    def change(stored: RouteSettings) -> RouteSettings:
+        return merge_settings(stored, shown, entered)
 
-    done = f"changed the settings of {name}."
+    done_text = f"changed the settings of {name}."
     form.submit(
         "Change the settings",
-        done,
+        done_text,
         routes.change_settings,
         name,
         change,
@@ -298,49 +308,53 @@ def change_settings(form: Form, view: RouteView) -> None:
     width="medium",
 )
 def edit_chain(form: Form, view: RouteView) -> None:
-    """Asks for the fallbacks in their order. A new one needs proof or a waiver.
+    """Asks for the fallbacks in their order. A new fallback needs proof or a waiver.
 
     Fails if another person changed the route meanwhile.
     """
     route = view.route
     by_name = {target.name: id_ for id_, target in view.targets.items()}
-    before = [entry.target.name for entry in view.chain]
+    present_chain = [entry.target.name for entry in view.chain]
     names = page_frame.model_names(page_frame.context())
     models = [name for name in names if name != view.name(route.incumbent)]
     chain = st.multiselect(
-        ORDER,
-        list(dict.fromkeys((*before, *models))),
-        before,
+        ORDER_LABEL,
+        list(dict.fromkeys((*present_chain, *models))),
+        present_chain,
         accept_new_options=True,
         placeholder="None",
         key=form.key("models"),
         help="Remove a model and choose it again to move it to the end.",
     )
-    able = [entry.target.name for entry in view.chain if entry.capable]
+    present_capable = [entry.target.name for entry in view.chain if entry.capable]
     capable = st.multiselect(
         "Good enough for high stakes",
         chain,
-        [name for name in able if name in chain],
+        [name for name in present_capable if name in chain],
         placeholder="None",
         key=form.key("capable"),
     )
     expired = {entry.target.name for entry in view.chain if entry.waiver_expired}
-    unproven = [name for name in chain if name not in before or name in expired]
-    waive = _ask_waiver(form, unproven) if unproven else None
-    same = chain == before and sorted(able) == sorted(capable) and waive is None
-    form.need(not same, "This is the chain already.")
+    unproven = [name for name in chain if name not in present_chain or name in expired]
+    waiver = _ask_waiver(form, unproven) if unproven else None
+    is_unchanged = (
+        chain == present_chain and sorted(present_capable) == sorted(capable) and waiver is None
+    )
+    form.need(not is_unchanged, "This is the chain already.")
     reason = form.reason()
-    wanted = [
-        FallbackRequest(by_name.get(n, n), n in capable, waive if n in unproven else None)
-        for n in chain
+    requests = [
+        FallbackRequest(
+            by_name.get(name, name), name in capable, waiver if name in unproven else None
+        )
+        for name in chain
     ]
-    falls_back = f"route {route.name} falls back to {', '.join(chain) or 'no other model'}."
+    chain_text = f"route {route.name} falls back to {', '.join(chain) or 'no other model'}."
     form.submit(
         "Change the chain",
-        f"changed the chain: {falls_back}",
+        f"changed the chain: {chain_text}",
         fallback_chain.replace_chain,
         route.name,
-        wanted,
+        requests,
         reason=reason,
         expected=route,
     )
@@ -352,11 +366,11 @@ def _ask_waiver(form: Form, unproven: Sequence[str]) -> WaiverRequest | None:
         f"New in the chain: {strong(', '.join(unproven))}. Each needs a passed verdict on "
         "this route, an earlier place in it, or a waiver for which you take the responsibility."
     )
-    why = form.text("waive", "Reason to waive the proof (empty: no waiver)")
-    if not why:
+    reason = form.text("waive", "Reason to waive the proof (empty: no waiver)")
+    if not reason:
         return None
     days = st.number_input("Days that the waiver lasts", 1, 90, 30, key=form.key("waive-days"))
-    return WaiverRequest(why, timedelta(days=days))
+    return WaiverRequest(reason, timedelta(days=days))
 
 
 @dialog("Roll back", Role.APPROVER, "back", "undo", label="Roll back …")
@@ -364,22 +378,24 @@ def roll_back(form: Form, view: RouteView) -> None:
     """Asks which former model to bring back. It needs no new proof."""
     route = view.route
     names = {
-        r.route.version: view.name(r.route.incumbent)
-        for r in route_timeline.former_versions(view)
+        record.route.version: view.name(record.route.incumbent)
+        for record in route_timeline.former_versions(view)
     }
     version = st.selectbox(
         "Bring back",
         list(names),
-        format_func=lambda v: f"{names[v]} (version {v})",
+        format_func=lambda number: f"{names[number]} (version {number})",
     )
-    ends = f" The canary of {view.name(route.canary.target)} ends." if route.canary else ""
+    canary_text = (
+        f" The canary of {view.name(route.canary.target)} ends." if route.canary else ""
+    )
     form.say(
         f"Route {strong(route.name)}: 100 % of the traffic goes from "
         f"{strong(view.name(route.incumbent))} to {strong(names[version])}, at once."
-        f"{escape(ends)}"
+        f"{escape(canary_text)}"
     )
     reason = form.reason()
-    force = st.checkbox(FORCE, key=form.key("force"))
+    force = st.checkbox(FORCE_LABEL, key=form.key("force"))
     form.spinner_text = f"Asking whether {names[version]} can serve, at most 5 seconds"
 
     def act(ctx: Context, actor: Actor) -> None:
@@ -392,7 +408,7 @@ def roll_back(form: Form, view: RouteView) -> None:
             force=force,
             expected=route,
         )
-        doubts = "".join(f" Warning: {warning}." for warning in restored.warnings)
-        form.success_message = f"{actor.name} brought {names[version]} back.{doubts}"
+        warnings = "".join(f" Warning: {warning}." for warning in restored.warnings)
+        form.success_message = f"{actor.name} brought {names[version]} back.{warnings}"
 
     form.submit("Yes, roll back", "", act)

@@ -1,4 +1,4 @@
-"""Loads a route with its versions, and draws which model served it when.
+"""Loads a route with its versions, and draws the models that served it over time.
 
 The Routes page and its dialogs share `RouteView`, so that all parts of a page show the same
 moment.
@@ -34,7 +34,7 @@ MOST_VERSIONS: Final = 200
 
 @dataclass(frozen=True)
 class RouteView:
-    """A route with all that its page shows."""
+    """A route with the data of its page."""
 
     route: Route
     history: Page[RouteRecord]  # the newest versions
@@ -59,23 +59,25 @@ class RouteView:
         )
 
     def name(self, target: str) -> str:
-        """Returns a target's name; the value itself if it is no known target."""
-        found = self.targets.get(target)
-        return found.name if found else target
+        """Returns a target's name; for an unknown target, the value itself."""
+        known_target = self.targets.get(target)
+        return known_target.name if known_target else target
 
 
 def load_route(ctx: Context, name: str) -> RouteView:
     """Loads a route. Raises NotFound."""
     history = queries.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
     chain = fallback_chain.list_fallbacks(ctx, name)
-    figures = scorecard.build_scorecard(ctx, name)
+    route_scorecard = scorecard.build_scorecard(ctx, name)
     drift = list_drift_status(ctx, route=name)
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        recent = Observations(tx).traffic(since=now - timedelta(minutes=10), route=name)
-        # The minute of the change may contain requests from before it.
-        after = [t for t in recent if t.minute > history[0].at]
-        newest = max(after, key=lambda t: (t.minute, t.revision), default=None)
+        traffic = Observations(tx).traffic(since=now - timedelta(minutes=10), route=name)
+        # Minutes after the change alone: its own minute may contain earlier requests.
+        later_minutes = [minute for minute in traffic if minute.minute > history[0].at]
+        newest = max(
+            later_minutes, key=lambda minute: (minute.minute, minute.revision), default=None
+        )
         return RouteView(
             route=routes.require_route(tx, name),
             history=history,
@@ -83,41 +85,41 @@ def load_route(ctx: Context, name: str) -> RouteView:
             chain=chain,
             drift=drift,
             serving_revision=newest.revision if newest else None,
-            measured=figures,
+            measured=route_scorecard,
             now=now,
         )
 
 
 def former_versions(view: RouteView) -> Sequence[RouteRecord]:
     """Lists the newest version of each former incumbent, to which the route can go back."""
-    seen = {view.route.incumbent}
-    former = []
+    incumbents = {view.route.incumbent}
+    versions = []
     for record in view.history:
-        if record.route.incumbent not in seen:
-            seen.add(record.route.incumbent)
-            former.append(record)
-    return former
+        if record.route.incumbent not in incumbents:
+            incumbents.add(record.route.incumbent)
+            versions.append(record)
+    return versions
 
 
 SERVES = "serves"
 SHARES = "has a share"
-ROW_HEIGHT: Final = 34
-EDGES: Final = 74
+ROW_HEIGHT_PX: Final = 34
+EDGES_PX: Final = 74
 FEWEST_VERSIONS: Final = 2
 
 
 def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
     """Lists the periods in which a model served or had a share; each may span versions."""
     records = list(reversed(view.history.items))
-    ends = [*(record.at for record in records[1:]), view.now]
+    end_times = [*(record.at for record in records[1:]), view.now]
     stays: list[dict[str, Any]] = []
-    last: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for record, end in zip(records, ends, strict=True):
+    open_stays: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for record, end in zip(records, end_times, strict=True):
         parts = [(view.name(record.route.incumbent), SERVES, 10_000)]
         if share := record.route.experiment:
             parts.append((view.name(share.target), SHARES, share.weight_bps))
         for model, part, weight_bps in parts:
-            stay = last.get((model, part, weight_bps))
+            stay = open_stays.get((model, part, weight_bps))
             if stay is None or stay["until"] != record.at:
                 stay = {
                     "model": model,
@@ -125,20 +127,22 @@ def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
                     "weight_bps": weight_bps,
                     "since": record.at,
                 }
-                last[model, part, weight_bps] = stay
+                open_stays[model, part, weight_bps] = stay
                 stays.append(stay)
             stay["until"] = end
     return stays
 
 
-def _sentence(stay: Mapping[str, Any], now: datetime) -> str:
-    """Describes a period for a tooltip: who served or had a share, from when to when."""
-    since = labels.date_time(stay["since"])
-    until = labels.date_time(stay["until"])
-    what = "serves" if stay["part"] == SERVES else f"has {labels.weight(stay['weight_bps'])}"
-    lasted = labels.span((stay["until"] - stay["since"]).total_seconds())
-    end = "now" if stay["until"] == now else until
-    return f"{stay['model']} {what} from {since} to {end} ({lasted})"
+def _describe_stay(stay: Mapping[str, Any], now: datetime) -> str:
+    """Describes a period for a tooltip: the model, its part, and the period's begin and end."""
+    begin_text = labels.date_time(stay["since"])
+    end_text = labels.date_time(stay["until"])
+    predicate = (
+        "serves" if stay["part"] == SERVES else f"has {labels.weight(stay['weight_bps'])}"
+    )
+    duration = labels.span((stay["until"] - stay["since"]).total_seconds())
+    end_words = "now" if stay["until"] == now else end_text
+    return f"{stay['model']} {predicate} from {begin_text} to {end_words} ({duration})"
 
 
 def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
@@ -149,9 +153,9 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
     bars = pd.DataFrame(stays).assign(
         since=[plots.to_ms(stay["since"]) for stay in stays],
         until=[plots.to_ms(stay["until"]) for stay in stays],
-        text=[_sentence(stay, view.now) for stay in stays],
+        text=[_describe_stay(stay, view.now) for stay in stays],
     )
-    marks = [
+    change_marks = [
         {
             "at": plots.to_ms(record.at),
             "model": view.name(record.route.incumbent),
@@ -180,7 +184,7 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
     # A layer for each part: Vega-Lite warns if a field decides the size.
     layers = [
         alt.Chart(bars[bars["part"] == part])
-        .mark_bar(cornerRadius=2, size=height)
+        .mark_bar(cornerRadius=2, size=bar_height_px)
         .encode(
             x=plots.time_axis("since", begin, end),
             x2="until:Q",
@@ -188,10 +192,10 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
             color=colour,
             tooltip="text:N",
         )
-        for part, height in zip(parts, (16, 6), strict=True)
+        for part, bar_height_px in zip(parts, (16, 6), strict=True)
     ]
     changes = (
-        alt.Chart(pd.DataFrame(marks))
+        alt.Chart(pd.DataFrame(change_marks))
         .mark_point(
             filled=True,
             shape="diamond",
@@ -202,4 +206,4 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
         .encode(x=plots.time_axis("at", begin, end), y=rows, tooltip="text:N")
     )
     figure = alt.layer(*layers, changes)
-    return plots.dressed(figure, palette, ROW_HEIGHT * len(models) + EDGES)
+    return plots.dressed(figure, palette, ROW_HEIGHT_PX * len(models) + EDGES_PX)

@@ -1,4 +1,4 @@
-"""The Routes page answers: which model served this route when, and by which rules?
+"""The Routes page answers: which models served this route at which times, and by which rules?
 
 Dialogs are in `route_settings` and `route_holds`, the chart in `route_timeline`, the policies
 in `policies`. Functions that return a text are pure.
@@ -47,7 +47,7 @@ POLICIES_COMMAND: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RoutePage:
-    """What the page shows."""
+    """The page's data."""
 
     view: RouteView
     switches: Page[SwitchRecord]  # the newest switches and freezes
@@ -98,7 +98,7 @@ def show() -> None:
         page_frame.copy_as_cli(*PAGE.commands(name))
 
 
-def _actions(page: RoutePage) -> None:
+def _show_actions(page: RoutePage) -> None:
     """Shows the buttons of a route."""
     name = page.view.id
     show_openers(
@@ -115,28 +115,28 @@ def _actions(page: RoutePage) -> None:
     )
 
 
-def _title(page: RoutePage) -> tuple[str, str]:
-    """Writes which model serves, since when, and what changed last."""
+def _write_title(page: RoutePage) -> tuple[str, str]:
+    """Writes the serving model with the time of its start, and a note about the last change."""
     view = page.view
-    newest = since = view.history[0]
+    newest = first_of_incumbent = view.history[0]
     for record in view.history:
         if record.route.incumbent != view.route.incumbent:
             break
-        # The version that brought in the current incumbent.
-        since = record
+        # The loop ends with the version that brought in the current incumbent.
+        first_of_incumbent = record
     heading = (
         f"{strong(view.name(view.route.incumbent))} serves "
-        f"{strong(view.route.name)} since {escape(labels.date_time(since.at))}"
+        f"{strong(view.route.name)} since {escape(labels.date_time(first_of_incumbent.at))}"
     )
     note = (
-        f"{labels.age(since.at, view.now)} · version {view.route.version} · "
+        f"{labels.age(first_of_incumbent.at, view.now)} · version {view.route.version} · "
         f"revision {newest.revision} of the routing table · last change: "
         f"{describe_change(newest)}"
     )
     return heading, escape(note)
 
 
-def _staleness(page: RoutePage) -> None:
+def _warn_of_differences(page: RoutePage) -> None:
     """Warns if a router serves an old revision, and shows where the configuration file differs
     from the database.
     """
@@ -153,14 +153,15 @@ def _staleness(page: RoutePage) -> None:
         st.html(markup.note(f"{difference}. {text}"))
 
 
-def _settings(page: RoutePage) -> None:
+def _show_settings(page: RoutePage) -> None:
     """Shows the route's present settings and its fallbacks."""
     view = page.view
     route = view.route
     canary = route.canary
     titles = page.titles
     suites = ", ".join(
-        f"{titles.get(s.suite, s.suite)} ({s.role.value})" for s in route.settings.suites
+        f"{titles.get(suite.suite, suite.suite)} ({suite.role.value})"
+        for suite in route.settings.suites
     )
     rows = [
         ("Serves", view.name(route.incumbent)),
@@ -203,8 +204,8 @@ def overrides(settings: RouteSettings) -> str:
     )
 
 
-def _timeline(page: RoutePage) -> None:
-    """Shows which model served when, as a chart."""
+def _show_timeline(page: RoutePage) -> None:
+    """Draws the models that served over time."""
     view = page.view
     note = (
         "Wide bar: incumbent. Narrow bar: share of the traffic. Diamond: change. Times are UTC."
@@ -218,12 +219,12 @@ def _timeline(page: RoutePage) -> None:
         st.altair_chart(chart, width="stretch", theme=None)
 
 
-def _version_cells(page: RoutePage, record: RouteRecord) -> markup.Row:
+def _build_version_row(page: RoutePage, record: RouteRecord) -> markup.Row:
     view = page.view
     canary = record.route.canary
     return {
         "Version": f'<span class="phone">Version </span>{record.route.version}',
-        "When": _when(record.at),
+        "When": _render_time(record.at),
         "What": strong(describe_change(record)),
         "Serves": escape(view.name(record.route.incumbent)),
         "Canary": escape(labels.weight(canary.weight_bps) if canary else "–"),
@@ -232,12 +233,12 @@ def _version_cells(page: RoutePage, record: RouteRecord) -> markup.Row:
     }
 
 
-def _when(at: datetime) -> str:
+def _render_time(at: datetime) -> str:
     *day, hour, zone = labels.date_time(at).split()
     return f'<span class="date">{escape(" ".join(day))}<br>{escape(f"{hour} {zone}")}</span>'
 
 
-def _versions(page: RoutePage) -> None:
+def _compare_versions(page: RoutePage) -> None:
     """Compares two versions of the route."""
     view = page.view
     if len(view.history) < 2:
@@ -272,18 +273,18 @@ def _versions(page: RoutePage) -> None:
     st.html(markup.changes(("Field", f"Version {older}", f"Version {newer}"), rows))
 
 
-def _rollback(page: RoutePage) -> None:
+def _show_rollback(page: RoutePage) -> None:
     """Shows the button that brings a former model back."""
     view = page.view
     note = "A model that has served this route before needs no new proof."
     st.html(markup.section("Roll back", note))
     no_former_model = "There is no former model: this one has served the route from the start."
-    missing = "" if route_timeline.former_versions(view) else no_former_model
-    show_openers([dialogs.roll_back.opener(view, missing=missing)])
+    obstacle = "" if route_timeline.former_versions(view) else no_former_model
+    show_openers([dialogs.roll_back.opener(view, missing=obstacle)])
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
-    """Renders what was measured of the incumbent: scores, cost and latency."""
+    """Renders the measured scores, cost and latency of the incumbent."""
     bill = view.measured.bill
     traffic = (
         f"{bill.requests:,} requests in {format_estimate(bill.window_s)}"
@@ -313,11 +314,11 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
     ]
     section = markup.section("Fallbacks", "Tried in this order when the route's model fails.")
     section += markup.table(rows)
-    if expired := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
+    if expired_names := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
         text = (
-            f"{expired} continues to serve, but the route cannot be changed as long as it is "
-            f"in the chain. Remove it with `swapgate route fallback remove {route} …`, or "
-            "evaluate it on the route's suites."
+            f"{expired_names} continues to serve, but the route cannot be changed as long as "
+            f"it is in the chain. Remove it with `swapgate route fallback remove {route} …`, "
+            "or evaluate it on the route's suites."
         )
         section = markup.banner("A waiver has expired.", text) + section
     return section
@@ -333,12 +334,12 @@ def evidence_text(entry: ChainEntry) -> str:
             waiver = entry.waiver
             if waiver is None:
                 return "waiver"
-            until = "expired" if entry.waiver_expired else "until"
-            at = labels.date_time(waiver.expires_at)
-            return f"waiver of {waiver.author}, {until} {at}: {waiver.reason}"
+            end_word = "expired" if entry.waiver_expired else "until"
+            expiry = labels.date_time(waiver.expires_at)
+            return f"waiver of {waiver.author}, {end_word} {expiry}: {waiver.reason}"
 
 
-def _switch_cells(page: RoutePage, record: SwitchRecord) -> markup.Row:
+def _build_switch_row(page: RoutePage, record: SwitchRecord) -> markup.Row:
     switch = record.switch
     return {
         "State": escape(record.describe_state(page.view.now)),
@@ -351,7 +352,7 @@ def _switch_cells(page: RoutePage, record: SwitchRecord) -> markup.Row:
     }
 
 
-def _weekly_freezes(page: RoutePage) -> None:
+def _show_weekly_freezes(page: RoutePage) -> None:
     for window in page.weekly:
         text = f"Every week, {window}: {window.reason} (from the configuration file)."
         st.html(markup.note(text))
@@ -365,7 +366,7 @@ DRIFT_STATES: Final = {
 }
 
 
-def _drift_banner(page: RoutePage) -> None:
+def _warn_of_drift(page: RoutePage) -> None:
     """Warns that the model behind the route has changed."""
     view = page.view
     if any(status.state == drift_watches.DRIFTED for status in view.drift):
@@ -376,37 +377,37 @@ def _drift_banner(page: RoutePage) -> None:
         st.html(markup.banner("✕ The model behind this route has changed.", text))
 
 
-def _drift_cells(_: RoutePage, status: DriftStatus) -> markup.Row:
+def _build_drift_row(_: RoutePage, status: DriftStatus) -> markup.Row:
     last_check = status.last
     evidence = last_check.evidence if last_check else None
-    ended = (
+    last_text = (
         "–"
         if last_check is None or last_check.ended_at is None
         else labels.date_time(last_check.ended_at)
     )
     if last_check is not None and last_check.state is DriftCheckState.NOT_MEASURED:
-        ended += " NOT MEASURED"
+        last_text += " NOT MEASURED"
     return {
         "Suite": strong(status.suite),
         "State": markup.state(DRIFT_STATES[status.state]),
         "Compared": drift_watches.describe_comparison(status.comparisons),
         "Change": escape(evidence.change_text if evidence else "–"),
         "Evidence": escape(evidence.share_text if evidence else "–"),
-        "Last": escape(ended),
+        "Last": escape(last_text),
         "Next": escape(labels.date_time(status.next_at) if status.next_at else "–"),
     }
 
 
 DRIFT: Final = ResourceList[RoutePage, DriftStatus](
     rows=lambda page: page.view.drift,
-    cells=_drift_cells,
+    cells=_build_drift_row,
     heading="Drift watch",
     note="Swapgate asks the incumbent the same items at intervals, and compares its answers.",
     actions=lambda page: route_holds.drift_openers(page.view.id, page.view.drift),
 )
 SWITCHES: Final = ResourceList[RoutePage, SwitchRecord](
     rows=lambda page: page.switches,
-    cells=_switch_cells,
+    cells=_build_switch_row,
     heading="Switches and freezes",
     note="Newest first.",
     what="switches",
@@ -414,7 +415,7 @@ SWITCHES: Final = ResourceList[RoutePage, SwitchRecord](
 )
 HISTORY: Final = ResourceList[RoutePage, RouteRecord](
     rows=lambda page: page.view.history,
-    cells=_version_cells,
+    cells=_build_version_row,
     heading="History",
     note="Newest first. No entry can be changed or removed.",
     what="versions",
@@ -424,21 +425,21 @@ PAGE: Final = ResourcePage[str, RoutePage](
     name="The route",
     ask=str,
     load=load,
-    title=_title,
+    title=_write_title,
     parts=(
         lambda page: page_frame.show_freezes(page.view.id),
-        _actions,
-        _staleness,
-        _drift_banner,
+        _show_actions,
+        _warn_of_differences,
+        _warn_of_drift,
         DRIFT.show,
-        _settings,
+        _show_settings,
         SWITCHES.show,
-        _weekly_freezes,
+        _show_weekly_freezes,
         lambda page: st.html(measured_section(page.view, page.titles)),
-        _timeline,
+        _show_timeline,
         HISTORY.show,
-        _versions,
-        _rollback,
+        _compare_versions,
+        _show_rollback,
         lambda page: policies.show(page.view.route.settings.policy),
     ),
     commands=lambda name: [["route", "history", name], POLICIES_COMMAND],

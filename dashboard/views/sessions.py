@@ -1,9 +1,9 @@
-"""The Sessions page answers: which agents wait for me, and what did they do? It refreshes every
+"""The Sessions page answers: which agents wait for me, and how did they act? It refreshes every
 2 s.
 
-A transcript is private: it is shown only to visitors who may read content. Texts of agents and
-users are escaped in HTML and in Markdown. Deciding a switch uses the same texts as the approval
-pages.
+A transcript is private: only visitors who may read content see it. The page escapes texts of
+agents and users in HTML and in Markdown. The dialog for a switch has the same texts as the
+approval pages.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -56,7 +56,7 @@ SWITCH_LABELS: Final[Mapping[SwitchState, Label]] = {
     SwitchState.EXPIRED: Label("◷", "expired", Tone.NEUTRAL),
     SwitchState.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
 }
-_STATES: Final = {
+_STATE_PILLS: Final = {
     MessageState.STREAMING: ("◷ under way", Tone.NEUTRAL),
     MessageState.INTERRUPTED: ("✕ interrupted", Tone.WORSE),
     MessageState.FAILED: ("✕ failed", Tone.WORSE),
@@ -70,9 +70,9 @@ GONE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SessionsView:
-    """What the list of sessions shows."""
+    """The data of the list of sessions."""
 
-    sessions: Page[AgentSession]  # those that no session spawned, the newest first
+    sessions: Page[AgentSession]  # without spawned sessions, the newest first
     waiting: Sequence[ModelSwitchRequest]  # switches that wait for a person
     grants: Page[AgentGrant]
     agents: Mapping[str, str]  # the agents' names, by id
@@ -81,7 +81,7 @@ class SessionsView:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """What the page of a session shows. session: None if Swapgate does not have it."""
+    """The data of a session's page. session: None if Swapgate does not have it."""
 
     session: AgentSession | None
     switches: Sequence[ModelSwitchRequest]
@@ -104,42 +104,44 @@ class SessionView:
 def load_list(ctx: Context, address: Mapping[str, str]) -> SessionsView:
     """Loads a page of sessions, the switches that wait for a person, and the grants."""
     now = ctx.clock.now()
-    first = PageRequest(MOST_SESSIONS, address.get("after"))
-    sessions = ctx.store.lists.sessions(first, parent="")
+    page_request = PageRequest(MOST_SESSIONS, address.get("after"))
+    sessions = ctx.store.lists.sessions(page_request, parent="")
     waiting = ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), pending_at=now)
     grants = ctx.store.lists.agent_grants(PageRequest(MOST_GRANTS))
-    ids = {session.agent for session in sessions} | {r.agent for r in waiting}
-    return SessionsView(sessions, waiting.items, grants, _names(ctx, ids), now)
+    ids = {session.agent for session in sessions} | {request.agent for request in waiting}
+    return SessionsView(sessions, waiting.items, grants, _load_agent_names(ctx, ids), now)
 
 
 def load_session(ctx: Context, address: Mapping[str, str]) -> SessionView:
     """Loads a session with `MOST_MESSAGES` of its messages, the newest by default."""
-    id_ = address["session"]
+    session_id = address["session"]
     now = ctx.clock.now()
     try:
         with ctx.store.read() as tx:
-            session = Sessions(tx).get(id_)
-            total = SessionMessages(tx).last_position(id_)
+            session = Sessions(tx).get(session_id)
+            total = SessionMessages(tx).last_position(session_id)
     except NotFound:
         return SessionView(None, (), (), (), 0, 0, {}, now)
-    behind = address.get("behind", "")
-    known = behind.isascii() and behind.isdigit() and len(behind) < 10
-    start = min(int(behind), total) if known else max(0, total - MOST_MESSAGES)
+    start_text = address.get("behind", "")
+    is_number = start_text.isascii() and start_text.isdigit() and len(start_text) < 10
+    start = min(int(start_text), total) if is_number else max(0, total - MOST_MESSAGES)
     page = PageRequest(MOST_MESSAGES, str(start))
-    children = ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_).items
+    children = ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=session_id).items
     return SessionView(
         session=session,
-        switches=ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_).items,
+        switches=ctx.store.lists.switch_requests(
+            PageRequest(MOST_SWITCHES), session=session_id
+        ).items,
         children=children,
-        messages=ctx.store.lists.session_messages(page, session=id_).items,
+        messages=ctx.store.lists.session_messages(page, session=session_id).items,
         start=start,
         total=total,
-        agents=_names(ctx, {session.agent, *(child.agent for child in children)}),
+        agents=_load_agent_names(ctx, {session.agent, *(child.agent for child in children)}),
         now=now,
     )
 
 
-def _names(ctx: Context, ids: Collection[str]) -> Mapping[str, str]:
+def _load_agent_names(ctx: Context, ids: Collection[str]) -> Mapping[str, str]:
     with ctx.store.read() as tx:
         return {id_: Agents(tx).get(id_).name for id_ in ids}
 
@@ -149,55 +151,59 @@ def known_cost(session: AgentSession) -> str:
     return f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
 
 
-def _switch_cells(view: SessionView, request: ModelSwitchRequest) -> markup.Row:
+def _build_switch_row(view: SessionView, request: ModelSwitchRequest) -> markup.Row:
     """Builds a switch request's row. Not every visitor may read the agent's words."""
-    readable = current_user.may_read_content()
+    may_read = current_user.may_read_content()
     model = f"sub-tasks on {request.wanted}" if request.for_children else request.wanted
-    by = escape(f", by {request.decided_by}") if request.decided_by else ""
+    decider = escape(f", by {request.decided_by}") if request.decided_by else ""
     return {
         "Model": noted(strong(model), f"asked {labels.date_time(request.asked_at)}"),
-        "State": markup.state(SWITCH_LABELS[request.state_at(view.now)]) + by,
-        "The agent's reason": escape(visible_text(request.reason) if readable else HIDDEN),
+        "State": markup.state(SWITCH_LABELS[request.state_at(view.now)]) + decider,
+        "The agent's reason": escape(visible_text(request.reason) if may_read else HIDDEN),
     }
 
 
-def _head(message: SessionMessage) -> str:
+def _render_head(message: SessionMessage) -> str:
     """Renders a message's author, state and figures."""
     served = message.served
-    used = message.usage
-    who = strong(message.role.value)
+    usage = message.usage
+    author = strong(message.role.value)
     if message.role is MessageRole.ASSISTANT:
-        who += f" {strong(served.target or served.model_requested)}"
-    if message.state in _STATES:
-        who += f" {pill(*_STATES[message.state])}"
+        author += f" {strong(served.target or served.model_requested)}"
+    if message.state in _STATE_PILLS:
+        author += f" {pill(*_STATE_PILLS[message.state])}"
     if served.fallback_from:
-        who += f" {pill(f'▼ instead of {served.fallback_from}', Tone.UNDECIDED)}"
+        author += f" {pill(f'▼ instead of {served.fallback_from}', Tone.UNDECIDED)}"
     figures = [
         f"#{message.position}",
         labels.time_of_day(message.created_at),
     ]
     if served.target:
-        figures.append(f"{used.input_tokens:,} + {used.output_tokens:,} tokens")
-        figures.append(format_usd(used.cost_usd, "price unknown"))
-    return f"<span>{who}</span><span>{escape(' · '.join(figures))}</span>"
+        figures.append(f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens")
+        figures.append(format_usd(usage.cost_usd, "price unknown"))
+    return f"<span>{author}</span><span>{escape(' · '.join(figures))}</span>"
 
 
-def _content(message: SessionMessage) -> str:
+def _render_content(message: SessionMessage) -> str:
     """Renders a message's text, tool calls and remarks."""
     text = message.content
-    kind = "call" if message.role is MessageRole.TOOL else ""
+    css_class = "call" if message.role is MessageRole.TOOL else ""
     if not isinstance(text, str):
-        text = "\n".join(map(_part, text))
-    parts = [markup.scrolled_text(escape(_cut(text)), kind)] if text else []
+        text = "\n".join(map(_format_part, text))
+    parts = [markup.scrolled_text(escape(_shorten(text)), css_class)] if text else []
     parts += [
-        markup.scrolled_text(f"→ {escape(call.name)} {escape(_cut(call.arguments))}", "call")
+        markup.scrolled_text(
+            f"→ {escape(call.name)} {escape(_shorten(call.arguments))}", "call"
+        )
         for call in message.tool_calls
     ]
-    parts += [_note(remark) for remark in (message.served.reason, message.error) if remark]
-    return "".join(parts) or _note("(empty)")
+    parts += [
+        _render_note(remark) for remark in (message.served.reason, message.error) if remark
+    ]
+    return "".join(parts) or _render_note("(empty)")
 
 
-def _part(part: Mapping[str, object]) -> str:
+def _format_part(part: Mapping[str, object]) -> str:
     """Formats a part of a message. Loads no picture, because a client chose its address."""
     if "text" in part:
         return str(part["text"])
@@ -209,13 +215,13 @@ def _part(part: Mapping[str, object]) -> str:
     return f"[image: {url}]" if url else f"[{part.get('type', 'part')}]"
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     if len(text) <= SHOWN_CHARACTERS:
         return text
     return f"{text[:SHOWN_CHARACTERS]} … ({len(text):,} characters in all)"
 
 
-def _note(text: str) -> str:
+def _render_note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
@@ -230,13 +236,13 @@ def decide(
     request: ModelSwitchRequest,
     agent: str,
 ) -> None:
-    """Opens the dialog that approves or rejects a switch. The decision names the request as the
-    person saw it, so that a changed request is refused.
+    """Opens the dialog that approves or rejects a switch. The decision has the fingerprint of
+    the request that the person saw, so that the use case refuses a changed request.
     """
-    act, done = DECISIONS[verb]
+    use_case, past_verb = DECISIONS[verb]
 
     @dialog(f"{verb} the switch?", Role.APPROVER, verb, width="medium")
-    def ask(form: Form, request: ModelSwitchRequest) -> None:
+    def ask_confirmation(form: Form, request: ModelSwitchRequest) -> None:
         now = page_frame.context().clock.now()
         # Facts, because a narrow screen would cut a table.
         facts = "".join(
@@ -246,17 +252,17 @@ def decide(
         question = f"<p>{strong(switch_question(request, agent))}</p>"
         st.html(markup.block(question) + markup.block(facts, kind="sg-facts"))
         reason = form.text("why", "Your reason (optional; the agent reads it)")
-        done_text = f"{done} the switch that {agent} asked for."
+        done_text = f"{past_verb} the switch that {agent} asked for."
         form.submit(
             f"{verb} the switch",
             done_text,
-            act,
+            use_case,
             request.id,
             reason,
             fingerprint=request.hash,
         )
 
-    ask(request)
+    ask_confirmation(request)
 
 
 @dialog(
@@ -268,19 +274,21 @@ def decide(
     width="medium",
 )
 def revoke_grant(form: Form, grants: Sequence[AgentGrant]) -> None:
-    lacks = "Choose a grant and give a reason."
-    choices = {f"{grant.target_name} · {grant.agent} · {grant.id}": grant for grant in grants}
-    choice = form.choose(
+    missing_text = "Choose a grant and give a reason."
+    grants_by_label = {
+        f"{grant.target_name} · {grant.agent} · {grant.id}": grant for grant in grants
+    }
+    chosen_label = form.choose(
         "which",
         "Which",
-        choices,
-        need=lacks,
+        grants_by_label,
+        need=missing_text,
         placeholder="Choose a grant",
     )
     st.html(markup.note(GRANT_ENDS))
-    id_ = choices[choice].id if choice else ""
-    reason = form.text("why", REASON, need=lacks)
-    form.submit("Revoke it", f"revoked {id_}.", agents.revoke_grant, id_, reason)
+    grant_id = grants_by_label[chosen_label].id if chosen_label else ""
+    reason = form.text("why", REASON, need=missing_text)
+    form.submit("Revoke it", f"revoked {grant_id}.", agents.revoke_grant, grant_id, reason)
 
 
 GRANT_ENDS: Final = (
@@ -295,22 +303,22 @@ def address() -> Mapping[str, str]:
     """Returns the page's address, and writes it: a Streamlit link to the current page does not
     update the browser's address.
     """
-    found = st.query_params.to_dict()
-    st.query_params.from_dict(found)
-    return found
+    parameters = st.query_params.to_dict()
+    st.query_params.from_dict(parameters)
+    return parameters
 
 
-def _title_of_list(view: SessionsView) -> tuple[str, str]:
+def _write_list_title(view: SessionsView) -> tuple[str, str]:
     heading = "No switch waits for a person" if view.sessions.total else "No session yet"
     if waiting := view.waiting:
         verb = "waits" if len(waiting) == 1 else "wait"
         names = ", ".join(dict.fromkeys(view.agents[request.agent] for request in waiting))
-        many = labels.plural(len(waiting), "switch", "switches")
-        heading = f"{many} {verb} for approval: {strong(names)}"
+        count_text = labels.plural(len(waiting), "switch", "switches")
+        heading = f"{count_text} {verb} for approval: {strong(names)}"
     return heading, labels.plural(view.sessions.total, "session")
 
 
-def _title_of_session(view: SessionView) -> tuple[str, str]:
+def _write_session_title(view: SessionView) -> tuple[str, str]:
     session = view.session
     if session is None:
         return "There is no such session", escape(GONE)
@@ -327,7 +335,7 @@ def _title_of_session(view: SessionView) -> tuple[str, str]:
     return heading, escape(" · ".join(facts))
 
 
-def _links(view: SessionView) -> Sequence[Action]:
+def _list_links(view: SessionView) -> Sequence[Action]:
     links = [PageLink("sessions", "All sessions", "list")]
     if view.session is not None and view.session.parent:
         parent = {"session": view.session.parent}
@@ -335,21 +343,21 @@ def _links(view: SessionView) -> Sequence[Action]:
     return links
 
 
-def _waiting_card(
+def _render_waiting_card(
     view: SessionsView | SessionView, request: ModelSwitchRequest
 ) -> Sequence[str]:
-    """Renders a switch that waits, without the agent's own words, which not every visitor may
-    read.
+    """Renders a switch that waits. Omits the agent's own words, because not every visitor may
+    read them.
     """
     session = markup.link("sessions", escape(request.session), session=request.session)
-    when = f"asked {format_age(request.asked_at, view.now)}"
-    left = labels.left(request.expires_at, view.now)
+    asked_text = f"asked {format_age(request.asked_at, view.now)}"
+    time_left = labels.left(request.expires_at, view.now)
     question = strong(switch_question(request, view.agents[request.agent]))
-    facts = f'<p class="note">session {session} · {escape(f"{when} · {left}")}</p>'
+    facts = f'<p class="note">session {session} · {escape(f"{asked_text} · {time_left}")}</p>'
     return [markup.block(f"<p>{question}</p>", facts)]
 
 
-def _decisions(
+def _list_decisions(
     view: SessionsView | SessionView, request: ModelSwitchRequest
 ) -> Sequence[Opener]:
     agent = view.agents[request.agent]
@@ -366,8 +374,8 @@ def _decisions(
     ]
 
 
-def _session_cells(view: SessionsView | SessionView, session: AgentSession) -> markup.Row:
-    """Builds a session's row. Only visitors who may read content see whose session it is."""
+def _build_session_row(view: SessionsView | SessionView, session: AgentSession) -> markup.Row:
+    """Builds a session's row. Only visitors who may read content see the session's user."""
     agent = visible_text(view.agents[session.agent])
     user = session.user_id if current_user.may_read_content() else ""
     link = markup.link("sessions", strong(f"{agent} · {session.id}"), session=session.id)
@@ -384,33 +392,39 @@ def _show_transcript(view: SessionView) -> None:
     """Shows the messages, with links to earlier and later ones."""
     if view.session is None:
         return
-    readable = current_user.may_read_content()
+    may_read = current_user.may_read_content()
     start = view.start
-    last = start + len(view.messages)
-    note = f"Messages {start + 1:,} to {last:,} of {view.total:,}."
-    private = (
-        "" if readable else markup.note(f"The transcript is private. {current_user.SIGN_IN}")
+    end = start + len(view.messages)
+    note = f"Messages {start + 1:,} to {end:,} of {view.total:,}."
+    privacy_note = (
+        "" if may_read else markup.note(f"The transcript is private. {current_user.SIGN_IN}")
     )
-    st.html(markup.section("Transcript", note if view.total else "No message yet.") + private)
+    st.html(
+        markup.section("Transcript", note if view.total else "No message yet.") + privacy_note
+    )
     parts = [
-        f'<section class="message {message.role}"><header>{_head(message)}</header>'
-        f"{_content(message) if readable else _note(HIDDEN)}</section>"
+        f'<section class="message {message.role}"><header>{_render_head(message)}</header>'
+        f"{_render_content(message) if may_read else _render_note(HIDDEN)}</section>"
         for message in view.messages
     ]
     st.html(markup.block(*parts, kind="sg-transcript"))
-    here = {"session": view.session.id}
-    pages = []
+    session_query = {"session": view.session.id}
+    links = []
     if start:
-        before = str(max(0, start - MOST_MESSAGES))
-        pages.append(PageLink("sessions", "Earlier", "history", here | {"behind": before}))
-    if last < view.total:
-        after = here | {"behind": str(last)}
-        pages.append(PageLink("sessions", "Later", "history", after))
-    if pages:
-        show_openers(pages)
+        earlier_start = str(max(0, start - MOST_MESSAGES))
+        links.append(
+            PageLink(
+                "sessions", "Earlier", "history", session_query | {"behind": earlier_start}
+            )
+        )
+    if end < view.total:
+        later_query = session_query | {"behind": str(end)}
+        links.append(PageLink("sessions", "Later", "history", later_query))
+    if links:
+        show_openers(links)
 
 
-def _grant_openers(view: SessionsView) -> Sequence[Opener]:
+def _list_grant_openers(view: SessionsView) -> Sequence[Opener]:
     in_force = [grant for grant in view.grants if _is_in_force(grant, view.now)]
     missing = "" if in_force else "No grant is in force."
     return [revoke_grant.opener(in_force, missing=missing)]
@@ -420,7 +434,7 @@ def _is_in_force(grant: AgentGrant, now: datetime) -> bool:
     return grant.revoked_at is None and now < grant.expires_at
 
 
-def _grant_cells(view: SessionsView, grant: AgentGrant) -> markup.Row:
+def _build_grant_row(view: SessionsView, grant: AgentGrant) -> markup.Row:
     state = Label("◷", "expired", Tone.NEUTRAL)
     if grant.revoked_at is not None:
         state = Label("✕", "revoked", Tone.NEUTRAL)
@@ -441,13 +455,15 @@ def _grant_cells(view: SessionsView, grant: AgentGrant) -> markup.Row:
 WAITING: Final = ResourceList[SessionsView | SessionView, ModelSwitchRequest](
     rows=lambda view: view.waiting,
     cards=Cards(
-        key=lambda request: f"switch-{request.id}", parts=_waiting_card, actions=_decisions
+        key=lambda request: f"switch-{request.id}",
+        parts=_render_waiting_card,
+        actions=_list_decisions,
     ),
     live=True,
 )
 SESSIONS: Final = ResourceList[SessionsView, AgentSession](
     rows=lambda view: view.sessions,
-    cells=_session_cells,
+    cells=_build_session_row,
     nothing="No agent has opened a session yet. This page of the docs shows how:",
     fills="swapgate docs open agents",
     what="sessions",
@@ -455,29 +471,29 @@ SESSIONS: Final = ResourceList[SessionsView, AgentSession](
 )
 GRANTS: Final = ResourceList[SessionsView, AgentGrant](
     rows=lambda view: view.grants,
-    cells=_grant_cells,
+    cells=_build_grant_row,
     heading="Grants",
     note="Models outside a route that people let agents use. Newest first.",
-    actions=_grant_openers,
+    actions=_list_grant_openers,
     what="grants",
     lists_all="swapgate agent grants",
     live=True,
 )
 SWITCHES: Final = ResourceList[SessionView, ModelSwitchRequest](
     rows=lambda view: view.switches,
-    cells=_switch_cells,
+    cells=_build_switch_row,
     heading="Switches",
 )
 CHILDREN: Final = ResourceList[SessionView, AgentSession](
     rows=lambda view: view.children,
-    cells=_session_cells,
+    cells=_build_session_row,
     heading="Spawned sessions",
 )
 LIST: Final = ResourcePage[Mapping[str, str], SessionsView](
     name="The sessions",
     ask=address,
     load=load_list,
-    title=_title_of_list,
+    title=_write_list_title,
     parts=(WAITING.show, SESSIONS.show, GRANTS.show),
     commands=lambda _: [["agent", "requests"]],
     live=True,
@@ -486,8 +502,8 @@ DETAIL: Final = ResourcePage[Mapping[str, str], SessionView](
     name="The session",
     ask=address,
     load=load_session,
-    title=_title_of_session,
-    actions=_links,
+    title=_write_session_title,
+    actions=_list_links,
     parts=(WAITING.show, SWITCHES.show, CHILDREN.show, _show_transcript),
     commands=lambda _: [["agent", "requests"]],
     live=True,

@@ -1,7 +1,7 @@
-"""The section of the Canary page about shadows, whose answers callers never get.
+"""The section of the Canary page about shadows. Callers never get a shadow's answers.
 
-A shadow mirrors requests to a second model and compares the answers by checks. The counting is
-in `harness.canary`; the page shows it and starts and stops shadows.
+A shadow mirrors requests to a second model and compares the answers by checks. `harness.canary`
+counts; the page shows the counts, and starts and stops shadows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from dashboard.dialog_forms import (
 from dashboard.labels import Label, Tone
 from dashboard.markup import escape, faint, noted, strong
 from dashboard.operation_dialogs import operation_openers
-from dashboard.resource_page import EVERY, Cards, ResourceList
+from dashboard.resource_page import REFRESH_INTERVAL, Cards, ResourceList
 from harness.canary import shadows
 from harness.canary.shadow_operations import SHADOWS
 from harness.canary.shadows import (
@@ -44,8 +44,8 @@ from harness.routing.shadow import (
 )
 
 MOST_ROWS: Final = 50
-# The page shows harm from half of the rollback level on, as for a canary.
-HARM_SHOWS = 0.5
+# The page marks harm from this share of the rollback level on, as for a canary.
+VISIBLE_HARM = 0.5
 MIRRORING: Final = Label("◐", "mirroring", Tone.BETTER)
 WORSE: Final = Label("✕", "worse than the incumbent", Tone.WORSE)
 NO_PAIR: Final = (
@@ -56,7 +56,7 @@ BY_HAND: Final = "none: an approver started it"
 
 @dataclass(frozen=True, slots=True)
 class ShadowsView:
-    """What the section shows."""
+    """The data of the section."""
 
     running: Sequence[ShadowStatus]
     ended: Page[ShadowStatus]  # the newest first
@@ -74,7 +74,7 @@ def load(ctx: Context, routes: Sequence[str]) -> ShadowsView:
 
 
 def show(routes: Sequence[str]) -> None:
-    """Shows the running and ended shadows, and the buttons. routes: on which one may start."""
+    """Shows the running and ended shadows, and the buttons. routes: all routes by name."""
     open_deferred()
     if shadows.list_running(page_frame.context()):
         # styles.css selects this key, to prevent fading during refreshes.
@@ -84,7 +84,7 @@ def show(routes: Sequence[str]) -> None:
         draw(load(page_frame.context(), routes))
 
 
-@st.fragment(run_every=EVERY)
+@st.fragment(run_every=REFRESH_INTERVAL)
 def live(routes: Sequence[str]) -> None:
     """Refreshes the section while a shadow runs."""
     with current_user.live_part("The figures"):
@@ -92,7 +92,7 @@ def live(routes: Sequence[str]) -> None:
 
 
 def draw(view: ShadowsView) -> None:
-    st.html(_heading(view.running))
+    st.html(_render_heading(view.running))
     show_openers([start.opener(view.routes)], deferred=True)
     if not (view.running or view.ended):
         page_frame.show_empty(
@@ -104,9 +104,9 @@ def draw(view: ShadowsView) -> None:
     ENDED.show(view)
 
 
-def _check_cells(check: CheckEvidence) -> markup.Row:
-    """Builds a check's row: how many pairs pass it on both sides, on one side or on none."""
-    tone = Tone.WORSE if check.share_of_level >= HARM_SHOWS else Tone.NEUTRAL
+def _build_check_row(check: CheckEvidence) -> markup.Row:
+    """Builds a check's row: the pairs that pass it on both sides, on one side or on no side."""
+    tone = Tone.WORSE if check.share_of_level >= VISIBLE_HARM else Tone.NEUTRAL
     share = escape(labels.percent(check.share_of_level, 0))
     return {
         "Check": escape(check.check.replace("_", " ")),
@@ -118,7 +118,7 @@ def _check_cells(check: CheckEvidence) -> markup.Row:
     }
 
 
-def _heading(running: Sequence[ShadowStatus]) -> str:
+def _render_heading(running: Sequence[ShadowStatus]) -> str:
     """Answers whether a shadow runs, and whether a candidate is worse than its incumbent."""
     harmed = [status.shadow.candidate.name for status in running if status.harm]
     words = "No shadow runs"
@@ -132,7 +132,7 @@ def _heading(running: Sequence[ShadowStatus]) -> str:
     return markup.block(f"<h2>Shadows</h2><p>{words}</p>")
 
 
-def _card(view: ShadowsView, status: ShadowStatus) -> Sequence[str]:
+def _render_card(view: ShadowsView, status: ShadowStatus) -> Sequence[str]:
     """Renders a running shadow: its state, its facts, and the pairs by check."""
     shadow = status.shadow
     heading = (
@@ -140,12 +140,12 @@ def _card(view: ShadowsView, status: ShadowStatus) -> Sequence[str]:
         f"<p>{markup.state(WORSE if status.harm else MIRRORING)} "
         f"{faint(labels.left(shadow.expires_at, view.now))}</p>"
     )
-    pairs = markup.table(map(_check_cells, status.checks)) or markup.note(NO_PAIR)
-    return [markup.block(heading), markup.facts(_facts(status)), pairs]
+    pairs = markup.table(map(_build_check_row, status.checks)) or markup.note(NO_PAIR)
+    return [markup.block(heading), markup.facts(_list_facts(status)), pairs]
 
 
-def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
-    """Lists a running shadow's terms and figures, and the requests that it did not mirror."""
+def _list_facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
+    """Lists a running shadow's limits and figures, and the requests that it did not mirror."""
     shadow = status.shadow
     proposal = (
         markup.link("compare", escape(shadow.proposal), id=shadow.proposal)
@@ -172,7 +172,7 @@ def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     return rows
 
 
-def _ended_cells(_: ShadowsView, status: ShadowStatus) -> markup.Row:
+def _build_ended_row(_: ShadowsView, status: ShadowStatus) -> markup.Row:
     """Builds the row of an ended shadow."""
     shadow = status.shadow
     at = labels.date_time(status.shadow.ended_at or shadow.expires_at)
@@ -188,13 +188,13 @@ def _ended_cells(_: ShadowsView, status: ShadowStatus) -> markup.Row:
     }
 
 
-LASTS: Final[Mapping[str, timedelta]] = {
+DURATIONS: Final[Mapping[str, timedelta]] = {
     "2 hours": timedelta(hours=2),
     "1 day": timedelta(days=1),
     "7 days": timedelta(days=7),
     "30 days": timedelta(days=30),
 }
-LIMITS: Final[Sequence[Fields]] = (
+LIMIT_FIELDS: Final[Sequence[Fields]] = (
     {
         "share_bps": Field("Share of the callers, in %", 0.01, 100.0),
         "usd_per_day": Field("US dollars a day (empty: no limit)", 0.01),
@@ -204,11 +204,13 @@ LIMITS: Final[Sequence[Fields]] = (
         "at_once": Field("At once, in each worker", 1, MAX_AT_ONCE),
     },
 )
-PRIVATE: Final = (
+PRIVACY_NOTE: Final = (
     "The candidate's provider receives these callers' requests. Swapgate compares and counts "
     "the candidate's answers and discards them; no caller gets them."
 )
-NEEDS: Final = "A proposer needs an open proposal of this candidate; an approver needs none."
+ROLE_NOTE: Final = (
+    "A proposer needs an open proposal of this candidate; an approver needs none."
+)
 
 
 @dialog(
@@ -219,34 +221,34 @@ NEEDS: Final = "A proposer needs an open proposal of this candidate; an approver
     label="Start a shadow …",
     width="medium",
 )
-def start(form: Form, names: Sequence[str]) -> None:
+def start(form: Form, routes: Sequence[str]) -> None:
     """Asks for a shadow: route, candidate, limits and time."""
     ctx = page_frame.context()
-    route = form.choose("route", "Route", names)
+    route = form.choose("route", "Route", routes)
     candidates = page_frame.candidates(ctx, route) if route else ()
     candidate = form.choose_or_type(f"candidate-{route}", "Candidate", candidates)
     form.need(route and candidate, "Choose route and candidate first.")
-    limits = ShadowLimits(**ask_fields(LIMITS, ShadowLimits(), form.key))
-    lasts = form.pick("lasts", "How long", LASTS, DEFAULT_DURATION)
+    limits = ShadowLimits(**ask_fields(LIMIT_FIELDS, ShadowLimits(), form.key))
+    duration = form.pick("lasts", "How long", DURATIONS, DEFAULT_DURATION)
     share = labels.weight(limits.share_bps)
     if route and candidate:
         form.say(
             f"Within 2 s, the router mirrors {escape(share)} of the callers of "
             f"{strong(route)} to {strong(candidate)}. All of them still get the answers of "
             f"{strong(page_frame.incumbent_name(ctx, route))}.",
-            PRIVATE,
-            note=NEEDS,
+            PRIVACY_NOTE,
+            note=ROLE_NOTE,
         )
-    mirrored = f"{share} of the callers of route {route} are mirrored to {candidate}."
+    mirrored_text = f"{share} of the callers of route {route} are mirrored to {candidate}."
     form.submit(
         "Start it",
-        f"started a shadow: {mirrored}",
+        f"started a shadow: {mirrored_text}",
         shadows.start_shadow,
         route or "",
         candidate,
         limits,
         reason=form.reason(),
-        lasts=lasts,
+        lasts=duration,
     )
 
 
@@ -255,14 +257,14 @@ RUNNING: Final = ResourceList[ShadowsView, ShadowStatus](
     rows=lambda view: view.running,
     cards=Cards(
         key=lambda status: f"shadow-{status.shadow.id}",
-        parts=_card,
+        parts=_render_card,
         actions=lambda _, status: operation_openers(SHADOWS, status.shadow),
     ),
     live=True,
 )
 ENDED: Final = ResourceList[ShadowsView, ShadowStatus](
     rows=lambda view: view.ended,
-    cells=_ended_cells,
+    cells=_build_ended_row,
     heading="Ended",
     note="Newest first.",
     what="shadows",

@@ -153,14 +153,14 @@ def add_uploaded_suite(
     "label",
     width="large",
 )
-def label_captures(reading: Form) -> None:
-    """Reads captured requests, asks for their labels, and makes a suite of them."""
+def label_captures(reading_form: Form) -> None:
+    """Reads captured requests, asks for labels, and makes a suite of the labelled requests."""
     actor = current_user.signed_in()
     reader, lines = st.session_state.get(READ_CAPTURES, ("", ()))
     if actor is None or actor.principal != reader:
         # Another person in this browser must not see these requests.
         st.session_state.pop(READ_CAPTURES, None)
-        _load_captures(reading)
+        _ask_selection(reading_form)
         return
     st.html(markup.note(LABEL_NOTE))
     edited = st.data_editor(
@@ -179,8 +179,8 @@ def label_captures(reading: Form) -> None:
     labels_by_id = {row["id"]: str(row["Label"] or "") for row in edited}
     form = Form(Role.ADMIN, "label")
     suite = ask_suite(form)
-    count = sum(1 for label in labels_by_id.values() if label.strip())
-    form.need(count, "At least one label is needed.")
+    label_count = sum(1 for label in labels_by_id.values() if label.strip())
+    form.need(label_count, "At least one label is needed.")
     st.download_button(
         "Download the labels",
         write_labelled(lines, labels_by_id, actor.name),
@@ -190,7 +190,7 @@ def label_captures(reading: Form) -> None:
         key="download-labels",
     )
     message = f"made the suite {suite.name}. {AVAILABILITY}"
-    label = f"Make a suite of {count} labelled requests"
+    label = f"Make a suite of {label_count} labelled requests"
     form.submit(label, message, _add_labelled, lines, labels_by_id, suite)
 
 
@@ -207,11 +207,11 @@ def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def _load_captures(form: Form) -> None:
+def _ask_selection(form: Form) -> None:
     names = page_frame.route_names(page_frame.context())
     route = st.selectbox("Route", [ALL_ROUTES, *names], key=form.key("route"))
-    since = form.pick("period", "Captured in", PERIODS)
-    near = st.slider(
+    period = form.pick("period", "Captured in", PERIODS)
+    similarity = st.slider(
         "Leave out requests at least this similar to another (1: only equal requests)",
         0.5,
         1.0,
@@ -225,8 +225,8 @@ def _load_captures(form: Form) -> None:
         f"read the captured requests of {route}.",
         _read_captures,
         route=None if route == ALL_ROUTES else route,
-        since=since,
-        near=near,
+        since=period,
+        near=similarity,
     )
 
 
@@ -255,8 +255,8 @@ def write_labelled(
     """
     now = page_frame.context().clock.now()
     labelled = captures.label_lines(lines, labels_by_id, author, now)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in labelled)
-    return escape_surrogates(text).encode()
+    json_lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in labelled)
+    return escape_surrogates(json_lines).encode()
 
 
 def _add_labelled(
@@ -334,8 +334,8 @@ def _ask_option(
 
 
 def _ask_judge(form: Form) -> JudgeSettings | None:
-    """Asks for the judge's model, and for the cost at which a run stops. Returns None until a
-    person has named the model.
+    """Asks for the judge's model, and for the cost at which a run stops. Returns None until the
+    visitor has named the model.
     """
     # A judge is a plain model; a `#` in a name marks a model with its own parameters.
     plain_models = [

@@ -1,4 +1,5 @@
-"""The Suites page answers: do my suites load, what runs, and which models did they measure?
+"""The Suites page answers: do my suites load, which evals run, and which models did they
+measure?
 
 The leaderboard of a route is computed in `harness.proposals`; the page draws it. The dialogs
 are in `suite_dialogs`.
@@ -60,8 +61,8 @@ MOST_ROWS: Final = 20
 SHOWN_RUNS: Final = 10
 # The page looks for a suite's newest run among this many runs.
 MOST_RUNS: Final = 300
-UNDER_WAY: Final = (RunState.QUEUED, RunState.RUNNING)
-STATES: Final = {
+UNFINISHED: Final = (RunState.QUEUED, RunState.RUNNING)
+STATE_LABELS: Final = {
     RunState.QUEUED: Label("◷", "queued", Tone.NEUTRAL),
     RunState.RUNNING: Label("◐", "running", Tone.BETTER),
     RunState.DONE: Label("✓", "done", Tone.BETTER),
@@ -73,7 +74,7 @@ STATES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SuiteView:
-    """A suite with what uses it and what it measured last."""
+    """A suite with the routes that use it and its newest run."""
 
     summary: SuiteSummary
     routes: Mapping[str, RouteSuite]  # by the name of a route that uses the suite
@@ -91,20 +92,20 @@ class RunView:
     target: str
     samples: int
     cost_usd: float
-    because: str = ""  # a scheduled run's cause, which names a time that was made up for
+    because: str = ""  # a scheduled run's cause, which names a missed time if there is one
 
 
 def _load_suites(ctx: Context, runs: Sequence[EvalRun]) -> Sequence[SuiteView]:
     """Loads all suites. runs: the newest first."""
     newest = {run.suite: run for run in reversed(runs)}
-    used: dict[str, dict[str, RouteSuite]] = {}
+    routes_by_suite: dict[str, dict[str, RouteSuite]] = {}
     for route in sorted(ctx.store.lists.routes(), key=lambda route: route.name):
-        for suite in route.settings.suites:
-            used.setdefault(suite.suite, {})[route.name] = suite
+        for route_suite in route.settings.suites:
+            routes_by_suite.setdefault(route_suite.suite, {})[route.name] = route_suite
     return [
         SuiteView(
             summary,
-            used.get(summary.name, {}),
+            routes_by_suite.get(summary.name, {}),
             newest.get(summary.name),
             judge.name if judge else "",
             _find_calibration(ctx, summary) if judge else None,
@@ -144,7 +145,7 @@ def find_cause(tx: Transaction, run: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SuitesView:
-    """What the page shows. suites: those that do not load come first, then those of routes."""
+    """The page's data. suites: broken suites come first, then suites of routes."""
 
     suites: Sequence[SuiteView]
     runs: Sequence[RunView]  # the newest runs
@@ -154,7 +155,7 @@ class SuitesView:
 
     @property
     def under_way(self) -> Sequence[RunView]:
-        return [view for view in self.runs if view.run.state in UNDER_WAY]
+        return [view for view in self.runs if view.run.state in UNFINISHED]
 
 
 def load(ctx: Context, _: None) -> SuitesView:
@@ -162,8 +163,8 @@ def load(ctx: Context, _: None) -> SuitesView:
     runs = list(ctx.store.lists.runs(PageRequest(MOST_RUNS)))
     suites = _load_suites(ctx, runs)
     with ctx.store.read() as tx:
-        names = {id_: target.name for id_, target in Targets(tx).all().items()}
-        newest = [
+        names = {target_id: target.name for target_id, target in Targets(tx).all().items()}
+        run_views = [
             RunView(
                 run,
                 names.get(run.target, run.target),
@@ -174,45 +175,51 @@ def load(ctx: Context, _: None) -> SuitesView:
         ]
     return SuitesView(
         suites=sorted(suites, key=lambda view: (not view.summary.error, not view.routes)),
-        runs=newest,
+        runs=run_views,
         models=sorted(names.values()),
         captured=queries.list_captures(ctx, PageRequest(1)).total or 0,
         now=ctx.clock.now(),
     )
 
 
-def _actions(view: SuitesView) -> Sequence[Opener]:
-    usable = {v.summary.name: v.summary.items or 0 for v in view.suites if not v.summary.error}
-    missing = "" if usable else "There is no suite to run."
+def _list_actions(view: SuitesView) -> Sequence[Opener]:
+    items_by_suite = {
+        suite.summary.name: suite.summary.items or 0
+        for suite in view.suites
+        if not suite.summary.error
+    }
+    obstacle = "" if items_by_suite else "There is no suite to run."
     return [
-        dialogs.run_suite.opener(usable, view.models, missing=missing),
+        dialogs.run_suite.opener(items_by_suite, view.models, missing=obstacle),
         dialogs.add_suite.opener(),
     ]
 
 
-def _cancel_openers(view: SuitesView) -> Sequence[Opener]:
+def _list_cancel_openers(view: SuitesView) -> Sequence[Opener]:
     """Returns a button for each run that is under way."""
     return [
         replace(
-            operation_opener(CANCEL_RUN, under_way.run),
-            label=f"Cancel {under_way.run.suite} of {under_way.target} …",
+            operation_opener(CANCEL_RUN, run_view.run),
+            label=f"Cancel {run_view.run.suite} of {run_view.target} …",
         )
-        for under_way in view.under_way
+        for run_view in view.under_way
     ]
 
 
 def _explain_no_captures(_: SuitesView) -> None:
-    """Answers, once, a person who asked to label captures of a route that has none."""
+    """Shows, once, advice to a person who chose to label captures of a route without any."""
     if route := st.session_state.pop("nothing-captured", None):
-        how = "Set the share of requests to capture in a route's settings, on Routes."
-        st.html(markup.banner(f"No request of {route} is captured.", how))
+        advice = "Set the share of requests to capture in a route's settings, on Routes."
+        st.html(markup.banner(f"No request of {route} is captured.", advice))
 
 
 def _show_captures(view: SuitesView) -> None:
     count = labels.plural(view.captured, "request")
-    kept = f"{count} of callers, redacted; `swapgate capture list` shows how long they stay."
+    count_note = (
+        f"{count} of callers, redacted; `swapgate capture list` shows how long they stay."
+    )
     missing = "No request is kept. `swapgate route settings ROUTE --capture 1%` starts it."
-    st.html(markup.section("Captured requests", kept if view.captured else missing))
+    st.html(markup.section("Captured requests", count_note if view.captured else missing))
     missing = "" if view.captured else "No request is captured yet."
     show_openers(
         [
@@ -222,7 +229,7 @@ def _show_captures(view: SuitesView) -> None:
     )
 
 
-def _headline(suites: Sequence[SuiteView], under_way: int) -> str:
+def _write_headline(suites: Sequence[SuiteView], running: int) -> str:
     broken = [view.summary.title for view in suites if view.summary.error]
     if broken:
         verb = "does" if len(broken) == 1 else "do"
@@ -230,16 +237,16 @@ def _headline(suites: Sequence[SuiteView], under_way: int) -> str:
     if not suites:
         return "There is no suite yet"
     count = labels.plural(len(suites), "suite")
-    several = len(suites) > 1
-    if under_way:
-        verb = "is" if under_way == 1 else "are"
-        load = f"all {count} load" if several else f"{count}, it loads"
-        return f"{labels.plural(under_way, 'run')} {verb} under way; {load}"
-    return f"{count}, all load; no run is under way" if several else f"{count}, it loads"
+    has_several = len(suites) > 1
+    if running:
+        verb = "is" if running == 1 else "are"
+        load_text = f"all {count} load" if has_several else f"{count}, it loads"
+        return f"{labels.plural(running, 'run')} {verb} under way; {load_text}"
+    return f"{count}, all load; no run is under way" if has_several else f"{count}, it loads"
 
 
-def _suite_cells(page: SuitesView, view: SuiteView) -> Row:
-    """Builds a suite's row; a suite that does not load has the reason instead of its items."""
+def _build_suite_row(page: SuitesView, view: SuiteView) -> Row:
+    """Builds a suite's row. A suite that does not load has the reason in place of its items."""
     now = page.now
     summary = view.summary
     routes = [f"{name} ({suite.role.value})" for name, suite in view.routes.items()]
@@ -247,7 +254,7 @@ def _suite_cells(page: SuitesView, view: SuiteView) -> Row:
     broken = f"{state(Label('✕', 'does not load', Tone.WORSE))}<br>{escape(summary.error)}"
     scorer = escape((summary.scorer or "").partition("@")[0])
     if view.judge:
-        scorer += f", judge {escape(view.judge)}<br>{_calibration(view, now)}"
+        scorer += f", judge {escape(view.judge)}<br>{_render_calibration(view, now)}"
     run = view.run
     return {
         "Suite": noted(
@@ -259,19 +266,21 @@ def _suite_cells(page: SuitesView, view: SuiteView) -> Row:
         "Decides about": escape(labels.few(routes, 2)) if routes else faint("no route"),
         "Newest run": faint("none")
         if run is None
-        else noted(state(STATES[run.state]), labels.age(run.created_at, now)),
+        else noted(state(STATE_LABELS[run.state]), labels.age(run.created_at, now)),
     }
 
 
-def _calibration(view: SuiteView, now: datetime) -> str:
-    """Renders how far the judge agrees with people, as Cohen's kappa."""
+def _render_calibration(view: SuiteView, now: datetime) -> str:
+    """Renders the judge's agreement with people, as Cohen's kappa."""
     if view.calibration is None:
         words = "not compared with people yet: set judge.references and run the suite once"
         return f'<span class="undecided">? {escape(words)}</span>'
-    found, at = view.calibration
-    agreement = f"κ {format_score(found.kappa)}, " if found.kappa is not None else ""
-    references = labels.plural(found.references, "reference")
-    return faint(f"{agreement}on {references}, {labels.age(at, now)}")
+    calibration, compared_at = view.calibration
+    agreement = (
+        f"κ {format_score(calibration.kappa)}, " if calibration.kappa is not None else ""
+    )
+    references = labels.plural(calibration.references, "reference")
+    return faint(f"{agreement}on {references}, {labels.age(compared_at, now)}")
 
 
 def run_cells(
@@ -281,7 +290,7 @@ def run_cells(
 ) -> Row:
     run = view.run
     # Answers of unknown price add nothing, so 0 may mean unknown.
-    known = view.cost_usd or not view.samples
+    is_known = view.cost_usd or not view.samples
     return {
         "Run": noted(
             strong(run.id),
@@ -290,11 +299,11 @@ def run_cells(
         "Suite": escape(titles.get(run.suite, run.suite)),
         "Model": escape(view.target),
         "State": noted(
-            state(STATES[run.state]),
+            state(STATE_LABELS[run.state]),
             describe_waits([run], now) or run.message,
         ),
         "Samples": escape(f"{view.samples:,} of {run.wanted * run.epochs:,}"),
-        "Cost": escape(labels.usd(view.cost_usd) if known else "no known cost"),
+        "Cost": escape(labels.usd(view.cost_usd) if is_known else "no known cost"),
     }
 
 
@@ -334,12 +343,12 @@ def _show_models(view: SuitesView) -> None:
     if not routes:
         return
     st.html(markup.section("Models", "All models that were measured on a route's suites."))
-    from_address = st.query_params.get("route")
-    at = routes.index(from_address) if from_address in routes else 0
+    named_route = st.query_params.get("route")
+    index = routes.index(named_route) if named_route in routes else 0
     route = st.selectbox(
         "Route",
         routes,
-        index=at,
+        index=index,
         key="models-route",
     )
     try:
@@ -393,12 +402,14 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
         else format_range((row.score_low, row.score_high), format_score)
     )
     score = DASH if row.score is None else format_score(row.score)
-    between = format_points_interval(row.delta_low, row.delta_high)
-    measured = row.measured_at.date().isoformat() if row.measured_at else ""
-    look = f", look {row.look}" if row.look > 1 else ""
-    best = "no other model is both better and cheaper" if row.is_cheapest_so_good else ""
-    about = "; ".join(filter(None, (best, row.ending)))
-    propose = (
+    delta_interval = format_points_interval(row.delta_low, row.delta_high)
+    date_text = row.measured_at.date().isoformat() if row.measured_at else ""
+    look_text = f", look {row.look}" if row.look > 1 else ""
+    efficiency_note = (
+        "no other model is both better and cheaper" if row.is_cheapest_so_good else ""
+    )
+    remark = "; ".join(filter(None, (efficiency_note, row.ending)))
+    propose_link = (
         ""
         if row.standing is Standing.INCUMBENT
         else markup.link(
@@ -409,41 +420,47 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
         )
     )
     return {
-        "Model": noted(strong(row.name), about),
+        "Model": noted(strong(row.name), remark),
         "Standing": markup.state(STANDINGS[row.standing][0]),
         "Score": noted(escape(score), interval),
         "Difference": faint(DASH)
         if row.delta is None
-        else noted(escape(format_points(row.delta)), between),
+        else noted(escape(format_points(row.delta)), delta_interval),
         "1,000 answers": escape(format_usd(row.usd_per_1000)),
         "Median": escape(format_latency(row.p50_s, DASH)),
-        "Measured": noted(escape(measured or DASH), f"{row.items:,} items{look}"),
-        "Swap": propose,
+        "Measured": noted(escape(date_text or DASH), f"{row.items:,} items{look_text}"),
+        "Swap": propose_link,
     }
 
 
 def next_lines(board: Leaderboard) -> Sequence[str]:
-    """Describes the next round of scheduled candidates, and what waits or hinders it."""
+    """Describes the next round of scheduled candidates, its waiting candidates and its
+    obstacles.
+    """
     if not board.schedule:
         command = f"`swapgate route settings {board.route} --candidates …`"
         return [f"No schedule measures candidates for this route. {command} sets one."]
     plan = board.next_round
-    when = labels.date_time(board.next_round_at) if board.next_round_at else "never"
+    start_text = labels.date_time(board.next_round_at) if board.next_round_at else "never"
     if board.obstacle:
-        when = f"once the route is free ({board.obstacle})"
+        start_text = f"once the route is free ({board.obstacle})"
     names = ", ".join(candidate.name for candidate in plan.measured)
     cost = f", about {format_usd(plan.cost_usd)}" if names else ""
-    lines = [f"Next round {when}: {names or 'no model is new'}{cost}."]
+    lines = [f"Next round {start_text}: {names or 'no model is new'}{cost}."]
     lines.append(f"Schedule: {board.schedule}.")
     lines += [f"{candidate.name} waits: {candidate.remark}." for candidate in plan.waiting]
-    planned = (*plan.measured, *plan.waiting)
-    lines += [f"Setback: {one.setbacks}." for one in planned if one.setbacks]
+    round_candidates = (*plan.measured, *plan.waiting)
+    lines += [
+        f"Setback: {candidate.setbacks}."
+        for candidate in round_candidates
+        if candidate.setbacks
+    ]
     return [*lines, *(f"{warning}." for warning in plan.warnings)]
 
 
 SUITES: Final = ResourceList[SuitesView, SuiteView](
     rows=lambda view: view.suites,
-    cells=_suite_cells,
+    cells=_build_suite_row,
     nothing="Add a suite above, or by this command:",
     fills="swapgate suite import FILE --suite NAME --scorer exact",
     search=Search(
@@ -463,17 +480,17 @@ RUNS: Final = ResourceList[SuitesView, RunView](
     heading="Newest runs",
     note="Runs by proposals, schedules and people.",
     nothing="No eval has run yet. A proposal runs its suites automatically.",
-    actions=_cancel_openers,
+    actions=_list_cancel_openers,
 )
 PAGE: Final = ResourcePage[None, SuitesView](
     name="The suites",
     ask=lambda: None,
     load=load,
     title=lambda view: (
-        _headline(view.suites, len(view.under_way)),
+        _write_headline(view.suites, len(view.under_way)),
         escape(labels.date_time(view.now)),
     ),
-    actions=_actions,
+    actions=_list_actions,
     parts=(_explain_no_captures, SUITES.show, RUNS.show, _show_models, _show_captures),
     commands=lambda _: [["suite", "list"], ["capture", "list"]],
 )

@@ -44,36 +44,36 @@ WINDOWS: Final = {
     "7d": timedelta(days=7),
 }
 MOST_ROUTES: Final = 25
-MOST_LINES: Final = 15
+MOST_TABLE_ROWS: Final = 15
 MOST_FAILOVERS: Final = 20
-MOST_NAMES: Final = 3
+MOST_ROUTE_NAMES: Final = 3
 
 
 def show() -> None:
-    """Shows the answer, figures, charts, and lists of routes, targets and failovers."""
+    """Shows the headline, figures, charts, and lists of routes, targets and failovers."""
     with page_frame.loading("the traffic"):
         ctx = page_frame.context()
         names = page_frame.route_names(ctx)
     # The page's first line is its answer; the choices come below it.
     top = st.container()
-    since, route = _choices(names)
-    window = WINDOWS[since]
+    window_name, route = _ask_choices(names)
+    window = WINDOWS[window_name]
     period = name_period(window)
     report = load_traffic_report(ctx, window, route)
-    answer, note = describe_traffic(
+    headline, note = describe_traffic(
         report,
         period,
         route,
         mark=strong,
     )
     with top:
-        st.html(markup.title(answer, escape(note)))
+        st.html(markup.title(headline, escape(note)))
     command = [
         "route",
         "traffic",
         *([route] if route else []),
         "--since",
-        since,
+        window_name,
     ]
     if report.last_request is None:
         page_frame.show_empty(
@@ -82,47 +82,47 @@ def show() -> None:
         )
         page_frame.copy_as_cli(command)
         return
-    page_frame.show_html(_stale(report))
+    page_frame.show_html(_render_stale_banner(report))
     reasons = count_failovers(ctx, report.since, route)
     st.html(tiles(report, reasons))
     for chart in _draw(report, page_frame.palette()):
         st.altair_chart(chart, width="stretch", theme=None)
     if route is None:
-        _routes(report.routes)
+        _show_routes(report.routes)
     targets = hide_single_sums(load_target_traffic(ctx, report, reasons, route))
-    _list(
+    _show_list(
         "Providers and targets",
         f"Answers and failovers of {period}; latency of the last day at most.",
-        [_target_cells(row) for row in targets],
+        [_build_target_row(row) for row in targets],
         "No target answered.",
     )
-    _list(
+    _show_list(
         "Failovers by model",
         f"In {period}: the model that failed, and why.",
-        [_reason_cells(reason, report.now) for reason in reasons],
+        [_build_reason_row(reason, report.now) for reason in reasons],
         "No failover.",
         "reasons, the most frequent first",
     )
-    if user := _failovers(window, route):
+    if caller := _show_failovers(window, route):
         of_route = ("--route", route) if route else ()
         command = [
             "route",
             "failovers",
             "--since",
-            since,
+            window_name,
             *of_route,
             "--user",
-            user,
+            caller,
         ]
     page_frame.copy_as_cli(command)
 
 
-def _choices(names: Sequence[str]) -> tuple[str, str | None]:
-    """Asks for the window and the route, which the address keeps. Returns None for all
+def _ask_choices(names: Sequence[str]) -> tuple[str, str | None]:
+    """Asks for the window and the route, which the address keeps. The route is None for all
     routes.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = st.segmented_control(
+        window_name = st.segmented_control(
             "Window",
             list(WINDOWS),
             default="24h",
@@ -139,73 +139,75 @@ def _choices(names: Sequence[str]) -> tuple[str, str | None]:
     name = st.query_params.get("route", ALL)
     if name not in (ALL, *names):
         st.html(markup.banner("?", f"There is no route {name}; the page shows all routes."))
-    return chosen or "24h", None if route in (None, ALL) else route
+    return window_name or "24h", None if route in (None, ALL) else route
 
 
-def _stale(report: TrafficReport) -> str:
-    """Renders a banner if no request has been recorded lately; empty otherwise."""
-    since = report.quiet_since
-    if since is None:
+def _render_stale_banner(report: TrafficReport) -> str:
+    """Renders a banner if the routers have recorded no request lately; else empty."""
+    quiet_since = report.quiet_since
+    if quiet_since is None:
         return ""
-    words = (
-        f"No request has been recorded since {labels.date_time(since)} "
-        f"({labels.age(since, report.now)}). Either no client sends requests, or the router "
-        "does not reach the database: `swapgate doctor` checks it."
+    text = (
+        f"No request has been recorded since {labels.date_time(quiet_since)} "
+        f"({labels.age(quiet_since, report.now)}). Either no client sends requests, or the "
+        "router does not reach the database: `swapgate doctor` checks it."
     )
-    return markup.banner("STALE.", words)
+    return markup.banner("STALE.", text)
 
 
 def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
     """Renders the four figures of the report."""
-    whole = report.all
-    moved = sum(reason.times - reason.unanswered for reason in reasons)
-    unpriced = "of the requests in this time"
-    if whole.unpriced:
-        more = "" if whole.known_cost_usd is None else "more "
-        unpriced = f"{labels.plural(whole.unpriced, 'request')} {more}of unknown price"
-    if whole.bounded:
-        unpriced += f"; {whole.bounds_text}"
+    total = report.all
+    fallback_answers = sum(reason.times - reason.unanswered for reason in reasons)
+    cost_note = "of the requests in this time"
+    if total.unpriced:
+        further = "" if total.known_cost_usd is None else "more "
+        cost_note = f"{labels.plural(total.unpriced, 'request')} {further}of unknown price"
+    if total.bounded:
+        cost_note += f"; {total.bounds_text}"
     return markup.tiles(
         (
-            Tile("Requests", labels.count(whole.requests), below=_pace(report)),
+            Tile("Requests", labels.count(total.requests), below=_describe_pace(report)),
             Tile(
                 "Errors to callers",
-                labels.count(whole.failed),
+                labels.count(total.failed),
                 below=(
-                    f"{format_percent(whole.failed_share, significant=2)} of the requests"
-                    + (f"; {whole.refused_text}" if whole.refused else "")
-                    + (f"; {whole.unanswered_text}" if whole.unanswered else "")
+                    f"{format_percent(total.failed_share, significant=2)} of the requests"
+                    + (f"; {total.refused_text}" if total.refused else "")
+                    + (f"; {total.unanswered_text}" if total.unanswered else "")
                 ),
             ),
             Tile(
                 "Answered by a fallback",
-                labels.count(moved),
-                below=f"{labels.plural(whole.left, 'request')} whose own model failed",
+                labels.count(fallback_answers),
+                below=f"{labels.plural(total.left, 'request')} whose own model failed",
             ),
-            Tile("Cost", whole.cost_text, below=unpriced),
+            Tile("Cost", total.cost_text, below=cost_note),
         ),
         stale=report.quiet_since is not None,
     )
 
 
-def _pace(report: TrafficReport) -> str:
-    """Writes the average pace, from the first request in the window on."""
-    first = next((point.minute for point in report.course if point.requests), None)
-    if first is None:
+def _describe_pace(report: TrafficReport) -> str:
+    """Describes the average number of requests an hour, from the window's first request on."""
+    first_minute = next((point.minute for point in report.course if point.requests), None)
+    if first_minute is None:
         return "none in this time"
     # If traffic began within the window, the average starts at its first request.
-    begun = first if first > report.since else report.now - report.window
-    hours = (report.now - begun) / timedelta(hours=1)
+    begins_at = first_minute if first_minute > report.since else report.now - report.window
+    hours = (report.now - begins_at) / timedelta(hours=1)
     if hours < 1:
-        return f"since {first:%H:%M} UTC"
-    since = f", since {labels.date_time(first)}" if first > report.since else ""
-    return f"{labels.count(report.all.requests / hours)} an hour on average{since}"
+        return f"since {first_minute:%H:%M} UTC"
+    since_text = (
+        f", since {labels.date_time(first_minute)}" if first_minute > report.since else ""
+    )
+    return f"{labels.count(report.all.requests / hours)} an hour on average{since_text}"
 
 
-def _routes(routes: Sequence[RouteTraffic]) -> None:
-    """Shows the routes with traffic, those with the most errors first."""
+def _show_routes(routes: Sequence[RouteTraffic]) -> None:
+    """Shows the routes with traffic, routes with the most errors first."""
     st.html(markup.section("Routes", "Routes with the most errors first."))
-    found = page_frame.find(
+    matches = page_frame.find(
         routes,
         MOST_ROUTES,
         "Find a route",
@@ -216,37 +218,39 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
         {
             "Route": markup.link("routes", strong(traffic.route), route=traffic.route),
             "Requests": labels.count(traffic.requests),
-            "Errors to callers": _share(traffic.failed, traffic.failed_share, Tone.WORSE),
-            "Left unanswered": _share(
+            "Errors to callers": _render_share(
+                traffic.failed, traffic.failed_share, Tone.WORSE
+            ),
+            "Left unanswered": _render_share(
                 traffic.unanswered, traffic.unanswered / traffic.requests, Tone.WORSE
             ),
-            "Own model failed": _share(traffic.left, traffic.left_share, Tone.UNDECIDED),
+            "Own model failed": _render_share(traffic.left, traffic.left_share, Tone.UNDECIDED),
             "Cost": escape(traffic.cost_text),
         }
-        for traffic in found[:MOST_ROUTES]
+        for traffic in matches[:MOST_ROUTES]
     ]
-    nothing = markup.note("No route with traffic has this text in its name.")
-    st.html(markup.table(rows, stacked=True) or nothing)
-    if len(found) > MOST_ROUTES:
-        st.html(markup.note(f"{MOST_ROUTES} of {labels.plural(len(found), 'route')}."))
+    empty_note = markup.note("No route with traffic has this text in its name.")
+    st.html(markup.table(rows, stacked=True) or empty_note)
+    if len(matches) > MOST_ROUTES:
+        st.html(markup.note(f"{MOST_ROUTES} of {labels.plural(len(matches), 'route')}."))
 
 
-def _list(
+def _show_list(
     heading: str,
     note: str,
     rows: Sequence[markup.Row],
-    nothing: str,
-    most: str = "lines",
+    empty_text: str,
+    noun: str = "lines",
 ) -> None:
-    """Shows a table of at most `MOST_LINES` rows. most: what the rows are, for the note about
+    """Shows a table of at most `MOST_TABLE_ROWS` rows. noun: names the rows in the note about
     the rest.
     """
-    st.html(markup.listing(heading, note, rows[:MOST_LINES], nothing))
-    if len(rows) > MOST_LINES:
-        st.html(markup.note(f"{MOST_LINES} of {len(rows):,} {most}."))
+    st.html(markup.listing(heading, note, rows[:MOST_TABLE_ROWS], empty_text))
+    if len(rows) > MOST_TABLE_ROWS:
+        st.html(markup.note(f"{MOST_TABLE_ROWS} of {len(rows):,} {noun}."))
 
 
-def _target_cells(row: TargetTraffic) -> markup.Row:
+def _build_target_row(row: TargetTraffic) -> markup.Row:
     """Builds the row of a target, or of all targets of a provider."""
     _, _, model = row.target.partition("/")
     p95 = None if row.p95_ms is None else format_latency(row.p95_ms / 1000)
@@ -260,7 +264,7 @@ def _target_cells(row: TargetTraffic) -> markup.Row:
     }
 
 
-def _share(
+def _render_share(
     count: int,
     share: float | None,
     tone: Tone,
@@ -273,22 +277,22 @@ def _share(
     return f'<span><b class="{tone}">{count:,}</b> {percent}</span>'
 
 
-def _reason_cells(reason: FailoverReason, now: datetime) -> markup.Row:
+def _build_reason_row(reason: FailoverReason, now: datetime) -> markup.Row:
     unanswered = reason.unanswered / reason.times
     routes = [markup.link("routes", escape(name), route=name) for name in reason.routes]
     return {
         "Model left": strong(reason.target),
         "Why": escape(failure_words(reason.failure)),
         "Times": labels.count(reason.times),
-        "No fallback left": _share(reason.unanswered, unanswered, Tone.WORSE),
-        "Routes": f"<span>{labels.few(routes, MOST_NAMES)}</span>",
+        "No fallback left": _render_share(reason.unanswered, unanswered, Tone.WORSE),
+        "Routes": f"<span>{labels.few(routes, MOST_ROUTE_NAMES)}</span>",
         "Last": escape(labels.age(reason.last, now)),
     }
 
 
-def _failovers(window: timedelta, route: str | None) -> str:
+def _show_failovers(window: timedelta, route: str | None) -> str:
     """Shows the newest failovers and their export. Returns the caller's id that the visitor
-    looks for. Only visitors who may read content can look for a caller.
+    entered. Only visitors who may read content can search for a caller.
     """
     st.html(
         markup.section(
@@ -296,9 +300,9 @@ def _failovers(window: timedelta, route: str | None) -> str:
             "Swapgate keeps requests' sizes and kinds and hashes of callers, never content.",
         )
     )
-    user = ""
+    caller = ""
     if current_user.may_read_content():
-        user = st.text_input(
+        caller = st.text_input(
             "Failovers of one caller",
             key="user",
             placeholder="The caller's id as your application sends it, or its hash",
@@ -309,40 +313,44 @@ def _failovers(window: timedelta, route: str | None) -> str:
     ctx = page_frame.context()
     secret = page_frame.installation().secret
 
-    def load(part: PageRequest) -> Page[Failover]:
+    def load_page(request: PageRequest) -> Page[Failover]:
         return list_failovers(
             ctx,
-            part,
+            request,
             secret=secret,
             route=route,
-            user=user or None,
+            user=caller or None,
             since=window,
         )
 
-    def read() -> Iterator[Failover]:
-        return read_all(load)
+    def read_failovers() -> Iterator[Failover]:
+        return read_all(load_page)
 
-    page = load(PageRequest(MOST_FAILOVERS))
+    page = load_page(PageRequest(MOST_FAILOVERS))
     if not page:
-        st.html(markup.note(f"No failover of {user}." if user else "No failover."))
-        return user
-    st.html(markup.table(map(_failover_cells, page), stacked=True))
+        st.html(markup.note(f"No failover of {caller}." if caller else "No failover."))
+        return caller
+    st.html(markup.table(map(_build_failover_row, page), stacked=True))
     st.html(markup.note(f"{len(page)} of {labels.plural(page.total, 'failover')}."))
-    page_frame.offer_csv("failovers", lambda: page_frame.frame_of(read()))
-    return user
+    page_frame.offer_csv("failovers", lambda: page_frame.build_frame(read_failovers()))
+    return caller
 
 
-def _failover_cells(failover: Failover) -> markup.Row:
-    """Omits the request's content. A tooltip shows the provider's message."""
-    at = f"at {failover.place}" if failover.place else ""
-    why = escape(failure_words(failover.failure))
-    if shown := " ".join(filter(None, (str(failover.status or ""), failover.code, at))):
-        why += f' <span class="note" title="{escape(failover.sentence)}">{escape(shown)}</span>'
+def _build_failover_row(failover: Failover) -> markup.Row:
+    """Builds a failover's row, without the request's content. A tooltip has the provider's
+    message.
+    """
+    place = f"at {failover.place}" if failover.place else ""
+    reason_html = escape(failure_words(failover.failure))
+    if details := " ".join(filter(None, (str(failover.status or ""), failover.code, place))):
+        reason_html += (
+            f' <span class="note" title="{escape(failover.sentence)}">{escape(details)}</span>'
+        )
     return {
         "When (UTC)": escape(f"{failover.at:%d %b %H:%M:%S}".removeprefix("0")),
         "Route": escape(failover.route),
         "Model left": strong(failover.target),
-        "Why": f"<span>{why}</span>",
+        "Why": f"<span>{reason_html}</span>",
         "After": escape(format_milliseconds(failover.latency_ms)),
         "Next model": escape(failover.next_target or "none left"),
         "Caller": f'<span class="mono">{escape(failover.user or DASH)}</span>',
@@ -353,7 +361,7 @@ def _failover_cells(failover: Failover) -> markup.Row:
 
 FAILED = "error to the caller"
 LEFT = "own model failed"
-HEIGHTS: Final = (130, 170)
+PANEL_HEIGHTS_PX: Final = (130, 170)
 
 
 def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
@@ -361,54 +369,55 @@ def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
     counts = []
     shares = []
     for point in report.course:
-        at = plots.to_ms(point.minute)
-        until = plots.to_ms(point.minute + report.step)
-        what = labels.plural(point.requests, "request")
-        moment = labels.date_time(point.minute)
-        text = f"{moment}: {what}"
+        start_ms = plots.to_ms(point.minute)
+        end_ms = plots.to_ms(point.minute + report.step)
+        request_count = labels.plural(point.requests, "request")
+        time_text = labels.date_time(point.minute)
+        tooltip = f"{time_text}: {request_count}"
         counts.append(
             {
-                "at": at,
-                "until": until,
+                "at": start_ms,
+                "until": end_ms,
                 "requests": point.requests,
-                "text": text,
+                "text": tooltip,
             }
         )
         for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
             if count and point.requests:
                 share = count / point.requests
-                detail = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
-                at_middle = (at + until) / 2
+                percent = format_percent(share, significant=2)
+                share_tooltip = f"{time_text}: {name} in {percent} of {request_count}"
+                middle_ms = (start_ms + end_ms) / 2
                 shares.append(
                     {
-                        "at": at_middle,
+                        "at": middle_ms,
                         "share": 100 * share,
                         "what": name,
-                        "text": detail,
+                        "text": share_tooltip,
                     }
                 )
-    panels = [_request_panel(report, pd.DataFrame(counts), palette, alone=not shares)]
+    panels = [_draw_requests(report, pd.DataFrame(counts), palette, has_time_labels=not shares)]
     if shares:
-        panels.append(_share_panel(report, pd.DataFrame(shares), palette))
+        panels.append(_draw_shares(report, pd.DataFrame(shares), palette))
     return [
         plots.dressed(panel, palette, height)
-        for panel, height in zip(panels, HEIGHTS, strict=False)
+        for panel, height in zip(panels, PANEL_HEIGHTS_PX, strict=False)
     ]
 
 
-def _request_panel(
+def _draw_requests(
     report: TrafficReport,
     counts: pd.DataFrame,
     palette: Palette,
     *,
-    alone: bool,
+    has_time_labels: bool,
 ) -> alt.LayerChart:
     axis = plots.narrow_axis("format(datum.value, ',')")
     bars = (
         alt.Chart(counts)
         .mark_rect(color=palette.neutral, opacity=0.75)
         .encode(
-            x=_time(report, shown=alone),
+            x=_build_time_axis(report, has_labels=has_time_labels),
             x2="until:Q",
             y=alt.Y("requests:Q", title=None, axis=axis),
             y2=alt.datum(0),
@@ -416,11 +425,11 @@ def _request_panel(
         )
     )
     minutes = report.step // timedelta(minutes=1)
-    every = "minute" if minutes == 1 else labels.span(report.step.total_seconds())
-    return plots.panel(f"Requests per {every}", palette, bars)
+    step_name = "minute" if minutes == 1 else labels.span(report.step.total_seconds())
+    return plots.panel(f"Requests per {step_name}", palette, bars)
 
 
-def _share_panel(
+def _draw_shares(
     report: TrafficReport,
     shares: pd.DataFrame,
     palette: Palette,
@@ -429,7 +438,7 @@ def _share_panel(
     scale = alt.Scale(domain=[0, top], nice=False)
     legend = plots.top_legend()
     base = alt.Chart(shares).encode(
-        x=_time(report, shown=True),
+        x=_build_time_axis(report, has_labels=True),
         y=alt.Y(
             "share:Q",
             title=None,
@@ -452,14 +461,14 @@ def _share_panel(
     return plots.panel("Share of the requests", palette, stems, points)
 
 
-def _time(report: TrafficReport, *, shown: bool) -> alt.X:
+def _build_time_axis(report: TrafficReport, *, has_labels: bool) -> alt.X:
     end = report.course[-1].minute + report.step
     return plots.time_axis(
         "at",
         report.course[0].minute,
         end,
-        labels=shown,
-        ticks=shown,
+        labels=has_labels,
+        ticks=has_labels,
     )
 
 

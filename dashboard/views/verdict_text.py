@@ -43,10 +43,10 @@ from harness.routing.proposal import ProposalPhase
 
 def verdict_card(view: ComparisonView) -> VerdictCard:
     """Builds the card that answers the page: the verdict, its reasons and the next step."""
-    found = view.comparison
+    comparison = view.comparison
     verdict = view.comparison.verdict
     if verdict is None:
-        return _undecided_card(view)
+        return _build_undecided_card(view)
     basis = VerdictBasis.from_verdict(verdict)
     label = labels.verdict_label(verdict)
     end = view.comparison.proposal.end
@@ -55,60 +55,61 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
         label = labels.Label("✕", label.words, labels.Tone.WORSE, f"but {end_clause(end)}")
     return VerdictCard(
         label=label,
-        lead=describe_claim(basis, view.titles) + _since(view, verdict),
+        lead=describe_claim(basis, view.titles) + _describe_later_end(view, verdict),
         bullets=describe_results(basis, view.titles),
-        next_step=found.next_step,
-        foot=_foot(found, basis, verdict, view.now),
+        next_step=comparison.next_step,
+        foot=_write_foot(comparison, basis, verdict, view.now),
     )
 
 
-def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
-    """Says what became of a proposal after its verdict; empty if a card or label says it
-    already.
+def _describe_later_end(view: ComparisonView, verdict: BaseVerdict) -> str:
+    """Describes how a proposal ended after its verdict; empty if a card or label describes
+    it already.
     """
     proposal = view.comparison.proposal
-    passed_in_vain = verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
+    rejected_after_pass = (
+        verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
+    )
     # The label and another card already report a rollback.
-    if passed_in_vain or proposal.phase is ProposalPhase.CANCELLED:
+    if rejected_after_pass or proposal.phase is ProposalPhase.CANCELLED:
         return f" Since then it ended: {proposal.closed_because.rstrip('.')}."
     return ""
 
 
 def why_again(verdict: BaseVerdict | None) -> str:
-    """Explains what a new proposal would change."""
+    """Explains the effect of a new proposal."""
     if verdict is not None and verdict.outcome == "passed":
         return "A new proposal is measured again before it may get a canary."
     return "A canary opens only after a PASSED verdict."
 
 
-def _foot(
+def _write_foot(
     comparison: Comparison,
     basis: VerdictBasis,
     verdict: BaseVerdict,
     now: datetime,
 ) -> str:
-    """Writes how the verdict was measured, when, and until when it is valid.
+    """Describes how and when the gate measured the verdict, and until when it is valid.
 
-    It says so if the gate decided early, because the intervals do not account for repeated
-    looks.
+    The text names an early decision, because the intervals do not account for repeated looks.
     """
     epochs = {plan.epochs for plan in comparison.proposal.plans}
-    until = ""
+    validity = ""
     if comparison.is_measured:
-        until = f", valid until {labels.date_time(verdict.expires_at)}"
-    early = ""
+        validity = f", valid until {labels.date_time(verdict.expires_at)}"
+    early_note = ""
     if any(r.how in EARLY_ENDS for r in basis.claims):
-        early = " · decided early: the intervals are not adjusted for that"
+        early_note = " · decided early: the intervals are not adjusted for that"
     return (
         f"Paired test on {labels.plural(basis.items_used, 'shared item')} · same items, order, "
         "prompts and scorers on both sides · "
         f"{labels.plural(max(epochs, default=1), 'epoch')} · "
         f"verdict {verdict.id} · decided {labels.age(verdict.decided_at, now)}"
-        f"{until}{early}"
+        f"{validity}{early_note}"
     )
 
 
-def _undecided_card(view: ComparisonView) -> VerdictCard:
+def _build_undecided_card(view: ComparisonView) -> VerdictCard:
     """Builds the card of a proposal without a verdict. It shows progress, and no difference."""
     comparison = view.comparison
     if not comparison.proposal.open:
@@ -117,76 +118,76 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
             lead=comparison.proposal.closed_because or "It was closed before it had a verdict.",
             next_step="propose again once the reason is resolved.",
         )
-    waits = comparison.proposal.waits
-    pairs = sum(map(_both, comparison.suites))
+    wait_reason = comparison.proposal.waits
+    pairs = sum(map(_count_pairs, comparison.suites))
     planned = sum(plan.planned_items for plan in comparison.proposal.plans)
     label = labels.VERDICT_LABELS["running"]
     advice = f"{labels.count(pairs)} of {labels.count(planned)} items"
     return VerdictCard(
         label=labels.Label(label.symbol, label.words, label.tone, advice),
-        lead=(f"It {waits}. " if waits else "")
+        lead=(f"It {wait_reason}. " if wait_reason else "")
         + "The gate reads the items in their registered order and may stop early. "
         "No difference is shown before it has decided.",
         next_step="wait, ask again now, or cancel the proposal."
-        if waits
+        if wait_reason
         else "nothing; the verdict comes automatically.",
     )
 
 
-def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
-    """Lists suite, items that both models have answered, and planned items."""
-    done = {side.plan.suite: _both(side) for side in comparison.suites}
+def list_progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
+    """Lists each suite with its number of paired items, and of planned items."""
+    pairs_by_suite = {side.plan.suite: _count_pairs(side) for side in comparison.suites}
     return [
-        (plan.suite, done.get(plan.suite, 0), plan.planned_items)
+        (plan.suite, pairs_by_suite.get(plan.suite, 0), plan.planned_items)
         for plan in comparison.proposal.plans
     ]
 
 
-def _both(side: SuiteAnswers) -> int:
+def _count_pairs(side: SuiteAnswers) -> int:
     return len(set(side.figures.incumbent.item) & set(side.figures.candidate.item))
 
 
-def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
+def tiles(incumbent: ArmFigures, candidate: ArmFigures) -> Sequence[Tile]:
     """Builds the figures of both models beside the score: cost, latency, failures and speed."""
     change = labels.describe_change
-    slow = ("faster", "slower")
-    cost = after.cost_usd_per_1000
+    speed_words = ("faster", "slower")
+    cost = candidate.cost_usd_per_1000
     price = format_thousand_price
     time = labels.seconds
-    dear = ("cheaper", "more expensive")
+    cost_words = ("cheaper", "more expensive")
     rows = (
         (
             "Cost per 1,000 requests",
             price,
             cost,
-            after.cost_interval_usd_per_1000,
-            change(cost, before.cost_usd_per_1000, price, dear, amount=_share),
+            candidate.cost_interval_usd_per_1000,
+            change(cost, incumbent.cost_usd_per_1000, price, cost_words, amount=_format_saving),
         ),
         (
             "Latency, median",
             time,
-            after.p50_s,
-            after.p50_interval_s,
-            change(after.p50_s, before.p50_s, time, slow, least=0.005),
+            candidate.p50_s,
+            candidate.p50_interval_s,
+            change(candidate.p50_s, incumbent.p50_s, time, speed_words, least=0.005),
         ),
         (
             "Latency, p95",
             time,
-            after.p95_s,
-            after.p95_interval_s,
-            change(after.p95_s, before.p95_s, time, slow, least=0.005),
+            candidate.p95_s,
+            candidate.p95_interval_s,
+            change(candidate.p95_s, incumbent.p95_s, time, speed_words, least=0.005),
         ),
         (
             "Failed calls",
             labels.percent,
-            after.failed,
-            after.failed_interval,
+            candidate.failed,
+            candidate.failed_interval,
             change(
-                after.failed,
-                before.failed,
+                candidate.failed,
+                incumbent.failed,
                 labels.percent,
                 ("fewer", "more"),
-                amount=lambda more, _: f"{format_score(more)} points",
+                amount=lambda difference, _: f"{format_score(difference)} points",
             ),
         ),
     )
@@ -195,24 +196,24 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
             Tile(
                 name,
                 write(figure),
-                moved,
-                interval=labels.interval(between, write),
+                figure_change,
+                interval=labels.interval(bounds, write),
             )
-            for name, write, figure, between, moved in rows
+            for name, write, figure, bounds, figure_change in rows
         ),
         Tile(
             "Output tokens per second",
-            _speed(after),
-            below="" if before.tokens_per_s is None else f"was {_speed(before)}",
+            _format_speed(candidate),
+            below="" if incumbent.tokens_per_s is None else f"was {_format_speed(incumbent)}",
         ),
     ]
 
 
-def _speed(figures: ArmFigures) -> str:
+def _format_speed(figures: ArmFigures) -> str:
     return DASH if figures.tokens_per_s is None else format_number(figures.tokens_per_s)
 
 
-def _share(difference: float, former: float) -> str:
+def _format_saving(difference: float, former: float) -> str:
     return labels.percent(difference / former, 0) if former else "by far"
 
 
@@ -220,23 +221,21 @@ AGAINST_NOTE = "The verdict does not depend on these figures; their intervals ar
 
 
 def against_card(view: ComparisonView) -> str:
-    """Renders what speaks against the swap, although the verdict does not depend on it. Empty
-    without a verdict.
-    """
+    """Renders the drawbacks on which the verdict does not depend. Empty without a verdict."""
     verdict = view.comparison.verdict
     if verdict is None:
         return ""
     heading = "Against the swap" if verdict.outcome == "passed" else "Also against the swap"
-    against = describe_against(view.comparison, view.titles)
-    lines = render_html(Sentence(("▲ ", *split_spans(drawback))) for drawback in against)
-    below = AGAINST_NOTE if lines else describe_absence(view.comparison)
-    body = f"{lines}{markup.note(below)}"
+    drawbacks = describe_against(view.comparison, view.titles)
+    lines = render_html(Sentence(("▲ ", *split_spans(drawback))) for drawback in drawbacks)
+    note = AGAINST_NOTE if lines else describe_absence(view.comparison)
+    body = f"{lines}{markup.note(note)}"
     return markup.block(f"<h2>{heading}</h2>{body}", kind="sg-card sg-against")
 
 
 def stale_reason(view: ComparisonView) -> str:
-    """Explains why the verdict is no proof any more; empty if it is, or if nothing depends on
-    it.
+    """Explains why the verdict is no longer proof. Empty if it still is, or if the candidate
+    was promoted.
     """
     verdict = view.comparison.verdict
     validity = view.comparison.standing
@@ -245,32 +244,34 @@ def stale_reason(view: ComparisonView) -> str:
     if validity.proof is ProofState.STALE:
         return f"the content has changed since: {validity.why}"
     # After the promotion, nothing depends on the verdict's expiry.
-    promoted = view.comparison.proposal.phase is ProposalPhase.PROMOTED
-    return "" if promoted else f"it expired {labels.age(verdict.expires_at, view.now)}"
+    is_promoted = view.comparison.proposal.phase is ProposalPhase.PROMOTED
+    return "" if is_promoted else f"it expired {labels.age(verdict.expires_at, view.now)}"
 
 
 def claim_rows(
-    planned: Sequence[SuiteEstimate], titles: Mapping[str, str]
+    estimates: Sequence[SuiteEstimate], titles: Mapping[str, str]
 ) -> Sequence[markup.Row]:
     """Builds a row for each claim that the proposal could make: its items, cost and chances."""
-    (points, *_) = [format_score(estimate.advice.effect, None) for estimate in planned] or [""]
+    (points, *_) = [format_score(estimate.advice.effect, None) for estimate in estimates] or [
+        ""
+    ]
     return [
         {
-            "Claim": _claimed(option, estimate, titles if len(planned) > 1 else {}),
-            "Items": _times(option.items, option.epochs),
+            "Claim": _render_claim(option, estimate, titles if len(estimates) > 1 else {}),
+            "Items": _format_items(option.items, option.epochs),
             "Costs at most": labels.usd(option.cost_usd),
             "Passes if equal": labels.percent(option.if_equal, 0),
             f"Passes if {points} points better": labels.percent(option.if_better, 0),
-            "Items for 80 %": _times(option.enough.items, option.enough.epochs)
+            "Items for 80 %": _format_items(option.enough.items, option.enough.epochs)
             if option.enough
             else f"over {estimate.advice.suite_items:,}",
         }
-        for estimate in planned
+        for estimate in estimates
         for option in estimate.advice.options
     ]
 
 
-def _claimed(
+def _render_claim(
     option: ClaimOption,
     estimate: SuiteEstimate,
     titles: Mapping[str, str],
@@ -288,7 +289,7 @@ def _claimed(
 
 
 def failing_loss(estimate: SuiteEstimate) -> str:
-    """Writes the loss that fails in 80 % of comparisons, under an allowed loss."""
+    """Formats the loss with which 80 % of comparisons fail, under an allowed loss."""
     if estimate.plan.claim is Claim.SUPERIOR:
         return "any loss that is shown"
     if estimate.failing is None:
@@ -296,20 +297,20 @@ def failing_loss(estimate: SuiteEstimate) -> str:
     return f"{format_score(estimate.failing)} points in 80 % of comparisons"
 
 
-def _times(items: int, epochs: int) -> str:
+def _format_items(items: int, epochs: int) -> str:
     return f"{items:,} × {epochs}" if epochs > 1 else f"{items:,}"
 
 
-def expense_line(planned: Sequence[SuiteEstimate]) -> str:
+def expense_line(estimates: Sequence[SuiteEstimate]) -> str:
     """Writes the forecast of cost and time. An unknown part makes the whole unknown."""
-    costs = [estimate.cost_usd for estimate in planned]
+    costs = [estimate.cost_usd for estimate in estimates]
     known_costs = [cost for cost in costs if cost is not None]
     cost_text = (
         f"at most about {labels.usd(sum(known_costs))}"
         if None not in costs
         else "cost unknown (a price or an earlier run is missing)"
     )
-    durations = [estimate.duration_s for estimate in planned]
+    durations = [estimate.duration_s for estimate in estimates]
     known_durations = [duration for duration in durations if duration is not None]
     time_text = (
         f"about {labels.span(max(60.0, sum(known_durations)))}"
@@ -319,43 +320,46 @@ def expense_line(planned: Sequence[SuiteEstimate]) -> str:
     return f"For both models: {cost_text}, {time_text}; the gate may stop early."
 
 
-def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
+def outlook_line(estimates: Sequence[SuiteEstimate]) -> str:
     """Writes the forecast, the recommended claim and the warnings."""
-    sentences = [expense_line(planned)]
+    sentences = [expense_line(estimates)]
     sentences += [
         f"We recommend the claim “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
-        for plan, advice in ((estimate.plan, estimate.advice) for estimate in planned)
+        for plan, advice in ((estimate.plan, estimate.advice) for estimate in estimates)
         if plan.role is SuiteRole.PRIMARY
     ]
-    sentences += [estimate.warning for estimate in planned if estimate.warning]
-    texts = [text for estimate in planned for text in estimate.texts]
+    sentences += [estimate.warning for estimate in estimates if estimate.warning]
+    texts = [text for estimate in estimates for text in estimate.texts]
     sentences += [f"{text[:1].upper()}{text[1:]}." for text in texts]
     return " ".join(sentences)
 
 
 def slices_note(report: SuiteReport) -> str:
-    """Explains a suite's slices, and if more items were tested than the mean used."""
+    """Explains a suite's slices, and whether they used more items than the mean."""
     note = (
         "Candidate minus current model in each slice, in percentage points; whisker: 95 % CI. "
         "A slice that is shown worse makes the candidate fail, whatever the suite's mean is."
     )
-    counted: Counter[str] = Counter()
-    for part in report.figures.slices or ():
-        counted[part.field] += part.n_used
-    if max(counted.values(), default=0) <= report.n_used:
+    items_by_field: Counter[str] = Counter()
+    for slice_report in report.figures.slices or ():
+        items_by_field[slice_report.field] += slice_report.n_used
+    if max(items_by_field.values(), default=0) <= report.n_used:
         return note
-    used = labels.plural(report.n_used, report.figures.unit)
-    return f"{note} The mean was decided on the first {used}; the slices were tested on more."
+    item_count = labels.plural(report.n_used, report.figures.unit)
+    return (
+        f"{note} The mean was decided on the first {item_count}; "
+        "the slices were tested on more."
+    )
 
 
 def bars_note(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> str:
-    clusters = [
+    cluster_notes = [
         f" The bars of {titles.get(report.suite, report.suite)} count clusters; a cluster's "
         f"score is the mean over the items of one {report.figures.cluster}."
         for report in reports
         if report.figures.cluster
     ]
-    items = (
+    note = (
         "Bars count the items that only one of the two models won; all suites share one scale."
     )
-    return items + "".join(clusters)
+    return note + "".join(cluster_notes)

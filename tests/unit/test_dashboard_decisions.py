@@ -377,7 +377,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     query = {"route": "support-chat"}
     busy = shown(monkeypatch, house.config, "routes", query)
     assert ("Break-glass …", False) in _reads(busy)
-    assert route_holds.BUSY in text(busy)
+    assert route_holds.CANARY_OBSTACLE in text(busy)
 
     app = dialog(
         "kept('glass-target-quiet', 'sim/sim-better')",
@@ -413,7 +413,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     )
     assert not break_glass.list_open_break_glasses(page_frame.context())
 
-    for name in ("list_open", "list_notices"):
+    for name in ("list_open_break_glasses", "list_notices"):
         monkeypatch.setattr(break_glass, name, _forged)
     app = shown(monkeypatch, house.config, "routes", query)
     assert "Swapgate cannot tell which routes serve without proof." in text(app)
@@ -518,7 +518,7 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
     assert status.baseline is not None
 
     (run, accept) = route_holds.drift_openers("faq", [replace(status, state="drifted")])
-    assert (run.missing, accept.missing) == (route_holds.WAITS, "")
+    assert (run.missing, accept.missing) == (route_holds.DRIFT_OBSTACLE, "")
     app = _opened(f"route_holds.accept({given})")
     assert app.button(key="drift-now-faq").disabled
     app.text_input(key="drift-why-faq").set_value("the new version is fine").run()

@@ -643,7 +643,7 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
 ) -> None:
     config = configured(tmp_path)
     app = shown(monkeypatch, config, "overview")
-    assert page_frame.STATE not in app.session_state
+    assert page_frame.ACTOR_KEY not in app.session_state
     assert 'href="/sign-in?next=' in text(app)
     ctx = page_frame.installation().context
     secret = page_frame.installation().secret
@@ -665,7 +665,7 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     monkeypatch.setattr(current_user, "session_cookie", lambda: cookie)
     app.run()
     assert "<b>carla</b> · approver" in text(app)
-    actor = app.session_state[page_frame.STATE]
+    actor = app.session_state[page_frame.ACTOR_KEY]
     assert (actor.name, actor.key) == ("carla", key.id)
     for hidden in (secret_text, cookie):
         assert hidden not in repr(app.session_state)
@@ -674,7 +674,7 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     keys.revoke_key(ctx, SYSTEM, key.id)
     app.run()
     assert "this management key is unknown or revoked" in text(app)
-    assert page_frame.STATE not in app.session_state
+    assert page_frame.ACTOR_KEY not in app.session_state
 
 
 @pytest.mark.req("F5")
