@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from router.conversation.intake import is_own_id, mark_piece
-from router.conversation.native_histories import BY_CONTENT, ENCRYPTED
+from router.conversation.native_histories import ENCRYPTED, TYPES_WITHOUT_ID
 from router.frame.body import to_json
 
 PREVIOUS_ID_FIELD: Final = "previous_response_id"
@@ -189,7 +189,7 @@ def _prepare_item(history_item: HistoryItem) -> object:
     item = history_item.item
     if not history_item.maker or not isinstance(item, Mapping):
         return item
-    if item.get("type") in BY_CONTENT:
+    if item.get("type") in TYPES_WITHOUT_ID:
         return {name: value for name, value in item.items() if name != "id"}
     is_found_by_id = item.get("type") == "reasoning" and not item.get(ENCRYPTED)
     if not is_found_by_id or is_own_id(item.get("id")):

@@ -278,7 +278,10 @@ def _is_readable(
     *,
     is_stored: bool,
 ) -> bool:
-    """Returns whether the target can read the item. is_stored: the provider finds items by id."""
+    """Returns whether the target can read the item.
+
+    is_stored: the provider finds items by id.
+    """
     if not isinstance(item, dict) or item.get("type") != "reasoning":
         return True
     piece = read_mark(item.get(ENCRYPTED))

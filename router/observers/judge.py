@@ -99,7 +99,7 @@ class CanarySampleJudge(SideCalls):
         return route.judge is not None
 
     def before_attempt(self, observed: RoutedRequest) -> None:
-        """Draws the request into the sample, and copies its answer, if the judge may read it."""
+        """Draws the request into the sample, and copies its answer, if the judge may see it."""
         judge = observed.route.judge
         canary = observed.experiment
         if judge is None or canary is None:

@@ -170,10 +170,10 @@ class RequestAccounting(RequestObserver):
                 target_name = payee.name
                 input_tokens, output_tokens = usage[:2]
                 self._counters["requests_with_bounds"] += 1
-        named = result.model if isinstance(result, ANSWERS) else ""
+        named_model = result.model if isinstance(result, ANSWERS) else ""
         body_fields = observed.request.members.found
         if not CHOOSING_FIELDS.isdisjoint(body_fields) and is_model_chosen(body_fields):
-            model_name = ""  # else one caller could end a rollout: it asks for another model
+            named_model = ""  # else one caller could end a rollout: it asks for another model
         price: TokenPrice | None = None
         if payee is not None and payee.price is not None:
             price = full_price = payee.price
@@ -206,7 +206,7 @@ class RequestAccounting(RequestObserver):
             is_priced,
             cached_tokens,
             charged_to,
-            named,
+            named_model,
             target_name,
             outcome,
             progress.first_token_s,
@@ -266,7 +266,7 @@ def _find_last_target(observed: RoutedRequest, progress: RequestProgress) -> str
 
 
 def fallback_model(observed: RoutedRequest) -> str:
-    """Returns the model that an agent asks next if no target answers; empty without an agent."""
+    """Returns the model that an agent asks next after no answer; empty without an agent."""
     caller: AgentCaller | None = observed.scope.get(CALLER)
     return caller.fallback if caller is not None else ""
 
@@ -419,7 +419,7 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
         last_failure = attempts[-1].failure if attempts else None
         # If the client gets a target's error, the request did not fail over from that target.
         if last_failure is not None and progress.result is not last_failure:
-            total_ms = sum(left_target.ms for left_target in attempts)
+            total_ms = sum(made_attempt.ms for made_attempt in attempts)
             yield LeftTarget(
                 upstream.name,
                 upstream.provider.name,

@@ -278,7 +278,7 @@ class ShadowMirror(SideCalls):
         self._note(compiled_shadow.shadow.id, counts | caller_counts, sums)
 
     async def _ask(self, job: RoutedRequest, compiled_shadow: CompiledShadow) -> _ShadowAnswer:
-        """Asks the candidate once. After an overload, the candidate gets no calls for REST_S."""
+        """Asks the candidate once. After an overload, it gets no calls for REST_S."""
         loop = self._calls.timers.loop
         upstream = compiled_shadow.upstream
         began_s = loop.time()

@@ -130,8 +130,8 @@ class TotalsRefresh:
 
 
 READ_EVERY_S: Final = 5.0
-# The stored blocks contain older costs, so a worker need not add them. An outage of the database
-# changes nothing, because the router judges nothing meanwhile.
+# The stored blocks contain older costs, so a worker need not add them. An outage of the
+# database changes nothing, because the router judges nothing meanwhile.
 RECENT_S: Final = MAX_BLOCK_AGE_S + JUDGED_WITHIN_S
 
 

@@ -274,7 +274,7 @@ class ChatStream(StreamFilter):
 
     def _handle_early_close(self) -> bytes:
         if self._all_ended and not self.ended:
-            self._fail(f"{len(self._ended)} of {self._wanted} choices came")
+            self._fail(f"{len(self._ended)} of {self._choice_count} choices came")
             return b""
         end = self._handle_done(DONE)
         if end:

@@ -214,7 +214,7 @@ class ResponseEventWriter:
         if self._shape.is_custom(self._block):
             return b""  # the text is in a JSON object that must be complete first
         return self._write_event(
-            f"{self._name}.delta",
+            f"{self._event_name}.delta",
             {
                 **self._place_members(),
                 "delta": text,
@@ -240,10 +240,10 @@ class ResponseEventWriter:
                 "arguments": block.text,
                 "name": block.name,
             }
-            out = self._write_event(f"{self._name}.done", call)
+            out = self._write_event(f"{self._event_name}.done", call)
         elif block.kind is BlockKind.THINKING:
             part = {"type": "summary_text", "text": block.text}
-            out = self._write_event(f"{self._name}.done", {**place, "text": block.text})
+            out = self._write_event(f"{self._event_name}.done", {**place, "text": block.text})
             out += self._write_event(
                 "response.reasoning_summary_part.done",
                 {**place, "part": part},
@@ -251,7 +251,7 @@ class ResponseEventWriter:
         else:
             field = "refusal" if block.kind is BlockKind.REFUSAL else "text"
             out = self._write_event(
-                f"{self._name}.done",
+                f"{self._event_name}.done",
                 {
                     **place,
                     field: block.text,

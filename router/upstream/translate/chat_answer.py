@@ -32,8 +32,9 @@ def completion(
 ) -> Json:
     """Shapes an answer.
 
-    answer_id, model: of the answer; if id_ is empty, litellm's id is used. reason: the provider's
-    finish reason; litellm may hide a bad one. tier: the service tier, if the answer names one.
+    parsed: litellm's form of the answer. answer_id: the answer's id; if it is empty, litellm's
+    id takes its place. reason: the provider's finish reason, because litellm may hide a bad
+    one. tier: the service tier, if the answer names one.
     """
     choice = parsed["choices"][0]
     message = chat_message(choice.get("message") or {})
