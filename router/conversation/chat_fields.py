@@ -1,7 +1,7 @@
 """Writes a chat's fields as its target accepts them. `chat_history` writes the history.
 
-Some targets refuse many stop sequences, sampling beside thinking, strict schemas with optional
-fields, and loose forms that many clients write, such as an empty schema. The module names a
+Some targets refuse many stop sequences, sampling beside thinking, and strict schemas with
+optional fields. Some also refuse loose forms, such as an empty schema. The module names a
 change that the answer may depend on. The models' abilities are in
 `harness.providers.models.abilities`.
 """
@@ -72,7 +72,7 @@ _LOOSE_FORMS: Final = (
 
 
 def find_gates(can: Capabilities) -> tuple[Gate, ...]:
-    """Returns the gates of a model. A chat that passes none of them suits it."""
+    """Returns the gates of a model. A chat suits the model if no gate finds its bytes."""
     gates: list[Gate] = []
     if can.sampling is False or can.sampling_while_reasoning is False:
         gates += (_TEMPERATURE, _TOP_P, _TOP_K, *_PENALTIES)

@@ -95,7 +95,7 @@ REASONING: Final = "reasoning_content"
 
 
 def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
-    """Returns whether the target accepts a body as it is, without parsing it.
+    """Returns whether the target accepts a body unchanged, without parsing it.
 
     May return False for a suitable body: `move_chat` then finds nothing to change.
     """
@@ -172,7 +172,7 @@ def _fit_members(messages: Iterable[Json], intake: HistoryIntake) -> Iterator[st
 
 
 def _insert_answers(messages: Iterable[Json]) -> Iterator[Json]:
-    """Puts an answer between a tool's result and a user's message."""
+    """Inserts an answer between a tool's result and a user's message."""
     last_role: object = None
     for message in messages:
         if last_role == "tool" and message.get("role") == "user":
@@ -186,13 +186,13 @@ def mark_chat(answer: Json, maker: str) -> bool:
 
     Returns whether there were any.
     """
-    marked = False
+    has_marked = False
     for choice in list_objects(answer.get("choices")):
         for message in (choice.get("message"), choice.get("delta")):
             for holder, name in _signed_members(message) if isinstance(message, dict) else ():
                 holder[name] = mark_piece(str(holder[name]), maker)
-                marked = True
-    return marked
+                has_marked = True
+    return has_marked
 
 
 def _clear_signed_pieces(messages: Iterable[Json], maker: str) -> Iterator[str]:
@@ -209,15 +209,15 @@ def _clear_signed_pieces(messages: Iterable[Json], maker: str) -> Iterator[str]:
         blocks = message.get("thinking_blocks")
         if isinstance(blocks, list):
             signatures = SIGNATURES.values()
-            kept = [
+            signed_blocks = [
                 block
                 for block in blocks
                 if isinstance(block, dict) and any(block.get(name) for name in signatures)
             ]
-            if len(kept) < len(blocks):
+            if len(signed_blocks) < len(blocks):
                 yield "thinking_blocks"
-            message["thinking_blocks"] = kept
-            if not kept:
+            message["thinking_blocks"] = signed_blocks
+            if not signed_blocks:
                 del message["thinking_blocks"]
 
 

@@ -96,7 +96,7 @@ def fit_limit(fields: Json, can: Capabilities, name: str = LIMIT) -> list[str]:
 
 
 def fit_thinking(fields: Json, can: Capabilities, limit: object) -> list[str]:
-    """Writes `thinking` and `output_config.effort` as the model takes them, in place.
+    """Writes `thinking` and `output_config.effort` as the model accepts them, in place.
 
     limit: the answer's limit in tokens; other values limit nothing. Returns the names of the
     changed parts.

@@ -122,7 +122,7 @@ def _iter_leaves(value: object, name: str) -> Iterator[tuple[str, str]]:
 
 @dataclass(slots=True)
 class ChatTranslation:
-    """One translation of a request into a chat: its options, and what it dropped.
+    """One translation of a request into a chat: its options, and the dropped parts.
 
     limit_field: the provider's name for the output limit.
     maker: the maker of the target's model; the target gets only that maker's reasoning.

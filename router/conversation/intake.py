@@ -211,10 +211,10 @@ class AnswerIds:
         self._sent_ids: dict[str, dict[str, str]] = {}  # by the provider's id and the place
         self._answer_id = ""
 
-    def mend(self, answer: Json, *, again: bool = False) -> list[str]:
+    def mend(self, answer: Json, *, is_repeated: bool = False) -> list[str]:
         """Mends a complete answer; returns the changed members.
 
-        again: the client has already received these parts in a stream.
+        is_repeated: the client has already received these parts in a stream.
         """
         changed = []
         for name, prefix in _ANSWER_PREFIXES.items():
@@ -223,7 +223,7 @@ class AnswerIds:
                 messages = list_objects([choice.get("message") for choice in calls])
                 calls = [call for m in messages for call in list_objects(m.get("tool_calls"))]
             changes = [
-                self.mend_call(call, position, again=again)
+                self.mend_call(call, position, is_repeated=is_repeated)
                 for position, call in enumerate(calls)
             ]
             if any(changes):
@@ -238,7 +238,7 @@ class AnswerIds:
         call: Json,
         place: object,
         *,
-        again: bool = False,
+        is_repeated: bool = False,
     ) -> bool:
         """Gives a call an id, a name without tokens, and arguments as text.
 
@@ -250,7 +250,7 @@ class AnswerIds:
         if name == "id" and kind != "tool_use" and "function" not in call:
             return False
         old_id = call.get(name)
-        call[name] = self.of_call(old_id, place, again=again)
+        call[name] = self.of_call(old_id, place, is_repeated=is_repeated)
         holder = function if isinstance(function, dict) else call
         is_object = isinstance(holder.get("arguments"), dict)
         if is_object:
@@ -271,12 +271,12 @@ class AnswerIds:
         old_id: object,
         place: object,
         *,
-        again: bool = False,
+        is_repeated: bool = False,
     ) -> str:
         """Returns the id of a call in the answer, unique also within the request.
 
         place: the call's place in the answer. All events of a stream with it are one call.
-        again: the call was in the stream, so its id must not change.
+        is_repeated: the call was in the stream, so its id must not change.
         """
         if self._used_ids is None:
             request_ids = _ID_MEMBER.findall(self._request_body.encode())
@@ -284,7 +284,7 @@ class AnswerIds:
         provider_id = old_id if isinstance(old_id, str) else ""
         place = str(place)
         sent_ids = self._sent_ids.setdefault(provider_id, {})
-        if again and sent_ids and place not in sent_ids:
+        if is_repeated and sent_ids and place not in sent_ids:
             return next(iter(sent_ids.values()))
         if place not in sent_ids:
             base_id = new_id = provider_id or f"call_{token_hex(12)}"

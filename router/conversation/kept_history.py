@@ -143,23 +143,23 @@ def cut_history(
     is_finished = answer.get("status") in _FINISHED_STATUSES and isinstance(output, list)
     if not (isinstance(answer_id, str) and answer_id and is_finished):
         return None
-    new: dict[str, Json] = {}
+    new_contents: dict[str, Json] = {}
     piece_order: list[str] = []
-    kept = [item.piece for item in history if item.piece]
+    stored_pieces = [item.piece for item in history if item.piece]
     answer_items = [HistoryItem(item, maker) for item in output or ()]
     for item in (*history, *answer_items):
         piece = item.piece
         if not piece:
             content = {"item": item.item, **({"maker": item.maker} if item.maker else {})}
             piece = _piece_id(content, user_hash)
-            new[piece] = content
+            new_contents[piece] = content
         piece_order.append(piece)
     for item, piece in zip(answer_items, piece_order[len(history) :], strict=True):
         item_id = item.item.get("id") if isinstance(item.item, Mapping) else None
         if isinstance(item_id, str) and item_id:
-            new[item_id] = {"piece": piece}
-    new[answer_id] = {"history": piece_order}
-    return CutHistory(new, kept)
+            new_contents[item_id] = {"piece": piece}
+    new_contents[answer_id] = {"history": piece_order}
+    return CutHistory(new_contents, stored_pieces)
 
 
 def _input_items(items: object) -> Sequence[Any]:

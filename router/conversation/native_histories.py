@@ -83,7 +83,7 @@ def without_thoughts(body: bytes, values: Collection[str] | None = None) -> Move
 
 
 def settle_thinking(request: Json, messages: Sequence[Json]) -> bool:
-    """Removes the thinking budget within a tool loop whose answers have no thinking.
+    """Removes the thinking budget within a tool loop if its answers have no thinking.
 
     Anthropic demands the loop's thinking, or a request without a budget.
     Returns False if it removed the budget.
@@ -105,15 +105,15 @@ def mark_message(answer: Json, maker: str) -> bool:
     if isinstance(delta, dict) and delta.get("type") == "signature_delta":
         delta["signature"] = mark_piece(str(delta.get("signature") or ""), maker)
         return True
-    marked = False
+    has_marked = False
     for block in list_objects(
         [answer.get("content_block"), *list_objects(answer.get("content"))]
     ):
         signature_name = SIGNATURES.get(str(block.get("type")))
         if signature_name and block.get(signature_name):
             block[signature_name] = mark_piece(str(block[signature_name]), maker)
-            marked = True
-    return marked
+            has_marked = True
+    return has_marked
 
 
 def _clear_thinking(messages: Iterable[Json], maker: str) -> bool:
@@ -257,15 +257,15 @@ def mark_response(answer: Json, maker: str) -> bool:
     """
     response = answer.get("response")
     output = (response if isinstance(response, dict) else answer).get("output")
-    marked = False
+    has_marked = False
     for item in (
         answer.get("item"),
         *(output if isinstance(output, list) else ()),
     ):
         if isinstance(item, dict) and item.get("type") == "reasoning" and item.get(ENCRYPTED):
             item[ENCRYPTED] = mark_piece(str(item[ENCRYPTED]), maker)
-            marked = True
-    return marked
+            has_marked = True
+    return has_marked
 
 
 def _is_reasoning(item: object) -> bool:

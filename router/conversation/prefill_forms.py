@@ -1,4 +1,4 @@
-"""Marks a request whose answer continues the last turn, in the form that its target takes.
+"""Marks a request if its answer continues the last turn, in the form that its target accepts.
 
 Claude, Groq and llama.cpp continue a last turn of the assistant without a mark. Mistral and
 DeepSeek need `prefix` in that turn, Moonshot and Qwen need `partial`, vLLM and SGLang need

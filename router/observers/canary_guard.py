@@ -56,7 +56,7 @@ MAX_KEYS: Final = 500_000
 MAX_WINDOWS: Final = 100_000
 
 
-# Up to Python 3.11, to find a member in its class takes ten times as long.
+# Up to Python 3.11, finding a member in its class takes ten times as long.
 _ANSWERED: Final = OutcomeKind.ANSWERED
 _GOOD: Final = Reading.GOOD
 _BAD: Final = Reading.BAD

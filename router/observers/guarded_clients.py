@@ -1,8 +1,9 @@
 """Prevents that a single client key makes a worker's guard stop a canary by later requests.
 
 A client knows a caller's arm after the first turn, so it could make later turns of the canary
-fail. The evidence of windows must reach the level also without the canary's failures of any one
-client key, as in the control plane (`harness.gate.online.one_key`, statistics.md §2.18).
+fail. So the evidence of windows must also reach the level without the canary's failures of each
+single client key. The control plane does the same (`harness.gate.online.one_key`,
+statistics.md §2.18).
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Final
 from harness.gate.online.one_key import SOLE_PART
 from harness.gate.online.worker_guard import WorkerGuard
 
-# The guard tests without at most this many client keys, those with the most canary failures.
+# The guard tests the removal of at most this many client keys: the keys with most failures.
 MAX_CLIENTS: Final = 32
 
 

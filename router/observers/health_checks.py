@@ -104,7 +104,7 @@ class HealthChecks:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self) -> None:
-        """Runs the checks that are due until cancelled, and then ends the checks under way."""
+        """Runs the due checks until cancelled, and then ends the running checks."""
         try:
             while True:
                 self.run_due()

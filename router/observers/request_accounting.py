@@ -84,7 +84,7 @@ def _count_used_tokens(reservation: RateReservation, response: RoutedResponse) -
     return 0
 
 
-# Up to Python 3.11, to find a member in its class takes ten times as long.
+# Up to Python 3.11, finding a member in its class takes ten times as long.
 _RESPONSES: Final = Endpoint.RESPONSES
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 _REFERENCE: Final = '"item_reference"'

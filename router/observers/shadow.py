@@ -116,8 +116,8 @@ class ShadowMirror(SideCalls):
     def before_attempt(self, observed: RoutedRequest) -> None:
         """Draws the request and copies its answer, if the shadow may mirror it.
 
-        The shadow mirrors only requests of the incumbent's arm whose plan begins with the
-        incumbent.
+        The shadow mirrors only requests of the incumbent's arm, and only if the plan begins
+        with the incumbent.
         """
         compiled_shadow = observed.route.shadow
         request = observed.request

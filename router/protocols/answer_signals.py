@@ -108,7 +108,7 @@ class AnswerSignals:
                 arguments = None
         call.add(call_id, name, arguments)
 
-    def ended(self, reason: object) -> None:
+    def note_end(self, reason: object) -> None:
         """Notes the answer's finish reason. An empty reason changes nothing."""
         if reason:
             ending = read_ending(reason)
@@ -189,7 +189,7 @@ def read_signals(
             signals.refused = True
         if message.get("tool_calls"):
             _read_calls(signals, index, message["tool_calls"])
-    signals.ended(choice.get("finish_reason"))
+    signals.note_end(choice.get("finish_reason"))
 
 
 def _read_parts(

@@ -43,10 +43,10 @@ class Piece(StrEnum):
 class RefusalRow(NamedTuple):
     """One cause of a refusal.
 
-    The message may repeat a client's text. Therefore a pattern whose class opens a circuit
-    matches only at the message's beginning, or only with the error type `only_type`.
+    The message may repeat a client's text. Therefore, if the class opens a circuit, the pattern
+    matches only at the message's beginning or only with the error type `only_type`.
     loses: the part that the router removes before it tries again. reach: None for the
-    class's default. instead: the endpoint at which the model takes the request.
+    class's default. instead: the endpoint that accepts the request.
     """
 
     failure: FailureClass

@@ -157,12 +157,12 @@ class CallerWindows:
         ended_at: the time of an event that ended all windows. is_known: this router knows the
         other routers' failures.
         """
-        failed = exposure.caller_failed
-        if not failed and self._failure_times:
+        has_failed = exposure.caller_failed
+        if not has_failed and self._failure_times:
             ends_at = min(ended_at, exposure.arrived_at + self._rule.window_s)
             times = self._failure_times.get((self._fingerprint(exposure), exposure.canary), ())
-            failed = any(exposure.arrived_at <= at < ends_at for at in times)
-        if failed:
+            has_failed = any(exposure.arrived_at <= at < ends_at for at in times)
+        if has_failed:
             return WindowReading(failed=True)
         if exposure.lost or exposure.pending or not is_known:
             return WindowReading(failed=True, missing=True)

@@ -49,7 +49,7 @@ class LatePart(NamedTuple):
 
 
 class LateBlocks:
-    """Keeps the blocks whose late outcomes are not known yet, in order."""
+    """Keeps the sent blocks in order until their late outcomes are known."""
 
     def __init__(self, rule: ExposureRule, windows: CallerWindows) -> None:
         self._rule = rule

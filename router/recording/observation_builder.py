@@ -292,12 +292,12 @@ def count_served(exposures: Iterable[LedgerExposure]) -> dict[str, ArmSplit]:
     return frequent
 
 
-def _count_arms(named: Iterable[tuple[str, bool]]) -> dict[str, ArmSplit]:
+def _count_arms(names_and_arms: Iterable[tuple[str, bool]]) -> dict[str, ArmSplit]:
     """Counts names in both arms and in the canary, in the order of the names."""
-    pairs = list(named)
-    both = Counter(name for name, _ in pairs)
+    pairs = list(names_and_arms)
+    both_arms = Counter(name for name, _ in pairs)
     canary = Counter(name for name, in_canary in pairs if in_canary)
-    return {name: ArmSplit(both[name], canary[name]) for name in sorted(both)}
+    return {name: ArmSplit(both_arms[name], canary[name]) for name in sorted(both_arms)}
 
 
 def count_segments(exposures: Iterable[LedgerExposure]) -> dict[str, SegmentCount]:
@@ -331,11 +331,11 @@ def _count_failures(exposures: Iterable[LedgerExposure], guardrail: Guardrail) -
     failures = 0
     canary_failures = 0
     for exposure in exposures:
-        failed = exposure.reading(guardrail) is Reading.BAD or bool(exposure.bad & fault)
+        has_failed = exposure.reading(guardrail) is Reading.BAD or bool(exposure.bad & fault)
         exposures_ += 1
         canary += exposure.canary
-        failures += failed
-        canary_failures += failed and exposure.canary
+        failures += has_failed
+        canary_failures += has_failed and exposure.canary
     return FailureTally(exposures_, canary, failures, canary_failures)
 
 
@@ -447,13 +447,15 @@ class ObservationBuilder:
     def _summarize(
         self, exposures: Sequence[LedgerExposure], ranked: RankedExposures
     ) -> tuple[BlockFindings, ErrorTally]:
-        failed = [exposure for exposure in exposures if exposure.failed or exposure.lost]
+        failed_exposures = [
+            exposure for exposure in exposures if exposure.failed or exposure.lost
+        ]
         rule = self._rule
         name = (self._rollout, self._worker, self._sequence)
         findings = (
             summarize_block(exposures, rule, name, ranked) if rule.guardrails else NO_FINDINGS
         )
-        return findings, _count_errors(exposures, failed)
+        return findings, _count_errors(exposures, failed_exposures)
 
     def _summarize_new_keys(
         self,

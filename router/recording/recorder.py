@@ -83,7 +83,7 @@ class Recorder(Recording):
         self._open_alerts: dict[AlertKind, Alert] = {}
         self._queue: deque[Batch] = deque()
         self._current_batch = NOTHING
-        # This prefix distinguishes the batches from those of all other and earlier processes.
+        # This prefix distinguishes the batches from batches of all other and earlier processes.
         self._batch_prefix = f"{worker}.{secrets.token_hex(8)}"
         self._batch_numbers = itertools.count()
         self._forgettable_batches: set[str] = (
@@ -385,14 +385,14 @@ class Recorder(Recording):
     def _replay_spool(self) -> None:
         if self._spool.empty:
             return
-        stored: list[Batch] = []
+        stored_batches: list[Batch] = []
         with self._spool.lock(), closing(self._spool.batches()) as batches:
             while batches_together := list(itertools.islice(batches, MAX_BATCHES_TOGETHER)):
                 self._write(*batches_together)
-                stored += [NOTHING._replace(id=batch.id) for batch in batches_together]
+                stored_batches += [NOTHING._replace(id=batch.id) for batch in batches_together]
             # If the process ends here, the database recognizes the repeated batches.
             self._spool.clear()
-        self._allow_to_forget(*stored)
+        self._allow_to_forget(*stored_batches)
 
     def _commit(self, *batches: Batch) -> None:
         """Writes batches in one transaction.

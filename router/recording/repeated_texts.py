@@ -24,7 +24,7 @@ _REPEATED: Final = AnswerFault.REPEATED.value
 
 
 class RepeatedTexts:
-    """Marks the exposures of each block whose answer is their arm's most repeated text.
+    """Marks the exposures of each block if their answer is their arm's most repeated text.
 
     The text comes from earlier blocks, so that a block does not decide its own marks. The
     canary learns from at most as many answers as the incumbent. If the arms are equal, the

@@ -57,7 +57,7 @@ MAX_REPORT_DRAFT_CHARS: Final = 256 * 1024
 # The most finished requests that one turn of the event loop adds up.
 MAX_ENDED_REQUESTS: Final = 1000
 _get_target_and_model: Final = attrgetter("target", "model")
-# Up to Python 3.11, to find a member in its class takes ten times as long.
+# Up to Python 3.11, finding a member in its class takes ten times as long.
 _ADMITTED = ExposureEntry.ADMITTED.value
 _ENDED = ExposureEntry.ENDED.value
 _JUDGED = ExposureEntry.JUDGED.value

@@ -345,7 +345,7 @@ class LedgerExposure:
             self.outcome = settle_departure(self.outcome, limits, streamed=self.is_stream)
 
     def note_feedback(self, *, bad: bool, now: float) -> bool:
-        """Enters feedback; returns False if the time for feedback is over."""
+        """Enters feedback. Returns False if it is too late."""
         if now >= self.heard_until_s:
             return False
         self.heard = True

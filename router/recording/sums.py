@@ -158,7 +158,7 @@ def spend_rows(
         tokens = sum(column["input_tokens"]) + sum(column["output_tokens"])
         cost_usd = sum(column["cost_usd"]) if is_priced else 0.0
         unpriced = 0 if is_priced else len(requests)
-        bounded = sum(column["bounded"])
+        bounded_count = sum(column["bounded"])
         rows.append(
             KeySpend(
                 key,
@@ -168,7 +168,7 @@ def spend_rows(
                 tokens,
                 cost_usd,
                 unpriced,
-                bounded,
+                bounded_count,
             )
         )
     return rows
@@ -295,9 +295,9 @@ class DayTotals(Generic[Row, Total]):
     def used(self, subject: str, today: date) -> Total:
         """Returns a subject's total that this process knows."""
         with self._lock:
-            own = self._own_rows.get(subject, {})
-            others = self._other_rows.get(subject, {})
-            rows = (*own.values(), *others.values())
+            own_rows = self._own_rows.get(subject, {})
+            other_rows = self._other_rows.get(subject, {})
+            rows = (*own_rows.values(), *other_rows.values())
         return self._total(rows, today)
 
     def knows(self, subject: str) -> bool:

@@ -104,7 +104,7 @@ class OriginPool:
             self._places_in_use -= 1
 
     def close(self) -> None:
-        """Aborts all connections. Requests under way fail."""
+        """Aborts all connections. Current requests fail."""
         for wire in (*self._lent, *(idle for _, idle in self._idle)):
             wire.abort()
         self._idle.clear()

@@ -25,7 +25,7 @@ HIGH_WATER_BYTES: Final = 256 * 1024
 class ReplyPhase(Enum):
     """The state of a connection's current answer.
 
-    IDLE: no request is under way. HEAD: a request is sent. BODY: the head has arrived.
+    IDLE: it has no request. HEAD: it has sent a request. BODY: the head has arrived.
     DONE: the answer is complete. BROKEN: the answer failed.
     """
 
@@ -186,7 +186,7 @@ class PoolConnection(asyncio.Protocol):
         return not (self._transport.is_closing() or self._poll.poll(0))
 
     def abort(self) -> None:
-        """Closes the connection at once. An answer under way breaks off."""
+        """Closes the connection at once. A current answer breaks off."""
         self.closed = True
         self._transport.abort()
 
@@ -274,17 +274,17 @@ class PoolConnection(asyncio.Protocol):
                     f"status {status}, headers of {size} bytes",
                 )
                 return
-        self.named = named = dict(self.headers)
-        coding = named.get(b"transfer-encoding")
+        self.named = last_by_name = dict(self.headers)
+        coding = last_by_name.get(b"transfer-encoding")
         has_coding = coding is not None
-        is_plain = coding == b"chunked" and len(named) == len(self.headers)
+        is_plain = coding == b"chunked" and len(last_by_name) == len(self.headers)
         if has_coding and not is_plain and not _is_chunked(self.headers):
             self._break(
                 FailureClass.MALFORMED,
                 "a transfer encoding that is not chunked",
             )
             return
-        self._ends_with_eof = not has_coding and b"content-length" not in named
+        self._ends_with_eof = not has_coding and b"content-length" not in last_by_name
         self.status = status
         self.phase = BODY
 

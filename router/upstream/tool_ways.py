@@ -56,7 +56,10 @@ def refuses_tools(status: int, body: bytes) -> bool:
 
 
 class ToolTransport:
-    """Sends the chats with tools of one kind. send: sends a request whose way is chosen."""
+    """Sends the chats with tools to one kind of target.
+
+    send: sends a request with a `tool_way`.
+    """
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class UpstreamRequest:
     max_bytes: int | None = None  # limit of the answer's body; None for the router's limit
     # The target's name as a maker (`router.conversation.intake`); empty if no mark is needed.
     maker: str = ""
-    # Paths whose requests become a chat; None for the paths of the provider's kind.
+    # The paths from which requests become a chat; None for the paths of the provider's kind.
     bridged: frozenset[str] | None = None
     # The target's abilities; None if only the provider and the body name the model.
     can: Capabilities | None = None

@@ -117,7 +117,7 @@ TOOLS: Final = b'"tools"'
 
 _ANSWER_ROLE: Final = ANSWER.encode()
 
-# Kinds whose chats continue a last turn of the assistant if it has `prefix`.
+# Kinds that continue a chat's last turn of the assistant if it has `prefix`.
 _PREFIX_KINDS: Final = kinds_with("prefill", Prefill.PREFIX)
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
@@ -125,7 +125,7 @@ _ANTHROPIC_PREFIX: Final = b"anthropic-"
 # Ids and times, in which two refusals with the same words may differ.
 _CHANGING_WORDS: Final = re.compile(rb"\b(?=\w*\d)[\w-]{8,}")
 
-# Models whose gates a transport keeps.
+# The most models with gates in a transport's memory.
 _MOST_FITS: Final = 1_000
 
 _BRIDGES: Final[Mapping[str, Translation]] = {

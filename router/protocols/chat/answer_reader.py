@@ -194,7 +194,7 @@ class StreamedToolCall(CallPieces):
 
 
 class ToolCallOrder:
-    """Puts calls in order: in the other protocols, a block ends before the next begins."""
+    """Writes calls in order, because in other protocols a block ends before the next begins."""
 
     def __init__(self, writer: AnswerWriter) -> None:
         self.has_calls = False

@@ -334,7 +334,7 @@ class MessagesStream(StreamFilter):
         self._stopped = self.committed = True
         self.progress_events += 1
         if self.signals is not None:
-            self._note(AnswerSignals.ended, reason)
+            self._note(AnswerSignals.note_end, reason)
 
     def _handle_stop(self) -> Sequence[TextEdit] | None:
         if not self._stopped:
@@ -436,7 +436,7 @@ class MessagesDialect(ChatDialect):
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
         for number, block in enumerate(iter_objects(members.get("content"))):
             read_block_signals(signals, number, block)
-        signals.ended(members.get("stop_reason"))
+        signals.note_end(members.get("stop_reason"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return MessagesStream(json_name)

@@ -111,7 +111,7 @@ def _assistant_turn(
     has_cache_mark = any("cache_control" in part for part in texts)
     spoken_content: object = texts if has_cache_mark else text or (None if calls else "")
     turn: Turn = {"role": "assistant", "content": spoken_content}
-    own_thinking_text = _own_thoughts(content, maker) if maker else ""
+    own_thinking_text = _read_own_thinking(content, maker) if maker else ""
     turn |= {"reasoning_content": own_thinking_text} if own_thinking_text else {}
     sealed_blocks = [
         part
@@ -122,7 +122,7 @@ def _assistant_turn(
     return turn | {"tool_calls": calls} if calls else turn
 
 
-def _own_thoughts(content: object, maker: str) -> str:
+def _read_own_thinking(content: object, maker: str) -> str:
     """Returns the thinking that this maker wrote itself, without a signature."""
     return "".join(
         str(block.get("thinking") or "")
@@ -210,7 +210,7 @@ class _Blocks:
     """Translates the blocks of one message.
 
     dropped: gets the names of blocks that become text. is_history: the message precedes a
-    model's answer, so that a file may be put into words.
+    model's answer, so that text may replace a file.
     """
 
     def __init__(self, dropped: dict[str, None], *, is_history: bool) -> None:

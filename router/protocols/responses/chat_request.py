@@ -1,8 +1,8 @@
 """Translates a chat into a Responses request, for models that serve it only there.
 
-OpenAI's models from GPT-5.4 take tools beside reasoning only by Responses. `dialect` sends a
-client's own Responses request; `response_request` makes the opposite translation. The answer
-goes back through `answer_reader`.
+OpenAI's models from GPT-5.4 accept tools beside reasoning only by Responses. `dialect` sends a
+client's own Responses request; `response_request` has the opposite translation.
+`answer_reader` translates the answer back.
 
 Source of the forms: https://developers.openai.com/api/docs/guides/migrate-to-responses
 """

@@ -68,7 +68,7 @@ def read_signals(
             case _:
                 pass
     if isinstance(incomplete, Mapping):
-        signals.ended(incomplete.get("reason"))
+        signals.note_end(incomplete.get("reason"))
 
 
 def _read_part(
@@ -203,7 +203,7 @@ class ResponsesStream(StreamFilter):
             return None
         return (
             self._rewrite_response(members, response.value)
-            if self.ids.mend(response.value, again=self.finished)
+            if self.ids.mend(response.value, is_repeated=self.finished)
             else self._model_edit(
                 member_spans(text, response.start, response.value).values.get("model")
             )

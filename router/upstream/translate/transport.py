@@ -124,7 +124,7 @@ class TranslatingTransport(Transport):
         self._translation: Translation | None = None
 
     def prepare(self) -> None:
-        """Loads the translation once; takes seconds, in a thread. Raises ConfigError."""
+        """Loads the translation once, which needs seconds. Raises ConfigError."""
         if self._translation is None:
             self._translation = load_translation(self._kind)
 
