@@ -19,7 +19,7 @@ MAX_CLIENTS: Final = 32
 
 
 class GuardedClients:
-    """For each client key, the evidence of windows without the key's failures of the canary.
+    """The evidence of windows without a client key's failures of the canary, for each key.
 
     It compares both arms at the same time. A key with nearly all windows decides alone, because
     few windows would be left without it.
