@@ -314,7 +314,7 @@ def clean_name(name: object) -> object:
 
 
 # Fields that only a conversation's first provider understands: cache marks, signed thinking.
-ORIGIN_FIELDS: Final = (
+FOREIGN: Final = (
     "cache_control",
     "thinking_blocks",
     "reasoning_content",
@@ -363,7 +363,7 @@ _OPENAI_NAMES: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OPENAI: Final = HistoryIntake(
     IdRule(re.compile(r"(?s).{1,40}"), 29, "call_", unique=True),
     _OPENAI_NAMES,
-    refused=(*ORIGIN_FIELDS, "client_metadata"),
+    refused=(*FOREIGN, "client_metadata"),
 )
 _GOOGLE: Final = HistoryIntake(
     IdRule(re.compile(r"(?s).+"), 29, "call_", unique=True),
@@ -389,7 +389,7 @@ INTAKES: Final[Mapping[str, HistoryIntake]] = {
     "groq": HistoryIntake(
         knows_developer=False,
         members=_MESSAGE_MEMBERS | {"reasoning", "annotations", "executed_tools"},
-        refused=(*ORIGIN_FIELDS, *OPENAI_ALONE),
+        refused=(*FOREIGN, *OPENAI_ALONE),
     ),
     "mistral": HistoryIntake(
         IdRule(re.compile(r"[A-Za-z0-9]{9}"), 9, unique=True),
@@ -397,7 +397,7 @@ INTAKES: Final[Mapping[str, HistoryIntake]] = {
         knows_developer=False,
         answers_after_result=True,
         members=_MESSAGE_MEMBERS | {"prefix"},
-        refused=(*ORIGIN_FIELDS, *OPENAI_ALONE, "user", "metadata"),
+        refused=(*FOREIGN, *OPENAI_ALONE, "user", "metadata"),
     ),
     "deepseek": HistoryIntake(
         knows_developer=False, demands_reasoning=True, returns_reasoning=True

@@ -14,7 +14,7 @@ from router.conversation.intake import is_own_id, mark_piece
 from router.conversation.native_histories import ENCRYPTED, TYPES_WITHOUT_ID
 from router.frame.body import to_json
 
-PREVIOUS_ID_FIELD: Final = "previous_response_id"
+PREVIOUS: Final = "previous_response_id"
 _REFERENCE: Final = "item_reference"
 # The statuses of an answer that later requests may continue.
 _FINISHED_STATUSES: Final = frozenset({"completed", "incomplete"})
@@ -102,8 +102,8 @@ def _iter_outline(request: Json, names: Mapping[str, Json]) -> Iterator[HistoryI
     if previous := _previous_id(request):
         earlier = names.get(previous, {}).get("history")
         if earlier is None:
-            raise NotKept(PREVIOUS_ID_FIELD, previous)
-        yield from (HistoryItem((PREVIOUS_ID_FIELD, previous), "", piece) for piece in earlier)
+            raise NotKept(PREVIOUS, previous)
+        yield from (HistoryItem((PREVIOUS, previous), "", piece) for piece in earlier)
     for number, item in enumerate(_input_items(request.get("input"))):
         id_ = _referred_id(item)
         if not id_:
@@ -116,13 +116,13 @@ def _iter_outline(request: Json, names: Mapping[str, Json]) -> Iterator[HistoryI
 
 
 def _previous_id(request: Json) -> str:
-    previous = request.get(PREVIOUS_ID_FIELD)
+    previous = request.get(PREVIOUS)
     return previous if isinstance(previous, str) else ""
 
 
 def joined_body(request: Json, history: Sequence[HistoryItem]) -> bytes:
     """Returns the request with its whole history as `input`, and without references."""
-    body = {name: value for name, value in request.items() if name != PREVIOUS_ID_FIELD}
+    body = {name: value for name, value in request.items() if name != PREVIOUS}
     return to_json({**body, "input": [*map(_prepare_item, history)]}).encode()
 
 

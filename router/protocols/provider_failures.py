@@ -56,7 +56,7 @@ BY_STATUS: Final[Mapping[int, Refusal]] = {
     529: Refusal(_F.OVERLOADED),
 }
 # Classes without an error body: a proxy or the provider's web server answered.
-CLASS_WITHOUT_BODY: Final[Mapping[int, FailureClass]] = {
+WITHOUT_WORDS: Final[Mapping[int, FailureClass]] = {
     401: _F.BLOCKED,
     403: _F.BLOCKED,
     404: _F.ENDPOINT_MISSING,
@@ -161,7 +161,7 @@ def find_refusal(status: int, body: bytes) -> Refusal:
 def _refusal_by_body(status: int, error: Mapping[str, object] | None) -> Refusal | None:
     """Returns the refusal that an error body shows; None if only the status shows it."""
     if error is None:
-        failure = CLASS_WITHOUT_BODY.get(status)
+        failure = WITHOUT_WORDS.get(status)
         return Refusal(failure) if failure else None
     if status == 403 and _is_flagged(error):
         # OpenRouter's moderation flagged the client's input; our key is fine.
