@@ -180,9 +180,8 @@ class ChatStream(StreamFilter):
         self._has_output = False  # text, a call or a refusal arrived
         self._calls_changed = False  # the filter changed the event's calls
         self._counts: dict[int, int] = {}  # number of calls, by choice
-        self._held_calls: dict[
-            int, CallPieces
-        ] = {}  # calls whose empty object the filter holds
+        # Calls with an empty object that the filter holds back.
+        self._held_calls: dict[int, CallPieces] = {}
         self._choices: set[object] = set()
         self._ended: set[object] = set()
         self._form: TextEventForm | None = None
