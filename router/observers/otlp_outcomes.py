@@ -79,9 +79,8 @@ class OutcomeIntake:
             return error_reply(415, message, "unsupported_media_type")
         except InputError as error:
             return error_reply(400, f"the traces: {error}", "invalid_traces")
-        failed_by_exposure: dict[
-            str, bool
-        ] = {}  # by exposure; a batch may have several spans of it
+        # By exposure; a batch may have several spans of it.
+        failed_by_exposure: dict[str, bool] = {}
         surplus = 0
         for span in spans:
             exposure = self._feedback.find_exposure(key, span.flag, span.context)

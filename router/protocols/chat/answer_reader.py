@@ -296,9 +296,8 @@ class ChatStreamReader:
         self.given_usage: object = None  # as the provider sent it
         self._reasoning_tokens = 0
         self._delta_count = 0
-        self._signed_blocks: list[
-            Mapping[str, object]
-        ] = []  # signed thinking of the open block
+        # Signed thinking of the open block.
+        self._signed_blocks: list[Mapping[str, object]] = []
         self.failure: UpstreamFailed | None = None
 
     @property

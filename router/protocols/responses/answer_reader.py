@@ -160,9 +160,8 @@ class ResponseStreamReader:
         self._part: object = None  # the open part's, in its item
         self._text_by_place: dict[object, str] = {}  # by the item's place: its text so far
         self._complete_places: set[object] = set()  # the places of complete items
-        self._waiting_items: list[
-            tuple[Member, object]
-        ] = []  # complete items behind an open call
+        # Complete items behind an open call.
+        self._waiting_items: list[tuple[Member, object]] = []
         self._blocks: list[AnswerBlock] = []
         self.ended = False
         self.progress_events = 0
