@@ -1,8 +1,8 @@
-"""Writes a chat's fields as its target takes them, beside the history (`chat_history`).
+"""Writes a chat's fields as its target accepts them. `chat_history` writes the history.
 
-Some targets refuse more stop sequences than they know, sampling beside thinking, strict schemas
-with optional fields, and forms that clients write out of habit, such as an empty schema. A
-change that the answer may depend on is named. The models' abilities are in
+Some targets refuse many stop sequences, sampling beside thinking, and strict schemas with
+optional fields. Some also refuse loose forms, such as an empty schema. The module names a
+change that the answer may depend on. The models' abilities are in
 `harness.providers.models.abilities`.
 """
 
@@ -26,9 +26,9 @@ Json = dict[str, Any]
 
 
 class Gate(NamedTuple):
-    """The bytes of a chat that may need a change. A chat without them is not parsed.
+    """The bytes of a chat that may need a change. The router does not parse other chats.
 
-    field: found faster than `form`.
+    field: the router searches for it first, because that is faster than `form`.
     """
 
     field: bytes
@@ -36,7 +36,7 @@ class Gate(NamedTuple):
 
 
 class ModelFit(NamedTuple):
-    """What to look for in requests to one model. provider: as it is configured now."""
+    """The gates for requests to one model. provider: its configuration at that time."""
 
     provider: Provider
     can: Capabilities
@@ -48,7 +48,7 @@ class ModelFit(NamedTuple):
 # refusal.
 MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]*)"')
 _STOP: Final = Gate(b'"stop"', re.compile(rb'"stop"\s*:'))
-_STOPS: Final = Gate(b'"stop"', re.compile(rb'"stop"\s*:\s*\['))
+_STOP_LIST: Final = Gate(b'"stop"', re.compile(rb'"stop"\s*:\s*\['))
 _TEMPERATURE: Final = Gate(b'"temperature"', re.compile(rb'"temperature"\s*:'))
 _TOP_P: Final = Gate(b'"top_p"', re.compile(rb'"top_p"\s*:'))
 _TOP_K: Final = Gate(b'"top_k"', re.compile(rb'"top_k"\s*:'))
@@ -59,10 +59,10 @@ _PENALTIES: Final = tuple(
 _THINKING: Final = Gate(b'"thinking"', re.compile(rb'"thinking"\s*:'))
 _CHOICE: Final = Gate(b'"tool_choice"', re.compile(rb'"type"\s*:\s*"(?:any|tool)"'))
 _EFFORT: Final = Gate(b'"effort"', re.compile(rb'"effort"\s*:'))
-_BOTH: Final = Gate(b'"temperature"', re.compile(rb'"top_p"\s*:'))
+_TEMPERATURE_AND_TOP_P: Final = Gate(b'"temperature"', re.compile(rb'"top_p"\s*:'))
 _LIMIT: Final = Gate(b'"max_tokens"', re.compile(rb'"max_tokens"\s*:\s*[1-9]\d{4}'))
 _STRICT: Final = Gate(b'"strict"', re.compile(rb'"strict"\s*:\s*true'))
-_HABITS: Final = (
+_LOOSE_FORMS: Final = (
     Gate(b'"parallel_tool_calls"', re.compile(rb'"parallel_tool_calls"\s*:\s*null')),
     # A schema without an object inside has no properties.
     Gate(b'"tools"', re.compile(rb'"parameters"\s*:\s*(?:\{[^{}]*\}|null)')),
@@ -72,41 +72,41 @@ _HABITS: Final = (
 
 
 def find_gates(can: Capabilities) -> tuple[Gate, ...]:
-    """Returns the gates of a model. A chat that passes none of them suits it."""
-    found: list[Gate] = []
+    """Returns the gates of a model. A chat suits the model if no gate finds its bytes."""
+    gates: list[Gate] = []
     if can.sampling is False or can.sampling_while_reasoning is False:
-        found += (_TEMPERATURE, _TOP_P, _TOP_K, *_PENALTIES)
+        gates += (_TEMPERATURE, _TOP_P, _TOP_K, *_PENALTIES)
     elif can.temperature_with_top_p is False:
-        found.append(_BOTH)
+        gates.append(_TEMPERATURE_AND_TOP_P)
     if can.max_stop_sequences is not None:
-        found.append(_STOPS if can.max_stop_sequences else _STOP)
+        gates.append(_STOP_LIST if can.max_stop_sequences else _STOP)
     if can.strict_schema is StrictSchema.ALL_REQUIRED:
-        found.append(_STRICT)
+        gates.append(_STRICT)
     if can.loose_forms is False:
-        found += _HABITS
-    return tuple(found)
+        gates += _LOOSE_FORMS
+    return tuple(gates)
 
 
 def find_message_gates(can: Capabilities) -> tuple[Gate, ...]:
     """Returns the gates of a model for requests by Messages."""
-    found: list[Gate] = []
+    gates: list[Gate] = []
     if can.thinking is not ThinkingForm.UNKNOWN or can.thinks_always:
-        found.append(_THINKING)
+        gates.append(_THINKING)
     if can.thinks_always:
-        found.append(_CHOICE)
+        gates.append(_CHOICE)
     if can.max_output_tokens is not None:
-        found.append(_LIMIT)
+        gates.append(_LIMIT)
     if can.efforts is not None:
-        found.append(_EFFORT)
+        gates.append(_EFFORT)
     if can.sampling is False:
-        found += (_TEMPERATURE, _TOP_P, _TOP_K)
+        gates += (_TEMPERATURE, _TOP_P, _TOP_K)
     elif can.temperature_with_top_p is False:
-        found.append(_BOTH)
-    return tuple(found)
+        gates.append(_TEMPERATURE_AND_TOP_P)
+    return tuple(gates)
 
 
 def fit_chat(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
-    """Writes a chat, or the sampling and schemas of a response, as its target takes it.
+    """Writes a chat, or the sampling and schemas of a response, as its target accepts it.
 
     Returns the body, which is the same object if nothing changes, and the names of the parts
     that the target does not get.
@@ -117,7 +117,7 @@ def fit_chat(body: bytes, can: Capabilities) -> tuple[bytes, tuple[str, ...]]:
     if can.strict_schema is StrictSchema.ALL_REQUIRED:
         dropped += _fit_schemas(chat, can.strict_schema)
     if can.loose_forms is False and "messages" in chat:
-        _fit_habits(chat)
+        _tighten_forms(chat)
     after = to_json(chat)
     return (body if after == before else after.encode(), tuple(dropped))
 
@@ -134,40 +134,42 @@ def _fit_sampling(chat: Json, can: Capabilities) -> list[str]:
 
 
 def _fit_stops(chat: Json, can: Capabilities) -> Iterator[str]:
-    """Keeps as many stop sequences as the model takes, the first ones."""
+    """Keeps the first stop sequences, up to the model's limit."""
     stops = chat.get("stop")
-    most = can.max_stop_sequences
-    if most is None or not stops:
+    max_stops = can.max_stop_sequences
+    if max_stops is None or not stops:
         return
-    given = stops if isinstance(stops, list) else [stops]
-    if len(given) <= most:
+    sequences = stops if isinstance(stops, list) else [stops]
+    if len(sequences) <= max_stops:
         return
-    chat["stop"] = given[:most]
-    if not most:
+    chat["stop"] = sequences[:max_stops]
+    if not max_stops:
         del chat["stop"]
     yield "stop"
 
 
 def _fit_schemas(chat: Json, demands: StrictSchema) -> Iterator[str]:
-    """Keeps `strict` only where the schema meets the demands: the target would refuse it."""
+    """Unsets `strict` where a schema misses the demands. The target would refuse the schema."""
     text = chat.get("text")  # of Responses
     forms = (
         ("response_format.json_schema.strict", chat.get("response_format"), "json_schema"),
         ("text.format.strict", text if isinstance(text, dict) else None, "format"),
         *(("tools.strict", tool, "function") for tool in list_objects(chat.get("tools"))),
     )
-    for name, holder, inside in forms:
+    for name, holder, inner_name in forms:
         if not isinstance(holder, dict):
             continue
-        form = holder.get(inside, holder)  # a tool of Responses is flat
-        if not isinstance(form, dict) or form.get("strict") is not True:
+        schema_holder = holder.get(inner_name, holder)  # a tool of Responses is flat
+        if not isinstance(schema_holder, dict) or schema_holder.get("strict") is not True:
             continue
-        if not meets_strict(form.get("schema", form.get("parameters")), demands):
-            form["strict"] = False
+        if not meets_strict(
+            schema_holder.get("schema", schema_holder.get("parameters")), demands
+        ):
+            schema_holder["strict"] = False
             yield name
 
 
-def _fit_habits(chat: Json) -> None:
+def _tighten_forms(chat: Json) -> None:
     """Rewrites forms that mean the same, in place."""
     if chat.get("parallel_tool_calls", True) is None:
         del chat["parallel_tool_calls"]
@@ -176,8 +178,8 @@ def _fit_habits(chat: Json) -> None:
         if isinstance(function, dict) and "parameters" in function:
             schema = function["parameters"]
             if schema is None or isinstance(schema, dict):
-                shape = {"type": "object", "properties": {}}
-                function["parameters"] = {**shape, **(schema or {})}
+                empty_schema = {"type": "object", "properties": {}}
+                function["parameters"] = {**empty_schema, **(schema or {})}
         if tool.get("type") == "custom" and "custom" not in tool:
             # The form of Responses.
             custom = {name: tool.pop(name) for name in list(tool) if name != "type"}

@@ -24,16 +24,16 @@ from router.conversation.intake import (
 from router.conversation.native_histories import SIGNATURES
 from router.frame.body import list_objects, to_json
 
-_NAMES: Final = re.compile(rb'"name"\s*:\s*"([^"]*)"')
-_STRANGE: Final = re.compile(r"[^A-Za-z0-9_-]")
+_NAME_MEMBER: Final = re.compile(rb'"name"\s*:\s*"([^"]*)"')
+_UNUSUAL_CHARACTER: Final = re.compile(r"[^A-Za-z0-9_-]")
 _HASH_DIGITS: Final = 8
 
 
 class ToolNames:
     """Renames tools whose names a target refuses.
 
-    clients: the target's name → the client's, to restore names in the answer. A new name
-    has a digest of the old one, so that a tool keeps its name in every turn.
+    clients: maps the target's name to the client's, to restore names in the answer. A new
+    name has a digest of the old one, so that a tool keeps its name in every turn.
     """
 
     def __init__(self, pattern: re.Pattern[str], longest: int) -> None:
@@ -42,46 +42,49 @@ class ToolNames:
         self._longest = longest
 
     def rename(self, holder: dict[str, object]) -> None:
-        """Renames the tool, call or result in `holder`, in place, if the target refuses its
-        name.
-        """
+        """Renames a tool, call or result, in place, if the target refuses its name."""
         name = holder.get("name")
         if not isinstance(name, str) or self._pattern.fullmatch(name):
             return
-        digits = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
-        plain = _STRANGE.sub("_", name)[: self._longest - _HASH_DIGITS - 3]
-        taken = f"f_{plain}_{digits}" if not plain[:1].isalpha() else f"{plain}_{digits}"
-        self.clients[taken] = name
-        holder["name"] = taken
+        digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
+        plain_name = _UNUSUAL_CHARACTER.sub("_", name)[: self._longest - _HASH_DIGITS - 3]
+        new_name = (
+            f"f_{plain_name}_{digest}"
+            if not plain_name[:1].isalpha()
+            else f"{plain_name}_{digest}"
+        )
+        self.clients[new_name] = name
+        holder["name"] = new_name
 
 
-def has_strange_name(body: bytes, pattern: re.Pattern[str]) -> bool:
+def has_refused_name(body: bytes, pattern: re.Pattern[str]) -> bool:
     """Returns whether a body with tools has a name that does not match, without parsing it."""
     return b'"tools"' in body and any(
-        not pattern.fullmatch(name.decode("utf-8", "replace")) for name in _NAMES.findall(body)
+        not pattern.fullmatch(name.decode("utf-8", "replace"))
+        for name in _NAME_MEMBER.findall(body)
     )
 
 
 def with_client_names(data: bytes, names: Mapping[str, str]) -> bytes:
     """Restores the client's tool names in a part of an answer. `data` must not cut a name."""
-    known = b"|".join(re.escape(name.encode()) for name in names)
+    name_pattern = b"|".join(re.escape(name.encode()) for name in names)
 
-    def named(found: re.Match[bytes]) -> bytes:
-        return found[1] + json.dumps(names[found[2].decode()]).encode()
+    def restore(match: re.Match[bytes]) -> bytes:
+        return match[1] + json.dumps(names[match[2].decode()]).encode()
 
-    return re.sub(rb'("name"\s*:\s*)"(' + known + rb')"', named, data)
+    return re.sub(rb'("name"\s*:\s*)"(' + name_pattern + rb')"', restore, data)
 
 
 Json = dict[str, Any]
 # The beginning of every field for tools, calls and results. CPython searches a long body four
-# times as fast for up to five bytes.
+# times as fast for at most five bytes.
 TOOL_FIELDS: Final = b'"tool'
-_CALLS: Final = b'"tool_calls"'
+_CALLS_FIELD: Final = b'"tool_calls"'
 FILE_ID: Final = b'"file_id"'
-_GOOGLES: Final = "thought_signature"
+_GOOGLE_SIGNATURE: Final = "thought_signature"
 _DEVELOPER: Final = b'"developer"'
 # A JSON key. Inside a text, a backslash precedes each quote.
-_KEYS: Final = re.compile(rb'"([^"\\]*)"\s*:')
+_JSON_KEY: Final = re.compile(rb'"([^"\\]*)"\s*:')
 # Keys of plain chats. A chat with other keys is parsed.
 _KNOWN_KEYS: Final = frozenset(
     b"model messages role content name type text stream stream_options include_usage "
@@ -92,7 +95,7 @@ REASONING: Final = "reasoning_content"
 
 
 def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
-    """Returns whether the target accepts a body as it is, without parsing it.
+    """Returns whether the target accepts a body unchanged, without parsing it.
 
     May return False for a suitable body: `move_chat` then finds nothing to change.
     """
@@ -102,7 +105,7 @@ def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
         return False
     if not intake.knows_developer and find(_DEVELOPER) >= 0:
         return False
-    if intake.members and not _KNOWN_KEYS.issuperset(_KEYS.findall(body)):
+    if intake.members and not _KNOWN_KEYS.issuperset(_JSON_KEY.findall(body)):
         return False
     for quoted in intake.quoted:
         if find(quoted) >= 0:
@@ -110,9 +113,9 @@ def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
     if find(TOOL_FIELDS) < 0:
         return True
     return not (
-        ((intake.demands_reasoning or intake.answers_after_result) and _CALLS in body)
+        ((intake.demands_reasoning or intake.answers_after_result) and _CALLS_FIELD in body)
         or (intake.call_ids is not None and not intake.call_ids.suits(body))
-        or (intake.tool_names is not None and has_strange_name(body, intake.tool_names))
+        or (intake.tool_names is not None and has_refused_name(body, intake.tool_names))
     )
 
 
@@ -123,41 +126,42 @@ def move_chat(
 ) -> MovedBody:
     """Rewrites a chat for its target.
 
-    maker: as `maker_of` names it. The target gets back only what this maker signed. Removes
+    maker: the result of `maker_of`. The target gets only pieces that this maker signed. Removes
     fields that the kind refuses, replaces files by text, and gives calls and tools
     acceptable ids and names.
     """
     if suits_chat(body, intake):
         return MovedBody(body)
     chat: Json = json.loads(body)
-    before = to_json(chat)
-    found: dict[str, None] = {}
-    _clear_places(chat, intake.refused, found)
+    old_text = to_json(chat)
+    dropped: dict[str, None] = {}
+    _remove_fields(chat, intake.refused, dropped)
     messages = list(list_objects(chat.get("messages")))
-    found.update(dict.fromkeys(_fit_members(messages, intake)))
-    if intake.answers_after_result and _CALLS in body:
-        messages = chat["messages"] = list(_with_answers(messages))
+    dropped.update(dict.fromkeys(_fit_members(messages, intake)))
+    if intake.answers_after_result and _CALLS_FIELD in body:
+        messages = chat["messages"] = list(_insert_answers(messages))
     if QUOTED_MARK in body:
-        found.update(dict.fromkeys(_clear_signed(messages, maker)))
+        dropped.update(dict.fromkeys(_clear_signed_pieces(messages, maker)))
     if not intake.reads_file_ids:
-        found.update(dict.fromkeys(f"messages.{kind}" for kind in files_to_text(messages)))
+        dropped.update(dict.fromkeys(f"messages.{kind}" for kind in files_to_text(messages)))
     if intake.call_ids is not None:
         _rewrite_ids(messages, CallIds(intake.call_ids))
     if intake.demands_reasoning:
         give_back_reasoning(messages)
     names = ToolNames(intake.tool_names, intake.longest_name) if intake.tool_names else None
     if names is not None:
-        for holder in _tool_holders(chat, messages):
+        for holder in _name_holders(chat, messages):
             names.rename(holder)
-    moved = to_json(chat)
-    if moved == before:
+    new_text = to_json(chat)
+    if new_text == old_text:
         return MovedBody(body)
-    return MovedBody(moved.encode(), tuple(found), names.clients if names else {})
+    return MovedBody(new_text.encode(), tuple(dropped), names.clients if names else {})
 
 
 def _fit_members(messages: Iterable[Json], intake: HistoryIntake) -> Iterator[str]:
-    """Renames roles and removes members that the kind does not know, in place. Yields the
-    members' names.
+    """Renames roles and removes members that the kind does not know, in place.
+
+    Yields the names of the removed members.
     """
     for message in messages:
         if not intake.knows_developer and message.get("role") == "developer":
@@ -167,14 +171,14 @@ def _fit_members(messages: Iterable[Json], intake: HistoryIntake) -> Iterator[st
                 yield f"messages.{name}"
 
 
-def _with_answers(messages: Iterable[Json]) -> Iterator[Json]:
-    """Puts an answer between a tool's result and a user's message."""
-    last: object = None
+def _insert_answers(messages: Iterable[Json]) -> Iterator[Json]:
+    """Inserts an answer between a tool's result and a user's message."""
+    last_role: object = None
     for message in messages:
-        if last == "tool" and message.get("role") == "user":
+        if last_role == "tool" and message.get("role") == "user":
             yield dict(ANSWER)
         yield message
-        last = message.get("role")
+        last_role = message.get("role")
 
 
 def mark_chat(answer: Json, maker: str) -> bool:
@@ -182,42 +186,42 @@ def mark_chat(answer: Json, maker: str) -> bool:
 
     Returns whether there were any.
     """
-    marked = False
+    has_marked = False
     for choice in list_objects(answer.get("choices")):
         for message in (choice.get("message"), choice.get("delta")):
-            for place, name in _signed_places(message) if isinstance(message, dict) else ():
-                place[name] = mark_piece(str(place[name]), maker)
-                marked = True
-    return marked
+            for holder, name in _signed_members(message) if isinstance(message, dict) else ():
+                holder[name] = mark_piece(str(holder[name]), maker)
+                has_marked = True
+    return has_marked
 
 
-def _clear_signed(messages: Iterable[Json], maker: str) -> Iterator[str]:
+def _clear_signed_pieces(messages: Iterable[Json], maker: str) -> Iterator[str]:
     """Keeps signed pieces of this maker (without the mark) and of unknown makers.
 
     Removes pieces of other makers; yields their names.
     """
     for message in messages:
-        for place, name in list(_signed_places(message)):
-            piece = read_mark(place[name])
-            place[name] = piece.value
+        for holder, name in list(_signed_members(message)):
+            piece = read_mark(holder[name])
+            holder[name] = piece.value
             if piece.maker not in ("", maker):
-                del place[name]
+                del holder[name]
         blocks = message.get("thinking_blocks")
         if isinstance(blocks, list):
             signatures = SIGNATURES.values()
-            kept = [
+            signed_blocks = [
                 block
                 for block in blocks
                 if isinstance(block, dict) and any(block.get(name) for name in signatures)
             ]
-            if len(kept) < len(blocks):
+            if len(signed_blocks) < len(blocks):
                 yield "thinking_blocks"
-            message["thinking_blocks"] = kept
-            if not kept:
+            message["thinking_blocks"] = signed_blocks
+            if not signed_blocks:
                 del message["thinking_blocks"]
 
 
-def _signed_places(message: Json) -> Iterator[tuple[Json, str]]:
+def _signed_members(message: Json) -> Iterator[tuple[Json, str]]:
     for block in list_objects(message.get("thinking_blocks")):
         name = SIGNATURES.get(str(block.get("type")))
         if name and block.get(name):
@@ -225,13 +229,14 @@ def _signed_places(message: Json) -> Iterator[tuple[Json, str]]:
     for holder in (message, *list_objects(message.get("tool_calls"))):
         extra = holder.get("extra_content")
         google = extra.get("google") if isinstance(extra, dict) else None
-        if isinstance(google, dict) and google.get(_GOOGLES):
-            yield google, _GOOGLES
+        if isinstance(google, dict) and google.get(_GOOGLE_SIGNATURE):
+            yield google, _GOOGLE_SIGNATURE
 
 
 def give_back_reasoning(messages: Iterable[Json]) -> None:
-    """Adds empty reasoning to answers with tool calls, because some kinds refuse them
-    without it.
+    """Adds empty reasoning to answers with tool calls.
+
+    Some kinds refuse such answers without reasoning.
     """
     for message in messages:
         if message.get("role") == "assistant" and message.get("tool_calls"):
@@ -239,11 +244,9 @@ def give_back_reasoning(messages: Iterable[Json]) -> None:
 
 
 def without_reasoning(messages: Iterable[Json], names: Iterable[str]) -> bool:
-    """Removes members with reasoning from messages, in place. Returns whether there were
-    any.
-    """
-    gone = [message.pop(name, None) for message in messages for name in names]
-    return any(value is not None for value in gone)
+    """Removes members with reasoning from messages, in place. Returns whether any existed."""
+    removed = [message.pop(name, None) for message in messages for name in names]
+    return any(value is not None for value in removed)
 
 
 def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:
@@ -256,7 +259,7 @@ def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:
             message["tool_call_id"] = ids.of_result(message.get("tool_call_id"))
 
 
-def _tool_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
+def _name_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
     choice = chat.get("tool_choice")
     calls = [call for message in messages for call in list_objects(message.get("tool_calls"))]
     chosen = [choice] if isinstance(choice, dict) else []
@@ -270,21 +273,21 @@ def _tool_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
     yield from (message for message in messages if message.get("role") == "tool")
 
 
-def _clear_places(
+def _remove_fields(
     chat: Json,
     names: Iterable[str],
-    found: dict[str, None],
+    dropped: dict[str, None],
 ) -> None:
-    places = [chat]
+    holders = [chat]
     for message in list_objects(chat.get("messages")):
-        places += [message, *list_objects(message.get("content"))]
-        places += list_objects(message.get("tool_calls"))
+        holders += [message, *list_objects(message.get("content"))]
+        holders += list_objects(message.get("tool_calls"))
     for tool in list_objects(chat.get("tools")):
-        places += [
+        holders += [
             tool,
             *([tool["function"]] if isinstance(tool.get("function"), dict) else []),
         ]
-    for place in places:
+    for holder in holders:
         for name in names:
-            if place.pop(name, None) is not None:
-                found[name] = None
+            if holder.pop(name, None) is not None:
+                dropped[name] = None

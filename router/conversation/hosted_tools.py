@@ -14,7 +14,7 @@ from router.conversation.strict_schemas import meets_strict
 from router.frame.body import iter_objects
 
 # Members that only the provider can read, or that no model needs.
-_UNREADABLE: Final = frozenset(
+_UNREADABLE_MEMBERS: Final = frozenset(
     {
         "cache_control",
         "call_id",
@@ -32,25 +32,25 @@ _UNREADABLE: Final = frozenset(
     }
 )
 # Types of parts that may name a file by its id.
-_RESPONSES_FILES: Final = ("input_file", "input_image")
-_OTHER_FILES: Final = ("container_upload", "document", "file", "image")
+_RESPONSE_FILE_TYPES: Final = ("input_file", "input_image")
+_OTHER_FILE_TYPES: Final = ("container_upload", "document", "file", "image")
 # A longer text without a space is data, such as an image or a file.
-_LONGEST_WORD: Final = 2_000
+_LONGEST_WORD_CHARS: Final = 2_000
 
 
 def block_as_text(block: Mapping[str, object]) -> str:
     """Writes a block or item as text: its type, then each text or number after its name."""
-    lines = [f"{name}: {text}" for name, text in _leaves(block, "")]
+    lines = [f"{name}: {text}" for name, text in _iter_leaves(block, "")]
     return "\n".join((f"[{block.get('type')}]", *lines))
 
 
 def has_text(block: Mapping[str, object]) -> bool:
     """Returns whether a block or item has a text or a number that a model can read."""
-    return next(_leaves(block, ""), None) is not None
+    return next(_iter_leaves(block, ""), None) is not None
 
 
 def last_answer(turns: Sequence[object]) -> int:
-    """Returns the index of the last turn or item that a model wrote. The history ends there.
+    """Returns the index of the last turn or item that a model wrote: the end of the history.
 
     Ignores the final turn, which may be the prefilled beginning of the next answer.
     """
@@ -79,7 +79,7 @@ def files_to_text(turns: object, values: Collection[str] | None = None) -> Itera
                     id_ = _file_id(part)
                     if id_ and (values is None or id_ in values):
                         yield str(part["type"])
-                        kind = "input_text" if part["type"] in _RESPONSES_FILES else "text"
+                        kind = "input_text" if part["type"] in _RESPONSE_FILE_TYPES else "text"
                         parts[index] = {"type": kind, "text": block_as_text(part)}
                     elif isinstance(part, dict):
                         holders.append(part)  # a tool's result
@@ -94,8 +94,8 @@ def _is_answer(turn: object) -> bool:
 
 def _file_id(part: Any) -> str:
     if not isinstance(part, dict) or part.get("type") not in (
-        *_RESPONSES_FILES,
-        *_OTHER_FILES,
+        *_RESPONSE_FILE_TYPES,
+        *_OTHER_FILE_TYPES,
     ):
         return ""
     for holder in (part, part.get("source"), part.get("file")):
@@ -104,16 +104,16 @@ def _file_id(part: Any) -> str:
     return ""
 
 
-def _leaves(value: object, name: str) -> Iterator[tuple[str, str]]:
+def _iter_leaves(value: object, name: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            if key not in _UNREADABLE:
-                yield from _leaves(inner, str(key))
+            if key not in _UNREADABLE_MEMBERS:
+                yield from _iter_leaves(inner, str(key))
     elif isinstance(value, list):
         for inner in value:
-            yield from _leaves(inner, name)
+            yield from _iter_leaves(inner, name)
     elif isinstance(value, str):
-        is_data = len(value) > _LONGEST_WORD and " " not in value
+        is_data = len(value) > _LONGEST_WORD_CHARS and " " not in value
         if value.strip() and not is_data and not value.startswith("data:"):
             yield name, value
     elif value is not None and not isinstance(value, bool):
@@ -122,7 +122,7 @@ def _leaves(value: object, name: str) -> Iterator[tuple[str, str]]:
 
 @dataclass(slots=True)
 class ChatTranslation:
-    """One translation of a request into a chat: its options, and what it dropped.
+    """One translation of a request into a chat: its options, and the dropped parts.
 
     limit_field: the provider's name for the output limit.
     maker: the maker of the target's model; the target gets only that maker's reasoning.
@@ -161,11 +161,13 @@ class ChatTranslation:
         omitted: fields that the translation omits; the method adds them to `dropped`.
         """
         self.dropped |= {name: None for name in request if name in omitted and request[name]}
-        return {n: v for n, v in request.items() if n not in translated and n not in omitted}
+        return {
+            n: value for n, value in request.items() if n not in translated and n not in omitted
+        }
 
 
 # Prefixes of the types of hosted tools; a date or a version may follow.
-_KINDS: Final = (
+_TYPE_PREFIXES: Final = (
     "apply_patch",
     "bash",
     "code_execution",
@@ -194,20 +196,22 @@ def required_hosted_tool(
     A request needs a hosted tool if the client chose that tool, or if all its tools are hosted.
     client_types: types of tools that the client runs.
     """
-    given = list(iter_objects(tools))
-    hosted = [tool for tool in given if not _is_client_tool(tool, client_types)]
-    if not hosted:
+    offered = list(iter_objects(tools))
+    hosted_tools = [tool for tool in offered if not _is_client_tool(tool, client_types)]
+    if not hosted_tools:
         return ""
-    chosen = next((tool for tool in hosted if _is_chosen(tool, choice)), None)
-    if chosen is None and len(hosted) < len(given):
+    chosen = next((tool for tool in hosted_tools if _is_chosen(tool, choice)), None)
+    if chosen is None and len(hosted_tools) < len(offered):
         return ""
-    return f"a tool of type {str((chosen or hosted[0]).get('type'))[:60]!r}"
+    return f"a tool of type {str((chosen or hosted_tools[0]).get('type'))[:60]!r}"
 
 
 def short_tool_name(tool: str) -> str:
     """Shortens a description of `required_hosted_tool`, for lists and metrics."""
-    known = next((kind for kind in _KINDS if f"'{kind}" in tool), "")
-    return f"the tool {known}" if known else "another hosted tool"
+    prefix = next(
+        (type_prefix for type_prefix in _TYPE_PREFIXES if f"'{type_prefix}" in tool), ""
+    )
+    return f"the tool {prefix}" if prefix else "another hosted tool"
 
 
 def keep_client_tools(
@@ -225,9 +229,9 @@ def keep_client_tools(
 
 def flat_name(tool: Mapping[str, object]) -> str:
     """Returns a tool's name with its namespace, for protocols without namespaces."""
-    space = tool.get("namespace")
+    namespace = tool.get("namespace")
     name = str(tool.get("name") or "")
-    return f"{space}__{name}" if space else name
+    return f"{namespace}__{name}" if namespace else name
 
 
 def _is_client_tool(tool: Mapping[str, object], client_types: Collection[object]) -> bool:
@@ -238,5 +242,5 @@ def _is_client_tool(tool: Mapping[str, object], client_types: Collection[object]
 def _is_chosen(tool: Mapping[str, object], choice: object) -> bool:
     if not isinstance(choice, Mapping):
         return False
-    named = choice.get("name") is not None and choice.get("name") == tool.get("name")
-    return named or choice.get("type") == tool.get("type")
+    has_chosen_name = choice.get("name") is not None and choice.get("name") == tool.get("name")
+    return has_chosen_name or choice.get("type") == tool.get("type")

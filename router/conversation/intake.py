@@ -1,9 +1,8 @@
-"""Defines which parts of a history a kind of target accepts, ids of tool calls, and marks
-of makers.
+"""Defines which history a kind of target accepts, the ids of tool calls, and marks of makers.
 
 A maker is a target that signed or encrypted a piece of an answer; only it can read that
 piece. The router marks such pieces in answers, and clients send them back unchanged. So a
-later request shows who can read them, although the router stores no conversation.
+later request shows which target can read them, although the router stores no conversation.
 `chat_history` and `native_histories` apply these rules to a body.
 """
 
@@ -21,7 +20,7 @@ from harness.providers.target import Target
 from router.frame.body import list_objects
 
 # Providers' own signatures are base64, so they contain no full stop.
-_MARK: Final = re.compile(r"sg\.([a-z2-7]{8})\.")
+_MARK_PATTERN: Final = re.compile(r"sg\.([a-z2-7]{8})\.")
 # The beginning of a mark in a body. Inside a text, a backslash precedes each quote.
 QUOTED_MARK: Final = b'"sg.'
 # The `format` of thinking in a chat that is the encrypted reasoning of a response.
@@ -31,7 +30,7 @@ OWN_ID: Final = "sg_"
 
 
 class MarkedPiece(NamedTuple):
-    """A piece of an answer as its maker wrote it. maker: empty if unknown."""
+    """A piece of an answer without its mark. maker: empty if unknown."""
 
     maker: str
     value: str
@@ -43,16 +42,16 @@ def maker_of(target: Target) -> str:
     The name depends on the prompt addendum, because a provider may sign the prompt, too.
     """
     patch = target.request_patch
-    named = f"{target.provider}\n{target.model}\n{patch.prompt_addendum}"
+    identity = f"{target.provider}\n{target.model}\n{patch.prompt_addendum}"
     return (
-        b32encode(sha256(named.encode("utf-8", "surrogatepass")).digest())[:8].decode().lower()
+        b32encode(sha256(identity.encode("utf-8", "surrogatepass")).digest())[:8]
+        .decode()
+        .lower()
     )
 
 
 def mark_piece(value: str, maker: str) -> str:
-    """Returns a piece with its maker's mark. A mark has a full stop, which no signature
-    has.
-    """
+    """Returns a piece with its maker's mark. A mark has full stops, a signature has none."""
     return f"sg.{maker}.{value}"
 
 
@@ -60,10 +59,10 @@ def read_mark(piece: object) -> MarkedPiece:
     """Reads a piece's maker. A client may have joined several marked pieces into one."""
     if not isinstance(piece, str):
         return MarkedPiece("", "")
-    found = _MARK.match(piece)
-    if found is None:
+    mark = _MARK_PATTERN.match(piece)
+    if mark is None:
         return MarkedPiece("", piece)
-    return MarkedPiece(found[1], piece.replace(found[0], ""))
+    return MarkedPiece(mark[1], piece.replace(mark[0], ""))
 
 
 def seal_thoughts(blocks: Sequence[Mapping[str, object]]) -> str:
@@ -72,7 +71,7 @@ def seal_thoughts(blocks: Sequence[Mapping[str, object]]) -> str:
     Other protocols carry thinking as one opaque text; `open_thoughts` unpacks it.
     """
     values = [value for block in blocks for value in block.values()]
-    maker = next((found for value in values if (found := read_mark(value).maker)), "")
+    maker = next((maker_name for value in values if (maker_name := read_mark(value).maker)), "")
     if not maker:
         return ""
     raw = json.dumps(blocks, separators=(",", ":")).encode()
@@ -80,20 +79,20 @@ def seal_thoughts(blocks: Sequence[Mapping[str, object]]) -> str:
 
 
 def open_thoughts(piece: object) -> list[dict[str, object]]:
-    """Unpacks what `seal_thoughts` packed; empty for any other piece."""
-    marked = read_mark(piece)
+    """Returns the blocks that `seal_thoughts` packed; empty for any other piece."""
+    marked_piece = read_mark(piece)
     try:
-        found = json.loads(urlsafe_b64decode(marked.value)) if marked.maker else None
+        parsed = (
+            json.loads(urlsafe_b64decode(marked_piece.value)) if marked_piece.maker else None
+        )
     except (ValueError, RecursionError):
         return []
-    blocks = found if isinstance(found, list) else []
+    blocks = parsed if isinstance(parsed, list) else []
     return [block for block in blocks if isinstance(block, dict)]
 
 
 def is_made_by(text: str, maker: str) -> bool:
-    """Returns whether a body has a piece that this maker signed. An empty maker signs
-    nothing.
-    """
+    """Returns whether a body has a piece with this maker's mark. An empty maker has no mark."""
     return bool(maker) and (f"sg.{maker}." in text or f"_{OWN_ID}{maker}_" in text)
 
 
@@ -102,7 +101,7 @@ def own_id(
     maker: str,
     rest: str,
 ) -> str:
-    """Builds the id of an item that a translation writes. maker: the only later reader."""
+    """Builds the id of an item that a translation writes. maker: the item's only reader."""
     return f"{prefix}_{OWN_ID}{maker}_{rest}"
 
 
@@ -121,15 +120,15 @@ def is_own_id(id_: object) -> bool:
 Json = dict[str, Any]
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_IDS: Final = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([^"]*)"')
+_ID_MEMBER: Final = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([^"]*)"')
 # The prefix of an answer's id, by its content field.
-_PREFIXES: Final = {
+_ANSWER_PREFIXES: Final = {
     "choices": "chatcmpl",
     "content": "msg",
     "output": "resp",
 }
-_ITEMS: Final = ("custom_tool_call", "function_call")
-_RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
+_CALL_ITEMS: Final = ("custom_tool_call", "function_call")
+_RESULT_ID_FIELDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
 
 
 class IdRule(NamedTuple):
@@ -145,12 +144,12 @@ class IdRule(NamedTuple):
 
     def suits(self, body: bytes) -> bool:
         """Returns whether the target accepts all ids of a body, quickly, without parsing it."""
-        if not any(name in body for name in _RESULT_IDS):
+        if not any(name in body for name in _RESULT_ID_FIELDS):
             return True
-        found = _IDS.findall(body)
-        if self.unique and len(set(found)) < len(found):
+        ids = _ID_MEMBER.findall(body)
+        if self.unique and len(set(ids)) < len(ids):
             return False
-        return all(self.fits(id_.decode("utf-8", "replace")) for id_ in found)
+        return all(self.fits(id_.decode("utf-8", "replace")) for id_ in ids)
 
 
 class CallIds:
@@ -161,39 +160,37 @@ class CallIds:
 
     def __init__(self, rule: IdRule) -> None:
         self._rule = rule
-        self._used: set[str] = set()
-        self._seen: dict[str, int] = defaultdict(int)
-        self._open: dict[str, deque[str]] = defaultdict(deque)
-        self._answered: dict[str, str] = {}
+        self._used_ids: set[str] = set()
+        self._call_counts: dict[str, int] = defaultdict(int)
+        self._open_calls: dict[str, deque[str]] = defaultdict(deque)
+        self._result_ids: dict[str, str] = {}
 
     def begin_turn(self) -> None:
         """Begins an answer's calls: results that follow belong to these calls only."""
-        self._open.clear()
+        self._open_calls.clear()
 
-    def of_call(self, given: object) -> str:
-        """Returns the id of the next call: the given one if the target accepts it, else a
-        new one.
-        """
-        old = given if isinstance(given, str) else ""
-        number = self._seen[old]
-        self._seen[old] += 1
-        new = old
-        while not self._rule.fits(new) or new in self._used:
-            new = _written(self._rule, f"{old}\n{number}")
+    def of_call(self, old_id: object) -> str:
+        """Returns the id of the next call: a new id if the target refuses the old one."""
+        client_id = old_id if isinstance(old_id, str) else ""
+        number = self._call_counts[client_id]
+        self._call_counts[client_id] += 1
+        new_id = client_id
+        while not self._rule.fits(new_id) or new_id in self._used_ids:
+            new_id = _write_id(self._rule, f"{client_id}\n{number}")
             number += 1
-        self._used.add(new)
-        self._open[old].append(new)
-        return new
+        self._used_ids.add(new_id)
+        self._open_calls[client_id].append(new_id)
+        return new_id
 
-    def of_result(self, given: object) -> str:
-        """Returns the id of the next result. Calls with the same id get results in order."""
-        old = given if isinstance(given, str) else ""
-        if self._open[old]:
-            self._answered[old] = self._open[old].popleft()
-        return self._answered.get(old, old)
+    def of_result(self, old_id: object) -> str:
+        """Returns the id of the next result. Calls with one old id get results in order."""
+        client_id = old_id if isinstance(old_id, str) else ""
+        if self._open_calls[client_id]:
+            self._result_ids[client_id] = self._open_calls[client_id].popleft()
+        return self._result_ids.get(client_id, client_id)
 
 
-def _written(rule: IdRule, seed: str) -> str:
+def _write_id(rule: IdRule, seed: str) -> str:
     number = int.from_bytes(sha256(seed.encode("utf-8", "surrogatepass")).digest())
     digits: list[str] = []
     while len(digits) < rule.length - len(rule.prefix):
@@ -203,31 +200,33 @@ def _written(rule: IdRule, seed: str) -> str:
 
 
 class AnswerIds:
-    """Makes an answer's ids unique, also within the request. No id stays empty.
+    """Makes an answer's ids unique, also within the client's request. No id stays empty.
 
-    Some servers number the calls of each answer from 0.
-    request_body: the client's.
+    Some servers number the calls of every answer from 0.
     """
 
     def __init__(self, request_body: str) -> None:
         self._request_body = request_body
-        self._taken: set[str] | None = None
-        self._sent: dict[str, dict[str, str]] = {}  # by the provider's id and the place
-        self._own = ""
+        self._used_ids: set[str] | None = None
+        self._sent_ids: dict[str, dict[str, str]] = {}  # by the provider's id and the place
+        self._answer_id = ""
 
-    def mend(self, answer: Json, *, again: bool = False) -> list[str]:
+    def mend(self, answer: Json, *, is_repeated: bool = False) -> list[str]:
         """Mends a complete answer; returns the changed members.
 
-        again: the client has already received these parts in a stream.
+        is_repeated: the client has already received these parts in a stream.
         """
         changed = []
-        for name, prefix in _PREFIXES.items():
+        for name, prefix in _ANSWER_PREFIXES.items():
             calls = list_objects(answer.get(name))
             if name == "choices":
                 messages = list_objects([choice.get("message") for choice in calls])
                 calls = [call for m in messages for call in list_objects(m.get("tool_calls"))]
-            mended = [self.mend_call(call, at, again=again) for at, call in enumerate(calls)]
-            if any(mended):
+            changes = [
+                self.mend_call(call, position, is_repeated=is_repeated)
+                for position, call in enumerate(calls)
+            ]
+            if any(changes):
                 changed.append(name)
             if name in answer and not answer.get("id", True):
                 answer["id"] = self.of_answer(prefix)
@@ -239,76 +238,77 @@ class AnswerIds:
         call: Json,
         place: object,
         *,
-        again: bool = False,
+        is_repeated: bool = False,
     ) -> bool:
-        """Gives a call an id, a name without tokens, and arguments as text. Returns whether
-        that changed the call.
+        """Gives a call an id, a name without tokens, and arguments as text.
+
+        Returns whether the call changed.
         """
         kind = str(call.get("type"))
         function = call.get("function")
-        name = "call_id" if kind in _ITEMS else "id"
+        name = "call_id" if kind in _CALL_ITEMS else "id"
         if name == "id" and kind != "tool_use" and "function" not in call:
             return False
-        given = call.get(name)
-        call[name] = self.of_call(given, place, again=again)
+        old_id = call.get(name)
+        call[name] = self.of_call(old_id, place, is_repeated=is_repeated)
         holder = function if isinstance(function, dict) else call
         is_object = isinstance(holder.get("arguments"), dict)
         if is_object:
             holder["arguments"] = arguments_text(holder["arguments"])
-        title = holder.get("name")
-        is_unclean = isinstance(title, str) and "<|" in title
+        tool_name = holder.get("name")
+        is_unclean = isinstance(tool_name, str) and "<|" in tool_name
         if is_unclean:
-            holder["name"] = clean_name(title)
-        return is_object or is_unclean or call[name] != given
+            holder["name"] = clean_name(tool_name)
+        return is_object or is_unclean or call[name] != old_id
 
     def of_answer(self, prefix: str) -> str:
-        """Returns an id for an answer without id: the same for all events of a stream."""
-        self._own = self._own or f"{prefix}_{token_hex(12)}"
-        return self._own
+        """Returns an id for an answer without id. All events of a stream get the same id."""
+        self._answer_id = self._answer_id or f"{prefix}_{token_hex(12)}"
+        return self._answer_id
 
     def of_call(
         self,
-        given: object,
+        old_id: object,
         place: object,
         *,
-        again: bool = False,
+        is_repeated: bool = False,
     ) -> str:
         """Returns the id of a call in the answer, unique also within the request.
 
-        place: the call's place in the answer; events of a stream name a call again by it.
-        again: the call was in the stream, so its id must not change.
+        place: the call's place in the answer. All events of a stream with it are one call.
+        is_repeated: the call was in the stream, so its id must not change.
         """
-        if self._taken is None:
-            found = _IDS.findall(self._request_body.encode())
-            self._taken = {id_.decode("utf-8", "replace") for id_ in found}
-        own = given if isinstance(given, str) else ""
+        if self._used_ids is None:
+            request_ids = _ID_MEMBER.findall(self._request_body.encode())
+            self._used_ids = {id_.decode("utf-8", "replace") for id_ in request_ids}
+        provider_id = old_id if isinstance(old_id, str) else ""
         place = str(place)
-        sent = self._sent.setdefault(own, {})
-        if again and sent and place not in sent:
-            return next(iter(sent.values()))
-        if place not in sent:
-            base = new = own or f"call_{token_hex(12)}"
-            number = len(self._taken)
-            while new in self._taken:
-                new = f"{base}_{number}"
+        sent_ids = self._sent_ids.setdefault(provider_id, {})
+        if is_repeated and sent_ids and place not in sent_ids:
+            return next(iter(sent_ids.values()))
+        if place not in sent_ids:
+            base_id = new_id = provider_id or f"call_{token_hex(12)}"
+            number = len(self._used_ids)
+            while new_id in self._used_ids:
+                new_id = f"{base_id}_{number}"
                 number = number + 1
-            self._taken.add(new)
-            sent[place] = new
-        return sent[place]
+            self._used_ids.add(new_id)
+            sent_ids[place] = new_id
+        return sent_ids[place]
 
 
-def arguments_text(given: object) -> object:
+def arguments_text(arguments: object) -> object:
     """Returns a call's arguments as JSON text, if a server sends them as an object."""
-    if isinstance(given, Mapping):
-        return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
-    return given
+    if isinstance(arguments, Mapping):
+        return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    return arguments
 
 
 def clean_name(name: object) -> object:
     """Returns a tool's name without a token of the model's template.
 
     gpt-oss writes its channel into the name, and some servers leave it there:
-    `json<|channel|>commentary`. No tool's name has the characters.
+    `json<|channel|>commentary`. No tool's own name has these characters.
     """
     return name.partition("<|")[0] or name if isinstance(name, str) else name
 
@@ -347,7 +347,7 @@ class HistoryIntake:
     reads_file_ids: bool = True
     knows_developer: bool = True  # the role of OpenAI's newer models
     answers_after_result: bool = False  # between a tool's result and a user's message
-    # The members of a message that it takes; empty for all.
+    # The members of a message that the kind accepts; empty if it accepts all.
     members: frozenset[str] = frozenset()
     refused: tuple[str, ...] = ()
     # `refused` as JSON keys. In texts, quotes are escaped, so texts do not match.
@@ -358,21 +358,21 @@ class HistoryIntake:
         object.__setattr__(self, "quoted", quoted)
 
 
-_MEMBERS: Final = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+_MESSAGE_MEMBERS: Final = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 _OPENAI_NAMES: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_OPENAIS: Final = HistoryIntake(
+_OPENAI: Final = HistoryIntake(
     IdRule(re.compile(r"(?s).{1,40}"), 29, "call_", unique=True),
     _OPENAI_NAMES,
     refused=(*FOREIGN, "client_metadata"),
 )
-_GOOGLES: Final = HistoryIntake(
+_GOOGLE: Final = HistoryIntake(
     IdRule(re.compile(r"(?s).+"), 29, "call_", unique=True),
     re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"),
     reads_file_ids=False,
 )
 INTAKES: Final[Mapping[str, HistoryIntake]] = {
-    "openai": _OPENAIS,
-    "azure_openai": _OPENAIS,
+    "openai": _OPENAI,
+    "azure_openai": _OPENAI,
     "anthropic": HistoryIntake(
         IdRule(re.compile(r"[A-Za-z0-9_-]+"), 30, "toolu_", unique=True),
         re.compile(r"[A-Za-z0-9_-]{1,128}"),
@@ -384,11 +384,11 @@ INTAKES: Final[Mapping[str, HistoryIntake]] = {
         re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}"),
         reads_file_ids=False,
     ),
-    "gemini": _GOOGLES,
-    "vertex": _GOOGLES,
+    "gemini": _GOOGLE,
+    "vertex": _GOOGLE,
     "groq": HistoryIntake(
         knows_developer=False,
-        members=_MEMBERS | {"reasoning", "annotations", "executed_tools"},
+        members=_MESSAGE_MEMBERS | {"reasoning", "annotations", "executed_tools"},
         refused=(*FOREIGN, *OPENAI_ALONE),
     ),
     "mistral": HistoryIntake(
@@ -396,7 +396,7 @@ INTAKES: Final[Mapping[str, HistoryIntake]] = {
         _OPENAI_NAMES,
         knows_developer=False,
         answers_after_result=True,
-        members=_MEMBERS | {"prefix"},
+        members=_MESSAGE_MEMBERS | {"prefix"},
         refused=(*FOREIGN, *OPENAI_ALONE, "user", "metadata"),
     ),
     "deepseek": HistoryIntake(

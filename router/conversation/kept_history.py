@@ -1,8 +1,8 @@
 """Cuts the history of a Responses answer into pieces to store, and joins stored pieces again.
 
-A route with `responses_state` keeps its answers. So `previous_response_id` and `item_reference`
-become the whole history before the router chooses a target: whichever target answers, gets a
-request without references. Pure; `router.server.kept_responses` reads and writes the database.
+A route with `responses_state` keeps its answers. Before the router chooses a target, the whole
+history replaces `previous_response_id` and `item_reference`. So every target gets a request
+without references. Pure; `router.server.kept_responses` reads and writes the database.
 """
 
 import json
@@ -11,13 +11,13 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from router.conversation.intake import is_own_id, mark_piece
-from router.conversation.native_histories import BY_CONTENT, ENCRYPTED
+from router.conversation.native_histories import ENCRYPTED, TYPES_WITHOUT_ID
 from router.frame.body import to_json
 
 PREVIOUS: Final = "previous_response_id"
 _REFERENCE: Final = "item_reference"
 # The statuses of an answer that later requests may continue.
-_ENDED: Final = frozenset({"completed", "incomplete"})
+_FINISHED_STATUSES: Final = frozenset({"completed", "incomplete"})
 
 Json = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ class NotKept(Exception):
 
 
 class HistoryItem(NamedTuple):
-    """An item of a history. maker: the target that made it; empty if a client did, or unknown.
+    """An item of a history. maker: the target that made it; empty if a client made it.
 
     piece: the id of the stored piece; empty for a new item.
     """
@@ -46,8 +46,10 @@ class HistoryItem(NamedTuple):
 
 
 class CutHistory(NamedTuple):
-    """An answer's history, cut up. new: contents to store, by id. kept: ids of pieces that are
-    stored already.
+    """An answer's history in pieces.
+
+    new: the contents to store, by id. kept: the ids of the pieces that the database already
+    has.
     """
 
     new: Mapping[str, Json]
@@ -56,10 +58,10 @@ class CutHistory(NamedTuple):
 
 def list_references(request: Json) -> Sequence[str]:
     """Lists the ids of the answer and the items that a request refers to, in order."""
-    previous = _previous(request)
+    previous_id = _previous_id(request)
     return [
-        *([previous] if previous else ()),
-        *filter(None, map(_referred, _given(request.get("input")))),
+        *([previous_id] if previous_id else ()),
+        *filter(None, map(_referred_id, _input_items(request.get("input")))),
     ]
 
 
@@ -68,7 +70,7 @@ def list_pieces(request: Json, names: Mapping[str, Json]) -> Sequence[str]:
 
     names: the stored contents of its references, by id.
     """
-    return [item.piece for item in _outline(request, names) if item.piece]
+    return [item.piece for item in _iter_outline(request, names) if item.piece]
 
 
 def join_history(
@@ -81,7 +83,7 @@ def join_history(
     names, pieces: the stored contents, by id.
     """
     history = []
-    for entry in _outline(request, names):
+    for entry in _iter_outline(request, names):
         if not entry.piece:
             history.append(entry)
             continue
@@ -92,17 +94,18 @@ def join_history(
     return history
 
 
-def _outline(request: Json, names: Mapping[str, Json]) -> Iterator[HistoryItem]:
-    """Yields the history's items. The item of a stored piece is yet the reference to it: the
-    field, and the id. Raises NotKept.
+def _iter_outline(request: Json, names: Mapping[str, Json]) -> Iterator[HistoryItem]:
+    """Yields the history's items. Raises NotKept.
+
+    Instead of a stored piece, an item has the piece's reference: the field and the id.
     """
-    if previous := _previous(request):
+    if previous := _previous_id(request):
         earlier = names.get(previous, {}).get("history")
         if earlier is None:
             raise NotKept(PREVIOUS, previous)
         yield from (HistoryItem((PREVIOUS, previous), "", piece) for piece in earlier)
-    for number, item in enumerate(_given(request.get("input"))):
-        id_ = _referred(item)
+    for number, item in enumerate(_input_items(request.get("input"))):
+        id_ = _referred_id(item)
         if not id_:
             yield HistoryItem(item)
             continue
@@ -112,7 +115,7 @@ def _outline(request: Json, names: Mapping[str, Json]) -> Iterator[HistoryItem]:
         yield HistoryItem((f"input[{number}]", id_), "", piece)
 
 
-def _previous(request: Json) -> str:
+def _previous_id(request: Json) -> str:
     previous = request.get(PREVIOUS)
     return previous if isinstance(previous, str) else ""
 
@@ -120,7 +123,7 @@ def _previous(request: Json) -> str:
 def joined_body(request: Json, history: Sequence[HistoryItem]) -> bytes:
     """Returns the request with its whole history as `input`, and without references."""
     body = {name: value for name, value in request.items() if name != PREVIOUS}
-    return to_json({**body, "input": [*map(_sendable, history)]}).encode()
+    return to_json({**body, "input": [*map(_prepare_item, history)]}).encode()
 
 
 def cut_history(
@@ -131,41 +134,45 @@ def cut_history(
 ) -> CutHistory | None:
     """Cuts an answer and the history before it; None if the answer cannot be continued.
 
-    maker: of the target that answered. user_hash: of the users that the request names. Users do
-    not share pieces, so that the deletion of one user takes nothing from another user.
+    maker: the maker of the target that answered. user_hash: a hash of the users that the
+    request names. Users do not share pieces, so that the deletion of one user removes no piece
+    of another user.
     """
-    id_ = answer.get("id")
+    answer_id = answer.get("id")
     output = answer.get("output")
-    is_whole = answer.get("status") in _ENDED and isinstance(output, list)
-    if not (isinstance(id_, str) and id_ and is_whole):
+    is_finished = answer.get("status") in _FINISHED_STATUSES and isinstance(output, list)
+    if not (isinstance(answer_id, str) and answer_id and is_finished):
         return None
-    new: dict[str, Json] = {}
-    order: list[str] = []
-    kept = [item.piece for item in history if item.piece]
-    made = [HistoryItem(item, maker) for item in output or ()]
-    for item in (*history, *made):
+    new_contents: dict[str, Json] = {}
+    piece_order: list[str] = []
+    stored_pieces = [item.piece for item in history if item.piece]
+    answer_items = [HistoryItem(item, maker) for item in output or ()]
+    for item in (*history, *answer_items):
         piece = item.piece
         if not piece:
             content = {"item": item.item, **({"maker": item.maker} if item.maker else {})}
             piece = _piece_id(content, user_hash)
-            new[piece] = content
-        order.append(piece)
-    for item, piece in zip(made, order[len(history) :], strict=True):
-        own = item.item.get("id") if isinstance(item.item, Mapping) else None
-        if isinstance(own, str) and own:
-            new[own] = {"piece": piece}
-    new[id_] = {"history": order}
-    return CutHistory(new, kept)
+            new_contents[piece] = content
+        piece_order.append(piece)
+    for item, piece in zip(answer_items, piece_order[len(history) :], strict=True):
+        item_id = item.item.get("id") if isinstance(item.item, Mapping) else None
+        if isinstance(item_id, str) and item_id:
+            new_contents[item_id] = {"piece": piece}
+    new_contents[answer_id] = {"history": piece_order}
+    return CutHistory(new_contents, stored_pieces)
 
 
-def _given(items: object) -> Sequence[Any]:
+def _input_items(items: object) -> Sequence[Any]:
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     return items if isinstance(items, list) else ()
 
 
-def _referred(item: object) -> str:
-    """Returns the id to which an item refers; empty for a whole item. The type is optional."""
+def _referred_id(item: object) -> str:
+    """Returns the id to which an item refers; empty for a complete item.
+
+    A reference may lack its type.
+    """
     if not isinstance(item, Mapping):
         return ""
     is_bare = "type" not in item and item.keys() == {"id"}
@@ -173,21 +180,21 @@ def _referred(item: object) -> str:
     return id_ if isinstance(id_, str) else ""
 
 
-def _sendable(entry: HistoryItem) -> object:
-    """Returns an item as any target takes it.
+def _prepare_item(history_item: HistoryItem) -> object:
+    """Returns an item in a form that every target accepts.
 
-    An answer's text and calls are whole without their ids, which only their maker knows.
-    Reasoning that only its maker finds, by its id, gets a mark, as signed pieces have.
+    Texts and calls lose their ids, because only their maker knows the ids. Reasoning that
+    only its maker can find by its id gets a mark, like signed pieces.
     """
-    item = entry.item
-    if not entry.maker or not isinstance(item, Mapping):
+    item = history_item.item
+    if not history_item.maker or not isinstance(item, Mapping):
         return item
-    if item.get("type") in BY_CONTENT:
+    if item.get("type") in TYPES_WITHOUT_ID:
         return {name: value for name, value in item.items() if name != "id"}
-    by_id = item.get("type") == "reasoning" and not item.get(ENCRYPTED)
-    if not by_id or is_own_id(item.get("id")):
+    is_found_by_id = item.get("type") == "reasoning" and not item.get(ENCRYPTED)
+    if not is_found_by_id or is_own_id(item.get("id")):
         return item
-    return {**item, ENCRYPTED: mark_piece("", entry.maker)}
+    return {**item, ENCRYPTED: mark_piece("", history_item.maker)}
 
 
 def _piece_id(content: Json, user_hash: str) -> str:

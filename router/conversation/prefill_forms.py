@@ -1,4 +1,4 @@
-"""Marks a request whose answer continues the last turn, in the form that its target takes.
+"""Marks a request if its answer continues the last turn, in the form that its target accepts.
 
 Claude, Groq and llama.cpp continue a last turn of the assistant without a mark. Mistral and
 DeepSeek need `prefix` in that turn, Moonshot and Qwen need `partial`, vLLM and SGLang need
@@ -17,34 +17,37 @@ Json = dict[str, Any]
 # A request without this text has no turn of the assistant.
 ANSWER: Final = '"assistant"'
 _TURN_MARKS: Final = ("prefix", "partial")
-_CONTINUES: Final = "continue_final_message"
-_NO_NEW_TURN: Final[Json] = {_CONTINUES: True, "add_generation_prompt": False}
+_CONTINUE_FLAG: Final = "continue_final_message"
+_CONTINUE_FLAGS: Final[Json] = {_CONTINUE_FLAG: True, "add_generation_prompt": False}
 
 
 def is_open_answer(turn: object) -> bool:
-    """Tells whether a turn is a text of the assistant's. A turn with calls does not count."""
+    """Returns whether a turn is only a text of the assistant, without calls."""
     if not isinstance(turn, dict) or turn.get("role") != "assistant" or turn.get("tool_calls"):
         return False
     content = turn.get("content")
     if isinstance(content, str):
         return bool(content)
     blocks = list(iter_objects(content))
-    called = any(str(block.get("type")).endswith("tool_use") for block in blocks)
-    return not called and any(block.get("text") for block in blocks)
+    has_call = any(str(block.get("type")).endswith("tool_use") for block in blocks)
+    return not has_call and any(block.get("text") for block in blocks)
 
 
 def is_prefill_marked(turn: object, field: Callable[[str], object]) -> bool:
-    """Tells whether a chat says that its answer continues the last turn.
+    """Returns whether a chat says that its answer continues the last turn.
 
     turn: the last one. field: returns a field of the request.
     """
-    marked = isinstance(turn, dict) and any(turn.get(name) is True for name in _TURN_MARKS)
-    return marked or field(_CONTINUES) is True
+    has_turn_mark = isinstance(turn, dict) and any(
+        turn.get(name) is True for name in _TURN_MARKS
+    )
+    return has_turn_mark or field(_CONTINUE_FLAG) is True
 
 
 def mark_prefill(body: bytes, form: Prefill) -> bytes:
-    """Marks a chat that continues its last turn, in a target's form. A target whose form is
-    unknown gets the client's own marks.
+    """Marks a chat that continues its last turn, in a target's form.
+
+    A target with an unknown form gets the client's own marks.
     """
     if form is Prefill.UNKNOWN:
         return body
@@ -55,12 +58,12 @@ def mark_prefill(body: bytes, form: Prefill) -> bytes:
     turn: Json = messages[-1]
     for name in _TURN_MARKS:
         turn.pop(name, None)
-    for name in _NO_NEW_TURN:
+    for name in _CONTINUE_FLAGS:
         request.pop(name, None)
     if form is Prefill.PREFIX:
         turn["prefix"] = True
     elif form is Prefill.PARTIAL:
         turn["partial"] = True
     elif form is Prefill.FLAGS:
-        request |= _NO_NEW_TURN
+        request |= _CONTINUE_FLAGS
     return to_json(request).encode()

@@ -15,8 +15,8 @@ from harness.providers.models.capabilities import StrictSchema
 
 # A deeper schema does not meet the demands.
 MOST_LEVELS: Final = 32
-# Keywords that no vendor takes in a strict schema.
-_UNREAD: Final = frozenset(
+# Keywords that no vendor accepts in a strict schema.
+_UNSUPPORTED: Final = frozenset(
     {
         "allOf",
         "contains",
@@ -37,15 +37,17 @@ _UNREAD: Final = frozenset(
         "unevaluatedProperties",
     }
 )
-# What else OpenAI does not take.
-_REFUSED: Final = frozenset({"contentEncoding", "contentMediaType", "default", "uniqueItems"})
-# Bounds that Anthropic does not take.
-_BOUNDS: Final = frozenset(
+# More keywords that OpenAI does not accept.
+_OPENAI_UNSUPPORTED: Final = frozenset(
+    {"contentEncoding", "contentMediaType", "default", "uniqueItems"}
+)
+# Bounds that Anthropic does not accept.
+_ANTHROPIC_UNSUPPORTED: Final = frozenset(
     {"maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum", "multipleOf"}
     | {"maxItems", "maxLength", "minLength", "uniqueItems"}
 )
-# One of these tells a part's type.
-_TYPES: Final = frozenset({"$ref", "anyOf", "const", "enum", "type"})
+# Keywords that show a part's type. Every part needs one.
+_TYPE_KEYWORDS: Final = frozenset({"$ref", "anyOf", "const", "enum", "type"})
 _DEFINITIONS: Final = ("$defs", "definitions")
 Schema = Mapping[str, object]
 
@@ -61,43 +63,45 @@ def meets_strict(schema: object, demands: StrictSchema) -> bool:
         return True
     if not isinstance(schema, Mapping) or schema.get("type") != "object":
         return False
-    return "anyOf" not in schema and _meets(schema, demands, MOST_LEVELS)
+    return "anyOf" not in schema and _meets_demands(schema, demands, MOST_LEVELS)
 
 
-def _meets(schema: object, demands: StrictSchema, levels: int) -> bool:
+def _meets_demands(schema: object, demands: StrictSchema, levels: int) -> bool:
     is_closed = demands is StrictSchema.CLOSED
-    if not isinstance(schema, Mapping) or not levels or _TYPES.isdisjoint(schema):
+    if not isinstance(schema, Mapping) or not levels or _TYPE_KEYWORDS.isdisjoint(schema):
         return False
-    if not (_UNREAD | (_BOUNDS if is_closed else _REFUSED)).isdisjoint(schema):
+    if not (
+        _UNSUPPORTED | (_ANTHROPIC_UNSUPPORTED if is_closed else _OPENAI_UNSUPPORTED)
+    ).isdisjoint(schema):
         return False
     if not is_closed and not _has_openai_form(schema):
         return False
-    if _is(schema, "object") or schema.get("properties") is not None:
+    if _may_be(schema, "object") or schema.get("properties") is not None:
         if schema.get("additionalProperties") is not False:
             return False
         required = schema.get("required")
-        named = set(required) if isinstance(required, list) else set[object]()
+        required_names = set(required) if isinstance(required, list) else set[object]()
         properties = schema.get("properties")
-        given = set(properties) if isinstance(properties, Mapping) else set[object]()
-        if not (is_closed or given == named):
+        property_names = set(properties) if isinstance(properties, Mapping) else set[object]()
+        if not (is_closed or property_names == required_names):
             return False
-    return all(_meets(part, demands, levels - 1) for part in _parts(schema))
+    return all(_meets_demands(part, demands, levels - 1) for part in _iter_parts(schema))
 
 
-def _is(schema: Schema, kind: str) -> bool:
-    """Tells whether a value of the schema may be of a type."""
+def _may_be(schema: Schema, kind: str) -> bool:
+    """Returns whether a value of the schema may be of the type `kind`."""
     types = schema.get("type")
     return kind in types if isinstance(types, list) else types == kind
 
 
 def _has_openai_form(schema: Schema) -> bool:
-    """Tells whether a reference stands alone, and each array says what its items are."""
+    """Returns whether a reference has no other keyword beside it, and an array has `items`."""
     if "$ref" in schema and len(schema) > 1 and _DEFINITIONS[0] not in schema:
         return False
-    return not _is(schema, "array") or isinstance(schema.get("items"), Mapping)
+    return not _may_be(schema, "array") or isinstance(schema.get("items"), Mapping)
 
 
-def _parts(schema: Schema) -> Iterator[object]:
+def _iter_parts(schema: Schema) -> Iterator[object]:
     """Yields the schemas inside a schema. `true` and `false` are schemas, too."""
     for name in ("properties", *_DEFINITIONS):
         inner = schema.get(name)

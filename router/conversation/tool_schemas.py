@@ -23,7 +23,7 @@ _TYPES: Final[Mapping[type, str]] = {
     list: "array",
     dict: "object",
 }
-_ENUMERATED: Final = ("string", "integer", "number")
+_ENUM_TYPES: Final = ("string", "integer", "number")
 # Keywords that Google ignores in JSON schemas.
 _GOOGLE_UNREAD: Final = frozenset(
     {
@@ -69,13 +69,12 @@ class WrittenSchema(NamedTuple):
     is_weaker: bool
 
 
-def write_schema(given: Json, rule: SchemaRule) -> WrittenSchema:
+def write_schema(client_schema: Json, rule: SchemaRule) -> WrittenSchema:
     """Returns the client's schema as the kind accepts it: an object at the top.
 
-    A constraint that cannot be written becomes `is_weaker`, which tells the client of the
-    loss.
+    `is_weaker` is True if a constraint was lost; the router then tells the client.
     """
-    writer = _Writer(given, rule)
+    writer = _Writer(client_schema, rule)
     schema = writer.root()
     return WrittenSchema(schema, writer.is_weaker)
 
@@ -85,44 +84,46 @@ class _Writer:
 
     def __init__(self, whole: Json, rule: SchemaRule) -> None:
         self.is_weaker = False
-        self._whole = whole
+        self._client_schema = whole
         self._rule = rule
         self._nodes = 0
 
     def root(self) -> Json:
-        """Returns the schema with an object at the top, and alternatives there merged into
-        it.
-        """
-        top = self._merged(self._whole, ())
+        """Returns the schema with an object at the top, which merges the top's alternatives."""
+        top = self._merge(self._client_schema, ())
         for name in _DEFINITIONS:
             definitions = top.pop(name, None)
             if self._rule.keeps_definitions and isinstance(definitions, dict):
-                top[name] = {key: self._node(value, ()) for key, value in definitions.items()}
-        kept: Json = {name: top.pop(name) for name in _DEFINITIONS if name in top}
-        written = self._members(top, ())
+                top[name] = {
+                    key: self._write_node(value, ()) for key, value in definitions.items()
+                }
+        definitions_to_keep: Json = {
+            name: top.pop(name) for name in _DEFINITIONS if name in top
+        }
+        written = self._write_members(top, ())
         return {
             **written,
             "type": "object",
             "properties": written.get("properties", {}),
-            **kept,
+            **definitions_to_keep,
         }
 
-    def _merged(self, schema: Json, path: tuple[str, ...]) -> Json:
+    def _merge(self, schema: Json, path: tuple[str, ...]) -> Json:
         top = dict(schema)
         reference = top.pop("$ref", None)
         parts = [(top.pop("allOf", None), True)]
         parts += [(top.pop(name, None), False) for name in _ALTERNATIVES]
         if isinstance(reference, str) and reference not in path:
-            parts.append(([self._pointed(reference)], True))
+            parts.append(([self._follow_pointer(reference)], True))
             path = (*path, reference)
-        for given, all_hold in parts:
-            branches = [self._merged(branch, path) for branch in list_objects(given)]
+        for alternatives, all_hold in parts:
+            branches = [self._merge(branch, path) for branch in list_objects(alternatives)]
             if branches:
-                self._join(top, branches, all_hold=all_hold)
+                self._join_branches(top, branches, all_hold=all_hold)
                 self.is_weaker = self.is_weaker or not all_hold
         return top
 
-    def _join(
+    def _join_branches(
         self,
         top: Json,
         branches: list[Json],
@@ -131,28 +132,35 @@ class _Writer:
     ) -> None:
         """Merges branches into `top`, in place.
 
-        all_hold: True for `allOf` and references, whose required members all stay required.
-        Of alternatives, only members stay required that each branch requires.
+        all_hold: True for `allOf` and references: all their required members stay required.
+        With alternatives, a member stays required only if every branch requires it.
         """
-        properties: Json = dict(_object(top.get("properties")))
+        properties: Json = dict(_read_object(top.get("properties")))
         for branch in branches:
-            for name, value in _object(branch.get("properties")).items():
-                known = properties.get(name, value)
-                properties[name] = value if known == value else {"anyOf": [known, value]}
+            for name, value in _read_object(branch.get("properties")).items():
+                earlier_value = properties.get(name, value)
+                properties[name] = (
+                    value if earlier_value == value else {"anyOf": [earlier_value, value]}
+                )
             for name in _DEFINITIONS:
                 if isinstance(branch.get(name), dict):
-                    top[name] = {**branch[name], **_object(top.get(name))}
-        demanded = [set(_names(branch.get("required"))) for branch in branches]
-        own = set.union(*demanded) if all_hold else set.intersection(*demanded)
-        required = _names(top.get("required"))
-        required += [name for name in properties if name in own and name not in required]
+                    top[name] = {**branch[name], **_read_object(top.get(name))}
+        required_by_branch = [set(_read_names(branch.get("required"))) for branch in branches]
+        required_names = (
+            set.union(*required_by_branch)
+            if all_hold
+            else set.intersection(*required_by_branch)
+        )
+        required = _read_names(top.get("required"))
+        required += [
+            name for name in properties if name in required_names and name not in required
+        ]
         top["properties"] = properties
         if required:
             top["required"] = required
 
-    def _node(self, value: Any, path: tuple[str, ...]) -> Any:
-        """Writes a part of the schema; replaces a reference by its definition if the kind
-        has none.
+    def _write_node(self, value: Any, path: tuple[str, ...]) -> Any:
+        """Writes a part of the schema. Replaces a reference if the kind has no references.
 
         path: the references that lead to this part, to detect a recursive one.
         """
@@ -160,15 +168,17 @@ class _Writer:
             return value
         self._nodes += 1
         reference = value.get("$ref")
-        if isinstance(reference, str) and not self._stays(reference):
+        if isinstance(reference, str) and not self._keeps_reference(reference):
             if reference in path or self._nodes > MOST_NODES:
                 self.is_weaker = True  # the writer cannot replace a recursive reference
                 return {"type": "object"}
-            rest = {name: part for name, part in value.items() if name != "$ref"}
-            return self._node({**self._pointed(reference), **rest}, (*path, reference))
-        return self._members(value, path)
+            other_members = {name: part for name, part in value.items() if name != "$ref"}
+            return self._write_node(
+                {**self._follow_pointer(reference), **other_members}, (*path, reference)
+            )
+        return self._write_members(value, path)
 
-    def _members(self, schema: Json, path: tuple[str, ...]) -> Json:
+    def _write_members(self, schema: Json, path: tuple[str, ...]) -> Json:
         out: Json = {}
         for name, value in schema.items():
             if name in (
@@ -178,25 +188,27 @@ class _Writer:
                 *_DEFINITIONS,
             ):
                 out[name] = {
-                    key: self._node(part, path) for key, part in _object(value).items()
+                    key: self._write_node(part, path)
+                    for key, part in _read_object(value).items()
                 }
             elif name in (*_ALTERNATIVES, "allOf", "prefixItems"):
                 parts = value if isinstance(value, list) else []
-                out[name] = [self._node(part, path) for part in parts]
+                out[name] = [self._write_node(part, path) for part in parts]
             elif name in (
                 "items",
                 "additionalProperties",
                 "not",
                 "contains",
             ):
-                out[name] = self._node(value, path)
+                out[name] = self._write_node(value, path)
             else:
                 out[name] = value
-        return self._googles(out) if self._rule.is_google else out
+        return self._adapt_to_google(out) if self._rule.is_google else out
 
-    def _googles(self, schema: Json) -> Json:
-        """Adapts a schema to Google, which supports no exclusive bounds, and an `enum` only
-        with a single type.
+    def _adapt_to_google(self, schema: Json) -> Json:
+        """Adapts a schema to Google.
+
+        Google supports no exclusive bounds, and an `enum` only with a single type.
         """
         self.is_weaker = self.is_weaker or not _GOOGLE_UNREAD.isdisjoint(schema)
         if "const" in schema:
@@ -211,8 +223,8 @@ class _Writer:
             for value in values:
                 kinds.setdefault(_TYPES.get(type(value), "null"), []).append(value)
             choices: list[Json] = [
-                {"type": kind, "enum": named} if kind in _ENUMERATED else {"type": kind}
-                for kind, named in kinds.items()
+                {"type": kind, "enum": enum_values} if kind in _ENUM_TYPES else {"type": kind}
+                for kind, enum_values in kinds.items()
             ]
             del schema["enum"]
             if len(choices) == 1:
@@ -222,35 +234,33 @@ class _Writer:
                 schema["anyOf"] = choices
         return schema
 
-    def _stays(self, reference: str) -> bool:
+    def _keeps_reference(self, reference: str) -> bool:
         if not self._rule.keeps_definitions:
             return False
         return reference.startswith(tuple(f"#/{name}/" for name in _DEFINITIONS))
 
-    def _pointed(self, reference: str) -> Json:
-        """Returns the part that a JSON pointer names; an object of any shape if it does not
-        exist.
-        """
-        place: Any = self._whole
-        for step in _steps(reference):
-            if isinstance(place, list) and step.isdecimal() and int(step) < len(place):
-                place = place[int(step)]
+    def _follow_pointer(self, reference: str) -> Json:
+        """Returns the part that a JSON pointer names; if it does not exist, an open object."""
+        part: Any = self._client_schema
+        for step in _iter_steps(reference):
+            if isinstance(part, list) and step.isdecimal() and int(step) < len(part):
+                part = part[int(step)]
             else:
-                place = place.get(step) if isinstance(place, dict) else None
-        if isinstance(place, dict):
-            return place
+                part = part.get(step) if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            return part
         self.is_weaker = True
         return {"type": "object"}
 
 
-def _steps(reference: str) -> Iterator[str]:
+def _iter_steps(reference: str) -> Iterator[str]:
     for step in reference.removeprefix("#").split("/")[1:]:
         yield step.replace("~1", "/").replace("~0", "~")
 
 
-def _names(value: object) -> list[str]:
+def _read_names(value: object) -> list[str]:
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
-def _object(value: object) -> Json:
+def _read_object(value: object) -> Json:
     return value if isinstance(value, dict) else {}

@@ -2,9 +2,9 @@
 
 Each sticky key counts once with its first request, and once with its window. The window holds
 the key's first requests within the exposure rule's `window_s`, and fails if one of them fails.
-The guard reads outcomes in the order of assignment (`harness.gate.online.worker_guard` explains
-why), and a window only when all windows of its age are over. A thread writes the files, so that
-no request waits for a disk. An abort takes effect in `router.request.planner`; the control
+The guard reads outcomes in the order of assignment; `harness.gate.online.worker_guard` gives
+the reason. It reads a window only after all windows of its age have ended. A thread writes the
+files, so that no request waits for a disk. `router.request.planner` obeys an abort; the control
 plane reads the alert and rolls back. The formulas are in `worker_guard`, the files in
 `router.recording.shared_files`.
 """
@@ -47,25 +47,25 @@ from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)
 
-# How much longer than the route's time limit the guard waits for an outcome.
+# The guard waits for an outcome this much longer than the route's time limit.
 SPARE_S: Final = 1.0
 LOOK_S: Final = 0.5
-# How many keys are remembered, so that each counts once; later keys do not count.
+# The most keys in memory, so that a key counts once. Later keys do not count.
 MAX_KEYS: Final = 500_000
-# How many windows are open at once. Keys that come meanwhile have none, in either arm.
+# The most windows that are open at once. Keys beyond it get no window, in either arm.
 MAX_WINDOWS: Final = 100_000
 
 
-# Up to Python 3.11, to find a member in its class takes ten times as long.
+# Up to Python 3.11, finding a member in its class takes ten times as long.
 _ANSWERED: Final = OutcomeKind.ANSWERED
 _GOOD: Final = Reading.GOOD
 _BAD: Final = Reading.BAD
 _UNKNOWN: Final = Reading.UNKNOWN
-_RECENT: Final = (1 << INCIDENT_EXPOSURES) - 1
+_RECENT_BITS: Final = (1 << INCIDENT_EXPOSURES) - 1
 
 
 class ExposureFailure(NamedTuple):
-    """The failure of an exposure. name: class and cause (`name_failure`); empty if unknown.
+    """The failure of an exposure. name: its class and cause (`name_failure`), or empty.
 
     status: the HTTP status of the provider's reply; None without a reply.
     """
@@ -81,9 +81,9 @@ class GuardedCaller:
     """A key's first request and window in a rollout.
 
     share: the canary's share of the keys at that time, 0 to 1. since_s: the first request's
-    beginning, in monotonic seconds. requests: those that count for the window so far. first:
-    the reading of the first request, None until it is known. window: the worst reading so far.
-    first_why, window_why: the failure. client: the id of the client's key.
+    beginning, in monotonic seconds. requests: the window's requests so far. first: the reading
+    of the first request, None before its outcome. window: the worst reading so far.
+    first_why, window_why: their failures. client: the id of the client's key.
     """
 
     __slots__ = (
@@ -120,17 +120,18 @@ class GuardedCaller:
         self.window_why = _NO_FAILURE
 
 
-# A request that counts, as its caller and whether it is the caller's first one. A plain tuple,
-# because each request creates one.
+# A request that counts: its caller, and whether it is the caller's first request. A plain
+# tuple, because each request creates one.
 GuardedRequest = tuple[GuardedCaller, bool]
 
 
 class GuardStream:
     """The evidence of one stream of outcomes, read in the order of assignment.
 
-    rho: the tolerated ratio of failures, see `WorkerGuard`. usual_rate: of this stream, 0 if
-    unknown (`ExposureRule.usual_rates`). clients: if no one client key may decide alone.
-    failures: the canary's failures whose class is known.
+    rho: the tolerated ratio of failures, see `WorkerGuard`. usual_rate: this stream's usual
+    failure rate, 0 if unknown (`ExposureRule.usual_rates`). clients: the evidence without
+    single client keys; None if one client key may decide alone. failures: the canary's failures
+    with a known class.
     """
 
     def __init__(
@@ -143,13 +144,12 @@ class GuardStream:
         self._clients = clients
         self.failures: Counter[ExposureFailure] = Counter()
         self._usual_rate = usual_rate
-        # Of the incumbent, as far as its outcomes are known: exposures, failures, and the
-        # latest outcomes as bits.
+        # The incumbent's known outcomes: exposures, failures, and the latest outcomes as bits.
         self._exposures = self._failures = self._recent = 0
 
     @property
     def log_e(self) -> float:
-        """Returns the evidence of harm, the least with and without any one client key."""
+        """Returns the evidence of harm: the minimum with all keys and without a single one."""
         log_e = self.evidence.log_e
         return log_e if self._clients is None else min(log_e, self._clients.log_e)
 
@@ -157,50 +157,50 @@ class GuardStream:
         """Adds an outcome; returns whether it is a failure.
 
         reading: None if the outcome did not arrive in time, which is a failure in neither arm.
-        An outcome that is unknown for errors is no failure of the canary, and a failure of the
-        incumbent. Otherwise an incumbent with many limited requests would fail less often than
-        the planned share says, and an equal candidate would be stopped.
+        An unknown outcome is a failure of the incumbent, but not of the canary. Otherwise an
+        incumbent with many limited requests would have fewer failures than its planned share.
+        The guard would then stop an equal candidate.
         """
-        canary = caller.canary
-        failed = reading is _BAD or (reading is _UNKNOWN and not canary)
-        rate = limit_usual_rate(self._usual_rate, self._exposures, self._failures)
-        incident = is_incident(self._recent, self._exposures)
+        is_canary = caller.canary
+        is_failure = reading is _BAD or (reading is _UNKNOWN and not is_canary)
+        usual_rate = limit_usual_rate(self._usual_rate, self._exposures, self._failures)
+        has_incident = is_incident(self._recent, self._exposures)
         if self._clients is not None:
             self._clients.add(caller.client)
-            if failed:
+            if is_failure:
                 self._clients.add_failure(
                     caller.client,
                     self.evidence,
-                    canary=canary,
+                    canary=is_canary,
                     share=caller.share,
-                    incident=incident,
+                    incident=has_incident,
                 )
-        if failed:
+        if is_failure:
             self.evidence = self.evidence.after(
-                canary=canary,
+                canary=is_canary,
                 share=caller.share,
-                usual_rate=rate,
-                incident=incident,
+                usual_rate=usual_rate,
+                incident=has_incident,
             )
-            if canary and why.name:
+            if is_canary and why.name:
                 self.failures[why] += 1
-        elif canary and rate and not incident and reading is not _UNKNOWN:
-            self.evidence = self.evidence.after_fine(rate)
-        if not canary and reading in (_GOOD, _BAD):
-            # An outcome that is unknown or late would change the incumbent's rate.
+        elif is_canary and usual_rate and not has_incident and reading is not _UNKNOWN:
+            self.evidence = self.evidence.after_fine(usual_rate)
+        if not is_canary and reading in (_GOOD, _BAD):
+            # An unknown or late outcome would distort the incumbent's rate.
             self._exposures += 1
-            self._failures += failed
-            self._recent = (self._recent << 1 | failed) & _RECENT
-        return failed
+            self._failures += is_failure
+            self._recent = (self._recent << 1 | is_failure) & _RECENT_BITS
+        return is_failure
 
 
 class RolloutGuard:
     """Gathers one rollout's evidence. limit: the log e at which each stream of evidence aborts.
 
-    rule: of the rollout's exposures. longest_s: the route's time limit for a request, in
-    seconds.
+    rule: the rule of the rollout's exposures. longest_s: the route's time limit for a request,
+    in seconds.
     exposures, control_exposures: the keys of the canary and of the incumbent so far.
-    window_exposures, control_windows: their windows that were read.
+    window_exposures, control_windows: their windows that the guard has read.
     """
 
     def __init__(
@@ -238,16 +238,18 @@ class RolloutGuard:
         now_s: float,
         client: str = "",
     ) -> GuardedRequest | None:
-        """Begins a request; returns None if it counts neither as a key's first one nor for its
-        window. client: the id of the client's key.
+        """Begins a request. Returns None if the request does not count.
+
+        A request counts as the first request of its key, or for the key's window. client: the
+        id of the client's key.
         """
         if share > self._share:
             # The new step may move a caller to the other model: all windows end now.
             self._share = share
             self._open.clear()
-        known = hash(key)
-        if known in self._keys:
-            caller = self._open.get(known)
+        key_hash = hash(key)
+        if key_hash in self._keys:
+            caller = self._open.get(key_hash)
             if (
                 caller is None
                 or caller.canary is not canary
@@ -258,54 +260,56 @@ class RolloutGuard:
             return (caller, False) if caller.requests <= self._window_requests else None
         if len(self._keys) >= MAX_KEYS:
             return None
-        self._keys.add(known)
+        self._keys.add(key_hash)
         self.exposures += canary
         self.control_exposures += not canary
-        caller = GuardedCaller(known, canary=canary, share=share, since_s=now_s, client=client)
+        caller = GuardedCaller(
+            key_hash, canary=canary, share=share, since_s=now_s, client=client
+        )
         self._queue.append(caller)
-        # A request of an older snapshot has the share of a step that is over.
+        # A request of an older snapshot has the share of an earlier step.
         is_newest = share == self._share
         if self._window_s and is_newest and len(self._window_queue) < MAX_WINDOWS:
-            self._open[known] = caller
+            self._open[key_hash] = caller
             self._window_queue.append(caller)
         return caller, True
 
     def read(self, now_s: float) -> bool:
         """Reads the outcomes in the order of assignment; returns whether to abort.
 
-        The first exposure without an outcome stops the reading, because a failure that arrives
-        sooner in one arm than in the other would be evidence against an equal candidate. An
-        exposure whose outcome does not arrive in time is no failure, in either arm. It is no
-        exposure of the incumbent's rate, which it would lower.
+        The first exposure without an outcome stops the reading. Otherwise failures that arrive
+        sooner in one arm would be evidence against an equal candidate. An exposure without an
+        outcome in time is not a failure, in either arm. It does not count for the incumbent's
+        rate either, because it would lower the rate.
         """
-        failed = False
+        has_failure = False
         while self._queue:
             caller = self._queue[0]
             if caller.first is None and now_s - caller.since_s < self._wait_s:
                 break
             self._queue.popleft()
-            failed |= self.firsts.add(caller, caller.first, caller.first_why)
+            has_failure |= self.firsts.add(caller, caller.first, caller.first_why)
         queue = self._window_queue
         if queue and now_s - queue[0].since_s >= self._window_s + self._wait_s:
-            failed |= self._read_windows(now_s)
-        return failed and self._log_e >= self.limit
+            has_failure |= self._read_windows(now_s)
+        return has_failure and self._log_e >= self.limit
 
     def _read_windows(self, now_s: float) -> bool:
         """Reads the windows in the order of assignment; returns whether any failed.
 
-        A window that failed is read no sooner than one that did not: both are known when the
-        last request that may belong to it has reached the route's time limit.
+        The guard reads a failed window no sooner than a good one: when the last possible
+        request of the window has reached the route's time limit.
         """
-        failed = False
+        has_failure = False
         queue = self._window_queue
-        known_s = self._window_s + self._wait_s
-        while queue and now_s - queue[0].since_s >= known_s:
+        complete_after_s = self._window_s + self._wait_s
+        while queue and now_s - queue[0].since_s >= complete_after_s:
             caller = queue.popleft()
             self._open.pop(caller.key, None)
             self.window_exposures += caller.canary
             self.control_windows += not caller.canary
-            failed |= self.windows.add(caller, caller.window, caller.window_why)
-        return failed
+            has_failure |= self.windows.add(caller, caller.window, caller.window_why)
+        return has_failure
 
     @property
     def _log_e(self) -> float:
@@ -326,11 +330,11 @@ class RolloutGuard:
             canary_classes=dict(Counter(keep_common_causes(classes))),
             window_s=self._window_s if is_window else 0.0,
             control_exposures=self.control_windows if is_window else self.control_exposures,
-            error=_most_frequent(stream.failures),
+            error=_find_most_frequent(stream.failures),
         )
 
 
-def _most_frequent(failures: Counter[ExposureFailure]) -> GuardError | None:
+def _find_most_frequent(failures: Counter[ExposureFailure]) -> GuardError | None:
     """Returns the most frequent class and status; None if no class is known."""
     errors = Counter((class_of(name), status) for name, status in failures.elements())
     for (name, status), callers in errors.most_common(1):
@@ -370,27 +374,26 @@ class CanaryGuards(RequestObserver):
         self._on_abort = on_abort
         self._guards: dict[str, RolloutGuard] = {}
         self._requests: dict[str, GuardedRequest] = {}  # by request id
-        self._unkept: list[LocalAbort] = []
-        self._untold: list[LocalAbort] = []  # may come from an earlier process
-        self._due = asyncio.Event()
-        self._lived: set[str] = set()  # rollouts that a snapshot contained
+        self._unwritten_aborts: list[LocalAbort] = []
+        self._unconfirmed_aborts: list[LocalAbort] = []  # may come from an earlier process
+        self._has_work = asyncio.Event()
+        self._live_rollouts: set[str] = set()  # rollouts that a snapshot contained
         self.aborted: dict[str, LocalAbort] = {}
 
     def boot(self) -> None:
-        """Reads the files of earlier processes. Unreadable files stop nothing: the guard
-        begins anew.
-        """
+        """Reads the files of earlier processes. Begins anew if it cannot read them."""
         try:
             self.aborted = {abort.rollout: abort for abort in self._files.aborted()}
-            self._lived = set(self.aborted)
-            self._untold = list(self.aborted.values())
-            self._watch_new(self._claimed(self._unwatched()))
+            self._live_rollouts = set(self.aborted)
+            self._unconfirmed_aborts = list(self.aborted.values())
+            self._add_guards(self._claim_turns(self._list_unguarded()))
         except (OSError, KeyError, TypeError, ValueError) as error:
             log.warning("the guard's files cannot be read: %s", error)
 
     def stopped(self, canary: Canary | None) -> bool:
-        """Returns whether this router stopped the canary. Each request asks, so this reads
-        memory only.
+        """Returns whether this router stopped the canary.
+
+        It reads only memory, because every request calls it.
         """
         if canary is None or canary.control:
             # A holdback's arm is the former incumbent, which an abort must not stop.
@@ -401,18 +404,18 @@ class CanaryGuards(RequestObserver):
         canary = observed.route.route.canary
         if canary is None:
             return
-        counted = self.begin(canary, observed.arm, observed.sticky_key, observed.key_id)
-        if counted is not None:
-            self._requests[observed.request_id] = counted
+        guarded_request = self.begin(canary, observed.arm, observed.sticky_key, observed.key_id)
+        if guarded_request is not None:
+            self._requests[observed.request_id] = guarded_request
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        counted = self._requests.pop(observed.request_id, None)
+        guarded_request = self._requests.pop(observed.request_id, None)
         canary = observed.route.route.canary
         outcome = observed.outcome
-        if counted is not None and canary is not None:
-            ended = outcome or ROUTER_FAULT
-            status = find_own_status(response) if ended.name else None
-            self.end(canary.rollout, counted, ended, status)
+        if guarded_request is not None and canary is not None:
+            final_outcome = outcome or ROUTER_FAULT
+            status = find_own_status(response) if final_outcome.name else None
+            self.end(canary.rollout, guarded_request, final_outcome, status)
 
     def begin(
         self,
@@ -435,16 +438,16 @@ class CanaryGuards(RequestObserver):
     def end(
         self,
         rollout: str,
-        counted: GuardedRequest | None,
+        guarded_request: GuardedRequest | None,
         outcome: ExposureOutcome,
         status: int | None = None,
     ) -> None:
-        """Ends a request. status: of the reply that failed; None without a reply."""
-        if counted is not None:
+        """Ends a request. status: the failed reply's status; None without a reply."""
+        if guarded_request is not None:
             reading = _GOOD
             if outcome.kind is not _ANSWERED:
                 reading = read(Guardrail.ERRORS, outcome)
-            caller, is_first = counted
+            caller, is_first = guarded_request
             if is_first:
                 caller.first = reading
                 caller.first_why = ExposureFailure(outcome.name, status)
@@ -456,7 +459,7 @@ class CanaryGuards(RequestObserver):
                 self._abort(rollout, guard)
 
     def apply_abort(self, abort: LocalAbort) -> None:
-        """Stops a canary in this process. Other workers' aborts come here, too."""
+        """Stops a canary in this process, after an abort of this or another worker."""
         if abort.rollout not in self.aborted:
             self.aborted[abort.rollout] = abort
             self._guards.pop(abort.rollout, None)
@@ -468,71 +471,71 @@ class CanaryGuards(RequestObserver):
         self.apply_abort(abort)
         self._announce(abort)
         self._on_abort(abort)
-        self._unkept.append(abort)
-        self._due.set()
+        self._unwritten_aborts.append(abort)
+        self._has_work.set()
 
     async def watch(self) -> None:
         """Evaluates every LOOK_S, and at once after an abort, until cancelled."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
-                    await self._due.wait()
-            self._due.clear()
+                    await self._has_work.wait()
+            self._has_work.clear()
             try:
                 await self.evaluate()
             except OSError as error:
                 log.warning("the guard's files: %s", error)
 
     async def evaluate(self) -> None:
-        """Does one round. Raises OSError; the next round writes the data again."""
+        """Evaluates all guards once. Raises OSError; the next round writes the data again."""
         for rollout, guard in list(self._guards.items()):
             if guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)
-        for abort in list(self._unkept):
+        for abort in list(self._unwritten_aborts):
             await asyncio.to_thread(self._files.keep, abort)
-            self._unkept.remove(abort)
-        new = self._unwatched()
-        if new:
-            self._watch_new(await asyncio.to_thread(self._claimed, new))
-        self._tell_again()
-        await self._forget()
+            self._unwritten_aborts.remove(abort)
+        unguarded_routes = self._list_unguarded()
+        if unguarded_routes:
+            self._add_guards(await asyncio.to_thread(self._claim_turns, unguarded_routes))
+        self._alert_again()
+        await self._forget_ended()
 
-    def _tell_again(self) -> None:
-        """Alerts earlier aborts again that the control plane has not confirmed.
+    def _alert_again(self) -> None:
+        """Repeats the alerts of earlier aborts that the control plane has not confirmed.
 
-        The process that aborted may have died after it wrote its file and before its alert.
+        An earlier process may have ended after it wrote its file and before its alert.
         """
         serving = self._holder.current
-        if not self._untold or serving is None or self._holder.stale:
+        if not self._unconfirmed_aborts or serving is None or self._holder.stale:
             return
         canaries = [route.route.canary for route in serving.routes.values()]
-        live = {
+        live_rollouts = {
             canary.rollout for canary in canaries if canary is not None and not canary.control
         }
-        untold = self._untold
-        self._untold = []
-        for abort in untold:
-            if abort.rollout in live:
+        aborts = self._unconfirmed_aborts
+        self._unconfirmed_aborts = []
+        for abort in aborts:
+            if abort.rollout in live_rollouts:
                 self._on_abort(abort)
 
-    async def _forget(self) -> None:
+    async def _forget_ended(self) -> None:
         """Removes guards, aborts and files of rollouts that have ended in the database.
 
-        A snapshot from disk, or one older than another worker's, cannot show that.
+        A snapshot from disk, or a snapshot older than another worker's, cannot show the end.
         """
         serving = self._holder.current
         if serving is None or self._holder.stale:
             return
-        over = self._lived - serving.rollouts
-        self._lived = set(serving.rollouts)
-        if over:
-            for guard in over:
-                self._guards.pop(guard, None)
-                self.aborted.pop(guard, None)
-            await asyncio.to_thread(self._files.forget, frozenset(over))
+        ended_rollouts = self._live_rollouts - serving.rollouts
+        self._live_rollouts = set(serving.rollouts)
+        if ended_rollouts:
+            for rollout in ended_rollouts:
+                self._guards.pop(rollout, None)
+                self.aborted.pop(rollout, None)
+            await asyncio.to_thread(self._files.forget, frozenset(ended_rollouts))
 
-    def _unwatched(self) -> list[Route]:
-        """Lists the routes with a live canary that this process has no guard for."""
+    def _list_unguarded(self) -> list[Route]:
+        """Lists the routes with a live canary that have no guard in this process."""
         serving = self._holder.current
         routes = [route.route for route in serving.routes.values()] if serving else []
         return [
@@ -545,9 +548,10 @@ class CanaryGuards(RequestObserver):
             and route.canary.rollout not in self.aborted
         ]
 
-    def _claimed(self, routes: list[Route]) -> list[tuple[Route, GuardTurn]]:
-        """Takes this process's turn at each route's guard, which decides its part of the
-        level. Raises OSError.
+    def _claim_turns(self, routes: list[Route]) -> list[tuple[Route, GuardTurn]]:
+        """Takes this process's turn at each route's guard. Raises OSError.
+
+        The turn decides the process's part of the level.
         """
         return [
             (route, self._files.claim(route.canary.rollout, self._workers))
@@ -555,15 +559,15 @@ class CanaryGuards(RequestObserver):
             if route.canary is not None
         ]
 
-    def _watch_new(self, claimed: list[tuple[Route, GuardTurn]]) -> None:
-        for route, watch in claimed:
+    def _add_guards(self, routes_with_turns: list[tuple[Route, GuardTurn]]) -> None:
+        for route, turn in routes_with_turns:
             canary = route.canary
             if canary is None:
                 continue
             rule = canary.unit_rule
             # First requests and windows spend half of the level each.
             alpha = rule.local_alpha / 2 if rule.has_windows else rule.local_alpha
-            limit = abort_log_e(alpha, workers=watch.workers, turn=watch.turn)
+            limit = abort_log_e(alpha, workers=turn.workers, turn=turn.turn)
             self._guards[canary.rollout] = RolloutGuard(
                 route.name, rule, limit, longest_s=route.settings.total_timeout_s
             )

@@ -1,8 +1,7 @@
 """Copies a sample of requests and answers, to become eval cases.
 
 This module does not read, redact or write them; the parent's `capture_writer` redacts them.
-A client's wish not to be copied is decided here, and `judge` and `tracing` obey the same
-opt-out.
+`is_copy_refused` decides whether a client forbids copies. `judge` and `tracing` obey it, too.
 """
 
 from typing import Final
@@ -30,17 +29,17 @@ CAPTURE_OPT_OUT: Final = b"x-swapgate-capture"
 OFF: Final = b"off"
 OK: Final = "ok"  # an outcome
 ANSWER_TOO_LARGE: Final = "answer_too_large"
-_USERS: Final = ("user:", "safety_identifier:", "header:")
-_CONVERSATIONS: Final = ("conversation:",)
+_USER_PREFIXES: Final = ("user:", "safety_identifier:", "header:")
+_CONVERSATION_PREFIXES: Final = ("conversation:",)
 
 
 class CaptureSampler(RequestObserver):
-    """Samples a route's requests. secret: used to hash users.
+    """Samples a route's requests. secret: the key for hashes of users.
 
-    Draws by the request's id before the first attempt, so a failed, refused or cancelled
-    request becomes a capture as a good answer does: a sample of good answers alone would favour
-    the model that gave them. A request that is too large is stored without its content, and an
-    answer that is too large leaves the request without it.
+    Draws by the request's id before the first attempt, so that failed, refused and cancelled
+    requests become captures, too. A sample of good answers alone would favour the model that
+    gave them. A capture omits the contents of a request that is too large, and an answer that
+    is too large.
     """
 
     part = RouterPart.CAPTURE
@@ -82,15 +81,15 @@ class CaptureSampler(RequestObserver):
             return
         settings = observed.route.route.settings
         body = observed.request.text
-        answered = response.outcome == OK
-        answer = copy.whole(result) if answered else ""
-        outcome = response.outcome if answered else response.error or response.outcome
-        too_large = len(body) > settings.copy_max_bytes
-        if too_large or answer is None:
+        has_answer = response.outcome == OK
+        answer = copy.whole(result) if has_answer else ""
+        outcome = response.outcome if has_answer else response.error or response.outcome
+        is_too_large = len(body) > settings.copy_max_bytes
+        if is_too_large or answer is None:
             self._recorder.counters["captures_too_large"] += 1
         now = self._clock.now()
         users = caller_keys(observed.request, observed.sticky_key)
-        caller, conversation = self._pseudonyms(observed)
+        caller, conversation = self._hash_names(observed)
         head = CapturedRequest(
             id="",
             at=now,
@@ -109,33 +108,35 @@ class CaptureSampler(RequestObserver):
             redactions={},
             content={},
             body_bytes=len(body) + (settings.copy_max_bytes if answer is None else len(answer)),
-            too_large=too_large,
+            too_large=is_too_large,
             outcome=ANSWER_TOO_LARGE if answer is None else outcome,
             caller=caller,
             conversation=conversation,
         )
-        texts = ("", "") if too_large else (body, answer or "")
+        texts = ("", "") if is_too_large else (body, answer or "")
         self._recorder.capture(CaptureDraft(head, settings.capture_per_day, *texts))
 
-    def _pseudonyms(self, observed: RoutedRequest) -> tuple[str, str]:
-        """Returns keyed hashes of the request's user and conversation; empty if it names none.
+    def _hash_names(self, observed: RoutedRequest) -> tuple[str, str]:
+        """Returns keyed hashes of the request's user and conversation; empty without a name.
 
-        A client key is no user: one application may send all requests with it.
+        A client key does not name a user: one application may send all requests with it.
         """
         keys = [*body_callers(observed.request.members.found), observed.sticky_key]
-        user = next((key for key in keys if key.startswith(_USERS)), "")
+        user = next((key for key in keys if key.startswith(_USER_PREFIXES)), "")
         opening = next(conversation_keys(observed.request), "")
-        named = next((key for key in keys if key.startswith(_CONVERSATIONS)), opening)
+        conversation = next(
+            (key for key in keys if key.startswith(_CONVERSATION_PREFIXES)), opening
+        )
         return (
             hash_user(f"caller:{user}", self._secret) if user else "",
-            hash_user(f"conversation:{user}:{named}", self._secret) if named else "",
+            hash_user(f"conversation:{user}:{conversation}", self._secret)
+            if conversation
+            else "",
         )
 
 
 def is_copy_refused(observed: RoutedRequest) -> bool:
-    """Returns whether the key, the client's header or `store: false` forbids a copy of the
-    content.
-    """
+    """Returns whether the key, the client's header or `store: false` forbids a copy."""
     return (
         OptOut.CAPTURE in observed.opt_outs
         or header(observed.scope, CAPTURE_OPT_OUT) == OFF

@@ -1,8 +1,7 @@
-"""Takes callers' feedback at `POST /v1/feedback`, for the metrics and the canary's
-statistics.
+"""Receives callers' feedback at `POST /v1/feedback`, for metrics and the canary's statistics.
 
-A caller may reach any worker, which asks the worker that the request's id names. Feedback
-of flags' outcomes comes through `otlp_outcomes`. The body's format is in
+A caller may reach any worker. The worker forwards the feedback to the worker that the request's
+id names. Feedback of flags' outcomes comes through `otlp_outcomes`. The body's format is in
 `router.recording.port`. Only the key that sent a request may give feedback about it.
 """
 
@@ -39,32 +38,32 @@ from router.request.request_state import RoutedRequest
 
 FEEDBACK_PATH: Final = "/v1/feedback"
 # About 4 MB: the last 3 minutes of a worker with 100 requests/s.
-REMEMBERED: Final = 20_000
+MAX_REQUESTS: Final = 20_000
 # Callers choose the labels, and more series would overload a metrics store.
 MAX_LABELS: Final = 50
 OTHER: Final = "other"
-WORDS: Final = {
+MESSAGES_BY_OUTCOME: Final = {
     FeedbackOutcome.COUNTED: "counted for its canary's guardrail `feedback`",
     FeedbackOutcome.LATE: "too late for its canary, in both arms; it is in the metrics",
     FeedbackOutcome.NOT_SCORED: "in the metrics; the request does not count for a canary",
 }
 
 
-# The outcome of a flag's exposure that its client found bad.
-_DISLIKED: Final = ExposureOutcome(
+# The outcome of a flag's exposure with bad feedback.
+_BAD_FEEDBACK: Final = ExposureOutcome(
     OutcomeKind.FAILED, OutcomeReason.FEEDBACK, ArmFailure.BAD_FEEDBACK.value
 )
 
 
-# Id, route, arm, id of the caller's key, ticket. A plain tuple, because each request creates
-# one, and few get feedback.
+# Id, route, arm, id of the caller's key, ticket. A plain tuple, because every request creates
+# one, and few requests get feedback.
 ServedRequest = tuple[str, str, str, str, Ticket | None]
 
 
 class FeedbackIntake(RequestObserver):
-    """Remembers this worker's latest requests, and takes feedback about them.
+    """Remembers this worker's latest requests, and receives feedback about them.
 
-    At most REMEMBERED requests are known; feedback about older ones gets a 404.
+    It remembers at most REMEMBERED requests. Feedback about an older request gets a 404.
     """
 
     part: ClassVar[RouterPart] = RouterPart.FEEDBACK
@@ -72,12 +71,15 @@ class FeedbackIntake(RequestObserver):
     def __init__(self, recorder: Recording, metrics: RouterMetrics) -> None:
         self._recorder = recorder
         self._metrics = metrics
-        # This worker's requests by id, and the latest ones, which only feedback puts there.
-        self._served: BoundedMap[str, ServedRequest] = BoundedMap(REMEMBERED)
-        self._latest: deque[ServedRequest] = deque(maxlen=REMEMBERED)
-        self._exposed: BoundedMap[str, Ticket] = BoundedMap(REMEMBERED)
+        # This worker's requests by id, and the latest requests. Only feedback moves the latest
+        # requests into the map.
+        self._requests_by_id: BoundedMap[str, ServedRequest] = BoundedMap(MAX_REQUESTS)
+        self._latest: deque[ServedRequest] = deque(maxlen=MAX_REQUESTS)
+        self._flag_tickets: BoundedMap[str, Ticket] = BoundedMap(MAX_REQUESTS)
         # A caller's exposure by key id, flag and targeting key.
-        self._by_subject: BoundedMap[tuple[str, str, str], str] = BoundedMap(REMEMBERED)
+        self._exposure_by_subject: BoundedMap[tuple[str, str, str], str] = BoundedMap(
+            MAX_REQUESTS
+        )
         self._labels: set[str] = set()
         recorder.on_feedback(self.enter)
 
@@ -106,10 +108,10 @@ class FeedbackIntake(RequestObserver):
         """
         self._latest.append((request_id, route, arm.value, subject[0], ticket))
         if ticket is not None:
-            self._exposed.put(request_id, ticket)
+            self._flag_tickets.put(request_id, ticket)
         # Keep a caller's first exposure of a day: later exposures have no ticket.
-        if ticket is not None or self._by_subject.get(subject) is None:
-            self._by_subject.put(subject, request_id)
+        if ticket is not None or self._exposure_by_subject.get(subject) is None:
+            self._exposure_by_subject.put(subject, request_id)
 
     def find_exposure(
         self,
@@ -118,7 +120,7 @@ class FeedbackIntake(RequestObserver):
         caller: str,
     ) -> str:
         """Returns the request id of a caller's exposure in this worker; else `caller`."""
-        return self._by_subject.get((key, flag, caller)) or caller
+        return self._exposure_by_subject.get((key, flag, caller)) or caller
 
     async def take(self, body: bytes, key: str) -> Reply:
         """Answers a request with feedback. key: the id of its API key.
@@ -140,7 +142,7 @@ class FeedbackIntake(RequestObserver):
         except TimeoutError:
             message = "the worker that served it does not answer; try again in a second"
             return error_reply(503, message, "feedback_unavailable")
-        return _reply(opinion, outcome)
+        return _build_reply(opinion, outcome)
 
     async def settle(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
         """Enters feedback at the worker that served the request. Raises TimeoutError."""
@@ -149,38 +151,43 @@ class FeedbackIntake(RequestObserver):
         return await self._recorder.forward_feedback(opinion, key)
 
     async def enter(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
-        """Enters feedback about a request of this worker; None if it or its key is unknown."""
+        """Enters feedback about a request of this worker.
+
+        Returns None if the worker does not know the request, or if another key sent it.
+        """
         while self._latest:
-            served = self._latest.popleft()
-            self._served.put(served[0], served)
-        found = self._served.get(opinion.request_id)
-        if found is None:
+            latest_request = self._latest.popleft()
+            self._requests_by_id.put(latest_request[0], latest_request)
+        served_request = self._requests_by_id.get(opinion.request_id)
+        if served_request is None:
             return None
-        _, route, arm, owner, ticket = found
+        _, route, arm, owner, ticket = served_request
         if owner != key:
             return None
-        self._metrics.feedback(route, arm, opinion.verdict.value, self._label(opinion.label))
+        self._metrics.feedback(
+            route, arm, opinion.verdict.value, self._limit_label(opinion.label)
+        )
         is_later = isinstance(ticket, ScoredExposure) and ticket.first is None
         if ticket is None or is_later or opinion.verdict is FeedbackVerdict.NONE:
             return FeedbackOutcome.NOT_SCORED
         is_bad = opinion.verdict is FeedbackVerdict.BAD
-        in_time = await self._recorder.note_feedback(ticket, bad=is_bad)
-        if in_time and self._exposed.get(opinion.request_id) is not None:
-            self._recorder.settle(ticket, _DISLIKED if is_bad else ANSWERED)
-        return FeedbackOutcome.COUNTED if in_time else FeedbackOutcome.LATE
+        is_in_time = await self._recorder.note_feedback(ticket, bad=is_bad)
+        if is_in_time and self._flag_tickets.get(opinion.request_id) is not None:
+            self._recorder.settle(ticket, _BAD_FEEDBACK if is_bad else ANSWERED)
+        return FeedbackOutcome.COUNTED if is_in_time else FeedbackOutcome.LATE
 
-    def _label(self, label: str) -> str:
-        """Returns the label for the metrics: OTHER once MAX_LABELS are known."""
+    def _limit_label(self, label: str) -> str:
+        """Returns the label for the metrics: OTHER for a new label beyond MAX_LABELS."""
         if len(self._labels) < MAX_LABELS:
             self._labels.add(label)
         return label if label in self._labels else OTHER
 
 
-def _reply(opinion: FeedbackBody, outcome: FeedbackOutcome | None) -> Reply:
+def _build_reply(opinion: FeedbackBody, outcome: FeedbackOutcome | None) -> Reply:
     if outcome is None:
         message = (
             f"this key has no remembered request {opinion.request_id!r}; each worker knows "
-            f"its latest {REMEMBERED}, until it ends. Behind a balancer another router may "
+            f"its latest {MAX_REQUESTS}, until it ends. Behind a balancer another router may "
             "have served it: send this again"
         )
         return error_reply(404, message, "request_not_found", param="request_id")
@@ -189,7 +196,7 @@ def _reply(opinion: FeedbackBody, outcome: FeedbackOutcome | None) -> Reply:
         "request_id": opinion.request_id,
         "counted": outcome is FeedbackOutcome.COUNTED,
         "outcome": outcome.value,
-        "message": WORDS[outcome],
+        "message": MESSAGES_BY_OUTCOME[outcome],
     }
     status = 200 if outcome is FeedbackOutcome.COUNTED else 202
     return Reply(status, (JSON,), json.dumps(entry).encode())

@@ -1,8 +1,9 @@
-"""No single client key can make a worker's guard stop a canary by what its callers do later.
+"""Prevents that a single client key makes a worker's guard stop a canary by later requests.
 
 A client knows a caller's arm after the first turn, so it could make later turns of the canary
-fail. The evidence of windows must reach the level also without the canary's failures of any one
-client key, as in the control plane (`harness.gate.online.one_key`, statistics.md §2.18).
+fail. So the evidence of windows must also reach the level without the canary's failures of each
+single client key. The control plane does the same (`harness.gate.online.one_key`,
+statistics.md §2.18).
 """
 
 import math
@@ -13,31 +14,31 @@ from typing import Final
 from harness.gate.online.one_key import SOLE_PART
 from harness.gate.online.worker_guard import WorkerGuard
 
-# How many client keys are tried: those with the most failures of the canary.
+# The guard tests the removal of at most this many client keys: the keys with most failures.
 MAX_CLIENTS: Final = 32
 
 
 class GuardedClients:
-    """The evidence of windows without the canary's failures of one client key, for each key.
+    """The evidence of windows without a client key's failures of the canary, for each key.
 
     It compares both arms at the same time. A key with nearly all windows decides alone, because
-    hardly anything would be left without it.
+    few windows would be left without it.
     """
 
     def __init__(self) -> None:
         self._windows: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()  # of the canary
-        self._without: dict[str, WorkerGuard] = {}
+        self._evidence_without: dict[str, WorkerGuard] = {}
 
     @property
     def log_e(self) -> float:
-        """Returns the least log e without one key; inf if no key must be tried."""
-        enough = SOLE_PART * self._windows.total()
+        """Returns the minimum of log e without one key; inf if no key needs the test."""
+        sole_windows = SOLE_PART * self._windows.total()
         return min(
             (
                 evidence.log_e
-                for client, evidence in self._without.items()
-                if self._windows[client] < enough
+                for client, evidence in self._evidence_without.items()
+                if self._windows[client] < sole_windows
             ),
             default=math.inf,
         )
@@ -55,24 +56,24 @@ class GuardedClients:
         share: float,
         incident: bool,
     ) -> None:
-        """Adds that the window failed. before: the evidence with all keys before it."""
-        for name, evidence in self._without.items():
+        """Adds a failed window. before: the evidence with all keys before this failure."""
+        for name, evidence in self._evidence_without.items():
             if not (canary and name == client):
-                self._without[name] = evidence.after(
+                self._evidence_without[name] = evidence.after(
                     canary=canary, share=share, incident=incident
                 )
         if canary and client:
             self._failures[client] += 1
-            if client not in self._without and self._has_place(client):
-                # The key had no failure of the canary before, or few.
-                self._without[client] = replace(before, usual_sums=())
+            if client not in self._evidence_without and self._make_place(client):
+                # The key had no failure of the canary before, or only few.
+                self._evidence_without[client] = replace(before, usual_sums=())
 
-    def _has_place(self, client: str) -> bool:
-        """Makes place for a key; returns False if all tried keys have more failures."""
-        if len(self._without) < MAX_CLIENTS:
+    def _make_place(self, client: str) -> bool:
+        """Makes place for a key. Returns False if all tested keys have more failures."""
+        if len(self._evidence_without) < MAX_CLIENTS:
             return True
-        fewest = min(self._without, key=lambda name: self._failures[name])
-        if self._failures[fewest] > self._failures[client]:
+        least_failing = min(self._evidence_without, key=lambda name: self._failures[name])
+        if self._failures[least_failing] > self._failures[client]:
             return False
-        del self._without[fewest]
+        del self._evidence_without[least_failing]
         return True

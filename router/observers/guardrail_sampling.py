@@ -1,7 +1,7 @@
 """Observers that admit a request to its rollout and sample its answer.
 
 The admission comes before the first attempt, so that no outcome decides whether a request
-counts. What is measured is in `router.request.guardrail_probe`, the statistics are in
+counts. `router.request.guardrail_probe` measures the answer. The statistics are in
 `router.recording.ledger` and the gate.
 """
 
@@ -24,49 +24,50 @@ from router.request.request_state import RoutedRequest
 from router.request.routed_response import ANSWERS, RoutedResponse
 from router.snapshot.compiled import CompiledRoute
 
-_BITS: Final[Mapping[Segment, int]] = {segment: 1 << n for n, segment in enumerate(SEGMENTS)}
-# Plain numbers, because looking up enumeration members takes longer than all other work here.
-_STREAM = _BITS[Segment.STREAM]
-_WHOLE = _BITS[Segment.WHOLE]
-_TOOLS = _BITS[Segment.TOOLS]
-_NO_TOOLS = _BITS[Segment.NO_TOOLS]
-_ENDPOINTS: Final = {endpoint: _BITS[Segment(endpoint.value)] for endpoint in Endpoint}
-
-
-_SOURCES: Final = {
-    "header:": _BITS[Segment.HEADER],
-    "key:": _BITS[Segment.HEADER],  # the API key, which a header carries
-    "opening:": _BITS[Segment.OPENING],
-    "": _BITS[Segment.REQUEST],
+_SEGMENT_BITS: Final[Mapping[Segment, int]] = {
+    segment: 1 << n for n, segment in enumerate(SEGMENTS)
 }
-_FIELD: Final = _BITS[Segment.FIELD]
+# Plain numbers, because looking up enumeration members takes longer than all other work here.
+_STREAM = _SEGMENT_BITS[Segment.STREAM]
+_WHOLE = _SEGMENT_BITS[Segment.WHOLE]
+_TOOLS = _SEGMENT_BITS[Segment.TOOLS]
+_NO_TOOLS = _SEGMENT_BITS[Segment.NO_TOOLS]
+_ENDPOINT_BITS: Final = {
+    endpoint: _SEGMENT_BITS[Segment(endpoint.value)] for endpoint in Endpoint
+}
+
+
+_SOURCE_BITS: Final = {
+    "header:": _SEGMENT_BITS[Segment.HEADER],
+    "key:": _SEGMENT_BITS[Segment.HEADER],  # the API key, which a header carries
+    "opening:": _SEGMENT_BITS[Segment.OPENING],
+    "": _SEGMENT_BITS[Segment.REQUEST],
+}
+_FIELD_BIT: Final = _SEGMENT_BITS[Segment.FIELD]
 
 
 def detect_segments(request: ClientRequest, sticky_key: str) -> int:
     """Returns the segments of a request as bits in the order of `SEGMENTS`.
 
-    They are known before the answer: stream, tools, endpoint, and where the sticky key
-    comes from.
+    They are known before the answer: stream, tools, endpoint, and the sticky key's source.
     """
     return (
         (_STREAM if request.stream else _WHOLE)
         | (_TOOLS if request.members.get("tools") else _NO_TOOLS)
-        | _ENDPOINTS[request.endpoint]
-        | _SOURCES.get(sticky_key[: sticky_key.find(":") + 1], _FIELD)
+        | _ENDPOINT_BITS[request.endpoint]
+        | _SOURCE_BITS.get(sticky_key[: sticky_key.find(":") + 1], _FIELD_BIT)
     )
 
 
 class RolloutAdmission(RequestObserver):
-    """Admits requests that are evidence to their rollout's statistics, with a probe of the
-    answer.
-    """
+    """Admits requests to their rollout's statistics, with a probe of the answer."""
 
     part: ClassVar[RouterPart] = RouterPart.SCORING
 
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
         self._recorder = recorder
         self._guards = guards
-        # By the route's `id()`, for one revision: the next one has other routes.
+        # By the route's `id()`, for one revision: the next revision has other routes.
         self._by_route: dict[int, tuple[CompiledRoute, RouteGuardrails | None]] = {}
         self._revision = 0
 
@@ -79,11 +80,15 @@ class RolloutAdmission(RequestObserver):
             return
         route = observed.route
         request = observed.request
-        known = self._by_route.get(id(route))
-        if known is None or known[0] is not route:
-            known = self._compile(route, canary, observed.revision)
-        on = known[1]
-        probe = on.probe(request, is_judged=observed.is_judged) if on is not None else None
+        compiled = self._by_route.get(id(route))
+        if compiled is None or compiled[0] is not route:
+            compiled = self._compile(route, canary, observed.revision)
+        guardrails = compiled[1]
+        probe = (
+            guardrails.probe(request, is_judged=observed.is_judged)
+            if guardrails is not None
+            else None
+        )
         traits = probe.traits if probe is not None else 0
         traits |= detect_segments(request, observed.sticky_key) << SEGMENTS_FROM
         observed.ticket = self._recorder.admit(
@@ -101,9 +106,9 @@ class RolloutAdmission(RequestObserver):
         if revision != self._revision:
             self._by_route.clear()
             self._revision = revision
-        made = route, RouteGuardrails.from_route(route, canary.unit_rule)
-        self._by_route[id(route)] = made
-        return made
+        compiled = route, RouteGuardrails.from_route(route, canary.unit_rule)
+        self._by_route[id(route)] = compiled
+        return compiled
 
 
 class GuardrailSampling(RequestObserver):
@@ -119,14 +124,14 @@ class GuardrailSampling(RequestObserver):
         if probe is None or record is None:
             return
         if observed.outcome is ANSWERED:
-            # The accounting leaves the times of a plain answer out.
+            # The accounting omits the times of a plain answer.
             observed.outcome = time_answer(progress, record.latency_ms / 1000)
         if observed.hurried and observed.outcome is not None:
             observed.outcome = limit_to_share(observed, observed.outcome)
         usage = response.usage
         price = None
-        if progress.result is not None and (full := progress.attempts[-1].upstream.price):
-            price = full.for_answer(record.input_tokens, usage.tier)
+        if progress.result is not None and (full_price := progress.attempts[-1].upstream.price):
+            price = full_price.for_answer(record.input_tokens, usage.tier)
         cost = RequestCost(
             record.latency_ms / 1000,
             progress.first_token_s,
@@ -138,6 +143,6 @@ class GuardrailSampling(RequestObserver):
             getattr(progress.result, "opening_s", 0.0),
             record.bounded,
         )
-        # A stream that broke off has values, too. The outcome decides what they mean.
-        failed = not (response.caller_gone or isinstance(progress.result, ANSWERS))
-        observed.sample = probe.sample(response.signals(), cost, failed=failed)
+        # A broken stream has values, too. The outcome decides their meaning.
+        has_failed = not (response.caller_gone or isinstance(progress.result, ANSWERS))
+        observed.sample = probe.sample(response.signals(), cost, failed=has_failed)

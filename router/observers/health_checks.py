@@ -1,8 +1,8 @@
 """Sends a cheap real request to each target without recent user requests.
 
-When a check is due is decided in `router.health.target_health`. A check passes
-`Dispatcher.check`, so it uses the same connections, keys and breakers as users' requests.
-It is never an exposure, and no client sees it.
+`router.health.target_health` decides when a check is due. A check passes `Dispatcher.check`, so
+it uses the same connections, keys and breakers as users' requests. It is never an exposure, and
+no client sees it.
 """
 
 import asyncio
@@ -44,16 +44,16 @@ events = structlog.get_logger("swapgate.router")
 _F = FailureClass
 # A slower target fails the check. Meanwhile the check is the only probe of an open circuit.
 CHECK_TIMEOUT_S: Final = 10.0
-AT_ONCE: Final = 4
+MAX_RUNNING_CHECKS: Final = 4
 SHORTEST_SLEEP_S: Final = 0.1
 # Failures of the provider. The check itself cannot cause them.
 FAULTS: Final = (_F.OVERLOADED, _F.SERVER, _F.CONNECT, _F.TIMEOUT)
 # The smallest limit that every provider accepts.
 ANSWER_TOKENS: Final = 16
-_WORD: Final = [{"role": "user", "content": "ping"}]
-_CHEAPEST: Final[Mapping[Endpoint, Mapping[str, object]]] = {
-    Endpoint.CHAT: {"messages": _WORD, "max_tokens": ANSWER_TOKENS},
-    Endpoint.MESSAGES: {"messages": _WORD, "max_tokens": ANSWER_TOKENS},
+_PING: Final = [{"role": "user", "content": "ping"}]
+_CHEAPEST_BODIES: Final[Mapping[Endpoint, Mapping[str, object]]] = {
+    Endpoint.CHAT: {"messages": _PING, "max_tokens": ANSWER_TOKENS},
+    Endpoint.MESSAGES: {"messages": _PING, "max_tokens": ANSWER_TOKENS},
     Endpoint.RESPONSES: {
         "input": "ping",
         "max_output_tokens": ANSWER_TOKENS,
@@ -62,7 +62,7 @@ _CHEAPEST: Final[Mapping[Endpoint, Mapping[str, object]]] = {
 }
 REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
     endpoint: read_request(json.dumps({"model": "health", **body}).encode(), endpoint)
-    for endpoint, body in _CHEAPEST.items()
+    for endpoint, body in _CHEAPEST_BODIES.items()
 }
 
 
@@ -78,8 +78,8 @@ class HealthCheckResult(NamedTuple):
 class HealthChecks:
     """Runs a worker's checks in its event loop. interval_s: 0 for no checks.
 
-    At most AT_ONCE checks run at a time, those of the longest unchecked targets first. A target
-    whose circuit is closed gets no check while its account's limit is left to users.
+    At most MAX_RUNNING_CHECKS checks run at a time; the longest unchecked targets come first. A
+    target with a closed circuit gets no check while its account leaves its limit to users.
     """
 
     def __init__(
@@ -99,17 +99,17 @@ class HealthChecks:
         self._metrics = metrics
         self._clock = clock
         self._interval_s = interval_s
-        self._began = clock.monotonic()
+        self._began_s = clock.monotonic()
         self._results: dict[str, HealthCheckResult] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self) -> None:
-        """Runs the checks that are due until cancelled, and then ends the checks under way."""
+        """Runs the due checks until cancelled, and then ends the running checks."""
         try:
             while True:
                 self.run_due()
-                seen = self._states(self._routes())
-                wait_s = next_check_in_s(seen, self._clock.monotonic(), self._interval_s)
+                states = self._states(self._routes())
+                wait_s = next_check_in_s(states, self._clock.monotonic(), self._interval_s)
                 await asyncio.sleep(max(SHORTEST_SLEEP_S, wait_s))
         finally:
             for task in self._running.values():
@@ -117,20 +117,21 @@ class HealthChecks:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     def run_due(self) -> None:
-        """Starts the checks that are due, as far as AT_ONCE allows."""
+        """Starts the checks that are due, up to MAX_RUNNING_CHECKS."""
         routes = self._routes()
-        now = self._clock.monotonic()
-        for target in due_targets(self._states(routes), now, self._interval_s):
-            if len(self._running) >= AT_ONCE:
+        now_s = self._clock.monotonic()
+        for target in due_targets(self._states(routes), now_s, self._interval_s):
+            if len(self._running) >= MAX_RUNNING_CHECKS:
                 return
             if target not in self._running and self._may_check(routes[target], target):
                 task = asyncio.ensure_future(self._check(routes[target], target))
                 self._running[target] = task
-                task.add_done_callback(partial(self._done, target))
+                task.add_done_callback(partial(self._handle_end, target))
 
     def _may_check(self, route: CompiledRoute, target: str) -> bool:
-        """Returns whether the account's users leave room for a check. An open circuit gets
-        checks in any case, because users wait for it to close.
+        """Returns whether the account's users leave room for a check.
+
+        An open circuit always gets checks, because users wait for it to close.
         """
         if self._health.state(target) is not BreakerState.CLOSED:
             return True
@@ -138,14 +139,14 @@ class HealthChecks:
 
     def results(self) -> dict[str, TargetCheck]:
         """Returns the results by target, for the metrics."""
-        found = {route: self._results.get(route) for route in self._routes()}
+        results = {route: self._results.get(route) for route in self._routes()}
         return {
             # A failed check is out of date once the target answers a user.
-            id_: TargetCheck(
-                result.up or self._answered_at(id_) > result.at,
+            target: TargetCheck(
+                result.up or self._find_answered_at(target) > result.at,
                 result.seconds,
             )
-            for id_, result in found.items()
+            for target, result in results.items()
             if result is not None
         }
 
@@ -154,81 +155,81 @@ class HealthChecks:
         if serving is None:
             return {}
         return {
-            id_: route
+            target: route
             for route in serving.routes.values()
-            for id_ in route.upstreams.keys() - route.keyless
+            for target in route.upstreams.keys() - route.keyless
         }
 
     def _states(self, targets: Mapping[str, CompiledRoute]) -> dict[str, HealthCheckState]:
         health = self._health.readiness(targets)
-        never = HealthCheckResult(
-            self._began,
+        no_result = HealthCheckResult(
+            self._began_s,
             up=True,
             outcome=None,
             seconds=0.0,
         )
-        last = {target: self._results.get(target, never) for target in targets}
+        last_results = {target: self._results.get(target, no_result) for target in targets}
         return {
             target: HealthCheckState(
                 self._health.state(target),
                 health[target].retry_in_s,
-                self._answered_at(target),
-                last[target].at,
-                last[target].outcome is None,
-                last[target].outcome in FAULTS,
+                self._find_answered_at(target),
+                last_results[target].at,
+                last_results[target].outcome is None,
+                last_results[target].outcome in FAULTS,
             )
             for target in targets
         }
 
-    def _answered_at(self, target: str) -> float:
-        return self._health.answered_at.get(target, self._began)
+    def _find_answered_at(self, target: str) -> float:
+        return self._health.answered_at.get(target, self._began_s)
 
     async def _check(self, route: CompiledRoute, target: str) -> None:
-        """Checks one target and keeps the result. No result is kept if its breaker refused
-        the attempt.
-        """
+        """Checks one target and keeps the result, unless the breaker refused the check."""
         upstream = route.upstreams[target]
-        began = self._clock.monotonic()
+        began_s = self._clock.monotonic()
         endpoint = self._health.spoken.get(target) or first_native_endpoint(upstream)
         if self._health.state(target) is not BreakerState.CLOSED:
-            # Check the endpoint where users' requests failed: another may work.
+            # Check the endpoint where users' requests failed: another endpoint may work.
             endpoint = self._health.failed_at.get(target, endpoint)
         if endpoint is None:
             return
         progress = RequestProgress()
-        failure = await self._dispatcher.check(_job(route, endpoint), upstream, progress)
+        failure = await self._dispatcher.check(
+            _build_request(route, endpoint), upstream, progress
+        )
         if not progress.attempts:
             return
         self._accounts.note_check(upstream)
         if isinstance(progress.result, UpstreamAnswer) and progress.result.usage is not None:
             self._metrics.spent(upstream.name, progress.result.usage, upstream.price)
         outcome = failure.failure if failure else None
-        seconds = self._clock.monotonic() - began
+        duration_s = self._clock.monotonic() - began_s
         # A provider that refuses the check itself is up.
-        up = (
+        is_up = (
             outcome is None
             or outcome in CLIENT_FAILURES
             or outcome is FailureClass.RATE_LIMITED
         )
-        self._log_change(upstream, outcome, up=up)
-        self._results[target] = HealthCheckResult(began, up, outcome, seconds)
+        self._log_change(upstream, outcome, is_up=is_up)
+        self._results[target] = HealthCheckResult(began_s, is_up, outcome, duration_s)
 
     def _log_change(
         self,
         upstream: CompiledTarget,
         outcome: FailureClass | None,
         *,
-        up: bool,
+        is_up: bool,
     ) -> None:
-        """Logs that a target stopped answering checks, or answers them again."""
-        before = self._results.get(upstream.id)
-        if (before is None or before.up) is up:
+        """Logs that a target does not answer checks, or answers them again."""
+        last_result = self._results.get(upstream.id)
+        if (last_result is None or last_result.up) is is_up:
             return
         failure = outcome.value if outcome else None
-        event = "health_check_recovered" if up else "health_check_failed"
+        event = "health_check_recovered" if is_up else "health_check_failed"
         events.warning(event, target=upstream.name, failure_class=failure)
 
-    def _done(self, target: str, task: asyncio.Task[None]) -> None:
+    def _handle_end(self, target: str, task: asyncio.Task[None]) -> None:
         self._running.pop(target, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the health check of %s failed", target, exc_info=error)
@@ -236,23 +237,23 @@ class HealthChecks:
 
 def first_native_endpoint(upstream: CompiledTarget) -> Endpoint | None:
     """Returns the target's first endpoint without translation, else its first endpoint."""
-    able = [request for request in REQUESTS if getattr(upstream.can, request.value)]
-    own = (name for name in able if name not in upstream.adapted)
-    return next(own, able[0] if able else None)
+    supported = [request for request in REQUESTS if getattr(upstream.can, request.value)]
+    native = (name for name in supported if name not in upstream.adapted)
+    return next(native, supported[0] if supported else None)
 
 
-def _job(route: CompiledRoute, endpoint: Endpoint) -> RoutedRequest:
+def _build_request(route: CompiledRoute, endpoint: Endpoint) -> RoutedRequest:
     """Builds the check's request. It has no client, so it has no revision, key or id."""
-    now = asyncio.get_running_loop().time()
+    now_s = asyncio.get_running_loop().time()
     plan = route.plans[endpoint][Arm.INCUMBENT]
-    given = DIALECTS[endpoint].passed_up.items()
-    passed_up = tuple((name, value) for name, value in given if value)
+    header_items = DIALECTS[endpoint].passed_up.items()
+    forwarded = tuple((name, value) for name, value in header_items if value)
     return RoutedRequest(
         REQUESTS[endpoint],
         route,
         Arm.KEEP_WARM,
         plan,
-        now,
-        now + CHECK_TIMEOUT_S,
-        passed_up,
+        now_s,
+        now_s + CHECK_TIMEOUT_S,
+        forwarded,
     )

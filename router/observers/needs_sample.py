@@ -1,8 +1,8 @@
-"""Counts the needs of a sample of requests, so that people see which part of a route's requests
-a candidate cannot take.
+"""Counts the needs of a sample of requests.
 
-A request only puts itself into the sample. `take` looks at it later, off the request's path,
-and keeps no content. `harness.routing.reports.untaken` reads the counts.
+The counts show people which part of a route's requests a candidate cannot serve. The router
+only adds a request to the sample. `take` examines it later, so that no request waits, and keeps
+no content. `harness.routing.reports.untaken` reads the counts.
 """
 
 import logging
@@ -21,53 +21,52 @@ from router.snapshot.compiled import CompiledRoute
 
 log = logging.getLogger(__name__)
 
-# At most so many requests are looked at each time, so that the work stays small.
+# The most requests that `take` examines at a time, so that the work stays small.
 SAMPLE_SIZE: Final = 4
-# Reports may come more often. Below a second, so that a recorder looks at each of its batches.
+# Reports may come more often. It is below a second, so that a recorder examines every batch.
 LOOK_EVERY_S: Final = 0.9
-# Longer bodies are not looked at: the sample keeps them in memory until the next look.
+# The sample omits longer bodies, because it keeps bodies in memory until the next `take`.
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
-EVERY_S: Final = 10.0
+REPORT_EVERY_S: Final = 10.0
 SampledRequest = tuple[CompletedRequest, ClientRequest, CompiledRoute]
 
 
 class NeedsSample:
     """Counts needs by route.
 
-    waiting: the first SAMPLE_SIZE requests since the last look, with their records and routes.
+    waiting: the first SAMPLE_SIZE requests since the last `take`, with records and routes.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.waiting: list[SampledRequest] = []
         self._clock = clock
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._looked_at = -math.inf
-        self._told_at = -math.inf
+        self._examined_at_s = -math.inf
+        self._reported_at_s = -math.inf
 
     def take(self) -> Sequence[AskedName]:
-        """Looks at the sample every LOOK_EVERY_S. Returns new counts every EVERY_S, else
-        nothing.
+        """Examines the sample every LOOK_EVERY_S. Returns new counts every EVERY_S.
 
-        Each request looked at counts under NEED alone, and under NEED and the name of each of
-        its needs.
+        Returns no counts in between. A request counts under NEED alone, and under NEED with
+        the name of each of its needs.
         """
-        now = self._clock.monotonic()
-        if now - self._looked_at < LOOK_EVERY_S:
+        now_s = self._clock.monotonic()
+        if now_s - self._examined_at_s < LOOK_EVERY_S:
             return ()
-        self._looked_at = now
+        self._examined_at_s = now_s
         while self.waiting:
             try:
                 self._count(*self.waiting.pop())
             except Exception as error:  # noqa: BLE001 - its text may contain content
-                # A strange body must not cost the report, which also has a canary's evidence.
+                # A faulty body must not prevent the report, which also has a canary's evidence.
                 log.warning("a request's needs are unknown: %s", type(error).__name__)
-        if not self._counts or now - self._told_at < EVERY_S:
+        if not self._counts or now_s - self._reported_at_s < REPORT_EVERY_S:
             return ()
-        self._told_at = now
+        self._reported_at_s = now_s
         counts = self._counts
         self._counts = Counter()
         day = self._clock.now().date()
-        return [AskedName(name, day, route, number) for (route, name), number in counts.items()]
+        return [AskedName(name, day, route, count) for (route, name), count in counts.items()]
 
     def _count(
         self,

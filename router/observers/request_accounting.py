@@ -1,8 +1,8 @@
 """Records each finished request, and corrects a limited key's reserved tokens.
 
-The record (`CompletedRequest`) is made once after the answer; metrics, ledger, limits and
-later observers read it. The failover log names targets that a request left. Storing is the
-work of `router.recording`.
+The accounting makes the record (`CompletedRequest`) once after the answer. Metrics, ledger,
+limits and later observers read it. The failover log names targets that a request left.
+`router.recording` stores both.
 """
 
 import itertools
@@ -54,7 +54,7 @@ from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
 
 
 class TokenSettlement(RequestObserver):
-    """Corrects a limited key's reserved tokens by the tokens that were used."""
+    """Replaces a limited key's reserved tokens by the used tokens."""
 
     part: ClassVar[RouterPart] = RouterPart.LIMITS
     of_limited: ClassVar[bool] = True
@@ -65,13 +65,14 @@ class TokenSettlement(RequestObserver):
     def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         reservation = observed.reservation
         if reservation is not None and reservation.limit.tokens_per_min is not None:
-            self._admission.settle(reservation, _actual_tokens(reservation, response))
+            self._admission.settle(reservation, _count_used_tokens(reservation, response))
 
 
-def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
-    """Returns the tokens that a request used: as counted, else the estimate of its input.
+def _count_used_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
+    """Returns the tokens that a request used.
 
-    0 if no target read the request.
+    Without the provider's count, uses the estimate of the input. Returns 0 if no target read
+    the request.
     """
     result = response.progress.result
     # Inlines `response.usage`, which is faster.
@@ -83,7 +84,7 @@ def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> in
     return 0
 
 
-# Up to Python 3.11, to find a member in its class takes ten times as long.
+# Up to Python 3.11, finding a member in its class takes ten times as long.
 _RESPONSES: Final = Endpoint.RESPONSES
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 _REFERENCE: Final = '"item_reference"'
@@ -127,68 +128,68 @@ class RequestAccounting(RequestObserver):
             # Inlines the properties used below, which is faster.
             outcome = "ok"
             usage = result.usage or NO_USAGE
-            charge = ""
-            counted = True
-            unanswered = False
+            charged_to = ""
+            is_counted = True
+            is_unanswered_request = False
             gap_s = waited_s = 0.0
             observed.outcome = ANSWERED
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
             outcome = "ok"
             usage = result.events.used()
-            charge = ""
-            counted = result.events.counted
+            charged_to = ""
+            is_counted = result.events.counted
             gap_s = result.longest_gap_s
             waited_s = 0.0
-            unanswered = False
+            is_unanswered_request = False
             observed.outcome = ANSWERED
         else:
             response.note_faults()
             outcome = response.outcome
             usage = response.usage
-            counted = not isinstance(result, CommittedStream) or result.events.is_whole
+            is_counted = not isinstance(result, CommittedStream) or result.events.is_whole
             observed.outcome = decide_outcome(response)
             gap_s = observed.outcome.gap_s
             waited_s = observed.outcome.waited_s
-            charge = charged_failure(observed.outcome)
-            unanswered = is_unanswered(response)
+            charged_to = charged_failure(observed.outcome)
+            is_unanswered_request = is_unanswered(response)
             if outcome in ERRORS and result is None and fallback_model(observed):
                 outcome = HANDED_ON
         target = progress.attempts[-1].upstream if result is not None else None
-        name = target.name if target else ""
+        target_name = target.name if target else ""
         if result is None and outcome in (FAILED, HANDED_ON):
-            name = _last_target(observed, progress)
+            target_name = _find_last_target(observed, progress)
         payee = target
-        bounded = False
+        is_bounded = False
         input_tokens, output_tokens, cached_tokens = usage[:3]
         is_embedding = observed.request.endpoint is _EMBEDDINGS
-        if not (counted and input_tokens and (output_tokens or is_embedding)):
+        if not (is_counted and input_tokens and (output_tokens or is_embedding)):
             bound = bound_usage(observed, response, usage)
             if bound is not None:
                 payee, usage = bound
-                bounded = True
-                name = payee.name
+                is_bounded = True
+                target_name = payee.name
                 input_tokens, output_tokens = usage[:2]
                 self._counters["requests_with_bounds"] += 1
-        named = result.model if isinstance(result, ANSWERS) else ""
-        found = observed.request.members.found
-        if not CHOOSING_FIELDS.isdisjoint(found) and is_model_chosen(found):
-            named = ""  # else one caller could end a rollout by asking for another model
+        named_model = result.model if isinstance(result, ANSWERS) else ""
+        body_fields = observed.request.members.found
+        if not CHOOSING_FIELDS.isdisjoint(body_fields) and is_model_chosen(body_fields):
+            named_model = ""  # else one caller could end a rollout: it asks for another model
         price: TokenPrice | None = None
         if payee is not None and payee.price is not None:
-            price = full = payee.price
-            long = full.long
+            price = full_price = payee.price
+            long_price = full_price.long
             if usage[-1] not in STANDARD_TIERS or (
-                long is not None and input_tokens > long.above_tokens
+                long_price is not None and input_tokens > long_price.above_tokens
             ):
-                price = full.for_answer(input_tokens, usage[-1])
+                price = full_price.for_answer(input_tokens, usage[-1])
         cost_usd = 0.0
-        priced = True
+        is_priced = True
         if price is not None:
             cost_usd = price.cost_usd(*usage[:-1])
         elif usage != NO_USAGE:
-            priced = False
+            is_priced = False
             self._counters["requests_without_price"] += 1
-        # By position, because arguments by name take longer.
+        # The arguments have no names, because names take longer.
         observed.record = CompletedRequest(
             observed.route.route.name,
             observed.arm._value_,
@@ -196,33 +197,33 @@ class RequestAccounting(RequestObserver):
             observed.revision,
             observed.request.stream,
             outcome in ERRORS,
-            bool(charge),
+            bool(charged_to),
             (self._clock.monotonic() - observed.started) * 1000,
             input_tokens,
             output_tokens,
             cost_usd,
             observed.key_id,
-            priced,
+            is_priced,
             cached_tokens,
-            charge,
-            named,
-            name,
+            charged_to,
+            named_model,
+            target_name,
             outcome,
             progress.first_token_s,
             outcome == REFUSED,
             gap_s,
             waited_s,
-            bounded,
-            unanswered,
+            is_bounded,
+            is_unanswered_request,
             hash(observed.sticky_key),
             observed.outcome.kind,
         )
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        record = observed.record or _minimal_record(observed)
+        record = observed.record or _build_minimal_record(observed)
         observed.record = record
-        ended = observed.outcome or ROUTER_FAULT
-        self._recorder.finish(observed.ticket, record, observed.sample, ended)
+        final_outcome = observed.outcome or ROUTER_FAULT
+        self._recorder.finish(observed.ticket, record, observed.sample, final_outcome)
         request = observed.request
         if len(self._waiting) < SAMPLE_SIZE and len(request.text) <= MAX_CHARACTERS:
             self._waiting.append((record, request, observed.route))
@@ -248,30 +249,29 @@ def is_unanswered(response: RoutedResponse) -> bool:
     return response.ended_at - response.job.begun >= LEAST_WAIT_S
 
 
-def _last_target(observed: RoutedRequest, progress: RequestProgress) -> str:
-    """Returns the target that was tried last, else the last one with an open circuit. Another
-    target that the plan left out did not fail.
+def _find_last_target(observed: RoutedRequest, progress: RequestProgress) -> str:
+    """Returns the last target that the request tried, else the last one with an open circuit.
+
+    If the plan left a target out for another reason, the target did not fail.
     """
     if progress.attempts:
         return progress.attempts[-1].upstream.name
-    opened = (
+    open_targets = (
         excluded.target
         for excluded in observed.plan.left_out
         if excluded.because is ExclusionReason.OPEN
     )
-    skipped = (*opened, *progress.shut_out)
+    skipped = (*open_targets, *progress.shut_out)
     return observed.route.upstreams[skipped[-1]].name if skipped else ""
 
 
 def fallback_model(observed: RoutedRequest) -> str:
-    """Returns the model that an agent asks next if no target answers; empty without an
-    agent.
-    """
+    """Returns the model that an agent asks next after no answer; empty without an agent."""
     caller: AgentCaller | None = observed.scope.get(CALLER)
     return caller.fallback if caller is not None else ""
 
 
-def _minimal_record(observed: RoutedRequest) -> CompletedRequest:
+def _build_minimal_record(observed: RoutedRequest) -> CompletedRequest:
     return CompletedRequest(
         observed.route.route.name,
         observed.arm.value,
@@ -288,7 +288,7 @@ OPEN: Final = LEFT_OUT[ExclusionReason.OPEN]
 
 
 # Fields with the same name in a row and its event.
-_TOLD: Final = (
+_EVENT_FIELDS: Final = (
     "request",
     "route",
     "arm",
@@ -309,9 +309,10 @@ _TOLD: Final = (
 
 
 class LeftTarget(NamedTuple):
-    """A target that a request left, and why.
+    """A target that a request left, and its failure.
 
-    attempts, ms: how often and how long the request tried it, in all; 0 if it was left out.
+    attempts, ms: the number and the total time of the request's attempts at it; 0 if the plan
+    left it out.
     """
 
     target: str
@@ -323,7 +324,7 @@ class LeftTarget(NamedTuple):
 
 
 class FailoverLog(RequestObserver):
-    """Logs the targets that a request failed over from. secret: used to hash users."""
+    """Logs the targets that a request failed over from. secret: the key for hashes of users."""
 
     part: ClassVar[RouterPart] = RouterPart.RECORDING
 
@@ -337,7 +338,7 @@ class FailoverLog(RequestObserver):
     ) -> None:
         self._recorder = recorder
         self._events = events
-        self._numbers = itertools.count(1)
+        self._row_numbers = itertools.count(1)
         self._secret = secret
         self._clock = clock
         self._metrics = metrics
@@ -352,22 +353,24 @@ class FailoverLog(RequestObserver):
             and progress.result is not None
         ):
             return
-        left = list(left_targets(job, progress))
-        if not left:
+        left_rows = list(left_targets(job, progress))
+        if not left_rows:
             return
-        answered = progress.upstream
-        next_ = answered.name if answered else None
+        answering_target = progress.upstream
+        next_model_or_target = answering_target.name if answering_target else None
         if record is not None and record.outcome == HANDED_ON:
-            next_ = f"{fallback_model(observed)} (fallbackModel)"
+            next_model_or_target = f"{fallback_model(observed)} (fallbackModel)"
         at = self._clock.now()
-        user_ = hash_callers(caller_keys(observed.request, observed.sticky_key), self._secret)
+        user_hash = hash_callers(
+            caller_keys(observed.request, observed.sticky_key), self._secret
+        )
         sizes = request_size(job.request)
         route = job.route.route.name
         arm = job.arm.value
         rows = [
             Failover(
                 worker=self._recorder.worker,
-                number=next(self._numbers),
+                number=next(self._row_numbers),
                 at=at,
                 request=observed.request_id,
                 route=route,
@@ -382,11 +385,11 @@ class FailoverLog(RequestObserver):
                 attempts=target.attempts,
                 latency_ms=target.ms,
                 endpoint=job.request.endpoint.value,
-                user_hash=user_,
-                next_target=next_target_name(left[number:], next_),
+                user_hash=user_hash,
+                next_target=next_target_name(left_rows[number:], next_model_or_target),
                 **sizes,
             )
-            for number, target in enumerate(left, 1)
+            for number, target in enumerate(left_rows, 1)
         ]
         self._recorder.failed_over(rows)
         for row in rows:
@@ -394,45 +397,45 @@ class FailoverLog(RequestObserver):
             self._events.put(
                 "failover",
                 at=at.isoformat(),
-                answered_by=answered.name if answered else None,
-                user=user_,
+                answered_by=answering_target.name if answering_target else None,
+                user=user_hash,
                 request_ms=round(record.latency_ms if record else 0.0),
                 failure_class=row.failure,
                 ms=round(row.latency_ms),
-                **{name: getattr(row, name) for name in _TOLD},
+                **{name: getattr(row, name) for name in _EVENT_FIELDS},
             )
 
 
 def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[LeftTarget]:
-    """Yields the targets that were left out, then the targets that failed."""
+    """Yields the targets that the plan left out, then the targets that failed."""
     upstreams = job.route.upstreams
-    for out in job.plan.left_out:
-        if out.because in LEFT_OUT:
-            upstream = upstreams[out.target]
-            yield LeftTarget(upstream.name, upstream.provider.name, LEFT_OUT[out.because])
+    for exclusion in job.plan.left_out:
+        if exclusion.because in LEFT_OUT:
+            upstream = upstreams[exclusion.target]
+            yield LeftTarget(upstream.name, upstream.provider.name, LEFT_OUT[exclusion.because])
     for target in job.plan.targets:
         upstream = upstreams[target]
-        made = [attempt for attempt in progress.attempts if attempt.upstream.id == target]
-        last = made[-1].failure if made else None
+        attempts = [attempt for attempt in progress.attempts if attempt.upstream.id == target]
+        last_failure = attempts[-1].failure if attempts else None
         # If the client gets a target's error, the request did not fail over from that target.
-        if last is not None and progress.result is not last:
-            spent_ms = sum(left_target.ms for left_target in made)
+        if last_failure is not None and progress.result is not last_failure:
+            total_ms = sum(made_attempt.ms for made_attempt in attempts)
             yield LeftTarget(
                 upstream.name,
                 upstream.provider.name,
-                last.failure.value,
-                last,
-                len(made),
-                spent_ms,
+                last_failure.failure.value,
+                last_failure,
+                len(attempts),
+                total_ms,
             )
-        elif not made and target in progress.shut_out:
+        elif not attempts and target in progress.shut_out:
             yield LeftTarget(upstream.name, upstream.provider.name, OPEN)
 
 
 def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | None:
-    """Returns the first target of `left` that was tried, else `answered`.
+    """Returns the first target of `left` that the request tried, else `answered`.
 
-    left: the targets after the one that the row is about.
+    left: the targets after the row's target. answered: the target that answered, if any.
     """
     return next(
         (target.target for target in left if target.failure not in LEFT_OUT.values()),

@@ -1,7 +1,7 @@
-"""Opens and closes a span for each request, which a failing tracer does not change.
+"""Opens and closes a span for each request. A failing tracer does not change the request.
 
-Knows tracing only as the protocols below; `tracing` implements them with OpenTelemetry. A
-router without tracing does not import it.
+This module knows only the protocols below; `tracing` implements them with OpenTelemetry. A
+router without tracing does not import `tracing`.
 """
 
 from typing import Protocol
@@ -24,7 +24,7 @@ class TracedRequest(RequestSpan, Protocol):
 
 
 class Tracing(Protocol):
-    """Begins spans of requests, and sends the waiting ones when it closes."""
+    """Begins spans of requests, and sends the waiting spans when it closes."""
 
     def begin(self, observed: RoutedRequest) -> TracedRequest: ...
 
@@ -52,7 +52,7 @@ class RequestTracing(RequestObserver):
 
 
 class _SafeSpan:
-    """A span whose faults are counted and alerted, and do not change the request."""
+    """A span that counts and alerts its tracer's faults, and keeps them from the request."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
 """Mirrors a sample of requests to a shadow's candidate, and compares both answers.
 
-It begins after the user's answer is sent, and drops requests beyond its limits. Only counts
-and sums of comparisons are stored, no text. Requests that refer to the provider's state, or
-that let it run tools, are not mirrored: a second run could change something. `side_calls`
-keeps budgets and tasks; `harness.routing.shadow` compares.
+It begins after the router has sent the user's answer, and drops requests beyond its limits. It
+stores only counts and sums of comparisons, no text. It does not mirror requests that refer to
+the provider's state, or that let the provider run tools, because a second run could change
+something. `side_calls` keeps budgets and tasks; `harness.routing.shadow` compares.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ STATEFUL: Final = (
 
 
 class MirroredRequest(NamedTuple):
-    """A request that is to be mirrored, from its beginning to its end."""
+    """A drawn request, from its beginning to its end."""
 
     shadow: CompiledShadow
     copied: AnswerCopy
@@ -87,7 +87,7 @@ class MirroredRequest(NamedTuple):
 class _ShadowAnswer(NamedTuple):
     """The answer of one side, of the incumbent or of the candidate.
 
-    ms: from the attempt's start; for a stream, to its first output.
+    ms: the time from the attempt's start to the answer, or to a stream's first output.
     """
 
     answer: str | None  # its body or events; None without an answer
@@ -96,7 +96,7 @@ class _ShadowAnswer(NamedTuple):
 
 
 class ShadowMirror(SideCalls):
-    """Mirrors requests. marks: all workers' callers, because each counts once as evidence."""
+    """Mirrors requests. marks: all workers' callers: a caller counts once as evidence."""
 
     part = RouterPart.SHADOW
 
@@ -108,7 +108,7 @@ class ShadowMirror(SideCalls):
     ) -> None:
         super().__init__(parts, spending)
         self._marks = marks
-        self._drawn: dict[str, MirroredRequest] = {}  # by request id
+        self._mirrored_requests: dict[str, MirroredRequest] = {}  # by request id
 
     def watches(self, route: CompiledRoute) -> bool:
         return route.shadow is not None
@@ -116,72 +116,72 @@ class ShadowMirror(SideCalls):
     def before_attempt(self, observed: RoutedRequest) -> None:
         """Draws the request and copies its answer, if the shadow may mirror it.
 
-        Only requests whose plan begins with the incumbent are mirrored, and never those of
-        another arm.
+        The shadow mirrors only requests of the incumbent's arm, and only if the plan begins
+        with the incumbent.
         """
-        served = observed.route.shadow
+        compiled_shadow = observed.route.shadow
         request = observed.request
         plan = observed.plan
-        if served is None or observed.arm is not Arm.INCUMBENT:
+        if compiled_shadow is None or observed.arm is not Arm.INCUMBENT:
             return
-        # While a switch is in force, only its target is asked.
+        # While a switch is in effect, the router asks only the switch's target.
         is_switched = plan.forced is not None and plan.forced.in_effect
         if is_switched or plan.targets[:1] != (plan.incumbent,):
             return
-        shadow = served.shadow
-        over = self._clock.now() >= shadow.expires_at
-        if over or request.endpoint is Endpoint.EMBEDDINGS:
+        shadow = compiled_shadow.shadow
+        has_expired = self._clock.now() >= shadow.expires_at
+        if has_expired or request.endpoint is Endpoint.EMBEDDINGS:
             return
         if not is_mirrored(shadow, observed.sticky_key):
             return
-        most_bytes = observed.route.route.settings.copy_max_bytes
-        declined = (
+        max_bytes = observed.route.route.settings.copy_max_bytes
+        has_opted_out = (
             OptOut.SHADOW in observed.opt_outs or header(observed.scope, SHADOW_OPT_OUT) == OFF
         )
         obstacle = (
-            ("declined" if declined else "")
+            ("declined" if has_opted_out else "")
             or mirror_obstacle(
-                request, served.upstream, most_bytes, observed.route.incumbent_prefill
+                request, compiled_shadow.upstream, max_bytes, observed.route.incumbent_prefill
             )
-            or self._not_now(served)
+            or self._find_obstacle(compiled_shadow)
         )
         if obstacle:
             self._count(shadow.id, obstacle)
             return
-        copy = AnswerCopy(most_bytes)
-        observed.copies.append(copy)
-        mirror = MirroredRequest(served, copy, observed.sticky_key)
-        self._drawn[observed.request_id] = mirror
+        answer_copy = AnswerCopy(max_bytes)
+        observed.copies.append(answer_copy)
+        mirror = MirroredRequest(compiled_shadow, answer_copy, observed.sticky_key)
+        self._mirrored_requests[observed.request_id] = mirror
 
-    def _not_now(self, served: CompiledShadow) -> str:
-        upstream = served.upstream
-        limits = served.shadow.limits
+    def _find_obstacle(self, compiled_shadow: CompiledShadow) -> str:
+        upstream = compiled_shadow.upstream
+        limits = compiled_shadow.shadow.limits
         shadows = self._recorder.shadows
-        id_ = served.shadow.id
+        shadow_id = compiled_shadow.shadow.id
         # While the database is down, the other workers' spending is unknown.
-        if not shadows.knows(id_) or self._holder.stale:
+        if not shadows.knows(shadow_id) or self._holder.stale:
             return "budget_unknown"
-        used = shadows.used(id_, self._clock.now().date())
-        if not within_budget(limits, used, priced=upstream.price is not None):
+        usage = shadows.used(shadow_id, self._clock.now().date())
+        if not within_budget(limits, usage, priced=upstream.price is not None):
             return "over_budget"
-        return self._target_obstacle(upstream)
+        return self._find_target_obstacle(upstream)
 
     def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
-        mirror = self._drawn.pop(observed.request_id, None)
-        incumbent = self._of_user(mirror, response) if mirror else None
+        mirror = self._mirrored_requests.pop(observed.request_id, None)
+        incumbent = self._read_user_answer(mirror, response) if mirror else None
         if mirror is None or incumbent is None:
             return
         shadow = mirror.shadow.shadow
-        under_way = sum(id_ == shadow.id for id_ in self._running.values())
-        if under_way < shadow.limits.at_once:
+        running_calls = sum(shadow_id == shadow.id for shadow_id in self._running.values())
+        if running_calls < shadow.limits.at_once:
             self._start(response.job, mirror, incumbent)
         else:
             self._count(shadow.id, "dropped")
 
-    def _of_user(
+    def _read_user_answer(
         self, mirror: MirroredRequest, exchange: RoutedResponse
     ) -> _ShadowAnswer | None:
-        """Returns the user's answer; None if the pair would compare nothing useful.
+        """Returns the user's answer; None if a comparison would show nothing.
 
         The incumbent's failure is an answer without a text. A failure that the request
         caused, or a client that left, makes no pair.
@@ -222,9 +222,9 @@ class ShadowMirror(SideCalls):
         subject = shadow.proposal or shadow.id
         is_first = self._marks.first(f"{subject}:{mirror.sticky_key}")
         work = self._run(job, mirror, incumbent, is_first=is_first)
-        self._run_aside(work, shadow.id)
+        self._run_in_task(work, shadow.id)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _handle_end(self, task: asyncio.Task[None]) -> None:
         shadow = self._running.pop(task, "")
         if task.cancelled():
             return
@@ -247,14 +247,14 @@ class ShadowMirror(SideCalls):
     ) -> None:
         """Asks the candidate, compares the pair, and notes counts, sums and costs.
 
-        is_first: whether the caller counts here for the first time; each caller counts once
-        as evidence.
+        is_first: whether this is the caller's first pair, because a caller counts once as
+        evidence.
         """
-        served = mirror.shadow
+        compiled_shadow = mirror.shadow
         usage = NO_USAGE
-        price = served.upstream.price
+        price = compiled_shadow.upstream.price
         try:
-            candidate = await self._ask(job, served)
+            candidate = await self._ask(job, compiled_shadow)
             usage = candidate.usage
             if candidate.answer is not None and not usage.input_tokens:
                 # Without a count, the prompt's estimate is a lower bound.
@@ -262,58 +262,58 @@ class ShadowMirror(SideCalls):
         finally:
             self._spending.pay(price, None if usage == NO_USAGE else usage)
         if usage != NO_USAGE:
-            self._metrics.spent(served.upstream.name, usage, price)
+            self._metrics.spent(compiled_shadow.upstream.name, usage, price)
         cost_usd = price.answer_usd(*usage) if price else None
         if cost_usd is None:
-            self._note(served.shadow.id, {UNPRICED: 1})
+            self._note(compiled_shadow.shadow.id, {UNPRICED: 1})
         else:
-            self._note(served.shadow.id, {}, {COST_USD: cost_usd})
+            self._note(compiled_shadow.shadow.id, {}, {COST_USD: cost_usd})
         # Parsing a long answer takes time, so a thread does it.
-        own_price = job.route.upstreams[job.plan.incumbent].price
-        sides = (incumbent, own_price), (candidate, price)
+        incumbent_price = job.route.upstreams[job.plan.incumbent].price
+        sides = (incumbent, incumbent_price), (candidate, price)
         counts, sums = await asyncio.to_thread(
-            lambda: compare_pair(*(_side(job.request, *side) for side in sides))
+            lambda: compare_pair(*(_build_side(job.request, *side) for side in sides))
         )
-        of_caller = unit_counts(counts) if is_first else {}
-        self._note(served.shadow.id, counts | of_caller, sums)
+        caller_counts = unit_counts(counts) if is_first else {}
+        self._note(compiled_shadow.shadow.id, counts | caller_counts, sums)
 
-    async def _ask(self, job: RoutedRequest, served: CompiledShadow) -> _ShadowAnswer:
-        """Asks the candidate once. An overloaded candidate is left alone for REST_S."""
+    async def _ask(self, job: RoutedRequest, compiled_shadow: CompiledShadow) -> _ShadowAnswer:
+        """Asks the candidate once. After an overload, it gets no calls for REST_S."""
         loop = self._calls.timers.loop
-        upstream = served.upstream
-        began = loop.time()
-        most_s = min(
+        upstream = compiled_shadow.upstream
+        began_s = loop.time()
+        max_s = min(
             job.route.route.settings.total_timeout_s,
             self._settings.total_timeout_s,
         )
-        again = replace(
+        mirrored_request = replace(
             job,
-            begun=began,
-            deadline=began + most_s,
+            begun=began_s,
+            deadline=began_s + max_s,
             span=None,
             hurried=False,
             probe=None,
         )
-        until = again.deadline
-        most_bytes = job.route.route.settings.copy_max_bytes
+        deadline_s = mirrored_request.deadline
+        max_bytes = job.route.route.settings.copy_max_bytes
         if job.request.stream:
-            until = min(
-                until,
-                began + first_token_s(job.route, upstream, self._settings),
+            deadline_s = min(
+                deadline_s,
+                began_s + first_token_s(job.route, upstream, self._settings),
             )
-        made = self._attempt(upstream, until, job.request.endpoint)
+        attempt = self._build_attempt(upstream, deadline_s, job.request.endpoint)
         try:
-            with self._calls.timers.limit(until):
-                result = await self._calls.make(again, made, lambda _: None)
+            with self._calls.timers.limit(deadline_s):
+                result = await self._calls.make(mirrored_request, attempt, lambda _: None)
         except (UpstreamFailed, TimeoutError) as error:
             if isinstance(error, UpstreamFailed) and error.failure in BUSY:
                 self._rests_until[upstream.id] = self._clock.monotonic() + REST_S
-            return _ShadowAnswer(None, (loop.time() - began) * 1000, NO_USAGE)
-        ms = (loop.time() - began) * 1000
+            return _ShadowAnswer(None, (loop.time() - began_s) * 1000, NO_USAGE)
+        latency_ms = (loop.time() - began_s) * 1000
         if isinstance(result, UpstreamAnswer):
-            body = result.body[:most_bytes].decode("utf-8", "replace")
-            return _ShadowAnswer(body, ms, result.usage or NO_USAGE)
-        return await _drained(result, ms, most_bytes)
+            body = result.body[:max_bytes].decode("utf-8", "replace")
+            return _ShadowAnswer(body, latency_ms, result.usage or NO_USAGE)
+        return await _drain(result, latency_ms, max_bytes)
 
     def _count(self, shadow: str, name: str) -> None:
         self._recorder.counters[f"shadow_{name}"] += 1
@@ -334,14 +334,14 @@ class ShadowMirror(SideCalls):
 def mirror_obstacle(
     request: ClientRequest,
     upstream: CompiledTarget,
-    most_bytes: int,
+    max_bytes: int,
     incumbent: Prefill = Prefill.UNKNOWN,
 ) -> str:
-    """Names the reason not to mirror a request to this target; empty if there is no reason.
+    """Names the reason not to mirror a request to this target; empty without one.
 
     incumbent: how the route's incumbent reads a last turn of the assistant.
     """
-    if len(request.text) > most_bytes:
+    if len(request.text) > max_bytes:
         return "too_large"
     if any(request.value(field) for field in STATEFUL) or provider_runs_tools(request):
         return "not_repeatable"
@@ -362,23 +362,23 @@ def provider_runs_tools(request: ClientRequest) -> bool:
     }
 
 
-async def _drained(
+async def _drain(
     stream: CommittedStream,
     ms: float,
-    most_bytes: int,
+    max_bytes: int,
 ) -> _ShadowAnswer:
     """Reads the candidate's stream to its end. ms: the time to its first output."""
-    copied = AnswerCopy(most_bytes)
+    answer_copy = AnswerCopy(max_bytes)
     try:
         async with aclosing(stream.sent()) as pieces:
             async for piece in pieces:
-                copied.add(piece)
+                answer_copy.add(piece)
     finally:
         await stream.aclose()
-    return _ShadowAnswer(None if stream.failure else copied.text, ms, stream.events.used())
+    return _ShadowAnswer(None if stream.failure else answer_copy.text, ms, stream.events.used())
 
 
-def _side(
+def _build_side(
     request: ClientRequest,
     answer: _ShadowAnswer,
     price: Price | None,
@@ -388,8 +388,8 @@ def _side(
         endpoint = request.endpoint.value
         content = build_transcript(endpoint, request.text, answer.answer, stream=request.stream)
     usage = answer.usage
-    return PairSide(content, answer.ms, usage.output_tokens, _cost(price, usage))
+    return PairSide(content, answer.ms, usage.output_tokens, _compute_cost_usd(price, usage))
 
 
-def _cost(price: Price | None, usage: TokenUsage) -> float:
+def _compute_cost_usd(price: Price | None, usage: TokenUsage) -> float:
     return (price.answer_usd(*usage) if price else None) or 0.0

@@ -1,8 +1,8 @@
-"""Side calls are requests of judges and shadows, within budgets. No user waits for them.
+"""Makes side calls: requests of judges and shadows, within budgets. No user waits for them.
 
-`SideCalls` is the base of `judge` and `shadow`: one task for each call, and an attempt that
-neither breakers nor traffic count. The other classes follow the database's thread, and know
-what all workers together have spent. A call is not made while that is unknown.
+`SideCalls` is the base of `judge` and `shadow`. It runs a task for each call; breakers and
+traffic do not count the call's attempt. The other classes run in the database's thread, and
+know the spending of all workers. The router makes no side call while the spending is unknown.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ USERS_FIRST: Final = "users_first"
 class WorkerSpending:
     """Keeps this worker's calls for one purpose within the monthly cap.
 
-    An instance is a follower of the snapshot's holder: each call with the store writes and
-    reads the costs of all workers.
+    The snapshot's holder calls an instance with the store. The call writes this worker's costs
+    and reads the costs of all workers.
     """
 
     def __init__(self, purpose: SpendingPurpose, clock: Clock) -> None:
@@ -55,17 +55,15 @@ class WorkerSpending:
         self._meter: SpendingMeter | None = None  # None until the first call with the store
 
     def __call__(self, store: RouterStore) -> None:
-        """Stores costs. Raises StoreUnavailable, and stores them later."""
+        """Stores costs. Raises StoreUnavailable; the next call then stores them."""
         if self._meter is None:
             self._meter = SpendingMeter(store.spending, self._clock, self._purpose)
         self._meter.refresh()
 
     def may_ask(self, upstream: CompiledTarget) -> bool:
-        """Returns whether a call fits the cap. A target without a price fits no cap in US
-        dollars.
-        """
-        unpriced = "" if upstream.price is not None else upstream.name
-        return self._meter is not None and not self._meter.find_obstacle(unpriced)
+        """Returns whether a call fits the cap. A target without a price fits no cap."""
+        unpriced_target = "" if upstream.price is not None else upstream.name
+        return self._meter is not None and not self._meter.find_obstacle(unpriced_target)
 
     def pay(self, price: Price | None, usage: TokenUsage | None) -> None:
         """Adds a call's cost. usage: None if the call had no answer; it then costs nothing."""
@@ -82,8 +80,8 @@ class WorkerSpending:
 Watched = Callable[[CompiledSnapshot], frozenset[str]]
 Stored = Callable[[RouterRecords, frozenset[str], date], Iterable[object]]
 TOTALS_EVERY_S: Final = 1.0
-# Each pair: a function for the subjects with a budget, and one for their rows of this month or
-# day.
+# A pair has two functions. The first returns the subjects with a budget, the second their rows
+# of this month or day.
 KEY_BUDGETS: Final[tuple[Watched, Stored]] = (
     lambda serving: serving.budgeted,
     lambda tx, keys, day: tx.observations.spends(since=day.replace(day=1), keys=keys),
@@ -113,28 +111,28 @@ class TotalsRefresh:
         self._clock = clock
         self._watched = watched
         self._stored = stored
-        self._next = -TOTALS_EVERY_S
-        self._asked: frozenset[str] = frozenset()
+        self._next_read_s = -TOTALS_EVERY_S
+        self._last_subjects: frozenset[str] = frozenset()
 
     def __call__(self, store: RouterStore) -> None:
-        """Raises StoreUnavailable, and then keeps the last known figures."""
+        """Reads new figures. Raises StoreUnavailable, and then keeps the last ones."""
         serving = self._holder.current
         subjects = self._watched(serving) if serving else frozenset()
-        now = self._clock.monotonic()
-        if not subjects or (subjects == self._asked and now < self._next):
+        now_s = self._clock.monotonic()
+        if not subjects or (subjects == self._last_subjects and now_s < self._next_read_s):
             return
         today = self._clock.now().date()
         with store.read() as tx:
             rows = list(self._stored(tx, subjects, today))
         self._totals.know(subjects, rows)
-        self._asked = subjects
-        self._next = now + TOTALS_EVERY_S
+        self._last_subjects = subjects
+        self._next_read_s = now_s + TOTALS_EVERY_S
 
 
-EVERY_S: Final = 5.0
-# Older costs are in the stored blocks, so a worker need not add them. A failure of the database
-# changes nothing: while it is down, the router judges nothing.
-LATELY_S: Final = MAX_BLOCK_AGE_S + JUDGED_WITHIN_S
+READ_EVERY_S: Final = 5.0
+# The stored blocks contain older costs, so a worker need not add them. An outage of the
+# database changes nothing, because the router judges nothing meanwhile.
+RECENT_S: Final = MAX_BLOCK_AGE_S + JUDGED_WITHIN_S
 
 
 class JudgeBudget:
@@ -145,58 +143,62 @@ class JudgeBudget:
         self._clock = clock
         self._lock = threading.Lock()
         self._known_usd: dict[str, float] = {}
-        self._read: dict[str, int] = {}
-        self._lately: deque[tuple[float, str, float]] = deque()
-        self._next = -EVERY_S
+        self._last_block_numbers: dict[str, int] = {}
+        self._recent_costs: deque[tuple[float, str, float]] = deque()
+        self._next_read_s = -READ_EVERY_S
 
     def __call__(self, store: RouterStore) -> None:
-        """Raises StoreUnavailable, and then keeps the last known figures."""
+        """Reads new figures. Raises StoreUnavailable, and then keeps the last ones."""
         serving = self._holder.current
         routes = serving.snapshot.table.routes.values() if serving else ()
-        judged = [
+        rollouts = [
             route.experiment.rollout
             for route in routes
             if route.experiment and canary_judge(route)
         ]
-        now = self._clock.monotonic()
-        if now < self._next and all(id_ in self._known_usd for id_ in judged):
+        now_s = self._clock.monotonic()
+        if now_s < self._next_read_s and all(id_ in self._known_usd for id_ in rollouts):
             return
-        for rollout in judged:
+        for rollout in rollouts:
             self._refresh(store, rollout)
         with self._lock:
-            for gone in self._known_usd.keys() - set(judged):
-                del self._known_usd[gone], self._read[gone]
-        self._next = now + EVERY_S
+            for ended_rollout in self._known_usd.keys() - set(rollouts):
+                del self._known_usd[ended_rollout], self._last_block_numbers[ended_rollout]
+        self._next_read_s = now_s + READ_EVERY_S
 
     def _refresh(self, store: RouterStore, rollout: str) -> None:
         with store.read() as tx:
-            new = tx.observations.blocks(rollout, after=self._read.get(rollout, 0))
-        tallies = (block.counts.get(Guardrail.JUDGE) for block in new)
+            blocks = tx.observations.blocks(
+                rollout, after=self._last_block_numbers.get(rollout, 0)
+            )
+        tallies = (block.counts.get(Guardrail.JUDGE) for block in blocks)
         usd = sum(tally.cost_usd for tally in tallies if isinstance(tally, JudgeTally))
         with self._lock:
             self._known_usd[rollout] = self._known_usd.get(rollout, 0.0) + usd
-            self._read[rollout] = max((block.number for block in new), default=0) or (
-                self._read.get(rollout, 0)
-            )
+            self._last_block_numbers[rollout] = max(
+                (block.number for block in blocks), default=0
+            ) or (self._last_block_numbers.get(rollout, 0))
 
     def note(self, rollout: str, cost_usd: float) -> None:
         """Adds a verdict's cost, until the stored blocks contain it."""
         with self._lock:
-            self._lately.append((self._clock.monotonic(), rollout, cost_usd))
+            self._recent_costs.append((self._clock.monotonic(), rollout, cost_usd))
 
     def spent(self, rollout: str) -> tuple[float, float] | None:
         """Returns the stored cost and this worker's recent cost in US dollars.
 
         Returns None until the database has answered.
         """
-        since = self._clock.monotonic() - LATELY_S
+        since_s = self._clock.monotonic() - RECENT_S
         with self._lock:
-            while self._lately and self._lately[0][0] < since:
-                self._lately.popleft()
+            while self._recent_costs and self._recent_costs[0][0] < since_s:
+                self._recent_costs.popleft()
             if rollout not in self._known_usd:
                 return None
-            lately = sum(usd for _, of, usd in self._lately if of == rollout)
-            return self._known_usd[rollout], lately
+            recent_usd = sum(
+                usd for _, paid_rollout, usd in self._recent_costs if paid_rollout == rollout
+            )
+            return self._known_usd[rollout], recent_usd
 
 
 class SideParts(NamedTuple):
@@ -223,7 +225,7 @@ class SideCalls(RequestObserver):
         self._spending = spending
         self._running: dict[asyncio.Task[None], str] = {}
         self._rests_until: dict[str, float] = {}  # by target id
-        self._began_at: dict[str, float] = {}  # by target id: the last call that began
+        self._began_at_s: dict[str, float] = {}  # by target id: the last call that began
 
     async def aclose(self) -> None:
         running = list(self._running)
@@ -231,37 +233,38 @@ class SideCalls(RequestObserver):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _run_aside(self, work: Coroutine[Any, Any, None], subject: str) -> None:
-        """Runs a call in a task. subject: the rollout or the shadow that it belongs to."""
+    def _run_in_task(self, work: Coroutine[Any, Any, None], subject: str) -> None:
+        """Runs a call in a task. subject: the call's rollout or shadow."""
         task = asyncio.ensure_future(work)
         self._running[task] = subject
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._handle_end)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _handle_end(self, task: asyncio.Task[None]) -> None:
         raise NotImplementedError
 
-    def _target_obstacle(self, upstream: CompiledTarget) -> str:
-        """Names the reason not to ask a target now: it rests, its circuit is open or paused,
-        or the account's users come first.
+    def _find_target_obstacle(self, upstream: CompiledTarget) -> str:
+        """Names the reason not to ask a target now; empty without one.
+
+        The target rests, its circuit is open or paused, or the account's users come first.
         """
-        now = self._clock.monotonic()
-        if self._rests_until.get(upstream.id, 0.0) > now:
+        now_s = self._clock.monotonic()
+        if self._rests_until.get(upstream.id, 0.0) > now_s:
             return "resting"
         if not self._health.all_well((upstream.id,)):
             return "circuit_open"
         permit = self._accounts.permit(upstream)
-        since_s = now - self._began_at.get(upstream.id, -permit.gap_s)
+        since_s = now_s - self._began_at_s.get(upstream.id, -permit.gap_s)
         is_free = len(self._running) < permit.calls and since_s >= permit.gap_s
         return "" if is_free else USERS_FIRST
 
-    def _attempt(
+    def _build_attempt(
         self,
         upstream: CompiledTarget,
-        until: float,
+        deadline_s: float,
         endpoint: Endpoint,
     ) -> Attempt:
-        """Builds an attempt that the target's health and traffic ignore: no user sent it."""
+        """Builds an attempt. Health and traffic ignore it, because no user sent it."""
         key = self._keys.key(upstream)
-        self._began_at[upstream.id] = self._clock.monotonic()
+        self._began_at_s[upstream.id] = self._clock.monotonic()
         self._accounts.note_call(upstream, key)
-        return Attempt(upstream, LAST_RESORT_TICKET, key, until, 1, endpoint)
+        return Attempt(upstream, LAST_RESORT_TICKET, key, deadline_s, 1, endpoint)

@@ -1,8 +1,8 @@
 """Exports spans to OpenTelemetry, named by the GenAI semantic conventions.
 
-Imported only if tracing is configured. `request_tracing` decides when a span begins and
-ends, and catches this module's faults. Texts of requests and answers are exported only if
-the settings allow it, and if the client did not refuse copies.
+The router imports it only if the settings configure tracing. `request_tracing` decides when a
+span begins and ends, and catches this module's faults. The tracer exports texts of requests and
+answers only if the settings allow it and the client did not refuse copies.
 """
 
 import json
@@ -31,7 +31,7 @@ from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget
 
 OPERATIONS: Final[Mapping[Endpoint, str]] = {Endpoint.EMBEDDINGS: "embeddings"}
-# Our kinds of providers, by the conventions' names for well-known providers.
+# The conventions' names for well-known providers, by our kind.
 PROVIDERS: Final[Mapping[str, str]] = {
     "azure_openai": "azure.ai.openai",
     "bedrock": "aws.bedrock",
@@ -54,13 +54,17 @@ class OpenTelemetry:
     """
 
     def __init__(self, settings: TracingSettings) -> None:
-        self._content = settings.content
-        named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "swapgate-router"}
-        self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
+        self._exports_content = settings.content
+        resource_attributes = (
+            {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "swapgate-router"}
+        )
+        self._provider_name = TracerProvider(
+            resource=Resource.create(resource_attributes), shutdown_on_exit=False
+        )
         url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
         exporter = OTLPSpanExporter(url if settings.otlp_endpoint else None, timeout=EXPORT_S)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer("swapgate.router")
+        self._provider_name.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider_name.get_tracer("swapgate.router")
 
     def begin(self, observed: RoutedRequest) -> "OpenSpan":
         """Begins a request's span, below the client's span if its headers name one."""
@@ -83,21 +87,21 @@ class OpenTelemetry:
                 "swapgate.arm": observed.arm.value,
                 "swapgate.revision": observed.revision,
                 "swapgate.request_id": observed.request_id,
-                **_requested(request),
+                **_describe_request(request),
             },
         )
-        content = self._content and not is_copy_refused(observed)
-        if content:
+        exports_content = self._exports_content and not is_copy_refused(observed)
+        if exports_content:
             _set_content(span, "gen_ai.input.messages", request.value("messages"))
-        return OpenSpan(self._tracer, span, operation, content=content)
+        return OpenSpan(self._tracer, span, operation, exports_content=exports_content)
 
     def close(self) -> None:
         """Sends the waiting spans, and ends the exporter."""
-        self._provider.shutdown()
+        self._provider_name.shutdown()
 
 
 class OpenSpan:
-    """One request's span, with the span of the attempt under way below it."""
+    """One request's span, with the current attempt's span below it."""
 
     def __init__(
         self,
@@ -105,12 +109,12 @@ class OpenSpan:
         span: Span,
         operation: str,
         *,
-        content: bool,
+        exports_content: bool,
     ) -> None:
         self._tracer = tracer
         self._span = span
         self._operation = operation
-        self._content = content
+        self._exports_content = exports_content
         self._current = span
 
     @property
@@ -125,9 +129,7 @@ class OpenSpan:
         number: int,
         settle: OnEnd,
     ) -> OnEnd:
-        """Begins a span for an attempt. The returned function ends it, then settles the
-        attempt.
-        """
+        """Begins an attempt's span. The returned function ends it, then settles the attempt."""
         span = self._current = self._tracer.start_span(
             f"{self._operation} {upstream.target.model}",
             trace.set_span_in_context(self._span),
@@ -135,19 +137,19 @@ class OpenSpan:
             {
                 "gen_ai.operation.name": self._operation,
                 "gen_ai.request.model": upstream.target.model,
-                "gen_ai.provider.name": _provider(upstream),
+                "gen_ai.provider.name": _provider_name(upstream),
                 "swapgate.target": upstream.name,
                 "swapgate.attempt": number,
             },
         )
 
-        def ended(outcome: FailureClass | None) -> None:
+        def end_attempt(outcome: FailureClass | None) -> None:
             if outcome is not None:
-                _failed(span, outcome.value)
+                _mark_failed(span, outcome.value)
             span.end()
             settle(outcome)
 
-        return ended
+        return end_attempt
 
     def end(self, response: RoutedResponse) -> None:
         """Ends the request's span with its outcome, tokens and target."""
@@ -158,7 +160,7 @@ class OpenSpan:
         if (upstream := progress.upstream) is not None:
             span.set_attributes(
                 {
-                    "gen_ai.provider.name": _provider(upstream),
+                    "gen_ai.provider.name": _provider_name(upstream),
                     "gen_ai.response.model": upstream.target.model,
                     "gen_ai.usage.input_tokens": response.usage.input_tokens,
                     "gen_ai.usage.output_tokens": response.usage.output_tokens,
@@ -167,19 +169,21 @@ class OpenSpan:
             )
         if progress.first_token_s is not None:
             span.set_attribute("gen_ai.response.time_to_first_chunk", progress.first_token_s)
-        self._tell_of_answer(progress.result)
+        self._describe_answer(progress.result)
         if response.error:
-            _failed(span, response.error)
+            _mark_failed(span, response.error)
         span.end()
 
-    def _tell_of_answer(self, result: object) -> None:
-        found = _parsed(result.body) if isinstance(result, UpstreamAnswer) else {}
-        streamed = result.events.finish_reasons if isinstance(result, CommittedStream) else ()
-        reasons = list(streamed) or read_finish_reasons(found)
+    def _describe_answer(self, result: object) -> None:
+        answer = _parse_answer(result.body) if isinstance(result, UpstreamAnswer) else {}
+        streamed_reasons = (
+            result.events.finish_reasons if isinstance(result, CommittedStream) else ()
+        )
+        reasons = list(streamed_reasons) or read_finish_reasons(answer)
         if reasons:
             self._span.set_attribute("gen_ai.response.finish_reasons", reasons)
-        if self._content and found:
-            outputs = found.get("choices") or found.get("content") or found.get("output")
+        if self._exports_content and answer:
+            outputs = answer.get("choices") or answer.get("content") or answer.get("output")
             _set_content(self._span, "gen_ai.output.messages", outputs)
 
 
@@ -187,32 +191,34 @@ def read_finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
     """Returns the finish reasons of a plain answer, in any of the protocols."""
     choices = answer.get("choices")
     if isinstance(choices, list):
-        found = [choice.get("finish_reason") for choice in choices if isinstance(choice, dict)]
+        reasons = [
+            choice.get("finish_reason") for choice in choices if isinstance(choice, dict)
+        ]
     else:
-        found = [answer.get("stop_reason") or answer.get("status")]
-    return [item for item in found if isinstance(item, str)]
+        reasons = [answer.get("stop_reason") or answer.get("status")]
+    return [reason for reason in reasons if isinstance(reason, str)]
 
 
-def _requested(request: ClientRequest) -> Attributes:
-    numbers = {
+def _describe_request(request: ClientRequest) -> Attributes:
+    number_types = {
         "max_tokens": int,
         "temperature": float,
         "top_p": float,
     }
-    values = {name: request.value(name) for name in numbers}
+    values = {name: request.value(name) for name in number_types}
     return {
-        f"gen_ai.request.{name}": numbers[name](value)
+        f"gen_ai.request.{name}": number_types[name](value)
         for name, value in values.items()
         if isinstance(value, int | float)
     }
 
 
-def _provider(upstream: CompiledTarget) -> str:
+def _provider_name(upstream: CompiledTarget) -> str:
     kind = upstream.provider.kind
     return upstream.provider.name if kind == "custom" else PROVIDERS.get(kind, kind)
 
 
-def _failed(span: Span, error: str) -> None:
+def _mark_failed(span: Span, error: str) -> None:
     span.set_attribute("error.type", error)
     span.set_status(Status(StatusCode.ERROR))
 
@@ -226,11 +232,11 @@ def _set_content(
         span.set_attribute(name, json.dumps(value, ensure_ascii=False))
 
 
-def _parsed(body: bytes) -> Mapping[str, Any]:
+def _parse_answer(body: bytes) -> Mapping[str, Any]:
     if not body or len(body) > MAX_PARSED_BYTES:
         return {}
     try:
-        found = json.loads(body)
+        parsed = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}

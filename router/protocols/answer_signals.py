@@ -23,13 +23,13 @@ from router.protocols.answers import (
 )
 
 # Characters kept of an answer. The guardrails judge neither JSON nor calls of a longer answer.
-MAX_KEPT: Final = 256 * 1024
+MAX_KEPT_CHARS: Final = 256 * 1024
 # Characters at an answer's beginning in which a refusal counts.
-OPENING: Final = 200
-# Of hashes of texts: 48 bits, which JSON keeps exactly.
+OPENING_CHARS: Final = 200
+# The size of a text's hash. JSON keeps a number of 48 bits exactly.
 DIGEST_BYTES: Final = 6
 # Matches few texts: missing a refusal is less harmful than counting an answer as a refusal.
-_DECLINES: Final = re.compile(
+_match_refusal: Final = re.compile(
     r"\s*(?:I(?:['\u2019]m| am) (?:very |so )?sorry,? (?:but |, )?)?"
     r"I (?:can(?:no|['\u2019])t|can not|am not able to|won['\u2019]t|will not)"
     r" (?:help|assist|comply|provide|answer|do that|fulfil|discuss)\b",
@@ -67,48 +67,48 @@ class AnswerSignals:
         self._texts: dict[object, list[str]] = {}
         self._calls: dict[object, list[ToolCallSignal]] = {}
 
-    def text(self, place: object, words: object) -> None:
+    def text(self, place: object, piece: object) -> None:
         """Adds a piece of the text at `place`. Other content marks the answer as `cut`."""
-        if words is None:
+        if piece is None:
             return
-        if not isinstance(words, str):
+        if not isinstance(piece, str):
             self.cut = True
             return
-        kept = words if self.keeps else words[: max(0, OPENING - self.length)]
-        self.length += len(words)
-        self.text_length += len(words)
-        self._hash.update(words.encode("utf-8", "surrogatepass"))
-        if self.keeps and self.length > MAX_KEPT:
+        kept_piece = piece if self.keeps else piece[: max(0, OPENING_CHARS - self.length)]
+        self.length += len(piece)
+        self.text_length += len(piece)
+        self._hash.update(piece.encode("utf-8", "surrogatepass"))
+        if self.keeps and self.length > MAX_KEPT_CHARS:
             self.cut = True
-        elif kept:
-            self._texts.setdefault(place, []).append(kept)
+        elif kept_piece:
+            self._texts.setdefault(place, []).append(kept_piece)
 
     def call(
         self,
         place: object,
         name: object,
         arguments: object,
-        own_id: object = None,
+        call_id: object = None,
     ) -> None:
         """Adds a piece of the call at `place`.
 
-        arguments: a piece of JSON text, or an object. own_id: the provider's id of the
+        arguments: a piece of JSON text, or an object. call_id: the provider's id of the
         call.
         """
         if not self.keeps:
             return
         calls = self._calls.setdefault(place, [])
-        call = call_of_piece(calls, ToolCallSignal, own_id, name, arguments)
+        call = call_of_piece(calls, ToolCallSignal, call_id, name, arguments)
         if isinstance(arguments, Mapping):
             call.object = call.object or arguments
         elif isinstance(arguments, str):
             self.length += len(arguments)
-            if self.length > MAX_KEPT:
+            if self.length > MAX_KEPT_CHARS:
                 self.cut = True
                 arguments = None
-        call.add(own_id, name, arguments)
+        call.add(call_id, name, arguments)
 
-    def ended(self, reason: object) -> None:
+    def note_end(self, reason: object) -> None:
         """Notes the answer's finish reason. An empty reason changes nothing."""
         if reason:
             ending = read_ending(reason)
@@ -126,14 +126,12 @@ class AnswerSignals:
         if self.refused:
             return True
         for pieces in self._texts.values():  # noqa: SIM110 - a generator costs a call per text
-            if _DECLINES("".join(pieces)):
+            if _match_refusal("".join(pieces)):
                 return True
         return False
 
     def texts(self) -> Iterator[str]:
-        """Returns the texts that were kept, one for each place; without `keeps` only their
-        beginnings.
-        """
+        """Returns one text for each place. Without `keeps`, it is only the text's beginning."""
         return ("".join(pieces) for pieces in self._texts.values())
 
     @property
@@ -142,7 +140,7 @@ class AnswerSignals:
 
 
 class ToolCallSignal(CallPieces):
-    """Collects a tool call. object: the arguments, if the answer contains them as an object."""
+    """Collects a tool call. object: its arguments, if the provider sent them as an object."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,19 +155,19 @@ class ToolCallSignal(CallPieces):
 ANY: Mapping[str, object] = {}
 
 
-def read_schema(form: object) -> Mapping[str, object] | None:
-    """Returns the schema that a request demands of its answer; ANY for any object, None for
-    no JSON.
+def read_schema(response_format: object) -> Mapping[str, object] | None:
+    """Returns the schema that a request demands of its answer.
 
-    form: the request's format in any of the protocols.
+    Returns ANY if the request accepts any object, None if it demands no JSON.
+    response_format: the request's format in any of the protocols.
     """
-    kind = form.get("type") if isinstance(form, Mapping) else None
-    if kind not in ("json_object", "json_schema") or not isinstance(form, Mapping):
+    kind = response_format.get("type") if isinstance(response_format, Mapping) else None
+    if kind not in ("json_object", "json_schema") or not isinstance(response_format, Mapping):
         return None
     if kind == "json_object":
         return ANY  # OpenAI's protocol ignores a schema for `json_object`
-    given = form.get("json_schema", form)  # nested only in chats
-    schema = given.get("schema") if isinstance(given, Mapping) else None
+    schema_holder = response_format.get("json_schema", response_format)  # nested only in chats
+    schema = schema_holder.get("schema") if isinstance(schema_holder, Mapping) else None
     return schema if isinstance(schema, Mapping) else ANY
 
 
@@ -191,7 +189,7 @@ def read_signals(
             signals.refused = True
         if message.get("tool_calls"):
             _read_calls(signals, index, message["tool_calls"])
-    signals.ended(choice.get("finish_reason"))
+    signals.note_end(choice.get("finish_reason"))
 
 
 def _read_parts(
@@ -202,9 +200,9 @@ def _read_parts(
     for part in iter_objects(parts):
         if part.get("type") not in _TEXT_PARTS:
             signals.cut = True
-        for kind, words in read_content([part]):
+        for kind, text in read_content([part]):
             if kind is BlockKind.TEXT:
-                signals.text(index, words)
+                signals.text(index, text)
             elif kind is BlockKind.REFUSAL:
                 signals.refused = True
 

@@ -45,7 +45,8 @@ class FinishReason(StrEnum):
 class TokenUsage(NamedTuple):
     """The tokens of one request. input_tokens includes cached and written tokens.
 
-    A count of 0 is unknown, but for the output of an embedding: each prompt has a token.
+    A count of 0 means that the count is unknown, because each prompt and answer has a
+    token. Only the output of an embedding really is 0.
     """
 
     input_tokens: int
@@ -76,7 +77,7 @@ class AnswerEnd(NamedTuple):
 
 
 class WholeAnswer(NamedTuple):
-    """A complete answer, as `AnswerWriter` would get it piece by piece."""
+    """A complete answer. `AnswerWriter` gets the same parts one by one."""
 
     head: AnswerHead
     blocks: tuple[AnswerBlock, ...]
@@ -84,7 +85,10 @@ class WholeAnswer(NamedTuple):
 
 
 class AnswerWriter(Protocol):
-    """Writes `begin`, each block (`open`, `more`, `close`), `end`; `error` at any point."""
+    """Writes an answer: `begin`, then `open`, `more`, `close` for each block, then `end`.
+
+    `error` may follow at any point.
+    """
 
     def begin(self, head: AnswerHead) -> bytes:
         """Begins the answer's events."""
@@ -122,44 +126,57 @@ def read_usage(value: object, tier: object = None) -> TokenUsage | None:
     details = get("prompt_tokens_details")
     if "cached_tokens" in value and not details:
         details = value
-    used = usage_with_cache(
+    usage = read_usage_with_cache(
         get("prompt_tokens"),
         get("completion_tokens"),
         details,
         tier,
     )
-    of_output = get("completion_tokens_details")
-    thought = of_output.get("reasoning_tokens") if isinstance(of_output, dict) else None
-    if thought and get("total_tokens") == sum((*used[:2], read_count(thought))):
-        return used._replace(output_tokens=used.output_tokens + thought)
-    return used
+    output_details = get("completion_tokens_details")
+    thinking_tokens = (
+        output_details.get("reasoning_tokens") if isinstance(output_details, dict) else None
+    )
+    if thinking_tokens and get("total_tokens") == sum(
+        (*usage[:2], read_count(thinking_tokens))
+    ):
+        return usage._replace(output_tokens=usage.output_tokens + thinking_tokens)
+    return usage
 
 
-def usage_with_cache(
-    given: object,
-    made: object,
+def read_usage_with_cache(
+    input_count: object,
+    output_count: object,
     details: object,
     tier: object = None,
 ) -> TokenUsage:
     """Reads the counts of OpenAI's protocols.
 
-    details: of the input tokens. tier: the answer's service tier, if it is text. Cached and
-    written tokens are at most the input tokens.
+    details: splits the input tokens by their use of the cache.
+    tier: the answer's service tier; a value that is not text counts as no tier.
+    Cached and written tokens are at most the input tokens.
     """
     # Inlines `read_count`, because every answer passes here.
-    input_tokens = given if isinstance(given, int) and 0 < given <= MOST_TOKENS else 0
-    output_tokens = made if isinstance(made, int) and 0 < made <= MOST_TOKENS else 0
+    input_tokens = (
+        input_count if isinstance(input_count, int) and 0 < input_count <= MOST_TOKENS else 0
+    )
+    output_tokens = (
+        output_count if isinstance(output_count, int) and 0 < output_count <= MOST_TOKENS else 0
+    )
     tier = tier if isinstance(tier, str) else ""
     if not details or not isinstance(details, dict):
         return TokenUsage(input_tokens, output_tokens, 0, 0, 0, tier)
-    cached = min(read_count(details.get("cached_tokens")), input_tokens)
+    cached_tokens = min(read_count(details.get("cached_tokens")), input_tokens)
     # OpenAI's name. Otherwise the name by which gateways and LiteLLM pass on Anthropic's count.
-    writes = details.get("cache_write_tokens") or details.get("cache_creation_tokens")
-    if not writes:
-        return TokenUsage(input_tokens, output_tokens, cached, 0, 0, tier)
-    written = min(read_count(writes), input_tokens - cached)
-    hour = min(read_hour_count(details.get("cache_creation_token_details")), written)
-    return TokenUsage(input_tokens, output_tokens, cached, written, hour, tier)
+    cache_writes = details.get("cache_write_tokens") or details.get("cache_creation_tokens")
+    if not cache_writes:
+        return TokenUsage(input_tokens, output_tokens, cached_tokens, 0, 0, tier)
+    written_tokens = min(read_count(cache_writes), input_tokens - cached_tokens)
+    hour_tokens = min(
+        read_hour_count(details.get("cache_creation_token_details")), written_tokens
+    )
+    return TokenUsage(
+        input_tokens, output_tokens, cached_tokens, written_tokens, hour_tokens, tier
+    )
 
 
 def read_hour_count(details: object) -> int:
@@ -170,7 +187,7 @@ def read_hour_count(details: object) -> int:
 
 
 def read_count(value: object) -> int:
-    """Reads a count of tokens; 0 for a value that is no count from 1 to MOST_TOKENS."""
+    """Reads a count of tokens; 0 for a value that is not an integer from 1 to MOST_TOKENS."""
     return value if isinstance(value, int) and 0 < value <= MOST_TOKENS else 0
 
 
@@ -260,7 +277,7 @@ ENDS: Final[Mapping[str, Mapping[str, AnswerEnding]]] = {
     },
     "others": {"server_error": _E.FAILED, "aborted": _E.FAILED},
 }
-_BY_WORD: Final = {word: end for words in ENDS.values() for word, end in words.items()}
+_ENDING_BY_WORD: Final = {word: end for words in ENDS.values() for word, end in words.items()}
 
 
 def read_ending(reason: object) -> AnswerEnding:
@@ -269,7 +286,9 @@ def read_ending(reason: object) -> AnswerEnding:
     Google's chats prefix the reason with a filter's name: `function_call_filter: …`.
     """
     word = str(reason).lower()
-    return _BY_WORD.get(word) or _BY_WORD.get(word.rpartition(": ")[2], AnswerEnding.UNKNOWN)
+    return _ENDING_BY_WORD.get(word) or _ENDING_BY_WORD.get(
+        word.rpartition(": ")[2], AnswerEnding.UNKNOWN
+    )
 
 
 def ending_failure(
@@ -291,8 +310,8 @@ def ending_failure(
     return _F.EMPTY
 
 
-def ending_words(failure: FailureClass, reason: object) -> str:
-    """Describes a failed ending, for the failure's detail."""
+def describe_failed_ending(failure: FailureClass, reason: object) -> str:
+    """Returns the detail of a failure that an answer's ending caused."""
     if failure is _F.EMPTY:
         return f"an answer without words, calls or a refusal (it ended with {str(reason)!r})"
     return f"the provider ended its answer with {str(reason)[:60]!r}"
@@ -316,9 +335,7 @@ def read_content(content: object) -> Iterator[tuple[BlockKind, str]]:
 
 
 def is_thinking(content: object) -> bool:
-    """Returns whether a content consists of parts with thinking alone, as Mistral writes
-    them.
-    """
+    """Returns whether a content consists of thinking alone, in Mistral's parts."""
     return (
         content.__class__ is list
         and bool(content)
@@ -330,8 +347,10 @@ def is_thinking(content: object) -> bool:
 
 
 def piece_place(call: Mapping[str, object], number: int) -> str:
-    """Returns the place of a call's piece in its answer: its index, which some servers leave
-    out at first, or else its number in the event.
+    """Returns the place of a call's piece in its answer.
+
+    The place is the piece's index. Some servers omit it at first; then the piece's number
+    in the event takes its place.
     """
     index = call.get("index")
     return str(number if index is None else index)
@@ -393,54 +412,57 @@ class CallPieces:
 
     def takes(
         self,
-        own_id: object,
+        call_id: object,
         name: object,
         arguments: object,
     ) -> bool:
         """Returns whether a piece belongs to this call, and not to a next one in the same
         place.
         """
-        other_id = bool(own_id and self.id and own_id != self.id)
+        other_id = bool(call_id and self.id and call_id != self.id)
         other_name = bool(name and self.name and name != self.name)
         if not self.pieces:
             return not (other_id and other_name)
         if not (name or other_id) and self.is_empty:
             return True
-        return not ((_begins(arguments) or other_id or other_name) and self.whole)
+        return not ((_opens_object(arguments) or other_id or other_name) and self.whole)
 
     def add(
         self,
-        own_id: object,
+        call_id: object,
         name: object,
         arguments: object,
     ) -> str:
         """Adds a piece. Returns its part of the arguments, empty without one."""
-        if isinstance(own_id, str) and not self.id:
-            self.id = own_id
+        if isinstance(call_id, str) and not self.id:
+            self.id = call_id
         if isinstance(name, str) and name != self.name and not self.pieces:
             self.name += name
         if not isinstance(arguments, str) or not arguments:
             return ""
-        if _begins(arguments) and self.is_empty:
+        if _opens_object(arguments) and self.is_empty:
             self.pieces.clear()
         self.pieces.append(arguments)
         return arguments
 
 
-def _begins(arguments: object) -> bool:
+def _opens_object(arguments: object) -> bool:
     return isinstance(arguments, str) and arguments.lstrip().startswith("{")
 
 
 def call_of_piece(
     calls: list[Call],
-    make: Callable[[], Call],
-    own_id: object,
+    create_call: Callable[[], Call],
+    call_id: object,
     name: object,
     arguments: object,
 ) -> Call:
-    """Finds the call that a piece continues. A new call may inherit the last call's name."""
-    if not calls or not calls[-1].takes(own_id, name, arguments):
-        call = make()
+    """Returns the call that a piece continues, or adds a new call to `calls`.
+
+    A new call without a name inherits the last call's name.
+    """
+    if not calls or not calls[-1].takes(call_id, name, arguments):
+        call = create_call()
         call.name = calls[-1].name if calls and not name else ""
         calls.append(call)
     return calls[-1]
@@ -457,14 +479,14 @@ class CallCollector:
     def add(
         self,
         place: object,
-        own_id: object,
+        call_id: object,
         name: object,
         arguments: object,
     ) -> CallPieces:
         """Adds a piece to the call at its place, and returns the call."""
         calls = self._by_place.setdefault(place, [])
-        call = call_of_piece(calls, CallPieces, own_id, name, arguments)
-        call.add(own_id, name, arguments)
+        call = call_of_piece(calls, CallPieces, call_id, name, arguments)
+        call.add(call_id, name, arguments)
         return call
 
     @property

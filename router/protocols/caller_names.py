@@ -14,22 +14,22 @@ from typing import Final
 from router.frame.replies import Header
 
 # Ranks of names: a person's name precedes a conversation's. A metadata header may contain both.
-_PERSON: Final = 1
-_METADATA: Final = 3
+_PERSON_RANK: Final = 1
+_METADATA_RANK: Final = 3
 # Excludes headers of Microsoft and Amazon, because most of them name no caller.
-_PREFIX: Final = r"(?!x-ms-|x-amz)(?:[^\W_]*[-_.])*"
+_OWNER_PREFIX: Final = r"(?!x-ms-|x-amz)(?:[^\W_]*[-_.])*"
 # One group per rank. Sources: Open WebUI, LiteLLM, Langfuse, Helicone, Claude Code, Codex and
 # similar clients. Cloudflare, Portkey, TrueFoundry and Bedrock have metadata headers.
-_NAMES: Final = re.compile(
-    rf"({_PREFIX}(?:user|customer)[-_.]?(?:id|email)|(?:x-)?_?(?:end[-_.]|forwarded-)?user"
+_HEADER_NAMES: Final = re.compile(
+    rf"({_OWNER_PREFIX}(?:user|customer)[-_.]?(?:id|email)|(?:x-)?_?(?:end[-_.]|forwarded-)?user"
     r"|x-forwarded-email|x-auth-request-(?:user|email)|x-ms-client-principal-id)"
-    rf"|({_PREFIX}(?:session|conversation|chat|thread)[-_.]?id|x-session-affinity|x-opencode-session"
+    rf"|({_OWNER_PREFIX}(?:session|conversation|chat|thread)[-_.]?id|x-session-affinity|x-opencode-session"
     r"|helicone-property-(?:session|conversation))"
     r"|((?:[^\W_]+-)+metadata|baggage)"
 )
 # Prefix of a sticky key that the router derives from a conversation's opening.
 OPENING: Final = "opening:"
-_CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_CAMEL_BOUNDARY: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _IN_METADATA: Final = ""
 # Paths in a body that name its caller, and the kind of name.
 _BODY_NAMES: Final = (
@@ -51,7 +51,7 @@ _PATHS: Final = tuple(
     (field, inner, kind)
     for (field, *inner), kind in ((p.split("."), k) for p, k in _BODY_NAMES)
 )
-_FIELDS: Final = frozenset(field for field, _, _ in _PATHS)
+_BODY_FIELDS: Final = frozenset(field for field, _, _ in _PATHS)
 _USER_ALONE: Final = frozenset({"user"})
 _NO_CALLERS: Final[Sequence[str]] = ()
 # Length of the system prompt's part that distinguishes applications.
@@ -59,8 +59,8 @@ RULES_CHARS: Final = 300
 # Claude Code writes its version and a changing part into the first line of its system prompt.
 BILLING: Final = "x-anthropic-billing-header:"
 # Words that change between the turns of a conversation: names of days and months in the
-# languages of most prompts. So does every word with a digit (dates, times, ids, counters).
-_TIMES: Final = """am pm
+# languages of most prompts. A word with a digit changes, too (dates, times, ids, counters).
+_DAY_AND_MONTH_WORDS: Final = """am pm
     mon tue wed thu fri sat sun jan feb mar apr may jun jul aug sep sept oct nov dec
     monday tuesday wednesday thursday friday saturday sunday
     january february march april june july august september october november december
@@ -78,10 +78,10 @@ _TIMES: Final = """am pm
     понедельник вторник среда четверг пятница суббота воскресенье
     января февраля марта апреля мая июня июля августа сентября октября ноября декабря
 """
-_DAYS_AND_MONTHS: Final = frozenset(_TIMES.split())
-_AROUND: Final = ".,;:!?()[]{}\"'`*<>|#-"
+_DAYS_AND_MONTHS: Final = frozenset(_DAY_AND_MONTH_WORDS.split())
+_PUNCTUATION: Final = ".,;:!?()[]{}\"'`*<>|#-"
 # Changing parts within a word, for scripts without spaces and words with punctuation.
-_INSIDE: Final = re.compile(
+_CHANGING_PARTS: Final = re.compile(
     r"\d+|(?:星期|周)[一二三四五六日天]|[月火水木金土日]曜日|[월화수목금토일]요일"
     r"|\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b|\b(?:mon|tue|wed|thu|fri|sat|sun)\b"
     r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)(?:[a-z]{3,6})?\b",
@@ -93,91 +93,92 @@ _DIGIT: Final = re.compile(r"\d")
 def header_caller(headers: Sequence[Header]) -> bytes | None:
     """Returns the name of the caller in the headers; None without one.
 
-    headers: names in lower case. A person precedes a conversation, then the shorter
-    header's name wins, so that all workers choose the same.
+    headers: names in lower case. A person precedes a conversation. Among equal ranks, the
+    shortest header name precedes, so that all workers choose the same caller.
     """
-    named = _header_names(headers)
-    return min(named)[2].encode("latin-1") if named else None
+    names = _header_names(headers)
+    return min(names)[2].encode("latin-1") if names else None
 
 
 def header_person(headers: Sequence[Header]) -> bytes | None:
     """Returns the name of the person in the headers; None without one. headers: see
     `header_caller`.
     """
-    named = [name for name in _header_names(headers) if name[0] == _PERSON]
-    return min(named)[2].encode("latin-1") if named else None
+    names = [name for name in _header_names(headers) if name[0] == _PERSON_RANK]
+    return min(names)[2].encode("latin-1") if names else None
 
 
 def _header_names(headers: Sequence[Header]) -> list[tuple[int, int, str]]:
-    named: list[tuple[int, int, str]] = []
+    names: list[tuple[int, int, str]] = []
     for name, value in headers:
-        rank = _rank(name) if value else 0
-        if rank == _METADATA:
-            named += _named_in(_read_metadata(value.decode("latin-1")))
+        rank = _find_rank(name) if value else 0
+        if rank == _METADATA_RANK:
+            names += _metadata_names(_read_metadata(value.decode("latin-1")))
         elif rank:
-            named.append((rank, len(name), value.decode("latin-1")))
-    return named
+            names.append((rank, len(name), value.decode("latin-1")))
+    return names
 
 
 def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
-    """Lists the callers that a body names, each with its kind, such as `user:…`, in a fixed
-    order.
+    """Lists the callers that a body names, in a fixed order.
 
-    fields: the body's top level.
+    An entry has its kind before the name, such as `user:…`. fields: the body's top level.
     """
-    named = _FIELDS.intersection(fields)
-    if not named:
+    fields_with_names = _BODY_FIELDS.intersection(fields)
+    if not fields_with_names:
         return _NO_CALLERS
-    if named == _USER_ALONE:  # the most frequent case
+    if fields_with_names == _USER_ALONE:  # the most frequent case
         user = fields["user"]
         return (f"user:{user}",) if user and isinstance(user, str) else _NO_CALLERS
-    found = []
+    callers = []
     for field, inner, kind in _PATHS:
-        if field not in named:
+        if field not in fields_with_names:
             continue
         value = fields[field]
-        for name in inner:
-            value = value.get(name) if isinstance(value, Mapping) else None
+        for inner_field in inner:
+            value = value.get(inner_field) if isinstance(value, Mapping) else None
         if kind and isinstance(value, str) and value:
-            found.append(f"{kind}:{value}")
+            callers.append(f"{kind}:{value}")
         elif not kind and isinstance(value, Mapping):
-            found += [
-                f"{'user' if rank == _PERSON else 'conversation'}:{caller}"
-                for rank, _, caller in sorted(_named_in(value))
+            callers += [
+                f"{'user' if rank == _PERSON_RANK else 'conversation'}:{caller}"
+                for rank, _, caller in sorted(_metadata_names(value))
             ]
-    return found
+    return callers
 
 
 @lru_cache(maxsize=1024)
-def _rank(name: bytes) -> int:
-    """Returns the rank of a name: 1 for a person, 2 for a conversation, 3 for metadata, 0
-    for others.
+def _find_rank(name: bytes) -> int:
+    """Returns the rank of a header: 1 for a person, 2 for a conversation, 3 for metadata.
+
+    Returns 0 for all other headers.
     """
-    found = _NAMES.fullmatch(name.decode("latin-1"))
-    return (found.lastindex or 0) if found else 0
+    match = _HEADER_NAMES.fullmatch(name.decode("latin-1"))
+    return (match.lastindex or 0) if match else 0
 
 
-def _named_in(metadata: Mapping[str, object]) -> Sequence[tuple[int, int, str]]:
-    named = []
+def _metadata_names(metadata: Mapping[str, object]) -> Sequence[tuple[int, int, str]]:
+    names = []
     for name, value in metadata.items():
-        spelled = _CAMEL.sub("_", str(name)).lower().encode("latin-1", "replace")
-        rank = _rank(spelled) if isinstance(value, str) and value else 0
-        if 0 < rank < _METADATA:
-            named.append((rank, len(spelled), str(value)))
-    return named
+        header_form = _CAMEL_BOUNDARY.sub("_", str(name)).lower().encode("latin-1", "replace")
+        rank = _find_rank(header_form) if isinstance(value, str) and value else 0
+        if 0 < rank < _METADATA_RANK:
+            names.append((rank, len(header_form), str(value)))
+    return names
 
 
 def _read_metadata(text: str) -> Mapping[str, object]:
-    """Reads a metadata header: JSON, or the list of pairs of W3C's baggage. Empty for other
-    JSON.
+    """Reads a metadata header: a JSON object, or the pairs of W3C's baggage.
+
+    Returns an empty mapping for other JSON.
     """
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
         pairs = (entry.partition(";")[0].partition("=") for entry in text.split(","))
         return {name.strip(): value.strip() for name, _, value in pairs}
-    given = found.items() if isinstance(found, dict) else ()
-    return {name: str(value) for name, value in given if value.__class__ in (int, str)}
+    members = parsed.items() if isinstance(parsed, dict) else ()
+    return {name: str(value) for name, value in members if value.__class__ in (int, str)}
 
 
 def conversation_opening(
@@ -216,22 +217,22 @@ def _stable_rules(content: object) -> str:
     Dates, times, numbers and ids become `#`, because agents write the current ones into
     each prompt.
     """
-    text = "\n".join(_texts(content))
+    text = "\n".join(_iter_texts(content))
     if text.startswith(BILLING):
         text = text.partition("\n")[2]
     # A changing word may change its length, so the final cut follows the replacements.
     words = text[: 3 * RULES_CHARS // 2].split()
     for number, word in enumerate(words):
-        bare = word.strip(_AROUND)
-        if bare.lower() in _DAYS_AND_MONTHS:
+        word_alone = word.strip(_PUNCTUATION)
+        if word_alone.lower() in _DAYS_AND_MONTHS:
             words[number] = "#"
-        elif not (bare.isascii() and bare.isalpha()):
-            is_one = word.isascii() and _DIGIT.search(word)
-            words[number] = "#" if is_one else _INSIDE.sub("#", word)
+        elif not (word_alone.isascii() and word_alone.isalpha()):
+            has_digit = word.isascii() and _DIGIT.search(word)
+            words[number] = "#" if has_digit else _CHANGING_PARTS.sub("#", word)
     return " ".join(words)[:RULES_CHARS]
 
 
-def _texts(content: object) -> Iterator[str]:
+def _iter_texts(content: object) -> Iterator[str]:
     if isinstance(content, str):
         yield content
     elif isinstance(content, list):

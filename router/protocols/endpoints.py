@@ -70,52 +70,55 @@ class EmbeddingsDialect(ChatDialect):
     def check_vectors(self, request: ClientRequest, members: ParsedObject) -> None:
         """Checks vectors, because an index may accept wrong vectors. Raises UpstreamFailed.
 
-        There must be one finite vector for each input, all of one dimension and encoding,
-        and of the dimension that the request asks for. No vector for an input of token
-        numbers, or for an empty input, is the fault of that form of input.
+        There must be one finite vector for each input. All vectors must have one encoding,
+        and the dimension that the request asks for. If the input consists of token numbers
+        or is empty, the failure blames this form of input.
         """
         data = members.get("data")
         vectors = data if isinstance(data, list) else []
         if not vectors:
-            raise _no_vectors(request.value("input"))
-        inputs = _inputs(request.value("input"))
+            raise _no_vectors_failure(request.value("input"))
+        inputs = _count_inputs(request.value("input"))
         if inputs is not None and len(vectors) != inputs:
-            raise _malformed(f"{len(vectors)} vectors for {inputs} inputs")
-        places = set[int]()
+            raise _malformed_failure(f"{len(vectors)} vectors for {inputs} inputs")
+        indices = set[int]()
         dimensions = set[int]()
         kinds = set[type]()
-        for at, vector in enumerate(vectors):
+        for position, vector in enumerate(vectors):
             if not isinstance(vector, dict):
-                raise _malformed(f"vector {at} is not an object")
+                raise _malformed_failure(f"vector {position} is not an object")
             # Some servers omit the index; then the order in the list counts.
-            place = vector.get("index", at)
-            if type(place) is not int:
-                raise _malformed(f"the index of vector {at} is not an integer")
-            places.add(place)
-            dimensions.add(_dimension(vector.get("embedding"), at))
+            index = vector.get("index", position)
+            if type(index) is not int:
+                raise _malformed_failure(f"the index of vector {position} is not an integer")
+            indices.add(index)
+            dimensions.add(_check_vector(vector.get("embedding"), position))
             kinds.add(type(vector.get("embedding")))
-        if places != set(range(len(vectors))):
-            raise _malformed("the vectors' indices do not match the inputs one to one")
+        if indices != set(range(len(vectors))):
+            raise _malformed_failure("the vectors' indices do not match the inputs one to one")
         if len(dimensions) != 1 or len(kinds) != 1:
-            raise _malformed("the vectors differ in dimension or encoding")
+            raise _malformed_failure("the vectors differ in dimension or encoding")
         required = request.value("dimensions")
-        found = dimensions.pop()
-        if type(required) is int and required != found:
-            raise _malformed(f"vectors of {found} dimensions; the request asked for {required}")
+        dimension = dimensions.pop()
+        if type(required) is int and required != dimension:
+            raise _malformed_failure(
+                f"vectors of {dimension} dimensions; the request asked for {required}"
+            )
 
 
-def _no_vectors(value: object) -> UpstreamFailed:
+def _no_vectors_failure(value: object) -> UpstreamFailed:
     """Builds the failure of an answer without vectors for an input.
 
-    Servers that know texts only answer token numbers so, which LangChain sends by default.
+    Servers that know only texts return no vectors for token numbers. LangChain sends token
+    numbers by default.
     """
-    what = _unusual_form(value)
-    if not what:
-        failed = _malformed("an empty list of vectors")
+    form = _name_unusual_form(value)
+    if not form:
+        failed = _malformed_failure("an empty list of vectors")
         failed.reach = Reach.REQUEST
         return failed
     message = (
-        f"the target returned no vector for {what}: send a text that is not empty (LangChain: "
+        f"the target returned no vector for {form}: send a text that is not empty (LangChain: "
         "check_embedding_ctx_length=False)"
     )
     body = error_body(message, "invalid_request_error", "no_vectors", param="input")
@@ -124,7 +127,7 @@ def _no_vectors(value: object) -> UpstreamFailed:
     return failed
 
 
-def _unusual_form(value: object) -> str:
+def _name_unusual_form(value: object) -> str:
     """Names a form of input that is not a text; empty for texts."""
     inputs = value if isinstance(value, list) else [value]
     if any(isinstance(item, int | list) for item in inputs):
@@ -132,7 +135,7 @@ def _unusual_form(value: object) -> str:
     return "" if any(isinstance(item, str) and item for item in inputs) else "an empty input"
 
 
-def _inputs(value: object) -> int | None:
+def _count_inputs(value: object) -> int | None:
     """Returns the number of inputs; None if the body does not show it."""
     if isinstance(value, str):
         return 1
@@ -142,21 +145,20 @@ def _inputs(value: object) -> int | None:
     return 1 if type(value[0]) is int else len(value)
 
 
-def _dimension(vector: object, at: int) -> int:
-    """Returns a vector's dimension. Raises UpstreamFailed if a value is not a finite
-    number.
+def _check_vector(vector: object, position: int) -> int:
+    """Returns a vector's dimension. Raises UpstreamFailed for a value that is not finite.
 
-    vector: a list, or float32 numbers in base64. at: its index, for the error.
+    vector: a list, or float32 numbers in base64. position: its index, for the error.
     """
     values: Sequence[float]
     if isinstance(vector, str):
-        values = _unpacked(vector, at)
+        values = _unpack_base64(vector, position)
     elif isinstance(vector, list):
         values = vector
     else:
-        raise _malformed(f"vector {at} is neither a list nor base64")
+        raise _malformed_failure(f"vector {position} is neither a list nor base64")
     if not values:
-        raise _malformed(f"vector {at} is empty")
+        raise _malformed_failure(f"vector {position} is empty")
     # These calls run at native speed. They refuse true, which is an int in Python.
     finite = _NUMBERS.issuperset(map(type, values))
     try:
@@ -165,21 +167,25 @@ def _dimension(vector: object, at: int) -> int:
     except OverflowError:
         finite = False
     if not finite:
-        raise _malformed(f"vector {at} contains a value that is not a finite number")
+        raise _malformed_failure(
+            f"vector {position} contains a value that is not a finite number"
+        )
     return len(values)
 
 
-def _unpacked(text: str, at: int) -> Sequence[float]:
+def _unpack_base64(text: str, position: int) -> Sequence[float]:
     try:
-        found = array("f", base64.b64decode(text, validate=True))
+        numbers = array("f", base64.b64decode(text, validate=True))
     except ValueError:
-        raise _malformed(f"vector {at} is not base64 of float32 numbers") from None
+        raise _malformed_failure(
+            f"vector {position} is not base64 of float32 numbers"
+        ) from None
     if sys.byteorder == "big":
-        found.byteswap()
-    return found
+        numbers.byteswap()
+    return numbers
 
 
-def _malformed(why: str) -> UpstreamFailed:
+def _malformed_failure(why: str) -> UpstreamFailed:
     return UpstreamFailed(FailureClass.MALFORMED, why)
 
 
@@ -211,10 +217,10 @@ _PATHS_BY_CONTENT: Final[Mapping[str, str]] = {
     "contents": "Google's own API",
 }
 # Fields that refer to content at the provider, for a body without content.
-_KEPT_CONTENT: Final[Mapping[Endpoint, tuple[str, ...]]] = {
+_STORED_CONTENT_FIELDS: Final[Mapping[Endpoint, tuple[str, ...]]] = {
     Endpoint.RESPONSES: ("previous_response_id", "conversation", "prompt")
 }
-_TOOLS: Final[Mapping[Endpoint, str]] = {
+_TOOL_FORMS: Final[Mapping[Endpoint, str]] = {
     Endpoint.CHAT: "a `function` with its `parameters`",
     Endpoint.MESSAGES: "a `name` with its `input_schema`",
     Endpoint.RESPONSES: "a `type`, a `name` and `parameters`",
@@ -223,35 +229,35 @@ THREAD_UNSUPPORTED: Final = "thread_unsupported_request"
 
 
 def misfit_reply(request: ClientRequest) -> Reply | None:
-    """Refuses a body that belongs to another path, or has no content; None for any other
-    body.
+    """Refuses a body that belongs to another path or has no content.
 
-    The reply names the path that the body is for.
+    Returns None for all other bodies. The reply names the path that the body belongs to.
     """
     endpoint = request.endpoint
     get = request.members.get
     if endpoint is Endpoint.MESSAGES and get("thread"):
-        return _no_thread()
+        return _refuse_thread()
     required = CONTENT[endpoint]
     if required not in request.members:
         for other, path in _PATHS_BY_CONTENT.items():
-            given = get(other)
-            if given and not (other == "prompt" and isinstance(given, Mapping)):
-                message = f"a body with `{other}` and no `{required}` is one for {path}"
+            content = get(other)
+            if content and not (other == "prompt" and isinstance(content, Mapping)):
+                message = f"a body with `{other}` and no `{required}` belongs to {path}"
                 return error_reply(400, message, "wrong_endpoint", param=other)
-        if not any(map(get, _KEPT_CONTENT.get(endpoint, ()))):
+        if not any(map(get, _STORED_CONTENT_FIELDS.get(endpoint, ()))):
             message = f"a body for /v1{DIALECTS[endpoint].path} needs `{required}`"
             return error_reply(400, message, "missing_required_parameter", param=required)
     for number, tool in enumerate(iter_objects(get("tools"))):
-        meant = _meant_for(tool)
-        if meant is not None and meant is not endpoint:
-            path = f"/v1{DIALECTS[meant].path}"
-            message = f"`tools[{number}]` is one for {path}: here a tool has {_TOOLS[endpoint]}"
+        tool_endpoint = _find_endpoint(tool)
+        if tool_endpoint is not None and tool_endpoint is not endpoint:
+            path = f"/v1{DIALECTS[tool_endpoint].path}"
+            form = _TOOL_FORMS[endpoint]
+            message = f"`tools[{number}]` belongs to {path}: a tool of this path has {form}"
             return error_reply(400, message, "wrong_endpoint", param=f"tools[{number}]")
     return None
 
 
-def _meant_for(tool: Mapping[str, object]) -> Endpoint | None:
+def _find_endpoint(tool: Mapping[str, object]) -> Endpoint | None:
     """Returns the endpoint whose form a tool has; None if the form does not tell."""
     if isinstance(tool.get("function"), Mapping):
         return Endpoint.CHAT
@@ -261,8 +267,8 @@ def _meant_for(tool: Mapping[str, object]) -> Endpoint | None:
     return Endpoint.RESPONSES if is_flat else None
 
 
-def _no_thread() -> Reply:
-    """On this error, Anthropic's SDKs send the whole conversation without a thread."""
+def _refuse_thread() -> Reply:
+    """Refuses a thread. Anthropic's SDKs then send the whole conversation without it."""
     message = (
         "`thread`: the router keeps no conversations, because a route's target may change; "
         "send the whole conversation without `thread`"

@@ -32,8 +32,8 @@ from router.protocols.answers import (
     AnswerEnding,
     CallCollector,
     TokenUsage,
+    describe_failed_ending,
     ending_failure,
-    ending_words,
     read_ending,
 )
 from router.protocols.provider_failures import classify_error
@@ -64,8 +64,9 @@ _BEFORE_DATA: Final = frozenset({b"data:", b"data: ", b"\ndata:", b"\rdata:"})
 
 
 class StreamFilter(SseParser):
-    """Filters one stream. failure: the reason why it broke. finished: it ended well.
+    """Filters one stream.
 
+    failure: the reason why the stream broke. finished: the stream ended well.
     json_name: the new `model`, as JSON; None to keep the provider's.
 
     `feed` takes the provider's bytes and returns the client's. The caller may send them
@@ -154,24 +155,25 @@ class StreamFilter(SseParser):
         """
 
     @abstractmethod
-    def _mark(self, event: bytes) -> bytes:
+    def _handle_done(self, event: bytes) -> bytes:
         """Handles the event that contains `[DONE]`."""
 
     @abstractmethod
-    def _closed(self) -> bytes:
+    def _handle_early_close(self) -> bytes:
         """Returns the client's bytes after the provider closed the stream early."""
 
     def end(self) -> bytes:
-        """Returns the client's bytes after the provider closed the stream; sets `failure`
-        if it was early.
+        """Returns the client's bytes after the provider closed the stream.
+
+        Sets `failure` if the provider closed it early.
         """
         unfinished = self._join()
-        if self.ended and _is_cut(unfinished):
+        if self.ended and _is_incomplete(unfinished):
             self._buffer = b""  # after the finish reason, an incomplete event does not matter
         rest = self.feed(b"\n\n") if self._buffer.strip() and not self.failure else b""
         if self.finished or self.failure:
             return rest
-        return rest + self._closed()
+        return rest + self._handle_early_close()
 
     def _model_edit(self, model: JsonSpan | None) -> Sequence[TextEdit]:
         if model is None:
@@ -187,23 +189,22 @@ class StreamFilter(SseParser):
         self.failure_class = failure
 
     def _refuse_more(self, why: str) -> None:
-        # The provider is not to blame for what other streams hold.
+        # The streams together hold too much. The provider is not to blame for that.
         self._fail(why, FailureClass.INTERNAL)
 
-    def _refused(self, error: object) -> None:
-        """Fails the stream with the provider's error event, and keeps the error for the
-        client.
-        """
+    def _fail_with_error(self, error: object) -> None:
+        """Fails the stream with the provider's error. The client gets the error."""
         self._fail("the stream carries an error", classify_error(error))
         self.refusal = json.dumps({"error": error}).encode()
 
     def _ends_well(self, reason: object, *, has_output: bool) -> bool:
-        """Notes a finish reason. Returns False, and fails the stream, if the client cannot
-        use the answer.
+        """Notes a finish reason. Fails the stream if the client cannot use the answer.
+
+        Returns whether the client can use it.
         """
         failure = ending_failure(reason, has_output=has_output, silence=self.silence)
         if failure is not None:
-            self._fail(ending_words(failure, reason), failure)
+            self._fail(describe_failed_ending(failure, reason), failure)
             return False
         if read_ending(reason) is AnswerEnding.UNKNOWN:
             self.irregularities.add(Irregularity.UNKNOWN_END)
@@ -226,19 +227,19 @@ class StreamFilter(SseParser):
         if payload is None and event.startswith(b'error: {"'):
             payload = b'{"error":%b}' % event[7:]  # llamafile, and llama.cpp until 2025
         if payload is None:
-            return _comments(event, end)
+            return _keep_comments(event, end)
         if payload == b"[DONE]":
-            return self._mark(event + end)
+            return self._handle_done(event + end)
         try:
             members = parse_object(payload)
         except InputError as error:
-            finite = self._finite(payload, error)
-            if finite is None:
+            finite_members = self._read_not_finite(payload, error)
+            if finite_members is None:
                 return b""
-            members = finite
-            clean = members.text.encode()
-            event = with_data(event, payload, clean)
-            payload = clean
+            members = finite_members
+            clean_payload = members.text.encode()
+            event = with_data(event, payload, clean_payload)
+            payload = clean_payload
         edits = self._read(members.text, members)
         if edits is None:
             return b""
@@ -251,9 +252,10 @@ class StreamFilter(SseParser):
             event = with_data(event, payload, apply_edits(members.text, edits))
         return event + end
 
-    def _finite(self, payload: bytes, error: InputError) -> ParsedObject | None:
-        """Reads an event with NaN or infinities. Otherwise skips it or fails, as the route
-        wants.
+    def _read_not_finite(self, payload: bytes, error: InputError) -> ParsedObject | None:
+        """Reads an event with NaN or infinities.
+
+        If the event has another error, skips it or fails the stream, as the route says.
         """
         try:
             members = parse_finite_object(payload)
@@ -267,13 +269,16 @@ class StreamFilter(SseParser):
         return members
 
 
-def _comments(event: bytes, end: bytes) -> bytes:
-    """Ends comments without an empty line: some clients would take them for an event."""
+def _keep_comments(event: bytes, end: bytes) -> bytes:
+    """Returns an event's comments without an empty line after them.
+
+    With an empty line, some clients would read the comments as an event.
+    """
     line_end = end[: len(end) // 2]
     return b"".join(line + line_end for line in LINE_END.split(event) if line[:1] == b":")
 
 
-def _is_cut(event: bytes) -> bool:
+def _is_incomplete(event: bytes) -> bool:
     payload = event_data(event.strip())
     if payload is None or payload == b"[DONE]":
         return False
@@ -285,9 +290,9 @@ def _is_cut(event: bytes) -> bool:
 
 
 def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
-    """Reads an event and replaces NaN and infinities. Returns False if it had some.
+    """Reads an event and replaces NaN and infinities.
 
-    Raises InputError.
+    Returns whether all its numbers were finite. Raises InputError.
     """
     try:
         return parse_object(payload), True

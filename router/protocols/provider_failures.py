@@ -15,8 +15,8 @@ from harness.frame.failures import FailureClass, Reach
 from router.frame.failure import UpstreamFailed, error_object, read_reasons
 from router.protocols.answers import (
     BROKEN_CALL,
+    describe_failed_ending,
     ending_failure,
-    ending_words,
     parse_json,
 )
 from router.protocols.provider_limits import LIMITS
@@ -62,7 +62,8 @@ WITHOUT_WORDS: Final[Mapping[int, FailureClass]] = {
     404: _F.ENDPOINT_MISSING,
     406: _F.BLOCKED,
 }
-# The statuses that tell a client to try again later: the provider's own, else the first one.
+# The statuses that tell a client to try again later. The client gets the provider's status if
+# it is listed, else the first listed one.
 LATER_STATUSES: Final[Mapping[FailureClass, tuple[int, ...]]] = {
     _F.RATE_LIMITED: (429,),
     _F.OVERLOADED: (503, 529),
@@ -107,28 +108,29 @@ IN_ANSWER: Final[Mapping[str, FailureClass]] = {
     ),
 }
 # Statuses for error types in such an answer; other errors have the status as their code.
-_STATUS_OF: Final[Mapping[str, int]] = {
+_STATUS_BY_TYPE: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "BadRequestError": 400,
     "permission_error": 403,
     "request_too_large": 413,
 }
-_STATUS: Final = re.compile("[45][0-9]{2}")
+_STATUS_CODE: Final = re.compile("[45][0-9]{2}")
 # For these statuses, the message may name another cause than the status (`REFUSALS`).
-_STATUSES: Final = frozenset(
+_ROW_STATUSES: Final = frozenset(
     status for row in REFUSALS if row.statuses is not CLIENT_STATUSES for status in row.statuses
 )
 
 
 def error_codes(error: Mapping[str, object]) -> set[str]:
-    """Returns all that may be the code of an error."""
-    named = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
-    return named.union(read_reasons(error))
+    """Returns the values of all members that may have an error's code."""
+    codes = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
+    return codes.union(read_reasons(error))
 
 
 def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
-    """Returns the first row that fits an error; None without one. error: as `error_object`
-    reads it.
+    """Returns the first row that fits an error; None without one.
+
+    error: the result of `error_object`.
     """
     codes = error_codes(error)
     message = str(error.get("message") or "")
@@ -145,22 +147,22 @@ def find_refusal(status: int, body: bytes) -> Refusal:
 
     body: may be empty or not JSON.
     """
-    found = None
-    if status in CLIENT_STATUSES or status in _STATUSES:
-        found = _refusal_by_body(status, error_object(body))
-    found = found or BY_STATUS.get(status)
-    if found is not None:
-        return found
+    refusal = None
+    if status in CLIENT_STATUSES or status in _ROW_STATUSES:
+        refusal = _refusal_by_body(status, error_object(body))
+    refusal = refusal or BY_STATUS.get(status)
+    if refusal is not None:
+        return refusal
     if status in CLIENT_STATUSES:
         return Refusal(_F.BAD_REQUEST)
     return Refusal(_F.SERVER if status >= 500 else _F.MALFORMED)
 
 
 def _refusal_by_body(status: int, error: Mapping[str, object] | None) -> Refusal | None:
-    """Returns what an error body says; None if it says no more than the status."""
+    """Returns the refusal that an error body shows; None if only the status shows it."""
     if error is None:
-        bare = WITHOUT_WORDS.get(status)
-        return Refusal(bare) if bare else None
+        failure = WITHOUT_WORDS.get(status)
+        return Refusal(failure) if failure else None
     if status == 403 and _is_flagged(error):
         # OpenRouter's moderation flagged the client's input; our key is fine.
         return Refusal(_F.CONTENT_POLICY)
@@ -178,8 +180,9 @@ def classify_status(status: int, body: bytes) -> FailureClass:
 
 
 def classify_error(error: object) -> FailureClass:
-    """Returns the class of an error inside an answer of status 200. error: an object or a
-    text.
+    """Returns the class of an error inside an answer of status 200.
+
+    error: an object or a text.
     """
     return _refusal_in_answer(error).failure
 
@@ -190,24 +193,28 @@ def _refusal_in_answer(error: object) -> Refusal:
     if not isinstance(error, Mapping):
         return Refusal(_F.MALFORMED)
     body = json.dumps({"error": error}).encode()
-    said = error_object(body) or error
-    row = refusal_row(said, 400) or refusal_row(said, 429)
+    error_fields = error_object(body) or error
+    row = refusal_row(error_fields, 400) or refusal_row(error_fields, 429)
     if row is not None:
         return Refusal(row.failure, row.reach)
     for name in ("code", "type"):
-        found = IN_ANSWER.get(str(error.get(name)))
-        if found is not None:
-            return Refusal(found)
+        failure = IN_ANSWER.get(str(error.get(name)))
+        if failure is not None:
+            return Refusal(failure)
     code = str(error.get("code"))
-    status = int(code) if _STATUS.fullmatch(code) else _STATUS_OF.get(str(error.get("type")))
+    status = (
+        int(code)
+        if _STATUS_CODE.fullmatch(code)
+        else _STATUS_BY_TYPE.get(str(error.get("type")))
+    )
     return find_refusal(status, body) if status else Refusal(_F.MALFORMED)
 
 
 def classify_reply(status: int, body: bytes) -> FailureClass | None:
     """Returns the class of a provider's whole reply; None for an answer without an error.
 
-    body: an error reply's may be empty or not JSON. An answer that is not a JSON object is
-    malformed.
+    body: may be empty or not JSON if the status is an error. An answer that is not a JSON
+    object is malformed.
     """
     if status not in GOOD_STATUSES:
         return classify_status(status, body)
@@ -239,7 +246,7 @@ def refusal_failure(
 
 
 def later_status(failed: UpstreamFailed) -> int:
-    """Returns the status for the client after a failure that passes by itself."""
+    """Returns the client's status for a temporary failure: a repetition may succeed."""
     statuses = LATER_STATUSES[failed.failure]
     return failed.status if failed.status in statuses else statuses[0]
 
@@ -262,7 +269,7 @@ def check_ending(
     """Checks a finish reason. Raises UpstreamFailed if the client cannot use the answer."""
     failure = ending_failure(reason, has_output=has_output, silence=silence)
     if failure is not None:
-        raise UpstreamFailed(failure, ending_words(failure, reason))
+        raise UpstreamFailed(failure, describe_failed_ending(failure, reason))
 
 
 def _is_flagged(error: Mapping[str, object]) -> bool:

@@ -43,10 +43,10 @@ class Piece(StrEnum):
 class RefusalRow(NamedTuple):
     """One cause of a refusal.
 
-    The message may repeat a client's text. Therefore a pattern whose class opens a circuit
-    matches only at the message's beginning, or only with the error type `only_type`.
+    The message may repeat a client's text. Therefore, if the class opens a circuit, the pattern
+    matches only at the message's beginning or only with the error type `only_type`.
     loses: the part that the router removes before it tries again. reach: None for the
-    class's default. instead: the endpoint at which the model takes the request.
+    class's default. instead: the endpoint that accepts the request.
     """
 
     failure: FailureClass
@@ -244,7 +244,7 @@ CAUSES: Final = (
             "^error rendering prompt with jinja template: .(syntaxerror|unknown test):",
         ),
     ),
-    # SGLang: a template's words about the client's turns.
+    # SGLang: a chat template refuses the client's turns.
     RefusalRow(
         _F.BAD_REQUEST,
         (500,),
@@ -303,7 +303,7 @@ CAUSES: Final = (
             r"^(litellm\.\w+: )*litellm\.ContextWindowExceededError",
         ),
     ),
-    # llama.cpp. Other words of a 500 may be a model's.
+    # llama.cpp. A model may have written other texts in a reply of status 500.
     RefusalRow(
         _F.CONTEXT_WINDOW,
         (500,),
@@ -550,7 +550,7 @@ CAUSES: Final = (
             r"^unable to access model\b",
         ),
     ),
-    # Words about a model or a file precede.
+    # The rows above have the messages about a model or a file.
     RefusalRow(_F.OUR_KEY, (403,), frozenset({"AccessDeniedException"})),  # AWS
     # Anthropic and Google. The missing permission may be for this model alone.
     RefusalRow(

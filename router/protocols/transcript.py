@@ -1,9 +1,9 @@
 """Converts a request and its answer into a chat, for judges, shadows and captures.
 
 It keeps text and tools. Images, audio and files cannot be redacted; their type replaces
-them. Raises ValueError, TypeError, KeyError or AttributeError for a malformed request or
-answer. It need not keep everything, as a translation must: no conversation continues from a
-transcript.
+them. Its functions raise ValueError, TypeError, KeyError or AttributeError for a malformed
+request or answer. A transcript may lose parts that a translation must keep, because no
+conversation continues from a transcript.
 """
 
 import json
@@ -15,7 +15,7 @@ from router.protocols.answers import CallPieces, call_of_piece
 from router.protocols.event_stream import SsePayloads
 
 Json = dict[str, Any]
-_MESSAGE: Final = (
+_MESSAGE_MEMBERS: Final = (
     "role",
     "content",
     "name",
@@ -23,9 +23,9 @@ _MESSAGE: Final = (
     "tool_call_id",
     "refusal",
 )
-_BESIDE: Final = ("tools", "tool_choice", "response_format")
+_OTHER_FIELDS: Final = ("tools", "tool_choice", "response_format")
 # Maps Anthropic's `tool_choice` types to OpenAI's.
-_CHOICES: Final = {
+_CHOICE_BY_TYPE: Final = {
     "any": "required",
     "auto": "auto",
     "none": "none",
@@ -38,18 +38,17 @@ def build_transcript(
     answer: str,
     *,
     stream: bool,
-    answered: str = "",
+    answer_endpoint: str = "",
 ) -> Json:
-    """Returns `messages` and `answer`; `tools`, `tool_choice`, `response_format` if
-    present.
+    """Returns `messages` and `answer`; `tools`, `tool_choice`, `response_format` if present.
 
-    endpoint: its value, such as `chat`. request, answer: bodies, or the answer's events as
-    text. answered: the endpoint of the answer's form, if a gateway logged it in another
-    form.
+    endpoint: the value of an `Endpoint`, such as `chat`. request, answer: bodies, or the
+    answer's events as text. answer_endpoint: the endpoint of the answer's form, if a gateway
+    logged the answer in another form than the request.
     """
     question = build_question(endpoint, request)
-    reader = _READERS[answered or endpoint]
-    whole = reader.stream(_events(answer)) if stream else json.loads(answer)
+    reader = _READERS[answer_endpoint or endpoint]
+    whole = reader.stream(_parse_events(answer)) if stream else json.loads(answer)
     return {**question, "answer": reader.answer(whole)}
 
 
@@ -58,27 +57,28 @@ def build_question(endpoint: str, request: str) -> Json:
     return _READERS[endpoint].request(json.loads(request))
 
 
-def _events(text: str) -> list[Json]:
+def _parse_events(text: str) -> list[Json]:
     parser = SsePayloads()
     payloads = [*parser.read(text.encode()), *parser.rest()]
     return [json.loads(payload) for payload in payloads if payload != b"[DONE]"]
 
 
-def _left_out(part: Json) -> str:
+def _placeholder(part: Json) -> str:
     return f"[{part.get('type', 'part')} left out]"
 
 
-def _text(content: object) -> str:
-    """Joins the texts of a content; a part that is not text becomes its type."""
+def _join_texts(content: object) -> str:
+    """Joins the texts of a content. Writes the type of a part that is not text."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
     return "\n".join(
-        part["text"] if isinstance(part.get("text"), str) else _left_out(part) for part in parts
+        part["text"] if isinstance(part.get("text"), str) else _placeholder(part)
+        for part in parts
     )
 
 
-def _call(
+def _build_call(
     id_: str,
     name: str,
     arguments: str,
@@ -90,34 +90,34 @@ def _call(
     }
 
 
-def _request(messages: list[Json], tools: list[Json]) -> Json:
+def _build_question(messages: list[Json], tools: list[Json]) -> Json:
     return {"messages": messages, **({"tools": tools} if tools else {})}
 
 
 # Chat completions.
 
 
-def _chat_request(body: Json) -> Json:
-    messages = [_chat_message(entry) for entry in body["messages"]]
-    beside = {name: body[name] for name in _BESIDE if body.get(name) is not None}
-    return {"messages": messages, **beside}
+def _read_chat_request(body: Json) -> Json:
+    messages = [_read_chat_message(entry) for entry in body["messages"]]
+    other_fields = {name: body[name] for name in _OTHER_FIELDS if body.get(name) is not None}
+    return {"messages": messages, **other_fields}
 
 
-def _chat_message(given: Json) -> Json:
-    kept = {name: given[name] for name in _MESSAGE if given.get(name) is not None}
-    content = given.get("content")
+def _read_chat_message(source: Json) -> Json:
+    members = {name: source[name] for name in _MESSAGE_MEMBERS if source.get(name) is not None}
+    content = source.get("content")
     if isinstance(content, list):
-        content = [{"type": "text", "text": _text([part])} for part in content]
-    return {**kept, "content": content}
+        content = [{"type": "text", "text": _join_texts([part])} for part in content]
+    return {**members, "content": content}
 
 
-def _chat_answer(body: Json) -> Json:
+def _read_chat_answer(body: Json) -> Json:
     choice = next(option for option in body["choices"] if not option.get("index"))
-    found = _chat_message({"role": "assistant", **choice["message"]})
-    return {**found, "finish_reason": choice.get("finish_reason")}
+    message = _read_chat_message({"role": "assistant", **choice["message"]})
+    return {**message, "finish_reason": choice.get("finish_reason")}
 
 
-def _chat_stream(events: list[Json]) -> Json:
+def _join_chat_stream(events: list[Json]) -> Json:
     """Joins a chat's events into a whole answer. Only the first choice counts."""
     texts: dict[str, str] = {}
     calls: dict[int, list[CallPieces]] = {}
@@ -136,7 +136,9 @@ def _chat_stream(events: list[Json]) -> Json:
     message: Json = {"content": texts.get("content"), **texts}
     if calls:
         in_order = (call for index in sorted(calls) for call in calls[index])
-        message["tool_calls"] = [_call(call.id, call.name, call.text) for call in in_order]
+        message["tool_calls"] = [
+            _build_call(call.id, call.name, call.text) for call in in_order
+        ]
     return {
         "choices": [
             {
@@ -153,56 +155,58 @@ def _add_call(
     delta: Json,
     number: int,
 ) -> None:
-    place = calls.setdefault(delta.get("index", number), [])
+    calls_here = calls.setdefault(delta.get("index", number), [])
     function = delta.get("function") or {}
     piece = delta.get("id"), function.get("name"), function.get("arguments")
-    call_of_piece(place, CallPieces, *piece).add(*piece)
+    call_of_piece(calls_here, CallPieces, *piece).add(*piece)
 
 
 # Messages (Anthropic).
 
 
-def _message_request(body: Json) -> Json:
+def _read_message_request(body: Json) -> Json:
     messages: list[Json] = []
     if body.get("system"):
-        messages.append({"role": "system", "content": _text(body["system"])})
+        messages.append({"role": "system", "content": _join_texts(body["system"])})
     for turn in body["messages"]:
-        messages += _chat_messages(turn)
-    tools = [_message_tool(tool) for tool in body.get("tools") or () if "input_schema" in tool]
-    found = _request(messages, tools)
+        messages += _read_message_turn(turn)
+    tools = [
+        _read_message_tool(tool) for tool in body.get("tools") or () if "input_schema" in tool
+    ]
+    question = _build_question(messages, tools)
     choice = (body.get("tool_choice") or {}).get("type")
-    if choice in _CHOICES:
-        found["tool_choice"] = _CHOICES[choice]
+    if choice in _CHOICE_BY_TYPE:
+        question["tool_choice"] = _CHOICE_BY_TYPE[choice]
     elif choice == "tool":
         name = body["tool_choice"]["name"]
-        found["tool_choice"] = {
+        question["tool_choice"] = {
             "type": "function",
             "function": {"name": name},
         }
-    return found
+    return question
 
 
-def _chat_messages(given: Json) -> list[Json]:
-    """Returns a turn of Messages as chat messages: its tools' results first."""
-    content = given["content"]
+def _read_message_turn(turn: Json) -> list[Json]:
+    """Returns a turn of Messages as chat messages. The tools' results come first."""
+    content = turn["content"]
     if isinstance(content, str):
-        return [{"role": given["role"], "content": content}]
+        return [{"role": turn["role"], "content": content}]
     turns = [
         {
             "role": "tool",
             "tool_call_id": part["tool_use_id"],
-            "content": _text(part.get("content") or ""),
+            "content": _join_texts(part.get("content") or ""),
         }
         for part in content
         if part["type"] == "tool_result"
     ]
-    rest = [part for part in content if part["type"] != "tool_result"]
-    return turns + ([_spoken(given["role"], rest)] if rest else [])
+    blocks = [part for part in content if part["type"] != "tool_result"]
+    return turns + ([_build_message(turn["role"], blocks)] if blocks else [])
 
 
-def _spoken(role: str, blocks: list[Json]) -> Json:
+def _build_message(role: str, blocks: list[Json]) -> Json:
     calls = [
-        _call(
+        _build_call(
             block.get("id", ""),
             block["name"],
             json.dumps(block.get("input") or {}, ensure_ascii=False),
@@ -210,27 +214,27 @@ def _spoken(role: str, blocks: list[Json]) -> Json:
         for block in blocks
         if block["type"] == "tool_use"
     ]
-    spoken = [block for block in blocks if block["type"] not in ("tool_use", "thinking")]
-    found: Json = {
+    text_blocks = [block for block in blocks if block["type"] not in ("tool_use", "thinking")]
+    message: Json = {
         "role": role,
-        "content": _text(spoken) if spoken else None,
+        "content": _join_texts(text_blocks) if text_blocks else None,
     }
-    return {**found, "tool_calls": calls} if calls else found
+    return {**message, "tool_calls": calls} if calls else message
 
 
-def _message_tool(given: Json) -> Json:
-    function = {"name": given["name"], "parameters": given["input_schema"]}
-    if given.get("description"):
-        function["description"] = given["description"]
+def _read_message_tool(tool: Json) -> Json:
+    function = {"name": tool["name"], "parameters": tool["input_schema"]}
+    if tool.get("description"):
+        function["description"] = tool["description"]
     return {"type": "function", "function": function}
 
 
-def _message_answer(body: Json) -> Json:
-    found = _spoken("assistant", body["content"])
-    return {**found, "finish_reason": body.get("stop_reason")}
+def _read_message_answer(body: Json) -> Json:
+    message = _build_message("assistant", body["content"])
+    return {**message, "finish_reason": body.get("stop_reason")}
 
 
-def _message_stream(events: list[Json]) -> Json:
+def _join_message_stream(events: list[Json]) -> Json:
     """Joins the events of a message into a whole answer."""
     blocks: dict[int, Json] = {}
     stop = None
@@ -263,76 +267,80 @@ def _message_stream(events: list[Json]) -> Json:
 # Responses.
 
 
-def _response_request(body: Json) -> Json:
+def _read_response_request(body: Json) -> Json:
     messages: list[Json] = []
     if body.get("instructions"):
         messages.append({"role": "system", "content": body["instructions"]})
-    given = body["input"]
-    if isinstance(given, str):
-        messages.append({"role": "user", "content": given})
+    input_ = body["input"]
+    if isinstance(input_, str):
+        messages.append({"role": "user", "content": input_})
     else:
-        messages += [_item(item) for item in given if item.get("type") != "reasoning"]
+        messages += [_read_item(item) for item in input_ if item.get("type") != "reasoning"]
     functions = (tool for tool in body.get("tools") or () if tool.get("type") == "function")
-    found = _request(messages, [_response_tool(tool) for tool in functions])
+    question = _build_question(messages, [_read_response_tool(tool) for tool in functions])
     choice = body.get("tool_choice")
     if isinstance(choice, str):
-        found["tool_choice"] = choice
-    form = (body.get("text") or {}).get("format") or {}
-    if form.get("type") == "json_schema":
-        schema = {name: form[name] for name in ("name", "schema", "strict") if name in form}
-        found["response_format"] = {
+        question["tool_choice"] = choice
+    text_format = (body.get("text") or {}).get("format") or {}
+    if text_format.get("type") == "json_schema":
+        schema = {
+            name: text_format[name]
+            for name in ("name", "schema", "strict")
+            if name in text_format
+        }
+        question["response_format"] = {
             "type": "json_schema",
             "json_schema": schema,
         }
-    elif form.get("type") == "json_object":
-        found["response_format"] = {"type": "json_object"}
-    return found
+    elif text_format.get("type") == "json_object":
+        question["response_format"] = {"type": "json_object"}
+    return question
 
 
-def _item(item: Json) -> Json:
+def _read_item(item: Json) -> Json:
     match item.get("type", "message"):
         case "message":
-            return {"role": item["role"], "content": _text(item["content"])}
+            return {"role": item["role"], "content": _join_texts(item["content"])}
         case "function_call":
             return {
                 "role": "assistant",
                 "content": None,
-                "tool_calls": [_item_call(item)],
+                "tool_calls": [_read_item_call(item)],
             }
         case "function_call_output":
-            text = _text(item["output"])
+            text = _join_texts(item["output"])
             return {
                 "role": "tool",
                 "tool_call_id": item["call_id"],
                 "content": text,
             }
         case _:
-            return {"role": "assistant", "content": _left_out(item)}
+            return {"role": "assistant", "content": _placeholder(item)}
 
 
-def _item_call(item: Json) -> Json:
-    return _call(item.get("call_id", ""), item["name"], item["arguments"])
+def _read_item_call(item: Json) -> Json:
+    return _build_call(item.get("call_id", ""), item["name"], item["arguments"])
 
 
-def _response_tool(given: Json) -> Json:
-    named = ("name", "description", "parameters", "strict")
-    kept = {name: given[name] for name in named if given.get(name) is not None}
-    return {"type": "function", "function": kept}
+def _read_response_tool(tool: Json) -> Json:
+    names = ("name", "description", "parameters", "strict")
+    members = {name: tool[name] for name in names if tool.get(name) is not None}
+    return {"type": "function", "function": members}
 
 
-def _response_answer(body: Json) -> Json:
+def _read_response_answer(body: Json) -> Json:
     items = body["output"]
-    texts = [_text(item["content"]) for item in items if item["type"] == "message"]
-    calls = [_item_call(item) for item in items if item["type"] == "function_call"]
-    found: Json = {
+    texts = [_join_texts(item["content"]) for item in items if item["type"] == "message"]
+    calls = [_read_item_call(item) for item in items if item["type"] == "function_call"]
+    message: Json = {
         "role": "assistant",
         "content": "\n".join(texts) if texts else None,
         "finish_reason": body.get("status"),
     }
-    return {**found, "tool_calls": calls} if calls else found
+    return {**message, "tool_calls": calls} if calls else message
 
 
-def _response_stream(events: list[Json]) -> Json:
+def _find_response(events: list[Json]) -> Json:
     """Returns the response of the last event. Raises ValueError without one."""
     for event in reversed(events):
         if event.get("type") in (
@@ -353,7 +361,11 @@ class _Reader(NamedTuple):
 
 
 _READERS: Final[Mapping[str, _Reader]] = {
-    Endpoint.CHAT.value: _Reader(_chat_request, _chat_answer, _chat_stream),
-    Endpoint.MESSAGES.value: _Reader(_message_request, _message_answer, _message_stream),
-    Endpoint.RESPONSES.value: _Reader(_response_request, _response_answer, _response_stream),
+    Endpoint.CHAT.value: _Reader(_read_chat_request, _read_chat_answer, _join_chat_stream),
+    Endpoint.MESSAGES.value: _Reader(
+        _read_message_request, _read_message_answer, _join_message_stream
+    ),
+    Endpoint.RESPONSES.value: _Reader(
+        _read_response_request, _read_response_answer, _find_response
+    ),
 }

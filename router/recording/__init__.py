@@ -1,6 +1,5 @@
-"""What a worker stores about its requests: traffic, evidence, spending, alerts and
-captures.
+"""Stores the traffic, evidence, spending, alerts and captures of a worker's requests.
 
-The way is `port`, then `recorder` in one process, or `reporter` and `worker_aggregator`
-between processes; then `spool` and the database.
+Observers call `port`. `recorder` implements it in one process, `reporter` and
+`worker_aggregator` between processes. They write to `spool` and the database.
 """

@@ -1,8 +1,8 @@
-"""Counts the callers of a route on each day: the history of a rollout's exposures, with which
-the canary compares the candidate's failures (`usual_rate`, statistics.md §2.20).
+"""Counts the callers of a route on each day.
 
-A process counts its own callers. It reads finished requests in batches, so that no request
-waits for it.
+The canary compares the candidate's failures with this history (`usual_rate`,
+statistics.md §2.20). A process counts its own callers. It reads finished requests in batches,
+so that no request waits for it.
 """
 
 from collections import deque
@@ -16,14 +16,16 @@ from harness.gate.online.usual_rate import USUAL_WINDOW_S
 
 # The most callers of a day that a process remembers.
 MAX_CALLERS: Final = 100_000
-# A window is known this long after its end, because its last request may take so long.
-KNOWN_AFTER_S: Final = 120.0
+# A window is complete this long after its end, because its last request may take so long.
+COMPLETE_AFTER_S: Final = 120.0
 _ERRORS: Final = READINGS[Guardrail.ERRORS]
 
 
 class CallerRequest(Protocol):
-    """A finished request. caller: a hash of the caller's name; 0 if unknown. kind: how it ended
-    for its arm; None if unknown.
+    """A finished request.
+
+    caller: a hash of the caller's name; 0 if unknown. kind: the outcome for the request's arm;
+    None if unknown.
     """
 
     @property
@@ -37,7 +39,7 @@ class CallerRequest(Protocol):
 
 
 class CallerCounts(NamedTuple):
-    """Counts the callers' first requests of a day, and their windows, and the failed ones."""
+    """The numbers of callers' first requests of a day and of their windows, with failures."""
 
     first_requests: int
     first_failed: int
@@ -46,7 +48,7 @@ class CallerCounts(NamedTuple):
 
 
 class _Window:
-    """A caller's requests within USUAL_WINDOW_S of the first one of the day."""
+    """A caller's requests within USUAL_WINDOW_S of the caller's first request of the day."""
 
     __slots__ = ("began_s", "caller", "reading", "requests")
 
@@ -57,7 +59,7 @@ class _Window:
         self.reading = Reading.GOOD
 
     def add(self, reading: Reading) -> None:
-        """Adds a request: the window is as its first request, unless any request fails."""
+        """Adds a request. The first request or any failure gives the window's reading."""
         self.requests += 1
         if self.requests == 1 or (reading is Reading.BAD and self.requests <= WINDOW_REQUESTS):
             self.reading = reading
@@ -67,19 +69,19 @@ class CallerHistory:
     """Finds each caller's first request of a UTC day on each route, and the caller's window.
 
     Beyond max_callers of a day, a process counts one caller of two, of four and so on, drawn by
-    the hash. The draw lasts over the next days, so that a day's first hours do not stand for
+    the hash. It keeps the draw for the next days, so that a day's first hours do not represent
     the whole day.
     """
 
     def __init__(self, max_callers: int = MAX_CALLERS) -> None:
         self._max_callers = max_callers
-        self._one_of = 1
+        self._draw_one_of = 1
         self._day = date.min
         self._callers: dict[str, set[int]] = {}  # by route
-        self._known = 0  # the callers of all routes
+        self._caller_count = 0  # the callers of all routes
         # By route and arm: the windows that may get further requests, and all windows in the
         # order of their beginning.
-        self._open: dict[tuple[str, str], dict[int, _Window]] = {}
+        self._open_windows: dict[tuple[str, str], dict[int, _Window]] = {}
         self._windows: dict[tuple[str, str], deque[_Window]] = {}
 
     def count(
@@ -89,64 +91,68 @@ class CallerHistory:
         requests: Iterable[CallerRequest],
         at: datetime,
     ) -> CallerCounts:
-        """Counts a batch of finished requests, and the windows that are known now.
+        """Counts a batch of finished requests, and the windows that are complete now.
 
-        at: the time of the batch. A first request whose outcome is no evidence of errors is not
-        counted, nor is its window unless another request fails, as in a rollout.
+        at: the time of the batch. As in a rollout, a first request does not count if its
+        outcome is no evidence of errors. Its window then counts only if another request fails.
         """
         if at.date() != self._day:
             self._day = at.date()
-            if self._known < self._max_callers // 4:
-                self._one_of = max(1, self._one_of // 2)
+            if self._caller_count < self._max_callers // 4:
+                self._draw_one_of = max(1, self._draw_one_of // 2)
             self._callers = {}
-            self._known = 0
+            self._caller_count = 0
         now_s = at.timestamp()
         callers = self._callers.setdefault(route, set())
-        opened = self._open.setdefault((route, arm), {})
+        open_windows = self._open_windows.setdefault((route, arm), {})
         queue = self._windows.setdefault((route, arm), deque())
-        first = []
+        first_readings = []
         for request in requests:
             caller = request.caller
             if not caller or request.kind is None:
                 continue
             reading = _ERRORS[request.kind]
             arrived_s = now_s - request.latency_ms / 1_000.0
-            if caller not in callers and self._draws(caller):
+            if caller not in callers and self._draw_new_caller(caller):
                 callers.add(caller)
-                self._known += 1
-                opened[caller] = new = _Window(caller, arrived_s)
-                queue.append(new)
-                first.append(reading)
-            window = opened.get(caller)
+                self._caller_count += 1
+                open_windows[caller] = new_window = _Window(caller, arrived_s)
+                queue.append(new_window)
+                first_readings.append(reading)
+            window = open_windows.get(caller)
             if window is not None and arrived_s < window.began_s + USUAL_WINDOW_S:
                 window.add(reading)
-        windows = _take_known(queue, opened, now_s)
+        window_readings = _take_complete(queue, open_windows, now_s)
         return CallerCounts(
-            sum(reading is not Reading.UNKNOWN for reading in first),
-            first.count(Reading.BAD),
-            sum(reading is not Reading.UNKNOWN for reading in windows),
-            windows.count(Reading.BAD),
+            sum(reading is not Reading.UNKNOWN for reading in first_readings),
+            first_readings.count(Reading.BAD),
+            sum(reading is not Reading.UNKNOWN for reading in window_readings),
+            window_readings.count(Reading.BAD),
         )
 
-    def _draws(self, caller: int) -> bool:
+    def _draw_new_caller(self, caller: int) -> bool:
         """Returns whether to count a caller that is new today."""
-        if caller % self._one_of == 0 and self._known >= self._max_callers:
-            self._one_of *= 2
+        if caller % self._draw_one_of == 0 and self._caller_count >= self._max_callers:
+            self._draw_one_of *= 2
             for callers in self._callers.values():
-                callers -= {one for one in callers if one % self._one_of}
-            self._known = sum(map(len, self._callers.values()))
-        return caller % self._one_of == 0
+                callers -= {
+                    counted_caller
+                    for counted_caller in callers
+                    if counted_caller % self._draw_one_of
+                }
+            self._caller_count = sum(map(len, self._callers.values()))
+        return caller % self._draw_one_of == 0
 
 
-def _take_known(
-    queue: deque[_Window], opened: dict[int, _Window], now_s: float
+def _take_complete(
+    queue: deque[_Window], open_windows: dict[int, _Window], now_s: float
 ) -> list[Reading]:
-    """Removes the windows that are known, and returns how they ended."""
-    found = []
-    while queue and now_s >= queue[0].began_s + USUAL_WINDOW_S + KNOWN_AFTER_S:
+    """Removes the complete windows, and returns their readings."""
+    readings = []
+    while queue and now_s >= queue[0].began_s + USUAL_WINDOW_S + COMPLETE_AFTER_S:
         window = queue.popleft()
         # Soon after midnight, the caller may have a new window.
-        if opened.get(window.caller) is window:
-            del opened[window.caller]
-        found.append(window.reading)
-    return found
+        if open_windows.get(window.caller) is window:
+            del open_windows[window.caller]
+        readings.append(window.reading)
+    return readings

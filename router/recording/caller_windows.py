@@ -1,9 +1,9 @@
-"""Follows the later requests of callers in one rollout, and exchanges failures with the other
-routers (statistics.md §2.19).
+"""Follows the later requests of a rollout's callers, and exchanges failures with other routers.
 
 A caller's window begins with its exposure, and contains its first `window_requests` requests
-that arrive within `window_s`. Each router writes only failures: hash of the caller, time, arm.
-When a block's windows are over, `CallerWindows` knows the failures of all routers.
+that arrive within `window_s`. A router writes only failures: hash of the caller, time, arm.
+After the end of a block's windows, `CallerWindows` knows the failures of all routers. Source:
+statistics.md §2.19.
 """
 
 import logging
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Failures that wait for the database; more are lost.
+# The most failures that wait for the database; further failures are lost.
 MAX_FAILED: Final = 100_000
 
 
 class WindowReading(NamedTuple):
-    """What a caller's window shows. counts: an outcome of the window is known."""
+    """The outcome of a caller's window. counts: an outcome of the window is known."""
 
     failed: bool
     missing: bool = False
@@ -40,8 +40,8 @@ class WindowReading(NamedTuple):
 class CallerWindows:
     """The windows of one rollout's callers, for one router with all its workers.
 
-    exchanged_s: when the failures of all routers were last read, in monotonic seconds.
-    cursor: number of the last read failures.
+    exchanged_s: the time of the last exchange of failures, in monotonic seconds.
+    cursor: the number of the last failure that this router has read.
     """
 
     def __init__(self, rollout: str, rule: ExposureRule) -> None:
@@ -50,19 +50,19 @@ class CallerWindows:
         self.cursor = 0
         self._rule = rule
         self._open: dict[int, LedgerExposure] = {}  # by the key's hash, oldest first
-        self._failed: list[FailedTurn] = []
+        self._unsent_failures: list[FailedTurn] = []
         # Times of failures at all routers, by the caller's fingerprint and arm.
-        self._elsewhere: dict[tuple[int, bool], list[float]] = {}
+        self._failure_times: dict[tuple[int, bool], list[float]] = {}
 
-    def open(self, known: int, exposure: LedgerExposure) -> None:
-        """Opens the window of a new exposure. known: the hash of its key."""
+    def open(self, key_hash: int, exposure: LedgerExposure) -> None:
+        """Opens the window of a new exposure. key_hash: the hash of its key."""
         if self._rule.has_windows and exposure.has_window:
-            self._open.pop(known, None)
-            self._open[known] = exposure
+            self._open.pop(key_hash, None)
+            self._open[key_hash] = exposure
 
     def admit(
         self,
-        known: int,
+        key_hash: int,
         *,
         canary: bool,
         now: float,
@@ -72,7 +72,7 @@ class CallerWindows:
 
         now: monotonic seconds. at: seconds since 1970.
         """
-        exposure = self._open.get(known)
+        exposure = self._open.get(key_hash)
         if (
             exposure is None
             or exposure.canary is not canary
@@ -95,52 +95,55 @@ class CallerWindows:
         outcome: ExposureOutcome,
         at: float,
     ) -> None:
-        """Keeps a failure. at: when the request arrived, in seconds since 1970."""
+        """Keeps a failure. at: the request's arrival, in seconds since 1970."""
         if not (self._rule.has_windows and exposure.has_window):
             return
         if read(Guardrail.CALLER_ERRORS, outcome) is not Reading.BAD:
             return
         exposure.caller_failed = True
-        if self._rule.keeps_ledger and len(self._failed) < MAX_FAILED:
-            self._failed.append(FailedTurn(self._print(exposure), at, exposure.canary))
+        if self._rule.keeps_ledger and len(self._unsent_failures) < MAX_FAILED:
+            self._unsent_failures.append(
+                FailedTurn(self._fingerprint(exposure), at, exposure.canary)
+            )
 
     def end(self) -> None:
         """Ends all windows: later requests count for neither arm."""
         self._open.clear()
 
     def forget_ended(self, now: float) -> None:
-        """Forgets windows that are over, which lie in the order of their beginning."""
-        for known, exposure in list(self._open.items()):
+        """Forgets windows that have ended. They are in the order of their beginning."""
+        for key_hash, exposure in list(self._open.items()):
             if now < exposure.arrived_s + self._rule.window_s:
                 return
-            del self._open[known]
+            del self._open[key_hash]
 
     @property
     def unsent(self) -> Sequence[FailedTurn]:
         """The failures that the other routers do not know yet."""
-        return tuple(self._failed)
+        return tuple(self._unsent_failures)
 
     def enter(
         self,
-        found: FailedTurns,
+        failures: FailedTurns,
         *,
         sent: int,
         now: float,
         oldest_at: float,
     ) -> None:
-        """Enters the failures of all routers. sent: how many of `unsent` are stored.
+        """Enters the failures of all routers.
 
-        now: when they were read. oldest_at: earlier failures are in no window.
+        sent: the number of `unsent` failures that the database has stored. now: the time of
+        the exchange. oldest_at: earlier failures are in no window.
         """
-        del self._failed[:sent]
-        self.cursor = found.cursor
+        del self._unsent_failures[:sent]
+        self.cursor = failures.cursor
         self.exchanged_s = now
-        for turn in found.turns:
-            place = (turn.fingerprint, turn.canary)
-            self._elsewhere.setdefault(place, []).append(turn.at)
-        for place, times in list(self._elsewhere.items()):
+        for turn in failures.turns:
+            caller_and_arm = (turn.fingerprint, turn.canary)
+            self._failure_times.setdefault(caller_and_arm, []).append(turn.at)
+        for caller_and_arm, times in list(self._failure_times.items()):
             if max(times) < oldest_at:
-                del self._elsewhere[place]
+                del self._failure_times[caller_and_arm]
 
     def read(
         self,
@@ -149,37 +152,38 @@ class CallerWindows:
         ended_at: float,
         is_known: bool,
     ) -> WindowReading:
-        """Reads a caller's window when its time is over.
+        """Reads a caller's window after its end.
 
-        ended_at: when an event ended all windows. is_known: the other routers' failures are.
+        ended_at: the time of an event that ended all windows. is_known: this router knows the
+        other routers' failures.
         """
-        failed = exposure.caller_failed
-        if not failed and self._elsewhere:
-            until = min(ended_at, exposure.arrived_at + self._rule.window_s)
-            times = self._elsewhere.get((self._print(exposure), exposure.canary), ())
-            failed = any(exposure.arrived_at <= at < until for at in times)
-        if failed:
+        has_failed = exposure.caller_failed
+        if not has_failed and self._failure_times:
+            ends_at = min(ended_at, exposure.arrived_at + self._rule.window_s)
+            times = self._failure_times.get((self._fingerprint(exposure), exposure.canary), ())
+            has_failed = any(exposure.arrived_at <= at < ends_at for at in times)
+        if has_failed:
             return WindowReading(failed=True)
         if exposure.lost or exposure.pending or not is_known:
             return WindowReading(failed=True, missing=True)
-        known = exposure.reading(Guardrail.CALLER_ERRORS) is not Reading.UNKNOWN
-        return WindowReading(failed=False, counts=known)
+        is_outcome_known = exposure.reading(Guardrail.CALLER_ERRORS) is not Reading.UNKNOWN
+        return WindowReading(failed=False, counts=is_outcome_known)
 
-    def _print(self, exposure: LedgerExposure) -> int:
+    def _fingerprint(self, exposure: LedgerExposure) -> int:
         return fingerprint(self._rule.ledger_salt, exposure.key)
 
 
 class WindowsOfLedger(NamedTuple):
-    """A rollout's windows, and when the oldest open one began, in seconds since 1970."""
+    """A rollout's windows. oldest_at: the beginning of the oldest, in seconds since 1970."""
 
     windows: CallerWindows
     oldest_at: float
 
 
 class FailureExchange:
-    """Writes the failures of all ledgers of a process, and reads those of the other routers.
+    """Writes the failures of a process's ledgers, and reads the other routers' failures.
 
-    lock: held while a ledger is read or changed.
+    lock: guards the ledgers.
     """
 
     def __init__(
@@ -197,16 +201,18 @@ class FailureExchange:
     def exchange(self, due: Iterable[WindowsOfLedger]) -> None:
         """Exchanges failures. While the database is down, they wait.
 
-        due: the windows that have failures to write, or that are over.
+        due: the windows that have failures to write, or that have ended.
         """
-        for windows, oldest_at in sorted(due, key=lambda one: one.windows.rollout):
+        for windows, oldest_at in sorted(
+            due, key=lambda ledger_windows: ledger_windows.windows.rollout
+        ):
             now = self._clock.monotonic()
             with self._lock:
                 unsent = windows.unsent
                 cursor = windows.cursor
             try:
                 with self._store.write() as tx:
-                    found = tx.observations.exchange_failures(
+                    failures = tx.observations.exchange_failures(
                         windows.rollout, unsent, after=cursor, since=oldest_at
                     )
             except StoreUnavailable:
@@ -218,4 +224,4 @@ class FailureExchange:
                 self._counters["claims_failed"] += 1
                 continue
             with self._lock:
-                windows.enter(found, sent=len(unsent), now=now, oldest_at=oldest_at)
+                windows.enter(failures, sent=len(unsent), now=now, oldest_at=oldest_at)

@@ -1,8 +1,8 @@
 """Redacts and stores captured requests in a thread. No log or spool contains their text.
 
-`router.observers.capture` makes the drafts, `harness.frame.redaction` redacts them. A
-capture that cannot be stored is lost and counted, because a spool would keep content on the
-disk.
+`router.observers.capture` makes the drafts, `harness.frame.redaction` redacts them. If the
+writer cannot store a capture, it drops and counts the capture, because a spool would keep
+content on the disk.
 """
 
 import logging
@@ -28,10 +28,10 @@ from router.recording.port import CaptureDraft
 log = logging.getLogger(__name__)
 
 # The most waiting drafts; each has at most twice the route's `copy_max_bytes`.
-ROOM: Final = 100
-TOGETHER: Final = 20
+MAX_WAITING: Final = 100
+MAX_BATCH: Final = 20
 STOP_S: Final = 5.0
-COUNTED: Final = {
+COUNTER_BY_RESULT: Final = {
     CaptureResult.STORED: "captures_stored",
     CaptureResult.REPEATED: "captures_repeated",
     CaptureResult.FULL: "captures_over_day",
@@ -41,7 +41,7 @@ COUNTED: Final = {
 class CaptureWriter:
     """Redacts and stores drafts in its own thread, so that a long draft delays no observation.
 
-    secret: used to derive the captures' ids.
+    secret: the key from which it derives the captures' ids.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class CaptureWriter:
         self._redactor = redactor
         self._secret = secret
         self._counters = counters
-        self._drafts: queue.Queue[CaptureDraft | None] = queue.Queue(ROOM)
+        self._drafts: queue.Queue[CaptureDraft | None] = queue.Queue(MAX_WAITING)
         self._full: dict[str, object] = {}
         self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
 
     def put(self, draft: CaptureDraft) -> None:
-        """Takes a draft; drops and counts it if ROOM drafts wait. Never waits."""
+        """Queues a draft; drops and counts it if MAX_WAITING drafts wait. Never waits."""
         try:
             self._drafts.put_nowait(draft)
         except queue.Full:
@@ -81,47 +81,51 @@ class CaptureWriter:
             self._counters["captures_dropped"] += left
 
     def _run(self) -> None:
-        last = False
-        while not last:
+        is_last = False
+        while not is_last:
             drafts = [self._drafts.get()]
             with suppress(queue.Empty):
-                while len(drafts) < TOGETHER:
+                while len(drafts) < MAX_BATCH:
                     drafts.append(self._drafts.get_nowait())
-            last = None in drafts
-            self._keep([draft for draft in drafts if draft is not None])
+            is_last = None in drafts
+            self._store_drafts([draft for draft in drafts if draft is not None])
 
-    def _keep(self, drafts: Sequence[CaptureDraft]) -> None:
-        """Redacts and stores drafts in one transaction. Raises nothing: what fails is
-        counted.
-        """
-        ready = [
-            (made, draft.per_day)
+    def _store_drafts(self, drafts: Sequence[CaptureDraft]) -> None:
+        """Redacts and stores drafts in one transaction. Counts failures and raises nothing."""
+        captures = [
+            (capture, draft.per_day)
             for draft in drafts
-            if self._room(draft) and (made := self._made(draft)) is not None
+            if self._has_room(draft) and (capture := self._try_redact(draft)) is not None
         ]
-        if not ready:
+        if not captures:
             return
         try:
             with self._store.write() as tx:
-                kept = [tx.captures.store(made, most_per_day=most) for made, most in ready]
+                results = [
+                    tx.captures.store(capture, most_per_day=max_per_day)
+                    for capture, max_per_day in captures
+                ]
         except Exception as error:  # noqa: BLE001 - its text may contain the row
-            log.warning("%d captures are lost: %s", len(ready), type(error).__name__)
-            self._counters["captures_dropped"] += len(ready)
+            log.warning("%d captures are lost: %s", len(captures), type(error).__name__)
+            self._counters["captures_dropped"] += len(captures)
             return
-        for (made, _), what in zip(ready, kept, strict=True):
-            self._counters[COUNTED[what]] += 1
-            if what is CaptureResult.FULL:
-                self._full[made.route] = made.at.date(), made.share_bps
+        for (capture, _), result in zip(captures, results, strict=True):
+            self._counters[COUNTER_BY_RESULT[result]] += 1
+            if result is CaptureResult.FULL:
+                self._full[capture.route] = capture.at.date(), capture.share_bps
 
-    def _room(self, draft: CaptureDraft) -> bool:
-        """Returns False if the route has its captures of the day, until `share_bps` changes."""
+    def _has_room(self, draft: CaptureDraft) -> bool:
+        """Returns whether the route may have further captures today.
+
+        After a full day, a change of `share_bps` permits further ones.
+        """
         head = draft.head
         if self._full.get(head.route) != (head.at.date(), head.share_bps):
             return True
         self._counters["captures_over_day"] += 1
         return False
 
-    def _made(self, draft: CaptureDraft) -> CapturedRequest | None:
+    def _try_redact(self, draft: CaptureDraft) -> CapturedRequest | None:
         try:
             return redact_draft(draft, self._redactor, self._secret)
         except Exception as error:  # noqa: BLE001 - its text may contain content
@@ -144,12 +148,12 @@ def redact_draft(
     head = draft.head
     client_body = draft.client_body
     answer = draft.answer
-    # A draft that was too large is stored without content, because it still counts.
+    # A draft that is too large counts, so the writer stores it without content.
     if head.too_large:
-        copied: dict[str, object] = {"left_out": head.request}
+        transcript: dict[str, object] = {"left_out": head.request}
     elif answer:
         try:
-            return _redacted(
+            return _redact(
                 head,
                 build_transcript(head.endpoint, client_body, answer, stream=head.stream),
                 redactor,
@@ -157,19 +161,19 @@ def redact_draft(
             )
         except Exception:  # noqa: BLE001 - a broken answer must not remove its request
             head = replace(head, outcome=ANSWER_UNREADABLE)
-            copied = build_question(head.endpoint, client_body)
+            transcript = build_question(head.endpoint, client_body)
     else:
-        copied = build_question(head.endpoint, client_body)
-    return _redacted(head, copied, redactor, secret)
+        transcript = build_question(head.endpoint, client_body)
+    return _redact(head, transcript, redactor, secret)
 
 
-def _redacted(
+def _redact(
     head: CapturedRequest,
-    copied: Mapping[str, object],
+    transcript: Mapping[str, object],
     redactor: Redactor,
     secret: bytes,
 ) -> CapturedRequest:
-    result = redactor.redact(copied)
+    result = redactor.redact(transcript)
     return replace(
         head,
         id=capture_id(head.route, result.value, secret),

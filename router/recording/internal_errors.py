@@ -1,8 +1,8 @@
 """Counts, logs and alerts faults of the router's own code. The request continues if it can.
 
-Each part that may fail names itself (`RouterPart`), so that a fault is found and its alert
-says what it changed. An error's own text is never logged or alerted, because it may contain
-content: only its type and place are. Failures of providers do not belong here.
+A part that may fail has a name (`RouterPart`), so that an alert shows where the fault is and
+whether it changed the answer. Logs and alerts have the error's type and place, but never its
+text, because the text may contain content. Failures of providers do not belong here.
 """
 
 import asyncio
@@ -27,7 +27,10 @@ NO_ARM: Final = "none"
 
 
 class RouterPart(StrEnum):
-    """ATTEMPT: code for a single target. BACKGROUND: tasks outside any request."""
+    """The part of the router that failed.
+
+    ATTEMPT: code for a single target. BACKGROUND: tasks outside any request.
+    """
 
     REQUEST = "request"
     LIMITS = "limits"
@@ -51,8 +54,8 @@ class RouterPart(StrEnum):
 class InternalErrors:
     """Notes faults of the router's own code, for one event loop.
 
-    tell: called as `WorkerAlerts.internal_error`. A fault of one part at one place is
-    logged once in a process, but counted and alerted each time.
+    tell: sends an alert, like `WorkerAlerts.internal_error`. A process logs a part's fault at
+    one place once, but counts and alerts it each time.
     """
 
     def __init__(
@@ -100,17 +103,19 @@ class InternalErrors:
                 place,
                 frames,
             )
-        trial = route.experiment if route else None
+        experiment = route.experiment if route else None
         subject = f"route {route.route.name}" if route else "the router"
-        kept = (
-            "The answer did not depend on it." if part in SPARED else "The router tried again."
+        effect = (
+            "The answer did not depend on it."
+            if part in HARMLESS_PARTS
+            else "The router tried again."
         )
-        words = f"{place}, in part {part.value}, arm {arm}. {kept}"
-        self._tell(trial.rollout if trial else subject, subject, words)
+        message = f"{place}, in part {part.value}, arm {arm}. {effect}"
+        self._tell(experiment.rollout if experiment else subject, subject, message)
 
 
 # Faults in these parts do not change the answer.
-SPARED: Final = frozenset(RouterPart) - {
+HARMLESS_PARTS: Final = frozenset(RouterPart) - {
     RouterPart.REQUEST,
     RouterPart.PLAN,
     RouterPart.ATTEMPT,
@@ -131,7 +136,7 @@ def place_of(error: BaseException) -> str:
 
 
 # The pause before a failed background task restarts.
-BEGIN_AGAIN_S: Final = 1.0
+RESTART_PAUSE_S: Final = 1.0
 Watch = Callable[[], Awaitable[None]]
 
 
@@ -152,30 +157,30 @@ class Background:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def keep_up(self, watch: Watch) -> None:
-        """Runs a task again after it ends or fails, with a pause of BEGIN_AGAIN_S."""
+        """Restarts a task after it ends or fails, with a pause of RESTART_PAUSE_S."""
         while True:
             try:
                 await watch()
             except Exception as error:
                 self._errors.note(RouterPart.BACKGROUND, error)
-            await asyncio.sleep(BEGIN_AGAIN_S)
+            await asyncio.sleep(RESTART_PAUSE_S)
 
 
 events = structlog.get_logger("swapgate.router")
 
-QUEUE: Final = 10_000
+MAX_QUEUED_EVENTS: Final = 10_000
 STOP_S: Final = 5.0
 
 
 class EventLog:
     """Writes log events in a thread, so that no request waits for the log's output.
 
-    dropped: events that were lost because the queue was full, or could not be written.
+    dropped: the number of lost events: the queue was full, or writing failed.
     """
 
     def __init__(self) -> None:
         self.dropped = 0
-        self._events: Queue[Mapping[str, object] | None] = Queue(QUEUE)
+        self._events: Queue[Mapping[str, object] | None] = Queue(MAX_QUEUED_EVENTS)
         self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
 
     def put(self, event: str, **fields: object) -> None:

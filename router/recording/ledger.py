@@ -41,18 +41,18 @@ if TYPE_CHECKING:
 # A block of a quiet route closes before it is full, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0
 MAX_KEYS: Final = 500_000
-# How long a closed block waits for its judge's verdicts. The router gives a slower judge up.
+# A closed block waits this long for its judge's verdicts. Later verdicts do not count.
 JUDGED_WITHIN_S: Final = 180.0
-# How many claims are kept for blocks that were sent without an answer; new claims replace the
-# oldest.
+# The most claims in memory for blocks that the ledger sent before the database answered. New
+# claims replace the oldest.
 LATE_CLAIMS: Final = 10_000
 
 
 class Ledger:
     """Keeps the exposures and blocks of one rollout for one router with all its workers.
 
-    worker: the name under which the blocks are stored. Workers learn of a new weight within
-    seconds of one another: requests at the old weight get an open block of their own.
+    worker: the name in the stored blocks. Workers learn a new weight within seconds of one
+    another, so requests at the old weight get a separate open block.
 
     A period remembers at most max_keys sticky keys. The router serves later keys without
     scoring them in either arm (`unscored`), because a forgotten key would count again as
@@ -72,25 +72,23 @@ class Ledger:
         self._rule = rule
         self._max_keys = max_keys
         self._period = 1
-        self._zero_s: float | None = None  # when the first period began
-        self._seen: set[int] = set()
-        self._open: dict[int, OpenBlock] = {}  # by weight; usually one
+        self._first_period_s: float | None = None  # when the first period began
+        self._key_hashes: set[int] = set()
+        self._open_blocks: dict[int, OpenBlock] = {}  # by weight; usually one
         self._newest_bps = 0  # weights only rise
-        self._waiting: deque[OpenBlock] = deque()  # closed blocks in order
+        self._closed_blocks: deque[OpenBlock] = deque()  # closed blocks in order
         self._observations = ObservationBuilder(rollout, worker, rule)
         self._windows = CallerWindows(rollout, rule)
         self._late_blocks = LateBlocks(rule, self._windows)
-        self._hears = False  # whether users give feedback
+        self._has_feedback = False  # whether users give feedback
         # Claims of blocks that were sent before the rollout's ledger answered, oldest first.
         # Their keys have counted, so the database must still learn them.
-        self._late: deque[KeyClaim] = deque(maxlen=LATE_CLAIMS)
+        self._late_claims: deque[KeyClaim] = deque(maxlen=LATE_CLAIMS)
 
     @property
     def idle(self) -> bool:
-        """Whether no exposure is open or waits, so that the ledger may be dropped if its
-        rollout has ended.
-        """
-        return not (self._open or self._waiting or self._late_blocks.waits)
+        """Whether no exposure is open or waits. Then an ended rollout needs no ledger."""
+        return not (self._open_blocks or self._closed_blocks or self._late_blocks.waits)
 
     def admit(
         self,
@@ -103,23 +101,23 @@ class Ledger:
         traits: int = 0,
         client: str = "",
     ) -> LedgerExposure | LaterTurn | None:
-        """Admits a key's first request, or a later one in its window; None if it is not scored.
+        """Admits a key's first request, or a later one in its window; None without a score.
 
         now: monotonic seconds. at: wall time. client: the id of the client's key.
         """
-        self._begin(weight_bps, now, at)
+        self._prepare(weight_bps, now, at)
         # hash() is salted per process, and this memory ends with the process.
-        known = hash(key)
-        if known in self._seen:
+        key_hash = hash(key)
+        if key_hash in self._key_hashes:
             if not traits:
                 return None
-            return self._windows.admit(known, canary=canary, now=now, at=at.timestamp())
-        block = self._block(weight_bps, now, at)
-        if len(self._seen) >= self._max_keys:
+            return self._windows.admit(key_hash, canary=canary, now=now, at=at.timestamp())
+        block = self._find_or_open_block(weight_bps, now, at)
+        if len(self._key_hashes) >= self._max_keys:
             self.unscored += 1
             block.note_uncounted(UncountedReason.MAX_KEYS, canary=canary)
             return None
-        self._seen.add(known)
+        self._key_hashes.add(key_hash)
         exposure = LedgerExposure(
             block,
             key=key,
@@ -129,8 +127,8 @@ class Ledger:
             arrived_s=now,
             arrived_at=at.timestamp(),
         )
-        if weight_bps == self._newest_bps:  # the callers of an older share have no later turns
-            self._windows.open(known, exposure)
+        if weight_bps == self._newest_bps:  # callers at an older share have no windows
+            self._windows.open(key_hash, exposure)
         block.units.append(exposure)
         block.out += 1
         block.unjudged += exposure.judging
@@ -147,21 +145,21 @@ class Ledger:
         now: float,
         at: datetime,
     ) -> None:
-        """Counts a request of either arm that becomes no exposure, in the open block.
+        """Counts a request without an exposure, of either arm, in the open block.
 
-        key: see `ObservationBlock.uncounted`. The caller's sticky key is not claimed, so that
-        the caller can still count. now: monotonic seconds. at: wall time.
+        key: see `ObservationBlock.uncounted`. The ledger does not claim the caller's sticky
+        key, so the caller can count later. now: monotonic seconds. at: wall time.
         """
-        self._begin(weight_bps, now, at)
-        self._block(weight_bps, now, at).note_uncounted(key, canary=canary)
+        self._prepare(weight_bps, now, at)
+        self._find_or_open_block(weight_bps, now, at).note_uncounted(key, canary=canary)
 
-    def _begin(
+    def _prepare(
         self,
         weight_bps: int,
         now: float,
         at: datetime,
     ) -> None:
-        """Begins the period and the weight of a request, and closes blocks that are over."""
+        """Begins the period and the weight of a request, and closes old blocks."""
         self._begin_period(now, at)
         self._close_aged(now, at)
         if weight_bps > self._newest_bps:
@@ -169,22 +167,26 @@ class Ledger:
             self._close_all(now, at)
             self._end_windows(now, at)
 
-    def _block(
+    def _find_or_open_block(
         self,
         weight_bps: int,
         now: float,
         at: datetime,
     ) -> OpenBlock:
-        """Returns the open block of a weight; opens one if there is none."""
-        block = self._open.get(weight_bps)
+        """Returns the open block of a weight. Opens a block if the weight has none."""
+        block = self._open_blocks.get(weight_bps)
         if block is None:
-            block = self._open[weight_bps] = OpenBlock(weight_bps, now, at, self._period)
+            block = self._open_blocks[weight_bps] = OpenBlock(weight_bps, now, at, self._period)
         return block
 
     def _end_windows(self, now: float, at: datetime) -> None:
         """Ends the windows of all callers of both arms, after a change of the share."""
         self._windows.end()
-        for block in (*self._open.values(), *self._waiting, *self._late_blocks.sent_blocks):
+        for block in (
+            *self._open_blocks.values(),
+            *self._closed_blocks,
+            *self._late_blocks.sent_blocks,
+        ):
             block.ended_s = min(block.ended_s, now)
             block.ended_at = min(block.ended_at, at.timestamp())
 
@@ -197,7 +199,7 @@ class Ledger:
         served: str = "",
         now: float = 0.0,
     ) -> None:
-        """Ends an exposure with its outcome; a later outcome of the exposure changes nothing.
+        """Ends an exposure with its outcome. A second outcome changes nothing.
 
         served: the model that the answer names. now: monotonic seconds.
         """
@@ -226,7 +228,7 @@ class Ledger:
         now: float,
     ) -> bool:
         """Enters feedback about an exposure; False if it is too late."""
-        self._hears = True
+        self._has_feedback = True
         return exposure.note_feedback(bad=bad, now=now)
 
     def judged(
@@ -244,11 +246,11 @@ class Ledger:
 
     @property
     def late_claims(self) -> Sequence[KeyClaim]:
-        """The claims of blocks that were sent before the database answered, oldest first."""
-        return tuple(self._late)
+        """The claims of blocks that left before the database answered, oldest first."""
+        return tuple(self._late_claims)
 
     def forget_late_claim(self) -> None:
-        self._late.popleft()
+        self._late_claims.popleft()
 
     def unclaimed(
         self,
@@ -257,17 +259,14 @@ class Ledger:
         *,
         final: bool = False,
     ) -> list[OpenBlock]:
-        """Returns closed blocks whose keys are not claimed yet, oldest first.
-
-        final: closes all.
-        """
+        """Returns closed blocks with unclaimed keys, oldest first. final: closes all blocks."""
         if not self._rule.keeps_ledger:
             return []
         if final:
             self._close_all(now, at)
         else:
             self._close_aged(now, at)
-        return [block for block in self._waiting if not block.claimed]
+        return [block for block in self._closed_blocks if not block.claimed]
 
     def claim_of(self, block: OpenBlock) -> KeyClaim:
         """Returns the claim of a block's keys, as fingerprints with the rollout's own salt."""
@@ -275,21 +274,20 @@ class Ledger:
         return KeyClaim(self.rollout, block.period, prints)
 
     def enter_histories(self, block: OpenBlock, histories: Sequence[KeyHistory]) -> None:
-        """Enters the database's answer to a claim. histories: in the order of the block's
-        exposures.
+        """Enters the database's answer to a claim.
+
+        histories: one for each exposure, in the block's order.
         """
         for exposure, history in zip(block.units, histories, strict=True):
             exposure.history = history
         block.claimed = True
 
     def tick(self, now: float, at: datetime) -> list[ObservationBlock]:
-        """Returns the blocks that are complete, or whose outcomes are overdue. now:
-        monotonic seconds.
-        """
+        """Returns blocks that are complete or have overdue outcomes. now: monotonic seconds."""
         self._close_aged(now, at)
         self._windows.forget_ended(now)
-        done = self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
-        return done + self._take_late(now)
+        blocks = self._take_complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
+        return blocks + self._take_late(now)
 
     def close(self, now: float, at: datetime) -> list[ObservationBlock]:
         """Closes and returns all blocks at the process's end, without waiting for outcomes.
@@ -298,15 +296,15 @@ class Ledger:
         """
         self._close_all(now, at)
         self._end_windows(now, at)
-        done = self._complete(float("inf"), float("inf"), now)
-        return done + self._take_late(now, final=True)
+        blocks = self._take_complete(float("inf"), float("inf"), now)
+        return blocks + self._take_late(now, final=True)
 
     def _take_late(self, now: float, *, final: bool = False) -> list[ObservationBlock]:
-        late = self._late_blocks.take(now, hears=self._hears, final=final)
+        late = self._late_blocks.take(now, hears=self._has_feedback, final=final)
         return [self._observations.number(block) for block in late]
 
     def due_windows(self, now: float, at: datetime, *, final: bool) -> WindowsOfLedger | None:
-        """Returns the windows if they have failures to write, or wait for those of others.
+        """Returns the windows if they have failures to write or wait for others' failures.
 
         final: at the process's end, all windows wait.
         """
@@ -318,23 +316,23 @@ class Ledger:
         return WindowsOfLedger(self._windows, at.timestamp() - oldest_s)
 
     def _begin_period(self, now: float, at: datetime) -> None:
-        """Begins the next period if its time has come: then each key may count once again."""
-        if self._zero_s is None:
+        """Begins the next period if its time has come. In it, a key may count once again."""
+        if self._first_period_s is None:
             # Reads the wall clock only once, so that a change of the clock moves no period.
-            self._zero_s = now - self._rule.age_s(at)
-        period = 1 + int((now - self._zero_s) // self._rule.period_s)
+            self._first_period_s = now - self._rule.age_s(at)
+        period = 1 + int((now - self._first_period_s) // self._rule.period_s)
         if period > self._period:
             self._close_all(now, at)
             self._period = period
-            self._seen.clear()
+            self._key_hashes.clear()
 
     def _close_aged(self, now: float, at: datetime) -> None:
-        for block in list(self._open.values()):
+        for block in list(self._open_blocks.values()):
             if now - block.opened_s >= MAX_BLOCK_AGE_S:
                 self._close(block, now, at)
 
     def _close_all(self, now: float, at: datetime) -> None:
-        for block in list(self._open.values()):
+        for block in list(self._open_blocks.values()):
             self._close(block, now, at)
 
     def _close(
@@ -345,23 +343,23 @@ class Ledger:
     ) -> None:
         block.closed_s = now
         block.closed_at = at
-        self._waiting.append(block)
-        del self._open[block.weight_bps]
+        self._closed_blocks.append(block)
+        del self._open_blocks[block.weight_bps]
 
-    def _complete(
+    def _take_complete(
         self,
         overdue_s: float,
         judged_s: float,
         now: float,
     ) -> list[ObservationBlock]:
-        """Returns complete blocks in order; a block that waits holds later ones back.
+        """Returns complete blocks in order. Blocks after a waiting block wait, too.
 
-        overdue_s, judged_s: a block that closed before these times (monotonic) waits no
-        longer.
+        overdue_s, judged_s: a block that closed before these times waits no longer for its
+        outcomes or verdicts. In monotonic seconds.
         """
-        done: list[ObservationBlock] = []
-        while self._waiting:
-            block = self._waiting[0]
+        blocks: list[ObservationBlock] = []
+        while self._closed_blocks:
+            block = self._closed_blocks[0]
             closed_s = float("inf") if block.closed_s is None else block.closed_s
             if block.out and closed_s > overdue_s:
                 break
@@ -369,29 +367,29 @@ class Ledger:
                 break
             if self._rule.keeps_ledger and not block.claimed and closed_s > overdue_s:
                 break
-            self._waiting.popleft()
+            self._closed_blocks.popleft()
             if self._rule.keeps_ledger and not block.claimed:
-                self._late.append(self.claim_of(block))
+                self._late_claims.append(self.claim_of(block))
             exposures = block.release()
-            # A block whose exposures have all counted already is empty and takes no number.
+            # If all exposures of a block have counted before, it is empty and gets no number.
             if exposures or block.uncounted:
-                built = self._observations.build(block, exposures)
+                row = self._observations.build(block, exposures)
                 if not self._observations.values_wait:
                     for exposure in exposures:
                         exposure.values = None  # late outcomes wait for minutes, and need none
-                self._late_blocks.add(block, exposures, built, now)
-                done.append(built)
-        return done
+                self._late_blocks.add(block, exposures, row, now)
+                blocks.append(row)
+        return blocks
 
 
 log = logging.getLogger(__name__)
 
 # Claims in one transaction: after an outage, thousands wait, and a commit takes time.
-_TOGETHER: Final = 50
+_CLAIMS_PER_TRANSACTION: Final = 50
 
 
 class _Claim(NamedTuple):
-    """The claim of a closed block, or of a block that was sent already."""
+    """The claim of a closed block, or of a sent block."""
 
     ledger: Ledger
     of: OpenBlock | KeyClaim
@@ -402,14 +400,14 @@ class _Claim(NamedTuple):
 
     @property
     def keys(self) -> KeyClaim:
-        """Computed one by one: all waiting blocks together would take most of a second."""
+        """The block's keys, computed on access: all blocks together would take a second."""
         return self.of if isinstance(self.of, KeyClaim) else self.ledger.claim_of(self.of)
 
 
 class KeyClaims:
     """Claims keys for all ledgers of a process, and enters the answers.
 
-    lock: held while a ledger is read or changed.
+    lock: guards the ledgers.
     """
 
     def __init__(
@@ -423,28 +421,28 @@ class KeyClaims:
         self._clock = clock
         self._lock = lock
         self._counters = counters
-        self._refused = set[str]()  # rollouts whose refusal is logged
+        self._logged_rollouts = set[str]()  # rollouts whose refusal is logged
 
     def ask(self, ledgers: Iterable[Ledger], *, final: bool) -> None:
         """Claims the keys of closed blocks. While the database is down, the claims wait.
 
         final: closes all blocks first, at the process's end.
         """
-        claims = self._due(ledgers, final=final)
+        claims = self._list_due_claims(ledgers, final=final)
         refused = set[str]()
         while claims:
-            some = claims[:_TOGETHER]
-            claims = claims[_TOGETHER:]
-            # A rollout's later claims wait for its earlier claims, else a key would be new in
-            # both.
-            some = [claim for claim in some if claim.rollout not in refused]
+            batch = claims[:_CLAIMS_PER_TRANSACTION]
+            claims = claims[_CLAIMS_PER_TRANSACTION:]
+            # A rollout's later claims wait for its earlier ones. Otherwise a key would be new
+            # in both.
+            batch = [claim for claim in batch if claim.rollout not in refused]
             try:
-                refused |= self._enter(some)
+                refused |= self._enter_claims(batch)
             except StoreUnavailable:
                 self._counters["claims_failed"] += 1
                 return
 
-    def _due(self, ledgers: Iterable[Ledger], *, final: bool) -> list[_Claim]:
+    def _list_due_claims(self, ledgers: Iterable[Ledger], *, final: bool) -> list[_Claim]:
         now = self._clock.monotonic()
         at = self._clock.now()
         with self._lock:
@@ -457,8 +455,8 @@ class KeyClaims:
         claims.sort(key=lambda claim: claim.rollout)
         return claims
 
-    def _enter(self, claims: Sequence[_Claim]) -> set[str]:
-        """Enters claims in one transaction, or if the store refuses that, in one per rollout.
+    def _enter_claims(self, claims: Sequence[_Claim]) -> set[str]:
+        """Enters claims in one transaction. After a refusal, uses a transaction per rollout.
 
         So a refused rollout does not delay the others. Returns the refused rollouts; their
         claims wait, as during an outage of the database. Raises StoreUnavailable.
@@ -468,7 +466,7 @@ class KeyClaims:
         key_sets = [claim.keys for claim in claims]
         try:
             with self._store.write() as tx:
-                found = [tx.observations.claim_keys(keys) for keys in key_sets]
+                answers = [tx.observations.claim_keys(keys) for keys in key_sets]
         except StoreUnavailable:
             raise
         except Exception:
@@ -476,23 +474,25 @@ class KeyClaims:
             for claim in claims:
                 rollouts[claim.rollout].append(claim)
             if len(rollouts) > 1:
-                return set().union(*map(self._enter, rollouts.values()))
-            if not self._refused.issuperset(rollouts):
+                return set().union(*map(self._enter_claims, rollouts.values()))
+            if not self._logged_rollouts.issuperset(rollouts):
                 log.exception("the store refused the claims of %d blocks", len(claims))
-            self._refused.update(rollouts)
+            self._logged_rollouts.update(rollouts)
             self._counters["claims_failed"] += 1
             return set(rollouts)
-        self._refused.difference_update(claim.rollout for claim in claims)
-        self._note(claims, found)
+        self._logged_rollouts.difference_update(claim.rollout for claim in claims)
+        self._note_histories(claims, answers)
         return set()
 
-    def _note(self, claims: Sequence[_Claim], found: Sequence[Sequence[KeyHistory]]) -> None:
-        known = Counter[KeyHistory]()
+    def _note_histories(
+        self, claims: Sequence[_Claim], answers: Sequence[Sequence[KeyHistory]]
+    ) -> None:
+        counts = Counter[KeyHistory]()
         with self._lock:
-            for claim, histories in zip(claims, found, strict=True):
+            for claim, histories in zip(claims, answers, strict=True):
                 if isinstance(claim.of, KeyClaim):
                     claim.ledger.forget_late_claim()
                     continue
                 claim.ledger.enter_histories(claim.of, histories)
-                known.update(histories)
-        self._counters["units_counted_elsewhere"] += known[KeyHistory.COUNTED]
+                counts.update(histories)
+        self._counters["units_counted_elsewhere"] += counts[KeyHistory.COUNTED]

@@ -47,9 +47,9 @@ FIRST_TOKEN_S: Final[_Bounds] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 
 NO_FAILURE: Final = "none"
 GAUGE: Final = "gauge"
 WORKER: Final = "worker"
-# Without a Python call for each request.
-_KIND: Final = attrgetter("route", "arm", "target_name", "outcome", "target")
-_AMOUNTS: Final = attrgetter("input_tokens", "output_tokens", "cost_usd")
+# `attrgetter` needs no Python call for each request.
+_get_kind: Final = attrgetter("route", "arm", "target_name", "outcome", "target")
+_get_amounts: Final = attrgetter("input_tokens", "output_tokens", "cost_usd")
 
 
 class TargetCheck(NamedTuple):
@@ -60,7 +60,7 @@ class TargetCheck(NamedTuple):
 
 
 class StateSample(NamedTuple):
-    """A state at a scrape. name: without `swapgate_`, and without a counter's `_total`."""
+    """A state at a scrape. name: the metric's name without `swapgate_` and `_total`."""
 
     name: str
     value: float
@@ -92,7 +92,7 @@ class HistogramSeries:
 
 
 class RouterMetrics:
-    """One worker's metrics, for its event loop. read: called at each scrape."""
+    """One worker's metrics, for its event loop. read: returns the states of a scrape."""
 
     def __init__(self, read: Callable[[], Iterable[StateSample]]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type
@@ -129,8 +129,10 @@ class RouterMetrics:
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
         """Counts an attempt at a target. failure: None for an answer."""
-        end = target, failure
-        self._attempt_counts[end] = self._attempt_counts.get(end, 0) + 1
+        target_and_failure = target, failure
+        self._attempt_counts[target_and_failure] = (
+            self._attempt_counts.get(target_and_failure, 0) + 1
+        )
 
     def irregular(self, target: str, kind: str) -> None:
         self._irregular.labels(target, kind).inc()
@@ -147,7 +149,7 @@ class RouterMetrics:
         target: str,
         failure: str,
     ) -> None:
-        self._failovers.labels(route, _provider(target), target, failure).inc()
+        self._failovers.labels(route, _provider_name(target), target, failure).inc()
 
     def internal_error(self, part: str, arm: str) -> None:
         self._internal.labels(part, arm).inc()
@@ -178,10 +180,10 @@ class RouterMetrics:
         """Adds finished requests of clients: counts, times, tokens and costs."""
         by_kind: dict[tuple[str, str, str, str, str], list[CompletedRequest]] = {}
         for request in requests_done:
-            by_kind.setdefault(_KIND(request), []).append(request)
+            by_kind.setdefault(_get_kind(request), []).append(request)
         for kind, requests in by_kind.items():
             route, arm, target, outcome, answered_by = kind
-            provider = _provider(target)
+            provider = _provider_name(target)
             self._requests.labels(route, arm, provider, target, outcome).inc(len(requests))
             durations = self._duration.labels(route, provider, target, outcome)
             durations.observe([r.latency_ms / 1000 for r in requests])
@@ -189,7 +191,7 @@ class RouterMetrics:
             if first_tokens_s:
                 self._first_token.labels(route, provider, target).observe(first_tokens_s)
             if answered_by:
-                columns = zip(*map(_AMOUNTS, requests), strict=True)
+                columns = zip(*map(_get_amounts, requests), strict=True)
                 input_tokens, output_tokens, cost_usd = map(sum, columns)
                 self._tokens.labels(target, "input").inc(input_tokens)
                 self._tokens.labels(target, "output").inc(output_tokens)
@@ -203,16 +205,20 @@ class RouterMetrics:
         self._attempt_counts = {}
         for (target, failure), count in counts.items():
             failure_class = failure.value if failure else NO_FAILURE
-            self._attempts.labels(_provider(target), target, failure_class).inc(count)
+            self._attempts.labels(_provider_name(target), target, failure_class).inc(count)
             self._attempts_by_target[target] = self._attempts_by_target.get(target, 0) + count
 
     def count_targets(self) -> dict[str, tuple[int, int]]:
-        """Returns each target's attempts for users and health checks, and the tokens of users'
-        answers, since the worker began.
+        """Returns the counts of each target since the worker began.
+
+        A pair has the attempts for users and health checks, and the tokens of users' answers.
         """
         self._count_attempts()
         tokens = self._tokens_by_target
-        return {name: (n, tokens.get(name, 0)) for name, n in self._attempts_by_target.items()}
+        return {
+            name: (attempts, tokens.get(name, 0))
+            for name, attempts in self._attempts_by_target.items()
+        }
 
     def families(self) -> list[object]:
         """Returns all metrics as plain data, for the parent."""
@@ -232,7 +238,7 @@ class RouterMetrics:
         return generate_latest(self._registry)
 
 
-def _provider(target: str) -> str:
+def _provider_name(target: str) -> str:
     return target.partition("/")[0]
 
 
@@ -274,8 +280,10 @@ class _StateCollector(Collector):
         for name, value, labels in self._read():
             if name not in families:
                 spec = router_metric(name)
-                kind = GaugeMetricFamily if spec.kind == GAUGE else CounterMetricFamily
-                families[name] = kind(f"swapgate_{name}", spec.meaning, labels=spec.labels)
+                family_class = GaugeMetricFamily if spec.kind == GAUGE else CounterMetricFamily
+                families[name] = family_class(
+                    f"swapgate_{name}", spec.meaning, labels=spec.labels
+                )
             families[name].add_metric(labels, value)
         return families.values()
 
@@ -283,9 +291,12 @@ class _StateCollector(Collector):
 _ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}
 
 
-def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
-    """Starts each series at 0, because a rule's `increase` would miss the first increment."""
-    counters = {f"router_{name}": n for name, n in counted.items()}
+def counter_names(counts: Mapping[str, int]) -> dict[str, int]:
+    """Returns all counters by name. Missing counters are 0.
+
+    Without the 0, a rule's `increase` would miss the first increment.
+    """
+    counters = {f"router_{name}": count for name, count in counts.items()}
     all_counters = dict(sorted({**_ZEROS, **counters}.items()))
     return {
         "observations_dropped": all_counters.pop("router_rows_dropped", 0),
@@ -297,7 +308,7 @@ _Labels = tuple[tuple[str, str], ...]
 
 
 class MetricTotals(Collector):
-    """Adds up metrics of several processes, as `RouterMetrics.families` returns them.
+    """Adds up metrics of several processes. `RouterMetrics.families` returns the metrics.
 
     It sums counters and histograms, including those of ended workers, so that they never fall.
     Each gauge stays separate, with the label `worker`.

@@ -1,8 +1,8 @@
 """Builds observation blocks from full ledger blocks (statistics.md §2.1).
 
-Pure but for the pools of exposures that wait to be ranked. Here an exposure's values become
-counts and ranks; keys and single values do not leave the process. Which exposures count is
-decided in `ledger`, the formulas of ranks are in `harness.gate.online.guardrails`.
+It turns exposures' values into counts and ranks, so that keys and single values do not leave
+the process. `ledger` decides which exposures count; the formulas of ranks are in
+`harness.gate.online.guardrails`. Pure, except for the pools of exposures that wait for ranks.
 """
 
 from collections import Counter
@@ -72,7 +72,7 @@ from router.recording.value_comparison import (
 
 
 class BlockFindings(NamedTuple):
-    """What one block shows: counts of bad exposures, ranks of values, and levels for people.
+    """The evidence of one block: counts of bad exposures, ranks of values, levels for people.
 
     bounds: the ranked exposures whose value is a lower bound.
     """
@@ -88,31 +88,30 @@ class BlockFindings(NamedTuple):
 
 NO_FINDINGS: Final = BlockFindings({}, {}, {}, {}, {}, {}, {})
 # Enough exposures for one expected exposure of the smaller arm, and the fewest controls.
-_RANKED_TOGETHER: Final = MIN_CONTROLS + 1
+_MIN_EXPECTED_RANKED: Final = MIN_CONTROLS + 1
 
 
 class RankedExposures(NamedTuple):
-    """Exposures to rank together. cached_share: of input tokens, for comparing costs."""
+    """Exposures to rank together. cached_share: the cached share of input tokens, for costs."""
 
     units: Sequence[LedgerExposure] = ()
     cached_share: float = 0.0
 
 
 class RankPool:
-    """Keeps the exposures of small blocks until there are enough to rank together.
+    """Keeps the exposures of small blocks until they are enough to rank together.
 
-    Their costs are compared at the larger of both arms' shares of cached tokens so far. Earlier
-    exposures determine this share, so that an exposure does not influence its own comparison.
+    It compares costs at one share of cached tokens: the larger of both arms' shares so far.
+    Earlier exposures determine it, so that no exposure influences its own comparison.
 
     The canary's share alone decides how many exposures are enough, so that no arm and no value
-    decides which exposures are compared. most: this many exposures of a block are always
-    enough.
+    decides which exposures are compared. most: this many exposures are always enough.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._part: object = None
-        self._kept: list[LedgerExposure] = []
+        self._current_part: object = None
+        self._waiting_exposures: list[LedgerExposure] = []
         self._cache = ArmCacheUse()
 
     def take(
@@ -123,30 +122,34 @@ class RankPool:
     ) -> RankedExposures:
         """Returns the exposures to rank now.
 
-        part: a period at one weight. share: the canary's share.
+        part: the period and the weight of the exposures. share: the canary's share.
         """
-        if part != self._part:
-            self._part = part
-            self._kept = []
-        self._kept += exposures
-        smaller = min(share, 1.0 - share)
-        if len(self._kept) < min(self._most, _RANKED_TOGETHER / max(smaller, 1e-9)):
+        if part != self._current_part:
+            self._current_part = part
+            self._waiting_exposures = []
+        self._waiting_exposures += exposures
+        smaller_share = min(share, 1.0 - share)
+        if len(self._waiting_exposures) < min(
+            self._most, _MIN_EXPECTED_RANKED / max(smaller_share, 1e-9)
+        ):
             return RankedExposures()
-        together = self._kept
-        self._kept = []
-        larger = self._cache.larger
-        self._cache.add(cache_uses(together))
-        # The first batch is compared at its own pooled share.
-        return RankedExposures(together, self._cache.pooled if larger is None else larger)
+        exposures_to_rank = self._waiting_exposures
+        self._waiting_exposures = []
+        larger_share = self._cache.larger
+        self._cache.add(cache_uses(exposures_to_rank))
+        # The first batch has no earlier share, so it uses its own pooled share.
+        return RankedExposures(
+            exposures_to_rank, self._cache.pooled if larger_share is None else larger_share
+        )
 
     @property
     def waits(self) -> bool:
-        """Whether exposures wait to be ranked."""
-        return bool(self._kept)
+        """Whether exposures wait for ranks."""
+        return bool(self._waiting_exposures)
 
     def forget(self) -> None:
-        """Drops the exposures that wait, because they may count again as new."""
-        self._kept = []
+        """Drops the waiting exposures, because they may count again as new."""
+        self._waiting_exposures = []
 
 
 def summarize_block(
@@ -158,7 +161,7 @@ def summarize_block(
     """Summarizes a complete block.
 
     exposures: in the order of admission. rule: with a tolerated ratio for each live guardrail.
-    ranked: exposures whose values are ranked now.
+    ranked: the exposures to rank now.
     """
     counts: dict[Guardrail, FailureTally] = {}
     bets: dict[Guardrail, tuple[float, ...]] = {}
@@ -166,33 +169,33 @@ def summarize_block(
     for guardrail, ratio in rule.guardrails.items():
         needs = NEEDS[guardrail]
         kind = guardrail_kind(guardrail)
-        counted = kind is GuardrailKind.COUNTS
+        is_counted = kind is GuardrailKind.COUNTS
         completed_exposures = [
             exposure
-            for exposure in (exposures if counted else ranked.units)
+            for exposure in (exposures if is_counted else ranked.units)
             if exposure.traits & needs == needs and counts_for(exposure, guardrail)
         ]
         if not completed_exposures:
             continue
-        if counted:
-            counts[guardrail] = _tally(completed_exposures, guardrail)
+        if is_counted:
+            counts[guardrail] = _count_failures(completed_exposures, guardrail)
         elif kind is GuardrailKind.SUMS:
-            bets[guardrail] = _bets(completed_exposures, guardrail, ratio, block)
+            bets[guardrail] = _bet_on_outcomes(completed_exposures, guardrail, ratio, block)
         else:
-            found = compare_values(
+            comparison = compare_values(
                 completed_exposures, guardrail, rule, block, ranked.cached_share
             )
-            compared[guardrail] = found
-            bets[guardrail] = found.bets
+            compared[guardrail] = comparison
+            bets[guardrail] = comparison.bets
     capped = {name: CappedTotals.from_exposures((), cap) for name, cap in rule.caps.items()}
     return BlockFindings(
         counts,
-        {name: one.ranks for name, one in compared.items() if one.ranks},
-        {name: one.level for name, one in compared.items() if one.level is not None},
-        {name: one.bounds for name, one in compared.items() if one.bounds.failures},
-        {name: ys for name, ys in bets.items() if ys},
+        {name: values.ranks for name, values in compared.items() if values.ranks},
+        {name: values.level for name, values in compared.items() if values.level is not None},
+        {name: values.bounds for name, values in compared.items() if values.bounds.failures},
+        {name: block_bets for name, block_bets in bets.items() if block_bets},
         count_clients(exposures, counts),
-        capped | {name: one.capped for name, one in compared.items() if one.capped},
+        capped | {name: values.capped for name, values in compared.items() if values.capped},
     )
 
 
@@ -203,7 +206,7 @@ def count_clients(
 
     A missing outcome counts for the canary, as in the evidence of harm.
     """
-    found: dict[str, dict[Guardrail, FailureTally]] = {}
+    tallies: dict[str, dict[Guardrail, FailureTally]] = {}
     for guardrail in CALLER_DECIDED:
         if guardrail not in guardrails:
             continue
@@ -211,14 +214,14 @@ def count_clients(
         for exposure in exposures:
             if exposure.client and counts_for(exposure, guardrail):
                 by_client.setdefault(exposure.client, []).append(exposure)
-        for client, own in by_client.items():
-            tally = _tally(own, guardrail)
-            lost = sum(exposure.lost and exposure.canary for exposure in own)
-            found.setdefault(client, {})[guardrail] = tally.without(lost, canary=True)
-    return count_keys(found, MAX_BLOCK_KEYS)
+        for client, client_exposures in by_client.items():
+            tally = _count_failures(client_exposures, guardrail)
+            lost_count = sum(exposure.lost and exposure.canary for exposure in client_exposures)
+            tallies.setdefault(client, {})[guardrail] = tally.without(lost_count, canary=True)
+    return count_keys(tallies, MAX_BLOCK_KEYS)
 
 
-def _bets(
+def _bet_on_outcomes(
     exposures: Sequence[LedgerExposure],
     guardrail: Guardrail,
     margin: float,
@@ -241,15 +244,15 @@ def _bets(
 
 
 def _is_bad_for_canary(exposure: LedgerExposure, guardrail: Guardrail) -> bool:
-    bad = exposure.reading(guardrail) is Reading.BAD
-    return not exposure.canary if exposure.lost else bad
+    is_bad = exposure.reading(guardrail) is Reading.BAD
+    return not exposure.canary if exposure.lost else is_bad
 
 
 def counts_for(exposure: LedgerExposure, guardrail: Guardrail) -> bool:
-    """Returns whether the guardrail knows the exposure's outcome, and its value if it ranks
-    values.
+    """Returns whether the guardrail knows the exposure's outcome.
 
-    An answer without a value was not measured, and is no worst value.
+    A guardrail that ranks values also needs the exposure's value. An answer without a value
+    was not measured, so it does not get the worst rank.
     """
     reading = exposure.reading(guardrail)
     if reading is Reading.UNKNOWN:
@@ -272,38 +275,36 @@ OTHER_SERVED: Final = "other"
 
 
 def count_served(exposures: Iterable[LedgerExposure]) -> dict[str, ArmSplit]:
-    """Counts exposures by the model that the answer names; an exposure without a name is
-    left out.
-    """
-    counted = _count_arms(
+    """Counts exposures by the model that the answer names. Omits exposures without a name."""
+    counts = _count_arms(
         (exposure.served, exposure.canary) for exposure in exposures if exposure.served
     )
-    ordered = sorted(counted.items(), key=lambda item: (-item[1].failures, item[0]))
-    kept = dict(ordered[:MAX_SERVED])
-    rare = [split for _, split in ordered[MAX_SERVED:]]
-    if rare:
-        known = kept.get(OTHER_SERVED, NO_SPLIT)
-        rare.append(known)
-        kept[OTHER_SERVED] = ArmSplit(
-            sum(split.failures for split in rare),
-            sum(split.canary for split in rare),
+    ordered_counts = sorted(counts.items(), key=lambda item: (-item[1].failures, item[0]))
+    frequent = dict(ordered_counts[:MAX_SERVED])
+    rare_splits = [split for _, split in ordered_counts[MAX_SERVED:]]
+    if rare_splits:
+        other_split = frequent.get(OTHER_SERVED, NO_SPLIT)
+        rare_splits.append(other_split)
+        frequent[OTHER_SERVED] = ArmSplit(
+            sum(split.failures for split in rare_splits),
+            sum(split.canary for split in rare_splits),
         )
-    return kept
+    return frequent
 
 
-def _count_arms(named: Iterable[tuple[str, bool]]) -> dict[str, ArmSplit]:
+def _count_arms(names_and_arms: Iterable[tuple[str, bool]]) -> dict[str, ArmSplit]:
     """Counts names in both arms and in the canary, in the order of the names."""
-    pairs = list(named)
-    both = Counter(name for name, _ in pairs)
+    pairs = list(names_and_arms)
+    both_arms = Counter(name for name, _ in pairs)
     canary = Counter(name for name, in_canary in pairs if in_canary)
-    return {name: ArmSplit(both[name], canary[name]) for name in sorted(both)}
+    return {name: ArmSplit(both_arms[name], canary[name]) for name in sorted(both_arms)}
 
 
 def count_segments(exposures: Iterable[LedgerExposure]) -> dict[str, SegmentCount]:
     """Counts exposures and failures of both arms by segment, for reports."""
     sums: dict[int, list[int]] = {}
     for exposure in exposures:
-        failed = exposure.failed or exposure.lost
+        has_failed = exposure.failed or exposure.lost
         bits = exposure.traits >> SEGMENTS_FROM
         while bits:
             bit = bits & -bits
@@ -311,12 +312,15 @@ def count_segments(exposures: Iterable[LedgerExposure]) -> dict[str, SegmentCoun
             count = sums.setdefault(bit.bit_length() - 1, [0, 0, 0, 0])
             count[0] += 1
             count[1] += exposure.canary
-            count[2] += failed
-            count[3] += failed and exposure.canary
-    return {SEGMENTS[n].value: SegmentCount(*sums[n]) for n in sorted(sums)}
+            count[2] += has_failed
+            count[3] += has_failed and exposure.canary
+    return {
+        SEGMENTS[segment_index].value: SegmentCount(*sums[segment_index])
+        for segment_index in sorted(sums)
+    }
 
 
-def _tally(exposures: Iterable[LedgerExposure], guardrail: Guardrail) -> FailureTally:
+def _count_failures(exposures: Iterable[LedgerExposure], guardrail: Guardrail) -> FailureTally:
     """Counts exposures whose outcome the guardrail knows, and the bad ones.
 
     Counts an exposure without an outcome as a failure, in both arms alike.
@@ -327,18 +331,18 @@ def _tally(exposures: Iterable[LedgerExposure], guardrail: Guardrail) -> Failure
     failures = 0
     canary_failures = 0
     for exposure in exposures:
-        failed = exposure.reading(guardrail) is Reading.BAD or bool(exposure.bad & fault)
+        has_failed = exposure.reading(guardrail) is Reading.BAD or bool(exposure.bad & fault)
         exposures_ += 1
         canary += exposure.canary
-        failures += failed
-        canary_failures += failed and exposure.canary
+        failures += has_failed
+        canary_failures += has_failed and exposure.canary
     return FailureTally(exposures_, canary, failures, canary_failures)
 
 
 class ObservationBuilder:
     """Numbers and summarizes a ledger's complete blocks.
 
-    worker: the name under which the blocks are stored.
+    worker: the name in the stored blocks.
     """
 
     def __init__(
@@ -350,13 +354,13 @@ class ObservationBuilder:
         self.judge_usd = 0.0  # since the last block with judged exposures
         self._rollout = rollout
         self._worker = worker
-        # Late outcomes come in blocks of their own.
-        own: dict[Guardrail, float] = {
+        # Late outcomes come in separate blocks.
+        guardrails: dict[Guardrail, float] = {
             guardrail: tolerated
             for guardrail, tolerated in rule.guardrails.items()
             if guardrail is not Guardrail.FEEDBACK
         }
-        self._rule = replace(rule, guardrails=own)
+        self._rule = replace(rule, guardrails=guardrails)
         self._sequence = 0
         self._first_limits = WaitLimits(rule.first_wait_s, rule.stream_wait_s, rule.gap_wait_s)
         self._waits: WaitCounts = NO_WAITS  # of the control's exposures in complete blocks
@@ -365,7 +369,7 @@ class ObservationBuilder:
         self._repeated = RepeatedTexts()
 
     def build(self, block: OpenBlock, exposures: Sequence[LedgerExposure]) -> ObservationBlock:
-        """Builds the next block. block: closed. exposures: those that count."""
+        """Builds the next row. block: the closed block. exposures: those of it that count."""
         self._sequence += 1
         # Only earlier blocks determine the limits, so that an exposure does not influence its
         # own.
@@ -375,22 +379,24 @@ class ObservationBuilder:
         self._waits = merge_waits((self._waits, _control_waits(exposures)))
         self._repeated.mark(exposures)
         if self._rule.keeps_ledger and not block.claimed:
-            # Without a ledger, these exposures may count as new again, so drop their kept
-            # values.
+            # Without the ledger's answer, these exposures may count as new again. So drop
+            # their values.
             self._pool.forget()
             self._new_pool.forget()
         ranked = self._pool.take(exposures, (block.period, block.weight_bps), block.share)
         findings, errors = self._summarize(exposures, ranked)
         counts = dict(findings.counts)
-        if (judged := counts.get(Guardrail.JUDGE)) is not None:
+        if (judge_tally := counts.get(Guardrail.JUDGE)) is not None:
             spent_usd = self.judge_usd
             self.judge_usd = 0.0
-            none = _split(
+            without_verdict = _split_arms(
                 exposure
                 for exposure in exposures
                 if exposure.unjudged and counts_for(exposure, Guardrail.JUDGE)
             )
-            counts[Guardrail.JUDGE] = JudgeTally(*_sums(judged), none, spent_usd)
+            counts[Guardrail.JUDGE] = JudgeTally(
+                *_tally_counts(judge_tally), without_verdict, spent_usd
+            )
         return ObservationBlock(
             rollout=self._rollout,
             worker=self._worker,
@@ -404,12 +410,14 @@ class ObservationBuilder:
             opened_at=block.opened_at,
             closed_at=block.closed_at,
             period=block.period,
-            counts=_with_errors(counts, errors),
+            counts=_add_errors(counts, errors),
             ranks=findings.ranks,
             levels=findings.levels,
             bets=findings.bets,
             by_key=findings.by_key,
-            never_seen=self._of_new_keys(block, exposures, findings) if block.claimed else None,
+            never_seen=self._summarize_new_keys(block, exposures, findings)
+            if block.claimed
+            else None,
             outcomes=count_outcomes(exposures),
             uncounted={key: ArmSplit(*count) for key, count in sorted(block.uncounted.items())},
             served=count_served(exposures),
@@ -422,7 +430,7 @@ class ObservationBuilder:
 
     @property
     def values_wait(self) -> bool:
-        """Whether values of exposures wait to be ranked."""
+        """Whether values of exposures wait for ranks."""
         return self._pool.waits or self._new_pool.waits
 
     def number(self, late: ObservationBlock) -> ObservationBlock:
@@ -439,40 +447,44 @@ class ObservationBuilder:
     def _summarize(
         self, exposures: Sequence[LedgerExposure], ranked: RankedExposures
     ) -> tuple[BlockFindings, ErrorTally]:
-        failed = [exposure for exposure in exposures if exposure.failed or exposure.lost]
+        failed_exposures = [
+            exposure for exposure in exposures if exposure.failed or exposure.lost
+        ]
         rule = self._rule
         name = (self._rollout, self._worker, self._sequence)
         findings = (
             summarize_block(exposures, rule, name, ranked) if rule.guardrails else NO_FINDINGS
         )
-        return findings, _errors(exposures, failed)
+        return findings, _count_errors(exposures, failed_exposures)
 
-    def _of_new_keys(
+    def _summarize_new_keys(
         self,
         block: OpenBlock,
         exposures: Sequence[LedgerExposure],
-        of_all: BlockFindings,
+        all_findings: BlockFindings,
     ) -> NeverSeen:
-        new = [exposure for exposure in exposures if exposure.history is KeyHistory.NEVER_SEEN]
+        new_exposures = [
+            exposure for exposure in exposures if exposure.history is KeyHistory.NEVER_SEEN
+        ]
         # Periods may share a pool: these exposures' arms are independent of earlier data.
-        ranked = self._new_pool.take(new, block.weight_bps, block.share)
-        findings, errors = self._summarize(new, ranked)
+        ranked = self._new_pool.take(new_exposures, block.weight_bps, block.share)
+        findings, errors = self._summarize(new_exposures, ranked)
         return NeverSeen(
             errors.units,
             errors.canary,
             errors.failures,
             errors.canary_failures,
-            None if len(new) == len(exposures) else _with_errors(findings.counts, errors),
-            None if findings.ranks == of_all.ranks else findings.ranks,
-            None if findings.bets == of_all.bets else findings.bets,
-            None if findings.by_key == of_all.by_key else findings.by_key,
+            None
+            if len(new_exposures) == len(exposures)
+            else _add_errors(findings.counts, errors),
+            None if findings.ranks == all_findings.ranks else findings.ranks,
+            None if findings.bets == all_findings.bets else findings.bets,
+            None if findings.by_key == all_findings.by_key else findings.by_key,
         )
 
 
 def _control_waits(exposures: Iterable[LedgerExposure]) -> WaitCounts:
-    """Counts the waits of the control's exposures, whose own target answered or was waited
-    for.
-    """
+    """Counts the waits of the control's exposures for answers of their own target."""
     return count_waits(
         RequestWaits(
             exposure.is_stream,
@@ -483,51 +495,51 @@ def _control_waits(exposures: Iterable[LedgerExposure]) -> WaitCounts:
         for exposure in exposures
         if not exposure.canary
         and exposure.outcome is not None
-        and exposure.outcome.kind in _WAITED_FOR
+        and exposure.outcome.kind in _WAIT_KINDS
     )
 
 
 _DEPARTED: Final = frozenset({OutcomeKind.LEFT, OutcomeKind.STOPPED})
-_WAITED_FOR: Final = _DEPARTED | {OutcomeKind.ANSWERED, OutcomeKind.CUT}
+_WAIT_KINDS: Final = _DEPARTED | {OutcomeKind.ANSWERED, OutcomeKind.CUT}
 
 
-def _with_errors(
+def _add_errors(
     counts: Mapping[Guardrail, FailureTally], errors: ErrorTally
 ) -> Mapping[Guardrail, FailureTally]:
-    explained = errors.classes or errors.segments or errors.unknown != NO_SPLIT
-    return {Guardrail.ERRORS: errors, **counts} if explained else counts
+    has_details = errors.classes or errors.segments or errors.unknown != NO_SPLIT
+    return {Guardrail.ERRORS: errors, **counts} if has_details else counts
 
 
-def _errors(
+def _count_errors(
     exposures: Sequence[LedgerExposure], failed: Sequence[LedgerExposure]
 ) -> ErrorTally:
-    known = [
+    causes = [
         (ArmFailure.MISSING.value if exposure.lost else exposure.why, exposure.canary)
         for exposure in failed
         if exposure.lost or exposure.why
     ]
-    names = keep_common_causes([why for why, _ in known])
-    all_ = Counter(names)
+    names = keep_common_causes([why for why, _ in causes])
+    both_arms = Counter(names)
     canary = Counter(
-        name for name, (_, in_canary) in zip(names, known, strict=True) if in_canary
+        name for name, (_, in_canary) in zip(names, causes, strict=True) if in_canary
     )
     return ErrorTally(
         len(exposures),
         sum(exposure.canary for exposure in exposures),
         len(failed),
         sum(exposure.canary for exposure in failed),
-        {name: ArmSplit(n, canary[name]) for name, n in sorted(all_.items())},
+        {name: ArmSplit(count, canary[name]) for name, count in sorted(both_arms.items())},
         count_segments(exposures),
-        _split(
+        _split_arms(
             exposure for exposure in exposures if not counts_for(exposure, Guardrail.ERRORS)
         ),
     )
 
 
-def _sums(tally: FailureTally) -> tuple[int, int, int, int]:
+def _tally_counts(tally: FailureTally) -> tuple[int, int, int, int]:
     return tally.units, tally.canary, tally.failures, tally.canary_failures
 
 
-def _split(exposures: Iterable[LedgerExposure]) -> ArmSplit:
+def _split_arms(exposures: Iterable[LedgerExposure]) -> ArmSplit:
     arms = [exposure.canary for exposure in exposures]
     return ArmSplit(len(arms), sum(arms))

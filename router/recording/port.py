@@ -1,8 +1,8 @@
-"""The recording port is the interface through which requests are recorded.
+"""Defines the recording port: the interface through which observers record requests.
 
-Observers know only this class: whether the process is a worker or the whole router makes no
-difference to them. Implemented in `recorder` and `reporter`. The format of feedback is here
-as well, because both ends read it.
+Observers know only this class, so they work in the same way in a worker and in a router of one
+process. `recorder` and `reporter` implement it. The format of feedback is here as well, because
+both ends read it.
 """
 
 import threading
@@ -59,17 +59,15 @@ class FeedbackOutcome(StrEnum):
 
 
 class FeedbackBody(NamedTuple):
-    """One feedback, as all processes read it."""
+    """One caller's feedback, in the form that all processes exchange."""
 
     request_id: str
     verdict: FeedbackVerdict
-    label: str  # the caller's own word; empty for none
+    label: str  # the caller's own word; empty without one
 
     @property
     def worker(self) -> str:
-        """The name of the worker that served the request, which is a part of the request's
-        id.
-        """
+        """The name of the worker that served the request. The request's id contains it."""
         return self.request_id.removeprefix("req_").rpartition("-")[0]
 
 
@@ -90,15 +88,15 @@ def read_feedback(body: bytes) -> FeedbackBody:
         isinstance(label, str) and 0 < len(label) <= MAX_LABEL and label.isprintable()
     ):
         raise FieldError("label", f"must be 1 to {MAX_LABEL} printable characters")
-    given = {name: members.get(name) for name in ("thumb", "score")}
-    if label is None and all(value is None for value in given.values()):
+    opinion = {name: members.get(name) for name in ("thumb", "score")}
+    if label is None and all(value is None for value in opinion.values()):
         raise InputError("needs a thumb, a score or a label")
-    return FeedbackBody(request_id, _verdict(given), str(label or ""))
+    return FeedbackBody(request_id, _read_verdict(opinion), str(label or ""))
 
 
-def _verdict(given: Mapping[str, object]) -> FeedbackVerdict:
-    thumb = given["thumb"]
-    score = given["score"]
+def _read_verdict(opinion: Mapping[str, object]) -> FeedbackVerdict:
+    thumb = opinion["thumb"]
+    score = opinion["score"]
     if thumb not in (None, "up", "down"):
         raise FieldError("thumb", 'must be "up" or "down"')
     if score is not None and (
@@ -154,8 +152,8 @@ EnterFeedback = Callable[[FeedbackBody, str], Awaitable[FeedbackOutcome | None]]
 class Recording:
     """A Recorder, or the Reporter of a worker whose parent has the Recorder.
 
-    worker: a name that is new for every process, as are all counters and sums.
-    on_abort: called with the canaries that other workers have stopped.
+    worker: the process's name. Every process has a new name, new counters and new sums.
+    on_abort: gets the canaries that other workers have stopped.
     """
 
     def __init__(self, worker: str, clock: Clock) -> None:
@@ -175,15 +173,15 @@ class Recording:
         self.more_names: Callable[[], Sequence[AskedName]] = tuple
         self._clock = clock
         self._metrics: RouterMetrics | None = None
-        self._waiting = threading.Lock()  # failovers and alerts, until the next batch
+        self._pending_lock = threading.Lock()  # failovers and alerts, until the next batch
         self._failovers: list[Failover] = []
         self._alerts: list[Alert] = []
-        # failovers kept in that second
+        # The current second of the monotonic clock, and the failovers entered in it.
         self._second = 0
-        self._in_second = 0
+        self._failovers_in_second = 0
 
     def _take_sums(self, blocks: Sequence[ObservationBlock] = ()) -> Batch:
-        with self._waiting:
+        with self._pending_lock:
             failovers = self._failovers
             alerts = self._alerts
             self._failovers = []
@@ -198,13 +196,13 @@ class Recording:
         )
 
     def spent(self, key: str, today: date) -> SpendTotals:
-        """Returns an API key's spending, as far as this process knows it."""
+        """Returns an API key's spending that this process knows."""
         return self.spends.used(key, today)
 
     def note_asked(self, name: str, route: str) -> None:
         """Counts a request by the name that it asked for (`AskedName`).
 
-        The caller bounds the names.
+        The caller limits the number of names.
         """
         row = AskedName(name, self._clock.now().date(), route, 1)
         self._sums["asked_names"].add((row,))
@@ -217,7 +215,7 @@ class Recording:
         traits: int = 0,
         client: str = "",
     ) -> Ticket | None:
-        """Admits a request; None if it is not scored.
+        """Admits a request. Returns None for a request without a score.
 
         traits: flags of `RequestTraits`. client: the id of the client's key.
         """
@@ -229,7 +227,7 @@ class Recording:
         arm: Arm,
         key: str,
     ) -> None:
-        """Counts a request of a rollout that becomes no exposure.
+        """Counts a request of a rollout without an exposure.
 
         key: the reason, a key of `ObservationBlock.uncounted`.
         """
@@ -244,8 +242,8 @@ class Recording:
     ) -> None:
         """Records a finished request, and ends its exposure.
 
-        ticket: None if it is not scored. sample: its guardrails' values. outcome: without one,
-        the exposure is not measured.
+        ticket: None without a score. sample: the values for its guardrails. outcome: the
+        default marks a fault of the router, so the exposure is not measured.
         """
         raise NotImplementedError
 
@@ -256,32 +254,28 @@ class Recording:
     def failed_over(self, rows: Sequence[Failover]) -> None:
         """Enters rows into the failover log; drops and counts rows beyond the limit."""
         second = int(self._clock.monotonic())
-        with self._waiting:
+        with self._pending_lock:
             if second != self._second:
                 self._second = second
-                self._in_second = 0
-            room = max(0, FAILOVERS_PER_S - self._in_second)
-            self._failovers += rows[:room]
-            self._in_second += len(rows[:room])
-            self.counters["failover_rows_dropped"] += len(rows[room:])
+                self._failovers_in_second = 0
+            free_rows = max(0, FAILOVERS_PER_S - self._failovers_in_second)
+            self._failovers += rows[:free_rows]
+            self._failovers_in_second += len(rows[:free_rows])
+            self.counters["failover_rows_dropped"] += len(rows[free_rows:])
 
     def notify(self, *alerts: Alert) -> None:
-        """Enters alerts, to be stored with the next batch; drops and counts alerts beyond
-        MAX_ALERTS.
-        """
-        with self._waiting:
-            room = max(0, MAX_ALERTS - len(self._alerts))
-            self._alerts += alerts[:room]
-            self.counters["alerts_dropped"] += len(alerts[room:])
+        """Enters alerts for the next batch. Drops and counts alerts beyond MAX_ALERTS."""
+        with self._pending_lock:
+            free_places = max(0, MAX_ALERTS - len(self._alerts))
+            self._alerts += alerts[:free_places]
+            self.counters["alerts_dropped"] += len(alerts[free_places:])
 
     def capture(self, draft: CaptureDraft) -> None:
-        """Takes a draft to redact and store; drops and counts it if there is no room."""
+        """Queues a draft to redact and store. Drops and counts it if the queue is full."""
         raise NotImplementedError
 
     def on_feedback(self, enter: EnterFeedback) -> None:
-        """Sets the function that enters feedback which other workers forward. By default
-        there are none.
-        """
+        """Sets the function that enters other workers' feedback. The default has no workers."""
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         """Enters feedback about a scored request; False if its block is closed."""
@@ -294,7 +288,7 @@ class Recording:
         judged: JudgeOutcome,
         cost_usd: float,
     ) -> None:
-        """Called once for each sampled request. ticket: None if only the cost counts."""
+        """Enters the judgement of a sampled request. ticket: None if only the cost counts."""
         raise NotImplementedError
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - the default
@@ -305,12 +299,10 @@ class Recording:
         return None
 
     def announce(self, abort: LocalAbort) -> None:
-        """Tells the other workers of a canary that this one stopped. By default there are
-        none.
-        """
+        """Sends an abort of this worker to the other workers. The default has none."""
 
     def attach(self, metrics: RouterMetrics) -> None:
-        """Sets the metrics that finished requests are added to."""
+        """Sets the metrics that count finished requests."""
         self._metrics = metrics
 
     async def text(self) -> bytes:
@@ -318,7 +310,7 @@ class Recording:
         return self._metrics.text() if self._metrics is not None else b""
 
     def start(self) -> None:
-        """Starts to write or to send what is recorded."""
+        """Starts to write or send the records."""
         raise NotImplementedError
 
     def stop(self) -> None:

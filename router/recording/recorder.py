@@ -1,9 +1,8 @@
-"""The recorder adds up requests in memory, and a thread writes the sums to the database.
+"""Adds up requests in memory, and writes the sums to the database in a thread.
 
-If the database is down, batches go to the spool, and are replayed in order. A batch that is
-sent twice counts once. No request waits for the database or the disk. Ledgers are in
-`ledger`, sums in `sums`, the file in `spool`; a worker sends what it records by `reporter`
-instead.
+If the database is down, the recorder writes batches to the spool, and replays them in order. A
+repeated batch counts once. No request waits for the database or the disk. Ledgers are in
+`ledger`, sums in `sums`, the file in `spool`. A worker sends its records by `reporter` instead.
 """
 
 import itertools
@@ -44,17 +43,17 @@ log = logging.getLogger(__name__)
 # Longer than the store waits for a database lock.
 STOP_S: Final = 15.0
 # Batches in one transaction: after an outage, thousands wait, and a commit takes time.
-TOGETHER: Final = 50
+MAX_BATCHES_TOGETHER: Final = 50
 
 
 class Recorder(Recording):
     """Records for a router that is one process, and for the parent of workers.
 
-    worker: new for every process, because each numbers its blocks from 1.
+    worker: a new name for every process, because every process numbers its blocks from 1.
     live_rollouts: the rollouts of the serving snapshots.
-    queue_rows: how many rows stay in memory if neither the database nor the disk takes them;
-    the recorder drops and counts the oldest rows beyond that.
-    captures: builds the capture writer from the counters; without it nothing is captured.
+    queue_rows: the most rows in memory if neither the database nor the disk accepts them; the
+    recorder drops and counts the oldest rows beyond it.
+    captures: builds the capture writer from the counters; None to store no captures.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but two
@@ -73,21 +72,23 @@ class Recorder(Recording):
         self._captures = captures(self.counters) if captures else None
         self._store = store
         self._spool = spool
-        self._aside = Spool(spool.file.with_suffix(".refused"))
+        self._refused_spool = Spool(spool.file.with_suffix(".refused"))
         self.live_rollouts = live_rollouts
-        self._interval_s = flush_interval_s
+        self._flush_interval_s = flush_interval_s
         self._queue_rows = queue_rows
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
         self._claims = KeyClaims(store, clock, self._lock, self.counters)
         self._failures = FailureExchange(store, clock, self._lock, self.counters)
-        self._troubles: dict[AlertKind, Alert] = {}
+        self._open_alerts: dict[AlertKind, Alert] = {}
         self._queue: deque[Batch] = deque()
-        self._in_hand = NOTHING
-        # This prefix distinguishes the batches from those of all other and earlier processes.
-        self._batches = f"{worker}.{secrets.token_hex(8)}"
-        self._numbers = itertools.count()
-        self._settled: set[str] = set()  # stored batches, which the database may forget
+        self._current_batch = NOTHING
+        # This prefix distinguishes the batches from batches of all other and earlier processes.
+        self._batch_prefix = f"{worker}.{secrets.token_hex(8)}"
+        self._batch_numbers = itertools.count()
+        self._forgettable_batches: set[str] = (
+            set()
+        )  # stored batches, which the database may forget
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
@@ -121,14 +122,14 @@ class Recorder(Recording):
         traits: int = 0,
         client: str = "",
     ) -> ScoredExposure | None:
-        """Admits a request; None if it is not scored.
+        """Admits a request. Returns None for a request without a score.
 
         key: the sticky key, or its hash. client: the id of the client's key.
         """
         now = self._clock.monotonic()
         at = self._clock.now()
         with self._lock:
-            ledger = self._ledger(rollout, rule)
+            ledger = self._find_or_create_ledger(rollout, rule)
             exposure = ledger.admit(
                 key,
                 canary=canary,
@@ -140,8 +141,8 @@ class Recorder(Recording):
             )
             return ScoredExposure(ledger, exposure) if exposure else None
 
-    def _ledger(self, rollout: str, rule: ExposureRule) -> Ledger:
-        """Returns a rollout's ledger; creates one if there is none. Needs the lock."""
+    def _find_or_create_ledger(self, rollout: str, rule: ExposureRule) -> Ledger:
+        """Returns a rollout's ledger, or creates it. The caller holds the lock."""
         ledger = self._ledgers.get(rollout)
         if ledger is None:
             ledger = self._ledgers[rollout] = Ledger(rollout, self.worker, rule)
@@ -171,11 +172,11 @@ class Recorder(Recording):
         canary: bool,
         weight_bps: int,
     ) -> None:
-        """Counts a request of a rollout that becomes no exposure. key: the reason."""
+        """Counts a request of a rollout without an exposure. key: the reason."""
         now = self._clock.monotonic()
         at = self._clock.now()
         with self._lock:
-            self._ledger(rollout, rule).note_uncounted(
+            self._find_or_create_ledger(rollout, rule).note_uncounted(
                 key,
                 canary=canary,
                 weight_bps=weight_bps,
@@ -278,39 +279,39 @@ class Recorder(Recording):
             self._thread.join(timeout=STOP_S)
         if self._thread.is_alive():
             log.warning("the database does not answer; the recorder spools observations")
-            self._keep(self._in_hand)
-            self._keep(self._take(final=True))
+            self._keep_batch(self._current_batch)
+            self._keep_batch(self._take_batch(final=True))
         else:
             self.flush(final=True)
-        queued = [row for batch in self._queue for row in batch.spends]
-        lost = sum(batch.rows for batch in self._queue) - len(queued)
-        spends = [*queued, *self._sums["spends"].take()]
-        if lost or spends:
+        queued_spends = [row for batch in self._queue for row in batch.spends]
+        lost_rows = sum(batch.rows for batch in self._queue) - len(queued_spends)
+        spends = [*queued_spends, *self._sums["spends"].take()]
+        if lost_rows or spends:
             usd = sum(row.cost_usd for row in spends)
             log.error(
                 "%d rows of observations are lost, and %.2f US dollars of keys' spending: "
                 "neither the database nor the disk accepted them",
-                lost,
+                lost_rows,
                 usd,
             )
 
     def flush(self, *, final: bool = False) -> None:
-        """Writes complete data. Raises nothing: data that cannot be written wait."""
+        """Writes complete data. Raises nothing: after a failure, the data wait."""
         with self._lock:
             ledgers = list(self._ledgers.values())
         self._claims.ask(ledgers, final=final)
         self._failures.exchange(self._due_windows(ledgers, final=final))
-        batch = self._in_hand = self._take(final=final)
+        batch = self._current_batch = self._take_batch(final=final)
         try:
             self._replay()
             self._write(batch)
-            self._settle(batch)
+            self._allow_to_forget(batch)
         except StoreUnavailable:
             self.counters["flushes_failed"] += 1
-            self._keep(batch)
+            self._keep_batch(batch)
         else:
-            self._well_again()
-        self._in_hand = NOTHING
+            self._end_alerts()
+        self._current_batch = NOTHING
 
     def _due_windows(self, ledgers: Iterable[Ledger], *, final: bool) -> list[WindowsOfLedger]:
         now = self._clock.monotonic()
@@ -320,36 +321,34 @@ class Recorder(Recording):
         return [windows for windows in due if windows is not None]
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
+        while not self._stopping.wait(self._flush_interval_s):
             try:
                 self.flush()
             except Exception:
                 log.exception("a flush failed; recording continues")
 
-    def _take(self, *, final: bool) -> Batch:
-        """Takes all complete blocks and sums as one batch. final: closes the open blocks,
-        too.
+    def _take_batch(self, *, final: bool) -> Batch:
+        """Takes all complete blocks and sums as one batch. final: closes open blocks, too.
 
-        A ledger whose rollout has ended is dropped once it is empty.
+        Drops an empty ledger of an ended rollout.
         """
         now = self._clock.monotonic()
         at = self._clock.now()
-        live = self.live_rollouts()
+        live_rollouts = self.live_rollouts()
         blocks: list[ObservationBlock] = []
         with self._lock:
             for rollout, ledger in list(self._ledgers.items()):
                 blocks += ledger.close(now, at) if final else ledger.tick(now, at)
-                if ledger.idle and rollout not in live:
+                if ledger.idle and rollout not in live_rollouts:
                     self.counters["unscored_units"] += ledger.unscored
                     del self._ledgers[rollout]
-            id_ = f"{self._batches}.{next(self._numbers)}"
-            return self._take_sums(blocks)._replace(id=id_)
+            batch_id = f"{self._batch_prefix}.{next(self._batch_numbers)}"
+            return self._take_sums(blocks)._replace(id=batch_id)
 
     def _write(self, *batches: Batch) -> None:
-        """Writes batches in one transaction; if the store refuses that, one by one, then in
-        parts.
+        """Writes batches in one transaction. After a refusal, writes batches, then parts alone.
 
-        Sets aside a part that is refused alone. Raises StoreUnavailable.
+        Sets aside a part that the store refuses alone. Raises StoreUnavailable.
         """
         rows = sum(batch.rows for batch in batches)
         if not rows:
@@ -359,16 +358,16 @@ class Recorder(Recording):
         except StoreUnavailable:
             raise
         except Exception:
-            smaller = batches if len(batches) > 1 else batches[0].parts
-            if len(smaller) > 1:
-                for part in smaller:
+            parts = batches if len(batches) > 1 else batches[0].parts
+            if len(parts) > 1:
+                for part in parts:
                     self._write(part)
                 return
             # Another attempt would fail in the same way, and block all later batches.
-            log.exception("the store refused %d rows; see %s", rows, self._aside.file)
-            # The database skips it from now on, also if another process reads the spool again.
+            log.exception("the store refused %d rows; see %s", rows, self._refused_spool.file)
+            # The database skips the batch from now on, also if another process replays it.
             self._commit(NOTHING._replace(id=batches[0].id))
-            self._append(self._aside, batches[0])
+            self._append(self._refused_spool, batches[0])
             self.counters["rows_refused"] += rows
             return
         self.counters["rows_written"] += rows
@@ -381,37 +380,41 @@ class Recorder(Recording):
             log.warning("the spool cannot be read: %s", error)
         while self._queue:
             self._write(self._queue[0])
-            self._settle(self._queue.popleft())
+            self._allow_to_forget(self._queue.popleft())
 
     def _replay_spool(self) -> None:
         if self._spool.empty:
             return
-        stored: list[Batch] = []
+        stored_batches: list[Batch] = []
         with self._spool.lock(), closing(self._spool.batches()) as batches:
-            while together := list(itertools.islice(batches, TOGETHER)):
-                self._write(*together)
-                stored += [NOTHING._replace(id=batch.id) for batch in together]
+            while batches_together := list(itertools.islice(batches, MAX_BATCHES_TOGETHER)):
+                self._write(*batches_together)
+                stored_batches += [NOTHING._replace(id=batch.id) for batch in batches_together]
             # If the process ends here, the database recognizes the repeated batches.
             self._spool.clear()
-        self._settle(*stored)
+        self._allow_to_forget(*stored_batches)
 
     def _commit(self, *batches: Batch) -> None:
         """Writes batches in one transaction.
 
-        The database may commit and fail to confirm. If the batches then come again, it
-        recognizes and skips them.
+        The database may commit without a confirmation. If the recorder then repeats the
+        batches, the database recognizes and skips them.
         """
         at = self._clock.now()
-        settled = tuple(self._settled)
+        forgettable = tuple(self._forgettable_batches)
         with self._store.write() as tx:
-            new = [b for b in batches if not b.id or tx.observations.begin_batch(b.id, at)]
-            tx.observations.forget_batches(settled)
-            _write_all(tx, *new)
-        self._settled.difference_update(settled)
+            new_batches = [
+                batch
+                for batch in batches
+                if not batch.id or tx.observations.begin_batch(batch.id, at)
+            ]
+            tx.observations.forget_batches(forgettable)
+            _write_all(tx, *new_batches)
+        self._forgettable_batches.difference_update(forgettable)
 
-    def _settle(self, *batches: Batch) -> None:
-        """Lets the database forget batches that are stored and will not be sent again."""
-        self._settled.update(batch.id for batch in batches if batch.id)
+    def _allow_to_forget(self, *batches: Batch) -> None:
+        """Lets the database forget stored batches that no process repeats."""
+        self._forgettable_batches.update(batch.id for batch in batches if batch.id)
 
     def _append(self, spool: Spool, batch: Batch) -> bool:
         try:
@@ -420,43 +423,44 @@ class Recorder(Recording):
             log.warning("observations not spooled: %s", error)
             return False
 
-    def _keep(self, batch: Batch) -> None:
-        """Keeps a batch that the database did not take: on disk, else in memory within
-        `queue_rows`.
+    def _keep_batch(self, batch: Batch) -> None:
+        """Keeps a batch that the database did not accept, on disk or in memory.
+
+        The memory has at most `queue_rows` rows.
         """
         if not batch.rows:
             return
         if self._append(self._spool, batch):
             self.counters["rows_spooled"] += batch.rows
             return
-        self._trouble(
+        self._alert_once(
             AlertKind.SPOOL_FULL,
             "observations are kept in memory only",
             "The database does not answer, and the spool on disk is full or cannot be written.",
         )
-        # Alerts are not queued: persisting causes raise them again.
+        # The queue has no alerts, because a lasting cause repeats its alert.
         self.notify(*batch.alerts)
         self._queue.append(batch._replace(alerts=()))
         while sum(report.rows for report in self._queue) > self._queue_rows:
             oldest = self._queue.popleft()
-            # Spending is never dropped, because its sums take little memory in any outage. If
-            # the database stored the batch and could not confirm it, the sums count twice.
+            # The recorder never drops spending, because its sums need little memory. If the
+            # database stored the batch without a confirmation, the sums count twice.
             self._sums["spends"].add(oldest.spends)
             self.counters["rows_dropped"] += oldest._replace(spends=()).rows
-            self._trouble(
+            self._alert_once(
                 AlertKind.OBSERVATIONS_DROPPED,
                 "observations are being dropped",
                 "The database and the disk accept no observations, and memory is full: the "
                 "oldest are lost.",
             )
 
-    def _trouble(
+    def _alert_once(
         self,
         kind: AlertKind,
         title: str,
         text: str,
     ) -> None:
-        if kind in self._troubles:
+        if kind in self._open_alerts:
             return
         alert = Alert(
             kind=kind,
@@ -467,16 +471,16 @@ class Recorder(Recording):
             at=self._clock.now(),
             source=self.worker,
         )
-        self._troubles[kind] = alert
+        self._open_alerts[kind] = alert
         self.notify(alert)
 
-    def _well_again(self) -> None:
-        if self._troubles and not self._queue and self._spool.empty:
+    def _end_alerts(self) -> None:
+        if self._open_alerts and not self._queue and self._spool.empty:
             at = self._clock.now()
             self.notify(
-                *(trouble.now(AlertEvent.ENDED, at) for trouble in self._troubles.values())
+                *(trouble.now(AlertEvent.ENDED, at) for trouble in self._open_alerts.values())
             )
-            self._troubles.clear()
+            self._open_alerts.clear()
 
 
 def _write_all(tx: RouterRecords, *batches: Batch) -> None:

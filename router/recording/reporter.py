@@ -1,8 +1,8 @@
 """Sends a worker's records to the parent every INTERVAL_S; no request waits for it.
 
-A worker keeps no ledger and writes to no database: `worker_aggregator` does, in the parent.
-Messages of both sides are listed at `spool.encode_frame`. A router of one process uses
-`recorder` directly. If the parent is gone, the worker ends, because it could not record.
+A worker keeps no ledger and writes to no database. In the parent, `worker_aggregator` does.
+`spool.encode_frame` lists the messages of both sides. A router of one process uses `recorder`
+directly. If the parent has ended, the worker ends, because it could not record.
 """
 
 import asyncio
@@ -44,20 +44,20 @@ log = logging.getLogger(__name__)
 INTERVAL_S: Final = 0.05
 # The longest pause after an empty report; the next request ends the pause.
 QUIET_S: Final = 1.0
-# How often a worker sends its metrics; other workers' scrapes may be this much out of date.
+# The time between two reports of metrics. Other workers' scrapes may be this much out of date.
 METRICS_EVERY_S: Final = 3.0
 ANSWER_S: Final = 5.0
 STOP_S: Final = 10.0
-# The most unsent data for the parent. Beyond it, requests are served but not scored.
+# The most unsent data for the parent. Beyond it, the worker serves requests without a score.
 MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
 MAX_EXPOSURES: Final = 200_000
-# Characters of waiting drafts, and in one report: building a large report delays requests.
-MAX_DRAFTS: Final = 32 * 1024 * 1024
-DRAFTS_AT_ONCE: Final = 256 * 1024
+# The most characters of waiting drafts. A report has fewer: a large report delays requests.
+MAX_DRAFT_CHARS: Final = 32 * 1024 * 1024
+MAX_REPORT_DRAFT_CHARS: Final = 256 * 1024
 # The most finished requests that one turn of the event loop adds up.
-MAX_ENDED: Final = 1000
-_SERVED: Final = attrgetter("target", "model")
-# Up to Python 3.11, to find a member in its class takes ten times as long.
+MAX_ENDED_REQUESTS: Final = 1000
+_get_target_and_model: Final = attrgetter("target", "model")
+# Up to Python 3.11, finding a member in its class takes ten times as long.
 _ADMITTED = ExposureEntry.ADMITTED.value
 _ENDED = ExposureEntry.ENDED.value
 _JUDGED = ExposureEntry.JUDGED.value
@@ -65,9 +65,9 @@ _UNCOUNTED = ExposureEntry.UNCOUNTED.value
 
 
 class ReportedRollout(NamedTuple):
-    """A rollout as this worker's reports name it, and facts of its latest canary.
+    """A rollout in this worker's reports, and facts of its latest canary.
 
-    number: stands for the rollout. candidate_arm: its requests go to the candidate.
+    number: names the rollout in reports. candidate_arm: the arm of the candidate's requests.
     """
 
     canary: Canary
@@ -80,9 +80,9 @@ class Reporter(Recording):
     """Records for a worker.
 
     live_rollouts: the rollouts of the serving snapshot.
-    channel: connected to the parent.
-    on_orphaned: called on the event loop if the parent is gone or unreachable.
-    on_fault: called with each exception that a report raises.
+    channel: a socket connected to the parent.
+    on_orphaned: called in the event loop after the connection to the parent ended.
+    on_fault: gets the exceptions that reports raise.
     """
 
     def __init__(
@@ -95,9 +95,9 @@ class Reporter(Recording):
         on_orphaned: Callable[[], None],
     ) -> None:
         super().__init__(worker, clock)
-        # Requests that ended in the minute `_minute` and are not added up yet. The minute is
-        # over at `_minute_ends` by the monotonic clock. The keys' sums contain the first
-        # `_spent` requests.
+        # The requests that ended in the minute `_minute` and are in no sum yet. The minute
+        # ends at `_minute_ends` by the monotonic clock. Only the keys' sums contain requests:
+        # the first `_spent`.
         self._ended: list[CompletedRequest] = []
         self._spent = 0
         self._minute = datetime.min.replace(tzinfo=UTC)
@@ -110,18 +110,18 @@ class Reporter(Recording):
         self._new_rollouts: list[list[object]] = []
         self._exposures: list[tuple[object, ...]] = []  # entries of `ExposureEntry`
         self._drafts: deque[CaptureDraft] = deque()
-        self._drafted = 0
+        self._draft_chars = 0
         self._tickets = 0
         self.on_fault: Callable[[Exception], None] = ignore_event
-        self._kept: dict[str, Any] = {}  # a failed report, which is sent once more
+        self._failed_report: dict[str, Any] = {}  # a failed report, which is sent once more
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
-        self._news: asyncio.Future[None] | None = None  # waits for the next record
+        self._next_record: asyncio.Future[None] | None = None  # waits for the next record
         self._answers: dict[int, asyncio.Future[str]] = {}
-        self._enter_opinion: EnterFeedback | None = None
-        self._opining: set[asyncio.Task[None]] = set()
-        self._asked = 0
-        self._ending = False
+        self._enter_feedback: EnterFeedback | None = None
+        self._feedback_tasks: set[asyncio.Task[None]] = set()
+        self._last_query = 0
+        self._is_ending = False
         self._closed = asyncio.Event()
 
     def admit(
@@ -134,25 +134,26 @@ class Reporter(Recording):
     ) -> int | None:
         """See `Recording.admit`."""
         if len(self._exposures) >= MAX_EXPOSURES:
-            # This causes no bias: no outcome is known yet, and both arms are treated alike.
+            # This causes no bias: no outcome is known yet, and the limit is the same for both
+            # arms.
             self.counters["rows_dropped"] += 1
             return None
         self._tickets += 1
-        known = self._rollouts.get(canary.rollout)
-        if known is None or known.canary is not canary:
-            known = self._note_rollout(canary)
+        reported = self._rollouts.get(canary.rollout)
+        if reported is None or reported.canary is not canary:
+            reported = self._note_rollout(canary)
         entry = (
             _ADMITTED,
             self._tickets,
-            known.number,
+            reported.number,
             int.from_bytes(short_hash(key)),
-            int(arm is known.candidate_arm),
-            known.candidate_bps,
+            int(arm is reported.candidate_arm),
+            reported.candidate_bps,
             traits,
             client,
         )
         self._exposures.append(entry)
-        if self._news is not None:
+        if self._next_record is not None:
             self._wake()
         return self._tickets
 
@@ -166,20 +167,22 @@ class Reporter(Recording):
         if len(self._exposures) >= MAX_EXPOSURES:
             self.counters["rows_dropped"] += 1
             return
-        known = self._note_rollout(canary)
-        in_canary = int(arm is known.candidate_arm)
-        self._exposures.append((_UNCOUNTED, known.number, in_canary, known.candidate_bps, key))
-        if self._news is not None:
+        reported = self._note_rollout(canary)
+        is_canary = int(arm is reported.candidate_arm)
+        self._exposures.append(
+            (_UNCOUNTED, reported.number, is_canary, reported.candidate_bps, key)
+        )
+        if self._next_record is not None:
             self._wake()
 
     def _note_rollout(self, canary: Canary) -> ReportedRollout:
-        known = self._rollouts.get(canary.rollout)
-        if known is None:
+        earlier = self._rollouts.get(canary.rollout)
+        if earlier is None:
             self._new_rollouts.append([canary.rollout, to_plain(canary.unit_rule)])
-        number = len(self._rollouts) if known is None else known.number
-        noted = ReportedRollout(canary, number, canary.candidate_arm, canary.candidate_bps)
-        self._rollouts[canary.rollout] = noted
-        return noted
+        number = len(self._rollouts) if earlier is None else earlier.number
+        reported = ReportedRollout(canary, number, canary.candidate_arm, canary.candidate_bps)
+        self._rollouts[canary.rollout] = reported
+        return reported
 
     def finish(
         self,
@@ -192,46 +195,48 @@ class Reporter(Recording):
         if isinstance(ticket, int):
             values = sample.plain if sample is not None else ()
             self._exposures.append((_ENDED, ticket, outcome.plain, ended.model, values))
-        if self._clock.monotonic() >= self._minute_ends or len(self._ended) >= MAX_ENDED:
-            self._sum_up()
+        if (
+            self._clock.monotonic() >= self._minute_ends
+            or len(self._ended) >= MAX_ENDED_REQUESTS
+        ):
+            self._add_up()
             self._minute = at = self._clock.now()
             left_s = 60.0 - at.second - at.microsecond / 1e6
             self._minute_ends = self._clock.monotonic() + left_s
         self._ended.append(ended)
-        if self._news is not None:
+        if self._next_record is not None:
             self._wake()
 
     def settle(self, ticket: Ticket, outcome: ExposureOutcome) -> None:
         """See `Recording.settle`."""
         if isinstance(ticket, int):
             self._exposures.append((_ENDED, ticket, outcome.plain, "", ()))
-        if self._news is not None:
+        if self._next_record is not None:
             self._wake()
 
-    def _sum_up(self) -> None:
+    def _add_up(self) -> None:
         """Adds newly finished requests to all sums.
 
-        The next finished request reads the wall clock again, because the clock may have
-        changed.
+        The next finished request reads the wall clock again, because its time may have changed.
         """
         if self._spent < len(self._ended):
             self._note_spends()
-        ended = self._ended
+        requests = self._ended
         self._ended = []
         self._spent = 0
         self._minute_ends = -math.inf
-        if ended:
-            rows = minute_rows(ended, self._minute, self.worker, self._callers)
+        if requests:
+            rows = minute_rows(requests, self._minute, self.worker, self._callers)
             self._sums["traffic"].add(rows)
-            for served in set(map(_SERVED, ended)):
-                self.served_names.note(*served)
+            for target_and_model in set(map(_get_target_and_model, requests)):
+                self.served_names.note(*target_and_model)
             if self._metrics is not None:
-                self._metrics.finished(ended)
+                self._metrics.finished(requests)
 
     def _note_spends(self) -> None:
-        ended = self._ended[self._spent :]
+        requests = self._ended[self._spent :]
         self._spent = len(self._ended)
-        self.spends.note(spend_rows(ended, self._minute, self.worker))
+        self.spends.note(spend_rows(requests, self._minute, self.worker))
 
     def spent(self, key: str, today: date) -> SpendTotals:
         if self._spent < len(self._ended):
@@ -239,10 +244,10 @@ class Reporter(Recording):
         return self.spends.used(key, today)
 
     def capture(self, draft: CaptureDraft) -> None:
-        if self._drafted + draft.size > MAX_DRAFTS:
+        if self._draft_chars + draft.size > MAX_DRAFT_CHARS:
             self.counters["captures_dropped"] += 1
             return
-        self._drafted += draft.size
+        self._draft_chars += draft.size
         self._drafts.append(draft)
 
     def announce(self, abort: LocalAbort) -> None:
@@ -251,13 +256,13 @@ class Reporter(Recording):
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(self._over)
+        self._task.add_done_callback(self._handle_task_end)
 
     def stop(self) -> None:
-        self._ending = True
+        self._is_ending = True
 
     async def aclose(self) -> None:
-        self._ending = True
+        self._is_ending = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -276,17 +281,17 @@ class Reporter(Recording):
         self._transport.close()
 
     async def text(self) -> bytes:
-        self._sum_up()
-        return (await self._asking({"metrics": self._counts()}, "ask")).encode()
+        self._add_up()
+        return (await self._ask_parent({"metrics": self._read_metrics()}, "ask")).encode()
 
     def on_feedback(self, enter: EnterFeedback) -> None:
-        self._enter_opinion = enter
+        self._enter_feedback = enter
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         # Send the request first, because the parent must know it before its feedback.
         self.report()
         try:
-            return bool(await self._asking({"opined": [ticket, bad]}, "of"))
+            return bool(await self._ask_parent({"opined": [ticket, bad]}, "of"))
         except TimeoutError:
             return False
 
@@ -302,96 +307,95 @@ class Reporter(Recording):
             self._exposures.append((_JUDGED, ticket, number, int(judged), cost_usd))
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
-        outcome = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")
+        outcome = await self._ask_parent({"opinion": [opinion.worker, key, *opinion]}, "of")
         return FeedbackOutcome(outcome) if outcome else None
 
-    async def _asking(self, message: dict[str, Any], number: str) -> str:
+    async def _ask_parent(self, message: dict[str, Any], number: str) -> str:
         if self._transport is None or self._transport.is_closing():
             raise TimeoutError
-        self._asked += 1
-        query = self._asked
+        self._last_query += 1
+        query_number = self._last_query
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._answers[query] = answer
+        self._answers[query_number] = answer
         try:
-            self._send({**message, number: query})
+            self._send({**message, number: query_number})
             async with asyncio.timeout(ANSWER_S):
                 return await answer
         finally:
-            del self._answers[query]
+            del self._answers[query_number]
 
-    async def _opine(
+    async def _enter_forwarded_feedback(
         self,
         number: int,
         key: str,
         opinion_fields: list[str],
     ) -> None:
         outcome = None
-        if self._enter_opinion is not None:
+        if self._enter_feedback is not None:
             request_id, verdict, label = opinion_fields
             opinion = FeedbackBody(request_id, FeedbackVerdict(verdict), label)
-            outcome = await self._enter_opinion(opinion, key)
+            outcome = await self._enter_feedback(opinion, key)
         self._send({"entered": number, "outcome": outcome or ""})
 
     def report(self, *, final: bool = False, counts: bool = False) -> bool:
-        """Sends new records unless the parent is far behind; returns True if there are
-        none.
+        """Sends new records unless the parent is far behind. Returns whether nothing was new.
 
         final: sends everything, at the worker's end. counts: also sends the metrics.
         """
-        unsent = self._transport.get_write_buffer_size() if self._transport else 0
-        if not final and unsent > MAX_UNSENT_BYTES:
+        unsent_bytes = self._transport.get_write_buffer_size() if self._transport else 0
+        if not final and unsent_bytes > MAX_UNSENT_BYTES:
             return False
-        if self._kept:  # send it once more; a second failure loses it
-            kept = self._kept
-            self._kept = {}
-            self._send(kept)
+        if self._failed_report:  # send it once more; a second failure loses it
+            failed_message = self._failed_report
+            self._failed_report = {}
+            self._send(failed_message)
         message: dict[str, Any] = {}
         try:
-            self._fill(message, final=final, counts=counts or final)
+            self._fill_report(message, final=final, counts=counts or final)
             if message:
                 self._send(message)
         except Exception:
-            self._kept = message
+            self._failed_report = message
             raise
         return not message.keys() - {"metrics"}
 
-    def _fill(
+    def _fill_report(
         self,
         message: dict[str, Any],
         *,
         final: bool,
         counts: bool,
     ) -> None:
-        live = self._live_rollouts()
-        if live != self._live:
-            self._live = live
-            message["live"] = sorted(live)
+        live_rollouts = self._live_rollouts()
+        if live_rollouts != self._live:
+            self._live = live_rollouts
+            message["live"] = sorted(live_rollouts)
         if self._new_rollouts:
             message["rollouts"] = self._new_rollouts
             self._new_rollouts = []
         if self._exposures:
             message["units"] = self._exposures
             self._exposures = []
-        self._sum_up()
+        self._add_up()
         batch = self._take_sums()
         if batch.rows:
             message["batch"] = batch._asdict()
         if self._drafts:
-            message["captures"] = self._next_drafts(everything=final)
+            message["captures"] = self._take_drafts(take_all=final)
         if counts:
-            message["metrics"] = self._counts()
+            message["metrics"] = self._read_metrics()
 
-    def _next_drafts(self, *, everything: bool) -> list[dict[str, Any]]:
+    def _take_drafts(self, *, take_all: bool) -> list[dict[str, Any]]:
         drafts: list[dict[str, Any]] = []
-        size = 0
-        while self._drafts and (everything or size < DRAFTS_AT_ONCE):
+        chars = 0
+        while self._drafts and (take_all or chars < MAX_REPORT_DRAFT_CHARS):
             draft = self._drafts.popleft()
-            size += draft.size
+            chars += draft.size
             drafts.append(to_plain(draft._asdict()))
-        self._drafted -= size
+        self._draft_chars -= chars
         return drafts
 
-    def _counts(self) -> object:
+    def _read_metrics(self) -> object:
         return self._metrics.families() if self._metrics else []
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -407,58 +411,56 @@ class Reporter(Recording):
             {
                 "ready": True,
                 "worker": self.worker,
-                "metrics": self._counts(),
+                "metrics": self._read_metrics(),
             }
         )
-        counted = loop.time()
+        counted_at_s = loop.time()
         while True:
             await asyncio.sleep(INTERVAL_S)
-            counts = loop.time() - counted >= METRICS_EVERY_S
-            if counts:
-                counted = loop.time()
+            are_counts_due = loop.time() - counted_at_s >= METRICS_EVERY_S
+            if are_counts_due:
+                counted_at_s = loop.time()
             try:
-                is_quiet = self.report(counts=counts)
+                is_quiet = self.report(counts=are_counts_due)
             except Exception as error:
                 # Continue after an error, or the parent would get no more records.
                 self.on_fault(error)
             else:
                 if is_quiet:
-                    await self._rest(loop)
+                    await self._wait_for_record(loop)
 
-    async def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._news = loop.create_future()
-        alarm = loop.call_later(QUIET_S, self._wake)
+    async def _wait_for_record(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._next_record = loop.create_future()
+        timer = loop.call_later(QUIET_S, self._wake)
         try:
-            await self._news
+            await self._next_record
         finally:
-            alarm.cancel()
-            self._news = None
+            timer.cancel()
+            self._next_record = None
 
     def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        if self._next_record is not None and not self._next_record.done():
+            self._next_record.set_result(None)
 
-    def _over(self, task: asyncio.Task[None]) -> None:
-        """Ends the worker, which could not record without the loop; a new worker replaces
-        it.
-        """
+    def _handle_task_end(self, task: asyncio.Task[None]) -> None:
+        """Ends the worker if its reports failed. A new worker replaces it."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("the worker cannot report: %s", place_of(error))
             self._on_orphaned()
 
     def handle_message(self, message: dict[str, Any]) -> None:
-        """Handles a message of the parent: an abort, feedback of another worker, or an
-        answer.
-        """
+        """Handles the parent's message: an abort, another worker's feedback, or an answer."""
         if "aborted" in message:
             self.on_abort(from_plain(LocalAbort, message["aborted"]))
             return
         if "opinion" in message:
             key, *opinion = message["opinion"]
-            task = asyncio.ensure_future(self._opine(message["of"], key, opinion))
-            self._opining.add(task)
-            task.add_done_callback(self._opining.discard)
+            task = asyncio.ensure_future(
+                self._enter_forwarded_feedback(message["of"], key, opinion)
+            )
+            self._feedback_tasks.add(task)
+            task.add_done_callback(self._feedback_tasks.discard)
             return
         answer = self._answers.get(message["answer"])
         if answer is not None and not answer.done():
@@ -466,7 +468,7 @@ class Reporter(Recording):
 
     def hung_up(self) -> None:
         self._closed.set()
-        if not self._ending:
+        if not self._is_ending:
             self._on_orphaned()
 
 

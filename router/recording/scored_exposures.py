@@ -1,8 +1,8 @@
 """The values and faults of a request for the guardrails, as processes exchange them.
 
 `router.request.guardrail_probe` measures them, `ledger` keeps them until their block is
-complete, `observation_builder` counts them. Only numbers and flags are here: no text of a
-request or an answer.
+complete, `observation_builder` counts them. The values are only numbers and flags, without any
+text of a request or an answer.
 """
 
 import math
@@ -27,17 +27,15 @@ from harness.proposals.judge import JudgeOutcome
 
 
 class RequestTraits(IntFlag):
-    """What is known of a request before its answer, and decides which guardrails it counts
-    for.
-    """
+    """The facts of a request before its answer. They decide for which guardrails it counts."""
 
     WORDS = 1  # the answer has text: not an embedding
     STREAMS = 2
     JSON = 4
     TOOLS = 8
     PRICED = 16  # the targets of both arms have a price
-    JUDGED = 32  # sampled for the judge
-    SERVED = 64  # the router served the request itself, so it sees a caller who leaves
+    JUDGED = 32  # the request is in the judge's sample
+    SERVED = 64  # the router served the request itself, so it notices if the caller leaves
 
 
 # An exposure's segments are the bits above its traits: one bit for each of `SEGMENTS`.
@@ -73,7 +71,7 @@ NEEDS: Final[Mapping[Guardrail, int]] = {
     Guardrail.LIMITS: RequestTraits.SERVED.value,
     Guardrail.REPEATS: RequestTraits.WORDS.value,
 }
-# Guardrails whose faults are in the answer or in the caller's opinion. For the others, the
+# Guardrails with faults in the answer or in the caller's opinion. For the other guardrails, the
 # outcome alone decides.
 FAULTS: Final[Mapping[Guardrail, int]] = {
     Guardrail.TRUNCATION: AnswerFault.TRUNCATED.value,
@@ -121,10 +119,11 @@ class SampleValues(NamedTuple):
 
 
 class GuardrailSample(NamedTuple):
-    """One request's values, and hashes that only tell whether two texts are equal.
+    """One request's values, and hashes that only show whether two texts are equal.
 
-    bad: flags of `AnswerFault`; 0 for a failed request. text, text_length: of the answer, 0
-    without text. question: a hash of the request's last user message, 0 without one.
+    bad: flags of `AnswerFault`; 0 for a failed request. text, text_length: the hash and the
+    length of the answer's text, 0 without text. question: a hash of the request's last user
+    message, 0 without one.
     """
 
     values: SampleValues
@@ -137,8 +136,8 @@ class GuardrailSample(NamedTuple):
     def plain(self) -> tuple[str | int, ...]:
         """The sample for a worker's report; `from_plain` reads it.
 
-        The values are in binary form as hexadecimal digits: to write and read a decimal
-        fraction takes ten times as long.
+        The values are in binary form as hexadecimal digits, because writing and reading decimal
+        fractions takes ten times as long.
         """
         *values, cache, opening_s, bounded = self.values
         if None in values:
@@ -148,16 +147,18 @@ class GuardrailSample(NamedTuple):
     @classmethod
     def from_plain(cls, plain: Sequence[Any]) -> Self:
         """Reads the values of `plain`. Raises ValueError or struct.error for other data."""
-        packed, *marks = plain
-        *values, given, cached, worth_usd, saved_s, opening_s, bounded = _VALUES.unpack(
+        packed, *flags_and_hashes = plain
+        *values, total_input, cached, worth_usd, saved_s, opening_s, bounded = _VALUES.unpack(
             bytes.fromhex(packed)
         )
         total, first, between, tokens, cost = (
             None if math.isnan(value) else value for value in values
         )
-        cache = CacheUse(int(given), int(cached), worth_usd, saved_s)
-        sampled = SampleValues(total, first, between, tokens, cost, cache, opening_s, bounded)
-        return cls(sampled, *marks)
+        cache = CacheUse(int(total_input), int(cached), worth_usd, saved_s)
+        sample_values = SampleValues(
+            total, first, between, tokens, cost, cache, opening_s, bounded
+        )
+        return cls(sample_values, *flags_and_hashes)
 
 
 # The five values, NaN if unknown; the four of `CacheUse`; `opening_s` and `bounded`.
@@ -169,9 +170,10 @@ _STREAM_SEGMENT: Final = 1 << SEGMENTS_FROM + SEGMENTS.index(Segment.STREAM)
 class OpenBlock:
     """A block that admits exposures, or waits for outcomes.
 
-    out: exposures without an outcome yet. unjudged: exposures that wait for the judge. claimed:
-    the rollout's ledger was asked for the block's keys. uncounted: requests that became no
-    exposure, by reason (`ObservationBlock.uncounted`), as both arms' and the canary's numbers.
+    out: the number of exposures without an outcome. unjudged: the number of exposures that wait
+    for the judge. claimed: the database has answered the claim of the block's keys. uncounted:
+    the requests without an exposure in both arms and in the canary, by reason
+    (`ObservationBlock.uncounted`).
     """
 
     __slots__ = (
@@ -203,7 +205,7 @@ class OpenBlock:
         self.opened_at = at
         self.closed_s: float | None = None
         self.closed_at = at
-        # When an event ended the windows of the callers, before their time.
+        # The time of an event that ended the callers' windows early.
         self.ended_s = self.ended_at = float("inf")
         self.units: list[LedgerExposure] = []  # in the order of admission
         self.out = self.unjudged = 0
@@ -211,7 +213,7 @@ class OpenBlock:
         self.uncounted: dict[str, list[int]] = {}
 
     def note_uncounted(self, key: str, *, canary: bool) -> None:
-        """Counts a request that became no exposure. key: see `ObservationBlock.uncounted`."""
+        """Counts a request without an exposure. key: see `ObservationBlock.uncounted`."""
         count = self.uncounted.setdefault(key, [0, 0])
         count[0] += 1
         count[1] += canary
@@ -239,17 +241,17 @@ class OpenBlock:
 class LedgerExposure:
     """One scored exposure: a sticky key's first request of a period.
 
-    traits, values, bad: of its request.
-    outcome: None until it is known. `settle` replaces a departure's raw outcome.
+    traits, values, bad: the traits, values and faults of its request.
+    outcome: None before the outcome arrives. `settle` replaces a departure's raw outcome.
     served: the model that the answer names; empty if unknown.
-    text, text_length, question: of its sample.
+    text, text_length, question: see `GuardrailSample`.
     client: the id of the client's key; empty if unknown.
     heard: a user gave feedback; after heard_until_s feedback is too late.
     judging: the judge has not answered yet. unjudged: the judge gave no verdict.
-    key: the sticky key, or its hash. history: the key's history, if claimed.
-    arrived_s, arrived_at: when the request came, in monotonic seconds and seconds since 1970.
-    requests: those of the caller's window so far. pending: the later ones without an outcome.
-    caller_failed: one of them failed.
+    key: the sticky key, or its hash. history: the key's history, after the claim.
+    arrived_s, arrived_at: the request's arrival, in monotonic seconds and seconds since 1970.
+    requests: the number of requests in the caller's window so far. pending: the number of later
+    requests without an outcome. caller_failed: a request of the window failed.
     """
 
     __slots__ = (
@@ -316,17 +318,17 @@ class LedgerExposure:
 
     @property
     def failed(self) -> bool:
-        """Whether the outcome that arrived is a failure of the guardrail of errors."""
+        """Whether an outcome arrived and is a failure for the guardrail on errors."""
         return self.outcome is not None and self.reading(Guardrail.ERRORS) is Reading.BAD
 
     @property
     def has_window(self) -> bool:
-        """Whether later requests of the caller count: the router served the first one."""
+        """Whether later requests of the caller count: the router served the first request."""
         return bool(self.traits)
 
     @property
     def why(self) -> str:
-        """The name of the failure; empty if there is none."""
+        """The name of the failure; empty without one."""
         return self.outcome.name if self.outcome is not None and self.failed else ""
 
     @property
@@ -338,12 +340,12 @@ class LedgerExposure:
         return read(guardrail, self.outcome or MISSING)
 
     def settle(self, limits: WaitLimits) -> None:
-        """Decides what a departure was (`settle_departure`)."""
+        """Replaces the outcome of a departure by its final reading (`settle_departure`)."""
         if self.outcome is not None:
             self.outcome = settle_departure(self.outcome, limits, streamed=self.is_stream)
 
     def note_feedback(self, *, bad: bool, now: float) -> bool:
-        """Enters feedback; returns False if the time for feedback is over."""
+        """Enters feedback. Returns False if it is too late."""
         if now >= self.heard_until_s:
             return False
         self.heard = True

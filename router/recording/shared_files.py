@@ -1,9 +1,9 @@
-"""Keeps on disk which canaries a worker stopped, and how many workers watched each canary.
+"""Keeps on disk the canaries that a worker stopped, and the number of workers of each canary.
 
-Also keeps marks of conversations and callers that all workers of a machine share. No file
-has content of a request. The files outlast a process, not a machine: other routers learn of
-an abort through the database. `router.observers.canary_guard`, `router.observers.shadow`
-and `router.request.planner` use them.
+It also keeps marks of conversations and callers that all workers of a machine share. No file
+has content of a request. The files outlast a process, not a machine: other routers learn of an
+abort through the database. `router.observers.canary_guard`, `router.observers.shadow` and
+`router.request.planner` use them.
 """
 
 import fcntl
@@ -39,8 +39,8 @@ class LocalAbort:
 class GuardTurn(NamedTuple):
     """A worker's place among the workers that watch a rollout."""
 
-    turn: int  # how many worker processes watched the rollout before
-    workers: int  # how many workers the router had when the first began
+    turn: int  # the number of worker processes that watched the rollout before
+    workers: int  # the number of workers at the first process's begin
 
 
 class GuardFiles:
@@ -54,48 +54,48 @@ class GuardFiles:
         self._memory: dict[str, Mapping[str, Any]] = {}
 
     def claim(self, rollout: str, workers: int) -> GuardTurn:
-        """Takes the next turn of a rollout's guard. workers: how many workers the router
-        has now.
-        """
-        with self._changing():
-            kept = self._read(rollout)
-            turn = int(kept.get("turns", 0))
-            first = int(kept.get("workers", workers))
+        """Takes the next turn of a rollout's guard. workers: the router's current number."""
+        with self._lock_folder():
+            document = self._read(rollout)
+            turn = int(document.get("turns", 0))
+            first_workers = int(document.get("workers", workers))
             self._write(
                 rollout,
                 {
-                    **kept,
+                    **document,
                     "turns": turn + 1,
-                    "workers": first,
+                    "workers": first_workers,
                 },
             )
-        return GuardTurn(turn, first)
+        return GuardTurn(turn, first_workers)
 
     def keep(self, abort: LocalAbort) -> None:
-        """Stores an abort; the first one of a rollout stays."""
-        with self._changing():
-            kept = self._read(abort.rollout)
-            if "aborted" not in kept:
-                self._write(abort.rollout, {**kept, "aborted": to_plain(abort)})
+        """Stores an abort. The first abort of a rollout stays."""
+        with self._lock_folder():
+            document = self._read(abort.rollout)
+            if "aborted" not in document:
+                self._write(abort.rollout, {**document, "aborted": to_plain(abort)})
 
     def aborted(self) -> list[LocalAbort]:
         """Lists the aborts of all processes."""
-        kept = list(self._memory.values())
+        documents = list(self._memory.values())
         if self._folder is not None and self._folder.exists():
-            kept = [_document(file) for file in sorted(self._folder.glob(f"*{SUFFIX}"))]
-        aborts = (document.get("aborted") for document in kept)
+            documents = [
+                _read_document(file) for file in sorted(self._folder.glob(f"*{SUFFIX}"))
+            ]
+        aborts = (document.get("aborted") for document in documents)
         return [from_plain(LocalAbort, abort) for abort in aborts if abort is not None]
 
-    def forget(self, over: frozenset[str]) -> None:
-        """Removes what is kept of rollouts that are over."""
-        with self._changing():
-            for rollout in over:
+    def forget(self, ended_rollouts: frozenset[str]) -> None:
+        """Removes the files of ended rollouts."""
+        with self._lock_folder():
+            for rollout in ended_rollouts:
                 self._memory.pop(rollout, None)
                 if self._folder is not None:
                     self._file(self._folder, rollout).unlink(missing_ok=True)
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _lock_folder(self) -> Iterator[None]:
         if self._folder is None:
             yield
             return
@@ -111,16 +111,16 @@ class GuardFiles:
     def _read(self, rollout: str) -> Mapping[str, Any]:
         if self._folder is None:
             return self._memory.get(rollout, {})
-        return _document(self._file(self._folder, rollout))
+        return _read_document(self._file(self._folder, rollout))
 
-    def _write(self, rollout: str, kept: Mapping[str, object]) -> None:
+    def _write(self, rollout: str, document: Mapping[str, object]) -> None:
         if self._folder is None:
-            self._memory[rollout] = kept
+            self._memory[rollout] = document
             return
         file = self._file(self._folder, rollout)
         temporary = file.with_suffix(".new")
         with temporary.open("w") as out:
-            json.dump(kept, out)
+            json.dump(document, out)
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(file)
@@ -131,30 +131,30 @@ class GuardFiles:
             os.close(folder)
 
 
-def _document(file: Path) -> Mapping[str, Any]:
+def _read_document(file: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
+        parsed = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 FILE: Final = "conversations"
-# How many of its own marks a process remembers.
-KEPT: Final = 65_536
+# The most of its own marks that a process remembers.
+MAX_OWN_MARKS: Final = 65_536
 SLOTS: Final = 1 << 18
-_SIZE: Final = 8  # bytes of a mark: one in 2^46 unknown names looks marked
+_MARK_BYTES: Final = 8  # bytes of a mark: one in 2^46 unknown names looks marked
 
 
 class SharedMarks:
-    """A set of seen names, for one event loop. secret: keys the hashes.
+    """A set of seen names, for one event loop. secret: the key of the hashes.
 
-    file: None to mark for this process alone. Raises OSError if the file cannot be created.
+    file: None to mark for this process alone. Raises OSError if it cannot create the file.
     """
 
     def __init__(self, secret: bytes, file: Path | None = None) -> None:
         self._secret = secret[: hashlib.blake2b.MAX_KEY_SIZE]
-        self._own: BoundedMap[str, int] = BoundedMap(KEPT)
+        self._own_marks: BoundedMap[str, int] = BoundedMap(MAX_OWN_MARKS)
         self._file: int | None = None
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -162,27 +162,25 @@ class SharedMarks:
 
     def add(self, name: str) -> None:
         """Marks a name. A failing disk only limits the mark to this process."""
-        self._own.put(name, 1)
+        self._own_marks.put(name, 1)
         if self._file is not None:
-            mark, place = self._mark(name)
+            mark, offset = self._mark(name)
             with suppress(OSError):
-                os.pwrite(self._file, mark, place)
+                os.pwrite(self._file, mark, offset)
 
     def has(self, name: str) -> bool:
-        """Returns whether a name is marked. A later name may have overwritten its mark in
-        the file.
-        """
-        if self._own.get(name) is not None:
+        """Returns whether a name has a mark. A later name may have overwritten the mark."""
+        if self._own_marks.get(name) is not None:
             return True
         if self._file is None:
             return False
-        mark, place = self._mark(name)
+        mark, offset = self._mark(name)
         with suppress(OSError):
-            return os.pread(self._file, _SIZE, place) == mark
+            return os.pread(self._file, _MARK_BYTES, offset) == mark
         return False
 
     def first(self, name: str) -> bool:
-        """Marks a name, and returns whether it was not marked before."""
+        """Marks a name, and returns whether it had no mark before."""
         is_first = not self.has(name)
         self.add(name)
         return is_first
@@ -193,6 +191,6 @@ class SharedMarks:
             self._file = None
 
     def _mark(self, name: str) -> tuple[bytes, int]:
-        given = name.encode("utf-8", "replace")
-        mark = hashlib.blake2b(given, digest_size=_SIZE, key=self._secret).digest()
-        return mark, int.from_bytes(mark, "big") % SLOTS * _SIZE
+        encoded_name = name.encode("utf-8", "replace")
+        mark = hashlib.blake2b(encoded_name, digest_size=_MARK_BYTES, key=self._secret).digest()
+        return mark, int.from_bytes(mark, "big") % SLOTS * _MARK_BYTES

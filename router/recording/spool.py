@@ -1,7 +1,7 @@
 """Writes batches of observations: to a file if the database is down, or between processes.
 
-The format of both is JSON of the rows, so a batch is the same on every way. `recorder`
-decides when to spool and replays in order. Captures are never spooled.
+Both use JSON of the rows, so that a batch has one form. `recorder` decides when to spool, and
+replays in order. The spool never contains captures.
 """
 
 import fcntl
@@ -49,11 +49,16 @@ class Batch(NamedTuple):
 
     @property
     def parts(self) -> list["Batch"]:
-        """The batch in parts that the database may take alone. Blocks and traffic stay
-        together.
+        """The batch in parts that the database may accept alone.
+
+        Blocks and traffic stay together.
         """
         counts = Batch(self.blocks, self.traffic)
-        single = [NOTHING._replace(**{k: getattr(self, k)}) for k in _ROWS if k != "traffic"]
+        single = [
+            NOTHING._replace(**{name: getattr(self, name)})
+            for name in _ROW_TYPES
+            if name != "traffic"
+        ]
         return [
             batch._replace(id=f"{self.id}.{number}" if self.id else "")
             for number, batch in enumerate((counts, *single))
@@ -63,7 +68,7 @@ class Batch(NamedTuple):
 
 NOTHING = Batch()
 # The row types of a batch's fields, without blocks.
-_ROWS: Final[Mapping[str, type]] = {
+_ROW_TYPES: Final[Mapping[str, type]] = {
     "traffic": TrafficMinute,
     "failovers": Failover,
     "alerts": Alert,
@@ -72,7 +77,7 @@ _ROWS: Final[Mapping[str, type]] = {
     "shadows": ShadowTally,
     "asked_names": AskedName,
 }
-# How long to wait for another process that replays the same spool.
+# The longest wait for another process that replays the same spool.
 LOCK_S = 2.0
 
 
@@ -92,19 +97,19 @@ class Spool:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes out of its block.
+        """Locks the spool against other processes inside the `with` block.
 
-        Raises OSError if one does not finish in time.
+        Raises OSError if another process does not finish in time.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        until = time.monotonic() + LOCK_S
+        ends_at_s = time.monotonic() + LOCK_S
         with self.file.with_name(f"{self.file.name}.lock").open("ab") as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    if time.monotonic() > until:
+                    if time.monotonic() > ends_at_s:
                         raise
                     time.sleep(0.02)
             yield
@@ -128,16 +133,14 @@ class Spool:
         return True
 
     def batches(self) -> Generator[Batch, None, None]:
-        """Yields the complete batches in order; skips lines that a crash has cut. Raises
-        OSError.
-        """
+        """Yields the complete batches in order. Skips incomplete lines. Raises OSError."""
         with self.file.open("rb") as lines:
             for line in lines:
                 with suppress(ValueError, KeyError, TypeError, AttributeError):
                     yield batch_from_json(json.loads(line))
 
     def clear(self) -> None:
-        """Removes the file, once all its batches are stored. Raises OSError."""
+        """Removes the file. Raises OSError. The database must have all its batches."""
         self.file.unlink()
 
 
@@ -148,15 +151,15 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
 
 def batch_from_json(data: Mapping[str, Any]) -> Batch:
     """Reads a batch. Raises ValueError, KeyError, TypeError or AttributeError."""
-    kinds = {"blocks": ObservationBlock, **_ROWS}
+    kinds = {"blocks": ObservationBlock, **_ROW_TYPES}
     rows = {name: [from_plain(kind, row) for row in data[name]] for name, kind in kinds.items()}
     return Batch(id=data["id"], **rows)
 
 
 class ExposureEntry(StrEnum):
-    """The tag of an entry in a report's `units`; the values after it, by tag.
+    """The tag of an entry in a report's `units`. The comments list the values after a tag.
 
-    rollout: the number of the rollout. key: hash of the sticky key. canary: 1 or 0.
+    rollout: the number of the rollout. key: a hash of the sticky key. canary: 1 or 0.
     """
 
     ADMITTED = "a"  # ticket, rollout, key, canary, weight_bps, traits, id of the client's key
@@ -166,18 +169,19 @@ class ExposureEntry(StrEnum):
 
 
 _LENGTH: Final = Struct("!I")
-_FRAME: Final = json.JSONEncoder(default=to_plain, separators=(",", ":"))
+_FRAME_ENCODER: Final = json.JSONEncoder(default=to_plain, separators=(",", ":"))
 
 
 def encode_frame(message: dict[str, Any]) -> bytes:
     """Writes a message between a worker and its parent: its length, then JSON (`to_plain`).
 
-    A worker's report has any of: `ready`, `live` (rollouts of its snapshot), `rollouts` (id and
-    exposure rule, numbered from 0 as they come), `units` (lists that begin with an
-    `ExposureEntry`), `batch`, `captures` (never written anywhere), `abort`, `metrics`, `ask`
-    (for all metrics). Feedback goes as `opinion`, `opined` and `entered`.
+    A worker's report may have `ready`, `live` (the rollouts of its snapshot), `batch`, `abort`,
+    `metrics` and `ask` (a request for all metrics). `rollouts` has ids and exposure rules,
+    numbered from 0 in order. `units` has lists that begin with an `ExposureEntry`. `captures`
+    stay in memory: no process writes them to a file. Feedback uses `opinion`, `opined` and
+    `entered`.
     """
-    data = _FRAME.encode(message).encode()
+    data = _FRAME_ENCODER.encode(message).encode()
     return _LENGTH.pack(len(data)) + data
 
 
@@ -185,18 +189,18 @@ class FrameReader:
     """Assembles messages from bytes that arrive in any pieces."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
         """Yields the messages that are complete now. Raises ValueError for malformed data."""
-        held = self._held
-        held += data
-        place = 0
-        while len(held) - place >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(held, place)
-            end = place + _LENGTH.size + length
-            if len(held) < end:
+        buffer = self._buffer
+        buffer += data
+        position = 0
+        while len(buffer) - position >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer, position)
+            end = position + _LENGTH.size + length
+            if len(buffer) < end:
                 break
-            yield json.loads(held[place + _LENGTH.size : end])
-            place = end
-        del held[:place]
+            yield json.loads(buffer[position + _LENGTH.size : end])
+            position = end
+        del buffer[:position]

@@ -1,8 +1,8 @@
-"""Adds up requests until they are stored, and the spending that counts against budgets.
+"""Adds up requests for the database, and the spending that counts against budgets.
 
 All requests of a minute become a few rows for the database. Budgets need the sums of all
-processes at any time (`DayTotals`). Keys that are whole applications are found here as well
-(`CallerShares`). Nothing here does I/O.
+processes at any time (`DayTotals`). `CallerShares` finds keys that belong to whole
+applications. This module does no I/O.
 """
 
 import threading
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from router.snapshot.compiled import CompiledSnapshot
 
 _ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
-_ADDED: Final[tuple[str, ...]] = (
+_ADDED_FIELDS: Final[tuple[str, ...]] = (
     "requests",
     "failed",
     "charged",
@@ -60,7 +60,7 @@ _ADDED: Final[tuple[str, ...]] = (
 
 
 class CompletedRequest(NamedTuple):
-    """The record of a finished request, as `RequestAccounting` makes it."""
+    """The record of a finished request. `RequestAccounting` builds it."""
 
     route: str
     arm: str  # the assigned arm
@@ -78,12 +78,12 @@ class CompletedRequest(NamedTuple):
     cached_tokens: int = 0
     charge: str = ""  # the name of its failure (`name_failure`), if it failed
     model: str = ""  # the provider's name for the model that served
-    target_name: str = ""  # of the target that answered or was tried last; empty for none
+    target_name: str = ""  # the target that answered, else the last one that the router tried
     outcome: str = "unknown"  # ok, failed, refused, client_error, cancelled, handed_on
     first_token_s: float | None = None  # only for a stream that began
     refused: bool = False  # failed, and the router called no target (`RoutePlan.refuses`)
     gap_s: float = 0.0  # the longest wait between two outputs of a stream
-    # Without new output before the caller or its own deadline ended the request; else 0.
+    # The wait without new output before the caller or its own deadline ended it; else 0.
     waited_s: float = 0.0
     bounded: bool = False  # tokens and cost are lower bounds: the provider's count is missing
     unanswered: bool = False  # the caller waited, and left before any output
@@ -97,8 +97,9 @@ def minute_rows(
     worker: str,
     history: CallerHistory | None = None,
 ) -> list[TrafficMinute]:
-    """Adds requests up to rows of one minute. at: a time in that minute, aware. history: of the
-    process's callers, if it keeps one.
+    """Adds up requests into rows of one minute.
+
+    at: a time in that minute, aware. history: the process's callers, if it counts them.
     """
     minute = at.replace(second=0, microsecond=0)
     by_place: dict[tuple[str, str, str, int], list[CompletedRequest]] = {}
@@ -106,7 +107,7 @@ def minute_rows(
         by_place.setdefault(request[:4], []).append(request)
     rows: list[TrafficMinute] = []
     for (route, arm, target, revision), requests in by_place.items():
-        column = _columns(requests)
+        column = _collect_columns(requests)
         callers = (
             history.count(route, arm, requests, at)._asdict() if history is not None else {}
         )
@@ -127,7 +128,7 @@ def minute_rows(
                 input_tokens=sum(column["input_tokens"]),
                 output_tokens=sum(column["output_tokens"]),
                 cost_usd=sum(column["cost_usd"]),
-                latency_ms={_ALL_BOUNDS[bucket]: n for bucket, n in buckets.items()},
+                latency_ms={_ALL_BOUNDS[bucket]: count for bucket, count in buckets.items()},
                 cached_tokens=sum(column["cached_tokens"]),
                 unpriced=len(requests) - sum(column["priced"]),
                 refused=sum(column["refused"]),
@@ -145,9 +146,7 @@ def spend_rows(
     at: datetime,
     worker: str,
 ) -> list[KeySpend]:
-    """Adds requests up to the spending of each key on one day. at: a time on that day,
-    aware.
-    """
+    """Adds up requests into the keys' spending on one day. at: a time on that day, aware."""
     day = at.date()
     by_key: dict[tuple[str, bool], list[CompletedRequest]] = {}
     for request in ended:
@@ -155,11 +154,11 @@ def spend_rows(
             by_key.setdefault((request.key, request.priced), []).append(request)
     rows: list[KeySpend] = []
     for (key, is_priced), requests in by_key.items():
-        column = _columns(requests)
+        column = _collect_columns(requests)
         tokens = sum(column["input_tokens"]) + sum(column["output_tokens"])
         cost_usd = sum(column["cost_usd"]) if is_priced else 0.0
         unpriced = 0 if is_priced else len(requests)
-        bounded = sum(column["bounded"])
+        bounded_count = sum(column["bounded"])
         rows.append(
             KeySpend(
                 key,
@@ -169,20 +168,20 @@ def spend_rows(
                 tokens,
                 cost_usd,
                 unpriced,
-                bounded,
+                bounded_count,
             )
         )
     return rows
 
 
-def _columns(requests: Sequence[CompletedRequest]) -> Mapping[str, tuple[Any, ...]]:
+def _collect_columns(requests: Sequence[CompletedRequest]) -> Mapping[str, tuple[Any, ...]]:
     """Returns the values of each field. Python adds up columns at native speed."""
     columns = zip(*requests, strict=True)
     return dict(zip(CompletedRequest._fields, columns, strict=True))
 
 
 def _count_waits(requests: Sequence[CompletedRequest]) -> WaitCounts:
-    """Counts the waits of requests that were answered, or that the caller ended."""
+    """Counts the waits of requests with an answer, and of requests that the caller ended."""
     answered_s = [r.latency_ms / 1000 for r in requests if r.outcome == "ok" and not r.stream]
     others = [
         RequestWaits(r.stream, r.first_token_s, r.gap_s, r.waited_s)
@@ -190,23 +189,23 @@ def _count_waits(requests: Sequence[CompletedRequest]) -> WaitCounts:
         if (r.stream if r.outcome == "ok" else r.waited_s or r.outcome == "cancelled")
     ]
     counts = count_waits(others) if others else {}
-    # Only these have waits of this kind, because output ends them at once.
+    # Whole answers have only waits of this kind, because their output ends them at once.
     return {WaitKind.FIRST.value: count_bins(answered_s), **counts} if answered_s else counts
 
 
 def _add_minutes(first: TrafficMinute, second: TrafficMinute) -> TrafficMinute:
-    added = {name: getattr(first, name) + getattr(second, name) for name in _ADDED}
+    sums = {name: getattr(first, name) + getattr(second, name) for name in _ADDED_FIELDS}
     latency_ms = merge_histograms((first.latency_ms, second.latency_ms))
     waits = merge_waits((first.waits, second.waits))
     return replace(
         first,
-        **added,
+        **sums,
         latency_ms=latency_ms,
         waits=waits,
     )
 
 
-def _newer(first: Sighting, second: Sighting) -> Sighting:
+def _choose_newer(first: Sighting, second: Sighting) -> Sighting:
     return second if first.last_at <= second.last_at else first
 
 
@@ -222,7 +221,7 @@ SUMMED: Final[Mapping[str, SumKind]] = {
         _add_minutes,
     ),
     "spends": SumKind(attrgetter("key", "day", "worker"), KeySpend.plus),
-    "sightings": SumKind(attrgetter("target", "served"), _newer),
+    "sightings": SumKind(attrgetter("target", "served"), _choose_newer),
     "shadows": SumKind(attrgetter("shadow", "day", "worker"), add_tallies),
     "asked_names": SumKind(
         attrgetter("name", "day", "route"),
@@ -234,7 +233,7 @@ Total = TypeVar("Total")
 
 
 class Sums(Generic[Row]):
-    """Adds up rows of one kind until they are taken. kind: a key of `SUMMED`. Thread-safe."""
+    """Adds up rows of one kind until `take`. kind: a key of `SUMMED`. Thread-safe."""
 
     def __init__(self, kind: str) -> None:
         self._key, self.plus = SUMMED[kind]
@@ -245,15 +244,15 @@ class Sums(Generic[Row]):
         with self._lock:
             for row in rows:
                 key = self._key(row)
-                known = self._rows.get(key)
-                self._rows[key] = row if known is None else self.plus(known, row)
+                earlier = self._rows.get(key)
+                self._rows[key] = row if earlier is None else self.plus(earlier, row)
 
     def take(self) -> list[Row]:
-        """Returns the rows so far, and begins anew."""
+        """Returns the rows so far, and forgets them."""
         with self._lock:
-            taken = self._rows
+            rows = self._rows
             self._rows = {}
-        return list(taken.values())
+        return list(rows.values())
 
 
 def sum_rows(kind: str, rows: Iterable[Row]) -> list[Row]:
@@ -263,12 +262,11 @@ def sum_rows(kind: str, rows: Iterable[Row]) -> list[Row]:
 
 
 class DayTotals(Generic[Row, Total]):
-    """A subject's total: this process's additions plus the database's rows of other processes.
-    It ignores this process's rows in the database, so nothing counts twice. Thread-safe.
+    """A subject's total: this process's rows plus the database's rows of other processes.
 
-    new: receives the rows to store.
-    subject: the field of a row that names the subject.
-    worker: a name that is new for every process.
+    It ignores this process's rows in the database, so that no row counts twice. Thread-safe.
+    new: receives the rows to store. subject: the field of a row that names the subject.
+    worker: the process's name, which is new for every process.
     """
 
     def __init__(
@@ -284,49 +282,51 @@ class DayTotals(Generic[Row, Total]):
         self._total = total
         self._lock = threading.Lock()
         # By subject and day.
-        self._own: dict[str, dict[date, Any]] = {}
-        self._others: dict[str, dict[date, Any]] = {}
+        self._own_rows: dict[str, dict[date, Any]] = {}
+        self._other_rows: dict[str, dict[date, Any]] = {}
 
     def note(self, rows: Sequence[Row]) -> None:
         """Adds this process's own rows."""
         self._new.add(rows)
         with self._lock:
             for row in rows:
-                self._enter(self._own, row)
+                self._add_row(self._own_rows, row)
 
     def used(self, subject: str, today: date) -> Total:
-        """Returns a subject's total, as far as this process knows it."""
+        """Returns a subject's total that this process knows."""
         with self._lock:
-            own = self._own.get(subject, {})
-            others = self._others.get(subject, {})
-            rows = (*own.values(), *others.values())
+            own_rows = self._own_rows.get(subject, {})
+            other_rows = self._other_rows.get(subject, {})
+            rows = (*own_rows.values(), *other_rows.values())
         return self._total(rows, today)
 
     def knows(self, subject: str) -> bool:
         """Returns whether the database has reported the other processes' use."""
-        return subject in self._others
+        return subject in self._other_rows
 
     def know(self, subjects: Iterable[str], rows: Iterable[Any]) -> None:
         """Enters the database's rows of these subjects, of the month or the day."""
         others: dict[str, dict[date, Any]] = {subject: {} for subject in subjects}
         for row in rows:
             if row.worker != self._worker:
-                self._enter(others, row)
+                self._add_row(others, row)
         with self._lock:
-            self._others = others
+            self._other_rows = others
 
-    def _enter(self, sums: dict[str, dict[date, Any]], row: Any) -> None:
+    def _add_row(self, sums: dict[str, dict[date, Any]], row: Any) -> None:
         days = sums.setdefault(self._subject(row), {})
         day = row.day
-        known = days.get(day)
-        days[day] = row if known is None else self._new.plus(known, row)
-        if known is None and len(days) > 1:
+        earlier = days.get(day)
+        days[day] = row if earlier is None else self._new.plus(earlier, row)
+        if earlier is None and len(days) > 1:
             # No budget lasts longer than a month.
-            for over in [other for other in days if other < day.replace(day=1)]:
-                del days[over]
+            for old_day in [
+                day_before for day_before in days if day_before < day.replace(day=1)
+            ]:
+                del days[old_day]
 
 
-# A name is noted again after this time, to update the time when it was last seen.
+# The router notes a name again after this time, to update the time of its last sighting.
 NOTE_EVERY_S: Final = 30.0
 LONGEST_NAME: Final = 200  # characters
 
@@ -334,14 +334,14 @@ LONGEST_NAME: Final = 200  # characters
 class ServedNames:
     """Notes the model names in targets' answers. Thread-safe.
 
-    For each target it notes at most as many names within NOTE_EVERY_S as the store keeps.
+    Within NOTE_EVERY_S, it notes at most MAX_SIGHTINGS names of a target.
     """
 
     def __init__(self, clock: Clock, new: Sums[Sighting]) -> None:
         self._clock = clock
         self._new = new
         self._lock = threading.Lock()
-        # When each name was noted, in monotonic seconds, by target and name.
+        # The time of a name's last note, in monotonic seconds, by target and name.
         self._noted: dict[str, dict[str, float]] = {}
 
     def note(self, target: str, model: str) -> None:
@@ -353,12 +353,12 @@ class ServedNames:
             return
         model = model[:LONGEST_NAME]
         with self._lock:
-            takes = self._takes(target, model, now)
-        if takes:
-            moment = self._clock.now()
-            self._new.add((Sighting(target, ServedModel(model), moment, moment),))
+            is_due = self._mark_noted(target, model, now)
+        if is_due:
+            now_at = self._clock.now()
+            self._new.add((Sighting(target, ServedModel(model), now_at, now_at),))
 
-    def _takes(
+    def _mark_noted(
         self,
         target: str,
         model: str,
@@ -379,12 +379,12 @@ class ServedNames:
 APPLICATION_SHARE: Final = 0.05
 # A key with fewer requests may belong to one agent's loop.
 FEWEST_REQUESTS: Final = 100
-KEPT: Final = 200
-# After this many requests all counts are halved, so that the share follows recent requests.
-HALVED_AT: Final = 20_000
-# The most requests of a route that wait to be counted; only the latest are counted.
-WAITING: Final = 8_192
-_KEYS: Final[Callable[[], deque[str]]] = partial(deque, maxlen=WAITING)
+MAX_KEYS_OF_ROUTE: Final = 200
+# After this many requests, the router halves all counts: shares follow recent requests.
+HALVE_AT_REQUESTS: Final = 20_000
+# The most requests of a route that wait for the count. Only the latest requests count.
+MAX_WAITING_REQUESTS: Final = 8_192
+_build_queue: Final[Callable[[], deque[str]]] = partial(deque, maxlen=MAX_WAITING_REQUESTS)
 
 NO_KEYS: Final[Mapping[str, float]] = {}
 
@@ -398,25 +398,23 @@ class RouteKeys:
         self._counts: Counter[str] = Counter()
 
     def add(self, keys: Iterable[str], openings: Iterable[str] = ()) -> None:
-        """Counts the keys of new requests. openings: further names, of conversations of an
-        application.
-        """
-        new = Counter(keys)
-        self._requests += new.total()
-        new.update(openings)
-        self._counts.update({key: n for key, n in new.items() if key and ":" in key})
-        if self._requests >= HALVED_AT:
+        """Counts the keys of new requests. openings: names of applications' conversations."""
+        new_counts = Counter(keys)
+        self._requests += new_counts.total()
+        new_counts.update(openings)
+        self._counts.update({key: n for key, n in new_counts.items() if key and ":" in key})
+        if self._requests >= HALVE_AT_REQUESTS:
             self._requests /= 2
             self._counts = Counter({key: n // 2 for key, n in self._counts.items() if n > 1})
-        if len(self._counts) > KEPT:
-            # Bounds the number of keys: subtracts the next key's count from all kept counts.
-            ordered = self._counts.most_common(KEPT + 1)
+        if len(self._counts) > MAX_KEYS_OF_ROUTE:
+            # To limit the number of keys, subtract the next key's count from all kept counts.
+            ordered = self._counts.most_common(MAX_KEYS_OF_ROUTE + 1)
             least = ordered[-1][1]
             self._counts = Counter({key: n - least for key, n in ordered if n > least})
         self.shares = {
-            key: number / self._requests
-            for key, number in self._counts.items()
-            if number >= max(FEWEST_REQUESTS, APPLICATION_SHARE * self._requests)
+            key: count / self._requests
+            for key, count in self._counts.items()
+            if count >= max(FEWEST_REQUESTS, APPLICATION_SHARE * self._requests)
         }
 
 
@@ -427,28 +425,28 @@ class CallerShares:
         self._on_change = on_change
         self._routes: dict[str, RouteKeys] = {}
         # Requests' keys by route, in order. Texts, because tuples slow garbage collection.
-        self.waiting: defaultdict[str, deque[str]] = defaultdict(_KEYS)
+        self.waiting: defaultdict[str, deque[str]] = defaultdict(_build_queue)
         # The openings that distinguish an application's conversations, by route.
-        self.openings: defaultdict[str, deque[str]] = defaultdict(_KEYS)
+        self.openings: defaultdict[str, deque[str]] = defaultdict(_build_queue)
         # Applications' keys by route: each of their conversations draws its own arm.
         self.applications: dict[str, frozenset[str]] = {}
 
     def evaluate(self, serving: "CompiledSnapshot") -> None:
-        """Counts the requests that have come since, and finds keys that are applications."""
+        """Counts the requests since the last call, and finds keys of applications."""
         by_route = dict(self.waiting)
         openings = dict(self.openings)
         self.waiting.clear()
         self.openings.clear()
         for route in self._routes.keys() - serving.routes.keys():
             del self._routes[route]
-            self._apply(route, NO_KEYS)
+            self._set_shares(route, NO_KEYS)
         for route, keys in by_route.items():
             if route in serving.routes:
-                known = self._routes.setdefault(route, RouteKeys())
-                known.add(keys, openings.get(route, ()))
-                self._apply(route, known.shares)
+                route_keys = self._routes.setdefault(route, RouteKeys())
+                route_keys.add(keys, openings.get(route, ()))
+                self._set_shares(route, route_keys.shares)
 
-    def _apply(self, route: str, shares: Mapping[str, float]) -> None:
+    def _set_shares(self, route: str, shares: Mapping[str, float]) -> None:
         keys = frozenset(shares)
         if keys == self.applications.get(route, frozenset()):
             return

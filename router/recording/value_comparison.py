@@ -1,8 +1,8 @@
-"""Compares the arms' values of one guardrail in a block: by ranks, and by bets on the capped
-mean if the rollout has a cap.
+"""Compares the arms' values of one guardrail in a block.
 
-Costs and times are compared as if both arms had equal use of the prompt cache. The formulas are
-in `harness.gate.online.guardrails`, `capped_sums` and `prompt_cache`. Pure.
+It compares by ranks, and if the rollout has a cap, by bets on the capped mean. It compares
+costs and times as if both arms had equal use of the prompt cache. The formulas are in
+`harness.gate.online.guardrails`, `capped_sums` and `prompt_cache`. Pure.
 """
 
 import math
@@ -34,12 +34,12 @@ from harness.gate.online.prompt_cache import (
 from router.recording.scored_exposures import CACHED_TIMES, LedgerExposure
 
 # Values that are lower bounds without a provider's count.
-_OF_TOKENS: Final = frozenset({Guardrail.OUTPUT_TOKENS, Guardrail.COST_PER_SUCCESS})
-_CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
+_TOKEN_GUARDRAILS: Final = frozenset({Guardrail.OUTPUT_TOKENS, Guardrail.COST_PER_SUCCESS})
+_CACHED_GUARDRAILS: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
 
 
 class ComparedValues(NamedTuple):
-    """One guardrail's ranks and bets in a block, with figures for texts."""
+    """One guardrail's ranks and bets in a block, with figures for people."""
 
     ranks: tuple[float, ...]
     level: ArmLevels | None
@@ -59,26 +59,27 @@ def compare_values(
     tolerated = rule.guardrails[guardrail]
     cap = rule.caps.get(guardrail)
     measured = [
-        MeasuredExposure(exposure.canary, *_values(exposure, guardrail, cached_share))
+        MeasuredExposure(exposure.canary, *_find_values(exposure, guardrail, cached_share))
         for exposure in exposures
     ]
-    found = rank_block(
+    ranking = rank_block(
         measured,
         guardrail=guardrail,
         tolerated=tolerated,
         block=block,
     )
-    level = found.level
+    level = ranking.level
     if level is not None:
-        level = replace(level, cache=_cache_levels(exposures, measured, guardrail))
+        level = replace(level, cache=_compute_cache_levels(exposures, measured, guardrail))
     bounded = [exposure.canary for exposure in measured if exposure.bounded]
     bounds = ArmSplit(len(bounded), sum(bounded))
     if cap is None:
-        return ComparedValues(found.u, level, bounds)
-    usual = cap / CAP_TIMES
+        return ComparedValues(ranking.u, level, bounds)
+    usual_mean = cap / CAP_TIMES
     sums = [
         CappedExposure(
-            exposure.canary, usual if _failed(exposure, guardrail) else _capped(value.value)
+            exposure.canary,
+            usual_mean if _has_failed(exposure, guardrail) else _fill_missing(value.value),
         )
         for exposure, value in zip(exposures, measured, strict=True)
     ]
@@ -89,40 +90,41 @@ def compare_values(
         cap=cap,
         block=block,
     )
-    return ComparedValues(found.u, level, bounds, bets, CappedTotals.from_exposures(sums, cap))
+    return ComparedValues(
+        ranking.u, level, bounds, bets, CappedTotals.from_exposures(sums, cap)
+    )
 
 
-def _failed(exposure: LedgerExposure, guardrail: Guardrail) -> bool:
-    """Tells whether a request failed, so that it has no value for the mean.
+def _has_failed(exposure: LedgerExposure, guardrail: Guardrail) -> bool:
+    """Returns whether a request failed, so that it has no value for the mean.
 
-    It counts with the incumbent's usual mean in both arms: the guardrail of errors compares
-    failures, also with the incumbent's usual rate, and a few failures with the cap would decide
-    the mean alone.
+    In both arms, it then counts with the incumbent's usual mean. If it counted with the cap, a
+    few failures alone would decide the mean. The guardrail on errors compares failures.
     """
     return not exposure.lost and exposure.reading(guardrail) is Reading.BAD
 
 
-def _capped(value: float | None) -> float:
+def _fill_missing(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _values(
+def _find_values(
     exposure: LedgerExposure,
     guardrail: Guardrail,
     cached_share: float,
 ) -> tuple[float | None, float | None, bool]:
     """Returns the value to compare, the measured value, and whether it is a lower bound.
 
-    None for the compared value means worse than any value. A value that the end cut short is a
-    lower bound: it counts for the canary, and for the incumbent it is worse than any value, so
-    that neither is evidence against the canary.
+    A compared value of None is worse than any value. If the request ended early, its value is a
+    lower bound. It counts for the canary as it is, and for the incumbent as worse than any
+    value. So it is never evidence against the canary.
     """
     reading = exposure.reading(guardrail)
     if exposure.values is None or reading is Reading.BAD:
         # A missing value is not evidence against the canary.
         return 0.0 if exposure.lost and exposure.canary else None, None, False
     bounded = reading is Reading.CENSORED or (
-        exposure.values.bounded and guardrail in _OF_TOKENS
+        exposure.values.bounded and guardrail in _TOKEN_GUARDRAILS
     )
     if bounded and not exposure.canary:
         return None, None, True
@@ -138,35 +140,37 @@ def cache_uses(exposures: Iterable[LedgerExposure]) -> Iterator[tuple[bool, Cach
     )
 
 
-def _cache_levels(
+def _compute_cache_levels(
     exposures: Sequence[LedgerExposure],
-    measured: Sequence[MeasuredExposure],
+    measured_exposures: Sequence[MeasuredExposure],
     guardrail: Guardrail,
 ) -> CacheLevels | None:
-    if guardrail not in _CACHED:
+    if guardrail not in _CACHED_GUARDRAILS:
         return None
     use = ArmCacheUse()
     use.add(cache_uses(exposures))
-    compared = mean_levels(exposure[:2] for exposure in measured if not exposure.bounded)
-    canary = _opened_share(exposures, guardrail, canary=True)
-    control = _opened_share(exposures, guardrail, canary=False)
-    if compared is None or not (use.larger or canary or control):
+    levels = mean_levels(
+        exposure[:2] for exposure in measured_exposures if not exposure.bounded
+    )
+    canary = _compute_opened_share(exposures, guardrail, canary=True)
+    control = _compute_opened_share(exposures, guardrail, canary=False)
+    if levels is None or not (use.larger or canary or control):
         return None
     shares = use.share(canary=True), use.share(canary=False)
-    return CacheLevels(*shares, compared.canary, compared.control, canary, control)
+    return CacheLevels(*shares, levels.canary, levels.control, canary, control)
 
 
-def _opened_share(
+def _compute_opened_share(
     exposures: Sequence[LedgerExposure],
     guardrail: Guardrail,
     *,
     canary: bool,
 ) -> float:
-    own = [
+    arm_values = [
         exposure.values
         for exposure in exposures
         if exposure.canary is canary and exposure.values is not None
     ]
-    if guardrail not in CACHED_TIMES or not own:
+    if guardrail not in CACHED_TIMES or not arm_values:
         return 0.0
-    return sum(values.opening_s > 0.0 for values in own) / len(own)
+    return sum(values.opening_s > 0.0 for values in arm_values) / len(arm_values)

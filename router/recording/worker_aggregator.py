@@ -1,9 +1,8 @@
 """Gathers all workers' reports in the parent, so that a sticky key counts once.
 
 The parent alone has ledgers and writes to the database (`recorder`). A worker's side is
-`reporter`; the messages between them are listed at `spool.encode_frame`. Feedback and
-aborts pass from worker to worker through here. Processes are started in
-`router.workers.parent`.
+`reporter`; `spool.encode_frame` lists their messages. The aggregator passes feedback and aborts
+from worker to worker. `router.workers.parent` starts the processes.
 """
 
 import asyncio
@@ -38,16 +37,16 @@ from router.recording.spool import (
 
 log = structlog.get_logger("swapgate.router")
 
-OPINIONS_UNDER_WAY: Final = 1000
-# How many of a worker's scored requests may get feedback after their end.
-REMEMBERED: Final = 20_000
+MAX_PENDING_OPINIONS: Final = 1000
+# The most of a worker's scored requests that may get feedback after their end.
+MAX_FEEDBACK_EXPOSURES: Final = 20_000
 
 
 class WorkerAggregator:
     """Gathers the reports of all workers.
 
-    recorder: must get data only from this aggregator.
-    counters: the parent's own, such as `worker_restarts`.
+    recorder: gets data only from this aggregator.
+    counters: the parent's own counters, such as `worker_restarts`.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -55,35 +54,37 @@ class WorkerAggregator:
         recorder.live_rollouts = lambda: self._live
         self.recorder = recorder
         self.counters: Counter[str] = Counter()
-        self._accounts: list[WorkerReports] = []
-        self._ended = MetricTotals()
-        self._count = itertools.count(1)
-        self._opinions: BoundedMap[int, Callable[[str], None]] = BoundedMap(OPINIONS_UNDER_WAY)
+        self._reports: list[WorkerReports] = []
+        self._ended_totals = MetricTotals()
+        self._enter_entry = itertools.count(1)
+        self._opinions: BoundedMap[int, Callable[[str], None]] = BoundedMap(
+            MAX_PENDING_OPINIONS
+        )
         self._aborted: dict[str, LocalAbort] = {}
 
     def open(self, slot: int) -> "WorkerReports":
-        """Returns the account of a new worker. slot: its number among the router's workers."""
-        account = WorkerReports(self, slot)
-        self._accounts.append(account)
-        return account
+        """Returns the reports of a new worker. slot: its number among the router's workers."""
+        reports = WorkerReports(self, slot)
+        self._reports.append(reports)
+        return reports
 
-    def closed(self, account: "WorkerReports") -> None:
-        """Keeps what an ended worker has counted."""
-        # Keep its rollouts. If it was the last worker, the ledgers would forget counted keys.
-        self._accounts.remove(account)
-        self._ended.add_counts(account.families)
+    def closed(self, reports: "WorkerReports") -> None:
+        """Keeps an ended worker's counts."""
+        # Keep its rollouts. If it was the last worker, the ledgers would forget their keys.
+        self._reports.remove(reports)
+        self._ended_totals.add_counts(reports.families)
 
     def live_changed(self) -> None:
-        self._live = frozenset().union(*(account.live for account in self._accounts))
+        self._live = frozenset().union(*(reports.live for reports in self._reports))
 
     def abort(self, abort: LocalAbort) -> None:
-        """Passes a worker's abort on to all workers, once."""
+        """Passes a worker's abort to all workers. Ignores a repeated abort."""
         if abort.rollout in self._aborted:
             return
         self._aborted[abort.rollout] = abort
         self.counters["canaries_aborted"] += 1
-        for account in self._accounts:
-            account.send_abort(abort)
+        for reports in self._reports:
+            reports.send_abort(abort)
 
     def aborts(self) -> list[LocalAbort]:
         return [abort for abort in self._aborted.values() if abort.rollout in self._live]
@@ -94,10 +95,10 @@ class WorkerAggregator:
         opinion: list[str],
         answer: Callable[[str], None],
     ) -> None:
-        number = next(self._count)
-        known = (account for account in self._accounts if account.worker == worker)
-        to = next(known, None)
-        if to is None or not to.opinion(number, opinion):
+        number = next(self._enter_entry)
+        candidates = (reports for reports in self._reports if reports.worker == worker)
+        receiver = next(candidates, None)
+        if receiver is None or not receiver.opinion(number, opinion):
             answer("")
             return
         # If that worker ends, the asking worker's time limit ends the wait.
@@ -109,21 +110,21 @@ class WorkerAggregator:
 
     def text(self) -> bytes:
         """Returns the metrics of all workers and of the parent, for a scrape."""
-        sums = deepcopy(self._ended)
-        # By age: if two workers share a slot, the newer worker's states remain.
-        for account in self._accounts:
-            sums.add(account.families, worker=str(account.slot))
+        sums = deepcopy(self._ended_totals)
+        # In the order of age: if two workers share a slot, the newer worker's states remain.
+        for reports in self._reports:
+            sums.add(reports.families, worker=str(reports.slot))
         sums.add(self._parent_families())
         return sums.text()
 
     def _parent_families(self) -> list[list[object]]:
-        counted = counter_names(self.recorder.counters + self.counters)
-        serving = sum(account.ready.is_set() for account in self._accounts)
+        counts = counter_names(self.recorder.counters + self.counters)
+        serving = sum(reports.ready.is_set() for reports in self._reports)
         name = "swapgate_router_workers"
         meaning = router_metric("router_workers").meaning
         families: list[list[object]] = [[name, GAUGE, meaning, [[name, {}, serving]]]]
-        for name, n in counted.items():
-            samples = [[f"swapgate_{name}_total", {}, n]]
+        for name, count in counts.items():
+            samples = [[f"swapgate_{name}_total", {}, count]]
             families.append(
                 [
                     f"swapgate_{name}",
@@ -138,7 +139,7 @@ class WorkerAggregator:
 class WorkerReports(asyncio.Protocol):
     """One worker's channel, with its reports.
 
-    ready: the worker serves. gone: its last report is read.
+    ready: the worker serves. gone: the parent has read the worker's last report.
     """
 
     def __init__(self, aggregator: WorkerAggregator, slot: int) -> None:
@@ -150,27 +151,29 @@ class WorkerReports(asyncio.Protocol):
         self._aggregator = aggregator
         self._frames = FrameReader()
         self._rollouts: list[tuple[str, ExposureRule]] = []
-        self._scored: dict[int, ScoredExposure] = {}
-        self._judging: dict[int, ScoredExposure] = {}
-        self._latest: BoundedMap[int, ScoredExposure] = BoundedMap(REMEMBERED)
+        self._open_exposures: dict[int, ScoredExposure] = {}
+        self._judged_exposures: dict[int, ScoredExposure] = {}
+        self._feedback_exposures: BoundedMap[int, ScoredExposure] = BoundedMap(
+            MAX_FEEDBACK_EXPOSURES
+        )
         self.worker = ""  # the worker's name, once it serves
         self._channel: asyncio.WriteTransport | None = None
-        self._heard_s = time.monotonic()
+        self._last_report_s = time.monotonic()
 
     @property
     def silent_s(self) -> float:
         """Returns the seconds since a serving worker's last report; 0 before it serves."""
-        return time.monotonic() - self._heard_s if self.ready.is_set() else 0.0
+        return time.monotonic() - self._last_report_s if self.ready.is_set() else 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if isinstance(transport, asyncio.WriteTransport):
             self._channel = transport
 
     def data_received(self, data: bytes) -> None:
-        self._heard_s = time.monotonic()
+        self._last_report_s = time.monotonic()
         for report in self._frames.feed(data):
             try:
-                self._enter(report)
+                self._enter_report(report)
             except Exception:
                 # An unreadable report must not stop the other workers' reports.
                 log.exception("report_refused", worker=self.slot)
@@ -178,13 +181,13 @@ class WorkerReports(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         # Its unfinished exposures stay open in the ledger until their deadline.
-        self._scored.clear()
-        self._judging.clear()
+        self._open_exposures.clear()
+        self._judged_exposures.clear()
         self._channel = None
         self._aggregator.closed(self)
         self.gone.set()
 
-    def _enter(self, report: dict[str, Any]) -> None:
+    def _enter_report(self, report: dict[str, Any]) -> None:
         if "abort" in report:
             # Handle an abort first, because the rest of a report can wait.
             self._aggregator.abort(from_plain(LocalAbort, report["abort"]))
@@ -196,7 +199,7 @@ class WorkerReports(asyncio.Protocol):
         if "live" in report:
             self.live = frozenset(report["live"])
             self._aggregator.live_changed()
-        self._count_all(report)
+        self._enter_entries(report)
         if "batch" in report:
             self._aggregator.recorder.absorb(batch_from_json(report["batch"]))
         for draft in report.get("captures", ()):
@@ -210,23 +213,24 @@ class WorkerReports(asyncio.Protocol):
 
     def _enter_feedback(self, report: dict[str, Any]) -> None:
         if "opined" in report:
-            ticket, bad = report["opined"]
-            latest = self._latest.get(ticket)
-            in_time = latest is not None and self._aggregator.recorder.note_exposure_feedback(
-                latest, bad=bad
+            ticket, is_bad = report["opined"]
+            exposure = self._feedback_exposures.get(ticket)
+            is_in_time = (
+                exposure is not None
+                and self._aggregator.recorder.note_exposure_feedback(exposure, bad=is_bad)
             )
-            self._answer(report["of"], "in time" if in_time else "")
+            self._answer(report["of"], "in time" if is_in_time else "")
         if "opinion" in report:
             worker, *opinion = report["opinion"]
             self._aggregator.forward(worker, opinion, partial(self._answer, report["of"]))
         if "entered" in report:
             self._aggregator.entered(report["entered"], report["outcome"])
 
-    def _count_all(self, report: dict[str, Any]) -> None:
+    def _enter_entries(self, report: dict[str, Any]) -> None:
         for rollout, rule in report.get("rollouts", ()):
             self._rollouts.append((rollout, from_plain(ExposureRule, rule)))
         for exposure in report.get("units", ()):
-            self._count(exposure)
+            self._enter_entry(exposure)
 
     def send_abort(self, abort: LocalAbort) -> None:
         self._send({"aborted": to_plain(abort)})
@@ -238,12 +242,12 @@ class WorkerReports(asyncio.Protocol):
         self._send({"answer": number, "text": text})
 
     def _send(self, message: dict[str, Any]) -> bool:
-        """Sends to the worker; False if it is gone."""
+        """Sends a message to the worker. Returns False if the worker has ended."""
         if self._channel is not None:
             self._channel.write(encode_frame(message))
         return self._channel is not None
 
-    def _count(self, entry: list[Any]) -> None:
+    def _enter_entry(self, entry: list[Any]) -> None:
         """Enters an entry of `units`. Raises ValueError for an unknown tag."""
         tag, *values = entry
         match ExposureEntry(tag):
@@ -252,11 +256,11 @@ class WorkerReports(asyncio.Protocol):
             case ExposureEntry.ENDED:
                 self._end(*values)
             case ExposureEntry.JUDGED:
-                ticket, number, judged, cost_usd = values
+                ticket, number, outcome, cost_usd = values
                 rollout, _ = self._rollouts[number]
-                known = self._judging.pop(ticket, None)
-                verdict = JudgeOutcome(judged)
-                self._aggregator.recorder.judged(rollout, known, verdict, cost_usd)
+                exposure = self._judged_exposures.pop(ticket, None)
+                verdict = JudgeOutcome(outcome)
+                self._aggregator.recorder.judged(rollout, exposure, verdict, cost_usd)
             case ExposureEntry.UNCOUNTED:
                 number, canary, weight_bps, key = values
                 rollout, rule = self._rollouts[number]
@@ -271,14 +275,14 @@ class WorkerReports(asyncio.Protocol):
     def _admit(
         self,
         ticket: int,
-        number: int,
+        rollout_number: int,
         key: int,
         canary: int,
         weight_bps: int,
         traits: int,
         client: str,
     ) -> None:
-        rollout, rule = self._rollouts[number]
+        rollout, rule = self._rollouts[rollout_number]
         scored = self._aggregator.recorder.admit_to(
             rollout,
             rule,
@@ -290,12 +294,12 @@ class WorkerReports(asyncio.Protocol):
         )
         if scored is None:
             return
-        self._scored[ticket] = scored
+        self._open_exposures[ticket] = scored
         if scored.first is None:
             return
-        self._latest.put(ticket, scored)
+        self._feedback_exposures.put(ticket, scored)
         if traits & RequestTraits.JUDGED.value:
-            self._judging[ticket] = scored
+            self._judged_exposures[ticket] = scored
 
     def _end(
         self,
@@ -304,12 +308,12 @@ class WorkerReports(asyncio.Protocol):
         served: str,
         values: list[Any],
     ) -> None:
-        known = self._scored.pop(ticket, None)
-        if known is None:
+        exposure = self._open_exposures.pop(ticket, None)
+        if exposure is None:
             return
         sample = GuardrailSample.from_plain(values) if values else None
         self._aggregator.recorder.settle(
-            known,
+            exposure,
             ExposureOutcome.from_plain(outcome),
             sample=sample,
             served=served,

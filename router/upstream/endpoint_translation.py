@@ -2,8 +2,8 @@
 
 The translations are in `router.protocols.messages` and `.responses`; this module joins a
 request's translation with that of its answer. `transports` uses it for a target without the
-client's protocol. From a chat to a provider's own protocol, `translate` continues. A chat
-becomes a response for a model that takes its request only there (`tool_ways`).
+client's protocol. `translate` then translates the chat into a provider's own protocol. A chat
+becomes a response if the model accepts the request only by Responses (`tool_ways`).
 """
 
 import json
@@ -49,7 +49,7 @@ from router.upstream.translate import request_screening
 
 
 class TranslatedRequest(NamedTuple):
-    """A request in another protocol, mostly as a chat, with the way back for its answer."""
+    """A request in another protocol, mostly a chat, and the translators of its answer."""
 
     body: bytes  # in the other protocol
     # whole, events: translate the answer for the endpoint. They raise UpstreamFailed.
@@ -84,13 +84,15 @@ def translate_message(
     turns = request.get("messages")
     can = find_abilities(kind, str(request.get("model")))
     # The translation of a chat into the vendor's protocol keeps Claude's own form of thinking.
-    keeps = bool(PROVIDER_KINDS[kind].translated) and can.thinking is not ThinkingForm.UNKNOWN
-    if keeps:
+    keeps_thinking_form = (
+        bool(PROVIDER_KINDS[kind].translated) and can.thinking is not ThinkingForm.UNKNOWN
+    )
+    if keeps_thinking_form:
         translation.dropped |= dict.fromkeys(
             fit_thinking(request, can, request.get("max_tokens"))
         )
     chat = message_request.chat_body(request, translation)
-    if keeps:
+    if keeps_thinking_form:
         chat |= message_request.own_thinking(request)
     return TranslatedRequest(
         to_json(chat).encode(),
@@ -132,29 +134,32 @@ def translate_response(
 def translate_chat(body: bytes, *, signs: bool, thinking: bool) -> TranslatedRequest:
     """Translates a chat into a response. Raises Untranslatable.
 
-    body: JSON of the chat. signs: the client gets the encrypted reasoning, to send it back.
-    thinking: the client wants to see the thinking.
+    body: JSON of the chat. signs: the target must return encrypted reasoning, so that the
+    client can send it back. thinking: the client wants to see the thinking.
     """
     chat = json.loads(body)
     dropped: dict[str, None] = {AT_RESPONSES: None}
-    custom = chat_request.custom_tools(chat)
-    asked = chat_request.response_body(chat, dropped, signs=signs, thinking=thinking)
+    custom_names = chat_request.custom_tools(chat)
+    response_request_body = chat_request.response_body(
+        chat, dropped, signs=signs, thinking=thinking
+    )
     return TranslatedRequest(
-        to_json(asked).encode(),
-        lambda members: write_chat(read_response_answer(members), custom),
-        lambda: ResponseStreamReader(ChatChunkWriter(custom)),
+        to_json(response_request_body).encode(),
+        lambda members: write_chat(read_response_answer(members), custom_names),
+        lambda: ResponseStreamReader(ChatChunkWriter(custom_names)),
         tuple(dropped),
         dialect=RESPONSES,
     )
 
 
 def _chat_translation(kind: str, maker: str, strict: StrictSchema) -> ChatTranslation:
-    """Returns the options of a translation. Only a kind that takes reasoning back gets a
-    maker.
+    """Returns the options of a translation.
+
+    The maker is empty for a kind that does not accept its own reasoning again.
     """
-    limit = PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
-    returns = INTAKES.get(kind, TAKES_ALL).returns_reasoning
-    return ChatTranslation(limit, maker if returns else "", strict)
+    limit_field = PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
+    returns_reasoning = INTAKES.get(kind, TAKES_ALL).returns_reasoning
+    return ChatTranslation(limit_field, maker if returns_reasoning else "", strict)
 
 
 # By endpoint, the check for parts that no translation supports, before the router chooses a
@@ -181,7 +186,10 @@ NATIVE_HINTS: Final = frozenset(
 
 
 def native_need(endpoint: Endpoint, value: Callable[[str], object]) -> str:
-    """Names a part that no translation supports, by a closed list; else empty."""
+    """Names a part that no translation supports; empty without one.
+
+    The names form a closed list, because metrics use them.
+    """
     check = UNTRANSLATABLE_FIELDS.get(endpoint)
     part = check(value) if check is not None else ""
     if not part:

@@ -2,10 +2,9 @@
 
 Two kinds of repairs exist: a field that the target does not take, and a piece of the
 history that only another provider reads. `transports` calls `learn` after a refusal, `apply`
-before each request, and `note_answer` after a good answer. What a refusal means is read in
-`router.protocols.provider_failures`; a field's repair is found in
-`harness.routing.reliability.request_repair`, and `repair_memory` decides to which requests it
-applies.
+before each request, and `note_answer` after a good answer. `router.protocols.provider_failures`
+classifies a refusal. `harness.routing.reliability.request_repair` finds a field's repair, and
+`repair_memory` decides to which requests it applies.
 """
 
 import json
@@ -41,33 +40,35 @@ from router.upstream.refused_pieces import read_values, without_piece
 from router.upstream.transport import UpstreamRequest
 
 # The most (target, endpoint) pairs, and refused values.
-KEPT: Final = 2048
-VALUES: Final = 65_536
+MOST_PLACES: Final = 2048
+MOST_VALUES: Final = 65_536
 # One request may lose this many different pieces.
 MOST_PIECES: Final = 2
 # Stands for any refused field in the list of refused pieces.
-FIELD: Final = "field"
+FIELD_PIECE: Final = "field"
 # In later requests, the router removes these pieces only if the target refused their values.
-_OF_VALUES: Final = frozenset({Piece.THINKING, Piece.REASONING, Piece.FILE})
-_ELSEWHERE: Final = " of another target"
+_PIECES_WITH_VALUES: Final = frozenset({Piece.THINKING, Piece.REASONING, Piece.FILE})
+_OF_ANOTHER_TARGET: Final = " of another target"
 # Classes of refusals that may be about a field.
-_OF_A_FIELD: Final = frozenset(
+_FIELD_CLASSES: Final = frozenset(
     {
         FailureClass.UNSUPPORTED,
         FailureClass.BAD_REQUEST,
         FailureClass.CONTEXT_WINDOW,
     }
 )
-_BETA: Final = b"anthropic-beta"
-_WORDS: Final = re.compile(r"[a-z]+")
+_BETA_HEADER: Final = b"anthropic-beta"
+_WORD: Final = re.compile(r"[a-z]+")
 Headers = tuple[tuple[bytes, bytes], ...]
 # Provider, maker, endpoint.
 Place = tuple[str, str, str]
 
 
 class LearnedField(NamedTuple):
-    """A field that a target refuses. conditions: the rest of the refused combination, for
-    people; empty if the target refuses the field in all requests.
+    """A field that a target refuses.
+
+    conditions: the rest of the refused combination, for people; empty if the target refuses
+    the field in all requests.
     """
 
     field: str
@@ -112,45 +113,47 @@ class LearnedRepairs:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._by_target: BoundedMap[Place, TargetRepairs] = BoundedMap(KEPT)
+        self._by_target: BoundedMap[Place, TargetRepairs] = BoundedMap(MOST_PLACES)
         # By provider, maker and value.
-        self._refused: BoundedMap[tuple[str, str, bytes], Piece] = BoundedMap(VALUES)
+        self._refused_values: BoundedMap[tuple[str, str, bytes], Piece] = BoundedMap(
+            MOST_VALUES
+        )
         self.any = False  # most routers have no repairs
         self.ways = ToolWays(monotonic)
 
     def apply(
         self, request: UpstreamRequest, *, may_test: bool = True
     ) -> tuple[UpstreamRequest, tuple[str, ...]]:
-        """Returns the request as its target takes it, and the names of the changed parts.
+        """Returns the request in a form that its target accepts, and the changed parts' names.
 
-        may_test: whether a repair that is due for a test may be left out.
+        may_test: whether the method may omit a repair that is due for a test.
         """
-        body, combination = _read(request)
-        place = _place(request, body)
-        known = self._by_target.get(place)
-        if known is None:
+        body, combination = _read_request(request)
+        repair_place = _find_place(request, body)
+        repairs = self._by_target.get(repair_place)
+        if repairs is None:
             return request, ()
         now_s = self._monotonic()
         changed: tuple[str, ...] = ()
-        for entry in known.memory.known:
+        for entry in repairs.memory.known:
             if not entry.counts(now_s):
                 continue
             if entry.repair.kind is RepairKind.LEAVE_PIECE:
-                repaired, gone = self._without_piece(request, entry.repair)
+                repaired, removed = self._remove_refused_values(request, entry.repair)
             elif combination is None or not entry.applies(body, combination):
                 continue
             elif may_test and now_s >= entry.test_at_s:
                 may_test = False  # one test a request, which keeps within MAX_REPAIRS
-                memory = begin_test(known.memory, entry, now_s)
-                self._by_target.put(place, known._replace(memory=memory))
+                memory = begin_test(repairs.memory, entry, now_s)
+                self._by_target.put(repair_place, repairs._replace(memory=memory))
                 continue
             else:
-                repaired, gone = _repaired(request, entry.repair)
+                repaired, removed = _repair(request, entry.repair)
             if repaired is not request:
                 request = repaired
                 # A later repair was learned from a request that this repair had changed.
-                body, combination = _read(request)
-            changed = (*changed, *gone)
+                body, combination = _read_request(request)
+            changed = (*changed, *removed)
         return request, changed
 
     def learn(
@@ -163,30 +166,32 @@ class LearnedRepairs:
         """Learns from a refusal. Returns the repaired request; None without a new repair.
 
         refusal: the error's body. before: pieces that the target refused in this request so
-        far; a request loses at most MOST_PIECES pieces and a bounded number of fields.
+        far. A request loses at most MOST_PIECES pieces and MAX_REPAIRS fields.
         """
         error = error_object(refusal)
         row = refusal_row(error, status) if error is not None else None
         piece = row.loses if row is not None else None
         if piece is None:
-            if error is None or before.count(FIELD) >= MAX_REPAIRS:
+            if error is None or before.count(FIELD_PIECE) >= MAX_REPAIRS:
                 return None
             return self._learn_field(request, status, refusal, error)
-        if piece in before or len({*before} - {FIELD}) >= MOST_PIECES:
+        if piece in before or len({*before} - {FIELD_PIECE}) >= MOST_PIECES:
             return None
-        less = without_piece(request, piece)
-        if less is None:
+        smaller_request = without_piece(request, piece)
+        if smaller_request is None:
             return None
-        if piece in _OF_VALUES:
-            for value in read_values(request.body) - read_values(less[0].body):
-                self._refused.put((request.provider.name, request.maker, value), piece)
+        if piece in _PIECES_WITH_VALUES:
+            for value in read_values(request.body) - read_values(smaller_request[0].body):
+                self._refused_values.put((request.provider.name, request.maker, value), piece)
             self.keep(
                 request,
                 RequestRepair(
-                    RepairKind.LEAVE_PIECE, f"{piece}{_ELSEWHERE}", reach=RepairReach.OUTRIGHT
+                    RepairKind.LEAVE_PIECE,
+                    f"{piece}{_OF_ANOTHER_TARGET}",
+                    reach=RepairReach.OUTRIGHT,
                 ),
             )
-        return Repaired(*less, piece)
+        return Repaired(*smaller_request, piece)
 
     def _learn_field(
         self,
@@ -198,50 +203,52 @@ class LearnedRepairs:
         repair = find_repair(error, json.loads(request.body))
         if repair is None:
             return None
-        # A way out in the provider's words is one for each class, such as a missing endpoint.
-        classed = classify_status(status, refusal) in _OF_A_FIELD
-        if not classed and repair.kind is not RepairKind.SET:
+        # A message that names a value to set shows a repair for every class of refusals.
+        is_about_field = classify_status(status, refusal) in _FIELD_CLASSES
+        if not is_about_field and repair.kind is not RepairKind.SET:
             return None
-        repaired, changed = _repaired(request, repair)
+        repaired, changed = _repair(request, repair)
         if (repaired.body, repaired.headers) == (request.body, request.headers):
             return None
         if repair.reach is RepairReach.REQUEST:
-            return Repaired(repaired, changed, FIELD)
-        repaired, more = self.apply(repaired, may_test=False)
-        return Repaired(repaired, (*changed, *more), FIELD, (request, repair))
+            return Repaired(repaired, changed, FIELD_PIECE)
+        repaired, further_changes = self.apply(repaired, may_test=False)
+        return Repaired(repaired, (*changed, *further_changes), FIELD_PIECE, (request, repair))
 
     def note_answer(self, request: UpstreamRequest) -> None:
         """Ends the repairs that would have changed a request with a good answer."""
-        body, combination = _read(request)
-        place = _place(request, body)
-        known = self._by_target.get(place)
-        if known is None or combination is None:
+        body, combination = _read_request(request)
+        repair_place = _find_place(request, body)
+        repairs = self._by_target.get(repair_place)
+        if repairs is None or combination is None:
             return
-        memory = note_answer(known.memory, body, combination)
-        if memory is not known.memory:
-            self._by_target.put(place, known._replace(memory=memory))
+        memory = note_answer(repairs.memory, body, combination)
+        if memory is not repairs.memory:
+            self._by_target.put(repair_place, repairs._replace(memory=memory))
 
-    def _without_piece(
+    def _remove_refused_values(
         self, request: UpstreamRequest, repair: RequestRepair
     ) -> tuple[UpstreamRequest, tuple[str, ...]]:
-        piece = Piece(repair.field.removesuffix(_ELSEWHERE))
-        of = request.provider.name, request.maker
-        found = {
+        piece = Piece(repair.field.removesuffix(_OF_ANOTHER_TARGET))
+        value_owner = request.provider.name, request.maker
+        refused_values = {
             value.decode("utf-8", "replace")
             for value in read_values(request.body)
-            if self._refused.get((*of, value)) is piece
+            if self._refused_values.get((*value_owner, value)) is piece
         }
-        less = without_piece(request, piece, found) if found else None
-        return less or (request, ())
+        smaller_request = (
+            without_piece(request, piece, refused_values) if refused_values else None
+        )
+        return smaller_request or (request, ())
 
     def fields(self) -> Mapping[str, Sequence[LearnedField]]:
         """Returns the fields that each target refuses, by `provider/model`, for alerts and
         metrics.
         """
         now_s = self._monotonic()
-        found: dict[str, set[LearnedField]] = {}
+        fields_by_target: dict[str, set[LearnedField]] = {}
         for target, memory in self._by_target.values():
-            shown = {
+            fields = {
                 LearnedField(
                     entry.repair.shown,
                     tuple(entry.refused.conditions(entry.repair.field)),
@@ -250,77 +257,81 @@ class LearnedRepairs:
                 # Renaming a field does not change a request's meaning.
                 if entry.counts(now_s) and entry.repair.kind is not RepairKind.RENAME
             }
-            if shown:
-                found.setdefault(target, set()).update(shown)
+            if fields:
+                fields_by_target.setdefault(target, set()).update(fields)
         for target in self.ways.without_responses():
-            found.setdefault(target, set()).add(_NO_EFFORT)
-        return {target: sorted(shown) for target, shown in sorted(found.items())}
+            fields_by_target.setdefault(target, set()).add(_NO_EFFORT)
+        return {target: sorted(fields) for target, fields in sorted(fields_by_target.items())}
 
     def keep(self, request: UpstreamRequest, repair: RequestRepair) -> None:
-        """Remembers a repair for later requests. request: as the provider refused it.
+        """Remembers a repair for later requests. request: the refused request.
 
         Call it only for a repair that helped: the provider answered, or named another part.
         Otherwise a client could take fields from other clients by sending a field whose name
         looks like a path, such as `reasoning.effort`.
         """
-        body, combination = _read(request)
+        body, combination = _read_request(request)
         if combination is None:
             return
-        place = _place(request, body)
-        known = self._by_target.get(place)
+        repair_place = _find_place(request, body)
+        repairs = self._by_target.get(repair_place)
         memory = remember_refusal(
-            known.memory if known else RepairMemory(),
+            repairs.memory if repairs else RepairMemory(),
             repair,
             body,
             combination,
             self._monotonic(),
         )
         target = f"{request.provider.name}/{body.get('model')}"
-        self._by_target.put(place, TargetRepairs(target, memory))
+        self._by_target.put(repair_place, TargetRepairs(target, memory))
         self.any = True
 
 
-def _read(request: UpstreamRequest) -> tuple[dict[str, Any], Combination | None]:
+def _read_request(request: UpstreamRequest) -> tuple[dict[str, Any], Combination | None]:
     body: dict[str, Any] = json.loads(request.body)
-    return body, read_combination(body, _betas(request.headers))
+    return body, read_combination(body, _list_betas(request.headers))
 
 
-def _place(request: UpstreamRequest, body: Mapping[str, Any]) -> Place:
+def _find_place(request: UpstreamRequest, body: Mapping[str, Any]) -> Place:
     return request.provider.name, request.maker or str(body.get("model")), request.path
 
 
-def _repaired(
+def _repair(
     request: UpstreamRequest, repair: RequestRepair
 ) -> tuple[UpstreamRequest, tuple[str, ...]]:
     """Applies a repair of a field. Removes beta headers that belong to the removed field."""
     body, changed = repair_request(json.loads(request.body), [repair])
-    sent_betas = _betas(request.headers)
-    named = [beta for beta in sent_betas if beta in repair.betas]
-    betas = [
-        *named,
-        *(beta for beta in sent_betas if _goes_with(beta, changed)),
+    sent_betas = _list_betas(request.headers)
+    named_betas = [beta for beta in sent_betas if beta in repair.betas]
+    removed_betas = [
+        *named_betas,
+        *(beta for beta in sent_betas if _belongs_to_fields(beta, changed)),
     ]
-    if not (changed or betas or repair.kind is RepairKind.RENAME):
+    if not (changed or removed_betas or repair.kind is RepairKind.RENAME):
         return request, ()
-    headers = _without_betas(request.headers, betas)
-    sent = replace(request, body=to_json(body).encode(), headers=headers)
-    return sent, (*changed, *named)
+    headers = _remove_betas(request.headers, removed_betas)
+    repaired_request = replace(request, body=to_json(body).encode(), headers=headers)
+    return repaired_request, (*changed, *named_betas)
 
 
-def _goes_with(beta: str, fields: Iterable[str]) -> bool:
+def _belongs_to_fields(beta: str, fields: Iterable[str]) -> bool:
     """Returns whether a beta's name has a word of a changed field, so that both must go."""
-    words = {word for field in fields for word in _WORDS.findall(field.rpartition(".")[2])}
-    return not words.isdisjoint(_WORDS.findall(beta))
+    words = {word for field in fields for word in _WORD.findall(field.rpartition(".")[2])}
+    return not words.isdisjoint(_WORD.findall(beta))
 
 
-def _without_betas(headers: Headers, gone: Sequence[str]) -> Headers:
-    if not gone:
+def _remove_betas(headers: Headers, removed: Sequence[str]) -> Headers:
+    if not removed:
         return headers
-    kept = [beta for beta in _betas(headers) if beta not in gone]
-    rest = tuple(header for header in headers if header[0] != _BETA)
-    return (*rest, (_BETA, ",".join(kept).encode("latin-1"))) if kept else rest
+    other_betas = [beta for beta in _list_betas(headers) if beta not in removed]
+    other_headers = tuple(header for header in headers if header[0] != _BETA_HEADER)
+    return (
+        (*other_headers, (_BETA_HEADER, ",".join(other_betas).encode("latin-1")))
+        if other_betas
+        else other_headers
+    )
 
 
-def _betas(headers: Headers) -> Sequence[str]:
-    values = (value.decode("latin-1") for name, value in headers if name == _BETA)
+def _list_betas(headers: Headers) -> Sequence[str]:
+    values = (value.decode("latin-1") for name, value in headers if name == _BETA_HEADER)
     return [beta for value in values for part in value.split(",") if (beta := part.strip())]

@@ -30,26 +30,33 @@ def forwarded_headers(
     provider: Provider, headers: tuple[tuple[bytes, bytes], ...]
 ) -> dict[str, str]:
     """Returns the client's headers that the operator does not set, and the joined lists."""
-    own = {name.lower(): value for name, value in provider.extra_headers.items()}
-    named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    sent = {name: value for name, value in named.items() if name not in own}
-    for name in sorted(LISTS.intersection(own)):
-        parts = f"{own[name]},{named.get(name, '')}".split(",")
-        sent[name] = ",".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
-    return sent
+    operator_headers = {name.lower(): value for name, value in provider.extra_headers.items()}
+    client_headers = {
+        name.decode("latin-1"): value.decode("latin-1") for name, value in headers
+    }
+    forwarded = {
+        name: value for name, value in client_headers.items() if name not in operator_headers
+    }
+    for name in sorted(LISTS.intersection(operator_headers)):
+        parts = f"{operator_headers[name]},{client_headers.get(name, '')}".split(",")
+        forwarded[name] = ",".join(
+            dict.fromkeys(part.strip() for part in parts if part.strip())
+        )
+    return forwarded
 
 
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# The most kept sets of headers, because with traces each request has its own set.
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# The most sets of headers in memory: with traces, every request has a set of its own.
 KEPT_LINES: Final = 64
-_PATH: Final = "/%:@!$&'()*+,;=-._~"
-_QUERY: Final = _PATH + "?"
+_PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=-._~"
+_QUERY_CHARACTERS: Final = _PATH_CHARACTERS + "?"
 
 
 class RequestHead(NamedTuple):
-    """The constant parts of requests to one path with one key, so that most requests format
-    nothing.
+    """The constant parts of requests to one path with one key.
+
+    With them, the router formats no headers for most requests.
     """
 
     host: str
@@ -62,16 +69,19 @@ class RequestHead(NamedTuple):
     has_lists: bool  # whether the operator sets headers with lists; `known_lines` contains them
 
     def lines(self, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-        """Returns the lines of the client's forwarded headers. Raises UpstreamFailed for an
-        invalid one.
+        """Returns the lines of the client's forwarded headers.
+
+        Raises UpstreamFailed for an invalid header.
         """
-        known = self.known_lines.get(headers)
-        if known is None:
+        known_lines = self.known_lines.get(headers)
+        if known_lines is None:
             if len(self.known_lines) >= KEPT_LINES:
                 self.known_lines.clear()
             forwarded = forwarded_headers(provider, headers)
-            known = self.known_lines[headers] = _lines(provider, forwarded).encode("latin-1")
-        return known
+            known_lines = self.known_lines[headers] = _write_lines(provider, forwarded).encode(
+                "latin-1"
+            )
+        return known_lines
 
 
 def build_head(
@@ -79,8 +89,7 @@ def build_head(
     path: str,
     secret: str,
 ) -> RequestHead:
-    """Builds the heads of requests to a path. Raises UpstreamFailed for a faulty
-    configuration.
+    """Builds the heads of requests to a path. Raises UpstreamFailed for a wrong configuration.
 
     path: below `api_base`. secret: the provider's key; may be empty.
     """
@@ -90,45 +99,51 @@ def build_head(
         port = url.port
         host = (url.hostname or "").encode("idna")
     except ValueError:
-        raise _refused(provider, "its api_base is not a URL") from None
+        raise _configuration_error(provider, "its api_base is not a URL") from None
     if url.scheme not in ("http", "https") or not host or "@" in url.netloc:
-        raise _refused(provider, "its api_base is not http(s)://host[:port]/path")
+        raise _configuration_error(provider, "its api_base is not http(s)://host[:port]/path")
     secure = url.scheme == "https"
-    target = quote(url.path, _PATH) + (f"?{quote(url.query, _QUERY)}" if url.query else "")
-    name = host.decode()
-    authority = f"[{name}]" if ":" in name else name
-    place = authority if port is None else f"{authority}:{port}"
+    target = quote(url.path, _PATH_CHARACTERS) + (
+        f"?{quote(url.query, _QUERY_CHARACTERS)}" if url.query else ""
+    )
+    host_name = host.decode()
+    authority = f"[{host_name}]" if ":" in host_name else host_name
+    host_and_port = authority if port is None else f"{authority}:{port}"
     heads = {}
-    has_lists = any(name.lower() in LISTS for name in provider.extra_headers)
+    has_lists = any(host_name.lower() in LISTS for host_name in provider.extra_headers)
     for stream in (False, True):
-        ours = request_headers(provider, secret, stream=stream)
-        lines = _lines(
+        our_headers = request_headers(provider, secret, stream=stream)
+        lines = _write_lines(
             provider,
-            {name: ours[name] for name in ours if name not in LISTS},
+            {
+                host_name: our_headers[host_name]
+                for host_name in our_headers
+                if host_name not in LISTS
+            },
         )
         # The names have the same case as in evals' requests.
-        head = f"POST {target} HTTP/1.1\r\nHost: {place}\r\n{lines}Content-Length: "
+        head = f"POST {target} HTTP/1.1\r\nHost: {host_and_port}\r\n{lines}Content-Length: "
         heads[stream] = head.encode("latin-1")
-    return RequestHead(name, port or (443 if secure else 80), secure, heads, {}, has_lists)
+    return RequestHead(host_name, port or (443 if secure else 80), secure, heads, {}, has_lists)
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:
-    """Raises UpstreamFailed if the provider's headers cannot be sent with this key."""
+    """Checks the provider's headers with this key. Raises UpstreamFailed for invalid ones."""
     try:
         check_request_headers(provider, secret)
     except InputError as error:
-        raise _refused(provider, str(error)) from None
+        raise _configuration_error(provider, str(error)) from None
 
 
-def _lines(provider: Provider, headers: dict[str, str]) -> str:
+def _write_lines(provider: Provider, headers: dict[str, str]) -> str:
     for name, value in headers.items():
         framing = name in ("content-length", "transfer-encoding")
-        if framing or not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
-            raise _refused(provider, f"its header {name[:40]!r} cannot be sent")
+        if framing or not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+            raise _configuration_error(provider, f"its header {name[:40]!r} cannot be sent")
     return "".join(f"{name}: {value.strip()}\r\n" for name, value in headers.items())
 
 
-def _refused(provider: Provider, why: str) -> UpstreamFailed:
+def _configuration_error(provider: Provider, why: str) -> UpstreamFailed:
     return UpstreamFailed(FailureClass.CONNECT, f"provider {provider.name!r}: {why}")
 
 
@@ -142,7 +157,7 @@ class PooledWay(NamedTuple):
 
 
 class UpstreamPool(Transport):
-    """The transport of one event loop: the loop that sends first.
+    """The transport of one event loop: the loop of the first `send`.
 
     It has no redirects, cookies, proxies from the environment, retries or pipelining.
     tls: by default with the system's certificates.
@@ -160,9 +175,7 @@ class UpstreamPool(Transport):
         self._origins: dict[tuple[str, int, bool], OriginPool] = {}
 
     async def send(self, request: UpstreamRequest) -> PooledReply:
-        """Sends a request, and returns its reply once the head has arrived. Raises
-        UpstreamFailed.
-        """
+        """Sends a request. Returns its reply after the head arrived. Raises UpstreamFailed."""
         provider = request.provider
         key = request.key
         call_key = provider.name, request.path, key.name if key is not None else None
@@ -174,16 +187,18 @@ class UpstreamPool(Transport):
             or (way.key is not key and way.key != key)
         ):
             way = self._ways[call_key] = self._new_way(request)
-        _, _, call, origin = way
+        _, _, request_head, origin = way
         body = request.body
         headers = request.headers
-        more = b""
-        if headers or call.has_lists:
-            more = call.known_lines.get(headers) or call.lines(request.provider, headers)
+        client_lines = b""
+        if headers or request_head.has_lists:
+            client_lines = request_head.known_lines.get(headers) or request_head.lines(
+                request.provider, headers
+            )
         head = b"%s%d\r\n%s\r\n" % (
-            call.heads[request.stream],
+            request_head.heads[request.stream],
             len(body),
-            more,
+            client_lines,
         )
         wire = None if request.fresh else origin.lend_idle()
         if wire is None:
@@ -208,23 +223,23 @@ class UpstreamPool(Transport):
         key = request.key
         # Heads of the provider's old configuration may contain keys that are revoked now.
         self._ways = {
-            origin: way
-            for origin, way in self._ways.items()
-            if origin[0] != provider.name or way.provider is provider
+            way_key: way
+            for way_key, way in self._ways.items()
+            if way_key[0] != provider.name or way.provider is provider
         }
-        call = build_head(provider, request.path, key.secret if key else "")
-        place = (call.host, call.port, call.secure)
-        if place not in self._origins:
-            if call.secure and self._tls is None:
+        request_head = build_head(provider, request.path, key.secret if key else "")
+        origin_place = (request_head.host, request_head.port, request_head.secure)
+        if origin_place not in self._origins:
+            if request_head.secure and self._tls is None:
                 self._tls = ssl.create_default_context()
-            self._origins[place] = OriginPool(
+            self._origins[origin_place] = OriginPool(
                 OriginAddress(
-                    call.host,
-                    call.port,
-                    self._tls if call.secure else None,
+                    request_head.host,
+                    request_head.port,
+                    self._tls if request_head.secure else None,
                     self._settings.allow_addresses,
                 ),
                 limit=self._settings.upstream_connections,
                 connect_timeout_s=self._settings.connect_timeout_s,
             )
-        return PooledWay(provider, key, call, self._origins[place])
+        return PooledWay(provider, key, request_head, self._origins[origin_place])

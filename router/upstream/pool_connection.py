@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to a provider. It ends at a malformed or unrequested byte.
 
 An unrequested byte could become the next request's answer. `origin_pool` lends connections,
-`reply_reading` reads bodies from them. A failure is raised to the request under way as
-UpstreamFailed; its text has no address and no content.
+`reply_reading` reads bodies from them. The current request gets a failure as UpstreamFailed;
+its text has no address and no content.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ HIGH_WATER_BYTES: Final = 256 * 1024
 class ReplyPhase(Enum):
     """The state of a connection's current answer.
 
-    IDLE: no request is under way. HEAD: a request is sent. BODY: the head has arrived.
+    IDLE: it has no request. HEAD: it has sent a request. BODY: the head has arrived.
     DONE: the answer is complete. BROKEN: the answer failed.
     """
 
@@ -47,7 +47,7 @@ BROKEN: Final = ReplyPhase.BROKEN
 class PoolConnection(asyncio.Protocol):
     """A connection. A request is one `ask`, then `pass_on` or `read` up to the body's end.
 
-    status, headers: of the answer; names in lower case.
+    status, headers: the answer's; header names are in lower case.
     closed: no further request is possible.
     """
 
@@ -58,34 +58,36 @@ class PoolConnection(asyncio.Protocol):
         self.closed = False
         self.phase = IDLE
         self.paused = False  # it stopped reading, because the buffer is full
-        self._heard = False
-        self._used = self._used_before = False
+        self._has_received = False
+        self._was_used = self._was_used_before = False
         self._waiter: asyncio.Future[None] | None = None
-        # Takes bytes as they arrive; None while they wait in `pieces`.
+        # Gets bytes as they arrive; None while they wait in `pieces`.
         self._taker: Callable[[bytes], bool] | None = None
         self.pieces: list[bytes] = []
         self.buffered = 0  # bytes in `pieces`
         self._max_bytes = 0  # the limit of the answer's body
         self._left_bytes = 0  # the part of the limit that is left
-        self._barren = 0  # bytes since the last byte of a body: heads, chunk frames, trailers
+        self._bytes_without_body = (
+            0  # bytes since the last byte of a body: heads, chunk frames, trailers
+        )
         self._ends_with_eof = False
-        self._keep = False
+        self._keep_alive = False
         self.opening_s = 0.0  # time to open it; 0 for later requests
         self._failure = (FailureClass.CONNECT, "")
 
     async def ask(self, head: bytes, body: bytes, max_bytes: int) -> None:
         """Sends a request, and waits for the head. Raises UpstreamFailed.
 
-        max_bytes: the limit of the answer's body, as it arrives. Reading more raises
+        max_bytes: the limit of the answer's body before decoding. Reading more raises
         UpstreamFailed.
         """
         self.headers = []
         self._max_bytes = self._left_bytes = max_bytes
-        self._heard = False
-        self._barren = 0
-        self._keep = self._ends_with_eof = False
-        self._used_before = self._used
-        self._used = True
+        self._has_received = False
+        self._bytes_without_body = 0
+        self._keep_alive = self._ends_with_eof = False
+        self._was_used_before = self._was_used
+        self._was_used = True
         if self.closed:
             raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle", stale=True)
         self.phase = HEAD
@@ -98,11 +100,14 @@ class PoolConnection(asyncio.Protocol):
             self._waiter = self.loop.create_future()
             await self._waiter
         if self.phase is BROKEN:
-            raise UpstreamFailed(*self._failure, stale=self._used_before and not self._heard)
+            raise UpstreamFailed(
+                *self._failure, stale=self._was_used_before and not self._has_received
+            )
 
     def take(self) -> bytes:
-        """Returns the buffered bytes, and resumes reading. Raises UpstreamFailed for a body
-        that is too large.
+        """Returns the buffered bytes, and resumes reading.
+
+        Raises UpstreamFailed for a body that is too large.
         """
         self._left_bytes -= self.buffered
         if self._left_bytes < 0:
@@ -112,10 +117,10 @@ class PoolConnection(asyncio.Protocol):
         pieces.clear()
         self.buffered = 0
         if self.paused:
-            self._read_on()
+            self._resume_reading()
         return data
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         self.paused = False
         if not self.closed:
             self._transport.resume_reading()
@@ -132,8 +137,7 @@ class PoolConnection(asyncio.Protocol):
         return self.take()
 
     async def pass_on(self, take: Callable[[bytes], bool]) -> bool:
-        """Calls `take` with bytes as they arrive, until the body's end or until it returns
-        False.
+        """Calls `take` with bytes as they arrive, until the body ends or `take` returns False.
 
         Returns whether the body ended. Raises UpstreamFailed, and the errors of `take`. A
         stream wakes its task only once, because `data_received` itself calls `take`.
@@ -152,9 +156,9 @@ class PoolConnection(asyncio.Protocol):
                 try:
                     await self._waiter
                 finally:
-                    stopped = self._taker is None
+                    has_stopped = self._taker is None
                     self._taker = None
-                if stopped:
+                if has_stopped:
                     return False
 
     def rest(self) -> bool:
@@ -162,7 +166,7 @@ class PoolConnection(asyncio.Protocol):
         transport = self._transport
         if (
             self.phase is not DONE
-            or not self._keep
+            or not self._keep_alive
             or self.closed
             or transport.is_closing()
             or transport.get_write_buffer_size()
@@ -173,18 +177,16 @@ class PoolConnection(asyncio.Protocol):
         self.pieces.clear()
         self.buffered = 0
         if self.paused:
-            self._read_on()
+            self._resume_reading()
         return True
 
     @property
     def quiet(self) -> bool:
-        """Whether an idle connection is still usable: the provider sent nothing, and did
-        not close it.
-        """
+        """Whether an idle connection is usable: the provider neither sent bytes nor left."""
         return not (self._transport.is_closing() or self._poll.poll(0))
 
     def abort(self) -> None:
-        """Closes the connection at once. An answer under way breaks off."""
+        """Closes the connection at once. A current answer breaks off."""
         self.closed = True
         self._transport.abort()
 
@@ -201,8 +203,8 @@ class PoolConnection(asyncio.Protocol):
         if self.phase is not HEAD and self.phase is not BODY:
             self.abort()
             return
-        self._heard = True
-        self._barren += len(data)
+        self._has_received = True
+        self._bytes_without_body += len(data)
         try:
             self._parser.feed_data(data)
         except (
@@ -210,7 +212,7 @@ class PoolConnection(asyncio.Protocol):
             httptools.HttpParserUpgrade,
         ) as error:
             self._break(FailureClass.MALFORMED, f"not an HTTP answer: {error}")
-        if self._barren > MAX_HEAD_BYTES:
+        if self._bytes_without_body > MAX_HEAD_BYTES:
             self._break(
                 FailureClass.MALFORMED,
                 f"{MAX_HEAD_BYTES} bytes without a body",
@@ -238,18 +240,18 @@ class PoolConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        when = "in the answer" if self._heard else "before the answer"
+        when = "in the answer" if self._has_received else "before the answer"
         why = type(exc).__name__ if exc else "closed"
         self._break(FailureClass.CONNECT, f"{why} {when}")
         self._wake()
         del self._parser  # breaks a reference cycle
 
-    # The parser calls the following methods. They ignore an unrequested second answer, after
-    # which the connection serves no request.
+    # The parser calls the following methods. They ignore an unrequested second answer. After
+    # such an answer, the connection serves no request.
 
     def on_message_begin(self) -> None:
         if self.phase is DONE:
-            self._keep = False
+            self._keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.phase is HEAD:  # otherwise a trailer
@@ -262,7 +264,9 @@ class PoolConnection(asyncio.Protocol):
         if 100 <= status < 200:  # 100 Continue, 103 Early Hints: the answer follows
             self.headers.clear()
             return
-        if status < 200 or self._barren > MAX_HEAD_BYTES:  # fewer bytes need no check
+        if (
+            status < 200 or self._bytes_without_body > MAX_HEAD_BYTES
+        ):  # fewer bytes need no check
             size = sum(len(name) + len(value) for name, value in self.headers)
             if status < 200 or size > MAX_HEAD_BYTES:
                 self._break(
@@ -270,17 +274,17 @@ class PoolConnection(asyncio.Protocol):
                     f"status {status}, headers of {size} bytes",
                 )
                 return
-        self.named = named = dict(self.headers)
-        coding = named.get(b"transfer-encoding")
-        coded = coding is not None
-        is_plain = coding == b"chunked" and len(named) == len(self.headers)
-        if coded and not is_plain and not _is_chunked(self.headers):
+        self.named = last_by_name = dict(self.headers)
+        coding = last_by_name.get(b"transfer-encoding")
+        has_coding = coding is not None
+        is_plain = coding == b"chunked" and len(last_by_name) == len(self.headers)
+        if has_coding and not is_plain and not _is_chunked(self.headers):
             self._break(
                 FailureClass.MALFORMED,
                 "a transfer encoding that is not chunked",
             )
             return
-        self._ends_with_eof = not coded and b"content-length" not in named
+        self._ends_with_eof = not has_coding and b"content-length" not in last_by_name
         self.status = status
         self.phase = BODY
 
@@ -288,17 +292,17 @@ class PoolConnection(asyncio.Protocol):
         if self.phase is BODY:
             self.pieces.append(data)
             self.buffered += len(data)
-            self._barren = 0
+            self._bytes_without_body = 0
 
     def on_message_complete(self) -> None:
         if self.phase is BODY:
             self.phase = DONE
-            self._barren = 0
-            self._keep = self._parser.should_keep_alive()
+            self._bytes_without_body = 0
+            self._keep_alive = self._parser.should_keep_alive()
 
     def _break(self, failure: FailureClass, detail: str) -> None:
         """Ends the connection. A complete answer stays valid."""
-        self._keep = False
+        self._keep_alive = False
         if self.phase is HEAD or self.phase is BODY:
             self.phase = BROKEN
             self._failure = failure, detail

@@ -23,10 +23,10 @@ from router.protocols.provider_refusals import Piece
 from router.upstream.transport import UpstreamRequest
 
 Json = dict[str, Any]
-_VALUES: Final = re.compile(
+_VALUE_MEMBER: Final = re.compile(
     rb'"(?:signature|data|encrypted_content|file_id)"\s*:\s*"([^"]+)"|"id"\s*:\s*"(rs_[^"]+)"'
 )
-_SIGNED: Final = ("extra_content", "thinking_blocks", "reasoning_details")
+_SIGNED_MEMBERS: Final = ("extra_content", "thinking_blocks", "reasoning_details")
 
 
 def without_piece(
@@ -34,23 +34,26 @@ def without_piece(
     piece: Piece,
     values: Collection[str] | None = None,
 ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
-    """Removes content of one kind; None if nothing changed. values: only content with one of
-    these ids or signatures.
+    """Removes content of one kind. Returns None if the request did not change.
+
+    values: removes only content with one of these ids or signatures; None to remove all.
     """
-    moved = _body_without(request, piece, values)
-    if moved is None or moved.body == request.body:
+    moved_body = _remove_piece(request, piece, values)
+    if moved_body is None or moved_body.body == request.body:
         return None
-    return replace(request, body=moved.body), moved.dropped
+    return replace(request, body=moved_body.body), moved_body.dropped
 
 
-def _body_without(
+def _remove_piece(
     request: UpstreamRequest,
     piece: Piece,
     values: Collection[str] | None,
 ) -> MovedBody | None:
     # Paths below an endpoint, such as the token count, have the same history.
-    below = (path for path in (MESSAGES_PATH, RESPONSES_PATH) if request.path.startswith(path))
-    match piece, next(below, request.path):
+    endpoint_paths = (
+        path for path in (MESSAGES_PATH, RESPONSES_PATH) if request.path.startswith(path)
+    )
+    match piece, next(endpoint_paths, request.path):
         case Piece.THINKING | Piece.SIGNATURE, "/messages":
             return without_thoughts(request.body, values)
         case Piece.REASONING, "/responses":
@@ -60,40 +63,40 @@ def _body_without(
             give_back_reasoning(list_objects(chat.get("messages")))
             return MovedBody(to_json(chat).encode())
         case Piece.THINKING | Piece.SIGNATURE, "/chat/completions":
-            return _without_signatures(request.body)
+            return _remove_signatures(request.body)
         case Piece.FILE, _:
-            return _without_files(request.body, values)
+            return _replace_files(request.body, values)
         case _:
             return None
 
 
-def _without_signatures(body: bytes) -> MovedBody:
+def _remove_signatures(body: bytes) -> MovedBody:
     chat: Json = json.loads(body)
-    gone: dict[str, None] = {}
+    removed: dict[str, None] = {}
     for message in list_objects(chat.get("messages")):
-        for place in (message, *list_objects(message.get("tool_calls"))):
-            for name in _SIGNED:
-                if place.pop(name, None) is not None:
-                    gone[name] = None
-    return MovedBody(to_json(chat).encode(), tuple(gone)) if gone else MovedBody(body)
+        for holder in (message, *list_objects(message.get("tool_calls"))):
+            for name in _SIGNED_MEMBERS:
+                if holder.pop(name, None) is not None:
+                    removed[name] = None
+    return MovedBody(to_json(chat).encode(), tuple(removed)) if removed else MovedBody(body)
 
 
-def _without_files(body: bytes, values: Collection[str] | None) -> MovedBody:
-    asked: Json = json.loads(body)
-    history = "input" if "input" in asked else "messages"
-    gone = [f"{history}.{kind}" for kind in files_to_text(asked.get(history), values)]
-    if isinstance(asked.get("container"), str):
-        gone.append("container")
-        del asked["container"]
-    for tool in list_objects(asked.get("tools")):
+def _replace_files(body: bytes, values: Collection[str] | None) -> MovedBody:
+    sent_body: Json = json.loads(body)
+    history = "input" if "input" in sent_body else "messages"
+    removed = [f"{history}.{kind}" for kind in files_to_text(sent_body.get(history), values)]
+    if isinstance(sent_body.get("container"), str):
+        removed.append("container")
+        del sent_body["container"]
+    for tool in list_objects(sent_body.get("tools")):
         if isinstance(tool.get("container"), str):
-            gone.append("tools.container")
+            removed.append("tools.container")
             tool["container"] = {"type": "auto"}
-    if not gone:
+    if not removed:
         return MovedBody(body)
-    return MovedBody(to_json(asked).encode(), tuple(dict.fromkeys(gone)))
+    return MovedBody(to_json(sent_body).encode(), tuple(dict.fromkeys(removed)))
 
 
 def read_values(body: bytes) -> set[bytes]:
-    """Returns the signatures and ids in a body by which a refused piece is known again."""
-    return {signed or id_ for signed, id_ in _VALUES.findall(body)}
+    """Returns the signatures and ids in a body. They identify a refused piece later."""
+    return {signed or id_ for signed, id_ in _VALUE_MEMBER.findall(body)}

@@ -1,8 +1,8 @@
 """Replies that wrap a provider's reply, and readers with limits on bytes and time.
 
-Each wrapper changes one thing: it rewrites marks (MovedReply), the protocol (BridgedReply),
-or reads from a connection (PooledReply). `transports` puts them together. A reply's status
-is not judged here: `router.request.upstream_call` does.
+A wrapper does one thing: it rewrites marks (MovedReply), translates the protocol
+(BridgedReply), or reads from a connection (PooledReply). `transports` combines them.
+`router.request.upstream_call` judges a reply's status.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from router.upstream.pool_connection import DONE, PoolConnection, too_large
 from router.upstream.transport import TakeChunk, UpstreamReply
 
 # The router ignores a longer error body.
-MAX_BYTES: Final = 256 * 1024
+MAX_ERROR_BYTES: Final = 256 * 1024
 # The router waits this long for an error's body.
-WAIT_S: Final = 2.0
+ERROR_WAIT_S: Final = 2.0
 
 
 class WrappedReply(UpstreamReply):
@@ -47,7 +47,7 @@ class WrappedReply(UpstreamReply):
 
 
 class ReadReply(UpstreamReply):
-    """A reply with a complete body. source: the original reply, which closes with it."""
+    """A reply with a complete body. source: the original reply, which `aclose` closes, too."""
 
     def __init__(
         self,
@@ -76,16 +76,16 @@ class ReadReply(UpstreamReply):
 
 async def read_error_body(reply: UpstreamReply) -> bytes:
     """Reads an error's body; returns an empty body if it is too long or incomplete."""
-    found = b""
+    body = b""
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(ERROR_WAIT_S):
             async for chunk in reply.chunks():
-                found += chunk
-                if len(found) > MAX_BYTES:
+                body += chunk
+                if len(body) > MAX_ERROR_BYTES:
                     return b""
     except (TimeoutError, UpstreamFailed):
         return b""
-    return found
+    return body
 
 
 # After the finish reason, the router waits this long for the usage and the last event. Some
@@ -101,12 +101,12 @@ async def chunks_until_end(
     Raises UpstreamFailed.
     """
     while True:
-        over = ended()
+        has_ended = ended()
         try:
-            async with asyncio.timeout(LAST_EVENTS_S if over else None):
+            async with asyncio.timeout(LAST_EVENTS_S if has_ended else None):
                 chunk = await anext(chunks, None)
         except (TimeoutError, UpstreamFailed):
-            if not over:
+            if not has_ended:
                 raise
             return
         if chunk is None:
@@ -120,9 +120,9 @@ _LENGTH: Final = b"content-length"
 
 
 class MovedReply(WrappedReply):
-    """Rewrites a reply, if `rewrite` is given.
+    """Rewrites a reply. rewrite: None to change no bytes.
 
-    dropped: parts of the request that were removed before it was sent.
+    dropped: the parts that the router removed from the request before it sent it.
     refused: the pieces that the target refused.
     """
 
@@ -146,25 +146,27 @@ class MovedReply(WrappedReply):
         self.unended = self._reply.unended
         if self._rewrite is None:
             return raw
-        return _by_lines(self._rewrite, raw) if self._streams else self._rewrite(raw)
+        return _rewrite_lines(self._rewrite, raw) if self._streams else self._rewrite(raw)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         if self._rewrite is not None and not self._streams:
             yield await self.body()
             return
-        rest = b""
+        incomplete_line = b""
         async for chunk in self._reply.chunks():
             self.progress_events = self._reply.progress_events
             if self._rewrite is None:
                 yield chunk
                 continue
-            whole, end, rest = (rest + chunk).rpartition(b"\n")
-            yield _by_lines(self._rewrite, whole + end)
-        if self._rewrite is not None and rest:
-            yield self._rewrite(rest)
+            complete_lines, line_end, incomplete_line = (incomplete_line + chunk).rpartition(
+                b"\n"
+            )
+            yield _rewrite_lines(self._rewrite, complete_lines + line_end)
+        if self._rewrite is not None and incomplete_line:
+            yield self._rewrite(incomplete_line)
 
 
-def _by_lines(rewrite: Rewrite, data: bytes) -> bytes:
+def _rewrite_lines(rewrite: Rewrite, data: bytes) -> bytes:
     return b"\n".join([rewrite(line) for line in data.split(b"\n")])
 
 
@@ -199,7 +201,7 @@ class BridgedReply(WrappedReply):
         return answer
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yields a piece for each provider's piece. An empty piece is a sign of life."""
+        """Yields a piece for every piece of the provider. An empty one shows progress, too."""
         if not self._stream:
             yield await self.body()
             return
@@ -217,7 +219,7 @@ class BridgedReply(WrappedReply):
 
 
 PIECE_BYTES = 64 * 1024
-# zlib reads the header and takes gzip or zlib.
+# zlib reads the header and accepts gzip or zlib.
 EITHER_HEADER = 32 + zlib.MAX_WBITS
 
 
@@ -266,9 +268,9 @@ def _append(body: bytearray, piece: bytes) -> bool:
 
 
 class PooledReply(UpstreamReply):
-    """A reply that reads the body as it arrives, up to max_bytes.
+    """A reply that reads the body as it arrives.
 
-    max_bytes: of the decoded body. Close the reply to give its connection back.
+    max_bytes: the limit of the decoded body. Close the reply to give its connection back.
     """
 
     __slots__ = (

@@ -16,17 +16,15 @@ from router.frame.body import CHAT_PATH
 
 
 class ToolWay(StrEnum):
-    """The ways of a chat with tools to a model that may refuse tools beside reasoning."""
+    """How to send a chat with tools to a model that may refuse tools beside reasoning."""
 
-    AS_SENT = "as_sent"  # such a refusal comes back, because the caller has another way
-    LAST = "last"  # such a refusal is repaired, or is the client's
+    AS_SENT = "as_sent"  # the caller gets the refusal, because it knows another way
+    LAST = "last"  # the transport repairs the request, or the client gets the refusal
 
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """A request to a provider. A transport that adapts it replaces its body, path and
-    headers.
-    """
+    """A request to a provider. A transport may replace its body, path and headers."""
 
     provider: Provider
     body: bytes  # JSON for the provider
@@ -39,12 +37,12 @@ class UpstreamRequest:
     max_bytes: int | None = None  # limit of the answer's body; None for the router's limit
     # The target's name as a maker (`router.conversation.intake`); empty if no mark is needed.
     maker: str = ""
-    # Paths whose requests become a chat; None for the paths of the provider's kind.
+    # The paths from which requests become a chat; None for the paths of the provider's kind.
     bridged: frozenset[str] | None = None
     # The target's abilities; None if only the provider and the body name the model.
     can: Capabilities | None = None
     thinking: bool = False  # the client wants to see the thinking
-    # How a chat with tools is asked; None if the transport chooses.
+    # How to send a chat with tools; None if the transport chooses.
     tool_way: ToolWay | None = None
 
     def abilities(self) -> Capabilities:
@@ -54,12 +52,12 @@ class UpstreamRequest:
         return self.provider.abilities(str(json.loads(self.body).get("model")))
 
 
-# Takes a piece of a body; returns False to stop.
+# Gets a piece of a body. Returns False to stop.
 TakeChunk = Callable[[bytes], bool]
 
 
 class UpstreamReply:
-    """A reply with a complete head, whose body arrives. Header names are in lower case.
+    """A reply with a complete head; its body still arrives. Header names are in lower case.
 
     A transport that wraps another transport reports its changes in the fields with defaults.
     """
@@ -95,10 +93,10 @@ class UpstreamReply:
         yield await self.body()
 
     async def pass_on(self, take: TakeChunk) -> bool:
-        """Calls `take` with the decoded body as it arrives, until it ends or `take` returns
-        False; a further call goes on from there. Returns whether the body ended.
+        """Calls `take` with the decoded body as it arrives. Returns whether the body ended.
 
-        Raises UpstreamFailed if the body breaks off, and the errors of `take`.
+        Stops if `take` returns False; a further call continues there. Raises UpstreamFailed
+        if the body breaks off, and the errors of `take`.
         """
         if self._arriving is None:
             self._arriving = self.chunks()

@@ -1,9 +1,9 @@
 """Chooses the transport to a provider, and moves each request's conversation to its target.
 
 `ProviderClient` sends requests of evals and probes over the same transports, so that a
-candidate meets the same adaptation in evals as in traffic. Order of a request: endpoint
-translation, the way of tools (`tool_ways`), move of the history, learned repairs, then the wire
-or `translate`.
+candidate's requests are adapted in evals as in traffic. Order of a request: endpoint
+translation, the endpoint for tools (`tool_ways`), move of the history, learned repairs, then
+the pool or `translate`.
 """
 
 import asyncio
@@ -99,33 +99,33 @@ _MARKERS: Final[Mapping[str, Marker]] = {
 }
 
 # If a request contains this text, its answer may contain thinking that the router must mark.
-THINKS: Final = b'thinking"'  # or `redacted_thinking`
+THINKING_SUFFIX: Final = b'thinking"'  # or `redacted_thinking`
 
 ENCRYPTED: Final = b"encrypted_content"
 
-_ASKS: Final = {MESSAGES_PATH: THINKS, RESPONSES_PATH: ENCRYPTED}
+_THINKING_MARKS: Final = {MESSAGES_PATH: THINKING_SUFFIX, RESPONSES_PATH: ENCRYPTED}
 
-_SIGNED: Final = (
+_SIGNATURE_FIELDS: Final = (
     b'"signature',
     b'"redacted_thinking"',
     b'"encrypted_content"',
     b'"thought_signature"',
 )
 
-_DATA: Final = b"data:"
+_DATA_PREFIX: Final = b"data:"
 TOOLS: Final = b'"tools"'
 
-_ANSWER: Final = ANSWER.encode()
+_ANSWER_ROLE: Final = ANSWER.encode()
 
-# Kinds whose chats continue a last turn of the assistant if it has `prefix`.
-_PREFIXED: Final = kinds_with("prefill", Prefill.PREFIX)
+# Kinds that continue a chat's last turn of the assistant if it has `prefix`.
+_PREFIX_KINDS: Final = kinds_with("prefill", Prefill.PREFIX)
 
 # Prefix of the client's headers that only Anthropic's protocol knows.
-_OWN: Final = b"anthropic-"
+_ANTHROPIC_PREFIX: Final = b"anthropic-"
 # Ids and times, in which two refusals with the same words may differ.
-_IDS: Final = re.compile(rb"\b(?=\w*\d)[\w-]{8,}")
+_CHANGING_WORDS: Final = re.compile(rb"\b(?=\w*\d)[\w-]{8,}")
 
-# Models whose gates a transport keeps.
+# The most models with gates in a transport's memory.
 _MOST_FITS: Final = 1_000
 
 _BRIDGES: Final[Mapping[str, Translation]] = {
@@ -133,15 +133,15 @@ _BRIDGES: Final[Mapping[str, Translation]] = {
 }
 
 
-def _marked(
+def _mark_signatures(
     mark: Marker,
     maker: str,
     data: bytes,
 ) -> bytes:
     """Marks the signed pieces of a body or of one event with their maker."""
-    if not any(name in data for name in _SIGNED):
+    if not any(name in data for name in _SIGNATURE_FIELDS):
         return data
-    start = len(_DATA) if data.startswith(_DATA) else 0
+    start = len(_DATA_PREFIX) if data.startswith(_DATA_PREFIX) else 0
     try:
         answer = json.loads(data[start:])
     except (ValueError, RecursionError):
@@ -165,11 +165,11 @@ class ConversationTransport(Transport):
         repairs: LearnedRepairs,
         chats: Transport | None = None,
     ) -> None:
-        served = PROVIDER_KINDS[kind]
+        kind_row = PROVIDER_KINDS[kind]
         # Only a provider that speaks chats itself can refuse one for Responses.
         self._tools = (
             ToolTransport(kind, repairs.ways, self.send)
-            if Endpoint.CHAT in served.speaks
+            if Endpoint.CHAT in kind_row.speaks
             else None
         )
         self._wire = wire
@@ -178,20 +178,20 @@ class ConversationTransport(Transport):
         self._intake = INTAKES.get(kind, TAKES_ALL)
         self._fits: dict[tuple[str, bytes], ModelFit] = {}
         # Only a translated chat answer contains signatures.
-        self._signs_chats = Endpoint.CHAT in served.adapted
+        self._marks_chats = Endpoint.CHAT in kind_row.adapted
         # Paths that the transport translates unless the request sets `bridged`.
         self._bridged = frozenset(
             DIALECTS[endpoint].path
             for endpoint in TRANSLATIONS
-            if endpoint in served.adapted and Endpoint.CHAT in served.serves
+            if endpoint in kind_row.adapted and Endpoint.CHAT in kind_row.serves
         )
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Sends a request. Raises UpstreamFailed, with 422 for an untranslatable request.
 
-        A refusal about a field or a piece of the history is repaired, and the request sent
-        again, before the caller sees it. These repeats are no retries: each one sends
-        another request.
+        After a refusal of a field or of a piece of the history, the transport repairs the
+        request and sends it again. These repeats are not retries, because they send another
+        request.
         """
         path = request.path
         if path in (self._bridged if request.bridged is None else request.bridged):
@@ -202,27 +202,27 @@ class ConversationTransport(Transport):
             return await tools.send(request)
         dropped: tuple[str, ...] = ()
         refused: tuple[str, ...] = ()
-        names = NO_NAMES
-        moved = self._move(request)
-        if moved is not None:
-            body, dropped, names = moved
+        tool_names = NO_NAMES
+        moved_body = self._move(request)
+        if moved_body is not None:
+            body, dropped, tool_names = moved_body
             request = replace(request, body=body)
         if self._repairs.any:
-            request, changed = self._repairs.apply(request)
-            dropped = (*dropped, *changed)
-        way = self._chats if path == CHAT_PATH else self._wire
-        reply = await way.send(request)
+            request, changed_parts = self._repairs.apply(request)
+            dropped = (*dropped, *changed_parts)
+        transport = self._chats if path == CHAT_PATH else self._wire
+        reply = await transport.send(request)
         if reply.status in REPAIRABLE_STATUSES:
-            request, reply, dropped, refused = await self._repaired(
-                way,
+            request, reply, dropped, refused = await self._repair_and_repeat(
+                transport,
                 request,
                 reply,
                 dropped,
             )
         rewrite: Rewrite | None = None
         if reply.status in GOOD_STATUSES:
-            if names or request.maker:
-                rewrite = self._rewrite(request, names)
+            if tool_names or request.maker:
+                rewrite = self._rewrite(request, tool_names)
             if self._repairs.any:
                 self._repairs.note_answer(request)
         if rewrite is not None or dropped or refused:
@@ -242,21 +242,23 @@ class ConversationTransport(Transport):
             chat = _BRIDGES[request.path](request.body, kind, request.maker, strict)
         except Untranslatable as error:
             raise refused_request(error) from None
-        own = [header for header in request.headers if not header[0].startswith(_OWN)]
-        asked = replace(
+        forwarded = [
+            header for header in request.headers if not header[0].startswith(_ANTHROPIC_PREFIX)
+        ]
+        chat_request = replace(
             request,
             body=_chat_body(chat, request),
             path=CHAT_PATH,
-            headers=tuple(own),
+            headers=tuple(forwarded),
             thinking=chat.thinking,
         )
-        reply = await self.send(asked)
+        reply = await self.send(chat_request)
         if reply.status in GOOD_STATUSES:
             return BridgedReply(reply, chat, stream=request.stream)
         return reply
 
     def _move(self, request: UpstreamRequest) -> MovedBody | None:
-        """Moves the history; returns None if the target takes the body as it is.
+        """Moves the history. Returns None if the target accepts the body unchanged.
 
         Raises UpstreamFailed for a reference that no provider knows.
         """
@@ -266,33 +268,37 @@ class ConversationTransport(Transport):
         dropped: tuple[str, ...] = ()
         # Inlined, because every request passes here.
         model = MODEL.search(body)
-        fit = self._fits.get((request.provider.name, model[1])) if model else None
-        if fit is None or fit.provider is not request.provider:
-            fit = self._learn_fit(request.provider, model[1] if model else b"")
-        for field, form in fit.message_gates if is_message else fit.gates:
-            if body.find(field) >= 0 and form.search(body):
-                write = fit_message if is_message else fit_chat
-                body, dropped = write(body, fit.can)
+        model_fit = self._fits.get((request.provider.name, model[1])) if model else None
+        if model_fit is None or model_fit.provider is not request.provider:
+            model_fit = self._learn_fit(request.provider, model[1] if model else b"")
+        for field, pattern in model_fit.message_gates if is_message else model_fit.gates:
+            if body.find(field) >= 0 and pattern.search(body):
+                fit_body = fit_message if is_message else fit_chat
+                body, dropped = fit_body(body, model_fit.can)
                 break
         if is_message:
-            moved = move_message(body, request.maker)
+            moved_body = move_message(body, request.maker)
         elif request.path == CHAT_PATH:
-            if request.provider.kind in _PREFIXED and _ANSWER in body:
-                body = mark_prefill(body, fit.can.prefill)
+            if request.provider.kind in _PREFIX_KINDS and _ANSWER_ROLE in body:
+                body = mark_prefill(body, model_fit.can.prefill)
             if body is request.body and suits_chat(body, self._intake):
                 return None
-            moved = move_chat(body, self._intake, request.maker)
+            moved_body = move_chat(body, self._intake, request.maker)
         elif request.path.startswith(RESPONSES_PATH):
             try:
-                moved = move_response(body, request.maker)
+                moved_body = move_response(body, request.maker)
             except Untranslatable as error:
                 raise refused_request(error) from None
         else:
             return None
-        return moved._replace(dropped=(*dropped, *moved.dropped)) if dropped else moved
+        return (
+            moved_body._replace(dropped=(*dropped, *moved_body.dropped))
+            if dropped
+            else moved_body
+        )
 
     def _learn_fit(self, provider: Provider, model: bytes) -> ModelFit:
-        """Keeps what to look for in requests to a model. model: its name in a body."""
+        """Keeps the gates for requests to a model. model: its name in a body."""
         can = provider.abilities(model.decode("utf-8", "replace"))
         fit = ModelFit(provider, can, find_gates(can), find_message_gates(can))
         if len(self._fits) >= _MOST_FITS:
@@ -300,27 +306,28 @@ class ConversationTransport(Transport):
         self._fits[provider.name, model] = fit
         return fit
 
-    async def _repaired(
+    async def _repair_and_repeat(
         self,
-        way: Transport,
+        transport: Transport,
         request: UpstreamRequest,
         reply: UpstreamReply,
         dropped: tuple[str, ...],
     ) -> tuple[UpstreamRequest, UpstreamReply, tuple[str, ...], tuple[str, ...]]:
-        """Repeats a refused request without the refused part, while each refusal names a new
-        part. Keeps the repairs that helped: after the others, the provider repeats its words,
-        which may contain a client's names of fields.
+        """Repeats a refused request without the refused part, while a refusal names a new part.
+
+        Keeps only the repairs that helped. After a useless repair, the provider repeats its
+        message, which may contain a client's names of fields.
         """
         refused: list[str] = []
-        said_before = b""
-        learned: tuple[UpstreamRequest, RequestRepair] | None = None
+        earlier_refusal_text = b""
+        unproven_repair: tuple[UpstreamRequest, RequestRepair] | None = None
         while reply.status in REPAIRABLE_STATUSES:
             body = await read_error_body(reply)
             if request.tool_way is ToolWay.AS_SENT and refuses_tools(reply.status, body):
                 refusal = ToolsRefused(reply.status, reply.headers, body, source=reply)
                 return request, refusal, (), ()
-            less = self._repairs.learn(request, reply.status, body, refused)
-            if less is None:
+            repaired = self._repairs.learn(request, reply.status, body, refused)
+            if repaired is None:
                 reply = ReadReply(
                     reply.status,
                     reply.headers,
@@ -330,44 +337,46 @@ class ConversationTransport(Transport):
                     source=reply,
                 )
                 break
-            said = _IDS.sub(b"", body)
-            if learned is not None and said != said_before:
-                self._repairs.keep(*learned)
-            learned = less.learned
-            said_before = said
+            refusal_text = _CHANGING_WORDS.sub(b"", body)
+            if unproven_repair is not None and refusal_text != earlier_refusal_text:
+                self._repairs.keep(*unproven_repair)
+            unproven_repair = repaired.learned
+            earlier_refusal_text = refusal_text
             await reply.aclose()
-            request = less.request
-            dropped = (*dropped, *less.changed)
-            refused.append(less.refused)
-            reply = await way.send(request)
-        if learned is not None and reply.status in GOOD_STATUSES:
-            self._repairs.keep(*learned)
+            request = repaired.request
+            dropped = (*dropped, *repaired.changed)
+            refused.append(repaired.refused)
+            reply = await transport.send(request)
+        if unproven_repair is not None and reply.status in GOOD_STATUSES:
+            self._repairs.keep(*unproven_repair)
         return request, reply, dropped, tuple(refused)
 
     def _rewrite(self, request: UpstreamRequest, names: Mapping[str, str]) -> Rewrite | None:
-        """Returns the function that marks the answer and restores tool names; None if
-        neither is needed.
+        """Returns the function that marks the answer and restores tool names.
+
+        Returns None if the answer needs neither.
         """
-        asks = _ASKS.get(request.path)
-        signs = asks is not None and asks in request.body
+        thinking_mark = _THINKING_MARKS.get(request.path)
+        has_signatures = thinking_mark is not None and thinking_mark in request.body
         if request.path == CHAT_PATH:
-            signs = self._signs_chats
-        found: list[Rewrite] = []
+            has_signatures = self._marks_chats
+        rewrites: list[Rewrite] = []
         if names:
-            found.append(partial(with_client_names, names=names))
-        if request.maker and signs:
-            found.append(partial(_marked, _MARKERS[request.path], request.maker))
-        return partial(_rewritten, found) if found else None
+            rewrites.append(partial(with_client_names, names=names))
+        if request.maker and has_signatures:
+            rewrites.append(partial(_mark_signatures, _MARKERS[request.path], request.maker))
+        return partial(_apply_rewrites, rewrites) if rewrites else None
 
 
 def _chat_body(chat: TranslatedRequest, message: UpstreamRequest) -> bytes:
-    """Returns the body of a translated message. If the answer continues the last turn, marks
-    the chat in the target's form.
+    """Returns the body of a translated message.
+
+    If the answer continues the last turn, the chat gets the target's mark.
     """
     return mark_prefill(chat.body, message.abilities().prefill) if chat.prefill else chat.body
 
 
-def _rewritten(rewrites: Sequence[Rewrite], data: bytes) -> bytes:
+def _apply_rewrites(rewrites: Sequence[Rewrite], data: bytes) -> bytes:
     for rewrite in rewrites:
         data = rewrite(data)
     return data
@@ -381,8 +390,8 @@ TRANSLATED: Final = frozenset(
 class Transports:
     """One transport per kind, over one wire. monotonic: a clock in seconds.
 
-    Calling it with a provider returns the provider's transport; raises ConfigError for a
-    kind that this router does not speak.
+    A call with a provider returns the provider's transport. It raises ConfigError for a kind
+    that this router does not speak.
     """
 
     def __init__(
@@ -403,13 +412,13 @@ class Transports:
         }
 
     def __call__(self, provider: Provider) -> Transport:
-        found = self._by_kind.get(provider.kind)
-        if found is None:
+        transport = self._by_kind.get(provider.kind)
+        if transport is None:
             raise ConfigError(
                 f"provider {provider.name!r} is of kind {provider.kind!r}; "
                 f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
             )
-        return found
+        return transport
 
     def prepare(self, kinds: Iterable[str]) -> None:
         """Loads the translations of these kinds, which takes seconds. Raises ConfigError."""
@@ -422,7 +431,7 @@ class Transports:
 
 CONNECT_S: Final = 10.0
 
-PASSING: Final = (
+TEMPORARY_FAILURES: Final = (
     FailureClass.CONNECT,
     FailureClass.TIMEOUT,
     FailureClass.OVERLOADED,
@@ -432,8 +441,8 @@ PASSING: Final = (
 class ProviderClient:
     """Implements ports.ProviderCalls. Raises ConfigError if it cannot load a translation.
 
-    connections: at most this many to an origin. timeout_s: for one whole call. allowed:
-    exceptions to the addresses that the router does not call.
+    connections: the limit of connections to an origin. timeout_s: the limit of one whole call.
+    allowed: exceptions to the addresses that the router does not call.
     """
 
     def __init__(
@@ -469,19 +478,20 @@ class ProviderClient:
         )
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._posted(request)
+                return await self._post(request)
         except TimeoutError:
             raise NoAnswer("the provider did not answer in time") from None
         except UpstreamFailed as failed:
-            why = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
-            safe = hide_provider_secrets(why, self._provider, self._key)
-            again = failed.failure in PASSING
-            raise NoAnswer(safe.decode("utf-8", "replace"), again=again) from None
+            detail = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
+            safe_detail = hide_provider_secrets(detail, self._provider, self._key)
+            may_repeat = failed.failure in TEMPORARY_FAILURES
+            text = safe_detail.decode("utf-8", "replace")
+            raise NoAnswer(text, again=may_repeat) from None
 
     async def close(self) -> None:
         await self._transports.aclose()
 
-    async def _posted(self, request: UpstreamRequest) -> Posted:
+    async def _post(self, request: UpstreamRequest) -> Posted:
         reply = await self._transport.send(request)
         try:
             raw = await reply.body()
@@ -491,6 +501,6 @@ class ProviderClient:
             name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
             for name, value in reply.headers
         }
-        good = reply.status in GOOD_STATUSES
-        failure = None if good else classify_status(reply.status, raw)
+        is_good = reply.status in GOOD_STATUSES
+        failure = None if is_good else classify_status(reply.status, raw)
         return Posted(reply.status, headers, raw, failure)

@@ -167,7 +167,7 @@ TOOL = {"name": "look", "parameters": {"type": "object"}}
         (
             "/v1/chat/completions",
             {"messages": HELLO, "tools": [{"type": "function", **TOOL}]},
-            "`tools[0]` is one for /v1/responses",
+            "`tools[0]` belongs to /v1/responses",
         ),
         (
             "/v1/messages",
@@ -175,7 +175,7 @@ TOOL = {"name": "look", "parameters": {"type": "object"}}
                 "messages": HELLO,
                 "tools": [{"type": "function", "function": TOOL}],
             },
-            "`tools[0]` is one for /v1/chat/completions",
+            "`tools[0]` belongs to /v1/chat/completions",
         ),
         (
             "/v1/completions",

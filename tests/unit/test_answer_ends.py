@@ -318,7 +318,7 @@ def test_a_stream_of_blanks_alone_can_still_go_to_the_next_target(endpoint: Endp
 def test_of_several_choices_one_may_think_alone(
     said: tuple[str, str], failure: FailureClass | None
 ) -> None:
-    stream = ChatStream('"m"', show_usage=False, wanted=2)
+    stream = ChatStream('"m"', show_usage=False, choice_count=2)
     choices = []
     for number, words in enumerate(said):
         message: dict[str, Any] = {

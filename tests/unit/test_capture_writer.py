@@ -22,7 +22,7 @@ from harness.frame.redaction import Redactor
 from harness.operations.records import Captures
 from harness.routing.capture import CapturedRequest, capture_id, is_sampled
 from harness.routing.route_settings import RouteSettings
-from router.recording.capture_writer import ROOM, CaptureWriter, redact_draft
+from router.recording.capture_writer import MAX_WAITING, CaptureWriter, redact_draft
 from router.recording.port import CaptureDraft
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -179,7 +179,7 @@ def test_a_desk_without_room_drops_and_does_not_wait(tmp_path: Path) -> None:
     counters: Counter[str] = Counter()
     made = CaptureWriter(RouterStore(open_store(tmp_path)), Redactor(), SECRET, counters)
 
-    for number in range(ROOM + 3):
+    for number in range(MAX_WAITING + 3):
         made.put(draft(number))
 
     assert counters == {"captures_dropped": 3}

@@ -8,7 +8,7 @@ from harness.gate.online.guardrails import ExposureRule, Guardrails
 from harness.providers.models.capabilities import Endpoint
 from router.frame.body import read_request
 from router.frame.json_spans import parse_object
-from router.protocols.answer_signals import MAX_KEPT, AnswerSignals
+from router.protocols.answer_signals import MAX_KEPT_CHARS, AnswerSignals
 from router.protocols.answers import parse_json
 from router.protocols.endpoints import DIALECTS
 from router.recording.scored_exposures import (
@@ -297,10 +297,10 @@ def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(
     signals = given.new_signals()
     assert signals is not None
     for _ in range(3):
-        signals.text(0, "x" * (MAX_KEPT // 2))
+        signals.text(0, "x" * (MAX_KEPT_CHARS // 2))
 
     assert signals.cut
-    assert sum(len(text) for text in signals.texts()) <= MAX_KEPT
+    assert sum(len(text) for text in signals.texts()) <= MAX_KEPT_CHARS
     assert bad_of(given, signals) == AnswerFault(0)
     modest = watch(route).new_signals()
     assert modest is not None

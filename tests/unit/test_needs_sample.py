@@ -12,9 +12,9 @@ from harness.providers.models.capabilities import Endpoint, Needs
 from router.frame.body import read_request
 from router.observers import needs_sample
 from router.observers.needs_sample import (
-    EVERY_S,
     LOOK_EVERY_S,
     MAX_CHARACTERS,
+    REPORT_EVERY_S,
     NeedsSample,
 )
 from router.recording.sums import CompletedRequest
@@ -104,7 +104,7 @@ def test_a_look_takes_the_waiting_requests_and_tells_its_counts_in_turns() -> No
     assert come(1) == 0
     clock.advance(LOOK_EVERY_S)
     assert come(2) == 0
-    clock.advance(EVERY_S)
+    clock.advance(REPORT_EVERY_S)
     assert come(1) == 4
     clock.advance(timedelta(hours=1).total_seconds())
     assert come(0) == 0

@@ -251,7 +251,7 @@ def test_a_worker_that_rests_reports_a_request_that_ends_and_evidence_that_begin
         worker = await office.worker()
         sent = asyncio.Event()
         async with asyncio.timeout(30):
-            while worker._news is None:  # noqa: ASYNC110 - it rests by its own clock
+            while worker._next_record is None:  # noqa: ASYNC110 - it rests by its own clock
                 await asyncio.sleep(0.01)
             monkeypatch.setattr(worker, "_send", lambda _: sent.set())
             if begins:

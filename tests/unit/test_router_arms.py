@@ -24,7 +24,7 @@ from harness.routing.table import (
     hash_bucket,
 )
 from router.frame.body import ClientRequest, read_request
-from router.recording.sums import KEPT, RouteKeys
+from router.recording.sums import MAX_KEYS_OF_ROUTE, RouteKeys
 from router.request.client_directives import (
     digest_opening,
     read_directives,
@@ -355,7 +355,7 @@ def test_the_shares_of_keys_are_bounded_and_forget() -> None:
     keys = RouteKeys()
     for start in range(0, 50_000, 1_000):
         keys.add([f"user:{n}" if n % 10 else "user:shop" for n in range(start, start + 1_000)])
-        assert len(keys._counts) <= KEPT
+        assert len(keys._counts) <= MAX_KEYS_OF_ROUTE
     assert [(key, round(share, 1)) for key, share in keys.shares.items()] == [
         ("user:shop", 0.1)
     ]

@@ -468,7 +468,7 @@ async def test_an_answer_that_can_be_read_no_further_ends_in_an_error(
 async def test_what_watches_beside_all_requests_goes_on_after_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.recording.internal_errors.BEGIN_AGAIN_S", 0.0)
+    monkeypatch.setattr("router.recording.internal_errors.RESTART_PAUSE_S", 0.0)
     scene = Scene(tmp_path, canary=False, stream=False)
     begun: list[int] = []
     again = asyncio.Event()

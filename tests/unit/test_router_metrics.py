@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.observers.request_accounting import OPEN
-from router.recording.internal_errors import QUEUE
+from router.recording.internal_errors import MAX_QUEUED_EVENTS
 from router.recording.metrics import RouterMetrics
 from router.recording.sums import CompletedRequest
 from tests.support.providers.scripted_transport import ScriptedEvent
@@ -177,7 +177,7 @@ async def test_a_log_that_nobody_writes_drops_events_and_counts_them(tmp_path: P
         fallback=True,
     )
 
-    for _ in range(QUEUE):
+    for _ in range(MAX_QUEUED_EVENTS):
         place.app._events.put("filler")
     await place.ask(times=3)
 

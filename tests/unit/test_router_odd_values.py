@@ -164,7 +164,7 @@ async def test_a_refusal_is_known_by_its_status_when_its_words_do_not_come(
     status: int,
     end: ScriptedEvent,
 ) -> None:
-    monkeypatch.setattr("router.upstream.reply_reading.WAIT_S", 0.05)
+    monkeypatch.setattr("router.upstream.reply_reading.ERROR_WAIT_S", 0.05)
     door = Door(
         tmp_path,
         lambda _: ScriptedTurn(status=status, steps=(b'{"err', end)),

@@ -30,7 +30,7 @@ from harness.routing.reliability.failover import Failover
 from harness.routing.shadow import ShadowTally
 from harness.routing.table import Arm, Canary
 from router.recording.ledger import Ledger
-from router.recording.recorder import TOGETHER, Recorder
+from router.recording.recorder import MAX_BATCHES_TOGETHER, Recorder
 from router.recording.scored_exposures import OpenBlock
 from router.recording.spool import (
     Batch,
@@ -202,7 +202,7 @@ def test_with_the_database_away_nothing_is_lost_or_counts_twice_and_few_transact
         begun += 1
         return write()
 
-    batches = TOGETHER * 2 + 1
+    batches = MAX_BATCHES_TOGETHER * 2 + 1
     spooled(bench, batches)
     bench.request()
     monkeypatch.setattr(bench.store, "write", counted)
@@ -371,7 +371,7 @@ def test_a_kill_in_mid_replay_counts_nothing_twice(
             raise Killed
         write(*batches)
 
-    monkeypatch.setattr("router.recording.recorder.TOGETHER", 2)
+    monkeypatch.setattr("router.recording.recorder.MAX_BATCHES_TOGETHER", 2)
     with monkeypatch.context() as patched:
         patched.setattr(bench.recorder, "_write", die_after_the_second)
         with pytest.raises(Killed):
@@ -450,7 +450,7 @@ def test_a_database_that_never_answers_does_not_hold_the_end_up_nor_lose_a_row(
         begun.set()
         answer.wait()
 
-    bench.recorder._interval_s = 0.01
+    bench.recorder._flush_interval_s = 0.01
     bench.request()
     with monkeypatch.context() as patched:
         patched.setattr(bench.store, "_append", hang)

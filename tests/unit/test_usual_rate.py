@@ -34,7 +34,7 @@ from harness.gate.online.worker_guard import (
     is_incident,
 )
 from harness.gate.policy import CanaryPolicy
-from router.recording.caller_history import KNOWN_AFTER_S, CallerHistory
+from router.recording.caller_history import COMPLETE_AFTER_S, CallerHistory
 from router.recording.sums import CompletedRequest, minute_rows
 
 pytestmark = pytest.mark.req("F3")
@@ -276,8 +276,8 @@ def test_a_window_counts_the_failures_of_a_callers_first_requests_once_it_is_kno
         (row,) = minute_rows([request], at(seconds), "w", history)
         assert row.windows == 0
 
-    (early,) = minute_rows([DONE], at(USUAL_WINDOW_S + KNOWN_AFTER_S - 1.0), "w", history)
-    (known,) = minute_rows([DONE], at(USUAL_WINDOW_S + KNOWN_AFTER_S), "w", history)
+    (early,) = minute_rows([DONE], at(USUAL_WINDOW_S + COMPLETE_AFTER_S - 1.0), "w", history)
+    (known,) = minute_rows([DONE], at(USUAL_WINDOW_S + COMPLETE_AFTER_S), "w", history)
 
     assert early.windows == 0
     # Callers 7 and 10 failed; the limited request of caller 9 is no failure.
@@ -291,10 +291,10 @@ def test_a_window_of_the_new_day_outlasts_the_same_callers_window_before_midnigh
     before = midnight - timedelta(seconds=30)
     minute_rows([DONE], before, "w", history)
     minute_rows([DONE], midnight, "w", history)
-    known = before + timedelta(seconds=USUAL_WINDOW_S + KNOWN_AFTER_S)
+    known = before + timedelta(seconds=USUAL_WINDOW_S + COMPLETE_AFTER_S)
 
     (first,) = minute_rows([DONE._replace(caller=8)], known, "w", history)
-    late_s = KNOWN_AFTER_S + 60.0  # it arrived in the second window
+    late_s = COMPLETE_AFTER_S + 60.0  # it arrived in the second window
     minute_rows([failed._replace(latency_ms=late_s * 1_000.0)], known, "w", history)
     (second,) = minute_rows([DONE], known + timedelta(seconds=30), "w", history)
 
@@ -309,7 +309,7 @@ def test_a_window_whose_first_request_is_no_evidence_counts_only_if_another_one_
     minute_rows([limited, DONE], NOW, "w", history)
     minute_rows([limited._replace(caller=8), failed._replace(caller=8)], NOW, "w", history)
 
-    (row,) = minute_rows([DONE], at(USUAL_WINDOW_S + KNOWN_AFTER_S), "w", history)
+    (row,) = minute_rows([DONE], at(USUAL_WINDOW_S + COMPLETE_AFTER_S), "w", history)
 
     assert (row.windows, row.windows_failed) == (1, 1)
 
@@ -319,6 +319,6 @@ def test_only_the_first_requests_of_a_window_count() -> None:
     minute_rows([DONE] * WINDOW_REQUESTS, NOW, "w", history)
     minute_rows([DONE._replace(kind=OutcomeKind.FAILED)], at(1.0), "w", history)
 
-    (row,) = minute_rows([DONE], at(USUAL_WINDOW_S + KNOWN_AFTER_S), "w", history)
+    (row,) = minute_rows([DONE], at(USUAL_WINDOW_S + COMPLETE_AFTER_S), "w", history)
 
     assert (row.windows, row.windows_failed) == (1, 0)

@@ -1,7 +1,7 @@
 """Reads a complete or streamed chat completion into answer blocks.
 
-The middle of a translation: a target speaks chats, and a client another protocol. The
-blocks go to the writer of the client's protocol (`messages.answer_writer`,
+A translation needs it if the target speaks chats and the client another protocol. The
+writer of the client's protocol gets the blocks (`messages.answer_writer`,
 `responses.answer_writer`). For clients that speak chats, `dialect` and `stream` pass the
 answer on instead.
 """
@@ -45,12 +45,12 @@ from router.protocols.answers import (
 from router.protocols.event_stream import SsePayloads, read_event
 from router.protocols.provider_failures import check_ending, error_in_answer
 
-_FINISHES: Final[Mapping[AnswerEnding, FinishReason]] = {
+_FINISH_BY_ENDING: Final[Mapping[AnswerEnding, FinishReason]] = {
     AnswerEnding.GOOD: FinishReason.STOP,
     AnswerEnding.CUT: FinishReason.LENGTH,
     AnswerEnding.REFUSED: FinishReason.FILTERED,
 }
-_CALLS: Final = ("tool_calls", "function_call")
+_CALL_REASONS: Final = ("tool_calls", "function_call")
 
 
 def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
@@ -65,7 +65,7 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     if not isinstance(message, Mapping):
         raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
     head = read_head(members)
-    blocks = tuple(_blocks(message))
+    blocks = tuple(_read_blocks(message))
     if not thinking:
         blocks = tuple(block for block in blocks if block.kind is not BlockKind.THINKING)
     finish = choice.get("finish_reason")
@@ -73,14 +73,14 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
         raise empty_answer_error("finish_reason")
     if finish:
         check_ending(finish, has_output=True, silence=True)  # the endpoint checks for output
-    called = any(block.kind is BlockKind.CALL for block in blocks)
-    refused = any(block.kind is BlockKind.REFUSAL for block in blocks)
+    has_call = any(block.kind is BlockKind.CALL for block in blocks)
+    has_refusal = any(block.kind is BlockKind.REFUSAL for block in blocks)
     end = read_end(
         finish,
         choice,
         read_usage(members.get("usage"), head.tier),
-        called=called,
-        refused=refused,
+        has_call=has_call,
+        has_refusal=has_refusal,
     )
     end = end._replace(reasoning_tokens=read_reasoning_tokens(members))
     return WholeAnswer(head, blocks, end)
@@ -92,9 +92,9 @@ def read_head(members: ParsedObject) -> AnswerHead:
     # Some providers write the time as a float.
     seconds = int(created) if isinstance(created, int | float) and 0 < created < 2**53 else 0
     # An answer needs a unique id that is not empty.
-    own = str(members.get("id") or "") or token_hex(12)
+    answer_id = str(members.get("id") or "") or token_hex(12)
     tier = str(members.get("service_tier") or "")
-    return AnswerHead(own, str(members.get("model") or ""), seconds, tier)
+    return AnswerHead(answer_id, str(members.get("model") or ""), seconds, tier)
 
 
 def read_end(
@@ -102,22 +102,22 @@ def read_end(
     choice: Mapping[Any, object],
     usage: TokenUsage | None,
     *,
-    called: bool,
-    refused: bool,
+    has_call: bool,
+    has_refusal: bool,
 ) -> AnswerEnd:
     """Reads the end.
 
-    choice: may name the stop sequence. called: the answer has a call; some servers report
-    `stop` even then. refused: the answer has a refusal, which outweighs the reason.
+    choice: may name the stop sequence. has_call: turns `stop` into a call's ending, because
+    some servers report `stop` after calls. has_refusal: outweighs the reason.
     """
-    if reason in _CALLS:
+    if reason in _CALL_REASONS:
         finish = FinishReason.CALLS
     else:
         ending = read_ending(reason) if reason else AnswerEnding.GOOD
-        finish = _FINISHES.get(ending, FinishReason.UNKNOWN)
-    if refused:
+        finish = _FINISH_BY_ENDING.get(ending, FinishReason.UNKNOWN)
+    if has_refusal:
         finish = FinishReason.FILTERED
-    elif called and finish is FinishReason.STOP:
+    elif has_call and finish is FinishReason.STOP:
         finish = FinishReason.CALLS
     # vLLM puts the stop sequence into `stop_reason`.
     stop = choice.get("stop_reason")
@@ -136,18 +136,18 @@ def read_reasoning_tokens(members: Mapping[str, object] | ParsedObject) -> int:
 def read_thinking(part: Mapping[object, object]) -> str:
     """Reads thinking under the name of DeepSeek and vLLM, then under OpenRouter's."""
     for name in ("reasoning_content", "reasoning"):
-        found = part.get(name)
-        if isinstance(found, str) and found:
-            return found
+        thinking = part.get(name)
+        if isinstance(thinking, str) and thinking:
+            return thinking
     return ""
 
 
-def _blocks(message: Mapping[object, object]) -> Iterator[AnswerBlock]:
-    thought = read_thinking(message)
+def _read_blocks(message: Mapping[object, object]) -> Iterator[AnswerBlock]:
+    thinking = read_thinking(message)
     blocks = list(iter_objects(message.get("thinking_blocks")))
-    if thought or _is_encrypted(blocks):
-        yield AnswerBlock(BlockKind.THINKING, thought, sealed=seal_thoughts(blocks))
-    yield from _joined(read_content(message.get("content")))
+    if thinking or _is_encrypted(blocks):
+        yield AnswerBlock(BlockKind.THINKING, thinking, sealed=seal_thoughts(blocks))
+    yield from _join_parts(read_content(message.get("content")))
     if isinstance(message.get("refusal"), str) and message["refusal"]:
         yield AnswerBlock(BlockKind.REFUSAL, str(message["refusal"]))
     ids = AnswerIds("")
@@ -158,9 +158,9 @@ def _blocks(message: Mapping[object, object]) -> Iterator[AnswerBlock]:
         arguments = str(arguments_text(function.get("arguments") or {}))
         if not isinstance(parse_json(arguments), Mapping):
             raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)
-        own = ids.of_call(call.get("id"), number)
+        call_id = ids.of_call(call.get("id"), number)
         name = str(clean_name(function["name"]))
-        yield AnswerBlock(BlockKind.CALL, arguments, own, name)
+        yield AnswerBlock(BlockKind.CALL, arguments, call_id, name)
 
 
 def _is_encrypted(blocks: Sequence[Mapping[str, object]]) -> bool:
@@ -168,7 +168,7 @@ def _is_encrypted(blocks: Sequence[Mapping[str, object]]) -> bool:
     return any(block.get("format") == RESPONSE_FORMAT for block in blocks)
 
 
-def _joined(parts: Iterator[tuple[BlockKind, str]]) -> Iterator[AnswerBlock]:
+def _join_parts(parts: Iterator[tuple[BlockKind, str]]) -> Iterator[AnswerBlock]:
     """Joins consecutive parts of one kind, and leaves out empty ones."""
     last: AnswerBlock | None = None
     for kind, text in parts:
@@ -183,7 +183,7 @@ def _joined(parts: Iterator[tuple[BlockKind, str]]) -> Iterator[AnswerBlock]:
 
 
 class StreamedToolCall(CallPieces):
-    """The received part of a tool call. unsent: the arguments that are not written yet."""
+    """The received part of a tool call. unsent: the arguments that still have to be written."""
 
     __slots__ = ("opened", "unsent")
 
@@ -194,41 +194,41 @@ class StreamedToolCall(CallPieces):
 
 
 class ToolCallOrder:
-    """Puts calls in order: in the other protocols, a block ends before the next begins."""
+    """Writes calls in order, because in other protocols a block ends before the next begins."""
 
     def __init__(self, writer: AnswerWriter) -> None:
-        self.begun = False
+        self.has_calls = False
         self._writer = writer
         self._calls: list[StreamedToolCall] = []
         self._by_index: dict[str, list[StreamedToolCall]] = {}
-        self._at = 0
+        self._position = 0
         self._ids = AnswerIds("")
 
     def piece(self, delta: Mapping[str, object], number: int) -> bytes:
-        """Takes a piece of a call, and returns the events that it allows.
+        """Adds a piece of a call. Returns the events that the piece completes.
 
-        number: of the piece in its event.
+        number: the piece's number in its event.
 
         Raises UpstreamFailed if the piece belongs to a call that is closed already.
         """
-        self.begun = True
+        self.has_calls = True
         function = delta.get("function")
-        given = function if isinstance(function, Mapping) else {}
-        piece = (
+        members = function if isinstance(function, Mapping) else {}
+        call_piece = (
             delta.get("id"),
-            clean_name(given.get("name")),
-            arguments_text(given.get("arguments")),
+            clean_name(members.get("name")),
+            arguments_text(members.get("arguments")),
         )
         calls = self._by_index.setdefault(piece_place(delta, number), [])
-        call = call_of_piece(calls, StreamedToolCall, *piece)
+        call = call_of_piece(calls, StreamedToolCall, *call_piece)
         if call not in self._calls:
             self._calls.append(call)
-        new = call.add(*piece)
-        if new and self._calls.index(call) < self._at:
+        new_arguments = call.add(*call_piece)
+        if new_arguments and self._calls.index(call) < self._position:
             why = "a tool call continued after the next call began"
             raise UpstreamFailed(FailureClass.MALFORMED, why)
-        call.unsent = call.unsent + new if call.opened else call.text
-        return self._continue()
+        call.unsent = call.unsent + new_arguments if call.opened else call.text
+        return self._write_ready_calls()
 
     def flush(self) -> bytes:
         """Writes the remaining calls.
@@ -236,37 +236,37 @@ class ToolCallOrder:
         Raises UpstreamFailed for arguments that are not a JSON object.
         """
         out = b""
-        for call in self._calls[self._at :]:
+        for call in self._calls[self._position :]:
             if call.broken:
                 raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)
-            out += self._write(call) + self._writer.close()
-            self._at += 1
+            out += self._write_call(call) + self._writer.close()
+            self._position += 1
         self._by_index.clear()
         return out
 
-    def _continue(self) -> bytes:
+    def _write_ready_calls(self) -> bytes:
         """Writes the calls that are complete, and the known part of the last one."""
         out = b""
-        while self._at < len(self._calls):
-            call = self._calls[self._at]
-            last = self._at + 1 == len(self._calls)
+        while self._position < len(self._calls):
+            call = self._calls[self._position]
+            is_last = self._position + 1 == len(self._calls)
             # A name is complete when the arguments begin.
-            if not call.name or not call.pieces or (last and call.is_empty):
+            if not call.name or not call.pieces or (is_last and call.is_empty):
                 break
-            out += self._write(call)
-            if last or not call.whole:
+            out += self._write_call(call)
+            if is_last or not call.whole:
                 break
             out += self._writer.close()
-            self._at += 1
+            self._position += 1
         return out
 
-    def _write(self, call: StreamedToolCall) -> bytes:
+    def _write_call(self, call: StreamedToolCall) -> bytes:
         out = b""
         if not call.opened:
             if not call.name:
                 raise UpstreamFailed(FailureClass.MALFORMED, "a tool call without a name")
-            own = self._ids.of_call(call.id, self._at)
-            out = self._writer.open(AnswerBlock(BlockKind.CALL, "", own, call.name))
+            call_id = self._ids.of_call(call.id, self._position)
+            out = self._writer.open(AnswerBlock(BlockKind.CALL, "", call_id, call.name))
             call.opened = True
         if call.unsent:
             out += self._writer.more(call.unsent)
@@ -280,7 +280,7 @@ class ChatStreamReader:
     After a finish reason, it writes the end when the usage, `[DONE]` or the connection's end
     arrives.
     Without a finish reason it writes no end, so the endpoint's filter reports a broken stream.
-    thinking: it writes thinking.
+    thinking: whether it writes thinking.
     """
 
     def __init__(self, writer: AnswerWriter, *, thinking: bool) -> None:
@@ -289,14 +289,15 @@ class ChatStreamReader:
         self._payloads = SsePayloads()
         self._calls = ToolCallOrder(writer)
         self._head = AnswerHead("", "")
-        self._begun = self._done = self._refused = False
+        self._has_begun = self._is_done = self._has_refusal = False
         self._open: BlockKind | None = None  # the open block, if it is not a call
         self._choice: Mapping[str, object] | None = None  # the choice with the finish reason
         self._usage: TokenUsage | None = None
         self.given_usage: object = None  # as the provider sent it
         self._reasoning_tokens = 0
-        self._deltas = 0
-        self._signed: list[Mapping[str, object]] = []  # signed thinking of the open block
+        self._delta_count = 0
+        # Signed thinking of the open block.
+        self._signed_blocks: list[Mapping[str, object]] = []
         self.failure: UpstreamFailed | None = None
 
     @property
@@ -309,14 +310,14 @@ class ChatStreamReader:
         """The number of deltas with output so far, including thinking that the client does
         not get.
         """
-        return self._deltas
+        return self._delta_count
 
     def feed(self, data: bytes) -> bytes:
         """Returns the events before the first broken event, which sets `failure`."""
         out = b""
         try:
             for payload in self._payloads.read(data):
-                out += self._event(payload)
+                out += self._translate_event(payload)
         except UpstreamFailed as error:
             self.failure = error
         return out
@@ -326,7 +327,7 @@ class ChatStreamReader:
         out = b""
         try:
             for payload in self._payloads.rest():
-                out += self._event(payload)
+                out += self._translate_event(payload)
         except UpstreamFailed as error:
             if not self.ended:  # after the finish reason, an incomplete event does not matter
                 self.failure = error
@@ -337,8 +338,8 @@ class ChatStreamReader:
             self.failure = error
             return out
 
-    def _event(self, payload: bytes) -> bytes:
-        if self._done:
+    def _translate_event(self, payload: bytes) -> bytes:
+        if self._is_done:
             return b""
         if payload == b"[DONE]":
             return self._finish()
@@ -348,16 +349,16 @@ class ChatStreamReader:
             why = f"an event that is not valid: {error}"
             raise UpstreamFailed(FailureClass.MALFORMED, why) from None
         if members.get("error"):
-            self._done = True
+            self._is_done = True
             return self._writer.error(members.get("error"))
-        return self._chunk(members)
+        return self._translate_chunk(members)
 
-    def _chunk(self, members: ParsedObject) -> bytes:
+    def _translate_chunk(self, members: ParsedObject) -> bytes:
         out = b""
-        if not self._begun:
+        if not self._has_begun:
             if not (members.get("choices") or members.get("id")):
                 return b""  # Azure's first event has only the filter's results
-            self._begun = True
+            self._has_begun = True
             self._head = read_head(members)
             out = self._writer.begin(self._head)
         tier = members.get("service_tier") or self._head.tier
@@ -365,7 +366,7 @@ class ChatStreamReader:
         choices = members.get("choices")
         for choice in iter_objects(choices):
             if choice.get("index") in (0, None):
-                out += self._delta(choice.get("delta"))
+                out += self._translate_delta(choice.get("delta"))
                 if reason := choice.get("finish_reason"):
                     check_ending(reason, has_output=True, silence=True)
                     self._choice = choice
@@ -381,58 +382,58 @@ class ChatStreamReader:
             self.given_usage = holder.get("usage")
             self._reasoning_tokens = read_reasoning_tokens(holder)
 
-    def _delta(self, delta: object) -> bytes:
+    def _translate_delta(self, delta: object) -> bytes:
         if not isinstance(delta, Mapping):
             return b""
-        out = self._text(BlockKind.THINKING, read_thinking(delta))
+        out = self._write_text(BlockKind.THINKING, read_thinking(delta))
         blocks = list(iter_objects(delta.get("thinking_blocks")))
         if self._thinking and self._open is not BlockKind.THINKING and _is_encrypted(blocks):
             out += self._open_block(BlockKind.THINKING)
         if self._open is BlockKind.THINKING:
-            self._signed += blocks
+            self._signed_blocks += blocks
         for kind, text in read_content(delta.get("content")):
-            out += self._text(kind, text)
+            out += self._write_text(kind, text)
         refusal = delta.get("refusal")
-        out += self._text(BlockKind.REFUSAL, refusal if isinstance(refusal, str) else "")
+        out += self._write_text(BlockKind.REFUSAL, refusal if isinstance(refusal, str) else "")
         for number, call in enumerate(iter_objects(delta.get("tool_calls"))):
-            self._deltas += 1
-            out += self._close() + self._calls.piece(call, number)
+            self._delta_count += 1
+            out += self._close_block() + self._calls.piece(call, number)
         return out
 
-    def _text(self, kind: BlockKind, text: str) -> bytes:
+    def _write_text(self, kind: BlockKind, text: str) -> bytes:
         if not text:
             return b""
-        self._deltas += 1
+        self._delta_count += 1
         if kind is BlockKind.THINKING and not self._thinking:
             return b""
-        self._refused = self._refused or kind is BlockKind.REFUSAL
+        self._has_refusal = self._has_refusal or kind is BlockKind.REFUSAL
         out = self._calls.flush() if self._open is kind else self._open_block(kind)
         return out + self._writer.more(text)
 
     def _open_block(self, kind: BlockKind) -> bytes:
-        out = self._calls.flush() + self._close() + self._writer.open(AnswerBlock(kind))
+        out = self._calls.flush() + self._close_block() + self._writer.open(AnswerBlock(kind))
         self._open = kind
         return out
 
-    def _close(self) -> bytes:
+    def _close_block(self) -> bytes:
         if self._open is None:
             return b""
         self._open = None
-        signed = self._signed
-        self._signed = []
-        return self._writer.close(seal_thoughts(signed))
+        signed_blocks = self._signed_blocks
+        self._signed_blocks = []
+        return self._writer.close(seal_thoughts(signed_blocks))
 
     def _finish(self) -> bytes:
-        if self._done or self._choice is None:
+        if self._is_done or self._choice is None:
             return b""
-        self._done = True
+        self._is_done = True
         # Without usage, the router counts a delta as a token.
         end = read_end(
             self._choice.get("finish_reason"),
             self._choice,
-            self._usage or TokenUsage(0, self._deltas, tier=self._head.tier),
-            called=self._calls.begun,
-            refused=self._refused,
+            self._usage or TokenUsage(0, self._delta_count, tier=self._head.tier),
+            has_call=self._calls.has_calls,
+            has_refusal=self._has_refusal,
         )
         end = end._replace(reasoning_tokens=self._reasoning_tokens)
-        return self._close() + self._calls.flush() + self._writer.end(end)
+        return self._close_block() + self._calls.flush() + self._writer.end(end)

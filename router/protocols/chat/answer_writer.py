@@ -1,7 +1,8 @@
 """Writes answer blocks as a chat completion or its chunks.
 
-The end of a translation: `responses.answer_reader` reads the answer of a target that serves a
-chat by Responses only. `conversation.intake` packs and unpacks the encrypted reasoning.
+The last step of a translation: the target serves the chat by Responses only, and
+`responses.answer_reader` reads its answer. `conversation.intake` packs and unpacks the
+encrypted reasoning.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from router.protocols.answers import (
 Json = dict[str, Any]
 _DONE: Final = b"data: [DONE]\n\n"
 _GAP: Final = "\n\n"
-_FIELDS: Final[Mapping[BlockKind, str]] = {
+_FIELD_BY_KIND: Final[Mapping[BlockKind, str]] = {
     BlockKind.THINKING: "reasoning_content",
     BlockKind.TEXT: "content",
     BlockKind.REFUSAL: "refusal",
@@ -33,24 +34,24 @@ def write_chat(answer: WholeAnswer, custom: frozenset[str] = frozenset()) -> byt
     message: Json = {"role": "assistant", "content": None, "refusal": None}
     for block in answer.blocks:
         if block.kind is BlockKind.CALL:
-            message.setdefault("tool_calls", []).append(_call(block, custom))
+            message.setdefault("tool_calls", []).append(_write_call(block, custom))
             continue
-        field = _FIELDS[block.kind]
+        field = _FIELD_BY_KIND[block.kind]
         if block.text:
-            before = message.get(field)
-            message[field] = f"{before}{_GAP}{block.text}" if before else block.text
+            earlier_text = message.get(field)
+            message[field] = f"{earlier_text}{_GAP}{block.text}" if earlier_text else block.text
         if block.sealed:
             message.setdefault("thinking_blocks", []).extend(open_thoughts(block.sealed))
     choice = {
         "index": 0,
         "message": message,
         "logprobs": None,
-        "finish_reason": _reason(answer.end),
+        "finish_reason": _finish_word(answer.end),
     }
-    head = _head(answer.head, answer.end.usage.tier if answer.end.usage else "")
+    head = _write_head(answer.head, answer.end.usage.tier if answer.end.usage else "")
     usage = {"usage": chat_usage(answer.end)} if answer.end.usage else {}
-    whole = {**head, "object": "chat.completion", "choices": [choice], **usage}
-    return to_json(whole).encode()
+    completion = {**head, "object": "chat.completion", "choices": [choice], **usage}
+    return to_json(completion).encode()
 
 
 class ChatChunkWriter:
@@ -58,89 +59,89 @@ class ChatChunkWriter:
 
     def __init__(self, custom: frozenset[str] = frozenset()) -> None:
         self._custom = custom
-        self._head: Json = {}
+        self._write_head: Json = {}
         self._block = AnswerBlock(BlockKind.TEXT)
         self._calls = 0
-        self._begun: set[BlockKind] = set()  # kinds of the blocks so far
+        self._opened_kinds: set[BlockKind] = set()  # kinds of the blocks so far
 
     def begin(self, head: AnswerHead) -> bytes:
-        self._head = {**_head(head, head.tier), "object": "chat.completion.chunk"}
-        return self._delta({"role": "assistant", "content": "", "refusal": None})
+        self._write_head = {**_write_head(head, head.tier), "object": "chat.completion.chunk"}
+        return self._write_delta({"role": "assistant", "content": "", "refusal": None})
 
     def open(self, block: AnswerBlock) -> bytes:
         self._block = block
-        again = block.kind in self._begun
-        self._begun.add(block.kind)
+        is_repeated = block.kind in self._opened_kinds
+        self._opened_kinds.add(block.kind)
         if block.kind is BlockKind.CALL:
             self._calls += 1
-            call = _call(block, self._custom)
-            return self._delta({"tool_calls": [{"index": self._calls - 1, **call}]})
-        return self._delta({_FIELDS[block.kind]: _GAP}) if again else b""
+            call = _write_call(block, self._custom)
+            return self._write_delta({"tool_calls": [{"index": self._calls - 1, **call}]})
+        return self._write_delta({_FIELD_BY_KIND[block.kind]: _GAP}) if is_repeated else b""
 
     def more(self, text: str) -> bytes:
         block = self._block
         if block.kind is not BlockKind.CALL:
-            return self._delta({_FIELDS[block.kind]: text})
-        name, field = _form(block.name, self._custom)
+            return self._write_delta({_FIELD_BY_KIND[block.kind]: text})
+        name, field = _call_form(block.name, self._custom)
         piece = {"index": self._calls - 1, name: {field: text}}
-        return self._delta({"tool_calls": [piece]})
+        return self._write_delta({"tool_calls": [piece]})
 
     def close(self, sealed: str = "") -> bytes:
         blocks = open_thoughts(sealed)
-        return self._delta({"thinking_blocks": blocks}) if blocks else b""
+        return self._write_delta({"thinking_blocks": blocks}) if blocks else b""
 
     def end(self, end: AnswerEnd) -> bytes:
         if end.usage and end.usage.tier:
-            self._head["service_tier"] = end.usage.tier
-        out = self._delta({}, _reason(end))
+            self._write_head["service_tier"] = end.usage.tier
+        out = self._write_delta({}, _finish_word(end))
         if end.usage:
-            out += _line({**self._head, "choices": [], "usage": chat_usage(end)})
+            out += _write_line({**self._write_head, "choices": [], "usage": chat_usage(end)})
         return out + _DONE
 
     def error(self, error: object) -> bytes:
-        return _line({"error": error})
+        return _write_line({"error": error})
 
-    def _delta(self, delta: Json, finish: str | None = None) -> bytes:
+    def _write_delta(self, delta: Json, finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return _line({**self._head, "choices": [choice]})
+        return _write_line({**self._write_head, "choices": [choice]})
 
 
 def chat_usage(end: AnswerEnd) -> Json:
-    """Returns the usage as a chat has it. Tokens of thinking are at most the output tokens."""
+    """Returns the usage in a chat's form. Tokens of thinking are at most the output tokens."""
     if end.usage is None:
         return {}
     input_tokens, output_tokens, cached, written, *_ = end.usage
-    more = {"cache_write_tokens": written} if written else {}
+    write_details = {"cache_write_tokens": written} if written else {}
     return {
         "prompt_tokens": input_tokens,
         "completion_tokens": output_tokens,
         "total_tokens": input_tokens + output_tokens,
-        "prompt_tokens_details": {"cached_tokens": cached, **more},
+        "prompt_tokens_details": {"cached_tokens": cached, **write_details},
         "completion_tokens_details": {
             "reasoning_tokens": min(end.reasoning_tokens, output_tokens)
         },
     }
 
 
-def _head(head: AnswerHead, tier: str) -> Json:
-    named = {"service_tier": tier} if tier else {}
-    own = f"chatcmpl-{head.id.removeprefix('chatcmpl-')}"
-    return {"id": own, "created": head.created, "model": head.model, **named}
+def _write_head(head: AnswerHead, tier: str) -> Json:
+    tier_member = {"service_tier": tier} if tier else {}
+    answer_id = f"chatcmpl-{head.id.removeprefix('chatcmpl-')}"
+    return {"id": answer_id, "created": head.created, "model": head.model, **tier_member}
 
 
-def _reason(end: AnswerEnd) -> str:
+def _finish_word(end: AnswerEnd) -> str:
     return end.word if end.finish is FinishReason.UNKNOWN else end.finish.value
 
 
-def _form(name: str, custom: frozenset[str]) -> tuple[str, str]:
-    """Returns the type of a call, and the name of its text."""
+def _call_form(name: str, custom: frozenset[str]) -> tuple[str, str]:
+    """Returns the type of a call, and the member that has its arguments."""
     return ("custom", "input") if name in custom else ("function", "arguments")
 
 
-def _call(block: AnswerBlock, custom: frozenset[str]) -> Json:
-    kind, field = _form(block.name, custom)
+def _write_call(block: AnswerBlock, custom: frozenset[str]) -> Json:
+    kind, field = _call_form(block.name, custom)
     return {"id": block.call_id, "type": kind, kind: {"name": block.name, field: block.text}}
 
 
-def _line(value: Json) -> bytes:
+def _write_line(value: Json) -> bytes:
     return f"data: {to_json(value)}\n\n".encode()

@@ -65,7 +65,7 @@ OPTIONS: Final = "stream_options"
 USAGE: Final = {"include_usage": True}
 WITH_USAGE: Final[Mapping[str, object]] = {OPTIONS: USAGE}
 _USAGE_MEMBER: Final = f",{to_json(WITH_USAGE)[1:-1]}".encode()
-_GOOD: Final = ("stop", "tool_calls")  # the most frequent good reasons; `ENDS` has all
+_GOOD_REASONS: Final = ("stop", "tool_calls")  # the most frequent good reasons; `ENDS` has all
 _CUT: Final = AnswerEnding.CUT
 
 
@@ -84,7 +84,10 @@ class ChatDialect:
         self.call_mark = '"tool_calls"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
-        """Returns the beginning that all turns share, as `conversation_opening`."""
+        """Returns the beginning that all turns of a conversation share.
+
+        skipped: see `conversation_opening`.
+        """
         return conversation_opening(request.value("messages"), skipped=skipped)
 
     def patched(
@@ -99,27 +102,29 @@ class ChatDialect:
         serialize_tools: forbids parallel tool calls. A stream always requests usage;
         `ChatStream` may hide it.
         """
-        wanted = _wanted(request, target)
+        new_fields = _build_fields(request, target)
         if serialize_tools and not request.serial_tools:
-            wanted["parallel_tool_calls"] = False
+            new_fields["parallel_tool_calls"] = False
         addendum = target.request_patch.prompt_addendum
-        only_usage = request.stream and wanted == WITH_USAGE and OPTIONS not in request.members
-        if not addendum and (only_usage or not (wanted or request.stream)):
+        adds_only_usage = (
+            request.stream and new_fields == WITH_USAGE and OPTIONS not in request.members
+        )
+        if not addendum and (adds_only_usage or not (new_fields or request.stream)):
             body = model_alone(request, target)
             if body is not None:
-                return _with_usage(body) if only_usage else body
-        edits = [model_edit(request, target), *field_edits(request, wanted)]
-        if request.stream and "stream_options" not in wanted:
-            edits += _asks_for_usage(request)
+                return _add_usage(body) if adds_only_usage else body
+        edits = [model_edit(request, target), *field_edits(request, new_fields)]
+        if request.stream and "stream_options" not in new_fields:
+            edits += _usage_edits(request)
         messages = request.members.values.get("messages") if addendum else None
         if messages is not None:
-            edits += _with_addendum(request.text, messages, addendum)
+            edits += _addendum_edits(request.text, messages, addendum)
         return apply_edits(request.text, edits)
 
     def plain_stream(self, members: ParsedObject, model: str) -> bytes | None:
         """Replaces only the model, quickly. Returns None if that is not possible."""
         body = members.with_text("model", model) if OPTIONS not in members.found else None
-        return None if body is None else _with_usage(body)
+        return None if body is None else _add_usage(body)
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         """Returns the usage. Raises UpstreamFailed for a missing answer or a failed end.
@@ -136,54 +141,53 @@ class ChatDialect:
         # Most answers have text and end well.
         content = message.get("content")
         is_text = content.__class__ is str and content and not content.isspace()
-        if not (is_text and reason in _GOOD):
+        if not (is_text and reason in _GOOD_REASONS):
             choices = iter_objects(members.get("choices"))
             messages = [
                 message,
                 *(choice.get("message") for choice in choices),
             ]
-            says = any(isinstance(m, dict) and has_answer(m) for m in messages)
-            if not reason and not says:
+            has_output = any(isinstance(m, dict) and has_answer(m) for m in messages)
+            if not reason and not has_output:
                 raise empty_answer_error("finish_reason")
             if reason:
-                check_ending(reason, has_output=says, silence=silence)
+                check_ending(reason, has_output=has_output, silence=silence)
         if reason and "tool_calls" in message and read_ending(reason) is not _CUT:
-            check_arguments(_arguments(message["tool_calls"]))
+            check_arguments(_iter_arguments(message["tool_calls"]))
         return read_usage(members.get("usage"), members.get("service_tier"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
-        """Returns how a whole answer deviates from its protocol, without harm; None if it
-        does not.
-        """
+        """Returns the harmless deviation of a whole answer from its protocol, or None."""
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
-                if isinstance(choice, dict) and choice.get("finish_reason") not in _GOOD:
+                if (
+                    isinstance(choice, dict)
+                    and choice.get("finish_reason") not in _GOOD_REASONS
+                ):
                     return end_irregularity(choice.get("finish_reason"))
         return None
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
-        """Returns the schema that the request demands of its answer, as `read_schema`."""
+        """Returns the schema that the request demands of its answer. See `read_schema`."""
         return read_schema(request.members.get("response_format"))
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
         """Returns the schemas of the offered tools by name; None for a tool that takes any
         text.
         """
-        found: dict[str, object] = {}
+        schemas: dict[str, object] = {}
         for tool in iter_objects(request.value("tools")):
             function = tool.get("function")
             custom = tool.get("custom")
             if isinstance(function, Mapping):
-                found[str(function.get("name"))] = function.get("parameters") or ANY
+                schemas[str(function.get("name"))] = function.get("parameters") or ANY
             elif isinstance(custom, Mapping):
-                found[str(custom.get("name"))] = None
-        return found
+                schemas[str(custom.get("name"))] = None
+        return schemas
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
-        """Reads the signals of a whole answer. members: the answer, as the provider sent
-        it.
-        """
+        """Reads the signals of a whole answer. members: the provider's unchanged answer."""
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -195,56 +199,60 @@ class ChatDialect:
         JSON; None to keep the provider's.
         """
         n = request.members.get("n")
-        wanted = n if type(n) is int and n > 1 else 1
-        return ChatStream(json_name, show_usage=request.wants_usage, wanted=wanted)
+        choice_count = n if type(n) is int and n > 1 else 1
+        return ChatStream(
+            json_name,
+            show_usage=request.wants_usage,
+            choice_count=choice_count,
+        )
 
     def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - the header has it
         """Puts an error of OpenAI's shape into the shape of this protocol."""
         return reply
 
 
-def _arguments(calls: object) -> Iterator[object]:
+def _iter_arguments(calls: object) -> Iterator[object]:
     for call in iter_objects(calls):
         function = call.get("function")
         if isinstance(function, dict):
             yield function.get("arguments")
 
 
-def _wanted(request: ClientRequest, target: RequestTarget) -> dict[str, object]:
+def _build_fields(request: ClientRequest, target: RequestTarget) -> dict[str, object]:
     """Returns the top-level fields to set: the target's settings, and usage for a stream."""
-    wanted = setting_edits(request, target, CHAT_RESERVED)
+    new_fields = setting_edits(request, target, CHAT_RESERVED)
     response_format = target.request_patch.response_format
     if response_format:
-        wanted["response_format"] = response_format
+        new_fields["response_format"] = response_format
     if request.stream:
-        own = wanted.get("stream_options")
-        if isinstance(own, Mapping):
-            wanted["stream_options"] = {**own, "include_usage": True}
-        elif "stream_options" in wanted or not isinstance(
+        stream_options = new_fields.get("stream_options")
+        if isinstance(stream_options, Mapping):
+            new_fields["stream_options"] = {**stream_options, "include_usage": True}
+        elif "stream_options" in new_fields or not isinstance(
             request.value("stream_options"), dict
         ):
-            wanted["stream_options"] = dict(USAGE)
-    return wanted
+            new_fields["stream_options"] = dict(USAGE)
+    return new_fields
 
 
-def _with_usage(body: bytes) -> bytes:
+def _add_usage(body: bytes) -> bytes:
     close = body.rindex(b"}")  # the last brace: only white space may follow
     return b"%b%b%b" % (body[:close], _USAGE_MEMBER, body[close:])
 
 
-def _asks_for_usage(request: ClientRequest) -> list[TextEdit]:
+def _usage_edits(request: ClientRequest) -> list[TextEdit]:
     if request.wants_usage:
         return []
     start = request.members.values["stream_options"].start
-    given = cast("Mapping[str, object]", request.value("stream_options"))
-    options, close = member_spans(request.text, start, given)
+    stream_options = cast("Mapping[str, object]", request.value("stream_options"))
+    options, close = member_spans(request.text, start, stream_options)
     option = options.get("include_usage")
     if option is not None:
         return [TextEdit(option.start, option.end, "true")]
     return [TextEdit(close, close, f'{"," if options else ""}"include_usage":true')]
 
 
-def _with_addendum(
+def _addendum_edits(
     text: str,
     messages: JsonSpan,
     addendum: str,
@@ -256,8 +264,10 @@ def _with_addendum(
         if isinstance(message.value, dict) and message.value.get("role") in SYSTEM_ROLES:
             content = member_spans(text, message.start, message.value).values.get("content")
             return append_members(content, addendum) if content else []
-    new = to_json({"role": "system", "content": addendum}) + ("," if messages.value else "")
-    return [TextEdit(messages.start + 1, messages.start + 1, new)]
+    new_message = to_json({"role": "system", "content": addendum}) + (
+        "," if messages.value else ""
+    )
+    return [TextEdit(messages.start + 1, messages.start + 1, new_message)]
 
 
 CHAT: Final = ChatDialect()

@@ -41,19 +41,18 @@ from router.protocols.event_stream import (
 
 # The content of a JSON string without `\u`, because that could be a lone surrogate.
 _TEXT_PATTERN: Final = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])++')
-_TEXT: Final = _TEXT_PATTERN.fullmatch
-_NAME: Final = re.compile(r"[a-z_]+").fullmatch
-_ESCAPE_OR_END: Final = re.compile(rb"[\\\n\r]").search
+_match_text: Final = _TEXT_PATTERN.fullmatch
+_match_name: Final = re.compile(r"[a-z_]+").fullmatch
+_find_escape_or_end: Final = re.compile(rb"[\\\n\r]").search
 EVENT_END: Final = b"\n\n"
 # The most texts that wait for the signals.
-MOST_UNREAD: Final = 64
+MOST_UNREAD_TEXTS: Final = 64
 # Stands for the text while the filter makes a form.
 _PLACEHOLDER: Final = b"0-swapgate-text-0"
 
 
 class TextEventForm(NamedTuple):
-    """The bytes around an event's text, as the provider sends them and as the client gets
-    them.
+    """The bytes around an event's text, both the provider's and the client's.
 
     A provider's text events differ only in their text. For events of this form, the filter
     parses no JSON. between: the bytes between the texts of two such events.
@@ -80,25 +79,25 @@ class TextEventForm(NamedTuple):
 
         write: rewrites an event for the client. Raises InputError.
         """
-        if not _NAME(name) or event.count(b'"%b"' % name.encode()) != 1:
+        if not _match_name(name) or event.count(b'"%b"' % name.encode()) != 1:
             return None
-        found = re.search(rb'"%b"[ \t]*:[ \t]*"' % name.encode(), event)
-        text = _TEXT_PATTERN.match(event, found.end()) if found else None
+        opening = re.search(rb'"%b"[ \t]*:[ \t]*"' % name.encode(), event)
+        text = _TEXT_PATTERN.match(event, opening.end()) if opening else None
         if text is None:
             return None
         before = event[: text.start()]
         after = event[text.end() :]
         # Without an escape around the text, every quote begins or ends a string.
-        if _ESCAPE_OR_END(before + after) or after[:1] != b'"':
+        if _find_escape_or_end(before + after) or after[:1] != b'"':
             return None
         try:
-            sent = write(before + _PLACEHOLDER + after).split(_PLACEHOLDER)
+            sent_parts = write(before + _PLACEHOLDER + after).split(_PLACEHOLDER)
         except InputError:  # NaN or an infinity: the filter must rewrite such events
             return None
-        if len(sent) != 2:
+        if len(sent_parts) != 2:
             return None
         after += EVENT_END
-        sent_before, sent_after = sent[0], sent[1] + EVENT_END
+        sent_before, sent_after = sent_parts[0], sent_parts[1] + EVENT_END
         between = after + before
         return cls(
             before,
@@ -112,8 +111,9 @@ class TextEventForm(NamedTuple):
         )
 
     def texts(self, data: bytes) -> list[bytes]:
-        """Returns the texts of complete events as JSON without quotes; empty if an event has
-        another form.
+        """Returns the texts of complete events, as JSON strings without their quotes.
+
+        Returns an empty list if an event has another form.
         """
         before = self.before
         after = self.after
@@ -122,7 +122,7 @@ class TextEventForm(NamedTuple):
         texts = data[len(before) : -len(after)].split(self.between)
         # A space between two texts cannot complete an escape.
         joined = b" ".join(texts)
-        if _TEXT(joined) is None or (len(texts) > 1 and b"" in texts):
+        if _match_text(joined) is None or (len(texts) > 1 and b"" in texts):
             return []
         if not joined.isascii():
             try:
@@ -132,18 +132,20 @@ class TextEventForm(NamedTuple):
         return texts
 
 
-def decoded(text: bytes) -> str:
+def decode_text(text: bytes) -> str:
     """Returns the text of a JSON string without its quotes."""
     return str(json.loads(b'"%b"' % text)) if text.find(b"\\") >= 0 else text.decode()
 
 
 DONE: Final = b"data: [DONE]\n\n"
-_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
-_GOOD: Final = ("stop", "tool_calls")  # the most frequent good reasons; `ENDS` has all
+_EMPTY_VALUES: Final[tuple[object, ...]] = (None, "", [], {})
+_GOOD_REASONS: Final = ("stop", "tool_calls")  # the most frequent good reasons; `ENDS` has all
 # Members of a message or delta that are not output.
-_BESIDE: Final = frozenset({"role", "name", "id", "annotations", "provider_specific_fields"})
+_METADATA_MEMBERS: Final = frozenset(
+    {"role", "name", "id", "annotations", "provider_specific_fields"}
+)
 # Thinking is output, but an answer with thinking only is empty.
-_THOUGHTS: Final = frozenset(
+_THINKING_MEMBERS: Final = frozenset(
     {
         "reasoning",
         "reasoning_content",
@@ -151,18 +153,18 @@ _THOUGHTS: Final = frozenset(
         "thinking_blocks",
     }
 )
-_NO_TEXT: Final[tuple[str, object] | None] = None
+_NO_TEXT_EVENT: Final[tuple[str, object] | None] = None
 
 
 class ChatStream(StreamFilter):
     """Filters one chat stream.
 
     The stream ends with `[DONE]` after every choice that began has a finish reason. It may
-    also end with the connection after all `wanted` choices have finish reasons: some
-    providers send the choices one after another.
+    also end with the connection after `choice_count` choices have finish reasons, because
+    some providers send the choices one after another.
 
-    show_usage: the client asked for the usage. wanted: the number of choices that it asked
-    for.
+    show_usage: the client asked for the usage. choice_count: the number of choices that the
+    client asked for.
     """
 
     def __init__(
@@ -170,48 +172,51 @@ class ChatStream(StreamFilter):
         json_name: str | None,
         *,
         show_usage: bool,
-        wanted: int = 1,
+        choice_count: int = 1,
     ) -> None:
         super().__init__(json_name)
         self._show_usage = show_usage
-        self._wanted = wanted
-        self._says = False  # text, a call or a refusal arrived
-        self._rewritten = False  # the filter changed the event's calls
+        self._choice_count = choice_count
+        self._has_output = False  # text, a call or a refusal arrived
+        self._calls_changed = False  # the filter changed the event's calls
         self._counts: dict[int, int] = {}  # number of calls, by choice
-        self._empty: dict[int, CallPieces] = {}  # calls whose empty object the filter holds
+        # Calls with an empty object that the filter holds back.
+        self._held_calls: dict[int, CallPieces] = {}
         self._choices: set[object] = set()
         self._ended: set[object] = set()
         self._form: TextEventForm | None = None
         self._unread: list[bytes] = []  # texts of the form that `signals` do not know yet
-        self._without_form = 0  # number of text events that fitted no form
+        self._unformed_events = 0  # number of text events that fitted no form
         # Of the last event that fitted no form: text member and choice, if it had text.
-        self._text: tuple[str, object] | None = None
+        self._text_event: tuple[str, object] | None = None
 
     def feed(self, data: bytes) -> bytes:
         # Most often the data is one complete text event.
         if self._form is not None and not self._buffer and self._pieces is None:
-            sent = self._formed(self._form, data)
+            sent = self._forward_formed(self._form, data)
             if sent:
                 return sent
         return super().feed(data)
 
     def _event(self, event: bytes, end: bytes) -> bytes:
         if self._form is not None:
-            sent = self._formed(self._form, event + end)
+            sent = self._forward_formed(self._form, event + end)
             if sent:
                 return sent
-        self._text = _NO_TEXT
+        self._text_event = _NO_TEXT_EVENT
         sent = super()._event(event, end)
-        if self._text is not None and not self.failure:
-            self._without_form += 1
+        if self._text_event is not None and not self.failure:
+            self._unformed_events += 1
             # Making a form costs as much as parsing an event: try only after 1, 2, 4 … events.
             # Wait until text has arrived, because with a form the filter no longer checks that.
-            is_turn = not self._without_form & (self._without_form - 1)
-            if is_turn and (self._says or self._text[0] in _THOUGHTS):
-                self._form = TextEventForm.from_event(event, *self._text, self._written)
+            tries_form = not self._unformed_events & (self._unformed_events - 1)
+            if tries_form and (self._has_output or self._text_event[0] in _THINKING_MEMBERS):
+                self._form = TextEventForm.from_event(
+                    event, *self._text_event, self._rewrite_event
+                )
         return sent
 
-    def _formed(self, form: TextEventForm, data: bytes) -> bytes:
+    def _forward_formed(self, form: TextEventForm, data: bytes) -> bytes:
         """Forwards events of the known form; returns no bytes for other data."""
         texts = form.texts(data)
         if not texts:
@@ -220,23 +225,23 @@ class ChatStream(StreamFilter):
         self.progress_events += len(texts)
         if form.is_content and self._signals is not None:
             self._unread += texts
-            if len(self._unread) > MOST_UNREAD:
+            if len(self._unread) > MOST_UNREAD_TEXTS:
                 self._read_texts(form.choice)
         return form.sent_before + form.sent_between.join(texts) + form.sent_after
 
     def _read_texts(self, choice: object) -> None:
         texts = b"".join(self._unread)
         self._unread.clear()
-        self._note(AnswerSignals.text, choice, decoded(texts))
+        self._note(AnswerSignals.text, choice, decode_text(texts))
 
     @property
     def signals(self) -> AnswerSignals | None:
-        """The signals so far. Reading them reads the texts that wait, all at once."""
+        """The signals so far. First, the filter reads all waiting texts at once."""
         if self._unread and self._form is not None:
             self._read_texts(self._form.choice)
         return self._signals
 
-    def _written(self, event: bytes) -> bytes:
+    def _rewrite_event(self, event: bytes) -> bytes:
         """Rewrites a text event for the client. Raises InputError for invalid JSON."""
         payload = event_data(event) or b""
         members = parse_object(payload)
@@ -253,31 +258,31 @@ class ChatStream(StreamFilter):
 
     @property
     def ended(self) -> bool:
-        return len(self._ended) >= self._wanted and self._all_ended
+        return len(self._ended) >= self._choice_count and self._all_ended
 
     @property
     def _all_ended(self) -> bool:
         return bool(self._ended) and not self._choices - self._ended
 
-    def _mark(self, event: bytes) -> bytes:
+    def _handle_done(self, event: bytes) -> bytes:
         if not self._all_ended:
             self._fail("the stream ended without a finish_reason")
             return b""
         self.committed = self.finished = True
         return event
 
-    def _closed(self) -> bytes:
+    def _handle_early_close(self) -> bytes:
         if self._all_ended and not self.ended:
-            self._fail(f"{len(self._ended)} of {self._wanted} choices came")
+            self._fail(f"{len(self._ended)} of {self._choice_count} choices came")
             return b""
-        end = self._mark(DONE)
+        end = self._handle_done(DONE)
         if end:
             self.irregularities.add(Irregularity.NO_LAST_EVENT)
         return end
 
     def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:  # noqa: ARG002 - the top level is enough
         if members.get("error"):
-            self._refused(members.get("error"))
+            self._fail_with_error(members.get("error"))
             return None
         usage = members.get("usage")
         # The chunk with the usage may lack the tier that earlier chunks have.
@@ -287,49 +292,55 @@ class ChatStream(StreamFilter):
             self.counted = self.usage is not None
             self.given_usage = usage
         choices = members.get("choices")
-        self._rewritten = False
+        self._calls_changed = False
         if isinstance(choices, list):
-            self._note_choices(choices, alone=usage is None)
+            self._note_choices(choices, without_usage=usage is None)
             if self.failure:
                 return None
         if not (self._show_usage or choices) and usage:
             return None
-        hides = usage and not self._show_usage  # some providers send it with the last choice
-        if hides or self._rewritten or (choices and not members.found.get("id", True)):
-            return self._edits(members, hides=bool(hides))
+        hides_usage = (
+            usage and not self._show_usage
+        )  # some providers send it with the last choice
+        if (
+            hides_usage
+            or self._calls_changed
+            or (choices and not members.found.get("id", True))
+        ):
+            return self._edits(members, hides_usage=bool(hides_usage))
         if not self.model and isinstance(model := members.get("model"), str):
             self.model = model
         return () if self._json_name is None else MODEL_ALONE
 
-    def _edits(self, members: ParsedObject, *, hides: bool) -> Sequence[TextEdit]:
+    def _edits(self, members: ParsedObject, *, hides_usage: bool) -> Sequence[TextEdit]:
         edits = [*self._model_edit(members.text_place("model"))]
-        if hides:
+        if hides_usage:
             edits.append(member_edit(members, "usage", "null"))
         if not members.found.get("id", True):
             edits.append(self._id_edit(members))
-        if self._rewritten:
+        if self._calls_changed:
             edits.append(member_edit(members, "choices", to_json(members.get("choices"))))
         return edits
 
-    def _note_choices(self, choices: list[object], *, alone: bool) -> None:
-        only: tuple[str, object] | None = None
+    def _note_choices(self, choices: list[object], *, without_usage: bool) -> None:
+        text_event: tuple[str, object] | None = None
         for choice in choices:
             if isinstance(choice, dict):
-                only = self._choice(choice)
-                if self._empty:
+                text_event = self._read_choice(choice)
+                if self._held_calls:
                     self._finish_calls(choice)
                 if self.usage is None and choice.get("usage"):
                     # Moonshot has it in the last choice.
                     self.given_usage = choice["usage"]
                     self.usage = read_usage(self.given_usage, self.tier)
                     self.counted = self.usage is not None
-        if alone and len(choices) == 1:
-            self._text = only
+        if without_usage and len(choices) == 1:
+            self._text_event = text_event
 
-    def _choice(self, choice: dict[str, object]) -> tuple[str, object] | None:
+    def _read_choice(self, choice: dict[str, object]) -> tuple[str, object] | None:
         """Reads one choice of an event: output, calls and end.
 
-        Returns the name and choice of its text if the event has nothing else.
+        Returns the text's member and choice if the event has no other output.
         """
         if self.signals is not None:
             self._note(read_signals, choice, "delta")
@@ -337,21 +348,21 @@ class ChatStream(StreamFilter):
         delta = choice.get("delta")
         number = index if isinstance(index, int) else 0
         self._choices.add(number)
-        outputs = 0
+        output_members = 0
         text = None
         if isinstance(delta, dict):
             for name, value in delta.items():
-                if name not in _BESIDE and value not in _NOTHING:
-                    outputs += 1
+                if name not in _METADATA_MEMBERS and value not in _EMPTY_VALUES:
+                    output_members += 1
                     text = name if isinstance(value, str) else None
-                    self._says = self._says or not (
-                        name in _THOUGHTS
+                    self._has_output = self._has_output or not (
+                        name in _THINKING_MEMBERS
                         or (isinstance(value, str) and value.isspace())
                         or (value.__class__ is list and is_thinking(value))
                     )
                     if name == "tool_calls" and isinstance(value, list):
-                        self._collect(number, value)
-        if outputs:
+                        self._collect_calls(number, value)
+        if output_members:
             self.output_events += 1
             self.progress_events += 1
             self.committed = self.committed or _has_substance(delta)
@@ -359,8 +370,11 @@ class ChatStream(StreamFilter):
         if reason:  # some providers send an empty reason with every delta
             self.finish_reasons.append(str(reason))
             # One of several choices may be empty while later choices have output.
-            says = self._says or len(self._ended) + 1 < self._wanted
-            if not ((says and reason in _GOOD) or self._ends_well(reason, has_output=says)):
+            has_output = self._has_output or len(self._ended) + 1 < self._choice_count
+            if not (
+                (has_output and reason in _GOOD_REASONS)
+                or self._ends_well(reason, has_output=has_output)
+            ):
                 return None
             if self._calls is not None and self._has_broken_call(reason):
                 return None
@@ -368,105 +382,103 @@ class ChatStream(StreamFilter):
             self.progress_events += 1
             self.committed = True
             return None
-        is_alone = outputs == 1 and (index is None or isinstance(index, int))
+        is_alone = output_members == 1 and (index is None or isinstance(index, int))
         return (text, index) if is_alone and text is not None else None
 
-    def _collect(self, choice: int, calls: list[object]) -> None:
+    def _collect_calls(self, choice: int, calls: list[object]) -> None:
         """Collects the pieces of function calls, to check them at the answer's end.
 
-        It rewrites pieces that a client would join differently than the router.
+        Rewrites the pieces that a client would join differently than the router.
         """
         if self._calls is None:
             self._calls = CallCollector()
-        sent: list[object] = []
+        sent_calls: list[object] = []
         for number, call in enumerate(calls):
             function = call.get("function") if isinstance(call, dict) else None
             if isinstance(call, dict) and isinstance(function, dict):
                 place = choice, piece_place(call, number)
-                known = self._calls.add(
+                pieces = self._calls.add(
                     place,
                     call.get("id"),
                     clean_name(function.get("name")),
                     arguments_text(function.get("arguments")),
                 )
-                sent += self._piece(known, choice, call, function)
+                sent_calls += self._pieces_to_send(pieces, choice, call, function)
             else:
-                sent.append(call)
-        if sent != calls:
-            calls[:] = sent
-            self._rewritten = True
+                sent_calls.append(call)
+        if sent_calls != calls:
+            calls[:] = sent_calls
+            self._calls_changed = True
 
-    def _piece(
+    def _pieces_to_send(
         self,
-        known: CallPieces,
+        pieces: CallPieces,
         choice: int,
         call: dict[str, object],
         function: dict[str, object],
     ) -> list[object]:
-        """Returns the pieces to send for a piece of a call: each call gets one id, name and
-        index.
+        """Returns the pieces to send for a piece of a call. A call gets one id, name and index.
 
-        An empty object is held back until the next piece shows whether it is a placeholder.
+        The filter holds an empty object until the next piece shows whether it is a
+        placeholder.
         """
         name = clean_name(function.get("name"))
-        given = arguments_text(function.get("arguments"))
-        before: list[object] = []
+        arguments = arguments_text(function.get("arguments"))
+        held_pieces: list[object] = []
         piece = dict(call)
-        part = dict(function)
-        if not known.sent_id:
-            before = self._rest(choice)
-            known.number = self._counts.get(choice, 0)
-            self._counts[choice] = known.number + 1
-            place = choice, known.number
-            known.sent_id = piece["id"] = self.ids.of_call(call.get("id"), place)
+        sent_function = dict(function)
+        if not pieces.sent_id:
+            held_pieces = self._release_held_call(choice)
+            pieces.number = self._counts.get(choice, 0)
+            self._counts[choice] = pieces.number + 1
+            place = choice, pieces.number
+            pieces.sent_id = piece["id"] = self.ids.of_call(call.get("id"), place)
             piece["type"] = call.get("type") or "function"
-            part["name"] = name or known.name
-            if known.is_empty:
-                self._empty[choice] = known
+            sent_function["name"] = name or pieces.name
+            if pieces.is_empty:
+                self._held_calls[choice] = pieces
         else:  # some clients join the ids and names of all pieces
             piece.pop("id", None)
-            if name == known.name:
-                part.pop("name", None)
-        if self._empty.get(choice) is known:
-            if known.is_empty:
-                given = ""
+            if name == pieces.name:
+                sent_function.pop("name", None)
+        if self._held_calls.get(choice) is pieces:
+            if pieces.is_empty:
+                arguments = ""
             else:
-                del self._empty[choice]
-        if given is not None:
-            part["arguments"] = given
+                del self._held_calls[choice]
+        if arguments is not None:
+            sent_function["arguments"] = arguments
         return [
-            *before,
+            *held_pieces,
             {
                 **piece,
-                "index": known.number,
-                "function": part,
+                "index": pieces.number,
+                "function": sent_function,
             },
         ]
 
     def _finish_calls(self, choice: dict[str, object]) -> None:
-        """Adds the arguments that were held back to the event with the choice's finish
-        reason.
-        """
+        """Adds the held arguments to the event with the choice's finish reason."""
         index = choice.get("index")
         delta = choice.get("delta")
         if choice.get("finish_reason") and (
-            rest := self._rest(index if isinstance(index, int) else 0)
+            rest := self._release_held_call(index if isinstance(index, int) else 0)
         ):
             delta = choice["delta"] = delta if isinstance(delta, dict) else {}
             delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *rest]
-            self._rewritten = True
+            self._calls_changed = True
 
-    def _rest(self, choice: int) -> list[object]:
-        call = self._empty.pop(choice, None)
+    def _release_held_call(self, choice: int) -> list[object]:
+        call = self._held_calls.pop(choice, None)
         return [{"index": call.number, "function": {"arguments": EMPTY}}] if call else []
 
 
 def has_answer(message: Mapping[str, object]) -> bool:
     """Returns whether a message has text, a call or a refusal; thinking alone is no answer."""
     return any(
-        name not in _BESIDE
-        and name not in _THOUGHTS
-        and value not in _NOTHING
+        name not in _METADATA_MEMBERS
+        and name not in _THINKING_MEMBERS
+        and value not in _EMPTY_VALUES
         and not (isinstance(value, str) and value.isspace())
         and not is_thinking(value)
         for name, value in message.items()
@@ -477,22 +489,22 @@ def _has_substance(delta: object) -> bool:
     """Returns whether the delta rules out a fail-over. A tool's name alone does not."""
     if isinstance(delta, dict):
         for name, value in delta.items():
-            if name in _BESIDE or value in _NOTHING:
+            if name in _METADATA_MEMBERS or value in _EMPTY_VALUES:
                 continue
             is_blank = isinstance(value, str) and value.isspace()
-            if not is_blank and _call_is_begun(name, value):
+            if not is_blank and _has_call_begun(name, value):
                 return True
     return False
 
 
-def _call_is_begun(name: str, value: object) -> bool:
+def _has_call_begun(name: str, value: object) -> bool:
     if name == "function_call":
         return not isinstance(value, dict) or bool(value.get("arguments"))
     if name != "tool_calls":
         return True
     return any(
-        part.get(given)
+        function.get(arguments_name)
         for call in iter_objects(value)
-        for kind, given in (("function", "arguments"), ("custom", "input"))
-        if isinstance(part := call.get(kind), dict)
+        for kind, arguments_name in (("function", "arguments"), ("custom", "input"))
+        if isinstance(function := call.get(kind), dict)
     )

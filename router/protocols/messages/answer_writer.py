@@ -1,7 +1,8 @@
 """Writes answer blocks as an Anthropic message or its events, and Anthropic's errors.
 
-The end of a translation: `chat.answer_reader` reads the chat's answer, `message_request`
-has translated the request. Each error reply to a client of this protocol passes here, too.
+The last step of a translation: `message_request` has translated the request, and
+`chat.answer_reader` reads the chat's answer. `anthropic_error` writes every error reply to
+a client of this protocol.
 """
 
 import json
@@ -25,7 +26,7 @@ from router.protocols.answers import (
 )
 from router.protocols.event_stream import write_event
 
-_STOPS: Final[Mapping[FinishReason, str]] = {
+_STOP_REASONS: Final[Mapping[FinishReason, str]] = {
     FinishReason.STOP: "end_turn",
     FinishReason.LENGTH: "max_tokens",
     FinishReason.CALLS: "tool_use",
@@ -34,15 +35,16 @@ _STOPS: Final[Mapping[FinishReason, str]] = {
 
 
 def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
-    """Writes a whole answer as a message. maker: the target that made the thinking; empty
-    for none.
+    """Writes a whole answer as a message.
+
+    maker: the target that made the thinking; empty to write no mark.
     """
-    content = [_block(block, _signature(maker)) for block in answer.blocks]
+    content = [_write_block(block, _maker_mark(maker)) for block in answer.blocks]
     return to_json(
         {
-            **_head(answer.head),
+            **_write_head(answer.head),
             "content": content,
-            **_stop(answer.end),
+            **_write_stop(answer.end),
         }
         | {"usage": message_usage(answer.end.usage)}
     ).encode()
@@ -52,13 +54,13 @@ class MessageEventWriter:
     """Writes a stream's events. maker: the target that made the thinking."""
 
     def __init__(self, maker: str = "") -> None:
-        self._signature = _signature(maker)
+        self._maker_mark = _maker_mark(maker)
         self._number = -1
         self._kind = BlockKind.TEXT
 
     def begin(self, head: AnswerHead) -> bytes:
         start = {
-            **_head(head),
+            **_write_head(head),
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -69,8 +71,8 @@ class MessageEventWriter:
     def open(self, block: AnswerBlock) -> bytes:
         self._number += 1
         self._kind = block.kind
-        began = {"index": self._number, "content_block": _block(block)}
-        return write_event("content_block_start", began)
+        block_start = {"index": self._number, "content_block": _write_block(block)}
+        return write_event("content_block_start", block_start)
 
     def more(self, text: str) -> bytes:
         match self._kind:
@@ -84,7 +86,7 @@ class MessageEventWriter:
 
     def close(self, sealed: str = "") -> bytes:
         stop = write_event("content_block_stop", {"index": self._number})
-        signature = sealed or self._signature
+        signature = sealed or self._maker_mark
         if self._kind is not BlockKind.THINKING or not signature:
             return stop
         signed = {"type": "signature_delta", "signature": signature}
@@ -93,7 +95,7 @@ class MessageEventWriter:
 
     def end(self, end: AnswerEnd) -> bytes:
         data: dict[str, object] = {
-            "delta": _stop(end),
+            "delta": _write_stop(end),
             "usage": message_usage(end.usage),
         }
         return write_event("message_delta", data) + write_event("message_stop", {})
@@ -103,7 +105,10 @@ class MessageEventWriter:
 
 
 def message_usage(usage: TokenUsage | None) -> dict[str, object]:
-    """Anthropic's `input_tokens` excludes tokens read from the cache or written to it."""
+    """Returns the usage in a message's form.
+
+    Anthropic's `input_tokens` excludes tokens read from the cache or written to it.
+    """
     input_tokens, output_tokens, cached, written, hour, tier = usage or NO_USAGE
     counts: dict[str, object] = {
         "input_tokens": input_tokens - cached - written,
@@ -121,30 +126,30 @@ def message_usage(usage: TokenUsage | None) -> dict[str, object]:
     return counts
 
 
-def _head(head: AnswerHead) -> dict[str, object]:
-    own = head.id if head.id.startswith("msg_") else f"msg_{head.id}"
+def _write_head(head: AnswerHead) -> dict[str, object]:
+    message_id = head.id if head.id.startswith("msg_") else f"msg_{head.id}"
     return {
-        "id": own,
+        "id": message_id,
         "type": "message",
         "role": "assistant",
         "model": head.model,
     }
 
 
-def _signature(maker: str) -> str:
+def _maker_mark(maker: str) -> str:
     """Returns the maker's mark. It is not a signature: only the provider could sign."""
     return mark_piece("", maker) if maker else ""
 
 
-def _block(block: AnswerBlock, signature: str = "") -> dict[str, object]:
+def _write_block(block: AnswerBlock, signature: str = "") -> dict[str, object]:
     match block.kind:
         case BlockKind.CALL:
-            given = json.loads(block.text or "{}")
+            arguments = json.loads(block.text or "{}")
             return {
                 "type": "tool_use",
                 "id": block.call_id,
                 "name": block.name,
-                "input": given,
+                "input": arguments,
             }
         case BlockKind.THINKING:
             return {
@@ -156,18 +161,20 @@ def _block(block: AnswerBlock, signature: str = "") -> dict[str, object]:
             return {"type": "text", "text": block.text}
 
 
-def _stop(end: AnswerEnd) -> dict[str, object]:
-    """Returns the stop reason. An unknown reason of the provider stays, so that it is not a
-    good one.
+def _write_stop(end: AnswerEnd) -> dict[str, object]:
+    """Returns the members with the stop reason.
+
+    A reason that the router does not know stays, so that the client does not read a good
+    ending.
     """
-    reason = "stop_sequence" if end.stop_sequence else end.word or _STOPS[end.finish]
+    reason = "stop_sequence" if end.stop_sequence else end.word or _STOP_REASONS[end.finish]
     return {
         "stop_reason": reason,
         "stop_sequence": end.stop_sequence or None,
     }
 
 
-_BY_STATUS: Final[Mapping[int, str]] = {
+_TYPE_BY_STATUS: Final[Mapping[int, str]] = {
     401: "authentication_error",
     402: "billing_error",
     403: "permission_error",
@@ -200,26 +207,28 @@ def anthropic_error(reply: Reply, request_id: str) -> Reply:
     The type follows the status. A conversation that is too long gets Anthropic's own
     message.
     """
-    found = json.loads(reply.body)
-    if isinstance(found, dict) and found.get("type") == "error":
+    parsed = json.loads(reply.body)
+    if isinstance(parsed, dict) and parsed.get("type") == "error":
         return reply
-    error = found.get("error") if isinstance(found, dict) else None
-    shaped = dict(error) if isinstance(error, dict) else {"message": str(error or found)[:500]}
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    anthropic_fields = (
+        dict(error) if isinstance(error, dict) else {"message": str(error or parsed)[:500]}
+    )
     kind = "invalid_request_error" if reply.status < 500 else "api_error"
-    shaped["type"] = _BY_STATUS.get(reply.status, kind)
-    if shaped.get("code") == _TOO_LONG:
-        shaped["message"] = _too_long(shaped)
+    anthropic_fields["type"] = _TYPE_BY_STATUS.get(reply.status, kind)
+    if anthropic_fields.get("code") == _TOO_LONG:
+        anthropic_fields["message"] = _too_long_message(anthropic_fields)
     body = {
         "type": "error",
-        "error": shaped,
+        "error": anthropic_fields,
         "request_id": request_id,
     }
     headers = (*reply.headers, (b"request-id", request_id.encode()))
     return Reply(reply.status, headers, json.dumps(body).encode())
 
 
-def _too_long(error: Mapping[str, object]) -> str:
-    """Uses Anthropic's message, because Anthropic's clients then shorten the conversation."""
+def _too_long_message(error: Mapping[str, object]) -> str:
+    """Returns Anthropic's message, because its clients then shorten the conversation."""
     message = str(error.get("message") or "")
     # llama.cpp
     tokens = error.get("n_prompt_tokens")

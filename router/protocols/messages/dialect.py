@@ -157,13 +157,11 @@ class MessagesStream(StreamFilter):
         super().__init__(json_name)
         self._stopped = self._has_answer = False
         self._usage: TokenUsage | None = None
-        self._latest: object = ""  # type of the latest event
+        self._latest_type: object = ""  # type of the latest event
         self._held_block_end = b""  # the end of a block, until another event follows
 
     def used(self) -> TokenUsage:
-        """Returns the tokens so far: the count of the last event once it has arrived, before
-        that an estimate.
-        """
+        """Returns the tokens so far: an estimate, or the last event's count if it arrived."""
         counts = self._usage or NO_USAGE
         if self.counted:
             return counts
@@ -188,19 +186,19 @@ class MessagesStream(StreamFilter):
 
         Claude Code repeats a request after a broken stream only if no block has ended.
         """
-        self._latest = ""
+        self._latest_type = ""
         sent = super()._event(event, end)
-        if self._latest == "content_block_stop":
+        if self._latest_type == "content_block_stop":
             self._held_block_end, sent = sent, self._held_block_end
-        elif self._held_block_end and sent and self._latest not in ("", "ping"):
+        elif self._held_block_end and sent and self._latest_type not in ("", "ping"):
             sent = self._held_block_end + sent
             self._held_block_end = b""
         return sent
 
-    def _mark(self, event: bytes) -> bytes:
+    def _handle_done(self, event: bytes) -> bytes:
         return event  # this protocol has no `[DONE]`
 
-    def _closed(self) -> bytes:
+    def _handle_early_close(self) -> bytes:
         if not self._stopped:
             self._fail("the stream ended without a stop_reason")
             return b""
@@ -209,7 +207,7 @@ class MessagesStream(StreamFilter):
         return STOP_EVENT
 
     def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
-        kind = self._latest = members.get("type")
+        kind = self._latest_type = members.get("type")
         if not isinstance(kind, str) and not self.committed:
             self._fail("an event without a type")
             return None
@@ -217,31 +215,31 @@ class MessagesStream(StreamFilter):
         match kind:
             case "error":
                 error = members.get("error")
-                self._refused(error)
+                self._fail_with_error(error)
                 return None
             case "content_block_delta":
                 delta = members.get("delta")
-                self._delta(members.get("index"), delta)
+                self._note_delta(members.get("index"), delta)
                 if self.signals is not None:
                     self._note(read_delta_signals, members.get("index"), delta)
             case "content_block_start":
                 self.progress_events += 1
                 block = members.get("content_block")
-                edits = self._block(members, block)
+                edits = self._note_block(members, block)
                 if self.signals is not None:
                     self._note(read_block_signals, members.get("index"), block)
             case "message_start":
-                return self._start(text, members)
+                return self._note_start(text, members)
             case "message_delta":
-                self._end(members)
+                self._note_end(members)
                 return None if self.failure else ()
             case "message_stop":
-                return self._stop()
+                return self._handle_stop()
             case _:  # a block's end, a ping or an event of a newer protocol has no output
                 self.progress_events += kind != "ping"
         return edits
 
-    def _delta(self, place: object, delta: object) -> None:
+    def _note_delta(self, place: object, delta: object) -> None:
         """Notes a piece of a block. Output that is not only white space commits the stream."""
         if _has_output(delta):
             if isinstance(delta, dict) and "partial_json" in delta:
@@ -257,7 +255,7 @@ class MessagesStream(StreamFilter):
                 is_answer = not is_blank and _THOUGHT_PIECES.isdisjoint(delta)
                 self._has_answer = self._has_answer or is_answer
 
-    def _block(self, members: ParsedObject, block: object) -> Sequence[TextEdit]:
+    def _note_block(self, members: ParsedObject, block: object) -> Sequence[TextEdit]:
         """Notes the beginning of a block; returns the edits that give a call an id."""
         if not isinstance(block, dict):
             return ()
@@ -272,7 +270,7 @@ class MessagesStream(StreamFilter):
             return ()
         return (member_edit(members, "content_block", to_json(block)),)
 
-    def _start(self, text: str, members: ParsedObject) -> Sequence[TextEdit]:
+    def _note_start(self, text: str, members: ParsedObject) -> Sequence[TextEdit]:
         message = members.values.get("message")
         if message is None or not isinstance(message.value, dict):
             return ()
@@ -302,7 +300,7 @@ class MessagesStream(StreamFilter):
         if message.get("stop_reason"):
             self._note_stop(message["stop_reason"])
 
-    def _end(self, members: ParsedObject) -> None:
+    def _note_end(self, members: ParsedObject) -> None:
         """Reads the stop reason and the last usage."""
         delta = members.get("delta")
         if isinstance(delta, dict) and delta.get("stop_reason"):
@@ -336,9 +334,9 @@ class MessagesStream(StreamFilter):
         self._stopped = self.committed = True
         self.progress_events += 1
         if self.signals is not None:
-            self._note(AnswerSignals.ended, reason)
+            self._note(AnswerSignals.note_end, reason)
 
-    def _stop(self) -> Sequence[TextEdit] | None:
+    def _handle_stop(self) -> Sequence[TextEdit] | None:
         if not self._stopped:
             self._fail("the stream ended without a stop_reason")
             return None
@@ -438,7 +436,7 @@ class MessagesDialect(ChatDialect):
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
         for number, block in enumerate(iter_objects(members.get("content"))):
             read_block_signals(signals, number, block)
-        signals.ended(members.get("stop_reason"))
+        signals.note_end(members.get("stop_reason"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return MessagesStream(json_name)

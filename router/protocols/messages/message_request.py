@@ -26,9 +26,9 @@ from router.frame.failure import (
 from router.protocols.caller_names import BILLING
 
 # Only the original provider can read these blocks, and an answer does not need them.
-_THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
+_THINKING_TYPES: Final = frozenset({"thinking", "redacted_thinking"})
 # Blocks of a tool's result that follow in a user message.
-_DATA: Final = frozenset({"image", "document"})
+_FILE_TYPES: Final = frozenset({"image", "document"})
 _GAP: Final = "\n\n"
 _ERROR: Final = "Error: "
 Turn = dict[str, object]
@@ -39,17 +39,17 @@ def chat_messages(messages: object, translation: ChatTranslation) -> Iterator[Tu
 
     Raises Untranslatable for such a part after the last answer.
     """
-    given = list(iter_objects(messages))
-    answered = last_answer(given)
-    for number, message in enumerate(given):
+    sources = list(iter_objects(messages))
+    history_end = last_answer(sources)
+    for number, message in enumerate(sources):
         content = message.get("content")
-        blocks = _Blocks(translation.dropped, is_history=number < answered)
+        blocks = _Blocks(translation.dropped, is_history=number < history_end)
         if message.get("role") == "assistant":
-            yield _assistant(content, translation.maker, blocks)
+            yield _assistant_turn(content, translation.maker, blocks)
         elif message.get("role") == "system":
             yield {"role": "system", "content": text_or_parts(content)}
         else:
-            yield from _user(content, blocks)
+            yield from _user_turns(content, blocks)
 
 
 def plain_text(content: object, param: str = "messages") -> str:
@@ -58,7 +58,7 @@ def plain_text(content: object, param: str = "messages") -> str:
         return content if isinstance(content, str) else ""
     for block in iter_objects(content):
         if block.get("type") != "text":
-            raise _no_place(block, param)
+            raise _no_counterpart_error(block, param)
     return _GAP.join(str(block.get("text") or "") for block in iter_objects(content))
 
 
@@ -85,7 +85,7 @@ def cache_mark(block: Mapping[str, object]) -> Turn:
     return {"cache_control": mark} if isinstance(mark, Mapping) else {}
 
 
-def _assistant(
+def _assistant_turn(
     content: object,
     maker: str,
     blocks: "_Blocks",
@@ -105,24 +105,24 @@ def _assistant(
                 "function": function,
             }
             calls.append(call | cache_mark(block))
-        elif kind not in _THOUGHTS:
+        elif kind not in _THINKING_TYPES:
             texts.append(blocks.part(block))
     text = "".join(str(part.get("text") or "") for part in texts)
-    marked = any("cache_control" in part for part in texts)
-    spoken: object = texts if marked else text or (None if calls else "")
-    turn: Turn = {"role": "assistant", "content": spoken}
-    thought = _own_thoughts(content, maker) if maker else ""
-    turn |= {"reasoning_content": thought} if thought else {}
-    sealed = [
+    has_cache_mark = any("cache_control" in part for part in texts)
+    spoken_content: object = texts if has_cache_mark else text or (None if calls else "")
+    turn: Turn = {"role": "assistant", "content": spoken_content}
+    own_thinking_text = _read_own_thinking(content, maker) if maker else ""
+    turn |= {"reasoning_content": own_thinking_text} if own_thinking_text else {}
+    sealed_blocks = [
         part
         for block in iter_objects(content)
         for part in open_thoughts(block.get("signature"))
     ]
-    turn |= {"thinking_blocks": sealed} if sealed else {}
+    turn |= {"thinking_blocks": sealed_blocks} if sealed_blocks else {}
     return turn | {"tool_calls": calls} if calls else turn
 
 
-def _own_thoughts(content: object, maker: str) -> str:
+def _read_own_thinking(content: object, maker: str) -> str:
     """Returns the thinking that this maker wrote itself, without a signature."""
     return "".join(
         str(block.get("thinking") or "")
@@ -131,16 +131,16 @@ def _own_thoughts(content: object, maker: str) -> str:
     )
 
 
-def _user(content: object, blocks: "_Blocks") -> Iterator[Turn]:
-    """Puts the tools' results first: they must follow the calls immediately."""
+def _user_turns(content: object, blocks: "_Blocks") -> Iterator[Turn]:
+    """Yields the tools' results first, because they must follow the calls immediately."""
     if not isinstance(content, list):
         yield {"role": "user", "content": content}
         return
     parts: list[Turn] = []
     for block in iter_objects(content):
         if block.get("type") == "tool_result":
-            yield _result(block, blocks)
-            parts += _pictures_of(block, blocks)
+            yield _result_turn(block, blocks)
+            parts += _file_parts(block, blocks)
     parts += [blocks.part(b) for b in iter_objects(content) if b.get("type") != "tool_result"]
     if all(part["type"] == "text" and "cache_control" not in part for part in parts):
         if parts:
@@ -152,7 +152,7 @@ def _user(content: object, blocks: "_Blocks") -> Iterator[Turn]:
         yield {"role": "user", "content": parts}
 
 
-def _result(block: Mapping[str, object], blocks: "_Blocks") -> Turn:
+def _result_turn(block: Mapping[str, object], blocks: "_Blocks") -> Turn:
     content = block.get("content")
     if isinstance(content, list):
         texts = [_result_text(part, blocks) for part in iter_objects(content)]
@@ -161,9 +161,13 @@ def _result(block: Mapping[str, object], blocks: "_Blocks") -> Turn:
         text = content if isinstance(content, str) else ""
     if block.get("is_error") is True and not text.lower().startswith("error"):
         text = _ERROR + text
-    within = iter_objects(content) if isinstance(content, list) else ()
+    inner_blocks = iter_objects(content) if isinstance(content, list) else ()
     mark = next(
-        (turn for inner in (block, *within) if (turn := cache_mark(inner))),
+        (
+            turn
+            for block_with_mark in (block, *inner_blocks)
+            if (turn := cache_mark(block_with_mark))
+        ),
         {},
     )
     result = (
@@ -185,28 +189,28 @@ def _result(block: Mapping[str, object], blocks: "_Blocks") -> Turn:
 
 
 def _result_text(block: Mapping[str, object], blocks: "_Blocks") -> str:
-    if block.get("type") in _DATA:
+    if block.get("type") in _FILE_TYPES:
         return f"(The {block['type']} is in the next message.)"
     return str(blocks.part(block).get("text") or "")
 
 
-def _pictures_of(result: Mapping[str, object], blocks: "_Blocks") -> list[Turn]:
-    found = [
+def _file_parts(result: Mapping[str, object], blocks: "_Blocks") -> list[Turn]:
+    parts = [
         blocks.part(item)
         for item in iter_objects(result.get("content"))
-        if item.get("type") in _DATA
+        if item.get("type") in _FILE_TYPES
     ]
-    if not found:
+    if not parts:
         return []
     note = f"(This is from the tool call {result.get('tool_use_id')}.)"
-    return [{"type": "text", "text": note}, *found]
+    return [{"type": "text", "text": note}, *parts]
 
 
 class _Blocks:
     """Translates the blocks of one message.
 
     dropped: gets the names of blocks that become text. is_history: the message precedes a
-    model's answer, so that a file may be put into words.
+    model's answer, so that text may replace a file.
     """
 
     def __init__(self, dropped: dict[str, None], *, is_history: bool) -> None:
@@ -214,33 +218,40 @@ class _Blocks:
         self._is_history = is_history
 
     def part(self, block: Mapping[str, object]) -> Turn:
-        """Raises Untranslatable for a new message's data that only another provider stores."""
-        return self._unmarked(block) | cache_mark(block)
+        """Translates a block into a chat's part.
 
-    def _unmarked(self, block: Mapping[str, object]) -> Turn:
+        Raises Untranslatable for a new message's data that only another provider stores.
+        """
+        return self._translate_part(block) | cache_mark(block)
+
+    def _translate_part(self, block: Mapping[str, object]) -> Turn:
         source = block.get("source")
-        of = source if isinstance(source, Mapping) else {}
-        cites = block.get("citations")
-        if isinstance(cites, Mapping) and cites.get("enabled") is True:
+        source_fields = source if isinstance(source, Mapping) else {}
+        citations = block.get("citations")
+        if isinstance(citations, Mapping) and citations.get("enabled") is True:
             self._dropped["citations"] = None
-        match block.get("type"), of.get("type"):
+        match block.get("type"), source_fields.get("type"):
             case "text", _:
                 return {"type": "text", "text": str(block.get("text") or "")}
             case "image", "base64":
-                url = f"data:{of.get('media_type')};base64,{of.get('data')}"
+                url = (
+                    f"data:{source_fields.get('media_type')};base64,{source_fields.get('data')}"
+                )
                 return {"type": "image_url", "image_url": {"url": url}}
             case "image", "url":
                 return {
                     "type": "image_url",
-                    "image_url": {"url": str(of.get("url"))},
+                    "image_url": {"url": str(source_fields.get("url"))},
                 }
             case "document", "text":
                 return {
                     "type": "text",
-                    "text": f"{_title(block)}:{_GAP}{of.get('data')}",
+                    "text": f"{_title(block)}:{_GAP}{source_fields.get('data')}",
                 }
             case "document", "base64":
-                data = f"data:{of.get('media_type')};base64,{of.get('data')}"
+                data = (
+                    f"data:{source_fields.get('media_type')};base64,{source_fields.get('data')}"
+                )
                 return {
                     "type": "file",
                     "file": {"filename": _title(block), "file_data": data},
@@ -250,7 +261,7 @@ class _Blocks:
                 "file" | "url" | None,
             ):
                 if not self._is_history:
-                    raise _no_place(block)
+                    raise _no_counterpart_error(block)
             case _:
                 pass
         self._dropped[f"messages.{block.get('type')}"] = None
@@ -261,10 +272,14 @@ def _title(block: Mapping[str, object]) -> str:
     return str(block.get("title") or "document")
 
 
-def _no_place(block: Mapping[str, object], param: str = "messages") -> Untranslatable:
+def _no_counterpart_error(
+    block: Mapping[str, object], param: str = "messages"
+) -> Untranslatable:
     source = block.get("source")
-    of = f" with a source of type {source.get('type')!r}" if isinstance(source, Mapping) else ""
-    return no_chat_error(f"content of type {str(block.get('type'))[:60]!r}{of}", param)
+    source_note = (
+        f" with a source of type {source.get('type')!r}" if isinstance(source, Mapping) else ""
+    )
+    return no_chat_error(f"content of type {str(block.get('type'))[:60]!r}{source_note}", param)
 
 
 # Fields that the code below translates, or that only Anthropic uses and no answer needs.
@@ -301,7 +316,7 @@ _OMITTED_FIELDS: Final = frozenset(
 NATIVE_FIELDS: Final = ("container", "mcp_servers", "inference_geo")
 # Types of tools that the client runs.
 _CLIENT_TOOL_TYPES: Final = frozenset({None, "custom"})
-_CHOICES: Final = {
+_CHOICE_BY_TYPE: Final = {
     "auto": "auto",
     "any": "required",
     "none": "none",
@@ -315,16 +330,16 @@ def chat_body(request: Mapping[str, object], translation: ChatTranslation) -> di
     Keeps unknown fields, because the target may know them. Adds the names of dropped parts to
     `translation.dropped`.
     """
-    own = untranslatable_field(request.get)
-    if own:
-        raise untranslatable_error(own)
+    native_part = untranslatable_field(request.get)
+    if native_part:
+        raise untranslatable_error(native_part)
     body = translation.copy_other_fields(request, _TRANSLATED_FIELDS, _OMITTED_FIELDS)
     # Anthropic's other tier is OpenAI's default.
     if body.get("service_tier") == "standard_only":
         body["service_tier"] = "default"
-    body["messages"] = _joined_system(
+    body["messages"] = _join_system_turns(
         [
-            *_system(request.get("system")),
+            *_system_turns(request.get("system")),
             *chat_messages(request.get("messages"), translation),
         ]
     )
@@ -334,9 +349,9 @@ def chat_body(request: Mapping[str, object], translation: ChatTranslation) -> di
         body["stop"] = request["stop_sequences"]
     if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
-    body |= _tools(request, translation)
-    body |= _format(request, translation)
-    effort = _effort(request)
+    body |= _tool_fields(request, translation)
+    body |= _format_fields(request, translation)
+    effort = _read_effort(request)
     if effort and "reasoning_effort" not in body:
         body["reasoning_effort"] = effort
     return body
@@ -348,12 +363,14 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
     value: returns a top-level field of the request.
     """
     for name in NATIVE_FIELDS:
-        given = value(name)
+        field_value = value(name)
         # A container of an earlier turn's tool is state that the tool does not need.
-        needed = (
-            given if name != "container" else isinstance(given, dict) and given.get("skills")
+        is_needed = (
+            field_value
+            if name != "container"
+            else isinstance(field_value, dict) and field_value.get("skills")
         )
-        if needed:
+        if is_needed:
             return f"`{name}`"
     return required_hosted_tool(value("tools"), value("tool_choice"), _CLIENT_TOOL_TYPES)
 
@@ -369,20 +386,24 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
 
 
 def own_thinking(request: Mapping[str, object]) -> dict[str, object]:
-    """Returns the thinking of a chat for a target that takes budgets: the client's budget, or
-    the effort of `adaptive`.
+    """Returns a chat's thinking fields for a target that accepts thinking budgets.
+
+    They have the client's budget, or the effort of `adaptive`.
     """
     thinking = request.get("thinking")
     if not isinstance(thinking, Mapping):
         return {"reasoning_effort": None}  # an effort would turn thinking on
     if thinking.get("type") == "enabled":
         return {"thinking": dict(thinking), "reasoning_effort": None}
-    effort = _effort(request) or DEFAULT_EFFORT
+    effort = _read_effort(request) or DEFAULT_EFFORT
     return {"reasoning_effort": effort} if thinking.get("type") == "adaptive" else {}
 
 
-def _system(system: object) -> list[dict[str, object]]:
-    """Omits the client's billing line. It differs between requests, so it defeats the cache."""
+def _system_turns(system: object) -> list[dict[str, object]]:
+    """Translates the system prompt without the client's billing line.
+
+    The line differs between requests, so it would defeat the cache.
+    """
     if isinstance(system, list):
         system = [
             block
@@ -395,8 +416,8 @@ def _system(system: object) -> list[dict[str, object]]:
     return [{"role": "system", "content": content}] if content else []
 
 
-def _joined_system(messages: list[Turn]) -> list[Turn]:
-    """Joins system messages at the beginning: many models' templates take only one."""
+def _join_system_turns(messages: list[Turn]) -> list[Turn]:
+    """Joins system messages at the beginning, because many models accept only one."""
     count = next((n for n, m in enumerate(messages) if m["role"] != "system"), len(messages))
     texts = [message["content"] for message in messages[:count]]
     if count < 2 or not all(isinstance(text, str) for text in texts):
@@ -404,26 +425,32 @@ def _joined_system(messages: list[Turn]) -> list[Turn]:
     return [{"role": "system", "content": _GAP.join(map(str, texts))}, *messages[count:]]
 
 
-def _tools(request: Mapping[str, object], translation: ChatTranslation) -> dict[str, object]:
-    kept = keep_client_tools(request.get("tools"), _CLIENT_TOOL_TYPES, translation.dropped)
-    tools = [_tool(tool, translation) for tool in kept]
+def _tool_fields(
+    request: Mapping[str, object], translation: ChatTranslation
+) -> dict[str, object]:
+    client_tools = keep_client_tools(
+        request.get("tools"), _CLIENT_TOOL_TYPES, translation.dropped
+    )
+    tools = [_translate_tool(tool, translation) for tool in client_tools]
     if not tools:
         return {}
-    found: dict[str, object] = {"tools": tools}
+    fields: dict[str, object] = {"tools": tools}
     choice = request.get("tool_choice")
     if isinstance(choice, Mapping):
         kind = choice.get("type")
         if kind == "tool":
-            chosen = {"name": choice.get("name")}
-            found["tool_choice"] = {"type": "function", "function": chosen}
+            function = {"name": choice.get("name")}
+            fields["tool_choice"] = {"type": "function", "function": function}
         else:
-            found["tool_choice"] = _CHOICES.get(str(kind), "auto")
+            fields["tool_choice"] = _CHOICE_BY_TYPE.get(str(kind), "auto")
         if choice.get("disable_parallel_tool_use") is True:
-            found["parallel_tool_calls"] = False
-    return found
+            fields["parallel_tool_calls"] = False
+    return fields
 
 
-def _tool(tool: Mapping[str, object], translation: ChatTranslation) -> dict[str, object]:
+def _translate_tool(
+    tool: Mapping[str, object], translation: ChatTranslation
+) -> dict[str, object]:
     function: dict[str, object] = {"name": tool.get("name")}
     if tool.get("description"):
         function["description"] = tool["description"]
@@ -436,30 +463,33 @@ def _tool(tool: Mapping[str, object], translation: ChatTranslation) -> dict[str,
     return {"type": "function", "function": function} | cache_mark(tool)
 
 
-def _format(request: Mapping[str, object], translation: ChatTranslation) -> dict[str, object]:
+def _format_fields(
+    request: Mapping[str, object], translation: ChatTranslation
+) -> dict[str, object]:
     config = request.get("output_config")
-    form = config.get("format") if isinstance(config, Mapping) else None
-    form = form or request.get("output_format")
-    if not isinstance(form, Mapping) or form.get("type") != "json_schema":
+    text_format = config.get("format") if isinstance(config, Mapping) else None
+    text_format = text_format or request.get("output_format")
+    if not isinstance(text_format, Mapping) or text_format.get("type") != "json_schema":
         return {}
-    schema: dict[str, object] = {"name": "answer", "schema": form.get("schema")}
-    if translation.is_strict({**form, "strict": True}, "schema", "output_config.format"):
+    schema: dict[str, object] = {"name": "answer", "schema": text_format.get("schema")}
+    if translation.is_strict({**text_format, "strict": True}, "schema", "output_config.format"):
         schema["strict"] = True
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
-def _effort(request: Mapping[str, object]) -> str:
-    """Returns the effort as a chat has it, by name or by the thinking budget; empty without
-    one.
+def _read_effort(request: Mapping[str, object]) -> str:
+    """Returns the effort that a chat names, by the request's effort or thinking budget.
+
+    Returns an empty text if the request has neither.
     """
     config = request.get("output_config")
-    named = config.get("effort") if isinstance(config, Mapping) else None
-    given = request.get("thinking")
-    thinking = given if isinstance(given, Mapping) else {}
+    effort = config.get("effort") if isinstance(config, Mapping) else None
+    thinking_field = request.get("thinking")
+    thinking = thinking_field if isinstance(thinking_field, Mapping) else {}
     if thinking.get("type") == "disabled":
         return ""
-    if isinstance(named, str):
-        return _EFFORT_NAMES.get(named, named)
+    if isinstance(effort, str):
+        return _EFFORT_NAMES.get(effort, effort)
     budget = thinking.get("budget_tokens")
     if not isinstance(budget, int):
         return ""

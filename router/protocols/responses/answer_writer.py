@@ -1,8 +1,8 @@
 """Writes answer blocks as an OpenAI response, which repeats the request's settings.
 
-The end of a translation: `chat.answer_reader` reads the chat's answer. The ids that are
-written here tell later requests which target made an item (`router.conversation.intake`).
-No response is stored, so `store` is always false.
+The last step of a translation: `chat.answer_reader` reads the chat's answer. The ids of the
+items show later requests which target made an item (`router.conversation.intake`). The
+router stores no response, so `store` is always false.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from router.protocols.responses.response_request import (
 )
 
 # Settings that a response repeats from its request, with their defaults.
-_REPEATED: Final[Mapping[str, object]] = {
+_REPEATED_SETTINGS: Final[Mapping[str, object]] = {
     "instructions": None,
     "max_output_tokens": None,
     "metadata": {},
@@ -39,11 +39,11 @@ _REPEATED: Final[Mapping[str, object]] = {
     "top_p": None,
     "user": None,
 }
-_INCOMPLETE: Final[Mapping[FinishReason, str]] = {
+_INCOMPLETE_REASONS: Final[Mapping[FinishReason, str]] = {
     FinishReason.LENGTH: "max_output_tokens",
     FinishReason.FILTERED: "content_filter",
 }
-_CUSTOM: Final = "response.custom_tool_call_input"
+_CUSTOM_INPUT_EVENT: Final = "response.custom_tool_call_input"
 Item = dict[str, object]
 
 
@@ -64,15 +64,15 @@ class ResponseShape:
         """Writes a whole answer as a response. Consecutive texts become parts of one
         message.
         """
-        output: list[Item] = []
+        items: list[Item] = []
         for block in answer.blocks:
-            if _joins(output, block):
-                parts = output[-1]["content"]
+            if _joins_last_item(items, block):
+                parts = items[-1]["content"]
                 if isinstance(parts, list):
-                    parts.append(_part(block))
+                    parts.append(_write_part(block))
             else:
-                output.append(self.item(block, self.own_id(block, answer.head, len(output))))
-        return to_json(self.response(answer.head, output, answer.end)).encode()
+                items.append(self.item(block, self.own_id(block, answer.head, len(items))))
+        return to_json(self.response(answer.head, items, answer.end)).encode()
 
     def response(
         self,
@@ -80,16 +80,16 @@ class ResponseShape:
         output: list[Item],
         end: AnswerEnd | None,
     ) -> dict[str, object]:
-        """Returns the response around its output. end: None while the answer is under way."""
-        reason = end.word or _INCOMPLETE.get(end.finish) if end else None
+        """Returns the response around its output. end: None before the answer's end."""
+        reason = end.word or _INCOMPLETE_REASONS.get(end.finish) if end else None
         # A response with a refusal part is complete.
-        if reason == "content_filter" and _refusing(output):
+        if reason == "content_filter" and _has_refusal(output):
             reason = None
         tier = (end.usage.tier if end and end.usage else "") or head.tier
         status = "incomplete" if reason else "completed" if end else "in_progress"
-        repeated = {
+        repeated_settings = {
             name: default if self._request.get(name) is None else self._request[name]
-            for name, default in _REPEATED.items()
+            for name, default in _REPEATED_SETTINGS.items()
         }
         return {
             "id": own_id("resp", self._maker, head.id),
@@ -102,7 +102,7 @@ class ResponseShape:
             "model": head.model,
             "output": output,
             "previous_response_id": None,
-            **repeated,
+            **repeated_settings,
             "store": False,
             **({"service_tier": tier} if tier else {}),
             "truncation": "disabled",
@@ -129,7 +129,7 @@ class ResponseShape:
         """Returns the complete output item of a block."""
         match block.kind:
             case BlockKind.CALL:
-                return self._call(block, id_)
+                return self._call_item(block, id_)
             case BlockKind.THINKING:
                 summary = [{"type": "summary_text", "text": block.text}]
                 sealed = {"encrypted_content": block.sealed} if block.sealed else {}
@@ -145,10 +145,10 @@ class ResponseShape:
                     "type": "message",
                     "status": "completed",
                     "role": "assistant",
-                    "content": [_part(block)],
+                    "content": [_write_part(block)],
                 }
 
-    def _call(self, block: AnswerBlock, id_: str) -> Item:
+    def _call_item(self, block: AnswerBlock, id_: str) -> Item:
         origin = self._tools.origin(block.name)
         call: Item = {
             "id": id_,
@@ -182,43 +182,43 @@ class ResponseEventWriter:
 
     def begin(self, head: AnswerHead) -> bytes:
         self._head = head
-        began = self._shape.response(head, [], None)
-        return self._event("response.created", {"response": began}) + self._event(
-            "response.in_progress", {"response": began}
-        )
+        response = self._shape.response(head, [], None)
+        return self._write_event(
+            "response.created", {"response": response}
+        ) + self._write_event("response.in_progress", {"response": response})
 
     def open(self, block: AnswerBlock) -> bytes:
         self._block = block
         self._texts = []
         self._id = self._shape.own_id(block, self._head, len(self._output))
-        began = {
+        item = {
             **self._shape.item(block, self._id),
             "status": "in_progress",
         }
         if block.kind is BlockKind.CALL:
             field = "input" if self._shape.is_custom(block) else "arguments"
-            return self._added(began | {field: ""})
+            return self._write_added(item | {field: ""})
         if block.kind is BlockKind.THINKING:
             part = {"type": "summary_text", "text": ""}
-            return self._added(began | {"summary": []}) + self._event(
+            return self._write_added(item | {"summary": []}) + self._write_event(
                 "response.reasoning_summary_part.added",
-                {**self._place(), "part": part},
+                {**self._place_members(), "part": part},
             )
-        return self._added(began | {"content": []}) + self._event(
+        return self._write_added(item | {"content": []}) + self._write_event(
             "response.content_part.added",
-            {**self._place(), "part": _part(block)},
+            {**self._place_members(), "part": _write_part(block)},
         )
 
     def more(self, text: str) -> bytes:
         self._texts.append(text)
         if self._shape.is_custom(self._block):
             return b""  # the text is in a JSON object that must be complete first
-        return self._event(
-            f"{self._name}.delta",
+        return self._write_event(
+            f"{self._event_name}.delta",
             {
-                **self._place(),
+                **self._place_members(),
                 "delta": text,
-                **self._no,
+                **self._logprobs_member,
             },
         )
 
@@ -226,51 +226,55 @@ class ResponseEventWriter:
         block = self._block._replace(text="".join(self._texts), sealed=sealed)
         if block.kind is BlockKind.CALL and not block.text:
             block = block._replace(text="{}")
-        done = self._shape.item(block, self._id)
-        place = self._place()
+        item = self._shape.item(block, self._id)
+        place = self._place_members()
         if self._shape.is_custom(block):
-            text = {"input": done["input"]}
-            out = self._event(f"{_CUSTOM}.delta", {**place, "delta": done["input"]})
-            out += self._event(f"{_CUSTOM}.done", {**place, **text})
+            text = {"input": item["input"]}
+            out = self._write_event(
+                f"{_CUSTOM_INPUT_EVENT}.delta", {**place, "delta": item["input"]}
+            )
+            out += self._write_event(f"{_CUSTOM_INPUT_EVENT}.done", {**place, **text})
         elif block.kind is BlockKind.CALL:
             call = {
                 **place,
                 "arguments": block.text,
                 "name": block.name,
             }
-            out = self._event(f"{self._name}.done", call)
+            out = self._write_event(f"{self._event_name}.done", call)
         elif block.kind is BlockKind.THINKING:
             part = {"type": "summary_text", "text": block.text}
-            out = self._event(f"{self._name}.done", {**place, "text": block.text})
-            out += self._event(
+            out = self._write_event(f"{self._event_name}.done", {**place, "text": block.text})
+            out += self._write_event(
                 "response.reasoning_summary_part.done",
                 {**place, "part": part},
             )
         else:
             field = "refusal" if block.kind is BlockKind.REFUSAL else "text"
-            out = self._event(
-                f"{self._name}.done",
+            out = self._write_event(
+                f"{self._event_name}.done",
                 {
                     **place,
                     field: block.text,
-                    **self._no,
+                    **self._logprobs_member,
                 },
             )
-            out += self._event("response.content_part.done", {**place, "part": _part(block)})
-        ended = {"output_index": len(self._output), "item": done}
-        out += self._event("response.output_item.done", ended)
-        self._output.append(done)
+            out += self._write_event(
+                "response.content_part.done", {**place, "part": _write_part(block)}
+            )
+        data = {"output_index": len(self._output), "item": item}
+        out += self._write_event("response.output_item.done", data)
+        self._output.append(item)
         return out
 
     def end(self, end: AnswerEnd) -> bytes:
-        done = self._shape.response(self._head, self._output, end)
-        return self._event(f"response.{done['status']}", {"response": done})
+        response = self._shape.response(self._head, self._output, end)
+        return self._write_event(f"response.{response['status']}", {"response": response})
 
     def error(self, error: object) -> bytes:
-        return self._event("error", {"error": error})
+        return self._write_event("error", {"error": error})
 
     @property
-    def _name(self) -> str:
+    def _event_name(self) -> str:
         return {
             BlockKind.CALL: "response.function_call_arguments",
             BlockKind.THINKING: "response.reasoning_summary_text",
@@ -279,10 +283,10 @@ class ResponseEventWriter:
         }[self._block.kind]
 
     @property
-    def _no(self) -> dict[str, object]:
+    def _logprobs_member(self) -> dict[str, object]:
         return {"logprobs": []} if self._block.kind is BlockKind.TEXT else {}
 
-    def _place(self) -> dict[str, object]:
+    def _place_members(self) -> dict[str, object]:
         """Returns the members that place an event: item, output and part."""
         place: dict[str, object] = {
             "item_id": self._id,
@@ -294,31 +298,32 @@ class ResponseEventWriter:
             place["content_index"] = 0
         return place
 
-    def _added(self, began: Item) -> bytes:
-        added = {"output_index": len(self._output), "item": began}
-        return self._event("response.output_item.added", added)
+    def _write_added(self, item: Item) -> bytes:
+        data = {"output_index": len(self._output), "item": item}
+        return self._write_event("response.output_item.added", data)
 
-    def _event(self, kind: str, data: dict[str, object]) -> bytes:
+    def _write_event(self, kind: str, data: dict[str, object]) -> bytes:
         self._number += 1
         return write_event(kind, {"sequence_number": self._number, **data})
 
 
 def response_usage(end: AnswerEnd) -> dict[str, object]:
-    """Returns the usage as a response has it. Tokens of thinking are at most the output
-    tokens.
+    """Returns the usage in a response's form.
+
+    Tokens of thinking are at most the output tokens.
     """
     input_tokens, output_tokens, cached, written, *_ = end.usage or NO_USAGE
-    more = {"cache_write_tokens": written} if written else {}
+    write_details = {"cache_write_tokens": written} if written else {}
     return {
         "input_tokens": input_tokens,
-        "input_tokens_details": {"cached_tokens": cached, **more},
+        "input_tokens_details": {"cached_tokens": cached, **write_details},
         "output_tokens": output_tokens,
         "output_tokens_details": {"reasoning_tokens": min(end.reasoning_tokens, output_tokens)},
         "total_tokens": input_tokens + output_tokens,
     }
 
 
-def _part(block: AnswerBlock) -> Item:
+def _write_part(block: AnswerBlock) -> Item:
     if block.kind is BlockKind.REFUSAL:
         return {"type": "refusal", "refusal": block.text}
     return {
@@ -329,13 +334,16 @@ def _part(block: AnswerBlock) -> Item:
     }
 
 
-def _joins(output: list[Item], block: AnswerBlock) -> bool:
-    """Consecutive text and refusal are parts of one message."""
-    spoken = block.kind in (BlockKind.TEXT, BlockKind.REFUSAL)
-    return spoken and bool(output) and output[-1]["type"] == "message"
+def _joins_last_item(output: list[Item], block: AnswerBlock) -> bool:
+    """Returns whether a block joins the last item.
+
+    Consecutive texts and refusals are parts of one message.
+    """
+    is_text = block.kind in (BlockKind.TEXT, BlockKind.REFUSAL)
+    return is_text and bool(output) and output[-1]["type"] == "message"
 
 
-def _refusing(output: list[Item]) -> bool:
+def _has_refusal(output: list[Item]) -> bool:
     return any(
         part.get("type") == "refusal"
         for item in output

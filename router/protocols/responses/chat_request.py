@@ -1,8 +1,8 @@
 """Translates a chat into a Responses request, for models that serve it only there.
 
-OpenAI's models from GPT-5.4 take tools beside reasoning only by Responses. `dialect` sends a
-client's own Responses request; `response_request` makes the opposite translation. The answer
-goes back through `answer_reader`.
+OpenAI's models from GPT-5.4 accept tools beside reasoning only by Responses. `dialect` sends a
+client's own Responses request; `response_request` has the opposite translation.
+`answer_reader` translates the answer back.
 
 Source of the forms: https://developers.openai.com/api/docs/guides/migrate-to-responses
 """
@@ -18,7 +18,7 @@ Item = dict[str, object]
 # OpenAI refuses a smaller limit of a response's tokens.
 LEAST_OUTPUT_TOKENS: Final = 16
 # Fields that the code below translates.
-_OWN: Final = frozenset(
+_TRANSLATED_FIELDS: Final = frozenset(
     {
         "max_completion_tokens",
         "max_tokens",
@@ -33,7 +33,7 @@ _OWN: Final = frozenset(
     }
 )
 # Fields that Responses does not have, and that an answer does not depend on.
-_LEFT_OUT: Final = frozenset(
+_OMITTED_FIELDS: Final = frozenset(
     {
         "frequency_penalty",
         "logit_bias",
@@ -46,7 +46,7 @@ _LEFT_OUT: Final = frozenset(
     }
 )
 # Fields that Responses does not have, and that a client's program depends on.
-_NEEDED: Final = ("stop", "audio", "functions", "function_call")
+_REFUSED_FIELDS: Final = ("stop", "audio", "functions", "function_call")
 _INPUT_ROLES: Final = frozenset({"user", "system", "developer"})
 _NO_PARAMETERS: Final[Mapping[str, object]] = {"type": "object", "properties": {}}
 ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
@@ -62,19 +62,24 @@ def response_body(
     """Translates the whole request. Raises Untranslatable.
 
     Keeps unknown fields, because the target may know them. dropped: gets the names of dropped
-    fields. signs: the client gets the encrypted reasoning, to send it back. thinking: the
-    client wants a summary of the reasoning.
+    fields. signs: the target must return encrypted reasoning, so that the client can send it
+    back. thinking: the client wants a summary of the reasoning.
     """
     _check_fields(chat)
-    dropped |= {name: None for name in _LEFT_OUT if chat.get(name)}
+    dropped |= {name: None for name in _OMITTED_FIELDS if chat.get(name)}
     body = {
         name: value
         for name, value in chat.items()
-        if not (value is None or name in _OWN or name in _LEFT_OUT or name in _NEEDED)
+        if not (
+            value is None
+            or name in _TRANSLATED_FIELDS
+            or name in _OMITTED_FIELDS
+            or name in _REFUSED_FIELDS
+        )
     }
     body.pop("n", None)
     body.pop("modalities", None)
-    body["input"] = list(_items(chat.get("messages"), dropped))
+    body["input"] = list(_translate_messages(chat.get("messages"), dropped))
     # A chat is stored only if the client wants it; a response is stored by default.
     body["store"] = chat.get("store") is True
     if signs:
@@ -85,11 +90,11 @@ def response_body(
     reasoning = {"effort": chat["reasoning_effort"]} if chat.get("reasoning_effort") else {}
     if reasoning or thinking:
         body["reasoning"] = reasoning | ({"summary": "auto"} if thinking else {})
-    if text := _text(chat):
+    if text := _text_settings(chat):
         body["text"] = text
-    body["tools"] = [_tool(tool) for tool in iter_objects(chat.get("tools"))]
+    body["tools"] = [_translate_tool(tool) for tool in iter_objects(chat.get("tools"))]
     if chat.get("tool_choice") is not None:
-        body["tool_choice"] = _choice(chat["tool_choice"])
+        body["tool_choice"] = _translate_choice(chat["tool_choice"])
     return body
 
 
@@ -104,7 +109,7 @@ def custom_tools(chat: Mapping[str, object]) -> frozenset[str]:
 
 
 def _check_fields(chat: Mapping[str, object]) -> None:
-    for name in _NEEDED:
+    for name in _REFUSED_FIELDS:
         if chat.get(name):
             raise no_chat_error(f"`{name}` beside tools with reasoning", name)
     if chat.get("n") not in (None, 1):
@@ -114,7 +119,7 @@ def _check_fields(chat: Mapping[str, object]) -> None:
         raise no_chat_error("spoken answers beside tools with reasoning", "modalities")
 
 
-def _items(messages: object, dropped: dict[str, None]) -> Iterator[Item]:
+def _translate_messages(messages: object, dropped: dict[str, None]) -> Iterator[Item]:
     """Translates the messages. Raises Untranslatable for content without a counterpart."""
     custom_ids: set[object] = set()
     for message in iter_objects(messages):
@@ -124,48 +129,58 @@ def _items(messages: object, dropped: dict[str, None]) -> Iterator[Item]:
         if role == "tool":
             call_id = message.get("tool_call_id")
             kind = "custom_tool_call" if call_id in custom_ids else "function_call"
-            output = _output(message.get("content"))
+            output = _translate_result(message.get("content"))
             yield {"type": f"{kind}_output", "call_id": call_id, "output": output}
         elif role == "assistant":
-            yield from _answer(message, custom_ids)
+            yield from _translate_answer(message, custom_ids)
         elif role in _INPUT_ROLES:
-            yield {"role": role, "content": _content(message.get("content"))}
+            yield {"role": role, "content": _translate_content(message.get("content"))}
         else:
             raise no_chat_error(f"a message of the role {str(role)[:60]!r}", "messages")
 
 
-def _answer(message: Mapping[str, object], custom_ids: set[object]) -> Iterator[Item]:
-    """Yields an answer's reasoning, its text and its calls. custom_ids: grows by its calls."""
+def _translate_answer(message: Mapping[str, object], custom_ids: set[object]) -> Iterator[Item]:
+    """Yields an answer's reasoning, its text and its calls.
+
+    custom_ids: gets the ids of the answer's custom calls.
+    """
     for block in iter_objects(message.get("thinking_blocks")):
         if block.get("format") == RESPONSE_FORMAT:
-            yield from _reasoning(block)
-    said = message.get("content")
-    parts = said if isinstance(said, list) else []
+            yield from _translate_reasoning(block)
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
     refusal = message.get("refusal")
-    if isinstance(said, str) and said:
-        yield {"role": "assistant", "content": said}
+    if isinstance(content, str) and content:
+        yield {"role": "assistant", "content": content}
     elif parts:
         yield {
             "role": "assistant",
-            "content": [_answer_part(part) for part in iter_objects(parts)],
+            "content": [_translate_answer_part(part) for part in iter_objects(parts)],
         }
     elif isinstance(refusal, str) and refusal:
-        refused = {"type": "refusal", "refusal": refusal}
-        yield {"role": "assistant", "content": [refused]}
+        refusal_part = {"type": "refusal", "refusal": refusal}
+        yield {"role": "assistant", "content": [refusal_part]}
     for call in iter_objects(message.get("tool_calls")):
         custom = call.get("custom")
         if isinstance(custom, Mapping):
             custom_ids.add(call.get("id"))
-            kind, given, value = "custom_tool_call", custom, ("input", custom.get("input"))
+            kind, function_or_custom, value = (
+                "custom_tool_call",
+                custom,
+                ("input", custom.get("input")),
+            )
         else:
             function = call.get("function")
-            given = function if isinstance(function, Mapping) else {}
-            kind, value = "function_call", ("arguments", given.get("arguments") or "{}")
-        name = given.get("name")
+            function_or_custom = function if isinstance(function, Mapping) else {}
+            kind, value = (
+                "function_call",
+                ("arguments", function_or_custom.get("arguments") or "{}"),
+            )
+        name = function_or_custom.get("name")
         yield {"type": kind, "call_id": call.get("id"), "name": name, value[0]: value[1] or ""}
 
 
-def _reasoning(block: Mapping[str, object]) -> Iterator[Item]:
+def _translate_reasoning(block: Mapping[str, object]) -> Iterator[Item]:
     sealed = block.get("signature") or block.get("data")
     if isinstance(sealed, str) and sealed:
         text = block.get("thinking")
@@ -173,66 +188,66 @@ def _reasoning(block: Mapping[str, object]) -> Iterator[Item]:
         yield {"type": "reasoning", "summary": summary, "encrypted_content": sealed}
 
 
-def _answer_part(part: Mapping[str, object]) -> Item:
+def _translate_answer_part(part: Mapping[str, object]) -> Item:
     if part.get("type") == "refusal":
         return {"type": "refusal", "refusal": part.get("refusal")}
     return {"type": "output_text", "text": str(part.get("text") or "")}
 
 
-def _output(content: object) -> object:
+def _translate_result(content: object) -> object:
     """Returns a tool's result: a text, or parts."""
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""
-    return [_part(part) for part in iter_objects(content)]
+    return [_translate_part(part) for part in iter_objects(content)]
 
 
-def _content(content: object) -> object:
+def _translate_content(content: object) -> object:
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""
-    return [_part(part) for part in iter_objects(content)]
+    return [_translate_part(part) for part in iter_objects(content)]
 
 
-def _part(part: Mapping[str, object]) -> Item:
+def _translate_part(part: Mapping[str, object]) -> Item:
     """Translates a part of a content. Raises Untranslatable, for example for sound."""
     kind = str(part.get("type"))
     inner = part.get(kind)
-    given = inner if isinstance(inner, Mapping) else {}
+    fields = inner if isinstance(inner, Mapping) else {}
     if kind == "text":
         return {"type": "input_text", "text": str(part.get("text") or "")}
     if kind == "image_url":
-        url = given.get("url") if given else inner
+        url = fields.get("url") if fields else inner
         return {
             "type": "input_image",
             "image_url": url,
-            "detail": given.get("detail") or "auto",
+            "detail": fields.get("detail") or "auto",
         }
     if kind == "file":
         names = ("file_id", "filename", "file_data")
-        return {"type": "input_file"} | {n: given[n] for n in names if given.get(n)}
+        return {"type": "input_file"} | {n: fields[n] for n in names if fields.get(n)}
     raise no_chat_error(
         f"content of type {kind[:60]!r} beside tools with reasoning", "messages"
     )
 
 
-def _text(chat: Mapping[str, object]) -> Item:
-    found: Item = {"verbosity": chat["verbosity"]} if chat.get("verbosity") else {}
-    form = chat.get("response_format")
-    if not isinstance(form, Mapping):
-        return found
-    schema = form.get("json_schema")
+def _text_settings(chat: Mapping[str, object]) -> Item:
+    settings: Item = {"verbosity": chat["verbosity"]} if chat.get("verbosity") else {}
+    response_format = chat.get("response_format")
+    if not isinstance(response_format, Mapping):
+        return settings
+    schema = response_format.get("json_schema")
     if isinstance(schema, Mapping):
         strict = {"strict": schema.get("strict") is True}
-        found["format"] = {"type": "json_schema", **schema, **strict}
-    elif form.get("type") != "text":
-        found["format"] = dict(form)
-    return found
+        settings["format"] = {"type": "json_schema", **schema, **strict}
+    elif response_format.get("type") != "text":
+        settings["format"] = dict(response_format)
+    return settings
 
 
-def _tool(tool: Mapping[str, object]) -> Item:
-    """Translates a tool. A response's function is strict by default, a chat's is not."""
+def _translate_tool(tool: Mapping[str, object]) -> Item:
+    """Translates a tool. Always writes `strict`, because the protocols' defaults differ."""
     custom = tool.get("custom")
     if isinstance(custom, Mapping):
-        return {"type": "custom", **custom} | _grammar(custom.get("format"))
+        return {"type": "custom", **custom} | _grammar_format(custom.get("format"))
     function = tool.get("function")
     if not isinstance(function, Mapping):
         return dict(tool)
@@ -241,12 +256,12 @@ def _tool(tool: Mapping[str, object]) -> Item:
     return {"type": "function", **function, "parameters": parameters, "strict": strict}
 
 
-def _grammar(form: object) -> Item:
+def _grammar_format(form: object) -> Item:
     inner = form.get("grammar") if isinstance(form, Mapping) else None
     return {"format": {"type": "grammar", **inner}} if isinstance(inner, Mapping) else {}
 
 
-def _choice(choice: object) -> object:
+def _translate_choice(choice: object) -> object:
     if not isinstance(choice, Mapping):
         return choice
     kind = str(choice.get("type"))
@@ -254,6 +269,6 @@ def _choice(choice: object) -> object:
     if not isinstance(inner, Mapping):
         return dict(choice)
     if kind == "allowed_tools":
-        tools = [_choice(tool) for tool in iter_objects(inner.get("tools"))]
+        tools = [_translate_choice(tool) for tool in iter_objects(inner.get("tools"))]
         return {"type": kind, "mode": inner.get("mode") or "auto", "tools": tools}
     return {"type": kind, "name": inner.get("name")}

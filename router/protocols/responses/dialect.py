@@ -1,7 +1,7 @@
 """The responses dialect patches `/v1/responses` requests and filters their answers.
 
-For targets that speak OpenAI's protocol: nothing is translated. Requests for other targets
-go through `response_request`. The interface is `chat.dialect.ChatDialect`.
+It serves targets that speak the same protocol, so it translates nothing. `response_request`
+translates requests for other targets. The interface is `chat.dialect.ChatDialect`.
 """
 
 import json
@@ -33,7 +33,7 @@ from router.protocols.answers import (
     AnswerEnding,
     TokenUsage,
     read_ending,
-    usage_with_cache,
+    read_usage_with_cache,
 )
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
@@ -56,19 +56,19 @@ def read_signals(
     incomplete: object,
 ) -> None:
     """Reads the signals of an output. incomplete: the response's `incomplete_details`."""
-    for item, entry in enumerate(iter_objects(output)):
-        match entry.get("type"):
+    for item_index, item in enumerate(iter_objects(output)):
+        match item.get("type"):
             case "message":
-                for number, part in enumerate(iter_objects(entry.get("content"))):
-                    _read_part(signals, (item, number), part)
+                for number, part in enumerate(iter_objects(item.get("content"))):
+                    _read_part(signals, (item_index, number), part)
             case "function_call":
-                signals.call(item, flat_name(entry), entry.get("arguments"))
+                signals.call(item_index, flat_name(item), item.get("arguments"))
             case "custom_tool_call":
-                signals.call(item, flat_name(entry), entry.get("input"))
+                signals.call(item_index, flat_name(item), item.get("input"))
             case _:
                 pass
     if isinstance(incomplete, Mapping):
-        signals.ended(incomplete.get("reason"))
+        signals.note_end(incomplete.get("reason"))
 
 
 def _read_part(
@@ -86,7 +86,7 @@ def _read_part(
 
 
 # Metadata events. Every other event of a response is output, or follows output.
-HELD: Final = frozenset(
+METADATA_EVENTS: Final = frozenset(
     {
         "keepalive",
         "response.created",
@@ -106,11 +106,11 @@ NO_PROGRESS: Final = frozenset(
         "response.in_progress",
     }
 )
-# Statuses of a background response, which is no answer yet. The router asks for none.
-GOES_ON: Final = frozenset({"queued", "in_progress"})
+# Statuses of a background response, which is not an answer yet. The router never asks for one.
+BACKGROUND_STATUSES: Final = frozenset({"queued", "in_progress"})
 _ITEM_DONE: Final = "response.output_item.done"
 # Final events of a part or item, which may be empty.
-_DONE: Final = frozenset(
+_FINAL_PART_EVENTS: Final = frozenset(
     {
         "response.output_text.done",
         "response.content_part.done",
@@ -124,7 +124,7 @@ def read_response_usage(value: object, tier: object = None) -> TokenUsage | None
     """Reads a response's usage; None without one. tier: the response's."""
     if not isinstance(value, dict):
         return None
-    return usage_with_cache(
+    return read_usage_with_cache(
         value.get("input_tokens"),
         value.get("output_tokens"),
         value.get("input_tokens_details"),
@@ -156,10 +156,10 @@ class ResponsesStream(StreamFilter):
         }
         return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
 
-    def _mark(self, event: bytes) -> bytes:
+    def _handle_done(self, event: bytes) -> bytes:
         return event  # this protocol has no `[DONE]`
 
-    def _closed(self) -> bytes:
+    def _handle_early_close(self) -> bytes:
         self._fail("the stream ended without a response.completed")
         return b""
 
@@ -169,8 +169,8 @@ class ResponsesStream(StreamFilter):
         if isinstance(number, int):
             self._number = number
         if kind == "error" or (kind is None and "error" in members):
-            nested = members.get("error")
-            self._refused(nested or dict(members.found))
+            nested_error = members.get("error")
+            self._fail_with_error(nested_error or dict(members.found))
             return None
         if not isinstance(kind, str) and not self.committed:
             self._fail("an event without a type")
@@ -180,36 +180,36 @@ class ResponsesStream(StreamFilter):
         self._note_output(str(kind), members)
         response = members.values.get("response") if "response" in members else None
         if response is None or not isinstance(response.value, dict):
-            return self._item(members)
+            return self._mend_item(members)
         # The first event has the requested tier, the last one the tier that served.
         self.tier = response.value.get("service_tier") or self.tier
-        given = response.value.get("usage")
-        usage = read_response_usage(given, self.tier)
+        usage_object = response.value.get("usage")
+        usage = read_response_usage(usage_object, self.tier)
         if usage is not None:
             self.usage = usage
             self.counted = True
-            self.given_usage = given
+            self.given_usage = usage_object
         if str(kind) in ENDS:
             self.finished = True
             self.finish_reasons.append(str(kind).removeprefix("response."))
             if self.signals is not None:
-                ended = response.value
+                response_object = response.value
                 self._note(
                     read_signals,
-                    ended.get("output") or self._items,
-                    ended.get("incomplete_details"),
+                    response_object.get("output") or self._items,
+                    response_object.get("incomplete_details"),
                 )
-        elif kind == "response.failed" and not self._failed(response.value):
+        elif kind == "response.failed" and not self._handle_failed(response.value):
             return None
         return (
-            self._rewritten(members, response.value)
-            if self.ids.mend(response.value, again=self.finished)
+            self._rewrite_response(members, response.value)
+            if self.ids.mend(response.value, is_repeated=self.finished)
             else self._model_edit(
                 member_spans(text, response.start, response.value).values.get("model")
             )
         )
 
-    def _item(self, members: ParsedObject) -> Sequence[TextEdit]:
+    def _mend_item(self, members: ParsedObject) -> Sequence[TextEdit]:
         item = members.get("item")
         place = members.get("output_index")
         if self.signals is not None and members.get("type") == _ITEM_DONE:
@@ -218,7 +218,7 @@ class ResponsesStream(StreamFilter):
             return ()
         return (member_edit(members, "item", to_json(item)),)
 
-    def _rewritten(
+    def _rewrite_response(
         self, members: ParsedObject, response: dict[str, object]
     ) -> Sequence[TextEdit]:
         self.model = self.model or str(response.get("model") or "")
@@ -230,7 +230,7 @@ class ResponsesStream(StreamFilter):
         """Notes an event with output, which commits the stream unless it is blank."""
         delta = members.get("delta")
         self.progress_events += kind not in NO_PROGRESS and delta != ""
-        if kind.startswith("response.") and kind not in HELD and delta != "":
+        if kind.startswith("response.") and kind not in METADATA_EVENTS and delta != "":
             self.output_events += bool(delta)
             if not (
                 self.committed or kind == "response.failed" or _is_blank(kind, delta, members)
@@ -238,17 +238,18 @@ class ResponsesStream(StreamFilter):
                 self.committed = True
 
     def _is_good_end(self, kind: str, members: ParsedObject) -> bool:
-        """Checks the response of the last event. Returns False, and fails the stream, if it
-        is no answer.
+        """Checks the response of the last event. Fails the stream if it is not an answer.
+
+        Returns whether it is an answer.
         """
         response = members.get("response")
         if not isinstance(response, dict):
             return True
         output = response.get("output")
         # Some servers send an empty output list at the end, although they sent output before.
-        says = any(map(item_answers, iter_objects(output))) if output else self.committed
+        has_output = any(map(item_answers, iter_objects(output))) if output else self.committed
         reason = end_reason(response.get) or kind.removeprefix("response.")
-        if not self._ends_well(reason, has_output=says):
+        if not self._ends_well(reason, has_output=has_output):
             return False
         try:
             check_calls(output, reason)
@@ -256,12 +257,13 @@ class ResponsesStream(StreamFilter):
             self._fail(error.detail)
         return not self.failure
 
-    def _failed(self, response: Mapping[str, object]) -> bool:
-        """Handles a failed response. Returns True if the client already has output, so that it
-        must get the failure.
+    def _handle_failed(self, response: Mapping[str, object]) -> bool:
+        """Handles a failed response. Returns whether the client must get the failure.
+
+        That is so if the client already has output.
         """
         if not self.committed:
-            self._refused(response.get("error"))
+            self._fail_with_error(response.get("error"))
             return False
         self.finished = True
         self.failure_class = classify_error(response.get("error"))
@@ -273,7 +275,7 @@ def _is_blank(
     delta: object,
     members: ParsedObject,
 ) -> bool:
-    if kind not in _DONE:
+    if kind not in _FINAL_PART_EVENTS:
         return isinstance(delta, str) and delta.isspace()
     item = members.get("item")
     return item is None or not item_speaks(item)
@@ -305,7 +307,7 @@ def item_answers(item: object) -> bool:
 
 
 def item_speaks(item: object) -> bool:
-    """Returns whether an output item has content: anything but an empty message."""
+    """Returns whether an output item has content. Only an empty message has none."""
     if not isinstance(item, dict):
         return False
     if item.get("type") != "message":
@@ -318,7 +320,7 @@ def item_speaks(item: object) -> bool:
 
 
 RESERVED: Final = CHAT_RESERVED | {"input"}
-NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")
+FIELD_NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")
 
 
 class ResponsesDialect(ChatDialect):
@@ -333,10 +335,10 @@ class ResponsesDialect(ChatDialect):
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
         if request.value("previous_response_id") or request.value("conversation"):
             return []
-        given = request.value("input")
-        if isinstance(given, str):
-            given = [{"role": "user", "content": given}] if given else []
-        return conversation_opening(given, request.value("instructions"), skipped)
+        messages = request.value("input")
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}] if messages else []
+        return conversation_opening(messages, request.value("instructions"), skipped)
 
     def patched(
         self,
@@ -345,17 +347,17 @@ class ResponsesDialect(ChatDialect):
         *,
         serialize_tools: bool = False,
     ) -> bytes:
-        wanted = setting_edits(request, target, RESERVED, NAMES)
+        new_fields = setting_edits(request, target, RESERVED, FIELD_NAMES)
         if serialize_tools and not request.serial_tools:
-            wanted["parallel_tool_calls"] = False
+            new_fields["parallel_tool_calls"] = False
         if response_format := target.request_patch.response_format:
-            text = wanted.get("text", request.value("text"))
-            given = dict(text) if isinstance(text, Mapping) else {}
-            wanted["text"] = {
-                **given,
+            text = new_fields.get("text", request.value("text"))
+            text_members = dict(text) if isinstance(text, Mapping) else {}
+            new_fields["text"] = {
+                **text_members,
                 "format": _text_format(response_format),
             }
-        return patched_body(request, target, wanted, "instructions")
+        return patched_body(request, target, new_fields, "instructions")
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
         if members.get("error"):
@@ -366,12 +368,12 @@ class ResponsesDialect(ChatDialect):
         status = members.get("status")
         if not status and not output:
             raise empty_answer_error("status")
-        if str(status) in GOES_ON:
+        if str(status) in BACKGROUND_STATUSES:
             raise UpstreamFailed(FailureClass.MALFORMED, f"a background response: {status}")
         if status:
-            says = any(map(item_answers, output))
+            has_output = any(map(item_answers, output))
             reason = end_reason(members.get)
-            check_ending(reason, has_output=says, silence=silence)
+            check_ending(reason, has_output=has_output, silence=silence)
             check_calls(output, reason)
         return read_response_usage(members.get("usage"), members.get("service_tier"))
 
@@ -384,14 +386,14 @@ class ResponsesDialect(ChatDialect):
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
         # The names of a namespace's functions begin with the namespace.
-        found: dict[str, object] = {}
+        schemas: dict[str, object] = {}
         for tool in iter_objects(request.value("tools")):
-            space = tool.get("name") if tool.get("type") == "namespace" else None
-            for offered in iter_objects(tool.get("tools")) if space else (tool,):
+            namespace = tool.get("name") if tool.get("type") == "namespace" else None
+            for offered in iter_objects(tool.get("tools")) if namespace else (tool,):
                 schema = offered.get("parameters") or ANY
-                name = flat_name({**offered, "namespace": space})
-                found[name] = schema if offered.get("type") == "function" else None
-        return found
+                name = flat_name({**offered, "namespace": namespace})
+                schemas[name] = schema if offered.get("type") == "function" else None
+        return schemas
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
         read_signals(signals, members.get("output"), members.get("incomplete_details"))

@@ -76,7 +76,7 @@ class ResponseTools:
         self.functions: list[dict[str, Any]] = [
             {"type": "function", "function": function}
             for tool in keep_client_tools(offered, _CLIENT_TOOL_TYPES, translation.dropped)
-            for function in self._functions(tool)
+            for function in self._translate_tool(tool)
         ]
 
     def origin(self, name: str) -> ToolOrigin:
@@ -86,8 +86,8 @@ class ResponseTools:
     def choice(self, choice: object) -> Tool:
         """Translates `tool_choice`. Raises Untranslatable.
 
-        If the request allows only some tools, the chat offers only these. If a chat supports
-        none of them, it offers all tools.
+        If the request allows only some tools, the chat offers only them. If a chat supports
+        no allowed tool, it offers all tools.
         """
         if isinstance(choice, str):
             return {"tool_choice": choice}
@@ -96,12 +96,12 @@ class ResponseTools:
         kind = choice.get("type")
         if kind == "allowed_tools":
             names = {flat_name(tool) for tool in iter_objects(choice.get("tools"))}
-            kept = [tool for tool in self.functions if tool["function"]["name"] in names]
+            allowed = [tool for tool in self.functions if tool["function"]["name"] in names]
             mode = choice.get("mode") or "auto"
-            return {"tools": kept or self.functions, "tool_choice": mode}
+            return {"tools": allowed or self.functions, "tool_choice": mode}
         if kind not in ("function", _CUSTOM):
-            what = f"a tool_choice of type {str(kind)[:60]!r}"
-            raise no_chat_error(what, "tool_choice")
+            feature = f"a tool_choice of type {str(kind)[:60]!r}"
+            raise no_chat_error(feature, "tool_choice")
         return {
             "tool_choice": {
                 "type": "function",
@@ -109,7 +109,7 @@ class ResponseTools:
             }
         }
 
-    def _functions(self, tool: Mapping[str, object]) -> Iterator[Tool]:
+    def _translate_tool(self, tool: Mapping[str, object]) -> Iterator[Tool]:
         kind = tool.get("type")
         name = str(tool.get("name"))
         if kind == "namespace":
@@ -117,12 +117,12 @@ class ResponseTools:
                 qualified = {**inner, "namespace": name}
                 flat_tool_name = flat_name(qualified)
                 self._origins[flat_tool_name] = ToolOrigin(str(inner.get("name")), name)
-                yield _function(qualified, self._translation)
+                yield _build_function(qualified, self._translation)
         elif kind == _CUSTOM:
             self._origins[name] = ToolOrigin(name, is_custom=True)
-            yield _custom_function(tool)
+            yield _build_custom_function(tool)
         else:
-            yield _function(tool, self._translation)
+            yield _build_function(tool, self._translation)
 
 
 def custom_text(arguments: str) -> str:
@@ -130,20 +130,20 @@ def custom_text(arguments: str) -> str:
 
     If the model wrote the arguments in another form, they are the text.
     """
-    found = parse_json(arguments)
-    text = found.get(_TEXT_ARGUMENT) if isinstance(found, Mapping) else None
+    parsed = parse_json(arguments)
+    text = parsed.get(_TEXT_ARGUMENT) if isinstance(parsed, Mapping) else None
     return text if isinstance(text, str) else arguments
 
 
-def _function(tool: Mapping[str, object], translation: ChatTranslation) -> Tool:
+def _build_function(tool: Mapping[str, object], translation: ChatTranslation) -> Tool:
     names = ("description", "parameters", "strict")
-    kept = {name: tool[name] for name in names if tool.get(name) is not None}
-    if kept.get("strict") and not translation.is_strict(tool, "parameters", "tools.strict"):
-        del kept["strict"]
-    return {"name": flat_name(tool), **kept}
+    members = {name: tool[name] for name in names if tool.get(name) is not None}
+    if members.get("strict") and not translation.is_strict(tool, "parameters", "tools.strict"):
+        del members["strict"]
+    return {"name": flat_name(tool), **members}
 
 
-def _custom_function(tool: Mapping[str, object]) -> Tool:
+def _build_custom_function(tool: Mapping[str, object]) -> Tool:
     texts = [str(tool["description"])] if tool.get("description") else []
     form = tool.get("format")
     if isinstance(form, Mapping) and form.get("definition"):
@@ -159,12 +159,12 @@ def _custom_function(tool: Mapping[str, object]) -> Tool:
 
 
 Turn = dict[str, object]
-_ROLES: Final = {"developer": "system"}  # few providers know `developer`
+_CHAT_ROLES: Final = {"developer": "system"}  # few providers know `developer`
 _GAP: Final = "\n\n"
-_TEXTS: Final = frozenset({"input_text", "output_text", "text"})
+_TEXT_TYPES: Final = frozenset({"input_text", "output_text", "text"})
 _REASONING: Final = "reasoning_content"
-_RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
-_CALLS: Final = frozenset({"function_call", "custom_tool_call"})
+_RESULT_TYPES: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+_CALL_TYPES: Final = frozenset({"function_call", "custom_tool_call"})
 
 
 def chat_messages(
@@ -201,21 +201,19 @@ class _Turns:
         self._hosted_turn: Turn | None = None  # the turn with a hosted tool's result
 
     def add_item(self, item: Mapping[str, object]) -> None:
-        """Adds an item of the input. Raises Untranslatable for a reference to a stored
-        item.
-        """
+        """Adds an item of the input. Raises Untranslatable for a reference to another item."""
         kind = str(item.get("type") or "message")
         if kind == "message":
             self._add_message(item)
-        elif kind in _CALLS:
+        elif kind in _CALL_TYPES:
             self._add_call(item)
-        elif kind in _RESULTS:
-            self.turns += self._result(item)
+        elif kind in _RESULT_TYPES:
+            self.turns += self._translate_result(item)
         elif kind == "reasoning":
             # Only the model's maker can read it, and an answer does not need it.
             maker = self._translation.maker
             if maker and maker_of_id(item.get("id")) == maker:
-                self._reasoning_text += _summary(item)
+                self._reasoning_text += _join_summary(item)
             self._signed_reasoning += open_thoughts(item.get("encrypted_content"))
         elif kind == "item_reference":
             raise reference_error()
@@ -228,14 +226,14 @@ class _Turns:
         self.turns.append(turn)
 
     def _add_message(self, item: Mapping[str, object]) -> None:
-        turn = self._message(item)
+        turn = self._translate_message(item)
         last = self.turns[-1] if self.turns else None
         # Calls without results and a hosted tool's result belong to the same turn.
         is_same_turn = last is not None and (last is self._hosted_turn or "tool_calls" in last)
         if turn["role"] == "assistant" and last is not None and is_same_turn:
-            _append(last, turn["content"])
+            _append_text(last, turn["content"])
         else:
-            reasoning = self._reasoning() if turn["role"] == "assistant" else {}
+            reasoning = self._take_reasoning() if turn["role"] == "assistant" else {}
             self.add(turn | reasoning)
 
     def _add_call(self, item: Mapping[str, object]) -> None:
@@ -253,7 +251,7 @@ class _Turns:
         if last is None or last["role"] != "assistant":
             last = {"role": "assistant", "content": None}
             self.add(last)
-        last |= self._reasoning()
+        last |= self._take_reasoning()
         calls = last.setdefault("tool_calls", [])
         if isinstance(calls, list):
             calls.append(call)
@@ -263,30 +261,30 @@ class _Turns:
         if last is None or last["role"] != "assistant":
             last = self._hosted_turn = {"role": "assistant", "content": None}
             self.add(last)
-        _append(last, text)
+        _append_text(last, text)
 
-    def _reasoning(self) -> Turn:
-        """Returns the reasoning before an answer, for its turn, and forgets it."""
-        thought = self._reasoning_text
+    def _take_reasoning(self) -> Turn:
+        """Returns the reasoning before an answer as members of its turn, and forgets it."""
+        text = self._reasoning_text
         self._reasoning_text = ""
-        signed = self._signed_reasoning
+        blocks = self._signed_reasoning
         self._signed_reasoning = []
-        fields: Turn = {_REASONING: thought} if thought else {}
-        return fields | {"thinking_blocks": signed} if signed else fields
+        fields: Turn = {_REASONING: text} if text else {}
+        return fields | {"thinking_blocks": blocks} if blocks else fields
 
-    def _message(self, item: Mapping[str, object]) -> Turn:
+    def _translate_message(self, item: Mapping[str, object]) -> Turn:
         role = str(item.get("role"))
         content = item.get("content")
         if not isinstance(content, list):
-            return {"role": _ROLES.get(role, role), "content": content}
-        parts = [self._part(entry) for entry in iter_objects(content)]
+            return {"role": _CHAT_ROLES.get(role, role), "content": content}
+        parts = [self._translate_part(entry) for entry in iter_objects(content)]
         if all(part["type"] == "text" for part in parts):
             gap = "" if role == "assistant" else _GAP
             text = gap.join(str(part["text"]) for part in parts)
-            return {"role": _ROLES.get(role, role), "content": text}
-        return {"role": _ROLES.get(role, role), "content": parts}
+            return {"role": _CHAT_ROLES.get(role, role), "content": text}
+        return {"role": _CHAT_ROLES.get(role, role), "content": parts}
 
-    def _result(self, item: Mapping[str, object]) -> list[Turn]:
+    def _translate_result(self, item: Mapping[str, object]) -> list[Turn]:
         """Translates a tool result into text; its images follow in a user message."""
         output = item.get("output")
         result = {"role": "tool", "tool_call_id": item.get("call_id")}
@@ -297,7 +295,7 @@ class _Turns:
                     "content": output if isinstance(output, str) else "",
                 }
             ]
-        parts = [self._part(entry) for entry in iter_objects(output)]
+        parts = [self._translate_part(entry) for entry in iter_objects(output)]
         texts = [str(part["text"]) for part in parts if part["type"] == "text"]
         files = [part for part in parts if part["type"] != "text"]
         if not files:
@@ -312,14 +310,14 @@ class _Turns:
             {"role": "user", "content": [note, *files]},
         ]
 
-    def _part(self, part: Mapping[str, object]) -> Turn:
+    def _translate_part(self, part: Mapping[str, object]) -> Turn:
         """Translates a part of a content.
 
-        A file without its data becomes text if it is in the history or has a URL. Otherwise it
-        raises Untranslatable.
+        A file without its data becomes text if it is in the history or has a URL. Raises
+        Untranslatable for other files without data.
         """
         kind = str(part.get("type"))
-        if kind in _TEXTS:
+        if kind in _TEXT_TYPES:
             return {"type": "text", "text": part.get("text")}
         if kind == "refusal":
             return {"type": "text", "text": part.get("refusal")}
@@ -340,12 +338,12 @@ class _Turns:
         return {"type": "text", "text": block_as_text(part)}
 
 
-def _append(turn: Turn, text: object) -> None:
+def _append_text(turn: Turn, text: object) -> None:
     parts = (turn.get("content"), text)
     turn["content"] = _GAP.join(str(part) for part in parts if part)
 
 
-def _summary(item: Mapping[str, object]) -> str:
+def _join_summary(item: Mapping[str, object]) -> str:
     parts = [
         *iter_objects(item.get("summary")),
         *iter_objects(item.get("content")),
@@ -400,10 +398,10 @@ def chat_body(
     native_part = untranslatable_field(request.get)
     if native_part:
         raise untranslatable_error(native_part)
-    kept = translation.copy_other_fields(request, _TRANSLATED_FIELDS, _OMITTED_FIELDS)
+    other_fields = translation.copy_other_fields(request, _TRANSLATED_FIELDS, _OMITTED_FIELDS)
     body = {
         name: value
-        for name, value in kept.items()
+        for name, value in other_fields.items()
         if not (value is None or name in NATIVE_FIELDS)
     }
     body["messages"] = chat_messages(
@@ -418,7 +416,7 @@ def chat_body(
     reasoning = request.get("reasoning")
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
-    body |= _text(request.get("text"), translation)
+    body |= _text_fields(request.get("text"), translation)
     if not tools.functions:
         body.pop("parallel_tool_calls", None)
         return body
@@ -447,7 +445,7 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
-def _text(text: object, translation: ChatTranslation) -> dict[str, object]:
+def _text_fields(text: object, translation: ChatTranslation) -> dict[str, object]:
     if not isinstance(text, Mapping):
         return {}
     fields: dict[str, object] = {}

@@ -1,8 +1,8 @@
 """Translates chats into Anthropic's Messages and back, with corrections to litellm.
 
-One of the classes that `transport` chooses by kind; their interface is in `translation`. It
-changes JSON only. Every part that is lost is named in `dropped`, and a part without a
-counterpart raises Untranslatable instead of disappearing.
+`transport` chooses this class by the target's kind; `translation` defines its interface. It
+changes JSON only. It adds the name of every lost part to `dropped`. It raises Untranslatable
+for a necessary part without a counterpart.
 """
 
 import copy
@@ -33,12 +33,12 @@ from router.upstream.translate.translation import (
     PayloadSource,
     TranslatedCall,
     free_forced_tool,
-    mapped,
+    map_request,
     no_counterpart,
     settle_thinking,
 )
 
-_STRUCTURED: Final = "structured-outputs-2025-11-13"  # `output_config.format` replaced it
+_STRUCTURED_BETA: Final = "structured-outputs-2025-11-13"  # `output_config.format` replaced it
 
 
 class AnthropicTranslation:
@@ -54,20 +54,20 @@ class AnthropicTranslation:
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
         """Translates a request. Raises Untranslatable.
 
-        Corrects litellm: hints that it lost are named, thinking is settled with other
-        fields, tool schemas and structured outputs are sent in the current form.
+        Corrects litellm's translation: names the hints that litellm lost, fits thinking to
+        the other fields, and writes tool schemas and structured outputs in the current form.
         """
         dropped = request.dropped
-        self._keep_to_levels(request)
+        self._fit_effort(request)
         dropped.update(dict.fromkeys(free_forced_tool(request)))
-        params = mapped(self._config, request, "anthropic")
+        params = map_request(self._config, request, "anthropic")
         for hint in (
             "temperature",
             "top_p",
             "response_format",
             "reasoning_effort",
         ):
-            if request.params.get(hint) is not None and not _arrived(hint, params):
+            if request.params.get(hint) is not None and not _is_kept(hint, params):
                 dropped[hint] = None
         own_budget = "thinking" in request.params
         dropped.update(
@@ -90,11 +90,11 @@ class AnthropicTranslation:
             )
         except Exception:  # noqa: BLE001 - litellm has no specific error
             raise no_counterpart("anthropic", "messages") from None
-        form = body.pop("output_format", None)
-        if form is not None:
+        text_format = body.pop("output_format", None)
+        if text_format is not None:
             body["output_config"] = {
                 **body.get("output_config", {}),
-                "format": form,
+                "format": text_format,
             }
         for tool in body.get("tools") or ():
             if "input_schema" in tool and tool.get("name") in request.schemas:
@@ -106,36 +106,38 @@ class AnthropicTranslation:
         if stream:
             body["stream"] = True
         notes = {"json": json_mode, "names": names.get(self._names) or {}}
-        return TranslatedCall("/messages", body, _versions(headers), tuple(dropped), notes)
+        return TranslatedCall(
+            "/messages", body, _version_headers(headers), tuple(dropped), notes
+        )
 
-    def _keep_to_levels(self, request: ScreenedRequest) -> None:
-        """Replaces an effort that the model lacks; litellm would refuse it later."""
+    def _fit_effort(self, request: ScreenedRequest) -> None:
+        """Replaces an effort that the model lacks, because litellm would refuse it later."""
         effort = str(request.params.get("reasoning_effort"))
         if effort not in NEAREST:
             return
-        lacks = self._config._validate_effort_for_model  # noqa: SLF001 - no public one
-        if lacks(request.model, effort, "anthropic"):
+        lacks_effort = self._config._validate_effort_for_model  # noqa: SLF001 - no public one
+        if lacks_effort(request.model, effort, "anthropic"):
             request.params["reasoning_effort"] = NEAREST[effort]
             request.dropped["reasoning_effort"] = None
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
         """Translates a whole answer into a chat completion."""
-        found = self._config.transform_parsed_response(
+        parsed = self._config.transform_parsed_response(
             completion_response=answer,
             raw_response=SimpleNamespace(headers={}, status_code=200),
             model_response=self._library.ModelResponse(),
             json_mode=ask.notes["json"],
             tool_name_reverse_map=ask.notes["names"],
         )
-        id_ = str(answer.get("id") or "")
+        answer_id = str(answer.get("id") or "")
         model = str(answer.get("model") or "")
         reason = answer.get("stop_reason")
         return completion(
-            found.model_dump(),
-            id_=id_,
+            parsed.model_dump(),
+            answer_id=answer_id,
             model=model,
             reason=reason,
-            tier=_tier(answer.get("usage")),
+            tier=_read_tier(answer.get("usage")),
         )
 
     def chunks(self, ask: TranslatedCall) -> "AnthropicChunks":
@@ -180,7 +182,7 @@ class AnthropicTranslation:
         chunks.feed({"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
 
 
-def _arrived(hint: str, params: Json) -> bool:
+def _is_kept(hint: str, params: Json) -> bool:
     """Returns whether litellm's mapping kept a hint."""
     match hint:
         case "response_format":
@@ -191,22 +193,25 @@ def _arrived(hint: str, params: Json) -> bool:
             return hint in params
 
 
-def _tier(usage: object) -> object:
-    """Returns the service tier of a message's usage, as the chat has it."""
+def _read_tier(usage: object) -> object:
+    """Returns the service tier that a message's usage names; empty without one."""
     tokens = read_message_tokens(usage)
     return tokens.tier if tokens else ""
 
 
-def _versions(headers: Mapping[str, str]) -> dict[str, str]:
+def _version_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Returns the version headers, without a beta that a field of the request has replaced."""
-    found = {"anthropic-version": headers.get("anthropic-version") or ANTHROPIC_VERSION}
+    versions = {"anthropic-version": headers.get("anthropic-version") or ANTHROPIC_VERSION}
     betas = [part.strip() for part in headers.get("anthropic-beta", "").split(",")]
-    kept = [beta for beta in betas if beta and beta != _STRUCTURED]
-    return {**found, "anthropic-beta": ",".join(kept)} if kept else found
+    kept_betas = [beta for beta in betas if beta and beta != _STRUCTURED_BETA]
+    return {**versions, "anthropic-beta": ",".join(kept_betas)} if kept_betas else versions
 
 
 class AnthropicChunks:
-    """Sends thinking as text, then again complete and signed. Sends one block at a time."""
+    """Translates a stream's events, one block at a time.
+
+    Sends thinking as text first. At its end, sends it again, complete and signed.
+    """
 
     def __init__(self, iterator: Any) -> None:
         self.finished = False
@@ -214,52 +219,56 @@ class AnthropicChunks:
         self._parse = iterator.chunk_parser
         self._maker = ChunkMaker()
         self._usage: object = None
-        self._thought: Json | None = None
-        self._stopped = False
-        self._open: object = None  # the index of the current block
-        self._is_hosted = False  # the current block is a call that the provider answers
-        self._waiting: list[Json] = []  # events of later blocks
+        self._thinking_block: Json | None = None
+        self._has_stopped = False
+        self._open_index: object = None  # the index of the current block
+        self._is_hosted_block = False  # the current block is a call that the provider answers
+        self._waiting_events: list[Json] = []  # events of later blocks
 
     @property
     def ended(self) -> bool:
-        return self._stopped
+        return self._has_stopped
 
     def feed(self, event: Json) -> Sequence[Json]:
-        """Translates one event into chunks. Raises ErrorInStream for the provider's error
-        event.
-        """
-        return [chunk for piece in self._in_turn(event) for chunk in self._fed(piece)]
+        """Translates one event into chunks. Raises ErrorInStream for an error event."""
+        return [
+            chunk
+            for piece in self._order_events(event)
+            for chunk in self._translate_event(piece)
+        ]
 
-    def _in_turn(self, event: Json) -> list[Json]:
-        """Returns the events that are due: those of other blocks wait until the current
-        block ends.
-        """
+    def _order_events(self, event: Json) -> list[Json]:
+        """Returns the events that are due. Other blocks wait for the current block's end."""
         kind = str(event.get("type"))
-        place = event.get("index")
+        index = event.get("index")
         if kind == "message_start":
             return _split_content(event)
-        if kind in _ENDS:
-            waiting = self._waiting
-            self._waiting = []
-            return [*waiting, event]
+        if kind in _FINAL_EVENTS:
+            waiting_events = self._waiting_events
+            self._waiting_events = []
+            return [*waiting_events, event]
         if not kind.startswith("content_block_"):
             return [event]
-        if self._open is None:
-            self._open = place
-        if place != self._open:
-            self._waiting.append(event)
+        if self._open_index is None:
+            self._open_index = index
+        if index != self._open_index:
+            self._waiting_events.append(event)
             return []
         if kind != "content_block_stop":
             return _split_input(event)
-        waiting = self._waiting
-        self._waiting = []
-        self._open = None
+        waiting_events = self._waiting_events
+        self._waiting_events = []
+        self._open_index = None
         return [
             event,
-            *(piece for later in waiting for piece in self._in_turn(later)),
+            *(
+                piece
+                for waiting_event in waiting_events
+                for piece in self._order_events(waiting_event)
+            ),
         ]
 
-    def _fed(self, event: Json) -> Sequence[Json]:
+    def _translate_event(self, event: Json) -> Sequence[Json]:
         kind = event.get("type")
         if kind == "error":
             raise ErrorInStream(dict(event.get("error") or {}))
@@ -267,56 +276,57 @@ class AnthropicChunks:
             self.finished = True
             return [self._maker.usage(self._usage)]
         if kind == "message_start":
-            message = {**_NO_HEAD, **event["message"]}
+            message = {**_EMPTY_HEAD, **event["message"]}
             event = {**event, "message": message}
             self._maker.id = str(message["id"])
             self._maker.model = str(message["model"])
-            self._maker.tier = _tier(message["usage"])
-        if kind not in _EVENTS or self._skips(event):
+            self._maker.tier = _read_tier(message["usage"])
+        if kind not in _PARSED_EVENTS or self._is_hosted_event(event):
             return ()
-        found = self._parse(event)
-        self._maker.created = self._maker.created or int(found.created)
-        if found.usage is not None:
-            self._usage = found.usage.model_dump()
-        choice = found.choices[0].model_dump()
-        out = []
-        delta = self._delta(choice["delta"])
-        if kind == "content_block_stop" and self._thought is not None:
-            delta["thinking_blocks"] = [self._thought]
-            self._thought = None
+        parsed = self._parse(event)
+        self._maker.created = self._maker.created or int(parsed.created)
+        if parsed.usage is not None:
+            self._usage = parsed.usage.model_dump()
+        choice = parsed.choices[0].model_dump()
+        chunks = []
+        delta = self._build_delta(choice["delta"])
+        if kind == "content_block_stop" and self._thinking_block is not None:
+            delta["thinking_blocks"] = [self._thinking_block]
+            self._thinking_block = None
         if delta or kind == "message_start":
-            out += self._maker.deltas(delta)
+            chunks += self._maker.deltas(delta)
         if kind == "message_delta" and event["delta"].get("stop_reason"):
-            self._stopped = True
-            out.append(self._maker.finish(event["delta"]["stop_reason"]))
-        return out
+            self._has_stopped = True
+            chunks.append(self._maker.finish(event["delta"]["stop_reason"]))
+        return chunks
 
-    def _skips(self, event: Json) -> bool:
-        """Returns whether an event belongs to a call that the provider answers itself; the
-        client could not answer it.
+    def _is_hosted_event(self, event: Json) -> bool:
+        """Returns whether an event belongs to a call of a hosted tool.
+
+        The provider answers the call itself. The client could not answer it.
         """
         block = event.get("content_block")
         if isinstance(block, dict):
-            self._is_hosted = block.get("type") in _HOSTED
-        skips = self._is_hosted
+            self._is_hosted_block = block.get("type") in _HOSTED_CALLS
+        is_hosted = self._is_hosted_block
         if event.get("type") == "content_block_stop":
-            self._is_hosted = False
-        return skips and str(event.get("type")).startswith("content_block_")
+            self._is_hosted_block = False
+        return is_hosted and str(event.get("type")).startswith("content_block_")
 
-    def _delta(self, given: Json) -> Json:
-        delta = chat_message(given, streamed=True)
+    def _build_delta(self, message: Json) -> Json:
+        delta = chat_message(message, is_streamed=True)
         for block in delta.pop("thinking_blocks", ()):
             if block.get("type") == "redacted_thinking":
                 delta["thinking_blocks"] = [block]
                 continue
-            thought = self._thought or {
+            thinking_block = self._thinking_block or {
                 "type": "thinking",
                 "thinking": "",
                 "signature": "",
             }
-            thought["thinking"] += block.get("thinking") or ""
-            thought["signature"] += block.get("signature") or ""
-            self._thought = thought
+            thinking_block["thinking"] += block.get("thinking") or ""
+            thinking_block["signature"] += block.get("signature") or ""
+            self._thinking_block = thinking_block
         return delta
 
     def end(self) -> Sequence[Json]:
@@ -324,57 +334,60 @@ class AnthropicChunks:
 
 
 # Members of `message_start` that Anthropic-compatible servers omit.
-_NO_HEAD: Final[Json] = {
+_EMPTY_HEAD: Final[Json] = {
     "id": "",
     "model": "",
     "usage": {"input_tokens": 0, "output_tokens": 0},
 }
-_ENDS: Final = frozenset({"message_delta", "message_stop"})
-_HOSTED: Final = frozenset({"server_tool_use", "mcp_tool_use"})
+_FINAL_EVENTS: Final = frozenset({"message_delta", "message_stop"})
+_HOSTED_CALLS: Final = frozenset({"server_tool_use", "mcp_tool_use"})
 
 
 def _split_content(event: Json) -> list[Json]:
-    """Moves the blocks and the stop reason of a first event into following events, as
-    Anthropic sends them for most answers.
+    """Moves the blocks and the stop reason of a first event into later events.
+
+    Anthropic sends them in later events for most answers.
     """
     message = event.get("message")
     blocks = message.get("content") if isinstance(message, dict) else None
     if not blocks or not isinstance(message, dict):
         return [event]
     reason = message.get("stop_reason")
-    found: list[Json] = [{**event, "message": {**message, "content": [], "stop_reason": None}}]
+    events: list[Json] = [{**event, "message": {**message, "content": [], "stop_reason": None}}]
     for number, block in enumerate(iter_objects(blocks)):
-        place = {"index": number}
+        index_member = {"index": number}
         text = block.get("text") if block.get("type") == "text" else None
-        opened = {**block, "text": ""} if text else dict(block)
-        found += _split_input({"type": "content_block_start", **place, "content_block": opened})
+        opening_block = {**block, "text": ""} if text else dict(block)
+        events += _split_input(
+            {"type": "content_block_start", **index_member, "content_block": opening_block}
+        )
         if text:
             delta = {"type": "text_delta", "text": text}
-            found.append({"type": "content_block_delta", **place, "delta": delta})
-        found.append({"type": "content_block_stop", **place})
+            events.append({"type": "content_block_delta", **index_member, "delta": delta})
+        events.append({"type": "content_block_stop", **index_member})
     if reason:
-        usage = message.get("usage") or _NO_HEAD["usage"]
+        usage = message.get("usage") or _EMPTY_HEAD["usage"]
         delta = {"stop_reason": reason}
-        found.append({"type": "message_delta", "delta": delta, "usage": usage})
-    return found
+        events.append({"type": "message_delta", "delta": delta, "usage": usage})
+    return events
 
 
 def _split_input(event: Json) -> list[Json]:
     """Moves a call's complete input into a following event, as Anthropic sends it."""
     block = event.get("content_block")
-    given = block.get("input") if isinstance(block, dict) else None
-    if not given or not isinstance(block, dict) or block.get("type") != "tool_use":
+    call_input = block.get("input") if isinstance(block, dict) else None
+    if not call_input or not isinstance(block, dict) or block.get("type") != "tool_use":
         return [event]
-    delta = {"type": "input_json_delta", "partial_json": json.dumps(given)}
-    piece = {
+    delta = {"type": "input_json_delta", "partial_json": json.dumps(call_input)}
+    input_event = {
         "type": "content_block_delta",
         "index": event.get("index"),
         "delta": delta,
     }
-    return [{**event, "content_block": {**block, "input": {}}}, piece]
+    return [{**event, "content_block": {**block, "input": {}}}, input_event]
 
 
-_EVENTS: Final = frozenset(
+_PARSED_EVENTS: Final = frozenset(
     {
         "message_start",
         "content_block_start",

@@ -1,7 +1,7 @@
 """Translates chats into AWS's Converse and back, with corrections to litellm.
 
-As `anthropic` does for Anthropic. AWS's binary event stream is read here as well. The
-interface is in `translation`.
+It also reads AWS's binary event stream. `translation` defines the interface; `anthropic` has
+the translation for Anthropic.
 """
 
 import copy
@@ -30,24 +30,24 @@ from router.upstream.translate.translation import (
     TranslatedCall,
     fit_budget,
     free_forced_tool,
-    in_a_turn_without_thought,
-    mapped,
+    lacks_turn_thinking,
+    map_request,
     no_counterpart,
 )
 
-_PIECES: Final = (
+_BLOCK_EVENTS: Final = (
     "contentBlockStart",
     "contentBlockDelta",
     "contentBlockStop",
     "messageStop",
 )
-_TYPES: Final = {
+_TYPE_BY_EXCEPTION: Final = {
     "throttlingException": "rate_limit_error",
     "validationException": "invalid_request_error",
     "serviceUnavailableException": "overloaded_error",
 }
 # Converse refuses a document's name with other characters.
-_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9 ()\[\]-]+")
+_REFUSED_NAME_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9 ()\[\]-]+")
 
 
 class BedrockTranslation:
@@ -63,14 +63,16 @@ class BedrockTranslation:
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
         """Translates a request; the path names the model. Raises Untranslatable."""
         dropped = request.dropped
-        _without_tools(request)
-        dropped.update(dict.fromkeys((*free_forced_tool(request), *_unthought(request))))
-        serial = request.params.get("parallel_tool_calls") is False
-        if not serial:
+        _remove_forbidden_tools(request)
+        dropped.update(
+            dict.fromkeys((*free_forced_tool(request), *_fit_thinking_fields(request)))
+        )
+        is_serial = request.params.get("parallel_tool_calls") is False
+        if not is_serial:
             request.params.pop("parallel_tool_calls", None)
-        params = mapped(self._config, request, "bedrock")
+        params = map_request(self._config, request, "bedrock")
         for hint in ("temperature", "top_p", "reasoning_effort"):
-            if request.params.get(hint) is not None and not _arrived(hint, params):
+            if request.params.get(hint) is not None and not _is_kept(hint, params):
                 dropped[hint] = None
         json_mode = bool(params.get("json_mode"))
         try:
@@ -80,22 +82,22 @@ class BedrockTranslation:
         except Exception:  # noqa: BLE001 - litellm has no specific error
             raise no_counterpart("bedrock", "messages") from None
         for message in body.get("messages") or ():
-            _name_documents(message["content"])
+            _clean_document_names(message["content"])
         for tool in body.get("toolConfig", {}).get("tools") or ():
             spec = tool.get("toolSpec") or {}
             if spec.get("name") in request.schemas:
                 spec["inputSchema"] = {"json": request.schemas[spec["name"]]}
-        limits = body.get("inferenceConfig", {})
-        dropped.update(dict.fromkeys(fit_limit(limits, request.can, "maxTokens")))
-        more = body.get("additionalModelRequestFields")
-        if isinstance(more, dict):
-            fit_thinking(more, request.can, limits.get("maxTokens"))
+        inference_config = body.get("inferenceConfig", {})
+        dropped.update(dict.fromkeys(fit_limit(inference_config, request.can, "maxTokens")))
+        model_fields = body.get("additionalModelRequestFields")
+        if isinstance(model_fields, dict):
+            fit_thinking(model_fields, request.can, inference_config.get("maxTokens"))
         own_budget = "thinking" in request.params
-        dropped.update(dict.fromkeys(_too_short_to_think(body, own_budget=own_budget)))
-        if serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):
+        dropped.update(dict.fromkeys(_fit_budget_to_limit(body, own_budget=own_budget)))
+        if is_serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):
             dropped["parallel_tool_calls"] = None
-        way = "converse-stream" if stream else "converse"
-        path = f"/model/{quote(request.model, safe='')}/{way}"
+        operation = "converse-stream" if stream else "converse"
+        path = f"/model/{quote(request.model, safe='')}/{operation}"
         return TranslatedCall(
             path,
             body,
@@ -105,10 +107,11 @@ class BedrockTranslation:
         )
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
-        """Translates a whole answer into a chat completion. The answer has no id and no
-        model's name.
+        """Translates a whole answer into a chat completion.
+
+        AWS's answer has no id and does not name the model.
         """
-        found = self._config.transform_response(
+        parsed = self._config.transform_response(
             model=ask.notes["model"],
             raw_response=SimpleNamespace(json=lambda: answer, text="", headers={}),
             model_response=self._library.ModelResponse(),
@@ -122,10 +125,10 @@ class BedrockTranslation:
         )
         model = ask.notes["model"]
         reason = answer.get("stopReason")
-        tier = _tier(answer)
+        tier = _read_tier(answer)
         return completion(
-            found.model_dump(),
-            id_="",
+            parsed.model_dump(),
+            answer_id="",
             model=model,
             reason=reason,
             tier=tier,
@@ -155,19 +158,19 @@ class BedrockTranslation:
         self.chunks(ask).feed({"name": "messageStop", "body": {"stopReason": "end_turn"}})
 
 
-def _tier(answer: Json) -> object:
+def _read_tier(answer: Json) -> object:
     """Returns the service tier of an answer or of the event `metadata`, if it names one."""
     tier = answer.get("serviceTier")
     return tier.get("type") if isinstance(tier, dict) else None
 
 
-def _name_documents(blocks: list[Json]) -> None:
-    """Writes the names of documents with the characters that Converse takes."""
+def _clean_document_names(blocks: list[Json]) -> None:
+    """Replaces the characters of documents' names that Converse refuses."""
     for document in (block["document"] for block in blocks if "document" in block):
-        document["name"] = _NOT_IN_NAMES.sub("-", str(document["name"]))
+        document["name"] = _REFUSED_NAME_CHARACTERS.sub("-", str(document["name"]))
 
 
-def _without_tools(request: ScreenedRequest) -> None:
+def _remove_forbidden_tools(request: ScreenedRequest) -> None:
     """Removes the tools if calls are forbidden. Raises Untranslatable after a call."""
     if request.params.get("tool_choice") != "none":
         return
@@ -178,44 +181,44 @@ def _without_tools(request: ScreenedRequest) -> None:
         request.params.pop(name, None)
 
 
-def _unthought(request: ScreenedRequest) -> list[str]:
-    """Removes thinking if a tool is forced or the turn has no thinking; else, for a request
-    with thinking, removes sampling parameters.
+def _fit_thinking_fields(request: ScreenedRequest) -> list[str]:
+    """Removes thinking if a tool is forced, or if the turn has no thinking.
 
-    Returns the names of the removed parameters.
+    Otherwise removes the sampling parameters of a request with thinking. Returns the names of
+    the removed parameters.
     """
     params = request.params
-    thinking = [name for name in ("reasoning_effort", "thinking") if params.get(name)]
-    if not thinking:
+    thinking_fields = [name for name in ("reasoning_effort", "thinking") if params.get(name)]
+    if not thinking_fields:
         return []
-    forced = params.get("tool_choice") not in (None, "auto")
-    gone = thinking if forced or in_a_turn_without_thought(request.messages) else []
-    gone = gone or [name for name in ("temperature", "top_p", "top_k") if name in params]
-    for name in gone:
+    is_forced = params.get("tool_choice") not in (None, "auto")
+    removed = thinking_fields if is_forced or lacks_turn_thinking(request.messages) else []
+    removed = removed or [name for name in ("temperature", "top_p", "top_k") if name in params]
+    for name in removed:
         del params[name]
-    return gone
+    return removed
 
 
-def _too_short_to_think(body: Json, *, own_budget: bool) -> list[str]:
+def _fit_budget_to_limit(body: Json, *, own_budget: bool) -> list[str]:
     """Lowers the thinking budget to fit the limit, or removes it if the limit is too short."""
-    more = body.get("additionalModelRequestFields", {})
-    if not isinstance(more.get("thinking"), dict):
+    model_fields = body.get("additionalModelRequestFields", {})
+    if not isinstance(model_fields.get("thinking"), dict):
         return []
     limit = body.get("inferenceConfig", {}).get("maxTokens")
-    if fit_budget(more, limit, own_budget=own_budget):
+    if fit_budget(model_fields, limit, own_budget=own_budget):
         return []
-    del more["thinking"]
+    del model_fields["thinking"]
     return ["reasoning_effort"]
 
 
-def _arrived(hint: str, params: Json) -> bool:
+def _is_kept(hint: str, params: Json) -> bool:
     if hint == "reasoning_effort":
         return any(name in params for name in ("thinking", "reasoning_effort", "output_config"))
     return {"top_p": "topP"}.get(hint, hint) in params
 
 
 class EventMessages:
-    """Reads AWS's event stream, in pieces of any size, into JSON messages with their names."""
+    """Reads AWS's event stream into JSON messages with their names, from pieces of any size."""
 
     def __init__(self, frames: Any) -> None:
         self._buffer = frames.EventStreamBuffer()
@@ -253,33 +256,33 @@ class BedrockChunks(AnthropicChunks):
         body = event["body"]
         if name.endswith("Exception") or name == "error":
             message = str(body.get("message") or name)
-            kind = _TYPES.get(name, "api_error")
+            kind = _TYPE_BY_EXCEPTION.get(name, "api_error")
             raise ErrorInStream(aws_error(message, kind, name[:1].upper() + name[1:]))
         if name == "messageStart":
             return self._maker.deltas({})
-        if name not in (*_PIECES, "metadata"):
+        if name not in (*_BLOCK_EVENTS, "metadata"):
             return ()
-        found = self._parse(body)
-        self._maker.id = self._maker.id or str(found.id)
-        self._maker.created = self._maker.created or int(found.created)
+        parsed = self._parse(body)
+        self._maker.id = self._maker.id or str(parsed.id)
+        self._maker.created = self._maker.created or int(parsed.created)
         if name == "metadata":
-            self._usage = found.usage.model_dump()
-            self._maker.tier = _tier(body)
+            self._usage = parsed.usage.model_dump()
+            self._maker.tier = _read_tier(body)
             return ()
-        choice = found.choices[0].model_dump()
-        delta = self._delta(choice["delta"])
-        if name == "contentBlockStop" and self._thought is not None:
-            delta["thinking_blocks"] = [self._thought]
-            self._thought = None
-        out = list(self._maker.deltas(delta)) if delta else []
+        choice = parsed.choices[0].model_dump()
+        delta = self._build_delta(choice["delta"])
+        if name == "contentBlockStop" and self._thinking_block is not None:
+            delta["thinking_blocks"] = [self._thinking_block]
+            self._thinking_block = None
+        chunks = list(self._maker.deltas(delta)) if delta else []
         if name == "messageStop":
-            self._stopped = True
-            out.append(self._maker.finish(body.get("stopReason")))
-        return out
+            self._has_stopped = True
+            chunks.append(self._maker.finish(body.get("stopReason")))
+        return chunks
 
     def end(self) -> Sequence[Json]:
         """Returns the last chunk, with the usage, if the stop reason has arrived."""
-        if not self._stopped:
+        if not self._has_stopped:
             return ()
         self.finished = True
         return [self._maker.usage(self._usage)]

@@ -13,31 +13,32 @@ from router.protocols.answers import AnswerEnding, read_ending
 Json = dict[str, Any]
 
 FINISH_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
-_FINISHES: Final[Mapping[AnswerEnding, str]] = {
+_REASON_BY_ENDING: Final[Mapping[AnswerEnding, str]] = {
     AnswerEnding.GOOD: "stop",
     AnswerEnding.CUT: "length",
     AnswerEnding.REFUSED: "content_filter",
 }
-_HOUR: Final = "ephemeral_1h_input_tokens"
+_HOUR_TOKENS: Final = "ephemeral_1h_input_tokens"
 _SEPARATOR: Final = "__thought__"
 
 
 def completion(
-    given: Mapping[str, Any],
+    parsed: Mapping[str, Any],
     *,
-    id_: str,
+    answer_id: str,
     model: str,
     reason: object,
     tier: object,
 ) -> Json:
     """Shapes an answer.
 
-    id_, model: of the answer; if id_ is empty, litellm's id is used. reason: the provider's
-    finish reason; litellm may hide a bad one. tier: the service tier, if the answer names one.
+    parsed: litellm's form of the answer. answer_id: the answer's id; if it is empty, litellm's
+    id takes its place. reason: the provider's finish reason, because litellm may hide a bad
+    one. tier: the service tier, if the answer names one.
     """
-    choice = given["choices"][0]
+    choice = parsed["choices"][0]
     message = chat_message(choice.get("message") or {})
-    shaped: Json = {
+    chat_choice: Json = {
         "index": 0,
         "message": {
             "role": "assistant",
@@ -48,29 +49,30 @@ def completion(
         "logprobs": choice.get("logprobs"),
         "finish_reason": finish_reason(
             reason or choice.get("finish_reason"),
-            calls="tool_calls" in message,
+            has_calls="tool_calls" in message,
         ),
     }
     return {
-        "id": id_ or given.get("id") or "",
+        "id": answer_id or parsed.get("id") or "",
         "object": "chat.completion",
-        "created": int(given.get("created") or 0),
+        "created": int(parsed.get("created") or 0),
         "model": model,
-        "choices": [shaped],
-        "usage": chat_usage(given.get("usage")),
-        **_named_tier(tier),
+        "choices": [chat_choice],
+        "usage": chat_usage(parsed.get("usage")),
+        **_tier_member(tier),
     }
 
 
-def _named_tier(tier: object) -> Json:
+def _tier_member(tier: object) -> Json:
     return {"service_tier": tier} if tier and isinstance(tier, str) else {}
 
 
-def chat_message(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
-    """Keeps the members of a message or delta that clients know. streamed: calls get their
-    index.
+def chat_message(source: Mapping[str, Any], *, is_streamed: bool = False) -> Json:
+    """Keeps the members of a message or delta that clients know.
+
+    is_streamed: calls get their index.
     """
-    found: Json = {}
+    message: Json = {}
     for name in (
         "content",
         "reasoning_content",
@@ -78,79 +80,92 @@ def chat_message(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
         "annotations",
         "images",
     ):
-        if given.get(name):
-            found[name] = given[name]
-    calls = given.get("tool_calls")
+        if source.get(name):
+            message[name] = source[name]
+    calls = source.get("tool_calls")
     if calls:
-        found["tool_calls"] = [_call(call, streamed=streamed) for call in calls]
-    more = given.get("provider_specific_fields")
-    signatures = more.get("thought_signatures") if isinstance(more, Mapping) else None
+        message["tool_calls"] = [_build_call(call, is_streamed=is_streamed) for call in calls]
+    specific_fields = source.get("provider_specific_fields")
+    signatures = (
+        specific_fields.get("thought_signatures")
+        if isinstance(specific_fields, Mapping)
+        else None
+    )
     if signatures and not calls:
-        found["extra_content"] = _signed(signatures[0])
-    return found
+        message["extra_content"] = _signature_member(signatures[0])
+    return message
 
 
-def _call(given: Mapping[str, Any], *, streamed: bool) -> Json:
-    """OpenAI's ids have at most 40 characters, too few for the signature in litellm's ids."""
-    function = given.get("function") or {}
-    call: Json = {"index": given.get("index", 0)} if streamed else {}
-    if given.get("id"):
-        call["id"] = given["id"].split(_SEPARATOR, 1)[0]
+def _build_call(source: Mapping[str, Any], *, is_streamed: bool) -> Json:
+    """Builds a call. Cuts the signature out of litellm's id.
+
+    OpenAI's ids have at most 40 characters, which is too few for the signature.
+    """
+    function = source.get("function") or {}
+    call: Json = {"index": source.get("index", 0)} if is_streamed else {}
+    if source.get("id"):
+        call["id"] = source["id"].split(_SEPARATOR, 1)[0]
         call["type"] = "function"
-    named = {"name": clean_name(function["name"])} if function.get("name") else {}
+    name_member = {"name": clean_name(function["name"])} if function.get("name") else {}
     call["function"] = {
-        **named,
+        **name_member,
         "arguments": function.get("arguments") or "",
     }
-    more = given.get("provider_specific_fields")
-    if isinstance(more, Mapping) and more.get("thought_signature"):
-        call["extra_content"] = _signed(more["thought_signature"])
+    specific_fields = source.get("provider_specific_fields")
+    if isinstance(specific_fields, Mapping) and specific_fields.get("thought_signature"):
+        call["extra_content"] = _signature_member(specific_fields["thought_signature"])
     return call
 
 
-def _signed(signature: object) -> Json:
+def _signature_member(signature: object) -> Json:
     return {"google": {"thought_signature": signature}}
 
 
-def finish_reason(reason: object, *, calls: bool) -> str:
-    """Returns OpenAI's finish reason. An unknown reason stays, so that it is not read as a
-    good one.
+def finish_reason(reason: object, *, has_calls: bool) -> str:
+    """Returns OpenAI's finish reason.
+
+    An unknown reason stays, so that the client does not read it as a good one.
     """
-    if calls and reason in (None, "", "stop"):
+    if has_calls and reason in (None, "", "stop"):
         return "tool_calls"
     if not reason or reason in FINISH_REASONS:
         return str(reason or "stop")
     # A failed or unknown reason must not become a good one.
-    word = _FINISHES.get(read_ending(reason), str(reason))
-    return "tool_calls" if calls and word == "stop" else word
+    word = _REASON_BY_ENDING.get(read_ending(reason), str(reason))
+    return "tool_calls" if has_calls and word == "stop" else word
 
 
-def chat_usage(given: object) -> Json:
-    """Prompt tokens include cached and written tokens; completion tokens include reasoning."""
-    usage = given if isinstance(given, Mapping) else {}
-    prompt = _count(usage.get("prompt_tokens"))
-    output = _count(usage.get("completion_tokens"))
-    of_prompt = usage.get("prompt_tokens_details") or {}
-    of_output = usage.get("completion_tokens_details") or {}
-    details: Json = {"cached_tokens": _count(of_prompt.get("cached_tokens"))}
-    written = _count(of_prompt.get("cache_creation_tokens"))
-    if written:
-        details["cache_creation_tokens"] = written
-        split = of_prompt.get("cache_creation_token_details")
-        if isinstance(split, Mapping) and (hour := _count(split.get(_HOUR))):
-            details["cache_creation_token_details"] = {_HOUR: hour}
+def chat_usage(source: object) -> Json:
+    """Returns a chat's usage.
+
+    Prompt tokens include cached and written tokens; completion tokens include reasoning.
+    """
+    usage = source if isinstance(source, Mapping) else {}
+    prompt_tokens = _read_count(usage.get("prompt_tokens"))
+    output_tokens = _read_count(usage.get("completion_tokens"))
+    prompt_details = usage.get("prompt_tokens_details") or {}
+    output_details = usage.get("completion_tokens_details") or {}
+    details: Json = {"cached_tokens": _read_count(prompt_details.get("cached_tokens"))}
+    written_tokens = _read_count(prompt_details.get("cache_creation_tokens"))
+    if written_tokens:
+        details["cache_creation_tokens"] = written_tokens
+        written_details = prompt_details.get("cache_creation_token_details")
+        if isinstance(written_details, Mapping) and (
+            hour_tokens := _read_count(written_details.get(_HOUR_TOKENS))
+        ):
+            details["cache_creation_token_details"] = {_HOUR_TOKENS: hour_tokens}
     return {
-        "prompt_tokens": prompt,
-        "completion_tokens": output,
-        "total_tokens": prompt + output,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": prompt_tokens + output_tokens,
         "prompt_tokens_details": details,
         "completion_tokens_details": {
-            "reasoning_tokens": _count(of_output.get("reasoning_tokens"))
+            "reasoning_tokens": _read_count(output_details.get("reasoning_tokens"))
         },
     }
 
 
-def _count(value: object) -> int:
+def _read_count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
@@ -162,45 +177,45 @@ class ChunkMaker:
         self.model = ""
         self.created = 0
         self.tier: object = None  # the service tier, once an event names it
-        self._begun = False
-        self._calls = False
+        self._has_begun = False
+        self._has_calls = False
 
     def deltas(self, message: Json) -> list[Json]:
         """Returns the chunk of a delta, after the opening chunk if it is the first one."""
-        self._calls = self._calls or "tool_calls" in message
-        found = []
-        if not self._begun:
-            self._begun = True
-            found.append(self._chunk({"role": "assistant", "content": ""}))
+        self._has_calls = self._has_calls or "tool_calls" in message
+        chunks = []
+        if not self._has_begun:
+            self._has_begun = True
+            chunks.append(self._build_chunk({"role": "assistant", "content": ""}))
         if message:
-            found.append(self._chunk(message))
-        return found
+            chunks.append(self._build_chunk(message))
+        return chunks
 
     def finish(self, reason: object) -> Json:
-        return self._chunk({}, finish_reason(reason, calls=self._calls))
+        return self._build_chunk({}, finish_reason(reason, has_calls=self._has_calls))
 
-    def usage(self, given: object) -> Json:
+    def usage(self, source: object) -> Json:
         """Returns the last chunk, which has the usage and no choice."""
         return {
-            **self._head(),
+            **self._build_head(),
             "choices": [],
-            "usage": chat_usage(given),
+            "usage": chat_usage(source),
         }
 
-    def _chunk(self, delta: Json, finish: str | None = None) -> Json:
+    def _build_chunk(self, delta: Json, finish: str | None = None) -> Json:
         choice = {
             "index": 0,
             "delta": delta,
             "logprobs": None,
             "finish_reason": finish,
         }
-        return {**self._head(), "choices": [choice]}
+        return {**self._build_head(), "choices": [choice]}
 
-    def _head(self) -> Json:
+    def _build_head(self) -> Json:
         return {
             "id": self.id,
             "object": "chat.completion.chunk",
             "created": self.created,
             "model": self.model,
-            **_named_tier(self.tier),
+            **_tier_member(self.tier),
         }

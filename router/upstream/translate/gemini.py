@@ -1,7 +1,7 @@
 """Translates chats into Google's generateContent and back, with corrections to litellm.
 
-As `anthropic` does for Anthropic; Vertex differs only in names. The interface is in
-`translation`.
+Vertex differs from Google's own API only in names. `translation` defines the interface;
+`anthropic` has the translation for Anthropic.
 """
 
 import copy
@@ -31,14 +31,14 @@ from router.upstream.translate.translation import (
     ErrorInStream,
     PayloadSource,
     TranslatedCall,
-    mapped,
+    map_request,
     no_counterpart,
 )
 
 # Google's smallest thinking budgets; Flash-Lite needs a larger one.
 _LEAST_BUDGET_TOKENS: Final = 128
-_LEAST_OF_LITE_TOKENS: Final = 512
-_NO_FIELDS: Final = frozenset({"stream", "json_mode"})
+_LEAST_LITE_BUDGET_TOKENS: Final = 512
+_LITELLM_FIELDS: Final = frozenset({"stream", "json_mode"})
 
 
 class GeminiTranslation:
@@ -56,18 +56,19 @@ class GeminiTranslation:
         self._iterator = chat.ModelResponseIterator
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
-        """Translates a request; the path names the model and the way. Raises
-        Untranslatable.
+        """Translates a request. The path names the model and the operation.
+
+        Raises Untranslatable.
         """
         dropped = request.dropped
         if request.params.pop("parallel_tool_calls", None) is False:
             dropped["parallel_tool_calls"] = None
         params = {
-            k: v
-            for k, v in mapped(self._config, request, self.kind).items()
-            if k not in _NO_FIELDS
+            name: value
+            for name, value in map_request(self._config, request, self.kind).items()
+            if name not in _LITELLM_FIELDS
         }
-        if "thinking" not in request.params and not _leaves_an_answer(params, request.model):
+        if "thinking" not in request.params and not _fit_budget(params, request.model):
             dropped["reasoning_effort"] = None
         if request.params.get("temperature") is None:
             params.pop("temperature", None)  # litellm adds one for thinking
@@ -85,11 +86,11 @@ class GeminiTranslation:
             )
         except Exception:  # noqa: BLE001 - litellm has no specific error
             raise no_counterpart(self.kind, "messages") from None
-        _give_schemas(body, request.schemas)
+        _set_schemas(body, request.schemas)
         model = quote(request.model, safe="/")
-        way = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        operation = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return TranslatedCall(
-            f"/models/{model}:{way}",
+            f"/models/{model}:{operation}",
             body,
             {},
             tuple(dropped),
@@ -100,24 +101,24 @@ class GeminiTranslation:
         """Translates a whole answer. Raises UpstreamFailed if it has no candidate."""
         answer.setdefault("usageMetadata", {})
         _fill_arguments(answer)
-        found = self._config.transform_google_generate_content_to_openai_model_response(
+        parsed = self._config.transform_google_generate_content_to_openai_model_response(
             completion_response=answer,
             model_response=self._library.ModelResponse(),
             model=ask.notes["model"],
             logging_obj=SimpleNamespace(optional_params={}),
             raw_response=SimpleNamespace(headers={}),
         )
-        given = found.model_dump()
-        if not given["choices"]:
+        chat = parsed.model_dump()
+        if not chat["choices"]:
             raise UpstreamFailed(FailureClass.MALFORMED, "the answer has no candidates")
-        given["choices"][0]["message"].pop("thinking_blocks", None)
+        chat["choices"][0]["message"].pop("thinking_blocks", None)
         model = str(answer.get("modelVersion") or ask.notes["model"])
-        id_ = str(answer.get("responseId") or "")
-        reason = _end_of(answer)
-        tier = _tier(answer)
+        answer_id = str(answer.get("responseId") or "")
+        reason = _read_finish_reason(answer)
+        tier = _read_tier(answer)
         return completion(
-            given,
-            id_=id_,
+            chat,
+            answer_id=answer_id,
             model=model,
             reason=reason,
             tier=tier,
@@ -153,17 +154,21 @@ class GeminiTranslation:
         chunks.feed(answer)
 
 
-def _candidates(answer: Json) -> list[Json]:
-    found = answer.get("candidates")
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+def _list_candidates(answer: Json) -> list[Json]:
+    candidates = answer.get("candidates")
+    return (
+        [item for item in candidates if isinstance(item, dict)]
+        if isinstance(candidates, list)
+        else []
+    )
 
 
-def _end_of(answer: Json) -> str:
-    first, *_ = _candidates(answer) or [{}]
+def _read_finish_reason(answer: Json) -> str:
+    first, *_ = _list_candidates(answer) or [{}]
     return str(first.get("finishReason") or "").lower()
 
 
-def _tier(answer: Json) -> object:
+def _read_tier(answer: Json) -> object:
     """Returns the service tier of an answer or event, if its usage names one."""
     usage = answer.get("usageMetadata")
     return usage.get("trafficType") if isinstance(usage, dict) else None
@@ -171,7 +176,7 @@ def _tier(answer: Json) -> object:
 
 def _fill_arguments(answer: Json) -> None:
     """Gives calls without arguments an empty object, in place."""
-    for candidate in _candidates(answer):
+    for candidate in _list_candidates(answer):
         content = candidate.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
         for part in parts if isinstance(parts, list) else ():
@@ -180,40 +185,43 @@ def _fill_arguments(answer: Json) -> None:
                 call["args"] = {}
 
 
-def _give_schemas(body: Json, schemas: Json) -> None:
-    """Sets our schemas: Google's subset has no references, and litellm drops unknown keys."""
+def _set_schemas(body: Json, schemas: Json) -> None:
+    """Replaces litellm's schemas by ours, in place.
+
+    Google's older field has no references, and litellm drops unknown keys.
+    """
     for tool in body.get("tools") or ():
-        for place in ("functionDeclarations", "function_declarations"):
-            for function in tool.get(place) or ():
+        for declarations_name in ("functionDeclarations", "function_declarations"):
+            for function in tool.get(declarations_name) or ():
                 if function.get("name") in schemas:
                     function.pop("parameters", None)
                     function["parametersJsonSchema"] = schemas[function["name"]]
 
 
-def _leaves_an_answer(params: Json, model: str) -> bool:
-    """Lowers the thinking budget to fit the limit. Returns False if too little is left.
+def _fit_budget(params: Json, model: str) -> bool:
+    """Lowers the thinking budget to fit the limit. Returns whether enough of it is left.
 
-    A budget that is too small becomes 0: without a budget, the model would choose its own. Pro
-    models always think, so they get the smallest budget.
+    A budget that is too small becomes 0, because without a budget the model would choose its
+    own. Pro models always think, so they get the smallest budget.
     """
     config = params.get("thinkingConfig")
     limit = params.get("max_output_tokens")
     budget = config.get("thinkingBudget") if isinstance(config, dict) else None
     if not (config and isinstance(budget, int) and isinstance(limit, int)):
         return True
-    fitting = budget_beside(budget, limit)
-    least = min(
+    fitted_budget = budget_beside(budget, limit)
+    least_budget = min(
         budget,
-        _LEAST_OF_LITE_TOKENS if "lite" in model else _LEAST_BUDGET_TOKENS,
+        _LEAST_LITE_BUDGET_TOKENS if "lite" in model else _LEAST_BUDGET_TOKENS,
     )
-    if fitting >= least:
-        params["thinkingConfig"] = {**config, "thinkingBudget": fitting}
+    if fitted_budget >= least_budget:
+        params["thinkingConfig"] = {**config, "thinkingBudget": fitted_budget}
         return True
-    off = _LEAST_BUDGET_TOKENS if "pro" in model else 0
+    smallest_budget = _LEAST_BUDGET_TOKENS if "pro" in model else 0
     params["thinkingConfig"] = {
         **config,
-        "thinkingBudget": off,
-        "includeThoughts": bool(off),
+        "thinkingBudget": smallest_budget,
+        "includeThoughts": bool(smallest_budget),
     }
     return False
 
@@ -234,52 +242,55 @@ class GeminiChunks:
         self._maker = ChunkMaker()
         self._maker.model = ask.notes["model"]
         self._usage: object = None
-        self._reason: object = None
+        self._finish_reason: object = None
         self._calls = GeminiCalls()
 
     @property
     def ended(self) -> bool:
-        return bool(self._reason)
+        return bool(self._finish_reason)
 
     def feed(self, event: Json) -> Sequence[Json]:
-        """Translates one event into chunks. Raises ErrorInStream. A blocked prompt ends as
-        a refusal.
+        """Translates one event into chunks. A blocked prompt ends as a refusal.
+
+        Raises ErrorInStream.
         """
         if "error" in event:
-            given = event["error"]
-            raise ErrorInStream(google_error(given if isinstance(given, dict) else {}))
+            error = event["error"]
+            raise ErrorInStream(google_error(error if isinstance(error, dict) else {}))
         self._calls.join(event)
         _fill_arguments(event)
-        found = self._parse(event)
+        parsed = self._parse(event)
         maker = self._maker
-        maker.id = maker.id or str(event.get("responseId") or found.id)
+        maker.id = maker.id or str(event.get("responseId") or parsed.id)
         maker.model = str(event.get("modelVersion") or maker.model)
-        maker.created = maker.created or int(found.created)
-        maker.tier = _tier(event) or maker.tier
-        if found.usage is not None:
-            self._usage = found.usage.model_dump()
-        out: list[Json] = []
+        maker.created = maker.created or int(parsed.created)
+        maker.tier = _read_tier(event) or maker.tier
+        if parsed.usage is not None:
+            self._usage = parsed.usage.model_dump()
+        chunks: list[Json] = []
         # litellm invents a missing finish reason, and reports a failed end as good.
-        reason = _end_of(event) if event.get("candidates") else "safety"  # a blocked prompt
-        for choice in found.choices[:1]:
-            given = choice.model_dump()
-            delta = chat_message(given["delta"], streamed=True)
+        reason = (
+            _read_finish_reason(event) if event.get("candidates") else "safety"
+        )  # a blocked prompt
+        for choice in parsed.choices[:1]:
+            delta = chat_message(choice.model_dump()["delta"], is_streamed=True)
             delta.pop("thinking_blocks", None)
             if delta:
-                out += maker.deltas(delta)
-            self._reason = reason or self._reason
-        return out
+                chunks += maker.deltas(delta)
+            self._finish_reason = reason or self._finish_reason
+        return chunks
 
     def end(self) -> Sequence[Json]:
-        """Returns the last chunks, if a finish reason has arrived; else none, so that the
-        stream is broken.
+        """Returns the last chunks if a finish reason has arrived.
+
+        Returns no chunks otherwise, so that the endpoint's filter reports a broken stream.
         """
-        if not self._reason:
+        if not self._finish_reason:
             return ()
         self.finished = True
-        begun = self._maker.deltas({})
+        opening_chunks = self._maker.deltas({})
         return [
-            *begun,
-            self._maker.finish(self._reason),
+            *opening_chunks,
+            self._maker.finish(self._finish_reason),
             self._maker.usage(self._usage),
         ]

@@ -14,12 +14,12 @@ from router.frame.body import iter_objects, list_objects
 from router.frame.failure import UpstreamFailed
 
 Json = dict[str, Any]
-_STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[(['\"])(.*?)\3\]")
+_PATH_STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[(['\"])(.*?)\3\]")
 # The reason of an end without a cut.
-_WHOLE: Final = "STOP"
+_COMPLETE_REASON: Final = "STOP"
 # The most entries that a path may add to a list.
 _MOST_ENTRIES: Final = 10_000
-_VALUES: Final = ("stringValue", "numberValue", "boolValue", "nullValue")
+_VALUE_NAMES: Final = ("stringValue", "numberValue", "boolValue", "nullValue")
 
 
 class GeminiCalls:
@@ -29,72 +29,76 @@ class GeminiCalls:
         self._part: Json | None = None  # the part of the call that continues
 
     def join(self, event: Json) -> None:
-        """Replaces the pieces in an event by the calls that are complete with it, also by the
-        answer's end.
+        """Replaces the pieces in an event by the calls that the event completes.
+
+        The answer's end completes the last call.
         """
         candidates = event.get("candidates")
         for candidate in list_objects(candidates):
             content = candidate.get("content")
             parts = content.get("parts") if isinstance(content, dict) else None
             if isinstance(content, dict) and isinstance(parts, list):
-                content["parts"] = [whole for part in parts for whole in self._joined(part)]
-            if self._part is not None and candidate.get("finishReason") == _WHOLE:
-                found = content if isinstance(content, dict) else {"role": "model"}
-                found["parts"] = [*list_objects(found.get("parts")), self._part]
-                candidate["content"] = found
+                content["parts"] = [
+                    complete_part for part in parts for complete_part in self._join_part(part)
+                ]
+            if self._part is not None and candidate.get("finishReason") == _COMPLETE_REASON:
+                joined_content = content if isinstance(content, dict) else {"role": "model"}
+                joined_content["parts"] = [
+                    *list_objects(joined_content.get("parts")),
+                    self._part,
+                ]
+                candidate["content"] = joined_content
                 self._part = None
 
-    def _joined(self, part: Any) -> list[Any]:
+    def _join_part(self, part: Any) -> list[Any]:
         call = part.get("functionCall") if isinstance(part, dict) else None
         if not isinstance(call, dict):
             return [part]
-        before = []
+        complete_parts = []
         if self._part is not None and call.get("name"):  # the call before had no last piece
-            before = [self._part]
+            complete_parts = [self._part]
             self._part = None
         if self._part is None:
             if not call.get("name"):
-                return before
+                return complete_parts
             call["args"] = call.get("args") or {}
             self._part = part
         args = self._part["functionCall"]["args"]
         for piece in iter_objects(call.pop("partialArgs", None)):
-            _add(args, piece)
+            _add_piece(args, piece)
         if call.pop("willContinue", False):
-            return before
-        whole = self._part
+            return complete_parts
+        complete_part = self._part
         self._part = None
-        return [*before, whole]
+        return [*complete_parts, complete_part]
 
 
-def _add(args: Json, piece: Mapping[str, object]) -> None:
-    """Adds a piece of a value to the arguments, in place. Pieces of a text follow each
-    other.
-    """
+def _add_piece(args: Json, piece: Mapping[str, object]) -> None:
+    """Adds a piece of a value to the arguments, in place. Joins the pieces of a text."""
     steps: list[str | int] = []
-    for name, index, _, quoted in _STEP.findall(str(piece.get("jsonPath"))):
-        steps.append(int(index) if index else name or quoted)
-    kind = next((name for name in _VALUES if name in piece), None)
-    too_far = any(isinstance(step, int) and step > _MOST_ENTRIES for step in steps)
-    if not steps or kind is None or too_far:
+    for name, index, _, quoted_name in _PATH_STEP.findall(str(piece.get("jsonPath"))):
+        steps.append(int(index) if index else name or quoted_name)
+    value_name = next((name for name in _VALUE_NAMES if name in piece), None)
+    is_too_far = any(isinstance(step, int) and step > _MOST_ENTRIES for step in steps)
+    if not steps or value_name is None or is_too_far:
         return
-    place: Any = args
+    holder: Any = args
     for step, following in pairwise(steps):
-        place = _entry(place, step, [] if isinstance(following, int) else {})
-    before = _entry(place, steps[-1], None)
-    value = None if kind == "nullValue" else piece[kind]
-    both = isinstance(before, str) and isinstance(value, str)
-    place[steps[-1]] = f"{before}{value}" if both else value
+        holder = _take_entry(holder, step, [] if isinstance(following, int) else {})
+    earlier_value = _take_entry(holder, steps[-1], None)
+    value = None if value_name == "nullValue" else piece[value_name]
+    are_texts = isinstance(earlier_value, str) and isinstance(value, str)
+    holder[steps[-1]] = f"{earlier_value}{value}" if are_texts else value
 
 
-def _entry(place: Any, step: str | int, default: object) -> Any:
-    """Returns the entry at a step, and adds a missing one."""
-    if isinstance(place, list) and isinstance(step, int):
-        place += [None] * (step + 1 - len(place))
-        if place[step] is None:
-            place[step] = default
-        return place[step]
-    if isinstance(place, dict) and isinstance(step, str):
-        return place.setdefault(step, default)
+def _take_entry(holder: Any, step: str | int, default: object) -> Any:
+    """Returns the entry at a step. Adds the default if the entry is missing."""
+    if isinstance(holder, list) and isinstance(step, int):
+        holder += [None] * (step + 1 - len(holder))
+        if holder[step] is None:
+            holder[step] = default
+        return holder[step]
+    if isinstance(holder, dict) and isinstance(step, str):
+        return holder.setdefault(step, default)
     why = "a call's argument has a path that does not fit the pieces before"
     raise UpstreamFailed(FailureClass.MALFORMED, why)

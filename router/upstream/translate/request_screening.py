@@ -1,8 +1,8 @@
 """Decides which parts of a chat request a translation keeps, drops or refuses.
 
-A hint is dropped and named; a part that the answer depends on is refused. The translation
-never fetches a URL that a client named. It runs before litellm, which would drop or invent
-parts silently. Form errors are found in `request_validation`.
+The screening drops and names a hint. It refuses a part that the answer depends on. It never
+fetches a URL that a client named. It runs before litellm, which would drop or invent parts
+silently. `request_validation` finds errors of form.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ScreeningRules:
-    """The parts of a chat that one kind of provider has a counterpart for."""
+    """The parts of a chat that have a counterpart in the protocol of one kind."""
 
     fields: frozenset[str]  # top-level fields with a counterpart
     parts: frozenset[str]  # types of content
@@ -47,7 +47,7 @@ class ScreenedRequest:
     can: Capabilities = UNKNOWN_CAPABILITIES  # of the target's model
 
 
-_EVERYWHERE: Final = frozenset(
+_COMMON_FIELDS: Final = frozenset(
     {
         "max_tokens",
         "max_completion_tokens",
@@ -64,16 +64,16 @@ _EVERYWHERE: Final = frozenset(
         "web_search_options",
     }
 )
-_GOOGLES: Final = _EVERYWHERE | {
+_GOOGLE_FIELDS: Final = _COMMON_FIELDS | {
     "seed",
     "frequency_penalty",
     "presence_penalty",
     "logprobs",
     "top_logprobs",
 }
-_ROUTED: Final = frozenset({"model", "messages", "stream", "stream_options", "n"})
+_ROUTER_FIELDS: Final = frozenset({"model", "messages", "stream", "stream_options", "n"})
 # Fields that change the kind of answer: the translation refuses them instead of dropping them.
-_NO_HINTS: Final[Mapping[str, str]] = {
+_REFUSED_FIELDS: Final[Mapping[str, str]] = {
     "logprobs": "it returns no log probabilities",
     "top_logprobs": "it returns no log probabilities",
     "audio": "it returns only text",
@@ -82,14 +82,14 @@ _NO_HINTS: Final[Mapping[str, str]] = {
     "function_call": "the older form of tools; send `tool_choice`",
 }
 # Fields that no translation supports. Google's models do return log probabilities.
-_NO_COUNTERPART: Final = (
+_NATIVE_FIELDS: Final = (
     "audio",
     "modalities",
     "functions",
     "function_call",
 )
-NATIVE_FIELDS: Final = ("n", *_NO_COUNTERPART)
-_NOTHING: Final[tuple[object, ...]] = (
+NATIVE_FIELDS: Final = ("n", *_NATIVE_FIELDS)
+_EMPTY_VALUES: Final[tuple[object, ...]] = (
     "",
     [],
     {},
@@ -98,25 +98,25 @@ _NOTHING: Final[tuple[object, ...]] = (
 
 RULES: Final[Mapping[str, ScreeningRules]] = {
     "anthropic": ScreeningRules(
-        _EVERYWHERE | {"user", "cache_control"},
+        _COMMON_FIELDS | {"user", "cache_control"},
         frozenset({"text", "image_url", "file"}),
         ("https://",),
         caching=True,
     ),
     "bedrock": ScreeningRules(
-        _EVERYWHERE,
+        _COMMON_FIELDS,
         frozenset({"text", "image_url", "file"}),
         (),
         caching=True,
     ),
     "gemini": ScreeningRules(
-        _GOOGLES,
+        _GOOGLE_FIELDS,
         frozenset({"text", "image_url", "file", "input_audio"}),
         ("https://generativelanguage.googleapis.com/v1beta/files/",),
         caching=False,
     ),
     "vertex": ScreeningRules(
-        _GOOGLES,
+        _GOOGLE_FIELDS,
         frozenset({"text", "image_url", "file", "input_audio"}),
         (),
         caching=False,
@@ -125,9 +125,9 @@ RULES: Final[Mapping[str, ScreeningRules]] = {
 # Kinds with Google's protocol.
 GOOGLE: Final = ("gemini", "vertex")
 # Kinds with the rules of Anthropic's models.
-_ANTHROPICS: Final = ("anthropic", "bedrock")
-_JSON_ALONE: Final = "Answer with one JSON object and nothing else."
-_OPENING: Final = "(The conversation begins with your answer.)"
+_ANTHROPIC_KINDS: Final = ("anthropic", "bedrock")
+_JSON_INSTRUCTION: Final = "Answer with one JSON object and nothing else."
+_OPENING_TURN: Final = "(The conversation begins with your answer.)"
 
 
 def screen_request(body: Json, kind: str) -> ScreenedRequest:
@@ -142,51 +142,59 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
     check_fields(body)
     request = ScreenedRequest(model, [], {})
     for name, value in body.items():
-        if name in _ROUTED or value is None:
+        if name in _ROUTER_FIELDS or value is None:
             continue
         if name in rules.fields:
             request.params[name] = value
-        elif value is False or value in _NOTHING or (name.endswith("_penalty") and value == 0):
+        elif (
+            value is False
+            or value in _EMPTY_VALUES
+            or (name.endswith("_penalty") and value == 0)
+        ):
             continue
-        elif name in _NO_HINTS:
-            raise Untranslatable(f"{kind} does not support `{name}`: {_NO_HINTS[name]}", name)
+        elif name in _REFUSED_FIELDS:
+            raise Untranslatable(
+                f"{kind} does not support `{name}`: {_REFUSED_FIELDS[name]}", name
+            )
         else:
             request.dropped[name] = None
     if request.params.get("logprobs") is False:
         del request.params["logprobs"]
-    for place, message in enumerate(body["messages"]):
-        request.messages.append(_message(message, f"messages[{place}]", kind, request))
-    _look_at_tools(request, kind)
+    for index, message in enumerate(body["messages"]):
+        request.messages.append(_screen_message(message, f"messages[{index}]", kind, request))
+    _screen_tools(request, kind)
     _fit_to_claude(request, kind)
     if not rules.caching:
-        _uncached(request)
+        _remove_cache_marks(request)
     return request
 
 
 def _fit_to_claude(request: ScreenedRequest, kind: str) -> None:
     """Rewrites the parts that Anthropic's models refuse, and names them in `dropped`."""
-    if kind not in _ANTHROPICS:
+    if kind not in _ANTHROPIC_KINDS:
         return
     params = request.params
     messages = request.messages
     stops = params.get("stop")
-    given = stops if isinstance(stops, list) else [stops]
-    kept = [stop for stop in given if not isinstance(stop, str) or stop.strip()]
-    if len(kept) < len(given):
+    sequences = stops if isinstance(stops, list) else [stops]
+    readable_sequences = [
+        stop for stop in sequences if not isinstance(stop, str) or stop.strip()
+    ]
+    if len(readable_sequences) < len(sequences):
         request.dropped["stop"] = None
-        params["stop"] = kept
-        if not kept:
+        params["stop"] = readable_sequences
+        if not readable_sequences:
             del params["stop"]
-    first = next(
+    first_turn = next(
         (n for n, m in enumerate(messages) if m["role"] != "system"),
         len(messages),
     )
-    if first < len(messages) and messages[first]["role"] == "assistant":
-        messages.insert(first, {"role": "user", "content": _OPENING})
+    if first_turn < len(messages) and messages[first_turn]["role"] == "assistant":
+        messages.insert(first_turn, {"role": "user", "content": _OPENING_TURN})
         request.dropped["messages"] = None
     if (params.get("response_format") or {}).get("type") == "json_object":
         del params["response_format"]
-        messages.insert(first, {"role": "system", "content": _JSON_ALONE})
+        messages.insert(first_turn, {"role": "system", "content": _JSON_INSTRUCTION})
         request.dropped["response_format"] = None
 
 
@@ -194,9 +202,9 @@ def untranslatable_field(field_value: Callable[[str], object]) -> str:
     """Names a field of a chat that no translation supports; empty without one."""
     if field_value("n") not in (None, 1):
         return "n"
-    for name in _NO_COUNTERPART:
+    for name in _NATIVE_FIELDS:
         value = field_value(name)
-        if value is not None and value is not False and value not in _NOTHING:
+        if value is not None and value is not False and value not in _EMPTY_VALUES:
             return name
     return ""
 
@@ -206,13 +214,13 @@ def _refuse_choices(body: Json) -> None:
         raise Untranslatable("`n` must be 1: this target returns one answer per request", "n")
 
 
-def _message(
+def _screen_message(
     message: Json,
     place: str,
     kind: str,
     request: ScreenedRequest,
 ) -> Json:
-    """Returns a message with only the members that the kind has a counterpart for.
+    """Keeps only the members of a message that have a counterpart in the kind, in place.
 
     place: the message's path, for the error.
     """
@@ -227,8 +235,8 @@ def _message(
     if message.pop("name", None) and role != "tool":
         request.dropped["messages.name"] = None
     if message.pop("function_call", None) is not None:
-        where = f"{place}.function_call"
-        raise Untranslatable(f"`{where}`: the older form of a call; send `tool_calls`", where)
+        path = f"{place}.function_call"
+        raise Untranslatable(f"`{path}`: the older form of a call; send `tool_calls`", path)
     if message.pop("audio", None) is not None:
         request.dropped["messages.audio"] = None
     message.pop("annotations", None)
@@ -238,41 +246,42 @@ def _message(
         message["content"] = ""  # litellm would leave the result out
     if isinstance(content, list):
         message["content"] = [
-            _part(part, f"{place}.content[{at}]", kind, request)
-            for at, part in enumerate(content)
+            _screen_part(part, f"{place}.content[{position}]", kind, request)
+            for position, part in enumerate(content)
         ]
     if role == "assistant":
-        _with_signatures(message, kind)
+        _move_signatures(message, kind)
     return message
 
 
-def _part(
+def _screen_part(
     part: object,
     place: str,
     kind: str,
     request: ScreenedRequest,
 ) -> Json:
-    """Returns a part of a message's content. Raises Untranslatable for an unsupported type
-    or URL.
+    """Screens a part of a message's content.
+
+    Raises Untranslatable for an unsupported type or URL.
     """
     if not isinstance(part, dict):
         raise Untranslatable(f"`{place}` is not an object", place)
     rules = RULES[kind]
-    type_ = part.get("type")
-    if type_ == "refusal":
+    part_type = part.get("type")
+    if part_type == "refusal":
         return {"type": "text", "text": str(part.get("refusal") or "")}
-    if type_ not in rules.parts:
-        why = f"`{place}.type` {str(type_)[:40]!r}: {kind} does not support this type"
+    if part_type not in rules.parts:
+        why = f"`{place}.type` {str(part_type)[:40]!r}: {kind} does not support this type"
         raise Untranslatable(why, place)
-    if type_ == "image_url":
-        given = part.get("image_url")
-        image = given if isinstance(given, dict) else {"url": given}
+    if part_type == "image_url":
+        image_value = part.get("image_url")
+        image = image_value if isinstance(image_value, dict) else {"url": image_value}
         _check_url(image.get("url"), f"{place}.image_url", kind)
         # Drop other fields: litellm would read them as its own options.
         if image.get("detail") not in (None, "auto"):
             request.dropped["image_url.detail"] = None
         part["image_url"] = {"url": image["url"]}
-    if type_ == "file":
+    if part_type == "file":
         file = part.get("file")
         data = file.get("file_data") if isinstance(file, dict) else None
         if data is None:
@@ -288,17 +297,17 @@ def _check_url(
     place: str,
     kind: str,
 ) -> None:
-    """Raises Untranslatable for a URL that the provider itself would not fetch."""
+    """Checks a URL. Raises Untranslatable if the provider itself would not fetch it."""
     allowed = ("data:", *RULES[kind].urls)
     if not isinstance(url, str) or not url.startswith(allowed):
-        ways = " or ".join(f"{prefix}…" for prefix in allowed)
-        why = f"`{place}`: {kind} accepts {ways}; send the content itself"
+        prefixes = " or ".join(f"{prefix}…" for prefix in allowed)
+        why = f"`{place}`: {kind} accepts {prefixes}; send the content itself"
         raise Untranslatable(why, place)
     if url.startswith("data:") and ";base64," not in url[:200]:
         raise Untranslatable(f"`{place}`: send the data URL in base64", place)
 
 
-def _look_at_tools(request: ScreenedRequest, kind: str) -> None:
+def _screen_tools(request: ScreenedRequest, kind: str) -> None:
     """Writes the tools' schemas for the kind, and names schemas that lost a constraint."""
     tools = request.params.get("tools")
     if not tools:
@@ -317,21 +326,21 @@ def _look_at_tools(request: ScreenedRequest, kind: str) -> None:
                 request.dropped[f"tools.{function['name']}.parameters"] = None
 
 
-def _uncached(request: ScreenedRequest) -> None:
+def _remove_cache_marks(request: ScreenedRequest) -> None:
     """Removes all cache marks, and names them once."""
-    marked = [request.params]
-    marked += request.messages
-    marked += [tool for tool in request.params.get("tools", []) if isinstance(tool, dict)]
-    marked += [tool["function"] for tool in request.params.get("tools", [])]
+    holders = [request.params]
+    holders += request.messages
+    holders += [tool for tool in request.params.get("tools", []) if isinstance(tool, dict)]
+    holders += [tool["function"] for tool in request.params.get("tools", [])]
     for message in request.messages:
         if isinstance(message.get("content"), list):
-            marked += message["content"]
-    for place in marked:
-        if place.pop("cache_control", None) is not None:
+            holders += message["content"]
+    for holder in holders:
+        if holder.pop("cache_control", None) is not None:
             request.dropped["cache_control"] = None
 
 
-def _with_signatures(message: Json, kind: str) -> None:
+def _move_signatures(message: Json, kind: str) -> None:
     """Moves an earlier answer's signatures to the place where litellm reads them."""
     calls = message.get("tool_calls")
     message.pop("provider_specific_fields", None)
@@ -357,5 +366,5 @@ def _with_signatures(message: Json, kind: str) -> None:
 
 def _google_signature(extra: object) -> str:
     google = extra.get("google") if isinstance(extra, dict) else None
-    found = google.get("thought_signature") if isinstance(google, dict) else None
-    return found if isinstance(found, str) else ""
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) else ""

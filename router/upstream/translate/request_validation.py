@@ -1,8 +1,8 @@
 """Checks that a chat is well formed before its translation.
 
 A translation would hide faults: it would drop broken arguments, or turn a stray result into
-text. The errors name the field's path, as OpenAI's do. Whether a well-formed part has a
-counterpart is decided in `request_screening`.
+text. The errors name the field's path, as OpenAI's do. `request_screening` decides whether a
+well-formed part has a counterpart.
 """
 
 import json
@@ -15,8 +15,8 @@ from router.frame.failure import MalformedRequest, Untranslatable
 Fields = Mapping[str, Any]
 
 EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_CHOICES: Final = ("auto", "none", "required")
-_FORMATS: Final = ("text", "json_object", "json_schema")
+_CHOICE_NAMES: Final = ("auto", "none", "required")
+_FORMAT_TYPES: Final = ("text", "json_object", "json_schema")
 
 
 def _is_number(value: object) -> bool:
@@ -24,36 +24,36 @@ def _is_number(value: object) -> bool:
 
 
 def _is_stop(value: object) -> bool:
-    several = value if isinstance(value, list) else [value]
-    return all(isinstance(part, str) and part for part in several) or value == ""
+    sequences = value if isinstance(value, list) else [value]
+    return all(isinstance(part, str) and part for part in sequences) or value == ""
 
 
 _Check = tuple[Callable[[object], bool], str]
-_NUMBER: Final[_Check] = (_is_number, "is not a number")
-_WHOLE: Final[_Check] = (
+_NUMBER_CHECK: Final[_Check] = (_is_number, "is not a number")
+_INTEGER_CHECK: Final[_Check] = (
     lambda value: type(value) is int,
     "is not an integer",
 )
-_COUNT: Final[_Check] = (
+_COUNT_CHECK: Final[_Check] = (
     lambda value: type(value) is int and value >= 1,
     "is not an integer above 0",
 )
-_FLAG: Final[_Check] = (
+_FLAG_CHECK: Final[_Check] = (
     lambda value: type(value) is bool,
     "is not true or false",
 )
-_TYPES: Final[Mapping[str, _Check]] = {
-    "temperature": _NUMBER,
-    "top_p": _NUMBER,
-    "frequency_penalty": _NUMBER,
-    "presence_penalty": _NUMBER,
-    "top_k": _WHOLE,
-    "seed": _WHOLE,
-    "top_logprobs": _WHOLE,
-    "max_tokens": _COUNT,
-    "max_completion_tokens": _COUNT,
-    "logprobs": _FLAG,
-    "parallel_tool_calls": _FLAG,
+_FIELD_CHECKS: Final[Mapping[str, _Check]] = {
+    "temperature": _NUMBER_CHECK,
+    "top_p": _NUMBER_CHECK,
+    "frequency_penalty": _NUMBER_CHECK,
+    "presence_penalty": _NUMBER_CHECK,
+    "top_k": _INTEGER_CHECK,
+    "seed": _INTEGER_CHECK,
+    "top_logprobs": _INTEGER_CHECK,
+    "max_tokens": _COUNT_CHECK,
+    "max_completion_tokens": _COUNT_CHECK,
+    "logprobs": _FLAG_CHECK,
+    "parallel_tool_calls": _FLAG_CHECK,
     "stop": (_is_stop, "is not a string or a list of strings"),
     "reasoning_effort": (
         lambda value: value in EFFORTS,
@@ -64,21 +64,21 @@ _TYPES: Final[Mapping[str, _Check]] = {
 
 def check_fields(body: Fields) -> None:
     """Checks types. Raises MalformedRequest, or Untranslatable for other types of tools."""
-    for name, (fits, why) in _TYPES.items():
+    for name, (fits, why) in _FIELD_CHECKS.items():
         value = body.get(name)
         if value is not None and not fits(value):
             raise MalformedRequest(name, why)
-    names = _tool_names(body.get("tools"))
+    names = _check_tools(body.get("tools"))
     _check_choice(body.get("tool_choice"), names)
     _check_format(body.get("response_format"))
 
 
-def _tool_names(tools: object) -> set[str]:
+def _check_tools(tools: object) -> set[str]:
     if not isinstance(tools, list | None):
         raise MalformedRequest("tools", "is not a list")
-    found = set()
-    for at, tool in enumerate(tools or ()):
-        place = f"tools[{at}]"
+    names = set()
+    for index, tool in enumerate(tools or ()):
+        place = f"tools[{index}]"
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or tool.get("type") != "function":
             raise Untranslatable(f"`{place}` is not of type function, which it must be", place)
@@ -90,8 +90,8 @@ def _tool_names(tools: object) -> set[str]:
             raise MalformedRequest(f"{place}.function.parameters", "is not an object")
         if not isinstance(function.get("description"), str | None):
             raise MalformedRequest(f"{place}.function.description", "is not a string")
-        found.add(name)
-    return found
+        names.add(name)
+    return names
 
 
 def _check_choice(choice: object, names: set[str]) -> None:
@@ -104,7 +104,7 @@ def _check_choice(choice: object, names: set[str]) -> None:
     if not isinstance(choice, dict):
         raise MalformedRequest(
             "tool_choice",
-            f"is not one of {', '.join(_CHOICES)}, or an object",
+            f"is not one of {', '.join(_CHOICE_NAMES)}, or an object",
         )
     if choice.get("type") != "function":
         raise Untranslatable("`tool_choice.type` is not function", "tool_choice.type")
@@ -113,23 +113,26 @@ def _check_choice(choice: object, names: set[str]) -> None:
         raise MalformedRequest("tool_choice.function.name", "is not a name in `tools`")
 
 
-def _check_format(form: object) -> None:
-    if form is None:
+def _check_format(response_format: object) -> None:
+    if response_format is None:
         return
-    if not isinstance(form, dict) or form.get("type") not in _FORMATS:
+    if (
+        not isinstance(response_format, dict)
+        or response_format.get("type") not in _FORMAT_TYPES
+    ):
         raise MalformedRequest(
             "response_format",
-            f"has a type that is not one of {', '.join(_FORMATS)}",
+            f"has a type that is not one of {', '.join(_FORMAT_TYPES)}",
         )
-    if form["type"] == "json_schema":
-        given = form.get("json_schema")
-        if not isinstance(given, dict) or not isinstance(given.get("schema"), dict):
+    if response_format["type"] == "json_schema":
+        json_schema = response_format.get("json_schema")
+        if not isinstance(json_schema, dict) or not isinstance(json_schema.get("schema"), dict):
             raise MalformedRequest("response_format.json_schema.schema", "is not an object")
 
 
 Json = dict[str, Any]
 
-_INSTRUCTIONS: Final = ("system", "developer")
+_INSTRUCTION_ROLES: Final = ("system", "developer")
 
 
 def check_messages(messages: object) -> None:
@@ -139,8 +142,8 @@ def check_messages(messages: object) -> None:
     if not messages:
         raise MalformedRequest("messages", "is empty: send at least one message")
     calls = _OpenCalls()
-    for at, message in enumerate(messages):
-        place = f"messages[{at}]"
+    for index, message in enumerate(messages):
+        place = f"messages[{index}]"
         if not isinstance(message, dict):
             raise MalformedRequest(place, "is not an object")
         _check_content(message, place)
@@ -149,7 +152,7 @@ def check_messages(messages: object) -> None:
         elif message.get("role") == "tool":
             calls.answer(message.get("tool_call_id"), place)
     calls.settle()
-    if not any(_says_something(message) for message in messages):
+    if not any(_has_content(message) for message in messages):
         raise MalformedRequest("messages", "has only instructions or empty turns")
 
 
@@ -160,20 +163,20 @@ def arguments_of(text: object, place: str) -> Json:
     if not text.strip():
         return {}
     try:
-        found = json.loads(text, parse_constant=_no_json)
+        parsed = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise MalformedRequest(place, "is not valid JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise MalformedRequest(place, "is JSON, but not an object")
-    return found
+    return parsed
 
 
-def _no_json(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _says_something(message: Mapping[str, Any]) -> bool:
-    if message.get("role") in _INSTRUCTIONS:
+def _has_content(message: Mapping[str, Any]) -> bool:
+    if message.get("role") in _INSTRUCTION_ROLES:
         return False
     content = message.get("content") or message.get("refusal")
     if isinstance(content, list):
@@ -188,74 +191,77 @@ def _has_text(part: Mapping[str, Any]) -> bool:
 def _check_content(message: Mapping[str, Any], place: str) -> None:
     content = message.get("content")
     # A tool without a result has null.
-    is_silent = message.get("role") == "tool" and "content" in message
-    demands = message.get("role") in ("user", "tool", *_INSTRUCTIONS)
-    if content is None and demands and not is_silent:
+    is_empty_result = message.get("role") == "tool" and "content" in message
+    needs_content = message.get("role") in ("user", "tool", *_INSTRUCTION_ROLES)
+    if content is None and needs_content and not is_empty_result:
         raise MalformedRequest(f"{place}.content", "is missing")
     if isinstance(content, list):
-        for at, part in enumerate(content):
-            worded = isinstance(part, dict) and part.get("type") == "text"
-            if worded and not isinstance(part.get("text"), str):
-                raise MalformedRequest(f"{place}.content[{at}].text", "is not a string")
+        for index, part in enumerate(content):
+            is_text = isinstance(part, dict) and part.get("type") == "text"
+            if is_text and not isinstance(part.get("text"), str):
+                raise MalformedRequest(f"{place}.content[{index}].text", "is not a string")
     elif not isinstance(content, str | None):
         raise MalformedRequest(f"{place}.content", "is not a string or a list")
 
 
 class _OpenCalls:
-    """The last assistant message's calls without a result: id → place."""
+    """The calls of the last assistant message that have no result yet."""
 
     def __init__(self) -> None:
-        self._of_turn: set[str] = set()
-        self._open: dict[str, str] = {}
+        self._turn_ids: set[str] = set()
+        self._open_calls: dict[str, str] = {}
 
     def begin(self, calls: object, place: str) -> None:
-        """Takes the calls of an assistant message. The calls before must have results."""
+        """Adds the calls of an assistant message. Raises MalformedRequest.
+
+        All earlier calls must have results.
+        """
         self.settle()
-        self._of_turn = set()
+        self._turn_ids = set()
         if not isinstance(calls, list | None):
             raise MalformedRequest(f"{place}.tool_calls", "is not a list")
-        for at, call in enumerate(calls or ()):
-            where = f"{place}.tool_calls[{at}]"
-            id_ = _call_id(call, where)
-            if id_ in self._of_turn:
+        for index, call in enumerate(calls or ()):
+            call_place = f"{place}.tool_calls[{index}]"
+            call_id = _check_call(call, call_place)
+            if call_id in self._turn_ids:
                 raise MalformedRequest(
-                    f"{where}.id",
+                    f"{call_place}.id",
                     "is also the id of another call in this message",
                 )
-            self._of_turn.add(id_)
-            self._open[id_] = where
+            self._turn_ids.add(call_id)
+            self._open_calls[call_id] = call_place
 
-    def answer(self, id_: object, place: str) -> None:
-        """Takes a tool's result. Raises MalformedRequest if it belongs to no open call."""
-        if not isinstance(id_, str) or id_ not in self._of_turn:
+    def answer(self, call_id: object, place: str) -> None:
+        """Ends the call of a tool's result. Raises MalformedRequest without an open call."""
+        if not isinstance(call_id, str) or call_id not in self._turn_ids:
             why = "is not the id of a call in the assistant message before it"
             raise MalformedRequest(f"{place}.tool_call_id", why)
-        if self._open.pop(id_, None) is None:
+        if self._open_calls.pop(call_id, None) is None:
             raise MalformedRequest(
                 f"{place}.tool_call_id",
                 "is the id of a call that already has a result",
             )
 
     def settle(self) -> None:
-        """Raises MalformedRequest if a call has no result."""
-        for where in self._open.values():
+        """Checks that all calls have results. Raises MalformedRequest."""
+        for call_place in self._open_calls.values():
             why = "has no result: add a message of role `tool` with its id"
-            raise MalformedRequest(where, why)
+            raise MalformedRequest(call_place, why)
 
 
-def _call_id(call: object, place: str) -> str:
+def _check_call(call: object, place: str) -> str:
     """Checks a call and returns its id. Raises MalformedRequest."""
     if not isinstance(call, dict):
         raise MalformedRequest(place, "is not an object")
     if call.get("type", "function") != "function":
         raise MalformedRequest(f"{place}.type", "is not `function`")
     function = call.get("function")
-    id_ = call.get("id")
-    if not isinstance(id_, str) or not id_:
+    call_id = call.get("id")
+    if not isinstance(call_id, str) or not call_id:
         raise MalformedRequest(f"{place}.id", "is not a string")
     if not isinstance(function, dict):
         raise MalformedRequest(f"{place}.function", "is not an object")
     if not isinstance(function.get("name"), str) or not function["name"]:
         raise MalformedRequest(f"{place}.function.name", "is not a string")
     arguments_of(function.get("arguments"), f"{place}.function.arguments")
-    return id_
+    return call_id

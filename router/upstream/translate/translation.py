@@ -14,14 +14,14 @@ from router.conversation.field_forms import LEAST_BUDGET_TOKENS, budget_beside
 from router.frame.failure import Untranslatable
 from router.upstream.translate.request_screening import Json, ScreenedRequest
 
-_CLAUDES: Final = frozenset({"low", "medium", "high"})
-_GOOGLES: Final = frozenset({"none", "minimal", "low", "medium", "high"})
+_CLAUDE_EFFORTS: Final = frozenset({"low", "medium", "high"})
+_GOOGLE_EFFORTS: Final = frozenset({"none", "minimal", "low", "medium", "high"})
 # Efforts of models with a token budget for thinking. litellm knows the levels of other models.
-BUDGETED: Final[Mapping[str, frozenset[str]]] = {
-    "anthropic": _CLAUDES,
-    "bedrock": _CLAUDES,
-    "gemini": _GOOGLES,
-    "vertex": _GOOGLES,
+BUDGET_EFFORTS: Final[Mapping[str, frozenset[str]]] = {
+    "anthropic": _CLAUDE_EFFORTS,
+    "bedrock": _CLAUDE_EFFORTS,
+    "gemini": _GOOGLE_EFFORTS,
+    "vertex": _GOOGLE_EFFORTS,
 }
 # Replacements for efforts that a provider lacks; `dropped` names the change.
 NEAREST: Final[Mapping[str, str]] = {
@@ -36,29 +36,29 @@ def is_effort_set(
     params: Json,
     kind: str,
 ) -> bool:
-    """Returns whether litellm's mapping expresses an effort as the kind knows it.
+    """Returns whether litellm's mapping expresses an effort that the kind knows.
 
-    params: litellm's. Without a level in them, the model has a token budget.
+    params: litellm's parameters. If they have no level, the model has a token budget.
     """
-    level = _level(params)
-    return effort in BUDGETED[kind] if level is None else level == effort
+    level = _read_level(params)
+    return effort in BUDGET_EFFORTS[kind] if level is None else level == effort
 
 
-def _level(params: Json) -> str | None:
-    for place, name in (
+def _read_level(params: Json) -> str | None:
+    for holder_name, name in (
         ("output_config", "effort"),
         ("thinkingConfig", "thinkingLevel"),
     ):
-        given = params.get(place)
-        if isinstance(given, dict) and isinstance(given.get(name), str):
-            return str(given[name]).lower()
+        holder = params.get(holder_name)
+        if isinstance(holder, dict) and isinstance(holder.get(name), str):
+            return str(holder[name]).lower()
     return None
 
 
-HOTTEST: Final = 1.0
-_FORCED: Final = ("any", "tool")
+MAX_TEMPERATURE: Final = 1.0
+_FORCED_CHOICES: Final = ("any", "tool")
 # Choices of a chat that force no tool.
-_FREE: Final = (None, "auto", "none")
+_FREE_CHOICES: Final = (None, "auto", "none")
 
 
 def fit_budget(
@@ -67,7 +67,7 @@ def fit_budget(
     *,
     own_budget: bool,
 ) -> bool:
-    """Lowers the budget in `params["thinking"]`. Returns False if too little is left.
+    """Lowers the budget in `params["thinking"]`. Returns whether enough of it is left.
 
     limit: the answer's limit in tokens; other values limit nothing. own_budget: the client
     chose the token budget, which stays if it is below the limit.
@@ -77,17 +77,17 @@ def fit_budget(
         return True
     if own_budget and budget < limit:
         return True
-    fitting = budget_beside(budget, limit)
-    params["thinking"] = {**params["thinking"], "budget_tokens": fitting}
-    return fitting >= min(budget, LEAST_BUDGET_TOKENS)
+    fitted_budget = budget_beside(budget, limit)
+    params["thinking"] = {**params["thinking"], "budget_tokens": fitted_budget}
+    return fitted_budget >= min(budget, LEAST_BUDGET_TOKENS)
 
 
 def free_forced_tool(request: ScreenedRequest) -> list[str]:
     """Frees the choice of a tool for a model that always thinks, which refuses a forced tool.
 
-    Returns the names of the changed parameters. litellm would change it without a word.
+    Returns the names of the changed parameters. litellm would change them silently.
     """
-    if not request.can.thinks_always or request.params.get("tool_choice") in _FREE:
+    if not request.can.thinks_always or request.params.get("tool_choice") in _FREE_CHOICES:
         return []
     request.params["tool_choice"] = "auto"
     return ["tool_choice"]
@@ -106,16 +106,20 @@ def settle_thinking(
     """
     dropped = []
     temperature = params.get("temperature")
-    if isinstance(temperature, int | float) and temperature > HOTTEST:
-        params["temperature"] = HOTTEST
+    if isinstance(temperature, int | float) and temperature > MAX_TEMPERATURE:
+        params["temperature"] = MAX_TEMPERATURE
         dropped.append("temperature")
-    if _on(params) and not _can_think(params, messages, own_budget=own_budget):
+    if _thinks(params) and not _can_think(params, messages, own_budget=own_budget):
         params.pop("thinking")
         params.pop("output_config", None)
         dropped.append("reasoning_effort")
-    if _on(params):
-        sampling = ("temperature", "top_k")
-        dropped += [name for name in sampling if params.pop(name, None) not in (None, HOTTEST)]
+    if _thinks(params):
+        sampling_names = ("temperature", "top_k")
+        dropped += [
+            name
+            for name in sampling_names
+            if params.pop(name, None) not in (None, MAX_TEMPERATURE)
+        ]
         top_p = params.get("top_p")
         if top_p is not None and not 0.95 <= top_p <= 1:
             params.pop("top_p")
@@ -123,7 +127,7 @@ def settle_thinking(
     return dropped
 
 
-def _on(params: Json) -> bool:
+def _thinks(params: Json) -> bool:
     thinking = params.get("thinking")
     return isinstance(thinking, dict) and thinking.get("type") in (
         "enabled",
@@ -138,25 +142,26 @@ def _can_think(
     own_budget: bool,
 ) -> bool:
     choice = params.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") in _FORCED:
+    if isinstance(choice, dict) and choice.get("type") in _FORCED_CHOICES:
         return False
     thinking = params["thinking"]
     if thinking["type"] != "enabled":
         return True
-    if in_a_turn_without_thought(messages):
+    if lacks_turn_thinking(messages):
         return False
     return fit_budget(params, params.get("max_tokens"), own_budget=own_budget)
 
 
-def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:
-    """Returns whether a tool's result is last, and the answer with its call has no thinking,
-    or whether the last message begins the answer.
+def lacks_turn_thinking(messages: Sequence[Json]) -> bool:
+    """Returns whether an answer without thinking continues.
 
-    Anthropic refuses thinking in the middle of such a turn.
+    It continues if the last message begins the answer. It also continues if a tool's result
+    is last and the answer with its call has no thinking. Anthropic refuses thinking in the
+    middle of such a turn.
     """
-    last = messages[-1].get("role") if messages else ""
-    if last != "tool":
-        return last == "assistant"
+    last_role = messages[-1].get("role") if messages else ""
+    if last_role != "tool":
+        return last_role == "assistant"
     for message in reversed(messages):
         if message.get("role") == "assistant":
             return not message.get("thinking_blocks")
@@ -191,7 +196,10 @@ class PayloadSource(Protocol):
 
 
 class ChunkTranslator(Protocol):
-    """Translates one stream. ended: the finish reason arrived. finished: it is complete."""
+    """Translates one stream.
+
+    ended: the finish reason has arrived. finished: the stream is complete.
+    """
 
     finished: bool
     payloads: PayloadSource
@@ -204,15 +212,14 @@ class ChunkTranslator(Protocol):
         ...
 
     def end(self) -> Sequence[Json]:
-        """Returns the last chunks once the connection has ended; none if the stream is
-        incomplete.
-        """
+        """Returns the chunks after the connection's end; no chunks for an incomplete stream."""
 
 
 class Translation(Protocol):
-    """Pure, except for lookups in litellm's tables of models.
+    """A translation between chats and one protocol.
 
-    `ask` translates a request, `answer` its whole answer, `chunks` its stream.
+    `ask` translates a request, `answer` its whole answer, `chunks` its stream. It is pure,
+    except for lookups in litellm's tables of models.
     """
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall: ...
@@ -238,65 +245,67 @@ REHEARSAL: Final[Json] = {
 }
 
 
-def mapped(
+def map_request(
     config: Any,
     request: ScreenedRequest,
     kind: str,
 ) -> Json:
-    """Maps the fields by litellm. Raises Untranslatable.
+    """Maps the request's fields by litellm. Raises Untranslatable.
 
-    If the model lacks the effort, the nearest one is mapped, and `dropped` names the
-    change. kind: the provider's, for the error.
+    If the model lacks the effort, maps the nearest effort, and names the change in `dropped`.
+    kind: the provider's kind, for the error.
     """
-    given = {name: value for name, value in request.params.items() if name != "top_k"}
-    effort = given.get("reasoning_effort")
-    found = None
+    fields = {name: value for name, value in request.params.items() if name != "top_k"}
+    effort = fields.get("reasoning_effort")
+    mapped_fields = None
     try:
-        found = _as_mapped(config, given, request, kind)
+        mapped_fields = _map_fields(config, fields, request, kind)
     except Untranslatable:
         if effort not in NEAREST:
             raise
-    if effort and (found is None or not is_effort_set(effort, found, kind)):
+    if effort and (mapped_fields is None or not is_effort_set(effort, mapped_fields, kind)):
         request.dropped["reasoning_effort"] = None
         if effort in NEAREST:
-            given["reasoning_effort"] = NEAREST[effort]
-            found = _as_mapped(config, given, request, kind)
-    found = found or {}
+            fields["reasoning_effort"] = NEAREST[effort]
+            mapped_fields = _map_fields(config, fields, request, kind)
+    mapped_fields = mapped_fields or {}
     if request.params.get("top_k") is not None:
-        found["top_k"] = request.params["top_k"]
-    return found
+        mapped_fields["top_k"] = request.params["top_k"]
+    return mapped_fields
 
 
-def _as_mapped(
+def _map_fields(
     config: Any,
-    given: Json,
+    fields: Json,
     request: ScreenedRequest,
     kind: str,
 ) -> Json:
-    found = _try_mapped(config, given, request.model)
-    if found is not None:
-        return found
+    mapped_fields = _try_map(config, fields, request.model)
+    if mapped_fields is not None:
+        return mapped_fields
     # litellm's message may contain the client's content, so we find the faulty field.
-    tools = {name: given[name] for name in ("tools",) if name in given}
-    for name, value in given.items():
-        if _try_mapped(config, {**tools, name: value}, request.model) is None:
+    tools = {name: fields[name] for name in ("tools",) if name in fields}
+    for name, value in fields.items():
+        if _try_map(config, {**tools, name: value}, request.model) is None:
             raise no_counterpart(kind, name)
     raise no_counterpart(kind, None)
 
 
-def _try_mapped(
+def _try_map(
     config: Any,
-    given: Json,
+    fields: Json,
     model: str,
 ) -> Json | None:
     try:
         # litellm may change its argument.
-        return dict(config.map_openai_params(copy.deepcopy(given), {}, model, drop_params=True))
+        return dict(
+            config.map_openai_params(copy.deepcopy(fields), {}, model, drop_params=True)
+        )
     except Exception:  # noqa: BLE001 - litellm has no specific error
         return None
 
 
 def no_counterpart(kind: str, param: str | None) -> Untranslatable:
     """Builds the error without litellm's message, which may contain the client's content."""
-    what = f"`{param}` as given" if param else "this request"
-    return Untranslatable(f"the protocol of {kind} does not support {what}", param)
+    part = f"`{param}` as given" if param else "this request"
+    return Untranslatable(f"the protocol of {kind} does not support {part}", param)

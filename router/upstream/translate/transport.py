@@ -2,8 +2,8 @@
 
 Only this module imports litellm. It uses litellm to translate JSON, without network or logs.
 The import takes seconds and 190 MB, so `load_translation` runs before a client waits. This
-module never passes on the text of a litellm error, because it may contain content. Requests are
-screened in `request_screening` first; the wire below is `router.upstream.pool`.
+module never passes on the text of a litellm error, because it may contain content.
+`request_screening` screens the requests first; `router.upstream.pool` sends them.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from router.upstream.translate.gemini import (
 )
 from router.upstream.translate.provider_errors import (
     translate_refusal,
-    whole_refusal,
+    untranslatable_reply,
 )
 from router.upstream.translate.request_screening import Json, screen_request
 from router.upstream.translate.translation import (
@@ -64,7 +64,7 @@ _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] 
 def load_translation(kind: str) -> Translation:
     """Imports litellm on the first call. Raises ConfigError if the import fails.
 
-    kind: of the provider. Switches off litellm's downloads, telemetry, retries and logs.
+    kind: the provider's kind. Switches off litellm's downloads, telemetry, retries and logs.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -77,17 +77,17 @@ def load_translation(kind: str) -> Translation:
                 f"providers of kind {kind} need the package litellm, whose import failed "
                 f"({error}); install Swapgate with all its dependencies"
             ) from error
-        _silence(library)
+        _silence_logs(library)
         library.telemetry = False
         library.num_retries = 0
         library.callbacks = []
-        found = _KINDS[kind](library, lambda module: import_module(f"litellm.{module}"))
-        found.rehearse()
-    return found
+        translation = _KINDS[kind](library, lambda module: import_module(f"litellm.{module}"))
+        translation.rehearse()
+    return translation
 
 
-def _silence(library: Any) -> None:
-    """Turns off litellm's logs whatever LITELLM_LOG is: they may contain clients' content."""
+def _silence_logs(library: Any) -> None:
+    """Turns off litellm's logs for every LITELLM_LOG: they may contain clients' content."""
     library.suppress_debug_info = True
     library.set_verbose = False
     for name in list(logging.root.manager.loggerDict):
@@ -103,9 +103,9 @@ T = TypeVar("T")
 
 DONE: Final = b"data: [DONE]\n\n"
 AWS_STREAM: Final = b"application/vnd.amazon.eventstream"
-# The router translates a larger body in a thread, so that other requests do not wait. Bytes.
-LARGE: Final = 128 * 1024
-_ITS_OWN: Final = frozenset(
+# The router translates a larger body in a thread, so that other requests do not wait.
+LARGE_BYTES: Final = 128 * 1024
+_BODY_HEADERS: Final = frozenset(
     {
         b"content-type",
         b"content-length",
@@ -124,7 +124,7 @@ class TranslatingTransport(Transport):
         self._translation: Translation | None = None
 
     def prepare(self) -> None:
-        """Loads the translation once; takes seconds, in a thread. Raises ConfigError."""
+        """Loads the translation once, which needs seconds. Raises ConfigError."""
         if self._translation is None:
             self._translation = load_translation(self._kind)
 
@@ -135,12 +135,12 @@ class TranslatingTransport(Transport):
         translation = self._translation
         if translation is None:
             raise UpstreamFailed(FailureClass.CONNECT, f"no translation for {self._kind}")
-        asking = partial(_upstream_request, translation, self._kind, request)
+        translate = partial(_translate_request, translation, self._kind, request)
         try:
-            ask, sent = await _run_in_thread(len(request.body), asking)
+            ask, provider_request = await _run_in_thread(len(request.body), translate)
         except Untranslatable as error:
-            return whole_refusal(error)
-        reply = await self._wire.send(sent)
+            return untranslatable_reply(error)
+        reply = await self._wire.send(provider_request)
         try:
             if reply.status not in GOOD_STATUSES:
                 return await translate_refusal(reply, self._kind)
@@ -152,7 +152,7 @@ class TranslatingTransport(Transport):
         return TranslatedReply(reply, partial(translation.answer, ask), ask.dropped)
 
 
-def _upstream_request(
+def _translate_request(
     translation: Translation,
     kind: str,
     request: UpstreamRequest,
@@ -165,40 +165,41 @@ def _upstream_request(
     except Untranslatable:
         raise
     except Exception as error:  # noqa: BLE001 - litellm's; its text may contain content
-        if _is_ours(error):
-            raise _internal(error) from None
+        if _is_router_error(error):
+            raise _internal_failure(error) from None
         raise no_counterpart(kind, None) from None
-    headers = tuple((k.encode(), v.encode()) for k, v in ask.headers.items())
+    headers = tuple((name.encode(), value.encode()) for name, value in ask.headers.items())
     try:
         body = json.dumps(ask.body, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError):
         raise no_counterpart(kind, None) from None
-    sent = replace(
+    provider_request = replace(
         request,
         path=ask.path,
         body=body,
         headers=(*request.headers, *headers),
     )
-    return ask, sent
+    return ask, provider_request
 
 
 async def _run_in_thread(size: int, work: Callable[[], T]) -> T:
-    """Runs work on many bytes in a thread. size: of its input, in bytes."""
-    return await asyncio.to_thread(work) if size > LARGE else work()
+    """Runs `work`, in a thread if its input is large. size: the input's bytes."""
+    return await asyncio.to_thread(work) if size > LARGE_BYTES else work()
 
 
-def _own_headers(reply: UpstreamReply) -> Sequence[Header]:
-    """Returns the reply's headers without those of its old body; streams become event
-    streams.
+def _translated_headers(reply: UpstreamReply) -> Sequence[Header]:
+    """Returns the reply's headers without the headers of its old body.
+
+    The type of AWS's stream becomes that of an event stream.
     """
-    type_ = dict(reply.headers).get(b"content-type", b"")
-    kept = [header for header in reply.headers if header[0] not in _ITS_OWN]
+    content_type = dict(reply.headers).get(b"content-type", b"")
+    other_headers = [header for header in reply.headers if header[0] not in _BODY_HEADERS]
     return [
         (
             b"content-type",
-            b"text/event-stream" if type_ == AWS_STREAM else type_,
+            b"text/event-stream" if content_type == AWS_STREAM else content_type,
         ),
-        *kept,
+        *other_headers,
     ]
 
 
@@ -212,52 +213,52 @@ class TranslatedReply(WrappedReply):
         dropped: Sequence[str],
     ) -> None:
         super().__init__(reply)
-        self.headers = _own_headers(reply)
+        self.headers = _translated_headers(reply)
         self.dropped = tuple(dropped)
         self._translate = translate
 
     async def body(self) -> bytes:
         raw = await self._reply.body()
-        return await _run_in_thread(len(raw), partial(_answer, raw, self._translate))
+        return await _run_in_thread(len(raw), partial(_translate_answer, raw, self._translate))
 
 
-def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
-    given = _json(raw)
-    unended = _end_with_default(given)
+def _translate_answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
+    provider_answer = _parse_json(raw)
+    lacks_reason = _add_default_reason(provider_answer)
     try:
-        answer = translate(given)
-        if unended:  # the provider sent no finish reason, so the client gets none
+        answer = translate(provider_answer)
+        if lacks_reason:  # the provider sent no finish reason, so the client gets none
             answer["choices"][0]["finish_reason"] = None
-        return _dump(answer)
+        return _write_json(answer)
     except UpstreamFailed:
         raise
     except Exception as error:  # noqa: BLE001 - litellm's; its text may contain content
-        raise _malformed(error) from None
+        raise _malformed_failure(error) from None
 
 
-def _end_with_default(given: Json) -> bool:
-    """Adds a good finish reason if an answer has none, for litellm; returns whether it did.
+def _add_default_reason(answer: Json) -> bool:
+    """Adds a good finish reason, for litellm, if an answer has none.
 
-    `_answer` removes it from the translated answer again.
+    Returns whether it added the reason. `_translate_answer` removes it after the translation.
     """
-    candidates = given.get("candidates")
+    candidates = answer.get("candidates")
     if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
         name = "finishReason"
         reason = "STOP"
-        where = candidates[0]
-    elif isinstance(given.get("output"), dict):
+        holder = candidates[0]
+    elif isinstance(answer.get("output"), dict):
         name = "stopReason"
         reason = "end_turn"
-        where = given
-    elif isinstance(given.get("content"), list):
+        holder = answer
+    elif isinstance(answer.get("content"), list):
         name = "stop_reason"
         reason = "end_turn"
-        where = given
+        holder = answer
     else:
         return False
-    if where.get(name):
+    if holder.get(name):
         return False
-    where[name] = reason
+    holder[name] = reason
     return True
 
 
@@ -271,7 +272,7 @@ class StreamReply(WrappedReply):
         dropped: Sequence[str],
     ) -> None:
         super().__init__(reply)
-        self.headers = _own_headers(reply)
+        self.headers = _translated_headers(reply)
         self.dropped = tuple(dropped)
         self._chunks = chunks
 
@@ -282,63 +283,63 @@ class StreamReply(WrappedReply):
         events = self._chunks.payloads
         translator = self._chunks
         async for piece in chunks_until_end(self._reply.chunks(), lambda: translator.ended):
-            out: list[bytes] = []
+            lines: list[bytes] = []
             try:
                 for data in events.read(piece):
-                    out += [_line(event) for event in _feed(translator, data)]
+                    lines += [_write_line(event) for event in _feed_event(translator, data)]
             except ErrorInStream as error:
-                yield b"".join([*out, _line({"error": error.error})])
+                yield b"".join([*lines, _write_line({"error": error.error})])
                 return
-            if out:
-                yield b"".join(out)
-        last = [_line(event) for event in translator.end()]
+            if lines:
+                yield b"".join(lines)
+        last = [_write_line(event) for event in translator.end()]
         yield (b"".join([*last, DONE]) if translator.finished else b"".join(last))
 
 
-def _feed(translator: ChunkTranslator, data: bytes) -> Sequence[Json]:
+def _feed_event(translator: ChunkTranslator, data: bytes) -> Sequence[Json]:
     if data == b"[DONE]":  # a gateway adds it, although the protocol has no such event
         return ()
-    event = _json(data)
+    event = _parse_json(data)
     try:
         return translator.feed(event)
     except (ErrorInStream, UpstreamFailed):
         raise
     except Exception as error:  # noqa: BLE001 - litellm's; its text may contain content
-        raise _malformed(error) from None
+        raise _malformed_failure(error) from None
 
 
-def _json(raw: bytes) -> Json:
+def _parse_json(raw: bytes) -> Json:
     try:
-        found: Any = json.loads(raw, parse_constant=lambda _: None, parse_float=_finite)
+        parsed: Any = json.loads(raw, parse_constant=lambda _: None, parse_float=_parse_finite)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        parsed = None
+    if not isinstance(parsed, dict):
         raise UpstreamFailed(FailureClass.MALFORMED, "the answer is not a JSON object")
-    return found
+    return parsed
 
 
-def _finite(text: str) -> float | None:
-    """JSON has no NaN or infinities; the client gets null."""
+def _parse_finite(text: str) -> float | None:
+    """Returns None for NaN and infinities, because JSON has no such numbers."""
     value = float(text)
     return value if math.isfinite(value) else None
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Returns whether our code raised the error, or else litellm, on unreadable content."""
+def _is_router_error(error: BaseException) -> bool:
+    """Returns whether the router's code raised the error, and not litellm."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return not any(
         frame.f_globals.get("__name__", "").startswith("litellm") for frame in frames
     )
 
 
-def _internal(error: Exception) -> UpstreamFailed:
+def _internal_failure(error: Exception) -> UpstreamFailed:
     failed = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
     return failed.with_traceback(error.__traceback__)
 
 
-def _malformed(error: Exception) -> UpstreamFailed:
-    if _is_ours(error):
-        return _internal(error)
+def _malformed_failure(error: Exception) -> UpstreamFailed:
+    if _is_router_error(error):
+        return _internal_failure(error)
     # Only the type, because the error's text may contain content.
     return UpstreamFailed(
         FailureClass.MALFORMED,
@@ -346,9 +347,9 @@ def _malformed(error: Exception) -> UpstreamFailed:
     )
 
 
-def _dump(value: Json) -> bytes:
+def _write_json(value: Json) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _line(value: Json) -> bytes:
-    return b"data: " + _dump(value) + b"\n\n"
+def _write_line(value: Json) -> bytes:
+    return b"data: " + _write_json(value) + b"\n\n"
