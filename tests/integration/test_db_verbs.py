@@ -94,7 +94,7 @@ def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
         " '[]', '{}', '{}', '{}')",
     )
     with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
-        app._seed(installation)
+        app._apply_seed(installation)
         integrity.check_snapshot(installation.context)
         with installation.store.read() as tx:
             (alert,) = Alerts(tx).list(open_only=True)

@@ -389,7 +389,7 @@ def _describe_step(
         time_text = f"once the route is free ({obstacle})"
     else:
         time_text = (
-            f"on {next_round_at:%A %Y-%m-%d next_round_at %H:%M} UTC"
+            f"on {next_round_at:%A %Y-%m-%d at %H:%M} UTC"
             if next_round_at
             else "when a round is due"
         )

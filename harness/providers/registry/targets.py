@@ -14,7 +14,7 @@ from typing import Any
 from harness.frame.configuration.setting_values import change_settings, check_settings
 from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.frame.formatting import format_usd
-from harness.frame.people.access import Actor, Role
+from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
 from harness.frame.signing.audit_log import AuditLog
@@ -149,7 +149,12 @@ def store_prices(
     provider's models. So every page, command and guardrail knows the same price.
     """
     priced = fill_prices(ctx, tx, provider, models)
-    if priced != provider:
+    if priced == provider:
+        return
+    if actor == SYSTEM:
+        # As for the scheduled read of a list: it decides nothing, so it needs no audit event.
+        Providers(tx).put(priced)
+    else:
         _store_provider(tx, actor, priced)
 
 
