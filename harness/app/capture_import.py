@@ -203,7 +203,7 @@ def _build_transcript(request: LoggedRequest) -> tuple[Mapping[str, Any], str]:
         try:
             answer = json.dumps(request.answer)
             transcript = build_transcript(
-                request.endpoint, body, answer, stream=False, answered=answer_endpoint
+                request.endpoint, body, answer, stream=False, answer_endpoint=answer_endpoint
             )
         except _UNREADABLE:
             return build_question(request.endpoint, body), ANSWER_UNREADABLE
