@@ -66,7 +66,7 @@ NONSENSE: tuple[tuple[str, ProviderChange, str], ...] = (
         )
     ),
     ("openai", ProviderChange(extra_body={"model": "m"}), "'model'"),
-    ("sim", ProviderChange("openai"), "cannot change"),
+    ("sim", ProviderChange("openai"), "needs a reason"),
     (
         "openai",
         ProviderChange(settings={"api_base": "http://169.254.169.254"}),

@@ -136,23 +136,23 @@ TOOL = {"name": "look", "parameters": {"type": "object"}}
         (
             "/v1/chat/completions",
             {"input": "hi"},
-            "is one for /v1/responses",
+            "belongs to /v1/responses",
         ),
         (
             "/v1/chat/completions",
             {"prompt": "hi"},
-            "is one for /v1/completions",
+            "belongs to /v1/completions",
         ),
         (
             "/v1/responses",
             {"messages": HELLO},
-            "is one for /v1/chat/completions",
+            "belongs to /v1/chat/completions",
         ),
-        ("/v1/messages", {"input": "hi"}, "is one for /v1/responses"),
+        ("/v1/messages", {"input": "hi"}, "belongs to /v1/responses"),
         (
             "/v1/messages",
             {"contents": [{"parts": []}]},
-            "is one for Google's own API",
+            "belongs to Google's own API",
         ),
         (
             "/v1/responses",
@@ -162,7 +162,7 @@ TOOL = {"name": "look", "parameters": {"type": "object"}}
         (
             "/v1/embeddings",
             {"messages": HELLO},
-            "is one for /v1/chat/completions",
+            "belongs to /v1/chat/completions",
         ),
         (
             "/v1/chat/completions",
