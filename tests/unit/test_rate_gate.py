@@ -113,13 +113,17 @@ def pace_of(
     return RateGates({"p": EvalLimits(**limits)}, book, folder).gate_for("p", "m")
 
 
+# Shorter than each gate's pause here, longer than a busy machine's read of its state.
+PATIENCE_S = 0.3
+
+
 async def goes(
     pace: RateGate,
     size: int = 4,
     tokens: int | None = None,
 ) -> bool:
     try:
-        async with asyncio.timeout(0.05), pace.acquire(size) as turn:
+        async with asyncio.timeout(PATIENCE_S), pace.acquire(size) as turn:
             if tokens is not None:
                 turn.answered(tokens)
             return True
