@@ -491,7 +491,7 @@ def ask_first_route() -> None:
         suites = sorted(known_suites.names())
         # A shipped suite decides only for the simulator: it says nothing about a real feature.
         suites = suites if is_simulated else ["", *suites]
-        own_suites = known_suites.own_names()
+        own_suites = known_suites.list_own_names()
         default_suite = draft.suite if is_simulated else next(iter(own_suites), "")
         policies = sorted(page_frame.context().policies)
         default_policy = draft.policy if is_simulated else "default"

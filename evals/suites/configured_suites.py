@@ -46,7 +46,7 @@ class ConfiguredSuites:
         self._refresh()
         return sorted(self._suites)
 
-    def own_names(self) -> Sequence[str]:
+    def list_own_names(self) -> Sequence[str]:
         datasets = package_data.path("datasets")
         return [
             name

@@ -27,9 +27,11 @@ def add_to_section(text: str, section: str, entries: str) -> str | None:
     Returns None for a section in another form, such as `providers: {name: {…}}`.
     """
     head = rf"(?m)^{section}:[ \t]*(?:\{{[ \t]*\}}[ \t]*)?(?P<comment>#.*)?$"
-    if found := re.search(head, text):
-        line = f"{section}: {found['comment'] or ''}".rstrip()
-        return f"{text[: found.start()]}{line}\n{entries.rstrip()}{text[found.end() :]}"
+    if section_line := re.search(head, text):
+        line = f"{section}: {section_line['comment'] or ''}".rstrip()
+        before = text[: section_line.start()]
+        after = text[section_line.end() :]
+        return f"{before}{line}\n{entries.rstrip()}{after}"
     if re.search(rf"(?m)^{section}\b", text):
         return None
     return text.rstrip("\n") + f"\n\n{section}:\n{entries}"

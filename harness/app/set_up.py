@@ -209,8 +209,9 @@ def _append_providers(file: Path, found_keys: Iterable[FoundKey]) -> None:
         raise ConfigError(f"cannot write {file} ({error.strerror})") from None
 
 
-def write_first_route(config: Path | None, made: FirstRoute, provider: Provider) -> bool:
-    """Writes the first route and its provider into the configuration file, where they lack.
+def write_first_route(config: Path | None, wanted: FirstRoute, provider: Provider) -> bool:
+    """Writes the first route and its provider into the configuration file. Keeps entries that
+    the file has.
 
     provider: as the database has it. Returns False, without a change, if a section has a form
     that Swapgate cannot edit. Raises ConfigError if the file would be invalid.
@@ -219,8 +220,8 @@ def write_first_route(config: Path | None, made: FirstRoute, provider: Provider)
     text = file.read_text(encoding="utf-8")
     places = parse_file(file).places
     entries = {
-        "providers": (made.provider, _provider_entry(provider)),
-        "routes": (made.route, first_route.route_entry(made)),
+        "providers": (wanted.provider, _build_provider_entry(provider)),
+        "routes": (wanted.route, first_route.build_route_entry(wanted)),
     }
     for section, (name, entry) in entries.items():
         if (section, name) in places:
@@ -233,7 +234,7 @@ def write_first_route(config: Path | None, made: FirstRoute, provider: Provider)
     return True
 
 
-def _provider_entry(provider: Provider) -> Mapping[str, object]:
+def _build_provider_entry(provider: Provider) -> Mapping[str, object]:
     kind = PROVIDER_KINDS[provider.kind]
     entry: dict[str, object] = {"kind": provider.kind}
     if provider.api_base != kind.api_base:

@@ -138,7 +138,7 @@ class SuiteCatalog(PinnedSuites, Protocol):
 
     def names(self) -> Sequence[str]: ...
 
-    def own_names(self) -> Sequence[str]:
+    def list_own_names(self) -> Sequence[str]:
         """Lists the suites that do not ship with Swapgate. A shipped suite shows how Swapgate
         works, and says nothing about your feature.
         """

@@ -19,7 +19,7 @@ class ListedDatabase(Database, Protocol):
 
     @property
     def lists(self) -> Listings:
-        """The lists, each of which runs in its own transaction."""
+        """The lists. Each list runs in its own transaction."""
         ...
 
     def listings(self) -> AbstractContextManager[Listings]:

@@ -41,7 +41,7 @@ from harness.operations.context import Context
 NO_LINK: Final = (
     "this link is not from this installation; `swapgate key sign-in-link` prints a new one"
 )
-refuse_invalid_rows = partial(keys.refuse_invalid_rows, "nobody can sign in")
+refuse_invalid_rows = partial(keys.refuse_invalid_rows, "Swapgate refuses every sign-in")
 NEW_LINK_ADVICE: Final = "`swapgate key sign-in-link` prints a new one"
 
 

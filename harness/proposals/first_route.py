@@ -76,7 +76,7 @@ def find_usual_address(provider: str) -> str:
     return kind.api_base if kind else ""
 
 
-def settings_of_route(wanted: FirstRoute) -> RouteSettings:
+def build_route_settings(wanted: FirstRoute) -> RouteSettings:
     """Returns the settings of the first route."""
     suites = (RouteSuite(wanted.suite, SuiteRole.PRIMARY),) if wanted.suite else ()
     settings = RouteSettings(suites=suites, policy=wanted.policy)
@@ -85,7 +85,7 @@ def settings_of_route(wanted: FirstRoute) -> RouteSettings:
     return settings
 
 
-def route_entry(wanted: FirstRoute) -> Mapping[str, object]:
+def build_route_entry(wanted: FirstRoute) -> Mapping[str, object]:
     """Returns the first route as the configuration file has it."""
     entry: dict[str, object] = {"incumbent": f"{wanted.provider}/{wanted.model}"}
     if wanted.suite:
@@ -137,7 +137,7 @@ def create_first_route(
     for name in ("provider", "model", "route"):
         if not getattr(first_route, name).strip():
             raise InputError(f"{name} is empty, but the first route needs it")
-    settings = settings_of_route(first_route)
+    settings = build_route_settings(first_route)
     # Check the route first, so that a typing error in it leaves no provider behind.
     routes.check_settings(ctx, settings)
     prepare_provider(

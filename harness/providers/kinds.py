@@ -355,7 +355,7 @@ def check_kind(name: str) -> str:
     raise InputError(f"unknown kind {name!r}{suggestion}; kinds: {', '.join(PROVIDER_KINDS)}")
 
 
-def kind_at(api_base: str) -> str:
+def find_kind_at(api_base: str) -> str:
     """Returns the kind that speaks OpenAI's protocol at the same host; empty without one.
 
     A vendor with a protocol of its own may speak OpenAI's at another path of its host.

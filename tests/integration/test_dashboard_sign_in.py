@@ -310,7 +310,9 @@ def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:
             late = ctx.clock.now() + timedelta(days=365)
             db.execute(sa.update(dashboard_session).values(expires_at=late))
 
-    with pytest.raises(NotAllowed, match="nobody can sign in: the row dashboard_session"):
+    with pytest.raises(
+        NotAllowed, match="Swapgate refuses every sign-in: the row dashboard_session"
+    ):
         acting(world, mine if forged else cookie)
 
 

@@ -16,7 +16,7 @@ from harness.providers.calls.guarded_http import (
     MAX_VALUE_LENGTH,
     check_headers,
 )
-from harness.providers.kinds import PROVIDER_KINDS, kind_at
+from harness.providers.kinds import PROVIDER_KINDS, find_kind_at
 from harness.providers.models.capabilities import Capabilities
 from harness.providers.target import Provider
 from router.upstream.transports import ProviderClient
@@ -258,4 +258,4 @@ def test_an_eval_is_told_of_a_header_that_cannot_be_sent() -> None:
     ],
 )
 def test_the_kind_at_an_address_speaks_openais_protocol_there(api_base: str, kind: str) -> None:
-    assert kind_at(api_base) == kind
+    assert find_kind_at(api_base) == kind

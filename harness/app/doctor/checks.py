@@ -43,7 +43,7 @@ from harness.providers.calls.probe import (
     ProbeStatus,
     ProbeSubject,
 )
-from harness.providers.kinds import CUSTOM_KIND, kind_at
+from harness.providers.kinds import CUSTOM_KIND, find_kind_at
 from harness.providers.records import Providers
 from harness.providers.registry import provider_secrets, registered_providers
 from harness.routing.control import data_class_checks, freezes, routes, vector_checks
@@ -310,7 +310,7 @@ def _check_kinds(settings: Settings, context: Context) -> Findings:
     with context.store.read() as tx:
         providers = Providers(tx).all().values()
     for provider in providers:
-        kind = kind_at(provider.api_base) if provider.kind == CUSTOM_KIND else ""
+        kind = find_kind_at(provider.api_base) if provider.kind == CUSTOM_KIND else ""
         if not kind:
             continue
         host = urlsplit(provider.api_base).hostname

@@ -130,16 +130,16 @@ def describe_event(event: AuditEvent) -> str:
     """Describes an event in one sentence, without its number and time."""
     phrase = PHRASES.get(event.action, f"{event.action} {{}}")
     subject = event.subject or "the installation"
-    return f"{_actor(event)} {phrase.format(subject)}{_named(event.details)}"
+    return f"{_format_actor(event)} {phrase.format(subject)}{_describe_details(event.details)}"
 
 
-def _actor(event: AuditEvent) -> str:
+def _format_actor(event: AuditEvent) -> str:
     return f"{event.actor} ({event.key})" if event.key else event.actor
 
 
-def _named(details: Mapping[str, Any]) -> str:
+def _describe_details(details: Mapping[str, Any]) -> str:
     """Names the most telling details and the reason; empty if there are none."""
-    found = [str(details[name]) for name in _NAMED if isinstance(details.get(name), str)]
-    named = f" ({', '.join(found[:_MOST_NAMED])})" if any(found) else ""
+    values = [str(details[name]) for name in _NAMED if isinstance(details.get(name), str)]
+    named = f" ({', '.join(values[:_MOST_NAMED])})" if any(values) else ""
     reason = str(details.get("reason") or "")
     return f"{named}: {format_excerpt(reason, MOST_REASON)}" if reason else named

@@ -141,7 +141,7 @@ def _store_list(
                 f"provider {name!r} was changed while Swapgate read its list: discover again"
             )
         DiscoveredModels(tx).replace(name, parsed.models)
-        used = targets.used_models(ctx, tx, provider)
+        used = targets.list_used_models(ctx, tx, provider)
         targets.store_prices(ctx, tx, actor, provider, used)
         count = {"models": len(parsed.models), "left_out": parsed.left_out}
         # A scheduled read decides nothing, so it needs no audit event.

@@ -325,11 +325,11 @@ def add_missing_prices(
     provider: Provider,
 ) -> Provider:
     """Adds missing prices for the models of the provider's targets and judges."""
-    models = used_models(ctx, tx, provider)
+    models = list_used_models(ctx, tx, provider)
     return fill_prices(ctx, tx, provider, models) if models else provider
 
 
-def used_models(ctx: ProvidersContext, tx: Transaction, provider: Provider) -> list[str]:
+def list_used_models(ctx: ProvidersContext, tx: Transaction, provider: Provider) -> list[str]:
     """Lists the models of a provider's targets and judges."""
     targets_and_judges = (*Targets(tx).all().values(), *ctx.judges.values())
     return sorted(

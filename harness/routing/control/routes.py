@@ -241,8 +241,8 @@ def describe_fields(route: Route) -> dict[str, str]:
 def check_settings(ctx: RoutingContext, settings: RouteSettings) -> RouteSettings:
     """Adds the current digest to each suite without a digest. Raises NotFound, InputError.
 
-    Returns the settings with all digests. An existing digest stays, so that nobody accepts a
-    changed suite by accident.
+    Returns the settings with all digests. An existing digest stays, so that a person
+    does not accept a changed suite by accident.
     """
     for record in (settings, *settings.suites):
         setting_values.check_settings(record)

@@ -242,7 +242,7 @@ class Shadows(Records[Shadow]):
         return self._all(self._select(*conditions).limit(limit))
 
     def live(self) -> Sequence[Shadow]:
-        """Lists shadows that nobody ended, newest first. They may have expired."""
+        """Lists shadows that no person ended, newest first. They may have expired."""
         shadows = self._all(self._live())
         return sorted(shadows, key=lambda row: (row.started_at, row.id), reverse=True)
 

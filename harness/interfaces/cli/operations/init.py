@@ -284,7 +284,7 @@ def _ask_suite(ctx: Context, suggestion: str | None) -> str:
     """
     if suggestion is not None:
         return _choose("Suite that decides", sorted(ctx.suites.names()), suggestion)
-    own_suites = ctx.suites.own_names()
+    own_suites = ctx.suites.list_own_names()
     if not own_suites:
         output.note(
             "The shipped suites only show how Swapgate works, so this route starts without a "
