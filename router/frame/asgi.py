@@ -6,7 +6,7 @@ depends on a request's path or protocol.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -48,9 +48,16 @@ ABORTED: Final = "swapgate_aborted"
 OnLeaving = Callable[[Callable[[], None] | None], None]
 # Writes a piece of an answer's body; returns False if the piece must go through `send`.
 WritePiece = Callable[[bytes], bool]
+# Writes a whole answer: status, headers with its length, body. Returns False if it must go
+# through `send`.
+WriteWhole = Callable[[int, Sequence[Header], bytes], bool]
 
 
 def refuse_piece(piece: bytes) -> bool:  # noqa: ARG001 - a WritePiece
+    return False
+
+
+def refuse_whole(status: int, headers: Sequence[Header], body: bytes) -> bool:  # noqa: ARG001 - a WriteWhole
     return False
 
 
@@ -61,6 +68,12 @@ def piece_writer(send: Send) -> WritePiece:
     """
     cycle = getattr(send, "__self__", None)
     return getattr(cycle, "write_piece", refuse_piece)
+
+
+def whole_writer(send: Send) -> WriteWhole:
+    """Returns the function of our server that writes a whole answer, as `piece_writer` does."""
+    cycle = getattr(send, "__self__", None)
+    return getattr(cycle, "write_whole", refuse_whole)
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -119,14 +132,15 @@ async def send_reply(
         *headers,
         (b"content-length", b"%d" % len(body)),
     ]
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": all_headers,
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
+    if not whole_writer(send)(status, all_headers, body):
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": all_headers,
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
 
 
 class DisconnectWatch:

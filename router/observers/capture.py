@@ -65,7 +65,7 @@ class CaptureSampler(RequestObserver):
         if is_sampled(observed.request_id, share_bps) and self._may_keep(observed):
             copy = AnswerCopy(observed.route.route.settings.copy_max_bytes)
             self._copies[observed.request_id] = copy
-            observed.copies.append(copy)
+            observed.copies = (*observed.copies, copy)
 
     def _may_keep(self, observed: RoutedRequest) -> bool:
         if is_copy_refused(observed):

@@ -118,7 +118,7 @@ class CanarySampleJudge(SideCalls):
         self._places -= 1
         self._samples[observed.request_id] = JudgeSample(judge, canary, answer_copy)
         observed.is_judged = True
-        observed.copies.append(answer_copy)
+        observed.copies = (*observed.copies, answer_copy)
 
     def _draw(
         self,

@@ -149,7 +149,7 @@ class ShadowMirror(SideCalls):
             self._count(shadow.id, obstacle)
             return
         answer_copy = AnswerCopy(max_bytes)
-        observed.copies.append(answer_copy)
+        observed.copies = (*observed.copies, answer_copy)
         mirror = MirroredRequest(compiled_shadow, answer_copy, observed.sticky_key)
         self._mirrored_requests[observed.request_id] = mirror
 

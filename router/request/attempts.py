@@ -6,8 +6,8 @@ target. The formulas of the limits are in `harness.routing.reliability.latency`.
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from harness.providers.models.capabilities import Endpoint, OptionalFeature
@@ -42,6 +42,10 @@ LATEST_ANSWERS: Final = 64
 # measured times, it is `FIRST_TOKEN_S`.
 PROBE_S: Final = 5.0
 Kind = tuple[str, Endpoint, int]
+# Seconds, and when the output came on the event loop's clock; None for a cut wait, minus
+# infinity for a health check.
+NewWait = tuple[float, float | None]
+_ANSWERED_AT: Final = itemgetter(2)
 # Replaces the class of answers for streams of any length.
 STREAMED: Final = -1
 # Parameters of a target that make its model think.
@@ -135,17 +139,18 @@ class TimeLimits:
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
         self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(MAX_KINDS)
-        # Waits that are not in `_times` yet: target, endpoint, output limit in tokens, seconds,
-        # and when the output came; None for a cut wait. They are added only when a limit needs
-        # them.
-        self._new_waits: list[tuple[str, Endpoint, int, float, float | None]] = []
+        # Waits that are not in `_times` yet, by target, endpoint and output limit in tokens:
+        # seconds, and when the output came; None for a cut wait. They are added together, when
+        # a limit needs them, because that takes a tenth of the time.
+        self._new_waits: dict[tuple[str, Endpoint, int], list[NewWait]] = {}
+        self._new_count = 0
         # How often waits have moved to `_times`, and the limits that came from these times.
         self._move_count = 0
         self._limits: BoundedMap[tuple[Kind, tuple[float, ...]], _KnownLimit] = BoundedMap(
             MAX_KINDS
         )
         # By target: the kind, seconds and time of its latest answers to users.
-        self._latest_answers: dict[str, deque[tuple[Kind, float, float]]] = {}
+        self._latest_answers: dict[str, list[tuple[Kind, float, float]]] = {}
 
     def first_s(self, job: RoutedRequest, attempt: Attempt) -> float:
         """Returns how many seconds an attempt may wait for its first output; infinite for
@@ -221,7 +226,7 @@ class TimeLimits:
         if (
             known_limit is None
             or known_limit.move_count != self._move_count
-            or len(self._new_waits) >= known_limit.most_new
+            or self._new_count >= known_limit.most_new
         ):
             self._move_waits()
             times = self._times.get(kind)
@@ -268,7 +273,7 @@ class TimeLimits:
         """
         self._move_waits()
         late = 0
-        for kind, seconds, at in reversed(self._latest_answers.get(target, ())):
+        for kind, seconds, at in reversed(self._latest_answers.get(target, [])):
             usual_s = usual_wait_s(self._times.get(kind))
             if usual_s is None or seconds <= usual_s:
                 return at, late
@@ -290,8 +295,13 @@ class TimeLimits:
         limit = STREAMED if job.request.stream else read_output_limit(job.request)
         if attempt.check and at is not None:
             at = -math.inf  # a check is no user's answer
-        self._new_waits.append((attempt.upstream.id, attempt.endpoint, limit, seconds, at))
-        if at is None or len(self._new_waits) >= MAX_NEW_WAITS:
+        place = attempt.upstream.id, attempt.endpoint, limit
+        new_waits = self._new_waits.get(place)
+        if new_waits is None:
+            new_waits = self._new_waits[place] = []
+        new_waits.append((seconds, at))
+        self._new_count += 1
+        if at is None or self._new_count >= MAX_NEW_WAITS:
             self._move_waits()
 
     def _find_times(self, job: RoutedRequest, target: str) -> AnswerTimes | None:
@@ -305,21 +315,28 @@ class TimeLimits:
         """Moves the noted times into the histograms: streams by first token, others by
         class.
         """
-        new_waits = self._new_waits
-        if not new_waits:
+        if not self._new_count:
             return
-        self._new_waits = []
+        new_waits = self._new_waits
+        self._new_waits = {}
+        self._new_count = 0
         self._move_count += 1
-        by_kind: dict[Kind, tuple[list[float], list[float]]] = {}
-        for target, endpoint, limit, seconds, at in new_waits:
+        for (target, endpoint, limit), waits in new_waits.items():
             kind = target, endpoint, STREAMED if limit == STREAMED else answer_class(limit)
-            answered_s, cut_s = by_kind.setdefault(kind, ([], []))
-            if at is None:
-                cut_s.append(seconds)
-                continue
-            answered_s.append(seconds)
-            if at > -math.inf:
-                latest = self._latest_answers.setdefault(target, deque(maxlen=LATEST_ANSWERS))
-                latest.append((kind, seconds, at))
-        for kind, waits_s in by_kind.items():
-            self._times.put(kind, add_waits(self._times.get(kind), *waits_s))
+            answered_s = [seconds for seconds, at in waits if at is not None]
+            cut_s = [seconds for seconds, at in waits if at is None]
+            self._times.put(kind, add_waits(self._times.get(kind), answered_s, cut_s))
+            self._keep_latest(target, kind, waits)
+
+    def _keep_latest(self, target: str, kind: Kind, waits: Sequence[NewWait]) -> None:
+        """Adds answers to users to the target's latest ones, which stay in the order of their
+        times.
+        """
+        answers = [
+            (kind, seconds, at)
+            for seconds, at in waits[-LATEST_ANSWERS:]
+            if at is not None and at > -math.inf
+        ]
+        latest = [*self._latest_answers.get(target, ()), *answers]
+        latest.sort(key=_ANSWERED_AT)
+        self._latest_answers[target] = latest[-LATEST_ANSWERS:]

@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -67,7 +67,7 @@ _ANSWERED: Final = AttemptEnd(None, None)
 _CALLER_LEFT: Final = AttemptEnd(None, FailureClass.CANCELLED)
 
 
-@dataclass(slots=True)
+@dataclass
 class TargetTries:
     """The attempts of one request at one target.
 
@@ -83,9 +83,9 @@ class TargetTries:
     until: float
     first_key: ProviderKey | None
     impatient: bool = False  # the caller's patience limits its time
-    count: int = 0
-    failure: UpstreamFailed | None = None
-    is_key_refused: bool = False
+    count: int = field(default=0, init=False)
+    failure: UpstreamFailed | None = field(default=None, init=False)
+    is_key_refused: bool = field(default=False, init=False)
 
 
 class Dispatcher:

@@ -6,7 +6,7 @@ observers. No code here waits for a client or chooses a target.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
@@ -242,13 +242,14 @@ class ObserverHooks(NamedTuple):
     finish: Hooks
 
 
-@dataclass(slots=True)
+@dataclass
 class RoutedRequest:
     """One request, with the data that observers share.
 
     An observer keeps its private data outside this object, by `request_id`. begun, deadline: on
     the event loop's clock. started: on the clock's monotonic time. Only clients' requests have
-    `revision` and the fields after it.
+    `revision` and the fields after it. Class attributes hold the values that most requests
+    keep, because setting them on each request would take time.
     """
 
     request: ClientRequest
@@ -269,19 +270,25 @@ class RoutedRequest:
     experiment: Canary | None = None  # the rollout that counts the request as evidence
     reservation: RateReservation | None = None  # None if the key has no limits
     opt_outs: frozenset[OptOut] = frozenset()  # the key's; a header may add more
-    is_judged: bool = False  # sampled for the judge
-    ticket: ExposureTicket | None = None  # its place in the rollout's statistics
-    probe: GuardrailProbe | None = None  # measures the answer for the rollout's guardrails
-    span: RequestSpan | None = None  # None if tracing is off
-    copies: list[AnswerCopy] = field(default_factory=list)  # receive a stream's events as well
-    record: CompletedRequest | None = None
+    # Sampled for the judge.
+    is_judged: bool = field(default=False, init=False)
+    # Its place in the rollout's statistics.
+    ticket: ExposureTicket | None = field(default=None, init=False)
+    # Measures the answer for the rollout's guardrails.
+    probe: GuardrailProbe | None = field(default=None, init=False)
+    # None if tracing is off.
+    span: RequestSpan | None = field(default=None, init=False)
+    # Receive a stream's events as well.
+    copies: Sequence[AnswerCopy] = field(default=(), init=False)
+    record: CompletedRequest | None = field(default=None, init=False)
     # How its exposure ended; None until the end, or if an observer failed.
-    outcome: ExposureOutcome | None = None
-    sample: GuardrailSample | None = None
+    outcome: ExposureOutcome | None = field(default=None, init=False)
+    sample: GuardrailSample | None = field(default=None, init=False)
     # When the caller is likely to leave without output, on the event loop's clock. The
     # last target of the plan may begin its output later.
-    answer_by: float = math.inf
-    hooks: ObserverHooks | None = None  # of the observers that watch this request
+    answer_by: float = field(default=math.inf, init=False)
+    # Of the observers that watch this request.
+    hooks: ObserverHooks | None = field(default=None, init=False)
 
     @property
     def arm_target(self) -> str:
@@ -301,9 +308,13 @@ class RoutedRequest:
 NO_CALLER: Final = ("", "")
 
 
-@dataclass(slots=True)
+@dataclass
 class Attempt:
-    """An attempt that is to be made, is under way, or has ended."""
+    """An attempt that is to be made, is under way, or has ended.
+
+    Class attributes hold the values that most attempts keep, because setting them on each
+    attempt would take time.
+    """
 
     upstream: CompiledTarget
     ticket: Ticket
@@ -314,40 +325,46 @@ class Attempt:
     caller: tuple[str, str] = NO_CALLER  # the sticky key and the API key of the request
     impatient: bool = False  # its time is a share of the caller's patience (`answer_by`)
     check: bool = False  # a health check, by the router's own request
-    began: float = 0.0  # on the event loop's clock
-    probe_size: RequestSize | None = None  # the request's, if it tests a slowed target
-    retry_after_s: float | None = (
-        None  # the pause that the provider asked for; None without one
-    )
+    # The request's, if it tests a slowed target.
+    probe_size: RequestSize | None = None
+    # On the event loop's clock.
+    began: float = field(default=0.0, init=False)
+    # The pause that the provider asked for; None without one.
+    retry_after_s: float | None = field(default=None, init=False)
     # The router cut it because it was slow to begin and another target follows.
-    slow: bool = False
-    probe: bool = False  # the target's circuit is not closed, and another target can answer
-    moved: bool = False  # the target's circuit opened while it waited: the next one answers
-    hasty: bool = False  # its time limit was the client's own deadline, or a share of it
+    slow: bool = field(default=False, init=False)
+    # The target's circuit is not closed, and another target can answer.
+    probe: bool = field(default=False, init=False)
+    # The target's circuit opened while it waited: the next one answers.
+    moved: bool = field(default=False, init=False)
+    # Its time limit was the client's own deadline, or a share of it.
+    hasty: bool = field(default=False, init=False)
     # When it began, if it was cancelled before any byte came, on the event loop's clock.
-    silent_since: float | None = None
-    failure: UpstreamFailed | None = None  # None if the target answered
-    ms: float = 0.0  # its duration
+    silent_since: float | None = field(default=None, init=False)
+    failure: UpstreamFailed | None = field(default=None, init=False)  # None if it answered
+    ms: float = field(default=0.0, init=False)  # its duration
 
 
-@dataclass(slots=True)
+@dataclass
 class RequestProgress:
     """The attempts of a request so far, and its result."""
 
     attempts: list[Attempt] = field(default_factory=list)
     # Under way; None between attempts, and if the last one has ended. A caller who leaves cuts
     # it off, so that it does not get into `attempts`.
-    current: Attempt | None = None
+    current: Attempt | None = field(default=None, init=False)
     # Ids of planned targets that the router did not ask: since the plan, their circuit opened,
     # or another request took their turn.
-    shut_out: tuple[str, ...] = ()
+    shut_out: tuple[str, ...] = field(default=(), init=False)
     # The client's answer; None if all targets failed.
-    result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None
+    result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = field(
+        default=None, init=False
+    )
     # first_token_s, last_token_s: seconds from the request to a stream's first output and end.
-    first_token_s: float | None = None
-    last_token_s: float | None = None
+    first_token_s: float | None = field(default=None, init=False)
+    last_token_s: float | None = field(default=None, init=False)
     # If all targets failed: when each target may be asked again.
-    waits: Mapping[str, TargetAvailability] | None = None
+    waits: Mapping[str, TargetAvailability] | None = field(default=None, init=False)
 
     @property
     def upstream(self) -> CompiledTarget | None:

@@ -9,7 +9,7 @@ to the client.
 import asyncio
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from copy import copy
 from functools import partial
 from typing import Final
 
@@ -63,7 +63,6 @@ class RoutedResponse:
     headers: of the answer's head. The first one is the request's id.
     on_end: called once, when the answer is sent or cannot be sent.
     heartbeat_s: seconds of silence before a comment in a stream; 0 for no comments.
-    copies: receive a stream's events as well.
     caller_gone: the client disconnected before the answer's end.
     """
 
@@ -92,7 +91,6 @@ class RoutedResponse:
         self._has_limits = job.reservation is not None
         # The server's notice of a disconnect.
         self._on_leaving: OnLeaving | None = job.scope.get(ON_LEAVING)
-        self.copies: Sequence[AnswerCopy] = job.copies
 
     async def serve(  # noqa: C901, PLR0912 - one answer, to its last byte, however it ends
         self, receive: Receive, send: Send
@@ -205,12 +203,10 @@ class RoutedResponse:
         plan = find_incumbent_plan(
             job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan
         )
-        plain = replace(
-            job,
-            plan=plan,
-            span=None,
-            probe=None,
-        )
+        plain = copy(job)
+        plain.plan = plan
+        plain.span = None
+        plain.probe = None
         await dispatcher.run(plain, progress)
 
     def _write_late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:
@@ -350,7 +346,7 @@ class RoutedResponse:
                 }
             )
         write = piece_writer(send)
-        pieces = stream.sent(partial(self._write_and_copy, write) if self.copies else write)
+        pieces = stream.sent(partial(self._write_and_copy, write) if self.job.copies else write)
         try:
             async for piece in pieces:
                 if beat is not None and beat.under_way is not None:
@@ -376,7 +372,7 @@ class RoutedResponse:
         return is_written
 
     def _copy_piece(self, piece: bytes) -> None:
-        for answer_copy in self.copies:
+        for answer_copy in self.job.copies:
             try:
                 answer_copy.add(piece)
             except Exception as error:
@@ -386,7 +382,7 @@ class RoutedResponse:
         """Marks a copy as too large, so that no observer gets a part of the answer."""
         self._errors.note(RouterPart.CAPTURE, error, self.job.route, self.job.arm)
         dropped.too_large = True
-        self.copies = [answer_copy for answer_copy in self.copies if answer_copy is not dropped]
+        self.job.copies = [kept for kept in self.job.copies if kept is not dropped]
 
     def note_faults(self) -> None:
         """Notes the faults of the router's own code in a stream, which had to wait for its

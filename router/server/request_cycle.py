@@ -259,6 +259,16 @@ class RequestCycle:
         connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return True
 
+    def write_whole(self, status: int, headers: Sequence[Header], body: bytes) -> bool:
+        """Writes a whole answer. Returns False if `send` must write it: the client has no room
+        or has left, or an answer has begun.
+        """
+        if self.has_begun or self._gone or self._connection.full:
+            return False
+        self._prepare_head(status, headers)
+        self._write_body(body, more=False)
+        return True
+
     def _prepare_head(self, status: int, headers: Sequence[Header]) -> None:
         """Prepares the answer's head, to be sent with the first bytes of its body."""
         header_by_name = dict(headers)

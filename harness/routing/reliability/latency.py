@@ -10,7 +10,9 @@ calls (`evals.runner.rate_gate`).
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 # Upper bounds of the recorded histogram's buckets in ms; -1 stands for "no bound".
@@ -33,6 +35,7 @@ WAIT_BOUNDS_MS: Final = (
     *LATENCY_BOUNDS_MS[:9],
     *(round(10_000 * 1.25**step) for step in range(42)),
 )
+_FIND_WAIT_BOUND: Final = partial(bisect_left, WAIT_BOUNDS_MS)
 # A 99 % quantile needs at least 100 answers.
 MIN_ANSWERS: Final = 100
 MAX_ANSWERS: Final = 1000
@@ -125,22 +128,26 @@ def add_waits(
 ) -> AnswerTimes:
     """Adds waits in seconds to the histograms. Above MAX_ANSWERS, it halves all counts."""
     earlier = times or NO_TIMES
-    answered = dict(earlier.answered)
-    cut = dict(earlier.cut)
-    total = sum(answered.values()) + sum(cut.values())
-    for counts, waits_s in ((answered, answered_s), (cut, cut_s)):
-        for seconds in waits_s:
-            index = min(bisect_left(WAIT_BOUNDS_MS, seconds * 1000), len(WAIT_BOUNDS_MS) - 1)
-            bound = WAIT_BOUNDS_MS[index]
-            counts[bound] = counts.get(bound, 0) + 1
-            total += 1
-            if total > MAX_ANSWERS:
-                for halved in (answered, cut):
-                    kept = {bound: count // 2 for bound, count in halved.items() if count > 1}
-                    halved.clear()
-                    halved.update(kept)
-                total = sum(answered.values()) + sum(cut.values())
+    answered = _add_counts(earlier.answered, answered_s)
+    cut = _add_counts(earlier.cut, cut_s)
+    while sum(answered.values()) + sum(cut.values()) > MAX_ANSWERS:
+        answered = _halve_counts(answered)
+        cut = _halve_counts(cut)
     return AnswerTimes(answered, cut)
+
+
+def _add_counts(histogram: Mapping[int, int], waits_s: Iterable[float]) -> dict[int, int]:
+    """Counts waits in a copy of a histogram over `WAIT_BOUNDS_MS`."""
+    counts = dict(histogram)
+    waits_ms = [seconds * 1000 for seconds in waits_s]
+    for index, count in Counter(map(_FIND_WAIT_BOUND, waits_ms)).items():
+        bound = WAIT_BOUNDS_MS[min(index, len(WAIT_BOUNDS_MS) - 1)]
+        counts[bound] = counts.get(bound, 0) + count
+    return counts
+
+
+def _halve_counts(counts: Mapping[int, int]) -> dict[int, int]:
+    return {bound: count // 2 for bound, count in counts.items() if count > 1}
 
 
 def wait_quantile_s(times: AnswerTimes, share: float) -> float | None:
