@@ -25,7 +25,8 @@ _SAME: Final = str.maketrans(
     }
 )
 _EXPONENT: Final = r"(?:[eE][-+]?[0-9]{1,3})?(?![0-9])"
-_DIGITS: Final = r"[0-9]+(?:[.,'][0-9]+)*+"
+# An atomic group, since CPython before 3.11.5 backtracks wrongly after a possessive one.
+_DIGITS: Final = r"(?>[0-9]+(?:[.,'][0-9]+)*)"
 # A number in an answer. A point or comma at a sentence's end is not part of it.
 _NUMBER: Final = rf"[-+]?(?:{_DIGITS}|\.[0-9]+){_EXPONENT}"
 _IN_PROSE: Final = re.compile(rf"(?<![\w.,])[$€£]?({_NUMBER})")
