@@ -46,7 +46,7 @@ page = st.navigation(
             st.Page("views/proposals.py", title="Proposals", url_path="proposals"),
             st.Page(
                 "views/canary.py",
-                title="Canary & shadows",
+                title="Canary",
                 url_path="canary",
             ),
         ],
@@ -56,6 +56,7 @@ page = st.navigation(
                 title="Traffic & failovers",
                 url_path="traffic",
             ),
+            st.Page("views/shadows.py", title="Shadows", url_path="shadows"),
             st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
             st.Page("views/audit.py", title="Audit", url_path="audit"),
         ],

@@ -274,16 +274,23 @@ def steps(
     plan: Sequence[tuple[str, str]],
     current: int | None,
     words: str = "now",
+    progress: float = 1.0,
 ) -> str:
-    """Renders a canary's steps. plan: (share, exit conditions). current: the index of the
-    present step; None without one. words: the mark of the present step.
+    """Renders a canary's steps as a bar that fills. plan: each step's share, and a text about
+    it. current: the index of the present step; None before the first one. words: the mark of
+    the present step. progress: the part of the present step that is done.
     """
     cells = []
-    for index, (share, conditions) in enumerate(plan):
-        step_class = "step now" if index == current else "step"
-        mark = f" ◂ {escape(words)}" if index == current else ""
+    for index, (share, text) in enumerate(plan):
+        is_current = index == current
+        is_done = current is not None and index < current
+        filled = progress if is_current else float(is_done)
+        percent = 100 * min(1.0, max(0.0, filled))
+        mark = f" ◂ {escape(words)}" if is_current else ""
         cells.append(
-            f'<div class="{step_class}"><b>{escape(share)}{mark}</b>{escape(conditions)}</div>'
+            f'<div class="{"step now" if is_current else "step"}">'
+            f'<i aria-hidden="true"><i style="width:{percent:.0f}%"></i></i>'
+            f"<b>{escape(share)}{mark}</b>{escape(text)}</div>"
         )
     return f'<div class="sg sg-steps">{"".join(cells)}</div>'
 

@@ -16,10 +16,10 @@ import streamlit as st
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.markup import escape, noted, strong
 from dashboard.resource_page import ResourceList, ResourcePage
-from harness.frame.formatting import format_excerpt
 from harness.frame.pagination import Page, PageRequest
 from harness.frame.plain_data import to_shown
 from harness.frame.signing.audit import ALL_EVENTS, AuditEvent, AuditFilter
+from harness.frame.signing.audit_sentences import INSTALLATION, split_phrase
 from harness.operations import integrity, queries
 from harness.operations.context import Context
 
@@ -131,7 +131,6 @@ def _list_options(selection: AuditFilter) -> list[str]:
     return options
 
 
-SHOWN_DETAILS: Final = 140
 CHAIN_NOTE: Final = "Swapgate checks the chain of events every minute"
 
 
@@ -149,21 +148,19 @@ def _write_headline(view: AuditView) -> str:
 
 
 def _build_row(view: AuditView, event: AuditEvent) -> markup.Row:
-    details = dict(event.details)
+    details = {"action": event.action, **event.details}
     reason = details.pop("reason", "")
-    reason_html = f"{escape(str(reason))}<br>" if reason else ""
-    time_text = escape(f"{event.at:%d %b %Y %H:%M:%S}".removeprefix("0"))
-    time_html = noted(
-        f'<span class="neutral">{time_text}</span>', labels.age(event.at, view.now)
-    )
-    key_html = f'<br><span class="note mono">{escape(event.key)}</span>' if event.key else ""
+    reason_html = f"<br>{escape(str(reason))}" if reason else ""
+    at = f"{event.at:%d %b %Y %H:%M:%S}".removeprefix("0")
+    before, after = split_phrase(event)
+    change = f"{escape(before)}{_render_subject(event.subject)}{escape(after)}"
     return {
-        "Event, UTC": f"{strong(f'{event.number:,}')}<br>{time_html}",
-        "Who": f"<span>{escape(event.actor)}{key_html}</span>",
-        "Did what": f'<span class="mono">{escape(event.action)}</span>',
-        "To what": _render_subject(event.subject),
-        # One element, because on a phone a cell shows its elements side by side.
-        "Why and what else": f"<div>{reason_html}{_render_details(details)}</div>",
+        "Event, UTC": noted(
+            strong(f"{event.number:,}"), f"{at}, {labels.age(event.at, view.now)}"
+        ),
+        "Who": noted(escape(event.actor), event.key),
+        "Did what, and why": f"{change}{reason_html}",
+        "": _render_details(details),
     }
 
 
@@ -171,6 +168,8 @@ def _render_subject(subject: str) -> str:
     """Renders an event's subject, with a link to its page if it has one."""
     kind, _, name = subject.partition(" ")
     match kind:
+        case "":
+            return INSTALLATION
         case "route":
             return markup.link("routes", escape(subject), route=name)
         case "proposal":
@@ -180,20 +179,12 @@ def _render_subject(subject: str) -> str:
 
 
 def _render_details(details: Mapping[str, object]) -> str:
-    """Renders an event's further details, folded if they are long."""
-    if not details:
-        return ""
+    """Renders an event's code and further details, folded."""
     plain = {name: to_shown(value) for name, value in details.items() if value is not None}
-    short_text = "; ".join(
-        f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-        for name, value in plain.items()
-    )
-    if len(short_text) <= SHOWN_DETAILS:
-        return f'<span class="note details">{escape(short_text)}</span>'
     full_text = json.dumps(plain, ensure_ascii=False, indent=2)
     return (
-        f'<details><summary class="note">{escape(format_excerpt(short_text, SHOWN_DETAILS))}'
-        f"</summary><pre>{escape(full_text)}</pre></details>"
+        f'<details><summary class="note">Details</summary><pre>{escape(full_text)}</pre>'
+        "</details>"
     )
 
 

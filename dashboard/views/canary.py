@@ -1,6 +1,6 @@
 """The Canary page answers: does the candidate harm callers now? It refreshes every 2 s.
 
-Texts and figures are in `canary_text`, the chart in `canary_timeline`, shadows in `shadows`.
+Texts and figures are in `canary_text`, the chart in `canary_timeline`.
 The page must not refresh an open dialog, because a person may be typing in it.
 """
 
@@ -9,22 +9,17 @@ from collections.abc import Mapping
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import current_user, markup, page_frame
-from dashboard.dialog_forms import Form, dialog, show_openers
+from dashboard import current_user, labels, markup, page_frame
+from dashboard.dialog_forms import Form, dialog
 from dashboard.markup import escape, strong
-from dashboard.views import (
-    canary_text,
-    canary_timeline,
-    route_holds,
-    shadows,
-)
+from dashboard.views import canary_text, canary_timeline
 from dashboard.views.canary_text import CanaryView
 from harness.canary import operations
 from harness.canary import status as canary_status
 from harness.canary.canary_state import OVERRULES, describe_effect
 from harness.canary.status import CanaryStatus
 from harness.frame.people.access import Actor, Role
-from harness.gate.online.rollout import RolloutSignal, RolloutState
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.operations.context import Context
 from harness.operations.route_queries import load_status
 from harness.operations.route_status import RouteStatus
@@ -33,7 +28,7 @@ from harness.routing.freeze import FROZEN_SIGNALS
 
 
 def show() -> None:
-    """Shows a route's canary, its open proposal if no canary runs, and the shadows."""
+    """Shows a route's canary, and its open proposal if no canary runs."""
     with page_frame.loading("the canary"):
         ctx = page_frame.context()
         routes = canary_text.list_canary_routes(ctx)
@@ -69,35 +64,29 @@ def show() -> None:
         state.html(canary_text.headline(view, view.status))
         with top:
             show_controls(view.status)
-            with st.container(horizontal=True):
-                page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
-                page_frame.link(
-                    "routes",
-                    "Kill switch and history",
-                    "history",
-                    route=route,
-                )
         # styles.css selects this key, to prevent fading during refreshes.
         with st.container(key="live"):
             if rollout.live or rollout.baking:
                 refresh_figures(route, rollout.version, state)
             else:
                 show_figures(view, view.status)
-        # A new action raises the version, which reruns the page.
-        action_rows = canary_text.history_rows(
-            rollout, canary_status.list_canary_moves(ctx, rollout)
-        )
+        show_history(ctx, rollout)
+        with st.container(horizontal=True):
+            page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
+            page_frame.link("routes", "Kill switch and history", "history", route=route)
+            page_frame.link("shadows", "Shadows", "contrast")
+    page_frame.copy_as_cli(["canary", "explain", route])
+
+
+def show_history(ctx: Context, rollout: Rollout) -> None:
+    """Shows the canary's actions, folded. A new action raises the rollout's version, which
+    reruns the page.
+    """
+    rows = canary_text.history_rows(rollout, canary_status.list_canary_moves(ctx, rollout))
+    with st.expander(f"Actions: {len(rows)}", icon=":material/history:"):
         note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
-        st.html(markup.listing("Actions", note, action_rows, "No action since it started."))
-    st.html(
-        markup.section(
-            "Kill switch",
-            "Forces one model or provider; no canary is needed.",
-        )
-    )
-    show_openers([route_holds.throw.opener(route)])
-    shadows.show(routes)
-    page_frame.copy_as_cli(["canary", "explain", route], ["shadow", "status"])
+        st.html(markup.note(note))
+        st.html(markup.table(rows, stacked=True) or markup.note("No action since it started."))
 
 
 def show_proposed(status: RouteStatus) -> None:
@@ -126,31 +115,28 @@ def refresh_figures(
 
 
 def show_figures(view: CanaryView, status: CanaryStatus) -> None:
-    """Shows the steps, the figures, the conditions of the next step, the timeline and the
-    evidence.
-    """
+    """Shows the steps, the guardrails, the conditions of the next step, and the timeline."""
     # The page never greys a state that needs a person.
     stale = view.quiet_since is not None and canary_text.is_calm(status)
-    st.html(markup.steps(*canary_text.list_steps(status)))
-    st.html(markup.tiles(canary_text.tiles(view, status), stale=stale))
+    st.html(markup.steps(*canary_text.list_steps(view, status)))
     if status.shared_key:
         st.html(markup.note(status.shared_key))
     if status.accepted_cost:
         st.html(markup.note(f"{status.accepted_cost.text}."))
     if status.callers:
         st.html(markup.note(f"Callers: {status.callers}"))
-    conditions = canary_text.needs(status)
-    if conditions:
-        st.html(markup.section("Conditions for the next step") + markup.checklist(conditions))
+    st.html(canary_text.guardrails(view, status, stale=stale))
+    if conditions := canary_text.needs(status):
+        st.html(markup.checklist(conditions))
     show_timeline(view, status)
-    show_evidence(status, stale=stale)
+    show_rules(status)
 
 
 def show_timeline(view: CanaryView, status: CanaryStatus) -> None:
-    st.html(markup.section("Timeline", canary_text.TIMELINE_NOTE))
     if not status.blocks:
         st.html(markup.note("No request has been counted yet."))
         return
+    st.html(markup.section("Timeline", canary_text.TIMELINE_NOTE))
     frames = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
     panels = canary_timeline.draw(frames, page_frame.palette())
     for number, panel in enumerate(panels):
@@ -162,25 +148,12 @@ def show_timeline(view: CanaryView, status: CanaryStatus) -> None:
         )
 
 
-def show_evidence(status: CanaryStatus, *, stale: bool) -> None:
-    """Shows the evidence of harm, and each guardrail's part in it."""
-    st.html(
-        markup.section("Evidence of harm", canary_text.harm_line(status))
-        + markup.meter(
-            "Evidence of harm",
-            status.action.distance_to_trip,
-            canary_text.harm_tone(status),
-            furthest=canary_text.find_highest_evidence(status),
-        )
-    )
-    st.html(
-        markup.section("Guardrails", canary_text.GUARDRAILS_NOTE)
-        + canary_text.guardrails(status, stale=stale)
-    )
+def show_rules(status: CanaryStatus) -> None:
+    """Shows how the canary decides, and the outcomes of all requests, folded."""
     with st.expander("How it decides", icon=":material/query_stats:"):
         st.html(canary_text.how_it_decides(status))
-    if rows := canary_text.outcome_rows(status):
-        st.html(markup.listing("Outcomes", canary_text.OUTCOMES_NOTE, rows, ""))
+        if rows := canary_text.outcome_rows(status):
+            st.html(markup.listing("Outcomes", canary_text.OUTCOMES_NOTE, rows, ""))
 
 
 # Label and icon, in the page's order: actions that end harm come first.
@@ -209,7 +182,12 @@ def show_controls(status: CanaryStatus) -> None:
         signal: refusals.get(signal, obstacle)
         for signal, obstacle in list_buttons(status).items()
     }
-    with st.container(horizontal=True, vertical_alignment="center"):
+    is_harm_visible = canary_text.harm_tone(status) is not labels.Tone.BETTER
+    with st.container(
+        horizontal=True,
+        vertical_alignment="center",
+        key="harmed" if is_harm_visible else "unharmed",  # styles.css selects this key
+    ):
         for signal, obstacle in obstacles.items():
             label, icon = BUTTONS[signal]
             if signal is RolloutSignal.ABORT and status.rollout.baking:

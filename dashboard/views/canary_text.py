@@ -10,12 +10,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from dashboard import labels, markup, page_frame
-from dashboard.markup import Tile, VerdictCard, escape, strong
+from dashboard.markup import VerdictCard, escape, noted, strong
 from harness.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.frame.formatting import (
     format_estimate,
     format_harm,
-    format_percent,
 )
 from harness.frame.signing.audit import AuditEvent
 from harness.gate.canary_sentences import CanaryStateKind, end_words
@@ -91,10 +90,6 @@ TIMELINE_NOTE: Final = (
 OUTCOMES_NOTE: Final = (
     "Each assigned request ends in one outcome; for each model they sum to the last row."
 )
-GUARDRAILS_NOTE = (
-    "The candidate's figures and the incumbent's. Bar: the evidence of this guardrail alone, "
-    "as a share of the rollback level. Mark: its maximum so far."
-)
 
 
 def headline(view: CanaryView, status: CanaryStatus) -> str:
@@ -149,9 +144,11 @@ def _build_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
             ("Held back", f"{control_text}{status.incumbent.name}, as a control"),
         )
     ended_text = f"ended {labels.date_time(changed_at)}, {labels.age(changed_at, view.now)}"
+    is_healthy = rollout.live and state.kind is CanaryStateKind.HEALTHY
     return VerdictCard(
         label=replace(labels.canary_label(state), words=""),
-        lead=state.reason,
+        # The bar of the steps and the guardrails show a healthy canary's figures.
+        lead="" if is_healthy else state.reason,
         bullets=bullets,
         next_step=state.next_step,
         foot="" if rollout.live or rollout.baking else ended_text,
@@ -163,8 +160,9 @@ def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
     explanation = status.explanation
     if not explanation.needs:
         return ()
-    # `split_check` shows the sample ratio with its figures.
-    rows = [_label_need(need) for need in explanation.needs if need.what != "sample ratio"]
+    # The bar of the steps shows the callers, and `split_check` the sample ratio.
+    shown_elsewhere = ("sample ratio", "exposures")
+    rows = [_label_need(need) for need in explanation.needs if need.what not in shown_elsewhere]
     return [*rows, split_check(status)]
 
 
@@ -178,29 +176,44 @@ def _label_need(need: StepNeed) -> tuple[labels.Label, str]:
     return labels.Label("◷", need.words, labels.Tone.NEUTRAL), estimate
 
 
-def guardrails(status: CanaryStatus, *, stale: bool) -> str:
-    """Renders the guardrails that have counted something, the most harmful first."""
+def guardrails(view: CanaryView, status: CanaryStatus, *, stale: bool) -> str:
+    """Renders the table of the guardrails that have counted something, the most harmful first,
+    after their common evidence.
+    """
     rows_with_data = [row for row in status.explanation.guardrails if row.exposures]
-    parts = map(_render_guardrail, sorted(rows_with_data, key=lambda row: -row.distance))
+    rows = [_build_common_row(view, status)]
+    rows += map(_build_guardrail_row, sorted(rows_with_data, key=lambda row: -row.distance))
     return markup.block(
-        "".join(parts),
+        markup.table(rows, stacked=True),
         kind="sg-measures sg-stale" if stale else "sg-measures",
     )
 
 
-def _render_guardrail(row: GuardrailRow) -> str:
-    label = evidence_label(row)
-    figures = ""
-    if row.candidate:
-        figures = f"{escape(row.candidate)} <span>against {escape(row.incumbent)}</span>"
-    return (
-        f'<div class="row"><div class="name">{strong(row.name)}'
-        f"<span>{escape(f'allowed: {row.allowed}')}</span></div>"
-        f'<div class="figures">{figures}</div>'
-        f'<div class="state">{markup.state(label)}'
-        f"<span>{format_harm(row.distance)}</span></div>"
-        f"{markup.meter(row.name, row.distance, label.tone, row.furthest)}</div>"
+def _build_common_row(view: CanaryView, status: CanaryStatus) -> markup.Row:
+    """Builds the row of the evidence of all guardrails together, with the arms' latency."""
+    meter = markup.meter(
+        "Evidence of harm",
+        status.action.distance_to_trip,
+        harm_tone(status),
+        furthest=find_highest_evidence(status),
     )
+    return {
+        "Guardrail": strong("All together"),
+        "Candidate": escape(f"p95 {_format_p95(view, 'canary')}"),
+        "Incumbent": escape(f"p95 {_format_p95(view, 'incumbent')}"),
+        "Evidence of harm": f"<div>{meter}{markup.faint(harm_line(status))}</div>",
+    }
+
+
+def _build_guardrail_row(row: GuardrailRow) -> markup.Row:
+    label = evidence_label(row)
+    meter = markup.meter(row.name, row.distance, label.tone, row.furthest)
+    return {
+        "Guardrail": noted(strong(row.name), f"allowed: {row.allowed}"),
+        "Candidate": escape(row.candidate),
+        "Incumbent": escape(row.incumbent),
+        "Evidence of harm": f"<div>{meter}{markup.state(label)}</div>",
+    }
 
 
 def outcome_rows(status: CanaryStatus) -> Sequence[markup.Row]:
@@ -263,8 +276,12 @@ def find_highest_evidence(status: CanaryStatus) -> float:
     return max(0.0, figures.log_e_max / figures.rollback_at) if figures.rollback_at else 0.0
 
 
-def list_steps(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, str]:
-    """Returns the canary's steps, the index of the present step, and the mark of that step."""
+def list_steps(
+    view: CanaryView, status: CanaryStatus
+) -> tuple[Sequence[tuple[str, str]], int, str, float]:
+    """Returns the canary's steps with their texts, the index of the present step, its mark, and
+    the part of it that is done.
+    """
     rollout = status.rollout
     steps = [
         (
@@ -274,20 +291,48 @@ def list_steps(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | N
         for step in rollout.policy.steps
     ]
     if rollout.baking:
-        control_share = labels.weight(rollout.policy.bake_bps)
-        return (
-            [*steps, ("100 %", f"baking; {control_share} held back")],
-            len(steps),
-            "now",
-        )
+        text, progress = _describe_bake(view, status)
+        return [*steps, ("100 %", text)], len(steps), "now", progress
     is_promoted = rollout.state is RolloutState.PROMOTED
-    index = len(steps) if is_promoted else rollout.step
     last_text = "promoted, then rolled back" if status.rollback else "promoted"
-    return (
-        [*steps, ("100 %", last_text)],
-        index,
-        "now" if rollout.live else "ended here",
-    )
+    plan = [*steps, ("100 %", last_text)]
+    if is_promoted:
+        return plan, len(steps), "ended here", 1.0
+    counted, progress = _count_callers(status)
+    share, wanted = steps[rollout.step]
+    left_s = status.action.figures.seconds_left
+    left_text = f", {labels.span(left_s)} left" if rollout.live else ""
+    plan[rollout.step] = share, f"{counted} of {wanted}{left_text}"
+    return plan, rollout.step, "now" if rollout.live else "ended here", progress
+
+
+def _count_callers(status: CanaryStatus) -> tuple[str, float]:
+    """Returns the callers of the present step as text, and as a part of the callers that it
+    needs. A router's own guard may decide before the control plane has counted any.
+    """
+    figures = status.action.figures
+    callers = status.action.step_exposures
+    progress = callers / status.rollout.current.min_exposures
+    guard = figures.guard
+    if guard is not None and not figures.canary_units:
+        text = (
+            f"{guard.canary_failures:,} of {guard.exposures:,} failed, by a router's own guard"
+        )
+        return f"{text}; {callers:,}", progress
+    return f"{callers:,}", progress
+
+
+def _describe_bake(view: CanaryView, status: CanaryStatus) -> tuple[str, float]:
+    """Returns the text of a bake with its end, and the part of it that is over."""
+    rollout = status.rollout
+    control_share = labels.weight(rollout.policy.bake_bps)
+    ends_at = rollout.bake_ends_at
+    if ends_at is None:
+        return f"baking; {control_share} held back; its end is unknown", 0.0
+    left_s = max(0.0, (ends_at - view.now).total_seconds())
+    whole_s = (ends_at - rollout.step_started_at).total_seconds()
+    text = f"baking; {control_share} held back; ends in {labels.span(left_s)}"
+    return text, 1.0 - left_s / whole_s if whole_s > 0 else 1.0
 
 
 def harm_line(status: CanaryStatus) -> str:
@@ -302,78 +347,6 @@ def harm_tone(status: CanaryStatus) -> labels.Tone:
         return labels.Tone.WORSE
     is_visible = status.action.distance_to_trip >= HALF_DISTANCE
     return labels.Tone.UNDECIDED if is_visible else labels.Tone.BETTER
-
-
-def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
-    """Builds the four figures at the top. In a bake, the former model stands for the
-    incumbent.
-    """
-    rollout = status.rollout
-    figures = status.action.figures
-    candidate_words = "in the canary"
-    incumbent_words = "with the incumbent"
-    incumbent_name = "incumbent"
-    if rollout.baking:
-        candidate_words = "with the candidate"
-        incumbent_words = "with the former model"
-        incumbent_name = "former model"
-    candidate_tile = _build_failure_tile(
-        candidate_words, figures.canary_failures, figures.canary_units
-    )
-    if figures.guard is not None and not figures.canary_units:
-        guard_tile = _build_failure_tile(
-            candidate_words, figures.guard.canary_failures, figures.guard.exposures
-        )
-        candidate_tile = replace(
-            guard_tile, below=f"{guard_tile.below}, by a router's own guard"
-        )
-    return (
-        candidate_tile,
-        _build_failure_tile(incumbent_words, figures.control_failures, figures.control_units),
-        _build_progress_tile(view, status),
-        Tile(
-            "Latency, p95",
-            _format_p95(view, "canary"),
-            below=f"{incumbent_name} {_format_p95(view, 'incumbent')}",
-        ),
-    )
-
-
-def _build_progress_tile(view: CanaryView, status: CanaryStatus) -> Tile:
-    """Builds the tile of the step's callers; in a bake, of the remaining time."""
-    rollout = status.rollout
-    figures = status.action.figures
-    if rollout.baking:
-        bake_ends_at = rollout.bake_ends_at
-        left_s = (bake_ends_at - view.now).total_seconds() if bake_ends_at else None
-        left_text = "unknown" if left_s is None else labels.span(max(0.0, left_s))
-        return Tile(
-            "The bake ends in",
-            left_text,
-            below=labels.date_time(bake_ends_at) if bake_ends_at else "",
-        )
-    decision = rollout.decided
-    if decision is not None and decision.guard is not None:
-        # The guard decided before the control plane had counted the step's callers.
-        lasted_s = (decision.at - rollout.started_at).total_seconds()
-        rolled_back_text = f"rolled back {labels.date_time(decision.at)}"
-        return Tile("The canary lasted", labels.span(lasted_s), below=rolled_back_text)
-    left_text = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
-    return Tile(
-        "Callers at this step" if rollout.live else "Callers at its last step",
-        f"{status.action.step_exposures:,}",
-        below=f"of {rollout.current.min_exposures:,} needed{left_text}",
-    )
-
-
-def _build_failure_tile(
-    arm: str,
-    failures: int,
-    callers: int,
-) -> Tile:
-    # The guardrails' rows round in the same way.
-    share = format_percent(_divide(failures, callers), significant=2)
-    return Tile(f"Failed {arm}", share, below=f"{failures:,} of {callers:,} callers")
 
 
 def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:

@@ -1,7 +1,7 @@
 """The Overview page answers: does any route need me now? It also makes the first route.
 
-States and their reasons come from `harness.operations.route_status`; the page adds signs and
-order. With many routes, only active routes have cards.
+States and their reasons come from `harness.operations.route_status`, in their order: routes
+that need a person first. The page adds signs and links.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
 from dashboard.labels import Label, Tone
-from dashboard.markup import escape, strong
+from dashboard.markup import escape, faint, noted, strong
 from harness.frame.alerts.alert import NO_SINK, Severity
 from harness.frame.alerts.alerts import AlertView
 from harness.frame.formatting import DASH, format_score
@@ -42,7 +42,7 @@ from harness.proposals.first_route import SIMULATOR, FirstRoute
 from harness.providers.registry import registered_providers
 from harness.routing.reports import scorecard
 from harness.routing.reports.scorecard import RouteScorecard
-from harness.routing.reports.traffic_report import format_request_ends, sum_request_ends
+from harness.routing.reports.traffic_report import sum_request_ends
 from harness.routing.table import Route
 
 MOST_ALERTS: Final = 5  # shown as banners
@@ -53,10 +53,8 @@ SEVERITY_SIGNS: Final = {
     Severity.WARNING: ("?", Tone.UNDECIDED),
     Severity.INFO: ("=", Tone.NEUTRAL),
 }
-# With more routes than FEW_ROUTES, only active routes are cards; the others are table rows.
-# With more than MOST_CARDS, the page has a search.
-FEW_ROUTES: Final = 6
-MOST_CARDS: Final = 12
+SEARCH_FROM: Final = 12  # with more routes, the page has a search
+MOST_SCORED: Final = 12  # rows with scores and cost, which take time to read
 MOST_TABLE_ROWS: Final = 50
 
 
@@ -92,9 +90,7 @@ def _show_routes(
     overview: RouteOverview,
     routes: Page[Route],
 ) -> None:
-    """Shows active routes as cards and the others as table rows, with a search if there are
-    many.
-    """
+    """Shows the routes as a table, with a search if there are many."""
     routes_by_name = {route.name: route for route in routes}
     models = load_target_names(ctx, {route.incumbent for route in routes})
 
@@ -104,57 +100,33 @@ def _show_routes(
 
     matches = page_frame.find(
         [name for name in overview.names if name in routes_by_name],
-        MOST_CARDS,
+        SEARCH_FROM,
         "Find a route",
         "Part of its name, description or model",
         describe_route,
     )
     if routes_by_name and not matches:
         st.html(markup.note("No route's name, description or model contains this text."))
-    statuses = load_statuses(ctx, overview, matches[: MOST_CARDS + MOST_TABLE_ROWS])
+    statuses = load_statuses(ctx, overview, matches[:MOST_TABLE_ROWS])
     # Faults of verdicts and rollouts alone, because `show` has shown the routes' faults.
     page_frame.show_html(
         markup.invalid([fault for fault in statuses.invalid if fault not in routes.invalid])
     )
-    all_as_cards = len(overview.names) <= FEW_ROUTES
-    cards = [
-        status for status in statuses if all_as_cards or status.state is not RouteState.STEADY
-    ]
-    cards = cards[:MOST_CARDS]
-    _show_cards(cards, overview.at)
-    other_statuses = [status for status in statuses if status not in cards][:MOST_TABLE_ROWS]
-    if not other_statuses:
-        return
-    count_text = f"{len(other_statuses):,} of {len(overview.names):,}"
-    if hidden_count := len(matches) - len(cards) - len(other_statuses):
-        count_text += f". Search above to see the {hidden_count:,} others."
-    heading = "All other routes" if cards else "All routes"
+    scored = [status.route.name for status in statuses][:MOST_SCORED]
+    scorecards = scorecard.build_sound_scorecards(ctx, scored)
+    titles = page_frame.titles(ctx)
     st.html(
-        markup.listing(
-            heading,
-            count_text,
-            [_build_route_row(status, overview.at) for status in other_statuses],
+        markup.table(
+            [
+                build_row(status, overview.at, scorecards.get(status.route.name), titles)
+                for status in statuses
+            ],
+            stacked=True,
         )
     )
-
-
-def _show_cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
-    """Shows a card for each route, with its scores and its last hour."""
-    ctx = page_frame.context()
-    titles = page_frame.titles(ctx)
-    routes = [status.route.name for status in statuses]
-    score_lines: Mapping[str, str] = {
-        name: score_line(route_scorecard, titles)
-        for name, route_scorecard in scorecard.build_sound_scorecards(ctx, routes).items()
-    }
-    verdicts = [status.last_verdict for status in statuses if status.last_verdict]
-    names = load_target_names(ctx, {verdict.candidate for verdict in verdicts})
-    for status in statuses:
-        candidate_id = status.last_verdict.candidate if status.last_verdict else ""
-        figures = last_hour(status.traffic) + score_lines.get(status.route.name, "")
-        with st.container(border=True):
-            st.html(_render_card(status, now, figures, names.get(candidate_id, candidate_id)))
-            _show_links(status)
+    if hidden_count := len(matches) - len(statuses):
+        st.html(markup.note(f"Search above to see the {hidden_count:,} others."))
+    page_frame.link("proposals", "Propose a swap", "add")
 
 
 def _show_alerts(
@@ -256,23 +228,6 @@ def _build_alert_row(alert: AlertView) -> markup.Row:
     }
 
 
-def _show_links(status: RouteStatus) -> None:
-    """Shows the links of a card: to the decision, the comparison, the canary and the
-    history.
-    """
-    with st.container(horizontal=True):
-        proposal = status.open_proposal
-        if status.progress is RouteState.APPROVAL:
-            page_frame.link("proposals", "Decide", "gavel", state="open")
-        if compared := proposal.id if proposal is not None else status.verdict_proposal:
-            label = "Compare" if proposal else "Last comparison"
-            page_frame.link("compare", label, "balance", id=compared)
-        route = status.route.name
-        if status.last_rollout is not None:
-            page_frame.link("canary", "Canary", "monitor_heart", route=route)
-        page_frame.link("routes", "History", "history", route=route)
-
-
 ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.DOWN: ("✕", Tone.WORSE),
     RouteState.UNPROVED: ("▲", Tone.WORSE),
@@ -319,49 +274,69 @@ def _write_headline(
     return markup.keep_units(needs), markup.keep_units(" · ".join([*news, note]))
 
 
-def _render_card(
+def build_row(
     status: RouteStatus,
     now: datetime,
-    figures: str,
-    judged_model: str,
-) -> str:
-    """Renders a route's card. figures: HTML. judged_model: the name of the last verdict's
-    candidate.
-    """
-    candidate = status.candidate or status.proposed
-    verdict = status.last_verdict
-    candidate_text = ""
-    if candidate:
-        rivals = f" and {labels.plural(status.rivals, 'other')}" if status.rivals else ""
-        candidate_text = f" · candidate {strong(candidate.name)}{rivals}"
-    reason_html = f'<p class="why">{markup.rich(status.reason)}</p>' if status.reason else ""
-    if status.outage is not None and status.progress is not RouteState.STEADY:
-        reason_html += f'<p class="note">{escape(status.progress_text)}</p>'
-    verdict_origin = ""
-    proof = '<p class="neutral">none: no candidate was judged for this route</p>'
-    if verdict is not None:
-        verdict_origin = f" on {judged_model}, {labels.age(verdict.decided_at, now)}"
-        proof = f"<p>{_render_verdict(status)}</p>"
-    return markup.block(
-        f'<div><span class="name">{escape(status.route.name)}</span> '
-        f"<p>{_render_state(status, now)}</p>"
-        f'<p class="note">{_describe_serving(status)}{candidate_text}</p></div>'
-        f'{reason_html}<div class="proof"><p class="note">last verdict'
-        f"{escape(verdict_origin)}</p>{proof}</div>"
-        f'<div class="figures">{figures}</div>',
-        kind="sg-route",
+    route_scorecard: RouteScorecard | None,
+    titles: Mapping[str, str],
+) -> markup.Row:
+    """Builds a route's row. titles: of suites, by name."""
+    name = status.route.name
+    reason = (
+        f'<br><span class="note">{markup.rich(status.reason)}</span>' if status.reason else ""
     )
+    if status.outage is not None and status.progress is not RouteState.STEADY:
+        reason += f"<br>{faint(status.progress_text)}"
+    scores = _render_scores(route_scorecard, titles) if route_scorecard else ""
+    return {
+        "Route": markup.link("routes", strong(name), route=name),
+        "State": f"{_link_state(status, now)}{reason}",
+        "Serves": _describe_serving(status),
+        "Candidate's share": _render_share(status),
+        "Last verdict": f"{_render_verdict(status, now)}{scores}",
+        "Last hour": last_hour(status.traffic),
+        "Cost": _render_cost(route_scorecard),
+    }
+
+
+def _link_state(status: RouteStatus, now: datetime) -> str:
+    """Renders a route's state, with a link to the page on which people act on it."""
+    state = _render_state(status, now)
+    if status.progress is RouteState.APPROVAL:
+        return markup.link("proposals", state, state="open")
+    if status.open_proposal is not None and status.rollout is None:
+        return markup.link("compare", state, id=status.open_proposal.id)
+    if status.last_rollout is not None:
+        return markup.link("canary", state, route=status.route.name)
+    return state
+
+
+def _render_share(status: RouteStatus) -> str:
+    """Renders the candidate and its share of the callers, as a bar that fills."""
+    candidate = status.candidate or status.proposed
+    if candidate is None:
+        return DASH
+    rivals = f" and {labels.plural(status.rivals, 'other')}" if status.rivals else ""
+    name = escape(f"{candidate.name}{rivals}")
+    rollout = status.rollout
+    if rollout is None:
+        return name
+    share_bps = rollout.current.weight_bps
+    if rollout.baking:
+        share_bps = 10_000 - rollout.policy.bake_bps
+    meter = markup.meter("Candidate's share", share_bps / 10_000, Tone.BETTER)
+    return f"{meter}{noted(escape(labels.weight(share_bps)), candidate.name)}"
 
 
 def _describe_serving(status: RouteStatus) -> str:
     """Describes which model answers now, in place of the incumbent or as the incumbent."""
-    incumbent = strong(status.incumbent.name)
+    incumbent = status.incumbent.name
     if not status.serves:
-        return f"no model answers; the incumbent is {incumbent}"
-    if status.serves != status.incumbent.name:
+        return noted("no model answers", f"the incumbent is {incumbent}")
+    if status.serves != incumbent:
         cause = ", by a kill switch" if status.outage is None else ""
-        return f"now served by {strong(status.serves)}, in place of {incumbent}{cause}"
-    return f"serves {incumbent}"
+        return noted(strong(status.serves), f"in place of {incumbent}{cause}")
+    return escape(incumbent)
 
 
 def _render_state(status: RouteStatus, now: datetime) -> str:
@@ -370,7 +345,7 @@ def _render_state(status: RouteStatus, now: datetime) -> str:
     return f"{markup.state(Label(symbol, status.state_text, tone))}{age}"
 
 
-def _render_verdict(status: RouteStatus) -> str:
+def _render_verdict(status: RouteStatus, now: datetime) -> str:
     """Renders the last verdict of a route, with a mark if it is stale or if its swap ended."""
     verdict = status.last_verdict
     validity = status.standing
@@ -384,56 +359,42 @@ def _render_verdict(status: RouteStatus) -> str:
         verdict_html += f'<span class="neutral">, but {escape(end_clause(end))}</span>'
     if status.verdict_proposal:
         verdict_html = markup.link("compare", verdict_html, id=status.verdict_proposal)
-    return f"{verdict_html}{mark}"
+    return f"{verdict_html}{mark} {faint(labels.age(verdict.decided_at, now))}"
 
 
-def _build_route_row(status: RouteStatus, now: datetime) -> markup.Row:
-    """Builds the row of a route without a card."""
-    name = status.route.name
-    state = _render_state(status, now)
-    if status.last_rollout is not None:
-        state = markup.link("canary", state, route=name)
-    return {
-        "Route": markup.link("routes", strong(name), route=name),
-        "State": state,
-        "Serves": escape(status.serves or "nothing"),
-        "Last verdict": _render_verdict(status),
-        "Last hour": format_request_ends(status.traffic) or "–",
-    }
-
-
-def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
-    """Renders a route's scores and bill as lines; empty without measurements. titles: by
-    suite.
-    """
+def _render_scores(route_scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
+    """Renders a route's scores; empty without measurements."""
     scores = [
-        f"{escape(titles.get(score.suite, score.suite))} {strong(format_score(score.score))}"
-        for score in scorecard.scores
+        f"{titles.get(score.suite, score.suite)} {format_score(score.score)}"
+        for score in route_scorecard.scores
         if score.score is not None
     ]
-    lines = [f"scores of 100: {' · '.join(scores)}"] if scores else []
-    bill = scorecard.bill
-    if bill.requests:
-        # With an unknown cost, `month_text` names the missing figure.
-        month = f"{'a month ' if bill.month_usd is None else ''}{bill.month_text}"
-        lines.append(f"{strong(scorecard.price_text or DASH)} per 1,000 · {escape(month)}")
-    return "".join(f'<p class="note">{line}</p>' for line in lines)
+    text = f"scores of 100: {', '.join(scores)}"
+    return f"<br>{faint(text)}" if scores else ""
 
 
 def last_hour(traffic: Sequence[TrafficMinute]) -> str:
-    """Renders the requests of the last hour, with the trend of their cost if all prices are
-    known.
+    """Renders the requests of the last hour by their ends, with the trend of their cost if all
+    prices are known.
     """
     request_ends = sum_request_ends(traffic)
     if not request_ends.requests:
-        return '<p class="note">last hour</p><p class="neutral">no request</p>'
+        return '<span class="neutral">no request</span>'
     # A minute of unknown price would look like a fall in cost.
     trend = [] if any(minute.unpriced for minute in traffic) else cost_trend(traffic)
     bars = markup.trend(trend, name="cost per 1,000 requests, every 5 min")
     noun = "request" if request_ends.requests == 1 else "requests"
-    failures = ", ".join((noun, *request_ends.failures))
-    number = strong(f"{request_ends.requests:,}")
-    return f'<p class="note">last hour</p><p>{number} {escape(failures)} {bars}</p>'
+    number = f"{strong(f'{request_ends.requests:,}')} {noun} {bars}"
+    return noted(number, ", ".join(request_ends.failures))
+
+
+def _render_cost(route_scorecard: RouteScorecard | None) -> str:
+    """Renders the price of 1,000 requests, and the month's bill if it is known."""
+    bill = route_scorecard.bill if route_scorecard else None
+    if route_scorecard is None or bill is None or not bill.requests:
+        return DASH
+    price = f"{strong(route_scorecard.price_text or DASH)} per 1,000"
+    return noted(price, bill.month_text if bill.month_usd is not None else "")
 
 
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:

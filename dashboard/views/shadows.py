@@ -1,4 +1,4 @@
-"""The section of the Canary page about shadows. Callers never get a shadow's answers.
+"""The Shadows page answers: would a candidate harm callers? They never get its answers.
 
 A shadow mirrors requests to a second model and compares the answers by checks. `harness.canary`
 counts; the page shows the counts, and starts and stops shadows.
@@ -73,8 +73,11 @@ def load(ctx: Context, routes: Sequence[str]) -> ShadowsView:
     return ShadowsView(running, replace(page, items=ended), routes, ctx.clock.now())
 
 
-def show(routes: Sequence[str]) -> None:
-    """Shows the running and ended shadows, and the buttons. routes: all routes by name."""
+def show() -> None:
+    """Shows the running and ended shadows, and the buttons."""
+    with page_frame.loading("the shadows"):
+        routes = page_frame.route_names(page_frame.context())
+    page_frame.show_done_message()
     open_deferred()
     if shadows.list_running(page_frame.context()):
         # styles.css selects this key, to prevent fading during refreshes.
@@ -82,6 +85,7 @@ def show(routes: Sequence[str]) -> None:
             live(routes)
     else:
         draw(load(page_frame.context(), routes))
+    page_frame.copy_as_cli(["shadow", "status"])
 
 
 @st.fragment(run_every=REFRESH_INTERVAL)
@@ -129,7 +133,7 @@ def _render_heading(running: Sequence[ShadowStatus]) -> str:
         verb = "runs" if len(running) == 1 else "run"
         count = strong(labels.plural(len(running), "shadow"))
         words = f"{count} {verb}: no caller gets a candidate's answers"
-    return markup.block(f"<h2>Shadows</h2><p>{words}</p>")
+    return markup.title(words)
 
 
 def _render_card(view: ShadowsView, status: ShadowStatus) -> Sequence[str]:
@@ -270,3 +274,7 @@ ENDED: Final = ResourceList[ShadowsView, ShadowStatus](
     what="shadows",
     lists_all="swapgate shadow status",
 )
+
+
+if __name__ == "__main__":
+    page_frame.show_page("The shadows", show)

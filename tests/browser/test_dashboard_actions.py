@@ -128,7 +128,7 @@ WATCH = """() => {
   const charts = [...document.querySelectorAll(".vega-embed canvas, .vega-embed svg")];
   const tops = {};
   const look = () => {
-    for (const name of ["h1", ".sg-verdict", ".sg-tiles", ".sg-measures", ".vega-embed"]) {
+    for (const name of ["h1", ".sg-verdict", ".sg-steps", ".sg-measures", ".vega-embed"]) {
       const element = document.querySelector(name);
       if (!element) { window.flicker.push(name + " is gone"); continue; }
       let opacity = 1;

@@ -69,6 +69,7 @@ def opened(page: Page, url: str) -> Listener:
         later("/alerts", "1 route needs a decision: mail-triage"),
         later("/sessions", "No switch waits for a person"),
         later("/canary?route=quiet", "No canary on quiet"),
+        later("/shadows", "No shadow runs"),
         later("/suites", "4 suites"),
         later("/keys", "No client has a key yet"),
         later("/overview", "1 route needs a decision: mail-triage"),
@@ -153,8 +154,8 @@ def test_markup_in_an_answer_is_never_run_and_filters_live_in_the_address(
                 ),
                 ("/canary?route=support-chat", ".sg-verdict", 1280, "light"),
                 ("/canary?route=support-chat", ".sg-verdict", 1280, "dark"),
-                ("/", ".sg-route >> nth=0", 1280, "light"),
-                ("/", ".sg-route >> nth=0", 1280, "dark"),
+                ("/", ".sg tbody tr >> nth=0", 1280, "light"),
+                ("/", ".sg tbody tr >> nth=0", 1280, "dark"),
             )
         ),
     ],

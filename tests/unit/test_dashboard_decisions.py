@@ -160,7 +160,6 @@ def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emerg
     assert _reads(pages["canary"]) >= {
         ("Abort the canary", True),
         ("Pause", True),
-        ("Kill switch …", True),
         ("Next step", False),
         ("Promote now", False),
     }
@@ -440,7 +439,7 @@ def test_a_shadow_without_a_proposal_is_started_by_an_approver_and_stopped(
         assert "Not done" in text(app.button(key="shadow-now").click().run())
     fill(app, {}, "shadow-now")
 
-    page = shown(monkeypatch, house.config, "canary")
+    page = shown(monkeypatch, house.config, "shadows")
     for words in (
         "<b>1 shadow</b> runs",
         "12.5 % of the callers",
@@ -459,7 +458,7 @@ def test_a_shadow_without_a_proposal_is_started_by_an_approver_and_stopped(
         {f"stop-shadow-why-{id_}": "seen enough"},
         f"stop-shadow-now-{id_}",
     )
-    assert "ended by ben: seen enough" in text(shown(monkeypatch, house.config, "canary"))
+    assert "ended by ben: seen enough" in text(shown(monkeypatch, house.config, "shadows"))
 
 
 @pytest.mark.req("F9", "F5")

@@ -74,6 +74,7 @@ EVERY_PAGE = (
     *PAGES,
     "audit",
     "keys",
+    "shadows",
     "suites",
     "traffic",
 )
@@ -82,6 +83,7 @@ FILLED_BY = {
     "compare": "<code>swapgate proposal create",
     "keys": "<code>swapgate key create CLIENT",
     "providers": "<code>swapgate provider add openai",
+    "shadows": "<code>swapgate shadow start",
     "routes": "<code>swapgate init --guided",
     "sessions": "<code>swapgate docs open agents",
     "suites": "No eval has run yet.",
@@ -440,12 +442,12 @@ def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_
     said = text(shown(monkeypatch, config, "canary", {"route": "support-chat"}))
 
     assert "<h1><b>sim/sim-better</b> is on hold at 5 %</h1>" in said
-    assert "see <code>/readyz</code>" in said[: said.index("Conditions for the next step")]
+    assert "see <code>/readyz</code>" in said[: said.index("sg-steps")]
     facts = dict(rollout_facts(held))
     assert facts["state"] == "on hold at 5 %"
     assert facts["why"] == "Router w1 has an old snapshot, see `/readyz`."
     assert f"<b>Next:</b> {facts['next']}" in said
-    table = said[said.index("Actions") :]
+    table = said[said.index("sg-measures") :]
     assert "<b>1 % to 5 %</b><br>by swapgate" in table
     assert "callers at 1 %, no evidence of harm beyond tolerance" in table
     assert "<b>enough callers</b>" in table

@@ -12,6 +12,8 @@ from harness.frame.signing.audit import AuditEvent
 
 MOST_REASON: Final = 100  # characters of a reason
 
+INSTALLATION: Final = "the installation"  # the subject of an event without one
+
 # By action: the words after the actor. `{}` stands for the subject, such as `route support`.
 PHRASES: Final[Mapping[str, str]] = {
     "agent.grant": "granted a model to {}",
@@ -128,9 +130,16 @@ _MOST_NAMED: Final = 3
 
 def describe_event(event: AuditEvent) -> str:
     """Describes an event in one sentence, without its number and time."""
-    phrase = PHRASES.get(event.action, f"{event.action} {{}}")
-    subject = event.subject or "the installation"
-    return f"{_format_actor(event)} {phrase.format(subject)}{_describe_details(event.details)}"
+    before, after = split_phrase(event)
+    subject = event.subject or INSTALLATION
+    change = f"{before}{subject}{after}{_describe_details(event.details)}"
+    return f"{_format_actor(event)} {change}"
+
+
+def split_phrase(event: AuditEvent) -> tuple[str, str]:
+    """Returns the words of an event's sentence before its subject, and the words after it."""
+    before, _, after = PHRASES.get(event.action, f"{event.action} {{}}").partition("{}")
+    return before, after
 
 
 def _format_actor(event: AuditEvent) -> str:
