@@ -54,7 +54,8 @@ def show_account() -> bool:
             st.html(
                 '<div class="sg sg-account" '
                 f'title="{escape(f"You act as {actor.name}, {credential}")}">'
-                f"<span>{strong(actor.name)} · {escape(actor.role.name.lower())}</span></div>"
+                f"<span>{strong(actor.name)} · {escape(actor.role.name.lower())}</span> "
+                f"{markup.docs_link('index', 'Docs')}</div>"
             )
             if st.button("Sign out", icon=":material/logout:", type="tertiary"):
                 _sign_out()
@@ -285,4 +286,5 @@ def attempt(
 
 def _render_account_line(text: str, address: str) -> str:
     link = f'<a href="{escape(address)}" target="_self"><b>Sign in</b></a>'
-    return f'<div class="sg sg-account"><span>{escape(text)}</span> {link}</div>'
+    docs = markup.docs_link("index", "Docs")
+    return f'<div class="sg sg-account"><span>{escape(text)}</span> {link} {docs}</div>'

@@ -56,7 +56,9 @@ class Label:
 
 
 VERDICT_LABELS: Final[Mapping[str, Label]] = {
-    "passed": Label("✓", VERDICTS["passed"].words, Tone.BETTER, "the candidate is proven"),
+    "passed": Label(
+        "✓", VERDICTS["passed"].words, Tone.BETTER, "the candidate may replace the model"
+    ),
     "failed": Label("✕", VERDICTS["failed"].words, Tone.WORSE, "do not swap"),
     "inconclusive": Label(
         "?",

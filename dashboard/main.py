@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import current_user, theme
+from dashboard import current_user, markup, theme
 
 FOLDER = Path(__file__).parent
 KEEP_ALIVE_INTERVAL = timedelta(minutes=1)
@@ -32,51 +32,52 @@ st.set_page_config(
 st.html(theme.css(st.context.theme.type))
 st.logo(str(FOLDER / "wordmark.svg"), size="large")
 
-page = st.navigation(
-    {
-        # The bar shows the pages on which people decide; two menus hold the other pages.
-        "": [
-            st.Page(
-                "views/overview.py",
-                title="Overview",
-                url_path="overview",
-                default=True,
-            ),
-            st.Page("views/compare.py", title="Compare", url_path="compare"),
-            st.Page("views/proposals.py", title="Proposals", url_path="proposals"),
-            st.Page(
-                "views/canary.py",
-                title="Canary",
-                url_path="canary",
-            ),
-        ],
-        "Watch": [
-            st.Page(
-                "views/traffic.py",
-                title="Traffic & failovers",
-                url_path="traffic",
-            ),
-            st.Page("views/shadows.py", title="Shadows", url_path="shadows"),
-            st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
-            st.Page("views/audit.py", title="Audit", url_path="audit"),
-        ],
-        "Set up": [
-            st.Page(
-                "views/routes.py",
-                title="Routes & policies",
-                url_path="routes",
-            ),
-            st.Page("views/providers.py", title="Providers", url_path="providers"),
-            st.Page(
-                "views/suites.py",
-                title="Suites & captures",
-                url_path="suites",
-            ),
-            st.Page("views/keys.py", title="Keys & spending", url_path="keys"),
-        ],
-    },
-    position="top",
-)
+PAGES = {
+    # The bar shows the pages on which people decide; two menus hold the other pages.
+    "": [
+        st.Page(
+            "views/overview.py",
+            title="Overview",
+            url_path="overview",
+            default=True,
+        ),
+        st.Page("views/compare.py", title="Compare", url_path="compare"),
+        st.Page("views/proposals.py", title="Proposals", url_path="proposals"),
+        st.Page(
+            "views/canary.py",
+            title="Canary",
+            url_path="canary",
+        ),
+    ],
+    "Watch": [
+        st.Page(
+            "views/traffic.py",
+            title="Traffic & failovers",
+            url_path="traffic",
+        ),
+        st.Page("views/shadows.py", title="Shadows", url_path="shadows"),
+        st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
+        st.Page("views/audit.py", title="Audit", url_path="audit"),
+    ],
+    "Set up": [
+        st.Page(
+            "views/routes.py",
+            title="Routes & policies",
+            url_path="routes",
+        ),
+        st.Page("views/providers.py", title="Providers", url_path="providers"),
+        st.Page(
+            "views/suites.py",
+            title="Suites & captures",
+            url_path="suites",
+        ),
+        st.Page("views/keys.py", title="Keys & spending", url_path="keys"),
+    ],
+}
+page = st.navigation(PAGES, position="top")
 if current_user.show_account():
+    # On a phone, and for a page of a menu, the bar does not show which page this is.
+    section = next(name for name, pages in PAGES.items() if page in pages)
+    st.html(markup.note(" › ".join(filter(None, (section, page.title)))))
     page.run()
     stay_alive()

@@ -7,6 +7,7 @@ draws figures and charts; its other parts are the blocks of the comparison's doc
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pandas as pd
 import streamlit as st
@@ -168,7 +169,11 @@ def show_next_button(view: ComparisonView) -> None:
             query["candidate"] = view.comparison.candidate.name
             note = verdict_text.why_again(view.comparison.verdict)
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button(label, icon=f":material/{icon}:", type="primary"):
+        # After a proposal that did not pass, no button is the step to take.
+        kind: Literal["primary", "secondary"] = (
+            "secondary" if page == "proposals" else "primary"
+        )
+        if st.button(label, icon=f":material/{icon}:", type=kind):
             st.switch_page(f"views/{page}.py", query_params=query)
         st.html(markup.note(note), width="content")
 

@@ -282,7 +282,7 @@ def test_a_comparison_shows_what_its_verdict_rests_on_and_what_to_do_next(
     assert found.verdict is not None
     primary = found.verdict.suites[-1]
     for words in (
-        "PASSED: the candidate is proven",
+        "PASSED: the candidate may replace the model",
         f"Support-ticket routing</b>: {format_signed(primary.delta * 100)} points, 95 % CI",
         f"must be better than 0; {primary.n_used} pairs",
         "allowed loss 5.0",
