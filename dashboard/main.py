@@ -76,8 +76,9 @@ PAGES = {
 }
 page = st.navigation(PAGES, position="top")
 if current_user.show_account():
-    # On a phone, and for a page of a menu, the bar does not show which page this is.
+    # The bar does not show which page of a menu this is.
     section = next(name for name, pages in PAGES.items() if page in pages)
-    st.html(markup.note(" › ".join(filter(None, (section, page.title)))))
+    if section:
+        st.html(markup.note(f"{section} › {page.title}"))
     page.run()
     stay_alive()

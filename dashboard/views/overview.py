@@ -389,12 +389,14 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
 
 
 def _render_cost(route_scorecard: RouteScorecard | None) -> str:
-    """Renders the price of 1,000 requests, and the month's bill if it is known."""
+    """Renders the price of 1,000 requests, and the month's bill."""
     bill = route_scorecard.bill if route_scorecard else None
     if route_scorecard is None or bill is None or not bill.requests:
         return DASH
     price = f"{strong(route_scorecard.price_text or DASH)} per 1,000"
-    return noted(price, bill.month_text if bill.month_usd is not None else "")
+    # Compare and the command line say why the month is unknown.
+    month = bill.month_text if bill.month_usd is not None else "a month unknown"
+    return noted(price, month)
 
 
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:

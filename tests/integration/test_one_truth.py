@@ -372,8 +372,7 @@ def test_a_change_request_stands_wherever_its_swap_does(reading: Reading) -> Non
 
 
 def test_less_than_a_day_of_traffic_makes_no_month(reading: Reading) -> None:
-    unknown = r"a month unknown: less than a day of traffic is recorded \(\d\d min\)"
-    assert re.search(unknown, reading.texts["overview"])
+    assert "a month unknown" in reading.texts["overview"]
 
 
 def test_the_items_that_decided_are_counted_alike(reading: Reading) -> None:
