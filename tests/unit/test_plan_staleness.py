@@ -6,14 +6,17 @@ Other staleness has its own tests: a revoked key in `test_known_heads`, a budget
 a change in `test_several_routers`.
 """
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from weakref import ReferenceType, ref
 
 import pytest
 
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Snapshot
+from router.snapshot.compiled import CompiledRoute
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import CHAT, Door
 from tests.support.router.live_router import (
@@ -74,3 +77,26 @@ async def test_the_next_request_on_the_same_head_sees_a_change_and_its_end(
     assert await answer() == await answer() == expected
     serve(before, "restored")
     assert await answer() == (200, CANDIDATE)
+
+
+@pytest.mark.parametrize("weight_bps", [0, ALL_BUT_ONE_BUCKET])
+async def test_changes_of_keys_and_switches_leave_no_earlier_routes_in_memory(
+    weight_bps: int, tmp_path: Path
+) -> None:
+    before = snapshot("http://up", weight_bps=weight_bps, fallback=True)
+    models = (INCUMBENT, CANDIDATE, FALLBACK)
+    door = Door(tmp_path, dict.fromkeys(models, completion()), first=before)
+    earlier: list[ReferenceType[CompiledRoute]] = []
+
+    # These changes keep the number of the routing revision.
+    for number in range(3):
+        assert (await door.call(CHAT, CALLER))[0] == 200
+        assert door.holder.current is not None
+        earlier += map(ref, door.holder.current.routes.values())
+        door.kept.put(replace(before, etag=f"change {number}"))
+        assert door.holder.refresh()
+    assert (await door.call(CHAT, CALLER))[0] == 200
+    door.recorder.flush()
+    gc.collect()
+
+    assert [route() for route in earlier] == [None] * len(earlier)
