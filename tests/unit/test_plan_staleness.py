@@ -16,9 +16,10 @@ import pytest
 
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Snapshot
+from router.frame.asgi import Message
 from router.snapshot.compiled import CompiledRoute
 from tests.support.providers.scripted_upstream import completion
-from tests.support.router.asgi_router import CHAT, Door
+from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import (
     CANDIDATE,
     FALLBACK,
@@ -77,6 +78,38 @@ async def test_the_next_request_on_the_same_head_sees_a_change_and_its_end(
     assert await answer() == await answer() == expected
     serve(before, "restored")
     assert await answer() == (200, CANDIDATE)
+
+
+def take_keys_away(before: Snapshot) -> Snapshot:
+    return replace(before, keys=())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [(take_keys_away, (401, "")), (throw_switch, (200, INCUMBENT))]
+)
+async def test_a_request_follows_the_changes_that_come_before_its_bodys_last_byte(
+    change: Callable[[Snapshot], Snapshot], expected: tuple[int, str], tmp_path: Path
+) -> None:
+    before = snapshot("http://up", weight_bps=ALL_BUT_ONE_BUCKET, fallback=True)
+    models = (INCUMBENT, CANDIDATE, FALLBACK)
+    door = Door(tmp_path, dict.fromkeys(models, completion()), first=before)
+    pieces = [CALLER[:9], CALLER[9:]]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if len(pieces) == 1:
+            door.kept.put(replace(change(before), etag="changed"))
+            assert door.holder.refresh()
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [AUTH]}
+    await door.app(scope, receive, send)
+
+    assert (sent[0]["status"], next(iter(door.asked), "")) == expected
 
 
 @pytest.mark.parametrize("weight_bps", [0, ALL_BUT_ONE_BUCKET])
