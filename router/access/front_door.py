@@ -168,7 +168,8 @@ class FrontDoor:
     def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
         """Returns the caller's grant and the serving revision, or the refusal.
 
-        The request keeps this revision to its end. Replies 503 before the first revision.
+        The request keeps this revision to its end, unless a later one serves before its body is
+        complete. Replies 503 before the first revision.
         """
         serving = self._holder.current
         if serving is None:

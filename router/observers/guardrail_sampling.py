@@ -19,7 +19,11 @@ from router.recording.port import Recording
 from router.recording.scored_exposures import SEGMENTS_FROM
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
 from router.request.outcome import limit_to_share, time_answer
-from router.request.request_observers import RequestObserver
+from router.request.request_observers import (
+    KeptByRoute,
+    RequestObserver,
+    keep_with_route,
+)
 from router.request.request_state import RoutedRequest
 from router.request.routed_response import ANSWERS, RoutedResponse
 from router.snapshot.compiled import CompiledRoute
@@ -67,9 +71,7 @@ class RolloutAdmission(RequestObserver):
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
         self._recorder = recorder
         self._guards = guards
-        # By the route's `id()`, for one revision: the next revision has other routes.
-        self._by_route: dict[int, tuple[CompiledRoute, RouteGuardrails | None]] = {}
-        self._revision = 0
+        self._by_route: KeptByRoute[RouteGuardrails | None] = {}
 
     def before_attempt(self, observed: RoutedRequest) -> None:
         canary = observed.experiment
@@ -80,10 +82,8 @@ class RolloutAdmission(RequestObserver):
             return
         route = observed.route
         request = observed.request
-        compiled = self._by_route.get(id(route))
-        if compiled is None or compiled[0] is not route:
-            compiled = self._compile(route, canary, observed.revision)
-        guardrails = compiled[1]
+        kept = self._by_route.get(id(route))
+        guardrails = kept[1] if kept is not None else self._compile(route, canary)
         probe = (
             guardrails.probe(request, is_judged=observed.is_judged)
             if guardrails is not None
@@ -100,15 +100,10 @@ class RolloutAdmission(RequestObserver):
         )
         observed.probe = probe if observed.ticket is not None else None
 
-    def _compile(
-        self, route: CompiledRoute, canary: Canary, revision: int
-    ) -> tuple[CompiledRoute, RouteGuardrails | None]:
-        if revision != self._revision:
-            self._by_route.clear()
-            self._revision = revision
-        compiled = route, RouteGuardrails.from_route(route, canary.unit_rule)
-        self._by_route[id(route)] = compiled
-        return compiled
+    def _compile(self, route: CompiledRoute, canary: Canary) -> RouteGuardrails | None:
+        guardrails = RouteGuardrails.from_route(route, canary.unit_rule)
+        keep_with_route(self._by_route, route, guardrails)
+        return guardrails
 
 
 class GuardrailSampling(RequestObserver):

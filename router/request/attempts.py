@@ -333,10 +333,8 @@ class TimeLimits:
         times.
         """
         answers = [
-            (kind, seconds, at)
-            for seconds, at in waits[-LATEST_ANSWERS:]
-            if at is not None and at > -math.inf
+            (kind, seconds, at) for seconds, at in waits if at is not None and at > -math.inf
         ]
-        latest = [*self._latest_answers.get(target, ()), *answers]
+        latest = [*self._latest_answers.get(target, ()), *answers[-LATEST_ANSWERS:]]
         latest.sort(key=_ANSWERED_AT)
         self._latest_answers[target] = latest[-LATEST_ANSWERS:]

@@ -7,7 +7,8 @@ the answer.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+from weakref import ReferenceType, ref
 
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.request_state import Hooks, ObserverHooks, RoutedRequest
@@ -41,10 +42,22 @@ class RequestObserver:
 # The hooks of one route, for keys without limits and with limits: each pair has the hooks for
 # all requests, and the hooks for requests that are evidence.
 RouteHooks = tuple[
-    CompiledRoute,
     tuple[ObserverHooks, ObserverHooks],
     tuple[ObserverHooks, ObserverHooks],
 ]
+V = TypeVar("V")
+# By the route's `id()`. The reference removes its entry with the route.
+KeptByRoute = dict[int, tuple[ReferenceType[CompiledRoute], V]]
+
+
+def keep_with_route(kept: KeptByRoute[V], route: CompiledRoute, value: V) -> None:
+    """Keeps a value as long as its route is in memory.
+
+    A change of keys, switches or providers makes new routes with the same revision number, so
+    the number does not tell which routes are gone.
+    """
+    place = id(route)
+    kept[place] = ref(route, lambda _: kept.pop(place, None)), value
 
 
 class RequestObservers:
@@ -64,9 +77,7 @@ class RequestObservers:
         self._always = always
         self._of_evidence = of_evidence
         self._errors = errors
-        # By the route's `id()`, for one revision: earlier routes must not stay in memory.
-        self._by_route: dict[int, RouteHooks] = {}
-        self._revision = 0
+        self._by_route: KeptByRoute[RouteHooks] = {}
 
     def begin(self, observed: RoutedRequest) -> None:
         """Calls `before_attempt` of the observers that watch the route.
@@ -75,10 +86,8 @@ class RequestObservers:
         new revision serves by then.
         """
         route = observed.route
-        route_hooks = self._by_route.get(id(route))
-        if route_hooks is None or route_hooks[0] is not route:
-            route_hooks = self._compile(route, observed.revision)
-        _, unlimited, limited = route_hooks
+        kept = self._by_route.get(id(route))
+        unlimited, limited = kept[1] if kept is not None else self._compile(route)
         hooks_by_evidence = unlimited if observed.reservation is None else limited
         hooks = observed.hooks = hooks_by_evidence[observed.experiment is not None]
         for part, hook in hooks.begin:
@@ -96,11 +105,8 @@ class RequestObservers:
             except Exception as error:
                 self._errors.note(part, error, observed.route, observed.arm)
 
-    def _compile(self, route: CompiledRoute, revision: int) -> RouteHooks:
+    def _compile(self, route: CompiledRoute) -> RouteHooks:
         """Collects a route's hooks once for each revision."""
-        if revision != self._revision:
-            self._by_route.clear()
-            self._revision = revision
         always = [observer for observer in self._always if self._watches(observer, route)]
         evidence = [
             observer for observer in self._of_evidence if self._watches(observer, route)
@@ -110,7 +116,8 @@ class RequestObservers:
             [observer for observer in always if not observer.of_limited],
             evidence,
         )
-        self._by_route[id(route)] = route_hooks = route, unlimited, limited
+        route_hooks = unlimited, limited
+        keep_with_route(self._by_route, route, route_hooks)
         return route_hooks
 
     def _watches(self, observer: RequestObserver, route: CompiledRoute) -> bool:

@@ -237,11 +237,12 @@ class Router(RouterParts):
             return refusal
         try:
             limit = self._settings.max_body_bytes
-            body: bytes | Reply | None = scope.get(BODY) if head.is_plain else None
+            body: bytes | None = scope.get(BODY) if head.is_plain else None
             if body is None or len(body) > limit:
-                body = await read_request_body(scope, receive, self._timers, limit)
-            if isinstance(body, Reply):
-                return body
+                arrival = await self._await_body(scope, receive, head, serving)
+                if isinstance(arrival, Reply):
+                    return arrival
+                body, head, serving = arrival
             if scope["path"] in COUNT_PATHS:
                 return await self._count_tokens(scope, body, head, serving, request_id)
             if scope["path"] == COMPLETIONS:
@@ -266,6 +267,30 @@ class Router(RouterParts):
             return None
         finally:
             self._front_door.leave()
+
+    async def _await_body(
+        self,
+        scope: Scope,
+        receive: Receive,
+        head: HeadPlan,
+        serving: CompiledSnapshot,
+    ) -> Reply | tuple[bytes, HeadPlan, CompiledSnapshot]:
+        """Reads a body that did not arrive whole with its head; returns it, or the refusal.
+
+        A client may hold its body back for longer than a change may take. So the method reads
+        the head again, for the revision that serves when the body is complete.
+        """
+        limit = self._settings.max_body_bytes
+        body = await read_request_body(scope, receive, self._timers, limit)
+        if isinstance(body, Reply):
+            return body
+        if serving is not self._holder.current:
+            caller = self._front_door.identify(scope)
+            if isinstance(caller, Reply):
+                return caller
+            grant, serving = caller
+            head = plan_head(scope, serving, grant, is_plain=head.is_plain)
+        return body, head, serving
 
     async def _count_tokens(
         self,

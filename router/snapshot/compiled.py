@@ -122,7 +122,7 @@ class CompiledJudge:
     upstream: CompiledTarget
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class CompiledRoute:
     """A route with everything that its requests need."""
 
