@@ -27,6 +27,7 @@ from harness.frame.formatting import (
 from harness.frame.records.transaction import Transaction
 from harness.gate import explain, ramp
 from harness.gate.caller_forecast import (
+    DAY_S,
     CallerCurve,
     TrafficForecast,
     TrafficPart,
@@ -230,7 +231,7 @@ def estimate_for_policy(
 
 def describe_short_period(requests: int, seconds: float) -> str:
     """Describes an observed period that is too short for an estimate. seconds: its length."""
-    a_day = requests * ramp.DAY_S / seconds
+    a_day = requests * DAY_S / seconds
     return (
         f"At most {format_quantity(requests, 'caller')} came in {format_estimate(seconds)}, "
         f"or {format_number(a_day, 2)} a day: this period is too short for an estimate."
@@ -262,7 +263,7 @@ def describe_few_callers(
         if pace.measured:
             return ""
         longest = max(step.min_exposures / step.weight_bps for step in policy.steps)
-        needed_s = longest * BUCKETS / FEW_CALLERS * ramp.DAY_S
+        needed_s = longest * BUCKETS / FEW_CALLERS * DAY_S
         return (
             f"This route's callers are not counted yet: with only {FEW_CALLERS} callers "
             f"a day, one step takes {format_estimate(needed_s)} or longer."

@@ -25,9 +25,11 @@ _LEVEL_PRIOR: Final = 10.0
 # A route that grew more since the day before has other hours than that day.
 _MOST_GROWTH: Final = 5.0
 # The grid of the curve: requests of a visit, and callers as a multiple of the counted ones.
-_TURNS: Final = (1.0, 50.0, 40)
-_POOLS: Final = (1.01, 1e4, 60)
-_MOST_POINTS: Final = 400
+_TURNS: Final = (1.0, 50.0, 80)
+_POOLS: Final = (1.01, 100.0, 80)
+_MOST_POINTS: Final = 200
+# So long is a part of the traffic at most.
+PART: Final = timedelta(minutes=10)
 _BISECTIONS: Final = 50
 
 
@@ -193,7 +195,7 @@ def find_time(reached: Callable[[float], bool], from_s: float, most_s: float) ->
             high = middle
         else:
             low = middle
-    return high
+    return round(high, 3)
 
 
 def measure_pace(parts: Sequence[TrafficPart], now: datetime) -> float | None:
@@ -210,6 +212,16 @@ def measure_pace(parts: Sequence[TrafficPart], now: datetime) -> float | None:
     begins = min(part.began for part in last) if is_young else since
     seconds = max(SHORTEST_PACE_S, (now - begins).total_seconds())
     return requests * HOUR_S / seconds
+
+
+def count_since(parts: Iterable[TrafficPart], begin: datetime, now: datetime) -> float:
+    """Returns the requests since `begin`; of a part around it, the share of its time."""
+    requests = 0.0
+    for part in parts:
+        seconds = max(1.0, (min(part.began + PART, now) - part.began).total_seconds())
+        before = max(0.0, (begin - part.began).total_seconds())
+        requests += part.requests * max(0.0, 1.0 - before / seconds)
+    return requests
 
 
 def forecast_hours(

@@ -21,16 +21,7 @@ from harness.frame.formatting import (
     format_rate,
     format_span,
 )
-from harness.gate.caller_forecast import (
-    EACH_REQUEST,
-    HOUR_S,
-    CallerCurve,
-    TrafficForecast,
-    TrafficPart,
-    fit_curve,
-    forecast_hours,
-    measure_pace,
-)
+from harness.gate.caller_forecast import HOUR_S, TrafficPart
 from harness.gate.canary_sentences import ended_sentence
 from harness.gate.guardrail_rows import (
     GuardrailRow,
@@ -60,7 +51,6 @@ from harness.gate.outcome_rows import (
 )
 from harness.gate.policy import CanaryPolicy
 from harness.gate.ramp import (
-    DAY_S,
     CanaryModel,
     CanaryProgress,
     EstimateState,
@@ -68,6 +58,7 @@ from harness.gate.ramp import (
     StepTimes,
     TrafficPace,
     estimate_canary,
+    forecast_rollout,
 )
 from harness.gate.step_duration import missing_duration, peak_reached_at
 
@@ -160,10 +151,6 @@ def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, .
 
 
 WINDOWS_KNOWN: Final = "the windows of its callers are known"
-# A pace from fewer blocks is a guess.
-MIN_BLOCKS: Final = 3
-# So many callers weaken a comparison of the counted callers with the curve.
-CURVE_PRIOR: Final = 30.0
 # Further callers do not meet these conditions.
 TIMELESS_CONDITIONS: Final = frozenset(
     {
@@ -562,37 +549,3 @@ def _need_certificate(action: RolloutAction, times: StepTimes | None) -> StepNee
     )
     eta_s = None if times is None else _finite(times.certificate_s)
     return StepNeed("certificate", words, done, share, 0.0 if done else eta_s)
-
-
-def forecast_rollout(
-    rollout: Rollout,
-    blocks: Sequence[ObservationBlock],
-    parts: Sequence[TrafficPart],
-    now: datetime,
-) -> TrafficForecast | None:
-    """Forecasts the callers of a live rollout; None without a request in the last hour.
-
-    The callers that the rollout has counted correct the curve. Without traffic, the blocks
-    stand for it: their callers are the requests.
-    """
-    began = rollout.started_at
-    if not parts:
-        own = [TrafficPart(b.worker, b.opened_at, b.units, b.units) for b in blocks if b.units]
-        pace = measure_pace(own, now) if len(own) >= MIN_BLOCKS else None
-        if pace is None:
-            return None
-        return TrafficForecast(now, forecast_hours(own, pace, now), EACH_REQUEST, began)
-    pace = measure_pace(parts, now)
-    if pace is None:
-        return None
-    age_s = max(0.0, (now - began).total_seconds())
-    period = 1 + int(age_s // DAY_S)
-    begins = add_seconds(began, (period - 1) * DAY_S)
-    counted = sum(block.units for block in blocks if block.period == period)
-    earlier = sum(block.units for block in blocks if block.period < period)
-    requests = sum(part.requests for part in parts if part.began >= begins)
-    curve = fit_curve(parts) or EACH_REQUEST
-    times = (counted + CURVE_PRIOR) / (curve.count(requests) + CURVE_PRIOR)
-    curve = CallerCurve(curve.pool * times, curve.turns / times)
-    hourly = forecast_hours(parts, pace, now)
-    return TrafficForecast(now, hourly, curve, began, counted, earlier)

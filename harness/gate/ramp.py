@@ -10,6 +10,7 @@ traffic and shows the plan.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,13 +19,25 @@ from typing import Final
 
 from harness.frame.formatting import add_seconds
 from harness.gate.arrays import Floats, Ints, log_mean_rows, np
-from harness.gate.caller_forecast import CallerCurve, TrafficForecast, find_time
+from harness.gate.caller_forecast import (
+    DAY_S,
+    EACH_REQUEST,
+    CallerCurve,
+    TrafficForecast,
+    TrafficPart,
+    count_since,
+    find_time,
+    fit_curve,
+    forecast_hours,
+    measure_pace,
+)
 from harness.gate.online.fisher import HEALTHY_GRID, log_factors
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import Rollout
 from harness.gate.online.rollout_evidence import CARRIED_SHARE, period_cost
 from harness.gate.policy import CanaryPolicy
 from harness.gate.step_duration import peak_reached_at
 
-DAY_S: Final = 86_400.0
 WHOLE_BPS: Final = 10_000
 MIDNIGHT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 SEED: Final = 20_260_301
@@ -36,6 +49,10 @@ TYPICAL_SHARE: Final = 0.5
 CAUTIOUS_SHARE: Final = 0.8
 # The normal distribution's quantile of CAUTIOUS_SHARE: callers draw their arm by chance.
 CAUTIOUS_DEVIATIONS: Final = 0.8416
+# A pace from fewer blocks is a guess.
+MIN_BLOCKS: Final = 3
+# So many callers weaken a comparison of the counted callers with the curve.
+CURVE_PRIOR: Final = 30.0
 # A block of a quiet route closes after this time (`router.recording.ledger`).
 BLOCK_S: Final = 60.0
 # Replaces an observed rate of 0, which does not prove a true rate of 0.
@@ -266,6 +283,40 @@ def forecast_pace(pace: TrafficPace, now: datetime = MIDNIGHT) -> TrafficForecas
     turns = pace.requests_per_hour / pace.units_per_hour
     hourly = (pace.requests_per_hour,) * 24
     return TrafficForecast(now, hourly, CallerCurve(turns=turns), began=now)
+
+
+def forecast_rollout(
+    rollout: Rollout,
+    blocks: Sequence[ObservationBlock],
+    parts: Sequence[TrafficPart],
+    now: datetime,
+) -> TrafficForecast | None:
+    """Forecasts the callers of a live rollout; None without a request in the last hour.
+
+    The callers that the rollout has counted correct the curve. Without traffic, the blocks
+    stand for it: their callers are the requests.
+    """
+    began = rollout.started_at
+    if not parts:
+        own = [TrafficPart(b.worker, b.opened_at, b.units, b.units) for b in blocks if b.units]
+        pace = measure_pace(own, now) if len(own) >= MIN_BLOCKS else None
+        if pace is None:
+            return None
+        return TrafficForecast(now, forecast_hours(own, pace, now), EACH_REQUEST, began)
+    pace = measure_pace(parts, now)
+    if pace is None:
+        return None
+    age_s = max(0.0, (now - began).total_seconds())
+    period = 1 + int(age_s // DAY_S)
+    begins = add_seconds(began, (period - 1) * DAY_S)
+    counted = sum(block.units for block in blocks if block.period == period)
+    earlier = sum(block.units for block in blocks if block.period < period)
+    requests = count_since(parts, begins, now)
+    curve = fit_curve(parts) or EACH_REQUEST
+    times = (counted + CURVE_PRIOR) / (curve.count(requests) + CURVE_PRIOR)
+    curve = CallerCurve(curve.pool * times, curve.turns / times)
+    hourly = forecast_hours(parts, pace, now)
+    return TrafficForecast(now, hourly, curve, began, counted, earlier)
 
 
 def plan_ramp(

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from harness.frame.records.columns import EPOCH, MICROSECOND, UtcTime
 from harness.frame.records.transaction import Transaction
-from harness.gate.caller_forecast import TrafficPart
+from harness.gate.caller_forecast import PART, TrafficPart
 from harness.gate.online.observation import TrafficPoint, TrafficTotal
 from harness.routing.records.traffic_tables import (
     DAY,
@@ -37,7 +37,6 @@ from harness.routing.table import Arm
 # table matches, and does not use the index.
 OPEN_END: Final = datetime(9999, 12, 31, tzinfo=UTC)
 MINUTE: Final = timedelta(minutes=1)
-PART: Final = timedelta(minutes=10)
 _TABLES: Final = {table.name: table for table in (traffic, traffic_hour, traffic_day)}
 # In the order of `TrafficTotal`.
 _TOTAL_SUMS: Final = tuple(

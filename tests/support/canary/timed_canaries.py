@@ -15,6 +15,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from harness.canary.duration_estimate import measure_traffic
+from harness.gate.caller_forecast import TrafficPart
+from harness.gate.explain import RouteTraffic, explain_rollout
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import OutcomeKind
 from harness.gate.online.rollout import (
@@ -25,8 +28,9 @@ from harness.gate.online.rollout import (
     apply_signal,
     build_exposure_rule,
 )
-from harness.gate.online.rollout_action import RolloutAction, decide_action
+from harness.gate.online.rollout_action import decide_action
 from harness.gate.policy import CanaryPolicy
+from harness.gate.ramp import EstimateState, plan_ramp
 from router.recording.caller_history import CallerHistory
 from router.recording.ledger import Ledger
 from tests.support.canary.outcomes import outcome_of
@@ -34,6 +38,9 @@ from tests.support.canary.shared_ledgers import SERVED, SharedLedgers
 
 DAY_S: Final = 86_400.0
 HOUR_S: Final = 3_600.0
+# After this share of a step's callers, chance decides about the few others.
+LATEST_LOOK: Final = 0.7
+SHORTEST_LOOK_S: Final = 30.0
 _SLOW_CONDITIONS: Final = (StepCondition.CERTIFICATE, StepCondition.DURATION)
 PART_S: Final = 300.0  # the rate of visits is constant for so long
 MIDNIGHT: Final = datetime(2026, 3, 2, tzinfo=UTC)
@@ -57,7 +64,7 @@ class RouteScene:
     unlike: float = 1.0
     day_sd: float = 0.1
     start_h: float = 9.0
-    history_s: float = 7 * DAY_S
+    history_s: float = 2 * DAY_S
     failure_rate: float = 0.003
     total_timeout_s: float = 120.0
     routers: int = 1
@@ -137,8 +144,56 @@ class Look:
     now: datetime
 
     @property
-    def action(self) -> RolloutAction:
-        return decide_action(self.rollout, self.blocks, self.now)
+    def parts(self) -> list[TrafficPart]:
+        """Returns the traffic of the last two days (UTC), as the store sums it up."""
+        since = self.now.replace(hour=0, minute=0) - timedelta(days=1)
+        sums: dict[tuple[str, datetime], TrafficPart] = {}
+        for count in self.minutes:
+            begin = count.minute.replace(minute=count.minute.minute // 10 * 10)
+            key = (count.worker, begin)
+            before = sums.get(key, TrafficPart(count.worker, count.minute, 0, 0))
+            sums[key] = replace(
+                before,
+                requests=before.requests + count.requests,
+                callers=before.callers + count.first_requests,
+            )
+        return [part for part in sums.values() if part.began >= since]
+
+    def estimate(self, windows_s: float) -> float | None:
+        """Returns what `canary explain` shows: the seconds until the next step, infinite for a
+        pause at the deadline, None for an unknown time.
+        """
+        action = decide_action(self.rollout, self.blocks, self.now)
+        traffic = RouteTraffic(self.parts, windows_s)
+        found = explain_rollout(self.rollout, action, self.blocks, self.now, traffic)
+        is_late = found.estimate is EstimateState.NOT_IN_TIME
+        return math.inf if is_late else found.eta_s
+
+    def plan(self, failure_rate: float, windows_s: float) -> float | None:
+        """Returns what `canary plan` shows: the seconds until the promotion, as above."""
+        found = measure_traffic(self.parts, None, (failure_rate, True), self.now)
+        if found is None:
+            return None
+        policy = self.rollout.policy
+        steps = plan_ramp(policy, found.pace, windows_s, found.forecast)
+        return math.fsum(
+            math.inf if step.typical_s is None else step.typical_s for step in steps
+        )
+
+
+MOST_RATIO: Final = 1.5
+
+
+def is_right(estimate_s: float | None, took_s: float) -> bool:
+    """Tells whether an estimate is right within MOST_RATIO, or foretells a pause."""
+    if estimate_s is None:
+        return False
+    if math.isinf(estimate_s) or math.isinf(took_s):
+        return estimate_s == took_s
+    # A step that ends before a person can look again needs no estimate.
+    if max(estimate_s, took_s) <= SHORTEST_LOOK_S:
+        return True
+    return max(estimate_s, took_s) <= MOST_RATIO * min(estimate_s, took_s)
 
 
 @dataclass
@@ -216,7 +271,7 @@ class _Simulation:
         self.traffic = _Traffic(scene)
         self.step_look: Look | None = None
         self.step_s = 0.0  # when the step began
-        self.looked_for = self.rng.random()  # the share of the step's callers at the next look
+        self.looked_for = self._draw_look()  # the share of the step's callers at the next look
         self.known_blocks = 0
         self.counted = 0  # the step's canary callers, and those with a known window
         self.known = 0
@@ -226,6 +281,9 @@ class _Simulation:
     @property
     def now(self) -> datetime:
         return self.ledgers.at
+
+    def _draw_look(self) -> float:
+        return LATEST_LOOK * float(self.rng.random())
 
     def look(self) -> Look:
         blocks = list(self.ledgers.blocks)
@@ -319,7 +377,7 @@ class _Simulation:
         if self.step_look is not None:
             self._keep_look((self.now - self.step_look.now).total_seconds())
         self.step_look = None
-        self.looked_for = self.rng.random()
+        self.looked_for = self._draw_look()
         self.step_s = self.ledgers.now
         if signal is RolloutSignal.PROVEN:
             self.run.took_s = self.ledgers.now
@@ -327,6 +385,30 @@ class _Simulation:
         self.rollout = apply_signal(self.rollout, signal, self.now)
         self.counted = self.known = self.due = 0
         return False
+
+
+@dataclass(frozen=True)
+class EstimateErrors:
+    """Which estimates of a scene's canaries are right: the plan's before each canary, and one
+    at a random moment of each step. Canaries that chance rolls back are left out.
+    """
+
+    plans: Sequence[bool]
+    looks: Sequence[bool]
+
+
+def judge_estimates(scene: RouteScene, canaries: int, seed: int) -> EstimateErrors:
+    """Simulates canaries, and compares their estimates with the time that they take."""
+    windows_s = scene.policy.window_s + scene.total_timeout_s
+    plans: list[bool] = []
+    looks: list[bool] = []
+    for number in range(canaries):
+        run = simulate_canary(scene, [seed, number])
+        if run.took_s is None:
+            continue
+        plans.append(is_right(run.before.plan(scene.failure_rate, windows_s), run.took_s))
+        looks += [is_right(look.estimate(windows_s), left_s) for look, left_s in run.looks]
+    return EstimateErrors(plans, looks)
 
 
 def simulate_canary(scene: RouteScene, seed: Sequence[int]) -> CanaryRun:
