@@ -36,6 +36,7 @@ from harness.gate.online.rollout import (
     RolloutState,
 )
 from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.ramp import EstimateState
 from harness.routing.table import RouteRecord
 
 AFTER_PROMOTION: Final = "after its promotion"
@@ -235,7 +236,7 @@ def _describe_next_share(rollout: Rollout, explanation: RolloutExplanation) -> s
     """Describes the next share and its estimated time, or why there is no estimate."""
     # The promotion and the end of a bake are no shares, so they need no `to`.
     to = "" if rollout.last_step or rollout.baking else "to "
-    if explanation.eta_s is not None:
+    if explanation.estimate is EstimateState.KNOWN:
         return f"{to}{explanation.goes_to} {explanation.eta}."
     is_split_wrong = any(
         need.what == "sample ratio" and not need.done for need in explanation.needs
@@ -243,9 +244,15 @@ def _describe_next_share(rollout: Rollout, explanation: RolloutExplanation) -> s
     when = (
         "once callers are split as planned"
         if is_split_wrong
-        else "no estimate yet: too little traffic"
+        else _NO_ESTIMATE.get(explanation.estimate, explanation.eta)
     )
     return f"{to}{explanation.goes_to}, {when}."
+
+
+_NO_ESTIMATE: Final = {
+    EstimateState.NO_TRAFFIC: "no estimate yet: too little traffic",
+    EstimateState.HELD: "once the hold ends",
+}
 
 
 # A person's actions on a canary.

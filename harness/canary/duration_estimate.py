@@ -1,9 +1,8 @@
-"""Estimates the duration of a canary on a route before it starts, from the traffic of the last
-24 hours: exposures an hour and the incumbent's failure rate. `RampPlan` has the time of each
-step and remedies for slow steps, as figures and text.
+"""Reads the traffic for the estimate of a canary's duration, and plans a canary before it
+starts: `RampPlan` has the time of each step and remedies for slow steps, as figures and text.
 
-An estimate decides nothing and stores nothing. `harness.gate.ramp` computes the steps from the
-pace; a live canary's estimate is in `harness.gate.explain`.
+An estimate decides nothing and stores nothing. `harness.gate.ramp` has the estimate itself;
+`harness.gate.explain` shows it for a live canary.
 """
 
 import math
@@ -16,6 +15,7 @@ from harness.canary.decision import describe_shared_key
 from harness.canary.later_turns import describe_later_turns
 from harness.canary.patience import describe_patience
 from harness.canary.split import FLAGD_WORKER, LITELLM_WORKER
+from harness.frame.errors import InputError
 from harness.frame.formatting import (
     format_bps,
     format_estimate,
@@ -26,6 +26,16 @@ from harness.frame.formatting import (
 )
 from harness.frame.records.transaction import Transaction
 from harness.gate import explain, ramp
+from harness.gate.caller_forecast import (
+    DAY_S,
+    CallerCurve,
+    TrafficForecast,
+    TrafficPart,
+    fit_curve,
+    forecast_hours,
+    measure_pace,
+)
+from harness.gate.explain import RouteTraffic
 from harness.gate.online.evidence_paths import counts_path, guardrail_weights
 from harness.gate.online.guardrails import FailureTally, Guardrail
 from harness.gate.online.observation import (
@@ -34,9 +44,10 @@ from harness.gate.online.observation import (
     TrafficTotal,
     observed_seconds,
 )
+from harness.gate.online.rollout import Rollout
 from harness.gate.online.rollout_evidence import CARRIED_SHARE
 from harness.gate.policy import CanaryPolicy
-from harness.gate.ramp import StepPlan, TrafficPace
+from harness.gate.ramp import EstimateState, StepPlan, TrafficPace
 from harness.proposals.context import ProposalsContext
 from harness.routing.control import routes
 from harness.routing.proposal import Proposal
@@ -76,11 +87,19 @@ class RampPlan:
 
     route: str
     policy: CanaryPolicy
-    # None if too few requests were recorded in 24 hours; then no step has a time.
+    # None if the last hour had too few requests; then no step has a time.
     pace: TrafficPace | None
     steps: tuple[StepPlan, ...]
     options: tuple[str, ...]
     words: str
+
+    @property
+    def state(self) -> EstimateState:
+        """Tells whether the duration is known, and else why not."""
+        if not self.steps:
+            return EstimateState.NO_TRAFFIC
+        is_known = all(step.typical_s is not None for step in self.steps)
+        return EstimateState.KNOWN if is_known else EstimateState.NOT_IN_TIME
 
     @property
     def in_time(self) -> bool:
@@ -88,16 +107,59 @@ class RampPlan:
         return bool(self.steps) and all(step.in_time for step in self.steps)
 
 
+@dataclass(frozen=True, slots=True)
+class ExpectedTraffic:
+    """The traffic that a person expects. Raises InputError for fewer requests than callers."""
+
+    callers_per_day: float
+    requests_per_day: float
+
+    def __post_init__(self) -> None:
+        if self.requests_per_day < self.callers_per_day:
+            raise InputError(
+                f"{format_number(self.requests_per_day)} requests a day cannot come from "
+                f"{format_number(self.callers_per_day)} callers: expect at least one request "
+                "for each caller"
+            )
+
+    @property
+    def text(self) -> str:
+        return (
+            f"For {format_number(self.callers_per_day)} callers and "
+            f"{format_number(self.requests_per_day)} requests a day:"
+        )
+
+
+def expect_traffic(
+    callers_per_day: float | None, requests_per_day: float | None
+) -> ExpectedTraffic | None:
+    """Returns the traffic that a person expects; None if the person gave no number.
+
+    Without a number of requests, each caller sends one. Raises InputError for requests without
+    callers.
+    """
+    if callers_per_day is None and requests_per_day is None:
+        return None
+    if callers_per_day is None:
+        raise InputError("requests a day need callers a day: set --callers-per-day, too")
+    return ExpectedTraffic(callers_per_day, requests_per_day or callers_per_day)
+
+
 def estimate_for_route(
     ctx: ProposalsContext,
     route: str,
     policy: str | None = None,
+    expected: ExpectedTraffic | None = None,
 ) -> RampPlan:
-    """Plans a canary. policy: its name, None for the route's. Raises NotFound for either."""
+    """Plans a canary.
+
+    policy: its name, None for the route's. expected: None for the route's recorded traffic.
+    Raises NotFound for an unknown route or policy.
+    """
     with ctx.store.read() as tx:
         stored_route = routes.require_route(tx, route)
         policy_in_force = ctx.policy(policy or stored_route.settings.policy)
-        return estimate_for_policy(ctx, tx, route, policy_in_force.canary)
+        return estimate_for_policy(ctx, tx, route, policy_in_force.canary, expected)
 
 
 def estimate_for_proposal(ctx: ProposalsContext, proposal: Proposal) -> RampPlan:
@@ -111,14 +173,18 @@ def estimate_for_policy(
     tx: Transaction,
     route: str,
     policy: CanaryPolicy,
+    expected: ExpectedTraffic | None = None,
 ) -> RampPlan:
-    """Plans a canary of this policy on this route, from the last 24 hours.
+    """Plans a canary of this policy on this route, from the last hour's pace.
 
-    A route without traffic gets a plan without a pace or steps, whose text says so.
+    A route without traffic in it gets a plan without a pace or steps, whose text says so.
     """
     now = ctx.clock.now()
     totals = Observations(tx).totals(since=now - MEASURED_PERIOD, route=route)
-    pace = _measure_pace(tx, route, policy, totals, now)
+    traffic = _measure_traffic(tx, route, policy, totals, now)
+    if expected is not None:
+        traffic = assume_traffic(expected, totals, policy, now)
+    pace = traffic.pace if traffic else None
     seconds = observed_seconds(totals, now)
     remarks = describe_shared_key(tx, route)
     remarks = f" {remarks}" if remarks else ""
@@ -135,7 +201,7 @@ def estimate_for_policy(
     requests = sum(total.requests for total in totals)
     short_period = describe_short_period(requests, seconds) if seconds < SHORTEST_S else ""
     decision = (offer_decision(route),)
-    if pace is None:
+    if traffic is None or pace is None:
         words = explain.no_pace_text(route, requests) + remarks
         if not requests:
             return RampPlan(route, policy, None, (), (), words)
@@ -143,10 +209,10 @@ def estimate_for_policy(
         return RampPlan(route, policy, None, (), decision, text)
     limit_s = stored_route.settings.total_timeout_s if stored_route else 0.0
     windows_s = policy.window_s + limit_s if policy.window_s else 0.0
-    steps = ramp.plan_ramp(policy, pace, windows_s)
+    steps = ramp.plan_ramp(policy, pace, windows_s, traffic.forecast)
     may_mirror = stored_route is not None and not stored_route.settings.side_effects
     options = explain.ramp_options(steps, may_mirror=may_mirror)
-    few_callers = describe_few_callers(policy, pace)
+    few_callers = describe_few_callers(policy, pace, traffic.callers_per_day)
     if few_callers and (options or short_period):
         options = (*options, *decision)
     words = explain.ramp_summary(pace, steps)
@@ -157,13 +223,15 @@ def estimate_for_policy(
     peak = explain.describe_peak(policy)
     words += f" {peak}" if peak else ""
     opening = "" if pace.measured else short_period
+    if expected is not None:
+        opening = expected.text
     text = " ".join(part for part in (opening, few_callers, words) if part)
     return RampPlan(route, policy, pace, steps, options, text + remarks)
 
 
 def describe_short_period(requests: int, seconds: float) -> str:
     """Describes an observed period that is too short for an estimate. seconds: its length."""
-    a_day = requests * ramp.DAY_S / seconds
+    a_day = requests * DAY_S / seconds
     return (
         f"At most {format_quantity(requests, 'caller')} came in {format_estimate(seconds)}, "
         f"or {format_number(a_day, 2)} a day: this period is too short for an estimate."
@@ -180,22 +248,24 @@ def describe_failing_callers(policy: CanaryPolicy) -> str:
     )
 
 
-def describe_few_callers(policy: CanaryPolicy, pace: TrafficPace) -> str:
+def describe_few_callers(
+    policy: CanaryPolicy, pace: TrafficPace, callers_per_day: float | None = None
+) -> str:
     """Describes the limits of a canary on a route with few callers a day.
 
-    Before the route's first canary its callers are not counted, so the text describes the
-    general case.
+    Without counted callers, the text describes the general case. callers_per_day: None for the
+    pace of all 24 hours.
     """
-    callers = pace.units_per_hour * 24.0
+    callers = pace.units_per_hour * 24.0 if callers_per_day is None else callers_per_day
     last = policy.steps[-1]
     share = last.weight_bps / BUCKETS
     if callers >= FEW_CALLERS:
         if pace.measured:
             return ""
         longest = max(step.min_exposures / step.weight_bps for step in policy.steps)
-        needed_s = longest * BUCKETS / FEW_CALLERS * ramp.DAY_S
+        needed_s = longest * BUCKETS / FEW_CALLERS * DAY_S
         return (
-            f"No canary has counted this route's callers yet: with only {FEW_CALLERS} callers "
+            f"This route's callers are not counted yet: with only {FEW_CALLERS} callers "
             f"a day, one step takes {format_estimate(needed_s)} or longer."
         )
     meeting_callers = callers * share
@@ -256,44 +326,110 @@ def offer_decision(route: str) -> str:
     )
 
 
-def _measure_pace(
+@dataclass(frozen=True, slots=True)
+class MeasuredTraffic:
+    """A route's pace, and the forecast that continues it."""
+
+    pace: TrafficPace
+    forecast: TrafficForecast
+
+    @property
+    def callers_per_day(self) -> float:
+        return self.forecast.curve.count(self.forecast.requests_per_day)
+
+
+def read_traffic(
+    tx: Transaction, rollout: Rollout, now: datetime, *, held: bool
+) -> RouteTraffic:
+    """Reads the traffic for the estimate of a live canary. held: whether a hold stops it."""
+    stored_route = Routing(tx).route(rollout.route)
+    limit_s = stored_route.settings.total_timeout_s if stored_route else 0.0
+    window_s = rollout.policy.window_s
+    return RouteTraffic(
+        Observations(tx).parts(rollout.route, since=_counted_since(now)),
+        windows_s=window_s + limit_s if window_s else 0.0,
+        held=held,
+    )
+
+
+def _counted_since(now: datetime) -> datetime:
+    """Returns the midnight (UTC) before the last one: routers count callers by UTC day."""
+    return now.replace(hour=0, minute=0, second=0, microsecond=0) - MEASURED_PERIOD
+
+
+def _measure_traffic(
     tx: Transaction,
     route: str,
     policy: CanaryPolicy,
     totals: Sequence[TrafficTotal],
     now: datetime,
-) -> TrafficPace | None:
-    """Measures the route's pace; None for few requests in a short period."""
+) -> MeasuredTraffic | None:
+    """Measures the route's traffic; None for few requests in a short period, or none in the
+    last hour.
+    """
     requests = sum(total.requests for total in totals)
     if requests < FEWEST_REQUESTS and observed_seconds(totals, now) < SHORTEST_S:
         return None
-    exposures = _find_exposures_per_hour(tx, route)
-    return compute_pace(totals, exposures, policy, now)
+    parts = Observations(tx).parts(route, since=_counted_since(now))
+    exposures = None
+    if not any(part.callers for part in parts):
+        exposures = _find_exposures_per_hour(tx, route)
+    return measure_traffic(parts, exposures, _find_rate(totals, policy), now)
 
 
-def compute_pace(
-    totals: Sequence[TrafficTotal],
+def measure_traffic(
+    parts: Sequence[TrafficPart],
     exposures: float | None,
+    rate: tuple[float, bool],
+    now: datetime,
+) -> MeasuredTraffic | None:
+    """Measures the pace of the last hour; None without a request in it.
+
+    exposures: new callers an hour from an earlier canary, for routes whose callers no router
+    counts; None without one. Without them, requests stand in for callers, and `measured` is
+    False. rate: the failure rate, and whether it is measured.
+    """
+    per_hour = measure_pace(parts, now)
+    if per_hour is None:
+        return None
+    hourly = forecast_hours(parts, per_hour, now)
+    curve = fit_curve(parts)
+    measured = curve is not None or exposures is not None
+    if curve is None:
+        curve = CallerCurve(turns=max(1.0, per_hour / (exposures or per_hour)))
+    forecast = TrafficForecast(now, hourly, curve, began=now)
+    pace = TrafficPace(
+        units_per_hour=curve.count(per_hour),
+        requests_per_hour=per_hour,
+        failure_rate=rate[0],
+        measured=measured,
+        rate_measured=rate[1],
+    )
+    return MeasuredTraffic(pace, forecast)
+
+
+def assume_traffic(
+    expected: ExpectedTraffic,
+    totals: Sequence[TrafficTotal],
     policy: CanaryPolicy,
     now: datetime,
-) -> TrafficPace | None:
-    """Computes the pace of a route from its totals.
-
-    exposures: new callers an hour from an earlier canary; None without one. Without them,
-    requests stand in for callers, and `measured` is False. Returns None without requests.
-    """
-    requests = sum(total.requests for total in totals)
-    if not requests:
-        return None
-    per_hour = requests * 3600.0 / observed_seconds(totals, now)
-    rate = _measure_failure_rate(totals)
-    return TrafficPace(
-        units_per_hour=min(per_hour, exposures) if exposures else per_hour,
-        requests_per_hour=per_hour,
-        failure_rate=policy.p0 if rate is None else rate,
-        measured=exposures is not None,
-        rate_measured=rate is not None,
+) -> MeasuredTraffic:
+    """Returns steady traffic of callers who come once a day."""
+    rate, is_measured = _find_rate(totals, policy)
+    pace = TrafficPace(
+        expected.callers_per_day / 24.0,
+        expected.requests_per_day / 24.0,
+        rate,
+        measured=True,
+        rate_measured=is_measured,
     )
+    return MeasuredTraffic(pace, ramp.forecast_pace(pace, now))
+
+
+def _find_rate(totals: Sequence[TrafficTotal], policy: CanaryPolicy) -> tuple[float, bool]:
+    """Returns the failure rate, and whether it is measured; else it is the policy's `p0`."""
+    rate = _measure_failure_rate(totals)
+    return (policy.p0, False) if rate is None else (rate, True)
 
 
 def _measure_failure_rate(totals: Sequence[TrafficTotal]) -> float | None:

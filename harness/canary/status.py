@@ -13,7 +13,7 @@ from datetime import datetime
 from statistics import NormalDist
 from typing import Final
 
-from harness.canary import decision, way_back
+from harness.canary import decision, duration_estimate, way_back
 from harness.canary.audit import RolloutTransaction, repeat_end
 from harness.canary.canary_state import (
     OVERRULES,
@@ -25,7 +25,11 @@ from harness.frame.errors import NotFound
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.explain import RolloutExplanation, explain_rollout
+from harness.gate.explain import (
+    NO_TRAFFIC,
+    RolloutExplanation,
+    explain_rollout,
+)
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction, decide_action
@@ -309,17 +313,23 @@ def build_canary_status(
     action, blocks = _read_decision(transaction, now)
     current = rollout.live or rollout.baking
     faults = decision.describe_router_faults(transaction.tx, rollout) if current else ""
+    moved = _moved_provider_reason(transaction) if rollout.live else ""
+    held = " ".join(
+        why for why in decision.list_hold_reasons(transaction.tx, rollout) if why != faults
+    )
+    traffic = NO_TRAFFIC
+    if rollout.live:
+        is_held = bool(moved or held or faults)
+        traffic = duration_estimate.read_traffic(transaction.tx, rollout, now, held=is_held)
     return CanaryStatus(
         rollout=rollout,
         incumbent=targets[rollout.incumbent],
         candidate=targets[rollout.candidate],
         action=action,
         blocks=blocks,
-        explanation=explain_rollout(rollout, action, blocks, now),
-        moved=_moved_provider_reason(transaction) if rollout.live else "",
-        held=" ".join(
-            why for why in decision.list_hold_reasons(transaction.tx, rollout) if why != faults
-        ),
+        explanation=explain_rollout(rollout, action, blocks, now, traffic),
+        moved=moved,
+        held=held,
         faults=faults,
         pause_reason=decision.find_pause_reason(transaction.tx, rollout),
         rollback=find_later_rollback(transaction.tx, rollout),

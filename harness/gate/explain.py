@@ -9,7 +9,7 @@ are in `harness.gate.online.rollout_action`; the rows of guardrails are in
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from harness.frame.formatting import (
@@ -21,6 +21,7 @@ from harness.frame.formatting import (
     format_rate,
     format_span,
 )
+from harness.gate.caller_forecast import HOUR_S, TrafficPart
 from harness.gate.canary_sentences import ended_sentence
 from harness.gate.guardrail_rows import (
     GuardrailRow,
@@ -32,7 +33,12 @@ from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrails import Guardrail
 from harness.gate.online.late_outcomes import WindowWait
 from harness.gate.online.observation import ObservationBlock
-from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.online.rollout import (
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    StepCondition,
+)
 from harness.gate.online.rollout_action import (
     RolloutAction,
     RolloutFigures,
@@ -45,10 +51,14 @@ from harness.gate.outcome_rows import (
 )
 from harness.gate.policy import CanaryPolicy
 from harness.gate.ramp import (
-    DAY_S,
+    CanaryModel,
+    CanaryProgress,
+    EstimateState,
     StepPlan,
+    StepTimes,
     TrafficPace,
-    certification_times,
+    estimate_canary,
+    forecast_rollout,
 )
 from harness.gate.step_duration import missing_duration, peak_reached_at
 
@@ -61,10 +71,15 @@ SHADOW_FIRST: Final = (
 
 def no_pace_text(route: str, requests: int) -> str:
     """Explains why a canary's duration is unknown. requests: number in the last 24 hours."""
-    recorded = "no request was"
-    if requests:
-        recorded = f"only {requests:,} request{'s were' if requests > 1 else ' was'}"
-    return f"How long a canary of {route} takes is unknown: {recorded} recorded in 24 hours."
+    lead = f"How long a canary of {route} takes is unknown"
+    if not requests:
+        return (
+            f"{lead}: no request was recorded in 24 hours. `swapgate canary plan {route} "
+            "--callers-per-day N --requests-per-day N` estimates it for the traffic that you "
+            "expect."
+        )
+    recorded = f"{requests:,} request{'s were' if requests > 1 else ' was'}"
+    return f"{lead}: too few in the last hour; {recorded} recorded in 24 hours."
 
 
 def ramp_summary(pace: TrafficPace, steps: Sequence[StepPlan]) -> str:
@@ -135,10 +150,19 @@ def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, .
     return (TOO_SLOW, SHADOW_FIRST) if may_mirror else (TOO_SLOW,)
 
 
-PACE_PERIOD: Final = timedelta(hours=1)
 WINDOWS_KNOWN: Final = "the windows of its callers are known"
-# A pace from fewer blocks is a guess.
-MIN_BLOCKS: Final = 3
+# Further callers do not meet these conditions.
+TIMELESS_CONDITIONS: Final = frozenset(
+    {
+        StepCondition.SAMPLE_RATIO,
+        StepCondition.MISSING_OUTCOMES,
+        StepCondition.NOT_SENT,
+        StepCondition.UNSUPPORTED,
+        StepCondition.COUNTED_SHARE,
+        StepCondition.ONE_KEY,
+        StepCondition.LEFT_OUT,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +191,7 @@ class RolloutExplanation:
     needs: tuple[StepNeed, ...]
     units_per_hour: float | None  # of all arms, at the current pace; None without traffic
     eta_s: float | None  # until the next step; None if unknown
-    eta: str  # the same as text; empty after the end
+    eta: str  # the same as text, with the promotion; empty after the end
     # Warnings for a person who advances the rollout by hand; empty if there are none.
     against: tuple[str, ...] = ()
     judged_by: str = ""  # the rules that its policy registered
@@ -175,6 +199,24 @@ class RolloutExplanation:
     outcomes: tuple[OutcomeRow, ...] = ()
     uncounted: tuple[OutcomeRow, ...] = ()  # requests that the router could not count
     served: tuple[OutcomeRow, ...] = ()  # exposures by the model that the answer names
+    estimate: EstimateState = EstimateState.KNOWN  # whether eta_s is known, or why not
+    promotion_eta_s: float | None = None  # until the promotion; None if unknown
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTraffic:
+    """What an estimate reads besides the rollout's blocks.
+
+    parts: of the last day or two; without them, the blocks give the pace. windows_s: how long
+    after a caller's first request its window is known. held: whether a hold stops the canary.
+    """
+
+    parts: Sequence[TrafficPart] = ()
+    windows_s: float = 0.0
+    held: bool = False
+
+
+NO_TRAFFIC: Final = RouteTraffic()
 
 
 _PERSON_NEED: Final = StepNeed(
@@ -191,11 +233,12 @@ def explain_rollout(
     action: RolloutAction,
     blocks: Sequence[ObservationBlock],
     now: datetime,
+    traffic: RouteTraffic = NO_TRAFFIC,
 ) -> RolloutExplanation:
     """Explains a rollout. action: result of `decide_action` for these blocks and this
     moment."""
     return replace(
-        _explain(rollout, action, blocks, now),
+        _explain(rollout, action, blocks, now, traffic),
         judged_by=_describe_rules(rollout.policy),
         outcomes=outcome_rows(action.figures),
         uncounted=uncounted_rows(action.figures),
@@ -236,12 +279,14 @@ def _explain(
     action: RolloutAction,
     blocks: Sequence[ObservationBlock],
     now: datetime,
+    traffic: RouteTraffic,
 ) -> RolloutExplanation:
     """Builds the explanation without the registered rules and the outcomes.
 
     Ended rollouts have no needs and no outlook.
     """
-    pace = _measure_pace(rollout, blocks, now)
+    forecast = forecast_rollout(rollout, blocks, traffic.parts, now)
+    pace = None if forecast is None else forecast.callers_until(HOUR_S)
     reason = action.reason
     limit = action.figures.rollback_at
     judge = rollout.policy.judge
@@ -271,26 +316,109 @@ def _explain(
         )
     if not rollout.live and not rollout.baking:
         why = ended_sentence(rollout) or reason
-        return RolloutExplanation(why, "", "", rows, (), None, None, "")
+        ended = RolloutExplanation(why, "", "", rows, (), None, None, "")
+        return replace(ended, estimate=EstimateState.ENDED)
     if action.signal is RolloutSignal.HARM:
         rollback_text = "The incumbent serves all callers again."
         return RolloutExplanation(
             reason, "0 %", rollback_text, rows, (), pace, 0.0, "at the next look"
         )
-    windows_s = max((block.windows_known_s for block in blocks), default=0.0)
-    needs = _list_needs(rollout, action, pace, windows_s, now)
+    model = None
+    if forecast is not None:
+        windows_s = max((block.windows_known_s for block in blocks), default=traffic.windows_s)
+        model = CanaryModel(rollout.policy, forecast, _failure_rate(rollout, action), windows_s)
+    times = () if model is None else estimate_canary(model, _progress(rollout, action, now))
+    needs = _list_needs(rollout, action, blocks, times[0] if times else None, now)
     onward = rollout.policy.steps[rollout.step + 1 :]
     next_goal = format_bps(onward[0].weight_bps) if onward else "promotion"
     rollback_text = _describe_rollback("the incumbent serves all callers again")
-    eta_s, eta = _estimate_next_step(
-        rollout,
-        needs,
-        now,
-    )
-    warnings = list_warnings(action.figures)
+    state = _choose_estimate_state(rollout, action, times, held=traffic.held)
+    if state in (EstimateState.HELD, EstimateState.PAUSED):
+        needs = tuple(need if need.done else replace(need, eta_s=None) for need in needs)
+    eta_s, promotion_s = _read_times(rollout, state, needs, times)
     return RolloutExplanation(
-        reason, next_goal, rollback_text, rows, needs, pace, eta_s, eta, warnings
+        reason,
+        next_goal,
+        rollback_text,
+        rows,
+        needs,
+        pace,
+        eta_s,
+        _describe_eta(state, eta_s, promotion_s),
+        list_warnings(action.figures),
+        estimate=state,
+        promotion_eta_s=promotion_s,
     )
+
+
+def _failure_rate(rollout: Rollout, action: RolloutAction) -> float:
+    figures = action.figures
+    control = figures.control_units
+    return figures.control_failures / control if control else rollout.policy.p0
+
+
+def _progress(rollout: Rollout, action: RolloutAction, now: datetime) -> CanaryProgress:
+    """Returns what the rollout has reached in its step."""
+    figures = action.figures
+    has_callers = action.step_exposures >= max(1, rollout.current.min_exposures)
+    limit = math.log(figures.certificate_at) if figures.certificate_at > 1.0 else 1.0
+    return CanaryProgress(
+        step=rollout.step,
+        counted=action.step_exposures,
+        canary=action.exposures,
+        # The step may have begun after the calling code read `now`.
+        lasted_s=max(0.0, (now - rollout.step_started_at).total_seconds()),
+        certificate=min(1.0, max(0.0, action.log_certificate / limit)),
+        windows_left_s=figures.windows_left_s if has_callers else None,
+    )
+
+
+def _choose_estimate_state(
+    rollout: Rollout, action: RolloutAction, times: Sequence[StepTimes], *, held: bool
+) -> EstimateState:
+    if rollout.state is RolloutState.PAUSED:
+        return EstimateState.PAUSED
+    is_as_planned = action.figures.log_srm < ALARM_LOG_E
+    if held or action.condition in TIMELESS_CONDITIONS or not is_as_planned:
+        return EstimateState.HELD
+    if not times:
+        return EstimateState.NO_TRAFFIC
+    if not math.isfinite(times[0].ends_s):
+        return EstimateState.NOT_IN_TIME
+    return EstimateState.KNOWN
+
+
+def _read_times(
+    rollout: Rollout,
+    state: EstimateState,
+    needs: Sequence[StepNeed],
+    times: Sequence[StepTimes],
+) -> tuple[float | None, float | None]:
+    """Returns the seconds until the next step, and until the promotion; None if unknown."""
+    if state is not EstimateState.KNOWN:
+        return None, None
+    # A slow warm-up may hold the step for longer than its other conditions.
+    next_s = max(times[0].ends_s, *(need.eta_s or 0.0 for need in needs))
+    is_whole = len(times) == len(rollout.policy.steps) - rollout.step
+    promotion_s = next_s - times[0].ends_s + times[-1].ends_s
+    return next_s, promotion_s if is_whole and math.isfinite(promotion_s) else None
+
+
+_UNKNOWN_ETAS: Final = {
+    EstimateState.NO_TRAFFIC: "unknown: too few requests in the last hour",
+    EstimateState.NOT_IN_TIME: "later than its deadline, so it will pause",
+    EstimateState.HELD: "not before the hold ends",
+    EstimateState.PAUSED: "not before a person resumes it",
+}
+
+
+def _describe_eta(state: EstimateState, eta_s: float | None, promotion_s: float | None) -> str:
+    if eta_s is None:
+        return _UNKNOWN_ETAS[state]
+    words = f"in about {format_estimate(eta_s)}" if eta_s else "at the next look"
+    if promotion_s is not None and promotion_s > eta_s:
+        words += f", and to the promotion in about {format_estimate(promotion_s)}"
+    return words
 
 
 def _describe_rollback(what: str) -> str:
@@ -303,90 +431,61 @@ def _describe_rollback(what: str) -> str:
 def _list_needs(
     rollout: Rollout,
     action: RolloutAction,
-    pace: float | None,
-    windows_s: float,
+    blocks: Sequence[ObservationBlock],
+    times: StepTimes | None,
     now: datetime,
 ) -> tuple[StepNeed, ...]:
     """Lists the conditions of the next step. During a pause, a person's decision is the first
     condition.
 
-    windows_s: how long after a caller's first request its window is known; 0 without windows.
+    times: of the current step; None if they are unknown.
     """
-    needs = [_need_exposures(rollout, action, pace)]
-    if windows_s:
-        needs.append(_need_windows(action.figures, needs[0], windows_s))
-    needs += _need_warm_up(rollout, action, pace, now)
+    needs = [_need_exposures(rollout, action, times)]
+    if any(block.windows_known_s for block in blocks):
+        needs.append(_need_windows(action.figures, needs[0], times))
+    needs += _need_warm_up(rollout, action, now)
     needs.append(_need_planned_share(action))
     needs += _need_duration(rollout, now)
     if rollout.current.certify:
-        needs.append(_need_certificate(rollout, action, pace, now))
+        needs.append(_need_certificate(action, times))
     if rollout.state is RolloutState.PAUSED:
         needs.insert(0, _PERSON_NEED)
     return tuple(needs)
 
 
-def _need_warm_up(
-    rollout: Rollout,
-    action: RolloutAction,
-    pace: float | None,
-    now: datetime,
-) -> list[StepNeed]:
-    """Describes the rest of the warm-up; empty after the warm-up."""
-    policy = rollout.policy
-    counted = action.exposures
-    missing_callers = max(0, policy.cold_exposures - counted)
-    # The step may have begun after the calling code read `now`.
-    lasted_s = max(0.0, (now - rollout.step_started_at).total_seconds())
-    left_s = max(0.0, policy.warm_up_s - lasted_s) if action.step_exposures else 0.0
-    if not missing_callers and not left_s:
+def _finite(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) else None
+
+
+def _need_warm_up(rollout: Rollout, action: RolloutAction, now: datetime) -> list[StepNeed]:
+    """Describes the rest of a warm-up that holds the step, because the canary is slow in it;
+    else empty.
+    """
+    if action.condition is not StepCondition.WARM_UP:
         return []
-    exposure_s = _seconds_per_exposure(rollout, pace)
-    parts = [f"{counted:,} of {policy.cold_exposures:,} callers"] if missing_callers else []
-    parts += [f"another {format_estimate(left_s)}"] if left_s else []
-    words = f"{' and '.join(parts)} of the warm-up, in which times do not count"
-    share = (
-        counted / policy.cold_exposures if missing_callers else 1.0 - left_s / policy.warm_up_s
-    )
-    eta_s: float | None = left_s
-    if missing_callers:
-        eta_s = None if exposure_s is None else max(left_s, missing_callers * exposure_s)
-    return [
-        StepNeed(
-            "warm-up",
-            words,
-            done=False,
-            share=share,
-            eta_s=eta_s,
-        )
-    ]
+    lasted_s = (now - rollout.step_started_at).total_seconds()
+    left_s = max(0.0, rollout.policy.warm_up_s - lasted_s)
+    words = "the canary is slow in its warm-up, in which times do not count: later times decide"
+    share = min(1.0, max(0.0, lasted_s) / rollout.policy.warm_up_s)
+    return [StepNeed("warm-up", words, done=False, share=share, eta_s=left_s)]
 
 
 def _need_exposures(
-    rollout: Rollout,
-    action: RolloutAction,
-    pace: float | None,
+    rollout: Rollout, action: RolloutAction, times: StepTimes | None
 ) -> StepNeed:
     """Explains how many of the step's canary callers are counted."""
     step = rollout.current
     counted = action.step_exposures
     wanted = max(1, step.min_exposures)
-    missing_callers = max(0, wanted - counted)
-    exposure_s = _seconds_per_exposure(rollout, pace)
+    done = counted >= wanted
+    eta_s = None if times is None else _finite(times.callers_s)
     return StepNeed(
         what="exposures",
         words=f"{counted:,} of {wanted:,} canary callers at {format_bps(step.weight_bps)}",
-        done=not missing_callers,
+        done=done,
         share=min(1.0, counted / wanted),
-        eta_s=0.0
-        if not missing_callers
-        else None
-        if exposure_s is None
-        else missing_callers * exposure_s,
+        eta_s=0.0 if done else eta_s,
     )
-
-
-def _seconds_per_exposure(rollout: Rollout, pace: float | None) -> float | None:
-    return 3600.0 / (pace * rollout.current.weight_bps / 10_000) if pace else None
 
 
 def _need_planned_share(action: RolloutAction) -> StepNeed:
@@ -422,10 +521,12 @@ def _need_duration(rollout: Rollout, now: datetime) -> list[StepNeed]:
     return [StepNeed("time", words, not missing, float(not missing), eta)]
 
 
-def _need_windows(figures: RolloutFigures, exposures: StepNeed, windows_s: float) -> StepNeed:
+def _need_windows(
+    figures: RolloutFigures, exposures: StepNeed, times: StepTimes | None
+) -> StepNeed:
     """Explains the wait for the windows of the step's callers."""
     if not exposures.done:
-        eta_s = None if exposures.eta_s is None else exposures.eta_s + windows_s
+        eta_s = None if times is None else _finite(times.windows_s)
         return StepNeed("windows", WINDOWS_KNOWN, done=False, share=0.0, eta_s=eta_s)
     wait = WindowWait(figures.windows_open, figures.windows_left_s)
     words = f"{wait.text[:1].lower()}{wait.text[1:]}" or WINDOWS_KNOWN
@@ -433,15 +534,8 @@ def _need_windows(figures: RolloutFigures, exposures: StepNeed, windows_s: float
     return StepNeed("windows", words, not wait.callers, share, wait.left_s)
 
 
-def _need_certificate(
-    rollout: Rollout,
-    action: RolloutAction,
-    pace: float | None,
-    now: datetime,
-) -> StepNeed:
-    """Describes the certificate. Its ETA is the rest of the median time that a healthy canary
-    takes.
-    """
+def _need_certificate(action: RolloutAction, times: StepTimes | None) -> StepNeed:
+    """Describes the certificate."""
     figures = action.figures
     at = figures.certificate_at
     share = min(1.0, max(0.0, action.log_certificate / math.log(at)))
@@ -453,69 +547,5 @@ def _need_certificate(
         else f"the certificate of no harm is at {format_number(figures.certificate, 2)} "
         f"of {format_number(at)}"
     )
-    eta: float | None = 0.0 if done else None
-    if not done and pace:
-        control = figures.control_units
-        rate = figures.control_failures / control if control else rollout.policy.p0
-        traffic_pace = TrafficPace(
-            _round_to_two_digits(pace),
-            _round_to_two_digits(pace),
-            _round_to_two_digits(rate),
-            measured=True,
-        )
-        began_s = (now - rollout.started_at).total_seconds() // DAY_S * DAY_S
-        half, _ = certification_times(
-            rollout.policy,
-            rollout.current,
-            traffic_pace,
-            began_s,
-        )
-        eta = half * (1.0 - share) if math.isfinite(half) else None
-    return StepNeed("certificate", words, done, share, eta)
-
-
-def _estimate_next_step(
-    rollout: Rollout,
-    needs: Sequence[StepNeed],
-    now: datetime,
-) -> tuple[float | None, str]:
-    """Returns the seconds until the slowest need is met, and the same as text.
-
-    Returns None if a person must act, or if the time of a need is unknown: a partial estimate
-    would mislead.
-    """
-    if rollout.state is RolloutState.PAUSED:
-        return None, "not before a person resumes it"
-    if any(need.eta_s is None for need in needs):
-        return None, "unknown at the current pace"
-    eta_s = max((need.eta_s or 0.0 for need in needs), default=0.0)
-    if not eta_s:
-        return 0.0, "at the next look"
-    words = f"in about {format_estimate(eta_s)}"
-    ends = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
-    if add_seconds(now, eta_s) > ends:
-        words += ": later than its deadline, so it will pause"
-    return eta_s, words
-
-
-def _measure_pace(
-    rollout: Rollout,
-    blocks: Sequence[ObservationBlock],
-    now: datetime,
-) -> float | None:
-    """Returns all arms' exposures an hour: of the last hour, or of the step if the hour has few
-    blocks; else None.
-    """
-    step = [block for block in blocks if block.closed_at >= rollout.step_started_at]
-    last_hour = [block for block in step if now - block.closed_at <= PACE_PERIOD]
-    for measured_blocks in (last_hour, step):
-        if len(measured_blocks) >= MIN_BLOCKS:
-            began = min(block.opened_at for block in measured_blocks)
-            seconds = max(60.0, (now - began).total_seconds())
-            return sum(block.units for block in measured_blocks) * 3600.0 / seconds
-    return None
-
-
-def _round_to_two_digits(value: float) -> float:
-    """Rounds to two digits, so that decisions at nearly the same pace share one simulation."""
-    return float(f"{value:.2g}")
+    eta_s = None if times is None else _finite(times.certificate_s)
+    return StepNeed("certificate", words, done, share, 0.0 if done else eta_s)

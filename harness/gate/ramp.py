@@ -1,29 +1,60 @@
-"""The ramp plan estimates how long a canary's steps take at a route's traffic.
+"""Estimates how long a canary's steps take: before it begins, and while it is live.
 
-`plan_ramp` returns each step's exposures, typical and cautious time. No formula gives the time
-to certify, so the module simulates healthy canaries with the functions that decide. A healthy
-canary fails as often as the route itself. Equal arguments give equal results.
+`estimate_canary` is the only estimate of a canary's time; the plan, `canary explain` and the
+dashboard show it. No formula gives the callers that a certificate needs, so the module
+simulates healthy canaries with the functions that decide. A healthy canary fails as often as
+the route itself. Equal arguments give equal results.
 
-A plan is no promise and moves no canary. `harness.canary.duration_estimate` measures the pace
-and shows the plan.
+An estimate is no promise and moves no canary. `harness.canary.duration_estimate` reads the
+traffic and shows the plan.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
+from harness.frame.formatting import add_seconds
 from harness.gate.arrays import Floats, Ints, log_mean_rows, np
+from harness.gate.caller_forecast import (
+    DAY_S,
+    EACH_REQUEST,
+    CallerCurve,
+    TrafficForecast,
+    TrafficPart,
+    count_since,
+    find_time,
+    fit_curve,
+    forecast_hours,
+    measure_pace,
+)
 from harness.gate.online.fisher import HEALTHY_GRID, log_factors
-from harness.gate.online.rollout_evidence import CARRIED_SHARE
-from harness.gate.policy import CanaryPolicy, CanaryStep
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import Rollout
+from harness.gate.online.rollout_evidence import CARRIED_SHARE, period_cost
+from harness.gate.policy import CanaryPolicy
+from harness.gate.step_duration import peak_reached_at
 
-DAY_S: Final = 86_400.0
+WHOLE_BPS: Final = 10_000
+MIDNIGHT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 SEED: Final = 20_260_301
 RUNS: Final = 60
 # A canary not certified after this many blocks counts as never certified.
-MAX_BLOCKS: Final = 3_000
+MAX_BLOCKS: Final = 3_200
+FIRST_BLOCKS: Final = 200
+TYPICAL_SHARE: Final = 0.5
 CAUTIOUS_SHARE: Final = 0.8
+# The normal distribution's quantile of CAUTIOUS_SHARE: callers draw their arm by chance.
+CAUTIOUS_DEVIATIONS: Final = 0.8416
+# A pace from fewer blocks is a guess.
+MIN_BLOCKS: Final = 3
+# So many callers weaken a comparison of the counted callers with the curve.
+CURVE_PRIOR: Final = 30.0
+# A block of a quiet route closes after this time (`router.recording.ledger`).
+BLOCK_S: Final = 60.0
 # Replaces an observed rate of 0, which does not prove a true rate of 0.
 LOWEST_RATE: Final = 1e-5
 
@@ -65,89 +96,268 @@ class StepPlan:
         return self.cautious_s is not None and self.cautious_s <= self.deadline_s
 
 
+class EstimateState(StrEnum):
+    """Tells whether the time until a canary's next step is known, and else why not."""
+
+    KNOWN = "known"
+    NO_TRAFFIC = "no_traffic"  # no request in the last hour, or too few ever
+    NOT_IN_TIME = "not_in_time"  # the step will pause at its deadline
+    HELD = "held"  # a hold, or a condition that further callers do not meet
+    PAUSED = "paused"  # a person must act
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryProgress:
+    """What a live canary has reached in its current step.
+
+    counted: canary callers of the step. canary: canary callers of all steps. lasted_s: since
+    the step began. certificate: the reached share of its logarithm; None in a step that has not
+    begun. windows_left_s: until the windows of the counted callers are known; None if the step
+    lacks callers.
+    """
+
+    step: int = 0
+    counted: int = 0
+    canary: float = 0.0
+    lasted_s: float = 0.0
+    certificate: float | None = None
+    windows_left_s: float | None = None
+
+
+NOT_BEGUN: Final = CanaryProgress()
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """The moments at which a step's conditions are met, in seconds from now; infinite if that
+    is not before the step's deadline.
+    """
+
+    begins_s: float
+    callers_s: float
+    windows_s: float
+    floor_s: float
+    certificate_s: float
+
+    @property
+    def ends_s(self) -> float:
+        return max(self.callers_s, self.windows_s, self.floor_s, self.certificate_s)
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryModel:
+    """What an estimate rests on. windows_s: how long after a caller's first request its window
+    is known. share: of the healthy canaries that need at most the estimated time.
+    """
+
+    policy: CanaryPolicy
+    forecast: TrafficForecast
+    failure_rate: float  # of the incumbent
+    windows_s: float = 0.0
+    share: float = TYPICAL_SHARE
+
+
+def estimate_canary(
+    model: CanaryModel, progress: CanaryProgress = NOT_BEGUN
+) -> tuple[StepTimes, ...]:
+    """Estimates the times of a canary's current and later steps, before it begins and at any
+    moment. A step that is not in time is the last one: the canary pauses there.
+    """
+    times: list[StepTimes] = []
+    begins_s = 0.0
+    for _ in model.policy.steps[progress.step :]:
+        step_times = estimate_step(model, progress, begins_s)
+        times.append(step_times)
+        ends_s = step_times.ends_s
+        if not math.isfinite(ends_s):
+            break
+        forecast = model.forecast
+        met = forecast.callers_until(ends_s) - forecast.callers_until(begins_s)
+        weight = model.policy.steps[progress.step].weight_bps / WHOLE_BPS
+        progress = CanaryProgress(progress.step + 1, canary=progress.canary + met * weight)
+        begins_s = ends_s
+    return tuple(times)
+
+
+def estimate_step(model: CanaryModel, progress: CanaryProgress, begins_s: float) -> StepTimes:
+    """Estimates one step. begins_s: its beginning in seconds from now; 0 for the current
+    step.
+    """
+    policy = model.policy
+    forecast = model.forecast
+    step = policy.steps[progress.step]
+    weight = step.weight_bps / WHOLE_BPS
+    most_s = begins_s + max(0.0, step.deadline_s - progress.lasted_s)
+    missing: float = max(0, max(1, step.min_exposures) - progress.counted)
+    if model.share > TYPICAL_SHARE:
+        missing += CAUTIOUS_DEVIATIONS * math.sqrt(missing)
+    met = forecast.callers_until(begins_s)
+    callers_s = find_time(
+        lambda at_s: (forecast.callers_until(at_s) - met) * weight >= missing, begins_s, most_s
+    )
+    windows_s = begins_s
+    if model.windows_s and progress.windows_left_s is not None:
+        windows_s = begins_s + progress.windows_left_s
+    elif model.windows_s:
+        windows_s = callers_s + model.windows_s + _half_block_s(policy, forecast, callers_s)
+    began = add_seconds(forecast.now, begins_s - progress.lasted_s)
+    floor_s = step.min_s
+    if step.min_peak_s:
+        peak_at = peak_reached_at(policy.peak, began, step.min_peak_s)
+        floor_s = max(floor_s, (peak_at - began).total_seconds())
+    certificate_s = begins_s
+    if step.certify:
+        certificate_s = _certified_s(model, progress, begins_s, most_s)
+    return StepTimes(
+        begins_s,
+        callers_s,
+        windows_s if windows_s <= most_s else math.inf,
+        max(begins_s, begins_s - progress.lasted_s + floor_s),
+        certificate_s,
+    )
+
+
+def _half_block_s(policy: CanaryPolicy, forecast: TrafficForecast, at_s: float) -> float:
+    """Returns half of a block's time: so long a counted caller waits for the block's end."""
+    if not math.isfinite(at_s):
+        return 0.0
+    callers = forecast.callers_until(at_s + BLOCK_S) - forecast.callers_until(at_s)
+    return BLOCK_S / 2.0 * min(1.0, policy.block_size / max(callers, 1.0))
+
+
+def _certified_s(
+    model: CanaryModel, progress: CanaryProgress, begins_s: float, most_s: float
+) -> float:
+    """Returns when a healthy canary is certified, in seconds from now; infinite for never.
+
+    Callers who are new to the rollout are evidence over all its periods. Each period has
+    evidence of its own besides, for which later periods need more callers.
+    """
+    policy = model.policy
+    forecast = model.forecast
+    step = policy.steps[progress.step]
+    weight = step.weight_bps / WHOLE_BPS
+    wanted = count_certifying(policy, step.weight_bps, model.failure_rate, model.share)
+    reached = progress.certificate
+    whole = max(0.0, wanted - progress.canary) if reached is None else wanted * (1.0 - reached)
+    new = forecast.new_callers_until(begins_s)
+    first = forecast.period(begins_s)
+    limit = math.log(policy.certificate)
+
+    def in_period(at_s: float) -> bool:
+        """Tells whether the evidence of the period of this moment certifies."""
+        period = forecast.period(at_s)
+        if period == 1:
+            return False
+        cost = (limit + period_cost(period)) / (limit - math.log(CARRIED_SHARE))
+        left = 1.0 - (reached or 0.0) if period == first else 1.0
+        return forecast.period_callers(begins_s, at_s) * weight >= wanted * cost * left
+
+    def is_certified(at_s: float) -> bool:
+        if (forecast.new_callers_until(at_s) - new) * weight >= whole:
+            return True
+        # A period's evidence is lost at its end, so only the first two ends can come first.
+        ends_s = [forecast.period_ends_s(begins_s, number) for number in (0, 1)]
+        return any(in_period(moment_s) for moment_s in (at_s, *ends_s) if moment_s <= at_s)
+
+    return find_time(is_certified, begins_s, most_s)
+
+
+def count_certifying(
+    policy: CanaryPolicy, weight_bps: int, failure_rate: float, share: float
+) -> float:
+    """Counts the canary callers after which `share` of the healthy canaries are certified in
+    the first period; infinite if MAX_BLOCKS blocks are too few. share: TYPICAL_SHARE or
+    CAUTIOUS_SHARE.
+    """
+    size, canary = block_size(policy, weight_bps)
+    rate = float(f"{max(failure_rate, LOWEST_RATE):.2g}")
+    terms = (policy.rho_ni, policy.p0, policy.certificate)
+    typical, cautious = simulate_crossings(size, canary, rate, terms)
+    return canary * (cautious if share > TYPICAL_SHARE else typical)
+
+
+def forecast_pace(pace: TrafficPace, now: datetime = MIDNIGHT) -> TrafficForecast:
+    """Returns a steady forecast, in which every caller comes with all requests at once."""
+    turns = pace.requests_per_hour / pace.units_per_hour
+    hourly = (pace.requests_per_hour,) * 24
+    return TrafficForecast(now, hourly, CallerCurve(turns=turns), began=now)
+
+
+def forecast_rollout(
+    rollout: Rollout,
+    blocks: Sequence[ObservationBlock],
+    parts: Sequence[TrafficPart],
+    now: datetime,
+) -> TrafficForecast | None:
+    """Forecasts the callers of a live rollout; None without a request in the last hour.
+
+    The callers that the rollout has counted correct the curve. Without traffic, the blocks
+    stand for it: their callers are the requests.
+    """
+    began = rollout.started_at
+    if not parts:
+        own = [TrafficPart(b.worker, b.opened_at, b.units, b.units) for b in blocks if b.units]
+        pace = measure_pace(own, now) if len(own) >= MIN_BLOCKS else None
+        if pace is None:
+            return None
+        return TrafficForecast(now, forecast_hours(own, pace, now), EACH_REQUEST, began)
+    pace = measure_pace(parts, now)
+    if pace is None:
+        return None
+    age_s = max(0.0, (now - began).total_seconds())
+    period = 1 + int(age_s // DAY_S)
+    begins = add_seconds(began, (period - 1) * DAY_S)
+    counted = sum(block.units for block in blocks if block.period == period)
+    earlier = sum(block.units for block in blocks if block.period < period)
+    requests = count_since(parts, begins, now)
+    curve = fit_curve(parts) or EACH_REQUEST
+    times = (counted + CURVE_PRIOR) / (curve.count(requests) + CURVE_PRIOR)
+    curve = CallerCurve(curve.pool * times, curve.turns / times)
+    hourly = forecast_hours(parts, pace, now)
+    return TrafficForecast(now, hourly, curve, began, counted, earlier)
+
+
 def plan_ramp(
-    policy: CanaryPolicy, pace: TrafficPace, windows_s: float = 0.0
+    policy: CanaryPolicy,
+    pace: TrafficPace,
+    windows_s: float = 0.0,
+    forecast: TrafficForecast | None = None,
 ) -> tuple[StepPlan, ...]:
-    """Plans each step from its typical start time: evidence restarts each day.
+    """Plans each step from its typical start time.
 
     windows_s: how long after a caller's first request its window is known, in seconds.
+    forecast: None for the steady `pace`.
     """
+    forecast = forecast or forecast_pace(pace)
+    typical = CanaryModel(policy, forecast, pace.failure_rate, windows_s)
+    cautious = replace(typical, share=CAUTIOUS_SHARE)
     plans: list[StepPlan] = []
-    spent_s = 0.0
-    for step in policy.steps:
-        planned = plan_step(policy, step, pace, spent_s, windows_s)
-        plans.append(planned)
-        spent_s += planned.typical_s if planned.typical_s is not None else step.deadline_s
-    return tuple(plans)
-
-
-def plan_step(
-    policy: CanaryPolicy,
-    step: CanaryStep,
-    pace: TrafficPace,
-    began_s: float,
-    windows_s: float,
-) -> StepPlan:
-    """Plans one step. began_s: seconds from the rollout's start to the step's. Ignores the
-    evidence of earlier steps, so the plan may be too long, but never too short. windows_s: see
-    `plan_ramp`.
-    """
-    per_second = pace.units_per_hour / 3600.0
-    share = step.weight_bps / 10_000
-    floor = max(step.min_s, step.min_peak_s)
-    least = math.inf
-    if per_second > 0:
-        reached_s = max(1, step.min_exposures) / (share * per_second)
-        least = max(floor, reached_s + windows_s)
-    typical = cautious = least
-    exposures: int | None = step.min_exposures
-    if step.certify and per_second > 0:
-        half, most = certification_times(
-            policy,
-            step,
-            pace,
-            began_s,
+    begins_s = canary = 0.0
+    for number, step in enumerate(policy.steps):
+        progress = CanaryProgress(number, canary=canary)
+        ends_s = estimate_step(typical, progress, begins_s).ends_s
+        late_s = estimate_step(cautious, progress, begins_s).ends_s
+        is_known = math.isfinite(ends_s)
+        until_s = ends_s if is_known else begins_s + step.deadline_s
+        callers = forecast.callers_until(until_s) - forecast.callers_until(begins_s)
+        met = callers * step.weight_bps / WHOLE_BPS
+        plans.append(
+            StepPlan(
+                weight_bps=step.weight_bps,
+                min_exposures=step.min_exposures,
+                certify=step.certify,
+                deadline_s=step.deadline_s,
+                floor_s=max(step.min_s, step.min_peak_s),
+                exposures=math.ceil(met) if is_known else None,
+                typical_s=ends_s - begins_s if is_known else None,
+                cautious_s=late_s - begins_s if math.isfinite(late_s) else None,
+            )
         )
-        typical = max(least, half)
-        cautious = max(least, most)
-        exposures = math.ceil(typical * per_second * share) if math.isfinite(typical) else None
-    return StepPlan(
-        weight_bps=step.weight_bps,
-        min_exposures=step.min_exposures,
-        certify=step.certify,
-        deadline_s=step.deadline_s,
-        floor_s=floor,
-        exposures=exposures,
-        typical_s=typical if math.isfinite(typical) else None,
-        cautious_s=cautious if math.isfinite(cautious) else None,
-    )
-
-
-def certification_times(
-    policy: CanaryPolicy,
-    step: CanaryStep,
-    pace: TrafficPace,
-    began_s: float,
-) -> tuple[float, float]:
-    """Returns the seconds until half, and until four of five, of healthy canaries are
-    certified.
-
-    Infinite if it takes longer than the step's deadline, or than MAX_BLOCKS.
-    """
-    size, canary = block_size(policy, step.weight_bps)
-    block_s = size / (pace.units_per_hour / 3600.0)
-    blocks = min(MAX_BLOCKS, max(1, int(step.deadline_s / block_s)))
-    rate = round(max(pace.failure_rate, LOWEST_RATE), 5)
-    needed = simulate_crossings(
-        size,
-        canary,
-        rate,
-        blocks,
-        block_s,
-        began_s,
-        (policy.rho_ni, policy.p0, policy.certificate),
-    )
-    return needed[0] * block_s, needed[1] * block_s
+        canary += met
+        begins_s = until_s
+    return tuple(plans)
 
 
 def block_size(policy: CanaryPolicy, weight_bps: int) -> tuple[int, int]:
@@ -160,42 +370,36 @@ def block_size(policy: CanaryPolicy, weight_bps: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=256)
 def simulate_crossings(
-    size: int,
-    canary: int,
-    rate: float,
-    blocks: int,
-    block_s: float,
-    began_s: float,
-    terms: tuple[float, float, float],
+    size: int, canary: int, rate: float, terms: tuple[float, float, float]
 ) -> tuple[float, float]:
     """Returns the blocks until half, and until four of five, of RUNS simulated canaries are
     certified.
 
-    block_s: duration of a block in seconds. terms: rho_ni, p0 and the certificate's level. The
-    simulation assumes that all callers return each day: others would add evidence over all
-    days, but their number is unknown.
+    terms: rho_ni, p0 and the certificate's level.
     """
     rho_ni, p0, level = terms
-    chance = np.random.default_rng(SEED)
-    theirs = chance.binomial(canary, rate, (RUNS, blocks))
-    ours = chance.binomial(size - canary, rate, (RUNS, blocks))
-    day = ((began_s + block_s * np.arange(blocks)) // DAY_S).astype(int)
-    rest = 2.0 * (1.0 - CARRIED_SHARE) / ((day + 1.0) * (day + 2.0))
-    limit = math.log(level) - np.log(np.where(day, rest, CARRIED_SHARE))
-    logs = np.logaddexp(
-        _compute_odds_evidence(ours, theirs, day, (size, canary, rho_ni)),
-        _compute_rate_evidence(theirs, day, (canary, p0)),
-    ) - math.log(2.0)
-    over = logs >= limit
-    first = np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, math.inf)
-    typical, cautious = np.sort(first)[[math.ceil(RUNS * q) - 1 for q in (0.5, CAUTIOUS_SHARE)]]
-    return float(typical), float(cautious)
+    limit = math.log(level) - math.log(CARRIED_SHARE)
+    blocks = FIRST_BLOCKS
+    while True:
+        chance = np.random.default_rng(SEED)
+        theirs = chance.binomial(canary, rate, (RUNS, blocks))
+        ours = chance.binomial(size - canary, rate, (RUNS, blocks))
+        logs = np.logaddexp(
+            _compute_odds_evidence(ours, theirs, (size, canary, rho_ni)),
+            _compute_rate_evidence(theirs, (canary, p0)),
+        ) - math.log(2.0)
+        over = logs >= limit
+        first = np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, math.inf)
+        ranks = [math.ceil(RUNS * share) - 1 for share in (TYPICAL_SHARE, CAUTIOUS_SHARE)]
+        typical, cautious = np.sort(first)[ranks]
+        if math.isfinite(cautious) or blocks >= MAX_BLOCKS:
+            return float(typical), float(cautious)
+        blocks *= 4
 
 
 def _compute_odds_evidence(
     ours: Ints,
     theirs: Ints,
-    day: Ints,
     block: tuple[int, int, float],
 ) -> Floats:
     """Computes `fisher.log_odds_e` for all runs at once, by run and block."""
@@ -209,30 +413,21 @@ def _compute_odds_evidence(
     table = np.array([log_factors(size, canary, int(f), int(y), odds=odds) for f, y in pairs.T])
     factors = table[np.ravel(places)].reshape(*ours.shape, len(HEALTHY_GRID))
     return log_mean_rows(
-        [_sum_within_days(factors[:, :, k], day) for k in range(len(HEALTHY_GRID))]
+        [np.cumsum(factors[:, :, k], axis=1) for k in range(len(HEALTHY_GRID))]
     )
 
 
 def _compute_rate_evidence(
     theirs: Ints,
-    day: Ints,
     terms: tuple[int, float],
 ) -> Floats:
     """Computes `fisher.log_rate_e` for all runs at once."""
     canary, p0 = terms
-    failed = _sum_within_days(theirs.astype(float), day)
-    clean = _sum_within_days((canary - theirs).astype(float), day)
+    failed = np.cumsum(theirs.astype(float), axis=1)
+    clean = np.cumsum((canary - theirs).astype(float), axis=1)
     never = np.where(failed > 0, -math.inf, -clean * math.log1p(-p0))
     some = [
         failed * math.log(p1 / p0) + clean * (math.log1p(-p1) - math.log1p(-p0))
         for p1 in (p0 / 4.0, p0 / 2.0)
     ]
     return log_mean_rows([never, *some])
-
-
-def _sum_within_days(factors: Floats, day: Ints) -> Floats:
-    """Computes running sums that start again each day."""
-    total = np.cumsum(factors, axis=1)
-    starts = np.searchsorted(day, day)
-    before = np.concatenate([np.zeros((len(total), 1)), total], axis=1)
-    return np.asarray(total - before[:, starts], dtype=np.float64)

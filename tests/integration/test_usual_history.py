@@ -5,6 +5,7 @@ from typing import Final
 
 import pytest
 
+from harness.gate.caller_forecast import TrafficPart
 from harness.gate.online.guardrails import ExposureRule, Guardrail
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.usual_rate import DayCount, bound_usual_rate
@@ -88,6 +89,29 @@ def test_first_requests_and_windows_of_the_incumbents_arm_add_up(
     firsts, windows = Guardrail.ERRORS, Guardrail.CALLER_ERRORS
     assert found == {firsts: DayCount(2_005, 25), windows: DayCount(900, 40)}
     assert none == {firsts: DayCount(0, 0), windows: DayCount(0, 0)}
+
+
+@pytest.mark.both_databases
+def test_parts_of_ten_minutes_have_the_requests_and_callers_of_each_process(
+    world: SmallInstallation,
+) -> None:
+    begin = world.clock.now().replace(minute=0, second=0, microsecond=0) - HOUR
+    minute = timedelta(minutes=1)
+    record(world, begin + 2 * minute)
+    record(world, begin + 9 * minute, arm="canary", first=(300, 0))
+    record(world, begin + 10 * minute, first=(5, 0))
+    record(world, begin + 11 * minute, arm="keep_warm")
+    record(world, begin - DAY)
+
+    with world.store.read() as tx:
+        found = Observations(tx).parts("chat", since=begin)
+        none = Observations(tx).parts("other", since=begin)
+
+    assert found == [
+        TrafficPart("w", begin + 2 * minute, 2_000, 1_300),
+        TrafficPart("w", begin + 10 * minute, 1_000, 5),
+    ]
+    assert none == []
 
 
 def test_a_canary_begins_with_the_usual_rate_of_the_days_before(

@@ -3,46 +3,38 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.canary import duration_estimate
+from harness.canary.duration_estimate import MeasuredTraffic
+from harness.frame.errors import InputError
 from harness.gate import explain
-from harness.gate.online.observation import ObservationBlock, TrafficTotal
+from harness.gate.caller_forecast import TrafficPart
+from harness.gate.online.observation import ObservationBlock
 from harness.gate.policy import CanaryPolicy
-from harness.gate.ramp import TrafficPace, plan_ramp
-from harness.routing.reports.monthly_bill import measure_bill
+from harness.gate.ramp import EstimateState, plan_ramp
 
 NOW = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
 POLICY = CanaryPolicy()
 
 
-def recorded(
-    requests: int,
-    lasting: timedelta,
-    charged: int = 0,
-) -> list[TrafficTotal]:
-    first = NOW - lasting
+def recorded(requests: int, lasting: timedelta, callers: int = 0) -> list[TrafficPart]:
+    """Returns the parts of ten minutes in which so many requests came, evenly."""
+    number = max(1, round(lasting / timedelta(minutes=10)))
+    begins = [NOW - lasting + n * lasting / number for n in range(number)]
+    shares = [requests * (n + 1) // number - requests * n // number for n in range(number)]
+    counts = [callers * (n + 1) // number - callers * n // number for n in range(number)]
     return [
-        TrafficTotal(
-            "support",
-            "incumbent",
-            "t",
-            first,
-            NOW,
-            requests,
-            0,
-            charged,
-            0,
-            10,
-            0,
-            10,
-            0.1,
-            0,
-        )
+        TrafficPart("w", began, *both)
+        for began, *both in zip(begins, shares, counts, strict=True)
     ]
 
 
-def pace(totals: list[TrafficTotal]) -> TrafficPace:
-    traffic_pace = duration_estimate.compute_pace(totals, None, POLICY, NOW)
-    assert traffic_pace is not None
-    return traffic_pace
+def measure(
+    parts: list[TrafficPart],
+    exposures: float | None = None,
+    rate: tuple[float, bool] = (0.01, False),
+) -> MeasuredTraffic:
+    traffic = duration_estimate.measure_traffic(parts, exposures, rate, NOW)
+    assert traffic is not None
+    return traffic
 
 
 @pytest.mark.parametrize(
@@ -51,34 +43,35 @@ def pace(totals: list[TrafficTotal]) -> TrafficPace:
         (20, 2, 1_200),
         (540, 60, 32_400),
         (43_200, 3_600, 43_200),
-        (12, 86_400, 0.5),
+        (14_400, 86_400, 600),
     ],
 )
-def test_the_pace_is_reckoned_over_what_the_records_cover_and_a_minute_at_least(
+def test_the_pace_is_that_of_the_last_hour_and_of_a_minute_at_least(
     requests: int,
     lasting_s: int,
     per_hour: float,
 ) -> None:
-    traffic_pace = pace(recorded(requests, timedelta(seconds=lasting_s)))
-    assert traffic_pace.requests_per_hour == pytest.approx(per_hour)
+    found = measure(recorded(requests, timedelta(seconds=lasting_s)))
+    assert found.pace.requests_per_hour == pytest.approx(per_hour)
+    assert found.forecast.requests_until(3_600.0) == pytest.approx(per_hour)
 
 
-@pytest.mark.parametrize("lasting_s", [0, 2, 75, 4_000])
-def test_the_plan_and_the_monthly_bill_know_the_same_pace(lasting_s: int) -> None:
-    totals = recorded(300, timedelta(seconds=lasting_s))
-    a_month = measure_bill(totals, "t", None, NOW).requests_per_month
-    assert pace(totals).requests_per_hour * 720 == pytest.approx(a_month)
+def test_without_a_request_in_the_last_hour_there_is_no_pace() -> None:
+    earlier = [TrafficPart("w", NOW - timedelta(hours=2), 5_000, 900)]
+    rate = (0.01, False)
+    assert duration_estimate.measure_traffic([], None, rate, NOW) is None
+    assert duration_estimate.measure_traffic(earlier, None, rate, NOW) is None
 
 
-def test_a_failure_rate_that_nobody_measured_is_called_assumed() -> None:
-    found = pace(recorded(20, timedelta(minutes=1)))
+def test_a_failure_rate_of_too_few_requests_is_called_assumed() -> None:
+    found = measure(recorded(20, timedelta(minutes=1))).pace
     words = explain.ramp_summary(found, plan_ramp(POLICY, found))
     assert "a failure rate of 1 % is assumed (the policy's `p0`)" in words
     assert "fail today" not in words
 
 
-def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
-    found = pace(recorded(1_000, timedelta(minutes=5), charged=20))
+def test_a_failure_rate_of_enough_requests_is_called_measured() -> None:
+    found = measure(recorded(1_000, timedelta(minutes=5)), rate=(0.02, True)).pace
     assert "2 % of requests fail today" in explain.ramp_summary(found, plan_ramp(POLICY, found))
 
 
@@ -104,49 +97,58 @@ def test_new_keys_an_hour_are_told_by_blocks_that_span_ten_minutes_at_least(
 
 
 @pytest.mark.parametrize(
-    ("counted", "per_hour", "measured"),
+    ("exposures", "per_hour", "measured"),
     [
         (None, 1_200.0, False),
         (40.0, 40.0, True),
         (9_000.0, 1_200.0, True),
     ],
 )
-def test_a_pace_of_keys_is_measured_where_they_were_counted_and_is_never_above_that_of_requests(
-    counted: float | None,
+def test_an_earlier_canary_gives_the_pace_of_callers_where_no_router_counts_them(
+    exposures: float | None,
     per_hour: float,
     *,
     measured: bool,
 ) -> None:
-    totals = recorded(100, timedelta(minutes=5))
+    found = measure(recorded(100, timedelta(minutes=5)), exposures).pace
 
-    found = duration_estimate.compute_pace(totals, counted, CanaryPolicy(), NOW)
-
-    assert found is not None
-    assert (found.units_per_hour, found.measured) == (per_hour, measured)
-    assert found.rate_measured
+    assert found.units_per_hour == pytest.approx(per_hour)
+    assert found.measured is measured
 
 
-@pytest.mark.parametrize(
-    ("requests", "in_time"),
-    [
-        (10**7, True),
-        (1, False),
-        (0, False),
-    ],
-)
-def test_a_ramp_is_in_time_where_each_step_is(requests: int, *, in_time: bool) -> None:
-    found = pace(recorded(requests, timedelta(hours=1))) if requests else None
-    steps = plan_ramp(POLICY, found) if found else ()
+def test_the_callers_that_the_routers_counted_give_the_pace_of_callers() -> None:
+    found = measure(recorded(9_000, timedelta(hours=22), 2_000))
 
-    ramp = duration_estimate.RampPlan("support", POLICY, found, tuple(steps), (), "")
-
-    assert ramp.in_time is in_time
+    assert found.pace.measured
+    assert found.callers_per_day == pytest.approx(2_000 * 24 / 22, rel=0.1)
 
 
-def test_callers_of_a_minute_are_told_as_a_rate_per_day() -> None:
+@pytest.mark.parametrize(("requests", "in_time"), [(10**7, True), (1, False), (0, False)])
+def test_a_ramp_is_in_time_if_each_step_is(requests: int, *, in_time: bool) -> None:
+    pace = measure(recorded(requests, timedelta(hours=1))).pace if requests else None
+    steps = plan_ramp(POLICY, pace) if pace else ()
+
+    plan = duration_estimate.RampPlan("support", POLICY, pace, tuple(steps), (), "")
+
+    assert plan.in_time is in_time
+    states = {10**7: EstimateState.KNOWN, 1: EstimateState.NOT_IN_TIME}
+    assert plan.state is states.get(requests, EstimateState.NO_TRAFFIC)
+
+
+def test_expected_traffic_gives_a_plan_before_any_request() -> None:
+    expected = duration_estimate.expect_traffic(2_000.0, 9_000.0)
+    assert expected is not None
+    found = duration_estimate.assume_traffic(expected, [], POLICY, NOW)
+
+    assert found.callers_per_day == pytest.approx(2_000.0)
+    assert found.pace.requests_per_hour == 375.0
+    assert duration_estimate.expect_traffic(None, None) is None
+    with pytest.raises(InputError, match="set --callers-per-day, too"):
+        duration_estimate.expect_traffic(None, 9_000.0)
+    with pytest.raises(InputError, match="at least one request"):
+        duration_estimate.expect_traffic(2_000.0, 900.0)
+
+
+def test_callers_of_a_minute_are_a_rate_per_day() -> None:
     said = duration_estimate.describe_short_period(10, 60.0)
     assert said.startswith("At most 10 callers came in 1 min, or 14,000 a day")
-
-
-def test_without_a_request_there_is_no_pace() -> None:
-    assert duration_estimate.compute_pace([], None, POLICY, NOW) is None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field
 
 from harness.canary import duration_estimate, shadows
@@ -83,9 +83,14 @@ def plan_canary(
     caller: CallerParam,
     route: str,
     policy: str | None = None,
+    callers_per_day: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
+    requests_per_day: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
 ) -> RampPlan:
-    """Estimates how long each step of a canary would take at today's traffic."""
-    return duration_estimate.estimate_for_route(caller.ctx, route, policy)
+    """Estimates how long each step of a canary would take at the last hour's pace, or at the
+    traffic that you expect.
+    """
+    expected = duration_estimate.expect_traffic(callers_per_day, requests_per_day)
+    return duration_estimate.estimate_for_route(caller.ctx, route, policy, expected)
 
 
 def _add_operation(signal: RolloutSignal, text: str) -> None:

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.frame.records.columns import EPOCH, UtcTime
+from harness.frame.records.columns import EPOCH, MICROSECOND, UtcTime
 from harness.frame.records.transaction import Transaction
+from harness.gate.caller_forecast import PART, TrafficPart
 from harness.gate.online.observation import TrafficPoint, TrafficTotal
 from harness.routing.records.traffic_tables import (
     DAY,
@@ -30,6 +31,7 @@ from harness.routing.records.traffic_tables import (
     traffic_point_from_row,
 )
 from harness.routing.reliability.latency import merge_histograms
+from harness.routing.table import Arm
 
 # The end of a span without an end. Without this bound, SQLite estimates that a quarter of the
 # table matches, and does not use the index.
@@ -119,6 +121,17 @@ class Traffic:
                 sums[key] = merge_histograms([sums.get(key, {}), row_histogram])
         return sums
 
+    def parts(self, route: str, *, since: datetime) -> Sequence[TrafficPart]:
+        """Sums up a route's requests by process and PART, and the callers that each process
+        counted among them. Leaves out requests that keep a target warm.
+        """
+        rows = self._tx.read(_PARTS, {"of": route, "begin": since, "end": OPEN_END})
+        # PostgreSQL returns a sum of integers as a decimal.
+        return [
+            TrafficPart(row.worker, row.began, int(row.requests), int(row.callers))
+            for row in rows
+        ]
+
     def traffic_points(
         self,
         *,
@@ -190,6 +203,27 @@ def _totals_query(of_route: bool) -> sa.Select[Any]:  # noqa: FBT001 - a key of 
             part = part.where(table.c.route == sa.bindparam("of"))
         parts.append(part.where(_is_within(_BEGIN_COLUMNS[table], f"{name}_")))
     return _union_totals(parts)
+
+
+_PART_BEGIN: Final = sa.type_coerce(traffic.c.minute, sa.BigInteger) - sa.type_coerce(
+    traffic.c.minute, sa.BigInteger
+) % (PART // MICROSECOND)
+_FIRST_MINUTE: Final = sa.func.min(traffic.c.minute, type_=UtcTime())
+_PARTS: Final = (
+    sa.select(
+        traffic.c.worker,
+        _FIRST_MINUTE.label("began"),
+        sa.func.sum(traffic.c.requests).label("requests"),
+        sa.func.sum(traffic.c.first_requests).label("callers"),
+    )
+    .where(
+        traffic.c.route == sa.bindparam("of"),
+        traffic.c.arm != sa.bindparam("arm", Arm.KEEP_WARM, type_=traffic.c.arm.type),
+        _is_within(traffic.c.minute),
+    )
+    .group_by(traffic.c.worker, _PART_BEGIN)
+    .order_by(_FIRST_MINUTE, traffic.c.worker)
+)
 
 
 @cache

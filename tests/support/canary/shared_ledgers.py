@@ -49,6 +49,7 @@ class SharedLedgers:
 
     def __init__(self, rule: ExposureRule, routers: int = 1) -> None:
         self.rule = rule
+        self.start = START
         self.now = 0.0
         self.away = False
         self.ledgers = [Ledger("r", f"w-{n}", rule) for n in range(routers)]
@@ -58,7 +59,7 @@ class SharedLedgers:
 
     @property
     def at(self) -> datetime:
-        return START + timedelta(seconds=self.now)
+        return self.start + timedelta(seconds=self.now)
 
     def admit(
         self,

@@ -54,10 +54,25 @@ def plan_ramp(
     route: str,
     *,
     policy: str | None = opt("Name of a policy. [default: the route's]"),
+    callers_per_day: float | None = opt(
+        "Callers that you expect a day. [default: the recorded ones]",
+        type=FiniteRange(0, min_open=True),
+        metavar="N",
+    ),
+    requests_per_day: float | None = opt(
+        "With --callers-per-day: their requests a day. [default: one for each caller]",
+        type=FiniteRange(0, min_open=True),
+        metavar="N",
+    ),
 ) -> None:
-    """Estimate the duration of a canary on ROUTE at today's traffic."""
-    plan = duration_estimate.estimate_for_route(session.context, route, policy)
-    if output.documented({**build_plan_json(plan), "in_time": plan.in_time}):
+    """Estimate the duration of a canary on ROUTE at the last hour's pace.
+
+    With --callers-per-day and --requests-per-day, the command needs no recorded traffic.
+    """
+    expected = duration_estimate.expect_traffic(callers_per_day, requests_per_day)
+    plan = duration_estimate.estimate_for_route(session.context, route, policy, expected)
+    facts = {"in_time": plan.in_time, "state": plan.state}
+    if output.documented({**build_plan_json(plan), **facts}):
         return
     print_plan(plan)
 
