@@ -20,6 +20,7 @@ class Severity(IntEnum):
 class AlertKind(StrEnum):
     BREAKER_OPEN = "breaker_open"
     TARGET_SILENT = "target_silent"
+    PROVIDER_DOWN = "provider_down"
     ROUTE_DOWN = "route_down"
     ON_FALLBACK = "on_fallback"
     OUR_KEY = "our_key"
@@ -96,6 +97,11 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "see the provider's status page; `swapgate route fallback add` gives the route another "
         "target, which then answers such callers",
         silent=_WORKER,
+    ),
+    _K.PROVIDER_DOWN: AlertRule(
+        _S.WARNING,
+        "start the server if it is yours, else see the status page of PROVIDER; `swapgate "
+        "route fallback add` gives a route another target. The alert ends with the first answer",
     ),
     _K.ROUTE_DOWN: AlertRule(
         _S.CRITICAL,

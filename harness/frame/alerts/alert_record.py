@@ -236,6 +236,7 @@ PAGE_BY_KIND: Final = {
     _K.BREAKER_OPEN: "/traffic",
     _K.OUR_KEY: "/providers",
     _K.QUOTA: "/providers",
+    _K.PROVIDER_DOWN: "/providers",
     _K.SIGN_IN_ENDED: "/providers",
     _K.TOKEN_NOT_RENEWED: "/providers",
     _K.KEY_BUDGET: "/keys",

@@ -60,9 +60,12 @@ ALERTS: Final[Mapping[OutageKind, AlertKind]] = {
     OutageKind.ON_FALLBACK: AlertKind.ON_FALLBACK,
 }
 _OUTAGES: Final = {alert: kind for kind, alert in ALERTS.items()}
-# While such an alert is open, routers do not call the target, or the provider's targets.
+# While such an alert is open, routers do not call the target, or the provider's targets, or the
+# provider does not answer the control plane's checks.
 _TARGET_ALERTS: Final = frozenset({AlertKind.BREAKER_OPEN, AlertKind.MODEL_UNKNOWN})
-_PROVIDER_ALERTS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
+_PROVIDER_ALERTS: Final = frozenset(
+    {AlertKind.OUR_KEY, AlertKind.QUOTA, AlertKind.PROVIDER_DOWN}
+)
 _NO_KEY: Final = "none"
 _Scores = Callable[[str], Sequence[MeasuredScore]]  # a target's scores, by its id
 
@@ -77,6 +80,8 @@ class OutageView:
     difference: str = ""  # its price and quality compared with the incumbent's
     switch: str = ""  # the kill switch that changes the route's plan; empty without one
     tests: str = ""  # sentences about evals that use up the callers' rate limit; empty for none
+    # The route's providers that do not answer the control plane's checks.
+    silent_providers: tuple[str, ...] = ()
 
     @property
     def kind(self) -> OutageKind:
@@ -105,7 +110,7 @@ class OutageView:
         outage = self.outage
         since = f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
         if not outage.requests:
-            return f"{since} the routers call none of its targets."
+            return f"{since} {self._cause_without_requests}"
         requests = format_quantity(outage.requests, "request")
         if self.kind is OutageKind.ON_FALLBACK:
             fallbacks = f"fallbacks answered {outage.carried:,} of {requests}"
@@ -138,6 +143,15 @@ class OutageView:
         return f"{text}. The others got one."
 
     @property
+    def _cause_without_requests(self) -> str:
+        """The end of a sentence that says why no target can answer."""
+        if not self.silent_providers:
+            return "the routers call none of its targets."
+        names = ", ".join(self.silent_providers)
+        verb = "does" if len(self.silent_providers) == 1 else "do"
+        return f"no target of the route answers: {names} {verb} not answer Swapgate's checks."
+
+    @property
     def _refusal(self) -> str:
         """Explains why the router calls no target, in sentences."""
         if self.switch:
@@ -151,11 +165,12 @@ class OutageView:
 @dataclass(frozen=True, slots=True)
 class _OpenCircuits:
     """The times since which routers call no target of an id, and no target of a provider, from
-    open alerts.
+    open alerts. silent: the providers that do not answer checks.
     """
 
     targets: Mapping[str, datetime]
     providers: Mapping[str, datetime]
+    silent: frozenset[str]
 
     @classmethod
     def from_alerts(cls, open_alerts: Iterable[AlertRecord]) -> "_OpenCircuits":
@@ -164,13 +179,16 @@ class _OpenCircuits:
         """
         targets = {}
         providers = {}
+        silent = set()
         for record in open_alerts:
             subject, *key_names = record.key.split(":")[1:] or [""]
             if record.kind in _TARGET_ALERTS:
                 targets[subject] = record.first_seen
             elif record.kind in _PROVIDER_ALERTS and key_names in ([], [_NO_KEY]):
                 providers[subject] = record.first_seen
-        return cls(targets, providers)
+            if record.kind is AlertKind.PROVIDER_DOWN:
+                silent.add(subject)
+        return cls(targets, providers, frozenset(silent))
 
     def among(self, targets: Iterable[Target]) -> Mapping[str, datetime]:
         """Returns when each of the targets stopped getting requests, by id; omits the
@@ -225,7 +243,9 @@ def load_outages(
                         alerts_since.get(f"{ALERTS[outage.kind].value}:{name}"),
                         now,
                     )
-                    view = _build_view(tx, route, targets_by_id, outage, scores)
+                    view = _build_view(
+                        tx, route, targets_by_id, outage, scores, circuits.silent
+                    )
                     views[name] = replace(
                         view, switch=_switch_reason(route, targets_by_id, switches)
                     )
@@ -372,8 +392,11 @@ def _build_view(
     targets: Mapping[str, Target],
     outage: RouteOutage,
     scores: _Scores,
+    silent_providers: Collection[str],
 ) -> OutageView:
-    """Builds the view of an outage. targets: of the route, by id."""
+    """Builds the view of an outage. targets: of the route, by id. silent_providers: those that
+    do not answer checks.
+    """
     incumbent = targets[route.incumbent]
     fallback = targets.get(outage.fallback)
     difference = ""
@@ -384,8 +407,15 @@ def _build_view(
             *_score_differences(scores, route, incumbent, fallback),
         )
         difference = f"{'; '.join(differences)}."
-    tests = _describe_eval_load(tx, {target.provider for target in targets.values()})
-    return OutageView(outage, incumbent, fallback, difference, tests=tests)
+    providers = {target.provider for target in targets.values()}
+    return OutageView(
+        outage,
+        incumbent,
+        fallback,
+        difference,
+        tests=_describe_eval_load(tx, providers),
+        silent_providers=tuple(sorted(providers.intersection(silent_providers))),
+    )
 
 
 def _describe_eval_load(tx: Transaction, providers: Collection[str]) -> str:
