@@ -118,7 +118,9 @@ def _show_routes(
     )
     all_as_cards = len(overview.names) <= FEW_ROUTES
     cards = [
-        status for status in statuses if all_as_cards or status.state is not RouteState.STEADY
+        status
+        for status in statuses
+        if all_as_cards or status.state not in (RouteState.STEADY, RouteState.NO_ROUTER)
     ]
     cards = cards[:MOST_CARDS]
     _show_cards(cards, overview.at)
@@ -291,6 +293,7 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.CANARY: ("◐", Tone.BETTER),
     RouteState.BAKING: ("◐", Tone.BETTER),
     RouteState.EVALUATING: ("◷", Tone.NEUTRAL),
+    RouteState.NO_ROUTER: ("?", Tone.UNDECIDED),
     RouteState.STEADY: ("=", Tone.NEUTRAL),
 }
 
@@ -314,6 +317,7 @@ def _write_headline(
         now,
         unconfirmed=unconfirmed,
         others=overview.others,
+        has_router=overview.now.has_router,
         mark=strong,
     )
     return markup.keep_units(needs), markup.keep_units(" · ".join([*news, note]))

@@ -130,7 +130,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             provider_watch.ProviderWatch(control.provider_check_interval_s),
             every_s=provider_watch.WATCH_S,
         ),
-        lead_job("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
+        lead_job("outages", outages.OutageWatch(), every_s=OUTAGES_EVERY_S),
         lead_job(
             "alerts",
             alert_delivery.run_once,

@@ -71,6 +71,7 @@ class AlertRule:
     # Swapgate drops a source that reports nothing for this time, because a dead worker cannot
     # report the end of its cause. None if the control plane itself checks the cause.
     silent: timedelta | None = None
+    by_router: bool = True  # routers report it; means nothing without `silent`
     remind: timedelta = timedelta(hours=24)  # the interval of reminders while the cause lasts
 
 
@@ -101,7 +102,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.PROVIDER_DOWN: AlertRule(
         _S.WARNING,
         "start the server if it is yours, else see the status page of PROVIDER; `swapgate "
-        "route fallback add` gives a route another target. The alert ends with the first answer",
+        "route fallback add` gives a route another target. The first answer ends the alert",
     ),
     _K.ROUTE_DOWN: AlertRule(
         _S.CRITICAL,
@@ -319,6 +320,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "do what the alert says; before you change the shares in the gateway yourself, end "
         "`swapgate serve drive`",
         silent=_WORKER,
+        by_router=False,
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

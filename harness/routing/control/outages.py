@@ -38,6 +38,7 @@ from harness.providers.registry.targets import describe_price, find_price
 from harness.providers.target import MeasuredScore, Target
 from harness.routing.context import RoutingContext
 from harness.routing.control import routes
+from harness.routing.control.failure_runs import FailureRun, follow_run
 from harness.routing.control.outage_rule import (
     FRESH,
     RECENT,
@@ -202,10 +203,13 @@ class _OpenCircuits:
 
 
 def load_outages(
-    ctx: RoutingContext, names: Collection[str] | None = None
+    ctx: RoutingContext,
+    names: Collection[str] | None = None,
+    *,
+    failing_in_a_row: Collection[str] = (),
 ) -> Mapping[str, OutageView]:
     """Loads the outages of all routes or of `names`. Skips a route with an invalid
-    signature.
+    signature. failing_in_a_row: routes whose targets failed the last requests.
     """
     now = ctx.clock.now()
     views = {}
@@ -236,7 +240,14 @@ def load_outages(
                 }
                 open_since = circuits.among(targets_by_id.values())
                 kind = _OUTAGES.get(alerted_kinds[name]) if name in alerted_kinds else None
-                outage = find_outage(route, minutes.get(name, ()), open_since, now, kind)
+                outage = find_outage(
+                    route,
+                    minutes.get(name, ()),
+                    open_since,
+                    now,
+                    kind,
+                    fails_in_a_row=name in failing_in_a_row,
+                )
                 if outage is not None:
                     outage = _extend_to_alert(
                         outage,
@@ -252,7 +263,24 @@ def load_outages(
     return views
 
 
-def update_outage_alerts(ctx: RoutingContext) -> None:
+class OutageWatch:
+    """Keeps the alerts of all routes' outages, and remembers which requests failed in a row."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, FailureRun] = {}
+
+    def __call__(self, ctx: RoutingContext) -> None:
+        with ctx.store.read() as tx:
+            outcomes = Observations(tx).minute_outcomes(since=tx.now() - FRESH)
+        self._runs = {
+            route: follow_run(self._runs.get(route), minutes)
+            for route, minutes in outcomes.items()
+        }
+        failing = {route for route, run in self._runs.items() if run.shows_outage}
+        update_outage_alerts(ctx, failing)
+
+
+def update_outage_alerts(ctx: RoutingContext, failing_in_a_row: Collection[str] = ()) -> None:
     """Opens, updates and resolves the alerts of all routes' outages.
 
     If a route changes from one kind of outage to the other, people get one message
@@ -263,7 +291,7 @@ def update_outage_alerts(ctx: RoutingContext) -> None:
         (ALERTS[view.kind], name): AlertNotice(
             f"route {name}", _write_title(name, view), view.reason
         )
-        for name, view in load_outages(ctx).items()
+        for name, view in load_outages(ctx, failing_in_a_row=failing_in_a_row).items()
     }
     for kind, name in alerts.list_open(ctx, *ALERTS.values()) - notices.keys():
         successor = next(

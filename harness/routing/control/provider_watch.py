@@ -93,7 +93,7 @@ def build_notice(state: ProviderState) -> AlertNotice | None:
     return AlertNotice(
         f"provider {name}",
         f"provider {name} does not answer",
-        f"{FAILED_CHECKS} checks in a row failed, the last one with: {state.fault}.",
+        f"{FAILED_CHECKS} checks in a row failed: {state.fault}.",
     )
 
 
@@ -164,15 +164,16 @@ class ProviderWatch:
         began_at_s = ctx.clock.monotonic()
 
         def check(provider: Provider) -> ProviderState:
-            fault = self._find_lasting_fault(ctx, provider)
             former = self._states.get(provider.name)
+            checks = 1 if former is not None and former.fault else FAILED_CHECKS
+            fault = self._find_lasting_fault(ctx, provider, checks)
             return update_state(former, provider, fault, began_at, began_at_s)
 
         with ThreadPoolExecutor(AT_ONCE, "provider check") as pool:
             return list(pool.map(check, providers))
 
-    def _find_lasting_fault(self, ctx: RoutingContext, provider: Provider) -> str:
-        """Returns the fault of FAILED_CHECKS checks in a row; empty if one gets an answer.
+    def _find_lasting_fault(self, ctx: RoutingContext, provider: Provider, checks: int) -> str:
+        """Returns the last fault if all checks fail; empty if one gets an answer.
 
         Does not call a provider without an address, and none without its key: routers do not
         call it either, and report the missing key. Raises ConfigError in a process that calls
@@ -190,7 +191,7 @@ class ProviderWatch:
         if not called.api_base or lacks_key(called, keys):
             return ""
         fault = ""
-        for number in range(FAILED_CHECKS):
+        for number in range(checks):
             if number:
                 self._pause(REPEAT_PAUSE_S)
             secret = keys[0].secret if keys else ""

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
+from harness.routing.records.router_reports import RouterReport, RouterReports
 from harness.routing.records.routes import Routing
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import BUCKETS, Route, RouteRecord
@@ -221,6 +223,10 @@ class SmallInstallation:
             Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices),
         )
         self.add_route("chat")
+        # Beside this control plane a router serves, at any time of the clock.
+        report = RouterReport("router", self.clock.now(), datetime.max.replace(tzinfo=UTC))
+        with self.store.write() as tx:
+            RouterReports(tx).keep(report)
 
     def add_route(self, name: str, incumbent: str = "sim/base") -> Route:
         settings = RouteSettings(suites=(RouteSuite("colours"),))
