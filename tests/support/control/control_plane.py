@@ -223,10 +223,7 @@ class SmallInstallation:
             Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices),
         )
         self.add_route("chat")
-        # Beside this control plane a router serves, at any time of the clock.
-        report = RouterReport("router", self.clock.now(), datetime.max.replace(tzinfo=UTC))
-        with self.store.write() as tx:
-            RouterReports(tx).keep(report)
+        let_router_serve(self.store)
 
     def add_route(self, name: str, incumbent: str = "sim/base") -> Route:
         settings = RouteSettings(suites=(RouteSuite("colours"),))
@@ -387,6 +384,13 @@ def read_history(ctx: Context, route: str) -> Sequence[RouteRecord]:
 
 def approved(policy: Policy = POLICY) -> Policy:
     return replace(policy, promotion=PromotionMode.APPROVED)
+
+
+def let_router_serve(store: Store) -> None:
+    """Stores the report of a router that serves at any time of a clock."""
+    with store.write() as tx:
+        report = RouterReport("router", tx.now(), datetime.max.replace(tzinfo=UTC))
+        RouterReports(tx).keep(report)
 
 
 class Crash(BaseException):
