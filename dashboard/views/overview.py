@@ -246,6 +246,7 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.CANARY: ("◐", Tone.BETTER),
     RouteState.BAKING: ("◐", Tone.BETTER),
     RouteState.EVALUATING: ("◷", Tone.NEUTRAL),
+    RouteState.NO_ROUTER: ("?", Tone.UNDECIDED),
     RouteState.STEADY: ("=", Tone.NEUTRAL),
 }
 
@@ -269,6 +270,7 @@ def _write_headline(
         now,
         unconfirmed=unconfirmed,
         others=overview.others,
+        has_router=overview.now.has_router,
         mark=strong,
     )
     return markup.keep_units(needs), markup.keep_units(" · ".join([*news, note]))

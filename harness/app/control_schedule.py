@@ -59,7 +59,11 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.proposals import fallback_chain  # noqa: PLC0415 - only the control plane needs it
     from harness.proposals.candidates import candidate_rounds, leaderboard  # noqa: PLC0415
     from harness.providers.registry import sign_in  # noqa: PLC0415
-    from harness.routing.control import deprecations, outages  # noqa: PLC0415
+    from harness.routing.control import (  # noqa: PLC0415 - only the control plane needs it
+        deprecations,
+        outages,
+        provider_watch,
+    )
 
     telemetry.configure()
     settings = installation.settings
@@ -121,7 +125,12 @@ def control_schedule(installation: Installation) -> "Schedule":
             every_s=control.reconcile_interval_s,
         ),
         lead_job("ways back", way_back.WayBackWatch(), every_s=way_back.WATCH_S),
-        lead_job("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
+        lead_job(
+            "provider checks",
+            provider_watch.ProviderWatch(control.provider_check_interval_s),
+            every_s=provider_watch.WATCH_S,
+        ),
+        lead_job("outages", outages.OutageWatch(), every_s=OUTAGES_EVERY_S),
         lead_job(
             "alerts",
             alert_delivery.run_once,

@@ -366,7 +366,8 @@ class PolicyFields:
         "How long a passed proposal waits for a person before it expires.",
         Range(1, 10 * YEAR_S),
     )
-    self_approval: bool = False  # whether the proposer may approve
+    # Whether the proposer may approve, and whether one person may create both people's keys.
+    self_approval: bool = False
     # Whether a swap must name its change request.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = field(default_factory=GatePolicy)  # thresholds of the evals

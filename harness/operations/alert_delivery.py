@@ -46,6 +46,7 @@ from harness.gate.online.rollout import RolloutState
 from harness.operations.context import Context
 from harness.routing.proposal import ProposalPhase
 from harness.routing.records.proposals import Proposals, Rollouts
+from harness.routing.records.router_reports import RouterReports
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
@@ -116,16 +117,20 @@ def _resolve_finished(ctx: Context) -> None:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         open_alerts = [alert for alert in Alerts(tx).unsettled() if alert.open]
+        oldest = RouterReports(tx).oldest(now)
+        served_since = oldest.began_at if oldest is not None else None
         ended_keys = {alert.key for alert in open_alerts if _is_over(tx, alert, now)}
         ended_keys |= {
-            alert.key for alert in open_alerts if not drop_silent_sources(alert, now).open
+            alert.key
+            for alert in open_alerts
+            if not drop_silent_sources(alert, now, served_since).open
         }
     for key in sorted(ended_keys):
         with ctx.store.write() as tx:
             record = Alerts(tx).newest(key)
             if record is None or not record.open:
                 continue
-            without_silent = drop_silent_sources(record, now)
+            without_silent = drop_silent_sources(record, now, served_since)
             if not without_silent.open:
                 Alerts(tx).save(without_silent)
             elif _is_over(tx, record, now):

@@ -45,6 +45,7 @@ from harness.routing.records.interventions import BreakGlasses, Shadows
 from harness.routing.records.kept_pieces import KeptPieces
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals, Rollouts
+from harness.routing.records.router_reports import RouterReports
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 
@@ -332,6 +333,7 @@ def purge_expired(
         Alerts(tx).forget(now - timedelta(days=alerts_days))
         Failovers(tx).forget(now - timedelta(days=failovers_days))
         Observations(tx).forget_traffic(now - timedelta(days=traffic_days))
+        RouterReports(tx).forget_ended(now)
         DashboardSessions(tx).forget(now - SIGN_INS_KEPT_FOR)
         IdempotentRequests(tx).forget(now - IDEMPOTENT_REQUESTS_KEPT)
         expired = Captures(tx).forget(now) + KeptPieces(tx).forget(now)

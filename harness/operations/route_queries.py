@@ -34,6 +34,7 @@ from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
 from harness.routing.records.preload import Preload
 from harness.routing.records.proposals import Proposals, Rollouts
+from harness.routing.records.router_reports import RouterReports
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.reliability.failover import FailoverReason
 from harness.routing.reports.traffic_report import TargetTraffic, TrafficReport, sum_by_target
@@ -55,6 +56,7 @@ class CurrentActivity:
     waits: Mapping[str, str]  # by route: when the canary of its approved proposal opens
     rollouts: Mapping[str, Rollout]
     switches: Sequence[KillSwitch]  # stored switches that are not lifted
+    has_router: bool  # whether a router serves
 
     def includes(self, head: RouteHead, now: datetime) -> bool:
         """Tells whether a route may be active, by its newest version alone, so that
@@ -142,6 +144,7 @@ def _load_activity(
         freezes.describe_canary_openings(ctx, tx, approved_proposals),
         {rollout.route: rollout for rollout in rollouts},
         Switches(tx).not_lifted(),
+        RouterReports(tx).oldest(ctx.clock.now()) is not None,
     )
 
 
@@ -320,6 +323,7 @@ def _build_state(
         proposed=targets.get(open_.candidate) if open_ else None,
         rivals=activity.rivals.get(route.name, 0),
         waits=waits,
+        has_router=activity.has_router,
         forced=_find_forced_target(
             route, targets, active_switches(activity.switches, ctx.clock.now())
         ),

@@ -58,6 +58,7 @@ class RouteState(StrEnum):
     CANARY = "in canary"
     BAKING = "promoted and baking"
     EVALUATING = "being evaluated"
+    NO_ROUTER = "no router answers"
     STEADY = "steady"
 
 
@@ -101,6 +102,7 @@ _RANKS: Final[Mapping[RouteState, int]] = {
     RouteState.EVALUATING: 7,
 }
 AT_REST: Final = 8
+START_ROUTER: Final = "`swapgate serve router` starts one"
 MAX_NAMED_ROUTES: Final = 3  # the headline names this many routes and counts the others
 
 _STATE_BY_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
@@ -146,6 +148,7 @@ class RouteStatus:
     forced: Target | None = None  # the target that a kill switch forces upon the route
     rivals: int = 0  # number of further open proposals
     waits: str = ""  # when the approved proposal's canary opens; empty without such a proposal
+    has_router: bool = True  # whether a router serves, so that callers can get answers
 
     @property
     def needs_decision(self) -> bool:
@@ -158,6 +161,8 @@ class RouteStatus:
     @property
     def serves(self) -> str:
         """Name of the target that answers callers now; empty without one."""
+        if not self.has_router:
+            return ""
         if self.outage is None:
             return (self.forced or self.incumbent).name
         if self.outage.fallback is not None:
@@ -167,10 +172,11 @@ class RouteStatus:
     @property
     def state(self) -> RouteState:
         """The state to show first: an outage, unless the route serves without proof or the
-        canary harms callers.
+        canary harms callers. A route at rest is not steady without a router.
         """
         if self.outage is None:
-            return self.progress
+            is_steady = self.progress is RouteState.STEADY
+            return self.progress if self.has_router or not is_steady else RouteState.NO_ROUTER
         if self.outage.kind is OutageKind.DOWN:
             return RouteState.DOWN
         shows_progress = self.progress is RouteState.UNPROVED or self.may_harm
@@ -195,6 +201,8 @@ class RouteStatus:
     def state_text(self) -> str:
         if self.outage is not None and self.state in OUTAGE_STATES:
             return self.outage.state_text
+        if self.state is RouteState.NO_ROUTER:
+            return self.state.value
         return self.progress_text
 
     @property
@@ -207,8 +215,8 @@ class RouteStatus:
     @property
     def reason(self) -> str:
         """Why the route is in its state; empty for states that need no reason."""
-        if self.outage is not None and self.state in OUTAGE_STATES:
-            return self.outage.reason
+        if without_answers := self._outage_reason:
+            return without_answers
         if by := self._caused_by:
             return f"{by[:1].upper()}{by[1:]}"
         if self.state is RouteState.APPROVAL and self.open_proposal is not None:
@@ -220,6 +228,13 @@ class RouteStatus:
         if not has_reason or self.canary_state is None:
             return ""
         return self.canary_state.reason
+
+    @property
+    def _outage_reason(self) -> str:
+        """Why the route's model does not answer callers; empty if it does."""
+        if self.outage is not None and self.state in OUTAGE_STATES:
+            return self.outage.reason
+        return f"{START_ROUTER}." if self.state is RouteState.NO_ROUTER else ""
 
     @property
     def _caused_by(self) -> str:
@@ -296,12 +311,14 @@ def describe_needs(
     *,
     unconfirmed: int = 0,
     others: int = 0,
+    has_router: bool = True,
     mark: Callable[[str], str] = str,
 ) -> str:
     """Returns the overview's headline: whether a route needs a person.
 
     alerts: the number of open alerts. unconfirmed: the number of unconfirmed break-glasses.
-    others: the number of routes at rest. mark: formats a route's name.
+    others: the number of routes at rest. has_router: whether a router serves. mark: formats a
+    route's name.
     """
     waiting_text = "a break-glass waits for a second person" if unconfirmed else ""
     if unconfirmed > 1:
@@ -314,6 +331,8 @@ def describe_needs(
         return f"{waiting_text[0].upper()}{waiting_text[1:]}"
     if not statuses and not others:
         return "No route yet"
+    if not has_router:
+        return f"No router answers: {START_ROUTER}"
     if alerts:
         verb = "is" if alerts == 1 else "are"
         return f"No route waits for you; {format_quantity(alerts, 'alert')} {verb} open"

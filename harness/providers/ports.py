@@ -44,6 +44,17 @@ class ProviderProbe(Protocol):
         """
         ...
 
+    def reach(
+        self,
+        provider: Provider,
+        key: str,
+        timeout_s: float,
+    ) -> ProbeReply:
+        """Asks whether a provider answers at all, by a request that costs nothing. Never
+        raises, as `ask`. The reply has no content.
+        """
+        ...
+
 
 class OAuthServer(Protocol):
     """Calls the server where people sign in for a provider.

@@ -378,9 +378,14 @@ class WorkerAlerts:
         self._open[name] = alert
         self.raise_alert(alert)
 
-    def close(self) -> None:
-        """Ends the alerts that the next worker raises at once; other alerts end by silence."""
-        for prefix in WORKER_CAUSES:
+    def close(self, *, is_replaced: bool) -> None:
+        """Hands the alerts over to the next worker. A shutdown ends no cause, so it ends no
+        alert.
+
+        is_replaced: whether another worker serves already. It raises WORKER_CAUSES at once, so
+        this worker ends its own; other alerts end by silence.
+        """
+        for prefix in WORKER_CAUSES if is_replaced else ():
             self._resolve_missing(prefix, ())
         self._recorder.notify(*self._unsent_faults.values())
         self._open.clear()

@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from harness.gate.online.guardrails import ExposureRule
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import ROUTER_FAULT, ExposureOutcome
 from harness.proposals.judge import JudgeOutcome
+from harness.routing.records.router_reports import REPORT_EVERY_S, RouterReport
 from harness.routing.table import Arm, Canary
 from router.recording.caller_windows import FailureExchange, WindowsOfLedger
 from router.recording.capture_writer import CaptureWriter
@@ -50,7 +51,7 @@ class Recorder(Recording):
     """Records for a router that is one process, and for the parent of workers.
 
     worker: a new name for every process, because every process numbers its blocks from 1.
-    live_rollouts: the rollouts of the serving snapshots.
+    live_rollouts: the rollouts of the serving snapshots. serves: whether clients get answers.
     queue_rows: the most rows in memory if neither the database nor the disk accepts them; the
     recorder drops and counts the oldest rows beyond it.
     captures: builds the capture writer from the counters; None to store no captures.
@@ -74,6 +75,9 @@ class Recorder(Recording):
         self._spool = spool
         self._refused_spool = Spool(spool.file.with_suffix(".refused"))
         self.live_rollouts = live_rollouts
+        self.serves: Callable[[], bool] = lambda: True
+        self._report: RouterReport | None = None  # the last one
+        self._reported_at_s = 0.0  # monotonic
         self._flush_interval_s = flush_interval_s
         self._queue_rows = queue_rows
         self._lock = threading.Lock()
@@ -311,7 +315,31 @@ class Recorder(Recording):
             self._keep_batch(batch)
         else:
             self._end_alerts()
+            with suppress(StoreUnavailable):
+                self._report_presence(final=final)
         self._current_batch = NOTHING
+
+    def _report_presence(self, *, final: bool) -> None:
+        """Stores every REPORT_EVERY_S that this process serves, and at the end that it ended.
+        Raises StoreUnavailable.
+        """
+        now_s = self._clock.monotonic()
+        if final:
+            if self._report is not None:
+                with self._store.write() as tx:
+                    tx.router_reports.forget(self.worker)
+            return
+        if self._report is not None and now_s - self._reported_at_s < REPORT_EVERY_S:
+            return
+        if not self.serves():
+            return
+        at = self._clock.now()
+        began_at = self._report.began_at if self._report is not None else at
+        report = RouterReport(self.worker, began_at, at)
+        with self._store.write() as tx:
+            tx.router_reports.keep(report)
+        self._report = report
+        self._reported_at_s = now_s
 
     def _due_windows(self, ledgers: Iterable[Ledger], *, final: bool) -> list[WindowsOfLedger]:
         now = self._clock.monotonic()

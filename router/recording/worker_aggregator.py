@@ -52,6 +52,7 @@ class WorkerAggregator:
     def __init__(self, recorder: Recorder) -> None:
         self._live: frozenset[str] = frozenset()
         recorder.live_rollouts = lambda: self._live
+        recorder.serves = lambda: self._serving > 0
         self.recorder = recorder
         self.counters: Counter[str] = Counter()
         self._reports: list[WorkerReports] = []
@@ -117,9 +118,14 @@ class WorkerAggregator:
         sums.add(self._parent_families())
         return sums.text()
 
+    @property
+    def _serving(self) -> int:
+        """The number of workers that serve."""
+        return sum(reports.ready.is_set() for reports in (*self._reports,))
+
     def _parent_families(self) -> list[list[object]]:
         counts = counter_names(self.recorder.counters + self.counters)
-        serving = sum(reports.ready.is_set() for reports in self._reports)
+        serving = self._serving
         name = "swapgate_router_workers"
         meaning = router_metric("router_workers").meaning
         families: list[list[object]] = [[name, GAUGE, meaning, [[name, {}, serving]]]]

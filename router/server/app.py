@@ -77,12 +77,7 @@ _SIDE_CALLS: Final = {
 
 
 class Router(RouterParts):
-    """The application of a worker. The server calls `stop` when its shutdown begins.
-
-    stopping: `/readyz` then answers 503, so that load balancers send no more requests.
-    """
-
-    stopping: bool = False
+    """The application of a worker. The server calls `stop` when its shutdown begins."""
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -97,7 +97,11 @@ class RouterParts:
     guard_files: where stopped canaries are kept; by default in memory.
     agents: None if the installation has no agents process.
     learned: returns the request fields that targets refuse.
+    stopping: a shutdown began that no other worker replaces. `/readyz` then answers 503, so
+    that load balancers send no more requests.
     """
+
+    stopping: bool = False
 
     def __init__(  # noqa: PLR0913 - the parts, one by one
         self,
@@ -315,7 +319,7 @@ class RouterParts:
     async def _stop(self) -> None:
         """Stops the parts that make records first, and then the recorder."""
         await self._background.stop()
-        self._alerts.close()
+        self._alerts.close(is_replaced=not self.stopping)
         if self._agents is not None:
             self._agents.close()
         await self._shadows.aclose()

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -66,7 +65,7 @@ def test_two_people_swap_a_model_in_the_dashboard(
     )
     for part in ("router", "control", "ui"):
         place.serve(part)
-    keys = {name: new_key(place, name) for name in ("ann", "bob")}
+    keys = {name: place.management_key(name, "admin") for name in ("ann", "bob")}
 
     ann = signed_in(
         browser,
@@ -113,12 +112,6 @@ def test_two_people_swap_a_model_in_the_dashboard(
     (approval,) = place.api("GET", f"/proposals/{swap}/approvals").json()["items"]
     assert "bob" in str(approval)
     assert_forged_session_signs_nobody_in(place, bob)
-
-
-def new_key(place: Installation, name: str) -> str:
-    answer = place.api("POST", "/keys", {"name": name, "role": "admin"})
-    assert answer.status_code == httpx.codes.CREATED, answer.text
-    return str(answer.json()["text"])
 
 
 def signed_in(

@@ -78,7 +78,7 @@ class Attack:
         """Proposals that have failed, that wait for a person, and whose canary goes on."""
         place = self.place
         self.keys = {
-            name: place.api("POST", "/keys", {"name": name, "role": "approver"}).json()
+            name: place.json("key", "create", name, "--role", "approver")
             for name in ("ann", "bob")
         }
         said = {"person": "ann", "reason": "the same person"}

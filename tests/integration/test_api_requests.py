@@ -40,6 +40,26 @@ def test_several_candidates_are_proposed_in_one_request(door: Door) -> None:
     assert too_many.status_code == 422
 
 
+@pytest.mark.req("F5")
+def test_the_api_refuses_an_approval_between_keys_that_one_person_made(door: Door) -> None:
+    tokens = {
+        name: door.post("/keys", {"name": name, "role": role})["text"]
+        for name, role in (("amy", "proposer"), ("bea", "approver"))
+    }
+    sent = {name: {"authorization": f"Bearer {token}"} for name, token in tokens.items()}
+    made = door.post("/proposals", WISH, role=None, headers=sent["amy"])
+    path = f"/proposals/{made['id']}/approve"
+    door.world.until_decided(made["id"])
+
+    answer = door.send("POST", path, json={}, role=None, headers=sent["bea"])
+
+    error = error_of(answer, 403)
+    assert error["type"] == "NotAllowed"
+    assert "took part in creating both keys within the last 30 days" in error["message"]
+    assert "--principal bea" in error["message"]
+    assert door.get(f"/proposals/{made['id']}")["approver"] is None
+
+
 def test_an_approval_is_for_the_verdict_that_was_seen(door: Door) -> None:
     waiting = awaiting_approval(door.world)
     path = f"/proposals/{waiting.id}/approve"

@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from harness.proposals import decisions, fallback_chain
 from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
+from harness.routing.records.router_reports import RouterReport, RouterReports
 from tests.support.control.control_plane import (
     BEN,
     SmallInstallation,
@@ -322,10 +323,8 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallati
     assert open_alerts(world) == []
 
 
-@pytest.mark.req("A6")
-def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
-    world: SmallInstallation,
-) -> None:
+def raise_of_worker(world: SmallInstallation) -> Alert:
+    """Returns the alert of a worker, which reports it a second time and then ends."""
     opened = Alert(
         AlertKind.BREAKER_OPEN,
         "target a/b",
@@ -340,10 +339,26 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
     world.clock.advance(200)
     with world.store.write() as tx:
         Alerts(tx).fold([opened.now(AlertEvent.STILL, world.clock.now())])
-    world.clock.advance(200)
+    return opened
+
+
+def serve_for(world: SmallInstallation, seconds: float, began_at: datetime) -> None:
+    """Lets a router serve on, which reports that at the end."""
+    world.clock.advance(seconds)
+    with world.store.write() as tx:
+        RouterReports(tx).keep(RouterReport("router", began_at, world.clock.now()))
+
+
+@pytest.mark.req("A6")
+def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
+    world: SmallInstallation,
+) -> None:
+    began_at = world.clock.now()
+    raise_of_worker(world)
+    serve_for(world, 200, began_at)
     deliver(world)
     assert len(open_alerts(world)) == 1
-    world.clock.advance(200)
+    serve_for(world, 200, began_at)
     deliver(world)
     world.clock.advance(30)
     deliver(world)
@@ -352,6 +367,26 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
         (AlertKind.BREAKER_OPEN, Notified.RAISED),
         (AlertKind.BREAKER_OPEN, Notified.RESOLVED),
     ]
+
+
+@pytest.mark.req("A6")
+def test_a_shutdown_of_all_routers_ends_no_alert_and_a_router_without_the_cause_does(
+    world: SmallInstallation,
+) -> None:
+    with world.store.write() as tx:
+        RouterReports(tx).forget("router")
+    raise_of_worker(world)
+    world.clock.advance(timedelta(days=2).total_seconds())
+    deliver(world)
+    assert len(open_alerts(world)) == 1
+
+    began_at = world.clock.now()
+    serve_for(world, 230, began_at)
+    deliver(world)
+    assert len(open_alerts(world)) == 1
+    serve_for(world, 20, began_at)
+    deliver(world)
+    assert open_alerts(world) == []
 
 
 def test_a_test_goes_through_every_sink_and_says_what_happened(

@@ -15,6 +15,7 @@ from harness.frame.errors import (
     NotFound,
     SignatureInvalid,
 )
+from harness.frame.people import four_eyes
 from harness.frame.people.access import (
     LOCAL_PRINCIPAL,
     OPERATOR,
@@ -231,6 +232,73 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
         (approval,) = Approvals(tx).for_proposal(made.id)
         key_remarks = approvals.list_key_remarks(tx, made, approval)
     assert key_remarks == ["mal took part in creating the proposer's and the approver's keys"]
+
+
+@pytest.mark.parametrize("days", [0, 29.9])
+def test_one_person_who_made_both_keys_within_30_days_is_named_and_the_approval_refused(
+    world: SmallInstallation, days: float
+) -> None:
+    mal = world.person("mal", Role.ADMIN)
+    ann = world.person("ann", Role.PROPOSER, by=mal)
+    ben = world.person("ben", Role.APPROVER, by=mal)
+    world.clock.advance(days * 86_400)
+    made = waiting(world, ann)
+    with pytest.raises(NotAllowed) as refused:
+        decisions.approve_proposal(world.context(), ben, made.id)
+    text = str(refused.value)
+    assert text.startswith("mal took part in creating both keys within the last 30 days")
+    assert f"({ann.key}) and yours ({ben.key})" in text
+    assert "`swapgate key create NAME --role approver --principal ben`" in text
+    assert "Or wait until " in text
+    with world.store.read() as tx:
+        assert not Approvals(tx).for_proposal(made.id)
+
+    own = world.person("ben's own", Role.APPROVER, principal="ben")
+    decisions.approve_proposal(world.context(), own, made.id)
+
+
+def test_a_key_that_its_owner_renews_counts_from_the_first_persons_part_in_it(
+    world: SmallInstallation,
+) -> None:
+    """A rotation each month must not end all approvals."""
+    mal = world.person("mal", Role.ADMIN)
+    ann = world.person("ann", Role.ADMIN, by=mal)
+    ben = world.person("ben", Role.ADMIN, by=mal)
+    world.clock.advance(31 * 86_400)
+    ann = world.person("ann's new", Role.ADMIN, by=ann, principal="ann")
+    ben = world.person("ben's new", Role.ADMIN, by=ben, principal="ben")
+    made = waiting(world, ann)
+    decisions.approve_proposal(world.context(), ben, made.id)
+
+
+def test_self_approval_also_allows_keys_that_one_person_made(world: SmallInstallation) -> None:
+    mal = world.person("mal", Role.ADMIN)
+    ann = world.person("ann", Role.PROPOSER, by=mal)
+    ben = world.person("ben", Role.APPROVER, by=mal)
+    world.policy = replace(approved(), self_approval=True)
+    made = world.decided(actor=ann)
+    decisions.approve_proposal(world.context(), ben, made.id)
+    (shown,) = approvals.list_approvals(world.context(), made.id)
+    assert "mal took part in creating the proposer's and the approver's keys" in shown.remarks
+
+
+def test_a_stored_approval_stays_valid_whoever_made_its_keys(
+    world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an earlier version, which only remarked on it, stored it."""
+    mal = world.person("mal", Role.ADMIN)
+    ann = world.person("ann", Role.PROPOSER, by=mal)
+    ben = world.person("ben", Role.APPROVER, by=mal)
+    made = waiting(world, ann)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(four_eyes, "SEPARATE_AFTER", timedelta())
+        decisions.approve_proposal(world.context(), ben, made.id)
+    world.run_once()
+    assert world.get(made.id).phase is ProposalPhase.CANARY
+    (shown,) = approvals.list_approvals(world.context(), made.id)
+    assert "mal took part in creating the proposer's and the approver's keys" in shown.remarks
+    with pytest.raises(NotAllowed, match="mal took part in creating both keys within"):
+        operations.operate(world.context(), ben, "chat", RolloutSignal.PROMOTE, "now")
 
 
 def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstallation) -> None:

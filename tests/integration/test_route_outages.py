@@ -394,3 +394,49 @@ def test_a_route_whose_requests_a_switch_refuses_is_not_down_by_its_targets(
     report = load_traffic_report(world.context(), timedelta(hours=1), "help")
     assert (report.all.failed, report.all.left, report.all.refused) == (9, 0, 9)
     assert scorecard.build_scorecard(world.context(), "help").charged == 0
+
+
+def test_three_failures_in_a_row_are_seen_though_the_minute_began_well(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    watch = outages.OutageWatch()
+    for requests, failed, is_down in ((9, 0, False), (2, 2, False), (1, 1, True)):
+        record(world, requests, failed)
+        watch(ctx)
+        assert alerts.is_open(ctx, DOWN, "chat") is is_down
+    status = route_queries.load_status(ctx, "chat")
+    assert (status.state, status.state_text) == (RouteState.DOWN, "callers get errors")
+    assert "3 of 12 requests failed" in status.reason
+
+    record(world, 9, 0)
+    watch(ctx)
+    assert alerts.is_open(ctx, DOWN, "chat")
+    world.clock.advance(60)
+    record(world, 9, 0)
+    world.clock.advance(70)
+    watch(ctx)
+    assert not alerts.is_open(ctx, DOWN, "chat")
+
+
+def record(world: SmallInstallation, requests: int, failed: int) -> None:
+    """Records requests of the current minute."""
+    minute = world.clock.now().replace(second=0, microsecond=0)
+    with world.store.write() as tx:
+        target = Routing(tx).table().routes["chat"].incumbent
+        row = TrafficMinute(
+            "chat",
+            minute,
+            "w",
+            "incumbent",
+            target,
+            1,
+            requests,
+            failed,
+            failed,
+            0,
+            0,
+            0,
+            0.0,
+        )
+        Observations(tx).append([], [row])

@@ -251,4 +251,8 @@ def mend(cli: CommandLine, run: Callable[..., None]) -> None:
     run("swapgate route break-glass list")
     run("swapgate route break-glass end ID --reason WHY", ID=glass)
     run("swapgate route rollback ROUTE --to-version N --reason WHY", N="1")
+    run(
+        "swapgate provider set PROVIDER --api-base URL --reason WHY",
+        URL="http://127.0.0.1:9/v1",
+    )
     run("swapgate db accept-restore --reason WHY")

@@ -135,12 +135,25 @@ def test_the_end_of_a_cause_that_returned_is_told_after_it_stayed_away() -> None
 
 def test_a_restart_tells_nobody_anything_if_the_next_worker_sees_the_cause_too() -> None:
     record = mark_notified(after(OPENED), Notified.RAISED, NOW)
-    waiting = drop_silent_sources(record, at(3.9).at)
+    waiting = drop_silent_sources(record, at(3.9).at, NOW)
     again = apply_alert(waiting, replace(at(3.9), source="w2"))
     assert again is not None
-    later = drop_silent_sources(again, at(7).at)
+    later = drop_silent_sources(again, at(7).at, NOW)
     assert (set(later.sources), later.open) == ({"w2"}, True)
     assert [due_message(delivery, at(7).at) for delivery in (waiting, later)] == [None, None]
+
+
+def test_no_alert_of_a_router_ends_by_silence_until_a_router_served_for_that_long() -> None:
+    record = after(OPENED)
+    assert drop_silent_sources(record, at(600).at, None) == record
+    assert drop_silent_sources(record, at(603.9).at, at(600).at) == record
+    assert not drop_silent_sources(record, at(604).at, at(600).at).open
+
+
+def test_the_alert_of_another_process_ends_by_its_silence_alone() -> None:
+    split = replace(OPENED, kind=AlertKind.SPLIT)
+    assert drop_silent_sources(after(split), at(3.9).at, None).open
+    assert not drop_silent_sources(after(split), at(4).at, None).open
 
 
 def test_after_a_quiet_time_it_is_a_new_record() -> None:

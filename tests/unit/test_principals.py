@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from harness.frame.errors import InputError
 from harness.frame.people.access import (
+    LOCAL_PRINCIPAL,
     UNKNOWN_ADDRESS,
     ApiKey,
     Role,
@@ -17,7 +18,11 @@ from harness.frame.people.access import (
     key_hash,
     parse_proxy_networks,
 )
-from harness.frame.people.four_eyes import load_key_creators
+from harness.frame.people.four_eyes import (
+    SEPARATE_AFTER,
+    find_common_creators,
+    load_key_creators,
+)
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.interfaces.api.frame.access import read_bearer
@@ -102,6 +107,42 @@ def test_the_chain_of_creation_goes_back_to_its_first_key(
     assert creators("unknown") == frozenset()
     keys["k1"] = replace(first, created_with="k3")
     assert creators("k3") == {"kim", "zoe", "ann"}
+
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+PARTICIPATIONS = st.dictionaries(
+    st.sampled_from([LOCAL_PRINCIPAL.id, "ann", "zoe", "kim"]),
+    st.timedeltas(timedelta(), timedelta(days=90)).map(AT.__add__),
+)
+
+
+@pytest.mark.req("F5")
+@given(
+    first=PARTICIPATIONS,
+    second=PARTICIPATIONS,
+    now=st.timedeltas(timedelta(), timedelta(days=150)).map(AT.__add__),
+)
+def test_a_creator_of_both_keys_counts_while_both_parts_are_younger_than_30_days(
+    first: dict[str, datetime],
+    second: dict[str, datetime],
+    now: datetime,
+) -> None:
+    common = find_common_creators(first, second)
+    assert common == find_common_creators(second, first)
+    assert set(common) == (set(first) & set(second)) - {LOCAL_PRINCIPAL.id}
+    for person, separate_at in common.items():
+        parts = (first[person], second[person])
+        is_recent = all(now - part < SEPARATE_AFTER for part in parts)
+        assert (now < separate_at) is is_recent
+
+
+@pytest.mark.req("F5")
+def test_the_operator_may_create_all_first_keys() -> None:
+    by_local = {LOCAL_PRINCIPAL.id: AT}
+    assert find_common_creators(by_local, by_local) == {}
+    by_zoe = {**by_local, "zoe": AT}
+    assert find_common_creators(by_zoe, by_zoe) == {"zoe": AT + timedelta(days=30)}
+    assert find_common_creators(by_zoe, by_local) == {}
 
 
 def test_a_key_is_stored_as_its_hmac_of_sha_256() -> None:

@@ -157,7 +157,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
 
 
 @pytest.mark.req("A5", "D4")
-async def test_the_alert_of_the_only_key_ends_with_it_and_that_of_none_with_the_worker(
+async def test_the_alert_of_the_only_key_ends_with_it_and_that_of_none_as_another_worker_serves(
     tmp_path: Path,
 ) -> None:
     door = Keyed(tmp_path)
@@ -171,7 +171,7 @@ async def test_the_alert_of_the_only_key_ends_with_it_and_that_of_none_with_the_
         # A second look tells nothing twice.
         door.app._alerts.evaluate()
 
-    door.app._alerts.close()
+    door.app._alerts.close(is_replaced=True)
 
     raised, ended, none, over = door.kept_alerts()
     assert (raised.key, none.key) == (ended.key, over.key)
@@ -180,6 +180,19 @@ async def test_the_alert_of_the_only_key_ends_with_it_and_that_of_none_with_the_
         AlertEvent.ENDED,
     ] * 2
     assert "has no key" in none.title
+
+
+@pytest.mark.req("A5", "A6")
+async def test_a_shutdown_does_not_end_the_alert_of_a_missing_key(tmp_path: Path) -> None:
+    door = Keyed(tmp_path)
+    door.holder._keys_of = lambda _: {"up": []}
+    door.kept.put(replace(door.kept.snapshot(), etag="none"))
+    assert door.holder.refresh()
+    door.app._alerts.evaluate()
+
+    door.app._alerts.close(is_replaced=False)
+
+    assert door.sent_alerts() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
 
 
 @pytest.mark.req("A5")

@@ -92,7 +92,7 @@ async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) 
 
     place.app._alerts.still()
     # The successor of the worker may find it again: it ends by silence.
-    place.app._alerts.close()
+    place.app._alerts.close(is_replaced=True)
 
     assert sent_alerts(place) == [
         (AlertKind.OUR_KEY, AlertEvent.RAISED),

@@ -26,6 +26,7 @@ from harness.gate.online.observation import (
 )
 from harness.gate.pins import ServedModel, Sighting
 from harness.routing.records.observations import Observations
+from harness.routing.records.router_reports import REPORT_EVERY_S, RouterReport
 from harness.routing.reliability.failover import Failover
 from harness.routing.shadow import ShadowTally
 from harness.routing.table import Arm, Canary
@@ -150,6 +151,29 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.mark.req("F5")
+def test_a_router_reports_that_it_serves_until_it_ends(bench: Bench) -> None:
+    reports = bench.store.router_reports
+    bench.recorder.serves = lambda: False
+    bench.recorder.flush()
+    assert reports == {}
+
+    bench.recorder.serves = lambda: True
+    began_at = bench.clock.now()
+    for passed_s in (0, 1, REPORT_EVERY_S):
+        bench.clock.advance(passed_s)
+        bench.recorder.flush()
+    last_at = began_at + timedelta(seconds=1 + REPORT_EVERY_S)
+    assert reports == {"w": RouterReport("w", began_at, last_at)}
+
+    bench.store.away = True
+    bench.clock.advance(REPORT_EVERY_S)
+    bench.recorder.flush()
+    bench.store.away = False
+    bench.recorder.flush(final=True)
+    assert reports == {}
+
+
 def test_blocks_and_minutes_are_stored_when_they_are_complete(bench: Bench) -> None:
     for failed in (False, True, False):
         bench.request(failed=failed)
@@ -207,7 +231,7 @@ def test_with_the_database_away_nothing_is_lost_or_counts_twice_and_few_transact
     bench.request()
     monkeypatch.setattr(bench.store, "write", counted)
     bench.recorder.flush()
-    assert begun <= 4
+    assert begun <= 5  # the last one reports that the router serves
     bench.recorder.flush()
 
     assert bench.stored == (batches * 2, batches * 2 + 1)

@@ -14,7 +14,15 @@ from typing import Final
 from harness.evals.month_spending import check_cap
 from harness.evals.settings import SuiteSettings
 from harness.frame.alerts.alert_record import AlertSettings
-from harness.frame.configuration.setting import DOLLARS, KEPT_DAYS, PORT, WAIT_S, Range, number
+from harness.frame.configuration.setting import (
+    DAY_S,
+    DOLLARS,
+    KEPT_DAYS,
+    PORT,
+    WAIT_S,
+    Range,
+    number,
+)
 from harness.frame.people.limits import EvalLimits
 from harness.gate.policy import Policy
 from harness.providers.models.catalogue import CatalogueChange
@@ -57,6 +65,12 @@ class ControlSettings:
         10.0,
         "How often it checks whether a drift run is due.",
         WAIT_S,
+    )
+    provider_check_interval_s: float = number(
+        20.0,
+        "How often it asks each provider of a route for its list of models, without a cost, to "
+        "see an outage without traffic; 0 for never. Routers have checks of their own.",
+        Range(0, DAY_S),
     )
     # procrastinate: `swapgate worker` processes on all hosts share a queue in PostgreSQL.
     queue: RunQueueKind = RunQueueKind.EMBEDDED

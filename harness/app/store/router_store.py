@@ -18,6 +18,7 @@ from harness.routing.records.failovers import Failovers
 from harness.routing.records.interventions import Shadows
 from harness.routing.records.kept_pieces import KeptPieces
 from harness.routing.records.observations import Observations
+from harness.routing.records.router_reports import RouterReports
 from harness.routing.table import Snapshot
 
 
@@ -32,6 +33,7 @@ class RouterRecords:
         self.sightings = Sightings(tx)
         self.captures = Captures(tx)
         self.kept_pieces = KeptPieces(tx)
+        self.router_reports = RouterReports(tx)
 
 
 class RouterStore:

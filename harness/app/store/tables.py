@@ -30,6 +30,7 @@ from harness.routing.records import (
     kept_pieces,
     observations,
     proposals,
+    router_reports,
     traffic_tables,
 )
 from harness.routing.records.proposals import approval
@@ -81,6 +82,7 @@ DECLARED_BY: Final = (
     operations_records,
     proposals,
     records,
+    router_reports,
     traffic_tables,
 )
 

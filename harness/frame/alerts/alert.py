@@ -20,6 +20,7 @@ class Severity(IntEnum):
 class AlertKind(StrEnum):
     BREAKER_OPEN = "breaker_open"
     TARGET_SILENT = "target_silent"
+    PROVIDER_DOWN = "provider_down"
     ROUTE_DOWN = "route_down"
     ON_FALLBACK = "on_fallback"
     OUR_KEY = "our_key"
@@ -70,6 +71,7 @@ class AlertRule:
     # Swapgate drops a source that reports nothing for this time, because a dead worker cannot
     # report the end of its cause. None if the control plane itself checks the cause.
     silent: timedelta | None = None
+    by_router: bool = True  # routers report it; means nothing without `silent`
     remind: timedelta = timedelta(hours=24)  # the interval of reminders while the cause lasts
 
 
@@ -96,6 +98,11 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "see the provider's status page; `swapgate route fallback add` gives the route another "
         "target, which then answers such callers",
         silent=_WORKER,
+    ),
+    _K.PROVIDER_DOWN: AlertRule(
+        _S.WARNING,
+        "start the server if it is yours, else see the status page of PROVIDER; `swapgate "
+        "route fallback add` gives a route another target. The first answer ends the alert",
     ),
     _K.ROUTE_DOWN: AlertRule(
         _S.CRITICAL,
@@ -313,6 +320,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "do what the alert says; before you change the shares in the gateway yourself, end "
         "`swapgate serve drive`",
         silent=_WORKER,
+        by_router=False,
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

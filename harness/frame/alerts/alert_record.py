@@ -121,12 +121,30 @@ def apply_alerts(
     return changed_records
 
 
-def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
-    """Removes sources without recent reports, because a dead worker cannot report the end."""
-    silent = ALERT_RULES[record.kind].silent
-    if silent is None or not record.open:
+def drop_silent_sources(
+    record: AlertRecord,
+    now: datetime,
+    served_since: datetime | None,
+) -> AlertRecord:
+    """Removes sources without recent reports, because a dead worker cannot report the end.
+
+    A router that serves finds a lasting cause again, so silence shows an end only while one
+    serves. served_since: when the router began that has served longest; None if no router
+    serves, so that the alert stays.
+    """
+    rule = ALERT_RULES[record.kind]
+    if rule.silent is None or not record.open:
         return record
-    sources = {source: at for source, at in record.sources.items() if now - at < silent}
+    if not rule.by_router:
+        served_since = record.first_seen
+    if served_since is None:
+        return record
+    silent = rule.silent
+    sources = {
+        source: at
+        for source, at in record.sources.items()
+        if now - max(at, served_since) < silent
+    }
     if sources == record.sources:
         return record
     return replace(record, sources=sources, resolved_at=None if sources else now)
@@ -236,6 +254,7 @@ PAGE_BY_KIND: Final = {
     _K.BREAKER_OPEN: "/traffic",
     _K.OUR_KEY: "/providers",
     _K.QUOTA: "/providers",
+    _K.PROVIDER_DOWN: "/providers",
     _K.SIGN_IN_ENDED: "/providers",
     _K.TOKEN_NOT_RENEWED: "/providers",
     _K.KEY_BUDGET: "/keys",

@@ -1,15 +1,18 @@
 """Checks the four-eyes rule: two people must propose and approve.
 
 The approver must not be the proposer under another name, and neither of the two may have taken
-part in creating the other's key. A person who uses single sign-on has no key. The principal who
-declared which person it is counts as the key's creator.
+part in creating the other's key. If a third person took part in creating both keys, this person
+could act as both people until the first key is SEPARATE_AFTER old. A person who uses single
+sign-on has no key. The principal who declared which person it is counts as the key's creator.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from harness.frame.errors import NotAllowed
+from harness.frame.formatting import format_date_time
 from harness.frame.people.access import (
     LOCAL_PRINCIPAL,
     Actor,
@@ -21,6 +24,8 @@ from harness.frame.people.records import ApiKeys, PersonLinks, Principals
 from harness.frame.records.transaction import Transaction
 
 NEW_FOR: Final = timedelta(days=7)
+# Two keys that one person helped to create count as keys of two people after this time.
+SEPARATE_AFTER: Final = timedelta(days=30)
 
 # Advice for the operator who set Swapgate up alone, and so took part in creating all keys.
 _OPERATOR_ADVICE: Final[Mapping[str, str]] = {
@@ -52,8 +57,9 @@ def check_four_eyes(
     proposal: TwoPersonRequest,
     act: str,
 ) -> None:
-    """Raises NotAllowed if the actor is the proposer, or has a key that the proposer took part
-    in creating. Checks nothing if the policy allows `self_approval`.
+    """Raises NotAllowed if the actor is the proposer, has a key that the proposer took part in
+    creating, or if one person took part in creating both people's keys. Checks nothing if the
+    policy allows `self_approval`.
 
     act: a verb for messages, such as `approve`.
     """
@@ -100,14 +106,24 @@ def _find_refusals(
             f"{proposal.id} was proposed, and so cannot {act} {proposal.id}. Ask another "
             "approver"
         )
-    for creator in key_creators.creators_of_both(proposer_key, actor.key):
+    for creator, separate_at in key_creators.creators_of_both(proposer_key, actor.key).items():
+        name = person_name(tx, creator)
+        if tx.now() < separate_at:
+            yield (
+                f"{name} took part in creating both keys within the last "
+                f"{SEPARATE_AFTER.days} days, the proposer's ({proposer_key}) and yours "
+                f"({actor.key}), and could act as both people. To {act} {proposal.id}, use a "
+                f"key in which {name} had no part: the operator creates one with `swapgate key "
+                f"create NAME --role {actor.role.name.lower()} --principal "
+                f"{shlex.quote(actor.name)}`. Or wait until {format_date_time(separate_at)}"
+            )
         if proposer_principal and all(
             key_creators.has_other_key(person, creator) for person in (proposer, approver)
         ):
             yield (
-                f"{person_name(tx, creator)} took part in creating both keys, the proposer's "
-                f"and yours, and could act as both people. To {act} {proposal.id}, use a key "
-                f"that {person_name(tx, creator)} did not create"
+                f"{name} took part in creating both keys, the proposer's and yours, and could "
+                f"act as both people. To {act} {proposal.id}, use a key that {name} did not "
+                "create"
             )
 
 
@@ -161,16 +177,25 @@ class KeyCreators:
         self.people = PersonLinks(tx).people()
 
     def creators_of(self, key: str | None) -> frozenset[str]:
-        creators = load_key_creators(self.tx, key) if key is not None else ()
-        return frozenset(map(self.people.person, creators))
+        return frozenset(self._participations(key))
 
-    def creators_of_both(self, first_key: str | None, second_key: str | None) -> Sequence[str]:
-        """Lists the people who took part in creating both keys, without the operator, who
-        creates the first keys.
-        """
-        return sorted(
-            (self.creators_of(first_key) & self.creators_of(second_key)) - {LOCAL_PRINCIPAL.id}
+    def creators_of_both(
+        self,
+        first_key: str | None,
+        second_key: str | None,
+    ) -> Mapping[str, datetime]:
+        """Returns the people who took part in creating both keys, as `find_common_creators`."""
+        return find_common_creators(
+            self._participations(first_key), self._participations(second_key)
         )
+
+    def _participations(self, key: str | None) -> Mapping[str, datetime]:
+        """Returns when each person last took part in creating the key."""
+        latest: dict[str, datetime] = {}
+        for creator, at in load_participations(self.tx, key) if key is not None else ():
+            person = self.people.person(creator)
+            latest[person] = max(at, latest.get(person, at))
+        return latest
 
     def has_other_key(self, person: str, creator: str) -> bool:
         return any(
@@ -200,10 +225,32 @@ def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
     return key_creators | {link.created_by}
 
 
+def find_common_creators(
+    first: Mapping[str, datetime],
+    second: Mapping[str, datetime],
+) -> Mapping[str, datetime]:
+    """Returns the people who took part in creating both keys, in the order of their ids. Each
+    value is the moment from which the keys count as keys of two people: SEPARATE_AFTER after
+    the earlier of the two participations. Omits the operator, who creates the first keys.
+
+    first, second: when each person last took part in creating the key.
+    """
+    common = (first.keys() & second.keys()) - {LOCAL_PRINCIPAL.id}
+    return {
+        person: min(first[person], second[person]) + SEPARATE_AFTER for person in sorted(common)
+    }
+
+
 def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
     """Loads the key's creator, the creator of the key that created it, and so on."""
+    return frozenset(creator for creator, _ in load_participations(tx, key))
+
+
+def load_participations(tx: Transaction, key: str) -> Iterator[tuple[str, datetime]]:
+    """Yields the key's creator and the moment of the creation, then the same of the key that
+    created it, and so on.
+    """
     visited = set[str]()
-    creators = set[str]()
     key_id: str | None = key
     while key_id is not None and key_id not in visited:
         visited.add(key_id)
@@ -211,9 +258,8 @@ def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
         if api_key is None:
             break
         if api_key.created_by is not None:
-            creators.add(api_key.created_by)
+            yield api_key.created_by, api_key.created_at
         key_id = api_key.created_with
-    return frozenset(creators)
 
 
 def is_other_person(

@@ -2,6 +2,7 @@
 runs; `harness.operations.cron_jobs` has jobs with a stored time.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Schedule:
         on_error: Callable[[str, BaseException], None],
         watch_s: float = 1.0,
     ) -> None:
+        # Missed runs become one run, so a skipped run is not worth a warning each time.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
             job_defaults={

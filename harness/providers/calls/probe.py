@@ -397,11 +397,12 @@ class HttpProviderProbe:
         timeout_s: float,
         *,
         whole: bool = False,
+        head_only: bool = False,
     ) -> ProbeReply:
         """Sends one request. Never raises: the reply has the error, without secrets.
 
         body: None for a GET. whole: reads a stream to its end, for its content, instead of only
-        up to its first content.
+        up to its first content. head_only: reads no body of a good answer.
         """
         try:
             check_api_base(provider.api_base, self._allowed)
@@ -430,7 +431,7 @@ class HttpProviderProbe:
                         failure=self._classify_answer(answer.status, refusal),
                     )
                 if whole or body is None:
-                    return reply(answer.read(MAX_REPLY_BYTES))
+                    return reply(b"" if head_only else answer.read(MAX_REPLY_BYTES))
                 if not body.get("stream"):
                     request_body = answer.read(MAX_REPLY_BYTES)
                     return reply(
@@ -447,6 +448,17 @@ class HttpProviderProbe:
             seconds = time.perf_counter() - started
             text = f"{provider.api_base} does not answer: {_reason(failed, secrets)}"
             return ProbeReply(None, seconds, error=text)
+
+    def reach(
+        self,
+        provider: Provider,
+        key: str,
+        timeout_s: float,
+    ) -> ProbeReply:
+        """Asks for the list of models, and reads only the head of the answer, because some
+        lists have megabytes.
+        """
+        return self.ask(provider, key, "/models", None, timeout_s, head_only=True)
 
     def _classify_answer(self, status: int, body: bytes | None) -> FailureClass | None:
         """Classifies an answer. body: None for the beginning of a stream."""

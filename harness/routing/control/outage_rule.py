@@ -121,16 +121,21 @@ def find_outage(
     open_since: Mapping[str, datetime],
     now: datetime,
     alerted_kind: OutageKind | None = None,
+    *,
+    fails_in_a_row: bool = False,
 ) -> RouteOutage | None:
     """Finds a route's outage; None without one.
 
-    Recent minutes decide. A route is also down if all targets' circuits are open and its
-    minutes are old or show failures: routers then call none of its targets.
+    Recent minutes decide. A route is down at once if targets failed its last MIN_REQUESTS
+    requests, though earlier requests of the same minute got answers. A route is also down if
+    all targets' circuits are open and its minutes are old or show failures: routers then call
+    none of its targets.
 
     minutes: of the last hour, in any order.
     open_since: when each target's circuit opened, by target id.
     alerted_kind: the kind of the route's open alert. Such an outage ends only after a complete
     good minute, and not while the newest minute shows it again.
+    fails_in_a_row: whether targets failed the last requests (`failure_runs`).
     """
     counts = _sum_minutes(route, minutes)
     newest = counts[0] if counts and now - counts[0].begin < RECENT else None
@@ -162,6 +167,9 @@ def find_outage(
         and newest.shows(alerted_kind)
     ):
         kind = alerted_kind
+        windows = [newest]
+    if fails_in_a_row and newest and newest.failed and kind is not OutageKind.DOWN:
+        kind = OutageKind.DOWN
         windows = [newest]
     return _build_outage(kind, windows) if kind else None
 

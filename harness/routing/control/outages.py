@@ -38,6 +38,7 @@ from harness.providers.registry.targets import describe_price, find_price
 from harness.providers.target import MeasuredScore, Target
 from harness.routing.context import RoutingContext
 from harness.routing.control import routes
+from harness.routing.control.failure_runs import FailureRun, follow_run
 from harness.routing.control.outage_rule import (
     FRESH,
     RECENT,
@@ -60,9 +61,12 @@ ALERTS: Final[Mapping[OutageKind, AlertKind]] = {
     OutageKind.ON_FALLBACK: AlertKind.ON_FALLBACK,
 }
 _OUTAGES: Final = {alert: kind for kind, alert in ALERTS.items()}
-# While such an alert is open, routers do not call the target, or the provider's targets.
+# While such an alert is open, routers do not call the target, or the provider's targets, or the
+# provider does not answer the control plane's checks.
 _TARGET_ALERTS: Final = frozenset({AlertKind.BREAKER_OPEN, AlertKind.MODEL_UNKNOWN})
-_PROVIDER_ALERTS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
+_PROVIDER_ALERTS: Final = frozenset(
+    {AlertKind.OUR_KEY, AlertKind.QUOTA, AlertKind.PROVIDER_DOWN}
+)
 _NO_KEY: Final = "none"
 _Scores = Callable[[str], Sequence[MeasuredScore]]  # a target's scores, by its id
 
@@ -77,6 +81,8 @@ class OutageView:
     difference: str = ""  # its price and quality compared with the incumbent's
     switch: str = ""  # the kill switch that changes the route's plan; empty without one
     tests: str = ""  # sentences about evals that use up the callers' rate limit; empty for none
+    # The route's providers that do not answer the control plane's checks.
+    silent_providers: tuple[str, ...] = ()
 
     @property
     def kind(self) -> OutageKind:
@@ -105,7 +111,7 @@ class OutageView:
         outage = self.outage
         since = f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
         if not outage.requests:
-            return f"{since} the routers call none of its targets."
+            return f"{since} {self._cause_without_requests}"
         requests = format_quantity(outage.requests, "request")
         if self.kind is OutageKind.ON_FALLBACK:
             fallbacks = f"fallbacks answered {outage.carried:,} of {requests}"
@@ -138,6 +144,15 @@ class OutageView:
         return f"{text}. The others got one."
 
     @property
+    def _cause_without_requests(self) -> str:
+        """The end of a sentence that says why no target can answer."""
+        if not self.silent_providers:
+            return "the routers call none of its targets."
+        names = ", ".join(self.silent_providers)
+        verb = "does" if len(self.silent_providers) == 1 else "do"
+        return f"no target of the route answers: {names} {verb} not answer Swapgate's checks."
+
+    @property
     def _refusal(self) -> str:
         """Explains why the router calls no target, in sentences."""
         if self.switch:
@@ -151,11 +166,12 @@ class OutageView:
 @dataclass(frozen=True, slots=True)
 class _OpenCircuits:
     """The times since which routers call no target of an id, and no target of a provider, from
-    open alerts.
+    open alerts. silent: the providers that do not answer checks.
     """
 
     targets: Mapping[str, datetime]
     providers: Mapping[str, datetime]
+    silent: frozenset[str]
 
     @classmethod
     def from_alerts(cls, open_alerts: Iterable[AlertRecord]) -> "_OpenCircuits":
@@ -164,13 +180,16 @@ class _OpenCircuits:
         """
         targets = {}
         providers = {}
+        silent = set()
         for record in open_alerts:
             subject, *key_names = record.key.split(":")[1:] or [""]
             if record.kind in _TARGET_ALERTS:
                 targets[subject] = record.first_seen
             elif record.kind in _PROVIDER_ALERTS and key_names in ([], [_NO_KEY]):
                 providers[subject] = record.first_seen
-        return cls(targets, providers)
+            if record.kind is AlertKind.PROVIDER_DOWN:
+                silent.add(subject)
+        return cls(targets, providers, frozenset(silent))
 
     def among(self, targets: Iterable[Target]) -> Mapping[str, datetime]:
         """Returns when each of the targets stopped getting requests, by id; omits the
@@ -184,10 +203,13 @@ class _OpenCircuits:
 
 
 def load_outages(
-    ctx: RoutingContext, names: Collection[str] | None = None
+    ctx: RoutingContext,
+    names: Collection[str] | None = None,
+    *,
+    failing_in_a_row: Collection[str] = (),
 ) -> Mapping[str, OutageView]:
     """Loads the outages of all routes or of `names`. Skips a route with an invalid
-    signature.
+    signature. failing_in_a_row: routes whose targets failed the last requests.
     """
     now = ctx.clock.now()
     views = {}
@@ -218,21 +240,47 @@ def load_outages(
                 }
                 open_since = circuits.among(targets_by_id.values())
                 kind = _OUTAGES.get(alerted_kinds[name]) if name in alerted_kinds else None
-                outage = find_outage(route, minutes.get(name, ()), open_since, now, kind)
+                outage = find_outage(
+                    route,
+                    minutes.get(name, ()),
+                    open_since,
+                    now,
+                    kind,
+                    fails_in_a_row=name in failing_in_a_row,
+                )
                 if outage is not None:
                     outage = _extend_to_alert(
                         outage,
                         alerts_since.get(f"{ALERTS[outage.kind].value}:{name}"),
                         now,
                     )
-                    view = _build_view(tx, route, targets_by_id, outage, scores)
+                    view = _build_view(
+                        tx, route, targets_by_id, outage, scores, circuits.silent
+                    )
                     views[name] = replace(
                         view, switch=_switch_reason(route, targets_by_id, switches)
                     )
     return views
 
 
-def update_outage_alerts(ctx: RoutingContext) -> None:
+class OutageWatch:
+    """Keeps the alerts of all routes' outages, and remembers which requests failed in a row."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, FailureRun] = {}
+
+    def __call__(self, ctx: RoutingContext) -> None:
+        with ctx.store.read() as tx:
+            outcomes = Observations(tx).minute_outcomes(since=tx.now() - FRESH)
+        self._runs = {
+            route: follow_run(self._runs.get(route), minutes)
+            for route, minutes in outcomes.items()
+        }
+        failing = {route for route, run in self._runs.items() if run.shows_outage}
+        update_outage_alerts(ctx, failing)
+
+
+def update_outage_alerts(ctx: RoutingContext, failing_in_a_row: Collection[str] = ()) -> None:
     """Opens, updates and resolves the alerts of all routes' outages.
 
     If a route changes from one kind of outage to the other, people get one message
@@ -243,7 +291,7 @@ def update_outage_alerts(ctx: RoutingContext) -> None:
         (ALERTS[view.kind], name): AlertNotice(
             f"route {name}", _write_title(name, view), view.reason
         )
-        for name, view in load_outages(ctx).items()
+        for name, view in load_outages(ctx, failing_in_a_row=failing_in_a_row).items()
     }
     for kind, name in alerts.list_open(ctx, *ALERTS.values()) - notices.keys():
         successor = next(
@@ -372,8 +420,11 @@ def _build_view(
     targets: Mapping[str, Target],
     outage: RouteOutage,
     scores: _Scores,
+    silent_providers: Collection[str],
 ) -> OutageView:
-    """Builds the view of an outage. targets: of the route, by id."""
+    """Builds the view of an outage. targets: of the route, by id. silent_providers: those that
+    do not answer checks.
+    """
     incumbent = targets[route.incumbent]
     fallback = targets.get(outage.fallback)
     difference = ""
@@ -384,8 +435,15 @@ def _build_view(
             *_score_differences(scores, route, incumbent, fallback),
         )
         difference = f"{'; '.join(differences)}."
-    tests = _describe_eval_load(tx, {target.provider for target in targets.values()})
-    return OutageView(outage, incumbent, fallback, difference, tests=tests)
+    providers = {target.provider for target in targets.values()}
+    return OutageView(
+        outage,
+        incumbent,
+        fallback,
+        difference,
+        tests=_describe_eval_load(tx, providers),
+        silent_providers=tuple(sorted(providers.intersection(silent_providers))),
+    )
 
 
 def _describe_eval_load(tx: Transaction, providers: Collection[str]) -> str:

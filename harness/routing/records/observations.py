@@ -43,7 +43,7 @@ from harness.gate.online.usual_rate import DayCount
 from harness.gate.online.waiting import WaitCounts, merge_waits, read_waits
 from harness.routing.records.block_checks import check_block
 from harness.routing.records.preload import json_rows, look_up, read_named
-from harness.routing.records.traffic import OPEN_END, Traffic
+from harness.routing.records.traffic import OPEN_END, MinuteOutcomes, Traffic
 from harness.routing.records.traffic_tables import (
     ASKED_NAME,
     BLOCK,
@@ -174,6 +174,23 @@ FAILING_ROUTES = (
         sa.or_(traffic.c.failed > 0, traffic.c.charged > 0, traffic.c.unanswered > 0),
     )
     .distinct()
+)
+
+
+MINUTE_OUTCOMES = (
+    sa.select(
+        traffic.c.route,
+        traffic.c.minute,
+        sa.func.sum(traffic.c.requests - traffic.c.failed - traffic.c.unanswered).label(
+            "answered"
+        ),
+        sa.func.sum(traffic.c.failed - traffic.c.refused).label("failed"),
+    )
+    .where(
+        traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+        traffic.c.minute < OPEN_END,
+    )
+    .group_by(traffic.c.route, traffic.c.minute)
 )
 
 
@@ -471,6 +488,14 @@ class Observations(Traffic):
         caller left without an answer.
         """
         return [row.route for row in self._tx.read(FAILING_ROUTES, {"since": since})]
+
+    def minute_outcomes(self, *, since: datetime) -> Mapping[str, Sequence[MinuteOutcomes]]:
+        """Sums the outcomes of each route's minutes since a moment, by route."""
+        outcomes: dict[str, list[MinuteOutcomes]] = {}
+        for row in self._tx.read(MINUTE_OUTCOMES, {"since": since}):
+            minute = MinuteOutcomes(row.minute, int(row.answered), int(row.failed))
+            outcomes.setdefault(row.route, []).append(minute)
+        return outcomes
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
         """Lists the requested names that Swapgate does not serve, by day and name. For a route,

@@ -51,6 +51,15 @@ _BEGIN_COLUMNS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class MinuteOutcomes:
+    """The outcomes of a route's requests in one minute. failed: a target was called."""
+
+    minute: datetime
+    answered: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A part of a window, and the table that holds its sums."""
 

@@ -46,6 +46,7 @@ from harness.providers.records import Targets
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
+from tests.support.control.control_plane import let_router_serve
 from tests.support.control.manual_clock import ManualClock
 from tests.support.store.records import TRAFFIC
 
@@ -180,6 +181,7 @@ def _furnished(home: Path, now: datetime) -> Lived:
         upgrade_database(installation.settings)
         ctx = installation.context
         seed.apply_seed(ctx, installation.settings)
+        let_router_serve(installation.store)
         house = _House(ctx, clock, _Class(installation.settings.suites))
         made = house.furnish()
     return Lived(file, made)

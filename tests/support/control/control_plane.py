@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from harness.routing.control import routes
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Rollouts
+from harness.routing.records.router_reports import RouterReport, RouterReports
 from harness.routing.records.routes import Routing
 from harness.routing.route_settings import RouteSettings, RouteSuite
 from harness.routing.table import BUCKETS, Route, RouteRecord
@@ -221,6 +223,7 @@ class SmallInstallation:
             Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices),
         )
         self.add_route("chat")
+        let_router_serve(self.store)
 
     def add_route(self, name: str, incumbent: str = "sim/base") -> Route:
         settings = RouteSettings(suites=(RouteSuite("colours"),))
@@ -381,6 +384,13 @@ def read_history(ctx: Context, route: str) -> Sequence[RouteRecord]:
 
 def approved(policy: Policy = POLICY) -> Policy:
     return replace(policy, promotion=PromotionMode.APPROVED)
+
+
+def let_router_serve(store: Store) -> None:
+    """Stores the report of a router that serves at any time of a clock."""
+    with store.write() as tx:
+        report = RouterReport("router", tx.now(), datetime.max.replace(tzinfo=UTC))
+        RouterReports(tx).keep(report)
 
 
 class Crash(BaseException):

@@ -35,3 +35,11 @@ class ScriptedProviderProbe:
     ) -> ProbeReply:
         self.asked.append((provider.name, path))
         return self._answer(provider, key, path)
+
+    def reach(
+        self,
+        provider: Provider,
+        key: str,
+        timeout_s: float,
+    ) -> ProbeReply:
+        return self.ask(provider, key, "/models", None, timeout_s)

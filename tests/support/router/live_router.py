@@ -49,6 +49,7 @@ from harness.providers.target import (
     RequestPatch,
     Target,
 )
+from harness.routing.records.router_reports import RouterReport
 from harness.routing.reliability.failover import Failover
 from harness.routing.reliability.retry import RetryPolicy
 from harness.routing.reliability.users_first import AccountLoad
@@ -109,6 +110,7 @@ class SwitchableStore:
         self.spent: list[tuple[SpendingPurpose, float, int, int]] = []
         self.sightings: list[Sighting] = []
         self.shadows: list[ShadowTally] = []
+        self.router_reports: dict[str, RouterReport] = {}
         self.account_loads: dict[tuple[str, str], AccountLoad] = {}
         self.pages: dict[tuple[str, int], bytes] = {}
         self.failed_turns: list[tuple[str, FailedTurn]] = []
@@ -163,7 +165,14 @@ class SwitchableStore:
             alerts=SimpleNamespace(fold=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
             shadows=SimpleNamespace(append=self.shadows.extend),
+            router_reports=SimpleNamespace(
+                keep=self._keep_report,
+                forget=self.router_reports.pop,
+            ),
         )
+
+    def _keep_report(self, report: RouterReport) -> None:
+        self.router_reports[report.worker] = report
 
     def _begin_batch(self, id_: str, at: datetime) -> bool:
         del at

@@ -15,7 +15,7 @@ from harness.app.installation import load_settings
 from harness.app.store.store import Store
 from harness.frame.runtime.clock import SystemClock
 from harness.interfaces.cli.program import program
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SECRET, SmallInstallation, let_router_serve
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 
@@ -127,5 +127,6 @@ def installed(
     )
     made = CommandLine(folder, world)
     made.run("init")
+    let_router_serve(store)
     yield made
     store.close()

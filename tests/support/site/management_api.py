@@ -16,7 +16,7 @@ from harness.app.configuration import configuration
 from harness.app.installation import Installation
 from harness.frame import package_data
 from harness.frame.calm_server import CalmServer
-from harness.frame.people.access import SYSTEM, Role
+from harness.frame.people.access import OPERATOR, Role
 from harness.frame.runtime.encryption import FernetCipher, new_key
 from harness.interfaces.api.app import PREFIX, build_app
 from harness.interfaces.api.frame.access import SERVER
@@ -68,7 +68,7 @@ class Door:
         self.keys = {
             role: keys.create_key(
                 world.context(),
-                SYSTEM,
+                OPERATOR,
                 name,
                 secret=SECRET,
                 role=Role[role.upper()],

@@ -31,6 +31,7 @@ STEADY: Final = frozenset(
         "provider",
         "provider_check",
         "route_fallback",
+        "router_report",
         "served_model",
         "sign_in",
         "spending_cap",

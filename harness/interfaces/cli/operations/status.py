@@ -117,6 +117,7 @@ class _StatusView:
             self.overview.at,
             unconfirmed=self.unconfirmed,
             others=self.overview.others,
+            has_router=self.overview.now.has_router,
         )
 
 
@@ -230,6 +231,8 @@ def _print_urgent_routes(view: _StatusView) -> None:
 def next_command(status: RouteStatus) -> str:
     if status.state in OUTAGE_STATES:
         return f"swapgate route failovers --route {status.route.name} --since 1h"
+    if status.state is RouteState.NO_ROUTER:
+        return "swapgate serve router"
     if status.state is RouteState.UNPROVED:
         return "swapgate route break-glass list"
     if status.state in CANARY_STATES:

@@ -195,7 +195,9 @@ def approve(
 ) -> None:
     """Approve a passed proposal, so that its canary opens.
 
-    The proposer cannot approve it, except with the policy's `self_approval`.
+    The proposer cannot approve it. Nor can a person whose key was created within 30 days by
+    the person who created the proposer's key, unless that was the operator. The policy's
+    `self_approval` allows both.
     """
     proposal_review = review.review_proposal(session.context, proposal_id)
     if proposal_review.unlisted:
