@@ -48,7 +48,7 @@ from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
 from harness.routing.reports import monthly_bill
 
 
-@command(name="plan")
+@command(name="plan", example="swapgate canary plan support")
 def plan_ramp(
     session: Session,
     route: str,
@@ -106,7 +106,10 @@ def build_plan_json(plan: RampPlan) -> dict[str, object]:
     return output.pick(plan, "route", "pace", "steps", "options", "words")
 
 
-@command(name="create")
+@command(
+    name="create",
+    example="swapgate proposal create support openai/gpt-4o-mini --reason cheaper --wait",
+)
 def create_proposal(
     session: Session,
     route: str,
