@@ -36,6 +36,7 @@ from docs_reference.trigger_list import trigger_parts
 from harness.frame import package_data
 from harness.frame.errors import ConfigError, InputError
 from harness.gate.online import rollout
+from harness.interfaces.cli.frame.command import read_example
 from harness.routing import proposal
 
 State = TypeVar("State", bound=StrEnum)
@@ -153,6 +154,7 @@ class _Command(NamedTuple):
     text: str
     arguments: str
     options: tuple[_Option, ...]
+    example: str
 
 
 def _read_commands(parent: click.Context) -> Iterator[_Command]:
@@ -172,6 +174,7 @@ def _read_commands(parent: click.Context) -> Iterator[_Command]:
                 cleandoc(command.help or ""),
                 " ".join(piece for piece in pieces if piece != "[OPTIONS]"),
                 tuple(_read_options(ctx, omitted={"--json", "--help"})) if is_runnable else (),
+                read_example(command),
             )
             yield from _read_commands(ctx)
 
@@ -200,6 +203,8 @@ def _write_sections(commands: Iterable[_Command], common: Collection[_Option]) -
         )
         yield f"#{'#' * command.path.count(' ')} `{' '.join(usage)}`"
         yield from ("", command.text, "")
+        if command.example:
+            yield from (f"Example: `{command.example}`", "")
         own_options: list[_Option] = []
         options_by_path: dict[str, list[_Option]] = {}
         for option in command.options:

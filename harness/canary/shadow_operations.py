@@ -32,6 +32,7 @@ SHADOWS: Final = OperationGroup(
             role=Role.PROPOSER,
             words="End a route's shadow: routers stop within two seconds.",
             command="stop ROUTE",
+            example="swapgate shadow stop support",
             endpoint="POST /shadows/{route}/stop",
             done=lambda stopped: f"stopped {stopped.result.id}",
             dialog=DialogTexts(

@@ -428,9 +428,13 @@ def chain_verbs(ask: Callable[..., object]) -> None:
 def test_a_dry_run_shows_the_plan_stores_nothing_and_is_refused_as_the_proposal_would_be(
     cli: CommandLine,
 ) -> None:
-    done = cli.run("proposal", "create", "chat", "sim/better", "--dry-run")
+    done = cli.run("proposal", "create", "chat", "sim/better", "--dry-run", "--explain")
+    brief = cli.run("proposal", "create", "chat", "sim/better", "--dry-run")
 
     assert "60" in done.stdout
+    assert "colours (primary): superior, 60 items, shows differences from" in brief.stdout
+    assert len(brief.output.splitlines()) <= 12
+    assert "MAY BE CLAIMED" in done.stdout
     assert "With 60 items the gate can only show" in done.stderr
     assert "1st candidate on this route in 90 days: up to 5 %" in done.stderr
     assert cli.json("proposal", "list") == []

@@ -169,6 +169,7 @@ def _run(operation: Operation[Any], *words: str) -> Any:
     session = Session()
     vars(session)["installation"] = SimpleNamespace(context=CLOCK_ALONE, close=lambda: None)
     vars(session)["actor"] = OPERATOR
+    vars(session)["knows_other_principals"] = True
     return CliRunner().invoke(group, words, obj=session)
 
 

@@ -121,7 +121,12 @@ def operation_command(signal: RolloutSignal) -> click.Command:
 
     asks_text = "\n\nOn a terminal, the command explains the effect, and asks."
     text = OPERATIONS[signal] + (asks_text if signal is RolloutSignal.ABORT else "")
-    register = command(name=signal.value, help=text, short_help=OPERATIONS[signal])
+    register = command(
+        name=signal.value,
+        help=text,
+        short_help=OPERATIONS[signal],
+        example=f'swapgate canary {signal.value} support --reason "ticket 12"',
+    )
     return register(ask_and_operate if signal in ASKING_OPERATIONS else operate)
 
 
@@ -164,7 +169,7 @@ for _signal in OPERATIONS:
     canary.add_command(operation_command(_signal))
 
 
-@command(canary)
+@command(canary, example="swapgate canary status support")
 def status(
     session: Session,
     route: str | None,
@@ -223,7 +228,7 @@ def _print_canaries(canaries: Sequence[CanaryStatus]) -> None:
         output.facts(rollout_facts(row))
 
 
-@command(canary)
+@command(canary, example="swapgate canary explain support")
 def explain(session: Session, route: str) -> None:
     """Explain why ROUTE's canary is at its step, and what the next step needs."""
     history = canary_status.explain_canary(session.context, route)

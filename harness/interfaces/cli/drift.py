@@ -31,7 +31,7 @@ def drift() -> None:
     """The drift watch: whether models still answer as before."""
 
 
-@command(drift)
+@command(drift, example="swapgate drift status support")
 def status(
     session: Session,
     route: str | None,
@@ -144,7 +144,7 @@ def _print_report(report: DriftReport) -> None:
         )
 
 
-@command(drift)
+@command(drift, example="swapgate drift run support")
 def run(
     session: Session,
     route: str,
@@ -162,7 +162,7 @@ def run(
     output.note(f"started; `swapgate drift status {route}` shows the result")
 
 
-@command(drift)
+@command(drift, example='swapgate drift accept support --reason "the new answers are fine"')
 def accept(
     session: Session,
     route: str,

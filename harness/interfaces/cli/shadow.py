@@ -30,7 +30,10 @@ DEFAULT = ShadowLimits()
 shadow = operation_group(SHADOWS)
 
 
-@command(shadow)
+@command(
+    shadow,
+    example='swapgate shadow start support openai/gpt-4o-mini --share 5 --reason "a look"',
+)
 def start(
     session: Session,
     route: str = arg("ROUTE"),
@@ -92,7 +95,7 @@ def _read_usd(text: str) -> float | None:
         raise InputError(f"--usd-per-day must be a number or `none`, not {text!r}") from None
 
 
-@command(shadow)
+@command(shadow, example="swapgate shadow status support")
 def status(
     session: Session,
     route: str | None,

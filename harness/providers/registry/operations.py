@@ -51,6 +51,7 @@ PROVIDERS: Final = OperationGroup(
             role=Role.VIEWER,
             words="List the providers, and the routes that use them.",
             command="list",
+            example="swapgate provider list",
             endpoint="GET /providers",
             needs_providers=True,
             listing=Listing(
@@ -120,6 +121,7 @@ PROVIDER_KEYS: Final = OperationGroup(
             role=Role.VIEWER,
             words="List the providers and their keys, stored or in this shell's environment.",
             command="list",
+            example="swapgate provider key list",
             endpoint="GET /credentials/providers",
             needs_providers=True,
             listing=Listing(
@@ -137,6 +139,7 @@ PROVIDER_KEYS: Final = OperationGroup(
             "\n\n"
             "A key in `.env` or in the environment stays; the command shows where it is.",
             command="remove PROVIDER",
+            example="swapgate provider key remove openai",
             parameters={"key": Parameter(meaning="Only this stored key. [default: all]")},
             done=lambda removed: f"{removed.inputs['name']}: removed",
             advice=_advise_after_removal,
@@ -148,6 +151,7 @@ PROVIDER_KEYS: Final = OperationGroup(
             "requests.\n\n"
             "Then revoke the application on the vendor's page.",
             command="logout PROVIDER",
+            example="swapgate provider key logout github_copilot",
             document=lambda signed_out: {
                 "provider": signed_out.inputs["name"],
                 "signed_in": False,

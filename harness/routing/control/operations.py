@@ -49,6 +49,7 @@ LIFT_SWITCH: Final = Operation(
     role=Role.APPROVER,
     words="Lift a switch: routers stop following it within two seconds.",
     command="lift ID",
+    example='swapgate switch lift sw_4be0c7d1f2a89365 --reason "the provider is back"',
     endpoint="POST /switches/{switch}/lift",
     done=_describe_lifted,
     dialog=DialogTexts(

@@ -95,7 +95,7 @@ def build_acceptance(
     return Acceptance(direction, asked_differently.strip(), partial.strip())
 
 
-@command(name="decide")
+@command(name="decide", example="swapgate gate decide pairs.csv --margin 0.05")
 def gate_decide(
     files: tuple[str, ...] = arg("PAIRS.csv|FILE…", type=click.Path(), required=True),
     *,
@@ -181,7 +181,7 @@ def _judge_pairs(
     return judge_file(read_text(files[0]), files[0], terms, direction)
 
 
-@command(name="decide")
+@command(name="decide", example="swapgate canary decide blocks.csv")
 def canary_decide(
     blocks: str = arg("BLOCKS.csv", type=click.Path()),
     *,

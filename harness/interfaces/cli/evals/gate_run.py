@@ -363,7 +363,11 @@ def _write_file(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-@command(name="run")
+@command(
+    name="run",
+    example="swapgate gate run --suite tickets --incumbent openai/gpt-4o "
+    "--candidate openai/gpt-4o-mini",
+)
 def gate_run(
     session: Session,
     *,

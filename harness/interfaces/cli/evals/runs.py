@@ -56,7 +56,9 @@ EXIT_CODES = {
 eval_group = operation_group(EVAL_RUNS)
 
 
-@command(eval_group, "run")
+@command(
+    eval_group, "run", example="swapgate eval run tickets openai/gpt-4o-mini --items 50 --wait"
+)
 def run_suite(
     session: Session,
     suite: str,
@@ -131,7 +133,7 @@ def _format_state(run: EvalRun) -> str:
     return run.state.value.replace("_", " ")
 
 
-@command(eval_group, "list")
+@command(eval_group, "list", example="swapgate eval list")
 def list_runs(
     session: Session,
     *,
@@ -193,7 +195,7 @@ def _build_queue_json(queued_run: QueuedRun | None) -> dict[str, object]:
     }
 
 
-@command(eval_group)
+@command(eval_group, example="swapgate eval show run_51d0a8c37be2f946")
 def show(
     session: Session,
     run: str,

@@ -39,7 +39,7 @@ def suite() -> None:
     """Suites: items with a scorer, which measure models."""
 
 
-@command(suite, "list")
+@command(suite, "list", example="swapgate suite list")
 def list_suites(session: Session) -> None:
     """List the suites of the configuration, and the routes that use each."""
     suites = queries.list_suites(session.context, pinned=session.json)
@@ -67,7 +67,7 @@ def list_suites(session: Session) -> None:
     )
 
 
-@command(suite, "import")
+@command(suite, "import", example="swapgate suite import questions.csv --suite questions")
 def import_suite(
     session: Session,
     source: str = arg("SOURCE"),
@@ -230,14 +230,14 @@ def _read_option(text: str) -> tuple[str, object]:
 capture = operation_group(CAPTURES)
 
 
-@command(capture)
+@command(capture, example="swapgate capture show cap_0a1b2c3d4e5f60718293a4b5")
 def show(session: Session, capture_id: str = arg("CAPTURE")) -> None:
     """Show a captured request with its content. The audit log records the reader."""
     request = captures.read_capture(session.context, session.actor, capture_id)
     output.document(request if session.json else captures.build_export_line(request))
 
 
-@command(capture)
+@command(capture, example="swapgate capture export to-label.jsonl --route support")
 def export(
     session: Session,
     file: Path = arg(type=FILE),

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from harness.evals.scored_run import ExportedPairs
 
 
-@command(name="try")
+@command(name="try", example="swapgate try incumbent.json candidate.json")
 def try_(
     session: Session,
     files: tuple[str, ...] = arg("RESULTS…", type=click.Path()),

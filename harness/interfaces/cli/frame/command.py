@@ -128,6 +128,8 @@ class LazyCommandGroup(click.Group):
 Word = TypeVar("Word", bound=StrEnum)
 Value = TypeVar("Value")
 NO_DEFAULT: Final = object()
+# `\b` keeps click from wrapping the call, which people copy.
+_EXAMPLE_HEADING: Final = "\b\nExample:\n  "
 NOT_SHOWN: Final = (None, False, "", ())
 
 
@@ -245,13 +247,18 @@ class EnumChoice(click.Choice[Word]):
 def command(
     group: click.Group | None = None,
     name: str | None = None,
+    *,
+    example: str = "",
     **attributes: Any,
 ) -> Callable[[Callable[..., int | None]], click.Command]:
     """Registers a function `(session, argument, …, *, option, …)` as a command.
 
     The function returns the exit code, or None for 0.
     group: None for a command that a LazyCommand loads.
+    example: a call of the command, which its help ends with; only hidden commands lack it.
     """
+    if example:
+        attributes["epilog"] = f"{_EXAMPLE_HEADING}{example}"
 
     def register(function: Callable[..., int | None]) -> click.Command:
         @wraps(function)
@@ -270,6 +277,12 @@ def command(
         return click_command
 
     return register
+
+
+def read_example(built_command: click.Command) -> str:
+    """Returns the call of swapgate that the command's help shows; empty without one."""
+    heading, _, example = (built_command.epilog or "").partition(_EXAMPLE_HEADING)
+    return "" if heading else example
 
 
 def _bind(

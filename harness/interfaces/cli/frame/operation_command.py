@@ -78,7 +78,8 @@ def _build_command(operation: Operation[Any]) -> click.Command:
         _print(operation, operation.run(_CommandCaller(call, operation), inputs))
 
     run.__signature__ = inspect.Signature(list(_list_parameters(operation)))  # type: ignore[attr-defined]
-    return command(name=operation.verb, help=_wrap(operation.words))(run)
+    help_text = _wrap(operation.words)
+    return command(name=operation.verb, help=help_text, example=operation.example)(run)
 
 
 def _wrap(words: str) -> str:

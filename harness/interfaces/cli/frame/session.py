@@ -73,12 +73,22 @@ class Session:
 
     @cached_property
     def deciding_actor(self) -> "Actor":
-        """The actor of a command that decides. Its first use prints the actor on stderr. Raises
-        as `actor`.
+        """The actor of a command that decides. If another could act, the first use prints the
+        actor on stderr. Raises as `actor`.
         """
         actor = self.actor
-        click.echo(f"acting as {self._describe(actor)}", err=True)
+        if actor is not OPERATOR or self.knows_other_principals:
+            click.echo(f"acting as {self._describe(actor)}", err=True)
         return actor
+
+    @cached_property
+    def knows_other_principals(self) -> bool:
+        """Whether a person or service other than this machine's operator could act, too."""
+        from harness.frame.people.records import Principals  # noqa: PLC0415 - `--help` stays quick
+
+        with self.context.store.read() as tx:
+            stored = Principals(tx).all()
+        return any(principal.id != OPERATOR.principal for principal in stored)
 
     def decide(
         self,

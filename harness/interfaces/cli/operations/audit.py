@@ -56,7 +56,7 @@ def _build_filter(
     return AuditFilter(actor, action, subject, begin, end)
 
 
-@command(audit)
+@command(audit, example="swapgate audit tail --action proposal")
 def tail(
     session: Session,
     *,
@@ -82,7 +82,7 @@ def tail(
     )
 
 
-@command(audit)
+@command(audit, example="swapgate audit export audit.csv --since 2026-11-01")
 def export(
     session: Session,
     file: Path = arg(type=FILE),
@@ -106,7 +106,7 @@ def export(
         output.note(f"{format_quantity(count, 'event')} written to {file}")
 
 
-@command(audit)
+@command(audit, example="swapgate audit verify")
 def verify(
     session: Session,
     *,
@@ -171,7 +171,7 @@ def alert() -> None:
     """Alerts: open faults, and who was notified."""
 
 
-@command(alert, "list")
+@command(alert, "list", example="swapgate alert list --open")
 def list_alerts(
     session: Session,
     *,
@@ -203,7 +203,7 @@ def list_alerts(
         output.note("step by step: `swapgate docs open runbook`")
 
 
-@command(alert)
+@command(alert, example="swapgate alert test")
 def test(session: Session) -> int:
     """Send a test message to every sink, with this command's environment variables.
 

@@ -166,13 +166,13 @@ def config() -> None:
     """The configuration."""
 
 
-@command(config)
+@command(config, example="swapgate config schema > swapgate.schema.json")
 def schema() -> None:
     """Print the JSON Schema of swapgate.yaml, which editors use for completion."""
     output.document(json_schema())
 
 
-@command(config)
+@command(config, example="swapgate config show --origin")
 def show(
     session: Session,
     *,
@@ -190,7 +190,7 @@ def show(
     output.answer(plain_settings, text)
 
 
-@command(config)
+@command(config, example="swapgate config apply")
 def apply(
     session: Session,
     *,

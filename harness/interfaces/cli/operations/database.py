@@ -29,7 +29,7 @@ def db() -> None:
     """The database: its schema, and the signatures of its rows."""
 
 
-@command(db)
+@command(db, example="swapgate db upgrade")
 def upgrade(session: Session) -> None:
     """Upgrade the schema to the newest revision; create a missing SQLite file."""
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
@@ -38,7 +38,7 @@ def upgrade(session: Session) -> None:
     output.answer({"upgraded": True}, "the database is at the newest revision")
 
 
-@command(db)
+@command(db, example='swapgate db accept-restore --reason "restored the backup of Monday"')
 def accept_restore(
     session: Session,
     *,
@@ -68,7 +68,7 @@ def accept_restore(
     )
 
 
-@command(db)
+@command(db, example="swapgate db grant swapgate_runtime --print")
 def grant(
     session: Session,
     role: str,
@@ -88,7 +88,7 @@ def grant(
     output.answer(document, script if only_show else text)
 
 
-@command(db)
+@command(db, example="swapgate db check")
 def check(session: Session) -> int:
     """Check the database's schema against this version, and verify every signed row.
 
@@ -142,7 +142,7 @@ def print_faults(faults: "Sequence[RowFault]") -> None:
         click.echo(f"… and {len(faults) - MOST_SHOWN} more rows")
 
 
-@command(db, "remove-forged")
+@command(db, "remove-forged", example='swapgate db remove-forged --reason "ticket 12"')
 def remove_forged(
     session: Session,
     *,
@@ -169,7 +169,7 @@ def remove_forged(
     _print_result(f"removed {count} rows", count)
 
 
-@command(db, "rotate-key")
+@command(db, "rotate-key", example="swapgate db rotate-key")
 def rotate_key(
     session: Session,
     *,
@@ -185,7 +185,11 @@ def rotate_key(
     _print_result(f"from now on, the {purpose} key {new_key.id} signs", 1)
 
 
-@command(db, "retire-key")
+@command(
+    db,
+    "retire-key",
+    example='swapgate db retire-key 9f86d081884c7d65 --reason "the laptop was stolen"',
+)
 def retire_key(
     session: Session,
     key: str,

@@ -20,7 +20,7 @@ def docs() -> None:
     """The docs that ship with Swapgate."""
 
 
-@command(docs, "open")
+@command(docs, "open", example="swapgate docs open how-to/own-suites")
 def open_page(
     session: Session,
     page: str = arg(default="index"),
@@ -57,7 +57,7 @@ def open_browser(address: str) -> bool:
         return False
 
 
-@command(docs, "list")
+@command(docs, "list", example="swapgate docs list")
 def list_pages() -> None:
     """List the pages of the docs."""
     output.listing(
@@ -72,7 +72,7 @@ def _find_program() -> click.Command:
     return click.get_current_context().find_root().command
 
 
-@command(docs, hidden=True)
+@command(docs, hidden=True, example="swapgate docs generate")
 def generate(
     session: Session,
     *,
@@ -105,7 +105,7 @@ def generate(
 VARIABLE = "_SWAPGATE_COMPLETE"
 
 
-@command()
+@command(example="swapgate completion bash >> ~/.bashrc")
 def completion(shell: str = arg(type=click.Choice(["bash", "zsh", "fish"]))) -> None:
     """Print the completion script of a shell.
 

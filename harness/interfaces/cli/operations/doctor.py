@@ -18,7 +18,7 @@ MARKS = {
 }
 
 
-@command()
+@command(example="swapgate doctor")
 def doctor(
     session: Session,
     *,

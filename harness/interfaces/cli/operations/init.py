@@ -47,7 +47,7 @@ class _Gateway(click.Choice[str]):
         return f"{text} Write `providers` and `routes` of another gateway by hand."
 
 
-@command()
+@command(example="swapgate init --guided")
 def init(
     session: Session,
     *,

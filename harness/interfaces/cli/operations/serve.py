@@ -70,7 +70,7 @@ def serve() -> None:
     """Run Swapgate's processes."""
 
 
-@command(serve)
+@command(serve, example="swapgate serve router --workers 4")
 def router(
     session: Session,
     *,
@@ -96,13 +96,13 @@ def router(
     raise SystemExit(code)
 
 
-@command(serve)
+@command(serve, example="swapgate serve control")
 def control(session: Session, *, beside_others: bool = _BESIDE_OTHERS_OPTION) -> None:
     """Run the reconcile loop, eval workers and the management API."""
     _run_part(session, "control", beside_others=beside_others)
 
 
-@command(serve)
+@command(serve, example="swapgate serve agents")
 def agents(session: Session) -> None:
     """Serve agent sessions over HTTP, below the router's /agents.
 
@@ -111,7 +111,7 @@ def agents(session: Session) -> None:
     _run_part(session, "agents", beside_others=True)
 
 
-@command(serve)
+@command(serve, example="swapgate serve ui")
 def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS_OPTION) -> None:
     """Serve the dashboard."""
     _run_part(session, "ui", beside_others=beside_others)
@@ -196,7 +196,7 @@ SETTLE: Final = opt(
 )
 
 
-@command(drive)
+@command(drive, example="swapgate serve drive litellm --url http://127.0.0.1:4000")
 def litellm(
     session: Session,
     *,
@@ -239,7 +239,7 @@ def litellm(
     )
 
 
-@command(drive)
+@command(drive, example="swapgate serve drive flagd --flags flags.json --spans spans.jsonl")
 def flagd(
     session: Session,
     *,
@@ -270,7 +270,7 @@ def flagd(
     )
 
 
-@command(serve, "all")
+@command(serve, "all", example="swapgate serve all")
 def serve_all(session: Session) -> None:
     """Run router, control plane, agents and dashboard together; Ctrl-C ends all of them.
 
@@ -306,7 +306,7 @@ def serve_all(session: Session) -> None:
     click.get_current_context().invoke(serve.commands[code], **HIDDEN_ARGUMENTS.get(code, {}))
 
 
-@command()
+@command(example="swapgate mcp --http")
 def mcp(
     session: Session,
     *,
@@ -343,7 +343,7 @@ def mcp(
     )
 
 
-@command()
+@command(example="swapgate worker --slots 4")
 def worker(
     session: Session,
     *,
@@ -411,7 +411,7 @@ CLIENT_KEY_VARIABLE = "SWAPGATE_KEY"
 TIMED_OUT_CODE = 5
 
 
-@command(cls=click.Group, invoke_without_command=True)
+@command(cls=click.Group, invoke_without_command=True, example="swapgate sim --port 9000")
 def sim(
     *,
     host: str = opt("Address to listen on.", default="127.0.0.1"),
@@ -460,7 +460,7 @@ def sim(
 assert isinstance(sim, click.Group)  # noqa: S101 - built with `cls=click.Group`
 
 
-@command(sim)
+@command(sim, example="swapgate sim traffic support --until-settled")
 def traffic(
     session: Session,
     names: tuple[str, ...] = arg("[ROUTE]..."),
@@ -520,7 +520,7 @@ def traffic(
         raise SystemExit(TIMED_OUT_CODE)
 
 
-@command()
+@command(example="swapgate demo --once")
 def demo(
     *,
     once: bool = opt("End after the scenarios."),

@@ -44,7 +44,7 @@ from harness.routing.reports.traffic_report import format_request_ends
 from harness.routing.table import FIRST_ROUTE_STEP
 
 
-@command()
+@command(example="swapgate spending")
 def spending(session: Session) -> None:
     """Show this month's costs (UTC) of evals, judges, shadows, drift checks and agents."""
     report = load_report(session.context)
@@ -121,7 +121,7 @@ class _StatusView:
         )
 
 
-@command()
+@command(example="swapgate status --watch")
 def status(session: Session, *, is_watching: bool = WATCH) -> None:
     """Show the state of all routes, and what waits for a person.
 

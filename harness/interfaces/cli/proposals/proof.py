@@ -29,7 +29,7 @@ from harness.proposals.recomputation import ReplayedVerdict
 FORMATS = ("markdown", "junit")
 
 
-@command(name="report")
+@command(name="report", example="swapgate proposal report p_3f9c2a61b7e04d58")
 def proposal_report(
     session: Session,
     proposal_id: str = arg("ID"),
@@ -69,7 +69,7 @@ def proof() -> None:
     """Proofs: the evidence for a swap, in a file that anyone can verify."""
 
 
-@command(proof)
+@command(proof, example="swapgate proof export p_3f9c2a61b7e04d58")
 def export(
     session: Session,
     proposal_id: str = arg("PROPOSAL"),
@@ -114,7 +114,7 @@ def export(
             click.echo(f"At the promotion there was {missing_way_back}")
 
 
-@command(proof)
+@command(proof, example="swapgate proof verify proof.json --key .swapgate/signing.pub")
 def verify(
     file: Path = arg(type=EXISTING_FILE),
     *,
@@ -144,7 +144,7 @@ def verify(
 DIFFERS_CODE = 1
 
 
-@command()
+@command(example="swapgate gate replay p_3f9c2a61b7e04d58")
 def replay(
     session: Session,
     decision: str = arg("VERDICT|ACTION"),

@@ -52,7 +52,7 @@ def proposal() -> None:
 add_commands(proposal, PROPOSALS)
 
 
-@command(proposal, "list")
+@command(proposal, "list", example="swapgate proposal list --open")
 def list_proposals(
     session: Session,
     *,
@@ -97,7 +97,7 @@ def _describe_verdict(verdict: str | None, verdicts_by_id: Mapping[str, Verdict]
     return verdicts_by_id[verdict].words if verdict in verdicts_by_id else INVALID_ROWS_HINT
 
 
-@command(proposal)
+@command(proposal, example="swapgate proposal show p_3f9c2a61b7e04d58")
 def show(
     session: Session,
     proposal_id: str = arg("ID"),
@@ -176,7 +176,9 @@ def _print_review(proposal_review: ProposalReview) -> None:
         output.table(["CHANGED (UTC)", "BY", "WHAT", "HOW"], rows, empty="")
 
 
-@command(proposal)
+@command(
+    proposal, example='swapgate proposal approve p_3f9c2a61b7e04d58 --reason "the slices agree"'
+)
 def approve(
     session: Session,
     proposal_id: str = arg("ID"),

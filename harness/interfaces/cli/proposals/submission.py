@@ -48,7 +48,7 @@ from harness.routing.proposal import PROPOSAL_TEXTS, Proposal, ProposalTexts
 from harness.routing.reports import monthly_bill
 
 
-@command(name="plan")
+@command(name="plan", example="swapgate canary plan support")
 def plan_ramp(
     session: Session,
     route: str,
@@ -101,6 +101,7 @@ def _format_step_time(seconds: float | None) -> str:
     return "longer than allowed" if seconds is None else format_estimate(seconds)
 
 
+BRIEF_SUITES: Final = 3  # the primary suites stand first
 _OPTIONS = [
     (
         name,
@@ -121,7 +122,10 @@ def build_plan_json(plan: RampPlan) -> dict[str, object]:
     return output.pick(plan, "route", "pace", "steps", "options", "words")
 
 
-@command(name="create")
+@command(
+    name="create",
+    example="swapgate proposal create support openai/gpt-4o-mini --reason cheaper --wait",
+)
 def create_proposal(
     session: Session,
     route: str,
@@ -159,6 +163,7 @@ def create_proposal(
         metavar="SHARE",
     ),
     dry_run: bool = opt("Check and plan, but store nothing."),
+    explains: bool = opt("Also print the plan's tables and estimates.", "--explain"),
     wait: bool = opt("Wait until the gate decides."),
     until: str = opt(
         "With --wait: return at the verdict, or after the canary.",
@@ -196,7 +201,8 @@ def create_proposal(
     risk = {"risk": outlook.risk}
     _note_freeze(context, route)
     if not session.json:
-        _print_outlook(outlook, ramp)
+        print_plans = _print_outlook if explains else _print_brief_outlook
+        print_plans(outlook, ramp)
     if dry_run:
         _print_dry_run(session, outlook.candidates, {"canary": build_plan_json(ramp), **risk})
         return 0
@@ -231,16 +237,44 @@ def _note_freeze(ctx: Context, route: str) -> None:
         )
 
 
+def _print_brief_outlook(outlook: ProposalOutlook, ramp: RampPlan) -> None:
+    for candidate in outlook.candidates:
+        click.echo(f"candidate: {candidate.candidate}")
+        for suite_estimate in candidate.planning[:BRIEF_SUITES]:
+            click.echo(_summarise_estimate(suite_estimate))
+        if len(candidate.planning) > BRIEF_SUITES:
+            output.note(f"--explain shows all {len(candidate.planning)} suites")
+        _note_conditions(candidate)
+        output.paragraph(candidate.cost.text)
+    output.paragraph(outlook.risk.text)
+    output.paragraph(ramp.words)
+    output.note("--explain shows the plan's tables, the monthly cost and other claims")
+
+
+def _summarise_estimate(suite_estimate: SuiteEstimate) -> str:
+    cells = _build_planning_cells(suite_estimate)
+    return (
+        f"{cells['SUITE']} ({cells['ROLE']}): {cells['CLAIM']}, {cells['ITEMS']} items, shows "
+        f"differences from {cells['SEES FROM']}; costs at most {cells['COSTS AT MOST']}; takes "
+        f"about {cells['TAKES ABOUT']}"
+    )
+
+
+def _note_conditions(candidate: CandidateOutlook) -> None:
+    """Prints what a proposal of the candidate would meet before its verdict and after it."""
+    if candidate.unlisted:
+        output.note(candidate.unlisted)
+    for line in route_rules.describe_second_person_reasons(candidate.planned.widened):
+        output.note(f"waits for another person's approval: {line}")
+    for line in candidate.untaken:
+        output.paragraph(line)
+
+
 def _print_outlook(outlook: ProposalOutlook, ramp: RampPlan) -> None:
     for candidate in outlook.candidates:
         click.echo(f"candidate: {candidate.candidate}")
-        if candidate.unlisted:
-            output.note(candidate.unlisted)
         print_planning(candidate.planning)
-        for line in route_rules.describe_second_person_reasons(candidate.planned.widened):
-            output.note(f"waits for another person's approval: {line}")
-        for line in candidate.untaken:
-            output.paragraph(line)
+        _note_conditions(candidate)
         output.paragraph(candidate.cost.text)
         forecast = monthly_bill.describe_forecast(candidate.bill)
         basis = monthly_bill.describe_basis(candidate.bill)

@@ -17,7 +17,11 @@ from harness.proposals.operations import FALLBACKS, describe_chain
 fallback = operation_group(FALLBACKS)
 
 
-@command(fallback)
+@command(
+    fallback,
+    example="swapgate route fallback add support openai/gpt-4o-mini "
+    "--waive untested --for 1d --reason outage",
+)
 def add(
     session: Session,
     route: str,

@@ -46,7 +46,9 @@ add_commands(break_glass, BREAK_GLASS_LISTS)
 switch = operation_group(SWITCHES)
 
 
-@command(switch)
+@command(
+    switch, example='swapgate switch throw avoid:provider:openai --for 2h --reason "an outage"'
+)
 def throw(
     session: Session,
     force: str = arg("[avoid:]provider:NAME|target:ID|freeze"),
@@ -98,7 +100,7 @@ def throw(
         output.note(f"these routes {cause}, so they keep their plans: {names}")
 
 
-@command(switch, "list")
+@command(switch, "list", example="swapgate switch list")
 def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the switches that people threw, newest first.
 

@@ -80,7 +80,7 @@ def model() -> None:
     """Targets: models at providers, with prices."""
 
 
-@command(model, "list")
+@command(model, "list", example="swapgate model list")
 def list_models(
     session: Session,
     *,
@@ -138,7 +138,7 @@ def _describe_end(ending: Deprecation | None) -> str:
     return f"{unlisted}{ending.end_date.isoformat()}{successor_text}"
 
 
-@command(model)
+@command(model, example="swapgate model add openai/gpt-4o-mini --param temperature=0.2")
 def add(
     session: Session,
     name: str = arg("PROVIDER/MODEL"),
@@ -178,7 +178,7 @@ def add(
             output.note(unlisted)
 
 
-@command(model)
+@command(model, example="swapgate model discover openai")
 def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
     """Read and store the models that a provider lists at its /models.
 
@@ -211,7 +211,7 @@ def _describe_new_provider(provider: Provider, *, lacks_key: bool) -> str:
     )
 
 
-@command(model, "resolve")
+@command(model, "resolve", example="swapgate model resolve gpt-4o-mini")
 def resolve_name(session: Session, name: str) -> int:
     """Show, rule by rule, the provider that a model name resolves to; exit code 1 if none."""
     reading = _explain_name(session, name)
@@ -225,7 +225,7 @@ def resolve_name(session: Session, name: str) -> int:
     return 0 if reading.provider else 1
 
 
-@command(model, "search")
+@command(model, "search", example="swapgate model search gpt-4o")
 def search_models(session: Session, words: tuple[str, ...] = arg(required=True)) -> None:
     """Find models of all provider kinds in the catalogue, by parts of their names."""
     show_entries(
@@ -234,7 +234,7 @@ def search_models(session: Session, words: tuple[str, ...] = arg(required=True))
     )
 
 
-@command(model, "match")
+@command(model, "match", example='swapgate model match "gemini flash"')
 def match_name(session: Session, name: str) -> int:
     """Find the model for an approximate name: "gemini flash", "opus 4.7".
 
@@ -261,7 +261,7 @@ def _show_meaning(reading: NameReading) -> None:
         output.note(reading.unlisted)
 
 
-@command(model)
+@command(model, example="swapgate model probe openai/gpt-4o-mini")
 def probe(
     session: Session,
     name: str = arg("TARGET"),

@@ -247,7 +247,7 @@ _REQUIRED_FLAGS: Final = {
 _SCHEDULE_EXAMPLE: Final = "--candidates 'openai/gpt-5*' --every '0 3 * * 1' --round-budget 5"
 
 
-@command()
+@command(example="swapgate route settings support --stakes high")
 def settings(
     session: Session,
     name: str = ROUTE,

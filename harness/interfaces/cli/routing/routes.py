@@ -72,7 +72,7 @@ for _command in (
     route.add_command(_command)
 
 
-@command(route, "list")
+@command(route, "list", example="swapgate route list")
 def list_routes(session: Session, *, page_request: PageRequest = page_of(50)) -> None:
     """List the routes; routes that wait for a person come first."""
     statuses = route_queries.load_page(session.context, page_request)
@@ -117,7 +117,9 @@ def as_json(status: RouteStatus) -> dict[str, object]:
     }
 
 
-@command(route)
+@command(
+    route, example="swapgate route create support --incumbent openai/gpt-4o --suite tickets"
+)
 def create(
     session: Session,
     name: str,
@@ -152,7 +154,7 @@ def create(
     output.answer(route_with_faults, text, advice="\n".join(route_with_faults.faults))
 
 
-@command(route)
+@command(route, example="swapgate route show support")
 def show(session: Session, name: str = ROUTE) -> None:
     """Show a route: targets, settings, open proposal and measured figures."""
     status = route_queries.load_status(session.context, name)
@@ -182,7 +184,7 @@ def show(session: Session, name: str = ROUTE) -> None:
     )
 
 
-@command(route)
+@command(route, example="swapgate route history support")
 def history(
     session: Session,
     name: str = ROUTE,
@@ -212,7 +214,7 @@ def history(
     )
 
 
-@command(route)
+@command(route, example="swapgate route diff support 1 2")
 def diff(
     session: Session,
     name: str = ROUTE,
@@ -270,7 +272,7 @@ def _name_targets(text: str, names: Mapping[str, str]) -> str:
     return ", ".join(names.get(part, part) for part in text.split(", "))
 
 
-@command(route)
+@command(route, example='swapgate route rollback support --reason "complaints about tone"')
 def rollback(
     session: Session,
     name: str = ROUTE,
@@ -307,7 +309,7 @@ def _name_incumbent(session: Session, route: Route) -> str:
     return names.get(route.incumbent, route.incumbent)
 
 
-@command(route, "candidates")
+@command(route, "candidates", example="swapgate route candidates support")
 def list_candidates(session: Session, name: str = ROUTE) -> None:
     """Show the models that the suites measured, best first, and when the next round begins."""
     board = load_leaderboard(session.context, name)

@@ -62,7 +62,7 @@ class _Traffic:
         return describe_traffic(self.report, name_period(self.report.window), self.route)
 
 
-@command(name="traffic")
+@command(name="traffic", example="swapgate route traffic support")
 def route_traffic(
     session: Session,
     name: str | None = arg("[ROUTE]"),
@@ -189,7 +189,7 @@ def _build_target_cells(row: TargetTraffic) -> dict[str, object]:
     }
 
 
-@command(name="failovers")
+@command(name="failovers", example="swapgate route failovers")
 def list_failovers(
     session: Session,
     *,
@@ -229,7 +229,7 @@ def list_failovers(
     )
 
 
-@command(name="measured")
+@command(name="measured", example="swapgate route measured support")
 def route_measured(
     session: Session,
     name: str | None = arg("[ROUTE]"),
