@@ -44,7 +44,7 @@ EXAMPLES = {
     "inspect": [f"inspect_{side}.eval" for side in SIDES],
     "langfuse": [f"langfuse_{side}.json" for side in SIDES],
 }
-OTHERS = {"lm-eval", "deepeval", "csv"}
+OTHERS = {"lm-eval", "deepeval", "csv", "columns"}
 CHOICES = {
     "promptfoo": ExportChoice(
         "promptfoo",
@@ -628,7 +628,7 @@ def test_one_json_object_has_all_figures(tmp_path: Path) -> None:
         ),
         (
             "a,b\n1,2\n",
-            "is not from a known eval tool, and has no readable scores; its",
+            "has no column that tells the questions apart: give the column",
         ),
         ("", "is neither JSON nor a table"),
         ("[]", "has no results"),

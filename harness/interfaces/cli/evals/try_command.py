@@ -100,7 +100,8 @@ def try_(
     """Give a first answer about a candidate, from results or questions that you have.
 
     RESULTS: the incumbent's file, then the candidate's, or one file with both runs. Formats:
-    promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith, DeepEval, CSV.
+    promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith, DeepEval, and
+    tables, CSV or .xlsx, with a row for each answer, or a column of scores for each model.
     Swapgate stores and promotes nothing. One analysis uses all rows, in any order. To judge
     results again after they grew, plan the items with --n-max, or count the looks with --look.
 
@@ -334,7 +335,12 @@ def _describe_more_items(answer: Mapping[str, object]) -> str:
 
 
 def _describe_interval(low: float, high: float) -> str:
-    """Describes an interval: `between 31 points worse and 12 better`."""
+    """Describes an interval: `between 31 points worse and 12 better`.
+
+    A few items can give an interval beyond 100 points, which no two scores can differ.
+    """
+    low = max(low, -1.0)
+    high = min(high, 1.0)
     if low < 0.0 < high:
         return f"between {_format_points(low)} points worse and {_format_points(high)} better"
     word = "better" if high > 0.0 else "worse"
