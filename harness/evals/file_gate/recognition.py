@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Final
 
 from harness.evals.file_gate.column_tables import is_column_table, refuse_table
+from harness.evals.file_gate.lm_eval_files import WANTED, is_totals
 from harness.evals.scored_run import as_mapping, parse_json
 from harness.evals.table_formats import has_csv_scores
 from harness.frame.errors import InputError
@@ -30,7 +31,6 @@ _WITHOUT_RESULTS: Final[Mapping[str, str]] = {
     "spans": "traces",
     "resourceSpans": "OpenTelemetry traces",
     "testRunLink": "a link to DeepEval's hosted test run (export the test run as JSON)",
-    "lm_eval_version": "totals of lm-eval (give samples_TASK_….jsonl of --log_samples)",
 }
 _PROMPTFOO_CONFIG: Final = re.compile(r"^(prompts|providers|tests|defaultTest):", re.MULTILINE)
 _PROMPTFOO_YAML: Final = re.compile(r"\s*evalId:.*\nresults:\s*\n")
@@ -112,6 +112,13 @@ def _parse_line(line: str) -> object:
 def _recognise_document(document: Mapping[str, object]) -> str:
     if "testCases" in document or "testRunData" in document:
         return "deepeval"
+    if is_totals(document):
+        raise InputError(
+            f"has totals of lm-eval, without a row for each document: give {WANTED}"
+        )
+    first = as_mapping(next(iter(document.values()), None))
+    if isinstance(document.get("samples"), Mapping) or "doc_id" in first:
+        return "lm-eval"
     if "samples" in document and "eval" in document:
         return "inspect"
     if as_mapping(document.get("results")).get("results") is not None:

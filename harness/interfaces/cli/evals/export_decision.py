@@ -17,11 +17,17 @@ from harness.evals.export_formats import (
     parse_braintrust,
     parse_deepeval,
     parse_langfuse,
-    parse_lm_eval,
     parse_openai_evals,
     parse_promptfoo,
 )
 from harness.evals.file_gate.column_tables import is_column_table, parse_columns
+from harness.evals.file_gate.lm_eval_files import WANTED as LM_EVAL_FILES
+from harness.evals.file_gate.lm_eval_files import (
+    add_totals,
+    find_samples,
+    parse_lm_eval,
+    read_totals,
+)
 from harness.evals.file_gate.pair_files import parse_pairs
 from harness.evals.file_gate.pair_judgement import (
     group_similar,
@@ -39,13 +45,11 @@ from harness.evals.scored_run import (
     GapCount,
     ScoredRun,
     as_mapping,
-    parse_json,
 )
 from harness.evals.table_formats import (
     parse_csv_scores,
     parse_langsmith,
 )
-from harness.evals.tool_statements import lm_eval_statement
 from harness.frame.errors import InputError
 from harness.frame.text_files import (
     MAX_BYTES,
@@ -77,7 +81,7 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
     ),
     "lm-eval": ExportFormat(
         "lm-evaluation-harness",
-        "`samples_TASK_….jsonl` of --log_samples",
+        LM_EVAL_FILES,
         parse_lm_eval,
         "acc",
     ),
@@ -104,14 +108,13 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
 
 
 PAIRS: Final = "pairs"
+_MAX_COMMANDS: Final = 8  # commands that a message shows
 REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapgate measures again"
 _HEADER: Final = "header.json"
 _SUMMARIES: Final = "summaries.json"
 # The files of an Inspect archive whose run did not end.
 _START: Final = "_journal/start.json"
 _JOURNAL: Final = re.compile(r"_journal/summaries/(\d+)\.json")
-# lm-eval writes a task's name only into the name of its file.
-_LM_EVAL_FILE: Final = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")
 # Errors of zipfile for an archive that is broken, encrypted or compressed in an unknown way.
 _UNREADABLE = (
     OSError,
@@ -183,6 +186,7 @@ def _describe_settings(export: ExportedPairs) -> dict[str, object]:
 def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     if len(files) > 2:
         raise InputError("give one file with both runs, or the incumbent's and the candidate's")
+    files = locate_results(files)
     if choice.format == PAIRS:
         return _read_pairs(files[0], choice.acceptance)
     export_format = EXPORT_FORMATS[choice.format]
@@ -271,8 +275,8 @@ def parse_file(file: str, format_name: str) -> list[ScoredRun]:
         raise InputError(
             f"{_prefix_file(file, error)} ({export_format.title}: {export_format.files})"
         ) from None
-    if format_name == "lm-eval" and (name_match := _LM_EVAL_FILE.fullmatch(Path(file).name)):
-        return [_add_results(run, Path(file), *name_match.groups()) for run in runs]
+    if format_name == "lm-eval":
+        return [add_totals(run, Path(file)) for run in runs]
     return [_add_remark(run, f"{file}: {remark}") for run in runs] if remark else runs
 
 
@@ -281,23 +285,50 @@ def _add_remark(run: ScoredRun, remark: str) -> ScoredRun:
     return replace(run, statement=replace(run.statement, remarks=remarks))
 
 
-def _add_results(run: ScoredRun, file: Path, task: str, time_text: str) -> ScoredRun:
-    """Adds the task, and the statements of the results file that lm-eval wrote beside it."""
-    named_run = replace(run, terms={**run.terms, "task": task})
-    results_file = file.with_name(f"results_{time_text}.json")
-    if not results_file.is_file():
-        return named_run
-    try:
-        results = as_mapping(parse_json(read_text(str(results_file))))
-    except InputError as error:
-        fault = _prefix_file(str(results_file), error)
+def locate_results(paths: Sequence[str]) -> tuple[str, ...]:
+    """Returns the files to read. A folder, and lm-eval's file of totals, stand for the newest
+    file with a row for each document.
+
+    Raises InputError for a folder without such files, and for files of several tasks.
+    """
+    found = {path: _find_files(path) for path in paths}
+    searched = {path: files for path, files in found.items() if files is not None}
+    if not searched:
+        return tuple(paths)
+    tasks = [
+        task
+        for task in next(iter(searched.values()))
+        if all(task in files for files in searched.values())
+    ]
+    files_by_task = {
+        task: tuple(str(searched[path][task]) if path in searched else path for path in paths)
+        for task in tasks
+    }
+    if len(tasks) == 1:
+        return files_by_task[tasks[0]]
+    if not tasks:
+        names = "; ".join(f"{path} has {', '.join(files)}" for path, files in searched.items())
+        raise InputError(f"the runs have no task in common: {names}")
+    commands = [shlex.join(["swapgate", "try", *files]) for files in files_by_task.values()]
+    raise InputError(
+        f"{' and '.join(searched)}: {len(tasks)} tasks have results. Choose one of them:\n  "
+        + "\n  ".join(commands[:_MAX_COMMANDS])
+    )
+
+
+def _find_files(path: str) -> Mapping[str, Path] | None:
+    """Finds lm-eval's files by task in a folder, or beside totals; None for a file to read."""
+    place = Path(path)
+    if place.is_dir():
+        if files := find_samples(place):
+            return files
         raise InputError(
-            f"{fault}; it stands beside {file.name}: remove or repair it"
-        ) from None
-    statement = lm_eval_statement(results, task, run)
-    version = statement.data.version if statement.data else ""
-    terms = {**named_run.terms, **({"task version": version} if version else {})}
-    return replace(named_run, terms=terms, statement=statement)
+            f"{path}: is a folder without lm-eval's {LM_EVAL_FILES}. `swapgate try` without "
+            "arguments shows the results that this folder has"
+        )
+    if place.is_file() and not is_spreadsheet(path) and read_totals(place) is not None:
+        return find_samples(place) or None
+    return None
 
 
 def find_title(format_name: str) -> str:

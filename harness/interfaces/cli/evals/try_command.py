@@ -101,7 +101,8 @@ def try_(
 
     RESULTS: the incumbent's file, then the candidate's, or one file with both runs. Formats:
     promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith, DeepEval, and
-    tables, CSV or .xlsx, with a row for each answer, or a column of scores for each model.
+    tables, CSV or .xlsx, with a row for each answer, or a column of scores for each model. A
+    folder with lm-eval's samples stands for its newest run.
     Swapgate stores and promotes nothing. One analysis uses all rows, in any order. To judge
     results again after they grew, plan the items with --n-max, or count the looks with --look.
 
@@ -164,6 +165,7 @@ def _try_files(
     """Judges result files. names: incumbent, candidate and metric, as in `ExportChoice`."""
     from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
 
+    files = export_decision.locate_results(files)
     formats = export_decision.recognise_files(files)
     if not as_json:
         for file, name in formats.items():
