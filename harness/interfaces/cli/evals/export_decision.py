@@ -55,6 +55,7 @@ from harness.frame.text_files import (
     MAX_BYTES,
     read_text,
 )
+from harness.interfaces.cli.evals.next_command import name_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,7 @@ def _describe_choice(file: str, runs: Sequence[ScoredRun]) -> str:
     if len(models) < 2 or not all(models[:2]):
         return f"has one run, {names}: give two files, the incumbent's first"
     command = shlex.join(
-        ["swapgate", "try", file, "--incumbent", models[0], "--candidate", models[1]]
+        [*name_command(), file, "--incumbent", models[0], "--candidate", models[1]]
     )
     return (
         f"choose its runs with --incumbent and --candidate; it has {names}. For example: "
@@ -309,7 +310,7 @@ def locate_results(paths: Sequence[str]) -> tuple[str, ...]:
     if not tasks:
         names = "; ".join(f"{path} has {', '.join(files)}" for path, files in searched.items())
         raise InputError(f"the runs have no task in common: {names}")
-    commands = [shlex.join(["swapgate", "try", *files]) for files in files_by_task.values()]
+    commands = [shlex.join([*name_command(), *files]) for files in files_by_task.values()]
     raise InputError(
         f"{' and '.join(searched)}: {len(tasks)} tasks have results. Choose one of them:\n  "
         + "\n  ".join(commands[:_MAX_COMMANDS])

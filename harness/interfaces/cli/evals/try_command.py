@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -26,6 +26,7 @@ from harness.interfaces.cli.evals.file_decision import (
     N_MAX_HELP,
     build_acceptance,
 )
+from harness.interfaces.cli.evals.next_command import Trial, find_next_step
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
     EXISTING_FILE,
@@ -178,56 +179,24 @@ def _try_files(
     answer = export_decision.judge_exports(export, choice, terms)
     sight = find_sight(export.pairs, replace(terms, cluster=export.cluster))
     verdict = str(answer["verdict"])
-    next_step = _describe_next_step(answer, terms)
+    trial = Trial(files, choice.format, *names, acceptance, terms)
+    step = find_next_step(trial, verdict, is_loss=_is_loss(answer))
     if as_json:
         document = {
             **answer,
             "smallest_difference": sight.smallest,
             "items_for_5_points": None if _is_loss(answer) else sight.items_needed,
             "notes": export.notes,
-            "next": next_step,
+            "next": step.sentence,
+            "next_command": step.command,
         }
         click.echo(json.dumps(document, allow_nan=False))
     else:
         for sentence in _write_sentences(export, answer, sight, terms):
             click.echo(escape_controls(sentence))
-        click.echo(f"next: {next_step}")
+        click.echo(f"next: {step.sentence}:")
+        click.echo(f"  {escape_controls(step.command)}")
     return GATE_EXITS[verdict]
-
-
-_NEXT_STEPS: Final[Mapping[str, str]] = {
-    "passed": (
-        "this report promotes nothing. `swapgate init` sets up Swapgate, which measures both "
-        "models itself, and gives the candidate 1 % of your callers first"
-    ),
-    "failed": "keep the incumbent, or try another candidate or prompt on the same questions",
-    "inconclusive": (
-        "add questions, run both models over all of them in your tool, and give the new files "
-        "to `swapgate try` with --look {look}: each further look at results that grew gets "
-        "less alpha. With --n-max, planned before the first look, repeats cost nothing"
-    ),
-    "running": (
-        "run both models over more of the planned questions, and repeat the command with the "
-        "new files and the same --n-max: repeats cost nothing"
-    ),
-    "not_measured": (
-        "measure the items without a score again, and give the new files to `swapgate try`"
-    ),
-}
-
-
-# The next step if the data point to a loss. It gives no advice to look for a gain.
-_NEXT_STEP_OF_LOSS: Final = (
-    "keep the incumbent, or try another candidate or prompt. If you add questions, run both "
-    "models over all of them, and give the new files to `swapgate try` with --look {look}"
-)
-
-
-def _describe_next_step(answer: Mapping[str, object], terms: FileTerms) -> str:
-    verdict = str(answer["verdict"])
-    is_loss = verdict == "inconclusive" and _is_loss(answer)
-    step = _NEXT_STEP_OF_LOSS if is_loss else _NEXT_STEPS[verdict]
-    return step.format(look=terms.look + 1)
 
 
 def _is_loss(answer: Mapping[str, object]) -> bool:
