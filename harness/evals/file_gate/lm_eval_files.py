@@ -276,6 +276,11 @@ def find_samples(place: Path) -> Mapping[str, Path]:
         beside = [file for file in place.parent.iterdir() if file.is_file()]
         same_run = [file for file in beside if time_match and time_match[1] in file.name]
         files = same_run if any(map(_name_task, same_run)) else beside
+    return find_newest(files)
+
+
+def find_newest(files: Iterable[Path]) -> Mapping[str, Path]:
+    """Returns the newest file with a row for each document, by task. Leaves out other files."""
     newest: dict[str, Path] = {}
     for file in sorted(files, key=lambda file: (_time_of(file), file.name)):
         if task := _name_task(file):

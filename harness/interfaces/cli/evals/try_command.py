@@ -1,6 +1,7 @@
 """`swapgate try` gives a first answer about a candidate, without an installation."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from harness.interfaces.cli.evals.file_decision import (
     N_MAX_HELP,
     build_acceptance,
 )
-from harness.interfaces.cli.evals.next_command import Trial, find_next_step
+from harness.interfaces.cli.evals.next_command import Trial, find_next_step, name_command
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
     EXISTING_FILE,
@@ -111,6 +112,8 @@ def try_(
     ./swapgate.yaml. It keeps the answers in .swapgate-try: after Ctrl-C, or with a higher
     --max-usd, the same command continues.
 
+    Without arguments, it lists the results in this folder with their commands.
+
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive.
     """
     terms = FileTerms(Claim(claim), margin, alpha=0.05, n_max=n_max, look=look)
@@ -150,9 +153,27 @@ def try_(
         )
         return try_suite(trial, session.config)
     if not files:
+        _list_found_results()
         raise InputError("give the incumbent's and the candidate's results, or --suite FILE")
     names = incumbent, candidate, metric
     return _try_files(files, names, acceptance, terms, as_json=session.json)
+
+
+def _list_found_results() -> None:
+    """Prints the results of eval tools in this folder, each with its command."""
+    from harness.evals.file_gate.results_search import search_results  # noqa: PLC0415 - `--help` stays quick
+
+    found = search_results(Path())
+    for results in found:
+        click.echo(escape_controls(f"{results.tool}: {results.place}"))
+        command = shlex.join([*name_command(), *results.words])
+        click.echo(escape_controls(f"  {command if results.words else results.hint}"))
+    if any(results.words for results in found):
+        click.echo(
+            "The first of two is the incumbent, the model in use: swap them if that is wrong."
+        )
+    elif not found:
+        click.echo("This folder has no results of promptfoo, Inspect, DeepEval or lm-eval.")
 
 
 def _try_files(
