@@ -8,10 +8,9 @@ nor interprets missing scores: `harness.evals.scored_run` does. Tables are in
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
-from harness.evals.run_statement import Direction, MetricStatement, RunStatement
+from harness.evals.run_statement import RunStatement
 from harness.evals.scored_run import (
     ScoredRun,
     ScoredSample,
@@ -26,14 +25,12 @@ from harness.evals.scored_run import (
     single_value,
 )
 from harness.evals.tool_statements import (
-    LM_EVAL_LOWER,
     deepeval_graders,
     deepeval_statement,
     is_grader_error,
     list_graded_parts,
     openai_evals_statement,
     page_completion,
-    prompt_digests,
     promptfoo_statement,
     reads_like_grader_error,
     shared_settings,
@@ -170,59 +167,6 @@ def _parse_items(
         ScoredRun.from_samples(model, samples, statement=statement)
         for model, samples in runs.items()
     ]
-
-
-def parse_lm_eval(text: str) -> list[ScoredRun]:
-    """Parses the samples file of lm-eval's `--log_samples`; the model's name is not in it.
-
-    Raises InputError for a line without `doc_id`.
-    """
-    merged: dict[str, ScoredSample] = {}
-    for line, row in parse_json_lines(text):
-        if "doc_id" not in row:
-            raise InputError(f"line {line}: has no doc_id: give the file samples_TASK_….jsonl")
-        # lm-eval writes one row per filter for each document.
-        id_ = str(row["doc_id"])
-        revision = str(row.get("doc_hash") or "")
-        scores, unread = _read_lm_eval_scores(row)
-        question = question_key(row.get("doc")) or revision
-        earlier_sample = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
-        # A second attempt at a document in the same file has other scores.
-        scores, conflicts = read_scores(
-            {
-                name: single_value(earlier_sample.scores, name, score)
-                for name, score in scores.items()
-            }
-        )
-        prompt, plain_prompt = prompt_digests(row.get("arguments"))
-        merged[f"{id_} {revision}"] = ScoredSample(
-            id_,
-            {**earlier_sample.scores, **scores},
-            question=question,
-            revision=revision,
-            unread={**earlier_sample.unread, **unread, **conflicts},
-            prompt=prompt,
-            plain_prompt=plain_prompt,
-        )
-    run = ScoredRun.from_samples("", tuple(merged.values()))
-    lower = MetricStatement(Direction.LOWER, "lm-eval registers it so")
-    directions = {
-        name: lower for name in run.metrics if name.partition(",")[0] in LM_EVAL_LOWER
-    }
-    return [replace(run, statement=RunStatement("lm-eval", metrics=directions))]
-
-
-def _read_lm_eval_scores(
-    row: Mapping[str, object],
-) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Returns the scores of a row's metrics. A metric's name ends with its filter, unless that
-    is `none`.
-    """
-    names = row.get("metrics")
-    metrics = [str(name) for name in names] if isinstance(names, list) else []
-    filtered = str(row.get("filter", "none"))
-    ending = "" if filtered == "none" else f",{filtered}"
-    return read_scores({f"{name}{ending}": row.get(name) for name in metrics})
 
 
 def parse_braintrust(text: str) -> list[ScoredRun]:

@@ -96,7 +96,8 @@ def pair_runs(
     runs = incumbent, candidate
     _check_terms(incumbent, candidate, metric)
     groups = _group_samples(incumbent, candidate, by_id=bool(accepted.asked_differently))
-    remarks = _check_runs(runs, groups, accepted)
+    remarks = list(dict.fromkeys(remark for run in runs for remark in run.statement.remarks))
+    remarks += _check_runs(runs, groups, accepted)
     statements = [run.statement.metrics.get(metric) for run in runs]
     direction = resolve_direction(metric, statements, accepted.direction)
     span = direction.span or _SHARE_RANGE
@@ -423,8 +424,9 @@ def _check_scores(run: ScoredRun, metric: str, span: tuple[float, float]) -> Non
         score = sample.score(metric)
         if score is not None and not low <= score <= high:
             raise InputError(
-                f"{metric} of item {sample.id[:40]!r} is {score:g}: scores are from {low:g} to "
-                f"{high:g}. For another range, give a CSV with columns min_score and max_score"
+                f"{metric} of item {sample.id[:40]!r} is {score:g}: scores are from {low:g} "
+                f"to {high:g}. For another range, give a table with columns min_score and "
+                "max_score"
             )
     values = Counter(sample.unread[metric] for sample in run.samples if metric in sample.unread)
     if values:

@@ -88,6 +88,7 @@ class RunStatement:
     settings: CallSettings | None = None
     data: DataStatement | None = None
     tells_grader_failures: bool = False  # whether the format marks a grader's failure
+    remarks: tuple[str, ...] = ()  # how Swapgate read the file, where a person may object
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ The parsers find columns by the names in the lists of this module. Nested format
 `harness.evals.export_formats`; pairing is in `harness.evals.scored_run`.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -77,26 +78,68 @@ def _build_langsmith_sample(
     question = question_key(inputs, expected) if any(inputs.values()) else ""
     if not (example or question):
         raise InputError("has rows with neither an example_id nor inputs")
-    cells = {name.removeprefix(_FEEDBACK): _clean_score(row.get(name)) for name in metrics}
-    scores, unread = read_scores(cells, _parse_score)
+    cells = {name.removeprefix(_FEEDBACK): clean_score(row.get(name)) for name in metrics}
+    scores, unread = read_scores(cells, parse_score)
     failed = bool((row.get("error") or "").strip())
     return ScoredSample(example or str(inputs), scores, failed, question, unread=unread)
 
 
-def _parse_score(text: object) -> float | None:
-    """Reads a cell as a score: a number, `true` or `false`; None for any other text."""
+# Words and marks of a right and of a wrong answer. An `x` can mean both.
+_MARKS: Final[Mapping[str, float]] = {
+    **dict.fromkeys(("true", "yes", "pass", "passed", "correct", "right", "✓", "✔", "✅"), 1.0),
+    **dict.fromkeys(("false", "no", "fail", "failed", "incorrect", "wrong"), 0.0),
+    **dict.fromkeys(("✗", "✘", "✖", "❌"), 0.0),
+}
+# `0,85` and `1,5`; not `1,000`, which may be a thousand.
+_COMMA_DECIMAL: Final = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,}))")
+_EMOJI_FORM: Final = "\ufe0f"  # asks for a mark's coloured form
+
+
+def parse_score(text: object) -> float | None:
+    """Reads a cell as a score: a number, a percentage, or words such as `✅ correct`.
+
+    None for any other text.
+    """
     plain = str(text or "").strip()
-    if plain.lower() in {"true", "false"}:
-        return float(plain.lower() == "true")
+    marks = {_MARKS.get(word) for word in plain.lower().replace(_EMOJI_FORM, "").split()}
+    if len(marks) == 1 and None not in marks:
+        return marks.pop()
+    number = plain.removesuffix("%").rstrip()
+    if _COMMA_DECIMAL.fullmatch(number):
+        number = number.replace(",", ".")
     try:
-        return None if "_" in plain else numeric_score(float(plain))
+        score = None if "_" in number else numeric_score(float(number))
     except ValueError:
         return None
+    return score / 100 if score is not None and plain.endswith("%") else score
 
 
-_IDS: Final = ("id", "item", "item_id", "case", "name")
-_QUESTIONS: Final = ("input", "question", "prompt", "query", "user_input")
-_TARGETS: Final = (
+def _check_percentages(
+    rows: Sequence[Mapping[str, str]],
+    metrics: Iterable[str],
+    columns: Mapping[str, str],
+    model: str,
+) -> None:
+    """Raises InputError for scores with a percent sign in some cells alone, or with a range of
+    their own. `0` is the same in both ways.
+    """
+    has_span = bool({*SPAN_COLUMNS} & columns.keys())
+    for name in metrics:
+        cells = {clean_score(row.get(name)) for row in rows} - {"", "0"}
+        numbers = [cell for cell in cells if cell[-1] in "0123456789.%"]
+        signs = {cell.endswith("%") for cell in numbers}
+        if len(signs) > 1 or (has_span and True in signs):
+            owner = f" of {model!r}" if model else ""
+            scores = f"the scores of {name!r}{owner}"
+            raise InputError(
+                f"{scores} have percent signs, and also numbers without one or a range in "
+                "min_score and max_score: write all numbers in one way"
+            )
+
+
+IDS: Final = ("id", "item", "item_id", "case", "name")
+QUESTIONS: Final = ("input", "question", "prompt", "query", "user_input")
+TARGETS: Final = (
     "expected",
     "target",
     "expected_output",
@@ -129,7 +172,7 @@ _SCORES: Final = (
 
 
 # Columns of an error of the grader, which is not an error of the model.
-_GRADER_ERRORS: Final = (
+GRADER_ERRORS: Final = (
     "grader_error",
     "judge_error",
     "scorer_error",
@@ -141,7 +184,7 @@ _NO_NUMBER: Final = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "-"})
 # Columns of the reason for a score.
 _REASONS: Final = ("reason", "comment", "explanation", "judge_reason", "judge_reasoning")
 _YES_NO: Final = frozenset({"pass", "passed", "correct", "success", "is_correct"})
-_SPAN_COLUMNS: Final = ("min_score", "max_score")  # columns of the range of all scores
+SPAN_COLUMNS: Final = ("min_score", "max_score")  # columns of the range of all scores
 _SUCCESSES: Final = ("success", "passed", "pass")
 # Columns of Ragas that are no scores; its metrics have names of their own.
 _RAGAS_FIELDS: Final = frozenset(
@@ -172,7 +215,7 @@ _RAGAS_FIELDS: Final = frozenset(
         "episode_done",
         "model",
         "error",
-        *_IDS,
+        *IDS,
     }
 )
 
@@ -186,7 +229,7 @@ def _is_ragas(columns: Sequence[str]) -> bool:
 def has_csv_scores(names: Sequence[str]) -> bool:
     """Tells whether a header names an item and a score, in any case and with spaces around."""
     columns = [name.strip().lower() for name in names]
-    has_item = any(name in {*_IDS, *_QUESTIONS} for name in columns)
+    has_item = any(name in {*IDS, *QUESTIONS} for name in columns)
     if _is_ragas(columns):
         return bool({*columns} - _RAGAS_FIELDS)
     return has_item and any(name in _SCORES or name.startswith("score") for name in columns)
@@ -202,25 +245,34 @@ def parse_csv_scores(text: str) -> list[ScoredRun]:
             "needs a column of questions or ids (input, question, prompt or id) and a column "
             f"of scores ({', '.join(_SCORES)} or score…)"
         )
-    metrics = _find_csv_metrics(rows, columns)
-    runs: dict[str, list[ScoredSample]] = {}
+    runs: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:
-        model = _read_cell(row, columns, "model")
-        runs.setdefault(model, []).append(_build_csv_sample(row, columns, metrics))
+        runs.setdefault(_read_cell(row, columns, "model"), []).append(row)
+    return build_table_runs(runs, columns, _find_csv_metrics(rows, columns))
+
+
+def build_table_runs(
+    runs: Mapping[str, Sequence[Mapping[str, str]]],
+    columns: Mapping[str, str],
+    metrics: Sequence[str],
+) -> list[ScoredRun]:
+    """Builds a run for each model from its rows, one for each answer. Raises InputError.
+
+    columns: the columns' names by their plain forms. metrics: the columns of scores.
+    """
+    rows = [row for run_rows in runs.values() for row in run_rows]
+    for model, run_rows in runs.items():
+        _check_percentages(run_rows, metrics, columns, model)
     statement = _read_csv_statement(rows, columns, metrics)
-    settings = {
-        model: _read_csv_settings(
-            [row for row in rows if _read_cell(row, columns, "model") == model],
-            columns,
-            metrics,
-        )
-        for model in runs
-    }
     return [
         ScoredRun.from_samples(
-            model, samples, statement=replace(statement, settings=settings[model])
+            model,
+            [_build_csv_sample(row, columns, metrics) for row in run_rows],
+            statement=replace(
+                statement, settings=_read_csv_settings(run_rows, columns, metrics)
+            ),
         )
-        for model, samples in runs.items()
+        for model, run_rows in runs.items()
     ]
 
 
@@ -232,10 +284,10 @@ def _build_csv_sample(
     """Builds the sample of a row. columns: the columns' names by their plain forms."""
     ids, questions, targets = (
         [columns[name] for name in names if name in columns]
-        for names in (_IDS, _QUESTIONS, _TARGETS)
+        for names in (IDS, QUESTIONS, TARGETS)
     )
-    cells = {name: _clean_score(row.get(name)) for name in metrics}
-    scores, unread = read_scores(cells, _parse_score)
+    cells = {name: clean_score(row.get(name)) for name in metrics}
+    scores, unread = read_scores(cells, parse_score)
     question_texts = [row.get(name) or "" for name in questions]
     question = (
         question_key(question_texts, [row.get(name) for name in targets])
@@ -245,7 +297,7 @@ def _build_csv_sample(
     id_ = next((row[name] for name in ids if row.get(name)), " ".join(question_texts))
     if not (id_ or question):
         raise InputError("has rows with neither a question nor an id")
-    has_grader_error = any(_is_error(_read_cell(row, columns, name)) for name in _GRADER_ERRORS)
+    has_grader_error = any(_is_error(_read_cell(row, columns, name)) for name in GRADER_ERRORS)
     # Ragas leaves a score empty if its judge failed.
     is_judged = _is_ragas([*columns])
     ungraded = [
@@ -270,11 +322,11 @@ def _read_csv_settings(
 ) -> CallSettings | None:
     """Reads the columns of settings that are equal in all rows of a run."""
     other_columns = {
-        *_IDS,
-        *_QUESTIONS,
-        *_TARGETS,
+        *IDS,
+        *QUESTIONS,
+        *TARGETS,
         *_RAGAS_FIELDS,
-        *_SPAN_COLUMNS,
+        *SPAN_COLUMNS,
         *map(str.lower, metrics),
     }
     names = [
@@ -289,7 +341,7 @@ def _read_cell(row: Mapping[str, str], columns: Mapping[str, str], name: str) ->
     return (row.get(columns[name]) or "").strip() if name in columns else ""
 
 
-def _clean_score(text: str | None) -> str:
+def clean_score(text: str | None) -> str:
     """Returns a cell of a score; empty for the words that stand for a missing number."""
     plain = (text or "").strip()
     return "" if plain.lower() in _NO_NUMBER else plain
@@ -308,16 +360,16 @@ def _find_csv_metrics(
         return [
             name
             for plain, name in columns.items()
-            if plain in _SCORES or (plain.startswith("score") and plain not in _GRADER_ERRORS)
+            if plain in _SCORES or (plain.startswith("score") and plain not in GRADER_ERRORS)
         ]
     return [
         name
         for plain, name in columns.items()
         if plain not in _RAGAS_FIELDS
         and all(
-            _parse_score(cell) is not None
+            parse_score(cell) is not None
             for row in rows
-            if (cell := _clean_score(row.get(name)))
+            if (cell := clean_score(row.get(name)))
         )
     ]
 
@@ -330,12 +382,12 @@ def _read_span(
 
     Raises InputError for rows with several ranges, and for a range that cannot be read.
     """
-    if not {*_SPAN_COLUMNS} & columns.keys():
+    if not {*SPAN_COLUMNS} & columns.keys():
         return None
-    stated = {tuple(_read_cell(row, columns, name) for name in _SPAN_COLUMNS) for row in rows}
+    stated = {tuple(_read_cell(row, columns, name) for name in SPAN_COLUMNS) for row in rows}
     lowest, highest = next(iter(stated))
-    low = _parse_score(lowest) if "min_score" in columns else 0.0
-    high = _parse_score(highest) if "max_score" in columns else 1.0
+    low = parse_score(lowest) if "min_score" in columns else 0.0
+    high = parse_score(highest) if "max_score" in columns else 1.0
     if len(stated) > 1 or low is None or high is None or low >= high:
         raise InputError(
             "has no single range in min_score and max_score: give all rows two numbers, the "
@@ -374,9 +426,9 @@ def _read_csv_statement(
         for name in metrics:
             outcomes = [
                 (
-                    _parse_score(row.get(name)),
-                    _parse_score(row.get(columns["threshold"])),
-                    None if (cell := _parse_score(row.get(passed))) is None else bool(cell),
+                    parse_score(row.get(name)),
+                    parse_score(row.get(columns["threshold"])),
+                    None if (cell := parse_score(row.get(passed))) is None else bool(cell),
                 )
                 for row in rows
             ]
@@ -394,7 +446,7 @@ def _read_csv_statement(
     if ragas:
         lower = MetricStatement(Direction.LOWER, "Ragas documents it so")
         statements |= {name: lower for name in metrics if name.startswith("noise_sensitivity")}
-    tells_failures = ragas or any(name in columns for name in _GRADER_ERRORS)
+    tells_failures = ragas or any(name in columns for name in GRADER_ERRORS)
     return RunStatement(
         "Ragas" if ragas else "", metrics=statements, tells_grader_failures=tells_failures
     )

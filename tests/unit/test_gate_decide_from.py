@@ -16,7 +16,7 @@ from harness.evals.run_pairs import pair_runs
 from harness.evals.run_statement import Acceptance
 from harness.evals.scored_run import ExportedPairs, GapCount, ScoredRun, ScoredSample
 from harness.frame.errors import InputError
-from harness.interfaces.cli.evals import export_decision, file_decision
+from harness.interfaces.cli.evals import export_decision, file_decision, next_command
 from harness.interfaces.cli.evals.export_decision import (
     EXPORT_FORMATS,
     ExportChoice,
@@ -44,7 +44,7 @@ EXAMPLES = {
     "inspect": [f"inspect_{side}.eval" for side in SIDES],
     "langfuse": [f"langfuse_{side}.json" for side in SIDES],
 }
-OTHERS = {"lm-eval", "deepeval", "csv"}
+OTHERS = {"lm-eval", "deepeval", "csv", "columns"}
 CHOICES = {
     "promptfoo": ExportChoice(
         "promptfoo",
@@ -162,7 +162,7 @@ def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
         "tool_statements",
     )
     files = [ROOT / f"harness/evals/{name}.py" for name in names]
-    files.append(Path(export_decision.__file__))
+    files += [Path(export_decision.__file__), Path(next_command.__file__)]
     imported = {
         (node.module, name.name)
         for file in files
@@ -175,6 +175,7 @@ def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
     own = tuple(f"harness.evals.{name}" for name in names)
     assert all(
         module.startswith((*own, "harness.frame", "harness.evals.file_gate"))
+        or module == next_command.__name__
         for module in rooms
     )
     assert not {name for _, name in imported} & {
@@ -588,7 +589,7 @@ def test_the_answer_is_in_plain_words_with_what_could_be_seen(
     assert words in done.stdout
     # A shown loss needs no items to see a difference.
     assert ("with these 20, only " in done.stdout) == (code != 3)
-    assert "next: " in done.stdout.splitlines()[-1]
+    assert "next: " in done.stdout.splitlines()[-2]
 
 
 def test_one_json_object_has_all_figures(tmp_path: Path) -> None:
@@ -628,7 +629,7 @@ def test_one_json_object_has_all_figures(tmp_path: Path) -> None:
         ),
         (
             "a,b\n1,2\n",
-            "is not from a known eval tool, and has no readable scores; its",
+            "has no column that tells the questions apart: give the column",
         ),
         ("", "is neither JSON nor a table"),
         ("[]", "has no results"),

@@ -1,6 +1,7 @@
 """Results in the wild are read with their right values: `tests/world/results`."""
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,11 +12,14 @@ import yaml
 
 from evals.scorers import AnswerToolCall, find_scorer
 from evals.suites.items import Item
+from harness.evals.file_gate.recognition import recognise_format
+from harness.evals.file_gate.spreadsheets import read_sheet
 from harness.evals.run_pairs import pair_runs
 from harness.evals.run_statement import resolve_direction
 from harness.evals.tool_statements import lm_eval_statement
 from harness.frame.errors import InputError
-from harness.interfaces.cli.evals.export_decision import EXPORT_FORMATS, recognise_format
+from harness.interfaces.cli.evals.export_decision import EXPORT_FORMATS
+from tests.support.evals.workbooks import write_workbook
 
 pytestmark = pytest.mark.req("G1", "F2")
 
@@ -96,10 +100,24 @@ def read_pairs(example: Mapping[str, Any]) -> dict[str, Any]:
     return {"pairs": [pair.item for pair in paired.pairs]}
 
 
+def read_spreadsheet(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the first sheet of a workbook with this sheet and these other parts."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_workbook(
+            Path(folder) / "results.xlsx", example["sheet"], parts=example.get("parts")
+        )
+        try:
+            return {"lines": read_sheet(str(file)).text.splitlines()}
+        except InputError as error:
+            message = str(error).removeprefix(f"{file}: ")
+            return {"refused": message[: len(example["right"].get("refused", ""))]}
+
+
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]] = {
     "answer": read_answer,
     "pairs": read_pairs,
     "results": read_results,
+    "spreadsheet": read_spreadsheet,
 }
 
 

@@ -4,12 +4,12 @@ does not store these results, and proposals cannot use them.
 
 import json
 import re
+import shlex
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -17,15 +17,24 @@ from harness.evals.export_formats import (
     parse_braintrust,
     parse_deepeval,
     parse_langfuse,
-    parse_lm_eval,
     parse_openai_evals,
     parse_promptfoo,
+)
+from harness.evals.file_gate.column_tables import is_column_table, parse_columns
+from harness.evals.file_gate.lm_eval_files import WANTED as LM_EVAL_FILES
+from harness.evals.file_gate.lm_eval_files import (
+    add_totals,
+    find_samples,
+    parse_lm_eval,
+    read_totals,
 )
 from harness.evals.file_gate.pair_files import parse_pairs
 from harness.evals.file_gate.pair_judgement import (
     group_similar,
     judge_rows,
 )
+from harness.evals.file_gate.recognition import recognise_format
+from harness.evals.file_gate.spreadsheets import is_spreadsheet, read_sheet
 from harness.evals.file_gate.terms import FileTerms
 from harness.evals.inspect_log import parse_inspect
 from harness.evals.run_pairs import choose_metric, choose_run, pair_runs, turned_round
@@ -36,154 +45,17 @@ from harness.evals.scored_run import (
     GapCount,
     ScoredRun,
     as_mapping,
-    parse_json,
 )
 from harness.evals.table_formats import (
-    has_csv_scores,
     parse_csv_scores,
     parse_langsmith,
 )
-from harness.evals.tool_statements import lm_eval_statement
 from harness.frame.errors import InputError
 from harness.frame.text_files import (
     MAX_BYTES,
-    csv_rows,
     read_text,
-    text_lines,
 )
-
-# Examines several rows, because a tool's first rows may lack fields that later rows have.
-_MAX_EXAMINED_ROWS: Final = 50
-_ROW_FIELDS: Final = (
-    "item_results",
-    "itemResults",
-    "events",
-    "rows",
-    "data",
-    "results",
-)
-# Descriptions of files without results, by a field of such a file.
-_WITHOUT_RESULTS: Final[Mapping[str, str]] = {
-    "messages": "a data set of conversations",
-    "expected_output": "a data set",
-    "ideal": "a data set of OpenAI evals",
-    "spans": "traces",
-    "resourceSpans": "OpenTelemetry traces",
-    "testRunLink": "a link to DeepEval's hosted test run (export the test run as JSON)",
-    "lm_eval_version": "totals of lm-eval (give samples_TASK_….jsonl of --log_samples)",
-}
-_PROMPTFOO_CONFIG: Final = re.compile(r"^(prompts|providers|tests|defaultTest):", re.MULTILINE)
-_PROMPTFOO_YAML: Final = re.compile(r"\s*evalId:.*\nresults:\s*\n")
-# The starts of promptfoo's results as CSV, XML and HTML, which lack the assertions.
-_PROMPTFOO_OTHER: Final = re.compile(
-    r"[^\n]*,Status,Score,Named Scores,|\s*<promptfoo>|"
-    r"\s*<!doctype html>(?s:.){0,99999}promptfoo",
-    re.IGNORECASE,
-)
-
-
-def recognise_format(text: str) -> str:
-    """Returns a key of `EXPORT_FORMATS`, or `pairs` for a file of pairs.
-
-    Raises InputError, whose message describes the file.
-    """
-    if text.lstrip()[:1] in {"{", "["}:
-        document, rows = _read_json_rows(text)
-        if not (document or any(rows)):
-            parse_json(text)  # its error names the line of a fault
-            raise InputError("has no results: give results that an eval tool wrote")
-        return _recognise_document(document) or _recognise_rows(rows) or _refuse(document, rows)
-    if _PROMPTFOO_YAML.match(text):
-        return "promptfoo"
-    if _PROMPTFOO_OTHER.match(text):
-        raise InputError(
-            "looks like promptfoo's results as a page or table, which have no assertions: "
-            "write them as JSON, `promptfoo export eval ID --output results.json`"
-        )
-    names = next((cells for _, cells in csv_rows(text, _build_line_fault)), [])
-    columns = {name.strip().lower() for name in names}
-    if {"item", "incumbent", "candidate"} <= columns:
-        return "pairs"
-    if any(name.startswith("feedback.") for name in columns):
-        return "langsmith"
-    if has_csv_scores(names):
-        return "csv"
-    if _PROMPTFOO_CONFIG.search(text):
-        raise InputError(
-            "looks like a promptfoo configuration: give its results, "
-            "`promptfoo eval --output results.json`"
-        )
-    return _refuse({}, [dict.fromkeys(names)])
-
-
-def _read_json_rows(text: str) -> tuple[Mapping[str, object], list[Mapping[str, object]]]:
-    """Returns the document and its first rows; JSON lines have no document."""
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if value is None:
-        lines = islice(text_lines(text), _MAX_EXAMINED_ROWS)
-        return {}, [as_mapping(_parse_line(line)) for _, line in lines]
-    if isinstance(value, list):
-        return {}, [as_mapping(row) for row in value[:_MAX_EXAMINED_ROWS]]
-    document = as_mapping(value)
-    row_list = next(
-        (document[n] for n in _ROW_FIELDS if isinstance(document.get(n), list)),
-        None,
-    )
-    rows = row_list[:_MAX_EXAMINED_ROWS] if isinstance(row_list, list) else [document]
-    return document, [as_mapping(row) for row in rows]
-
-
-def _parse_line(line: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _recognise_document(document: Mapping[str, object]) -> str:
-    if "testCases" in document or "testRunData" in document:
-        return "deepeval"
-    if "samples" in document and "eval" in document:
-        return "inspect"
-    if as_mapping(document.get("results")).get("results") is not None:
-        return "promptfoo"
-    return ""
-
-
-def _recognise_rows(rows: list[Mapping[str, object]]) -> str:
-    names = {name for row in rows for name in row}
-    scores = next((row["scores"] for row in rows if row.get("scores")), None)
-    if names & {"datasource_item_id", "spec"} or {"sample_id", "run_id", "type"} <= names:
-        return "openai-evals"
-    if "doc_id" in names:
-        return "lm-eval"
-    if "evaluations" in names or isinstance(scores, list):
-        return "langfuse"
-    if isinstance(scores, Mapping) or {"span_id", "scores"} <= names:
-        return "braintrust"
-    if names & {"promptIdx", "gradingResult", "testIdx"}:
-        return "promptfoo"
-    return ""
-
-
-def _refuse(document: Mapping[str, object], rows: list[Mapping[str, object]]) -> str:
-    names = [*document, *(name for row in rows for name in row)]
-    likeness = next(
-        (description for name, description in _WITHOUT_RESULTS.items() if name in names),
-        "",
-    )
-    fields = ", ".join(dict.fromkeys(name[:40] for name in names[:200]))[:200]
-    if not names:
-        raise InputError("is neither JSON nor a table: give results that an eval tool wrote")
-    origin = f"looks like {likeness}" if likeness else "is not from a known eval tool"
-    raise InputError(f"{origin}, and has no readable scores; its fields are {fields or 'none'}")
-
-
-def _build_line_fault(line: int, fault: str) -> InputError:
-    return InputError(f"line {line}: {fault}")
+from harness.interfaces.cli.evals.next_command import name_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +82,7 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
     ),
     "lm-eval": ExportFormat(
         "lm-evaluation-harness",
-        "`samples_TASK_….jsonl` of --log_samples",
+        LM_EVAL_FILES,
         parse_lm_eval,
         "acc",
     ),
@@ -227,18 +99,23 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
         parse_csv_scores,
         "score",
     ),
+    "columns": ExportFormat(
+        "table with a column for each model",
+        "a row for each question, and a column of scores for each model",
+        parse_columns,
+        "score",
+    ),
 }
 
 
 PAIRS: Final = "pairs"
+_MAX_COMMANDS: Final = 8  # commands that a message shows
 REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapgate measures again"
 _HEADER: Final = "header.json"
 _SUMMARIES: Final = "summaries.json"
 # The files of an Inspect archive whose run did not end.
 _START: Final = "_journal/start.json"
 _JOURNAL: Final = re.compile(r"_journal/summaries/(\d+)\.json")
-# lm-eval writes a task's name only into the name of its file.
-_LM_EVAL_FILE: Final = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")
 # Errors of zipfile for an archive that is broken, encrypted or compressed in an unknown way.
 _UNREADABLE = (
     OSError,
@@ -310,6 +187,7 @@ def _describe_settings(export: ExportedPairs) -> dict[str, object]:
 def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     if len(files) > 2:
         raise InputError("give one file with both runs, or the incumbent's and the candidate's")
+    files = locate_results(files)
     if choice.format == PAIRS:
         return _read_pairs(files[0], choice.acceptance)
     export_format = EXPORT_FORMATS[choice.format]
@@ -317,11 +195,7 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     incumbent_runs = runs[0]
     candidate_runs = runs[-1]
     if len(files) == 1 and not (choice.incumbent and choice.candidate):
-        names = ", ".join(repr(run.model) for run in incumbent_runs)
-        raise InputError(
-            f"{files[0]}: choose its runs with --incumbent and --candidate; it has {names}. Or "
-            "give two files, the incumbent's first"
-        )
+        raise InputError(f"{files[0]}: {_describe_choice(files[0], incumbent_runs)}")
     incumbent = _choose_run(files[0], incumbent_runs, choice.incumbent, "--incumbent")
     candidate = _choose_run(files[-1], candidate_runs, choice.candidate, "--candidate")
     metric = choose_metric(incumbent, candidate, choice.metric, export_format.metric)
@@ -331,13 +205,28 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
         raise InputError(f"{' and '.join(dict.fromkeys(files))}: {error}") from None
 
 
+def _describe_choice(file: str, runs: Sequence[ScoredRun]) -> str:
+    """Describes how to choose two runs of a file; with two named runs or more, by a command."""
+    models = [run.model for run in runs]
+    names = ", ".join(map(repr, models))
+    if len(models) < 2 or not all(models[:2]):
+        return f"has one run, {names}: give two files, the incumbent's first"
+    command = shlex.join(
+        [*name_command(), file, "--incumbent", models[0], "--candidate", models[1]]
+    )
+    return (
+        f"choose its runs with --incumbent and --candidate; it has {names}. For example: "
+        f"`{command}`. Or give two files, the incumbent's first"
+    )
+
+
 def _read_pairs(file: str, acceptance: Acceptance) -> ExportedPairs:
     if acceptance.reasons:
         raise InputError(
             f"{file}: a file of pairs tells neither how the models were asked nor whether the "
             "runs are whole: leave out --asked-differently and --partial"
         )
-    rows = parse_pairs(read_text(file), file)
+    rows = parse_pairs(_read_source(file), file)
     if not rows:
         raise InputError(f"{file}:2: no items")
     incumbent = [row.incumbent for row in rows]
@@ -375,34 +264,72 @@ def _choose_run(
 def parse_file(file: str, format_name: str) -> list[ScoredRun]:
     export_format = EXPORT_FORMATS[format_name]
     is_archive = format_name == "inspect" and _is_archive(file)
+    remark = ""
     try:
-        runs = export_format.parse(_read_archive(file) if is_archive else read_text(file))
+        if is_spreadsheet(file):
+            sheet = read_sheet(file)
+            remark = sheet.remark
+            runs = export_format.parse(sheet.text)
+        else:
+            runs = export_format.parse(_read_archive(file) if is_archive else read_text(file))
     except InputError as error:
         raise InputError(
             f"{_prefix_file(file, error)} ({export_format.title}: {export_format.files})"
         ) from None
-    if format_name == "lm-eval" and (name_match := _LM_EVAL_FILE.fullmatch(Path(file).name)):
-        return [_add_results(run, Path(file), *name_match.groups()) for run in runs]
-    return runs
+    if format_name == "lm-eval":
+        return [add_totals(run, Path(file)) for run in runs]
+    return [_add_remark(run, f"{file}: {remark}") for run in runs] if remark else runs
 
 
-def _add_results(run: ScoredRun, file: Path, task: str, time_text: str) -> ScoredRun:
-    """Adds the task, and the statements of the results file that lm-eval wrote beside it."""
-    named_run = replace(run, terms={**run.terms, "task": task})
-    results_file = file.with_name(f"results_{time_text}.json")
-    if not results_file.is_file():
-        return named_run
-    try:
-        results = as_mapping(parse_json(read_text(str(results_file))))
-    except InputError as error:
-        fault = _prefix_file(str(results_file), error)
+def _add_remark(run: ScoredRun, remark: str) -> ScoredRun:
+    remarks = (remark, *run.statement.remarks)
+    return replace(run, statement=replace(run.statement, remarks=remarks))
+
+
+def locate_results(paths: Sequence[str]) -> tuple[str, ...]:
+    """Returns the files to read. A folder, and lm-eval's file of totals, stand for the newest
+    file with a row for each document.
+
+    Raises InputError for a folder without such files, and for files of several tasks.
+    """
+    found = {path: _find_files(path) for path in paths}
+    searched = {path: files for path, files in found.items() if files is not None}
+    if not searched:
+        return tuple(paths)
+    tasks = [
+        task
+        for task in next(iter(searched.values()))
+        if all(task in files for files in searched.values())
+    ]
+    files_by_task = {
+        task: tuple(str(searched[path][task]) if path in searched else path for path in paths)
+        for task in tasks
+    }
+    if len(tasks) == 1:
+        return files_by_task[tasks[0]]
+    if not tasks:
+        names = "; ".join(f"{path} has {', '.join(files)}" for path, files in searched.items())
+        raise InputError(f"the runs have no task in common: {names}")
+    commands = [shlex.join([*name_command(), *files]) for files in files_by_task.values()]
+    raise InputError(
+        f"{' and '.join(searched)}: {len(tasks)} tasks have results. Choose one of them:\n  "
+        + "\n  ".join(commands[:_MAX_COMMANDS])
+    )
+
+
+def _find_files(path: str) -> Mapping[str, Path] | None:
+    """Finds lm-eval's files by task in a folder, or beside totals; None for a file to read."""
+    place = Path(path)
+    if place.is_dir():
+        if files := find_samples(place):
+            return files
         raise InputError(
-            f"{fault}; it stands beside {file.name}: remove or repair it"
-        ) from None
-    statement = lm_eval_statement(results, task, run)
-    version = statement.data.version if statement.data else ""
-    terms = {**named_run.terms, **({"task version": version} if version else {})}
-    return replace(named_run, terms=terms, statement=statement)
+            f"{path}: is a folder without lm-eval's {LM_EVAL_FILES}. `swapgate try` without "
+            "arguments shows the results that this folder has"
+        )
+    if place.is_file() and not is_spreadsheet(path) and read_totals(place) is not None:
+        return find_samples(place) or None
+    return None
 
 
 def find_title(format_name: str) -> str:
@@ -412,6 +339,8 @@ def find_title(format_name: str) -> str:
 
 def recognise_files(files: Sequence[str]) -> dict[str, str]:
     formats = {file: recognise_file(file) for file in files}
+    if len(files) == 1 and formats[files[0]] == "csv" and _is_one_nameless_run(files[0]):
+        formats[files[0]] = "columns"
     names = {*formats.values()}
     if len(names) > 1 or (names == {PAIRS} and len(formats) > 1):
         origins = ", ".join(
@@ -421,13 +350,28 @@ def recognise_files(files: Sequence[str]) -> dict[str, str]:
     return formats
 
 
+def _is_one_nameless_run(file: str) -> bool:
+    """Tells whether a table that could be one run has the columns of two models instead.
+
+    A single file needs two runs, so `score_gpt` and `score_claude` are columns of two models.
+    """
+    text = _read_source(file)
+    names = {run.model for run in parse_file(file, "csv")}
+    return names == {""} and is_column_table(text)
+
+
 def recognise_file(file: str) -> str:
     if _is_archive(file):
         return "inspect"
     try:
-        return recognise_format(read_text(file))
+        return recognise_format(_read_source(file))
     except InputError as error:
         raise InputError(_prefix_file(file, error)) from None
+
+
+def _read_source(file: str) -> str:
+    """Reads a text file, or the first sheet of a spreadsheet as CSV."""
+    return read_sheet(file).text if is_spreadsheet(file) else read_text(file)
 
 
 def _prefix_file(file: str, error: InputError) -> str:
@@ -436,6 +380,8 @@ def _prefix_file(file: str, error: InputError) -> str:
 
 
 def _is_archive(file: str) -> bool:
+    if is_spreadsheet(file):
+        return False
     return file.endswith(".eval") or (Path(file).is_file() and zipfile.is_zipfile(file))
 
 

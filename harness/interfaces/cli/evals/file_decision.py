@@ -34,6 +34,7 @@ EXPORTS = (
     "deepeval",
     "langfuse",
     "csv",
+    "columns",
 )
 DECIDE = LazyCommand(
     "harness.interfaces.cli.evals.file_decision:gate_decide",

@@ -1,10 +1,11 @@
 """`swapgate try` gives a first answer about a candidate, without an installation."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -26,6 +27,7 @@ from harness.interfaces.cli.evals.file_decision import (
     N_MAX_HELP,
     build_acceptance,
 )
+from harness.interfaces.cli.evals.next_command import Trial, find_next_step, name_command
 from harness.interfaces.cli.frame.command import (
     ANSWER_LIMIT,
     EXISTING_FILE,
@@ -100,13 +102,17 @@ def try_(
     """Give a first answer about a candidate, from results or questions that you have.
 
     RESULTS: the incumbent's file, then the candidate's, or one file with both runs. Formats:
-    promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith, DeepEval, CSV.
+    promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith, DeepEval, and
+    tables, CSV or .xlsx, with a row for each answer, or a column of scores for each model. A
+    folder with lm-eval's samples stands for its newest run.
     Swapgate stores and promotes nothing. One analysis uses all rows, in any order. To judge
     results again after they grew, plan the items with --n-max, or count the looks with --look.
 
     With --suite, Swapgate asks both models, with the keys in the environment, .env or
     ./swapgate.yaml. It keeps the answers in .swapgate-try: after Ctrl-C, or with a higher
     --max-usd, the same command continues.
+
+    Without arguments, it lists the results in this folder with their commands.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive.
     """
@@ -147,9 +153,27 @@ def try_(
         )
         return try_suite(trial, session.config)
     if not files:
+        _list_found_results()
         raise InputError("give the incumbent's and the candidate's results, or --suite FILE")
     names = incumbent, candidate, metric
     return _try_files(files, names, acceptance, terms, as_json=session.json)
+
+
+def _list_found_results() -> None:
+    """Prints the results of eval tools in this folder, each with its command."""
+    from harness.evals.file_gate.results_search import search_results  # noqa: PLC0415 - `--help` stays quick
+
+    found = search_results(Path())
+    for results in found:
+        click.echo(escape_controls(f"{results.tool}: {results.place}"))
+        command = shlex.join([*name_command(), *results.words])
+        click.echo(escape_controls(f"  {command if results.words else results.hint}"))
+    if any(results.words for results in found):
+        click.echo(
+            "The first of two is the incumbent, the model in use: swap them if that is wrong."
+        )
+    elif not found:
+        click.echo("This folder has no results of promptfoo, Inspect, DeepEval or lm-eval.")
 
 
 def _try_files(
@@ -163,6 +187,7 @@ def _try_files(
     """Judges result files. names: incumbent, candidate and metric, as in `ExportChoice`."""
     from harness.interfaces.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
 
+    files = export_decision.locate_results(files)
     formats = export_decision.recognise_files(files)
     if not as_json:
         for file, name in formats.items():
@@ -175,56 +200,24 @@ def _try_files(
     answer = export_decision.judge_exports(export, choice, terms)
     sight = find_sight(export.pairs, replace(terms, cluster=export.cluster))
     verdict = str(answer["verdict"])
-    next_step = _describe_next_step(answer, terms)
+    trial = Trial(files, choice.format, *names, acceptance, terms)
+    step = find_next_step(trial, verdict, is_loss=_is_loss(answer))
     if as_json:
         document = {
             **answer,
             "smallest_difference": sight.smallest,
             "items_for_5_points": None if _is_loss(answer) else sight.items_needed,
             "notes": export.notes,
-            "next": next_step,
+            "next": step.sentence,
+            "next_command": step.command,
         }
         click.echo(json.dumps(document, allow_nan=False))
     else:
         for sentence in _write_sentences(export, answer, sight, terms):
             click.echo(escape_controls(sentence))
-        click.echo(f"next: {next_step}")
+        click.echo(f"next: {step.sentence}:")
+        click.echo(f"  {escape_controls(step.command)}")
     return GATE_EXITS[verdict]
-
-
-_NEXT_STEPS: Final[Mapping[str, str]] = {
-    "passed": (
-        "this report promotes nothing. `swapgate init` sets up Swapgate, which measures both "
-        "models itself, and gives the candidate 1 % of your callers first"
-    ),
-    "failed": "keep the incumbent, or try another candidate or prompt on the same questions",
-    "inconclusive": (
-        "add questions, run both models over all of them in your tool, and give the new files "
-        "to `swapgate try` with --look {look}: each further look at results that grew gets "
-        "less alpha. With --n-max, planned before the first look, repeats cost nothing"
-    ),
-    "running": (
-        "run both models over more of the planned questions, and repeat the command with the "
-        "new files and the same --n-max: repeats cost nothing"
-    ),
-    "not_measured": (
-        "measure the items without a score again, and give the new files to `swapgate try`"
-    ),
-}
-
-
-# The next step if the data point to a loss. It gives no advice to look for a gain.
-_NEXT_STEP_OF_LOSS: Final = (
-    "keep the incumbent, or try another candidate or prompt. If you add questions, run both "
-    "models over all of them, and give the new files to `swapgate try` with --look {look}"
-)
-
-
-def _describe_next_step(answer: Mapping[str, object], terms: FileTerms) -> str:
-    verdict = str(answer["verdict"])
-    is_loss = verdict == "inconclusive" and _is_loss(answer)
-    step = _NEXT_STEP_OF_LOSS if is_loss else _NEXT_STEPS[verdict]
-    return step.format(look=terms.look + 1)
 
 
 def _is_loss(answer: Mapping[str, object]) -> bool:
@@ -334,7 +327,12 @@ def _describe_more_items(answer: Mapping[str, object]) -> str:
 
 
 def _describe_interval(low: float, high: float) -> str:
-    """Describes an interval: `between 31 points worse and 12 better`."""
+    """Describes an interval: `between 31 points worse and 12 better`.
+
+    A few items can give an interval beyond 100 points, which no two scores can differ.
+    """
+    low = max(low, -1.0)
+    high = min(high, 1.0)
     if low < 0.0 < high:
         return f"between {_format_points(low)} points worse and {_format_points(high)} better"
     word = "better" if high > 0.0 else "worse"
