@@ -52,6 +52,15 @@ until curl -sf http://127.0.0.1:8080/readyz && curl -sf http://127.0.0.1:8081/re
   sleep 0.2
 done
 """
+# The same, beside two results files: the candidate is right twice as often.
+COMPARED = f"""\
+{INSTALLED}
+printf 'input,score\\n' | tee incumbent.csv candidate.csv
+for n in $(seq 1 60); do
+  echo "question $n,$((n % 2))" >> incumbent.csv
+  echo "question $n,1" >> candidate.csv
+done
+"""
 # The variables that the page writes hold every key: a `home` without any verifies every row.
 KEYS_OF_THE_ENVIRONMENT = """\
 unset SWAPGATE__ROUTER__HOST
@@ -87,6 +96,7 @@ SQLITE = {
     "kubernetes": INSTALLED,
     "tls-and-proxy": INSTALLED,
     "ci-gate": INSTALLED,
+    "coding-agents": COMPARED,
     "grafana": SERVED,
     "leave": INSTALLED,
     "client-keys": INSTALLED,
