@@ -306,7 +306,8 @@ def explain(refusal: CommentRefused, repository: str) -> str:
         401: "Give the action a valid token.",
         403: (
             "Give the job `permissions: {pull-requests: write}`. A pull request from a fork "
-            "has a token that may only read: its report is on the job's page alone."
+            "or by Dependabot has a token that may only read: its report is on the job's page "
+            "alone."
         ),
         404: f"The token must be able to see {repository}.",
     }.get(refusal.status, "The report is on the job's page.")

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from deploy.pull_request_comment import (
+    CUT,
     MAX_BODY_BYTES,
     MAX_WAIT_S,
     CommentRefused,
@@ -228,41 +230,54 @@ HOSTILE = [
 ]
 
 
+def read_blocks(body: str) -> dict[str, list[str]]:
+    """Returns the text of each kind of block, as a reader of Markdown finds them."""
+    blocks: dict[str, list[str]] = {}
+    for token in MarkdownIt("commonmark", {"html": True}).parse(body):
+        if token.content:
+            blocks.setdefault(token.type, []).append(token.content)
+    return blocks
+
+
 @pytest.mark.parametrize("report", HOSTILE)
-def test_each_line_of_a_report_is_indented_code(report: str) -> None:
-    start, _, rest = write_body("swapgate", 4, report, "the job").partition("\n\n")
-    code, footer = rest[:-9], rest[-9:]
+def test_a_reader_of_markdown_finds_a_hostile_report_in_one_block_of_code(report: str) -> None:
+    body = write_body("swapgate", 4, report, "the job")
 
-    assert start == "<!-- swapgate-try: swapgate -->\n### swapgate: NOT ENOUGH EVIDENCE"
-    assert footer == "\nthe job\n"
-    for line in code.split("\n")[:-1]:
-        assert line.startswith("    ")
-        assert "\r" not in line
+    blocks = read_blocks(body)
+
+    assert blocks.pop("html_block") == ["<!-- swapgate-try: swapgate -->\n"]
+    assert blocks.pop("inline") == ["swapgate: NOT ENOUGH EVIDENCE", "the job"]
+    ((kind, (code,)),) = blocks.items()
+    assert kind == "code_block"
+    assert report.split(maxsplit=1)[0].strip("\r") in code
     for unseen in "\r\x0b\x0c\x1b\u2028\x85\u202e":
-        assert unseen not in rest
+        assert unseen not in body
 
 
-@given(st.text(max_size=400), st.integers(1, 400), st.integers(-5, 300))
+@given(
+    st.text() | st.text("`~\n\t <>!-[]()@#|*_\\\r", max_size=60),
+    st.integers(1, 2000),
+    st.integers(-5, 300),
+)
 def test_a_body_is_never_too_long_and_never_leaves_its_code(
     text: str, copies: int, exit_code: int
 ) -> None:
     body = write_body("swapgate", exit_code, text * copies, "the job")
 
     assert len(body.encode()) <= MAX_BODY_BYTES
-    outside = [line for line in body.split("\n") if line and not line.startswith("    ")]
-    assert outside[0] == "<!-- swapgate-try: swapgate -->"
-    assert outside[1].startswith("### swapgate: ")
-    assert outside[2:] in (
-        ["the job"],
-        ["The report is longer than a comment may be. The job's log has all of it.", "the job"],
-    )
+    blocks = read_blocks(body)
+    assert set(blocks) <= {"html_block", "inline", "code_block"}
+    assert blocks["html_block"] == ["<!-- swapgate-try: swapgate -->\n"]
+    title, *rest = blocks["inline"]
+    assert title.startswith("swapgate: ")
+    assert rest in (["the job"], [CUT, "the job"])
 
 
 @pytest.mark.parametrize("report", ["x" * 70_000, "\n" * 70_000, "é\n" * 70_000, "`" * 70_000])
 def test_github_takes_the_longest_report(github: GitHubStub, report: str) -> None:
     comment, _ = write(github, write_body("swapgate", 3, report, "the job"))
 
-    assert "The job's log has all of it." in github.comments[comment.id][1]
+    assert f"\n{CUT}\n" in github.comments[comment.id][1]
 
 
 @pytest.mark.parametrize(
