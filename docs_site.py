@@ -1,8 +1,9 @@
 """MkDocs calls these hooks while it builds the docs site (mkdocs.yml).
 
 They add the pages beside README to the site, expand `folder/*.md` in the navigation, and
-correct links that lead out of docs/. They write state diagrams as tables, because a browser
-would load the drawing library from another host.
+correct links: those that lead out of docs/, and those of `llms.txt` to Markdown files. They
+write state diagrams as tables, because a browser would load the drawing library from another
+host.
 """
 
 import re
@@ -106,6 +107,17 @@ def correct_link(
     if path.name in BESIDE_README and path.parent == ROOT:
         return f"[{text}]({to_root}project/{path.name.lower()}{anchor})"
     return text if path.exists() else match[0]
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Lets `llms.txt` link to the site's pages, because the site has no Markdown files."""
+    file = Path(config.site_dir, "llms.txt")
+    text = file.read_text(encoding="utf-8")
+    file.write_text(LINK.sub(_link_page, text), encoding="utf-8")
+
+
+def _link_page(match: re.Match[str]) -> str:
+    return f"[{match[1]}]({match[2].removesuffix('.md')}.html)"
 
 
 def transition_table(diagram: re.Match[str]) -> str:

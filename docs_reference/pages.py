@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import click
 
+from docs_reference.agent_files import write_llms_txt, write_skill
 from docs_reference.outcome_table import outcome_table
 from docs_reference.registries import (
     content_tables,
@@ -72,9 +73,14 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         reference / "triggers.md": trigger_parts(),
         reference / "exit-codes.md": {"errors": error_table()},
     }
-    return {
+    pages = {
         page: _replace_parts(page, parts_by_name)
         for page, parts_by_name in parts_by_page.items()
+    }
+    return {
+        **pages,
+        folder / "llms.txt": write_llms_txt(folder),
+        folder.parent / "skills" / "swapgate" / "SKILL.md": write_skill(folder),
     }
 
 

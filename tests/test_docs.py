@@ -27,12 +27,12 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 def test_a_stale_page_is_found_and_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = tmp_path / "explanation" / "architecture.md"
-    page.parent.mkdir()
+    folder = tmp_path / "docs"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("img", "assets"))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    page = folder / "explanation" / "architecture.md"
     page.write_text(ARCHITECTURE.read_text().replace("start", "begin"))
-    shutil.copy(FOLDER / "explanation" / "canary.md", page.parent)
-    shutil.copytree(FOLDER / "reference", tmp_path / "reference")
-    monkeypatch.setattr("harness.interfaces.cli.operations.docs.FOLDER", tmp_path)
+    monkeypatch.setattr("harness.interfaces.cli.operations.docs.FOLDER", folder)
 
     stale = CliRunner().invoke(program, ["docs", "generate", "--check"])
     written = CliRunner().invoke(program, ["docs", "generate"])
@@ -40,6 +40,7 @@ def test_a_stale_page_is_found_and_written_anew(
 
     assert stale.exit_code == 1
     assert "docs/explanation/architecture.md is stale" in stale.stdout
+    assert "skills/swapgate/SKILL.md is stale" in stale.stdout
     assert (written.exit_code, again.exit_code) == (0, 0)
 
 

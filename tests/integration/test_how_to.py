@@ -52,6 +52,15 @@ until curl -sf http://127.0.0.1:8080/readyz && curl -sf http://127.0.0.1:8081/re
   sleep 0.2
 done
 """
+# Two results files: the candidate is right twice as often.
+RESULTS = """\
+printf 'input,score\\n' | tee incumbent.csv candidate.csv
+for n in $(seq 1 60); do
+  echo "question $n,$((n % 2))" >> incumbent.csv
+  echo "question $n,1" >> candidate.csv
+done
+"""
+COMPARED = f"{INSTALLED}\n{RESULTS}"
 # The variables that the page writes hold every key: a `home` without any verifies every row.
 KEYS_OF_THE_ENVIRONMENT = """\
 unset SWAPGATE__ROUTER__HOST
@@ -87,6 +96,7 @@ SQLITE = {
     "kubernetes": INSTALLED,
     "tls-and-proxy": INSTALLED,
     "ci-gate": INSTALLED,
+    "coding-agents": COMPARED,
     "grafana": SERVED,
     "leave": INSTALLED,
     "client-keys": INSTALLED,
@@ -357,7 +367,9 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
     page = DocumentedCommands(
         "../README.md",
         tmp_path,
+        before=RESULTS,
         changes={
+            "make setup\n": "",
             "make demo\n": "",
             "make test\n": "",
             ". .venv/bin": f". {sys.prefix}/bin",
@@ -375,10 +387,10 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
     assert f"dashboard  http://127.0.0.1:{page.ports['8501']}" in said
 
 
-def test_the_two_commands_of_the_readme_are_targets_of_make() -> None:
+def test_the_readme_s_commands_of_make_are_its_targets() -> None:
     makefile = (DOCS.parent / "Makefile").read_text(encoding="utf-8")
     commands = re.findall(r"^make (\w+)$", README, flags=re.MULTILINE)
-    assert commands == ["demo", "test"]
+    assert commands == ["setup", "demo", "test"]
     assert all(f"\n{command}:" in makefile for command in commands)
 
 

@@ -78,7 +78,7 @@ def generate(
     *,
     check: bool = opt("Write nothing; exit code 1 if a page is stale."),
 ) -> int:
-    """Regenerate the reference pages and the diagrams."""
+    """Regenerate the reference pages, the diagrams and the files for coding agents."""
     try:
         from docs_reference.pages import generated_files  # noqa: PLC0415 - only in a checkout
     except ModuleNotFoundError:
@@ -88,9 +88,10 @@ def generate(
         for path, text in generated_files(_find_program(), FOLDER).items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     }
-    names = [f"docs/{path.relative_to(FOLDER).as_posix()}" for path in stale]
+    names = [path.relative_to(FOLDER.parent).as_posix() for path in stale]
     if not check:
         for path, text in stale.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if session.json:
         output.document({"stale" if check else "written": names})
