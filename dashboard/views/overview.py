@@ -12,8 +12,10 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
+from dashboard.dialog_forms import show_openers
 from dashboard.labels import Label, Tone
-from dashboard.markup import escape, strong
+from dashboard.markup import escape, rich, strong
+from dashboard.views.provider_dialogs import price_openers
 from harness.frame.alerts.alert import NO_SINK, Severity
 from harness.frame.alerts.alerts import AlertView
 from harness.frame.formatting import DASH, format_score
@@ -143,9 +145,10 @@ def _show_cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
     ctx = page_frame.context()
     titles = page_frame.titles(ctx)
     routes = [status.route.name for status in statuses]
+    scorecards = scorecard.build_sound_scorecards(ctx, routes)
     score_lines: Mapping[str, str] = {
         name: score_line(route_scorecard, titles)
-        for name, route_scorecard in scorecard.build_sound_scorecards(ctx, routes).items()
+        for name, route_scorecard in scorecards.items()
     }
     verdicts = [status.last_verdict for status in statuses if status.last_verdict]
     names = load_target_names(ctx, {verdict.candidate for verdict in verdicts})
@@ -155,6 +158,10 @@ def _show_cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
         with st.container(border=True):
             st.html(_render_card(status, now, figures, names.get(candidate_id, candidate_id)))
             _show_links(status)
+            route_scorecard = scorecards.get(status.route.name)
+            if route_scorecard and route_scorecard.missing_price:
+                openers = price_openers([route_scorecard.incumbent.name])
+                show_openers(openers, deferred=True)
 
 
 def _show_alerts(
@@ -417,6 +424,9 @@ def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
         # With an unknown cost, `month_text` names the missing figure.
         month = f"{'a month ' if bill.month_usd is None else ''}{bill.month_text}"
         lines.append(f"{strong(scorecard.price_text or DASH)} per 1,000 · {escape(month)}")
+    if scorecard.missing_price:
+        missing = scorecard.missing_price
+        lines.append(rich(f"{missing[:1].upper()}{missing[1:]}."))
     return "".join(f'<p class="note">{line}</p>' for line in lines)
 
 

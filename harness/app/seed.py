@@ -159,17 +159,17 @@ def _create_route(
 
 
 def _fill_prices(ctx: Context) -> list[str]:
-    """Adds known prices to stored providers that lack them. Returns descriptions."""
-    with ctx.store.read() as tx:
-        providers = Providers(tx).all().values()
-        without_prices = [
-            stored
-            for stored in providers
-            if targets.add_missing_prices(ctx, tx, stored) != stored
+    """Stores prices that a new catalogue has and stored providers lack. Returns
+    descriptions.
+    """
+    with ctx.store.write() as tx:
+        return [
+            f"prices of provider {name}"
+            for name, provider in Providers(tx).all().items()
+            if targets.store_prices(
+                ctx, tx, SYSTEM, provider, targets.list_used_models(ctx, tx, provider)
+            )
         ]
-    for provider in without_prices:
-        targets.put_provider(ctx, SYSTEM, provider)
-    return [f"prices of provider {provider.name}" for provider in without_prices]
 
 
 def apply_providers(

@@ -46,6 +46,7 @@ from harness.providers.calls.probe import (
 from harness.providers.kinds import CUSTOM_KIND, find_kind_at
 from harness.providers.records import Providers
 from harness.providers.registry import provider_secrets, registered_providers
+from harness.providers.target_price import advise_price
 from harness.routing.control import data_class_checks, freezes, routes, vector_checks
 from harness.routing.table import FIRST_ROUTE_STEP
 
@@ -268,8 +269,7 @@ def _check_judges(settings: Settings, context: Context | None) -> Findings:
             yield DoctorFinding(subject, "fail", found, "add it under `providers`")
         elif suite.judge.max_cost_usd is not None and target.model not in provider.prices:
             found = f"max_cost_usd is set, but the price of {target.name} is unknown"
-            step = f"set it under providers.{target.provider}.prices"
-            yield DoctorFinding(subject, "fail", found, step)
+            yield DoctorFinding(subject, "fail", found, advise_price(target.name))
         else:
             checked = "checked against references" if suite.judge.references else "not checked"
             yield DoctorFinding(subject, "ok", f"{target.name}, {checked}")
