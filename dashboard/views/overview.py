@@ -161,7 +161,7 @@ def _show_cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
             route_scorecard = scorecards.get(status.route.name)
             if route_scorecard and route_scorecard.missing_price:
                 openers = price_openers([route_scorecard.incumbent.name])
-                show_openers(openers, deferred=True)
+                show_openers(openers)
 
 
 def _show_alerts(

@@ -17,6 +17,7 @@ from harness.frame.suggestions import did_you_mean
 from harness.operations.context import Context
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models, targets
+from harness.providers.target import Provider
 from harness.routing.control import data_class_checks, routes, vector_checks
 from harness.routing.records.preload import Preload
 from harness.routing.records.routes import Routing
@@ -181,16 +182,34 @@ def apply_providers(
     """Applies the file's providers. Raises InputError for a new address without a reason."""
     with ctx.store.read() as tx:
         stored = Providers(tx).all()
-        changed = [
-            name
+        wanted_providers = {
+            name: _add_prices(ctx, tx, provider, stored.get(name))
             for name, provider in settings.providers.items()
-            if not targets.has_same_values(
-                ctx, stored.get(name), targets.add_missing_prices(ctx, tx, provider)
-            )
-        ]
+        }
+    changed = [
+        name
+        for name, provider in wanted_providers.items()
+        if not targets.has_same_values(ctx, stored.get(name), provider)
+    ]
     for name in changed:
-        targets.put_provider(ctx, actor, settings.providers[name], reason)
+        targets.put_provider(ctx, actor, wanted_providers[name], reason)
     return changed
+
+
+def _add_prices(
+    ctx: Context,
+    tx: Transaction,
+    file_entry: Provider,
+    stored: Provider | None,
+) -> Provider:
+    """Adds listed prices to a provider of the file, and stored prices that no list has: a
+    person set them by a command.
+    """
+    filled = targets.add_missing_prices(ctx, tx, file_entry)
+    stored_prices = stored.prices if stored else {}
+    if not stored_prices.keys() - filled.prices.keys():
+        return filled
+    return replace(filled, prices={**stored_prices, **filled.prices})
 
 
 def apply_file(
@@ -276,7 +295,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
         names = {id_: target.name for id_, target in Targets(tx).all().items()}
         providers = Providers(tx).all()
         wanted_providers = {
-            name: targets.add_missing_prices(ctx, tx, provider)
+            name: _add_prices(ctx, tx, provider, providers.get(name))
             for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():

@@ -59,7 +59,7 @@ class ClaimOption:
 
     @property
     def sufficiency_text(self) -> str:
-        """Says which items or which allowed loss would show the claim in 80 % of comparisons."""
+        """Says how many items, or which allowed loss, would show the claim with 80 % power."""
         if self.sufficient_items is None:
             return "no number of items shows it, because the saving is unknown or too small"
         text = f"to show it in 80 % takes about {self.sufficient_items:,} items"

@@ -45,7 +45,7 @@ def _describe_removal(_: Any, provider: str) -> list[str]:
 
 def _describe_price_effect(_: Any, model: str) -> list[str]:
     effect = (
-        f"Within 2 s, every router counts the cost of **{model}** with this price, and budgets, "
+        f"Within 2 s, every router counts the cost of **{model}** with this price. Budgets, "
         "guardrails and forecasts use it. Costs that are recorded already do not change."
     )
     return [effect]

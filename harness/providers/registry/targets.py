@@ -343,17 +343,9 @@ def add_missing_prices(
     tx: Transaction,
     provider: Provider,
 ) -> Provider:
-    """Adds missing prices for the models of the provider's targets and judges.
-
-    A price that only the database has stays: a person set it for a model that no list has.
-    """
+    """Adds missing prices for the models of the provider's targets and judges."""
     models = list_used_models(ctx, tx, provider)
-    filled = fill_prices(ctx, tx, provider, models) if models else provider
-    stored = Providers(tx).all().get(provider.name)
-    stored_prices = stored.prices if stored else {}
-    if not stored_prices.keys() - filled.prices.keys():
-        return filled
-    return replace(filled, prices={**stored_prices, **filled.prices})
+    return fill_prices(ctx, tx, provider, models) if models else provider
 
 
 def list_used_models(ctx: ProvidersContext, tx: Transaction, provider: Provider) -> list[str]:

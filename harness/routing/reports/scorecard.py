@@ -101,7 +101,7 @@ class RouteScorecard:
 
     @property
     def missing_price(self) -> str:
-        """Names the incumbent's missing price, and the command that sets it; empty otherwise."""
+        """Names the incumbent's missing price and the command that sets it; else empty."""
         is_missing = self.bill.tokens is not None and self.usd_per_1000 is None
         return describe_missing(self.incumbent.name) if is_missing else ""
 
