@@ -121,12 +121,12 @@ def _list_openers(row: MatrixRow) -> list[Opener]:
         dialogs.add_model.opener(name),
         dialogs.change_keys.opener(name, label=keys_label),
         dialogs.change_address.opener(name),
-        *dialogs.price_openers(_list_unpriced(row)),
+        *dialogs.price_openers(list_unpriced_models(row)),
         *operation_openers(PROVIDERS, name),
     ]
 
 
-def _list_unpriced(row: MatrixRow) -> Sequence[str]:
+def list_unpriced_models(row: MatrixRow) -> Sequence[str]:
     """Lists a provider's models without a price, models of routes first."""
     ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
     return [f"{row.provider}/{model.model}" for model in ordered if model.price is None]
