@@ -14,8 +14,9 @@ import streamlit as st
 
 from dashboard import labels, markup, page_frame, plots
 from dashboard.dialog_forms import show_openers
-from dashboard.markup import escape, strong
+from dashboard.markup import escape, rich, strong
 from dashboard.views import decisions, samples, verdict_text
+from dashboard.views.provider_dialogs import price_openers
 from dashboard.views.samples import ComparisonView, show_format_failures
 from harness.frame.pagination import PageRequest
 from harness.gate.verdict import SuiteReport
@@ -181,9 +182,10 @@ def show_next_button(view: ComparisonView) -> None:
 def show_figures(view: ComparisonView, *, stale: bool) -> None:
     """Shows cost, latency and speed of both models, and the forecast of the monthly bill."""
     comparison = view.comparison
-    cost = f"<p>{escape(comparison.cost.text)}</p>"
+    cost = f"<p>{rich(comparison.cost.text)}</p>"
     if comparison.candidate_figures.samples == 0:
         st.html(markup.block(cost))
+        show_openers(price_openers(comparison.cost.unpriced))
         return
     st.html(
         markup.tiles(
@@ -192,6 +194,7 @@ def show_figures(view: ComparisonView, *, stale: bool) -> None:
         )
     )
     st.html(markup.block(f"{cost}{render_html(describe_bill(comparison))}"))
+    show_openers(price_openers(comparison.cost.unpriced))
 
 
 def show_pins(view: ComparisonView) -> None:

@@ -12,8 +12,10 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
+from dashboard.dialog_forms import show_openers
 from dashboard.labels import Label, Tone
-from dashboard.markup import escape, faint, noted, strong
+from dashboard.markup import escape, faint, noted, rich, strong
+from dashboard.views.provider_dialogs import price_openers
 from harness.frame.alerts.alert import NO_SINK, Severity
 from harness.frame.alerts.alerts import AlertView
 from harness.frame.formatting import DASH, format_score
@@ -126,6 +128,8 @@ def _show_routes(
     )
     if hidden_count := len(matches) - len(statuses):
         st.html(markup.note(f"Search above to see the {hidden_count:,} others."))
+    unpriced = [card.incumbent.name for card in scorecards.values() if card.missing_price]
+    show_openers(price_openers(list(dict.fromkeys(unpriced))))
     page_frame.link("proposals", "Propose a swap", "add")
 
 
@@ -391,9 +395,15 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
 
 
 def _render_cost(route_scorecard: RouteScorecard | None) -> str:
-    """Renders the price of 1,000 requests, and the month's bill."""
-    bill = route_scorecard.bill if route_scorecard else None
-    if route_scorecard is None or bill is None or not bill.requests:
+    """Renders the price of 1,000 requests and the month's bill, or the command that sets a
+    missing price.
+    """
+    if route_scorecard is None:
+        return DASH
+    if missing := route_scorecard.missing_price:
+        return f'<span class="note">{rich(f"{missing[:1].upper()}{missing[1:]}.")}</span>'
+    bill = route_scorecard.bill
+    if not bill.requests:
         return DASH
     price = f"{strong(route_scorecard.price_text or DASH)} per 1,000"
     # Compare and the command line say why the month is unknown.

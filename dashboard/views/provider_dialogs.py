@@ -4,15 +4,16 @@ No dialog shows a stored key again. After a new provider, address or key, Swapga
 provider, and its card shows the findings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
 import streamlit as st
 
 from dashboard import current_user, labels, markup, page_frame
-from dashboard.dialog_forms import Form, SettingsForm, dialog
+from dashboard.dialog_forms import Form, Opener, SettingsForm, dialog
 from dashboard.markup import escape, strong
+from dashboard.operation_dialogs import operation_opener
 from harness.frame.people.access import Actor, Role
 from harness.operations.context import Context
 from harness.proposals import first_route
@@ -30,6 +31,7 @@ from harness.providers.registry.credentials import (
     ProviderCredentials,
     StoredKeyView,
 )
+from harness.providers.registry.operations import SET_PRICE
 from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import ProviderSettings, Target
 
@@ -41,6 +43,7 @@ MOST_OVERLAP_H: Final = credentials.LONGEST_OVERLAP / timedelta(hours=1)
 OUTDATED_KEY: Final = "outdated-by-a-move"
 UNLISTED: Final = "unlisted-model"
 MOST_SHOWN_ROUTES: Final = 5
+MOST_PRICE_BUTTONS: Final = 3
 KIND_NOTE: Final = "The kind sets the protocol. For your own server: vllm, ollama or custom."
 PARAMETERS_NOTE: Final = "`swapgate model add` adds a model with its own parameters."
 
@@ -196,6 +199,13 @@ def show_once(_: object) -> None:
         name, text = st.session_state.pop(key, ("", ""))
         if text:
             st.html(markup.banner(heading.format(name), text))
+
+
+def price_openers(unpriced: Iterable[str]) -> list[Opener]:
+    """Builds the buttons that set missing prices. unpriced: names `provider/model`; the first
+    MOST_PRICE_BUTTONS get a button.
+    """
+    return [operation_opener(SET_PRICE, name) for name in [*unpriced][:MOST_PRICE_BUTTONS]]
 
 
 def check_now(provider: str) -> None:

@@ -121,8 +121,15 @@ def _list_openers(row: MatrixRow) -> list[Opener]:
         dialogs.add_model.opener(name),
         dialogs.change_keys.opener(name, label=keys_label),
         dialogs.change_address.opener(name),
+        *dialogs.price_openers(list_unpriced_models(row)),
         *operation_openers(PROVIDERS, name),
     ]
+
+
+def list_unpriced_models(row: MatrixRow) -> Sequence[str]:
+    """Lists a provider's models without a price, models of routes first."""
+    ordered = sorted(row.models, key=lambda model: (not model.routes, model.model))
+    return [f"{row.provider}/{model.model}" for model in ordered if model.price is None]
 
 
 def _build_kind_row(_: ProvidersView, row: MatrixRow) -> markup.Row:

@@ -19,7 +19,7 @@ from harness.frame.formatting import (
     format_thousand_price,
 )
 from harness.gate.canary_sentences import end_clause
-from harness.gate.claim_advice import ClaimOption
+from harness.gate.claim_advice import ClaimAdvice, ClaimOption
 from harness.gate.offline.design import EARLY_ENDS
 from harness.gate.suite_plan import Claim, ClaimPopulation, SuiteRole
 from harness.gate.verdict import (
@@ -308,7 +308,9 @@ def expense_line(estimates: Sequence[SuiteEstimate]) -> str:
     cost_text = (
         f"at most about {labels.usd(sum(known_costs))}"
         if None not in costs
-        else "cost unknown (a price or an earlier run is missing)"
+        else "cost unknown, because a price is missing"
+        if all(estimate.incumbent and estimate.candidate for estimate in estimates)
+        else "cost unknown until the current model has been evaluated once"
     )
     durations = [estimate.duration_s for estimate in estimates]
     known_durations = [duration for duration in durations if duration is not None]
@@ -324,14 +326,21 @@ def outlook_line(estimates: Sequence[SuiteEstimate]) -> str:
     """Writes the forecast, the recommended claim and the warnings."""
     sentences = [expense_line(estimates)]
     sentences += [
-        f"We recommend the claim “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
-        for plan, advice in ((estimate.plan, estimate.advice) for estimate in estimates)
-        if plan.role is SuiteRole.PRIMARY
+        _recommend(estimate.advice)
+        for estimate in estimates
+        if estimate.plan.role is SuiteRole.PRIMARY
     ]
     sentences += [estimate.warning for estimate in estimates if estimate.warning]
     texts = [text for estimate in estimates for text in estimate.texts]
     sentences += [f"{text[:1].upper()}{text[1:]}." for text in texts]
     return " ".join(sentences)
+
+
+def _recommend(advice: ClaimAdvice) -> str:
+    """Names the recommended claim, or says what would suffice for one."""
+    option = advice.recommended
+    claim = f"the claim “{labels.CLAIMS[option.claim]}”" if option else "no claim"
+    return f"We recommend {claim}: {advice.why}."
 
 
 def slices_note(report: SuiteReport) -> str:

@@ -47,6 +47,7 @@ from harness.providers.registry import targets
 from harness.providers.registry.named_models import model_capabilities
 from harness.providers.registry.provider_secrets import keys_of_provider
 from harness.providers.target import Provider, Target, may_see
+from harness.providers.target_price import describe_missing
 from harness.routing.agent import Agent
 from harness.routing.control import data_class_checks, routes
 from harness.routing.evidence import EvidenceKind, TargetEvidence
@@ -106,7 +107,7 @@ def choose_target(
     if incumbent.reaches(floor) and not incumbent.has_price:
         return keep_incumbent(
             incumbent,
-            f"it reaches {floor:g} on {suite}; its price is unknown",
+            f"it reaches {floor:g} on {suite}; {describe_missing(incumbent.name)}",
         )
     suitable = [c for c in (incumbent, *fallbacks) if c.reaches(floor) and c.has_price]
     if not suitable:

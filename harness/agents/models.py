@@ -56,7 +56,7 @@ from harness.frame.errors import (
 )
 from harness.frame.records.transaction import Transaction
 from harness.providers.records import Providers, Targets
-from harness.providers.registry import named_models, provider_secrets
+from harness.providers.registry import named_models, provider_secrets, targets
 from harness.providers.target import (
     ModelFigures,
     Provider,
@@ -473,10 +473,9 @@ def load_figures(
     provider = Providers(tx).all().get(target.provider)
     if provider is None:
         return ModelFigures(name or target.name)
-    entry = ctx.catalogue.find(provider.kind, target.model)
     return ModelFigures(
         name or target.name,
-        provider.prices.get(target.model) or (entry.price if entry else None),
+        targets.load_price(ctx, tx, target).price,
         named_models.model_capabilities(ctx, provider, target.model).context_window,
         tuple(scorecard.load_target_scores(tx, target.id)),
         _load_newest_verdicts(tx).get(target.id, ""),

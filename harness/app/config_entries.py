@@ -12,6 +12,8 @@ from pathlib import Path
 from harness.app.configuration import configuration
 from harness.frame import package_data
 from harness.frame.configuration.core_yaml import write_value
+from harness.frame.configuration.source_locations import parse_file
+from harness.frame.errors import ConfigError
 
 
 def format_entry(name: str, settings: Mapping[str, object]) -> str:
@@ -37,9 +39,37 @@ def add_to_section(text: str, section: str, entries: str) -> str | None:
     return text.rstrip("\n") + f"\n\n{section}:\n{entries}"
 
 
+def add_entries(
+    file: Path,
+    entries_by_section: Mapping[str, Mapping[str, Mapping[str, object]]],
+) -> bool:
+    """Adds entries to sections of the configuration file. Keeps entries that the file has.
+
+    entries_by_section: the entries' settings by name, by section. Returns False, without a
+    change, if a section has a form that Swapgate cannot edit. Raises ConfigError as
+    `replace_config`.
+    """
+    text = file.read_text(encoding="utf-8")
+    places = parse_file(file).places
+    for section, entries in entries_by_section.items():
+        new_entries = [
+            format_entry(name, settings)
+            for name, settings in entries.items()
+            if (section, name) not in places
+        ]
+        if not new_entries:
+            continue
+        extended = add_to_section(text, section, "".join(new_entries))
+        if extended is None:
+            return False
+        text = extended
+    replace_config(file, text)
+    return True
+
+
 def replace_config(file: Path, text: str) -> None:
     """Replaces the configuration file's text at once. Raises ConfigError, without a change, if
-    the file would be invalid.
+    the file would be invalid or cannot be written.
     """
     new = file.with_name(f".{file.name}.new")
     try:
@@ -51,5 +81,7 @@ def replace_config(file: Path, text: str) -> None:
             defaults=package_data.path("config/default.yaml"),
         )
         new.replace(file)
+    except OSError as error:
+        raise ConfigError(f"cannot write {file} ({error.strerror})") from None
     finally:
         new.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from harness.frame.suggestions import did_you_mean
 from harness.operations.context import Context
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models, targets
+from harness.providers.target import Provider
 from harness.routing.control import data_class_checks, routes, vector_checks
 from harness.routing.records.preload import Preload
 from harness.routing.records.routes import Routing
@@ -159,17 +160,17 @@ def _create_route(
 
 
 def _fill_prices(ctx: Context) -> list[str]:
-    """Adds known prices to stored providers that lack them. Returns descriptions."""
-    with ctx.store.read() as tx:
-        providers = Providers(tx).all().values()
-        without_prices = [
-            stored
-            for stored in providers
-            if targets.add_missing_prices(ctx, tx, stored) != stored
+    """Stores prices that a new catalogue has and stored providers lack. Returns
+    descriptions.
+    """
+    with ctx.store.write() as tx:
+        return [
+            f"prices of provider {name}"
+            for name, provider in Providers(tx).all().items()
+            if targets.store_prices(
+                ctx, tx, SYSTEM, provider, targets.list_used_models(ctx, tx, provider)
+            )
         ]
-    for provider in without_prices:
-        targets.put_provider(ctx, SYSTEM, provider)
-    return [f"prices of provider {provider.name}" for provider in without_prices]
 
 
 def apply_providers(
@@ -181,16 +182,34 @@ def apply_providers(
     """Applies the file's providers. Raises InputError for a new address without a reason."""
     with ctx.store.read() as tx:
         stored = Providers(tx).all()
-        changed = [
-            name
+        wanted_providers = {
+            name: _add_prices(ctx, tx, provider, stored.get(name))
             for name, provider in settings.providers.items()
-            if not targets.has_same_values(
-                ctx, stored.get(name), targets.add_missing_prices(ctx, tx, provider)
-            )
-        ]
+        }
+    changed = [
+        name
+        for name, provider in wanted_providers.items()
+        if not targets.has_same_values(ctx, stored.get(name), provider)
+    ]
     for name in changed:
-        targets.put_provider(ctx, actor, settings.providers[name], reason)
+        targets.put_provider(ctx, actor, wanted_providers[name], reason)
     return changed
+
+
+def _add_prices(
+    ctx: Context,
+    tx: Transaction,
+    file_entry: Provider,
+    stored: Provider | None,
+) -> Provider:
+    """Adds listed prices to a provider of the file, and stored prices that no list has: a
+    person set them by a command.
+    """
+    filled = targets.add_missing_prices(ctx, tx, file_entry)
+    stored_prices = stored.prices if stored else {}
+    if not stored_prices.keys() - filled.prices.keys():
+        return filled
+    return replace(filled, prices={**stored_prices, **filled.prices})
 
 
 def apply_file(
@@ -276,7 +295,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
         names = {id_: target.name for id_, target in Targets(tx).all().items()}
         providers = Providers(tx).all()
         wanted_providers = {
-            name: targets.add_missing_prices(ctx, tx, provider)
+            name: _add_prices(ctx, tx, provider, providers.get(name))
             for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():

@@ -16,7 +16,7 @@ from typing import Final
 import yaml
 
 from harness.app import secret_files, seed
-from harness.app.config_entries import add_to_section, format_entry, replace_config
+from harness.app.config_entries import add_entries
 from harness.app.configuration import configuration
 from harness.app.configuration.model import RunQueueKind
 from harness.app.database import upgrade_database
@@ -138,7 +138,11 @@ def set_up(
     settings = load_settings(file)
     found_keys = _find_keys(settings.providers.values())
     if found_keys and "providers" not in parse_file(file).values and takes(found_keys):
-        _append_providers(file, found_keys)
+        entries = {
+            key.provider: {"kind": key.provider, "api_key_env": key.variable}
+            for key in found_keys
+        }
+        add_entries(file, {"providers": entries})
         settings = load_settings(file)
     secret_file = settings.home / secret_files.SECRET_FILE
     database = Path(settings.database_url.removeprefix("sqlite:///"))
@@ -196,19 +200,6 @@ def _find_keys(known_providers: Iterable[Provider]) -> tuple[FoundKey, ...]:
     )
 
 
-def _append_providers(file: Path, found_keys: Iterable[FoundKey]) -> None:
-    """Appends a `providers:` section to a file that has none. Raises ConfigError."""
-    rows = [
-        f"  {key.provider}: {{kind: {key.provider}, api_key_env: {key.variable}}}"
-        for key in found_keys
-    ]
-    try:
-        with file.open("a", encoding="utf-8") as written:
-            written.write("\n".join(("", "providers:", *rows, "")))
-    except OSError as error:
-        raise ConfigError(f"cannot write {file} ({error.strerror})") from None
-
-
 def write_first_route(config: Path | None, wanted: FirstRoute, provider: Provider) -> bool:
     """Writes the first route and its provider into the configuration file. Keeps entries that
     the file has.
@@ -217,21 +208,13 @@ def write_first_route(config: Path | None, wanted: FirstRoute, provider: Provide
     that Swapgate cannot edit. Raises ConfigError if the file would be invalid.
     """
     file = config_file(config, os.environ) or Path.cwd() / configuration.FILE_NAME
-    text = file.read_text(encoding="utf-8")
-    places = parse_file(file).places
-    entries = {
-        "providers": (wanted.provider, _build_provider_entry(provider)),
-        "routes": (wanted.route, first_route.build_route_entry(wanted)),
-    }
-    for section, (name, entry) in entries.items():
-        if (section, name) in places:
-            continue
-        extended = add_to_section(text, section, format_entry(name, entry))
-        if extended is None:
-            return False
-        text = extended
-    replace_config(file, text)
-    return True
+    return add_entries(
+        file,
+        {
+            "providers": {wanted.provider: _build_provider_entry(provider)},
+            "routes": {wanted.route: first_route.build_route_entry(wanted)},
+        },
+    )
 
 
 def _build_provider_entry(provider: Provider) -> Mapping[str, object]:

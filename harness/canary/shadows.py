@@ -29,6 +29,7 @@ from harness.gate.arrays import log_mean
 from harness.proposals.context import ProposalsContext
 from harness.providers.registry import named_models, targets
 from harness.providers.target import Target
+from harness.providers.target_price import describe_missing
 from harness.routing.control import data_class_checks, routes
 from harness.routing.records.interventions import Shadows
 from harness.routing.records.proposals import Proposals
@@ -245,13 +246,12 @@ def check_shadow(
             f"{route.name}` shows more than a shadow could"
         )
     data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
-    provider = targets.provider_of(tx, candidate)
-    if limits.usd_per_day is not None and candidate.model not in provider.prices:
-        raise InputError(
-            f"the price of {candidate.name} is unknown, so a budget in US dollars cannot work: "
-            f"set providers.{candidate.provider}.prices, or give no budget in money "
-            "(--usd-per-day none)"
+    targets.provider_of(tx, candidate)  # raises for a removed provider
+    if limits.usd_per_day is not None and targets.find_price(tx, candidate) is None:
+        missing = describe_missing(
+            candidate.name, effect=", so a budget in US dollars cannot work"
         )
+        raise InputError(f"{missing}; or give no budget in money (--usd-per-day none)")
 
 
 def stop_shadow(

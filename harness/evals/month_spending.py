@@ -18,6 +18,7 @@ from typing import Final
 from harness.frame.errors import InputError
 from harness.frame.formatting import format_date, format_usd
 from harness.frame.people.limits import next_month
+from harness.providers.target_price import describe_missing
 
 # Sums of the same costs, added in different orders, may differ by less than this.
 ROUNDING_USD: Final = 1e-9
@@ -92,9 +93,9 @@ class MonthSpending:
             return ""
         cap = format_usd(self.cap_usd)
         if unpriced_model:
-            return (
-                f"the price of {unpriced_model} is unknown, so Swapgate cannot enforce the "
-                f"monthly cap of {cap}: give its provider a price"
+            return describe_missing(
+                unpriced_model,
+                effect=f", so Swapgate cannot enforce the monthly cap of {cap}",
             )
         spent_usd = self.spent_usd + more_usd
         if spent_usd < self.cap_usd - ROUNDING_USD:

@@ -29,6 +29,7 @@ from harness.frame.signing.audit_log import AuditLog
 from harness.gate.run import AnswerColumns, EvalRun
 from harness.providers.records import Providers, Targets
 from harness.providers.target import Target, find_price
+from harness.providers.target_price import list_unpriced
 from harness.routing.records.runs import EvalRuns
 
 ALERT_KEY = "spending"
@@ -76,8 +77,7 @@ def find_money_obstacle(
     providers = Providers(tx).all()
     for id_ in filter(None, (run.target, judge)):
         target: Target | None = targets.get(id_)
-        provider = providers.get(target.provider) if target else None
-        if target and provider and target.model not in provider.prices:
+        if target and target.provider in providers and list_unpriced(providers, [target.name]):
             return month.find_obstacle(unpriced_model=target.name)
     return month.find_obstacle()
 

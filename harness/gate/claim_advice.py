@@ -30,6 +30,9 @@ from harness.gate.suite_plan import Claim, ClaimPopulation, SuitePlan
 
 # Smaller shares of a cost are rounding noise.
 SAME_COST: Final = 1e-6
+# Below this power, Swapgate recommends no claim: most comparisons of a candidate that deserves
+# the swap would end without it.
+LEAST_POWER: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,21 @@ class ClaimOption:
     # The smallest design that shows the claim in 80 % of comparisons: of a better candidate for
     # `superior`, of an equal candidate for other claims. None if the suite is too small.
     enough: DesignOption | None
+    # Items that would show the claim with 80 % power, even beyond the suite; None if no number
+    # of items shows it, because the saving is unknown or too small.
+    sufficient_items: int | None
+    # The allowed loss that the planned items show with 80 % power; None for `superior`.
+    sufficient_margin: float | None
+
+    @property
+    def sufficiency_text(self) -> str:
+        """Says how many items, or which allowed loss, would show the claim with 80 % power."""
+        if self.sufficient_items is None:
+            return "no number of items shows it, because the saving is unknown or too small"
+        text = f"to show it in 80 % takes about {self.sufficient_items:,} items"
+        if self.sufficient_margin is not None:
+            text += f", or an allowed loss of {format_score(self.sufficient_margin)} points"
+        return text
 
     @property
     def power(self) -> float:
@@ -57,7 +75,7 @@ class ClaimOption:
 
 @dataclass(frozen=True, slots=True)
 class ClaimAdvice:
-    """Compares the possible claims on a suite; the recommended claim comes first."""
+    """Compares the possible claims on a suite; the preferred claim comes first."""
 
     options: tuple[ClaimOption, ...]
     own: ClaimOption  # the option that Swapgate registers unless a person changes it
@@ -68,13 +86,21 @@ class ClaimAdvice:
     noise_known: bool  # whether a run asked items twice
 
     @property
-    def recommended(self) -> ClaimOption:
+    def preferred(self) -> ClaimOption:
+        """The claim that answers the question of this swap, whatever its power."""
         return self.options[0]
 
     @property
+    def recommended(self) -> ClaimOption | None:
+        """The preferred claim; None if its power is below LEAST_POWER."""
+        return self.preferred if self.preferred.power >= LEAST_POWER else None
+
+    @property
     def why(self) -> str:
-        """Explains the recommendation by its power and by the known prices."""
-        best = self.recommended
+        """Explains the recommendation by its power and by the known prices. Without a
+        recommendation, says what would suffice.
+        """
+        best = self.preferred
         shown = f"is shown in {format_percent(best.power, 0)} of comparisons"
         if best.claim is Claim.SUPERIOR:
             text = (
@@ -84,7 +110,9 @@ class ClaimAdvice:
             superior = [one.if_equal for one in self.options if one.claim is Claim.SUPERIOR]
             other = f", and as better in {format_percent(superior[0], 0)}" if superior else ""
             text = f"an equal candidate {shown}{other}"
-        if best.power < POWER:
+        if best.power < LEAST_POWER:
+            text += f"; {best.sufficiency_text}"
+        elif best.power < POWER:
             enough = f"{best.enough.items:,}" if best.enough else f"over {self.suite_items:,}"
             text += f"; to show it in 80 % takes {enough} items"
         has_suite_claim = any(one.population is ClaimPopulation.THESE for one in self.options)
@@ -108,7 +136,7 @@ def advise_claim(
     """Compares claims on one suite. plans: one for each possible claim; Swapgate registers the
     first unless a person changes it. chosen: the claim that a person chose, if any.
 
-    Recommends the chosen claim. For a cheaper candidate it recommends the cost claim, even if a
+    Prefers the chosen claim. For a cheaper candidate it prefers the cost claim, even if a
     person chose superior. Only a person changes margin and items.
     """
     own, *others = (
@@ -122,7 +150,7 @@ def advise_claim(
     options.sort(
         key=lambda one: (one.claim, one.margin, one.population) != (*preferred, own.population)
     )
-    # Of the options for another population than the registered one, only the recommended option
+    # Of the options for another population than the registered one, only the preferred option
     # is shown.
     shown_options = [
         one
@@ -152,7 +180,7 @@ def _price_text(
 ) -> str:
     """Describes the saving by known prices, and the further needs of a cost claim."""
     if saving is None:
-        known = "a price is unknown or 0"
+        known = "no saving is known, because a price is missing or 0"
     elif abs(saving) < SAME_COST:
         known = "both models cost the same"
     elif saving > 0.0:
@@ -198,6 +226,10 @@ def _estimate_option(
         test.power(sd, truth - theta0, plan.n_max) if cost_items <= plan.n_max else 0.0
         for truth in (0.0, effect)
     )
+    sufficient_items: int | None = None
+    if cost_items < math.inf:
+        needed_items = test.items_needed(sd, effect if superior else plan.margin)
+        sufficient_items = max(needed_items, int(cost_items))
     return ClaimOption(
         claim=plan.claim,
         margin=plan.margin,
@@ -209,6 +241,8 @@ def _estimate_option(
         if_equal=equal,
         if_better=better,
         enough=_raise_items(plan, enough, cost_items) if cost_items <= suite_items else None,
+        sufficient_items=sufficient_items,
+        sufficient_margin=None if superior else test.smallest_effect(sd, plan.n_max),
     )
 
 

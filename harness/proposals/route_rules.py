@@ -30,6 +30,7 @@ from harness.proposals.context import ProposalsContext
 from harness.proposals.registration import WINDOW
 from harness.providers.records import Providers, Targets
 from harness.providers.target import Target
+from harness.providers.target_price import describe_missing, list_unpriced
 from harness.routing.control import data_class_checks, routes, vector_checks
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
@@ -457,10 +458,8 @@ def check_judge(
         return
     target = Target.from_name(judge.model)
     data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
-    provider = Providers(tx).all().get(target.provider)
-    if provider is None or target.model not in provider.prices:
+    if list_unpriced(Providers(tx).all(), [target.name]):
         raise InputError(
             f"policy {policy.name!r} lets {target.name} judge its canaries, for up to "
-            f"{format_usd(judge.max_usd)}, but its price is unknown: set "
-            f"providers.{target.provider}.prices"
+            f"{format_usd(judge.max_usd)}, but {describe_missing(target.name)}"
         )

@@ -32,6 +32,7 @@ from harness.proposals.registration import FalsePassRisk, SelectionPlace
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models, targets
 from harness.providers.target import Target
+from harness.providers.target_price import describe_missing, list_unpriced
 from harness.routing.candidate_schedule import OnBetter
 from harness.routing.control import data_class_checks, routes, vector_checks
 from harness.routing.proposal import (
@@ -419,14 +420,12 @@ def _check_prices(
     """Checks prices before any cost, because a saving needs known prices."""
     if gate.claim is not Claim.CHEAPER:
         return
-    providers = Providers(tx).all()
-    for arm in arms:
-        provider = providers.get(arm.provider)
-        if provider is None or arm.model not in provider.prices:
-            raise InputError(
-                f"the claim {gate.claim.value} needs both models' prices, and the price of "
-                f"{arm.name} is unknown: set providers.{arm.provider}.prices"
-            )
+    unpriced = list_unpriced(Providers(tx).all(), (arm.name for arm in arms))
+    if unpriced:
+        raise InputError(
+            f"the claim {gate.claim.value} needs both models' prices, and "
+            f"{describe_missing(*unpriced)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -542,11 +542,7 @@ class ModelFigures:
 
     @property
     def price_text(self) -> str:
-        if self.price is None:
-            return UNKNOWN
-        input_usd = self.price.input_usd_per_mtok
-        output_usd = self.price.output_usd_per_mtok
-        return f"{format_usd(input_usd)} in, {format_usd(output_usd)} out per million tokens"
+        return format_price(self.price)
 
     @property
     def quality_text(self) -> str:
@@ -562,6 +558,15 @@ class ModelFigures:
     @property
     def window_text(self) -> str:
         return DASH if self.context_window is None else f"{self.context_window:,} tokens"
+
+
+def format_price(price: Price | None) -> str:
+    """Writes a price for people, in US dollars per million tokens."""
+    if price is None:
+        return UNKNOWN
+    input_usd = format_usd(price.input_usd_per_mtok)
+    output_usd = format_usd(price.output_usd_per_mtok)
+    return f"{input_usd} in and {output_usd} out per million tokens"
 
 
 def find_price(providers: Mapping[str, Provider], target: str) -> Price | None:

@@ -36,6 +36,7 @@ from harness.providers.target import (
     Target,
     may_see,
 )
+from harness.providers.target_price import describe_missing
 from harness.routing.agent import literal_route_name
 from harness.routing.plan import KeepWarm, PlanContext, keep_warm_targets
 from harness.routing.route_settings import RouteSettings
@@ -338,7 +339,7 @@ def _compile_judge(
         classes,
     )
     if upstream is not None and upstream.price is None:
-        reason = f"{upstream.name} has no price, so max_usd cannot limit its cost"
+        reason = describe_missing(upstream.name, effect=", so max_usd cannot limit its cost")
     elif upstream is not None and not upstream.can.chat:
         reason = f"{upstream.name} does not serve chats"
     if upstream is not None and not reason:

@@ -156,7 +156,7 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
 
     with pytest.raises(
         InputError,
-        match=r"sim/better is unknown: set providers\.sim\.prices",
+        match="price of sim/better is unknown: `swapgate model price sim/better",
     ):
         plain.propose("sim/better", claim=CHEAPER)
     with pytest.raises(InputError, match="needs the claim cheaper_and_not_worse"):
@@ -217,13 +217,13 @@ def test_the_plan_recommends_the_claim_that_fits_the_candidates_price(
     ]
     assert tenth.own.claim is Claim.SUPERIOR
     assert "the candidate costs 75 % less" in tenth.why
-    assert same_price.recommended.claim is Claim.SUPERIOR
+    assert same_price.preferred.claim is Claim.SUPERIOR
     assert CHEAPER not in {one.claim for one in same_price.options}
-    assert asked.recommended.claim is CHEAPER  # a person sees it before the first look
+    assert asked.preferred.claim is CHEAPER  # a person sees it before the first look
     # About these very items: said, and the owner's setting decides whether it comes first.
     assert [one.claim for one in tenth.options if one.epochs == 2] == [CHEAPER]
     these = replace(gate, population=ClaimPopulation.THESE, epochs=2)
-    first = estimated(prepared(plain, these), "sim/good").advice.recommended
+    first = estimated(prepared(plain, these), "sim/good").advice.preferred
     assert (first.claim, first.population) == (
         CHEAPER,
         ClaimPopulation.THESE,

@@ -159,7 +159,7 @@ def test_init_writes_the_providers_of_keys_that_it_finds_once_somebody_agrees(
 
     assert "found OPENAI_API_KEY in .env, GROQ_API_KEY in the environment" in written.stderr
     assert "next: add a route to" in written.stderr
-    assert "  groq: {kind: groq, api_key_env: GROQ_API_KEY}" in file.read_text()
+    assert '  groq:\n    kind: "groq"\n    api_key_env: "GROQ_API_KEY"\n' in file.read_text()
     known = {
         row["name"]: row for row in json.loads(run("provider", "key", "list", "--json").stdout)
     }

@@ -178,7 +178,10 @@ def test_without_a_price_tokens_are_guarded_in_the_place_of_money(
     made = world.decided()
     assert world.rollout().policy.guardrails.output_tokens == 1.5
     text = load_comparison(world.context(), made.id).cost.text
-    assert "The price of sim/better is unknown. Instead of the cost, its canary" in text
+    assert text.startswith(
+        "The price of sim/better is unknown: `swapgate model price sim/better INPUT OUTPUT` "
+        "sets it. Instead of the cost, its canary"
+    )
     assert "above 1.5 times as many" in text
 
 

@@ -177,7 +177,7 @@ def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(
     personal.policy = replace(POLICY, canary=replace(CANARY, guardrails=heard, judge=judge))
     with pytest.raises(NotAllowed, match="'judge' of judge/m may not see it"):
         personal.propose(AWAY, ADA, ctx=as_of(personal, "sim", "away"))
-    with pytest.raises(InputError, match=r"set providers\.judge\.prices"):
+    with pytest.raises(InputError, match="`swapgate model price judge/m INPUT OUTPUT` sets it"):
         personal.propose(AWAY, ADA, ctx=as_of(personal, "sim", "away", "judge"))
 
 

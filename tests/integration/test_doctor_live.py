@@ -170,7 +170,7 @@ def test_a_model_without_a_price_is_not_asked() -> None:
         )
 
     assert not served.asked
-    assert "the model's price is unknown" in result.stdout
+    assert "the price of own/unheard-of is unknown" in result.stdout
     run("doctor", "--live", "own", exits=2)
     run(
         "doctor",

@@ -91,7 +91,7 @@ def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        (forecast_bill(price=None), "no price"),
+        (forecast_bill(price=None), "price is unknown"),
         (forecast_bill([]), "no items"),
         (forecast_bill(ITEMS, replace(TRAFFIC, requests=0)), "no traffic"),
         (

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.gate.budget import (
     MAX_EPOCHS,
+    POWER,
     DifferenceSpread,
     MeanUsage,
     PlannedTest,
@@ -21,7 +22,7 @@ from harness.gate.budget import (
     smallest_rejected,
     spend_alpha,
 )
-from harness.gate.claim_advice import ClaimAdvice, advise_claim
+from harness.gate.claim_advice import LEAST_POWER, ClaimAdvice, advise_claim
 from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.sequential import judge_batch, judge_differences
 from harness.gate.sentences import further_items
@@ -226,17 +227,43 @@ def test_as_good_at_a_tenth_of_the_price_is_asked_as_cheaper_and_not_worse(
     advice = advise(n, saving=0.9)
     equal = {option.claim: option.if_equal for option in advice.options}
 
-    assert advice.recommended.claim is Claim.CHEAPER
+    assert advice.preferred.claim is Claim.CHEAPER
     assert equal[Claim.CHEAPER] == equal[Claim.NON_INFERIOR] == pytest.approx(power, abs=0.01)
     assert equal[Claim.SUPERIOR] == pytest.approx(0.04, abs=0.01)
-    assert advice.recommended.cost_usd == pytest.approx(n * 0.011)
-    assert advice.recommended.answers == 2 * n
+    assert advice.preferred.cost_usd == pytest.approx(n * 0.011)
+    assert advice.preferred.answers == 2 * n
     assert "the candidate costs 90 % less" in advice.why
     assert "and as better in" in advice.why
 
 
+@pytest.mark.parametrize(("n", "is_recommended"), [(100, False), (200, False), (480, True)])
+def test_no_claim_below_half_power_is_recommended_and_the_advice_says_what_would_suffice(
+    n: int, *, is_recommended: bool
+) -> None:
+    advice = advise(n, saving=0.0, asked=Claim.NON_INFERIOR)
+    preferred = advice.preferred
+    sufficient = advise(preferred.sufficient_items, saving=0.0, asked=Claim.NON_INFERIOR)
+
+    assert (advice.recommended is preferred) == is_recommended
+    assert (preferred.power >= LEAST_POWER) == is_recommended
+    assert ("or an allowed loss of" in advice.why) != is_recommended
+    assert ("to show it in 80 % takes about" in advice.why) != is_recommended
+    assert sufficient.preferred.power == pytest.approx(POWER, abs=0.02)
+    # The allowed loss that suffices is wider than the registered one, which does not.
+    assert preferred.sufficient_margin > preferred.margin
+
+
+def test_a_saving_that_is_unknown_suffices_with_no_number_of_items() -> None:
+    advice = advise(480, None, Claim.CHEAPER, Claim.CHEAPER)
+
+    assert advice.recommended is None
+    assert advice.why.endswith(
+        "no number of items shows it, because the saving is unknown or too small"
+    )
+
+
 @pytest.mark.parametrize(
-    ("saving", "asked", "own", "recommended"),
+    ("saving", "asked", "own", "preferred"),
     [
         (0.0, None, Claim.SUPERIOR, Claim.SUPERIOR),
         (-1.0, None, Claim.CHEAPER, Claim.SUPERIOR),
@@ -253,11 +280,11 @@ def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
     saving: float | None,
     asked: Claim | None,
     own: Claim,
-    recommended: Claim,
+    preferred: Claim,
 ) -> None:
     advice = advise(480, saving, asked, own)
 
-    assert advice.recommended.claim is recommended
+    assert advice.preferred.claim is preferred
     assert advice.own.claim is own
     may_be_cheaper = saving == 0.9 or own is Claim.CHEAPER
     assert (Claim.CHEAPER in {one.claim for one in advice.options}) == may_be_cheaper
@@ -276,7 +303,8 @@ def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
             480,
             None,
             None,
-            "a price is unknown or 0, and the claim that it is cheaper needs",
+            "no saving is known, because a price is missing or 0, and the claim that it is "
+            "cheaper needs",
         ),
         (
             480,
@@ -344,7 +372,7 @@ def test_these_items_come_first_only_where_the_owners_setting_says_so() -> None:
         these.population,
         like.population,
     ]
-    assert found[1].recommended.answers == 2 * found[0].recommended.answers
+    assert found[1].preferred.answers == 2 * found[0].preferred.answers
     assert "until a run has measured how much repeated answers vary" in found[0].why
     noisy = replace(PASS_FAIL, within=0.05)
     known = advise_claim((like, these), None, 200, noisy, (DEAR, CHEAP), None, 0.05)

@@ -43,9 +43,16 @@ from harness.providers.calls.probe import (
     ProbeStatus,
     ProbeSubject,
 )
-from harness.providers.kinds import CUSTOM_KIND, find_kind_at
-from harness.providers.records import Providers
+from harness.providers.kinds import (
+    CUSTOM_KIND,
+    PROVIDER_KINDS,
+    ProviderGroup,
+    find_kind_at,
+)
+from harness.providers.records import Providers, Targets
 from harness.providers.registry import provider_secrets, registered_providers
+from harness.providers.target import Provider
+from harness.providers.target_price import advise_price, list_unpriced
 from harness.routing.control import data_class_checks, freezes, routes, vector_checks
 from harness.routing.table import FIRST_ROUTE_STEP
 
@@ -268,8 +275,7 @@ def _check_judges(settings: Settings, context: Context | None) -> Findings:
             yield DoctorFinding(subject, "fail", found, "add it under `providers`")
         elif suite.judge.max_cost_usd is not None and target.model not in provider.prices:
             found = f"max_cost_usd is set, but the price of {target.name} is unknown"
-            step = f"set it under providers.{target.provider}.prices"
-            yield DoctorFinding(subject, "fail", found, step)
+            yield DoctorFinding(subject, "fail", found, advise_price(target.name))
         else:
             checked = "checked against references" if suite.judge.references else "not checked"
             yield DoctorFinding(subject, "ok", f"{target.name}, {checked}")
@@ -323,6 +329,36 @@ def _check_kinds(settings: Settings, context: Context) -> Findings:
             f"{host} as kind {provider.kind}: its models' prices and limits stay unknown",
             f"use kind {kind}: {first}{change}",
         )
+
+
+def _check_prices(_: Settings, context: Context) -> Findings:
+    """Warns of models of routes without a price. Omits the simulator and servers of your own:
+    their tokens cost nothing.
+    """
+    used_ids = {
+        id_ for route in routes.load_table(context).routes.values() for id_ in route.targets
+    }
+    with context.store.read() as tx:
+        providers = Providers(tx).all()
+        used_targets = [target for id_, target in Targets(tx).all().items() if id_ in used_ids]
+    names = [
+        target.name
+        for target in sorted(used_targets, key=lambda target: target.name)
+        if target.provider in providers and _costs_money(providers[target.provider])
+    ]
+    for name in list_unpriced(providers, names):
+        yield DoctorFinding(
+            f"price of {name}",
+            "warn",
+            f"the price of {name} is unknown, so no guardrail watches its cost",
+            advise_price(name),
+        )
+
+
+def _costs_money(provider: Provider) -> bool:
+    kind = PROVIDER_KINDS.get(provider.kind)
+    free_groups = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
+    return provider.kind == CUSTOM_KIND or kind is None or kind.group not in free_groups
 
 
 def _convert_finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
@@ -490,6 +526,7 @@ _CHECKS: Final = (
 _DATABASE_CHECKS: Final = (
     _check_providers,
     _check_kinds,
+    _check_prices,
     _check_stored_secrets,
     _check_differences,
     _check_changed_suites,

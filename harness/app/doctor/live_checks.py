@@ -44,10 +44,11 @@ from harness.frame.failures import FailureClass
 from harness.providers.credential import lacks_key
 from harness.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.providers.models.capabilities import Endpoint
-from harness.providers.models.catalogue import with_catalogue_prices
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import provider_secrets
+from harness.providers.registry.targets import fill_prices
 from harness.providers.target import Price, Provider, Target
+from harness.providers.target_price import describe_missing
 from harness.routing.settings import AnsweredModel
 
 _UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
@@ -78,6 +79,7 @@ class LiveMeter:
 
     max_usd: float
     price: Price | None = None  # the current model's price
+    model: str = ""  # its name, `provider/model`
     spent_usd: float = 0.0
     calls: int = 0
     limit_kept: bool = True  # whether all answers kept their token limit
@@ -89,7 +91,7 @@ class LiveMeter:
         if not self.limit_kept:
             return "an earlier answer exceeded its token limit, so no cap is reliable"
         if self.price is None:
-            return "the model's price is unknown: give it one under its provider's `prices`"
+            return describe_missing(self.model)
         exceeds_cap = self.spent_usd + self._price_usd(max_usage) > self.max_usd
         return "would exceed the cap of --max-usd" if exceeds_cap else ""
 
@@ -134,7 +136,8 @@ def find_models(installation: Installation, name: str) -> list[tuple[Provider, s
             f"provider {provider_name!r} has no registered model: name one, "
             f"{provider_name}/MODEL"
         )
-    with_prices = with_catalogue_prices(provider, ctx.catalogue, models)
+    with ctx.store.read() as tx:
+        with_prices = fill_prices(ctx, tx, provider, models)
     return [(with_prices, model_name) for model_name in models]
 
 
@@ -154,6 +157,7 @@ def probe_model(
         no_key_finding = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
         return TargetReport(name, ok=False, findings=[no_key_finding])
     meter.price = provider.prices.get(model)
+    meter.model = name
     single_try = _disable_retries(installation)
     with closing(single_try.store):
         run = _LiveRun(single_try, provider, meter, timeout_s)

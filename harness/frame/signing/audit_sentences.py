@@ -94,6 +94,7 @@ PHRASES: Final[Mapping[str, str]] = {
     "proposal.stale": "ended {}: its verdict is no longer proof",
     "proposal.start": "started the evals of {}",
     "provider.discover": "read the models of {}",
+    "provider.price": "set a price of {}",
     "provider.put": "stored {}",
     "provider.remove": "removed {}",
     "route.create": "created {}",

@@ -29,7 +29,7 @@ from harness.providers.registry.credentials import (
     CredentialChange,
     ProviderCredentials,
 )
-from harness.providers.registry.operations import PROVIDER_KEYS, PROVIDERS
+from harness.providers.registry.operations import PRICES, PROVIDER_KEYS, PROVIDERS
 from harness.providers.registry.registered_providers import ProviderSummary, SelfTest
 from harness.providers.registry.targets import ProviderChange
 from harness.providers.target import ProviderSettings
@@ -180,7 +180,7 @@ operation(
     "get_provider",
     registered_providers.get_provider,
 )
-add_endpoints(router, PROVIDERS)
+add_endpoints(router, PROVIDERS, PRICES)
 MODELS = "/providers/{provider}/models"
 operation(router, f"GET {MODELS}", "list_discovered", named_models.list_discovered)
 operation(router, f"POST {MODELS}", "discover_models", named_models.discover_models)

@@ -33,6 +33,7 @@ from harness.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import named_models
 from harness.providers.target import Price, Target
+from harness.providers.target_price import describe_missing
 from harness.routing.candidate_schedule import (
     CandidatePattern,
     CandidateSchedule,
@@ -413,11 +414,7 @@ def _check_prices(
         return
     else:
         reason = "`budget_usd` cannot limit the round"
-    settings = " and ".join(f"providers.{owner}.prices" for owner in owners)
-    raise InputError(
-        f"the price of {' and '.join(cost.unpriced)} is unknown, so {reason}: set {settings}, "
-        "then run `swapgate config apply`"
-    )
+    raise InputError(describe_missing(*cost.unpriced, effect=f", so {reason}"))
 
 
 def _sum_candidate_cost(

@@ -31,6 +31,7 @@ from harness.proposals.registration import plan_suites
 from harness.providers.records import Targets
 from harness.providers.registry import named_models, targets
 from harness.providers.target import Price, Target
+from harness.providers.target_price import describe_missing
 from harness.routing.control import routes
 from harness.routing.proposal import Proposal
 from harness.routing.records.proposals import Proposals
@@ -46,7 +47,8 @@ def find_mean_usage(
     target: Target | None,
 ) -> MeanUsage | None:
     """Computes the means of the newest run with answers; None without such a run. Ignores a run
-    without any readable answer, and a row with an invalid signature.
+    without any readable answer, and a row with an invalid signature. An unrecorded cost is
+    None (`_price_unrecorded`).
 
     Uses the run's items below MOST_SAMPLES, of this version of the suite only.
     """
@@ -104,6 +106,22 @@ def price_usage(
     return replace(usage, answers=0, cost_usd=per_answer)
 
 
+def _price_unrecorded(
+    ctx: ProposalsContext,
+    tx: Transaction,
+    target: Target | None,
+    usage: MeanUsage | None,
+) -> MeanUsage | None:
+    """Prices measured tokens by today's price if the run recorded no cost.
+
+    Such a run ended before its model had a price. Without this step, a page would call the cost
+    unknown beside a ratio of known prices.
+    """
+    if usage is None or usage.cost_usd is not None:
+        return usage
+    return replace(usage, cost_usd=price_usage(ctx, tx, target, usage).cost_usd)
+
+
 # Guessed times of an answer: to the first token, and for each output token.
 GUESSED_START_S: Final = 0.5
 GUESSED_TOKEN_S: Final = 0.02
@@ -149,7 +167,9 @@ def estimate_usages(
     """Estimates the usage of an answer of either model. For a candidate without answers, uses
     the incumbent's tokens; for an incumbent without answers, guesses from the items' texts.
     """
-    incumbent_usage, candidate_usage = (find_mean_usage(tx, plan, arm) for arm in arms)
+    incumbent_usage, candidate_usage = (
+        _price_unrecorded(ctx, tx, arm, find_mean_usage(tx, plan, arm)) for arm in arms
+    )
     if incumbent_usage is None:
         incumbent_usage = guess_usage(ctx, tx, plan, arms[0])
     if incumbent_usage is not None and candidate_usage is None:
@@ -201,7 +221,8 @@ class CostRatio:
     @property
     def _cost(self) -> str:
         if self.unpriced:
-            return f"The price of {' and '.join(self.unpriced)} is unknown"
+            missing = describe_missing(*self.unpriced)
+            return f"{missing[:1].upper()}{missing[1:]}"
         if self.ratio is None:
             return f"{self.incumbent} costs nothing, and {self.candidate} costs money"
         ratio_text = format_number(self.ratio)

@@ -87,7 +87,8 @@ def describe_estimate(suite_estimate: SuiteEstimate) -> Iterator[str]:
     plan = suite_estimate.plan
     advice = suite_estimate.advice
     if plan.role is SuiteRole.PRIMARY:
-        yield f"{advice.recommended.claim.value} is recommended: {advice.why}"
+        claim = advice.recommended.claim.value if advice.recommended else "no claim"
+        yield f"{claim} is recommended: {advice.why}"
     if suite_estimate.judge_usd is None:
         yield "the judge's cost is unknown, because it has judged nothing yet or has no price"
     elif suite_estimate.judge_usd:
@@ -107,7 +108,8 @@ def _describe_saving(suite_estimate: SuiteEstimate) -> str:
     plan = suite_estimate.plan
     if suite_estimate.saving is None:
         return (
-            f"it is unknown whether it costs {format_percent(plan.min_saving)} less: no price"
+            f"it is unknown whether it costs {format_percent(plan.min_saving)} less: a price "
+            "is missing or 0"
         )
     is_recorded = suite_estimate.incumbent and not suite_estimate.guessed
     basis = "recorded answers" if is_recorded else "by list prices, answers"

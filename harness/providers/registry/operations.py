@@ -7,8 +7,10 @@ provider.
 from pathlib import Path
 from typing import Any, Final
 
+from harness.frame.configuration.setting import Range
 from harness.frame.formatting import format_timestamp
 from harness.frame.operation import (
+    TEXT_LENGTH,
     DialogTexts,
     FinishedOperation,
     Listing,
@@ -39,6 +41,67 @@ def _describe_removal(_: Any, provider: str) -> list[str]:
         "refuses this while a route, a proposal, a shadow or a judge uses the provider."
     )
     return [effect]
+
+
+def _describe_price_effect(_: Any, model: str) -> list[str]:
+    effect = (
+        f"Within 2 s, every router counts the cost of **{model}** with this price. Budgets, "
+        "guardrails and forecasts use it. Costs that are recorded already do not change."
+    )
+    return [effect]
+
+
+_USD_PER_MTOK: Final = Range(0, 1_000_000)
+# The one way to end a missing price (`harness.providers.target_price`), and to correct a price.
+PRICES: Final = OperationGroup(
+    command="model",
+    words="Prices of models.",
+    operations=(
+        Operation(
+            use_case=registered_providers.set_price,
+            role=Role.ADMIN,
+            words="Set the price of a model, in US dollars per million tokens of input and "
+            "output.\n\n"
+            "Budgets, guardrails and forecasts use the price. Swapgate knows the prices of the "
+            "catalogue and of a provider's list without this command.",
+            command="price PROVIDER/MODEL INPUT OUTPUT",
+            endpoint="POST /prices",
+            body_text="A model's price, in US dollars per million tokens.",
+            parameters={
+                "model": Parameter(
+                    meaning="`provider/model`, or a target's id.", length=TEXT_LENGTH
+                ),
+                "input_usd_per_mtok": Parameter(
+                    meaning="For a million tokens of input.",
+                    label="Input, US dollars per million tokens",
+                    range=_USD_PER_MTOK,
+                ),
+                "output_usd_per_mtok": Parameter(
+                    meaning="For a million tokens of output.",
+                    label="Output, US dollars per million tokens",
+                    range=_USD_PER_MTOK,
+                ),
+                "cached_input_usd_per_mtok": Parameter(
+                    meaning="For a million tokens of cached input. [default: as input]",
+                    label="Cached input (optional; empty: as input)",
+                    range=_USD_PER_MTOK,
+                    flags=("--cached-input",),
+                    metavar="USD",
+                ),
+            },
+            done=lambda priced: f"{priced.result.target} costs {priced.result.text}",
+            needs_providers=True,
+            dialog=DialogTexts(
+                title="Set the price",
+                button="Set the price",
+                opener=lambda model: f"Set the price of {model}",
+                icon="payments",
+                effect=_describe_price_effect,
+            ),
+        ),
+    ),
+)
+SET_PRICE: Final = PRICES.operations[0]
 
 
 # The command that removes a provider is not here, because it also reads the configuration file.

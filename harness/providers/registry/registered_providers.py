@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from harness.frame.configuration.setting import settings_of
+from harness.frame.configuration.setting_values import check_settings
 from harness.frame.errors import ConfigError, Conflict, InputError, NotFound
 from harness.frame.people.access import Actor, Role
 from harness.frame.plain_data import CamelCase
@@ -44,6 +45,7 @@ from harness.providers.registry import credentials, provider_secrets, targets
 from harness.providers.registry.credentials import CredentialChange
 from harness.providers.registry.targets import ProviderChange, change_of_provider
 from harness.providers.target import JsonObject, Price, Provider, ProviderSettings, Target
+from harness.providers.target_price import TargetPrice
 
 AT_ONCE: Final = 8
 LIST_TIMEOUT_S: Final = 5.0
@@ -386,6 +388,31 @@ def change_provider(
         outdated = ctx.uses.outdated_work(tx, name) if moved else ()
         routes = targets.routes_using(ctx, tx, name)
         return replace(_summarize(stored, routes), outdated=outdated)
+
+
+def set_price(
+    ctx: ProvidersContext,
+    actor: Actor,
+    model: str,
+    input_usd_per_mtok: float,
+    output_usd_per_mtok: float,
+    *,
+    cached_input_usd_per_mtok: float | None = None,
+) -> TargetPrice:
+    """Sets the price of a model at its provider, in US dollars per million tokens. Every router
+    uses it within 2 s.
+
+    model: `provider/model`, or a target's id. cached_input_usd_per_mtok: None for the plain
+    input price. Needs an admin. Raises NotFound for an unknown provider, InputError for a price
+    outside its range.
+    """
+    actor.require(Role.ADMIN)
+    price = Price(input_usd_per_mtok, output_usd_per_mtok, cached_input_usd_per_mtok)
+    check_settings(price)
+    with ctx.store.write() as tx:
+        target = targets.find_known_target(tx, model) or Target.from_name(model)
+        targets.store_price(tx, actor, target, price)
+        return targets.load_price(ctx, tx, target)
 
 
 def _build_provider(name: str, kind: str | None) -> Provider:

@@ -13,7 +13,6 @@ from typing import Any
 
 from harness.frame.configuration.setting_values import change_settings, check_settings
 from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
-from harness.frame.formatting import format_usd
 from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import require_reason
@@ -41,6 +40,7 @@ from harness.providers.target import (
     classes_of_provider,
 )
 from harness.providers.target import find_price as find_target_price
+from harness.providers.target_price import TargetPrice, read_price
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
@@ -55,15 +55,29 @@ def find_list_price(
     tx: Transaction,
     target: Target | None,
 ) -> Price | None:
-    """Returns the price of a target, which need not be registered; None if it is unknown.
+    """Returns the known or listed price of a target; None if it is missing, or without a
+    target.
+    """
+    return load_price(ctx, tx, target).price if target else None
+
+
+def load_price(
+    ctx: ProvidersContext,
+    tx: Transaction,
+    target: Target,
+) -> TargetPrice:
+    """Loads the price of a target, which need not be registered.
 
     Looks at the provider's own price, then the catalogue, then the provider's list.
     """
-    provider = Providers(tx).all().get(target.provider) if target else None
-    if target is None or provider is None:
-        return None
-    prices = fill_prices(ctx, tx, provider, [target.model]).prices
-    return find_price(tx, target) or prices.get(target.model)
+    providers = Providers(tx).all()
+    provider = providers.get(target.provider)
+    listed_price = (
+        None
+        if provider is None
+        else fill_prices(ctx, tx, provider, [target.model]).prices.get(target.model)
+    )
+    return read_price(providers, target.name, listed_price)
 
 
 def fill_prices(
@@ -90,15 +104,6 @@ def fill_prices(
     return (
         replace(priced, prices={**priced.prices, **listed_prices}) if listed_prices else priced
     )
-
-
-def describe_price(price: Price | None) -> str:
-    """Writes a price for people, in US dollars per million tokens."""
-    if price is None:
-        return "an unknown price"
-    input_usd = format_usd(price.input_usd_per_mtok)
-    output_usd = format_usd(price.output_usd_per_mtok)
-    return f"{input_usd} in and {output_usd} out per million tokens"
 
 
 def add_target(
@@ -142,20 +147,34 @@ def store_prices(
     actor: Actor,
     provider: Provider,
     models: Iterable[str],
-) -> None:
+) -> bool:
     """Stores a stored provider's missing prices of models, as far as they are known by now.
+    Returns whether there was one.
 
-    Called whenever a model may get its price: with a new target, and with a new list of the
-    provider's models. So every page, command and guardrail knows the same price.
+    Called whenever a model may get its price: with a new target, with a new list of the
+    provider's models, and at the start, because the catalogue may be new. So every page,
+    command and guardrail knows the same price.
     """
     priced = fill_prices(ctx, tx, provider, models)
     if priced == provider:
-        return
+        return False
     if actor == SYSTEM:
         # As for the scheduled read of a list: it decides nothing, so it needs no audit event.
         Providers(tx).put(priced)
     else:
         _store_provider(tx, actor, priced)
+    return True
+
+
+def store_price(tx: Transaction, actor: Actor, target: Target, price: Price) -> None:
+    """Stores the price of a target's model at its provider. The caller checks role and range.
+
+    Raises NotFound for an unknown provider.
+    """
+    provider = require_provider(tx, target.provider)
+    Providers(tx).put(replace(provider, prices={**provider.prices, target.model: price}))
+    details = {"model": target.model, "price": price.as_json()}
+    AuditLog(tx).append(actor, "provider.price", f"provider {provider.name}", details)
 
 
 def require_provider(tx: Transaction, name: str) -> Provider:

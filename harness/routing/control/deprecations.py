@@ -17,8 +17,8 @@ from harness.providers.models.catalogue import Catalogue, CatalogueEntry
 from harness.providers.models.model_match import DiscoveredModel
 from harness.providers.models.model_names import parse_model_name
 from harness.providers.records import DiscoveredModels, Providers, Targets
-from harness.providers.registry.targets import describe_price
-from harness.providers.target import Price, Provider, Target
+from harness.providers.target import Price, Provider, Target, format_price
+from harness.providers.target_price import describe_missing, read_price
 from harness.routing.context import RoutingContext
 from harness.routing.records.routes import Routing
 from harness.routing.route_changes import find_rollback_target
@@ -105,7 +105,7 @@ def find_deprecations(
         successor = None
         if successor_entry is not None:
             name = f"{provider.name}/{successor_entry.model}"
-            price = provider.prices.get(successor_entry.model, successor_entry.price)
+            price = read_price(providers, name, successor_entry.price).price
             successor = Successor(
                 name, price, successor_entry.context_window, successor_entry.end_date
             )
@@ -115,7 +115,7 @@ def find_deprecations(
             end_date=end_date,
             days=(end_date - today).days,
             uses=tuple(uses),
-            price=provider.prices.get(target.model, entry.price if entry else None),
+            price=read_price(providers, target.name, entry.price if entry else None).price,
             successor=successor,
             unlisted=not is_near,
         )
@@ -256,9 +256,16 @@ def _build_notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:
     return alerts.AlertNotice(
         f"target {ending.name}",
         ending.text,
-        f"It is {'; '.join(ending.uses)}. It costs {describe_price(ending.price)}. "
+        f"It is {'; '.join(ending.uses)}. {_describe_cost(ending)}. "
         f"{_describe_successor(ending)}{shortlist and f' {shortlist}'}",
     )
+
+
+def _describe_cost(ending: Deprecation) -> str:
+    if ending.price is None:
+        missing = describe_missing(ending.name)
+        return f"{missing[:1].upper()}{missing[1:]}"
+    return f"It costs {format_price(ending.price)}"
 
 
 def _describe_successor(ending: Deprecation) -> str:
@@ -270,6 +277,5 @@ def _describe_successor(ending: Deprecation) -> str:
     window = (
         f", a window of {successor.context_window} tokens" if successor.context_window else ""
     )
-    return (
-        f"Proposed successor: {successor.name}, at {describe_price(successor.price)}{window}."
-    )
+    price = f"at {format_price(successor.price)}" if successor.price else "at an unknown price"
+    return f"Proposed successor: {successor.name}, {price}{window}."

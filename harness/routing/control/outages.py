@@ -33,9 +33,9 @@ from harness.frame.formatting import (
 )
 from harness.frame.records.transaction import Transaction
 from harness.providers.force import KillSwitch, active_switches, decide_plan
-from harness.providers.records import Targets
-from harness.providers.registry.targets import describe_price, find_price
+from harness.providers.records import Providers, Targets
 from harness.providers.target import MeasuredScore, Target
+from harness.providers.target_price import describe_missing, list_unpriced, read_price
 from harness.routing.context import RoutingContext
 from harness.routing.control import routes
 from harness.routing.control.failure_runs import FailureRun, follow_run
@@ -471,8 +471,13 @@ def _price_difference(
     incumbent: Target,
     fallback: Target,
 ) -> str:
-    incumbent_price = describe_price(find_price(tx, incumbent))
-    fallback_price = describe_price(find_price(tx, fallback))
+    providers = Providers(tx).all()
+    if unpriced := list_unpriced(providers, (fallback.name, incumbent.name)):
+        missing = describe_missing(*unpriced)
+        return f"{missing[:1].upper()}{missing[1:]}"
+    fallback_price, incumbent_price = (
+        read_price(providers, arm.name).text for arm in (fallback, incumbent)
+    )
     if incumbent_price == fallback_price:
         return f"Its price is the same: {fallback_price}"
     return f"It costs {fallback_price}, {incumbent.name} {incumbent_price}"

@@ -7,7 +7,7 @@ route's figures.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from typing import Final
@@ -26,6 +26,7 @@ from harness.providers.models.catalogue import (
 from harness.providers.records import Providers, Targets
 from harness.providers.registry import credentials
 from harness.providers.registry.registered_providers import list_recent_checks
+from harness.providers.registry.targets import fill_prices
 from harness.providers.target import (
     Price,
     Provider,
@@ -94,6 +95,12 @@ def build_matrix(ctx: RoutingContext) -> Sequence[MatrixRow]:
         providers = Providers(tx).all()
         targets = Targets(tx).all()
         table = Routing(tx).table()
+        prices = {
+            name: fill_prices(
+                ctx, tx, provider, _list_models(provider, targets.values())
+            ).prices
+            for name, provider in providers.items()
+        }
     keys = {credential.name: credential for credential in credentials.list_credentials(ctx)}
     routes_by_target: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
@@ -118,7 +125,13 @@ def build_matrix(ctx: RoutingContext) -> Sequence[MatrixRow]:
             data_classes=classes_of_provider(ctx.data_classes, name),
             limitations=kind_limitations(kind),
             repairs=health.learned(provider),
-            models=_build_models(ctx, provider, targets_of_provider, routes_by_target, speeds),
+            models=_build_models(
+                ctx,
+                replace(provider, prices=prices[name]),
+                targets_of_provider,
+                routes_by_target,
+                speeds,
+            ),
         )
         rows.append(row)
     configured = {provider.kind for provider in providers.values()}
@@ -135,6 +148,12 @@ def build_matrix(ctx: RoutingContext) -> Sequence[MatrixRow]:
     return [*rows, *unconfigured]
 
 
+def _list_models(provider: Provider, targets: Iterable[Target]) -> list[str]:
+    """Lists the models of a provider's configuration and of its registered targets."""
+    registered = {target.model for target in targets if target.provider == provider.name}
+    return sorted({*provider.models, *registered})
+
+
 def _build_models(
     ctx: RoutingContext,
     provider: Provider,
@@ -144,8 +163,8 @@ def _build_models(
 ) -> Sequence[MatrixModel]:
     """Builds the rows of a provider's models: of its registered targets and its configuration.
 
-    targets: the provider's targets. serves: routes by target id. speeds: medians in ms by
-    target id.
+    provider: with all known and listed prices. targets: the provider's targets. serves: routes
+    by target id. speeds: medians in ms by target id.
     """
     ids_by_model: dict[str, list[str]] = {name: [] for name in provider.models}
     for target in targets:
@@ -153,7 +172,7 @@ def _build_models(
     rows = []
     for model, ids in sorted(ids_by_model.items()):
         entry = ctx.catalogue.find(provider.kind, model)
-        price = provider.prices.get(model) or (entry.price if entry else None)
+        price = provider.prices.get(model)
         capabilities = provider.abilities(model)
         rows.append(
             MatrixModel(

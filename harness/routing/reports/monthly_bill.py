@@ -107,7 +107,7 @@ class RouteBill:
             return f"less than a day of traffic is recorded ({window})"
         if self.tokens is None:
             return "the incumbent has answered no request in the recorded traffic"
-        return "" if self.usd_per_request is not None else "its model has no price"
+        return "" if self.usd_per_request is not None else "the incumbent's price is unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def _describe_unknown(
     if bill.tokens is None or not bill.covers_month:
         return bill.unknown
     if price is None:
-        return "the candidate has no price"
+        return "the candidate's price is unknown"
     if not estimated and not measured.items:
         return "there are no items yet that both models have answered"
     token_counts = [bill.tokens]

@@ -28,6 +28,7 @@ from harness.gate.run import EvalRun, RunState, Sample
 from harness.gate.suite_plan import SuiteRole
 from harness.providers.records import Providers, Targets
 from harness.providers.target import MeasuredScore, Target
+from harness.providers.target_price import describe_missing
 from harness.routing.context import RoutingContext
 from harness.routing.control import routes
 from harness.routing.records.observations import Observations
@@ -98,6 +99,12 @@ class RouteScorecard:
         """Price of 1,000 requests: None without traffic, "unknown" without a price."""
         return None if self.bill.tokens is None else format_thousand_price(self.usd_per_1000)
 
+    @property
+    def missing_price(self) -> str:
+        """Names the incumbent's missing price and the command that sets it; else empty."""
+        is_missing = self.bill.tokens is not None and self.usd_per_1000 is None
+        return describe_missing(self.incumbent.name) if is_missing else ""
+
 
 def list_facts(
     scorecard: RouteScorecard,
@@ -127,6 +134,9 @@ def list_facts(
         figure = f"{format_score(score.score)}{interval_text}"
         return f"{figure} on {score.items:,} items, {measured_text}"
 
+    price_text = scorecard.price_text
+    if scorecard.missing_price:
+        price_text = f"{price_text}: {scorecard.missing_price}"
     p50 = seconds(scorecard.p50_ms)
     p95 = seconds(scorecard.p95_ms)
     return (
@@ -134,7 +144,7 @@ def list_facts(
             (f"score, {names.get(s.suite, s.suite)}", describe_score(s))
             for s in scorecard.scores
         ),
-        ("cost per 1,000 requests", scorecard.price_text),
+        ("cost per 1,000 requests", price_text),
         ("cost a month", bill.month_text if bill.requests else None),
         (
             "latency",

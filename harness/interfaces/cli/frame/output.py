@@ -17,17 +17,12 @@ from harness.frame.formatting import DASH, escape_controls, format_harm, format_
 from harness.frame.pagination import INVALID_ROWS_HINT, Page
 from harness.frame.plain_data import to_shown, write_json
 from harness.interfaces.cli.frame.session import Session
-from harness.providers.target import Price, Provider, Target
 
 T = TypeVar("T")
 
 
 def timestamp(moment: datetime | None) -> str:
     return format_timestamp(moment) if moment else DASH
-
-
-def find_price(target: Target, provider: Provider | None) -> Price | None:
-    return provider.prices.get(target.model) if provider else None
 
 
 def describe_harm(distance_to_trip: float) -> str:

@@ -40,6 +40,8 @@ from harness.operations.route_status import (
     describe_needs,
 )
 from harness.proposals.break_glass import count_unconfirmed
+from harness.providers.records import Providers
+from harness.providers.target_price import describe_missing, list_unpriced
 from harness.routing.reports.traffic_report import format_request_ends
 from harness.routing.table import FIRST_ROUTE_STEP
 
@@ -104,6 +106,7 @@ class _StatusView:
     requests: Sequence[SwitchRequestView]
     banners: Mapping[str, Sequence[Banner]]  # by kind
     unconfirmed: int  # break-glasses that wait for a second person
+    unpriced: Sequence[str]  # incumbents without a price, by name
 
     @property
     def faults(self) -> Iterable[RowFault]:
@@ -192,7 +195,14 @@ def _load_view(session: Session, max_routes: int) -> _StatusView:
         requests.items,
         banners,
         unconfirmed,
+        _list_unpriced(session, routes),
     )
+
+
+def _list_unpriced(session: Session, routes: Iterable[RouteStatus]) -> Sequence[str]:
+    with session.context.store.read() as tx:
+        providers = Providers(tx).all()
+    return list_unpriced(providers, (status.incumbent.name for status in routes))
 
 
 def _print(session: Session, view: _StatusView) -> None:
@@ -206,6 +216,8 @@ def _print(session: Session, view: _StatusView) -> None:
     _print_urgent_routes(view)
     _print_routes(view)
     _print_alerts(view)
+    if view.unpriced:
+        output.note(describe_missing(*view.unpriced))
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
     if not session.settings.alerts.sinks:

@@ -15,7 +15,7 @@ from harness.interfaces.cli.frame.command import (
     opt,
     taken_from,
 )
-from harness.interfaces.cli.frame.output import find_price
+from harness.interfaces.cli.frame.operation_command import add_commands
 from harness.interfaces.cli.frame.session import Session
 from harness.interfaces.cli.routing.route_options import (
     TargetOptions,
@@ -32,7 +32,9 @@ from harness.providers.registry import (
     targets,
 )
 from harness.providers.registry.named_models import NameReading
+from harness.providers.registry.operations import PRICES
 from harness.providers.target import Price, Provider
+from harness.providers.target_price import describe_missing
 from harness.routing.control import deprecations
 from harness.routing.control.deprecations import Deprecation
 
@@ -80,6 +82,9 @@ def model() -> None:
     """Targets: models at providers, with prices."""
 
 
+add_commands(model, PRICES)
+
+
 @command(model, "list", example="swapgate model list")
 def list_models(
     session: Session,
@@ -96,6 +101,9 @@ def list_models(
     target_page = ctx.store.lists.targets(page_request)
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
+        prices = {
+            target.id: targets.load_price(ctx, tx, target).price for target in target_page
+        }
     users, invalid = queries.list_route_users(ctx, lambda route: route.targets)
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
@@ -107,7 +115,6 @@ def list_models(
         else deprecations.list_endings(ctx, used_targets, providers)
     )
     endings_by_target = {ending.target: ending for ending in endings}
-    prices = {t.id: find_price(t, providers.get(t.provider)) for t in target_page}
     output.listing(
         target_page,
         lambda target: {
@@ -128,6 +135,9 @@ def list_models(
             for target in rows
         ],
     )
+    unpriced = [target.name for target in target_page if prices[target.id] is None]
+    if unpriced and not session.json:
+        output.note(describe_missing(*unpriced))
 
 
 def _describe_end(ending: Deprecation | None) -> str:
