@@ -7,13 +7,14 @@ PARALLEL := -n $(or $(WORKERS),4) --dist worksteal
 COMPILED := .venv/.tests-compiled
 COVERAGE := --cov --cov-branch
 is_set = $(filter-out 0 no false,$(1))
+# swapgate-try is built from this tree (distributions/try).
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url \
-	$(if $(call is_set,$(UPGRADE)),--upgrade)
+	--no-emit-package swapgate-try $(if $(call is_set,$(UPGRADE)),--upgrade)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
-	docs-check imports bytecode tests lock verify soak gameday real
+	docs-check imports bytecode tests lock wheels verify soak gameday real
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -87,6 +88,9 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 f
 	$(COMPILE) --group release -o requirements/release.lock
 	$(COMPILE) --no-deps --group real -o requirements/real.lock
 	echo uv | $(COMPILE) - -o requirements/uv.lock
+
+wheels: setup ## build swapgate, swapgate-try and swapgate-client into dist/
+	sh deploy/wheels.sh dist
 
 verify: setup ## every case of what `make test` samples, and all acceptance stories
 	$(PYTEST) $(PARALLEL) -m "verify or acceptance"

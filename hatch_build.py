@@ -1,5 +1,5 @@
 """Builds the wheel: moves the packages of the checkout below `swapgate`, rewrites their
-imports, and adds the docs site.
+imports, and adds the docs site. `swapgate-try` has its wheel's files from here too (ADR 0049).
 
 In the checkout `harness`, `router`, `evals` and `dashboard` lie side by side. In site-packages
 they would clash with a user's own `router.py` or another library's `evals`. So pyproject.toml
@@ -14,6 +14,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +24,9 @@ from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGES = ("harness", "router", "evals", "dashboard")
+ROOT = Path(__file__).resolve().parent
+# Its `source_modules` are the entries of swapgate-try; its `ignore_imports` lead out of it.
+TRY_CONTRACT = "swapgate-try holds what its commands import, and needs few packages"
 # A lazy command names its function as `module:attribute`.
 ENTRY_POINT = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+:\w+")
 
@@ -35,6 +40,9 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
         self.copies = TemporaryDirectory(prefix="swapgate-wheel-")
         if version == "editable":
             return
+        # In the wheel of swapgate-try, on which this one depends.
+        own_exclude = self.build_config.target_config.setdefault("exclude", [])
+        own_exclude += [f"/{file}" for file in list_try_files()]
         for file in self.build_config.builder.recurse_included_files():
             if file.path.endswith(".py"):
                 copy = Path(self.copies.name, file.distribution_path)
@@ -75,6 +83,56 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
         artifact_path: str,  # noqa: ARG002 - hatchling's signature
     ) -> None:
         self.copies.cleanup()
+
+
+def list_try_files() -> list[str]:
+    """Lists the files of the checkout that the wheel of swapgate-try holds instead of ours."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (contract,) = (one for one in contracts if one["name"] == TRY_CONTRACT)
+    modules = find_modules(contract["source_modules"], contract["ignore_imports"])
+    files = {find_file(module).relative_to(ROOT) for module in modules}
+    folders = {folder for file in files for folder in file.parents if folder.name}
+    packages = {folder / "__init__.py" for folder in folders}
+    files |= {file for file in packages if (ROOT / file).is_file()}
+    files |= {Path("swapgate/__init__.py"), Path("swapgate/py.typed")}
+    return sorted(file.as_posix() for file in files)
+
+
+def find_modules(entries: Iterable[str], doors: Collection[str]) -> set[str]:
+    """Finds the entries and all of our modules that they import, also late.
+
+    doors: imports that are not followed, as `importer -> imported`.
+    """
+    found: set[str] = set()
+    waiting = list(entries)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += [
+                name for name in list_imports(module) if f"{module} -> {name}" not in doors
+            ]
+    return found
+
+
+def list_imports(module: str) -> Iterator[str]:
+    """Yields each of our modules that a module imports: `from a import b` may name a module
+    `a.b`, or a name in `a`.
+    """
+    for node in ast.walk(ast.parse(find_file(module).read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module and is_ours(node.module):
+            inner = [f"{node.module}.{name.name}" for name in node.names]
+            modules = [name for name in inner if find_file(name).is_file()]
+            yield from modules
+            if len(modules) < len(inner):
+                yield node.module
+
+
+def find_file(module: str) -> Path:
+    """Returns the file of a module in the checkout, or a path without a file."""
+    file = ROOT / f"{module.replace('.', '/')}.py"
+    return file if file.is_file() else file.with_suffix("") / "__init__.py"
 
 
 def below_package(source: bytes, package: str) -> bytes:

@@ -21,8 +21,8 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$bin/python" -m hatchling build -t sdist -t wheel -d "$out"
-(cd clients/python && "../../$bin/python" -m hatchling build -t wheel -d "$out")
+"$bin/python" -m hatchling build -t sdist -d "$out"
+sh deploy/wheels.sh "$out"
 
 uv="$bin/uv"
 for name in runtime release; do
@@ -30,7 +30,8 @@ for name in runtime release; do
     "$uv" pip install --quiet --python "$work/$name/bin/python" --require-hashes \
         -r "requirements/$name.lock"
 done
-"$uv" pip install --quiet --python "$work/runtime/bin/python" --no-deps "$out/swapgate-$version"-*.whl
+"$uv" pip install --quiet --python "$work/runtime/bin/python" --no-deps \
+    "$out/swapgate-$version"-*.whl "$out/swapgate_try-$version"-*.whl
 "$work/release/bin/cyclonedx-py" environment "$work/runtime/bin/python" --pyproject pyproject.toml \
     --output-reproducible --output-file "$out/swapgate.cdx.json"
 cp deploy/licences.md "$out/"

@@ -5,7 +5,6 @@ The modules are found by their imports from `harness.client.sync_client` on. The
 process (`in_process`) stays out: it is what makes `swapgate` large.
 """
 
-import ast
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,11 +16,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from hatch_build import below_package  # noqa: E402 - the checkout's own, beside the sources
+from hatch_build import below_package, find_file, find_modules  # noqa: E402 - the checkout's own, beside the sources
 
 PACKAGE = "swapgate_client"
 FIRST = "harness.client.sync_client"
-LEFT_OUT = frozenset({"harness.client.in_process"})
+LEFT_OUT = frozenset({"harness.client.async_client -> harness.client.in_process"})
 
 
 class ClientHook(BuildHookInterface[BuilderConfig]):
@@ -58,7 +57,7 @@ def wheel_files() -> dict[str, bytes]:
         f"{PACKAGE}/py.typed": b"",
     }
     for module in client_modules():
-        file = module_file(module)
+        file = find_file(module)
         place = f"{PACKAGE}/{file.relative_to(ROOT).as_posix()}"
         files[place] = below_package(file.read_bytes(), PACKAGE)
         for folder in file.relative_to(ROOT).parents:
@@ -69,25 +68,4 @@ def wheel_files() -> dict[str, bytes]:
 
 def client_modules() -> set[str]:
     """Finds the client's modules, and all of ours that they import."""
-    found: set[str] = set()
-    waiting = [FIRST]
-    while waiting:
-        module = waiting.pop()
-        if module in found or module in LEFT_OUT:
-            continue
-        found.add(module)
-        for node in ast.walk(ast.parse(module_file(module).read_bytes())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harness."):
-                waiting += imported(str(node.module), [name.name for name in node.names])
-    return found
-
-
-def imported(module: str, names: list[str]) -> list[str]:
-    """The modules of an import: `from a import b` may name a module `a.b`, or what `a` has."""
-    inner = [f"{module}.{name}" for name in names if module_file(f"{module}.{name}").is_file()]
-    return inner if len(inner) == len(names) else [module, *inner]
-
-
-def module_file(module: str) -> Path:
-    file = ROOT / f"{module.replace('.', '/')}.py"
-    return file if file.is_file() else file.with_suffix("") / "__init__.py"
+    return find_modules([FIRST], LEFT_OUT)

@@ -1,4 +1,4 @@
-"""The wheel is built and installed once for a run of the tests; installations are ended."""
+"""The wheels are built and installed once for a run of the tests; installations are ended."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from tests.acceptance.installation import INHERITED, Installation
-from tests.support.site.shared_wheel import shared_folder, shared_wheel
+from tests.support.site.shared_wheel import shared_folder, shared_wheels
 
 if TYPE_CHECKING:
     from tests.support.store.postgres import Postgres
@@ -60,18 +60,18 @@ def swapgate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not (folder / "installed").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            install(shared_wheel(tmp_path_factory), folder)
+            install(shared_wheels(tmp_path_factory), folder)
             (folder / "installed").touch()
     return folder / "venv/bin/swapgate"
 
 
-def install(wheel: Path, folder: Path) -> None:
+def install(wheels: tuple[Path, Path], folder: Path) -> None:
     uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
     assert uv is not None, "uv is missing: make setup"
     run(uv, "venv", "--quiet", "--python", sys.executable, folder / "venv")
     python = folder / "venv/bin/python"
     options = ("--quiet", "--no-deps", "--offline", "--compile-bytecode")
-    run(uv, "pip", "install", "--python", python, *options, wheel)
+    run(uv, "pip", "install", "--python", python, *options, *wheels)
     (packages,) = folder.glob("venv/lib/python*/site-packages")
     (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
 

@@ -121,6 +121,7 @@ def test_a_release_has_a_bill_of_materials_of_what_it_installs(tmp_path: Path) -
     assert list(tmp_path.glob("swapgate-*.whl"))
     assert list(tmp_path.glob("swapgate-*.tar.gz"))
     assert list(tmp_path.glob("swapgate_client-*.whl"))
+    assert list(tmp_path.glob("swapgate_try-*.whl"))
     lines = (tmp_path / "SHA256SUMS").read_text("utf-8").splitlines()
     sums = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
     files = {file.name: file for file in tmp_path.iterdir() if file.name != "SHA256SUMS"}

@@ -12,7 +12,7 @@ import pytest
 
 from evals.scorers import SCORERS, scorer_identity
 from hatch_build import PACKAGES, below_package
-from tests.support.site.shared_wheel import shared_wheel
+from tests.support.site.shared_wheel import shared_wheels
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("authlib", "procrastinate", "opentelemetry-sdk")
@@ -78,13 +78,13 @@ def uv() -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shared_wheel(tmp_path_factory)
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return shared_wheels(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an environment `venv` that holds the locked packages and our wheel."""
+def elsewhere(wheels: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an environment `venv` that holds the locked packages and our wheels."""
     folder = tmp_path_factory.mktemp("elsewhere")
     python = folder / "venv/bin/python"
     install = (uv(), "pip", "install", "--quiet", "--python", python)
@@ -110,20 +110,20 @@ def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *EXTRAS,
         cwd=folder,
     )
-    run(*install, "--no-deps", "--offline", wheel, cwd=folder)
+    run(*install, "--no-deps", "--offline", *wheels, cwd=folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def borrowed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of an environment with our wheel alone, which sees this one's other packages.
+def borrowed(wheels: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment with our wheels alone, which sees this one's other packages.
 
     The checkout is not among them: a `.pth` file counts in an environment's own folder only.
     """
-    return borrowing(wheel, tmp_path_factory.mktemp("borrowed"))
+    return borrowing(wheels, tmp_path_factory.mktemp("borrowed"))
 
 
-def borrowing(wheel: Path, folder: Path) -> Path:
+def borrowing(wheels: tuple[Path, ...], folder: Path) -> Path:
     python = folder / "venv/bin/python"
     run(
         uv(),
@@ -144,7 +144,7 @@ def borrowing(wheel: Path, folder: Path) -> Path:
         "--no-deps",
         "--offline",
     )
-    run(*install, wheel, cwd=folder)
+    run(*install, *wheels, cwd=folder)
     packages = site_packages(folder)
     (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     (packages / "evals").mkdir()
@@ -209,8 +209,11 @@ def test_init_and_doctor_run_with_the_locked_packages(elsewhere: Path, tmp_path:
     run(swapgate, "doctor", cwd=tmp_path)
 
 
-def test_swapgate_is_the_only_name_at_top_level(wheel: Path, tmp_path: Path) -> None:
-    shutil.unpack_archive(wheel, tmp_path, "zip")
+def test_swapgate_is_the_only_name_at_top_level(
+    wheels: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for wheel in wheels:
+        shutil.unpack_archive(wheel, tmp_path, "zip")
     ours = tmp_path / "swapgate"
 
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".dist-info"} == {

@@ -29,6 +29,7 @@ from harness.interfaces.cli.canary_facts import (
     as_json,
     rollout_facts,
 )
+from harness.interfaces.cli.evals.file_decision import DECIDE_CANARY
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     REASON,
@@ -132,12 +133,6 @@ def _describe(rollout: Rollout) -> str:
     return f"canary of {rollout.route} is {state}"
 
 
-DECIDE = LazyCommand(
-    "harness.interfaces.cli.evals.file_decision:canary_decide",
-    "Decide about a canary from the counts in BLOCKS.csv.",
-)
-
-
 PLAN = LazyCommand(
     "harness.interfaces.cli.proposals.submission:plan_ramp",
     "Estimate the duration of a canary on ROUTE at today's traffic.",
@@ -153,7 +148,7 @@ SECTIONS = {
 
 @click.command(
     cls=LazyCommandGroup,
-    lazy={"plan": PLAN, "decide": DECIDE},
+    lazy={"plan": PLAN, "decide": DECIDE_CANARY},
     sections=SECTIONS,
 )
 def canary() -> None:

@@ -1,4 +1,6 @@
-"""Builds the wheel with its docs site once for all tests of a run: ten seconds of CPU."""
+"""Builds the wheels of an installation once for all tests of a run: ten seconds of CPU, most of
+them for the docs site.
+"""
 
 import fcntl
 import os
@@ -22,23 +24,27 @@ def shared_folder(factory: pytest.TempPathFactory) -> Path:
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
-def shared_wheel(factory: pytest.TempPathFactory) -> Path:
+def shared_wheels(factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Returns the wheels of swapgate and of swapgate-try, which it needs."""
     folder = shared_folder(factory) / "built-wheel"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "built").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            build([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder])
+            command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+            for project in (ROOT, ROOT / "distributions/try"):
+                build(command, project)
             (folder / "built").touch()
-    (wheel,) = folder.glob("swapgate-*.whl")
-    return wheel
+    (whole,) = folder.glob("swapgate-*.whl")
+    (small,) = folder.glob("swapgate_try-*.whl")
+    return whole, small
 
 
-def build(command: Sequence[str | Path]) -> None:
+def build(command: Sequence[str | Path], project: Path) -> None:
     done = subprocess.run(  # noqa: S603 - hatchling
         command,
-        cwd=ROOT,
+        cwd=project,
         env={name: os.environ[name] for name in INHERITED if name in os.environ},
         stdin=subprocess.DEVNULL,
         capture_output=True,

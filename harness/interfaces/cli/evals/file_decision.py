@@ -40,6 +40,11 @@ DECIDE = LazyCommand(
     "Decide about a candidate from the scores in PAIRS.csv.",
 )
 
+DECIDE_CANARY = LazyCommand(
+    "harness.interfaces.cli.evals.file_decision:canary_decide",
+    "Decide about a canary from the counts in BLOCKS.csv.",
+)
+
 RUN = LazyCommand(
     "harness.interfaces.cli.evals.gate_run:gate_run",
     "Compare two targets without a server.",

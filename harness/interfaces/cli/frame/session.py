@@ -43,6 +43,7 @@ LOCAL_COMMANDS: Final = frozenset(
         "status",
         "gate decide",
         "canary decide",
+        "proof verify",
     }
 )
 

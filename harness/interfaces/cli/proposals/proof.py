@@ -1,6 +1,6 @@
-"""`swapgate proof` writes the evidence for a swap into a file, and verifies such a file.
-`swapgate gate replay` decides a verdict or a canary's action again from the stored data, and
-compares the results.
+"""`swapgate proof` writes the evidence for a swap into a file; `proof_verification` checks the
+file. `swapgate gate replay` decides a verdict or a canary's action again from the stored data,
+and compares the results.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ import click
 from harness.canary import audit
 from harness.canary.audit import ReplayedAction
 from harness.frame.errors import InputError
-from harness.frame.formatting import escape_controls
 from harness.gate.verdict_sentences import describe_reason
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
-    EXISTING_FILE,
     FILE,
+    LazyCommandGroup,
     arg,
     command,
     opt,
 )
 from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
+from harness.interfaces.cli.proposals.proof_verification import VERIFY
 from harness.proposals import recomputation
 from harness.proposals.recomputation import ReplayedVerdict
 
@@ -61,10 +61,7 @@ def proposal_report(
         click.echo(text, nl=False)
 
 
-DOES_NOT_HOLD_CODE = 1
-
-
-@click.group()
+@click.command(cls=LazyCommandGroup, lazy={"verify": VERIFY})
 def proof() -> None:
     """Proofs: the evidence for a swap, in a file that anyone can verify."""
 
@@ -112,33 +109,6 @@ def export(
         click.echo(f"{file}: verify it with `swapgate proof verify {file} --key signing.pub`")
         if missing_way_back:
             click.echo(f"At the promotion there was {missing_way_back}")
-
-
-@command(proof)
-def verify(
-    file: Path = arg(type=EXISTING_FILE),
-    *,
-    key: Path = opt(
-        "The installation's public keys: its file `signing.pub`.",
-        type=EXISTING_FILE,
-    ),
-) -> int:
-    """Verify a proof, and print what it shows.
-
-    Needs no configuration. Checks each signature, computes the verdict again, and checks that
-    plan, margin and alpha were registered before the first answer. Exit code 1 if a check
-    fails.
-    """
-    from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
-
-    result = verify_proof(file, key)
-    if not output.documented({"holds": result.holds, "found": result}):
-        for sentence in result.shown:
-            click.echo(escape_controls(sentence))
-        for fault in result.faults:
-            click.echo(f"DOES NOT HOLD: {escape_controls(fault)}")
-        click.echo("The proof holds." if result.holds else "The proof does not hold.")
-    return 0 if result.holds else DOES_NOT_HOLD_CODE
 
 
 DIFFERS_CODE = 1
