@@ -7,6 +7,7 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Final
 
 # A collection starts when this many more objects are allocated than freed. A short command
@@ -31,9 +32,9 @@ def pause_garbage_collection() -> Iterator[None]:
 
 def import_plain_structlog() -> None:
     """Imports structlog without rich, which formats tracebacks for a terminal. Our tracebacks
-    are JSON or one line.
+    are JSON or one line. Does nothing if rich is not installed, as beside swapgate-try.
     """
-    if "structlog" in sys.modules or "rich" in sys.modules:
+    if "structlog" in sys.modules or "rich" in sys.modules or find_spec("rich") is None:
         return
     sys.modules["rich"] = None  # type: ignore[assignment]  # marks it as not importable
     try:

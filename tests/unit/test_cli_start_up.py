@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from harness.app.configuration.validation_errors import RETIRED_COMMANDS
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
-from harness.interfaces.cli import canary
+from harness.interfaces.cli import canary, try_program
 from harness.interfaces.cli.evals import file_decision
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
@@ -20,6 +20,7 @@ from harness.interfaces.cli.frame.command import (
     LazyCommandGroup,
 )
 from harness.interfaces.cli.program import VERBS, program
+from harness.interfaces.cli.proposals.proof import proof
 from tests.support.site.processes import free_port, site
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +183,7 @@ def test_each_shell_s_completion_is_printed(shell: str) -> None:
 
 def tables() -> Iterator[tuple[str, LazyCommand]]:
     yield from VERBS.items()
-    for group in (file_decision.gate, canary.canary):
+    for group in (file_decision.gate, canary.canary, proof):
         assert isinstance(group, LazyCommandGroup)
         yield from group.lazy.items()
 
@@ -207,7 +208,10 @@ def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Com
                 yield from commands(inner, f"{path} {name}")
 
 
-@pytest.mark.parametrize(("path", "command"), list(commands(program, "swapgate")))
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [*commands(program, "swapgate"), *commands(try_program.program, "swapgate-try")],
+)
 def test_every_command_and_option_is_documented(path: str, command: click.Command) -> None:
     first = (command.help or "").strip().splitlines()[0]
     options = [param for param in command.params if isinstance(param, click.Option)]

@@ -6,7 +6,6 @@ The distribution `swapgate-try` holds this module and what its commands import (
 
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any, Final, NoReturn
 
 import click
@@ -63,6 +62,8 @@ class TryRoot(RootCommand):
 
 def _find_version(distribution: str) -> str:
     """Returns the version of an installed distribution; empty if it is not installed."""
+    from importlib import metadata  # noqa: PLC0415 - `try` stays quick
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -32,7 +32,7 @@ def shared_wheels(factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         if not (folder / "built").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+            command = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
             for project in (ROOT, ROOT / "distributions/try"):
                 build(command, project)
             (folder / "built").touch()

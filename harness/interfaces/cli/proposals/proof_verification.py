@@ -8,7 +8,6 @@ from typing import Final
 import click
 
 from harness.frame.formatting import escape_controls
-from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     EXISTING_FILE,
     LazyCommand,
@@ -40,6 +39,7 @@ def verify(
     fails.
     """
     from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
+    from harness.interfaces.cli.frame import output  # noqa: PLC0415 - as above
 
     result = verify_proof(file, key)
     if not output.documented({"holds": result.holds, "found": result}):
