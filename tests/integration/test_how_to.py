@@ -369,6 +369,7 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
         tmp_path,
         before=RESULTS,
         changes={
+            "./distributions": f"{DOCS.parent}/distributions",
             "make setup\n": "",
             "make demo\n": "",
             "make test\n": "",
@@ -390,7 +391,7 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
 def test_the_readme_s_commands_of_make_are_its_targets() -> None:
     makefile = (DOCS.parent / "Makefile").read_text(encoding="utf-8")
     commands = re.findall(r"^make (\w+)$", README, flags=re.MULTILINE)
-    assert commands == ["setup", "demo", "test"]
+    assert commands == ["demo", "setup", "test"]
     assert all(f"\n{command}:" in makefile for command in commands)
 
 
