@@ -273,9 +273,7 @@ class CanarySampleJudge(SideCalls):
             begun=loop.time(),
             deadline=deadline_s,
             passed_up=(),
-            span=None,
             hurried=False,
-            probe=None,
         )
         attempt = self._build_attempt(upstream, deadline_s, Endpoint.CHAT)
         self._count("asked")

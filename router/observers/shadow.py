@@ -290,9 +290,7 @@ class ShadowMirror(SideCalls):
             job,
             begun=began_s,
             deadline=began_s + max_s,
-            span=None,
             hurried=False,
-            probe=None,
         )
         deadline_s = mirrored_request.deadline
         max_bytes = job.route.route.settings.copy_max_bytes
