@@ -249,7 +249,8 @@ class RoutedRequest:
     An observer keeps its private data outside this object, by `request_id`. begun, deadline: on
     the event loop's clock. started: on the clock's monotonic time. Only clients' requests have
     `revision` and the fields after it. Class attributes hold the values that most requests
-    keep, because setting them on each request would take time.
+    keep, because setting them on each request would take time. `dataclasses.replace` does not
+    copy these fields: the request of a shadow or a judge begins without span and probe.
     """
 
     request: ClientRequest

@@ -177,7 +177,7 @@ class Router(RouterParts):
         if path == METRICS:
             return self.metrics()
         if path in _SIDE_CALLS or path.startswith(FLAGS_PATH):
-            return self._answer_aside(scope, receive, head.grant, serving, request_id)
+            return self._answer_aside(scope, receive, head, serving, request_id)
         return list_models(
             serving,
             head.grant,
@@ -190,7 +190,7 @@ class Router(RouterParts):
         self,
         scope: Scope,
         receive: Receive,
-        grant: KeyGrant,
+        head: HeadPlan,
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
@@ -200,11 +200,13 @@ class Router(RouterParts):
         path = scope["path"]
         most_bytes, kind = _SIDE_CALLS.get(path, (MAX_CONTEXT_BYTES, AsideKind.FLAGS))
         is_protobuf = path == TRACES_PATH and media_type(scope) == PROTOBUF
-        body = await read_request_body(
-            scope, receive, self._timers, most_bytes, any_type=is_protobuf
+        arrival = await self._await_body(
+            scope, receive, head, serving, most_bytes, any_type=is_protobuf
         )
-        if isinstance(body, Reply):
-            return body
+        if isinstance(arrival, Reply):
+            return arrival
+        body, head, serving = arrival
+        grant = head.grant
         if refusal := self._admission.admit_aside(kind, grant.id, grant.limits):
             return refusal
         if path == FEEDBACK_PATH:
@@ -234,7 +236,7 @@ class Router(RouterParts):
             limit = self._settings.max_body_bytes
             body: bytes | None = scope.get(BODY) if head.is_plain else None
             if body is None or len(body) > limit:
-                arrival = await self._await_body(scope, receive, head, serving)
+                arrival = await self._await_body(scope, receive, head, serving, limit)
                 if isinstance(arrival, Reply):
                     return arrival
                 body, head, serving = arrival
@@ -269,14 +271,18 @@ class Router(RouterParts):
         receive: Receive,
         head: HeadPlan,
         serving: CompiledSnapshot,
+        max_bytes: int,
+        *,
+        any_type: bool = False,
     ) -> Reply | tuple[bytes, HeadPlan, CompiledSnapshot]:
-        """Reads a body that did not arrive whole with its head; returns it, or the refusal.
+        """Reads a body; returns it with its head's plan and revision, or the refusal.
 
         A client may hold its body back for longer than a change may take. So the method reads
         the head again, for the revision that serves when the body is complete.
         """
-        limit = self._settings.max_body_bytes
-        body = await read_request_body(scope, receive, self._timers, limit)
+        body = await read_request_body(
+            scope, receive, self._timers, max_bytes, any_type=any_type
+        )
         if isinstance(body, Reply):
             return body
         if serving is not self._holder.current:

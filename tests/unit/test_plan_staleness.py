@@ -17,6 +17,7 @@ import pytest
 from harness.routing.route_settings import RouteSettings
 from harness.routing.table import Snapshot
 from router.frame.asgi import Message
+from router.observers.feedback import FEEDBACK_PATH
 from router.snapshot.compiled import CompiledRoute
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import AUTH, CHAT, Door
@@ -85,10 +86,18 @@ def take_keys_away(before: Snapshot) -> Snapshot:
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"), [(take_keys_away, (401, "")), (throw_switch, (200, INCUMBENT))]
+    ("path", "change", "expected"),
+    [
+        (CHAT, take_keys_away, (401, "")),
+        (FEEDBACK_PATH, take_keys_away, (401, "")),
+        (CHAT, throw_switch, (200, INCUMBENT)),
+    ],
 )
 async def test_a_request_follows_the_changes_that_come_before_its_bodys_last_byte(
-    change: Callable[[Snapshot], Snapshot], expected: tuple[int, str], tmp_path: Path
+    path: str,
+    change: Callable[[Snapshot], Snapshot],
+    expected: tuple[int, str],
+    tmp_path: Path,
 ) -> None:
     before = snapshot("http://up", weight_bps=ALL_BUT_ONE_BUCKET, fallback=True)
     models = (INCUMBENT, CANDIDATE, FALLBACK)
@@ -106,7 +115,7 @@ async def test_a_request_follows_the_changes_that_come_before_its_bodys_last_byt
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [AUTH]}
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [AUTH]}
     await door.app(scope, receive, send)
 
     assert (sent[0]["status"], next(iter(door.asked), "")) == expected
