@@ -204,7 +204,7 @@ class RolloutExplanation:
 
 
 @dataclass(frozen=True, slots=True)
-class RouteTraffic:
+class EstimateBasis:
     """What an estimate reads besides the rollout's blocks.
 
     parts: of the last day or two; without them, the blocks give the pace. windows_s: how long
@@ -216,7 +216,7 @@ class RouteTraffic:
     held: bool = False
 
 
-NO_TRAFFIC: Final = RouteTraffic()
+NO_BASIS: Final = EstimateBasis()
 
 
 _PERSON_NEED: Final = StepNeed(
@@ -233,7 +233,7 @@ def explain_rollout(
     action: RolloutAction,
     blocks: Sequence[ObservationBlock],
     now: datetime,
-    traffic: RouteTraffic = NO_TRAFFIC,
+    traffic: EstimateBasis = NO_BASIS,
 ) -> RolloutExplanation:
     """Explains a rollout. action: result of `decide_action` for these blocks and this
     moment."""
@@ -279,7 +279,7 @@ def _explain(
     action: RolloutAction,
     blocks: Sequence[ObservationBlock],
     now: datetime,
-    traffic: RouteTraffic,
+    traffic: EstimateBasis,
 ) -> RolloutExplanation:
     """Builds the explanation without the registered rules and the outcomes.
 

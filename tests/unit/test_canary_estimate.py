@@ -23,7 +23,7 @@ from harness.gate.caller_forecast import (
     forecast_hours,
     measure_pace,
 )
-from harness.gate.explain import RolloutExplanation, RouteTraffic, explain_rollout
+from harness.gate.explain import EstimateBasis, RolloutExplanation, explain_rollout
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutState
 from harness.gate.online.rollout_action import decide_action
@@ -81,7 +81,7 @@ def explain(
 ) -> RolloutExplanation:
     now = START + timedelta(seconds=4)
     action = decide_action(rollout, blocks, now)
-    return explain_rollout(rollout, action, blocks, now, RouteTraffic(parts, held=held))
+    return explain_rollout(rollout, action, blocks, now, EstimateBasis(parts, held=held))
 
 
 @given(st.floats(1.0, 1e6), st.floats(1.0, 50.0), st.floats(0.0, 1e6), st.floats(0.0, 1e5))
