@@ -105,7 +105,7 @@ class TrafficForecast:
 
     hourly: requests an hour, by the hour of the day (UTC). began: the start of the rollout,
     from which its periods of a day count; `now` for a canary that has not begun. counted: the
-    callers that it has counted in the running period. earlier: those of earlier periods.
+    callers that it has counted in the running period. seen: those of all periods.
     """
 
     now: datetime
@@ -113,7 +113,7 @@ class TrafficForecast:
     curve: CallerCurve
     began: datetime
     counted: float = 0.0
-    earlier: float = 0.0
+    seen: float = 0.0
 
     @property
     def requests_per_day(self) -> float:
@@ -155,7 +155,7 @@ class TrafficForecast:
 
     def new_callers_until(self, seconds: float) -> float:
         """Returns the callers who have not counted before in any period of the rollout."""
-        before = self._requests_behind(self.counted) + self._requests_behind(self.earlier)
+        before = self._requests_behind(self.seen)
         return self.curve.count(before + self.requests_until(seconds)) - self.curve.count(
             before
         )
@@ -249,7 +249,9 @@ def forecast_hours(
         past = (now.minute * 60.0 + now.second) / HOUR_S  # of the last hour, in `later`
         usual = earlier * (1.0 - past) + later * past
         level = (pace + _LEVEL_PRIOR) / (usual + _LEVEL_PRIOR)
-    if level > _MOST_GROWTH:
+    known = [mean for mean in means if mean is not None]
+    is_new = bool(known) and pace > _MOST_GROWTH * math.fsum(known) / len(known)
+    if level > _MOST_GROWTH or is_new:
         return (pace,) * 24
     return tuple(pace if mean is None else mean * level for mean in means)
 

@@ -240,6 +240,8 @@ def _certified_s(
     weight = step.weight_bps / WHOLE_BPS
     wanted = count_certifying(policy, step.weight_bps, model.failure_rate, model.share)
     reached = progress.certificate
+    if reached == 1.0:
+        return begins_s
     whole = max(0.0, wanted - progress.canary) if reached is None else wanted * (1.0 - reached)
     new = forecast.new_callers_until(begins_s)
     first = forecast.period(begins_s)
@@ -310,13 +312,22 @@ def forecast_rollout(
     period = 1 + int(age_s // DAY_S)
     begins = add_seconds(began, (period - 1) * DAY_S)
     counted = sum(block.units for block in blocks if block.period == period)
-    earlier = sum(block.units for block in blocks if block.period < period)
+    seen = sum(_count_never_seen(block) for block in blocks)
     requests = count_since(parts, begins, now)
     curve = fit_curve(parts) or EACH_REQUEST
     times = (counted + CURVE_PRIOR) / (curve.count(requests) + CURVE_PRIOR)
     curve = CallerCurve(curve.pool * times, curve.turns / times)
     hourly = forecast_hours(parts, pace, now)
-    return TrafficForecast(now, hourly, curve, began, counted, earlier)
+    return TrafficForecast(now, hourly, curve, began, counted, seen)
+
+
+def _count_never_seen(block: ObservationBlock) -> int:
+    """Returns the block's callers who are new to the rollout."""
+    if block.late_of:
+        return 0
+    if block.never_seen is not None:
+        return block.never_seen.units
+    return block.units if block.period == 1 else 0
 
 
 def plan_ramp(

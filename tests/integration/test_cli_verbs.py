@@ -399,7 +399,9 @@ def canary_verbs(
         ask("canary", look, "chat2")
     expected = ("--callers-per-day", "2000", "--requests-per-day", "9000")
     assert "takes" in cli.run("canary", "plan", "chat2", *expected).stdout.lower()
-    assert "--callers-per-day" in cli.run("canary", "plan", "chat2", *expected[2:], exits=2).stderr
+    assert (
+        "--callers-per-day" in cli.run("canary", "plan", "chat2", *expected[2:], exits=2).stderr
+    )
 
 
 def chain_verbs(ask: Callable[..., object]) -> None:

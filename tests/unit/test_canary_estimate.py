@@ -127,6 +127,9 @@ def test_hours_keep_the_shape_of_the_day_before_at_the_level_of_the_last_hour() 
     # A young route has only its pace.
     assert forecast_hours(parts[-1:], pace, NOON) == (200.0,) * 24
     assert measure_pace(parts, NOON + timedelta(hours=2)) is None
+    # So has a route that hardly had a request before the last hour.
+    idle = [replace(parts[0], requests=1), *parts[-1:]]
+    assert forecast_hours(idle, pace, NOON) == (200.0,) * 24
 
 
 def test_a_caller_counts_once_a_day_so_a_pool_of_callers_slows_a_step_down() -> None:
