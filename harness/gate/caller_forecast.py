@@ -28,6 +28,9 @@ _MOST_GROWTH: Final = 5.0
 _TURNS: Final = (1.0, 50.0, 80)
 _POOLS: Final = (1.01, 100.0, 80)
 _MOST_POINTS: Final = 200
+# Before its counts show a route's pool, it is so many times the counted callers.
+_USUAL_POOL: Final = 8.0
+_POOL_PRIOR: Final = 3.0
 # So long is a part of the traffic at most.
 PART: Final = timedelta(minutes=10)
 _BISECTIONS: Final = 50
@@ -82,6 +85,8 @@ def fit_curve(parts: Iterable[TrafficPart]) -> CallerCurve | None:
     visits = requests / turns
     errors = np.log(visits / (1.0 + visits / pools)) - np.log(callers)
     losses = (errors**2 * callers).sum(axis=2)
+    # The first hours of a route hardly show its pool.
+    losses += _POOL_PRIOR * np.log(pools[:, 0] / callers.max() / _USUAL_POOL) ** 2
     turn, pool = np.unravel_index(losses.argmin(), losses.shape)
     return CallerCurve(float(pools[pool, 0]), float(turns[turn, 0, 0]))
 

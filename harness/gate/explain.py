@@ -57,6 +57,7 @@ from harness.gate.ramp import (
     StepPlan,
     StepTimes,
     TrafficPace,
+    certified_share,
     estimate_canary,
     forecast_rollout,
 )
@@ -368,7 +369,7 @@ def _progress(rollout: Rollout, action: RolloutAction, now: datetime) -> CanaryP
         canary=action.exposures,
         # The step may have begun after the calling code read `now`.
         lasted_s=max(0.0, (now - rollout.step_started_at).total_seconds()),
-        certificate=min(1.0, max(0.0, action.log_certificate / limit)),
+        certificate=certified_share(action.log_certificate, limit),
         windows_left_s=figures.windows_left_s if has_callers else None,
     )
 

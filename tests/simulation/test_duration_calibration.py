@@ -29,7 +29,7 @@ MORNING: Final = RouteScene(
     start_h=5.0,
     history_s=1.2 * DAY_S,
     total_timeout_s=20.0,
-    failure_rate=0.002,
+    failure_rate=0.0005,
     tick_s=60.0,
 )
 SCENES: Final = {
