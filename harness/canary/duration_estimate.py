@@ -35,7 +35,7 @@ from harness.gate.caller_forecast import (
     forecast_hours,
     measure_pace,
 )
-from harness.gate.explain import RouteTraffic
+from harness.gate.explain import EstimateBasis
 from harness.gate.online.evidence_paths import counts_path, guardrail_weights
 from harness.gate.online.guardrails import FailureTally, Guardrail
 from harness.gate.online.observation import (
@@ -340,12 +340,12 @@ class MeasuredTraffic:
 
 def read_traffic(
     tx: Transaction, rollout: Rollout, now: datetime, *, held: bool
-) -> RouteTraffic:
+) -> EstimateBasis:
     """Reads the traffic for the estimate of a live canary. held: whether a hold stops it."""
     stored_route = Routing(tx).route(rollout.route)
     limit_s = stored_route.settings.total_timeout_s if stored_route else 0.0
     window_s = rollout.policy.window_s
-    return RouteTraffic(
+    return EstimateBasis(
         Observations(tx).parts(rollout.route, since=_counted_since(now)),
         windows_s=window_s + limit_s if window_s else 0.0,
         held=held,

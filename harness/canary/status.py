@@ -26,7 +26,7 @@ from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit import AuditEvent
 from harness.frame.signing.audit_log import AuditLog
 from harness.gate.explain import (
-    NO_TRAFFIC,
+    NO_BASIS,
     RolloutExplanation,
     explain_rollout,
 )
@@ -317,7 +317,7 @@ def build_canary_status(
     held = " ".join(
         why for why in decision.list_hold_reasons(transaction.tx, rollout) if why != faults
     )
-    traffic = NO_TRAFFIC
+    traffic = NO_BASIS
     if rollout.live:
         is_held = bool(moved or held or faults)
         traffic = duration_estimate.read_traffic(transaction.tx, rollout, now, held=is_held)

@@ -28,6 +28,9 @@ _MOST_GROWTH: Final = 5.0
 _TURNS: Final = (1.0, 50.0, 80)
 _POOLS: Final = (1.01, 100.0, 80)
 _MOST_POINTS: Final = 200
+# Before its counts show a route's pool, it is so many times the counted callers.
+_USUAL_POOL: Final = 8.0
+_POOL_PRIOR: Final = 3.0
 # So long is a part of the traffic at most.
 PART: Final = timedelta(minutes=10)
 _BISECTIONS: Final = 50
@@ -82,6 +85,8 @@ def fit_curve(parts: Iterable[TrafficPart]) -> CallerCurve | None:
     visits = requests / turns
     errors = np.log(visits / (1.0 + visits / pools)) - np.log(callers)
     losses = (errors**2 * callers).sum(axis=2)
+    # The first hours of a route hardly show its pool.
+    losses += _POOL_PRIOR * np.log(pools[:, 0] / callers.max() / _USUAL_POOL) ** 2
     turn, pool = np.unravel_index(losses.argmin(), losses.shape)
     return CallerCurve(float(pools[pool, 0]), float(turns[turn, 0, 0]))
 
@@ -105,7 +110,7 @@ class TrafficForecast:
 
     hourly: requests an hour, by the hour of the day (UTC). began: the start of the rollout,
     from which its periods of a day count; `now` for a canary that has not begun. counted: the
-    callers that it has counted in the running period. earlier: those of earlier periods.
+    callers that it has counted in the running period. seen: those of all periods.
     """
 
     now: datetime
@@ -113,7 +118,7 @@ class TrafficForecast:
     curve: CallerCurve
     began: datetime
     counted: float = 0.0
-    earlier: float = 0.0
+    seen: float = 0.0
 
     @property
     def requests_per_day(self) -> float:
@@ -155,7 +160,7 @@ class TrafficForecast:
 
     def new_callers_until(self, seconds: float) -> float:
         """Returns the callers who have not counted before in any period of the rollout."""
-        before = self._requests_behind(self.counted) + self._requests_behind(self.earlier)
+        before = self._requests_behind(self.seen)
         return self.curve.count(before + self.requests_until(seconds)) - self.curve.count(
             before
         )
@@ -249,7 +254,9 @@ def forecast_hours(
         past = (now.minute * 60.0 + now.second) / HOUR_S  # of the last hour, in `later`
         usual = earlier * (1.0 - past) + later * past
         level = (pace + _LEVEL_PRIOR) / (usual + _LEVEL_PRIOR)
-    if level > _MOST_GROWTH:
+    known = [mean for mean in means if mean is not None]
+    is_new = bool(known) and pace > _MOST_GROWTH * math.fsum(known) / len(known)
+    if level > _MOST_GROWTH or is_new:
         return (pace,) * 24
     return tuple(pace if mean is None else mean * level for mean in means)
 

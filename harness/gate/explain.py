@@ -57,6 +57,7 @@ from harness.gate.ramp import (
     StepPlan,
     StepTimes,
     TrafficPace,
+    certified_share,
     estimate_canary,
     forecast_rollout,
 )
@@ -204,7 +205,7 @@ class RolloutExplanation:
 
 
 @dataclass(frozen=True, slots=True)
-class RouteTraffic:
+class EstimateBasis:
     """What an estimate reads besides the rollout's blocks.
 
     parts: of the last day or two; without them, the blocks give the pace. windows_s: how long
@@ -216,7 +217,7 @@ class RouteTraffic:
     held: bool = False
 
 
-NO_TRAFFIC: Final = RouteTraffic()
+NO_BASIS: Final = EstimateBasis()
 
 
 _PERSON_NEED: Final = StepNeed(
@@ -233,7 +234,7 @@ def explain_rollout(
     action: RolloutAction,
     blocks: Sequence[ObservationBlock],
     now: datetime,
-    traffic: RouteTraffic = NO_TRAFFIC,
+    traffic: EstimateBasis = NO_BASIS,
 ) -> RolloutExplanation:
     """Explains a rollout. action: result of `decide_action` for these blocks and this
     moment."""
@@ -279,7 +280,7 @@ def _explain(
     action: RolloutAction,
     blocks: Sequence[ObservationBlock],
     now: datetime,
-    traffic: RouteTraffic,
+    traffic: EstimateBasis,
 ) -> RolloutExplanation:
     """Builds the explanation without the registered rules and the outcomes.
 
@@ -368,7 +369,7 @@ def _progress(rollout: Rollout, action: RolloutAction, now: datetime) -> CanaryP
         canary=action.exposures,
         # The step may have begun after the calling code read `now`.
         lasted_s=max(0.0, (now - rollout.step_started_at).total_seconds()),
-        certificate=min(1.0, max(0.0, action.log_certificate / limit)),
+        certificate=certified_share(action.log_certificate, limit),
         windows_left_s=figures.windows_left_s if has_callers else None,
     )
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Final
 
 from harness.frame.formatting import add_seconds
-from harness.gate.arrays import Floats, Ints, log_mean_rows, np
+from harness.gate.arrays import Bools, Floats, Ints, log_mean_rows, np
 from harness.gate.caller_forecast import (
     DAY_S,
     EACH_REQUEST,
@@ -55,6 +55,7 @@ MIN_BLOCKS: Final = 3
 CURVE_PRIOR: Final = 30.0
 # A block of a quiet route closes after this time (`router.recording.ledger`).
 BLOCK_S: Final = 60.0
+EVIDENCE_LAG: Final = math.log(6.0)
 # Replaces an observed rate of 0, which does not prove a true rate of 0.
 LOWEST_RATE: Final = 1e-5
 
@@ -112,9 +113,9 @@ class CanaryProgress:
     """What a live canary has reached in its current step.
 
     counted: canary callers of the step. canary: canary callers of all steps. lasted_s: since
-    the step began. certificate: the reached share of its logarithm; None in a step that has not
-    begun. windows_left_s: until the windows of the counted callers are known; None if the step
-    lacks callers.
+    the step began. certificate: the reached share of its way (`certified_share`); None in a
+    step that has not begun. windows_left_s: until the windows of the counted callers are known;
+    None if the step lacks callers.
     """
 
     step: int = 0
@@ -240,7 +241,11 @@ def _certified_s(
     weight = step.weight_bps / WHOLE_BPS
     wanted = count_certifying(policy, step.weight_bps, model.failure_rate, model.share)
     reached = progress.certificate
-    whole = max(0.0, wanted - progress.canary) if reached is None else wanted * (1.0 - reached)
+    if reached == 1.0:
+        return begins_s
+    whole = 0.0 if reached is None else wanted * (1.0 - reached)
+    if reached is None or forecast.period(0.0) == 1:
+        whole = max(whole, wanted - progress.canary)
     new = forecast.new_callers_until(begins_s)
     first = forecast.period(begins_s)
     limit = math.log(policy.certificate)
@@ -262,6 +267,17 @@ def _certified_s(
         return any(in_period(moment_s) for moment_s in (at_s, *ends_s) if moment_s <= at_s)
 
     return find_time(is_certified, begins_s, most_s)
+
+
+def certified_share(log_certificate: float, limit: float) -> float:
+    """Returns which share of the way to the certificate is done, from 0 to 1.
+
+    log_certificate, limit: natural logarithms. The certificate is the mean of the evidence of
+    two kinds, of which one is the mean of three. One of these six grows like an exponential,
+    so the mean's logarithm lies below its line by EVIDENCE_LAG.
+    """
+    share = (max(0.0, log_certificate) + EVIDENCE_LAG) / (limit + EVIDENCE_LAG)
+    return min(1.0, share)
 
 
 def count_certifying(
@@ -310,13 +326,22 @@ def forecast_rollout(
     period = 1 + int(age_s // DAY_S)
     begins = add_seconds(began, (period - 1) * DAY_S)
     counted = sum(block.units for block in blocks if block.period == period)
-    earlier = sum(block.units for block in blocks if block.period < period)
+    seen = sum(_count_never_seen(block) for block in blocks)
     requests = count_since(parts, begins, now)
     curve = fit_curve(parts) or EACH_REQUEST
     times = (counted + CURVE_PRIOR) / (curve.count(requests) + CURVE_PRIOR)
     curve = CallerCurve(curve.pool * times, curve.turns / times)
     hourly = forecast_hours(parts, pace, now)
-    return TrafficForecast(now, hourly, curve, began, counted, earlier)
+    return TrafficForecast(now, hourly, curve, began, counted, seen)
+
+
+def _count_never_seen(block: ObservationBlock) -> int:
+    """Returns the block's callers who are new to the rollout."""
+    if block.late_of:
+        return 0
+    if block.never_seen is not None:
+        return block.never_seen.units
+    return block.units if block.period == 1 else 0
 
 
 def plan_ramp(
@@ -389,12 +414,24 @@ def simulate_crossings(
             _compute_rate_evidence(theirs, (canary, p0)),
         ) - math.log(2.0)
         over = logs >= limit
-        first = np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, math.inf)
+        first = _find_crossings(logs, over, limit)
         ranks = [math.ceil(RUNS * share) - 1 for share in (TYPICAL_SHARE, CAUTIOUS_SHARE)]
         typical, cautious = np.sort(first)[ranks]
         if math.isfinite(cautious) or blocks >= MAX_BLOCKS:
             return float(typical), float(cautious)
         blocks *= 4
+
+
+def _find_crossings(logs: Floats, over: Bools, limit: float) -> Floats:
+    """Returns the blocks until each run is first over the limit, interpolated in the last one;
+    infinite for never.
+    """
+    rows = np.arange(len(logs))
+    last = over.argmax(axis=1)
+    after = logs[rows, last]
+    before = np.where(last > 0, logs[rows, last - 1], 0.0)
+    part = (limit - before) / np.maximum(after - before, 1e-9)
+    return np.where(over.any(axis=1), last + np.clip(part, 0.0, 1.0), math.inf)
 
 
 def _compute_odds_evidence(

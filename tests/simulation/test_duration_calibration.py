@@ -29,7 +29,7 @@ MORNING: Final = RouteScene(
     start_h=5.0,
     history_s=1.2 * DAY_S,
     total_timeout_s=20.0,
-    failure_rate=0.002,
+    failure_rate=0.0005,
     tick_s=60.0,
 )
 SCENES: Final = {
@@ -48,15 +48,19 @@ SCENES: Final = {
 }
 
 
-@pytest.mark.parametrize(
-    ("scene", "canaries"),
-    [("morning", 5), ("callers return", 5), ("busy", 14)]
-    + [later(scene, 60) for scene in SCENES],
-)
-def test_estimates_before_and_in_a_canary_are_right_within_a_factor_of_one_and_a_half(
-    scene: str, canaries: int
-) -> None:
-    found = judge_estimates(SCENES[scene], canaries, seed=5)
+# By scene; a busy canary has the fewest blocks, so it takes the least time here.
+FEW: Final = {"morning": 5, "callers return": 5, "busy": 14}
 
-    assert sum(found.plans) >= 0.9 * len(found.plans)
-    assert sum(found.looks) >= 0.8 * len(found.looks)
+
+@pytest.mark.parametrize("canaries", [FEW, later(dict.fromkeys(SCENES, 60))])
+def test_nine_of_ten_estimates_of_a_canary_are_right_within_a_factor_of_one_and_a_half(
+    canaries: dict[str, int],
+) -> None:
+    found = [
+        judge_estimates(SCENES[scene], number, seed=5) for scene, number in canaries.items()
+    ]
+    plans = [right for errors in found for right in errors.plans]
+    looks = [right for errors in found for right in errors.looks]
+
+    assert sum(plans) >= 0.9 * len(plans)
+    assert sum(looks) >= 0.9 * len(looks)

@@ -23,7 +23,7 @@ from harness.gate.caller_forecast import (
     forecast_hours,
     measure_pace,
 )
-from harness.gate.explain import RolloutExplanation, RouteTraffic, explain_rollout
+from harness.gate.explain import EstimateBasis, RolloutExplanation, explain_rollout
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.rollout import Rollout, RolloutState
 from harness.gate.online.rollout_action import decide_action
@@ -81,7 +81,7 @@ def explain(
 ) -> RolloutExplanation:
     now = START + timedelta(seconds=4)
     action = decide_action(rollout, blocks, now)
-    return explain_rollout(rollout, action, blocks, now, RouteTraffic(parts, held=held))
+    return explain_rollout(rollout, action, blocks, now, EstimateBasis(parts, held=held))
 
 
 @given(st.floats(1.0, 1e6), st.floats(1.0, 50.0), st.floats(0.0, 1e6), st.floats(0.0, 1e5))
@@ -127,6 +127,9 @@ def test_hours_keep_the_shape_of_the_day_before_at_the_level_of_the_last_hour() 
     # A young route has only its pace.
     assert forecast_hours(parts[-1:], pace, NOON) == (200.0,) * 24
     assert measure_pace(parts, NOON + timedelta(hours=2)) is None
+    # So has a route that hardly had a request before the last hour.
+    idle = [replace(parts[0], requests=1), *parts[-1:]]
+    assert forecast_hours(idle, pace, NOON) == (200.0,) * 24
 
 
 def test_a_caller_counts_once_a_day_so_a_pool_of_callers_slows_a_step_down() -> None:

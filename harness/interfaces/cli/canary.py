@@ -140,7 +140,7 @@ def _describe(rollout: Rollout) -> str:
 
 PLAN = LazyCommand(
     "harness.interfaces.cli.proposals.submission:plan_ramp",
-    "Estimate the duration of a canary on ROUTE at today's traffic.",
+    "Estimate the duration of a canary on ROUTE at the last hour's pace.",
 )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.canary.duration_estimate import measure_traffic
 from harness.gate.caller_forecast import TrafficPart
-from harness.gate.explain import RouteTraffic, explain_rollout
+from harness.gate.explain import EstimateBasis, explain_rollout
 from harness.gate.online.observation import ObservationBlock
 from harness.gate.online.outcome import OutcomeKind
 from harness.gate.online.rollout import (
@@ -164,7 +164,7 @@ class Look:
         pause at the deadline, None for an unknown time.
         """
         action = decide_action(self.rollout, self.blocks, self.now)
-        traffic = RouteTraffic(self.parts, windows_s)
+        traffic = EstimateBasis(self.parts, windows_s)
         found = explain_rollout(self.rollout, action, self.blocks, self.now, traffic)
         is_late = found.estimate is EstimateState.NOT_IN_TIME
         return math.inf if is_late else found.eta_s
