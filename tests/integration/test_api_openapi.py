@@ -180,6 +180,7 @@ def test_every_command_works(careful: Door) -> None:
             commands,
             API=f"{address}/api/v1",
             KEY=careful.keys["admin"],
+            APPROVER_KEY=careful.keys["approver"],
             **named,
         )
 

@@ -24,7 +24,7 @@ from harness.operations.route_status import RouteState
 from harness.providers.calls.probe import HttpProviderProbe
 from harness.providers.registry import targets
 from harness.providers.target import Provider
-from harness.routing.control import provider_watch
+from harness.routing.control import outages, provider_watch
 from harness.routing.control.provider_watch import ProviderWatch
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
@@ -217,6 +217,28 @@ def test_one_answer_ends_the_alert_and_a_new_process_ends_none(
         world.clock.advance(1)
         assert look() == ""
         assert route_queries.load_status(world.context(), "chat").state is not RouteState.DOWN
+
+
+def test_a_route_that_checks_found_down_ends_with_an_answered_check_without_a_doubt(
+    world: SmallInstallation,
+) -> None:
+    """After an outage that only requests showed, silence would be no sign of its end."""
+    statuses = [503] * provider_watch.FAILED_CHECKS
+    with answering(lambda exchange: exchange.answer(statuses.pop() if statuses else 200)) as (
+        address,
+        _,
+    ):
+        move(world, address)
+        look = watching(world)
+        for is_down in (True, False):
+            assert bool(look()) is is_down
+            outages.update_outage_alerts(world.context())
+            assert alerts.is_open(world.context(), AlertKind.ROUTE_DOWN, "chat") is is_down
+            world.clock.advance(INTERVAL_S)
+    with world.store.read() as tx:
+        record = Alerts(tx).newest(f"{AlertKind.ROUTE_DOWN.value}:chat")
+    assert record is not None
+    assert record.title == "route chat is down: no target answers"
 
 
 def test_the_alert_of_a_provider_that_no_route_uses_ends(world: SmallInstallation) -> None:

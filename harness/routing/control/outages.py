@@ -358,6 +358,7 @@ def _add_silence_to_title(
             or not record.open
             or not is_silent
             or route not in Routing(tx).names()
+            or _answers_checks_again(tx, route, record.first_seen)
         ):
             return
         since = f" since {last:%H:%M} UTC" if last else ""
@@ -373,6 +374,27 @@ def _add_silence_to_title(
             **asdict(notice),
             news=AlertEvent.STILL,
         )
+
+
+def _answers_checks_again(
+    tx: Transaction,
+    route: str,
+    since: datetime,
+) -> bool:
+    """Tells whether a provider of the route was down at some time since then, and answers
+    checks now.
+    """
+    stored_route = routes.require_route(tx, route)
+    stored_targets = [Targets(tx).get(id_) for id_ in stored_route.targets]
+    records = [
+        Alerts(tx).newest(f"{AlertKind.PROVIDER_DOWN.value}:{target.provider}")
+        for target in stored_targets
+        if target is not None
+    ]
+    return any(
+        record is not None and record.resolved_at is not None and record.resolved_at >= since
+        for record in records
+    )
 
 
 def _write_title(name: str, view: OutageView) -> str:
