@@ -306,7 +306,8 @@ def _read_variable(name: str, value: str) -> tuple[str, str]:
         return Path(value).read_text(encoding="utf-8").strip(), name.removesuffix("_FILE")
     except OSError as error:
         raise ConfigError(
-            f"environment variable {name}: cannot read {value}: {error}"
+            f"environment variable {name}: cannot read {value} ({error.strerror}): correct the "
+            "path, or unset the variable"
         ) from None
 
 
