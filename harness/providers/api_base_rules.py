@@ -41,8 +41,8 @@ def api_base_example(kind: str) -> str:
 def check_api_base_path(kind: str, url: str) -> None:
     """Checks that an api_base fits its kind's paths. Raises InputError."""
     if not url:
-        suffix = f": {example}" if (example := api_base_example(kind)) else ""
-        raise InputError(f"a provider of kind {kind!r} needs an api_base{suffix}")
+        example = api_base_example(kind) or "https://HOST/v1"
+        raise InputError(f"a provider of kind {kind!r} needs an api_base: {example}")
     if kind not in _API_BASES:
         return
     pattern, example = _API_BASES[kind]
@@ -153,6 +153,9 @@ def _allowed_hosts(allowed: Collection[str]) -> set[str]:
     return {plain_host(name) for name in allowed if "/" not in name}
 
 
+_ENDPOINT_PATHS: Final = ("/chat/completions", "/messages", "/responses", "/embeddings")
+
+
 def _parse_host(url: str) -> str:
     """Returns the URL's host in its plain form. Raises InputError."""
     if any(character <= " " or character in "\\\x7f" for character in url):
@@ -174,6 +177,11 @@ def _parse_host(url: str) -> str:
     if parts.query or parts.fragment:
         raise InputError(
             "api_base has a query or a fragment: remove it, because Swapgate appends paths"
+        )
+    if parts.path.rstrip("/").endswith(_ENDPOINT_PATHS):
+        raise InputError(
+            "api_base has the path of an endpoint: end it before that path, usually with /v1, "
+            "because Swapgate appends paths"
         )
     try:
         return plain_host(host)

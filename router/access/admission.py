@@ -220,7 +220,10 @@ class Admission:
         )
         self._counters["unknown_keys"] += 1
         if decision.allowed:
-            message = "no valid key: send `Authorization: Bearer sk-sg-…`"
+            message = (
+                "no valid key: send `Authorization: Bearer sk-sg-…`; on Swapgate's machine, "
+                "`swapgate key create NAME` makes a key"
+            )
             return error_reply(401, message, "invalid_api_key")
         reason = "too many requests came from your address with unknown keys; send a valid one"
         return _refuse_rate(reason, decision.retry_after_s, ())

@@ -283,16 +283,18 @@ def _build_waiting_reply(
     left_out = _list_excluded(job, progress)
     # Official clients ignore longer times and would retry too early, so the reply then forbids
     # a retry. It also does if attempts have just failed.
-    is_heeded = wait_s <= min(LONGEST_OBEYED_S, job.route.route.settings.total_timeout_s)
+    longest_s = min(LONGEST_OBEYED_S, job.route.route.settings.total_timeout_s)
+    # A short Retry-After would contradict the forbidden retry after attempts that just failed.
+    retry_headers: tuple[Header, ...] = (DO_NOT_RETRY,)
+    if wait_s > longest_s or not progress.attempts:
+        retry = DO_NOT_RETRY if wait_s > longest_s else RETRY
+        retry_headers = ((b"retry-after", str(wait_s).encode()), retry)
     return error_reply(
         503,
         f"every target of route {job.route.route.name!r} gets no requests for now: try again "
         f"in {wait_s} s ({_describe_attempts(attempts, left_out)})",
         "all_circuits_open",
-        headers=(
-            (b"retry-after", str(wait_s).encode()),
-            RETRY if is_heeded and not progress.attempts else DO_NOT_RETRY,
-        ),
+        headers=retry_headers,
         attempts=attempts,
         targets=left_out,
     )

@@ -238,6 +238,20 @@ def test_an_unknown_verb_is_answered_with_the_nearest() -> None:
     assert "'proposal'" in done.stderr
 
 
+def test_a_usage_error_says_what_to_write_and_ends_with_the_example_of_the_command() -> None:
+    missing = CliRunner().invoke(program, ["route", "rollback", "chat"])
+    words = ["proposal", "create", "chat", "sim/base", "--margin"]
+    percentage = CliRunner().invoke(program, [*words, "5%"])
+    percent = CliRunner().invoke(program, ["shadow", "start", "chat", "a/b", "--share", "5%"])
+    negative = CliRunner().invoke(program, ["key", "create", "app", "--budget-day", "-5"])
+
+    example = 'Example: swapgate route rollback support --reason "complaints about tone"\n'
+    assert missing.stderr.endswith(f"Error: Missing option '--reason'.\n{example}")
+    assert "'5%' is not a number: write 0.05" in percentage.stderr
+    assert "'5%' is not a number: write 5\n" in percent.stderr
+    assert "'--budget-day': -5 is below 0; write a larger number, or `none`" in negative.stderr
+
+
 OLD = """
 import sys
 sys.version_info = (3, 10, 2, "final", 0)

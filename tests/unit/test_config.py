@@ -345,6 +345,7 @@ suites:
         ("a:\n  - [1,\n    2\n", 2, "the `[` of this line is not closed: add a `]`"),
         ("a:\n  b: {c: 1\nd: 2\n", 2, "the `{` of this line is not closed"),
         ("a: {b: 1 c: 2}\n", 1, "a `,` or a `}` is missing after a value"),
+        ("a:\n  b: 'c\n  d: 1\n", 2, "the quote of this line is not closed"),
         ("a:\n\tb: 1\n", 2, "a tab stands in the indentation"),
         ("a: b: c\n", 1, "quote a text with `: `"),
         (

@@ -256,6 +256,17 @@ async def test_when_all_are_paused_each_is_named_with_the_time_and_nobody_waits(
     assert all(name in refusal["message"] for refusal in (tried, passed_over) for name in names)
 
 
+async def test_a_reply_that_forbids_a_retry_names_no_short_time_for_it(tmp_path: Path) -> None:
+    place = Place(
+        tmp_path, {INCUMBENT: error(401), FALLBACK: error(401)}, FAIL_FAST, fallback=True
+    )
+
+    status, headers, _ = await place.call(CHAT, ASK)
+
+    assert (status, headers[b"x-should-retry"]) == (503, b"false")
+    assert b"retry-after" not in headers
+
+
 @pytest.mark.req("B4")
 async def test_when_every_circuit_is_open_the_answer_is_a_fast_503(tmp_path: Path) -> None:
     place = Place(

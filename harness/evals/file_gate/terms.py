@@ -40,6 +40,12 @@ class FileTerms:
 
 
 def between_0_and_1(option: str, value: float) -> None:
-    """Raises InputError unless the value is above 0 and below 1."""
-    if not 0.0 < value < 1.0:
-        raise InputError(f"{option} is {value:g}; it must be above 0 and below 1")
+    """Raises InputError unless the value is above 0 and below 1. The error names the share that
+    a percentage may mean.
+    """
+    if 0.0 < value < 1.0:
+        return
+    text = f"{option} is {value:g}; it must be above 0 and below 1"
+    if 1.0 <= value < 100.0:
+        text += f". For {value:g} %, write {value / 100:g}"
+    raise InputError(text)

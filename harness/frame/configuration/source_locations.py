@@ -175,14 +175,9 @@ def _describe_syntax(error: yaml.MarkedYAMLError, text: str) -> str:
     line = mark.line + 1
     lines = text.splitlines()
     if mark.line < len(lines) and "\t" in lines[mark.line][: mark.column + 1]:
-        return f"{line}: a tab stands in the indentation: YAML takes only spaces there"
-    if error.context in _OPEN_BRACKETS and error.context_mark is not None:
-        opened = error.context_mark.line + 1
-        bracket, closing = _OPEN_BRACKETS[error.context]
-        # PyYAML stops where the text no longer fits, often lines after the bracket.
-        if opened != line or "<stream end>" in problem:
-            return f"{opened}: the `{bracket}` of this line is not closed: add a `{closing}`"
-        return f"{line}: a `,` or a `{closing}` is missing after a value"
+        return f"{line}: a tab stands in the indentation: write spaces instead, as YAML needs"
+    if unclosed := _describe_unclosed(error, line):
+        return unclosed
     if "<stream end>" in problem:
         return f"{line}: the file ends within a value: a `[`, a `{{` or a quote is not closed"
     if problem == "mapping values are not allowed here":
@@ -190,6 +185,24 @@ def _describe_syntax(error: yaml.MarkedYAMLError, text: str) -> str:
             "this line has a `:` too many, or the wrong indentation; quote a text with `: `"
         )
     return f"{line}: {problem}"
+
+
+def _describe_unclosed(error: yaml.MarkedYAMLError, line: int) -> str:
+    """Describes an open quote or bracket, after the number of its line; empty for other faults.
+
+    line: where PyYAML stopped, often lines after the bracket.
+    """
+    if error.context_mark is None:
+        return ""
+    opened = error.context_mark.line + 1
+    if error.context == "while scanning a quoted scalar":
+        return f"{opened}: the quote of this line is not closed"
+    if error.context not in _OPEN_BRACKETS:
+        return ""
+    bracket, closing = _OPEN_BRACKETS[error.context]
+    if opened != line or "<stream end>" in (error.problem or ""):
+        return f"{opened}: the `{bracket}` of this line is not closed: add a `{closing}`"
+    return f"{line}: a `,` or a `{closing}` is missing after a value"
 
 
 def _parse_values(
@@ -293,7 +306,8 @@ def _read_variable(name: str, value: str) -> tuple[str, str]:
         return Path(value).read_text(encoding="utf-8").strip(), name.removesuffix("_FILE")
     except OSError as error:
         raise ConfigError(
-            f"environment variable {name}: cannot read {value}: {error}"
+            f"environment variable {name}: cannot read {value} ({error.strerror}): correct the "
+            "path, or unset the variable"
         ) from None
 
 

@@ -187,7 +187,10 @@ def parse(url: str) -> sa.URL:
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise ConfigError(f"Swapgate needs SQLite or PostgreSQL, not {backend!r}")
+        raise ConfigError(
+            f"database_url: Swapgate needs SQLite or PostgreSQL, not {backend!r}; write "
+            "postgresql://user@host/database, or remove the setting for SQLite"
+        )
     if parsed.database in (None, "", ":memory:"):
         raise ConfigError("SQLite needs a file: sqlite:///path/to/file.db")
     return parsed

@@ -12,6 +12,7 @@ from harness.frame.errors import SwapgateError
 from harness.interfaces.cli.frame.command import (
     LazyCommand,
     LazyCommandGroup,
+    read_example,
 )
 from harness.interfaces.cli.frame.session import Session, global_options
 
@@ -39,6 +40,8 @@ class RootCommand(LazyCommandGroup):
             error.show()
             if isinstance(error, click.NoSuchCommand):
                 _list_commands(error)
+            elif isinstance(error, click.UsageError):
+                _show_example(error)
             code = error.exit_code
             _print_error(words, type(error).__name__, error.format_message(), code)
         except SwapgateError as error:
@@ -85,6 +88,12 @@ def _list_commands(error: click.NoSuchCommand) -> None:
     if not error.possibilities and isinstance(group, click.Group) and error.ctx:
         names = (name for name in group.list_commands(error.ctx) if name not in _HIDDEN)
         click.echo(f"There are: {', '.join(names)}.", err=True)
+
+
+def _show_example(error: click.UsageError) -> None:
+    example = read_example(error.ctx.command) if error.ctx else ""
+    if example:
+        click.echo(f"Example: {example}", err=True)
 
 
 def _report_unexpected(words: Sequence[str], error: Exception) -> None:

@@ -128,7 +128,10 @@ def _store_list(
     """
     name = provider.name
     if reply.error:
-        raise DiscoveryFailed(f"provider {name!r} lists no models: {reply.error}")
+        raise DiscoveryFailed(
+            f"provider {name!r} lists no models: {reply.error}; `swapgate provider set {name} "
+            "--api-base URL` changes its address"
+        )
     try:
         parsed = parse_listed_models(reply.content, provider, ctx.clock.now())
     except InputError as error:

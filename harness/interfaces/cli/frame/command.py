@@ -178,6 +178,8 @@ class WholeRange(click.IntRange):
 
 
 class FiniteRange(click.FloatRange):
+    """A finite number. Refuses a percentage with the number to write."""
+
     name = "number"
 
     def convert(
@@ -186,6 +188,11 @@ class FiniteRange(click.FloatRange):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> float:
+        percentage = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", str(value))
+        if percentage is not None:
+            takes_percent = param is not None and param.metavar == "PERCENT"
+            number = float(percentage[1]) / (1 if takes_percent else 100)
+            self.fail(f"{value!r} is not a number: write {number:g}", param, ctx)
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
@@ -380,6 +387,7 @@ READ_AS: Final[Mapping[type, dict[str, Any]]] = {
         "metavar": "TIME",
     },
     Path: {"type": click.Path(path_type=Path)},
+    float: {"type": FiniteRange()},
 }
 
 

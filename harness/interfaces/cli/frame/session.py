@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
-from harness.frame.errors import InputError
+from harness.frame.errors import InputError, NotAllowed
 from harness.frame.people.access import OPERATOR
 
 if TYPE_CHECKING:
@@ -70,7 +70,14 @@ class Session:
         from harness.operations import keys  # noqa: PLC0415 - pydantic and YAML are slow to import
 
         ctx = self.installation.context
-        return keys.authenticate(ctx.store, text, secret=self.installation.secret)
+        try:
+            return keys.authenticate(ctx.store, text, secret=self.installation.secret)
+        except NotAllowed as error:
+            source = self.key_file or KEY_VARIABLE
+            raise NotAllowed(
+                f"{source}: {error}. Give a key that `swapgate key create NAME --role ROLE` "
+                "printed, or no key, to act as the operator of this machine"
+            ) from None
 
     @cached_property
     def deciding_actor(self) -> "Actor":

@@ -44,7 +44,7 @@ def _build_option(declaration: Declaration, new: str) -> Spec:
         and isinstance(declaration.removal, str)
         and declaration.kind is not str
     ):
-        attributes["type"] = Reads("limit", partial(_read_number, declaration.removal))
+        attributes["type"] = Reads("limit", partial(_read_limit, declaration))
     flag = _UNIT.sub("", declaration.name).replace("_", "-")
     default_flag = f"--{flag}/--no-{flag}" if declaration.kind is bool else f"--{flag}"
     text = " ".join(filter(None, (declaration.meaning, _describe_default(declaration, new))))
@@ -69,10 +69,15 @@ def _describe_default(declaration: Declaration, new: str) -> str:
     return f"{new}: {default}." if default != "" else ""
 
 
-def _read_number(removal: str, text: str) -> float | str:
+def _read_limit(declaration: Declaration, text: str) -> float | str:
+    removal = str(declaration.removal)
     if text == removal:
         return removal
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         raise InputError(f"{text!r} is not a number; write a number, or `{removal}`") from None
+    if declaration.range is not None and number < declaration.range.low:
+        low = declaration.range.low
+        raise InputError(f"{text} is below {low:g}; write a larger number, or `{removal}`")
+    return number

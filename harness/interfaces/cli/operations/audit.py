@@ -100,8 +100,12 @@ def export(
     try:
         with file.open("x", encoding="utf-8", newline="") as stream:
             count = write(events, stream)
+    except FileExistsError:
+        raise InputError(f"{file} exists: delete it, or name another file") from None
     except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from None
+        raise InputError(
+            f"{file} cannot be written: {error.strerror}. Name a file in a folder that exists"
+        ) from None
     if not output.documented({"file": str(file), "events": count}):
         output.note(f"{format_quantity(count, 'event')} written to {file}")
 

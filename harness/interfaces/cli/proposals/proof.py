@@ -95,7 +95,9 @@ def export(
     except FileExistsError:
         raise InputError(f"{file} exists: delete it, or name another file with -o") from None
     except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from None
+        raise InputError(
+            f"{file} cannot be written: {error.strerror}. Name a file in a folder that exists"
+        ) from None
     missing_way_back = find_missing_way_back(session.context, proposal_id)
     rows = {table: len(table_rows) for table, table_rows in proof_content.rows.items()}
     if not output.documented(
