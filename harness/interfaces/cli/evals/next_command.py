@@ -98,6 +98,11 @@ def name_command() -> list[str]:
     return [_SMALL_PROGRAM] if root == _SMALL_PROGRAM else ["swapgate", "try"]
 
 
+def name_suite(file: Path) -> str:
+    """Returns the name of a suite that a file becomes."""
+    return _NO_NAME.sub("-", file.stem.lower()).strip("-") or "questions"
+
+
 def _repeat(trial: Trial, look: int) -> list[str]:
     """Returns the words of the same command, for this look."""
     terms = trial.terms
@@ -148,7 +153,7 @@ def _has_items(table: Path) -> bool:
 
 
 def _import_command(source: str, trial: Trial) -> str:
-    name = _NO_NAME.sub("-", Path(source).stem.lower()).strip("-") or "questions"
+    name = name_suite(Path(source))
     steps = []
     if trial.format == "inspect" and not source.endswith(".json"):
         log = f"{Path(source).stem}.json"
