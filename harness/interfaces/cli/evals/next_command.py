@@ -81,9 +81,11 @@ def find_next_step(trial: Trial, verdict: str, *, is_loss: bool) -> NextStep:
     look = trial.terms.look
     match verdict:
         case "passed":
+            is_small = name_command() == [_SMALL_PROGRAM]
+            need = "; this command needs the package swapgate" if is_small else ""
             if source := _find_suite_source(trial):
-                return NextStep(_STEPS["suite"], _import_command(source, trial))
-            return NextStep(_STEPS["observe"], _OBSERVE)
+                return NextStep(f"{_STEPS['suite']}{need}", _import_command(source, trial))
+            return NextStep(f"{_STEPS['observe']}{need}", _OBSERVE)
         case "inconclusive":
             step = _STEPS["loss" if is_loss else "inconclusive"]
             return NextStep(step, shlex.join(_repeat(trial, look + 1)))
