@@ -94,8 +94,8 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
         parse_langfuse,
     ),
     "csv": ExportFormat(
-        "CSV",
-        "a row for each answer, with its score",
+        "table with a row for each answer",
+        "a column of questions or ids, and a column of scores",
         parse_csv_scores,
         "score",
     ),
