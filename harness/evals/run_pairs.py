@@ -434,8 +434,10 @@ def _check_scores(run: ScoredRun, metric: str, span: tuple[float, float]) -> Non
             f"{count} {'sample has' if count == 1 else 'samples have'} the value {value[:40]!r}"
             for value, count in values.most_common(_MAX_SHOWN)
         )
+        first = next(sample.id for sample in run.samples if metric in sample.unread)
         raise InputError(
-            f"{metric} of run {run.model!r} cannot be read as scores: {shown_values}"
+            f"{metric} of run {run.model!r} cannot be read as scores: {shown_values}, first in "
+            f"item {first[:40]!r}. Correct the values, or leave missing scores empty"
         )
     if all(sample.score(metric) is None for sample in run.samples):
         raise InputError(f"run {run.model!r} has no score of {metric}: its samples failed")

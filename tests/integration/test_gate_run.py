@@ -221,6 +221,8 @@ def test_what_was_paid_for_is_kept_and_the_next_call_goes_on(
     assert int(counts[0]) > 0
     assert second.returncode in {0, 3, 4}
     assert "next: " in shown
+    last_line = shown.splitlines()[-1].strip()
+    assert last_line.startswith(("swapgate try --suite items.jsonl", "swapgate init --yes"))
     page = (tmp_path / "swapgate-try.html").read_text()
     assert "<h2>Cost and time of an answer</h2>" in page
 

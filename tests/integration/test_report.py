@@ -30,6 +30,7 @@ from harness.interfaces.cli.routing.route_options import (
 from harness.proposals import submission
 from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import (
+    FileTrial,
     Report,
     gather_report,
     list_pins,
@@ -429,6 +430,40 @@ def test_the_printed_command_asks_the_same_question(
         made.candidate,
     )
     assert again.reason == " ".join(wish.reason.split()) or not wish.reason
+
+
+@pytest.mark.req("H1", "F10")
+def test_the_page_of_a_trial_speaks_of_its_file_and_of_no_route_or_canary(
+    world: SmallInstallation, by_form: Example, tmp_path: Path
+) -> None:
+    again = "swapgate try --suite questions.jsonl --incumbent a/b --candidate c/d"
+    suite = "swapgate init --yes && swapgate suite import questions.jsonl --suite questions"
+    trial = FileTrial("questions.jsonl", again, suite, tmp_path / "answers")
+    form_world, mismatched = by_form
+    examples = {
+        "passed": (world, world.decided("sim/better")),
+        "harness_mismatch": (form_world, mismatched),
+    }
+
+    for outcome, (installation, proposal) in examples.items():
+        report = gather_report(
+            installation.context(),
+            proposal.id,
+            standalone=True,
+            kept=tmp_path / "answers",
+            trial=trial,
+        )
+        page = render_page(describe_report(report))
+
+        assert report.comparison.verdict is not None
+        assert report.comparison.verdict.outcome == outcome
+        assert "questions.jsonl" in page
+        assert again in page
+        # A question of the example has the word route.
+        banned = r"canary|gate-run|proposal|route:|this route|route&#x27;s"
+        assert not re.findall(banned, page.lower())
+    assert trial.next_command("passed") == suite
+    assert trial.next_command("failed") == again
 
 
 @pytest.mark.req("A8", "F10")

@@ -51,6 +51,14 @@ def test_a_table_never_chooses_the_incumbent_and_shows_the_command_instead(
     assert "results.xlsx --incumbent gpt-4o --candidate claude`" in done.stderr
 
 
+def test_columns_named_incumbent_and_candidate_need_no_options(tmp_path: Path) -> None:
+    done = tried(written(tmp_path, [("question", "candidate", "incumbent"), *ROWS]), "--json")
+
+    answer = json.loads(done.stdout)
+    assert (answer["incumbent"], answer["wins"]) == ("incumbent", 3)
+    assert answer["losses"] == 12
+
+
 @pytest.mark.parametrize(
     ("header", "models"),
     [
@@ -136,7 +144,7 @@ FAULTS: Final[dict[str, tuple[Sequence[Sequence[object]], str, str]]] = {
     "an error of a formula": (
         [HEADER, ("a", '<c t="e"><v>#DIV/0!</v></c>', 1), ("b", 1, 0), ("c", 1, 0)],
         "",
-        "1 sample has the value '#DIV/0!'",
+        "1 sample has the value '#DIV/0!', first in item 'a'. Correct the values",
     ),
     "questions that repeat under an unknown name": (
         [("Frage", "gpt-4o", "claude"), ("a", 1, 0), ("a", 0, 1)],

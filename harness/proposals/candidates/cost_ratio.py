@@ -219,6 +219,11 @@ class CostRatio:
         return f"{description} {self.accepted.text}." if self.accepted else description
 
     @property
+    def cost_text(self) -> str:
+        """Writes the cost alone, for a comparison that has no canary."""
+        return f"{self._cost}."
+
+    @property
     def _cost(self) -> str:
         if self.unpriced:
             missing = describe_missing(*self.unpriced)

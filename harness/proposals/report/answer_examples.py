@@ -34,7 +34,10 @@ from harness.proposals.report.document import describe_comparison
 def describe_report(report: Report) -> Blocks:
     """Builds the whole document of a report: the comparison, answers, and how to check it."""
     yield from describe_comparison(
-        report.comparison, standalone=report.standalone, next_step=report.next_step
+        report.comparison,
+        standalone=report.standalone,
+        next_step=report.next_step,
+        file=report.trial.file if report.trial is not None else "",
     )
     yield from _build_telling_answers(report.telling)
     yield from _build_check(report)
@@ -93,6 +96,11 @@ def _build_check(report: Report) -> Blocks:
     verdict = report.comparison.verdict
     if verdict is not None:
         yield from _build_replay(report, verdict)
+    if report.trial is not None:
+        yield Commands([report.trial.command])
+        asks = "asks both models again, if you first delete the folder "
+        yield Sentence((asks, Code(str(report.trial.folder)), " of the answers."))
+        return
     command = findings.build_rerun_command(report.comparison)
     if not command:
         return

@@ -35,7 +35,7 @@ from harness.proposals.report.comparison import (
     SuiteAnswers,
     load_comparison,
 )
-from harness.proposals.report.next_steps import NEXT_STEPS
+from harness.proposals.report.next_steps import NEXT_STEPS, TRIAL_STEPS
 
 DATABASE_VARIABLE: Final = "SWAPGATE__DATABASE_URL"
 DATABASE_FILE: Final = "swapgate.db"
@@ -173,6 +173,23 @@ class SuiteSection:
     decides: bool = True  # whether it decides alone, not only as a part of the weighted mean
 
 
+@dataclass(frozen=True, slots=True)
+class FileTrial:
+    """A comparison of `try --suite`: it has a file of questions, and no route."""
+
+    file: str
+    command: str  # asks the questions of the file again
+    suite_command: str  # makes a suite of the file
+    folder: Path  # keeps every answer
+
+    def describe_next_step(self, outcome: str) -> str:
+        """Describes the step that `next_command` begins."""
+        return TRIAL_STEPS[outcome].format(file=self.file, folder=self.folder)
+
+    def next_command(self, outcome: str) -> str:
+        return self.suite_command if outcome == "passed" else self.command
+
+
 @dataclass(frozen=True)
 class Report:
     """The content of a report, for all renderers."""
@@ -184,6 +201,7 @@ class Report:
     # From `gate run`, which has no route, and keeps its database only with `--keep`.
     standalone: bool = False
     kept: Path | None = None  # the folder of that database
+    trial: FileTrial | None = None  # of `try --suite`
 
     @property
     def together(self) -> Sequence[SuiteReport]:
@@ -196,6 +214,8 @@ class Report:
     @property
     def next_step(self) -> str:
         verdict = self.comparison.verdict
+        if self.trial is not None and verdict is not None:
+            return self.trial.describe_next_step(verdict.outcome)
         # A `gate run` opens no canary, even if its proposal waits for one.
         if self.standalone and verdict is not None and verdict.outcome == "passed":
             return NEXT_STEPS[verdict.outcome]
@@ -217,11 +237,12 @@ def gather_report(
     *,
     standalone: bool = False,
     kept: Path | None = None,
+    trial: FileTrial | None = None,
 ) -> Report:
     """Gathers a proposal's report. Raises NotFound.
 
-    standalone, kept: as in `Report`. Omits answers that only broke the form, because the report
-    shows them as format failures.
+    standalone, kept, trial: as in `Report`. Omits answers that only broke the form, because the
+    report shows them as format failures.
     """
     comparison = load_comparison(ctx, proposal)
     basis = comparison.basis
@@ -242,7 +263,13 @@ def gather_report(
             if item.item not in example_items and item.scores[0] != item.scores[1]
         ]
     return Report(
-        comparison, sections, _choose_most_telling(telling), ctx.clock.now(), standalone, kept
+        comparison,
+        sections,
+        _choose_most_telling(telling),
+        ctx.clock.now(),
+        standalone,
+        kept,
+        trial,
     )
 
 

@@ -85,42 +85,50 @@ def describe_comparison(
     *,
     standalone: bool = False,
     next_step: str = "",
+    file: str = "",
 ) -> Blocks:
     """Builds the whole document, without the answers' texts.
 
     standalone: the comparison comes from a `gate run` without a route, so its commands are
-    `gate run` too. next_step: replaces the comparison's own next step.
+    `gate run` too. next_step: replaces the comparison's own next step. file: the questions of
+    `try --suite`; the document then speaks of this file, and not of a route and its canary.
     """
-    yield _build_title(comparison)
+    yield _build_title(comparison, file)
     yield from _build_notices(comparison)
     yield from _build_intervals(comparison.verdict)
     yield from _build_verdict(comparison, next_step or comparison.next_step)
     yield from _build_drawbacks(comparison)
-    yield Facts([row for row in _proposal_facts(comparison, comparison.proposal) if row[1]])
+    facts = (
+        _trial_facts(comparison, file)
+        if file
+        else _proposal_facts(comparison, comparison.proposal)
+    )
+    yield Facts([row for row in facts if row[1]])
     yield from _build_widened(comparison, standalone=standalone)
     yield from _build_overview(comparison)
     for failure in find_format_failures(comparison, standalone=standalone):
-        yield from describe_format_failure(failure)
+        yield from describe_format_failure(failure, with_commands=not file)
     yield from describe_suites(comparison)
     yield from describe_slices(comparison.verdict)
     yield from describe_cost_and_time(comparison)
     yield from describe_claimed_saving(comparison.verdict)
     yield from describe_judging(comparison)
-    yield Heading("The route's bill")
-    yield from describe_bill(comparison)
+    if not file:
+        yield Heading("The route's bill")
+        yield from describe_bill(comparison)
     yield Heading("Pinned versions")
     yield from describe_pins(comparison)
     yield from describe_measurement(comparison)
 
 
-def _build_title(comparison: Comparison) -> Heading:
+def _build_title(comparison: Comparison, file: str) -> Heading:
     incumbent = Code(comparison.incumbent.name)
     candidate = Code(comparison.candidate.name)
     verdict = comparison.verdict
     if verdict is None:
-        route = Code(comparison.proposal.route)
-        title = ("No verdict yet: ", candidate, " against ", incumbent, " on route ", route)
-        return Heading(title, 1)
+        subject = "the questions of" if file else "route"
+        place = (f" on {subject} ", Code(file or comparison.proposal.route))
+        return Heading(("No verdict yet: ", candidate, " against ", incumbent, *place), 1)
     relation = f" {OUTCOME_PHRASES[verdict.outcome]} "
     return Heading((f"{verdict.words}: ", candidate, relation, incumbent), 1)
 
@@ -178,6 +186,17 @@ def describe_against(
         (Strong(drawback.what), f": {drawback.text}")
         for drawback in list_drawbacks(comparison, titles)
     ]
+
+
+def _trial_facts(comparison: Comparison, file: str) -> Iterator[tuple[str, Text]]:
+    """Yields the facts about a comparison of `try --suite`; an unknown fact is empty."""
+    proposal = comparison.proposal
+    yield "Questions", Code(file)
+    yield "Candidate", Code(comparison.candidate.name)
+    yield "Incumbent", Code(comparison.incumbent.name)
+    yield "Asked", CLAIM_PHRASES[proposal.claim]
+    yield "Measured", f"{proposal.created_at:%Y-%m-%d %H:%M} UTC"
+    yield "Cost", comparison.cost.cost_text
 
 
 def _proposal_facts(
@@ -298,7 +317,10 @@ def _format_change(old: float | None, new: float | None) -> str:
 
 
 def describe_format_failure(
-    failure: FormatFailure, titles: Mapping[str, str] | None = None
+    failure: FormatFailure,
+    titles: Mapping[str, str] | None = None,
+    *,
+    with_commands: bool = True,
 ) -> Blocks:
     """Describes a loss by form: what happened, each fix with its commands, and examples."""
     title = (titles or {}).get(failure.suite, failure.suite)
@@ -314,7 +336,8 @@ def describe_format_failure(
     fixes = [mark_code(fix.what) for fix in failure.mends]
     parser = f"a parser in your application that can {failure.remedy.parser}"
     yield BulletList("Each of these changes would help", [*fixes, parser])
-    for fix, ordinal in zip(failure.mends, ("first", "second"), strict=False):
+    mends = failure.mends if with_commands else ()
+    for fix, ordinal in zip(mends, ("first", "second"), strict=False):
         yield Sentence(f"The {ordinal} creates another target, which needs a new evaluation:")
         yield Commands(fix.commands)
     if failure.examples:

@@ -38,6 +38,19 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
     "This is not evidence about the candidate.",
 }
 
+# By a verdict's outcome, for `try --suite`, which has a file of questions and no route.
+TRIAL_STEPS: Final[Mapping[str, str]] = {
+    "passed": "make a suite of {file}: Swapgate then gives the candidate 1 % of your callers "
+    "first.",
+    "failed": "keep the incumbent, or try another candidate or prompt on the same questions.",
+    "harness_mismatch": "ask for the form that the scorer reads, with --system or --template, "
+    "and repeat the command.",
+    "inconclusive": "keep the incumbent, or add questions to {file} and repeat the command: it "
+    "then asks both models all of them.",
+    "infra_error": "fix the cause that the reason names, delete {folder}, and repeat the "
+    "command. This is not evidence about the candidate.",
+}
+
 MISSING_SCORES: Final = (
     "run `swapgate doctor`, fix the cause of the missing scores (the reason names a provider, "
     "a judge or a scorer), then propose again. This is not evidence about the candidate."

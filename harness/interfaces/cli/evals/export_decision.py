@@ -94,8 +94,8 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
         parse_langfuse,
     ),
     "csv": ExportFormat(
-        "CSV",
-        "a row for each answer, with its score",
+        "table with a row for each answer",
+        "a column of questions or ids, and a column of scores",
         parse_csv_scores,
         "score",
     ),
@@ -109,6 +109,7 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
 
 
 PAIRS: Final = "pairs"
+_ROLES: Final = {"incumbent", "candidate"}  # names of runs that say which is which
 _MAX_COMMANDS: Final = 8  # commands that a message shows
 REPORT_ONLY = "a report only: it promotes nothing. For a proposal, Swapgate measures again"
 _HEADER: Final = "header.json"
@@ -194,6 +195,9 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     runs = [parse_file(file, choice.format) for file in files]
     incumbent_runs = runs[0]
     candidate_runs = runs[-1]
+    models = {run.model for run in incumbent_runs}
+    if len(files) == 1 and models == _ROLES and not (choice.incumbent or choice.candidate):
+        choice = replace(choice, incumbent="incumbent", candidate="candidate")
     if len(files) == 1 and not (choice.incumbent and choice.candidate):
         raise InputError(f"{files[0]}: {_describe_choice(files[0], incumbent_runs)}")
     incumbent = _choose_run(files[0], incumbent_runs, choice.incumbent, "--incumbent")

@@ -6,6 +6,7 @@ same command continues an interrupted comparison.
 
 import json
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from harness.frame.plain_data import digest
 from harness.frame.ports import Clock
 from harness.gate.suite_plan import Claim
 from harness.gate.verdict_sentences import describe_reason
+from harness.interfaces.cli.evals.next_command import name_command, name_suite
 from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import (
     FiniteRange,
@@ -63,6 +65,7 @@ from harness.proposals.candidates import estimate
 from harness.proposals.report.answer_examples import describe_report
 from harness.proposals.report.content import (
     DATABASE_FILE,
+    FileTrial,
     Report,
     gather_report,
     replay_variables,
@@ -81,7 +84,14 @@ from harness.routing.records.proposals import Proposals
 from harness.routing.records.verdicts import Verdicts
 
 INTERRUPTED_CODE: Final = 130
-_SUITE: Final = "try"
+# The defaults of `try`'s options, which a command need not repeat.
+_DEFAULTS: Final[Mapping[str, object]] = {
+    "scorer": "exact",
+    "system": "",
+    "template": "{input}",
+    "max_output_tokens": "auto",
+    "max_usd": 1.0,
+}
 # The price of a model on a local server.
 _FREE_PRICE: Final = {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 0.0}
 
@@ -114,7 +124,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     config_copy = folder / "swapgate.yaml"
     config_copy.write_text(yaml.safe_dump(_build_config(trial, providers)), encoding="utf-8")
     request = ComparisonRequest(
-        [_SUITE],
+        [name_suite(trial.file)],
         incumbent,
         candidate,
         claim=trial.claim,
@@ -143,6 +153,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
             proposal.id,
             standalone=True,
             kept=folder,
+            trial=_describe_trial(trial, folder),
         )
     page = render_page(describe_report(report))
     trial.page.write_text(page, encoding="utf-8")
@@ -156,6 +167,31 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     if exit_code(report) == 1:
         output.note(f"to ask again, delete {folder} and run the same command")
     return exit_code(report)
+
+
+def _describe_trial(trial: SuiteTrial, folder: Path) -> FileTrial:
+    """Describes the file for people, with the commands that use it."""
+    values: dict[str, object] = {
+        "--suite": trial.file,
+        "--incumbent": trial.incumbent,
+        "--candidate": trial.candidate,
+    }
+    if trial.claim is not Claim.SUPERIOR:
+        values |= {"--claim": trial.claim.value, "--margin": f"{trial.margin:g}"}
+    chosen = {name: value for name, value in trial.suite.items() if value != _DEFAULTS[name]}
+    values |= {f"--{name.replace('_', '-')}": value for name, value in chosen.items()}
+    if trial.max_usd != _DEFAULTS["max_usd"]:
+        values["--max-usd"] = f"{trial.max_usd:g}"
+    words = [text for option, value in values.items() for text in (option, str(value))]
+    scorer = ["--scorer", str(chosen["scorer"])] if "scorer" in chosen else []
+    name = name_suite(trial.file)
+    import_words = ["swapgate", "suite", "import", str(trial.file), "--suite", name, *scorer]
+    return FileTrial(
+        trial.file.name,
+        shlex.join([*name_command(), *words]),
+        f"swapgate init --yes && {shlex.join(import_words)}",
+        folder,
+    )
 
 
 def _note_plans(ctx: Context, proposal: Proposal) -> None:
@@ -245,7 +281,7 @@ def _build_config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[st
     }
     return {
         "providers": dict(providers),
-        "suites": {_SUITE: suite},
+        "suites": {name_suite(trial.file): suite},
         "spending": {"monthly_cap_usd": trial.max_usd},
     }
 
@@ -259,6 +295,7 @@ def _name_folder(trial: SuiteTrial, providers: Mapping[str, object]) -> str:
         trial.margin,
         dict(trial.suite),
         providers,
+        name_suite(trial.file),
     ]
     content = trial.file.read_bytes().hex()
     return digest(json.loads(json.dumps([*parts, content])))[:12]
@@ -341,7 +378,11 @@ def print_report(report: Report, folder: Path | None) -> None:
         comparison.print_blocks(describe_suites(result))
         click.echo(f"next: {report.next_step}")
         for failure in find_format_failures(result, standalone=True):
-            comparison.print_blocks(describe_format_failure(failure))
+            comparison.print_blocks(
+                describe_format_failure(failure, with_commands=report.trial is None)
+            )
+        if report.trial is not None:
+            click.echo(f"  {report.trial.next_command(result.verdict.outcome)}")
     if folder is not None and result.verdict:
         output.note(
             f"every answer is in {folder / DATABASE_FILE}: "

@@ -81,9 +81,11 @@ def find_next_step(trial: Trial, verdict: str, *, is_loss: bool) -> NextStep:
     look = trial.terms.look
     match verdict:
         case "passed":
+            is_small = name_command() == [_SMALL_PROGRAM]
+            need = "; this command needs the package swapgate" if is_small else ""
             if source := _find_suite_source(trial):
-                return NextStep(_STEPS["suite"], _import_command(source, trial))
-            return NextStep(_STEPS["observe"], _OBSERVE)
+                return NextStep(f"{_STEPS['suite']}{need}", _import_command(source, trial))
+            return NextStep(f"{_STEPS['observe']}{need}", _OBSERVE)
         case "inconclusive":
             step = _STEPS["loss" if is_loss else "inconclusive"]
             return NextStep(step, shlex.join(_repeat(trial, look + 1)))
@@ -96,6 +98,11 @@ def name_command() -> list[str]:
     ctx = click.get_current_context(silent=True)
     root = ctx.find_root().info_name if ctx is not None else None
     return [_SMALL_PROGRAM] if root == _SMALL_PROGRAM else ["swapgate", "try"]
+
+
+def name_suite(file: Path) -> str:
+    """Returns the name of a suite that a file becomes."""
+    return _NO_NAME.sub("-", file.stem.lower()).strip("-") or "questions"
 
 
 def _repeat(trial: Trial, look: int) -> list[str]:
@@ -148,7 +155,7 @@ def _has_items(table: Path) -> bool:
 
 
 def _import_command(source: str, trial: Trial) -> str:
-    name = _NO_NAME.sub("-", Path(source).stem.lower()).strip("-") or "questions"
+    name = name_suite(Path(source))
     steps = []
     if trial.format == "inspect" and not source.endswith(".json"):
         log = f"{Path(source).stem}.json"
