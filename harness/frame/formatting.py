@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 MINUS: Final = "−"
 UNKNOWN: Final = "unknown"
-# For a measured cost of answers that came before their model had a price. The price may be known
-# by now, so "unknown" would contradict it.
+# For the cost of answers that came before their model had a price. The price may be known by
+# now, so "unknown" would contradict it.
 NOT_RECORDED: Final = "not recorded"
 DASH: Final = "–"
 
