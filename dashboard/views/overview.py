@@ -464,25 +464,21 @@ def ask_first_route() -> None:
         )
         known_suites = page_frame.context().suites
         suites = sorted(known_suites.names())
-        # A shipped suite decides only for the simulator: it says nothing about a real feature.
         suites = suites if is_simulated else ["", *suites]
-        own_suites = known_suites.list_own_names()
-        default_suite = draft.suite if is_simulated else next(iter(own_suites), "")
         policies = sorted(page_frame.context().policies)
-        default_policy = draft.policy if is_simulated else "default"
         left, middle, right = st.columns(3)
         route = left.text_input("Route, the name that clients use", draft.route)
         suite = middle.selectbox(
             "Suite that decides",
             suites,
-            index=_find_index(suites, default_suite),
+            index=_find_index(suites, draft.suite),
             format_func=lambda name: name or NO_SUITE,
             key=f"suite-{provider}",
         )
         policy = right.selectbox(
             "Policy",
             policies,
-            index=_find_index(policies, default_policy),
+            index=_find_index(policies, draft.policy),
             key=f"policy-{provider}",
             help="quick decides within minutes, on too little evidence for production.",
         )
@@ -496,7 +492,7 @@ def ask_first_route() -> None:
         )
         candidate = st.text_input(
             "Candidate, another model of this provider",
-            draft.candidate if is_simulated else "",
+            draft.candidate,
             key=f"candidate-{provider}",
         )
     _show_create_button(
@@ -504,15 +500,16 @@ def ask_first_route() -> None:
             draft,
             route=route.strip(),
             suite=suite or "",
-            policy=policy or default_policy,
+            policy=policy or draft.policy,
             candidate=candidate.strip() if suite else "",
         )
     )
 
 
 def _ask_provider() -> FirstRoute:
-    """Asks for the provider. The simulator needs no key."""
-    example = FirstRoute()
+    """Asks for the provider. The simulator needs no key. Returns the suggestions for the other
+    answers.
+    """
     left, right = st.columns(2)
     provider = left.selectbox(
         "Provider",
@@ -522,15 +519,16 @@ def _ask_provider() -> FirstRoute:
     )
     provider = provider or SIMULATOR
     is_simulated = provider == SIMULATOR
-    address = first_route.find_usual_address(provider)
-    api_base = right.text_input("Address", address, key=f"address-{provider}")
+    own_suites = page_frame.context().suites.list_own_names()
+    suggestion = first_route.suggest_first_route(provider, own_suites)
+    api_base = right.text_input("Address", suggestion.api_base, key=f"address-{provider}")
     key = ""
     if is_simulated:
         st.html(markup.note(SIMULATOR_NOTE))
     left, right = st.columns(2)
     model = left.text_input(
         "Model that serves now",
-        example.model if is_simulated else "",
+        suggestion.model,
         key=f"model-{provider}",
     )
     if not is_simulated:
@@ -542,8 +540,7 @@ def _ask_provider() -> FirstRoute:
         )
         right.html(markup.note("Stored encrypted. Leave it empty if no key is needed."))
     return replace(
-        example,
-        provider=provider,
+        suggestion,
         api_base=api_base.strip(),
         key=key,
         model=model.strip(),

@@ -366,7 +366,7 @@ def _show_models(view: SuitesView) -> None:
             if unpriced := [row.name for row in board.rows if row.usd_per_1000 is None]:
                 names = ", ".join(unpriced)
                 st.html(
-                    markup.note(f"Not in the chart, because their price is unknown: {names}.")
+                    markup.note(f"Not in the chart, because no cost was recorded: {names}.")
                 )
         st.html(markup.table([row_cells(row, route) for row in board.rows], stacked=True))
     else:

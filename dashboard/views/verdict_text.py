@@ -7,6 +7,7 @@ a comparison's document from `harness.proposals.report.document`.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 from dashboard import labels, markup
 from dashboard.markup import Tile, VerdictCard
@@ -14,6 +15,7 @@ from dashboard.views.samples import ComparisonView
 from harness.evals.proof_validity import ProofState
 from harness.frame.formatting import (
     DASH,
+    NOT_RECORDED,
     format_number,
     format_score,
     format_thousand_price,
@@ -152,7 +154,7 @@ def tiles(incumbent: ArmFigures, candidate: ArmFigures) -> Sequence[Tile]:
     change = labels.describe_change
     speed_words = ("faster", "slower")
     cost = candidate.cost_usd_per_1000
-    price = format_thousand_price
+    price = partial(format_thousand_price, missing=NOT_RECORDED)
     time = labels.seconds
     cost_words = ("cheaper", "more expensive")
     rows = (

@@ -13,6 +13,9 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 MINUS: Final = "−"
 UNKNOWN: Final = "unknown"
+# For the cost of answers that came before their model had a price. The price may be known by
+# now, so "unknown" would contradict it.
+NOT_RECORDED: Final = "not recorded"
 DASH: Final = "–"
 
 # If one answer costs less, we show the price of 1,000 answers.

@@ -242,8 +242,13 @@ def _estimate_option(
         if_better=better,
         enough=_raise_items(plan, enough, cost_items) if cost_items <= suite_items else None,
         sufficient_items=sufficient_items,
-        sufficient_margin=None if superior else test.smallest_effect(sd, plan.n_max),
+        sufficient_margin=None if superior else _round_up(test.smallest_effect(sd, plan.n_max)),
     )
+
+
+def _round_up(margin: float) -> float:
+    """Rounds up to a tenth of a point, because the shown allowed loss must suffice."""
+    return math.ceil(margin * 1000.0) / 1000.0
 
 
 def _cost_items(plan: SuitePlan, saving: float | None) -> float:

@@ -31,16 +31,41 @@ SIMULATED_TIMEOUT_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class FirstRoute:
-    """Answers of the person who sets the installation up; the defaults use the simulator."""
+    """Answers of the person who sets the installation up."""
 
-    provider: str = SIMULATOR  # a kind's name, or another name with an address
-    api_base: str = "http://127.0.0.1:9000/v1"  # empty for the kind's address
+    provider: str  # a kind's name, or another name with an address
+    api_base: str = ""  # empty for the kind's address
     key: str = field(default="", repr=False)  # empty if not needed, or set by a variable
-    model: str = "sim-base"
+    model: str = ""
     route: str = "support"
-    suite: str = "tickets"  # empty for a route that no suite decides yet
-    policy: str = "quick"
-    candidate: str = "sim-better"  # a model of the same provider; empty for no proposal
+    suite: str = ""  # empty for a route that no suite decides yet
+    policy: str = "default"
+    candidate: str = ""  # a model of the same provider; empty for no proposal
+
+
+# A shipped suite and the policy `quick` decide for the simulator alone: they say nothing about
+# a real feature.
+SIMULATED_ROUTE: Final = FirstRoute(
+    provider=SIMULATOR,
+    api_base="http://127.0.0.1:9000/v1",
+    model="sim-base",
+    suite="tickets",
+    policy="quick",
+    candidate="sim-better",
+)
+
+
+def suggest_first_route(provider: str, own_suites: Sequence[str] = ()) -> FirstRoute:
+    """Suggests the answers for a provider. own_suites: the suites of the installation's owner;
+    the first one is the suggestion for a real provider.
+    """
+    if provider == SIMULATOR:
+        return SIMULATED_ROUTE
+    return FirstRoute(
+        provider,
+        find_usual_address(provider),
+        suite=next(iter(own_suites), ""),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +96,7 @@ def list_provider_choices() -> Sequence[str]:
 def find_usual_address(provider: str) -> str:
     """Returns the usual address of a kind or of the simulator; empty for another name."""
     if provider == SIMULATOR:
-        return FirstRoute().api_base
+        return SIMULATED_ROUTE.api_base
     kind = PROVIDER_KINDS.get(provider)
     return kind.api_base if kind else ""
 

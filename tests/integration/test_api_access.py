@@ -117,6 +117,10 @@ WRITES = {
         {"fallbacks": [], "reason": "none is needed"},
         "admin",
     ),
+    "POST /prices": (
+        {"model": "sim/base", "input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0},
+        "admin",
+    ),
     "POST /credentials/providers": (
         {"name": "sim", "value": "sk-x"},
         "admin",

@@ -141,6 +141,7 @@ NOT_READING: Final = frozenset(
         ),
         "model add",
         "model discover",
+        "model price",
         "model probe",
         "model search",
         *(f"person {verb}" for verb in ("link", "separate", "sign-out")),

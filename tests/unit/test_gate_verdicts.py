@@ -205,6 +205,30 @@ def test_silence_counts_against_neither_arm_and_the_difference_is_of_measured_it
     assert "3 of the incumbent's (3 × 503)" in few.reason
 
 
+def test_after_a_tiny_difference_the_next_step_names_an_allowed_loss_that_would_suffice() -> (
+    None
+):
+    ours = [1.0, 0.0] * 100
+    # The candidate wins 20 items and loses 19, one after the other.
+    lost = range(10, 200, 10)
+    won = range(5, 200, 10)
+    theirs = [
+        1.0 - score if place in (*lost, *won) else score for place, score in enumerate(ours)
+    ]
+    found = one(sides(ours, theirs))
+    planned = replace(proposal(), plans=(plan(),))
+
+    assert isinstance(found, Inconclusive)
+    step = describe_next_step(DecidedProposal(planned, found, None, {}, 8))
+    assert step.startswith("none: a difference this small would need about")
+    points = float(step.split("accept a loss of ")[1].split(" points")[0])
+    (report,) = found.suites
+    # The normal approximation of 5 % error and 80 % power, from the measured spread.
+    assert report.figures.sd is not None
+    usual = 100 * 2.49 * report.figures.sd / report.n_used**0.5
+    assert points == pytest.approx(usual, rel=0.15)
+
+
 def test_a_real_loss_stands_beside_an_unanswered_item_a_little_later() -> None:
     ours = list(WORSE[0])
     theirs = list(WORSE[1])

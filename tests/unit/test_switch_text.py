@@ -46,12 +46,12 @@ def test_the_question_has_prices_quality_reason_and_time_left() -> None:
     )
     assert dict(switch_lines(REQUEST, NOW + timedelta(minutes=18))) == {
         "Model": "sim/better",
-        "Price": "$3.00 in, $15.00 out per million tokens",
+        "Price": "$3.00 in and $15.00 out per million tokens",
         "Quality": "tickets 90 % (85 % to 95 %, 120 items); last verdict PASSED on chat, "
         "2026-11-01",
         "Context window": "200,000 tokens",
         "Model now": "sim/base",
-        "Price now": "$0.15 in, $0.60 out per million tokens",
+        "Price now": "$0.15 in and $0.60 out per million tokens",
         "Quality now": "not measured",
         "Left out": "the reasoning of sim is left out",
         "The agent's reason": "long contracts",

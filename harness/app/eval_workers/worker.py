@@ -48,6 +48,7 @@ from harness.gate.run import (
 from harness.proposals.eval_queue import list_needed_runs
 from harness.providers.records import Providers, Sightings, Targets
 from harness.providers.target import Provider
+from harness.providers.target_price import describe_missing
 from harness.routing.records.proposals import Proposals
 from harness.routing.records.runs import EvalRuns, Suites
 
@@ -397,16 +398,15 @@ class _ProgressMeter:
         limited.
         """
         budget = self.job.run.budget
-        model = self.job.target.model
+        target = self.job.target
         if budget.max_tokens is not None and self.tokens >= budget.max_tokens:
             return f"the run has used {self.tokens} of {budget.max_tokens} tokens"
         if budget.max_cost_usd is None:
             return ""
-        if model not in self.job.provider.prices:
-            return (
-                f"the price of {model} is unknown, so Swapgate cannot limit its cost to "
-                f"{format_usd(budget.max_cost_usd)}: give provider {self.job.provider.name} "
-                "a price"
+        if target.model not in self.job.provider.prices:
+            limit = format_usd(budget.max_cost_usd)
+            return describe_missing(
+                target.name, effect=f", so Swapgate cannot limit its cost to {limit}"
             )
         if self.cost_usd >= budget.max_cost_usd:
             spent_text = format_usd(self.cost_usd)

@@ -490,5 +490,5 @@ def _describe_best(route: str, rows: Sequence[LeaderboardRow]) -> str:
 
 def _describe_price(row: LeaderboardRow) -> str:
     if row.usd_per_1000 is None:
-        return "price unknown"
+        return "its cost was not recorded"
     return f"{format_usd(row.usd_per_1000)} for 1,000 answers"

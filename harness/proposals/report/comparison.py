@@ -63,7 +63,9 @@ class ArmFigures:
     """Figures of one arm's answers in an eval. Durations are seconds, costs are US dollars."""
 
     samples: int
-    cost_usd_per_1000: float | None  # None if a price is unknown
+    # None if a price was unknown when the answers came. A price that became known later changes
+    # no recorded cost.
+    cost_usd_per_1000: float | None
     p50_s: float | None  # p50_s, p95_s: of the answers' wall time; None without answers
     p95_s: float | None
     # Share of calls that ended in an infrastructure error; None without calls. The intervals

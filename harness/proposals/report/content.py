@@ -16,6 +16,7 @@ from typing import Final
 from harness.frame.errors import SwapgateError
 from harness.frame.formatting import (
     DASH,
+    NOT_RECORDED,
     format_latency,
     format_number,
     format_percent,
@@ -61,7 +62,7 @@ def figure_cells(figures: ArmFigures) -> list[str]:
     """Writes an arm's figures as the cells of one row."""
     cost = figures.cost_interval_usd_per_1000
     return [
-        format_thousand_price(figures.cost_usd_per_1000),
+        format_thousand_price(figures.cost_usd_per_1000, NOT_RECORDED),
         format_range(cost, format_thousand_price, missing=DASH),
         format_latency(figures.p50_s, DASH),
         format_range(figures.p50_interval_s, format_latency, missing=DASH),

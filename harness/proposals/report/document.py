@@ -10,6 +10,7 @@ from typing import Final
 
 from harness.evals.proof_validity import ProofState
 from harness.frame.formatting import (
+    NOT_RECORDED,
     format_latency,
     format_month_usd,
     format_percent,
@@ -254,8 +255,8 @@ def _build_overview(comparison: Comparison) -> Blocks:
         *scores,
         (
             "cost per 1,000 answers",
-            format_thousand_price(incumbent_figures.cost_usd_per_1000),
-            format_thousand_price(candidate_figures.cost_usd_per_1000),
+            format_thousand_price(incumbent_figures.cost_usd_per_1000, NOT_RECORDED),
+            format_thousand_price(candidate_figures.cost_usd_per_1000, NOT_RECORDED),
             _format_change(
                 incumbent_figures.cost_usd_per_1000, candidate_figures.cost_usd_per_1000
             ),

@@ -5,6 +5,7 @@ start nothing. `comparison` loads these facts; the words of the verdict itself a
 `harness.gate.sentences`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +17,14 @@ from harness.frame.formatting import (
     format_bps,
     format_count,
     format_quantity,
+    format_score,
     format_span,
     format_usd,
 )
+from harness.gate.budget import DifferenceSpread, planned_test
 from harness.gate.online.rollout import Rollout
 from harness.gate.run import AnswerColumns, count_cut, is_nothing_readable
-from harness.gate.verdict import BaseVerdict
+from harness.gate.verdict import BaseVerdict, SuiteReport
 from harness.routing.proposal import Proposal, ProposalPhase
 
 # By a verdict's outcome, for a verdict without a proposal, such as a `gate run`'s.
@@ -70,6 +73,9 @@ UNREADABLE_STEPS: Final = (
 
 # Advice to measure more than this multiple of the used items would not be practical.
 MAX_MULTIPLE_OF_ITEMS: Final = 10
+
+# A larger allowed loss is not "equal" for any feature, so no text advises it.
+MAX_ADVISED_MARGIN: Final = 0.2
 
 _LEAST_SPAN_S: Final = 60.0
 
@@ -175,18 +181,41 @@ def _describe_more_items(decided: DecidedProposal) -> str:
     if not known_items or len(known_items) < len(needed_items):
         return NEXT_STEPS["inconclusive"]
     suite, items = max(known_items.items(), key=lambda pair: pair[1])
-    used_items = max(
-        report.n_used for report in decided.verdict.suites if report.suite == suite
+    report = max(
+        (report for report in decided.verdict.suites if report.suite == suite),
+        key=attrgetter("n_used"),
     )
-    if items > MAX_MULTIPLE_OF_ITEMS * used_items:
+    if items > MAX_MULTIPLE_OF_ITEMS * report.n_used:
         return (
             f"none: a difference this small would need about {format_count(items)} more items "
-            f"of the suite {suite}. If a small loss is acceptable, claim “equal or better”."
+            f"of the suite {suite}.{_describe_sufficient_margin(decided.proposal, report)}"
         )
     price = _describe_price(decided.answers.get(suite, ()), items, decided.connections)
     return (
         f"{format_quantity(items, 'more item')} of the suite {suite} should decide "
         f"(80 % power){price}. Then propose again."
+    )
+
+
+def _describe_sufficient_margin(proposal: Proposal, report: SuiteReport) -> str:
+    """Says from which allowed loss the used items show an equal candidate with 80 % power.
+
+    Begins with a blank; empty if no loss below MAX_ADVISED_MARGIN suffices. So the advice never
+    proposes a claim that would probably fail again.
+    """
+    plan = next((plan for plan in proposal.plans if plan.suite == report.suite), None)
+    sd = report.figures.sd
+    if plan is None or not sd:
+        return ""
+    spread = DifferenceSpread(sd * sd, 0.0, report.n_used)
+    test = planned_test(plan, max(plan.n_max, report.n_used), spread)
+    # Rounded up, because the shown margin must suffice.
+    margin = math.ceil(test.smallest_effect(sd, report.n_used) * 1000) / 1000
+    if margin > MAX_ADVISED_MARGIN:
+        return ""
+    return (
+        f" If you can accept a loss of {format_score(margin)} points, claim “equal or "
+        "better” with that margin: as many items show it in 80 % of comparisons."
     )
 
 

@@ -11,6 +11,7 @@ from harness.app.processes import describe_missing_control
 from harness.evals.spending import sum_cost_so_far
 from harness.frame.formatting import (
     DASH,
+    NOT_RECORDED,
     format_excerpt,
     format_latency,
     format_percent,
@@ -235,6 +236,7 @@ def _show_run(
         }
         output.document({**document, "answers": samples} if with_samples else document)
         return
+    cost_text = format_thousand_price(figures.cost_usd_per_1000, "")
     output.facts(
         [
             ("run", run.id),
@@ -256,7 +258,7 @@ def _show_run(
             ("failed calls", format_percent(figures.failed, 1, "") or None),
             (
                 "cost",
-                f"{format_thousand_price(figures.cost_usd_per_1000)} per 1,000 answers",
+                f"{cost_text} per 1,000 answers" if cost_text else NOT_RECORDED,
             ),
             (
                 "time",

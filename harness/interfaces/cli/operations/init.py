@@ -27,6 +27,7 @@ from harness.proposals.first_route import (
     FirstRouteResult,
     find_usual_address,
     list_provider_choices,
+    suggest_first_route,
 )
 from harness.providers.kinds import PROVIDER_KINDS
 from harness.providers.records import Providers
@@ -229,24 +230,23 @@ def _ask_first_route(ctx: Context) -> FirstRoute:
     """
     with ctx.store.read() as tx:
         providers = Providers(tx).all()
-    suggestion = FirstRoute()
     output.note("A few questions about a first route; Return accepts the value in brackets.")
     output.note(f"Providers: {', '.join(list_provider_choices())}, or your own name")
     # A configured provider has a key, because `init` or a person added it.
     provider_names = sorted(name for name in providers if name != SIMULATOR)
     provider, address = _ask_provider(
-        provider_names[0] if provider_names else suggestion.provider, providers
+        provider_names[0] if provider_names else SIMULATOR, providers
     )
-    is_simulated = provider == SIMULATOR
-    key = "" if is_simulated else _ask_key(provider, providers.get(provider))
+    suggestion = suggest_first_route(provider, ctx.suites.list_own_names())
+    key = "" if provider == SIMULATOR else _ask_key(provider, providers.get(provider))
     models = first_route.prepare_provider(ctx, OPERATOR, provider, api_base=address, key=key)
-    model = _ask_model(models, suggestion.model if is_simulated else None)
+    model = _ask_model(models, suggestion.model or None)
     route = _prompt(
         "Route, the name that clients use as `model`",
         suggestion.route,
         check=check_route_name,
     )
-    suite = _ask_suite(ctx, suggestion.suite if is_simulated else None)
+    suite = _ask_suite(ctx, suggestion)
     return FirstRoute(
         provider=provider,
         api_base=address,
@@ -254,12 +254,8 @@ def _ask_first_route(ctx: Context) -> FirstRoute:
         model=model,
         route=route,
         suite=suite,
-        policy=_choose(
-            "Policy", sorted(ctx.policies), suggestion.policy if is_simulated else "default"
-        ),
-        candidate=_ask_candidate(suggestion.candidate if is_simulated else NONE)
-        if suite
-        else "",
+        policy=_choose("Policy", sorted(ctx.policies), suggestion.policy),
+        candidate=_ask_candidate(suggestion.candidate or NONE) if suite else "",
     )
 
 
@@ -276,16 +272,13 @@ def _ask_model(models: Sequence[str], suggestion: str | None) -> str:
     return _prompt("Model that serves now", suggestion)
 
 
-def _ask_suite(ctx: Context, suggestion: str | None) -> str:
-    """Asks for the suite that decides. suggestion: None if no shipped suite fits.
-
-    Returns an empty text for a route without a suite, because a shipped suite does not measure
-    a real feature.
+def _ask_suite(ctx: Context, suggestion: FirstRoute) -> str:
+    """Asks for the suite that decides. Returns an empty text for a route without a suite: a
+    shipped suite does not measure a real feature.
     """
-    if suggestion is not None:
-        return _choose("Suite that decides", sorted(ctx.suites.names()), suggestion)
-    own_suites = ctx.suites.list_own_names()
-    if not own_suites:
+    if suggestion.provider == SIMULATOR:
+        return _choose("Suite that decides", sorted(ctx.suites.names()), suggestion.suite)
+    if not suggestion.suite:
         output.note(
             "The shipped suites only show how Swapgate works, so this route starts without a "
             "suite. `swapgate docs open how-to/own-suites` makes one of your own questions."
@@ -293,7 +286,7 @@ def _ask_suite(ctx: Context, suggestion: str | None) -> str:
     choice = _choose(
         "Suite that decides (- for none yet)",
         [NONE, *sorted(ctx.suites.names())],
-        own_suites[0] if own_suites else NONE,
+        suggestion.suite or NONE,
     )
     return choice.removeprefix(NONE)
 
