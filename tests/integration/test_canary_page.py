@@ -31,27 +31,27 @@ def test_page_plot_and_reason_show_the_counts_of_the_rollback_from_the_first_sec
 
     def shown() -> list[str]:
         view, status = loaded(world)
-        failed, incumbent, lasted, _ = canary_text.tiles(view, status)
+        steps, _, mark, _ = canary_text.list_steps(view, status)
         now = datetime(2099, 1, 1, tzinfo=UTC)
         frames = canary_timeline.build_frames(status.rollout, status.timeline, now)
         last = frames.failures[frames.failures["latest"]]
         return [
             status.state.reason,
-            failed.below,
-            incumbent.below,
-            lasted.name,
+            mark,
+            steps[0][1],
             *last["text"],
-            canary_text.guardrails(status, stale=False),
+            canary_text.guardrails(view, status, stale=False),
         ]
 
     first = shown()
-    reason, failed, incumbent, lasted, candidate_point, incumbent_point, rows = first
+    reason, mark, step, candidate_point, incumbent_point, rows = first
     assert reason.startswith("3 of 8 callers of the candidate got an error (503 overloaded)")
-    assert (failed, incumbent) == ("3 of 8 callers", "0 of 24 callers")
-    assert lasted == "The canary lasted"
+    assert mark == "ended here"
+    assert "callers" in step
     assert "(3 of 8)" in candidate_point
     assert "(0 of 24)" in incumbent_point
     assert "(3 of 8)" in rows
+    assert "(0 of 24)" in rows
     # What arrives later is not part of the decision.
     store_blocks(world, rollout, rate=0.9, first=40)
     assert shown() == first
@@ -67,7 +67,7 @@ def test_the_statistics_of_a_rollback_stand_behind_how_it_decides(
     assert "e = " in canary_text.how_it_decides(status)
     for part in (
         canary_text.headline(view, status),
-        canary_text.guardrails(status, stale=False),
+        canary_text.guardrails(view, status, stale=False),
         canary_text.harm_line(status),
     ):
         assert "e = " not in part

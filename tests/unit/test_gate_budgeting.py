@@ -242,6 +242,8 @@ def test_no_claim_below_half_power_is_recommended_and_the_advice_says_what_would
 ) -> None:
     advice = advise(n, saving=0.0, asked=Claim.NON_INFERIOR)
     preferred = advice.preferred
+    assert preferred.sufficient_items is not None
+    assert preferred.sufficient_margin is not None
     sufficient = advise(preferred.sufficient_items, saving=0.0, asked=Claim.NON_INFERIOR)
 
     assert (advice.recommended is preferred) == is_recommended
