@@ -36,7 +36,6 @@ from harness.evals.tool_statements import (
     shared_settings,
 )
 from harness.frame.canonical_text import canonical_value
-from harness.frame.configuration.core_yaml import parse_core_yaml
 from harness.frame.errors import InputError
 
 
@@ -296,9 +295,12 @@ def _read_promptfoo_rows(
     first, _, other_lines = text.strip().partition("\n")
     if other_lines and first.startswith("{") and first.rstrip().endswith("}"):
         return {}, [row for _, row in parse_json_lines(text)]
-    document = as_mapping(
-        parse_json(text) if first[:1] in "{[" else canonical_value(parse_core_yaml(text))
-    )
+    if first[:1] in "{[":
+        document = as_mapping(parse_json(text))
+    else:
+        from harness.frame.configuration.core_yaml import parse_core_yaml  # noqa: PLC0415 - the first line of `try` waits for imports
+
+        document = as_mapping(canonical_value(parse_core_yaml(text)))
     results = document.get("results", [document] if "testIdx" in document else None)
     rows = as_mapping(results).get("results") if isinstance(results, Mapping) else results
     if not isinstance(rows, list):

@@ -28,7 +28,7 @@ from tests.support.site.signing_keys import KEYRING
 ROOT = Path(__file__).parents[2]
 PAIRS = "item,incumbent,candidate\n" + "".join(f"{n},{n % 2},1\n" for n in range(80))
 BLOCKS = "block,requests,canary_requests,failures,canary_failures\na,100,10,3,1\n"
-# Of the issue that asked for it, with SciPy.
+# The limits hold with SciPy: ADR 0049.
 MOST_PACKAGES = 22
 MOST_MB = 220
 MOST_CPU_S = 3.0

@@ -46,7 +46,7 @@ class RootCommand(LazyCommandGroup):
             _print_error(words, type(error).__name__, error.format_message(), code)
         except SwapgateError as error:
             click.echo(f"swapgate: {error}", err=True)
-            if error.docs_page and sys.stderr.isatty():
+            if error.docs_page and "docs" in self.lazy and sys.stderr.isatty():
                 click.echo(
                     f"more about it: swapgate docs open {error.docs_page}",
                     err=True,
