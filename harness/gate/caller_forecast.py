@@ -223,7 +223,9 @@ def count_since(parts: Iterable[TrafficPart], begin: datetime, now: datetime) ->
     """Returns the requests since `begin`; of a part around it, the share of its time."""
     requests = 0.0
     for part in parts:
-        seconds = max(1.0, (min(part.began + PART, now) - part.began).total_seconds())
+        # The clock ends a part at a multiple of PART, even if its first minute came later.
+        past = timedelta(seconds=part.began.timestamp() % PART.total_seconds())
+        seconds = max(1.0, (min(part.began - past + PART, now) - part.began).total_seconds())
         before = max(0.0, (begin - part.began).total_seconds())
         requests += part.requests * max(0.0, 1.0 - before / seconds)
     return requests

@@ -15,9 +15,11 @@ from harness.canary.canary_state import describe_canary_state
 from harness.gate.caller_forecast import (
     DAY_S,
     HOUR_S,
+    PART,
     CallerCurve,
     TrafficForecast,
     TrafficPart,
+    count_since,
     find_time,
     fit_curve,
     forecast_hours,
@@ -130,6 +132,15 @@ def test_hours_keep_the_shape_of_the_day_before_at_the_level_of_the_last_hour() 
     # So has a route that hardly had a request before the last hour.
     idle = [replace(parts[0], requests=1), *parts[-1:]]
     assert forecast_hours(idle, pace, NOON) == (200.0,) * 24
+
+
+def test_requests_since_a_moment_have_a_share_of_the_part_around_it() -> None:
+    late = TrafficPart("w", NOON - timedelta(minutes=3), 900, 0)
+    parts = [late, TrafficPart("w", NOON, 500, 0)]
+
+    assert count_since(parts, NOON, NOON + timedelta(seconds=12)) == 500.0
+    assert count_since(parts, NOON - timedelta(minutes=1), NOON + PART) == 300.0 + 500.0
+    assert count_since(parts, NOON + timedelta(minutes=5), NOON + PART) == 250.0
 
 
 def test_a_caller_counts_once_a_day_so_a_pool_of_callers_slows_a_step_down() -> None:
