@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from harness.frame.configuration.setting import format_bound
 from harness.frame.errors import InputError
 from harness.gate.suite_plan import Claim, Looks
 
@@ -46,6 +47,7 @@ def between_0_and_1(option: str, value: float) -> None:
     if 0.0 < value < 1.0:
         return
     text = f"{option} is {value:g}; it must be above 0 and below 1"
-    if 1.0 <= value < 100.0:
-        text += f". For {value:g} %, write {value / 100:g}"
+    meant = value / 100
+    if 0.01 <= meant < 1.0:
+        text += f". For {format_bound(value)} in 100, write {format_bound(meant)}"
     raise InputError(text)

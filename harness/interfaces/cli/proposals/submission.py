@@ -246,6 +246,8 @@ def _print_brief_outlook(outlook: ProposalOutlook, ramp: RampPlan) -> None:
             output.note(f"--explain shows all {len(candidate.planning)} suites")
         _note_conditions(candidate)
         output.paragraph(candidate.cost.text)
+    if len(outlook.candidates) > 1:
+        output.note(share_text(len(outlook.candidates)))
     output.paragraph(outlook.risk.text)
     output.paragraph(ramp.words)
     output.note("--explain shows the plan's tables, the monthly cost and other claims")
