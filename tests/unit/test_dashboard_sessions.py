@@ -188,7 +188,7 @@ def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
         f"sessions.decide('{verb}', kept('asked', found), 'concierge')",
     )
     said = text(app)
-    prices = ("$10.00 in, $40.00 out", "$2.00 in, $8.00 out")
+    prices = ("$10.00 in and $40.00 out", "$2.00 in and $8.00 out")
     for fact in (
         SAGE,
         SCOUT,
