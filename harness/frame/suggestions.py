@@ -21,8 +21,8 @@ _OTHER_KEYS: Final[Mapping[str, str]] = {
 }
 UNKNOWN_KEY: Final = ("extra_forbidden", "unexpected_keyword_argument")
 _UNKNOWN_WORD: Final = ("literal_error", "enum", "union_tag_invalid")
-_LIST: Final = "a list is needed, such as [a, b]"
-_MAPPING: Final = "a mapping of keys to values is needed, such as {key: value}"
+_LIST: Final = "a list is needed"
+_MAPPING: Final = "a mapping of keys to values is needed"
 _WHOLE: Final = "a whole number is needed"
 _TIME: Final = "a time is needed, like 2026-11-27T09:00:00Z"
 _DATE: Final = "a date is needed, like 2026-11-27"
