@@ -168,6 +168,7 @@ def _try_settings(examples: Examples) -> None:
     examples.run("provider list", "provider show", "provider matrix")
     examples.run("provider add", "provider remove", "provider set")
     examples.run("model add", "model list", "model resolve", "model search", "model match")
+    examples.run("model price")
     examples.run("model probe", exits=1)
     examples.run("suite import", "suite list", "gate decide", "canary decide")
     examples.run("try", exits=2)  # the files are empty

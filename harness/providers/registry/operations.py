@@ -65,6 +65,7 @@ PRICES: Final = OperationGroup(
             "Budgets, guardrails and forecasts use the price. Swapgate knows the prices of the "
             "catalogue and of a provider's list without this command.",
             command="price PROVIDER/MODEL INPUT OUTPUT",
+            example="swapgate model price openai/gpt-4o-mini 0.15 0.60",
             endpoint="POST /prices",
             body_text="A model's price, in US dollars per million tokens.",
             parameters={
