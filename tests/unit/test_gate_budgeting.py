@@ -303,8 +303,10 @@ def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
             480,
             None,
             None,
-            "no saving is known, because a price is missing or 0, and the claim that it is "
-            "cheaper needs",
+            (
+                "no saving is known, because a price is missing or 0, and the claim that it is "
+                "cheaper needs"
+            ),
         ),
         (
             480,
