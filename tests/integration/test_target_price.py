@@ -122,9 +122,7 @@ def test_a_new_list_makes_a_missing_price_known_for_registered_models_only(
     assert state(cli).state is PriceState.MISSING
 
 
-def test_the_prices_of_the_readme_s_models_are_known_once_the_simulator_listed_them(
-    cli: CommandLine,
-) -> None:
+def test_the_readme_s_prices_are_known_once_the_simulator_lists_them(cli: CommandLine) -> None:
     ctx = cli.world.context()
     with serve_in_thread(simulator(time_scale=0)) as url:
         with cli.world.store.read() as tx:

@@ -25,7 +25,7 @@ def test_a_real_provider_s_route_starts_without_a_shipped_suite_and_without_a_pr
     assert FirstRoute(provider).suite == ""
 
 
-def test_an_own_suite_is_suggested_for_a_real_provider_but_not_for_the_simulator() -> None:
+def test_an_owner_s_first_suite_is_suggested_for_a_real_provider_alone() -> None:
     own_suites = ["refunds", "tone"]
 
     assert suggest_first_route("openai", own_suites).suite == "refunds"
