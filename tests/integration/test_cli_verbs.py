@@ -374,6 +374,7 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
 def model_verbs(ask: Callable[..., object]) -> None:
     ask("model", "add", "sim/better")
     ask("model", "list")
+    ask("model", "price", "sim/better", "1", "2")
     ask("model", "resolve", "sim/better")
     ask("model", "match", "better")
     ask("model", "search", "sonnet")
@@ -910,4 +911,5 @@ def test_a_run_by_hand_has_a_budget_if_it_is_given_one(cli: CommandLine) -> None
     traffic = ("sim", "traffic", "chat", "--for", "1", "--rate")
     assert "'nan' is not a finite number" in cli.error(*traffic, "nan", exits=2)
     assert "'x' is not a valid number" in cli.error(*traffic, "x", exits=2)
-    assert "budget" in refused
+    assert "--max-cost" in refused
+    assert "'nan' is not a finite number" in refused
