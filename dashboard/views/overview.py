@@ -375,7 +375,7 @@ def _render_scores(route_scorecard: RouteScorecard, titles: Mapping[str, str]) -
         for score in route_scorecard.scores
         if score.score is not None
     ]
-    text = f"scores of 100: {', '.join(scores)}"
+    text = f"the incumbent's scores of 100: {', '.join(scores)}"
     return f"<br>{faint(text)}" if scores else ""
 
 

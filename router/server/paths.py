@@ -116,7 +116,8 @@ def _advise(path: str) -> str:
             return f": the client's base URL must end in {_VERSION}; this is at {known_path}"
         if clean_path.endswith(_VERSION + known_path):
             return (
-                f": the client's base URL must not end in {_VERSION}; this is at {known_path}"
+                f": the path has {_VERSION} twice, so remove one from the client's base URL; "
+                f"this is at {known_path}"
             )
         if clean_path.endswith(known_path.removeprefix(_VERSION)) and known_path != METRICS:
             return f": this is at {known_path}, below the router's own address"

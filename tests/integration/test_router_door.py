@@ -227,7 +227,7 @@ def test_a_body_for_another_endpoint_is_refused_in_one_sentence_before_a_target_
         (
             "POST",
             "/v1/v1/messages",
-            "must not end in /v1; this is at /v1/messages",
+            "remove one from the client's base URL; this is at /v1/messages",
         ),
         (
             "POST",

@@ -397,7 +397,9 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
             f"for: create one with `swapgate proposal create {route_names[0]} MODEL --reason "
             "WHY`"
         )
-    traffic = DemoTraffic(f"{url.rstrip('/')}/v1", key, dict.fromkeys(route_names, rate))
+    traffic = DemoTraffic(
+        f"{url.rstrip('/').removesuffix('/v1')}/v1", key, dict.fromkeys(route_names, rate)
+    )
     description = f"{', '.join(route_names)} at {traffic.base_url}"
     say(f"{rate:g} requests per second to {description}; Ctrl-C ends them")
     began_at = reported_at = time.monotonic()
