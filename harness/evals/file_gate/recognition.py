@@ -152,7 +152,10 @@ def _refuse(document: Mapping[str, object], rows: list[Mapping[str, object]]) ->
     if not names:
         raise InputError("is neither JSON nor a table: give results that an eval tool wrote")
     origin = f"looks like {likeness}" if likeness else "is not from a known eval tool"
-    raise InputError(f"{origin}, and has no readable scores; its fields are {fields or 'none'}")
+    raise InputError(
+        f"{origin}, and has no readable scores; its fields are {fields or 'none'}. Write rows of "
+        "your own as CSV or .xlsx, with a column for the item and one for the score"
+    )
 
 
 def _build_line_fault(line: int, fault: str) -> InputError:
