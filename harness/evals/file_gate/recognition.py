@@ -153,8 +153,8 @@ def _refuse(document: Mapping[str, object], rows: list[Mapping[str, object]]) ->
         raise InputError("is neither JSON nor a table: give results that an eval tool wrote")
     origin = f"looks like {likeness}" if likeness else "is not from a known eval tool"
     raise InputError(
-        f"{origin}, and has no readable scores; its fields are {fields or 'none'}. Write rows of "
-        "your own as CSV or .xlsx, with a column for the item and one for the score"
+        f"{origin}, and has no readable scores; its fields are {fields or 'none'}. Write rows "
+        "of your own as CSV or .xlsx, with a column for the item and one for the score"
     )
 
 
