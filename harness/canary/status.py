@@ -237,7 +237,7 @@ def list_canaries(ctx: ProposalsContext, *, route: str | None = None) -> Sequenc
         )
         targets = Targets(tx).all()
         _check_proofs(tx, rollouts)
-        preload_canaries(tx, rollouts)
+        preload_canaries(tx, rollouts, now)
         accepted = {proposal.id: proposal.accepted_cost for proposal in Proposals(tx).open()}
         return [
             replace(
@@ -290,8 +290,10 @@ def list_canary_moves(ctx: ProposalsContext, rollout: Rollout) -> Sequence[Audit
     return [event for event in events if event.details.get("rollout") == rollout.id]
 
 
-def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
+def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout], now: datetime) -> None:
     """Loads the rows that `build_canary_status` reads, for all rollouts together."""
+    live_routes = {rollout.route for rollout in rollouts if rollout.live}
+    duration_estimate.preload_traffic(tx, live_routes, now)
     Preload(tx).blocks([rollout.id for rollout in rollouts])
     if proof_validity.has_moved_providers(tx):
         Preload(tx).verdicts([rollout.verdict for rollout in rollouts if rollout.live])

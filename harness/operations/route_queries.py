@@ -244,7 +244,7 @@ def _load_states(
     targets = _load_targets(ctx, page, activity)
     states = {}
     with ctx.store.read() as tx:
-        _preload_rows(tx, [heads[name] for name in names], activity)
+        _preload_rows(tx, [heads[name] for name in names], activity, ctx.clock.now())
         for name in names:
             if name not in routes_by_name:
                 continue
@@ -272,6 +272,7 @@ def _preload_rows(
     tx: Transaction,
     heads: Sequence[RouteHead],
     activity: CurrentActivity,
+    now: datetime,
 ) -> None:
     """Loads the rows that `_build_state` reads for these routes."""
     rollouts = {
@@ -284,7 +285,7 @@ def _preload_rows(
     _preload_last_rollouts(
         tx, [head for head in heads if head.name not in proposed_names | live_names]
     )
-    canary_status.preload_canaries(tx, [*rollouts.values()])
+    canary_status.preload_canaries(tx, [*rollouts.values()], now)
 
 
 def _preload_last_rollouts(tx: Transaction, heads: Sequence[RouteHead]) -> None:

@@ -5,7 +5,7 @@ Triggers keep the sums (`harness.routing.records.traffic_tables`). Writing is in
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -17,6 +17,7 @@ from harness.frame.records.columns import EPOCH, MICROSECOND, UtcTime
 from harness.frame.records.transaction import Transaction
 from harness.gate.caller_forecast import PART, TrafficPart
 from harness.gate.online.observation import TrafficPoint, TrafficTotal
+from harness.routing.records.preload import among, read_named
 from harness.routing.records.traffic_tables import (
     DAY,
     HOUR,
@@ -134,12 +135,24 @@ class Traffic:
         """Sums up a route's requests by process and PART, and the callers that each process
         counted among them. Leaves out requests that keep a target warm.
         """
-        rows = self._tx.read(_PARTS, {"of": route, "begin": since, "end": OPEN_END})
-        # PostgreSQL returns a sum of integers as a decimal.
-        return [
-            TrafficPart(row.worker, row.began, int(row.requests), int(row.callers))
-            for row in rows
-        ]
+        key = _parts_key(route, since)
+        return self._tx.once(key, lambda: self._read_parts([route], since)[route])
+
+    def preload_parts(self, routes: Collection[str], *, since: datetime) -> None:
+        """Reads the parts of several routes in one statement, for later calls of `parts`."""
+        for route, parts in self._read_parts(routes, since).items():
+            self._tx.keep(_parts_key(route, since), parts)
+
+    def _read_parts(
+        self, routes: Collection[str], since: datetime
+    ) -> Mapping[str, list[TrafficPart]]:
+        parts_by_route: dict[str, list[TrafficPart]] = {route: [] for route in routes}
+        period = {"begin": since, "end": OPEN_END}
+        for row in read_named(self._tx, _PARTS, routes, period):
+            # PostgreSQL returns a sum of integers as a decimal.
+            part = TrafficPart(row.worker, row.began, int(row.requests), int(row.callers))
+            parts_by_route[row.route].append(part)
+        return parts_by_route
 
     def traffic_points(
         self,
@@ -214,23 +227,28 @@ def _totals_query(of_route: bool) -> sa.Select[Any]:  # noqa: FBT001 - a key of 
     return _union_totals(parts)
 
 
+def _parts_key(route: str, since: datetime) -> tuple[str, ...]:
+    return (traffic.name, "parts", route, since.isoformat())
+
+
 _PART_BEGIN: Final = sa.type_coerce(traffic.c.minute, sa.BigInteger) - sa.type_coerce(
     traffic.c.minute, sa.BigInteger
 ) % (PART // MICROSECOND)
 _FIRST_MINUTE: Final = sa.func.min(traffic.c.minute, type_=UtcTime())
 _PARTS: Final = (
     sa.select(
+        traffic.c.route,
         traffic.c.worker,
         _FIRST_MINUTE.label("began"),
         sa.func.sum(traffic.c.requests).label("requests"),
         sa.func.sum(traffic.c.first_requests).label("callers"),
     )
     .where(
-        traffic.c.route == sa.bindparam("of"),
+        among(traffic.c.route),
         traffic.c.arm != sa.bindparam("arm", Arm.KEEP_WARM, type_=traffic.c.arm.type),
         _is_within(traffic.c.minute),
     )
-    .group_by(traffic.c.worker, _PART_BEGIN)
+    .group_by(traffic.c.route, traffic.c.worker, _PART_BEGIN)
     .order_by(_FIRST_MINUTE, traffic.c.worker)
 )
 
