@@ -110,7 +110,7 @@ class TrafficForecast:
 
     hourly: requests an hour, by the hour of the day (UTC). began: the start of the rollout,
     from which its periods of a day count; `now` for a canary that has not begun. counted: the
-    callers that it has counted in the running period. seen: those of all periods.
+    callers that it has counted in the running period. all_counted: those of all periods.
     """
 
     now: datetime
@@ -118,7 +118,7 @@ class TrafficForecast:
     curve: CallerCurve
     began: datetime
     counted: float = 0.0
-    seen: float = 0.0
+    all_counted: float = 0.0
 
     @property
     def requests_per_day(self) -> float:
@@ -160,7 +160,7 @@ class TrafficForecast:
 
     def new_callers_until(self, seconds: float) -> float:
         """Returns the callers who have not counted before in any period of the rollout."""
-        before = self._requests_behind(self.seen)
+        before = self._requests_behind(self.all_counted)
         return self.curve.count(before + self.requests_until(seconds)) - self.curve.count(
             before
         )

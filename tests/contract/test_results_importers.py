@@ -193,7 +193,7 @@ AFTER_PUBLISHED_EXAMPLES: Final[Mapping[str, tuple[str, Told]]] = {
 TABLES: Final[Mapping[str, tuple[str, Told]]] = {
     "id,score,grader_error\na,1,\nb,0,timeout\n": (
         "csv",
-        Told(directions={"score": UNTOLD}, grader_failed={"score": 1}),
+        Told(directions={"score": None}),
     ),
     "id,score,threshold,success,max_score\na,4,2.5,false,5\nb,1,2.5,true,5\n": (
         "csv",
@@ -202,6 +202,10 @@ TABLES: Final[Mapping[str, tuple[str, Told]]] = {
             thresholds={"score": 2.5},
             spans={"score": (0.0, 5.0), "success": UNTOLD},
         ),
+    ),
+    "input,gpt-4o,claude\na,0.5,0.25\nb,,1\n": (
+        "columns",
+        Told(directions={"score": None}),
     ),
     "user_input,response,faithfulness,noise_sensitivity(mode=relevant)\na,b,,0.25\n": (
         "csv",

@@ -1,6 +1,6 @@
 """Reads the first sheet of an `.xlsx` file as a CSV text, so that every table parser reads it.
 
-Format: ECMA-376, part 1, §18 (SpreadsheetML). The reader follows no link and no external
+Format: ECMA-376, part 1, chapter 18 (SpreadsheetML). The reader follows no link and no external
 entity, and refuses a document type definition. A formula counts by its stored value.
 """
 
@@ -41,7 +41,8 @@ _REFERENCE: Final = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
 _LAST_COLUMN: Final = 16_384  # XFD, the last column of a sheet
 _LAST_ROW: Final = 1_048_576
 _MAX_CELLS: Final = 20_000_000  # with the empty cells between filled ones
-# Built-in number formats of dates and times (§18.8.30), and the letters of such formats.
+# Built-in number formats of dates and times (ECMA-376, part 1, 18.8.30), and the letters of
+# such formats.
 _DATE_FORMATS: Final = frozenset(
     {*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)}
 )
